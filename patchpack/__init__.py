@@ -1,0 +1,125 @@
+"""Native-resolution images in, packed batches out: the input side of NaViT-style vision transformers.
+
+    import patchpack as pp
+
+    for batch in pp.load("train-{0000..0099}.tar", pp.recipes.navit(seq_len=1024)):
+        batch.patches.shape                      # (rows, seq_len, patch_size * patch_size * 3)
+
+Importing this loads neither torch nor webdataset: they come with `load`, `Planner`, `Painter` and `to_device`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from patchpack.errors import (
+    ConfigError,
+    DecodeError,
+    PackingError,
+    PatchpackError,
+    SampleError,
+    ShapeError,
+    ShardError,
+    SizeError,
+    SourceError,
+    TargetError,
+)
+from patchpack.paint.batch import (
+    PackedImage,
+    Ragged,
+    attention_mask,
+    fill_rate,
+    normalize,
+    pool_mask,
+    ragged,
+    token_mask,
+    unpack,
+)
+from patchpack.paint.patchify import patchify, unpatchify
+from patchpack.paint.validate import validate
+from patchpack.plan import recipes
+from patchpack.plan.drop import Beta, ByResolution, Constant, DropPolicy, NoDrop, Scheduled
+from patchpack.plan.normalize import CLIP, HALF, IMAGENET, MeanStd, PerImage
+from patchpack.plan.packing import (
+    BestFit,
+    FirstFit,
+    Item,
+    NextFit,
+    Packer,
+    PackerFactory,
+    Packing,
+    Row,
+    pack_lengths,
+)
+from patchpack.plan.planner import EpochPlanner, plan_table
+from patchpack.plan.positions import Absolute, Fractional, PositionScheme, Raster
+from patchpack.plan.recipe import Recipe
+from patchpack.plan.resize import (
+    LongestSide,
+    NaFlex,
+    Native,
+    NaViT,
+    Pix2Struct,
+    PlacingPolicy,
+    ResizePolicy,
+    SmartResize,
+    Square,
+)
+from patchpack.types import BatchPlan, Grid, PackedBatch, PlanTable, Rejection, Report, Sample, ShardFault, Size
+
+if TYPE_CHECKING:
+    from patchpack import samples
+    from patchpack.paint.decode import decode
+    from patchpack.stream.dataset import Painter
+    from patchpack.stream.header import read_size
+    from patchpack.stream.loader import Loader, load, to_device
+    from patchpack.stream.sampler import Planner
+
+__version__ = "0.1.0.dev0"
+
+# name → module that is imported when it is first asked for: torch, webdataset and Pillow wait until then
+_LAZY = {
+    "Loader": "patchpack.stream.loader",
+    "Painter": "patchpack.stream.dataset",
+    "Planner": "patchpack.stream.sampler",
+    "decode": "patchpack.paint.decode",
+    "load": "patchpack.stream.loader",
+    "read_size": "patchpack.stream.header",
+    "to_device": "patchpack.stream.loader",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name in _LAZY:
+        value = getattr(import_module(_LAZY[name]), name)
+    elif name in ("samples", "testing", "model"):
+        value = import_module(f"patchpack.{name}")
+    else:
+        raise AttributeError(f"module 'patchpack' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, "samples", "testing", "model"})
+
+
+__all__ = [
+    # carry
+    "load", "Loader", "Planner", "Painter", "Report", "Rejection", "ShardFault", "Sample", "to_device", "samples",
+    # decide
+    "Recipe", "recipes", "plan_table", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
+    "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",
+    "DropPolicy", "NoDrop", "Constant", "Beta", "ByResolution", "Scheduled",
+    "PositionScheme", "Absolute", "Fractional", "Raster",
+    "Packer", "PackerFactory", "FirstFit", "BestFit", "NextFit", "Item", "Row", "Packing", "pack_lengths",
+    "MeanStd", "PerImage", "HALF", "IMAGENET", "CLIP",
+    # paint
+    "PackedBatch", "token_mask", "attention_mask", "pool_mask", "ragged", "Ragged", "unpack", "PackedImage", "fill_rate",
+    "validate", "normalize", "patchify", "unpatchify", "decode", "read_size",
+    # errors
+    "PatchpackError", "ConfigError", "ShapeError", "PackingError", "SourceError", "ShardError", "SampleError",
+    "DecodeError", "TargetError", "SizeError",
+]  # fmt: skip

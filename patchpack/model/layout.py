@@ -1,0 +1,119 @@
+"""Which tokens of a batch are real, and which image each belongs to.
+
+The model runs on *ragged* tokens ``[T, ...]``: the real tokens of the whole batch, image after image, no padding. This
+module goes there from rows ``[B, S, ...]``, back to rows, and from images ``[N, ...]`` to slots ``[B, E, ...]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from patchpack.errors import ShapeError
+
+
+class Bucket(NamedTuple):
+    """A run of neighbouring images with the same number of tokens."""
+
+    images: int
+    tokens: int
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where the ragged tokens of one batch come from. Images are ordered by their number of tokens, shortest first.
+
+    Attributes:
+        segment_ids: int ``[B, S]`` as in the batch: 0 is padding, k the row's k-th image.
+        max_images: E, slots per row.
+        tokens: int64 ``[T]``, where each ragged token sits in the flattened rows, ``row * S + column``.
+        images: int64 ``[T]``, the image of each ragged token, ``0 … N - 1``, never decreasing.
+        slots: int64 ``[N]``, where each image sits in the flattened slots, ``row * E + slot``.
+        lengths: int64 ``[N]``, tokens per image, >= 1, never decreasing.
+    """
+
+    segment_ids: Tensor
+    max_images: int
+    tokens: Tensor
+    images: Tensor
+    slots: Tensor
+    lengths: Tensor
+
+    @staticmethod
+    def of(segment_ids: Tensor, max_images: int) -> Layout:
+        """Read the layout off a batch's segment ids.
+
+        An image's tokens need not be neighbours in their row; padding may sit anywhere.
+
+        Raises:
+            ShapeError: if a segment id does not name one of the row's `max_images` slots.
+        """
+        if segment_ids.ndim != 2:
+            raise ShapeError(f"segment_ids must be [B, S], got shape {list(segment_ids.shape)}")
+        low, high = (int(end) for end in segment_ids.aminmax()) if segment_ids.numel() else (0, 0)
+        if low < 0 or high > max_images:
+            raise ShapeError(
+                f"segment_ids must be in 0 … {max_images} (a row has {max_images} slots), got {low} … {high}"
+            )
+        num_rows = segment_ids.shape[0]
+        first_slot = torch.arange(num_rows, device=segment_ids.device)[:, None] * max_images
+        tokens = segment_ids.flatten().nonzero()[:, 0]
+        token_slots = (first_slot + segment_ids - 1).flatten()[tokens]
+        slot_lengths = torch.bincount(token_slots, minlength=num_rows * max_images)
+
+        slots = torch.argsort(slot_lengths, stable=True)
+        slots = slots[slot_lengths[slots] > 0]
+        image_of_slot = torch.empty_like(slot_lengths)
+        image_of_slot[slots] = torch.arange(len(slots), device=slots.device)
+        images, order = torch.sort(image_of_slot[token_slots], stable=True)
+        return Layout(segment_ids, max_images, tokens[order], images, slots, slot_lengths[slots])
+
+    def to_ragged(self, rows: Tensor) -> Tensor:
+        """``[B, S, ...] → [T, ...]``. Padding is left behind, whatever it holds: NaN times a zero mask is NaN."""
+        return rows.flatten(0, 1).index_select(0, self.tokens)
+
+    def to_rows(self, ragged: Tensor) -> Tensor:
+        """``[T, ...] → [B, S, ...]``, zeros where padding."""
+        return _place(ragged, self.tokens, self.segment_ids.shape[0], self.segment_ids.shape[1])
+
+    def to_slots(self, images: Tensor) -> Tensor:
+        """``[N, ...] → [B, E, ...]``, zeros in slots without tokens, and no gradient from there."""
+        return _place(images, self.slots, self.segment_ids.shape[0], self.max_images)
+
+    @property
+    def num_images(self) -> int:
+        """N, images with at least one token in the whole batch."""
+        return len(self.lengths)
+
+    @cached_property
+    def cu_seqlens(self) -> Tensor:
+        """int32 ``[N + 1]``: image i is ``ragged[cu_seqlens[i]:cu_seqlens[i + 1]]``."""
+        ends = self.lengths.cumsum(0, dtype=torch.int32)
+        return torch.cat([ends.new_zeros(1), ends])
+
+    @cached_property
+    def buckets(self) -> list[Bucket]:
+        """Images of equal length, which are neighbours: at most ``sqrt(2 T)`` buckets, since different lengths add up.
+
+        A batch without any token has one bucket of no images: it runs like any other, and its gradients are zeros.
+        """
+        lengths, counts = self.lengths.unique_consecutive(return_counts=True)
+        pairs = zip(counts.tolist(), lengths.tolist(), strict=True)
+        return [Bucket(images, tokens) for images, tokens in pairs] or [Bucket(0, 1)]
+
+    @cached_property
+    def same_image(self) -> Tensor:
+        """bool ``[B, 1, S, S]``: true where two tokens of a row belong together.
+
+        Padding belongs with padding, so that no softmax runs over nothing; `to_ragged` leaves its answers behind.
+        """
+        return (self.segment_ids[:, :, None] == self.segment_ids[:, None, :])[:, None]
+
+
+def _place(values: Tensor, index: Tensor, rows: int, columns: int) -> Tensor:
+    flat = values.new_zeros(rows * columns, *values.shape[1:]).index_copy(0, index, values)
+    return flat.unflatten(0, (rows, columns))

@@ -1,0 +1,57 @@
+"""The few operations numpy and torch spell differently. A tensor carries its own methods, so torch is never imported here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def to_numpy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: to_numpy(entry) for name, entry in value.items()}
+    if not hasattr(value, "detach"):
+        return value
+    value = value.detach().cpu()
+    return value.float().numpy() if str(value.dtype) == "torch.bfloat16" else value.numpy()
+
+
+def arange(like: Any, n: int) -> Any:
+    return np.arange(n) if isinstance(like, np.ndarray) else like.new_ones(n, dtype=int).cumsum(0) - 1
+
+
+def stable_argsort(mask: Any) -> Any:
+    return np.argsort(mask, kind="stable") if isinstance(mask, np.ndarray) else mask.byte().argsort(stable=True)
+
+
+def stack(columns: list[Any]) -> Any:
+    if isinstance(columns[0], np.ndarray):
+        return np.stack(columns, axis=1)
+    both = columns[0].new_empty((len(columns[0]), len(columns)))
+    for i, column in enumerate(columns):
+        both[:, i] = column
+    return both
+
+
+def concatenate(parts: list[Any]) -> Any:
+    if isinstance(parts[0], np.ndarray):
+        return np.concatenate(parts)
+    whole = parts[0].new_empty((sum(len(part) for part in parts), *parts[0].shape[1:]))
+    start = 0
+    for part in parts:
+        whole[start : start + len(part)] = part
+        start += len(part)
+    return whole
+
+
+def nonzero(mask: Any) -> Any:
+    return np.argwhere(mask) if isinstance(mask, np.ndarray) else mask.nonzero()
+
+
+def cumulative(lengths: Any) -> Any:
+    """int32 ``[N + 1]``: 0 and the running sums."""
+    if isinstance(lengths, np.ndarray):
+        return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    sums = lengths.new_zeros(len(lengths) + 1)
+    sums[1:] = lengths.cumsum(0)
+    return sums.int()

@@ -1,0 +1,239 @@
+"""Bytes to upright 8-bit RGB, or `DecodeError`: which files are pictures, which way is up, and what colour is.
+
+Formats are JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, TIFF and AVIF, as far as this Pillow has them; of an
+animation, the first frame. Nothing else is ever tried, whatever plugins Pillow carries.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from PIL import AvifImagePlugin, Image, PngImagePlugin, WebPImagePlugin
+
+from patchpack.errors import DecodeError
+from patchpack.types import Size
+
+Colour = tuple[int, int, int]
+
+MAX_PIXELS = 64_000_000
+WHITE: Colour = (255, 255, 255)
+FORMATS = (
+    "JPEG",
+    "PNG",
+    *(["WEBP"] if WebPImagePlugin.SUPPORTED else []),
+    "GIF",
+    "BMP",
+    "TIFF",
+    *(["AVIF"] if AvifImagePlugin.SUPPORTED else []),
+)
+
+_ORIENTATION = 0x0112
+# EXIF orientation → what makes it upright, as in ImageOps.exif_transpose
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+_DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+# what Pillow multiplies 2- and 4-bit grey pixels with, and the largest value before it does
+_GREY_STEPS = {"L;2": (85, 3), "L;4": (17, 15)}
+_IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> npt.NDArray[np.uint8]:
+    """An image file as pixels, upright, in colour, without transparency.
+
+    Grey, palette, CMYK, LAB and YCbCr are converted. More than 8 bits are scaled, never clipped: 16-bit by 65535;
+    32-bit integers by 65535, or by their maximum if that is larger; floats from [0, 1], else taken as [0, 255]; whatever
+    fits neither (negative numbers too) from its minimum to its maximum. NaN and infinity count as 0.
+
+    Args:
+        data: a whole image file.
+        max_pixels: larger pictures are refused on their header, before a pixel is decoded.
+        background: (red, green, blue) that shows through transparency.
+
+    Returns:
+        uint8 ``[H, W, 3]``, rows from the top as one looks at it (EXIF or XMP orientation applied).
+
+    Raises:
+        DecodeError: if `data` is not a readable image of a known format, or over the limit.
+    """
+    return np.array(decode_image(data, max_pixels=max_pixels, background=background))
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> Image.Image:
+    """What `decode` returns, as a Pillow image of mode RGB. An upright RGB file is loaded and not copied."""
+    return to_rgb(open_image(data, max_pixels=max_pixels), background=background)
+
+
+def to_rgb(image: Image.Image, *, background: Colour = WHITE) -> Image.Image:
+    """A Pillow image upright and in RGB, converted as `decode` does; the same object if there is nothing to do."""
+    with _quiet(), _refusing(image):
+        _match_key_to_pixels(image)
+        image.load()
+        turn = _turn(image)  # now: a conversion may lose the tag
+        if image.mode != "RGB" or "transparency" in image.info:
+            image = _flatten(_eight_bits(image) if image.mode in _DEEP_MODES else image, background)
+        if turn is not None:
+            image = image.transpose(turn)
+            image.info = {}  # or the tag would turn the picture once more
+        return image
+
+
+def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture in a file, identified and within the limit, its pixels not decoded yet.
+
+    Raises:
+        DecodeError: as `decode`, for what a header can tell.
+    """
+    file = io.BytesIO(data) if isinstance(data, (bytes, bytearray, memoryview)) else data
+    try:
+        with _quiet():
+            image = Image.open(file, formats=FORMATS)
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours can be
+        raise DecodeError(f"expected at most {max_pixels} pixels, got: {error}") from error
+    except Exception as error:
+        raise DecodeError(_not_an_image(file, error)) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DecodeError(f"expected at most {max_pixels} pixels, got {height} x {width} (height x width) = {height * width}")
+    return image
+
+
+def oriented_size(image: Image.Image) -> Size:
+    """Height and width that `to_rgb` will give an image; decodes no pixels."""
+    width, height = image.size
+    if _ORIENTATION in getattr(image, "tag_v2", ()):  # Pillow's TIFF reader has swapped the sides already
+        return Size(height, width)
+    with _quiet():
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            _read_late_chunks(image)
+        return Size(width, height) if _turn(image) in _SIDEWAYS else Size(height, width)
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    try:
+        # not PngImageFile's own, which decodes all pixels to find tags behind them
+        return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION))
+    except MemoryError:
+        raise
+    except Exception:  # a broken tag is no reason to lose a picture
+        return None
+
+
+def _read_late_chunks(image: PngImagePlugin.PngImageFile) -> None:
+    """Put tags from behind a PNG's pixels into `image.info`, as loading it would."""
+    if not image.tile or image.fp is None:  # loaded already
+        return
+    file, place = image.fp, image.fp.tell()
+    stream = PngImagePlugin.PngStream(file)
+    stream.im_info = image.info
+    file.seek(image.tile[0][2] - 8)  # header of the first chunk of pixels
+    try:
+        while True:
+            name, start, length = stream.read()
+            if name == b"IEND" or (name == b"fcTL" and image.is_animated):
+                break
+            if name in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+                stream.call(name, start, length)
+            file.seek(start + length + 4)
+    except MemoryError:
+        raise
+    except Exception:  # the file ends early or a chunk is broken: decoding will say so, or stop reading here as well
+        pass
+    finally:
+        file.seek(place)
+
+
+def _match_key_to_pixels(image: Image.Image) -> None:
+    """Bring a PNG's transparent colour to 8 bits: Pillow scales the pixels of other depths, not the key."""
+    key = image.info.get("transparency")
+    if key is None or not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
+        return
+    layout = image.tile[0][3]
+    if layout == "RGB;16B" and isinstance(key, tuple) and max(key) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif layout in _GREY_STEPS and key <= _GREY_STEPS[layout][1]:
+        image.info["transparency"] = key * _GREY_STEPS[layout][0]
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of more than 8 bits as mode L, or LA if one of its values means transparent."""
+    values: npt.NDArray[Any] = np.asarray(image)
+    scaled = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(scaled.min()), float(scaled.max())
+    if low >= 0 and image.mode == "F" and high <= 255:
+        low, high = 0.0, (1.0 if high <= 1 else 255.0)
+    elif low >= 0 and image.mode != "F":
+        low, high = 0.0, max(high, 65535.0)
+    scaled -= low
+    scaled *= 255.0 / ((high - low) or 1.0)
+    grey = Image.fromarray(np.rint(scaled).astype(np.uint8))
+    key = image.info.get("transparency")
+    if key is None:
+        return grey
+    opaque = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
+    return Image.merge("LA", (grey, opaque))
+
+
+def _flatten(image: Image.Image, background: Colour) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode == "La":  # has no direct way to RGBA: Pillow would drop the alpha
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    canvas = Image.new("RGB", image.size, background)
+    canvas.paste(image, mask=image)
+    return canvas
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hush Pillow's warnings; what matters of them comes as an error.
+
+    `warnings.catch_warnings` swaps the filters of the whole process: two threads leaving in the wrong order would keep
+    them swapped. One line in and out again cannot do that.
+    """
+    filters = cast("list[Any]", warnings.filters)
+    filters.insert(0, _IGNORE_PILLOW)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # somebody emptied the list meanwhile
+            filters.remove(_IGNORE_PILLOW)
+
+
+@contextmanager
+def _refusing(image: Image.Image) -> Iterator[None]:
+    width, height = image.size
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DecodeError(
+            f"expected a complete {image.format or 'picture'} of {height} x {width} pixels (height x width),"
+            f" got {type(error).__name__}: {error}"
+        ) from error
+
+
+def _not_an_image(file: IO[bytes], error: Exception) -> str:
+    length = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    start = file.read(12)
+    why = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({type(error).__name__}: {error})"
+    return f"expected a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file, got {length} bytes starting {start!r}{why}"

@@ -1,0 +1,139 @@
+"""A plan and a way to read bytes make a batch: every image is decoded once its place is known, and written there once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from patchpack import errors
+from patchpack.paint import targets
+from patchpack.paint.decode import decode_image, to_rgb
+from patchpack.paint.patchify import kept_patches, patch_view
+from patchpack.paint.resample import identity_norm, norm_of, render
+from patchpack.plan.recipe import Recipe
+from patchpack.types import BatchPlan, Grid, Header, PackedBatch, Rejection
+
+Fetch = Callable[[Any], tuple[Any, Any]]
+"""location → (image, target); raises `SourceError` or `TargetError` for what it cannot read."""
+
+
+def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch) -> PackedBatch:
+    """Paint one planned batch.
+
+    An image that turns out unreadable leaves padding in its place: its tokens get segment 0 and zero patches, its slot is
+    masked, nothing else moves; it is named in ``info["rejections"]``.
+
+    Args:
+        plan: what goes where.
+        recipe: the recipe the plan was made with.
+        fetch: reads image and target of one location.
+
+    Returns:
+        `PackedBatch` of numpy arrays.
+    """
+    rows, seq_len, slots = plan.num_rows, plan.seq_len, recipe.max_images
+    scheme = recipe.positions(Grid(1, 1))
+    batch = PackedBatch(
+        patches=np.zeros((rows, seq_len, plan.patch_size**2 * 3), dtype=recipe.dtype),
+        position_ids=np.zeros((rows, seq_len, scheme.shape[1]), dtype=scheme.dtype),
+        segment_ids=np.zeros((rows, seq_len), dtype=np.int32),
+        num_images=np.diff(plan.offsets).astype(np.int32),
+        grid_sizes=np.zeros((rows, slots, 2), dtype=np.int32),
+        source_sizes=np.zeros((rows, slots, 2), dtype=np.int32),
+        slot_mask=np.zeros((rows, slots), dtype=np.bool_),
+        targets=targets.allocate(plan.target_kind, rows, slots),
+        norm=norm_of(recipe.normalize) if recipe.dtype == "uint8" else identity_norm(),
+        keys=[[h.key for h in plan.headers[a:b]] for a, b in _spans(plan)],
+        patch_size=plan.patch_size,
+        info={**plan.info, "rejections": list(plan.info["rejections"])},
+    )
+    for row, (begin, end) in enumerate(_spans(plan)):
+        start = 0
+        for line in range(begin, end):
+            stop = start + int(plan.table.num_tokens[line])
+            try:
+                _paint_image(batch, plan, recipe, fetch, line, (row, line - begin), slice(start, stop))
+            except (errors.SampleError, errors.SourceError, OSError) as error:
+                batch.info["rejections"].append(_rejection(plan.headers[line], error)._asdict())
+            start = stop
+    batch.info["packed"] = int(batch.slot_mask.sum())
+    return batch
+
+
+def rgb_picture(image: Any, recipe: Recipe) -> Image.Image:
+    """RGB picture, oriented, of what a sample holds: file bytes, uint8 ``[H, W, 3]``, or a PIL image.
+
+    Raises:
+        DecodeError: anything else, or bytes that cannot be decoded.
+    """
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return decode_image(bytes(image), max_pixels=recipe.max_pixels, background=recipe.background)
+    if isinstance(image, Image.Image):
+        return to_rgb(image, background=recipe.background)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        return Image.fromarray(np.ascontiguousarray(image))
+    shape = f" {image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else ""
+    raise errors.DecodeError(f"expected file bytes, a uint8 [H, W, 3] array or a PIL image, got {type(image).__name__}{shape}")
+
+
+def _paint_image(
+    batch: PackedBatch,
+    plan: BatchPlan,
+    recipe: Recipe,
+    fetch: Fetch,
+    line: int,
+    place: tuple[int, int],
+    span: slice,
+) -> None:
+    header, table = plan.headers[line], plan.table
+    grid = Grid(*table.grid[line].tolist())
+    image, target = fetch(header.location)
+    picture = rgb_picture(image, recipe)
+    if (picture.height, picture.width) != tuple(header.size):
+        raise errors.DecodeError(
+            f"the header said {header.size.height} x {header.size.width} (height x width), the pixels are "
+            f"{picture.height} x {picture.width}"
+        )
+    pixels = render(picture, table.box[line], table.target[line], grid, plan.patch_size, recipe)
+    if table.flip[line]:
+        pixels = pixels[:, ::-1]
+    row, slot = place
+    targets.store(batch.targets, plan.target_kind, row, slot, target)  # the last thing that may fail: then the slot is written
+
+    kept = kept_patches(recipe.seed, plan.epoch, int(plan.key_hash[line]), grid.num_patches, int(table.num_tokens[line]))
+    write_patches(batch.patches[row, span], pixels, kept, plan.patch_size)
+    batch.position_ids[row, span] = recipe.positions(grid)[kept]
+    batch.segment_ids[row, span] = slot + 1
+    batch.grid_sizes[row, slot] = grid
+    batch.source_sizes[row, slot] = header.size
+    batch.slot_mask[row, slot] = True
+
+
+def write_patches(out: npt.NDArray[Any], pixels: npt.NDArray[Any], kept: npt.NDArray[np.intp], patch_size: int) -> None:
+    """Write the kept patches of an image ``[H, W, 3]`` into ``out [len(kept), D]``, cast to its dtype."""
+    view = patch_view(pixels, patch_size)
+    rows, cols = view.shape[:2]
+    if len(kept) == rows * cols:  # no gather: one strided copy
+        out.reshape(view.shape)[...] = view
+    else:
+        out.reshape(len(kept), *view.shape[2:])[...] = view[kept // cols, kept % cols]
+
+
+def _spans(plan: BatchPlan) -> list[tuple[int, int]]:
+    edges = plan.offsets.tolist()
+    return list(pairwise(edges))
+
+
+def _rejection(header: Header, error: Exception) -> Rejection:
+    if isinstance(error, errors.TargetError):
+        stage = "target"
+    elif isinstance(error, errors.DecodeError):
+        stage = "decode"
+    else:
+        stage = "read"
+    return Rejection(header.shard, header.key, header.member, stage, str(error))

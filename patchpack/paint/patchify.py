@@ -1,0 +1,77 @@
+"""Pixels to patches and back, and which patches survive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack import rng
+from patchpack.errors import ShapeError
+from patchpack.types import Grid
+
+Array = npt.NDArray[Any]
+
+
+def patchify(image: Array, patch_size: int) -> Array:
+    """Cut an image into patches, raster order, (y, x, channel) inside a patch.
+
+    Args:
+        image: any dtype ``[H, W, C]`` with H and W multiples of patch_size.
+        patch_size: pixels per side.
+
+    Returns:
+        The same dtype ``[rows * cols, patch_size * patch_size * C]``; a view where the layout allows, else a copy.
+
+    Raises:
+        ShapeError: sides that are not multiples of patch_size.
+
+    Example:
+        >>> patchify(np.arange(16).reshape(4, 4, 1), 2)[1].tolist()
+        [2, 3, 6, 7]
+    """
+    view = patch_view(image, patch_size)
+    rows, cols = view.shape[:2]
+    return view.reshape(rows * cols, -1)
+
+
+def unpatchify(patches: Array, grid: Grid | tuple[int, int], patch_size: int) -> Array:
+    """Inverse of `patchify`: ``[rows * cols, patch_size**2 * C]`` to ``[rows * patch_size, cols * patch_size, C]``.
+
+    Raises:
+        ShapeError: a number of patches other than rows * cols, or a length that is not patch_size**2 times channels.
+    """
+    rows, cols = grid
+    if patches.ndim != 2 or len(patches) != rows * cols or patches.shape[1] % patch_size**2:
+        raise ShapeError(
+            f"expected [{rows * cols}, {patch_size}**2 * channels] patches for a grid of {rows} x {cols}, got "
+            f"{list(patches.shape)}"
+        )
+    blocks = patches.reshape(rows, cols, patch_size, patch_size, -1)
+    return blocks.transpose(0, 2, 1, 3, 4).reshape(rows * patch_size, cols * patch_size, -1)
+
+
+def patch_view(image: Array, patch_size: int) -> Array:
+    """The image as a view ``[rows, cols, patch_size, patch_size, C]``; raises as `patchify` does."""
+    if image.ndim != 3 or image.shape[0] % patch_size or image.shape[1] % patch_size or not image.size:
+        raise ShapeError(
+            f"expected an image [H, W, C] with H and W multiples of patch_size={patch_size}, got {list(image.shape)}"
+        )
+    h, w, channels = image.shape
+    blocks = image.reshape(h // patch_size, patch_size, w // patch_size, patch_size, channels)
+    return blocks.transpose(0, 2, 1, 3, 4)
+
+
+def kept_patches(seed: int, epoch: int, key_hash: int, num_patches: int, num_tokens: int) -> npt.NDArray[np.intp]:
+    """Which patches of an image survive: a uniformly random subset, the same for the same key, seed and epoch.
+
+    Every patch draws one uniform; the num_tokens smallest stay, in raster order.
+
+    Returns:
+        intp ``[num_tokens]``, ascending, without repeats.
+    """
+    if num_tokens >= num_patches:
+        return np.arange(num_patches)
+    u = rng.uniforms(seed, epoch, np.array([key_hash], dtype=np.uint64), rng.Stage.KEEP, num_patches)[0]
+    return np.sort(np.argsort(u, kind="stable")[:num_tokens])

@@ -1,0 +1,82 @@
+"""Labels beside slots: one dtype and shape for a whole source, a defined filler in every empty slot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from patchpack.errors import TargetError
+from patchpack.types import TargetKind, TargetSpec
+
+FILLERS = {"int64": -100, "float32": float("nan"), "object": None}
+
+
+def infer_kind(target: Any) -> TargetKind:
+    """Kind of a source's targets, from its first one.
+
+    Integers (and bools) become int64, floats float32, arrays keep their shape; a dict whose values are all of these becomes
+    a dict of kinds; everything else stays an object; None means there are no targets.
+    """
+    if target is None:
+        return None
+    if isinstance(target, Mapping):
+        specs = {str(name): _infer(value) for name, value in target.items()}
+        return specs if specs and all(s.dtype != "object" for s in specs.values()) else TargetSpec("object")
+    return _infer(target)
+
+
+def allocate(kind: TargetKind, rows: int, slots: int) -> Any:
+    """Targets of an empty batch: arrays ``[rows, slots, ...]`` of fillers, a dict of them, a nested list, or None."""
+    if kind is None:
+        return None
+    if isinstance(kind, dict):
+        return {name: allocate(spec, rows, slots) for name, spec in kind.items()}
+    if kind.dtype == "object":
+        return [[None] * slots for _ in range(rows)]
+    return np.full((rows, slots, *kind.shape), FILLERS[kind.dtype], dtype=kind.dtype)
+
+
+def store(targets: Any, kind: TargetKind, row: int, slot: int, value: Any) -> None:
+    """Write one target into its slot.
+
+    Raises:
+        TargetError: a value that is not of the kind the first sample had. Nothing is written then.
+    """
+    if kind is None:
+        if value is not None:
+            raise TargetError(f"the first sample had no target, this one has {value!r}")
+    elif isinstance(kind, dict):
+        if not isinstance(value, Mapping) or set(map(str, value)) != set(kind):
+            raise TargetError(f"expected targets {sorted(kind)}, got {value!r}")
+        checked = {name: _as(spec, value[name]) for name, spec in kind.items()}
+        for name, entry in checked.items():
+            targets[name][row, slot] = entry
+    elif kind.dtype == "object":
+        targets[row][slot] = value
+    else:
+        targets[row, slot] = _as(kind, value)
+
+
+def _infer(value: Any) -> TargetSpec:
+    if value is None or isinstance(value, (str, bytes, Mapping)):
+        return TargetSpec("object")
+    try:
+        array = np.asarray(value)
+    except ValueError:  # ragged
+        return TargetSpec("object")
+    if array.dtype.kind in "biu":
+        return TargetSpec("int64", array.shape)
+    if array.dtype.kind == "f":
+        return TargetSpec("float32", array.shape)
+    return TargetSpec("object")
+
+
+def _as(spec: TargetSpec, value: Any) -> Any:
+    got = _infer(value)
+    # an int is a fine float, a float is not a class index
+    if got.shape != spec.shape or (got.dtype != spec.dtype and not (spec.dtype == "float32" and got.dtype == "int64")):
+        shape = f" {list(spec.shape)}" if spec.shape else ""
+        raise TargetError(f"expected a target of kind {spec.dtype}{shape} as the first sample had, got {value!r}")
+    return np.asarray(value, dtype=spec.dtype)

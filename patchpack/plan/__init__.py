@@ -1,0 +1,1 @@
+"""DECIDES. Integers only: no pixels, no torch, no I/O."""

@@ -1,0 +1,35 @@
+"""Exact integer arithmetic over arrays, where a floating formula would miss by one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Int64 = npt.NDArray[np.int64]
+
+
+def isqrt(x: Any) -> Int64:
+    """``floor(sqrt(x))`` for each x in ``0 … 2**62``, exactly."""
+    x = np.asarray(x, dtype=np.int64)
+    root = np.sqrt(x.astype(np.float64)).astype(np.int64)
+    root -= root * root > x
+    root += (root + 1) * (root + 1) <= x
+    return np.asarray(root, dtype=np.int64)
+
+
+def ceil_div(a: Any, b: Any) -> Int64:
+    """``ceil(a / b)`` of integers, b > 0."""
+    return np.asarray(-(-np.asarray(a, dtype=np.int64) // np.asarray(b, dtype=np.int64)))
+
+
+def columns(sizes: Any) -> tuple[Int64, Int64]:
+    """The two columns of an integer table ``[n, 2]`` as int64: height and width, or rows and cols."""
+    table = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def grid_of(rows: Any, cols: Any) -> npt.NDArray[np.int32]:
+    """rows and cols ``[n]`` as one int32 table ``[n, 2]``."""
+    return np.stack([rows, cols], axis=1).astype(np.int32)

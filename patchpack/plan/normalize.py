@@ -1,0 +1,37 @@
+"""How pixel values become numbers: a fixed mean and deviation, or each image its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from patchpack.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class MeanStd:
+    """``(x / 255 − mean) / std`` per channel, after resizing.
+
+    Attributes:
+        mean, std: per channel (red, green, blue), on the 0–1 scale.
+    """
+
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise ConfigError(f"mean and std are three numbers each, std > 0; got {self.mean}, {self.std}")
+
+
+@dataclass(frozen=True)
+class PerImage:
+    """``(x − mean) / max(std, 1 / sqrt(N))`` over all N values of one image, *before* resizing.
+
+    Population standard deviation, as in google-research/pix2struct ``preprocessors.py`` (TF per_image_standardization).
+    Its patches are float32 or float16: the numbers of a resized image are not on the 0–255 scale.
+    """
+
+
+HALF = MeanStd()
+IMAGENET = MeanStd((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = MeanStd((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))

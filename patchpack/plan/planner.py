@@ -1,0 +1,287 @@
+"""Sizes to batches, as they go: grids, token counts, rows, batches. One instance plans one epoch of one stream."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from patchpack import rng
+from patchpack.errors import ConfigError, PackingError
+from patchpack.plan.packing import Item, Row
+from patchpack.plan.recipe import Recipe
+from patchpack.plan.resize import PlacingPolicy
+from patchpack.types import BatchPlan, Event, Header, IntArray, PlanTable, Rejection, ShardFault, TargetKind
+
+
+def plan_table(
+    recipe: Recipe, sizes: Any, key_hash: rng.U64, *, epoch: int = 0, seen: Any = 0, patch_size: int | None = None
+) -> PlanTable:
+    """Decide everything about n images from their sizes and keys.
+
+    Args:
+        recipe: the policies and the seed.
+        sizes: int ``[n, 2]`` oriented (height, width) in pixels, >= 1.
+        key_hash: uint64 ``[n]``, see `patchpack.rng.key_hash`.
+        epoch: the epoch of the draws.
+        seen: int64 ``[n]`` ordinals over all epochs, for drop schedules; or the first of them.
+        patch_size: which one, if the recipe has several.
+
+    Returns:
+        `PlanTable` of n lines; grid (0, 0) and 0 tokens where the policy refuses a size.
+
+    Raises:
+        ConfigError: a policy that breaks its protocol: shape, dtype, its own bound, or a token count outside
+            ``1 … rows * cols``.
+    """
+    sizes = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
+    n = len(sizes)
+    p = recipe.patch_sizes[0] if patch_size is None else patch_size
+    ordinals = np.arange(n, dtype=np.int64) + seen if np.ndim(seen) == 0 else np.asarray(seen, dtype=np.int64)
+
+    grids = _int_columns(recipe.resize(sizes, p, _uniforms(recipe, epoch, key_hash, rng.Stage.RESIZE)), (n, 2), "resize")
+    accepted = np.all(grids > 0, axis=1)
+    bound = recipe.resize.bound(p)
+    patches = grids.astype(np.int64).prod(axis=1)
+    if bound is not None and np.any(patches > bound):
+        worst = int(np.argmax(patches))
+        raise ConfigError(
+            f"{recipe.resize!r} made {patches[worst]} patches of a {sizes[worst].tolist()} image (height, width) at "
+            f"patch_size={p}, above its own bound of {bound}"
+        )
+
+    some = np.where(accepted[:, None], grids, np.int32(1))  # a drop policy never meets an empty grid
+    u = _uniforms(recipe, epoch, key_hash, rng.Stage.DROP)
+    tokens = _int_columns(recipe.drop(some, u, ordinals), (n,), "drop")
+    wrong = accepted & ((tokens < 1) | (tokens > patches))
+    if np.any(wrong):
+        i = int(np.argmax(wrong))
+        raise ConfigError(
+            f"{recipe.drop!r} keeps {tokens[i]} of the {patches[i]} patches of grid {grids[i].tolist()}: it must keep at "
+            f"least 1 and at most all"
+        )
+
+    if isinstance(recipe.resize, PlacingPolicy):
+        box, target = recipe.resize.place(sizes, grids, p)
+        box, target = _int_columns(box, (n, 4), "place"), _int_columns(target, (n, 2), "place")
+    else:
+        box = np.concatenate([np.zeros((n, 2), dtype=np.int64), sizes], axis=1).astype(np.int32)
+        target = grids * np.int32(p)
+    return PlanTable(
+        box=box,
+        target=target,
+        flip=np.zeros(n, dtype=np.bool_),
+        grid=np.where(accepted[:, None], grids, np.int32(0)),
+        num_tokens=np.where(accepted, tokens, np.int32(0)),
+    )
+
+
+class EpochPlanner:
+    """Turns the headers of one epoch into `BatchPlan`s.
+
+    Feed it events in the order of the source, then `finish`. Plans do not depend on how the events are cut into blocks.
+    One plan is held back, so that the last batch carries whatever was counted after it.
+    """
+
+    def __init__(
+        self, recipe: Recipe, *, epoch: int = 0, seen: int = 0, target_kind: TargetKind = None, name: str = "the source"
+    ) -> None:
+        self._recipe, self._epoch, self._target_kind, self._name = recipe, epoch, target_kind, name
+        self._ordinal = seen  # over all epochs, for drop schedules
+        self._step = 0
+        self._seen = self._rejected = 0
+        self._waiting: dict[int, _Line] = {}  # pushed, not in a plan yet; ids ascend in arrival order
+        self._ready: deque[Row] = deque()
+        self._news: dict[str, list[Any]] = {"rejections": [], "shard_errors": []}
+        self._first_rejection: Rejection | None = None
+        self._held: BatchPlan | None = None
+        self._patch_size = 0
+        self._start_step()
+
+    @property
+    def seen(self) -> int:
+        """Samples met so far in this epoch."""
+        return self._seen
+
+    def feed(self, events: Iterable[Event]) -> Iterator[BatchPlan]:
+        """Take a block of events; the plans this completed."""
+        todo = deque(events)
+        while todo:
+            patch_size = self._patch_size
+            lines = iter(self._plan([e for e in todo if isinstance(e, Header)], self._ordinal))
+            while todo and patch_size == self._patch_size:  # a new patch size plans the rest of the block again
+                event = todo.popleft()
+                if isinstance(event, ShardFault):
+                    self._news["shard_errors"].append(event._asdict())
+                    continue
+                self._seen += 1
+                if isinstance(event, Rejection):
+                    self._reject(event)
+                else:
+                    self._push(self._ordinal, next(lines))
+                    self._ordinal += 1
+                while len(self._ready) >= self._recipe.rows:
+                    yield from self._complete_batch()
+
+    def finish(self) -> Iterator[BatchPlan]:
+        """End of the source: the remaining plans; the last one has fewer rows if they do not come out even.
+
+        Raises:
+            PackingError: the packer kept an item back.
+        """
+        while True:
+            self._take(self._packer.flush())  # again after each batch: a new patch size opens rows anew
+            if not self._ready:
+                break
+            yield from self._complete_batch()
+        if self._waiting:
+            keys = [line.header.key for line in self._waiting.values()]
+            raise PackingError(f"{self._packer!r} lost {len(keys)} items at flush, the first is {keys[0]}")
+        if self._held is None:
+            yield self._fatal_plan()
+        else:
+            info = self._held.info
+            info = {**info, "seen": self._seen, **{name: info[name] + news for name, news in self._news.items()}}
+            yield replace(self._held, info=info)
+
+    def _start_step(self) -> None:
+        patch_size = self._recipe.patch_size_at(self._epoch, self._step)
+        if patch_size == self._patch_size:
+            return
+        self._patch_size = patch_size
+        self._packer = self._recipe.packer(self._recipe.row_len(patch_size), self._recipe.max_images)
+        # rows made for another patch size are void: their images go, in arrival order, through the fresh packer
+        self._ready.clear()
+        again, self._waiting = sorted(self._waiting.items()), {}
+        for ordinal, line in again:
+            self._push(ordinal, self._plan([line.header], ordinal)[0])
+
+    def _plan(self, headers: list[Header], ordinal: int) -> list[_Line]:
+        if not headers:
+            return []
+        hashes = rng.key_hash(h.key for h in headers)
+        sizes = np.array([h.size for h in headers], dtype=np.int64)
+        table = plan_table(self._recipe, sizes, hashes, epoch=self._epoch, seen=ordinal, patch_size=self._patch_size)
+        columns = zip(*(column.tolist() for column in table), strict=True)
+        return [
+            _Line(header, key_hash, *decided)
+            for header, key_hash, decided in zip(headers, hashes.tolist(), columns, strict=True)
+        ]
+
+    def _push(self, ordinal: int, line: _Line) -> None:
+        refusal = self._refusal(line)
+        if refusal:
+            header = line.header
+            self._reject(Rejection(header.shard, header.key, header.member, "plan", refusal))
+            return
+        self._waiting[ordinal] = line
+        self._take(self._packer.push(Item(ordinal, line.num_tokens)))
+
+    def _refusal(self, line: _Line) -> str | None:
+        size, recipe = line.header.size, self._recipe
+        if line.num_tokens == 0:
+            return f"{recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width)"
+        seq_len = recipe.row_len(self._patch_size)
+        if line.num_tokens > seq_len:
+            return (
+                f"{size.height} x {size.width} (height x width) becomes {line.num_tokens} tokens, a row holds "
+                f"seq_len={seq_len}; raise seq_len or use a policy with a bound"
+            )
+        return None
+
+    def _reject(self, rejection: Rejection) -> None:
+        self._rejected += 1
+        self._first_rejection = self._first_rejection or rejection
+        self._news["rejections"].append(rejection._asdict())
+
+    def _take(self, rows: Sequence[Row]) -> None:
+        """Check rows a packer closed against its contract, then queue them."""
+        seq_len, max_images = self._recipe.row_len(self._patch_size), self._recipe.max_images
+        for row in rows:
+            ids = [item.id for item in row.items]
+            queued = {item.id for r in self._ready for item in r.items} if self._ready else set()
+            if not ids or len(set(ids)) != len(ids) or any(i not in self._waiting or i in queued for i in ids):
+                raise PackingError(f"{self._packer!r} closed a row with empty, doubled or invented items: {ids}")
+            tokens = sum(self._waiting[i].num_tokens for i in ids)
+            if tokens > seq_len or len(ids) > max_images:
+                raise PackingError(
+                    f"{self._packer!r} put {tokens} tokens and {len(ids)} images in a row of {seq_len} and {max_images}"
+                )
+            self._ready.append(row)
+
+    def _complete_batch(self) -> Iterator[BatchPlan]:
+        rows = [self._ready.popleft() for _ in range(min(self._recipe.rows, len(self._ready)))]
+        plan = self._batch(rows)
+        self._step += 1
+        self._start_step()
+        if self._held is not None:
+            yield self._held
+        self._held = plan
+
+    def _batch(self, rows: list[Row]) -> BatchPlan:
+        lines = [self._waiting.pop(item.id) for row in rows for item in row.items]
+        counts = [len(row.items) for row in rows]
+        return self._make_plan(lines, np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+
+    def _fatal_plan(self) -> BatchPlan:
+        reason = f"{self._name}: no image to pack, {self._seen} samples seen, {self._rejected} rejected"
+        if self._first_rejection is not None:
+            reason += f"; the first: {self._first_rejection}"
+        return self._make_plan([], np.zeros(1, dtype=np.int32), fatal=reason)
+
+    def _make_plan(self, lines: list[_Line], offsets: IntArray, fatal: str | None = None) -> BatchPlan:
+        news, self._news = self._news, {"rejections": [], "shard_errors": []}
+        info = {
+            "step": self._step,
+            "epoch": self._epoch,
+            "seen": self._seen,
+            "planned": len(lines),
+            "dropped": {},
+            **news,
+        }
+        return BatchPlan(
+            step=self._step,
+            epoch=self._epoch,
+            patch_size=self._patch_size,
+            seq_len=self._recipe.row_len(self._patch_size),
+            offsets=offsets,
+            table=PlanTable(
+                box=np.array([line.box for line in lines], dtype=np.int32).reshape(-1, 4),
+                target=np.array([line.target for line in lines], dtype=np.int32).reshape(-1, 2),
+                flip=np.array([line.flip for line in lines], dtype=np.bool_),
+                grid=np.array([line.grid for line in lines], dtype=np.int32).reshape(-1, 2),
+                num_tokens=np.array([line.num_tokens for line in lines], dtype=np.int32),
+            ),
+            key_hash=np.array([line.key_hash for line in lines], dtype=np.uint64),
+            headers=tuple(line.header for line in lines),
+            target_kind=self._target_kind,
+            info=info,
+            fatal=fatal,
+        )
+
+
+class _Line(NamedTuple):
+    """One image between its header and its batch."""
+
+    header: Header
+    key_hash: int
+    box: list[int]
+    target: list[int]
+    flip: bool
+    grid: list[int]
+    num_tokens: int
+
+
+def _uniforms(recipe: Recipe, epoch: int, hashes: rng.U64, stage: rng.Stage) -> Any:
+    draws = (recipe.resize if stage is rng.Stage.RESIZE else recipe.drop).draws
+    return rng.uniforms(recipe.seed, epoch, hashes, stage, draws) if draws else None
+
+
+def _int_columns(answer: Any, shape: tuple[int, ...], who: str) -> IntArray:
+    array = np.asarray(answer)
+    if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
+        raise ConfigError(f"the {who} policy must return integers {list(shape)}, got {array.dtype} {list(array.shape)}")
+    return array.astype(np.int32)

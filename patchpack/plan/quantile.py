@@ -1,0 +1,89 @@
+"""Inverse distribution functions over arrays of uniforms, so that one image and ten million are one formula.
+
+Both use a table of exact quantiles and interpolate between its nodes; the table is made once per pair of parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+Float = npt.NDArray[np.float64]
+
+_BETA_CELLS = 8192
+_NORMAL_CELLS = 4096
+
+
+def beta(u: Float, a: float, b: float) -> Float:
+    """Quantile of Beta(a, b) at u in [0, 1), float64.
+
+    Nodes lie at ``x = sin²θ``, θ even in [0, π/2], with their exact distribution function; θ is interpolated. The error in
+    x is below the width of a cell, 2e-4, for any a and b, and below 1e-6 for the parameters used in practice.
+    """
+    cdf, theta = _beta_table(float(a), float(b))
+    return np.sin(np.interp(u, cdf, theta)) ** 2
+
+
+def truncated_normal(u: Float, mean: float, std: float, low: float, high: float) -> Float:
+    """Quantile of Normal(mean, std) conditioned on [low, high] at u in [0, 1), float64; error below 1e-5 * (high − low)
+    unless the interval lies in a far tail."""
+    cdf, x = _normal_table(float(mean), float(std), float(low), float(high))
+    return np.interp(u, cdf, x)
+
+
+@lru_cache(maxsize=64)
+def _normal_table(mean: float, std: float, low: float, high: float) -> tuple[Float, Float]:
+    normal = NormalDist(mean, std)
+    x = np.linspace(low, high, _NORMAL_CELLS + 1)
+    cdf = np.array([normal.cdf(v) for v in x])
+    mass = cdf[-1] - cdf[0]
+    # an interval out in a tail where float64 sees no mass: the density is as good as flat against its own rounding
+    return ((cdf - cdf[0]) / mass if mass > 0 else np.linspace(0.0, 1.0, len(x))), x
+
+
+@lru_cache(maxsize=64)
+def _beta_table(a: float, b: float) -> tuple[Float, Float]:
+    theta = np.linspace(0.0, math.pi / 2, _BETA_CELLS + 1)
+    cdf = regularized_beta(np.sin(theta) ** 2, np.cos(theta) ** 2, a, b)
+    return np.maximum.accumulate(cdf), theta
+
+
+def regularized_beta(x: Float, y: Float, a: float, b: float) -> Float:
+    """Distribution function of Beta(a, b) at x, with ``y = 1 − x`` given for precision near 1.
+
+    Continued fraction of Abramowitz & Stegun 26.5.8, evaluated by the modified Lentz method on the side where it converges
+    fast.
+    """
+    log_scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
+    with np.errstate(divide="ignore"):
+        front = np.exp(log_scale + a * np.log(x) + b * np.log(y))
+    left = x < (a + 1) / (a + b + 2)
+    lower = front * _fraction(np.where(left, x, 0.0), a, b) / a
+    upper = front * _fraction(np.where(left, 0.0, y), b, a) / b
+    return np.clip(np.where(left, lower, 1.0 - upper), 0.0, 1.0)
+
+
+def _fraction(x: Float, a: float, b: float) -> Float:
+    tiny = 1e-300
+    c = np.ones_like(x)
+    d = 1.0 - (a + b) * x / (a + 1.0)
+    d = 1.0 / np.where(np.abs(d) < tiny, tiny, d)
+    value = d.copy()
+    for m in range(1, 200):
+        for numerator in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1.0 + numerator * d
+            d = 1.0 / np.where(np.abs(d) < tiny, tiny, d)
+            c = 1.0 + numerator / c
+            c = np.where(np.abs(c) < tiny, tiny, c)
+            change = c * d
+            value = value * change
+        if np.all(np.abs(change - 1.0) < 1e-15):
+            break
+    return value

@@ -1,0 +1,168 @@
+"""The full, reproducible description of the input side: policies, sizes, numbers, seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from patchpack import rng
+from patchpack.errors import ConfigError
+from patchpack.plan.drop import DropPolicy, NoDrop
+from patchpack.plan.normalize import HALF, MeanStd, PerImage
+from patchpack.plan.packing import FirstFit, PackerFactory
+from patchpack.plan.positions import Absolute, PositionScheme
+from patchpack.plan.resize import ResizePolicy
+
+DTYPES = ("uint8", "float32", "float16")
+KERNELS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything that decides what a batch looks like, except the images. Its `repr` can be pasted back.
+
+    Attributes:
+        resize: sizes to grids.
+        drop: grids to token counts.
+        positions: grid to position ids.
+        packer: makes the packer that turns token counts into rows.
+        patch_size: pixels per side of a patch, or several: one is drawn per step, the same on every rank (FlexiViT).
+        seq_len: tokens per row; None for rows of ``resize.bound(patch_size)`` tokens with one image each.
+        max_images: slots per row, NaViT's Emax.
+        rows: rows per batch.
+        resample: kernel, antialiased: nearest, box, bilinear, hamming, bicubic, lanczos.
+        normalize: `MeanStd` (after resizing) or `PerImage` (before).
+        dtype: of the patches: ``uint8`` (normalised on the device), ``float32`` or ``float16`` (normalised by the painter).
+        seed: of every draw, 0 … 2**64 − 1.
+        background: what transparent pixels are laid over, 0–255 red, green, blue.
+        max_pixels: an image with more pixels is refused at its header, before it is decoded.
+
+    Raises:
+        ConfigError: at construction, for anything that could not work later.
+    """
+
+    resize: ResizePolicy
+    drop: DropPolicy = field(default_factory=NoDrop)
+    positions: PositionScheme = field(default_factory=Absolute)
+    packer: PackerFactory = field(default_factory=FirstFit)
+    patch_size: int | tuple[int, ...] = 16
+    seq_len: int | None = 1024
+    max_images: int = 64
+    rows: int = 8
+    resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
+    normalize: MeanStd | PerImage = HALF
+    dtype: Literal["uint8", "float32", "float16"] = "uint8"
+    seed: int = 0
+    background: tuple[int, int, int] = (255, 255, 255)
+    max_pixels: int = 64_000_000
+
+    def __post_init__(self) -> None:
+        for name, protocol in (("resize", ResizePolicy), ("drop", DropPolicy), ("positions", PositionScheme)):
+            if not isinstance(getattr(self, name), protocol):
+                raise ConfigError(f"{name} must be a {protocol.__name__} (see its docstring), got {getattr(self, name)!r}")
+        if not callable(self.packer):
+            raise ConfigError(f"packer must be a factory called with (seq_len, max_images), got {self.packer!r}")
+        for name, low, high in (("max_images", 1, 1 << 20), ("rows", 1, 1 << 20), ("max_pixels", 1, 1 << 40)):
+            _require_int(name, getattr(self, name), low, high)
+        _require_int("seed", self.seed, 0, (1 << 64) - 1)
+        if self.seq_len is not None:
+            _require_int("seq_len", self.seq_len, 1, 1 << 30)
+        if not self.patch_sizes:
+            raise ConfigError("patch_size must name at least one size")
+        for p in self.patch_sizes:
+            _require_int("patch_size", p, 1, 4096)
+        if self.resample not in KERNELS or self.dtype not in DTYPES:
+            raise ConfigError(f"resample is one of {KERNELS}, dtype one of {DTYPES}; got {self.resample!r}, {self.dtype!r}")
+        if isinstance(self.normalize, PerImage):
+            if self.dtype == "uint8":
+                raise ConfigError("normalize=PerImage() gives real numbers: set dtype='float32' or 'float16'")
+        elif not isinstance(self.normalize, MeanStd):
+            raise ConfigError(f"normalize must be MeanStd(...) or PerImage(), got {self.normalize!r}")
+        if len(self.background) != 3 or not all(0 <= c <= 255 for c in self.background):
+            raise ConfigError(f"background is three numbers in 0 … 255, got {self.background!r}")
+        for p in self.patch_sizes:
+            self._check_bound(p)
+
+    def _check_bound(self, patch_size: int) -> None:
+        bound = self.resize.bound(patch_size)
+        if self.seq_len is None:
+            if bound is None:
+                raise ConfigError(f"seq_len=None needs a resize policy with a bound; {self.resize!r} has none")
+            if self.max_images != 1:
+                raise ConfigError(f"seq_len=None puts one image in a row: set max_images=1, not {self.max_images}")
+        elif bound is not None and bound > self.seq_len:
+            raise ConfigError(
+                f"seq_len={self.seq_len} cannot hold one image: at patch_size={patch_size} {self.resize!r} may produce up to "
+                f"{bound} patches. Raise seq_len to at least {bound}, or lower the policy's budget."
+            )
+
+    @property
+    def patch_sizes(self) -> tuple[int, ...]:
+        """All patch sizes this recipe may use."""
+        return (self.patch_size,) if isinstance(self.patch_size, int) else tuple(self.patch_size)
+
+    def patch_size_at(self, epoch: int, step: int) -> int:
+        """Patch size of one step: a function of (seed, epoch, step), the same on every rank."""
+        sizes = self.patch_sizes
+        if len(sizes) == 1:
+            return sizes[0]
+        u = rng.uniforms(self.seed, epoch, np.array([step], dtype=np.uint64), rng.Stage.PATCH_SIZE, 1)
+        return sizes[int(u[0, 0] * len(sizes))]
+
+    def row_len(self, patch_size: int) -> int:
+        """Tokens per row at this patch size: seq_len, or the bound of one image."""
+        if self.seq_len is not None:
+            return self.seq_len
+        bound = self.resize.bound(patch_size)
+        assert bound is not None  # checked at construction
+        return bound
+
+    def replace(self, **changes: Any) -> Recipe:
+        """The same recipe with some fields changed, checked anew."""
+        try:
+            return replace(self, **changes)
+        except TypeError as error:
+            raise ConfigError(f"{error}; the fields of a recipe are {', '.join(self.__dataclass_fields__)}") from None
+
+    def for_eval(self, max_patches: int | None = None, patch_size: int | None = None) -> Recipe:
+        """The recipe for evaluation: nothing drawn, nothing dropped.
+
+        A sampled resolution is replaced by its stated fixed value (see `NaViT.eval_resolution`).
+
+        Args:
+            max_patches: a new budget per image; None keeps the policy's own.
+            patch_size: which of several patch sizes; None takes the finest whose bound is within max_patches, or, without
+                max_patches, 16 if it is among them and else the finest.
+
+        Raises:
+            ConfigError: the policy has no budget to change.
+        """
+        p = patch_size if patch_size is not None else self._eval_patch_size(max_patches)
+        policy: Any = self.resize
+        if hasattr(policy, "for_eval"):
+            policy = policy.for_eval(p, max_patches)
+        elif max_patches is not None and hasattr(policy, "max_patches"):
+            policy = replace(policy, max_patches=max_patches)
+        elif max_patches is not None and hasattr(policy, "max_pixels"):
+            pixels = max_patches * p * p
+            policy = replace(policy, max_pixels=pixels, min_pixels=min(policy.min_pixels, pixels))
+        elif max_patches is not None and (policy.bound(p) or math.inf) > max_patches:
+            raise ConfigError(f"{policy!r} has no budget that for_eval(max_patches={max_patches}) could set")
+        return self.replace(resize=policy, drop=NoDrop(), patch_size=p)
+
+    def _eval_patch_size(self, max_patches: int | None) -> int:
+        sizes = sorted(self.patch_sizes)
+        if len(sizes) == 1:
+            return sizes[0]
+        if max_patches is None:
+            return 16 if 16 in sizes else sizes[0]
+        fitting = [p for p in sizes if (self.resize.bound(p) or math.inf) <= max_patches]
+        return fitting[0] if fitting else sizes[-1]
+
+
+def _require_int(name: str, value: Any, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ConfigError(f"{name} must be an integer in {low} … {high}, got {value!r}")

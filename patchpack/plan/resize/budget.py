@@ -1,0 +1,107 @@
+"""Grids that fill a budget of patches: Pix2Struct (floor) and NaFlex (ceil)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from patchpack.errors import ConfigError
+from patchpack.plan._integers import Int64, ceil_div, columns, grid_of, isqrt
+from patchpack.types import FloatArray, IntArray
+
+NAFLEX_MAX_SCALE = 100
+
+
+@dataclass(frozen=True)
+class Pix2Struct:
+    """As many whole patches as the budget allows, aspect ratio kept up to two floors; images are scaled up and down.
+
+    ``scale = sqrt(M * (p / h) * (p / w))``, ``rows = clamp(floor(scale * h / p), 1, M)``, cols likewise, M = max_patches.
+    Source: Pix2Struct 2210.03347, google-research/pix2struct ``preprocessors.py``. The floor keeps rows * cols <= M.
+
+    Attributes:
+        max_patches: budget of one image.
+        exact: False follows the published formula bit for bit in float64; True evaluates
+            ``rows = clamp(isqrt(M * h // w), 1, M)`` in integers, which does not lose a row where the root is whole
+            (224 x 224 at p 16 and M 25: 5 x 5, not 4 x 4).
+    """
+
+    max_patches: int
+    exact: bool = False
+    draws = 0
+
+    def __post_init__(self) -> None:
+        require_budget(self.max_patches)
+
+    def bound(self, patch_size: int) -> int:
+        """max_patches: ``floor(x) * floor(y) <= x * y = M``, and a clamp to 1 leaves the other factor <= M."""
+        return self.max_patches
+
+    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+        """See `ResizePolicy`."""
+        h, w = columns(sizes)
+        if self.exact:
+            rows, cols = isqrt(self.max_patches * h // w), isqrt(self.max_patches * w // h)
+        else:
+            # the order of the operations is the reference's: another one rounds differently
+            scale = np.sqrt(self.max_patches * (patch_size / h) * (patch_size / w))
+            rows, cols = np.floor(scale * h / patch_size), np.floor(scale * w / patch_size)
+        return grid_of(np.clip(rows, 1, self.max_patches), np.clip(cols, 1, self.max_patches))
+
+
+@dataclass(frozen=True)
+class NaFlex:
+    """The largest scale whose ceiled grid fits the budget: SigLIP 2 NaFlex, timm NaFlex.
+
+    ``s* = max { s <= 100 : ceil(s * h / p) * ceil(s * w / p) <= N }``, rows = ceil(s* * h / p), cols likewise.
+    Source: big_vision ``pp/proj/image_text/ops_naflex.py``, which searches s by bisection to 1e-5. Here s* is exact: just
+    above it rows or cols grow by one, so s* is ``k * p / h`` or ``l * p / w`` for the largest feasible k or l.
+
+    Attributes:
+        max_patches: budget N of one image.
+        upscale: False keeps the grid ``ceil(h / p) x ceil(w / p)`` of an image that fits already (timm ``max_ratio=1``).
+    """
+
+    max_patches: int
+    upscale: bool = True
+    draws = 0
+
+    def __post_init__(self) -> None:
+        require_budget(self.max_patches)
+
+    def bound(self, patch_size: int) -> int:
+        """max_patches: feasibility is the definition of s*; a 1 x 1 grid is always feasible."""
+        return self.max_patches
+
+    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+        """See `ResizePolicy`."""
+        h, w = columns(sizes)
+        k, l = self._largest(h, w), self._largest(w, h)  # noqa: E741
+        by_rows = k * w >= l * h  # k / h >= l / w
+        rows = np.where(by_rows, k, ceil_div(l * h, w))
+        cols = np.where(by_rows, ceil_div(k * w, h), l)
+        capped = np.where(by_rows, k * patch_size > NAFLEX_MAX_SCALE * h, l * patch_size > NAFLEX_MAX_SCALE * w)
+        rows = np.where(capped, ceil_div(NAFLEX_MAX_SCALE * h, patch_size), rows)
+        cols = np.where(capped, ceil_div(NAFLEX_MAX_SCALE * w, patch_size), cols)
+        if not self.upscale:
+            native_rows, native_cols = ceil_div(h, patch_size), ceil_div(w, patch_size)
+            fits = native_rows * native_cols <= self.max_patches
+            rows, cols = np.where(fits, native_rows, rows), np.where(fits, native_cols, cols)
+        return grid_of(rows, cols)
+
+    def _largest(self, along: Int64, across: Int64) -> Int64:
+        """Largest k with ``k * ceil(k * across / along) <= N``, 0 if there is none; the product grows with k."""
+        low, high = np.zeros_like(along), np.full_like(along, self.max_patches)
+        while np.any(low < high):
+            k = (low + high + 1) // 2
+            fits = k * ceil_div(k * across, along) <= self.max_patches
+            low, high = np.where(fits, k, low), np.where(fits, high, k - 1)
+        return low
+
+
+def require_budget(max_patches: int) -> None:
+    """Raise `ConfigError` unless max_patches is an integer in 1 … 2**24."""
+    if not 1 <= max_patches <= 1 << 24 or int(max_patches) != max_patches:
+        raise ConfigError(f"max_patches must be an integer in 1 … {1 << 24}, got {max_patches!r}")

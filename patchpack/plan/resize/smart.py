@@ -1,0 +1,90 @@
+"""Qwen's smart resize: both sides to multiples of a factor, the area between two limits."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from patchpack.errors import ConfigError
+from patchpack.plan._integers import columns, grid_of
+from patchpack.types import FloatArray, IntArray
+
+MAX_ASPECT = 200
+
+
+@dataclass(frozen=True)
+class SmartResize:
+    """Sides rounded to ``f = patch_size * merge`` (half to even), then scaled if the area leaves [min_pixels, max_pixels].
+
+    ``H = rint(h / f) * f``, W likewise. If ``H * W > max``: ``b = sqrt(h * w / max)``, ``H = max(f, floor(h / b / f) * f)``;
+    else if ``H * W < min``: ``b = sqrt(min / (h * w))``, ``H = ceil(h * b / f) * f``; W likewise. Aspect ratios above 200 are
+    refused. Source: Qwen2-VL ``smart_resize`` (transformers ``image_processing_qwen2_vl.py``).
+
+    Attributes:
+        min_pixels: area below which an image is scaled up.
+        max_pixels: area above which an image is scaled down. A side clamped to f, and the minimum branch of a thin image,
+            may exceed it; `bound` counts both.
+        merge: patches per side that the model merges into one token (its grids are multiples of it).
+        min_side: sides shorter than this are first scaled up to it, aspect ratio kept (PaddleOCR-VL, GLM-4.xV: 28).
+    """
+
+    min_pixels: int
+    max_pixels: int
+    merge: int = 2
+    min_side: int | None = None
+    draws = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.min_pixels <= self.max_pixels < 1 << 40:
+            raise ConfigError(
+                f"need 1 <= min_pixels <= max_pixels < 2**40, got min_pixels={self.min_pixels}, max_pixels={self.max_pixels}"
+            )
+        if self.merge < 1 or (self.min_side is not None and self.min_side < 1):
+            raise ConfigError(f"merge and min_side must be >= 1, got merge={self.merge}, min_side={self.min_side}")
+
+    def bound(self, patch_size: int) -> int:
+        """Largest ``rows * cols``, in blocks of f x f (times merge**2), over the branches.
+
+        * No or maximum branch, no clamp: ``H * W <= max_pixels``, so ``max // f**2`` blocks.
+        * Maximum branch, a side clamped to f: the other is ``floor(sqrt(max * a) / f)`` with aspect a <= 200; a clamp
+          needs ``a > max / f**2``.
+        * Minimum branch: ``ceil(x) * ceil(y)`` with ``x * y = m = min / f**2`` and ``x <= sqrt(200 * m)``: for
+          ``ceil(y) = j``, y > j − 1, hence ``ceil(x) <= ceil(m / (j − 1))``.
+        """
+        f = patch_size * self.merge
+        most, least = self.max_pixels / f**2, self.min_pixels / f**2
+        blocks = max(1, self.max_pixels // f**2)
+        if most <= MAX_ASPECT:
+            blocks = max(blocks, math.floor(math.sqrt(MAX_ASPECT * self.max_pixels) / f + 1e-9))
+        longest = math.ceil(math.sqrt(MAX_ASPECT * least) + 1e-9)
+        j = np.arange(2, longest + 1)
+        others = np.minimum(longest, np.ceil(least / (j - 1) + 1e-9)).astype(np.int64)
+        return self.merge**2 * int(max(blocks, longest, (j * others).max(initial=0)))
+
+    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+        """See `ResizePolicy`."""
+        f = patch_size * self.merge
+        h, w = (side.astype(np.float64) for side in columns(sizes))
+        if self.min_side is not None:  # height first, then width, as the reference does
+            short = h < self.min_side
+            w, h = np.where(short, np.rint(w * self.min_side / h), w), np.where(short, self.min_side, h)
+            short = w < self.min_side
+            h, w = np.where(short, np.rint(h * self.min_side / w), h), np.where(short, self.min_side, w)
+        height, width = np.rint(h / f) * f, np.rint(w / f) * f
+        area = height * width
+
+        b = np.sqrt(h * w / self.max_pixels)
+        shrink = area > self.max_pixels
+        height = np.where(shrink, np.maximum(f, np.floor(h / b / f) * f), height)
+        width = np.where(shrink, np.maximum(f, np.floor(w / b / f) * f), width)
+
+        b = np.sqrt(self.min_pixels / (h * w))
+        grow = area < self.min_pixels  # a side that rounded to 0 lands here too, and may shrink a long image
+        height = np.where(grow, np.ceil(h * b / f) * f, height)
+        width = np.where(grow, np.ceil(w * b / f) * f, width)
+
+        refused = np.maximum(h, w) / np.minimum(h, w) > MAX_ASPECT
+        return grid_of(np.where(refused, 0, height // patch_size), np.where(refused, 0, width // patch_size))

@@ -1,0 +1,50 @@
+"""The project's own pictures: four small shards of drawn textures, to try every part of the pipeline on.
+
+Ten textures in random colours, sizes and file formats; only the texture tells the class. `patchpack.samples.draw` draws
+them. Nothing here reads a picture, so the module costs nothing to import.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchpack.errors import ConfigError, SourceError
+
+CLASS_NAMES: tuple[str, ...] = (
+    "horizontal stripes",
+    "vertical stripes",
+    "diagonal stripes",
+    "checkerboard",
+    "dots",
+    "rings",
+    "triangles",
+    "crosses",
+    "zigzags",
+    "clouds",
+)
+
+_SPLITS = ("train", "val")
+
+
+def shards(split: str) -> list[str]:
+    """Sorted paths of the shards of one split.
+
+    A sample is ``<key>.jpg``, ``.png`` or ``.webp`` followed by ``<key>.cls``, an index into `CLASS_NAMES` as text.
+
+    Args:
+        split: ``"train"`` or ``"val"``.
+
+    Raises:
+        ConfigError: another split.
+        SourceError: the files are not beside this module.
+    """
+    if split not in _SPLITS:
+        raise ConfigError(f"samples have the splits 'train' and 'val', not {split!r}.")
+    folder = Path(__file__).parent
+    found = sorted(str(path) for path in folder.glob(f"shapes-{split}-*.tar"))
+    if not found:
+        raise SourceError(
+            f"no shapes-{split}-*.tar in {folder}. Draw them with `python -m patchpack.samples.draw`, "
+            "or install patchpack again."
+        )
+    return found

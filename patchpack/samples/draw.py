@@ -1,0 +1,361 @@
+"""Draw the sample shards: ``python -m patchpack.samples.draw [OUTDIR]``, by default into this module's own folder.
+
+Every picture is a formula: a texture evaluated at each pixel, in two colours. What a picture is (class, size, format)
+is dealt out per shard, how it looks is drawn from a generator seeded by the sample's number; the class decides the
+texture and nothing else. The same Pillow and numpy write the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import ExifTags, Image
+
+from patchpack.samples import CLASS_NAMES
+
+Field = npt.NDArray[np.float64]
+Generator = np.random.Generator
+
+SEED = 2307
+# samples per shard; numbers run on from one shard to the next, so no key is used twice
+SHARDS = {
+    "shapes-train-000000.tar": 140,
+    "shapes-train-000001.tar": 140,
+    "shapes-train-000002.tar": 140,
+    "shapes-val-000000.tar": 100,
+}
+FORMATS = ("webp", "png", "jpg")
+
+# (height, width) in pixels that every shard has, so that the ends of the range are met and not just approached
+EXTREMES = ((24, 144), (144, 24), (24, 24), (150, 900), (900, 150))
+# root of the area of all others, pixels; no side is under the shortest one
+SIDE_PX = (48.0, 92.0)
+MIN_SIDE_PX = 24
+MAX_ASPECT = 6.0
+# of JPEG and WebP files; flat colours bear it
+QUALITY = 35
+
+PALETTE = (
+    (29, 53, 87),  # navy
+    (38, 70, 83),  # slate
+    (95, 15, 64),  # plum
+    (64, 83, 54),  # moss
+    (155, 58, 77),  # berry
+    (42, 130, 135),  # teal
+    (214, 96, 70),  # terracotta
+    (69, 123, 187),  # blue
+    (126, 172, 120),  # sage
+    (240, 160, 92),  # apricot
+    (236, 200, 108),  # sand
+    (168, 214, 220),  # sky
+    (250, 200, 206),  # blush
+    (246, 240, 224),  # cream
+)
+# least difference in luma, of 255: less is hard to see in a greyscale copy
+MIN_CONTRAST = 80.0
+
+
+class Spec(NamedTuple):
+    """What a sample is, before it is drawn.
+
+    Attributes:
+        number: names the sample and seeds its looks.
+        label: index into `CLASS_NAMES`.
+        extension: one of `FORMATS`.
+        height: pixels, as it is looked at.
+        width: pixels, as it is looked at.
+        mode: Pillow mode of the file: ``RGB``, ``L``, ``P`` or ``RGBA``.
+        turned: stored lying on its side, with EXIF orientation 6.
+    """
+
+    number: int
+    label: int
+    extension: str
+    height: int
+    width: int
+    mode: str = "RGB"
+    turned: bool = False
+
+    @property
+    def key(self) -> str:
+        """Name of the sample inside its shard; it does not tell the class."""
+        return f"shape-{self.number:05d}"
+
+
+def main(arguments: list[str]) -> None:
+    """Draw all shards into the one folder named, or beside this module."""
+    if len(arguments) > 1:
+        raise SystemExit("usage: python -m patchpack.samples.draw [OUTDIR]")
+    folder = Path(arguments[0]) if arguments else Path(__file__).parent
+    for path in draw(folder):
+        print(f"{path}: {path.stat().st_size} bytes")
+
+
+def draw(folder: Path) -> list[Path]:
+    """Write every shard into a folder, which is made if it is missing; the paths written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    first = 0
+    for name, count in SHARDS.items():
+        # no compression: the pictures are compressed already, and a shard should be readable by offset
+        with tarfile.open(folder / name, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for spec in deal(first, count):
+                _add(tar, f"{spec.key}.{spec.extension}", encode(spec))
+                _add(tar, f"{spec.key}.cls", str(spec.label).encode("ascii"))
+        paths.append(folder / name)
+        first += count
+    return paths
+
+
+def deal(first: int, count: int) -> list[Spec]:
+    """What the samples of one shard are: classes and formats in even shares, in random order.
+
+    Args:
+        first: number of the shard's first sample.
+        count: samples in the shard.
+    """
+    rng = np.random.default_rng([SEED, first, count])
+    # every class gets the same share of each format, so the format says nothing about the class
+    pairs = [(i % len(CLASS_NAMES), FORMATS[i // len(CLASS_NAMES) % len(FORMATS)]) for i in range(count)]
+    order = rng.permutation(count)
+    sizes = [*EXTREMES, *(_size(rng) for _ in range(count - len(EXTREMES)))]
+    places = rng.permutation(count)
+    specs = []
+    for i in range(count):
+        label, extension = pairs[order[i]]
+        height, width = sizes[places[i]]
+        specs.append(Spec(first + i, label, extension, height, width))
+    return _vary(specs)
+
+
+def render(spec: Spec) -> Image.Image:
+    """The picture as it is looked at, ``RGB`` or ``L``."""
+    rng = np.random.default_rng([SEED, spec.number])
+    ink = _ink(spec, rng)
+    paper_colour, ink_colour = _colours(rng)
+    pixels = paper_colour + ink[..., None] * (ink_colour - paper_colour)
+    if spec.extension != "png":
+        # light from one side; in a PNG it would cost more bytes than the picture
+        y, x = _coordinates(spec)
+        angle = rng.uniform(0, 2 * np.pi)
+        light = (x * np.cos(angle) + y * np.sin(angle)) / (spec.height + spec.width)
+        pixels = pixels + 40 * light[..., None]
+    rgb = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    image = Image.fromarray(rgb)
+    return image.convert("L") if spec.mode == "L" else image
+
+
+def encode(spec: Spec) -> bytes:
+    """The picture's file."""
+    image = render(spec)
+    out = io.BytesIO()
+    if spec.extension == "jpg":
+        exif = Image.Exif()
+        if spec.turned:
+            exif[ExifTags.Base.Orientation] = 6  # "turn me 90° clockwise", so it is stored turned the other way
+            image = image.transpose(Image.Transpose.ROTATE_90)
+        image.save(out, "JPEG", quality=QUALITY, optimize=True, exif=exif)
+    elif spec.extension == "png":
+        if spec.mode == "P":
+            image = image.quantize(16, dither=Image.Dither.NONE)
+        elif spec.mode == "RGBA":
+            image.putalpha(255)
+        image.save(out, "PNG", optimize=True)
+    else:
+        image.save(out, "WEBP", quality=QUALITY, method=6)
+    return out.getvalue()
+
+
+def _vary(specs: list[Spec]) -> list[Spec]:
+    """Give some files a rarer form: grey, a palette, an alpha channel, an orientation tag."""
+    seen = dict.fromkeys(FORMATS, 0)
+    varied = []
+    for spec in specs:
+        varied.append(spec._replace(mode=_mode(spec.extension, seen[spec.extension])))
+        seen[spec.extension] += 1
+    if specs[0].number == 0:
+        # stripes, because a reader who forgets the tag takes these two classes for each other
+        for name in ("horizontal stripes", "vertical stripes"):
+            wanted = (CLASS_NAMES.index(name), "jpg")
+            at = next(i for i, spec in enumerate(varied) if (spec.label, spec.extension) == wanted)
+            varied[at] = varied[at]._replace(turned=True)
+    return varied
+
+
+def _mode(extension: str, nth: int) -> str:
+    """Pillow mode of the nth file of its format in a shard."""
+    if extension == "png" and nth == 0:
+        return "RGBA"
+    if extension == "png" and nth % 2 == 1:
+        return "P"
+    if extension != "webp" and nth % 10 == 4:
+        return "L"
+    return "RGB"
+
+
+def _size(rng: Generator) -> tuple[int, int]:
+    """(height, width) in pixels: area and aspect ratio both even on a log scale, middling aspects more often."""
+    side = math.exp(rng.uniform(math.log(SIDE_PX[0]), math.log(SIDE_PX[1])))
+    limit = math.log(MAX_ASPECT)
+    stretch = math.exp(rng.triangular(-limit, 0.0, limit) / 2)
+    return max(MIN_SIDE_PX, round(side / stretch)), max(MIN_SIDE_PX, round(side * stretch))
+
+
+def _colours(rng: Generator) -> tuple[Field, Field]:
+    """Two colours of the palette, slightly moved, far enough apart in lightness; either may be the lighter one."""
+    while True:
+        pair = np.array([PALETTE[i] for i in rng.choice(len(PALETTE), 2, replace=False)], dtype=np.float64)
+        pair = np.clip(pair + rng.uniform(-14, 14, pair.shape), 0, 255)
+        luma = pair @ np.array([0.299, 0.587, 0.114])
+        if abs(luma[0] - luma[1]) >= MIN_CONTRAST:
+            return pair[0], pair[1]
+
+
+def _coordinates(spec: Spec) -> tuple[Field, Field]:
+    """Row and column of every pixel centre from the picture's middle, float64 ``[H, W]``, pixels."""
+    y, x = np.mgrid[: spec.height, : spec.width].astype(np.float64)
+    return y - (spec.height - 1) / 2, x - (spec.width - 1) / 2
+
+
+def _ink(spec: Spec, rng: Generator) -> Field:
+    """How much of each pixel is ink, float64 ``[H, W]`` in [0, 1]."""
+    texture = TEXTURES[CLASS_NAMES[spec.label]]
+    # in units of the root of the area: a resize to a given area then leaves the texture readable, whatever the aspect
+    period_px = rng.uniform(*texture.period) * math.sqrt(spec.height * spec.width)
+    turn = math.radians(rng.uniform(-texture.tilt, texture.tilt) + texture.angle * rng.choice([-1, 1]))
+    y, x = _coordinates(spec)
+    v = (x * math.sin(turn) + y * math.cos(turn)) / period_px + rng.uniform(0, 8)
+    u = (x * math.cos(turn) - y * math.sin(turn)) / period_px + rng.uniform(0, 8)
+    # drawn by hand: no line is quite straight
+    sway = rng.uniform(0.02, 0.05)
+    v, u = (
+        v + sway * np.sin(1.7 * u + rng.uniform(0, 2 * np.pi)),
+        u + sway * np.sin(1.7 * v + rng.uniform(0, 2 * np.pi)),
+    )
+    depth = texture.depth(v, u, rng)
+    # depth is a distance, so an edge is one pixel wide at any scale
+    ink = depth if texture.soft else 0.5 + depth * period_px
+    ink = np.clip(ink, 0.0, 1.0)
+    if spec.extension != "png":
+        return ink
+    # few levels keep a PNG small
+    steps = 8 if texture.soft else 3
+    return np.rint(ink * steps) / steps
+
+
+# Each texture below takes coordinates in periods, float64 [H, W], and returns how deep inside the ink a point lies, in
+# periods: positive inside, negative outside.
+
+
+def _stripes(v: Field, u: Field, rng: Generator) -> Field:
+    return rng.uniform(0.2, 0.3) - np.abs(_centred(v))
+
+
+def _zigzags(v: Field, u: Field, rng: Generator) -> Field:
+    # a triangle wave of slope 1; the stripes are narrower across than along v, hence the 0.7
+    return 0.7 * _stripes(v + 2 * rng.uniform(0.8, 1.0) * np.abs(_centred(u / 2)), u, rng)
+
+
+def _checkerboard(v: Field, u: Field, rng: Generator) -> Field:
+    near = np.minimum(0.5 - np.abs(_centred(v)), 0.5 - np.abs(_centred(u)))
+    return np.where((np.floor(v + 0.5) + np.floor(u + 0.5)) % 2 == 0, near, -near)
+
+
+def _dots(v: Field, u: Field, rng: Generator) -> Field:
+    v, u = _cells(v, u, rng)
+    return rng.uniform(0.26, 0.34) - np.hypot(v, u)
+
+
+def _rings(v: Field, u: Field, rng: Generator) -> Field:
+    v, u = _cells(v, u, rng)
+    return rng.uniform(0.07, 0.1) - np.abs(np.hypot(v, u) - rng.uniform(0.3, 0.34))
+
+
+def _triangles(v: Field, u: Field, rng: Generator) -> Field:
+    v, u = _cells(v, u, rng)
+    inradius = rng.uniform(0.2, 0.24)
+    slanted = math.sqrt(0.75) * np.abs(u) - 0.5 * v
+    return inradius - np.maximum(v, slanted)
+
+
+def _crosses(v: Field, u: Field, rng: Generator) -> Field:
+    v, u = np.abs(_cells(v, u, rng))
+    reach, half_width = rng.uniform(0.36, 0.42), rng.uniform(0.09, 0.13)
+    upright = np.minimum(reach - v, half_width - u)
+    level = np.minimum(half_width - v, reach - u)
+    return np.maximum(upright, level)
+
+
+def _clouds(v: Field, u: Field, rng: Generator) -> Field:
+    # a sum of waves from all sides; not a distance but the ink itself
+    total = np.zeros_like(v)
+    for angle in rng.uniform(0, np.pi, 9):
+        wave = 2 * np.pi * rng.uniform(0.3, 0.7)
+        total += np.cos(wave * (v * np.cos(angle) + u * np.sin(angle)) + rng.uniform(0, 2 * np.pi))
+    return 0.5 + total / 7
+
+
+def _centred(v: Field) -> Field:
+    """Distance to the nearest whole number, signed, in [-0.5, 0.5]."""
+    centred: Field = v - np.rint(v)
+    return centred
+
+
+def _cells(v: Field, u: Field, rng: Generator) -> tuple[Field, Field]:
+    """Coordinates inside a unit cell, from a centre that is a little off; odd rows of cells may be shifted by half."""
+    row = np.rint(v).astype(np.int64)
+    u = u + 0.5 * (row % 2) * rng.integers(2)
+    column = np.rint(u).astype(np.int64)
+    off = rng.uniform(-0.04, 0.04, (2, 32, 32))[:, row % 32, column % 32]
+    return v - row + off[0], u - column + off[1]
+
+
+class Texture(NamedTuple):
+    """How one class is drawn.
+
+    Attributes:
+        depth: the texture, see above.
+        period: shortest and longest period, in units of the root of the picture's area.
+        tilt: largest random turn either way, degrees.
+        angle: turn besides, either way, degrees.
+        soft: the texture has no edges.
+    """
+
+    depth: Callable[[Field, Field, Generator], Field]
+    period: tuple[float, float] = (0.24, 0.34)
+    tilt: float = 10.0
+    angle: float = 0.0
+    soft: bool = False
+
+
+TEXTURES = {
+    "horizontal stripes": Texture(_stripes, (0.16, 0.26), tilt=6),
+    "vertical stripes": Texture(_stripes, (0.16, 0.26), tilt=6, angle=90),
+    "diagonal stripes": Texture(_stripes, (0.16, 0.26), angle=45),
+    "checkerboard": Texture(_checkerboard, (0.13, 0.22)),
+    "dots": Texture(_dots, (0.2, 0.32)),
+    "rings": Texture(_rings),
+    "triangles": Texture(_triangles),
+    "crosses": Texture(_crosses),
+    "zigzags": Texture(_zigzags, (0.18, 0.26)),
+    "clouds": Texture(_clouds, soft=True),
+}
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    # a bare TarInfo carries no time, owner or group, so the archive is the same for everybody
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,1 @@
+"""CARRIES. Samples in, batches out, nothing lost."""

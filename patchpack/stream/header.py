@@ -1,0 +1,79 @@
+"""Bytes to `Size` without decoding a pixel: what the planner needs to know of an image.
+
+The answer is the shape that `patchpack.paint.decode.decode` gives, so orientation counts; a file may still turn out
+broken when its pixels are decoded.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+from patchpack.errors import DecodeError
+from patchpack.paint.decode import MAX_PIXELS, open_image, oriented_size
+from patchpack.types import Size
+
+_read = io.BytesIO.read
+
+PREFIX_BYTES = 32 * 1024  # the header of a photograph, its EXIF thumbnail included
+
+
+def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Size:
+    """Oriented height and width of an image file.
+
+    Raises:
+        DecodeError: if `data` is not an image of a known format, or has more than `max_pixels`.
+    """
+    return oriented_size(open_image(data, max_pixels=max_pixels))
+
+
+def read_size_at(read: Callable[[int, int], bytes], length: int, *, max_pixels: int = MAX_PIXELS) -> Size:
+    """`read_size` of a file that is fetched in parts: its start, and the rest only where that does not settle it.
+
+    The start settles most JPEG, GIF and BMP files. WebP, AVIF and PNG may carry an orientation behind the pixels, TIFF
+    its whole directory.
+
+    Args:
+        read: ``read(offset, count)`` gives `count` bytes of the file. Its errors pass through.
+        length: bytes in the file.
+        max_pixels: as in `read_size`.
+
+    Raises:
+        DecodeError: as `read_size` on the whole file.
+    """
+    prefix = read(0, min(length, PREFIX_BYTES))
+    if length <= PREFIX_BYTES:
+        return read_size(prefix, max_pixels=max_pixels)
+    start = _Start(prefix, length)
+    try:
+        size = oriented_size(open_image(start, max_pixels=max_pixels))
+    except DecodeError:
+        if not start.overrun:
+            raise
+    else:
+        if not start.overrun:
+            return size
+    return read_size(prefix + read(len(prefix), length - len(prefix)), max_pixels=max_pixels)
+
+
+class _Start(io.BytesIO):
+    """The start of a file: knows its whole length, and remembers when a reader wanted more than is there.
+
+    Remembers, and does not raise: Pillow would take the exception for a broken file in some places, for its end in others.
+    """
+
+    def __init__(self, data: bytes, length: int) -> None:
+        super().__init__(data)
+        self.length = length
+        self.overrun = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        part = _read(self, size)
+        if len(part) != size:  # also of None and -1, "all there is"
+            self.overrun = True
+        return part
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        if whence == io.SEEK_END:
+            return super().seek(self.length + offset)
+        return super().seek(offset, whence)

@@ -1,0 +1,161 @@
+"""``patchpack.load``: planner, painter and DataLoader put together, with one account of what happened."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch.utils.data import DataLoader
+
+from patchpack.errors import ConfigError, SourceError
+from patchpack.paint.batch import normalize, token_mask
+from patchpack.plan.recipe import Recipe
+from patchpack.stream.dataset import Painter, first_error
+from patchpack.stream.sampler import Planner
+from patchpack.stream.sources import IMAGE_EXTENSIONS
+from patchpack.types import PackedBatch, Rejection, Report, ShardFault
+
+_OURS = ("batch_size", "sampler", "batch_sampler", "shuffle", "collate_fn", "drop_last", "dataset")
+
+
+class Loader(DataLoader[PackedBatch]):
+    """A `torch.utils.data.DataLoader` of `PackedBatch`es of tensors. Made by `load`."""
+
+    def __init__(
+        self,
+        source: Any,
+        recipe: Recipe,
+        *,
+        image: str = IMAGE_EXTENSIONS,
+        target: str | None = "cls",
+        num_workers: int = 0,
+        on_error: Literal["raise", "skip"] = "raise",
+        **dataloader_options: Any,
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ConfigError(f"on_error is 'raise' or 'skip', got {on_error!r}")
+        for name in _OURS:
+            if name in dataloader_options:
+                raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) and cannot be passed")
+        self.planner = Planner(source, recipe, image=image, target=target)
+        self._on_error = on_error
+        self._account = _Account()
+        # iterating a DataLoader draws from torch's global generator unless it has its own
+        dataloader_options.setdefault("generator", torch.Generator())
+        super().__init__(
+            Painter(self.planner, recipe, on_error="defer"),
+            sampler=self.planner,
+            batch_size=None,
+            num_workers=num_workers,
+            **dataloader_options,
+        )
+
+    def __iter__(self) -> Iterator[PackedBatch]:  # type: ignore[override]  # torch types its private iterator
+        """Batches of one epoch, in order.
+
+        Raises:
+            PatchpackError: under ``on_error="raise"`` the first sample or shard that cannot be used, before the batch that
+                would have held it; in any case a source without a single usable image.
+        """
+        self._account = account = _Account()
+        for batch in super().__iter__():
+            account.meet(batch.info)
+            error = first_error(batch.info) if self._on_error == "raise" else None
+            if error is None and "fatal" in batch.info:
+                error = SourceError(batch.info["fatal"])
+            if error is not None:
+                raise error
+            account.packed += batch.info["packed"]
+            yield batch
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw for another epoch from the next iteration on."""
+        self.planner.set_epoch(epoch)
+
+    def report(self) -> Report:
+        """The account up to the last batch delivered, or raised for; the same for any number of workers."""
+        return self._account.report()
+
+
+class _Account:
+    def __init__(self) -> None:
+        self.seen = self.packed = 0
+        self.dropped: dict[str, int] = {}
+        self.rejected: list[Rejection] = []
+        self.faults: list[ShardFault] = []
+
+    def meet(self, info: dict[str, Any]) -> None:
+        self.seen = info["seen"]
+        self.rejected += [Rejection(**r) for r in info["rejections"]]
+        self.faults += [ShardFault(**f) for f in info["shard_errors"]]
+        for rule, count in info["dropped"].items():
+            self.dropped[rule] = self.dropped.get(rule, 0) + count
+
+    def report(self) -> Report:
+        settled = self.packed + len(self.rejected) + sum(self.dropped.values())
+        return Report(self.seen, self.packed, self.seen - settled, tuple(self.rejected), dict(self.dropped), tuple(self.faults))
+
+
+def load(
+    source: Any,
+    recipe: Recipe,
+    *,
+    image: str = IMAGE_EXTENSIONS,
+    target: str | None = "cls",
+    num_workers: int = 0,
+    on_error: Literal["raise", "skip"] = "raise",
+    **dataloader_options: Any,
+) -> Loader:
+    """Packed batches of torch tensors from a source of images.
+
+    Args:
+        source: webdataset shards (path, brace pattern, or a list of them), a folder, or an iterable of `Sample`.
+        recipe: what to do with them, see `patchpack.recipes`.
+        image: extensions of the image member or file, ``;`` between them.
+        target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``); for a folder anything but None takes its
+            subfolders as classes; None for unlabelled images.
+        num_workers: painting processes; they change nothing about a batch.
+        on_error: ``"raise"`` stops at the first sample that cannot be used, naming it; ``"skip"`` counts and names it in
+            `Loader.report` and goes on.
+        **dataloader_options: for `torch.utils.data.DataLoader`: ``pin_memory``, ``prefetch_factor``, ...
+
+    Returns:
+        A `Loader`; iterate it, then read ``loader.report()``.
+
+    Raises:
+        SourceError, ConfigError: what can be known now is checked now.
+    """
+    return Loader(source, recipe, image=image, target=target, num_workers=num_workers, on_error=on_error, **dataloader_options)
+
+
+def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None, non_blocking: bool = True) -> PackedBatch:
+    """Move a batch and normalise its patches there.
+
+    Args:
+        batch: numpy or torch.
+        device: anything torch takes.
+        dtype: of the patches; None is float32 for uint8 patches and leaves float patches as they are.
+        non_blocking: passed to ``Tensor.to``; overlaps where the batch is pinned.
+
+    Returns:
+        The batch on the device, patches normalised, zero where padding, norm (0, 1): nothing is normalised twice.
+    """
+    moved = PackedBatch(*(_move(field, device, non_blocking) for field in batch))
+    patches = moved.patches
+    if patches.dtype == torch.uint8:
+        value = normalize(patches, moved.norm, dtype or torch.float32)
+        patches = torch.where(token_mask(moved)[:, :, None], value, value.new_zeros(()))
+    elif dtype is not None:
+        patches = patches.to(dtype)
+    identity = torch.zeros_like(moved.norm)
+    identity[1] = 1
+    return moved._replace(patches=patches, norm=identity)
+
+
+def _move(field: Any, device: Any, non_blocking: bool) -> Any:
+    if isinstance(field, dict):
+        return {name: _move(entry, device, non_blocking) for name, entry in field.items()}
+    if isinstance(field, torch.Tensor) or hasattr(field, "__array_interface__"):
+        return torch.as_tensor(field).to(device, non_blocking=non_blocking)
+    return field

@@ -1,0 +1,264 @@
+"""The nouns: what travels on the plan rail (integers) and on the paint rail (pixels). All immutable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack import errors
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PILImage
+
+IntArray = npt.NDArray[np.int32]
+FloatArray = npt.NDArray[np.float64]
+
+
+class Size(NamedTuple):
+    """Height and width of an image in pixels, as it is looked at (after its orientation tag)."""
+
+    height: int
+    width: int
+
+
+class Grid(NamedTuple):
+    """Rows and columns of patches an image is cut into."""
+
+    rows: int
+    cols: int
+
+    @property
+    def num_patches(self) -> int:
+        """``rows * cols``."""
+        return self.rows * self.cols
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a source yields: one image, its name and its label.
+
+    Attributes:
+        key: names the image in every report and seeds its draws; unique within one pass over the source.
+        image: compressed file bytes, uint8 ``[H, W, 3]``, or a PIL image.
+        target: class index, float, array of a fixed shape, dict of these, any other object, or None.
+    """
+
+    key: str
+    image: bytes | npt.NDArray[np.uint8] | PILImage
+    target: Any = None
+
+
+_STAGE_ERRORS: dict[str, type[errors.PatchpackError]] = {
+    "read": errors.SourceError,
+    "header": errors.DecodeError,
+    "decode": errors.DecodeError,
+    "target": errors.TargetError,
+    "plan": errors.SizeError,
+}
+
+
+class Rejection(NamedTuple):
+    """One sample that did not reach a batch, and why.
+
+    Attributes:
+        shard: the shard or folder it came from, "" for an iterable.
+        key: the sample's key.
+        member: the file at fault inside the shard (``n0144.jpg``), "" if there is none.
+        stage: ``read`` (bytes), ``header`` (size), ``plan`` (the recipe refuses the size), ``decode`` (pixels) or
+            ``target`` (label).
+        reason: what was expected and what came.
+    """
+
+    shard: str
+    key: str
+    member: str
+    stage: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = f" ({self.member})" if self.member else ""
+        return f"{self.key}{where}: {self.reason} [{self.stage}]"
+
+    def as_error(self) -> errors.PatchpackError:
+        """The exception this rejection becomes under ``on_error="raise"``."""
+        return _STAGE_ERRORS[self.stage](f"{self}. Pass on_error='skip' to count such samples and go on.")
+
+
+class ShardFault(NamedTuple):
+    """A container that could not be read to its end: which, and why. Samples read before the fault are kept."""
+
+    shard: str
+    reason: str
+
+    def as_error(self) -> errors.ShardError:
+        """The exception this fault becomes under ``on_error="raise"``."""
+        return errors.ShardError(f"{self.shard}: {self.reason}. Pass on_error='skip' to count it and go on.")
+
+
+@dataclass(frozen=True)
+class Report:
+    """The account of one epoch: ``seen == packed + rejected + dropped + waiting``, always.
+
+    Attributes:
+        seen: samples the planner has met, up to the last batch delivered.
+        packed: readable images in delivered batches.
+        waiting: planned or queued, not delivered yet; 0 at the end of an epoch.
+        rejected: samples that did not reach a batch, with the reason.
+        dropped: samples left out by a named rule, e.g. ``{"tail": 3}``.
+        shard_errors: containers that could not be read to their end.
+    """
+
+    seen: int = 0
+    packed: int = 0
+    waiting: int = 0
+    rejected: Sequence[Rejection] = ()
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    shard_errors: Sequence[ShardFault] = ()
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.seen} seen = {self.packed} packed + {len(self.rejected)} rejected"
+            f" + {sum(self.dropped.values())} dropped + {self.waiting} waiting"
+        ]
+        lines += [f"  rejected {r}" for r in self.rejected]
+        lines += [f"  dropped {n} by {rule}" for rule, n in self.dropped.items()]
+        lines += [f"  shard {f.shard}: {f.reason}" for f in self.shard_errors]
+        return "\n".join(lines)
+
+
+class PlanTable(NamedTuple):
+    """Everything decided about n images, without a pixel. Columns; line i is image i.
+
+    Attributes:
+        box: int32 ``[n, 4]`` (top, left, height, width), the part that is read, in oriented source pixels.
+        target: int32 ``[n, 2]`` (height, width) in pixels that the box is resampled to.
+        flip: bool ``[n]``, mirrored left to right after resampling.
+        grid: int32 ``[n, 2]`` (rows, cols) before dropping; (0, 0) where the policy refuses the size.
+        num_tokens: int32 ``[n]`` patches kept, ``1 … rows * cols``; 0 where refused.
+    """
+
+    box: IntArray
+    target: IntArray
+    flip: npt.NDArray[np.bool_]
+    grid: IntArray
+    num_tokens: IntArray
+
+    def take(self, lines: npt.NDArray[np.intp] | Sequence[int]) -> PlanTable:
+        """The same columns with only these lines, in this order."""
+        index = np.asarray(lines, dtype=np.intp)
+        return PlanTable(self.box[index], self.target[index], self.flip[index], self.grid[index], self.num_tokens[index])
+
+
+class Header(NamedTuple):
+    """One line of a source's table of sizes: what the planner needs to know of a sample, and where its bytes are.
+
+    Attributes:
+        key: the sample's key.
+        shard: the container's name in reports, "" if there is none.
+        member: the image file's name inside it, "" if there is none.
+        size: oriented height and width in pixels.
+        location: what the source's reader needs to fetch image and target; picklable.
+    """
+
+    key: str
+    shard: str
+    member: str
+    size: Size
+    location: Any
+
+
+class Inline(NamedTuple):
+    """Location of a sample that cannot be read again: image and target travel in the plan."""
+
+    image: Any
+    target: Any
+
+
+class TargetSpec(NamedTuple):
+    """Kind of a target: int64 or float32 arrays of one shape, or any other object (``dtype == "object"``)."""
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+
+Event = Header | Rejection | ShardFault  # what a source's scan yields, in order
+TargetKind = TargetSpec | dict[str, TargetSpec] | None  # a dict for samples with several targets; None: no targets
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """All a worker needs to paint one batch: a few kB, picklable.
+
+    Row r holds the lines ``offsets[r]:offsets[r + 1]`` of the columns, in slot order.
+
+    Attributes:
+        step: number of this batch in its epoch, from 0.
+        epoch: the epoch its draws belong to.
+        patch_size: pixels per side of a patch in this batch.
+        seq_len: tokens per row.
+        offsets: int32 ``[rows + 1]``.
+        table: decisions, one line per image.
+        key_hash: uint64 ``[n]``.
+        headers: key, size and location, one per line.
+        target_kind: what the targets of this source are, so that empty slots have a dtype.
+        info: JSON-safe counters and rejections since the previous plan; becomes ``PackedBatch.info``.
+        fatal: why there is no batch at all (no readable image in the source), else None.
+    """
+
+    step: int
+    epoch: int
+    patch_size: int
+    seq_len: int
+    offsets: IntArray
+    table: PlanTable
+    key_hash: npt.NDArray[np.uint64]
+    headers: tuple[Header, ...]
+    target_kind: TargetKind
+    info: dict[str, Any]
+    fatal: str | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Rows in this batch."""
+        return len(self.offsets) - 1
+
+
+class PackedBatch(NamedTuple):
+    """The only thing a model sees: B rows of S tokens, up to E images per row. A painter makes numpy, a loader torch.
+
+    Everything else (masks, ragged form, fill rate) is derived by a function, see `patchpack.paint.batch`.
+
+    Attributes:
+        patches: uint8, float32 or float16 ``[B, S, D]``, ``D = patch_size * patch_size * 3`` in (y, x, channel) order;
+            zeros where padding.
+        position_ids: int32 ``[B, S, A]``, or float32 if fractional; zeros where padding. A = 1 raster, 2 row and col.
+        segment_ids: int32 ``[B, S]``; 0 is padding, k the row's k-th image (1-based).
+        num_images: int32 ``[B]`` used slots.
+        grid_sizes: int32 ``[B, E, 2]`` rows and cols before dropping; 0 in empty or unreadable slots.
+        source_sizes: int32 ``[B, E, 2]`` oriented height and width of the source in pixels.
+        slot_mask: bool ``[B, E]``, true where a slot holds a readable image.
+        targets: aligned with slots, ``[B, E, ...]``: int64 (−100 elsewhere), float32 (NaN elsewhere), a dict of
+            these, a nested list (None elsewhere), or None without targets.
+        norm: float32 ``[2, 3]``, mean and std on the 0–255 scale: ``value = (patch − mean) / std``; (0, 1) when the
+            patches are normalised already.
+        keys: ``[B][≤ E]`` nested list of sample keys.
+        patch_size: pixels per side of a patch.
+        info: JSON-safe dict: step, epoch, counters and rejections since the previous batch.
+    """
+
+    patches: Any
+    position_ids: Any
+    segment_ids: Any
+    num_images: Any
+    grid_sizes: Any
+    source_sizes: Any
+    slot_mask: Any
+    targets: Any
+    norm: Any
+    keys: list[list[str]]
+    patch_size: int
+    info: dict[str, Any]
