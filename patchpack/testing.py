@@ -46,9 +46,11 @@ def grids(max_side: int = 64) -> st.SearchStrategy[tuple[int, int]]:
 
 
 def lengths(seq_len: int, max_items: int = 60) -> st.SearchStrategy[list[int]]:
-    """Token counts that fit a row: small ones, any, and nearly full ones."""
-    length = st.one_of(st.integers(1, max(1, seq_len // 8)), st.integers(1, seq_len), st.integers(max(1, seq_len - 3), seq_len))
-    return st.lists(length, max_size=max_items)
+    """Token counts that fit a row: small ones, any, and nearly full ones, or small ones alone; as often many as few."""
+    small = st.integers(1, max(1, seq_len // 8))
+    length = st.one_of(small, st.integers(1, seq_len), st.integers(max(1, seq_len - 3), seq_len))
+    counts = st.integers(0, max_items)  # a plain list of up to 60 has five items on average
+    return counts.flatmap(lambda n: st.one_of(*(st.lists(each, min_size=n, max_size=n) for each in (small, length))))
 
 
 def uniform_tables(n: int, draws: int) -> st.SearchStrategy[npt.NDArray[np.float64] | None]:
@@ -69,7 +71,10 @@ def resize_policies(patch_size: int = 16) -> st.SearchStrategy[Any]:
         st.builds(resize.Pix2Struct, budget, exact=st.booleans()),
         st.builds(resize.NaFlex, budget, upscale=st.booleans()),
         st.builds(
-            lambda p, m, s: resize.SmartResize(*p, merge=m, min_side=s), pixels, st.integers(1, 3), st.sampled_from([None, 28])
+            lambda p, m, s: resize.SmartResize(p[0], p[1], merge=m, min_side=s),
+            pixels,
+            st.integers(1, 3),
+            st.sampled_from([None, 28]),
         ),
         st.builds(resize.NaViT, span, sampling=st.sampled_from(["uniform", "normal"]), on=st.sampled_from(["side", "area"])),
         st.builds(resize.LongestSide, st.integers(1, 400), upscale=st.booleans()),

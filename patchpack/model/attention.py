@@ -34,21 +34,23 @@ def bucketed(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """One call per length: ``[n, heads, length, d]`` of n images is a view of their ragged tokens."""
     sizes = [images * tokens for images, tokens in layout.buckets]
     outs = []
-    for bucket, *qkv in zip(layout.buckets, q.split(sizes), k.split(sizes), v.split(sizes), strict=True):
-        stacked = (x.unflatten(0, bucket).transpose(1, 2) for x in qkv)
+    for bucket, *qkv in zip(layout.buckets, *(torch.split(x, sizes) for x in (q, k, v)), strict=True):
+        stacked = (x.view(*bucket, *x.shape[1:]).transpose(1, 2) for x in qkv)
         outs.append(F.scaled_dot_product_attention(*stacked).transpose(1, 2).flatten(0, 1))
     return torch.cat(outs)
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """One call for the batch: ``[B, heads, S, d]`` under the mask of `Layout.same_image`."""
-    rows = (layout.to_rows(x).transpose(1, 2) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(*rows, attn_mask=layout.same_image)
+    q, k, v = (layout.to_rows(x).transpose(1, 2) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.same_image)
     return layout.to_ragged(out.transpose(1, 2))
 
 
 def backend(attention: AttentionName | Attend) -> Attend:
-    """The function behind a name; a function of your own passes through. ``"auto"`` is `bucketed`, never slower here.
+    """The function behind a name; a function of your own passes through.
+
+    ``"auto"`` is `bucketed`: faster than `dense` on CPU, or level with it (rows of 256 tokens at width 64).
 
     Raises:
         ConfigError: for an unknown name.

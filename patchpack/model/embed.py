@@ -1,7 +1,8 @@
 """Patches → tokens: one linear map of the normalised pixels, plus where the patch was in its image.
 
-Positions are factorised, as in NaViT (2307.06304 §3): a table for rows and one for columns, summed. They cost
-``2 * max_len * width`` parameters, and a grid never seen in training is made of rows and columns that were.
+Positions are factorised, as in NaViT (2307.06304, "factorized positional embeddings"): a table for rows and one for
+columns, summed. They cost ``2 * max_len * width`` parameters, and a grid never seen in training is made of rows and
+columns that were.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ class PatchEmbed(nn.Module):
         if patches.shape[-1] != weight.shape[1]:
             raise ShapeError(f"a patch must have {weight.shape[1]} values, got {patches.shape[-1]}")
         # the channel is the fastest axis of a patch
-        mean, std = norm.to(weight).repeat(1, weight.shape[1] // norm.shape[1])
-        tokens: Tensor = self.linear((patches.to(weight.dtype) - mean) / std)
+        mean, std = norm.to(patches.device).repeat(1, weight.shape[1] // norm.shape[1])
+        # at least float32 until here, so that a bfloat16 model sees well-rounded pixels
+        tokens: Tensor = self.linear(((patches - mean) / std).to(weight.dtype))
         return tokens
 
 
@@ -51,8 +53,7 @@ class FactorizedPositions(nn.Module):
         """int ``[T, 2]`` (row, col) ``→ [T, width]``."""
         if position_ids.shape[-1] != 2 or position_ids.is_floating_point():
             raise ShapeError(
-                f"positions must be integer (row, col) pairs, got {position_ids.dtype} "
-                f"with {position_ids.shape[-1]} per token"
+                f"positions must be integer (row, col) pairs, got {position_ids.dtype} with {position_ids.shape[-1]} per token"
             )
         rows, cols = position_ids.unbind(-1)
         return F.embedding(rows, self.rows) + F.embedding(cols, self.cols)

@@ -56,9 +56,7 @@ class Layout:
             raise ShapeError(f"segment_ids must be [B, S], got shape {list(segment_ids.shape)}")
         low, high = (int(end) for end in segment_ids.aminmax()) if segment_ids.numel() else (0, 0)
         if low < 0 or high > max_images:
-            raise ShapeError(
-                f"segment_ids must be in 0 … {max_images} (a row has {max_images} slots), got {low} … {high}"
-            )
+            raise ShapeError(f"segment_ids must be in 0 … {max_images} (a row has {max_images} slots), got {low} … {high}")
         num_rows = segment_ids.shape[0]
         first_slot = torch.arange(num_rows, device=segment_ids.device)[:, None] * max_images
         tokens = segment_ids.flatten().nonzero()[:, 0]
@@ -101,7 +99,7 @@ class Layout:
 
         A batch without any token has one bucket of no images: it runs like any other, and its gradients are zeros.
         """
-        lengths, counts = self.lengths.unique_consecutive(return_counts=True)
+        lengths, counts = torch.unique_consecutive(self.lengths, return_counts=True)
         pairs = zip(counts.tolist(), lengths.tolist(), strict=True)
         return [Bucket(images, tokens) for images, tokens in pairs] or [Bucket(0, 1)]
 
@@ -116,4 +114,4 @@ class Layout:
 
 def _place(values: Tensor, index: Tensor, rows: int, columns: int) -> Tensor:
     flat = values.new_zeros(rows * columns, *values.shape[1:]).index_copy(0, index, values)
-    return flat.unflatten(0, (rows, columns))
+    return flat.view(rows, columns, *values.shape[1:])

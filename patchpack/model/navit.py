@@ -36,7 +36,7 @@ class NaViT(nn.Module):
     Example:
         >>> model = NaViT(patch_size=4, width=32, depth=2, heads=2, num_classes=10)
         >>> sum(p.numel() for p in model.parameters())
-        48672
+        46176
     """
 
     def __init__(
@@ -64,9 +64,7 @@ class NaViT(nn.Module):
         self.patch_size = patch_size
         self.embed = PatchEmbed(patch_size=patch_size, width=width)
         self.positions = FactorizedPositions(width=width, max_len=max_len)
-        self.blocks = nn.ModuleList(
-            Block(width=width, heads=heads, mlp_ratio=mlp_ratio, attend=attend) for _ in range(depth)
-        )
+        self.blocks = nn.ModuleList(Block(width=width, heads=heads, mlp_ratio=mlp_ratio, attend=attend) for _ in range(depth))
         self.norm = layer_norm(width)
         self.pool = AttentionPool(width=width, heads=heads, mlp_ratio=mlp_ratio)
         self.head = nn.Linear(width, num_classes, bias=False) if num_classes else nn.Identity()

@@ -77,8 +77,9 @@ def ragged(batch: PackedBatch, static: bool = False) -> Ragged:
     lengths = pool_mask(batch).sum(-1)  # [B, E]
     if static:
         order = _arrays.stable_argsort(~mask.reshape(-1))  # real tokens first, order kept
-        flat = (batch.patches.reshape(num_rows * seq_len, -1), batch.position_ids.reshape(num_rows * seq_len, -1))
-        patches, positions = (values[order] for values in flat)
+        patches, positions = (
+            values.reshape(num_rows * seq_len, values.shape[2])[order] for values in (batch.patches, batch.position_ids)
+        )
         slots = lengths.shape[1]
         count = _arrays.arange(lengths, num_rows * slots)
         places = _arrays.stack([count // max(1, slots), count % max(1, slots)])
@@ -171,12 +172,12 @@ def normalize(patches: Any, norm: Any, dtype: Any = None) -> Any:
         The same shape.
     """
     channels = norm.shape[1]
+    pixels = patches.reshape(*patches.shape[:-1], patches.shape[-1] // channels, channels)
     if isinstance(patches, np.ndarray):
-        pixels = patches.reshape(*patches.shape[:-1], -1, channels).astype(np.float32)
+        pixels = pixels.astype(np.float32)
         value = ((pixels - norm[0]) / norm[1]).reshape(patches.shape)
         return value if dtype is None else value.astype(dtype)
-    pixels = patches.reshape(*patches.shape[:-1], -1, channels).float()
-    value = ((pixels - norm[0]) / norm[1]).reshape(patches.shape)
+    value = ((pixels.float() - norm[0]) / norm[1]).reshape(patches.shape)
     return value if dtype is None else value.to(dtype)
 
 

@@ -15,7 +15,7 @@ from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
-from PIL import AvifImagePlugin, Image, PngImagePlugin, WebPImagePlugin
+from PIL import AvifImagePlugin, Image, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from patchpack.errors import DecodeError
 from patchpack.types import Size
@@ -24,15 +24,8 @@ Colour = tuple[int, int, int]
 
 MAX_PIXELS = 64_000_000
 WHITE: Colour = (255, 255, 255)
-FORMATS = (
-    "JPEG",
-    "PNG",
-    *(["WEBP"] if WebPImagePlugin.SUPPORTED else []),
-    "GIF",
-    "BMP",
-    "TIFF",
-    *(["AVIF"] if AvifImagePlugin.SUPPORTED else []),
-)
+_SUPPORTED = {"WEBP": WebPImagePlugin.SUPPORTED, "AVIF": AvifImagePlugin.SUPPORTED}
+FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if _SUPPORTED.get(name, True))
 
 _ORIENTATION = 0x0112
 # EXIF orientation → what makes it upright, as in ImageOps.exif_transpose
@@ -47,8 +40,8 @@ _TURNS = {
 }
 _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
-# what Pillow multiplies 2- and 4-bit grey pixels with, and the largest value before it does
-_GREY_STEPS = {"L;2": (85, 3), "L;4": (17, 15)}
+# layout of grey pixels of less than 8 bits → what Pillow multiplies them with, and their largest value before that
+_GREY_STEPS = {"1": (255, 1), "L;2": (85, 3), "L;4": (17, 15)}
 _IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
@@ -61,7 +54,8 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WH
 
     Args:
         data: a whole image file.
-        max_pixels: larger pictures are refused on their header, before a pixel is decoded.
+        max_pixels: larger pictures are refused on their header, before a pixel is decoded. Pillow's own limit, twice
+            ``Image.MAX_IMAGE_PIXELS`` (179 million), holds as well.
         background: (red, green, blue) that shows through transparency.
 
     Returns:
@@ -128,7 +122,7 @@ def oriented_size(image: Image.Image) -> Size:
 def _turn(image: Image.Image) -> Image.Transpose | None:
     try:
         # not PngImageFile's own, which decodes all pixels to find tags behind them
-        return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION))
+        return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except MemoryError:
         raise
     except Exception:  # a broken tag is no reason to lose a picture
@@ -174,7 +168,8 @@ def _match_key_to_pixels(image: Image.Image) -> None:
 def _eight_bits(image: Image.Image) -> Image.Image:
     """A picture of more than 8 bits as mode L, or LA if one of its values means transparent."""
     values: npt.NDArray[Any] = np.asarray(image)
-    scaled = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        scaled = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(scaled.min()), float(scaled.max())
     if low >= 0 and image.mode == "F" and high <= 255:
         low, high = 0.0, (1.0 if high <= 1 else 255.0)
@@ -235,5 +230,5 @@ def _not_an_image(file: IO[bytes], error: Exception) -> str:
     length = file.seek(0, io.SEEK_END)
     file.seek(0)
     start = file.read(12)
-    why = "" if isinstance(error, Image.UnidentifiedImageError) else f" ({type(error).__name__}: {error})"
+    why = "" if isinstance(error, UnidentifiedImageError) else f" ({type(error).__name__}: {error})"
     return f"expected a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file, got {length} bytes starting {start!r}{why}"

@@ -67,21 +67,21 @@ def standardize(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
 
 def _resize(picture: Image.Image, box: Any, target: Any, kernel: str) -> npt.NDArray[np.uint8]:
     top, left, height, width = (int(v) for v in box)
-    if (height, width) == tuple(target):
-        if (height, width) != (picture.height, picture.width):
-            picture = picture.crop((left, top, left + width, top + height))
-        return np.asarray(picture)
-    corners = (left, top, left + width, top + height)
-    return np.asarray(picture.resize((int(target[1]), int(target[0])), FILTERS[kernel], box=corners))
+    if (height, width) != (picture.height, picture.width):
+        # first: `resize(box=...)` would let the kernel reach over the edge of the box
+        picture = picture.crop((left, top, left + width, top + height))
+    if (height, width) != tuple(target):
+        picture = picture.resize((int(target[1]), int(target[0])), FILTERS[kernel])
+    return np.asarray(picture)
 
 
 def _resize_float(image: npt.NDArray[np.float32], box: Any, target: Any, kernel: str) -> npt.NDArray[np.float32]:
     top, left, height, width = (int(v) for v in box)
-    corners, size = (left, top, left + width, top + height), (int(target[1]), int(target[0]))
+    image, size = image[top : top + height, left : left + width], (int(target[1]), int(target[0]))
     out = np.empty((size[1], size[0], image.shape[2]), dtype=np.float32)
     for channel in range(image.shape[2]):
         plane = Image.fromarray(np.ascontiguousarray(image[..., channel]), mode="F")
-        out[..., channel] = np.asarray(plane.resize(size, FILTERS[kernel], box=corners))
+        out[..., channel] = np.asarray(plane.resize(size, FILTERS[kernel]))
     return out
 
 

@@ -48,9 +48,10 @@ def store(targets: Any, kind: TargetKind, row: int, slot: int, value: Any) -> No
         if value is not None:
             raise TargetError(f"the first sample had no target, this one has {value!r}")
     elif isinstance(kind, dict):
-        if not isinstance(value, Mapping) or set(map(str, value)) != set(kind):
+        entries = {str(name): entry for name, entry in value.items()} if isinstance(value, Mapping) else {}
+        if set(entries) != set(kind):
             raise TargetError(f"expected targets {sorted(kind)}, got {value!r}")
-        checked = {name: _as(spec, value[name]) for name, spec in kind.items()}
+        checked = {name: _as(spec, entries[name]) for name, spec in kind.items()}
         for name, entry in checked.items():
             targets[name][row, slot] = entry
     elif kind.dtype == "object":
@@ -64,10 +65,11 @@ def _infer(value: Any) -> TargetSpec:
         return TargetSpec("object")
     try:
         array = np.asarray(value)
-    except ValueError:  # ragged
+    except Exception:  # ragged, or a tensor that numpy may not see
         return TargetSpec("object")
     if array.dtype.kind in "biu":
-        return TargetSpec("int64", array.shape)
+        fits = array.dtype != np.uint64 or array.max(initial=0) <= np.iinfo(np.int64).max
+        return TargetSpec("int64", array.shape) if fits else TargetSpec("object")
     if array.dtype.kind == "f":
         return TargetSpec("float32", array.shape)
     return TargetSpec("object")

@@ -10,6 +10,17 @@ from patchpack.errors import ShapeError
 from patchpack.paint import _arrays
 from patchpack.types import PackedBatch
 
+_DTYPES = {
+    "patches": ("uint8", "float32", "float16"),
+    "position_ids": ("int32", "float32"),
+    "segment_ids": ("int32",),
+    "num_images": ("int32",),
+    "grid_sizes": ("int32",),
+    "source_sizes": ("int32",),
+    "slot_mask": ("bool",),
+    "norm": ("float32",),
+}
+
 
 def validate(batch: PackedBatch) -> None:
     """Check every statement `PackedBatch` makes about itself.
@@ -18,20 +29,30 @@ def validate(batch: PackedBatch) -> None:
         ShapeError: the first that does not hold, with the row.
     """
     b = PackedBatch(*(_arrays.to_numpy(field) for field in batch))
+    for name, dtypes in _DTYPES.items():
+        dtype = str(getattr(b, name).dtype)
+        if dtype not in dtypes:
+            raise ShapeError(f"{name} must be {' or '.join(dtypes)}, got {dtype}")
+    for name, num_axes in (("segment_ids", 2), ("position_ids", 3), ("slot_mask", 2), ("norm", 2)):
+        shape = getattr(b, name).shape
+        if len(shape) != num_axes:
+            raise ShapeError(f"{name} must have {num_axes} axes, got {list(shape)}")
     num_rows, seq_len = b.segment_ids.shape
-    slots = b.slot_mask.shape[1]
-    depth = b.norm.shape[1] * b.patch_size**2
+    slots, channels = b.slot_mask.shape[1], b.norm.shape[1]
     for name, shape in (
-        ("patches", (num_rows, seq_len, depth)),
+        ("patches", (num_rows, seq_len, channels * b.patch_size**2)),
         ("position_ids", (num_rows, seq_len, b.position_ids.shape[-1])),
         ("num_images", (num_rows,)),
         ("grid_sizes", (num_rows, slots, 2)),
         ("source_sizes", (num_rows, slots, 2)),
         ("slot_mask", (num_rows, slots)),
+        ("norm", (2, channels)),
     ):
         got = getattr(b, name).shape
         if got != shape:
             raise ShapeError(f"{name} must be {list(shape)}, got {list(got)}")
+    if b.patches.dtype != np.uint8 and not np.array_equal(b.norm, [[0] * channels, [1] * channels]):
+        raise ShapeError("norm must be mean 0 and std 1 for patches that are normalised already")
     if len(b.keys) != num_rows:
         raise ShapeError(f"keys must hold one list per row, {num_rows}, got {len(b.keys)}")
     for row in range(num_rows):
@@ -51,6 +72,7 @@ def _validate_row(b: PackedBatch, row: int) -> None:
     require(0 <= n <= len(mask), f"num_images must be in 0 … {len(mask)}, got {n}")
     require(len(b.keys[row]) == n, f"{n} images but {len(b.keys[row])} keys")
     require(~mask[n:], "slot_mask is set beyond num_images")
+    require(segments >= 0, "segment_ids must not be negative")
     real = segments > 0
     used = segments[real]
     require(used[1:] >= used[:-1], "segment_ids must be 1…1 2…2 … k…k with zeros where padding or unreadable")
@@ -73,14 +95,14 @@ def _validate_row(b: PackedBatch, row: int) -> None:
 
 def _validate_targets(values: Any, slot_mask: Any) -> None:
     if isinstance(values, np.ndarray):
-        empty = values[~slot_mask]
-        fine = np.isnan(empty) if values.dtype.kind == "f" else empty == -100
-        if values.shape[:2] != slot_mask.shape or not np.all(fine):
-            raise ShapeError("targets must be [B, E, ...] with −100 (int64) or NaN (float32) in empty slots")
-    elif values is not None and any(
-        value is not None
-        for row, masks in zip(values, slot_mask, strict=True)
-        for value, mask in zip(row, masks, strict=True)
-        if not mask
-    ):
-        raise ShapeError("targets must be None in empty slots")
+        filler = {"int64": -100, "float32": np.nan}.get(str(values.dtype))
+        if filler is None or values.shape[:2] != slot_mask.shape:
+            raise ShapeError(f"targets must be int64 or float32 [B, E, ...], got {values.dtype} {list(values.shape)}")
+        if not np.array_equal(values[~slot_mask], np.full_like(values[~slot_mask], filler), equal_nan=True):
+            raise ShapeError("targets must be −100 (int64) or NaN (float32) in empty slots")
+    elif values is not None:
+        if [len(row) for row in values] != [len(row) for row in slot_mask]:
+            raise ShapeError(f"targets must hold one list of {slot_mask.shape[1]} per row")
+        filled = (value is not None for row in values for value in row)
+        if any(has and not mask for has, mask in zip(filled, slot_mask.flat, strict=True)):
+            raise ShapeError("targets must be None in empty slots")

@@ -1,4 +1,4 @@
-"""Exact integer arithmetic over arrays, where a floating formula would miss by one."""
+"""Exact integer arithmetic over arrays, where a floating formula would miss by one; and the check of an integer option."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from patchpack.errors import ConfigError
 
 Int64 = npt.NDArray[np.int64]
 
@@ -33,3 +35,9 @@ def columns(sizes: Any) -> tuple[Int64, Int64]:
 def grid_of(rows: Any, cols: Any) -> npt.NDArray[np.int32]:
     """rows and cols ``[n]`` as one int32 table ``[n, 2]``."""
     return np.stack([rows, cols], axis=1).astype(np.int32)
+
+
+def require_int(name: str, value: Any, low: int, high: int) -> None:
+    """Raise `ConfigError` unless value is an integer in low … high; a bool or a float is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
+        raise ConfigError(f"{name} must be an integer in {low} … {high}, got {value!r}")

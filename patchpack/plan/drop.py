@@ -6,6 +6,7 @@ One draw per image, used for the accounting and for the dropping alike. With a d
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -127,7 +128,7 @@ class ByResolution:
     def __post_init__(self) -> None:
         _require_rate("low", self.low)
         _require_rate("high", self.high)
-        if not 1 <= self.fewest < self.most or self.std < 0:
+        if not (1 <= self.fewest < self.most and self.std >= 0):
             raise ConfigError(
                 f"need 1 <= fewest < most and std >= 0, got fewest={self.fewest}, most={self.most}, std={self.std}"
             )
@@ -166,8 +167,10 @@ class Scheduled:
     def __post_init__(self) -> None:
         _require_rate("low", self.low)
         _require_rate("high", self.high)
-        if self.tau == 0:
-            raise ConfigError("tau must not be 0: it is the number of images over which the rate changes")
+        if not (math.isfinite(self.mu) and math.isfinite(self.tau) and self.tau != 0):
+            raise ConfigError(
+                f"mu and tau are numbers of images, and tau is not 0: the rate changes over it; got mu={self.mu}, tau={self.tau}"
+            )
 
     def rates(self, seen: Any) -> FloatArray:
         """Drop rates for ordinals ``[n]``, float64 in [low, high]."""

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
+from patchpack.plan._integers import require_int
 
 
 class Item(NamedTuple):
@@ -244,8 +245,8 @@ def pack_lengths(
     from patchpack.plan import _kernels  # numba costs 0.15 s to import: only when rows are made
 
     sizes = _require_lengths(lengths, seq_len)
-    if max_images is not None and max_images < 1:
-        raise ConfigError(f"max_images must be >= 1 or None, got {max_images}")
+    if max_images is not None:
+        require_int("max_images", max_images, 1, 1 << 30)
     cap = len(sizes) + 1 if max_images is None else max_images
     row_of = np.empty(len(sizes), dtype=np.int64)
     if method == "first_fit":
@@ -269,8 +270,7 @@ def _require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ConfigError(f"lengths must be a flat sequence of integers, got {array.dtype} of shape {array.shape}")
-    if seq_len < 1:
-        raise ConfigError(f"seq_len must be >= 1, got {seq_len}")
+    require_int("seq_len", seq_len, 1, 1 << 30)
     bad = np.flatnonzero((array < 1) | (array > seq_len))
     if bad.size:
         raise ConfigError(
@@ -281,5 +281,4 @@ def _require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
 
 
 def _require_open_rows(open_rows: int) -> None:
-    if open_rows < 1:
-        raise ConfigError(f"open_rows must be >= 1, got {open_rows}")
+    require_int("open_rows", open_rows, 1, 1 << 30)

@@ -34,16 +34,24 @@ def plan_table(
         `PlanTable` of n lines; grid (0, 0) and 0 tokens where the policy refuses a size.
 
     Raises:
-        ConfigError: a policy that breaks its protocol: shape, dtype, its own bound, or a token count outside
-            ``1 … rows * cols``.
+        ConfigError: a policy that breaks its protocol: shape, dtype, half a grid, its own bound, or a token count
+            outside ``1 … rows * cols``.
     """
     sizes = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     n = len(sizes)
     p = recipe.patch_sizes[0] if patch_size is None else patch_size
     ordinals = np.arange(n, dtype=np.int64) + seen if np.ndim(seen) == 0 else np.asarray(seen, dtype=np.int64)
 
-    grids = _int_columns(recipe.resize(sizes, p, _uniforms(recipe, epoch, key_hash, rng.Stage.RESIZE)), (n, 2), "resize")
+    u = _uniforms(recipe, epoch, key_hash, rng.Stage.RESIZE)
+    grids = _int_columns(recipe.resize(sizes, p, u), (n, 2), repr(recipe.resize))
     accepted = np.all(grids > 0, axis=1)
+    broken = ~accepted & np.any(grids != 0, axis=1)
+    if np.any(broken):
+        i = int(np.argmax(broken))
+        raise ConfigError(
+            f"{recipe.resize!r} made the grid {grids[i].tolist()} of a {sizes[i].tolist()} image (height, width): rows and "
+            f"cols are at least 1, or (0, 0) to refuse the size"
+        )
     bound = recipe.resize.bound(p)
     patches = grids.astype(np.int64).prod(axis=1)
     if bound is not None and np.any(patches > bound):
@@ -55,7 +63,7 @@ def plan_table(
 
     some = np.where(accepted[:, None], grids, np.int32(1))  # a drop policy never meets an empty grid
     u = _uniforms(recipe, epoch, key_hash, rng.Stage.DROP)
-    tokens = _int_columns(recipe.drop(some, u, ordinals), (n,), "drop")
+    tokens = _int_columns(recipe.drop(some, u, ordinals), (n,), repr(recipe.drop))
     wrong = accepted & ((tokens < 1) | (tokens > patches))
     if np.any(wrong):
         i = int(np.argmax(wrong))
@@ -66,7 +74,8 @@ def plan_table(
 
     if isinstance(recipe.resize, PlacingPolicy):
         box, target = recipe.resize.place(sizes, grids, p)
-        box, target = _int_columns(box, (n, 4), "place"), _int_columns(target, (n, 2), "place")
+        place = f"{recipe.resize!r}.place"
+        box, target = _int_columns(box, (n, 4), place), _int_columns(target, (n, 2), place)
     else:
         box = np.concatenate([np.zeros((n, 2), dtype=np.int64), sizes], axis=1).astype(np.int32)
         target = grids * np.int32(p)
@@ -283,5 +292,8 @@ def _uniforms(recipe: Recipe, epoch: int, hashes: rng.U64, stage: rng.Stage) -> 
 def _int_columns(answer: Any, shape: tuple[int, ...], who: str) -> IntArray:
     array = np.asarray(answer)
     if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
-        raise ConfigError(f"the {who} policy must return integers {list(shape)}, got {array.dtype} {list(array.shape)}")
-    return array.astype(np.int32)
+        raise ConfigError(f"{who} must return integers {list(shape)}, got {array.dtype} {list(array.shape)}")
+    columns: IntArray = array.astype(np.int32)
+    if not np.array_equal(columns, array):
+        raise ConfigError(f"{who} returned a number that 32 bits do not hold: {array[array != columns][0]}")
+    return columns

@@ -10,6 +10,7 @@ import numpy as np
 
 from patchpack import rng
 from patchpack.errors import ConfigError
+from patchpack.plan._integers import require_int
 from patchpack.plan.drop import DropPolicy, NoDrop
 from patchpack.plan.normalize import HALF, MeanStd, PerImage
 from patchpack.plan.packing import FirstFit, PackerFactory
@@ -61,19 +62,22 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, protocol in (("resize", ResizePolicy), ("drop", DropPolicy), ("positions", PositionScheme)):
-            if not isinstance(getattr(self, name), protocol):
-                raise ConfigError(f"{name} must be a {protocol.__name__} (see its docstring), got {getattr(self, name)!r}")
+            policy = getattr(self, name)
+            if isinstance(policy, type):  # a class has every method, and fails at the first image
+                raise ConfigError(f"{name} must be an instance: {policy.__name__}(...), got the class itself")
+            if not isinstance(policy, protocol):
+                raise ConfigError(f"{name} must be a {protocol.__name__} (see its docstring), got {policy!r}")
         if not callable(self.packer):
             raise ConfigError(f"packer must be a factory called with (seq_len, max_images), got {self.packer!r}")
         for name, low, high in (("max_images", 1, 1 << 20), ("rows", 1, 1 << 20), ("max_pixels", 1, 1 << 40)):
-            _require_int(name, getattr(self, name), low, high)
-        _require_int("seed", self.seed, 0, (1 << 64) - 1)
+            require_int(name, getattr(self, name), low, high)
+        require_int("seed", self.seed, 0, (1 << 64) - 1)
         if self.seq_len is not None:
-            _require_int("seq_len", self.seq_len, 1, 1 << 30)
+            require_int("seq_len", self.seq_len, 1, 1 << 30)
         if not self.patch_sizes:
             raise ConfigError("patch_size must name at least one size")
         for p in self.patch_sizes:
-            _require_int("patch_size", p, 1, 4096)
+            require_int("patch_size", p, 1, 4096)
         if self.resample not in KERNELS or self.dtype not in DTYPES:
             raise ConfigError(f"resample is one of {KERNELS}, dtype one of {DTYPES}; got {self.resample!r}, {self.dtype!r}")
         if isinstance(self.normalize, PerImage):
@@ -102,7 +106,7 @@ class Recipe:
     @property
     def patch_sizes(self) -> tuple[int, ...]:
         """All patch sizes this recipe may use."""
-        return (self.patch_size,) if isinstance(self.patch_size, int) else tuple(self.patch_size)
+        return self.patch_size if isinstance(self.patch_size, tuple) else (self.patch_size,)
 
     def patch_size_at(self, epoch: int, step: int) -> int:
         """Patch size of one step: a function of (seed, epoch, step), the same on every rank."""
@@ -138,7 +142,7 @@ class Recipe:
                 max_patches, 16 if it is among them and else the finest.
 
         Raises:
-            ConfigError: the policy has no budget to change.
+            ConfigError: the policy has no budget to change, or draws and does not say what it does without.
         """
         p = patch_size if patch_size is not None else self._eval_patch_size(max_patches)
         policy: Any = self.resize
@@ -151,6 +155,8 @@ class Recipe:
             policy = replace(policy, max_pixels=pixels, min_pixels=min(policy.min_pixels, pixels))
         elif max_patches is not None and (policy.bound(p) or math.inf) > max_patches:
             raise ConfigError(f"{policy!r} has no budget that for_eval(max_patches={max_patches}) could set")
+        if policy.draws:
+            raise ConfigError(f"{policy!r} draws: give it a method for_eval(patch_size, max_patches) that fixes its choice")
         return self.replace(resize=policy, drop=NoDrop(), patch_size=p)
 
     def _eval_patch_size(self, max_patches: int | None) -> int:
@@ -161,8 +167,3 @@ class Recipe:
             return 16 if 16 in sizes else sizes[0]
         fitting = [p for p in sizes if (self.resize.bound(p) or math.inf) <= max_patches]
         return fitting[0] if fitting else sizes[-1]
-
-
-def _require_int(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
-        raise ConfigError(f"{name} must be an integer in {low} … {high}, got {value!r}")

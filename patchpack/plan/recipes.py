@@ -101,4 +101,5 @@ def _recipe(changes: dict[str, Any], **fields: Any) -> Recipe:
 
 def _smart(changes: dict[str, Any], resize: SmartResize, patch_size: int, **fields: Any) -> Recipe:
     p = changes.get("patch_size", patch_size)
-    return _recipe(changes, resize=resize, patch_size=p, seq_len=resize.bound(p), rows=2, resample="bicubic", **fields)
+    seq_len = max(map(resize.bound, p)) if isinstance(p, tuple) else resize.bound(p)
+    return _recipe(changes, resize=resize, patch_size=patch_size, seq_len=seq_len, rows=2, resample="bicubic", **fields)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.utils.data import Sampler
 
-from patchpack.errors import ConfigError, TargetError
+from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.paint.targets import infer_kind
 from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.recipe import Recipe
@@ -45,7 +45,9 @@ class Planner(Sampler[BatchPlan]):
         seen: int = 0,
     ) -> None:
         self.recipe = require_recipe(recipe)
-        self.source: Source = open_source(source, image=image, target=target, max_pixels=recipe.max_pixels)
+        self.source: Source = open_source(
+            source, image=image, target=target, max_pixels=recipe.max_pixels, background=recipe.background
+        )
         self.epoch, self.seen = epoch, seen
 
     def set_epoch(self, epoch: int) -> None:
@@ -78,6 +80,6 @@ def _probe_targets(events: Iterator[Event], reader: Reader) -> tuple[TargetKind,
         if isinstance(event, Header):
             try:
                 return infer_kind(reader.target(event.location)), chain(met, events)
-            except (TargetError, OSError):
+            except (TargetError, SourceError, OSError):
                 continue  # the painter will name it
     return None, met

@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -18,6 +19,8 @@ from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.labels import decode_target
 from patchpack.types import Event, Header, Inline, Rejection, ShardFault
+
+_UNREADABLE = (OSError, EOFError, tarfile.TarError)
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class _Group:
 
 def is_seekable(url: str) -> bool:
     """True for a local, uncompressed tar file: its members can be read again by offset."""
-    return "://" not in url and not url.startswith("pipe:") and not url.endswith((".gz", ".tgz", ".bz2", ".xz"))
+    return "://" not in url and not url.startswith("pipe:") and not url.lower().endswith((".gz", ".tgz", ".bz2", ".xz"))
 
 
 def scan_shard(url: str, number: int, label: str, members: Members) -> Iterator[Event]:
@@ -73,14 +76,22 @@ def scan_shard(url: str, number: int, label: str, members: Members) -> Iterator[
     Yields:
         A `Header` per sample, a `Rejection` per sample that cannot be used, and at most one `ShardFault`, last.
     """
+    fault = None
+    file = None
     try:
-        with _open(url) as file:
-            if is_seekable(url):
-                yield from _scan_seekable(file, number, label, members)
-            else:
-                yield from _scan_stream(file, label, members)
-    except (OSError, EOFError, tarfile.TarError) as error:
-        yield ShardFault(label, f"cannot be read: {type(error).__name__}: {error}")
+        file = _open(url)
+        fault = yield from (
+            _scan_seekable(file, number, label, members) if is_seekable(url) else _scan_stream(file, label, members)
+        )
+        file.close()  # a command that failed says so here
+    except _UNREADABLE as error:
+        fault = fault or f"cannot be read: {type(error).__name__}: {error}"
+    finally:
+        if file is not None:
+            with suppress(OSError):
+                file.close()
+    if fault:
+        yield ShardFault(label, fault)
 
 
 def _open(url: str) -> Any:
@@ -91,13 +102,13 @@ def _open(url: str) -> Any:
     return gopen(url, "rb")
 
 
-def _scan_seekable(file: BinaryIO, number: int, label: str, asked: Members) -> Iterator[Event]:
+def _scan_seekable(file: BinaryIO, number: int, label: str, asked: Members) -> Generator[Event, None, str | None]:
     end = file.seek(0, io.SEEK_END)
     file.seek(0)
     grouped = _Grouper(label, asked)
     fault = None
     try:
-        tar = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115  # the file is the caller's
+        tar = tarfile.open(fileobj=file, mode="r:", tarinfo=_TarHeader)  # noqa: SIM115  # the file is the caller's
         while (info := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it saw
             if not info.isreg():
@@ -109,53 +120,70 @@ def _scan_seekable(file: BinaryIO, number: int, label: str, asked: Members) -> I
                 break
             for group in grouped.add(_Member(info.name, (begin, info.size), None)):
                 yield _seekable_event(group, file, number, label, asked)
-        fault = fault or _unread_rest(file, tar.offset)
-    except tarfile.TarError as error:
+        fault = fault or _unread_rest(tar)
+    except _UNREADABLE as error:
         fault = f"is not a whole tar file: {error}"
     for group in grouped.close():
         yield _seekable_event(group, file, number, label, asked)
-    if fault:
-        yield ShardFault(label, fault)
+    return fault
 
 
-def _unread_rest(file: BinaryIO, offset: int) -> str | None:
-    """What the tar reader passed over in silence: it stops at the first block that is not a header."""
-    file.seek(offset)
-    block = file.read(512)
-    if block.strip(b"\0"):
-        return f"has no valid header at byte {offset}: what follows was not read"
-    while chunk := file.read(1 << 20):
-        if chunk.strip(b"\0"):
-            return f"goes on after its end marker at byte {offset} (tar files put together?): what follows was not read"
-    return None
-
-
-def _scan_stream(file: BinaryIO, label: str, asked: Members) -> Iterator[Event]:
+def _scan_stream(file: BinaryIO, label: str, asked: Members) -> Generator[Event, None, str | None]:
     grouped = _Grouper(label, asked)
     fault = None
     try:
-        tar = tarfile.open(fileobj=file, mode="r|*")  # noqa: SIM115
-        for info in tar:
+        tar = tarfile.open(fileobj=file, mode="r|*", tarinfo=_TarHeader)  # noqa: SIM115
+        while (info := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]
             if not info.isreg():
                 continue
             data = None
             if asked_for(info.name, asked):
-                source = tar.extractfile(info)
-                data = source.read() if source else b""
-                if len(data) < info.size:
-                    fault = f"ends inside {info.name} (it announces {info.size} bytes, {len(data)} are there)"
+                try:
+                    data = tar.extractfile(info).read()  # type: ignore[union-attr]  # it is a regular file
+                except _UNREADABLE as error:
+                    fault = f"ends inside {info.name} ({error})"
                     grouped.cut(info.name)
                     break
             for group in grouped.add(_Member(info.name, (0, info.size), data)):
                 yield _inline_event(group, label, asked)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        fault = f"is not a whole tar file: {type(error).__name__}: {error}"
-        grouped.cut(None)
+        fault = fault or _unread_rest(tar)
+    except _UNREADABLE as error:
+        fault = f"is not a whole tar file: {error}"
     for group in grouped.close():
         yield _inline_event(group, label, asked)
-    if fault:
-        yield ShardFault(label, fault)
+    return fault
+
+
+class _TarHeader(tarfile.TarInfo):
+    """A tar header, or a `tarfile.ReadError` that says why there is none.
+
+    The standard library takes every block that is no header for the end of the archive, in silence.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Any:
+        begin = tar.offset
+        try:
+            info = super().fromtarfile(tar)
+        except (tarfile.EOFHeaderError, tarfile.ReadError, OSError, EOFError):  # type: ignore[attr-defined]
+            raise
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+            lost = f"no end marker at byte {begin}, what followed is lost" if begin else "it is empty"
+            raise tarfile.ReadError(lost) from None
+        except Exception as error:
+            raise tarfile.ReadError(f"no valid header at byte {begin} ({error}), what follows was not read") from None
+        if info.size < 0:
+            raise tarfile.ReadError(f"{info.name} announces {info.size} bytes, what follows was not read")
+        return info
+
+
+def _unread_rest(tar: tarfile.TarFile) -> str | None:
+    """What stands behind the end marker, where nothing but zeros should."""
+    while chunk := tar.fileobj.read(1 << 20):
+        if chunk.strip(b"\0"):
+            return f"goes on after its end marker at byte {tar.offset} (tar files put together?), what follows was not read"
+    return None
 
 
 class _Grouper:
@@ -178,12 +206,12 @@ class _Grouper:
             group.fault = group.fault or f"two members named {member.name}"
         group.members[extension] = member
 
-    def cut(self, name: str | None) -> None:
+    def cut(self, name: str) -> None:
         """The shard ends inside this member: its sample is not whole."""
-        if name is not None and (self._open is None or self._open.stem != split_name(name)[0]):
+        if self._open is None or self._open.stem != split_name(name)[0]:
             return  # a sample of which nothing arrived; the shard's fault names the member
-        if self._open is not None and (name is None or asked_for(name, self._asked)):
-            self._open.fault = self._open.fault or f"the shard ends inside {name or 'this sample'}"
+        if asked_for(name, self._asked):
+            self._open.fault = self._open.fault or f"the shard ends inside {name}"
 
     def close(self) -> Iterator[_Group]:
         if self._open is not None:
@@ -271,10 +299,14 @@ class ShardReader:
 
     def __init__(self, urls: list[str], target: str | None) -> None:
         self._urls, self._target = urls, target
-        self._files: dict[tuple[int, int], BinaryIO] = {}
+        self._files: dict[tuple[int, int], io.FileIO] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}
+
+    def __del__(self) -> None:
+        for file in self._files.values():
+            file.close()
 
     def __call__(self, location: Slice | Inline) -> tuple[Any, Any]:
         """See `patchpack.paint.painter.Fetch`."""
@@ -297,7 +329,8 @@ class ShardReader:
         if file is None:
             if len(self._files) >= 64:
                 self._files.pop(next(iter(self._files))).close()
-            file = self._files[place] = open(self._urls[shard], "rb")  # noqa: SIM115  # kept open between samples
+            # kept open between samples; without a buffer, whose closing in one process could move the place of another
+            file = self._files[place] = open(self._urls[shard], "rb", buffering=0)  # noqa: SIM115
         file.seek(offset)
         data = file.read(length)
         if len(data) != length:
@@ -310,13 +343,13 @@ def shard_labels(urls: list[str]) -> list[str]:
 
     Stable across machines: what lies above the folder that differs does not enter.
     """
-    if len(set(urls)) != len(urls):
-        twice = next(url for url in urls if urls.count(url) > 1)
-        raise SourceError(f"shard {twice} is listed twice: its keys would repeat within one pass")
     parts = [Path(url.split("://")[-1]).parts or (url,) for url in urls]
+    if len(set(parts)) != len(parts):
+        twice = next(url for url, path in zip(urls, parts, strict=True) if parts.count(path) > 1)
+        raise SourceError(f"shard {twice} is listed twice: its keys would repeat within one pass")
     depth = 1
     while True:
         labels = ["/".join(p[-depth:]) for p in parts]
-        if len(set(labels)) == len(labels) or depth > max(map(len, parts)):
+        if len(set(labels)) == len(labels):
             return labels
         depth += 1

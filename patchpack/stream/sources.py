@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -10,8 +11,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from patchpack.errors import ConfigError, DecodeError, SourceError
-from patchpack.paint.decode import oriented_size
+from patchpack.errors import ConfigError, DecodeError, PatchpackError, SourceError
+from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour, oriented_size, to_rgb
 from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.shards import Members, ShardReader, scan_shard, shard_labels
 from patchpack.types import Event, Header, Inline, Rejection, Sample, Size
@@ -71,7 +72,8 @@ class FolderSource:
     def __init__(self, root: Path, members: Members) -> None:
         self._root, self._members = root, members
         self.name = f"{root.name}/"
-        files = sorted(p for p in root.rglob("*") if p.is_file() and not p.name.startswith("."))
+        # a link that leads nowhere stays in: reading it will say so
+        files = sorted(p for p in root.rglob("*") if (p.is_file() or p.is_symlink()) and not _is_hidden(p, root))
         self._files = [p for p in files if p.suffix[1:].lower() in members.image]
         if not self._files:
             others = sorted({p.suffix or p.name for p in files})
@@ -123,8 +125,8 @@ class FileReader:
 class IterableSource:
     """Any iterable of `Sample`. It is read once, by the planner; images and targets travel in the plans."""
 
-    def __init__(self, samples: Iterable[Sample], max_pixels: int, *, targets: bool = True) -> None:
-        self._samples, self._max_pixels, self._targets = samples, max_pixels, targets
+    def __init__(self, samples: Iterable[Sample], max_pixels: int, *, targets: bool = True, background: Colour = WHITE) -> None:
+        self._samples, self._max_pixels, self._targets, self._background = samples, max_pixels, targets, background
         self.name = f"{type(samples).__name__} of samples"
         self.reader: Reader = InlineReader()
 
@@ -147,23 +149,55 @@ class IterableSource:
             except DecodeError as error:
                 yield Rejection("", key, "", "header", str(error))
             else:
-                yield Header(key, "", "", size, Inline(sample.image, sample.target if self._targets else None))
+                target = sample.target if self._targets else None
+                yield Header(key, "", "", size, Passenger(sample.image, target, self._background))
+
+
+class Passenger:
+    """An `Inline` location made by a user: it can always be pickled.
+
+    A plan that cannot be is lost on its way to a worker, and the worker waits for ever. So what does not pickle arrives as
+    the error it raised. A PIL image is decoded first: its own pickle forgets what a file says beside its pixels.
+    """
+
+    def __init__(self, image: Any, target: Any, background: Colour) -> None:
+        self.image, self.target, self._background = image, target, background
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        image = self.image
+        try:
+            if isinstance(image, Image.Image):
+                image = np.asarray(to_rgb(image, background=self._background))
+            elif isinstance(image, memoryview):
+                image = bytes(image)
+            return pickle.loads, (pickle.dumps(Inline(image, self.target)),)
+        except DecodeError as error:
+            return DecodeError, (str(error),)
+        except Exception as error:
+            return SourceError, (f"cannot be sent to a worker: {type(error).__name__}: {error}",)
 
 
 class InlineReader:
-    """For locations that are the sample itself."""
+    """For locations that are the sample itself, or the error it became on its way."""
 
-    def __call__(self, location: Inline) -> tuple[Any, Any]:
+    def __call__(self, location: Inline | Passenger | PatchpackError) -> tuple[Any, Any]:
         """See `Reader`."""
+        if isinstance(location, PatchpackError):
+            raise location
         return location.image, location.target
 
-    def target(self, location: Inline) -> Any:
+    def target(self, location: Inline | Passenger) -> Any:
         """See `Reader`."""
         return location.target
 
 
 def open_source(
-    source: Any, *, image: str = IMAGE_EXTENSIONS, target: str | None = "cls", max_pixels: int = 64_000_000
+    source: Any,
+    *,
+    image: str = IMAGE_EXTENSIONS,
+    target: str | None = "cls",
+    max_pixels: int = MAX_PIXELS,
+    background: Colour = WHITE,
 ) -> Source:
     """Make a `Source` of what a user has.
 
@@ -173,6 +207,7 @@ def open_source(
         image: extensions of the image member or file, ``;`` between them.
         target: extension of the label member; for folders anything but None takes class subfolders as labels; None for none.
         max_pixels: limit checked on the header.
+        background: what a transparent PIL image is laid over before it is sent to a worker.
 
     Raises:
         SourceError: missing files, an empty folder, or something that is none of these.
@@ -180,7 +215,7 @@ def open_source(
     """
     if isinstance(source, Source):
         return source
-    extensions = tuple(e.strip().lstrip(".").lower() for e in image.split(";") if e.strip())
+    extensions = tuple(filter(None, (e.strip().lstrip(".").lower() for e in image.split(";"))))
     if not extensions:
         raise ConfigError(f"image must name at least one extension, such as {IMAGE_EXTENSIONS!r}, got {image!r}")
     members = Members(extensions, target.lower().lstrip(".") if target is not None else None, max_pixels)
@@ -192,7 +227,7 @@ def open_source(
     if isinstance(source, (list, tuple)) and source and all(isinstance(s, (str, os.PathLike)) for s in source):
         return _shards([os.fspath(s) for s in source], members)
     if isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray)):
-        return IterableSource(source, max_pixels, targets=target is not None)
+        return IterableSource(source, max_pixels, targets=target is not None, background=background)
     raise SourceError(
         f"cannot read samples from a {type(source).__name__}: expected shards, a folder, or an iterable of patchpack.Sample"
     )
@@ -232,6 +267,10 @@ def _shards(patterns: list[str], members: Members) -> ShardSource:
         if is_local(url) and os.path.exists(url) and not url.lower().endswith(_ARCHIVES):
             raise SourceError(f"{url} is neither a folder nor a tar file ({', '.join(_ARCHIVES)})")
     return ShardSource(urls, members)
+
+
+def _is_hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def _file_size(file: Any, max_pixels: int) -> Size:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from patchpack.errors import ConfigError
-from patchpack.plan._integers import Int64, ceil_div, columns, grid_of, isqrt
+from patchpack.plan._integers import Int64, ceil_div, columns, grid_of, isqrt, require_int
 from patchpack.types import FloatArray, IntArray
 
+MAX_BUDGET = 1 << 24
 NAFLEX_MAX_SCALE = 100
 
 
@@ -33,7 +33,7 @@ class Pix2Struct:
     draws = 0
 
     def __post_init__(self) -> None:
-        require_budget(self.max_patches)
+        require_int("max_patches", self.max_patches, 1, MAX_BUDGET)
 
     def bound(self, patch_size: int) -> int:
         """max_patches: ``floor(x) * floor(y) <= x * y = M``, and a clamp to 1 leaves the other factor <= M."""
@@ -69,7 +69,7 @@ class NaFlex:
     draws = 0
 
     def __post_init__(self) -> None:
-        require_budget(self.max_patches)
+        require_int("max_patches", self.max_patches, 1, MAX_BUDGET)
 
     def bound(self, patch_size: int) -> int:
         """max_patches: feasibility is the definition of s*; a 1 x 1 grid is always feasible."""
@@ -99,9 +99,3 @@ class NaFlex:
             fits = k * ceil_div(k * across, along) <= self.max_patches
             low, high = np.where(fits, k, low), np.where(fits, high, k - 1)
         return low
-
-
-def require_budget(max_patches: int) -> None:
-    """Raise `ConfigError` unless max_patches is an integer in 1 … 2**24."""
-    if not 1 <= max_patches <= 1 << 24 or int(max_patches) != max_patches:
-        raise ConfigError(f"max_patches must be an integer in 1 … {1 << 24}, got {max_patches!r}")

@@ -8,9 +8,11 @@ from typing import Any, Literal
 import numpy as np
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import ceil_div, columns, grid_of
-from patchpack.plan.resize.budget import Pix2Struct, require_budget
+from patchpack.plan._integers import ceil_div, columns, grid_of, require_int
+from patchpack.plan.resize.budget import MAX_BUDGET, Pix2Struct
 from patchpack.types import FloatArray, IntArray
+
+MAX_SIDE = 1 << 20  # sides times sides stay in int64
 
 
 @dataclass(frozen=True)
@@ -27,8 +29,7 @@ class Square:
     draws = 0
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(f"size must be >= 1, got {self.size}")
+        require_int("size", self.size, 1, MAX_SIDE)
 
     def bound(self, patch_size: int) -> int:
         """``(size / patch_size)**2``. Raises `ConfigError` if patch_size does not divide size."""
@@ -62,8 +63,7 @@ class LongestSide:
     draws = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.longest <= 1 << 20:
-            raise ConfigError(f"longest must be in 1 … {1 << 20}, got {self.longest}")
+        require_int("longest", self.longest, 1, MAX_SIDE)
 
     def bound(self, patch_size: int) -> int:
         """``ceil(longest / patch_size)**2``: both sides end at most at longest."""
@@ -97,7 +97,7 @@ class Native:
     draws = 0
 
     def __post_init__(self) -> None:
-        require_budget(self.max_patches)
+        require_int("max_patches", self.max_patches, 1, MAX_BUDGET)
         if self.edge not in ("crop", "pad") or self.oversize not in ("shrink", "reject"):
             raise ConfigError(
                 f"edge is 'crop' or 'pad', oversize 'shrink' or 'reject'; got edge={self.edge!r}, oversize={self.oversize!r}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from patchpack.errors import ConfigError
 from patchpack.plan import quantile
-from patchpack.plan._integers import columns, grid_of, isqrt
+from patchpack.plan._integers import columns, grid_of, isqrt, require_int
 from patchpack.types import FloatArray, IntArray
 
 MAX_RESOLUTION = 1 << 15  # areas stay below 2**30, so area * side fits int64
@@ -42,17 +42,21 @@ class NaViT:
 
     def __post_init__(self) -> None:
         low, high = self.range
-        if not 1 <= low <= high <= MAX_RESOLUTION:
-            raise ConfigError(f"resolution needs 1 <= lowest <= highest <= {MAX_RESOLUTION}, got {self.resolution!r}")
+        for side in (low, high):
+            require_int("resolution", side, 1, MAX_RESOLUTION)
+        if low > high:
+            raise ConfigError(f"resolution needs lowest <= highest, got {self.resolution!r}")
+        if self.eval_resolution is not None:
+            require_int("eval_resolution", self.eval_resolution, 1, MAX_RESOLUTION)
         if self.sampling not in ("uniform", "normal") or self.on not in ("side", "area"):
             raise ConfigError(f"sampling is 'uniform' or 'normal', on is 'side' or 'area'; got {self.sampling!r}, {self.on!r}")
-        if self.std <= 0:
+        if not self.std > 0:
             raise ConfigError(f"std must be > 0, got {self.std}")
 
     @property
     def range(self) -> tuple[int, int]:
         """(lowest, highest) r in pixels."""
-        return (self.resolution, self.resolution) if isinstance(self.resolution, int) else self.resolution
+        return self.resolution if isinstance(self.resolution, tuple) else (self.resolution, self.resolution)
 
     @property
     def draws(self) -> int:
@@ -84,8 +88,10 @@ class NaViT:
     def _areas(self, n: int, u: FloatArray | None) -> Any:
         """A = floor(r**2) per image, int64 ``[n]``."""
         low, high = self.range
-        if u is None or not self.draws:
+        if not self.draws:
             return np.full(n, high * high, dtype=np.int64)
+        if u is None:
+            raise ConfigError("a resolution range draws one uniform per image: pass u, float64 [n, 1]")
         unit = u[:, 0]
         if self.sampling == "normal":
             unit = (quantile.truncated_normal(unit, self.mean, self.std, -1.0, 1.0) + 1) / 2

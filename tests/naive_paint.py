@@ -1,0 +1,119 @@
+"""Slow twins of painting: one image alone, by loops, without a look at the fast path."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+import patchpack as pp
+from patchpack import rng
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class Painted(NamedTuple):
+    """What an image should be once it is taken out of its batch."""
+
+    patches: Any
+    position_ids: Any
+    grid: tuple[int, int]
+    source_size: tuple[int, int]
+
+
+def paint_alone(sample: pp.Sample, recipe: pp.Recipe, *, epoch: int = 0, ordinal: int = 0, patch_size: int = 0) -> Painted:
+    """One image as if there were no others: planned for its size, resized, cut, thinned."""
+    picture = open_picture(sample.image)
+    p = patch_size or recipe.patch_sizes[0]
+    key_hash = rng.key_hash([sample.key])
+    plan = pp.plan_table(recipe, [picture.shape[:2]], key_hash, epoch=epoch, seen=ordinal, patch_size=p)
+    rows, cols = plan.grid[0].tolist()
+    per_image = isinstance(recipe.normalize, pp.PerImage)
+    values = standardize(picture) if per_image else picture
+    values = resize(values, plan.box[0].tolist(), plan.target[0].tolist(), recipe.resample)
+    values = pad(values, rows * p, cols * p)
+    if recipe.dtype != "uint8" and not per_image:
+        mean, std = (np.array(c, dtype=np.float64) * 255 for c in (recipe.normalize.mean, recipe.normalize.std))
+        values = (values - mean) / std
+    kept = keep(recipe.seed, epoch, int(key_hash[0]), rows * cols, int(plan.num_tokens[0]))
+    cut = patches(values, p)
+    ids = recipe.positions(pp.Grid(rows, cols))
+    return Painted(
+        np.stack([cut[i] for i in kept]).astype(recipe.dtype), np.stack([ids[i] for i in kept]), (rows, cols), picture.shape[:2]
+    )
+
+
+def open_picture(image: Any) -> Any:
+    """uint8 [H, W, 3] of an array, a PIL image, or the bytes of a file without an orientation or transparency."""
+    if isinstance(image, bytes):
+        image = Image.open(io.BytesIO(image))
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    return image
+
+
+def standardize(picture: Any) -> Any:
+    """Every value minus the mean of all, over their deviation, which is at least 1 / sqrt(how many)."""
+    values = [int(v) for v in picture.reshape(-1)]
+    mean = sum(values) / len(values)
+    deviation = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
+    return ((picture - mean) / max(deviation, len(values) ** -0.5)).astype(np.float32)
+
+
+def resize(values: Any, box: Sequence[int], target: Sequence[int], kernel: str) -> Any:
+    """The box cut out, then resized by Pillow, channel by channel."""
+    top, left, height, width = box
+    part = values[top : top + height, left : left + width]
+    planes = [Image.fromarray(np.ascontiguousarray(part[:, :, c])) for c in range(3)]
+    return np.stack([np.asarray(plane.resize((target[1], target[0]), FILTERS[kernel])) for plane in planes], axis=2)
+
+
+def pad(values: Any, height: int, width: int) -> Any:
+    """Zeros below and to the right."""
+    out = np.zeros((height, width, 3), dtype=values.dtype)
+    for y in range(values.shape[0]):
+        for x in range(values.shape[1]):
+            out[y, x] = values[y, x]
+    return out
+
+
+def patches(image: Any, p: int) -> list[Any]:
+    """Patches in raster order; inside one: line by line, pixel by pixel, channel by channel."""
+    height, width, _ = image.shape
+    cut = []
+    for top in range(0, height, p):
+        for left in range(0, width, p):
+            lines = [image[top + y, left + x] for y in range(p) for x in range(p)]
+            cut.append(np.concatenate(lines))
+    return cut
+
+
+def keep(seed: int, epoch: int, key_hash: int, num_patches: int, num_tokens: int) -> list[int]:
+    """Every patch draws a number; the smallest stay, in raster order."""
+    if num_tokens == num_patches:
+        return list(range(num_patches))
+    draws = rng.uniforms(seed, epoch, np.array([key_hash], dtype=np.uint64), rng.Stage.KEEP, num_patches)[0].tolist()
+    return sorted(sorted(range(num_patches), key=lambda i: draws[i])[:num_tokens])
+
+
+def greedy(lengths: Sequence[int], seq_len: int, max_images: int) -> list[list[int]]:
+    """NaViT appendix A.3: an image is added to the first sequence that still has room for it, else to a new one."""
+    rows: list[list[int]] = []
+    for image, length in enumerate(lengths):
+        for row in rows:
+            if sum(lengths[i] for i in row) + length <= seq_len and len(row) < max_images:
+                row.append(image)
+                break
+        else:
+            rows.append([image])
+    return rows
