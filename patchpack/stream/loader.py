@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -38,7 +39,10 @@ class Loader(DataLoader[PackedBatch]):
         for name in _OURS:
             if name in dataloader_options:
                 raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) and cannot be passed")
-        self.planner = Planner(source, recipe, image=image, target=target)
+        # with workers, reading headers leaves the training thread too
+        context = dataloader_options.get("multiprocessing_context") or multiprocessing.get_context()
+        scanner = context if num_workers else None
+        self.planner = Planner(source, recipe, image=image, target=target, scanner=scanner)
         self._on_error = on_error
         self._account = _Account()
         # iterating a DataLoader draws from torch's global generator unless it has its own
