@@ -44,10 +44,49 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     demo.add_argument("--out", default=".", metavar="DIR", help="where the pictures go (default: the current directory)")
-    demo.add_argument("--epochs", type=int, default=None, metavar="N", help="passes over the training shards (default: 30)")
+    demo.add_argument("--epochs", type=int, default=None, metavar="N", help="passes over the training shards (default: 40)")
     demo.add_argument("--write", metavar="FILE", help="write the program the demo runs (60 lines, public API) and stop")
     demo.set_defaults(run=_demo)
+
+    inspect = commands.add_parser(
+        "inspect",
+        help="what is in a source of images, and a recipe that suits it",
+        description="Reads every image once: sizes, aspect ratios, formats, unreadable files; then suggests a recipe,\n"
+        "with the fill it reaches on these sizes and code to paste.",
+        epilog="examples:\n  patchpack inspect photos/\n  patchpack inspect 'train-{0000..0003}.tar' --limit 1000",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_source(inspect)
+    inspect.add_argument("--limit", type=int, default=10_000, metavar="N", help="samples to read at most (default: 10000)")
+    inspect.set_defaults(run=_inspect)
+
+    preview = commands.add_parser(
+        "preview",
+        help="draw packed rows of your own data as they are",
+        description="Draws the first batch of a source: patches in place, one colour per image, dropped patches and padding\n"
+        "hatched; and each image before and after resizing.",
+        epilog="examples:\n  patchpack preview photos/ --recipe siglip2_naflex\n"
+        "  patchpack preview 'train-{0000..0003}.tar' --recipe navit --seq-len 1024 --rows 3 -o rows.png",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_source(preview)
+    preview.add_argument("--recipe", default="navit", help="name of a preset in patchpack.recipes (default: navit)")
+    preview.add_argument("--seq-len", type=int, default=None, metavar="N", help="tokens per row (default: the preset's)")
+    preview.add_argument("--rows", type=int, default=2, metavar="N", help="rows to draw (default: 2)")
+    preview.add_argument("--epoch", type=int, default=0, metavar="N", help="whose draws to show (default: 0)")
+    preview.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    preview.add_argument("--ids", action="store_true", help="write slot numbers")
+    preview.add_argument("-o", "--out", default="preview.png", metavar="FILE", help="the picture (default: preview.png)")
+    preview.set_defaults(run=_preview)
     return parser
+
+
+def _add_source(command: argparse.ArgumentParser) -> None:
+    command.add_argument("source", metavar="SOURCE", help="webdataset shards, a folder, a glob or one file")
+    command.add_argument("--image", default="jpg;jpeg;png;webp", metavar="EXT", help="image extensions, ; between")
+    labels = command.add_mutually_exclusive_group()
+    labels.add_argument("--target", default="auto", metavar="EXT", help="extension of the labels (default: cls if there)")
+    labels.add_argument("--no-target", dest="target", action="store_const", const=None, help="the images have no labels")
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -56,3 +95,18 @@ def _demo(args: argparse.Namespace) -> int:
     if args.write:
         return write_program(args.write)
     return run(args.out, args.epochs)
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from patchpack.cli.inspect import run
+
+    return run(args.source, image=args.image, target=args.target, limit=args.limit)
+
+
+def _preview(args: argparse.Namespace) -> int:
+    from patchpack.cli.preview import run
+    from patchpack.plan import recipes
+
+    changes = {"rows": args.rows, "seed": args.seed} | ({} if args.seq_len is None else {"seq_len": args.seq_len})
+    recipe = recipes.get(args.recipe, **changes)
+    return run(args.source, recipe, args.out, epoch=args.epoch, ids=args.ids, image=args.image, target=args.target)

@@ -5,7 +5,7 @@ Colours tell the images of a row apart; grey hatching is what was dropped (in an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ def draw_rows(
     per_token: float | None = None,
     captions: bool = True,
     legend: bool = False,
+    ids: bool = False,
 ) -> Image.Image:
     """Rows of a batch, one under the other.
 
@@ -66,16 +67,19 @@ def draw_rows(
             makes their bars comparable.
         captions: say above each row how full it is.
         legend: say below what colours and hatching mean.
+        ids: write the slot number under every image and into its part of the bar.
     """
     images: dict[int, list[PackedImage]] = {}
     for image in unpack(batch):
         images.setdefault(image.row, []).append(image)
     seq_len = int(batch.segment_ids.shape[1])
+    tallest = max((image.grid.rows for members in images.values() for image in members), default=1) * batch.patch_size
+    scale = height / tallest if captions else None
     parts = []
     for row in range(len(batch.keys)) if rows is None else rows:
         members = images.get(row, [])
-        bar = _bar(members, seq_len, per_token or width / seq_len)
-        strip = _strip(members, batch.patch_size, width, height, one_scale=captions)
+        bar = _bar(members, seq_len, per_token or width / seq_len, ids)
+        strip = _strip(members, batch.patch_size, width, height, scale, ids)
         if captions:
             tokens = sum(len(image.patches) for image in members)
             text = f"row {row}:  {len(members)} image{'s' * (len(members) != 1)},  {tokens} of {seq_len} tokens"
@@ -96,13 +100,15 @@ def _line(text: str, colour: str, width: int) -> Image.Image:
     return sheet
 
 
-def _bar(images: list[PackedImage], seq_len: int, per_token: float) -> Image.Image:
+def _bar(images: list[PackedImage], seq_len: int, per_token: float, ids: bool) -> Image.Image:
     sheet = Image.new("RGB", (max(1, round(seq_len * per_token)), 16), PAPER)
     pen = ImageDraw.Draw(sheet)
     at = 0
     for image in images:
         left, right = round(at * per_token), round((at + len(image.patches)) * per_token)
         pen.rectangle((left, 0, max(left, right - 2), 15), fill=HUES[image.slot % len(HUES)])
+        if ids and right - left > 16:
+            pen.text((left + 3, 1), str(image.slot), fill=PAPER, font=font(12))
         at += len(image.patches)
     _hatch_box(sheet, (round(at * per_token), 0, sheet.width - 1, 15))
     return sheet
@@ -115,18 +121,18 @@ def _abreast(strip: Image.Image, bar: Image.Image, *, at: int, width: int) -> Im
     return sheet
 
 
-def _strip(images: list[PackedImage], patch_size: int, width: int, height: int, *, one_scale: bool) -> Image.Image:
-    """The images of a row, each underlined in its colour; wrapped into lines where they are too many."""
-    gap, line = 6, 4
+def _strip(images: list[PackedImage], patch_size: int, width: int, height: int, common: float | None, ids: bool) -> Image.Image:
+    """The images of a row, each underlined in its colour; wrapped into lines where they are too many.
+
+    common: the scale of all; None draws each as large as fits the height.
+    """
+    gap, line, number = 6, 4, 14 * ids
     pictures = [picture_of(image, patch_size) for image in images]
-    tallest, widest = max((p.height for p in pictures), default=1), max((p.width for p in pictures), default=1)
     lines: list[list[tuple[int, Image.Image, int]]] = [[]]
     x = 0
     for image, picture in zip(images, pictures, strict=True):
-        if one_scale:
-            scale = min(height / tallest, width / widest)
-        else:
-            scale = min(height / picture.height, (2 * height - 16) / picture.width)
+        scale = common or min(height / picture.height, (2 * height - 16) / picture.width)
+        scale = min(scale, width / picture.width)
         size = (max(3, round(picture.width * scale)), max(3, round(picture.height * scale)))
         if x and x + size[0] > width:
             lines.append([])
@@ -134,17 +140,52 @@ def _strip(images: list[PackedImage], patch_size: int, width: int, height: int, 
         kernel = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
         lines[-1].append((x, picture.resize(size, kernel), image.slot))
         x += size[0] + gap
-    heights = [max((p.height for _, p, _ in content), default=8) + line + 2 for content in lines]
+    heights = [max((p.height for _, p, _ in content), default=8) + line + 2 + number for content in lines]
     sheet = Image.new("RGB", (width, sum(heights) + gap * (len(lines) - 1)), PAPER)
     pen = ImageDraw.Draw(sheet)
     y = 0
     for content, tall in zip(lines, heights, strict=True):
-        base = y + tall - line - 2
+        base = y + tall - line - 2 - number
         for x, picture, slot in content:
             sheet.paste(picture, (x, base - picture.height))
             pen.rectangle((x, base + 2, x + picture.width - 1, base + 1 + line), fill=HUES[slot % len(HUES)])
+            if ids:
+                pen.text((x, base + 3 + line), str(slot), fill=INK, font=font(12))
         y += tall + gap
     return sheet
+
+
+def before_after(
+    images: Sequence[PackedImage], originals: Mapping[str, Image.Image], patch_size: int, *, width: int, height: int = 110
+) -> Image.Image:
+    """Each image as its file shows it, and beneath it what the model gets; sizes in pixels, then the grid in patches."""
+    cells = []
+    for image in images:
+        before, after = originals[image.key], picture_of(image, patch_size)
+        thumbs = [p.resize(_within(p, 2 * height, height)) for p in (before, after)]
+        h, w = image.source_size
+        texts = (f"{h} x {w}", f"{image.grid.rows} x {image.grid.cols}, {len(image.patches)} kept")
+        cell = Image.new("RGB", (max(132, *(t.width for t in thumbs)), 2 * (height + 20)), PAPER)
+        pen = ImageDraw.Draw(cell)
+        for i, (thumb, text) in enumerate(zip(thumbs, texts, strict=True)):
+            top = i * (height + 20)
+            cell.paste(thumb, (0, top + height - thumb.height))
+            pen.text((0, top + height + 2), text, fill=FAINT, font=font(13))
+        cells.append(cell)
+    lines: list[list[Image.Image]] = [[]]
+    for cell in cells:
+        if lines[-1] and sum(c.width + 14 for c in lines[-1]) + cell.width > width:
+            lines.append([])
+        lines[-1].append(cell)
+    head = _line(
+        "before and after resizing: height x width in pixels; rows x cols of patches and how many were kept", FAINT, width
+    )
+    return stack([head, *(beside(line, gap=14, margin=0) for line in lines if line)], gap=12, width=width)
+
+
+def _within(picture: Image.Image, width: int, height: int) -> tuple[int, int]:
+    scale = min(width / picture.width, height / picture.height)
+    return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
 
 
 def panel(title: str, lines: Sequence[str], body: Image.Image, *, width: int) -> Image.Image:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import patchpack as pp
+
 RUN = "import sys; from patchpack.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -83,3 +85,47 @@ def test_bad_epochs_is_a_clear_error(tmp_path: Path) -> None:
     done = patchpack("demo", "--epochs", "0", cwd=tmp_path)
     assert done.returncode == 1
     assert "--epochs must be at least 1, got 0" in done.stderr
+
+
+def test_inspect_names_what_is_there_and_pastes_code_that_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    Image.new("RGB", (60, 20)).save(folder / "wide.png")
+    Image.new("L", (30, 31)).save(folder / "grey.jpg")
+    (folder / "broken.jpg").write_bytes(b"not a picture")
+    done = patchpack("inspect", "flat", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for words in ("2 images in flat", "50% are more than 20 % from square", "PNG 1", "JPEG 1", "1 samples cannot be used"):
+        assert words in done.stdout
+    assert "broken.jpg" in done.stdout
+    assert "target=None" in done.stdout  # found out by looking: no flag was given
+    pasted = done.stdout[done.stdout.index("import patchpack as pp") : done.stdout.index("next:")]
+    pasted = pasted.replace('"cuda"', '"cpu"').replace("num_workers=4", "num_workers=0")
+    ran = patchpack(cwd=tmp_path, code=pasted + "\nprint('PACKED', loader.report().packed)")
+    assert "PACKED 2" in ran.stdout, ran.stderr
+
+
+def test_inspect_of_labelled_shards_and_a_limit(tmp_path: Path) -> None:
+    shard = pp.samples.shards("val")[0]
+    done = patchpack("inspect", shard, "--limit", "20", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "20 images in" in done.stdout
+    assert "(the first of more)" in done.stdout
+    assert "pp.recipes.navit(" in done.stdout
+
+
+@pytest.mark.parametrize("options", [(), ("--recipe", "pix2struct", "--no-target", "--ids"), ("--recipe", "flexivit")])
+def test_preview_draws_the_first_rows(options: tuple[str, ...], tmp_path: Path) -> None:
+    done = patchpack("preview", pp.samples.shards("val")[0], "--rows", "1", "-o", "out.png", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"\d+ images? in 1 rows?: \d+ of \d+ tokens, fill \d\.\d+", done.stdout)
+    with Image.open(tmp_path / "out.png") as picture:
+        assert picture.width > 1000
+        assert len(picture.convert("RGB").resize((60, 60)).getcolors(3600) or ()) > 50
+
+
+@pytest.mark.parametrize("command", ["inspect", "preview"])
+def test_a_source_that_is_not_there_is_a_clear_error(command: str, tmp_path: Path) -> None:
+    done = patchpack(command, "nowhere-{00..03}.tar", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "4 of 4 shards are missing, the first is nowhere-00.tar" in done.stderr
