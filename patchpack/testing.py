@@ -159,7 +159,7 @@ def check_resize_policy(policy: Any, *, patch_size: int = 16, examples: int = 10
             alone = policy(table[i : i + 1], patch_size, None if u is None else u[i : i + 1])
             _expect(
                 np.array_equal(alone[0], answer[i]),
-                f"{policy!r}: row {i} depends on other rows: {answer[i].tolist()} among {len(table)}, alone {alone[0].tolist()}",
+                f"{policy!r}: row {i} depends on other rows: {answer[i].tolist()} among them, alone {alone[0].tolist()}",
             )
         if isinstance(policy, resize.PlacingPolicy):
             box, target = policy.place(table, answer, patch_size)

@@ -169,7 +169,8 @@ class Scheduled:
         _require_rate("high", self.high)
         if not (math.isfinite(self.mu) and math.isfinite(self.tau) and self.tau != 0):
             raise ConfigError(
-                f"mu and tau are numbers of images, and tau is not 0: the rate changes over it; got mu={self.mu}, tau={self.tau}"
+                f"mu and tau are numbers of images, and the rate changes over tau, so it is not 0; got mu={self.mu}, "
+                f"tau={self.tau}"
             )
 
     def rates(self, seen: Any) -> FloatArray:

@@ -46,14 +46,19 @@ def _normal_table(mean: float, std: float, low: float, high: float) -> tuple[Flo
     cdf = np.array([normal.cdf(v) for v in x])
     mass = cdf[-1] - cdf[0]
     # an interval out in a tail where float64 sees no mass: the density is as good as flat against its own rounding
-    return ((cdf - cdf[0]) / mass if mass > 0 else np.linspace(0.0, 1.0, len(x))), x
+    return _invertible((cdf - cdf[0]) / mass if mass > 0 else np.linspace(0.0, 1.0, len(x))), x
 
 
 @lru_cache(maxsize=64)
 def _beta_table(a: float, b: float) -> tuple[Float, Float]:
     theta = np.linspace(0.0, math.pi / 2, _BETA_CELLS + 1)
     cdf = regularized_beta(np.sin(theta) ** 2, np.cos(theta) ** 2, a, b)
-    return np.maximum.accumulate(cdf), theta
+    return _invertible(cdf), theta
+
+
+def _invertible(cdf: Float) -> Float:
+    """The table without steps down, and without values so small that the slope between two nodes is infinite."""
+    return np.maximum.accumulate(np.where(cdf < 1e-280, 0.0, cdf))
 
 
 def regularized_beta(x: Float, y: Float, a: float, b: float) -> Float:

@@ -299,14 +299,14 @@ class ShardReader:
 
     def __init__(self, urls: list[str], target: str | None) -> None:
         self._urls, self._target = urls, target
-        self._files: dict[tuple[int, int], io.FileIO] = {}
+        self._files: dict[int, int] = {}  # descriptors: a garbage collector would close file objects with a warning
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}
 
     def __del__(self) -> None:
         for file in self._files.values():
-            file.close()
+            os.close(file)
 
     def __call__(self, location: Slice | Inline) -> tuple[Any, Any]:
         """See `patchpack.paint.painter.Fetch`."""
@@ -324,18 +324,23 @@ class ShardReader:
 
     def _read(self, shard: int, where: tuple[int, int]) -> bytes:
         offset, length = where
-        place = (os.getpid(), shard)  # a forked worker must not move its parent's file position
-        file = self._files.get(place)
+        file = self._files.get(shard)
         if file is None:
             if len(self._files) >= 64:
-                self._files.pop(next(iter(self._files))).close()
-            # kept open between samples; without a buffer, whose closing in one process could move the place of another
-            file = self._files[place] = open(self._urls[shard], "rb", buffering=0)  # noqa: SIM115
-        file.seek(offset)
-        data = file.read(length)
+                os.close(self._files.pop(next(iter(self._files))))
+            # kept open between samples
+            file = self._files[shard] = os.open(self._urls[shard], os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        data = _read_at(file, length, offset)
         if len(data) != length:
             raise SourceError(f"{self._urls[shard]} has changed: {len(data)} of {length} bytes at {offset}")
         return data
+
+
+def _read_at(file: int, length: int, offset: int) -> bytes:
+    if hasattr(os, "pread"):  # does not move the place in the file, which forked workers share
+        return os.pread(file, length, offset)
+    os.lseek(file, offset, os.SEEK_SET)
+    return os.read(file, length)
 
 
 def shard_labels(urls: list[str]) -> list[str]:

@@ -173,6 +173,6 @@ def test_one_cell_of_the_float32_search_differs(shared: Path) -> None:
         for j, budget in enumerate(budgets.tolist()):
             answers = resized(NaFlex(budget), sizes, patch_size)
             for k in np.flatnonzero(np.any(answers != cells[:, i, j], axis=1)):
-                different.append((sizes[k].tolist(), patch_size, budget, answers[k].tolist(), cells[k, i, j].tolist()))
+                different += [(sizes[k].tolist(), patch_size, budget, answers[k].tolist(), cells[k, i, j].tolist())]
     assert cells.shape == (201, 4, 10, 2)
     assert different == [([48, 30], 32, 4096, [2560, 1600], [2560, 1632])]

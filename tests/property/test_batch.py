@@ -97,7 +97,9 @@ def test_unpack_in_numpy_and_torch_agrees(batch: pp.PackedBatch) -> None:
 
 @given(batches())
 def test_normalize_in_numpy_and_torch_agrees(batch: pp.PackedBatch) -> None:
-    assert same(pp.normalize(batch.patches, batch.norm), pp.normalize(*(torch.as_tensor(a) for a in (batch.patches, batch.norm))))
+    assert same(
+        pp.normalize(batch.patches, batch.norm), pp.normalize(*(torch.as_tensor(a) for a in (batch.patches, batch.norm)))
+    )
 
 
 @given(batches(num_rows=st.just(ROWS)))

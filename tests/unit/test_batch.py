@@ -91,7 +91,12 @@ def test_token_mask_leaves_out_padding(kind: Kind) -> None:
 
 def test_pool_mask_has_a_line_per_slot(kind: Kind) -> None:
     assert pp.pool_mask(kind(by_hand())).tolist() == [
-        [[True] * 4 + [False] * 13, [False] * 4 + [True] * 6 + [False] * 7, [False] * 10 + [True] * 5 + [False] * 2, [False] * 17]
+        [
+            [True] * 4 + [False] * 13,
+            [False] * 4 + [True] * 6 + [False] * 7,
+            [False] * 10 + [True] * 5 + [False] * 2,
+            [False] * 17,
+        ]
     ]
 
 
@@ -186,7 +191,10 @@ def test_unpack_values_per_token(kind: Kind) -> None:
     batch = kind(with_gap())
     pairs = list(pp.unpack(batch, batch.patches[:, :, 0]))
     assert [key for key, _ in pairs] == ["a", "c"]
-    assert [value.tolist() for _, value in pairs] == [with_gap().patches[0, :2, 0].tolist(), with_gap().patches[0, 4:, 0].tolist()]
+    assert [value.tolist() for _, value in pairs] == [
+        with_gap().patches[0, :2, 0].tolist(),
+        with_gap().patches[0, 4:, 0].tolist(),
+    ]
 
 
 def test_unpack_values_per_slot(kind: Kind) -> None:

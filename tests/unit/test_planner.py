@@ -289,6 +289,37 @@ def test_the_last_plan_carries_what_came_after_it() -> None:
     assert plans[0].info["planned"] == 4
 
 
+def test_a_finished_plan_learns_what_came_after_it() -> None:
+    """Its rows were full, and closed, before the last events came."""
+    plans = plans_of(SMALL.replace(seq_len=32), [*SQUARES[:4], bad("a"), bad("b")])
+    assert len(plans) == 1
+    assert (plans[0].info["seen"], plans[0].info["planned"]) == (6, 4)
+    assert [r["key"] for r in plans[0].info["rejections"]] == ["s.tar/a", "s.tar/b"]
+
+
+def test_images_of_a_void_row_are_planned_again_in_their_order() -> None:
+    """A step at p 8 takes the first of the rows that were full; the others go back to the images they were made of."""
+    recipe = Recipe(
+        resize=Pix2Struct(32),
+        drop=Scheduled(mu=8, tau=-1),
+        patch_size=(4, 8),
+        seq_len=32,
+        rows=1,
+        packer=FirstFit(9),
+        max_images=9,
+    )
+    todo = headers(SIZES * 3)
+    plans = plans_of(recipe, todo, seen=2)
+    assert len({plan.patch_size for plan in plans}) == 2
+    for plan in plans:
+        lines = [int(h.key[-3:]) for h in plan.headers]
+        expected = table_of(recipe, SIZES * 3, seen=2, patch_size=plan.patch_size).take(lines)
+        assert lines == sorted(lines)
+        assert plan.table.target.tolist() == expected.target.tolist()
+        assert plan.table.num_tokens.tolist() == expected.num_tokens.tolist()
+    assert sorted(h.key for plan in plans for h in plan.headers) == [h.key for h in todo]
+
+
 def test_seen_counts_samples_not_faults() -> None:
     planner = EpochPlanner(SMALL)
     list(planner.feed([SQUARES[0], bad("a"), ShardFault("s.tar", "cut"), SQUARES[1]]))

@@ -10,6 +10,7 @@ import pytest
 
 from patchpack import rng
 from patchpack.errors import ConfigError
+from patchpack.plan._integers import ceil_div, isqrt
 from patchpack.plan.recipes import FLEXIVIT_PATCH_SIZES
 from patchpack.plan.resize import (
     LongestSide,
@@ -177,6 +178,12 @@ SMART = {
 def test_smart_resize(size, expected, merged) -> None:
     assert resized(QWEN2_VL, *size, 14) == expected
     assert math.prod(grid(QWEN2_VL, *size, 14)) == 4 * merged
+
+
+@pytest.mark.parametrize("low", [1, 56 * 56])
+def test_smart_resize_leaves_an_area_that_is_exactly_a_limit(low) -> None:
+    """50 x 62 rounds to 56 x 56: neither over the maximum nor below the minimum."""
+    assert resized(SmartResize(low, 56 * 56), 50, 62, 14) == (56, 56)
 
 
 @pytest.mark.parametrize("size", [(1, 201), (201, 1), (28, 5601), (5601, 28), (10, 40_000)])
@@ -404,6 +411,18 @@ def test_native_grid_and_place(size, edge, oversize, budget, expected, box, targ
 
 
 # -------------------------------------------------------------------------------------------------------- all of them
+
+
+def test_integer_roots_are_exact_where_float64_is_not() -> None:
+    roots = [0, 1, 2, 3, 1000, (1 << 26) - 1, 1 << 26, (1 << 26) + 1, 94_906_267, 10**9 + 7, (1 << 31) - 1]
+    squares = [n for root in roots for n in (root**2 - 1, root**2, root**2 + 1, root**2 + 2 * root) if 0 <= n <= 1 << 62]
+    assert isqrt(squares).tolist() == [math.isqrt(n) for n in squares]
+
+
+def test_ceil_div_is_exact() -> None:
+    pairs = [(0, 3), (1, 3), (3, 3), (4, 3), ((1 << 62) - 1, 2), ((1 << 62) + 1, 1 << 31)]
+    assert ceil_div(*zip(*pairs, strict=True)).tolist() == [-(-a // b) for a, b in pairs]
+
 
 POLICIES = [
     Pix2Struct(64), Pix2Struct(64, exact=True), NaFlex(64), NaFlex(64, upscale=False), QWEN2_VL, NaViT(128), NaViT((64, 256)),

@@ -299,32 +299,35 @@ def long_name() -> bytes:
     return info.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(BLOCK, b"\0")
 
 
+AFTER_ONE = WHOLE[: 2 * MEMBER]
+JUNK = b"\xa5" * BLOCK
+
 FAULTS = {
     # contents, whole samples, rejected samples, what the fault says
     "empty": (b"", [], [], "it is empty"),
     "text": (b"no tar at all, but longer than a block " * 40, [], [], "no valid header at byte 0"),
     "short_text": (b"no tar at all", [], [], "no valid header at byte 0"),
-    "cut_inside_the_first_image": (WHOLE[: BLOCK + 20], [], [], "ends inside s1.png"),
-    "cut_inside_an_image": (WHOLE[: 2 * MEMBER + BLOCK + 20], ["s1"], [], "ends inside s2.png"),
-    "cut_inside_a_label": (WHOLE[: 3 * MEMBER + BLOCK], ["s1"], [("s2", "read")], "ends inside s2.cls"),
-    "cut_inside_the_header_of_an_image": (WHOLE[: 2 * MEMBER + 100], ["s1"], [], "no valid header at byte 2048"),
-    "cut_inside_the_header_of_a_label": (WHOLE[: 3 * MEMBER + 100], ["s1"], [("s2", "target")], "no valid header at byte 3072"),
+    "cut_in_first_image": (WHOLE[: BLOCK + 20], [], [], "ends inside s1.png"),
+    "cut_in_image": (WHOLE[: 2 * MEMBER + BLOCK + 20], ["s1"], [], "ends inside s2.png"),
+    "cut_in_label": (WHOLE[: 3 * MEMBER + BLOCK], ["s1"], [("s2", "read")], "ends inside s2.cls"),
+    "cut_in_header_of_image": (WHOLE[: 2 * MEMBER + 100], ["s1"], [], "no valid header at byte 2048"),
+    "cut_in_header_of_label": (WHOLE[: 3 * MEMBER + 100], ["s1"], [("s2", "target")], "no valid header at byte 3072"),
     "cut_between_samples": (WHOLE[: 4 * MEMBER], ["s1", "s2"], [], "no end marker at byte 4096"),
     "cut_between_members": (WHOLE[: 3 * MEMBER], ["s1"], [("s2", "target")], "no end marker at byte 3072"),
-    "garbage_header": (WHOLE[: 2 * MEMBER] + b"\xa5" * BLOCK + WHOLE[2 * MEMBER + BLOCK :], ["s1"], [], "no valid header at byte 2048"),
-    "garbage_header_of_a_label": (
-        WHOLE[: 3 * MEMBER] + b"\xa5" * BLOCK + WHOLE[3 * MEMBER + BLOCK :], ["s1"], [("s2", "target")], "no valid header at byte 3072",
+    "junk_for_header_of_image": (AFTER_ONE + JUNK + WHOLE[2 * MEMBER + BLOCK :], ["s1"], [], "no valid header at byte 2048"),
+    "junk_for_header_of_label": (
+        WHOLE[: 3 * MEMBER] + JUNK + WHOLE[3 * MEMBER + BLOCK :], ["s1"], [("s2", "target")], "no valid header at byte 3072",
     ),
     "two_tars": (WHOLE + tar_bytes(samples(4)), ["s1", "s2", "s3"], [], "goes on after its end marker"),
-    "trailing_garbage": (WHOLE + b"\0" * 100 + b"x", ["s1", "s2", "s3"], [], "goes on after its end marker"),
-    "announces_4_eib": (
-        WHOLE[: 2 * MEMBER] + header_of("s2.png", b"\x80" + struct.pack(">3xQ", 1 << 62)) + picture(2), ["s1"], [], "ends inside s2.png",
+    "junk_at_the_end": (WHOLE + b"\0" * 100 + b"x", ["s1", "s2", "s3"], [], "goes on after its end marker"),
+    "size_of_4_eib": (
+        AFTER_ONE + header_of("s2.png", b"\x80" + struct.pack(">3xQ", 1 << 62)) + picture(2), ["s1"], [], "ends inside s2.png",
     ),
-    "announces_less_than_nothing": (
-        WHOLE[: 2 * MEMBER] + header_of("s2.png", b"\xff" * 10 + b"\xfc\x00") + WHOLE, ["s1"], [], "announces -1024 bytes",
+    "size_below_zero": (
+        AFTER_ONE + header_of("s2.png", b"\xff" * 10 + b"\xfc\x00") + WHOLE, ["s1"], [], "announces -1024 bytes",
     ),
-    "pax_announces_less_than_nothing": (WHOLE[: 2 * MEMBER] + pax_size("-1024") + WHOLE, ["s1"], [], "what follows was not read"),
-    "endless_long_names": (WHOLE[: 2 * MEMBER] + long_name() * 3000, ["s1"], [], "no valid header at byte"),
+    "pax_size_below_zero": (AFTER_ONE + pax_size("-1024") + WHOLE, ["s1"], [], "what follows was not read"),
+    "endless_long_names": (AFTER_ONE + long_name() * 3000, ["s1"], [], "no valid header at byte"),
 }  # fmt: skip
 
 

@@ -301,7 +301,7 @@ def test_a_generator_is_read_once(num_workers: int) -> None:
 
 @pytest.mark.parametrize("source", [5, None, b"abc", 0.5], ids=["int", "none", "bytes", "float"])
 def test_what_is_no_source_is_refused(source: Any) -> None:
-    with pytest.raises(pp.SourceError, match="expected shards, a folder, or an iterable of patchpack.Sample"):
+    with pytest.raises(pp.SourceError, match=r"expected shards, a folder, or an iterable of patchpack\.Sample"):
         open_source(source)
 
 
@@ -385,10 +385,10 @@ def test_a_picture_sent_is_the_picture_painted_here(name: str) -> None:
 # ------------------------------------------------------------------------------------------------- sources of your own
 
 
-class Counting:
-    """A source of one's own: three pictures, the label of the first cannot be read."""
+class Own:
+    """A source of one's own: three pictures; the label of the first cannot be read, the last is not of the size it said."""
 
-    name = "counting"
+    name = "own"
 
     def __init__(self) -> None:
         self.reader = self
@@ -398,7 +398,7 @@ class Counting:
             yield Header(f"k{i}", "", "", pp.Size(4, 6), i)
 
     def __call__(self, location: int) -> tuple[Any, Any]:
-        return pixels(location + 1), self.target(location)
+        return pixels(location + 1, width=6 if location < 2 else 4, height=4 if location < 2 else 6), self.target(location)
 
     def target(self, location: int) -> int:
         if location == 0:
@@ -407,7 +407,10 @@ class Counting:
 
 
 def test_a_source_of_ones_own_is_taken_as_it_is() -> None:
-    loader = pp.load(Counting(), RECIPE, on_error="skip")
+    loader = pp.load(Own(), RECIPE, on_error="skip")
     (batch,) = loader
-    assert batch.targets[0, :3].tolist() == [-100, 1, 2]
-    assert [str(r) for r in loader.report().rejected] == ["k0: the label is gone [read]"]
+    assert batch.targets[0, :3].tolist() == [-100, 1, -100]
+    assert [str(r) for r in loader.report().rejected] == [
+        "k0: the label is gone [read]",
+        "k2: the header said 4 x 6 (height x width), the pixels are 6 x 4 [decode]",
+    ]

@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 import patchpack as pp
@@ -136,7 +139,7 @@ def test_another_kind_is_refused_and_nothing_written(name: str) -> None:
     first, other = MISMATCHES[name]
     kind = infer_kind(first)
     targets, untouched = allocate(kind, 1, 1), allocate(kind, 1, 1)
-    with pytest.raises(pp.TargetError, match="first sample had|expected targets"):
+    with pytest.raises(pp.TargetError, match=r"first sample had|expected targets"):
         store(targets, kind, 0, 0, other)
     np.testing.assert_equal(targets, untouched)
 
@@ -271,13 +274,26 @@ def test_label_member(extension: str, data: bytes, value: Any) -> None:
         ("npy", npz()),
     ],
     ids=[
-        "cls_empty", "cls_float", "cls_not_ascii", "cls_endless", "txt_not_utf8", "json_cut", "json_deep", "npy_empty", "npy_cut",
-        "npy_header_broken", "npy_pickle", "npy_lies", "npy_lies_more", "npy_zip_cut", "npy_zip",
+        "cls_empty", "cls_float", "cls_not_ascii", "cls_endless", "txt_not_utf8", "json_cut", "json_deep",
+        "npy_empty", "npy_cut", "npy_header_broken", "npy_pickle", "npy_lies", "npy_lies_more", "npy_zip_cut", "npy_zip",
     ],
 )  # fmt: skip
 def test_label_member_that_is_not_what_it_says(extension: str, data: bytes) -> None:
     with pytest.raises(pp.TargetError, match="does not hold a"):
         decode_target(extension, data)
+
+
+@given(st.sampled_from(["cls", "txt", "json", "npy"]), st.binary(max_size=40))
+def test_any_bytes_are_a_label_or_a_target_error(extension: str, data: bytes) -> None:
+    with suppress(pp.TargetError):
+        decode_target(extension, data)
+
+
+@given(st.integers(0, 90), st.binary(min_size=1, max_size=3))
+def test_any_scribble_over_an_array_is_a_label_or_a_target_error(place: int, scribble: bytes) -> None:
+    whole = npy(np.arange(3))
+    with suppress(pp.TargetError):
+        decode_target("npy", whole[:place] + scribble + whole[place + len(scribble) :])
 
 
 def test_a_broken_label_in_a_shard_costs_its_sample_alone(tmp_path: Path) -> None:

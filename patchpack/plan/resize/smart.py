@@ -52,7 +52,8 @@ class SmartResize:
         * Maximum branch, a side clamped to f: the other is ``floor(sqrt(max * a) / f)`` with aspect a <= 200; a clamp
           needs ``a > max / f**2``.
         * Minimum branch: ``ceil(x) * ceil(y)`` with ``x * y = m = min / f**2`` and ``x <= sqrt(200 * m)``: for
-          ``ceil(y) = j``, y > j − 1, hence ``ceil(x) <= ceil(m / (j − 1))``.
+          ``ceil(y) = j``, y > j − 1, hence ``ceil(x) <= ceil(m / (j − 1))``. The float64 of the rule may round both up where
+          both are whole (19 x 1900 at f 28 and m 100: 2 x 101 blocks); the 1e-9 below counts that.
         """
         f = patch_size * self.merge
         most, least = self.max_pixels / f**2, self.min_pixels / f**2

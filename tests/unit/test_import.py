@@ -1,0 +1,57 @@
+"""What `import patchpack` costs and offers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import patchpack as pp
+
+
+def fresh(code: str) -> str:
+    """What a fresh process prints."""
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("statement", ["import patchpack", "from patchpack import Recipe, recipes, unpack"])
+def test_import_leaves_the_heavy_ones_out(statement: str) -> None:
+    heavy = ("torch", "webdataset", "numba", "PIL", "hypothesis")
+    assert fresh(f"{statement}; import sys; print([name for name in {heavy} if name in sys.modules])") == "[]"
+
+
+def test_every_public_name_resolves() -> None:
+    assert fresh("import patchpack as pp; print([name for name in pp.__all__ if getattr(pp, name, None) is None])") == "[]"
+
+
+def test_a_star_import_works() -> None:
+    assert fresh("from patchpack import *; print(load.__name__, recipes.navit().rows)") == "load 8"
+
+
+def test_dir_is_complete() -> None:
+    assert set(pp.__all__) <= set(dir(pp))
+    assert {"samples", "testing", "model", "__version__"} <= set(dir(pp))
+    assert dir(pp) == sorted(set(dir(pp)))
+
+
+def test_public_names_are_named_once() -> None:
+    assert len(pp.__all__) == len(set(pp.__all__))
+
+
+@pytest.mark.parametrize("module", ["samples", "testing", "model"])
+def test_modules_come_when_asked_for(module: str) -> None:
+    assert fresh(f"import patchpack; print(patchpack.{module}.__name__)") == f"patchpack.{module}"
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="module 'patchpack' has no attribute 'lod'"):
+        pp.lod  # noqa: B018
+
+
+@pytest.mark.parametrize("error", [name for name in pp.__all__ if name.endswith("Error")])
+def test_errors_share_one_root_and_are_made_of_one_string(error: str) -> None:
+    leaf = getattr(pp, error)
+    assert issubclass(leaf, pp.PatchpackError)
+    assert str(leaf("what and why")) == "what and why"
