@@ -35,9 +35,19 @@ class Stage(IntEnum):
 
 
 def key_hash(keys: Iterable[str]) -> U64:
-    """Hash of each key, uint64 ``[n]``: the first eight bytes (little endian) of BLAKE2b of its UTF-8 form."""
-    digests = b"".join(hashlib.blake2b(key.encode("utf-8", "surrogateescape"), digest_size=8).digest() for key in keys)
+    """Hash of each key, uint64 ``[n]``: the first eight bytes (little endian) of BLAKE2b of its UTF-8 form.
+
+    A file name that is not UTF-8 counts with its own bytes.
+    """
+    digests = b"".join(hashlib.blake2b(_bytes(key), digest_size=8).digest() for key in keys)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
+
+
+def _bytes(key: str) -> bytes:
+    try:
+        return key.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # a lone surrogate that no file name decodes to
+        return key.encode("utf-8", "surrogatepass")
 
 
 def uniforms(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray[np.float64]:

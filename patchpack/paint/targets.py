@@ -81,4 +81,8 @@ def _as(spec: TargetSpec, value: Any) -> Any:
     if got.shape != spec.shape or (got.dtype != spec.dtype and not (spec.dtype == "float32" and got.dtype == "int64")):
         shape = f" {list(spec.shape)}" if spec.shape else ""
         raise TargetError(f"expected a target of kind {spec.dtype}{shape} as the first sample had, got {value!r}")
-    return np.asarray(value, dtype=spec.dtype)
+    with np.errstate(over="ignore"):
+        stored = np.asarray(value, dtype=spec.dtype)
+    if spec.dtype == "float32" and np.any(np.isinf(stored) & np.isfinite(value)):
+        raise TargetError(f"a target of float32 cannot hold {value!r}")
+    return stored

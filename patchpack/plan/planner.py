@@ -99,7 +99,7 @@ class EpochPlanner:
         self, recipe: Recipe, *, epoch: int = 0, seen: int = 0, target_kind: TargetKind = None, name: str = "the source"
     ) -> None:
         self._recipe, self._epoch, self._target_kind, self._name = recipe, epoch, target_kind, name
-        self._ordinal = seen  # over all epochs, for drop schedules
+        self._first_ordinal = self._ordinal = seen  # over all epochs, for drop schedules
         self._step = 0
         self._seen = self._rejected = 0
         self._waiting: dict[int, _Line] = {}  # pushed, not in a plan yet; ids ascend in arrival order
@@ -111,9 +111,9 @@ class EpochPlanner:
         self._start_step()
 
     @property
-    def seen(self) -> int:
-        """Samples met so far in this epoch."""
-        return self._seen
+    def planned(self) -> int:
+        """Headers taken so far in this epoch: how far the ordinals of a drop schedule have moved."""
+        return self._ordinal - self._first_ordinal
 
     def feed(self, events: Iterable[Event]) -> Iterator[BatchPlan]:
         """Take a block of events; the plans this completed."""

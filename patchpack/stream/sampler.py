@@ -70,7 +70,7 @@ class Planner(Sampler[BatchPlan]):
         while block := list(islice(events, _BLOCK)):
             yield from planner.feed(block)
         yield from planner.finish()
-        self.seen += planner.seen
+        self.seen += planner.planned
 
 
 def require_recipe(recipe: Any) -> Recipe:

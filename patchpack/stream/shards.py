@@ -1,8 +1,4 @@
-"""Webdataset shards: tar members to headers, every fault an account, and the bytes of a member when its place is known.
-
-A sample is a run of members that share everything up to the first dot of the file name; the rest is the member's extension.
-Tar headers are read by the standard library; grouping is ours, because what a broken shard loses has to be named.
-"""
+"""Webdataset shards: samples to headers, and the bytes of a member when its place is known."""
 
 from __future__ import annotations
 
@@ -11,31 +7,14 @@ import os
 import tarfile
 from collections.abc import Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.labels import decode_target
+from patchpack.stream.tar import UNREADABLE, Group, Grouper, Member, Members, TarHeader, asked_for, unread_rest
 from patchpack.types import Event, Header, Inline, Rejection, ShardFault
-
-_UNREADABLE = (OSError, EOFError, tarfile.TarError)
-
-
-@dataclass(frozen=True)
-class Members:
-    """Which members of a sample are asked for; only these are ever opened.
-
-    Attributes:
-        image: extensions of the image, the first present is taken.
-        target: extension of the label, None for none.
-        max_pixels: limit checked on the image header.
-    """
-
-    image: tuple[str, ...]
-    target: str | None
-    max_pixels: int
 
 
 class Slice(NamedTuple):
@@ -44,19 +23,6 @@ class Slice(NamedTuple):
     shard: int
     image: tuple[int, int]
     target: tuple[int, int] | None
-
-
-class _Member(NamedTuple):
-    name: str
-    where: tuple[int, int]  # offset, length
-    data: bytes | None  # held only where the shard cannot seek
-
-
-@dataclass
-class _Group:
-    stem: str
-    members: dict[str, _Member] = field(default_factory=dict)
-    fault: str = ""
 
 
 def is_seekable(url: str) -> bool:
@@ -84,7 +50,7 @@ def scan_shard(url: str, number: int, label: str, members: Members) -> Iterator[
             _scan_seekable(file, number, label, members) if is_seekable(url) else _scan_stream(file, label, members)
         )
         file.close()  # a command that failed says so here
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         fault = fault or f"cannot be read: {type(error).__name__}: {error}"
     finally:
         if file is not None:
@@ -105,10 +71,10 @@ def _open(url: str) -> Any:
 def _scan_seekable(file: BinaryIO, number: int, label: str, asked: Members) -> Generator[Event, None, str | None]:
     end = file.seek(0, io.SEEK_END)
     file.seek(0)
-    grouped = _Grouper(label, asked)
+    grouped = Grouper(label, asked)
     fault = None
     try:
-        tar = tarfile.open(fileobj=file, mode="r:", tarinfo=_TarHeader)  # noqa: SIM115  # the file is the caller's
+        tar = tarfile.open(fileobj=file, mode="r:", tarinfo=TarHeader)  # noqa: SIM115  # the file is the caller's
         while (info := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it saw
             if not info.isreg():
@@ -118,10 +84,10 @@ def _scan_seekable(file: BinaryIO, number: int, label: str, asked: Members) -> G
                 fault = f"ends inside {info.name} (it announces {info.size} bytes, {max(0, end - begin)} are there)"
                 grouped.cut(info.name)
                 break
-            for group in grouped.add(_Member(info.name, (begin, info.size), None)):
+            for group in grouped.add(Member(info.name, (begin, info.size), None)):
                 yield _seekable_event(group, file, number, label, asked)
-        fault = fault or _unread_rest(tar)
-    except _UNREADABLE as error:
+        fault = fault or unread_rest(tar)
+    except UNREADABLE as error:
         fault = f"is not a whole tar file: {error}"
     for group in grouped.close():
         yield _seekable_event(group, file, number, label, asked)
@@ -129,10 +95,10 @@ def _scan_seekable(file: BinaryIO, number: int, label: str, asked: Members) -> G
 
 
 def _scan_stream(file: BinaryIO, label: str, asked: Members) -> Generator[Event, None, str | None]:
-    grouped = _Grouper(label, asked)
+    grouped = Grouper(label, asked)
     fault = None
     try:
-        tar = tarfile.open(fileobj=file, mode="r|*", tarinfo=_TarHeader)  # noqa: SIM115
+        tar = tarfile.open(fileobj=file, mode="r|*", tarinfo=TarHeader)  # noqa: SIM115
         while (info := tar.next()) is not None:
             tar.members = []  # type: ignore[attr-defined]
             if not info.isreg():
@@ -141,105 +107,21 @@ def _scan_stream(file: BinaryIO, label: str, asked: Members) -> Generator[Event,
             if asked_for(info.name, asked):
                 try:
                     data = tar.extractfile(info).read()  # type: ignore[union-attr]  # it is a regular file
-                except _UNREADABLE as error:
+                except UNREADABLE as error:
                     fault = f"ends inside {info.name} ({error})"
                     grouped.cut(info.name)
                     break
-            for group in grouped.add(_Member(info.name, (0, info.size), data)):
+            for group in grouped.add(Member(info.name, (0, info.size), data)):
                 yield _inline_event(group, label, asked)
-        fault = fault or _unread_rest(tar)
-    except _UNREADABLE as error:
+        fault = fault or unread_rest(tar)
+    except UNREADABLE as error:
         fault = f"is not a whole tar file: {error}"
     for group in grouped.close():
         yield _inline_event(group, label, asked)
     return fault
 
 
-class _TarHeader(tarfile.TarInfo):
-    """A tar header, or a `tarfile.ReadError` that says why there is none.
-
-    The standard library takes every block that is no header for the end of the archive, in silence.
-    """
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> Any:
-        begin = tar.offset
-        try:
-            info = super().fromtarfile(tar)
-        except (tarfile.EOFHeaderError, tarfile.ReadError, OSError, EOFError):  # type: ignore[attr-defined]
-            raise
-        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
-            lost = f"no end marker at byte {begin}, what followed is lost" if begin else "it is empty"
-            raise tarfile.ReadError(lost) from None
-        except Exception as error:
-            raise tarfile.ReadError(f"no valid header at byte {begin} ({error}), what follows was not read") from None
-        if info.size < 0:
-            raise tarfile.ReadError(f"{info.name} announces {info.size} bytes, what follows was not read")
-        return info
-
-
-def _unread_rest(tar: tarfile.TarFile) -> str | None:
-    """What stands behind the end marker, where nothing but zeros should."""
-    while chunk := tar.fileobj.read(1 << 20):
-        if chunk.strip(b"\0"):
-            return f"goes on after its end marker at byte {tar.offset} (tar files put together?), what follows was not read"
-    return None
-
-
-class _Grouper:
-    """Members in, whole samples out: a sample is whole when a member of another one begins."""
-
-    def __init__(self, label: str, asked: Members) -> None:
-        self._label, self._asked = label, asked
-        self._open: _Group | None = None
-        self._done: set[str] = set()
-
-    def add(self, member: _Member) -> Iterator[_Group]:
-        stem, extension = split_name(member.name)
-        if self._open is None or stem != self._open.stem:
-            yield from self.close()
-            self._open = _Group(stem)
-            if stem in self._done:
-                self._open.fault = "this key came before in the same shard: its members are doubled or not side by side"
-        group = self._open
-        if extension in group.members:
-            group.fault = group.fault or f"two members named {member.name}"
-        group.members[extension] = member
-
-    def cut(self, name: str) -> None:
-        """The shard ends inside this member: its sample is not whole."""
-        if self._open is None or self._open.stem != split_name(name)[0]:
-            return  # a sample of which nothing arrived; the shard's fault names the member
-        if asked_for(name, self._asked):
-            self._open.fault = self._open.fault or f"the shard ends inside {name}"
-
-    def close(self) -> Iterator[_Group]:
-        if self._open is not None:
-            self._done.add(self._open.stem)
-            group, self._open = self._open, None
-            yield group
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Member name to (stem, extension): the stem runs to the first dot of the file name, a leading dot not counted.
-
-    >>> split_name("a/b.c/img.seg.PNG")
-    ('a/b.c/img', 'seg.png')
-    """
-    folder, slash, base = name.rpartition("/")
-    dot = base.find(".", 1)
-    if dot < 0:
-        return name, ""
-    return folder + slash + base[:dot], base[dot + 1 :].lower()
-
-
-def asked_for(name: str, asked: Members) -> bool:
-    """True if a member of this name is ever opened."""
-    extension = split_name(name)[1]
-    return extension in asked.image or (asked.target is not None and extension == asked.target)
-
-
-def _chosen(group: _Group, label: str, asked: Members) -> tuple[str, _Member, _Member | None] | Rejection:
+def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, Member | None] | Rejection:
     """(key, image member, label member), or why this sample cannot be used."""
     key = f"{label}/{group.stem}"
     image = next((group.members[e] for e in asked.image if e in group.members), None)
@@ -256,7 +138,7 @@ def _chosen(group: _Group, label: str, asked: Members) -> tuple[str, _Member, _M
     return key, image, target
 
 
-def _seekable_event(group: _Group, file: BinaryIO, number: int, label: str, asked: Members) -> Event:
+def _seekable_event(group: Group, file: BinaryIO, number: int, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen
@@ -277,7 +159,7 @@ def _seekable_event(group: _Group, file: BinaryIO, number: int, label: str, aske
     return Header(key, label, image.name, size, Slice(number, image.where, target.where if target else None))
 
 
-def _inline_event(group: _Group, label: str, asked: Members) -> Event:
+def _inline_event(group: Group, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen

@@ -14,7 +14,8 @@ from PIL import Image
 from patchpack.errors import ConfigError, DecodeError, PatchpackError, SourceError
 from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour, oriented_size, to_rgb
 from patchpack.stream.header import read_size, read_size_at
-from patchpack.stream.shards import Members, ShardReader, scan_shard, shard_labels
+from patchpack.stream.shards import ShardReader, scan_shard, shard_labels
+from patchpack.stream.tar import Members
 from patchpack.types import Event, Header, Inline, Rejection, Sample, Size
 
 IMAGE_EXTENSIONS = "jpg;jpeg;png;webp"
@@ -71,15 +72,14 @@ class FolderSource:
 
     def __init__(self, root: Path, members: Members) -> None:
         self._root, self._members = root, members
-        self.name = f"{root.name}/"
-        # a link that leads nowhere stays in: reading it will say so
-        files = sorted(p for p in root.rglob("*") if (p.is_file() or p.is_symlink()) and not _is_hidden(p, root))
+        self.name = f"{root.resolve().name}/"
+        files = sorted(_visible_files(root))
         self._files = [p for p in files if p.suffix[1:].lower() in members.image]
         if not self._files:
             others = sorted({p.suffix or p.name for p in files})
             raise SourceError(f"{root}: no file with extension {';'.join(members.image)}; it has: {others or 'nothing'}")
-        relative = [p.relative_to(root) for p in self._files]
-        self.class_names = sorted({r.parts[0] for r in relative if len(r.parts) > 1})
+        # an empty class folder counts, or the indices of two splits would not mean the same
+        self.class_names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         if members.target is not None and not self.class_names:
             raise SourceError(f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images")
         self.reader: Reader = FileReader(str(root), self.class_names if members.target is not None else None)
@@ -269,8 +269,17 @@ def _shards(patterns: list[str], members: Members) -> ShardSource:
     return ShardSource(urls, members)
 
 
-def _is_hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+def _visible_files(root: Path) -> Iterator[Path]:
+    """Files below a folder, links followed, nothing that is hidden; a folder is entered once, even if links form a ring."""
+    entered: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        if os.path.realpath(folder) in entered:
+            subfolders.clear()
+            continue
+        entered.add(os.path.realpath(folder))
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        # a link that leads nowhere stays in: reading it will say so
+        yield from (Path(folder, name) for name in files if not name.startswith("."))
 
 
 def _file_size(file: Any, max_pixels: int) -> Size:

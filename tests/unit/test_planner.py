@@ -320,10 +320,11 @@ def test_images_of_a_void_row_are_planned_again_in_their_order() -> None:
     assert sorted(h.key for plan in plans for h in plan.headers) == [h.key for h in todo]
 
 
-def test_seen_counts_samples_not_faults() -> None:
-    planner = EpochPlanner(SMALL)
-    list(planner.feed([SQUARES[0], bad("a"), ShardFault("s.tar", "cut"), SQUARES[1]]))
-    assert planner.seen == 3
+def test_seen_counts_samples_not_faults_and_ordinals_count_headers() -> None:
+    planner = EpochPlanner(SMALL, seen=10)
+    plans = [*planner.feed([SQUARES[0], bad("a"), ShardFault("s.tar", "cut"), SQUARES[1]]), *planner.finish()]
+    assert plans[-1].info["seen"] == 3
+    assert planner.planned == 2
 
 
 def test_a_refused_size_is_a_rejection_of_the_plan() -> None:

@@ -181,6 +181,10 @@ def test_key_hashes_never_change() -> None:
     assert rng.key_hash([]).shape == (0,)
 
 
+def test_any_string_has_a_hash() -> None:
+    assert len({*rng.key_hash(["\ud800", "\udc00", "\udc80", ""]).tolist()}) == 4
+
+
 def test_a_file_name_that_is_not_utf8_has_a_hash() -> None:
     name = b"photo\xff.jpg".decode("utf-8", "surrogateescape")
     digest = hashlib.blake2b(b"photo\xff.jpg", digest_size=8).digest()

@@ -24,8 +24,8 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack.stream import shards
-from patchpack.stream.shards import split_name
 from patchpack.stream.sources import open_source
+from patchpack.stream.tar import split_name
 from patchpack.types import Header
 
 Entry = tuple[str, bytes]

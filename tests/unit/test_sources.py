@@ -170,6 +170,29 @@ def test_a_link_that_leads_nowhere_is_a_rejection(folder: Path) -> None:
     assert list(labels(folder)) == ["a/1.png", "a/3.png"]
 
 
+def test_an_empty_class_folder_keeps_its_index(folder: Path) -> None:
+    fill(folder, "ant/a.png", "zebra/z.png")
+    (folder / "moth").mkdir()
+    source = open_source(folder)
+    assert isinstance(source, FolderSource)
+    assert source.class_names == ["ant", "moth", "zebra"]
+    assert labels(folder)["zebra/z.png"] == 2
+
+
+def test_a_linked_class_folder_is_followed_and_a_ring_ends(tmp_path: Path) -> None:
+    fill(tmp_path / "elsewhere", "x.png")
+    fill(tmp_path / "root", "ant/a.png")
+    (tmp_path / "root" / "bee").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "elsewhere")
+    assert [h.key for h in headers(tmp_path / "root")] == ["ant/a.png", "bee/x.png"]
+
+
+def test_the_name_of_this_folder_is_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(folder, "ant/a.png")
+    monkeypatch.chdir(folder)
+    assert open_source(".").name == f"{folder.name}/"
+
+
 def test_an_empty_folder_is_refused(folder: Path) -> None:
     with pytest.raises(pp.SourceError, match=r"no file with extension jpg;jpeg;png;webp; it has: nothing"):
         open_source(folder)

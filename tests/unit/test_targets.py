@@ -313,3 +313,12 @@ def test_a_broken_label_in_a_shard_costs_its_sample_alone(tmp_path: Path) -> Non
     (batch,) = loader
     assert batch.targets["age"].tolist() == [[-100, 3, 4]]
     assert [(r.key, r.member, r.stage) for r in loader.report().rejected] == [("a.tar/0", "0.png", "target")]
+
+
+def test_a_float_beyond_float32_is_refused_not_infinite() -> None:
+    stored = allocate(TargetSpec("float32"), 1, 2)
+    with pytest.raises(pp.TargetError, match=r"cannot hold 1e\+300"):
+        store(stored, TargetSpec("float32"), 0, 0, 1e300)
+    store(stored, TargetSpec("float32"), 0, 1, float("inf"))  # infinity itself is a float
+    assert np.isnan(stored[0, 0])
+    assert np.isinf(stored[0, 1])
