@@ -32,6 +32,8 @@ class Stage(IntEnum):
     DROP = 1
     KEEP = 2
     PATCH_SIZE = 3
+    SHARDS = 4
+    HEADERS = 5
 
 
 def key_hash(keys: Iterable[str]) -> U64:

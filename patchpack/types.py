@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -162,6 +162,7 @@ class Header(NamedTuple):
         member: the image file's name inside it, "" if there is none.
         size: oriented height and width in pixels.
         location: what the source's reader needs to fetch image and target; picklable.
+        repeat: number of the pass over the source within the epoch, from 0.
     """
 
     key: str
@@ -169,6 +170,12 @@ class Header(NamedTuple):
     member: str
     size: Size
     location: Any
+    repeat: int = 0
+
+    @property
+    def draw_key(self) -> str:
+        """What its draws are addressed by: the key, and the pass where a source is repeated within an epoch."""
+        return f"{self.key}#{self.repeat}" if self.repeat else self.key
 
 
 class Inline(NamedTuple):
@@ -207,6 +214,7 @@ class BatchPlan:
         target_kind: what the targets of this source are, so that empty slots have a dtype.
         info: JSON-safe counters and rejections since the previous plan; becomes ``PackedBatch.info``.
         fatal: why there is no batch at all (no readable image in the source), else None.
+        repeated_rows: rows at the end that came before in this epoch (``tail="wrap"``); they are not counted again.
     """
 
     step: int
@@ -220,6 +228,22 @@ class BatchPlan:
     target_kind: TargetKind
     info: dict[str, Any]
     fatal: str | None = None
+    repeated_rows: int = 0
+
+    def take_rows(self, rows: Sequence[int]) -> BatchPlan:
+        """The same plan with only these rows, in this order; `info` is shared."""
+        spans = [np.arange(self.offsets[r], self.offsets[r + 1]) for r in rows]
+        lines = np.concatenate(spans) if spans else np.arange(0)
+        offsets = np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int32)
+        fresh = self.num_rows - self.repeated_rows
+        return replace(
+            self,
+            offsets=offsets,
+            table=self.table.take(lines),
+            key_hash=self.key_hash[lines],
+            headers=tuple(self.headers[i] for i in lines),
+            repeated_rows=sum(r >= fresh for r in rows),
+        )
 
     @property
     def num_rows(self) -> int:

@@ -52,6 +52,7 @@ def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch) -> PackedBatch:
         patch_size=plan.patch_size,
         info={**plan.info, "rejections": list(plan.info["rejections"])},
     )
+    fresh = rows - plan.repeated_rows  # rows that come again are not counted again
     for row, (begin, end) in enumerate(_spans(plan)):
         start = 0
         for line in range(begin, end):
@@ -59,9 +60,10 @@ def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch) -> PackedBatch:
             try:
                 _paint_image(batch, plan, recipe, fetch, line, (row, line - begin), slice(start, stop))
             except (errors.SampleError, errors.SourceError, OSError) as error:
-                batch.info["rejections"].append(_rejection(plan.headers[line], error)._asdict())
+                if row < fresh:
+                    batch.info["rejections"].append(_rejection(plan.headers[line], error)._asdict())
             start = stop
-    batch.info["packed"] = int(batch.slot_mask.sum())
+    batch.info["packed"] = int(batch.slot_mask[:fresh].sum())
     return batch
 
 

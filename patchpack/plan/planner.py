@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from patchpack import rng
 from patchpack.errors import ConfigError, PackingError
+from patchpack.plan._integers import require_int
 from patchpack.plan.packing import Item, Row
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.resize import PlacingPolicy
 from patchpack.types import BatchPlan, Event, Header, IntArray, PlanTable, Rejection, ShardFault, TargetKind
+
+Tail = Literal["short", "drop", "pad", "wrap"]
+TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
 
 
 def plan_table(
@@ -93,12 +97,39 @@ class EpochPlanner:
 
     Feed it events in the order of the source, then `finish`. Plans do not depend on how the events are cut into blocks.
     One plan is held back, so that the last batch carries whatever was counted after it.
+
+    Args:
+        recipe: the policies; a batch has ``recipe.rows`` rows.
+        epoch: of the draws.
+        seen: ordinal of the first image over all epochs, for drop schedules.
+        target_kind: carried by every plan.
+        name: of the source, for messages.
+        tail: the last rows of an epoch where they do not fill a batch: ``"short"`` leaves it short, ``"drop"`` drops its
+            images and counts them, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows of the epoch.
+        max_steps: end the epoch after this many batches; what waits then is dropped and counted. None: with the source.
     """
 
     def __init__(
-        self, recipe: Recipe, *, epoch: int = 0, seen: int = 0, target_kind: TargetKind = None, name: str = "the source"
+        self,
+        recipe: Recipe,
+        *,
+        epoch: int = 0,
+        seen: int = 0,
+        target_kind: TargetKind = None,
+        name: str = "the source",
+        tail: Tail = "short",
+        max_steps: int | None = None,
     ) -> None:
+        if tail not in TAILS:
+            raise ConfigError(f"tail is one of {', '.join(TAILS)}, got {tail!r}")
+        if tail == "wrap" and len(recipe.patch_sizes) > 1:
+            raise ConfigError("tail='wrap' cannot repeat rows that were planned for another patch size: use 'pad' or 'drop'")
+        if max_steps is not None:
+            require_int("max_steps", max_steps, 1, 1 << 40)
         self._recipe, self._epoch, self._target_kind, self._name = recipe, epoch, target_kind, name
+        self._tail, self._max_steps = tail, max_steps
+        self._first_rows: list[list[_Line]] = []  # kept for tail="wrap"
+        self._dropped: dict[str, int] = {}
         self._first_ordinal = self._ordinal = seen  # over all epochs, for drop schedules
         self._step = 0
         self._seen = self._rejected = 0
@@ -115,13 +146,18 @@ class EpochPlanner:
         """Headers taken so far in this epoch: how far the ordinals of a drop schedule have moved."""
         return self._ordinal - self._first_ordinal
 
+    @property
+    def done(self) -> bool:
+        """True once ``max_steps`` batches are planned: nothing more will be taken."""
+        return self._max_steps is not None and self._step >= self._max_steps
+
     def feed(self, events: Iterable[Event]) -> Iterator[BatchPlan]:
         """Take a block of events; the plans this completed."""
         todo = deque(events)
-        while todo:
-            patch_size = self._patch_size
+        while todo and not self.done:
+            patch_size = self._patch_size  # a new one plans the rest of the block again
             lines = iter(self._plan([e for e in todo if isinstance(e, Header)], self._ordinal))
-            while todo and patch_size == self._patch_size:  # a new patch size plans the rest of the block again
+            while todo and not self.done and patch_size == self._patch_size:
                 event = todo.popleft()
                 if isinstance(event, ShardFault):
                     self._news["shard_errors"].append(event._asdict())
@@ -132,21 +168,28 @@ class EpochPlanner:
                 else:
                     self._push(self._ordinal, next(lines))
                     self._ordinal += 1
-                while len(self._ready) >= self._recipe.rows:
+                while len(self._ready) >= self._recipe.rows and not self.done:
                     yield from self._complete_batch()
 
     def finish(self) -> Iterator[BatchPlan]:
-        """End of the source: the remaining plans; the last one has fewer rows if they do not come out even.
+        """End of the epoch: the remaining plans, the last one as ``tail`` says.
 
         Raises:
             PackingError: the packer kept an item back.
         """
-        while True:
+        while not self.done:
             self._take(self._packer.flush())  # again after each batch: a new patch size opens rows anew
-            if not self._ready:
+            if not self._ready or (self._tail == "drop" and len(self._ready) < self._recipe.rows):
                 break
             yield from self._complete_batch()
-        if self._waiting:
+        if self.done:
+            self._drop("steps_per_epoch", len(self._waiting))
+        elif self._tail == "drop":
+            self._drop("tail", sum(len(row.items) for row in self._ready))
+            for row in self._ready:
+                for item in row.items:
+                    del self._waiting[item.id]
+        if self._waiting and not self.done:
             keys = [line.header.key for line in self._waiting.values()]
             raise PackingError(f"{self._packer!r} lost {len(keys)} items at flush, the first is {keys[0]}")
         if self._held is None:
@@ -154,7 +197,11 @@ class EpochPlanner:
         else:
             info = self._held.info
             info = {**info, "seen": self._seen, **{name: info[name] + news for name, news in self._news.items()}}
-            yield replace(self._held, info=info)
+            yield replace(self._held, info={**info, "dropped": self._dropped})
+
+    def _drop(self, rule: str, images: int) -> None:
+        if images:
+            self._dropped[rule] = self._dropped.get(rule, 0) + images
 
     def _start_step(self) -> None:
         patch_size = self._recipe.patch_size_at(self._epoch, self._step)
@@ -171,7 +218,7 @@ class EpochPlanner:
     def _plan(self, headers: list[Header], ordinal: int) -> list[_Line]:
         if not headers:
             return []
-        hashes = rng.key_hash(h.key for h in headers)
+        hashes = rng.key_hash(h.draw_key for h in headers)
         sizes = np.array([h.size for h in headers], dtype=np.int64)
         table = plan_table(self._recipe, sizes, hashes, epoch=self._epoch, seen=ordinal, patch_size=self._patch_size)
         columns = zip(*(column.tolist() for column in table), strict=True)
@@ -231,24 +278,33 @@ class EpochPlanner:
         self._held = plan
 
     def _batch(self, rows: list[Row]) -> BatchPlan:
-        lines = [self._waiting.pop(item.id) for row in rows for item in row.items]
-        counts = [len(row.items) for row in rows]
-        return self._make_plan(lines, np.concatenate([[0], np.cumsum(counts)]).astype(np.int32))
+        lines = [[self._waiting.pop(item.id) for item in row.items] for row in rows]
+        missing = self._recipe.rows - len(rows)
+        if self._tail == "wrap":
+            if len(self._first_rows) < self._recipe.rows:
+                self._first_rows += lines[: self._recipe.rows - len(self._first_rows)]
+            again = [self._first_rows[i % len(self._first_rows)] for i in range(missing)]
+            return self._make_plan(lines + again, repeated_rows=missing)
+        return self._make_plan(lines + [[]] * missing if self._tail == "pad" else lines)
 
     def _fatal_plan(self) -> BatchPlan:
         reason = f"{self._name}: no image to pack, {self._seen} samples seen, {self._rejected} rejected"
         if self._first_rejection is not None:
             reason += f"; the first: {self._first_rejection}"
-        return self._make_plan([], np.zeros(1, dtype=np.int32), fatal=reason)
+        if self._dropped:
+            reason += f", dropped: {self._dropped}"
+        return self._make_plan([], fatal=reason)
 
-    def _make_plan(self, lines: list[_Line], offsets: IntArray, fatal: str | None = None) -> BatchPlan:
+    def _make_plan(self, rows: list[list[_Line]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
+        lines = [line for row in rows for line in row]
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
         news, self._news = self._news, {"rejections": [], "shard_errors": []}
         info = {
             "step": self._step,
             "epoch": self._epoch,
             "seen": self._seen,
-            "planned": len(lines),
-            "dropped": {},
+            "planned": sum(len(row) for row in rows[: len(rows) - repeated_rows]),
+            "dropped": self._dropped if fatal else {},
             **news,
         }
         return BatchPlan(
@@ -269,6 +325,7 @@ class EpochPlanner:
             target_kind=self._target_kind,
             info=info,
             fatal=fatal,
+            repeated_rows=repeated_rows,
         )
 
 

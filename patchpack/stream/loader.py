@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import torch
+import torch.distributed as distributed
 from torch.utils.data import DataLoader
 
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.batch import normalize, token_mask
+from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import Painter, first_error
 from patchpack.stream.sampler import Planner
 from patchpack.stream.sources import IMAGE_EXTENSIONS
 from patchpack.types import PackedBatch, Rejection, Report, ShardFault
 
-_OURS = ("batch_size", "sampler", "batch_sampler", "shuffle", "collate_fn", "drop_last", "dataset")
+_OURS = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset")
 
 
 class Loader(DataLoader[PackedBatch]):
@@ -30,6 +33,12 @@ class Loader(DataLoader[PackedBatch]):
         *,
         image: str = IMAGE_EXTENSIONS,
         target: str | None = "cls",
+        shuffle: int = 0,
+        epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        tail: Tail = "short",
+        rank: int | None = None,
+        world_size: int | None = None,
         num_workers: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
         **dataloader_options: Any,
@@ -38,11 +47,32 @@ class Loader(DataLoader[PackedBatch]):
             raise ConfigError(f"on_error is 'raise' or 'skip', got {on_error!r}")
         for name in _OURS:
             if name in dataloader_options:
-                raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) and cannot be passed")
+                raise ConfigError(
+                    f"{name} is decided by the recipe (rows, seq_len, max_images) or by tail and cannot be passed"
+                )
         # with workers, reading headers leaves the training thread too
         context = dataloader_options.get("multiprocessing_context") or multiprocessing.get_context()
         scanner = context if num_workers else None
-        self.planner = Planner(source, recipe, image=image, target=target, scanner=scanner)
+        rank, world_size = _place(rank, world_size)
+        if world_size > 1 and steps_per_epoch is None and tail != "pad":
+            warnings.warn(
+                f"{world_size} ranks without steps_per_epoch: they may make different numbers of steps, and the first to end "
+                f"leaves the others waiting for ever. Set steps_per_epoch to train, or tail='pad' to evaluate.",
+                stacklevel=3,
+            )
+        self.planner = Planner(
+            source,
+            recipe,
+            image=image,
+            target=target,
+            shuffle=shuffle,
+            epoch=epoch,
+            steps_per_epoch=steps_per_epoch,
+            tail=tail,
+            rank=rank,
+            world_size=world_size,
+            scanner=scanner,
+        )
         self._on_error = on_error
         self._account = _Account()
         # iterating a DataLoader draws from torch's global generator unless it has its own
@@ -107,6 +137,12 @@ def load(
     *,
     image: str = IMAGE_EXTENSIONS,
     target: str | None = "cls",
+    shuffle: int = 0,
+    epoch: int = 0,
+    steps_per_epoch: int | None = None,
+    tail: Tail = "short",
+    rank: int | None = None,
+    world_size: int | None = None,
     num_workers: int = 0,
     on_error: Literal["raise", "skip"] = "raise",
     **dataloader_options: Any,
@@ -119,18 +155,52 @@ def load(
         image: extensions of the image member or file, ``;`` between them.
         target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``); for a folder anything but None takes its
             subfolders as classes; None for unlabelled images.
-        num_workers: painting processes; they change nothing about a batch.
+        shuffle: 0 for the source's order; else shards are permuted, and headers in blocks of this many, by (seed, epoch).
+        epoch: of the draws and the shuffling; see `Loader.set_epoch`.
+        steps_per_epoch: exactly this many batches on every rank, the source repeated as needed; None for one pass. Images
+            that still wait when an epoch ends this way are dropped, and counted under ``steps_per_epoch``.
+        tail: where the last rows of a pass do not fill a batch: ``"short"`` leaves it short, ``"drop"`` drops its images and
+            counts them, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows (repeats are not counted).
+        rank, world_size: which share of the source; None asks `torch.distributed` if it is initialised. Shards are dealt
+            whole if there is one for every rank, else samples by position. With ``tail="pad"`` and no ``steps_per_epoch``
+            every rank plans all headers and takes its rows: every image once over all ranks, equal steps.
+        num_workers: painting processes; they change nothing about a batch. Another one reads headers ahead.
         on_error: ``"raise"`` stops at the first sample that cannot be used, naming it; ``"skip"`` counts and names it in
             `Loader.report` and goes on.
         **dataloader_options: for `torch.utils.data.DataLoader`: ``pin_memory``, ``prefetch_factor``, ...
 
     Returns:
-        A `Loader`; iterate it, then read ``loader.report()``.
+        A `Loader`; iterate it, then read ``loader.report()``. ``len()`` is ``steps_per_epoch``, a `TypeError` without.
 
     Raises:
         SourceError, ConfigError: what can be known now is checked now.
     """
-    return Loader(source, recipe, image=image, target=target, num_workers=num_workers, on_error=on_error, **dataloader_options)
+    return Loader(
+        source,
+        recipe,
+        image=image,
+        target=target,
+        shuffle=shuffle,
+        epoch=epoch,
+        steps_per_epoch=steps_per_epoch,
+        tail=tail,
+        rank=rank,
+        world_size=world_size,
+        num_workers=num_workers,
+        on_error=on_error,
+        **dataloader_options,
+    )
+
+
+def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
+    """This process's rank and the number of ranks: as given, else as torch.distributed says, else one."""
+    if (rank is None) != (world_size is None):
+        raise ConfigError(f"rank and world_size go together, got rank={rank}, world_size={world_size}")
+    if rank is not None and world_size is not None:
+        return rank, world_size
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
 
 
 def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None, non_blocking: bool = True) -> PackedBatch:

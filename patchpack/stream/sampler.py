@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import replace
 from itertools import chain, islice
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -11,8 +13,9 @@ from torch.utils.data import Sampler
 
 from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.paint.targets import infer_kind
-from patchpack.plan.planner import EpochPlanner
+from patchpack.plan.planner import EpochPlanner, Tail
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.order import Order, OrderedSource
 from patchpack.stream.scanner import scan_ahead
 from patchpack.stream.sources import IMAGE_EXTENSIONS, IterableSource, Reader, Source, open_source
 from patchpack.types import BatchPlan, Event, Header, TargetKind
@@ -29,7 +32,12 @@ class Planner(Sampler[BatchPlan]):
         source: see `patchpack.stream.sources.open_source`.
         recipe: what to do with it.
         image, target: members to use, see `open_source`.
-        epoch: the epoch of the draws, see `set_epoch`.
+        shuffle: 0 for the source's order, else shards are permuted, and headers in blocks of this many.
+        epoch: the epoch of the draws and of the shuffling, see `set_epoch`.
+        steps_per_epoch: exactly this many batches, the source repeated as needed; None for one pass.
+        tail: what becomes of the last rows where they do not fill a batch, see `EpochPlanner`.
+        rank, world_size: which share of the source, see `Order`. With ``tail="pad"`` and no ``steps_per_epoch`` (evaluation)
+            every rank plans the whole source and takes its rows of each batch: every image once, equal steps.
         seen: images seen in earlier epochs, for drop schedules; it grows with every epoch iterated to its end.
         scanner: a multiprocessing context, or the name of a start method: headers of shards and folders are then read ahead
             in a process of their own. None reads them here, between batches. It changes no plan.
@@ -45,7 +53,12 @@ class Planner(Sampler[BatchPlan]):
         *,
         image: str = IMAGE_EXTENSIONS,
         target: str | None = "cls",
+        shuffle: int = 0,
         epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        tail: Tail = "short",
+        rank: int = 0,
+        world_size: int = 1,
         seen: int = 0,
         scanner: str | BaseContext | None = None,
     ) -> None:
@@ -54,23 +67,65 @@ class Planner(Sampler[BatchPlan]):
             source, image=image, target=target, max_pixels=recipe.max_pixels, background=recipe.background
         )
         self.epoch, self.seen = epoch, seen
+        self._steps, self._tail = steps_per_epoch, tail
+        self._order = Order(recipe.seed, epoch, shuffle, steps_per_epoch is not None, rank, world_size)
+        self._together = world_size > 1 and tail == "pad" and steps_per_epoch is None
         # an iterable may not be picklable, and its images would only travel once more
         self._scanner = None if isinstance(self.source, IterableSource) else scanner
+        self._new_planner(None)  # a tail or a number of steps that cannot work is refused now
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw for another epoch from the next iteration on."""
+        """Draw and shuffle for another epoch from the next iteration on."""
         self.epoch = epoch
+
+    def __len__(self) -> int:
+        """``steps_per_epoch``. Raises `TypeError` without: how many batches a source makes is known when it ends."""
+        if self._steps is None:
+            raise TypeError("the number of batches is not known before the end of the source; steps_per_epoch fixes it")
+        return self._steps
 
     def __iter__(self) -> Iterator[BatchPlan]:
         """Plans of one epoch. A source without one usable image gives a single plan with `BatchPlan.fatal` set."""
-        scanned = self.source.scan() if self._scanner is None else scan_ahead(self.source, self._scanner)
-        kind, events = _probe_targets(scanned, self.source.reader)
-        planner = EpochPlanner(self.recipe, epoch=self.epoch, seen=self.seen, target_kind=kind, name=self.source.name)
-        events = iter(events)
-        while block := list(islice(events, _BLOCK)):
-            yield from planner.feed(block)
+        if self._together:
+            yield from self._share_of_all()
+        else:
+            yield from self._plans(replace(self._order, epoch=self.epoch), self.recipe)
+
+    def _new_planner(self, kind: TargetKind, recipe: Recipe | None = None) -> EpochPlanner:
+        return EpochPlanner(
+            recipe or self.recipe,
+            epoch=self.epoch,
+            seen=self.seen,
+            target_kind=kind,
+            name=self.source.name,
+            tail=self._tail,
+            max_steps=self._steps,
+        )
+
+    def _plans(self, order: Order, recipe: Recipe) -> Iterator[BatchPlan]:
+        ordered = OrderedSource(self.source, order)
+        scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner)
+        with closing(scanned):  # an endless scan, or its process, ends with the epoch
+            kind, events = _probe_targets(scanned, self.source.reader)
+            planner = self._new_planner(kind, recipe)
+            events = iter(events)
+            while not planner.done and (block := list(islice(events, _BLOCK))):
+                yield from planner.feed(block)
         yield from planner.finish()
         self.seen += planner.planned
+
+    def _share_of_all(self) -> Iterator[BatchPlan]:
+        """One plan for all ranks, ``world_size`` times as many rows a batch; each rank takes every world_size-th row."""
+        rank, world_size = self._order.rank, self._order.world_size
+        everything = self.recipe.replace(rows=self.recipe.rows * world_size)
+        seen = 0
+        for plan in self._plans(replace(self._order, epoch=self.epoch, rank=0, world_size=1), everything):
+            mine = plan.take_rows(range(rank, plan.num_rows, world_size))
+            nothing: dict[str, Any] = {"rejections": [], "shard_errors": [], "dropped": {}}
+            news = {} if rank == 0 else nothing  # the first rank reports what no rank gets
+            info = {**plan.info, **news, "planned": len(mine.headers)}
+            seen += info["planned"] + len(info["rejections"])
+            yield replace(mine, info={**info, "seen": seen})
 
 
 def require_recipe(recipe: Any) -> Recipe:

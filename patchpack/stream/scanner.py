@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import islice
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, Protocol
 
 from patchpack.errors import SourceError
-from patchpack.stream.sources import Source
 from patchpack.types import Event
 
 BLOCK = 64  # events that travel together
@@ -21,7 +20,17 @@ BLOCKS_AHEAD = 32  # bound of the queue: about 2,000 headers, a few hundred kB
 _PATIENCE = 1.0  # seconds between looks at whether the scanner still lives
 
 
-def scan_ahead(source: Source, context: str | BaseContext) -> Iterator[Event]:
+class Scannable(Protocol):
+    """What a scanner runs: a source, or a source in an order."""
+
+    name: str
+
+    def scan(self) -> Iterator[Event]:
+        """Events in order."""
+        ...
+
+
+def scan_ahead(source: Scannable, context: str | BaseContext) -> Generator[Event, None, None]:
     """``source.scan()`` read in another process.
 
     Args:
@@ -49,7 +58,7 @@ def scan_ahead(source: Source, context: str | BaseContext) -> Iterator[Event]:
         blocks.close()
 
 
-def _scan(source: Source, blocks: Any) -> None:
+def _scan(source: Scannable, blocks: Any) -> None:
     events = source.scan()
     try:
         while block := list(islice(events, BLOCK)):

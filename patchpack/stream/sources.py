@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -40,9 +40,14 @@ class Source(Protocol):
 
     name: str
     reader: Reader
+    num_parts: int
 
-    def scan(self) -> Iterator[Event]:
-        """Headers, rejections and container faults, in order; the same order at every call."""
+    def scan(self, parts: Sequence[int] | None = None) -> Iterator[Event]:
+        """Headers, rejections and container faults, in order; the same order at every call.
+
+        Args:
+            parts: which of the ``num_parts`` pieces that can be read by themselves (shards), in which order; None for all.
+        """
         ...
 
 
@@ -58,10 +63,12 @@ class ShardSource:
         self.name = self.labels[0] if len(urls) == 1 else f"{len(urls)} shards ({self.labels[0]} …)"
         self.reader: Reader = ShardReader(urls, members.target)
 
-    def scan(self) -> Iterator[Event]:
+        self.num_parts = len(urls)
+
+    def scan(self, parts: Sequence[int] | None = None) -> Iterator[Event]:
         """See `Source`."""
-        for number, (url, label) in enumerate(zip(self.urls, self.labels, strict=True)):
-            yield from scan_shard(url, number, label, self._members)
+        for number in range(self.num_parts) if parts is None else parts:
+            yield from scan_shard(self.urls[number], number, self.labels[number], self._members)
 
 
 class FolderSource:
@@ -69,6 +76,8 @@ class FolderSource:
 
     With targets, the first folder below it is the class; indices follow the sorted `class_names`.
     """
+
+    num_parts = 1
 
     def __init__(self, root: Path, members: Members) -> None:
         self._root, self._members = root, members
@@ -84,7 +93,7 @@ class FolderSource:
             raise SourceError(f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images")
         self.reader: Reader = FileReader(str(root), self.class_names if members.target is not None else None)
 
-    def scan(self) -> Iterator[Event]:
+    def scan(self, parts: Sequence[int] | None = None) -> Iterator[Event]:
         """See `Source`."""
         for path in self._files:
             key = path.relative_to(self._root).as_posix()
@@ -125,12 +134,14 @@ class FileReader:
 class IterableSource:
     """Any iterable of `Sample`. It is read once, by the planner; images and targets travel in the plans."""
 
+    num_parts = 1
+
     def __init__(self, samples: Iterable[Sample], max_pixels: int, *, targets: bool = True, background: Colour = WHITE) -> None:
         self._samples, self._max_pixels, self._targets, self._background = samples, max_pixels, targets, background
         self.name = f"{type(samples).__name__} of samples"
         self.reader: Reader = InlineReader()
 
-    def scan(self) -> Iterator[Event]:
+    def scan(self, parts: Sequence[int] | None = None) -> Iterator[Event]:
         """See `Source`. Raises `SourceError` for an item that is not a `Sample`."""
         seen: set[str] = set()
         for number, sample in enumerate(self._samples):

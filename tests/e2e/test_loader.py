@@ -445,7 +445,7 @@ def test_another_policy_for_errors_is_refused(typo: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["batch_size", "shuffle", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset"]
+    "option", ["batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset"]
 )  # fmt: skip
 def test_what_the_recipe_decides_cannot_be_passed(option: str) -> None:
     with pytest.raises(pp.ConfigError, match=f"{option} is decided by the recipe"):

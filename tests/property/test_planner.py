@@ -37,7 +37,7 @@ def events(max_size: int = 50) -> st.SearchStrategy[list[Event]]:
     """What a scan may yield: mostly headers, now and then a rejection or a fault; a key may come twice."""
     keys = st.integers(0, 200).map(lambda i: f"s.tar/{i}")
     sizes = testing.sizes(300).map(lambda size: Size(*size))
-    header = st.builds(Header, keys, st.just("s.tar"), st.just("x.jpg"), sizes, st.integers())
+    header = st.builds(Header, keys, st.just("s.tar"), st.just("x.jpg"), sizes, st.integers(), st.integers(0, 2))
     rejection = st.builds(
         Rejection, st.just("s.tar"), keys, st.just("x.jpg"), st.sampled_from(["read", "header"]), st.just("torn")
     )
@@ -165,7 +165,7 @@ def test_a_plan_holds_the_table_of_its_images_at_its_patch_size(recipe, todo, se
     for plan in planned(recipe, todo, epoch=7, seen=seen):
         if plan.fatal:
             continue
-        hashes = rng.key_hash(h.key for h in plan.headers)
+        hashes = rng.key_hash(h.key if h.repeat == 0 else f"{h.key}#{h.repeat}" for h in plan.headers)
         mine = np.array([ordinals[id(h)] for h in plan.headers])
         sizes = [h.size for h in plan.headers]
         expected = plan_table(recipe, sizes, hashes, epoch=7, seen=mine, patch_size=plan.patch_size)
@@ -220,10 +220,10 @@ def test_draws_do_not_move_with_the_place_in_the_stream(recipe, todo, data) -> N
         recipe = recipe.replace(drop=Beta())
     shuffled = data.draw(st.permutations(todo))
 
-    def decided(stream: Sequence[Event]) -> dict[tuple[str, Size], tuple[list[int], int]]:
+    def decided(stream: Sequence[Event]) -> dict[tuple[str, int, Size], tuple[list[int], int]]:
         plans = planned(recipe, stream, epoch=1)
         return {
-            (h.key, h.size): (plan.table.grid[i].tolist(), int(plan.table.num_tokens[i]))
+            (h.key, h.repeat, h.size): (plan.table.grid[i].tolist(), int(plan.table.num_tokens[i]))
             for plan in plans
             for i, h in enumerate(plan.headers)
         }

@@ -1,0 +1,344 @@
+"""Epochs, tails, steps and ranks: who gets which image, how often, in which order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import socket
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import patchpack as pp
+from patchpack.plan.planner import EpochPlanner
+from patchpack.stream.order import Order, OrderedSource
+from patchpack.stream.sources import InlineReader, open_source
+from patchpack.testing import check_batch
+from patchpack.types import Event, Header, ShardFault, Size
+
+TRAIN = pp.samples.shards("train")
+RECIPE = pp.recipes.navit(seq_len=256, rows=4)
+
+
+def keys_of(batches: Iterable[pp.PackedBatch]) -> list[str]:
+    return [key for batch in batches for row in batch.keys for key in row]
+
+
+def load(**options: Any) -> pp.Loader:
+    return pp.load(TRAIN, options.pop("recipe", RECIPE), **options)
+
+
+class Listed:
+    """A source of sizes alone, in parts; part i yields a fault at its end if told so."""
+
+    name = "listed"
+    reader = InlineReader()
+
+    def __init__(self, *parts: int, faults: bool = False) -> None:
+        self._parts, self._faults, self.num_parts = parts, faults, len(parts)
+
+    def scan(self, parts: Iterable[int] | None = None) -> Iterable[Event]:
+        for part in range(self.num_parts) if parts is None else parts:
+            for i in range(self._parts[part]):
+                yield Header(f"{part}/{i}", str(part), "", Size(32, 32), None)
+            if self._faults:
+                yield ShardFault(str(part), "cut")
+
+
+def order_of(source: Any, **order: Any) -> list[str]:
+    return [event.key for event in OrderedSource(source, Order(**order)).scan() if isinstance(event, Header)]
+
+
+# ------------------------------------------------------------------------------------------------------------- shuffle
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(0, 20), st.integers(0, 3))
+def test_shuffling_keeps_every_header_once(parts: list[int], shuffle: int, epoch: int) -> None:
+    source = Listed(*parts)
+    assert sorted(order_of(source, shuffle=shuffle, epoch=epoch)) == sorted(order_of(source))
+
+
+def test_shuffling_moves_shards_and_headers_inside_blocks() -> None:
+    order = order_of(Listed(*[10] * 20), shuffle=25, seed=3)
+    shards = list(dict.fromkeys(key.split("/")[0] for key in order))
+    assert shards != sorted(shards, key=int)
+    for i in range(0, 200, 25):  # a block holds the headers of the shards that fill it, no others
+        assert len({key.split("/")[0] for key in order[i : i + 25]}) <= 4
+    assert order[:10] != sorted(order[:10])
+
+
+def test_epochs_have_different_orders_and_draws_and_the_same_epoch_the_same() -> None:
+    loader = load(shuffle=100)
+    first, again = keys_of(loader), keys_of(loader)
+    assert first == again
+    loader.set_epoch(1)
+    other = list(loader)
+    assert keys_of(other) != first
+    assert sorted(keys_of(other)) == sorted(first)
+    assert keys_of(load(shuffle=100, epoch=1)) == keys_of(other)
+
+
+def test_without_shuffle_order_is_the_sources() -> None:
+    source = open_source(TRAIN)
+    assert order_of(source) == [event.key for event in source.scan() if isinstance(event, Header)]
+
+
+# --------------------------------------------------------------------------------------------------------------- tails
+
+
+def test_short_tail_leaves_the_last_batch_short() -> None:
+    loader = load()
+    rows = [len(batch.keys) for batch in loader]
+    assert rows[:-1] == [4] * (len(rows) - 1)
+    assert 1 <= rows[-1] <= 4
+    assert (loader.report().packed, loader.report().waiting) == (420, 0)
+
+
+def test_drop_tail_counts_what_it_drops() -> None:
+    loader = load(tail="drop")
+    batches = list(loader)
+    report = loader.report()
+    assert {len(batch.keys) for batch in batches} == {4}
+    assert report.dropped["tail"] == 420 - report.packed == 420 - len(keys_of(batches)) > 0
+    assert report.waiting == 0
+
+
+def test_pad_tail_adds_empty_rows() -> None:
+    loader = load(tail="pad")
+    batches = list(loader)
+    for batch in batches:
+        check_batch(batch)
+    assert {len(batch.keys) for batch in batches} == {4}
+    assert batches[-1].keys[-1] == []
+    assert (batches[-1].targets[-1] == -100).all()
+    assert sorted(keys_of(batches)) == sorted(keys_of(load()))
+
+
+def test_wrap_tail_repeats_the_first_rows_and_does_not_count_them() -> None:
+    loader, plain = load(tail="wrap"), list(load())
+    batches = list(loader)
+    missing = 4 - len(plain[-1].keys)
+    assert missing > 0
+    assert batches[-1].keys == plain[-1].keys + plain[0].keys[:missing]
+    assert torch.equal(batches[-1].patches[-missing:], plain[0].patches[:missing])
+    assert loader.report().packed == 420
+    assert loader.report().waiting == 0
+
+
+def test_wrap_goes_round_where_an_epoch_is_shorter_than_a_batch() -> None:
+    samples = [pp.Sample(f"s{i}", np.full((32, 32, 3), i, np.uint8), i) for i in range(3)]
+    (batch,) = pp.load(samples, pp.recipes.square(size=32, rows=8), tail="wrap")
+    assert [row[0] for row in batch.keys] == ["s0", "s1", "s2", "s0", "s1", "s2", "s0", "s1"]
+    assert batch.info["packed"] == 3
+
+
+def test_an_unreadable_image_in_a_wrapped_row_is_rejected_once() -> None:
+    good = np.zeros((32, 32, 3), np.uint8)
+    png = open_png()
+    samples = [pp.Sample("bad", png[: len(png) // 2], 0), pp.Sample("good", good, 1)]
+    loader = pp.load(samples, pp.recipes.square(size=32, rows=4), tail="wrap", on_error="skip")
+    list(loader)
+    report = loader.report()
+    assert (report.seen, report.packed, len(report.rejected), report.waiting) == (2, 1, 1, 0)
+
+
+def open_png() -> bytes:
+    import io
+
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)).save(file, "png")
+    return file.getvalue()
+
+
+def test_a_tail_that_drops_everything_is_an_error_that_says_so() -> None:
+    samples = [pp.Sample("only", np.zeros((32, 32, 3), np.uint8), 0)]
+    loader = pp.load(samples, pp.recipes.square(size=32, rows=8), tail="drop")
+    with pytest.raises(pp.SourceError, match=r"no image to pack, 1 samples seen, 0 rejected, dropped: \{'tail': 1\}"):
+        list(loader)
+    assert loader.report().dropped == {"tail": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tail": "short_"}, "tail is one of short, drop, pad, wrap, got 'short_'"),
+        ({"steps_per_epoch": 0}, "max_steps must be an integer in 1"),
+        ({"shuffle": -1}, "shuffle is the number of headers permuted at a time"),
+        ({"shuffle": True}, "shuffle is the number of headers permuted at a time, .* got True"),
+        ({"rank": 2, "world_size": 2, "steps_per_epoch": 1}, "need 0 <= rank < world_size, got rank=2, world_size=2"),
+        ({"rank": 0}, "rank and world_size go together"),
+        ({"recipe": pp.recipes.flexivit(), "tail": "wrap"}, "cannot repeat rows that were planned for another patch size"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(pp.ConfigError, match=message):
+        load(**options)
+
+
+# --------------------------------------------------------------------------------------------------------------- steps
+
+
+def test_steps_per_epoch_repeats_the_source_with_other_draws() -> None:
+    loader = load(steps_per_epoch=50, recipe=pp.recipes.navit(seq_len=256, rows=4))
+    batches = list(loader)
+    assert len(loader) == len(batches) == 50
+    times = Counter(keys_of(batches))
+    assert max(times.values()) - min(times.values()) <= 1
+    assert len(times) == 420
+    grids: dict[str, set[tuple[int, ...]]] = {}
+    for batch in batches:
+        for image in pp.unpack(batch):
+            grids.setdefault(image.key, set()).add((*image.grid, len(image.patches)))
+    assert sum(len(found) > 1 for found in grids.values()) > 200  # a second pass draws anew
+    report = loader.report()
+    assert report.seen == report.packed + report.dropped["steps_per_epoch"]
+    assert report.waiting == 0
+
+
+def test_steps_per_epoch_is_the_same_with_workers() -> None:
+    here, workers = load(steps_per_epoch=25, shuffle=50), load(steps_per_epoch=25, shuffle=50, num_workers=2)
+    for one, other in zip(here, workers, strict=True):
+        assert one.keys == other.keys
+        assert torch.equal(one.patches, other.patches)
+    assert here.report() == workers.report()
+
+
+def test_a_source_without_images_is_not_repeated_for_ever(tmp_path: Path) -> None:
+    bad = [pp.Sample("bad", b"not a picture", 0)]
+    with pytest.raises(pp.SourceError, match="no image to pack"):
+        list(pp.load(bad, RECIPE, steps_per_epoch=3, on_error="skip"))
+
+
+def test_len_is_unknown_without_steps() -> None:
+    with pytest.raises(TypeError, match="steps_per_epoch fixes it"):
+        len(load())
+
+
+def test_a_schedule_goes_on_through_repeats_and_epochs() -> None:
+    recipe = RECIPE.replace(drop=pp.Scheduled(mu=500, tau=100))
+    loader = load(recipe=recipe, steps_per_epoch=30)
+    kept = [[len(i.patches) / i.grid.num_patches for batch in loader for i in pp.unpack(batch)] for _ in range(2)]
+    assert np.mean(kept[0][:100]) > 0.75 > 0.3 > np.mean(kept[1][-100:])
+
+
+# --------------------------------------------------------------------------------------------------------------- ranks
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 9])
+@pytest.mark.parametrize("parts", [(8,) * 8, (50,), (3, 0, 40, 1)], ids=["eight shards", "one shard", "uneven shards"])
+def test_every_sample_goes_to_one_rank(parts: tuple[int, ...], world_size: int) -> None:
+    source = Listed(*parts, faults=True)
+    shares = [order_of(source, rank=rank, world_size=world_size) for rank in range(world_size)]
+    assert sorted(key for share in shares for key in share) == sorted(order_of(source))
+    if len(parts) < world_size:  # samples are dealt by position: no rank is left without
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    faults = [
+        event
+        for rank in range(world_size)
+        for event in OrderedSource(source, Order(rank=rank, world_size=world_size)).scan()
+        if isinstance(event, ShardFault)
+    ]
+    assert len(faults) == len(parts)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 9])
+def test_training_ranks_make_equal_steps_on_different_samples(world_size: int) -> None:
+    loaders = [load(steps_per_epoch=2, shuffle=64, rank=r, world_size=world_size) for r in range(world_size)]
+    shares = [list(loader) for loader in loaders]
+    assert [len(share) for share in shares] == [2] * world_size
+    drawn = [set(keys_of(share)) for share in shares]
+    assert all(drawn)
+    if world_size <= 3:  # no pass is repeated yet, so no sample is met twice
+        assert sum(map(len, drawn)) == len(set.union(*drawn))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3, 9])
+def test_evaluation_delivers_every_image_once_in_equal_steps(world_size: int) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # it is safe, so it must not warn
+        loaders = [
+            pp.load(TRAIN, RECIPE.for_eval(), tail="pad", rank=rank, world_size=world_size) for rank in range(world_size)
+        ]
+    shares = [list(loader) for loader in loaders]
+    assert len({len(share) for share in shares}) == 1
+    assert sorted(keys_of(chain.from_iterable(shares))) == sorted(keys_of(pp.load(TRAIN, RECIPE.for_eval())))
+    for loader, share in zip(loaders, shares, strict=True):
+        report = loader.report()
+        assert report.packed == report.seen == len(keys_of(share))
+        assert report.waiting == 0
+        for batch in share:
+            check_batch(batch)
+
+
+def test_evaluation_reports_a_rejection_once_over_all_ranks() -> None:
+    samples = [pp.Sample(f"s{i}", np.zeros((32, 32, 3), np.uint8), i) for i in range(7)]
+    samples.insert(3, pp.Sample("bad", b"not a picture", 0))
+    recipe = pp.recipes.square(size=32, rows=2)
+    reports = []
+    for rank in range(3):
+        loader = pp.load(samples, recipe, tail="pad", rank=rank, world_size=3, on_error="skip")
+        list(loader)
+        reports.append(loader.report())
+    assert [len(report.rejected) for report in reports] == [1, 0, 0]
+    assert sum(report.seen for report in reports) == 8
+    assert all(report.waiting == 0 for report in reports)
+
+
+def test_many_ranks_without_steps_warn_of_the_deadlock() -> None:
+    with pytest.warns(UserWarning, match="the first to end leaves the others waiting for ever"):
+        load(rank=0, world_size=2)
+
+
+@pytest.mark.parametrize("tail", ["short", "drop", "pad", "wrap"])
+@given(st.lists(st.booleans(), max_size=40), st.integers(1, 4), st.sampled_from([None, 1, 3]))
+def test_conservation_over_tails_and_steps(tail: Any, good: list[bool], rows: int, steps: int | None) -> None:
+    recipe = pp.Recipe(resize=pp.Native(16), seq_len=40, patch_size=8, rows=rows, max_images=3)
+    planner = EpochPlanner(recipe, tail=tail, max_steps=steps)
+    events = [
+        Header(str(i), "", "", Size(8 + 8 * (i % 3), 16), None) if ok else pp.Rejection("", str(i), "", "header", "bad")
+        for i, ok in enumerate(good)
+    ]
+    plans = [*planner.feed(events), *planner.finish()]
+    info = plans[-1].info
+    packed = sum(plan.info["planned"] for plan in plans)
+    rejected = sum(len(plan.info["rejections"]) for plan in plans)
+    assert info["seen"] == packed + rejected + sum(info["dropped"].values())
+    assert steps is None or plans[-1].fatal or len(plans) <= steps
+
+
+def test_torch_distributed_is_asked_for_rank_and_world_size() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    answers = context.Queue()
+    ranks = [context.Process(target=evaluate_on_a_rank, args=(rank, 3, port, answers)) for rank in range(3)]
+    for process in ranks:
+        process.start()
+    found = [answers.get(timeout=120) for _ in ranks]
+    for process in ranks:
+        process.join()
+    keys = [key for _, share in found for key in share]
+    assert len({steps for steps, _ in found}) == 1
+    assert len(keys) == len(set(keys)) == 100
+
+
+def evaluate_on_a_rank(rank: int, world_size: int, port: int, answers: Any) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
+    loader = pp.load(pp.samples.shards("val"), RECIPE.for_eval(), tail="pad")
+    batches = []
+    for batch in loader:
+        torch.distributed.barrier()  # unequal steps would hang here
+        batches.append(batch)
+    answers.put((len(batches), keys_of(batches)))
+    torch.distributed.destroy_process_group()
