@@ -205,7 +205,7 @@ class EpochPlanner:
 
     def _start_step(self) -> None:
         patch_size = self._recipe.patch_size_at(self._epoch, self._step)
-        if patch_size == self._patch_size:
+        if patch_size == self._patch_size or self.done:
             return
         self._patch_size = patch_size
         self._packer = self._recipe.packer(self._recipe.row_len(patch_size), self._recipe.max_images)

@@ -67,8 +67,10 @@ class Recipe:
                 raise ConfigError(f"{name} must be an instance: {policy.__name__}(...), got the class itself")
             if not isinstance(policy, protocol):
                 raise ConfigError(f"{name} must be a {protocol.__name__} (see its docstring), got {policy!r}")
-        if not callable(self.packer):
-            raise ConfigError(f"packer must be a factory called with (seq_len, max_images), got {self.packer!r}")
+        if isinstance(self.packer, type) or not callable(self.packer):
+            raise ConfigError(
+                f"packer must be a factory called with (seq_len, max_images), as FirstFit(16) is; got {self.packer!r}"
+            )
         for name, low, high in (("max_images", 1, 1 << 20), ("rows", 1, 1 << 20), ("max_pixels", 1, 1 << 40)):
             require_int(name, getattr(self, name), low, high)
         require_int("seed", self.seed, 0, (1 << 64) - 1)

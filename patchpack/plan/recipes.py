@@ -73,21 +73,22 @@ PRESETS: dict[str, Callable[..., Recipe]] = {
 def get(name: str, **changes: Any) -> Recipe:
     """The preset of this name. Raises `ConfigError` for an unknown one, naming what there is."""
     if name not in PRESETS:
-        raise UnknownRecipeError(name)
+        raise _unknown(name)
     return PRESETS[name](**changes)
 
 
 class UnknownRecipeError(ConfigError, AttributeError):
     """No preset of this name."""
 
-    def __init__(self, name: str) -> None:
-        close = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        super().__init__(f"unknown recipe {name!r}.{hint} There are: {', '.join(PRESETS)}")
-
 
 def __getattr__(name: str) -> Any:
-    raise UnknownRecipeError(name)
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> UnknownRecipeError:
+    close = difflib.get_close_matches(name, PRESETS, 1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return UnknownRecipeError(f"unknown recipe {name!r}.{hint} There are: {', '.join(PRESETS)}")
 
 
 def _recipe(changes: dict[str, Any], **fields: Any) -> Recipe:

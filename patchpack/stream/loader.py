@@ -47,9 +47,7 @@ class Loader(DataLoader[PackedBatch]):
             raise ConfigError(f"on_error is 'raise' or 'skip', got {on_error!r}")
         for name in _OURS:
             if name in dataloader_options:
-                raise ConfigError(
-                    f"{name} is decided by the recipe (rows, seq_len, max_images) or by tail and cannot be passed"
-                )
+                raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) or tail and cannot be passed")
         # with workers, reading headers leaves the training thread too
         context = dataloader_options.get("multiprocessing_context") or multiprocessing.get_context()
         scanner = context if num_workers else None

@@ -13,7 +13,7 @@ import numpy as np
 
 from patchpack import rng
 from patchpack.errors import ConfigError
-from patchpack.stream.sources import Source
+from patchpack.stream.sources import PartedSource, Source
 from patchpack.types import Event, Header, ShardFault
 
 
@@ -74,14 +74,15 @@ class OrderedSource:
             yield from (block[i] for i in self._permutation(rng.Stage.HEADERS, number << 32 | block_number, len(block)))
 
     def _share(self, number: int) -> Iterator[Event]:
-        order, parts = self._order, np.arange(self._source.num_parts)
+        order, source = self._order, self._source
+        if not isinstance(source, PartedSource):
+            return self._by_position(source.scan())
+        parts = np.arange(source.num_parts)
         if order.shuffle:
             parts = parts[self._permutation(rng.Stage.SHARDS, number, len(parts))]
-        if order.world_size == 1:
-            return self._source.scan(parts.tolist())
         if len(parts) >= order.world_size:
-            return self._source.scan(parts[order.rank :: order.world_size].tolist())
-        return self._by_position(self._source.scan(parts.tolist()))
+            return source.scan_parts(parts[order.rank :: order.world_size].tolist())
+        return self._by_position(source.scan_parts(parts.tolist()))
 
     def _by_position(self, events: Iterator[Event]) -> Iterator[Event]:
         position = 0

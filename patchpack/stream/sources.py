@@ -40,14 +40,20 @@ class Source(Protocol):
 
     name: str
     reader: Reader
+
+    def scan(self) -> Iterator[Event]:
+        """Headers, rejections and container faults, in order; the same order at every call."""
+        ...
+
+
+@runtime_checkable
+class PartedSource(Source, Protocol):
+    """What a source may add: parts that can be read by themselves (shards), to be permuted and dealt to ranks."""
+
     num_parts: int
 
-    def scan(self, parts: Sequence[int] | None = None) -> Iterator[Event]:
-        """Headers, rejections and container faults, in order; the same order at every call.
-
-        Args:
-            parts: which of the ``num_parts`` pieces that can be read by themselves (shards), in which order; None for all.
-        """
+    def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
+        """As `scan`, of these parts in this order."""
         ...
 
 
@@ -65,9 +71,13 @@ class ShardSource:
 
         self.num_parts = len(urls)
 
-    def scan(self, parts: Sequence[int] | None = None) -> Iterator[Event]:
+    def scan(self) -> Iterator[Event]:
         """See `Source`."""
-        for number in range(self.num_parts) if parts is None else parts:
+        return self.scan_parts(range(self.num_parts))
+
+    def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
+        """See `PartedSource`."""
+        for number in parts:
             yield from scan_shard(self.urls[number], number, self.labels[number], self._members)
 
 
@@ -76,8 +86,6 @@ class FolderSource:
 
     With targets, the first folder below it is the class; indices follow the sorted `class_names`.
     """
-
-    num_parts = 1
 
     def __init__(self, root: Path, members: Members) -> None:
         self._root, self._members = root, members
@@ -93,7 +101,7 @@ class FolderSource:
             raise SourceError(f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images")
         self.reader: Reader = FileReader(str(root), self.class_names if members.target is not None else None)
 
-    def scan(self, parts: Sequence[int] | None = None) -> Iterator[Event]:
+    def scan(self) -> Iterator[Event]:
         """See `Source`."""
         for path in self._files:
             key = path.relative_to(self._root).as_posix()
@@ -134,14 +142,12 @@ class FileReader:
 class IterableSource:
     """Any iterable of `Sample`. It is read once, by the planner; images and targets travel in the plans."""
 
-    num_parts = 1
-
     def __init__(self, samples: Iterable[Sample], max_pixels: int, *, targets: bool = True, background: Colour = WHITE) -> None:
         self._samples, self._max_pixels, self._targets, self._background = samples, max_pixels, targets, background
         self.name = f"{type(samples).__name__} of samples"
         self.reader: Reader = InlineReader()
 
-    def scan(self, parts: Sequence[int] | None = None) -> Iterator[Event]:
+    def scan(self) -> Iterator[Event]:
         """See `Source`. Raises `SourceError` for an item that is not a `Sample`."""
         seen: set[str] = set()
         for number, sample in enumerate(self._samples):

@@ -45,8 +45,11 @@ class Listed:
     def __init__(self, *parts: int, faults: bool = False) -> None:
         self._parts, self._faults, self.num_parts = parts, faults, len(parts)
 
-    def scan(self, parts: Iterable[int] | None = None) -> Iterable[Event]:
-        for part in range(self.num_parts) if parts is None else parts:
+    def scan(self) -> Iterable[Event]:
+        return self.scan_parts(range(self.num_parts))
+
+    def scan_parts(self, parts: Iterable[int]) -> Iterable[Event]:
+        for part in parts:
             for i in range(self._parts[part]):
                 yield Header(f"{part}/{i}", str(part), "", Size(32, 32), None)
             if self._faults:
