@@ -5,7 +5,7 @@
     for batch in pp.load("train-{0000..0099}.tar", pp.recipes.navit(seq_len=1024)):
         batch.patches.shape                      # (rows, seq_len, patch_size * patch_size * 3)
 
-Importing this loads neither torch nor webdataset: they come with `load`, `Planner`, `Painter` and `to_device`.
+Importing this loads neither torch nor webdataset: they come with `load`, `Planner`, `Painter`, `Pack` and `to_device`.
 """
 
 from __future__ import annotations
@@ -74,12 +74,14 @@ if TYPE_CHECKING:
     from patchpack.stream.header import read_size
     from patchpack.stream.loader import Loader, load, to_device
     from patchpack.stream.sampler import Planner
+    from patchpack.stream.stage import Pack
 
 __version__ = "0.1.0.dev0"
 
 # name → module that is imported when it is first asked for: torch, webdataset and Pillow wait until then
 _LAZY = {
     "Loader": "patchpack.stream.loader",
+    "Pack": "patchpack.stream.stage",
     "Painter": "patchpack.stream.dataset",
     "Planner": "patchpack.stream.sampler",
     "decode": "patchpack.paint.decode",
@@ -108,7 +110,7 @@ def __dir__() -> list[str]:
 
 __all__ = [
     # carry
-    "load", "Loader", "Planner", "Painter", "Report", "Rejection", "ShardFault", "Sample", "to_device", "samples",
+    "load", "Loader", "Planner", "Painter", "Pack", "Report", "Rejection", "ShardFault", "Sample", "to_device", "samples",
     # decide
     "Recipe", "recipes", "plan_table", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
     "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",

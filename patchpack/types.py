@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -119,6 +119,45 @@ class Report:
     dropped: Mapping[str, int] = field(default_factory=dict)
     shard_errors: Sequence[ShardFault] = ()
 
+    @classmethod
+    def collect(cls, batches: Iterable[PackedBatch]) -> Report:
+        """The account of `patchpack.Pack` streams under a DataLoader of one's own, added up.
+
+        Give all batches in the order they came. A stream is known by its worker; a step 0 begins a new one. ``waiting`` is what
+        the last batch of a stream had not delivered yet, 0 for streams that came to their end.
+        """
+        open_streams: dict[int, Report] = {}
+        done: list[Report] = []
+        for batch in batches:
+            info = batch.info
+            worker = info.get("worker", 0)
+            if info["step"] == 0 and worker in open_streams:
+                done.append(open_streams.pop(worker))
+            open_streams[worker] = open_streams.get(worker, cls()).after(info)
+        total = cls()
+        for report in [*done, *open_streams.values()]:
+            total = cls(
+                total.seen + report.seen,
+                total.packed + report.packed,
+                total.waiting + report.waiting,
+                (*total.rejected, *report.rejected),
+                _add_counts(total.dropped, report.dropped),
+                (*total.shard_errors, *report.shard_errors),
+            )
+        return total
+
+    def after(self, info: Mapping[str, Any], *, delivered: bool = True) -> Report:
+        """The account once one more batch of the same stream has come; `info` is the batch's.
+
+        delivered: False for a batch that is raised for instead: its images still wait.
+        """
+        packed = self.packed + (info["packed"] if delivered else 0)
+        rejected = (*self.rejected, *(Rejection(**r) for r in info["rejections"]))
+        dropped = _add_counts(self.dropped, info["dropped"])
+        faults = (*self.shard_errors, *(ShardFault(**f) for f in info["shard_errors"]))
+        waiting = info["seen"] - packed - len(rejected) - sum(dropped.values())
+        return Report(info["seen"], packed, waiting, rejected, dropped, faults)
+
     def __str__(self) -> str:
         lines = [
             f"{self.seen} seen = {self.packed} packed + {len(self.rejected)} rejected"
@@ -128,6 +167,10 @@ class Report:
         lines += [f"  dropped {n} by {rule}" for rule, n in self.dropped.items()]
         lines += [f"  shard {f.shard}: {f.reason}" for f in self.shard_errors]
         return "\n".join(lines)
+
+
+def _add_counts(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
+    return {rule: a.get(rule, 0) + b.get(rule, 0) for rule in (*a, *(rule for rule in b if rule not in a))}
 
 
 class PlanTable(NamedTuple):

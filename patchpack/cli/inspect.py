@@ -16,7 +16,7 @@ from rich.table import Table
 import patchpack as pp
 from patchpack.cli.opening import open_typed
 from patchpack.paint.decode import open_image, to_rgb
-from patchpack.stream.sources import Source
+from patchpack.stream.source import Source
 from patchpack.types import Header
 
 OFF_SQUARE = 1.2  # NaViT counts images whose aspect ratio deviates by more than 20 %

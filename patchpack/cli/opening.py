@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from patchpack.errors import SourceError
-from patchpack.stream.sources import IMAGE_EXTENSIONS, Source, open_source
+from patchpack.stream.source import Source
+from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
 from patchpack.types import Header
 
 AUTO = "auto"

@@ -198,6 +198,13 @@ class EpochPlanner:
             info = self._held.info
             info = {**info, "seen": self._seen, **{name: info[name] + news for name, news in self._news.items()}}
             yield replace(self._held, info={**info, "dropped": self._dropped})
+            if self._max_steps is not None and not self.done:
+                self._news, self._dropped = {"rejections": [], "shard_errors": []}, {}
+                yield self._make_plan(
+                    [],
+                    fatal=f"{self._name} ended after {self._step} of {self._max_steps} steps: it can be read only once. Give a "
+                    f"source that can be read again (a list, files), or fewer steps",
+                )
 
     def _drop(self, rule: str, images: int) -> None:
         if images:

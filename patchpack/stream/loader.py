@@ -17,8 +17,9 @@ from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import Painter, first_error
 from patchpack.stream.sampler import Planner
+from patchpack.stream.samples import ToSample
 from patchpack.stream.sources import IMAGE_EXTENSIONS
-from patchpack.types import PackedBatch, Rejection, Report, ShardFault
+from patchpack.types import PackedBatch, Report
 
 _OURS = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset")
 
@@ -33,6 +34,7 @@ class Loader(DataLoader[PackedBatch]):
         *,
         image: str = IMAGE_EXTENSIONS,
         target: str | None = "cls",
+        to_sample: ToSample | None = None,
         shuffle: int = 0,
         epoch: int = 0,
         steps_per_epoch: int | None = None,
@@ -63,6 +65,7 @@ class Loader(DataLoader[PackedBatch]):
             recipe,
             image=image,
             target=target,
+            to_sample=to_sample,
             shuffle=shuffle,
             epoch=epoch,
             steps_per_epoch=steps_per_epoch,
@@ -72,7 +75,7 @@ class Loader(DataLoader[PackedBatch]):
             scanner=scanner,
         )
         self._on_error = on_error
-        self._account = _Account()
+        self._report = Report()
         # iterating a DataLoader draws from torch's global generator unless it has its own
         dataloader_options.setdefault("generator", torch.Generator())
         super().__init__(
@@ -90,15 +93,14 @@ class Loader(DataLoader[PackedBatch]):
             PatchpackError: under ``on_error="raise"`` the first sample or shard that cannot be used, before the batch that
                 would have held it; in any case a source without a single usable image.
         """
-        self._account = account = _Account()
+        self._report = Report()
         for batch in super().__iter__():
-            account.meet(batch.info)
             error = first_error(batch.info) if self._on_error == "raise" else None
             if error is None and "fatal" in batch.info:
                 error = SourceError(batch.info["fatal"])
+            self._report = self._report.after(batch.info, delivered=error is None)
             if error is not None:
                 raise error
-            account.packed += batch.info["packed"]
             yield batch
 
     def set_epoch(self, epoch: int) -> None:
@@ -107,26 +109,7 @@ class Loader(DataLoader[PackedBatch]):
 
     def report(self) -> Report:
         """The account up to the last batch delivered, or raised for; the same for any number of workers."""
-        return self._account.report()
-
-
-class _Account:
-    def __init__(self) -> None:
-        self.seen = self.packed = 0
-        self.dropped: dict[str, int] = {}
-        self.rejected: list[Rejection] = []
-        self.faults: list[ShardFault] = []
-
-    def meet(self, info: dict[str, Any]) -> None:
-        self.seen = info["seen"]
-        self.rejected += [Rejection(**r) for r in info["rejections"]]
-        self.faults += [ShardFault(**f) for f in info["shard_errors"]]
-        for rule, count in info["dropped"].items():
-            self.dropped[rule] = self.dropped.get(rule, 0) + count
-
-    def report(self) -> Report:
-        settled = self.packed + len(self.rejected) + sum(self.dropped.values())
-        return Report(self.seen, self.packed, self.seen - settled, tuple(self.rejected), dict(self.dropped), tuple(self.faults))
+        return self._report
 
 
 def load(
@@ -135,6 +118,7 @@ def load(
     *,
     image: str = IMAGE_EXTENSIONS,
     target: str | None = "cls",
+    to_sample: ToSample | None = None,
     shuffle: int = 0,
     epoch: int = 0,
     steps_per_epoch: int | None = None,
@@ -148,11 +132,13 @@ def load(
     """Packed batches of torch tensors from a source of images.
 
     Args:
-        source: webdataset shards (path, brace pattern, or a list of them), a folder, or an iterable of `Sample`.
+        source: webdataset shards (path, brace pattern, glob, or a list of them), a folder, image files, or an iterable of
+            `Sample`, webdataset dicts, Hugging Face rows, or pairs (image, target).
         recipe: what to do with them, see `patchpack.recipes`.
         image: extensions of the image member or file, ``;`` between them.
         target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``); for a folder anything but None takes its
             subfolders as classes; None for unlabelled images.
+        to_sample: ``(number, item) -> Sample``, for an iterable of anything else.
         shuffle: 0 for the source's order; else shards are permuted, and headers in blocks of this many, by (seed, epoch).
         epoch: of the draws and the shuffling; see `Loader.set_epoch`.
         steps_per_epoch: exactly this many batches on every rank, the source repeated as needed; None for one pass. Images
@@ -178,6 +164,7 @@ def load(
         recipe,
         image=image,
         target=target,
+        to_sample=to_sample,
         shuffle=shuffle,
         epoch=epoch,
         steps_per_epoch=steps_per_epoch,

@@ -13,7 +13,7 @@ import numpy as np
 
 from patchpack import rng
 from patchpack.errors import ConfigError
-from patchpack.stream.sources import PartedSource, Source
+from patchpack.stream.source import PartedSource, Source
 from patchpack.types import Event, Header, ShardFault
 
 

@@ -15,9 +15,12 @@ from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.paint.targets import infer_kind
 from patchpack.plan.planner import EpochPlanner, Tail
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.iterables import IterableSource
 from patchpack.stream.order import Order, OrderedSource
+from patchpack.stream.samples import ToSample
 from patchpack.stream.scanner import scan_ahead
-from patchpack.stream.sources import IMAGE_EXTENSIONS, IterableSource, Reader, Source, open_source
+from patchpack.stream.source import Reader, Source
+from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
 from patchpack.types import BatchPlan, Event, Header, TargetKind
 
 _BLOCK = 64  # headers decided at a time: numpy's cost per call is spread, the first batch does not wait
@@ -31,7 +34,7 @@ class Planner(Sampler[BatchPlan]):
     Args:
         source: see `patchpack.stream.sources.open_source`.
         recipe: what to do with it.
-        image, target: members to use, see `open_source`.
+        image, target, to_sample: members to use and items to convert, see `open_source`.
         shuffle: 0 for the source's order, else shards are permuted, and headers in blocks of this many.
         epoch: the epoch of the draws and of the shuffling, see `set_epoch`.
         steps_per_epoch: exactly this many batches, the source repeated as needed; None for one pass.
@@ -53,6 +56,7 @@ class Planner(Sampler[BatchPlan]):
         *,
         image: str = IMAGE_EXTENSIONS,
         target: str | None = "cls",
+        to_sample: ToSample | None = None,
         shuffle: int = 0,
         epoch: int = 0,
         steps_per_epoch: int | None = None,
@@ -64,7 +68,12 @@ class Planner(Sampler[BatchPlan]):
     ) -> None:
         self.recipe = require_recipe(recipe)
         self.source: Source = open_source(
-            source, image=image, target=target, max_pixels=recipe.max_pixels, background=recipe.background
+            source,
+            image=image,
+            target=target,
+            max_pixels=recipe.max_pixels,
+            background=recipe.background,
+            to_sample=to_sample,
         )
         self.epoch, self.seen = epoch, seen
         self._steps, self._tail = steps_per_epoch, tail
@@ -106,7 +115,7 @@ class Planner(Sampler[BatchPlan]):
         ordered = OrderedSource(self.source, order)
         scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner)
         with closing(scanned):  # an endless scan, or its process, ends with the epoch
-            kind, events = _probe_targets(scanned, self.source.reader)
+            kind, events = probe_targets(scanned, self.source.reader)
             planner = self._new_planner(kind, recipe)
             events = iter(events)
             while not planner.done and (block := list(islice(events, _BLOCK))):
@@ -135,7 +144,7 @@ def require_recipe(recipe: Any) -> Recipe:
     return recipe
 
 
-def _probe_targets(events: Iterator[Event], reader: Reader) -> tuple[TargetKind, Iterable[Event]]:
+def probe_targets(events: Iterator[Event], reader: Reader) -> tuple[TargetKind, Iterable[Event]]:
     """Kind of the first readable target, and the same events again."""
     met: list[Event] = []
     for event in events:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.labels import decode_target
+from patchpack.stream.source import Reader
 from patchpack.stream.tar import UNREADABLE, Group, Grouper, Member, Members, TarHeader, asked_for, unread_rest
 from patchpack.types import Event, Header, Inline, Rejection, ShardFault
 
@@ -176,6 +177,30 @@ def _inline_event(group: Group, label: str, asked: Members) -> Event:
     return Header(key, label, image.name, size, Inline(image.data, value))
 
 
+class ShardSource:
+    """Webdataset shards. Keys are ``<shard file name>/<member stem>``."""
+
+    def __init__(self, urls: list[str], members: Members) -> None:
+        missing = [url for url in urls if is_local(url) and not os.path.isfile(url)]
+        if missing:
+            raise SourceError(f"{len(missing)} of {len(urls)} shards are missing, the first is {missing[0]}")
+        self.urls, self._members = urls, members
+        self.labels = shard_labels(urls)
+        self.name = self.labels[0] if len(urls) == 1 else f"{len(urls)} shards ({self.labels[0]} …)"
+        self.reader: Reader = ShardReader(urls, members.target)
+
+        self.num_parts = len(urls)
+
+    def scan(self) -> Iterator[Event]:
+        """See `Source`."""
+        return self.scan_parts(range(self.num_parts))
+
+    def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
+        """See `PartedSource`."""
+        for number in parts:
+            yield from scan_shard(self.urls[number], number, self.labels[number], self._members)
+
+
 class ShardReader:
     """Location to (image bytes, target). Picklable; every process opens its own files."""
 
@@ -240,3 +265,8 @@ def shard_labels(urls: list[str]) -> list[str]:
         if len(set(labels)) == len(labels):
             return labels
         depth += 1
+
+
+def is_local(url: str) -> bool:
+    """True for a path on this machine."""
+    return "://" not in url and not url.startswith("pipe:")

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 import patchpack as pp
 from patchpack.plan.planner import EpochPlanner
+from patchpack.stream.iterables import InlineReader
 from patchpack.stream.order import Order, OrderedSource
-from patchpack.stream.sources import InlineReader, open_source
+from patchpack.stream.sources import open_source
 from patchpack.testing import check_batch
 from patchpack.types import Event, Header, ShardFault, Size
 

@@ -11,7 +11,8 @@ import pytest
 
 import patchpack as pp
 from patchpack.stream import scanner
-from patchpack.stream.sources import InlineReader, open_source
+from patchpack.stream.iterables import InlineReader
+from patchpack.stream.sources import open_source
 from patchpack.types import Event
 
 

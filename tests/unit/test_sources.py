@@ -13,7 +13,8 @@ import pytest
 from PIL import ExifTags, Image
 
 import patchpack as pp
-from patchpack.stream.sources import FolderSource, open_source
+from patchpack.stream.folders import FolderSource
+from patchpack.stream.sources import open_source
 from patchpack.types import Header
 
 RECIPE = pp.Recipe(resize=pp.Native(64), patch_size=2, seq_len=64, max_images=8, rows=1)
@@ -288,10 +289,12 @@ def test_keys_become_text() -> None:
     assert [h.key for h in headers([pp.Sample(7, pixels(1))])] == ["7"]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("item", [b"bytes", ("k", pixels(1)), {"key": "k", "image": pixels(1)}], ids=["bytes", "tuple", "dict"])
+@pytest.mark.parametrize(
+    "item", [b"bytes", ("k", pixels(1)), {"key": "k", "picture": pixels(1)}], ids=["bytes", "tuple", "dict"]
+)
 def test_an_item_that_is_no_sample_says_what_to_do(item: Any) -> None:
     loader = pp.load([pp.Sample("a", pixels(1)), item], RECIPE, on_error="skip")
-    with pytest.raises(pp.SourceError, match=r"item 1 of list of samples is a \w+: wrap it, patchpack.Sample\(key="):
+    with pytest.raises(pp.SourceError, match=r"item 1 is a (bytes|tuple|dict with .*): expected a patchpack.Sample"):
         list(loader)
 
 

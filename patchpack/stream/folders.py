@@ -1,0 +1,96 @@
+"""Folders and lists of image files, with class subfolders as labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from patchpack.errors import DecodeError, SourceError
+from patchpack.stream.header import read_size_at
+from patchpack.stream.source import Reader
+from patchpack.stream.tar import Members
+from patchpack.types import Event, Header, Rejection, Size
+
+
+class FolderSource:
+    """A folder of image files. Keys are paths relative to it.
+
+    With targets, the first folder below it is the class; indices follow the sorted `class_names`.
+    """
+
+    def __init__(self, root: Path, members: Members, files: list[Path] | None = None) -> None:
+        self._root, self._members = root, members
+        self.name = f"{root.resolve().name}/"
+        files = sorted(_visible_files(root)) if files is None else files
+        self._files = [p for p in files if p.suffix[1:].lower() in members.image]
+        if not self._files:
+            others = sorted({p.suffix or p.name for p in files})
+            raise SourceError(f"{root}: no file with extension {';'.join(members.image)}; it has: {others or 'nothing'}")
+        # an empty class folder counts, or the indices of two splits would not mean the same
+        self.class_names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        if members.target is not None and not self.class_names:
+            raise SourceError(f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images")
+        self.reader: Reader = FileReader(str(root), self.class_names if members.target is not None else None)
+
+    def scan(self) -> Iterator[Event]:
+        """See `Source`."""
+        for path in self._files:
+            key = path.relative_to(self._root).as_posix()
+            if self._members.target is not None and "/" not in key:
+                yield Rejection(self.name, key, path.name, "target", "lies beside the class subfolders, not in one")
+                continue
+            try:
+                with open(path, "rb") as file:
+                    size = _file_size(file, self._members.max_pixels)
+            except DecodeError as error:
+                yield Rejection(self.name, key, path.name, "header", str(error))
+            except OSError as error:
+                yield Rejection(self.name, key, path.name, "read", f"{type(error).__name__}: {error}")
+            else:
+                yield Header(key, self.name, path.name, size, key)
+
+
+class FileReader:
+    """Relative path to (file bytes, class index)."""
+
+    def __init__(self, root: str, class_names: list[str] | None) -> None:
+        self._root = root
+        self._classes = None if class_names is None else {name: i for i, name in enumerate(class_names)}
+
+    def __call__(self, location: str) -> tuple[bytes, Any]:
+        """See `Reader`."""
+        try:
+            data = Path(self._root, location).read_bytes()
+        except OSError as error:
+            raise SourceError(f"{type(error).__name__}: {error}") from None
+        return data, self.target(location)
+
+    def target(self, location: str) -> Any:
+        """See `Reader`."""
+        return None if self._classes is None else self._classes[location.split("/", 1)[0]]
+
+
+def _visible_files(root: Path) -> Iterator[Path]:
+    """Files below a folder, links followed, nothing that is hidden; a folder is entered once, even if links form a ring."""
+    entered: set[str] = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True):
+        if os.path.realpath(folder) in entered:
+            subfolders.clear()
+            continue
+        entered.add(os.path.realpath(folder))
+        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        # a link that leads nowhere stays in: reading it will say so
+        yield from (Path(folder, name) for name in files if not name.startswith("."))
+
+
+def _file_size(file: Any, max_pixels: int) -> Size:
+    length = file.seek(0, os.SEEK_END)
+
+    def read(offset: int, count: int) -> bytes:
+        file.seek(offset)
+        data: bytes = file.read(count)
+        return data
+
+    return read_size_at(read, length, max_pixels=max_pixels)

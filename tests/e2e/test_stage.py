@@ -1,0 +1,237 @@
+"""`pp.Pack` in pipelines as their libraries document them, and the kinds of items a stream may yield."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import webdataset as wds
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset
+
+import patchpack as pp
+from patchpack.testing import check_batch
+
+TRAIN = pp.samples.shards("train")
+RECIPE = pp.recipes.navit(seq_len=256, rows=2)
+EXTENSIONS = "jpg;png;webp"
+
+pytestmark = [  # webdataset leaves its open shards to the garbage collector
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def keys_of(batches: Any) -> list[str]:
+    return [key for batch in batches for row in batch.keys for key in row]
+
+
+def pipeline(**options: Any) -> Any:
+    return wds.WebDataset(TRAIN, shardshuffle=False, **options)
+
+
+def png(value: int = 0, size: tuple[int, int] = (40, 30)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, (value, value, value)).save(file, "png")
+    return file.getvalue()
+
+
+# ---------------------------------------------------------------------------------------------- webdataset's pipelines
+
+
+def test_a_webdataset_pipeline_packs_every_sample_with_its_label() -> None:
+    batches = list(pipeline().compose(pp.Pack(RECIPE, image=EXTENSIONS)))
+    for batch in batches:
+        check_batch(batch)
+    loaded = {i.key: int(i.target) for b in pp.load(TRAIN, RECIPE) for i in pp.unpack(b)}
+    staged = {i.key: int(i.target) for b in batches for i in pp.unpack(b)}
+    assert staged == loaded  # the same keys too: shard file name and stem
+    report = pp.Report.collect(batches)
+    assert (report.seen, report.packed, report.waiting) == (420, 420, 0)
+
+
+def test_the_users_own_stages_are_kept() -> None:
+    stream = (
+        pipeline()
+        .shuffle(100, rng=__import__("random").Random(0))
+        .decode("pil")
+        .map(lambda sample: {**sample, "cls": int(sample["cls"]) + 100})
+        .compose(pp.Pack(RECIPE, image=EXTENSIONS))
+    )
+    batches = list(stream)
+    targets = np.concatenate([b.targets[b.slot_mask] for b in batches])
+    assert Counter(targets.tolist()) == dict.fromkeys(range(100, 110), 42)
+    assert keys_of(batches) != keys_of(pp.load(TRAIN, RECIPE))
+
+
+def test_a_resampled_stream_has_no_end_and_draws_anew() -> None:
+    stream = wds.WebDataset(TRAIN[:1], resampled=True, shardshuffle=False).compose(pp.Pack(RECIPE, image=EXTENSIONS))
+    kept: dict[str, set[Any]] = {}
+    for number, batch in enumerate(stream):
+        for image in pp.unpack(batch):
+            kept.setdefault(image.key, set()).add((*image.grid, len(image.patches)))
+        if number == 50:
+            break
+    assert max(map(len, kept.values())) >= 3  # the same picture, other resolutions
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_that_split_the_shards_are_not_split_again(workers: int) -> None:
+    stream = pipeline(workersplitter=wds.split_by_worker).compose(pp.Pack(RECIPE, image=EXTENSIONS))
+    batches = list(DataLoader(stream, batch_size=None, num_workers=workers))
+    assert all(isinstance(batch.patches, torch.Tensor) for batch in batches)
+    assert len(keys_of(batches)) == len(set(keys_of(batches))) == 420
+    report = pp.Report.collect(batches)
+    assert (report.seen, report.packed, report.waiting) == (420, 420, 0)
+
+
+def test_the_stage_travels_to_a_worker() -> None:
+    stage = pickle.loads(pickle.dumps(pp.Pack(RECIPE, target=None, tail="pad")))
+    (batch,) = stage([pp.Sample("a", png())])
+    assert batch.keys == [["a"], []]
+
+
+# ------------------------------------------------------------------------------------------------------ kinds of items
+
+
+class Stream(IterableDataset[Any]):
+    def __init__(self, *items: Any) -> None:
+        self._items = items
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._items)
+
+
+ITEMS = {
+    "Sample": (pp.Sample("0", png(), 7), {}),
+    "webdataset bytes": ({"__key__": "0", "png": png(), "cls": b"7"}, {}),
+    "webdataset decoded": ({"__key__": "0", "png": Image.open(io.BytesIO(png())), "cls": 7}, {}),
+    "row with PIL": ({"image": Image.open(io.BytesIO(png())), "label": 7}, {}),
+    "row with bytes": ({"image": {"bytes": png(), "path": None}, "label": 7}, {}),
+    "row with another column": ({"image": {"bytes": png(), "path": None}, "label": 3, "fine": 7}, {"target": "fine"}),
+    "pair": ((np.zeros((30, 40, 3), np.uint8), 7), {}),
+    "pair with PIL": ((Image.new("RGB", (40, 30)), 7), {}),
+}
+
+
+@pytest.mark.parametrize(("item", "options"), ITEMS.values(), ids=ITEMS.keys())
+@pytest.mark.parametrize("through", ["load", "Pack"])
+def test_what_a_stream_may_yield(item: Any, options: dict[str, Any], through: str) -> None:
+    stream = Stream(item)
+    batches = pp.load(stream, RECIPE, **options) if through == "load" else pp.Pack(RECIPE, **options)(stream)
+    ((image,),) = [list(pp.unpack(batch)) for batch in batches]
+    assert (image.key, int(image.target), image.source_size) == ("0", 7, (30, 40))
+
+
+def test_a_path_in_a_row_is_read(tmp_path: Any) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    row = {"image": {"bytes": None, "path": str(tmp_path / "a.png")}, "label": 1}
+    (batch,) = pp.load([row], RECIPE)
+    assert batch.source_sizes[0, 0].tolist() == [30, 40]
+
+
+def test_a_function_makes_samples_of_anything() -> None:
+    def convert(number: int, item: Any) -> pp.Sample:
+        return pp.Sample(f"photo-{number}", item["jpeg_bytes"], item["score"])
+
+    (batch,) = pp.load([{"jpeg_bytes": png(), "score": 0.5}] * 2, RECIPE, to_sample=convert)
+    assert batch.keys == [["photo-0", "photo-1"]]
+    assert batch.targets[0, :2].tolist() == [0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (3, "item 0 is a int: expected a patchpack.Sample, a webdataset dict, a row"),
+        ({"pixels": 1}, "item 0 is a dict with 'pixels'"),
+        ({"__key__": "a", "gif": b""}, r"a: no image member \(jpg;jpeg;png;webp\), it has: gif"),
+        (("text", 1), "item 0 is a tuple"),
+    ],
+)
+def test_an_item_of_no_known_kind_says_what_would_do(item: Any, message: str) -> None:
+    with pytest.raises(pp.SourceError, match=message):
+        list(pp.load([item], RECIPE))
+
+
+def test_a_function_that_makes_something_else_is_named() -> None:
+    with pytest.raises(pp.SourceError, match="to_sample made a dict of item 0"):
+        list(pp.load([1], RECIPE, to_sample=lambda number, item: {}))  # type: ignore[arg-type, return-value]
+
+
+def test_a_missing_or_broken_label_is_a_counted_rejection() -> None:
+    items = [
+        {"__key__": "none", "png": png()},
+        {"__key__": "good", "png": png(), "cls": b"1"},
+        {"__key__": "text", "png": png(), "cls": b"cat"},
+    ]
+    batches = list(pp.Pack(RECIPE, on_error="skip")(items))
+    report = pp.Report.collect(batches)
+    assert [(r.key, r.stage) for r in report.rejected] == [("none", "target"), ("text", "target")]
+    assert (report.seen, report.packed, report.waiting) == (3, 1, 0)
+    with pytest.raises(pp.TargetError, match="none: no label member 'cls'"):
+        list(pp.Pack(RECIPE)(items))
+
+
+def test_a_stream_without_a_readable_image_raises_under_any_policy() -> None:
+    with pytest.raises(pp.SourceError, match="the stream: no image to pack, 1 samples seen, 1 rejected"):
+        list(pp.Pack(RECIPE, on_error="skip")([pp.Sample("bad", b"", 0)]))
+
+
+def test_options_are_checked_at_construction() -> None:
+    for options, message in (
+        ({"on_error": "ignore"}, "on_error is 'raise' or 'skip'"),
+        ({"tail": "cut"}, "tail is one of"),
+        ({"image": ""}, "image must name at least one extension"),
+        ({"imagee": "jpg"}, "its options are image, target, to_sample, epoch, tail, on_error"),
+    ):
+        with pytest.raises(pp.ConfigError, match=message):
+            pp.Pack(RECIPE, **options)
+
+
+def test_steps_from_a_source_that_can_be_read_once_end_with_an_error_not_in_silence() -> None:
+    once = (pp.Sample(str(i), png(), i) for i in range(40))
+    loader = pp.load(once, RECIPE, steps_per_epoch=1000)
+    batches = iter(loader)
+    first = next(batches)
+    with pytest.raises(pp.SourceError, match=r"ended after \d+ of 1000 steps: it can be read only once"):
+        list(batches)
+    assert keys_of([first])
+    assert (loader.report().packed, loader.report().waiting) == (40, 0)
+
+
+# --------------------------------------------------------------------------------------------------- globs and files
+
+
+def test_globs_lists_and_single_files(tmp_path: Any) -> None:
+    for name in ("a.png", "b.png", "c.JPG"):
+        (tmp_path / name).write_bytes(png())
+    flat = RECIPE.for_eval()
+    for source, keys in (
+        (str(tmp_path / "*.png"), ["a.png", "b.png"]),
+        (tmp_path / "c.JPG", ["c.JPG"]),
+        ([tmp_path / "c.JPG", tmp_path / "a.png"], ["a.png", "c.JPG"]),
+    ):
+        assert keys_of(pp.load(source, flat, target=None)) == keys
+    shards = str(tmp_path / "s-*.tar")
+    for i, shard in enumerate(TRAIN):
+        (tmp_path / f"s-{i}.tar").symlink_to(shard)
+    assert len(keys_of(pp.load(shards, RECIPE))) == 420
+
+
+def test_files_that_do_not_fit_are_named(tmp_path: Any) -> None:
+    (tmp_path / "a.png").write_bytes(png())
+    (tmp_path / "notes.txt").write_text("hello")
+    for source, message in (
+        (str(tmp_path / "*.gif"), "no file matches"),
+        (str(tmp_path / "notes.txt"), "neither a folder nor a tar file"),
+        ([str(tmp_path / "a.png"), TRAIN[0]], "shards and images do not mix"),
+        (str(tmp_path / "missing.png"), "1 of 1 files are missing"),
+    ):
+        with pytest.raises(pp.SourceError, match=message):
+            pp.load(source, RECIPE, target=None)
