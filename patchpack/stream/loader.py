@@ -29,18 +29,8 @@ class Loader(DataLoader[PackedBatch]):
 
     def __init__(
         self,
-        source: Any,
-        recipe: Recipe,
+        planner: Planner,
         *,
-        image: str = IMAGE_EXTENSIONS,
-        target: str | None = "cls",
-        to_sample: ToSample | None = None,
-        shuffle: int = 0,
-        epoch: int = 0,
-        steps_per_epoch: int | None = None,
-        tail: Tail = "short",
-        rank: int | None = None,
-        world_size: int | None = None,
         num_workers: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
         **dataloader_options: Any,
@@ -50,37 +40,14 @@ class Loader(DataLoader[PackedBatch]):
         for name in _OURS:
             if name in dataloader_options:
                 raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) or tail and cannot be passed")
-        # with workers, reading headers leaves the training thread too
-        context = dataloader_options.get("multiprocessing_context") or multiprocessing.get_context()
-        scanner = context if num_workers else None
-        rank, world_size = _place(rank, world_size)
-        if world_size > 1 and steps_per_epoch is None and tail != "pad":
-            warnings.warn(
-                f"{world_size} ranks without steps_per_epoch: they may make different numbers of steps, and the first to end "
-                f"leaves the others waiting for ever. Set steps_per_epoch to train, or tail='pad' to evaluate.",
-                stacklevel=3,
-            )
-        self.planner = Planner(
-            source,
-            recipe,
-            image=image,
-            target=target,
-            to_sample=to_sample,
-            shuffle=shuffle,
-            epoch=epoch,
-            steps_per_epoch=steps_per_epoch,
-            tail=tail,
-            rank=rank,
-            world_size=world_size,
-            scanner=scanner,
-        )
+        self.planner = planner
         self._on_error = on_error
         self._report = Report()
         # iterating a DataLoader draws from torch's global generator unless it has its own
         dataloader_options.setdefault("generator", torch.Generator())
         super().__init__(
-            Painter(self.planner, recipe, on_error="defer"),
-            sampler=self.planner,
+            Painter(planner, planner.recipe, on_error="defer"),
+            sampler=planner,
             batch_size=None,
             num_workers=num_workers,
             **dataloader_options,
@@ -159,7 +126,16 @@ def load(
     Raises:
         SourceError, ConfigError: what can be known now is checked now.
     """
-    return Loader(
+    rank, world_size = _place(rank, world_size)
+    if world_size > 1 and steps_per_epoch is None and tail != "pad":
+        warnings.warn(
+            f"{world_size} ranks without steps_per_epoch: they may make different numbers of steps, and the first to end "
+            f"leaves the others waiting for ever. Set steps_per_epoch to train, or tail='pad' to evaluate.",
+            stacklevel=2,
+        )
+    # with workers, reading headers leaves the training thread too
+    context = dataloader_options.get("multiprocessing_context") or multiprocessing.get_context()
+    planner = Planner(
         source,
         recipe,
         image=image,
@@ -171,10 +147,9 @@ def load(
         tail=tail,
         rank=rank,
         world_size=world_size,
-        num_workers=num_workers,
-        on_error=on_error,
-        **dataloader_options,
+        scanner=context if num_workers else None,
     )
+    return Loader(planner, num_workers=num_workers, on_error=on_error, **dataloader_options)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
@@ -18,19 +17,9 @@ from patchpack.stream.iterables import InlineReader, IterableSource
 from patchpack.stream.sampler import probe_targets, require_recipe
 from patchpack.stream.samples import ToSample
 from patchpack.stream.sources import IMAGE_EXTENSIONS, parse_members
-from patchpack.types import PackedBatch
+from patchpack.types import BatchPlan, PackedBatch, TargetKind
 
 _BLOCK = 16  # items decided at a time; with the packer's open rows the bound on what is held
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Options:
-    image: str = IMAGE_EXTENSIONS
-    target: str | None = "cls"
-    to_sample: ToSample | None = None
-    epoch: int = 0
-    tail: Tail = "short"
-    on_error: Literal["raise", "skip"] = "raise"
 
 
 class Pack:
@@ -53,34 +42,45 @@ class Pack:
         SourceError: while iterating, for an item of an unknown kind or a stream without one usable image.
     """
 
-    def __init__(self, recipe: Recipe, **options: Any) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        image: str = IMAGE_EXTENSIONS,
+        target: str | None = "cls",
+        to_sample: ToSample | None = None,
+        epoch: int = 0,
+        tail: Tail = "short",
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ConfigError(f"on_error is 'raise' or 'skip', got {on_error!r}")
         self._recipe = require_recipe(recipe)
-        try:
-            self._options = _Options(**options)
-        except TypeError as error:
-            raise ConfigError(f"Pack: {error}; its options are {', '.join(_Options.__dataclass_fields__)}") from None
-        if self._options.on_error not in ("raise", "skip"):
-            raise ConfigError(f"on_error is 'raise' or 'skip', got {self._options.on_error!r}")
-        parse_members(self._options.image, self._options.target, recipe.max_pixels)
-        EpochPlanner(recipe, epoch=self._options.epoch, tail=self._options.tail)  # what cannot work is refused now
+        self._members = parse_members(image, target, recipe.max_pixels)
+        self._to_sample, self._on_error = to_sample, on_error
+        self._epoch, self._tail = epoch, tail
+        self._planner(None)  # what cannot work is refused now
 
     def __call__(self, items: Iterable[Any]) -> Iterator[PackedBatch]:
         """Batches of the items, in order."""
-        o, recipe = self._options, self._recipe
-        members = parse_members(o.image, o.target, recipe.max_pixels)
-        source = IterableSource(items, members, to_sample=o.to_sample, background=recipe.background, repeating=True)
+        source = IterableSource(
+            items, self._members, to_sample=self._to_sample, background=self._recipe.background, repeating=True
+        )
         kind, events = probe_targets(source.scan(), source.reader)
-        planner = EpochPlanner(recipe, epoch=o.epoch, target_kind=kind, name="the stream", tail=o.tail)
+        planner = self._planner(kind)
         events = iter(events)
         while block := list(islice(events, _BLOCK)):
             yield from map(self._paint, planner.feed(block))
         yield from map(self._paint, planner.finish())
 
-    def _paint(self, plan: Any) -> PackedBatch:
+    def _planner(self, kind: TargetKind) -> EpochPlanner:
+        return EpochPlanner(self._recipe, epoch=self._epoch, target_kind=kind, name="the stream", tail=self._tail)
+
+    def _paint(self, plan: BatchPlan) -> PackedBatch:
         batch = paint(plan, self._recipe, InlineReader())
         worker = get_worker_info()
         batch.info["worker"] = worker.id if worker else 0
-        error = first_error(batch.info) if self._options.on_error == "raise" else None
+        error = first_error(batch.info) if self._on_error == "raise" else None
         if error is None and plan.fatal:
             error = SourceError(plan.fatal)
         if error is not None:
