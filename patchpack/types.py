@@ -115,9 +115,9 @@ class Report:
     seen: int = 0
     packed: int = 0
     waiting: int = 0
-    rejected: Sequence[Rejection] = ()
-    dropped: Mapping[str, int] = field(default_factory=dict)
-    shard_errors: Sequence[ShardFault] = ()
+    rejected: list[Rejection] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    shard_errors: list[ShardFault] = field(default_factory=list)
 
     @classmethod
     def collect(cls, batches: Iterable[PackedBatch]) -> Report:
@@ -140,9 +140,9 @@ class Report:
                 total.seen + report.seen,
                 total.packed + report.packed,
                 total.waiting + report.waiting,
-                (*total.rejected, *report.rejected),
+                [*total.rejected, *report.rejected],
                 _add_counts(total.dropped, report.dropped),
-                (*total.shard_errors, *report.shard_errors),
+                [*total.shard_errors, *report.shard_errors],
             )
         return total
 
@@ -152,9 +152,9 @@ class Report:
         delivered: False for a batch that is raised for instead: its images still wait.
         """
         packed = self.packed + (info["packed"] if delivered else 0)
-        rejected = (*self.rejected, *(Rejection(**r) for r in info["rejections"]))
+        rejected = [*self.rejected, *(Rejection(**r) for r in info["rejections"])]
         dropped = _add_counts(self.dropped, info["dropped"])
-        faults = (*self.shard_errors, *(ShardFault(**f) for f in info["shard_errors"]))
+        faults = [*self.shard_errors, *(ShardFault(**f) for f in info["shard_errors"])]
         waiting = info["seen"] - packed - len(rejected) - sum(dropped.values())
         return Report(info["seen"], packed, waiting, rejected, dropped, faults)
 
