@@ -32,7 +32,7 @@ class Painter(Dataset[PackedBatch]):
         recipe: Recipe,
         *,
         image: str = IMAGE_EXTENSIONS,
-        target: str | None = "cls",
+        target: str | tuple[str, ...] | None = "cls",
         on_error: Literal["raise", "skip", "defer"] = "raise",
     ) -> None:
         if on_error not in ("raise", "skip", "defer"):

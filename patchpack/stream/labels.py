@@ -1,14 +1,48 @@
-"""Label members to values, by extension. Text and numbers only; no pickle is ever loaded."""
+"""Labels to targets: members decoded by extension (text and numbers only, never a pickle), joined, mapped."""
 
 from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from patchpack.errors import TargetError
+from patchpack.stream.source import Reader
+
+MapTarget = Callable[[Any], Any]
+"""Decoded label → target, e.g. a vocabulary look-up."""
+
+
+def join(target: str | tuple[str, ...] | None, values: Sequence[Any]) -> Any:
+    """The target of a sample from the values of its labels: None, the one value, or a dict by name."""
+    if target is None:
+        return None
+    return values[0] if isinstance(target, str) else dict(zip(target, values, strict=True))
+
+
+class MappedReader:
+    """A reader whose targets go through a user's function."""
+
+    def __init__(self, reader: Reader, map_target: MapTarget) -> None:
+        self._reader, self._map = reader, map_target
+
+    def __call__(self, location: Any) -> tuple[Any, Any]:
+        """See `Reader`."""
+        image, target = self._reader(location)
+        return image, self._mapped(target)
+
+    def target(self, location: Any) -> Any:
+        """See `Reader`."""
+        return self._mapped(self._reader.target(location))
+
+    def _mapped(self, target: Any) -> Any:
+        try:
+            return self._map(target)
+        except Exception as error:
+            raise TargetError(f"map_target failed on {target!r}: {type(error).__name__}: {error}") from error
 
 
 def decode_target(extension: str, data: bytes) -> Any:

@@ -16,6 +16,7 @@ from patchpack.paint.batch import normalize, token_mask
 from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import Painter, first_error
+from patchpack.stream.labels import MapTarget
 from patchpack.stream.sampler import Planner
 from patchpack.stream.samples import ToSample
 from patchpack.stream.sources import IMAGE_EXTENSIONS
@@ -84,8 +85,9 @@ def load(
     recipe: Recipe,
     *,
     image: str = IMAGE_EXTENSIONS,
-    target: str | None = "cls",
+    target: str | tuple[str, ...] | None = "cls",
     to_sample: ToSample | None = None,
+    map_target: MapTarget | None = None,
     shuffle: int = 0,
     epoch: int = 0,
     steps_per_epoch: int | None = None,
@@ -103,9 +105,10 @@ def load(
             `Sample`, webdataset dicts, Hugging Face rows, or pairs (image, target).
         recipe: what to do with them, see `patchpack.recipes`.
         image: extensions of the image member or file, ``;`` between them.
-        target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``); for a folder anything but None takes its
-            subfolders as classes; None for unlabelled images.
+        target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``), several for a dict of labels; for a folder
+            anything but None takes its subfolders as classes; None for unlabelled images.
         to_sample: ``(number, item) -> Sample``, for an iterable of anything else.
+        map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
         shuffle: 0 for the source's order; else shards are permuted, and headers in blocks of this many, by (seed, epoch).
         epoch: of the draws and the shuffling; see `Loader.set_epoch`.
         steps_per_epoch: exactly this many batches on every rank, the source repeated as needed; None for one pass. Images
@@ -141,6 +144,7 @@ def load(
         image=image,
         target=target,
         to_sample=to_sample,
+        map_target=map_target,
         shuffle=shuffle,
         epoch=epoch,
         steps_per_epoch=steps_per_epoch,

@@ -16,6 +16,7 @@ from patchpack.paint.targets import infer_kind
 from patchpack.plan.planner import EpochPlanner, Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.iterables import IterableSource
+from patchpack.stream.labels import MapTarget
 from patchpack.stream.order import Order, OrderedSource
 from patchpack.stream.samples import ToSample
 from patchpack.stream.scanner import scan_ahead
@@ -34,7 +35,7 @@ class Planner(Sampler[BatchPlan]):
     Args:
         source: see `patchpack.stream.sources.open_source`.
         recipe: what to do with it.
-        image, target, to_sample: members to use and items to convert, see `open_source`.
+        image, target, to_sample, map_target: what to use of a sample and how, see `open_source`.
         shuffle: 0 for the source's order, else shards are permuted, and headers in blocks of this many.
         epoch: the epoch of the draws and of the shuffling, see `set_epoch`.
         steps_per_epoch: exactly this many batches, the source repeated as needed; None for one pass.
@@ -55,8 +56,9 @@ class Planner(Sampler[BatchPlan]):
         recipe: Recipe,
         *,
         image: str = IMAGE_EXTENSIONS,
-        target: str | None = "cls",
+        target: str | tuple[str, ...] | None = "cls",
         to_sample: ToSample | None = None,
+        map_target: MapTarget | None = None,
         shuffle: int = 0,
         epoch: int = 0,
         steps_per_epoch: int | None = None,
@@ -74,6 +76,7 @@ class Planner(Sampler[BatchPlan]):
             max_pixels=recipe.max_pixels,
             background=recipe.background,
             to_sample=to_sample,
+            map_target=map_target,
         )
         self.epoch, self.seen = epoch, seen
         self._steps, self._tail = steps_per_epoch, tail

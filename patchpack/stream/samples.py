@@ -10,14 +10,14 @@ import numpy as np
 from PIL import Image
 
 from patchpack.errors import SourceError, TargetError
-from patchpack.stream.labels import decode_target
+from patchpack.stream.labels import decode_target, join
 from patchpack.types import Sample
 
 ToSample = Callable[[int, Any], Sample]
 """(number in the stream, item) → `Sample`; raises `TargetError` for a label it cannot make out."""
 
 
-def as_sample(number: int, item: Any, *, image: tuple[str, ...], target: str | None) -> Sample:
+def as_sample(number: int, item: Any, *, image: tuple[str, ...], target: str | tuple[str, ...] | None) -> Sample:
     """The `Sample` an item stands for.
 
     * `Sample`: itself.
@@ -30,7 +30,7 @@ def as_sample(number: int, item: Any, *, image: tuple[str, ...], target: str | N
         number: of the item in its stream; the key where the item has none.
         item: what the pipeline yielded.
         image: extensions of the image in a webdataset dict.
-        target: name of the label; None for none.
+        target: name of the label, several for a dict of labels; None for none.
 
     Raises:
         SourceError: an item that is none of these.
@@ -56,7 +56,7 @@ def is_image(value: Any) -> bool:
     return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray))
 
 
-def _from_webdataset(item: Mapping[Any, Any], image: tuple[str, ...], target: str | None) -> Sample:
+def _from_webdataset(item: Mapping[Any, Any], image: tuple[str, ...], target: str | tuple[str, ...] | None) -> Sample:
     key = str(item["__key__"])
     if "__url__" in item:
         key = f"{os.path.basename(str(item['__url__']))}/{key}"
@@ -66,13 +66,16 @@ def _from_webdataset(item: Mapping[Any, Any], image: tuple[str, ...], target: st
         raise SourceError(f"{key}: no image member ({';'.join(image)}), it has: {has}")
     if target is None:
         return Sample(key, item[extension])
-    if target not in item:
-        raise TargetError(f"{key}: no label member {target!r}")
-    value = item[target]
-    return Sample(key, item[extension], decode_target(target, value) if isinstance(value, bytes) else value)
+    values = []
+    for name in (target,) if isinstance(target, str) else target:
+        if name not in item:
+            raise TargetError(f"{key}: no label member {name!r}")
+        value = item[name]
+        values.append(decode_target(name, value) if isinstance(value, bytes) else value)
+    return Sample(key, item[extension], join(target, values))
 
 
-def _from_row(number: int, item: Mapping[Any, Any], target: str | None) -> Sample:
+def _from_row(number: int, item: Mapping[Any, Any], target: str | tuple[str, ...] | None) -> Sample:
     picture = item["image"]
     if isinstance(picture, Mapping):  # datasets.Image(decode=False)
         data, path = picture.get("bytes"), picture.get("path")
@@ -82,7 +85,8 @@ def _from_row(number: int, item: Mapping[Any, Any], target: str | None) -> Sampl
         picture = data
     if target is None:
         return Sample(str(number), picture)
-    column = target if target in item else "label"
-    if column not in item:
+    names = (target,) if isinstance(target, str) else target
+    columns = ["label"] if len(names) == 1 and names[0] not in item else names
+    if any(column not in item for column in columns):
         raise TargetError(f"row {number} has no column {target!r} and no 'label'; it has {', '.join(map(repr, item))}")
-    return Sample(str(number), picture, item[column])
+    return Sample(str(number), picture, join(target, [item[column] for column in columns]))

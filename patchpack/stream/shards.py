@@ -12,18 +12,18 @@ from typing import Any, BinaryIO, NamedTuple
 
 from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.stream.header import read_size, read_size_at
-from patchpack.stream.labels import decode_target
+from patchpack.stream.labels import decode_target, join
 from patchpack.stream.source import Reader
 from patchpack.stream.tar import UNREADABLE, Group, Grouper, Member, Members, TarHeader, asked_for, unread_rest
 from patchpack.types import Event, Header, Inline, Rejection, ShardFault
 
 
 class Slice(NamedTuple):
-    """Location of a sample in a seekable shard: (offset, length) in bytes of its image and of its label."""
+    """Location of a sample in a seekable shard: (offset, length) in bytes of its image and of its labels."""
 
     shard: int
     image: tuple[int, int]
-    target: tuple[int, int] | None
+    labels: tuple[tuple[int, int], ...]
 
 
 def is_seekable(url: str) -> bool:
@@ -122,8 +122,8 @@ def _scan_stream(file: BinaryIO, label: str, asked: Members) -> Generator[Event,
     return fault
 
 
-def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, Member | None] | Rejection:
-    """(key, image member, label member), or why this sample cannot be used."""
+def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, list[Member]] | Rejection:
+    """(key, image member, label members), or why this sample cannot be used."""
     key = f"{label}/{group.stem}"
     image = next((group.members[e] for e in asked.image if e in group.members), None)
     member = image.name if image else ""
@@ -132,18 +132,18 @@ def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, Memb
     if image is None:
         has = ", ".join(sorted(group.members))
         return Rejection(label, key, "", "read", f"no image member ({';'.join(asked.image)}), it has: {has}")
-    target = None if asked.target is None else group.members.get(asked.target)
-    if asked.target is not None and target is None:
+    missing = [extension for extension in asked.labels if extension not in group.members]
+    if missing:
         has = ", ".join(sorted(group.members))
-        return Rejection(label, key, member, "target", f"no label member {asked.target!r}, it has: {has}")
-    return key, image, target
+        return Rejection(label, key, member, "target", f"no label member {missing[0]!r}, it has: {has}")
+    return key, image, [group.members[extension] for extension in asked.labels]
 
 
 def _seekable_event(group: Group, file: BinaryIO, number: int, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen
-    key, image, target = chosen
+    key, image, labels = chosen
     begin, length = image.where
     here = file.tell()
 
@@ -157,24 +157,24 @@ def _seekable_event(group: Group, file: BinaryIO, number: int, label: str, asked
         return Rejection(label, key, image.name, "header", str(error))
     finally:
         file.seek(here)
-    return Header(key, label, image.name, size, Slice(number, image.where, target.where if target else None))
+    return Header(key, label, image.name, size, Slice(number, image.where, tuple(m.where for m in labels)))
 
 
 def _inline_event(group: Group, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen
-    key, image, target = chosen
+    key, image, labels = chosen
     assert image.data is not None  # asked for, so it was read
     try:
         size = read_size(image.data, max_pixels=asked.max_pixels)
     except DecodeError as error:
         return Rejection(label, key, image.name, "header", str(error))
     try:
-        value = decode_target(asked.target or "", target.data or b"") if target else None
+        values = [decode_target(e, m.data or b"") for e, m in zip(asked.labels, labels, strict=True)]
     except TargetError as error:
         return Rejection(label, key, image.name, "target", str(error))
-    return Header(key, label, image.name, size, Inline(image.data, value))
+    return Header(key, label, image.name, size, Inline(image.data, join(asked.target, values)))
 
 
 class ShardSource:
@@ -187,7 +187,7 @@ class ShardSource:
         self.urls, self._members = urls, members
         self.labels = shard_labels(urls)
         self.name = self.labels[0] if len(urls) == 1 else f"{len(urls)} shards ({self.labels[0]} …)"
-        self.reader: Reader = ShardReader(urls, members.target)
+        self.reader: Reader = ShardReader(urls, members)
 
         self.num_parts = len(urls)
 
@@ -204,8 +204,8 @@ class ShardSource:
 class ShardReader:
     """Location to (image bytes, target). Picklable; every process opens its own files."""
 
-    def __init__(self, urls: list[str], target: str | None) -> None:
-        self._urls, self._target = urls, target
+    def __init__(self, urls: list[str], members: Members) -> None:
+        self._urls, self._members = urls, members
         self._files: dict[int, int] = {}  # descriptors: a garbage collector would close file objects with a warning
 
     def __getstate__(self) -> dict[str, Any]:
@@ -225,9 +225,9 @@ class ShardReader:
         """The target alone."""
         if isinstance(location, Inline):
             return location.target
-        if location.target is None:
-            return None
-        return decode_target(self._target or "", self._read(location.shard, location.target))
+        asked = self._members
+        found = zip(asked.labels, location.labels, strict=True)
+        return join(asked.target, [decode_target(e, self._read(location.shard, where)) for e, where in found])
 
     def _read(self, shard: int, where: tuple[int, int]) -> bytes:
         offset, length = where

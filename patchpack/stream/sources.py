@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour
 from patchpack.stream.folders import FolderSource
 from patchpack.stream.iterables import IterableSource
+from patchpack.stream.labels import MappedReader, MapTarget
 from patchpack.stream.samples import ToSample
 from patchpack.stream.shards import ShardSource, is_local
 from patchpack.stream.source import Source
@@ -25,29 +27,38 @@ def open_source(
     source: Any,
     *,
     image: str = IMAGE_EXTENSIONS,
-    target: str | None = "cls",
+    target: str | tuple[str, ...] | None = "cls",
     max_pixels: int = MAX_PIXELS,
     background: Colour = WHITE,
     to_sample: ToSample | None = None,
+    map_target: MapTarget | None = None,
 ) -> Source:
     """Make a `Source` of what a user has.
 
     Args:
         source: shards (path, brace pattern ``train-{0000..0099}.tar``, glob, URL or ``pipe:`` command, or a list of them), a
-            folder, image files (one, a glob, or a list), an iterable of samples, or a `Source`.
+            folder, image files (one, a glob, or a list), an iterable of samples, or a `Source`, taken as it is.
         image: extensions of the image member or file, ``;`` between them.
-        target: extension of the label member; for folders anything but None takes class subfolders as labels; None for none.
+        target: extension of the label member, several for a dict of labels; for folders anything but None takes class
+            subfolders as labels; None for none.
         max_pixels: limit checked on the header.
         background: what a transparent PIL image is laid over before it is sent to a worker.
         to_sample: ``(number, item) -> Sample`` for an iterable of items that `as_sample` does not know.
+        map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
 
     Raises:
         SourceError: missing files, an empty folder, or something that is none of these.
         ConfigError: image extensions that are empty.
     """
-    if isinstance(source, Source):
-        return source
     members = parse_members(image, target, max_pixels)
+    opened = source if isinstance(source, Source) else _open(source, members, background, to_sample)
+    if map_target is not None:
+        opened = copy(opened)  # the user's own stays as it was
+        opened.reader = MappedReader(opened.reader, map_target)
+    return opened
+
+
+def _open(source: Any, members: Members, background: Colour, to_sample: ToSample | None) -> Source:
     if isinstance(source, (str, os.PathLike)):
         path = os.fspath(source)
         if os.path.isdir(path):
@@ -62,11 +73,15 @@ def open_source(
     )
 
 
-def parse_members(image: str, target: str | None, max_pixels: int) -> Members:
-    """What is asked for of every sample. Raises `ConfigError` for image extensions that are empty."""
+def parse_members(image: str, target: str | tuple[str, ...] | None, max_pixels: int) -> Members:
+    """What is asked for of every sample. Raises `ConfigError` for extensions that are empty."""
     extensions = tuple(filter(None, (e.strip().lstrip(".").lower() for e in image.split(";"))))
     if not extensions:
         raise ConfigError(f"image must name at least one extension, such as {IMAGE_EXTENSIONS!r}, got {image!r}")
+    if isinstance(target, (tuple, list)):
+        if not target:
+            raise ConfigError("target must name at least one label, or be None for none")
+        return Members(extensions, tuple(name.lower().lstrip(".") for name in target), max_pixels)
     return Members(extensions, target.lower().lstrip(".") if target is not None else None, max_pixels)
 
 

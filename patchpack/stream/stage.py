@@ -14,8 +14,10 @@ from patchpack.plan.planner import EpochPlanner, Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import first_error
 from patchpack.stream.iterables import InlineReader, IterableSource
+from patchpack.stream.labels import MappedReader, MapTarget
 from patchpack.stream.sampler import probe_targets, require_recipe
 from patchpack.stream.samples import ToSample
+from patchpack.stream.source import Reader
 from patchpack.stream.sources import IMAGE_EXTENSIONS, parse_members
 from patchpack.types import BatchPlan, PackedBatch, TargetKind
 
@@ -33,6 +35,7 @@ class Pack:
         recipe: what to do with the samples.
         image, target: members of a webdataset dict, columns of a row; see `patchpack.stream.samples.as_sample`.
         to_sample: ``(number, item) -> Sample`` for items of another kind.
+        map_target: decoded label → target.
         epoch: of the draws.
         tail: the last rows of a stream that ends, see `EpochPlanner`.
         on_error: ``"raise"``, or ``"skip"``: rejections travel in ``batch.info``, see `Report.collect`.
@@ -47,8 +50,9 @@ class Pack:
         recipe: Recipe,
         *,
         image: str = IMAGE_EXTENSIONS,
-        target: str | None = "cls",
+        target: str | tuple[str, ...] | None = "cls",
         to_sample: ToSample | None = None,
+        map_target: MapTarget | None = None,
         epoch: int = 0,
         tail: Tail = "short",
         on_error: Literal["raise", "skip"] = "raise",
@@ -58,6 +62,7 @@ class Pack:
         self._recipe = require_recipe(recipe)
         self._members = parse_members(image, target, recipe.max_pixels)
         self._to_sample, self._on_error = to_sample, on_error
+        self._reader: Reader = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)
         self._epoch, self._tail = epoch, tail
         self._planner(None)  # what cannot work is refused now
 
@@ -66,7 +71,7 @@ class Pack:
         source = IterableSource(
             items, self._members, to_sample=self._to_sample, background=self._recipe.background, repeating=True
         )
-        kind, events = probe_targets(source.scan(), source.reader)
+        kind, events = probe_targets(source.scan(), self._reader)
         planner = self._planner(kind)
         events = iter(events)
         while block := list(islice(events, _BLOCK)):
@@ -77,7 +82,7 @@ class Pack:
         return EpochPlanner(self._recipe, epoch=self._epoch, target_kind=kind, name="the stream", tail=self._tail)
 
     def _paint(self, plan: BatchPlan) -> PackedBatch:
-        batch = paint(plan, self._recipe, InlineReader())
+        batch = paint(plan, self._recipe, self._reader)
         worker = get_worker_info()
         batch.info["worker"] = worker.id if worker else 0
         error = first_error(batch.info) if self._on_error == "raise" else None

@@ -20,13 +20,20 @@ class Members:
 
     Attributes:
         image: extensions of the image, the first present is taken.
-        target: extension of the label, None for none.
+        target: extension of the label, several for a dict of labels, None for none.
         max_pixels: limit checked on the image header.
     """
 
     image: tuple[str, ...]
-    target: str | None
+    target: str | tuple[str, ...] | None
     max_pixels: int
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Extensions of all labels, none to several."""
+        if self.target is None:
+            return ()
+        return (self.target,) if isinstance(self.target, str) else self.target
 
 
 class Member(NamedTuple):
@@ -127,4 +134,4 @@ def split_name(name: str) -> tuple[str, str]:
 def asked_for(name: str, asked: Members) -> bool:
     """True if a member of this name is ever opened."""
     extension = split_name(name)[1]
-    return extension in asked.image or (asked.target is not None and extension == asked.target)
+    return extension in asked.image or extension in asked.labels

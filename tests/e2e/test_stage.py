@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -202,6 +203,73 @@ def test_steps_from_a_source_that_can_be_read_once_end_with_an_error_not_in_sile
         list(batches)
     assert keys_of([first])
     assert (loader.report().packed, loader.report().waiting) == (40, 0)
+
+
+# ------------------------------------------------------------------------------------------------ several labels, mapped
+
+
+def two_labels(tmp_path: Any, *, lost: str = "") -> str:
+    path = str(tmp_path / "two.tar")
+    with tarfile.open(path, "w") as tar:
+        for i in range(4):
+            for name, data in ((f"{i}.png", png(i)), (f"{i}.cls", str(i).encode()), (f"{i}.json", b"[%d, 0.5]" % i)):
+                if name != lost:
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("kind", ["seekable", "stream"])
+def test_several_labels_come_as_a_dict(kind: str, workers: int, tmp_path: Any) -> None:
+    path = two_labels(tmp_path)
+    source = path if kind == "seekable" else f"pipe:cat {path}"
+    (batch,) = pp.load(source, RECIPE, target=("cls", "json"), num_workers=workers)
+    assert {name: values.dtype for name, values in batch.targets.items()} == {"cls": torch.int64, "json": torch.float32}
+    assert batch.targets["cls"][batch.slot_mask].tolist() == [0, 1, 2, 3]
+    assert batch.targets["json"][batch.slot_mask].tolist() == [[i, 0.5] for i in range(4)]
+    assert (batch.targets["cls"][~batch.slot_mask] == -100).all()
+
+
+def test_several_labels_of_a_pipeline_and_of_rows(tmp_path: Any) -> None:
+    stream = wds.WebDataset(two_labels(tmp_path), shardshuffle=False).compose(pp.Pack(RECIPE, target=("cls", "json")))
+    (batch,) = stream
+    assert batch.targets["json"][batch.slot_mask].tolist() == [[i, 0.5] for i in range(4)]
+    rows = [{"image": {"bytes": png()}, "fine": 3, "coarse": 1}]
+    (batch,) = pp.load(rows, RECIPE, target=("fine", "coarse"))
+    assert {name: int(values[0, 0]) for name, values in batch.targets.items()} == {"fine": 3, "coarse": 1}
+
+
+def test_one_of_several_labels_missing_is_named(tmp_path: Any) -> None:
+    loader = pp.load(two_labels(tmp_path, lost="2.json"), RECIPE, target=("cls", "json"), on_error="skip")
+    (batch,) = loader
+    assert batch.targets["cls"][batch.slot_mask].tolist() == [0, 1, 3]
+    assert [(r.key, r.stage) for r in loader.report().rejected] == [("two.tar/2", "target")]
+    assert "no label member 'json'" in loader.report().rejected[0].reason
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_targets_may_be_mapped(workers: int, tmp_path: Any) -> None:
+    (batch,) = pp.load(two_labels(tmp_path), RECIPE, map_target={0: 7, 1: 8, 2: 9, 3: 9}.get, num_workers=workers)
+    assert batch.targets[batch.slot_mask].tolist() == [7, 8, 9, 9]
+    (packed,) = pp.Pack(RECIPE, map_target=lambda label: label * 2)([pp.Sample("a", png(), 21)])
+    assert int(packed.targets[0, 0]) == 42
+
+
+def test_a_map_that_fails_is_a_rejection_with_the_key(tmp_path: Any) -> None:
+    vocabulary = {0: 0, 1: 1, 3: 3}
+    loader = pp.load(two_labels(tmp_path), RECIPE, map_target=vocabulary.__getitem__, on_error="skip")
+    (batch,) = loader
+    assert batch.targets[0, :4].tolist() == [0, 1, -100, 3]
+    (rejection,) = loader.report().rejected
+    assert (rejection.key, rejection.stage) == ("two.tar/2", "target")
+    assert "map_target failed on 2: KeyError: 2" in rejection.reason
+
+
+def test_no_label_named_is_an_error() -> None:
+    with pytest.raises(pp.ConfigError, match="target must name at least one label"):
+        pp.load(TRAIN, RECIPE, target=())
 
 
 # --------------------------------------------------------------------------------------------------- globs and files
