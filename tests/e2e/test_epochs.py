@@ -7,7 +7,7 @@ import socket
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,14 @@ def test_shuffling_moves_shards_and_headers_inside_blocks() -> None:
     for i in range(0, 200, 25):  # a block holds the headers of the shards that fill it, no others
         assert len({key.split("/")[0] for key in order[i : i + 25]}) <= 4
     assert order[:10] != sorted(order[:10])
+
+
+def test_every_block_and_every_pass_has_its_own_permutation() -> None:
+    events = OrderedSource(Listed(100), Order(shuffle=25, repeat=True)).scan()
+    places = [int(event.key.split("/")[1]) for event in islice(events, 200) if isinstance(event, Header)]
+    events.close()
+    blocks = [tuple(place % 25 for place in places[i : i + 25]) for i in range(0, 200, 25)]
+    assert len(set(blocks)) == 8
 
 
 def test_epochs_have_different_orders_and_draws_and_the_same_epoch_the_same() -> None:
