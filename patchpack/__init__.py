@@ -51,7 +51,7 @@ from patchpack.plan.packing import (
     Row,
     pack_lengths,
 )
-from patchpack.plan.planner import EpochPlanner, plan_table
+from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.positions import Absolute, Fractional, PositionScheme, Raster
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.resize import (
@@ -65,6 +65,7 @@ from patchpack.plan.resize import (
     SmartResize,
     Square,
 )
+from patchpack.plan.table import plan_table
 from patchpack.types import BatchPlan, Grid, PackedBatch, PlanTable, Rejection, Report, Sample, ShardFault, Size
 
 if TYPE_CHECKING:

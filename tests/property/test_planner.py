@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from patchpack import recipes, rng, testing
 from patchpack.plan.drop import Beta, NoDrop, Scheduled
 from patchpack.plan.packing import BestFit, FirstFit, NextFit
-from patchpack.plan.planner import EpochPlanner, plan_table
+from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.resize import LongestSide, NaFlex, Native, NaViT, Pix2Struct, Square
+from patchpack.plan.table import plan_table
 from patchpack.types import BatchPlan, Event, Header, Rejection, ShardFault, Size
 
 

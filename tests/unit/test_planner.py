@@ -15,9 +15,10 @@ from patchpack import recipes, rng
 from patchpack.errors import ConfigError, PackingError
 from patchpack.plan.drop import Beta, Scheduled
 from patchpack.plan.packing import FirstFit, GreedyPacker, Item, NextFit, Row
-from patchpack.plan.planner import EpochPlanner, plan_table
+from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.resize import NaFlex, Native, NaViT, Pix2Struct, SmartResize, Square
+from patchpack.plan.table import plan_table
 from patchpack.types import BatchPlan, Event, Header, Rejection, ShardFault, Size, TargetSpec
 
 SIZES = [(480, 640), (375, 500), (100, 100), (33, 900), (1080, 1920), (7, 7), (224, 224), (640, 427)]

@@ -1,0 +1,99 @@
+"""Sizes and keys to decisions: everything about n images, as columns, without a pixel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from patchpack import rng
+from patchpack.errors import ConfigError
+from patchpack.plan.recipe import Recipe
+from patchpack.plan.resize import PlacingPolicy
+from patchpack.types import IntArray, PlanTable
+
+
+def plan_table(
+    recipe: Recipe, sizes: Any, key_hash: rng.U64, *, epoch: int = 0, seen: Any = 0, patch_size: int | None = None
+) -> PlanTable:
+    """Decide everything about n images from their sizes and keys.
+
+    Args:
+        recipe: the policies and the seed.
+        sizes: int ``[n, 2]`` oriented (height, width) in pixels, >= 1.
+        key_hash: uint64 ``[n]``, see `patchpack.rng.key_hash`.
+        epoch: the epoch of the draws.
+        seen: int64 ``[n]`` ordinals over all epochs, for drop schedules; or the first of them.
+        patch_size: which one, if the recipe has several.
+
+    Returns:
+        `PlanTable` of n lines; grid (0, 0) and 0 tokens where the policy refuses a size.
+
+    Raises:
+        ConfigError: a policy that breaks its protocol: shape, dtype, half a grid, its own bound, or a token count
+            outside ``1 … rows * cols``.
+    """
+    sizes = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
+    n = len(sizes)
+    p = recipe.patch_sizes[0] if patch_size is None else patch_size
+    ordinals = np.arange(n, dtype=np.int64) + seen if np.ndim(seen) == 0 else np.asarray(seen, dtype=np.int64)
+
+    u = _uniforms(recipe, epoch, key_hash, rng.Stage.RESIZE)
+    grids = _int_columns(recipe.resize(sizes, p, u), (n, 2), repr(recipe.resize))
+    accepted = np.all(grids > 0, axis=1)
+    broken = ~accepted & np.any(grids != 0, axis=1)
+    if np.any(broken):
+        i = int(np.argmax(broken))
+        raise ConfigError(
+            f"{recipe.resize!r} made the grid {grids[i].tolist()} of a {sizes[i].tolist()} image (height, width): rows and "
+            f"cols are at least 1, or (0, 0) to refuse the size"
+        )
+    bound = recipe.resize.bound(p)
+    patches = grids.astype(np.int64).prod(axis=1)
+    if bound is not None and np.any(patches > bound):
+        worst = int(np.argmax(patches))
+        raise ConfigError(
+            f"{recipe.resize!r} made {patches[worst]} patches of a {sizes[worst].tolist()} image (height, width) at "
+            f"patch_size={p}, above its own bound of {bound}"
+        )
+
+    some = np.where(accepted[:, None], grids, np.int32(1))  # a drop policy never meets an empty grid
+    u = _uniforms(recipe, epoch, key_hash, rng.Stage.DROP)
+    tokens = _int_columns(recipe.drop(some, u, ordinals), (n,), repr(recipe.drop))
+    wrong = accepted & ((tokens < 1) | (tokens > patches))
+    if np.any(wrong):
+        i = int(np.argmax(wrong))
+        raise ConfigError(
+            f"{recipe.drop!r} keeps {tokens[i]} of the {patches[i]} patches of grid {grids[i].tolist()}: it must keep at "
+            f"least 1 and at most all"
+        )
+
+    if isinstance(recipe.resize, PlacingPolicy):
+        box, target = recipe.resize.place(sizes, grids, p)
+        place = f"{recipe.resize!r}.place"
+        box, target = _int_columns(box, (n, 4), place), _int_columns(target, (n, 2), place)
+    else:
+        box = np.concatenate([np.zeros((n, 2), dtype=np.int64), sizes], axis=1).astype(np.int32)
+        target = grids * np.int32(p)
+    return PlanTable(
+        box=box,
+        target=target,
+        flip=np.zeros(n, dtype=np.bool_),
+        grid=np.where(accepted[:, None], grids, np.int32(0)),
+        num_tokens=np.where(accepted, tokens, np.int32(0)),
+    )
+
+
+def _uniforms(recipe: Recipe, epoch: int, hashes: rng.U64, stage: rng.Stage) -> Any:
+    draws = (recipe.resize if stage is rng.Stage.RESIZE else recipe.drop).draws
+    return rng.uniforms(recipe.seed, epoch, hashes, stage, draws) if draws else None
+
+
+def _int_columns(answer: Any, shape: tuple[int, ...], who: str) -> IntArray:
+    array = np.asarray(answer)
+    if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
+        raise ConfigError(f"{who} must return integers {list(shape)}, got {array.dtype} {list(array.shape)}")
+    columns: IntArray = array.astype(np.int32)
+    if not np.array_equal(columns, array):
+        raise ConfigError(f"{who} returned a number that 32 bits do not hold: {array[array != columns][0]}")
+    return columns
