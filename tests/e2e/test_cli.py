@@ -91,18 +91,19 @@ def test_inspect_names_what_is_there_and_pastes_code_that_runs(tmp_path: Path) -
     folder = tmp_path / "flat"
     folder.mkdir()
     Image.new("RGB", (60, 20)).save(folder / "wide.png")
+    Image.new("RGB", (20, 70)).save(folder / "tall.png")
     Image.new("L", (30, 31)).save(folder / "grey.jpg")
     (folder / "broken.jpg").write_bytes(b"not a picture")
     done = patchpack("inspect", "flat", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("2 images in flat", "50% are more than 20 % from square", "PNG 1", "JPEG 1", "1 samples cannot be used"):
+    for words in ("3 images in flat", "67% are more than 20 % from square", "PNG 2", "JPEG 1", "1 samples cannot be used"):
         assert words in done.stdout
     assert "broken.jpg" in done.stdout
     assert "target=None" in done.stdout  # found out by looking: no flag was given
     pasted = done.stdout[done.stdout.index("import patchpack as pp") : done.stdout.index("next:")]
     pasted = pasted.replace('"cuda"', '"cpu"').replace("num_workers=4", "num_workers=0")
     ran = patchpack(cwd=tmp_path, code=pasted + "\nprint('PACKED', loader.report().packed)")
-    assert "PACKED 2" in ran.stdout, ran.stderr
+    assert "PACKED 3" in ran.stdout, ran.stderr
 
 
 def test_inspect_of_labelled_shards_and_a_limit(tmp_path: Path) -> None:
