@@ -64,6 +64,7 @@ class EpochPlanner:
         self._seen = self._rejected = 0
         self._waiting: dict[int, _Line] = {}  # pushed, not in a plan yet; ids ascend in arrival order
         self._ready: deque[Row] = deque()
+        self._queued: set[int] = set()  # ids in the ready rows
         self._news: dict[str, list[Any]] = {"rejections": [], "shard_errors": []}
         self._first_rejection: Rejection | None = None
         self._held: BatchPlan | None = None
@@ -147,6 +148,7 @@ class EpochPlanner:
         self._packer = self._recipe.packer(self._recipe.row_len(patch_size), self._recipe.max_images)
         # rows made for another patch size are void: their images go, in arrival order, through the fresh packer
         self._ready.clear()
+        self._queued.clear()
         again, self._waiting = sorted(self._waiting.items()), {}
         for ordinal, line in again:
             self._push(ordinal, self._plan([line.header], ordinal)[0])
@@ -194,8 +196,7 @@ class EpochPlanner:
         seq_len, max_images = self._recipe.row_len(self._patch_size), self._recipe.max_images
         for row in rows:
             ids = [item.id for item in row.items]
-            queued = {item.id for r in self._ready for item in r.items} if self._ready else set()
-            if not ids or len(set(ids)) != len(ids) or any(i not in self._waiting or i in queued for i in ids):
+            if not ids or len(set(ids)) != len(ids) or any(i not in self._waiting or i in self._queued for i in ids):
                 raise PackingError(f"{self._packer!r} closed a row with empty, doubled or invented items: {ids}")
             tokens = sum(self._waiting[i].num_tokens for i in ids)
             if tokens > seq_len or len(ids) > max_images:
@@ -203,6 +204,7 @@ class EpochPlanner:
                     f"{self._packer!r} put {tokens} tokens and {len(ids)} images in a row of {seq_len} and {max_images}"
                 )
             self._ready.append(row)
+            self._queued.update(ids)
 
     def _complete_batch(self) -> Iterator[BatchPlan]:
         rows = [self._ready.popleft() for _ in range(min(self._recipe.rows, len(self._ready)))]
@@ -215,6 +217,7 @@ class EpochPlanner:
 
     def _batch(self, rows: list[Row]) -> BatchPlan:
         lines = [[self._waiting.pop(item.id) for item in row.items] for row in rows]
+        self._queued.difference_update(item.id for row in rows for item in row.items)
         missing = self._recipe.rows - len(rows)
         if self._tail == "wrap":
             if len(self._first_rows) < self._recipe.rows:

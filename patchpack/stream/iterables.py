@@ -45,8 +45,9 @@ class IterableSource:
         for number, item in enumerate(self._items):
             try:
                 sample = self._sample(number, item)
-            except TargetError as error:
-                yield Rejection("", _key_of(item, number), "", "target", str(error))
+            except (TargetError, DecodeError) as error:
+                stage = "target" if isinstance(error, TargetError) else "header"
+                yield Rejection("", _key_of(item, number), "", stage, str(error))
                 continue
             key = str(sample.key)
             if not self._repeating:

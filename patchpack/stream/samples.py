@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from patchpack.errors import SourceError, TargetError
+from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.stream.labels import decode_target, join
 from patchpack.types import Sample
 
 ToSample = Callable[[int, Any], Sample]
-"""(number in the stream, item) → `Sample`; raises `TargetError` for a label it cannot make out."""
+"""(number in the stream, item) → `Sample`; raises `TargetError` or `DecodeError` for one it cannot make out."""
 
 
 def as_sample(number: int, item: Any, *, image: tuple[str, ...], target: str | tuple[str, ...] | None) -> Sample:
@@ -35,6 +35,7 @@ def as_sample(number: int, item: Any, *, image: tuple[str, ...], target: str | t
     Raises:
         SourceError: an item that is none of these.
         TargetError: a label that is missing or not what its extension says.
+        DecodeError: no image in it, or a path that cannot be read.
     """
     if isinstance(item, Sample):
         return item
@@ -63,7 +64,7 @@ def _from_webdataset(item: Mapping[Any, Any], image: tuple[str, ...], target: st
     extension = next((e for e in image if e in item), None)
     if extension is None:
         has = ", ".join(str(name) for name in item if not str(name).startswith("__"))
-        raise SourceError(f"{key}: no image member ({';'.join(image)}), it has: {has}")
+        raise DecodeError(f"no image member ({';'.join(image)}), it has: {has}")
     if target is None:
         return Sample(key, item[extension])
     values = []
@@ -80,8 +81,11 @@ def _from_row(number: int, item: Mapping[Any, Any], target: str | tuple[str, ...
     if isinstance(picture, Mapping):  # datasets.Image(decode=False)
         data, path = picture.get("bytes"), picture.get("path")
         if data is None and path is not None:
-            with open(path, "rb") as file:
-                data = file.read()
+            try:
+                with open(path, "rb") as file:
+                    data = file.read()
+            except OSError as error:
+                raise DecodeError(f"{type(error).__name__}: {error}") from None
         picture = data
     if target is None:
         return Sample(str(number), picture)

@@ -72,7 +72,7 @@ def _open(url: str) -> Any:
 def _scan_seekable(file: BinaryIO, number: int, label: str, asked: Members) -> Generator[Event, None, str | None]:
     end = file.seek(0, io.SEEK_END)
     file.seek(0)
-    grouped = Grouper(label, asked)
+    grouped = Grouper(asked)
     fault = None
     try:
         tar = tarfile.open(fileobj=file, mode="r:", tarinfo=TarHeader)  # noqa: SIM115  # the file is the caller's
@@ -96,7 +96,7 @@ def _scan_seekable(file: BinaryIO, number: int, label: str, asked: Members) -> G
 
 
 def _scan_stream(file: BinaryIO, label: str, asked: Members) -> Generator[Event, None, str | None]:
-    grouped = Grouper(label, asked)
+    grouped = Grouper(asked)
     fault = None
     try:
         tar = tarfile.open(fileobj=file, mode="r|*", tarinfo=TarHeader)  # noqa: SIM115

@@ -87,8 +87,8 @@ def unread_rest(tar: tarfile.TarFile) -> str | None:
 class Grouper:
     """Members in, whole samples out: a sample is whole when a member of another one begins."""
 
-    def __init__(self, label: str, asked: Members) -> None:
-        self._label, self._asked = label, asked
+    def __init__(self, asked: Members) -> None:
+        self._asked = asked
         self._open: Group | None = None
         self._done: set[str] = set()
 

@@ -151,7 +151,6 @@ def test_a_function_makes_samples_of_anything() -> None:
     [
         (3, "item 0 is a int: expected a patchpack.Sample, a webdataset dict, a row"),
         ({"pixels": 1}, "item 0 is a dict with 'pixels'"),
-        ({"__key__": "a", "gif": b""}, r"a: no image member \(jpg;jpeg;png;webp\), it has: gif"),
         (("text", 1), "item 0 is a tuple"),
     ],
 )
@@ -177,6 +176,27 @@ def test_a_missing_or_broken_label_is_a_counted_rejection() -> None:
     assert (report.seen, report.packed, report.waiting) == (3, 1, 0)
     with pytest.raises(pp.TargetError, match="none: no label member 'cls'"):
         list(pp.Pack(RECIPE)(items))
+
+
+@pytest.mark.parametrize("through", ["load", "Pack"])
+def test_an_item_without_its_image_is_a_counted_rejection(through: str) -> None:
+    items = [
+        {"__key__": "none", "gif": b"", "cls": b"0"},
+        {"image": {"bytes": None, "path": "nowhere/a.png"}, "label": 1},
+        {"image": None, "label": 1},
+        {"__key__": "good", "png": png(), "cls": b"1"},
+    ]
+    if through == "load":
+        loader = pp.load(items, RECIPE, on_error="skip")
+        batches, report = list(loader), loader.report()
+    else:
+        batches = list(pp.Pack(RECIPE, on_error="skip")(items))
+        report = pp.Report.collect(batches)
+    assert keys_of(batches) == ["good"]
+    assert [(r.key, r.stage) for r in report.rejected] == [("none", "header"), ("1", "header"), ("2", "header")]
+    assert "no image member (jpg;jpeg;png;webp), it has: gif" in report.rejected[0].reason
+    assert "nowhere/a.png" in report.rejected[1].reason
+    assert (report.seen, report.packed, report.waiting) == (4, 1, 0)
 
 
 def test_a_stream_without_a_readable_image_raises_under_any_policy() -> None:
