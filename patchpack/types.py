@@ -206,6 +206,7 @@ class Header(NamedTuple):
         size: oriented height and width in pixels.
         location: what the source's reader needs to fetch image and target; picklable.
         repeat: number of the pass over the source within the epoch, from 0.
+        num_bytes: of memory that the location holds until the image is painted; 0 where it only says where to read.
     """
 
     key: str
@@ -214,6 +215,7 @@ class Header(NamedTuple):
     size: Size
     location: Any
     repeat: int = 0
+    num_bytes: int = 0
 
     @property
     def draw_key(self) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
 from patchpack import rng
-from patchpack.errors import ConfigError, PackingError
+from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
-from patchpack.plan.packing import Item, Row
 from patchpack.plan.recipe import Recipe
+from patchpack.plan.rows import Line, Rows
 from patchpack.plan.table import plan_table
 from patchpack.types import BatchPlan, Event, Header, PlanTable, Rejection, ShardFault, TargetKind
 
@@ -30,12 +30,18 @@ class EpochPlanner:
     Args:
         recipe: the policies; a batch has ``recipe.rows`` rows.
         epoch: of the draws.
-        seen: ordinal of the first image over all epochs, for drop schedules.
+        seen: samples met in earlier epochs, which is the ordinal of the first one here, for drop schedules.
         target_kind: carried by every plan.
         name: of the source, for messages.
         tail: the last rows of an epoch where they do not fill a batch: ``"short"`` leaves it short, ``"drop"`` drops its
             images and counts them, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows of the epoch.
         max_steps: end the epoch after this many batches; what waits then is dropped and counted. None: with the source.
+        stream, num_streams: where several planners share an epoch: this one is fed every num_streams-th sample and plans every
+            num_streams-th step, of ``max_steps`` in all.
+        lookahead, lookahead_bytes: what may wait in open rows, see `Rows`.
+
+    Raises:
+        ConfigError: a tail or a number that cannot work.
     """
 
     def __init__(
@@ -48,33 +54,36 @@ class EpochPlanner:
         name: str = "the source",
         tail: Tail = "short",
         max_steps: int | None = None,
+        stream: int = 0,
+        num_streams: int = 1,
+        lookahead: int | None = None,
+        lookahead_bytes: int | None = None,
     ) -> None:
         if tail not in TAILS:
             raise ConfigError(f"tail is one of {', '.join(TAILS)}, got {tail!r}")
         if tail == "wrap" and len(recipe.patch_sizes) > 1:
             raise ConfigError("tail='wrap' cannot repeat rows that were planned for another patch size: use 'pad' or 'drop'")
-        if max_steps is not None:
-            require_int("max_steps", max_steps, 1, 1 << 40)
+        for argument, value in (("max_steps", max_steps), ("lookahead", lookahead), ("lookahead_bytes", lookahead_bytes)):
+            if value is not None:
+                require_int(argument, value, 1, 1 << 50)
         self._recipe, self._epoch, self._target_kind, self._name = recipe, epoch, target_kind, name
-        self._tail, self._max_steps = tail, max_steps
-        self._first_rows: list[list[_Line]] = []  # kept for tail="wrap"
+        self._tail, self._max_steps, self._num_streams = tail, max_steps, num_streams
+        self._lookahead = (lookahead, lookahead_bytes)
+        self._first_rows: list[list[Line]] = []  # kept for tail="wrap"
         self._dropped: dict[str, int] = {}
-        self._first_ordinal = self._ordinal = seen  # over all epochs, for drop schedules
-        self._step = 0
+        self._first_ordinal = seen + stream
+        self._step = stream
         self._seen = self._rejected = 0
-        self._waiting: dict[int, _Line] = {}  # pushed, not in a plan yet; ids ascend in arrival order
-        self._ready: deque[Row] = deque()
-        self._queued: set[int] = set()  # ids in the ready rows
         self._news: dict[str, list[Any]] = {"rejections": [], "shard_errors": []}
         self._first_rejection: Rejection | None = None
         self._held: BatchPlan | None = None
-        self._patch_size = 0
-        self._start_step()
+        self._patch_size = self._patch_size_now()
+        self._rows = self._new_rows()
 
     @property
-    def planned(self) -> int:
-        """Headers taken so far in this epoch: how far the ordinals of a drop schedule have moved."""
-        return self._ordinal - self._first_ordinal
+    def seen(self) -> int:
+        """Samples taken so far in this epoch."""
+        return self._seen
 
     @property
     def done(self) -> bool:
@@ -86,7 +95,8 @@ class EpochPlanner:
         todo = deque(events)
         while todo and not self.done:
             patch_size = self._patch_size  # a new one plans the rest of the block again
-            lines = iter(self._plan([e for e in todo if isinstance(e, Header)], self._ordinal))
+            samples = (event for event in todo if not isinstance(event, ShardFault))
+            lines = iter(self._plan([(self._seen + i, e) for i, e in enumerate(samples) if isinstance(e, Header)]))
             while todo and not self.done and patch_size == self._patch_size:
                 event = todo.popleft()
                 if isinstance(event, ShardFault):
@@ -96,9 +106,8 @@ class EpochPlanner:
                 if isinstance(event, Rejection):
                     self._reject(event)
                 else:
-                    self._push(self._ordinal, next(lines))
-                    self._ordinal += 1
-                while len(self._ready) >= self._recipe.rows and not self.done:
+                    self._push(self._seen - 1, next(lines))
+                while len(self._rows) >= self._recipe.rows and not self.done:
                     yield from self._complete_batch()
 
     def finish(self) -> Iterator[BatchPlan]:
@@ -108,20 +117,15 @@ class EpochPlanner:
             PackingError: the packer kept an item back.
         """
         while not self.done:
-            self._take(self._packer.flush())  # again after each batch: a new patch size opens rows anew
-            if not self._ready or (self._tail == "drop" and len(self._ready) < self._recipe.rows):
+            self._rows.flush()  # again after each batch: a new patch size opens rows anew
+            if not len(self._rows) or (self._tail == "drop" and len(self._rows) < self._recipe.rows):
                 break
             yield from self._complete_batch()
-        if self.done:
-            self._drop("steps_per_epoch", len(self._waiting))
-        elif self._tail == "drop":
-            self._drop("tail", sum(len(row.items) for row in self._ready))
-            for row in self._ready:
-                for item in row.items:
-                    del self._waiting[item.id]
-        if self._waiting and not self.done:
-            keys = [line.header.key for line in self._waiting.values()]
-            raise PackingError(f"{self._packer!r} lost {len(keys)} items at flush, the first is {keys[0]}")
+        if not self.done:
+            left = self._rows.take(len(self._rows))  # empty but for tail="drop"
+            self._drop("tail", sum(len(row) for row in left))
+        else:
+            self._drop("steps_per_epoch", len(self._rows.waiting()))
         if self._held is None:
             yield self._fatal_plan()
         else:
@@ -132,7 +136,7 @@ class EpochPlanner:
                 self._news, self._dropped = {"rejections": [], "shard_errors": []}, {}
                 yield self._make_plan(
                     [],
-                    fatal=f"{self._name} ended after {self._step} of {self._max_steps} steps: it can be read only once. Give a "
+                    fatal=f"{self._name} ended after {self._step} of {self._max_steps}: it can be read only once. Give a "
                     f"source that can be read again (a list, files), or fewer steps",
                 )
 
@@ -140,41 +144,46 @@ class EpochPlanner:
         if images:
             self._dropped[rule] = self._dropped.get(rule, 0) + images
 
+    def _patch_size_now(self) -> int:
+        return self._recipe.patch_size_at(self._epoch, self._step)
+
+    def _new_rows(self) -> Rows:
+        recipe = self._recipe
+        return Rows(recipe.packer, recipe.row_len(self._patch_size), recipe.max_images, *self._lookahead)
+
     def _start_step(self) -> None:
-        patch_size = self._recipe.patch_size_at(self._epoch, self._step)
+        patch_size = self._patch_size_now()
         if patch_size == self._patch_size or self.done:
             return
         self._patch_size = patch_size
-        self._packer = self._recipe.packer(self._recipe.row_len(patch_size), self._recipe.max_images)
-        # rows made for another patch size are void: their images go, in arrival order, through the fresh packer
-        self._ready.clear()
-        self._queued.clear()
-        again, self._waiting = sorted(self._waiting.items()), {}
-        for ordinal, line in again:
-            self._push(ordinal, self._plan([line.header], ordinal)[0])
+        # rows made for another patch size are void: their images go, in arrival order, through a fresh packer
+        again, self._rows = self._rows.waiting(), self._new_rows()
+        for position, line in again:
+            self._push(position, self._plan([(position, line.header)])[0])
 
-    def _plan(self, headers: list[Header], ordinal: int) -> list[_Line]:
+    def _plan(self, headers: list[tuple[int, Header]]) -> list[Line]:
+        """Decide about headers, given with their positions in the stream."""
         if not headers:
             return []
-        hashes = rng.key_hash(h.draw_key for h in headers)
-        sizes = np.array([h.size for h in headers], dtype=np.int64)
-        table = plan_table(self._recipe, sizes, hashes, epoch=self._epoch, seen=ordinal, patch_size=self._patch_size)
+        hashes = rng.key_hash(h.draw_key for _, h in headers)
+        sizes = np.array([h.size for _, h in headers], dtype=np.int64)
+        ordinals = self._first_ordinal + self._num_streams * np.array([p for p, _ in headers], dtype=np.int64)
+        table = plan_table(self._recipe, sizes, hashes, epoch=self._epoch, seen=ordinals, patch_size=self._patch_size)
         columns = zip(*(column.tolist() for column in table), strict=True)
         return [
-            _Line(header, key_hash, *decided)
-            for header, key_hash, decided in zip(headers, hashes.tolist(), columns, strict=True)
+            Line(header, key_hash, *decided)
+            for (_, header), key_hash, decided in zip(headers, hashes.tolist(), columns, strict=True)
         ]
 
-    def _push(self, ordinal: int, line: _Line) -> None:
+    def _push(self, position: int, line: Line) -> None:
         refusal = self._refusal(line)
         if refusal:
             header = line.header
             self._reject(Rejection(header.shard, header.key, header.member, "plan", refusal))
-            return
-        self._waiting[ordinal] = line
-        self._take(self._packer.push(Item(ordinal, line.num_tokens)))
+        else:
+            self._rows.push(position, line)
 
-    def _refusal(self, line: _Line) -> str | None:
+    def _refusal(self, line: Line) -> str | None:
         size, recipe = line.header.size, self._recipe
         if line.num_tokens == 0:
             return f"{recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width)"
@@ -191,34 +200,16 @@ class EpochPlanner:
         self._first_rejection = self._first_rejection or rejection
         self._news["rejections"].append(rejection._asdict())
 
-    def _take(self, rows: Sequence[Row]) -> None:
-        """Check rows a packer closed against its contract, then queue them."""
-        seq_len, max_images = self._recipe.row_len(self._patch_size), self._recipe.max_images
-        for row in rows:
-            ids = [item.id for item in row.items]
-            if not ids or len(set(ids)) != len(ids) or any(i not in self._waiting or i in self._queued for i in ids):
-                raise PackingError(f"{self._packer!r} closed a row with empty, doubled or invented items: {ids}")
-            tokens = sum(self._waiting[i].num_tokens for i in ids)
-            if tokens > seq_len or len(ids) > max_images:
-                raise PackingError(
-                    f"{self._packer!r} put {tokens} tokens and {len(ids)} images in a row of {seq_len} and {max_images}"
-                )
-            self._ready.append(row)
-            self._queued.update(ids)
-
     def _complete_batch(self) -> Iterator[BatchPlan]:
-        rows = [self._ready.popleft() for _ in range(min(self._recipe.rows, len(self._ready)))]
-        plan = self._batch(rows)
-        self._step += 1
+        plan = self._batch(self._rows.take(self._recipe.rows))
+        self._step += self._num_streams
         self._start_step()
         if self._held is not None:
             yield self._held
         self._held = plan
 
-    def _batch(self, rows: list[Row]) -> BatchPlan:
-        lines = [[self._waiting.pop(item.id) for item in row.items] for row in rows]
-        self._queued.difference_update(item.id for row in rows for item in row.items)
-        missing = self._recipe.rows - len(rows)
+    def _batch(self, lines: list[list[Line]]) -> BatchPlan:
+        missing = self._recipe.rows - len(lines)
         if self._tail == "wrap":
             if len(self._first_rows) < self._recipe.rows:
                 self._first_rows += lines[: self._recipe.rows - len(self._first_rows)]
@@ -234,7 +225,7 @@ class EpochPlanner:
             reason += f", dropped: {self._dropped}"
         return self._make_plan([], fatal=reason)
 
-    def _make_plan(self, rows: list[list[_Line]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
+    def _make_plan(self, rows: list[list[Line]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
         lines = [line for row in rows for line in row]
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
         news, self._news = self._news, {"rejections": [], "shard_errors": []}
@@ -266,15 +257,3 @@ class EpochPlanner:
             fatal=fatal,
             repeated_rows=repeated_rows,
         )
-
-
-class _Line(NamedTuple):
-    """One image between its header and its batch."""
-
-    header: Header
-    key_hash: int
-    box: list[int]
-    target: list[int]
-    flip: bool
-    grid: list[int]
-    num_tokens: int

@@ -124,7 +124,7 @@ class Planner(Sampler[BatchPlan]):
             while not planner.done and (block := list(islice(events, _BLOCK))):
                 yield from planner.feed(block)
         yield from planner.finish()
-        self.seen += planner.planned
+        self.seen += planner.seen
 
     def _share_of_all(self) -> Iterator[BatchPlan]:
         """One plan for all ranks, ``world_size`` times as many rows a batch; each rank takes every world_size-th row."""

@@ -324,7 +324,8 @@ def test_conservation_over_tails_and_steps(tail: Any, good: list[bool], rows: in
     info = plans[-1].info
     packed = sum(plan.info["planned"] for plan in plans)
     rejected = sum(len(plan.info["rejections"]) for plan in plans)
-    assert info["seen"] == packed + rejected + sum(info["dropped"].values())
+    dropped = sum(sum(plan.info["dropped"].values()) for plan in plans)
+    assert info["seen"] == packed + rejected + dropped
     assert steps is None or plans[-1].fatal or len(plans) <= steps
 
 

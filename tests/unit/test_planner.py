@@ -321,11 +321,11 @@ def test_images_of_a_void_row_are_planned_again_in_their_order() -> None:
     assert sorted(h.key for plan in plans for h in plan.headers) == [h.key for h in todo]
 
 
-def test_seen_counts_samples_not_faults_and_ordinals_count_headers() -> None:
+def test_seen_counts_samples_and_not_faults() -> None:
     planner = EpochPlanner(SMALL, seen=10)
     plans = [*planner.feed([SQUARES[0], bad("a"), ShardFault("s.tar", "cut"), SQUARES[1]]), *planner.finish()]
     assert plans[-1].info["seen"] == 3
-    assert planner.planned == 2
+    assert planner.seen == 3
 
 
 def test_a_refused_size_is_a_rejection_of_the_plan() -> None:
@@ -394,7 +394,7 @@ def test_a_source_with_nothing_usable_ends_in_one_fatal_plan(events, fatal) -> N
 
 
 def test_a_schedule_follows_the_ordinal_over_all_epochs() -> None:
-    """An image that is refused keeps its ordinal; one that could not be read never had one."""
+    """Every sample has an ordinal, one that is refused or cannot be read too: it is a position, whoever counts."""
     recipe = Recipe(
         resize=Native(100, oversize="reject"), drop=Scheduled(mu=13, tau=1e-3, low=0.2, high=0.8), seq_len=100, rows=99,
         packer=NextFit(), max_images=1,
@@ -403,7 +403,7 @@ def test_a_schedule_follows_the_ordinal_over_all_epochs() -> None:
     events.insert(1, bad("x"))
     (plan,) = plans_of(recipe, events, seen=10)
     assert [h.key[-3:] for h in plan.headers] == ["000", "002", "003", "004", "005"]
-    assert plan.table.num_tokens.tolist() == [80, 80, 50, 20, 20]
+    assert plan.table.num_tokens.tolist() == [80, 50, 20, 20, 20]
 
 
 # -------------------------------------------------------------------------------------------------- broken packers
@@ -498,3 +498,74 @@ def test_a_size_refused_at_one_patch_size_only() -> None:
     assert {plan.patch_size for plan in plans} == {20}
     assert rejected
     assert sorted(packed + rejected) == [h.key for h in events]
+
+
+# ------------------------------------------------------------------------------------------------ lookahead, streams
+
+
+def held(plans: list[BatchPlan]) -> list[str]:
+    return [h.key for plan in plans for h in plan.headers]
+
+
+def test_a_lookahead_bounds_the_images_that_wait() -> None:
+    recipe = Recipe(resize=Native(64), seq_len=64, patch_size=16, rows=1, packer=FirstFit(open_rows=8))
+    todo = headers([(16 * (1 + i % 5), 16 * (1 + i % 3)) for i in range(200)])
+    for lookahead in (1, 3, 10):
+        planner = EpochPlanner(recipe, lookahead=lookahead)
+        plans = []
+        for i, header in enumerate(todo, 1):
+            plans += planner.feed([header])
+            # taken, not in a plan: one plan is held back, no row is closed and left (rows=1), the rest is open
+            open_now = i - len(held(plans)) - len(planner._held.headers if planner._held else ())  # type: ignore[attr-defined]
+            assert open_now <= lookahead
+        plans += planner.finish()
+        assert sorted(held(plans)) == [h.key for h in todo]
+
+
+def test_a_lookahead_in_bytes_closes_the_fullest_rows_and_packs_the_rest_anew() -> None:
+    recipe = Recipe(resize=Native(100), seq_len=100, patch_size=16, rows=1, packer=FirstFit(open_rows=8))
+    tokens = [(10, 6), (10, 5), (9, 5), (10, 3), (10, 7), (10, 3)]
+    todo = [h._replace(num_bytes=10) for h in headers([(16 * rows, 16 * cols) for rows, cols in tokens])]
+    plans = plans_of(recipe, todo, lookahead_bytes=40)
+    # the fifth image is one too many: the row of 50 + 45 closes, 60 + 30 and 70 wait on, and 70 + 30 is full
+    assert [held([plan]) for plan in plans] == [
+        ["s.tar/001", "s.tar/002"],
+        ["s.tar/004", "s.tar/005"],
+        ["s.tar/000", "s.tar/003"],
+    ]
+
+
+def test_a_lookahead_that_is_not_met_changes_nothing() -> None:
+    todo = headers([(16 * (1 + i % 5), 16 * (1 + i % 3)) for i in range(100)])
+    recipe = Recipe(resize=Native(64), seq_len=64, patch_size=16, rows=2)
+    bounded = EpochPlanner(recipe, lookahead=10_000, lookahead_bytes=1)  # headers hold no bytes
+    assert held([*bounded.feed(todo), *bounded.finish()]) == held(plans_of(recipe, todo))
+
+
+@pytest.mark.parametrize("num_streams", [1, 2, 3])
+def test_streams_share_steps_and_ordinals(num_streams: int) -> None:
+    """Every num_streams-th sample and step; the drop of an image does not depend on how many streams there are."""
+    recipe = Recipe(
+        resize=Native(16), drop=Scheduled(mu=13, tau=3, low=0.2, high=0.8), seq_len=16, patch_size=8, rows=2, max_images=1
+    )
+    todo: list[Event] = list(headers([(32, 32)] * 20))
+    todo[4] = bad("x")
+    tokens: dict[str, int] = {}
+    steps = []
+    for stream in range(num_streams):
+        planner = EpochPlanner(recipe, stream=stream, num_streams=num_streams, max_steps=7)
+        plans = [*planner.feed(todo[stream::num_streams]), *planner.finish()]
+        steps += [plan.step for plan in plans]
+        for plan in plans:
+            tokens |= zip(held([plan]), plan.table.num_tokens.tolist(), strict=True)
+    assert sorted(steps) == list(range(7))
+    alone = plans_of(recipe, todo)
+    expected = {k: n for plan in alone for k, n in zip(held([plan]), plan.table.num_tokens.tolist(), strict=True)}
+    assert len(set(expected.values())) > 2
+    assert all(expected[key] == n for key, n in tokens.items())
+
+
+@pytest.mark.parametrize("argument", ["lookahead", "lookahead_bytes", "max_steps"])
+def test_bounds_below_one_are_refused(argument: str) -> None:
+    with pytest.raises(ConfigError, match=f"{argument} must be an integer in 1"):
+        EpochPlanner(SMALL, **{argument: 0})

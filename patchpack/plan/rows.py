@@ -1,0 +1,122 @@
+"""Images on their way into rows: waiting in the packer, then in closed rows until a batch takes them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from patchpack.errors import PackingError
+from patchpack.plan.packing import Item, PackerFactory, Row
+from patchpack.types import Header
+
+_RELIEF = 0.75  # how far a lookahead that was exceeded is brought down, so that it is not met again by the next image
+
+
+class Line(NamedTuple):
+    """One image between its header and its batch: `PlanTable`'s columns, decided."""
+
+    header: Header
+    key_hash: int
+    box: list[int]
+    target: list[int]
+    flip: bool
+    grid: list[int]
+    num_tokens: int
+
+
+class Rows:
+    """One packer, what waits in it, and the rows it closed, in order. Holds the packer to its contract.
+
+    Args:
+        factory: makes the packer.
+        seq_len, max_images: of a row.
+        lookahead, lookahead_bytes: images, and bytes of their `Header.num_bytes`, that may wait in open rows; beyond, the
+            fullest rows are closed and the rest is packed anew. None: as the packer does.
+    """
+
+    def __init__(
+        self,
+        factory: PackerFactory,
+        seq_len: int,
+        max_images: int,
+        lookahead: int | None = None,
+        lookahead_bytes: int | None = None,
+    ) -> None:
+        self._factory, self._seq_len, self._max_images = factory, seq_len, max_images
+        self._lookahead, self._lookahead_bytes = lookahead, lookahead_bytes
+        self._packer = factory(seq_len, max_images)
+        self._waiting: dict[int, Line] = {}  # by position in the stream, open and closed
+        self._closed: deque[Row] = deque()
+        self._queued: set[int] = set()  # positions in the closed rows
+        self._open_bytes = 0
+
+    def __len__(self) -> int:
+        """Closed rows that no batch has taken."""
+        return len(self._closed)
+
+    def push(self, position: int, line: Line) -> None:
+        """Give the packer an image.
+
+        Raises:
+            PackingError: the packer broke its contract.
+        """
+        self._waiting[position] = line
+        self._open_bytes += line.header.num_bytes
+        self._close(self._packer.push(Item(position, line.num_tokens)))
+        if self._exceeds(1.0):
+            self._close_fullest()
+
+    def flush(self) -> None:
+        """Close what is open.
+
+        Raises:
+            PackingError: the packer broke its contract, or kept something back.
+        """
+        self._close(self._packer.flush())
+        lost = [line.header.key for position, line in self.waiting() if position not in self._queued]
+        if lost:
+            raise PackingError(f"{self._packer!r} lost {len(lost)} items at flush, the first is {lost[0]}")
+
+    def take(self, count: int) -> list[list[Line]]:
+        """The first rows closed, ``count`` of them or as many as there are; they are gone from here."""
+        rows = [self._closed.popleft() for _ in range(min(count, len(self._closed)))]
+        self._queued.difference_update(item.id for row in rows for item in row.items)
+        return [[self._waiting.pop(item.id) for item in row.items] for row in rows]
+
+    def waiting(self) -> list[tuple[int, Line]]:
+        """Every image that is here, in open rows and in closed ones, in order of arrival."""
+        return sorted(self._waiting.items())
+
+    def _close(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._check(row)
+            self._closed.append(row)
+            self._queued.update(item.id for item in row.items)
+            self._open_bytes -= sum(self._waiting[item.id].header.num_bytes for item in row.items)
+
+    def _check(self, row: Row) -> None:
+        ids = [item.id for item in row.items]
+        if not ids or len(set(ids)) != len(ids) or any(i not in self._waiting or i in self._queued for i in ids):
+            raise PackingError(f"{self._packer!r} closed a row with empty, doubled or invented items: {ids}")
+        tokens = sum(self._waiting[i].num_tokens for i in ids)
+        if tokens > self._seq_len or len(ids) > self._max_images:
+            raise PackingError(
+                f"{self._packer!r} put {tokens} tokens and {len(ids)} images in a row of {self._seq_len} and {self._max_images}"
+            )
+
+    def _exceeds(self, share: float) -> bool:
+        images = len(self._waiting) - len(self._queued)
+        return (self._lookahead is not None and images > share * self._lookahead) or (
+            self._lookahead_bytes is not None and self._open_bytes > share * self._lookahead_bytes
+        )
+
+    def _close_fullest(self) -> None:
+        rows = deque(sorted(self._packer.flush(), key=lambda row: row.num_tokens, reverse=True))
+        while rows and self._exceeds(_RELIEF):
+            self._close([rows.popleft()])
+        for row in rows:
+            self._check(row)
+        self._packer = self._factory(self._seq_len, self._max_images)
+        for position in sorted(item.id for row in rows for item in row.items):
+            self._close(self._packer.push(Item(position, self._waiting[position].num_tokens)))
