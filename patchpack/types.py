@@ -134,8 +134,13 @@ class Report:
             if info["step"] == 0 and worker in open_streams:
                 done.append(open_streams.pop(worker))
             open_streams[worker] = open_streams.get(worker, cls()).after(info)
+        return cls.total([*done, *open_streams.values()])
+
+    @classmethod
+    def total(cls, reports: Iterable[Report]) -> Report:
+        """The account of several streams together."""
         total = cls()
-        for report in [*done, *open_streams.values()]:
+        for report in reports:
             total = cls(
                 total.seen + report.seen,
                 total.packed + report.packed,
@@ -316,7 +321,8 @@ class PackedBatch(NamedTuple):
             patches are normalised already.
         keys: ``[B][≤ E]`` nested list of sample keys.
         patch_size: pixels per side of a patch.
-        info: JSON-safe dict: step, epoch, counters and rejections since the previous batch.
+        info: JSON-safe dict: step, epoch, counters and rejections since the previous batch; ``repeats`` like `keys` where an
+            image was drawn under a number beside its key (a later pass, an endless stream), so that it can be drawn again.
     """
 
     patches: Any

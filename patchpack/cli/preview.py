@@ -10,7 +10,7 @@ from PIL import Image
 import patchpack as pp
 from patchpack.cli import draw
 from patchpack.cli.opening import open_typed
-from patchpack.paint.painter import rgb_picture
+from patchpack.paint.picture import rgb_picture
 from patchpack.types import Header
 
 WIDTH = 1200
@@ -58,5 +58,5 @@ def first_rows(source: Any, recipe: pp.Recipe, epoch: int) -> Preview:
     batch = pp.Painter(planner, recipe, on_error="skip")[plan]
     readable = {image.key for image in pp.unpack(batch)}
     wanted: list[Header] = [header for header in plan.headers if header.key in readable][:PAIRS]
-    originals = {h.key: rgb_picture(planner.source.reader(h.location)[0], recipe) for h in wanted}
+    originals = {h.key: rgb_picture(planner.source.reader(h.location)[0], background=recipe.background) for h in wanted}
     return Preview(batch, originals)

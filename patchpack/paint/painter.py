@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from patchpack import errors
 from patchpack.paint import targets
-from patchpack.paint.decode import decode_image, to_rgb
 from patchpack.paint.patchify import kept_patches, patch_view
+from patchpack.paint.picture import rgb_picture
 from patchpack.paint.resample import identity_norm, norm_of, render
 from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan, Grid, Header, PackedBatch, Rejection
@@ -22,20 +21,8 @@ Fetch = Callable[[Any], tuple[Any, Any]]
 """location → (image, target); raises `SourceError` or `TargetError` for what it cannot read."""
 
 
-def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch) -> PackedBatch:
-    """Paint one planned batch.
-
-    An image that turns out unreadable leaves padding in its place: its tokens get segment 0 and zero patches, its slot is
-    masked, nothing else moves; it is named in ``info["rejections"]``.
-
-    Args:
-        plan: what goes where.
-        recipe: the recipe the plan was made with.
-        fetch: reads image and target of one location.
-
-    Returns:
-        `PackedBatch` of numpy arrays.
-    """
+def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
+    """A planned batch without a pixel: every array in its shape and dtype, zeros, targets filled with "no target"."""
     rows, seq_len, slots = plan.num_rows, plan.seq_len, recipe.max_images
     scheme = recipe.positions(Grid(1, 1))
     batch = PackedBatch(
@@ -52,7 +39,28 @@ def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch) -> PackedBatch:
         patch_size=plan.patch_size,
         info={**plan.info, "rejections": list(plan.info["rejections"])},
     )
-    fresh = rows - plan.repeated_rows  # rows that come again are not counted again
+    if any(h.repeat for h in plan.headers):  # with the keys all it takes to draw again
+        batch.info["repeats"] = [[h.repeat for h in plan.headers[a:b]] for a, b in _spans(plan)]
+    return batch
+
+
+def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch, batch: PackedBatch | None = None) -> PackedBatch:
+    """Paint one planned batch.
+
+    An image that turns out unreadable leaves padding in its place: its tokens get segment 0 and zero patches, its slot is
+    masked, nothing else moves; it is named in ``info["rejections"]``.
+
+    Args:
+        plan: what goes where.
+        recipe: the recipe the plan was made with.
+        fetch: reads image and target of one location.
+        batch: the `blank` of this plan to paint on, wherever its arrays are; None for a new one.
+
+    Returns:
+        `PackedBatch` of numpy arrays.
+    """
+    batch = blank(plan, recipe) if batch is None else batch
+    fresh = plan.num_rows - plan.repeated_rows  # rows that come again are not counted again
     for row, (begin, end) in enumerate(_spans(plan)):
         start = 0
         for line in range(begin, end):
@@ -67,22 +75,6 @@ def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch) -> PackedBatch:
     return batch
 
 
-def rgb_picture(image: Any, recipe: Recipe) -> Image.Image:
-    """RGB picture, oriented, of what a sample holds: file bytes, uint8 ``[H, W, 3]``, or a PIL image.
-
-    Raises:
-        DecodeError: anything else, or bytes that cannot be decoded.
-    """
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return decode_image(bytes(image), max_pixels=recipe.max_pixels, background=recipe.background)
-    if isinstance(image, Image.Image):
-        return to_rgb(image, background=recipe.background)
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        return Image.fromarray(np.ascontiguousarray(image))
-    shape = f" {image.dtype} {list(image.shape)}" if isinstance(image, np.ndarray) else ""
-    raise errors.DecodeError(f"expected file bytes, a uint8 [H, W, 3] array or a PIL image, got {type(image).__name__}{shape}")
-
-
 def _paint_image(
     batch: PackedBatch,
     plan: BatchPlan,
@@ -95,7 +87,7 @@ def _paint_image(
     header, table = plan.headers[line], plan.table
     grid = Grid(*table.grid[line].tolist())
     image, target = fetch(header.location)
-    picture = rgb_picture(image, recipe)
+    picture = rgb_picture(image, max_pixels=recipe.max_pixels, background=recipe.background)
     if (picture.height, picture.width) != tuple(header.size):
         raise errors.DecodeError(
             f"the header said {header.size.height} x {header.size.width} (height x width), the pixels are "

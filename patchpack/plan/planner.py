@@ -136,7 +136,7 @@ class EpochPlanner:
                 self._news, self._dropped = {"rejections": [], "shard_errors": []}, {}
                 yield self._make_plan(
                     [],
-                    fatal=f"{self._name} ended after {self._step} of {self._max_steps}: it can be read only once. Give a "
+                    fatal=f"{self._name} ended after {self._step} of {self._max_steps} steps: it can be read only once. Give a "
                     f"source that can be read again (a list, files), or fewer steps",
                 )
 

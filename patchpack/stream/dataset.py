@@ -1,15 +1,17 @@
-"""The painter as a torch dataset: it fetches a planned batch, in a worker."""
+"""The painter as a torch dataset: it fetches a planned batch, in a worker. And what the loader makes of it."""
 
 from __future__ import annotations
 
 from typing import Any, Literal
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from patchpack.errors import ConfigError, PatchpackError, SourceError
-from patchpack.paint.painter import paint
+from patchpack.paint.painter import blank, paint
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.parcel import Parcel, wrap
 from patchpack.stream.sampler import Planner, require_recipe
+from patchpack.stream.source import Reader
 from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
 from patchpack.types import BatchPlan, PackedBatch, Rejection, ShardFault
 
@@ -22,8 +24,6 @@ class Painter(Dataset[PackedBatch]):
         recipe: the planner's recipe.
         image, target: as given to the planner.
         on_error: ``"raise"``: a batch that carries a rejection raises it. ``"skip"``: rejections travel in ``batch.info``.
-            ``"defer"``: a source without any usable image travels there too, as ``info["fatal"]``, in a batch without rows
-            (what `patchpack.load` uses to apply its policy in step order).
     """
 
     def __init__(
@@ -33,10 +33,10 @@ class Painter(Dataset[PackedBatch]):
         *,
         image: str = IMAGE_EXTENSIONS,
         target: str | tuple[str, ...] | None = "cls",
-        on_error: Literal["raise", "skip", "defer"] = "raise",
+        on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
-        if on_error not in ("raise", "skip", "defer"):
-            raise ConfigError(f"on_error is 'raise', 'skip' or 'defer', got {on_error!r}")
+        if on_error not in ("raise", "skip"):
+            raise ConfigError(f"on_error is 'raise' or 'skip', got {on_error!r}")
         self._recipe = require_recipe(recipe)
         if isinstance(source, Planner):
             source = source.source
@@ -46,15 +46,35 @@ class Painter(Dataset[PackedBatch]):
 
     def __getitem__(self, plan: BatchPlan) -> PackedBatch:
         """Paint one plan. Raises per ``on_error``."""
-        if plan.fatal and self._on_error != "defer":
-            raise SourceError(plan.fatal)
-        batch = paint(plan, self._recipe, self._reader)
         if plan.fatal:
-            batch.info["fatal"] = plan.fatal
+            raise SourceError(plan.fatal)
+        batch = _painted(plan, self._recipe, self._reader)
         error = first_error(batch.info)
         if error and self._on_error == "raise":
             raise error
         return batch
+
+
+class SendingPainter(Dataset[PackedBatch | Parcel]):
+    """The painter of a `Loader`: what leaves a worker is a `Parcel`, errors and all."""
+
+    def __init__(self, planner: Planner) -> None:
+        self._recipe, self._reader = planner.recipe, planner.source.reader
+
+    def __getitem__(self, plan: BatchPlan) -> PackedBatch | Parcel:
+        """Paint one plan, in a worker into shared memory."""
+        if get_worker_info() is None:
+            return _painted(plan, self._recipe, self._reader)
+        parcel, inside = wrap(blank(plan, self._recipe))
+        _painted(plan, self._recipe, self._reader, inside)
+        return parcel
+
+
+def _painted(plan: BatchPlan, recipe: Recipe, reader: Reader, batch: PackedBatch | None = None) -> PackedBatch:
+    batch = paint(plan, recipe, reader, batch)
+    if plan.fatal:
+        batch.info["fatal"] = plan.fatal
+    return batch
 
 
 def first_error(info: dict[str, Any]) -> PatchpackError | None:

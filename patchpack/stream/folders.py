@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ class FolderSource:
     With targets, the first folder below it is the class; indices follow the sorted `class_names`.
     """
 
+    one_each = True
+
     def __init__(self, root: Path, members: Members, files: list[Path] | None = None) -> None:
         self._root, self._members = root, members
         self.name = f"{root.resolve().name}/"
@@ -33,10 +35,15 @@ class FolderSource:
         if members.target is not None and not self.class_names:
             raise SourceError(f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images")
         self.reader: Reader = FileReader(str(root), self.class_names if members.target is not None else None)
+        self.num_parts = len(self._files)
 
     def scan(self) -> Iterator[Event]:
         """See `Source`."""
-        for path in self._files:
+        return self.scan_parts(range(self.num_parts))
+
+    def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
+        """See `PartedSource`: every file is a part, or a shuffle in blocks would leave the classes of a folder apart."""
+        for path in map(self._files.__getitem__, parts):
             key = path.relative_to(self._root).as_posix()
             if self._members.target is not None and "/" not in key:
                 yield Rejection(self.name, key, path.name, "target", "lies beside the class subfolders, not in one")

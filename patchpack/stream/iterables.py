@@ -10,12 +10,12 @@ import numpy as np
 from PIL import Image
 
 from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
-from patchpack.paint.decode import WHITE, Colour, oriented_size, to_rgb
-from patchpack.stream.header import read_size
-from patchpack.stream.samples import ToSample, as_sample
+from patchpack.paint.decode import WHITE, Colour, to_rgb
+from patchpack.paint.picture import picture_bytes, picture_size
+from patchpack.stream.samples import ToSample, make_sample
 from patchpack.stream.source import Reader
 from patchpack.stream.tar import Members
-from patchpack.types import Event, Header, Inline, Rejection, Sample, Size
+from patchpack.types import Event, Header, Inline, Rejection, Sample
 
 
 class IterableSource:
@@ -24,6 +24,8 @@ class IterableSource:
     Items are what `as_sample` takes, or what ``to_sample(number, item)`` makes a `Sample` of. A key that
     comes again in a pass is rejected; with ``repeating`` (an endless stream) it draws under its number in the stream instead.
     """
+
+    scan_here = True
 
     def __init__(
         self,
@@ -44,10 +46,9 @@ class IterableSource:
         seen: set[str] = set()
         for number, item in enumerate(self._items):
             try:
-                sample = self._sample(number, item)
+                sample = make_sample(number, item, self._members, self._to_sample)
             except (TargetError, DecodeError) as error:
-                stage = "target" if isinstance(error, TargetError) else "header"
-                yield Rejection("", _key_of(item, number), "", stage, str(error))
+                yield refused(_key_of(item, number), error)
                 continue
             key = str(sample.key)
             if not self._repeating:
@@ -55,22 +56,23 @@ class IterableSource:
                     yield Rejection("", key, "", "read", "this key came before in the same pass: give every sample its own")
                     continue
                 seen.add(key)
-            try:
-                size = size_of(sample.image, self._members.max_pixels)
-            except DecodeError as error:
-                yield Rejection("", key, "", "header", str(error))
-            else:
-                target = None if self._members.target is None else sample.target
-                passenger = Passenger(sample.image, target, self._background)
-                yield Header(key, "", "", size, passenger, number if self._repeating else 0)
+            yield carried(key, sample, self._members, self._background, number if self._repeating else 0)
 
-    def _sample(self, number: int, item: Any) -> Sample:
-        if self._to_sample is None:
-            return as_sample(number, item, image=self._members.image, target=self._members.target)
-        sample = self._to_sample(number, item)
-        if not isinstance(sample, Sample):
-            raise SourceError(f"to_sample made a {type(sample).__name__} of item {number}, expected a patchpack.Sample")
-        return sample
+
+def carried(key: str, sample: Sample, members: Members, background: Colour, repeat: int = 0) -> Header | Rejection:
+    """A header whose location is the sample itself, or why it cannot have one."""
+    try:
+        size = picture_size(sample.image, max_pixels=members.max_pixels)
+    except DecodeError as error:
+        return refused(key, error)
+    passenger = Passenger(sample.image, None if members.target is None else sample.target, background)
+    return Header(key, "", "", size, passenger, repeat, picture_bytes(sample.image))
+
+
+def refused(key: str, error: PatchpackError) -> Rejection:
+    """The rejection of a sample that is not out of a container."""
+    stage = "target" if isinstance(error, TargetError) else "header" if isinstance(error, DecodeError) else "read"
+    return Rejection("", key, "", stage, str(error))
 
 
 def _key_of(item: Any, number: int) -> str:
@@ -113,19 +115,3 @@ class InlineReader:
     def target(self, location: Inline | Passenger) -> Any:
         """See `Reader`."""
         return location.target
-
-
-def size_of(image: Any, max_pixels: int) -> Size:
-    """Oriented size of what a `Sample` holds. Raises `DecodeError` for anything else, or an image over the limit."""
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return read_size(bytes(image), max_pixels=max_pixels)
-    if isinstance(image, Image.Image):
-        size = oriented_size(image)
-    elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
-        size = Size(int(image.shape[0]), int(image.shape[1]))
-    else:
-        got = f"{image.dtype} {list(image.shape)} array" if isinstance(image, np.ndarray) else type(image).__name__
-        raise DecodeError(f"expected file bytes, a uint8 [H, W, 3] array or a PIL image, got {got}")
-    if not 1 <= size.height * size.width <= max_pixels:
-        raise DecodeError(f"{size.height} x {size.width} pixels are not within 1 … max_pixels={max_pixels}")
-    return size

@@ -9,17 +9,20 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as distributed
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.batch import normalize, token_mask
 from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.dataset import Painter, first_error
+from patchpack.stream.dataset import SendingPainter, first_error
 from patchpack.stream.labels import MapTarget
+from patchpack.stream.mapstyle import SizeOf
+from patchpack.stream.parcel import Parcel, unwrap
 from patchpack.stream.sampler import Planner
 from patchpack.stream.samples import ToSample
 from patchpack.stream.sources import IMAGE_EXTENSIONS
+from patchpack.stream.streams import WorkerStreams
 from patchpack.types import PackedBatch, Report
 
 _OURS = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset")
@@ -43,12 +46,14 @@ class Loader(DataLoader[PackedBatch]):
                 raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) or tail and cannot be passed")
         self.planner = planner
         self._on_error = on_error
-        self._report = Report()
+        self._reports: dict[int, Report] = {}  # by stream; one, if the parent plans
         # iterating a DataLoader draws from torch's global generator unless it has its own
         dataloader_options.setdefault("generator", torch.Generator())
+        self._streams = WorkerStreams(planner, num_workers) if planner.reads_pixels and num_workers else None
+        dataset: Dataset[Any] = self._streams or SendingPainter(planner)
         super().__init__(
-            Painter(planner, planner.recipe, on_error="defer"),
-            sampler=planner,
+            dataset,
+            sampler=None if self._streams else planner,
             batch_size=None,
             num_workers=num_workers,
             **dataloader_options,
@@ -61,15 +66,31 @@ class Loader(DataLoader[PackedBatch]):
             PatchpackError: under ``on_error="raise"`` the first sample or shard that cannot be used, before the batch that
                 would have held it; in any case a source without a single usable image.
         """
-        self._report = Report()
-        for batch in super().__iter__():
+        self._reports = {}
+        if self._streams:
+            self._streams.begin(self.planner.epoch, self.planner.seen)
+        fatal = None
+        for sent in super().__iter__():
+            batch = unwrap(sent) if isinstance(sent, Parcel) else sent
             error = first_error(batch.info) if self._on_error == "raise" else None
+            # a stream among several may have no usable image, if the others do and it owes no steps
             if error is None and "fatal" in batch.info:
-                error = SourceError(batch.info["fatal"])
-            self._report = self._report.after(batch.info, delivered=error is None)
+                fatal = SourceError(batch.info["fatal"])
+                error = None if self._streams and self.planner.steps_per_epoch is None else fatal
+            stream = batch.info.get("worker", 0)
+            self._reports[stream] = self._reports.get(stream, Report()).after(batch.info, delivered=error is None)
             if error is not None:
                 raise error
-            yield batch
+            if "fatal" not in batch.info:
+                yield batch
+        if fatal and not self.report().packed:
+            raise fatal
+        if self._streams:
+            self.planner.seen += self.report().seen
+
+    def __len__(self) -> int:
+        """``steps_per_epoch``. Raises `TypeError` without: how many batches a source makes is known when it ends."""
+        return len(self.planner)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw for another epoch from the next iteration on."""
@@ -77,7 +98,7 @@ class Loader(DataLoader[PackedBatch]):
 
     def report(self) -> Report:
         """The account up to the last batch delivered, or raised for; the same for any number of workers."""
-        return self._report
+        return Report.total(self._reports.values())
 
 
 def load(
@@ -88,6 +109,8 @@ def load(
     target: str | tuple[str, ...] | None = "cls",
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
+    sizes: Any = None,
+    size_of: SizeOf | None = None,
     shuffle: int = 0,
     epoch: int = 0,
     steps_per_epoch: int | None = None,
@@ -145,6 +168,8 @@ def load(
         target=target,
         to_sample=to_sample,
         map_target=map_target,
+        sizes=sizes,
+        size_of=size_of,
         shuffle=shuffle,
         epoch=epoch,
         steps_per_epoch=steps_per_epoch,

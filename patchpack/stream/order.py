@@ -6,7 +6,7 @@ All of it is a function of (seed, epoch, pass, rank, world size): no generator, 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 
 import numpy as np
@@ -23,7 +23,8 @@ class Order:
 
     Attributes:
         seed, epoch: of the shuffling.
-        shuffle: 0 keeps the source's order; else shards are permuted, and headers inside blocks of this many.
+        shuffle: 0 keeps the source's order; else shards are permuted, and headers inside blocks of this many; a source whose
+            parts are single samples is permuted as a whole.
         repeat: begin again when the source ends, for ever; each pass is shuffled and drawn anew.
         rank, world_size: which share. Shards are dealt whole if there is one for every rank; else samples are dealt by
             their position.
@@ -43,6 +44,10 @@ class Order:
             raise ConfigError(
                 f"shuffle is the number of headers permuted at a time, 0 … {rng.MAX_DRAWS} (0 for none), got {self.shuffle!r}"
             )
+
+    def share(self, number: int, count: int) -> Order:
+        """The part of this share that falls to one of `count`, dealt in turns."""
+        return replace(self, rank=self.rank + number * self.world_size, world_size=self.world_size * count)
 
 
 class OrderedSource:
@@ -64,14 +69,13 @@ class OrderedSource:
 
     def _blocks(self, number: int) -> Iterator[Event]:
         events, size = self._share(number), self._order.shuffle
-        if not size:
+        if not size or getattr(self._source, "one_each", False):
             yield from events
             return
-        for block_number in count():
-            block = list(islice(events, size))
-            if not block:
-                return
-            yield from (block[i] for i in self._permutation(rng.Stage.HEADERS, number << 32 | block_number, len(block)))
+        position = 0
+        while block := list(islice(events, size)):
+            yield from (block[i] for i in self._permutation(rng.Stage.HEADERS, number, position, len(block)))
+            position += len(block)
 
     def _share(self, number: int) -> Iterator[Event]:
         order, source = self._order, self._source
@@ -79,7 +83,7 @@ class OrderedSource:
             return self._by_position(source.scan())
         parts = np.arange(source.num_parts)
         if order.shuffle:
-            parts = parts[self._permutation(rng.Stage.SHARDS, number, len(parts))]
+            parts = parts[self._permutation(rng.Stage.SHARDS, number, 0, len(parts))]
         if len(parts) >= order.world_size:
             return source.scan_parts(parts[order.rank :: order.world_size].tolist())
         return self._by_position(source.scan_parts(parts.tolist()))
@@ -95,7 +99,8 @@ class OrderedSource:
                 yield event
             position += 1
 
-    def _permutation(self, stage: rng.Stage, address: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-        where = np.array([address], dtype=np.uint64)
-        u = rng.uniforms(self._order.seed, self._order.epoch, where, stage, n)[0]
+    def _permutation(self, stage: rng.Stage, number: int, start: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+        """Of the positions ``start … start + n - 1`` of pass `number`, each with a draw of its own."""
+        where = np.arange(start, start + n, dtype=np.uint64) | np.uint64(number << 40)
+        u = rng.uniforms(self._order.seed, self._order.epoch, where, stage, 1)[:, 0]
         return np.argsort(u, kind="stable")

@@ -15,8 +15,8 @@ from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.paint.targets import infer_kind
 from patchpack.plan.planner import EpochPlanner, Tail
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MapTarget
+from patchpack.stream.mapstyle import MapStyleSource, SizeOf
 from patchpack.stream.order import Order, OrderedSource
 from patchpack.stream.samples import ToSample
 from patchpack.stream.scanner import scan_ahead
@@ -25,6 +25,9 @@ from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
 from patchpack.types import BatchPlan, Event, Header, TargetKind
 
 _BLOCK = 64  # headers decided at a time: numpy's cost per call is spread, the first batch does not wait
+
+LOOKAHEAD = 4096  # images that may wait in open rows where they travel with their plan
+LOOKAHEAD_BYTES = 1 << 29  # and their bytes
 
 
 class Planner(Sampler[BatchPlan]):
@@ -35,14 +38,14 @@ class Planner(Sampler[BatchPlan]):
     Args:
         source: see `patchpack.stream.sources.open_source`.
         recipe: what to do with it.
-        image, target, to_sample, map_target: what to use of a sample and how, see `open_source`.
+        image, target, to_sample, map_target, sizes, size_of: what to use of a sample and how, see `open_source`.
         shuffle: 0 for the source's order, else shards are permuted, and headers in blocks of this many.
         epoch: the epoch of the draws and of the shuffling, see `set_epoch`.
         steps_per_epoch: exactly this many batches, the source repeated as needed; None for one pass.
         tail: what becomes of the last rows where they do not fill a batch, see `EpochPlanner`.
         rank, world_size: which share of the source, see `Order`. With ``tail="pad"`` and no ``steps_per_epoch`` (evaluation)
             every rank plans the whole source and takes its rows of each batch: every image once, equal steps.
-        seen: images seen in earlier epochs, for drop schedules; it grows with every epoch iterated to its end.
+        seen: samples met in earlier epochs, for drop schedules; it grows with every epoch iterated to its end.
         scanner: a multiprocessing context, or the name of a start method: headers of shards and folders are then read ahead
             in a process of their own. None reads them here, between batches. It changes no plan.
 
@@ -59,6 +62,8 @@ class Planner(Sampler[BatchPlan]):
         target: str | tuple[str, ...] | None = "cls",
         to_sample: ToSample | None = None,
         map_target: MapTarget | None = None,
+        sizes: Any = None,
+        size_of: SizeOf | None = None,
         shuffle: int = 0,
         epoch: int = 0,
         steps_per_epoch: int | None = None,
@@ -77,13 +82,16 @@ class Planner(Sampler[BatchPlan]):
             background=recipe.background,
             to_sample=to_sample,
             map_target=map_target,
+            sizes=sizes,
+            size_of=size_of,
         )
         self.epoch, self.seen = epoch, seen
-        self._steps, self._tail = steps_per_epoch, tail
+        self.steps_per_epoch, self._tail = steps_per_epoch, tail
         self._order = Order(recipe.seed, epoch, shuffle, steps_per_epoch is not None, rank, world_size)
         self._together = world_size > 1 and tail == "pad" and steps_per_epoch is None
-        # an iterable may not be picklable, and its images would only travel once more
-        self._scanner = None if isinstance(self.source, IterableSource) else scanner
+        self._scanner = None if getattr(self.source, "scan_here", False) else scanner
+        if self._together and isinstance(self.source, MapStyleSource):
+            self.source = self.source.reading_twice()  # every rank reads every header, and paints its own images
         self._new_planner(None)  # a tail or a number of steps that cannot work is refused now
 
     def set_epoch(self, epoch: int) -> None:
@@ -92,9 +100,9 @@ class Planner(Sampler[BatchPlan]):
 
     def __len__(self) -> int:
         """``steps_per_epoch``. Raises `TypeError` without: how many batches a source makes is known when it ends."""
-        if self._steps is None:
+        if self.steps_per_epoch is None:
             raise TypeError("the number of batches is not known before the end of the source; steps_per_epoch fixes it")
-        return self._steps
+        return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[BatchPlan]:
         """Plans of one epoch. A source without one usable image gives a single plan with `BatchPlan.fatal` set."""
@@ -103,7 +111,27 @@ class Planner(Sampler[BatchPlan]):
         else:
             yield from self._plans(replace(self._order, epoch=self.epoch), self.recipe)
 
-    def _new_planner(self, kind: TargetKind, recipe: Recipe | None = None) -> EpochPlanner:
+    @property
+    def reads_pixels(self) -> bool:
+        """True where an item is decoded to know its size: then planning is the workers' business too."""
+        return isinstance(self.source, MapStyleSource) and self.source.holds
+
+    def stream(self, number: int, num_streams: int) -> Iterator[BatchPlan]:
+        """Plans of one of several streams that share this rank's samples and steps; all of them have one for every batch."""
+        if self.steps_per_epoch is None or number < self.steps_per_epoch:
+            share = self._order.share(number, num_streams)
+            yield from self._plans(replace(share, epoch=self.epoch), self.recipe, stream=number, num_streams=num_streams)
+
+    def require_samples_for(self, num_streams: int) -> None:
+        """Raises `ConfigError` where `steps_per_epoch` could not be made because a stream would have no sample."""
+        num_parts, ranks = getattr(self.source, "num_parts", 0), self._order.world_size
+        if self.steps_per_epoch is not None and num_parts < num_streams * ranks:
+            raise ConfigError(
+                f"{self.source.name} cannot feed {num_streams} workers on each of {ranks} ranks, which plan for themselves "
+                f"where sizes are not known: use fewer workers, or pass sizes= or size_of="
+            )
+
+    def _new_planner(self, kind: TargetKind, recipe: Recipe | None = None, **stream: int) -> EpochPlanner:
         return EpochPlanner(
             recipe or self.recipe,
             epoch=self.epoch,
@@ -111,15 +139,18 @@ class Planner(Sampler[BatchPlan]):
             target_kind=kind,
             name=self.source.name,
             tail=self._tail,
-            max_steps=self._steps,
+            max_steps=self.steps_per_epoch,
+            lookahead=LOOKAHEAD,
+            lookahead_bytes=LOOKAHEAD_BYTES,
+            **stream,
         )
 
-    def _plans(self, order: Order, recipe: Recipe) -> Iterator[BatchPlan]:
+    def _plans(self, order: Order, recipe: Recipe, **stream: int) -> Iterator[BatchPlan]:
         ordered = OrderedSource(self.source, order)
         scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner)
         with closing(scanned):  # an endless scan, or its process, ends with the epoch
             kind, events = probe_targets(scanned, self.source.reader)
-            planner = self._new_planner(kind, recipe)
+            planner = self._new_planner(kind, recipe, **stream)
             events = iter(events)
             while not planner.done and (block := list(islice(events, _BLOCK))):
                 yield from planner.feed(block)

@@ -6,15 +6,29 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from patchpack.errors import DecodeError, SourceError, TargetError
+from patchpack.paint.picture import is_picture
 from patchpack.stream.labels import decode_target, join
+from patchpack.stream.tar import Members
 from patchpack.types import Sample
 
 ToSample = Callable[[int, Any], Sample]
 """(number in the stream, item) → `Sample`; raises `TargetError` or `DecodeError` for one it cannot make out."""
+
+
+def make_sample(number: int, item: Any, members: Members, to_sample: ToSample | None) -> Sample:
+    """The `Sample` an item stands for: `as_sample`, or what the user's function makes of it.
+
+    Raises:
+        SourceError: an item of no known kind, or a function that made no `Sample`.
+        TargetError, DecodeError: as `as_sample`.
+    """
+    if to_sample is None:
+        return as_sample(number, item, image=members.image, target=members.target)
+    sample = to_sample(number, item)
+    if not isinstance(sample, Sample):
+        raise SourceError(f"to_sample made a {type(sample).__name__} of item {number}, expected a patchpack.Sample")
+    return sample
 
 
 def as_sample(number: int, item: Any, *, image: tuple[str, ...], target: str | tuple[str, ...] | None) -> Sample:
@@ -23,13 +37,16 @@ def as_sample(number: int, item: Any, *, image: tuple[str, ...], target: str | t
     * `Sample`: itself.
     * webdataset dict (``__key__``): the first of the image extensions that is there; the label member, decoded by extension
       if it is bytes. The shard's file name joins the key where ``__url__`` is known.
-    * Hugging Face row (``image`` as a PIL image or as ``{"bytes", "path"}``): the label is column ``target``, or ``label``.
-    * pair ``(image, target)``, as torchvision's datasets give.
+    * Hugging Face row: its image is the first column of ``image`` that is there, or ``image``, as a PIL image or as
+      ``{"bytes", "path"}``; its label is column ``target``, or ``label``.
+    * pair ``(image, target)``, as torchvision's datasets give; without targets also the image alone.
+
+    Column names need not match in case.
 
     Args:
         number: of the item in its stream; the key where the item has none.
         item: what the pipeline yielded.
-        image: extensions of the image in a webdataset dict.
+        image: extensions of the image in a webdataset dict, columns of a row.
         target: name of the label, several for a dict of labels; None for none.
 
     Raises:
@@ -39,58 +56,81 @@ def as_sample(number: int, item: Any, *, image: tuple[str, ...], target: str | t
     """
     if isinstance(item, Sample):
         return item
-    if isinstance(item, Mapping) and "__key__" in item:
-        return _from_webdataset(item, image, target)
-    if isinstance(item, Mapping) and "image" in item:
-        return _from_row(number, item, target)
-    if isinstance(item, (tuple, list)) and len(item) == 2 and is_image(item[0]):
+    if isinstance(item, Mapping):
+        names = {str(name).lower(): name for name in item}
+        if "__key__" in item:
+            return _from_webdataset(item, names, image, target)
+        column = next((names[name] for name in (*image, "image") if name in names), None)
+        if column is not None:
+            return _from_row(number, item, names, column, target)
+    elif isinstance(item, (tuple, list)) and len(item) == 2 and is_picture(item[0]):
         return Sample(str(number), item[0], item[1] if target is not None else None)
-    has = f" with {', '.join(map(repr, list(item)[:8]))}" if isinstance(item, Mapping) else ""
+    elif target is None and is_picture(item):
+        return Sample(str(number), item)
     raise SourceError(
-        f"item {number} is a {type(item).__name__}{has}: expected a patchpack.Sample, a webdataset dict, a row with an "
-        f"'image', or a pair (image, target); or pass to_sample=, a function (number, item) -> patchpack.Sample"
+        f"item {number} is {_described(item)}: expected a patchpack.Sample, a webdataset dict, a row with an 'image' column "
+        f"(image= names another), or a pair (image, target) with the image as file bytes, a uint8 [H, W, 3] array or a PIL "
+        f"image (not yet a tensor); or pass to_sample=, a function (number, item) -> patchpack.Sample"
     )
 
 
-def is_image(value: Any) -> bool:
-    """True for what `Sample.image` may be, as far as its type tells."""
-    return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray))
+def _described(item: Any) -> str:
+    if isinstance(item, Mapping):
+        return f"a {type(item).__name__} with {', '.join(map(repr, list(item)[:8]))}"
+    if isinstance(item, (tuple, list)):
+        return f"a {type(item).__name__} of {', '.join(_described(entry) for entry in item[:4])}"
+    if is_picture(item):
+        return f"a {type(item).__name__} without a label (target=None for unlabelled images)"
+    if hasattr(item, "dtype") and hasattr(item, "shape"):
+        return f"a {type(item).__name__} {item.dtype} {list(item.shape)}"
+    return f"a {type(item).__name__}"
 
 
-def _from_webdataset(item: Mapping[Any, Any], image: tuple[str, ...], target: str | tuple[str, ...] | None) -> Sample:
+def _from_webdataset(
+    item: Mapping[Any, Any], names: Mapping[str, Any], image: tuple[str, ...], target: str | tuple[str, ...] | None
+) -> Sample:
     key = str(item["__key__"])
     if "__url__" in item:
         key = f"{os.path.basename(str(item['__url__']))}/{key}"
-    extension = next((e for e in image if e in item), None)
+    extension = next((names[e] for e in image if e in names), None)
     if extension is None:
         has = ", ".join(str(name) for name in item if not str(name).startswith("__"))
         raise DecodeError(f"no image member ({';'.join(image)}), it has: {has}")
+    picture = _picture(item[extension])
     if target is None:
-        return Sample(key, item[extension])
+        return Sample(key, picture)
     values = []
     for name in (target,) if isinstance(target, str) else target:
-        if name not in item:
+        if name not in names:
             raise TargetError(f"{key}: no label member {name!r}")
-        value = item[name]
+        value = item[names[name]]
         values.append(decode_target(name, value) if isinstance(value, bytes) else value)
-    return Sample(key, item[extension], join(target, values))
+    return Sample(key, picture, join(target, values))
 
 
-def _from_row(number: int, item: Mapping[Any, Any], target: str | tuple[str, ...] | None) -> Sample:
-    picture = item["image"]
-    if isinstance(picture, Mapping):  # datasets.Image(decode=False)
-        data, path = picture.get("bytes"), picture.get("path")
-        if data is None and path is not None:
-            try:
-                with open(path, "rb") as file:
-                    data = file.read()
-            except OSError as error:
-                raise DecodeError(f"{type(error).__name__}: {error}") from None
-        picture = data
+def _from_row(
+    number: int, item: Mapping[Any, Any], names: Mapping[str, Any], column: Any, target: str | tuple[str, ...] | None
+) -> Sample:
+    picture = _picture(item[column])
     if target is None:
         return Sample(str(number), picture)
-    names = (target,) if isinstance(target, str) else target
-    columns = ["label"] if len(names) == 1 and names[0] not in item else names
-    if any(column not in item for column in columns):
+    labels = (target,) if isinstance(target, str) else target
+    if len(labels) == 1 and labels[0] not in names:
+        labels = ("label",)
+    if any(label not in names for label in labels):
         raise TargetError(f"row {number} has no column {target!r} and no 'label'; it has {', '.join(map(repr, item))}")
-    return Sample(str(number), picture, join(target, [item[column] for column in columns]))
+    return Sample(str(number), picture, join(target, [item[names[label]] for label in labels]))
+
+
+def _picture(value: Any) -> Any:
+    """What a column holds, taken out of ``{"bytes", "path"}`` as ``datasets.Image(decode=False)`` gives it."""
+    if not isinstance(value, Mapping):
+        return value
+    data, path = value.get("bytes"), value.get("path")
+    if data is None and path is not None:
+        try:
+            with open(path, "rb") as file:
+                data = file.read()
+        except OSError as error:
+            raise DecodeError(f"{type(error).__name__}: {error}") from None
+    return data

@@ -174,7 +174,7 @@ def _inline_event(group: Group, label: str, asked: Members) -> Event:
         values = [decode_target(e, m.data or b"") for e, m in zip(asked.labels, labels, strict=True)]
     except TargetError as error:
         return Rejection(label, key, image.name, "target", str(error))
-    return Header(key, label, image.name, size, Inline(image.data, join(asked.target, values)))
+    return Header(key, label, image.name, size, Inline(image.data, join(asked.target, values)), 0, len(image.data))
 
 
 class ShardSource:
@@ -188,7 +188,6 @@ class ShardSource:
         self.labels = shard_labels(urls)
         self.name = self.labels[0] if len(urls) == 1 else f"{len(urls)} shards ({self.labels[0]} …)"
         self.reader: Reader = ShardReader(urls, members)
-
         self.num_parts = len(urls)
 
     def scan(self) -> Iterator[Event]:

@@ -22,7 +22,11 @@ class Reader(Protocol):
 
 @runtime_checkable
 class Source(Protocol):
-    """What `Planner` and `Painter` need of a source of samples."""
+    """What `Planner` and `Painter` need of a source of samples.
+
+    A source may also say ``scan_here = True``: its headers cost nothing to read, or it cannot be pickled, so that no process of
+    its own should scan it.
+    """
 
     name: str
     reader: Reader
@@ -34,7 +38,10 @@ class Source(Protocol):
 
 @runtime_checkable
 class PartedSource(Source, Protocol):
-    """What a source may add: parts that can be read by themselves (shards), to be permuted and dealt to ranks."""
+    """What a source may add: parts that can be read by themselves (shards), to be permuted and dealt to ranks.
+
+    It may say ``one_each = True``: every part is one sample, so that permuting the parts is the whole shuffle.
+    """
 
     num_parts: int
 

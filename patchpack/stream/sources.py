@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour
 from patchpack.stream.folders import FolderSource
+from patchpack.stream.huggingface import is_huggingface, is_plain, undecoded
 from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MappedReader, MapTarget
+from patchpack.stream.mapstyle import MapStyleSource, SizeOf, is_map_style
 from patchpack.stream.samples import ToSample
 from patchpack.stream.shards import ShardSource, is_local
 from patchpack.stream.source import Source
@@ -32,44 +34,75 @@ def open_source(
     background: Colour = WHITE,
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
+    sizes: Any = None,
+    size_of: SizeOf | None = None,
 ) -> Source:
     """Make a `Source` of what a user has.
 
     Args:
         source: shards (path, brace pattern ``train-{0000..0099}.tar``, glob, URL or ``pipe:`` command, or a list of them), a
-            folder, image files (one, a glob, or a list), an iterable of samples, or a `Source`, taken as it is.
-        image: extensions of the image member or file, ``;`` between them.
+            folder, image files (one, a glob, or a list), a map-style dataset (torch, Hugging Face), an iterable of samples,
+            or a `Source`, taken as it is.
+        image: extensions of the image member or file, columns of a row, ``;`` between them.
         target: extension of the label member, several for a dict of labels; for folders anything but None takes class
             subfolders as labels; None for none.
         max_pixels: limit checked on the header.
         background: what a transparent PIL image is laid over before it is sent to a worker.
-        to_sample: ``(number, item) -> Sample`` for an iterable of items that `as_sample` does not know.
+        to_sample: ``(number, item) -> Sample`` for items that `as_sample` does not know.
         map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
+        sizes, size_of: heights and widths of a map-style dataset, where they are known, see `MapStyleSource`.
 
     Raises:
         SourceError: missing files, an empty folder, or something that is none of these.
-        ConfigError: image extensions that are empty.
+        ConfigError: image extensions that are empty; sizes that cannot be used.
     """
     members = parse_members(image, target, max_pixels)
-    opened = source if isinstance(source, Source) else _open(source, members, background, to_sample)
+    if isinstance(source, Source):
+        opened: Source = source
+    elif (paths := _paths(source)) is not None:
+        opened = (
+            FolderSource(Path(paths[0]), members) if os.path.isdir(paths[0]) and len(paths) == 1 else _files(paths, members)
+        )
+    else:
+        opened = _items(source, members, background, to_sample, sizes, size_of)
+    if (sizes is not None or size_of is not None) and not isinstance(opened, MapStyleSource):
+        raise ConfigError(f"sizes and size_of are for datasets with items by number; {opened.name} knows its own sizes")
     if map_target is not None:
         opened = copy(opened)  # the user's own stays as it was
         opened.reader = MappedReader(opened.reader, map_target)
     return opened
 
 
-def _open(source: Any, members: Members, background: Colour, to_sample: ToSample | None) -> Source:
+def _paths(source: Any) -> list[str] | None:
+    """The paths or patterns that a source is made of; None if it is something else."""
     if isinstance(source, (str, os.PathLike)):
-        path = os.fspath(source)
-        if os.path.isdir(path):
-            return FolderSource(Path(path), members)
-        return _files([path], members)
+        return [os.fspath(source)]
     if isinstance(source, (list, tuple)) and source and all(isinstance(s, (str, os.PathLike)) for s in source):
-        return _files([os.fspath(s) for s in source], members)
+        return [os.fspath(s) for s in source]
+    return None
+
+
+def _items(
+    source: Any, members: Members, background: Colour, to_sample: ToSample | None, sizes: Any, size_of: SizeOf | None
+) -> Source:
+    """A source of items: by number if they can be had so, else in the order they come."""
+    if isinstance(source, Mapping):
+        raise SourceError(
+            f"got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of its values"
+        )
+    cheap = False
+    if is_huggingface(source) and to_sample is None:  # a user's function meets the rows as the user knows them
+        cheap = is_plain(source)
+        source, members = undecoded(source, members)
+    if is_map_style(source) or (isinstance(source, (list, tuple)) and (sizes is not None or size_of is not None)):
+        return MapStyleSource(
+            source, members, to_sample=to_sample, background=background, sizes=sizes, size_of=size_of, cheap=cheap
+        )
     if isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray)):
         return IterableSource(source, members, to_sample=to_sample, background=background)
     raise SourceError(
-        f"cannot read samples from a {type(source).__name__}: expected shards, a folder, or an iterable of patchpack.Sample"
+        f"cannot read samples from a {type(source).__name__}: expected shards, a folder, image files, an iterable of "
+        f"patchpack.Sample, or a dataset with __getitem__ and __len__"
     )
 
 

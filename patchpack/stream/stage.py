@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Literal
 
+import torch
 from torch.utils.data import get_worker_info
 
 from patchpack.errors import ConfigError, SourceError
@@ -15,13 +16,14 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import first_error
 from patchpack.stream.iterables import InlineReader, IterableSource
 from patchpack.stream.labels import MappedReader, MapTarget
-from patchpack.stream.sampler import probe_targets, require_recipe
+from patchpack.stream.parcel import share
+from patchpack.stream.sampler import LOOKAHEAD, LOOKAHEAD_BYTES, probe_targets, require_recipe
 from patchpack.stream.samples import ToSample
 from patchpack.stream.source import Reader
 from patchpack.stream.sources import IMAGE_EXTENSIONS, parse_members
 from patchpack.types import BatchPlan, PackedBatch, TargetKind
 
-_BLOCK = 16  # items decided at a time; with the packer's open rows the bound on what is held
+_BLOCK = 16  # items decided at a time
 
 
 class Pack:
@@ -36,7 +38,9 @@ class Pack:
         image, target: members of a webdataset dict, columns of a row; see `patchpack.stream.samples.as_sample`.
         to_sample: ``(number, item) -> Sample`` for items of another kind.
         map_target: decoded label → target.
-        epoch: of the draws.
+        epoch: of the draws, see `set_epoch`.
+        lookahead, lookahead_bytes: images, and bytes of what the pipeline yields for them, that may wait in open rows; beyond,
+            the fullest rows are closed. A batch on its way, one held back, and a block of 16 items come on top.
         tail: the last rows of a stream that ends, see `EpochPlanner`.
         on_error: ``"raise"``, or ``"skip"``: rejections travel in ``batch.info``, see `Report.collect`.
 
@@ -54,6 +58,8 @@ class Pack:
         to_sample: ToSample | None = None,
         map_target: MapTarget | None = None,
         epoch: int = 0,
+        lookahead: int = LOOKAHEAD,
+        lookahead_bytes: int = LOOKAHEAD_BYTES,
         tail: Tail = "short",
         on_error: Literal["raise", "skip"] = "raise",
     ) -> None:
@@ -63,8 +69,13 @@ class Pack:
         self._members = parse_members(image, target, recipe.max_pixels)
         self._to_sample, self._on_error = to_sample, on_error
         self._reader: Reader = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)
-        self._epoch, self._tail = epoch, tail
+        self._tail, self._lookahead = tail, (lookahead, lookahead_bytes)
+        self._epoch = share(torch.tensor(epoch))  # workers that outlive an epoch hear of the next one
         self._planner(None)  # what cannot work is refused now
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw for another epoch from the next iteration on, also in workers that run already. Shuffling is the pipeline's."""
+        self._epoch.fill_(epoch)
 
     def __call__(self, items: Iterable[Any]) -> Iterator[PackedBatch]:
         """Batches of the items, in order."""
@@ -79,7 +90,16 @@ class Pack:
         yield from map(self._paint, planner.finish())
 
     def _planner(self, kind: TargetKind) -> EpochPlanner:
-        return EpochPlanner(self._recipe, epoch=self._epoch, target_kind=kind, name="the stream", tail=self._tail)
+        lookahead, lookahead_bytes = self._lookahead
+        return EpochPlanner(
+            self._recipe,
+            epoch=int(self._epoch),
+            target_kind=kind,
+            name="the stream",
+            tail=self._tail,
+            lookahead=lookahead,
+            lookahead_bytes=lookahead_bytes,
+        )
 
     def _paint(self, plan: BatchPlan) -> PackedBatch:
         batch = paint(plan, self._recipe, self._reader)

@@ -1,0 +1,74 @@
+"""What `Sample.image` may be, in one place: its size without pixels, and its pixels."""
+
+from __future__ import annotations
+
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from patchpack.errors import DecodeError
+from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour, decode_image, open_image, oriented_size, to_rgb
+from patchpack.types import Size
+
+_EXPECTED = "expected file bytes, a uint8 [H, W, 3] array or a PIL image"
+
+
+def is_picture(value: Any) -> bool:
+    """True for what `Sample.image` may be, as far as its type tells."""
+    return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray))
+
+
+def picture_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
+    """Oriented height and width of what a sample holds; decodes no pixels.
+
+    Raises:
+        DecodeError: anything else, bytes of no known format, or an image over the limit.
+    """
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return oriented_size(open_image(bytes(image), max_pixels=max_pixels))
+    if isinstance(image, Image.Image):
+        return within(oriented_size(image), max_pixels)
+    if _is_rgb(image):
+        return within(Size(int(image.shape[0]), int(image.shape[1])), max_pixels)
+    raise _stranger(image)
+
+
+def rgb_picture(image: Any, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> Image.Image:
+    """Upright RGB picture of what a sample holds.
+
+    Raises:
+        DecodeError: anything else, or bytes that cannot be decoded.
+    """
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return decode_image(bytes(image), max_pixels=max_pixels, background=background)
+    if isinstance(image, Image.Image):
+        return to_rgb(image, background=background)
+    if _is_rgb(image):
+        return Image.fromarray(np.ascontiguousarray(image))
+    raise _stranger(image)
+
+
+def picture_bytes(image: Any) -> int:
+    """Bytes of memory that what a sample holds takes; a PIL image counts with its pixels, loaded or not."""
+    if isinstance(image, Image.Image):
+        return image.width * image.height * len(image.getbands())
+    return image.nbytes if isinstance(image, (np.ndarray, memoryview)) else len(image)
+
+
+def within(size: Size, max_pixels: int) -> Size:
+    """The size, if it has between 1 and `max_pixels` pixels. Raises `DecodeError`."""
+    if min(size) < 1 or size.height * size.width > max_pixels:
+        raise DecodeError(f"{size.height} x {size.width} pixels are not within 1 … max_pixels={max_pixels}")
+    return size
+
+
+def _is_rgb(image: Any) -> TypeGuard[npt.NDArray[np.uint8]]:
+    return isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+
+
+def _stranger(image: Any) -> DecodeError:
+    if hasattr(image, "dtype") and hasattr(image, "shape"):  # an array, or a tensor that a transform made
+        return DecodeError(f"{_EXPECTED}, got {type(image).__name__} {image.dtype} {list(image.shape)}")
+    return DecodeError(f"{_EXPECTED}, got {type(image).__name__}")

@@ -1,0 +1,51 @@
+"""Planned in the workers: for items that must be read, and decoded, to know their size.
+
+Each worker plans and paints the samples of its own share; nothing crosses but finished batches. So here, and only here under
+`patchpack.load`, batches depend on the number of workers; what happens to an image does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from patchpack.stream.dataset import SendingPainter
+from patchpack.stream.parcel import Parcel, share
+from patchpack.stream.sampler import Planner
+from patchpack.types import PackedBatch
+
+
+class WorkerStreams(IterableDataset[PackedBatch | Parcel]):
+    """A stream of batches per worker, which torch's loader takes in turns: stream i makes steps i, i + n, i + 2n, ...
+
+    Args:
+        planner: its source reads pixels.
+        num_workers: streams, at least 1.
+
+    Raises:
+        ConfigError: a stream that owes steps would have no sample.
+    """
+
+    def __init__(self, planner: Planner, num_workers: int) -> None:
+        planner.require_samples_for(num_workers)
+        self._planner = planner
+        self._painter = SendingPainter(planner)
+        # shared, so that workers that outlive an epoch hear of the next one
+        self._begin = share(torch.tensor([planner.epoch, planner.seen]))
+
+    def begin(self, epoch: int, seen: int) -> None:
+        """Tell the workers, those that run already too, which epoch comes next."""
+        self._begin.copy_(torch.tensor([epoch, seen]))
+
+    def __iter__(self) -> Iterator[PackedBatch | Parcel]:
+        """This worker's batches."""
+        worker = get_worker_info()
+        number, num_streams = (worker.id, worker.num_workers) if worker else (0, 1)
+        self._planner.epoch, self._planner.seen = self._begin.tolist()
+        for plan in self._planner.stream(number, num_streams):
+            sent = self._painter[plan]
+            info = sent.batch.info if isinstance(sent, Parcel) else sent.info
+            info["worker"] = number
+            yield sent
