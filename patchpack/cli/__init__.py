@@ -53,11 +53,13 @@ def _parser() -> argparse.ArgumentParser:
         help="what is in a source of images, and a recipe that suits it",
         description="Reads every image once: sizes, aspect ratios, formats, unreadable files; then suggests a recipe,\n"
         "with the fill it reaches on these sizes and code to paste.",
-        epilog="examples:\n  patchpack inspect photos/\n  patchpack inspect 'train-{0000..0003}.tar' --limit 1000",
+        epilog="examples:\n  patchpack inspect photos/ -o survey.png\n"
+        "  patchpack inspect 'train-{0000..0003}.tar' --limit 1000",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_source(inspect)
     inspect.add_argument("--limit", type=int, default=10_000, metavar="N", help="samples to read at most (default: 10000)")
+    inspect.add_argument("-o", "--out", metavar="FILE", help="draw the survey as well: .png, .pdf or .svg; needs matplotlib")
     inspect.set_defaults(run=_inspect)
 
     preview = commands.add_parser(
@@ -100,7 +102,7 @@ def _demo(args: argparse.Namespace) -> int:
 def _inspect(args: argparse.Namespace) -> int:
     from patchpack.cli.inspect import run
 
-    return run(args.source, image=args.image, target=args.target, limit=args.limit)
+    return run(args.source, image=args.image, target=args.target, limit=args.limit, out=args.out)
 
 
 def _preview(args: argparse.Namespace) -> int:

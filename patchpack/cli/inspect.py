@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from rich import box
 from rich.console import Console
-from rich.progress import track
+from rich.padding import Padding
+from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 import patchpack as pp
-from patchpack.cli.opening import open_typed
+from patchpack.cli.opening import AUTO, open_typed
 from patchpack.paint.decode import open_image, to_rgb
 from patchpack.stream.source import Source
+from patchpack.stream.sources import IMAGE_EXTENSIONS
 from patchpack.types import Header
 
 OFF_SQUARE = 1.2  # NaViT counts images whose aspect ratio deviates by more than 20 %
 _ROWS = (512, 1024, 2048, 4096)
 _BARS = " ▏▎▍▌▋▊▉█"
+_SHOWN = 10  # rejections in full
+_PERCENTILES = {"min": 0, "5 %": 5, "median": 50, "95 %": 95, "max": 100}
 
 
 class Survey(NamedTuple):
@@ -44,21 +52,58 @@ class Survey(NamedTuple):
     faults: list[pp.ShardFault]
     complete: bool
 
+    @property
+    def aspects(self) -> npt.NDArray[np.float64]:
+        """Width / height of every image."""
+        heights, widths = self.sizes.T
+        aspects: npt.NDArray[np.float64] = widths / heights
+        return aspects
 
-def run(path: str, *, image: str, target: str | None, limit: int) -> int:
-    """Survey a source and print what was found; returns the exit status."""
+    @property
+    def off_square(self) -> npt.NDArray[np.bool_]:
+        """Which images have one side more than 20 % longer than the other."""
+        # in integers: 1.2 has no exact float
+        off: npt.NDArray[np.bool_] = 10 * self.sizes.max(axis=1) > round(10 * OFF_SQUARE) * self.sizes.min(axis=1)
+        return off
+
+    @property
+    def native_tokens(self) -> npt.NDArray[np.int64]:
+        """Patches of 16 x 16 that cover every image."""
+        tokens: npt.NDArray[np.int64] = np.prod(-(-self.sizes // 16), axis=1)
+        return tokens
+
+
+def run(path: str, *, image: str, target: str | None, limit: int, out: str | None = None) -> int:
+    """Survey a source, print what was found and, if wanted, draw it; returns the exit status."""
+    if limit < 1:
+        raise pp.ConfigError(f"--limit must be at least 1, got {limit}")
+    if out is not None:  # before the pass over the data, which may take long
+        from patchpack.cli import plots
+
+        plots.check(Path(out))
     console = Console()
     source, label = open_typed(path, image=image, target=target)
-    events = source.scan()
-    shown = track(islice(events, limit), description="reading", total=None, console=console, transient=True)
-    found = survey(source, shown)._replace(complete=next(events, None) is None)
+    found = _read(console, source, limit)
     if not len(found.sizes):
-        for rejection in found.rejected[:10]:
-            console.print(f"rejected {rejection}", markup=False)
-        raise pp.SourceError(f"{path}: {len(found.rejected)} samples, none of them readable")
+        _print_losses(console, found)
+        raise pp.SourceError(f"{path}: {count_of(len(found.rejected), 'sample')}, no image that can be read")
+    chosen = suggest(found, labelled=label is not None)
     _print_survey(console, path, found)
-    _print_suggestion(console, path, found, image, label)
+    _print_suggestion(console, path, found, chosen, image, label)
+    if out is not None:
+        _say(console, f"wrote {plots.draw(found, chosen, path, Path(out))}")
+    flags = "" if image == IMAGE_EXTENSIONS else f" --image {shlex.quote(image)}"
+    flags += "" if target == AUTO else " --no-target" if target is None else f" --target {shlex.quote(target)}"
+    _say(console, f"next: patchpack preview {shlex.quote(path)}{flags}")
     return 0
+
+
+def _read(console: Console, source: Source, limit: int) -> Survey:
+    columns = (SpinnerColumn(), TextColumn("reading  {task.completed:,.0f} samples"))
+    events = source.scan()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        found = survey(source, progress.track(islice(events, limit)))
+    return found._replace(complete=next(events, None) is None)
 
 
 def survey(source: Source, events: Iterable[Any]) -> Survey:
@@ -94,60 +139,118 @@ def _look(source: Source, header: Header) -> tuple[str, str]:
 
 
 def _print_survey(console: Console, path: str, found: Survey) -> None:
-    heights, widths = found.sizes.T
-    aspect = widths / heights
-    off_square = np.maximum(aspect, 1 / aspect) > OFF_SQUARE
     more = "" if found.complete else " (the first of more)"
-    console.print(f"{len(found.sizes)} images in {path}{more}", markup=False, highlight=False, soft_wrap=True)
-    table = Table("", *(f"{q} %" for q in (0, 5, 50, 95, 100)))
-    for name, values, form in (
-        ("height", heights, "{:.0f}"),
-        ("width", widths, "{:.0f}"),
-        ("width / height", aspect, "{:.2f}"),
-        ("megapixels", heights * widths / 1e6, "{:.2f}"),
-        ("patches of 16 x 16", _native_tokens(found.sizes), "{:.0f}"),
-    ):
-        table.add_row(name, *(form.format(v) for v in np.percentile(values, (0, 5, 50, 95, 100))))
-    console.print(table)
-    _print_histogram(console, "width / height", aspect, np.geomspace(1 / 8, 8, 13))
-    console.print(f"{off_square.mean():.0%} are more than 20 % from square")
+    _say(console, f"{count_of(len(found.sizes), 'image')} in {path}{more}")
+    tokens = found.native_tokens
+    if (found.sizes == found.sizes[0]).all():
+        height, width = found.sizes[0]
+        every = "" if len(found.sizes) == 1 else "every one "
+        _say(console, f"{every}{height} x {width} pixels (height x width), {count_of(tokens[0], 'patch', 'es')} of 16 x 16")
+    else:
+        _print_percentiles(console, found)
+        _print_shapes(console, found)
+    off = found.off_square
+    _say(console, f"{off.sum():,} of {len(off):,} ({percent(off.mean())}) are more than 20 % from square")
     for name, counts in (("formats", found.formats), ("modes", found.modes)):
-        console.print(f"{name}: " + ", ".join(f"{kind} {count}" for kind, count in counts.most_common()))
-    console.print(f"{len(found.rejected)} samples cannot be used" + (":" if found.rejected else ""))
-    for rejection in found.rejected[:10]:
-        console.print(f"  {rejection}", markup=False, highlight=False)
-    if len(found.rejected) > 10:
-        stages = Counter(rejection.stage for rejection in found.rejected)
-        console.print("  … by stage: " + ", ".join(f"{stage} {count}" for stage, count in stages.most_common()))
+        _say(console, f"{name}: " + ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()))
+    _print_losses(console, found)
+
+
+def _print_percentiles(console: Console, found: Survey) -> None:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column()
+    for name in _PERCENTILES:
+        table.add_column(name, justify="right")
+    heights, widths = found.sizes.T
+    for name, values, form in (
+        ("height", heights, "{:,.0f}"),
+        ("width", widths, "{:,.0f}"),
+        ("width / height", found.aspects, "{:,.2f}"),
+        ("megapixels", heights * widths / 1e6, "{:.3f}"),
+        ("patches of 16 x 16", found.native_tokens, "{:,.0f}"),
+    ):
+        table.add_row(name, *(form.format(v) for v in np.percentile(values, [*_PERCENTILES.values()])))
+    console.print(table)
+
+
+def _print_shapes(console: Console, found: Survey) -> None:
+    """A histogram of width / height; the bin in the middle is what counts as square."""
+    half = OFF_SQUARE * np.sqrt(2) ** np.arange(6)  # 1.2 to 6.8
+    edges = np.concatenate([[0], 1 / half[::-1], half, [np.inf]])
+    counts, _ = np.histogram(np.where(found.off_square, found.aspects, 1.0), edges)
+    seen = np.flatnonzero(counts)
+    blank, full = (" ", "#") if console.options.ascii_only else (_BARS, "█")
+    console.print("width / height")
+    for i in range(seen[0], seen[-1] + 1):
+        low, high, count = edges[i], edges[i + 1], counts[i]
+        name = f"under {high:.2f}" if i == 0 else f"over {low:.2f}" if high == np.inf else f"{low:.2f} to {high:.2f}"
+        steps = len(blank) - 1 or 1
+        whole, rest = divmod(max(int(count > 0), round(40 * steps * count / counts.max())), steps)
+        _say(console, f"  {name:>12}  {full * whole}{blank[rest].strip()} {f'{count:,}' if count else ''}".rstrip())
+
+
+def _print_losses(console: Console, found: Survey) -> None:
+    rejected = found.rejected
+    _say(console, f"{count_of(len(rejected), 'sample')} cannot be used" + (":" if rejected else ""))
+    for rejection in rejected[:_SHOWN]:
+        inside = "" if rejection.key.endswith(rejection.member) else f" ({rejection.member})"
+        _say(console, f"  {rejection.key}{inside} [{rejection.stage}]")
+        console.print(Padding(Text(_printable(console, rejection.reason)), (0, 0, 0, 4)))
+    if len(rejected) > _SHOWN:
+        stages = Counter(rejection.stage for rejection in rejected)
+        _say(console, f"  and {len(rejected) - _SHOWN:,} more; by stage: " + ", ".join(f"{s} {n}" for s, n in stages.items()))
     for fault in found.faults:
-        console.print(f"shard {fault.shard}: {fault.reason}", markup=False)
+        _say(console, f"shard {fault.shard}: {fault.reason}")
 
 
-def _print_histogram(console: Console, name: str, values: Any, edges: Any) -> None:
-    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
-    for low, high, count in zip(edges[:-1], edges[1:], counts, strict=True):
-        eighths = round(40 * 8 * count / counts.max())
-        bar = "█" * (eighths // 8) + _BARS[eighths % 8].strip()
-        console.print(f"{name} {low:5.2f} … {high:5.2f} {bar} {count or ''}", highlight=False)
+def _say(console: Console, text: str) -> None:
+    """A line as it is: not wrapped, nothing in it taken for markup."""
+    console.print(_printable(console, text), markup=False, highlight=False, soft_wrap=True)
 
 
-def _native_tokens(sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    tokens: npt.NDArray[np.int64] = np.prod(-(-sizes // 16), axis=1)
-    return tokens
+def _printable(console: Console, text: str) -> str:
+    """Escapes in place of what a terminal would act on, or cannot show: file names may hold anything."""
+    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return text.encode(console.encoding, "backslashreplace").decode(console.encoding)
+
+
+def count_of(number: int, name: str, plural: str = "s") -> str:
+    return f"{number:,} {name}{'' if number == 1 else plural}"
+
+
+def percent(share: float) -> str:
+    """Whole percents; 0 and 100 only for what is exactly that."""
+    return "under 1 %" if 0 < share < 0.005 else "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
+
+
+class Packed(NamedTuple):
+    """A recipe on the sizes of a survey.
+
+    Attributes:
+        seq_len: tokens per row.
+        tokens: of every image.
+        fill: rate of all rows but the last, which is seldom full; of the only row, if there is one.
+        num_rows: rows in all.
+    """
+
+    seq_len: int
+    tokens: npt.NDArray[np.int64]
+    fill: float
+    num_rows: int
 
 
 class Suggestion(NamedTuple):
-    """A recipe in words and as code, the fill it reaches on these sizes, and why it."""
+    """A recipe as code, why it, what it makes of these sizes, and what it would at other row lengths."""
 
     call: str
-    recipe: pp.Recipe
-    fill: float
     reason: str
+    packed: Packed
+    tried: list[Packed]
 
 
-def suggest(sizes: npt.NDArray[np.int64], keys: list[str], *, labelled: bool) -> Suggestion:
+def suggest(found: Survey, *, labelled: bool) -> Suggestion:
     """A preset for these images: the shortest rows that are near full."""
-    dense = bool(np.median(_native_tokens(sizes)) > 2048)
+    dense = bool(np.median(found.native_tokens) > 2048)
     if dense:
         name, budget, reason = "siglip2_naflex", 1024, "large pages or screenshots: a budget of 1024 patches keeps them legible"
     elif labelled:
@@ -155,38 +258,42 @@ def suggest(sizes: npt.NDArray[np.int64], keys: list[str], *, labelled: bool) ->
     else:
         name, budget, reason = "siglip2_naflex", 256, "unlabelled images: one budget of 256 patches, nothing dropped"
     options: dict[str, Any] = {} if budget is None else {"max_patches": budget}
-    best = None
-    for seq_len in (n for n in _ROWS if n >= (budget or 256)):
-        recipe = pp.recipes.get(name, seq_len=seq_len, **options)
-        fill = planned_fill(recipe, sizes, keys)
-        arguments = ", ".join(f"{k}={v}" for k, v in {"seq_len": seq_len, **options}.items())
-        if best is None or fill > best.fill + 0.005:
-            best = Suggestion(f"pp.recipes.{name}({arguments})", recipe, fill, reason)
-    assert best is not None
-    return best
+    lengths = [n for n in _ROWS if n >= (budget or 256)]
+    tried = [pack(pp.recipes.get(name, seq_len=n, **options), n, found) for n in lengths]
+    best = tried[0]
+    for packed in tried[1:]:
+        if packed.fill > best.fill + 0.005:
+            best = packed
+    arguments = ", ".join(f"{k}={v}" for k, v in {"seq_len": best.seq_len, **options}.items())
+    return Suggestion(f"pp.recipes.{name}({arguments})", reason, best, tried)
 
 
-def planned_fill(recipe: pp.Recipe, sizes: npt.NDArray[np.int64], keys: list[str]) -> float:
-    """Fill rate of all rows but the last, planned from sizes alone."""
+def pack(recipe: pp.Recipe, seq_len: int, found: Survey) -> Packed:
+    """Plan an epoch from sizes alone."""
     planner = pp.EpochPlanner(recipe)
-    headers = [Header(key, "", "", pp.Size(int(h), int(w)), None) for key, (h, w) in zip(keys, sizes, strict=True)]
-    fills: list[float] = []
-    for plan in [*planner.feed(headers), *planner.finish()]:
-        tokens = np.add.reduceat(plan.table.num_tokens, plan.offsets[:-1]) if plan.num_rows else np.zeros(0)
-        fills += (tokens / plan.seq_len).tolist()
-    return float(np.mean(fills[:-1] or fills or [0.0]))
+    headers = [Header(key, "", "", pp.Size(int(h), int(w)), None) for key, (h, w) in zip(found.keys, found.sizes, strict=True)]
+    plans = [*planner.feed(headers), *planner.finish()]
+    rows = np.concatenate([np.add.reduceat(plan.table.num_tokens, plan.offsets[:-1]) for plan in plans])
+    full = rows[:-1] if len(rows) > 1 else rows
+    return Packed(seq_len, np.concatenate([plan.table.num_tokens for plan in plans]), float(full.mean()) / seq_len, len(rows))
 
 
-def _print_suggestion(console: Console, path: str, found: Survey, image: str, label: str | None) -> None:
-    chosen = suggest(found.sizes, found.keys, labelled=label is not None)
-    console.print(f"\nsuggested: [bold]{chosen.call}[/], fill {chosen.fill:.3f} on these images")
-    console.print(f"because: {chosen.reason}")
-    options = f", target={label!r}" if label != "cls" else ""
+def _print_suggestion(console: Console, path: str, found: Survey, chosen: Suggestion, image: str, label: str | None) -> None:
+    packed = chosen.packed
+    where = f"in {count_of(packed.num_rows, 'row')} of {packed.seq_len}"
+    if packed.num_rows <= 1:
+        where = f"in the one row of {packed.seq_len} that these images need: too few to say more"
+    _say(console, "")
+    _say(console, f"suggested: {chosen.call}, fill {packed.fill:.3f} {where}")
+    _say(console, f"because: {chosen.reason}")
+    options = "" if image == IMAGE_EXTENSIONS else f", image={image!r}"
+    options += f", target={label!r}" if label != "cls" else ""
     options += ', on_error="skip"' if found.rejected or found.faults else ""
     code = (
         f"import patchpack as pp\n\nrecipe = {chosen.call}\n"
-        f"loader = pp.load({path!r}, recipe, image={image!r}{options}, num_workers=4)\n"
-        f'for batch in loader:\n    inputs = pp.to_device(batch, "cuda")'
+        f"loader = pp.load({path!r}, recipe{options}, num_workers=4)\n"
+        # a worker that is spawned imports the program that started it
+        f'if __name__ == "__main__":\n    for batch in loader:\n        inputs = pp.to_device(batch, "cuda")'
     )
-    console.print(f"\n{code}\n", markup=False, highlight=False, soft_wrap=True)
-    console.print(f"next: patchpack preview {path}", markup=False, highlight=False, soft_wrap=True)
+    for line in ("", *code.splitlines(), ""):
+        _say(console, line)

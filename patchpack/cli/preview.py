@@ -58,5 +58,10 @@ def first_rows(source: Any, recipe: pp.Recipe, epoch: int) -> Preview:
     batch = pp.Painter(planner, recipe, on_error="skip")[plan]
     readable = {image.key for image in pp.unpack(batch)}
     wanted: list[Header] = [header for header in plan.headers if header.key in readable][:PAIRS]
-    originals = {h.key: rgb_picture(planner.source.reader(h.location)[0], background=recipe.background) for h in wanted}
+    originals = {h.key: _original(planner, h) for h in wanted}
     return Preview(batch, originals)
+
+
+def _original(planner: pp.Planner, header: Header) -> Image.Image:
+    image, _ = planner.source.reader(header.location)
+    return rgb_picture(image, max_pixels=planner.recipe.max_pixels, background=planner.recipe.background)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 import patchpack as pp
+from patchpack.cli import main
 
 RUN = "import sys; from patchpack.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -96,14 +100,211 @@ def test_inspect_names_what_is_there_and_pastes_code_that_runs(tmp_path: Path) -
     (folder / "broken.jpg").write_bytes(b"not a picture")
     done = patchpack("inspect", "flat", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("3 images in flat", "67% are more than 20 % from square", "PNG 2", "JPEG 1", "1 samples cannot be used"):
+    for words in (
+        "3 images in flat",
+        "2 of 3 (67 %) are more than 20 % from square",
+        "PNG 2",
+        "JPEG 1",
+        "1 sample cannot be used",
+    ):
         assert words in done.stdout
     assert "broken.jpg" in done.stdout
     assert "target=None" in done.stdout  # found out by looking: no flag was given
-    pasted = done.stdout[done.stdout.index("import patchpack as pp") : done.stdout.index("next:")]
-    pasted = pasted.replace('"cuda"', '"cpu"').replace("num_workers=4", "num_workers=0")
-    ran = patchpack(cwd=tmp_path, code=pasted + "\nprint('PACKED', loader.report().packed)")
-    assert "PACKED 3" in ran.stdout, ran.stderr
+    assert "PACKED 3" in run_pasted(done.stdout, tmp_path)
+
+
+def run_pasted(printed: str, cwd: Path) -> str:
+    """What the code that `inspect` printed prints, as a program of its own; nothing but the device is changed."""
+    code = printed[printed.index("import patchpack as pp") : printed.index("next:")].split("wrote ")[0]
+    program = cwd / "pasted.py"
+    program.write_text(code.replace('"cuda"', '"cpu"') + "    print('PACKED', loader.report().packed)\n", encoding="utf-8")
+    run = "import runpy; runpy.run_path('pasted.py', run_name='__main__')"
+    ran = patchpack(cwd=cwd, code=run)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stdout
+
+
+@pytest.mark.parametrize("name", ["it's (1) {x} \N{GREEK SMALL LETTER PI}", "photos"])
+def test_pasted_code_and_the_next_command_survive_the_name_of_a_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / name / "cat").mkdir(parents=True)
+    Image.new("RGB", (60, 20)).save(tmp_path / name / "cat" / "wide.gif")
+    done = patchpack("inspect", name, "--image", "gif", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "PACKED 1" in run_pasted(done.stdout, tmp_path)
+    command = shlex.split(done.stdout[done.stdout.index("next:") :])
+    assert command == ["next:", "patchpack", "preview", name, "--image", "gif"]
+
+
+def test_inspect_counts_an_image_exactly_20_percent_from_square_as_square(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    for width, height in ((120, 100), (100, 120), (500, 600), (121, 100), (100, 121)):
+        Image.new("RGB", (width, height)).save(tmp_path / f"{width}-{height}.png")
+    assert main(["inspect", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "2 of 5 (40 %) are more than 20 % from square" in printed
+    bars = {words[0]: int(words[-1]) for words in map(str.split, re.findall(r"^  (\d.* to .*)$", printed, re.MULTILINE))}
+    assert bars == {"0.59": 1, "0.83": 3, "1.20": 1}
+
+
+def test_inspect_of_one_size_says_it_in_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for i in range(3):
+        Image.new("RGB", (40, 33)).save(tmp_path / f"{i}.png")
+    assert main(["inspect", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "every one 33 x 40 pixels (height x width), 9 patches of 16 x 16" in printed
+    assert "median" not in printed
+    assert main(["inspect", str(tmp_path / "1.png")]) == 0
+    assert "in the one row of 512 that these images need" in capsys.readouterr().out
+
+
+def test_the_fill_leaves_out_the_last_row(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for i in range(3):  # of 256 tokens each
+        Image.new("RGB", (64, 64)).save(tmp_path / f"{i}.png")
+    assert main(["inspect", str(tmp_path), "--no-target"]) == 0
+    assert "(seq_len=512, max_patches=256), fill 1.000 in 2 rows of 512" in capsys.readouterr().out
+
+
+def test_inspect_shows_no_control_characters_and_no_markup_of_file_names(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 33)).save(tmp_path / "good.png")
+    for name in ("[bold]a.png", "\x1b[31mred.png", "line\nbreak.png", os.fsdecode(b"\xff.png")):
+        (tmp_path / name).write_bytes(b"not a picture")
+    for encoding in ("utf-8", "ascii"):
+        done = patchpack("inspect", ".", cwd=tmp_path, code=f"import sys; sys.stdout.reconfigure(encoding='{encoding}'); {RUN}")
+        assert done.returncode == 0, done.stderr
+        for shown in ("[bold]a.png", r"\x1b[31mred.png", r"line\nbreak.png", r"\udcff.png"):
+            assert shown in done.stdout
+
+
+@pytest.mark.parametrize("limit", ["0", "-3"])
+def test_a_limit_below_one_is_a_clear_error(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "nowhere", "--limit", limit]) == 1
+    assert f"--limit must be at least 1, got {limit}" in capsys.readouterr().err
+
+
+def assert_drawn(path: Path) -> None:
+    """Something in each quarter, and nothing that runs out of the picture."""
+    with Image.open(path) as file:
+        picture = file.convert("L")
+    assert min(picture.size) >= 1200
+    width, height = picture.size
+    for box in ((0, 0, 5, height), (width - 5, 0, width, height), (0, 0, width, 5), (0, height - 5, width, height)):
+        assert picture.crop(box).getextrema() == (255, 255), box
+    for x in (0, width // 2):
+        for y in (height * 15 // 100, height * 65 // 100):
+            quarter = picture.crop((x, y, x + width // 2, y + height * 3 // 10)).resize((100, 60))
+            assert len(quarter.getcolors(6000) or ()) > 30
+
+
+def sizes_of(kind: str) -> list[tuple[int, int]]:
+    return {
+        "single": [(500, 375)],
+        "equal": [(224, 224)] * 8,
+        "flat": [(640, 480), (480, 640), (100, 100), (300, 90)],
+        "needles": [(4000, 1), (1, 4000), (40, 40)],
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["single", "equal", "flat", "needles"])
+def test_inspect_draws_the_survey(
+    kind: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # whoever imports it fails
+    settings = matplotlib.rcParams.copy()
+    folder = tmp_path / f"{kind} $^$ \N{CJK UNIFIED IDEOGRAPH-732B}"  # a formula that is none, and a letter the font lacks
+    folder.mkdir()
+    for i, size in enumerate(sizes_of(kind)):
+        Image.new("RGB", size, (20 * i, 90, 90)).save(folder / f"{i}.png")
+    (folder / "broken.png").write_bytes(b"not a picture")
+    out = tmp_path / "pictures" / "survey.png"
+    assert main(["inspect", str(folder), "-o", str(out)]) == 0
+    assert f"wrote {out}" in capsys.readouterr().out
+    assert_drawn(out)
+    assert matplotlib.rcParams.copy() == settings
+
+
+def test_inspect_draws_labelled_shards_in_every_format(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    shards = pp.samples.shards("train")[0].replace("000000", "*")
+    for name, start in (("a.png", b"\x89PNG"), ("a.PDF", b"%PDF"), ("a.svg", b"<?xml")):
+        assert main(["inspect", shards, "-o", str(tmp_path / name), "--limit", "60"]) == 0
+        assert (tmp_path / name).read_bytes().startswith(start)
+    assert_drawn(tmp_path / "a.png")
+
+
+def test_the_picture_is_the_same_under_the_users_own_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    matplotlib = pytest.importorskip("matplotlib")
+    Image.new("RGB", (40, 33)).save(tmp_path / "image.png")
+    pictures = []
+    for size, colour in ((10, "white"), (31, "black")):
+        monkeypatch.setitem(matplotlib.rcParams, "font.size", size)
+        monkeypatch.setitem(matplotlib.rcParams, "axes.facecolor", colour)
+        assert main(["inspect", str(tmp_path / "image.png"), "-o", str(tmp_path / colour) + ".png"]) == 0
+        with Image.open(tmp_path / f"{colour}.png") as picture:
+            pictures.append(picture.tobytes())
+    assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.3, 2.0])
+def test_many_images_are_drawn_as_a_density(spread: float, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from patchpack.cli import inspect, plots
+
+    sizes = (400 * np.exp(spread * np.random.default_rng(0).normal(size=(3000, 2)))).clip(1, 30_000).astype(np.int64)
+    kinds = Counter({"JPEG": 3000}), Counter({"RGB": 3000})
+    found = inspect.Survey(sizes, [str(i) for i in range(3000)], *kinds, [], [pp.ShardFault("a.tar", "ends early")], False)
+    assert_drawn(plots.draw(found, inspect.suggest(found, labelled=True), "x" * 300, tmp_path / "many.png"))
+
+
+@pytest.mark.parametrize(
+    ("source", "shown"),
+    [
+        ("/data/secret/train-{0000..0099}.tar", "train-{0000..0099}.tar"),
+        ("/data/secret/{a,b/c}.tar", "{a,b/c}.tar"),
+        ("photos/*.jpg", "*.jpg"),
+        ("photos/", "photos"),
+        ("https://bucket.example/set/train.tar?token=secret", "train.tar"),
+        ("pipe:curl -H secret https://bucket.example/train.tar", "a pipe"),
+    ],
+)
+def test_a_picture_names_its_source_without_where_it_lies(source: str, shown: str) -> None:
+    from patchpack.cli.plots import source_name
+
+    assert source_name(source) == shown
+
+
+# the source is not there: whatever is said comes before anything was read
+@pytest.mark.parametrize("out", ["survey", "survey.jpg", "survey.tar"])
+def test_a_picture_of_an_unknown_format_is_refused_first(out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "nowhere.tar", "-o", out]) == 1
+    assert f"--out must end in .png, .pdf, .svg, got '{out}'" in capsys.readouterr().err
+
+
+def test_a_picture_without_matplotlib_is_refused_first(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["inspect", "nowhere.tar", "-o", "survey.png"]) == 1
+    assert "pip install 'patchpack[viz]'" in capsys.readouterr().err
+
+
+def test_a_picture_where_no_file_can_be_is_refused_first(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder.png").mkdir()
+    assert main(["inspect", "nowhere.tar", "-o", str(tmp_path / "file" / "survey.png")]) == 1
+    assert "--out cannot be written" in capsys.readouterr().err
+    assert main(["inspect", "nowhere.tar", "-o", str(tmp_path / "folder.png")]) == 1
+    assert "folder.png is a folder" in capsys.readouterr().err
+
+
+def test_inspect_without_a_picture_needs_no_matplotlib(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 33)).save(tmp_path / "a.png")
+    done = patchpack("inspect", ".", cwd=tmp_path, code="import sys; sys.modules['matplotlib'] = None; " + RUN)
+    assert done.returncode == 0, done.stderr
 
 
 def test_inspect_of_labelled_shards_and_a_limit(tmp_path: Path) -> None:
