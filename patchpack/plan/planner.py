@@ -19,6 +19,7 @@ from patchpack.types import BatchPlan, Event, Header, PlanTable, Rejection, Shar
 
 Tail = Literal["short", "drop", "pad", "wrap"]
 TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
+_BARREN_PASSES = 10  # a rule that draws may refuse every image of a small source in one pass and take some in the next
 
 
 class EpochPlanner:
@@ -76,6 +77,8 @@ class EpochPlanner:
         self._seen = self._rejected = 0
         self._news: dict[str, list[Any]] = {"rejections": [], "shard_errors": []}
         self._first_rejection: Rejection | None = None
+        self._pass = self._barren_passes = 0  # over a source that is repeated
+        self._fruitful = False  # this pass brought an image that the recipe takes
         self._held: BatchPlan | None = None
         self._patch_size = self._patch_size_now()
         self._rows = self._new_rows()
@@ -90,6 +93,11 @@ class EpochPlanner:
         """True once ``max_steps`` batches are planned: nothing more will be taken."""
         return self._max_steps is not None and self._step >= self._max_steps
 
+    @property
+    def barren(self) -> bool:
+        """True once whole passes over a repeated source brought nothing that the recipe takes: more would not either."""
+        return self._barren_passes >= (_BARREN_PASSES if self._recipe.resize.draws else 1)
+
     def feed(self, events: Iterable[Event]) -> Iterator[BatchPlan]:
         """Take a block of events; the plans this completed."""
         todo = deque(events)
@@ -103,6 +111,9 @@ class EpochPlanner:
                     self._news["shard_errors"].append(event._asdict())
                     continue
                 self._seen += 1
+                if isinstance(event, Header) and event.repeat > self._pass:
+                    self._barren_passes = 0 if self._fruitful else self._barren_passes + 1
+                    self._pass, self._fruitful = event.repeat, False
                 if isinstance(event, Rejection):
                     self._reject(event)
                 else:
@@ -134,11 +145,12 @@ class EpochPlanner:
             yield replace(self._held, info={**info, "dropped": self._dropped})
             if self._max_steps is not None and not self.done:
                 self._news, self._dropped = {"rejections": [], "shard_errors": []}, {}
-                yield self._make_plan(
-                    [],
-                    fatal=f"{self._name} ended after {self._step} of {self._max_steps} steps: it can be read only once. Give a "
-                    f"source that can be read again (a list, files), or fewer steps",
+                why = (
+                    f"a whole pass had no image that {self._recipe.resize!r} takes at patch_size={self._patch_size}"
+                    if self.barren
+                    else "it can be read only once. Give a source that can be read again (a list, files), or fewer steps"
                 )
+                yield self._make_plan([], fatal=f"{self._name} ended after {self._step} of {self._max_steps} steps: {why}")
 
     def _drop(self, rule: str, images: int) -> None:
         if images:
@@ -181,6 +193,7 @@ class EpochPlanner:
             header = line.header
             self._reject(Rejection(header.shard, header.key, header.member, "plan", refusal))
         else:
+            self._fruitful = True
             self._rows.push(position, line)
 
     def _refusal(self, line: Line) -> str | None:

@@ -149,10 +149,10 @@ class Planner(Sampler[BatchPlan]):
         ordered = OrderedSource(self.source, order)
         scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner)
         with closing(scanned):  # an endless scan, or its process, ends with the epoch
-            kind, events = probe_targets(scanned, self.source.reader)
+            kind, events = probe_targets(scanned, self.source.reader, repeated=self._order.repeat)
             planner = self._new_planner(kind, recipe, **stream)
             events = iter(events)
-            while not planner.done and (block := list(islice(events, _BLOCK))):
+            while not planner.done and not planner.barren and (block := list(islice(events, _BLOCK))):
                 yield from planner.feed(block)
         yield from planner.finish()
         self.seen += planner.seen
@@ -178,14 +178,20 @@ def require_recipe(recipe: Any) -> Recipe:
     return recipe
 
 
-def probe_targets(events: Iterator[Event], reader: Reader) -> tuple[TargetKind, Iterable[Event]]:
-    """Kind of the first readable target, and the same events again."""
+def probe_targets(events: Iterator[Event], reader: Reader, *, repeated: bool = False) -> tuple[TargetKind, Iterable[Event]]:
+    """Kind of the first readable target, and the same events again.
+
+    repeated: the events go on for ever, pass after pass; the first pass is looked at.
+    """
     met: list[Event] = []
     for event in events:
         met.append(event)
-        if isinstance(event, Header):
-            try:
-                return infer_kind(reader.target(event.location)), chain(met, events)
-            except (TargetError, SourceError, OSError):
-                continue  # the painter will name it
+        if not isinstance(event, Header):
+            continue
+        if repeated and event.repeat:
+            return None, chain(met, events)
+        try:
+            return infer_kind(reader.target(event.location)), chain(met, events)
+        except (TargetError, SourceError, OSError):
+            continue  # the painter will name it
     return None, met

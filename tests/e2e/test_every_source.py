@@ -1,0 +1,362 @@
+"""Every kind of source under every kind of worker: nothing lost, nothing doubled, the same batches twice."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset
+
+import patchpack as pp
+from patchpack.testing import check_batch
+
+COUNT = 48
+RECIPE = pp.recipes.navit(resize=pp.NaViT((32, 96)), patch_size=16, seq_len=64, max_images=8, rows=2)
+
+pytestmark = [  # webdataset and datasets leave open files to the garbage collector
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def picture(i: int) -> Image.Image:
+    pixels = np.random.default_rng(i).integers(0, 256, (20 + 13 * i % 70, 20 + 29 * i % 90, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def png(i: int) -> bytes:
+    file = io.BytesIO()
+    picture(i).save(file, "png", compress_level=1)
+    return file.getvalue()
+
+
+def size_of(i: int) -> tuple[int, int]:
+    return picture(i).height, picture(i).width
+
+
+SIZES = np.array([size_of(i) for i in range(COUNT)])
+
+
+class Pictures(Dataset[Any]):
+    """As torchvision's datasets: a picture and its class."""
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __getitem__(self, i: int) -> Any:
+        return picture(i), i
+
+
+class Rows(Dataset[Any]):
+    """A dataset of dicts that cannot be read without `to_sample`."""
+
+    def __len__(self) -> int:
+        return COUNT
+
+    def __getitem__(self, i: int) -> Any:
+        return {"photo": png(i), "answer": i}
+
+
+def row_to_sample(i: int, row: Any) -> pp.Sample:
+    return pp.Sample(f"row-{i}", row["photo"], row["answer"])
+
+
+class Stream(IterableDataset[Any]):
+    """Items made anew at every pass."""
+
+    def __init__(self, make: Callable[[int], Any]) -> None:
+        self._make = make
+
+    def __iter__(self) -> Iterator[Any]:
+        return map(self._make, range(COUNT))
+
+
+def as_sample(i: int) -> pp.Sample:
+    return pp.Sample(f"s{i}", png(i), i)
+
+
+def as_webdataset(i: int) -> Any:
+    return {"__key__": f"s{i}", "png": png(i), "cls": str(i).encode()}
+
+
+def as_row(i: int) -> Any:
+    return {"image": {"bytes": png(i), "path": None}, "label": i}
+
+
+def as_pair(i: int) -> Any:
+    return picture(i), i
+
+
+def write_shards(folder: Path, count: int = 8, suffix: str = "tar") -> list[str]:
+    paths = [str(folder / f"s-{n:02d}.{suffix}") for n in range(count)]
+    for n, path in enumerate(paths):
+        with tarfile.open(path, "w:gz" if suffix == "tar.gz" else "w") as tar:
+            for i in range(n, COUNT, count):
+                for name, data in ((f"{i:03d}.png", png(i)), (f"{i:03d}.cls", str(i).encode())):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+    return paths
+
+
+def write_folder(folder: Path, *, classes: bool) -> str:
+    for i in range(COUNT):
+        path = folder / (f"{i:03d}/a.png" if classes else f"{i:03d}.png")
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(i))
+    return str(folder)
+
+
+def huggingface(**more: Any) -> Any:
+    columns = {"img": [{"bytes": png(i), "path": None} for i in range(COUNT)], "label": list(range(COUNT)), **more}
+    return datasets.Dataset.from_dict(columns).cast_column("img", datasets.Image())
+
+
+def decoded(rows: Any) -> Any:
+    return rows  # a transform: the rows no longer are what is stored
+
+
+MAKERS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
+    "shards": (write_shards, {}),
+    "fewer shards than ranks": (partial(write_shards, count=1), {}),
+    "compressed shards": (partial(write_shards, suffix="tar.gz"), {}),
+    "folder": (partial(write_folder, classes=True), {}),
+    "flat folder": (partial(write_folder, classes=False), {"target": None}),
+    "glob": (lambda folder: write_folder(folder, classes=False) + "/*.png", {"target": None}),
+    "Samples": (lambda _: [as_sample(i) for i in range(COUNT)], {}),
+    "webdataset dicts": (lambda _: Stream(as_webdataset), {}),
+    "rows": (lambda _: Stream(as_row), {}),
+    "pairs": (lambda _: Stream(as_pair), {}),
+    "dataset": (lambda _: Pictures(), {}),
+    "dataset with sizes": (lambda _: Pictures(), {"sizes": SIZES}),
+    "dataset with size_of": (lambda _: Pictures(), {"size_of": size_of}),
+    "dataset of dicts": (lambda _: Rows(), {"to_sample": row_to_sample}),
+    "huggingface": (lambda _: huggingface(text=["x"] * COUNT), {}),
+    "huggingface transformed": (lambda _: huggingface().with_transform(decoded), {"image": "img"}),
+    "huggingface streaming": (lambda _: huggingface().to_iterable_dataset(num_shards=3), {}),
+}
+PLANNED_BY_WORKERS = {"dataset", "dataset of dicts", "huggingface transformed"}
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Any, dict[str, Any]]]:
+    made: dict[str, tuple[Any, dict[str, Any]]] = {}
+
+    def get(kind: str) -> tuple[Any, dict[str, Any]]:
+        if kind not in made:
+            make, options = MAKERS[kind]
+            made[kind] = make(tmp_path_factory.mktemp("source")), options
+        return made[kind]
+
+    return get
+
+
+def digest(batches: Iterable[pp.PackedBatch]) -> str:
+    """Of everything in the batches but the worker's number."""
+    sums = hashlib.sha256()
+    for batch in batches:
+        check_batch(batch)
+        info = {name: value for name, value in batch.info.items() if name != "worker"}
+        for field in batch[:-1] + (info,):
+            sums.update(field.numpy().tobytes() if isinstance(field, torch.Tensor) else repr(field).encode())
+    return sums.hexdigest()
+
+
+def epochs(kind: Any, source: Any, options: dict[str, Any], *, count: int = 2, **more: Any) -> list[list[pp.PackedBatch]]:
+    """Batches of some epochs of one loader; each epoch's account is checked."""
+    loader = pp.load(source, RECIPE, shuffle=8, **options, **more)
+    found = []
+    for epoch in range(count):
+        loader.set_epoch(epoch)
+        batches = list(loader)
+        keys = [key for batch in batches for row in batch.keys for key in row]
+        assert len(keys) == len(set(keys)) == COUNT, kind
+        if options.get("target", "cls") is not None:
+            labels = {int(image.target) for batch in batches for image in pp.unpack(batch)}
+            assert labels == set(range(COUNT)), kind
+        report = loader.report()
+        assert (report.seen, report.packed, report.waiting) == (COUNT, COUNT, 0), kind
+        found.append(batches)
+    return found
+
+
+def order_of(batches: Iterable[pp.PackedBatch]) -> list[str]:
+    return [key for batch in batches for row in batch.keys for key in row]
+
+
+def tokens_of(batches: Iterable[pp.PackedBatch]) -> dict[str, int]:
+    return {image.key: len(image.patches) for batch in batches for image in pp.unpack(batch)}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_two_epochs_in_one_process_and_with_forked_workers(kind: str, opened: Any) -> None:
+    source, options = opened(kind)
+    here, again = epochs(kind, source, options), epochs(kind, source, options)
+    assert [digest(epoch) for epoch in here] == [digest(epoch) for epoch in again]
+    assert order_of(here[0]) != order_of(here[1])
+    assert tokens_of(here[0]) != tokens_of(here[1])
+    forked = epochs(kind, source, options, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
+    # what happens to an image is the same in any case
+    assert [tokens_of(epoch) for epoch in forked] == [tokens_of(epoch) for epoch in here]
+    if kind in PLANNED_BY_WORKERS:
+        again = epochs(kind, source, options, num_workers=2)
+        assert [digest(epoch) for epoch in forked] == [digest(epoch) for epoch in again]
+    else:
+        assert [digest(epoch) for epoch in forked] == [digest(epoch) for epoch in here]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_two_epochs_with_spawned_workers(kind: str, opened: Any) -> None:
+    source, options = opened(kind)
+    workers = {"num_workers": 2, "persistent_workers": True}
+    spawned = epochs(kind, source, options, **workers, multiprocessing_context="spawn")
+    forked = epochs(kind, source, options, **workers, multiprocessing_context="fork")
+    assert [digest(epoch) for epoch in spawned] == [digest(epoch) for epoch in forked]
+
+
+@pytest.mark.parametrize("world_size", [3])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_evaluation_over_ranks_gives_every_image_once(kind: str, world_size: int, opened: Any) -> None:
+    source, options = opened(kind)
+    shares = []
+    for rank in range(world_size):
+        loader = pp.load(source, RECIPE.for_eval(), tail="pad", rank=rank, world_size=world_size, **options)
+        shares.append(list(loader))
+        assert loader.report().packed == len(order_of(shares[-1]))
+    assert len({len(share) for share in shares}) == 1
+    assert len([key for share in shares for key in order_of(share)]) == COUNT
+    assert len({key for share in shares for key in order_of(share)}) == COUNT
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("kind", MAKERS)
+def test_training_ranks_make_equal_steps_on_different_samples(kind: str, workers: int, opened: Any) -> None:
+    source, options = opened(kind)
+    shares = []
+    for rank in range(2):
+        loader = pp.load(source, RECIPE, shuffle=8, steps_per_epoch=3, rank=rank, world_size=2, num_workers=workers, **options)
+        batches = list(loader)
+        assert [batch.info["step"] for batch in batches] == [0, 1, 2]
+        report = loader.report()
+        assert report.seen == report.packed + sum(report.dropped.values())
+        assert report.waiting == 0
+        nothing = [[0] * 9] * 9
+        shares.append({
+            (key, number)
+            for batch in batches
+            for keys, numbers in zip(batch.keys, batch.info.get("repeats", nothing), strict=False)
+            for key, number in zip(keys, numbers, strict=False)
+        })  # fmt: skip
+    assert shares[0].isdisjoint(shares[1])  # in every pass
+
+
+# ----------------------------------------------------------------------------------------- conservation, whatever comes
+
+
+class Mixed(Dataset[Any]):
+    """Good pictures, files that are none, cut files, items that raise, pictures the recipe refuses."""
+
+    def __init__(self, kinds: list[str]) -> None:
+        self.kinds = kinds
+
+    def __len__(self) -> int:
+        return len(self.kinds)
+
+    def image(self, i: int) -> bytes:
+        if self.kinds[i] == "too large":
+            file = io.BytesIO()
+            Image.new("RGB", (200, 200)).save(file, "png")
+            return file.getvalue()
+        data = png(i)
+        return {"no image": b"no image", "cut": data[: len(data) // 2]}.get(self.kinds[i], data)
+
+    def __getitem__(self, i: int) -> Any:
+        if self.kinds[i] == "raises":
+            raise ValueError(f"item {i} is not there")
+        return {"image": self.image(i), "label": "x" if self.kinds[i] == "bad label" else i}
+
+
+class Known(Mixed):
+    """With sizes, so that an item is met first when it is painted."""
+
+    def size(self, i: int) -> tuple[int, int]:
+        return (200, 200) if self.kinds[i] == "too large" else size_of(i)
+
+
+def conserving_source(kind: str, items: Mixed, folder: Path) -> tuple[Any, dict[str, Any]]:
+    if kind == "dataset":
+        return items, {}
+    if kind == "dataset with sizes":
+        return Known(items.kinds), {"size_of": Known(items.kinds).size}
+    present = [i for i, what in enumerate(items.kinds) if what != "raises"]
+    if kind == "iterable":
+        return [pp.Sample(str(i), items.image(i), items[i]["label"]) for i in present], {}
+    if kind == "shards":
+        with tarfile.open(folder / "s.tar", "w") as tar:
+            for i in present:
+                label = f"{items[i]['label']}".encode()
+                for name, data in ((f"{i:03d}.png", items.image(i)), (f"{i:03d}.cls", label)):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(data)
+                    tar.addfile(info, io.BytesIO(data))
+        return str(folder / "s.tar"), {}
+    (folder / "a").mkdir()
+    for i in present:
+        (folder / "a" / f"{i:03d}.png").write_bytes(items.image(i))
+    return str(folder), {}
+
+
+KINDS = ["good", "good", "good", "no image", "cut", "raises", "too large", "bad label"]
+
+
+@pytest.mark.parametrize("tail", ["short", "drop", "pad", "wrap"])
+@pytest.mark.parametrize("source", ["dataset", "dataset with sizes", "iterable", "shards", "folder"])
+@given(
+    kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=30),
+    workers=st.sampled_from([0, 0, 0, 0, 2]),
+    shuffle=st.integers(0, 9),
+    steps=st.sampled_from([None, None, 1, 3]),
+)
+def test_conservation(
+    source: str, tail: Any, kinds: list[str], workers: int, shuffle: int, steps: int | None, tmp_path_factory: Any
+) -> None:
+    recipe = pp.Recipe(resize=pp.Native(60, oversize="reject"), seq_len=64, max_images=4, rows=3, patch_size=16)
+    items = Mixed(kinds)
+    folder = tmp_path_factory.mktemp("c") if source in ("shards", "folder") else Path()
+    opened, options = conserving_source(source, items, folder)
+    if workers and steps and len(kinds) < workers:
+        workers = 0  # refused at the door: a stream without a sample
+    if source in ("shards", "folder", "iterable") and set(kinds) == {"raises"}:
+        return  # nothing there at all
+    loader = pp.load(
+        opened, recipe, tail=tail, shuffle=shuffle, num_workers=workers, steps_per_epoch=steps, on_error="skip", **options
+    )
+    packed: list[str] = []
+    try:
+        for batch in loader:
+            check_batch(batch)
+            packed += [image.key for image in pp.unpack(batch)]
+    except pp.SourceError as error:
+        assert "no image to pack" in str(error)
+    report = loader.report()
+    assert report.seen == report.packed + len(report.rejected) + sum(report.dropped.values()) + report.waiting
+    assert report.waiting == 0
+    if steps is None:
+        rejected = [rejection.key for rejection in report.rejected]
+        assert len(rejected) == len(set(rejected))
+        assert not set(rejected) & set(packed)
+        assert report.seen == sum(kind != "raises" or source.startswith("dataset") for kind in kinds)
+        if tail != "wrap":
+            assert len(packed) == len(set(packed)) == report.packed
