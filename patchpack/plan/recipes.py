@@ -21,9 +21,12 @@ FLEXIVIT_PATCH_SIZES = (48, 40, 30, 24, 20, 16, 15, 12, 10, 8)
 def navit(**changes: Any) -> Recipe:
     """NaViT 2307.06304: r ~ U(64, 256) per image, aspect kept, p 16, Beta drop (mean 0.5, max 0.9), packed.
 
-    Emax is not published; 64 slots are enough for 1024 tokens. The paper states no value range: (x − 0.5) / 0.5.
+    Emax is not published. An image keeps 56 tokens in the mean, so a slot for every 16 tokens of a row (64 at least) is room
+    enough that rows fill with tokens before they run out of slots. The paper states no value range: (x − 0.5) / 0.5.
     """
-    return _recipe(changes, resize=NaViT((64, 256)), drop=Beta(0.5, 0.9))
+    seq_len = changes.get("seq_len")
+    slots = max(64, seq_len // 16) if isinstance(seq_len, int) else 64
+    return _recipe(changes, resize=NaViT((64, 256)), drop=Beta(0.5, 0.9), max_images=slots)
 
 
 def pix2struct(*, max_patches: int = 2048, **changes: Any) -> Recipe:

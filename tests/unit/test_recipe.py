@@ -70,6 +70,12 @@ def test_a_preset_is_what_was_published(name) -> None:
     assert given_values == PUBLISHED[name]
 
 
+def test_a_longer_navit_row_has_more_slots() -> None:
+    """Or it would run out of slots before it is full of tokens: 56 tokens an image in the mean."""
+    assert [recipes.navit(seq_len=n).max_images for n in (256, 1024, 4096)] == [64, 64, 256]
+    assert recipes.navit(seq_len=4096, max_images=8).max_images == 8
+
+
 def test_only_navit_drops() -> None:
     assert {name: recipes.get(name).drop for name in PRESETS} == dict.fromkeys(PRESETS, NoDrop()) | {"navit": Beta(0.5, 0.9)}
 
