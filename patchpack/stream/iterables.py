@@ -39,6 +39,7 @@ class IterableSource:
         self._items, self._members, self._to_sample = items, members, to_sample
         self._background, self._repeating = background, repeating
         self.name = f"{type(items).__name__} of samples"
+        self.is_split = is_split(items)
         self.reader: Reader = InlineReader()
 
     def scan(self) -> Iterator[Event]:
@@ -57,6 +58,13 @@ class IterableSource:
                     continue
                 seen.add(key)
             yield carried(key, sample, self._members, self._background, number if self._repeating else 0)
+
+
+def is_split(items: Any) -> bool:
+    """True for a stream that deals itself to ranks already: webdataset's `split_by_node`, datasets' `split_dataset_by_node`."""
+    stages = getattr(items, "pipeline", ())
+    by_node = any(getattr(stage, "__name__", "") == "split_by_node" for stage in stages)
+    return by_node or getattr(items, "_distributed", None) is not None
 
 
 def carried(key: str, sample: Sample, members: Members, background: Colour, repeat: int = 0) -> Header | Rejection:

@@ -85,6 +85,11 @@ class Planner(Sampler[BatchPlan]):
             sizes=sizes,
             size_of=size_of,
         )
+        if world_size > 1 and getattr(self.source, "is_split", False):
+            raise ConfigError(
+                f"{self.source.name} is split by rank already, and would be split again: pass the whole stream, or rank=0 and "
+                f"world_size=1"
+            )
         self.epoch, self.seen = epoch, seen
         self.steps_per_epoch, self._tail = steps_per_epoch, tail
         self._order = Order(recipe.seed, epoch, shuffle, steps_per_epoch is not None, rank, world_size)

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, Literal
 
 import torch
-from torch.utils.data import get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.painter import paint
@@ -27,11 +27,13 @@ _BLOCK = 16  # items decided at a time
 
 
 class Pack:
-    """A stage from samples to `PackedBatch`es of numpy arrays: ``stream.compose(pp.Pack(recipe))``, or call it on an iterable.
+    """A stage from samples to `PackedBatch`es of numpy arrays.
 
-    For pipelines that cannot seek. Each stream packs by itself, so batches depend on how the pipeline splits itself over ranks
-    and workers; it is never split again here. Picklable. A key may come again (``resampled=True``): draws are addressed by key
-    and number in the stream.
+    For pipelines that cannot seek: ``stream.compose(pp.Pack(recipe))`` is webdataset's way, ``pp.Pack(recipe).over(stream)``
+    makes a torch dataset of any stream, and called on an iterable it is a generator. Picklable.
+
+    Each stream packs by itself, so batches depend on how the pipeline splits itself over ranks and workers; it is never split
+    again here. A key may come again (``resampled=True``): draws are addressed by key and number in the stream.
 
     Args:
         recipe: what to do with the samples.
@@ -77,6 +79,14 @@ class Pack:
         """Draw for another epoch from the next iteration on, also in workers that run already. Shuffling is the pipeline's."""
         self._epoch.fill_(epoch)
 
+    def over(self, items: Iterable[Any]) -> IterableDataset[PackedBatch]:
+        """The stage and what it runs over, for ``DataLoader(..., batch_size=None)``.
+
+        A torch `IterableDataset` (webdataset and `datasets` give such) deals itself to workers, by torch's contract. Any other
+        iterable knows nothing of workers: each takes its share by position.
+        """
+        return _Packed(self, items)
+
     def __call__(self, items: Iterable[Any]) -> Iterator[PackedBatch]:
         """Batches of the items, in order."""
         source = IterableSource(
@@ -107,7 +117,19 @@ class Pack:
         batch.info["worker"] = worker.id if worker else 0
         error = first_error(batch.info) if self._on_error == "raise" else None
         if error is None and plan.fatal:
-            error = SourceError(plan.fatal)
+            hint = "; fewer shards than workers leave a worker without any" if worker and not plan.info["seen"] else ""
+            error = SourceError(plan.fatal + hint)
         if error is not None:
             raise error
         return batch
+
+
+class _Packed(IterableDataset[PackedBatch]):
+    def __init__(self, stage: Pack, items: Iterable[Any]) -> None:
+        self._stage, self._items = stage, items
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        worker = get_worker_info()
+        if worker is None or isinstance(self._items, IterableDataset):
+            return self._stage(self._items)
+        return self._stage(islice(self._items, worker.id, None, worker.num_workers))

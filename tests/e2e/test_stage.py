@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -17,6 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 
 import patchpack as pp
+from patchpack import rng
 from patchpack.testing import check_batch
 
 TRAIN = pp.samples.shards("train")
@@ -322,3 +324,152 @@ def test_files_that_do_not_fit_are_named(tmp_path: Any) -> None:
     ):
         with pytest.raises(pp.SourceError, match=message):
             pp.load(source, RECIPE, target=None)
+
+
+# --------------------------------------------------------------------------------- as webdataset and datasets document it
+
+
+def test_an_endless_resampled_pipeline_with_the_users_stages() -> None:
+    """``resampled=True``, ``.shuffle``, ``.map``, ``.with_epoch``: the training pipeline of webdataset's own documentation."""
+
+    def keep_caption(sample: dict[str, Any]) -> dict[str, Any]:
+        return {**sample, "caption": f"image {sample['__key__']}"}
+
+    stage = pp.Pack(RECIPE, image=EXTENSIONS)
+    stream = (
+        wds.WebDataset(TRAIN, resampled=True, shardshuffle=False, seed=3)
+        .shuffle(100)
+        .map(keep_caption)
+        .compose(stage)
+        .with_epoch(40)
+    )
+    batches = list(DataLoader(stream, batch_size=None))
+    assert len(batches) == 40
+    for batch in batches:
+        check_batch(batch)
+    counted = Counter(keys_of(batches))
+    assert max(counted.values()) > 1  # drawn with replacement
+    report = pp.Report.collect(batches)
+    assert report.seen == report.packed + report.waiting
+    assert len(keys_of(batches)) == report.packed
+
+
+def test_decoded_pairs_through_webdatasets_loader() -> None:
+    """``.decode("pil").to_tuple(...)`` under `wds.WebLoader`, as its documentation shows."""
+    stream = (
+        wds.WebDataset(TRAIN, shardshuffle=100, seed=1, workersplitter=wds.split_by_worker)
+        .shuffle(50)
+        .decode("pil")
+        .to_tuple(EXTENSIONS, "cls")
+        .compose(pp.Pack(RECIPE))
+    )
+    batches = list(wds.WebLoader(stream, batch_size=None, num_workers=2))
+    report = pp.Report.collect(batches)
+    assert (report.seen, report.packed, report.waiting) == (420, 420, 0)
+    labels = Counter(int(image.target) for batch in batches for image in pp.unpack(batch))
+    assert labels == Counter(int(image.target) for batch in pp.load(TRAIN, RECIPE) for image in pp.unpack(batch))
+
+
+def huggingface_stream(count: int = 40, shards: int = 4) -> Any:
+    columns = {"image": [{"bytes": png(i, (20 + i, 30)), "path": None} for i in range(count)], "label": list(range(count))}
+    dataset = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    return dataset.to_iterable_dataset(num_shards=shards)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_huggingface_stream_with_its_shuffle_and_map(workers: int) -> None:
+    stream = huggingface_stream().cast_column("image", datasets.Image(decode=False))
+    stream = stream.shuffle(seed=1, buffer_size=10).map(lambda row: {**row, "label": row["label"] + 100})
+    loader = DataLoader(pp.Pack(RECIPE).over(stream), batch_size=None, num_workers=workers)
+    orders = []
+    for epoch in range(2):
+        stream.set_epoch(epoch)
+        batches = list(loader)
+        labels = [int(image.target) for batch in batches for image in pp.unpack(batch)]
+        assert sorted(labels) == list(range(100, 140))
+        assert pp.Report.collect(batches).packed == 40
+        orders.append(labels)
+    assert orders[0] != orders[1]
+
+
+def test_a_decoded_huggingface_stream_packs_as_well() -> None:
+    batches = list(pp.Pack(RECIPE)(huggingface_stream()))
+    assert sorted(int(image.target) for batch in batches for image in pp.unpack(batch)) == list(range(40))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
+def test_what_knows_nothing_of_workers_is_dealt_to_them(workers: int) -> None:
+    samples = [pp.Sample(str(i), png(i), i) for i in range(10)]
+    batches = list(DataLoader(pp.Pack(RECIPE).over(samples), batch_size=None, num_workers=workers))
+    assert sorted(keys_of(batches), key=int) == [str(i) for i in range(10)]
+
+
+def test_a_worker_without_a_shard_says_why() -> None:
+    loader = DataLoader(pp.Pack(RECIPE).over([pp.Sample("0", png(), 0)]), batch_size=None, num_workers=2)
+    with pytest.raises(
+        pp.SourceError, match="0 samples seen, 0 rejected; fewer shards than workers leave a worker without any"
+    ):
+        list(loader)
+
+
+# ------------------------------------------------------------------------------------------------ epochs, memory, replay
+
+
+def sizes_in(batches: Any) -> list[Any]:
+    return [image.grid for batch in batches for image in pp.unpack(batch)]
+
+
+@pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), (1, "spawn")])
+def test_an_epoch_reaches_workers_that_run_already(workers: int, context: str | None) -> None:
+    stage = pp.Pack(RECIPE)
+    samples = [pp.Sample(str(i), png(i, (200, 300)), i) for i in range(20)]
+    options = {"persistent_workers": True, "multiprocessing_context": context} if workers else {}
+    loader = DataLoader(stage.over(samples), batch_size=None, num_workers=workers, **options)
+    first = sizes_in(loader)
+    assert first == sizes_in(loader)
+    stage.set_epoch(1)
+    assert sizes_in(loader) != first
+    assert sizes_in(loader) == sizes_in(pp.Pack(RECIPE, epoch=1)(samples))
+
+
+class Outstanding:
+    """Counts the images that were asked for and are not painted yet."""
+
+    def __init__(self, count: int, side: int) -> None:
+        self.given, self.count, self.side = 0, count, side
+
+    def __iter__(self) -> Iterator[pp.Sample]:
+        for i in range(self.count):
+            self.given += 1
+            yield pp.Sample(str(i), np.zeros((self.side, 20 + i % 40, 3), np.uint8), i)
+
+
+@pytest.mark.parametrize("lookahead", [{"lookahead": 8}, {"lookahead_bytes": 8 * 100 * 60 * 3}])
+def test_a_lookahead_bounds_what_is_held(lookahead: dict[str, int]) -> None:
+    recipe = RECIPE.replace(rows=1, resize=pp.NaViT((32, 64)))
+    held: dict[bool, list[int]] = {}
+    for bounded in (False, True):
+        samples, delivered = Outstanding(400, 100), 0
+        held[bounded] = []
+        for batch in pp.Pack(recipe, **(lookahead if bounded else {}))(samples):
+            held[bounded].append(samples.given - delivered)
+            delivered += batch.info["packed"]
+        assert delivered == 400
+    one_batch = 64
+    assert max(held[True]) <= 16 + 2 * one_batch + 12  # a block, this batch and the one held back, 8 to 12 in open rows
+    assert max(held[True]) < max(held[False]) / 2
+
+
+def test_what_was_drawn_can_be_drawn_again() -> None:
+    """The numbers in ``info["repeats"]`` and the keys are all it takes."""
+    samples = [pp.Sample("same", png(i, (200, 300)), i) for i in range(12)]
+    for batch in pp.Pack(RECIPE, epoch=5)(samples):
+        for row, (keys, numbers) in enumerate(zip(batch.keys, batch.info.get("repeats", []), strict=True)):
+            for slot, (key, number) in enumerate(zip(keys, numbers, strict=True)):
+                draw_key = f"{key}#{number}" if number else key
+                table = pp.plan_table(RECIPE, [(300, 200)], rng.key_hash([draw_key]), epoch=5)
+                assert table.grid[0].tolist() == batch.grid_sizes[row, slot].tolist()
+                assert table.num_tokens[0] == (batch.segment_ids[row] == slot + 1).sum()
+    once = next(iter(pp.load(TRAIN, RECIPE)))
+    assert "repeats" not in once.info
