@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import multiprocessing
-import socket
+import tarfile
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -329,29 +330,78 @@ def test_conservation_over_tails_and_steps(tail: Any, good: list[bool], rows: in
     assert steps is None or plans[-1].fatal or len(plans) <= steps
 
 
-def test_torch_distributed_is_asked_for_rank_and_world_size() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+@pytest.fixture(scope="module")
+def eight_shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The validation images in eight shards of 12 or 13."""
+    folder = tmp_path_factory.mktemp("eight")
+    samples: dict[str, list[tuple[tarfile.TarInfo, bytes]]] = {}
+    for shard in pp.samples.shards("val"):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file is not None
+                samples.setdefault(member.name.split(".")[0], []).append((member, file.read()))
+    for number in range(8):
+        with tarfile.open(folder / f"s-{number}.tar", "w") as tar:
+            for members in list(samples.values())[number::8]:
+                for member, data in members:
+                    tar.addfile(member, io.BytesIO(data))
+    return [str(path) for path in sorted(folder.iterdir())]
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_ranks_that_wait_for_each_other_at_every_step_all_come_to_the_end(
+    world_size: int, eight_shards: list[str], tmp_path: Path
+) -> None:
+    """Also that torch.distributed is asked for rank and world size, since nobody else says them here."""
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
-    ranks = [context.Process(target=evaluate_on_a_rank, args=(rank, 3, port, answers)) for rank in range(3)]
+    arguments = (world_size, str(tmp_path / "store"), eight_shards, answers)
+    ranks = [context.Process(target=train_and_evaluate_on_a_rank, args=(rank, *arguments)) for rank in range(world_size)]
     for process in ranks:
         process.start()
-    found = [answers.get(timeout=120) for _ in ranks]
+    found = [answers.get(timeout=240) for _ in ranks]
     for process in ranks:
         process.join()
-    keys = [key for _, share in found for key in share]
-    assert len({steps for steps, _ in found}) == 1
-    assert len(keys) == len(set(keys)) == 100
+    assert [process.exitcode for process in ranks] == [0] * world_size
+    trained = [set(share["train"]) for share in found]
+    assert [share["train steps"] for share in found] == [3] * world_size
+    assert all(trained)
+    assert len(set.union(*trained)) == sum(map(len, trained))  # different samples
+    assert len({share["eval steps"] for share in found}) == 1
+    evaluated = [key for share in found for key in share["eval"]]
+    assert len(evaluated) == len(set(evaluated)) == 100
 
 
-def evaluate_on_a_rank(rank: int, world_size: int, port: int, answers: Any) -> None:
-    torch.distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=world_size)
-    loader = pp.load(pp.samples.shards("val"), RECIPE.for_eval(), tail="pad")
-    batches = []
-    for batch in loader:
-        torch.distributed.barrier()  # unequal steps would hang here
-        batches.append(batch)
-    answers.put((len(batches), keys_of(batches)))
+def train_and_evaluate_on_a_rank(rank: int, world_size: int, store: str, shards: list[str], answers: Any) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    answer: dict[str, Any] = {}
+    small = RECIPE.replace(rows=1, packer=pp.NextFit())  # three steps stay within the first pass
+    for name, loader in (
+        ("train", pp.load(shards, small, shuffle=20, steps_per_epoch=3)),
+        ("eval", pp.load(shards, RECIPE.for_eval(), tail="pad")),
+    ):
+        batches = []
+        for batch in loader:
+            torch.distributed.barrier()  # unequal steps would hang here
+            batches.append(batch)
+        answer |= {name: keys_of(batches), f"{name} steps": len(batches)}
+    answers.put(answer)
     torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_nine_ranks_over_eight_shards_all_have_samples(eight_shards: list[str], workers: int) -> None:
+    shares, evaluated = [], []
+    for rank in range(9):
+        train = pp.load(
+            eight_shards, RECIPE.replace(rows=1), shuffle=20, steps_per_epoch=2, rank=rank, world_size=9, num_workers=workers
+        )
+        shares.append(list(train))
+        held_out = pp.load(eight_shards, RECIPE.for_eval(), tail="pad", rank=rank, world_size=9, num_workers=workers)
+        evaluated.append(list(held_out))
+    assert [len(share) for share in shares] == [2] * 9
+    assert all(keys_of(share) for share in shares)
+    assert len({len(share) for share in evaluated}) == 1
+    keys = keys_of(chain.from_iterable(evaluated))
+    assert len(keys) == len(set(keys)) == 100

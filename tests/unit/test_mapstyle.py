@@ -59,7 +59,7 @@ def test_known_sizes_mean_that_an_item_is_read_when_it_is_painted() -> None:
     headers = list(source.scan())
     assert [(h.key, tuple(h.size), h.location) for h in headers] == [(str(i), (20 + i, 30), i) for i in range(8)]  # type: ignore[union-attr]
     assert not dataset.read
-    batches = list(pp.load(dataset, RECIPE, sizes=np.array([[20 + i, 30] for i in range(8)], dtype=np.uint16)))
+    list(pp.load(dataset, RECIPE, sizes=np.array([[20 + i, 30] for i in range(8)], dtype=np.uint16)))
     assert dataset.read == Counter(range(8)) + Counter([0])  # the first one's label says what labels are
 
 
@@ -140,7 +140,7 @@ def test_sizes_that_cannot_be_are_refused_at_the_door(sizes: Any, got: str) -> N
 
 
 def test_sizes_are_for_items_by_number() -> None:
-    with pytest.raises(pp.ConfigError, match="sizes and size_of are for datasets with items by number; .* knows its own sizes"):
+    with pytest.raises(pp.ConfigError, match=r"sizes and size_of are for datasets with items by number; .* its own sizes"):
         pp.load(pp.samples.shards("train")[:1], RECIPE, sizes=[[1, 1]])
     with pytest.raises(pp.ConfigError, match="the same thing: pass one"):
         pp.load(Counting(), RECIPE, sizes=[[1, 1]] * 8, size_of=lambda i: (1, 1))
@@ -177,7 +177,7 @@ def test_a_dataset_without_a_length_says_what_is_missing() -> None:
         def __getitem__(self, i: int) -> Any:
             return i
 
-    with pytest.raises(pp.SourceError, match="cannot read samples from a Endless: .* __getitem__ and __len__"):
+    with pytest.raises(pp.SourceError, match=r"cannot read samples from a Endless: .* __getitem__ and __len__"):
         pp.load(Endless(), RECIPE)
 
 
