@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python bench/crossing.py
 
-One batch is painted once; a worker sends it over and over, as torch converts a `PackedBatch` by itself, and as the parcel of the
-loader. What arrives is compared with what was sent. Prints JSON: medians and quartiles of the CPU time of the thread, from asking
-for a batch to having let go of the one before.
+One batch is painted once; a worker sends it over and over, as torch converts a `PackedBatch` by itself, and as the parcel of
+the loader. What arrives is compared with what was sent. Prints JSON: medians and quartiles of the CPU time of the thread, from
+asking for a batch to having let go of the one before.
 """
 
 from __future__ import annotations
