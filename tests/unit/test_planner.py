@@ -535,6 +535,14 @@ def test_a_lookahead_in_bytes_closes_the_fullest_rows_and_packs_the_rest_anew() 
     ]
 
 
+def test_a_lookahead_that_was_exceeded_is_brought_down_to_three_quarters() -> None:
+    """Or every image from then on would have everything packed anew."""
+    recipe = Recipe(resize=Native(64), seq_len=64, patch_size=16, rows=1, packer=FirstFit(open_rows=8))
+    planner = EpochPlanner(recipe, lookahead=4)
+    assert not list(planner.feed(headers([(16 * 8, 16 * 5)] * 4)))
+    assert len(list(planner.feed([header(9, 16 * 8, 16 * 5)]))) == 1  # two rows closed, one plan is held back
+
+
 def test_a_lookahead_that_is_not_met_changes_nothing() -> None:
     todo = headers([(16 * (1 + i % 5), 16 * (1 + i % 3)) for i in range(100)])
     recipe = Recipe(resize=Native(64), seq_len=64, patch_size=16, rows=2)
