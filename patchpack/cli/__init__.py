@@ -65,8 +65,8 @@ def _parser() -> argparse.ArgumentParser:
     preview = commands.add_parser(
         "preview",
         help="draw packed rows of your own data as they are",
-        description="Draws the first batch of a source: patches in place, one colour per image, dropped patches and padding\n"
-        "hatched; and each image before and after resizing.",
+        description="Draws the first batch of a source: patches in place, a colour per image, dropped patches and padding\n"
+        "hatched, unreadable images crossed; then images before and after resizing.",
         epilog="examples:\n  patchpack preview photos/ --recipe siglip2_naflex\n"
         "  patchpack preview 'train-{0000..0003}.tar' --recipe navit --seq-len 1024 --rows 3 -o rows.png",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     preview.add_argument("--epoch", type=int, default=0, metavar="N", help="whose draws to show (default: 0)")
     preview.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
     preview.add_argument("--ids", action="store_true", help="write slot numbers")
-    preview.add_argument("-o", "--out", default="preview.png", metavar="FILE", help="the picture (default: preview.png)")
+    preview.add_argument("-o", "--out", default="preview.png", metavar="FILE", help="a .png (default: preview.png)")
     preview.set_defaults(run=_preview)
     return parser
 
@@ -111,4 +111,5 @@ def _preview(args: argparse.Namespace) -> int:
 
     changes = {"rows": args.rows, "seed": args.seed} | ({} if args.seq_len is None else {"seq_len": args.seq_len})
     recipe = recipes.get(args.recipe, **changes)
-    return run(args.source, recipe, args.out, epoch=args.epoch, ids=args.ids, image=args.image, target=args.target)
+    options = {"name": args.recipe, "epoch": args.epoch, "ids": args.ids, "image": args.image, "target": args.target}
+    return run(args.source, recipe, args.out, **options)

@@ -1,37 +1,53 @@
 """Pictures of packed rows: every image with its surviving patches in place, and the row's tokens as a bar beneath.
 
-Colours tell the images of a row apart; grey hatching is what was dropped (in an image) or is padding (in a bar).
+A colour tells an image from its neighbours. Grey hatching is what was dropped (in an image) or padding (in a bar); a crossed
+box is an image that turned out unreadable, whose place in the row stays empty.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from patchpack.cli.sheet import (
+    FAINT,
+    HATCH,
+    INK,
+    PAPER,
+    beside,
+    cross,
+    font,
+    hatching,
+    hue,
+    is_dark,
+    line,
+    panel,
+    save,
+    stack,
+)
 from patchpack.errors import ShapeError
 from patchpack.paint.batch import PackedImage, unpack
 from patchpack.paint.patchify import unpatchify
-from patchpack.types import PackedBatch
+from patchpack.types import BatchPlan, PackedBatch, Size
 
-PAPER, INK, FAINT, HATCH = "#ffffff", "#1f2933", "#7b8794", "#c5ccd3"
-# ten hues of like lightness, neighbours far apart
-HUES = (
-    "#3b7dd8", "#e8833a", "#3f9e57", "#c94f7c", "#8a63d2", "#b5932c", "#2a9d9d", "#8c5a3c", "#6b8e23", "#5b6c8f",
-)  # fmt: skip
+# the colours and sheets belong to whoever draws rows
+__all__ = ["FAINT", "HATCH", "INK", "PAPER", "beside", "draw_rows", "fitted", "panel", "picture_of", "save", "scaled", "stack"]
 
-
-def font(size: int) -> Any:
-    """Pillow's own scalable font."""
-    return ImageFont.load_default(size)
+BAR = 18  # pixels
+THINNEST = 6  # pixels of the short side of any image
+_CROSSED = 26  # pixels per side of the box of an unreadable image
 
 
-def picture_of(image: PackedImage, patch_size: int) -> Image.Image:
+def picture_of(image: PackedImage, patch_size: int, size: Size | None = None) -> Image.Image:
     """One image as the model gets it: surviving patches at their place, dropped ones hatched.
+
+    Args:
+        image: uint8 patches with (row, col) positions.
+        patch_size: pixels per side of a patch.
+        size: of the picture; None for the image's own.
 
     Raises:
         ShapeError: patches that are not uint8, or position ids that are not (row, col).
@@ -40,14 +56,32 @@ def picture_of(image: PackedImage, patch_size: int) -> Image.Image:
     if patches.dtype != np.uint8 or ids.dtype != np.int32 or ids.shape[1] != 2:
         raise ShapeError("a picture of a batch needs uint8 patches and absolute (row, col) positions")
     rows, cols = image.grid
-    cells = np.tile(_hatched_patch(patch_size), (rows * cols, 1))
-    cells[ids[:, 0] * cols + ids[:, 1]] = patches
-    return Image.fromarray(unpatchify(cells, image.grid, patch_size))
+    size = size or Size(rows * patch_size, cols * patch_size)
+    places = ids[:, 0] * cols + ids[:, 1]
+    cells = np.full((rows * cols, patches.shape[1]), 230, dtype=np.uint8)  # near GROUND: scaling mixes some of it in
+    kept = np.zeros(rows * cols, dtype=np.uint8)
+    cells[places], kept[places] = patches, 255
+    picture = scaled(Image.fromarray(unpatchify(cells, image.grid, patch_size)), size)
+    mask = Image.fromarray(kept.reshape(rows, cols)).resize(picture.size, Image.Resampling.NEAREST)
+    return Image.composite(picture, hatching(size), mask)
+
+
+def scaled(picture: Image.Image, size: Size) -> Image.Image:
+    """Averages where it gets smaller; pixels stay pixels where it gets larger."""
+    larger = size.height >= picture.height and size.width >= picture.width
+    return picture.resize((size.width, size.height), Image.Resampling.NEAREST if larger else Image.Resampling.BOX)
+
+
+def fitted(size: Size, scale: float, within: Size) -> Size:
+    """A size times scale, or smaller where it would not fit; no side is thinner than `THINNEST`."""
+    scale = min(scale, within.height / size.height, within.width / size.width)
+    return Size(max(THINNEST, round(size.height * scale)), max(THINNEST, round(size.width * scale)))
 
 
 def draw_rows(
     batch: PackedBatch,
     *,
+    plan: BatchPlan | None = None,
     rows: Sequence[int] | None = None,
     width: int = 1000,
     height: int = 64,
@@ -60,58 +94,93 @@ def draw_rows(
 
     Args:
         batch: uint8 patches with absolute positions, numpy or torch.
+        plan: what the batch was painted from. Only it tells the place of an unreadable image from padding where no
+            readable image follows.
         rows: which rows, None for all.
         width: pixels of the picture.
-        height: pixels that the tallest image of a row is drawn with; without captions, every image.
+        height: pixels that a square image of the most patches in the picture is drawn with; the others are to scale, unless
+            they are too long to fit. Without captions, every image is drawn as large as fits this height.
         per_token: pixels of a token in the bars; None lets seq_len fill the width. The same number in several pictures
             makes their bars comparable.
         captions: say above each row how full it is.
-        legend: say below what colours and hatching mean.
-        ids: write the slot number under every image and into its part of the bar.
+        legend: say above all rows what is to be seen.
+        ids: write the slot number under every image and into its part of the bar, where it fits.
     """
-    images: dict[int, list[PackedImage]] = {}
+    slots: list[list[PackedImage | None]] = [[None] * len(keys) for keys in batch.keys]
     for image in unpack(batch):
-        images.setdefault(image.row, []).append(image)
+        slots[image.row][image.slot] = image
     seq_len = int(batch.segment_ids.shape[1])
-    tallest = max((image.grid.rows for members in images.values() for image in members), default=1) * batch.patch_size
-    scale = height / tallest if captions else None
-    parts = []
-    for row in range(len(batch.keys)) if rows is None else rows:
-        members = images.get(row, [])
-        bar = _bar(members, seq_len, per_token or width / seq_len, ids)
-        strip = _strip(members, batch.patch_size, width, height, scale, ids)
+    largest = max((image.grid.num_patches for row in slots for image in row if image), default=1) ** 0.5 * batch.patch_size
+    scale = min(2, height / largest) if captions else None
+    shown = range(len(slots)) if rows is None else rows
+    lengths = {row: _lengths(batch, plan, row) for row in shown}
+    padded = any(sum(lengths[row]) < seq_len for row in shown)
+    parts = [_legend([image for row in shown for image in slots[row]], padded, ids, width)] if legend else []
+    for row in shown:
+        tokens = sum(len(image.patches) for image in slots[row] if image)
+        bar = _bar(slots[row], lengths[row], seq_len, per_token or width / seq_len, ids)
+        strip = _strip(slots[row], batch.patch_size, width, height, scale, ids)
         if captions:
-            tokens = sum(len(image.patches) for image in members)
-            text = f"row {row}:  {len(members)} image{'s' * (len(members) != 1)},  {tokens} of {seq_len} tokens"
-            parts.append(stack([_line(text, INK, width), strip, bar], gap=4, width=width))
-        elif len(members) == 1:  # a picture and its bar fit one line
+            parts.append(stack([line(_caption(row, slots[row], tokens, seq_len), INK, width), strip, bar], gap=4, width=width))
+        elif len(slots[row]) == 1:  # a picture and its bar fit one line
             parts.append(_abreast(strip, bar, at=2 * height, width=width))
         else:
             parts.append(stack([strip, bar], gap=4, width=width))
-    if legend:
-        text = "one colour per image; hatched squares were dropped; a bar is the row's tokens in order, its hatched end padding"
-        parts.append(_line(text, FAINT, width))
     return stack(parts, gap=18 if captions else 10, width=width)
 
 
-def _line(text: str, colour: str, width: int) -> Image.Image:
-    sheet = Image.new("RGB", (width, 18), PAPER)
-    ImageDraw.Draw(sheet).text((0, 0), text, fill=colour, font=font(14))
+def _caption(row: int, images: Sequence[PackedImage | None], tokens: int, seq_len: int) -> str:
+    readable = sum(image is not None for image in images)
+    lost = f", {len(images) - readable} unreadable" if readable < len(images) else ""
+    return f"row {row}: {readable} image{'s' * (readable != 1)}{lost}, {tokens:,} of {seq_len:,} tokens"
+
+
+def _lengths(batch: PackedBatch, plan: BatchPlan | None, row: int) -> list[int]:
+    """Places of every slot of a row, an unreadable image's as well: it got padding, and nothing else moved."""
+    if plan is not None:
+        lengths: list[int] = plan.table.num_tokens[plan.offsets[row] : plan.offsets[row + 1]].tolist()
+        return lengths
+    segments = np.asarray(batch.segment_ids[row])
+    lengths, end = [0] * len(batch.keys[row]), 0
+    for slot in range(len(lengths)):
+        mine = np.flatnonzero(segments == slot + 1)
+        if len(mine):
+            if mine[0] > end:
+                lengths[slot - 1] = int(mine[0]) - end
+            lengths[slot], end = len(mine), int(mine[-1]) + 1
+    return lengths
+
+
+def _bar(
+    images: Sequence[PackedImage | None], lengths: Sequence[int], seq_len: int, per_token: float, ids: bool
+) -> Image.Image:
+    sheet = Image.new("RGB", (max(1, round(seq_len * per_token)), BAR), PAPER)
+    pen, face, at = ImageDraw.Draw(sheet), font(12), 0
+    for slot, (image, length) in enumerate(zip(images, lengths, strict=True)):
+        left, right = round(at * per_token), round((at + length) * per_token)
+        at += length
+        if not length:  # unreadable, and nobody knows how long it was
+            continue
+        gap = 2 if right - left > 6 else 1 if right - left > 2 else 0  # many short images: colours matter more than gaps
+        box = (left, 0, max(left, right - gap - 1), BAR - 1)
+        if image is None:
+            cross(sheet, box)
+        else:
+            pen.rectangle(box, fill=hue(slot))
+        number = str(slot)
+        if ids and pen.textlength(number, face) + 4 <= box[2] - left:
+            _number(pen, (left + 3, 2), number, PAPER if image and is_dark(hue(slot)) else INK, face, image is None)
+    left = round(at * per_token)
+    if left < sheet.width:
+        sheet.paste(hatching(Size(BAR, sheet.width - left), outline=True), (left, 0))
     return sheet
 
 
-def _bar(images: list[PackedImage], seq_len: int, per_token: float, ids: bool) -> Image.Image:
-    sheet = Image.new("RGB", (max(1, round(seq_len * per_token)), 16), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    at = 0
-    for image in images:
-        left, right = round(at * per_token), round((at + len(image.patches)) * per_token)
-        pen.rectangle((left, 0, max(left, right - 2), 15), fill=HUES[image.slot % len(HUES)])
-        if ids and right - left > 16:
-            pen.text((left + 3, 1), str(image.slot), fill=PAPER, font=font(12))
-        at += len(image.patches)
-    _hatch_box(sheet, (round(at * per_token), 0, sheet.width - 1, 15))
-    return sheet
+def _number(pen: ImageDraw.ImageDraw, at: tuple[int, int], number: str, colour: str, face: Any, clear: bool) -> None:
+    if clear:  # room among the crosses
+        left, top, right, bottom = pen.textbbox(at, number, face)
+        pen.rectangle((left - 1, top - 1, right, bottom), fill=PAPER)
+    pen.text(at, number, fill=colour, font=face)
 
 
 def _abreast(strip: Image.Image, bar: Image.Image, *, at: int, width: int) -> Image.Image:
@@ -121,126 +190,63 @@ def _abreast(strip: Image.Image, bar: Image.Image, *, at: int, width: int) -> Im
     return sheet
 
 
-def _strip(images: list[PackedImage], patch_size: int, width: int, height: int, common: float | None, ids: bool) -> Image.Image:
+def _strip(
+    images: Sequence[PackedImage | None], patch_size: int, width: int, height: int, common: float | None, ids: bool
+) -> Image.Image:
     """The images of a row, each underlined in its colour; wrapped into lines where they are too many.
 
     common: the scale of all; None draws each as large as fits the height.
     """
-    gap, line, number = 6, 4, 14 * ids
-    pictures = [picture_of(image, patch_size) for image in images]
-    lines: list[list[tuple[int, Image.Image, int]]] = [[]]
-    x = 0
-    for image, picture in zip(images, pictures, strict=True):
-        scale = common or min(height / picture.height, (2 * height - 16) / picture.width)
-        scale = min(scale, width / picture.width)
-        size = (max(3, round(picture.width * scale)), max(3, round(picture.height * scale)))
-        if x and x + size[0] > width:
-            lines.append([])
-            x = 0
-        kernel = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BOX
-        lines[-1].append((x, picture.resize(size, kernel), image.slot))
-        x += size[0] + gap
-    heights = [max((p.height for _, p, _ in content), default=8) + line + 2 + number for content in lines]
-    sheet = Image.new("RGB", (width, sum(heights) + gap * (len(lines) - 1)), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    y = 0
-    for content, tall in zip(lines, heights, strict=True):
-        base = y + tall - line - 2 - number
-        for x, picture, slot in content:
-            sheet.paste(picture, (x, base - picture.height))
-            pen.rectangle((x, base + 2, x + picture.width - 1, base + 1 + line), fill=HUES[slot % len(HUES)])
-            if ids:
-                pen.text((x, base + 3 + line), str(slot), fill=INK, font=font(12))
-        y += tall + gap
-    return sheet
-
-
-def before_after(
-    images: Sequence[PackedImage], originals: Mapping[str, Image.Image], patch_size: int, *, width: int, height: int = 110
-) -> Image.Image:
-    """Each image as its file shows it, and beneath it what the model gets; sizes in pixels, then the grid in patches."""
-    cells = []
-    for image in images:
-        before, after = originals[image.key], picture_of(image, patch_size)
-        thumbs = [p.resize(_within(p, 2 * height, height)) for p in (before, after)]
-        h, w = image.source_size
-        texts = (f"{h} x {w}", f"{image.grid.rows} x {image.grid.cols}, {len(image.patches)} kept")
-        cell = Image.new("RGB", (max(132, *(t.width for t in thumbs)), 2 * (height + 20)), PAPER)
-        pen = ImageDraw.Draw(cell)
-        for i, (thumb, text) in enumerate(zip(thumbs, texts, strict=True)):
-            top = i * (height + 20)
-            cell.paste(thumb, (0, top + height - thumb.height))
-            pen.text((0, top + height + 2), text, fill=FAINT, font=font(13))
-        cells.append(cell)
+    gap, rule, face = 6, 4, font(12)
+    within = Size(3 * height // 2, width) if common else Size(height, min(width, 2 * height - 16))
     lines: list[list[Image.Image]] = [[]]
-    for cell in cells:
-        if lines[-1] and sum(c.width + 14 for c in lines[-1]) + cell.width > width:
+    for slot, image in enumerate(images):
+        if image is None:
+            picture = Image.new("RGB", (_CROSSED, _CROSSED), PAPER)
+            cross(picture, (0, 0, _CROSSED - 1, _CROSSED - 1))
+        else:
+            own = Size(image.grid.rows * patch_size, image.grid.cols * patch_size)
+            picture = picture_of(image, patch_size, fitted(own, common or float("inf"), within))
+        # as wide as its number, so that numbers of narrow images do not touch
+        wide = max(picture.width, round(face.getlength(str(slot))) + 3) if ids else picture.width
+        cell = Image.new("RGB", (wide, picture.height + 2 + rule + 15 * ids), PAPER)
+        pen = ImageDraw.Draw(cell)
+        cell.paste(picture, (0, 0))
+        if image is not None:
+            pen.rectangle((0, picture.height + 2, picture.width - 1, picture.height + 1 + rule), fill=hue(slot))
+        if ids:
+            pen.text((0, picture.height + 3 + rule), str(slot), fill=INK, font=face)
+        if lines[-1] and sum(c.width + gap for c in lines[-1]) + wide > width:
             lines.append([])
         lines[-1].append(cell)
-    head = _line(
-        "before and after resizing: height x width in pixels; rows x cols of patches and how many were kept", FAINT, width
-    )
-    return stack([head, *(beside(line, gap=14, margin=0) for line in lines if line)], gap=12, width=width)
+    return stack([beside(cells, gap=gap, margin=0, level="bottom") for cells in lines if cells], gap=gap, width=width)
 
 
-def _within(picture: Image.Image, width: int, height: int) -> tuple[int, int]:
-    scale = min(width / picture.width, height / picture.height)
-    return max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
-
-
-def panel(title: str, lines: Sequence[str], body: Image.Image, *, width: int) -> Image.Image:
-    """A titled box around a picture."""
-    head = 34 + 20 * len(lines) + 10
-    sheet = Image.new("RGB", (width, head + body.height + 4), PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((0, 2), title, fill=INK, font=font(22))
-    for i, line in enumerate(lines):
-        pen.text((0, 34 + 20 * i), line, fill=FAINT, font=font(14))
-    sheet.paste(body, (0, head))
-    return sheet
-
-
-def stack(parts: Sequence[Image.Image], *, gap: int, width: int) -> Image.Image:
-    """Pictures one under the other."""
-    sheet = Image.new("RGB", (width, sum(p.height + gap for p in parts) - gap if parts else 1), PAPER)
-    y = 0
-    for part in parts:
-        sheet.paste(part, (0, y))
-        y += part.height + gap
-    return sheet
-
-
-def beside(parts: Sequence[Image.Image], *, gap: int, margin: int) -> Image.Image:
-    """Pictures next to each other, tops aligned, on white with a margin."""
-    width = sum(p.width for p in parts) + gap * (len(parts) - 1) + 2 * margin
-    sheet = Image.new("RGB", (width, max(p.height for p in parts) + 2 * margin), PAPER)
-    x = margin
-    for part in parts:
-        sheet.paste(part, (x, margin))
-        x += part.width + gap
-    return sheet
-
-
-def save(picture: Image.Image, path: Path) -> Path:
-    """Write a PNG; the path."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path, optimize=True)
-    return path
-
-
-def _hatched_patch(patch_size: int) -> npt.NDArray[np.uint8]:
-    patch = Image.new("RGB", (patch_size, patch_size), "#f3f5f7")
-    ImageDraw.Draw(patch).line((0, patch_size - 1, patch_size - 1, 0), fill=HATCH)
-    return np.asarray(patch).reshape(1, -1)
-
-
-def _hatch_box(sheet: Image.Image, box: tuple[int, int, int, int]) -> None:
-    left, top, right, bottom = box
-    if right <= left:
-        return
-    tile = Image.new("RGB", (right - left + 1, bottom - top + 1), "#f3f5f7")
-    pen = ImageDraw.Draw(tile)
-    for x in range(-tile.height, tile.width, 7):
-        pen.line((x, tile.height, x + tile.height, 0), fill=HATCH)
-    pen.rectangle((0, 0, tile.width - 1, tile.height - 1), outline=HATCH)
-    sheet.paste(tile, (left, top))
+def _legend(images: Sequence[PackedImage | None], padded: bool, ids: bool, width: int) -> Image.Image:
+    """What is to be seen in these rows, and only that."""
+    swatches = [Image.new("RGB", (12, 12), hue(slot)) for slot in range(3)]
+    entries = [(beside(swatches, gap=1, margin=0), "an image, above and in the bar")]
+    hatched = []
+    if any(image and len(image.patches) < image.grid.num_patches for image in images):
+        hatched.append("a dropped patch (above)")
+    if padded:
+        hatched.append("padding (in the bar)")
+    if hatched:
+        entries.append((hatching(Size(12, 24), outline=True), " or ".join(hatched)))
+    if None in images:
+        swatch = Image.new("RGB", (24, 12), PAPER)
+        cross(swatch, (0, 0, 23, 11))
+        entries.append((swatch, "an unreadable image: its place is padding, nothing moves up"))
+    if ids:
+        swatch = Image.new("RGB", (14, 14), hue(0))
+        ImageDraw.Draw(swatch).text((4, 0), "0", fill=PAPER, font=font(12))
+        entries.append((swatch, "a slot: the place of an image in its row"))
+    lines: list[list[Image.Image]] = [[]]
+    for swatch, text in entries:
+        entry = Image.new("RGB", (swatch.width + 6 + round(font(14).getlength(text)) + 1, 18), PAPER)
+        entry.paste(swatch, (0, 10 - swatch.height // 2))
+        ImageDraw.Draw(entry).text((swatch.width + 6, 0), text, fill=INK, font=font(14))
+        if lines[-1] and sum(e.width + 22 for e in lines[-1]) + entry.width > width:
+            lines.append([])
+        lines[-1].append(entry)
+    return stack([beside(entries, gap=22, margin=0) for entries in lines], gap=2, width=width)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
@@ -13,13 +12,12 @@ import numpy as np
 import numpy.typing as npt
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.progress import Progress, SpinnerColumn, TextColumn
 from rich.table import Table
-from rich.text import Text
 
 import patchpack as pp
-from patchpack.cli.opening import AUTO, open_typed
+from patchpack.cli.opening import open_typed
+from patchpack.cli.terminal import count_of, say, say_losses, source_arguments
 from patchpack.paint.decode import open_image, to_rgb
 from patchpack.stream.source import Source
 from patchpack.stream.sources import IMAGE_EXTENSIONS
@@ -28,7 +26,6 @@ from patchpack.types import Header
 OFF_SQUARE = 1.2  # NaViT counts images whose aspect ratio deviates by more than 20 %
 _ROWS = (512, 1024, 2048, 4096)
 _BARS = " ▏▎▍▌▋▊▉█"
-_SHOWN = 10  # rejections in full
 _PERCENTILES = {"min": 0, "5 %": 5, "median": 50, "95 %": 95, "max": 100}
 
 
@@ -91,10 +88,8 @@ def run(path: str, *, image: str, target: str | None, limit: int, out: str | Non
     _print_survey(console, path, found)
     _print_suggestion(console, path, found, chosen, image, label)
     if out is not None:
-        _say(console, f"wrote {plots.draw(found, chosen, path, Path(out))}")
-    flags = "" if image == IMAGE_EXTENSIONS else f" --image {shlex.quote(image)}"
-    flags += "" if target == AUTO else " --no-target" if target is None else f" --target {shlex.quote(target)}"
-    _say(console, f"next: patchpack preview {shlex.quote(path)}{flags}")
+        say(console, f"wrote {plots.draw(found, chosen, path, Path(out))}")
+    say(console, f"next: patchpack preview {source_arguments(path, image, target)}")
     return 0
 
 
@@ -140,19 +135,19 @@ def _look(source: Source, header: Header) -> tuple[str, str]:
 
 def _print_survey(console: Console, path: str, found: Survey) -> None:
     more = "" if found.complete else " (the first of more)"
-    _say(console, f"{count_of(len(found.sizes), 'image')} in {path}{more}")
+    say(console, f"{count_of(len(found.sizes), 'image')} in {path}{more}")
     tokens = found.native_tokens
     if (found.sizes == found.sizes[0]).all():
         height, width = found.sizes[0]
         every = "" if len(found.sizes) == 1 else "every one "
-        _say(console, f"{every}{height} x {width} pixels (height x width), {count_of(tokens[0], 'patch', 'es')} of 16 x 16")
+        say(console, f"{every}{height} x {width} pixels (height x width), {count_of(tokens[0], 'patch', 'es')} of 16 x 16")
     else:
         _print_percentiles(console, found)
         _print_shapes(console, found)
     off = found.off_square
-    _say(console, f"{off.sum():,} of {len(off):,} ({percent(off.mean())}) are more than 20 % from square")
+    say(console, f"{off.sum():,} of {len(off):,} ({percent(off.mean())}) are more than 20 % from square")
     for name, counts in (("formats", found.formats), ("modes", found.modes)):
-        _say(console, f"{name}: " + ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()))
+        say(console, f"{name}: " + ", ".join(f"{kind} {count:,}" for kind, count in counts.most_common()))
     _print_losses(console, found)
 
 
@@ -186,36 +181,13 @@ def _print_shapes(console: Console, found: Survey) -> None:
         name = f"under {high:.2f}" if i == 0 else f"over {low:.2f}" if high == np.inf else f"{low:.2f} to {high:.2f}"
         steps = len(blank) - 1 or 1
         whole, rest = divmod(max(int(count > 0), round(40 * steps * count / counts.max())), steps)
-        _say(console, f"  {name:>12}  {full * whole}{blank[rest].strip()} {f'{count:,}' if count else ''}".rstrip())
+        say(console, f"  {name:>12}  {full * whole}{blank[rest].strip()} {f'{count:,}' if count else ''}".rstrip())
 
 
 def _print_losses(console: Console, found: Survey) -> None:
     rejected = found.rejected
-    _say(console, f"{count_of(len(rejected), 'sample')} cannot be used" + (":" if rejected else ""))
-    for rejection in rejected[:_SHOWN]:
-        inside = "" if rejection.key.endswith(rejection.member) else f" ({rejection.member})"
-        _say(console, f"  {rejection.key}{inside} [{rejection.stage}]")
-        console.print(Padding(Text(_printable(console, rejection.reason)), (0, 0, 0, 4)))
-    if len(rejected) > _SHOWN:
-        stages = Counter(rejection.stage for rejection in rejected)
-        _say(console, f"  and {len(rejected) - _SHOWN:,} more; by stage: " + ", ".join(f"{s} {n}" for s, n in stages.items()))
-    for fault in found.faults:
-        _say(console, f"shard {fault.shard}: {fault.reason}")
-
-
-def _say(console: Console, text: str) -> None:
-    """A line as it is: not wrapped, nothing in it taken for markup."""
-    console.print(_printable(console, text), markup=False, highlight=False, soft_wrap=True)
-
-
-def _printable(console: Console, text: str) -> str:
-    """Escapes in place of what a terminal would act on, or cannot show: file names may hold anything."""
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return text.encode(console.encoding, "backslashreplace").decode(console.encoding)
-
-
-def count_of(number: int, name: str, plural: str = "s") -> str:
-    return f"{number:,} {name}{'' if number == 1 else plural}"
+    say(console, f"{count_of(len(rejected), 'sample')} cannot be used" + (":" if rejected else ""))
+    say_losses(console, rejected, found.faults)
 
 
 def percent(share: float) -> str:
@@ -283,9 +255,9 @@ def _print_suggestion(console: Console, path: str, found: Survey, chosen: Sugges
     where = f"in {count_of(packed.num_rows, 'row')} of {packed.seq_len}"
     if packed.num_rows <= 1:
         where = f"in the one row of {packed.seq_len} that these images need: too few to say more"
-    _say(console, "")
-    _say(console, f"suggested: {chosen.call}, fill {packed.fill:.3f} {where}")
-    _say(console, f"because: {chosen.reason}")
+    say(console, "")
+    say(console, f"suggested: {chosen.call}, fill {packed.fill:.3f} {where}")
+    say(console, f"because: {chosen.reason}")
     options = "" if image == IMAGE_EXTENSIONS else f", image={image!r}"
     options += f", target={label!r}" if label != "cls" else ""
     options += ', on_error="skip"' if found.rejected or found.faults else ""
@@ -296,4 +268,4 @@ def _print_suggestion(console: Console, path: str, found: Survey, chosen: Sugges
         f'if __name__ == "__main__":\n    for batch in loader:\n        inputs = pp.to_device(batch, "cuda")'
     )
     for line in ("", *code.splitlines(), ""):
-        _say(console, line)
+        say(console, line)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from patchpack.cli.draw import FAINT, HATCH, INK, PAPER
-from patchpack.cli.inspect import OFF_SQUARE, Suggestion, Survey, count_of, percent
+from patchpack.cli.inspect import OFF_SQUARE, Suggestion, Survey, percent
+from patchpack.cli.sheet import FAINT, HATCH, INK, PAPER
+from patchpack.cli.terminal import count_of
 from patchpack.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from PIL import Image
+from rich.console import Console
 
 import patchpack as pp
-from patchpack.cli import draw
+from patchpack.cli import draw, pairs, sheet
 from patchpack.cli.opening import open_typed
+from patchpack.cli.terminal import count_of, say, say_losses, source_arguments
 from patchpack.paint.picture import rgb_picture
 from patchpack.types import Header
 
@@ -20,29 +22,43 @@ PAIRS = 12
 class Preview(NamedTuple):
     """The first rows of an epoch and what they were made of."""
 
+    plan: pp.BatchPlan
     batch: pp.PackedBatch
-    originals: dict[str, Image.Image]  # by key, in slot order
+    images: list[pp.PackedImage]  # up to PAIRS, some of every row
+    originals: dict[str, Image.Image]  # of these, by key
 
 
-def run(source: str, recipe: pp.Recipe, out: str, *, epoch: int, ids: bool, image: str, target: str | None) -> int:
+def run(source: str, recipe: pp.Recipe, out: str, *, name: str, epoch: int, ids: bool, image: str, target: str | None) -> int:
     """Draw the first batch of a source; returns the exit status."""
-    opened, target = open_typed(source, image=image, target=target)
+    path = writable(Path(out))  # before the data, which may be slow
+    opened, _ = open_typed(source, image=image, target=target)
     preview = first_rows(opened, drawable(recipe), epoch)
-    batch = preview.batch
-    parts = [
-        draw.draw_rows(batch, width=WIDTH, height=120, legend=True, ids=ids),
-        draw.before_after(list(pp.unpack(batch))[:PAIRS], preview.originals, batch.patch_size, width=WIDTH),
-    ]
-    path = draw.save(draw.beside([draw.stack(parts, gap=28, width=WIDTH)], gap=0, margin=24), Path(out))
-    rejected = [pp.Rejection(**r) for r in batch.info["rejections"]]
+    sheet.save(picture(preview, name, epoch, recipe.seed, ids), path)
+    batch, console = preview.batch, Console()
+    # those that left a hole in a row come first
+    rejected = sorted((pp.Rejection(**r) for r in batch.info["rejections"]), key=lambda r: r.stage in ("header", "plan"))
+    faults = [pp.ShardFault(**f) for f in batch.info["shard_errors"]]
     tokens, total = int(pp.token_mask(batch).sum()), batch.segment_ids.size
-    print(
-        f"{batch.info['packed']} images in {len(batch.keys)} rows: {tokens} of {total} tokens, fill {pp.fill_rate(batch):.3f}"
-    )
-    for rejection in rejected:
-        print(f"rejected {rejection}")
-    print(f"wrote {path}\nnext: patchpack inspect {source}")
+    say(console, f"{contents(batch)}: {tokens:,} of {total:,} tokens, fill {pp.fill_rate(batch):.3f}")
+    if rejected:
+        say(console, f"{count_of(len(rejected), 'sample')} on the way cannot be used:")
+    say_losses(console, rejected, faults)
+    say(console, f"wrote {path}")
+    say(console, f"next: patchpack inspect {source_arguments(source, image, target)}")
     return 0
+
+
+def writable(path: Path) -> Path:
+    """The path, once it is known that a PNG can be written there. Raises `ConfigError`."""
+    if path.suffix.lower() != ".png":
+        raise pp.ConfigError(f"--out must end in .png, got {path.name!r}")
+    if path.is_dir():
+        raise pp.ConfigError(f"--out must be a file, {path} is a folder: add a file name")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise pp.ConfigError(f"--out cannot be written, {type(error).__name__}: {error}: choose another place") from error
+    return path
 
 
 def drawable(recipe: pp.Recipe) -> pp.Recipe:
@@ -56,12 +72,44 @@ def first_rows(source: Any, recipe: pp.Recipe, epoch: int) -> Preview:
     planner = pp.Planner(source, recipe, epoch=epoch)
     plan = next(iter(planner))
     batch = pp.Painter(planner, recipe, on_error="skip")[plan]
-    readable = {image.key for image in pp.unpack(batch)}
-    wanted: list[Header] = [header for header in plan.headers if header.key in readable][:PAIRS]
-    originals = {h.key: _original(planner, h) for h in wanted}
-    return Preview(batch, originals)
+    first = sorted(pp.unpack(batch), key=lambda image: (image.slot, image.row))[:PAIRS]
+    images = sorted(first, key=lambda image: (image.row, image.slot))
+    wanted = {image.key for image in images}
+    originals = {h.key: _original(planner, h) for h in plan.headers if h.key in wanted}
+    return Preview(plan, batch, images, originals)
 
 
 def _original(planner: pp.Planner, header: Header) -> Image.Image:
     image, _ = planner.source.reader(header.location)
-    return rgb_picture(image, max_pixels=planner.recipe.max_pixels, background=planner.recipe.background)
+    picture = rgb_picture(image, max_pixels=planner.recipe.max_pixels, background=planner.recipe.background)
+    shrink = max(picture.height // pairs.CELL.height, picture.width // pairs.CELL.width) // 2
+    # twelve large photographs at once would need gigabytes
+    return picture.reduce((min(shrink, picture.width), min(shrink, picture.height))) if shrink > 1 else picture
+
+
+def contents(batch: pp.PackedBatch) -> str:
+    """How many images there are in how many rows."""
+    lost = sum(map(len, batch.keys)) - batch.info["packed"]
+    unreadable = f" and {lost} unreadable" if lost else ""
+    return f"{count_of(batch.info['packed'], 'image')}{unreadable} in {count_of(len(batch.keys), 'row')}"
+
+
+def picture(preview: Preview, name: str, epoch: int, seed: int, ids: bool) -> Image.Image:
+    """All there is to see: the rows, then images before and after resizing."""
+    plan, batch, images, originals = preview
+    p, seq_len = batch.patch_size, batch.segment_ids.shape[1]
+    few = batch.info["packed"] <= 4 * len(batch.keys) <= 16
+    rows = draw.draw_rows(batch, plan=plan, width=WIDTH, height=200 if few else 120, legend=True, ids=ids)
+    about = (
+        "Each row is one sequence of tokens for the model: above, the patches of its images in their places; below, as a bar, "
+        "its tokens in order.",
+        f"Recipe {name}: {seq_len:,} tokens per row, patches of {p} x {p} pixels, epoch {epoch}, seed {seed}, "
+        f"fill {pp.fill_rate(batch):.3f}",
+    )
+    parts = [sheet.panel(contents(batch), about, rows, width=WIDTH)]
+    if images:
+        some = "" if len(images) == batch.info["packed"] else f"{len(images)} of these images. "
+        line = f"{some}Sizes are height x width: pixels of the file, then patches for the model."
+        body = pairs.before_after(images, originals, p, width=WIDTH, ids=ids)
+        parts.append(sheet.panel("Before and after resizing", [line], body, width=WIDTH))
+    return sheet.beside([sheet.stack(parts, gap=32, width=WIDTH)], gap=0, margin=24)

@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import patchpack as pp
-from patchpack.cli import main
+from patchpack.cli import draw, main, pairs, preview, sheet
+from patchpack.stream.sources import open_source
 
 RUN = "import sys; from patchpack.cli import main; sys.exit(main(sys.argv[1:]))"
 
@@ -165,12 +166,14 @@ def test_the_fill_leaves_out_the_last_row(capsys: pytest.CaptureFixture[str], tm
     assert "(seq_len=512, max_patches=256), fill 1.000 in 2 rows of 512" in capsys.readouterr().out
 
 
-def test_inspect_shows_no_control_characters_and_no_markup_of_file_names(tmp_path: Path) -> None:
-    Image.new("RGB", (40, 33)).save(tmp_path / "good.png")
+@pytest.mark.parametrize("command", ["inspect", "preview"])
+def test_no_control_characters_and_no_markup_of_file_names_are_shown(command: str, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 33)).save(tmp_path / os.fsdecode(b"\xfe\x1b[32mgood.png"))
     for name in ("[bold]a.png", "\x1b[31mred.png", "line\nbreak.png", os.fsdecode(b"\xff.png")):
         (tmp_path / name).write_bytes(b"not a picture")
     for encoding in ("utf-8", "ascii"):
-        done = patchpack("inspect", ".", cwd=tmp_path, code=f"import sys; sys.stdout.reconfigure(encoding='{encoding}'); {RUN}")
+        code = f"import sys; sys.stdout.reconfigure(encoding='{encoding}'); {RUN}"
+        done = patchpack(command, ".", cwd=tmp_path, code=code)
         assert done.returncode == 0, done.stderr
         for shown in ("[bold]a.png", r"\x1b[31mred.png", r"line\nbreak.png", r"\udcff.png"):
             assert shown in done.stdout
@@ -320,10 +323,193 @@ def test_inspect_of_labelled_shards_and_a_limit(tmp_path: Path) -> None:
 def test_preview_draws_the_first_rows(options: tuple[str, ...], tmp_path: Path) -> None:
     done = patchpack("preview", pp.samples.shards("val")[0], "--rows", "1", "-o", "out.png", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"\d+ images? in 1 rows?: \d+ of \d+ tokens, fill \d\.\d+", done.stdout)
+    assert re.search(r"\d+ images? in 1 row: [\d,]+ of [\d,]+ tokens, fill \d\.\d+", done.stdout)
     with Image.open(tmp_path / "out.png") as picture:
         assert picture.width > 1000
         assert len(picture.convert("RGB").resize((60, 60)).getcolors(3600) or ()) > 50
+
+
+@pytest.mark.parametrize(
+    "flags", [("--image", "gif"), ("--image", "gif;bmp", "--no-target"), ("--image", "gif", "--target", "cls")]
+)
+def test_the_command_after_a_preview_survives_the_name_of_a_folder(
+    flags: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = "it's (1) {x} \N{GREEK SMALL LETTER PI}"
+    (tmp_path / name / "cat").mkdir(parents=True)
+    Image.new("RGB", (60, 20)).save(tmp_path / name / "cat" / "wide.gif")
+    monkeypatch.chdir(tmp_path)
+    assert main(["preview", name, *flags]) == 0
+    printed = capsys.readouterr().out
+    assert "1 image in 1 row: " in printed
+    assert shlex.split(printed[printed.index("next:") :]) == ["next:", "patchpack", "inspect", name, *flags]
+
+
+def photo(path: Path, size: tuple[int, int] = (256, 256), *, whole: bool = True, seed: int = 0) -> None:
+    """A JPEG of noise; half of one has a header that can be read and pixels that cannot."""
+    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path)
+    if not whole:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def first_rows(folder: Path, recipe: pp.Recipe) -> preview.Preview:
+    return preview.first_rows(open_source(str(folder), target=None), preview.drawable(recipe), 0)
+
+
+def colours(picture: Image.Image, left: int, right: int) -> set[str]:
+    """Colours between two columns of the bar at the bottom of a picture, but for a gap at their end."""
+    part = picture.crop((left, picture.height - 17, right - 2, picture.height - 1))
+    return {"#{:02x}{:02x}{:02x}".format(*colour) for _, colour in part.getcolors(100_000) or ()}
+
+
+CROSSED, HATCHED = {sheet.INK, sheet.PAPER}, {sheet.HATCH, sheet.GROUND}
+
+
+def test_an_unreadable_image_is_drawn_at_its_place_in_the_row(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for i in range(4):
+        photo(tmp_path / f"{i}.jpg", whole=i % 2 == 0, seed=i)
+    rows = first_rows(tmp_path, pp.recipes.siglip2_naflex(seq_len=1280))
+    assert rows.batch.slot_mask[0, :4].tolist() == [True, False, True, False]
+    spans = [{sheet.hue(0)}, CROSSED, {sheet.hue(2)}, CROSSED, HATCHED]  # each of 256 tokens, a pixel for a token
+    picture = draw.draw_rows(rows.batch, plan=rows.plan, width=1280)
+    assert [colours(picture, 256 * i, 256 * (i + 1)) for i in range(5)] == spans
+    # the batch alone cannot tell the last one from padding
+    picture = draw.draw_rows(rows.batch, width=1280)
+    assert [colours(picture, 256 * i, 256 * (i + 1)) for i in range(3)] == spans[:3]
+    assert colours(picture, 768, 1280) == HATCHED
+    assert main(["preview", str(tmp_path), "--recipe", "siglip2_naflex", "-o", str(tmp_path / "out.png"), "--ids"]) == 0
+    printed = capsys.readouterr().out
+    assert "2 images and 2 unreadable in 1 row: 512 of 1,024 tokens" in printed
+    for name in ("1.jpg", "3.jpg"):
+        assert f"{name} [decode]" in printed
+
+
+def test_a_row_of_unreadable_images_only_is_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for i in range(6):
+        photo(tmp_path / f"{i}.jpg", whole=i >= 4, seed=i)
+    options = ("--recipe", "siglip2_naflex", "--rows", "1", "-o", str(tmp_path / "out.png"))
+    assert main(["preview", str(tmp_path), *options]) == 0
+    assert "0 images and 4 unreadable in 1 row: 0 of 1,024 tokens" in capsys.readouterr().out
+
+
+def flat_row(lengths: list[int], seq_len: int) -> pp.PackedBatch:
+    """A row of black images one patch high."""
+    fill = seq_len - sum(lengths)
+    columns = np.concatenate([*map(np.arange, lengths), np.zeros(fill)]).astype(np.int32)
+    sizes = np.array([[(1, length) for length in lengths]], dtype=np.int32)
+    return pp.PackedBatch(
+        patches=np.zeros((1, seq_len, 768), dtype=np.uint8),
+        position_ids=np.stack([0 * columns, columns], axis=-1)[None],
+        segment_ids=np.repeat([*range(1, len(lengths) + 1), 0], [*lengths, fill]).astype(np.int32)[None],
+        num_images=np.array([len(lengths)], dtype=np.int32),
+        grid_sizes=sizes,
+        source_sizes=16 * sizes,
+        slot_mask=np.ones((1, len(lengths)), dtype=np.bool_),
+        targets=None,
+        norm=np.zeros((2, 3), dtype=np.float32),
+        keys=[[str(slot) for slot in range(len(lengths))]],
+        patch_size=16,
+        info={},
+    )
+
+
+@pytest.mark.parametrize("scale", [1, 3, 0.5])
+def test_dropped_patches_are_hatched_at_any_scale(scale: float) -> None:
+    image = next(pp.unpack(flat_row([4], 8)))
+    image = image._replace(patches=image.patches[[0, 1, 3]], position_ids=image.position_ids[[0, 1, 3]])  # the third is gone
+    side = round(16 * scale)
+    picture = draw.picture_of(image, 16, pp.Size(side, 4 * side))
+    for column in range(4):
+        patch = picture.crop((column * side, 0, (column + 1) * side, side))
+        found = {"#{:02x}{:02x}{:02x}".format(*colour) for _, colour in patch.getcolors() or ()}
+        assert found == (HATCHED if column == 2 else {"#000000"}), column
+
+
+def test_numbers_that_do_not_fit_their_part_of_the_bar_are_left_out() -> None:
+    batch = flat_row([5] * 24 + [400], 1024)  # a pixel for a token
+    pictures = [draw.draw_rows(batch, width=1024, ids=ids) for ids in (True, False)]
+    bars = [picture.crop((0, picture.height - draw.BAR, 1024, picture.height)) for picture in pictures]
+    assert bars[0].crop((0, 0, 120, draw.BAR)).tobytes() == bars[1].crop((0, 0, 120, draw.BAR)).tobytes()
+    assert bars[0].tobytes() != bars[1].tobytes()  # the long one has its number
+
+
+def test_slot_numbers_never_touch() -> None:
+    picture = draw.draw_rows(flat_row([1] * 24 + [400], 1024), width=1024, height=64, ids=True)
+    hues = [tuple(bytes.fromhex(h[1:])) for h in sheet.HUES]
+    for y in range(picture.height - draw.BAR):  # under every image a line in its colour, and the number below its left end
+        starts = [
+            x for x in range(1000) if picture.getpixel((x, y)) in hues and (x == 0 or picture.getpixel((x - 1, y)) not in hues)
+        ]
+        if len(starts) >= 24:
+            break
+    room = np.diff(starts[:25])
+    assert all(room[i] >= sheet.font(12).getlength(str(i)) + 2 for i in range(23))
+
+
+@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000)])
+def test_extreme_shapes_can_be_seen(size: tuple[int, int], tmp_path: Path) -> None:
+    Image.new("RGB", size, (255, 0, 0)).save(tmp_path / "needle.png")
+    photo(tmp_path / "other.jpg")
+    rows = first_rows(tmp_path, pp.recipes.siglip2_naflex(rows=1))
+    needle = [image for image in rows.images if image.key == "needle.png"]
+    assert tuple(needle[0].source_size) == size[::-1]
+    pictures = {
+        "rows": draw.draw_rows(rows.batch, plan=rows.plan, width=1200),
+        "pairs": pairs.before_after(needle, rows.originals, 16, width=1200),
+    }
+    for name, picture in pictures.items():
+        red = np.argwhere((np.asarray(picture) == (255, 0, 0)).all(axis=-1))
+        assert len(red), name
+        wide = size[1] == 1
+        _, thickness = np.unique(red[:, int(wide)], return_counts=True)  # red pixels in each column of a wide one
+        assert thickness.min() >= 6 * (2 if wide and name == "pairs" else 1), name  # before and after
+
+
+def test_pairs_are_taken_from_every_row(tmp_path: Path) -> None:
+    for i in range(24):
+        photo(tmp_path / f"{i:02}.jpg", (64, 64), seed=i)
+    rows = first_rows(tmp_path, pp.recipes.siglip2_naflex(max_patches=64, seq_len=512, rows=3))
+    assert [(image.row, image.slot) for image in rows.images] == [(row, slot) for row in range(3) for slot in range(4)]
+    assert set(rows.originals) == {image.key for image in rows.images}
+
+
+def test_a_long_key_keeps_its_end() -> None:
+    assert pairs.shortened("a.png", 188) == "a.png"
+    short = pairs.shortened("photos-000000.tar/" + "deep/" * 40 + "n01440764.jpg", 188)
+    assert short.startswith("...")
+    assert short.endswith("/n01440764.jpg")
+    assert sheet.font(13).getlength(short) <= 188
+    assert pairs.shortened("\x1b[31m\N{CJK UNIFIED IDEOGRAPH-732B}", 188) == r"\x1b[31m\u732b"
+
+
+# Machado et al. 2009, severity 1, on linear RGB
+EYES = {
+    "all colours": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("eye", EYES)
+def test_neighbours_differ_in_colour_for_every_eye(eye: str) -> None:
+    srgb = np.array([list(bytes.fromhex(hue[1:])) for hue in (*sheet.HUES, sheet.HUES[0])]) / 255
+    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    seen = (linear @ np.array(EYES[eye]).T).clip(0, 1)
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(np.maximum(seen @ to_xyz.T / (0.9505, 1, 1.089), 0.009)).T
+    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
+    assert np.linalg.norm(np.diff(lab, axis=0), axis=1).min() > 30  # a difference of 2 is seen side by side
+
+
+@pytest.mark.parametrize(("out", "message"), [("a.jpg", "must end in .png, got 'a.jpg'"), ("b.png", "b.png is a folder")])
+def test_a_preview_where_none_can_be_is_refused_first(
+    out: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "b.png").mkdir()
+    assert main(["preview", "nowhere.tar", "-o", str(tmp_path / out)]) == 1
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["inspect", "preview"])

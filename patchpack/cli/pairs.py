@@ -1,0 +1,76 @@
+"""Images before and after resizing: what the file shows, and beneath it what the model gets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from PIL import Image, ImageDraw
+
+from patchpack.cli.draw import fitted, picture_of, scaled
+from patchpack.cli.sheet import INK, PAPER, SOFT, beside, font, hue, stack
+from patchpack.cli.terminal import printable
+from patchpack.paint.batch import PackedImage
+from patchpack.types import Size
+
+CELL = Size(110, 188)  # six abreast on 1200 pixels
+_GAP, _LINE = 14, 17
+
+
+def before_after(
+    images: Sequence[PackedImage], originals: Mapping[str, Image.Image], patch_size: int, *, width: int, ids: bool = False
+) -> Image.Image:
+    """Each image as its file shows it, and beneath it what the model gets, underlined in its colour of the rows.
+
+    Args:
+        images: of one batch.
+        originals: by key, in the shape of their files; a thumbnail of `CELL` is enough.
+        patch_size: of the batch.
+        width: pixels of the picture.
+        ids: write row and slot as well.
+    """
+    abreast = max(1, (width + _GAP) // (CELL.width + _GAP))
+    lines = [images[i : i + abreast] for i in range(0, len(images), abreast)]
+    return stack([_line_of(line, originals, patch_size, ids) for line in lines], gap=18, width=width)
+
+
+def _line_of(images: Sequence[PackedImage], originals: Mapping[str, Image.Image], patch_size: int, ids: bool) -> Image.Image:
+    names, befores, afters = [], [], []
+    for image in images:
+        before = scaled(originals[image.key], fitted(image.source_size, float("inf"), CELL))
+        grid = image.grid
+        after = picture_of(image, patch_size, fitted(Size(grid.rows * patch_size, grid.cols * patch_size), float("inf"), CELL))
+        underlined = Image.new("RGB", (after.width, after.height + 6), PAPER)
+        underlined.paste(after, (0, 0))
+        ImageDraw.Draw(underlined).rectangle((0, after.height + 2, after.width - 1, after.height + 5), fill=hue(image.slot))
+        name = [_words(shortened(image.key, CELL.width), INK)]
+        name += [_words(f"row {image.row}, slot {image.slot}", SOFT)] * ids
+        pixels = f"{image.source_size.height} x {image.source_size.width} pixels"
+        kept = "all" if len(image.patches) == grid.num_patches else len(image.patches)
+        names.append(_cell(name))
+        befores.append(_cell([before, _words(pixels, SOFT)]))
+        afters.append(_cell([underlined, _words(f"{grid.rows} x {grid.cols} patches, {kept} kept", SOFT)]))
+    return stack(
+        [beside(cells, gap=_GAP, margin=0, level="bottom") for cells in (names, befores, afters)],
+        gap=4,
+        width=len(images) * (CELL.width + _GAP) - _GAP,
+    )
+
+
+def _cell(parts: Sequence[Image.Image]) -> Image.Image:
+    return stack(parts, gap=2, width=CELL.width)
+
+
+def _words(text: str, colour: str) -> Image.Image:
+    sheet = Image.new("RGB", (CELL.width, _LINE), PAPER)
+    ImageDraw.Draw(sheet).text((0, 0), text, fill=colour, font=font(13))
+    return sheet
+
+
+def shortened(key: str, width: int) -> str:
+    """The end of a key, which tells it from its neighbours, in letters that the font has."""
+    text, face = printable(key, "latin-1"), font(13)
+    if face.getlength(text) <= width:
+        return text
+    while face.getlength(f"...{text}") > width:
+        text = text[1:]
+    return f"...{text}"
