@@ -78,9 +78,10 @@ def _painted(plan: BatchPlan, recipe: Recipe, reader: Reader, batch: PackedBatch
 
 
 def first_error(info: dict[str, Any]) -> PatchpackError | None:
-    """The exception that a batch's account becomes under ``on_error="raise"``."""
-    for rejection in info["rejections"]:
-        return Rejection(**rejection).as_error()
-    for fault in info["shard_errors"]:
-        return ShardFault(**fault).as_error()
+    """The exception that a batch's account becomes under ``on_error="raise"``, also for what another rank reports."""
+    for news in (info, info.get("elsewhere", {})):
+        for rejection in news.get("rejections", ()):
+            return Rejection(**rejection).as_error()
+        for fault in news.get("shard_errors", ()):
+            return ShardFault(**fault).as_error()
     return None

@@ -124,15 +124,20 @@ def load(
     """Packed batches of torch tensors from a source of images.
 
     Args:
-        source: webdataset shards (path, brace pattern, glob, or a list of them), a folder, image files, or an iterable of
-            `Sample`, webdataset dicts, Hugging Face rows, or pairs (image, target).
+        source: webdataset shards (path, brace pattern, glob, or a list of them), a folder, image files, a dataset with items by
+            number (torch, Hugging Face), or an iterable of `Sample`, webdataset dicts, Hugging Face rows, or pairs
+            (image, target).
         recipe: what to do with them, see `patchpack.recipes`.
-        image: extensions of the image member or file, ``;`` between them.
+        image: extensions of the image member or file, columns of a row, ``;`` between them.
         target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``), several for a dict of labels; for a folder
             anything but None takes its subfolders as classes; None for unlabelled images.
-        to_sample: ``(number, item) -> Sample``, for an iterable of anything else.
+        to_sample: ``(number, item) -> Sample``, for items of any other kind.
         map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
-        shuffle: 0 for the source's order; else shards are permuted, and headers in blocks of this many, by (seed, epoch).
+        sizes: int ``[n, 2]`` oriented height and width of every item of a dataset by number, where they are known.
+        size_of: number → (height, width) instead, where that is cheap. Without either an item that does not come as file bytes
+            must be decoded to know its size: with workers each plans its own share then, and batches depend on how many.
+        shuffle: 0 for the source's order; else shards are permuted, and headers in blocks of this many, by (seed, epoch); files
+            of a folder and items of a dataset are permuted as a whole.
         epoch: of the draws and the shuffling; see `Loader.set_epoch`.
         steps_per_epoch: exactly this many batches on every rank, the source repeated as needed; None for one pass. Images
             that still wait when an epoch ends this way are dropped, and counted under ``steps_per_epoch``.
@@ -141,7 +146,7 @@ def load(
         rank, world_size: which share of the source; None asks `torch.distributed` if it is initialised. Shards are dealt
             whole if there is one for every rank, else samples by position. With ``tail="pad"`` and no ``steps_per_epoch``
             every rank plans all headers and takes its rows: every image once over all ranks, equal steps.
-        num_workers: painting processes; they change nothing about a batch. Another one reads headers ahead.
+        num_workers: painting processes; they change nothing about a batch (but see `size_of`). Another one reads headers ahead.
         on_error: ``"raise"`` stops at the first sample that cannot be used, naming it; ``"skip"`` counts and names it in
             `Loader.report` and goes on.
         **dataloader_options: for `torch.utils.data.DataLoader`: ``pin_memory``, ``prefetch_factor``, ...

@@ -169,9 +169,10 @@ class Planner(Sampler[BatchPlan]):
         seen = 0
         for plan in self._plans(replace(self._order, epoch=self.epoch, rank=0, world_size=1), everything):
             mine = plan.take_rows(range(rank, plan.num_rows, world_size))
-            nothing: dict[str, Any] = {"rejections": [], "shard_errors": [], "dropped": {}}
-            news = {} if rank == 0 else nothing  # the first rank reports what no rank gets
-            info = {**plan.info, **news, "planned": len(mine.headers)}
+            info = {**plan.info, "planned": len(mine.headers)}
+            if rank:  # the first rank reports what no rank gets; the others know of it, so that all may stop together
+                first = {name: plan.info[name][:1] for name in ("rejections", "shard_errors")}
+                info |= {"rejections": [], "shard_errors": [], "dropped": {}, "elsewhere": first}
             seen += info["planned"] + len(info["rejections"])
             yield replace(mine, info={**info, "seen": seen})
 

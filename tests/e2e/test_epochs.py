@@ -307,6 +307,20 @@ def test_evaluation_reports_a_rejection_once_over_all_ranks() -> None:
     assert all(report.waiting == 0 for report in reports)
 
 
+def test_every_rank_of_an_evaluation_raises_for_what_one_reports(tmp_path: Path) -> None:
+    """Or the others would wait for it."""
+    samples = [pp.Sample(f"s{i}", np.zeros((32, 32, 3), np.uint8), i) for i in range(7)]
+    samples.insert(3, pp.Sample("bad", b"not a picture", 0))
+    for rank in range(3):
+        with pytest.raises(pp.DecodeError, match="bad: expected a readable"):
+            list(pp.load(samples, pp.recipes.square(size=32, rows=2), tail="pad", rank=rank, world_size=3))
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(Path(TRAIN[0]).read_bytes()[:300_000])
+    for rank in range(2):
+        with pytest.raises(pp.ShardError, match=r"cut\.tar: is not a whole tar file"):
+            list(pp.load(str(cut), RECIPE.for_eval(), tail="pad", rank=rank, world_size=2))
+
+
 def test_many_ranks_without_steps_warn_of_the_deadlock() -> None:
     with pytest.warns(UserWarning, match="the first to end leaves the others waiting for ever"):
         load(rank=0, world_size=2)
