@@ -345,3 +345,19 @@ def test_a_drop_schedule_goes_on_over_epochs_whoever_plans() -> None:
         assert kept[0] != kept[2]
         found.append(kept)
     assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.filterwarnings("ignore:2 ranks without steps_per_epoch")
+def test_a_ranks_share_does_not_depend_on_its_workers() -> None:
+    shares = [
+        set(keys_of(pp.load(Counting(20), RECIPE, shuffle=1, rank=1, world_size=2, num_workers=workers))) for workers in (0, 2)
+    ]
+    assert shares[0] == shares[1]
+    assert len(shares[0]) == 10
+
+
+def test_shuffling_pictures_holds_no_more_of_them() -> None:
+    """A block of headers is small, a block of pictures is not."""
+    dataset = Counting(2000)
+    next(iter(pp.load(dataset, RECIPE.replace(packer=pp.NextFit()), shuffle=1000)))
+    assert sum(dataset.read.values()) < 200
