@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from patchpack import samples
     from patchpack.paint.decode import decode
     from patchpack.stream.dataset import Painter
+    from patchpack.stream.distributed import global_images
     from patchpack.stream.header import read_size
     from patchpack.stream.loader import Loader, load, to_device
     from patchpack.stream.sampler import Planner
@@ -86,6 +87,7 @@ _LAZY = {
     "Painter": "patchpack.stream.dataset",
     "Planner": "patchpack.stream.sampler",
     "decode": "patchpack.paint.decode",
+    "global_images": "patchpack.stream.distributed",
     "load": "patchpack.stream.loader",
     "read_size": "patchpack.stream.header",
     "to_device": "patchpack.stream.loader",
@@ -111,7 +113,8 @@ def __dir__() -> list[str]:
 
 __all__ = [
     # carry
-    "load", "Loader", "Planner", "Painter", "Pack", "Report", "Rejection", "ShardFault", "Sample", "to_device", "samples",
+    "load", "Loader", "Planner", "Painter", "Pack", "Report", "Rejection", "ShardFault", "Sample", "to_device", "global_images",
+    "samples",
     # decide
     "Recipe", "recipes", "plan_table", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
     "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",

@@ -1,7 +1,8 @@
 """NaViT (2307.06304): a vision transformer over packed rows of native-resolution images, one answer per image.
 
 The trunk runs on the real tokens only (see `patchpack.model.layout`); rows and slots come back at the pooling. So an
-image's answer does not depend on its row, its neighbours, the order of its tokens, or what padding holds.
+image's answer does not depend on its row, its neighbours, the order of its tokens, or what padding holds. For ``torch.compile``
+the same model runs in fixed shapes (see `patchpack.model.static`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from patchpack.model.attention import Attend, AttentionName, Block, backend, lay
 from patchpack.model.embed import FactorizedPositions, PatchEmbed
 from patchpack.model.layout import Layout
 from patchpack.model.pool import AttentionPool
+from patchpack.model.static import StaticLayout
 from patchpack.types import PackedBatch
 
 
@@ -29,9 +31,19 @@ class NaViT(nn.Module):
         max_len: longest side of a grid, in patches.
         attention: ``"auto"``, ``"bucketed"``, ``"dense"`` or a function, see `patchpack.model.attention`. All give the
             same numbers.
+        static: fixed shapes for a compiled model: one graph for all batches of equal shape, the same numbers again. Padding
+            is computed on, so leave it off where nothing is compiled.
 
     Raises:
-        ConfigError: a number that cannot work.
+        ConfigError: a number that cannot work, or ``attention="bucketed"`` with static shapes.
+
+    Compiled:
+        ``torch.compile(NaViT(..., static=True), fullgraph=True)`` takes a whole `PackedBatch`: nothing of ``keys`` and
+        ``info`` is read, so their values, which differ in every batch, do not compile anew. (Code around the model that
+        does read them would: give it ``batch._replace(keys=[], info={})``.) The number of rows must not change:
+        ``steps_per_epoch=...`` or ``tail="pad"`` keep the last batch of an epoch from being short. Checks that read values
+        (grids within `max_len`, segment ids within the slots) are left out in the compiled model; `patchpack.validate`
+        has them for a batch of your own making.
 
     Example:
         >>> model = NaViT(patch_size=4, width=32, depth=2, heads=2, num_classes=10)
@@ -50,6 +62,7 @@ class NaViT(nn.Module):
         mlp_ratio: float = 4,
         max_len: int = 128,
         attention: AttentionName | Attend = "auto",
+        static: bool = False,
     ) -> None:
         super().__init__()
         for name, value, low in (
@@ -60,8 +73,9 @@ class NaViT(nn.Module):
                 raise ConfigError(f"{name} must be at least {low}, got {value}")
         if width % heads:
             raise ConfigError(f"width={width} is not a multiple of heads={heads}")
-        attend = backend(attention)
+        attend = backend(attention, static=static)
         self.patch_size = patch_size
+        self.static = static
         self.embed = PatchEmbed(patch_size=patch_size, width=width)
         self.positions = FactorizedPositions(width=width, max_len=max_len)
         self.blocks = nn.ModuleList(Block(width=width, heads=heads, mlp_ratio=mlp_ratio, attend=attend) for _ in range(depth))
@@ -91,7 +105,7 @@ class NaViT(nn.Module):
         if batch.patch_size != self.patch_size:
             raise ShapeError(f"the model's patch_size is {self.patch_size}, the batch's is {batch.patch_size}")
         self.positions.check(batch.grid_sizes)
-        layout = Layout.of(batch.segment_ids, max_images=batch.slot_mask.shape[1])
+        layout = (StaticLayout if self.static else Layout).of(batch.segment_ids, max_images=batch.slot_mask.shape[1])
         x = self.embed(layout.to_ragged(batch.patches), batch.norm)
         x = x + self.positions(layout.to_ragged(batch.position_ids))
         for block in self.blocks:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from patchpack.model.attention import layer_norm, mlp
-from patchpack.model.layout import Layout
+from patchpack.model.static import AnyLayout
 
 
 class AttentionPool(nn.Module):
@@ -25,8 +25,8 @@ class AttentionPool(nn.Module):
         self.norm = layer_norm(width)
         self.mlp = mlp(width, mlp_ratio)
 
-    def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        """Pool each image's tokens; the MLP sees images only, never empty slots."""
+    def forward(self, x: Tensor, layout: AnyLayout) -> Tensor:
+        """Pool each image's tokens; the MLP sees images, and empty slots only where shapes are static."""
         k, v = self.kv(x).unflatten(1, (2, self.heads, -1)).unbind(1)  # each [T, heads, d]
         scores = (k * self.query).sum(-1) * self.query.shape[1] ** -0.5
         weights = segment_softmax(scores, layout.images, layout.num_images)

@@ -473,3 +473,10 @@ def test_what_was_drawn_can_be_drawn_again() -> None:
                 assert table.num_tokens[0] == (batch.segment_ids[row] == slot + 1).sum()
     once = next(iter(pp.load(TRAIN, RECIPE)))
     assert "repeats" not in once.info
+
+
+def test_a_pipeline_that_is_split_by_rank_is_not_split_again() -> None:
+    mine = pipeline(nodesplitter=wds.split_by_node)
+    with pytest.raises(pp.ConfigError, match="WebDataset of samples is split by rank already, and would be split again"):
+        pp.load(mine, RECIPE, rank=0, world_size=2, steps_per_epoch=1)
+    assert len(keys_of(pp.load(mine, RECIPE, image=EXTENSIONS))) == 420

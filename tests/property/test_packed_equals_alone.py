@@ -17,7 +17,7 @@ from patchpack.types import PackedBatch
 
 PATCH_SIZE, CLASSES, MAX_LEN = 2, 3, 5
 D = PATCH_SIZE * PATCH_SIZE * 3
-BACKENDS = ("bucketed", "dense")
+BACKENDS = ("bucketed", "dense", "static")
 
 pytestmark = pytest.mark.parametrize("attention", BACKENDS)
 
@@ -92,8 +92,9 @@ def model(attention: str) -> NaViT:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         built = NaViT(
-            patch_size=PATCH_SIZE, width=8, depth=2, heads=2, num_classes=CLASSES, max_len=MAX_LEN, attention=attention
-        ).double()
+            patch_size=PATCH_SIZE, width=8, depth=2, heads=2, num_classes=CLASSES, max_len=MAX_LEN,
+            attention="auto" if attention == "static" else attention, static=attention == "static",
+        ).double()  # fmt: skip
         for parameter in built.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
     return built
@@ -189,3 +190,14 @@ def test_loss_is_the_mean_over_images(rows: Rows, spare_slots: int, attention: s
     losses = [cross_entropy(net(one), one.targets) for one in alone]
     mean = torch.stack(losses).mean() if losses else torch.zeros((), dtype=torch.float64)
     assert_same(cross_entropy(net(batch), batch.targets), mean)
+
+
+@given(rows=packings(), spare_tokens=st.integers(0, 5), spare_slots=st.integers(0, 3))
+def test_every_backend_gives_the_same_numbers(rows: Rows, spare_tokens: int, spare_slots: int, attention: str) -> None:
+    batch = pack(rows, spare_tokens=spare_tokens, spare_slots=spare_slots)
+    answers = []
+    for net in (model("bucketed"), model(attention)):
+        logits = net(batch)
+        loss = cross_entropy(logits, batch.targets, reduction="sum")
+        answers.append([logits, loss, *gradients(net, loss)])
+    torch.testing.assert_close(answers[0], answers[1], rtol=1e-11, atol=1e-11)

@@ -14,6 +14,7 @@ from patchpack.model.attention import Block, bucketed, dense
 from patchpack.model.embed import FactorizedPositions, PatchEmbed
 from patchpack.model.layout import Layout
 from patchpack.model.pool import AttentionPool, segment_softmax
+from patchpack.model.static import StaticLayout
 from patchpack.types import PackedBatch
 
 # an unreadable image in the middle of the first row, nothing at all in the second, two slots swapped in the third
@@ -51,6 +52,8 @@ def make_batch(segment_ids: Tensor = SEGMENT_IDS) -> PackedBatch:
 
 def make_model(**changes: object) -> NaViT:
     arguments = {"patch_size": 2, "width": 8, "depth": 2, "heads": 2, "num_classes": 5, "max_len": 4} | changes
+    if arguments.get("attention") == "static":
+        arguments |= {"attention": "auto", "static": True}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return NaViT(**arguments)
@@ -86,10 +89,51 @@ def test_layout_of_nothing() -> None:
     assert layout.buckets == [(0, 1)]
 
 
+@pytest.mark.parametrize("kind", [Layout, StaticLayout])
 @pytest.mark.parametrize("segment_ids", [[[1, 5]], [[-1, 1]], [1, 2]], ids=["beyond_slots", "negative", "not_rows"])
-def test_layout_refuses(segment_ids: list[object]) -> None:
+def test_layout_refuses(segment_ids: list[object], kind: type[Layout] | type[StaticLayout]) -> None:
     with pytest.raises(ShapeError, match="segment_ids must be"):
-        Layout.of(torch.tensor(segment_ids, dtype=torch.int32), MAX_IMAGES)
+        kind.of(torch.tensor(segment_ids, dtype=torch.int32), MAX_IMAGES)
+
+
+def test_static_layout_by_hand() -> None:
+    layout = StaticLayout.of(SEGMENT_IDS, MAX_IMAGES)
+    # slots count through the rows; padding is image 12, after the last slot
+    first, third = [0, 0, 12, 12, 2, 2, 12], [9, 9, 9, 8, 12, 12, 12]
+    assert layout.images.tolist() == [*first, *[12] * 7, *third]
+    assert layout.num_images == 13
+    assert layout.used.tolist() == [[True, False, True, False], [False] * 4, [True, True, False, False]]
+    assert layout.same_image.shape == (3, 1, 7, 7)
+    assert layout.same_image[0, 0, 2].tolist() == [False, False, True, True, False, False, True]
+
+
+def test_static_layout_there_and_back() -> None:
+    layout = StaticLayout.of(SEGMENT_IDS, MAX_IMAGES)
+    rows = torch.arange(1, 22).view(3, 7)
+    real = rows * (SEGMENT_IDS > 0)
+    assert torch.equal(layout.to_ragged(rows), real.flatten())
+    assert torch.equal(layout.to_rows(rows.flatten()), real)
+    assert layout.to_slots(torch.arange(1, 14)).tolist() == [[1, 0, 3, 0], [0, 0, 0, 0], [9, 10, 0, 0]]
+
+
+def test_static_layout_keeps_dtypes_and_leaves_nan_behind() -> None:
+    layout = StaticLayout.of(SEGMENT_IDS, MAX_IMAGES)
+    assert layout.to_ragged(torch.ones(3, 7, 2, dtype=torch.uint8)).dtype == torch.uint8
+    broken = torch.full((3, 7, 2), torch.nan, requires_grad=True)
+    ragged = layout.to_ragged(broken)
+    assert not ragged[layout.images == 12].any()
+    ragged.sum().backward()
+    assert torch.equal(broken.grad, (SEGMENT_IDS > 0)[:, :, None].expand(3, 7, 2).float())
+
+
+def test_static_layout_without_padding() -> None:
+    model, static = make_model(), make_model(static=True)
+    batch = make_batch()
+    batch = batch._replace(
+        segment_ids=batch.segment_ids[:1, [0, 1, 4, 5]], patches=batch.patches[:1, [0, 1, 4, 5]],
+        position_ids=batch.position_ids[:1, [0, 1, 4, 5]], grid_sizes=batch.grid_sizes[:1], slot_mask=batch.slot_mask[:1],
+    )  # fmt: skip
+    torch.testing.assert_close(static(batch), model(batch))
 
 
 def test_many_short_images_make_a_handful_of_buckets() -> None:
@@ -156,6 +200,15 @@ def attend_by_loop(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     return out
 
 
+def test_dense_attention_in_static_shapes_follows_the_definition() -> None:
+    ragged, static = Layout.of(SEGMENT_IDS, MAX_IMAGES), StaticLayout.of(SEGMENT_IDS, MAX_IMAGES)
+    q, k, v = torch.randn(3, 21, 2, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).unbind(0)
+    out = dense(q, k, v, static)
+    expected = attend_by_loop(q[ragged.tokens], k[ragged.tokens], v[ragged.tokens], ragged)
+    torch.testing.assert_close(out[ragged.tokens], expected)
+    assert not out[static.images == static.num_images - 1].any()
+
+
 @pytest.mark.parametrize("attend", [bucketed, dense])
 def test_backends_follow_the_definition(attend: object) -> None:
     layout = Layout.of(SEGMENT_IDS, MAX_IMAGES)
@@ -167,6 +220,7 @@ def test_backends_follow_the_definition(attend: object) -> None:
 def test_a_function_is_a_backend() -> None:
     batch = make_batch()
     torch.testing.assert_close(make_model(attention=attend_by_loop)(batch), make_model()(batch))
+    torch.testing.assert_close(make_model(attention=attend_by_loop, static=True)(batch), make_model()(batch))
 
 
 def test_images_of_nan_stay_among_themselves() -> None:
@@ -224,7 +278,7 @@ def test_segment_softmax_is_a_softmax_per_segment() -> None:
 # --- the whole model
 
 
-@pytest.mark.parametrize("attention", ["auto", "bucketed", "dense"])
+@pytest.mark.parametrize("attention", ["auto", "bucketed", "dense", "static"])
 def test_uint8_and_normalised_float_batches_agree(attention: str) -> None:
     batch = make_batch()
     values = batch.patches.unflatten(-1, (-1, 3))
@@ -245,7 +299,7 @@ def test_nothing_has_a_bias() -> None:
     assert all(name.endswith(("weight", "rows", "cols", "query")) for name, _ in make_model().named_parameters())
 
 
-@pytest.mark.parametrize("attention", ["bucketed", "dense"])
+@pytest.mark.parametrize("attention", ["bucketed", "dense", "static"])
 def test_a_batch_without_images_is_a_step_like_any_other(attention: str) -> None:
     model, batch = make_model(attention=attention), make_batch(torch.zeros_like(SEGMENT_IDS))
     logits = model(batch)
@@ -278,7 +332,7 @@ def test_training_fits_the_targets() -> None:
     assert loss.item() < 0.05
 
 
-@pytest.mark.parametrize("attention", ["bucketed", "dense"])
+@pytest.mark.parametrize("attention", ["bucketed", "dense", "static"])
 def test_bfloat16(attention: str) -> None:
     batch = make_batch()
     model = make_model(attention=attention)
@@ -295,6 +349,8 @@ def test_bfloat16(attention: str) -> None:
         ({"heads": 0}, "heads must be at least 1"),
         ({"num_classes": -1}, "num_classes must be at least 0"),
         ({"attention": "flash"}, "attention='flash' is not one of 'auto', 'bucketed', 'dense'"),
+        ({"attention": "bucketed", "static": True}, "'bucketed' has other shapes for every batch. Take 'dense'"),
+        ({"attention": bucketed, "static": True}, "'bucketed' has other shapes for every batch. Take 'dense'"),
     ],
 )
 def test_a_model_that_cannot_work_is_refused(changes: dict[str, object], message: str) -> None:
@@ -322,9 +378,23 @@ def test_cross_entropy_by_hand() -> None:
     torch.testing.assert_close(cross_entropy(logits, targets), expected)
 
 
-def test_cross_entropy_of_no_image() -> None:
+def test_the_sum_is_what_the_mean_divides() -> None:
+    logits = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    targets = torch.tensor([[0, -100, 3], [1, 2, 2]])
+    each = F.cross_entropy(logits[targets >= 0], targets[targets >= 0], reduction="none")
+    torch.testing.assert_close(cross_entropy(logits, targets, reduction="sum"), each.sum())
+    torch.testing.assert_close(cross_entropy(logits, targets), each.sum() / 5)
+
+
+def test_another_reduction_is_refused() -> None:
+    with pytest.raises(ConfigError, match="reduction is 'mean' or 'sum', got 'none'"):
+        cross_entropy(torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64), reduction="none")
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_cross_entropy_of_no_image(reduction: str) -> None:
     logits = torch.zeros(2, 3, 4, requires_grad=True)
-    loss = cross_entropy(logits, torch.full((2, 3), -100))
+    loss = cross_entropy(logits, torch.full((2, 3), -100), reduction=reduction)
     loss.backward()
     assert loss.item() == 0
     assert logits.grad is not None

@@ -199,6 +199,17 @@ def test_an_empty_folder_is_refused(folder: Path) -> None:
         open_source(folder)
 
 
+def test_shuffling_a_folder_permutes_all_of_its_files(tmp_path: Path) -> None:
+    """Files are sorted by class: a shuffle in blocks would leave the classes apart."""
+    for i in range(60):
+        path = tmp_path / str(i // 20) / f"{i}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(1))
+    loader = pp.load(tmp_path, pp.recipes.square(size=32, rows=10), shuffle=1)
+    classes = [set(batch.targets[:, 0].tolist()) for batch in loader]
+    assert sum(len(found) == 3 for found in classes) >= 4
+
+
 def test_a_folder_without_pictures_says_what_it_has(folder: Path) -> None:
     fill(folder, "a.tif", "b.txt")
     with pytest.raises(pp.SourceError, match=r"it has: \['.tif', '.txt'\]"):

@@ -1,0 +1,77 @@
+"""The layout of a compiled model: every shape is that of the batch, whatever images are in it.
+
+`patchpack.model.layout` gathers the real tokens, so the number of tokens differs from batch to batch, and ``torch.compile``
+breaks its graph or compiles anew. Here nothing is gathered: all ``T = B * S`` tokens stay in row order, all ``B * E`` slots
+are images, and padding belongs to one image more that nobody looks at. The price is computing on padding; a packed batch has
+little of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from patchpack.model.layout import Layout, check_segments
+
+
+@dataclass(frozen=True, eq=False)
+class StaticLayout:
+    """Answers what `Layout` answers, in shapes that depend on B, S and E alone.
+
+    Attributes:
+        real: bool ``[B, S]``, false where padding.
+        max_images: E, slots per row.
+        images: int64 ``[T]``, the image of each token, ``row * E + slot``; ``B * E`` for padding.
+        used: bool ``[B, E]``, slots with at least one token.
+        same_image: bool ``[B, 1, S, S]``: true where two tokens of a row belong together; padding with padding, so that no
+            softmax runs over nothing.
+    """
+
+    real: Tensor
+    max_images: int
+    images: Tensor
+    used: Tensor
+    same_image: Tensor
+
+    @staticmethod
+    def of(segment_ids: Tensor, max_images: int) -> StaticLayout:
+        """Read the layout off a batch's segment ids, int ``[B, S]``. Tokens may come in any order, as in `Layout.of`.
+
+        Raises:
+            ShapeError: if a segment id does not name one of the row's `max_images` slots; not looked at while compiling.
+        """
+        check_segments(segment_ids, max_images)
+        num_rows = segment_ids.shape[0]
+        real = segment_ids > 0
+        first_slot = torch.arange(num_rows, device=segment_ids.device)[:, None] * max_images
+        images = torch.where(real, first_slot + segment_ids - 1, num_rows * max_images).flatten()
+        used = images.new_zeros(num_rows * max_images + 1, dtype=torch.bool).index_fill(0, images, True)[:-1]
+        same_image = (segment_ids[:, :, None] == segment_ids[:, None, :])[:, None]
+        return StaticLayout(real, max_images, images, used.view(num_rows, max_images), same_image)
+
+    def to_ragged(self, rows: Tensor) -> Tensor:
+        """``[B, S, ...] → [T, ...]``, zeros where padding, whatever it holds: chosen, since NaN times zero is NaN."""
+        return _only(self.real, rows).flatten(0, 1)
+
+    def to_rows(self, ragged: Tensor) -> Tensor:
+        """``[T, ...] → [B, S, ...]``, zeros where padding."""
+        return _only(self.real, ragged.view(*self.real.shape, *ragged.shape[1:]))
+
+    def to_slots(self, images: Tensor) -> Tensor:
+        """``[B * E + 1, ...] → [B, E, ...]``, zeros in slots without tokens, and no gradient from there."""
+        return _only(self.used, images[:-1].view(*self.used.shape, *images.shape[1:]))
+
+    @property
+    def num_images(self) -> int:
+        """``B * E + 1``: slots, empty ones too, and the padding."""
+        return self.used.numel() + 1
+
+
+AnyLayout = Layout | StaticLayout
+
+
+def _only(mask: Tensor, values: Tensor) -> Tensor:
+    """`values` where the mask is true, zeros elsewhere; the mask's axes are the first of the values'."""
+    return torch.where(mask.view(*mask.shape, *[1] * (values.ndim - mask.ndim)), values, values.new_zeros(()))
