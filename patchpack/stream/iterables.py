@@ -42,6 +42,11 @@ class IterableSource:
         self.is_split = is_split(items)
         self.reader: Reader = InlineReader()
 
+    def set_epoch(self, epoch: int) -> None:
+        """Pass it on to a stream that shuffles by epoch, as those of `datasets` do."""
+        if callable(tell := getattr(self._items, "set_epoch", None)):
+            tell(epoch)
+
     def scan(self) -> Iterator[Event]:
         """See `Source`. Raises `SourceError` for an item that is no sample."""
         seen: set[str] = set()

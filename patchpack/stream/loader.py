@@ -93,7 +93,7 @@ class Loader(DataLoader[PackedBatch]):
         return len(self.planner)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw for another epoch from the next iteration on."""
+        """Draw and shuffle for another epoch from the next iteration on, see `Planner.set_epoch`."""
         self.planner.set_epoch(epoch)
 
     def report(self) -> Report:

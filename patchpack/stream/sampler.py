@@ -15,6 +15,7 @@ from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.paint.targets import infer_kind
 from patchpack.plan.planner import EpochPlanner, Tail
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.mapstyle import MapStyleSource, SizeOf
 from patchpack.stream.order import Order, OrderedSource
@@ -26,8 +27,7 @@ from patchpack.types import BatchPlan, Event, Header, TargetKind
 
 _BLOCK = 64  # headers decided at a time: numpy's cost per call is spread, the first batch does not wait
 
-LOOKAHEAD = 4096  # images that may wait in open rows where they travel with their plan
-LOOKAHEAD_BYTES = 1 << 29  # and their bytes
+LOOKAHEAD_BYTES = 1 << 29  # what may wait in open rows of images that travel with their plan
 
 
 class Planner(Sampler[BatchPlan]):
@@ -100,8 +100,10 @@ class Planner(Sampler[BatchPlan]):
         self._new_planner(None)  # a tail or a number of steps that cannot work is refused now
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw and shuffle for another epoch from the next iteration on."""
+        """Draw and shuffle for another epoch from the next iteration on; a stream with an epoch of its own hears of it."""
         self.epoch = epoch
+        if isinstance(self.source, IterableSource):
+            self.source.set_epoch(epoch)
 
     def __len__(self) -> int:
         """``steps_per_epoch``. Raises `TypeError` without: how many batches a source makes is known when it ends."""
@@ -145,7 +147,6 @@ class Planner(Sampler[BatchPlan]):
             name=self.source.name,
             tail=self._tail,
             max_steps=self.steps_per_epoch,
-            lookahead=LOOKAHEAD,
             lookahead_bytes=LOOKAHEAD_BYTES,
             **stream,
         )

@@ -17,13 +17,14 @@ from patchpack.stream.dataset import first_error
 from patchpack.stream.iterables import InlineReader, IterableSource
 from patchpack.stream.labels import MappedReader, MapTarget
 from patchpack.stream.parcel import share
-from patchpack.stream.sampler import LOOKAHEAD, LOOKAHEAD_BYTES, probe_targets, require_recipe
+from patchpack.stream.sampler import LOOKAHEAD_BYTES, probe_targets, require_recipe
 from patchpack.stream.samples import ToSample
 from patchpack.stream.source import Reader
 from patchpack.stream.sources import IMAGE_EXTENSIONS, parse_members
 from patchpack.types import BatchPlan, PackedBatch, TargetKind
 
 _BLOCK = 16  # items decided at a time
+_LOOKAHEAD = 4096
 
 
 class Pack:
@@ -60,7 +61,7 @@ class Pack:
         to_sample: ToSample | None = None,
         map_target: MapTarget | None = None,
         epoch: int = 0,
-        lookahead: int = LOOKAHEAD,
+        lookahead: int = _LOOKAHEAD,
         lookahead_bytes: int = LOOKAHEAD_BYTES,
         tail: Tail = "short",
         on_error: Literal["raise", "skip"] = "raise",

@@ -392,6 +392,16 @@ def test_a_huggingface_stream_with_its_shuffle_and_map(workers: int) -> None:
     assert orders[0] != orders[1]
 
 
+def test_the_loaders_epoch_reaches_a_streams_own_shuffling() -> None:
+    loader = pp.load(huggingface_stream().shuffle(seed=1, buffer_size=10), RECIPE, num_workers=1)
+    orders = []
+    for epoch in (0, 1, 0):
+        loader.set_epoch(epoch)
+        orders.append([int(image.target) for batch in loader for image in pp.unpack(batch)])
+        assert sorted(orders[-1]) == list(range(40))
+    assert orders[0] == orders[2] != orders[1]
+
+
 def test_a_decoded_huggingface_stream_packs_as_well() -> None:
     batches = list(pp.Pack(RECIPE)(huggingface_stream()))
     assert sorted(int(image.target) for batch in batches for image in pp.unpack(batch)) == list(range(40))
