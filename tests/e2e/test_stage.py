@@ -490,3 +490,14 @@ def test_a_pipeline_that_is_split_by_rank_is_not_split_again() -> None:
     with pytest.raises(pp.ConfigError, match="WebDataset of samples is split by rank already, and would be split again"):
         pp.load(mine, RECIPE, rank=0, world_size=2, steps_per_epoch=1)
     assert len(keys_of(pp.load(mine, RECIPE, image=EXTENSIONS))) == 420
+
+
+def test_streams_that_are_not_at_their_end_add_up_what_waits() -> None:
+    stage = pp.Pack(RECIPE.replace(rows=1))
+    samples = [pp.Sample(str(i), png(i, (200, 300)), i) for i in range(30)]
+    for streams in (1, 2):
+        loader = DataLoader(stage.over(samples), batch_size=None, num_workers=2 if streams == 2 else 0)
+        first = [batch for batch, _ in zip(loader, range(streams), strict=False)]
+        report = pp.Report.collect(first)
+        assert report.waiting == sum(batch.info["seen"] - batch.info["packed"] for batch in first) > 0
+        assert report.seen == report.packed + report.waiting
