@@ -1,0 +1,139 @@
+"""Greedy packers with a bounded number of open rows.
+
+NaViT packs greedily together with batching: an image goes into the first open row that has room (2307.06304 appendix A.3).
+`FirstFit` is that rule; `NextFit` and `BestFit` stand beside it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from patchpack.errors import ConfigError
+from patchpack.plan._integers import require_int
+from patchpack.plan.packing.protocol import Item, Packer, Row
+
+
+class GreedyPacker:
+    """Any-fit packing over a bounded list of open rows, oldest first.
+
+    A row closes when it is full in tokens or slots. When nothing has room and ``open_rows`` are open, the fullest one is
+    closed first (the oldest of equals). `flush` returns the open rows fullest first, so what is left is in the last.
+    """
+
+    def __init__(self, seq_len: int, max_images: int, *, open_rows: int, best: bool) -> None:
+        self._seq_len, self._max_images, self._open_rows, self._best = seq_len, max_images, open_rows, best
+        self._rows: list[_OpenRow] = []
+
+    def push(self, item: Item) -> list[Row]:
+        """See `Packer`. Raises `ConfigError` for an item that no row can hold."""
+        if not (1 <= item.num_tokens <= self._seq_len and 1 <= item.num_slots <= self._max_images):
+            raise ConfigError(f"{item} does not fit a row of {self._seq_len} tokens and {self._max_images} slots")
+        closed = []
+        row = self._find(item)
+        if row is None:
+            if len(self._rows) == self._open_rows:
+                fullest = min(self._rows, key=lambda r: r.room)
+                self._rows.remove(fullest)
+                closed.append(fullest.close())
+            row = _OpenRow(self._seq_len, self._max_images)
+            self._rows.append(row)
+        row.add(item)
+        if row.room == 0 or row.slots == 0:
+            self._rows.remove(row)
+            closed.append(row.close())
+        return closed
+
+    def flush(self) -> list[Row]:
+        """See `Packer`."""
+        rows = sorted(self._rows, key=lambda r: r.room)
+        self._rows = []
+        return [row.close() for row in rows]
+
+    def state_dict(self) -> dict[str, Any]:
+        """``{"rows": [[[id, num_tokens, num_slots], ...], ...]}``, oldest row first."""
+        return {"rows": [[list(item) for item in row.items] for row in self._rows]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Packer`."""
+        self._rows = []
+        for items in state["rows"]:
+            row = _OpenRow(self._seq_len, self._max_images)
+            for item in items:
+                row.add(Item(*item))
+            self._rows.append(row)
+
+    def _find(self, item: Item) -> _OpenRow | None:
+        found = None
+        for row in self._rows:
+            if row.room >= item.num_tokens and row.slots >= item.num_slots:
+                if not self._best:
+                    return row
+                if found is None or row.room < found.room:
+                    found = row
+        return found
+
+
+class _OpenRow:
+    __slots__ = ("items", "room", "slots")
+
+    def __init__(self, room: int, slots: int) -> None:
+        self.items: list[Item] = []
+        self.room, self.slots = room, slots
+
+    def add(self, item: Item) -> None:
+        self.items.append(item)
+        self.room -= item.num_tokens
+        self.slots -= item.num_slots
+
+    def close(self) -> Row:
+        return Row(tuple(self.items))
+
+
+@dataclass(frozen=True)
+class FirstFit:
+    """NaViT's greedy: the oldest open row that has room.
+
+    Attributes:
+        open_rows: rows kept open, the bound on how far a place can be from arrival order.
+    """
+
+    open_rows: int = 16
+
+    def __post_init__(self) -> None:
+        _require_open_rows(self.open_rows)
+
+    def __call__(self, seq_len: int, max_images: int) -> Packer:
+        """See `PackerFactory`."""
+        return GreedyPacker(seq_len, max_images, open_rows=self.open_rows, best=False)
+
+
+@dataclass(frozen=True)
+class BestFit:
+    """The open row that the item leaves fullest; the oldest of equals.
+
+    Attributes:
+        open_rows: rows kept open.
+    """
+
+    open_rows: int = 16
+
+    def __post_init__(self) -> None:
+        _require_open_rows(self.open_rows)
+
+    def __call__(self, seq_len: int, max_images: int) -> Packer:
+        """See `PackerFactory`."""
+        return GreedyPacker(seq_len, max_images, open_rows=self.open_rows, best=True)
+
+
+@dataclass(frozen=True)
+class NextFit:
+    """Strict arrival order: one open row, closed by the first item that does not fit."""
+
+    def __call__(self, seq_len: int, max_images: int) -> Packer:
+        """See `PackerFactory`."""
+        return GreedyPacker(seq_len, max_images, open_rows=1, best=False)
+
+
+def _require_open_rows(open_rows: int) -> None:
+    require_int("open_rows", open_rows, 1, 1 << 30)

@@ -1,0 +1,58 @@
+"""What an online packer is: items in as they arrive, rows out as they close."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+
+class Item(NamedTuple):
+    """Something to pack: a name for it, its tokens (>= 1) and the slots it takes (>= 1)."""
+
+    id: int
+    num_tokens: int
+    num_slots: int = 1
+
+
+class Row(NamedTuple):
+    """Items that share a row, in slot order."""
+
+    items: tuple[Item, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens in this row."""
+        return sum(item.num_tokens for item in self.items)
+
+    @property
+    def num_slots(self) -> int:
+        """Slots taken in this row."""
+        return sum(item.num_slots for item in self.items)
+
+
+@runtime_checkable
+class Packer(Protocol):
+    """The one policy with state. Every item pushed comes back in exactly one row, from `push` or from `flush`."""
+
+    def push(self, item: Item) -> list[Row]:
+        """Take one item; the rows this closed, in order."""
+        ...
+
+    def flush(self) -> list[Row]:
+        """Close and return everything still open."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-safe state: open rows and waiting items."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where `state_dict` was taken."""
+        ...
+
+
+class PackerFactory(Protocol):
+    """What a recipe holds: makes a fresh packer, so the recipe stays immutable and each stream owns its open rows."""
+
+    def __call__(self, seq_len: int, max_images: int) -> Packer:
+        """A packer for rows of seq_len tokens and max_images slots."""
+        ...
