@@ -110,6 +110,7 @@ class Report:
         rejected: samples that did not reach a batch, with the reason.
         dropped: samples left out by a named rule, e.g. ``{"tail": 3}``.
         shard_errors: containers that could not be read to their end.
+        altered: packed images that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
     """
 
     seen: int = 0
@@ -118,6 +119,7 @@ class Report:
     rejected: list[Rejection] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     shard_errors: list[ShardFault] = field(default_factory=list)
+    altered: int = 0
 
     @classmethod
     def collect(cls, batches: Iterable[PackedBatch]) -> Report:
@@ -148,6 +150,7 @@ class Report:
                 [*total.rejected, *report.rejected],
                 _add_counts(total.dropped, report.dropped),
                 [*total.shard_errors, *report.shard_errors],
+                total.altered + report.altered,
             )
         return total
 
@@ -161,7 +164,8 @@ class Report:
         dropped = _add_counts(self.dropped, info["dropped"])
         faults = [*self.shard_errors, *(ShardFault(**f) for f in info["shard_errors"])]
         waiting = info["seen"] - packed - len(rejected) - sum(dropped.values())
-        return Report(info["seen"], packed, waiting, rejected, dropped, faults)
+        altered = self.altered + (info["altered"] if delivered else 0)
+        return Report(info["seen"], packed, waiting, rejected, dropped, faults, altered)
 
     def __str__(self) -> str:
         lines = [
@@ -170,6 +174,7 @@ class Report:
         ]
         lines += [f"  rejected {r}" for r in self.rejected]
         lines += [f"  dropped {n} by {rule}" for rule, n in self.dropped.items()]
+        lines += [f"  altered {self.altered} of the packed, to end rows exactly full"] if self.altered else []
         lines += [f"  shard {f.shard}: {f.reason}" for f in self.shard_errors]
         return "\n".join(lines)
 

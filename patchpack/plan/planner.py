@@ -240,13 +240,15 @@ class EpochPlanner:
 
     def _make_plan(self, rows: list[list[Line]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
         lines = [line for row in rows for line in row]
+        fresh = [line for row in rows[: len(rows) - repeated_rows] for line in row]
         offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
         news, self._news = self._news, {"rejections": [], "shard_errors": []}
         info = {
             "step": self._step,
             "epoch": self._epoch,
             "seen": self._seen,
-            "planned": sum(len(row) for row in rows[: len(rows) - repeated_rows]),
+            "planned": len(fresh),
+            "altered": sum(line.cut > 0 for line in fresh),
             "dropped": self._dropped if fatal else {},
             **news,
         }

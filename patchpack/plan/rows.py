@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from patchpack.errors import PackingError
-from patchpack.plan.packing import Item, PackerFactory, Row
+from patchpack.plan.packing import Item, PackerFactory, Row, fewest_tokens
 from patchpack.types import Header
 
 _RELIEF = 0.75  # how far a lookahead that was exceeded is brought down, so that it is not met again by the next image
@@ -23,6 +23,7 @@ class Line(NamedTuple):
     flip: bool
     grid: list[int]
     num_tokens: int
+    cut: int = 0  # tokens that the packer took away, so that its row ends exactly full
 
 
 class Rows:
@@ -82,7 +83,7 @@ class Rows:
         """The first rows closed, ``count`` of them or as many as there are; they are gone from here."""
         rows = [self._closed.popleft() for _ in range(min(count, len(self._closed)))]
         self._queued.difference_update(item.id for row in rows for item in row.items)
-        return [[self._waiting.pop(item.id) for item in row.items] for row in rows]
+        return [[_shortened(self._waiting.pop(item.id), item) for item in row.items] for row in rows]
 
     def waiting(self) -> list[tuple[int, Line]]:
         """Every image that is here, in open rows and in closed ones, in order of arrival."""
@@ -99,7 +100,14 @@ class Rows:
         ids = [item.id for item in row.items]
         if not ids or len(set(ids)) != len(ids) or any(i not in self._waiting or i in self._queued for i in ids):
             raise PackingError(f"{self._packer!r} closed a row with empty, doubled or invented items: {ids}")
-        tokens = sum(self._waiting[i].num_tokens for i in ids)
+        for item in row.items:
+            given = self._waiting[item.id].num_tokens
+            least = fewest_tokens(given, self._packer)
+            if not least <= item.num_tokens <= given:
+                raise PackingError(
+                    f"{self._packer!r} made {item.num_tokens} of the {given} tokens of an item, {least} … {given} are allowed"
+                )
+        tokens = row.num_tokens
         if tokens > self._seq_len or len(ids) > self._max_images:
             raise PackingError(
                 f"{self._packer!r} put {tokens} tokens and {len(ids)} images in a row of {self._seq_len} and {self._max_images}"
@@ -120,3 +128,7 @@ class Rows:
         self._packer = self._factory(self._seq_len, self._max_images)
         for position in sorted(item.id for row in rows for item in row.items):
             self._close(self._packer.push(Item(position, self._waiting[position].num_tokens)))
+
+
+def _shortened(line: Line, item: Item) -> Line:
+    return line._replace(num_tokens=item.num_tokens, cut=line.num_tokens - item.num_tokens)

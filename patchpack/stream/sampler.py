@@ -173,7 +173,7 @@ class Planner(Sampler[BatchPlan]):
             info = {**plan.info, "planned": len(mine.headers)}
             if rank:  # the first rank reports what no rank gets; the others know of it, so that all may stop together
                 first = {name: plan.info[name][:1] for name in ("rejections", "shard_errors")}
-                info |= {"rejections": [], "shard_errors": [], "dropped": {}, "elsewhere": first}
+                info |= {"rejections": [], "shard_errors": [], "dropped": {}, "altered": 0, "elsewhere": first}
             seen += info["planned"] + len(info["rejections"])
             yield replace(mine, info={**info, "seen": seen})
 

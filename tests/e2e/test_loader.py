@@ -19,6 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import patchpack as pp
+from patchpack.plan.packing import GreedyPacker, fewest_tokens
 from patchpack.samples import shards
 from patchpack.testing import check_batch
 
@@ -459,3 +460,33 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         pp.load(str(tmp_path / "train-{000..003}.tar"), SMALL)
     with pytest.raises(pp.SourceError, match="no file with extension"):
         pp.load(tmp_path, SMALL)
+
+
+class CutToFit(GreedyPacker):
+    """Next-fit that shortens an image by at most a tenth where that ends a row exactly full."""
+
+    max_cut = 0.1
+
+    def __init__(self, seq_len: int, max_images: int) -> None:
+        super().__init__(seq_len, max_images, open_rows=1, best=False)
+        self.seq_len = seq_len
+
+    def push(self, item: pp.Item) -> list[pp.Row]:
+        room = self.seq_len - sum(i.num_tokens for row in self._rows for i in row.items)
+        if fewest_tokens(item.num_tokens, self) <= room < item.num_tokens:
+            item = item._replace(num_tokens=room)
+        return super().push(item)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_shortened_images_are_painted_shorter_and_counted(workers: int) -> None:
+    recipe = pp.recipes.navit(seq_len=256, rows=2, drop=pp.NoDrop(), packer=lambda s, m: CutToFit(s, m))
+    loader = pp.load(pp.samples.shards("train"), recipe, num_workers=workers)
+    shortened = []
+    for batch in loader:
+        check_batch(batch)
+        shortened += [i.key for i in pp.unpack(batch) if len(i.patches) < i.grid.num_patches]
+    report = loader.report()
+    assert report.altered == len(shortened) > 0
+    assert report.packed == 420
+    assert f"altered {len(shortened)} of the packed" in str(report)

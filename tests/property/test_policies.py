@@ -369,7 +369,7 @@ class WrongPacker(packing.GreedyPacker):
             return Row(row.items[:-1])
         if self.fault == "doubles":
             return Row((row.items[0], *row.items[:-1], row.items[-1])) if row.num_tokens < 40 else row
-        if self.fault == "invents":
+        if self.fault == "shortens":
             return Row((*row.items[:-1], row.items[-1]._replace(num_tokens=1)))
         return row
 
@@ -394,7 +394,7 @@ WRONG_PACKER = {
     "loses": r"loses items: \[Item\(",
     "loses a row": r"loses items: \[Item\(",
     "doubles": "doubles or invents items",
-    "invents": "loses items|doubles or invents items",
+    "shortens": r"makes Item\(.*\) of Item\(.*\); it may keep \d+ tokens at the least",
     "overfills": "closes a row of 65 tokens",
     "ignores max_images": r"closes a row of \d+ tokens and [89] slots",
     "empty row": "closes a row of 0 tokens and 0 slots",

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patchpack import recipes, rng
+from patchpack import recipes, rng, testing
 from patchpack.errors import ConfigError, PackingError
 from patchpack.plan.drop import Beta, Scheduled
 from patchpack.plan.packing import FirstFit, GreedyPacker, Item, NextFit, Row
@@ -435,7 +435,6 @@ class BrokenPacker(GreedyPacker):
             "invents": (*items, Item(999, 1)),
             "repeats": (Item(0, 16),),
             "empty": (),
-            "understates": tuple(item._replace(num_tokens=1) for item in items),
         }
         return Row(spoiled.get(self.fault, items))
 
@@ -463,11 +462,39 @@ def test_a_broken_packer_is_named(fault, message) -> None:
         plans_of(recipe, headers([(100, 100)] * (8 if fault == "slots" else 9)))
 
 
-def test_an_item_that_understates_itself_is_weighed_by_its_plan() -> None:
-    (plan,) = plans_of(
-        Recipe(resize=NaFlex(16), seq_len=40, packer=lambda s, m: BrokenPacker(s, m, "understates")), headers([(100, 100)] * 9)
-    )
-    assert plan.table.num_tokens.tolist() == [16] * 9
+class CuttingPacker(GreedyPacker):
+    """Next-fit whose last item of a row loses what it takes to end the row full, if that is allowed."""
+
+    def __init__(self, seq_len: int, max_images: int, max_cut: float, *, cuts: float) -> None:
+        super().__init__(2 * seq_len, max_images, open_rows=1, best=False)
+        self.goal, self.max_cut, self.cuts = seq_len, max_cut, cuts
+
+    def push(self, item: Item) -> list[Row]:
+        open_tokens = sum(i.num_tokens for row in self._rows for i in row.items)
+        room = self.goal - open_tokens
+        if item.num_tokens - int(self.cuts * item.num_tokens) <= room:
+            closed = super().push(item._replace(num_tokens=min(room, item.num_tokens)))
+            return closed + (self.flush() if item.num_tokens >= room else [])
+        return self.flush() + super().push(item)
+
+
+def test_a_packer_may_shorten_items_to_end_rows_full_and_they_are_counted() -> None:
+    recipe = Recipe(resize=Native(100), seq_len=100, rows=1, packer=lambda s, m: CuttingPacker(s, m, 0.1, cuts=0.1))
+    todo = headers([(16 * 6, 16 * 10), (16 * 7, 16 * 6), (16 * 10, 16 * 10)])  # 60, 42, 100 tokens
+    plans = plans_of(recipe, todo)
+    assert [plan.table.num_tokens.tolist() for plan in plans] == [[60, 40], [100]]
+    assert [plan.table.grid.tolist() for plan in plans] == [[[6, 10], [7, 6]], [[10, 10]]]
+    assert [plan.info["altered"] for plan in plans] == [1, 0]
+    testing.check_packer(lambda s, m: CuttingPacker(s, m, 0.1, cuts=0.1))
+
+
+def test_an_item_is_shortened_no_more_than_allowed() -> None:
+    for max_cut, allowed in ((0.1, 38), (0.0, 42)):
+        recipe = Recipe(
+            resize=Native(100), seq_len=100, rows=1, packer=lambda s, m, c=max_cut: CuttingPacker(s, m, c, cuts=0.5)
+        )
+        with pytest.raises(PackingError, match=rf"made 25 of the 42 tokens of an item, {allowed} … 42 are allowed"):
+            plans_of(recipe, headers([(16 * 5, 16 * 15), (16 * 7, 16 * 6)]))
 
 
 # --------------------------------------------------------------------------------------------------- several patch sizes

@@ -5,8 +5,8 @@
 
 from patchpack.plan.packing.greedy import BestFit, FirstFit, GreedyPacker, NextFit
 from patchpack.plan.packing.offline import Packing, pack_lengths
-from patchpack.plan.packing.protocol import Item, Packer, PackerFactory, Row
+from patchpack.plan.packing.protocol import Item, Packer, PackerFactory, Row, fewest_tokens
 
 __all__ = [
-    "BestFit", "FirstFit", "GreedyPacker", "Item", "NextFit", "Packer", "PackerFactory", "Packing", "Row", "pack_lengths",
+    "BestFit", "FirstFit", "GreedyPacker", "Item", "NextFit", "Packer", "PackerFactory", "Packing", "Row", "fewest_tokens", "pack_lengths",
 ]  # fmt: skip

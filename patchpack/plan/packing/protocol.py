@@ -29,9 +29,19 @@ class Row(NamedTuple):
         return sum(item.num_slots for item in self.items)
 
 
+def fewest_tokens(num_tokens: int, packer: object) -> int:
+    """What an item of so many tokens may come back with: ``num_tokens - floor(max_cut * num_tokens)``, at least 1."""
+    max_cut: float = getattr(packer, "max_cut", 0.0)
+    return max(1, num_tokens - int(max_cut * num_tokens))
+
+
 @runtime_checkable
 class Packer(Protocol):
-    """The one policy with state. Every item pushed comes back in exactly one row, from `push` or from `flush`."""
+    """The one policy with state. Every item pushed comes back in exactly one row, from `push` or from `flush`.
+
+    A packer may have an attribute ``max_cut``, a share in [0, 1): then an item may come back with as many as
+    ``floor(max_cut * num_tokens)`` tokens fewer, so that its row ends exactly full. Without one items come back unchanged.
+    """
 
     def push(self, item: Item) -> list[Row]:
         """Take one item; the rows this closed, in order."""
