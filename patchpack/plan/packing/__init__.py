@@ -8,5 +8,6 @@ from patchpack.plan.packing.offline import Packing, pack_lengths
 from patchpack.plan.packing.protocol import Item, Packer, PackerFactory, Row, fewest_tokens
 
 __all__ = [
-    "BestFit", "FirstFit", "GreedyPacker", "Item", "NextFit", "Packer", "PackerFactory", "Packing", "Row", "fewest_tokens", "pack_lengths",
+    "BestFit", "FirstFit", "GreedyPacker", "Item", "NextFit", "Packer", "PackerFactory", "Packing", "Row",
+    "fewest_tokens", "pack_lengths",
 ]  # fmt: skip
