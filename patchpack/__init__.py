@@ -38,18 +38,27 @@ from patchpack.paint.batch import (
 from patchpack.paint.patchify import patchify, unpatchify
 from patchpack.paint.validate import validate
 from patchpack.plan import recipes
+from patchpack.plan.balance import AttentionCost, balance
 from patchpack.plan.drop import Beta, ByResolution, Constant, DropPolicy, NoDrop, Scheduled
 from patchpack.plan.normalize import CLIP, HALF, IMAGENET, MeanStd, PerImage
 from patchpack.plan.packing import (
     BestFit,
     FirstFit,
     Item,
+    Lookahead,
     NextFit,
     Packer,
     PackerFactory,
     Packing,
+    Prices,
     Row,
+    TightPacking,
+    learn_prices,
+    lower_bound,
+    pack_histogram,
     pack_lengths,
+    pack_stream,
+    pack_tight,
 )
 from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.positions import Absolute, Fractional, PositionScheme, Raster
@@ -65,6 +74,7 @@ from patchpack.plan.resize import (
     SmartResize,
     Square,
 )
+from patchpack.plan.study import Study, study
 from patchpack.plan.table import plan_table
 from patchpack.types import BatchPlan, Grid, PackedBatch, PlanTable, Rejection, Report, Sample, ShardFault, Size
 
@@ -120,7 +130,9 @@ __all__ = [
     "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",
     "DropPolicy", "NoDrop", "Constant", "Beta", "ByResolution", "Scheduled",
     "PositionScheme", "Absolute", "Fractional", "Raster",
-    "Packer", "PackerFactory", "FirstFit", "BestFit", "NextFit", "Item", "Row", "Packing", "pack_lengths",
+    "Packer", "PackerFactory", "FirstFit", "BestFit", "NextFit", "Lookahead", "Prices", "learn_prices", "Item", "Row",
+    "Packing", "pack_lengths", "pack_histogram", "pack_stream", "pack_tight", "TightPacking", "lower_bound",
+    "balance", "AttentionCost", "study", "Study",
     "MeanStd", "PerImage", "HALF", "IMAGENET", "CLIP",
     # paint
     "PackedBatch", "token_mask", "attention_mask", "pool_mask", "ragged", "Ragged", "unpack", "PackedImage", "fill_rate",

@@ -34,6 +34,7 @@ class Stage(IntEnum):
     PATCH_SIZE = 3
     SHARDS = 4
     HEADERS = 5
+    BALANCE = 6
 
 
 def key_hash(keys: Iterable[str]) -> U64:

@@ -80,11 +80,40 @@ def _parser() -> argparse.ArgumentParser:
     preview.add_argument("--ids", action="store_true", help="write slot numbers")
     preview.add_argument("-o", "--out", default="preview.png", metavar="FILE", help="a .png (default: preview.png)")
     preview.set_defaults(run=_preview)
+
+    plan = commands.add_parser(
+        "plan",
+        help="rows, fill and waits at several row lengths, and which to take",
+        description="Packs images of given sizes as training would, at several row lengths and numbers of slots, and\n"
+        "recommends one. Sizes come from a table (.npz with hw or wh, .csv with height and width) or from the\n"
+        "headers of a source; no image is decoded.",
+        epilog="examples:\n  patchpack plan sizes.npz --recipe navit --seq-len 512,1024,2048 -o plan.png\n"
+        "  patchpack plan 'train-{0000..0003}.tar' --seq-len 1024 --max-images 16,32,64",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_source(plan, "SIZES_OR_SOURCE", "a .npz or .csv of sizes, webdataset shards, a folder, a glob or one file")
+    plan.add_argument("--recipe", default="navit", help="name of a preset in patchpack.recipes (default: navit)")
+    plan.add_argument("--seq-len", type=_numbers, default=None, metavar="N,N", help="tokens per row (default: several)")
+    plan.add_argument("--max-images", type=_numbers, default=None, metavar="N,N", help="slots per row (default: the preset's)")
+    plan.add_argument("--order", choices=("hw", "wh"), help="of the columns of a .npz that does not say it in its key")
+    plan.add_argument("--limit", type=int, default=100_000, metavar="N", help="images to plan at most (default: 100000)")
+    plan.add_argument("--epoch", type=int, default=0, metavar="N", help="whose draws to use (default: 0)")
+    plan.add_argument("-o", "--out", metavar="FILE", help="draw it as well: .png, .pdf or .svg; needs matplotlib")
+    plan.set_defaults(run=_plan)
     return parser
 
 
-def _add_source(command: argparse.ArgumentParser) -> None:
-    command.add_argument("source", metavar="SOURCE", help="webdataset shards, a folder, a glob or one file")
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, got {text!r}") from None
+
+
+def _add_source(
+    command: argparse.ArgumentParser, name: str = "SOURCE", what: str = "webdataset shards, a folder, a glob or one file"
+) -> None:
+    command.add_argument("source", metavar=name, help=what)
     command.add_argument("--image", default="jpg;jpeg;png;webp", metavar="EXT", help="image extensions, ; between")
     labels = command.add_mutually_exclusive_group()
     labels.add_argument("--target", default="auto", metavar="EXT", help="extension of the labels (default: cls if there)")
@@ -113,3 +142,10 @@ def _preview(args: argparse.Namespace) -> int:
     recipe = recipes.get(args.recipe, **changes)
     options = {"name": args.recipe, "epoch": args.epoch, "ids": args.ids, "image": args.image, "target": args.target}
     return run(args.source, recipe, args.out, **options)
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from patchpack.cli.plan import run
+
+    options = {"seq_lens": args.seq_len, "max_images": args.max_images, "order": args.order, "limit": args.limit}
+    return run(args.source, recipe=args.recipe, epoch=args.epoch, out=args.out, image=args.image, target=args.target, **options)

@@ -142,7 +142,7 @@ def test_stages_are_independent() -> None:
 
 
 def test_stages_keep_their_numbers() -> None:
-    assert [stage.name for stage in sorted(Stage)] == ["RESIZE", "DROP", "KEEP", "PATCH_SIZE", "SHARDS", "HEADERS"]
+    assert [stage.name for stage in sorted(Stage)] == ["RESIZE", "DROP", "KEEP", "PATCH_SIZE", "SHARDS", "HEADERS", "BALANCE"]
     assert sorted(Stage) == list(range(len(Stage)))
 
 

@@ -1,13 +1,18 @@
 """Lengths to rows under a token budget and a number of slots: as the items arrive, or all at once.
 
-`protocol` says what an online packer is, `greedy` has the paper's, `offline` packs a whole list.
+`protocol` says what an online packer is, `greedy` has the paper's, `offline` packs a whole list, `histogram` counts of lengths.
 """
 
+from patchpack.plan.packing.bounds import lower_bound
 from patchpack.plan.packing.greedy import BestFit, FirstFit, GreedyPacker, NextFit
+from patchpack.plan.packing.histogram import Patterns, pack_histogram
+from patchpack.plan.packing.lookahead import Lookahead, Prices, learn_prices, pack_stream
 from patchpack.plan.packing.offline import Packing, pack_lengths
 from patchpack.plan.packing.protocol import Item, Packer, PackerFactory, Row, fewest_tokens
+from patchpack.plan.packing.tight import TightPacking, pack_tight
 
 __all__ = [
-    "BestFit", "FirstFit", "GreedyPacker", "Item", "NextFit", "Packer", "PackerFactory", "Packing", "Row",
-    "fewest_tokens", "pack_lengths",
+    "BestFit", "FirstFit", "GreedyPacker", "Item", "Lookahead", "NextFit", "Packer", "PackerFactory", "Packing",
+    "Patterns", "Prices", "Row", "TightPacking", "fewest_tokens", "learn_prices", "lower_bound", "pack_histogram",
+    "pack_lengths", "pack_stream", "pack_tight",
 ]  # fmt: skip

@@ -8,69 +8,83 @@ from numba import njit
 
 
 @njit(nogil=True)
-def first_fit(lengths: Any, seq_len: int, max_images: int, tree: Any, used: Any, row_of: Any) -> int:
+def first_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, tree: Any, free: Any, row_of: Any) -> int:
     """Row of each length under first-fit; returns the number of rows.
 
-    tree: int64 ``[2 * leaves]``, a heap of maxima over the rooms of the rows, filled with seq_len; a row at max_images has
-    room −1, so lengths are >= 0. used: int64 ``[leaves]`` of zeros.
+    tree: int64 ``[2 * leaves]``, a heap of maxima over the rooms of the rows, filled with seq_len; a row without a slot has
+    room −1, so lengths are >= 0. free: the same over free slots, filled with max_images.
     """
     leaves = len(tree) // 2
     rows = 0
     for i in range(len(lengths)):
-        length = lengths[i]
+        length, width = lengths[i], slots[i]
         node = 1
-        while node < leaves:  # the leftmost leaf with room: a row never opened has room seq_len
-            node *= 2
-            if tree[node] < length:
+        # The leftmost leaf with room and slots: a row never opened has all of both. Below a node that passes, the room may be
+        # one row's and the slots another's (never where every item takes one slot): then on to the next node to the right.
+        while True:
+            if tree[node] < length or free[node] < width:
+                while node & 1:
+                    node //= 2
                 node += 1
+            elif node < leaves:
+                node *= 2
+            else:
+                break
         row = node - leaves
         row_of[i] = row
         rows = max(rows, row + 1)
-        used[row] += 1
-        tree[node] = tree[node] - length if used[row] < max_images else -1
+        free[node] -= width
+        tree[node] = tree[node] - length if free[node] else -1
         node //= 2
         while node >= 1:
             tree[node] = max(tree[2 * node], tree[2 * node + 1])
+            free[node] = max(free[2 * node], free[2 * node + 1])
             node //= 2
     return rows
 
 
 @njit(nogil=True)
-def next_fit(lengths: Any, seq_len: int, max_images: int, row_of: Any) -> int:
+def next_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, row_of: Any) -> int:
     """Row of each length when only the newest row is open; returns the number of rows."""
-    row, room, count = -1, -1, 0
+    row, room, free = -1, -1, 0
     for i in range(len(lengths)):
-        if lengths[i] > room or count == max_images:
-            row, room, count = row + 1, seq_len, 0
+        if lengths[i] > room or slots[i] > free:
+            row, room, free = row + 1, seq_len, max_images
         row_of[i] = row
         room -= lengths[i]
-        count += 1
+        free -= slots[i]
     return row + 1
 
 
 @njit(nogil=True)
-def best_fit(lengths: Any, max_images: int, top: Any, below: Any, used: Any, row_of: Any) -> int:
+def best_fit(lengths: Any, slots: Any, max_images: int, top: Any, below: Any, free: Any, row_of: Any) -> int:
     """Row of each length under best-fit; returns the number of rows.
 
     Rows of equal room form a stack, the one changed last on top. top: int64 ``[seq_len + 1]`` of −1, the stacks;
-    below, used: int64 ``[n]``, links and images per row.
+    below, free: int64 ``[n]``, links and free slots per row.
     """
     rows = 0
     seq_len = len(top) - 1
     for i in range(len(lengths)):
-        room = lengths[i]
-        while room <= seq_len and top[room] < 0:
+        room, row, over = lengths[i], -1, -1
+        while room <= seq_len:
+            row, over = top[room], -1
+            while row >= 0 and free[row] < slots[i]:
+                row, over = below[row], row
+            if row >= 0:
+                break
             room += 1
-        if room > seq_len:
+        if row < 0:
             row, room = rows, seq_len
             rows += 1
-            used[row] = 0
-        else:
-            row = top[room]
+            free[row] = max_images
+        elif over < 0:
             top[room] = below[row]
+        else:
+            below[over] = below[row]
         row_of[i] = row
-        used[row] += 1
-        if used[row] < max_images:
+        free[row] -= slots[i]
+        if free[row]:
             rest = room - lengths[i]
             below[row] = top[rest]
             top[rest] = row

@@ -1,4 +1,4 @@
-"""A whole list of lengths to rows at once."""
+"""A whole list of lengths to rows at once: in arrival order, or planned on the histogram of the lengths."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
+from patchpack.plan.packing import histogram
 
 
 class Packing(NamedTuple):
-    """Rows as numpy CSR: row r holds ``items[offsets[r]:offsets[r + 1]]``, in arrival order.
+    """Rows as numpy CSR: row r holds ``items[offsets[r]:offsets[r + 1]]``.
 
     Attributes:
-        items: int64 ``[n]``, indices into the lengths.
+        items: int64 ``[n]``, indices into the lengths; within a row in arrival order, or as `pack_lengths` says.
         offsets: int64 ``[rows + 1]``.
     """
 
@@ -33,7 +34,10 @@ class Packing(NamedTuple):
         return self.items[self.offsets[r] : self.offsets[r + 1]]
 
 
-Method = Literal["first_fit", "next_fit", "best_fit"]
+Method = Literal["first_fit", "next_fit", "best_fit", "spread", "best_fit_decreasing", "spfhp", "lpfhp", "nnlshp"]
+
+
+_TABLE = 1 << 24  # entries of a table of counts
 
 
 def pack_lengths(
@@ -41,50 +45,141 @@ def pack_lengths(
     *,
     seq_len: int,
     max_images: int | None = None,
-    method: Method = "first_fit",
+    method: Method = "spread",
+    slots: Sequence[int] | npt.NDArray[Any] | None = None,
+    seed: int | None = None,
 ) -> Packing:
-    """Pack variable-length sequences into rows, in arrival order, with every row left open to the end.
+    """Pack variable-length sequences into rows of seq_len tokens and at most max_images slots.
+
+    In arrival order, with every row left open to the end; a row lists its items as they arrived:
+
+    * ``first_fit``: the oldest row with room.
+    * ``best_fit``: the row left fullest; of equals the one changed last.
+    * ``next_fit``: the newest row or a new one.
+
+    On the histogram of the lengths; rows come sorted, long items before short ones, so shuffle them before use:
+
+    * ``best_fit_decreasing``: best-fit, longest first. ``lpfhp`` is its name in Krell et al. (2107.02027), and the same rows.
+    * ``spfhp``: theirs too; worst-fit, longest first: into the row with most room; items that fit nowhere open a row each.
+    * ``nnlshp``: theirs too; non-negative least squares over patterns of at most three items. Slow (20 s at seq_len 512), needs
+      scipy, seq_len up to 1024.
+    * ``spread``, the default: best-fit-decreasing, and where that stays above ``max(sum / seq_len, slots / max_images)``, the
+      best of some sixty plans that open that many rows or a few more at once, spread the longer items over them by worst-fit
+      and fill up with the shorter by best-fit. Never more rows than best_fit_decreasing.
+
+    Why it is the default: decreasing orders leave the short items for the end, where slots run out. Share of that bound
+    reached on four lists (NaViT with drop, ImageNet native, COCO native, log-normal; 300,000 items), seq_len 4096:
+
+    ===================  ======================  ======================  ====================  ======================
+    max_images           NaViT 20, 24, none      ImageNet 6, 7, none     COCO 5, none          log-normal 6, 7, none
+    ===================  ======================  ======================  ====================  ======================
+    spread               99.97   99.98  100.00   98.27   99.32   99.81   93.54   93.60         99.59   99.85  100.00
+    best_fit_decreasing  76.96   82.51  100.00   92.50   97.50   99.81   93.07   93.60         79.84   84.44  100.00
+    first_fit            96.93   99.65   99.96   97.82   99.38   99.38   95.56   95.56         94.73   97.98   99.67
+    ===================  ======================  ======================  ====================  ======================
+
+    The first cap is 1.04 times the mean number of items per row, the second 1.25 times. COCO, a comb of few lengths, is where
+    greedy orders lose (its linear program has 97.94).
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
         seq_len: tokens per row.
-        max_images: items per row, None for no limit.
-        method: ``first_fit`` (oldest row with room), ``best_fit`` (the row left fullest; of equals the one changed last) or
-            ``next_fit`` (newest row or a new one).
+        max_images: slots per row, None for no limit.
+        method: see above.
+        slots: integers ``[n]``, slots that each item takes, in ``1 … max_images``; None for one each. An item stays in one row.
+        seed: permutes which of equal items goes where, 0 … 2**64 − 1; None deals equals to the rows in arrival order. Only for
+            methods on the histogram.
 
     Returns:
-        `Packing`; every index appears once.
+        `Packing`; every index appears once. The same arguments give the same rows.
 
     Raises:
-        ConfigError: a length that is not an integer in ``1 … seq_len`` (it names the first), or a cap below 1.
+        ConfigError: a length that is not an integer in ``1 … seq_len``, or slots not in ``1 … max_images`` (it names the
+            first); a cap below 1; an unknown method; a seed for a method in arrival order; scipy missing for nnlshp.
 
     Example:
         >>> packing = pack_lengths([4, 6, 5, 2], seq_len=10)
         >>> [packing.row(r).tolist() for r in range(packing.num_rows)]
-        [[0, 1], [2, 3]]
+        [[1, 0], [2, 3]]
     """
-    from patchpack.plan.packing import _kernels  # numba costs 0.15 s to import: only when rows are made
-
     sizes = _require_lengths(lengths, seq_len)
     if max_images is not None:
         require_int("max_images", max_images, 1, 1 << 30)
-    cap = len(sizes) + 1 if max_images is None else max_images
+    widths = None if slots is None else _require_slots(slots, len(sizes), max_images)
+    if max_images is None:
+        widths, cap = None, seq_len  # no row has more items than tokens
+    else:
+        cap = max_images
+    if method in ("first_fit", "best_fit", "next_fit"):
+        if seed is not None:
+            raise ConfigError(f"{method} packs in arrival order and has nothing to permute: leave seed={seed!r} out")
+        return _in_arrival_order(sizes, widths, seq_len, cap, method)
+    if method not in histogram.HISTOGRAM_METHODS:
+        others = ", ".join(histogram.HISTOGRAM_METHODS)
+        raise ConfigError(f"unknown method {method!r}: choose first_fit, best_fit or next_fit in arrival order, or {others}")
+    if seed is not None:
+        require_int("seed", seed, 0, (1 << 64) - 1)
+    return _by_kind(sizes, widths, seq_len, cap, method, seed)
+
+
+def _in_arrival_order(sizes: Any, widths: Any, seq_len: int, cap: int, method: str) -> Packing:
+    from patchpack.plan.packing import _kernels  # numba costs 0.15 s to import: only when rows are made
+
+    if widths is None:
+        widths = np.ones_like(sizes)
     row_of = np.empty(len(sizes), dtype=np.int64)
     if method == "first_fit":
         leaves = 1 << max(0, len(sizes) - 1).bit_length()
-        tree = np.full(2 * leaves, seq_len, dtype=np.int64)
-        num_rows = _kernels.first_fit(sizes, seq_len, cap, tree, np.zeros(leaves, dtype=np.int64), row_of)
+        tree, free = (np.full(2 * leaves, whole, dtype=np.int64) for whole in (seq_len, cap))
+        num_rows = _kernels.first_fit(sizes, widths, seq_len, cap, tree, free, row_of)
     elif method == "best_fit":
         top = np.full(seq_len + 1, -1, dtype=np.int64)
-        links, used = np.empty_like(row_of), np.empty_like(row_of)
-        num_rows = _kernels.best_fit(sizes, cap, top, links, used, row_of)
-    elif method == "next_fit":
-        num_rows = _kernels.next_fit(sizes, seq_len, cap, row_of)
+        links, free = np.empty_like(row_of), np.empty_like(row_of)
+        num_rows = _kernels.best_fit(sizes, widths, cap, top, links, free, row_of)
     else:
-        raise ConfigError(f"unknown method {method!r}: choose first_fit, best_fit or next_fit")
+        num_rows = _kernels.next_fit(sizes, widths, seq_len, cap, row_of)
     counts = np.bincount(row_of, minlength=num_rows)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Packing(np.argsort(row_of, kind="stable").astype(np.int64), offsets)
+
+
+def _by_kind(sizes: Any, widths: Any, seq_len: int, cap: int, method: str, seed: int | None) -> Packing:
+    """Group the items by kind, plan on the kinds, deal the items to the planned rows."""
+    from patchpack.plan.packing import _kernels_histogram as kernels
+
+    keys, kind_of, kinds = _kinds(sizes, widths, seq_len)
+    patterns = histogram.plan(kinds, seq_len, cap, method)
+    starts = np.concatenate([[0], np.cumsum(kinds.counts)])[:-1].astype(np.int64)
+    order = np.empty(len(sizes), dtype=np.int32 if len(sizes) < 1 << 31 else np.int64)
+    ends = starts.copy()
+    kernels.group(keys, kind_of, ends, order)
+    if seed is not None:
+        words = np.random.PCG64(seed).random_raw(len(sizes)) >> np.uint64(1)  # a stream that numpy keeps between versions
+        kernels.shuffle(ends, words.astype(np.int64), order)
+    packing = Packing(np.empty(len(sizes), dtype=np.int64), np.empty(patterns.num_rows + 1, dtype=np.int64))
+    kernels.deal(patterns.offsets, patterns.lengths, patterns.repeats, patterns.rows, starts, order, *packing)
+    return packing
+
+
+def _kinds(sizes: Any, widths: Any, seq_len: int) -> tuple[Any, Any, histogram.Kinds]:
+    """A key of each item, the kind of each key, and the kinds: by length, then by slots, both descending."""
+    from patchpack.plan.packing import _kernels_histogram as kernels
+
+    base = 1 if widths is None else int(widths.max(initial=0)) + 1
+    keys = sizes if widths is None else sizes * base + widths
+    if (seq_len + 1) * base <= _TABLE:
+        table = np.zeros((seq_len + 1) * base, dtype=np.int64)
+        kernels.count(keys, table)
+        values = np.flatnonzero(table)[::-1]
+        counts = table[values]
+        kind_of = np.zeros_like(table)
+        kind_of[values] = np.arange(len(values))
+    else:  # few items over a wide range: sort them
+        values, keys, counts = (each[::-1] for each in np.unique(keys, return_inverse=True, return_counts=True))
+        keys, kind_of = keys[::-1].astype(np.int64), np.arange(len(values))[::-1].copy()
+    slots = np.ones_like(values) if widths is None else values % base
+    kinds = histogram.Kinds(*(np.ascontiguousarray(each, dtype=np.int64) for each in (values // base, slots, counts)))
+    return keys, kind_of, kinds
 
 
 def _require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
@@ -92,10 +187,24 @@ def _require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ConfigError(f"lengths must be a flat sequence of integers, got {array.dtype} of shape {array.shape}")
     require_int("seq_len", seq_len, 1, 1 << 30)
-    bad = np.flatnonzero((array < 1) | (array > seq_len))
-    if bad.size:
+    if array.size and not 1 <= array.min() <= array.max() <= seq_len:
+        bad = np.flatnonzero((array < 1) | (array > seq_len))
         raise ConfigError(
             f"lengths[{bad[0]}] = {array[bad[0]]} is not in 1 … seq_len={seq_len} ({bad.size} such lengths): "
             f"raise seq_len or shorten them"
         )
-    return array.astype(np.int64)
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _require_slots(slots: Any, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
+    array = np.asarray(slots)
+    if array.shape != (n,) or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ConfigError(f"slots must be {n} integers, one for each length, got {array.dtype} of shape {array.shape}")
+    high = 1 << 30 if max_images is None else max_images
+    bad = np.flatnonzero((array < 1) | (array > high))
+    if bad.size:
+        raise ConfigError(
+            f"slots[{bad[0]}] = {array[bad[0]]} is not in 1 … max_images={max_images} ({bad.size} such items): "
+            f"raise max_images or split the item"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)

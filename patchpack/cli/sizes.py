@@ -1,0 +1,116 @@
+"""Sizes as somebody has them: a table in a file, or the headers of a source. No image is decoded."""
+
+from __future__ import annotations
+
+import csv
+import os
+import zipfile
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn
+
+from patchpack.cli.opening import open_typed
+from patchpack.cli.terminal import say_losses
+from patchpack.errors import ConfigError, SourceError
+from patchpack.types import Header, Rejection, ShardFault
+
+
+class Sizes(NamedTuple):
+    """What was read: int64 ``[n, 2]`` heights and widths, their keys (None: none given), whether there is more, and losses."""
+
+    table: npt.NDArray[np.int64]
+    keys: list[str] | None
+    complete: bool
+    without_size: int = 0
+    rejected: tuple[Rejection, ...] = ()
+    faults: tuple[ShardFault, ...] = ()
+
+
+def read_sizes(path: str, console: Console, *, order: str | None, limit: int, image: str, target: str | None) -> Sizes:
+    """Heights and widths from a table of sizes, or from the headers of a source.
+
+    Raises:
+        SourceError: nothing there, nothing in it, or a table that cannot be read.
+        ConfigError: an order that is missing, or that contradicts the table.
+    """
+    suffix = os.path.splitext(path)[1].lower()
+    if suffix in (".npz", ".csv"):
+        try:
+            table = _from_npz(path, order) if suffix == ".npz" else _from_csv(path)
+        except (OSError, ValueError, zipfile.BadZipFile, csv.Error) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise SourceError(f"{path}: cannot be read as {suffix[1:]}, {type(error).__name__}: {error}") from error
+        there = (table >= 1).all(axis=1)
+        found = Sizes(table[there][:limit], None, bool(there.sum() <= limit), int((~there).sum()))
+    else:
+        found = _from_headers(path, console, limit, image, target)
+    if not len(found.table):
+        say_losses(console, found.rejected, found.faults)
+        raise SourceError(f"{path}: no image with a height and a width of at least 1 pixel")
+    return found
+
+
+def _from_npz(path: str, order: str | None) -> npt.NDArray[np.int64]:
+    with np.load(path, allow_pickle=False) as file:
+        names = list(file)
+        known = [name for name in ("hw", "wh") if name in names]
+        if len(known) == 1:
+            name = known[0]
+            if order not in (None, name):
+                raise ConfigError(f"{path} has its sizes under {name!r}, --order says {order}: leave --order out")
+            order = name
+        elif not known and len(names) == 1 and order is not None:
+            name = names[0]
+        else:
+            raise ConfigError(
+                f"{path} has the arrays {names}: name one 'hw' (height, width) or 'wh' (width, height), or keep a single "
+                f"array and say --order hw or --order wh"
+            )
+        table = file[name]
+    if table.ndim != 2 or table.shape[1] != 2 or table.dtype.kind not in "iu":
+        raise SourceError(f"{path}: {name!r} must be integers [n, 2], got {table.dtype} {list(table.shape)}")
+    sizes: npt.NDArray[np.int64] = table.astype(np.int64)
+    return sizes if order == "hw" else sizes[:, ::-1]
+
+
+def _from_csv(path: str) -> npt.NDArray[np.int64]:
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file)
+        names = [name.strip().lower() for name in next(lines, [])]
+        if "height" not in names or "width" not in names:
+            raise SourceError(f"{path}: the first line must name the columns height and width, it is {','.join(names)!r}")
+        at = names.index("height"), names.index("width")
+        sizes = []
+        for line in lines:
+            if not line:
+                continue
+            try:
+                sizes.append([int(line[i]) for i in at])
+            except (ValueError, IndexError):
+                raise SourceError(
+                    f"{path}, line {lines.line_num}: height and width must be whole numbers, got {','.join(line)!r}"
+                ) from None
+    return np.array(sizes, dtype=np.int64).reshape(-1, 2)
+
+
+def _from_headers(path: str, console: Console, limit: int, image: str, target: str | None) -> Sizes:
+    source, _ = open_typed(path, image=image, target=target)
+    sizes, keys, rejected, faults = [], [], [], []
+    events = source.scan()
+    columns = (SpinnerColumn(), TextColumn("reading  {task.completed:,.0f} headers"))
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        for event in progress.track(islice(events, limit)):
+            if isinstance(event, Header):
+                sizes.append(event.size)
+                keys.append(event.key)
+            elif isinstance(event, Rejection):
+                rejected.append(event)
+            else:
+                faults.append(event)
+    complete = next(iter(events), None) is None
+    return Sizes(np.array(sizes, dtype=np.int64).reshape(-1, 2), keys, complete, 0, tuple(rejected), tuple(faults))

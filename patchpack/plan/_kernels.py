@@ -1,0 +1,66 @@
+"""The loop that picks the rows of each step, compiled on first use. Arrays and integers only; no allocation, no raise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+
+@njit(nogil=True)
+def steps_from_pool(weights: Any, arrivals: Any, window: int, pool: Any, spare: Any, taken: Any, steps: Any) -> None:
+    """Rows of each step: the oldest row of the pool with the neighbours in weight that lose least.
+
+    weights: int64 ``[n]``, >= 0, the sum of any ``num_ranks`` of them below 2**53. arrivals: int64 ``[n]``, every row once:
+    the first ``window * num_ranks`` rows by weight, then each next num_ranks rows by weight. pool, spare: int64
+    ``[min(n, window * num_ranks)]``. taken: uint8 ``[n]`` of zeros. steps: int64 ``[ceil(n / num_ranks), num_ranks]`` of −1.
+    """
+    n, num_ranks = len(weights), steps.shape[1]
+    size = min(n, window * num_ranks)
+    pool[:size] = arrivals[:size]
+    arrived, step, oldest = size, 0, 0
+    while arrived < n:
+        while taken[oldest]:
+            oldest += 1
+        at = 0
+        while pool[at] != oldest:
+            at += 1
+        start = max(0, at - num_ranks + 1)
+        total = 0
+        for i in range(start, start + num_ranks):
+            total += weights[pool[i]]
+        best, least = start, 2.0
+        for i in range(start, min(at, size - num_ranks) + 1):
+            if i > start:
+                total += weights[pool[i + num_ranks - 1]] - weights[pool[i - 1]]
+            top = weights[pool[i + num_ranks - 1]]
+            loss = (num_ranks * top - total) / (num_ranks * top) if top > 0 else 0.0
+            if loss < least:
+                best, least = i, loss
+        for rank in range(num_ranks):
+            row = pool[best + rank]
+            steps[step, rank] = row
+            taken[row] = 1
+        step += 1
+        more = min(num_ranks, n - arrived)
+        i = j = k = 0
+        while i < size or j < more:  # merge what is left with what arrives
+            if i == best:
+                i += num_ranks
+            elif j == more or (i < size and weights[pool[i]] <= weights[arrivals[arrived + j]]):
+                spare[k] = pool[i]
+                i += 1
+                k += 1
+            else:
+                spare[k] = arrivals[arrived + j]
+                j += 1
+                k += 1
+        arrived += more
+        size = k
+        pool, spare = spare, pool
+    while size > 0:  # nothing arrives any more: neighbours, the heaviest first, so that a step with idle ranks is the lightest
+        count = min(size, num_ranks)
+        for rank in range(count):
+            steps[step, rank] = pool[size - count + rank]
+        size -= count
+        step += 1

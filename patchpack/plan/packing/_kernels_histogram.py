@@ -1,0 +1,241 @@
+"""Loops over a histogram of lengths and over items, compiled on first use. As in `_kernels`: arrays and integers only.
+
+A kind is a length with a number of slots; its items are interchangeable. Rows with the same contents are a group, a range of
+row numbers, so planning takes time by the kinds and not by the items. A plan is a list of steps, int64 ``[4, steps]``:
+first row, number of rows, kind, and how many items of that kind each of these rows gets.
+"""
+# mypy: disallow-untyped-decorators=False
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+# ------------------------------------------------------------------------------------------------------ items and kinds
+
+
+@njit(nogil=True)
+def count(keys: Any, counts: Any) -> None:
+    """Add how often each key occurs to counts, int64 ``[largest key + 1]``."""
+    for i in range(len(keys)):
+        counts[keys[i]] += 1
+
+
+@njit(nogil=True)
+def group(keys: Any, kind_of: Any, ends: Any, order: Any) -> None:
+    """Items by kind, in order of arrival, into order ``[n]``.
+
+    kind_of: the kind of each key. ends: int64 ``[kinds]``, where each kind starts in order; afterwards where it ends.
+    """
+    for i in range(len(keys)):
+        kind = kind_of[keys[i]]
+        order[ends[kind]] = i
+        ends[kind] += 1
+
+
+@njit(nogil=True)
+def shuffle(ends: Any, words: Any, order: Any) -> None:
+    """Permute the items of each kind, backwards by Fisher and Yates: words, int64 ``[n]`` >= 0, are random bits."""
+    start = 0
+    for kind in range(len(ends)):
+        for i in range(ends[kind] - 1, start, -1):
+            j = start + words[i] % (i - start + 1)
+            order[i], order[j] = order[j], order[i]
+        start = ends[kind]
+
+
+@njit(nogil=True)
+def deal(offsets: Any, kinds: Any, repeats: Any, rows: Any, places: Any, order: Any, items: Any, row_offsets: Any) -> None:
+    """Items to the rows of a list of patterns, each kind in its order.
+
+    Pattern p is that of rows[p] rows and has the parts ``offsets[p]:offsets[p + 1]``, each a kind and its repeats. places:
+    int64 ``[kinds]``, where each kind starts in order; moved to its end. Out: items, int64 ``[n]``; row_offsets, int64
+    ``[rows + 1]``.
+    """
+    filled, row = 0, 0
+    row_offsets[0] = 0
+    for p in range(len(rows)):
+        for _ in range(rows[p]):
+            for part in range(offsets[p], offsets[p + 1]):
+                start = places[kinds[part]]
+                for j in range(repeats[part]):
+                    items[filled + j] = order[start + j]
+                filled += repeats[part]
+                places[kinds[part]] = start + repeats[part]
+            row += 1
+            row_offsets[row] = filled
+
+
+@njit(nogil=True)
+def gather(steps: Any, first: Any, last: Any, offsets: Any, kinds: Any, repeats: Any) -> None:
+    """Steps to the parts of patterns: pattern p gets each step with ``first <= p < last``, in the order of the steps.
+
+    offsets: int64 ``[patterns + 1]``. With no kinds, adds the number of parts to ``offsets[p + 1]``; with kinds, fills kinds
+    and repeats from ``offsets[p]`` on and moves it to the end of p.
+    """
+    for step in range(len(first)):
+        for p in range(first[step], last[step]):
+            if len(kinds) == 0:
+                offsets[p + 1] += 1
+            else:
+                kinds[offsets[p]] = steps[2, step]
+                repeats[offsets[p]] = steps[3, step]
+                offsets[p] += 1
+
+
+# ------------------------------------------------------------------------------------------------------------- planning
+
+
+@njit(nogil=True)
+def decreasing(
+    lengths: Any, slots: Any, counts: Any, seq_len: int, max_slots: int, worst: int, rows: int,
+    top: Any, fine: Any, coarse: Any, groups: Any, steps: Any,
+) -> int:  # fmt: skip
+    """Kinds one after the other into rows: the first `worst` kinds by worst-fit, the others by best-fit; returns the steps.
+
+    Best-fit: the row with least room; it gets as many of the kind as it holds, which is best-fit item by item. Worst-fit: the
+    row with most room, one item at a time; items that fit nowhere open a row each. Of equal rooms the row changed last; a row
+    too short of slots is passed over. rows: empty rows that are open from the start.
+
+    Scratch: top, int64 ``[seq_len + 1]`` of −1, the stack of groups of each room; fine and coarse, int64 of 0, a bit for every
+    room and for every word of fine, 32 to a word; groups, int64 ``[4, 2 * kinds + 2]``: first row, number of rows, free slots,
+    next group of the stack. Returns −1 when steps is too short.
+    """
+    first, size, free, below = groups[0], groups[1], groups[2], groups[3]
+    shortest, fewest = seq_len, max_slots
+    for kind in range(len(lengths)):
+        shortest, fewest = min(shortest, lengths[kind]), min(fewest, slots[kind])
+    done, used = 0, 0
+    if rows:
+        first[0], size[0], free[0] = 0, rows, max_slots
+        used = 1
+        _push(0, seq_len, top, below, fine, coarse)
+    for kind in range(len(lengths)):
+        length, width, items = lengths[kind], slots[kind], counts[kind]
+        # rooms are tried in one direction: a row that was just served goes back behind, or to rooms still ahead (worst-fit)
+        room = _highest(fine, coarse, seq_len) if kind < worst else _lowest(fine, coarse, length)
+        over, g = -1, top[room] if room >= 0 else -1
+        while items:
+            while room >= length:
+                while g >= 0 and free[g] < width:
+                    over, g = g, below[g]
+                if g >= 0:
+                    break
+                room = _highest(fine, coarse, room - 1) if kind < worst else _lowest(fine, coarse, room + 1)
+                over, g = -1, top[room] if room >= 0 else -1
+            if done == steps.shape[1]:
+                return -1
+            new = room < length
+            rest, left = (seq_len, max_slots) if new else (room, free[g])
+            repeat = 1 if kind < worst else min(items, rest // length, left // width)
+            times = items // repeat
+            start = rows
+            changed = used
+            if new:
+                rows += times
+                used += 1
+            else:
+                times = min(times, size[g])
+                start = first[g]
+                if times < size[g]:
+                    first[g] += times
+                    size[g] -= times
+                    used += 1
+                else:
+                    changed, g = g, below[g]
+                    _remove(changed, over, room, top, below, fine, coarse)
+            steps[0, done], steps[1, done], steps[2, done], steps[3, done] = start, times, kind, repeat
+            done += 1
+            items -= times * repeat
+            rest -= repeat * length
+            first[changed], size[changed], free[changed] = start, times, left - repeat * width
+            if rest >= shortest and free[changed] >= fewest:
+                _push(changed, rest, top, below, fine, coarse)
+    return done
+
+
+@njit(nogil=True)
+def _push(g: int, room: int, top: Any, below: Any, fine: Any, coarse: Any) -> None:
+    """Put group g on top of the stack of a room."""
+    below[g] = top[room]
+    top[room] = g
+    fine[room >> 5] |= 1 << (room & 31)
+    coarse[room >> 10] |= 1 << (room >> 5 & 31)
+
+
+@njit(nogil=True)
+def _remove(g: int, over: int, room: int, top: Any, below: Any, fine: Any, coarse: Any) -> None:
+    """Take group g, which lies under group over or (−1) on top, out of the stack of a room."""
+    if over >= 0:
+        below[over] = below[g]
+    else:
+        top[room] = below[g]
+        if below[g] < 0:
+            fine[room >> 5] &= ~(1 << (room & 31))
+            if fine[room >> 5] == 0:
+                coarse[room >> 10] &= ~(1 << (room >> 5 & 31))
+
+
+@njit(nogil=True)
+def _lowest(fine: Any, coarse: Any, start: int) -> int:
+    """Lowest marked room >= start, or −1."""
+    word = start >> 5
+    if word >= len(fine):
+        return -1
+    bits = fine[word] >> (start & 31) << (start & 31)
+    if bits == 0:
+        above = (word + 1) >> 5
+        if above == len(coarse):
+            return -1
+        bits = coarse[above] >> ((word + 1) & 31) << ((word + 1) & 31)
+        while bits == 0:
+            above += 1
+            if above == len(coarse):
+                return -1
+            bits = coarse[above]
+        word = (above << 5) + _low_bit(bits)
+        bits = fine[word]
+    return (word << 5) + _low_bit(bits)
+
+
+@njit(nogil=True)
+def _highest(fine: Any, coarse: Any, start: int) -> int:
+    """Highest marked room <= start, or −1."""
+    if start < 0:
+        return -1
+    word = start >> 5
+    bits = fine[word] & ((2 << (start & 31)) - 1)
+    if bits == 0:
+        above = word >> 5
+        bits = coarse[above] & ((1 << (word & 31)) - 1)
+        while bits == 0:
+            above -= 1
+            if above < 0:
+                return -1
+            bits = coarse[above]
+        word = (above << 5) + _high_bit(bits)
+        bits = fine[word]
+    return (word << 5) + _high_bit(bits)
+
+
+@njit(nogil=True)
+def _low_bit(word: int) -> int:
+    """Index of the lowest set bit of a word in 1 … 2**32 − 1."""
+    bit = 0
+    for half in (16, 8, 4, 2, 1):
+        if word & ((1 << half) - 1) == 0:
+            word >>= half
+            bit += half
+    return bit
+
+
+@njit(nogil=True)
+def _high_bit(word: int) -> int:
+    """Index of the highest set bit of a word in 1 … 2**32 − 1."""
+    bit = 0
+    for half in (16, 8, 4, 2, 1):
+        if word >> half:
+            word >>= half
+            bit += half
+    return bit

@@ -1,0 +1,293 @@
+"""Which waiting items make the next row, compiled on first use. Integers only, but for `richest`, whose values are shares.
+
+Nothing here allocates, raises or draws. A pool is int64 ``[4, waiting]``, its first `count` columns in order of arrival: the
+lines are TOKENS, SLOTS, WORTH (price units of the item) and BORN (its number in the stream). `taken`, bool ``[waiting]``,
+is the answer.
+"""
+
+from __future__ import annotations
+
+# mypy: disallow-untyped-decorators=False
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+TOKENS, SLOTS, WORTH, BORN = range(4)
+ONE, LAST, ALL = np.uint64(1), np.uint64(63), np.uint64(0xFFFFFFFFFFFFFFFF)
+FAR = np.int32(1 << 30)  # more tokens than any row
+
+
+@njit(nogil=True)
+def shift_or(base: Any, source: Any, n: int, words: int, out: Any) -> None:
+    """``out = base | source << n`` over the first `words` words of three uint64 bit sets."""
+    skip = n >> 6
+    up = np.uint64(n & 63)
+    for j in range(min(skip, words)):
+        out[j] = base[j]
+    if skip < words:
+        out[skip] = base[skip] | (source[0] << up)
+    for j in range(skip + 1, words):  # two shifts, because a shift by 64 is undefined
+        out[j] = base[j] | (source[j - skip] << up) | ((source[j - skip - 1] >> ONE) >> (LAST - up))
+
+
+@njit(nogil=True)
+def has(bits: Any, i: int) -> bool:
+    """Whether i is in the set."""
+    return (bits[i >> 6] >> np.uint64(i & 63)) & ONE != 0  # type: ignore[no-any-return]  # numba's bool
+
+
+@njit(nogil=True)
+def highest(bits: Any, limit: int) -> int:
+    """Largest member in ``0 … limit``, −1 if there is none."""
+    j = limit >> 6
+    word = bits[j] & (ALL >> np.uint64(63 - (limit & 63)))
+    while word == 0 and j > 0:
+        j -= 1
+        word = bits[j]
+    i = 63
+    while i >= 0 and not (word >> np.uint64(i)) & ONE:
+        i -= 1
+    return 64 * j + i if i >= 0 else -1
+
+
+@njit(nogil=True)
+def complete(pool: Any, among: Any, m: int, room: int, cap: int, unit: int, even: bool, reach: Any, taken: Any) -> int:
+    """Add to `taken` the fullest completion of a row from the columns ``among[:m]``; returns its slots.
+
+    The sums that the oldest k of them make with s slots are the bit set ``reach[k, s]`` (subset sum); the loop ends at the
+    first k that fills `room`, so of the fullest choices the one whose youngest item is oldest is found, and of those again.
+    Most tokens first, then most slots; with `even`, most slots first. With unit 0 slots are free and cap is 0.
+
+    reach: uint64 ``[>= m + 1, >= cap + 1, >= room // 64 + 1]``, scratch.
+    """
+    words = (room >> 6) + 1
+    for s in range(cap + 1):
+        for j in range(words):
+            reach[0, s, j] = 0
+    reach[0, 0, 0] = 1
+    k, full = 0, False
+    while k < m and not full:
+        tokens, step = pool[TOKENS, among[k]], pool[SLOTS, among[k]] * unit
+        for s in range(cap + 1):
+            if s < step:
+                for j in range(words):
+                    reach[k + 1, s, j] = reach[k, s, j]
+            else:
+                shift_or(reach[k, s], reach[k, s - step], tokens, words, reach[k + 1, s])
+        k += 1
+        for s in range(cap if even else 0, cap + 1):
+            full = full or has(reach[k, s], room)
+    best, layer = -1, 0
+    for s in range(cap, -1, -1):
+        top = highest(reach[k, s], room)
+        if top > best:
+            best, layer = top, s
+        if even and best >= 0:
+            break
+    used = 0
+    while best > 0:
+        while has(reach[k - 1, layer], best):  # not needed for this sum; reach[0] holds 0 alone
+            k -= 1
+        k -= 1
+        taken[among[k]] = True
+        used += pool[SLOTS, among[k]]
+        best -= pool[TOKENS, among[k]]
+        layer -= pool[SLOTS, among[k]] * unit
+    return used
+
+
+@njit(nogil=True)
+def fullest(pool: Any, count: int, seq_len: int, max_images: int, near: int, reach: Any, among: Any, taken: Any) -> None:
+    """The oldest items that fit until `near` mean lengths or slots are left, then the fullest completion from the pool.
+
+    Slots are looked at only where the completion needs more than are left, or where the pool is short of them: then most
+    slots count before most tokens, so that the pool keeps the mixture in which both run out together.
+    """
+    room, left, tokens, slots = seq_len, max_images, 0, 0
+    for k in range(count):
+        tokens += pool[TOKENS, k]
+        slots += pool[SLOTS, k]
+        taken[k] = False
+    for k in range(count):
+        if k > 0 and (room * count <= near * tokens or left <= near):
+            break
+        if pool[TOKENS, k] <= room and pool[SLOTS, k] <= left:
+            taken[k] = True
+            room -= pool[TOKENS, k]
+            left -= pool[SLOTS, k]
+    m = 0
+    for k in range(count):
+        if not taken[k] and pool[TOKENS, k] <= room and pool[SLOTS, k] <= left:
+            among[m] = k
+            m += 1
+    even = slots * seq_len > tokens * max_images
+    unit = 1 if even else 0
+    while complete(pool, among, m, room, unit * min(left, reach.shape[1] - 1), unit, even, reach, taken) > left:
+        unit = 1
+        for k in range(m):
+            taken[among[k]] = False
+
+
+@njit(nogil=True)
+def dearest(
+    pool: Any,
+    count: int,
+    seq_len: int,
+    max_images: int,
+    due: bool,
+    fewest: Any,
+    sizes: Any,
+    prices: Any,
+    order: Any,
+    taken: Any,
+) -> bool:
+    """The row of the highest price, made of what waits most; False if that needs too many slots.
+
+    ``fewest[k, v]`` is the least number of tokens with which the first k items of `order` are worth v or more: a knapsack by
+    value, small because prices are whole units and a row is worth ``fewest.shape[1] - 1`` of them at most. `order` has the
+    price of which most items wait first (of equals the dearer), within a price the oldest; the loop ends at the first k
+    that reaches the worth of a row. What then still fits is added in the same order. With `due` the oldest is in the row.
+
+    fewest: int32 ``[>= count + 1, units + 1]``; sizes, prices: int64 ``[units + 1]``; order: int64 ``[>= count]``; scratch.
+    """
+    units = fewest.shape[1] - 1
+    room, left = seq_len, max_images
+    for v in range(units + 1):
+        sizes[v], fewest[0, v] = 0, FAR
+    fewest[0, 0] = 0
+    for k in range(count):
+        taken[k] = False
+        sizes[pool[WORTH, k]] += 1
+    if due:
+        taken[0] = True
+        room -= pool[TOKENS, 0]
+        left -= pool[SLOTS, 0]
+        sizes[pool[WORTH, 0]] -= 1
+    m = 0
+    for v in range(units, -1, -1):  # insertion into a list that is as long as there are prices
+        if sizes[v] > 0:
+            j = m
+            while j > 0 and sizes[prices[j - 1]] < sizes[v]:
+                prices[j] = prices[j - 1]
+                j -= 1
+            prices[j] = v
+            m += 1
+    end = 0
+    for j in range(m):  # from here a size is the place of the next item of this price
+        size, sizes[prices[j]] = sizes[prices[j]], end
+        end += size
+    for k in range(1 if due else 0, count):
+        order[sizes[pool[WORTH, k]]] = k
+        sizes[pool[WORTH, k]] += 1
+    k = 0
+    while k < end and fewest[k, units] > room:
+        tokens, worth = np.int32(pool[TOKENS, order[k]]), pool[WORTH, order[k]]
+        fewest[k + 1, 0] = 0
+        for v in range(1, worth):
+            fewest[k + 1, v] = min(fewest[k, v], tokens)
+        for v in range(max(worth, 1), units + 1):
+            fewest[k + 1, v] = min(fewest[k, v], fewest[k, v - worth] + tokens)
+        k += 1
+    value = units
+    while fewest[k, value] > room:
+        value -= 1
+    while value > 0:
+        while fewest[k - 1, value] <= room:
+            k -= 1
+        k -= 1
+        i = order[k]
+        taken[i] = True
+        room -= pool[TOKENS, i]
+        left -= pool[SLOTS, i]
+        value -= pool[WORTH, i]
+    for k in range(end):
+        i = order[k]
+        if not taken[i] and pool[TOKENS, i] <= room and pool[SLOTS, i] <= left:
+            taken[i] = True
+            room -= pool[TOKENS, i]
+            left -= pool[SLOTS, i]
+    return left >= 0
+
+
+@njit(nogil=True)
+def choose(
+    pool: Any, count: int, due: bool, seq_len: int, max_images: int, near: int,
+    reach: Any, fewest: Any, sizes: Any, prices: Any, order: Any, taken: Any,
+) -> None:  # fmt: skip
+    """The next row: by price where there are prices and slots suffice, else the fullest, which has the oldest item."""
+    if fewest.shape[1] > 1 and dearest(pool, count, seq_len, max_images, due, fewest, sizes, prices, order, taken):
+        return
+    fullest(pool, count, seq_len, max_images, near, reach, order, taken)
+
+
+@njit(nogil=True)
+def remove(pool: Any, count: int, taken: Any) -> int:
+    """Close the gaps that the taken items leave; returns how many stay."""
+    m = 0
+    for k in range(count):
+        if not taken[k]:
+            for line in range(pool.shape[0]):
+                pool[line, m] = pool[line, k]
+            m += 1
+    return m
+
+
+@njit(nogil=True)
+def stream(
+    lengths: Any, slots: Any, table: Any, longest: int, pool: Any, seq_len: int, max_images: int, near: int,
+    items: Any, offsets: Any, reach: Any, fewest: Any, sizes: Any, prices: Any, order: Any, taken: Any,
+) -> int:  # fmt: skip
+    """Push everything and flush; returns the number of rows.
+
+    slots: int64 ``[n]``. table: int64 ``[seq_len + 1]``, price of each length. items: int64 ``[n]``, offsets: int64
+    ``[n + 1]``, the rows as CSR.
+    """
+    n, i, count, rows, out = len(lengths), 0, 0, 0, 0
+    offsets[0] = 0
+    while i < n or count > 0:
+        due = i == n  # flushing: oldest first
+        if i < n:
+            pool[TOKENS, count], pool[SLOTS, count] = lengths[i], slots[i]
+            pool[WORTH, count], pool[BORN, count] = table[lengths[i]], i
+            count += 1
+            due = i - pool[BORN, 0] >= longest
+            i += 1
+            if count < pool.shape[1] and not due:
+                continue
+        choose(pool, count, due, seq_len, max_images, near, reach, fewest, sizes, prices, order, taken)
+        for k in range(count):
+            if taken[k]:
+                items[out] = pool[BORN, k]
+                out += 1
+        count = remove(pool, count, taken)
+        rows += 1
+        offsets[rows] = out
+    return rows
+
+
+@njit(nogil=True)
+def richest(lengths: Any, values: Any, best: Any, last: Any, row: Any) -> float:
+    """Highest value of a row of any number of copies, by the knapsack of Gilmore and Gomory (1961).
+
+    lengths: int64 ``[m]``, rising. values: float64 ``[m]``. best: float64 ``[seq_len + 1]``, last: int64 ``[seq_len + 1]``,
+    scratch. row: int64 ``[m]``, becomes the copies of each in the row.
+    """
+    best[0] = 0.0
+    room = len(best) - 1
+    for s in range(1, room + 1):
+        best[s], last[s] = best[s - 1], -1
+        for k in range(len(lengths)):
+            if lengths[k] > s:
+                break
+            if best[s - lengths[k]] + values[k] > best[s]:
+                best[s], last[s] = best[s - lengths[k]] + values[k], k
+    for k in range(len(lengths)):
+        row[k] = 0
+    while room > 0:
+        if last[room] < 0:
+            room -= 1
+        else:
+            row[last[room]] += 1
+            room -= lengths[last[room]]
+    return best[-1]  # type: ignore[no-any-return]  # an element of an array

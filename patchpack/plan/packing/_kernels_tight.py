@@ -1,0 +1,222 @@
+"""Loops of near-optimal packing, compiled on first use. Arrays and integers only; no allocation, no randomness, no raise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import njit
+
+
+@njit(nogil=True)
+def price(sizes: Any, copies: Any, endless: Any, values: Any, step: int, best: Any, old: Any, take: Any, last: Any) -> None:
+    """Most valuable row by a knapsack over two budgets, with every pass's choices kept.
+
+    Pass s offers ``copies[s]`` pieces of ``sizes[s]`` tokens and value ``values[s]`` each: all of them or none, or, where
+    ``endless[s]``, any number one at a time (then copies is 1). A piece takes `step` slots: 1, or 0 where there is no cap
+    and one line of the tables is enough.
+
+    best: int64 ``[slots + 1, seq_len + 1]`` of zeros, becomes the largest value of a row within so many slots and tokens.
+    old: int64 ``[seq_len + 1]``, scratch. take: bool ``[passes, slots + 1, seq_len + 1]``, whether the pass is used there.
+    last: int64 ``[passes]``, the value of the best row that ends with the pass, −1 where it does not fit.
+    """
+    slots, seq_len = best.shape[0] - 1, best.shape[1] - 1
+    for s in range(len(sizes)):
+        tokens, worth, lines = sizes[s] * copies[s], values[s] * copies[s], step * copies[s]
+        last[s] = -1
+        if tokens > seq_len or lines > slots:
+            take[s] = False
+            continue
+        if not endless[s]:
+            last[s] = best[slots - lines, seq_len - tokens] + worth
+        for k in range(slots + 1):
+            e = k if endless[s] else slots - k  # a copy at a time builds on rows already changed, all at once must not
+            line, chosen = best[e], take[s, e]
+            if e < lines:
+                chosen[:] = False
+                continue
+            chosen[:tokens] = False
+            if endless[s]:
+                below = best[e - lines]
+                for c in range(tokens, seq_len + 1):
+                    better = below[c - tokens] + worth > line[c]
+                    chosen[c] = better
+                    if better:
+                        line[c] = below[c - tokens] + worth
+            else:
+                old[:] = best[e - lines]
+                for c in range(tokens, seq_len + 1):
+                    value = old[c - tokens] + worth
+                    chosen[c] = value > line[c]
+                    line[c] = max(line[c], value)
+        if endless[s]:
+            last[s] = best[slots - lines, seq_len - tokens] + worth
+
+
+@njit(nogil=True)
+def trace(sizes: Any, copies: Any, endless: Any, index: Any, step: int, take: Any, end: int, column: Any) -> None:
+    """Pieces of each kind in the row that ends with pass `end`, added to `column`: int64 ``[kinds]``.
+
+    index: kind of each pass. end: −1 for the best row of all.
+    """
+    e, c = take.shape[1] - 1, take.shape[2] - 1
+    s = len(sizes) - 1
+    if end >= 0:
+        column[index[end]] += copies[end]
+        e -= step * copies[end]
+        c -= sizes[end] * copies[end]
+        s = end if endless[end] else end - 1
+    while s >= 0:
+        if take[s, e, c]:
+            column[index[s]] += copies[s]
+            e -= step * copies[s]
+            c -= sizes[s] * copies[s]
+            if not endless[s]:
+                s -= 1
+        else:
+            s -= 1
+
+
+@njit(nogil=True)
+def fill_decreasing(
+    sizes: Any, counts: Any, seq_len: int, state: Any, turns: int, reach: Any, used: Any, kinds: Any, ends: Any
+) -> bool:
+    """Fill rows one after the other, the longest waiting item first and then as full as what waits allows.
+
+    The rest of a row is a bounded subset sum, longest lengths first and ended as soon as it comes out exactly; so short
+    lengths are kept for later. A row is repeated while its lengths last. Returns whether everything is packed; if not, it
+    has used up its turns, one per new row, and is to be called again.
+
+    sizes: int64 ``[kinds]``, decreasing. counts: int64 ``[kinds]``, becomes zeros. state: int64 ``[3]`` of zeros: rows, items
+    in them, first kind left. reach, used: int64 ``[seq_len + 1]``, scratch. kinds: int64 ``[items]``, kind of each item in row
+    order. ends: int64 ``[items]``, where each row ends.
+    """
+    rows, filled, first = state
+    while first < len(sizes):
+        if counts[first] == 0:
+            first += 1
+            continue
+        if turns == 0:
+            break
+        turns -= 1
+        rest = seq_len - sizes[first]
+        counts[first] -= 1
+        reach[: rest + 1] = -1  # the kind that a sum was first made with, and how many of it that took
+        reach[0] = used[0] = top = 0
+        for s in range(first, len(sizes)):
+            if counts[s] == 0 or sizes[s] > rest:
+                continue
+            for c in range(sizes[s], rest + 1):
+                b = c - sizes[s]
+                if reach[c] < 0 and reach[b] >= 0:
+                    spent = used[b] if b > 0 and reach[b] == s else 0
+                    if spent < counts[s]:
+                        reach[c] = s
+                        used[c] = spent + 1
+                        top = max(top, c)
+            if top == rest:
+                break
+        begin = filled
+        kinds[filled] = first
+        filled += 1
+        while top > 0:
+            kinds[filled] = reach[top]
+            filled += 1
+            counts[reach[top]] -= 1
+            top -= sizes[reach[top]]
+        ends[rows] = filled
+        rows += 1
+        items, done = filled - begin, filled - begin
+        while done == items:  # the same row again
+            done = 0
+            while done < items and counts[kinds[begin + done]] > 0:
+                counts[kinds[begin + done]] -= 1
+                done += 1
+            if done == items:
+                kinds[filled : filled + items] = kinds[begin : begin + items]
+                filled += items
+                ends[rows] = filled
+                rows += 1
+        for i in range(done):
+            counts[kinds[begin + i]] += 1
+    state[0], state[1], state[2] = rows, filled, first
+    return bool(first == len(sizes))
+
+
+@njit(nogil=True)
+def fill_in_turn(
+    queue: Any, seq_len: int, max_images: int, tail: int, state: Any, turns: int,
+    after: Any, masks: Any, waiting: Any, items: Any, ends: Any,
+) -> bool:  # fmt: skip
+    """Fill rows in the order of a queue, and their last `tail` tokens as full as the head of the queue allows.
+
+    The end of a row is a subset sum over the oldest waiting items. Of the fullest ends it takes the one that uses slots at
+    the pace at which what waits needs them; where slots are what is scarce, the one nearest to all slots, then the fullest.
+    Returns whether everything is packed; if not, it has used up its turns, one per row, and is to be called again.
+
+    queue: int64 ``[n]``, lengths. state: int64 ``[3]``: rows, items in them, tokens that wait; starts as 0, 0, the sum.
+    after: int64 ``[n + 1]``, the item behind each, the head behind n; starts as ``1 … n, 0``. masks: int64
+    ``[window + 1, seq_len + 1]``, scratch: bit e of ``masks[w, c]`` is set when e of the first w that wait make c tokens.
+    waiting: int64 ``[window]``, scratch. items: int64 ``[n]``, positions in the queue in row order. ends: int64 ``[n]``,
+    where each row ends.
+    """
+    n, window = len(queue), len(waiting)
+    rows, filled, tokens = state
+    while filled < n and turns > 0:
+        turns -= 1
+        scarce = (n - filled) * seq_len > tokens * max_images  # slots, not tokens, decide how many rows are left
+        left = max((tokens + seq_len - 1) // seq_len, (n - filled + max_images - 1) // max_images)
+        pace = (n - filled + left - 1) // left
+        rest, slots, begin = seq_len, max_images, filled
+        while after[n] < n and slots > max(0, max_images - pace + 3):
+            size = queue[after[n]]
+            if rest - size < (tail if rest < seq_len else 0):
+                break
+            rest -= size
+            slots -= 1
+            items[filled] = after[n]
+            filled += 1
+            after[n] = after[after[n]]
+        most = min(slots, 61)  # a mask has 62 bits to use
+        masks[0, : rest + 1] = 0
+        masks[0, 0] = 1
+        goal = most if scarce else min(max(pace - (max_images - slots), 0), most)
+        count, seen, node = 0, 0, after[n]
+        while not masks[count, rest] >> goal & 1 and count < window and seen < 8 * window and node < n:
+            size = queue[node]
+            if size <= rest:
+                old, new = masks[count], masks[count + 1]
+                new[:size] = old[:size]
+                for c in range(size, rest + 1):
+                    new[c] = old[c] | old[c - size] << 1
+                waiting[count] = node
+                count += 1
+            seen += 1
+            node = after[node]
+        c, e, away = 0, 0, most + 1
+        for room in range(rest + 1):
+            sums = masks[count, rest - room]
+            for k in range(most + 1):
+                if sums >> k & 1 and abs(k - goal) < away:
+                    c, e, away = rest - room, k, abs(k - goal)
+            if away == 0 or (not scarce and away <= most):
+                break
+        for w in range(count - 1, -1, -1):
+            if not masks[w, c] >> e & 1:
+                c -= queue[waiting[w]]
+                e -= 1
+                waiting[w] = -1 - waiting[w]  # taken
+        node, behind = after[n], n
+        for w in range(count):
+            if waiting[w] < 0:
+                while node != -1 - waiting[w]:
+                    behind, node = node, after[node]
+                items[filled] = node
+                filled += 1
+                node = after[node]
+                after[behind] = node
+        for i in range(begin, filled):
+            tokens -= queue[items[i]]
+        ends[rows] = filled
+        rows += 1
+    state[0], state[1], state[2] = rows, filled, tokens
+    return bool(filled == n)

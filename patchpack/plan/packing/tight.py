@@ -1,0 +1,243 @@
+"""Packing to within a stated gap of what is possible, for lists that will be packed once and read often.
+
+Cheap methods first: best-fit-decreasing, rows filled one by one by subset sums (the idea of minimum bin slack, Gupta and Ho
+1999), or in turn with an eye on the slots. Where these stay away from the bound, the linear program over all rows (see
+`bounds`) and whole rows from its solution, over and over for what is left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.errors import ConfigError
+from patchpack.plan._integers import require_int
+from patchpack.plan.packing.bounds import ColumnGeneration, Int64, affordable, require_seconds, require_solver, simple_bound
+from patchpack.plan.packing.offline import Packing, _require_lengths, pack_lengths
+
+_WINDOW, _TAIL = 256, 3  # waiting items that the end of a row is chosen from, and its mean lengths
+_TURNS = 200  # rows between two looks at the clock
+_MOST_FILLED = 20_000  # left-over items that every step of the rounding packs by the cheap methods
+_MOST_STARTS = 20_000  # rows of the best packing so far that the linear program starts from
+_POOR = 0.01  # gap at which a method in progress gives way to the linear program
+_SHARE = 0.7  # of the time that is left when the linear program starts; the rest is for rounding
+
+
+class TightPacking(NamedTuple):
+    """Rows, and how far from possible they are.
+
+    Attributes:
+        packing: the rows, in the order of their first items; items of a row in arrival order.
+        lower_bound: rows that every packing needs, as far as proven.
+        seconds: time taken.
+        finished: whether it ended for a reason other than the time limit. Only then is the result a function of the arguments.
+    """
+
+    packing: Packing
+    lower_bound: int
+    seconds: float
+    finished: bool
+
+    @property
+    def gap(self) -> float:
+        """``(rows − lower_bound) / lower_bound``, 0 for no rows: the packing is at most this far from the best."""
+        return (self.packing.num_rows - self.lower_bound) / max(1, self.lower_bound)
+
+
+class _Rows(NamedTuple):
+    """Kind of each item, row after row, and where each row ends, both int64."""
+
+    kinds: Int64
+    ends: Int64
+
+
+def pack_tight(
+    lengths: Sequence[int] | npt.NDArray[Any],
+    *,
+    seq_len: int,
+    max_images: int | None = None,
+    gap: float = 0.001,
+    time_limit: float = 60.0,
+    seed: int = 0,
+) -> TightPacking:
+    """Pack into nearly as few rows as possible.
+
+    Methods are tried from the cheapest on. It ends at a packing within `gap`, or one row, of the bound; only the last method,
+    the linear program, goes as near as it can.
+
+    Args:
+        lengths: integers ``[n]``, each in ``1 … seq_len``.
+        seq_len: tokens per row.
+        max_images: items per row, None for no limit.
+        gap: share of rows over the bound that is near enough, >= 0.
+        time_limit: seconds, from the start. Best-fit-decreasing always runs to its end.
+        seed: of the orders in which ties are tried, >= 0.
+
+    Returns:
+        `TightPacking`; every index appears once.
+
+    Raises:
+        ConfigError: a length that is not an integer in ``1 … seq_len``, a cap below 1, or another argument out of its range;
+            or highspy is missing (``patchpack[solver]``), whether these lengths would need it or not.
+
+    Example:
+        >>> result = pack_tight([6, 5, 4, 3, 2], seq_len=10)
+        >>> result.packing.num_rows, result.lower_bound
+        (2, 2)
+    """
+    start = time.monotonic()
+    array = _require_lengths(lengths, seq_len)
+    if max_images is not None:
+        require_int("max_images", max_images, 1, 1 << 30)
+    require_int("seed", seed, 0, (1 << 63) - 1)
+    require_seconds(time_limit)
+    if isinstance(gap, bool) or not isinstance(gap, (int, float)) or not gap >= 0:
+        raise ConfigError(f"gap must be a number >= 0, got {gap!r}")
+    require_solver()
+    sizes, kind_of, counts = np.unique(array, return_inverse=True, return_counts=True)
+    problem = _Problem(sizes, counts, seq_len, max_images, seed, start + time_limit)
+    bound = simple_bound(sizes, counts, seq_len, max_images)
+    solvable = len(sizes) > 0 and affordable(sizes, seq_len, max_images)
+    best, finished = None, True
+
+    def enough() -> bool:
+        return best is not None and len(best.ends) - bound <= max(1, gap * bound)
+
+    for method in problem.cheap():
+        most = (1 + max(gap, _POOR)) * bound + 1 if solvable else np.inf  # what the program does better is not waited for
+        rows = method(counts, most)
+        if rows is not None and (best is None or len(rows.ends) < len(best.ends)):
+            best = rows
+        if enough():
+            break
+    if best is not None and solvable and not enough() and time.monotonic() < problem.deadline:
+        best, proven, finished = problem.by_program(best, len(best.ends) / (1 + gap))
+        bound = max(bound, proven)
+    finished = enough() or (finished and time.monotonic() < problem.deadline)
+    packing = _spread(best or _Rows(kind_of, kind_of[:0]), kind_of)
+    return TightPacking(packing, bound, time.monotonic() - start, finished)
+
+
+class _Problem(NamedTuple):
+    """What to pack and until when: sizes are distinct and increasing."""
+
+    sizes: Int64
+    counts: Int64
+    seq_len: int
+    max_images: int | None
+    seed: int
+    deadline: float
+
+    def cheap(self) -> Iterator[Callable[[Int64, float], _Rows | None]]:
+        """Methods from counts, and the most rows that are of use, to rows. Only the first always has a result."""
+        if self.counts.sum():
+            yield self.best_fit_decreasing
+            yield self.fill_decreasing
+            if self.max_images is not None and self.max_images < self.seq_len // self.sizes[0]:
+                yield self.fill_in_turn
+
+    def best_fit_decreasing(self, counts: Int64, most: float) -> _Rows:
+        """Longest first, each into the row it leaves fullest."""
+        kinds = np.repeat(np.arange(len(self.sizes)), counts)[::-1]
+        packing = pack_lengths(self.sizes[kinds], seq_len=self.seq_len, max_images=self.max_images, method="best_fit")
+        return _Rows(kinds[packing.items], packing.offsets[1:])
+
+    def fill_decreasing(self, counts: Int64, most: float) -> _Rows | None:
+        """See the kernel; None when out of time, or where it puts too many items into a row."""
+        from patchpack.plan.packing import _kernels_tight
+
+        items, largest = int(counts.sum()), len(self.sizes) - 1
+        kinds, ends, left = np.empty(items, dtype=np.int64), np.empty(items, dtype=np.int64), counts[::-1].copy()
+        reach, used, state = _scratch(self.seq_len), _scratch(self.seq_len), np.zeros(3, dtype=np.int64)
+        while not _kernels_tight.fill_decreasing(
+            self.sizes[::-1].copy(), left, self.seq_len, state, _TURNS, reach, used, kinds, ends
+        ):
+            if time.monotonic() > self.deadline:
+                return None
+        rows = _Rows(largest - kinds, ends[: state[0]])
+        over = self.max_images is not None and np.diff(rows.ends, prepend=0).max(initial=0) > self.max_images
+        return None if over else rows
+
+    def fill_in_turn(self, counts: Int64, most: float) -> _Rows | None:
+        """See the kernel; None when out of time, or when it will come out over `most`."""
+        from patchpack.plan.packing import _kernels_tight
+
+        kinds = np.random.default_rng(self.seed).permutation(np.repeat(np.arange(len(self.sizes)), counts))
+        queue, n, max_images = self.sizes[kinds], len(kinds), self.max_images or len(kinds)
+        tokens = int(queue.sum())
+        state = np.array([0, 0, tokens], dtype=np.int64)
+        after = np.append(np.arange(1, n + 1), 0)
+        window, tail = min(_WINDOW, n), min(self.seq_len, _TAIL * tokens // n)
+        masks, waiting = np.empty((window + 1, self.seq_len + 1), dtype=np.int64), np.empty(window, dtype=np.int64)
+        items, ends = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+        while not _kernels_tight.fill_in_turn(
+            queue, self.seq_len, max_images, tail, state, _TURNS, after, masks, waiting, items, ends
+        ):
+            least = state[0] + max(-(-state[2] // self.seq_len), -(-(n - state[1]) // max_images))
+            if least > most or time.monotonic() > self.deadline:
+                return None
+        return _Rows(kinds[items], ends[: state[0]])
+
+    def by_program(self, start: _Rows, near: float) -> tuple[_Rows, int, bool]:
+        """Rows from the linear program, what it proves, and whether it was solved in time."""
+        program = ColumnGeneration(self.sizes, self.counts, self.seq_len, self.max_images)
+        begins = np.append(0, start.ends[:-1])
+        some = np.unique(np.linspace(0, len(start.ends) - 1, _MOST_STARTS).astype(np.int64))
+        program.add([np.sort(start.kinds[begins[r] : start.ends[r]]) for r in some.tolist()])
+        now = time.monotonic()
+        program.run(now + _SHARE * (self.deadline - now), seed=self.seed, enough=near)
+        best = start
+        if len(program.amounts) and program.bound < near:
+            for rows in self._rounded(program):
+                best = min(best, rows, key=lambda r: len(r.ends))
+                if len(best.ends) <= program.bound:
+                    break
+        return best, program.bound, not program.stopped
+
+    def _rounded(self, program: ColumnGeneration) -> Iterator[_Rows]:
+        """Whole rows of the solution, then of the solution for what is left, …; at each step the cheap methods end it."""
+        left, kinds, ends = self.counts.copy(), [self.counts[:0]], [self.counts[:0]]
+        amounts: npt.NDArray[np.float64] | None = program.amounts
+        while amounts is not None:
+            whole = np.floor(amounts + 1e-6).astype(np.int64)
+            if not whole.any():
+                whole[int(np.argmax(amounts))] = 1
+            for j in np.flatnonzero(whole).tolist():
+                row, times = np.bincount(program.columns[j], minlength=len(left)), int(whole[j])
+                while times and (row := np.minimum(row, left)).any():  # a solution may hold more of a length than there is
+                    repeats = min(times, int((left[row > 0] // row[row > 0]).min()))
+                    left -= repeats * row
+                    times -= repeats
+                    kinds.append(np.tile(np.repeat(np.arange(len(row)), row), repeats))
+                    ends.append(np.full(repeats, row.sum()))
+            taken = _Rows(np.concatenate(kinds), np.cumsum(np.concatenate(ends)))
+            if not left.any():
+                yield taken
+                return
+            if left.sum() <= _MOST_FILLED:
+                for method in self.cheap():
+                    rows = method(left, np.inf)
+                    if rows is not None:
+                        yield _Rows(np.append(taken.kinds, rows.kinds), np.append(taken.ends, len(taken.kinds) + rows.ends))
+            amounts = program.round(left, self.deadline)
+
+
+def _spread(rows: _Rows, kind_of: Int64) -> Packing:
+    """Items of each kind, in arrival order, to the rows that hold the kind."""
+    row = np.repeat(np.arange(len(rows.ends)), np.diff(rows.ends, prepend=0))
+    row_of = np.empty(len(kind_of), dtype=np.int64)
+    row_of[np.argsort(kind_of, kind="stable")] = row[np.argsort(rows.kinds, kind="stable")]
+    first = np.unique(row_of, return_index=True)[1]  # rows by their first items
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    row_of = rank[row_of]
+    offsets = np.append(0, np.cumsum(np.bincount(row_of, minlength=len(first)))).astype(np.int64)
+    return Packing(np.argsort(row_of, kind="stable").astype(np.int64), offsets)
+
+
+def _scratch(seq_len: int) -> Int64:
+    return np.empty(seq_len + 1, dtype=np.int64)

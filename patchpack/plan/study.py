@@ -1,0 +1,276 @@
+"""What a recipe does to images of given sizes, before a pixel is read: rows, fill, waits, and what becomes of the images.
+
+Sizes go through `EpochPlanner` and the recipe's own packer, so that the figures are those of an epoch of training in this
+order.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.errors import ConfigError
+from patchpack.plan._watch import Watch
+from patchpack.plan.planner import EpochPlanner
+from patchpack.plan.recipe import Recipe
+from patchpack.plan.table import plan_table
+from patchpack.rng import key_hash
+from patchpack.types import BatchPlan, Event, Header, PlanTable, Rejection, Size
+
+Int64 = npt.NDArray[np.int64]
+_BLOCK = 1 << 14  # sizes decided at a time
+_MAX_SIDE = (1 << 31) - 1  # plans hold sizes as int32
+
+
+class Spread(NamedTuple):
+    """How a quantity is spread: its mean, and percentiles 0, 5, 50, 95 and 100 (numpy's linear interpolation)."""
+
+    mean: float
+    min: float
+    p5: float
+    median: float
+    p95: float
+    max: float
+
+    @classmethod
+    def of(cls, values: npt.NDArray[Any]) -> Spread:
+        """The spread of at least one value."""
+        return cls(float(values.mean()), *(float(v) for v in np.percentile(values, (0, 5, 50, 95, 100))))
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What a recipe does in one epoch over images of given sizes. ``print(study.table())`` shows it, `plot` draws it.
+
+    Attributes:
+        recipe, epoch: what was studied.
+        num_images: images in rows.
+        num_rows: rows they are in.
+        refused: images that the resize rule refuses, or of more than ``recipe.max_pixels``.
+        over_long: images of more tokens than a row holds.
+        fill_rate: tokens / (rows · seq_len) over all rows.
+        steady_fill_rate: the same over the rows that closed before the end of the epoch, which is what a long epoch comes to;
+            `fill_rate` where there are none.
+        images_per_row: spread over rows.
+        tokens: spread over images, as they are packed.
+        upscaled: share of images resampled to more pixels than were read.
+        distortion: spread of ``|log(aspect after / aspect before)|``; aspect is width / height, before is of what is read.
+        dropped_tokens: share of the patches of all grids that no row holds: dropped, or cut by the packer.
+        altered: images that the packer shortened.
+        waits: spread of the items that arrive between an image and the end of its row, itself not counted.
+        out_of_slots: share of rows with every slot taken and room for tokens left.
+        attention: spread over rows of Σn² / seq_len²: the part of a dense attention matrix that lies within images.
+        num_tokens: int64 ``[num_images]``, of each image, in the order of rows and slots.
+        offsets: int64 ``[num_rows + 1]``: where each row begins and ends in `num_tokens`.
+        row_lens: int64 ``[num_rows]``, tokens that each row can hold.
+        image_waits: int64 ``[num_images]``, in arrival order.
+    """
+
+    recipe: Recipe
+    epoch: int
+    num_images: int
+    num_rows: int
+    refused: int
+    over_long: int
+    fill_rate: float
+    steady_fill_rate: float
+    images_per_row: Spread
+    tokens: Spread
+    upscaled: float
+    distortion: Spread
+    dropped_tokens: float
+    altered: int
+    waits: Spread
+    out_of_slots: float
+    attention: Spread
+    num_tokens: Int64 = field(repr=False)
+    offsets: Int64 = field(repr=False)
+    row_lens: Int64 = field(repr=False)
+    image_waits: Int64 = field(repr=False)
+
+    @property
+    def longest_wait(self) -> int:
+        """Items that arrived between an image and the end of its row, at most."""
+        return int(self.waits.max)
+
+    @property
+    def row_tokens(self) -> Int64:
+        """Tokens in each row, int64 ``[num_rows]``."""
+        return np.add.reduceat(self.num_tokens, self.offsets[:-1])
+
+    def table(self) -> str:
+        """Everything as lines of plain text."""
+        spreads = {
+            "tokens per image": (self.tokens, 1, ".0f"),
+            "images per row": (self.images_per_row, 1, ".1f"),
+            "items an image waits": (self.waits, 1, ".0f"),
+            "aspect ratio moves by, %": (Spread(*(100 * np.expm1(self.distortion))), 1, ".1f"),
+            "attention within images, %": (self.attention, 100, ".1f"),
+        }
+        lines = [
+            self._head(),
+            f"fill {100 * self.fill_rate:.2f} %, {100 * self.steady_fill_rate:.2f} % before the last rows; "
+            f"{100 * self.out_of_slots:.1f} % of rows ran out of slots",
+            f"{100 * self.dropped_tokens:.1f} % of patches dropped, {100 * self.upscaled:.1f} % of images made larger, "
+            f"{self.altered:,} cut to fill a row",
+            f"{self.refused:,} refused, {self.over_long:,} too long for a row",
+            "",
+            f"{'':<26}" + "".join(f"{name:>9}" for name in ("mean", "min", "5 %", "median", "95 %", "max")),
+        ]
+        for name, (spread, scale, form) in spreads.items():
+            lines.append(f"{name:<26}" + "".join(f"{scale * value:>9,{form}}" for value in spread))
+        return "\n".join(lines)
+
+    def _head(self) -> str:
+        row_lens = " to ".join(f"{n:,}" for n in dict.fromkeys((self.row_lens.min(), self.row_lens.max())))
+        slots = f"{self.recipe.max_images:,} slots" if self.recipe.max_images > 1 else "one slot"
+        return f"{self.num_images:,} images in {self.num_rows:,} rows of {row_lens} tokens and {slots} (epoch {self.epoch})"
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw tokens per image, images per row, fill of rows and waits as histograms, into a .png, .pdf or .svg.
+
+        Raises:
+            ConfigError: another suffix, a place that cannot be written, or no matplotlib.
+        """
+        suffix = os.path.splitext(os.fspath(path))[1].lower()
+        if suffix not in (".png", ".pdf", ".svg"):
+            raise ConfigError(f"a study is drawn as .png, .pdf or .svg, got {os.fspath(path)!r}: choose one of these formats")
+        try:
+            from matplotlib import style
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise ConfigError(f"a plot needs matplotlib, which is missing ({error}): pip install 'patchpack[viz]'") from error
+        panels = (
+            (self.num_tokens, "tokens per image", "images"),
+            (np.diff(self.offsets), f"images per row, of {self.recipe.max_images:,} slots", "rows"),
+            (100 * self.row_tokens / self.row_lens, f"fill of a row in %, {100 * self.fill_rate:.2f} in all", "rows"),
+            (self.image_waits, "items an image waits for its row to close", "images"),
+        )
+        with style.context(["default", {"font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False}]):
+            figure = Figure(figsize=(11, 7.5), layout="constrained")
+            for axes, (values, label, unit) in zip(figure.subplots(2, 2).flat, panels, strict=True):
+                axes.hist(values, bins=_bins(values), color="#0072b2", alpha=0.75)
+                axes.set(xlabel=label, ylabel=unit)
+                axes.locator_params(integer=values.dtype.kind == "i")
+            figure.suptitle(self._head(), weight="bold")
+            try:
+                figure.savefig(path, dpi=150, format=suffix[1:])
+            except OSError as error:
+                raise ConfigError(f"{os.fspath(path)} cannot be written, {type(error).__name__}: {error}") from error
+
+
+def study(sizes: Any, recipe: Recipe, *, epoch: int = 0, keys: Sequence[str] | None = None) -> Study:
+    """Find out what a recipe does, from sizes alone.
+
+    Args:
+        sizes: int ``[n, 2]`` oriented (height, width) in pixels, >= 1, in the order of arrival.
+        recipe: the policies, the packer and the seed.
+        epoch: of the draws.
+        keys: n names of the images, which address their draws; None: "0", "1", …
+
+    Returns:
+        `Study`.
+
+    Raises:
+        ConfigError: sizes that are none, keys of another number, or a recipe that takes none of these images.
+
+    Example:
+        >>> import patchpack as pp
+        >>> pp.study([[480, 640]] * 100, pp.recipes.siglip2_naflex()).images_per_row.mean
+        4.0
+    """
+    if not isinstance(recipe, Recipe):
+        raise ConfigError(f"a study is of a Recipe, got {recipe!r}: e.g. patchpack.recipes.navit()")
+    table = _require_sizes(sizes)
+    names = [str(i) for i in range(len(table))] if keys is None else list(keys)
+    if len(names) != len(table):
+        raise ConfigError(f"{len(table)} sizes and {len(names)} keys: give every image one key, or none at all")
+    watch = Watch(recipe.packer)
+    planner = EpochPlanner(recipe.replace(packer=watch), epoch=epoch, name="the list of sizes")
+    plans: list[BatchPlan] = []
+    for start in range(0, len(table), _BLOCK):
+        plans += planner.feed(_events(table, names, recipe.max_pixels, range(start, min(start + _BLOCK, len(table)))))
+    plans += planner.finish()
+    if plans[-1].fatal:
+        raise ConfigError(plans[-1].fatal)
+
+    decided = PlanTable(*(np.concatenate(columns) for columns in zip(*(plan.table for plan in plans), strict=True)))
+    tokens = decided.num_tokens.astype(np.int64)
+    counts = np.concatenate([np.diff(plan.offsets) for plan in plans]).astype(np.int64)
+    row_lens = np.concatenate([np.full(plan.num_rows, plan.seq_len, dtype=np.int64) for plan in plans])
+    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    row_tokens, pairs = np.add.reduceat(tokens, offsets[:-1]), np.add.reduceat(tokens**2, offsets[:-1])
+    placed = np.array([header.location for plan in plans for header in plan.headers], dtype=np.int64)
+    steady = np.array([i not in watch.at_end for i in placed[offsets[:-1]].tolist()])
+    steady = steady if steady.any() else ~steady
+    waits = np.array([watch.waits[i] for i in sorted(placed.tolist())], dtype=np.int64)
+    height, width = decided.target.astype(np.float64).T
+    box_height, box_width = decided.box[:, 2:].astype(np.float64).T
+    outside = np.setdiff1d(np.arange(len(table)), placed)
+    refused = _refused(table[outside], [names[i] for i in outside.tolist()], outside, recipe, epoch)
+    return Study(
+        recipe=recipe,
+        epoch=epoch,
+        num_images=len(tokens),
+        num_rows=len(counts),
+        refused=refused,
+        over_long=len(outside) - refused,
+        fill_rate=float(row_tokens.sum() / row_lens.sum()),
+        steady_fill_rate=float(row_tokens[steady].sum() / row_lens[steady].sum()),
+        images_per_row=Spread.of(counts),
+        tokens=Spread.of(tokens),
+        upscaled=float((height * width > box_height * box_width).mean()),
+        distortion=Spread.of(np.abs(np.log(width * box_height / (height * box_width)))),
+        dropped_tokens=float(1 - tokens.sum() / decided.grid.astype(np.int64).prod(axis=1).sum()),
+        altered=sum(plan.info.get("altered", 0) for plan in plans),
+        waits=Spread.of(waits),
+        out_of_slots=float(((counts == recipe.max_images) & (row_tokens < row_lens)).mean()),
+        attention=Spread.of(pairs / row_lens**2),
+        num_tokens=tokens,
+        offsets=offsets,
+        row_lens=row_lens,
+        image_waits=waits,
+    )
+
+
+def _events(table: Int64, names: list[str], max_pixels: int, positions: range) -> Iterator[Event]:
+    """Headers as a source gives them, and a rejection where a source refuses."""
+    for i, (height, width) in zip(positions, table[positions.start : positions.stop].tolist(), strict=True):
+        if height * width > max_pixels:
+            reason = f"{height} x {width} (height x width) has more than max_pixels={max_pixels} pixels"
+            yield Rejection("", names[i], "", "header", reason)
+        else:
+            yield Header(names[i], "", "", Size(height, width), i)
+
+
+def _refused(sizes: Int64, names: list[str], positions: Int64, recipe: Recipe, epoch: int) -> int:
+    """Of the images that no row took, those that would not have fitted a longer row either."""
+    refused = sizes.prod(axis=1) > recipe.max_pixels
+    for patch_size in recipe.patch_sizes:
+        plan = plan_table(recipe, sizes, key_hash(names), epoch=epoch, seen=positions, patch_size=patch_size)
+        refused |= plan.num_tokens == 0
+    return int(refused.sum())
+
+
+def _require_sizes(sizes: Any) -> Int64:
+    table = np.asarray(sizes)
+    if table.ndim != 2 or table.shape[1] != 2 or table.dtype.kind not in "iu" or not len(table):
+        raise ConfigError(f"sizes must be integers [n, 2], height and width, n >= 1; got {table.dtype} {list(table.shape)}")
+    bad = np.flatnonzero(((table < 1) | (table > _MAX_SIDE)).any(axis=1))
+    if bad.size:
+        raise ConfigError(
+            f"sizes[{bad[0]}] = {table[bad[0]].tolist()} is not in 1 … {_MAX_SIDE} ({bad.size} such): leave them out"
+        )
+    return table.astype(np.int64)
+
+
+def _bins(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """At most 40 bins; of whole numbers each bin holds equally many."""
+    low, high = float(values.min()), float(values.max())
+    step = max(1.0, np.ceil((high - low + 1) / 40)) if values.dtype.kind == "i" else max(0.1, (high - low) / 40)
+    return np.arange(low - 0.5 * (values.dtype.kind == "i"), high + step, step)
