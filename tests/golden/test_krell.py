@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -12,7 +11,6 @@ import pytest
 from patchpack.plan.packing import Patterns, pack_histogram
 
 WIKIPEDIA, SQUAD = ("wikipedia_512", 512), ("squad11_384", 384)
-DEEP = os.environ.get("HYPOTHESIS_PROFILE") == "deep"
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +120,8 @@ def test_what_the_default_reaches(counts, histogram, depth) -> None:
     assert round(figures(counts[name], seq_len, patterns.num_rows)[0], 3) == OURS[histogram, depth]
 
 
-@pytest.mark.skipif(not DEEP, reason="least squares with 22,102 unknowns take 20 s: HYPOTHESIS_PROFILE=deep")
 def test_nnlshp_on_wikipedia(counts) -> None:
+    """The slowest test: least squares with 22,102 unknowns."""
     pytest.importorskip("scipy")
     name, seq_len = WIKIPEDIA
     patterns = pack_histogram(counts[name], seq_len=seq_len, max_images=3, method="nnlshp")
