@@ -14,7 +14,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
@@ -323,6 +323,7 @@ KINDS = ["good", "good", "good", "no image", "cut", "raises", "too large", "bad 
 
 @pytest.mark.parametrize("tail", ["short", "drop", "pad", "wrap"])
 @pytest.mark.parametrize("source", ["dataset", "dataset with sizes", "iterable", "shards", "folder"])
+@settings(max_examples=min(50, settings().max_examples))  # twenty cases, and some examples start processes
 @given(
     kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=30),
     workers=st.sampled_from([0] * 9 + [2]),
