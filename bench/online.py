@@ -25,15 +25,16 @@ SEQ_LEN, ITEMS, SAMPLE = 4096, 200_000, 20_000
 CURVE = (8, 16, 32, 64, 128, 256, 512, 1024)
 
 
-def longest_wait(packing: Packing, options: Lookahead) -> int:
+def longest_wait(packing: Packing, options: Lookahead, max_images: int | None = None) -> int:
     """Items pushed after an item before its row closed, at most; rows that the flush closed are left out.
 
     A row closes at the push that makes the oldest item too old, or that fills the pool: when as many items as the pool holds
     have come that no earlier row took.
     """
+    waiting, longest = options.limits(max_images)
     starts, n = packing.offsets[:-1], len(packing.items)
     oldest = np.minimum.accumulate(np.minimum.reduceat(packing.items, starts)[::-1])[::-1]
-    closed = np.minimum(starts + options.waiting - 1, oldest + options.longest)
+    closed = np.minimum(starts + waiting - 1, oldest + longest)
     waits = (np.repeat(closed, np.diff(packing.offsets)) - packing.items)[np.repeat(closed < n, np.diff(packing.offsets))]
     return int(waits.max(initial=0))
 
@@ -50,7 +51,7 @@ def measure(lengths: npt.NDArray[np.int64], options: Lookahead, max_images: int 
         "fill": round(100 * lengths.sum() / SEQ_LEN / packing.num_rows, 4),
         "of bound": round(100 * bound / packing.num_rows, 4),
         "items/s": round(len(lengths) / min(seconds[1:])),
-        "longest wait": longest_wait(packing, options),
+        "longest wait": longest_wait(packing, options, max_images),
     }
 
 
@@ -68,12 +69,13 @@ def first_fit(lengths: npt.NDArray[np.int64]) -> dict[str, Any]:
 def pushed(lengths: npt.NDArray[np.int64], options: Lookahead) -> int:
     """Items/s through the protocol: a Python call for each."""
     packer, items = options(SEQ_LEN, 1 << 20), [Item(i, n) for i, n in enumerate(lengths[:50_000].tolist())]
-    for item in items[: options.waiting]:
+    fill_up, _ = options.limits(1 << 20)
+    for item in items[:fill_up]:
         packer.push(item)
     start = time.perf_counter()
-    for item in items[options.waiting :]:
+    for item in items[fill_up:]:
         packer.push(item)
-    return round((len(items) - options.waiting) / (time.perf_counter() - start))
+    return round((len(items) - fill_up) / (time.perf_counter() - start))
 
 
 def main() -> None:

@@ -192,13 +192,13 @@ def draw(studies: list[Study], choice: Choice, title: str, path: Path) -> Path:
 
     from patchpack.cli import plots
 
-    with style.context(["default", plots._STYLE]):
+    with style.context(["default", plots.STYLE]):
         figure = Figure(
             figsize=(13, 2.6 + 0.42 * max(3, len(studies))),
             facecolor=PAPER,
             layout=ConstrainedLayoutEngine(w_pad=0.2, h_pad=0.2),
         )
-        figure.suptitle(plots._drawable(title, 90), size=16, weight="bold", x=0.012, ha="left")
+        figure.suptitle(plots.drawable(title, 90), size=16, weight="bold", x=0.012, ha="left")
         fills, images, waits = figure.subplots(1, 3, sharey=True, width_ratios=(1, 1, 1))
         names = [f"{row_lens(s)} tokens, {s.recipe.max_images} slots" for s in studies]
         for place, s in enumerate(studies):
@@ -227,11 +227,11 @@ def draw(studies: list[Study], choice: Choice, title: str, path: Path) -> Path:
         for axes in (images, waits):
             axes.grid(axis="x", color=plots.BAND, lw=0.7)
         low, high = images.get_xlim()
-        plots._ticks(images.xaxis, low, high, most=6)
+        plots.ticks(images.xaxis, low, high, most=6)
         for axes in (fills, images, waits):
             axes.tick_params(axis="y", length=0)
-        plots._title(fills, "Fill of rows that closed in the epoch", "recommended: the orange one")
-        plots._title(images, "Images per row", "black: slots")
-        plots._title(waits, "Items an image waits", "until its row is closed")
+        plots.heading(fills, "Fill of rows that closed in the epoch", "recommended: the orange one")
+        plots.heading(images, "Images per row", "black: slots")
+        plots.heading(waits, "Items an image waits", "until its row is closed")
         figure.savefig(path, dpi=150, format=path.suffix[1:].lower())
     return path

@@ -27,7 +27,7 @@ FILES, RECIPE = "#0072b2", "#d55e00"
 BAND = "#e4e8ec"
 _SINGLE = 1500  # up to so many images each is a dot of its own
 # the user's own matplotlib settings would give every user another picture
-_STYLE = {
+STYLE = {
     "font.family": ["DejaVu Sans"],
     "font.size": 10.5,
     "text.usetex": False,
@@ -78,7 +78,7 @@ def draw(found: Survey, chosen: Suggestion, source: str, path: Path) -> Path:
     from matplotlib import style
     from matplotlib.figure import Figure
 
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(12, 10), facecolor=PAPER)
         _head(figure, found, source)
         _sizes(figure.add_axes((0.08, 0.475, 0.315, 0.378)), found)  # a square
@@ -102,7 +102,7 @@ def source_name(source: str) -> str:
 
 def _head(figure: Figure, found: Survey, source: str) -> None:
     count = count_of(len(found.sizes), "image") + ("" if found.complete else ", the first of more")
-    title = f"{_drawable(source_name(source), 58 - len(count))}: {count}"
+    title = f"{drawable(source_name(source), 58 - len(count))}: {count}"
     losses = f"{count_of(len(found.rejected), 'sample')} cannot be used" if found.rejected else "every sample can be used"
     if found.faults:
         losses += f", {count_of(len(found.faults), 'shard')} cut short"
@@ -133,8 +133,8 @@ def _sizes(axes: Axes, found: Survey) -> None:
     note = _crowd(axes, widths, heights, (low, high))
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="width in pixels", ylabel="height in pixels")
     for axis in (axes.xaxis, axes.yaxis):
-        _ticks(axis, low, high, most=6)
-    _title(axes, "Height and width", note)
+        ticks(axis, low, high, most=6)
+    heading(axes, "Height and width", note)
 
 
 def _crowd(axes: Axes, x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], span: tuple[float, float]) -> str:
@@ -160,7 +160,7 @@ def _crowd(axes: Axes, x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], span:
     bar = axes.figure.colorbar(cells, cax=axes.inset_axes((1.03, 0, 0.035, 1)))
     bar.outline.set_visible(False)
     bar.ax.tick_params(which="both", length=0, labelsize=9)
-    _ticks(bar.ax.yaxis, *cells.get_clim(), most=6)
+    ticks(bar.ax.yaxis, *cells.get_clim(), most=6)
     return "images per cell"
 
 
@@ -191,7 +191,9 @@ def _shapes(axes: Axes, found: Survey) -> None:
     _mark(axes.xaxis, {name: at for name, at in places.items() if edges[0] <= at <= edges[-1]})
     _count_axis(axes)
     beyond = "; the bars at the ends hold all that is beyond" if slant.max() > edges[-1] else ""
-    _title(axes, f"{percent(found.off_square.mean())} of images are more than 20 % from square", f"shaded: within 20 %{beyond}")
+    heading(
+        axes, f"{percent(found.off_square.mean())} of images are more than 20 % from square", f"shaded: within 20 %{beyond}"
+    )
 
 
 def _tokens(axes: Axes, found: Survey, chosen: Suggestion) -> None:
@@ -212,9 +214,9 @@ def _tokens(axes: Axes, found: Survey, chosen: Suggestion) -> None:
         f"seq_len {packed.seq_len}", (packed.seq_len, 1), (-5 if right else 5, -2), xycoords=("data", "axes fraction"),
         textcoords="offset points", ha="right" if right else "left", va="top", size=9.5,
     )  # fmt: skip
-    _ticks(axes.xaxis, low, high)
+    ticks(axes.xaxis, low, high)
     _count_axis(axes)
-    _title(axes, "Tokens per image in patches of 16 x 16", "")
+    heading(axes, "Tokens per image in patches of 16 x 16", "")
     for place, side, name, tokens, colour in (
         (0, "left", "files", native, FILES),
         (1, "right", "suggested recipe", packed.tokens, RECIPE),
@@ -242,10 +244,10 @@ def _fills(axes: Axes, chosen: Suggestion) -> None:
     for label, (*_, best) in zip(axes.get_yticklabels(), bars, strict=True):
         label.set(color=RECIPE if best else INK, weight="bold" if best else "normal")
     axes.spines[["left", "bottom"]].set_visible(False)
-    _title(axes, "How full the rows get", chosen.call)
+    heading(axes, "How full the rows get", chosen.call)
 
 
-def _title(axes: Axes, text: str, note: str) -> None:
+def heading(axes: Axes, text: str, note: str) -> None:
     axes.annotate(text, (0, 1), (0, 27), xycoords="axes fraction", textcoords="offset points", size=13, weight="bold")
     _note(axes, note, color=FAINT)
 
@@ -261,7 +263,7 @@ def _span(values: npt.NDArray[Any], *, least: float) -> tuple[float, float]:
     return low / margin, high * margin
 
 
-def _ticks(axis: Any, low: float, high: float, most: int = 7) -> None:
+def ticks(axis: Any, low: float, high: float, most: int = 7) -> None:
     """As many plain numbers on a log axis as can stand side by side."""
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     for steps in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
@@ -287,7 +289,7 @@ def _count_axis(axes: Axes) -> None:
     axes.grid(axis="y", color=BAND, lw=0.7)
 
 
-def _drawable(text: str, longest: int) -> str:
+def drawable(text: str, longest: int) -> str:
     """Text that fits the title, in characters the font has: a missing one costs a warning and is a box anyway."""
     from matplotlib.font_manager import findfont, get_font
 

@@ -152,7 +152,7 @@ def _flat(rows: Any, lengths: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
         table = _require_lengths(lengths)
         if len(rows.items) and not 0 <= rows.items.min() <= rows.items.max() < len(table):
             raise ConfigError(f"the Packing has item {rows.items.max()}, there are {len(table)} lengths: pass its own lengths")
-        items, offsets = table[rows.items], rows.offsets
+        items, offsets = (table if rows.cuts is None else table - rows.cuts)[rows.items], rows.offsets
     else:
         if lengths is not None:
             raise ConfigError("lengths belongs to a Packing; rows given by their lengths need none")

@@ -97,7 +97,7 @@ class Loader(DataLoader[PackedBatch]):
         self.planner.set_epoch(epoch)
 
     def report(self) -> Report:
-        """The account up to the last batch delivered, or raised for; the same for any number of workers."""
+        """The account up to the last batch delivered, or raised for; the same for any number of workers that only paint."""
         return Report.total(self._reports.values())
 
 

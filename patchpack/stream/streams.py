@@ -1,7 +1,8 @@
 """Planned in the workers: for items that must be read, and decoded, to know their size.
 
 Each worker plans and paints the samples of its own share; nothing crosses but finished batches. So here, and only here under
-`patchpack.load`, batches depend on the number of workers; what happens to an image does not.
+`patchpack.load`, batches depend on the number of workers; what happens to an image does not. (A drop schedule counts what was
+met: after an epoch that `steps_per_epoch` ended, that includes what each stream had read ahead.)
 """
 
 from __future__ import annotations

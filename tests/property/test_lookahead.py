@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 from hypothesis import example, given, settings
@@ -27,8 +28,15 @@ def subsets(pool, among, room, cap):
     return [each for each in found if each[1] <= room and each[2] <= cap]
 
 
-def twin_fullest(pool, seq_len, cap):
-    """Oldest first until 6 mean lengths or slots are left, then the fullest completion; of equals that of older items."""
+def slack(tokens, max_cut):
+    return min(tokens - 1, math.floor(max_cut * tokens))
+
+
+def twin_fullest(pool, seq_len, cap, max_cut):
+    """Oldest first until 6 mean lengths or slots are left, then the fullest completion; of equals that of older items.
+
+    A completion that is over, by what may be cut off an item before it, comes before one that is short by more.
+    """
     room, left, chosen = seq_len, cap, []
     mean = sum(tokens for tokens, _, _ in pool) / len(pool)
     for i, (tokens, slots, _) in enumerate(pool):
@@ -37,10 +45,14 @@ def twin_fullest(pool, seq_len, cap):
         if tokens <= room and slots <= left:
             chosen.append(i)
             room, left = room - tokens, left - slots
-    among = [i for i, (tokens, slots, _) in enumerate(pool) if i not in chosen and tokens <= room and slots <= left]
+    over = max(slack(pool[i][0], max_cut) for i in chosen)
+    among = [i for i, (tokens, slots, _) in enumerate(pool) if i not in chosen and tokens <= room + over and slots <= left]
     short_of_slots = sum(slots for _, slots, _ in pool) * seq_len > sum(tokens for tokens, _, _ in pool) * cap
     free = subsets(pool, among, room, 1 << 40)
     best = max(free, key=lambda c: (c[1], -c[0]))
+    if best[1] < room:
+        wide = [c for c in subsets(pool, among, room + over, 1 << 40) if room < c[1] < 2 * room - best[1]]
+        best = min(wide, key=lambda c: (c[1], c[0]), default=best)
     if short_of_slots or best[2] > left:
         most = min(left, MOST_SLOTS)
         choices = subsets(pool, among, room, most)
@@ -50,11 +62,15 @@ def twin_fullest(pool, seq_len, cap):
             choices = [c for c in choices if c[0].bit_length() <= end]
         rank = (lambda c: (c[2], c[1], -c[0])) if short_of_slots else (lambda c: (c[1], c[2], -c[0]))
         best = max(choices, key=rank)
+        if best[1] < room:
+            wide = [c for c in subsets(pool, among, room + over, most) if room < c[1] < 2 * room - best[1]]
+            wide = [c for c in wide if not short_of_slots or c[2] == best[2]]
+            best = min(wide, key=lambda c: (c[1], -c[2], c[0]), default=best)
     return chosen + [i for k, i in enumerate(among) if best[0] >> k & 1]
 
 
-def twin_dearest(pool, seq_len, cap, due, units):
-    """The dearest row, of what waits most; then whatever fits. None if it takes too many slots."""
+def twin_dearest(pool, seq_len, cap, due, units, max_cut):
+    """The dearest row, of what waits most; then whatever fits, and what fits when cut. None if it takes too many slots."""
     chosen = [0] if due else []
     rest = [i for i in range(len(pool)) if i not in chosen]
     prices = [pool[i][2] for i in rest]
@@ -67,26 +83,41 @@ def twin_dearest(pool, seq_len, cap, due, units):
         tokens, slots = (sum(pool[j][line] for j in chosen) + pool[i][line] for line in (0, 1))
         if i not in chosen and tokens <= seq_len and slots <= cap:
             chosen.append(i)
-    return chosen if sum(pool[i][1] for i in chosen) <= cap else None
+    tokens, slots = (sum(pool[i][line] for i in chosen) for line in (0, 1))
+    more = [
+        (pool[i][0], i)
+        for i in rest
+        if i not in chosen
+        and slots + pool[i][1] <= cap
+        and 0 <= tokens + pool[i][0] - seq_len < seq_len - tokens
+        and tokens + pool[i][0] - seq_len <= slack(max(pool[j][0] for j in [*chosen, i]), max_cut)
+    ]
+    if tokens < seq_len and more:
+        chosen.append(min(more)[1])
+    return chosen if slots <= cap else None
 
 
 def twin(seq_len, cap, items, options):
     """Rows in the order they close: at the push that fills the pool, or makes the oldest item as old as allowed."""
     table = options.table(seq_len).tolist()
+    most_waiting, longest = options.limits(cap)
     waiting, rows = [], []
 
     def close(due):
         pool = [(*items[i], table[items[i][0]]) for i in waiting]
-        chosen = twin_dearest(pool, seq_len, cap, due, options.prices.units) if options.prices else None
+        cut = options.max_cut
+        chosen = twin_dearest(pool, seq_len, cap, due, options.prices.units, cut) if options.prices else None
         if chosen is None:
-            chosen = twin_fullest(pool, seq_len, cap)
-        rows.append([waiting[k] for k in sorted(chosen)])
-        waiting[:] = [i for i in waiting if i not in rows[-1]]
+            chosen = twin_fullest(pool, seq_len, cap, cut)
+        over = max(0, sum(pool[k][0] for k in chosen) - seq_len)
+        cut_one = max(chosen, key=lambda k: (pool[k][0], -k))
+        rows.append([(waiting[k], pool[k][0] - (over if k == cut_one else 0)) for k in sorted(chosen)])
+        waiting[:] = [i for i in waiting if i not in [item for item, _ in rows[-1]]]
 
     for i in range(len(items)):
         waiting.append(i)
-        due = i - waiting[0] >= options.longest
-        if due or len(waiting) == options.waiting:
+        due = i - waiting[0] >= longest
+        if due or len(waiting) == most_waiting:
             close(due)
     while waiting:
         close(True)
@@ -110,6 +141,7 @@ def problems(draw, most_waiting=9, priced=None):
         draw(st.integers(1, most_waiting)),
         draw(st.one_of(st.none(), st.integers(0, 30))),
         draw(prices(seq_len)) if (draw(st.booleans()) if priced is None else priced) else None,
+        draw(st.sampled_from([0.0, 0.0, 0.1, 0.34, 0.9])),
     )
     return seq_len, cap, items, options
 
@@ -124,17 +156,20 @@ def prices(draw, seq_len):
     return Prices(seq_len, units, tuple(zip(sorted(lengths), sorted(worths), strict=True)))
 
 
-def streamed(seq_len, cap, items, options) -> list[list[int]]:
+def streamed(seq_len, cap, items, options) -> list[list[tuple[int, int]]]:
+    """Rows of (item, tokens left of it)."""
     lengths, slots = [tokens for tokens, _ in items], [slots for _, slots in items]
     packing = pack_stream(lengths, seq_len=seq_len, max_images=cap, slots=slots, packer=options)
-    return [packing.row(r).tolist() for r in range(packing.num_rows)]
+    assert (packing.cuts is None) == (options.max_cut == 0)
+    cuts = [0] * len(items) if packing.cuts is None else packing.cuts.tolist()
+    return [[(i, lengths[i] - cuts[i]) for i in packing.row(r).tolist()] for r in range(packing.num_rows)]
 
 
-def ids(rows: list[Row]) -> list[list[int]]:
-    return [[item.id for item in row.items] for row in rows]
+def ids(rows: list[Row]) -> list[list[tuple[int, int]]]:
+    return [[(item.id, item.num_tokens) for item in row.items] for row in rows]
 
 
-def pushed(packer: Packer, items, start=0) -> list[list[list[int]]]:
+def pushed(packer: Packer, items, start=0) -> list[list[list[tuple[int, int]]]]:
     """Rows closed by each push."""
     return [ids(packer.push(Item(start + i, *item))) for i, item in enumerate(items)]
 
@@ -173,31 +208,44 @@ def test_a_list_packs_as_it_does_item_by_item(problem) -> None:
 def test_every_item_is_packed_once_within_both_caps_in_order(problem) -> None:
     seq_len, cap, items, _ = problem
     rows = streamed(*problem)
-    assert sorted(i for row in rows for i in row) == list(range(len(items)))
+    assert sorted(i for row in rows for i, _ in row) == list(range(len(items)))
     for row in rows:
         assert row == sorted(row) != []
-        assert sum(items[i][0] for i in row) <= seq_len
-        assert sum(items[i][1] for i in row) <= cap
+        assert sum(tokens for _, tokens in row) <= seq_len
+        assert sum(items[i][1] for i, _ in row) <= cap
+
+
+@settings(max_examples=4 * EXAMPLES)
+@given(problems(most_waiting=30))
+def test_one_item_is_cut_where_that_makes_the_row_full(problem) -> None:
+    seq_len, _, items, options = problem
+    for row in streamed(*problem):
+        cuts = {i: items[i][0] - tokens for i, tokens in row if tokens != items[i][0]}
+        if cuts:
+            ((i, cut),) = cuts.items()
+            assert sum(tokens for _, tokens in row) == seq_len
+            assert 0 < cut <= slack(items[i][0], options.max_cut)
+            assert items[i][0] == max(items[j][0] for j, _ in row)
 
 
 @given(problems(most_waiting=30, priced=False))
 def test_the_oldest_item_is_in_the_next_row(problem) -> None:
     rows = streamed(*problem)
     for r, row in enumerate(rows):
-        assert row[0] == min(i for later in rows[r:] for i in later)
+        assert row[0][0] == min(i for later in rows[r:] for i, _ in later)
 
 
 @settings(max_examples=4 * EXAMPLES)
 @given(problems(most_waiting=30))
 def test_no_item_waits_longer_than_stated(problem) -> None:
     seq_len, cap, items, options = problem
-    packer = options(seq_len, cap)
+    packer, (waiting, longest) = options(seq_len, cap), options.limits(cap)
     for now, closed in enumerate(pushed(packer, items)):
         assert len(closed) <= 1
-        assert all(now - i <= options.longest for row in closed for i in row)
+        assert all(now - i <= longest for row in closed for i, _ in row)
         ages = [age for *_, age in packer.state_dict()["waiting"]]
-        assert all(age < max(options.longest, 1) for age in ages)
-        assert len(ages) < options.waiting
+        assert all(age < max(longest, 1) for age in ages)
+        assert len(ages) < waiting
 
 
 @settings(max_examples=4 * EXAMPLES)
@@ -214,7 +262,10 @@ def test_a_saved_packer_goes_on_the_same(problem, cut) -> None:
     assert other.flush() == packer.flush()
 
 
-OPTIONS = [Lookahead(), Lookahead(1), Lookahead(5), Lookahead(20, 0), Lookahead(20, 7), Lookahead(300, 10**6)]
+OPTIONS = [
+    Lookahead(), Lookahead(1), Lookahead(5), Lookahead(20, 0), Lookahead(20, 7), Lookahead(300, 10**6),
+    Lookahead(20, max_cut=0.1), Lookahead(5, 9, max_cut=0.9),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("factory", OPTIONS, ids=repr)
@@ -225,7 +276,9 @@ def test_packers_keep_the_protocol(factory, seq_len, max_images) -> None:
 
 @pytest.mark.parametrize("steps", [(), ((1, 3),), ((16, 1), (21, 2), (33, 4)), ((64, 1),)])
 def test_priced_packers_keep_the_protocol(steps) -> None:
-    testing.check_packer(Lookahead(12, 30, Prices(64, 4, steps)), seq_len=64, max_images=7, examples=max(5, EXAMPLES // 3))
+    for max_cut in (0.0, 0.2):
+        factory = Lookahead(12, 30, Prices(64, 4, steps), max_cut)
+        testing.check_packer(factory, seq_len=64, max_images=7, examples=max(5, EXAMPLES // 3))
 
 
 # ---------------------------------------------------------------------------------------------------------------- prices

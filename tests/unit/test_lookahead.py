@@ -102,6 +102,61 @@ def test_items_come_back_as_they_went_in() -> None:
     assert packer.push(Item(1 << 80, 2, 5)) == [Row((Item(-7, 3, 4), Item(1 << 80, 2, 5)))]
 
 
+@pytest.mark.parametrize(("max_images", "waiting"), [(None, 64), (1, 64), (64, 64), (65, 65), (1 << 20, 4096)])
+def test_a_pool_holds_a_whole_row_unless_told(max_images, waiting) -> None:
+    assert Lookahead().limits(max_images) == (waiting, 8 * waiting)
+    assert Lookahead(7).limits(max_images) == (7, 56)
+    assert Lookahead(longest_wait=3).limits(max_images) == (waiting, 3)
+
+
+def test_rows_of_more_images_than_64_are_full() -> None:
+    """80 images of 50 tokens in a row of 4,000: a pool of 64 could not fill one."""
+    lengths = np.full(1000, 50)
+    assert pack_stream(lengths, seq_len=4000, max_images=250).num_rows == 13  # 12.5
+    assert pack_stream(lengths, seq_len=4000, max_images=250, packer=Lookahead(64)).num_rows == 16
+
+
+# -------------------------------------------------------------------------------------------------------------- the cuts
+
+CUTS = {
+    # lengths, seq_len, options -> rows, cuts by item
+    "the longest is cut": ([40, 63, 69], 100, {"waiting": 3}, [[0, 1], [2]], [0, 3, 0]),
+    "a full row without a cut first": ([40, 63, 60], 100, {"waiting": 3}, [[0, 2], [1]], [0, 0, 0]),
+    "the least cut": ([50, 55, 53], 100, {"waiting": 3}, [[0, 2], [1]], [0, 0, 3]),
+    "a cut before a wider gap": ([50, 46, 53], 100, {"waiting": 3}, [[0, 2], [1]], [0, 0, 3]),
+    "no cut that loses more than stays empty": ([50, 48, 53], 100, {"waiting": 3}, [[0, 1], [2]], [0, 0, 0]),
+    "no more than a tenth of an item before it": ([29, 73, 50], 100, {"waiting": 3}, [[0, 1], [2]], [0, 2, 0]),
+    "a tenth of 29 is 2": ([29, 74, 50], 100, {"waiting": 3}, [[0, 2], [1]], [0, 0, 0]),
+    "of equally long ones the oldest": ([51, 51], 100, {"waiting": 2}, [[0, 1]], [2, 0]),
+    "dear and one more": ([4, 4, 3], 10, {"waiting": 3, "prices": SIX_OR_MORE, "max_cut": 0.4}, [[0, 1, 2]], [1, 0, 0]),
+    "dear, and one more that is longest": ([1, 6, 4], 10, {"prices": SIX_OR_MORE, "waiting": 3}, [[1, 2], [0]], [0, 0, 0]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("lengths", "seq_len", "options", "rows", "cuts"), CUTS.values(), ids=CUTS)
+def test_cuts(lengths, seq_len, options, rows, cuts) -> None:
+    packing = pack_stream(lengths, seq_len=seq_len, packer=Lookahead(**{"max_cut": 0.1, **options}))
+    assert ([packing.row(r).tolist() for r in range(packing.num_rows)], packing.cuts.tolist()) == (rows, cuts)
+
+
+def test_a_cut_item_comes_back_shorter_and_the_others_as_they_were() -> None:
+    packer = Lookahead(2, max_cut=0.1)(100, 9)
+    packer.push(Item(0, 40, 2))
+    assert packer.push(Item(1, 63, 3)) == [Row((Item(0, 40, 2), Item(1, 60, 3)))]
+
+
+@pytest.mark.usefixtures("shared")
+def test_a_tenth_of_one_image_fills_rows_exactly() -> None:
+    """With 256 waiting, of 200,000 native ImageNet images one in 200 at most is cut, and rows are 99.99 % full."""
+    lengths = lists.make("imagenet", 200_000, 4096)
+    packing = pack_stream(lengths, seq_len=4096, packer=Lookahead(256, max_cut=0.1))
+    kept = lengths - packing.cuts
+    assert (packing.cuts <= lengths // 10).all()
+    assert 100 * kept.sum() / 4096 / packing.num_rows >= 99.99
+    assert (packing.cuts > 0).mean() <= 0.005
+    assert packing.cuts.sum() / lengths.sum() < 0.0001
+
+
 # ------------------------------------------------------------------------------------------------------------- the state
 
 
@@ -153,6 +208,10 @@ REFUSED = {
     "waiting float": (lambda: Lookahead(2.0), "waiting must be an integer .* got 2.0"),
     "waiting much": (lambda: Lookahead(5000), "waiting must be an integer .* got 5000"),
     "longest_wait": (lambda: Lookahead(4, -1), "longest_wait must be an integer .* got -1"),
+    "max_cut 1": (lambda: Lookahead(max_cut=1.0), r"max_cut is a share .* number in \[0, 1\), got 1.0"),
+    "max_cut below": (lambda: Lookahead(max_cut=-0.1), r"max_cut is a share .* got -0.1"),
+    "max_cut NaN": (lambda: Lookahead(max_cut=float("nan")), r"max_cut is a share .* got nan"),
+    "max_cut text": (lambda: Lookahead(max_cut="0.1"), r"max_cut is a share .* got '0.1'"),
     "prices": (lambda: Lookahead(4, None, {6: 2}), r"prices must be Prices or None, got \{6: 2\}: learn_prices"),
     "prices of another row": (lambda: Lookahead(4, None, SIX_OR_MORE)(11, 3), "for seq_len=10, rows have 11: learn prices"),
     "units": (lambda: Prices(10, 256, ()), "units must be an integer in 1 … 255, got 256"),

@@ -1,4 +1,4 @@
-"""Which waiting items make the next row, compiled on first use. Integers only, but for `richest`, whose values are shares.
+"""Which waiting items make the next row, compiled on first use.
 
 Nothing here allocates, raises or draws. A pool is int64 ``[4, waiting]``, its first `count` columns in order of arrival: the
 lines are TOKENS, SLOTS, WORTH (price units of the item) and BORN (its number in the stream). `taken`, bool ``[waiting]``,
@@ -52,16 +52,34 @@ def highest(bits: Any, limit: int) -> int:
 
 
 @njit(nogil=True)
-def complete(pool: Any, among: Any, m: int, room: int, cap: int, unit: int, even: bool, reach: Any, taken: Any) -> int:
+def lowest(bits: Any, start: int, stop: int) -> int:
+    """Smallest member in ``start … stop``, −1 if there is none."""
+    for i in range(start, stop + 1):
+        if has(bits, i):
+            return i
+    return -1
+
+
+@njit(nogil=True)
+def slack(tokens: int, max_cut: float) -> int:
+    """Tokens that may be cut off an item, see `protocol.fewest_tokens`."""
+    return min(tokens - 1, int(max_cut * tokens))
+
+
+@njit(nogil=True)
+def complete(
+    pool: Any, among: Any, m: int, room: int, over: int, cap: int, unit: int, even: bool, reach: Any, taken: Any
+) -> int:  # fmt: skip
     """Add to `taken` the fullest completion of a row from the columns ``among[:m]``; returns its slots.
 
     The sums that the oldest k of them make with s slots are the bit set ``reach[k, s]`` (subset sum); the loop ends at the
     first k that fills `room`, so of the fullest choices the one whose youngest item is oldest is found, and of those again.
-    Most tokens first, then most slots; with `even`, most slots first. With unit 0 slots are free and cap is 0.
+    Most tokens first, then most slots; with `even`, most slots first. With unit 0 slots are free and cap is 0. Where `room`
+    cannot be filled, up to `over` tokens more will do, if they are fewer than would stay empty; the fewer the better.
 
-    reach: uint64 ``[>= m + 1, >= cap + 1, >= room // 64 + 1]``, scratch.
+    reach: uint64 ``[>= m + 1, >= cap + 1, >= (room + over) // 64 + 1]``, scratch.
     """
-    words = (room >> 6) + 1
+    words = ((room + over) >> 6) + 1
     for s in range(cap + 1):
         for j in range(words):
             reach[0, s, j] = 0
@@ -85,6 +103,12 @@ def complete(pool: Any, among: Any, m: int, room: int, cap: int, unit: int, even
             best, layer = top, s
         if even and best >= 0:
             break
+    if best < room:
+        least = room + min(over + 1, room - best)  # one that loses fewer tokens than would stay empty
+        for s in range(layer if even else cap, layer - 1 if even else -1, -1):
+            top = lowest(reach[k, s], room + 1, least - 1)
+            if top >= 0:
+                least, best, layer = top, top, s
     used = 0
     while best > 0:
         while has(reach[k - 1, layer], best):  # not needed for this sum; reach[0] holds 0 alone
@@ -98,13 +122,15 @@ def complete(pool: Any, among: Any, m: int, room: int, cap: int, unit: int, even
 
 
 @njit(nogil=True)
-def fullest(pool: Any, count: int, seq_len: int, max_images: int, near: int, reach: Any, among: Any, taken: Any) -> None:
+def fullest(
+    pool: Any, count: int, seq_len: int, max_images: int, near: int, max_cut: float, reach: Any, among: Any, taken: Any
+) -> None:  # fmt: skip
     """The oldest items that fit until `near` mean lengths or slots are left, then the fullest completion from the pool.
 
-    Slots are looked at only where the completion needs more than are left, or where the pool is short of them: then most
+    Where no completion fills the row, one that is over by what may be cut off one of the items before it. Slots are looked at only where the completion needs more than are left, or where the pool is short of them: then most
     slots count before most tokens, so that the pool keeps the mixture in which both run out together.
     """
-    room, left, tokens, slots = seq_len, max_images, 0, 0
+    room, left, tokens, slots, over = seq_len, max_images, 0, 0, 0
     for k in range(count):
         tokens += pool[TOKENS, k]
         slots += pool[SLOTS, k]
@@ -116,14 +142,15 @@ def fullest(pool: Any, count: int, seq_len: int, max_images: int, near: int, rea
             taken[k] = True
             room -= pool[TOKENS, k]
             left -= pool[SLOTS, k]
+            over = max(over, slack(pool[TOKENS, k], max_cut))
     m = 0
     for k in range(count):
-        if not taken[k] and pool[TOKENS, k] <= room and pool[SLOTS, k] <= left:
+        if not taken[k] and pool[TOKENS, k] <= room + over and pool[SLOTS, k] <= left:
             among[m] = k
             m += 1
     even = slots * seq_len > tokens * max_images
     unit = 1 if even else 0
-    while complete(pool, among, m, room, unit * min(left, reach.shape[1] - 1), unit, even, reach, taken) > left:
+    while complete(pool, among, m, room, over, unit * min(left, reach.shape[1] - 1), unit, even, reach, taken) > left:
         unit = 1
         for k in range(m):
             taken[among[k]] = False
@@ -211,14 +238,57 @@ def dearest(
 
 
 @njit(nogil=True)
+def one_more(pool: Any, count: int, seq_len: int, max_images: int, max_cut: float, taken: Any) -> None:
+    """Add to a row that is not full the item that makes it full with the least to cut off.
+
+    If there is one that loses fewer tokens than would stay empty.
+    """
+    room, left, longest = seq_len, max_images, 0
+    for k in range(count):
+        if taken[k]:
+            room -= pool[TOKENS, k]
+            left -= pool[SLOTS, k]
+            longest = max(longest, pool[TOKENS, k])
+    best = -1
+    for k in range(count):
+        tokens = pool[TOKENS, k]
+        if 0 < room < tokens and not taken[k] and pool[SLOTS, k] <= left:
+            cut = slack(max(longest, tokens), max_cut)
+            if tokens - room <= min(cut, room - 1) and (best < 0 or tokens < pool[TOKENS, best]):
+                best = k
+    if best >= 0:
+        taken[best] = True
+
+
+@njit(nogil=True)
+def shorten(pool: Any, count: int, seq_len: int, taken: Any) -> None:
+    """Cut what is over off the longest item of the row, of equals the oldest."""
+    tokens, longest = 0, -1
+    for k in range(count):
+        if taken[k]:
+            tokens += pool[TOKENS, k]
+            if longest < 0 or pool[TOKENS, k] > pool[TOKENS, longest]:
+                longest = k
+    if tokens > seq_len:
+        pool[TOKENS, longest] -= tokens - seq_len
+
+
+@njit(nogil=True)
 def choose(
-    pool: Any, count: int, due: bool, seq_len: int, max_images: int, near: int,
+    pool: Any, count: int, due: bool, seq_len: int, max_images: int, near: int, max_cut: float,
     reach: Any, fewest: Any, sizes: Any, prices: Any, order: Any, taken: Any,
 ) -> None:  # fmt: skip
-    """The next row: by price where there are prices and slots suffice, else the fullest, which has the oldest item."""
+    """The next row: by price where there are prices and slots suffice, else the fullest, which has the oldest item.
+
+    An item that is cut to end the row has fewer TOKENS afterwards.
+    """
     if fewest.shape[1] > 1 and dearest(pool, count, seq_len, max_images, due, fewest, sizes, prices, order, taken):
-        return
-    fullest(pool, count, seq_len, max_images, near, reach, order, taken)
+        if max_cut > 0:
+            one_more(pool, count, seq_len, max_images, max_cut, taken)
+    else:
+        fullest(pool, count, seq_len, max_images, near, max_cut, reach, order, taken)
+    if max_cut > 0:
+        shorten(pool, count, seq_len, taken)
 
 
 @njit(nogil=True)
@@ -235,13 +305,13 @@ def remove(pool: Any, count: int, taken: Any) -> int:
 
 @njit(nogil=True)
 def stream(
-    lengths: Any, slots: Any, table: Any, longest: int, pool: Any, seq_len: int, max_images: int, near: int,
-    items: Any, offsets: Any, reach: Any, fewest: Any, sizes: Any, prices: Any, order: Any, taken: Any,
+    lengths: Any, slots: Any, table: Any, longest: int, pool: Any, seq_len: int, max_images: int, near: int, max_cut: float,
+    items: Any, offsets: Any, cuts: Any, reach: Any, fewest: Any, sizes: Any, prices: Any, order: Any, taken: Any,
 ) -> int:  # fmt: skip
     """Push everything and flush; returns the number of rows.
 
     slots: int64 ``[n]``. table: int64 ``[seq_len + 1]``, price of each length. items: int64 ``[n]``, offsets: int64
-    ``[n + 1]``, the rows as CSR.
+    ``[n + 1]``, the rows as CSR. cuts: int64 ``[n]`` of 0, what was cut off each length; ``[0]`` with a max_cut of 0.
     """
     n, i, count, rows, out = len(lengths), 0, 0, 0, 0
     offsets[0] = 0
@@ -255,39 +325,14 @@ def stream(
             i += 1
             if count < pool.shape[1] and not due:
                 continue
-        choose(pool, count, due, seq_len, max_images, near, reach, fewest, sizes, prices, order, taken)
+        choose(pool, count, due, seq_len, max_images, near, max_cut, reach, fewest, sizes, prices, order, taken)
         for k in range(count):
             if taken[k]:
                 items[out] = pool[BORN, k]
+                if len(cuts):
+                    cuts[pool[BORN, k]] = lengths[pool[BORN, k]] - pool[TOKENS, k]
                 out += 1
         count = remove(pool, count, taken)
         rows += 1
         offsets[rows] = out
     return rows
-
-
-@njit(nogil=True)
-def richest(lengths: Any, values: Any, best: Any, last: Any, row: Any) -> float:
-    """Highest value of a row of any number of copies, by the knapsack of Gilmore and Gomory (1961).
-
-    lengths: int64 ``[m]``, rising. values: float64 ``[m]``. best: float64 ``[seq_len + 1]``, last: int64 ``[seq_len + 1]``,
-    scratch. row: int64 ``[m]``, becomes the copies of each in the row.
-    """
-    best[0] = 0.0
-    room = len(best) - 1
-    for s in range(1, room + 1):
-        best[s], last[s] = best[s - 1], -1
-        for k in range(len(lengths)):
-            if lengths[k] > s:
-                break
-            if best[s - lengths[k]] + values[k] > best[s]:
-                best[s], last[s] = best[s - lengths[k]] + values[k], k
-    for k in range(len(lengths)):
-        row[k] = 0
-    while room > 0:
-        if last[room] < 0:
-            room -= 1
-        else:
-            row[last[room]] += 1
-            room -= lengths[last[room]]
-    return best[-1]  # type: ignore[no-any-return]  # an element of an array

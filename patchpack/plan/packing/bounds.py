@@ -17,10 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_int
-from patchpack.plan.packing.offline import _require_lengths
-
-Int64 = npt.NDArray[np.int64]
+from patchpack.plan._integers import Int64, require_int
+from patchpack.plan.packing.offline import require_lengths
 
 _SCALE = 1 << 40  # prices are integers in these units, so that a bound is exact whatever the solver rounds
 _MOST_CELLS = 1 << 27  # kinds, slots and tokens of one knapsack; a problem over it has no linear program
@@ -58,7 +56,7 @@ def lower_bound(
         >>> lower_bound([6, 6, 6], 10)
         3
     """
-    sizes, counts = np.unique(_require_lengths(lengths, seq_len), return_counts=True)
+    sizes, counts = np.unique(require_lengths(lengths, seq_len), return_counts=True)
     if max_images is not None:
         require_int("max_images", max_images, 1, 1 << 30)
     require_seconds(time_limit)

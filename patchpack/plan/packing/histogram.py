@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_int
+from patchpack.plan._integers import Int64, require_int
 
-Int64 = npt.NDArray[np.int64]
 HistogramMethod = Literal["spread", "best_fit_decreasing", "spfhp", "lpfhp", "nnlshp"]
 HISTOGRAM_METHODS = ("spread", "best_fit_decreasing", "spfhp", "lpfhp", "nnlshp")
 

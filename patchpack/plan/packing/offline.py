@@ -19,10 +19,13 @@ class Packing(NamedTuple):
     Attributes:
         items: int64 ``[n]``, indices into the lengths; within a row in arrival order, or as `pack_lengths` says.
         offsets: int64 ``[rows + 1]``.
+        cuts: int64 ``[n]``, tokens to cut off each length (by index, not by row) so that its row ends exactly full; None where
+            nothing may be cut.
     """
 
     items: npt.NDArray[np.int64]
     offsets: npt.NDArray[np.int64]
+    cuts: npt.NDArray[np.int64] | None = None
 
     @property
     def num_rows(self) -> int:
@@ -102,10 +105,10 @@ def pack_lengths(
         >>> [packing.row(r).tolist() for r in range(packing.num_rows)]
         [[1, 0], [2, 3]]
     """
-    sizes = _require_lengths(lengths, seq_len)
+    sizes = require_lengths(lengths, seq_len)
     if max_images is not None:
         require_int("max_images", max_images, 1, 1 << 30)
-    widths = None if slots is None else _require_slots(slots, len(sizes), max_images)
+    widths = None if slots is None else require_slots(slots, len(sizes), max_images)
     if max_images is None:
         widths, cap = None, seq_len  # no row has more items than tokens
     else:
@@ -157,7 +160,9 @@ def _by_kind(sizes: Any, widths: Any, seq_len: int, cap: int, method: str, seed:
         words = np.random.PCG64(seed).random_raw(len(sizes)) >> np.uint64(1)  # a stream that numpy keeps between versions
         kernels.shuffle(ends, words.astype(np.int64), order)
     packing = Packing(np.empty(len(sizes), dtype=np.int64), np.empty(patterns.num_rows + 1, dtype=np.int64))
-    kernels.deal(patterns.offsets, patterns.lengths, patterns.repeats, patterns.rows, starts, order, *packing)
+    kernels.deal(
+        patterns.offsets, patterns.lengths, patterns.repeats, patterns.rows, starts, order, packing.items, packing.offsets
+    )
     return packing
 
 
@@ -182,7 +187,8 @@ def _kinds(sizes: Any, widths: Any, seq_len: int) -> tuple[Any, Any, histogram.K
     return keys, kind_of, kinds
 
 
-def _require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
+def require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
+    """The lengths as int64 ``[n]``. Raises `ConfigError` for what is no integer in ``1 … seq_len``, naming the first."""
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ConfigError(f"lengths must be a flat sequence of integers, got {array.dtype} of shape {array.shape}")
@@ -196,7 +202,8 @@ def _require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def _require_slots(slots: Any, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
+def require_slots(slots: Any, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
+    """The slots as int64 ``[n]``. Raises `ConfigError` for what is no integer in ``1 … max_images``, naming the first."""
     array = np.asarray(slots)
     if array.shape != (n,) or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ConfigError(f"slots must be {n} integers, one for each length, got {array.dtype} of shape {array.shape}")

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_int
-from patchpack.plan.packing.bounds import ColumnGeneration, Int64, affordable, require_seconds, require_solver, simple_bound
-from patchpack.plan.packing.offline import Packing, _require_lengths, pack_lengths
+from patchpack.plan._integers import Int64, require_int
+from patchpack.plan.packing.bounds import ColumnGeneration, affordable, require_seconds, require_solver, simple_bound
+from patchpack.plan.packing.offline import Packing, pack_lengths, require_lengths
 
 _WINDOW, _TAIL = 256, 3  # waiting items that the end of a row is chosen from, and its mean lengths
 _TURNS = 200  # rows between two looks at the clock
@@ -90,7 +90,7 @@ def pack_tight(
         (2, 2)
     """
     start = time.monotonic()
-    array = _require_lengths(lengths, seq_len)
+    array = require_lengths(lengths, seq_len)
     if max_images is not None:
         require_int("max_images", max_images, 1, 1 << 30)
     require_int("seed", seed, 0, (1 << 63) - 1)

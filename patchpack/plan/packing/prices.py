@@ -1,0 +1,134 @@
+"""What lengths are worth in a row, for lists where few lengths occur: learnt from a sample, in whole units.
+
+The dual values of Gilmore and Gomory's linear program over all possible rows (Operations Research 9, 1961).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.errors import ConfigError
+from patchpack.plan._integers import Int64, require_int
+from patchpack.plan.packing.offline import require_lengths
+
+MOST_TOKENS, MOST_UNITS = 1 << 20, 255
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What lengths are worth in a row, in whole units: a step function of the length.
+
+    A length below the first step is worth 0, others as much as the longest step that is not above it.
+
+    Attributes:
+        seq_len: tokens of a row.
+        units: worth of the best row, 1 … 255.
+        steps: (length, worth) pairs, both rising.
+    """
+
+    seq_len: int
+    units: int
+    steps: tuple[tuple[int, int], ...]
+
+    def __post_init__(self) -> None:
+        require_int("seq_len", self.seq_len, 1, MOST_TOKENS)
+        require_int("units", self.units, 1, MOST_UNITS)
+        length, worth = 0, 0
+        for step in self.steps:
+            require_int("length of a step", step[0], length + 1, self.seq_len)
+            require_int("worth of a step", step[1], worth + 1, self.units)
+            length, worth = step
+
+    def table(self) -> Int64:
+        """Worth of each length: int64 ``[seq_len + 1]``."""
+        worth = np.zeros(self.seq_len + 1, dtype=np.int64)
+        for length, units in self.steps:
+            worth[length:] = units
+        return worth
+
+
+def learn_prices(lengths: Sequence[int] | npt.NDArray[Any], *, seq_len: int, most_units: int = 128) -> Prices | None:
+    """What each length is worth, from a sample of them: a few thousand lengths, a tenth of a second.
+
+    The dual values of the linear program over all possible rows, by column generation with a revised simplex (Gilmore and
+    Gomory 1961), made non-decreasing, then rounded to the whole units that keep the bound best. Slots play no part.
+
+    Args:
+        lengths: integers ``[n]``, each in ``1 … seq_len``; more than 256 different ones are rounded up to 256 quantiles.
+        seq_len: tokens per row, at most 2**20.
+        most_units: units of a row, at most; more cost time in every row. 1 … 128.
+
+    Returns:
+        `Prices`; None where they put no bound below 99.5 % on the fill, because there the fullest row is best.
+
+    Raises:
+        ConfigError: for an empty sample, and as `pack_stream`.
+    """
+    sizes = require_lengths(lengths, seq_len)
+    require_int("seq_len", seq_len, 1, MOST_TOKENS)
+    require_int("most_units", most_units, 1, 128)
+    if not len(sizes):
+        raise ConfigError("lengths is empty: prices are learnt from a sample, some thousand lengths")
+    kinds = np.unique(sizes)
+    if len(kinds) > 256:
+        kinds = np.unique(np.quantile(sizes, np.linspace(0, 1, 257), method="inverted_cdf"))
+    share = np.bincount(np.searchsorted(kinds, sizes)) / len(sizes)
+    values = _dual_values(kinds, share, seq_len)
+    bound, units, worth = 0.0, 0, kinds
+    for scale in range(1, most_units + 1):
+        rounded = np.rint(values * scale)
+        richest = max(1, round(_richest(kinds, rounded, seq_len)[0]))
+        needed = float(share @ rounded) / richest  # rows per item that any packing needs
+        if richest <= most_units and needed > bound * 1.0002:
+            bound, units, worth = needed, richest, rounded.astype(np.int64)
+    if sizes.mean() > 0.995 * seq_len * bound:
+        return None
+    return Prices(seq_len, units, tuple((int(kinds[k]), int(worth[k])) for k in np.flatnonzero(np.diff(worth, prepend=0))))
+
+
+def _dual_values(kinds: Int64, share: npt.NDArray[np.float64], seq_len: int) -> npt.NDArray[np.float64]:
+    """Values ``[m]``, rising, of which no row holds more than 1 and the sample nearly the most: within 0.1 % of optimal."""
+    inverse = np.diag(1.0 / (seq_len // kinds))  # of the basis: first, rows of one length each
+    amount, cost, bound, found = inverse @ share, np.ones(len(kinds)), 0.0, np.zeros(len(kinds))
+    for _ in range(40 * len(kinds) + 1000):  # ends long before; a limit, because degenerate steps can cycle
+        dual = cost @ inverse
+        column, k = np.zeros(len(kinds)), int(np.diff(dual, prepend=0.0).argmin())
+        priced = dual[k] - (dual[k - 1] if k else 0.0) >= -1e-9
+        if priced:
+            dual = np.maximum.accumulate(dual)
+            worth, column = _richest(kinds, dual, seq_len)
+            if share @ dual > bound * worth:
+                bound, found = float(share @ dual) / worth, dual / worth
+            if share @ dual <= 1.001 * bound:
+                break
+        else:  # the place of a longer item may hold a shorter one (dual cut of Valério de Carvalho, 2005)
+            column[k] = -1.0
+            column[k - 1 : k] = 1.0  # of the shortest, none
+        change = inverse @ column
+        steps = np.divide(amount, change, out=np.full(len(kinds), np.inf), where=change > 1e-9)
+        leaves = int(steps.argmin())
+        if steps[leaves] == np.inf:
+            break
+        amount = np.maximum(amount - steps[leaves] * change, 0.0)
+        amount[leaves], cost[leaves] = steps[leaves], float(priced)
+        pivot = inverse[leaves] / change[leaves]
+        inverse -= np.outer(change, pivot)
+        inverse[leaves] = pivot
+    return found
+
+
+def _richest(kinds: Int64, values: npt.NDArray[np.float64], seq_len: int) -> tuple[float, npt.NDArray[np.float64]]:
+    """Value of the best row and how many of each kind it has; values do not fall, so only where they rise is a kind needed."""
+    from patchpack.plan.packing import _kernels_prices as kernels
+
+    first = np.flatnonzero(np.diff(values, prepend=0.0) > 1e-9)
+    row, copies = np.zeros(len(first), dtype=np.int64), np.zeros(len(kinds))
+    best, last = np.empty(seq_len + 1), np.empty(seq_len + 1, dtype=np.int64)
+    value = kernels.richest(kinds[first], values[first], best, last, row)
+    copies[first] = row
+    return float(value), copies
