@@ -38,7 +38,7 @@ from patchpack.paint.batch import (
 from patchpack.paint.patchify import patchify, unpatchify
 from patchpack.paint.validate import validate
 from patchpack.plan import recipes
-from patchpack.plan.balance import AttentionCost, balance
+from patchpack.plan.balance import AttentionCost, balance, imbalance, row_costs
 from patchpack.plan.drop import Beta, ByResolution, Constant, DropPolicy, NoDrop, Scheduled
 from patchpack.plan.normalize import CLIP, HALF, IMAGENET, MeanStd, PerImage
 from patchpack.plan.packing import (
@@ -132,7 +132,7 @@ __all__ = [
     "PositionScheme", "Absolute", "Fractional", "Raster",
     "Packer", "PackerFactory", "FirstFit", "BestFit", "NextFit", "Lookahead", "Prices", "learn_prices", "Item", "Row",
     "Packing", "pack_lengths", "pack_histogram", "pack_stream", "pack_tight", "TightPacking", "lower_bound",
-    "balance", "AttentionCost", "study", "Study",
+    "balance", "imbalance", "row_costs", "AttentionCost", "study", "Study",
     "MeanStd", "PerImage", "HALF", "IMAGENET", "CLIP",
     # paint
     "PackedBatch", "token_mask", "attention_mask", "pool_mask", "ragged", "Ragged", "unpack", "PackedImage", "fill_rate",

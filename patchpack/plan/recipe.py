@@ -13,7 +13,7 @@ from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
 from patchpack.plan.drop import DropPolicy, NoDrop
 from patchpack.plan.normalize import HALF, MeanStd, PerImage
-from patchpack.plan.packing import FirstFit, PackerFactory
+from patchpack.plan.packing import Lookahead, PackerFactory
 from patchpack.plan.positions import Absolute, PositionScheme
 from patchpack.plan.resize import ResizePolicy
 
@@ -48,7 +48,7 @@ class Recipe:
     resize: ResizePolicy
     drop: DropPolicy = field(default_factory=NoDrop)
     positions: PositionScheme = field(default_factory=Absolute)
-    packer: PackerFactory = field(default_factory=FirstFit)
+    packer: PackerFactory = field(default_factory=Lookahead)
     patch_size: int | tuple[int, ...] = 16
     seq_len: int | None = 1024
     max_images: int = 64
@@ -69,7 +69,7 @@ class Recipe:
                 raise ConfigError(f"{name} must be a {protocol.__name__} (see its docstring), got {policy!r}")
         if isinstance(self.packer, type) or not callable(self.packer):
             raise ConfigError(
-                f"packer must be a factory called with (seq_len, max_images), as FirstFit(16) is; got {self.packer!r}"
+                f"packer must be a factory called with (seq_len, max_images), as Lookahead(64) is; got {self.packer!r}"
             )
         for name, low, high in (("max_images", 1, 1 << 20), ("rows", 1, 1 << 20), ("max_pixels", 1, 1 << 40)):
             require_int(name, getattr(self, name), low, high)

@@ -19,7 +19,7 @@ from patchpack import recipes, rng, testing
 from patchpack.errors import ConfigError
 from patchpack.plan.drop import Beta, NoDrop, Scheduled
 from patchpack.plan.normalize import CLIP, HALF, MeanStd, PerImage
-from patchpack.plan.packing import FirstFit
+from patchpack.plan.packing import FirstFit, Lookahead
 from patchpack.plan.positions import Absolute, Fractional
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.recipes import FLEXIVIT_PATCH_SIZES, PRESETS
@@ -160,7 +160,7 @@ REFUSED = {
     "drop is a class": ({"drop": NoDrop}, r"drop must be an instance: NoDrop\(...\)"),
     "positions are a name": ({"positions": "absolute"}, "positions must be a PositionScheme .* got 'absolute'"),
     "positions are a class": ({"positions": Absolute}, r"positions must be an instance: Absolute\(...\)"),
-    "packer is a name": ({"packer": "first_fit"}, r"packer must be a factory .* as FirstFit.* got 'first_fit'"),
+    "packer is a name": ({"packer": "first_fit"}, r"packer must be a factory .* as Lookahead.* got 'first_fit'"),
     "packer is a class": ({"packer": FirstFit}, "packer must be a factory .* got <class"),
     "max_images 0": ({"max_images": 0}, "max_images must be an integer in 1 … 1048576, got 0"),
     "max_images float": ({"max_images": 2.0}, "max_images must be an integer .* got 2.0"),
@@ -388,8 +388,8 @@ def test_evaluation_draws_nothing_or_refuses(recipe, max_patches) -> None:
         assert answer.resize.bound(answer.patch_size) <= max_patches
 
 
-def test_defaults_are_those_of_the_paper() -> None:
+def test_defaults() -> None:
     recipe = Recipe(resize=R)
-    assert (recipe.drop, recipe.positions, recipe.packer) == (NoDrop(), Absolute(), FirstFit())
+    assert (recipe.drop, recipe.positions, recipe.packer) == (NoDrop(), Absolute(), Lookahead())
     assert replace(recipe, positions=Fractional()).positions == Fractional()
     assert math.prod(recipe.background) == 255**3

@@ -29,7 +29,8 @@ def rows_of(result: TightPacking) -> list[list[int]]:
 
 def check(result: TightPacking, lengths, seq_len: int, cap: int | None = None) -> None:
     """Everything once, in order, within both caps."""
-    items, offsets = result.packing
+    items, offsets, cuts = result.packing
+    assert cuts is None
     row = np.repeat(np.arange(result.packing.num_rows), np.diff(offsets))
     assert np.array_equal(np.sort(items), np.arange(len(lengths)))
     assert np.bincount(row, np.asarray(lengths)[items]).max() <= seq_len
@@ -153,3 +154,22 @@ def test_a_missing_solver_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "highspy", None)
     with pytest.raises(ConfigError, match=r"need highspy .*pip install 'patchpack\[solver\]'"):
         pack_tight([3], seq_len=10)
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+def test_tight_is_a_method_of_pack_lengths(seed) -> None:
+    lengths, options = [1200] * 30 + [1170] * 20 + [640] * 31, {"seq_len": 4096, "max_images": 4}
+    packing = pack_lengths(lengths, method="tight", seed=seed, **options)
+    expected = pack_tight(lengths, seed=seed or 0, **options).packing
+    assert (packing.items.tolist(), packing.offsets.tolist()) == (expected.items.tolist(), expected.offsets.tolist())
+    assert pack_lengths([5, 5], seq_len=10, max_images=2, slots=[1, 1], method="tight").num_rows == 1
+
+
+def test_tight_refuses_items_of_several_slots() -> None:
+    with pytest.raises(ConfigError, match="tight packs items of one slot, got one of 3: use spread"):
+        pack_lengths([5, 5], seq_len=10, max_images=4, slots=[1, 3], method="tight")
+
+
+def test_the_solver_prints_nothing(capfd) -> None:
+    assert lower_bound([1200] * 30 + [1170] * 20 + [640] * 31, 4096, lp=True) == 22
+    assert capfd.readouterr() == ("", "")

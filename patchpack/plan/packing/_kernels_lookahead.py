@@ -127,7 +127,9 @@ def fullest(
 ) -> None:  # fmt: skip
     """The oldest items that fit until `near` mean lengths or slots are left, then the fullest completion from the pool.
 
-    Where no completion fills the row, one that is over by what may be cut off one of the items before it. Slots are looked at only where the completion needs more than are left, or where the pool is short of them: then most
+    Where no completion fills the row, one that is over by what may be cut off one of the items before it.
+
+    Slots are looked at only where the completion needs more than are left, or where the pool is short of them: then most
     slots count before most tokens, so that the pool keeps the mixture in which both run out together.
     """
     room, left, tokens, slots, over = seq_len, max_images, 0, 0, 0

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
-from patchpack.plan.packing.offline import require_lengths
+from patchpack.plan.packing.lengths import require_lengths
 
 _SCALE = 1 << 40  # prices are integers in these units, so that a bound is exact whatever the solver rounds
 _MOST_CELLS = 1 << 27  # kinds, slots and tokens of one knapsack; a problem over it has no linear program
@@ -225,8 +225,7 @@ class _Master:
 
     def __init__(self, counts: Int64) -> None:
         self._solver = require_solver()
-        self._highs, self._kinds = self._solver.Highs(), len(counts)
-        self._highs.setOptionValue("output_flag", False)
+        self._highs, self._kinds = _quiet(self._solver), len(counts)
         self._highs.setOptionValue("threads", 1)
         for count in counts.tolist():
             self._highs.addRow(float(count), self._solver.kHighsInf, 0, np.zeros(0, dtype=np.int32), np.zeros(0))
@@ -256,6 +255,19 @@ class _Master:
         solution = self._highs.getSolution()
         value = float(self._highs.getInfo().objective_function_value)
         return value, np.array(solution.col_value), np.maximum(np.array(solution.row_dual), 0.0)
+
+
+def _quiet(solver: Any) -> Any:
+    """A HiGHS that prints nothing: recent ones greet while they are being made, when the callbacks are set up."""
+
+    class Quiet(solver.Highs):  # type: ignore[misc]  # an untyped base
+        def enableCallbacks(self) -> None:
+            self.setOptionValue("output_flag", False)
+            super().enableCallbacks()
+
+    highs = Quiet()
+    highs.setOptionValue("output_flag", False)
+    return highs
 
 
 def require_solver() -> Any:

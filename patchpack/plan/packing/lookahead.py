@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
-from patchpack.plan.packing.offline import Packing, require_lengths, require_slots
+from patchpack.plan.packing.lengths import Packing, require_lengths, require_slots
 from patchpack.plan.packing.prices import MOST_TOKENS, Prices
 from patchpack.plan.packing.protocol import Item, Packer, Row, fewest_tokens
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
-from patchpack.plan.packing.offline import require_lengths
+from patchpack.plan.packing.lengths import require_lengths
 
 MOST_TOKENS, MOST_UNITS = 1 << 20, 255
 

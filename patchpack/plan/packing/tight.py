@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,8 @@ import numpy.typing as npt
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
 from patchpack.plan.packing.bounds import ColumnGeneration, affordable, require_seconds, require_solver, simple_bound
-from patchpack.plan.packing.offline import Packing, pack_lengths, require_lengths
+from patchpack.plan.packing.histogram import Kinds, plan
+from patchpack.plan.packing.lengths import Packing, require_lengths
 
 _WINDOW, _TAIL = 256, 3  # waiting items that the end of a row is chosen from, and its mean lengths
 _TURNS = 200  # rows between two looks at the clock
@@ -142,9 +144,14 @@ class _Problem(NamedTuple):
 
     def best_fit_decreasing(self, counts: Int64, most: float) -> _Rows:
         """Longest first, each into the row it leaves fullest."""
-        kinds = np.repeat(np.arange(len(self.sizes)), counts)[::-1]
-        packing = pack_lengths(self.sizes[kinds], seq_len=self.seq_len, max_images=self.max_images, method="best_fit")
-        return _Rows(kinds[packing.items], packing.offsets[1:])
+        index = np.flatnonzero(counts)[::-1]
+        kinds = Kinds(self.sizes[index], np.ones_like(index), counts[index])
+        patterns = plan(kinds, self.seq_len, self.max_images or self.seq_len, "best_fit_decreasing")
+        edges = patterns.offsets.tolist()
+        rows = [np.repeat(index[patterns.lengths[a:b]], patterns.repeats[a:b]) for a, b in pairwise(edges)]
+        many = patterns.rows.tolist()
+        sizes = np.repeat([len(row) for row in rows], many)
+        return _Rows(np.concatenate([np.tile(row, n) for row, n in zip(rows, many, strict=True)]), np.cumsum(sizes))
 
     def fill_decreasing(self, counts: Int64, most: float) -> _Rows | None:
         """See the kernel; None when out of time, or where it puts too many items into a row."""

@@ -1,0 +1,65 @@
+"""A list of lengths at the door, and the rows it is packed into."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.errors import ConfigError
+from patchpack.plan._integers import require_int
+
+
+class Packing(NamedTuple):
+    """Rows as numpy CSR: row r holds ``items[offsets[r]:offsets[r + 1]]``.
+
+    Attributes:
+        items: int64 ``[n]``, indices into the lengths; within a row in arrival order, or as `pack_lengths` says.
+        offsets: int64 ``[rows + 1]``.
+        cuts: int64 ``[n]``, tokens to cut off each length (by index, not by row) so that its row ends exactly full; None where
+            nothing may be cut.
+    """
+
+    items: npt.NDArray[np.int64]
+    offsets: npt.NDArray[np.int64]
+    cuts: npt.NDArray[np.int64] | None = None
+
+    @property
+    def num_rows(self) -> int:
+        """Number of rows."""
+        return len(self.offsets) - 1
+
+    def row(self, r: int) -> npt.NDArray[np.int64]:
+        """Indices of the items in row r."""
+        return self.items[self.offsets[r] : self.offsets[r + 1]]
+
+
+def require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
+    """The lengths as int64 ``[n]``. Raises `ConfigError` for what is no integer in ``1 … seq_len``, naming the first."""
+    array = np.asarray(lengths)
+    if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ConfigError(f"lengths must be a flat sequence of integers, got {array.dtype} of shape {array.shape}")
+    require_int("seq_len", seq_len, 1, 1 << 30)
+    if array.size and not 1 <= array.min() <= array.max() <= seq_len:
+        bad = np.flatnonzero((array < 1) | (array > seq_len))
+        raise ConfigError(
+            f"lengths[{bad[0]}] = {array[bad[0]]} is not in 1 … seq_len={seq_len} ({bad.size} such lengths): "
+            f"raise seq_len or shorten them"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def require_slots(slots: Any, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
+    """The slots as int64 ``[n]``. Raises `ConfigError` for what is no integer in ``1 … max_images``, naming the first."""
+    array = np.asarray(slots)
+    if array.shape != (n,) or (array.size and not np.issubdtype(array.dtype, np.integer)):
+        raise ConfigError(f"slots must be {n} integers, one for each length, got {array.dtype} of shape {array.shape}")
+    high = 1 << 30 if max_images is None else max_images
+    bad = np.flatnonzero((array < 1) | (array > high))
+    if bad.size:
+        raise ConfigError(
+            f"slots[{bad[0]}] = {array[bad[0]]} is not in 1 … max_images={max_images} ({bad.size} such items): "
+            f"raise max_images or split the item"
+        )
+    return np.ascontiguousarray(array, dtype=np.int64)
