@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
+from patchpack._jit import njit
 
 
-@njit(nogil=True)
+@njit
 def steps_from_pool(weights: Any, arrivals: Any, window: int, pool: Any, spare: Any, taken: Any, steps: Any) -> None:
     """Rows of each step: the oldest row of the pool with the neighbours in weight that lose least.
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
+from patchpack._jit import njit
 
 
-@njit(nogil=True)
+@njit
 def first_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, tree: Any, free: Any, row_of: Any) -> int:
     """Row of each length under first-fit; returns the number of rows.
 
@@ -43,7 +43,7 @@ def first_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, tree: Any
     return rows
 
 
-@njit(nogil=True)
+@njit
 def next_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, row_of: Any) -> int:
     """Row of each length when only the newest row is open; returns the number of rows."""
     row, room, free = -1, -1, 0
@@ -56,7 +56,7 @@ def next_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, row_of: An
     return row + 1
 
 
-@njit(nogil=True)
+@njit
 def best_fit(lengths: Any, slots: Any, max_images: int, top: Any, below: Any, free: Any, row_of: Any) -> int:
     """Row of each length under best-fit; returns the number of rows.
 

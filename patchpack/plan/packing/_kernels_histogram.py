@@ -4,25 +4,24 @@ A kind is a length with a number of slots; its items are interchangeable. Rows w
 row numbers, so planning takes time by the kinds and not by the items. A plan is a list of steps, int64 ``[4, steps]``:
 first row, number of rows, kind, and how many items of that kind each of these rows gets.
 """
-# mypy: disallow-untyped-decorators=False
 
 from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
+from patchpack._jit import njit
 
 # ------------------------------------------------------------------------------------------------------ items and kinds
 
 
-@njit(nogil=True)
+@njit
 def count(keys: Any, counts: Any) -> None:
     """Add how often each key occurs to counts, int64 ``[largest key + 1]``."""
     for i in range(len(keys)):
         counts[keys[i]] += 1
 
 
-@njit(nogil=True)
+@njit
 def group(keys: Any, kind_of: Any, ends: Any, order: Any) -> None:
     """Items by kind, in order of arrival, into order ``[n]``.
 
@@ -34,7 +33,7 @@ def group(keys: Any, kind_of: Any, ends: Any, order: Any) -> None:
         ends[kind] += 1
 
 
-@njit(nogil=True)
+@njit
 def shuffle(ends: Any, words: Any, order: Any) -> None:
     """Permute the items of each kind, backwards by Fisher and Yates: words, int64 ``[n]`` >= 0, are random bits."""
     start = 0
@@ -45,7 +44,7 @@ def shuffle(ends: Any, words: Any, order: Any) -> None:
         start = ends[kind]
 
 
-@njit(nogil=True)
+@njit
 def deal(offsets: Any, kinds: Any, repeats: Any, rows: Any, places: Any, order: Any, items: Any, row_offsets: Any) -> None:
     """Items to the rows of a list of patterns, each kind in its order.
 
@@ -67,7 +66,7 @@ def deal(offsets: Any, kinds: Any, repeats: Any, rows: Any, places: Any, order: 
             row_offsets[row] = filled
 
 
-@njit(nogil=True)
+@njit
 def gather(steps: Any, first: Any, last: Any, offsets: Any, kinds: Any, repeats: Any) -> None:
     """Steps to the parts of patterns: pattern p gets each step with ``first <= p < last``, in the order of the steps.
 
@@ -87,7 +86,7 @@ def gather(steps: Any, first: Any, last: Any, offsets: Any, kinds: Any, repeats:
 # ------------------------------------------------------------------------------------------------------------- planning
 
 
-@njit(nogil=True)
+@njit
 def decreasing(
     lengths: Any, slots: Any, counts: Any, seq_len: int, max_slots: int, worst: int, rows: int,
     top: Any, fine: Any, coarse: Any, groups: Any, steps: Any,
@@ -155,7 +154,7 @@ def decreasing(
     return done
 
 
-@njit(nogil=True)
+@njit
 def _push(g: int, room: int, top: Any, below: Any, fine: Any, coarse: Any) -> None:
     """Put group g on top of the stack of a room."""
     below[g] = top[room]
@@ -164,7 +163,7 @@ def _push(g: int, room: int, top: Any, below: Any, fine: Any, coarse: Any) -> No
     coarse[room >> 10] |= 1 << (room >> 5 & 31)
 
 
-@njit(nogil=True)
+@njit
 def _remove(g: int, over: int, room: int, top: Any, below: Any, fine: Any, coarse: Any) -> None:
     """Take group g, which lies under group over or (−1) on top, out of the stack of a room."""
     if over >= 0:
@@ -177,7 +176,7 @@ def _remove(g: int, over: int, room: int, top: Any, below: Any, fine: Any, coars
                 coarse[room >> 10] &= ~(1 << (room >> 5 & 31))
 
 
-@njit(nogil=True)
+@njit
 def _lowest(fine: Any, coarse: Any, start: int) -> int:
     """Lowest marked room >= start, or −1."""
     word = start >> 5
@@ -199,7 +198,7 @@ def _lowest(fine: Any, coarse: Any, start: int) -> int:
     return (word << 5) + _low_bit(bits)
 
 
-@njit(nogil=True)
+@njit
 def _highest(fine: Any, coarse: Any, start: int) -> int:
     """Highest marked room <= start, or −1."""
     if start < 0:
@@ -219,7 +218,7 @@ def _highest(fine: Any, coarse: Any, start: int) -> int:
     return (word << 5) + _high_bit(bits)
 
 
-@njit(nogil=True)
+@njit
 def _low_bit(word: int) -> int:
     """Index of the lowest set bit of a word in 1 … 2**32 − 1."""
     bit = 0
@@ -230,7 +229,7 @@ def _low_bit(word: int) -> int:
     return bit
 
 
-@njit(nogil=True)
+@njit
 def _high_bit(word: int) -> int:
     """Index of the highest set bit of a word in 1 … 2**32 − 1."""
     bit = 0

@@ -7,18 +7,18 @@ is the answer.
 
 from __future__ import annotations
 
-# mypy: disallow-untyped-decorators=False
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from patchpack._jit import njit
 
 TOKENS, SLOTS, WORTH, BORN = range(4)
 ONE, LAST, ALL = np.uint64(1), np.uint64(63), np.uint64(0xFFFFFFFFFFFFFFFF)
 FAR = np.int32(1 << 30)  # more tokens than any row
 
 
-@njit(nogil=True)
+@njit
 def shift_or(base: Any, source: Any, n: int, words: int, out: Any) -> None:
     """``out = base | source << n`` over the first `words` words of three uint64 bit sets."""
     skip = n >> 6
@@ -31,13 +31,13 @@ def shift_or(base: Any, source: Any, n: int, words: int, out: Any) -> None:
         out[j] = base[j] | (source[j - skip] << up) | ((source[j - skip - 1] >> ONE) >> (LAST - up))
 
 
-@njit(nogil=True)
+@njit
 def has(bits: Any, i: int) -> bool:
     """Whether i is in the set."""
     return (bits[i >> 6] >> np.uint64(i & 63)) & ONE != 0  # type: ignore[no-any-return]  # numba's bool
 
 
-@njit(nogil=True)
+@njit
 def highest(bits: Any, limit: int) -> int:
     """Largest member in ``0 … limit``, −1 if there is none."""
     j = limit >> 6
@@ -51,7 +51,7 @@ def highest(bits: Any, limit: int) -> int:
     return 64 * j + i if i >= 0 else -1
 
 
-@njit(nogil=True)
+@njit
 def lowest(bits: Any, start: int, stop: int) -> int:
     """Smallest member in ``start … stop``, −1 if there is none."""
     for i in range(start, stop + 1):
@@ -60,13 +60,13 @@ def lowest(bits: Any, start: int, stop: int) -> int:
     return -1
 
 
-@njit(nogil=True)
+@njit
 def slack(tokens: int, max_cut: float) -> int:
     """Tokens that may be cut off an item, see `protocol.fewest_tokens`."""
     return min(tokens - 1, int(max_cut * tokens))
 
 
-@njit(nogil=True)
+@njit
 def complete(
     pool: Any, among: Any, m: int, room: int, over: int, cap: int, unit: int, even: bool, reach: Any, taken: Any
 ) -> int:  # fmt: skip
@@ -121,7 +121,7 @@ def complete(
     return used
 
 
-@njit(nogil=True)
+@njit
 def fullest(
     pool: Any, count: int, seq_len: int, max_images: int, near: int, max_cut: float, reach: Any, among: Any, taken: Any
 ) -> None:  # fmt: skip
@@ -158,7 +158,7 @@ def fullest(
             taken[among[k]] = False
 
 
-@njit(nogil=True)
+@njit
 def dearest(
     pool: Any,
     count: int,
@@ -239,7 +239,7 @@ def dearest(
     return left >= 0
 
 
-@njit(nogil=True)
+@njit
 def one_more(pool: Any, count: int, seq_len: int, max_images: int, max_cut: float, taken: Any) -> None:
     """Add to a row that is not full the item that makes it full with the least to cut off.
 
@@ -262,7 +262,7 @@ def one_more(pool: Any, count: int, seq_len: int, max_images: int, max_cut: floa
         taken[best] = True
 
 
-@njit(nogil=True)
+@njit
 def shorten(pool: Any, count: int, seq_len: int, taken: Any) -> None:
     """Cut what is over off the longest item of the row, of equals the oldest."""
     tokens, longest = 0, -1
@@ -275,7 +275,7 @@ def shorten(pool: Any, count: int, seq_len: int, taken: Any) -> None:
         pool[TOKENS, longest] -= tokens - seq_len
 
 
-@njit(nogil=True)
+@njit
 def choose(
     pool: Any, count: int, due: bool, seq_len: int, max_images: int, near: int, max_cut: float,
     reach: Any, fewest: Any, sizes: Any, prices: Any, order: Any, taken: Any,
@@ -293,7 +293,7 @@ def choose(
         shorten(pool, count, seq_len, taken)
 
 
-@njit(nogil=True)
+@njit
 def remove(pool: Any, count: int, taken: Any) -> int:
     """Close the gaps that the taken items leave; returns how many stay."""
     m = 0
@@ -305,7 +305,7 @@ def remove(pool: Any, count: int, taken: Any) -> int:
     return m
 
 
-@njit(nogil=True)
+@njit
 def stream(
     lengths: Any, slots: Any, table: Any, longest: int, pool: Any, seq_len: int, max_images: int, near: int, max_cut: float,
     items: Any, offsets: Any, cuts: Any, reach: Any, fewest: Any, sizes: Any, prices: Any, order: Any, taken: Any,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-# mypy: disallow-untyped-decorators=False
 from typing import Any
 
-from numba import njit
+from patchpack._jit import njit
 
 
-@njit(nogil=True)
+@njit
 def richest(lengths: Any, values: Any, best: Any, last: Any, row: Any) -> float:
     """Highest value of a row of any number of copies, by the knapsack of Gilmore and Gomory (1961).
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numba import njit
+from patchpack._jit import njit
 
 
-@njit(nogil=True)
+@njit
 def price(sizes: Any, copies: Any, endless: Any, values: Any, step: int, best: Any, old: Any, take: Any, last: Any) -> None:
     """Most valuable row by a knapsack over two budgets, with every pass's choices kept.
 
@@ -52,7 +52,7 @@ def price(sizes: Any, copies: Any, endless: Any, values: Any, step: int, best: A
             last[s] = best[slots - lines, seq_len - tokens] + worth
 
 
-@njit(nogil=True)
+@njit
 def trace(sizes: Any, copies: Any, endless: Any, index: Any, step: int, take: Any, end: int, column: Any) -> None:
     """Pieces of each kind in the row that ends with pass `end`, added to `column`: int64 ``[kinds]``.
 
@@ -76,7 +76,7 @@ def trace(sizes: Any, copies: Any, endless: Any, index: Any, step: int, take: An
             s -= 1
 
 
-@njit(nogil=True)
+@njit
 def fill_decreasing(
     sizes: Any, counts: Any, seq_len: int, state: Any, turns: int, reach: Any, used: Any, kinds: Any, ends: Any
 ) -> bool:
@@ -142,7 +142,7 @@ def fill_decreasing(
     return bool(first == len(sizes))
 
 
-@njit(nogil=True)
+@njit
 def fill_in_turn(
     queue: Any, seq_len: int, max_images: int, tail: int, state: Any, turns: int,
     after: Any, masks: Any, waiting: Any, items: Any, ends: Any,
