@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from enum import IntEnum
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +19,12 @@ from patchpack.errors import ConfigError
 
 U64 = npt.NDArray[np.uint64]
 
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_ROUNDS = 10
+# arrays without an axis: numpy takes them in half the time of its scalars
+_MULTIPLIERS = (np.array(0xD2511F53, dtype=np.uint64), np.array(0xCD9E8D57, dtype=np.uint64))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
-_LOW = np.uint64(0xFFFFFFFF)
-_SHIFT32 = np.uint64(32)
+_LOW = np.array(0xFFFFFFFF, dtype=np.uint64)
+_SHIFT32, _SHIFT21, _SHIFT11 = (np.array(bits, dtype=np.uint64) for bits in (32, 21, 11))
 MAX_DRAWS = 1 << 24
 
 
@@ -77,32 +80,40 @@ def uniforms(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDAr
             raise ConfigError(f"{name} must be in 0 … {limit - 1}, got {value}")
     hashes = np.asarray(hashes, dtype=np.uint64)
     blocks = (n + 1) // 2
-    shape = (len(hashes), blocks)
-    counter = (
-        np.broadcast_to((hashes & _LOW)[:, None], shape),
-        np.broadcast_to((hashes >> _SHIFT32)[:, None], shape),
-        np.broadcast_to(np.uint64(epoch), shape),
-        np.broadcast_to(np.uint64(stage << 24) | np.arange(blocks, dtype=np.uint64)[None, :], shape),
-    )
-    words = philox4x32(counter, (seed & 0xFFFFFFFF, seed >> 32))
+    counter = np.empty((4, len(hashes), blocks), dtype=np.uint64)
+    counter[0] = (hashes & _LOW)[:, None]
+    counter[1] = (hashes >> _SHIFT32)[:, None]
+    counter[2] = epoch
+    counter[3] = np.uint64(stage << 24) | np.arange(blocks, dtype=np.uint64)
+    words = philox4x32((counter[0], counter[1], counter[2], counter[3]), (seed & 0xFFFFFFFF, seed >> 32))
     out = np.empty((len(hashes), blocks, 2), dtype=np.float64)
-    for half in (0, 1):
+    for half in range(min(n, 2)):  # a single draw needs the first half alone
         high, low = words[2 * half], words[2 * half + 1]
-        out[:, :, half] = ((high << np.uint64(21)) | (low >> np.uint64(11))) * 2.0**-53
+        out[:, :, half] = ((high << _SHIFT21) | (low >> _SHIFT11)) * 2.0**-53
     return out.reshape(len(hashes), 2 * blocks)[:, :n]
 
 
 def philox4x32(counter: tuple[U64, U64, U64, U64], key: tuple[int, int]) -> tuple[U64, U64, U64, U64]:
     """Ten Philox rounds: four 32-bit words (held in uint64 arrays) per counter."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        product0, product1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
-        c0, c1, c2, c3 = (
-            (product1 >> _SHIFT32) ^ c1 ^ np.uint64(k0),
-            product1 & _LOW,
-            (product0 >> _SHIFT32) ^ c3 ^ np.uint64(k1),
-            product0 & _LOW,
-        )
-        k0, k1 = (k0 + _WEYL[0]) & 0xFFFFFFFF, (k1 + _WEYL[1]) & 0xFFFFFFFF
+    c0, c1, c2, c3 = (np.array(word, dtype=np.uint64) for word in counter)
+    high, low = np.empty_like(c0), np.empty_like(c0)  # and nothing else is allocated: that is what a few keys cost
+    for k0, k1 in _round_keys(*key):
+        np.multiply(c0, _MULTIPLIERS[0], out=high)
+        np.multiply(c2, _MULTIPLIERS[1], out=low)
+        np.right_shift(low, _SHIFT32, out=c0)
+        np.right_shift(high, _SHIFT32, out=c2)
+        c0 ^= c1
+        c0 ^= k0
+        c2 ^= c3
+        c2 ^= k1
+        low &= _LOW
+        high &= _LOW
+        c1, c3, low, high = low, high, c1, c3
     return c0, c1, c2, c3
+
+
+@lru_cache(maxsize=64)
+def _round_keys(k0: int, k1: int) -> list[tuple[U64, U64]]:
+    """The key of each round: both halves grow by their Weyl constant, modulo 2**32."""
+    keys = [((k0 + i * _WEYL[0]) & 0xFFFFFFFF, (k1 + i * _WEYL[1]) & 0xFFFFFFFF) for i in range(_ROUNDS)]
+    return [(np.array(first, dtype=np.uint64), np.array(second, dtype=np.uint64)) for first, second in keys]

@@ -92,10 +92,16 @@ class NaFlex:
         return grid_of(rows, cols)
 
     def _largest(self, along: Int64, across: Int64) -> Int64:
-        """Largest k with ``k * ceil(k * across / along) <= N``, 0 if there is none; the product grows with k."""
-        low, high = np.zeros_like(along), np.full_like(along, self.max_patches)
+        """Largest k with ``k * ceil(k * across / along) <= N``, 0 if there is none; the product grows with k.
+
+        With r = across / along and x = sqrt(N / r) the product is at least k² r, so k <= x, and below k² r + k, so that every
+        whole k <= x - 1 / (2 r) is feasible. The search is between the two: one step where along < 2 * across.
+        """
+        budget = self.max_patches
+        high = np.minimum(isqrt(budget * along // across), budget)
+        low = np.maximum(high - along // (2 * across) - 1, 0)
         while np.any(low < high):
             k = (low + high + 1) // 2
-            fits = k * ceil_div(k * across, along) <= self.max_patches
+            fits = k * ceil_div(k * across, along) <= budget
             low, high = np.where(fits, k, low), np.where(fits, high, k - 1)
         return low
