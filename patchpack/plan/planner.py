@@ -161,7 +161,8 @@ class EpochPlanner:
 
     def _new_rows(self) -> Rows:
         recipe = self._recipe
-        return Rows(recipe.packer, recipe.row_len(self._patch_size), recipe.max_images, *self._lookahead)
+        self._seq_len = recipe.row_len(self._patch_size)
+        return Rows(recipe.packer, self._seq_len, recipe.max_images, *self._lookahead)
 
     def _start_step(self) -> None:
         patch_size = self._patch_size_now()
@@ -188,25 +189,21 @@ class EpochPlanner:
         ]
 
     def _push(self, position: int, line: Line) -> None:
-        refusal = self._refusal(line)
-        if refusal:
-            header = line.header
+        if not 1 <= line.num_tokens <= self._seq_len:
+            header, refusal = line.header, self._refusal(line)
             self._reject(Rejection(header.shard, header.key, header.member, "plan", refusal))
         else:
             self._fruitful = True
             self._rows.push(position, line)
 
-    def _refusal(self, line: Line) -> str | None:
-        size, recipe = line.header.size, self._recipe
+    def _refusal(self, line: Line) -> str:
+        size = line.header.size
         if line.num_tokens == 0:
-            return f"{recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width)"
-        seq_len = recipe.row_len(self._patch_size)
-        if line.num_tokens > seq_len:
-            return (
-                f"{size.height} x {size.width} (height x width) becomes {line.num_tokens} tokens, a row holds "
-                f"seq_len={seq_len}; raise seq_len or use a policy with a bound"
-            )
-        return None
+            return f"{self._recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width)"
+        return (
+            f"{size.height} x {size.width} (height x width) becomes {line.num_tokens} tokens, a row holds "
+            f"seq_len={self._seq_len}; raise seq_len or use a policy with a bound"
+        )
 
     def _reject(self, rejection: Rejection) -> None:
         self._rejected += 1
@@ -256,7 +253,7 @@ class EpochPlanner:
             step=self._step,
             epoch=self._epoch,
             patch_size=self._patch_size,
-            seq_len=self._recipe.row_len(self._patch_size),
+            seq_len=self._seq_len,
             offsets=offsets,
             table=PlanTable(
                 box=np.array([line.box for line in lines], dtype=np.int32).reshape(-1, 4),

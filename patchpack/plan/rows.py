@@ -64,7 +64,8 @@ class Rows:
         """
         self._waiting[position] = line
         self._open_bytes += line.header.num_bytes
-        self._close(self._packer.push(Item(position, line.num_tokens)))
+        if closed := self._packer.push(Item(position, line.num_tokens)):
+            self._close(closed)
         if self._exceeds(1.0):
             self._close_fullest()
 
@@ -102,8 +103,7 @@ class Rows:
             raise PackingError(f"{self._packer!r} closed a row with empty, doubled or invented items: {ids}")
         for item in row.items:
             given = self._waiting[item.id].num_tokens
-            least = fewest_tokens(given, self._packer)
-            if not least <= item.num_tokens <= given:
+            if item.num_tokens != given and not (least := fewest_tokens(given, self._packer)) <= item.num_tokens < given:
                 raise PackingError(
                     f"{self._packer!r} made {item.num_tokens} of the {given} tokens of an item, {least} … {given} are allowed"
                 )
@@ -114,10 +114,9 @@ class Rows:
             )
 
     def _exceeds(self, share: float) -> bool:
-        images = len(self._waiting) - len(self._queued)
-        return (self._lookahead is not None and images > share * self._lookahead) or (
-            self._lookahead_bytes is not None and self._open_bytes > share * self._lookahead_bytes
-        )
+        if self._lookahead is not None and len(self._waiting) - len(self._queued) > share * self._lookahead:
+            return True
+        return self._lookahead_bytes is not None and self._open_bytes > share * self._lookahead_bytes
 
     def _close_fullest(self) -> None:
         rows = deque(sorted(self._packer.flush(), key=lambda row: row.num_tokens, reverse=True))
@@ -131,4 +130,6 @@ class Rows:
 
 
 def _shortened(line: Line, item: Item) -> Line:
+    if item.num_tokens == line.num_tokens:
+        return line
     return line._replace(num_tokens=item.num_tokens, cut=line.num_tokens - item.num_tokens)

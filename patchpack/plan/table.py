@@ -42,7 +42,7 @@ def plan_table(
     grids = _int_columns(recipe.resize(sizes, p, u), (n, 2), repr(recipe.resize))
     accepted = np.all(grids > 0, axis=1)
     broken = ~accepted & np.any(grids != 0, axis=1)
-    if np.any(broken):
+    if broken.any():
         i = int(np.argmax(broken))
         raise ConfigError(
             f"{recipe.resize!r} made the grid {grids[i].tolist()} of a {sizes[i].tolist()} image (height, width): rows and "
@@ -50,7 +50,7 @@ def plan_table(
         )
     bound = recipe.resize.bound(p)
     patches = grids.astype(np.int64).prod(axis=1)
-    if bound is not None and np.any(patches > bound):
+    if bound is not None and (patches > bound).any():
         worst = int(np.argmax(patches))
         raise ConfigError(
             f"{recipe.resize!r} made {patches[worst]} patches of a {sizes[worst].tolist()} image (height, width) at "
@@ -61,7 +61,7 @@ def plan_table(
     u = _uniforms(recipe, epoch, key_hash, rng.Stage.DROP)
     tokens = _int_columns(recipe.drop(some, u, ordinals), (n,), repr(recipe.drop))
     wrong = accepted & ((tokens < 1) | (tokens > patches))
-    if np.any(wrong):
+    if wrong.any():
         i = int(np.argmax(wrong))
         raise ConfigError(
             f"{recipe.drop!r} keeps {tokens[i]} of the {patches[i]} patches of grid {grids[i].tolist()}: it must keep at "
@@ -94,6 +94,6 @@ def _int_columns(answer: Any, shape: tuple[int, ...], who: str) -> IntArray:
     if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
         raise ConfigError(f"{who} must return integers {list(shape)}, got {array.dtype} {list(array.shape)}")
     columns: IntArray = array.astype(np.int32)
-    if not np.array_equal(columns, array):
+    if (columns != array).any():
         raise ConfigError(f"{who} returned a number that 32 bits do not hold: {array[array != columns][0]}")
     return columns

@@ -78,13 +78,14 @@ class NaFlex:
     def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
         """See `ResizePolicy`."""
         h, w = columns(sizes)
-        k, l = self._largest(h, w), self._largest(w, h)  # noqa: E741
+        k, l = self._largest(np.array([h, w]), np.array([w, h]))  # noqa: E741
         by_rows = k * w >= l * h  # k / h >= l / w
         rows = np.where(by_rows, k, ceil_div(l * h, w))
         cols = np.where(by_rows, ceil_div(k * w, h), l)
         capped = np.where(by_rows, k * patch_size > NAFLEX_MAX_SCALE * h, l * patch_size > NAFLEX_MAX_SCALE * w)
-        rows = np.where(capped, ceil_div(NAFLEX_MAX_SCALE * h, patch_size), rows)
-        cols = np.where(capped, ceil_div(NAFLEX_MAX_SCALE * w, patch_size), cols)
+        if capped.any():
+            rows = np.where(capped, ceil_div(NAFLEX_MAX_SCALE * h, patch_size), rows)
+            cols = np.where(capped, ceil_div(NAFLEX_MAX_SCALE * w, patch_size), cols)
         if not self.upscale:
             native_rows, native_cols = ceil_div(h, patch_size), ceil_div(w, patch_size)
             fits = native_rows * native_cols <= self.max_patches
@@ -99,8 +100,8 @@ class NaFlex:
         """
         budget = self.max_patches
         high = np.minimum(isqrt(budget * along // across), budget)
-        low = np.maximum(high - along // (2 * across) - 1, 0)
-        while np.any(low < high):
+        low: Int64 = np.maximum(high - along // (2 * across) - 1, 0)
+        while (low < high).any():
             k = (low + high + 1) // 2
             fits = k * ceil_div(k * across, along) <= budget
             low, high = np.where(fits, k, low), np.where(fits, high, k - 1)
