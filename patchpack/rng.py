@@ -26,6 +26,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.array(0xFFFFFFFF, dtype=np.uint64)
 _SHIFT32, _SHIFT21, _SHIFT11 = (np.array(bits, dtype=np.uint64) for bits in (32, 21, 11))
 MAX_DRAWS = 1 << 24
+_MANY = 16  # draws per key: one for every patch of an image, where sizes and rates take one or two
 
 
 class Stage(IntEnum):
@@ -79,6 +80,8 @@ def uniforms(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDAr
         if not 0 <= value < limit:
             raise ConfigError(f"{name} must be in 0 … {limit - 1}, got {value}")
     hashes = np.asarray(hashes, dtype=np.uint64)
+    if n >= _MANY:
+        return _many(seed, epoch, hashes, stage, n)
     blocks = (n + 1) // 2
     counter = np.empty((4, len(hashes), blocks), dtype=np.uint64)
     counter[0] = (hashes & _LOW)[:, None]
@@ -91,6 +94,15 @@ def uniforms(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDAr
         high, low = words[2 * half], words[2 * half + 1]
         out[:, :, half] = ((high << _SHIFT21) | (low >> _SHIFT11)) * 2.0**-53
     return out.reshape(len(hashes), 2 * blocks)[:, :n]
+
+
+def _many(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray[np.float64]:
+    from patchpack import _kernels_rng as kernels  # numba costs 0.15 s to import: planning does without
+
+    many = np.empty((len(hashes), n), dtype=np.float64)
+    hashes = np.array(hashes)  # contiguous and writable: one kind of array is compiled for
+    kernels.uniforms(np.uint64(seed), np.uint64(epoch), np.uint64(stage << 24), hashes, many)
+    return many
 
 
 def philox4x32(counter: tuple[U64, U64, U64, U64], key: tuple[int, int]) -> tuple[U64, U64, U64, U64]:

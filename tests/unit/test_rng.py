@@ -7,7 +7,7 @@ import hashlib
 import naive
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -63,6 +63,13 @@ def test_philox_equals_its_twin(counter, key) -> None:
 
 @given(seed=U64, epoch=U32, keys=st.lists(U64, max_size=4), stage=st.integers(0, 255), n=st.integers(0, 9))
 def test_uniforms_equal_their_twin(seed, epoch, keys, stage, n) -> None:
+    expected = [[naive.uniform(seed, epoch, key, stage, draw) for draw in range(n)] for key in keys]
+    assert draws(seed, epoch, keys, stage, n).tolist() == expected
+
+
+@given(seed=U64, epoch=U32, keys=st.lists(U64, max_size=2), stage=st.integers(0, 255), n=st.integers(10, 40))
+@example(seed=ONES | ONES << 32, epoch=ONES, keys=[ONES | ONES << 32], stage=255, n=33)
+def test_many_draws_equal_the_same_twin(seed, epoch, keys, stage, n) -> None:
     expected = [[naive.uniform(seed, epoch, key, stage, draw) for draw in range(n)] for key in keys]
     assert draws(seed, epoch, keys, stage, n).tolist() == expected
 
