@@ -1,12 +1,12 @@
 """Philox4x32-10 by the draw, for many draws of few keys; compiled on first use. Arrays and integers only, no allocation."""
-# mypy: disallow-untyped-decorators=False
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-from numba import njit
+
+from patchpack._jit import njit
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
@@ -14,7 +14,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _11, _21, _32 = np.uint64(11), np.uint64(21), np.uint64(32)
 
 
-@njit(nogil=True)
+@njit
 def uniforms(seed: Any, epoch: Any, stage: Any, hashes: Any, out: Any) -> None:
     """What `patchpack.rng.uniforms` returns, into out, float64 ``[m, n]``.
 
