@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import os
-import tarfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 from patchpack.errors import DecodeError, SourceError, TargetError
+from patchpack.stream.archive import UNREADABLE, CutError, Member, SeekableTape, StreamTape, read_members
 from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.labels import decode_target, join
 from patchpack.stream.source import Reader
-from patchpack.stream.tar import UNREADABLE, Group, Grouper, Member, Members, TarHeader, asked_for, unread_rest
+from patchpack.stream.tar import Group, Grouper, Members, asked_for
 from patchpack.types import Event, Header, Inline, Rejection, ShardFault
+
+BUFFER_BYTES = 1 << 14  # small members, the header of the next image and its start come in one read of the file
 
 
 class Slice(NamedTuple):
@@ -52,7 +53,8 @@ def scan_shard(url: str, number: int, label: str, members: Members) -> Iterator[
         )
         file.close()  # a command that failed says so here
     except UNREADABLE as error:
-        fault = fault or f"cannot be read: {type(error).__name__}: {error}"
+        why = f"cannot be read: {type(error).__name__}: {error}"
+        fault = f"{fault}; {why}" if fault else why
     finally:
         if file is not None:
             with suppress(OSError):
@@ -62,63 +64,38 @@ def scan_shard(url: str, number: int, label: str, members: Members) -> Iterator[
 
 
 def _open(url: str) -> Any:
-    if "://" not in url and not url.startswith("pipe:"):
-        return open(url, "rb")
+    if is_local(url):
+        return open(url, "rb", buffering=BUFFER_BYTES)
     from webdataset.gopen import gopen  # costs 0.7 s to import: only where a URL or a pipe is given
 
     return gopen(url, "rb")
 
 
-def _scan_seekable(file: BinaryIO, number: int, label: str, asked: Members) -> Generator[Event, None, str | None]:
-    end = file.seek(0, io.SEEK_END)
-    file.seek(0)
+def _scan_seekable(file: Any, number: int, label: str, asked: Members) -> Generator[Event, None, str | None]:
+    return _scan(read_members(SeekableTape(file)), lambda group: _seekable_event(group, file, number, label, asked), asked)
+
+
+def _scan_stream(file: Any, label: str, asked: Members) -> Generator[Event, None, str | None]:
+    members = read_members(StreamTape(file), lambda name: asked_for(name, asked))
+    return _scan(members, lambda group: _inline_event(group, label, asked), asked)
+
+
+def _scan(members: Iterator[Member], event: Callable[[Group], Event], asked: Members) -> Generator[Event, None, str | None]:
     grouped = Grouper(asked)
     fault = None
     try:
-        tar = tarfile.open(fileobj=file, mode="r:", tarinfo=TarHeader)  # noqa: SIM115  # the file is the caller's
-        while (info := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header it saw
-            if not info.isreg():
-                continue
-            begin = info.offset_data
-            if begin + info.size > end:
-                fault = f"ends inside {info.name} (it announces {info.size} bytes, {max(0, end - begin)} are there)"
-                grouped.cut(info.name)
-                break
-            for group in grouped.add(Member(info.name, (begin, info.size), None)):
-                yield _seekable_event(group, file, number, label, asked)
-        fault = fault or unread_rest(tar)
+        for member in members:
+            whole = grouped.add(member)
+            if whole is not None:
+                yield event(whole)
+    except CutError as error:
+        fault = str(error)
+        grouped.cut(error.name)
     except UNREADABLE as error:
         fault = f"is not a whole tar file: {error}"
-    for group in grouped.close():
-        yield _seekable_event(group, file, number, label, asked)
-    return fault
-
-
-def _scan_stream(file: BinaryIO, label: str, asked: Members) -> Generator[Event, None, str | None]:
-    grouped = Grouper(asked)
-    fault = None
-    try:
-        tar = tarfile.open(fileobj=file, mode="r|*", tarinfo=TarHeader)  # noqa: SIM115
-        while (info := tar.next()) is not None:
-            tar.members = []  # type: ignore[attr-defined]
-            if not info.isreg():
-                continue
-            data = None
-            if asked_for(info.name, asked):
-                try:
-                    data = tar.extractfile(info).read()  # type: ignore[union-attr]  # it is a regular file
-                except UNREADABLE as error:
-                    fault = f"ends inside {info.name} ({error})"
-                    grouped.cut(info.name)
-                    break
-            for group in grouped.add(Member(info.name, (0, info.size), data)):
-                yield _inline_event(group, label, asked)
-        fault = fault or unread_rest(tar)
-    except UNREADABLE as error:
-        fault = f"is not a whole tar file: {error}"
-    for group in grouped.close():
-        yield _inline_event(group, label, asked)
+    last = grouped.close()
+    if last is not None:
+        yield event(last)
     return fault
 
 
@@ -139,24 +116,22 @@ def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, list
     return key, image, [group.members[extension] for extension in asked.labels]
 
 
-def _seekable_event(group: Group, file: BinaryIO, number: int, label: str, asked: Members) -> Event:
+def _seekable_event(group: Group, file: Any, number: int, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen
     key, image, labels = chosen
     begin, length = image.where
-    here = file.tell()
 
     def read(offset: int, count: int) -> bytes:
         file.seek(begin + offset)
-        return file.read(count)
+        data: bytes = file.read(count)
+        return data
 
     try:
         size = read_size_at(read, length, max_pixels=asked.max_pixels)
     except DecodeError as error:
         return Rejection(label, key, image.name, "header", str(error))
-    finally:
-        file.seek(here)
     return Header(key, label, image.name, size, Slice(number, image.where, tuple(m.where for m in labels)))
 
 

@@ -1,17 +1,14 @@
 """Tar members to whole samples, every fault an account.
 
 A sample is a run of members that share everything up to the first dot of the file name; the rest is the member's extension.
-Headers are read by the standard library; grouping is ours, because what a broken shard loses has to be named.
+Grouping is ours and not webdataset's, because what a broken shard loses has to be named.
 """
 
 from __future__ import annotations
 
-import tarfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
-UNREADABLE = (OSError, EOFError, tarfile.TarError)
+from patchpack.stream.archive import Member
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,6 @@ class Members:
         return (self.target,) if isinstance(self.target, str) else self.target
 
 
-class Member(NamedTuple):
-    """One regular file of a tar."""
-
-    name: str
-    where: tuple[int, int]  # offset, length
-    data: bytes | None  # held only where the shard cannot seek
-
-
 @dataclass
 class Group:
     """The members of one sample by extension; `fault` says why it cannot be used."""
@@ -51,37 +40,6 @@ class Group:
     stem: str
     members: dict[str, Member] = field(default_factory=dict)
     fault: str = ""
-
-
-class TarHeader(tarfile.TarInfo):
-    """A tar header, or a `tarfile.ReadError` that says why there is none.
-
-    The standard library takes every block that is no header for the end of the archive, in silence.
-    """
-
-    @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> Any:
-        begin = tar.offset
-        try:
-            info = super().fromtarfile(tar)
-        except (tarfile.EOFHeaderError, tarfile.ReadError, OSError, EOFError):  # type: ignore[attr-defined]
-            raise
-        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
-            lost = f"no end marker at byte {begin}, what followed is lost" if begin else "it is empty"
-            raise tarfile.ReadError(lost) from None
-        except Exception as error:
-            raise tarfile.ReadError(f"no valid header at byte {begin} ({error}), what follows was not read") from None
-        if info.size < 0:
-            raise tarfile.ReadError(f"{info.name} announces {info.size} bytes, what follows was not read")
-        return info
-
-
-def unread_rest(tar: tarfile.TarFile) -> str | None:
-    """What stands behind the end marker, where nothing but zeros should."""
-    while chunk := tar.fileobj.read(1 << 20):
-        if chunk.strip(b"\0"):
-            return f"goes on after its end marker at byte {tar.offset} (tar files put together?), what follows was not read"
-    return None
 
 
 class Grouper:
@@ -92,17 +50,21 @@ class Grouper:
         self._open: Group | None = None
         self._done: set[str] = set()
 
-    def add(self, member: Member) -> Iterator[Group]:
+    def add(self, member: Member) -> Group | None:
+        """Take the next member; the sample that is whole now, if this one begins another."""
         stem, extension = split_name(member.name)
-        if self._open is None or stem != self._open.stem:
-            yield from self.close()
-            self._open = Group(stem)
+        group, whole = self._open, None
+        if group is None or stem != group.stem:
+            whole = self.close()
+            group = self._open = Group(stem)
             if stem in self._done:
-                self._open.fault = "this key came before in the same shard: its members are doubled or not side by side"
-        group = self._open
+                group.fault = "this key came before in the same shard: its members are doubled or not side by side"
         if extension in group.members:
             group.fault = group.fault or f"two members named {member.name}"
+        elif member.fault and asked_for(member.name, self._asked):
+            group.fault = group.fault or member.fault
         group.members[extension] = member
+        return whole
 
     def cut(self, name: str) -> None:
         """The shard ends inside this member: its sample is not whole."""
@@ -111,11 +73,12 @@ class Grouper:
         if asked_for(name, self._asked):
             self._open.fault = self._open.fault or f"the shard ends inside {name}"
 
-    def close(self) -> Iterator[Group]:
-        if self._open is not None:
-            self._done.add(self._open.stem)
-            group, self._open = self._open, None
-            yield group
+    def close(self) -> Group | None:
+        """The sample that is left at the end, if there is one."""
+        group, self._open = self._open, None
+        if group is not None:
+            self._done.add(group.stem)
+        return group
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -124,11 +87,8 @@ def split_name(name: str) -> tuple[str, str]:
     >>> split_name("a/b.c/img.seg.PNG")
     ('a/b.c/img', 'seg.png')
     """
-    folder, slash, base = name.rpartition("/")
-    dot = base.find(".", 1)
-    if dot < 0:
-        return name, ""
-    return folder + slash + base[:dot], base[dot + 1 :].lower()
+    dot = name.find(".", name.rfind("/") + 2)
+    return (name, "") if dot < 0 else (name[:dot], name[dot + 1 :].lower())
 
 
 def asked_for(name: str, asked: Members) -> bool:
