@@ -1,8 +1,9 @@
 """The members of a tar file, one after another, from any file object; what a broken one loses is named.
 
-Headers of ordinary files are read here: a regular expression and a checksum, a tenth of what the standard library takes. So
-are pax headers that only date their file (webdataset's own writer puts one before every member) or name it, and GNU's long
-names. Every other header is the standard library's to read, and both read the same (a test compares).
+The standard library takes its time over a header, so it is asked once for all headers that differ only in name, size, date and
+checksum: what they share is remembered, and the rest is read here. So are pax headers that only date their file (webdataset's
+own writer puts one before every member) or name it, and GNU's long names. A test compares the members with the standard
+library's.
 """
 
 from __future__ import annotations
@@ -23,20 +24,9 @@ _CHUNK = 1 << 20
 _HEADER_BYTES = 1 << 16  # largest header, with its records and long names
 _RECORDS_BYTES = 1 << 12  # largest pax header read here
 _STREAM_BUFFER = 1 << 16
+_SHAPES = 64  # kinds of headers remembered
 
-# what tar writers put into a number field: digits, and NUL or space behind them; anything else goes to the standard library
-_NUMBER = rb"[0-7]{6}[0-7 ][ \0]"
-_HEADER = re.compile(
-    rb"(?s)(?=([^\0]{1,100})).{100}"  # name
-    + 3 * _NUMBER  # mode, uid, gid
-    + rb"([0-7]{11})[ \0]"  # size
-    + rb"[0-7]{11}[ \0]"  # mtime
-    + rb"([0-7]{6})[ \0]{2}"  # checksum
-    + rb"([0\0xL])"  # type: regular file (new and old), pax header, GNU long name
-    + rb".{172}"  # link name, magic, names of owners
-    + rb"(?:%b|\0{8}){2}" % _NUMBER  # device
-    + rb"([^\0]{0,155})"  # prefix of the name
-).match
+_DIGITS = re.compile(rb"[0-9]{257}").search  # no file's name; older Pythons take 15 s over 64 kB of them (CVE-2024-6232)
 _RECORD = re.compile(rb"([0-9]{1,4}) ([^=\n]+)=").match
 _NO_MATTER = {b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", b"comment"}
 
@@ -61,12 +51,14 @@ class CutError(tarfile.ReadError):
 class Tape(Protocol):
     """A tar file as it is read: forwards."""
 
+    end: int  # the file is known to reach this far
+
     def read(self, at: int, count: int) -> bytes:
         """`count` bytes at offset `at`, fewer only where the file ends."""
         ...
 
-    def missing(self, at: int) -> int:
-        """Bytes that the file lacks to reach offset `at`, 0 if none."""
+    def reach(self, at: int) -> int:
+        """How far the file goes, at most to offset `at`."""
         ...
 
 
@@ -74,7 +66,7 @@ class SeekableTape:
     """A file that can be read anywhere. Reading it elsewhere in between does no harm."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self._end = file.seek(0, io.SEEK_END)
+        self.end = file.seek(0, io.SEEK_END)
         self._seek, self._read = file.seek, file.read
 
     def read(self, at: int, count: int) -> bytes:
@@ -82,40 +74,43 @@ class SeekableTape:
         self._seek(at)
         return self._read(count)
 
-    def missing(self, at: int) -> int:
+    def reach(self, at: int) -> int:
         """See `Tape`."""
-        return max(0, at - self._end)
+        return min(at, self.end)
 
 
 class StreamTape:
     """A file read once from its beginning; gzip, bzip2 and xz are known by their first bytes."""
 
+    end = 0
+
     def __init__(self, file: Any) -> None:
-        self._read = _decompressed(file).read
+        self._read = getattr(file, "stream", file).read  # gopen's pipe asks for the command's state at every read; closing does
         self._at = 0
+        self._start = b""
+        start = self._pull(_BLOCK)
+        unpacked = _decompressed(start, self._read)
+        if unpacked is None:
+            self._start = start
+        else:
+            self._read = unpacked.read
 
     def read(self, at: int, count: int) -> bytes:
-        """See `Tape`. `at` must not lie behind the end of the last read."""
+        """See `Tape`. `at` must not lie before the end of the last read."""
         gap = at - self._at
-        if gap < 0:
-            raise ValueError(f"a stream at byte {self._at} cannot be read at {at}")
         if gap >= _BLOCK:
-            if self.missing(at):
+            if self.reach(at) < at:
                 return b""
             gap = 0
-        count += gap
-        data = self._pull(count) if count <= _CHUNK else self._pull_parts(count)
+        data = self._pull(gap + count) if gap + count <= _CHUNK else self._pull_parts(gap + count)
         self._at += len(data)
         return data[gap:] if gap else data
 
-    def missing(self, at: int) -> int:
+    def reach(self, at: int) -> int:
         """See `Tape`. Reads up to there."""
-        while at > self._at:
-            part = self._pull(min(_CHUNK, at - self._at))
-            if not part:
-                break
+        while self._at < at and (part := self._pull(min(_CHUNK, at - self._at))):
             self._at += len(part)
-        return max(0, at - self._at)
+        return self._at
 
     def _pull_parts(self, count: int) -> bytes:  # announced is not there: memory is taken as it comes
         parts = []
@@ -125,13 +120,18 @@ class StreamTape:
         return b"".join(parts)
 
     def _pull(self, count: int) -> bytes:
+        if self._start:
+            start, self._start = self._start, b""  # the first block, and that is what is asked for first
+            return start
         try:
             data: bytes = self._read(count)
-            return data
+            while len(data) < count and (more := self._read(count - len(data))):
+                data += more
         except (OSError, EOFError):
             raise
         except Exception as error:  # zlib.error, lzma.LZMAError
             raise tarfile.ReadError(f"{type(error).__name__}: {error}") from None
+        return data
 
 
 def read_members(tape: Tape, held: Callable[[str], bool] | None = None) -> Iterator[Member]:
@@ -146,14 +146,19 @@ def read_members(tape: Tape, held: Callable[[str], bool] | None = None) -> Itera
         tarfile.ReadError: a block that is no header, an end without an end marker, or something behind it, by its offset.
         OSError, EOFError: the file cannot be read on.
     """
-    read, missing = tape.read, tape.missing
+    read = tape.read
+    shapes: dict[bytes, _Shape] = {}
     shared: dict[str, str] = {}  # what pax headers said of all that follows
     at = 0
     while (block := read(at, _BLOCK)) != _END:
-        fault = ""
-        ordinary, known = (None, block) if shared else _ordinary(read, at, block)
-        if ordinary is not None:
-            name, begin, size = ordinary
+        fault, begin, known = "", at + _BLOCK, block
+        parsed = _parse(block, shapes) if not shared else None
+        if parsed is not None and parsed[0] not in b"0\0":
+            more = _behind(read, begin, parsed[2])
+            known, begin = block + more, begin + len(more)
+            parsed = _named(parsed, more, shapes)
+        if parsed is not None:
+            _, name, size = parsed
             regular, stop = True, begin + size
             following = stop + -size % _BLOCK
         else:
@@ -163,18 +168,13 @@ def read_members(tape: Tape, held: Callable[[str], bool] | None = None) -> Itera
             if info.issparse():
                 fault, stop = f"{name} is stored with holes (a sparse file), which is not read", following
         data = None
-        if regular and not fault and held is not None and held(name):
+        if held is not None and regular and not fault and held(name):
             if size > HELD_BYTES:
                 fault = f"{name} has {size} bytes, at most {HELD_BYTES} are read from a stream"
             else:
                 data = _data(read, name, begin, size)
-        if data is None:
-            try:
-                lack = missing(stop)
-            except UNREADABLE as error:
-                raise CutError(name, str(error)) from None
-            if lack:
-                raise CutError(name, f"it announces {size} bytes, {max(0, size - lack)} are there")
+        if data is None and stop > tape.end:
+            _pass(tape, name, size, stop)
         if regular:
             yield Member(name, (begin, size), data, fault)
         at = following
@@ -191,6 +191,15 @@ def _data(read: Callable[[int, int], bytes], name: str, begin: int, size: int) -
     return data
 
 
+def _pass(tape: Tape, name: str, size: int, stop: int) -> None:
+    try:
+        there = size - (stop - tape.reach(stop))
+    except UNREADABLE as error:
+        raise CutError(name, str(error)) from None
+    if there != size:
+        raise CutError(name, f"it announces {size} bytes, {max(0, there)} are there")
+
+
 def _check_rest(read: Callable[[int, int], bytes], at: int) -> None:
     """Nothing but zeros may stand behind the end marker."""
     begin = at
@@ -202,42 +211,74 @@ def _check_rest(read: Callable[[int, int], bytes], at: int) -> None:
         at += len(chunk)
 
 
-def _ordinary(read: Callable[[int, int], bytes], at: int, block: bytes) -> tuple[tuple[str, int, int] | None, bytes]:
-    """(name, offset, size) of an ordinary file, None for anything else; and what was read of its header."""
-    parsed = _parse(block)
-    if parsed is None:
-        return None, block
-    kind, name, size = parsed
-    begin = at + _BLOCK
-    if kind in b"0\0":
-        return (name, begin, size), block
-    if size > _RECORDS_BYTES:
-        return None, block
-    padded = size + -size % _BLOCK
-    more = read(begin, padded + _BLOCK)
-    path = _pax_path(more[:padded], size) if kind == b"x" else _long_name(more[:padded])
-    parsed = _parse(more[padded:]) if path is not None else None
-    if parsed is None or parsed[0] not in b"0\0":
-        return None, block + more
-    return (path or parsed[1], begin + len(more), parsed[2]), block
+class _Shape(NamedTuple):
+    """What headers of one kind share."""
+
+    type: bytes
+    prefix: str  # of the name
+    rest: int  # sum of the bytes from the type on, and of the checksum's own place
 
 
-def _parse(block: bytes) -> tuple[bytes, str, int] | None:
+_Parsed = tuple[bytes, str, int]  # type, name, size
+
+
+def _behind(read: Callable[[int, int], bytes], at: int, size: int) -> bytes:
+    """The records or the long name behind a header, and the header behind them."""
+    return read(at, size + -size % _BLOCK + _BLOCK) if size <= _RECORDS_BYTES else b""
+
+
+def _named(before: _Parsed, more: bytes, shapes: dict[bytes, _Shape]) -> _Parsed | None:
+    """A file's header with what stands before it, if both are ordinary; see `_behind`."""
+    kind, _, size = before
+    own = _parse(more[-_BLOCK:], shapes)
+    if own is None or own[0] not in b"0\0":
+        return None
+    path = _pax_path(more[:-_BLOCK], size) if kind == b"x" else _long_name(more[:-_BLOCK])
+    if path is None:
+        return None
+    return own[0], path or own[1], own[2]
+
+
+def _parse(block: bytes, shapes: dict[bytes, _Shape]) -> _Parsed | None:
     """(type, name, size) of a header as most are; None where the standard library has to look."""
-    found = _HEADER(block)
-    if found is None or len(block) != _BLOCK:
-        return None
-    name, size, checksum, kind, prefix = found.groups()
+    shape = shapes.get(block[100:124] + block[154:])
+    if shape is None:
+        shape = _learn(block, shapes)
+        if shape is None:
+            return None
+    kind, prefix, rest = shape
     # the low half of Adler-32 is 1 + the sum of the bytes, exact for as many as 256; their sum in Python takes 4 times as long
-    total = (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2
-    if int(checksum, 8) != total - sum(block[148:156]) + 8 * 32:
+    if b"%06o" % ((adler32(block[:148]) & 0xFFFF) - 1 + rest) != block[148:154]:
         return None
-    text = name.decode("utf-8", "surrogateescape")
-    if prefix:
-        text = prefix.decode("utf-8", "surrogateescape") + "/" + text
-    if text.endswith("/"):  # a folder, in the oldest archives
+    numbers = block[124:135] + block[136:147]  # size, and a date, as one that is none makes no header
+    if not numbers.isdigit() or block[135] not in b"\0 " or block[147] not in b"\0 ":
         return None
-    return kind, text, int(size, 8)
+    try:
+        size = int(numbers, 8) >> 33  # 11 octal digits are 33 bits
+    except ValueError:
+        return None
+    name = prefix + block[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    if name[-1:] in ("", "/"):  # a folder, in the oldest archives
+        return None
+    return kind, name, size
+
+
+def _learn(block: bytes, shapes: dict[bytes, _Shape]) -> _Shape | None:
+    """Remember what a header shares with others of its kind, if it is of a kind that is read here."""
+    try:
+        kind = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").type
+    except (tarfile.TarError, ValueError):
+        return None
+    if kind not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME) or block[156:157] != kind:
+        return None
+    if block[154:156].strip(b"\0 "):  # digits of the checksum
+        return None
+    prefix = block[345:500].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    shape = _Shape(kind, prefix and prefix + "/", sum(block[156:]) + 8 * ord(" "))
+    if len(shapes) >= _SHAPES:
+        shapes.clear()
+    shapes[block[100:124] + block[154:]] = shape
+    return shape
 
 
 def _pax_path(records: bytes, size: int) -> str | None:
@@ -321,43 +362,42 @@ class _Ahead:
         if len(data) < count:
             data += self._read_at(self._at + len(data), count - len(data))
         self._at += len(data)
+        if _DIGITS(data):
+            raise ValueError("it has more than 256 digits in a row")
         return data
 
 
-def _decompressed(file: Any) -> Any:
-    """A stream of tar blocks; whole reads whatever the object does, in C."""
-    file = io.BufferedReader(_Raw(file), _STREAM_BUFFER)
-    start = file.peek(10)[:10]
+def _decompressed(start: bytes, read: Callable[[int], bytes]) -> Any:
+    """The file behind a compressed stream; None if `start`, its first bytes, are not those of one."""
+    raw = _Raw(start, read)
     try:
         if start[:3] == b"\x1f\x8b\x08":
             from gzip import GzipFile
 
-            return GzipFile(fileobj=file)
+            return GzipFile(fileobj=io.BufferedReader(raw, _STREAM_BUFFER))
         if start[:3] == b"BZh" and start[4:10] == b"1AY&SY":
             from bz2 import BZ2File
 
-            return BZ2File(file)
+            return BZ2File(io.BufferedReader(raw, _STREAM_BUFFER))
         if start[:6] == b"\xfd7zXZ\0" or start[:4] == b"\x5d\0\0\x80":
             from lzma import LZMAFile
 
-            return LZMAFile(file)
+            return LZMAFile(io.BufferedReader(raw, _STREAM_BUFFER))
     except ImportError as error:
         raise tarfile.ReadError(f"is compressed in a way that this Python was built without ({error})") from None
-    return file
+    return None
 
 
 class _Raw(io.RawIOBase):
-    """Any object with a ``read``, as the standard library wants it."""
+    """A stream of which the start was read already."""
 
-    def __init__(self, file: Any) -> None:
-        self._read = getattr(file, "stream", file).read  # gopen's pipe asks for the command's state at every read; closing does
+    def __init__(self, start: bytes, read: Callable[[int], bytes]) -> None:
+        self._start, self._read = start, read
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        done = 0
-        while done < len(buffer) and (data := self._read(len(buffer) - done)):
-            buffer[done : done + len(data)] = data
-            done += len(data)
-        return done
+        data, self._start = self._start or self._read(len(buffer)), b""
+        buffer[: len(data)] = data
+        return len(data)

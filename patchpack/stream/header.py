@@ -9,12 +9,16 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 
+from PIL import Image
+
 from patchpack.errors import DecodeError
 from patchpack.paint.decode import MAX_PIXELS, open_image, oriented_size
+from patchpack.stream.jpeg import jpeg_size
 from patchpack.types import Size
 
 _read = io.BytesIO.read
 
+START_BYTES = 4 * 1024  # the header of most JPEG files
 PREFIX_BYTES = 32 * 1024  # the header of a photograph, its EXIF thumbnail included
 
 
@@ -24,7 +28,7 @@ def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Size:
     Raises:
         DecodeError: if `data` is not an image of a known format, or has more than `max_pixels`.
     """
-    return oriented_size(open_image(data, max_pixels=max_pixels))
+    return _jpeg_size(data, max_pixels) or oriented_size(open_image(data, max_pixels=max_pixels))
 
 
 def read_size_at(read: Callable[[int, int], bytes], length: int, *, max_pixels: int = MAX_PIXELS) -> Size:
@@ -41,9 +45,15 @@ def read_size_at(read: Callable[[int, int], bytes], length: int, *, max_pixels: 
     Raises:
         DecodeError: as `read_size` on the whole file.
     """
-    prefix = read(0, min(length, PREFIX_BYTES))
+    prefix = read(0, min(length, START_BYTES))
+    size = _jpeg_size(prefix, max_pixels)
+    if size is None and length > START_BYTES:
+        prefix += read(START_BYTES, min(length, PREFIX_BYTES) - START_BYTES)
+        size = _jpeg_size(prefix, max_pixels)
+    if size is not None:
+        return size
     if length <= PREFIX_BYTES:
-        return read_size(prefix, max_pixels=max_pixels)
+        return oriented_size(open_image(prefix, max_pixels=max_pixels))
     start = _Start(prefix, length)
     try:
         size = oriented_size(open_image(start, max_pixels=max_pixels))
@@ -54,6 +64,14 @@ def read_size_at(read: Callable[[int, int], bytes], length: int, *, max_pixels: 
         if not start.overrun:
             return size
     return read_size(prefix + read(len(prefix), length - len(prefix)), max_pixels=max_pixels)
+
+
+def _jpeg_size(data: bytes, max_pixels: int) -> Size | None:
+    """`jpeg_size`, but none over a limit, ours or Pillow's: the refusal is Pillow's to word."""
+    size = jpeg_size(data)
+    if size is None or size.height * size.width > min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels):
+        return None
+    return size
 
 
 class _Start(io.BytesIO):

@@ -102,7 +102,10 @@ def _scan(members: Iterator[Member], event: Callable[[Group], Event], asked: Mem
 def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, list[Member]] | Rejection:
     """(key, image member, label members), or why this sample cannot be used."""
     key = f"{label}/{group.stem}"
-    image = next((group.members[e] for e in asked.image if e in group.members), None)
+    image = None
+    for extension in asked.image:
+        if (image := group.members.get(extension)) is not None:
+            break
     member = image.name if image else ""
     if group.fault:
         return Rejection(label, key, member, "read", group.fault)
