@@ -102,7 +102,7 @@ names = st.one_of(
     st.builds(lambda part, n: (part * n)[:n] + ".jpg", letters, st.sampled_from([95, 96, 97, 150, 251, 252, 300, 700])),
     st.builds(lambda part, n: "/".join([part] * n) + "/a.jpg", letters, st.integers(1, 60)),
 )
-sizes = st.sampled_from([0, 1, 20, 511, 512, 513, 1024, 5000])
+sizes = st.sampled_from([0, 1, 20, 511, 512, 513, 1024])
 
 
 @st.composite
@@ -128,17 +128,16 @@ def entries(draw: st.DrawFn) -> tuple[tarfile.TarInfo, bytes]:
 def archives(draw: st.DrawFn) -> bytes:
     """A whole tar file in one of the three formats."""
     format = draw(st.sampled_from(sorted(FORMATS)))
-    shared = draw(st.sampled_from([{}] * 4 + [{"comment": "of all"}, {"path": "one"}])) if format == "pax" else {}
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=FORMATS[format], encoding="utf-8", pax_headers=shared) as tar:
-        for info, data in draw(st.lists(entries(), max_size=6)):
-            try:
-                head = info.tobuf(FORMATS[format], "utf-8")
-            except ValueError:  # a name or number that this format has no place for
-                continue
-            file.write(head + data + bytes(-len(data) % BLOCK))
-            tar.offset += len(head) + len(data) + -len(data) % BLOCK
-    return file.getvalue()
+    blocks = []
+    if format == "pax":
+        shared = draw(st.sampled_from([{}] * 4 + [{"comment": "of all"}, {"path": "one"}]))
+        blocks.append(tarfile.TarInfo.create_pax_global_header(shared) if shared else b"")
+    for info, data in draw(st.lists(entries(), max_size=6)):
+        try:
+            blocks.append(info.tobuf(FORMATS[format], "utf-8") + data + bytes(-len(data) % BLOCK))
+        except ValueError:  # a name or number that this format has no place for
+            continue
+    return b"".join(blocks) + bytes(2 * BLOCK)
 
 
 def tar_of(*files: tuple[str, bytes], format: int = tarfile.PAX_FORMAT, **shared: str) -> bytes:
@@ -291,8 +290,9 @@ def test_junk_between_is_a_fault(data: bytes, draw: st.DataObject, junk: bytes) 
 @given(archives(), archives())
 def test_two_archives_put_together_are_a_fault(first: bytes, second: bytes) -> None:
     ours = in_every_way(first + second)
-    assert ours.members == seekable(first).members
-    assert bool(ours.fault) == bool(second.strip(b"\0"))
+    alone = seekable(first)
+    assert ours.members == alone.members
+    assert bool(ours.fault) == bool(alone.fault or second.strip(b"\0"))
 
 
 @example(b"")

@@ -13,9 +13,10 @@ from PIL import Image, ImageFile
 
 from patchpack.errors import DecodeError
 from patchpack.paint.decode import FORMATS, decode
-from patchpack.stream.header import PREFIX_BYTES, read_size, read_size_at
+from patchpack.stream.header import PREFIX_BYTES, START_BYTES, read_size, read_size_at
 
 ORIENTATION = 0x0112
+START = [(0, START_BYTES), (START_BYTES, PREFIX_BYTES - START_BYTES)]
 NOISE = np.random.default_rng(0).integers(0, 256, (250, 300, 3), dtype=np.uint8)
 # more than a prefix in every format
 LARGE = Image.fromarray(NOISE)
@@ -95,11 +96,21 @@ class TestInParts:
         assert len(data) > PREFIX_BYTES
         assert Parts(data).size() == read_size(data)
 
-    @pytest.mark.parametrize("format", ["JPEG", "GIF", "BMP"])
+    def test_a_little_of_a_jpeg_is_enough(self) -> None:
+        parts = Parts(saved(LARGE, "JPEG", orientation=6))
+        assert parts.size() == (300, 250)
+        assert parts.asked == START[:1]
+
+    def test_a_jpeg_with_more_in_front(self) -> None:
+        parts = Parts(saved(LARGE, "JPEG", orientation=6, comment=bytes(5000)))
+        assert parts.size() == (300, 250)
+        assert parts.asked == START
+
+    @pytest.mark.parametrize("format", ["GIF", "BMP"])
     def test_the_start_is_enough(self, format: str) -> None:
         parts = Parts(saved(LARGE, format))
         assert parts.size() == (250, 300)
-        assert parts.asked == [(0, PREFIX_BYTES)]
+        assert parts.asked == START
 
     def test_a_small_file_is_read_once(self) -> None:
         parts = Parts(saved(LARGE.resize((20, 10)), "PNG", orientation=6))
@@ -110,7 +121,7 @@ class TestInParts:
         comment, exif = b"\xff\xfe\xff\xff" + bytes(0xFFFD), saved(LARGE, "JPEG", orientation=6)
         parts = Parts(exif[:2] + comment + exif[2:])
         assert parts.size() == (300, 250)
-        assert parts.asked == [(0, PREFIX_BYTES), (PREFIX_BYTES, len(parts.data) - PREFIX_BYTES)]
+        assert parts.asked == [*START, (PREFIX_BYTES, len(parts.data) - PREFIX_BYTES)]
 
     def test_a_tag_behind_the_start(self) -> None:
         """The frame is known within the start, the orientation only after it."""
@@ -122,14 +133,14 @@ class TestInParts:
         for filler in (comment, b"\xff" * (PREFIX_BYTES - scan)):  # the second ends the start exactly between segments
             parts = Parts(rest[:scan] + filler + exif + rest[scan:])
             assert parts.size() == read_size(parts.data) == (300, 250)
-            assert len(parts.asked) == 2
+            assert len(parts.asked) == 3
 
     def test_a_tiff_directory_at_the_end(self) -> None:
         data = saved(LARGE, "TIFF", orientation=6, compression="tiff_lzw")  # libtiff writes it behind the pixels
         assert int.from_bytes(data[4:8], "little") > PREFIX_BYTES
         parts = Parts(data)
         assert parts.size() == (300, 250)
-        assert len(parts.asked) == 2
+        assert len(parts.asked) == 3
 
     def test_the_limit(self) -> None:
         for format in FORMATS:
