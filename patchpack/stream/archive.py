@@ -26,7 +26,8 @@ _RECORDS_BYTES = 1 << 12  # largest pax header read here
 _STREAM_BUFFER = 1 << 16
 _SHAPES = 64  # kinds of headers remembered
 
-_DIGITS = re.compile(rb"[0-9]{257}").search  # no file's name; older Pythons take 15 s over 64 kB of them (CVE-2024-6232)
+_DIGITS = re.compile(rb"[0-9]{1025}").search  # in no name of a file; older Pythons take 15 s over 64 kB of them (CVE-2024-6232)
+_DATED = re.compile(rb"(([0-9]{2}) mtime=[0-9.]+\n)\0*").fullmatch
 _RECORD = re.compile(rb"([0-9]{1,4}) ([^=\n]+)=").match
 _NO_MATTER = {b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", b"comment"}
 
@@ -149,11 +150,18 @@ def read_members(tape: Tape, held: Callable[[str], bool] | None = None) -> Itera
     read = tape.read
     shapes: dict[bytes, _Shape] = {}
     shared: dict[str, str] = {}  # what pax headers said of all that follows
+    front, before = b"", None
     at = 0
     while (block := read(at, _BLOCK)) != _END:
         fault, begin, known = "", at + _BLOCK, block
-        parsed = _parse(block, shapes) if not shared else None
+        if shared:
+            parsed = None
+        elif block == front:  # pax headers repeat to the byte where their records are of one length
+            parsed = before
+        else:
+            parsed = _parse(block, shapes)
         if parsed is not None and parsed[0] not in b"0\0":
+            front, before = block, parsed
             more = _behind(read, begin, parsed[2])
             known, begin = block + more, begin + len(more)
             parsed = _named(parsed, more, shapes)
@@ -283,6 +291,9 @@ def _learn(block: bytes, shapes: dict[bytes, _Shape]) -> _Shape | None:
 
 def _pax_path(records: bytes, size: int) -> str | None:
     """The name that a pax header gives, "" for none; None where it says more, or is not written as it should be."""
+    dated = _DATED(records)
+    if dated is not None and int(dated[2]) == size == len(dated[1]):
+        return ""
     if b"hdrcharset" in records or records.count(0, size) != len(records) - size:
         return None
     path, at = "", 0
@@ -363,7 +374,7 @@ class _Ahead:
             data += self._read_at(self._at + len(data), count - len(data))
         self._at += len(data)
         if _DIGITS(data):
-            raise ValueError("it has more than 256 digits in a row")
+            raise ValueError("it has more than 1024 digits in a row")
         return data
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -271,6 +272,31 @@ def test_members_that_are_not_side_by_side_are_never_put_together(shard: Shard) 
     assert [key for key, _ in account.rejected] == ["a.tar/s1", "a.tar/s2", "a.tar/s1", "a.tar/s2"]
 
 
+@pytest.mark.parametrize("form", ["plain", "gzip"])
+def test_an_image_stored_with_holes_is_a_rejection(shard: Shard, form: str) -> None:
+    """GNU's sparse files: what lies in the tar is not what the file holds."""
+    info = tarfile.TarInfo("s2.png")
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, BLOCK
+    block = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    block[386:410], block[483:495] = b"%011o\0%011o\0" % (4096, BLOCK), b"%011o\0" % (4096 + BLOCK)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    path = shard(tar_bytes(sample(1))[: 2 * MEMBER] + block + bytes(BLOCK) + tar_bytes([("s2.cls", b"2"), *sample(3)]))
+    account = read(path if form == "plain" else as_gzip(path))
+    assert account.stems == (["s1", "s3"], [("s2", "read")], 0)
+    assert "s2.png is stored with holes" in account.reasons[0]
+
+
+@pytest.mark.parametrize("form", ["plain", "gzip"])
+def test_what_webdataset_writes_is_read(tmp_path: Path, form: str) -> None:
+    """Its writer dates every member by a pax header."""
+    path = tmp_path / ("a.tar" if form == "plain" else "a.tar.gz")
+    with webdataset.TarWriter(str(path), encoder=False) as writer:
+        for label in (1, 2, 3):
+            writer.write({"__key__": f"x/{label}", "png": picture(label), "cls": b"%d" % label, "json": b"{}"})
+    assert read(str(path)).stems == (["x/1", "x/2", "x/3"], [], 0)
+
+
 # ---------------------------------------------------------------------------------------------------- shards at fault
 
 WHOLE = tar_bytes(samples(1, 2, 3))
@@ -451,6 +477,14 @@ def test_a_broken_label_in_a_stream_is_rejected_at_once(shard: Shard) -> None:
 def test_a_command_that_gives_nothing_is_one_fault(command: str) -> None:
     (event,) = open_source(f"pipe:{command}").scan()
     assert isinstance(event, pp.ShardFault)
+
+
+def test_a_command_that_fails_half_way_is_one_fault_that_says_both(shard: Shard) -> None:
+    account = read(f"pipe:head -c {2 * MEMBER + BLOCK + 20} {shard(WHOLE)}; exit 3")
+    assert [key.rpartition("/")[2] for key in account.whole] == ["s1"]
+    assert len(account.faults) == 1
+    assert "ends inside s2.png" in account.reasons[-1]
+    assert "exit 3" in account.reasons[-1]
 
 
 def test_leaving_a_pipe_early_ends_its_command(shard: Shard) -> None:
