@@ -236,6 +236,76 @@ def test_headers_of_many_kinds_are_all_read() -> None:
     assert [name for name, _, _ in ours.members] == 2 * [f"m{n}" for n in range(3 * archive._SHAPES)]
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_library_is_asked_once_for_many_headers(format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dated as webdataset's writer does, and with long names: nothing of it is left to `tarfile` but a look at each kind."""
+    blocks = []
+    for n in range(20):
+        info = tarfile.TarInfo(f"{'folder/' * (n % 2 and format != 'ustar') * 30}{n}.jpg")
+        info.size, info.mtime = n, 1_700_000_000.25 + n
+        blocks.append(info.tobuf(FORMATS[format]) + bytes(n + -n % BLOCK))
+    looks = []
+    look = tarfile.TarInfo.frombuf
+    monkeypatch.setattr(tarfile.TarInfo, "frombuf", lambda block, *how: (looks.append(block), look(block, *how))[1])
+    ours = seekable(b"".join(blocks) + bytes(2 * BLOCK))
+    assert [size for _, (_, size), _ in ours.members] == list(range(20))
+    assert len(looks) <= 2
+
+
+def pax(records: bytes) -> bytes:
+    return header(kind=tarfile.XHDTYPE, size=(124, b"%011o\0" % len(records))) + records.ljust(BLOCK, b"\0") + header("b")
+
+
+def with_sum_field(block: bytes, field: Callable[[int], bytes]) -> bytes:
+    """A header with its sum written another way."""
+    blank = block[:148] + b" " * 8 + block[156:]
+    return block[:148] + field(sum(blank)) + block[156:]
+
+
+LAST_DIGITS = b"%08o" % sum(header("a")[:148] + b" " * 8 + header("a")[156:])
+ODD = {  # each behind an ordinary header of its kind
+    "no size": header(size=(124, b"\0" * 12)),
+    "a size in spaces": header(size=(124, b"         10 ")) + b"d" * BLOCK,
+    "a size of 12 digits": header(size=(124, b"000000000012")) + b"d" * BLOCK,
+    "a size with an underscore": header(size=(124, b"0000000_012\0")) + b"d" * BLOCK,
+    "a size that is none": header(size=(124, b"0000000000x\0")),
+    "a size of nines": header(size=(124, b"00000000009\0")),
+    "no date": header(date=(136, b"\0" * 12)),
+    "a date before 1970": header(date=(136, b"\xff" * 12)),
+    "a date that is none": header(date=(136, b"0000000000x\0")),
+    "an owner that is none": header(owner=(108, b"x")),
+    "a device that is none": header(device=(329, b"x")),
+    "a sum in spaces": with_sum_field(header(), lambda total: b"%8o" % total),
+    "a sum of 8 digits, and what it would be with 6": with_sum_field(header("a"), lambda total: b"%08o" % total)
+    + with_sum_field(header("b"), lambda total: b"%06o" % total + LAST_DIGITS[-2:]),
+    "a signed sum": with_sum_field(header("\u00e4"), lambda total: b"%06o\0 " % (total - 2 * 256)),
+    "a folder as it was once": header("a/", tarfile.AREGTYPE),
+    "no name": header(name=""),
+    "a name of 100 bytes, and a prefix": header("n" * 100, prefix=(345, b"p" * 155)),
+    "a record of no length": pax(b"00 mtime=1.25\n"),
+    "a record that is too short": pax(b"11 mtime=1.25\n"),
+    "a record that is too long": pax(b"99 mtime=1.25\n"),
+    "a record behind the records": pax(b"13 mtime=1.2\n")[: BLOCK + 13] + pax(b"13 mtime=1.2\n9 path=c\n")[BLOCK + 13 :],
+    "a path as raw bytes": pax(b"10 path=\xff\n"),
+    "a path with a slash": pax(b"11 path=c/\n"),
+    "an empty path": pax(b"8 path=\n"),
+    "two paths": pax(b"9 path=c\n9 path=d\n"),
+    "a size in a record": pax(b"9 size=1\n") + b"d" * BLOCK,
+    "a charset": pax(b"21 hdrcharset=BINARY\n10 path=\xc3\n"),
+    "a long name with nothing in it": header(kind=tarfile.GNUTYPE_LONGNAME, size=(124, b"00000000001\0"))
+    + bytes(BLOCK) + header(),
+    "records for a folder": pax(b"9 path=c\n")[: 2 * BLOCK] + header("b", tarfile.DIRTYPE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_headers_are_read_as_the_library_does(name: str) -> None:
+    data = header("first") + pax(b"13 mtime=1.2\n") + ODD[name] + header("last") + bytes(2 * BLOCK)
+    ours, theirs = in_every_way(data), by_the_library(data)
+    assert ours.members == theirs
+    assert ours.fault or theirs[-1][0] == "last"
+
+
 # --------------------------------------------------------------------------------------------------------------- broken
 
 
