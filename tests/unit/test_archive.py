@@ -269,6 +269,7 @@ ODD = {  # each behind an ordinary header of its kind
     "a size of 12 digits": header(size=(124, b"000000000012")) + b"d" * BLOCK,
     "a size with an underscore": header(size=(124, b"0000000_012\0")) + b"d" * BLOCK,
     "a size that is none": header(size=(124, b"0000000000x\0")),
+    "a size with a sign": header(size=(124, b"-0000000012\0")),
     "a size of nines": header(size=(124, b"00000000009\0")),
     "no date": header(date=(136, b"\0" * 12)),
     "a date before 1970": header(date=(136, b"\xff" * 12)),
@@ -355,6 +356,14 @@ def test_junk_between_is_a_fault(data: bytes, draw: st.DataObject, junk: bytes) 
     ours, theirs = in_every_way(broken), by_the_library(broken)
     assert ours.members == theirs[: len(ours.members)]
     assert ours.members == theirs or ours.fault
+
+
+def test_a_cut_behind_the_last_byte_of_a_member_leaves_it_whole() -> None:
+    data = header(size=(124, b"%011o\0" % 600)) + b"d" * 600
+    for more in (0, 1, 423):
+        ours = in_every_way(data + bytes(more))
+        assert [found for _, found, _ in ours.members] == [(BLOCK, 600)]
+        assert ours.fault
 
 
 @given(archives(), archives())

@@ -153,6 +153,57 @@ def test_any_segments_in_any_order(before: list[bytes], after: list[bytes]) -> N
     agrees(b"\xff\xd8" + b"".join(before) + SCAN)
 
 
+def directory(*entries: tuple[int, int, int, int], offset: int = 8, rest: bytes = bytes(4)) -> bytes:
+    """An EXIF segment of (tag, type, count, value)."""
+    body = b"".join(struct.pack("<HHLL", *entry) for entry in entries)
+    return segment(0xE1, b"Exif\0\0" + struct.pack("<4sLH", b"II*\0", offset, len(entries)) + body + rest)
+
+
+TURNED, UPRIGHT = (ORIENTATION, 3, 1, 6), (ORIENTATION, 3, 1, 1)
+LEFT_TO_PILLOW = {
+    "Photoshop's resources end before a name": segment(0xED, b"Photoshop 3.0\x008BIM\x04\x04"),
+    "a colour profile without its number": segment(0xE2, b"ICC_PROFILE\0\1"),
+    "JFIF without a version": segment(0xE0, b"JFIF\0\1"),
+    "Adobe without a version": segment(0xEE, b"Adobe"),
+    "several pictures": segment(0xE2, b"MPF\0II*\0\x08\0\0\0\0\0"),
+    "two frames": segment(0xC0, b"\x08\0\7\0\5\1" + bytes(3)),
+    "a frame of 12 bits": segment(0xC1, b"\x0c\0\3\0\5\1" + bytes(3)),
+    "a frame that is too short": segment(0xC0, b"\x08\0\3\0\5\1" + bytes(1)),
+    "a frame of no height": segment(0xC0, b"\x08\0\0\0\5\1" + bytes(3)),
+    "a lossless frame": segment(0xC3, b"\x08\0\3\0\5\1" + bytes(3)),
+    "half a table": segment(0xDB, bytes(40)),
+    "a table and a half": segment(0xDB, bytes(100)),
+    "half a table of 16 bits": segment(0xDB, b"\x10" + bytes(64)),
+    "two EXIF segments": directory(UPRIGHT) + directory(TURNED),
+    "two orientations": directory(TURNED, UPRIGHT),
+    "an orientation of another type": directory((ORIENTATION, 4, 1, 6)),
+    "two values of an orientation": directory((ORIENTATION, 3, 2, 6)),
+    "a resolution in letters": directory((0x011A, 2, 1, ord("9")), (0x0128, 3, 1, 2), TURNED),
+    "a value behind the end": directory((0x010F, 2, 99, 20), TURNED),
+    "a type of another world": directory((0x010F, 99, 1, 0), TURNED),
+    "no place for the next directory": directory(TURNED, rest=b""),
+    "a directory in the header": directory(TURNED, offset=4),
+    "a directory behind the end": directory(TURNED, offset=999),
+    "a marker that is none": b"\xff\x02\0\2",
+    "fill bytes": b"\xff" + segment(0xFE, b"x"),
+    "junk between segments": b"\0" + segment(0xFE, b"x"),
+    "a length below two": b"\xff\xfe\0\1",
+    "no scan": segment(0xFE, b"x" * 60_000)[:-10_000],
+}
+
+
+@pytest.mark.parametrize("name", LEFT_TO_PILLOW)
+def test_odd_files_are_left_to_pillow(name: str) -> None:
+    data = b"\xff\xd8" + LEFT_TO_PILLOW[name] + FRAME + SCAN
+    assert jpeg_size(data) is None
+    assert agrees(b"\xff\xd8" + FRAME + SCAN)
+
+
+@pytest.mark.parametrize("tags", [(), (UPRIGHT,), (TURNED,), ((0x010F, 2, 4, 0), TURNED), ((0x010F, 2, 9, 8), TURNED)])
+def test_ordinary_directories_get_an_answer(tags: tuple[tuple[int, int, int, int], ...]) -> None:
+    assert agrees(b"\xff\xd8" + directory(*tags) + FRAME + SCAN)
+
+
 @st.composite
 def directories(draw: st.DrawFn) -> bytes:
     """EXIF blocks with entries of any type and count, of which some are read by Pillow."""
