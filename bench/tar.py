@@ -32,9 +32,10 @@ import webdataset as wds
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from patchpack.stream.archive import Member, SeekableTape, StreamTape, read_members
+from patchpack.stream.archive import Member, read_members
 from patchpack.stream.shards import BUFFER_BYTES
 from patchpack.stream.sources import open_source, parse_members
+from patchpack.stream.tape import SeekableTape, StreamTape
 from patchpack.stream.tar import Grouper
 
 ASKED = parse_members("jpg", "cls", 1 << 26)

@@ -8,22 +8,20 @@ library's.
 
 from __future__ import annotations
 
-import io
 import re
 import tarfile
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, NamedTuple
 from zlib import adler32
+
+from patchpack.stream.tape import BLOCK, CHUNK, Tape
 
 UNREADABLE = (OSError, EOFError, tarfile.TarError)
 HELD_BYTES = 1 << 30  # largest member whose bytes are kept: 16 bytes for each of 64 million pixels
 
-_BLOCK = 512
-_END = bytes(_BLOCK)
-_CHUNK = 1 << 20
+_END = bytes(BLOCK)
 _HEADER_BYTES = 1 << 16  # largest header, with its records and long names
 _RECORDS_BYTES = 1 << 12  # largest pax header read here
-_STREAM_BUFFER = 1 << 16
 _SHAPES = 64  # kinds of headers remembered
 
 _DIGITS = re.compile(rb"[0-9]{1025}").search  # in no name of a file; older Pythons take 15 s over 64 kB of them (CVE-2024-6232)
@@ -49,92 +47,6 @@ class CutError(tarfile.ReadError):
         self.name = name
 
 
-class Tape(Protocol):
-    """A tar file as it is read: forwards."""
-
-    end: int  # the file is known to reach this far
-
-    def read(self, at: int, count: int) -> bytes:
-        """`count` bytes at offset `at`, fewer only where the file ends."""
-        ...
-
-    def reach(self, at: int) -> int:
-        """How far the file goes, at most to offset `at`."""
-        ...
-
-
-class SeekableTape:
-    """A file that can be read anywhere. Reading it elsewhere in between does no harm."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.end = file.seek(0, io.SEEK_END)
-        self._seek, self._read = file.seek, file.read
-
-    def read(self, at: int, count: int) -> bytes:
-        """See `Tape`."""
-        self._seek(at)
-        return self._read(count)
-
-    def reach(self, at: int) -> int:
-        """See `Tape`."""
-        return min(at, self.end)
-
-
-class StreamTape:
-    """A file read once from its beginning; gzip, bzip2 and xz are known by their first bytes."""
-
-    end = 0
-
-    def __init__(self, file: Any) -> None:
-        self._read = getattr(file, "stream", file).read  # gopen's pipe asks for the command's state at every read; closing does
-        self._at = 0
-        self._start = b""
-        start = self._pull(_BLOCK)
-        unpacked = _decompressed(start, self._read)
-        if unpacked is None:
-            self._start = start
-        else:
-            self._read = unpacked.read
-
-    def read(self, at: int, count: int) -> bytes:
-        """See `Tape`. `at` must not lie before the end of the last read."""
-        gap = at - self._at
-        if gap >= _BLOCK:
-            if self.reach(at) < at:
-                return b""
-            gap = 0
-        data = self._pull(gap + count) if gap + count <= _CHUNK else self._pull_parts(gap + count)
-        self._at += len(data)
-        return data[gap:] if gap else data
-
-    def reach(self, at: int) -> int:
-        """See `Tape`. Reads up to there."""
-        while self._at < at and (part := self._pull(min(_CHUNK, at - self._at))):
-            self._at += len(part)
-        return self._at
-
-    def _pull_parts(self, count: int) -> bytes:  # announced is not there: memory is taken as it comes
-        parts = []
-        while count and (part := self._pull(min(count, _CHUNK))):
-            parts.append(part)
-            count -= len(part)
-        return b"".join(parts)
-
-    def _pull(self, count: int) -> bytes:
-        if self._start:
-            start, self._start = self._start, b""  # the first block, and that is what is asked for first
-            return start
-        try:
-            data: bytes = self._read(count)
-            while len(data) < count and (more := self._read(count - len(data))):
-                data += more
-        except (OSError, EOFError):
-            raise
-        except Exception as error:  # zlib.error, lzma.LZMAError
-            raise tarfile.ReadError(f"{type(error).__name__}: {error}") from None
-        return data
-
-
 def read_members(tape: Tape, held: Callable[[str], bool] | None = None) -> Iterator[Member]:
     """The regular files of a tar in order, until its end marker; folders, links and devices are passed over.
 
@@ -152,8 +64,8 @@ def read_members(tape: Tape, held: Callable[[str], bool] | None = None) -> Itera
     shared: dict[str, str] = {}  # what pax headers said of all that follows
     front, before = b"", None
     at = 0
-    while (block := read(at, _BLOCK)) != _END:
-        fault, begin, known = "", at + _BLOCK, block
+    while (block := read(at, BLOCK)) != _END:
+        fault, begin, known = "", at + BLOCK, block
         if shared:
             parsed = None
         elif block == front:  # pax headers repeat to the byte where their records are of one length
@@ -168,7 +80,7 @@ def read_members(tape: Tape, held: Callable[[str], bool] | None = None) -> Itera
         if parsed is not None:
             _, name, size = parsed
             regular, stop = True, begin + size
-            following = stop + -size % _BLOCK
+            following = stop + -size % BLOCK
         else:
             info, following = _unusual(read, at, known, shared)
             name, begin, size, regular = info.name, info.offset_data, info.size, info.isreg()
@@ -186,7 +98,7 @@ def read_members(tape: Tape, held: Callable[[str], bool] | None = None) -> Itera
         if regular:
             yield Member(name, (begin, size), data, fault)
         at = following
-    _check_rest(read, at + _BLOCK)
+    _check_rest(read, at + BLOCK)
 
 
 def _data(read: Callable[[int, int], bytes], name: str, begin: int, size: int) -> bytes:
@@ -211,10 +123,10 @@ def _pass(tape: Tape, name: str, size: int, stop: int) -> None:
 def _check_rest(read: Callable[[int, int], bytes], at: int) -> None:
     """Nothing but zeros may stand behind the end marker."""
     begin = at
-    while chunk := read(at, _CHUNK):
+    while chunk := read(at, CHUNK):
         if chunk != bytes(len(chunk)):
             raise tarfile.ReadError(
-                f"goes on after its end marker at byte {begin - _BLOCK} (tar files put together?), what follows was not read"
+                f"goes on after its end marker at byte {begin - BLOCK} (tar files put together?), what follows was not read"
             )
         at += len(chunk)
 
@@ -232,16 +144,16 @@ _Parsed = tuple[bytes, str, int]  # type, name, size
 
 def _behind(read: Callable[[int, int], bytes], at: int, size: int) -> bytes:
     """The records or the long name behind a header, and the header behind them."""
-    return read(at, size + -size % _BLOCK + _BLOCK) if size <= _RECORDS_BYTES else b""
+    return read(at, size + -size % BLOCK + BLOCK) if size <= _RECORDS_BYTES else b""
 
 
 def _named(before: _Parsed, more: bytes, shapes: dict[bytes, _Shape]) -> _Parsed | None:
     """A file's header with what stands before it, if both are ordinary; see `_behind`."""
     kind, _, size = before
-    own = _parse(more[-_BLOCK:], shapes)
+    own = _parse(more[-BLOCK:], shapes)
     if own is None or own[0] not in b"0\0":
         return None
-    path = _pax_path(more[:-_BLOCK], size) if kind == b"x" else _long_name(more[:-_BLOCK])
+    path = _pax_path(more[:-BLOCK], size) if kind == b"x" else _long_name(more[:-BLOCK])
     if path is None:
         return None
     return own[0], path or own[1], own[2]
@@ -376,39 +288,3 @@ class _Ahead:
         if _DIGITS(data):
             raise ValueError("it has more than 1024 digits in a row")
         return data
-
-
-def _decompressed(start: bytes, read: Callable[[int], bytes]) -> Any:
-    """The file behind a compressed stream; None if `start`, its first bytes, are not those of one."""
-    raw = _Raw(start, read)
-    try:
-        if start[:3] == b"\x1f\x8b\x08":
-            from gzip import GzipFile
-
-            return GzipFile(fileobj=io.BufferedReader(raw, _STREAM_BUFFER))
-        if start[:3] == b"BZh" and start[4:10] == b"1AY&SY":
-            from bz2 import BZ2File
-
-            return BZ2File(io.BufferedReader(raw, _STREAM_BUFFER))
-        if start[:6] == b"\xfd7zXZ\0" or start[:4] == b"\x5d\0\0\x80":
-            from lzma import LZMAFile
-
-            return LZMAFile(io.BufferedReader(raw, _STREAM_BUFFER))
-    except ImportError as error:
-        raise tarfile.ReadError(f"is compressed in a way that this Python was built without ({error})") from None
-    return None
-
-
-class _Raw(io.RawIOBase):
-    """A stream of which the start was read already."""
-
-    def __init__(self, start: bytes, read: Callable[[int], bytes]) -> None:
-        self._start, self._read = start, read
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        data, self._start = self._start or self._read(len(buffer)), b""
-        buffer[: len(data)] = data
-        return len(data)

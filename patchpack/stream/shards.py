@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from patchpack.errors import DecodeError, SourceError, TargetError
-from patchpack.stream.archive import UNREADABLE, CutError, Member, SeekableTape, StreamTape, read_members
+from patchpack.stream.archive import UNREADABLE, CutError, Member, read_members
 from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.labels import decode_target, join
 from patchpack.stream.source import Reader
+from patchpack.stream.tape import SeekableTape, StreamTape
 from patchpack.stream.tar import Group, Grouper, Members, asked_for
 from patchpack.types import Event, Header, Inline, Rejection, ShardFault
 
