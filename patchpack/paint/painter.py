@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from patchpack import errors
 from patchpack.paint import targets
-from patchpack.paint.patchify import kept_patches, patch_view
+from patchpack.paint.patchify import kept_patches
 from patchpack.paint.picture import rgb_picture
-from patchpack.paint.resample import identity_norm, norm_of, render
+from patchpack.paint.resample import identity_norm, norm_of, write_pixels
+from patchpack.plan.positions import PositionScheme
 from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan, Grid, Header, PackedBatch, Rejection
 
@@ -61,12 +62,13 @@ def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch, batch: PackedBatch | No
     """
     batch = blank(plan, recipe) if batch is None else batch
     fresh = plan.num_rows - plan.repeated_rows  # rows that come again are not counted again
+    positions = cache(recipe.positions)  # a batch has few grids
     for row, (begin, end) in enumerate(_spans(plan)):
         start = 0
         for line in range(begin, end):
             stop = start + int(plan.table.num_tokens[line])
             try:
-                _paint_image(batch, plan, recipe, fetch, line, (row, line - begin), slice(start, stop))
+                _paint_image(batch, plan, recipe, fetch, positions, line, (row, line - begin), slice(start, stop))
             except (errors.SampleError, errors.SourceError, OSError) as error:
                 if row < fresh:
                     batch.info["rejections"].append(_rejection(plan.headers[line], error)._asdict())
@@ -80,6 +82,7 @@ def _paint_image(
     plan: BatchPlan,
     recipe: Recipe,
     fetch: Fetch,
+    positions: PositionScheme,
     line: int,
     place: tuple[int, int],
     span: slice,
@@ -93,29 +96,18 @@ def _paint_image(
             f"the header said {header.size.height} x {header.size.width} (height x width), the pixels are "
             f"{picture.height} x {picture.width}"
         )
-    pixels = render(picture, table.box[line], table.target[line], grid, plan.patch_size, recipe)
-    if table.flip[line]:
-        pixels = pixels[:, ::-1]
     row, slot = place
     targets.store(batch.targets, plan.target_kind, row, slot, target)  # the last thing that may fail: then the slot is written
 
     kept = kept_patches(recipe.seed, plan.epoch, int(plan.key_hash[line]), grid.num_patches, int(table.num_tokens[line]))
-    write_patches(batch.patches[row, span], pixels, kept, plan.patch_size)
-    batch.position_ids[row, span] = recipe.positions(grid)[kept]
+    box, target_size, flip = table.box[line].tolist(), table.target[line].tolist(), bool(table.flip[line])
+    write_pixels(batch.patches[row, span], picture, box, target_size, flip, grid, kept, plan.patch_size, recipe)
+    ids = positions(grid)
+    batch.position_ids[row, span] = ids if len(kept) == len(ids) else ids[kept]
     batch.segment_ids[row, span] = slot + 1
     batch.grid_sizes[row, slot] = grid
     batch.source_sizes[row, slot] = header.size
     batch.slot_mask[row, slot] = True
-
-
-def write_patches(out: npt.NDArray[Any], pixels: npt.NDArray[Any], kept: npt.NDArray[np.intp], patch_size: int) -> None:
-    """Write the kept patches of an image ``[H, W, 3]`` into ``out [len(kept), D]``, cast to its dtype."""
-    view = patch_view(pixels, patch_size)
-    rows, cols = view.shape[:2]
-    if len(kept) == rows * cols:  # no gather: one strided copy
-        out.reshape(view.shape)[...] = view
-    else:
-        out.reshape(len(kept), *view.shape[2:])[...] = view[kept // cols, kept % cols]
 
 
 def _spans(plan: BatchPlan) -> list[tuple[int, int]]:

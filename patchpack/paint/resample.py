@@ -1,15 +1,19 @@
-"""An RGB picture to its target size: antialiased, through Pillow, in the order the recipe asks for."""
+"""An RGB picture to the numbers in its patches: antialiased, to the bit as Pillow does it, in the order the recipe asks for."""
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from patchpack.paint import fused
+from patchpack.paint.patchify import kept_patches, patch_view
 from patchpack.plan.normalize import MeanStd, PerImage
 from patchpack.plan.recipe import Recipe
+from patchpack.types import Grid
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -21,29 +25,75 @@ FILTERS = {
 }
 
 
-def render(picture: Image.Image, box: Any, target: Any, grid: Any, patch_size: int, recipe: Recipe) -> npt.NDArray[Any]:
-    """The pixels of one image as they enter its patches.
+def write_pixels(
+    out: npt.NDArray[Any],
+    picture: Image.Image,
+    box: tuple[int, int, int, int],
+    target: tuple[int, int],
+    flip: bool,
+    grid: Grid,
+    kept: npt.NDArray[np.intp],
+    patch_size: int,
+    recipe: Recipe,
+) -> None:
+    """Resample one image and write the patches that are kept.
 
     Args:
+        out: ``[len(kept), patch_size**2 * 3]`` of the recipe's dtype, contiguous.
         picture: RGB, oriented.
         box: (top, left, height, width) of the part that is read, in its pixels.
         target: (height, width) that part is resampled to.
+        flip: mirror left to right, after resampling and padding.
         grid: (rows, cols); what the target does not cover is zero-padded right and bottom, in pixel values.
+        kept: ascending numbers of the patches, in raster order.
         patch_size: pixels per side of a patch.
-        recipe: kernel, normalisation, dtype.
+        recipe: kernel, order of its passes, normalisation, dtype.
+    """
+    fixed = isinstance(recipe.normalize, PerImage) or recipe.resample not in fused.RADIUS
+    if fixed or fused.pillow_order() is None:
+        pixels = render(picture, box, target, grid, patch_size, recipe)
+        write_patches(out, pixels[:, ::-1] if flip else pixels, kept, patch_size)
+        return
+    cut = fused.Cut(fused.places(grid, kept), patch_size, patch_size, flip)
+    numbers = None if recipe.dtype == "uint8" else number_table(recipe)
+    fused.paint_patches(picture, box, target, cut, recipe.resample, out, numbers=numbers, order=recipe.resample_order)
+
+
+def compile_kernels(recipe: Recipe) -> None:
+    """Compile, or load from disk, what painting with a recipe runs; once per process."""
+    kept_patches(0, 0, 0, 2, 1)
+    if recipe.resample in fused.RADIUS:
+        fused.compile_kernels(isinstance(recipe.normalize, PerImage))
+
+
+def render(
+    picture: Image.Image, box: tuple[int, int, int, int], target: tuple[int, int], grid: Any, patch_size: int, recipe: Recipe
+) -> npt.NDArray[Any]:
+    """All pixels of one image as they enter its patches, through Pillow; arguments as in `write_pixels`.
 
     Returns:
         ``[rows * patch_size, cols * patch_size, 3]``: uint8 as it is, or float32 normalised.
     """
+    order = recipe.resample_order
     if isinstance(recipe.normalize, PerImage):
         # zero is the mean of a standardised image, so padding after standardising is neutral
-        return _pad(_resize_float(standardize(np.asarray(picture)), box, target, recipe.resample), grid, patch_size)
-    pixels = _pad(_resize(picture, box, target, recipe.resample), grid, patch_size)
+        return _pad(_resize_numbers(picture, standard_numbers(picture), box, target, recipe.resample, order), grid, patch_size)
+    pixels = _pad(np.asarray(_resize(_cropped(picture, box), target, recipe.resample, order)), grid, patch_size)
     if recipe.dtype == "uint8":
         return pixels
     mean, std = norm_of(recipe.normalize)
     value: npt.NDArray[Any] = (pixels.astype(np.float32) - mean) / std
     return value
+
+
+def write_patches(out: npt.NDArray[Any], pixels: npt.NDArray[Any], kept: npt.NDArray[np.intp], patch_size: int) -> None:
+    """Write the kept patches of an image ``[H, W, 3]`` into ``out [len(kept), D]``, cast to its dtype."""
+    view = patch_view(pixels, patch_size)
+    rows, cols = view.shape[:2]
+    if len(kept) == rows * cols:  # no gather: one strided copy
+        out.reshape(view.shape)[...] = view
+    else:
+        out.reshape(len(kept), *view.shape[2:])[...] = view[kept // cols, kept % cols]
 
 
 def norm_of(normalize: MeanStd | PerImage) -> npt.NDArray[np.float32]:
@@ -58,31 +108,60 @@ def identity_norm() -> npt.NDArray[np.float32]:
     return np.array([[0, 0, 0], [1, 1, 1]], dtype=np.float32)
 
 
-def standardize(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """``(x − mean) / max(std, 1 / sqrt(N))`` over all N values, float32 of the same shape (Pix2Struct)."""
-    mean, std = image.mean(dtype=np.float64), image.std(dtype=np.float64)
-    value: npt.NDArray[np.float32] = ((image - mean) / max(std, image.size**-0.5)).astype(np.float32)
-    return value
+def number_table(recipe: Recipe) -> npt.NDArray[Any]:
+    """What every pixel value becomes, in the recipe's dtype, ``[256, 3]``: ``(value − mean) / std`` in float32, then cast."""
+    assert isinstance(recipe.normalize, MeanStd)  # the other is a function of the image
+    return _number_table(tuple(recipe.normalize.mean), tuple(recipe.normalize.std), recipe.dtype)
 
 
-def _resize(picture: Image.Image, box: Any, target: Any, kernel: str) -> npt.NDArray[np.uint8]:
-    top, left, height, width = (int(v) for v in box)
-    if (height, width) != (picture.height, picture.width):
-        # first: `resize(box=...)` would let the kernel reach over the edge of the box
-        picture = picture.crop((left, top, left + width, top + height))
-    if (height, width) != tuple(target):
-        picture = picture.resize((int(target[1]), int(target[0])), FILTERS[kernel])
-    return np.asarray(picture)
+@lru_cache(maxsize=16)
+def _number_table(mean: tuple[float, float, float], std: tuple[float, float, float], dtype: str) -> npt.NDArray[Any]:
+    norm = norm_of(MeanStd(mean, std))
+    table: npt.NDArray[Any] = ((np.arange(256, dtype=np.float32)[:, None] - norm[0]) / norm[1]).astype(dtype)
+    return table
 
 
-def _resize_float(image: npt.NDArray[np.float32], box: Any, target: Any, kernel: str) -> npt.NDArray[np.float32]:
-    top, left, height, width = (int(v) for v in box)
-    image, size = image[top : top + height, left : left + width], (int(target[1]), int(target[0]))
-    out = np.empty((size[1], size[0], image.shape[2]), dtype=np.float32)
-    for channel in range(image.shape[2]):
-        plane = Image.fromarray(np.ascontiguousarray(image[..., channel]), mode="F")
-        out[..., channel] = np.asarray(plane.resize(size, FILTERS[kernel]))
-    return out
+def standard_numbers(picture: Image.Image) -> npt.NDArray[np.float32]:
+    """What every pixel value of an image becomes, float32 ``[256]`` (Pix2Struct).
+
+    ``(value − mean) / max(std, 1 / sqrt(N))`` over all N values, in float64.
+    """
+    counts = np.array(picture.histogram()).reshape(3, 256).sum(axis=0)
+    n, values = counts.sum(), np.arange(256)
+    mean = (counts * values).sum() / n
+    std = ((counts * (values - mean) ** 2).sum() / n) ** 0.5
+    numbers: npt.NDArray[np.float32] = ((values - mean) / max(std, n**-0.5)).astype(np.float32)
+    return numbers
+
+
+def _cropped(picture: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    top, left, height, width = box
+    if (height, width) == (picture.height, picture.width):
+        return picture
+    # first: `resize(box=...)` would let the kernel reach over the edge of the box
+    return picture.crop((left, top, left + width, top + height))
+
+
+def _resize(picture: Image.Image, target: tuple[int, int], kernel: str, order: fused.Order) -> Image.Image:
+    height, width = target
+    if order == "horizontal_first":  # in two steps, so that Pillow has no choice
+        picture = picture.resize((width, picture.height), FILTERS[kernel])
+    return picture if picture.size == (width, height) else picture.resize((width, height), FILTERS[kernel])
+
+
+def _resize_numbers(
+    picture: Image.Image,
+    numbers: npt.NDArray[np.float32],
+    box: tuple[int, int, int, int],
+    target: tuple[int, int],
+    kernel: str,
+    order: fused.Order,
+) -> npt.NDArray[np.float32]:
+    pixels = np.asarray(_cropped(picture, box))
+    if kernel in fused.RADIUS and fused.pillow_order() is not None:
+        return fused.resize_numbers(pixels, numbers, target, kernel, order=order)
+    planes = [Image.fromarray(numbers[pixels[..., channel]]) for channel in range(3)]
+    return np.stack([np.asarray(_resize(plane, target, kernel, order)) for plane in planes], axis=2)
 
 
 def _pad(pixels: npt.NDArray[Any], grid: Any, patch_size: int) -> npt.NDArray[Any]:

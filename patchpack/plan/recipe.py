@@ -20,6 +20,8 @@ from patchpack.plan.resize import ResizePolicy
 DTYPES = ("uint8", "float32", "float16")
 KERNELS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
+ORDERS = ("pillow", "horizontal_first")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
@@ -35,6 +37,8 @@ class Recipe:
         max_images: slots per row, NaViT's Emax.
         rows: rows per batch.
         resample: kernel, antialiased: nearest, box, bilinear, hamming, bicubic, lanczos.
+        resample_order: of the kernel's two passes. "pillow" gives what the installed Pillow gives; up to its version 12 that is
+            "horizontal_first", from 13 on it depends on the sizes. "horizontal_first" gives the same pixels with every version.
         normalize: `MeanStd` (after resizing) or `PerImage` (before).
         dtype: of the patches: ``uint8`` (normalised on the device), ``float32`` or ``float16`` (normalised by the painter).
         seed: of every draw, 0 … 2**64 − 1.
@@ -54,6 +58,7 @@ class Recipe:
     max_images: int = 64
     rows: int = 8
     resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
+    resample_order: Literal["pillow", "horizontal_first"] = "pillow"
     normalize: MeanStd | PerImage = HALF
     dtype: Literal["uint8", "float32", "float16"] = "uint8"
     seed: int = 0
@@ -82,6 +87,8 @@ class Recipe:
             require_int("patch_size", p, 1, 4096)
         if self.resample not in KERNELS or self.dtype not in DTYPES:
             raise ConfigError(f"resample is one of {KERNELS}, dtype one of {DTYPES}; got {self.resample!r}, {self.dtype!r}")
+        if self.resample_order not in ORDERS:
+            raise ConfigError(f"resample_order is one of {ORDERS}, got {self.resample_order!r}")
         if isinstance(self.normalize, PerImage):
             if self.dtype == "uint8":
                 raise ConfigError("normalize=PerImage() gives real numbers: set dtype='float32' or 'float16'")

@@ -178,6 +178,9 @@ REFUSED = {
     "patch_size empty": ({"patch_size": ()}, "patch_size must name at least one size"),
     "one patch_size of several": ({"patch_size": (8, 4097)}, "patch_size must be an integer .* got 4097"),
     "resample": ({"resample": "cubic"}, "resample is one of .*'bicubic'.* got 'cubic'"),
+    "resample_order": (
+        {"resample_order": "vertical_first"}, "resample_order is one of .*'horizontal_first'.* got 'vertical_first'",
+    ),
     "dtype": ({"dtype": "bfloat16"}, "dtype one of .*'float16'.* got .*'bfloat16'"),
     "normalize": ({"normalize": "imagenet"}, r"normalize must be MeanStd\(...\) or PerImage\(\), got 'imagenet'"),
     "normalize is a class": ({"normalize": PerImage}, "normalize must be .* got <class"),

@@ -1,0 +1,63 @@
+"""The same two passes on real numbers, as Pillow's mode F does them: sums in float64, either pass rounded to float32."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from patchpack._jit import njit
+
+
+@njit
+def horizontal_first(
+    src: Any, values: Any, x_starts: Any, x_weights: Any, y_starts: Any, y_weights: Any, between: Any, out: Any
+) -> None:
+    """Resample ``values[src]``.
+
+    src: uint8 ``[h, w, >= 3]``. values: float32 ``[256]``. starts, weights: the first tap of each output column and row, int64,
+    and its weights, float64 ``[n, taps]``; taps past the source weigh nothing. between: float32 ``[h, width, 3]``.
+    out: float32 ``[height, width, 3]``.
+    """
+    height, width = out.shape[:2]
+    for r in range(y_starts[0], min(y_starts[height - 1] + y_weights.shape[1], src.shape[0])):
+        for x in range(width):
+            red = green = blue = 0.0
+            for k in range(min(x_weights.shape[1], src.shape[1] - x_starts[x])):
+                at, w = x_starts[x] + k, x_weights[x, k]
+                red += values[src[r, at, 0]] * w
+                green += values[src[r, at, 1]] * w
+                blue += values[src[r, at, 2]] * w
+            between[r, x, 0], between[r, x, 1], between[r, x, 2] = red, green, blue
+    for y in range(height):
+        for x in range(width):
+            red = green = blue = 0.0
+            for k in range(min(y_weights.shape[1], src.shape[0] - y_starts[y])):
+                at, w = y_starts[y] + k, y_weights[y, k]
+                red += between[at, x, 0] * w
+                green += between[at, x, 1] * w
+                blue += between[at, x, 2] * w
+            out[y, x, 0], out[y, x, 1], out[y, x, 2] = red, green, blue
+
+
+@njit
+def vertical_first(
+    src: Any, values: Any, x_starts: Any, x_weights: Any, y_starts: Any, y_weights: Any, between: Any, out: Any
+) -> None:
+    """The same with the vertical pass first; between: float32 ``[1, w, 3]``."""
+    height, width = out.shape[:2]
+    for y in range(height):
+        for x in range(src.shape[1]):
+            red = green = blue = 0.0
+            for k in range(min(y_weights.shape[1], src.shape[0] - y_starts[y])):
+                at, w = y_starts[y] + k, y_weights[y, k]
+                red += values[src[at, x, 0]] * w
+                green += values[src[at, x, 1]] * w
+                blue += values[src[at, x, 2]] * w
+            between[0, x, 0], between[0, x, 1], between[0, x, 2] = red, green, blue
+        for x in range(width):
+            red = green = blue = 0.0
+            for k in range(min(x_weights.shape[1], src.shape[1] - x_starts[x])):
+                at, w = x_starts[x] + k, x_weights[x, k]
+                red += between[0, at, 0] * w
+                green += between[0, at, 1] * w
+                blue += between[0, at, 2] * w
+            out[y, x, 0], out[y, x, 1], out[y, x, 2] = red, green, blue

@@ -1,0 +1,509 @@
+"""Antialiased resampling of 8-bit colour, to the bit as Pillow does it: 22-bit weights, either pass rounded to 8 bits.
+
+The loops step over vectors ("lanes"), which plain loops over three channels and four taps do not become. A weight is taken
+apart, ``w = 65536 * high + low`` with ``low`` in −32768 … 32767 and ``high`` in −128 … 127, so that 16-bit products do, of
+which a machine makes twice as many as of 32-bit ones: ``sum(w * pixel)`` is ``65536 * sum(high * pixel) + sum(low * pixel)``,
+and modulo 2**32 the first sum counts modulo 2**16. Two rows go side by side, as two output pixels or two taps.
+"""
+# mypy: disallow-untyped-decorators=False, disallow-subclassing-any=False
+
+from __future__ import annotations
+
+from typing import Any
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, config
+from numba.extending import intrinsic, models, register_model
+
+from patchpack._jit import njit
+from patchpack.paint._kernels_weights import HEAD, PAIR, QUAD
+
+CHUNK = 32  # bytes that the vertical pass makes at a time; it may read and write so many past the last one asked for
+
+# --------------------------------------------------------------------------------------------------------------- lanes
+
+_I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
+_HALF = 1 << 21
+
+
+def _vector(lane: ir.IntType, n: int) -> ir.VectorType:
+    return ir.VectorType(lane, n)
+
+
+def _constant(lane: ir.IntType, values: Any) -> ir.Constant:
+    values = list(values)
+    return ir.Constant(_vector(lane, len(values)), values)
+
+
+class Lanes(types.Type):
+    """A vector register of integers, kept in one while a loop runs."""
+
+    def __init__(self, bits: int, n: int) -> None:
+        super().__init__(name=f"patchpack.lanes{n}x{bits}")
+        self.vector = _vector(ir.IntType(bits), n)
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, lanes: Lanes) -> None:
+        super().__init__(manager, lanes, lanes.vector)
+
+
+_LOWS, _HIGHS = Lanes(32, 8), Lanes(16, 16)
+_PIXELS = types.Tuple((_LOWS, _HIGHS))  # two pixels of four channels; highs of even and of odd pairs of taps
+_BYTES = types.Tuple((_LOWS, _LOWS, _LOWS, _LOWS, _HIGHS, _HIGHS))  # 32 bytes; lows by quarters of their 128-bit lanes
+
+
+def _host_has_avx2() -> bool:
+    if config.CPU_NAME or config.CPU_FEATURES:  # compiled for another machine
+        return False
+    try:
+        return bool(llvmlite.binding.get_host_cpu_features().get("avx2"))
+    except RuntimeError:
+        return False
+
+
+_AVX2 = _host_has_avx2()
+
+
+def _mix(builder: Any, a: Any, b: Any, order: Any) -> Any:
+    return builder.shuffle_vector(a, b, _constant(_I32, order))
+
+
+def _by_lane(n: int, part: int, size: int) -> list[int]:
+    """Order that interleaves a[i] and b[i] for i in one part of each 128-bit lane; a and b have n values."""
+    lane = n // 2
+    return [half + part * size + i + n * other for half in (0, lane) for i in range(size) for other in (0, 1)]
+
+
+def _load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, shift: int, to: Any, align: int) -> Any:
+    data = context.make_array(array_type)(context, builder, array).data
+    at = builder.add(at, ir.Constant(at.type, shift))
+    value = builder.load(builder.bitcast(builder.gep(data, [at]), to.as_pointer()))
+    value.align = align
+    return value
+
+
+def _spread(builder: Any, word: Any, n: int) -> Any:
+    """One number in all n lanes."""
+    empty = ir.Constant(_vector(word.type, n), ir.Undefined)
+    return _mix(builder, builder.insert_element(empty, word, ir.Constant(_I32, 0)), empty, [0] * n)
+
+
+def _add_lows(builder: Any, sums: Any, pixels: Any, part: int, lows: Any) -> Any:
+    """Add pixel * low of both taps, for the bytes in one half of each 128-bit lane: [32 x i8] → [8 x i32]."""
+    wide = builder.bitcast(_mix(builder, pixels, _constant(_I8, [0] * 32), _by_lane(32, part, 8)), _vector(_I16, 16))
+    lows = builder.bitcast(_spread(builder, lows, 8), _vector(_I16, 16))
+    int32s = _vector(_I32, 16)
+    products = builder.mul(builder.sext(wide, int32s), builder.sext(lows, int32s))  # becomes one pmaddwd with the sum
+    empty = ir.Constant(int32s, ir.Undefined)
+    even, odd = (_mix(builder, products, empty, range(first, 16, 2)) for first in (0, 1))
+    return builder.add(sums, builder.add(even, odd))
+
+
+def _add_highs(builder: Any, sums: Any, pixels: Any, highs: Any) -> Any:
+    """Add pixel * high of both taps, modulo 2**16: [32 x i8] → [16 x i16]."""
+    int16s = _vector(_I16, 16)
+    if _AVX2:  # saturates, but a pair of highs is at most 75 together: 75 * 255 < 2**15
+        kind = ir.FunctionType(int16s, [pixels.type, pixels.type])
+        multiply = cgutils.get_or_insert_function(builder.module, kind, "llvm.x86.avx2.pmadd.ub.sw")
+        return builder.add(sums, builder.call(multiply, [pixels, highs]))
+    empty = ir.Constant(pixels.type, ir.Undefined)
+    for first in (0, 1):
+        pixel, high = (_mix(builder, values, empty, range(first, 32, 2)) for values in (pixels, highs))
+        sums = builder.add(sums, builder.mul(builder.zext(pixel, int16s), builder.sext(high, int16s)))
+    return sums
+
+
+def _whole(builder: Any, lows: Any, highs: Any, part: int) -> Any:
+    """``lows + 65536 * highs`` for the highs in one half of each 128-bit lane."""
+    zeros = _constant(_I16, [0] * 16)
+    return builder.add(lows, builder.bitcast(_mix(builder, zeros, highs, _by_lane(16, part, 4)), lows.type))
+
+
+def _rounded(builder: Any, sums: Any) -> Any:
+    n = sums.type.count
+    low, high = _constant(_I32, [0] * n), _constant(_I32, [255] * n)
+    sums = builder.ashr(sums, _constant(_I32, [22] * n))
+    sums = builder.select(builder.icmp_signed("<", sums, low), low, sums)
+    sums = builder.select(builder.icmp_signed(">", sums, high), high, sums)
+    return builder.trunc(sums, _vector(_I8, n))
+
+
+def _store(context: Any, builder: Any, array_type: Any, array: Any, at: Any, value: Any) -> None:
+    data = context.make_array(array_type)(context, builder, array).data
+    builder.store(value, builder.bitcast(builder.gep(data, [at]), value.type.as_pointer())).align = 1
+
+
+@intrinsic
+def no_pixels(typing: Any) -> Any:
+    """Two pixels to be, one of either row: one half, so that cutting rounds."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return context.make_tuple(builder, signature.return_type, [_constant(_I32, [_HALF] * 8), _constant(_I16, [0] * 16)])
+
+    return _PIXELS(), generate
+
+
+@intrinsic
+def add_taps(typing: Any, pixels: Any, src: Any, upper: Any, lower: Any, weights: Any, quad: Any) -> Any:
+    """Add four taps: the 16 bytes at upper and at lower, times the weights at quad."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lows, highs = cgutils.unpack_tuple(builder, args[0])
+        bytes16 = _vector(_I8, 16)
+        rows = [_load(context, builder, signature.args[1], args[1], at, 0, bytes16, 1) for at in args[2:4]]
+        words = [_load(context, builder, signature.args[4], args[4], args[5], i, _I32, 4) for i in (0, 1)]
+        high = _load(context, builder, signature.args[4], args[4], args[5], 2, bytes16, 4)
+        # two pairs of taps, channel by channel, in either row
+        order = [8 * pair + channel + 4 * tap for pair in (0, 1) for channel in range(4) for tap in (0, 1)]
+        taps = _mix(builder, rows[0], rows[1], order + [16 + i for i in order])
+        highs = _add_highs(builder, highs, taps, _mix(builder, high, high, list(range(16)) * 2))
+        for pair in (0, 1):
+            lows = _add_lows(builder, lows, taps, pair, words[pair])
+        return context.make_tuple(builder, signature.return_type, [lows, highs])
+
+    return _PIXELS(_PIXELS, src, types.intp, types.intp, weights, types.intp), generate
+
+
+@intrinsic
+def store_pixels(typing: Any, out: Any, upper: Any, lower: Any, pixels: Any) -> Any:
+    """Four bytes each; the fourth is the next pixel's first until that is written."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        lows, highs = cgutils.unpack_tuple(builder, args[3])
+        other = _mix(builder, highs, highs, [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11])
+        done = _rounded(builder, _whole(builder, lows, builder.add(highs, other), 0))
+        done = builder.bitcast(done, _vector(_I32, 2))
+        for i, at in enumerate(args[1:3]):
+            word = builder.extract_element(done, ir.Constant(_I32, i))
+            _store(context, builder, signature.args[0], args[0], at, word)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, types.intp, _PIXELS), generate
+
+
+@intrinsic
+def no_bytes(typing: Any) -> Any:
+    """`CHUNK` bytes of a row to be."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        sums = [_constant(_I32, [_HALF] * 8)] * 4 + [_constant(_I16, [0] * 16)] * 2
+        return context.make_tuple(builder, signature.return_type, sums)
+
+    return _BYTES(), generate
+
+
+@intrinsic
+def add_rows(typing: Any, sums: Any, src: Any, upper: Any, lower: Any, weights: Any, pair: Any) -> Any:
+    """Add two taps: `CHUNK` bytes at upper and at lower, times the weights at pair."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        sums = cgutils.unpack_tuple(builder, args[0])
+        rows = [_load(context, builder, signature.args[1], args[1], at, 0, _vector(_I8, 32), 1) for at in args[2:4]]
+        low = _load(context, builder, signature.args[4], args[4], args[5], 0, _I32, 4)
+        high = _load(context, builder, signature.args[4], args[4], args[5], 1, _I16, 4)
+        high = builder.bitcast(_spread(builder, high, 16), _vector(_I8, 32))
+        for half in (0, 1):
+            taps = _mix(builder, rows[0], rows[1], _by_lane(32, half, 8))
+            sums[4 + half] = _add_highs(builder, sums[4 + half], taps, high)
+            for part in (0, 1):
+                sums[2 * half + part] = _add_lows(builder, sums[2 * half + part], taps, part, low)
+        return context.make_tuple(builder, signature.return_type, sums)
+
+    return _BYTES(_BYTES, src, types.intp, types.intp, weights, types.intp), generate
+
+
+@intrinsic
+def store_bytes(typing: Any, out: Any, at: Any, sums: Any) -> Any:
+    """All `CHUNK` bytes, in order."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        sums = cgutils.unpack_tuple(builder, args[2])
+        halves = []
+        for half in (0, 1):
+            parts = [_rounded(builder, _whole(builder, sums[2 * half + part], sums[4 + half], part)) for part in (0, 1)]
+            halves.append(_mix(builder, parts[0], parts[1], [0, 1, 2, 3, 8, 9, 10, 11, 4, 5, 6, 7, 12, 13, 14, 15]))
+        order = [*range(8), *range(16, 24), *range(8, 16), *range(24, 32)]
+        _store(context, builder, signature.args[0], args[0], args[1], _mix(builder, halves[0], halves[1], order))
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, _BYTES), generate
+
+
+@intrinsic
+def word_at(typing: Any, words: Any, at: Any) -> Any:
+    """One word of a table; at is not negative, which a plain index would look into."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = _load(context, builder, signature.args[0], args[0], args[1], 0, _I32, 4)
+        return builder.zext(word, context.get_value_type(types.intp))
+
+    return types.intp(words, types.intp), generate
+
+
+@intrinsic
+def byte_at(typing: Any, src: Any, at: Any) -> Any:
+    """One byte, as `word_at`."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = _load(context, builder, signature.args[0], args[0], args[1], 0, _I8, 1)
+        return builder.zext(byte, context.get_value_type(types.intp))
+
+    return types.intp(src, types.intp), generate
+
+
+@intrinsic
+def copy(typing: Any, out: Any, to: Any, src: Any, at: Any, n: Any) -> Any:
+    """n bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        ends = [
+            builder.gep(context.make_array(signature.args[i])(context, builder, args[i]).data, [args[i + 1]]) for i in (0, 2)
+        ]
+        cgutils.raw_memcpy(builder, ends[0], ends[1], args[4], 1)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, src, types.intp, types.intp), generate
+
+
+if config.DISABLE_JIT:  # the same in plain Python, every access checked
+
+    def _words(weights: Any, at: int, n: int) -> Any:
+        assert 0 <= at <= len(weights) - n, f"weights {at} … {at + n} of {len(weights)}"
+        return weights[at : at + n]
+
+    def _span(array: Any, at: int, n: int) -> Any:
+        assert 0 <= at <= len(array) - n, f"bytes {at} … {at + n} of {len(array)}"
+        return array[at : at + n]
+
+    def _weights(lows: Any, highs: Any) -> Any:
+        lows = lows.view(np.int16).astype(np.int64)
+        return lows + 65536 * highs.view(np.int8)[: len(lows)].astype(np.int64)
+
+    def _bytes(sums: Any) -> Any:
+        return np.clip(sums >> 22, 0, 255).astype(np.uint8)
+
+    def no_pixels() -> Any:
+        return np.full((2, 4), _HALF)
+
+    def add_taps(pixels: Any, src: Any, upper: int, lower: int, weights: Any, quad: int) -> Any:
+        words = _words(weights, quad, QUAD)
+        highs = words[2:].view(np.int8).reshape(2, 4, 2)[:, 0].reshape(4)
+        w = _weights(words[:2], np.ascontiguousarray(highs))
+        rows = np.stack([_span(src, at, 16).reshape(4, 4) for at in (upper, lower)]).astype(np.int64)
+        return pixels + (rows * w[:, None]).sum(axis=1)
+
+    def store_pixels(out: Any, upper: int, lower: int, pixels: Any) -> None:
+        for at, pixel in zip((upper, lower), _bytes(pixels), strict=True):
+            _span(out, at, 4)[:] = pixel
+
+    def no_bytes() -> Any:
+        return np.full(CHUNK, _HALF)
+
+    def add_rows(sums: Any, src: Any, upper: int, lower: int, weights: Any, pair: int) -> Any:
+        words = _words(weights, pair, PAIR)
+        w = _weights(words[:1], words[1:])
+        return sums + w[0] * _span(src, upper, CHUNK).astype(np.int64) + w[1] * _span(src, lower, CHUNK)
+
+    def store_bytes(out: Any, at: int, sums: Any) -> None:
+        _span(out, at, CHUNK)[:] = _bytes(sums)
+
+    def word_at(words: Any, at: int) -> int:
+        return int(_words(words, at, 1)[0])
+
+    def byte_at(src: Any, at: int) -> int:
+        return int(_span(src, at, 1)[0])
+
+    def copy(out: Any, to: int, src: Any, at: int, n: int) -> None:
+        _span(out, to, n)[:] = _span(src, at, n)
+
+
+# -------------------------------------------------------------------------------------------------------------- passes
+
+
+@njit
+def _horizontal(
+    src: Any, upper: int, lower: int, table: Any, words: int, first: int, stop: int, out: Any, above: int, below: int
+) -> None:
+    """Pixels first … stop of two rows: 4-byte pixels at upper and lower of src, 3-byte pixels at above and below of out."""
+    if words == HEAD + QUAD:  # no inner loop: a fifth faster
+        for x in range(first, stop):
+            word = x * (HEAD + QUAD)
+            at = word_at(table, word)
+            pixels = add_taps(no_pixels(), src, upper + at, lower + at, table, word + HEAD)
+            store_pixels(out, above + 3 * x, below + 3 * x, pixels)
+        return
+    for x in range(first, stop):
+        pixels = no_pixels()
+        at = word_at(table, x * words)
+        for word in range(x * words + HEAD, (x + 1) * words, QUAD):
+            pixels = add_taps(pixels, src, upper + at, lower + at, table, word)
+            at += 16
+        store_pixels(out, above + 3 * x, below + 3 * x, pixels)
+
+
+@njit
+def _vertical(src: Any, rows: Any, weights: Any, word: int, first: int, stop: int, limit: int, out: Any) -> None:
+    """Bytes first … stop of a row into out, weights from word on; the rows of src are limit bytes long, at least `CHUNK`."""
+    for start in range(first, stop, CHUNK):
+        at = min(start, limit - CHUNK)
+        sums = no_bytes()
+        for pair in range(len(rows) // 2):
+            sums = add_rows(sums, src, rows[2 * pair] + at, rows[2 * pair + 1] + at, weights, word + PAIR * pair)
+        store_bytes(out, at, sums)
+
+
+@njit
+def _emit(
+    line: Any, places: Any, row: int, y: int, tall: int, wide: int, mirrored: bool, numbers: Any, size: int, out: Any
+) -> None:
+    """One row of pixels into row y of the patches it goes through."""
+    step = -3 if mirrored else 3
+    for col in range(places.shape[1]):
+        place = places[row, col]
+        if place < 0:
+            continue
+        at, to = 3 * wide * col, 3 * wide * (tall * place + y) * size
+        if size == 1 and not mirrored:
+            copy(out, to, line, at, 3 * wide)
+            continue
+        if mirrored:
+            at += 3 * (wide - 1)
+        if size == 1:
+            for _ in range(wide):
+                copy(out, to, line, at, 3)
+                at, to = at + step, to + 3
+        elif size == 2:
+            for _ in range(wide):
+                for channel in range(3):
+                    copy(out, to + 2 * channel, numbers, 2 * (3 * byte_at(line, at + channel) + channel), 2)
+                at, to = at + step, to + 6
+        else:
+            for _ in range(wide):
+                for channel in range(3):
+                    copy(out, to + 4 * channel, numbers, 4 * (3 * byte_at(line, at + channel) + channel), 4)
+                at, to = at + step, to + 12
+
+
+@njit
+def horizontal_first(
+    src: Any, base: int, pitch: int, source_width: int, first: int, stop: int, done: int, last_row: int,
+    width: int, x_taps: int, x_table: Any, y_starts: Any, y_table: Any,
+    places: Any, tall: int, wide: int, mirrored: bool, rows: Any, between: Any, need: Any, line: Any,
+    numbers: Any, size: int, out: Any,
+) -> int:  # fmt: skip
+    """Output rows first … stop, each source row resampled once, where a kept patch looks at it, just before it is used.
+
+    src: uint8, pixels of 4 bytes, source_width in a row; row r of the source at ``base + r * pitch``, as far as last_row.
+    done: rows before it were resampled by the call before, whose between this is; 0 at first. Returns the same for the next.
+    x_table, y_starts, y_table: see `tables`; all taps of a column are within source_width.
+    places: int64 ``[rows, cols]`` of the grid: the row of out a patch goes to, −1 for none. tall, wide: a patch in pixels.
+    mirrored: patches are written right to left (and places name them so). rows: int64 ``[taps of a column]``.
+    between: uint8 ``[(taps of a column + 2) * n]``, n >= 3 * width + `CHUNK`. need: uint8 ``[cols]``.
+    line: uint8 ``[3 * cols * wide + CHUNK]``.
+    numbers: uint8 ``[256 * 3 * size]``, what a pixel becomes, by value and channel; not looked at where size is 1.
+    out: uint8 ``[kept * tall * wide * 3 * size]``.
+    """
+    height, cols, words = len(y_starts), places.shape[1], HEAD + x_taps // 4 * QUAD
+    taps = len(rows)
+    depth = taps + 2
+    length = len(between) // depth
+    reach = first  # output rows up to this one look at the source rows being made
+    upper_patches = lower_patches = -1
+    for y in range(first, stop):
+        patches = y // tall
+        if not _any_kept(places, patches):
+            continue
+        if y >= height:  # padding
+            line[:] = 0
+            _emit(line, places, patches, y - patches * tall, tall, wide, mirrored, numbers, size, out)
+            continue
+        top = y_starts[y]
+        done = max(done, top)
+        reach = max(reach, y)
+        while done < min(top + taps, last_row + 1):
+            while reach + 1 < height and y_starts[reach + 1] <= done + 1:
+                reach += 1
+            if patches != upper_patches or reach // tall != lower_patches:
+                upper_patches, lower_patches = patches, reach // tall
+                for col in range(cols):
+                    need[col] = 0
+                    for patch_row in range(upper_patches, lower_patches + 1):
+                        need[col] |= places[patch_row, col] >= 0
+            upper = base + done * pitch
+            lower = base + min(done + 1, last_row) * pitch
+            above, below = done % depth * length, (done + 1) % depth * length
+            col = 0
+            while col < cols:
+                if need[col]:
+                    left = col * wide
+                    while col < cols and need[col]:
+                        col += 1
+                    _horizontal(src, upper, lower, x_table, words, left, min(col * wide, width), between, above, below)
+                col += 1
+            done = min(done + 2, last_row + 1)
+        for k in range(taps):
+            rows[k] = (top + k) % depth * length
+        col = 0
+        while col < cols:
+            if places[patches, col] >= 0:
+                left = col * wide
+                while col < cols and places[patches, col] >= 0:
+                    col += 1
+                _vertical(between, rows, y_table, y * taps // 2 * PAIR, 3 * left, 3 * min(col * wide, width), length, line)
+            col += 1
+        line[3 * width : 3 * cols * wide] = 0
+        _emit(line, places, patches, y - patches * tall, tall, wide, mirrored, numbers, size, out)
+    return done
+
+
+@njit
+def vertical_first(
+    src: Any, base: int, pitch: int, source_width: int, first: int, stop: int, done: int, last_row: int,
+    width: int, x_taps: int, x_table: Any, y_starts: Any, y_table: Any,
+    places: Any, tall: int, wide: int, mirrored: bool, rows: Any, between: Any, need: Any, line: Any,
+    numbers: Any, size: int, out: Any,
+) -> int:  # fmt: skip
+    """The same with the vertical pass first, straight from the source, where the kept patches of a row look.
+
+    source_width: at least 8. between: uint8 ``[n]``, n >= 4 * (source_width + taps of a row) + `CHUNK`, one row.
+    done and need are not looked at.
+    """
+    height, cols, words = len(y_starts), places.shape[1], HEAD + x_taps // 4 * QUAD
+    taps = len(rows)
+    for y in range(first, stop):
+        patches = y // tall
+        if y >= height:  # padding
+            line[:] = 0
+            _emit(line, places, patches, y - patches * tall, tall, wide, mirrored, numbers, size, out)
+            continue
+        for k in range(taps):
+            rows[k] = base + min(y_starts[y] + k, last_row) * pitch  # past the last one weights are zero
+        col = 0
+        while col < cols:
+            if places[patches, col] >= 0:
+                left = col * wide
+                while col < cols and places[patches, col] >= 0:
+                    col += 1
+                right = min(col * wide, width)
+                if left < right:
+                    start = word_at(x_table, left * words)
+                    end = min(word_at(x_table, (right - 1) * words) + 4 * x_taps, 4 * source_width)
+                    _vertical(src, rows, y_table, y * taps // 2 * PAIR, start, end, 4 * source_width, between)
+                    _horizontal(between, 0, 0, x_table, words, left, right, line, 0, 0)
+            col += 1
+        line[3 * width : 3 * cols * wide] = 0
+        _emit(line, places, patches, y - patches * tall, tall, wide, mirrored, numbers, size, out)
+    return done
+
+
+@njit
+def _any_kept(places: Any, row: int) -> bool:
+    kept = False
+    for col in range(places.shape[1]):
+        kept |= places[row, col] >= 0
+    return kept

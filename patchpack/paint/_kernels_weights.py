@@ -1,0 +1,116 @@
+"""Weights of an antialiased kernel, in float64, operation by operation as Pillow's resampling makes them, and in fixed point.
+
+A fixed-point weight ``w = floor(2**22 * weight + 1/2)`` (half away from zero) is kept as ``65536 * high + low`` with ``low`` in
+−32768 … 32767, packed for the vectors of `_kernels_resample`: those are the layouts below.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from patchpack._jit import njit
+
+# Compiled into the kernels of both files, of which the cache sees one: a change here needs one there.
+HEAD = 2  # words before the horizontal weights of a pixel: where its first tap is, in bytes, and nothing
+QUAD = 6  # words of four horizontal weights: two pairs of lows, then two pairs of highs, each twice
+PAIR = 2  # words of two vertical weights: the lows, the highs
+
+
+@njit
+def tables(
+    width: int, out_width: int, height: int, out_height: int, radius: float, cubic: bool,
+    weights: Any, x_table: Any, y_starts: Any, y_table: Any,
+) -> Any:  # fmt: skip
+    """Fixed-point taps of a resize; returns how many a column's and a row's pixels have, even and a multiple of four.
+
+    weights: float64, one tap each, room for either. x_table: uint32, filled with ``out_width * (HEAD + QUAD * quads)`` words.
+    y_starts: int64 ``[out_height]``, first taps. y_table: uint32, filled with ``out_height * PAIR * pairs`` words.
+    """
+    x_scale, y_scale = width / out_width, height / out_height
+    x_taps = (most_taps(width, out_width, x_scale, radius) + 3) // 4 * 4
+    at = 0
+    for i in range(out_width):
+        x_table[at], x_table[at + 1] = 4 * weigh(width, x_scale, radius, cubic, i, x_taps, weights, 0), 0
+        at += HEAD
+        for k in range(0, x_taps, 4):
+            for pair in range(2):
+                first, second = _fixed(weights[k + 2 * pair]), _fixed(weights[k + 2 * pair + 1])
+                x_table[at + pair] = _lows(first, second)
+                x_table[at + 2 + 2 * pair] = x_table[at + 3 + 2 * pair] = _highs(first, second) * 65537
+            at += QUAD
+    y_taps = (most_taps(height, out_height, y_scale, radius) + 1) // 2 * 2
+    at = 0
+    for i in range(out_height):
+        y_starts[i] = weigh(height, y_scale, radius, cubic, i, y_taps, weights, 0)
+        for k in range(0, y_taps, 2):
+            first, second = _fixed(weights[k]), _fixed(weights[k + 1])
+            y_table[at], y_table[at + 1] = _lows(first, second), _highs(first, second)
+            at += PAIR
+    return x_taps, y_taps
+
+
+@njit
+def most_taps(in_size: int, out_size: int, scale: float, radius: float) -> int:
+    """The most input pixels that an output pixel is made of; scale: in_size / out_size."""
+    most = 0
+    for i in range(out_size):
+        start, stop = _span(in_size, scale, radius, i)
+        most = max(most, stop - start)
+    return most
+
+
+@njit
+def weigh_all(in_size: int, out_size: int, radius: float, cubic: bool, starts: Any, weights: Any) -> None:
+    """First taps into starts, int64 ``[out_size]``, and weights into float64 ``[out_size * taps]``."""
+    taps = len(weights) // out_size
+    for i in range(out_size):
+        starts[i] = weigh(in_size, in_size / out_size, radius, cubic, i, taps, weights, i * taps)
+
+
+@njit
+def weigh(in_size: int, scale: float, radius: float, cubic: bool, i: int, taps: int, weights: Any, at: int) -> Any:
+    """Weights of output pixel i, float64 at ``at … at + taps``, of sum 1, 0 out of the kernel's reach; returns the first tap.
+
+    That is further left than the kernel reaches where all taps would not be within the input otherwise.
+    """
+    step = 1.0 / max(scale, 1.0)
+    centre = (i + 0.5) * scale
+    start, stop = _span(in_size, scale, radius, i)
+    first = max(0, min(start, in_size - taps))
+    total = 0.0
+    for k in range(taps):  # as many for every pixel, which branches are the same for
+        x = abs((k + first - centre + 0.5) * step)
+        if cubic:  # Keys, a = −1/2
+            near, far = (1.5 * x - 2.5) * x * x + 1.0, (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5
+            w = near if x < 1.0 else (far if x < 2.0 else 0.0)
+        else:
+            w = 1.0 - x if x < 1.0 else 0.0
+        w = w if start <= k + first < stop else 0.0
+        weights[at + k] = w
+        total += w
+    if total != 0.0:
+        for k in range(at, at + taps):
+            weights[k] /= total
+    return first
+
+
+@njit
+def _span(in_size: int, scale: float, radius: float, i: int) -> Any:
+    reach = radius * max(scale, 1.0)
+    centre = (i + 0.5) * scale
+    return max(0, int(centre - reach + 0.5)), min(in_size, int(centre + reach + 0.5))
+
+
+@njit
+def _fixed(weight: float) -> int:
+    return int(weight * 4194304.0 + (-0.5 if weight < 0 else 0.5))
+
+
+@njit
+def _lows(first: int, second: int) -> int:
+    return first & 65535 | (second & 65535) << 16
+
+
+@njit
+def _highs(first: int, second: int) -> int:
+    return (first + 32768) >> 16 & 255 | ((second + 32768) >> 16 & 255) << 8

@@ -1,0 +1,288 @@
+"""Resampling, cutting and dropping in one pass: only pixels under kept patches are made, straight from Pillow's own memory.
+
+Bilinear and bicubic, 8 bits per channel, to the bit what Pillow's ``Image.resize`` gives: 22-bit fixed-point weights made in
+float64, two passes, each rounded to 8 bits. Which pass comes first changes the result, and Pillow's choice changed: up to
+version 12 the horizontal one; from 13 on the vertical one wherever ``th < h and 2 * (w - tw) < h - th``, as its answers tell.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from patchpack.types import Grid
+
+Array = npt.NDArray[Any]
+Order = Literal["pillow", "horizontal_first"]
+
+RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
+BAND_BYTES = 1 << 20  # of a picture that is not in one piece: what is copied at a time stays in the cache
+_NO_NUMBERS = np.empty(0, dtype=np.uint8)
+_MIN_WIDTH = 8  # pixels: one vector of the vertical pass
+
+
+class Cut(NamedTuple):
+    """Where pixels go.
+
+    Attributes:
+        places: int64 ``[rows, cols]`` of the grid: the row of the output each patch goes to, −1 if it is dropped.
+        tall, wide: pixels of a patch.
+        mirrored: the picture is turned left to right after resampling.
+    """
+
+    places: Array
+    tall: int
+    wide: int
+    mirrored: bool = False
+
+
+def resize(picture: Image.Image, size: tuple[int, int], kernel: str, *, order: Order = "pillow") -> Array:
+    """The whole picture at another size.
+
+    Args:
+        picture: mode RGB, its pixels loaded.
+        size: (height, width), >= 1.
+        kernel: bilinear or bicubic, antialiased.
+        order: "pillow" for the two passes as the installed Pillow orders them; "horizontal_first" for the same pixels with
+            every version of it.
+
+    Returns:
+        uint8 ``[height, width, 3]``; with "pillow" equal to ``np.asarray(picture.resize(size[::-1], FILTERS[kernel]))``.
+    """
+    out = np.empty((1, size[0] * size[1] * 3), dtype=np.uint8)
+    whole = Cut(np.zeros((1, 1), dtype=np.int64), *size)
+    paint_patches(picture, (0, 0, picture.height, picture.width), size, whole, kernel, out, order=order)
+    return out.reshape(*size, 3)
+
+
+def places(grid: Grid, kept: npt.NDArray[np.intp]) -> Array:
+    """Of each patch of a grid the number among the kept ones, which ascend: int64 ``[rows, cols]``, −1 for a dropped one."""
+    n = grid.num_patches
+    if len(kept) == n:
+        return np.arange(n, dtype=np.int64).reshape(grid)
+    answer = np.full(n, -1, dtype=np.int64)
+    answer[kept] = np.arange(len(kept))
+    return answer.reshape(grid)
+
+
+def resize_numbers(pixels: Array, numbers: Array, size: tuple[int, int], kernel: str, *, order: Order = "pillow") -> Array:
+    """Resample ``numbers[pixels]`` as Pillow does mode F: sums in float64, each pass rounded to float32.
+
+    Args:
+        pixels: uint8 ``[h, w, 3]``.
+        numbers: float32 ``[256]``.
+        size: (height, width).
+        kernel: bilinear or bicubic.
+        order: of the two passes, see `resize`.
+
+    Returns:
+        float32 ``[height, width, 3]``.
+    """
+    from patchpack.paint import _kernels_float as kernels
+
+    (h, w), (height, width) = pixels.shape[:2], size
+    vertical_first = order == "pillow" and _vertical_goes_first((h, w), size)
+    between = np.empty((1, w, 3) if vertical_first else (h, width, 3), dtype=np.float32)
+    out = np.empty((height, width, 3), dtype=np.float32)
+    resample = kernels.vertical_first if vertical_first else kernels.horizontal_first
+    resample(pixels, numbers, *weights_of(w, width, kernel), *weights_of(h, height, kernel), between, out)
+    return out
+
+
+def paint_patches(
+    picture: Image.Image,
+    box: Any,
+    target: Any,
+    cut: Cut,
+    kernel: str,
+    out: Array,
+    *,
+    numbers: Array | None = None,
+    order: Order = "pillow",
+) -> None:
+    """Resample a box of a picture and write the patches that are kept.
+
+    Args:
+        picture: mode RGB, its pixels loaded.
+        box: (top, left, height, width) in its pixels; what is outside is not looked at.
+        target: (height, width) the box is resampled to; pixels that the grid has beyond are 0.
+        cut: which patches go where.
+        kernel: bilinear or bicubic.
+        out: ``[kept, tall * wide * 3]``, contiguous: row, column, channel inside a patch.
+        numbers: what a pixel becomes, ``[256, 3]`` by value and channel, of out's dtype, which has 2 or 4 bytes; None where out
+            is uint8.
+        order: of the two passes, see `resize`.
+    """
+    vertical_first = order == "pillow" and _vertical_goes_first(box[2:], target)
+    _paint(picture, box, target, cut, kernel, numbers, out, vertical_first)
+
+
+def _paint(
+    picture: Image.Image,
+    box: Any,
+    target: Any,
+    cut: Cut,
+    kernel: str,
+    numbers: Array | None,
+    out: Array,
+    vertical_first: bool,
+) -> None:
+    from patchpack.paint import _kernels_resample as kernels  # numba costs 0.15 s to import
+
+    top, left, height, width = box
+    x_taps, x_table, y_taps, y_starts, y_table = tables(height, width, (target[0], target[1]), kernel)
+    places, tall, wide, mirrored = cut
+    rows, cols = places.shape
+    if mirrored:
+        places = np.ascontiguousarray(places[:, ::-1])
+    narrowest = max(x_taps, _MIN_WIDTH)  # the kernels read so many pixels of a row
+    width = max(width, narrowest)
+    if vertical_first:
+        resample, between = kernels.vertical_first, 4 * (width + x_taps) + kernels.CHUNK
+    else:
+        resample, between = kernels.horizontal_first, (y_taps + 2) * (3 * target[1] + kernels.CHUNK)
+    arguments = (
+        target[1], x_taps, x_table, y_starts, y_table, places, tall, wide, mirrored,
+        np.empty(y_taps, dtype=np.int64), np.empty(between, dtype=np.uint8), np.empty(cols, dtype=np.uint8),
+        np.empty(3 * cols * wide + kernels.CHUNK, dtype=np.uint8),
+        _NO_NUMBERS if numbers is None else numbers.view(np.uint8).reshape(-1), out.itemsize,
+        out.view(np.uint8).reshape(-1),
+    )  # fmt: skip
+    pixels = memory(picture) if box[3] >= narrowest else None
+    if pixels is not None:
+        pitch = 4 * picture.width
+        resample(pixels, top * pitch + 4 * left, pitch, width, 0, rows * tall, 0, height - 1, *arguments)
+        return
+    first = done = 0
+    while first < rows * tall:  # by bands, each copied into one piece
+        begin = max(done, int(y_starts[min(first, len(y_starts) - 1)]))
+        end = begin + max(y_taps * (4 if vertical_first else 1), BAND_BYTES // (4 * width))
+        stop = max(first + 1, int(np.searchsorted(y_starts, end - y_taps, side="right")))
+        if stop >= len(y_starts):
+            stop = rows * tall
+        else:
+            end = int(y_starts[stop - 1]) + y_taps
+        end = min(end, height)
+        if (places[first // tall : -(-stop // tall)] >= 0).any():
+            part = picture.crop((left, top + begin, left + box[3], top + end))
+            pixels = memory(part) if box[3] >= narrowest else None
+            if pixels is None:
+                pixels = _copied(part, narrowest)
+            done = resample(pixels, -begin * 4 * width, 4 * width, width, first, stop, done, end - 1, *arguments)
+        first = stop
+
+
+@lru_cache(maxsize=64)  # of photographs many are of one size
+def tables(height: int, width: int, target: tuple[int, int], kernel: str) -> tuple[int, Array, int, Array, Array]:
+    """Taps of a column's pixels and what they weigh; taps of a row's, the first of each, and what they weigh."""
+    from patchpack.paint import _kernels_weights as kernels
+
+    radius, (out_height, out_width) = RADIUS[kernel], target
+    x_most, y_most = (int(2 * radius * max(size / out, 1)) + 5 for size, out in ((width, out_width), (height, out_height)))
+    x_table = np.empty(out_width * (kernels.HEAD + -(-x_most // 4) * kernels.QUAD), dtype=np.uint32)
+    y_table = np.empty(out_height * (y_most + 1) // 2 * kernels.PAIR, dtype=np.uint32)
+    y_starts, weights = np.empty(out_height, dtype=np.int64), np.empty(max(x_most, y_most) + 3)
+    cubic = kernel == "bicubic"
+    x_taps, y_taps = kernels.tables(width, out_width, height, out_height, radius, cubic, weights, x_table, y_starts, y_table)
+    return x_taps, x_table, y_taps, y_starts, y_table
+
+
+def weights_of(in_size: int, out_size: int, kernel: str) -> tuple[Array, Array]:
+    """First tap of each output pixel, int64 ``[out_size]``, and weights, float64 ``[out_size, taps]``."""
+    from patchpack.paint import _kernels_weights as kernels
+
+    starts = np.empty(out_size, dtype=np.int64)
+    weights = np.empty((out_size, kernels.most_taps(in_size, out_size, in_size / out_size, RADIUS[kernel])), dtype=np.float64)
+    kernels.weigh_all(in_size, out_size, RADIUS[kernel], kernel == "bicubic", starts, weights.reshape(-1))
+    return starts, weights
+
+
+# -------------------------------------------------------------------------------------------------------------- memory
+
+_address_of = ctypes.pythonapi.PyCapsule_GetPointer
+_address_of.restype, _address_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+# struct ArrowArray of the Arrow C data interface (https://arrow.apache.org/docs/format/CDataInterface.html) is ten words:
+_LENGTH, _OFFSET, _N_BUFFERS, _N_CHILDREN, _BUFFERS, _CHILDREN = 0, 2, 3, 4, 5, 6
+_Words = ctypes.c_int64 * 10
+_Pointers = ctypes.c_int64 * 2
+
+
+class _Memory:
+    """Bytes at an address, as numpy asks for them."""
+
+    def __init__(self, address: int, size: int) -> None:
+        self.__array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
+
+
+def memory(picture: Image.Image) -> Array | None:
+    """A loaded RGB picture's own memory, uint8 ``[height * width * 4]``, red, green, blue and a filler; valid as long as it is.
+
+    None if it is not in one piece: Pillow allocates by blocks of 16 MiB.
+    """
+    try:
+        capsule = picture.im.__arrow_c_array__()
+    except ValueError:
+        return None
+    size = 4 * picture.width * picture.height
+    pixels = _Words.from_address(_address_of(capsule, b"arrow_array"))
+    if pixels[_N_CHILDREN] != 1:
+        return None
+    channels = _Words.from_address(ctypes.c_int64.from_address(pixels[_CHILDREN]).value)
+    if channels[_LENGTH] != size or channels[_OFFSET] or pixels[_OFFSET] or channels[_N_BUFFERS] != 2:
+        return None
+    return np.asarray(_Memory(_Pointers.from_address(channels[_BUFFERS])[1], size))
+
+
+def _copied(picture: Image.Image, narrowest: int) -> Array:
+    pixels = np.zeros((picture.height, max(picture.width, narrowest), 4), dtype=np.uint8)
+    pixels[:, : picture.width, :3] = np.asarray(picture)
+    return pixels.reshape(-1)
+
+
+# --------------------------------------------------------------------------------------------------------------- order
+
+
+@lru_cache(maxsize=2)
+def compile_kernels(numbers: bool) -> None:
+    """Compile, or load from disk, all that painting runs; with numbers also what resamples real ones."""
+    pillow_order()
+    if numbers:
+        pixels = np.zeros((9, 2, 3), dtype=np.uint8)
+        for order in ("pillow", "horizontal_first"):
+            resize_numbers(pixels, np.zeros(256, dtype=np.float32), (4, 2), "bilinear", order=order)
+
+
+def _vertical_goes_first(size: Any, target: Any) -> bool:
+    (height, width), (tall, wide) = size, target
+    return tall < height and 2 * (width - wide) < height - tall and pillow_order() == "by size"
+
+
+@lru_cache(maxsize=1)
+def pillow_order() -> Literal["by size", "horizontal first"] | None:
+    """How the installed Pillow orders its passes, by what it answers; None if it is neither way, to the bit.
+
+    Then nothing here stands for what it does, and everything must go through it.
+    """
+    pixels = np.random.default_rng(0).integers(0, 256, (23, 9, 3), dtype=np.uint8)
+    picture = Image.fromarray(pixels)
+    agree = {"by size": True, "horizontal first": True}
+    for size in ((7, 4), (7, 2), (5, 12), (7, 1), (40, 3)):  # vertical first from 13 on: the first and the third
+        for kernel in RADIUS:
+            theirs = np.asarray(picture.resize(size[::-1], Image.Resampling[kernel.upper()]))
+            vertical = size[0] < 23 and 2 * (9 - size[1]) < 23 - size[0]
+            for name in agree:
+                ours = _resized(picture, size, kernel, vertical_first=vertical and name == "by size")
+                agree[name] &= np.array_equal(ours, theirs)
+    return "by size" if agree["by size"] else "horizontal first" if agree["horizontal first"] else None
+
+
+def _resized(picture: Image.Image, size: tuple[int, int], kernel: str, vertical_first: bool) -> Array:
+    out = np.empty((1, size[0] * size[1] * 3), dtype=np.uint8)
+    whole = Cut(np.zeros((1, 1), dtype=np.int64), *size)
+    _paint(picture, (0, 0, picture.height, picture.width), size, whole, kernel, None, out, vertical_first)
+    return out.reshape(*size, 3)
