@@ -10,6 +10,7 @@ import numpy as np
 from patchpack.errors import TargetError
 from patchpack.types import TargetKind, TargetSpec
 
+_CLASS = TargetSpec("int64")
 FILLERS = {"int64": -100, "float32": float("nan"), "object": None}
 
 
@@ -76,6 +77,8 @@ def _infer(value: Any) -> TargetSpec:
 
 
 def _as(spec: TargetSpec, value: Any) -> Any:
+    if type(value) is int and spec == _CLASS and -(1 << 63) <= value < 1 << 63:  # the usual label, without the detour
+        return value
     got = _infer(value)
     # an int is a fine float, a float is not a class index
     if got.shape != spec.shape or (got.dtype != spec.dtype and not (spec.dtype == "float32" and got.dtype == "int64")):
