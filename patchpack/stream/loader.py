@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.batch import normalize, token_mask
+from patchpack.paint.resample import compile_kernels
 from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import SendingPainter, first_error
@@ -67,6 +68,8 @@ class Loader(DataLoader[PackedBatch]):
                 would have held it; in any case a source without a single usable image.
         """
         self._reports = {}
+        if self.num_workers:  # once, here: a worker that is forked has the kernels, one that is spawned finds them on disk
+            compile_kernels(self.planner.recipe)
         if self._streams:
             self._streams.begin(self.planner.epoch, self.planner.seen)
         fatal = None
