@@ -330,11 +330,19 @@ def _horizontal(
     src: Any, upper: int, lower: int, table: Any, words: int, first: int, stop: int, out: Any, above: int, below: int
 ) -> None:
     """Pixels first … stop of two rows: 4-byte pixels at upper and lower of src, 3-byte pixels at above and below of out."""
-    if words == HEAD + QUAD:  # no inner loop: a fifth faster
+    if words == HEAD + QUAD:  # no inner loop, which makes it up to a fifth faster; bilinear to half the size and more
         for x in range(first, stop):
             word = x * (HEAD + QUAD)
             at = word_at(table, word)
             pixels = add_taps(no_pixels(), src, upper + at, lower + at, table, word + HEAD)
+            store_pixels(out, above + 3 * x, below + 3 * x, pixels)
+        return
+    if words == HEAD + 2 * QUAD:  # the same for bicubic
+        for x in range(first, stop):
+            word = x * (HEAD + 2 * QUAD)
+            at = word_at(table, word)
+            pixels = add_taps(no_pixels(), src, upper + at, lower + at, table, word + HEAD)
+            pixels = add_taps(pixels, src, upper + at + 16, lower + at + 16, table, word + HEAD + QUAD)
             store_pixels(out, above + 3 * x, below + 3 * x, pixels)
         return
     for x in range(first, stop):
