@@ -73,10 +73,7 @@ def kept_patches(seed: int, epoch: int, key_hash: int, num_patches: int, num_tok
     """
     if num_tokens >= num_patches:
         return np.arange(num_patches)
-    from patchpack.paint import _kernels_keep as kernels  # numba costs 0.15 s to import
-
-    u = np.empty(num_patches)
-    kernels.uniforms(np.uint64(seed), np.uint64(epoch), np.uint64(key_hash), np.uint64(rng.Stage.KEEP), u)
+    u = rng.uniforms(seed, epoch, np.array([key_hash], dtype=np.uint64), rng.Stage.KEEP, num_patches)[0]
     kept = np.flatnonzero(u <= np.partition(u, num_tokens - 1)[num_tokens - 1])
     if len(kept) > num_tokens:  # equal draws: the first of them stay
         kept = np.sort(np.argsort(u, kind="stable")[:num_tokens])

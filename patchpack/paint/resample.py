@@ -61,7 +61,7 @@ def write_pixels(
 
 def compile_kernels(recipe: Recipe) -> None:
     """Compile, or load from disk, what painting with a recipe runs; once per process."""
-    kept_patches(0, 0, 0, 2, 1)
+    kept_patches(0, 0, 0, 64, 1)  # as many draws as take the kernel
     if recipe.resample in fused.RADIUS:
         fused.compile_kernels(isinstance(recipe.normalize, PerImage))
 

@@ -13,7 +13,6 @@ from scipy.stats import chisquare
 
 import patchpack as pp
 from patchpack import rng
-from patchpack.paint import _kernels_keep
 from patchpack.paint.patchify import kept_patches
 from patchpack.testing import grids
 
@@ -128,17 +127,8 @@ def test_kept_ids_equal_the_sorted_draws(args: tuple[int, int, int, int, int]) -
 
 
 def test_of_equal_draws_the_first_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_kernels_keep, "uniforms", lambda seed, epoch, key_hash, stage, out: out.fill(0.25))
+    monkeypatch.setattr(rng, "uniforms", lambda seed, epoch, hashes, stage, n: np.full((len(hashes), n), 0.25))
     assert kept_patches(1, 2, 3, 5, 3).tolist() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("seed", [0, 2**32 + 5, 2**64 - 1])
-@pytest.mark.parametrize("n", [2, 3, 1025])
-def test_the_draws_are_those_of_rng(seed: int, n: int) -> None:
-    out = np.empty(n)
-    _kernels_keep.uniforms(np.uint64(seed), np.uint64(2**32 - 1), np.uint64(2**63 + 9), np.uint64(rng.Stage.KEEP), out)
-    expected = rng.uniforms(seed, 2**32 - 1, np.array([2**63 + 9], dtype=np.uint64), rng.Stage.KEEP, n)[0]
-    assert np.array_equal(out, expected)
 
 
 def test_all_patches_stay_without_a_draw() -> None:
