@@ -1,4 +1,4 @@
-"""What `Sample.image` may be, in one place: its size without pixels, and its pixels."""
+"""What `Sample.image` may be, in one place: its pixels, and the size of those in memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from patchpack.errors import DecodeError
-from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour, decode_image, open_image, oriented_size, to_rgb
+from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour, decode_image, oriented_size, to_rgb
 from patchpack.types import Size
 
 _EXPECTED = "expected file bytes, a uint8 [H, W, 3] array or a PIL image"
@@ -20,14 +20,12 @@ def is_picture(value: Any) -> bool:
     return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray))
 
 
-def picture_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
-    """Oriented height and width of what a sample holds; decodes no pixels.
+def held_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
+    """Oriented height and width of pixels in memory: an array or a PIL image, which is not loaded for it.
 
     Raises:
-        DecodeError: anything else, bytes of no known format, or an image over the limit.
+        DecodeError: anything else, or an image over the limit.
     """
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        return oriented_size(open_image(bytes(image), max_pixels=max_pixels))
     if isinstance(image, Image.Image):
         return within(oriented_size(image), max_pixels)
     if _is_rgb(image):

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 from PIL import Image
 
 from patchpack.errors import DecodeError
 from patchpack.paint.decode import MAX_PIXELS, open_image, oriented_size
+from patchpack.paint.picture import held_size
 from patchpack.stream.jpeg import jpeg_size
 from patchpack.types import Size
 
@@ -21,6 +23,17 @@ _read = io.BytesIO.read
 
 START_BYTES = 4 * 1024  # the header of most JPEG files
 PREFIX_BYTES = 32 * 1024  # the header of a photograph, its EXIF thumbnail included
+
+
+def picture_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
+    """Oriented height and width of what a sample holds; decodes no pixels.
+
+    Raises:
+        DecodeError: what no sample may hold, bytes of no known format, or an image over the limit.
+    """
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return read_size(bytes(image), max_pixels=max_pixels)
+    return held_size(image, max_pixels=max_pixels)
 
 
 def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Size:

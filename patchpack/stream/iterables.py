@@ -11,7 +11,8 @@ from PIL import Image
 
 from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
 from patchpack.paint.decode import WHITE, Colour, to_rgb
-from patchpack.paint.picture import picture_bytes, picture_size
+from patchpack.paint.picture import picture_bytes
+from patchpack.stream.header import picture_size
 from patchpack.stream.samples import ToSample, make_sample
 from patchpack.stream.source import Reader
 from patchpack.stream.tar import Members

@@ -14,7 +14,8 @@ import numpy as np
 
 from patchpack.errors import ConfigError, DecodeError, SampleError, SourceError
 from patchpack.paint.decode import Colour
-from patchpack.paint.picture import picture_size, within
+from patchpack.paint.picture import within
+from patchpack.stream.header import picture_size
 from patchpack.stream.iterables import InlineReader, Passenger, carried, refused
 from patchpack.stream.samples import ToSample, make_sample
 from patchpack.stream.source import Reader

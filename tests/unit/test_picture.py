@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import patchpack as pp
-from patchpack.paint.picture import is_picture, picture_bytes, picture_size, rgb_picture
+from patchpack.paint.picture import is_picture, picture_bytes, rgb_picture
+from patchpack.stream.header import picture_size
 
 
 def png() -> bytes:
