@@ -237,3 +237,12 @@ def test_the_default_respects_a_cap_that_binds(shared, seq_len, share) -> None:
 def test_the_default_reaches_the_bound_where_slots_alone_decide(shared, cap) -> None:
     lengths = lists.make("navit", 100_000, 4096)
     assert pack_lengths(lengths, seq_len=4096, max_images=cap).num_rows == -(-len(lengths) // cap)
+
+
+@pytest.mark.parametrize("num_rows", [1, 7, 8, 256, 257, 600])
+def test_rows_alike_get_their_items_in_order_of_arrival(num_rows) -> None:
+    """However many there are, and though worst-fit puts the three short ones into a row one at a time."""
+    packing = pack_lengths([7] * num_rows + [1] * (3 * num_rows), seq_len=10, method="spfhp")
+    short = num_rows + np.arange(3 * num_rows).reshape(num_rows, 3)
+    assert packing.offsets.tolist() == list(range(0, 4 * num_rows + 1, 4))
+    assert packing.items.reshape(num_rows, 4).tolist() == np.column_stack([np.arange(num_rows), short]).tolist()

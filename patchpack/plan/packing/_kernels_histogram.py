@@ -9,28 +9,45 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from patchpack._jit import njit
+
+_MANY, _BLOCK = 8, 256  # rows of a pattern that are worth dealing part by part, and rows dealt at once
 
 # ------------------------------------------------------------------------------------------------------ items and kinds
 
 
 @njit
-def count(keys: Any, counts: Any) -> None:
-    """Add how often each key occurs to counts, int64 ``[largest key + 1]``."""
-    for i in range(len(keys)):
-        counts[keys[i]] += 1
+def count(keys: Any, one: Any, two: Any, three: Any, four: Any) -> None:
+    """Add how often each key occurs to four tables, int64 ``[largest key + 1]``, in turn: their sum counts.
+
+    Adding to an entry waits for the addition before it to the same entry, and neighbours are often equal; one table may stand
+    for all four.
+    """
+    whole = len(keys) - len(keys) % 4
+    for i in range(0, whole, 4):
+        one[keys[i]] += 1
+        two[keys[i + 1]] += 1
+        three[keys[i + 2]] += 1
+        four[keys[i + 3]] += 1
+    for i in range(whole, len(keys)):
+        one[keys[i]] += 1
 
 
 @njit
-def group(keys: Any, kind_of: Any, ends: Any, order: Any) -> None:
-    """Items by kind, in order of arrival, into order ``[n]``.
+def group(keys: Any, ends: Any, order: Any) -> None:
+    """Items by key, in order of arrival, into order ``[n]``.
 
-    kind_of: the kind of each key. ends: int64 ``[kinds]``, where each kind starts in order; afterwards where it ends.
+    ends: uint64 ``[largest key + 1]``, where each key starts in order; afterwards where it ends. Unsigned, and so are indices
+    here: a signed one is tested for counting from the back.
     """
+    one = np.uint64(1)
     for i in range(len(keys)):
-        kind = kind_of[keys[i]]
-        order[ends[kind]] = i
-        ends[kind] += 1
+        key = np.uint64(keys[i])
+        end = ends[key]
+        order[end] = i
+        ends[key] = end + one
 
 
 @njit
@@ -55,8 +72,16 @@ def deal(offsets: Any, kinds: Any, repeats: Any, rows: Any, places: Any, order: 
     filled, row = 0, 0
     row_offsets[0] = 0
     for p in range(len(rows)):
+        first, last = offsets[p], offsets[p + 1]
+        if rows[p] >= _MANY and last - first <= min(rows[p], _BLOCK):  # it compares parts with each other
+            filled = _deal_many(kinds[first:last], repeats[first:last], rows[p], places, order, items, filled)
+            width = (filled - row_offsets[row]) // rows[p]
+            for _ in range(rows[p]):
+                row += 1
+                row_offsets[row] = row_offsets[row - 1] + width
+            continue
         for _ in range(rows[p]):
-            for part in range(offsets[p], offsets[p + 1]):
+            for part in range(first, last):
                 start = places[kinds[part]]
                 for j in range(repeats[part]):
                     items[filled + j] = order[start + j]
@@ -64,6 +89,33 @@ def deal(offsets: Any, kinds: Any, repeats: Any, rows: Any, places: Any, order: 
                 places[kinds[part]] = start + repeats[part]
             row += 1
             row_offsets[row] = filled
+
+
+@njit
+def _deal_many(kinds: Any, repeats: Any, rows: int, places: Any, order: Any, items: Any, filled: int) -> int:
+    """Many rows of one pattern as `deal` does, part by part over blocks of rows that stay in the cache; returns filled."""
+    width = 0
+    for part in range(len(kinds)):
+        width += repeats[part]
+    for start_row in range(0, rows, _BLOCK):
+        block = min(_BLOCK, rows - start_row)
+        out = filled
+        for part in range(len(kinds)):
+            ahead, step = 0, 0  # of the kind in a row: items in parts before this one, and in all
+            for other in range(len(kinds)):
+                if kinds[other] == kinds[part]:
+                    step += repeats[other]
+                    if other < part:
+                        ahead += repeats[other]
+            start = places[kinds[part]] + ahead
+            for r in range(block):
+                for j in range(repeats[part]):
+                    items[out + r * width + j] = order[start + r * step + j]
+            out += repeats[part]
+        for part in range(len(kinds)):
+            places[kinds[part]] += block * repeats[part]
+        filled += block * width
+    return filled
 
 
 @njit

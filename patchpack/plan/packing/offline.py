@@ -17,7 +17,7 @@ from patchpack.plan.packing.tight import pack_tight
 Method = Literal["first_fit", "next_fit", "best_fit", "spread", "best_fit_decreasing", "spfhp", "lpfhp", "nnlshp", "tight"]
 
 
-_TABLE = 1 << 24  # entries of a table of counts
+_TABLE, _SMALL_TABLE = 1 << 24, 1 << 15  # entries of a table of counts, and of one that the cache holds four times
 
 
 def pack_lengths(
@@ -135,15 +135,16 @@ def _by_kind(sizes: Any, widths: Any, seq_len: int, cap: int, method: str, seed:
     """Group the items by kind, plan on the kinds, deal the items to the planned rows."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 
-    keys, kind_of, kinds = _kinds(sizes, widths, seq_len)
+    keys, values, kinds = _kinds(sizes, widths, seq_len)
     patterns = histogram.plan(kinds, seq_len, cap, method)
     starts = np.concatenate([[0], np.cumsum(kinds.counts)])[:-1].astype(np.int64)
     order = np.empty(len(sizes), dtype=np.int32 if len(sizes) < 1 << 31 else np.int64)
-    ends = starts.copy()
-    kernels.group(keys, kind_of, ends, order)
+    ends = np.empty(values.max(initial=-1) + 1, dtype=np.uint64)
+    ends[values] = starts
+    kernels.group(keys, ends, order)
     if seed is not None:
         words = np.random.PCG64(seed).random_raw(len(sizes)) >> np.uint64(1)  # a stream that numpy keeps between versions
-        kernels.shuffle(ends, words.astype(np.int64), order)
+        kernels.shuffle(starts + kinds.counts, words.astype(np.int64), order)
     packing = Packing(np.empty(len(sizes), dtype=np.int64), np.empty(patterns.num_rows + 1, dtype=np.int64))
     kernels.deal(
         patterns.offsets, patterns.lengths, patterns.repeats, patterns.rows, starts, order, packing.items, packing.offsets
@@ -152,21 +153,21 @@ def _by_kind(sizes: Any, widths: Any, seq_len: int, cap: int, method: str, seed:
 
 
 def _kinds(sizes: Any, widths: Any, seq_len: int) -> tuple[Any, Any, histogram.Kinds]:
-    """A key of each item, the kind of each key, and the kinds: by length, then by slots, both descending."""
+    """A key of each item, the key of each kind, and the kinds: by length, then by slots, both descending."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 
     base = 1 if widths is None else int(widths.max(initial=0)) + 1
     keys = sizes if widths is None else sizes * base + widths
     if (seq_len + 1) * base <= _TABLE:
-        table = np.zeros((seq_len + 1) * base, dtype=np.int64)
-        kernels.count(keys, table)
-        values = np.flatnonzero(table)[::-1]
+        entries = (seq_len + 1) * base
+        tables = np.zeros((4 if entries <= _SMALL_TABLE else 1, entries), dtype=np.int64)
+        kernels.count(keys, *(tables[i % len(tables)] for i in range(4)))
+        table = tables.sum(axis=0) if len(tables) > 1 else tables[0]
+        values = names = np.flatnonzero(table)[::-1]
         counts = table[values]
-        kind_of = np.zeros_like(table)
-        kind_of[values] = np.arange(len(values))
     else:  # few items over a wide range: sort them
         values, keys, counts = (each[::-1] for each in np.unique(keys, return_inverse=True, return_counts=True))
-        keys, kind_of = keys[::-1].astype(np.int64), np.arange(len(values))[::-1].copy()
+        keys, names = keys[::-1].astype(np.int64), np.arange(len(values))[::-1]
     slots = np.ones_like(values) if widths is None else values % base
     kinds = histogram.Kinds(*(np.ascontiguousarray(each, dtype=np.int64) for each in (values // base, slots, counts)))
-    return keys, kind_of, kinds
+    return keys, names, kinds
