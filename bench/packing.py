@@ -21,10 +21,9 @@ import math
 import multiprocessing
 import os
 import platform
-import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -34,11 +33,13 @@ import lists
 import numpy as np
 import online
 from packing_peers import Packer, Prepare, Rows, find, ours
+from packing_tables import faults, show
 
 from patchpack.plan.packing import Lookahead, learn_prices, pack_histogram, pack_lengths, pack_stream, pack_tight
 
 THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 SEQ_LEN, SEQ_LENS = 4096, (256, 1024, 4096, 16384)
+MEASURED = "coco"  # whose memory: a process each, and here there are prices
 ROUNDS, NEAR = 4, 1.0  # runs of ours after the warm-up; points of fill within which a peer is compared
 METHODS: tuple[Any, ...] = ("spread", "best_fit_decreasing", "first_fit")  # tried with a cap
 HISTOGRAMS = {"wikipedia_512": 512, "squad11_384": 384}
@@ -118,22 +119,32 @@ def _grown(name: str, make: tuple[str, int, int], sender: Any) -> None:
         prepare = next(packer.prepare for packer in [*ours(), *find(name)[0]] if packer.name == name)
     prepare(lengths[:64], seq_len)[0]()  # compiles, imports
     run, _ = prepare(lengths, seq_len)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = _resident("VmRSS")
     kept = run()
-    sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    sender.send((_resident("VmHWM") - before) / 1024)
     del kept
 
 
+def _resident(field: str) -> int:
+    """A field of Linux's account of this process, in KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
 def grown(name: str, listed: str, n: int, seq_len: int) -> float:
-    """Peak memory of packing in MB, what comes out included and what goes in not."""
+    """Peak memory of packing in MiB, what comes out included and what goes in not. On Linux."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_grown, args=(name, (listed, n, seq_len), sender))
     child.start()
     sender.close()
-    kilobytes = receiver.recv()
-    child.join()
-    return float(kilobytes) * (1 if sys.platform != "darwin" else 1 / 1024) / 1024
+    try:
+        return float(receiver.recv())
+    except EOFError as error:
+        raise RuntimeError(f"{name} did not pack {n} items of {listed} in a process of its own: its error is above") from error
+    finally:
+        child.join()
 
 
 def _prices(listed: str, seq_len: int) -> Any:
@@ -203,7 +214,7 @@ def arriving(names: Sequence[str], seq_len: int, items: int, peers: Sequence[Pac
             packing = pack_stream(lengths, seq_len=seq_len, packer=option)
             assert np.array_equal(packing.items, rows.items)
             found |= {"longest wait": online.longest_wait(packing, option), "pushed items/s": online.pushed(lengths, option)}
-            answers.append({"list": name, "packer": packer.name, **found})
+            answers.append({"list": name, "seq_len": seq_len, "packer": packer.name, **found})
         for packer in (*peers, *ours()):
             found, rows = measure(packer.prepare, lengths, seq_len, max(8000, packer.fewest), budget)
             same = lengths[: found["items"]]
@@ -233,78 +244,7 @@ def published(name: str, counts: Any, seq_len: int, *, slow: bool, seconds: floa
     return {**answer, "pack_tight": [found["fill"], took], "at most": 100 * tokens / seq_len / tight.lower_bound}
 
 
-# ------------------------------------------------------------------------------------------------------------- printing
-
-
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Markdown."""
-    print(f"\n{title}\n\n| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
-    for row in rows:
-        print("| " + " | ".join(map(str, row)) + " |", flush=True)
-
-
-def rate(per_second: float) -> str:
-    """Items/s in millions or thousands."""
-    return f"{per_second / 1e6:.3g} M" if per_second >= 1e6 else f"{per_second / 1e3:.3g} k"
-
-
-def faults(record: Record) -> str:
-    """What an audit found."""
-    return ", ".join(f"{record[fault]} {fault}" for fault in ("lost", "repeated", "over") if record[fault]) or "–"
-
-
-def megabytes(record: Record) -> str:
-    """Peak memory where it was measured."""
-    return f"{record['MB']:.1f}" if "MB" in record else ""
-
-
-def show(answer: Record) -> None:
-    """All tables."""
-    names = list(dict.fromkeys(peer["packer"] for row in answer["offline"] for peer in row["peers"]))
-    cells = []
-    for row in answer["offline"]:
-        cell = {p["packer"]: f"{p['times as fast']:,.0f} × ({p['fill']:.2f} %, {p['items']:,})" for p in row["peers"]}
-        cell |= {p["packer"]: f"*{cell[p['packer']]}*" for p in row["peers"] if not p["within a point"]}
-        near = [p["times as fast"] for p in row["peers"] if p["within a point"]]
-        ours = [rate(row["items/s"]), f"{row['fill']:.2f}", row["rows"] - row["rows of bfd"], megabytes(row)]
-        least = f"{min(near):,.0f} ×" if near else "–"
-        cells.append([row["list"], row["seq_len"], *ours, least, *(cell[name] for name in names)])
-    columns = ["list", "L", "items/s", "fill %", "rows over BFD's", "MB", "least near", *names]
-    about = "times as fast as each peer (its fill, its items; in italics where its fill is over a point below BFD's)"
-    table(f"`pack_lengths`, {answer['offline'][0]['items']:,} items: {about}", columns, cells)
-    wrong = [
-        (r["list"], r["seq_len"], p["packer"], faults(p)) for r in answer["offline"] for p in r["peers"] if faults(p) != "–"
-    ]
-    print("\nItems lost or repeated, rows over L:", *(wrong or ["none"]))
-    columns = ["list", "items", "max_images", *METHODS, "lookahead"]
-    share = [[f"{row[k]:.2f}" if isinstance(row[k], float) else row[k] for k in columns] for row in answer["capped"]]
-    table(f"Share of max(sum/L, n/max_images) in %, L = {SEQ_LEN}", columns, share)
-    cells = []
-    for row in answer["online"]:
-        mine = f"{row['fill of ours']:.3f}" if "fill of ours" in row else ""
-        pushed = f", pushed {rate(row['pushed items/s'])}" if "pushed items/s" in row else ""
-        speed, fill = rate(row["items/s"]) + pushed, f"{row['fill']:.3f}"
-        cells.append(
-            [
-                row["list"],
-                row["packer"],
-                f"{row['items']:,}",
-                fill,
-                mine,
-                speed,
-                row["longest wait"],
-                megabytes(row),
-                faults(row),
-            ]
-        )
-    columns = ["list", "packer", "items", "fill %", "ours on the same items", "items/s", "longest wait", "MB", "faults"]
-    table(f"As items arrive, L = {SEQ_LEN}", columns, cells)
-    columns = list(dict.fromkeys(key for row in answer["published"] for key in row))
-    cells = [
-        [f"{v[0]:.3f} ({v[1]:.2g} s)" if isinstance(v, list) else v for v in map(row.get, columns)]
-        for row in answer["published"]
-    ]
-    table("Krell et al., efficiency in %", columns, cells)
+# -------------------------------------------------------------------------------------------------------------- the run
 
 
 def versions() -> Record:
@@ -350,9 +290,10 @@ def main() -> None:
     peers, missing = find()
     answer: Record = {**versions(), "missing": missing}
     print(*(f"{key}: {value}" for key, value in answer.items()), sep="\n")
-    budget = 0.02 if quick else 0.3
+    budget = 0.02 if quick else 0.2
     names, seq_lens = (("coco", "lognormal"), (SEQ_LEN,)) if quick else (lists.NAMES, SEQ_LENS)
-    answer["offline"] = offline(names, seq_lens, 100_000 if quick else 10_000_000, peers, budget)
+    whole = [peer for peer in peers if not peer.name.startswith("grain first-fit")]  # slow, and never fuller than its best-fit
+    answer["offline"] = offline(names, seq_lens, 100_000 if quick else 10_000_000, whole, budget)
     answer["capped"] = capped(names, SEQ_LEN, 20_000 if quick else 300_000)
     arrivals = [peer for peer in peers if peer.online]
     answer["online"] = arriving(names, SEQ_LEN, 20_000 if quick else online.ITEMS, arrivals, budget)
@@ -361,13 +302,13 @@ def main() -> None:
         counts = np.load(lists.SIZES.parent / "histograms" / f"{name}.npz")["count"]
         counts = np.concatenate([[0], counts]) // (100 if quick else 1)
         answer["published"].append(published(name, counts, seq_len, slow=not quick, seconds=2 if quick else 20))
-    for row in (row for row in answer["offline"] if row["seq_len"] == SEQ_LEN):
-        row["MB"] = grown("spread", row["list"], row["items"], SEQ_LEN)
-    for row in answer["online"][: 2 if quick else None]:
-        row["MB"] = grown(row["packer"], row["list"], row["items"], SEQ_LEN)
-    answer["minutes"] = (time.monotonic() - start) / 60
+    for row in (row for row in answer["offline"] if row["seq_len"] == SEQ_LEN and row["list"] == MEASURED):
+        row["MiB"] = grown("spread", MEASURED, row["items"], SEQ_LEN)
+    for row in (row for row in answer["online"] if row["list"] == MEASURED):
+        row["MiB"] = grown(row["packer"], MEASURED, row["items"], SEQ_LEN)
+    answer["minutes"] = {"elapsed": (time.monotonic() - start) / 60, "cpu": sum(os.times()[:4]) / 60}
     show(answer)
-    print(f"\n{answer['minutes']:.1f} minutes")
+    print(f"\n{answer['minutes']['elapsed']:.1f} minutes, {answer['minutes']['cpu']:.1f} of CPU")
     if options.json:
         options.json.write_text(json.dumps(answer, indent=1) + "\n")
 
