@@ -220,7 +220,14 @@ def arriving(names: Sequence[str], seq_len: int, items: int, peers: Sequence[Pac
             same = lengths[: found["items"]]
             mine = 100 * same.sum() / seq_len / pack_stream(same, seq_len=seq_len, packer=best).num_rows
             answers.append(
-                {"list": name, "packer": packer.name, **found, "longest wait": waits(rows, len(same)), "fill of ours": mine}
+                {
+                    "list": name,
+                    "seq_len": seq_len,
+                    "packer": packer.name,
+                    **found,
+                    "longest wait": waits(rows, len(same)),
+                    "fill of ours": mine,
+                }
             )
     return answers
 
@@ -307,10 +314,10 @@ def main() -> None:
     for row in (row for row in answer["online"] if row["list"] == MEASURED):
         row["MiB"] = grown(row["packer"], MEASURED, row["items"], SEQ_LEN)
     answer["minutes"] = {"elapsed": (time.monotonic() - start) / 60, "cpu": sum(os.times()[:4]) / 60}
-    show(answer)
-    print(f"\n{answer['minutes']['elapsed']:.1f} minutes, {answer['minutes']['cpu']:.1f} of CPU")
     if options.json:
         options.json.write_text(json.dumps(answer, indent=1) + "\n")
+    show(answer)
+    print(f"\n{answer['minutes']['elapsed']:.1f} minutes, {answer['minutes']['cpu']:.1f} of CPU")
 
 
 if __name__ == "__main__":
