@@ -108,7 +108,7 @@ def spread(lengths: Any, seq_len: int) -> Any:
 
 
 def _grown(name: str, make: tuple[str, int, int], sender: Any) -> None:
-    """In a process of its own: by how many bytes the resident set was larger than before, at most, while it packed."""
+    """In a process of its own: by how many MiB the resident set was larger than before, at most, while it packed."""
     listed, n, seq_len = make
     lengths = lists.make(listed, n, seq_len)
     if name == "spread":
