@@ -4,7 +4,7 @@
 
 Everything goes through the public API. One thread, CPU time, pictures in memory; contenders take turns in rounds
 (`image_rounds`), ratios are taken inside a round, medians and quartiles over them. T is Pillow's open and load of the same
-bytes. Peers that are not installed are named with the reason (``pip install -e .[bench]``). Parts:
+bytes. Peers that are not installed are named with the reason (``pip install -e '.[bench-images]'``). Parts:
 
 * ``rates``: bytes to batches, decoded pictures to batches, ours and the peers'; what comes out beside how fast; our stages.
 * ``scaling``: two workers against one thread, beside what two processes make of bare decoding (wall time).
