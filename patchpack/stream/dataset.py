@@ -48,7 +48,7 @@ class Painter(Dataset[PackedBatch]):
         """Paint one plan. Raises per ``on_error``."""
         if plan.fatal:
             raise SourceError(plan.fatal)
-        batch = _painted(plan, self._recipe, self._reader)
+        batch = painted(plan, self._recipe, self._reader)
         error = first_error(batch.info)
         if error and self._on_error == "raise":
             raise error
@@ -64,13 +64,14 @@ class SendingPainter(Dataset[PackedBatch | Parcel]):
     def __getitem__(self, plan: BatchPlan) -> PackedBatch | Parcel:
         """Paint one plan, in a worker into shared memory."""
         if get_worker_info() is None:
-            return _painted(plan, self._recipe, self._reader)
+            return painted(plan, self._recipe, self._reader)
         parcel, inside = wrap(blank(plan, self._recipe))
-        _painted(plan, self._recipe, self._reader, inside)
+        painted(plan, self._recipe, self._reader, inside)
         return parcel
 
 
-def _painted(plan: BatchPlan, recipe: Recipe, reader: Reader, batch: PackedBatch | None = None) -> PackedBatch:
+def painted(plan: BatchPlan, recipe: Recipe, reader: Reader, batch: PackedBatch | None = None) -> PackedBatch:
+    """`paint`, with a fatal plan's reason in ``info["fatal"]``."""
     batch = paint(plan, recipe, reader, batch)
     if plan.fatal:
         batch.info["fatal"] = plan.fatal

@@ -9,11 +9,12 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as distributed
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.batch import normalize, token_mask
 from patchpack.paint.resample import compile_kernels
+from patchpack.plan._integers import require_int
 from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import SendingPainter, first_error
@@ -24,6 +25,7 @@ from patchpack.stream.sampler import Planner
 from patchpack.stream.samples import ToSample
 from patchpack.stream.sources import IMAGE_EXTENSIONS
 from patchpack.stream.streams import WorkerStreams
+from patchpack.stream.threads import Finished, PaintedAhead
 from patchpack.types import PackedBatch, Report
 
 _OURS = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset")
@@ -37,9 +39,15 @@ class Loader(DataLoader[PackedBatch]):
         planner: Planner,
         *,
         num_workers: int = 0,
+        num_threads: int = 0,
         on_error: Literal["raise", "skip"] = "raise",
         **dataloader_options: Any,
     ) -> None:
+        require_int("num_threads", num_threads, 0, 1 << 10)
+        if num_threads and num_workers:
+            raise ConfigError(
+                f"num_workers={num_workers} paint in processes, num_threads={num_threads} in this one: set one of them to 0"
+            )
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error is 'raise' or 'skip', got {on_error!r}")
         for name in _OURS:
@@ -51,10 +59,14 @@ class Loader(DataLoader[PackedBatch]):
         # iterating a DataLoader draws from torch's global generator unless it has its own
         dataloader_options.setdefault("generator", torch.Generator())
         self._streams = WorkerStreams(planner, num_workers) if planner.reads_pixels and num_workers else None
+        self._compiles = num_workers > 0 or num_threads > 0
         dataset: Dataset[Any] = self._streams or SendingPainter(planner)
+        sampler: Sampler[Any] | None = None if self._streams else planner
+        if num_threads:
+            dataset, sampler = Finished(), PaintedAhead(planner, num_threads)
         super().__init__(
             dataset,
-            sampler=None if self._streams else planner,
+            sampler=sampler,
             batch_size=None,
             num_workers=num_workers,
             **dataloader_options,
@@ -68,7 +80,7 @@ class Loader(DataLoader[PackedBatch]):
                 would have held it; in any case a source without a single usable image.
         """
         self._reports = {}
-        if self.num_workers:  # once, here: a worker that is forked has the kernels, one that is spawned finds them on disk
+        if self._compiles:  # once, here: a worker that is forked has the kernels, one that is spawned finds them on disk
             compile_kernels(self.planner.recipe)
         if self._streams:
             self._streams.begin(self.planner.epoch, self.planner.seen)
@@ -121,6 +133,7 @@ def load(
     rank: int | None = None,
     world_size: int | None = None,
     num_workers: int = 0,
+    num_threads: int = 0,
     on_error: Literal["raise", "skip"] = "raise",
     **dataloader_options: Any,
 ) -> Loader:
@@ -150,6 +163,8 @@ def load(
             whole if there is one for every rank, else samples by position. With ``tail="pad"`` and no ``steps_per_epoch``
             every rank plans all headers and takes its rows: every image once over all ranks, equal steps.
         num_workers: painting processes; they change nothing about a batch (but see `size_of`). Another one reads headers ahead.
+        num_threads: painting threads of this process, instead of `num_workers`; they change nothing about a batch. Nothing is
+            sent between processes, but all share one interpreter: for a few threads, and a dataset that several may read.
         on_error: ``"raise"`` stops at the first sample that cannot be used, naming it; ``"skip"`` counts and names it in
             `Loader.report` and goes on.
         **dataloader_options: for `torch.utils.data.DataLoader`: ``pin_memory``, ``prefetch_factor``, ...
@@ -186,7 +201,7 @@ def load(
         world_size=world_size,
         scanner=context if num_workers else None,
     )
-    return Loader(planner, num_workers=num_workers, on_error=on_error, **dataloader_options)
+    return Loader(planner, num_workers=num_workers, num_threads=num_threads, on_error=on_error, **dataloader_options)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

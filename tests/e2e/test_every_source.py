@@ -218,6 +218,13 @@ def test_two_epochs_in_one_process_and_with_forked_workers(kind: str, opened: An
 
 
 @pytest.mark.parametrize("kind", MAKERS)
+def test_threads_change_nothing_about_a_batch(kind: str, opened: Any) -> None:
+    source, options = opened(kind)
+    here = epochs(kind, source, options)
+    assert [digest(epoch) for epoch in epochs(kind, source, options, num_threads=3)] == [digest(epoch) for epoch in here]
+
+
+@pytest.mark.parametrize("kind", MAKERS)
 def test_two_epochs_with_spawned_workers(kind: str, opened: Any) -> None:
     source, options = opened(kind)
     workers = {"num_workers": 2, "persistent_workers": True}
