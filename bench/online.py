@@ -22,7 +22,7 @@ import numpy.typing as npt
 from patchpack.plan.packing import FirstFit, Item, Lookahead, Packing, learn_prices, pack_stream
 
 SEQ_LEN, ITEMS, SAMPLE = 4096, 200_000, 20_000
-CURVE = (8, 16, 32, 64, 128, 256, 512, 1024)
+CURVE = (8, 16, 32, 48, 64, 128, 256, 512, 1024)
 
 
 def longest_wait(packing: Packing, options: Lookahead, max_images: int | None = None) -> int:

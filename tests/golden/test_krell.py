@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patchpack.plan.packing import Patterns, pack_histogram
+from patchpack.plan.packing import Patterns, pack_histogram, pack_tight
 
 WIKIPEDIA, SQUAD = ("wikipedia_512", 512), ("squad11_384", 384)
 
@@ -118,6 +118,14 @@ def test_what_the_default_reaches(counts, histogram, depth) -> None:
     patterns = pack_histogram(counts[name], seq_len=seq_len, max_images=depth)
     check(patterns, counts[name], seq_len, depth)
     assert round(figures(counts[name], seq_len, patterns.num_rows)[0], 3) == OURS[histogram, depth]
+
+
+def test_what_tight_reaches_on_squad_is_optimal(counts) -> None:
+    name, seq_len = SQUAD
+    lengths = np.repeat(np.arange(len(counts[name])), counts[name])
+    result = pack_tight(lengths, seq_len=seq_len, gap=0)
+    assert result.packing.num_rows == result.lower_bound
+    assert round(figures(counts[name], seq_len, result.packing.num_rows)[0], 3) == 98.799
 
 
 def test_nnlshp_on_wikipedia(counts) -> None:
