@@ -10,7 +10,7 @@ import pytest
 
 from patchpack.errors import ConfigError
 from patchpack.plan.balance import AttentionCost, balance, imbalance, row_costs
-from patchpack.plan.packing import Packing, pack_lengths
+from patchpack.plan.packing import Lookahead, Packing, pack_lengths, pack_stream
 
 SEQ_LEN, WINDOW, WINDOWS = 16384, 64, 4
 SQUARES = AttentionCost(0)
@@ -180,3 +180,10 @@ def test_no_rank_is_the_one_with_the_large_rows() -> None:
     lengths = 1 + np.random.default_rng(0).permutation(8 * 4000)  # no two alike
     steps = balance([[n] for n in lengths.tolist()], num_ranks=8)
     assert (np.argmax(lengths[steps], axis=1)[:, None] == np.arange(8)).mean(axis=0) == pytest.approx(1 / 8, abs=0.03)
+
+
+def test_what_is_cut_off_costs_nothing() -> None:
+    packing = pack_stream([40, 63, 100, 97, 9], seq_len=100, packer=Lookahead(2, max_cut=0.1))
+    assert packing.cuts.tolist() == [0, 3, 0, 0, 0]
+    rows = [[40, 60], [100], [97], [9]]
+    assert row_costs(packing, [40, 63, 100, 97, 9]).tolist() == row_costs(rows).tolist()
