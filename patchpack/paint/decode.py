@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import IO, Any, cast
 
 import numpy as np
@@ -39,6 +38,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+_PLACES_OF_TAGS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}  # in `Image.info`
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 # layout of grey pixels of less than 8 bits → what Pillow multiplies them with, and their largest value before that
 _GREY_STEPS = {"1": (255, 1), "L;2": (85, 3), "L;4": (17, 15)}
@@ -72,18 +72,28 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colou
     return to_rgb(open_image(data, max_pixels=max_pixels), background=background)
 
 
-def to_rgb(image: Image.Image, *, background: Colour = WHITE) -> Image.Image:
-    """A Pillow image upright and in RGB, converted as `decode` does; the same object if there is nothing to do."""
-    with _quiet(), _refusing(image):
+def to_rgb(image: Image.Image, *, background: Colour = WHITE, full: Size | None = None) -> Image.Image:
+    """A Pillow image upright and in RGB, converted as `decode` does; the same object if there is nothing to do.
+
+    Args:
+        image: loaded or not.
+        background: as in `decode`.
+        full: height and width as the file has them, for the error to name, where the image is to be decoded smaller.
+    """
+    with _Quiet(), _Refusing(image, full or Size(image.height, image.width)):
         _match_key_to_pixels(image)
         image.load()
-        turn = _turn(image)  # now: a conversion may lose the tag
+        turn = turn_of(image)  # now: a conversion may lose the tag
         if image.mode != "RGB" or "transparency" in image.info:
             image = _flatten(_eight_bits(image) if image.mode in _DEEP_MODES else image, background)
-        if turn is not None:
-            image = image.transpose(turn)
-            image.info = {}  # or the tag would turn the picture once more
-        return image
+        return image if turn is None else turned(image, turn)
+
+
+def turned(image: Image.Image, turn: Image.Transpose) -> Image.Image:
+    """The image as one looks at it."""
+    image = image.transpose(turn)
+    image.info = {}  # or the tag would turn the picture once more
+    return image
 
 
 def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -94,7 +104,7 @@ def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Imag
     """
     file = io.BytesIO(data) if isinstance(data, (bytes, bytearray, memoryview)) else data
     try:
-        with _quiet():
+        with _Quiet():
             image = Image.open(file, formats=FORMATS)
     except MemoryError:
         raise
@@ -113,13 +123,16 @@ def oriented_size(image: Image.Image) -> Size:
     width, height = image.size
     if _ORIENTATION in getattr(image, "tag_v2", ()):  # Pillow's TIFF reader has swapped the sides already
         return Size(height, width)
-    with _quiet():
+    with _Quiet():
         if isinstance(image, PngImagePlugin.PngImageFile):
             _read_late_chunks(image)
-        return Size(width, height) if _turn(image) in _SIDEWAYS else Size(height, width)
+        return Size(width, height) if turn_of(image) in _SIDEWAYS else Size(height, width)
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright; None if it is, or if its tags do not tell."""
+    if _PLACES_OF_TAGS.isdisjoint(image.info) and getattr(image, "_exif", image) is None and not hasattr(image, "tag_v2"):
+        return None  # as most are: no tag, and none was read or set
     try:
         # not PngImageFile's own, which decodes all pixels to find tags behind them
         return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION, 1))
@@ -196,34 +209,38 @@ def _flatten(image: Image.Image, background: Colour) -> Image.Image:
     return canvas
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
+class _Quiet:
     """Hush Pillow's warnings; what matters of them comes as an error.
 
     `warnings.catch_warnings` swaps the filters of the whole process: two threads leaving in the wrong order would keep
     them swapped. One line in and out again cannot do that.
     """
-    filters = cast("list[Any]", warnings.filters)
-    filters.insert(0, _IGNORE_PILLOW)
-    try:
-        yield
-    finally:
+
+    def __enter__(self) -> None:
+        self.filters = cast("list[Any]", warnings.filters)
+        self.filters.insert(0, _IGNORE_PILLOW)
+
+    def __exit__(self, *_: object) -> None:
         with suppress(ValueError):  # somebody emptied the list meanwhile
-            filters.remove(_IGNORE_PILLOW)
+            self.filters.remove(_IGNORE_PILLOW)
 
 
-@contextmanager
-def _refusing(image: Image.Image) -> Iterator[None]:
-    width, height = image.size
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:
-        raise DecodeError(
-            f"expected a complete {image.format or 'picture'} of {height} x {width} pixels (height x width),"
-            f" got {type(error).__name__}: {error}"
-        ) from error
+class _Refusing:
+    """Whatever is wrong with the pixels of an image is a `DecodeError`."""
+
+    def __init__(self, image: Image.Image, size: Size) -> None:
+        self.format, self.size = image.format, size
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            height, width = self.size
+            raise DecodeError(
+                f"expected a complete {self.format or 'picture'} of {height} x {width} pixels (height x width),"
+                f" got {type(error).__name__}: {error}"
+            ) from error
 
 
 def _not_an_image(file: IO[bytes], error: Exception) -> str:

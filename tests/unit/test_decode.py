@@ -124,6 +124,12 @@ class TestOrientation:
         assert to_rgb(once).size == once.size == (5, 9)
         assert oriented_size(once) == (9, 5)
 
+    def test_a_tag_that_was_set_in_memory_counts(self) -> None:
+        image = PICTURE.copy()
+        image.getexif()[ORIENTATION] = 6
+        assert oriented_size(image) == (9, 5)
+        np.testing.assert_array_equal(np.asarray(to_rgb(image)), UPRIGHT[6])
+
     def test_size_before_and_after_loading(self) -> None:
         for format in ("JPEG", "PNG", "TIFF"):
             image = Image.open(io.BytesIO(saved(PICTURE, format, orientation=6)))
