@@ -134,8 +134,9 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
     if _PLACES_OF_TAGS.isdisjoint(image.info) and getattr(image, "_exif", image) is None and not hasattr(image, "tag_v2"):
         return None  # as most are: no tag, and none was read or set
     try:
-        # not PngImageFile's own, which decodes all pixels to find tags behind them
-        return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION, 1))
+        with _Quiet():
+            # not PngImageFile's own, which decodes all pixels to find tags behind them
+            return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except MemoryError:
         raise
     except Exception:  # a broken tag is no reason to lose a picture

@@ -95,7 +95,7 @@ def resize_numbers(pixels: Array, numbers: Array, size: tuple[int, int], kernel:
 
 
 def paint_patches(
-    picture: Image.Image,
+    picture: Image.Image | Array,
     box: Any,
     target: Any,
     cut: Cut,
@@ -108,7 +108,7 @@ def paint_patches(
     """Resample a box of a picture and write the patches that are kept.
 
     Args:
-        picture: mode RGB, its pixels loaded.
+        picture: mode RGB, its pixels loaded; or uint8 ``[H, W, 4]``, contiguous, of red, green, blue and a filler.
         box: (top, left, height, width) in its pixels; what is outside is not looked at.
         target: (height, width) the box is resampled to; pixels that the grid has beyond are 0.
         cut: which patches go where.
@@ -123,7 +123,7 @@ def paint_patches(
 
 
 def _paint(
-    picture: Image.Image,
+    picture: Image.Image | Array,
     box: Any,
     target: Any,
     cut: Cut,
@@ -153,11 +153,14 @@ def _paint(
         _NO_NUMBERS if numbers is None else numbers.view(np.uint8).reshape(-1), out.itemsize,
         out.view(np.uint8).reshape(-1),
     )  # fmt: skip
+    if isinstance(picture, np.ndarray) and box[3] < narrowest:
+        picture = as_picture(picture)
     pixels = memory(picture) if box[3] >= narrowest else None
     if pixels is not None:
-        pitch = 4 * picture.width
+        pitch = 4 * (picture.shape[1] if isinstance(picture, np.ndarray) else picture.width)
         resample(pixels, top * pitch + 4 * left, pitch, width, 0, rows * tall, 0, height - 1, *arguments)
         return
+    assert isinstance(picture, Image.Image)  # an array has its memory
     first = done = 0
     while first < rows * tall:  # by bands, each copied into one piece
         begin = max(done, int(y_starts[min(first, len(y_starts) - 1)]))
@@ -219,11 +222,18 @@ class _Memory:
         self.__array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
 
 
-def memory(picture: Image.Image) -> Array | None:
+def as_picture(pixels: Array) -> Image.Image:
+    """uint8 ``[H, W, 4]`` of red, green, blue and a filler as a picture of mode RGB: a copy."""
+    return Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
+
+
+def memory(picture: Image.Image | Array) -> Array | None:
     """A loaded RGB picture's own memory, uint8 ``[height * width * 4]``, red, green, blue and a filler; valid as long as it is.
 
     None if it is not in one piece: Pillow allocates by blocks of 16 MiB.
     """
+    if isinstance(picture, np.ndarray):
+        return picture.reshape(-1)
     try:
         capsule = picture.im.__arrow_c_array__()
     except ValueError:

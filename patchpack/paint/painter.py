@@ -12,7 +12,7 @@ import numpy as np
 from patchpack import errors
 from patchpack.paint import targets
 from patchpack.paint.patchify import kept_patches
-from patchpack.paint.picture import rgb_picture
+from patchpack.paint.picture import part_of_picture
 from patchpack.paint.resample import identity_norm, norm_of, write_pixels
 from patchpack.plan.positions import PositionScheme
 from patchpack.plan.recipe import Recipe
@@ -90,17 +90,13 @@ def _paint_image(
     header, table = plan.headers[line], plan.table
     grid = Grid(*table.grid[line].tolist())
     image, target = fetch(header.location)
-    picture = rgb_picture(image, max_pixels=recipe.max_pixels, background=recipe.background)
-    if (picture.height, picture.width) != tuple(header.size):
-        raise errors.DecodeError(
-            f"the header said {header.size.height} x {header.size.width} (height x width), the pixels are "
-            f"{picture.height} x {picture.width}"
-        )
+    target_size = table.target[line].tolist()
+    picture, box = part_of_picture(image, header.size, table.box[line].tolist(), target_size, recipe)
     row, slot = place
     targets.store(batch.targets, plan.target_kind, row, slot, target)  # the last thing that may fail: then the slot is written
 
     kept = kept_patches(recipe.seed, plan.epoch, int(plan.key_hash[line]), grid.num_patches, int(table.num_tokens[line]))
-    box, target_size, flip = table.box[line].tolist(), table.target[line].tolist(), bool(table.flip[line])
+    flip = bool(table.flip[line])
     write_pixels(batch.patches[row, span], picture, box, target_size, flip, grid, kept, plan.patch_size, recipe)
     ids = positions(grid)
     batch.position_ids[row, span] = ids if len(kept) == len(ids) else ids[kept]

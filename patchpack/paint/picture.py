@@ -9,7 +9,9 @@ import numpy.typing as npt
 from PIL import Image
 
 from patchpack.errors import DecodeError
-from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour, decode_image, oriented_size, to_rgb
+from patchpack.paint import scaled, turbo
+from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour, decode_image, open_image, oriented_size, to_rgb
+from patchpack.plan.recipe import Recipe
 from patchpack.types import Size
 
 _EXPECTED = "expected file bytes, a uint8 [H, W, 3] array or a PIL image"
@@ -48,6 +50,39 @@ def rgb_picture(image: Any, *, max_pixels: int = MAX_PIXELS, background: Colour 
     raise _stranger(image)
 
 
+def part_of_picture(
+    image: Any, size: Size, box: scaled.Box, target: tuple[int, int], recipe: Recipe
+) -> tuple[Image.Image | npt.NDArray[np.uint8], scaled.Box]:
+    """What a sample holds, decoded as the recipe asks, and a box of the image in its pixels.
+
+    Args:
+        image: file bytes, or what is decoded already and is taken as it is.
+        size: oriented height and width it was planned with.
+        box: (top, left, height, width) within that.
+        target: (height, width) the box will be resampled to.
+        recipe: how to decode, the limit and the background.
+
+    Returns:
+        Upright: a picture of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and a filler.
+
+    Raises:
+        DecodeError: as `rgb_picture`, or an image of another size.
+    """
+    limit, is_file = recipe.max_pixels, isinstance(image, (bytes, bytearray, memoryview))
+    if recipe.decode == "fast" and is_file:
+        opened = open_image(bytes(image), max_pixels=limit)
+        _match(oriented_size(opened), size)  # first: a box of another image says nothing
+        return scaled.draft(opened, size, box, target, recipe.background)
+    if recipe.decode == "turbo" and is_file:
+        pixels = turbo.decode_ordinary(bytes(image), limit)
+        if pixels is not None:
+            _match(Size(*pixels.shape[:2]), size)
+            return pixels, box
+    picture = rgb_picture(image, max_pixels=limit, background=recipe.background)
+    _match(Size(picture.height, picture.width), size)
+    return picture, box
+
+
 def picture_bytes(image: Any) -> int:
     """Bytes of memory that what a sample holds takes; a PIL image counts with its pixels, loaded or not."""
     if isinstance(image, Image.Image):
@@ -60,6 +95,14 @@ def within(size: Size, max_pixels: int) -> Size:
     if min(size) < 1 or size.height * size.width > max_pixels:
         raise DecodeError(f"{size.height} x {size.width} pixels are not within 1 … max_pixels={max_pixels}")
     return size
+
+
+def _match(found: Size, planned: Size) -> None:
+    if tuple(found) != tuple(planned):
+        raise DecodeError(
+            f"the header said {planned.height} x {planned.width} (height x width), the pixels are "
+            f"{found.height} x {found.width}"
+        )
 
 
 def _is_rgb(image: Any) -> TypeGuard[npt.NDArray[np.uint8]]:

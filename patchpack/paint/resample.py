@@ -27,7 +27,7 @@ FILTERS = {
 
 def write_pixels(
     out: npt.NDArray[Any],
-    picture: Image.Image,
+    picture: Image.Image | npt.NDArray[np.uint8],
     box: tuple[int, int, int, int],
     target: tuple[int, int],
     flip: bool,
@@ -40,7 +40,7 @@ def write_pixels(
 
     Args:
         out: ``[len(kept), patch_size**2 * 3]`` of the recipe's dtype, contiguous.
-        picture: RGB, oriented.
+        picture: RGB, oriented; or uint8 ``[H, W, 4]``, as `fused.paint_patches` takes it.
         box: (top, left, height, width) of the part that is read, in its pixels.
         target: (height, width) that part is resampled to.
         flip: mirror left to right, after resampling and padding.
@@ -51,6 +51,7 @@ def write_pixels(
     """
     fixed = isinstance(recipe.normalize, PerImage) or recipe.resample not in fused.RADIUS
     if fixed or fused.pillow_order() is None:
+        picture = fused.as_picture(picture) if isinstance(picture, np.ndarray) else picture
         pixels = render(picture, box, target, grid, patch_size, recipe)
         write_patches(out, pixels[:, ::-1] if flip else pixels, kept, patch_size)
         return

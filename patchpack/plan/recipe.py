@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +22,7 @@ DTYPES = ("uint8", "float32", "float16")
 KERNELS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 ORDERS = ("pillow", "horizontal_first")
+DECODES = ("exact", "fast", "turbo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,9 @@ class Recipe:
         resample: kernel, antialiased: nearest, box, bilinear, hamming, bicubic, lanczos.
         resample_order: of the kernel's two passes. "pillow" gives what the installed Pillow gives; up to its version 12 that is
             "horizontal_first", from 13 on it depends on the sizes. "horizontal_first" gives the same pixels with every version.
+        decode: "exact" for every pixel of the file, by Pillow. "fast" decodes a JPEG at 1/2, 1/4 or 1/8 of its size where that
+            leaves at least twice the target's pixels per side; pixels differ a bit (docs/howto/decoding.md). "turbo" gives
+            the pixels of "exact" sooner; it needs ``pip install patchpack[turbo]``.
         normalize: `MeanStd` (after resizing) or `PerImage` (before).
         dtype: of the patches: ``uint8`` (normalised on the device), ``float32`` or ``float16`` (normalised by the painter).
         seed: of every draw, 0 … 2**64 − 1.
@@ -59,6 +64,7 @@ class Recipe:
     rows: int = 8
     resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     resample_order: Literal["pillow", "horizontal_first"] = "pillow"
+    decode: Literal["exact", "fast", "turbo"] = "exact"
     normalize: MeanStd | PerImage = HALF
     dtype: Literal["uint8", "float32", "float16"] = "uint8"
     seed: int = 0
@@ -89,6 +95,10 @@ class Recipe:
             raise ConfigError(f"resample is one of {KERNELS}, dtype one of {DTYPES}; got {self.resample!r}, {self.dtype!r}")
         if self.resample_order not in ORDERS:
             raise ConfigError(f"resample_order is one of {ORDERS}, got {self.resample_order!r}")
+        if self.decode not in DECODES:
+            raise ConfigError(f"decode is one of {DECODES}, got {self.decode!r}")
+        if self.decode == "turbo" and find_spec("simplejpeg") is None:
+            raise ConfigError("decode='turbo' needs simplejpeg: pip install 'patchpack[turbo]', or use decode='exact'")
         if isinstance(self.normalize, PerImage):
             if self.dtype == "uint8":
                 raise ConfigError("normalize=PerImage() gives real numbers: set dtype='float32' or 'float16'")

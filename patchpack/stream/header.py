@@ -1,7 +1,7 @@
 """Bytes to `Size` without decoding a pixel: what the planner needs to know of an image.
 
 The answer is the shape that `patchpack.paint.decode.decode` gives, so orientation counts; a file may still turn out
-broken when its pixels are decoded. Ordinary JPEG files are walked by `patchpack.stream.jpeg`, in a ninth of the time
+broken when its pixels are decoded. Ordinary JPEG files are walked by `patchpack.paint.jpeg`, in a ninth of the time
 that Pillow takes to open one; all others, and all refusals, are Pillow's.
 """
 
@@ -15,8 +15,8 @@ from PIL import Image
 
 from patchpack.errors import DecodeError
 from patchpack.paint.decode import MAX_PIXELS, open_image, oriented_size
+from patchpack.paint.jpeg import jpeg_size
 from patchpack.paint.picture import held_size
-from patchpack.stream.jpeg import jpeg_size
 from patchpack.types import Size
 
 _read = io.BytesIO.read

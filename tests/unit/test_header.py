@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 
 from patchpack.errors import DecodeError
 from patchpack.paint.decode import FORMATS, decode
-from patchpack.stream.header import PREFIX_BYTES, START_BYTES, read_size, read_size_at
+from patchpack.stream.header import PREFIX_BYTES, START_BYTES, picture_size, read_size, read_size_at
 
 ORIENTATION = 0x0112
 START = [(0, START_BYTES), (START_BYTES, PREFIX_BYTES - START_BYTES)]
@@ -86,6 +86,14 @@ def test_the_size_is_that_of_the_decoded_picture(
     data = saved(image, format, orientation=orientation, **({"compression": compression} if format == "TIFF" else {}))
     expected = (width, height) if orientation >= 5 else (height, width)
     assert read_size(data) == Parts(data).size() == decode(data).shape[:2] == expected
+
+
+@pytest.mark.parametrize("hold", [bytes, bytearray, memoryview, lambda data: Image.open(io.BytesIO(data)), decode])
+def test_whatever_a_sample_holds_has_one_size(hold: Any) -> None:
+    data = saved(Image.new("RGB", (9, 5)), "JPEG", orientation=6)
+    assert picture_size(hold(data)) == read_size(data) == (9, 5)
+    with pytest.raises(DecodeError):
+        picture_size(hold(data), max_pixels=44)
 
 
 class TestInParts:

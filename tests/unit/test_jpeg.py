@@ -17,8 +17,8 @@ from PIL import Image, ImageCms
 
 from patchpack.errors import DecodeError
 from patchpack.paint.decode import open_image, oriented_size
+from patchpack.paint.jpeg import jpeg_size
 from patchpack.stream.header import read_size, read_size_at
-from patchpack.stream.jpeg import jpeg_size
 
 ORIENTATION = 0x0112
 

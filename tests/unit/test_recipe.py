@@ -396,3 +396,19 @@ def test_defaults() -> None:
     assert (recipe.drop, recipe.positions, recipe.packer) == (NoDrop(), Absolute(), Lookahead())
     assert replace(recipe, positions=Fractional()).positions == Fractional()
     assert math.prod(recipe.background) == 255**3
+
+
+# ------------------------------------------------------------------------------------------------------------ decoding
+
+
+def test_decode_is_one_of_three() -> None:
+    assert Recipe(resize=NaFlex(256)).decode == "exact"
+    with pytest.raises(ConfigError, match=r"decode is one of \('exact', 'fast', 'turbo'\), got 'draft'"):
+        Recipe(resize=NaFlex(256), decode="draft")
+
+
+def test_turbo_without_its_package_is_refused_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patchpack.plan.recipe.find_spec", lambda _: None)
+    assert Recipe(resize=NaFlex(256), decode="fast").decode == "fast"
+    with pytest.raises(ConfigError, match=r"pip install 'patchpack\[turbo\]'"):
+        Recipe(resize=NaFlex(256), decode="turbo")

@@ -7,6 +7,7 @@ it takes without complaint, and whatever has another form, or is rare, gets no a
 from __future__ import annotations
 
 from struct import Struct
+from typing import NamedTuple
 
 from patchpack.types import Size
 
@@ -25,15 +26,35 @@ _ORIENTATION = 0x0112
 _READ = {_ORIENTATION: (3, 1), 0x011A: (5, 1), 0x0128: (3, 1)}
 
 
+class JpegHead(NamedTuple):
+    """What stands before the pixels.
+
+    Attributes:
+        size: height and width, oriented.
+        layers: 1, 3 or 4 components.
+        upright: True if the pixels are stored as one looks at them.
+    """
+
+    size: Size
+    layers: int
+    upright: bool
+
+
 def jpeg_size(data: bytes) -> Size | None:
-    """Oriented height and width; None where Pillow has to look.
+    """Oriented height and width; None where Pillow has to look. Arguments as in `jpeg_head`."""
+    head = jpeg_head(data)
+    return None if head is None else head.size
+
+
+def jpeg_head(data: bytes) -> JpegHead | None:
+    """Size, components and orientation; None where Pillow has to look.
 
     Args:
         data: a JPEG file, or so much of its start as has all segments before the pixels.
     """
     if data[:2] != b"\xff\xd8":
         return None
-    height = width = 0
+    height = width = layers = 0
     orientation: int | None = None
     has_exif = elsewhere = False
     at, last = 2, len(data) - 4
@@ -66,7 +87,8 @@ def jpeg_size(data: bytes) -> Size | None:
         elif marker == 0xDA:
             if not height or (elsewhere and orientation is None):
                 return None
-            return Size(width, height) if orientation in (5, 6, 7, 8) else Size(height, width)
+            size = Size(width, height) if orientation in (5, 6, 7, 8) else Size(height, width)
+            return JpegHead(size, layers, orientation not in (2, 3, 4, 5, 6, 7, 8))
         elif not _is_ordinary(marker, data[begin:stop]):
             return None
     return None
