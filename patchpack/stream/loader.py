@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -20,7 +21,7 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import SendingPainter, first_error
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.mapstyle import SizeOf
-from patchpack.stream.parcel import Parcel, unwrap
+from patchpack.stream.parcel import Parcel, require_room, unwrap
 from patchpack.stream.sampler import Planner
 from patchpack.stream.samples import ToSample
 from patchpack.stream.sources import IMAGE_EXTENSIONS
@@ -76,10 +77,15 @@ class Loader(DataLoader[PackedBatch]):
         """Batches of one epoch, in order.
 
         Raises:
+            ConfigError: with workers, less shared memory than their batches take.
             PatchpackError: under ``on_error="raise"`` the first sample or shard that cannot be used, before the batch that
                 would have held it; in any case a source without a single usable image.
         """
         self._reports = {}
+        if self.num_workers:
+            recipe, ahead = self.planner.recipe, self.num_workers * (self.prefetch_factor or 2)
+            num_bytes = max(recipe.rows * recipe.row_len(p) * 3 * p * p for p in recipe.patch_sizes)
+            require_room(num_bytes * np.dtype(recipe.dtype).itemsize, ahead + 1)  # and the one that is at hand
         if self._compiles:  # once, here: a worker that is forked has the kernels, one that is spawned finds them on disk
             compile_kernels(self.planner.recipe)
         if self._streams:

@@ -5,13 +5,17 @@ Every tensor that crosses costs the training thread a file descriptor and about 
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from patchpack.errors import ConfigError
 from patchpack.types import PackedBatch
 
+_SHARED = "/dev/shm"  # where Linux keeps what processes share
 _ALIGNMENT = 64  # bytes: a view of another dtype needs its own size, vector units like more
 
 
@@ -79,6 +83,21 @@ def unwrap(parcel: Parcel) -> PackedBatch:
         return source[start : start + place.num_bytes].view(dtype).reshape(place.shape)
 
     return _filled(places, view)
+
+
+def require_room(num_bytes: int, batches: int) -> None:
+    """Raise `ConfigError` where so many batches of so many bytes of patches are more than the memory that can be shared.
+
+    A worker that writes beyond it is killed, or the machine's other loaders are; torch cannot say why.
+    """
+    if not os.path.isdir(_SHARED):
+        return
+    free = shutil.disk_usage(_SHARED).free
+    if free < num_bytes * batches:
+        raise ConfigError(
+            f"{_SHARED} has {free >> 20} MiB free, and {batches} batches of {num_bytes / (1 << 20):.1f} MiB may be under way: "
+            f"enlarge it (docker run --shm-size=2g), take fewer workers, rows or batches ahead (prefetch_factor), or threads"
+        )
 
 
 def share(tensor: torch.Tensor) -> torch.Tensor:

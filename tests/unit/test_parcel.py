@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch.utils.data._utils.collate import default_convert
 from torch.utils.data._utils.pin_memory import pin_memory
 
 import patchpack as pp
+import patchpack.stream.loader as loading
 from patchpack.paint.painter import blank, paint
 from patchpack.stream.parcel import Parcel, unwrap, wrap
 
@@ -104,3 +107,25 @@ def test_holding_batches_takes_one_file_descriptor_each() -> None:
     held = list(pp.load(pp.samples.shards("train"), pp.recipes.navit(seq_len=256, rows=1), num_workers=2))
     assert len(held) > 50
     assert len(os.listdir("/proc/self/fd")) - before <= len(held) + 20
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="memory is shared otherwise here")
+def test_too_little_shared_memory_is_named_before_a_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    num_bytes = 2 * 64 * 768  # rows, tokens, bytes of a patch
+    loader = pp.load(pp.samples.shards("val"), RECIPE, num_workers=2, prefetch_factor=3)
+    room = SimpleNamespace(free=7 * num_bytes - 1)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
+    with pytest.raises(pp.ConfigError, match=r"/dev/shm has 0 MiB free, and 7 batches of 0\.1 MiB may be under way"):
+        next(iter(loader))
+    room.free += 1
+    assert len(list(loader)) > 1
+    room.free = 0
+    assert len(list(pp.load(pp.samples.shards("val"), RECIPE, num_threads=2))) > 1
+
+
+def test_float_patches_of_several_sizes_are_counted_at_their_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(loading, "require_room", lambda *numbers: asked.append(numbers))
+    recipe = RECIPE.replace(rows=3, dtype="float16", patch_size=(8, 32, 16), resize=pp.NaFlex(64))
+    list(pp.load(pp.samples.shards("val"), recipe, num_workers=1))
+    assert asked == [(2 * 3 * 64 * 3 * 32 * 32, 3)]
