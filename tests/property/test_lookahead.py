@@ -48,14 +48,15 @@ def twin_fullest(pool, seq_len, cap, max_cut):
     over = max(slack(pool[i][0], max_cut) for i in chosen)
     among = [i for i, (tokens, slots, _) in enumerate(pool) if i not in chosen and tokens <= room + over and slots <= left]
     short_of_slots = sum(slots for _, slots, _ in pool) * seq_len > sum(tokens for tokens, _, _ in pool) * cap
-    free = subsets(pool, among, room, 1 << 40)
-    best = max(free, key=lambda c: (c[1], -c[0]))
+    every = subsets(pool, among, room + over, 1 << 40)
+    best = max((c for c in every if c[1] <= room), key=lambda c: (c[1], -c[0]))
     if best[1] < room:
-        wide = [c for c in subsets(pool, among, room + over, 1 << 40) if room < c[1] < 2 * room - best[1]]
+        wide = (c for c in every if room < c[1] < 2 * room - best[1])
         best = min(wide, key=lambda c: (c[1], c[0]), default=best)
     if short_of_slots or best[2] > left:
         most = min(left, MOST_SLOTS)
-        choices = subsets(pool, among, room, most)
+        every = [c for c in every if c[2] <= most]
+        choices = [c for c in every if c[1] <= room]
         done = [c for c in choices if c[1] == room and (c[2] == most or not short_of_slots)]
         if done:  # looks no further than the oldest items that make a full row
             end = min(c[0].bit_length() for c in done)
@@ -63,8 +64,7 @@ def twin_fullest(pool, seq_len, cap, max_cut):
         rank = (lambda c: (c[2], c[1], -c[0])) if short_of_slots else (lambda c: (c[1], c[2], -c[0]))
         best = max(choices, key=rank)
         if best[1] < room:
-            wide = [c for c in subsets(pool, among, room + over, most) if room < c[1] < 2 * room - best[1]]
-            wide = [c for c in wide if not short_of_slots or c[2] == best[2]]
+            wide = [c for c in every if room < c[1] < 2 * room - best[1] and (not short_of_slots or c[2] == best[2])]
             best = min(wide, key=lambda c: (c[1], -c[2], c[0]), default=best)
     return chosen + [i for k, i in enumerate(among) if best[0] >> k & 1]
 
