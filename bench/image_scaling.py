@@ -21,7 +21,10 @@ import patchpack as pp
 
 _WARM_UP = 2  # batches: one from each worker
 _AT_A_TIME = 4  # files that a decoding process takes, so that both end together
-LOADERS: dict[str, dict[str, Any]] = {"2 worker processes": {"num_workers": 2, "persistent_workers": True}}
+LOADERS: dict[str, dict[str, Any]] = {
+    "2 worker processes": {"num_workers": 2, "persistent_workers": True},
+    "2 threads": {"num_threads": 2},
+}
 
 
 def measure(
