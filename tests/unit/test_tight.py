@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from patchpack.errors import ConfigError
-from patchpack.plan.packing import TightPacking, lower_bound, pack_lengths, pack_tight
+from patchpack.plan.packing import TightPacking, lower_bound, offline, pack_lengths, pack_tight
 
 pytest.importorskip("highspy")
 
@@ -163,6 +163,16 @@ def test_tight_is_a_method_of_pack_lengths(seed) -> None:
     expected = pack_tight(lengths, seed=seed or 0, **options).packing
     assert (packing.items.tolist(), packing.offsets.tolist()) == (expected.items.tolist(), expected.offsets.tolist())
     assert pack_lengths([5, 5], seq_len=10, max_images=2, slots=[1, 1], method="tight").num_rows == 1
+
+
+def test_tight_takes_the_seed_of_pack_lengths(monkeypatch) -> None:
+    seeds = []
+    monkeypatch.setattr(
+        offline, "pack_tight", lambda *args, seed, **options: (seeds.append(seed), pack_tight([1], seq_len=1))[1]
+    )
+    for seed in (None, 0, 7):
+        pack_lengths([5, 5], seq_len=10, method="tight", seed=seed)
+    assert seeds == [0, 0, 7]
 
 
 def test_tight_refuses_items_of_several_slots() -> None:
