@@ -23,9 +23,8 @@ import json
 import math
 import os
 import platform
-import tarfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,7 @@ from typing import Any
 import numpy as np
 import PIL
 from PIL import Image
+from resample import PHOTOS, files
 
 import patchpack as pp
 from patchpack.paint.picture import part_of_picture
@@ -41,20 +41,9 @@ from patchpack.paint.scaled import scale_for
 from patchpack.samples import CLASS_NAMES
 from patchpack.samples.draw import Spec, render
 
-PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 RECIPE = pp.recipes.siglip2_naflex(max_patches=256)
 MODES = ("exact", "fast", "turbo") if find_spec("simplejpeg") else ("exact", "fast")
 P = 16
-
-
-def files(shards: Sequence[Path], limit: int) -> Iterator[bytes]:
-    """Bytes of the first JPEG members."""
-    for shard in shards:
-        with tarfile.open(shard) as tar:
-            for member in tar:
-                if limit and member.name.lower().endswith((".jpg", ".jpeg")):
-                    limit -= 1
-                    yield tar.extractfile(member).read()  # type: ignore[union-attr]  # a regular file
 
 
 def enlarged(photographs: list[bytes]) -> bytes:
