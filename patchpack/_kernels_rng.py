@@ -1,4 +1,4 @@
-"""Philox4x32-10 by the draw, for many draws of few keys; compiled on first use. Arrays and integers only, no allocation."""
+"""Philox4x32-10 by the draw, for many draws of few keys. Arrays and integers only, no allocation, no exceptions."""
 
 from __future__ import annotations
 
@@ -15,6 +15,20 @@ _11, _21, _32 = np.uint64(11), np.uint64(21), np.uint64(32)
 
 
 @njit
+def _block(seed: Any, epoch: Any, hashed: Any, last: Any) -> Any:
+    """Two draws of 53 bits, uint64. last: the counter's fourth word, stage and number of the block."""
+    c0, c1 = hashed & _LOW, hashed >> _32
+    c2, c3 = epoch, last
+    k0, k1 = seed & _LOW, seed >> _32
+    for _ in range(10):
+        product0, product1 = c0 * _M0, c2 * _M1
+        c0, c2 = (product1 >> _32) ^ c1 ^ k0, (product0 >> _32) ^ c3 ^ k1
+        c1, c3 = product1 & _LOW, product0 & _LOW
+        k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
+    return (c0 << _21) | (c1 >> _11), (c2 << _21) | (c3 >> _11)
+
+
+@njit
 def uniforms(seed: Any, epoch: Any, stage: Any, hashes: Any, out: Any) -> None:
     """What `patchpack.rng.uniforms` returns, into out, float64 ``[m, n]``.
 
@@ -23,14 +37,48 @@ def uniforms(seed: Any, epoch: Any, stage: Any, hashes: Any, out: Any) -> None:
     n = out.shape[1]
     for i in range(len(hashes)):
         for block in range((n + 1) // 2):
-            c0, c1 = hashes[i] & _LOW, hashes[i] >> _32
-            c2, c3 = epoch, stage | np.uint64(block)
-            k0, k1 = seed & _LOW, seed >> _32
-            for _ in range(10):
-                product0, product1 = c0 * _M0, c2 * _M1
-                c0, c2 = (product1 >> _32) ^ c1 ^ k0, (product0 >> _32) ^ c3 ^ k1
-                c1, c3 = product1 & _LOW, product0 & _LOW
-                k0, k1 = (k0 + _W0) & _LOW, (k1 + _W1) & _LOW
-            out[i, 2 * block] = np.float64((c0 << _21) | (c1 >> _11)) * 2.0**-53
+            first, second = _block(seed, epoch, hashes[i], stage | np.uint64(block))
+            out[i, 2 * block] = np.float64(first) * 2.0**-53
             if 2 * block + 1 < n:
-                out[i, 2 * block + 1] = np.float64((c2 << _21) | (c3 >> _11)) * 2.0**-53
+                out[i, 2 * block + 1] = np.float64(second) * 2.0**-53
+
+
+@njit
+def select(draws: Any, counts: Any, out: Any) -> None:
+    """Where the ``len(out)`` smallest draws are, ascending, int64; of equals the first.
+
+    draws: uint64 ``[n]`` of 53 bits, n >= len(out). counts: int64, zeros, a power of two of them; about n is best.
+    """
+    n, k = len(draws), len(out)
+    shift, most = np.uint64(53), len(counts)
+    while most > 1:
+        shift, most = shift - np.uint64(1), most >> 1
+    for i in range(n):
+        counts[draws[i] >> shift] += 1
+    below, bucket = 0, np.uint64(0)  # draws in the buckets before the one that the last kept draw is in
+    while below + counts[bucket] < k:
+        below, bucket = below + counts[bucket], bucket + np.uint64(1)
+    last, place = bucket << shift, -1  # the last kept draw so far, and where it is
+    for _ in range(k - below):
+        least, where = (bucket + np.uint64(1)) << shift, -1
+        for i in range(n):
+            if draws[i] < least and (draws[i] > last or (draws[i] == last and i > place)):
+                least, where = draws[i], i
+        last, place = least, where
+    at = 0
+    for i in range(n):
+        if draws[i] < last or (draws[i] == last and i <= place):
+            out[at] = i
+            at += 1
+
+
+@njit
+def smallest(seed: Any, epoch: Any, stage: Any, hashed: Any, draws: Any, counts: Any, out: Any) -> None:
+    """What `patchpack.rng.smallest` returns, into out, int64 ``[k]``. draws: uint64 ``[n]``; counts: as in `select`."""
+    n = len(draws)
+    for block in range((n + 1) // 2):
+        first, second = _block(seed, epoch, hashed, stage | np.uint64(block))
+        draws[2 * block] = first
+        if 2 * block + 1 < n:
+            draws[2 * block + 1] = second
+    select(draws, counts, out)

@@ -74,11 +74,7 @@ def uniforms(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDAr
     Raises:
         ConfigError: a number out of its range.
     """
-    for name, value, limit in (
-        ("seed", seed, 1 << 64), ("epoch", epoch, 1 << 32), ("stage", stage, 1 << 8), ("n", n, MAX_DRAWS + 1),
-    ):  # fmt: skip
-        if not 0 <= value < limit:
-            raise ConfigError(f"{name} must be in 0 … {limit - 1}, got {value}")
+    _require(seed, epoch, stage, n)
     hashes = np.asarray(hashes, dtype=np.uint64)
     if n >= _MANY:
         return _many(seed, epoch, hashes, stage, n)
@@ -96,6 +92,16 @@ def uniforms(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDAr
     return out.reshape(len(hashes), 2 * blocks)[:, :n]
 
 
+def _require(seed: int, epoch: int, stage: int, n: int) -> None:
+    if 0 <= seed < 1 << 64 and 0 <= epoch < 1 << 32 and 0 <= stage < 1 << 8 and 0 <= n <= MAX_DRAWS:
+        return
+    for name, value, limit in (
+        ("seed", seed, 1 << 64), ("epoch", epoch, 1 << 32), ("stage", stage, 1 << 8), ("n", n, MAX_DRAWS + 1),
+    ):  # fmt: skip
+        if not 0 <= value < limit:
+            raise ConfigError(f"{name} must be in 0 … {limit - 1}, got {value}")
+
+
 def _many(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray[np.float64]:
     from patchpack import _kernels_rng as kernels  # numba costs 0.15 s to import: planning does without
 
@@ -103,6 +109,31 @@ def _many(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray
     hashes = np.array(hashes)  # contiguous and writable: one kind of array is compiled for
     kernels.uniforms(np.uint64(seed), np.uint64(epoch), np.uint64(stage << 24), hashes, many)
     return many
+
+
+def smallest(seed: int, epoch: int, hashed: int, stage: int, n: int, k: int) -> npt.NDArray[np.intp]:
+    """Where the k smallest of a key's n uniforms are: a random subset of ``0 … n - 1``, each as likely as the other.
+
+    Args:
+        seed, epoch, stage, n: as in `uniforms`, n >= 1.
+        hashed: of the key.
+        k: how many, 1 … n.
+
+    Returns:
+        intp ``[k]``, ascending; of equal draws the first.
+
+    Raises:
+        ConfigError: a number out of its range.
+    """
+    from patchpack import _kernels_rng as kernels
+
+    _require(seed, epoch, stage, n)
+    if not 1 <= k <= n:
+        raise ConfigError(f"k must be in 1 … n={n}, got {k}")
+    out = np.empty(k, dtype=np.intp)
+    draws, counts = np.empty(n, dtype=np.uint64), np.zeros(1 << (n - 1).bit_length(), dtype=np.int64)
+    kernels.smallest(np.uint64(seed), np.uint64(epoch), np.uint64(stage << 24), np.uint64(hashed), draws, counts, out)
+    return out
 
 
 def philox4x32(counter: tuple[U64, U64, U64, U64], key: tuple[int, int]) -> tuple[U64, U64, U64, U64]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
-from itertools import pairwise
-from typing import Any
+from itertools import islice, pairwise
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,18 +63,36 @@ def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch, batch: PackedBatch | No
     batch = blank(plan, recipe) if batch is None else batch
     fresh = plan.num_rows - plan.repeated_rows  # rows that come again are not counted again
     positions = cache(recipe.positions)  # a batch has few grids
+    works = _works(plan)
     for row, (begin, end) in enumerate(_spans(plan)):
         start = 0
-        for line in range(begin, end):
-            stop = start + int(plan.table.num_tokens[line])
+        for slot, work in enumerate(islice(works, end - begin)):
+            span = slice(start, start + work.num_tokens)
             try:
-                _paint_image(batch, plan, recipe, fetch, positions, line, (row, line - begin), slice(start, stop))
+                _paint_image(batch, plan, recipe, fetch, positions, work, row, slot, span)
             except (errors.SampleError, errors.SourceError, OSError) as error:
                 if row < fresh:
-                    batch.info["rejections"].append(_rejection(plan.headers[line], error)._asdict())
-            start = stop
+                    batch.info["rejections"].append(_rejection(work.header, error)._asdict())
+            start = span.stop
     batch.info["packed"] = int(batch.slot_mask[:fresh].sum())
     return batch
+
+
+class _Work(NamedTuple):
+    """One image to paint: a line of the plan's columns, as Python has them."""
+
+    header: Header
+    key_hash: int
+    box: tuple[int, int, int, int]
+    target: tuple[int, int]
+    flip: bool
+    grid: list[int]
+    num_tokens: int
+
+
+def _works(plan: BatchPlan) -> Iterator[_Work]:
+    """Every image of a plan. Columns are turned at once: item by item that costs more than what is done with them."""
+    return map(_Work, plan.headers, plan.key_hash.tolist(), *(column.tolist() for column in plan.table))
 
 
 def _paint_image(
@@ -83,21 +101,18 @@ def _paint_image(
     recipe: Recipe,
     fetch: Fetch,
     positions: PositionScheme,
-    line: int,
-    place: tuple[int, int],
+    work: _Work,
+    row: int,
+    slot: int,
     span: slice,
 ) -> None:
-    header, table = plan.headers[line], plan.table
-    grid = Grid(*table.grid[line].tolist())
+    header, grid = work.header, Grid(*work.grid)
     image, target = fetch(header.location)
-    target_size = table.target[line].tolist()
-    picture, box = part_of_picture(image, header.size, table.box[line].tolist(), target_size, recipe)
-    row, slot = place
+    picture, box = part_of_picture(image, header.size, work.box, work.target, recipe)
     targets.store(batch.targets, plan.target_kind, row, slot, target)  # the last thing that may fail: then the slot is written
 
-    kept = kept_patches(recipe.seed, plan.epoch, int(plan.key_hash[line]), grid.num_patches, int(table.num_tokens[line]))
-    flip = bool(table.flip[line])
-    write_pixels(batch.patches[row, span], picture, box, target_size, flip, grid, kept, plan.patch_size, recipe)
+    kept = kept_patches(recipe.seed, plan.epoch, work.key_hash, grid.num_patches, work.num_tokens)
+    write_pixels(batch.patches[row, span], picture, box, work.target, work.flip, grid, kept, plan.patch_size, recipe)
     ids = positions(grid)
     batch.position_ids[row, span] = ids if len(kept) == len(ids) else ids[kept]
     batch.segment_ids[row, span] = slot + 1

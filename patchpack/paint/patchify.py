@@ -73,8 +73,4 @@ def kept_patches(seed: int, epoch: int, key_hash: int, num_patches: int, num_tok
     """
     if num_tokens >= num_patches:
         return np.arange(num_patches)
-    u = rng.uniforms(seed, epoch, np.array([key_hash], dtype=np.uint64), rng.Stage.KEEP, num_patches)[0]
-    kept = np.flatnonzero(u <= np.partition(u, num_tokens - 1)[num_tokens - 1])
-    if len(kept) > num_tokens:  # equal draws: the first of them stay
-        kept = np.sort(np.argsort(u, kind="stable")[:num_tokens])
-    return kept
+    return rng.smallest(seed, epoch, key_hash, rng.Stage.KEEP, num_patches, num_tokens)

@@ -9,8 +9,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from patchpack.errors import DecodeError
-from patchpack.paint import scaled, turbo
+from patchpack.paint import scaled
+from patchpack.paint.canvas import widened
 from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour, decode_image, open_image, oriented_size, to_rgb
+from patchpack.paint.ordinary import decode_ordinary
+from patchpack.paint.resample import reads_memory
 from patchpack.plan.recipe import Recipe
 from patchpack.types import Size
 
@@ -63,7 +66,8 @@ def part_of_picture(
         recipe: how to decode, the limit and the background.
 
     Returns:
-        Upright: a picture of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and a filler.
+        Upright: a picture of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and a filler, which the next call in this
+        thread writes over.
 
     Raises:
         DecodeError: as `rgb_picture`, or an image of another size.
@@ -73,8 +77,8 @@ def part_of_picture(
         opened = open_image(bytes(image), max_pixels=limit)
         _match(oriented_size(opened), size)  # first: a box of another image says nothing
         return scaled.draft(opened, size, box, target, recipe.background)
-    if recipe.decode == "turbo" and is_file:
-        pixels = turbo.decode_ordinary(bytes(image), limit)
+    if reads_memory(recipe) and (is_file or _is_rgb(image)):
+        pixels = decode_ordinary(bytes(image), limit, turbo=recipe.decode == "turbo") if is_file else widened(image)
         if pixels is not None:
             _match(Size(*pixels.shape[:2]), size)
             return pixels, box

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from patchpack.paint import fused
+from patchpack.paint.canvas import widened
 from patchpack.paint.patchify import kept_patches, patch_view
 from patchpack.plan.normalize import MeanStd, PerImage
 from patchpack.plan.recipe import Recipe
@@ -49,8 +50,7 @@ def write_pixels(
         patch_size: pixels per side of a patch.
         recipe: kernel, order of its passes, normalisation, dtype.
     """
-    fixed = isinstance(recipe.normalize, PerImage) or recipe.resample not in fused.RADIUS
-    if fixed or fused.pillow_order() is None:
+    if not reads_memory(recipe):
         picture = fused.as_picture(picture) if isinstance(picture, np.ndarray) else picture
         pixels = render(picture, box, target, grid, patch_size, recipe)
         write_patches(out, pixels[:, ::-1] if flip else pixels, kept, patch_size)
@@ -60,9 +60,15 @@ def write_pixels(
     fused.paint_patches(picture, box, target, cut, recipe.resample, out, numbers=numbers, order=recipe.resample_order)
 
 
+def reads_memory(recipe: Recipe) -> bool:
+    """True where patches are made straight from the memory of a picture, False where the whole goes through Pillow."""
+    return recipe.resample in fused.RADIUS and isinstance(recipe.normalize, MeanStd) and fused.pillow_order() is not None
+
+
 def compile_kernels(recipe: Recipe) -> None:
     """Compile, or load from disk, what painting with a recipe runs; once per process."""
-    kept_patches(0, 0, 0, 64, 1)  # as many draws as take the kernel
+    kept_patches(0, 0, 0, 2, 1)
+    widened(np.zeros((1, 1, 3), dtype=np.uint8))
     if recipe.resample in fused.RADIUS:
         fused.compile_kernels(isinstance(recipe.normalize, PerImage))
 

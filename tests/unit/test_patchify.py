@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 import patchpack as pp
-from patchpack import rng
+from patchpack import _kernels_rng
 from patchpack.paint.patchify import kept_patches
 from patchpack.testing import grids
 
@@ -126,9 +126,13 @@ def test_kept_ids_equal_the_sorted_draws(args: tuple[int, int, int, int, int]) -
     assert kept_patches(*args).tolist() == naive_paint.keep(*args)
 
 
-def test_of_equal_draws_the_first_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rng, "uniforms", lambda seed, epoch, hashes, stage, n: np.full((len(hashes), n), 0.25))
-    assert kept_patches(1, 2, 3, 5, 3).tolist() == [0, 1, 2]
+@given(st.lists(st.sampled_from([0, 1, 5 << 40, (1 << 53) - 1]), min_size=1, max_size=40), st.data())
+def test_of_equal_draws_the_first_stay(draws: list[int], data: st.DataObject) -> None:
+    k = data.draw(st.integers(1, len(draws)))
+    out = np.empty(k, dtype=np.int64)
+    counts = np.zeros(data.draw(st.sampled_from([1, 2, 32, 64])), dtype=np.int64)
+    _kernels_rng.select(np.array(draws, dtype=np.uint64), counts, out)
+    assert out.tolist() == sorted(sorted(range(len(draws)), key=lambda i: draws[i])[:k])
 
 
 def test_all_patches_stay_without_a_draw() -> None:

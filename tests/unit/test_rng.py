@@ -197,3 +197,14 @@ def test_a_file_name_that_is_not_utf8_has_a_hash() -> None:
     name = b"photo\xff.jpg".decode("utf-8", "surrogateescape")
     digest = hashlib.blake2b(b"photo\xff.jpg", digest_size=8).digest()
     assert rng.key_hash([name]).tolist() == [int.from_bytes(digest, "little")]
+
+
+@pytest.mark.parametrize("k", [0, 6])
+def test_more_or_less_than_there_are_cannot_be_chosen(k: int) -> None:
+    with pytest.raises(ConfigError, match=f"k must be in 1 … n=5, got {k}"):
+        rng.smallest(1, 2, 3, rng.Stage.KEEP, 5, k)
+
+
+def test_the_smallest_of_its_uniforms() -> None:
+    u = rng.uniforms(1, 2, np.array([3], dtype=np.uint64), rng.Stage.KEEP, 1001)[0]
+    assert rng.smallest(1, 2, 3, rng.Stage.KEEP, 1001, 400).tolist() == sorted(np.argsort(u)[:400].tolist())

@@ -1,9 +1,11 @@
-"""decode="turbo": the pixels and the errors of "exact", whatever the file."""
+"""Ordinary JPEG files on the canvas: the pixels and the errors of Pillow's own open and load, whatever the file."""
 
 from __future__ import annotations
 
 import io
 import tarfile
+import threading
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,15 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack.errors import DecodeError
-from patchpack.paint import fused
+from patchpack.paint import canvas, fused, ordinary
+from patchpack.paint.decode import decode
+from patchpack.paint.ordinary import decode_ordinary
 from patchpack.paint.picture import part_of_picture, rgb_picture
 from patchpack.paint.resample import write_pixels
-from patchpack.paint.turbo import decode_ordinary
 
-pytest.importorskip("simplejpeg")
 LIMIT = 64_000_000
-TURBO = pp.Recipe(resize=pp.NaFlex(64), decode="turbo")
+WAYS = ["exact"] + ["turbo"] * (find_spec("simplejpeg") is not None)
+RECIPES = {way: pp.Recipe(resize=pp.NaFlex(64), decode=way) for way in WAYS}  # type: ignore[arg-type]
 RNG = np.random.default_rng(0)
 PICTURE = Image.fromarray(RNG.integers(0, 256, (45, 67, 3), dtype=np.uint8)).resize((134, 90))
 
@@ -34,20 +37,29 @@ def saved(image: Image.Image = PICTURE, format: str = "JPEG", orientation: int =
     return file.getvalue()
 
 
-def outcome(data: bytes, recipe: pp.Recipe) -> Any:
-    """Pixels, or what the error says."""
+def outcome(data: bytes, way: str | None) -> Any:
+    """Pixels, or what the error says; without a way by a picture object."""
     try:
         size = pp.read_size(data)
-        picture, box = part_of_picture(data, size, (0, 0, *size), (16, 16), recipe)
+        if way is None:
+            return decode(data, max_pixels=LIMIT)
+        picture, box = part_of_picture(data, size, (0, 0, *size), (16, 16), RECIPES[way])
     except DecodeError as error:
         return str(error)
     assert box == (0, 0, *size)
-    return picture[..., :3] if isinstance(picture, np.ndarray) else np.asarray(picture)
+    return picture[..., :3].copy() if isinstance(picture, np.ndarray) else np.asarray(picture)
 
 
 def same(data: bytes) -> bool:
-    exact, turbo = outcome(data, TURBO.replace(decode="exact")), outcome(data, TURBO)
-    return type(exact) is type(turbo) and np.array_equal(exact, turbo)
+    exact = outcome(data, None)
+    return all(type(exact) is type(ours := outcome(data, way)) and np.array_equal(exact, ours) for way in WAYS)
+
+
+def short(data: bytes) -> bool:
+    """True if every way is the short one."""
+    answers = {decode_ordinary(data, LIMIT, turbo=way == "turbo") is not None for way in WAYS}
+    assert len(answers) == 1
+    return answers.pop()
 
 
 ORDINARY = {
@@ -61,7 +73,7 @@ ORDINARY = {
 
 @pytest.mark.parametrize("kind", ORDINARY)
 def test_ordinary_files_take_the_short_way(kind: str) -> None:
-    assert decode_ordinary(ORDINARY[kind], LIMIT) is not None
+    assert short(ORDINARY[kind])
     assert same(ORDINARY[kind])
 
 
@@ -75,23 +87,25 @@ OTHERS = {
 
 @pytest.mark.parametrize("kind", OTHERS)
 def test_all_else_is_left_to_pillow(kind: str) -> None:
-    assert decode_ordinary(OTHERS[kind], LIMIT) is None
+    assert not short(OTHERS[kind])
     assert same(OTHERS[kind])
 
 
-def test_the_limits_are_those_of_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    size, box = pp.Size(90, 134), (0, 0, 90, 134)
+@pytest.mark.parametrize("way", WAYS)
+def test_the_limits_are_those_of_pillow(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    size, box, recipe = pp.Size(90, 134), (0, 0, 90, 134), RECIPES[way]
     with pytest.raises(DecodeError, match=r"expected at most 12059 pixels, got 90 x 134"):
-        part_of_picture(saved(), size, box, (16, 16), TURBO.replace(max_pixels=90 * 134 - 1))
-    assert isinstance(part_of_picture(saved(), size, box, (16, 16), TURBO.replace(max_pixels=90 * 134))[0], np.ndarray)
+        part_of_picture(saved(), size, box, (16, 16), recipe.replace(max_pixels=90 * 134 - 1))
+    assert isinstance(part_of_picture(saved(), size, box, (16, 16), recipe.replace(max_pixels=90 * 134))[0], np.ndarray)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 6000)
     with pytest.raises(DecodeError, match=r"expected at most 64000000 pixels, got: Image size"):
-        part_of_picture(saved(), size, box, (16, 16), TURBO)
+        part_of_picture(saved(), size, box, (16, 16), recipe)
 
 
-def test_another_size_than_the_planned_one() -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_another_size_than_the_planned_one(way: str) -> None:
     with pytest.raises(DecodeError, match=r"the header said 90 x 135 \(height x width\), the pixels are 90 x 134"):
-        part_of_picture(saved(), pp.Size(90, 135), (0, 0, 90, 135), (16, 16), TURBO)
+        part_of_picture(saved(), pp.Size(90, 135), (0, 0, 90, 135), (16, 16), RECIPES[way])
 
 
 @given(st.sampled_from([saved(), saved(progressive=True), saved(optimize=True, subsampling=0)]), st.data())
@@ -110,15 +124,15 @@ def test_hostile_files(shared: Path) -> None:
 
 
 def test_photographs(shared: Path) -> None:
-    count = short = 0
+    count = shortly = 0
     for shard in sorted((shared / "data" / "photos").glob("*.tar")):
         with tarfile.open(shard) as tar:
             for member in [member for member in tar if member.name.endswith(".jpg")]:
                 data = tar.extractfile(member).read()  # type: ignore[union-attr]  # a regular file
                 assert same(data), member.name
-                count, short = count + 1, short + (decode_ordinary(data, LIMIT) is not None)
+                count, shortly = count + 1, shortly + short(data)
     assert count == 400
-    assert short >= 380  # all but the grey and the turned
+    assert shortly >= 380  # all but the grey and the turned
 
 
 # ------------------------------------------------------------------------------------------------ painting from an array
@@ -130,7 +144,7 @@ def test_photographs(shared: Path) -> None:
 )  # fmt: skip
 def test_an_array_paints_as_its_picture(height: int, width: int, data: Any, flip: bool, changes: dict[str, Any]) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (height, width, 4), dtype=np.uint8)  # any filler
-    recipe = TURBO.replace(decode="exact", **changes)
+    recipe = RECIPES["exact"].replace(**changes)
     top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     box = (top, left, data.draw(st.integers(1, height - top)), data.draw(st.integers(1, width - left)))
     target, grid, kept = (
@@ -151,20 +165,73 @@ def test_an_array_is_read_where_it_lies() -> None:
     assert np.array_equal(np.asarray(fused.as_picture(pixels)), pixels[..., :3])
 
 
-def test_a_batch_is_the_exact_one() -> None:
+@pytest.mark.parametrize("changes", [{}, {"resample": "lanczos"}, {"dtype": "float32", "normalize": pp.PerImage()}], ids=str)
+def test_batches_are_those_of_picture_objects(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     samples = [
         pp.Sample(str(i), data) for i, data in enumerate([*ORDINARY.values(), saved(orientation=6), saved(format="PNG")])
     ]
-    exact, turbo = (
-        list(pp.load(samples, pp.recipes.navit(rows=2, decode=decode), tail="pad")) for decode in ("exact", "turbo")
-    )
-    assert len(exact) == len(turbo) > 0
-    for one, other in zip(exact, turbo, strict=True):
-        assert np.array_equal(one.patches, other.patches)
-        assert one.keys == other.keys
+    recipes = [pp.recipes.navit(rows=2, decode=way).replace(**changes) for way in WAYS]
+    batches = [list(pp.load(samples, recipe, tail="pad")) for recipe in recipes]
+    monkeypatch.setattr("patchpack.paint.picture.decode_ordinary", lambda *_, **__: None)
+    expected = list(pp.load(samples, recipes[0], tail="pad"))
+    assert len(expected) > 0
+    for ours in batches:
+        for one, other in zip(expected, ours, strict=True):
+            assert np.array_equal(one.patches, other.patches)
+            assert one.keys == other.keys
+
+
+@pytest.mark.parametrize("missing", ["map_buffer", "jpeg_decoder"])
+def test_a_pillow_that_has_other_insides(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Core:
+        map_buffer = ordinary._core.map_buffer
+        jpeg_decoder = ordinary._core.jpeg_decoder
+
+    delattr(Core, missing)
+    monkeypatch.setattr(ordinary, "_core", Core)
+    assert decode_ordinary(saved(), LIMIT) is None
+    assert same(saved())
+
+
+def test_broken_files_that_somebody_wants_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow fills what is missing with zeros; the canvas holds another picture."""
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+    assert same(saved(quality=100))
+    assert same(saved(PICTURE.rotate(180), quality=100)[:-2000])
+
+
+# ------------------------------------------------------------------------------------------------------------ the canvas
 
 
 def test_decoded_pictures_are_taken_as_they_are() -> None:
     array = np.array(rgb_picture(saved()))
-    picture, _ = part_of_picture(array, pp.Size(90, 134), (0, 0, 90, 134), (16, 16), TURBO)
-    assert np.array_equal(np.asarray(picture), array)
+    for picture in (array, np.asfortranarray(array), array[:, ::-1][:, ::-1]):
+        taken, box = part_of_picture(picture, pp.Size(90, 134), (1, 2, 3, 4), (16, 16), RECIPES["exact"])
+        assert box == (1, 2, 3, 4)
+        assert isinstance(taken, np.ndarray)
+        assert np.array_equal(taken[..., :3], array)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
+def test_pixels_are_widened(height: int, width: int, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    assert np.array_equal(canvas.widened(pixels)[..., :3], pixels)
+    assert not canvas.widened(pixels)[..., 3].any()
+
+
+def test_one_canvas_serves_a_thread() -> None:
+    large = canvas.canvas(pp.Size(800, 700))
+    assert large.shape == (800, 700, 4)
+    assert np.shares_memory(large, canvas.canvas(pp.Size(9, 5)))
+    others: list[Any] = []
+    thread = threading.Thread(target=lambda: others.append(canvas.canvas(pp.Size(800, 700))))
+    thread.start()
+    thread.join()
+    assert not np.shares_memory(large, others[0])
+
+
+def test_a_huge_picture_is_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(canvas, "HELD_BYTES", 4 * 8 * 8)
+    first, second = canvas.canvas(pp.Size(8, 9)), canvas.canvas(pp.Size(8, 9))
+    assert not np.shares_memory(first, second)
+    assert np.shares_memory(canvas.canvas(pp.Size(8, 8)), canvas.canvas(pp.Size(8, 8)))
