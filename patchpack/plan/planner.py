@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from patchpack import rng
-from patchpack.errors import ConfigError
+from patchpack.errors import ConfigError, SourceError
 from patchpack.plan._integers import require_int
+from patchpack.plan.account import Account
+from patchpack.plan.lines import Line, batch_plan, decide, shortened
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.rows import Line, Rows
-from patchpack.plan.table import plan_table
-from patchpack.types import BatchPlan, Event, Header, PlanTable, Rejection, ShardFault, TargetKind
+from patchpack.plan.rows import Rows
+from patchpack.types import BatchPlan, Event, Header, Rejection, ShardFault, TargetKind
 
 Tail = Literal["short", "drop", "pad", "wrap"]
 TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
@@ -71,22 +72,20 @@ class EpochPlanner:
         self._tail, self._max_steps, self._num_streams = tail, max_steps, num_streams
         self._lookahead = (lookahead, lookahead_bytes)
         self._first_rows: list[list[Line]] = []  # kept for tail="wrap"
-        self._dropped: dict[str, int] = {}
+        self._account = Account()
         self._first_ordinal = seen + stream
         self._step = stream
-        self._seen = self._rejected = 0
-        self._news: dict[str, list[Any]] = {"rejections": [], "shard_errors": []}
-        self._first_rejection: Rejection | None = None
         self._pass = self._barren_passes = 0  # over a source that is repeated
         self._fruitful = False  # this pass brought an image that the recipe takes
-        self._held: BatchPlan | None = None
-        self._patch_size = self._patch_size_now()
-        self._rows = self._new_rows()
+        self._held: _Held | None = None
+        self._ended = self._finished = False  # nothing more will be fed, or planned
+        self._fatal: str | None = None  # why fewer steps were planned than were asked for
+        self._begin(self._patch_size_now())
 
     @property
     def seen(self) -> int:
         """Samples taken so far in this epoch."""
-        return self._seen
+        return self._account.seen
 
     @property
     def done(self) -> bool:
@@ -100,26 +99,26 @@ class EpochPlanner:
 
     def feed(self, events: Iterable[Event]) -> Iterator[BatchPlan]:
         """Take a block of events; the plans this completed."""
-        todo = deque(events)
+        todo, account = deque(events), self._account
+        yield from self._complete_batches()  # that a state was taken before
         while todo and not self.done:
             patch_size = self._patch_size  # a new one plans the rest of the block again
             samples = (event for event in todo if not isinstance(event, ShardFault))
-            lines = iter(self._plan([(self._seen + i, e) for i, e in enumerate(samples) if isinstance(e, Header)]))
+            lines = iter(self._decide([(account.seen + i, e) for i, e in enumerate(samples) if isinstance(e, Header)]))
             while todo and not self.done and patch_size == self._patch_size:
                 event = todo.popleft()
                 if isinstance(event, ShardFault):
-                    self._news["shard_errors"].append(event._asdict())
+                    account.fault(event)
                     continue
-                self._seen += 1
+                account.seen += 1
                 if isinstance(event, Header) and event.repeat > self._pass:
                     self._barren_passes = 0 if self._fruitful else self._barren_passes + 1
                     self._pass, self._fruitful = event.repeat, False
                 if isinstance(event, Rejection):
-                    self._reject(event)
+                    account.reject(event)
                 else:
-                    self._push(self._seen - 1, next(lines))
-                while len(self._rows) >= self._recipe.rows and not self.done:
-                    yield from self._complete_batch()
+                    self._push(next(lines))
+                yield from self._complete_batches()
 
     def finish(self) -> Iterator[BatchPlan]:
         """End of the epoch: the remaining plans, the last one as ``tail`` says.
@@ -127,74 +126,72 @@ class EpochPlanner:
         Raises:
             PackingError: the packer kept an item back.
         """
+        if self._finished:
+            if self._fatal:
+                yield self._make_plan([], fatal=self._fatal)
+            return
+        self._ended = True
         while not self.done:
             self._rows.flush()  # again after each batch: a new patch size opens rows anew
             if not len(self._rows) or (self._tail == "drop" and len(self._rows) < self._recipe.rows):
                 break
             yield from self._complete_batch()
+        account = self._account
         if not self.done:
             left = self._rows.take(len(self._rows))  # empty but for tail="drop"
-            self._drop("tail", sum(len(row) for row in left))
+            account.drop("tail", sum(len(row) for row in left))
         else:
-            self._drop("steps_per_epoch", len(self._rows.waiting()))
-        if self._held is None:
-            yield self._fatal_plan()
-        else:
-            info = self._held.info
-            info = {**info, "seen": self._seen, **{name: info[name] + news for name, news in self._news.items()}}
-            yield replace(self._held, info={**info, "dropped": self._dropped})
-            if self._max_steps is not None and not self.done:
-                self._news, self._dropped = {"rejections": [], "shard_errors": []}, {}
-                why = (
-                    f"a whole pass had no image that {self._recipe.resize!r} takes at patch_size={self._patch_size}"
-                    if self.barren
-                    else "it can be read only once. Give a source that can be read again (a list, files), or fewer steps"
-                )
-                yield self._make_plan([], fatal=f"{self._name} ended after {self._step} of {self._max_steps} steps: {why}")
-
-    def _drop(self, rule: str, images: int) -> None:
-        if images:
-            self._dropped[rule] = self._dropped.get(rule, 0) + images
+            account.drop("steps_per_epoch", len(self._rows.waiting()))
+        held, self._held, self._finished = self._held, None, True
+        if held is None:
+            yield self._make_plan([], fatal=f"{self._name}: no image to pack, {account}")
+            return
+        info = held.plan.info
+        news = {name: info[name] + more for name, more in account.news().items()}
+        dropped, account.dropped = account.dropped, {}
+        if self._max_steps is not None and not self.done:
+            why = (
+                f"a whole pass had no image that {self._recipe.resize!r} takes at patch_size={self._patch_size}"
+                if self.barren
+                else "it can be read only once. Give a source that can be read again (a list, files), or fewer steps"
+            )
+            self._fatal = f"{self._name} ended after {self._step} of {self._max_steps} steps: {why}"
+        yield replace(held.plan, info={**info, "seen": account.seen, "dropped": dropped, **news})
+        if self._fatal:
+            yield self._make_plan([], fatal=self._fatal)
 
     def _patch_size_now(self) -> int:
         return self._recipe.patch_size_at(self._epoch, self._step)
 
-    def _new_rows(self) -> Rows:
+    def _begin(self, patch_size: int) -> None:
+        """Open new rows for a patch size."""
         recipe = self._recipe
-        self._seq_len = recipe.row_len(self._patch_size)
-        return Rows(recipe.packer, self._seq_len, recipe.max_images, *self._lookahead)
+        self._patch_size, self._seq_len = patch_size, recipe.row_len(patch_size)
+        self._rows = Rows(recipe.packer, self._seq_len, recipe.max_images, *self._lookahead)
 
     def _start_step(self) -> None:
         patch_size = self._patch_size_now()
         if patch_size == self._patch_size or self.done:
             return
-        self._patch_size = patch_size
         # rows made for another patch size are void: their images go, in arrival order, through a fresh packer
-        again, self._rows = self._rows.waiting(), self._new_rows()
-        for position, line in again:
-            self._push(position, self._plan([(position, line.header)])[0])
+        again = self._rows.waiting()
+        self._begin(patch_size)
+        for line in again:
+            self._push(self._decide([(line.position, line.header)])[0])
 
-    def _plan(self, headers: list[tuple[int, Header]]) -> list[Line]:
+    def _decide(self, headers: list[tuple[int, Header]], patch_size: int | None = None) -> list[Line]:
         """Decide about headers, given with their positions in the stream."""
-        if not headers:
-            return []
-        hashes = rng.key_hash(h.draw_key for _, h in headers)
-        sizes = np.array([h.size for _, h in headers], dtype=np.int64)
         ordinals = self._first_ordinal + self._num_streams * np.array([p for p, _ in headers], dtype=np.int64)
-        table = plan_table(self._recipe, sizes, hashes, epoch=self._epoch, seen=ordinals, patch_size=self._patch_size)
-        columns = zip(*(column.tolist() for column in table), strict=True)
-        return [
-            Line(header, key_hash, *decided)
-            for (_, header), key_hash, decided in zip(headers, hashes.tolist(), columns, strict=True)
-        ]
+        patch_size = patch_size or self._patch_size
+        return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=patch_size)
 
-    def _push(self, position: int, line: Line) -> None:
+    def _push(self, line: Line) -> None:
         if not 1 <= line.num_tokens <= self._seq_len:
             header, refusal = line.header, self._refusal(line)
-            self._reject(Rejection(header.shard, header.key, header.member, "plan", refusal))
+            self._account.reject(Rejection(header.shard, header.key, header.member, "plan", refusal))
         else:
             self._fruitful = True
-            self._rows.push(position, line)
+            self._rows.push(line)
 
     def _refusal(self, line: Line) -> str:
         size = line.header.size
@@ -205,67 +202,128 @@ class EpochPlanner:
             f"seq_len={self._seq_len}; raise seq_len or use a policy with a bound"
         )
 
-    def _reject(self, rejection: Rejection) -> None:
-        self._rejected += 1
-        self._first_rejection = self._first_rejection or rejection
-        self._news["rejections"].append(rejection._asdict())
+    def _complete_batches(self) -> Iterator[BatchPlan]:
+        while len(self._rows) >= self._recipe.rows and not self.done:
+            yield from self._complete_batch()
 
     def _complete_batch(self) -> Iterator[BatchPlan]:
-        plan = self._batch(self._rows.take(self._recipe.rows))
+        rows = self._rows.take(self._recipe.rows)
+        held, self._held = self._held, _Held(self._batch(rows), rows)
         self._step += self._num_streams
         self._start_step()
-        if self._held is not None:
-            yield self._held
-        self._held = plan
+        if held is not None:
+            yield held.plan
 
-    def _batch(self, lines: list[list[Line]]) -> BatchPlan:
-        missing = self._recipe.rows - len(lines)
+    def _batch(self, rows: list[list[Line]]) -> BatchPlan:
+        if self._tail == "wrap" and len(self._first_rows) < self._recipe.rows:
+            self._first_rows += rows[: self._recipe.rows - len(self._first_rows)]
+        whole = self._filled(rows)
+        return self._make_plan(whole, repeated_rows=len(whole) - len(rows) if self._tail == "wrap" else 0)
+
+    def _filled(self, rows: list[list[Line]]) -> list[list[Line]]:
+        """The rows of a batch, and what the tail adds to them."""
+        missing = self._recipe.rows - len(rows)
         if self._tail == "wrap":
-            if len(self._first_rows) < self._recipe.rows:
-                self._first_rows += lines[: self._recipe.rows - len(self._first_rows)]
-            again = [self._first_rows[i % len(self._first_rows)] for i in range(missing)]
-            return self._make_plan(lines + again, repeated_rows=missing)
-        return self._make_plan(lines + [[]] * missing if self._tail == "pad" else lines)
-
-    def _fatal_plan(self) -> BatchPlan:
-        reason = f"{self._name}: no image to pack, {self._seen} samples seen, {self._rejected} rejected"
-        if self._first_rejection is not None:
-            reason += f"; the first: {self._first_rejection}"
-        if self._dropped:
-            reason += f", dropped: {self._dropped}"
-        return self._make_plan([], fatal=reason)
+            return rows + [self._first_rows[i % len(self._first_rows)] for i in range(missing)]
+        return rows + [[]] * missing if self._tail == "pad" else rows
 
     def _make_plan(self, rows: list[list[Line]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
-        lines = [line for row in rows for line in row]
         fresh = [line for row in rows[: len(rows) - repeated_rows] for line in row]
-        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])]).astype(np.int32)
-        news, self._news = self._news, {"rejections": [], "shard_errors": []}
+        account = self._account
         info = {
             "step": self._step,
             "epoch": self._epoch,
-            "seen": self._seen,
+            "seen": account.seen,
             "planned": len(fresh),
             "altered": sum(line.cut > 0 for line in fresh),
-            "dropped": self._dropped if fatal else {},
-            **news,
+            "dropped": account.dropped if fatal else {},
+            **account.news(),
         }
-        return BatchPlan(
-            step=self._step,
+        return self._plan_of(rows, self._step, self._patch_size, info, fatal=fatal, repeated_rows=repeated_rows)
+
+    def _plan_of(self, rows: Any, step: int, patch_size: int, info: dict[str, Any], **others: Any) -> BatchPlan:
+        return batch_plan(
+            rows,
+            step=step,
             epoch=self._epoch,
-            patch_size=self._patch_size,
-            seq_len=self._seq_len,
-            offsets=offsets,
-            table=PlanTable(
-                box=np.array([line.box for line in lines], dtype=np.int32).reshape(-1, 4),
-                target=np.array([line.target for line in lines], dtype=np.int32).reshape(-1, 2),
-                flip=np.array([line.flip for line in lines], dtype=np.bool_),
-                grid=np.array([line.grid for line in lines], dtype=np.int32).reshape(-1, 2),
-                num_tokens=np.array([line.num_tokens for line in lines], dtype=np.int32),
-            ),
-            key_hash=np.array([line.key_hash for line in lines], dtype=np.uint64),
-            headers=tuple(line.header for line in lines),
+            patch_size=patch_size,
+            seq_len=self._recipe.row_len(patch_size),
             target_kind=self._target_kind,
             info=info,
-            fatal=fatal,
-            repeated_rows=repeated_rows,
+            **others,
         )
+
+    # ----------------------------------------------------------------------------------------------------------- resume
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this planner is, after the last plan it gave. JSON-safe and small: of images, positions and hashes of keys.
+
+        Once all is planned it only says so.
+        """
+        state = {"step": self._step, "patch_size": self._patch_size, "account": self._account.state_dict()}
+        if self._finished:
+            return {**state, "finished": True, "fatal": self._fatal}
+        held = self._held
+        rows = [*self._first_rows, *(held.rows if held else [])]
+        return {
+            **state,
+            "ended": self._ended,
+            "pass": [self._pass, self._barren_passes, self._fruitful],
+            "rows": self._rows.state_dict(),
+            "waiting": [line.position for line in self._rows.waiting()],
+            "first_rows": _positions(self._first_rows),
+            "held": held and {"step": held.plan.step, "patch_size": held.plan.patch_size, "info": held.plan.info,
+                              "rows": _positions(held.rows), "repeated_rows": held.plan.repeated_rows},
+            "images": sorted({(line.position, line.key_hash) for row in [*rows, self._rows.waiting()] for line in row}),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any], headers: Mapping[int, Header]) -> None:
+        """Go on where `state_dict` was taken; what is fed next is the sample at position ``state["account"]["seen"]``.
+
+        Args:
+            state: of a planner made with the same arguments.
+            headers: of every position in ``state["images"]``.
+
+        Raises:
+            SourceError: a header that is missing, or of another sample.
+        """
+        self._step = state["step"]
+        self._account.load_state_dict(state["account"])
+        self._begin(state["patch_size"])
+        if state.get("finished"):
+            self._finished, self._fatal = True, state["fatal"]
+            return
+        for position, key_hash in state["images"]:
+            header = headers.get(position)
+            if header is None or int(rng.key_hash([header.draw_key])[0]) != key_hash:
+                what = "is none that can be used" if header is None else f"has another key: {header.key}"
+                raise SourceError(f"{self._name} has changed since the state was saved: its sample {position} {what}")
+
+        def lines(rows: Any, patch_size: int) -> list[list[Line]]:
+            decided = {
+                line.position: line
+                for line in self._decide([(p, headers[p]) for p in sorted({p for row in rows for p, _ in row})], patch_size)
+            }
+            return [[shortened(decided[position], num_tokens) for position, num_tokens in row] for row in rows]
+
+        self._ended = state["ended"]
+        self._pass, self._barren_passes, self._fruitful = state["pass"]
+        self._rows.load_state_dict(state["rows"], self._decide([(p, headers[p]) for p in state["waiting"]]))
+        self._first_rows = lines(state["first_rows"], self._patch_size)
+        if held := state["held"]:
+            rows = lines(held["rows"], held["patch_size"])
+            plan = self._plan_of(
+                self._filled(rows), held["step"], held["patch_size"], held["info"], repeated_rows=held["repeated_rows"]
+            )
+            self._held = _Held(plan, rows)
+
+
+class _Held(NamedTuple):
+    """A plan that waits for what is counted after it, and its own rows."""
+
+    plan: BatchPlan
+    rows: list[list[Line]]
+
+
+def _positions(rows: list[list[Line]]) -> list[list[tuple[int, int]]]:
+    return [[(line.position, line.num_tokens) for line in row] for row in rows]

@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any
 
 from patchpack.errors import PackingError
+from patchpack.plan.lines import Line, shortened
 from patchpack.plan.packing import Item, PackerFactory, Row, fewest_tokens
-from patchpack.types import Header
 
 _RELIEF = 0.75  # how far a lookahead that was exceeded is brought down, so that it is not met again by the next image
-
-
-class Line(NamedTuple):
-    """One image between its header and its batch: `PlanTable`'s columns, decided."""
-
-    header: Header
-    key_hash: int
-    box: list[int]
-    target: list[int]
-    flip: bool
-    grid: list[int]
-    num_tokens: int
-    cut: int = 0  # tokens that the packer took away, so that its row ends exactly full
 
 
 class Rows:
@@ -47,7 +34,7 @@ class Rows:
         self._factory, self._seq_len, self._max_images = factory, seq_len, max_images
         self._lookahead, self._lookahead_bytes = lookahead, lookahead_bytes
         self._packer = factory(seq_len, max_images)
-        self._waiting: dict[int, Line] = {}  # by position in the stream, open and closed
+        self._waiting: dict[int, Line] = {}  # by position, open and closed
         self._closed: deque[Row] = deque()
         self._queued: set[int] = set()  # positions in the closed rows
         self._open_bytes = 0
@@ -56,15 +43,15 @@ class Rows:
         """Closed rows that no batch has taken."""
         return len(self._closed)
 
-    def push(self, position: int, line: Line) -> None:
+    def push(self, line: Line) -> None:
         """Give the packer an image.
 
         Raises:
             PackingError: the packer broke its contract.
         """
-        self._waiting[position] = line
+        self._waiting[line.position] = line
         self._open_bytes += line.header.num_bytes
-        if closed := self._packer.push(Item(position, line.num_tokens)):
+        if closed := self._packer.push(Item(line.position, line.num_tokens)):
             self._close(closed)
         if self._exceeds(1.0):
             self._close_fullest()
@@ -76,7 +63,7 @@ class Rows:
             PackingError: the packer broke its contract, or kept something back.
         """
         self._close(self._packer.flush())
-        lost = [line.header.key for position, line in self.waiting() if position not in self._queued]
+        lost = [line.header.key for line in self.waiting() if line.position not in self._queued]
         if lost:
             raise PackingError(f"{self._packer!r} lost {len(lost)} items at flush, the first is {lost[0]}")
 
@@ -84,11 +71,23 @@ class Rows:
         """The first rows closed, ``count`` of them or as many as there are; they are gone from here."""
         rows = [self._closed.popleft() for _ in range(min(count, len(self._closed)))]
         self._queued.difference_update(item.id for row in rows for item in row.items)
-        return [[_shortened(self._waiting.pop(item.id), item) for item in row.items] for row in rows]
+        return [[shortened(self._waiting.pop(item.id), item.num_tokens) for item in row.items] for row in rows]
 
-    def waiting(self) -> list[tuple[int, Line]]:
+    def waiting(self) -> list[Line]:
         """Every image that is here, in open rows and in closed ones, in order of arrival."""
-        return sorted(self._waiting.items())
+        return [self._waiting[position] for position in sorted(self._waiting)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-safe, images by position: ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``."""
+        return {"packer": self._packer.state_dict(), "closed": [[list(item) for item in row.items] for row in self._closed]}
+
+    def load_state_dict(self, state: dict[str, Any], lines: Sequence[Line]) -> None:
+        """Go on from `state_dict`; lines: every image that waited, as it was pushed."""
+        self._packer.load_state_dict(state["packer"])
+        self._waiting = {line.position: line for line in lines}
+        self._closed = deque(Row(tuple(Item(*item) for item in items)) for items in state["closed"])
+        self._queued = {item.id for row in self._closed for item in row.items}
+        self._open_bytes = sum(line.header.num_bytes for line in lines if line.position not in self._queued)
 
     def _close(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -127,9 +126,3 @@ class Rows:
         self._packer = self._factory(self._seq_len, self._max_images)
         for position in sorted(item.id for row in rows for item in row.items):
             self._close(self._packer.push(Item(position, self._waiting[position].num_tokens)))
-
-
-def _shortened(line: Line, item: Item) -> Line:
-    if item.num_tokens == line.num_tokens:
-        return line
-    return line._replace(num_tokens=item.num_tokens, cut=line.num_tokens - item.num_tokens)

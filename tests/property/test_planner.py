@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +100,39 @@ def test_plans_do_not_depend_on_how_events_are_cut_into_blocks(recipe, todo, dat
     whole = [comparable(plan) for plan in planned(recipe, todo, epoch=2, seen=5)]
     assert [comparable(plan) for plan in planned(recipe, todo, cuts, epoch=2, seen=5)] == whole
     assert [comparable(plan) for plan in planned(recipe, todo, range(1, len(todo)), epoch=2, seen=5)] == whole
+
+
+def with_states(planner: EpochPlanner, todo: Sequence[Event]) -> Iterator[tuple[BatchPlan, str]]:
+    """Plans, each with the state after it."""
+    for start in range(0, len(todo), 7):
+        for plan in planner.feed(todo[start : start + 7]):
+            yield plan, json.dumps(planner.state_dict())
+    for plan in planner.finish():
+        yield plan, json.dumps(planner.state_dict())
+
+
+def resumed(planner: EpochPlanner, state: Any, todo: Sequence[Event]) -> list[BatchPlan]:
+    """The rest of the plans, by a planner that has only the state, and the events to look into."""
+    samples = [i for i, event in enumerate(todo) if not isinstance(event, ShardFault)]
+    wanted = {position: todo[samples[position]] for position, _ in state.get("images", ())}
+    planner.load_state_dict(state, wanted)  # type: ignore[arg-type]  # headers they are
+    if state.get("finished"):
+        return list(planner.finish())
+    seen = state["account"]["seen"]
+    rest = [] if state["ended"] else todo[samples[seen - 1] + 1 :]
+    return [*planner.feed(rest), *planner.finish()]
+
+
+@given(any_recipe(), events(), st.sampled_from(["short", "drop", "pad", "wrap"]), st.none() | st.integers(1, 12))
+def test_a_planner_goes_on_where_another_stopped(recipe, todo, tail, max_steps) -> None:
+    if tail == "wrap" and len(recipe.patch_sizes) > 1:
+        tail = "pad"
+    options = {"epoch": 2, "seen": 5, "tail": tail, "max_steps": max_steps}
+    whole = [(comparable(plan), state) for plan, state in with_states(EpochPlanner(recipe, **options), todo)]
+    for i, (plan, state) in enumerate(whole):
+        if plan[-1] is None:  # else it was fatal, and nobody goes on
+            rest = resumed(EpochPlanner(recipe, **options), json.loads(state), todo)
+            assert [comparable(plan) for plan in rest] == [plan for plan, _ in whole[i + 1 :]]
 
 
 @given(any_recipe(), events())

@@ -1,0 +1,71 @@
+"""What did not reach a batch, and who has been told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from patchpack.types import Rejection, ShardFault
+
+
+class Account:
+    """Samples met in one epoch, those that are lost and why; every loss is news for the next plan, once.
+
+    Attributes:
+        seen: samples met.
+        rejected: samples lost, one by one.
+        first_rejection: the first of them.
+        dropped: samples left out by a rule, by its name.
+    """
+
+    def __init__(self) -> None:
+        self.seen = self.rejected = 0
+        self.first_rejection: Rejection | None = None
+        self.dropped: dict[str, int] = {}
+        self._rejections: list[dict[str, Any]] = []
+        self._faults: list[dict[str, Any]] = []
+
+    def reject(self, rejection: Rejection) -> None:
+        """One sample is lost."""
+        self.rejected += 1
+        self.first_rejection = self.first_rejection or rejection
+        self._rejections.append(rejection._asdict())
+
+    def fault(self, fault: ShardFault) -> None:
+        """A container cannot be read on."""
+        self._faults.append(fault._asdict())
+
+    def drop(self, rule: str, images: int) -> None:
+        """So many images are left out by a rule."""
+        if images:
+            self.dropped[rule] = self.dropped.get(rule, 0) + images
+
+    def news(self) -> dict[str, list[Any]]:
+        """``rejections`` and ``shard_errors`` since the last time."""
+        told = {"rejections": self._rejections, "shard_errors": self._faults}
+        self._rejections, self._faults = [], []
+        return told
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-safe."""
+        first = self.first_rejection
+        return {
+            "seen": self.seen,
+            "rejected": self.rejected,
+            "first_rejection": None if first is None else first._asdict(),
+            "dropped": dict(self.dropped),
+            "rejections": list(self._rejections),
+            "shard_errors": list(self._faults),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        first = state["first_rejection"]
+        self.seen, self.rejected, self.dropped = state["seen"], state["rejected"], dict(state["dropped"])
+        self.first_rejection = None if first is None else Rejection(**first)
+        self._rejections, self._faults = list(state["rejections"]), list(state["shard_errors"])
+
+    def __str__(self) -> str:
+        what = f"{self.seen} samples seen, {self.rejected} rejected"
+        if self.first_rejection is not None:
+            what += f"; the first: {self.first_rejection}"
+        return f"{what}, dropped: {self.dropped}" if self.dropped else what
