@@ -97,6 +97,20 @@ class EpochPlanner:
         """True once whole passes over a repeated source brought nothing that the recipe takes: more would not either."""
         return self._barren_passes >= (_BARREN_PASSES if self._recipe.resize.draws else 1)
 
+    @property
+    def takes_more(self) -> bool:
+        """False once nothing that is fed would be planned."""
+        return not (self.done or self.barren or self._ended or self._finished)
+
+    @property
+    def accounted(self) -> int:
+        """Samples that the plans given so far hold, or have told of."""
+        account, held = self._account, self._held
+        waiting = len(self._rows.waiting()) + account.untold
+        if held is not None:
+            waiting += sum(map(len, held.rows)) + len(held.plan.info["rejections"])
+        return account.seen - waiting
+
     def feed(self, events: Iterable[Event]) -> Iterator[BatchPlan]:
         """Take a block of events; the plans this completed."""
         todo, account = deque(events), self._account

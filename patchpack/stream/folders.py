@@ -9,7 +9,7 @@ from typing import Any
 
 from patchpack.errors import DecodeError, SourceError
 from patchpack.stream.header import read_size_at
-from patchpack.stream.source import Reader
+from patchpack.stream.source import Reader, digest
 from patchpack.stream.tar import Members
 from patchpack.types import Event, Header, Rejection, Size
 
@@ -36,6 +36,7 @@ class FolderSource:
             raise SourceError(f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images")
         self.reader: Reader = FileReader(str(root), self.class_names if members.target is not None else None)
         self.num_parts = len(self._files)
+        self.fingerprint = digest(path.relative_to(root).as_posix() for path in self._files)
 
     def scan(self) -> Iterator[Event]:
         """See `Source`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
@@ -18,7 +18,8 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.mapstyle import MapStyleSource, SizeOf
-from patchpack.stream.order import Order, OrderedSource
+from patchpack.stream.order import Mark, Order, OrderedSource
+from patchpack.stream.resume import STATE, Marks, go_on, kind_of, recipe_fields, require_same, snapshot
 from patchpack.stream.samples import ToSample
 from patchpack.stream.scanner import scan_ahead
 from patchpack.stream.source import Reader, Source
@@ -48,6 +49,10 @@ class Planner(Sampler[BatchPlan]):
         seen: samples met in earlier epochs, for drop schedules; it grows with every epoch iterated to its end.
         scanner: a multiprocessing context, or the name of a start method: headers of shards and folders are then read ahead
             in a process of their own. None reads them here, between batches. It changes no plan.
+
+    Attributes:
+        states_kept: plans that may be on their way to a batch; `state_dict` knows those.
+        accounted: samples that the steps before the first one of this iteration told of.
 
     Raises:
         SourceError, ConfigError: at construction.
@@ -91,6 +96,11 @@ class Planner(Sampler[BatchPlan]):
                 f"world_size=1"
             )
         self.epoch, self.seen = epoch, seen
+        self.accounted = 0
+        self._run = (epoch, seen)
+        self._resume: Mapping[str, Any] | None = None
+        self.states_kept = 64
+        self._states: dict[int, dict[str, Any]] = {}
         self.steps_per_epoch, self._tail = steps_per_epoch, tail
         self._order = Order(recipe.seed, epoch, shuffle, steps_per_epoch is not None, rank, world_size)
         self._together = world_size > 1 and tail == "pad" and steps_per_epoch is None
@@ -100,7 +110,12 @@ class Planner(Sampler[BatchPlan]):
         self._new_planner(None)  # a tail or a number of steps that cannot work is refused now
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw and shuffle for another epoch from the next iteration on; a stream with an epoch of its own hears of it."""
+        """Draw and shuffle for another epoch from the next iteration on; a stream with an epoch of its own hears of it.
+
+        The epoch of a state that was just loaded goes on where it was.
+        """
+        if epoch != self.epoch:
+            self._resume = None
         self.epoch = epoch
         if isinstance(self.source, IterableSource):
             self.source.set_epoch(epoch)
@@ -113,10 +128,57 @@ class Planner(Sampler[BatchPlan]):
 
     def __iter__(self) -> Iterator[BatchPlan]:
         """Plans of one epoch. A source without one usable image gives a single plan with `BatchPlan.fatal` set."""
+        resume, self._resume = self._resume, None
+        self._states.clear()
+        self._run = (self.epoch, self.seen)
         if self._together:
-            yield from self._share_of_all()
+            yield from self._share_of_all(resume)
         else:
-            yield from self._plans(replace(self._order, epoch=self.epoch), self.recipe)
+            yield from self._plans(replace(self._order, epoch=self.epoch), self.recipe, resume)
+
+    def state_dict(self, step: int | None = None, *, finished: bool = False) -> dict[str, Any]:
+        """Where the epoch of the last iteration stood after its step `step`. JSON-safe: a few kB, no pixels, no paths.
+
+        Args:
+            step: of the last plan that is done, one of the last `states_kept`. None: before the first.
+            finished: that epoch is over, so that the next iteration is a whole one.
+        """
+        epoch, seen = self._run
+        at: Mapping[str, Any] | None = self._resume
+        if finished:
+            seen, at = self.seen, None
+        elif step is not None:
+            if step not in self._states:
+                raise ConfigError(f"step {step} is not one of the last {self.states_kept} steps planned: {list(self._states)}")
+            at = self._states[step]
+        return {**self._belongs_to(), "epoch": epoch, "seen": seen, "at": at}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next iteration goes on after the plan that was the last when the state was taken.
+
+        The source is read again from a little before: from the shard, or the block of shuffled headers, in which the oldest
+        image lies that still waits. One without positions (an iterable) is read from its beginning, with a warning.
+
+        Raises:
+            ConfigError: naming the argument, field of the recipe or property of the source that differs.
+        """
+        require_same(state, self._belongs_to())
+        self.set_epoch(state["epoch"])
+        self.seen, self._resume = state["seen"], state["at"]
+
+    def _belongs_to(self) -> dict[str, Any]:
+        order = self._order
+        return {
+            "state": STATE,
+            "source": self.source.name,
+            "samples or shards": getattr(self.source, "fingerprint", None),
+            **recipe_fields(self.recipe),
+            "shuffle": order.shuffle,
+            "steps_per_epoch": self.steps_per_epoch,
+            "tail": self._tail,
+            "rank": order.rank,
+            "world_size": order.world_size,
+        }
 
     @property
     def reads_pixels(self) -> bool:
@@ -127,7 +189,7 @@ class Planner(Sampler[BatchPlan]):
         """Plans of one of several streams that share this rank's samples and steps; all of them have one for every batch."""
         if self.steps_per_epoch is None or number < self.steps_per_epoch:
             share = self._order.share(number, num_streams)
-            yield from self._plans(replace(share, epoch=self.epoch), self.recipe, stream=number, num_streams=num_streams)
+            yield from self._plans(replace(share, epoch=self.epoch), self.recipe, None, stream=number, num_streams=num_streams)
 
     def require_samples_for(self, num_streams: int) -> None:
         """Raises `ConfigError` where `steps_per_epoch` could not be made because a stream would have no sample."""
@@ -151,24 +213,43 @@ class Planner(Sampler[BatchPlan]):
             **stream,
         )
 
-    def _plans(self, order: Order, recipe: Recipe, **stream: int) -> Iterator[BatchPlan]:
-        ordered = OrderedSource(self.source, order)
+    def _plans(
+        self, order: Order, recipe: Recipe, resume: Mapping[str, Any] | None = None, **stream: int
+    ) -> Iterator[BatchPlan]:
+        start = Mark(*resume["mark"]) if resume else Mark()
+        marks, ordered = Marks(start), OrderedSource(self.source, order, start)
         scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner)
         with closing(scanned):  # an endless scan, or its process, ends with the epoch
-            kind, events = probe_targets(scanned, self.source.reader, repeated=self._order.repeat)
-            planner = self._new_planner(kind, recipe, **stream)
-            events = iter(events)
-            while not planner.done and not planner.barren and (block := list(islice(events, _BLOCK))):
-                yield from planner.feed(block)
-        yield from planner.finish()
+            events = marks.without(scanned)
+            if resume:
+                kind = kind_of(resume)
+                planner = self._new_planner(kind, recipe, **stream)
+                go_on(resume, planner, OrderedSource(self.source, order), events)
+            else:
+                kind, probed = probe_targets(events, self.source.reader, repeated=self._order.repeat)
+                planner, events = self._new_planner(kind, recipe, **stream), iter(probed)
+            self.accounted = planner.accounted
+            while planner.takes_more and (block := list(islice(events, _BLOCK))):
+                for plan in planner.feed(block):
+                    self._remember(plan.step, snapshot(planner, marks, kind))
+                    yield plan
+        for plan in planner.finish():
+            self._remember(plan.step, snapshot(planner, marks, kind))
+            yield plan
         self.seen += planner.seen
 
-    def _share_of_all(self) -> Iterator[BatchPlan]:
+    def _remember(self, step: int, state: dict[str, Any]) -> None:
+        self._states[step] = state
+        while len(self._states) > self.states_kept:
+            del self._states[next(iter(self._states))]
+
+    def _share_of_all(self, resume: Mapping[str, Any] | None) -> Iterator[BatchPlan]:
         """One plan for all ranks, ``world_size`` times as many rows a batch; each rank takes every world_size-th row."""
         rank, world_size = self._order.rank, self._order.world_size
         everything = self.recipe.replace(rows=self.recipe.rows * world_size)
         seen = 0
-        for plan in self._plans(replace(self._order, epoch=self.epoch, rank=0, world_size=1), everything):
+        for plan in self._plans(replace(self._order, epoch=self.epoch, rank=0, world_size=1), everything, resume):
+            self.accounted = 0  # of this rank's own, which are counted from here
             mine = plan.take_rows(range(rank, plan.num_rows, world_size))
             info = {**plan.info, "planned": len(mine.headers)}
             if rank:  # the first rank reports what no rank gets; the others know of it, so that all may stop together

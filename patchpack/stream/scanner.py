@@ -13,6 +13,7 @@ from multiprocessing.context import BaseContext
 from typing import Any, Protocol
 
 from patchpack.errors import SourceError
+from patchpack.stream.order import Mark
 from patchpack.types import Event
 
 BLOCK = 64  # events that travel together
@@ -25,12 +26,12 @@ class Scannable(Protocol):
 
     name: str
 
-    def scan(self) -> Iterator[Event]:
+    def scan(self) -> Iterator[Event | Mark]:
         """Events in order."""
         ...
 
 
-def scan_ahead(source: Scannable, context: str | BaseContext) -> Generator[Event, None, None]:
+def scan_ahead(source: Scannable, context: str | BaseContext) -> Generator[Event | Mark, None, None]:
     """``source.scan()`` read in another process.
 
     Args:

@@ -12,7 +12,7 @@ from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.stream.archive import UNREADABLE, CutError, Member, read_members
 from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.labels import decode_target, join
-from patchpack.stream.source import Reader
+from patchpack.stream.source import Reader, digest
 from patchpack.stream.tape import SeekableTape, StreamTape
 from patchpack.stream.tar import Group, Grouper, Members, asked_for
 from patchpack.types import Event, Header, Inline, Rejection, ShardFault
@@ -165,6 +165,7 @@ class ShardSource:
             raise SourceError(f"{len(missing)} of {len(urls)} shards are missing, the first is {missing[0]}")
         self.urls, self._members = urls, members
         self.labels = shard_labels(urls)
+        self.fingerprint = digest(self.labels)
         self.name = self.labels[0] if len(urls) == 1 else f"{len(urls)} shards ({self.labels[0]} …)"
         self.reader: Reader = ShardReader(urls, members)
         self.num_parts = len(urls)

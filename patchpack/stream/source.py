@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
 
 from patchpack.types import Event
@@ -25,7 +26,7 @@ class Source(Protocol):
     """What `Planner` and `Painter` need of a source of samples.
 
     A source may also say ``scan_here = True``: its headers cost nothing to read, or it cannot be pickled, so that no process of
-    its own should scan it.
+    its own should scan it; and have a ``fingerprint`` of the names of what it holds, by which a saved state knows it again.
     """
 
     name: str
@@ -48,3 +49,11 @@ class PartedSource(Source, Protocol):
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
         """As `scan`, of these parts in this order."""
         ...
+
+
+def digest(names: Iterable[str]) -> str:
+    """A few characters for a list of names."""
+    hashed = blake2b(digest_size=8)
+    for name in names:
+        hashed.update(name.encode("utf-8", "surrogatepass") + b"\0")
+    return hashed.hexdigest()

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 import patchpack as pp
 from patchpack.plan.planner import EpochPlanner
 from patchpack.stream.iterables import InlineReader
-from patchpack.stream.order import Order, OrderedSource
+from patchpack.stream.order import Mark, Order, OrderedSource
 from patchpack.stream.sources import open_source
 from patchpack.testing import check_batch
 from patchpack.types import Event, Header, ShardFault, Size
@@ -58,6 +58,13 @@ class Listed:
                 yield ShardFault(str(part), "cut")
 
 
+class Whole:
+    """A source without parts."""
+
+    def __init__(self, source: Any) -> None:
+        self.name, self.reader, self.scan = source.name, source.reader, source.scan
+
+
 def order_of(source: Any, **order: Any) -> list[str]:
     return [event.key for event in OrderedSource(source, Order(**order)).scan() if isinstance(event, Header)]
 
@@ -69,6 +76,32 @@ def order_of(source: Any, **order: Any) -> list[str]:
 def test_shuffling_keeps_every_header_once(parts: list[int], shuffle: int, epoch: int) -> None:
     source = Listed(*parts)
     assert sorted(order_of(source, shuffle=shuffle, epoch=epoch)) == sorted(order_of(source))
+
+
+@given(
+    st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(0, 7), st.booleans(), st.integers(1, 8), st.booleans(),
+    st.sampled_from(["parts", "one each", "whole"]), st.data(),
+)  # fmt: skip
+def test_reading_goes_on_from_any_mark(
+    parts: list[int], shuffle: int, repeat: bool, world_size: int, faults: bool, kind: str, data: st.DataObject
+) -> None:
+    source: Any = Listed(*parts, faults=faults)
+    if kind == "one each":
+        source = Listed(*[1] * sum(parts or [1]), faults=False)
+        source.one_each = True
+    elif kind == "whole":
+        source = Whole(source)
+    order = Order(3, 1, shuffle, repeat, data.draw(st.integers(0, world_size - 1)), world_size)
+    met = list(islice(OrderedSource(source, order).scan(), 60))
+    events = [event for event in met if not isinstance(event, Mark)]
+    for i, mark in enumerate(met):
+        if isinstance(mark, Mark):
+            before = [event for event in met[:i] if not isinstance(event, Mark)]
+            assert mark.samples == sum(not isinstance(event, ShardFault) for event in before)
+            again = (event for event in OrderedSource(source, order, mark).scan() if not isinstance(event, Mark))
+            assert list(islice(again, len(events) - len(before))) == events[len(before) :]
+            if not repeat:
+                assert list(again) == []
 
 
 def test_shuffling_moves_shards_and_headers_inside_blocks() -> None:
