@@ -24,11 +24,6 @@ class Account:
         self._rejections: list[dict[str, Any]] = []
         self._faults: list[dict[str, Any]] = []
 
-    @property
-    def untold(self) -> int:
-        """Samples lost since the last news."""
-        return len(self._rejections)
-
     def reject(self, rejection: Rejection) -> None:
         """One sample is lost."""
         self.rejected += 1

@@ -102,15 +102,6 @@ class EpochPlanner:
         """False once nothing that is fed would be planned."""
         return not (self.done or self.barren or self._ended or self._finished)
 
-    @property
-    def accounted(self) -> int:
-        """Samples that the plans given so far hold, or have told of."""
-        account, held = self._account, self._held
-        waiting = len(self._rows.waiting()) + account.untold
-        if held is not None:
-            waiting += sum(map(len, held.rows)) + len(held.plan.info["rejections"])
-        return account.seen - waiting
-
     def feed(self, events: Iterable[Event]) -> Iterator[BatchPlan]:
         """Take a block of events; the plans this completed."""
         todo, account = deque(events), self._account
@@ -330,6 +321,15 @@ class EpochPlanner:
                 self._filled(rows), held["step"], held["patch_size"], held["info"], repeated_rows=held["repeated_rows"]
             )
             self._held = _Held(plan, rows)
+
+
+def accounted(state: Mapping[str, Any]) -> int:
+    """Samples that the plans before a state hold, or have told of."""
+    account, held = state["account"], state.get("held")
+    waiting = len(state.get("waiting", ())) + len(account["rejections"])
+    if held is not None:
+        waiting += sum(map(len, held["rows"])) + len(held["info"]["rejections"])
+    return int(account["seen"]) - waiting
 
 
 class _Held(NamedTuple):

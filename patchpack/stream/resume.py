@@ -98,7 +98,8 @@ def _collect(events: Iterator[Event], at: int, stop: int, wanted: set[int], head
 
 def kind_of(state: Mapping[str, Any]) -> TargetKind:
     """Kind of the targets, as the epoch began with."""
-    return _kind_from_json(state["kind"])
+    kind: TargetKind = _kind_from_json(state["kind"])
+    return kind
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, str]:

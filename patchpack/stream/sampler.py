@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 
 from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.paint.targets import infer_kind
-from patchpack.plan.planner import EpochPlanner, Tail
+from patchpack.plan.planner import EpochPlanner, Tail, accounted
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MapTarget
@@ -185,11 +185,17 @@ class Planner(Sampler[BatchPlan]):
         """True where an item is decoded to know its size: then planning is the workers' business too."""
         return isinstance(self.source, MapStyleSource) and self.source.holds
 
-    def stream(self, number: int, num_streams: int) -> Iterator[BatchPlan]:
-        """Plans of one of several streams that share this rank's samples and steps; all of them have one for every batch."""
+    def stream(
+        self, number: int, num_streams: int, resume: Mapping[str, Any] | None = None
+    ) -> Iterator[tuple[BatchPlan, dict[str, Any]]]:
+        """Plans of one of several streams that share this rank's samples and steps; all of them have one for every batch.
+
+        resume: the state that came with the last plan that is done. Each plan comes with one.
+        """
         if self.steps_per_epoch is None or number < self.steps_per_epoch:
-            share = self._order.share(number, num_streams)
-            yield from self._plans(replace(share, epoch=self.epoch), self.recipe, None, stream=number, num_streams=num_streams)
+            share = replace(self._order.share(number, num_streams), epoch=self.epoch)
+            for plan in self._plans(share, self.recipe, resume, stream=number, num_streams=num_streams):
+                yield plan, self._states[plan.step]
 
     def require_samples_for(self, num_streams: int) -> None:
         """Raises `ConfigError` where `steps_per_epoch` could not be made because a stream would have no sample."""
@@ -224,11 +230,12 @@ class Planner(Sampler[BatchPlan]):
             if resume:
                 kind = kind_of(resume)
                 planner = self._new_planner(kind, recipe, **stream)
+                self.accounted = accounted(resume["planner"])
                 go_on(resume, planner, OrderedSource(self.source, order), events)
             else:
+                self.accounted = 0
                 kind, probed = probe_targets(events, self.source.reader, repeated=self._order.repeat)
                 planner, events = self._new_planner(kind, recipe, **stream), iter(probed)
-            self.accounted = planner.accounted
             while planner.takes_more and (block := list(islice(events, _BLOCK))):
                 for plan in planner.feed(block):
                     self._remember(plan.step, snapshot(planner, marks, kind))

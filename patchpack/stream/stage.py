@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal
 
@@ -16,7 +16,9 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import first_error
 from patchpack.stream.iterables import InlineReader, IterableSource
 from patchpack.stream.labels import MappedReader, MapTarget
+from patchpack.stream.order import Mark, Order, OrderedSource
 from patchpack.stream.parcel import share
+from patchpack.stream.resume import STATE, Marks, go_on, kind_of, recipe_fields, require_same, snapshot
 from patchpack.stream.sampler import LOOKAHEAD_BYTES, probe_targets, require_recipe
 from patchpack.stream.samples import ToSample
 from patchpack.stream.source import Reader
@@ -46,6 +48,7 @@ class Pack:
             the fullest rows are closed. A batch on its way, one held back, and a block of 16 items come on top.
         tail: the last rows of a stream that ends, see `EpochPlanner`.
         on_error: ``"raise"``, or ``"skip"``: rejections travel in ``batch.info``, see `Report.collect`.
+        resumable: every batch carries its stream's state in ``info["state"]``, some kB, for `delivered`.
 
     Raises:
         ConfigError: at construction.
@@ -65,6 +68,7 @@ class Pack:
         lookahead_bytes: int = LOOKAHEAD_BYTES,
         tail: Tail = "short",
         on_error: Literal["raise", "skip"] = "raise",
+        resumable: bool = False,
     ) -> None:
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error is 'raise' or 'skip', got {on_error!r}")
@@ -74,11 +78,54 @@ class Pack:
         self._reader: Reader = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)
         self._tail, self._lookahead = tail, (lookahead, lookahead_bytes)
         self._epoch = share(torch.tensor(epoch))  # workers that outlive an epoch hear of the next one
+        self._resumable = resumable
+        self._states: dict[int, Mapping[str, Any]] = {}  # by stream: of its last batch that was delivered
+        self._num_streams = 1
+        self._resume: dict[int, Mapping[str, Any]] = {}
         self._planner(None)  # what cannot work is refused now
 
     def set_epoch(self, epoch: int) -> None:
         """Draw for another epoch from the next iteration on, also in workers that run already. Shuffling is the pipeline's."""
+        if epoch != int(self._epoch):
+            self._states, self._resume = {}, {}
         self._epoch.fill_(epoch)
+
+    def delivered(self, batch: PackedBatch) -> None:
+        """Note, in the training process, that a batch has come and will not be asked for again: `state_dict` is after it."""
+        if "state" not in batch.info:
+            raise ConfigError("this batch carries no state: make the stage with resumable=True")
+        self._resume = {}  # under way: the next epoch begins at its beginning
+        self._states[batch.info["worker"]] = batch.info["state"]
+        self._num_streams = batch.info["streams"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where every stream is after the last batch that was `delivered`. JSON-safe: some kB a stream, no pixels."""
+        return {
+            **self._belongs_to(),
+            "epoch": int(self._epoch),
+            "streams": self._num_streams,
+            "states": {str(stream): state for stream, state in self._states.items()},
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next iteration of every stream goes on after its last batch. Call it before the DataLoader starts its workers.
+
+        A pipeline has no positions: it is read from its beginning, as it was, and what was packed is passed over undecoded.
+        The rest of each stream is what it would have been. Torch asks its first worker first, so that streams come in the
+        same turns only if the state was taken after a whole round of them.
+
+        Raises:
+            ConfigError: naming the argument or field of the recipe that differs. The number of streams is compared when they
+                start.
+        """
+        require_same(state, self._belongs_to())
+        self._epoch.fill_(state["epoch"])
+        self._num_streams = state["streams"]
+        self._states = {int(stream): saved for stream, saved in state["states"].items()}
+        self._resume = dict(self._states)
+
+    def _belongs_to(self) -> dict[str, Any]:
+        return {"state": STATE, **recipe_fields(self._recipe), "tail": self._tail, "lookahead": list(self._lookahead)}
 
     def over(self, items: Iterable[Any]) -> IterableDataset[PackedBatch]:
         """The stage and what it runs over, for ``DataLoader(..., batch_size=None)``.
@@ -93,12 +140,30 @@ class Pack:
         source = IterableSource(
             items, self._members, to_sample=self._to_sample, background=self._recipe.background, repeating=True
         )
-        kind, events = probe_targets(source.scan(), self._reader)
-        planner = self._planner(kind)
-        events = iter(events)
-        while block := list(islice(events, _BLOCK)):
-            yield from map(self._paint, planner.feed(block))
-        yield from map(self._paint, planner.finish())
+        worker = get_worker_info()
+        number, num_streams = (worker.id, worker.num_workers) if worker else (0, 1)
+        if self._resume and num_streams != self._num_streams:
+            raise ConfigError(f"the state is of {self._num_streams} streams, here are {num_streams}: use as many workers")
+        resume = self._resume.pop(number, None)
+        marks, ordered = Marks(Mark()), OrderedSource(source, Order())
+        events = marks.without(ordered.scan())
+        if resume is not None:
+            kind = kind_of(resume)
+            planner = self._planner(kind)
+            go_on(resume, planner, ordered, events)
+        else:
+            kind, probed = probe_targets(events, self._reader)
+            planner, events = self._planner(kind), iter(probed)
+
+        def painted(plan: BatchPlan) -> PackedBatch:
+            batch = self._paint(plan)
+            if self._resumable:
+                batch.info.update(streams=num_streams, state=snapshot(planner, marks, kind))
+            return batch
+
+        while planner.takes_more and (block := list(islice(events, _BLOCK))):
+            yield from map(painted, planner.feed(block))
+        yield from map(painted, planner.finish())
 
     def _planner(self, kind: TargetKind) -> EpochPlanner:
         lookahead, lookahead_bytes = self._lookahead
