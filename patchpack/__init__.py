@@ -84,6 +84,7 @@ if TYPE_CHECKING:
     from patchpack.stream.dataset import Painter
     from patchpack.stream.distributed import global_images
     from patchpack.stream.header import read_size
+    from patchpack.stream.indexed import EpochPlan, IndexPlanner
     from patchpack.stream.loader import Loader, load, to_device
     from patchpack.stream.sampler import Planner
     from patchpack.stream.stage import Pack
@@ -92,6 +93,8 @@ __version__ = "0.1.0.dev0"
 
 # name → module that is imported when it is first asked for: torch, webdataset and Pillow wait until then
 _LAZY = {
+    "EpochPlan": "patchpack.stream.indexed",
+    "IndexPlanner": "patchpack.stream.indexed",
     "Loader": "patchpack.stream.loader",
     "Pack": "patchpack.stream.stage",
     "Painter": "patchpack.stream.dataset",
@@ -123,8 +126,8 @@ def __dir__() -> list[str]:
 
 __all__ = [
     # carry
-    "load", "Loader", "Planner", "Painter", "Pack", "Report", "Rejection", "ShardFault", "Sample", "to_device", "global_images",
-    "samples",
+    "load", "Loader", "Planner", "IndexPlanner", "EpochPlan", "Painter", "Pack", "Report", "Rejection", "ShardFault", "Sample",
+    "to_device", "global_images", "samples",
     # decide
     "Recipe", "recipes", "plan_table", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
     "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",

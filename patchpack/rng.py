@@ -26,6 +26,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.array(0xFFFFFFFF, dtype=np.uint64)
 _SHIFT32, _SHIFT21, _SHIFT11 = (np.array(bits, dtype=np.uint64) for bits in (32, 21, 11))
 MAX_DRAWS = 1 << 24
+_CACHED = 1 << 13  # draws whose words the cache holds
 _MANY = 16  # draws per key: one for every patch of an image, where sizes and rates take one or two
 
 
@@ -100,6 +101,31 @@ def _require(seed: int, epoch: int, stage: int, n: int) -> None:
     ):  # fmt: skip
         if not 0 <= value < limit:
             raise ConfigError(f"{name} must be in 0 … {limit - 1}, got {value}")
+
+
+def permutation(seed: int, epoch: int, stage: int, start: int, n: int, *, block: int | None = None) -> npt.NDArray[np.intp]:
+    """Positions ``0 … n − 1`` in the order of a draw that each of ``start … start + n − 1`` has of its own.
+
+    Args:
+        seed, epoch, stage: as in `uniforms`.
+        start: the first address, 0 … 2**64 − n.
+        n: positions, >= 0.
+        block: positions change places with the others of their block of this many only; None for one block.
+
+    Returns:
+        intp ``[n]``, a stable argsort.
+    """
+    u = np.empty(n, dtype=np.float64)
+    for i in range(0, n, _CACHED):
+        where = np.arange(start + i, start + min(i + _CACHED, n), dtype=np.uint64)
+        u[i : i + _CACHED] = uniforms(seed, epoch, where, stage, 1)[:, 0]
+    size = block or max(n, 1)
+    whole = n - n % size
+    order = np.empty(n, dtype=np.intp)
+    order[:whole] = np.argsort(u[:whole].reshape(-1, size), axis=1, kind="stable").ravel()
+    order[whole:] = np.argsort(u[whole:], kind="stable")
+    order += np.arange(n) // size * size
+    return order
 
 
 def _many(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray[np.float64]:

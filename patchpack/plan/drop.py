@@ -184,6 +184,11 @@ class Scheduled:
         return keep(grids, self.rates(seen))
 
 
+def follows_seen(policy: DropPolicy) -> bool:
+    """Whether an image's ordinal may change what the policy keeps of it; of a policy that is not ours, it may."""
+    return not isinstance(policy, (NoDrop, Constant, Beta, ByResolution))
+
+
 def keep(grids: Any, rate: Any) -> IntArray:
     """Patches kept of each grid, int32 ``[n]``: ``max(1, floor(rows * cols * (1 − rate) + 1/2))``."""
     n = _num_patches(grids)

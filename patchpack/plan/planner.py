@@ -16,11 +16,21 @@ from patchpack.plan.account import Account
 from patchpack.plan.lines import Line, batch_plan, decide, shortened
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.rows import Rows
-from patchpack.types import BatchPlan, Event, Header, Rejection, ShardFault, TargetKind
+from patchpack.types import BatchPlan, Event, Header, Rejection, ShardFault, Size, TargetKind
 
 Tail = Literal["short", "drop", "pad", "wrap"]
 TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
 _BARREN_PASSES = 10  # a rule that draws may refuse every image of a small source in one pass and take some in the next
+
+
+def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int) -> str:
+    """Why no row takes an image of so many tokens, 0 where the policy refuses its size."""
+    if num_tokens == 0:
+        return f"{recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width)"
+    return (
+        f"{size.height} x {size.width} (height x width) becomes {num_tokens} tokens, a row holds "
+        f"seq_len={seq_len}; raise seq_len or use a policy with a bound"
+    )
 
 
 class EpochPlanner:
@@ -192,20 +202,11 @@ class EpochPlanner:
 
     def _push(self, line: Line) -> None:
         if not 1 <= line.num_tokens <= self._seq_len:
-            header, refusal = line.header, self._refusal(line)
-            self._account.reject(Rejection(header.shard, header.key, header.member, "plan", refusal))
+            header, reason = line.header, refusal(self._recipe, line.header.size, line.num_tokens, self._seq_len)
+            self._account.reject(Rejection(header.shard, header.key, header.member, "plan", reason))
         else:
             self._fruitful = True
             self._rows.push(line)
-
-    def _refusal(self, line: Line) -> str:
-        size = line.header.size
-        if line.num_tokens == 0:
-            return f"{self._recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width)"
-        return (
-            f"{size.height} x {size.width} (height x width) becomes {line.num_tokens} tokens, a row holds "
-            f"seq_len={self._seq_len}; raise seq_len or use a policy with a bound"
-        )
 
     def _complete_batches(self) -> Iterator[BatchPlan]:
         while len(self._rows) >= self._recipe.rows and not self.done:

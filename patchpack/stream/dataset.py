@@ -9,6 +9,7 @@ from torch.utils.data import Dataset, get_worker_info
 from patchpack.errors import ConfigError, PatchpackError, SourceError
 from patchpack.paint.painter import blank, paint
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.parcel import Parcel, wrap
 from patchpack.stream.sampler import Planner, require_recipe
 from patchpack.stream.source import Reader
@@ -20,7 +21,7 @@ class Painter(Dataset[PackedBatch]):
     """Dataset whose index is a `BatchPlan` and whose item is a `PackedBatch` of numpy arrays.
 
     Args:
-        source: the planner's source, or the `Planner` itself.
+        source: the planner's source, or the `Planner` or `IndexPlanner` itself.
         recipe: the planner's recipe.
         image, target: as given to the planner.
         on_error: ``"raise"``: a batch that carries a rejection raises it. ``"skip"``: rejections travel in ``batch.info``.
@@ -38,7 +39,7 @@ class Painter(Dataset[PackedBatch]):
         if on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error is 'raise' or 'skip', got {on_error!r}")
         self._recipe = require_recipe(recipe)
-        if isinstance(source, Planner):
+        if isinstance(source, (Planner, IndexPlanner)):
             source = source.source
         opened = open_source(source, image=image, target=target, max_pixels=recipe.max_pixels)
         self._reader = opened.reader  # not the source: an iterator cannot travel to a worker, and need not
@@ -58,7 +59,7 @@ class Painter(Dataset[PackedBatch]):
 class SendingPainter(Dataset[PackedBatch | Parcel]):
     """The painter of a `Loader`: what leaves a worker is a `Parcel`, errors and all."""
 
-    def __init__(self, planner: Planner) -> None:
+    def __init__(self, planner: Planner | IndexPlanner) -> None:
         self._recipe, self._reader = planner.recipe, planner.source.reader
 
     def __getitem__(self, plan: BatchPlan) -> PackedBatch | Parcel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,9 @@ from patchpack.plan._integers import require_int
 from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import SendingPainter, first_error
+from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.labels import MapTarget
+from patchpack.stream.listed import SampleIndex
 from patchpack.stream.mapstyle import SizeOf
 from patchpack.stream.parcel import Parcel, require_room, unwrap
 from patchpack.stream.sampler import Planner
@@ -37,7 +39,7 @@ class Loader(DataLoader[PackedBatch]):
 
     def __init__(
         self,
-        planner: Planner,
+        planner: Planner | IndexPlanner,
         *,
         num_workers: int = 0,
         num_threads: int = 0,
@@ -59,7 +61,11 @@ class Loader(DataLoader[PackedBatch]):
         self._reports: dict[int, Report] = {}  # by stream; one, if the parent plans
         # iterating a DataLoader draws from torch's global generator unless it has its own
         dataloader_options.setdefault("generator", torch.Generator())
-        self._streams = WorkerStreams(planner, num_workers) if planner.reads_pixels and num_workers else None
+        self._delivered: int | None = None  # batches of this epoch, those before a resume too
+        self._finished = False
+        self._streams = None
+        if isinstance(planner, Planner) and planner.reads_pixels and num_workers:
+            self._streams = WorkerStreams(planner, num_workers)
         self._compiles = num_workers > 0 or num_threads > 0
         dataset: Dataset[Any] = self._streams or SendingPainter(planner)
         sampler: Sampler[Any] | None = None if self._streams else planner
@@ -82,6 +88,7 @@ class Loader(DataLoader[PackedBatch]):
                 would have held it; in any case a source without a single usable image.
         """
         self._reports = {}
+        self._delivered, self._finished = None, False
         if self.num_workers:
             recipe, ahead = self.planner.recipe, self.num_workers * (self.prefetch_factor or 2)
             num_bytes = max(recipe.rows * recipe.row_len(p) * 3 * p * p for p in recipe.patch_sizes)
@@ -99,23 +106,52 @@ class Loader(DataLoader[PackedBatch]):
                 fatal = SourceError(batch.info["fatal"])
                 error = None if self._streams and self.planner.steps_per_epoch is None else fatal
             stream = batch.info.get("worker", 0)
-            self._reports[stream] = self._reports.get(stream, Report()).after(batch.info, delivered=error is None)
+            account = {**batch.info, "seen": batch.info["seen"] - self.planner.accounted}
+            self._reports[stream] = self._reports.get(stream, Report()).after(account, delivered=error is None)
             if error is not None:
                 raise error
             if "fatal" not in batch.info:
+                self._delivered = batch.info["step"] + 1
                 yield batch
+        self._finished = True
         if fatal and not self.report().packed:
             raise fatal
         if self._streams:
             self.planner.seen += self.report().seen
 
     def __len__(self) -> int:
-        """``steps_per_epoch``. Raises `TypeError` without: how many batches a source makes is known when it ends."""
+        """Batches of an epoch, this one's of an index; else ``steps_per_epoch``, and a `TypeError` without."""
         return len(self.planner)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw and shuffle for another epoch from the next iteration on, see `Planner.set_epoch`."""
         self.planner.set_epoch(epoch)
+        self._delivered, self._finished = None, False
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the epoch stands after the last batch delivered, however far workers are ahead. Small, JSON-safe.
+
+        Raises:
+            ConfigError: the source is no index.
+        """
+        return self._resumable().state_dict(self._delivered, finished=self._finished)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The next iteration goes on after the batch that was the last when the state was taken.
+
+        After a state that was taken when an epoch was over, the next iteration is a whole one. `report` counts what comes
+        after the state.
+
+        Raises:
+            ConfigError: see `IndexPlanner.load_state_dict`.
+        """
+        self._resumable().load_state_dict(state)
+        self._delivered, self._finished, self._reports = None, False, {}
+
+    def _resumable(self) -> IndexPlanner:
+        if not isinstance(self.planner, IndexPlanner):
+            raise ConfigError(f"{self.planner.source.name} cannot be resumed: make an index of the shards, and load that")
+        return self.planner
 
     def report(self) -> Report:
         """The account up to the last batch delivered, or raised for; the same for any number of workers that only paint."""
@@ -136,6 +172,7 @@ def load(
     epoch: int = 0,
     steps_per_epoch: int | None = None,
     tail: Tail = "short",
+    balance: bool = False,
     rank: int | None = None,
     world_size: int | None = None,
     num_workers: int = 0,
@@ -147,8 +184,9 @@ def load(
 
     Args:
         source: webdataset shards (path, brace pattern, glob, or a list of them), a folder, image files, a dataset with items by
-            number (torch, Hugging Face), or an iterable of `Sample`, webdataset dicts, Hugging Face rows, or pairs
-            (image, target).
+            number (torch, Hugging Face), an iterable of `Sample`, webdataset dicts, Hugging Face rows, or pairs
+            (image, target); or an index, whose epochs are planned as a whole, see `EpochPlan`: rows are fuller, ``len()`` is
+            exact, ranks have equally many steps, and a state is a step.
         recipe: what to do with them, see `patchpack.recipes`.
         image: extensions of the image member or file, columns of a row, ``;`` between them.
         target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``), several for a dict of labels; for a folder
@@ -165,6 +203,7 @@ def load(
             that still wait when an epoch ends this way are dropped, and counted under ``steps_per_epoch``.
         tail: where the last rows of a pass do not fill a batch: ``"short"`` leaves it short, ``"drop"`` drops its images and
             counts them, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows (repeats are not counted).
+        balance: of an index: deal rows so that ranks have nearly the same to do in each step.
         rank, world_size: which share of the source; None asks `torch.distributed` if it is initialised. Shards are dealt
             whole if there is one for every rank, else samples by position. With ``tail="pad"`` and no ``steps_per_epoch``
             every rank plans all headers and takes its rows: every image once over all ranks, equal steps.
@@ -182,6 +221,28 @@ def load(
         SourceError, ConfigError: what can be known now is checked now.
     """
     rank, world_size = _place(rank, world_size)
+    if isinstance(source, SampleIndex):
+        for name, value, default in (
+            ("image", image, IMAGE_EXTENSIONS), ("target", target, "cls"), ("to_sample", to_sample, None),
+            ("sizes", sizes, None), ("size_of", size_of, None),
+        ):  # fmt: skip
+            if value is not default and value != default:
+                raise ConfigError(f"{name} is decided when an index is built and cannot be passed with it")
+        indexed = IndexPlanner(
+            source,
+            recipe,
+            shuffle=shuffle,
+            epoch=epoch,
+            steps_per_epoch=steps_per_epoch,
+            tail=tail,
+            rank=rank,
+            world_size=world_size,
+            balance=balance,
+            map_target=map_target,
+        )
+        return Loader(indexed, num_workers=num_workers, num_threads=num_threads, on_error=on_error, **dataloader_options)
+    if balance:
+        raise ConfigError("balance=True needs an index: rows of a stream are dealt as they come")
     if world_size > 1 and steps_per_epoch is None and tail != "pad":
         warnings.warn(
             f"{world_size} ranks without steps_per_epoch: they may make different numbers of steps, and the first to end "

@@ -161,6 +161,4 @@ class OrderedSource:
 
     def _permutation(self, stage: rng.Stage, number: int, start: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         """Of the positions ``start … start + n - 1`` of pass `number`, each with a draw of its own."""
-        where = np.arange(start, start + n, dtype=np.uint64) | np.uint64(number << 40)
-        u = rng.uniforms(self._order.seed, self._order.epoch, where, stage, 1)[:, 0]
-        return np.argsort(u, kind="stable")
+        return rng.permutation(self._order.seed, self._order.epoch, stage, (number << 40) + start, n)

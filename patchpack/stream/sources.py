@@ -15,6 +15,7 @@ from patchpack.stream.folders import FolderSource
 from patchpack.stream.huggingface import is_huggingface, is_plain, undecoded
 from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MappedReader, MapTarget
+from patchpack.stream.listed import ListedSource, SampleIndex
 from patchpack.stream.mapstyle import MapStyleSource, SizeOf, is_map_style
 from patchpack.stream.samples import ToSample
 from patchpack.stream.shards import ShardSource, is_local
@@ -42,7 +43,7 @@ def open_source(
     Args:
         source: shards (path, brace pattern ``train-{0000..0099}.tar``, glob, URL or ``pipe:`` command, or a list of them), a
             folder, image files (one, a glob, or a list), a map-style dataset (torch, Hugging Face), an iterable of samples,
-            or a `Source`, taken as it is.
+            an index of shards (its image and target are what it was built for), or a `Source`, taken as it is.
         image: extensions of the image member or file, columns of a row, ``;`` between them.
         target: extension of the label member, several for a dict of labels; for folders anything but None takes class
             subfolders as labels; None for none.
@@ -59,6 +60,8 @@ def open_source(
     members = parse_members(image, target, max_pixels)
     if isinstance(source, Source):
         opened: Source = source
+    elif isinstance(source, SampleIndex):
+        opened = ListedSource(source)
     elif (paths := _paths(source)) is not None:
         opened = (
             FolderSource(Path(paths[0]), members) if os.path.isdir(paths[0]) and len(paths) == 1 else _files(paths, members)

@@ -11,6 +11,7 @@ from threading import local
 from torch.utils.data import Dataset, Sampler
 
 from patchpack.stream.dataset import painted
+from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.sampler import Planner
 from patchpack.types import BatchPlan, PackedBatch
 
@@ -28,7 +29,7 @@ class PaintedAhead(Sampler["Future[PackedBatch]"]):
         num_threads: threads that paint, >= 1; each opens files of its own.
     """
 
-    def __init__(self, planner: Planner, num_threads: int) -> None:
+    def __init__(self, planner: Planner | IndexPlanner, num_threads: int) -> None:
         self._planner, self._num_threads = planner, num_threads
 
     def __len__(self) -> int:

@@ -1,0 +1,47 @@
+"""Which online packer suits a list of lengths: how many items wait, and whether prices help."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from patchpack.plan._integers import Int64
+from patchpack.plan.packing.lookahead import LEAST_WAITING, MOST_WAITING, Lookahead, pack_stream
+from patchpack.plan.packing.prices import learn_prices
+
+_POOL = 8  # rows whose images wait
+_LOOSE = 1.005  # rows, as a share of the fewest thinkable, above which prices are tried
+_LESSONS = (2048, 4096, 8192)  # lengths that prices are learnt from: what is learnt differs in more than its precision
+
+
+def choose_lookahead(lengths: Int64, *, seq_len: int, max_images: int) -> Lookahead:
+    """The options that pack a sample of lengths into the fewest rows.
+
+    Eight rows' images wait, 64 at least and 4096 at most. Where that leaves more than ``1.005 * max(sum / seq_len, n /
+    max_images)`` rows, prices are learnt from three samples of the sample, and the best of the four is taken.
+
+    Args:
+        lengths: int64 ``[n]``, each in ``1 … seq_len``; some thousand in no particular order.
+        seq_len, max_images: of a row.
+
+    Returns:
+        `Lookahead`; the same lengths give the same options.
+    """
+    if not len(lengths) or max_images == 1:
+        return Lookahead(1)
+    images = min(max_images, seq_len / float(lengths.mean()))
+    waiting = int(min(max(LEAST_WAITING, _POOL * images), MOST_WAITING))
+    best = Lookahead(waiting)
+
+    def rows(options: Lookahead) -> int:
+        return pack_stream(lengths, seq_len=seq_len, max_images=max_images, packer=options).num_rows
+
+    fewest = rows(best)
+    # what the last rows of a short sample leave empty is not the packer's fault
+    if fewest <= _LOOSE * max(lengths.sum() / seq_len, len(lengths) / max_images) + _POOL:
+        return best
+    for count in _LESSONS:
+        spaced = lengths[np.linspace(0, len(lengths) - 1, min(count, len(lengths))).astype(np.int64)]
+        prices = learn_prices(spaced, seq_len=seq_len)
+        if prices is not None and (found := rows(options := Lookahead(waiting, None, prices))) < fewest:
+            best, fewest = options, found
+    return best
