@@ -83,7 +83,7 @@ class EpochRows:
         counts: Int64 = np.append(np.diff(self.offsets), 0)[self.steps]  # −1 is the 0 at the end
         if self.repeated_rows:
             counts[-1, self.last_rows - self.repeated_rows :] = 0
-        counts = counts.reshape(len(counts), -1, self.num_ranks).sum(axis=1)
+        counts = counts.reshape(len(counts), counts.shape[1] // self.num_ranks, self.num_ranks).sum(axis=1)
         return counts
 
     def refused_in(self, step: int) -> slice:

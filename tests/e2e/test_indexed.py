@@ -1,0 +1,476 @@
+"""Indexed mode end to end: painted batches, ranks, workers, accounts, and a resume after every batch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from standin import StandIn, of_shards, of_sizes
+
+import patchpack as pp
+from patchpack.testing import check_batch
+from patchpack.types import Rejection
+
+TRAIN, VAL = pp.samples.shards("train"), pp.samples.shards("val")
+RECIPE = pp.recipes.navit(seq_len=256, rows=2)
+
+
+@pytest.fixture(scope="module")
+def val() -> StandIn:
+    return of_shards(VAL)
+
+
+@pytest.fixture(scope="module")
+def eight() -> StandIn:
+    """The validation images as eight shards."""
+    whole = of_shards(VAL)
+    headers = list(whole.headers(range(len(whole))))
+    return StandIn([headers[i::8] for i in range(8)], whole.reader, "eight", whole.target_kind)
+
+
+def keys_of(batches: Iterable[pp.PackedBatch]) -> list[str]:
+    return [key for batch in batches for row in batch.keys for key in row]
+
+
+def assert_equal(one: pp.PackedBatch, other: pp.PackedBatch) -> None:
+    for name, a, b in zip(one._fields, one, other, strict=True):
+        if isinstance(a, torch.Tensor):
+            assert torch.equal(torch.as_tensor(a), torch.as_tensor(b)), name
+        else:
+            assert a == b, name
+
+
+def rows_of(batch: pp.PackedBatch) -> list[tuple[Any, ...]]:
+    """Every row that is not empty, as something that compares."""
+    return [
+        (tuple(keys), patches.numpy().tobytes(), ids.numpy().tobytes(), segments.numpy().tobytes(), targets.tolist())
+        for keys, patches, ids, segments, targets in zip(
+            batch.keys, batch.patches, batch.position_ids, batch.segment_ids, batch.targets, strict=True
+        )
+        if keys
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- batches
+
+
+def test_an_epoch_of_an_index(val: StandIn) -> None:
+    loader = pp.load(val, RECIPE, shuffle=50)
+    batches = list(loader)
+    assert len(loader) == len(batches)
+    for batch in batches:
+        check_batch(batch)
+    assert sorted(keys_of(batches)) == sorted(h.key for h in val.headers(range(100)))
+    assert loader.report() == pp.Report(seen=100, packed=100)
+    assert [batch.info["step"] for batch in batches] == list(range(len(batches)))
+
+
+@pytest.mark.parametrize("options", [{"num_workers": 2}, {"num_threads": 2}, {"num_workers": 1, "prefetch_factor": 4}])
+def test_workers_and_threads_change_nothing(val: StandIn, options: dict[str, Any]) -> None:
+    here, there = pp.load(val, RECIPE, shuffle=50), pp.load(val, RECIPE, shuffle=50, **options)
+    for epoch in range(2):
+        here.set_epoch(epoch)
+        there.set_epoch(epoch)
+        for one, other in zip(here, there, strict=True):
+            assert_equal(one, other)
+        assert here.report() == there.report()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ranks_merged_in_step_order_paint_the_same_rows(val: StandIn, workers: int) -> None:
+    merged = []
+    for world_size in (1, 2, 3, 4):
+        ranks = [
+            list(pp.load(val, RECIPE, shuffle=50, tail="pad", rank=rank, world_size=world_size, num_workers=workers))
+            for rank in range(world_size)
+        ]
+        # row i of a step is row i // world_size of rank i % world_size
+        merged.append(
+            [
+                row
+                for step in zip(*ranks, strict=True)
+                for i in range(RECIPE.rows)
+                for batch in step
+                for row in rows_of(pp.PackedBatch(*(_row(field, i) for field in batch)))
+            ]
+        )
+    assert len(merged[0]) > 8
+    assert merged[1:] == merged[:1] * 3
+
+
+def _row(field: Any, i: int) -> Any:
+    return field[i : i + 1] if isinstance(field, (torch.Tensor, list)) else field
+
+
+@pytest.mark.parametrize("world_size", range(1, 10))
+def test_nine_ranks_over_eight_shards(world_size: int, eight: StandIn) -> None:
+    recipe = RECIPE.replace(rows=1)
+    for tail in ("short", "pad", "drop", "wrap"):
+        plans = [pp.EpochPlan(eight, recipe, rank=r, world_size=world_size, shuffle=20, tail=tail) for r in range(world_size)]
+        assert len({len(plan) for plan in plans}) == 1
+        keys = [h.key for plan in plans for batch in plan for h in batch.headers]
+        dropped = plans[0].rows.dropped.get("tail", 0)
+        assert len(set(keys)) + dropped == 100
+        assert len(keys) == len(set(keys)) or tail == "wrap"
+        assert dropped == 0 or tail == "drop"
+        assert all(any(batch.headers for batch in plan) for plan in plans)
+        if tail in ("drop", "wrap"):
+            assert all(batch.headers for plan in plans for batch in plan)
+
+
+def test_rows_are_painted_as_the_streaming_mode_paints_them(val: StandIn) -> None:
+    """The same plan, painted by the loader of an index and by a painter of the shards."""
+    plan = pp.EpochPlan(val, RECIPE, 1, shuffle=50)
+    painter = pp.Painter(VAL, RECIPE)
+    for batch, one in zip(pp.load(val, RECIPE, shuffle=50, epoch=1), plan, strict=True):
+        assert_equal(batch, pp.PackedBatch(*(_torch(field) for field in painter[one])))
+
+
+def test_every_image_is_what_the_streaming_mode_makes_of_it(val: StandIn) -> None:
+    found = []
+    for source in (val, VAL):
+        images = [image for batch in pp.load(source, RECIPE, epoch=2) for image in pp.unpack(batch)]
+        found.append({image.key: (image.grid, image.patches.numpy().tobytes(), image.target) for image in images})
+    assert len(found[0]) == 100
+    assert found[0] == found[1]
+
+
+def _torch(field: Any) -> Any:
+    if isinstance(field, dict):
+        return field
+    return torch.as_tensor(field) if isinstance(field, np.ndarray) else field
+
+
+def test_an_index_streams_too(val: StandIn) -> None:
+    """`Planner` over an index reads no shard, and plans what it plans of the shards."""
+    one, other = (list(pp.Planner(source, RECIPE, shuffle=30)) for source in (val, VAL))
+    assert [[h.key for h in plan.headers] for plan in one] == [[h.key for h in plan.headers] for plan in other]
+
+
+def test_plans_are_a_sequence(val: StandIn) -> None:
+    plan = pp.EpochPlan(val, RECIPE, shuffle=30)
+    assert plan[-1].step == len(plan) - 1
+    assert [p.step for p in plan[1:3]] == [1, 2]
+    assert [p.headers for p in plan] == [plan[i].headers for i in range(len(plan))]
+    with pytest.raises(IndexError, match=f"step {len(plan)} of {len(plan)}"):
+        plan[len(plan)]
+
+
+def test_repeated_passes_draw_and_paint_anew(val: StandIn) -> None:
+    loader = pp.load(val, RECIPE, steps_per_epoch=40, shuffle=100, num_workers=2)
+    batches = list(loader)
+    assert len(batches) == len(loader) == 40
+    again = [batch.info["repeats"] for batch in batches if "repeats" in batch.info]
+    assert max(n for rows in again for row in rows for n in row) >= 1
+    report = loader.report()
+    assert report.seen == report.packed + report.dropped["steps_per_epoch"]
+    assert report.waiting == 0
+    streamed = pp.load(VAL, RECIPE, steps_per_epoch=40, shuffle=100)
+    kept: list[dict[tuple[str, int], bytes]] = []
+    for which in (batches, list(streamed)):
+        kept.append({})
+        for batch in which:
+            repeats = batch.info.get("repeats", [[0] * len(row) for row in batch.keys])
+            numbers = [n for row in repeats for n in row]
+            for number, image in zip(numbers, pp.unpack(batch), strict=True):
+                kept[-1][image.key, number] = image.patches.numpy().tobytes()
+    both = kept[0].keys() & kept[1].keys()
+    assert len(both) > 150
+    assert all(kept[0][name] == kept[1][name] for name in both)
+
+
+def test_a_flexible_patch_size(val: StandIn) -> None:
+    recipe = pp.recipes.flexivit(rows=4)
+    loader = pp.load(val, recipe, shuffle=20, num_workers=2)
+    batches = list(loader)
+    assert [batch.patch_size for batch in batches] == [recipe.patch_size_at(0, step) for step in range(len(loader))]
+    assert sorted(keys_of(batches)) == sorted(h.key for h in val.headers(range(100)))
+
+
+def test_map_target_and_what_an_index_has_decided(val: StandIn) -> None:
+    (batch, *_) = pp.load(val, RECIPE, map_target=lambda label: float(label) + 0.5)
+    assert batch.targets.dtype == torch.float32
+    for options in ({"image": "png"}, {"target": None}, {"sizes": [[1, 1]]}, {"to_sample": lambda i, s: s}):
+        with pytest.raises(pp.ConfigError, match=f"{next(iter(options))} is decided when an index is built"):
+            pp.load(val, RECIPE, **options)
+    with pytest.raises(pp.ConfigError, match="balance=True needs an index"):
+        pp.load(VAL, RECIPE, balance=True)
+
+
+@pytest.mark.filterwarnings("error")
+def test_ranks_of_an_index_do_not_warn(val: StandIn) -> None:
+    assert len({len(pp.load(val, RECIPE, rank=rank, world_size=2)) for rank in range(2)}) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ accounts
+
+
+def spoilt(val: StandIn) -> StandIn:
+    """An index with a rejection, a fault, a size no row takes, and a file that turns out broken."""
+    headers = list(val.headers(range(20)))
+    headers[3] = headers[3]._replace(size=pp.Size(9, 9000))
+    headers[5] = headers[5]._replace(location=headers[5].location._replace(image=(0, 100)))
+    return StandIn(
+        [[Rejection("s", "s/bad", "", "read", "gone"), *headers, pp.ShardFault("s", "cut")]],
+        val.reader,
+        "spoilt",
+        val.target_kind,
+    )
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize("workers", [0, 2])
+def test_accounts_add_up_over_ranks(val: StandIn, world_size: int, workers: int) -> None:
+    recipe = pp.Recipe(resize=pp.Native(64, oversize="reject"), seq_len=300, rows=1, patch_size=16)
+    index, reports = spoilt(val), []
+    for rank in range(world_size):
+        loader = pp.load(index, recipe, rank=rank, world_size=world_size, on_error="skip", num_workers=workers)
+        for batch in loader:
+            report = loader.report()
+            assert report.seen == report.packed + len(report.rejected) + sum(report.dropped.values()) + report.waiting
+            assert batch.info["seen"] == report.seen
+        reports.append(loader.report())
+    total = pp.Report.total(reports)
+    assert (total.seen, total.waiting, len(total.shard_errors)) == (21, 0, 1)
+    stages = sorted((r.stage, r.key.split("/")[-1]) for r in total.rejected)
+    broken, long = (index.headers([i])[0].key.split("/")[-1] for i in (5, 3))
+    assert ("read", "bad") in stages
+    assert ("plan", long) in stages
+    assert ("decode", broken) in stages
+    assert [len(report.shard_errors) for report in reports] == [1] + [0] * (world_size - 1)
+
+
+def test_every_rank_raises_for_what_the_first_reports(val: StandIn) -> None:
+    """Or the others would wait for it."""
+    headers = val.headers(range(20))
+    small = min(h.size.height * h.size.width for h in headers)
+    for events, recipe, error, message in (
+        ([Rejection("s", "s/bad", "", "read", "gone"), *headers], RECIPE, pp.SourceError, r"s/bad: gone \[read\]"),
+        ([*headers, pp.ShardFault("s", "cut")], RECIPE, pp.ShardError, "s: cut"),
+        (headers, RECIPE.replace(max_pixels=small), pp.DecodeError, f"has more than max_pixels={small} pixels"),
+    ):
+        index = StandIn([events], val.reader, kind=val.target_kind)
+        for rank in range(3):
+            with pytest.raises(error, match=message):
+                list(pp.load(index, recipe.replace(rows=1), rank=rank, world_size=3))
+
+
+def test_an_index_without_a_usable_image_says_so(val: StandIn) -> None:
+    for index, message in (
+        (of_sizes([None, None]), "no image to pack, 2 samples seen, 2 rejected; the first: 0.tar/0"),
+        (of_sizes([]), "no image to pack, 0 samples seen, 0 rejected$"),
+    ):
+        for options in ({}, {"steps_per_epoch": 3}, {"num_workers": 1}):
+            with pytest.raises(pp.SourceError, match=message):
+                list(pp.load(index, RECIPE, on_error="skip", **options))
+    loader = pp.load(val, RECIPE.replace(rows=200), tail="drop")
+    with pytest.raises(pp.SourceError, match=r"no image to pack, 100 samples seen, 0 rejected, dropped: \{'tail': 100\}"):
+        list(loader)
+    assert loader.report().dropped == {"tail": 100}
+
+
+def test_an_image_over_the_recipes_limit_of_pixels_is_rejected(val: StandIn) -> None:
+    index = StandIn(
+        [[val.headers([0])[0], val.headers([1])[0]._replace(size=pp.Size(5000, 5000))]], val.reader, kind=val.target_kind
+    )
+    loader = pp.load(index, RECIPE.replace(max_pixels=1_000_000), on_error="skip")
+    list(loader)
+    (rejection,) = loader.report().rejected
+    assert (rejection.stage, rejection.reason) == (
+        "header",
+        "5000 x 5000 (height x width) has more than max_pixels=1000000 pixels",
+    )
+
+
+# -------------------------------------------------------------------------------------------------------------- resume
+
+
+DROPPING = RECIPE.replace(drop=pp.Scheduled(mu=150, tau=40), rows=1)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1}, {"num_workers": 2}, {"num_workers": 4}, {"num_threads": 2}])
+def test_resume_after_batches(val: StandIn, options: dict[str, Any]) -> None:
+    """Two epochs; the state is of the last batch delivered, however far workers are ahead."""
+    every = 1 if not options else 5
+
+    def make(**other: Any) -> pp.Loader:
+        return pp.load(val, DROPPING, shuffle=50, **other)
+
+    whole = make()
+    expected = []
+    for epoch in range(2):
+        whole.set_epoch(epoch)
+        expected.append(list(whole))
+    assert len(expected[0]) > 8
+    for cut in range(0, len(expected[0]) + 1, every):
+        first = make(**options)
+        batches = iter(first)
+        for _ in range(cut):
+            next(batches)
+        state = json.loads(json.dumps(first.state_dict()))
+        del batches
+        assert (state["epoch"], state["step"]) == (0, cut)
+        assert len(json.dumps(state)) < 4000
+        second = make(**({} if cut % 2 else options))
+        second.load_state_dict(state)
+        assert second.state_dict() == state
+        rest = list(second)
+        assert len(rest) == len(expected[0]) - cut
+        for one, other in zip(rest, expected[0][cut:], strict=True):
+            assert_equal(one, other)
+        done = sum(batch.info["packed"] for batch in rest)
+        assert second.report() == pp.Report(seen=done, packed=done)
+        second.set_epoch(1)
+        for one, other in zip(second, expected[1], strict=True):
+            assert_equal(one, other)
+
+
+def test_resume_plans_no_batch_before_its_step(val: StandIn) -> None:
+    loader = pp.load(val, DROPPING, shuffle=50)
+    batches = iter(loader)
+    for _ in range(6):
+        next(batches)
+    state = loader.state_dict()
+    again = pp.load(val, DROPPING, shuffle=50)
+    again.load_state_dict(state)
+    before = val.asked
+    batch = next(iter(again))
+    assert val.asked - before == len(keys_of([batch]))
+
+
+def test_a_state_at_the_end_of_an_epoch(val: StandIn) -> None:
+    loader = pp.load(val, DROPPING, shuffle=50, epoch=3)
+    batches = list(loader)
+    state = loader.state_dict()
+    assert (state["epoch"], state["step"], state["seen"]) == (3, 0, 100)
+    again = pp.load(val, DROPPING, shuffle=50)
+    again.load_state_dict(state)
+    again.set_epoch(4)
+    loader.set_epoch(4)
+    for one, other in zip(again, loader, strict=True):
+        assert_equal(one, other)
+    assert len(batches) > 8
+
+
+def test_the_epoch_of_a_state_goes_on_and_any_other_is_whole(val: StandIn) -> None:
+    loader = pp.load(val, RECIPE, shuffle=50, epoch=2)
+    batches = iter(loader)
+    next(batches)
+    state = loader.state_dict()
+    same, other = pp.load(val, RECIPE, shuffle=50), pp.load(val, RECIPE, shuffle=50)
+    for again in (same, other):
+        again.load_state_dict(state)
+    same.set_epoch(2)
+    other.set_epoch(3)
+    assert next(iter(same)).info["step"] == 1
+    assert next(iter(other)).info["step"] == 0
+    assert next(iter(same)).info["step"] == 0  # only once
+
+
+@pytest.mark.parametrize("cut", range(1, 5))
+def test_resume_with_another_world_size_goes_on_where_the_rows_stopped(val: StandIn, cut: int) -> None:
+    recipe, options = DROPPING.replace(rows=1), {"shuffle": 50, "tail": "pad"}
+
+    def rows_from(state: dict[str, Any] | None, world_size: int, steps: int | None = None) -> tuple[list[Any], dict[str, Any]]:
+        ranks, states = [], []
+        for rank in range(world_size):
+            loader = pp.load(val, recipe, rank=rank, world_size=world_size, **options)
+            if state is not None:
+                loader.load_state_dict(state)
+            batches = iter(loader)
+            ranks.append([batch for _, batch in zip(range(steps or 1000), batches, strict=False)])
+            states.append(loader.state_dict())
+        merged = [row for step in zip(*ranks, strict=True) for batch in step for row in rows_of(batch)]
+        return merged, {**states[0], "same": len({json.dumps(state) for state in states}) == 1}
+
+    everything, _ = rows_from(None, 1)
+    head, state = rows_from(None, 2, cut)
+    assert state["same"]
+    for world_size in (1, 2, 3, 4):
+        if (2 * cut) % world_size:
+            loader = pp.load(val, recipe, rank=0, world_size=world_size, **options)
+            with pytest.raises(pp.ConfigError, match=f"{2 * cut} rows were delivered, which is no whole number of steps"):
+                loader.load_state_dict(state)
+        else:
+            rest, _ = rows_from(state, world_size)
+            assert head + rest == everything
+
+
+OTHERS = {
+    "index": ({}, "index differs"),
+    "recipe.seed": ({"recipe": RECIPE.replace(seed=1)}, "recipe.seed differs: the state was saved with 0, this loader has 1"),
+    "recipe.seq_len": ({"recipe": RECIPE.replace(seq_len=512)}, "recipe.seq_len differs"),
+    "shuffle": ({"shuffle": 20}, "shuffle differs: the state was saved with 50, this loader has 20"),
+    "tail": ({"tail": "pad"}, "tail differs"),
+    "balance": ({"balance": True}, "balance differs"),
+    "rows": ({"steps_per_epoch": 7}, "rows per epoch differs"),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_state_of_something_else_is_refused_by_the_field_that_differs(val: StandIn, eight: StandIn, name: str) -> None:
+    state = pp.load(val, RECIPE, shuffle=50).state_dict()
+    options, message = OTHERS[name]
+    options = {"recipe": RECIPE, "shuffle": 50, **options}
+    other = pp.load(eight if name == "index" else val, options.pop("recipe"), **options)
+    with pytest.raises(pp.ConfigError, match=message):
+        other.load_state_dict(state)
+
+
+def test_states_that_are_none(val: StandIn) -> None:
+    loader = pp.load(val, RECIPE)
+    for state, message in ((None, "got NoneType"), ({}, "says nothing of state")):
+        with pytest.raises(pp.ConfigError, match=message):
+            loader.load_state_dict(state)
+    with pytest.raises(pp.ConfigError, match="cannot be resumed: make an index"):
+        pp.load(VAL, RECIPE).state_dict()
+
+
+@pytest.mark.parametrize("options", [{"balance": True}, {"recipe": pp.recipes.flexivit(rows=1)}])
+def test_another_world_size_is_refused_where_rows_depend_on_it(val: StandIn, options: dict[str, Any]) -> None:
+    recipe = options.pop("recipe", RECIPE)
+    state = pp.load(val, recipe, rank=0, world_size=2, **options).state_dict()
+    with pytest.raises(pp.ConfigError, match="world_size differs, 2 and 1: with"):
+        pp.load(val, recipe, rank=0, world_size=1, **options).load_state_dict(state)
+
+
+def test_resume_of_a_repeated_index(val: StandIn) -> None:
+    loader = pp.load(val, RECIPE, steps_per_epoch=30, shuffle=30)
+    expected = list(loader)
+    batches = iter(loader)
+    for _ in range(17):
+        next(batches)
+    again = pp.load(val, RECIPE, steps_per_epoch=30, shuffle=30, num_workers=2)
+    again.load_state_dict(loader.state_dict())
+    for one, other in zip(again, expected[17:], strict=True):
+        assert_equal(one, other)
+
+
+def test_a_rejected_batch_is_not_delivered(val: StandIn) -> None:
+    """A state taken after an error is that of the batch before, so that the error comes again."""
+    recipe = pp.Recipe(resize=pp.NaFlex(64), seq_len=64, rows=1)
+    headers = list(val.headers(range(6)))
+    headers[3] = headers[3]._replace(location=headers[3].location._replace(image=(0, 100)))
+    index = StandIn([headers], val.reader, kind=val.target_kind)
+    loader = pp.load(index, recipe)
+    with pytest.raises(pp.DecodeError):
+        list(loader)
+    again = pp.load(index, recipe)
+    again.load_state_dict(loader.state_dict())
+    with pytest.raises(pp.DecodeError):
+        next(iter(again))
+
+
+def test_a_schedule_goes_on_from_epoch_to_epoch(val: StandIn) -> None:
+    loader = pp.load(val, DROPPING, shuffle=50)
+    shares = []
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        kept = [len(i.patches) / i.grid.num_patches for batch in loader for i in pp.unpack(batch)]
+        shares.append(sum(kept) / len(kept))
+    assert shares[0] > 0.7 > shares[1] > 0.3 > shares[2]
