@@ -210,12 +210,14 @@ def _one_size(supply: Supply, recipe: Recipe, needed: int | None, packer: Lookah
         counts.append(tokens)
         total += int(tokens.sum())
     positions, tokens = _joined(found, counts)
-    parts = []
+    del found, counts
+    edges = [np.zeros(1, dtype=np.int64)]
     for start in range(0, len(positions), _SEGMENT):
         part = slice(start, start + _SEGMENT)
         packing = pack_stream(tokens[part], seq_len=seq_len, max_images=recipe.max_images, packer=packer)
-        parts.append((positions[part][packing.items], tokens[part][packing.items], packing.offsets))
-    rows = _stacked(parts)
+        positions[part], tokens[part] = positions[part][packing.items], tokens[part][packing.items]
+        edges.append(packing.offsets[1:] + start)
+    rows = (positions, tokens, np.concatenate(edges))
     return rows if needed is None else _first(rows, needed)
 
 

@@ -291,6 +291,7 @@ class IndexPlanner(Sampler[BatchPlan]):
         """The plan of the current epoch."""
         wanted = (self.epoch, self.seen if follows_seen(self.recipe.drop) else 0)
         if self._made is None or self._made[0] != wanted:
+            self._made = None  # one epoch at a time
             plan = EpochPlan(
                 self._index,
                 self.recipe,
