@@ -142,7 +142,7 @@ class EpochPlan(Sequence[BatchPlan]):
             hashes = rng.key_hash(header.draw_key for header in headers)
         table = plan_table(
             self.recipe,
-            self._index.sizes[lines],
+            self._table.sizes[lines],
             hashes,
             epoch=self.epoch,
             seen=self.seen + positions,

@@ -21,7 +21,7 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import SendingPainter, first_error
 from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.labels import MapTarget
-from patchpack.stream.listed import SampleIndex
+from patchpack.stream.listed import is_index
 from patchpack.stream.mapstyle import SizeOf
 from patchpack.stream.parcel import Parcel, require_room, unwrap
 from patchpack.stream.sampler import Planner
@@ -221,7 +221,7 @@ def load(
         SourceError, ConfigError: what can be known now is checked now.
     """
     rank, world_size = _place(rank, world_size)
-    if isinstance(source, SampleIndex):
+    if is_index(source):
         for name, value, default in (
             ("image", image, IMAGE_EXTENSIONS), ("target", target, "cls"), ("to_sample", to_sample, None),
             ("sizes", sizes, None), ("size_of", size_of, None),

@@ -15,7 +15,7 @@ from patchpack.stream.folders import FolderSource
 from patchpack.stream.huggingface import is_huggingface, is_plain, undecoded
 from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MappedReader, MapTarget
-from patchpack.stream.listed import ListedSource, SampleIndex
+from patchpack.stream.listed import ListedSource, is_index
 from patchpack.stream.mapstyle import MapStyleSource, SizeOf, is_map_style
 from patchpack.stream.samples import ToSample
 from patchpack.stream.shards import ShardSource, is_local
@@ -60,7 +60,7 @@ def open_source(
     members = parse_members(image, target, max_pixels)
     if isinstance(source, Source):
         opened: Source = source
-    elif isinstance(source, SampleIndex):
+    elif is_index(source):
         opened = ListedSource(source)
     elif (paths := _paths(source)) is not None:
         opened = (

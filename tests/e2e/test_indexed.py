@@ -69,7 +69,9 @@ def test_an_epoch_of_an_index(val: StandIn) -> None:
     assert [batch.info["step"] for batch in batches] == list(range(len(batches)))
 
 
-@pytest.mark.parametrize("options", [{"num_workers": 2}, {"num_threads": 2}, {"num_workers": 1, "prefetch_factor": 4}])
+@pytest.mark.parametrize(
+    "options", [{"num_workers": 2}, {"num_threads": 2}, {"num_workers": 1, "multiprocessing_context": "spawn"}]
+)
 def test_workers_and_threads_change_nothing(val: StandIn, options: dict[str, Any]) -> None:
     here, there = pp.load(val, RECIPE, shuffle=50), pp.load(val, RECIPE, shuffle=50, **options)
     for epoch in range(2):
