@@ -23,11 +23,14 @@ Fetch = Callable[[Any], tuple[Any, Any]]
 
 
 def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
-    """A planned batch without a pixel: every array in its shape and dtype, zeros, targets filled with "no target"."""
+    """A planned batch without a pixel: arrays in their shape and dtype, zeros, targets filled with "no target".
+
+    The patches are not written yet, not even with zeros.
+    """
     rows, seq_len, slots = plan.num_rows, plan.seq_len, recipe.max_images
     scheme = recipe.positions(Grid(1, 1))
     batch = PackedBatch(
-        patches=np.zeros((rows, seq_len, plan.patch_size**2 * 3), dtype=recipe.dtype),
+        patches=np.empty((rows, seq_len, plan.patch_size**2 * 3), dtype=recipe.dtype),
         position_ids=np.zeros((rows, seq_len, scheme.shape[1]), dtype=scheme.dtype),
         segment_ids=np.zeros((rows, seq_len), dtype=np.int32),
         num_images=np.diff(plan.offsets).astype(np.int32),
@@ -55,7 +58,8 @@ def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch, batch: PackedBatch | No
         plan: what goes where.
         recipe: the recipe the plan was made with.
         fetch: reads image and target of one location.
-        batch: the `blank` of this plan to paint on, wherever its arrays are; None for a new one.
+        batch: the `blank` of this plan to paint on, wherever its arrays are; None for a new one. Whatever was in its patches,
+            all of them are written.
 
     Returns:
         `PackedBatch` of numpy arrays.
@@ -71,9 +75,11 @@ def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch, batch: PackedBatch | No
             try:
                 _paint_image(batch, plan, recipe, fetch, positions, work, row, slot, span)
             except (errors.SampleError, errors.SourceError, OSError) as error:
+                batch.patches[row, span] = 0
                 if row < fresh:
                     batch.info["rejections"].append(_rejection(work.header, error)._asdict())
             start = span.stop
+        batch.patches[row, start:] = 0
     batch.info["packed"] = int(batch.slot_mask[:fresh].sum())
     return batch
 

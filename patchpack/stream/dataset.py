@@ -11,6 +11,7 @@ from patchpack.paint.painter import blank, paint
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.parcel import Parcel, wrap
+from patchpack.stream.ring import Ring, Ticket
 from patchpack.stream.sampler import Planner, require_recipe
 from patchpack.stream.source import Reader
 from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
@@ -57,16 +58,23 @@ class Painter(Dataset[PackedBatch]):
 
 
 class SendingPainter(Dataset[PackedBatch | Parcel]):
-    """The painter of a `Loader`: what leaves a worker is a `Parcel`, errors and all."""
+    """The painter of a `Loader`: what leaves a worker is a `Parcel`, errors and all.
+
+    Attributes:
+        ring: whose slots the tickets name. Set before workers start, which then have it.
+    """
 
     def __init__(self, planner: Planner | IndexPlanner) -> None:
         self._recipe, self._reader = planner.recipe, planner.source.reader
+        self.ring: Ring | None = None
 
-    def __getitem__(self, plan: BatchPlan) -> PackedBatch | Parcel:
-        """Paint one plan, in a worker into shared memory."""
+    def __getitem__(self, work: BatchPlan | Ticket) -> PackedBatch | Parcel:
+        """Paint one plan, in a worker into shared memory: the slot of its ticket, if it has one."""
+        plan, number = work if isinstance(work, Ticket) else (work, None)
         if get_worker_info() is None:
             return painted(plan, self._recipe, self._reader)
-        parcel, inside = wrap(blank(plan, self._recipe))
+        slot = None if self.ring is None or number is None else self.ring.slot(number)
+        parcel, inside = wrap(blank(plan, self._recipe), slot)
         painted(plan, self._recipe, self._reader, inside)
         return parcel
 

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.distributed as distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -24,6 +23,7 @@ from patchpack.stream.labels import MapTarget
 from patchpack.stream.listed import is_index
 from patchpack.stream.mapstyle import SizeOf
 from patchpack.stream.parcel import Parcel, require_room, unwrap
+from patchpack.stream.ring import SPARE, Ring, Tickets, slot_bytes_of
 from patchpack.stream.sampler import Planner
 from patchpack.stream.samples import ToSample
 from patchpack.stream.sources import IMAGE_EXTENSIONS
@@ -67,8 +67,12 @@ class Loader(DataLoader[PackedBatch]):
         if isinstance(planner, Planner) and planner.reads_pixels and num_workers:
             self._streams = WorkerStreams(planner, num_workers)
         self._compiles = num_workers > 0 or num_threads > 0
-        dataset: Dataset[Any] = self._streams or SendingPainter(planner)
-        sampler: Sampler[Any] | None = None if self._streams else planner
+        self._painter = SendingPainter(planner)
+        self._tickets = Tickets(planner)
+        dataset: Dataset[Any] = self._painter
+        sampler: Sampler[Any] | None = self._tickets if num_workers else planner
+        if self._streams:
+            dataset, sampler = self._streams, None
         if num_threads:
             dataset, sampler = Finished(), PaintedAhead(planner, num_threads)
         super().__init__(
@@ -89,16 +93,16 @@ class Loader(DataLoader[PackedBatch]):
         """
         self._reports = {}
         self._delivered, self._finished = None, False
-        if self.num_workers:
-            recipe, ahead = self.planner.recipe, self.num_workers * (self.prefetch_factor or 2)
-            num_bytes = max(recipe.rows * recipe.row_len(p) * 3 * p * p for p in recipe.patch_sizes)
-            require_room(num_bytes * np.dtype(recipe.dtype).itemsize, ahead + 1)  # and the one that is at hand
+        ring = self._shared_memory() if self.num_workers else None
         if self._compiles:  # once, here: a worker that is forked has the kernels, one that is spawned finds them on disk
             compile_kernels(self.planner.recipe)
         if self._streams:
             self._streams.begin(self.planner.epoch, self.planner.seen)
         fatal = None
-        for sent in super().__iter__():
+        sending = super().__iter__()
+        if not self.persistent_workers:  # this iterator's workers have it; the next ones get another
+            self._painter.ring = self._tickets.ring = None
+        for sent in sending:
             batch = unwrap(sent) if isinstance(sent, Parcel) else sent
             error = first_error(batch.info) if self._on_error == "raise" else None
             # a stream among several may have no usable image, if the others do and it owes no steps
@@ -113,11 +117,27 @@ class Loader(DataLoader[PackedBatch]):
             if "fatal" not in batch.info:
                 self._delivered = batch.info["step"] + 1
                 yield batch
+            del sent, batch  # before the next one is waited for: its memory may be painted again
         self._finished = True
         if fatal and not self.report().packed:
             raise fatal
         if self._streams:
             self.planner.seen += self.report().seen
+        del sending, ring  # in this order
+
+    def _shared_memory(self) -> Ring | None:
+        """What the workers of the next iteration paint into; None where each batch gets memory of its own.
+
+        Raises `ConfigError` where there is less than that.
+        """
+        batches, num_bytes = self.num_workers * (self.prefetch_factor or 2) + SPARE, slot_bytes_of(self.planner.recipe)
+        if self._streams:  # no parent knows of a batch before it is painted, so nobody could give it a slot
+            require_room(num_bytes, batches)
+            return None
+        if self._painter.ring is None:
+            require_room(num_bytes, batches)
+            self._painter.ring = self._tickets.ring = Ring(batches, num_bytes)
+        return self._painter.ring
 
     def __len__(self) -> int:
         """Batches of an epoch, this one's of an index; else ``steps_per_epoch``, and a `TypeError` without."""

@@ -1,18 +1,21 @@
-"""A batch between two processes: all of its arrays in one shared tensor.
+"""A batch between two processes: all of its arrays in one piece of shared memory.
 
-Every tensor that crosses costs the training thread a file descriptor and about 0.1 ms; a batch has ten.
+Every tensor that crosses costs the training thread a file descriptor and about 0.1 ms; a batch has ten. A slot of a ring costs
+neither; a tensor of the batch's own is what there is when no slot is free.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from patchpack.errors import ConfigError
+from patchpack.stream.ring import Slot, shared_bytes
 from patchpack.types import PackedBatch
 
 _SHARED = "/dev/shm"  # where Linux keeps what processes share
@@ -20,7 +23,7 @@ _ALIGNMENT = 64  # bytes: a view of another dtype needs its own size, vector uni
 
 
 class Place(NamedTuple):
-    """Where an array is in the shared tensor."""
+    """Where an array is in the shared memory."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -32,16 +35,20 @@ class Parcel(NamedTuple):
     """What a worker sends. Torch's loader walks and pins it as any tuple.
 
     Attributes:
-        shared: uint8 ``[num_bytes]``, the patches first.
-        batch: a `PackedBatch` whose arrays are `Place`s.
+        shared: uint8 ``[num_bytes]``, the patches first; in a worker the `Slot` that arrives as such.
+        batch: a `PackedBatch` whose arrays are `Place`s; an array that a slot has no room for travels as it is.
     """
 
-    shared: torch.Tensor
+    shared: torch.Tensor | Slot
     batch: PackedBatch
 
 
-def wrap(blank: PackedBatch) -> tuple[Parcel, PackedBatch]:
+def wrap(blank: PackedBatch, slot: Slot | None = None) -> tuple[Parcel, PackedBatch]:
     """A parcel around a blank batch of numpy arrays.
+
+    Args:
+        blank: its patches are not copied.
+        slot: what to put it into; None for new shared memory.
 
     Returns:
         The parcel, and the same blank with its arrays inside: what is painted there needs no copy.
@@ -54,14 +61,22 @@ def wrap(blank: PackedBatch) -> tuple[Parcel, PackedBatch]:
             return {name: place(entry) for name, entry in array.items()}
         if not isinstance(array, np.ndarray):
             return array
+        if slot is not None and end + array.nbytes > slot.memory.size:
+            return array
         start, end = end, end + _aligned(array.nbytes)
         return Place(array.dtype.str, array.shape, start, array.nbytes)
 
     # info is a dict too, but not of arrays
     places = PackedBatch._make([*map(place, blank[:-1]), blank.info])
-    shared = share(torch.zeros(end, dtype=torch.uint8))
-    inside = _filled(places, lambda p: shared.numpy()[p.start : p.start + p.num_bytes].view(p.dtype).reshape(p.shape))
-    for mine, given in zip(inside[1:-1], blank[1:-1], strict=True):  # patches are zeros in both
+    shared: torch.Tensor | Slot
+    if slot is None:
+        shared = shared_bytes(end)
+        memory = shared.numpy()
+    else:
+        shared, memory = slot, slot.memory
+        slot.num_bytes = min(end, memory.size)
+    inside = _filled(places, lambda p: memory[p.start : p.start + p.num_bytes].view(p.dtype).reshape(p.shape))
+    for mine, given in zip(inside[1:-1], blank[1:-1], strict=True):
         _copy(mine, given)
     return Parcel(shared, places), inside
 
@@ -72,6 +87,7 @@ def unwrap(parcel: Parcel) -> PackedBatch:
     Patches stay where they are. The rest, a few per cent, is copied: who keeps only the targets of an epoch keeps no pixels.
     """
     shared, places = parcel
+    assert isinstance(shared, torch.Tensor)
     first = _aligned(places.patches.num_bytes)
     rest = shared[first:].clone()
     if shared.is_pinned():
@@ -86,7 +102,7 @@ def unwrap(parcel: Parcel) -> PackedBatch:
 
 
 def require_room(num_bytes: int, batches: int) -> None:
-    """Raise `ConfigError` where so many batches of so many bytes of patches are more than the memory that can be shared.
+    """Raise `ConfigError` where so many batches of so many bytes are more than the memory that can be shared.
 
     A worker that writes beyond it is killed, or the machine's other loaders are; torch cannot say why.
     """
@@ -110,13 +126,15 @@ def _aligned(num_bytes: int) -> int:
     return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def _filled(places: PackedBatch, make: Any) -> PackedBatch:
-    def fill(field: Any) -> Any:
-        if isinstance(field, dict):
-            return {name: fill(entry) for name, entry in field.items()}
-        return make(field) if isinstance(field, Place) else field
+def _filled(places: PackedBatch, make: Callable[[Place], Any]) -> PackedBatch:
+    return PackedBatch._make([*(_fill(field, make) for field in places[:-1]), places.info])
 
-    return PackedBatch._make([*map(fill, places[:-1]), places.info])
+
+def _fill(field: Any, make: Callable[[Place], Any]) -> Any:
+    # not a closure that calls itself: such a cycle would hold the memory until the collector finds it
+    if isinstance(field, dict):
+        return {name: _fill(entry, make) for name, entry in field.items()}
+    return make(field) if isinstance(field, Place) else field
 
 
 def _copy(mine: Any, given: Any) -> None:

@@ -1,0 +1,161 @@
+"""Shared memory that worker processes paint into again and again: what crosses the border is the number of a slot.
+
+A shared tensor made for every batch has new pages on both sides, and mapping them costs as much as writing them. Pages of a
+ring stay where they are.
+
+The parent alone gives slots away, each with a plan, and has one back when nothing here refers to its memory any more: no lock
+is shared, so a worker that is killed leaves none held. The memory has no name that could outlive the processes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+from weakref import WeakValueDictionary, finalize
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.utils.data import Sampler
+
+from patchpack.plan.recipe import Recipe
+from patchpack.stream.indexed import IndexPlanner
+from patchpack.stream.sampler import Planner
+from patchpack.types import BatchPlan, Grid
+
+SPARE = 3  # batches beyond those under way: one that arrives, one at hand, the one before it that is let go next
+
+_numbers = itertools.count()
+_rings: WeakValueDictionary[int, Ring] = WeakValueDictionary()  # of this process: a slot that arrives names its ring
+
+
+class Ring:
+    """Slots of shared memory. Made in the parent; to a worker, forked or sent, it is the memory alone.
+
+    Args:
+        num_slots: batches that it holds.
+        slot_bytes: of a batch, see `slot_bytes_of`.
+    """
+
+    def __init__(self, num_slots: int, slot_bytes: int) -> None:
+        self._stride = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._memory = shared_bytes(num_slots * self._stride)
+        self._number = next(_numbers)
+        # the last one back goes first: its pages are in the cache, and slots that are not needed never get any
+        self._free = list(range(num_slots))
+        self._given: set[int] = set()
+        _rings[self._number] = self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_stride": self._stride, "_memory": self._memory, "_number": self._number}
+
+    def take(self) -> int | None:
+        """A slot to paint one batch into; None where all are in use: that batch gets memory of its own."""
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            return None
+        self._given.add(slot)
+        return slot
+
+    def recall(self) -> None:
+        """Have back slots that were given away and did not arrive. Only once no worker paints for this ring any more."""
+        while self._given:
+            self._free.append(self._given.pop())
+
+    def slot(self, number: int) -> Slot:
+        """In a worker: the memory of a slot, as the last user left it."""
+        return Slot(self._number, number, self._bytes(number, self._stride))
+
+    def arrived(self, number: int, num_bytes: int) -> torch.Tensor:
+        """In the parent: the first bytes of a slot as a tensor, uint8 ``[num_bytes]``.
+
+        The slot is free again when the tensor's storage ends: with the last tensor, view or numpy array that shows any of it.
+        """
+        held = self._bytes(number, num_bytes)
+        self._given.discard(number)
+        # torch keeps this very array for as long as the storage lives; appending to a list needs no lock, whoever frees it
+        finalize(held, self._free.append, number).atexit = False
+        return torch.from_numpy(held)
+
+    def _bytes(self, number: int, num_bytes: int) -> npt.NDArray[np.uint8]:
+        start = number * self._stride
+        view: npt.NDArray[np.uint8] = self._memory.numpy()[start : start + num_bytes]
+        return view
+
+
+class Slot:
+    """A slot in the worker that paints into it. Pickled to the parent it arrives as a tensor there.
+
+    Attributes:
+        memory: uint8 array of all its bytes.
+        num_bytes: how many of them are sent.
+    """
+
+    def __init__(self, ring: int, number: int, memory: npt.NDArray[np.uint8]) -> None:
+        self._ring, self._number = ring, number
+        self.memory, self.num_bytes = memory, memory.size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (self._ring, self._number, self.num_bytes)
+
+
+def _arrive(ring: int, number: int, num_bytes: int) -> torch.Tensor:
+    # a loop that is left lets go of its ring; nobody looks at what still was on its way
+    its_ring = _rings.get(ring)
+    return torch.empty(0, dtype=torch.uint8) if its_ring is None else its_ring.arrived(number, num_bytes)
+
+
+class Ticket(NamedTuple):
+    """What a worker gets: a plan, and where to paint it."""
+
+    plan: BatchPlan
+    slot: int | None
+
+
+class Tickets(Sampler[Ticket]):
+    """The planner's plans, a slot with each.
+
+    Args:
+        planner: makes the plans.
+
+    Attributes:
+        ring: what the next iteration gives away.
+    """
+
+    def __init__(self, planner: Planner | IndexPlanner) -> None:
+        self._planner = planner
+        self.ring: Ring | None = None
+
+    def __len__(self) -> int:
+        """As of the planner."""
+        return len(self._planner)
+
+    def __iter__(self) -> Iterator[Ticket]:
+        """One epoch. Torch asks for the first ticket when the workers have finished with the epoch before."""
+        ring = self.ring
+        if ring is None:
+            raise RuntimeError("tickets without a ring: iterate the Loader, not its sampler")
+        ring.recall()
+        for plan in self._planner:
+            yield Ticket(plan, ring.take())
+
+
+def slot_bytes_of(recipe: Recipe) -> int:
+    """Bytes that a batch takes at most, with one number as the target of every image; larger targets travel beside."""
+    scheme = recipe.positions(Grid(1, 1))
+    images = 8 + 8 + 1 + 8  # grid, size, mask, target
+    tokens = scheme.shape[1] * scheme.itemsize + 4  # position, segment
+    pixels = 3 * np.dtype(recipe.dtype).itemsize
+    row = max(recipe.row_len(p) * (p * p * pixels + tokens) for p in recipe.patch_sizes)
+    total: int = recipe.rows * (row + recipe.max_images * images + 4)
+    return total + 1024  # norm, and where arrays begin
+
+
+def shared_bytes(num_bytes: int) -> torch.Tensor:
+    """Zeros that other processes can see, uint8 ``[num_bytes]``; no page is touched."""
+    # as torch's own `default_collate` makes it; `zeros().share_memory_()` writes all of it, twice
+    storage = torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return torch.tensor([], dtype=torch.uint8).set_(storage)
