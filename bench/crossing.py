@@ -1,20 +1,23 @@
-"""What does it cost the training thread to take a batch from a worker: ten shared tensors, or one?
+"""What does it cost to hand a batch from a worker to the training thread: ten shared tensors, one, or a slot of a ring?
 
-    OMP_NUM_THREADS=1 python bench/crossing.py
+    OMP_NUM_THREADS=1 python bench/crossing.py [--dtype float32]
 
-One batch is painted once; a worker sends it over and over, as torch converts a `PackedBatch` by itself, and as the parcel of
-the loader. What arrives is compared with what was sent. Prints JSON: medians and quartiles of the CPU time of the thread, from
-asking for a batch to having let go of the one before.
+One batch is painted once; a worker writes and sends it over and over: as torch converts a `PackedBatch` by itself, as a parcel
+with memory of its own, and as a parcel in a slot of the loader's ring. The training thread takes it, copies the patches once, as
+on their way to a device, and lets go of the batch before. What arrives is compared with what was sent. Prints JSON: medians and
+quartiles of CPU time per batch, of the training thread and of the worker process.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import statistics
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,64 +27,93 @@ from torch.utils.data import DataLoader, Dataset
 import patchpack as pp
 from patchpack.paint.painter import paint
 from patchpack.stream.parcel import Parcel, unwrap, wrap
+from patchpack.stream.ring import SPARE, Ring, slot_bytes_of
 
-BATCHES, WARM_UP = 60, 10
+BATCHES, WARM_UP, KEPT = 60, 10, 4
+AHEAD = 2  # torch's own choice for one worker
+WAYS = ("ten tensors", "parcel", "slot")
 
 
 class Sent(Dataset[Any]):
-    """One painted batch, again and again."""
+    """One painted batch, again and again; the index is a slot, or None."""
 
-    def __init__(self, batch: pp.PackedBatch, *, as_parcel: bool) -> None:
-        self.batch, self.as_parcel = batch, as_parcel
+    def __init__(self, batch: pp.PackedBatch, way: str, ring: Ring | None) -> None:
+        self.batch, self.way, self.ring = batch, way, ring
+        self.begun = 0.0
 
-    def __len__(self) -> int:
-        return BATCHES + WARM_UP
-
-    def __getitem__(self, i: int) -> Any:
-        if not self.as_parcel:
-            return self.batch
-        parcel, inside = wrap(self.batch)
+    def __getitem__(self, number: int | None) -> Any:
+        now = time.process_time()  # since the batch before: all that this process did for it, sending included
+        self.batch.info["ms"], self.begun = 1e3 * (now - self.begun), now
+        if self.way == "ten tensors":
+            return self.batch._replace(patches=self.batch.patches.copy())
+        slot = self.ring.slot(number) if self.ring is not None and number is not None else None
+        parcel, inside = wrap(self.batch, slot)
         inside.patches[...] = self.batch.patches
         return parcel
 
 
-def receive(batch: pp.PackedBatch, *, as_parcel: bool) -> dict[str, Any]:
-    """Milliseconds per batch, and the file descriptors that a batch holds while it is kept."""
-    milliseconds = []
-    loader = arriving(batch, as_parcel=as_parcel)
+def receive(batch: pp.PackedBatch, way: str, recipe: pp.Recipe) -> dict[str, Any]:
+    """Milliseconds per batch on both sides, and the file descriptors that a batch holds while it is kept."""
+    taking, making = [], []
+    device = torch.from_numpy(np.zeros_like(batch.patches))
+    loader = arriving(batch, way, recipe)
     arrived = None
     for _ in range(BATCHES + WARM_UP):
         time.sleep(0.03)  # the next batch is there: waiting for it is not what is measured
         start = time.thread_time()
         arrived = next(loader)  # and the one before is freed
-        milliseconds.append(1e3 * (time.thread_time() - start))
+        device.copy_(arrived.patches)
+        taking.append(1e3 * (time.thread_time() - start))
+        making.append(arrived.info["ms"])
     del arrived
+    loader.close()
     before = len(os.listdir("/proc/self/fd"))
-    kept = list(arriving(batch, as_parcel=as_parcel))
+    loader = arriving(batch, way, recipe)
+    kept = list(islice(loader, KEPT))
+    loader.close()
     files = len(os.listdir("/proc/self/fd")) - before
     for arrived in kept:
         assert np.array_equal(arrived.patches.numpy(), batch.patches)
         assert arrived.keys == batch.keys
+    return {
+        "training thread, ms": quartiles(taking),
+        "worker, ms": quartiles(making),
+        # a ring has one for all of its batches
+        "files per batch": max(0, files - (way == "slot")) // KEPT,
+    }
+
+
+def quartiles(milliseconds: list[float]) -> dict[str, Any]:
+    """Of what follows the warm-up."""
     low, median, high = statistics.quantiles(milliseconds[WARM_UP:], n=4)
-    return {"ms": round(median, 2), "quartiles": [round(low, 2), round(high, 2)], "files per batch": round(files / len(kept))}
+    return {"median": round(median, 2), "quartiles": [round(low, 2), round(high, 2)]}
 
 
-def arriving(batch: pp.PackedBatch, *, as_parcel: bool) -> Iterator[pp.PackedBatch]:
+def arriving(batch: pp.PackedBatch, way: str, recipe: pp.Recipe) -> Iterator[pp.PackedBatch]:
     """What a worker sends, opened."""
-    for sent in DataLoader(Sent(batch, as_parcel=as_parcel), batch_size=None, num_workers=1):
-        yield unwrap(sent) if isinstance(sent, Parcel) else sent
+    ring = Ring(AHEAD + SPARE + KEPT, slot_bytes_of(recipe)) if way == "slot" else None
+
+    def slots() -> Iterator[int | None]:
+        for _ in range(BATCHES + WARM_UP):
+            yield ring.take() if ring is not None else None
+
+    for sent in DataLoader(Sent(batch, way, ring), sampler=slots(), batch_size=None, num_workers=1, prefetch_factor=AHEAD):
+        arrived = unwrap(sent) if isinstance(sent, Parcel) else sent
+        del sent
+        yield arrived
+        del arrived
 
 
 def main() -> None:
-    """Paint one batch and send it both ways."""
-    recipe = pp.recipes.navit(seq_len=1024, rows=8)
+    """Paint one batch and send it in every way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dtype", choices=("uint8", "float16", "float32"), default="uint8", help="of the patches")
+    recipe = pp.recipes.navit(seq_len=1024, rows=8, dtype=parser.parse_args().dtype)
     planner = pp.Planner(pp.samples.shards("train"), recipe)
     batch = paint(next(iter(planner)), recipe, planner.source.reader)
-    results = {name: receive(batch, as_parcel=name == "parcel") for name in ("ten tensors", "parcel")}
     answer = {
-        "batch": f"{list(batch.patches.shape)} uint8",
-        **results,
-        "ratio": round(results["ten tensors"]["ms"] / results["parcel"]["ms"], 2),
+        "batch": f"{list(batch.patches.shape)} {recipe.dtype}",
+        **{way: receive(batch, way, recipe) for way in WAYS},
         "torch": torch.__version__,
         "python": platform.python_version(),
         "cpus": os.cpu_count(),

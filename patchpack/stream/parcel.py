@@ -53,28 +53,16 @@ def wrap(blank: PackedBatch, slot: Slot | None = None) -> tuple[Parcel, PackedBa
     Returns:
         The parcel, and the same blank with its arrays inside: what is painted there needs no copy.
     """
-    end = 0
-
-    def place(array: Any) -> Any:
-        nonlocal end
-        if isinstance(array, dict):
-            return {name: place(entry) for name, entry in array.items()}
-        if not isinstance(array, np.ndarray):
-            return array
-        if slot is not None and end + array.nbytes > slot.memory.size:
-            return array
-        start, end = end, end + _aligned(array.nbytes)
-        return Place(array.dtype.str, array.shape, start, array.nbytes)
-
+    shelf = _Shelf(None if slot is None else slot.memory.size)
     # info is a dict too, but not of arrays
-    places = PackedBatch._make([*map(place, blank[:-1]), blank.info])
+    places = PackedBatch._make([*map(shelf.place, blank[:-1]), blank.info])
     shared: torch.Tensor | Slot
     if slot is None:
-        shared = shared_bytes(end)
+        shared = shared_bytes(shelf.end)
         memory = shared.numpy()
     else:
         shared, memory = slot, slot.memory
-        slot.num_bytes = min(end, memory.size)
+        slot.num_bytes = min(shelf.end, memory.size)
     inside = _filled(places, lambda p: memory[p.start : p.start + p.num_bytes].view(p.dtype).reshape(p.shape))
     for mine, given in zip(inside[1:-1], blank[1:-1], strict=True):
         _copy(mine, given)
@@ -120,6 +108,21 @@ def share(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor, in memory that other processes see."""
     shared: torch.Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return shared
+
+
+class _Shelf:
+    """Where arrays go, one after the other, up to so many bytes."""
+
+    def __init__(self, room: int | None) -> None:
+        self.end, self._room = 0, room
+
+    def place(self, array: Any) -> Any:
+        if isinstance(array, dict):
+            return {name: self.place(entry) for name, entry in array.items()}
+        if not isinstance(array, np.ndarray) or (self._room is not None and self.end + array.nbytes > self._room):
+            return array
+        start, self.end = self.end, self.end + _aligned(array.nbytes)
+        return Place(array.dtype.str, array.shape, start, array.nbytes)
 
 
 def _aligned(num_bytes: int) -> int:

@@ -40,7 +40,7 @@ class Ring:
     """
 
     def __init__(self, num_slots: int, slot_bytes: int) -> None:
-        self._stride = -(-slot_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._stride = _whole_pages(slot_bytes)
         self._memory = shared_bytes(num_slots * self._stride)
         self._number = next(_numbers)
         # the last one back goes first: its pages are in the cache, and slots that are not needed never get any
@@ -144,14 +144,20 @@ class Tickets(Sampler[Ticket]):
 
 
 def slot_bytes_of(recipe: Recipe) -> int:
-    """Bytes that a batch takes at most, with one number as the target of every image; larger targets travel beside."""
+    """Bytes that a batch takes at most, in whole pages, with one number as the target of every image.
+
+    Larger targets travel beside the slot.
+    """
     scheme = recipe.positions(Grid(1, 1))
     images = 8 + 8 + 1 + 8  # grid, size, mask, target
     tokens = scheme.shape[1] * scheme.itemsize + 4  # position, segment
     pixels = 3 * np.dtype(recipe.dtype).itemsize
     row = max(recipe.row_len(p) * (p * p * pixels + tokens) for p in recipe.patch_sizes)
-    total: int = recipe.rows * (row + recipe.max_images * images + 4)
-    return total + 1024  # norm, and where arrays begin
+    return _whole_pages(recipe.rows * (row + recipe.max_images * images + 4) + 1024)  # norm, and where arrays begin
+
+
+def _whole_pages(num_bytes: int) -> int:
+    return -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 def shared_bytes(num_bytes: int) -> torch.Tensor:
