@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python bench/crossing.py [--dtype float32]
 
 One batch is painted once; a worker writes and sends it over and over: as torch converts a `PackedBatch` by itself, as a parcel
-with memory of its own, and as a parcel in a slot of the loader's ring. The training thread takes it, copies the patches once, as
-on their way to a device, and lets go of the batch before. What arrives is compared with what was sent. Prints JSON: medians and
-quartiles of CPU time per batch, of the training thread and of the worker process.
+with memory of its own, and as a parcel in a slot of the loader's ring. The training thread takes it, copies the patches once,
+as on their way to a device, and lets go of the batch before. What arrives is compared with what was sent. Prints JSON: medians
+and quartiles of CPU time per batch, of the training thread and of the worker process.
 """
 
 from __future__ import annotations

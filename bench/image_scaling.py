@@ -19,7 +19,7 @@ from PIL import Image
 
 import patchpack as pp
 
-_WARM_UP = 2  # batches: one from each worker
+_WARM_UP = 8  # batches: two from each worker, and by then the process that reads headers is as far ahead as it gets
 _AT_A_TIME = 4  # files that a decoding process takes, so that both end together
 LOADERS: dict[str, dict[str, Any]] = {
     "2 worker processes": {"num_workers": 2, "persistent_workers": True},
@@ -74,7 +74,7 @@ class _Epochs:
     """A loader that is iterated again and again."""
 
     def __init__(self, shards: Sequence[str], recipe: pp.Recipe, steps: int, options: dict[str, Any]) -> None:
-        self._loader = pp.load(list(shards), recipe, steps_per_epoch=steps, on_error="skip", **options)
+        self._loader = pp.load(list(shards), recipe, steps_per_epoch=_WARM_UP + steps, on_error="skip", **options)
 
     def rate(self) -> float:
         """Images per second, from the arrival of the last warm-up batch to the end."""

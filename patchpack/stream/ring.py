@@ -122,7 +122,7 @@ class Tickets(Sampler[Ticket]):
         planner: makes the plans.
 
     Attributes:
-        ring: what the next iteration gives away.
+        ring: what the next iteration gives slots of; None gives none.
     """
 
     def __init__(self, planner: Planner | IndexPlanner) -> None:
@@ -136,11 +136,14 @@ class Tickets(Sampler[Ticket]):
     def __iter__(self) -> Iterator[Ticket]:
         """One epoch. Torch asks for the first ticket when the workers have finished with the epoch before."""
         ring = self.ring
-        if ring is None:
-            raise RuntimeError("tickets without a ring: iterate the Loader, not its sampler")
-        ring.recall()
+        if ring is not None:
+            ring.recall()
         for plan in self._planner:
-            yield Ticket(plan, ring.take())
+            yield Ticket(plan, None if ring is None else ring.take())
+
+    def set_epoch(self, epoch: int) -> None:
+        """Of the planner, for frameworks that call it on a loader's sampler."""
+        self._planner.set_epoch(epoch)
 
 
 def slot_bytes_of(recipe: Recipe) -> int:

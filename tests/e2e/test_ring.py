@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import patchpack as pp
 import patchpack.stream.dataset as painting
@@ -151,10 +153,6 @@ def test_unreadable_pictures_leave_zeros_in_memory_that_came_round(tmp_path: Pat
 
 
 def png_without_end(seed: int) -> bytes:
-    import io
-
-    from PIL import Image
-
     pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
@@ -182,9 +180,11 @@ def leave_early(loader: pp.Loader) -> None:
 
 
 def fail(loader: pp.Loader) -> None:
-    with pytest.raises(ZeroDivisionError):
+    try:
         for batch in loader:
             batch.patch_size // 0
+    except ZeroDivisionError:
+        pass
 
 
 @ONLY_LINUX
