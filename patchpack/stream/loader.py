@@ -23,12 +23,13 @@ from patchpack.stream.labels import MapTarget
 from patchpack.stream.listed import is_index
 from patchpack.stream.mapstyle import SizeOf
 from patchpack.stream.parcel import Parcel, require_room, unwrap
+from patchpack.stream.resume import require_same
 from patchpack.stream.ring import SPARE, Ring, Tickets, slot_bytes_of
 from patchpack.stream.sampler import Planner
 from patchpack.stream.samples import ToSample
 from patchpack.stream.sources import IMAGE_EXTENSIONS
 from patchpack.stream.streams import WorkerStreams
-from patchpack.stream.threads import Finished, PaintedAhead
+from patchpack.stream.threads import PLANNED_AHEAD, Finished, PaintedAhead
 from patchpack.types import PackedBatch, Report
 
 _OURS = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset")
@@ -67,6 +68,9 @@ class Loader(DataLoader[PackedBatch]):
         if isinstance(planner, Planner) and planner.reads_pixels and num_workers:
             self._streams = WorkerStreams(planner, num_workers)
         self._compiles = num_workers > 0 or num_threads > 0
+        if isinstance(planner, Planner):  # a state for every plan on its way, and for the batch at hand
+            ahead = num_workers * (dataloader_options.get("prefetch_factor") or 2) + PLANNED_AHEAD * num_threads
+            planner.states_kept = ahead + 2
         self._painter = SendingPainter(planner)
         self._tickets = Tickets(planner)
         dataset: Dataset[Any] = self._painter
@@ -98,10 +102,12 @@ class Loader(DataLoader[PackedBatch]):
             compile_kernels(self.planner.recipe)
         if self._streams:
             self._streams.begin(self.planner.epoch, self.planner.seen)
-        fatal = None
+        fatal, begun = None, self.planner.seen
         sending = super().__iter__()
         if not self.persistent_workers:  # this iterator's workers have it; the next ones get another
             self._painter.ring = self._tickets.ring = None
+        if self._streams:
+            self._streams.started()
         for sent in sending:
             batch = unwrap(sent) if isinstance(sent, Parcel) else sent
             error = first_error(batch.info) if self._on_error == "raise" else None
@@ -109,8 +115,11 @@ class Loader(DataLoader[PackedBatch]):
             if error is None and "fatal" in batch.info:
                 fatal = SourceError(batch.info["fatal"])
                 error = None if self._streams and self.planner.steps_per_epoch is None else fatal
-            stream = batch.info.get("worker", 0)
-            account = {**batch.info, "seen": batch.info["seen"] - self.planner.accounted}
+            stream, before = batch.info.get("worker", 0), self.planner.accounted
+            if self._streams:
+                self._streams.arrived(batch.info)
+                before = self._streams.accounted(stream)
+            account = {**batch.info, "seen": batch.info["seen"] - before}
             self._reports[stream] = self._reports.get(stream, Report()).after(account, delivered=error is None)
             if error is not None:
                 raise error
@@ -119,10 +128,10 @@ class Loader(DataLoader[PackedBatch]):
                 yield batch
             del sent, batch  # before the next one is waited for: its memory may be painted again
         self._finished = True
+        if self._streams:
+            self.planner.seen = begun + self._streams.seen
         if fatal and not self.report().packed:
             raise fatal
-        if self._streams:
-            self.planner.seen += self.report().seen
         del sending, ring  # in this order
 
     def _shared_memory(self) -> Ring | None:
@@ -149,29 +158,34 @@ class Loader(DataLoader[PackedBatch]):
         self._delivered, self._finished = None, False
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the epoch stands after the last batch delivered, however far workers are ahead. Small, JSON-safe.
+        """Where the epoch stands after the last batch delivered, however far workers are ahead. Small, JSON-safe, no pixels.
 
-        Raises:
-            ConfigError: the source is no index.
+        It is torchdata's protocol: trainers that look for it find it.
         """
-        return self._resumable().state_dict(self._delivered, finished=self._finished)
+        if self._streams is None:
+            return {**self.planner.state_dict(self._delivered, finished=self._finished), "streams": 1}
+        state = self.planner.state_dict(None, finished=self._finished)
+        return {**state, "streams": self.num_workers, "at": None if self._finished else self._streams.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next iteration goes on after the batch that was the last when the state was taken.
+        """The next iteration goes on after the batch that was the last when the state was taken, the same to the last bit.
 
         After a state that was taken when an epoch was over, the next iteration is a whole one. `report` counts what comes
-        after the state.
+        after the state. Another number of workers or threads will do, but for sources whose sizes are not known (`size_of`).
 
         Raises:
-            ConfigError: see `IndexPlanner.load_state_dict`.
+            ConfigError: naming the argument, field of the recipe or property of the source that differs, see
+                `Planner.load_state_dict` and `IndexPlanner.load_state_dict`.
         """
-        self._resumable().load_state_dict(state)
+        require_same(state, {"streams": self.num_workers if self._streams else 1})
+        if self._streams is None:
+            self.planner.load_state_dict(state)
+        else:
+            self.planner.load_state_dict({**state, "at": None})
+            if state["at"] is not None:
+                self._streams.load_state_dict(state["at"])
+            self._iterator = None  # workers that outlive an epoch have begun already
         self._delivered, self._finished, self._reports = None, False, {}
-
-    def _resumable(self) -> IndexPlanner:
-        if not isinstance(self.planner, IndexPlanner):
-            raise ConfigError(f"{self.planner.source.name} cannot be resumed: make an index of the shards, and load that")
-        return self.planner
 
     def report(self) -> Report:
         """The account up to the last batch delivered, or raised for; the same for any number of workers that only paint."""

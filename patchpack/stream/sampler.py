@@ -97,8 +97,12 @@ class Planner(Sampler[BatchPlan]):
             )
         self.epoch, self.seen = epoch, seen
         self.accounted = 0
-        self._run = (epoch, seen)
         self._resume: Mapping[str, Any] | None = None
+        self._run: tuple[int, int, Mapping[str, Any] | None] = (
+            epoch,
+            seen,
+            None,
+        )  # of the last iteration, or the next one after a state was loaded
         self.states_kept = 64
         self._states: dict[int, dict[str, Any]] = {}
         self.steps_per_epoch, self._tail = steps_per_epoch, tail
@@ -117,6 +121,7 @@ class Planner(Sampler[BatchPlan]):
         if epoch != self.epoch:
             self._resume = None
         self.epoch = epoch
+        self._run = (epoch, self.seen, self._resume)
         if isinstance(self.source, IterableSource):
             self.source.set_epoch(epoch)
 
@@ -130,21 +135,21 @@ class Planner(Sampler[BatchPlan]):
         """Plans of one epoch. A source without one usable image gives a single plan with `BatchPlan.fatal` set."""
         resume, self._resume = self._resume, None
         self._states.clear()
-        self._run = (self.epoch, self.seen)
+        self._run = (self.epoch, self.seen, resume)
         if self._together:
             yield from self._share_of_all(resume)
         else:
             yield from self._plans(replace(self._order, epoch=self.epoch), self.recipe, resume)
 
     def state_dict(self, step: int | None = None, *, finished: bool = False) -> dict[str, Any]:
-        """Where the epoch of the last iteration stood after its step `step`. JSON-safe: a few kB, no pixels, no paths.
+        """Where the epoch of the last iteration stood after its first `step` batches. JSON-safe: a few kB, no pixels, no paths.
 
         Args:
-            step: of the last plan that is done, one of the last `states_kept`. None: before the first.
+            step: batches of that epoch that are done, those before a resume too; not further back than `states_kept` plans.
+                None for those before the iteration began.
             finished: that epoch is over, so that the next iteration is a whole one.
         """
-        epoch, seen = self._run
-        at: Mapping[str, Any] | None = self._resume
+        epoch, seen, at = self._run
         if finished:
             seen, at = self.seen, None
         elif step is not None:
@@ -165,6 +170,7 @@ class Planner(Sampler[BatchPlan]):
         require_same(state, self._belongs_to())
         self.set_epoch(state["epoch"])
         self.seen, self._resume = state["seen"], state["at"]
+        self._run = (self.epoch, self.seen, self._resume)
 
     def _belongs_to(self) -> dict[str, Any]:
         order = self._order
@@ -195,7 +201,7 @@ class Planner(Sampler[BatchPlan]):
         if self.steps_per_epoch is None or number < self.steps_per_epoch:
             share = replace(self._order.share(number, num_streams), epoch=self.epoch)
             for plan in self._plans(share, self.recipe, resume, stream=number, num_streams=num_streams):
-                yield plan, self._states[plan.step]
+                yield plan, self._states[plan.step + 1]
 
     def require_samples_for(self, num_streams: int) -> None:
         """Raises `ConfigError` where `steps_per_epoch` could not be made because a stream would have no sample."""
@@ -238,10 +244,10 @@ class Planner(Sampler[BatchPlan]):
                 planner, events = self._new_planner(kind, recipe, **stream), iter(probed)
             while planner.takes_more and (block := list(islice(events, _BLOCK))):
                 for plan in planner.feed(block):
-                    self._remember(plan.step, snapshot(planner, marks, kind))
+                    self._remember(plan.step + 1, snapshot(planner, marks, kind))
                     yield plan
         for plan in planner.finish():
-            self._remember(plan.step, snapshot(planner, marks, kind))
+            self._remember(plan.step + 1, snapshot(planner, marks, kind))
             yield plan
         self.seen += planner.seen
 
@@ -254,15 +260,16 @@ class Planner(Sampler[BatchPlan]):
         """One plan for all ranks, ``world_size`` times as many rows a batch; each rank takes every world_size-th row."""
         rank, world_size = self._order.rank, self._order.world_size
         everything = self.recipe.replace(rows=self.recipe.rows * world_size)
-        seen = 0
+        seen = before = 0 if resume is None else resume["mine"]
         for plan in self._plans(replace(self._order, epoch=self.epoch, rank=0, world_size=1), everything, resume):
-            self.accounted = 0  # of this rank's own, which are counted from here
+            self.accounted = before
             mine = plan.take_rows(range(rank, plan.num_rows, world_size))
             info = {**plan.info, "planned": len(mine.headers)}
             if rank:  # the first rank reports what no rank gets; the others know of it, so that all may stop together
                 first = {name: plan.info[name][:1] for name in ("rejections", "shard_errors")}
                 info |= {"rejections": [], "shard_errors": [], "dropped": {}, "altered": 0, "elsewhere": first}
             seen += info["planned"] + len(info["rejections"])
+            self._states[plan.step + 1]["mine"] = seen
             yield replace(mine, info={**info, "seen": seen})
 
 

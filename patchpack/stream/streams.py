@@ -13,20 +13,11 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from patchpack.plan.planner import accounted
 from patchpack.stream.dataset import SendingPainter
 from patchpack.stream.parcel import Parcel, share
 from patchpack.stream.sampler import Planner
 from patchpack.types import PackedBatch
-
-
-class Resume(NamedTuple):
-    """Where streams go on: the state of each, None for one that has made nothing yet; and which one's turn it is.
-
-    Torch asks its first worker first, so that one takes the stream whose turn it is, and the others follow in order.
-    """
-
-    states: list[Mapping[str, Any] | None]
-    first: int
 
 
 class WorkerStreams(IterableDataset[PackedBatch | Parcel]):
@@ -35,9 +26,6 @@ class WorkerStreams(IterableDataset[PackedBatch | Parcel]):
     Args:
         planner: its source reads pixels.
         num_workers: streams, at least 1.
-
-    Attributes:
-        resume: set before the workers start, where they are to go on.
 
     Raises:
         ConfigError: a stream that owes steps would have no sample.
@@ -49,23 +37,64 @@ class WorkerStreams(IterableDataset[PackedBatch | Parcel]):
         self._painter = SendingPainter(planner)
         # shared, so that workers that outlive an epoch hear of the next one
         self._begin = share(torch.tensor([planner.epoch, planner.seen]))
-        self.resume: Resume | None = None
+        self._resume: _Turns | None = None  # for workers that are not yet started
+        self._begun = self._turns = _Turns([None] * num_workers, 0)
 
     def begin(self, epoch: int, seen: int) -> None:
-        """Tell the workers, those that run already too, which epoch comes next."""
+        """Before the workers start: which epoch comes next. Those that run already hear of it too."""
         self._begin.copy_(torch.tensor([epoch, seen]))
+        self._begun = self._turns = self._resume or _Turns([None] * len(self._turns.states), 0)
+
+    def started(self) -> None:
+        """The workers run; others, of another epoch, begin at its beginning."""
+        self._resume = None
 
     def __iter__(self) -> Iterator[PackedBatch | Parcel]:
         """This worker's batches. Their info has the worker's number and the state after them."""
         worker = get_worker_info()
         number, num_streams = (worker.id, worker.num_workers) if worker else (0, 1)
         begin = None
-        if self.resume is not None:
-            number = (number + self.resume.first) % num_streams
-            begin, self.resume = self.resume.states[number], None  # not the next epoch's
+        if self._resume is not None:
+            # torch asks its first worker first: that one takes the stream whose turn it is, the others follow in order
+            number = (number + self._resume.first) % num_streams
+            begin, self._resume = self._resume.states[number], None
         self._planner.epoch, self._planner.seen = self._begin.tolist()
         for plan, state in self._planner.stream(number, num_streams, begin):
             sent = self._painter[plan]
             info = sent.batch.info if isinstance(sent, Parcel) else sent.info
             info["worker"], info["state"] = number, state
             yield sent
+
+    # ------------------------------------------------------------------------------------------------- in the parent
+
+    def arrived(self, info: dict[str, Any]) -> None:
+        """Take the state out of a batch's info: it is the one that streams are at now."""
+        number = info["worker"]
+        states = [*self._turns.states]
+        states[number] = info.pop("state")
+        self._turns = _Turns(states, (number + 1) % len(states))
+
+    def accounted(self, number: int) -> int:
+        """Samples of a stream that its batches before this iteration held or told of."""
+        state = self._begun.states[number]
+        return 0 if state is None else accounted(state["planner"])
+
+    @property
+    def seen(self) -> int:
+        """Samples that all streams have met in this epoch, as far as their batches have come."""
+        return sum(state["planner"]["account"]["seen"] for state in self._turns.states if state is not None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where each stream is after the last of its batches that came, and whose turn it is."""
+        return {"states": self._turns.states, "first": self._turns.first}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Workers that start from now on go on there."""
+        self._resume = self._turns = _Turns(list(state["states"]), state["first"])
+
+
+class _Turns(NamedTuple):
+    """Where streams are: the state of each, None for one that has made nothing yet; and whose turn it is."""
+
+    states: list[Mapping[str, Any] | None]
+    first: int

@@ -15,7 +15,7 @@ from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.sampler import Planner
 from patchpack.types import BatchPlan, PackedBatch
 
-_AHEAD = 2  # batches per thread that are painted before they are asked for
+PLANNED_AHEAD = 2  # batches per thread that are painted before they are asked for
 
 
 class PaintedAhead(Sampler["Future[PackedBatch]"]):
@@ -51,7 +51,7 @@ class PaintedAhead(Sampler["Future[PackedBatch]"]):
         try:
             for plan in self._planner:
                 started.append(pool.submit(work, plan))
-                if len(started) > _AHEAD * self._num_threads:
+                if len(started) > PLANNED_AHEAD * self._num_threads:
                     yield started.popleft()
             while started:
                 yield started.popleft()

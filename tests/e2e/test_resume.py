@@ -1,0 +1,281 @@
+"""An epoch that is cut after any batch goes on in a loader that has only the state: the same batches, every sample once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+import patchpack as pp
+from patchpack.errors import ConfigError, SourceError
+from patchpack.stream.sources import open_source
+from patchpack.types import Header
+
+TRAIN = pp.samples.shards("train")
+RECIPE = pp.recipes.navit(seq_len=256, rows=2, seed=3, drop=pp.Beta(0.5, 0.9))
+NO_POSITIONS = "ignore:.*has no positions to begin at:UserWarning"
+
+
+def same(one: Any, other: Any) -> bool:
+    """Every field of two batches, infos without what is told once."""
+    for field in ("patches", "position_ids", "segment_ids", "grid_sizes", "source_sizes", "slot_mask", "targets"):
+        if not np.array_equal(getattr(one, field), getattr(other, field)):
+            return False
+    return bool(one.keys == other.keys and one.info == other.info and one.patch_size == other.patch_size)
+
+
+def with_states(loader: Any) -> Iterator[tuple[Any, str]]:
+    for batch in loader:
+        yield batch, json.dumps(loader.state_dict())
+
+
+def check_cuts(make: Callable[..., Any], cuts: slice = slice(None), then: dict[str, Any] | None = None) -> None:
+    """`make(**then)` goes on where `make()` was cut, and plans a whole next epoch."""
+    loader = make()
+    whole = list(with_states(loader))
+    report = loader.report()
+    after = json.dumps(loader.state_dict())
+    loader.set_epoch(loader.planner.epoch + 1)
+    following = list(loader)
+    assert len(whole) > 3
+    for cut in range(len(whole))[cuts]:
+        again = make(**(then or {}))
+        again.load_state_dict(json.loads(whole[cut][1]))
+        assert json.dumps(again.state_dict()) == whole[cut][1]
+        rest = list(with_states(again))
+        assert len(rest) == len(whole) - cut - 1
+        for (one, state), (other, other_state) in zip(whole[cut + 1 :], rest, strict=True):
+            assert same(one, other)
+            assert state == other_state
+        told = again.report()
+        delivered = sum(batch.info["packed"] for batch, _ in whole[: cut + 1])
+        assert delivered + told.packed == report.packed
+        assert told.seen == told.packed + len(told.rejected) + sum(told.dropped.values())
+        assert told.waiting == 0
+        assert json.dumps(again.state_dict()) == after
+        again.set_epoch(again.planner.epoch + 1)
+        assert all(same(one, other) for one, other in zip(following, again, strict=True))
+
+
+class Pictures(Dataset[Any]):
+    """Decoded pictures and labels; nobody knows their sizes."""
+
+    def __init__(self, samples: list[pp.Sample]) -> None:
+        self._items = [(np.array(pp.decode(s.image)), s.target) for s in samples]
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, number: int) -> Any:
+        return self._items[number]
+
+
+def some(count: int) -> list[pp.Sample]:
+    """The first samples of the shipped shards, in memory."""
+    source = open_source(TRAIN)
+    headers = [event for event in source.scan() if isinstance(event, Header)][:count]
+    return [pp.Sample(h.key, *source.reader(h.location)) for h in headers]
+
+
+SAMPLES = some(60)
+
+
+ORDERS = [
+    {}, {"shuffle": 37}, {"shuffle": 10_000, "epoch": 4}, {"tail": "drop"}, {"tail": "pad", "rank": 1, "world_size": 2},
+    {"tail": "wrap", "shuffle": 50}, {"steps_per_epoch": 20, "shuffle": 60}, {"steps_per_epoch": 9, "rank": 2, "world_size": 3},
+    {"steps_per_epoch": 30, "rank": 2, "world_size": 5, "shuffle": 11},
+]  # fmt: skip
+RECIPES = {
+    "navit": RECIPE,
+    "several patch sizes": pp.recipes.flexivit(rows=2),
+    "a packer of one's own choice": RECIPE.replace(packer=pp.FirstFit(4)),
+    "cuts and a schedule": RECIPE.replace(packer=pp.Lookahead(32, max_cut=0.1), drop=pp.Scheduled(300, 40)),
+}
+
+
+@pytest.mark.parametrize("options", ORDERS, ids=str)
+@pytest.mark.parametrize("kind", RECIPES)
+def test_plans_after_every_batch(kind: str, options: dict[str, Any]) -> None:
+    recipe = RECIPES[kind]
+    if len(recipe.patch_sizes) > 1 and options.get("tail") == "wrap":
+        pytest.skip("wrapping needs one patch size")
+    planner = pp.Planner(TRAIN, recipe, **options)
+    whole = [(repr(plan), json.dumps(planner.state_dict(plan.step + 1))) for plan in planner]
+    again = pp.Planner(TRAIN, recipe, **options)
+    for cut, (_, state) in enumerate(whole):
+        again.load_state_dict(json.loads(state))
+        assert [repr(plan) for plan in again] == [plan for plan, _ in whole[cut + 1 :]]
+
+
+@pytest.mark.parametrize("options", ORDERS[1::3], ids=str)
+def test_shards(options: dict[str, Any]) -> None:
+    check_cuts(lambda: pp.load(TRAIN, RECIPE, **options), slice(1, None, 6))
+
+
+@pytest.mark.parametrize("then", [{"num_workers": 1}, {"num_workers": 2}, {"num_threads": 3}, {"num_workers": 4}], ids=str)
+def test_another_number_of_workers(then: dict[str, int]) -> None:
+    def make(**options: Any) -> pp.Loader:
+        return pp.load(TRAIN, RECIPE, **{"shuffle": 64, "num_workers": 2, **options})
+
+    if "num_threads" in then:
+        then = {**then, "num_workers": 0}
+    check_cuts(make, slice(2, 3), then)
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    for sample in SAMPLES:
+        path = tmp_path / str(sample.target) / f"{sample.key.split('/')[1]}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(sample.image)
+    check_cuts(lambda: pp.load(tmp_path, RECIPE, shuffle=1), slice(0, None, 2))
+
+
+@pytest.mark.filterwarnings(NO_POSITIONS)
+def test_an_iterable_is_read_again() -> None:
+    check_cuts(lambda: pp.load(SAMPLES, RECIPE), slice(0, None, 2))
+
+
+def test_reading_again_is_said() -> None:
+    loader = pp.load(SAMPLES, RECIPE)
+    (_, state), *_ = with_states(loader)
+    loader.load_state_dict(json.loads(state))
+    with pytest.warns(UserWarning, match=r"list of samples has no positions to begin at: \d+ samples are read again"):
+        next(iter(loader))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_pictures_of_unknown_size(num_workers: int) -> None:
+    """Planned in the workers: each stream has a state of its own."""
+    check_cuts(lambda: pp.load(Pictures(SAMPLES), RECIPE, num_workers=num_workers), slice(0, None, 2))
+
+
+def test_streams_of_workers_that_outlive_an_epoch() -> None:
+    def make() -> pp.Loader:
+        return pp.load(Pictures(SAMPLES), RECIPE, num_workers=2, persistent_workers=True)
+
+    loader = make()
+    whole = list(with_states(loader))
+    loader.load_state_dict(json.loads(whole[1][1]))
+    assert all(same(one, other) for (one, _), other in zip(whole[2:], loader, strict=True))
+    assert all(same(one, other) for (one, _), other in zip(whole, loader, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------------ pp.Pack
+
+
+def packed(stage: pp.Pack, num_workers: int) -> Iterator[Any]:
+    return iter(DataLoader(stage.over(SAMPLES), batch_size=None, num_workers=num_workers))
+
+
+@pytest.mark.filterwarnings(NO_POSITIONS)
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_a_stage(num_workers: int) -> None:
+    def make() -> pp.Pack:
+        return pp.Pack(RECIPE, resumable=True, epoch=2)
+
+    stage, whole = make(), []
+    for batch in packed(stage, num_workers):
+        stage.delivered(batch)
+        whole.append((batch, json.dumps(stage.state_dict())))
+    assert len(whole) > 3
+    for cut in range(len(whole)):
+        again = make()
+        again.load_state_dict(json.loads(whole[cut][1]))
+        rest = list(packed(again, num_workers))
+        for stream in range(num_workers or 1):  # each goes on; who comes first is torch's to say
+            ours, expected = (
+                [batch for batch in batches if batch.info["worker"] == stream]
+                for batches in (rest, [batch for batch, _ in whole[cut + 1 :]])
+            )
+            assert all(same(one, other) for one, other in zip(ours, expected, strict=True))
+
+
+def test_a_stage_begins_its_next_epoch_at_the_beginning() -> None:
+    stage = pp.Pack(RECIPE, resumable=True)
+    whole = []
+    for batch in packed(stage, 0):
+        stage.delivered(batch)
+        whole.append((batch, stage.state_dict()))
+    again = pp.Pack(RECIPE, resumable=True)
+    again.load_state_dict(whole[1][1])
+    with pytest.warns(UserWarning, match="no positions"):
+        for batch in packed(again, 0):
+            again.delivered(batch)
+    assert all(same(one, other) for (one, _), other in zip(whole, packed(again, 0), strict=True))
+
+
+def test_other_streams_than_the_states() -> None:
+    stage = pp.Pack(RECIPE, resumable=True)
+    stage.delivered(next(packed(stage, 2)))
+    again = pp.Pack(RECIPE, resumable=True)
+    again.load_state_dict(stage.state_dict())
+    with pytest.raises(ConfigError, match="the state is of 2 streams, here are 1: use as many workers"):
+        next(packed(again, 0))
+    with pytest.raises(ConfigError, match="this batch carries no state: make the stage with resumable=True"):
+        again.delivered(next(packed(pp.Pack(RECIPE), 0)))
+    with pytest.raises(ConfigError, match="tail differs: the state was saved with short, this loader has drop"):
+        pp.Pack(RECIPE, tail="drop").load_state_dict(stage.state_dict())
+
+
+# ------------------------------------------------------------------------------------------------- what must be the same
+
+
+def a_state(**options: Any) -> Any:
+    loader = pp.load(TRAIN, RECIPE, **options)
+    return json.loads(next(state for _, state in with_states(loader)))
+
+
+@pytest.mark.parametrize(
+    ("what", "source", "recipe", "options"),
+    [
+        ("recipe.seed differs: the state was saved with 3, this loader has 4", TRAIN, RECIPE.replace(seed=4), {}),
+        (r"recipe.drop differs: .* Beta\(mean=0.5, .*, this loader has NoDrop", TRAIN, RECIPE.replace(drop=pp.NoDrop()), {}),
+        ("source differs: the state was saved with 2 shards .* this loader has shapes-train-000000", TRAIN[:1], RECIPE, {}),
+        ("samples or shards differs", TRAIN[::-1], RECIPE, {}),
+        ("shuffle differs: the state was saved with 0, this loader has 9", TRAIN, RECIPE, {"shuffle": 9}),
+        ("tail differs: the state was saved with short, this loader has pad", TRAIN, RECIPE, {"tail": "pad"}),
+        ("steps_per_epoch differs: the state was saved with None", TRAIN, RECIPE, {"steps_per_epoch": 3}),
+        ("world_size differs", TRAIN, RECIPE, {"rank": 0, "world_size": 2, "tail": "short", "steps_per_epoch": None}),
+    ],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore:2 ranks without steps_per_epoch:UserWarning")
+def test_what_differs_is_named(what: str, source: Any, recipe: pp.Recipe, options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=what):
+        pp.load(source, recipe, **options).load_state_dict(STATE)
+
+
+STATE = a_state()
+
+
+def test_a_source_that_has_changed_is_told() -> None:
+    changed = [SAMPLES[0], *(sample._replace(key=f"{sample.key}!") for sample in SAMPLES[1:])]
+    loader = pp.load(SAMPLES, RECIPE)
+    (_, state), *_ = with_states(loader)
+    for other, what in ((changed, "has another key: .*!"), (SAMPLES[:4], "is none that can be used")):
+        again = pp.load(other, RECIPE)
+        again.load_state_dict(json.loads(state))
+        with pytest.warns(UserWarning), pytest.raises(SourceError, match=f"has changed since the state was saved: .*{what}"):
+            list(again)
+
+
+def test_a_state_is_small_and_goes_with_the_epoch() -> None:
+    assert len(json.dumps(a_state(shuffle=100))) < 20_000
+    loader = pp.load(TRAIN, RECIPE)
+    first = next(iter(loader))
+    loader.load_state_dict(STATE)
+    loader.set_epoch(1)  # another one: it begins at its beginning
+    assert loader.state_dict()["at"] is None
+    loader.set_epoch(0)
+    assert same(next(iter(loader)), first)
+
+
+def test_streams_of_another_number_of_workers() -> None:
+    loader = pp.load(Pictures(SAMPLES), RECIPE, num_workers=2)
+    (_, state), *_ = with_states(loader)
+    with pytest.raises(ConfigError, match="streams differs: the state was saved with 2, this loader has 1"):
+        pp.load(Pictures(SAMPLES), RECIPE).load_state_dict(json.loads(state))
