@@ -97,7 +97,7 @@ class Loader(DataLoader[PackedBatch]):
         """
         self._reports = {}
         self._delivered, self._finished = None, False
-        ring = self._shared_memory() if self.num_workers else None
+        ring = self._shared_memory() if self.num_workers else None  # held: what arrives only names it
         if self._compiles:  # once, here: a worker that is forked has the kernels, one that is spawned finds them on disk
             compile_kernels(self.planner.recipe)
         if self._streams:

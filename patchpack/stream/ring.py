@@ -70,12 +70,16 @@ class Ring:
         return Slot(self._number, number, self._bytes(number, self._stride))
 
     def arrived(self, number: int, num_bytes: int) -> torch.Tensor:
-        """In the parent: the first bytes of a slot as a tensor, uint8 ``[num_bytes]``.
+        """In the parent: the first bytes of a slot as a tensor, uint8 ``[num_bytes]``; empty if the slot was recalled.
 
         The slot is free again when the tensor's storage ends: with the last tensor, view or numpy array that shows any of it.
+        (A process forked from this one shows the same memory and holds no slot.)
         """
+        try:
+            self._given.remove(number)  # once: a slot is never free twice
+        except KeyError:
+            return torch.empty(0, dtype=torch.uint8)
         held = self._bytes(number, num_bytes)
-        self._given.discard(number)
         # torch keeps this very array for as long as the storage lives; appending to a list needs no lock, whoever frees it
         finalize(held, self._free.append, number).atexit = False
         return torch.from_numpy(held)

@@ -123,6 +123,15 @@ def test_only_what_did_not_arrive_is_recalled() -> None:
     assert (tensor == 1).all()
 
 
+def test_what_arrives_after_it_was_recalled_is_not_looked_at() -> None:
+    ring = Ring(2, 40)
+    number = ring.take()
+    ring.recall()
+    assert arrival(ring, number, 1).numel() == 0
+    assert sorted([ring.take(), ring.take()]) == [0, 1]  # and the slot is not free twice
+    assert ring.take() is None
+
+
 def test_memory_outlives_its_ring_as_long_as_it_is_held() -> None:
     ring = Ring(2, 40)
     first, second = ring.take(), ring.take()
