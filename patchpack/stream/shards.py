@@ -21,11 +21,14 @@ BUFFER_BYTES = 1 << 14  # small members, the header of the next image and its st
 
 
 class Slice(NamedTuple):
-    """Location of a sample in a seekable shard: (offset, length) in bytes of its image and of its labels."""
+    """Location of a sample in a seekable shard: (offset, length) in bytes of its image and of its labels.
+
+    A label may be there itself, as bytes: an index holds the small ones.
+    """
 
     shard: int
     image: tuple[int, int]
-    labels: tuple[tuple[int, int], ...]
+    labels: tuple[tuple[int, int] | bytes, ...]
 
 
 def is_seekable(url: str) -> bool:
@@ -126,14 +129,9 @@ def _seekable_event(group: Group, file: Any, number: int, label: str, asked: Mem
         return chosen
     key, image, labels = chosen
     begin, length = image.where
-
-    def read(offset: int, count: int) -> bytes:
-        file.seek(begin + offset)
-        data: bytes = file.read(count)
-        return data
-
-    try:
-        size = read_size_at(read, length, max_pixels=asked.max_pixels)
+    place = file.fileno()
+    try:  # past the buffer, which holds the next header and is not to be filled anew
+        size = read_size_at(lambda at, count: read_at(place, count, begin + at), length, max_pixels=asked.max_pixels)
     except DecodeError as error:
         return Rejection(label, key, image.name, "header", str(error))
     return Header(key, label, image.name, size, Slice(number, image.where, tuple(m.where for m in labels)))
@@ -206,7 +204,10 @@ class ShardReader:
             return location.target
         asked = self._members
         found = zip(asked.labels, location.labels, strict=True)
-        return join(asked.target, [decode_target(e, self._read(location.shard, where)) for e, where in found])
+        return join(
+            asked.target,
+            [decode_target(e, at if isinstance(at, bytes) else self._read(location.shard, at)) for e, at in found],
+        )
 
     def _read(self, shard: int, where: tuple[int, int]) -> bytes:
         offset, length = where
@@ -216,17 +217,21 @@ class ShardReader:
                 os.close(self._files.pop(next(iter(self._files))))
             # kept open between samples
             file = self._files[shard] = os.open(self._urls[shard], os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        data = _read_at(file, length, offset)
+        data = read_at(file, length, offset)
         if len(data) != length:
             raise SourceError(f"{self._urls[shard]} has changed: {len(data)} of {length} bytes at {offset}")
         return data
 
 
-def _read_at(file: int, length: int, offset: int) -> bytes:
-    if hasattr(os, "pread"):  # does not move the place in the file, which forked workers share
+def read_at(file: int, length: int, offset: int) -> bytes:
+    """So many bytes of an open file, fewer only where it ends; the place in it, which forked workers share, stays."""
+    if hasattr(os, "pread"):
         return os.pread(file, length, offset)
+    before = os.lseek(file, 0, os.SEEK_CUR)
     os.lseek(file, offset, os.SEEK_SET)
-    return os.read(file, length)
+    data = os.read(file, length)
+    os.lseek(file, before, os.SEEK_SET)
+    return data
 
 
 def shard_labels(urls: list[str]) -> list[str]:
