@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from patchpack.errors import (
     ConfigError,
     DecodeError,
+    IndexFileError,
     PackingError,
     PatchpackError,
     SampleError,
@@ -22,6 +23,7 @@ from patchpack.errors import (
     ShardError,
     SizeError,
     SourceError,
+    StaleIndexError,
     TargetError,
 )
 from patchpack.paint.batch import (
@@ -84,6 +86,7 @@ if TYPE_CHECKING:
     from patchpack.stream.dataset import Painter
     from patchpack.stream.distributed import global_images
     from patchpack.stream.header import read_size
+    from patchpack.stream.index import Index
     from patchpack.stream.indexed import EpochPlan, IndexPlanner
     from patchpack.stream.loader import Loader, load, to_device
     from patchpack.stream.sampler import Planner
@@ -94,6 +97,7 @@ __version__ = "0.1.0.dev0"
 # name → module that is imported when it is first asked for: torch, webdataset and Pillow wait until then
 _LAZY = {
     "EpochPlan": "patchpack.stream.indexed",
+    "Index": "patchpack.stream.index",
     "IndexPlanner": "patchpack.stream.indexed",
     "Loader": "patchpack.stream.loader",
     "Pack": "patchpack.stream.stage",
@@ -126,8 +130,8 @@ def __dir__() -> list[str]:
 
 __all__ = [
     # carry
-    "load", "Loader", "Planner", "IndexPlanner", "EpochPlan", "Painter", "Pack", "Report", "Rejection", "ShardFault", "Sample",
-    "to_device", "global_images", "samples",
+    "load", "Loader", "Planner", "Index", "IndexPlanner", "EpochPlan", "Painter", "Pack", "Report", "Rejection", "ShardFault",
+    "Sample", "to_device", "global_images", "samples",
     # decide
     "Recipe", "recipes", "plan_table", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
     "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",
@@ -141,6 +145,6 @@ __all__ = [
     "PackedBatch", "token_mask", "attention_mask", "pool_mask", "ragged", "Ragged", "unpack", "PackedImage", "fill_rate",
     "validate", "normalize", "patchify", "unpatchify", "decode", "read_size",
     # errors
-    "PatchpackError", "ConfigError", "ShapeError", "PackingError", "SourceError", "ShardError", "SampleError",
-    "DecodeError", "TargetError", "SizeError",
+    "PatchpackError", "ConfigError", "ShapeError", "PackingError", "SourceError", "ShardError", "IndexFileError",
+    "StaleIndexError", "SampleError", "DecodeError", "TargetError", "SizeError",
 ]  # fmt: skip

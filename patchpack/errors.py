@@ -27,6 +27,14 @@ class ShardError(SourceError):
     """A container (tar file) that ends early or is not a tar file."""
 
 
+class IndexFileError(SourceError):
+    """An index that cannot be used: missing, foreign, cut, damaged, of a newer version, or not to be written."""
+
+
+class StaleIndexError(SourceError):
+    """An index whose shards have changed since, or are not where it says."""
+
+
 class SampleError(PatchpackError):
     """One sample that cannot be used. Its leaves say at which stage it fell out."""
 

@@ -100,7 +100,34 @@ def _parser() -> argparse.ArgumentParser:
     plan.add_argument("--epoch", type=int, default=0, metavar="N", help="whose draws to use (default: 0)")
     plan.add_argument("-o", "--out", metavar="FILE", help="draw it as well: .png, .pdf or .svg; needs matplotlib")
     plan.set_defaults(run=_plan)
+
+    index = commands.add_parser(
+        "index",
+        help="read the headers of shards once, so that epochs are planned as a whole",
+        description="Reads size and place of every sample of local, uncompressed tar shards into one small file, with which\n"
+        "patchpack.load plans a whole epoch at once and resumes at any step. No image is decoded.",
+        epilog="examples:\n  patchpack index 'train-{0000..0099}.tar' -o train.index --num-workers 8\n"
+        "  patchpack index 'train-*.tar' --update train.index -o train.index",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    index.add_argument("shards", nargs="+", metavar="SHARDS", help="tar files: paths, brace patterns or globs")
+    index.add_argument("-o", "--out", required=True, metavar="FILE", help="where the index goes; an older one is replaced")
+    index.add_argument("--image", metavar="EXT", help="image extensions, ; between (default: jpg;jpeg;png;webp)")
+    labels = index.add_mutually_exclusive_group()
+    labels.add_argument(
+        "--target", default="auto", type=_labels, metavar="EXT", help="extension of the labels, several with commas between "
+        "(default: cls if there)",
+    )  # fmt: skip
+    labels.add_argument("--no-target", dest="target", action="store_const", const=None, help="the images have no labels")
+    index.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that read (default: 0, this one)")
+    index.add_argument("--update", metavar="OLD", help="an earlier index: only shards that changed since are read")
+    index.set_defaults(run=_index)
     return parser
+
+
+def _labels(text: str) -> str | tuple[str, ...]:
+    several = tuple(part.strip() for part in text.split(",") if part.strip())
+    return several if len(several) > 1 else text
 
 
 def _numbers(text: str) -> list[int]:
@@ -149,3 +176,10 @@ def _plan(args: argparse.Namespace) -> int:
 
     options = {"seq_lens": args.seq_len, "max_images": args.max_images, "order": args.order, "limit": args.limit}
     return run(args.source, recipe=args.recipe, epoch=args.epoch, out=args.out, image=args.image, target=args.target, **options)
+
+
+def _index(args: argparse.Namespace) -> int:
+    from patchpack.cli.index import run
+
+    options = {"image": args.image, "target": args.target, "num_workers": args.num_workers, "update": args.update}
+    return run(args.shards, out=args.out, **options)

@@ -33,7 +33,7 @@ class Survey(NamedTuple):
     """What a pass over a source found.
 
     Attributes:
-        sizes: int64 ``[n, 2]`` height and width of every readable image.
+        sizes: integers ``[n, 2]``, height and width of every readable image.
         keys: their keys.
         formats, modes: counts, as the files say.
         rejected: samples that cannot be used.
@@ -41,7 +41,7 @@ class Survey(NamedTuple):
         complete: False if the pass stopped at its limit.
     """
 
-    sizes: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int32] | npt.NDArray[np.int64]
     keys: list[str]
     formats: Counter[str]
     modes: Counter[str]
@@ -142,7 +142,7 @@ def _print_survey(console: Console, path: str, found: Survey) -> None:
         every = "" if len(found.sizes) == 1 else "every one "
         say(console, f"{every}{height} x {width} pixels (height x width), {count_of(tokens[0], 'patch', 'es')} of 16 x 16")
     else:
-        _print_percentiles(console, found)
+        print_percentiles(console, found)
         _print_shapes(console, found)
     off = found.off_square
     say(console, f"{off.sum():,} of {len(off):,} ({percent(off.mean())}) are more than 20 % from square")
@@ -151,7 +151,8 @@ def _print_survey(console: Console, path: str, found: Survey) -> None:
     _print_losses(console, found)
 
 
-def _print_percentiles(console: Console, found: Survey) -> None:
+def print_percentiles(console: Console, found: Survey) -> None:
+    """A table of heights, widths, shapes, pixels and patches."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column()
     for name in _PERCENTILES:

@@ -10,11 +10,11 @@ from patchpack.types import Header
 AUTO = "auto"
 
 
-def open_typed(path: str, *, image: str = IMAGE_EXTENSIONS, target: str | None = AUTO) -> tuple[Source, str | None]:
+def open_typed(path: str | list[str], *, image: str = IMAGE_EXTENSIONS, target: str | None = AUTO) -> tuple[Source, str | None]:
     """The source behind a path, and the label extension in use.
 
     Args:
-        path: shards, a folder, a glob or one file.
+        path: shards, a folder, a glob or one file; several shards as a list.
         image: extensions of the image.
         target: extension of the label, None for none, or `AUTO`: ``cls`` if the first sample has one.
 

@@ -1,0 +1,122 @@
+"""Shards to the contents of an index: scanned one by one, here or in processes, and laid side by side in their order."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from hashlib import blake2b
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import numpy as np
+
+from patchpack.errors import SourceError
+from patchpack.stream.index.columns import Column, Columns, narrow
+from patchpack.stream.index.head import Head, Shard
+from patchpack.stream.index.scan import ShardColumns, ShardTask, scan_columns
+from patchpack.stream.index.strings import Strings
+from patchpack.stream.shards import ShardSource, is_local, is_seekable, shard_labels
+from patchpack.stream.sources import open_source
+from patchpack.stream.tar import Members
+
+Progress = Callable[[int, int, int], None]
+"""Called with (shards done, shards in all, samples so far) after every shard."""
+
+
+def find_shards(shards: Any, members: Members) -> tuple[list[str], list[str]]:
+    """Paths and labels of the shards behind paths and patterns.
+
+    Raises:
+        SourceError: none there, or something that cannot be read by offset.
+    """
+    source = open_source(shards, image=";".join(members.image), target=None)
+    if not isinstance(source, ShardSource):
+        raise SourceError(
+            f"{source.name} cannot be indexed: an index is made of tar shards (a folder or a dataset knows its items already)"
+        )
+    for url in source.urls:
+        if not is_local(url) or not is_seekable(url):
+            why = "it is not on this machine" if not is_local(url) else "it is compressed"
+            raise SourceError(f"{url} cannot be indexed, {why}: members are read by offset from local, uncompressed tar files")
+    return source.urls, shard_labels(source.urls)
+
+
+def require_one_place_per_key(labels: Sequence[str]) -> None:
+    """A shard named as another one's folder could give the same key: ``a`` + ``b.tar/0`` and ``a/b.tar`` + ``0``."""
+    known = set(labels)
+    for label in labels:
+        parts = label.split("/")
+        above = next((p for i in range(1, len(parts)) if (p := "/".join(parts[:i])) in known), None)
+        if above is not None:
+            raise SourceError(f"shards {above} and {label} could give two samples the same key: rename one of them")
+
+
+def scan_all(
+    tasks: Sequence[ShardTask], *, num_workers: int = 0, context: str | BaseContext | None = None
+) -> Generator[ShardColumns, None, None]:
+    """What `scan_columns` finds in each, in order.
+
+    Args:
+        num_workers: processes; 0 scans here.
+        context: a multiprocessing context, or the name of a start method; None for the platform's own.
+
+    Raises:
+        SourceError: a shard that cannot be scanned, or a process that died.
+    """
+    if num_workers == 0 or not tasks:
+        yield from map(scan_columns, tasks)
+        return
+    processes: Any = context if isinstance(context, BaseContext) else multiprocessing.get_context(context)
+    pool = ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=processes)
+    try:
+        yield from pool.map(scan_columns, tasks)
+    except BrokenExecutor as error:
+        raise SourceError(f"a process that scans shards died ({error}): was it killed, or out of memory?") from None
+    finally:  # also when the caller stops early
+        pool.shutdown(cancel_futures=True)
+
+
+def assemble(tasks: Sequence[ShardTask], parts: Iterator[ShardColumns]) -> tuple[Head, Columns]:
+    """One index of all shards; the kind of its targets is still to be found out."""
+    kinds: dict[tuple[str, str], int] = {}
+    entries: list[Shard] = []
+    pieces: dict[str, list[Column]] = {}
+    rejections: list[Any] = []
+    faults: list[Any] = []
+    for task, part in zip(tasks, parts, strict=True):
+        entries.append(Shard(task.label, task.url, part.fingerprint, len(part.columns["kind"]), part.prefix))
+        numbers = np.array([kinds.setdefault(kind, len(kinds)) for kind in part.kinds], dtype=np.uint16)
+        for name, column in part.columns.items():
+            pieces.setdefault(name, []).append(numbers[column] if name == "kind" else column)
+        rejections += part.rejections
+        faults += part.faults
+    merged = {name: np.concatenate(pieces.pop(name)) for name in list(pieces)}  # at no time all of it twice
+    columns = dict(_compact(merged, len(tasks[0].members.labels)))
+    columns["losses"] = np.frombuffer(json.dumps([rejections, faults], separators=(",", ":")).encode(), np.uint8)
+    members = tasks[0].members
+    return Head(members, tuple(entries), tuple(kinds), None, _digest(members, entries, columns)), columns
+
+
+def _compact(merged: Columns, num_labels: int) -> Iterator[tuple[str, Column]]:
+    for name in ("size", "kind", "offset", "length"):
+        yield name, narrow(merged.pop(name))
+    yield "key_hash", merged.pop("key_hash")
+    for name in ("stem", *(f"label{i}" for i in range(num_labels))):
+        yield from Strings.pack(merged.pop(f"{name}.lengths"), merged.pop(f"{name}.bytes")).columns(name).items()
+        if merged.get(f"{name}.length", np.empty(0)).any():  # some are too long to be kept
+            for part in ("offset", "length"):
+                yield f"{name}.{part}", narrow(merged.pop(f"{name}.{part}"))
+
+
+def _digest(members: Members, shards: Sequence[Shard], columns: Columns) -> str:
+    """Of what plans are made of: where shards lie and when they were copied does not enter."""
+    asked = [members.image, members.target, members.max_pixels]
+    said = [(s.label, s.fingerprint.num_bytes, s.fingerprint.digest, s.num_samples) for s in shards]
+    hashed = blake2b(json.dumps([asked, said]).encode(), digest_size=16)
+    for name in ("key_hash", "size"):
+        column = columns[name]
+        hashed.update(column.dtype.str.encode())
+        hashed.update(np.ascontiguousarray(column).data)
+    return hashed.hexdigest()

@@ -1,0 +1,187 @@
+"""The file of an index: a small head as JSON, then columns as they lie in memory, mapped when it is opened.
+
+::
+
+    16 bytes  magic
+     4 bytes  version            little endian, as everything
+     4 bytes  CRC-32 of the head
+     8 bytes  length of the head
+              head, JSON         its "columns": [name, dtype, shape, begin] each
+              columns            each from a multiple of 64 bytes; `begin` counts from the first one's place
+
+What is written depends on the contents alone: equal contents are equal files.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from struct import Struct
+from typing import Any, BinaryIO
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.errors import ConfigError, IndexFileError
+
+Column = npt.NDArray[Any]
+Columns = dict[str, Column]
+
+MAGIC = b"\x93patchpack-index"
+VERSION = 1
+ALIGNMENT = 64
+
+_FIXED = Struct("<16sIIQ")
+_DTYPES = ("|u1", "<u2", "<u4", "<u8")
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)  # of a head that lies
+
+
+def narrow(column: Column) -> Column:
+    """The same non-negative integers in the fewest bytes that hold the largest of them, little endian."""
+    largest = int(column.max(initial=0))
+    return column.astype(next(dtype for dtype in _DTYPES if largest <= np.iinfo(dtype).max), copy=False)
+
+
+def write(path: str | os.PathLike[str], head: Mapping[str, Any], columns: Columns) -> None:
+    """Write a file in one step: whoever opens `path` finds all of the old one or all of the new one.
+
+    Raises:
+        IndexFileError: it cannot be written; what was there is untouched.
+        ConfigError: `path` is a file of another kind.
+    """
+    path = Path(path)
+    require_replaceable(path)
+    places, end = [], 0
+    for name, column in columns.items():
+        places.append([name, column.dtype.newbyteorder("<").str, list(column.shape), end])
+        end = _aligned(end + column.nbytes)
+    text = json.dumps({**head, "columns": places, "bytes": end}, separators=(",", ":")).encode("ascii")
+
+    def fill(file: BinaryIO) -> None:
+        file.write(_FIXED.pack(MAGIC, VERSION, crc32(text), len(text)) + text)
+        _pad(file)
+        for column in columns.values():
+            file.write(np.ascontiguousarray(column, dtype=column.dtype.newbyteorder("<")).data)
+            _pad(file)
+
+    try:
+        _replace(path, fill)
+    except OSError as error:
+        raise IndexFileError(
+            f"{path} cannot be written: {type(error).__name__}: {error}. What was there is untouched"
+        ) from error
+
+
+def require_replaceable(path: Path) -> None:
+    """Raises `ConfigError` where something lies that is no index: a mistyped path must not cost a shard."""
+    try:
+        with open(path, "rb") as file:
+            if file.read(len(MAGIC)) == MAGIC:
+                return
+    except FileNotFoundError:
+        if path.parent.is_dir():
+            return
+        raise ConfigError(f"cannot write {path}: there is no folder {path.parent}") from None
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {type(error).__name__}: {error}") from None
+    raise ConfigError(f"{path} exists and is no index of patchpack: nothing was overwritten, choose another name")
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Columns]:
+    """Map a file.
+
+    Returns:
+        Its head, and read-only columns over the map: pages are read from disk as they are touched.
+
+    Raises:
+        IndexFileError: it is missing, foreign, cut, damaged, or of a newer version.
+    """
+    try:
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            head, begin = _read_head(file, path, size)
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        raise IndexFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
+    try:
+        whole = begin + head["bytes"]
+        if size != whole:
+            raise IndexFileError(f"{path} has {size} bytes and should have {whole}: it is cut or put together. {_AGAIN}")
+        return head, {name: _view(mapped, begin, *place) for name, *place in head["columns"]}
+    except UNREADABLE as error:
+        raise damaged(path, f"{type(error).__name__}: {error}") from None
+
+
+_AGAIN = "Make it again: patchpack index SHARDS -o FILE"
+
+
+def damaged(path: object, why: str) -> IndexFileError:
+    """The error of a file that is an index and holds what cannot be."""
+    return IndexFileError(f"{path} is damaged ({why}). {_AGAIN}")
+
+
+def _read_head(file: BinaryIO, path: object, size: int) -> tuple[dict[str, Any], int]:
+    """The head, and where the columns begin."""
+    fixed = file.read(_FIXED.size)
+    if fixed[: len(MAGIC)] != MAGIC[: len(fixed)] or not fixed:
+        raise IndexFileError(f"{path} is no index of patchpack: it begins with {fixed[:16]!r}")
+    if len(fixed) < _FIXED.size:
+        raise IndexFileError(f"{path} is cut after {size} bytes. {_AGAIN}")
+    _, version, checksum, length = _FIXED.unpack(fixed)
+    if version > VERSION:
+        raise IndexFileError(
+            f"{path} is of version {version}, this patchpack reads up to {VERSION}: update patchpack, or make it again"
+        )
+    if length > size - _FIXED.size:
+        raise IndexFileError(f"{path} is cut inside its head, after {size} bytes, or damaged. {_AGAIN}")
+    text = file.read(length)
+    if version < 1 or crc32(text) != checksum:
+        raise damaged(path, "its head does not match its checksum")
+    try:
+        head = json.loads(text)
+        head["columns"]
+    except UNREADABLE as error:
+        raise damaged(path, f"its head: {type(error).__name__}: {error}") from None
+    return head, _aligned(_FIXED.size + length)
+
+
+def _view(mapped: mmap.mmap, first: int, dtype: str, shape: list[int], begin: int) -> Column:
+    if dtype not in _DTYPES or begin < 0 or begin % ALIGNMENT or min(shape) < 0:
+        raise ValueError(f"no column is {dtype} {shape} at {begin}")
+    count = 1
+    for side in shape:
+        count *= side
+    return np.frombuffer(mapped, np.dtype(dtype), count, first + begin).reshape(shape)
+
+
+def _replace(path: Path, fill: Callable[[BinaryIO], None]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")  # beside it: a rename does not cross file systems
+    try:
+        with open(temporary, "wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+    if hasattr(os, "O_DIRECTORY"):  # the name itself survives a crash as well
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _pad(file: BinaryIO) -> None:
+    file.write(bytes(-file.tell() % ALIGNMENT))
+
+
+def _aligned(place: int) -> int:
+    return place + -place % ALIGNMENT

@@ -1,0 +1,97 @@
+"""What an index says about itself and its shards, to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from patchpack.stream.index.fingerprint import Fingerprint
+from patchpack.stream.tar import Members
+from patchpack.types import TargetKind, TargetSpec
+
+
+class Shard(NamedTuple):
+    """A shard as it was indexed.
+
+    Attributes:
+        label: its name in keys and reports.
+        url: where it was, as it was given.
+        fingerprint: what it was.
+        num_samples: usable ones.
+        prefix: what all their stems begin with.
+    """
+
+    label: str
+    url: str
+    fingerprint: Fingerprint
+    num_samples: int
+    prefix: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """All but the columns.
+
+    Attributes:
+        members: what was asked for.
+        shards: in order.
+        kinds: (rest of the image's name behind the stem, format) by number.
+        target_kind: of the first readable target.
+        fingerprint: of what plans are made of, hexadecimal.
+    """
+
+    members: Members
+    shards: tuple[Shard, ...]
+    kinds: tuple[tuple[str, str], ...]
+    target_kind: TargetKind
+    fingerprint: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's values, see `from_json`."""
+        members, kind = self.members, self.target_kind
+        return {
+            "fingerprint": self.fingerprint,
+            "image": members.image,
+            "target": members.target,
+            "max_pixels": members.max_pixels,
+            "target_kind": {"each": {k: tuple(v) for k, v in kind.items()}} if isinstance(kind, dict) else kind,
+            "kinds": self.kinds,
+            "shards": [(s.label, s.url, *s.fingerprint, s.num_samples, s.prefix) for s in self.shards],
+        }
+
+    @classmethod
+    def from_json(cls, head: Mapping[str, Any]) -> Head:
+        """Raises one of `columns.UNREADABLE` for what `to_json` does not write."""
+        target, kind = head["target"], head["target_kind"]
+        members = Members(
+            tuple(map(_text, head["image"])),
+            tuple(map(_text, target)) if isinstance(target, list) else None if target is None else _text(target),
+            _count(head["max_pixels"]),
+        )
+        shards = tuple(
+            Shard(_text(label), _text(url), Fingerprint(_count(size), int(time), _text(digest)), _count(samples), _text(prefix))
+            for label, url, size, time, digest, samples, prefix in head["shards"]
+        )
+        target_kind = {_text(k): _spec(v) for k, v in kind["each"].items()} if isinstance(kind, dict) else kind and _spec(kind)
+        kinds = tuple((_text(rest), _text(name)) for rest, name in head["kinds"])
+        return cls(members, shards, kinds, target_kind, _text(head["fingerprint"]))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise TypeError(f"{value!r} counts nothing")
+    return value
+
+
+def _spec(value: Any) -> TargetSpec:
+    dtype, shape = value
+    if dtype not in ("int64", "float32", "object"):
+        raise ValueError(f"targets are not of {dtype!r}")
+    return TargetSpec(dtype, tuple(map(_count, shape)))

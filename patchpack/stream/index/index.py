@@ -1,0 +1,264 @@
+"""The index of a corpus of shards: made once, opened in milliseconds, asked for many lines at a time."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import replace
+from functools import cached_property
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
+from patchpack.paint.decode import MAX_PIXELS
+from patchpack.paint.targets import infer_kind
+from patchpack.stream.index import columns as files
+from patchpack.stream.index.build import Progress, assemble, find_shards, require_one_place_per_key, scan_all
+from patchpack.stream.index.columns import Columns
+from patchpack.stream.index.fingerprint import changed, fingerprint
+from patchpack.stream.index.head import Head, Shard
+from patchpack.stream.index.lines import Lines
+from patchpack.stream.index.scan import ShardColumns, ShardTask
+from patchpack.stream.shards import ShardReader
+from patchpack.stream.source import Reader
+from patchpack.stream.sources import IMAGE_EXTENSIONS, parse_members
+from patchpack.stream.tar import Members
+from patchpack.types import Header, IntArray, Rejection, ShardFault, TargetKind
+
+
+class Index:
+    """Sizes, keys and places of every usable sample of some shards, in their order; line i is sample i.
+
+    A few dozen bytes per sample, in one file that is mapped and not read. Made by `build`, kept by `save`, found by `open`.
+    Picklable: by its path once it is saved, else whole.
+
+    Attributes:
+        name: for messages.
+        members: what was asked for of a sample.
+        shards: where each shard is, its name in keys, and what it was.
+        num_shards: how many.
+        starts: int64 ``[num_shards + 1]``; lines ``starts[s] … starts[s + 1] - 1`` are of shard s, in its order.
+        key_hash: uint64 ``[n]``, see `patchpack.rng.key_hash`.
+        target_kind: of the first target that can be read.
+        fingerprint: hexadecimal; equal where samples, sizes and shards are the same, wherever these lie.
+        reader: location of a header to (image bytes, target).
+    """
+
+    def __init__(self, head: Head, columns: Columns, path: str | None = None, *, moved: bool = False) -> None:
+        self._head, self._columns, self._path, self._moved = head, columns, path, moved
+        self.shards: tuple[Shard, ...] = head.shards
+        self.num_shards = len(head.shards)
+        self.members: Members = head.members
+        self.target_kind: TargetKind = head.target_kind
+        self.fingerprint: str = head.fingerprint
+        self._lines = Lines(head, columns, path or "this index")
+        self.starts: npt.NDArray[np.int64] = self._lines.starts
+        self.key_hash: npt.NDArray[np.uint64] = columns["key_hash"]
+        first = head.shards[0].label
+        self.name = first if self.num_shards == 1 else f"{self.num_shards} shards ({first} …)"
+        self.reader: Reader = ShardReader([shard.url for shard in head.shards], head.members)
+
+    @classmethod
+    def build(
+        cls,
+        shards: Any,
+        *,
+        image: str = IMAGE_EXTENSIONS,
+        target: str | tuple[str, ...] | None = "cls",
+        max_pixels: int = MAX_PIXELS,
+        num_workers: int = 0,
+        update: Index | None = None,
+        progress: Progress | None = None,
+        context: str | BaseContext | None = None,
+    ) -> Index:
+        """Read the headers of every sample once.
+
+        Args:
+            shards: local, uncompressed tar files: a path, a pattern ``train-{0000..0099}.tar``, a glob, or a list of them.
+            image, target: extensions of the image and of the label, as for `patchpack.load`.
+            max_pixels: limit checked on image headers; larger ones are rejections.
+            num_workers: processes that scan, one shard at a time; 0 scans here. The result is the same to the byte.
+            update: an index of earlier; shards that are as they were then are not read again. The result is the same, too.
+            progress: called with (shards done, shards in all, samples so far).
+            context: a multiprocessing context, or the name of a start method, for the processes.
+
+        Raises:
+            SourceError: no shards there, some that cannot be read by offset, or one that is being written.
+            ConfigError: `update` was made for other members or another limit.
+        """
+        if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
+            raise ConfigError(f"num_workers must be 0 (scan here) or a number of processes, got {num_workers!r}")
+        members = parse_members(image, target, max_pixels)
+        urls, labels = find_shards(shards, members)
+        require_one_place_per_key(labels)
+        if update is not None and update.members != members:
+            raise ConfigError(
+                f"update was made for {update.members}, this index is to be for {members}: build it without update"
+            )
+        tasks = [ShardTask(url, label, members) for url, label in zip(urls, labels, strict=True)]
+        as_before = {} if update is None else update._unchanged(tasks)
+        scanned = scan_all([t for t in tasks if t.label not in as_before], num_workers=num_workers, context=context)
+
+        def parts() -> Iterator[ShardColumns]:
+            samples = 0
+            for done, task in enumerate(tasks, 1):
+                part = as_before.get(task.label) or next(scanned)
+                samples += len(part.columns["kind"])
+                yield part
+                if progress is not None:
+                    progress(done, len(tasks), samples)
+
+        with closing(scanned):  # its processes end with it
+            head, columns = assemble(tasks, parts())
+        kind = cls(head, columns)._probe_targets()
+        return cls(replace(head, target_kind=kind), columns)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, shards: Any = None, verify: bool = True) -> Index:
+        """Map an index that was saved.
+
+        Args:
+            path: of the file.
+            shards: where its shards are now, if they have moved, in any form that `build` takes.
+            verify: look at every shard: its size and, where it was written or copied since, a few of its blocks.
+
+        Raises:
+            IndexFileError: the file is missing, foreign, cut, damaged or of a newer version.
+            StaleIndexError: shards are missing or have changed; the first one is named.
+        """
+        path = os.path.abspath(path)
+        head, columns = _parse(path)
+        if shards is not None:
+            head = replace(head, shards=_moved(path, head, shards))
+        index = cls(head, columns, path, moved=shards is not None)
+        if verify:
+            index.verify()
+        return index
+
+    def verify(self) -> None:
+        """Raises `StaleIndexError` if a shard is missing or has changed since it was indexed."""
+        found = [(s, why) for s in self.shards if (why := changed(s.url, s.fingerprint))]
+        if found:
+            shard, why = found[0]
+            raise StaleIndexError(
+                f"{self._path or self.name}: {len(found)} of {self.num_shards} shards are not as they were indexed, the first "
+                f"is {shard.url}, it {why}. Update the index, only such shards are read again: patchpack index SHARDS "
+                f"--update FILE -o FILE; or say where they are now: Index.open(FILE, shards=...)"
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it in one step: a reader finds the old file or the new one, never a part.
+
+        Raises:
+            ConfigError: `path` is a file of another kind, or in no folder.
+            IndexFileError: it cannot be written; what was there is untouched.
+        """
+        path = os.path.abspath(path)
+        files.write(path, self._head.to_json(), self._columns)
+        self._path, self._moved = path, False
+
+    def __len__(self) -> int:
+        """Usable samples."""
+        return int(self.starts[-1])
+
+    def __repr__(self) -> str:
+        return f"Index({len(self)} samples of {self.name}, {len(self.rejections)} rejected)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self._path is None:
+            return Index, (self._head, self._columns)
+        return _reopen, (self._path, self.fingerprint, [s.url for s in self.shards] if self._moved else None)
+
+    @cached_property
+    def sizes(self) -> IntArray:
+        """int32 ``[n, 2]`` height and width of every image, oriented."""
+        return self._lines.sizes()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all columns."""
+        return sum(column.nbytes for column in self._columns.values())
+
+    @property
+    def formats(self) -> Counter[str]:
+        """How many images are of which format, by their first bytes."""
+        return self._lines.formats()
+
+    @cached_property
+    def rejections(self) -> list[Rejection]:
+        """Samples that cannot be used, in order, with the reason."""
+        return self._lines.losses[0]
+
+    @cached_property
+    def faults(self) -> list[ShardFault]:
+        """Shards that could not be read to their end."""
+        return self._lines.losses[1]
+
+    def headers(self, lines: Any) -> tuple[Header, ...]:
+        """The header of each line, its location ready for `reader`.
+
+        Args:
+            lines: integers, ``0 … n - 1``, in any order.
+
+        Raises:
+            ConfigError: a line that is not there.
+            IndexFileError: the file is damaged at one of these lines.
+        """
+        lines = np.asarray(lines)
+        if lines.size and (lines.ndim != 1 or lines.dtype.kind not in "iu" or lines.min() < 0 or lines.max() >= len(self)):
+            raise ConfigError(f"lines must be integers of 0 … {len(self) - 1} in one dimension, got {lines!r}")
+        return self._lines.headers(lines.astype(np.int64))
+
+    def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
+        """By label, what scanning gave of shards that are as they were."""
+        known = {shard.label: (number, shard.fingerprint) for number, shard in enumerate(self.shards)}
+        shared = [(task, *known[task.label]) for task in tasks if task.label in known]
+        return {task.label: self._lines.part(number) for task, number, before in shared if fingerprint(task.url) == before}
+
+    def _probe_targets(self) -> TargetKind:
+        """As `patchpack.stream.sampler.probe_targets`."""
+        for begin in range(0, len(self), 64):
+            for header in self.headers(np.arange(begin, min(begin + 64, len(self)))):
+                try:
+                    return infer_kind(self.reader.target(header.location))
+                except (TargetError, SourceError, OSError):
+                    continue  # the painter will name it
+        return None
+
+
+def _parse(path: str) -> tuple[Head, Columns]:
+    head, columns = files.read(path)
+    try:
+        return Head.from_json(head), columns
+    except files.UNREADABLE as error:
+        raise files.damaged(path, f"its head: {type(error).__name__}: {error}") from None
+
+
+def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:
+    """What a pickle holds of an index in a file; `urls` where its shards have moved."""
+    head, columns = _parse(path)
+    if head.fingerprint != fingerprint:
+        raise IndexFileError(f"{path} is another index than the one that was sent here: it was replaced meanwhile")
+    if urls is not None:
+        head = replace(head, shards=tuple(s._replace(url=url) for s, url in zip(head.shards, urls, strict=True)))
+    return Index(head, columns, path, moved=urls is not None)
+
+
+def _moved(path: str, head: Head, shards: Any) -> tuple[Shard, ...]:
+    """The shards of a head where they are now."""
+    urls, labels = find_shards(shards, head.members)
+    now = dict(zip(labels, urls, strict=True))
+    missing = [s.label for s in head.shards if s.label not in now]
+    if missing:
+        raise StaleIndexError(
+            f"{path}: {len(missing)} of {len(head.shards)} shards are not among those given, the first is {missing[0]}"
+        )
+    if len(now) > len(head.shards):
+        extra = next(label for label in labels if label not in {s.label for s in head.shards})
+        raise StaleIndexError(f"{path} was made of {len(head.shards)} shards, {len(now)} were given; {extra} is not among them")
+    return tuple(s._replace(url=now[s.label]) for s in head.shards)

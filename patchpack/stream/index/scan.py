@@ -1,0 +1,141 @@
+"""One shard to columns: a pure function of the file, the same wherever it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack import rng
+from patchpack.errors import SourceError
+from patchpack.stream.index.columns import Columns
+from patchpack.stream.index.fingerprint import Fingerprint, fingerprint
+from patchpack.stream.shards import read_at, scan_shard
+from patchpack.stream.tape import BLOCK
+from patchpack.stream.tar import Members
+from patchpack.types import Header, Rejection, ShardFault
+
+INLINE_BYTES = 32
+"""Longest label that is kept in the index itself: a class or a number costs no read when it is painted."""
+
+
+class ShardTask(NamedTuple):
+    """What is to be scanned; picklable."""
+
+    url: str
+    label: str
+    members: Members
+
+
+class ShardColumns(NamedTuple):
+    """What scanning a shard found.
+
+    Attributes:
+        fingerprint: of the shard.
+        prefix: what all stems begin with; it is not repeated in `columns`.
+        kinds: (rest of the image's name behind the stem, format) by number, in the order in which they came up.
+        columns: one line per sample. ``size`` height and width, ``key_hash``, ``kind``, the image's ``offset`` in blocks of 512
+            bytes and ``length`` in bytes; ``stem.lengths`` and ``stem.bytes``. For each label i ``label{i}.lengths`` and
+            ``.bytes`` where it is kept here, else ``label{i}.offset`` and ``.length`` (which is 0 where it is kept).
+        rejections, faults: as `patchpack.stream.shards.scan_shard` gives them.
+    """
+
+    fingerprint: Fingerprint
+    prefix: str
+    kinds: list[tuple[str, str]]
+    columns: Columns
+    rejections: list[Rejection]
+    faults: list[ShardFault]
+
+
+def scan_columns(task: ShardTask) -> ShardColumns:
+    """Scan a local, uncompressed shard.
+
+    Raises:
+        SourceError: it cannot be opened, or it was written to meanwhile.
+    """
+    url, label, members = task
+    before = fingerprint(url)
+    names, images, sizes, kinds = [], [], [], []
+    labels: list[_Label] = [_Label() for _ in members.labels]
+    numbers: dict[tuple[str, str], int] = {}
+    rejections: list[Rejection] = []
+    faults: list[ShardFault] = []
+    stem_at = len(label) + 1
+    file = os.open(url, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        for event in scan_shard(url, 0, label, members):
+            if type(event) is Header:
+                key, _, member, size, (_, image, places), _, _ = event
+                kind = member[len(key) - stem_at :], image_format(read_at(file, 12, image[0]))
+                names.append(key)
+                images.append(image)
+                sizes.append(size)
+                kinds.append(numbers.setdefault(kind, len(numbers)))
+                for kept, place in zip(labels, places, strict=True):
+                    kept.add(file, place)
+            elif isinstance(event, Rejection):
+                rejections.append(event)
+            elif isinstance(event, ShardFault):
+                faults.append(event)
+    finally:
+        os.close(file)
+    if fingerprint(url) != before:
+        raise SourceError(f"{url} was written to while it was scanned: build the index when it is whole")
+    stems = [key[stem_at:] for key in names]
+    prefix = os.path.commonprefix([min(stems), max(stems)]) if stems else ""  # noqa: RUF071 characters are meant
+    columns: Columns = {
+        "size": np.array(sizes, dtype=np.uint32).reshape(-1, 2),
+        "key_hash": rng.key_hash(names),
+        "kind": np.array(kinds, dtype=np.uint16),
+        **_places("", images),
+        **_strings("stem", [stem[len(prefix) :].encode("utf-8", "surrogateescape") for stem in stems]),
+    }
+    for i, kept in enumerate(labels):
+        columns |= _strings(f"label{i}", kept.values) | _places(f"label{i}.", kept.places)
+    return ShardColumns(before, prefix, list(numbers), columns, rejections, faults)
+
+
+class _Label:
+    """One label of every sample: its bytes, or its place where it is long."""
+
+    def __init__(self) -> None:
+        self.values: list[bytes] = []
+        self.places: list[tuple[int, int]] = []
+
+    def add(self, file: int, place: tuple[int, int] | bytes) -> None:
+        offset, length = place
+        short = length <= INLINE_BYTES
+        self.values.append(read_at(file, length, offset) if short else b"")
+        self.places.append((0, 0) if short else (offset, length))
+
+
+def _strings(name: str, values: Sequence[bytes]) -> Columns:
+    lengths = np.fromiter(map(len, values), np.uint64, len(values))
+    return {f"{name}.lengths": lengths, f"{name}.bytes": np.frombuffer(b"".join(values), np.uint8)}
+
+
+def _places(prefix: str, places: Sequence[tuple[int, int]]) -> Columns:
+    table: npt.NDArray[np.uint64] = np.array(places, dtype=np.uint64).reshape(-1, 2)
+    assert not (table[:, 0] % BLOCK).any()  # what a tar holds begins at a block
+    return {f"{prefix}offset": table[:, 0] // np.uint64(BLOCK), f"{prefix}length": table[:, 1]}
+
+
+def image_format(start: bytes) -> str:
+    """Format of an image by its first 12 bytes, as Pillow names it; "" for one that is rare."""
+    if start[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if start[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if start[:4] == b"RIFF" and start[8:] == b"WEBP":
+        return "WEBP"
+    if start[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if start[:2] == b"BM":
+        return "BMP"
+    if start[:4] in (b"II*\0", b"MM\0*"):
+        return "TIFF"
+    return "AVIF" if start[4:] in (b"ftypavif", b"ftypavis") else ""

@@ -1,0 +1,86 @@
+"""Many short byte strings as columns: their lengths, their bytes, and where every 64th begins.
+
+A start for every one would cost more than most lengths; the sum of at most 63 lengths finds the others.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.stream.index.columns import Column, Columns, narrow
+
+STRIDE = 64
+
+I64 = npt.NDArray[np.int64]
+
+
+class Strings(NamedTuple):
+    """n byte strings.
+
+    Attributes:
+        lengths: unsigned ``[n]``.
+        starts: unsigned ``[ceil(n / 64)]``, where the strings 0, 64, 128, … begin in `blob`.
+        blob: uint8, one string behind the other.
+    """
+
+    lengths: Column
+    starts: Column
+    blob: Column
+
+    @classmethod
+    def pack(cls, lengths: Column, blob: Column) -> Strings:
+        """From lengths and the bytes of all."""
+        totals = np.add.reduceat(lengths, np.arange(0, len(lengths), STRIDE), dtype=np.uint64) if len(lengths) else lengths[:0]
+        starts = np.concatenate([np.zeros(1, np.uint64), np.cumsum(totals, dtype=np.uint64)])[: len(totals)]
+        return cls(narrow(lengths), narrow(starts), blob)
+
+    @classmethod
+    def of(cls, columns: Columns, name: str) -> Strings:
+        """The ones of this name in a file."""
+        return cls(*(columns[f"{name}.{part}"] for part in ("lengths", "starts", "bytes")))
+
+    def columns(self, name: str) -> Columns:
+        """As they stand in a file; see `of`."""
+        return {f"{name}.lengths": self.lengths, f"{name}.starts": self.starts, f"{name}.bytes": self.blob}
+
+    def begins(self, lines: I64) -> I64:
+        """Where these strings begin, ``0 <= line <= n``; the string n begins at the end.
+
+        Raises:
+            ValueError: starts or lengths that lead out of the blob.
+        """
+        n = len(self.lengths)
+        at_end = lines == n
+        block, inside = np.divmod(np.where(at_end, 0, lines), STRIDE)
+        if n:
+            before = np.minimum(block[:, None] * STRIDE + np.arange(STRIDE), n - 1)
+            lengths = np.where(np.arange(STRIDE) < inside[:, None], self.lengths[before], 0)
+            found = self.starts[block].astype(np.int64) + lengths.sum(axis=1, dtype=np.int64)
+        else:
+            found = np.zeros(len(lines), np.int64)
+        found[at_end] = len(self.blob)
+        if ((found < 0) | (found > len(self.blob))).any():
+            raise ValueError("a string lies outside its column")
+        places: I64 = found
+        return places
+
+    def take(self, lines: I64) -> list[bytes]:
+        """These strings, ``0 <= line < n``.
+
+        Raises:
+            ValueError: starts or lengths that lead out of the blob.
+        """
+        begins = self.begins(lines)
+        stops = begins + self.lengths[lines].astype(np.int64)
+        if ((stops < begins) | (stops > len(self.blob))).any():
+            raise ValueError("a string lies outside its column")
+        blob = self.blob.data
+        return [bytes(blob[begin:stop]) for begin, stop in zip(begins.tolist(), stops.tolist(), strict=True)]
+
+    def cut(self, first: int, stop: int) -> tuple[Column, Column]:
+        """Lengths and bytes of the strings ``first … stop - 1``."""
+        begin, end = self.begins(np.array([first, stop], dtype=np.int64)).tolist()
+        return self.lengths[first:stop], self.blob[begin:end]
