@@ -21,6 +21,7 @@ import pytest
 import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
+from naive_index import check_against_scan
 from PIL import Image
 
 import patchpack as pp
@@ -96,6 +97,9 @@ def read(source: Any, *, image: str = "jpg;png", target: str | None = "cls") -> 
             account.faults.append(event.shard)
             account.reasons.append(event.reason)
     assert account.mispaired == []
+    if isinstance(opened, shards.ShardSource) and all(shards.is_local(u) and shards.is_seekable(u) for u in opened.urls):
+        asked: dict[str, Any] = {"image": image, "target": target}
+        check_against_scan(pp.Index.build(source, **asked), source, **asked)  # every shard made here, whole or broken
     return account
 
 
