@@ -85,7 +85,7 @@ def test_the_packages_own_samples(tmp_path: Path) -> None:
     opened = pp.Index.open(tmp_path / "a.index")
     check_against_scan(opened, shards)
     check_readers(opened, shards)
-    assert index.nbytes / len(index) < 30
+    assert index.nbytes / len(index) < 23.2
 
 
 def test_photographs(shared: Path, tmp_path: Path) -> None:
@@ -446,6 +446,37 @@ def test_heads_that_lie_are_an_answer_or_a_refusal(saved: Path, data: Any, nonse
         saved.write_bytes(sound)
 
 
+def test_lines_that_lie_are_refused_by_what_they_lead_to(saved: Path) -> None:
+    last = 21
+    for name, value, why in (
+        ("offset", 99, "it has a member outside its shard"),
+        ("length", 60_000, "it has a member outside its shard"),
+        ("size", [0, 5], "it has a size that no image has"),
+        ("kind", 7, "index out of range"),
+        ("stem.lengths", 200, "a string lies outside its column"),
+        ("label0.lengths", 200, "a string lies outside its column"),
+        ("losses", ord("x"), "JSONDecodeError"),
+    ):
+        head, columns = files.read(saved)
+        columns[name] = columns[name].astype("<u2" if name == "length" else columns[name].dtype)
+        columns[name][min(last, len(columns[name]) - 1)] = value
+        path = saved.with_name("lies.index")
+        files.write(path, head, columns)
+        with pytest.raises(pp.IndexFileError, match=rf"lies\.index is damaged \(.*{why}.*\)\. Make it again"):
+            use(path)
+        if name == "size":
+            with pytest.raises(pp.IndexFileError, match=why):
+                pp.Index.open(path).sizes  # noqa: B018
+
+
+def test_an_index_of_no_shards_is_refused(tmp_path: Path) -> None:
+    pp.Index.build(write_tar(tmp_path / "a.tar", [])).save(tmp_path / "a.index")
+    head, columns = files.read(tmp_path / "a.index")
+    files.write(tmp_path / "a.index", {**head, "shards": []}, columns)
+    with pytest.raises(pp.IndexFileError, match="is damaged"):
+        pp.Index.open(tmp_path / "a.index")
+
+
 def test_a_failing_write_leaves_the_old_file(saved: Path, shards: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     before = saved.read_bytes()
     index = pp.Index.build(shards[:2])
@@ -504,6 +535,17 @@ def test_changed_and_missing_shards_are_named(saved: Path, shards: list[str], tm
     assert len(pp.Index.open(saved, verify=False)) == 22
 
 
+def test_only_shards_with_another_time_are_opened(saved: Path, shards: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: str) -> Any:
+        raise pp.SourceError("opened")
+
+    monkeypatch.setattr("patchpack.stream.index.fingerprint.fingerprint", refuse)
+    pp.Index.open(saved)
+    os.utime(shards[2], ns=(0, 0))
+    with pytest.raises(pp.StaleIndexError, match=r"1 of 4 shards .*a-2\.tar, it cannot be read \(opened\)"):
+        pp.Index.open(saved)
+
+
 def test_a_copy_is_not_a_change(saved: Path, shards: list[str]) -> None:
     os.utime(shards[2], ns=(0, 0))
     assert len(pp.Index.open(saved)) == 22
@@ -527,6 +569,7 @@ def test_shards_that_moved(saved: Path, shards: list[str], tmp_path: Path) -> No
         pp.Index.open(saved, shards=str(there / "a-*.tar"))
     index.save(saved)
     assert len(pp.Index.open(saved)) == 22
+    assert b"a-0.tar" not in pickle.dumps(index)
 
 
 def test_fingerprints_see_ends_and_places_between(tmp_path: Path) -> None:
@@ -556,7 +599,7 @@ def test_fingerprints_do_not_depend_on_where_shards_lie(shards: list[str], tmp_p
         pp.Index.build(shards, image="png"),
         pp.Index.build(shards, max_pixels=1000),
     ]
-    edit(moved[1], 514)
+    edit(moved[1], 1536)  # a label
     others.append(pp.Index.build(moved))
     assert len({first.fingerprint, *(index.fingerprint for index in others)}) == 7
 
@@ -608,6 +651,30 @@ def test_an_update_reads_again_what_was_only_touched(shards: list[str], monkeypa
     read = scanned_shards(monkeypatch)
     pp.Index.build(shards, update=old)
     assert read == ["a-3.tar"]
+
+
+def test_an_update_numbers_kinds_as_they_come(tmp_path: Path) -> None:
+    jpg, png = ("j.jpg", picture(3, 4, "JPEG")), ("p.png", picture(3, 4))
+    first, second = write_tar(tmp_path / "a.tar", [jpg, png]), write_tar(tmp_path / "b.tar", [png, jpg])
+    old = pp.Index.build([first, second], target=None)
+    fresh = file_of(pp.Index.build([second], target=None), tmp_path)
+    assert file_of(pp.Index.build([second], target=None, update=old), tmp_path) == fresh
+
+
+def test_sizes_enter_the_fingerprint(tmp_path: Path) -> None:
+    """Also where an edit misses the blocks that are hashed of a shard: plans are made of sizes."""
+    path = write_tar(
+        tmp_path / "a.tar", [("a.txt", bytes(60_000)), ("b.bmp", picture(8, 16, "BMP")), ("c.txt", bytes(300_000))]
+    )
+    before = pp.Index.build(path, image="bmp", target=None)
+    at = before.headers([0])[0].location.image[0]
+    data = bytearray(Path(path).read_bytes())
+    data[at + 18], data[at + 22] = data[at + 22], data[at + 18]
+    Path(path).write_bytes(data)
+    after = pp.Index.build(path, image="bmp", target=None)
+    assert changed(path, before.shards[0].fingerprint) == ""
+    assert (before.sizes.tolist(), after.sizes.tolist()) == ([[8, 16]], [[16, 8]])
+    assert before.fingerprint != after.fingerprint
 
 
 def test_an_update_of_other_members_is_refused(shards: list[str]) -> None:
