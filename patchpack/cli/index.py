@@ -84,10 +84,12 @@ def _say(console: Console, index: Index, old: Index | None, out: Path, seconds: 
     say(console, "formats: " + ", ".join(f"{kind} {count:,}" for kind, count in index.formats.most_common()))
     say(console, f"{count_of(len(index.rejections), 'sample')} cannot be used" + (":" if index.rejections else ""))
     say_losses(console, index.rejections, index.faults)
-    if old is not None:
+    rate = f", {n / max(seconds, 1e-9):,.0f} samples/s"
+    if old is not None:  # a rate would count what was not read
+        rate = ""
         before = {(shard.label, shard.fingerprint) for shard in old.shards}
         same = sum((shard.label, shard.fingerprint) in before for shard in index.shards)
         say(console, f"{same:,} of {count_of(index.num_shards, 'shard')} as in the earlier index, not read again")
-    say(console, f"{seconds:.1f} s, {n / max(seconds, 1e-9):,.0f} samples/s")
+    say(console, f"{seconds:.1f} s{rate}")
     say(console, f"wrote {out}: {size:,} bytes, {size / n:.1f} per sample")
     say(console, f"next: loader = pp.load(pp.Index.open({str(out)!r}), recipe)")

@@ -400,7 +400,7 @@ def with_head(whole: bytes, change: Any) -> bytes:
 
 
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_flipped_bytes_are_an_answer_or_a_refusal(saved: Path, flips: list[tuple[float, int]]) -> None:
     whole = bytearray(saved.read_bytes())
     sound = bytes(whole)
@@ -428,7 +428,7 @@ def nodes(value: Any) -> list[tuple[Any, Any]]:
 
 
 @given(st.data(), NONSENSE)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_heads_that_lie_are_an_answer_or_a_refusal(saved: Path, data: Any, nonsense: Any) -> None:
     sound = saved.read_bytes()
 
@@ -467,6 +467,8 @@ def test_lines_that_lie_are_refused_by_what_they_lead_to(saved: Path) -> None:
         if name == "size":
             with pytest.raises(pp.IndexFileError, match=why):
                 pp.Index.open(path).sizes  # noqa: B018
+            with pytest.raises(pp.IndexFileError, match=why):
+                pp.Index.open(path).headers([last])
 
 
 def test_an_index_of_no_shards_is_refused(tmp_path: Path) -> None:
