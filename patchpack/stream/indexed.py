@@ -100,7 +100,12 @@ class EpochPlan(Sequence[BatchPlan]):
     @overload
     def __getitem__(self, step: slice) -> list[BatchPlan]: ...
     def __getitem__(self, step: int | slice) -> BatchPlan | list[BatchPlan]:
-        """The plan of one step, −1 for the last; or of several. Raises `IndexError`."""
+        """The plan of one step, −1 for the last; or of several.
+
+        Raises:
+            IndexError: a step that is not there.
+            ConfigError: a policy that decides otherwise now than when the epoch was planned.
+        """
         if isinstance(step, slice):
             return [self[i] for i in range(*step.indices(len(self)))]
         if not -len(self) <= step < len(self):
@@ -109,17 +114,19 @@ class EpochPlan(Sequence[BatchPlan]):
         chosen = self.rows.rows_of(step, self.rank).tolist()
         spans = [self.rows.items[self.rows.offsets[r] : self.rows.offsets[r + 1]] if r >= 0 else _NONE for r in chosen]
         patch_size = self.recipe.patch_size_at(self.epoch, step)
-        return self._made(
+        plan = self._made(
             step,
             patch_size,
             np.concatenate(spans).astype(np.int64),
             np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int32),
             self.rows.repeated_of(step, self.rank),
         )
+        self._require_as_planned(plan, chosen)
+        return plan
 
     def accounted(self, step: int) -> int:
         """Samples of this rank's account that the steps before this one told of: planned, refused, or rejected by the index."""
-        told: int = sum(self._images[:step].tolist())
+        told = int(self._images[:step].sum())
         if self.rank == 0 and step:
             told += len(self._index.rejections) + self.rows.refused_in(step - 1).stop
         return told
@@ -161,6 +168,17 @@ class EpochPlan(Sequence[BatchPlan]):
             info=self._info(step, int(offsets[len(offsets) - 1 - repeated])),
             repeated_rows=repeated,
         )
+
+    def _require_as_planned(self, plan: BatchPlan, rows: list[int]) -> None:
+        """Decisions are made twice, and a row that was packed for fewer tokens has no room for more."""
+        edges, tokens = self.rows.offsets, self.rows.num_tokens
+        planned = [n for r in rows if r >= 0 for n in tokens[edges[r] : edges[r + 1]].tolist()]
+        for header, then, now in zip(plan.headers, planned, plan.table.num_tokens.tolist(), strict=True):
+            if then != now:
+                raise ConfigError(
+                    f"{header.key} had {then} tokens when the epoch was planned and has {now} now: {self.recipe.resize!r} and "
+                    f"{self.recipe.drop!r} must be functions of their arguments"
+                )
 
     def _info(self, step: int, planned: int) -> dict[str, Any]:
         """The first rank tells what no rank gets; the others know of it, so that all may stop together."""

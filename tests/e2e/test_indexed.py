@@ -246,6 +246,33 @@ def test_accounts_add_up_over_ranks(val: StandIn, world_size: int, workers: int)
     assert [len(report.shard_errors) for report in reports] == [1] + [0] * (world_size - 1)
 
 
+def test_what_is_dropped_is_told_with_the_last_batch(val: StandIn) -> None:
+    for options in ({"tail": "drop"}, {"steps_per_epoch": 3}):
+        told = [
+            [batch.info["dropped"] for batch in pp.EpochPlan(val, RECIPE, rank=rank, world_size=2, **options)]
+            for rank in (0, 1)
+        ]
+        assert told[0][:-1] == [{}] * (len(told[0]) - 1)
+        assert list(told[0][-1]) == ["tail" if "tail" in options else "steps_per_epoch"]
+        assert told[1] == [{}] * len(told[0])
+
+
+class Moody:
+    """A policy that keeps one patch more at every call."""
+
+    draws, calls = 0, 0
+
+    def __call__(self, grids: Any, u: Any, seen: Any) -> Any:
+        self.calls += 1
+        return np.minimum(self.calls, grids.prod(axis=1))
+
+
+def test_a_policy_that_changes_its_mind_is_named(val: StandIn) -> None:
+    plan = pp.EpochPlan(val, RECIPE.replace(drop=Moody()))
+    with pytest.raises(pp.ConfigError, match=r"tokens when the epoch was planned and has .* must be functions of their arg"):
+        plan[0]
+
+
 def test_every_rank_raises_for_what_the_first_reports(val: StandIn) -> None:
     """Or the others would wait for it."""
     headers = val.headers(range(20))
@@ -330,6 +357,28 @@ def test_resume_after_batches(val: StandIn, options: dict[str, Any]) -> None:
         second.set_epoch(1)
         for one, other in zip(second, expected[1], strict=True):
             assert_equal(one, other)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_the_account_after_a_resume_is_of_what_comes_after_it(val: StandIn, world_size: int) -> None:
+    recipe = pp.Recipe(resize=pp.Native(64, oversize="reject"), seq_len=100, rows=1, patch_size=16)
+    for rank in range(world_size):
+        options: dict[str, Any] = {"rank": rank, "world_size": world_size, "on_error": "skip"}
+        whole = pp.load(spoilt(val), recipe, **options)
+        steps = len(list(whole))
+        assert steps >= 2
+        for cut in range(1, steps):
+            head, rest = (pp.load(spoilt(val), recipe, **options) for _ in range(2))
+            batches = iter(head)
+            for _ in range(cut):
+                next(batches)
+            rest.load_state_dict(head.state_dict())
+            list(rest)
+            before, after, full = head.report(), rest.report(), whole.report()
+            assert after.waiting == 0
+            assert before.packed + after.packed == full.packed
+            assert before.rejected + after.rejected == full.rejected
+            assert before.seen - before.waiting + after.seen == full.seen
 
 
 def test_resume_plans_no_batch_before_its_step(val: StandIn) -> None:

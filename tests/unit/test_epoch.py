@@ -64,6 +64,13 @@ def test_orders_differ_by_epoch_pass_and_seed_and_are_the_same_again() -> None:
         assert shuffled_lines(np.array([0, 30, 90, 100]), **{**options, name: 1}).tolist() != first
 
 
+@pytest.mark.parametrize(("shuffle", "start"), [(1000, 199_000), (70_000, 140_000)])
+def test_every_block_of_a_large_index_has_its_own_permutation(shuffle: int, start: int) -> None:
+    lines = shuffled_lines(np.array([0, 200_000]), seed=4, epoch=2, shuffle=shuffle, number=1)
+    block = rng.permutation(4, 2, rng.Stage.HEADERS, (1 << 40) + start, min(shuffle, 200_000 - start))
+    assert lines[start : start + shuffle].tolist() == (start + block).tolist()
+
+
 def test_blocks_may_be_permuted_many_at_a_time() -> None:
     together = rng.permutation(3, 1, rng.Stage.HEADERS, 70, 1003, block=10)
     one_by_one = [i + rng.permutation(3, 1, rng.Stage.HEADERS, 70 + i, min(10, 1003 - i)) for i in range(0, 1003, 10)]
@@ -182,6 +189,12 @@ def test_steps_cut_an_epoch_and_name_what_is_left() -> None:
     rows = plan_rows(ONES, squares(*[16] * 9), steps_per_epoch=2)
     assert rows_of(rows) == [[[0], [1]], [[2], [3]]]
     assert rows.dropped == {"steps_per_epoch": 5}
+
+
+def test_steps_that_need_a_part_of_another_pass_count_what_they_met_of_it() -> None:
+    rows = plan_rows(ONES, squares(16, 16, 16), steps_per_epoch=2)
+    assert rows_of(rows) == [[[0], [1]], [[2], [0]]]
+    assert (rows.seen, rows.dropped, rows.items.tolist()) == (4, {}, [0, 1, 2, 3])
 
 
 def test_steps_repeat_an_epoch_in_another_order_with_other_draws() -> None:
