@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -83,6 +84,7 @@ class Loader(DataLoader[PackedBatch]):
             dataset,
             sampler=sampler,
             batch_size=None,
+            collate_fn=_as_tensors,
             num_workers=num_workers,
             **dataloader_options,
         )
@@ -303,6 +305,16 @@ def load(
         scanner=context if num_workers else None,
     )
     return Loader(planner, num_workers=num_workers, num_threads=num_threads, on_error=on_error, **dataloader_options)
+
+
+def _as_tensors(sent: Any) -> Any:
+    """Arrays as tensors; torch's own way looks at every key and every counter too."""
+    if isinstance(sent, Parcel):
+        return sent
+    batch = PackedBatch._make(torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in sent)
+    if isinstance(batch.targets, dict):
+        return batch._replace(targets={name: torch.from_numpy(values) for name, values in batch.targets.items()})
+    return batch
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

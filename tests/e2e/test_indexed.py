@@ -475,11 +475,9 @@ def test_a_state_of_something_else_is_refused_by_the_field_that_differs(val: Sta
 
 def test_states_that_are_none(val: StandIn) -> None:
     loader = pp.load(val, RECIPE)
-    for state, message in ((None, "got NoneType"), ({}, "says nothing of state")):
+    for state, message in ((None, "got NoneType"), ({}, "says nothing of")):
         with pytest.raises(pp.ConfigError, match=message):
             loader.load_state_dict(state)
-    with pytest.raises(pp.ConfigError, match="cannot be resumed: make an index"):
-        pp.load(VAL, RECIPE).state_dict()
 
 
 @pytest.mark.parametrize("options", [{"balance": True}, {"recipe": pp.recipes.flexivit(rows=1)}])
