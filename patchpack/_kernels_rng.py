@@ -73,12 +73,25 @@ def select(draws: Any, counts: Any, out: Any) -> None:
 
 
 @njit
-def smallest(seed: Any, epoch: Any, stage: Any, hashed: Any, draws: Any, counts: Any, out: Any) -> None:
-    """What `patchpack.rng.smallest` returns, into out, int64 ``[k]``. draws: uint64 ``[n]``; counts: as in `select`."""
-    n = len(draws)
-    for block in range((n + 1) // 2):
-        first, second = _block(seed, epoch, hashed, stage | np.uint64(block))
-        draws[2 * block] = first
-        if 2 * block + 1 < n:
-            draws[2 * block + 1] = second
-    select(draws, counts, out)
+def smallest(seed: Any, epoch: Any, stage: Any, hashes: Any, n: Any, k: Any, draws: Any, counts: Any, out: Any) -> None:
+    """What `patchpack.rng.smallest` returns, into out, int64.
+
+    n, k: int64 ``[m]``. draws: uint64, and counts: int64, a power of two of them: room for the largest n; others as above.
+    """
+    end = 0
+    for i in range(len(hashes)):
+        begin, end = end, end + k[i]
+        if k[i] == n[i]:
+            for j in range(n[i]):
+                out[begin + j] = j
+            continue
+        for block in range((n[i] + 1) // 2):
+            first, second = _block(seed, epoch, hashes[i], stage | np.uint64(block))
+            draws[2 * block] = first
+            if 2 * block + 1 < n[i]:
+                draws[2 * block + 1] = second
+        buckets = 1
+        while buckets < n[i]:
+            buckets *= 2
+        counts[:buckets] = 0
+        select(draws[: n[i]], counts[:buckets], out[begin:end])

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Iterable
 from enum import IntEnum
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -137,28 +138,32 @@ def _many(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray
     return many
 
 
-def smallest(seed: int, epoch: int, hashed: int, stage: int, n: int, k: int) -> npt.NDArray[np.intp]:
-    """Where the k smallest of a key's n uniforms are: a random subset of ``0 … n - 1``, each as likely as the other.
+def smallest(seed: int, epoch: int, hashes: U64, stage: int, n: Any, k: Any) -> npt.NDArray[np.intp]:
+    """Where the k smallest of each key's n uniforms are: a random subset of ``0 … n - 1``, each as likely as the others.
 
     Args:
-        seed, epoch, stage, n: as in `uniforms`, n >= 1.
-        hashed: of the key.
-        k: how many, 1 … n.
+        seed, epoch, hashes, stage: as in `uniforms`.
+        n: integers ``[m]``, 1 … 2**24.
+        k: integers ``[m]``, how many of them, 1 … n; all of them are not drawn.
 
     Returns:
-        intp ``[k]``, ascending; of equal draws the first.
+        intp ``[sum(k)]``, key after key, of each ascending; of equal draws the first.
 
     Raises:
         ConfigError: a number out of its range.
     """
     from patchpack import _kernels_rng as kernels
 
-    _require(seed, epoch, stage, n)
-    if not 1 <= k <= n:
-        raise ConfigError(f"k must be in 1 … n={n}, got {k}")
-    out = np.empty(k, dtype=np.intp)
-    draws, counts = np.empty(n, dtype=np.uint64), np.zeros(1 << (n - 1).bit_length(), dtype=np.int64)
-    kernels.smallest(np.uint64(seed), np.uint64(epoch), np.uint64(stage << 24), np.uint64(hashed), draws, counts, out)
+    n, k = (np.array(numbers, dtype=np.int64) for numbers in (n, k))
+    most = int(n.max(initial=1))
+    _require(seed, epoch, stage, most)
+    if (k < 1).any() or (k > n).any():
+        i = int(np.argmax((k < 1) | (k > n)))
+        raise ConfigError(f"k must be in 1 … n={n[i]}, got {k[i]}")
+    out = np.empty(k.sum(), dtype=np.intp)
+    draws, counts = np.empty(most, dtype=np.uint64), np.empty(1 << (most - 1).bit_length(), dtype=np.int64)
+    address = np.uint64(seed), np.uint64(epoch), np.uint64(stage << 24), np.array(hashes, dtype=np.uint64)
+    kernels.smallest(*address, n, k, draws, counts, out)
     return out
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import cache
-from itertools import islice, pairwise
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
 from patchpack import errors
 from patchpack.paint import targets
-from patchpack.paint.patchify import kept_patches
+from patchpack.paint.layout import Layout, Spot, wipe
 from patchpack.paint.picture import part_of_picture
 from patchpack.paint.resample import identity_norm, norm_of, write_pixels
-from patchpack.plan.positions import PositionScheme
 from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan, Grid, Header, PackedBatch, Rejection
 
@@ -65,66 +63,32 @@ def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch, batch: PackedBatch | No
         `PackedBatch` of numpy arrays.
     """
     batch = blank(plan, recipe) if batch is None else batch
-    fresh = plan.num_rows - plan.repeated_rows  # rows that come again are not counted again
-    positions = cache(recipe.positions)  # a batch has few grids
-    works = _works(plan)
-    for row, (begin, end) in enumerate(_spans(plan)):
-        start = 0
-        for slot, work in enumerate(islice(works, end - begin)):
-            span = slice(start, start + work.num_tokens)
-            try:
-                _paint_image(batch, plan, recipe, fetch, positions, work, row, slot, span)
-            except (errors.SampleError, errors.SourceError, OSError) as error:
-                batch.patches[row, span] = 0
-                if row < fresh:
-                    batch.info["rejections"].append(_rejection(work.header, error)._asdict())
-            start = span.stop
-        batch.patches[row, start:] = 0
+    layout, fresh = Layout(plan, recipe), plan.num_rows - plan.repeated_rows  # rows that come again are not counted again
+    layout.write(batch, recipe)
+    ends = [0] * plan.num_rows
+    for spot in layout.spots:
+        ends[spot.row] = spot.tokens.stop
+        try:
+            _paint_image(batch, plan, recipe, fetch, spot)
+        except (errors.SampleError, errors.SourceError, OSError) as error:
+            wipe(batch, spot)
+            if spot.row < fresh:
+                batch.info["rejections"].append(_rejection(spot.header, error)._asdict())
+    for row, end in enumerate(ends):
+        batch.patches[row, end:] = 0
     batch.info["packed"] = int(batch.slot_mask[:fresh].sum())
     return batch
 
 
-class _Work(NamedTuple):
-    """One image to paint: a line of the plan's columns, as Python has them."""
-
-    header: Header
-    key_hash: int
-    box: tuple[int, int, int, int]
-    target: tuple[int, int]
-    flip: bool
-    grid: list[int]
-    num_tokens: int
-
-
-def _works(plan: BatchPlan) -> Iterator[_Work]:
-    """Every image of a plan. Columns are turned at once: item by item that costs more than what is done with them."""
-    return map(_Work, plan.headers, plan.key_hash.tolist(), *(column.tolist() for column in plan.table))
-
-
-def _paint_image(
-    batch: PackedBatch,
-    plan: BatchPlan,
-    recipe: Recipe,
-    fetch: Fetch,
-    positions: PositionScheme,
-    work: _Work,
-    row: int,
-    slot: int,
-    span: slice,
-) -> None:
-    header, grid = work.header, Grid(*work.grid)
+def _paint_image(batch: PackedBatch, plan: BatchPlan, recipe: Recipe, fetch: Fetch, spot: Spot) -> None:
+    header, target_size, row = spot.header, spot.target, spot.row
     image, target = fetch(header.location)
-    picture, box = part_of_picture(image, header.size, work.box, work.target, recipe)
-    targets.store(batch.targets, plan.target_kind, row, slot, target)  # the last thing that may fail: then the slot is written
-
-    kept = kept_patches(recipe.seed, plan.epoch, work.key_hash, grid.num_patches, work.num_tokens)
-    write_pixels(batch.patches[row, span], picture, box, work.target, work.flip, grid, kept, plan.patch_size, recipe)
-    ids = positions(grid)
-    batch.position_ids[row, span] = ids if len(kept) == len(ids) else ids[kept]
-    batch.segment_ids[row, span] = slot + 1
-    batch.grid_sizes[row, slot] = grid
-    batch.source_sizes[row, slot] = header.size
-    batch.slot_mask[row, slot] = True
+    picture, box = part_of_picture(image, header.size, spot.box, target_size, recipe)
+    targets.store(
+        batch.targets, plan.target_kind, row, spot.slot, target
+    )  # the last thing that may fail: then there are pixels
+    out = batch.patches[row, spot.tokens]
+    write_pixels(out, picture, box, target_size, spot.flip, spot.grid, spot.kept, plan.patch_size, recipe, spot.places)
 
 
 def _spans(plan: BatchPlan) -> list[tuple[int, int]]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from patchpack import rng
 from patchpack.errors import ShapeError
 from patchpack.types import Grid
 
@@ -61,16 +59,3 @@ def patch_view(image: Array, patch_size: int) -> Array:
     h, w, channels = image.shape
     blocks = image.reshape(h // patch_size, patch_size, w // patch_size, patch_size, channels)
     return blocks.transpose(0, 2, 1, 3, 4)
-
-
-def kept_patches(seed: int, epoch: int, key_hash: int, num_patches: int, num_tokens: int) -> npt.NDArray[np.intp]:
-    """Which patches of an image survive: a uniformly random subset, the same for the same key, seed and epoch.
-
-    Every patch draws one uniform; the num_tokens smallest stay, in raster order.
-
-    Returns:
-        intp ``[num_tokens]``, ascending, without repeats.
-    """
-    if num_tokens >= num_patches:
-        return np.arange(num_patches)
-    return rng.smallest(seed, epoch, key_hash, rng.Stage.KEEP, num_patches, num_tokens)

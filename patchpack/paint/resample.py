@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from patchpack import rng
 from patchpack.paint import fused
 from patchpack.paint.canvas import widened
-from patchpack.paint.patchify import kept_patches, patch_view
+from patchpack.paint.patchify import patch_view
 from patchpack.plan.normalize import MeanStd, PerImage
 from patchpack.plan.recipe import Recipe
 from patchpack.types import Grid
@@ -36,6 +37,7 @@ def write_pixels(
     kept: npt.NDArray[np.intp],
     patch_size: int,
     recipe: Recipe,
+    places: npt.NDArray[np.int64] | None = None,
 ) -> None:
     """Resample one image and write the patches that are kept.
 
@@ -49,13 +51,14 @@ def write_pixels(
         kept: ascending numbers of the patches, in raster order.
         patch_size: pixels per side of a patch.
         recipe: kernel, order of its passes, normalisation, dtype.
+        places: `fused.places` of the grid and the kept, where they are known.
     """
     if not reads_memory(recipe):
         picture = fused.as_picture(picture) if isinstance(picture, np.ndarray) else picture
         pixels = render(picture, box, target, grid, patch_size, recipe)
         write_patches(out, pixels[:, ::-1] if flip else pixels, kept, patch_size)
         return
-    cut = fused.Cut(fused.places(grid, kept), patch_size, patch_size, flip)
+    cut = fused.Cut(fused.places(grid, kept) if places is None else places, patch_size, patch_size, flip)
     numbers = None if recipe.dtype == "uint8" else number_table(recipe)
     fused.paint_patches(picture, box, target, cut, recipe.resample, out, numbers=numbers, order=recipe.resample_order)
 
@@ -67,7 +70,7 @@ def reads_memory(recipe: Recipe) -> bool:
 
 def compile_kernels(recipe: Recipe) -> None:
     """Compile, or load from disk, what painting with a recipe runs; once per process."""
-    kept_patches(0, 0, 0, 2, 1)
+    rng.smallest(0, 0, np.zeros(1, dtype=np.uint64), rng.Stage.KEEP, [2], [1])
     widened(np.zeros((1, 1, 3), dtype=np.uint8))
     if recipe.resample in fused.RADIUS:
         fused.compile_kernels(isinstance(recipe.normalize, PerImage))

@@ -28,7 +28,7 @@ from patchpack.types import BatchPlan, Event, Header, TargetKind
 
 _BLOCK = 64  # headers decided at a time: numpy's cost per call is spread, the first batch does not wait
 
-LOOKAHEAD_BYTES = 1 << 29  # what may wait in open rows of images that travel with their plan
+LOOKAHEAD_BYTES = 1 << 28  # what may wait in open rows of images that travel with their plan
 
 
 class Planner(Sampler[BatchPlan]):

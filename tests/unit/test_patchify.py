@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 import patchpack as pp
-from patchpack import _kernels_rng
-from patchpack.paint.patchify import kept_patches
+from patchpack import _kernels_rng, rng
 from patchpack.testing import grids
 
 HASHES = st.integers(0, 2**64 - 1)
@@ -22,6 +21,13 @@ HASHES = st.integers(0, 2**64 - 1)
 def numbered(rows: int, cols: int, p: int, channels: int = 3) -> np.ndarray:
     """An image of which no two values are the same."""
     return np.arange(rows * cols * p * p * channels).reshape(rows * p, cols * p, channels)
+
+
+def kept_patches(seed: int, epoch: int, key_hash: int, num_patches: int, num_tokens: int) -> np.ndarray:
+    """As a painter draws those of one image among the others of its batch."""
+    hashes = np.array([7, key_hash, 9], dtype=np.uint64)
+    kept = rng.smallest(seed, epoch, hashes, rng.Stage.KEEP, [4, num_patches, 11], [3, num_tokens, 6])
+    return kept[3 : 3 + num_tokens]
 
 
 # ------------------------------------------------------------------------------------------------------------ patchify

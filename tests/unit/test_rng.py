@@ -202,9 +202,18 @@ def test_a_file_name_that_is_not_utf8_has_a_hash() -> None:
 @pytest.mark.parametrize("k", [0, 6])
 def test_more_or_less_than_there_are_cannot_be_chosen(k: int) -> None:
     with pytest.raises(ConfigError, match=f"k must be in 1 … n=5, got {k}"):
-        rng.smallest(1, 2, 3, rng.Stage.KEEP, 5, k)
+        rng.smallest(1, 2, np.zeros(2, dtype=np.uint64), rng.Stage.KEEP, [9, 5], [9, k])
 
 
-def test_the_smallest_of_its_uniforms() -> None:
-    u = rng.uniforms(1, 2, np.array([3], dtype=np.uint64), rng.Stage.KEEP, 1001)[0]
-    assert rng.smallest(1, 2, 3, rng.Stage.KEEP, 1001, 400).tolist() == sorted(np.argsort(u)[:400].tolist())
+@given(
+    st.lists(st.tuples(st.integers(0, 2**64 - 1), st.integers(1, 70), st.integers(1, 70)), max_size=5),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_smallest_of_the_uniforms_of_many(many: list[tuple[int, int, int]], epoch: int) -> None:
+    hashes = np.array([key for key, _, _ in many], dtype=np.uint64)
+    chosen = rng.smallest(1, epoch, hashes, Stage.KEEP, [n for _, n, _ in many], [min(k, n) for _, n, k in many]).tolist()
+    for key, n, k in many:
+        u = rng.uniforms(1, epoch, np.array([key], dtype=np.uint64), Stage.KEEP, n)[0]
+        assert chosen[: min(k, n)] == sorted(np.argsort(u)[:k].tolist())
+        del chosen[: min(k, n)]
+    assert not chosen

@@ -1,0 +1,101 @@
+"""What a plan says of its batch before the first pixel: which patches survive, where images go, whose the tokens are."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack import rng
+from patchpack.plan.recipe import Recipe
+from patchpack.types import BatchPlan, Grid, Header, PackedBatch
+
+
+class Spot(NamedTuple):
+    """The place of one image.
+
+    Attributes:
+        header, box, target, flip, grid: of the plan.
+        row, slot: in the batch.
+        tokens: its tokens in that row.
+        kept: intp, ascending numbers of the patches that survive.
+        places: int64 ``[rows, cols]`` of the grid, of each patch its number among the kept, −1 for a dropped one.
+    """
+
+    header: Header
+    box: tuple[int, int, int, int]
+    target: tuple[int, int]
+    flip: bool
+    grid: Grid
+    row: int
+    slot: int
+    tokens: slice
+    kept: npt.NDArray[np.intp]
+    places: npt.NDArray[np.int64]
+
+
+class Layout:
+    """The places of a whole batch, drawn and counted at once: image by image that takes many times as long.
+
+    Attributes:
+        spots: of every line of the plan.
+    """
+
+    def __init__(self, plan: BatchPlan, recipe: Recipe) -> None:
+        table = plan.table
+        self._tokens, self._patches = table.num_tokens.astype(np.int64), table.grid.astype(np.int64).prod(axis=1)
+        self._kept = rng.smallest(recipe.seed, plan.epoch, plan.key_hash, rng.Stage.KEEP, self._patches, self._tokens)
+        images = np.diff(plan.offsets)
+        self._row = np.repeat(np.arange(plan.num_rows), images)
+        self._slot = np.arange(len(self._row)) - plan.offsets[:-1][self._row]
+        self._ends = np.concatenate([[0], np.cumsum(self._tokens)])  # of images, in tokens of the whole batch
+        self._row_ends = self._ends[plan.offsets]
+        self.spots = self._make_spots(plan)
+
+    def _make_spots(self, plan: BatchPlan) -> list[Spot]:
+        table, headers, tokens = plan.table, plan.headers, self._tokens
+        ends, patch_ends = self._ends, np.concatenate([[0], np.cumsum(self._patches)])
+        places = np.full(patch_ends[-1], -1, dtype=np.int64)
+        places[np.repeat(patch_ends[:-1], tokens) + self._kept] = np.arange(ends[-1]) - np.repeat(ends[:-1], tokens)
+        kept = [self._kept[a:b] for a, b in pairwise(ends.tolist())]
+        whole = [places[a:b] for a, b in pairwise(patch_ends.tolist())]
+        starts = (ends[:-1] - self._row_ends[self._row]).tolist()
+        lines = zip(
+            headers, table.box.tolist(), table.target.tolist(), table.flip.tolist(), table.grid.tolist(), self._row.tolist(),
+            self._slot.tolist(), starts, tokens.tolist(), kept, whole, strict=True,
+        )  # fmt: skip
+        return [
+            Spot(header, box, target, flip, Grid(*grid), row, slot, slice(start, start + n), numbers, where.reshape(grid))
+            for header, box, target, flip, grid, row, slot, start, n, numbers, where in lines
+        ]
+
+    def write(self, batch: PackedBatch, recipe: Recipe) -> None:
+        """Everything but pixels and targets, as if every image were readable."""
+        if not self.spots:
+            return
+        grids = {spot.grid: 0 for spot in self.spots}  # a batch has few
+        ids = [recipe.positions(grid) for grid in grids]
+        begins = dict(zip(grids, np.cumsum([0, *map(len, ids[:-1])]).tolist(), strict=True))
+        begin = np.repeat([begins[spot.grid] for spot in self.spots], self._tokens)
+        chosen = np.concatenate(ids)[begin + self._kept]
+        segments = np.repeat(self._slot + 1, self._tokens)
+        for row, (a, b) in enumerate(pairwise(self._row_ends.tolist())):
+            batch.position_ids[row, : b - a] = chosen[a:b]
+            batch.segment_ids[row, : b - a] = segments[a:b]
+        where = self._row, self._slot
+        batch.grid_sizes[where] = [spot.grid for spot in self.spots]
+        batch.source_sizes[where] = [spot.header.size for spot in self.spots]
+        batch.slot_mask[where] = True
+
+
+def wipe(batch: PackedBatch, spot: Spot) -> None:
+    """Take an image back that cannot be read: padding, and a masked slot."""
+    row, slot, tokens = spot.row, spot.slot, spot.tokens
+    batch.patches[row, tokens] = 0
+    batch.position_ids[row, tokens] = 0
+    batch.segment_ids[row, tokens] = 0
+    batch.grid_sizes[row, slot] = 0
+    batch.source_sizes[row, slot] = 0
+    batch.slot_mask[row, slot] = False
