@@ -21,6 +21,9 @@ from numba.extending import intrinsic, models, register_model
 from patchpack._jit import njit
 from patchpack.paint._kernels_weights import HEAD, PAIR, QUAD
 
+TABLE = 256 * 3  # numbers by value and channel
+STRIDE = 8  # numbers that are made at a time
+NORM = 4 * 3 * STRIDE  # bytes of float32 means, or stds, until vector and channels begin together again
 CHUNK = 32  # bytes that the vertical pass makes at a time; it may read and write so many past the last one asked for
 
 # --------------------------------------------------------------------------------------------------------------- lanes
@@ -29,7 +32,7 @@ _I8, _I16, _I32 = ir.IntType(8), ir.IntType(16), ir.IntType(32)
 _HALF = 1 << 21
 
 
-def _vector(lane: ir.IntType, n: int) -> ir.VectorType:
+def _vector(lane: ir.Type, n: int) -> ir.VectorType:
     return ir.VectorType(lane, n)
 
 
@@ -270,6 +273,25 @@ def copy(typing: Any, out: Any, to: Any, src: Any, at: Any, n: Any) -> Any:
     return types.void(out, types.intp, src, types.intp, types.intp), generate
 
 
+@intrinsic
+def standardise(typing: Any, out: Any, to: Any, src: Any, at: Any, numbers: Any, norm: Any) -> Any:
+    """`STRIDE` bytes less their mean over their std, as float32; means from byte norm of numbers on, stds `NORM` further."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        floats = _vector(ir.FloatType(), STRIDE)
+        values = _load(context, builder, signature.args[2], args[2], args[3], 0, _vector(_I8, STRIDE), 1)
+        values = builder.sitofp(builder.zext(values, _vector(_I32, STRIDE)), floats)
+        mean, std = (
+            _load(context, builder, signature.args[4], args[4], builder.add(args[5], args[5].type(shift)), 0, floats, 4)
+            for shift in (0, NORM)
+        )
+        value = builder.fdiv(builder.fsub(values, mean), std)
+        _store(context, builder, signature.args[0], args[0], args[1], value)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, src, types.intp, numbers, types.intp), generate
+
+
 if config.DISABLE_JIT:  # the same in plain Python, every access checked
 
     def _words(weights: Any, at: int, n: int) -> Any:
@@ -320,6 +342,10 @@ if config.DISABLE_JIT:  # the same in plain Python, every access checked
 
     def copy(out: Any, to: int, src: Any, at: int, n: int) -> None:
         _span(out, to, n)[:] = _span(src, at, n)
+
+    def standardise(out: Any, to: int, src: Any, at: int, numbers: Any, norm: int) -> None:
+        mean, std = (_span(numbers, norm + shift, 4 * STRIDE).view(np.float32) for shift in (0, NORM))
+        _span(out, to, 4 * STRIDE)[:] = ((_span(src, at, STRIDE).astype(np.float32) - mean) / std).view(np.uint8)
 
 
 # -------------------------------------------------------------------------------------------------------------- passes
@@ -390,6 +416,12 @@ def _emit(
                 for channel in range(3):
                     copy(out, to + 2 * channel, numbers, 2 * (3 * byte_at(line, at + channel) + channel), 2)
                 at, to = at + step, to + 6
+        elif not mirrored and len(numbers) > 4 * TABLE:  # the same numbers sooner: a look-up is one at a time
+            whole = 3 * wide // STRIDE * STRIDE
+            for i in range(0, whole, STRIDE):
+                standardise(out, to + 4 * i, line, at + i, numbers, 4 * TABLE + 4 * i % NORM)
+            for i in range(whole, 3 * wide):
+                copy(out, to + 4 * i, numbers, 4 * (3 * byte_at(line, at + i) + i % 3), 4)
         else:
             for _ in range(wide):
                 for channel in range(3):
@@ -413,7 +445,8 @@ def horizontal_first(
     mirrored: patches are written right to left (and places name them so). rows: int64 ``[taps of a column]``.
     between: uint8 ``[(taps of a column + 2) * n]``, n >= 3 * width + `CHUNK`. need: uint8 ``[cols]``.
     line: uint8 ``[3 * cols * wide + CHUNK]``.
-    numbers: uint8 ``[256 * 3 * size]``, what a pixel becomes, by value and channel; not looked at where size is 1.
+    numbers: uint8 ``[256 * 3 * size]``, what a pixel becomes, by value and channel; not looked at where size is 1. Of float32
+        `NORM` bytes of means and as many of stds may follow, over the channels in turn, of which the numbers are made.
     out: uint8 ``[kept * tall * wide * 3 * size]``.
     """
     height, cols, words = len(y_starts), places.shape[1], HEAD + x_taps // 4 * QUAD

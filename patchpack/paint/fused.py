@@ -114,8 +114,8 @@ def paint_patches(
         cut: which patches go where.
         kernel: bilinear or bicubic.
         out: ``[kept, tall * wide * 3]``, contiguous: row, column, channel inside a patch.
-        numbers: what a pixel becomes, ``[256, 3]`` by value and channel, of out's dtype, which has 2 or 4 bytes; None where out
-            is uint8.
+        numbers: what a pixel becomes, ``[256, 3]`` by value and channel, of out's dtype, which has 2 or 4 bytes, and for
+            float32 perhaps what `resample.number_table` adds; None where out is uint8.
         order: of the two passes, see `resize`.
     """
     vertical_first = order == "pillow" and _vertical_goes_first(box[2:], target)

@@ -119,7 +119,10 @@ def identity_norm() -> npt.NDArray[np.float32]:
 
 
 def number_table(recipe: Recipe) -> npt.NDArray[Any]:
-    """What every pixel value becomes, in the recipe's dtype, ``[256, 3]``: ``(value − mean) / std`` in float32, then cast."""
+    """What every pixel value becomes, in the recipe's dtype, ``[256, 3]``: ``(value − mean) / std`` in float32, then cast.
+
+    Of float32 ``[272, 3]``: 8 rows of the mean and 8 of the std follow, for kernels that make the numbers anew.
+    """
     assert isinstance(recipe.normalize, MeanStd)  # the other is a function of the image
     return _number_table(tuple(recipe.normalize.mean), tuple(recipe.normalize.std), recipe.dtype)
 
@@ -128,7 +131,7 @@ def number_table(recipe: Recipe) -> npt.NDArray[Any]:
 def _number_table(mean: tuple[float, float, float], std: tuple[float, float, float], dtype: str) -> npt.NDArray[Any]:
     norm = norm_of(MeanStd(mean, std))
     table: npt.NDArray[Any] = ((np.arange(256, dtype=np.float32)[:, None] - norm[0]) / norm[1]).astype(dtype)
-    return table
+    return np.concatenate([table, np.repeat(norm, 8, axis=0)]) if dtype == "float32" else table
 
 
 def standard_numbers(picture: Image.Image) -> npt.NDArray[np.float32]:

@@ -258,10 +258,12 @@ def test_a_flat_picture_has_no_deviation() -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_number_table(dtype: str) -> None:
     table = number_table(pp.Recipe(resize=pp.NaFlex(256), normalize=pp.IMAGENET, dtype=dtype))  # type: ignore[arg-type]
-    assert table.shape == (256, 3)
+    assert table.shape == ((272, 3) if dtype == "float32" else (256, 3))
     assert table.dtype == dtype
     mean, std = (np.float32(np.float64(v) * 255) for v in (pp.IMAGENET.mean[1], pp.IMAGENET.std[1]))
     assert table[200, 1] == ((np.float32(200) - mean) / std).astype(dtype)
+    if dtype == "float32":
+        assert table[256:, 1].tolist() == [mean] * 8 + [std] * 8
 
 
 # --------------------------------------------------------------------------------------------------- other machine code
@@ -269,7 +271,9 @@ def test_number_table(dtype: str) -> None:
 CASES = """
 import numpy as np
 from PIL import Image
+import patchpack as pp
 from patchpack.paint import fused
+from patchpack.paint.resample import number_table
 cases = [(1, 1, 3, 2), (3, 2, 1, 1), (9, 23, 4, 5), (23, 9, 7, 4), (7, 30, 3, 14), (5, 4, 11, 13), (40, 3, 2, 3)]
 for h, w, th, tw in cases:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (h, w, 3), dtype=np.uint8))
@@ -281,11 +285,14 @@ for h, w, th, tw in cases:
         places[::2] = range(len(places[::2]))
         out = np.empty((len(places[::2]), 36), dtype=np.float32)
         numbers = np.arange(768, dtype=np.float32).reshape(256, 3)
-        cut = fused.Cut(places.reshape(grid), 4, 3, True)
-        fused.paint_patches(picture, (0, 0, h, w), (th, tw), cut, kernel, out, numbers=numbers)
-        padded = np.pad(theirs, ((0, grid[0] * 4 - th), (0, grid[1] * 3 - tw), (0, 0)))[:, ::-1]
-        blocks = padded.reshape(grid[0], 4, grid[1], 3, 3).swapaxes(1, 2).reshape(-1, 12, 3)[::2]
-        assert np.array_equal(out.reshape(-1, 12, 3), numbers[blocks, range(3)]), (h, w, th, tw, kernel)
+        padded = np.pad(theirs, ((0, grid[0] * 4 - th), (0, grid[1] * 3 - tw), (0, 0)))
+        for mirrored in (True, False):
+            for table in (numbers, number_table(pp.Recipe(resize=pp.NaFlex(64), normalize=pp.IMAGENET, dtype="float32"))):
+                cut = fused.Cut(places.reshape(grid), 4, 3, mirrored)
+                fused.paint_patches(picture, (0, 0, h, w), (th, tw), cut, kernel, out, numbers=table)
+                pixels = padded[:, ::-1] if mirrored else padded
+                blocks = pixels.reshape(grid[0], 4, grid[1], 3, 3).swapaxes(1, 2).reshape(-1, 12, 3)[::2]
+                assert np.array_equal(out.reshape(-1, 12, 3), table[blocks, range(3)]), (h, w, th, tw, kernel, mirrored)
 print(fused.pillow_order())
 """
 
