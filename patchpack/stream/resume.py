@@ -7,7 +7,6 @@ last mark before the first of them.
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
@@ -75,10 +74,6 @@ def go_on(state: Mapping[str, Any], planner: EpochPlanner, ordered: OrderedSourc
         scanned = ordered.scan()
         _collect((event for event in scanned if not isinstance(event, Mark)), 0, max(early) + 1, wanted, headers)
         scanned.close()
-    if mark.samples == 0 < seen and not ordered.has_parts:
-        warnings.warn(
-            f"{ordered.name} has no positions to begin at: {seen} samples are read again, and passed over", stacklevel=2
-        )
     _collect(events, mark.samples, seen, wanted, headers)
     planner.load_state_dict(saved, headers)
 

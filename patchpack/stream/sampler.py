@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -237,6 +238,12 @@ class Planner(Sampler[BatchPlan]):
                 kind = kind_of(resume)
                 planner = self._new_planner(kind, recipe, **stream)
                 self.accounted = accounted(resume["planner"])
+                if self.accounted and not ordered.has_parts:
+                    warnings.warn(
+                        f"{self.source.name} has no positions to begin at: it is read again from its beginning, and what was "
+                        f"packed is passed over",
+                        stacklevel=2,
+                    )
                 go_on(resume, planner, OrderedSource(self.source, order), events)
             else:
                 self.accounted = 0
