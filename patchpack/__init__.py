@@ -84,11 +84,13 @@ if TYPE_CHECKING:
     from patchpack import samples
     from patchpack.paint.decode import decode
     from patchpack.stream.dataset import Painter
+    from patchpack.stream.device import to_device
     from patchpack.stream.distributed import global_images
+    from patchpack.stream.epoch_plan import EpochPlan
     from patchpack.stream.header import read_size
     from patchpack.stream.index import Index
-    from patchpack.stream.indexed import EpochPlan, IndexPlanner
-    from patchpack.stream.loader import Loader, load, to_device
+    from patchpack.stream.indexed import IndexPlanner
+    from patchpack.stream.loader import Loader, load
     from patchpack.stream.sampler import Planner
     from patchpack.stream.stage import Pack
 
@@ -96,7 +98,7 @@ __version__ = "0.1.0.dev0"
 
 # name → module that is imported when it is first asked for: torch, webdataset and Pillow wait until then
 _LAZY = {
-    "EpochPlan": "patchpack.stream.indexed",
+    "EpochPlan": "patchpack.stream.epoch_plan",
     "Index": "patchpack.stream.index",
     "IndexPlanner": "patchpack.stream.indexed",
     "Loader": "patchpack.stream.loader",
@@ -107,7 +109,7 @@ _LAZY = {
     "global_images": "patchpack.stream.distributed",
     "load": "patchpack.stream.loader",
     "read_size": "patchpack.stream.header",
-    "to_device": "patchpack.stream.loader",
+    "to_device": "patchpack.stream.device",
 }
 
 

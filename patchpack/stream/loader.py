@@ -7,13 +7,11 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.distributed as distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from patchpack.errors import ConfigError, SourceError
-from patchpack.paint.batch import normalize, token_mask
 from patchpack.paint.resample import compile_kernels
 from patchpack.plan._integers import require_int
 from patchpack.plan.planner import Tail
@@ -23,7 +21,7 @@ from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.listed import is_index
 from patchpack.stream.mapstyle import SizeOf
-from patchpack.stream.parcel import Parcel, require_room, unwrap
+from patchpack.stream.parcel import Parcel, as_tensors, require_room, unwrap
 from patchpack.stream.resume import require_same
 from patchpack.stream.ring import SPARE, Ring, Tickets, slot_bytes_of
 from patchpack.stream.sampler import Planner
@@ -84,7 +82,7 @@ class Loader(DataLoader[PackedBatch]):
             dataset,
             sampler=sampler,
             batch_size=None,
-            collate_fn=_as_tensors,
+            collate_fn=as_tensors,
             num_workers=num_workers,
             **dataloader_options,
         )
@@ -307,16 +305,6 @@ def load(
     return Loader(planner, num_workers=num_workers, num_threads=num_threads, on_error=on_error, **dataloader_options)
 
 
-def _as_tensors(sent: Any) -> Any:
-    """Arrays as tensors; torch's own way looks at every key and every counter too."""
-    if isinstance(sent, Parcel):
-        return sent
-    batch = PackedBatch._make(torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in sent)
-    if isinstance(batch.targets, dict):
-        return batch._replace(targets={name: torch.from_numpy(values) for name, values in batch.targets.items()})
-    return batch
-
-
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     """This process's rank and the number of ranks: as given, else as torch.distributed says, else one."""
     if (rank is None) != (world_size is None):
@@ -326,35 +314,3 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
-
-
-def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None, non_blocking: bool = True) -> PackedBatch:
-    """Move a batch and normalise its patches there.
-
-    Args:
-        batch: numpy or torch.
-        device: anything torch takes.
-        dtype: of the patches; None is float32 for uint8 patches and leaves float patches as they are.
-        non_blocking: passed to ``Tensor.to``; overlaps where the batch is pinned.
-
-    Returns:
-        The batch on the device, patches normalised, zero where padding, norm (0, 1): nothing is normalised twice.
-    """
-    moved = PackedBatch(*(_move(field, device, non_blocking) for field in batch))
-    patches = moved.patches
-    if patches.dtype == torch.uint8:
-        value = normalize(patches, moved.norm, dtype or torch.float32)
-        patches = torch.where(token_mask(moved)[:, :, None], value, value.new_zeros(()))
-    elif dtype is not None:
-        patches = patches.to(dtype)
-    identity = torch.zeros_like(moved.norm)
-    identity[1] = 1
-    return moved._replace(patches=patches, norm=identity)
-
-
-def _move(field: Any, device: Any, non_blocking: bool) -> Any:
-    if isinstance(field, dict):
-        return {name: _move(entry, device, non_blocking) for name, entry in field.items()}
-    if isinstance(field, torch.Tensor) or hasattr(field, "__array_interface__"):
-        return torch.as_tensor(field).to(device, non_blocking=non_blocking)
-    return field
