@@ -68,6 +68,13 @@ class SendingPainter(Dataset[PackedBatch | Parcel]):
         self._recipe, self._reader = planner.recipe, planner.source.reader
         self.ring: Ring | None = None
 
+    def __len__(self) -> int:
+        """Nobody asks but a DataLoader that somebody else makes of this one. Raises `ConfigError`."""
+        raise ConfigError(
+            "a DataLoader was made anew around this loader's dataset, as Accelerate's prepare does: do not hand it over. "
+            "It deals rows to ranks already, and pp.to_device moves batches"
+        )
+
     def __getitem__(self, work: BatchPlan | Ticket) -> PackedBatch | Parcel:
         """Paint one plan, in a worker into shared memory: the slot of its ticket, if it has one."""
         plan, number = work if isinstance(work, Ticket) else (work, None)

@@ -1,0 +1,128 @@
+"""Under Accelerate and Lightning, on two ranks: every image once, equal steps; and what must not be handed to them."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch.utils.data import DataLoader
+
+import patchpack as pp
+
+ACCELERATE = """
+import json, sys
+import torch
+from accelerate import Accelerator
+import patchpack as pp
+
+accelerator = Accelerator(cpu=True)
+model = torch.nn.Linear(768, 1)
+optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+model, optimizer = accelerator.prepare(model, optimizer)            # not the loader: it knows its rank
+index = pp.Index.build(pp.samples.shards("val"))
+loader = pp.load(index, pp.recipes.navit(seq_len=256, rows=1), tail="pad", shuffle=50)
+keys = []
+for batch in loader:
+    batch = pp.to_device(batch, accelerator.device)
+    accelerator.backward(model(batch.patches).square().mean())
+    optimizer.step()
+    optimizer.zero_grad()
+    keys.append([key for row in batch.keys for key in row])
+accelerator.wait_for_everyone()
+print(json.dumps([accelerator.process_index, len(loader), keys]), flush=True)
+try:
+    for batch in accelerator.prepare(loader):
+        pass
+except TypeError:
+    print(json.dumps("refused"), flush=True)
+accelerator.end_training()
+"""
+
+LIGHTNING = """
+import json, os, sys
+import torch
+import lightning
+import patchpack as pp
+
+class Module(lightning.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model, self.keys = torch.nn.Linear(768, 1), []
+    def train_dataloader(self):                                     # here: by now the ranks know of each other
+        index = pp.Index.build(pp.samples.shards("val"))
+        return pp.load(index, pp.recipes.navit(seq_len=256, rows=1), tail="pad", shuffle=50)
+    def training_step(self, batch, number):
+        self.keys.append([key for row in batch.keys for key in row])
+        return self.model(pp.to_device(batch, self.device).patches).square().mean()
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+module = Module()
+trainer = lightning.Trainer(
+    accelerator="cpu", devices=2, strategy="ddp", use_distributed_sampler=False, max_epochs=1, logger=False,
+    enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, default_root_dir=os.getcwd(),
+)
+trainer.fit(module)
+print(json.dumps([trainer.global_rank, trainer.global_step, module.keys]), flush=True)
+"""
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def on_two_ranks(program: str, folder: Path) -> list[list[str]]:
+    """The lines that each rank printed. Started as torchrun does it."""
+    shared = {
+        **os.environ, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
+        "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
+    }  # fmt: skip
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", program], cwd=folder, env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for rank in "01"
+    ]  # fmt: skip
+    try:
+        answers = [rank.communicate(timeout=240) for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(err for _, err in answers)
+    return [[line for line in out.splitlines() if line.startswith(("[", '"'))] for out, _ in answers]
+
+
+@pytest.mark.parametrize("framework", ["accelerate", "lightning"])
+def test_every_image_comes_to_one_rank_in_equal_steps(framework: str, tmp_path: Path) -> None:
+    pytest.importorskip(framework, reason=f"needs {framework}, which the dev extra brings")
+    lines = on_two_ranks(ACCELERATE if framework == "accelerate" else LIGHTNING, tmp_path)
+    (first, steps, ours), (second, other_steps, theirs) = (json.loads(rank[0]) for rank in lines)
+    assert (first, second) == (0, 1)
+    index = pp.Index.build(pp.samples.shards("val"))
+    expected = [
+        list(pp.EpochPlan(index, pp.recipes.navit(seq_len=256, rows=1), shuffle=50, tail="pad", rank=rank, world_size=2))
+        for rank in (0, 1)
+    ]
+    assert steps == other_steps == len(ours) == len(theirs) == len(expected[0])
+    for keys, plans in zip((ours, theirs), expected, strict=True):
+        assert keys == [[header.key for header in plan.headers] for plan in plans]
+    assert sorted(key for keys in (*ours, *theirs) for key in keys) == sorted(
+        header.key for header in index.headers(range(len(index)))
+    )
+    if framework == "accelerate":
+        for rank in lines:
+            assert rank[1:] == ['"refused"']  # an error, never a share of a share
+
+
+def test_a_loader_made_anew_says_what_is_wrong() -> None:
+    loader = pp.load(pp.samples.shards("val"), pp.recipes.navit())
+    with pytest.raises(pp.ConfigError, match="made anew around this loader's dataset, as Accelerate's prepare does"):
+        next(iter(DataLoader(loader.dataset, batch_size=None)))
