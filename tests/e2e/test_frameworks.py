@@ -1,4 +1,4 @@
-"""Under Accelerate and Lightning, on two ranks: every image once, equal steps; and what must not be handed to them."""
+"""Under plain torch, Accelerate and Lightning: every image once, equal steps; and what must not be handed to them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,25 @@ import pytest
 from torch.utils.data import DataLoader
 
 import patchpack as pp
+
+TORCH = """
+import datetime, json
+import torch
+import torch.distributed as dist
+import patchpack as pp
+
+dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
+model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(768, 1))
+index = pp.Index.build(pp.samples.shards("val"))
+loader = pp.load(index, pp.recipes.navit(seq_len=256, rows=1), tail="short", shuffle=50)
+keys = []
+for batch in loader:
+    model(pp.to_device(batch, "cpu").patches).square().mean().backward()
+    keys.append([key for row in batch.keys for key in row])
+dist.barrier()
+print(json.dumps([dist.get_rank(), len(loader), keys]), flush=True)
+dist.destroy_process_group()
+"""
 
 ACCELERATE = """
 import json, sys
@@ -78,48 +97,48 @@ def free_port() -> str:
         return str(probe.getsockname()[1])
 
 
-def on_two_ranks(program: str, folder: Path) -> list[list[str]]:
+def on_ranks(count: int, program: str, folder: Path) -> list[list[str]]:
     """The lines that each rank printed. Started as torchrun does it."""
     shared = {
-        **os.environ, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
+        **os.environ, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
         "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
     ranks = [
         subprocess.Popen(
-            [sys.executable, "-c", program], cwd=folder, env={**shared, "RANK": rank, "LOCAL_RANK": rank},
+            [sys.executable, "-c", program], cwd=folder, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
-        for rank in "01"
+        for rank in range(count)
     ]  # fmt: skip
     try:
         answers = [rank.communicate(timeout=240) for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(err for _, err in answers)
+    assert [rank.returncode for rank in ranks] == [0] * count, "\n".join(err for _, err in answers)
     return [[line for line in out.splitlines() if line.startswith(("[", '"'))] for out, _ in answers]
 
 
-@pytest.mark.parametrize("framework", ["accelerate", "lightning"])
+PROGRAMS = {"torch": (3, "short", TORCH), "accelerate": (2, "pad", ACCELERATE), "lightning": (2, "pad", LIGHTNING)}
+
+
+@pytest.mark.parametrize("framework", PROGRAMS)
 def test_every_image_comes_to_one_rank_in_equal_steps(framework: str, tmp_path: Path) -> None:
     pytest.importorskip(framework, reason=f"needs {framework}, which the dev extra brings")
-    lines = on_two_ranks(ACCELERATE if framework == "accelerate" else LIGHTNING, tmp_path)
-    (first, steps, ours), (second, other_steps, theirs) = (json.loads(rank[0]) for rank in lines)
-    assert (first, second) == (0, 1)
+    count, tail, program = PROGRAMS[framework]
+    lines = on_ranks(count, program, tmp_path)
     index = pp.Index.build(pp.samples.shards("val"))
-    expected = [
-        list(pp.EpochPlan(index, pp.recipes.navit(seq_len=256, rows=1), shuffle=50, tail="pad", rank=rank, world_size=2))
-        for rank in (0, 1)
-    ]
-    assert steps == other_steps == len(ours) == len(theirs) == len(expected[0])
-    for keys, plans in zip((ours, theirs), expected, strict=True):
+    seen = []
+    for number, printed in enumerate(lines):
+        rank, steps, keys = json.loads(printed[0])
+        recipe = pp.recipes.navit(seq_len=256, rows=1)
+        plans = pp.EpochPlan(index, recipe, shuffle=50, tail=tail, rank=rank, world_size=count)  # type: ignore[arg-type]
+        assert (rank, steps) == (number, len(plans))
         assert keys == [[header.key for header in plan.headers] for plan in plans]
-    assert sorted(key for keys in (*ours, *theirs) for key in keys) == sorted(
-        header.key for header in index.headers(range(len(index)))
-    )
+        seen += [key for batch in keys for key in batch]
+    assert sorted(seen) == sorted(header.key for header in index.headers(range(len(index))))
     if framework == "accelerate":
-        for rank in lines:
-            assert rank[1:] == ['"refused"']  # an error, never a share of a share
+        assert [printed[1:] for printed in lines] == [['"refused"']] * 2  # an error, never a share of a share
 
 
 def test_a_loader_made_anew_says_what_is_wrong() -> None:
