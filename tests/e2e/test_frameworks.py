@@ -100,7 +100,8 @@ def free_port() -> str:
 def on_ranks(count: int, program: str, folder: Path) -> list[list[str]]:
     """The lines that each rank printed. Started as torchrun does it."""
     shared = {
-        **os.environ, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
+        **os.environ, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
         "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
     ranks = [
