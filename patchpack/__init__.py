@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from patchpack.stream.index import Index
     from patchpack.stream.indexed import IndexPlanner
     from patchpack.stream.loader import Loader, load
+    from patchpack.stream.packed import PackedShards
     from patchpack.stream.sampler import Planner
     from patchpack.stream.stage import Pack
 
@@ -103,6 +104,7 @@ _LAZY = {
     "IndexPlanner": "patchpack.stream.indexed",
     "Loader": "patchpack.stream.loader",
     "Pack": "patchpack.stream.stage",
+    "PackedShards": "patchpack.stream.packed",
     "Painter": "patchpack.stream.dataset",
     "Planner": "patchpack.stream.sampler",
     "decode": "patchpack.paint.decode",
@@ -132,8 +134,8 @@ def __dir__() -> list[str]:
 
 __all__ = [
     # carry
-    "load", "Loader", "Planner", "Index", "IndexPlanner", "EpochPlan", "Painter", "Pack", "Report", "Rejection", "ShardFault",
-    "Sample", "to_device", "global_images", "samples",
+    "load", "Loader", "Planner", "Index", "IndexPlanner", "EpochPlan", "PackedShards", "Painter", "Pack", "Report", "Rejection",
+    "ShardFault", "Sample", "to_device", "global_images", "samples",
     # decide
     "Recipe", "recipes", "plan_table", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
     "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",

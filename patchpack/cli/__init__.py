@@ -119,10 +119,53 @@ def _parser() -> argparse.ArgumentParser:
         "(default: cls if there)",
     )  # fmt: skip
     labels.add_argument("--no-target", dest="target", action="store_const", const=None, help="the images have no labels")
-    index.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that read (default: 0, this one)")
+    _add_workers(index, "read")
     index.add_argument("--update", metavar="OLD", help="an earlier index: only shards that changed since are read")
     index.set_defaults(run=_index)
+
+    pack = commands.add_parser(
+        "pack",
+        help="paint whole epochs once, into shards of packed batches",
+        description="Plans epochs of local, uncompressed tar shards, paints all of their batches and writes them to a folder,\n"
+        "from which patchpack.PackedShards reads them back. Run again it goes on where it was killed.",
+        epilog="examples:\n  patchpack pack train.index packed/ --recipe siglip2_naflex --shuffle 100000 --num-workers 8\n"
+        "  patchpack pack 'train-*.tar' packed/ --seq-len 4096 --epochs 4 --engine ray",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    pack.add_argument("source", nargs="+", metavar="SHARDS", help="tar files: paths, brace patterns or globs; or one index")
+    pack.add_argument("out", metavar="OUT", help="a new folder, or one where the same was begun")
+    pack.add_argument("--recipe", default="navit", help="name of a preset in patchpack.recipes (default: navit)")
+    pack.add_argument("--seq-len", type=int, default=None, metavar="N", help="tokens per row (default: the preset's)")
+    pack.add_argument("--rows", type=int, default=None, metavar="N", help="rows of a batch (default: the preset's)")
+    pack.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
+    pack.add_argument("--epoch", type=int, default=0, metavar="N", help="whose draws to fix (default: 0)")
+    pack.add_argument("--epochs", type=int, default=1, metavar="N", help="how many, one behind the other (default: 1)")
+    pack.add_argument("--shuffle", type=int, default=0, metavar="N", help="in blocks of so many samples (default: 0, not)")
+    pack.add_argument(
+        "--tail", default="short", choices=("short", "drop", "pad", "wrap"),
+        help="of rows that do not fill a last batch (default: short)",
+    )  # fmt: skip
+    pack.add_argument("--steps-per-shard", type=int, default=None, metavar="N", help="batches of a file (default: 256 MB)")
+    pack.add_argument("--image", metavar="EXT", help="image extensions, ; between (default: jpg;jpeg;png;webp, or the index's)")
+    labels = pack.add_mutually_exclusive_group()
+    labels.add_argument(
+        "--target", default="auto", type=_labels, metavar="EXT", help="extension of the labels, several with commas between "
+        "(default: cls if there, or the index's)",
+    )  # fmt: skip
+    labels.add_argument("--no-target", dest="target", action="store_const", const=None, help="the images have no labels")
+    _add_workers(pack, "paint")
+    pack.set_defaults(run=_pack)
     return parser
+
+
+def _add_workers(command: argparse.ArgumentParser, what: str) -> None:
+    command.add_argument(
+        "--num-workers", type=int, default=0, metavar="N",
+        help=f"processes that {what} (default: 0, this one; with --engine ray all CPUs of the cluster)",
+    )  # fmt: skip
+    command.add_argument(
+        "--engine", default="local", choices=("local", "ray"), help="where they run: on this machine, or on a Ray cluster"
+    )
 
 
 def _labels(text: str) -> str | tuple[str, ...]:
@@ -181,5 +224,15 @@ def _plan(args: argparse.Namespace) -> int:
 def _index(args: argparse.Namespace) -> int:
     from patchpack.cli.index import run
 
-    options = {"image": args.image, "target": args.target, "num_workers": args.num_workers, "update": args.update}
-    return run(args.shards, out=args.out, **options)
+    options = {"num_workers": args.num_workers, "engine": args.engine, "update": args.update}
+    return run(args.shards, out=args.out, image=args.image, target=args.target, **options)
+
+
+def _pack(args: argparse.Namespace) -> int:
+    from patchpack.cli.pack import run
+    from patchpack.plan import recipes
+
+    changes = {name: getattr(args, name) for name in ("seq_len", "rows", "seed") if getattr(args, name) is not None}
+    recipe = recipes.get(args.recipe, **changes)
+    options = {name: getattr(args, name) for name in ("epoch", "shuffle", "tail", "steps_per_shard", "num_workers", "engine")}
+    return run(args.source, recipe, args.out, image=args.image, target=args.target, num_epochs=args.epochs, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
@@ -12,7 +13,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRe
 from patchpack.cli.inspect import Survey, print_percentiles
 from patchpack.cli.opening import AUTO, open_typed
 from patchpack.cli.terminal import count_of, say, say_losses
-from patchpack.errors import ConfigError, SourceError
+from patchpack.errors import SourceError
+from patchpack.stream.engine import Engine, require_engine
 from patchpack.stream.index import Index
 from patchpack.stream.index.columns import require_replaceable
 from patchpack.stream.sources import IMAGE_EXTENSIONS
@@ -24,6 +26,7 @@ def run(
     image: str | None,
     target: str | tuple[str, ...] | None,
     num_workers: int,
+    engine: Engine,
     update: str | None,
     out: str,
 ) -> int:
@@ -32,12 +35,11 @@ def run(
     Args:
         shards: paths and patterns.
         image, target: as for `patchpack.load`; None and `AUTO` take those of `update`, or the usual ones.
-        num_workers: processes that scan, 0 for none.
+        num_workers, engine: who scans, see `patchpack.stream.engine.run_all`.
         update: an earlier index, of which unchanged shards are taken over.
         out: where the index goes.
     """
-    if num_workers < 0:
-        raise ConfigError(f"--num-workers must be at least 0, got {num_workers}")
+    require_engine(engine, num_workers)
     require_replaceable(Path(out))  # before anything slow
     console = Console()
     old = None if update is None else Index.open(update, verify=False)
@@ -46,6 +48,15 @@ def run(
     if target == AUTO:
         target = open_typed(shards, image=image)[1] if old is None else old.members.target
     start = time.perf_counter()
+    index = build(console, shards, image=image, target=target, num_workers=num_workers, engine=engine, update=old)
+    seconds = time.perf_counter() - start
+    index.save(out)
+    _say(console, index, old, Path(out), seconds)
+    return 0
+
+
+def build(console: Console, shards: list[str], **options: Any) -> Index:
+    """`Index.build` with progress. Raises `SourceError` where no sample can be used, and says why before."""
     columns = (
         SpinnerColumn(),
         TextColumn("reading headers"),
@@ -57,22 +68,16 @@ def run(
         task = progress.add_task("", total=None, samples=0)
         index = Index.build(
             shards,
-            image=image,
-            target=target,
-            num_workers=num_workers,
-            update=old,
             progress=lambda done, total, samples: progress.update(task, completed=done, total=total, samples=samples),
             context="spawn",  # the progress bar is a thread, which a fork would not survive
+            **options,
         )
-    seconds = time.perf_counter() - start
     if not len(index):
         say_losses(console, index.rejections, index.faults)
         raise SourceError(
             f"{count_of(len(index.rejections), 'sample')} in {index.name}, none that can be used: nothing was written"
         )
-    index.save(out)
-    _say(console, index, old, Path(out), seconds)
-    return 0
+    return index
 
 
 def _say(console: Console, index: Index, old: Index | None, out: Path, seconds: float) -> None:

@@ -29,18 +29,24 @@ class SampleIndex(Protocol):
         reader: location to (image bytes, target).
     """
 
-    sizes: npt.NDArray[np.int32]
     key_hash: npt.NDArray[np.uint64]
     starts: npt.NDArray[np.int64]
     num_shards: int
     name: str
     target_kind: TargetKind
-    rejections: list[Rejection]
-    faults: list[ShardFault]
     fingerprint: str
     reader: Reader
 
     def __len__(self) -> int: ...
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int32]: ...
+
+    @property
+    def rejections(self) -> list[Rejection]: ...
+
+    @property
+    def faults(self) -> list[ShardFault]: ...
 
     def headers(self, lines: npt.NDArray[Any]) -> tuple[Header, ...]:
         """The header of each line."""

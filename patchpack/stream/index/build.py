@@ -1,11 +1,10 @@
-"""Shards to the contents of an index: scanned one by one, here or in processes, and laid side by side in their order."""
+"""Shards to the contents of an index: scanned one by one, here or elsewhere, and laid side by side in their order."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
+import os
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from hashlib import blake2b
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from patchpack.errors import SourceError
+from patchpack.stream.engine import Engine, run_all
 from patchpack.stream.index.columns import Column, Columns, narrow
 from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.scan import ShardColumns, ShardTask, scan_columns
@@ -54,28 +54,12 @@ def require_one_place_per_key(labels: Sequence[str]) -> None:
 
 
 def scan_all(
-    tasks: Sequence[ShardTask], *, num_workers: int = 0, context: str | BaseContext | None = None
+    tasks: Sequence[ShardTask], *, engine: Engine = "local", num_workers: int = 0, context: str | BaseContext | None = None
 ) -> Generator[ShardColumns, None, None]:
-    """What `scan_columns` finds in each, in order.
-
-    Args:
-        num_workers: processes; 0 scans here.
-        context: a multiprocessing context, or the name of a start method; None for the platform's own.
-
-    Raises:
-        SourceError: a shard that cannot be scanned, or a process that died.
-    """
-    if num_workers == 0 or not tasks:
-        yield from map(scan_columns, tasks)
-        return
-    processes: Any = context if isinstance(context, BaseContext) else multiprocessing.get_context(context)
-    pool = ProcessPoolExecutor(min(num_workers, len(tasks)), mp_context=processes)
-    try:
-        yield from pool.map(scan_columns, tasks)
-    except BrokenExecutor as error:
-        raise SourceError(f"a process that scans shards died ({error}): was it killed, or out of memory?") from None
-    finally:  # also when the caller stops early
-        pool.shutdown(cancel_futures=True)
+    """What `scan_columns` finds in each, in order; see `patchpack.stream.engine.run_all`."""
+    if engine == "ray":  # a worker on another machine is in another folder
+        tasks = [task._replace(url=os.path.abspath(task.url)) for task in tasks]
+    return run_all(scan_columns, tasks, engine=engine, num_workers=num_workers, context=context, doing="scans shards")
 
 
 def assemble(tasks: Sequence[ShardTask], parts: Iterator[ShardColumns]) -> tuple[Head, Columns]:

@@ -17,8 +17,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from struct import Struct
 from typing import Any, BinaryIO
@@ -28,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError, IndexFileError
+from patchpack.stream.atomic import replace_file
 
 Column = npt.NDArray[Any]
 Columns = dict[str, Column]
@@ -70,7 +70,7 @@ def write(path: str | os.PathLike[str], head: Mapping[str, Any], columns: Column
             _pad(file)
 
     try:
-        _replace(path, fill)
+        replace_file(path, fill)
     except OSError as error:
         raise IndexFileError(
             f"{path} cannot be written: {type(error).__name__}: {error}. What was there is untouched"
@@ -157,26 +157,6 @@ def _view(mapped: mmap.mmap, first: int, dtype: str, shape: list[int], begin: in
     for side in shape:
         count *= side
     return np.frombuffer(mapped, np.dtype(dtype), count, first + begin).reshape(shape)
-
-
-def _replace(path: Path, fill: Callable[[BinaryIO], None]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")  # beside it: a rename does not cross file systems
-    try:
-        with open(temporary, "wb") as file:
-            fill(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
-    if hasattr(os, "O_DIRECTORY"):  # the name itself survives a crash as well
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _pad(file: BinaryIO) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
 from patchpack.paint.decode import MAX_PIXELS
 from patchpack.paint.targets import infer_kind
+from patchpack.stream.engine import Engine, require_engine
 from patchpack.stream.index import columns as files
 from patchpack.stream.index.build import Progress, assemble, find_shards, require_one_place_per_key, scan_all
 from patchpack.stream.index.columns import Columns
@@ -72,6 +73,7 @@ class Index:
         target: str | tuple[str, ...] | None = "cls",
         max_pixels: int = MAX_PIXELS,
         num_workers: int = 0,
+        engine: Engine = "local",
         update: Index | None = None,
         progress: Progress | None = None,
         context: str | BaseContext | None = None,
@@ -82,17 +84,18 @@ class Index:
             shards: local, uncompressed tar files: a path, a pattern ``train-{0000..0099}.tar``, a glob, or a list of them.
             image, target: extensions of the image and of the label, as for `patchpack.load`.
             max_pixels: limit checked on image headers; larger ones are rejections.
-            num_workers: processes that scan, one shard at a time; 0 scans here. The result is the same to the byte.
+            num_workers: processes that scan, one shard at a time; 0 scans here, or wherever a Ray cluster has a CPU.
+            engine: ``"local"`` for processes of this machine, ``"ray"`` for a Ray cluster, see
+                `patchpack.stream.engine.run_all`. The result is the same to the byte.
             update: an index of earlier; shards that are as they were then are not read again. The result is the same, too.
             progress: called with (shards done, shards in all, samples so far).
             context: a multiprocessing context, or the name of a start method, for the processes.
 
         Raises:
             SourceError: no shards there, some that cannot be read by offset, or one that is being written.
-            ConfigError: `update` was made for other members or another limit.
+            ConfigError: `update` was made for other members or another limit; Ray is not installed.
         """
-        if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
-            raise ConfigError(f"num_workers must be 0 (scan here) or a number of processes, got {num_workers!r}")
+        require_engine(engine, num_workers)
         members = parse_members(image, target, max_pixels)
         urls, labels = find_shards(shards, members)
         require_one_place_per_key(labels)
@@ -102,7 +105,8 @@ class Index:
             )
         tasks = [ShardTask(url, label, members) for url, label in zip(urls, labels, strict=True)]
         as_before = {} if update is None else update._unchanged(tasks)
-        scanned = scan_all([t for t in tasks if t.label not in as_before], num_workers=num_workers, context=context)
+        fresh = [task for task in tasks if task.label not in as_before]
+        scanned = scan_all(fresh, engine=engine, num_workers=num_workers, context=context)
 
         def parts() -> Iterator[ShardColumns]:
             samples = 0

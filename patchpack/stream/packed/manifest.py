@@ -1,0 +1,163 @@
+"""What a folder of packed shards says of itself, in one JSON file that is written last: without it nothing is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from patchpack.errors import SourceError
+from patchpack.stream.atomic import replace_file
+from patchpack.stream.packed.steps import UNREADABLE
+from patchpack.types import Rejection, Report, ShardFault
+
+FORMAT = "patchpack-packed"
+VERSION = 1
+NAME = "manifest.json"
+
+
+class PackedShard(NamedTuple):
+    """A tar file of packed batches.
+
+    Attributes:
+        name: of the file.
+        epoch, first_step: of its first batch.
+        offsets: where its batches begin, and where the last one ends, in bytes.
+        num_bytes: of the file.
+        digest: hexadecimal BLAKE2b of the file.
+    """
+
+    name: str
+    epoch: int
+    first_step: int
+    offsets: tuple[int, ...]
+    num_bytes: int
+    digest: str
+
+    @property
+    def num_steps(self) -> int:
+        """Batches in it."""
+        return len(self.offsets) - 1
+
+
+class PackedEpoch(NamedTuple):
+    """One epoch of a pack: its number, its batches, and the account of its samples."""
+
+    epoch: int
+    num_steps: int
+    report: Report
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """All of it.
+
+    Attributes:
+        fingerprint: hexadecimal; equal where index, recipe, options and versions are. Every batch carries it.
+        made_of: what the fingerprint is of: the index's fingerprint, every field of the recipe, options, versions.
+        recipe: its repr.
+        epochs: in order.
+        shards: in order.
+    """
+
+    fingerprint: str
+    made_of: dict[str, Any]
+    recipe: str
+    epochs: tuple[PackedEpoch, ...]
+    shards: tuple[PackedShard, ...]
+
+    def save(self, folder: Path) -> None:
+        """Write it in one step."""
+        head = {
+            "format": FORMAT,
+            "version": VERSION,
+            "fingerprint": self.fingerprint,
+            "made_of": self.made_of,
+            "recipe": self.recipe,
+            "num_steps": sum(e.num_steps for e in self.epochs),
+            "epochs": [{"epoch": e.epoch, "num_steps": e.num_steps, **_report_to_json(e.report)} for e in self.epochs],
+            "shards": [shard._asdict() for shard in self.shards],
+        }
+        text = json.dumps(head, sort_keys=True, indent=1).encode("ascii")
+
+        def fill(file: BinaryIO) -> None:
+            file.write(text)
+
+        replace_file(folder / NAME, fill)
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Raises `SourceError` if it is missing, foreign, damaged, or of a newer version."""
+        path = folder / NAME
+        try:
+            text = path.read_bytes()
+        except FileNotFoundError:
+            unfinished = any(folder.glob("packed-*.tar"))
+            why = "they are not finished, run the same patchpack pack again" if unfinished else "make some: patchpack pack"
+            raise SourceError(f"{folder} has no {NAME}, so it holds no packed shards: {why}") from None
+        except OSError as error:
+            raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
+        try:
+            head = json.loads(text)
+            if head["format"] != FORMAT:
+                raise ValueError(f"its format is {head['format']!r}")
+            version = head["version"]
+            if version <= VERSION:
+                return cls._from_json(head)
+        except UNREADABLE as error:
+            raise SourceError(
+                f"{path} is no manifest of packed shards, or damaged ({type(error).__name__}: {error}): pack again"
+            ) from None
+        raise SourceError(f"{path} is of version {version}, this patchpack reads up to {VERSION}: update patchpack")
+
+    @classmethod
+    def _from_json(cls, head: Mapping[str, Any]) -> Manifest:
+        epochs = tuple(PackedEpoch(e["epoch"], e["num_steps"], _report_from_json(e)) for e in head["epochs"])
+        shards = tuple(PackedShard(**{**shard, "offsets": tuple(shard["offsets"])}) for shard in head["shards"])
+        met = [(e.epoch, step) for e in epochs for step in range(e.num_steps)]
+        held = [(s.epoch, s.first_step + i) for s in shards for i in range(s.num_steps)]
+        if not met or met != held or head["num_steps"] != len(met):
+            raise ValueError(f"its shards do not hold the {head['num_steps']} steps of its epochs")
+        for shard in shards:
+            if "/" in shard.name or any(b <= a for a, b in pairwise(shard.offsets)) or shard.offsets[0] != 0:
+                raise ValueError(f"what it says of {shard.name!r} cannot be")
+            if shard.offsets[-1] >= shard.num_bytes or not isinstance(shard.digest, str):
+                raise ValueError(f"what it says of {shard.name!r} cannot be")
+        return cls(str(head["fingerprint"]), dict(head["made_of"]), str(head["recipe"]), epochs, shards)
+
+
+def account(infos: list[dict[str, Any]]) -> Report:
+    """The account of an epoch from the infos of all its batches, in order."""
+    rejected: list[Rejection] = []
+    faults: list[ShardFault] = []
+    dropped: dict[str, int] = {}
+    packed = altered = 0
+    for info in infos:
+        packed += info["packed"]
+        altered += info["altered"]
+        rejected += [Rejection(**r) for r in info["rejections"]]
+        faults += [ShardFault(**f) for f in info["shard_errors"]]
+        for rule, count in info["dropped"].items():
+            dropped[rule] = dropped.get(rule, 0) + count
+    seen = infos[-1]["seen"]
+    waiting = seen - packed - len(rejected) - sum(dropped.values())
+    return Report(seen, packed, waiting, rejected, dropped, faults, altered)
+
+
+def _report_to_json(report: Report) -> dict[str, Any]:
+    return {
+        "seen": report.seen,
+        "packed": report.packed,
+        "altered": report.altered,
+        "rejected": [r._asdict() for r in report.rejected],
+        "dropped": report.dropped,
+        "shard_errors": [f._asdict() for f in report.shard_errors],
+    }
+
+
+def _report_from_json(said: Mapping[str, Any]) -> Report:
+    rejected, faults = [Rejection(**r) for r in said["rejected"]], [ShardFault(**f) for f in said["shard_errors"]]
+    return Report(said["seen"], said["packed"], 0, rejected, dict(said["dropped"]), faults, said["altered"])

@@ -1,0 +1,212 @@
+"""Packed shards as a dataset: a step number in, a batch out."""
+
+from __future__ import annotations
+
+import operator
+import os
+from bisect import bisect_right
+from collections.abc import Iterator
+from hashlib import blake2b
+from itertools import accumulate
+from multiprocessing.context import BaseContext
+from pathlib import Path
+
+import torch
+from torch.utils.data import Dataset
+
+from patchpack.errors import ShapeError, ShardError
+from patchpack.paint.validate import validate
+from patchpack.plan.planner import Tail
+from patchpack.plan.recipe import Recipe
+from patchpack.stream.engine import Engine
+from patchpack.stream.index import Index
+from patchpack.stream.packed.manifest import Manifest, PackedShard
+from patchpack.stream.packed.steps import END, Place, read_step
+from patchpack.stream.packed.write import Progress, write_all
+from patchpack.types import PackedBatch, Report
+
+
+class PackedShards(Dataset[PackedBatch]):
+    """Batches that `write` or ``patchpack pack`` painted once: item i is batch i, as `patchpack.load` would give it.
+
+    Everything is fixed, draws and dropped patches too; what can vary is the order. Nothing is ever unpickled.
+
+    Args:
+        path: the folder.
+
+    Attributes:
+        path: of the folder, absolute.
+        fingerprint: hexadecimal; equal where index, recipe, options and versions of what paints are.
+        recipe: repr of the recipe.
+        made_of: what the fingerprint is of.
+        shards: the files, in order.
+        reports: `patchpack.Report` of each epoch, by its number.
+        num_images: readable ones, over all epochs.
+        nbytes: of all files.
+
+    Raises:
+        SourceError: no packed shards there, a manifest that is damaged or newer.
+        ShardError: a shard that is missing, or has another size.
+
+    Example:
+        >>> packed = pp.PackedShards.write(index, recipe, "packed/", num_epochs=4)  # doctest: +SKIP
+        >>> loader = torch.utils.data.DataLoader(packed, batch_size=None, shuffle=True)  # doctest: +SKIP
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(os.path.abspath(path))
+        manifest = Manifest.read(self.path)
+        self.fingerprint, self.recipe, self.made_of = manifest.fingerprint, manifest.recipe, manifest.made_of
+        self.shards: tuple[PackedShard, ...] = manifest.shards
+        self.reports: dict[int, Report] = {e.epoch: e.report for e in manifest.epochs}
+        self.num_images = sum(report.packed for report in self.reports.values())
+        self.nbytes = sum(shard.num_bytes for shard in self.shards)
+        self._starts = [0, *accumulate(shard.num_steps for shard in self.shards)]
+        ends = list(accumulate(e.num_steps for e in manifest.epochs))
+        self._epochs = {e.epoch: range(end - e.num_steps, end) for e, end in zip(manifest.epochs, ends, strict=True)}
+        for shard in self.shards:
+            self._require_size(shard)
+
+    @classmethod
+    def write(
+        cls,
+        index: Index,
+        recipe: Recipe,
+        path: str | os.PathLike[str],
+        *,
+        epoch: int = 0,
+        num_epochs: int = 1,
+        shuffle: int = 0,
+        tail: Tail = "short",
+        seen: int = 0,
+        steps_per_shard: int | None = None,
+        num_workers: int = 0,
+        engine: Engine = "local",
+        progress: Progress | None = None,
+        context: str | BaseContext | None = None,
+    ) -> PackedShards:
+        """Plan epochs, paint all of their batches, and write them.
+
+        Run again with the same arguments it goes on where it was killed. What cannot be used is named in `reports`.
+
+        Args:
+            index: of the images.
+            recipe: what to do with them.
+            path: a folder that is new, empty, or holds what an earlier run of the same has made.
+            epoch, num_epochs: whose draws; one epoch is written behind the other.
+            shuffle, tail: see `patchpack.EpochPlan`. Rows stay as they are shuffled now.
+            seen: samples of earlier epochs, for drop schedules.
+            steps_per_shard: batches of a file; None for as many as take 256 MB.
+            num_workers, engine: who paints, one file at a time, see `patchpack.stream.engine.run_all`. Files are the same
+                to the byte.
+            progress: called with (batches written, batches in the epochs planned so far, images so far).
+            context: a multiprocessing context, or the name of a start method, for local processes.
+
+        Raises:
+            ConfigError: an option that cannot work; a folder that holds something else.
+            StaleIndexError: shards that are not as they were indexed.
+            TargetError: a target that is neither number, array nor JSON; its sample is named.
+            SourceError: no image that can be packed; images that cannot be read now; a folder that cannot be written.
+        """
+        write_all(
+            index,
+            recipe,
+            path,
+            epoch=epoch,
+            num_epochs=num_epochs,
+            shuffle=shuffle,
+            tail=tail,
+            seen=seen,
+            steps_per_shard=steps_per_shard,
+            num_workers=num_workers,
+            engine=engine,
+            progress=progress,
+            context=context,
+        )
+        return cls(path)
+
+    def __len__(self) -> int:
+        """Batches, over all epochs."""
+        return self._starts[-1]
+
+    def __repr__(self) -> str:
+        return f"PackedShards({len(self)} batches, {self.num_images} images in {len(self.shards)} files of {self.path})"
+
+    def steps_of(self, epoch: int) -> range:
+        """The items of one epoch. Raises `KeyError` for one that was not packed."""
+        return self._epochs[epoch]
+
+    def __getitem__(self, step: int) -> PackedBatch:
+        """Read one batch, −1 for the last: tensors; its files may be read by any number of processes.
+
+        Raises:
+            IndexError: a step that is not there.
+            ShardError: its file is missing, cut, of another pack, or damaged.
+        """
+        step = operator.index(step)
+        if not -len(self) <= step < len(self):
+            raise IndexError(f"step {step} of {len(self)}")
+        step %= len(self)
+        number = bisect_right(self._starts, step) - 1
+        shard, at = self.shards[number], step - self._starts[number]
+        begin, end = shard.offsets[at : at + 2]
+        data = torch.empty(end - begin + len(END), dtype=torch.uint8)
+        memory = data.numpy()
+        memory[end - begin :] = 0
+        path = self.path / shard.name
+        try:
+            with open(path, "rb", buffering=0) as file:
+                file.seek(begin)
+                got, view = 0, memory.data
+                while got < end - begin and (count := file.readinto(view[got : end - begin])):
+                    got += count
+        except OSError as error:
+            raise ShardError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
+        if got < end - begin:
+            raise ShardError(f"{path} ends early: {got} of {end - begin} bytes at {begin}. {_AGAIN}")
+        try:
+            return read_step(data, Place(self.fingerprint, shard.epoch, shard.first_step + at))
+        except ShardError as error:
+            raise ShardError(f"{path}: {error}. {_AGAIN}") from None
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        """All of them, in order."""
+        return map(self.__getitem__, range(len(self)))
+
+    def verify(self) -> None:
+        """Read everything once: every byte as it was written, every batch as it says.
+
+        Raises:
+            ShardError: the first file that is not.
+        """
+        for number, shard in enumerate(self.shards):
+            path = self.path / shard.name
+            hashed = blake2b(digest_size=16)
+            self._require_size(shard)
+            try:
+                with open(path, "rb") as file:
+                    while chunk := file.read(1 << 20):
+                        hashed.update(chunk)
+            except OSError as error:
+                raise ShardError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
+            if hashed.hexdigest() != shard.digest:
+                raise ShardError(f"{path} has other contents than were written. {_AGAIN}")
+            for step in range(self._starts[number], self._starts[number + 1]):
+                try:
+                    validate(self[step])
+                except ShapeError as error:
+                    raise ShardError(f"{path}, step {step}: {error}") from None
+
+    def _require_size(self, shard: PackedShard) -> None:
+        path = self.path / shard.name
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise ShardError(f"{path} cannot be read: {type(error).__name__}: {error}. {_AGAIN}") from None
+        if size != shard.num_bytes:
+            raise ShardError(
+                f"{path} has {size:,} bytes and should have {shard.num_bytes:,}: it is cut, or of another pack. {_AGAIN}"
+            )
+
+
+_AGAIN = "Remove it and the manifest and run the same patchpack pack again: what is whole stays"

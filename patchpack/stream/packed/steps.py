@@ -1,0 +1,239 @@
+"""One batch as a run of tar members, and back.
+
+::
+
+    KEY.json                what is no array: which pack, epoch and step; keys, info, targets that are objects
+    KEY.patches.npy         every array as it lies in memory, uncompressed, never a pickle
+    KEY.position_ids.npy    …
+    KEY.targets.npy         or KEY.targets.0.npy, … for a dict, its names in the JSON
+
+KEY is ``EPOCH-STEP``. Contents begin at multiples of 64 bytes, so that what was read in one piece need not be copied. What is
+written depends on the batch alone: headers have no date and no owner.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import tarfile
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from patchpack.errors import ShardError, TargetError
+from patchpack.stream.archive import read_members
+from patchpack.stream.tape import BLOCK
+from patchpack.types import BatchPlan, PackedBatch
+
+END = bytes(2 * BLOCK)
+"""What a tar file ends with."""
+
+_ARRAYS = ("patches", "position_ids", "segment_ids", "num_images", "grid_sizes", "source_sizes", "slot_mask", "norm")
+_DTYPES = {
+    "|u1": torch.uint8,
+    "|b1": torch.bool,
+    "<i4": torch.int32,
+    "<i8": torch.int64,
+    "<f2": torch.float16,
+    "<f4": torch.float32,
+}
+_MAGIC = b"\x93NUMPY\x01\x00"
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, OSError, RuntimeError)
+
+
+class Place(NamedTuple):
+    """Which step of which pack."""
+
+    pack: str
+    epoch: int
+    step: int
+
+    @property
+    def key(self) -> str:
+        """What its members are named by."""
+        return f"{self.epoch:03d}-{self.step:07d}"
+
+
+def write_step(batch: PackedBatch, place: Place, plan: BatchPlan) -> Iterator[bytes | memoryview]:
+    """A batch of numpy arrays as pieces of a tar file, whole blocks together.
+
+    Raises:
+        TargetError: a target that JSON does not hold; its sample is named.
+    """
+    targets, arrays = _targets(batch, plan)
+    about = {
+        **place._asdict(),
+        "keys": batch.keys,
+        "patch_size": batch.patch_size,
+        "info": batch.info,
+        "targets": targets,
+    }
+    text = json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+    yield from _member(f"{place.key}.json", text)
+    for name in _ARRAYS:
+        yield from _array(f"{place.key}.{name}.npy", getattr(batch, name))
+    for name, array in arrays:
+        yield from _array(f"{place.key}.{name}.npy", array)
+
+
+def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
+    """The batch of a step, as tensors.
+
+    Args:
+        data: uint8, its members and `END`; the patches stay where they are, the rest is copied.
+        place: what it must say of itself.
+
+    Raises:
+        ShardError: it is of another pack, cut, or damaged.
+    """
+    try:
+        memory: npt.NDArray[np.uint8] = data.numpy()
+        found = {m.name.partition(".")[2]: m.where for m in read_members(_Memory(memory)) if m.name.startswith(f"{place.key}.")}
+        about = json.loads(_slice(memory, found.pop("json")).tobytes())
+        require_place(about, place)
+        arrays = {name.removesuffix(".npy"): _tensor(data, memory, *where) for name, where in found.items()}
+        fields = {name: arrays.pop(name) for name in _ARRAYS}
+        fields |= {name: value.clone() for name, value in fields.items() if name != "patches"}
+        targets = _targets_from(about["targets"], arrays)
+        if arrays:
+            raise ValueError(f"it holds {min(arrays)} beside what a batch has")
+        batch = PackedBatch(**fields, targets=targets, keys=about["keys"], patch_size=about["patch_size"], info=about["info"])
+        _require_fitting(batch)
+        return batch
+    except (*UNREADABLE, tarfile.TarError, EOFError) as error:
+        raise ShardError(f"step {place.step} of epoch {place.epoch} is damaged ({type(error).__name__}: {error})") from None
+
+
+def require_place(about: Any, place: Place) -> None:
+    """Raises `ShardError` where a record is not the one of a place."""
+    said = Place(about["pack"], about["epoch"], about["step"])
+    if said.pack != place.pack:
+        raise ShardError(f"it is of another pack, {said.pack}, where {place.pack} is expected")
+    if said != place:
+        raise ShardError(f"it holds step {said.step} of epoch {said.epoch} where {place.step} of {place.epoch} is expected")
+
+
+def _member(name: str, *parts: bytes | memoryview) -> Iterator[bytes | memoryview]:
+    info = tarfile.TarInfo(name)
+    info.size = sum(len(part) for part in parts)
+    yield info.tobuf(format=tarfile.GNU_FORMAT)
+    yield from parts
+    yield bytes(-info.size % BLOCK)
+
+
+def _array(name: str, array: npt.NDArray[Any]) -> Iterator[bytes | memoryview]:
+    array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
+    return _member(name, header.getvalue(), array.reshape(-1).view(np.uint8).data)
+
+
+def _targets(batch: PackedBatch, plan: BatchPlan) -> tuple[Any, list[tuple[str, npt.NDArray[Any]]]]:
+    """What the JSON says of targets, and those that are arrays, by the name of their member."""
+    targets = batch.targets
+    if targets is None:
+        return None, []
+    if isinstance(targets, dict):
+        return {"dict": list(targets)}, [(f"targets.{i}", array) for i, array in enumerate(targets.values())]
+    if isinstance(targets, np.ndarray):
+        return {"array": "targets"}, [("targets", targets)]
+    lines = iter(plan.headers)
+    for row, keys in zip(targets, batch.keys, strict=True):
+        for value, _ in zip(row, keys, strict=False):
+            header = next(lines)
+            if not _is_json(value):
+                raise TargetError(
+                    f"{header.key}: its target is {_shown(value)}, which JSON does not hold as it is. Labels of packed shards "
+                    f"are numbers, arrays of one shape, or what JSON holds: index .cls, .npy, .txt or .json members, or none"
+                )
+    return {"objects": targets}, []
+
+
+def _is_json(value: Any) -> bool:
+    """True if it comes back from JSON the same, in kind too."""
+    if type(value) is list:
+        return all(map(_is_json, value))
+    if type(value) is dict:
+        return all(type(name) is str and _is_json(entry) for name, entry in value.items())
+    return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _targets_from(said: Any, arrays: dict[str, torch.Tensor]) -> Any:
+    if said is None:
+        return None
+    ((kind, value),) = said.items()
+    if kind == "dict":
+        return {name: arrays.pop(f"targets.{i}").clone() for i, name in enumerate(value)}
+    return arrays.pop("targets").clone() if kind == "array" else value
+
+
+class _Memory:
+    """A step in memory as a tape."""
+
+    def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
+        self._memory, self.end = memory, len(memory)
+
+    def read(self, at: int, count: int) -> bytes:
+        """See `patchpack.stream.tape.Tape`."""
+        return self._memory[at : at + count].tobytes()
+
+    def reach(self, at: int) -> int:
+        """See `patchpack.stream.tape.Tape`."""
+        return min(at, self.end)
+
+
+def _slice(memory: npt.NDArray[np.uint8], where: tuple[int, int]) -> npt.NDArray[np.uint8]:
+    begin, size = where
+    return memory[begin : begin + size]
+
+
+def _tensor(data: torch.Tensor, memory: npt.NDArray[np.uint8], begin: int, size: int) -> torch.Tensor:
+    start = memory[begin : begin + 10].tobytes()
+    if start[:8] != _MAGIC:
+        raise ValueError("an array does not begin as one")
+    length = 10 + int.from_bytes(start[8:], "little")
+    dtype, shape = _array_header(memory[begin : begin + min(length, size)].tobytes())
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if num_bytes != size - length:
+        raise ValueError(f"an array {dtype} {list(shape)} does not have {size - length} bytes")
+    return data[begin + length : begin + size].view(_DTYPES[dtype]).reshape(shape)
+
+
+@lru_cache(maxsize=256)  # those of a pack repeat step after step, and each costs 50 µs
+def _array_header(header: bytes) -> tuple[str, tuple[int, ...]]:
+    file = io.BytesIO(header)
+    np.lib.format.read_magic(file)
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran or dtype.str not in _DTYPES or file.read():
+        raise ValueError(f"no array of a batch is {dtype}")
+    return dtype.str, shape
+
+
+def _require_fitting(batch: PackedBatch) -> None:
+    """Shapes; `patchpack.validate` reads the contents as well."""
+    rows, seq_len = batch.segment_ids.shape
+    slots = batch.slot_mask.shape[1]
+    for name, shape in (
+        ("patches", (rows, seq_len, 3 * batch.patch_size**2)),
+        ("position_ids", (rows, seq_len, batch.position_ids.shape[-1])),
+        ("num_images", (rows,)),
+        ("grid_sizes", (rows, slots, 2)),
+        ("source_sizes", (rows, slots, 2)),
+        ("slot_mask", (rows, slots)),
+        ("norm", (2, 3)),
+    ):
+        got = tuple(getattr(batch, name).shape)
+        if got != shape:
+            raise ValueError(f"{name} is {list(got)} and should be {list(shape)}")
+    if len(batch.keys) != rows or not isinstance(batch.info, dict):
+        raise ValueError("keys or info do not fit")
