@@ -15,7 +15,7 @@ import patchpack as pp
 from patchpack.cli import main
 from patchpack.stream.engine import run_all
 from patchpack.stream.index import build
-from patchpack.stream.packed import write
+from patchpack.stream.packed import epochs, write
 
 ray = pytest.importorskip("ray", reason="the dev extra installs Ray; there is none for this platform")
 if sys.platform == "win32":
@@ -107,9 +107,9 @@ def test_results_come_in_order_and_errors_as_they_are(cluster: Any) -> None:
         assert len(taken) <= i + 1 + 4 * 2
     with pytest.raises(StopIteration):
         next(results)
-    with pytest.raises(pp.ShardError, match="^task 77$"):
+    with pytest.raises(pp.ShardError, match=r"^task 77$"):
         list(run_all(square, [1, 77], engine="ray", num_workers=1))
-    with pytest.raises(KeyError, match="^78$"):
+    with pytest.raises(KeyError, match=r"^78$"):
         list(run_all(square, [78], engine="ray"))
     assert ray.is_initialized()  # whoever connected disconnects
 
@@ -143,7 +143,7 @@ def test_packed_shards_are_the_same_though_a_worker_and_a_machine_are_lost(
     here = pp.PackedShards.write(index, RECIPE, tmp_path / "here", **options)  # type: ignore[arg-type]
     killed, out = tmp_path / "killed", tmp_path / "there"
     monkeypatch.setattr(
-        write, "write_shard", KilledMidway(write.write_shard, killed, lambda task: task.path.endswith("packed-000001.tar"))
+        epochs, "write_shard", KilledMidway(write.write_shard, killed, lambda task: task.path.endswith("packed-000001.tar"))
     )
     lost = cluster.add_node(num_cpus=1)
     assert len(here.shards) == 9

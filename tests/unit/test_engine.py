@@ -41,7 +41,7 @@ def test_results_come_in_the_order_of_tasks(num_workers: int) -> None:
 def test_an_error_arrives_as_it_is_and_in_its_place(num_workers: int) -> None:
     results = run_all(refuse_three, range(9), num_workers=num_workers, context="fork")
     assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(pp.ShardError, match="^task 3$"):
+    with pytest.raises(pp.ShardError, match=r"^task 3$"):
         next(results)
 
 
@@ -62,7 +62,7 @@ def test_few_tasks_are_taken_ahead() -> None:
 
 
 def test_a_process_that_dies_is_named_by_what_it_did() -> None:
-    with pytest.raises(pp.SourceError, match="a process that counts died .*: was it killed, or out of memory"):
+    with pytest.raises(pp.SourceError, match=r"a process that counts died .*: was it killed, or out of memory"):
         list(run_all(die_at_three, range(9), num_workers=1, context="fork", doing="counts"))
 
 
@@ -92,6 +92,6 @@ def test_a_missing_ray_is_said_with_the_line_that_installs_it(monkeypatch: pytes
 
 def test_other_versions_are_refused_where_the_work_is_done() -> None:
     failed = engine._outcome(square, 3, "0.0.0")
-    with pytest.raises(pp.ConfigError, match="has patchpack .*, and 0.0.0 asks for its help"):
+    with pytest.raises(pp.ConfigError, match=r"has patchpack .*, and 0.0.0 asks for its help"):
         raise failed.error
     assert engine._outcome(square, 3, pp.__version__) == 9

@@ -20,9 +20,9 @@ from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.engine import Engine
 from patchpack.stream.index import Index
+from patchpack.stream.packed.epochs import Progress, write_all
 from patchpack.stream.packed.manifest import Manifest, PackedShard
 from patchpack.stream.packed.steps import END, Place, read_step
-from patchpack.stream.packed.write import Progress, write_all
 from patchpack.types import PackedBatch, Report
 
 

@@ -93,19 +93,20 @@ def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
     """
     try:
         memory: npt.NDArray[np.uint8] = data.numpy()
-        found = {m.name.partition(".")[2]: m.where for m in read_members(_Memory(memory)) if m.name.startswith(f"{place.key}.")}
-        about = json.loads(_slice(memory, found.pop("json")).tobytes())
-        require_place(about, place)
-        arrays = {name.removesuffix(".npy"): _tensor(data, memory, *where) for name, where in found.items()}
+        members = read_members(_Memory(memory))
+        begin, size = next(members).where
+        about = json.loads(memory[begin : begin + size].tobytes())
+        require_place(about, place)  # before anything else is asked: of a file that was mixed up nothing fits
+        arrays = {_array_of(m.name, place): _tensor(data, memory, *m.where) for m in members}
         fields = {name: arrays.pop(name) for name in _ARRAYS}
         fields |= {name: value.clone() for name, value in fields.items() if name != "patches"}
         targets = _targets_from(about["targets"], arrays)
         if arrays:
-            raise ValueError(f"it holds {min(arrays)} beside what a batch has")
+            raise ValueError(f"it holds {min(arrays)}, which no batch has")
         batch = PackedBatch(**fields, targets=targets, keys=about["keys"], patch_size=about["patch_size"], info=about["info"])
         _require_fitting(batch)
         return batch
-    except (*UNREADABLE, tarfile.TarError, EOFError) as error:
+    except (*UNREADABLE, tarfile.TarError, EOFError, StopIteration) as error:
         raise ShardError(f"step {place.step} of epoch {place.epoch} is damaged ({type(error).__name__}: {error})") from None
 
 
@@ -192,9 +193,11 @@ class _Memory:
         return min(at, self.end)
 
 
-def _slice(memory: npt.NDArray[np.uint8], where: tuple[int, int]) -> npt.NDArray[np.uint8]:
-    begin, size = where
-    return memory[begin : begin + size]
+def _array_of(name: str, place: Place) -> str:
+    """``targets.0`` of ``000-0000017.targets.0.npy``."""
+    if not (name.startswith(f"{place.key}.") and name.endswith(".npy")):
+        raise ValueError(f"it holds {name}")
+    return name[len(place.key) + 1 : -len(".npy")]
 
 
 def _tensor(data: torch.Tensor, memory: npt.NDArray[np.uint8], begin: int, size: int) -> torch.Tensor:
