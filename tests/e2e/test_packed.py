@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 import patchpack as pp
 from patchpack.cli import main
-from patchpack.stream.packed import steps, write
+from patchpack.stream.packed import epochs, steps, write
 from patchpack.stream.packed.steps import END, Place, read_step
 from patchpack.stream.shards import ShardReader
 
@@ -261,6 +261,29 @@ def test_losses_are_named_and_reads_that_fail_now_leave_no_hole(tmp_path: Path, 
     with pytest.raises(pp.SourceError, match=r"cannot be read now: .*Input/output error. Run the same again"):
         pp.PackedShards.write(index, RECIPE, tmp_path / "q")
     assert list((tmp_path / "q").iterdir()) == []
+
+
+def test_what_a_worker_wrote_must_be_here_and_account_for_all(
+    index: pp.Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(task: write.PackTask) -> write.PackedPart:
+        part = write.write_shard(task)
+        os.unlink(task.path)
+        return part
+
+    monkeypatch.setattr(epochs, "write_shard", elsewhere)
+    with pytest.raises(pp.SourceError, match=r"packed-000000.tar was written .* is not here: the folder must be one that all"):
+        pp.PackedShards.write(index, RECIPE, tmp_path / "p", **OPTIONS)
+
+    def forgetful(task: write.PackTask) -> write.PackedPart:
+        part = write.write_shard(task)
+        part.infos[0]["packed"] -= 2
+        return part
+
+    monkeypatch.setattr(epochs, "write_shard", forgetful)
+    with pytest.raises(pp.PackingError, match=r"epoch 0: 2 samples are neither packed nor named"):
+        pp.PackedShards.write(index, RECIPE, tmp_path / "p")
+    assert not (tmp_path / "p" / "manifest.json").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------ refused

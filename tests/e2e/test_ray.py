@@ -93,6 +93,30 @@ def square(task: int) -> int:
     return task * task
 
 
+def meet(task: tuple[int, str]) -> int:
+    """The first task ends when the eighth is at work."""
+    number, pipe = task
+    if number in (0, 7):
+        with open(pipe, "w" if number else "r"):
+            pass
+    return number
+
+
+def test_few_results_wait_for_one_that_takes_long(cluster: Any, tmp_path: Path) -> None:
+    taken: list[int] = []
+    os.mkfifo(tmp_path / "pipe")
+
+    def tasks() -> Iterator[tuple[int, str]]:
+        for i in range(20):
+            taken.append(i)
+            yield i, str(tmp_path / "pipe")
+
+    results = run_all(meet, tasks(), engine="ray")
+    assert next(results) == 0
+    assert len(taken) == 4 * 2
+    assert list(results) == list(range(1, 20))
+
+
 def test_results_come_in_order_and_errors_as_they_are(cluster: Any) -> None:
     taken: list[int] = []
 
