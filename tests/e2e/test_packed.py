@@ -206,7 +206,8 @@ def test_what_a_killed_run_has_made_stays(
 ) -> None:
     (copied / "manifest.json").unlink()
     (copied / "packed-000001.tar").unlink()
-    (copied / ".packed-000001.tar.0badcafe.tmp").write_bytes(b"half")
+    for name in (".packed-000001.tar.0badcafe.tmp", ".manifest.json.0badcafe.tmp"):
+        (copied / name).write_bytes(b"half")
     with pytest.raises(pp.SourceError, match="they are not finished, run the same patchpack pack again"):
         pp.PackedShards(copied)
     painted: list[str] = []
@@ -317,7 +318,16 @@ def test_folders_that_hold_something_else_are_left_alone(
         pp.PackedShards.write(index, RECIPE, tmp_path / "file")
     with pytest.raises(pp.ConfigError, match=r"made of an index: patchpack.Index.build\(shards\), got list"):
         pp.PackedShards.write(TRAIN, RECIPE, tmp_path / "p")  # type: ignore[arg-type]
-    for name, value in (("num_epochs", 0), ("epoch", -1), ("steps_per_shard", 0), ("tail", "none")):
+    with pytest.raises(pp.ConfigError, match="recipe"):
+        pp.PackedShards.write(index, "navit", tmp_path / "p")  # type: ignore[arg-type]
+    for name, value in (
+        ("num_epochs", 0),
+        ("epoch", -1),
+        ("steps_per_shard", 0),
+        ("tail", "none"),
+        ("shuffle", -1),
+        ("seen", 0.5),
+    ):
         with pytest.raises(pp.ConfigError, match=name):
             pp.PackedShards.write(index, RECIPE, tmp_path / "p", **{name: value})  # type: ignore[arg-type]
     with pytest.raises(pp.SourceError, match="no image to pack"):

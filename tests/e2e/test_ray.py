@@ -138,6 +138,16 @@ def test_results_come_in_order_and_errors_as_they_are(cluster: Any) -> None:
     assert ray.is_initialized()  # whoever connected disconnects
 
 
+def test_a_cluster_is_found_by_its_address_and_left_again(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ray.shutdown()
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        assert list(run_all(square, range(5), engine="ray")) == [0, 1, 4, 9, 16]
+        assert not ray.is_initialized()
+    finally:
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+
+
 def test_an_index_is_the_same_though_a_worker_is_killed(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,7 @@ from patchpack.paint.resample import compile_kernels
 from patchpack.plan._integers import require_int
 from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
+from patchpack.plan.shuffle import require_shuffle
 from patchpack.stream.engine import Engine, require_engine, run_all
 from patchpack.stream.index import Index
 from patchpack.stream.indexed import EpochPlan
@@ -22,6 +23,7 @@ from patchpack.stream.packed.manifest import NAME, VERSION, Manifest, PackedEpoc
 from patchpack.stream.packed.write import PackedPart, PackTask, require_of_pack, versions_of, write_shard
 from patchpack.stream.resume import recipe_fields
 from patchpack.stream.ring import slot_bytes_of
+from patchpack.stream.sampler import require_recipe
 from patchpack.stream.shards import ShardReader
 from patchpack.types import BatchPlan
 
@@ -50,20 +52,26 @@ def write_all(
 ) -> None:
     """See `PackedShards.write`."""
     require_engine(engine, num_workers)
-    require_int("epoch", epoch, 0, 1 << 40)
-    require_int("num_epochs", num_epochs, 1, 1 << 20)
+    require_recipe(recipe)
+    require_shuffle(shuffle)
+    for name, value, low, high in (
+        ("epoch", epoch, 0, 1 << 40),
+        ("num_epochs", num_epochs, 1, 1 << 20),
+        ("seen", seen, 0, 1 << 60),
+    ):
+        require_int(name, value, low, high)
     if steps_per_shard is None:
         steps_per_shard = max(1, SHARD_BYTES // slot_bytes_of(recipe))
     require_int("steps_per_shard", steps_per_shard, 1, 1 << 40)
     if not isinstance(index, Index):
         raise ConfigError(f"packed shards are made of an index: patchpack.Index.build(shards), got {type(index).__name__}")
-    options = {"epoch": epoch, "num_epochs": num_epochs, "shuffle": shuffle, "tail": tail, "seen": seen}
+    numbers = {"epoch": epoch, "num_epochs": num_epochs, "shuffle": shuffle, "seen": seen, "steps_per_shard": steps_per_shard}
     versions = versions_of(recipe)
     made_of = {
         "version": VERSION,
         "index": index.fingerprint,
         "recipe": recipe_fields(recipe),
-        "options": {**options, "steps_per_shard": steps_per_shard},
+        "options": {"tail": tail, **{name: int(value) for name, value in numbers.items()}},
         "versions": versions,
     }
     pack = blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -97,8 +105,8 @@ def write_all(
                 progress(done, sum(plans.num_steps.values()), images)
     epochs = tuple(_epoch(number, count, parts) for number, count in plans.num_steps.items())
     Manifest(pack, made_of, repr(recipe), epochs, tuple(part.shard for part in parts)).save(folder)
-    for left in folder.glob(".packed-*.tmp"):  # of workers that were killed
-        left.unlink(missing_ok=True)
+    for name in filter(_is_left_over, os.listdir(folder)):
+        (folder / name).unlink(missing_ok=True)
 
 
 class _Plans:
@@ -156,10 +164,14 @@ def _is_finished(folder: Path, pack: str) -> bool:
             raise ConfigError(f"{folder} holds another pack, {found}; nothing was overwritten, choose another folder")
         return True
     for name in names:
-        if name.startswith(".packed-") and name.endswith(".tmp"):  # of a worker that was killed
-            continue
-        require_of_pack(folder / name, pack)
+        if not _is_left_over(name):
+            require_of_pack(folder / name, pack)
     return False
+
+
+def _is_left_over(name: str) -> bool:
+    """True for what a process that was killed has not finished."""
+    return name.startswith((".packed-", f".{NAME}.")) and name.endswith(".tmp")
 
 
 def _make(folder: Path) -> None:
