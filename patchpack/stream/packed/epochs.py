@@ -17,8 +17,8 @@ from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import require_shuffle
 from patchpack.stream.engine import Engine, require_engine, run_all
+from patchpack.stream.epoch_plan import EpochPlan
 from patchpack.stream.index import Index
-from patchpack.stream.indexed import EpochPlan
 from patchpack.stream.packed.manifest import NAME, VERSION, Manifest, PackedEpoch, PackedShard, account
 from patchpack.stream.packed.write import PackedPart, PackTask, require_of_pack, versions_of, write_shard
 from patchpack.stream.resume import recipe_fields
