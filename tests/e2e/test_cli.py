@@ -1,9 +1,7 @@
-"""The command line as a user meets it."""
+"""The command line as a user meets it: in a process of its own."""
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import shlex
@@ -23,22 +21,10 @@ from patchpack.stream.sources import open_source
 RUN = "import sys; from patchpack.cli import main; sys.exit(main(sys.argv[1:]))"
 
 
-def patchpack(*args: str, cwd: Path, code: str | None = None) -> subprocess.CompletedProcess[str]:
-    """What a command does: here, where importing is paid for once; with code of its own in a process of its own."""
+def patchpack(*args: str, cwd: Path, code: str = RUN) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-    if code is not None:
-        command = [sys.executable, "-c", code, *args]
-        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
-    out, err = io.StringIO(), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.chdir(cwd)
-        patch.setenv("COLUMNS", "80")
-        patch.setattr(sys, "argv", ["patchpack", *args])
-        try:
-            status = main(list(args))
-        except SystemExit as end:
-            status = end.code
-    return subprocess.CompletedProcess(args, int(status or 0), out.getvalue(), err.getvalue())
+    command = [sys.executable, "-c", code, *args]
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_help_loads_neither_torch_nor_webdataset(tmp_path: Path) -> None:
