@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,10 @@ class MappedReader:
 
     def __init__(self, reader: Reader, map_target: MapTarget) -> None:
         self._reader, self._map = reader, map_target
+
+    def __copy__(self) -> MappedReader:
+        """With files of its own, as a thread needs them."""
+        return MappedReader(copy(self._reader), self._map)
 
     def __call__(self, location: Any) -> tuple[Any, Any]:
         """See `Reader`."""

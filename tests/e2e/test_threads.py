@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import threading
 from pathlib import Path
@@ -115,3 +116,13 @@ def test_steps_are_counted_as_without() -> None:
     assert len(loader) == len(list(loader)) == 5
     with pytest.raises(TypeError, match="not known before the end"):
         len(pp.load(pp.samples.shards("train"), RECIPE, num_threads=2))
+
+
+def test_a_mapped_reader_is_copied_with_its_files() -> None:
+    """Threads that shared a reader opened a shard twice at once, and lost a descriptor."""
+    planner = pp.Planner(pp.samples.shards("val"), RECIPE, map_target=str)
+    mine = copy.copy(planner.source.reader)
+    location = next(iter(planner)).headers[0].location
+    assert mine(location)[1] == planner.source.reader(location)[1]
+    assert mine._reader is not planner.source.reader._reader  # type: ignore[attr-defined]
+    assert not set(mine._reader._files.values()) & set(planner.source.reader._reader._files.values())  # type: ignore[attr-defined]
