@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import patchpack as pp
 from patchpack.errors import ConfigError, SourceError
+from patchpack.stream.order import Mark
 from patchpack.stream.sources import open_source
 from patchpack.types import Header
 
@@ -97,6 +98,18 @@ RECIPES = {
     "a packer of one's own choice": RECIPE.replace(packer=pp.FirstFit(4)),
     "cuts and a schedule": RECIPE.replace(packer=pp.Lookahead(32, max_cut=0.1), drop=pp.Scheduled(300, 40)),
 }
+
+
+def test_reading_begins_at_the_shard_of_the_oldest_image_that_waits() -> None:
+    planner = pp.Planner(TRAIN, RECIPE)
+    parts = set()
+    for plan in planner:
+        at = planner.state_dict(plan.step + 1)["at"]
+        waiting = [position for position, _ in at["planner"].get("images", ())]
+        mark = Mark(*at["mark"])
+        assert mark.samples <= min(waiting, default=at["planner"]["account"]["seen"])
+        parts.add(mark.part)
+    assert parts == {0, 1, 2}  # not the beginning each time
 
 
 PAIRS = [
