@@ -1,0 +1,121 @@
+"""Resizing along one axis as a matrix: what turns a table of one length into a table of another.
+
+Position tables and patch kernels are resized by the same rules, and code bases differ in three of them (kernel, corners,
+antialias), which are not interchangeable. `CONVENTIONS` names who does what; a resize in two dimensions is one matrix per axis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from patchpack.errors import ConfigError
+
+Kernel = Literal["bilinear", "bicubic"]
+TAPS = {"bilinear": (0, 1), "bicubic": (-1, 0, 1, 2)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interpolation:
+    """One rule of resizing. The defaults are FlexiViT's for its patch kernels.
+
+    Attributes:
+        kernel: ``"bilinear"`` or ``"bicubic"``.
+        align_corners: the outermost entries of both tables stand at the same place; False: both tables cover the same
+            interval, and entries stand at the middle of their share (half-pixel).
+        antialias: when shrinking, the kernel is as wide as the entries it replaces. Bicubic is then Keys' with a = −0.5, else
+            with a = −0.75, as in torch.
+
+    Raises:
+        ConfigError: another kernel; antialias with aligned corners, which nobody defines.
+    """
+
+    kernel: Kernel = "bilinear"
+    align_corners: bool = False
+    antialias: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kernel not in TAPS:
+            raise ConfigError(f"kernel is 'bilinear' or 'bicubic', got {self.kernel!r}")
+        if self.align_corners and self.antialias:
+            raise ConfigError("antialias=True wants align_corners=False: a wider kernel with pinned corners is not defined")
+
+    def weights(self, index: Tensor, length: Tensor | int, table: int) -> Tensor:
+        """How much of each table entry goes into which entry of the resized table.
+
+        Args:
+            index: ``[T]``, integer, entries of the resized table, ``0 … length − 1``.
+            length: ``[T]`` or one number, length of the resized table.
+            table: entries of the table.
+
+        Returns:
+            ``[T, table]``, float64 for float64 indices, else float32; every line sums to 1:
+            ``resized[index] = weights @ values`` for values ``[table, ...]``.
+        """
+        index = index if index.is_floating_point() else index.float()
+        length = torch.as_tensor(length, dtype=index.dtype, device=index.device)
+        if self.align_corners:
+            centre = index * (table - 1) / (length - 1).clamp(min=1)
+        else:
+            centre = (index + 0.5) * table / length - 0.5
+        if self.antialias:
+            width = (table / length).clamp(min=1)
+            entries = torch.arange(table, device=index.device, dtype=index.dtype)
+            weights = _kernel(self.kernel, (entries - centre[:, None]) / width.expand_as(centre)[:, None], -0.5)
+            return weights / weights.sum(1, keepdim=True)
+        first = centre.floor()
+        taps = first[:, None] + torch.tensor(TAPS[self.kernel], device=index.device, dtype=index.dtype)
+        weights = _kernel(self.kernel, taps - centre[:, None], -0.75)
+        # beyond the ends stands what stands at the ends
+        return weights.new_zeros(len(index), table).scatter_add(1, taps.clamp(0, table - 1).long(), weights)
+
+    def matrix(self, source: int, target: int) -> Tensor:
+        """float64 ``[target, source]``: ``resized = matrix @ values``. Kept; do not write to it."""
+        return _matrix(self, source, target)
+
+
+CONVENTIONS = {
+    "big_vision vit": Interpolation(align_corners=True),
+    "torchvision": Interpolation(kernel="bicubic", align_corners=True),
+    "hf vit": Interpolation(kernel="bicubic"),
+    "timm": Interpolation(kernel="bicubic", antialias=True),
+    "flexivit": Interpolation(antialias=True),
+    "siglip2": Interpolation(antialias=True),
+    "qwen3_vl": Interpolation(align_corners=True),
+    "paddleocr_vl": Interpolation(),
+    "moonvit": Interpolation(kernel="bicubic"),
+}
+"""How code bases resize a table of positions."""
+
+
+def resize_grid(table: Tensor, rows: int, cols: int, how: Interpolation) -> Tensor:
+    """A table of positions for another grid, once and for all: what fine-tuning at another resolution starts from.
+
+    Args:
+        table: ``[table rows, table cols, width]``.
+        rows, cols: of the new grid; the seeds' example is 14×14 (196 positions) → 64×64 (4096).
+        how: the rule, one of `CONVENTIONS`.
+
+    Returns:
+        ``[rows, cols, width]``: ``R @ table[:, :, k] @ C.T`` for every k, with R and C the rule's matrices.
+    """
+    down, across = (how.matrix(n, m).to(table) for n, m in zip(table.shape, (rows, cols), strict=False))
+    return torch.einsum("ri,cj,ijk->rck", down, across, table)
+
+
+@lru_cache(maxsize=512)
+def _matrix(how: Interpolation, source: int, target: int) -> Tensor:
+    return how.weights(torch.arange(target, dtype=torch.float64), target, source)
+
+
+def _kernel(kernel: Kernel, x: Tensor, a: float) -> Tensor:
+    x = x.abs()
+    if kernel == "bilinear":
+        return (1 - x).clamp(min=0)
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return torch.where(x <= 1, near, torch.where(x < 2, far, 0.0))

@@ -1,0 +1,78 @@
+"""One patch kernel for every patch size: FlexiViT's pseudo-inverse resize (2212.08013 §3.4), and what it is compared with.
+
+Resizing a patch is linear, ``vec(Bx) = B vec(x)``. A token is ``⟨x, w⟩``; for a resized patch it stays the same if the kernel
+becomes ``pinv(Bᵀ) w``: exactly when enlarging, as nearly as can be for white patches when shrinking. B of a resize in two
+dimensions is a Kronecker product, and so is its pseudo-inverse: one small matrix per axis.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from patchpack.errors import ConfigError, ShapeError
+from patchpack.model.interpolate import Interpolation
+
+Method = Literal["pi", "plain", "area", "norm"]
+FLEXIVIT = Interpolation()  # bilinear, half-pixel, no antialias: as big_vision resizes its images
+
+
+def resize_kernel(
+    kernel: Tensor,
+    size: tuple[int, int],
+    *,
+    how: Interpolation = FLEXIVIT,
+    method: Method = "pi",
+    dims: tuple[int, int] = (-2, -1),
+) -> Tensor:
+    """The kernel for patches of another size. Resize from the stored kernel only: resizes do not chain.
+
+    Args:
+        kernel: float tensor with the patch's height and width among its axes.
+        size: (height, width) of the new patch.
+        how: how the *images* are resized from one patch size to the other; FlexiViT's own is the default, timm's is
+            ``Interpolation(kernel="bicubic", antialias=True)``.
+        method: ``"pi"`` (default); ``"plain"`` resizes the kernel like a picture, so a constant patch's token grows with the
+            patch's area; ``"area"`` divides that by the growth in area; ``"norm"`` scales each output's kernel to the norm
+            it had (the first axis is the outputs').
+        dims: axes of height and width; the default is a convolution's ``[out, in, height, width]``.
+
+    Returns:
+        The same shape and dtype, `size` along `dims`.
+
+    Raises:
+        ConfigError: another method.
+        ShapeError: a size below 1.
+
+    Example:
+        >>> w = torch.tensor([[0.5, 0.6], [0.7, 0.8]])
+        >>> [round(x, 4) for x in resize_kernel(w, (4, 4))[0].tolist()]
+        [0.1025, 0.1125, 0.1325, 0.1425]
+    """
+    if method not in ("pi", "plain", "area", "norm"):
+        raise ConfigError(f"method is 'pi', 'plain', 'area' or 'norm', got {method!r}")
+    if min(size) < 1:
+        raise ShapeError(f"a patch is at least 1×1 pixels, got {size[0]}×{size[1]}")
+    old = (kernel.shape[dims[0]], kernel.shape[dims[1]])
+    if old == tuple(size):
+        return kernel
+    resized = kernel
+    for axis, source, target in zip(dims, old, size, strict=True):
+        matrix = _inverse(how, source, target) if method == "pi" else how.matrix(source, target)
+        resized = torch.tensordot(resized, matrix.to(kernel), dims=([axis], [1])).movedim(-1, axis)
+    if method == "area":
+        return resized * (old[0] * old[1] / (size[0] * size[1]))
+    if method == "norm":
+        norms = [x.flatten(1).norm(dim=1) for x in (kernel, resized)]
+        scale = norms[0] / norms[1].clamp(min=torch.finfo(kernel.dtype).tiny)
+        return resized * scale.view(-1, *[1] * (kernel.ndim - 1))
+    return resized
+
+
+@lru_cache(maxsize=512)
+def _inverse(how: Interpolation, source: int, target: int) -> Tensor:
+    """float64 ``[target, source]``: ``pinv(Bᵀ)``."""
+    return torch.linalg.pinv(how.matrix(source, target).T)
