@@ -1,6 +1,6 @@
-"""The reference model: a small NaViT that takes a `PackedBatch` and returns one row per slot."""
+"""The reference model: ViT, FlexiViT and NaViT over a `PackedBatch`, one row per slot."""
 
 from patchpack.model.loss import cross_entropy
-from patchpack.model.navit import NaViT
+from patchpack.model.vit import NaViT, ViT
 
-__all__ = ["NaViT", "cross_entropy"]
+__all__ = ["ViT", "NaViT", "cross_entropy"]

@@ -1,22 +1,24 @@
-"""Attention among the tokens of one image, and the transformer block around it.
+"""Attention among the tokens of one image. The seam is one function, ``attend(q, k, v, layout)``, on ragged tokens.
 
-The seam is one function, ``attend(q, k, v, layout)`` on ragged tokens. Two are here and give the same numbers:
+All give the same numbers:
 
+- `loop`: one call per image, the definition.
 - `bucketed`: images of equal length are stacked and attended together. No mask, no padding, so cost is the sum of n²
   over images; at most ``sqrt(2 T)`` calls for T tokens.
 - `dense`: whole rows under a block-diagonal mask, as the paper draws it. Cost is ``B * S²``; shapes are the batch's, so it
   is the one for a compiled model.
-
-Queries and keys are normalised per head (ViT-22B, 2302.05442 §2), and nothing has a bias.
+- `flex`: rows under the same mask, skipped block by block (torch's FlexAttention); CUDA, where it is compiled.
+- `varlen`: the flash kernel for ragged tokens; CUDA, bfloat16 or float16.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from patchpack.errors import ConfigError
 from patchpack.model.layout import Layout
@@ -32,7 +34,20 @@ class Attend(Protocol):
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: Any, /) -> Tensor: ...
 
 
-AttentionName = Literal["auto", "bucketed", "dense"]
+AttentionName = Literal["auto", "loop", "bucketed", "dense", "flex", "varlen"]
+
+FLEX_FROM = 1024
+"""Row length from which skipping blocks of 128 tokens pays on a GPU."""
+
+
+def loop(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    """One call per image, ``[heads, length, d]``."""
+    lengths = layout.lengths.tolist()
+    outs = [
+        F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in image)).transpose(0, 1)
+        for image in zip(*(torch.split(x, lengths) for x in (q, k, v)), strict=True)
+    ]
+    return torch.cat(outs) if outs else _nothing(q, k, v)
 
 
 def bucketed(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
@@ -52,54 +67,92 @@ def dense(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
     return layout.to_ragged(out.transpose(1, 2))
 
 
+def flex(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
+    """Rows again, ``[B, heads, S, d]``; blocks of the mask without a single pair are never computed."""
+    attend = _flex_attention(q.device.type)
+    q, k, v = (layout.to_rows(x).transpose(1, 2) for x in (q, k, v))
+    out: Tensor = attend(q, k, v, block_mask=layout.block_mask)
+    return layout.to_ragged(out.transpose(1, 2))
+
+
+def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+    """One call of the variable-length flash kernel on ``[T, heads, d]`` and ``cu_seqlens``."""
+    if not layout.num_images:
+        return _nothing(q, k, v)
+    ends, longest = layout.cu_seqlens, int(layout.lengths[-1])  # never decreasing: the last is the longest
+    out: Tensor = _varlen_attn()(q.contiguous(), k.contiguous(), v.contiguous(), ends, ends, longest, longest)
+    return out
+
+
+def auto(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
+    """The fastest of them, by device, dtype and shape: `bench/attention.py` has the table.
+
+    CPU: `bucketed`. CUDA: `varlen` in 16 bits, else `flex` from rows of 1024 tokens on, else `dense`. Static shapes: `dense`
+    on CPU and for short rows, `flex` for long ones on CUDA.
+    """
+    rows = flex if q.is_cuda and layout.seq_len >= FLEX_FROM else dense
+    if not isinstance(layout, Layout):
+        return rows(q, k, v, layout)
+    if q.is_cuda:
+        half = q.dtype in (torch.float16, torch.bfloat16) and has_varlen()
+        return (varlen if half else rows)(q, k, v, layout)
+    return bucketed(q, k, v, layout)
+
+
+NAMED: dict[str, Attend] = {
+    "auto": auto, "loop": loop, "bucketed": bucketed, "dense": dense, "flex": flex, "varlen": varlen,
+}  # fmt: skip
+RAGGED = (loop, bucketed, varlen)
+"""Backends whose shapes follow the images, which a model of static shapes cannot take."""
+
+
 def backend(attention: AttentionName | Attend, *, static: bool = False) -> Attend:
     """The function behind a name; a function of your own passes through.
 
-    ``"auto"`` is `bucketed`: faster than `dense` on CPU, or level with it (rows of 256 tokens at width 64). With static
-    shapes it is `dense`.
-
     Raises:
-        ConfigError: for an unknown name, or for `bucketed` with static shapes.
+        ConfigError: for an unknown name, or with static shapes for one that has other shapes for every batch.
     """
-    named: dict[str, Attend] = {"auto": dense if static else bucketed, "bucketed": bucketed, "dense": dense}
-    if not callable(attention) and attention not in named:
-        raise ConfigError(f"attention={attention!r} is not one of {', '.join(map(repr, named))}, nor a function")
-    attend = attention if callable(attention) else named[attention]
-    if static and attend is bucketed:
-        raise ConfigError("attention='bucketed' has other shapes for every batch. Take 'dense' with static=True")
+    if not callable(attention) and attention not in NAMED:
+        raise ConfigError(f"attention={attention!r} is not one of {', '.join(map(repr, NAMED))}, nor a function")
+    attend = attention if callable(attention) else NAMED[attention]
+    if static and attend in RAGGED:
+        name = next(name for name, known in NAMED.items() if known is attend)
+        raise ConfigError(
+            f"attention={name!r} has other shapes for every batch. Take 'auto', 'dense' or 'flex' with static=True"
+        )
     return attend
 
 
-class Block(nn.Module):
-    """Pre-norm transformer block: ``x + attention(norm(x))``, then ``x + mlp(norm(x))``."""
-
-    def __init__(self, *, width: int, heads: int, mlp_ratio: float, attend: Attend) -> None:
-        super().__init__()
-        self.attend = attend
-        self.heads = heads
-        self.norm_attention = layer_norm(width)
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.norm_q = layer_norm(width // heads)
-        self.norm_k = layer_norm(width // heads)
-        self.out = nn.Linear(width, width, bias=False)
-        self.norm_mlp = layer_norm(width)
-        self.mlp = mlp(width, mlp_ratio)
-
-    def forward(self, x: Tensor, layout: AnyLayout) -> Tensor:
-        """``[T, width] → [T, width]``."""
-        q, k, v = self.qkv(self.norm_attention(x)).unflatten(1, (3, self.heads, -1)).unbind(1)  # each [T, heads, d]
-        mixed = self.attend(self.norm_q(q), self.norm_k(k), v, layout)
-        x = x + self.out(mixed.flatten(1))
-        tokens: Tensor = x + self.mlp(self.norm_mlp(x))
-        return tokens
+def has_varlen() -> bool:
+    """Whether this torch brings the variable-length kernel."""
+    try:
+        _varlen_attn()
+    except ConfigError:
+        return False
+    return True
 
 
-def layer_norm(width: int) -> nn.LayerNorm:
-    """LayerNorm with a scale and no bias."""
-    return nn.LayerNorm(width, eps=1e-6, bias=False)
+def _nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """The answer to no tokens at all, which still reaches every parameter behind q, k and v with zeros."""
+    return q * 0 + k * 0 + v
 
 
-def mlp(width: int, ratio: float) -> nn.Sequential:
-    """Two linear maps with a GELU between, ``ratio`` times as wide inside."""
-    hidden = round(width * ratio)
-    return nn.Sequential(nn.Linear(width, hidden, bias=False), nn.GELU(), nn.Linear(hidden, width, bias=False))
+@cache
+def _varlen_attn() -> Any:
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        raise ConfigError(
+            f"torch {torch.__version__} has no variable-length attention; take attention='dense' or 'flex'"
+        ) from None
+    return varlen_attn
+
+
+@cache
+def _flex_attention(device: str) -> Any:
+    try:
+        from torch.nn.attention.flex_attention import flex_attention
+    except ImportError:
+        raise ConfigError(f"torch {torch.__version__} has no FlexAttention; take attention='dense'") from None
+    # uncompiled it computes the whole matrix: fine on CPU, where it is there to be compared with
+    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention

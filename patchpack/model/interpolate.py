@@ -58,10 +58,8 @@ class Interpolation:
         """
         index = index if index.is_floating_point() else index.float()
         length = torch.as_tensor(length, dtype=index.dtype, device=index.device)
-        if self.align_corners:
-            centre = index * (table - 1) / (length - 1).clamp(min=1)
-        else:
-            centre = (index + 0.5) * table / length - 0.5
+        pinned, middle = index * (table - 1) / (length - 1).clamp(min=1), (index + 0.5) * table / length - 0.5
+        centre = pinned if self.align_corners else middle
         if self.antialias:
             width = (table / length).clamp(min=1)
             entries = torch.arange(table, device=index.device, dtype=index.dtype)

@@ -64,15 +64,16 @@ def resize_kernel(
         matrix = _inverse(how, source, target) if method == "pi" else how.matrix(source, target)
         resized = torch.tensordot(resized, matrix.to(kernel), dims=([axis], [1])).movedim(-1, axis)
     if method == "area":
-        return resized * (old[0] * old[1] / (size[0] * size[1]))
+        resized = resized * (old[0] * old[1] / (size[0] * size[1]))
     if method == "norm":
         norms = [x.flatten(1).norm(dim=1) for x in (kernel, resized)]
         scale = norms[0] / norms[1].clamp(min=torch.finfo(kernel.dtype).tiny)
-        return resized * scale.view(-1, *[1] * (kernel.ndim - 1))
+        resized = resized * scale.view(-1, *[1] * (kernel.ndim - 1))
     return resized
 
 
 @lru_cache(maxsize=512)
 def _inverse(how: Interpolation, source: int, target: int) -> Tensor:
     """float64 ``[target, source]``: ``pinv(Bᵀ)``."""
-    return torch.linalg.pinv(how.matrix(source, target).T)
+    inverse: Tensor = torch.linalg.pinv(how.matrix(source, target).T)
+    return inverse

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,6 +78,10 @@ class Layout:
         """``[N, ...] → [B, E, ...]``, zeros in slots without tokens, and no gradient from there."""
         return _place(images, self.slots, self.segment_ids.shape[0], self.max_images)
 
+    def from_slots(self, slots: Tensor) -> Tensor:
+        """``[B, E, ...] → [N, ...]``."""
+        return slots.flatten(0, 1).index_select(0, self.slots)
+
     @property
     def num_images(self) -> int:
         """N, images with at least one token in the whole batch."""
@@ -106,6 +110,38 @@ class Layout:
         Padding belongs with padding, so that no softmax runs over nothing; `to_ragged` leaves its answers behind.
         """
         return (self.segment_ids[:, :, None] == self.segment_ids[:, None, :])[:, None]
+
+    @cached_property
+    def block_mask(self) -> Any:
+        """The same for FlexAttention: which blocks of 128 × 128 pairs hold any."""
+        return block_mask(self.segment_ids)
+
+    @property
+    def seq_len(self) -> int:
+        """S, tokens per row."""
+        return self.segment_ids.shape[1]
+
+
+def block_mask(segment_ids: Tensor) -> Any:
+    """FlexAttention's `BlockMask` ``[B, 1, S, S]``: true where two tokens of a row belong together, or both are padding."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    def same_image(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return segment_ids[row, query] == segment_ids[row, key]
+
+    rows, seq_len = segment_ids.shape
+    return create_block_mask(same_image, rows, None, seq_len, seq_len, device=segment_ids.device)
+
+
+def with_prefix(segment_ids: Tensor, slot_mask: Tensor, prefix: int) -> Tensor:
+    """Segment ids of rows that end in `prefix` more tokens for each slot, ``[B, S + E · prefix]``.
+
+    They are what the model adds (class token, registers), slot after slot; padding in slots without an image. The batch and
+    its budget know nothing of them.
+    """
+    slots = torch.arange(1, slot_mask.shape[1] + 1, device=segment_ids.device, dtype=segment_ids.dtype)
+    own = torch.where(slot_mask, slots, 0).repeat_interleave(prefix, dim=1)
+    return torch.cat([segment_ids, own.to(segment_ids.dtype)], dim=1)
 
 
 def check_segments(segment_ids: Tensor, max_images: int) -> None:

@@ -1,38 +1,58 @@
-"""Tokens → one vector per image, put into its slot: attention pooling with one learned query.
-
-The MAP head of big_vision (``models/vit.py``, `MAPHead`) without biases. Its query projection is applied to a constant,
-so the projected query is what is learned here.
-"""
+"""Tokens → one vector per image. `AttentionPool` is the MAP head, `MeanPool` the mean, `ClassToken` reads a token off."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from patchpack.model.attention import layer_norm, mlp
+from patchpack.model.block import BlockStyle
 from patchpack.model.static import AnyLayout
 
 
 class AttentionPool(nn.Module):
-    """``[T, width] → [B, E, width]``. A slot without tokens is exactly zero and gives no gradient."""
+    """``[T, width] → [N, width]``: attention of one learned query over an image's tokens, then a residual MLP.
 
-    def __init__(self, *, width: int, heads: int, mlp_ratio: float) -> None:
+    The MAP head of big_vision (``models/vit.py``, `MAPHead`). Its query projection is applied to a constant, so the projected
+    query is what is learned here.
+    """
+
+    def __init__(self, *, width: int, heads: int, mlp_dim: int, style: BlockStyle) -> None:
         super().__init__()
         self.heads = heads
         self.query = nn.Parameter(torch.randn(heads, width // heads))
-        self.kv = nn.Linear(width, 2 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.norm = layer_norm(width)
-        self.mlp = mlp(width, mlp_ratio)
+        self.kv = style.linear(width, 2 * width)
+        self.out = style.linear(width, width)
+        self.norm = style.norm(width)
+        self.mlp = style.mlp(width, mlp_dim)
 
-    def forward(self, x: Tensor, layout: AnyLayout) -> Tensor:
-        """Pool each image's tokens; the MLP sees images, and empty slots only where shapes are static."""
+    def forward(self, x: Tensor, layout: AnyLayout, prefix: int = 0) -> Tensor:
+        """Pool each image's tokens, those of the model's own (class, registers) among them."""
         k, v = self.kv(x).unflatten(1, (2, self.heads, -1)).unbind(1)  # each [T, heads, d]
         scores = (k * self.query).sum(-1) * self.query.shape[1] ** -0.5
         weights = segment_softmax(scores, layout.images, layout.num_images)
         mixed = segment_sum(weights[:, :, None] * v, layout.images, layout.num_images)
-        pooled = self.out(mixed.flatten(1))
-        return layout.to_slots(pooled + self.mlp(self.norm(pooled)))
+        pooled: Tensor = self.out(mixed.flatten(1))
+        pooled = pooled + self.mlp(self.norm(pooled))
+        return pooled
+
+
+class MeanPool(nn.Module):
+    """``[T, width] → [N, width]``: mean over the patches of an image; the model's own tokens are left out."""
+
+    def forward(self, x: Tensor, layout: AnyLayout, prefix: int = 0) -> Tensor:
+        """The mean; `prefix` tokens per slot stand at the end of each row."""
+        patch = x.new_ones(len(x), 1) if not prefix else _patch_flags(x, layout, prefix)
+        total = segment_sum(x * patch, layout.images, layout.num_images)
+        return total / segment_sum(patch, layout.images, layout.num_images).clamp(min=1)
+
+
+class ClassToken(nn.Module):
+    """``[T, width] → [N, width]``: the first of the tokens that the model adds to each image."""
+
+    def forward(self, x: Tensor, layout: AnyLayout, prefix: int = 1) -> Tensor:
+        """The class token; `prefix` tokens per slot stand at the end of each row, slot after slot."""
+        rows = layout.to_rows(x)
+        return layout.from_slots(rows[:, rows.shape[1] - layout.max_images * prefix :: prefix])
 
 
 def segment_sum(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
@@ -47,3 +67,11 @@ def segment_softmax(scores: Tensor, segments: Tensor, num_segments: int) -> Tens
     top = top.scatter_reduce(0, index, scores.detach(), "amax")
     exps = (scores - top.index_select(0, segments)).exp()
     return exps / segment_sum(exps, segments, num_segments).index_select(0, segments)
+
+
+def _patch_flags(x: Tensor, layout: AnyLayout, prefix: int) -> Tensor:
+    """``[T, 1]``: 1 for a patch, 0 for a token that the model added."""
+    rows, seq_len = layout.segment_ids.shape
+    flags = x.new_ones(rows, seq_len, 1)
+    flags[:, seq_len - layout.max_images * prefix :] = 0
+    return layout.to_ragged(flags)

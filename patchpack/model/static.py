@@ -9,11 +9,13 @@ little of it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from patchpack.model.layout import Layout, check_segments
+from patchpack.model.layout import Layout, block_mask, check_segments
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +23,7 @@ class StaticLayout:
     """Answers what `Layout` answers, in shapes that depend on B, S and E alone.
 
     Attributes:
+        segment_ids: int ``[B, S]`` as in the batch.
         real: bool ``[B, S]``, false where padding.
         max_images: E, slots per row.
         images: int64 ``[T]``, the image of each token, ``row * E + slot``; ``B * E`` for padding.
@@ -29,6 +32,7 @@ class StaticLayout:
             softmax runs over nothing.
     """
 
+    segment_ids: Tensor
     real: Tensor
     max_images: int
     images: Tensor
@@ -49,7 +53,7 @@ class StaticLayout:
         images = torch.where(real, first_slot + segment_ids - 1, num_rows * max_images).flatten()
         used = images.new_zeros(num_rows * max_images + 1, dtype=torch.bool).index_fill(0, images, True)[:-1]
         same_image = (segment_ids[:, :, None] == segment_ids[:, None, :])[:, None]
-        return StaticLayout(real, max_images, images, used.view(num_rows, max_images), same_image)
+        return StaticLayout(segment_ids, real, max_images, images, used.view(num_rows, max_images), same_image)
 
     def to_ragged(self, rows: Tensor) -> Tensor:
         """``[B, S, ...] → [T, ...]``, zeros where padding, whatever it holds: chosen, since NaN times zero is NaN."""
@@ -63,10 +67,25 @@ class StaticLayout:
         """``[B * E + 1, ...] → [B, E, ...]``, zeros in slots without tokens, and no gradient from there."""
         return _only(self.used, images[:-1].view(*self.used.shape, *images.shape[1:]))
 
+    def from_slots(self, slots: Tensor) -> Tensor:
+        """``[B, E, ...] → [B * E + 1, ...]``, zeros for the padding's image."""
+        flat = slots.flatten(0, 1)
+        return torch.cat([flat, flat.new_zeros(1, *flat.shape[1:])])
+
     @property
     def num_images(self) -> int:
         """``B * E + 1``: slots, empty ones too, and the padding."""
         return self.used.numel() + 1
+
+    @property
+    def seq_len(self) -> int:
+        """S, tokens per row."""
+        return self.segment_ids.shape[1]
+
+    @cached_property
+    def block_mask(self) -> Any:
+        """`same_image` for FlexAttention."""
+        return block_mask(self.segment_ids)
 
 
 AnyLayout = Layout | StaticLayout

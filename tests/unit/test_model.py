@@ -10,15 +10,18 @@ from torch import Tensor
 
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.model import NaViT, cross_entropy
-from patchpack.model.attention import Block, bucketed, dense
-from patchpack.model.embed import FactorizedPositions, PatchEmbed
+from patchpack.model.attention import bucketed, dense, flex, loop
+from patchpack.model.block import Block, BlockStyle
+from patchpack.model.embed import PatchEmbed
 from patchpack.model.layout import Layout
 from patchpack.model.pool import AttentionPool, segment_softmax
+from patchpack.model.positions import FactorizedPositions
 from patchpack.model.static import StaticLayout
 from patchpack.types import PackedBatch
 
 # an unreadable image in the middle of the first row, nothing at all in the second, two slots swapped in the third
 SEGMENT_IDS = torch.tensor([[1, 1, 0, 0, 3, 3, 0], [0] * 7, [2, 2, 2, 1, 0, 0, 0]], dtype=torch.int32)
+NAVIT = BlockStyle(bias=False, qk_norm=True)
 GRIDS = {(0, 0): (1, 2), (0, 2): (2, 1), (2, 0): (1, 1), (2, 1): (1, 3)}
 MAX_IMAGES = 4
 
@@ -166,7 +169,7 @@ def test_patch_embedding_is_a_strided_convolution() -> None:
 
 def test_a_position_is_row_entry_plus_column_entry() -> None:
     positions = FactorizedPositions(width=2, max_len=3)
-    answer = positions(torch.tensor([[2, 0], [0, 2]], dtype=torch.int32))
+    answer = positions(torch.tensor([[2, 0], [0, 2]], dtype=torch.int32), torch.tensor([[3, 3], [3, 3]]))
     expected = torch.stack([positions.rows[2] + positions.cols[0], positions.rows[0] + positions.cols[2]])
     assert torch.equal(answer, expected)
 
@@ -176,7 +179,7 @@ def test_a_position_is_row_entry_plus_column_entry() -> None:
 )
 def test_other_position_schemes_are_refused(position_ids: Tensor) -> None:
     with pytest.raises(ShapeError, match=r"integer \(row, col\) pairs"):
-        FactorizedPositions(width=2, max_len=3)(position_ids)
+        FactorizedPositions(width=2, max_len=3)(position_ids, torch.ones(4, 2))
 
 
 def test_a_grid_must_fit_the_tables() -> None:
@@ -209,12 +212,23 @@ def test_dense_attention_in_static_shapes_follows_the_definition() -> None:
     assert not out[static.images == static.num_images - 1].any()
 
 
-@pytest.mark.parametrize("attend", [bucketed, dense])
+@pytest.mark.parametrize("attend", [loop, bucketed, dense])
 def test_backends_follow_the_definition(attend: object) -> None:
     layout = Layout.of(SEGMENT_IDS, MAX_IMAGES)
     random = torch.Generator().manual_seed(0)
     q, k, v = torch.randn(3, 8, 2, 4, dtype=torch.float64, generator=random).unbind(0)
     torch.testing.assert_close(attend(q, k, v, layout), attend_by_loop(q, k, v, layout))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")  # it is only compared with here
+@pytest.mark.parametrize("kind", [Layout, StaticLayout])
+def test_flex_attention_follows_the_definition(kind: type[Layout] | type[StaticLayout]) -> None:
+    """Forward only: on CPU it has no gradient."""
+    layout, ragged = kind.of(SEGMENT_IDS, MAX_IMAGES), Layout.of(SEGMENT_IDS, MAX_IMAGES)
+    rows = torch.randn(3, 3, 7, 2, 4, generator=torch.Generator().manual_seed(0))
+    out = layout.to_rows(flex(*(layout.to_ragged(x) for x in rows), layout))
+    expected = attend_by_loop(*(ragged.to_ragged(x) for x in rows), ragged)
+    torch.testing.assert_close(ragged.to_ragged(out), expected)
 
 
 def test_a_function_is_a_backend() -> None:
@@ -245,7 +259,7 @@ def test_queries_and_keys_are_normalised() -> None:
 
 
 def test_a_block_adds_to_its_input() -> None:
-    block = Block(width=8, heads=2, mlp_ratio=4, attend=bucketed)
+    block = Block(width=8, heads=2, mlp_dim=32, attend=bucketed, style=NAVIT)
     x = torch.randn(8, 8, generator=torch.Generator().manual_seed(0))
     layout = Layout.of(SEGMENT_IDS, MAX_IMAGES)
     assert not torch.equal(block(x, layout), x)
@@ -258,15 +272,15 @@ def test_a_block_adds_to_its_input() -> None:
 
 
 def test_pool_is_attention_of_one_query_then_an_mlp() -> None:
-    pool = AttentionPool(width=8, heads=2, mlp_ratio=4).double()
+    pool = AttentionPool(width=8, heads=2, mlp_dim=32, style=NAVIT).double()
     layout = Layout.of(SEGMENT_IDS, MAX_IMAGES)
     x = torch.randn(8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     answers = pool(x, layout)
-    for image, slot in enumerate(layout.slots):
+    for image in range(layout.num_images):
         k, v = pool.kv(x[layout.images == image]).view(-1, 2, 2, 4).permute(1, 2, 0, 3)
         mixed = F.scaled_dot_product_attention(pool.query[:, None], k, v)
         pooled = pool.out(mixed.flatten())
-        torch.testing.assert_close(answers.flatten(0, 1)[slot], pooled + pool.mlp(pool.norm(pooled)))
+        torch.testing.assert_close(answers[image], pooled + pool.mlp(pool.norm(pooled)))
 
 
 def test_segment_softmax_is_a_softmax_per_segment() -> None:
@@ -348,9 +362,9 @@ def test_bfloat16(attention: str) -> None:
         ({"width": 10, "heads": 4}, "width=10 is not a multiple of heads=4"),
         ({"heads": 0}, "heads must be at least 1"),
         ({"num_classes": -1}, "num_classes must be at least 0"),
-        ({"attention": "flash"}, "attention='flash' is not one of 'auto', 'bucketed', 'dense'"),
-        ({"attention": "bucketed", "static": True}, "'bucketed' has other shapes for every batch. Take 'dense'"),
-        ({"attention": bucketed, "static": True}, "'bucketed' has other shapes for every batch. Take 'dense'"),
+        ({"attention": "flash"}, "attention='flash' is not one of 'auto', 'loop', 'bucketed'"),
+        ({"attention": "bucketed", "static": True}, "'bucketed' has other shapes for every batch. Take 'auto'"),
+        ({"attention": bucketed, "static": True}, "'bucketed' has other shapes for every batch. Take 'auto'"),
     ],
 )
 def test_a_model_that_cannot_work_is_refused(changes: dict[str, object], message: str) -> None:
@@ -360,7 +374,7 @@ def test_a_model_that_cannot_work_is_refused(changes: dict[str, object], message
 
 def test_a_batch_of_another_kind_is_refused() -> None:
     batch = make_batch()
-    with pytest.raises(ShapeError, match="patch_size is 4, the batch's is 2"):
+    with pytest.raises(ShapeError, match=r"patch_size is 4, the batch's is 2\. A model made with flexible='pi'"):
         make_model(patch_size=4)(batch)
     with pytest.raises(ShapeError, match="a patch must have 12 values, got 4"):
         make_model()(batch._replace(patches=batch.patches[..., :4]))

@@ -1,0 +1,44 @@
+"""Rotary positions in two dimensions: queries and keys are turned by angles that grow with row and column.
+
+What two tokens make of each other then depends on how far apart they are, rows and columns alike (RoFormer 2104.09864, by axis
+as in EVA-02 and Qwen2-VL). Half of a head's pairs turn with the row, half with the column.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from patchpack.errors import ConfigError
+
+
+class Rope2d(nn.Module):
+    """Angles of queries and keys from (row, col).
+
+    Args:
+        head_width: values per head; a multiple of 4: pairs, half of them per axis.
+        base: the slowest pair turns by about ``1 / base`` per patch; ``angle_i = position · base^(−i / (head_width / 4))``.
+
+    Raises:
+        ConfigError: a head width that is no multiple of 4.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, *, head_width: int, base: float = 10_000.0) -> None:
+        super().__init__()
+        if head_width % 4:
+            raise ConfigError(f"2-D RoPE wants a head width that is a multiple of 4, got {head_width}")
+        pairs = head_width // 4
+        self.register_buffer("frequencies", base ** -(torch.arange(pairs) / pairs), persistent=False)
+
+    def forward(self, position_ids: Tensor) -> Tensor:
+        """``[T, 2]`` (row, col), integer or float ``→ [T, head_width / 2]`` angles, row pairs first."""
+        return (position_ids[:, :, None] * self.frequencies).flatten(1)
+
+
+def rotate(x: Tensor, angles: Tensor) -> Tensor:
+    """Turn the pairs ``(x[i], x[i + d/2])`` of ``[T, heads, d]`` by ``[T, d/2]`` angles; lengths stay as they are."""
+    cos, sin = (f(angles)[:, None].to(x.dtype) for f in (torch.cos, torch.sin))
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -1,0 +1,244 @@
+"""A vision transformer over packed rows of images of any size, one answer per image.
+
+The trunk runs on the real tokens only (see `patchpack.model.layout`); slots come back at the end. So an image's answer does not
+depend on its row, its neighbours, the order of its tokens, or what padding holds. For ``torch.compile`` the same model runs in
+fixed shapes (see `patchpack.model.static`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from patchpack.errors import ConfigError, ShapeError
+from patchpack.model.attention import Attend, AttentionName, backend
+from patchpack.model.block import Block, BlockStyle
+from patchpack.model.embed import PatchEmbed
+from patchpack.model.layout import Layout, with_prefix
+from patchpack.model.pool import AttentionPool, ClassToken, MeanPool
+from patchpack.model.positions import FactorizedPositions
+from patchpack.model.rope import Rope2d
+from patchpack.model.static import AnyLayout, StaticLayout
+from patchpack.types import PackedBatch
+
+Pool = Literal["map", "mean", "class"]
+
+
+class ViT(nn.Module):
+    """Pre-norm ViT whose parts are chosen one by one; `patchpack.model.presets` names the usual choices.
+
+    Args:
+        patch_size: pixels per side of a patch; ignored where `embed` is given.
+        width: values per token; a multiple of `heads`.
+        depth: number of blocks.
+        heads: attention heads.
+        num_classes: logits per image; 0 for none: the model then returns its features.
+        mlp_dim: hidden width of an MLP; None for ``4 · width``.
+        embed: patches → tokens; None for a plain `PatchEmbed`.
+        positions: what is added to a token, a module of `patchpack.model.positions` or of your own; None for nothing.
+        rope: base of rotary positions (see `patchpack.model.rope`), 10,000 as a rule; None for none.
+        style: of the blocks: biases, query-key norm, layer scale, activation.
+        class_token, registers: tokens that the model adds to each image; rows grow by that much per slot inside the model, and
+            budgets of the loader do not change.
+        pool: ``"map"`` (attention pooling, the MAP head), ``"mean"`` over patches, or the ``"class"`` token.
+        norm: final LayerNorm ``"before"`` or ``"after"`` pooling.
+        drop_path: stochastic depth at the last block, growing linearly from 0 at the first; per image.
+        attention: ``"auto"``, another name of `patchpack.model.attention`, or a function. All give the same numbers.
+        static: fixed shapes for a compiled model: one graph for all batches of equal shape, the same numbers again. Padding
+            is computed on, so leave it off where nothing is compiled.
+
+    Raises:
+        ConfigError: a number that cannot work, a pool without its token, or a ragged attention with static shapes.
+
+    Compiled:
+        ``torch.compile(ViT(..., static=True), fullgraph=True)`` takes a whole `PackedBatch`: nothing of ``keys`` and
+        ``info`` is read, so their values, which differ in every batch, do not compile anew. (Code around the model that
+        does read them would: give it ``batch._replace(keys=[], info={})``.) The number of rows must not change:
+        ``steps_per_epoch=...`` or ``tail="pad"`` keep the last batch of an epoch from being short. Checks that read values
+        (grids within `max_len`, segment ids within the slots) are left out in the compiled model; `patchpack.validate`
+        has them for a batch of your own making.
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int,
+        depth: int,
+        heads: int,
+        patch_size: int = 16,
+        num_classes: int = 0,
+        mlp_dim: int | None = None,
+        embed: PatchEmbed | None = None,
+        positions: nn.Module | None = None,
+        rope: float | None = None,
+        style: BlockStyle | None = None,
+        class_token: bool = False,
+        registers: int = 0,
+        pool: Pool = "map",
+        norm: Literal["before", "after"] = "before",
+        drop_path: float = 0.0,
+        attention: AttentionName | Attend = "auto",
+        static: bool = False,
+    ) -> None:
+        super().__init__()
+        style = style or BlockStyle()
+        for name, value, low in (
+            ("patch_size", patch_size, 1), ("width", width, 1), ("depth", depth, 0), ("heads", heads, 1),
+            ("num_classes", num_classes, 0), ("registers", registers, 0),
+        ):  # fmt: skip
+            if value < low:
+                raise ConfigError(f"{name} must be at least {low}, got {value}")
+        if width % heads:
+            raise ConfigError(f"width={width} is not a multiple of heads={heads}")
+        if pool not in ("map", "mean", "class"):
+            raise ConfigError(f"pool is 'map', 'mean' or 'class', got {pool!r}")
+        if pool == "class" and not class_token:
+            raise ConfigError("pool='class' reads the class token: pass class_token=True")
+        if not 0 <= drop_path < 1:
+            raise ConfigError(f"drop_path is a probability in [0, 1), got {drop_path}")
+        attend = backend(attention, static=static)
+        mlp_dim = 4 * width if mlp_dim is None else mlp_dim
+        self.static = static
+        self.num_prefix = class_token + registers
+        self.embed = embed or PatchEmbed(patch_size=patch_size, width=width, bias=style.bias)
+        self.positions = positions
+        self.rope = None if rope is None else Rope2d(head_width=width // heads, base=rope)
+        self.prefix = nn.Parameter(torch.randn(self.num_prefix, width) * width**-0.5) if self.num_prefix else None
+        self.blocks = nn.ModuleList(
+            Block(
+                width=width, heads=heads, mlp_dim=mlp_dim, attend=attend, style=style,
+                drop_path=drop_path * i / max(1, depth - 1),
+            )
+            for i in range(depth)
+        )  # fmt: skip
+        self.norm = style.norm(width) if norm == "before" else nn.Identity()
+        self.pool = (
+            AttentionPool(width=width, heads=heads, mlp_dim=mlp_dim, style=style)
+            if pool == "map"
+            else MeanPool() if pool == "mean" else ClassToken()
+        )  # fmt: skip
+        self.norm_pooled = style.norm(width) if norm == "after" else nn.Identity()
+        self.head = nn.Linear(width, num_classes, bias=style.bias) if num_classes else nn.Identity()
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def patch_size(self) -> int:
+        """Pixels per side of the stored kernel's patch."""
+        return self.embed.patch_size
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Logits ``[B, E, num_classes]``, zeros in slots without a readable image; without classes, `features`.
+
+        Args:
+            batch: of torch tensors; uint8 patches are normalised here, with the batch's `norm`.
+
+        Raises:
+            ShapeError: the batch was made for another patch size (and the kernel is not flexible), or holds a grid longer than
+                the table of positions.
+        """
+        x, layout = self._trunk(batch)
+        return layout.to_slots(self.head(self._pooled(x, layout)))
+
+    def features(self, batch: PackedBatch) -> Tensor:
+        """One vector per slot, ``[B, E, width]``: what the head sees; zeros in slots without a readable image."""
+        x, layout = self._trunk(batch)
+        return layout.to_slots(self._pooled(x, layout))
+
+    def tokens(self, batch: PackedBatch) -> Tensor:
+        """One vector per patch, ``[B, S, width]``, after the final norm; zeros where padding. See `patchpack.unpack`."""
+        x, layout = self._trunk(batch)
+        return layout.to_rows(self.norm(x))[:, : batch.segment_ids.shape[1]]
+
+    def _pooled(self, x: Tensor, layout: AnyLayout) -> Tensor:
+        """``[T, width] → [N, width]``."""
+        pooled: Tensor = self.norm_pooled(self.pool(self.norm(x), layout, self.num_prefix))
+        return pooled
+
+    def _trunk(self, batch: PackedBatch) -> tuple[Tensor, AnyLayout]:
+        """Tokens after the last block ``[T, width]``, and where they belong; the model's own are at the end of each row."""
+        if not isinstance(batch.patches, Tensor):
+            raise ShapeError(f"the model takes a batch of torch tensors, got {type(batch.patches).__name__} patches")
+        kind = StaticLayout if self.static else Layout
+        layout: AnyLayout = kind.of(batch.segment_ids, max_images=batch.slot_mask.shape[1])
+        position_ids = layout.to_ragged(batch.position_ids)
+        x = self.embed(layout.to_ragged(batch.patches), batch.norm, batch.patch_size)
+        if self.positions is not None:
+            if (check := getattr(self.positions, "check", None)) is not None:
+                check(batch.grid_sizes)
+            grids = layout.from_slots(batch.grid_sizes).index_select(0, layout.images)
+            x = x + self.positions(position_ids, grids)
+        angles = None if self.rope is None else self.rope(position_ids)
+        if self.prefix is not None:
+            longer = kind.of(with_prefix(batch.segment_ids, _used(layout), self.num_prefix), layout.max_images)
+            own = self.prefix.expand(layout.max_images, -1, -1).flatten(0, 1).to(x.dtype)  # [E · prefix, width]
+            x = _lengthened(x, layout, longer, own)
+            if angles is not None:  # what has no place is not turned
+                angles = _lengthened(angles, layout, longer, angles.new_zeros(len(own), angles.shape[1]))
+            layout = longer
+        for block in self.blocks:
+            x = block(x, layout, angles)
+        return x, layout
+
+
+class NaViT(ViT):
+    """NaViT (2307.06304): query-key normalisation, factorised positions, attention pooling, and no bias anywhere.
+
+    Args:
+        mlp_ratio: hidden width of an MLP over `width`.
+        max_len: longest side of a grid, in patches.
+        patch_size, width, depth, heads, num_classes, drop_path, attention, static: see `ViT`.
+
+    Example:
+        >>> model = NaViT(patch_size=4, width=32, depth=2, heads=2, num_classes=10)
+        >>> sum(p.numel() for p in model.parameters())
+        46176
+    """
+
+    def __init__(
+        self,
+        *,
+        patch_size: int,
+        width: int,
+        depth: int,
+        heads: int,
+        num_classes: int = 0,
+        mlp_ratio: float = 4,
+        max_len: int = 128,
+        drop_path: float = 0.0,
+        attention: AttentionName | Attend = "auto",
+        static: bool = False,
+    ) -> None:
+        if max_len < 1:
+            raise ConfigError(f"max_len must be at least 1, got {max_len}")
+        super().__init__(
+            patch_size=patch_size,
+            width=width,
+            depth=depth,
+            heads=heads,
+            num_classes=num_classes,
+            mlp_dim=round(width * mlp_ratio),
+            positions=FactorizedPositions(width=width, max_len=max_len),
+            style=BlockStyle(bias=False, qk_norm=True),
+            drop_path=drop_path,
+            attention=attention,
+            static=static,
+        )
+
+
+def _used(layout: AnyLayout) -> Tensor:
+    """bool ``[B, E]``: slots with at least one token."""
+    if isinstance(layout, StaticLayout):
+        return layout.used
+    return layout.to_slots(torch.ones_like(layout.lengths, dtype=torch.bool))
+
+
+def _lengthened(x: Tensor, layout: AnyLayout, longer: AnyLayout, own: Tensor) -> Tensor:
+    """Tokens ``[T, ...]`` of a layout among those of a longer one, whose rows end in `own`."""
+    rows = layout.to_rows(x)
+    return longer.to_ragged(torch.cat([rows, own.expand(len(rows), *own.shape)], dim=1))
