@@ -363,8 +363,11 @@ def test_bfloat16(attention: str) -> None:
         ({"heads": 0}, "heads must be at least 1"),
         ({"num_classes": -1}, "num_classes must be at least 0"),
         ({"attention": "flash"}, "attention='flash' is not one of 'auto', 'loop', 'bucketed'"),
-        ({"attention": "bucketed", "static": True}, "'bucketed' has other shapes for every batch. Take 'auto'"),
-        ({"attention": bucketed, "static": True}, "'bucketed' has other shapes for every batch. Take 'auto'"),
+        (
+            {"attention": "bucketed", "static": True},
+            "'bucketed' has other shapes for every batch. With static=True take 'auto'",
+        ),
+        ({"attention": bucketed, "static": True}, "'bucketed' has other shapes for every batch. With static=True take 'auto'"),
     ],
 )
 def test_a_model_that_cannot_work_is_refused(changes: dict[str, object], message: str) -> None:
