@@ -1,4 +1,7 @@
-"""Tokens → one vector per image. `AttentionPool` is the MAP head, `MeanPool` the mean, `ClassToken` reads a token off."""
+"""Tokens → one vector per image. `AttentionPool` is the MAP head, `MeanPool` the mean, `ClassToken` reads a token off.
+
+The first two are over patches; class and register tokens, which the model added, are left out.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,11 @@ class AttentionPool(nn.Module):
         self.mlp = style.mlp(width, mlp_dim)
 
     def forward(self, x: Tensor, layout: AnyLayout, prefix: int = 0) -> Tensor:
-        """Pool each image's tokens, those of the model's own (class, registers) among them."""
+        """Pool each image's patches; `prefix` tokens per slot, which the model added, stand at the end of each row."""
         k, v = self.kv(x).unflatten(1, (2, self.heads, -1)).unbind(1)  # each [T, heads, d]
         scores = (k * self.query).sum(-1) * self.query.shape[1] ** -0.5
+        if prefix:
+            scores = scores.masked_fill(~patch_flags(layout, prefix), -torch.inf)
         weights = segment_softmax(scores, layout.images, layout.num_images)
         mixed = segment_sum(weights[:, :, None] * v, layout.images, layout.num_images)
         pooled: Tensor = self.out(mixed.flatten(1))
@@ -41,7 +46,7 @@ class MeanPool(nn.Module):
 
     def forward(self, x: Tensor, layout: AnyLayout, prefix: int = 0) -> Tensor:
         """The mean; `prefix` tokens per slot stand at the end of each row."""
-        patch = x.new_ones(len(x), 1) if not prefix else _patch_flags(x, layout, prefix)
+        patch = patch_flags(layout, prefix).to(x.dtype)
         total = segment_sum(x * patch, layout.images, layout.num_images)
         return total / segment_sum(patch, layout.images, layout.num_images).clamp(min=1)
 
@@ -61,17 +66,21 @@ def segment_sum(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
 
 
 def segment_softmax(scores: Tensor, segments: Tensor, num_segments: int) -> Tensor:
-    """Softmax of ``[T, heads]`` scores within each segment, as stable as a softmax is: the largest exponent is 0."""
+    """Softmax of ``[T, heads]`` scores within each segment, as stable as a softmax is: the largest exponent is 0.
+
+    A segment of −∞ alone gets zeros, and no NaN behind them.
+    """
     index = segments[:, None].expand_as(scores)
     top = scores.new_full((num_segments, scores.shape[1]), -torch.inf)
     top = top.scatter_reduce(0, index, scores.detach(), "amax")
+    top = top.masked_fill(top == -torch.inf, 0)
     exps = (scores - top.index_select(0, segments)).exp()
-    return exps / segment_sum(exps, segments, num_segments).index_select(0, segments)
+    total = segment_sum(exps, segments, num_segments).clamp(min=torch.finfo(exps.dtype).tiny)
+    return exps / total.index_select(0, segments)
 
 
-def _patch_flags(x: Tensor, layout: AnyLayout, prefix: int) -> Tensor:
-    """``[T, 1]``: 1 for a patch, 0 for a token that the model added."""
+def patch_flags(layout: AnyLayout, prefix: int) -> Tensor:
+    """bool ``[T, 1]``: True for a patch, False for one of the `prefix` tokens per slot at the end of each row."""
     rows, seq_len = layout.segment_ids.shape
-    flags = x.new_ones(rows, seq_len, 1)
-    flags[:, seq_len - layout.max_images * prefix :] = 0
-    return layout.to_ragged(flags)
+    columns = torch.arange(seq_len, device=layout.segment_ids.device)
+    return layout.to_ragged((columns < seq_len - layout.max_images * prefix).expand(rows, -1)[..., None])

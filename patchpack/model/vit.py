@@ -100,7 +100,8 @@ class ViT(nn.Module):
             raise ConfigError(f"drop_path is a probability in [0, 1), got {drop_path}")
         attend = backend(attention, static=static)
         mlp_dim = 4 * width if mlp_dim is None else mlp_dim
-        self.static = static
+        self.static, self.heads = static, heads
+        self.class_token = class_token
         self.num_prefix = class_token + registers
         self.embed = embed or PatchEmbed(patch_size=patch_size, width=width, bias=style.bias)
         self.positions = positions

@@ -1,0 +1,38 @@
+"""What all loading ends in: weights by our names, checked against the model as a whole."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from patchpack.errors import ConfigError
+from patchpack.model.vit import ViT
+
+OPTIONAL = re.compile(r"\bqkv\.bias$").search
+
+
+def take_over(model: ViT, found: Mapping[str, Tensor]) -> None:
+    """Load exactly these weights, by our names. Biases of queries, keys and values that they do not have are zeros.
+
+    Raises:
+        ConfigError: naming the weights that are missing, left over, or of another shape; the model is then as it was.
+    """
+    wanted = model.state_dict()
+    missing = sorted(wanted.keys() - found.keys() - {name for name in wanted if OPTIONAL(name)})
+    extra = sorted(found.keys() - wanted.keys())
+    shapes = [
+        f"{name} is {list(found[name].shape)} and must be {list(value.shape)}"
+        for name, value in wanted.items()
+        if name in found and found[name].shape != value.shape
+    ]
+    problems = [
+        f"{what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+        for what, names in (("missing", missing), ("left over", extra), ("of another shape", shapes))
+        if names
+    ]
+    if problems:
+        raise ConfigError(f"these weights are not of this model: {'; '.join(problems)}. Make the model with the same parts")
+    model.load_state_dict({name: found.get(name, torch.zeros_like(value)) for name, value in wanted.items()})
