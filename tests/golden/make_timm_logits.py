@@ -77,7 +77,8 @@ def main() -> None:
             parameter.copy_(rounded(*parameter.shape, scale=0.3))
         out |= {f"{name}/state/{key}": value for key, value in model.state_dict().items()}
         out[f"{name}/logits"] = torch.stack([logits(model, image, name.startswith("naflex")) for image in images[kind]])
-    out |= {f"big_vision/state/{key}": value for key, value in (arrays := big_vision_arrays()).items()}
+    arrays = big_vision_arrays()
+    out |= {f"big_vision/state/{key}": value for key, value in arrays.items()}
     model = timm.create_model("naflexvit_base_patch16_siglip", **CASES["naflex_siglip"][1] | {"num_classes": 0}).eval()
     with tempfile.TemporaryDirectory() as folder:
         np.savez(f"{folder}/weights.npz", **{key: value.numpy() for key, value in arrays.items()})
