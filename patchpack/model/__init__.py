@@ -1,6 +1,8 @@
 """The reference model: ViT, FlexiViT and NaViT over a `PackedBatch`, one row per slot."""
 
-from patchpack.model.loss import cross_entropy
+from patchpack.model import presets
+from patchpack.model.contrastive import sigmoid_contrastive, softmax_contrastive
+from patchpack.model.loss import cross_entropy, sigmoid_cross_entropy
 from patchpack.model.vit import NaViT, ViT
 
-__all__ = ["ViT", "NaViT", "cross_entropy"]
+__all__ = ["ViT", "NaViT", "presets", "cross_entropy", "sigmoid_cross_entropy", "softmax_contrastive", "sigmoid_contrastive"]

@@ -1,18 +1,20 @@
-"""Cross-entropy per image. A packed row holds any number of images, so the mean must not be over rows."""
+"""Classification losses per image. A packed row holds any number of images, so the mean must not be over rows."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from patchpack.errors import ConfigError, ShapeError
 
 NO_TARGET = -100
+Reduction = Literal["mean", "sum"]
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+def cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
     """Mean or sum over labelled images, however they are packed.
 
     Args:
@@ -29,11 +31,49 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Literal["mean",
         ShapeError: if logits and targets do not describe the same slots.
         ConfigError: for another reduction.
     """
-    if reduction not in ("mean", "sum"):
-        raise ConfigError(f"reduction is 'mean' or 'sum', got {reduction!r}")
+    _require(reduction)
     if logits.ndim != 3 or logits.shape[:2] != targets.shape:
         raise ShapeError(
             f"logits must be [B, E, classes] and targets [B, E], got {list(logits.shape)} and {list(targets.shape)}"
         )
     total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TARGET, reduction="sum")
     return total if reduction == "sum" else total / (targets != NO_TARGET).sum().clamp(min=1)
+
+
+def sigmoid_cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+    """Binary cross-entropy of every class, summed over classes, mean or sum over labelled images: NaViT's loss on JFT.
+
+    Args:
+        logits: float ``[B, E, classes]``.
+        targets: int64 ``[B, E]``, one class per image, −100 in slots without a labelled image; or float ``[B, E, classes]`` in
+            [0, 1], any number of classes per image, NaN in those slots.
+        reduction: see `cross_entropy`.
+
+    Returns:
+        A scalar: the sum over labelled slots and classes of ``−t log σ(x) − (1 − t) log σ(−x)``; for ``"mean"`` divided by the
+        number of labelled slots. 0 with zero gradients without any.
+
+    Raises:
+        ShapeError: if logits and targets do not describe the same slots.
+        ConfigError: for another reduction.
+    """
+    _require(reduction)
+    if logits.ndim != 3 or targets.shape not in (logits.shape, logits.shape[:2]):
+        raise ShapeError(
+            f"logits must be [B, E, classes] and targets [B, E] or [B, E, classes], got {list(logits.shape)} and "
+            f"{list(targets.shape)}"
+        )
+    if targets.ndim == 2:
+        labelled = targets != NO_TARGET
+        wanted = F.one_hot(torch.where(labelled, targets, 0), logits.shape[2]).to(logits.dtype)
+    else:
+        labelled = ~targets.isnan().any(-1)
+        wanted = torch.where(labelled[..., None], targets, 0.0).to(logits.dtype)
+    each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(-1)
+    total = torch.where(labelled, each, 0.0).sum()
+    return total if reduction == "sum" else total / labelled.sum().clamp(min=1)
+
+
+def _require(reduction: str) -> None:
+    if reduction not in ("mean", "sum"):
+        raise ConfigError(f"reduction is 'mean' or 'sum', got {reduction!r}")

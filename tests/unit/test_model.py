@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchpack.errors import ConfigError, ShapeError
-from patchpack.model import NaViT, cross_entropy
+from patchpack.model import NaViT, cross_entropy, sigmoid_cross_entropy
 from patchpack.model.attention import bucketed, dense, flex, loop
 from patchpack.model.block import Block, BlockStyle
 from patchpack.model.embed import PatchEmbed
@@ -421,3 +421,23 @@ def test_cross_entropy_of_no_image(reduction: str) -> None:
 def test_cross_entropy_refuses_other_slots() -> None:
     with pytest.raises(ShapeError, match=r"got \[2, 3, 4\] and \[2, 2\]"):
         cross_entropy(torch.zeros(2, 3, 4), torch.zeros(2, 2, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("kind", ["index", "multi"])
+def test_sigmoid_cross_entropy_is_one_question_per_class(kind: str) -> None:
+    logits = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    targets = torch.tensor([[0, -100, 3], [1, 2, -100]])
+    labelled = targets >= 0
+    if kind == "multi":
+        one_hot = F.one_hot(targets.clamp(min=0), 4).double()
+        targets = torch.where(labelled[..., None], one_hot, torch.nan)
+    own = F.one_hot(torch.tensor([0, 3, 1, 2]), 4).double()
+    expected = F.binary_cross_entropy_with_logits(logits[labelled], own, reduction="sum")
+    torch.testing.assert_close(sigmoid_cross_entropy(logits, targets, reduction="sum"), expected)
+    loss = sigmoid_cross_entropy(logits, targets)
+    torch.testing.assert_close(loss, expected / 4)
+    loss.backward()
+    assert logits.grad is not None
+    assert not logits.grad[~labelled].any()
+    with pytest.raises(ShapeError, match=r"got \[2, 3, 4\] and \[2, 2\]"):
+        sigmoid_cross_entropy(logits, targets[:, :2] if kind == "index" else targets[:, :2, 0])
