@@ -17,6 +17,7 @@ from rich.table import Table
 import patchpack as pp
 from patchpack.cli import draw, train
 from patchpack.model import cross_entropy
+from patchpack.model.trainer import accuracy
 from patchpack.stream.sources import open_source
 from patchpack.types import Header
 
@@ -185,8 +186,8 @@ def _train(console: Console, folder: Path, epochs: int) -> Path:
             progress.update(task, completed=epoch + 1)
     console.print(f"loss {np.mean(losses):.2f} in the first epoch, {np.mean(last):.2f} in the last")
     held_out = pp.load(pp.samples.shards("val"), recipe.for_eval())
-    accuracy = train.accuracy(model, held_out)
-    console.print(f"[bold]held-out accuracy: {accuracy:.3f}[/] on {held_out.report().packed} images never seen")
+    share = accuracy(model, held_out)
+    console.print(f"[bold]held-out accuracy: {share:.3f}[/] on {held_out.report().packed} images never seen")
     rows = draw.draw_rows(first, height=96, legend=True)
     return draw.save(draw.beside([rows], gap=0, margin=24), folder / "patchpack-demo-rows.png")
 

@@ -1,0 +1,73 @@
+"""FlexiViT's distillation (2212.08013 §3.6): a student of any patch size learns from a teacher of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from patchpack.errors import ConfigError
+from patchpack.model.interpolate import Interpolation, resize_grid
+from patchpack.model.kernel import resize_kernel
+from patchpack.model.loss import cross_entropy
+from patchpack.model.positions import GridPositions
+from patchpack.model.repatch import repatch
+from patchpack.model.vit import ViT
+from patchpack.types import PackedBatch
+
+
+def start_from(student: ViT, teacher: ViT) -> None:
+    """Give a student the teacher's weights: the kernel PI-resized, the table of positions interpolated, the rest as it is.
+
+    A student that stores a kernel of the teacher's size loses nothing; enlarging loses nothing at the teacher's patch size.
+
+    Raises:
+        ConfigError: naming the first weight that the two do not share.
+    """
+    state = dict(teacher.state_dict())
+    size = student.patch_size
+    stored = state["embed.linear.weight"].view(-1, teacher.patch_size, teacher.patch_size, 3)
+    state["embed.linear.weight"] = resize_kernel(stored, (size, size), how=student.embed.how, dims=(1, 2)).flatten(1)
+    if isinstance(student.positions, GridPositions) and isinstance(teacher.positions, GridPositions):
+        rows, cols, _ = student.positions.table.shape
+        how: Interpolation = student.positions.how
+        state["positions.table"] = resize_grid(state["positions.table"], rows, cols, how)
+    own = student.state_dict()
+    for name in [*own, *state]:
+        if name not in own or name not in state or own[name].shape != state[name].shape:
+            raise ConfigError(f"student and teacher do not share {name}: make both with the same parts")
+    student.load_state_dict(state)
+
+
+def distillation(teacher: ViT, *, temperature: float = 1.0, label_weight: float = 0.0) -> Callable[[ViT, PackedBatch], Tensor]:
+    """A loss ``(student, batch) → scalar``: the mean over images of ``temperature² · KL(teacher ‖ student)``.
+
+    The teacher looks at the same pixels in patches of its own size (see `patchpack.model.repatch`), in evaluation mode and
+    without a gradient.
+
+    Args:
+        teacher: of a fixed patch size, or flexible, used at the size of its stored kernel.
+        temperature: logits are divided by it on both sides, > 0.
+        label_weight: share of `cross_entropy` with the labels in the loss, in [0, 1].
+
+    Raises:
+        ConfigError: numbers out of range.
+    """
+    if temperature <= 0 or not 0 <= label_weight <= 1:
+        raise ConfigError(f"want temperature > 0 and label_weight in [0, 1], got {temperature} and {label_weight}")
+    teacher.eval()
+
+    def loss(student: ViT, batch: PackedBatch) -> Tensor:
+        with torch.no_grad():
+            wanted = F.log_softmax(teacher(repatch(batch, teacher.patch_size)) / temperature, dim=-1)
+        logits = student(batch)
+        found = F.log_softmax(logits / temperature, dim=-1)
+        each = F.kl_div(found, wanted, log_target=True, reduction="none").sum(-1) * temperature**2
+        mean: Tensor = torch.where(batch.slot_mask, each, 0.0).sum() / batch.slot_mask.sum().clamp(min=1)
+        if label_weight:
+            mean = (1 - label_weight) * mean + label_weight * cross_entropy(logits, batch.targets)
+        return mean
+
+    return loss

@@ -1,0 +1,118 @@
+"""A small training loop, the same for the demo and the benchmarks: AdamW, warm-up, cosine, clipped gradients."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from patchpack.errors import ConfigError
+from patchpack.model.loss import cross_entropy
+from patchpack.model.vit import ViT
+from patchpack.types import PackedBatch
+
+
+class Batches(Protocol):
+    """What `fit` trains on: a `patchpack.Loader`, or anything that is iterated once per epoch."""
+
+    def set_epoch(self, epoch: int) -> None: ...
+
+    def __iter__(self) -> Iterator[PackedBatch]: ...
+
+
+class Step(NamedTuple):
+    """One optimizer step: which epoch, on what, to which loss before it, and seconds since the last."""
+
+    epoch: int
+    batch: PackedBatch
+    loss: float
+    seconds: float
+
+
+def label_loss(model: ViT, batch: PackedBatch) -> Tensor:
+    """Cross-entropy with the labels, mean over images."""
+    return cross_entropy(model(batch), batch.targets)
+
+
+def fit(
+    model: ViT,
+    batches: Batches,
+    *,
+    epochs: int,
+    steps_per_epoch: int | None = None,
+    peak_lr: float = 2e-3,
+    warm_up: float = 0.1,
+    final: float = 0.01,
+    weight_decay: float = 0.05,
+    clip: float = 1.0,
+    loss: Callable[[Any, PackedBatch], Tensor] = label_loss,
+) -> Iterator[Step]:
+    """Train; yields after every step, so the caller prints, measures, saves, or stops.
+
+    Args:
+        model: in training mode from the first step on.
+        batches: told the epoch before each; on the model's device.
+        epochs: passes over the batches, >= 1.
+        steps_per_epoch: batches in an epoch; the learning rate then moves with every step. None: with every epoch.
+        peak_lr: learning rate after warm-up.
+        warm_up: share of the training in which the rate grows linearly from 0.
+        final: least rate, as a share of the peak; in between it follows half a cosine.
+        weight_decay: of matrices and tables; scales and biases have none.
+        clip: norm that gradients are clipped to.
+        loss: ``(model, batch) → scalar``; see `patchpack.model.distill` for a teacher's.
+
+    Raises:
+        ConfigError: numbers that cannot work.
+    """
+    if epochs < 1 or not 0 <= warm_up < 1 or peak_lr <= 0:
+        raise ConfigError(f"want epochs >= 1, warm_up in [0, 1), peak_lr > 0; got {epochs}, {warm_up}, {peak_lr}")
+    optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=peak_lr)
+    start = time.perf_counter()
+    for epoch in range(epochs):
+        batches.set_epoch(epoch)
+        model.train()
+        for i, batch in enumerate(batches):
+            part = 1.0 if steps_per_epoch is None else min(1.0, (i + 1) / steps_per_epoch)
+            done = (epoch + part) / epochs
+            for group in optimizer.param_groups:
+                group["lr"] = peak_lr * rate(done, warm_up=warm_up, final=final)
+            value = loss(model, batch)
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            now = time.perf_counter()
+            yield Step(epoch, batch, value.item(), now - start)
+            start = now
+
+
+def rate(done: float, *, warm_up: float, final: float) -> float:
+    """Learning rate after a share `done` in (0, 1] of the training, as a share of the peak's: linear, then half a cosine."""
+    if done < warm_up:
+        return done / warm_up
+    return max(final, 0.5 + 0.5 * math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices and tables with decay; scales and biases, which have one axis, without."""
+    split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+    for parameter in model.parameters():
+        split[parameter.ndim < 2].append(parameter)
+    return [{"params": split[0], "weight_decay": weight_decay}, {"params": split[1], "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Batches) -> float:
+    """Share of images whose best logit is their class, over one pass; the model is in evaluation mode meanwhile."""
+    training = model.training
+    model.eval()
+    right = total = 0
+    for batch in batches:
+        right += int((model(batch).argmax(-1) == batch.targets)[batch.slot_mask].sum())
+        total += int(batch.slot_mask.sum())
+    model.train(training)
+    return right / max(1, total)
