@@ -1,12 +1,16 @@
-"""Where a patch was in its image, as a vector that is added to its token.
+"""Where a patch was in its image, as a vector that is added to its token: learned tables. `patchpack.model.waves` has the rest.
 
 Every kind is a module ``positions(position_ids [T, 2], grids [T, 2]) → [T, width]``: (row, col) of each token, and rows and
 columns of its image before any token was dropped. A kind of your own needs no more than that; `check` is asked first, where
 there is one.
+
+Ids are what the recipe's ``positions=`` made: integers from `Absolute`, fractions of the image from `Fractional`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -19,6 +23,65 @@ from patchpack.model.interpolate import Interpolation
 Combine = Literal["sum", "product", "stack"]
 
 
+class RasterPositions(nn.Module):
+    """A table over raster order: ViT's 1-D positions (2010.11929 §3.1), which know nothing of rows.
+
+    In a grid of another shape an entry means another place: ``table[row · cols + col]``. Nothing is interpolated.
+
+    Args:
+        width: values per token.
+        max_tokens: entries, the largest ``rows · cols``.
+    """
+
+    def __init__(self, *, width: int, max_tokens: int) -> None:
+        super().__init__()
+        self.table = new_table(max_tokens, width)
+
+    def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
+        """int ``[T, 2]`` (row, col) and their ``[T, 2]`` grids ``→ [T, width]``."""
+        require_whole(position_ids)
+        return F.embedding(position_ids[:, 0] * grids[:, 1] + position_ids[:, 1], self.table)
+
+    def check(self, grid_sizes: Tensor) -> None:
+        """Refuse a grid of more patches than the table has entries, see `require_within`.
+
+        Raises:
+            ShapeError: naming both numbers.
+        """
+        most = _largest(grid_sizes.prod(-1))
+        if most > len(self.table):
+            raise ShapeError(
+                f"max_tokens={len(self.table)} positions cannot hold a grid of {most} patches. "
+                f"Raise max_tokens to at least {most}, or choose a resize policy with smaller grids."
+            )
+
+
+class JointPositions(nn.Module):
+    """A table with an entry for every (row, col): Pix2Struct's positions as NaViT describes them (2307.06304 §2.1).
+
+    ``max_len² · width`` parameters, and an entry that no training image reached stays as it began. (The published Pix2Struct
+    adds a row table and a column table: `FactorizedPositions` with ``max_len=4096, first=1``.)
+
+    Args:
+        width: values per token.
+        max_len: longest side of a grid, in patches.
+    """
+
+    def __init__(self, *, width: int, max_len: int) -> None:
+        super().__init__()
+        self.table = new_table(max_len, max_len, width)
+
+    def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
+        """int ``[T, 2]`` (row, col) ``→ [T, width]``."""
+        require_whole(position_ids)
+        # not row · max_len + col: a column beyond the table would be read from the next row
+        return self.table[position_ids[:, 0], position_ids[:, 1]]
+
+    def check(self, grid_sizes: Tensor) -> None:
+        """Refuse a grid longer than the table, see `require_within`."""
+        require_within(grid_sizes, len(self.table))
+
+
 class FactorizedPositions(nn.Module):
     """A table of `max_len` rows and one of `max_len` columns (NaViT, 2307.06304, "factorized positional embeddings").
 
@@ -27,33 +90,45 @@ class FactorizedPositions(nn.Module):
 
     Args:
         width: values per token.
-        max_len: longest side of a grid, in patches.
+        max_len: entries per table: the longest side of a grid, in patches, unless `fractional`.
         combine: ``"sum"`` of the two entries (the paper's best), their ``"product"``, or both side by side (``"stack"``).
         first: what the tables call position 0; 1 for Pix2Struct, whose ids are 1-based with 0 for padding.
+        fractional: ids are fractions of the image, read `between` entries: a table then covers an image of any size, and
+            with ``Fractional(centered=True)`` one of `max_len` patches reads its entries one by one.
     """
 
-    def __init__(self, *, width: int, max_len: int, combine: Combine = "sum", first: int = 0) -> None:
+    def __init__(self, *, width: int, max_len: int, combine: Combine = "sum", first: int = 0, fractional: bool = False) -> None:
         super().__init__()
         if combine not in ("sum", "product", "stack"):
             raise ConfigError(f"combine is 'sum', 'product' or 'stack', got {combine!r}")
         if combine == "stack" and width % 2:
             raise ConfigError(f"stacked tables are half as wide as a token, and width={width} is odd")
-        self.max_len, self.combine, self.first = max_len, combine, first
+        if fractional and first:
+            raise ConfigError(f"fractional=True reads between entries, none of which is called {first}: leave first at 0")
+        self.max_len, self.combine, self.first, self.fractional = max_len, combine, first, fractional
         own = width // 2 if combine == "stack" else width
-        self.rows = nn.Parameter(torch.empty(max_len, own))
-        self.cols = nn.Parameter(torch.empty(max_len, own))
-        for table in (self.rows, self.cols):
-            nn.init.normal_(table, std=width**-0.5)
+        # of a product each factor, so that what is added is as large as with the others
+        std = width ** (-0.25 if combine == "product" else -0.5)
+        self.rows, self.cols = new_table(max_len, own, std=std), new_table(max_len, own, std=std)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """int ``[T, 2]`` (row, col) ``→ [T, width]``."""
-        require_whole(position_ids)
-        rows, cols = (position_ids + self.first).unbind(-1)
-        return combined(F.embedding(rows, self.rows), F.embedding(cols, self.cols), self.combine)
+        """``[T, 2]`` (row, col), integers or, if `fractional`, floats ``→ [T, width]``."""
+        if self.fractional:
+            require_fractions(position_ids)
+            rows, cols = (
+                between(partial(F.embedding, weight=table), fractions, self.max_len)
+                for fractions, table in zip(position_ids.unbind(-1), (self.rows, self.cols), strict=True)
+            )
+        else:
+            require_whole(position_ids)
+            ids = position_ids + self.first
+            rows, cols = F.embedding(ids[:, 0], self.rows), F.embedding(ids[:, 1], self.cols)
+        return combined(rows, cols, self.combine)
 
     def check(self, grid_sizes: Tensor) -> None:
-        """Refuse a grid longer than the tables, see `require_within`."""
-        require_within(grid_sizes, self.max_len - self.first)
+        """Refuse a grid longer than the tables, see `require_within`. Fractions fit any table."""
+        if not self.fractional:
+            require_within(grid_sizes, self.max_len - self.first)
 
 
 class GridPositions(nn.Module):
@@ -71,8 +146,7 @@ class GridPositions(nn.Module):
     def __init__(self, *, grid: tuple[int, int], width: int, how: Interpolation) -> None:
         super().__init__()
         self.how = how
-        self.table = nn.Parameter(torch.empty(*grid, width))
-        nn.init.normal_(self.table, std=width**-0.5)
+        self.table = new_table(*grid, width)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
         """int ``[T, 2]`` (row, col) and their ``[T, 2]`` grids ``→ [T, width]``."""
@@ -91,15 +165,62 @@ def combined(rows: Tensor, cols: Tensor, combine: Combine) -> Tensor:
     return rows * cols if combine == "product" else torch.cat([rows, cols], dim=-1)
 
 
+def between(values: Callable[[Tensor], Tensor], fractions: Tensor, max_len: int) -> Tensor:
+    """Read a table at fractions of its length, bilinearly between entries.
+
+    Entry k stands at ``(k + 0.5) / max_len``, as a patch stands at its centre; beyond the ends stands what stands at the ends.
+    ``out = (1 − s) · values(⌊u⌋) + s · values(⌊u⌋ + 1)`` with ``u = fraction · max_len − 0.5`` and ``s = u − ⌊u⌋``.
+
+    Args:
+        values: entries, int64 ``[T]`` in ``0 … max_len − 1``, to what they hold, ``[T, width]``.
+        fractions: float ``[T]``.
+        max_len: entries of the table.
+
+    Returns:
+        ``[T, width]``, in the dtype of the values.
+    """
+    at = fractions * max_len - 0.5
+    low = at.floor()
+    lower, upper = (values(entries.clamp(0, max_len - 1).long()) for entries in (low, low + 1))
+    share = (at - low)[:, None]
+    return ((1 - share) * lower + share * upper).to(lower.dtype)
+
+
+def new_table(*shape: int, std: float | None = None) -> nn.Parameter:
+    """A table whose last axis is a token's values, drawn from N(0, std²); None for ``width^−0.5``.
+
+    Raises:
+        ConfigError: an axis without entries.
+    """
+    if min(shape) < 1:
+        shown = "×".join(map(str, shape))
+        raise ConfigError(f"a table of positions has at least one entry per axis and one value, got {shown}")
+    return nn.Parameter(torch.randn(shape) * (shape[-1] ** -0.5 if std is None else std))
+
+
 def require_whole(position_ids: Tensor) -> None:
     """Refuse what is not integer (row, col) pairs.
 
     Raises:
-        ShapeError: saying what came.
+        ShapeError: saying what came, and what the recipe should have.
     """
     if position_ids.shape[-1] != 2 or position_ids.is_floating_point():
         raise ShapeError(
-            f"positions must be integer (row, col) pairs, got {position_ids.dtype} with {position_ids.shape[-1]} per token"
+            f"positions must be integer (row, col) pairs, got {position_ids.dtype} with {position_ids.shape[-1]} per token. "
+            f"Give the recipe positions=Absolute(), or take a fractional kind of positions"
+        )
+
+
+def require_fractions(position_ids: Tensor) -> None:
+    """Refuse what is not (row, col) as fractions of the image.
+
+    Raises:
+        ShapeError: saying what came, and what the recipe should have.
+    """
+    if position_ids.shape[-1] != 2 or not position_ids.is_floating_point():
+        raise ShapeError(
+            f"positions must be (row, col) as fractions, got {position_ids.dtype} with {position_ids.shape[-1]} per token. "
+            f"Give the recipe positions=Fractional(centered=True), or take fractional=False"
         )
 
 
@@ -112,11 +233,14 @@ def require_within(grid_sizes: Tensor, max_len: int) -> None:
     Raises:
         ShapeError: naming both numbers.
     """
-    if torch.compiler.is_compiling():
-        return
-    longest = int(grid_sizes.max()) if grid_sizes.numel() else 0
+    longest = _largest(grid_sizes)
     if longest > max_len:
         raise ShapeError(
             f"max_len={max_len} positions per axis cannot hold a grid of {longest} patches a side. "
             f"Raise max_len to at least {longest}, or choose a resize policy with smaller grids."
         )
+
+
+def _largest(numbers: Tensor) -> int:
+    """0 for none, and while compiling."""
+    return 0 if torch.compiler.is_compiling() or not numbers.numel() else int(numbers.max())

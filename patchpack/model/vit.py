@@ -37,7 +37,7 @@ class ViT(nn.Module):
         num_classes: logits per image; 0 for none: the model then returns its features.
         mlp_dim: hidden width of an MLP; None for ``4 · width``.
         embed: patches → tokens; None for a plain `PatchEmbed`.
-        positions: what is added to a token, a module of `patchpack.model.positions` or of your own; None for nothing.
+        positions: what is added to a token, a module of `patchpack.model.positions`, `waves` or of your own; None for nothing.
         rope: base of rotary positions (see `patchpack.model.rope`), 10,000 as a rule; None for none.
         style: of the blocks: biases, query-key norm, layer scale, activation.
         class_token, registers: tokens that the model adds to each image; rows grow by that much per slot inside the model, and

@@ -1,0 +1,102 @@
+"""Positions that are computed rather than looked up: sines and cosines of (row, col), fixed or with learned frequencies.
+
+The same call as the tables of `patchpack.model.positions`, and no grid is too long for them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from patchpack.errors import ConfigError
+from patchpack.model.positions import between, require_fractions, require_whole
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed sines and cosines, half of a token's values for its row, half for its column: no parameters.
+
+    ``[sin(row · f), cos(row · f), sin(col · f), cos(col · f)]`` with ``f_i = base^(−i / (width / 4))``, the frequencies of
+    Vaswani et al. (1706.03762 §3.5) for each axis; NaViT's "sinusoidal" (2307.06304).
+
+    Args:
+        width: values per token, a multiple of 4.
+        base: the slowest wave turns by about ``1 / base`` per patch.
+        moco: the form of MoCo-v3 and big_vision's `posemb_sincos_2d`: columns before rows, and the slowest wave turns by
+            exactly ``1 / base``, ``f_i = base^(−i / (width / 4 − 1))``.
+        fractional: ids are fractions of the image, read `between` the entries of the table that `max_len` patches would have.
+        max_len: entries of that table; absolute ids have no limit.
+
+    Raises:
+        ConfigError: a width that is no multiple of 4, or a table without entries.
+    """
+
+    like: Tensor
+
+    def __init__(
+        self, *, width: int, base: float = 10_000.0, moco: bool = False, fractional: bool = False, max_len: int = 128
+    ) -> None:
+        super().__init__()
+        if width % 4 or width < 1:
+            raise ConfigError(f"sines and cosines of two axes want a width that is a multiple of 4, got {width}")
+        if max_len < 1:
+            raise ConfigError(f"max_len must be at least 1, got {max_len}")
+        self.width, self.base, self.moco, self.fractional, self.max_len = width, base, moco, fractional, max_len
+        # knows the model's dtype and device; frequencies themselves would lose digits in a bfloat16 model
+        self.register_buffer("like", torch.empty(0), persistent=False)
+
+    def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
+        """``[T, 2]`` (row, col), integers or, if `fractional`, floats ``→ [T, width]``."""
+        if self.fractional:
+            require_fractions(position_ids)
+            rows, cols = (between(self._waves, axis, self.max_len) for axis in position_ids.unbind(-1))
+        else:
+            require_whole(position_ids)
+            rows, cols = (self._waves(axis) for axis in position_ids.unbind(-1))
+        return torch.cat([cols, rows] if self.moco else [rows, cols], dim=-1).to(self.like.dtype)
+
+    def _waves(self, places: Tensor) -> Tensor:
+        """``[T] → [T, width / 2]``."""
+        count = self.width // 4
+        steps = torch.arange(count, device=places.device, dtype=angle_dtype(self.like))
+        angles = places[:, None] * self.base ** -(steps / (max(1, count - 1) if self.moco else count))
+        return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class FourierPositions(nn.Module):
+    """Learned Fourier features (2106.02795): one linear map of (row, col), its sines and its cosines: `width` parameters.
+
+    ``[sin(row · u + col · v), cos(row · u + col · v)]``, u and v of ``width / 2`` values each; NaViT's "learned Fourier".
+
+    Args:
+        width: values per token, even.
+        fractional: ids are fractions of the image.
+        std: of u and v at the start, in radians per unit; None for 0.5 per patch (a wave is a dozen patches long), 2π per
+            image if `fractional`.
+
+    Raises:
+        ConfigError: an odd width, or a spread that is not positive.
+    """
+
+    def __init__(self, *, width: int, fractional: bool = False, std: float | None = None) -> None:
+        super().__init__()
+        if width % 2 or width < 1:
+            raise ConfigError(f"half of a token are sines, half cosines, and width={width} is odd or below 2")
+        std = (2 * math.pi if fractional else 0.5) if std is None else std
+        if not std > 0:
+            raise ConfigError(f"std must be positive, got {std}")
+        self.fractional = fractional
+        self.frequencies = nn.Parameter(torch.randn(2, width // 2) * std)
+
+    def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
+        """``[T, 2]`` (row, col), integers or, if `fractional`, floats ``→ [T, width]``."""
+        (require_fractions if self.fractional else require_whole)(position_ids)
+        # a sum of two, not a matrix product: autocast would round angles to three digits
+        angles = (position_ids[:, :, None] * self.frequencies.to(angle_dtype(self.frequencies))).sum(1)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).to(self.frequencies.dtype)
+
+
+def angle_dtype(like: Tensor) -> torch.dtype:
+    """float64 in a float64 model, else float32: angles reach hundreds of radians, which bfloat16 knows to the nearest one."""
+    return torch.float64 if like.dtype == torch.float64 else torch.float32
