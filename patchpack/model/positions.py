@@ -141,19 +141,25 @@ class GridPositions(nn.Module):
         grid: (rows, cols) of the table.
         width: values per token.
         how: the rule, one of `patchpack.model.interpolate.CONVENTIONS`.
+        preserve_aspect: the table is resized to a square of the longer side, and the image's part of it is used, so that a
+            step down is as long as a step right (timm's ``pos_embed_ar_preserving``).
     """
 
-    def __init__(self, *, grid: tuple[int, int], width: int, how: Interpolation) -> None:
+    def __init__(self, *, grid: tuple[int, int], width: int, how: Interpolation, preserve_aspect: bool = False) -> None:
         super().__init__()
-        self.how = how
+        self.how, self.preserve_aspect = how, preserve_aspect
         self.table = new_table(*grid, width)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
         """int ``[T, 2]`` (row, col) and their ``[T, 2]`` grids ``→ [T, width]``."""
         require_whole(position_ids)
-        rows, cols, _ = self.table.shape
-        down = self.how.weights(position_ids[:, 0], grids[:, 0].clamp(min=1), rows).to(self.table.dtype)
-        across = self.how.weights(position_ids[:, 1], grids[:, 1].clamp(min=1), cols).to(self.table.dtype)
+        places = position_ids.to(torch.float64 if self.table.dtype == torch.float64 else torch.float32)
+        lengths = grids.clamp(min=1)  # padding's grid is 0 × 0
+        if self.preserve_aspect:
+            lengths = lengths.amax(1, keepdim=True).expand(-1, 2)
+        down, across = (
+            self.how.weights(places[:, axis], lengths[:, axis], self.table.shape[axis]).to(self.table.dtype) for axis in (0, 1)
+        )
         weights = (down[:, :, None] * across[:, None, :]).flatten(1)  # [T, rows · cols]
         return weights @ self.table.flatten(0, 1)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from patchpack.errors import ConfigError
+from patchpack.model.waves import angle_dtype
 
 
 class Rope2d(nn.Module):
@@ -23,18 +24,19 @@ class Rope2d(nn.Module):
         ConfigError: a head width that is no multiple of 4.
     """
 
-    frequencies: Tensor
+    like: Tensor
 
     def __init__(self, *, head_width: int, base: float = 10_000.0) -> None:
         super().__init__()
         if head_width % 4:
             raise ConfigError(f"2-D RoPE wants a head width that is a multiple of 4, got {head_width}")
-        pairs = head_width // 4
-        self.register_buffer("frequencies", base ** -(torch.arange(pairs) / pairs), persistent=False)
+        self.pairs, self.base = head_width // 4, base
+        self.register_buffer("like", torch.empty(0), persistent=False)  # knows the model's dtype, see `angle_dtype`
 
     def forward(self, position_ids: Tensor) -> Tensor:
         """``[T, 2]`` (row, col), integer or float ``→ [T, head_width / 2]`` angles, row pairs first."""
-        return (position_ids[:, :, None] * self.frequencies).flatten(1)
+        steps = torch.arange(self.pairs, device=position_ids.device, dtype=angle_dtype(self.like))
+        return (position_ids[:, :, None] * self.base ** -(steps / self.pairs)).flatten(1)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:

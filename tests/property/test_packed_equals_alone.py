@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -12,14 +12,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from patchpack.model import NaViT, cross_entropy
+from patchpack.model import ViT, cross_entropy
+from patchpack.model.block import BlockStyle
+from patchpack.model.interpolate import CONVENTIONS
+from patchpack.model.positions import FactorizedPositions, GridPositions
+from patchpack.model.waves import FourierPositions
 from patchpack.types import PackedBatch
 
 PATCH_SIZE, CLASSES, MAX_LEN = 2, 3, 5
 D = PATCH_SIZE * PATCH_SIZE * 3
-BACKENDS = ("bucketed", "dense", "static")
+PLAIN = BlockStyle(bias=False, qk_norm=True)
+GRID = {"grid": (3, 2), "width": 8, "how": CONVENTIONS["timm"]}
+# every attention backend, each with other parts; `test_every_kind_of_model` has all of them together
+MODELS: dict[str, dict[str, Any]] = {
+    "bucketed": {"positions": lambda: FactorizedPositions(width=8, max_len=MAX_LEN), "style": PLAIN},
+    "loop": {"positions": lambda: None, "rope": 10.0, "pool": "mean", "registers": 2},
+    "dense": {"positions": lambda: GridPositions(**GRID), "pool": "class", "class_token": True, "registers": 1},
+    "static": {"positions": lambda: FourierPositions(width=8), "class_token": True, "norm": "after"},
+}
 
-pytestmark = pytest.mark.parametrize("attention", BACKENDS)
+pytestmark = pytest.mark.parametrize("attention", MODELS)
 
 
 class Image(NamedTuple):
@@ -87,13 +99,14 @@ def readable_images(rows: Rows) -> Iterator[tuple[int, int, Image]]:
 
 
 @cache
-def model(attention: str) -> NaViT:
+def model(attention: str) -> ViT:
     """A small model whose every parameter matters: scales off 1, nothing at zero."""
+    parts = dict(MODELS[attention])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        built = NaViT(
-            patch_size=PATCH_SIZE, width=8, depth=2, heads=2, num_classes=CLASSES, max_len=MAX_LEN,
-            attention="auto" if attention == "static" else attention, static=attention == "static",
+        built = ViT(
+            patch_size=PATCH_SIZE, width=8, depth=2, heads=2, num_classes=CLASSES, positions=parts.pop("positions")(),
+            attention="auto" if attention == "static" else attention, static=attention == "static", **parts,
         ).double()  # fmt: skip
         for parameter in built.parameters():
             torch.nn.init.normal_(parameter, std=0.5)
@@ -104,7 +117,7 @@ def assert_same(answer: Tensor | list[Tensor], expected: Tensor | list[Tensor]) 
     torch.testing.assert_close(answer, expected, rtol=1e-10, atol=1e-10)
 
 
-def gradients(net: NaViT, scalar: Tensor) -> list[Tensor]:
+def gradients(net: ViT, scalar: Tensor) -> list[Tensor]:
     """One per parameter; torch raises if a parameter is not reached."""
     return list(torch.autograd.grad(scalar, list(net.parameters())))
 
