@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from patchpack import __version__
 from patchpack.errors import PatchpackError
 
+_IMAGES = "jpg;jpeg;png;webp"
+_SHARDS = "tar files: paths, URLs, brace patterns or globs"
 _DEMO = """\
 Streams the sample shards that patchpack ships, packs them, trains a small NaViT on
 the packed rows and measures it on held-out images. Needs no data and no network.
@@ -104,21 +107,16 @@ def _parser() -> argparse.ArgumentParser:
     index = commands.add_parser(
         "index",
         help="read the headers of shards once, so that epochs are planned as a whole",
-        description="Reads size and place of every sample of local, uncompressed tar shards into one small file, with which\n"
+        description="Reads size and place of every sample of uncompressed tar shards into one small file, with which\n"
         "patchpack.load plans a whole epoch at once and resumes at any step. No image is decoded.",
         epilog="examples:\n  patchpack index 'train-{0000..0099}.tar' -o train.index --num-workers 8\n"
-        "  patchpack index 'train-*.tar' --update train.index -o train.index",
+        "  patchpack index 'train-*.tar' --update train.index -o train.index\n"
+        "  patchpack index 's3://bucket/train-{0000..0099}.tar' -o train.index --num-workers 32",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    index.add_argument("shards", nargs="+", metavar="SHARDS", help="tar files: paths, brace patterns or globs")
+    index.add_argument("shards", nargs="+", metavar="SHARDS", help=_SHARDS)
     index.add_argument("-o", "--out", required=True, metavar="FILE", help="where the index goes; an older one is replaced")
-    index.add_argument("--image", metavar="EXT", help="image extensions, ; between (default: jpg;jpeg;png;webp)")
-    labels = index.add_mutually_exclusive_group()
-    labels.add_argument(
-        "--target", default="auto", type=_labels, metavar="EXT", help="extension of the labels, several with commas between "
-        "(default: cls if there)",
-    )  # fmt: skip
-    labels.add_argument("--no-target", dest="target", action="store_const", const=None, help="the images have no labels")
+    _add_members(index, "the older index's")
     _add_workers(index, "read")
     index.add_argument("--update", metavar="OLD", help="an earlier index: only shards that changed since are read")
     index.set_defaults(run=_index)
@@ -126,13 +124,13 @@ def _parser() -> argparse.ArgumentParser:
     pack = commands.add_parser(
         "pack",
         help="paint whole epochs once, into shards of packed batches",
-        description="Plans epochs of local, uncompressed tar shards, paints all of their batches and writes them to a folder,\n"
+        description="Plans epochs of uncompressed tar shards, paints all of their batches and writes them to a folder,\n"
         "from which patchpack.PackedShards reads them back. Run again it goes on where it was killed.",
         epilog="examples:\n  patchpack pack train.index packed/ --recipe siglip2_naflex --shuffle 100000 --num-workers 8\n"
         "  patchpack pack 'train-*.tar' packed/ --seq-len 4096 --epochs 4 --engine ray",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    pack.add_argument("source", nargs="+", metavar="SHARDS", help="tar files: paths, brace patterns or globs; or one index")
+    pack.add_argument("source", nargs="+", metavar="SHARDS", help=f"{_SHARDS}; or one index")
     pack.add_argument("out", metavar="OUT", help="a new folder, or one where the same was begun")
     pack.add_argument("--recipe", default="navit", help="name of a preset in patchpack.recipes (default: navit)")
     pack.add_argument("--seq-len", type=int, default=None, metavar="N", help="tokens per row (default: the preset's)")
@@ -146,13 +144,7 @@ def _parser() -> argparse.ArgumentParser:
         help="of rows that do not fill a last batch (default: short)",
     )  # fmt: skip
     pack.add_argument("--steps-per-shard", type=int, default=None, metavar="N", help="batches of a file (default: 256 MB)")
-    pack.add_argument("--image", metavar="EXT", help="image extensions, ; between (default: jpg;jpeg;png;webp, or the index's)")
-    labels = pack.add_mutually_exclusive_group()
-    labels.add_argument(
-        "--target", default="auto", type=_labels, metavar="EXT", help="extension of the labels, several with commas between "
-        "(default: cls if there, or the index's)",
-    )  # fmt: skip
-    labels.add_argument("--no-target", dest="target", action="store_const", const=None, help="the images have no labels")
+    _add_members(pack, "the index's")
     _add_workers(pack, "paint")
     pack.set_defaults(run=_pack)
     return parser
@@ -166,6 +158,21 @@ def _add_workers(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument(
         "--engine", default="local", choices=("local", "ray"), help="where they run: on this machine, or on a Ray cluster"
     )
+
+
+def _add_members(command: argparse.ArgumentParser, otherwise: str) -> None:
+    """What is asked for of a sample; None and ``auto`` where it is to be found out."""
+    command.add_argument("--image", metavar="EXT", help=f"image extensions, ; between (default: {otherwise}, or {_IMAGES})")
+    labels = command.add_mutually_exclusive_group()
+    labels.add_argument(
+        "--target", default="auto", type=_labels, metavar="EXT", help="extension of the labels, several with commas between "
+        f"(default: {otherwise}, or cls if there)",
+    )  # fmt: skip
+    _add_no_target(labels)
+
+
+def _add_no_target(labels: Any) -> None:
+    labels.add_argument("--no-target", dest="target", action="store_const", const=None, help="the images have no labels")
 
 
 def _labels(text: str) -> str | tuple[str, ...]:
@@ -184,10 +191,10 @@ def _add_source(
     command: argparse.ArgumentParser, name: str = "SOURCE", what: str = "webdataset shards, a folder, a glob or one file"
 ) -> None:
     command.add_argument("source", metavar=name, help=what)
-    command.add_argument("--image", default="jpg;jpeg;png;webp", metavar="EXT", help="image extensions, ; between")
+    command.add_argument("--image", default=_IMAGES, metavar="EXT", help="image extensions, ; between")
     labels = command.add_mutually_exclusive_group()
     labels.add_argument("--target", default="auto", metavar="EXT", help="extension of the labels (default: cls if there)")
-    labels.add_argument("--no-target", dest="target", action="store_const", const=None, help="the images have no labels")
+    _add_no_target(labels)
 
 
 def _demo(args: argparse.Namespace) -> int:

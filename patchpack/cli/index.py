@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from patchpack.cli.inspect import Survey, print_percentiles
-from patchpack.cli.opening import AUTO, open_typed
+from patchpack.cli.opening import AUTO, typed_target
 from patchpack.cli.terminal import count_of, say, say_losses
 from patchpack.errors import SourceError
 from patchpack.stream.engine import Engine, require_engine
@@ -33,7 +33,7 @@ def run(
     """Build, save and tell; returns the exit status.
 
     Args:
-        shards: paths and patterns.
+        shards: paths, URLs and patterns.
         image, target: as for `patchpack.load`; None and `AUTO` take those of `update`, or the usual ones.
         num_workers, engine: who scans, see `patchpack.stream.engine.run_all`.
         update: an earlier index, of which unchanged shards are taken over.
@@ -43,10 +43,6 @@ def run(
     require_replaceable(Path(out))  # before anything slow
     console = Console()
     old = None if update is None else Index.open(update, verify=False)
-    if image is None:
-        image = IMAGE_EXTENSIONS if old is None else ";".join(old.members.image)
-    if target == AUTO:
-        target = open_typed(shards, image=image)[1] if old is None else old.members.target
     start = time.perf_counter()
     index = build(console, shards, image=image, target=target, num_workers=num_workers, engine=engine, update=old)
     seconds = time.perf_counter() - start
@@ -55,8 +51,24 @@ def run(
     return 0
 
 
-def build(console: Console, shards: list[str], **options: Any) -> Index:
-    """`Index.build` with progress. Raises `SourceError` where no sample can be used, and says why before."""
+def build(
+    console: Console,
+    shards: list[str],
+    *,
+    image: str | None,
+    target: str | tuple[str, ...] | None,
+    update: Index | None = None,
+    **options: Any,
+) -> Index:
+    """`Index.build` with progress; image and target as for `run`.
+
+    Raises:
+        SourceError: no sample can be used; why is said before.
+    """
+    if image is None:
+        image = IMAGE_EXTENSIONS if update is None else ";".join(update.members.image)
+    if target == AUTO:
+        target = typed_target(shards, image=image) if update is None else update.members.target
     columns = (
         SpinnerColumn(),
         TextColumn("reading headers"),
@@ -68,6 +80,9 @@ def build(console: Console, shards: list[str], **options: Any) -> Index:
         task = progress.add_task("", total=None, samples=0)
         index = Index.build(
             shards,
+            image=image,
+            target=target,
+            update=update,
             progress=lambda done, total, samples: progress.update(task, completed=done, total=total, samples=samples),
             context="spawn",  # the progress bar is a thread, which a fork would not survive
             **options,

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from patchpack.errors import SourceError
+from patchpack.paint.decode import MAX_PIXELS
+from patchpack.stream.index.build import find_shards
+from patchpack.stream.index.scan import ShardTask, scan_events
 from patchpack.stream.source import Source
-from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
-from patchpack.types import Header
+from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source, parse_members
+from patchpack.types import Event, Header
 
 AUTO = "auto"
 
@@ -28,9 +33,22 @@ def open_typed(path: str | list[str], *, image: str = IMAGE_EXTENSIONS, target: 
         labelled = open_source(path, image=image, target="cls")
     except SourceError:  # a folder without class subfolders
         return unlabelled, None
-    for event in labelled.scan():
+    found = _label_of(labelled.scan())
+    return (labelled if found else unlabelled), found
+
+
+def typed_target(shards: list[str], *, image: str) -> str | None:
+    """As `open_typed` finds it, for shards that are to be indexed: wherever these are, as the index reads them."""
+    members = parse_members(image, "cls", MAX_PIXELS)
+    tasks = (ShardTask(url, label, members) for url, label in zip(*find_shards(shards, members), strict=True))
+    return _label_of(event for task in tasks for event in scan_events(task))
+
+
+def _label_of(events: Iterable[Event]) -> str | None:
+    """``cls`` if the first sample has one."""
+    for event in events:
         if isinstance(event, Header):
-            return labelled, "cls"
+            return "cls"
         if getattr(event, "stage", "") == "target":
             break
-    return unlabelled, None
+    return None

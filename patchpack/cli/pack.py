@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 from patchpack.cli.index import build
-from patchpack.cli.opening import AUTO, open_typed
+from patchpack.cli.opening import AUTO
 from patchpack.cli.terminal import count_of, say, say_losses
 from patchpack.errors import ConfigError
 from patchpack.plan.recipe import Recipe
@@ -19,7 +19,6 @@ from patchpack.stream.engine import Engine, require_engine
 from patchpack.stream.index import Index
 from patchpack.stream.index.columns import MAGIC
 from patchpack.stream.packed import PackedShards
-from patchpack.stream.sources import IMAGE_EXTENSIONS
 
 
 def run(
@@ -36,7 +35,7 @@ def run(
     """Plan, paint, write and tell; returns the exit status.
 
     Args:
-        source: shards (paths and patterns), or the path of an index.
+        source: shards (paths, URLs and patterns), or the path of an index.
         recipe: what to do with them.
         out: the folder.
         image, target: as for `patchpack index`; an index has its own.
@@ -51,9 +50,6 @@ def run(
             raise ConfigError(f"--image and --target are decided when an index is built: {source[0]} has its own")
         index = Index.open(source[0])
     else:
-        image = IMAGE_EXTENSIONS if image is None else image
-        if target == AUTO:
-            target = open_typed(source, image=image)[1]
         index = build(console, source, image=image, target=target, **workers)
     columns = (
         SpinnerColumn(),

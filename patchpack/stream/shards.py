@@ -12,8 +12,9 @@ from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.stream.archive import UNREADABLE, CutError, Member, read_members
 from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.labels import decode_target, join
+from patchpack.stream.remote import RangeTape, RemoteFile
 from patchpack.stream.source import Reader, digest
-from patchpack.stream.tape import SeekableTape, StreamTape
+from patchpack.stream.tape import SeekableTape, StreamTape, Tape
 from patchpack.stream.tar import Group, Grouper, Members, asked_for
 from patchpack.types import Event, Header, Inline, Rejection, ShardFault
 
@@ -33,10 +34,15 @@ class Slice(NamedTuple):
 
 def is_seekable(url: str) -> bool:
     """True for a local, uncompressed tar file: its members can be read again by offset."""
-    return "://" not in url and not url.startswith("pipe:") and not url.lower().endswith((".gz", ".tgz", ".bz2", ".xz"))
+    return is_local(url) and not is_compressed(url)
 
 
-def scan_shard(url: str, number: int, label: str, members: Members) -> Iterator[Event]:
+def is_compressed(url: str) -> bool:
+    """True for a name of a compressed file: what lies at an offset is known when all before it is unpacked."""
+    return url.lower().endswith((".gz", ".tgz", ".bz2", ".xz"))
+
+
+def scan_shard(url: str, number: int, label: str, members: Members, tape: RangeTape | None = None) -> Iterator[Event]:
     """Headers of one shard in order; a pure function of the file.
 
     Args:
@@ -44,12 +50,21 @@ def scan_shard(url: str, number: int, label: str, members: Members) -> Iterator[
         number: the shard's place in the list, for locations.
         label: its name in keys and reports.
         members: what is asked for.
+        tape: the shard by ranges, where it is a URL and its samples are to be found again by offset; None reads it as a stream.
 
     Yields:
         A `Header` per sample, a `Rejection` per sample that cannot be used, and at most one `ShardFault`, last.
+
+    Raises:
+        SourceError: of the tape. What a network loses for a moment is no fault of the shard.
     """
     fault = None
     file = None
+    if tape is not None:
+        fault = yield from _scan_by_offset(tape, tape.read, number, label, members)
+        if fault:
+            yield ShardFault(label, fault)
+        return
     try:
         file = _open(url)
         fault = yield from (
@@ -76,7 +91,14 @@ def _open(url: str) -> Any:
 
 
 def _scan_seekable(file: Any, number: int, label: str, asked: Members) -> Generator[Event, None, str | None]:
-    return _scan(read_members(SeekableTape(file)), lambda group: _seekable_event(group, file, number, label, asked), asked)
+    place = file.fileno()  # past the buffer, which holds the next header and is not to be filled anew
+    return _scan_by_offset(SeekableTape(file), lambda at, count: read_at(place, count, at), number, label, asked)
+
+
+def _scan_by_offset(
+    tape: Tape, read: Callable[[int, int], bytes], number: int, label: str, asked: Members
+) -> Generator[Event, None, str | None]:
+    return _scan(read_members(tape), lambda group: _offset_event(group, read, number, label, asked), asked)
 
 
 def _scan_stream(file: Any, label: str, asked: Members) -> Generator[Event, None, str | None]:
@@ -123,15 +145,14 @@ def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, list
     return key, image, [group.members[extension] for extension in asked.labels]
 
 
-def _seekable_event(group: Group, file: Any, number: int, label: str, asked: Members) -> Event:
+def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen
     key, image, labels = chosen
     begin, length = image.where
-    place = file.fileno()
-    try:  # past the buffer, which holds the next header and is not to be filled anew
-        size = read_size_at(lambda at, count: read_at(place, count, begin + at), length, max_pixels=asked.max_pixels)
+    try:
+        size = read_size_at(lambda at, count: read(begin + at, count), length, max_pixels=asked.max_pixels)
     except DecodeError as error:
         return Rejection(label, key, image.name, "header", str(error))
     return Header(key, label, image.name, size, Slice(number, image.where, tuple(m.where for m in labels)))
@@ -183,14 +204,16 @@ class ShardReader:
 
     def __init__(self, urls: list[str], members: Members) -> None:
         self._urls, self._members = urls, members
-        self._files: dict[int, int] = {}  # descriptors: a garbage collector would close file objects with a warning
+        # descriptors, as a garbage collector would close file objects with a warning
+        self._files: dict[int, int | RemoteFile] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound now: modules are empty at the very end
         for file in self._files.values():
-            close(file)
+            if isinstance(file, int):
+                close(file)
 
     def __call__(self, location: Slice | Inline) -> tuple[Any, Any]:
         """See `patchpack.paint.painter.Fetch`."""
@@ -214,13 +237,26 @@ class ShardReader:
         file = self._files.get(shard)
         if file is None:
             if len(self._files) >= 64:
-                os.close(self._files.pop(next(iter(self._files))))
-            # kept open between samples
-            file = self._files[shard] = os.open(self._urls[shard], os.O_RDONLY | getattr(os, "O_BINARY", 0))
+                oldest = self._files.pop(next(iter(self._files)))
+                if isinstance(oldest, int):
+                    os.close(oldest)
+            file = self._files[shard] = _kept_open(self._urls[shard])
+        if not isinstance(file, int):
+            return file.read(offset, length)
         data = read_at(file, length, offset)
         if len(data) != length:
             raise SourceError(f"{self._urls[shard]} has changed: {len(data)} of {length} bytes at {offset}")
         return data
+
+
+def _kept_open(url: str) -> int | RemoteFile:
+    """A shard as it stays open between samples."""
+    return open_descriptor(url) if is_local(url) else RemoteFile(url)
+
+
+def open_descriptor(path: str) -> int:
+    """For `read_at`."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
 
 def read_at(file: int, length: int, offset: int) -> bytes:
@@ -254,3 +290,8 @@ def shard_labels(urls: list[str]) -> list[str]:
 def is_local(url: str) -> bool:
     """True for a path on this machine."""
     return "://" not in url and not url.startswith("pipe:")
+
+
+def absolute(url: str) -> str:
+    """The same shard for a process in another folder."""
+    return os.path.abspath(url) if is_local(url) else url

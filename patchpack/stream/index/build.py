@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from hashlib import blake2b
 from multiprocessing.context import BaseContext
@@ -17,7 +16,8 @@ from patchpack.stream.index.columns import Column, Columns, narrow
 from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.scan import ShardColumns, ShardTask, scan_columns
 from patchpack.stream.index.strings import Strings
-from patchpack.stream.shards import ShardSource, is_local, is_seekable, shard_labels
+from patchpack.stream.remote import expand
+from patchpack.stream.shards import ShardSource, absolute, is_compressed, is_local, shard_labels
 from patchpack.stream.sources import open_source
 from patchpack.stream.tar import Members
 
@@ -26,21 +26,27 @@ Progress = Callable[[int, int, int], None]
 
 
 def find_shards(shards: Any, members: Members) -> tuple[list[str], list[str]]:
-    """Paths and labels of the shards behind paths and patterns.
+    """Paths or URLs, and labels, of the shards behind paths and patterns.
 
     Raises:
         SourceError: none there, or something that cannot be read by offset.
+        ConfigError: a URL, and fsspec is not installed.
     """
     source = open_source(shards, image=";".join(members.image), target=None)
     if not isinstance(source, ShardSource):
         raise SourceError(
             f"{source.name} cannot be indexed: an index is made of tar shards (a folder or a dataset knows its items already)"
         )
-    for url in source.urls:
-        if not is_local(url) or not is_seekable(url):
-            why = "it is not on this machine" if not is_local(url) else "it is compressed"
-            raise SourceError(f"{url} cannot be indexed, {why}: members are read by offset from local, uncompressed tar files")
-    return source.urls, shard_labels(source.urls)
+    urls = [found for url in source.urls for found in ([url] if is_local(url) or _is_command(url) else expand(url))]
+    for url in urls:
+        if is_compressed(url) or _is_command(url):
+            why = "it is a command's output" if _is_command(url) else "it is compressed"
+            raise SourceError(f"{url} cannot be indexed, {why}: members are read by offset, from uncompressed tar files")
+    return urls, shard_labels(urls)
+
+
+def _is_command(url: str) -> bool:
+    return url.startswith("pipe:")
 
 
 def require_one_place_per_key(labels: Sequence[str]) -> None:
@@ -58,7 +64,7 @@ def scan_all(
 ) -> Generator[ShardColumns, None, None]:
     """What `scan_columns` finds in each, in order; see `patchpack.stream.engine.run_all`."""
     if engine == "ray":  # a worker on another machine is in another folder
-        tasks = [task._replace(url=os.path.abspath(task.url)) for task in tasks]
+        tasks = [task._replace(url=absolute(task.url)) for task in tasks]
     return run_all(scan_columns, tasks, engine=engine, num_workers=num_workers, context=context, doing="scans shards")
 
 

@@ -70,8 +70,14 @@ class Head:
             _count(head["max_pixels"]),
         )
         shards = tuple(
-            Shard(_text(label), _text(url), Fingerprint(_count(size), int(time), _text(digest)), _count(samples), _text(prefix))
-            for label, url, size, time, digest, samples, prefix in head["shards"]
+            Shard(
+                _text(label),
+                _text(url),
+                Fingerprint(_count(size), _version(version), _text(digest)),
+                _count(samples),
+                _text(prefix),
+            )
+            for label, url, size, version, digest, samples, prefix in head["shards"]
         )
         target_kind = {_text(k): _spec(v) for k, v in kind["each"].items()} if isinstance(kind, dict) else kind and _spec(kind)
         kinds = tuple((_text(rest), _text(name)) for rest, name in head["kinds"])
@@ -88,6 +94,10 @@ def _count(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise TypeError(f"{value!r} counts nothing")
     return value
+
+
+def _version(value: Any) -> int | str:
+    return value if isinstance(value, str) else int(value)
 
 
 def _spec(value: Any) -> TargetSpec:

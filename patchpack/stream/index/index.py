@@ -21,7 +21,7 @@ from patchpack.stream.engine import Engine, require_engine
 from patchpack.stream.index import columns as files
 from patchpack.stream.index.build import Progress, assemble, find_shards, require_one_place_per_key, scan_all
 from patchpack.stream.index.columns import Columns
-from patchpack.stream.index.fingerprint import changed, fingerprint
+from patchpack.stream.index.fingerprint import ask_each, changed, unchanged
 from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.lines import Lines
 from patchpack.stream.index.scan import ShardColumns, ShardTask
@@ -81,7 +81,8 @@ class Index:
         """Read the headers of every sample once.
 
         Args:
-            shards: local, uncompressed tar files: a path, a pattern ``train-{0000..0099}.tar``, a glob, or a list of them.
+            shards: uncompressed tar files: a path, a URL of any kind that fsspec opens (``patchpack[remote]``), a pattern
+                ``train-{0000..0099}.tar``, a glob, or a list of them. Behind URLs only headers are asked for, by ranges.
             image, target: extensions of the image and of the label, as for `patchpack.load`.
             max_pixels: limit checked on image headers; larger ones are rejections.
             num_workers: processes that scan, one shard at a time; 0 scans here, or wherever a Ray cluster has a CPU.
@@ -93,7 +94,7 @@ class Index:
 
         Raises:
             SourceError: no shards there, some that cannot be read by offset, or one that is being written.
-            ConfigError: `update` was made for other members or another limit; Ray is not installed.
+            ConfigError: `update` was made for other members or another limit; Ray or fsspec is not installed.
         """
         require_engine(engine, num_workers)
         members = parse_members(image, target, max_pixels)
@@ -129,7 +130,7 @@ class Index:
         Args:
             path: of the file.
             shards: where its shards are now, if they have moved, in any form that `build` takes.
-            verify: look at every shard: its size and, where it was written or copied since, a few of its blocks.
+            verify: look at every shard: its size and version and, where it was written or copied since, a few of its blocks.
 
         Raises:
             IndexFileError: the file is missing, foreign, cut, damaged or of a newer version.
@@ -146,7 +147,8 @@ class Index:
 
     def verify(self) -> None:
         """Raises `StaleIndexError` if a shard is missing or has changed since it was indexed."""
-        found = [(s, why) for s in self.shards if (why := changed(s.url, s.fingerprint))]
+        whys = ask_each(changed, [(s.url, s.fingerprint) for s in self.shards])
+        found = [(s, why) for s, why in zip(self.shards, whys, strict=True) if why]
         if found:
             shard, why = found[0]
             raise StaleIndexError(
@@ -221,8 +223,13 @@ class Index:
     def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
         """By label, what scanning gave of shards that are as they were."""
         known = {shard.label: (number, shard.fingerprint) for number, shard in enumerate(self.shards)}
-        shared = [(task, *known[task.label]) for task in tasks if task.label in known]
-        return {task.label: self._lines.part(number) for task, number, before in shared if fingerprint(task.url) == before}
+        shared = [task for task in tasks if task.label in known]
+        same = ask_each(unchanged, [(task.url, known[task.label][1]) for task in shared])
+        return {
+            task.label: self._lines.part(known[task.label][0])
+            for task, as_it_was in zip(shared, same, strict=True)
+            if as_it_was
+        }
 
     def _probe_targets(self) -> TargetKind:
         """As `patchpack.stream.sampler.probe_targets`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +13,12 @@ import numpy.typing as npt
 from patchpack import rng
 from patchpack.errors import SourceError
 from patchpack.stream.index.columns import Columns, narrow
-from patchpack.stream.index.fingerprint import Fingerprint, fingerprint
-from patchpack.stream.shards import read_at, scan_shard
+from patchpack.stream.index.fingerprint import Fingerprint, fingerprint, status_of
+from patchpack.stream.remote import RangeTape, RemoteFile
+from patchpack.stream.shards import is_local, open_descriptor, read_at, scan_shard
 from patchpack.stream.tape import BLOCK
 from patchpack.stream.tar import Members
-from patchpack.types import Header, Rejection, ShardFault
+from patchpack.types import Event, Header, Rejection, ShardFault
 
 INLINE_BYTES = 32
 """Longest label that is kept in the index itself: a class or a number costs no read when it is painted."""
@@ -52,10 +54,11 @@ class ShardColumns(NamedTuple):
 
 
 def scan_columns(task: ShardTask) -> ShardColumns:
-    """Scan a local, uncompressed shard.
+    """Scan an uncompressed shard, local or behind a URL.
 
     Raises:
-        SourceError: it cannot be opened, or it was written to meanwhile.
+        SourceError: it cannot be opened, or it was written to meanwhile; behind a URL also, it cannot be read on.
+        ConfigError: a URL, and fsspec is not installed.
     """
     url, label, members = task
     before = fingerprint(url)
@@ -68,26 +71,22 @@ def scan_columns(task: ShardTask) -> ShardColumns:
     rejections: list[Rejection] = []
     faults: list[ShardFault] = []
     stem_at = len(label) + 1
-    file = os.open(url, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        for event in scan_shard(url, 0, label, members):
+    with _opened(url, before.num_bytes) as (read, tape):
+        for event in scan_shard(url, 0, label, members, tape):
             if type(event) is Header:
                 key, _, member, size, (_, image, places), _, _ = event
-                kind = member[len(key) - stem_at :], image_format(read_at(file, 12, image[0]))
+                kind = member[len(key) - stem_at :], image_format(read(image[0], 12))
                 names.append(key)
                 images += image
                 sizes += size
                 kinds.append(numbers.setdefault(kind, len(numbers)))
                 for kept, place in zip(labels, places, strict=True):
-                    kept.add(file, place)
+                    kept.add(read, place)
             elif isinstance(event, Rejection):
                 rejections.append(event)
             elif isinstance(event, ShardFault):
                 faults.append(event)
-    finally:
-        os.close(file)
-    after = os.stat(url)
-    if (after.st_size, after.st_mtime_ns) != before[:2]:
+    if status_of(url) != before[:2]:
         raise SourceError(f"{url} was written to while it was scanned: build the index when it is whole")
     stems = [key[stem_at:] for key in names]
     prefix = os.path.commonprefix([min(stems), max(stems)]) if stems else ""  # noqa: RUF071 characters are meant
@@ -104,6 +103,29 @@ def scan_columns(task: ShardTask) -> ShardColumns:
     return ShardColumns(before, prefix, list(numbers), columns, rejections, faults)
 
 
+_Read = Callable[[int, int], bytes]  # (offset, length)
+
+
+@contextmanager
+def _opened(url: str, num_bytes: int) -> Iterator[tuple[_Read, RangeTape | None]]:
+    """How to read it by offset, and what to scan where that is not a local file."""
+    if is_local(url):
+        file = open_descriptor(url)
+        try:
+            yield lambda offset, length: read_at(file, length, offset), None
+        finally:
+            os.close(file)
+    else:
+        tape = RangeTape(RemoteFile(url).read, num_bytes)
+        yield tape.read, tape
+
+
+def scan_events(task: ShardTask) -> Iterator[Event]:
+    """What `scan_columns` scans: the events of `patchpack.stream.shards.scan_shard`, behind a URL by ranges too."""
+    with _opened(task.url, fingerprint(task.url).num_bytes) as (_, tape):
+        yield from scan_shard(task.url, 0, task.label, task.members, tape)
+
+
 class _Label:
     """One label of every sample: its bytes, or its place where it is long."""
 
@@ -111,10 +133,10 @@ class _Label:
         self.values: list[bytes] = []
         self.places: list[int] = []  # pairs
 
-    def add(self, file: int, place: tuple[int, int]) -> None:
+    def add(self, read: _Read, place: tuple[int, int]) -> None:
         offset, length = place
         short = length <= INLINE_BYTES
-        self.values.append(read_at(file, length, offset) if short else b"")
+        self.values.append(read(offset, length) if short else b"")
         self.places += (0, 0) if short else place
 
 

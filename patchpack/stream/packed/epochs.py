@@ -24,7 +24,7 @@ from patchpack.stream.packed.write import PackedPart, PackTask, require_of_pack,
 from patchpack.stream.resume import recipe_fields
 from patchpack.stream.ring import slot_bytes_of
 from patchpack.stream.sampler import require_recipe
-from patchpack.stream.shards import ShardReader
+from patchpack.stream.shards import ShardReader, absolute
 from patchpack.types import BatchPlan
 
 Progress = Callable[[int, int, int], None]
@@ -82,7 +82,7 @@ def write_all(
     plans = _Plans(index, recipe, epoch, num_epochs, shuffle=shuffle, tail=tail, seen=seen)
     _make(folder)
     # absolute: a worker on another machine is in another folder
-    reader = ShardReader([os.path.abspath(shard.url) for shard in index.shards], index.members)
+    reader = ShardReader([absolute(shard.url) for shard in index.shards], index.members)
 
     def tasks() -> Iterator[PackTask]:
         for number, part in enumerate(plans.parts(steps_per_shard)):
