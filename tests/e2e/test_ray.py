@@ -193,3 +193,14 @@ def test_packed_shards_are_the_same_though_a_worker_and_a_machine_are_lost(
     assert contents(out) == contents(tmp_path / "here")
     assert told == [min(5 * (i + 1), len(there)) for i in range(len(there.shards))]
     there.verify()
+
+
+def test_shards_behind_urls_are_read_on_the_cluster(cluster: Any, tmp_path: Path) -> None:
+    urls = [f"file://{os.path.abspath(shard)}" for shard in TRAIN]
+    pp.Index.build(urls).save(tmp_path / "here.index")
+    index = pp.Index.build(urls, engine="ray")
+    index.save(tmp_path / "there.index")
+    assert (tmp_path / "there.index").read_bytes() == (tmp_path / "here.index").read_bytes()
+    pp.PackedShards.write(pp.Index.build(TRAIN), RECIPE, tmp_path / "here")
+    pp.PackedShards.write(index, RECIPE, tmp_path / "there", engine="ray")
+    assert contents(tmp_path / "there") == contents(tmp_path / "here")

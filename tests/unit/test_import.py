@@ -55,3 +55,14 @@ def test_errors_share_one_root_and_are_made_of_one_string(error: str) -> None:
     leaf = getattr(pp, error)
     assert issubclass(leaf, pp.PatchpackError)
     assert str(leaf("what and why")) == "what and why"
+
+
+def test_local_shards_need_no_fsspec() -> None:
+    code = """
+import sys, patchpack as pp
+index = pp.Index.build(pp.samples.shards("val"))
+index.verify()
+next(iter(pp.load(index, pp.recipes.navit(seq_len=256))))
+print([name for name in sys.modules if name.partition(".")[0] == "fsspec"])
+"""
+    assert fresh(code) == "[]"
