@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from hashlib import blake2b
+from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patchpack.errors import ConfigError, PackingError, SourceError
 from patchpack.paint.resample import compile_kernels
@@ -27,6 +28,9 @@ from patchpack.stream.sampler import require_recipe
 from patchpack.stream.shards import ShardReader, absolute
 from patchpack.types import BatchPlan
 
+if TYPE_CHECKING:
+    from patchpack.stream.packed.shards import PackedShards
+
 Progress = Callable[[int, int, int], None]
 """Called with (batches written, batches in the epochs planned so far, images so far) after every shard."""
 
@@ -34,10 +38,10 @@ SHARD_BYTES = 1 << 28
 """What a shard holds at most, if not told otherwise: a few seconds of a disk, and little to paint again."""
 
 
-def write_all(
+def write_packed(
     index: Index,
     recipe: Recipe,
-    out: str | os.PathLike[str],
+    path: str | os.PathLike[str],
     *,
     epoch: int = 0,
     num_epochs: int = 1,
@@ -48,9 +52,33 @@ def write_all(
     num_workers: int = 0,
     engine: Engine = "local",
     progress: Progress | None = None,
-    context: Any = None,
-) -> None:
-    """See `PackedShards.write`."""
+    context: str | BaseContext | None = None,
+) -> PackedShards:
+    """Plan epochs, paint all of their batches, and write them.
+
+    Run again with the same arguments it goes on where it was killed. What cannot be used is named in `reports`.
+
+    Args:
+        index: of the images.
+        recipe: what to do with them.
+        path: a folder that is new, empty, or holds what an earlier run of the same has made.
+        epoch, num_epochs: whose draws; one epoch is written behind the other.
+        shuffle, tail: see `patchpack.EpochPlan`. Rows stay as they are shuffled now.
+        seen: samples of earlier epochs, for drop schedules.
+        steps_per_shard: batches of a file; None for as many as take 256 MB.
+        num_workers, engine: who paints, one file at a time, see `patchpack.stream.engine.run_all`. Files are the same
+            to the byte.
+        progress: called with (batches written, batches in the epochs planned so far, images so far).
+        context: a multiprocessing context, or the name of a start method, for local processes.
+
+    Raises:
+        ConfigError: an option that cannot work; a folder that holds something else.
+        StaleIndexError: shards that are not as they were indexed.
+        TargetError: a target that is neither number, array nor JSON; its sample is named.
+        SourceError: no image that can be packed; images that cannot be read now; a folder that cannot be written.
+    """
+    from patchpack.stream.packed.shards import PackedShards  # whose `write` this is
+
     require_engine(engine, num_workers)
     require_recipe(recipe)
     require_shuffle(shuffle)
@@ -75,9 +103,9 @@ def write_all(
         "versions": versions,
     }
     pack = blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=16).hexdigest()
-    folder = Path(os.path.abspath(out))
+    folder = Path(os.path.abspath(path))
     if _is_finished(folder, pack):
-        return
+        return PackedShards(folder)
     index.verify()
     plans = _Plans(index, recipe, epoch, num_epochs, shuffle=shuffle, tail=tail, seen=seen)
     _make(folder)
@@ -86,8 +114,7 @@ def write_all(
 
     def tasks() -> Iterator[PackTask]:
         for number, part in enumerate(plans.parts(steps_per_shard)):
-            path = str(folder / f"packed-{number:06d}.tar")
-            yield PackTask(path, pack, part, recipe, reader, versions)
+            yield PackTask(str(folder / f"packed-{number:06d}.tar"), pack, part, recipe, reader, versions)
 
     parts: list[PackedPart] = []
     done = images = 0
@@ -107,6 +134,7 @@ def write_all(
     Manifest(pack, made_of, repr(recipe), epochs, tuple(part.shard for part in parts)).save(folder)
     for name in filter(_is_left_over, os.listdir(folder)):
         (folder / name).unlink(missing_ok=True)
+    return PackedShards(folder)
 
 
 class _Plans:
