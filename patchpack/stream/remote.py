@@ -19,6 +19,7 @@ FIRST_BYTES = 1 << 14
 MOST_BYTES = 1 << 20
 """Asked for at most ahead of what is wanted, where samples are so small that everything is read."""
 
+_SKIPPED_BYTES = 1 << 15  # fewer are read along: a request costs more than they do
 _WINDOWS = 8  # the start of an image is looked at once its sample is whole, behind the members that follow it
 
 # what file systems call the version of a file's contents, the surest first; without case, - and _
@@ -100,7 +101,8 @@ class RemoteFile:
 class RangeTape:
     """A `patchpack.stream.tape.Tape` over ranges: windows, of which the latest are kept.
 
-    Where members are skipped a window is `FIRST_BYTES`; where reads follow each other it doubles up to `MOST_BYTES`.
+    Behind a member that is skipped a window is `FIRST_BYTES`. Where little is skipped, the next one begins where the last one
+    ends, is twice as long, up to `MOST_BYTES`, and takes the end of the last one along, so that no byte is asked for twice.
 
     Args:
         fetch: ``(offset, length)`` to exactly that many bytes.
@@ -110,7 +112,8 @@ class RangeTape:
     def __init__(self, fetch: Callable[[int, int], bytes], num_bytes: int) -> None:
         self.end = num_bytes
         self._fetch = fetch
-        self._windows: deque[tuple[int, bytes]] = deque(maxlen=_WINDOWS)
+        self._front: tuple[int, bytes] = (0, b"")  # the furthest window
+        self._behind: deque[tuple[int, bytes]] = deque(maxlen=_WINDOWS)
         self._ahead = FIRST_BYTES
 
     def read(self, at: int, count: int) -> bytes:
@@ -118,16 +121,26 @@ class RangeTape:
         count = min(count, self.end - at)
         if count <= 0:
             return b""
-        for begin, data in reversed(self._windows):
+        for begin, data in (self._front, *self._behind):
             if begin <= at and at + count <= begin + len(data):
                 return data[at - begin : at - begin + count]
-        last, data = self._windows[-1] if self._windows else (0, b"")
-        follows = last <= at <= last + len(data) + self._ahead
-        self._ahead = min(2 * self._ahead, MOST_BYTES) if follows else FIRST_BYTES
-        data = self._fetch(at, min(max(count, self._ahead), self.end - at))
-        if len(data) <= MOST_BYTES:  # a whole picture is looked at once
-            self._windows.append((at, data))
-        return data[:count]
+        last, known = self._front
+        reached = last + len(known)
+        if at < last:  # a look back moves nothing
+            data = self._fetch(at, min(max(count, FIRST_BYTES), self.end - at))
+            self._behind.append((at, data))
+            return data[:count]
+        if at <= reached + _SKIPPED_BYTES:
+            self._ahead = min(2 * self._ahead, MOST_BYTES)
+            begin = min(at, max(last, reached - FIRST_BYTES))
+            known = known[begin - last :]
+        else:
+            self._ahead, begin, reached, known = FIRST_BYTES, at, at, b""
+        data = known + self._fetch(reached, min(max(at + count, reached + self._ahead), self.end) - reached)
+        if len(data) <= 2 * MOST_BYTES:  # a whole picture is looked at once
+            self._behind.append(self._front)
+            self._front = (begin, data)
+        return data[at - begin : at - begin + count]
 
     def reach(self, at: int) -> int:
         """See `Tape`."""

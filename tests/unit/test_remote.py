@@ -71,6 +71,17 @@ def test_what_is_skipped_is_not_asked_for() -> None:
     assert {length for _, length in asked[1:]} == {FIRST_BYTES}
 
 
+@pytest.mark.parametrize("size", [1536, 3072, 7168, 13_312, 22_016, 30_720])
+def test_small_samples_are_asked_for_once_and_many_at_a_time(size: int) -> None:
+    data = bytes(400 * size)
+    tape, asked = tape_of(data)
+    for i in range(400):
+        tape.read(size * i, 512)
+        tape.read(size * max(0, i - 1) + 512, min(4096, size - 512))  # the start of the one before, once it is whole
+    assert sum(length for _, length in asked) <= 1.05 * len(data)
+    assert len(asked) < 60
+
+
 def test_reads_in_a_row_take_ever_more_at_once() -> None:
     data = bytes(40 << 20)
     tape, asked = tape_of(data)
