@@ -15,11 +15,15 @@ import fsspec
 
 
 class CountedFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
-    """``counted:///path``: files of this machine. `requests` are the ranges asked for, `asked` what else was."""
+    """``counted:///path``: files of this machine. `requests` are the ranges asked for, `asked` what else was.
+
+    What it said of a file it says again, until it is told to forget; object stores remember their listings so.
+    """
 
     protocol = "counted"
     requests: ClassVar[list[tuple[str, int, int]]] = []
     asked: ClassVar[list[str]] = []
+    remembered: ClassVar[dict[Any, dict[str, Any]]] = {}
     broken = False
     says_etag = True
 
@@ -30,9 +34,14 @@ class CountedFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
     def info(self, path: str, **_: Any) -> dict[str, Any]:
         path = self._strip_protocol(path)
         self.asked.append(Path(path).name)
-        status = os.stat(path)
-        told = {"name": path, "size": status.st_size, "type": "file"}
-        return {**told, "ETag": f'"{status.st_mtime_ns:x}"'} if self.says_etag else told
+        if path not in self.remembered:
+            status = os.stat(path)
+            told = {"name": path, "size": status.st_size, "type": "file"}
+            self.remembered[path] = {**told, "ETag": f'"{status.st_mtime_ns:x}"'} if self.says_etag else told
+        return self.remembered[path]
+
+    def invalidate_cache(self, path: str | None = None) -> None:
+        self.remembered.pop(path, None)
 
     def ls(self, path: str, detail: bool = True, **_: Any) -> list[Any]:
         path = self._strip_protocol(path)
@@ -57,6 +66,7 @@ class CountedFiles(fsspec.AbstractFileSystem):  # type: ignore[misc]
         """Count anew."""
         cls.requests.clear()
         cls.asked.clear()
+        cls.remembered.clear()
         cls.broken, cls.says_etag = False, True
 
 
