@@ -62,7 +62,7 @@ class PackedShards(Dataset[PackedBatch]):
         for shard in self.shards:
             self._require_size(shard)
 
-    write = staticmethod(write_packed)
+    write = staticmethod(write_packed)  # here, where it is looked for
 
     def __len__(self) -> int:
         """Batches, over all epochs."""
