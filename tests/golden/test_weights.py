@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from by_hand import pack
 from torch import Tensor
 
 from patchpack.errors import ConfigError
@@ -69,26 +70,12 @@ def state_of(name: str) -> dict[str, Tensor]:
 
 
 def packed(images: list[Tensor]) -> PackedBatch:
-    """All images in one row, with padding at its end."""
-    grids = [(len(image) // PATCH, image.shape[1] // PATCH) for image in images]
-    patches = torch.cat(
-        [
-            image.view(rows, PATCH, cols, PATCH, 3).transpose(1, 2).reshape(rows * cols, -1)
-            for image, (rows, cols) in zip(images, grids, strict=True)
-        ]
-    )
-    ids = torch.cat([torch.cartesian_prod(torch.arange(rows), torch.arange(cols)).int() for rows, cols in grids])
-    segments = torch.cat([torch.full((rows * cols,), i + 1, dtype=torch.int32) for i, (rows, cols) in enumerate(grids)])
-    pad = 7
-    grid_sizes = torch.tensor([[*grids, (0, 0)]], dtype=torch.int32)
-    return PackedBatch(
-        patches=torch.cat([patches, torch.zeros(pad, patches.shape[1])])[None],
-        position_ids=torch.cat([ids, torch.zeros(pad, 2, dtype=torch.int32)])[None],
-        segment_ids=torch.cat([segments, torch.zeros(pad, dtype=torch.int32)])[None],
-        num_images=torch.tensor([len(images)], dtype=torch.int32),
-        grid_sizes=grid_sizes, source_sizes=grid_sizes * PATCH, slot_mask=grid_sizes[..., 0] > 0, targets=None,
-        norm=torch.tensor([[0.0] * 3, [1.0] * 3]), keys=[[str(i) for i in range(len(images))]], patch_size=PATCH, info={},
-    )  # fmt: skip
+    """All images in one row, with padding and an empty slot at its end."""
+    row = []
+    for image in images:
+        rows, cols = len(image) // PATCH, image.shape[1] // PATCH
+        row.append(((rows, cols), image.view(rows, PATCH, cols, PATCH, 3).transpose(1, 2).reshape(rows * cols, -1)))
+    return pack([row], patch_size=PATCH, spare=7)
 
 
 def images_for(any_shape: bool) -> list[Tensor]:

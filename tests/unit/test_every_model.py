@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from by_hand import pack
 from torch import Tensor, nn
 
 from patchpack.model import ViT
 from patchpack.model.interpolate import CONVENTIONS
 from patchpack.model.positions import FactorizedPositions, GridPositions, JointPositions, RasterPositions
 from patchpack.model.waves import FourierPositions, SinusoidalPositions
-from patchpack.types import PackedBatch
 
 W, MAX_LEN = 8, 6
 POSITIONS: dict[str, Callable[[], nn.Module | None]] = {
@@ -48,29 +48,6 @@ POOLS: tuple[dict[str, Any], ...] = (
 )
 GRIDS = [[(2, 3), (1, 1), (6, 2)], [(1, 1)], [], [(2, 3), (4, 5)]]
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 2e-5}
-
-
-def pack(rows: list[list[tuple[tuple[int, int], Tensor]]], *, fractional: bool, spare: int = 0) -> PackedBatch:
-    """(grid, patches) end to end in their rows."""
-    seq_len = max(sum(len(patches) for _, patches in row) for row in rows) + spare
-    slots = max(len(row) for row in rows) + bool(spare)
-    dtype = next(patches.dtype for row in rows for _, patches in row)
-    patches, segments = torch.zeros(len(rows), seq_len, 12, dtype=dtype), torch.zeros(len(rows), seq_len, dtype=torch.int32)
-    ids = torch.zeros(len(rows), seq_len, 2)
-    grid_sizes = torch.zeros(len(rows), slots, 2, dtype=torch.int32)
-    for b, row in enumerate(rows):
-        stop = 0
-        for slot, (grid, own) in enumerate(row):
-            start, stop = stop, stop + len(own)
-            patches[b, start:stop], segments[b, start:stop] = own, slot + 1
-            places = torch.cartesian_prod(*(torch.arange(side) for side in grid)).view(-1, 2)
-            ids[b, start:stop] = (places + 0.5) / torch.tensor(grid) if fractional else places.float()
-            grid_sizes[b, slot] = torch.tensor(grid)
-    return PackedBatch(
-        patches=patches, position_ids=ids if fractional else ids.int(), segment_ids=segments,
-        num_images=segments.amax(1), grid_sizes=grid_sizes, source_sizes=grid_sizes, slot_mask=grid_sizes[..., 0] > 0,
-        targets=None, norm=torch.tensor([[0.0] * 3, [1.0] * 3]), keys=[[] for _ in rows], patch_size=2, info={},
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
