@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Draws the first batch of a source: patches in place, a colour per image, dropped patches and padding\n"
         "hatched, unreadable images crossed; then images before and after resizing.",
         epilog="examples:\n  patchpack preview photos/ --recipe siglip2_naflex\n"
-        "  patchpack preview 'train-{0000..0003}.tar' --recipe navit --seq-len 1024 --rows 3 -o rows.png",
+        "  patchpack preview 'train-{0000..0003}.tar' --recipe navit --seq-len 1024 --rows 3 -o rows.png\n"
+        "  patchpack preview photos/ --features --model siglip2_b16 --weights siglip2_b16_naflex.npz",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_source(preview)
@@ -81,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     preview.add_argument("--epoch", type=int, default=0, metavar="N", help="whose draws to show (default: 0)")
     preview.add_argument("--seed", type=int, default=0, metavar="N", help="of the draws (default: 0)")
     preview.add_argument("--ids", action="store_true", help="write slot numbers")
+    preview.add_argument("--features", action="store_true", help="draw what a model makes of each patch, as colours")
+    preview.add_argument("--model", metavar="NAME", help="which: a preset in patchpack.model.presets (default: flexivit_s)")
+    preview.add_argument("--weights", metavar="FILE", help="its weights: a .npz of big_vision, or a state dict of timm or ours")
     preview.add_argument("-o", "--out", default="preview.png", metavar="FILE", help="a .png (default: preview.png)")
     preview.set_defaults(run=_preview)
 
@@ -218,6 +222,8 @@ def _preview(args: argparse.Namespace) -> int:
     changes = {"rows": args.rows, "seed": args.seed} | ({} if args.seq_len is None else {"seq_len": args.seq_len})
     recipe = recipes.get(args.recipe, **changes)
     options = {"name": args.recipe, "epoch": args.epoch, "ids": args.ids, "image": args.image, "target": args.target}
+    if args.features or args.model or args.weights:
+        options |= {"model": args.model or "flexivit_s", "weights": args.weights}
     return run(args.source, recipe, args.out, **options)
 
 

@@ -17,7 +17,13 @@ _GAP, _LINE = 14, 17
 
 
 def before_after(
-    images: Sequence[PackedImage], originals: Mapping[str, Image.Image], patch_size: int, *, width: int, ids: bool = False
+    images: Sequence[PackedImage],
+    originals: Mapping[str, Image.Image],
+    patch_size: int,
+    *,
+    width: int,
+    ids: bool = False,
+    features: Mapping[str, Image.Image] | None = None,
 ) -> Image.Image:
     """Each image as its file shows it, and beneath it what the model gets, underlined in its colour of the rows.
 
@@ -27,14 +33,21 @@ def before_after(
         patch_size: of the batch.
         width: pixels of the picture.
         ids: write row and slot as well.
+        features: by key, a pixel per patch, drawn beneath.
     """
     abreast = max(1, (width + _GAP) // (CELL.width + _GAP))
     lines = [images[i : i + abreast] for i in range(0, len(images), abreast)]
-    return stack([_line_of(line, originals, patch_size, ids) for line in lines], gap=18, width=width)
+    return stack([_line_of(line, originals, patch_size, ids, features) for line in lines], gap=18, width=width)
 
 
-def _line_of(images: Sequence[PackedImage], originals: Mapping[str, Image.Image], patch_size: int, ids: bool) -> Image.Image:
-    names, befores, afters = [], [], []
+def _line_of(
+    images: Sequence[PackedImage],
+    originals: Mapping[str, Image.Image],
+    patch_size: int,
+    ids: bool,
+    features: Mapping[str, Image.Image] | None,
+) -> Image.Image:
+    names, befores, afters, beneath = [], [], [], []
     for image in images:
         before = scaled(originals[image.key], fitted(image.source_size, float("inf"), CELL))
         grid = image.grid
@@ -49,8 +62,10 @@ def _line_of(images: Sequence[PackedImage], originals: Mapping[str, Image.Image]
         names.append(_cell(name))
         befores.append(_cell([before, _words(pixels, SOFT)]))
         afters.append(_cell([underlined, _words(f"{grid.rows} x {grid.cols} patches, {kept} kept", SOFT)]))
+        if features is not None:
+            beneath.append(_cell([features[image.key].resize(after.size, Image.Resampling.NEAREST), _words("features", SOFT)]))
     return stack(
-        [beside(cells, gap=_GAP, margin=0, level="bottom") for cells in (names, befores, afters)],
+        [beside(cells, gap=_GAP, margin=0, level="bottom") for cells in (names, befores, afters, beneath) if cells],
         gap=4,
         width=len(images) * (CELL.width + _GAP) - _GAP,
     )

@@ -26,13 +26,36 @@ class Preview(NamedTuple):
     batch: pp.PackedBatch
     images: list[pp.PackedImage]  # up to PAIRS, some of every row
     originals: dict[str, Image.Image]  # of these, by key
+    features: dict[str, Image.Image] | None = None  # of these, by key, a pixel per patch
+    model: str = ""  # whose features
 
 
-def run(source: str, recipe: pp.Recipe, out: str, *, name: str, epoch: int, ids: bool, image: str, target: str | None) -> int:
-    """Draw the first batch of a source; returns the exit status."""
+def run(
+    source: str,
+    recipe: pp.Recipe,
+    out: str,
+    *,
+    name: str,
+    epoch: int,
+    ids: bool,
+    image: str,
+    target: str | None,
+    model: str | None = None,
+    weights: str | None = None,
+) -> int:
+    """Draw the first batch of a source, and what a model makes of it; returns the exit status."""
     path = writable(Path(out))  # before the data, which may be slow
+    loaded = None
+    if model is not None:
+        from patchpack.cli import features
+
+        loaded = features.load_model(model, weights)
     opened, _ = open_typed(source, image=image, target=target)
     preview = first_rows(opened, drawable(recipe), epoch)
+    if model is not None and loaded is not None:
+        colours = features.feature_pictures(preview.batch, preview.images, loaded)
+        about = f"{model}, {'random weights' if weights is None else Path(weights).name}"
+        preview = preview._replace(features=colours, model=about)
     sheet.save(picture(preview, name, epoch, recipe.seed, ids), path)
     batch, console = preview.batch, Console()
     # those that left a hole in a row come first
@@ -96,7 +119,7 @@ def contents(batch: pp.PackedBatch) -> str:
 
 def picture(preview: Preview, name: str, epoch: int, seed: int, ids: bool) -> Image.Image:
     """All there is to see: the rows, then images before and after resizing."""
-    plan, batch, images, originals = preview
+    plan, batch, images, originals, features, model = preview
     p, seq_len = batch.patch_size, batch.segment_ids.shape[1]
     few = batch.info["packed"] <= 4 * len(batch.keys) <= 16
     rows = draw.draw_rows(batch, plan=plan, width=WIDTH, height=200 if few else 120, legend=True, ids=ids)
@@ -110,6 +133,9 @@ def picture(preview: Preview, name: str, epoch: int, seed: int, ids: bool) -> Im
     if images:
         some = "" if len(images) == batch.info["packed"] else f"{len(images)} of these images. "
         line = f"{some}Sizes are height x width: pixels of the file, then patches for the model."
-        body = pairs.before_after(images, originals, p, width=WIDTH, ids=ids)
-        parts.append(sheet.panel("Before and after resizing", [line], body, width=WIDTH))
+        lines = [line]
+        if features is not None:
+            lines.append(f"Features: {model}; colours are the first three principal components over these images.")
+        body = pairs.before_after(images, originals, p, width=WIDTH, ids=ids, features=features)
+        parts.append(sheet.panel("Before and after resizing", lines, body, width=WIDTH))
     return sheet.beside([sheet.stack(parts, gap=32, width=WIDTH)], gap=0, margin=24)
