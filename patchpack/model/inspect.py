@@ -102,7 +102,8 @@ class MinibatchCKA:
     """Linear centred kernel alignment of two features of the same images, batch by batch (2010.15327 §2).
 
     ``Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) · Σ HSIC₁(L, L))`` over batches, with ``K = X Xᵀ``, ``L = Y Yᵀ`` and the unbiased
-    HSIC₁: in expectation the sums do not depend on how images are batched. FlexiViT compares patch sizes with it (2212.08013, figure 8).
+    HSIC₁: in expectation the sums do not depend on how images are batched. FlexiViT compares patch sizes with it (2212.08013,
+    figure 8).
 
     Example:
         >>> cka, x = MinibatchCKA(), torch.randn(8, 5)
