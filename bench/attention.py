@@ -4,12 +4,12 @@
 
 Prints JSON. CPU figures are seconds of process time, the least of the rounds, which go through all candidates in turn.
 
-`steps`: forward and backward of the same images (24 native, 96 sampled), drawn from ImageNet's sizes (or those of the shipped samples where that
-list is not there), by one model of two blocks. *Padded* is what a batch of such images is elsewhere: one image to a row, rows
-as long as the longest of eight, attention masked, everything else computed on padding too. *Packed* rows hold 1024 tokens.
-`native` is each image at its own size (at most 1024 tokens), `sampled` at a resolution drawn from U(64, 256), `sampled and
-dropped` with half of its tokens dropped on average as well, in both arms; there *padded square*, every image at 256 × 256, is
-what resolutions and drop are taken instead of.
+`steps`: forward and backward of the same images (24 native, 96 sampled), drawn from ImageNet's sizes (or those of the shipped
+samples where that list is not there), by one model of two blocks. *Padded* is what a batch of such images is elsewhere: one
+image to a row, rows as long as the longest of eight, attention masked, everything else computed on padding too. *Packed* rows
+hold 1024 tokens. `native` is each image at its own size (at most 1024 tokens), `sampled` at a resolution drawn from U(64,
+256), `sampled and dropped` with half of its tokens dropped on average as well, in both arms; there *padded square*, every
+image at 256 × 256, is what resolutions and drop are taken instead of.
 `backends`: forward and backward of attention alone, four heads of 16, images of equal expected length to a row.
 `share`: attention's part of a block's forward pass at 1, 2, 4, 8 images of 256 tokens to a row under a dense mask, and the
 formula ``n / (6 d + n)`` with n tokens attended per query and width d, MLP ratio 4.
