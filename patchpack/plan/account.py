@@ -14,11 +14,12 @@ class Account:
         seen: samples met.
         rejected: samples lost, one by one.
         first_rejection: the first of them.
+        in_a_row: rejections since the last sample that can be used.
         dropped: samples left out by a rule, by its name.
     """
 
     def __init__(self) -> None:
-        self.seen = self.rejected = 0
+        self.seen = self.rejected = self.in_a_row = 0
         self.first_rejection: Rejection | None = None
         self.dropped: dict[str, int] = {}
         self._rejections: list[dict[str, Any]] = []
@@ -27,6 +28,7 @@ class Account:
     def reject(self, rejection: Rejection) -> None:
         """One sample is lost."""
         self.rejected += 1
+        self.in_a_row += 1
         self.first_rejection = self.first_rejection or rejection
         self._rejections.append(rejection._asdict())
 

@@ -33,6 +33,10 @@ def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int) -> str:
     )
 
 
+FUSE = 100
+"""Samples in a row that cannot be used, after which it is the source that is broken and not a sample."""
+
+
 class EpochPlanner:
     """Turns the headers of one epoch into `BatchPlan`s.
 
@@ -51,6 +55,7 @@ class EpochPlanner:
         stream, num_streams: where several planners share an epoch: this one is fed every num_streams-th sample and plans every
             num_streams-th step, of ``max_steps`` in all.
         lookahead, lookahead_bytes: what may wait in open rows, see `Rows`.
+        fuse: after so many samples in a row that cannot be used the epoch ends with a fatal plan that says so; None: never.
 
     Raises:
         ConfigError: a tail or a number that cannot work.
@@ -70,17 +75,23 @@ class EpochPlanner:
         num_streams: int = 1,
         lookahead: int | None = None,
         lookahead_bytes: int | None = None,
+        fuse: int | None = FUSE,
     ) -> None:
         if tail not in TAILS:
             raise ConfigError(f"tail is one of {', '.join(TAILS)}, got {tail!r}")
         if tail == "wrap" and len(recipe.patch_sizes) > 1:
             raise ConfigError("tail='wrap' cannot repeat rows that were planned for another patch size: use 'pad' or 'drop'")
-        for argument, value in (("max_steps", max_steps), ("lookahead", lookahead), ("lookahead_bytes", lookahead_bytes)):
+        for argument, value in (
+            ("max_steps", max_steps),
+            ("lookahead", lookahead),
+            ("lookahead_bytes", lookahead_bytes),
+            ("fuse", fuse),
+        ):
             if value is not None:
                 require_int(argument, value, 1, 1 << 50)
         self._recipe, self._epoch, self._target_kind, self._name = recipe, epoch, target_kind, name
         self._tail, self._max_steps, self._num_streams = tail, max_steps, num_streams
-        self._lookahead = (lookahead, lookahead_bytes)
+        self._lookahead, self._fuse = (lookahead, lookahead_bytes), fuse
         self._first_rows: list[list[Line]] = []  # kept for tail="wrap"
         self._account = Account()
         self._first_ordinal = seen + stream
@@ -108,19 +119,24 @@ class EpochPlanner:
         return self._barren_passes >= (_BARREN_PASSES if self._recipe.resize.draws else 1)
 
     @property
+    def blown(self) -> bool:
+        """True once ``fuse`` samples in a row could not be used."""
+        return self._fuse is not None and self._account.in_a_row >= self._fuse
+
+    @property
     def takes_more(self) -> bool:
         """False once nothing that is fed would be planned."""
-        return not (self.done or self.barren or self._ended or self._finished)
+        return not (self.done or self.barren or self.blown or self._ended or self._finished)
 
     def feed(self, events: Iterable[Event]) -> Iterator[BatchPlan]:
         """Take a block of events; the plans this completed."""
         todo, account = deque(events), self._account
         yield from self._complete_batches()  # that a state was taken before
-        while todo and not self.done:
+        while todo and not self.done and not self.blown:
             patch_size = self._patch_size  # a new one plans the rest of the block again
             samples = (event for event in todo if not isinstance(event, ShardFault))
             lines = iter(self._decide([(account.seen + i, e) for i, e in enumerate(samples) if isinstance(e, Header)]))
-            while todo and not self.done and patch_size == self._patch_size:
+            while todo and not self.done and not self.blown and patch_size == self._patch_size:
                 event = todo.popleft()
                 if isinstance(event, ShardFault):
                     account.fault(event)
@@ -146,6 +162,9 @@ class EpochPlanner:
                 yield self._make_plan([], fatal=self._fatal)
             return
         self._ended = True
+        if self.blown:
+            yield from self._stop()
+            return
         while not self.done:
             self._rows.flush()  # again after each batch: a new patch size opens rows anew
             if not len(self._rows) or (self._tail == "drop" and len(self._rows) < self._recipe.rows):
@@ -174,6 +193,20 @@ class EpochPlanner:
         yield replace(held.plan, info={**info, "seen": account.seen, "dropped": dropped, **news})
         if self._fatal:
             yield self._make_plan([], fatal=self._fatal)
+
+    def _stop(self) -> Iterator[BatchPlan]:
+        """The plan held back, then the fatal one: what waits in rows is left waiting."""
+        self._finished = True
+        self._fatal = (
+            f"{self._name}: {self._account.in_a_row} samples in a row cannot be used; {self._account}. Look at the source, or "
+            f"pass a larger fuse, or fuse=None to go on whatever comes"
+        )
+        held, self._held = self._held, None
+        if held is not None:
+            info = held.plan.info
+            news = {name: info[name] + more for name, more in self._account.news().items()}
+            yield replace(held.plan, info={**info, "seen": self._account.seen, **news})
+        yield self._make_plan([], fatal=self._fatal)
 
     def _patch_size_now(self) -> int:
         return self._recipe.patch_size_at(self._epoch, self._step)
@@ -205,7 +238,7 @@ class EpochPlanner:
             header, reason = line.header, refusal(self._recipe, line.header.size, line.num_tokens, self._seq_len)
             self._account.reject(Rejection(header.shard, header.key, header.member, "plan", reason))
         else:
-            self._fruitful = True
+            self._fruitful, self._account.in_a_row = True, 0
             self._rows.push(line)
 
     def _complete_batches(self) -> Iterator[BatchPlan]:

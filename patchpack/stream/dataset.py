@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Dataset, get_worker_info
 
-from patchpack.errors import ConfigError, PatchpackError, SourceError
+from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.painter import blank, paint
+from patchpack.plan.planner import FUSE
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.parcel import Parcel, wrap
+from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
 from patchpack.stream.ring import Ring, Ticket
 from patchpack.stream.sampler import Planner, require_recipe
 from patchpack.stream.source import Reader
 from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
-from patchpack.types import BatchPlan, PackedBatch, Rejection, ShardFault
+from patchpack.types import BatchPlan, PackedBatch
 
 
 class Painter(Dataset[PackedBatch]):
@@ -25,7 +28,8 @@ class Painter(Dataset[PackedBatch]):
         source: the planner's source, or the `Planner` or `IndexPlanner` itself.
         recipe: the planner's recipe.
         image, target: as given to the planner.
-        on_error: ``"raise"``: a batch that carries a rejection raises it. ``"skip"``: rejections travel in ``batch.info``.
+        on_error, quarantine, fuse: see `ErrorPolicy`; under ``"skip"`` rejections travel in ``batch.info``. Each process that
+            paints counts for its own fuse.
     """
 
     def __init__(
@@ -35,24 +39,24 @@ class Painter(Dataset[PackedBatch]):
         *,
         image: str = IMAGE_EXTENSIONS,
         target: str | tuple[str, ...] | None = "cls",
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
+        quarantine: str | Path | None = None,
+        fuse: Fuse = FUSE,
     ) -> None:
-        if on_error not in ("raise", "skip"):
-            raise ConfigError(f"on_error is 'raise' or 'skip', got {on_error!r}")
+        self._policy = ErrorPolicy(on_error, quarantine, fuse)
         self._recipe = require_recipe(recipe)
         if isinstance(source, (Planner, IndexPlanner)):
             source = source.source
         opened = open_source(source, image=image, target=target, max_pixels=recipe.max_pixels)
         self._reader = opened.reader  # not the source: an iterator cannot travel to a worker, and need not
-        self._on_error = on_error
 
     def __getitem__(self, plan: BatchPlan) -> PackedBatch:
         """Paint one plan. Raises per ``on_error``."""
         if plan.fatal:
             raise SourceError(plan.fatal)
         batch = painted(plan, self._recipe, self._reader)
-        error = first_error(batch.info)
-        if error and self._on_error == "raise":
+        error = self._policy.judge(batch.info)
+        if error is not None:
             raise error
         return batch
 
@@ -92,13 +96,3 @@ def painted(plan: BatchPlan, recipe: Recipe, reader: Reader, batch: PackedBatch 
     if plan.fatal:
         batch.info["fatal"] = plan.fatal
     return batch
-
-
-def first_error(info: dict[str, Any]) -> PatchpackError | None:
-    """The exception that a batch's account becomes under ``on_error="raise"``, also for what another rank reports."""
-    for news in (info, info.get("elsewhere", {})):
-        for rejection in news.get("rejections", ()):
-            return Rejection(**rejection).as_error()
-        for fault in news.get("shard_errors", ()):
-            return ShardFault(**fault).as_error()
-    return None

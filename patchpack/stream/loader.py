@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as distributed
@@ -14,14 +15,15 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.resample import compile_kernels
 from patchpack.plan._integers import require_int
-from patchpack.plan.planner import Tail
+from patchpack.plan.planner import FUSE, Tail
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.dataset import SendingPainter, first_error
+from patchpack.stream.dataset import SendingPainter
 from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.listed import is_index
 from patchpack.stream.mapstyle import SizeOf
 from patchpack.stream.parcel import Parcel, as_tensors, require_room, unwrap
+from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
 from patchpack.stream.resume import require_same
 from patchpack.stream.ring import SPARE, Ring, Tickets, slot_bytes_of
 from patchpack.stream.sampler import Planner
@@ -43,7 +45,9 @@ class Loader(DataLoader[PackedBatch]):
         *,
         num_workers: int = 0,
         num_threads: int = 0,
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
+        quarantine: str | Path | None = None,
+        fuse: Fuse = FUSE,
         **dataloader_options: Any,
     ) -> None:
         require_int("num_threads", num_threads, 0, 1 << 10)
@@ -51,13 +55,13 @@ class Loader(DataLoader[PackedBatch]):
             raise ConfigError(
                 f"num_workers={num_workers} paint in processes, num_threads={num_threads} in this one: set one of them to 0"
             )
-        if on_error not in ("raise", "skip"):
-            raise ConfigError(f"on_error is 'raise' or 'skip', got {on_error!r}")
         for name in _OURS:
             if name in dataloader_options:
                 raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) or tail and cannot be passed")
         self.planner = planner
-        self._on_error = on_error
+        self._policy = ErrorPolicy(on_error, quarantine, fuse)
+        if isinstance(planner, Planner):
+            planner.fuse = self._policy.in_a_row
         self._reports: dict[int, Report] = {}  # by stream; one, if the parent plans
         # iterating a DataLoader draws from torch's global generator unless it has its own
         dataloader_options.setdefault("generator", torch.Generator())
@@ -93,9 +97,10 @@ class Loader(DataLoader[PackedBatch]):
         Raises:
             ConfigError: with workers, less shared memory than their batches take.
             PatchpackError: under ``on_error="raise"`` the first sample or shard that cannot be used, before the batch that
-                would have held it; in any case a source without a single usable image.
+                would have held it; in any case a source without a single usable image, or more lost than the fuse holds.
         """
         self._reports = {}
+        self._policy.begin()
         self._delivered, self._finished = None, False
         ring = self._shared_memory() if self.num_workers else None  # held: what arrives only names it
         if self._compiles:  # once, here: a worker that is forked has the kernels, one that is spawned finds them on disk
@@ -108,31 +113,40 @@ class Loader(DataLoader[PackedBatch]):
             self._painter.ring = self._tickets.ring = None
         if self._streams:
             self._streams.started()
-        for sent in sending:
-            batch = unwrap(sent) if isinstance(sent, Parcel) else sent
-            error = first_error(batch.info) if self._on_error == "raise" else None
-            # a stream among several may have no usable image, if the others do and it owes no steps
-            if error is None and "fatal" in batch.info:
-                fatal = SourceError(batch.info["fatal"])
-                error = None if self._streams and self.planner.steps_per_epoch is None else fatal
-            stream, before = batch.info.get("worker", 0), self.planner.accounted
-            if self._streams:
-                self._streams.arrived(batch.info)
-                before = self._streams.accounted(stream)
-            account = {**batch.info, "seen": batch.info["seen"] - before}
-            self._reports[stream] = self._reports.get(stream, Report()).after(account, delivered=error is None)
-            if error is not None:
-                raise error
-            if "fatal" not in batch.info:
-                self._delivered = batch.info["step"] + 1
-                yield batch
-            del sent, batch  # before the next one is waited for: its memory may be painted again
+        try:
+            for sent in sending:
+                batch = unwrap(sent) if isinstance(sent, Parcel) else sent
+                error = self._policy.judge(batch.info, self._seen(batch.info))
+                # a stream among several may have no usable image, if the others do and it owes no steps
+                if error is None and "fatal" in batch.info:
+                    fatal = SourceError(batch.info["fatal"])
+                    error = None if self._streams and self.planner.steps_per_epoch is None else fatal
+                stream, before = batch.info.get("worker", 0), self.planner.accounted
+                if self._streams:
+                    self._streams.arrived(batch.info)
+                    before = self._streams.accounted(stream)
+                account = {**batch.info, "seen": batch.info["seen"] - before}
+                self._reports[stream] = self._reports.get(stream, Report()).after(account, delivered=error is None)
+                if error is not None:
+                    raise error
+                if "fatal" not in batch.info:
+                    self._delivered = batch.info["step"] + 1
+                    yield batch
+                del sent, batch  # before the next one is waited for: its memory may be painted again
+        finally:  # an error would keep its traceback, and that the workers
+            del sending, ring  # in this order
         self._finished = True
         if self._streams:
             self.planner.seen = begun + self._streams.seen
         if fatal and not self.report().packed:
             raise fatal
-        del sending, ring  # in this order
+
+    def _seen(self, info: Mapping[str, Any]) -> int:
+        """Samples met by all streams, with what a batch says of its own."""
+        stream = info.get("worker", 0)
+        others = sum(report.seen for number, report in self._reports.items() if number != stream)
+        seen: int = info["seen"] + others
+        return seen
 
     def _shared_memory(self) -> Ring | None:
         """What the workers of the next iteration paint into; None where each batch gets memory of its own.
@@ -211,7 +225,9 @@ def load(
     world_size: int | None = None,
     num_workers: int = 0,
     num_threads: int = 0,
-    on_error: Literal["raise", "skip"] = "raise",
+    on_error: OnError = "raise",
+    quarantine: str | Path | None = None,
+    fuse: Fuse = FUSE,
     **dataloader_options: Any,
 ) -> Loader:
     """Packed batches of torch tensors from a source of images.
@@ -245,7 +261,10 @@ def load(
         num_threads: painting threads of this process, instead of `num_workers`; they change nothing about a batch. Nothing is
             sent between processes, but all share one interpreter: for a few threads, and a dataset that several may read.
         on_error: ``"raise"`` stops at the first sample that cannot be used, naming it; ``"skip"`` counts and names it in
-            `Loader.report` and goes on.
+            `Loader.report` and goes on; a function of a `Rejection` (or `ShardFault`) says whether to go on.
+        quarantine: a file to which every sample and shard that cannot be used is appended, a line of JSON each.
+        fuse: so many samples in a row that cannot be used are an error whatever `on_error` says; a share in (0, 1) instead:
+            more than that of at least 100 samples. None to go on whatever comes.
         **dataloader_options: for `torch.utils.data.DataLoader`: ``pin_memory``, ``prefetch_factor``, ...
 
     Returns:
@@ -255,6 +274,9 @@ def load(
         SourceError, ConfigError: what can be known now is checked now.
     """
     rank, world_size = _place(rank, world_size)
+    ours: dict[str, Any] = {
+        "num_workers": num_workers, "num_threads": num_threads, "on_error": on_error, "quarantine": quarantine, "fuse": fuse,
+    }  # fmt: skip
     if is_index(source):
         for name, value, default in (
             ("image", image, IMAGE_EXTENSIONS), ("target", target, "cls"), ("to_sample", to_sample, None),
@@ -274,7 +296,7 @@ def load(
             balance=balance,
             map_target=map_target,
         )
-        return Loader(indexed, num_workers=num_workers, num_threads=num_threads, on_error=on_error, **dataloader_options)
+        return Loader(indexed, **ours, **dataloader_options)
     if balance:
         raise ConfigError("balance=True needs an index: rows of a stream are dealt as they come")
     if world_size > 1 and steps_per_epoch is None and tail != "pad":
@@ -302,7 +324,7 @@ def load(
         world_size=world_size,
         scanner=context if num_workers else None,
     )
-    return Loader(planner, num_workers=num_workers, num_threads=num_threads, on_error=on_error, **dataloader_options)
+    return Loader(planner, **ours, **dataloader_options)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from torch.utils.data import Sampler
 
 from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.paint.targets import infer_kind
-from patchpack.plan.planner import EpochPlanner, Tail, accounted
+from patchpack.plan.planner import FUSE, EpochPlanner, Tail, accounted
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MapTarget
@@ -25,7 +25,7 @@ from patchpack.stream.samples import ToSample
 from patchpack.stream.scanner import scan_ahead
 from patchpack.stream.source import Reader, Source
 from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
-from patchpack.types import BatchPlan, Event, Header, TargetKind
+from patchpack.types import BatchPlan, Event, Header, Rejection, TargetKind
 
 _BLOCK = 64  # headers decided at a time: numpy's cost per call is spread, the first batch does not wait
 
@@ -78,7 +78,9 @@ class Planner(Sampler[BatchPlan]):
         world_size: int = 1,
         seen: int = 0,
         scanner: str | BaseContext | None = None,
+        fuse: int | None = FUSE,
     ) -> None:
+        self.fuse = fuse
         self.recipe = require_recipe(recipe)
         self.source: Source = open_source(
             source,
@@ -223,6 +225,7 @@ class Planner(Sampler[BatchPlan]):
             tail=self._tail,
             max_steps=self.steps_per_epoch,
             lookahead_bytes=LOOKAHEAD_BYTES,
+            fuse=self.fuse,
             **stream,
         )
 
@@ -247,7 +250,7 @@ class Planner(Sampler[BatchPlan]):
                 go_on(resume, planner, OrderedSource(self.source, order), events)
             else:
                 self.accounted = 0
-                kind, probed = probe_targets(events, self.source.reader, repeated=self._order.repeat)
+                kind, probed = probe_targets(events, self.source.reader, repeated=self._order.repeat, fuse=self.fuse)
                 planner, events = self._new_planner(kind, recipe, **stream), iter(probed)
             while planner.takes_more and (block := list(islice(events, _BLOCK))):
                 for plan in planner.feed(block):
@@ -287,16 +290,24 @@ def require_recipe(recipe: Any) -> Recipe:
     return recipe
 
 
-def probe_targets(events: Iterator[Event], reader: Reader, *, repeated: bool = False) -> tuple[TargetKind, Iterable[Event]]:
+def probe_targets(
+    events: Iterator[Event], reader: Reader, *, repeated: bool = False, fuse: int | None = None
+) -> tuple[TargetKind, Iterable[Event]]:
     """Kind of the first readable target, and the same events again.
 
     repeated: the events go on for ever, pass after pass; the first pass is looked at.
+    fuse: rejections in a row after which no readable one is waited for.
     """
     met: list[Event] = []
+    in_a_row = 0
     for event in events:
         met.append(event)
         if not isinstance(event, Header):
+            in_a_row += isinstance(event, Rejection)
+            if fuse is not None and in_a_row >= fuse:  # the planner will stop here, and a stream without an end must
+                return None, chain(met, events)
             continue
+        in_a_row = 0
         if repeated and event.repeat:
             return None, chain(met, events)
         try:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.painter import paint
-from patchpack.plan.planner import EpochPlanner, Tail
+from patchpack.plan.planner import FUSE, EpochPlanner, Tail
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.dataset import first_error
 from patchpack.stream.iterables import InlineReader, IterableSource
 from patchpack.stream.labels import MappedReader, MapTarget
 from patchpack.stream.order import Mark, Order, OrderedSource
 from patchpack.stream.parcel import share
+from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
 from patchpack.stream.resume import STATE, Marks, go_on, kind_of, recipe_fields, require_same, snapshot
 from patchpack.stream.sampler import LOOKAHEAD_BYTES, probe_targets, require_recipe
 from patchpack.stream.samples import ToSample
@@ -47,7 +48,8 @@ class Pack:
         lookahead, lookahead_bytes: images, and bytes of what the pipeline yields for them, that may wait in open rows; beyond,
             the fullest rows are closed. A batch on its way, one held back, and a block of 16 items come on top.
         tail: the last rows of a stream that ends, see `EpochPlanner`.
-        on_error: ``"raise"``, or ``"skip"``: rejections travel in ``batch.info``, see `Report.collect`.
+        on_error, quarantine, fuse: see `ErrorPolicy`, one for each stream; under ``"skip"`` rejections travel in
+            ``batch.info``, see `Report.collect`.
         resumable: every batch carries its stream's state in ``info["state"]``, some kB, for `delivered`.
 
     Raises:
@@ -67,14 +69,15 @@ class Pack:
         lookahead: int = _LOOKAHEAD,
         lookahead_bytes: int = LOOKAHEAD_BYTES,
         tail: Tail = "short",
-        on_error: Literal["raise", "skip"] = "raise",
+        on_error: OnError = "raise",
+        quarantine: str | Path | None = None,
+        fuse: Fuse = FUSE,
         resumable: bool = False,
     ) -> None:
-        if on_error not in ("raise", "skip"):
-            raise ConfigError(f"on_error is 'raise' or 'skip', got {on_error!r}")
+        self._policy = ErrorPolicy(on_error, quarantine, fuse)
         self._recipe = require_recipe(recipe)
         self._members = parse_members(image, target, recipe.max_pixels)
-        self._to_sample, self._on_error = to_sample, on_error
+        self._to_sample = to_sample
         self._reader: Reader = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)
         self._tail, self._lookahead = tail, (lookahead, lookahead_bytes)
         self._epoch = share(torch.tensor(epoch))  # workers that outlive an epoch hear of the next one
@@ -137,6 +140,7 @@ class Pack:
 
     def __call__(self, items: Iterable[Any]) -> Iterator[PackedBatch]:
         """Batches of the items, in order."""
+        self._policy.begin()
         source = IterableSource(
             items, self._members, to_sample=self._to_sample, background=self._recipe.background, repeating=True
         )
@@ -152,7 +156,7 @@ class Pack:
             planner = self._planner(kind)
             go_on(resume, planner, ordered, events)
         else:
-            kind, probed = probe_targets(events, self._reader)
+            kind, probed = probe_targets(events, self._reader, fuse=self._policy.in_a_row)
             planner, events = self._planner(kind), iter(probed)
 
         def painted(plan: BatchPlan) -> PackedBatch:
@@ -175,13 +179,14 @@ class Pack:
             tail=self._tail,
             lookahead=lookahead,
             lookahead_bytes=lookahead_bytes,
+            fuse=self._policy.in_a_row,
         )
 
     def _paint(self, plan: BatchPlan) -> PackedBatch:
         batch = paint(plan, self._recipe, self._reader)
         worker = get_worker_info()
         batch.info["worker"] = worker.id if worker else 0
-        error = first_error(batch.info) if self._on_error == "raise" else None
+        error = self._policy.judge(batch.info)
         if error is None and plan.fatal:
             hint = "; fewer shards than workers leave a worker without any" if worker and not plan.info["seen"] else ""
             error = SourceError(plan.fatal + hint)

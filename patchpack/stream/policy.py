@@ -1,0 +1,110 @@
+"""What becomes of samples that cannot be used: raised, passed over, written down, and when it is too many."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from patchpack.errors import ConfigError, PatchpackError, SourceError
+from patchpack.plan._integers import require_int
+from patchpack.plan.planner import FUSE
+from patchpack.types import Rejection, ShardFault
+
+OnError = Literal["raise", "skip"] | Callable[[Any], bool]
+Fuse = int | float | None
+_ENOUGH = 100  # samples from which on a share says something
+
+
+class ErrorPolicy:
+    """One place for all that may happen to a sample: the loader, the painter and `Pack` ask it about every batch.
+
+    Args:
+        on_error: ``"raise"`` the first; ``"skip"``: name it in the report and go on; or a function of a `Rejection` or
+            `ShardFault` that says whether to go on. It is called once for each, in order.
+        quarantine: a file to which each is appended as a line of JSON: step, epoch, shard, member, key, stage, reason.
+        fuse: a whole number: after so many samples in a row that cannot be used it is the source that is broken, and an error
+            whatever `on_error` says; a share in (0, 1): as soon as more than that of at least 100 samples is lost; None: never.
+
+    Raises:
+        ConfigError: something else than these.
+    """
+
+    def __init__(self, on_error: OnError = "raise", quarantine: str | Path | None = None, fuse: Fuse = FUSE) -> None:
+        if on_error not in ("raise", "skip") and not callable(on_error):
+            raise ConfigError(f"on_error is 'raise', 'skip' or a function of a rejection, got {on_error!r}")
+        if isinstance(fuse, float):
+            if not 0 < fuse < 1:
+                raise ConfigError(f"a fuse is a number of samples in a row, a share in (0, 1), or None, got {fuse}")
+        elif fuse is not None:
+            require_int("fuse", fuse, 1, 1 << 50)
+        if quarantine is not None:
+            quarantine = Path(quarantine).absolute()
+            if not quarantine.parent.is_dir():
+                raise ConfigError(
+                    f"quarantine={str(quarantine)!r}: there is no folder {quarantine.parent.name!r} to write it to"
+                )
+        self.on_error, self.quarantine, self.fuse = on_error, quarantine, fuse
+        self._in_a_row = self._lost = 0
+
+    @property
+    def in_a_row(self) -> int | None:
+        """What the planner stops at: the fuse where it is a number of samples."""
+        return None if isinstance(self.fuse, float) else self.fuse
+
+    def begin(self) -> None:
+        """A new epoch: nothing is lost yet."""
+        self._in_a_row = self._lost = 0
+
+    def judge(self, info: Mapping[str, Any], seen: int | None = None) -> PatchpackError | None:
+        """What to raise instead of handing out a batch, or None.
+
+        Args:
+            info: the batch's.
+            seen: samples met so far; None for what `info` says.
+        """
+        losses = list(_losses(info))
+        self._write(losses, info)
+        for loss in losses:
+            if self.on_error == "raise" or (callable(self.on_error) and not self.on_error(loss)):
+                return loss.as_error()
+        if self.on_error == "raise":  # all ranks stop together
+            for loss in _losses(info.get("elsewhere", {})):
+                return loss.as_error()
+        return self._blown(info, info["seen"] if seen is None else seen)
+
+    def _blown(self, info: Mapping[str, Any], seen: int) -> PatchpackError | None:
+        lost = len(info["rejections"])
+        self._lost += lost
+        self._in_a_row = 0 if info["packed"] else self._in_a_row + lost
+        if isinstance(self.fuse, float):
+            if seen >= _ENOUGH and self._lost > self.fuse * seen:
+                return SourceError(f"{self._lost} of {seen} samples cannot be used, more than fuse={self.fuse}; {_last(info)}")
+        elif self.fuse is not None and self._in_a_row >= self.fuse:
+            return SourceError(f"{self._in_a_row} samples in a row cannot be used (fuse={self.fuse}); {_last(info)}")
+        return None
+
+    def _write(self, losses: list[Rejection | ShardFault], info: Mapping[str, Any]) -> None:
+        if self.quarantine is None or not losses:
+            return
+        where = {"epoch": info["epoch"], "step": info["step"]}
+        lines = "".join(json.dumps(where | loss._asdict(), ensure_ascii=False) + "\n" for loss in losses)
+        # opened each time: workers that are forked or spawned append to the same file, a write at a time
+        file = os.open(self.quarantine, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            os.write(file, lines.encode("utf-8", "backslashreplace"))
+        finally:
+            os.close(file)
+
+
+def _losses(info: Mapping[str, Any]) -> Iterator[Rejection | ShardFault]:
+    for rejection in info.get("rejections", ()):
+        yield Rejection(**rejection)
+    for fault in info.get("shard_errors", ()):
+        yield ShardFault(**fault)
+
+
+def _last(info: Mapping[str, Any]) -> str:
+    return f"the last: {Rejection(**info['rejections'][-1])}" if info["rejections"] else "see the report"
