@@ -308,8 +308,8 @@ def test_positions_that_cannot_work_are_refused(make: Callable[[], nn.Module], m
 # --- in the model
 
 
-def batch_for(kind: str) -> pp.PackedBatch:
-    """Three pictures of different grids in one row, padding at its end."""
+def batch_for(kind: str, *numbers: int) -> pp.PackedBatch:
+    """Three pictures of different grids in one row, or some of them, and padding at its end."""
     scheme = pp.Fractional(centered=True) if kind in FRACTIONAL else pp.Absolute()
     recipe = pp.Recipe(resize=pp.Native(24), patch_size=4, seq_len=64, max_images=4, rows=1, positions=scheme)
     random = torch.Generator().manual_seed(1)
@@ -318,8 +318,8 @@ def batch_for(kind: str) -> pp.PackedBatch:
         pp.Sample(str(i), torch.randint(0, 256, (*size, 3), generator=random, dtype=torch.uint8).numpy(), i)
         for i, size in enumerate(sizes)
     ]
-    (batch,) = pp.load(samples, recipe)
-    assert int(batch.slot_mask.sum()) == 3
+    (batch,) = pp.load([samples[i] for i in numbers or (0, 1, 2)], recipe)
+    assert int(batch.slot_mask.sum()) == len(numbers or sizes)
     assert (batch.segment_ids == 0).any()
     return batch
 
@@ -327,6 +327,15 @@ def batch_for(kind: str) -> pp.PackedBatch:
 def model_for(kind: str, *, static: bool = False) -> ViT:
     torch.manual_seed(0)
     return ViT(patch_size=4, width=D, depth=1, heads=2, num_classes=3, positions=KINDS[kind][0](), static=static)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_packed_equals_alone(kind: str) -> None:
+    """Each token is given the grid of its own image."""
+    model, packed = model_for(kind).double(), batch_for(kind)
+    logits = {int(target): answer for target, answer in zip(packed.targets[0], model(packed)[0], strict=True)}
+    for number in range(3):
+        torch.testing.assert_close(logits[number], model(batch_for(kind, number))[0, 0], rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("kind", KINDS)
