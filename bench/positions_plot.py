@@ -26,7 +26,7 @@ def draw(
     """
     import matplotlib
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MultipleLocator
 
     names = [name for name in groups if name in summary]
     colours = dict(zip(dict.fromkeys(groups[name] for name in names), COLOURS, strict=False))
@@ -37,7 +37,7 @@ def draw(
     style = {"font.family": ["DejaVu Sans"], "font.size": 10, "text.color": INK, "axes.labelcolor": INK, "svg.fonttype": "none"}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(11, 0.7 + 0.33 * (place + 4)), layout="constrained")
-        panels = figure.subplots(1, len(titles), sharey=True, squeeze=False)[0]
+        panels = figure.subplots(1, len(titles), sharex=True, sharey=True, squeeze=False)[0]
         for panel, (condition, title) in zip(panels, titles.items(), strict=True):
             if "none" in summary:
                 panel.axvline(summary["none"][condition][0], color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
@@ -47,18 +47,13 @@ def draw(
                 panel.plot([low, high], [places[name]] * 2, color=colour, linewidth=2, alpha=0.55, solid_capstyle="round")
                 panel.plot(mean, places[name], "o", color=colour, markersize=5.5)
                 panel.annotate(
-                    f"{mean:.0f}",
-                    (high, places[name]),
-                    xytext=(6, 0),
-                    textcoords="offset points",
-                    va="center",
-                    size=8.5,
-                    color=INK,
-                )
+                    f"{mean:.0f}", (high, places[name]), xytext=(6, 0), textcoords="offset points", va="center", size=8.5,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+                )  # fmt: skip
             panel.set_title(title, fontsize=10.5, loc="left")
             panel.set_xlabel("accuracy, %")
-            panel.margins(x=0.13)
-            panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            panel.margins(x=0.1)
+            panel.xaxis.set_major_locator(MultipleLocator(20))
             panel.grid(axis="y", color="#e4e8ec", linewidth=0.8)
             panel.set_axisbelow(True)
             panel.tick_params(color=FAINT, length=3)
