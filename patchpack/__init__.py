@@ -37,6 +37,7 @@ from patchpack.paint.batch import (
     token_mask,
     unpack,
 )
+from patchpack.paint.digest import digest
 from patchpack.paint.patchify import patchify, unpatchify
 from patchpack.paint.validate import validate
 from patchpack.plan import recipes
@@ -92,6 +93,7 @@ if TYPE_CHECKING:
     from patchpack.stream.indexed import IndexPlanner
     from patchpack.stream.loader import Loader, load
     from patchpack.stream.packed import PackedShards
+    from patchpack.stream.replay import replay
     from patchpack.stream.sampler import Planner
     from patchpack.stream.stage import Pack
 
@@ -111,6 +113,7 @@ _LAZY = {
     "global_images": "patchpack.stream.distributed",
     "load": "patchpack.stream.loader",
     "read_size": "patchpack.stream.header",
+    "replay": "patchpack.stream.replay",
     "to_device": "patchpack.stream.device",
 }
 
@@ -135,7 +138,7 @@ def __dir__() -> list[str]:
 __all__ = [
     # carry
     "load", "Loader", "Planner", "Index", "IndexPlanner", "EpochPlan", "PackedShards", "Painter", "Pack", "Report", "Rejection",
-    "ShardFault", "Sample", "to_device", "global_images", "samples",
+    "ShardFault", "Sample", "to_device", "global_images", "replay", "samples",
     # decide
     "Recipe", "recipes", "plan_table", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
     "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",
@@ -147,7 +150,7 @@ __all__ = [
     "MeanStd", "PerImage", "HALF", "IMAGENET", "CLIP",
     # paint
     "PackedBatch", "token_mask", "attention_mask", "pool_mask", "ragged", "Ragged", "unpack", "PackedImage", "fill_rate",
-    "validate", "normalize", "patchify", "unpatchify", "decode", "read_size",
+    "validate", "digest", "normalize", "patchify", "unpatchify", "decode", "read_size",
     # errors
     "PatchpackError", "ConfigError", "ShapeError", "PackingError", "SourceError", "ShardError", "IndexFileError",
     "StaleIndexError", "SampleError", "DecodeError", "TargetError", "SizeError",

@@ -88,6 +88,27 @@ def _parser() -> argparse.ArgumentParser:
     preview.add_argument("-o", "--out", default="preview.png", metavar="FILE", help="a .png (default: preview.png)")
     preview.set_defaults(run=_preview)
 
+    replay = commands.add_parser(
+        "replay",
+        help="one image again as training saw it",
+        description="Plans and paints one image alone, from its key and the numbers its draws are addressed by: the same\n"
+        "patches to the bit as in any batch of that run, whatever the number of workers or ranks.",
+        epilog="examples:\n  patchpack replay 'train-*.tar' --key train-0003.tar/n0144 --seed 7 --epoch 3 -o n0144.png",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_source(replay)
+    replay.add_argument("--key", required=True, help="of the image, as reports and batches name it")
+    replay.add_argument("--recipe", default="navit", help="name of a preset in patchpack.recipes (default: navit)")
+    replay.add_argument("--seq-len", type=int, default=None, metavar="N", help="tokens per row (default: the preset's)")
+    replay.add_argument("--seed", type=int, default=0, metavar="N", help="of the run (default: 0)")
+    for name, what in (
+        ("epoch", "of the run"), ("step", "of its batch, for recipes of several patch sizes"),
+        ("repeat", "pass over the source within the epoch"), ("ordinal", "of the sample in the run, for drop schedules"),
+    ):  # fmt: skip
+        replay.add_argument(f"--{name}", type=int, default=0, metavar="N", help=f"{what} (default: 0)")
+    replay.add_argument("-o", "--out", metavar="FILE", help="draw it as well: a .png")
+    replay.set_defaults(run=_replay)
+
     plan = commands.add_parser(
         "plan",
         help="rows, fill and waits at several row lengths, and which to take",
@@ -225,6 +246,15 @@ def _preview(args: argparse.Namespace) -> int:
     if args.features or args.model or args.weights:
         options |= {"model": args.model or "flexivit_s", "weights": args.weights}
     return run(args.source, recipe, args.out, **options)
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from patchpack.cli.replay import run
+    from patchpack.plan import recipes
+
+    recipe = recipes.get(args.recipe, seed=args.seed, **({} if args.seq_len is None else {"seq_len": args.seq_len}))
+    draws = {name: getattr(args, name) for name in ("epoch", "step", "repeat", "ordinal")}
+    return run(args.source, recipe, args.key, out=args.out, image=args.image, target=args.target, **draws)
 
 
 def _plan(args: argparse.Namespace) -> int:

@@ -439,9 +439,9 @@ def test_a_recipe_by_name_is_refused(make: Any) -> None:
 
 @pytest.mark.parametrize("typo", ["ignore", "Raise", None, True])
 def test_another_policy_for_errors_is_refused(typo: Any) -> None:
-    with pytest.raises(pp.ConfigError, match="on_error is 'raise' or 'skip', got"):
+    with pytest.raises(pp.ConfigError, match="on_error is 'raise', 'skip' or a function"):
         pp.load([], SMALL, on_error=typo)
-    with pytest.raises(pp.ConfigError, match="on_error is 'raise' or 'skip', got"):
+    with pytest.raises(pp.ConfigError, match="on_error is 'raise', 'skip' or a function"):
         pp.Painter([], SMALL, on_error=typo)
 
 

@@ -1,0 +1,73 @@
+"""One image again as training saw it: planned and painted alone, from its key and the numbers its draws are addressed by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from patchpack.errors import SourceError
+from patchpack.paint.batch import PackedImage, unpack
+from patchpack.paint.painter import paint
+from patchpack.plan.packing import FirstFit
+from patchpack.plan.planner import EpochPlanner
+from patchpack.plan.recipe import Recipe
+from patchpack.stream.sampler import probe_targets
+from patchpack.stream.source import Source
+from patchpack.stream.sources import open_source
+from patchpack.types import Event, Header, Rejection
+
+
+def replay(
+    source: Any,
+    recipe: Recipe,
+    key: str,
+    *,
+    epoch: int = 0,
+    step: int = 0,
+    repeat: int = 0,
+    ordinal: int = 0,
+    **options: Any,
+) -> PackedImage:
+    """Paint one image as a run with this recipe did.
+
+    Args:
+        source: the run's, as `load` takes it; or opened already.
+        recipe: the run's; its seed matters.
+        key: the image's, as reports and `PackedBatch.keys` name it.
+        epoch: of the run.
+        step: of its batch; only a recipe of several patch sizes asks for it.
+        repeat: the pass over the source within the epoch, ``info["repeats"]`` of its batch; 0 where a source is not repeated.
+        ordinal: number of the sample in the run, over all epochs; only a drop schedule asks for it.
+        **options: ``image``, ``target`` and what else the run gave to `load` about its source.
+
+    Returns:
+        The image, of numpy arrays: its surviving patches, ids, grid and target, to the bit. What a packer's ``max_cut`` took
+        from it, so that its row ended exactly full, is there again.
+
+    Raises:
+        SourceError: no sample of that key.
+        PatchpackError: the sample cannot be used, for the reason the run was given.
+    """
+    opened: Source = source if isinstance(source, Source) else open_source(source, max_pixels=recipe.max_pixels, **options)
+    kind, events = probe_targets(opened.scan(), opened.reader)
+    header = _found(events, key, opened.name)._replace(repeat=repeat)
+    alone = recipe.replace(rows=1, packer=FirstFit(), patch_size=recipe.patch_size_at(epoch, step))
+    planner = EpochPlanner(alone, epoch=epoch, seen=ordinal, target_kind=kind, name=opened.name)
+    (plan,) = [*planner.feed([header]), *planner.finish()]
+    batch = paint(plan, alone, opened.reader)
+    for rejection in batch.info["rejections"]:
+        raise Rejection(**rejection).as_error()
+    image: PackedImage
+    (image,) = unpack(batch)
+    return image
+
+
+def _found(events: Iterable[Event], key: str, name: str) -> Header:
+    met = 0
+    for event in events:
+        if isinstance(event, Header) and event.key == key:
+            return event
+        if isinstance(event, Rejection) and event.key == key:
+            raise event.as_error()
+        met += isinstance(event, Header | Rejection)
+    raise SourceError(f"{name}: none of {met} samples has the key {key!r}. Reports show keys")
