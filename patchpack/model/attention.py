@@ -69,7 +69,7 @@ def dense(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
 
 def flex(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
     """Rows again, ``[B, heads, S, d]``; blocks of the mask without a single pair are never computed."""
-    attend = _flex_attention(q.device.type)
+    attend = flex_attention() if torch.compiler.is_compiling() or not q.is_cuda else _compiled_flex_attention()
     q, k, v = (layout.to_rows(x).transpose(1, 2) for x in (q, k, v))
     out: Tensor = attend(q, k, v, block_mask=layout.block_mask)
     return layout.to_ragged(out.transpose(1, 2))
@@ -148,11 +148,15 @@ def _varlen_attn() -> Any:
     return varlen_attn
 
 
-@cache
-def _flex_attention(device: str) -> Any:
+def flex_attention() -> Any:
+    """FlexAttention as it is: for a model that is compiled as a whole, and for CPU, where it computes the whole matrix."""
     try:
         from torch.nn.attention.flex_attention import flex_attention
     except ImportError:
         raise ConfigError(f"torch {torch.__version__} has no FlexAttention; take attention='dense'") from None
-    # uncompiled it computes the whole matrix: fine on CPU, where it is there to be compared with
-    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+    return flex_attention
+
+
+@cache
+def _compiled_flex_attention() -> Any:
+    return torch.compile(flex_attention(), dynamic=True)

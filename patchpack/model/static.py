@@ -8,8 +8,7 @@ little of it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,6 +37,7 @@ class StaticLayout:
     images: Tensor
     used: Tensor
     same_image: Tensor
+    _block_mask: list[Any] = field(default_factory=list, repr=False)
 
     @staticmethod
     def of(segment_ids: Tensor, max_images: int) -> StaticLayout:
@@ -82,10 +82,12 @@ class StaticLayout:
         """S, tokens per row."""
         return self.segment_ids.shape[1]
 
-    @cached_property
+    @property
     def block_mask(self) -> Any:
-        """`same_image` for FlexAttention."""
-        return block_mask(self.segment_ids)
+        """`same_image` for FlexAttention, made once; in a list, as a compiler does not follow a cached property's lock."""
+        if not self._block_mask:
+            self._block_mask.append(block_mask(self.segment_ids))
+        return self._block_mask[0]
 
 
 AnyLayout = Layout | StaticLayout

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 import patchpack as pp
-from patchpack.model import NaViT, cross_entropy
+from patchpack.model import NaViT, ViT, cross_entropy
 
 STEPS = 20
 # few slots and a greedy packer, so that rows end in padding; the packer that looks ahead would fill every row of 128 tokens
@@ -119,3 +120,23 @@ def test_one_pass_keeps_its_shape_if_the_tail_is_not_short(tail: str) -> None:
     shapes = {tuple(batch.patches.shape) for batch in pp.load(pp.samples.shards("val"), recipe, tail=tail)}
     assert shapes == {(5, 128, 768)}
     assert len({len(batch.keys) for batch in pp.load(pp.samples.shards("val"), recipe)}) == 2
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [{"class_token": True, "registers": 2, "pool": "class"}, {"registers": 1, "pool": "mean"}, {"rope": 100.0}],
+    ids=["class", "mean", "rope"],
+)
+def test_every_part_compiles_as_one_graph(parts: dict[str, Any], batches: list[pp.PackedBatch]) -> None:
+    torch.manual_seed(0)
+    model = ViT(width=32, depth=2, heads=2, num_classes=10, static=True, **parts)
+    torch.testing.assert_close(compiled(model)(batches[0]), model(batches[0]))
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")  # by the model that is not
+def test_flex_attention_compiles_with_the_model(batches: list[pp.PackedBatch]) -> None:
+    """Forward only: on CPU it has no gradient."""
+    torch.manual_seed(0)
+    model = ViT(width=32, depth=2, heads=2, num_classes=10, static=True, attention="flex")
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(model)(batches[0]), model(batches[0]))
