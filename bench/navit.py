@@ -1,0 +1,320 @@
+"""How much compute does packing save on the way to equal quality?
+
+    OMP_NUM_THREADS=1 python bench/navit.py [--data FOLDER] [--results navit.jsonl] [--plot navit.png] [--minutes 9]
+
+One model, one optimizer, one data set (`fashion.py`: clothes cropped to the object, so that they have many shapes), patches of
+4 pixels. The model is compiled for fixed shapes, so whatever a row holds beside tokens is paid for. The arms differ in
+their recipe alone:
+
+- square: every crop resized to 28 x 28, 49 tokens, one image per row;
+- padded: native size and aspect, one image per row, padded to 49 tokens;
+- packed: the same tokens, rows packed;
+- resolution: packed, and a resolution drawn per image and epoch;
+- drop: that, and a share of its tokens dropped, the share drawn per image and epoch.
+
+Cost is CPU time of this process on one thread, data and model and optimizer, without compiling and evaluation
+(`time.process_time`, no workers, so that nothing is done elsewhere). Accuracy is that of the averaged weights on 5000
+validation pictures, every arm at its recipe's `for_eval()`. The same settings (learning rate, tokens per batch) are tried for
+every arm, for a quarter of the length; the best on the validation pictures is run at full length with several seeds. The
+10,000 test pictures are looked at once, at the end of such a run.
+
+The learning rate warms up and stays, and weights are averaged over about the last ninth of the run so far (polynomial
+decay averaging, 1212.1824), so that every point of a curve is a model to be used and no schedule's length has to be guessed.
+
+Every run is a line of the results file. A call goes on where the last one ended; with nothing left to do it prints the table
+and draws the plot.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fashion
+import numpy as np
+import torch
+from navit_table import Line, Point, plot, show, table
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+import patchpack as pp
+from patchpack.model import NaViT, cross_entropy
+
+CROPS = pp.MeanStd((0.442,) * 3, (0.353,) * 3)  # grey levels inside the crops of the training pictures
+
+
+class Setting(NamedTuple):
+    """What is tuned."""
+
+    lr: float
+    tokens: int  # per batch
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is the same for all arms."""
+
+    width: int = 48
+    depth: int = 3
+    heads: int = 2
+    mlp_ratio: float = 2
+    seconds: float = 120  # of training, by the clock of `train`
+    settings: tuple[Setting, ...] = (Setting(1.5e-3, 784), Setting(3e-3, 784), Setting(1.5e-3, 1568), Setting(3e-3, 1568))
+    seeds: tuple[int, ...] = (0, 1, 2)
+    warm_up: int = 100  # steps
+    weight_decay: float = 0.05
+    compiled: bool = True  # the model, for fixed shapes
+    position_scale: float = 4  # times the model's initial positions: louder ones are learnt sooner, in every arm
+    points: tuple[float, ...] = field(default=tuple(1.3**-k for k in range(11, -1, -1)))  # when to evaluate, of seconds
+
+    def model(self, *, static: bool) -> NaViT:
+        """Its weights are drawn from torch's generator."""
+        model = NaViT(
+            patch_size=4, width=self.width, depth=self.depth, heads=self.heads, mlp_ratio=self.mlp_ratio, max_len=49,
+            num_classes=fashion.NUM_CLASSES, static=static,
+        )  # fmt: skip
+        with torch.no_grad():
+            for table in (model.positions.rows, model.positions.cols):
+                table.mul_(self.position_scale)
+        return model
+
+
+class Run(NamedTuple):
+    """One training. `phase` is "tune" (a quarter of the length) or "final"."""
+
+    phase: str
+    arm: str
+    setting: Setting
+    seed: int
+
+
+def arms() -> dict[str, pp.Recipe]:
+    """The contenders: what they are fed with, by name."""
+    common: dict[str, Any] = {"patch_size": 4, "normalize": CROPS}
+    native, drawn = pp.Native(49, edge="pad"), pp.NaViT((16, 24))
+    one = {"seq_len": 49, "max_images": 1, "packer": pp.NextFit(), **common}  # nothing to look ahead for
+    return {
+        "square": pp.Recipe(resize=pp.Square(28), **one),
+        "padded": pp.Recipe(resize=native, **one),
+        "packed": pp.Recipe(resize=native, seq_len=98, max_images=12, **common),
+        "resolution": pp.Recipe(resize=drawn, seq_len=98, max_images=16, **common),
+        "drop": pp.Recipe(resize=drawn, drop=pp.Beta(0.3, 0.9), seq_len=98, max_images=24, **common),
+    }
+
+
+def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[], float] = time.process_time) -> Line:
+    """One run, as a line of the results file."""
+    begun = clock()
+    recipe = arms()[run.arm]
+    recipe = recipe.replace(seed=run.seed, rows=run.setting.tokens // recipe.row_len(4))
+    torch.manual_seed(run.seed)
+    model = protocol.model(static=True)
+    average = AveragedModel(protocol.model(static=False), multi_avg_fn=_towards)  # the same numbers, of real tokens only
+    forward: Callable[[pp.PackedBatch], Tensor] = model
+    if protocol.compiled:
+        torch.compiler.reset()
+        forward = torch.compile(model, fullgraph=True, dynamic=False)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=run.setting.lr, betas=(0.9, 0.98), weight_decay=protocol.weight_decay, fused=True
+    )
+    validation = painted(data.validation, recipe)
+    loader = pp.load(data.train, recipe, sizes=data.train.sizes, shuffle=1, tail="drop")
+    batch = next(iter(loader))
+    cross_entropy(forward(batch), batch.targets).backward()  # compiled before the clock starts
+
+    seconds = protocol.seconds / (4 if run.phase == "tune" else 1)
+    when = [share * seconds for share in protocol.points]
+    curve: list[Point] = []
+    used = waited = 0.0
+    images = tokens = step = 0
+    start = clock()
+    for batch in _endless(loader):
+        waited += clock() - start
+        optimizer.param_groups[0]["lr"] = run.setting.lr * min(1.0, (step + 1) / protocol.warm_up)
+        loss = cross_entropy(forward(batch), batch.targets)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        average.update_parameters(model)
+        step, images, tokens = step + 1, images + batch.info["packed"], tokens + int((batch.segment_ids > 0).sum())
+        used += clock() - start
+        if used >= when[0]:
+            curve.append((round(used, 3), images, accuracy(average, validation)))
+            when = [moment for moment in when if moment > used]
+            if not when:
+                break
+        start = clock()
+    return {
+        **_identity(run),
+        "curve": curve,
+        "steps": step,
+        "tokens per image": round(tokens / images, 2),
+        "fill": round(tokens / (step * recipe.rows * recipe.row_len(4)), 4),
+        "images/s": round(images / used, 1),
+        "data share": round(waited / used, 3),
+        "test": accuracy(average, painted(data.test, recipe)) if run.phase == "final" else None,
+        "CPU seconds with evaluation": round(clock() - begun, 1),
+    }
+
+
+def painted(crops: fashion.Crops, recipe: pp.Recipe) -> list[pp.PackedBatch]:
+    """All pictures, at the recipe's resolution for evaluation."""
+    many = recipe.for_eval().replace(rows=max(1, 3136 // recipe.row_len(4)))
+    return list(pp.load(crops, many, sizes=crops.sizes))
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, batches: Sequence[pp.PackedBatch]) -> float:
+    """Share of pictures whose best logit is their class."""
+    right = total = 0
+    for batch in batches:
+        right += int((model(batch).argmax(-1) == batch.targets)[batch.slot_mask].sum())
+        total += int(batch.slot_mask.sum())
+    return right / total
+
+
+def _towards(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor) -> None:
+    """Polynomial decay averaging with eta = 8, in place: step t weighs 9 / (t + 8)."""
+    weight = 9 / (float(count) + 9)  # count is t - 1
+    for mean, value in zip(averaged, current, strict=True):
+        mean.lerp_(value, weight)
+
+
+def _endless(loader: pp.Loader) -> Iterator[pp.PackedBatch]:
+    epoch = 0
+    while True:
+        loader.set_epoch(epoch)
+        yield from loader
+        epoch += 1
+
+
+def _identity(run: Run) -> Line:
+    return {**run._asdict(), "setting": list(run.setting)}
+
+
+def todo(lines: Sequence[Line], protocol: Protocol, names: Sequence[str]) -> Iterator[Run]:
+    """Runs that have no line yet, as far as they can be known: all to tune, then seed after seed of the best settings."""
+    done = [{key: line[key] for key in Run._fields} for line in lines if line["phase"] in ("tune", "final")]
+    tuning = [Run("tune", name, setting, 0) for name in names for setting in protocol.settings]
+    missing = [run for run in tuning if _identity(run) not in done]
+    if not missing:
+        best = {name: tuned(lines, name) for name in names}
+        finals = [Run("final", name, best[name], seed) for seed in protocol.seeds for name in names]
+        missing = [run for run in finals if _identity(run) not in done]
+    yield from missing
+
+
+def tuned(lines: Sequence[Line], arm: str) -> Setting:
+    """The setting with the best last validation accuracy among the tuning runs; the first of equals."""
+    tried = [line for line in lines if line["phase"] == "tune" and line["arm"] == arm]
+    return Setting(*max(tried, key=lambda line: line["curve"][-1][2])["setting"])
+
+
+def about(protocol: Protocol) -> Line:
+    """The first line of a results file: what its runs have in common."""
+    what: Line = json.loads(json.dumps(asdict(protocol)))  # as it is read again
+    return {"phase": "about", "protocol": what, "arms": {name: repr(arm) for name, arm in arms().items()}}
+
+
+def environment() -> Line:
+    """Versions and processor."""
+    cpu = [line.split(":")[1].strip() for line in _lines_of("/proc/cpuinfo") if line.startswith("model name")]
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "cpu": cpu[0] if cpu else platform.processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _lines_of(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def read(path: Path, protocol: Protocol) -> list[Line]:
+    """The lines of a results file, none if there is no such file; a line that a killed run left half written is dropped.
+
+    Raises:
+        ValueError: the file is of another protocol or of other arms.
+    """
+    lines: list[Line] = []
+    for text in _lines_of(str(path)):
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    expected = about(protocol)
+    if lines and {key: lines[0].get(key) for key in expected} != expected:
+        raise ValueError(f"{path} was made with another protocol or other arms: name another file, or remove it")
+    return lines
+
+
+def go_on(
+    path: Path,
+    data: fashion.Splits,
+    protocol: Protocol,
+    *,
+    names: Sequence[str],
+    minutes: float = float("inf"),
+    clock: Callable[[], float] = time.process_time,
+) -> tuple[list[Line], bool]:
+    """Run what has no line yet, line by line, until `minutes` of wall time are nearly over; all lines, and if all is done.
+
+    A run is begun only if one as long as the last of its kind would still fit.
+    """
+    begun = time.monotonic()
+    lines = read(path, protocol)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines or [{**about(protocol), "environment": environment()}]))
+    took: dict[str, float] = {}
+    while run := next(todo(read(path, protocol)[1:], protocol, names), None):
+        start = time.monotonic()
+        if start + took.get(run.phase, 0.0) > begun + 60 * minutes:
+            return read(path, protocol), False
+        line = train(run, data, protocol, clock)
+        took[run.phase] = time.monotonic() - start
+        with path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"{run}: {line['curve'][-1]}", flush=True)
+    return read(path, protocol), True
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Go on, then print and draw what there is."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=fashion.DATA, help="folder of the IDX files")
+    parser.add_argument("--results", type=Path, default=Path("navit.jsonl"))
+    parser.add_argument("--plot", type=Path, default=Path("navit.png"))
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop between two runs, before these are over")
+    parser.add_argument("--arms", nargs="+", default=list(arms()), choices=list(arms()))
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        data = fashion.splits(options.data)
+        lines, done = go_on(options.results, data, Protocol(), names=options.arms, minutes=options.minutes)
+    except (FileNotFoundError, ValueError) as error:
+        raise SystemExit(str(error)) from None
+    linear = next((line["test"] for line in lines if line["phase"] == "linear"), None)
+    if done and linear is None:
+        linear = fashion.linear_accuracy(data.train, data.test)
+        with options.results.open("a") as file:
+            file.write(json.dumps({"phase": "linear", "test": linear}) + "\n")
+    print(json.dumps(lines[0]["environment"]))
+    show(lines, table(lines))
+    if linear is not None:
+        print(f"a linear classifier on 28 x 28 pixels: {100 * linear:.2f} % of the test pictures")
+    plot(lines, options.plot, linear=linear)
+    print("all runs are done" if done else "not done: call again")
+
+
+if __name__ == "__main__":
+    main()

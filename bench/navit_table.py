@@ -1,0 +1,128 @@
+"""What the results of `navit.py` say: seconds to a target, a table, and the plot. Knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TARGETS = (0.84, 0.86, 0.88)
+REFERENCE = "square"
+COLOURS = {"square": "#9a9a9a", "padded": "#3c3c3c", "packed": "#3b6fb6", "resolution": "#c98a1b", "drop": "#b8403a"}
+Line = dict[str, Any]
+Point = tuple[float, int, float]  # CPU seconds, images, validation accuracy
+
+
+def seconds_to(curve: Sequence[Point], target: float) -> float | None:
+    """CPU seconds at which the accuracy first reaches a target, on the straight line between two points; None if never."""
+    before: tuple[float, float] | None = None
+    for seconds, _, reached in curve:
+        if reached >= target:
+            if before is None:
+                return seconds
+            share = (target - before[1]) / (reached - before[1])
+            return before[0] + share * (seconds - before[0])
+        before = (seconds, reached)
+    return None
+
+
+def table(lines: Sequence[Line], targets: Sequence[float] = TARGETS) -> dict[str, Line]:
+    """What the final runs of every arm say: means and standard deviations over seeds, and ratios to the `REFERENCE`.
+
+    Seconds to a target are None unless every seed reaches it. "times" is reference over arm, its spread by propagation.
+    """
+    finals: dict[str, list[Line]] = {}
+    for line in lines:
+        if line["phase"] == "final":
+            finals.setdefault(line["arm"], []).append(line)
+    rows: dict[str, Line] = {}
+    for name, runs in finals.items():
+        reached = {target: [seconds_to(run["curve"], target) for run in runs] for target in targets}
+        rows[name] = {
+            "setting": runs[0]["setting"],
+            "seeds": len(runs),
+            "test %": _spread([100 * run["test"] for run in runs], 2),
+            "last validation %": _spread([100 * run["curve"][-1][2] for run in runs], 2),
+            "images/s": _spread([run["images/s"] for run in runs], 0),
+            "images": round(float(np.mean([run["curve"][-1][1] for run in runs]))),
+            "tokens per image": round(float(np.mean([run["tokens per image"] for run in runs])), 1),
+            "fill": round(float(np.mean([run["fill"] for run in runs])), 4),
+            "data share": round(float(np.mean([run["data share"] for run in runs])), 2),
+            "seconds to": {t: None if None in s else _spread([x for x in s if x is not None], 1) for t, s in reached.items()},
+        }
+    reference = rows.get(REFERENCE, {}).get("seconds to", {})
+    for row in rows.values():
+        row["times"] = {t: _ratio(reference.get(t), s) for t, s in row["seconds to"].items()}
+    return rows
+
+
+def _spread(values: Sequence[float], digits: int) -> list[float]:
+    """Mean, and standard deviation over n - 1 (0 for one value)."""
+    return [round(float(np.mean(values)), digits), round(float(np.std(values, ddof=1)) if len(values) > 1 else 0.0, digits)]
+
+
+def _ratio(above: list[float] | None, below: list[float] | None) -> list[float] | None:
+    if above is None or below is None:
+        return None
+    ratio = above[0] / below[0]
+    return [round(ratio, 2), round(ratio * float(np.hypot(above[1] / above[0], below[1] / below[0])), 2)]
+
+
+def show(lines: Sequence[Line], rows: Mapping[str, Line]) -> None:
+    """The table as Markdown, and what else the file holds."""
+    targets = list(next(iter(rows.values()))["seconds to"]) if rows else []
+    columns = ["arm", "lr, tokens", "test %", "images/s", "images", "tokens per image", "fill", "data"]
+    columns += [part for target in targets for part in (f"s to {100 * target:g} %", "times")]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for name, row in rows.items():
+        lr, tokens = row["setting"]
+        cells = [name, f"{lr:g}, {tokens}", _shown(row["test %"]), f"{row['images/s'][0]:.0f}", f"{row['images']:,}"]
+        cells += [f"{row['tokens per image']:.1f}", f"{row['fill']:.3f}", f"{100 * row['data share']:.0f} %"]
+        cells += [_shown(row[what][target]) for target in targets for what in ("seconds to", "times")]
+        print(f"| {' | '.join(cells)} |")
+    for name in rows:
+        tried = [line for line in lines if line["phase"] == "tune" and line["arm"] == name]
+        print(f"tried for {name}:", *(f"{line['setting']} {100 * line['curve'][-1][2]:.2f} %" for line in tried), sep="  ")
+    print(f"CPU minutes in all: {sum(line.get('CPU seconds with evaluation', 0.0) for line in lines) / 60:.1f}")
+
+
+def _shown(spread: Sequence[float] | None) -> str:
+    return "-" if spread is None else f"{spread[0]:g} ± {spread[1]:g}"
+
+
+def plot(lines: Sequence[Line], path: Path, *, linear: float | None = None, target: float = TARGETS[-1]) -> None:
+    """Validation accuracy against CPU seconds: the mean over seeds, and from the lowest to the highest."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), dpi=150, layout="constrained")
+    for name, colour in COLOURS.items():
+        curves = [np.array(line["curve"]) for line in lines if line["phase"] == "final" and line["arm"] == name]
+        if not curves:
+            continue
+        # every run is measured at the same moments, give or take a step
+        seconds = np.mean([curve[:, 0] for curve in curves], axis=0)
+        accuracy = 100 * np.array([np.interp(seconds, curve[:, 0], curve[:, 2]) for curve in curves])
+        axes.fill_between(seconds, accuracy.min(axis=0), accuracy.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+        axes.plot(seconds, accuracy.mean(axis=0), color=colour, linewidth=2, marker="o", markersize=3, label=name)
+    marks = {"target": target, "linear classifier": linear}
+    for name, mark in marks.items():
+        if mark is not None:
+            axes.axhline(100 * mark, color="black", linewidth=0.8, linestyle=":")
+            axes.annotate(f"{name}, {100 * mark:.1f} %", (1, 100 * mark), xycoords=("axes fraction", "data"),
+                          xytext=(-4, 3), textcoords="offset points", ha="right", va="bottom", fontsize=9)  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
+    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    axes.set(xlabel="CPU seconds, one thread: data, model, optimizer", ylabel="validation accuracy, %")
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="lower right")
+    axes.set_title("Fashion-MNIST cropped to the object: quality for compute", loc="left", fontsize=11)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    pyplot.close(figure)
