@@ -32,80 +32,19 @@ import json
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import fashion
 import numpy as np
 import torch
+from navit_arms import Protocol, Run, Setting, arms
 from navit_table import Line, Point, plot, show, table
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import patchpack as pp
-from patchpack.model import NaViT, cross_entropy
-
-CROPS = pp.MeanStd((0.442,) * 3, (0.353,) * 3)  # grey levels inside the crops of the training pictures
-
-
-class Setting(NamedTuple):
-    """What is tuned."""
-
-    lr: float
-    tokens: int  # per batch
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What is the same for all arms."""
-
-    width: int = 48
-    depth: int = 3
-    heads: int = 2
-    mlp_ratio: float = 2
-    seconds: float = 120  # of training, by the clock of `train`
-    settings: tuple[Setting, ...] = (Setting(1.5e-3, 784), Setting(3e-3, 784), Setting(1.5e-3, 1568), Setting(3e-3, 1568))
-    seeds: tuple[int, ...] = (0, 1, 2)
-    warm_up: int = 100  # steps
-    weight_decay: float = 0.05
-    compiled: bool = True  # the model, for fixed shapes
-    position_scale: float = 4  # times the model's initial positions: louder ones are learnt sooner, in every arm
-    points: tuple[float, ...] = field(default=tuple(1.3**-k for k in range(11, -1, -1)))  # when to evaluate, of seconds
-
-    def model(self, *, static: bool) -> NaViT:
-        """Its weights are drawn from torch's generator."""
-        model = NaViT(
-            patch_size=4, width=self.width, depth=self.depth, heads=self.heads, mlp_ratio=self.mlp_ratio, max_len=49,
-            num_classes=fashion.NUM_CLASSES, static=static,
-        )  # fmt: skip
-        with torch.no_grad():
-            for table in (model.positions.rows, model.positions.cols):
-                table.mul_(self.position_scale)
-        return model
-
-
-class Run(NamedTuple):
-    """One training. `phase` is "tune" (a quarter of the length) or "final"."""
-
-    phase: str
-    arm: str
-    setting: Setting
-    seed: int
-
-
-def arms() -> dict[str, pp.Recipe]:
-    """The contenders: what they are fed with, by name."""
-    common: dict[str, Any] = {"patch_size": 4, "normalize": CROPS}
-    native, drawn = pp.Native(49, edge="pad"), pp.NaViT((16, 24))
-    one = {"seq_len": 49, "max_images": 1, "packer": pp.NextFit(), **common}  # nothing to look ahead for
-    return {
-        "square": pp.Recipe(resize=pp.Square(28), **one),
-        "padded": pp.Recipe(resize=native, **one),
-        "packed": pp.Recipe(resize=native, seq_len=98, max_images=12, **common),
-        "resolution": pp.Recipe(resize=drawn, seq_len=98, max_images=16, **common),
-        "drop": pp.Recipe(resize=drawn, drop=pp.Beta(0.3, 0.9), seq_len=98, max_images=24, **common),
-    }
+from patchpack.model import cross_entropy
 
 
 def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[], float] = time.process_time) -> Line:
@@ -129,7 +68,7 @@ def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[]
     cross_entropy(forward(batch), batch.targets).backward()  # compiled before the clock starts
 
     seconds = protocol.seconds / (4 if run.phase == "tune" else 1)
-    when = [share * seconds for share in protocol.points]
+    when = [share * seconds for share in (protocol.points[-1:] if run.phase == "tune" else protocol.points)]
     curve: list[Point] = []
     used = waited = 0.0
     images = tokens = step = 0
@@ -294,13 +233,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=fashion.DATA, help="folder of the IDX files")
     parser.add_argument("--results", type=Path, default=Path("navit.jsonl"))
     parser.add_argument("--plot", type=Path, default=Path("navit.png"))
+    parser.add_argument("--seconds", type=float, default=Protocol.seconds, help="CPU seconds of a run at full length")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop between two runs, before these are over")
     parser.add_argument("--arms", nargs="+", default=list(arms()), choices=list(arms()))
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
+    protocol = Protocol(seconds=options.seconds)
     try:
         data = fashion.splits(options.data)
-        lines, done = go_on(options.results, data, Protocol(), names=options.arms, minutes=options.minutes)
+        lines, done = go_on(options.results, data, protocol, names=options.arms, minutes=options.minutes)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     linear = next((line["test"] for line in lines if line["phase"] == "linear"), None)
