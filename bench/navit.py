@@ -13,7 +13,8 @@ their recipe alone:
 - drop: that, and a share of its tokens dropped, the share drawn per image and epoch.
 
 Cost is CPU time of this process on one thread, data and model and optimizer, without compiling and evaluation
-(`time.process_time`, no workers, so that nothing is done elsewhere). Accuracy is that of the averaged weights on 5000
+(`time.process_time`, no workers, so that nothing is done elsewhere). Beside other work a core does less per second, so at the
+end the arms also take steps in turns, and images to a target times that cost of an image is a second answer. Accuracy is that of the averaged weights on 5000
 validation pictures, every arm at its recipe's `for_eval()`. The same settings (learning rate, tokens per batch) are tried for
 every arm, for a quarter of the length; the best on the validation pictures is run at full length with several seeds. The
 10,000 test pictures are looked at once, at the end of such a run.
@@ -47,59 +48,102 @@ import patchpack as pp
 from patchpack.model import cross_entropy
 
 
+class Training:
+    """A model, its optimizer, and what it is fed with; compiled, and ready for its first step.
+
+    Attributes:
+        recipe: of the arm, with the run's seed and tokens per batch.
+        average: the averaged weights, in a model that computes real tokens only: the same numbers.
+    """
+
+    def __init__(self, run: Run, data: fashion.Splits, protocol: Protocol) -> None:
+        recipe = arms()[run.arm]
+        self.recipe = recipe.replace(seed=run.seed, rows=run.setting.tokens // recipe.row_len(4))
+        torch.manual_seed(run.seed)
+        self._model = protocol.model(static=True)
+        self.average = AveragedModel(protocol.model(static=False), multi_avg_fn=_towards)
+        self._forward: Callable[[pp.PackedBatch], Tensor] = self._model
+        if protocol.compiled:
+            self._forward = torch.compile(self._model, fullgraph=True, dynamic=False)
+        self._lr, self._warm_up, self._steps = run.setting.lr, protocol.warm_up, 0
+        self._optimizer = torch.optim.AdamW(
+            self._model.parameters(), lr=self._lr, betas=(0.9, 0.98), weight_decay=protocol.weight_decay, fused=True
+        )
+        loader = pp.load(data.train, self.recipe, sizes=data.train.sizes, shuffle=1, tail="drop")
+        batch = next(iter(loader))
+        cross_entropy(self._forward(batch), batch.targets).backward()  # compiled
+        self._batches = _endless(loader)
+
+    def step(self, clock: Callable[[], float]) -> tuple[pp.PackedBatch, float]:
+        """One step; its batch, and how long that took to come."""
+        start = clock()
+        batch = next(self._batches)
+        waited = clock() - start
+        self._steps += 1
+        self._optimizer.param_groups[0]["lr"] = self._lr * min(1.0, self._steps / self._warm_up)
+        loss = cross_entropy(self._forward(batch), batch.targets)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        self.average.update_parameters(self._model)
+        return batch, waited
+
+
 def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[], float] = time.process_time) -> Line:
     """One run, as a line of the results file."""
     begun = clock()
-    recipe = arms()[run.arm]
-    recipe = recipe.replace(seed=run.seed, rows=run.setting.tokens // recipe.row_len(4))
-    torch.manual_seed(run.seed)
-    model = protocol.model(static=True)
-    average = AveragedModel(protocol.model(static=False), multi_avg_fn=_towards)  # the same numbers, of real tokens only
-    forward: Callable[[pp.PackedBatch], Tensor] = model
-    if protocol.compiled:
-        torch.compiler.reset()
-        forward = torch.compile(model, fullgraph=True, dynamic=False)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=run.setting.lr, betas=(0.9, 0.98), weight_decay=protocol.weight_decay, fused=True
-    )
+    torch.compiler.reset()
+    training = Training(run, data, protocol)
+    recipe, average = training.recipe, training.average
     validation = painted(data.validation, recipe)
-    loader = pp.load(data.train, recipe, sizes=data.train.sizes, shuffle=1, tail="drop")
-    batch = next(iter(loader))
-    cross_entropy(forward(batch), batch.targets).backward()  # compiled before the clock starts
-
     seconds = protocol.seconds / (4 if run.phase == "tune" else 1)
     when = [share * seconds for share in (protocol.points[-1:] if run.phase == "tune" else protocol.points)]
     curve: list[Point] = []
     used = waited = 0.0
-    images = tokens = step = 0
-    start = clock()
-    for batch in _endless(loader):
-        waited += clock() - start
-        optimizer.param_groups[0]["lr"] = run.setting.lr * min(1.0, (step + 1) / protocol.warm_up)
-        loss = cross_entropy(forward(batch), batch.targets)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        average.update_parameters(model)
-        step, images, tokens = step + 1, images + batch.info["packed"], tokens + int((batch.segment_ids > 0).sum())
-        used += clock() - start
+    images = tokens = steps = 0
+    while when:
+        start = clock()
+        batch, wait = training.step(clock)
+        steps, images, tokens = steps + 1, images + batch.info["packed"], tokens + int((batch.segment_ids > 0).sum())
+        used, waited = used + clock() - start, waited + wait
         if used >= when[0]:
             curve.append((round(used, 3), images, accuracy(average, validation)))
             when = [moment for moment in when if moment > used]
-            if not when:
-                break
-        start = clock()
     return {
         **_identity(run),
         "curve": curve,
-        "steps": step,
+        "steps": steps,
         "tokens per image": round(tokens / images, 2),
-        "fill": round(tokens / (step * recipe.rows * recipe.row_len(4)), 4),
+        "fill": round(tokens / (steps * recipe.rows * recipe.row_len(4)), 4),
         "images/s": round(images / used, 1),
         "data share": round(waited / used, 3),
         "test": accuracy(average, painted(data.test, recipe)) if run.phase == "final" else None,
         "CPU seconds with evaluation": round(clock() - begun, 1),
     }
+
+
+def pace(
+    runs: Sequence[Run],
+    data: fashion.Splits,
+    protocol: Protocol,
+    *,
+    rounds: int = 40,
+    steps: int = 5,
+    clock: Callable[[], float] = time.process_time,
+) -> list[Line]:
+    """CPU milliseconds per image, the arms in turns: what one costs over another whatever else the machine was doing."""
+    begun = clock()
+    torch.compiler.reset()
+    trainings = [Training(run, data, protocol) for run in runs]
+    found: list[list[float]] = [[] for _ in runs]
+    for _ in range(rounds):
+        for training, times in zip(trainings, found, strict=True):
+            start = clock()
+            images = sum(training.step(clock)[0].info["packed"] for _ in range(steps))
+            times.append(1000 * (clock() - start) / images)
+    quartiles = [np.percentile(times, (25, 50, 75)).round(4).tolist() for times in found]
+    lines: list[Line] = [{"phase": "pace", "arm": run.arm, "ms": ms} for run, ms in zip(runs, quartiles, strict=True)]
+    return [{**line, "CPU seconds with evaluation": round((clock() - begun) / len(lines), 1)} for line in lines]
 
 
 def painted(crops: fashion.Crops, recipe: pp.Recipe) -> list[pp.PackedBatch]:
@@ -244,11 +288,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lines, done = go_on(options.results, data, protocol, names=options.arms, minutes=options.minutes)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
+    known = {line["phase"] for line in lines}
+    added: list[Line] = []
+    if done and "linear" not in known:
+        added += [{"phase": "linear", "test": fashion.linear_accuracy(data.train, data.test)}]
+    if done and "pace" not in known:
+        added += pace([Run("final", name, tuned(lines, name), 0) for name in options.arms], data, protocol)
+    with options.results.open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in added)
+    lines += added
     linear = next((line["test"] for line in lines if line["phase"] == "linear"), None)
-    if done and linear is None:
-        linear = fashion.linear_accuracy(data.train, data.test)
-        with options.results.open("a") as file:
-            file.write(json.dumps({"phase": "linear", "test": linear}) + "\n")
     print(json.dumps(lines[0]["environment"]))
     show(lines, table(lines))
     if linear is not None:

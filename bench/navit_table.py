@@ -35,13 +35,15 @@ def cost_to(curve: Sequence[Point], target: float) -> tuple[float, float] | None
 def table(lines: Sequence[Line], targets: Sequence[float] = TARGETS) -> dict[str, Line]:
     """What the final runs of every arm say: means and standard deviations over seeds, and ratios to the `REFERENCE`.
 
-    What a target costs is None unless every seed reaches it. "times" is the reference's seconds over the arm's, its spread
-    by propagation.
+    What a target costs is None unless every seed reaches it. "times" is the reference's cost over the arm's, its spread by
+    propagation: of the CPU seconds measured, and, where the arms were run in turns, of images times the median cost of one,
+    which does not depend on what else the machine was doing while an arm was trained.
     """
     finals: dict[str, list[Line]] = {}
     for line in lines:
         if line["phase"] == "final":
             finals.setdefault(line["arm"], []).append(line)
+    paces = {line["arm"]: line["ms"] for line in lines if line["phase"] == "pace"}
     rows: dict[str, Line] = {}
     for name, runs in finals.items():
         costs = {target: [cost_to(run["curve"], target) for run in runs] for target in targets}
@@ -52,12 +54,13 @@ def table(lines: Sequence[Line], targets: Sequence[float] = TARGETS) -> dict[str
             "test %": _spread([100 * run["test"] for run in runs], 2),
             "images": round(float(np.mean([run["curve"][-1][1] for run in runs]))),
             **{what: round(float(np.mean([run[what] for run in runs])), 4) for what in MEANS},
+            "ms": paces.get(name),
             "seconds to": {t: None if cost is None else _spread(cost[:, 0], 1) for t, cost in reached.items()},
             "images to": {t: None if cost is None else _spread(cost[:, 1], 0) for t, cost in reached.items()},
         }
-    reference = rows.get(REFERENCE, {}).get("seconds to", {})
     for row in rows.values():
-        row["times"] = {t: _ratio(reference.get(t), s) for t, s in row["seconds to"].items()}
+        row["times"] = {t: _ratio(rows.get(REFERENCE), row, "seconds to", t) for t in targets}
+        row["times in turns"] = {t: _ratio(rows.get(REFERENCE), row, "images to", t) for t in targets}
     return rows
 
 
@@ -66,27 +69,33 @@ def _spread(values: Any, digits: int) -> list[float]:
     return [round(float(np.mean(values)), digits), round(float(np.std(values, ddof=1)) if len(values) > 1 else 0.0, digits)]
 
 
-def _ratio(above: list[float] | None, below: list[float] | None) -> list[float] | None:
-    if above is None or below is None:
+def _ratio(reference: Line | None, row: Line, what: str, target: float) -> list[float] | None:
+    if reference is None or reference[what][target] is None or row[what][target] is None:
         return None
-    ratio = above[0] / below[0]
-    return [round(ratio, 2), round(ratio * float(np.hypot(above[1] / above[0], below[1] / below[0])), 2)]
+    (above, d_above), (below, d_below) = reference[what][target], row[what][target]
+    ratio = above / below
+    if what == "images to":
+        if reference["ms"] is None or row["ms"] is None:
+            return None
+        ratio *= reference["ms"][1] / row["ms"][1]
+    return [round(ratio, 2), round(ratio * float(np.hypot(d_above / above, d_below / below)), 2)]
 
 
 def show(lines: Sequence[Line], rows: Mapping[str, Line]) -> None:
     """The table as Markdown, and what else the file holds."""
     targets = list(next(iter(rows.values()))["seconds to"]) if rows else []
-    columns = ["arm", "lr, tokens", "seeds", "test %", "images/s", "tokens per image", "fill", "data"]
-    columns += [part for t in targets for part in (f"s to {100 * t:g} %", "images", f"{REFERENCE} takes")]
+    columns = ["arm", "lr, tokens", "seeds", "test %", "images/s", "tokens per image", "fill", "data", "ms per image"]
+    columns += [part for t in targets for part in (f"s to {100 * t:g} %", "images", f"{REFERENCE} takes", "in turns")]
     print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for name, row in rows.items():
         lr, tokens = row["setting"]
         cells = [name, f"{lr:g}, {tokens}", f"{row['seeds']}", _shown(row["test %"]), f"{row['images/s']:.0f}"]
         cells += [f"{row['tokens per image']:.1f}", f"{row['fill']:.3f}", f"{100 * row['data share']:.0f} %"]
+        cells += ["-" if row["ms"] is None else "{1:.2f} ({0:.2f} … {2:.2f})".format(*row["ms"])]
         for target in targets:
             images = row["images to"][target]
             cells += [_shown(row["seconds to"][target]), "-" if images is None else f"{images[0]:,.0f}"]
-            cells += [f"{_shown(row['times'][target])} ×"]
+            cells += [f"{_shown(row[what][target])} ×" for what in ("times", "times in turns")]
         print(f"| {' | '.join(cells)} |")
     for name in rows:
         tried = [line for line in lines if line["phase"] == "tune" and line["arm"] == name]

@@ -109,6 +109,15 @@ def test_every_arm_trains(name: str, data) -> None:
     assert (line["tokens per image"] == 49) == (name == "square")
 
 
+def test_the_pace_is_time_per_image(data) -> None:
+    runs = [navit_arms.Run("final", name, navit_arms.Setting(1e-2, 98), 0) for name in ("square", "drop")]
+    square, drop = navit.pace(runs, data, TINY, rounds=3, steps=2, clock=clock())
+    # a step of two squares looks at the clock twice, and each two steps once more: five seconds for four images
+    assert square["ms"] == [1250, 1250, 1250]
+    assert drop["ms"][0] <= drop["ms"][1] <= drop["ms"][2] < 1250
+    assert [line["arm"] for line in (square, drop)] == ["square", "drop"]
+
+
 def test_one_image_per_row_in_the_arms_to_beat_and_none_dropped_in_evaluation() -> None:
     recipes = navit_arms.arms()
     assert [name for name, recipe in recipes.items() if recipe.max_images == 1] == ["square", "padded"]
@@ -161,6 +170,7 @@ def test_the_table_by_hand() -> None:
     lines = [
         {"phase": "about"}, final("square", 0, 2.0), final("square", 1, 3.0), final("packed", 0, 1.0), final("packed", 1, 1.0),
         final("drop", 0, 1.0), final("drop", 1, 1.0, curve=CURVE[:2]), {"phase": "tune", "arm": "square"},
+        {"phase": "pace", "arm": "square", "ms": [1.9, 2.0, 2.2]}, {"phase": "pace", "arm": "packed", "ms": [1.2, 1.25, 1.3]},
     ]  # fmt: skip
     rows = navit_table.table(lines, targets=(0.82, 0.88))
     assert list(rows) == ["square", "packed", "drop"]
@@ -172,6 +182,8 @@ def test_the_table_by_hand() -> None:
     assert rows["square"]["times"][0.82][0] == 1
     assert rows["packed"]["times"] == {0.82: [2.5, 0.71], 0.88: [2.5, 0.71]}
     assert rows["drop"]["times"][0.88] is None
+    assert rows["packed"]["times in turns"] == {0.82: [1.6, 0.0], 0.88: [1.6, 0.0]}  # equal images, 2 ms over 1.25
+    assert rows["drop"]["times in turns"] == {0.82: None, 0.88: None}  # never run in turns
     assert rows["square"]["test %"] == [86.5, 0.71]
 
 
