@@ -14,10 +14,11 @@ their recipe alone:
 
 Cost is CPU time of this process on one thread, data and model and optimizer, without compiling and evaluation
 (`time.process_time`, no workers, so that nothing is done elsewhere). Beside other work a core does less per second, so at the
-end the arms also take steps in turns, and images to a target times that cost of an image is a second answer. Accuracy is that of the averaged weights on 5000
-validation pictures, every arm at its recipe's `for_eval()`. The same settings (learning rate, tokens per batch) are tried for
-every arm, for a quarter of the length; the best on the validation pictures is run at full length with several seeds. The
-10,000 test pictures are looked at once, at the end of such a run.
+end the arms also take steps in turns, and images to a target times that cost of an image is a second answer.
+
+Accuracy is that of the averaged weights on 5000 validation pictures, every arm at its recipe's `for_eval()`. The same
+settings (learning rate, tokens per batch) are tried for every arm, for a quarter of the length; the best on the validation
+pictures is run at full length with several seeds. The 10,000 test pictures are looked at once, at the end of such a run.
 
 The learning rate warms up and stays, and weights are averaged over about the last ninth of the run so far (polynomial
 decay averaging, 1212.1824), so that every point of a curve is a model to be used and no schedule's length has to be guessed.

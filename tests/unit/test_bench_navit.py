@@ -197,6 +197,20 @@ def test_table_and_plot_are_made_of_any_file(finished, capsys, tmp_path: Path) -
     assert (tmp_path / "plots" / "navit.png").stat().st_size > 10_000
 
 
+def test_the_whole_command_and_again(finished, data, tmp_path: Path, capsys, monkeypatch) -> None:
+    results, image = tmp_path / "r.jsonl", tmp_path / "r.png"
+    results.write_text(finished.read_text())
+    monkeypatch.setattr(navit, "Protocol", lambda seconds: TINY)
+    monkeypatch.setattr(navit.Protocol, "seconds", 60, raising=False)
+    monkeypatch.setattr(fashion, "splits", lambda folder: data)
+    for _ in range(2):
+        navit.main(["--results", str(results), "--plot", str(image), "--arms", "packed"])
+        assert "all runs are done" in capsys.readouterr().out
+    phases = [json.loads(line)["phase"] for line in results.read_text().splitlines()]
+    assert phases == ["about", "tune", "tune", "final", "linear", "pace"]
+    assert image.exists()
+
+
 def test_a_missing_folder_says_how_to_install(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="apt-get install"):
         navit.main(["--data", str(tmp_path), "--results", str(tmp_path / "r.jsonl")])
