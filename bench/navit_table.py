@@ -124,20 +124,20 @@ def plot(lines: Sequence[Line], path: Path, *, linear: float | None = None, targ
         accuracy = 100 * np.array([np.interp(seconds, curve[:, 0], curve[:, 2]) for curve in curves])
         axes.fill_between(seconds, accuracy.min(axis=0), accuracy.max(axis=0), color=colour, alpha=0.2, linewidth=0)
         axes.plot(seconds, accuracy.mean(axis=0), color=colour, linewidth=2, marker="o", markersize=3, label=name)
-    marks = {"target": target, "linear classifier": linear}
-    for name, mark in marks.items():
+    for name, mark in {"target": target, "a linear classifier": linear}.items():
         if mark is not None:
             axes.axhline(100 * mark, color="black", linewidth=0.8, linestyle=":")
-            axes.annotate(f"{name}, {100 * mark:.1f} %", (1, 100 * mark), xycoords=("axes fraction", "data"),
-                          xytext=(-4, 3), textcoords="offset points", ha="right", va="bottom", fontsize=9)  # fmt: skip
+            axes.annotate(f"{name}, {100 * mark:.1f} %", (0, 100 * mark), xycoords=("axes fraction", "data"),
+                          xytext=(5, 3), textcoords="offset points", va="bottom", fontsize=9)  # fmt: skip
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(matplotlib.ticker.ScalarFormatter())
-    axes.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     axes.set(xlabel="CPU seconds, one thread: data, model, optimizer", ylabel="validation accuracy, %")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right")
-    axes.set_title("Fashion-MNIST cropped to the object: quality for compute", loc="left", fontsize=11)
+    axes.legend(frameon=False, loc="lower right", title="mean and range over seeds")
+    axes.set_title("Quality for compute, Fashion-MNIST cropped to the object", loc="left", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
     pyplot.close(figure)
