@@ -9,7 +9,8 @@ their recipe alone:
 - square: every crop resized to 28 x 28, 49 tokens, one image per row;
 - padded: native size and aspect, one image per row, padded to 49 tokens;
 - packed: the same tokens, rows packed;
-- resolution: packed, and a resolution drawn per image and epoch;
+- area: packed, every crop resized to the area of 22 x 22 pixels, its aspect kept;
+- resolution: packed, and that area drawn per image and epoch;
 - drop: that, and a share of its tokens dropped, the share drawn per image and epoch.
 
 Cost is CPU time of this process on one thread, data and model and optimizer, without compiling and evaluation
@@ -238,8 +239,11 @@ def read(path: Path, protocol: Protocol) -> list[Line]:
         except json.JSONDecodeError:
             break
     expected = about(protocol)
-    if lines and {key: lines[0].get(key) for key in expected} != expected:
-        raise ValueError(f"{path} was made with another protocol or other arms: name another file, or remove it")
+    if lines:
+        found = lines[0].get("arms", {})
+        if lines[0].get("protocol") != expected["protocol"] or found.items() - expected["arms"].items():
+            raise ValueError(f"{path} was made with another protocol or other arms: name another file, or remove it")
+        lines[0] |= expected  # arms that are new have no lines yet
     return lines
 
 
@@ -289,11 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lines, done = go_on(options.results, data, protocol, names=options.arms, minutes=options.minutes)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
-    known = {line["phase"] for line in lines}
+    paced = {line["arm"] for line in lines if line["phase"] == "pace"}
     added: list[Line] = []
-    if done and "linear" not in known:
+    if done and all(line["phase"] != "linear" for line in lines):
         added += [{"phase": "linear", "test": fashion.linear_accuracy(data.train, data.test)}]
-    if done and "pace" not in known:
+    if done and not paced.issuperset(options.arms):  # all again, since they must take turns
         added += pace([Run("final", name, tuned(lines, name), 0) for name in options.arms], data, protocol)
     with options.results.open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in added)

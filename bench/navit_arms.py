@@ -86,6 +86,7 @@ def arms() -> dict[str, pp.Recipe]:
         "square": pp.Recipe(resize=pp.Square(28), **one),
         "padded": pp.Recipe(resize=native, **one),
         "packed": pp.Recipe(resize=native, seq_len=98, max_images=12, **common),
+        "area": pp.Recipe(resize=pp.NaViT(22), seq_len=64, max_images=10, **common),
         "resolution": pp.Recipe(resize=drawn, seq_len=64, max_images=10, **common),
         "drop": pp.Recipe(resize=drawn, drop=pp.Beta(0.3, 0.9), seq_len=64, max_images=16, **common),
     }

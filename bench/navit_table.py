@@ -11,7 +11,14 @@ import numpy as np
 TARGETS = (0.82, 0.84, 0.88)
 REFERENCE = "square"
 MEANS = ("images/s", "tokens per image", "fill", "data share")
-COLOURS = {"square": "#9a9a9a", "padded": "#3c3c3c", "packed": "#3b6fb6", "resolution": "#c98a1b", "drop": "#b8403a"}
+COLOURS = {
+    "square": "#9a9a9a",
+    "padded": "#3c3c3c",
+    "packed": "#3b6fb6",
+    "area": "#3f8f5b",
+    "resolution": "#c98a1b",
+    "drop": "#b8403a",
+}
 Line = dict[str, Any]
 Point = tuple[float, int, float]  # CPU seconds, images, validation accuracy
 
@@ -45,7 +52,7 @@ def table(lines: Sequence[Line], targets: Sequence[float] = TARGETS) -> dict[str
             finals.setdefault(line["arm"], []).append(line)
     paces = {line["arm"]: line["ms"] for line in lines if line["phase"] == "pace"}
     rows: dict[str, Line] = {}
-    for name, runs in finals.items():
+    for name, runs in sorted(finals.items(), key=lambda arm: list(COLOURS).index(arm[0])):
         costs = {target: [cost_to(run["curve"], target) for run in runs] for target in targets}
         reached = {target: None if None in found else np.array(found) for target, found in costs.items()}
         rows[name] = {

@@ -92,6 +92,17 @@ def test_results_of_another_protocol_are_refused(finished, data) -> None:
         navit.go_on(finished, data, other, names=["packed"])
 
 
+def test_a_new_arm_goes_on_in_an_old_file_and_a_changed_one_does_not(finished, tmp_path: Path) -> None:
+    about, *lines = map(json.loads, finished.read_text().splitlines())
+    path = tmp_path / "navit.jsonl"
+    older = {name: arm for name, arm in about["arms"].items() if name != "area"}
+    path.write_text("\n".join(map(json.dumps, [{**about, "arms": older}, *lines])))
+    assert navit.read(path, TINY) == [about, *lines]
+    path.write_text(json.dumps({**about, "arms": {**older, "packed": "another"}}))
+    with pytest.raises(ValueError, match="other arms"):
+        navit.read(path, TINY)
+
+
 def test_finals_come_seed_after_seed() -> None:
     protocol = navit_arms.Protocol(settings=(navit_arms.Setting(1.0, 98),), seeds=(0, 1))
     tuned = [
