@@ -45,12 +45,12 @@ from torch import Tensor, nn
 import patchpack as pp
 from patchpack.model import ViT, presets
 from patchpack.model.distill import distillation, start_from
+from patchpack.model.interpolate import Interpolation
 from patchpack.model.repatch import repatch
 from patchpack.model.trainer import accuracy, fit, label_loss
 
 SIDE, SIZES = 24, (4, 6, 8, 12)
 TOKENS = {p: (SIDE // p) ** 2 for p in SIZES}
-KERNEL, GRID = 12, 6  # stored by a flexible model: the largest of either
 CROPS = pp.MeanStd((0.442,) * 3, (0.353,) * 3)  # grey levels inside the crops of the training pictures
 STEP = 900  # tokens that take as long as what a step costs beside its tokens, measured
 
@@ -81,6 +81,9 @@ class Settings:
 
     Attributes:
         width, depth, mlp_dim, heads: of the transformer.
+        kernel: stored by a flexible model, pixels per side. Of 4, 8 and 12 the one that learns fastest: no larger than a patch,
+            it is only ever enlarged, which is exact, and all sizes share all of it.
+        grid: of a flexible model's table of positions.
         position_scale: times the table's initial values: louder positions are learnt sooner, in every arm.
         budget: of a fixed model's training, in tokens and `STEP`.
         rows: images per step.
@@ -93,6 +96,8 @@ class Settings:
     depth: int = 2
     mlp_dim: int = 96
     heads: int = 2
+    kernel: int = 4
+    grid: int = 6
     position_scale: float = 4.0
     budget: int = 1_600_000
     rows: int = 64
@@ -183,12 +188,14 @@ class Remembered(nn.Module):
 def build(arm: str, settings: Settings, seed: int) -> ViT:
     """A model of this arm, before training. A fixed one stores the kernel and the table of its own patch size."""
     p = FIXED.get(arm)
+    # antialias says how a kernel shrinks, which a stored one of 4 never does: only a teacher's, once, for `start_from`
+    own = {} if p else {"how": Interpolation(antialias=True)}
     size = presets.Size(settings.width, settings.depth, settings.mlp_dim, settings.heads)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = presets.flexivit(
-            size, num_classes=fashion.NUM_CLASSES, kernel_size=p or KERNEL, grid=SIDE // p if p else GRID,
-            class_token=False, pool="mean",
+            size, num_classes=fashion.NUM_CLASSES, kernel_size=p or settings.kernel,
+            grid=SIDE // p if p else settings.grid, class_token=False, pool="mean", **own,
         )  # fmt: skip
         with torch.no_grad():
             model.positions.table.mul_(settings.position_scale)
