@@ -99,6 +99,12 @@ def test_arms_differ_in_what_they_say(pictures: flexivit.Pictures) -> None:
     assert not torch.equal(models["KL"].head.weight, models["labels"].head.weight)
 
 
+def test_all_sizes_get_the_same_time() -> None:
+    rows, drawn = flexivit.Settings().rows, flexivit.DRAWN
+    times = [drawn.count(p) * (rows * flexivit.TOKENS[p] + flexivit.STEP) for p in flexivit.SIZES]
+    assert max(times) < 1.12 * min(times)
+
+
 def call(out: Path, *more: str) -> None:
     flexivit.main(["--out", str(out), *SMALL, *more])
 
