@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -102,73 +102,79 @@ def draw(lines: Sequence[Line], fixed: Mapping[str, int], flexible: Sequence[str
 
     style = {"font.family": ["DejaVu Sans"], "font.size": 10, "text.color": INK, "axes.labelcolor": INK, "svg.fonttype": "none"}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(11, 4.6), layout="constrained")
+        figure = Figure(figsize=(11, 5), layout="constrained")
         left, right = figure.subplots(1, 2)
-        _by_size(left, lines, fixed, flexible)
+        _by_size(left, lines, fixed, flexible[-1])
         _by_time(right, lines, fixed, flexible)
         for panel in (left, right):
             panel.set_ylabel("test accuracy, %")
             panel.grid(color="#e4e8ec", linewidth=0.8)
             panel.set_axisbelow(True)
-            panel.tick_params(color=FAINT, length=3)
+            panel.tick_params(which="both", color=FAINT, length=3)
             for side in ("top", "right"):
                 panel.spines[side].set_visible(False)
             for side in ("bottom", "left"):
                 panel.spines[side].set_color(FAINT)
+            panel.legend(frameon=False, fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.17), handlelength=2.6)
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150, metadata={"Software": None} if path.suffix == ".png" else None)
     return path
 
 
-def _by_size(panel: Any, lines: Sequence[Line], fixed: Mapping[str, int], flexible: Sequence[str]) -> None:
-    """Every model at every size; a fixed one's own size is the large dot."""
+def _by_size(panel: Any, lines: Sequence[Line], fixed: Mapping[str, int], flexible: str) -> None:
+    """The fixed models and one flexible one at every size; a fixed one's own size is the large dot."""
     sizes = list(fixed.values())
     for (arm, own), colour in zip(fixed.items(), FIXED_COLOURS, strict=True):
-        points = {size: found for size in sizes if (found := spread(lines, arm, "accuracy", size))}
-        _line(panel, list(points), list(points.values()), colour, "-", width=1.5, label=f"fixed at {own}")
-        plain = {size: found for size in sizes if (found := spread(lines, arm, "plain", size))}
-        panel.plot(list(plain), [found.mean for found in plain.values()], "x", color=colour, markersize=5, alpha=0.8)
+        points = _points(lines, arm, "accuracy", sizes)
+        _line(panel, [sizes.index(size) for size in points], points.values(), colour, width=1.5, label=f"fixed at {own}")
+        plain = _points(lines, arm, "plain", sizes)
+        panel.plot(
+            [sizes.index(size) for size in plain], [found.mean for found in plain.values()], "x", color=colour, markersize=5
+        )
         if own in points:
-            panel.plot(own, points[own].mean, "o", color=colour, markersize=9)
-    panel.plot([], [], "x", color=FAINT, label="kernel resized\nlike a picture")
-    arm = flexible[-1]
-    points = {size: found for size in sizes if (found := spread(lines, arm, "accuracy", size))}
-    _line(panel, list(points), list(points.values()), INK, "-", width=2.5, label="one flexible model")
-    panel.set_xticks(sizes, [f"{size}" for size in sizes])
+            panel.plot(sizes.index(own), points[own].mean, "o", color=colour, markersize=9)
+    panel.plot([], [], "x", color=FAINT, label="kernel resized plainly")
+    points = _points(lines, flexible, "accuracy", sizes)
+    _line(panel, [sizes.index(size) for size in points], points.values(), INK, width=2.5, label=f"flexible, {flexible}")
+    panel.set_xticks(range(len(sizes)), [f"{size}" for size in sizes])
     panel.set_xlabel("patch size at inference, pixels")
     panel.set_ylim(0, 100)
-    panel.set_title("A fixed model knows its own patch size only", fontsize=10.5, loc="left")
-    panel.legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.0, 0.0))
+    panel.set_title("Each model at every patch size", fontsize=10.5, loc="left")
 
 
 def _by_time(panel: Any, lines: Sequence[Line], fixed: Mapping[str, int], flexible: Sequence[str]) -> None:
-    """Every size of the flexible models; of the fixed ones their own."""
+    """Every size of the flexible models; of the fixed ones their own.
+
+    At one patch size all models do the same work but for resizing a kernel, so it has one time, the least that was measured.
+    """
+    sizes = list(fixed.values())
+    times = {size: min(line["ms per image"][str(size)] for line in lines) for size in sizes}
     for arm, (colour, dashes) in zip(flexible, FLEXIBLE_STYLES, strict=True):
-        points = [(size, found) for size in fixed.values() if (found := spread(lines, arm, "accuracy", size))]
-        times = [spread(lines, arm, "ms per image", size).mean for size, _ in points]
-        bold = arm == flexible[-1]
-        _line(
-            panel, times, [found for _, found in points], colour, dashes, width=2.5 if bold else 1.6, label=f"flexible, {arm}"
-        )
+        points = _points(lines, arm, "accuracy", sizes)
+        width = 2.5 if arm == flexible[-1] else 1.6
+        _line(panel, [times[p] for p in points], points.values(), colour, dashes, width=width, label=f"flexible, {arm}")
     for (arm, own), colour in zip(fixed.items(), FIXED_COLOURS, strict=True):
-        if found := spread(lines, arm, "accuracy", own):
-            time = spread(lines, arm, "ms per image", own).mean
+        for found in _points(lines, arm, "accuracy", [own]).values():
+            reach = [[found.mean - found.low], [found.high - found.mean]]
             panel.errorbar(
-                time, found.mean, [[found.mean - found.low], [found.high - found.mean]],
-                fmt="o", color=colour, markersize=9, capsize=3, label=f"fixed at {own}",
-            )  # fmt: skip
+                times[own], found.mean, reach, fmt="o", color=colour, markersize=9, capsize=3, label=f"fixed at {own}"
+            )
     panel.set_xlabel("CPU time per image at inference, ms")
     panel.set_xscale("log")
-    panel.xaxis.set_major_formatter("{x:g}")
-    panel.xaxis.set_minor_formatter("{x:g}")
-    panel.set_title("Patches of 12, 8, 6 and 4 pixels, from left to right", fontsize=10.5, loc="left")
-    panel.legend(frameon=False, fontsize=9, loc="best")
+    panel.set_xticks(list(times.values()), [f"{time:.2g}\n({size} px)" for size, time in times.items()])
+    panel.set_xticks([], minor=True)
+    panel.set_title("What a patch size costs and gives", fontsize=10.5, loc="left")
+
+
+def _points(lines: Sequence[Line], arm: str, what: str, sizes: Sequence[int]) -> dict[int, Spread]:
+    return {size: found for size in sizes if (found := spread(lines, arm, what, size))}
 
 
 def _line(
-    panel: Any, xs: Sequence[float], spreads: Sequence[Spread], colour: str, dashes: Any, *, width: float, label: str
+    panel: Any, xs: Sequence[float], spreads: Iterable[Spread], colour: str, dashes: Any = "-", *, width: float, label: str
 ) -> None:
-    means = [found.mean for found in spreads]
-    below, above = [found.mean - found.low for found in spreads], [found.high - found.mean for found in spreads]
-    container = panel.errorbar(xs, means, [below, above], color=colour, linewidth=width, capsize=3, elinewidth=1.2, label=label)
+    means, lows, highs = np.array([*spreads], dtype=float).reshape(-1, 3).T
+    container = panel.errorbar(
+        xs, means, [means - lows, highs - means], color=colour, linewidth=width, capsize=3, elinewidth=1.2, label=label
+    )
     container.lines[0].set_linestyle(dashes)

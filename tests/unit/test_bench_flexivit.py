@@ -185,4 +185,4 @@ def test_the_figure_names_every_arm(tmp_path: Path, suffix: str) -> None:
     data = path.read_bytes()
     assert data.startswith(b"\x89PNG" if suffix == ".png" else b"<?xml")
     if suffix == ".svg":
-        assert all(text in data.decode() for text in ("fixed at 4", "one flexible model", "flexible, start + KL"))
+        assert all(text in data.decode() for text in ("fixed at 4", "kernel resized plainly", "flexible, start + KL"))
