@@ -21,7 +21,8 @@ from patchpack.types import PackedBatch
 def start_from(student: ViT, teacher: ViT) -> None:
     """Give a student the teacher's weights: the kernel PI-resized, the table of positions interpolated, the rest as it is.
 
-    A student that stores a kernel of the teacher's size loses nothing; enlarging loses nothing at the teacher's patch size.
+    A student that stores a kernel and a table of the teacher's sizes answers as the teacher does. One with a larger kernel has
+    the teacher's tokens for patches enlarged to it; used at the teacher's patch size it is resized twice, which does not chain.
 
     Raises:
         ConfigError: naming the first weight that the two do not share.

@@ -91,7 +91,8 @@ def flexivit(
         size, num_classes, **parts: see `vit`.
         kernel_size: pixels per side of the stored kernel, PI-resized to the batch's patch size.
         grid: rows and columns of the stored table of positions, resized to the image's grid.
-        how, positions_how: the rules for either; timm's are both ``CONVENTIONS["timm"]``.
+        how, positions_how: the rules for either; timm's are both ``CONVENTIONS["timm"]``. Without antialias, FlexiViT's own, a
+            kernel much larger than the patch is read at a few of its points only: store one near the smallest patch size then.
     """
     width = _size(size).width
     preset: dict[str, Any] = {
