@@ -16,8 +16,7 @@ from rich.table import Table
 
 import patchpack as pp
 from patchpack.cli import draw, train
-from patchpack.model import cross_entropy
-from patchpack.model.trainer import accuracy
+from patchpack.model import accuracy, cross_entropy
 from patchpack.stream.sources import open_source
 from patchpack.types import Header
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 import torch
 
 import patchpack as pp
-from patchpack.model import NaViT
-from patchpack.model.trainer import Step, accuracy, fit
+from patchpack.model import NaViT, Step, accuracy, fit
 
 EPOCHS = 40
 

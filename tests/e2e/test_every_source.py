@@ -350,8 +350,9 @@ def test_conservation(
     if source in ("shards", "folder", "iterable") and set(kinds) == {"raises"}:
         return  # nothing there at all
     loader = pp.load(
-        opened, recipe, tail=tail, shuffle=shuffle, num_workers=workers, steps_per_epoch=steps, on_error="skip", **options
-    )
+        opened, recipe, tail=tail, shuffle=shuffle, num_workers=workers, steps_per_epoch=steps, on_error="skip", fuse=None,
+        **options,
+    )  # fmt: skip
     packed: list[str] = []
     barren = None
     try:
