@@ -28,8 +28,6 @@ Teachers' weights are kept beside it. Then a table of what is there and, with ``
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -40,6 +38,7 @@ from typing import Any, NamedTuple
 import fashion
 import flexivit_table as tables
 import numpy as np
+import results
 import torch
 from torch import Tensor, nn
 
@@ -310,28 +309,6 @@ def run(arm: str, seed: int, work: Work) -> dict[str, Any]:
     return {"arm": arm, "seed": seed, "split": work.split, "settings": asdict(work.settings), **answers, **took}
 
 
-def read(out: Path, settings: Settings, split: str) -> list[dict[str, Any]]:
-    """The lines of runs with these settings; a line that a killed call left unfinished is passed over."""
-    lines = []
-    for text in out.read_text().splitlines() if out.exists() else []:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if line["settings"] == asdict(settings) and line["split"] == split:
-            lines.append(line)
-    return lines
-
-
-def append(out: Path, line: dict[str, Any]) -> None:
-    """One more line, on a line of its own whatever stands at the end of the file."""
-    before = out.read_bytes() if out.exists() else b""
-    with out.open("ab") as file:
-        file.write((b"\n" if before and not before.endswith(b"\n") else b"") + json.dumps(line).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def missing(lines: Sequence[dict[str, Any]], arms: Sequence[str], seeds: int) -> list[tuple[str, int]]:
     """(arm, seed) of the runs to come, all arms with one seed before the next seed."""
     done = {(line["arm"], line["seed"]) for line in lines}
@@ -355,14 +332,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = Settings(**{name: getattr(options, name) for name in asdict(Settings())})
     end = time.monotonic() + 60 * options.minutes
     work = Work(options.data, options.split, options.out, settings)
-    for arm, seed in missing(read(options.out, settings, options.split), options.arms, options.seeds):
+    these = {"settings": asdict(settings), "split": options.split}
+    for arm, seed in missing(results.read(options.out, **these), options.arms, options.seeds):
         if time.monotonic() >= end:
             break
         try:
-            append(options.out, run(arm, seed, work))
+            results.append(options.out, run(arm, seed, work))
         except FileNotFoundError as error:
             raise SystemExit(str(error)) from None
-    lines = read(options.out, settings, options.split)
+    lines = results.read(options.out, **these)
     for text in (
         tables.accuracies(lines, ARMS, SIZES),
         tables.distances(lines, FIXED, FLEXIBLE),

@@ -19,8 +19,6 @@ what is there and, with ``--plot``, a figure. One thread; a run takes about half
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +28,7 @@ from typing import Any, NamedTuple
 
 import fashion
 import numpy as np
+import results
 import torch
 from torch import nn
 
@@ -195,28 +194,6 @@ def run(name: str, seed: int, data: fashion.Splits, settings: Settings) -> dict[
     }  # fmt: skip
 
 
-def read(out: Path, settings: Settings) -> list[dict[str, Any]]:
-    """The lines of runs with these settings; a line that a killed call left unfinished is passed over."""
-    lines = []
-    for text in out.read_text().splitlines() if out.exists() else []:
-        try:
-            line = json.loads(text)
-        except json.JSONDecodeError:
-            continue
-        if line["settings"] == asdict(settings):
-            lines.append(line)
-    return lines
-
-
-def append(out: Path, line: dict[str, Any]) -> None:
-    """One more line, on a line of its own whatever stands at the end of the file."""
-    before = out.read_bytes() if out.exists() else b""
-    with out.open("ab") as file:
-        file.write((b"\n" if before and not before.endswith(b"\n") else b"") + json.dumps(line).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def missing(lines: Sequence[dict[str, Any]], names: Sequence[str], seeds: int) -> Iterator[tuple[str, int]]:
     """(kind, seed) of the runs to come, all kinds with one seed before the next seed."""
     done = {(line["kind"], line["seed"]) for line in lines}
@@ -258,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     settings, end = Settings(train=options.train, test=options.test), time.monotonic() + 60 * options.minutes
-    lines = read(options.out, settings)
+    lines = results.read(options.out, settings=asdict(settings))
     if todo := list(missing(lines, options.kinds, options.seeds)):
         try:
             data = fashion.splits(options.data)
@@ -267,8 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, seed in todo:
             if time.monotonic() >= end:
                 break
-            append(options.out, run(name, seed, data, settings))
-    lines = read(options.out, settings)
+            results.append(options.out, run(name, seed, data, settings))
+    lines = results.read(options.out, settings=asdict(settings))
     print(table(lines))
     print(f"\n{len(lines)} runs, {len(list(missing(lines, options.kinds, options.seeds)))} to come")
     if options.plot:

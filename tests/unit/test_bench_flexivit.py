@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import fashion
@@ -11,6 +12,7 @@ import flexivit
 import flexivit_table
 import numpy as np
 import pytest
+import results
 import torch
 
 import patchpack as pp
@@ -126,11 +128,11 @@ def test_a_run_is_a_line_and_is_not_repeated(tmp_path: Path, capsys: pytest.Capt
     out.write_text(first + first[:40])  # killed while it wrote
     call(out, "--seeds", "1", "--arms", "patch 12", "start + KL")
     assert out.read_text().startswith(first + first[:40] + "\n")
-    lines = flexivit.read(out, SETTINGS, "test")
+    lines = results.read(out, settings=asdict(SETTINGS), split="test")
     assert [run["arm"] for run in lines] == ["patch 12", "start + KL"]
     assert lines[1]["plain"] == {}
-    assert flexivit.read(out, SETTINGS, "validation") == []
-    assert flexivit.read(out, flexivit.Settings(), "test") == []
+    assert results.read(out, settings=asdict(SETTINGS), split="validation") == []
+    assert results.read(out, settings=asdict(flexivit.Settings()), split="test") == []
     assert "2 runs, 0 to come" in capsys.readouterr().out
 
 

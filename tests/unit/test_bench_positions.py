@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import positions
 import positions_plot
 import pytest
+import results
 import torch
 
 import patchpack as pp
@@ -105,8 +107,8 @@ def test_a_run_is_a_line_and_is_not_repeated(tmp_path: Path, capsys: pytest.Capt
     out.write_text(first + first[:40])  # killed while it wrote
     call(out, "--seeds", "2")
     assert out.read_text().startswith(first + first[:40] + "\n")
-    assert [run["seed"] for run in positions.read(out, positions.Settings(train=30, test=10))] == [0, 1]
-    assert positions.read(out, positions.Settings(train=31, test=10)) == []
+    assert [run["seed"] for run in results.read(out, settings=asdict(positions.Settings(train=30, test=10)))] == [0, 1]
+    assert results.read(out, settings=asdict(positions.Settings(train=31, test=10))) == []
     assert "2 runs, 0 to come" in capsys.readouterr().out
 
 
