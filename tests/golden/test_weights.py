@@ -150,6 +150,17 @@ def test_a_position_of_the_class_token_joins_the_token() -> None:
     assert model.positions.table[0, 1, 0] == 3
 
 
+def test_so_it_does_from_big_visions_layout(tmp_path: Path) -> None:
+    model, again = CASES["vit"][0](), CASES["vit"][0]()
+    save_big_vision(model, tmp_path / "weights.npz")
+    with np.load(tmp_path / "weights.npz") as file:
+        arrays = {key: file[key] for key in file.files}
+    own = np.full((1, 1, 16), 2, dtype=np.float32)
+    load_big_vision(again, arrays | {"params/pos_embedding": np.concatenate([own, arrays["params/pos_embedding"]], axis=1)})
+    assert torch.equal(again.prefix, model.prefix + 2)
+    assert torch.equal(again.positions.table, model.positions.table)
+
+
 def test_weights_of_another_model_are_refused_whole() -> None:
     model = presets.vit(TINY, PATCH, num_classes=7, image_size=32)
     before = {name: value.clone() for name, value in model.state_dict().items()}
