@@ -17,9 +17,10 @@ Cost is CPU time of this process on one thread, data and model and optimizer, wi
 (`time.process_time`, no workers, so that nothing is done elsewhere). Beside other work a core does less per second, so at the
 end the arms also take steps in turns, and images to a target times that cost of an image is a second answer.
 
-Accuracy is that of the averaged weights on 5000 validation pictures, every arm at its recipe's `for_eval()`. The same
-settings (learning rate, tokens per batch) are tried for every arm, for a quarter of the length; the best on the validation
-pictures is run at full length with several seeds. The 10,000 test pictures are looked at once, at the end of such a run.
+Accuracy is that of the averaged weights on 5000 validation pictures, every arm at its recipe's `for_eval()`. A run ends where
+88 % of them are right, or when its time is over; the 10,000 test pictures are looked at once, then. All arms have one setting
+(learning rate, tokens per batch): the better of two in runs of 25 seconds, for all arms but "resolution". A protocol with
+several tries each for a quarter of the length, and runs the best on the validation pictures with several seeds.
 
 The learning rate warms up and stays, and weights are averaged over about the last ninth of the run so far (polynomial
 decay averaging, 1212.1824), so that every point of a curve is a model to be used and no schedule's length has to be guessed.
@@ -110,7 +111,7 @@ def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[]
         used, waited = used + clock() - start, waited + wait
         if used >= when[0]:
             curve.append((round(used, 3), images, accuracy(average, validation)))
-            when = [moment for moment in when if moment > used]
+            when = [moment for moment in when if moment > used and curve[-1][2] < protocol.enough]
     return {
         **_identity(run),
         "curve": curve,
@@ -187,16 +188,18 @@ def todo(lines: Sequence[Line], protocol: Protocol, names: Sequence[str]) -> Ite
     """Runs that have no line yet, as far as they can be known: all to tune, then seed after seed of the best settings."""
     done = [{key: line[key] for key in Run._fields} for line in lines if line["phase"] in ("tune", "final")]
     tuning = [Run("tune", name, setting, 0) for name in names for setting in protocol.settings]
-    missing = [run for run in tuning if _identity(run) not in done]
+    missing = [run for run in tuning if _identity(run) not in done] if len(protocol.settings) > 1 else []
     if not missing:
-        best = {name: tuned(lines, name) for name in names}
+        best = {name: tuned(lines, name, protocol) for name in names}
         finals = [Run("final", name, best[name], seed) for seed in protocol.seeds for name in names]
         missing = [run for run in finals if _identity(run) not in done]
     yield from missing
 
 
-def tuned(lines: Sequence[Line], arm: str) -> Setting:
-    """The setting with the best last validation accuracy among the tuning runs; the first of equals."""
+def tuned(lines: Sequence[Line], arm: str, protocol: Protocol) -> Setting:
+    """The setting with the best last validation accuracy among the tuning runs, the first of equals; or the only one."""
+    if len(protocol.settings) == 1:
+        return protocol.settings[0]
     tried = [line for line in lines if line["phase"] == "tune" and line["arm"] == arm]
     return Setting(*max(tried, key=lambda line: line["curve"][-1][2])["setting"])
 
@@ -282,7 +285,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, default=fashion.DATA, help="folder of the IDX files")
     parser.add_argument("--results", type=Path, default=Path("navit.jsonl"))
     parser.add_argument("--plot", type=Path, default=Path("navit.png"))
-    parser.add_argument("--seconds", type=float, default=Protocol.seconds, help="CPU seconds of a run at full length")
+    parser.add_argument("--seconds", type=float, default=Protocol.seconds, help="CPU seconds of a run at most")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop between two runs, before these are over")
     parser.add_argument("--arms", nargs="+", default=list(arms()), choices=list(arms()))
     options = parser.parse_args(arguments)
@@ -298,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if done and all(line["phase"] != "linear" for line in lines):
         added += [{"phase": "linear", "test": fashion.linear_accuracy(data.train, data.test)}]
     if done and not paced.issuperset(options.arms):  # all again, since they must take turns
-        added += pace([Run("final", name, tuned(lines, name), 0) for name in options.arms], data, protocol)
+        added += pace([Run("final", name, tuned(lines, name, protocol), 0) for name in options.arms], data, protocol)
     with options.results.open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in added)
     lines += added

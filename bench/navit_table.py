@@ -126,8 +126,9 @@ def plot(lines: Sequence[Line], path: Path, *, linear: float | None = None, targ
         curves = [np.array(line["curve"]) for line in lines if line["phase"] == "final" and line["arm"] == name]
         if not curves:
             continue
-        # every run is measured at the same moments, give or take a step
-        seconds = np.mean([curve[:, 0] for curve in curves], axis=0)
+        # every run is measured at the same moments, give or take a step, until the first that had enough
+        moments = min(map(len, curves))
+        seconds = np.mean([curve[:moments, 0] for curve in curves], axis=0)
         accuracy = 100 * np.array([np.interp(seconds, curve[:, 0], curve[:, 2]) for curve in curves])
         axes.fill_between(seconds, accuracy.min(axis=0), accuracy.max(axis=0), color=colour, alpha=0.2, linewidth=0)
         axes.plot(seconds, accuracy.mean(axis=0), color=colour, linewidth=2, marker="o", markersize=3, label=name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from itertools import count
@@ -19,7 +20,7 @@ import patchpack as pp
 
 TINY = navit_arms.Protocol(
     width=8, depth=1, heads=1, seconds=60, settings=(navit_arms.Setting(1e-2, 98), navit_arms.Setting(1e-3, 98)), seeds=(0,),
-    compiled=False, points=(0.5, 1.0),
+    compiled=False, points=(0.5, 1.0), enough=2.0,
 )  # fmt: skip
 
 
@@ -104,12 +105,16 @@ def test_a_new_arm_goes_on_in_an_old_file_and_a_changed_one_does_not(finished, t
 
 
 def test_finals_come_seed_after_seed() -> None:
-    protocol = navit_arms.Protocol(settings=(navit_arms.Setting(1.0, 98),), seeds=(0, 1))
-    tuned = [
-        {"phase": "tune", "arm": arm, "setting": [1.0, 98], "seed": 0, "curve": [[1, 1, 0.5]]} for arm in ("square", "drop")
-    ]
-    runs = list(navit.todo(tuned, protocol, ["square", "drop"]))
+    protocol = navit_arms.Protocol(settings=(navit_arms.Setting(1.0, 98),), seeds=(0, 1))  # nothing to try
+    runs = list(navit.todo([], protocol, ["square", "drop"]))
     assert [(run.arm, run.seed) for run in runs] == [("square", 0), ("drop", 0), ("square", 1), ("drop", 1)]
+
+
+def test_a_run_ends_when_it_is_good_enough(data) -> None:
+    protocol = dataclasses.replace(TINY, points=(0.1, 0.2, 0.6, 1.0), enough=0.0)
+    line = navit.train(navit_arms.Run("final", "packed", TINY.settings[0], 0), data, protocol, clock())
+    assert [seconds for seconds, _, _ in line["curve"]] == [pytest.approx(6, abs=4)]
+    assert line["test"] is not None
 
 
 @pytest.mark.parametrize("name", list(navit_arms.arms()))
