@@ -25,6 +25,7 @@ from patchpack.errors import (
     SourceError,
     StaleIndexError,
     TargetError,
+    WorkerError,
 )
 from patchpack.paint.batch import (
     PackedImage,
@@ -153,5 +154,5 @@ __all__ = [
     "validate", "digest", "normalize", "patchify", "unpatchify", "decode", "read_size",
     # errors
     "PatchpackError", "ConfigError", "ShapeError", "PackingError", "SourceError", "ShardError", "IndexFileError",
-    "StaleIndexError", "SampleError", "DecodeError", "TargetError", "SizeError",
+    "StaleIndexError", "WorkerError", "SampleError", "DecodeError", "TargetError", "SizeError",
 ]  # fmt: skip

@@ -35,6 +35,10 @@ class StaleIndexError(SourceError):
     """An index whose shards have changed since, or are not where it says."""
 
 
+class WorkerError(PatchpackError, RuntimeError):
+    """A painting process that died, or answers no more."""
+
+
 class SampleError(PatchpackError):
     """One sample that cannot be used. Its leaves say at which stage it fell out."""
 

@@ -46,7 +46,13 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
     return batch
 
 
-def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch, batch: PackedBatch | None = None) -> PackedBatch:
+def paint(
+    plan: BatchPlan,
+    recipe: Recipe,
+    fetch: Fetch,
+    batch: PackedBatch | None = None,
+    note: Callable[[Header], None] | None = None,
+) -> PackedBatch:
     """Paint one planned batch.
 
     An image that turns out unreadable leaves padding in its place: its tokens get segment 0 and zero patches, its slot is
@@ -58,6 +64,7 @@ def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch, batch: PackedBatch | No
         fetch: reads image and target of one location.
         batch: the `blank` of this plan to paint on, wherever its arrays are; None for a new one. Whatever was in its patches,
             all of them are written.
+        note: is told of each image before it is fetched, for who wants to know what painting died of.
 
     Returns:
         `PackedBatch` of numpy arrays.
@@ -68,6 +75,8 @@ def paint(plan: BatchPlan, recipe: Recipe, fetch: Fetch, batch: PackedBatch | No
     ends = [0] * plan.num_rows
     for spot in layout.spots:
         ends[spot.row] = spot.tokens.stop
+        if note is not None:
+            note(spot.header)
         try:
             _paint_image(batch, plan, recipe, fetch, spot)
         except (errors.SampleError, errors.SourceError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.parcel import Parcel, wrap
 from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
-from patchpack.stream.ring import Ring, Ticket
+from patchpack.stream.ring import Ring
 from patchpack.stream.sampler import Planner, require_recipe
 from patchpack.stream.source import Reader
 from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
-from patchpack.types import BatchPlan, PackedBatch
+from patchpack.stream.tickets import Ticket
+from patchpack.stream.workers import Board
+from patchpack.types import BatchPlan, Header, PackedBatch
 
 
 class Painter(Dataset[PackedBatch]):
@@ -66,11 +69,13 @@ class SendingPainter(Dataset[PackedBatch | Parcel]):
 
     Attributes:
         ring: whose slots the tickets name. Set before workers start, which then have it.
+        board: where workers write what they are at; likewise.
     """
 
     def __init__(self, planner: Planner | IndexPlanner) -> None:
         self._recipe, self._reader = planner.recipe, planner.source.reader
         self.ring: Ring | None = None
+        self.board: Board | None = None
 
     def __len__(self) -> int:
         """Nobody asks but a DataLoader that somebody else makes of this one. Raises `ConfigError`."""
@@ -82,17 +87,27 @@ class SendingPainter(Dataset[PackedBatch | Parcel]):
     def __getitem__(self, work: BatchPlan | Ticket) -> PackedBatch | Parcel:
         """Paint one plan, in a worker into shared memory: the slot of its ticket, if it has one."""
         plan, number = work if isinstance(work, Ticket) else (work, None)
-        if get_worker_info() is None:
+        worker = get_worker_info()
+        if worker is None:
             return painted(plan, self._recipe, self._reader)
         slot = None if self.ring is None or number is None else self.ring.slot(number)
         parcel, inside = wrap(blank(plan, self._recipe), slot)
-        painted(plan, self._recipe, self._reader, inside)
+        note = None if self.board is None else self.board.painting(worker.id, plan.step)
+        painted(plan, self._recipe, self._reader, inside, note)
+        if self.board is not None:
+            self.board.write(worker.id, "")
         return parcel
 
 
-def painted(plan: BatchPlan, recipe: Recipe, reader: Reader, batch: PackedBatch | None = None) -> PackedBatch:
+def painted(
+    plan: BatchPlan,
+    recipe: Recipe,
+    reader: Reader,
+    batch: PackedBatch | None = None,
+    note: Callable[[Header], None] | None = None,
+) -> PackedBatch:
     """`paint`, with a fatal plan's reason in ``info["fatal"]``."""
-    batch = paint(plan, recipe, reader, batch)
+    batch = paint(plan, recipe, reader, batch, note)
     if plan.fatal:
         batch.info["fatal"] = plan.fatal
     return batch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 import torch.distributed as distributed
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from patchpack.errors import ConfigError, SourceError
+from patchpack.errors import ConfigError, SourceError, WorkerError
 from patchpack.paint.resample import compile_kernels
 from patchpack.plan._integers import require_int
 from patchpack.plan.planner import FUSE, Tail
@@ -25,15 +25,18 @@ from patchpack.stream.mapstyle import SizeOf
 from patchpack.stream.parcel import Parcel, as_tensors, require_room, unwrap
 from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
 from patchpack.stream.resume import require_same
-from patchpack.stream.ring import SPARE, Ring, Tickets, slot_bytes_of
+from patchpack.stream.ring import SPARE, Ring, slot_bytes_of
 from patchpack.stream.sampler import Planner
 from patchpack.stream.samples import ToSample
 from patchpack.stream.sources import IMAGE_EXTENSIONS
 from patchpack.stream.streams import WorkerStreams
 from patchpack.stream.threads import PLANNED_AHEAD, Finished, PaintedAhead
+from patchpack.stream.tickets import Tickets, UnderWay
+from patchpack.stream.workers import TICK, Board, WorkerStart, next_of
 from patchpack.types import PackedBatch, Report
 
-_OURS = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset")
+_OURS = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset", "in_order")
+PATIENCE = 600.0  # seconds without a batch, or a header, after which a process is taken for frozen
 
 
 class Loader(DataLoader[PackedBatch]):
@@ -48,9 +51,14 @@ class Loader(DataLoader[PackedBatch]):
         on_error: OnError = "raise",
         quarantine: str | Path | None = None,
         fuse: Fuse = FUSE,
+        timeout: float = PATIENCE,
+        worker_restarts: int = 0,
         **dataloader_options: Any,
     ) -> None:
         require_int("num_threads", num_threads, 0, 1 << 10)
+        require_int("worker_restarts", worker_restarts, 0, 1 << 30)
+        if not timeout >= 0:
+            raise ConfigError(f"timeout is a number of seconds, 0 for none, got {timeout}")
         if num_threads and num_workers:
             raise ConfigError(
                 f"num_workers={num_workers} paint in processes, num_threads={num_threads} in this one: set one of them to 0"
@@ -61,7 +69,9 @@ class Loader(DataLoader[PackedBatch]):
         self.planner = planner
         self._policy = ErrorPolicy(on_error, quarantine, fuse)
         if isinstance(planner, Planner):
-            planner.fuse = self._policy.in_a_row
+            planner.fuse, planner.timeout = self._policy.in_a_row, timeout
+        self._timeout, self._worker_restarts = timeout, worker_restarts
+        self._board: Board | None = None
         self._reports: dict[int, Report] = {}  # by stream; one, if the parent plans
         # iterating a DataLoader draws from torch's global generator unless it has its own
         dataloader_options.setdefault("generator", torch.Generator())
@@ -74,7 +84,7 @@ class Loader(DataLoader[PackedBatch]):
         if isinstance(planner, Planner):  # a state for every plan on its way, and for the batch at hand
             ahead = num_workers * (dataloader_options.get("prefetch_factor") or 2) + PLANNED_AHEAD * num_threads
             planner.states_kept = ahead + 2
-        self._painter = SendingPainter(planner)
+        self._painter = self._streams.painter if self._streams else SendingPainter(planner)
         self._tickets = Tickets(planner)
         dataset: Dataset[Any] = self._painter
         sampler: Sampler[Any] | None = self._tickets if num_workers else planner
@@ -82,6 +92,9 @@ class Loader(DataLoader[PackedBatch]):
             dataset, sampler = self._streams, None
         if num_threads:
             dataset, sampler = Finished(), PaintedAhead(planner, num_threads)
+        if num_workers:
+            dataloader_options["worker_init_fn"] = WorkerStart(dataloader_options.get("worker_init_fn"))
+            dataloader_options["timeout"] = TICK
         super().__init__(
             dataset,
             sampler=sampler,
@@ -96,23 +109,19 @@ class Loader(DataLoader[PackedBatch]):
 
         Raises:
             ConfigError: with workers, less shared memory than their batches take.
+            WorkerError: a worker died or is frozen, more often than `worker_restarts`.
             PatchpackError: under ``on_error="raise"`` the first sample or shard that cannot be used, before the batch that
                 would have held it; in any case a source without a single usable image, or more lost than the fuse holds.
         """
         self._reports = {}
         self._policy.begin()
         self._delivered, self._finished = None, False
-        ring = self._shared_memory() if self.num_workers else None  # held: what arrives only names it
         if self._compiles:  # once, here: a worker that is forked has the kernels, one that is spawned finds them on disk
             compile_kernels(self.planner.recipe)
-        if self._streams:
-            self._streams.begin(self.planner.epoch, self.planner.seen)
         fatal, begun = None, self.planner.seen
-        sending = super().__iter__()
-        if not self.persistent_workers:  # this iterator's workers have it; the next ones get another
-            self._painter.ring = self._tickets.ring = None
         if self._streams:
-            self._streams.started()
+            self._streams.begin(self.planner.epoch, begun)
+        sending = self._from_workers() if self.num_workers else super().__iter__()
         try:
             for sent in sending:
                 batch = unwrap(sent) if isinstance(sent, Parcel) else sent
@@ -134,12 +143,51 @@ class Loader(DataLoader[PackedBatch]):
                     yield batch
                 del sent, batch  # before the next one is waited for: its memory may be painted again
         finally:  # an error would keep its traceback, and that the workers
-            del sending, ring  # in this order
+            if isinstance(sending, Generator):
+                sending.close()
+            del sending
         self._finished = True
         if self._streams:
             self.planner.seen = begun + self._streams.seen
         if fatal and not self.report().packed:
             raise fatal
+
+    def _from_workers(self) -> Generator[Any, None, None]:
+        """What the workers of one epoch send; where one dies, others take over as often as they may."""
+        under_way = None if self._streams else UnderWay(self.planner)
+        restarts = self._worker_restarts
+        self._board = self._painter.board = self._board or Board(self.num_workers)
+        try:
+            while True:
+                ring = self._shared_memory()  # held: what arrives only names it
+                self._tickets.under_way = under_way
+                sending = super().__iter__()
+                if not self.persistent_workers:  # this iterator's workers have it; the next ones get another
+                    self._painter.ring = self._tickets.ring = None
+                if self._streams:
+                    self._streams.started()
+                try:
+                    while True:
+                        sent = next_of(sending, self._board, self._timeout, under_way.next if under_way else str)
+                        if under_way:
+                            under_way.arrived((sent.batch if isinstance(sent, Parcel) else sent).info["step"])
+                        yield sent
+                        del sent
+                except StopIteration:
+                    return
+                except WorkerError as error:
+                    self._iterator = None  # of workers that outlive an epoch none is left
+                    if not restarts:
+                        raise
+                    restarts -= 1
+                    warnings.warn(f"{error}; other workers take over, {restarts} more times", RuntimeWarning, stacklevel=3)
+                finally:
+                    del sending, ring  # in this order
+                if self._streams:
+                    self._streams.again()
+        finally:
+            if under_way:
+                under_way.close()
 
     def _seen(self, info: Mapping[str, Any]) -> int:
         """Samples met by all streams, with what a batch says of its own."""
@@ -228,6 +276,8 @@ def load(
     on_error: OnError = "raise",
     quarantine: str | Path | None = None,
     fuse: Fuse = FUSE,
+    timeout: float = PATIENCE,
+    worker_restarts: int = 0,
     **dataloader_options: Any,
 ) -> Loader:
     """Packed batches of torch tensors from a source of images.
@@ -265,17 +315,22 @@ def load(
         quarantine: a file to which every sample and shard that cannot be used is appended, a line of JSON each.
         fuse: so many samples in a row that cannot be used are an error whatever `on_error` says; a share in (0, 1) instead:
             more than that of at least 100 samples. None to go on whatever comes.
+        timeout: seconds without a batch from any worker, or a header from the process that reads them, after which they are
+            taken for frozen: an error that names what each was at; 0 waits for ever.
+        worker_restarts: how often in an epoch workers are started anew where one died or all are frozen; the new ones paint
+            what was under way, and nothing is lost or doubled. Each time is warned of.
         **dataloader_options: for `torch.utils.data.DataLoader`: ``pin_memory``, ``prefetch_factor``, ...
 
     Returns:
         A `Loader`; iterate it, then read ``loader.report()``. ``len()`` is ``steps_per_epoch``, a `TypeError` without.
 
     Raises:
-        SourceError, ConfigError: what can be known now is checked now.
+        SourceError, ConfigError: what can be known now is checked now. While iterating, see `Loader.__iter__`.
     """
     rank, world_size = _place(rank, world_size)
     ours: dict[str, Any] = {
         "num_workers": num_workers, "num_threads": num_threads, "on_error": on_error, "quarantine": quarantine, "fuse": fuse,
+        "timeout": timeout, "worker_restarts": worker_restarts,
     }  # fmt: skip
     if is_index(source):
         for name, value, default in (

@@ -11,19 +11,15 @@ from __future__ import annotations
 
 import itertools
 import mmap
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakValueDictionary, finalize
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Sampler
 
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.indexed import IndexPlanner
-from patchpack.stream.sampler import Planner
-from patchpack.types import BatchPlan, Grid
+from patchpack.types import Grid
 
 SPARE = 3  # batches beyond those under way: one that arrives, one at hand, the one before it that is let go next
 
@@ -110,44 +106,6 @@ def _arrive(ring: int, number: int, num_bytes: int) -> torch.Tensor:
     # a loop that is left lets go of its ring; nobody looks at what still was on its way
     its_ring = _rings.get(ring)
     return torch.empty(0, dtype=torch.uint8) if its_ring is None else its_ring.arrived(number, num_bytes)
-
-
-class Ticket(NamedTuple):
-    """What a worker gets: a plan, and where to paint it."""
-
-    plan: BatchPlan
-    slot: int | None
-
-
-class Tickets(Sampler[Ticket]):
-    """The planner's plans, a slot with each.
-
-    Args:
-        planner: makes the plans.
-
-    Attributes:
-        ring: what the next iteration gives slots of; None gives none.
-    """
-
-    def __init__(self, planner: Planner | IndexPlanner) -> None:
-        self._planner = planner
-        self.ring: Ring | None = None
-
-    def __len__(self) -> int:
-        """As of the planner."""
-        return len(self._planner)
-
-    def __iter__(self) -> Iterator[Ticket]:
-        """One epoch. Torch asks for the first ticket when the workers have finished with the epoch before."""
-        ring = self.ring
-        if ring is not None:
-            ring.recall()
-        for plan in self._planner:
-            yield Ticket(plan, None if ring is None else ring.take())
-
-    def set_epoch(self, epoch: int) -> None:
-        """Of the planner, for frameworks that call it on a loader's sampler."""
-        self._planner.set_epoch(epoch)
 
 
 def slot_bytes_of(recipe: Recipe) -> int:

@@ -54,6 +54,7 @@ class Planner(Sampler[BatchPlan]):
     Attributes:
         states_kept: plans that may be on their way to a batch; `state_dict` knows those.
         accounted: samples that the steps before the first one of this iteration told of.
+        timeout: seconds without a header after which the scanner is taken for frozen; 0 for none.
 
     Raises:
         SourceError, ConfigError: at construction.
@@ -81,6 +82,7 @@ class Planner(Sampler[BatchPlan]):
         fuse: int | None = FUSE,
     ) -> None:
         self.fuse = fuse
+        self.timeout = 0.0
         self.recipe = require_recipe(recipe)
         self.source: Source = open_source(
             source,
@@ -234,7 +236,7 @@ class Planner(Sampler[BatchPlan]):
     ) -> Iterator[BatchPlan]:
         start = Mark(*resume["mark"]) if resume else Mark()
         marks, ordered = Marks(start), OrderedSource(self.source, order, start)
-        scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner)
+        scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner, self.timeout)
         with closing(scanned):  # an endless scan, or its process, ends with the epoch
             events = marks.without(scanned)
             if resume:

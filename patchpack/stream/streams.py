@@ -27,6 +27,9 @@ class WorkerStreams(IterableDataset[PackedBatch | Parcel]):
         planner: its source reads pixels.
         num_workers: streams, at least 1.
 
+    Attributes:
+        painter: of the workers.
+
     Raises:
         ConfigError: a stream that owes steps would have no sample.
     """
@@ -34,7 +37,7 @@ class WorkerStreams(IterableDataset[PackedBatch | Parcel]):
     def __init__(self, planner: Planner, num_workers: int) -> None:
         planner.require_samples_for(num_workers)
         self._planner = planner
-        self._painter = SendingPainter(planner)
+        self.painter = SendingPainter(planner)
         # shared, so that workers that outlive an epoch hear of the next one
         self._begin = share(torch.tensor([planner.epoch, planner.seen]))
         self._resume: _Turns | None = None  # for workers that are not yet started
@@ -44,6 +47,10 @@ class WorkerStreams(IterableDataset[PackedBatch | Parcel]):
         """Before the workers start: which epoch comes next. Those that run already hear of it too."""
         self._begin.copy_(torch.tensor([epoch, seen]))
         self._begun = self._turns = self._resume or _Turns([None] * len(self._turns.states), 0)
+
+    def again(self) -> None:
+        """Other workers take over within an iteration: each stream goes on after the last of its batches that came."""
+        self._resume = self._turns
 
     def started(self) -> None:
         """The workers run; others, of another epoch, begin at its beginning."""
@@ -60,7 +67,7 @@ class WorkerStreams(IterableDataset[PackedBatch | Parcel]):
             begin, self._resume = self._resume.states[number], None
         self._planner.epoch, self._planner.seen = self._begin.tolist()
         for plan, state in self._planner.stream(number, num_streams, begin):
-            sent = self._painter[plan]
+            sent = self.painter[plan]
             info = sent.batch.info if isinstance(sent, Parcel) else sent.info
             info["worker"], info["state"] = number, state
             yield sent

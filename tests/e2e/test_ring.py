@@ -120,8 +120,8 @@ def test_workers_that_stay_have_the_slots_of_batches_that_failed(monkeypatch: py
     """Not a fault of a sample, which travels in the batch: one of the machine, after some paint."""
     whole = painting.painted
 
-    def breaks(plan: pp.BatchPlan, recipe: Any, reader: Any, batch: Any = None) -> Any:
-        painted = whole(plan, recipe, reader, batch)
+    def breaks(plan: pp.BatchPlan, *others: Any) -> Any:
+        painted = whole(plan, *others)
         if plan.step == 0 and plan.epoch < SLOTS:
             raise MemoryError("no memory")
         return painted

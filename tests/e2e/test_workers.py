@@ -1,0 +1,282 @@
+"""Workers that die or freeze: an error that names what was in flight, or an epoch like any other; and nothing stays behind."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import patchpack as pp
+import patchpack.stream.dataset as painting
+from patchpack.samples import shards
+from patchpack.stream.workers import Board, how
+from patchpack.types import Header
+
+RECIPE = pp.recipes.navit(seq_len=512, rows=2, seed=3)
+WORKERS: dict[str, Any] = {"num_workers": 2, "multiprocessing_context": "fork"}
+POSIX = pytest.mark.skipif(os.name != "posix", reason="signals")
+pytestmark = POSIX
+
+
+def load(**options: Any) -> pp.Loader:
+    return pp.load(shards("val"), RECIPE, shuffle=30, **options)
+
+
+@pytest.fixture(scope="module")
+def expected() -> list[pp.PackedBatch]:
+    return list(load())
+
+
+@pytest.fixture(scope="module")
+def keys(expected: list[pp.PackedBatch]) -> list[str]:
+    return [key for batch in expected for row in batch.keys for key in row]
+
+
+def digests(batches: Any) -> list[str]:
+    return [pp.digest(batch) for batch in batches]
+
+
+class Dies:
+    """A ``map_target`` that has its process do something when it meets the n-th label of all workers, once."""
+
+    def __init__(self, at: int, act: Callable[[], None], times: int = 1) -> None:
+        self._left = multiprocessing.get_context("fork").Array("q", [at, times])
+        self._act = act
+
+    def __call__(self, label: Any) -> Any:
+        # the parent looks at the first label, to know its kind
+        if multiprocessing.parent_process() is not None:
+            with self._left.get_lock():
+                self._left[0] -= 1
+                now = self._left[0] <= 0 < self._left[1]
+                self._left[1] -= now
+            if now:
+                self._act()
+        return label
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def painters() -> list[Any]:
+    return [child for child in multiprocessing.active_children() if child.name != "patchpack-scanner"]
+
+
+@pytest.mark.parametrize("moment", [1, 5, 17, 33, 48, 60, 71, 85, 93, 99])
+def test_a_killed_worker_is_an_error_that_names_its_image(keys: list[str], moment: int) -> None:
+    with pytest.raises(pp.WorkerError, match=r"worker \d \(pid \d+\) was killed by SIGKILL .* painted image") as raised:
+        list(load(map_target=Dies(moment, kill), **WORKERS))
+    named = str(raised.value).split("of step ")[1].split(": ")[1].split(" (member ")
+    assert named[0] in keys
+    assert named[1].startswith(named[0].split("/")[1]) and "shapes-val-000000.tar" in named[1]  # noqa: PT018
+    assert "waited for is step" in str(raised.value)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("persistent", [False, True])
+def test_the_next_epoch_has_workers_again(expected: list[pp.PackedBatch], persistent: bool) -> None:
+    loader = load(map_target=Dies(30, kill), persistent_workers=persistent, **WORKERS)
+    with pytest.raises(pp.WorkerError):
+        list(loader)
+    assert digests(loader) == digests(expected)
+
+
+@pytest.mark.parametrize("moment", [1, 5, 17, 33, 48, 60, 71, 85, 93, 99])
+def test_others_take_over_and_nothing_is_lost_or_doubled(expected: list[pp.PackedBatch], moment: int) -> None:
+    loader = load(map_target=Dies(moment, kill), worker_restarts=1, **WORKERS)
+    with pytest.warns(RuntimeWarning, match=r"was killed by SIGKILL .* other workers take over, 0 more times"):
+        found = digests(loader)
+    assert found == digests(expected)
+    assert loader.report() == load_report()
+
+
+def load_report() -> pp.Report:
+    loader = load()
+    for _ in loader:
+        pass
+    return loader.report()
+
+
+@pytest.mark.parametrize("options", [{}, {"persistent_workers": True}, {"prefetch_factor": 4}], ids=str)
+def test_killed_from_outside_after_every_batch(expected: list[pp.PackedBatch], options: dict[str, Any]) -> None:
+    """Whatever they are at: idle, painting, or sending."""
+    loader, found = load(worker_restarts=100, **options, **WORKERS), []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for number, batch in enumerate(loader):
+            found.append(pp.digest(batch))
+            for victim in painters()[number % 2 :][:1]:
+                os.kill(victim.pid, signal.SIGKILL)
+    assert found == digests(expected)
+    assert loader.report() == load_report()
+
+
+def test_what_dies_again_is_an_error_in_the_end() -> None:
+    loader = load(map_target=Dies(20, kill, times=9), worker_restarts=2, **WORKERS)
+    with (
+        pytest.warns(RuntimeWarning, match="other workers take over, [10] more times") as told,
+        pytest.raises(pp.WorkerError, match="was killed by SIGKILL"),
+    ):
+        list(loader)
+    assert len(told) == 2
+    assert multiprocessing.active_children() == []
+
+
+def test_restarts_are_counted_anew_in_every_epoch(expected: list[pp.PackedBatch]) -> None:
+    dies = Dies(20, kill, times=1)
+    loader = load(map_target=dies, worker_restarts=1, **WORKERS)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match="0 more times"):
+            assert digests(loader) == digests(expected)
+        dies._left[1] = 1
+
+
+def test_a_frozen_worker_is_an_error_at_the_timeout(keys: list[str]) -> None:
+    with pytest.raises(pp.WorkerError, match=r"nothing came from 2 workers for 1.5 seconds") as raised:
+        list(load(map_target=Dies(40, stop), timeout=1.5, **WORKERS))
+    assert any(f"{key} (member" in str(raised.value) for key in keys)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_frozen_worker_is_replaced(expected: list[pp.PackedBatch]) -> None:
+    with pytest.warns(RuntimeWarning, match="nothing came from 2 workers"):
+        assert digests(load(map_target=Dies(40, stop), timeout=1.5, worker_restarts=1, **WORKERS)) == digests(expected)
+
+
+def test_an_index_and_a_resumed_epoch_go_on_too() -> None:
+    index = pp.Index.build(shards("val"))
+    whole = digests(pp.load(index, RECIPE, shuffle=9))
+    loader = pp.load(index, RECIPE, shuffle=9, map_target=Dies(50, kill), worker_restarts=1, **WORKERS)
+    found, states = [], []
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        for batch in loader:
+            found.append(pp.digest(batch))
+            states.append(loader.state_dict())
+    assert found == whole
+    assert [w.category for w in told] == [RuntimeWarning]
+    again = pp.load(index, RECIPE, shuffle=9, map_target=Dies(20, kill), worker_restarts=1, **WORKERS)
+    again.load_state_dict(states[2])
+    with pytest.warns(RuntimeWarning, match="take over"):
+        assert digests(again) == whole[3:]
+
+
+class Unsized(torch.utils.data.Dataset[Any]):
+    """Items that must be read to know their size: each worker plans its own."""
+
+    def __init__(self, dies: Dies | None = None) -> None:
+        self._dies = dies
+
+    def __len__(self) -> int:
+        return 60
+
+    def __getitem__(self, i: int) -> Any:
+        if self._dies is not None:
+            self._dies(i)
+        return np.full((20 + i, 70 - i, 3), i, dtype=np.uint8), i
+
+
+def test_workers_that_plan_for_themselves_go_on_where_they_were() -> None:
+    recipe = pp.recipes.siglip2_naflex(max_patches=64, seq_len=128, rows=1)
+    before = digests(pp.load(Unsized(), recipe, **WORKERS))
+    loader = pp.load(Unsized(Dies(40, kill)), recipe, worker_restarts=1, **WORKERS)
+    with pytest.warns(RuntimeWarning, match="take over"):
+        batches = list(loader)
+    assert digests(batches) == before
+    assert sorted(int(t) for b in batches for t in b.targets[b.slot_mask]) == list(range(60))
+    assert loader.report().packed == loader.report().seen == 60
+
+
+def test_an_error_in_a_worker_is_no_death(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes through as it is, and nobody takes over."""
+
+    def breaks(*_: Any) -> Any:
+        raise RuntimeError("DataLoader of my own")
+
+    monkeypatch.setattr(painting, "painted", breaks)
+    with pytest.raises(RuntimeError, match="of my own") as raised:
+        list(load(worker_restarts=3, **WORKERS))
+    assert not isinstance(raised.value, pp.WorkerError)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("SIGBUS", "enlarge /dev/shm"), ("SIGSEGV", "patchpack replay"), ("SIGKILL", "memory runs out")]
+)
+def test_a_signal_says_what_it_may_be(name: str, hint: str) -> None:
+    number = getattr(signal, name)
+    with pytest.raises(pp.WorkerError, match=rf"was killed by {name} \(exit code -{number}\).*{hint}"):
+        list(load(map_target=Dies(20, lambda: (signal.signal(signal.SIGSEGV, signal.SIG_DFL), os.kill(os.getpid(), number))),
+                  **WORKERS))  # fmt: skip
+
+
+def test_how_a_process_ended() -> None:
+    assert how(3) == "ended with exit code 3"
+    assert how(-9) == "was killed by SIGKILL (exit code -9)"
+    assert how(-99) == "was killed by signal 99 (exit code -99)"
+
+
+def test_the_board_holds_any_key() -> None:
+    board = Board(2)
+    assert board.read(0) == ""
+    board.write(1, "größer 🖼")
+    board.write(0, "x" * 5000)
+    assert board.read(0) == "x" * 2046
+    assert board.read(1) == "größer 🖼"
+    note = board.painting(1, 7)
+    header = Header("a.tar/\udcff", "a.tar", "b.jpg", pp.Size(1, 1), None)
+    note(header)
+    note(header)
+    assert board.read(1) == "painted image 2 of step 7: a.tar/\\udcff (member b.jpg of a.tar)"
+    board.write(1, "")
+    assert board.read(1) == ""
+
+
+@pytest.mark.parametrize("options", [{"timeout": -1}, {"timeout": float("nan")}, {"worker_restarts": -1}, {"in_order": False}])
+def test_what_cannot_be_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(pp.ConfigError, match=next(iter(options))):
+        load(**options)
+
+
+SCRIPT = """
+import os, signal, sys
+import patchpack as pp
+
+loader = pp.load(pp.samples.shards("train"), pp.recipes.navit(seq_len=256, rows=1), steps_per_epoch=10**6, shuffle=9,
+                 num_workers=2, **eval(sys.argv[1]))
+for number, batch in enumerate(loader):
+    if number == 5:
+        print("under way", flush=True)
+"""
+
+
+@pytest.mark.parametrize("options", [{}, {"persistent_workers": True}, {"multiprocessing_context": "forkserver"}], ids=str)
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+def test_nothing_is_left_when_the_parent_ends(name: str, options: dict[str, Any]) -> None:
+    """The pipe ends when the last process that has it does, whoever that is."""
+    before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    with subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, repr(options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "under way\n"
+        parent.send_signal(getattr(signal, name))
+        _, errors = parent.communicate(timeout=60)
+    assert parent.returncode == -getattr(signal, name)
+    assert "NoneType" not in errors
+    assert ("KeyboardInterrupt" in errors) == (name == "SIGINT")
+    left = set(os.listdir("/dev/shm")) - before if before else set()
+    assert [entry for entry in left if f"_{parent.pid}_" in entry] == []
