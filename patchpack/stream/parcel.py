@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from patchpack.errors import ConfigError
-from patchpack.stream.ring import Slot, shared_bytes
+from patchpack.stream.ring import MORE_ROOM, Slot, shared_bytes
 from patchpack.types import PackedBatch
 
 _SHARED = "/dev/shm"  # where Linux keeps what processes share
@@ -110,7 +110,7 @@ def require_room(num_bytes: int, batches: int) -> None:
     if free < num_bytes * batches:
         raise ConfigError(
             f"{_SHARED} has {free >> 20} MiB free, and {batches} batches of {num_bytes / (1 << 20):.1f} MiB may be under way: "
-            f"enlarge it (docker run --shm-size=2g), take fewer workers, rows or batches ahead (prefetch_factor), or threads"
+            f"{MORE_ROOM}"
         )
 
 

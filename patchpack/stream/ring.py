@@ -18,9 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from patchpack.errors import ConfigError
 from patchpack.plan.recipe import Recipe
 from patchpack.types import Grid
 
+MORE_ROOM = (
+    "enlarge /dev/shm (docker run --shm-size=2g), take fewer workers, rows or batches ahead (prefetch_factor), or threads"
+)
 SPARE = 3  # batches beyond those under way: one that arrives, one at hand, the one before it that is let go next
 
 _numbers = itertools.count()
@@ -126,7 +130,13 @@ def _whole_pages(num_bytes: int) -> int:
 
 
 def shared_bytes(num_bytes: int) -> torch.Tensor:
-    """Zeros that other processes can see, uint8 ``[num_bytes]``; no page is touched."""
-    # as torch's own `default_collate` makes it; `zeros().share_memory_()` writes all of it, twice
-    storage = torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    """Zeros that other processes can see, uint8 ``[num_bytes]``; no page is touched.
+
+    Raises:
+        ConfigError: there is no room for them.
+    """
+    try:  # as torch's own `default_collate` makes it; `zeros().share_memory_()` writes all of it, twice
+        storage = torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    except RuntimeError as error:
+        raise ConfigError(f"no room for {num_bytes / (1 << 20):.1f} MiB that processes share ({error}): {MORE_ROOM}") from None
     return torch.tensor([], dtype=torch.uint8).set_(storage)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from patchpack.errors import WorkerError
-from patchpack.stream.ring import shared_bytes
+from patchpack.stream.ring import MORE_ROOM, shared_bytes
 from patchpack.types import Header
 
 TICK = 0.5  # seconds between looks at whether all workers live
@@ -28,7 +28,7 @@ _SHOWN = 8  # workers named in an error
 
 _HINTS = {
     "SIGKILL": "the kernel kills a process when memory runs out: its log says so",
-    "SIGBUS": "memory that processes share ran out: enlarge /dev/shm (docker run --shm-size=2g), or take fewer workers or rows",
+    "SIGBUS": f"memory that processes share ran out: {MORE_ROOM}",
     "SIGSEGV": "native code crashed, most likely on that file; leave it out, or see it alone with patchpack replay",
 }
 _HINTS["SIGABRT"] = _HINTS["SIGILL"] = _HINTS["SIGFPE"] = _HINTS["SIGSEGV"]

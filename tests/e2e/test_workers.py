@@ -223,6 +223,29 @@ def test_a_signal_says_what_it_may_be(name: str, hint: str) -> None:
                   **WORKERS))  # fmt: skip
 
 
+def test_a_process_that_waits_for_ever_ends_with_its_parent() -> None:
+    """Torch's workers look for their parent themselves, every few seconds and between two batches; a header reader does not."""
+    script = """
+import multiprocessing, os, signal
+from patchpack.stream.workers import end_with_parent
+
+def wait():
+    end_with_parent()
+    print("waits", flush=True)
+    while True:
+        signal.pause()
+
+if __name__ == "__main__":
+    multiprocessing.get_context("fork").Process(target=wait).start()
+    signal.pause()
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "waits\n"
+        parent.kill()
+        parent.communicate(timeout=60)
+
+
 def test_how_a_process_ended() -> None:
     assert how(3) == "ended with exit code 3"
     assert how(-9) == "was killed by SIGKILL (exit code -9)"

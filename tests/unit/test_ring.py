@@ -17,7 +17,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 import patchpack as pp
 from patchpack.paint.painter import blank, paint
 from patchpack.stream.parcel import Parcel, unwrap, wrap
-from patchpack.stream.ring import Ring, slot_bytes_of
+from patchpack.stream.ring import Ring, shared_bytes, slot_bytes_of
 
 VIEWS: dict[str, Callable[[torch.Tensor], Any]] = {
     "itself": lambda t: t,
@@ -264,3 +264,12 @@ def test_a_pinned_copy_holds_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ring.take() == 0
     ring.slot(0).memory[:] = 0xA5
     assert all(map(same, paint(plan, recipe, reader), unwrap(pinned)))
+
+
+def test_shared_memory_that_is_full_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
+
+    monkeypatch.setattr(torch.UntypedStorage, "_new_shared", full)
+    with pytest.raises(pp.ConfigError, match=r"no room for 2\.0 MiB .*No space left on device.*enlarge /dev/shm"):
+        shared_bytes(2 << 20)
