@@ -111,6 +111,7 @@ class Report:
         dropped: samples left out by a named rule, e.g. ``{"tail": 3}``.
         shard_errors: containers that could not be read to their end.
         altered: packed images that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
+        warnings: packed images that were odd, by what Pillow warned of, or what was left out: see docs/howto/bad-data.md.
     """
 
     seen: int = 0
@@ -120,6 +121,7 @@ class Report:
     dropped: dict[str, int] = field(default_factory=dict)
     shard_errors: list[ShardFault] = field(default_factory=list)
     altered: int = 0
+    warnings: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def collect(cls, batches: Iterable[PackedBatch]) -> Report:
@@ -151,6 +153,7 @@ class Report:
                 _add_counts(total.dropped, report.dropped),
                 [*total.shard_errors, *report.shard_errors],
                 total.altered + report.altered,
+                _add_counts(total.warnings, report.warnings),
             )
         return total
 
@@ -165,7 +168,8 @@ class Report:
         faults = [*self.shard_errors, *(ShardFault(**f) for f in info["shard_errors"])]
         waiting = info["seen"] - packed - len(rejected) - sum(dropped.values())
         altered = self.altered + (info["altered"] if delivered else 0)
-        return Report(info["seen"], packed, waiting, rejected, dropped, faults, altered)
+        warnings = _add_counts(self.warnings, info.get("warnings", {})) if delivered else self.warnings
+        return Report(info["seen"], packed, waiting, rejected, dropped, faults, altered, warnings)
 
     def __str__(self) -> str:
         lines = [
@@ -176,6 +180,7 @@ class Report:
         lines += [f"  dropped {n} by {rule}" for rule, n in self.dropped.items()]
         lines += [f"  altered {self.altered} of the packed, to end rows exactly full"] if self.altered else []
         lines += [f"  shard {f.shard}: {f.reason}" for f in self.shard_errors]
+        lines += [f"  warned of {n} of the packed: {kind}" for kind, n in self.warnings.items()]
         return "\n".join(lines)
 
 

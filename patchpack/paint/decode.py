@@ -1,27 +1,30 @@
 """Bytes to upright 8-bit RGB, or `DecodeError`: which files are pictures, which way is up, and what colour is.
 
 Formats are JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, TIFF and AVIF, as far as this Pillow has them; of an
-animation, the first frame. Nothing else is ever tried, whatever plugins Pillow carries.
+animation, of pages and of several pictures in one file, the first. Nothing else is ever tried, whatever plugins Pillow carries.
+
+Pillow raises errors of a dozen classes over broken files (a test has them), and new ones with new releases: each of them is
+a `DecodeError`, only `MemoryError` and what is no `Exception` pass. What it warns of is counted, see `patchpack.paint.warned`.
 """
 
 from __future__ import annotations
 
 import io
-import re
-import warnings
 from contextlib import suppress
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from patchpack.errors import DecodeError
+from patchpack.paint.warned import SEVERAL_FRAMES, Hushed, note
 from patchpack.types import Size
 
 Colour = tuple[int, int, int]
 
 MAX_PIXELS = 64_000_000
+MAX_BYTES = 1 << 29  # 8 for each of so many pixels: 16-bit colour with alpha, uncompressed
 WHITE: Colour = (255, 255, 255)
 _SUPPORTED = {"WEBP": WebPImagePlugin.SUPPORTED, "AVIF": AvifImagePlugin.SUPPORTED}
 FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if _SUPPORTED.get(name, True))
@@ -42,7 +45,6 @@ _PLACES_OF_TAGS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"} 
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 # layout of grey pixels of less than 8 bits → what Pillow multiplies them with, and their largest value before that
 _GREY_STEPS = {"1": (255, 1), "L;2": (85, 3), "L;4": (17, 15)}
-_IGNORE_PILLOW = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> npt.NDArray[np.uint8]:
@@ -69,7 +71,27 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WH
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> Image.Image:
     """What `decode` returns, as a Pillow image of mode RGB. An upright RGB file is loaded and not copied."""
-    return to_rgb(open_image(data, max_pixels=max_pixels), background=background)
+    return first_frame(open_image(data, max_pixels=max_pixels), background=background)
+
+
+def first_frame(image: Image.Image, *, background: Colour = WHITE, full: Size | None = None) -> Image.Image:
+    """`to_rgb` of an image that `open_image` gave; notes if there are more frames behind this one."""
+    picture = to_rgb(image, background=background, full=full)
+    with suppress(Exception), Hushed():  # a GIF looks for the next one only now, and what is wrong there costs nothing here
+        if getattr(image, "is_animated", False):
+            note(SEVERAL_FRAMES)
+    return picture
+
+
+def require_bytes(num_bytes: int, max_bytes: int) -> None:
+    """Raise `DecodeError` for a file that is larger than it may be."""
+    if num_bytes > max_bytes:
+        raise DecodeError(too_many_bytes(num_bytes, max_bytes))
+
+
+def too_many_bytes(num_bytes: int, max_bytes: int) -> str:
+    """The reason why."""
+    return f"expected a file of at most max_bytes={max_bytes} bytes, got {num_bytes}"
 
 
 def to_rgb(image: Image.Image, *, background: Colour = WHITE, full: Size | None = None) -> Image.Image:
@@ -80,7 +102,7 @@ def to_rgb(image: Image.Image, *, background: Colour = WHITE, full: Size | None 
         background: as in `decode`.
         full: height and width as the file has them, for the error to name, where the image is to be decoded smaller.
     """
-    with _Quiet(), _Refusing(image, full or Size(image.height, image.width)):
+    with Hushed(), _Refusing(image, full or Size(image.height, image.width)):
         _match_key_to_pixels(image)
         image.load()
         turn = turn_of(image)  # now: a conversion may lose the tag
@@ -104,7 +126,7 @@ def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Imag
     """
     file = io.BytesIO(data) if isinstance(data, (bytes, bytearray, memoryview)) else data
     try:
-        with _Quiet():
+        with Hushed():
             image = Image.open(file, formats=FORMATS)
     except MemoryError:
         raise
@@ -123,7 +145,7 @@ def oriented_size(image: Image.Image) -> Size:
     width, height = image.size
     if _ORIENTATION in getattr(image, "tag_v2", ()):  # Pillow's TIFF reader has swapped the sides already
         return Size(height, width)
-    with _Quiet():
+    with Hushed():
         if isinstance(image, PngImagePlugin.PngImageFile):
             _read_late_chunks(image)
         return Size(width, height) if turn_of(image) in _SIDEWAYS else Size(height, width)
@@ -134,7 +156,7 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
     if _PLACES_OF_TAGS.isdisjoint(image.info) and getattr(image, "_exif", image) is None and not hasattr(image, "tag_v2"):
         return None  # as most are: no tag, and none was read or set
     try:
-        with _Quiet():
+        with Hushed():
             # not PngImageFile's own, which decodes all pixels to find tags behind them
             return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except MemoryError:
@@ -208,22 +230,6 @@ def _flatten(image: Image.Image, background: Colour) -> Image.Image:
     canvas = Image.new("RGB", image.size, background)
     canvas.paste(image, mask=image)
     return canvas
-
-
-class _Quiet:
-    """Hush Pillow's warnings; what matters of them comes as an error.
-
-    `warnings.catch_warnings` swaps the filters of the whole process: two threads leaving in the wrong order would keep
-    them swapped. One line in and out again cannot do that.
-    """
-
-    def __enter__(self) -> None:
-        self.filters = cast("list[Any]", warnings.filters)
-        self.filters.insert(0, _IGNORE_PILLOW)
-
-    def __exit__(self, *_: object) -> None:
-        with suppress(ValueError):  # somebody emptied the list meanwhile
-            self.filters.remove(_IGNORE_PILLOW)
 
 
 class _Refusing:

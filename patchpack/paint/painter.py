@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from patchpack import errors
-from patchpack.paint import targets
+from patchpack.paint import targets, warned
 from patchpack.paint.layout import Layout, Spot, wipe
 from patchpack.paint.picture import part_of_picture
 from patchpack.paint.resample import identity_norm, norm_of, write_pixels
@@ -56,7 +56,8 @@ def paint(
     """Paint one planned batch.
 
     An image that turns out unreadable leaves padding in its place: its tokens get segment 0 and zero patches, its slot is
-    masked, nothing else moves; it is named in ``info["rejections"]``.
+    masked, nothing else moves; it is named in ``info["rejections"]``. What was odd about the others is counted in
+    ``info["warnings"]``: images by kind, each once per kind.
 
     Args:
         plan: what goes where.
@@ -73,19 +74,25 @@ def paint(
     layout, fresh = Layout(plan, recipe), plan.num_rows - plan.repeated_rows  # rows that come again are not counted again
     layout.write(batch, recipe)
     ends = [0] * plan.num_rows
+    counts: dict[str, int] = {}
     for spot in layout.spots:
         ends[spot.row] = spot.tokens.stop
         if note is not None:
             note(spot.header)
+        warned.forget()
         try:
             _paint_image(batch, plan, recipe, fetch, spot)
         except (errors.SampleError, errors.SourceError, OSError) as error:
             wipe(batch, spot)
             if spot.row < fresh:
                 batch.info["rejections"].append(_rejection(spot.header, error)._asdict())
+        else:
+            for kind in warned.heard() if spot.row < fresh else ():
+                counts[kind] = counts.get(kind, 0) + 1
     for row, end in enumerate(ends):
         batch.patches[row, end:] = 0
     batch.info["packed"] = int(batch.slot_mask[:fresh].sum())
+    batch.info["warnings"] = dict(sorted(counts.items()))
     return batch
 
 

@@ -11,7 +11,16 @@ from PIL import Image
 from patchpack.errors import DecodeError
 from patchpack.paint import scaled
 from patchpack.paint.canvas import widened
-from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour, decode_image, open_image, oriented_size, to_rgb
+from patchpack.paint.decode import (
+    MAX_PIXELS,
+    WHITE,
+    Colour,
+    decode_image,
+    open_image,
+    oriented_size,
+    require_bytes,
+    to_rgb,
+)
 from patchpack.paint.ordinary import decode_ordinary
 from patchpack.paint.resample import reads_memory
 from patchpack.plan.recipe import Recipe
@@ -63,16 +72,18 @@ def part_of_picture(
         size: oriented height and width it was planned with.
         box: (top, left, height, width) within that.
         target: (height, width) the box will be resampled to.
-        recipe: how to decode, the limit and the background.
+        recipe: how to decode, the limits and the background.
 
     Returns:
         Upright: a picture of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and a filler, which the next call in this
         thread writes over.
 
     Raises:
-        DecodeError: as `rgb_picture`, or an image of another size.
+        DecodeError: as `rgb_picture`, an image of another size, or a file of too many bytes.
     """
     limit, is_file = recipe.max_pixels, isinstance(image, (bytes, bytearray, memoryview))
+    if is_file:
+        require_bytes(picture_bytes(image), recipe.max_bytes)
     if recipe.decode == "fast" and is_file:
         opened = open_image(bytes(image), max_pixels=limit)
         _match(oriented_size(opened), size)  # first: a box of another image says nothing

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.Image import Transpose
 from PIL.JpegImagePlugin import JpegImageFile
 
-from patchpack.paint.decode import Colour, to_rgb, turn_of
+from patchpack.paint.decode import Colour, first_frame, turn_of
 from patchpack.types import Size
 
 Box = tuple[int, int, int, int]
@@ -63,7 +63,7 @@ def draft(image: Image.Image, size: Size, box: Box, target: tuple[int, int], bac
     scale = scale_for(box, target) if isinstance(image, JpegImageFile) else 1
     if scale > 1 and image.draft(None, (full.width // scale, full.height // scale)) is not None:
         box = scaled_box(box, size, scale, turn_of(image))
-    return to_rgb(image, background=background, full=full), box
+    return first_frame(image, background=background, full=full), box
 
 
 def _edge(at: int, end: int, scale: int, back: bool) -> int:

@@ -49,6 +49,8 @@ class Recipe:
         seed: of every draw, 0 … 2**64 − 1.
         background: what transparent pixels are laid over, 0–255 red, green, blue.
         max_pixels: an image with more pixels is refused at its header, before it is decoded.
+        max_bytes: a larger image file is refused, unread where its length is known before. The default is 8 bytes for each
+            of 64 million pixels: 16-bit colour with alpha, uncompressed.
 
     Raises:
         ConfigError: at construction, for anything that could not work later.
@@ -70,6 +72,7 @@ class Recipe:
     seed: int = 0
     background: tuple[int, int, int] = (255, 255, 255)
     max_pixels: int = 64_000_000
+    max_bytes: int = 1 << 29
 
     def __post_init__(self) -> None:
         for name, protocol in (("resize", ResizePolicy), ("drop", DropPolicy), ("positions", PositionScheme)):
@@ -82,8 +85,8 @@ class Recipe:
             raise ConfigError(
                 f"packer must be a factory called with (seq_len, max_images), as Lookahead(64) is; got {self.packer!r}"
             )
-        for name, low, high in (("max_images", 1, 1 << 20), ("rows", 1, 1 << 20), ("max_pixels", 1, 1 << 40)):
-            require_int(name, getattr(self, name), low, high)
+        for name, high in (("max_images", 1 << 20), ("rows", 1 << 20), ("max_pixels", 1 << 40), ("max_bytes", 1 << 40)):
+            require_int(name, getattr(self, name), 1, high)
         require_int("seed", self.seed, 0, (1 << 64) - 1)
         if self.seq_len is not None:
             require_int("seq_len", self.seq_len, 1, 1 << 30)

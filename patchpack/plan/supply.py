@@ -18,7 +18,7 @@ HashAgain = Callable[[npt.NDArray[Any], int], rng.U64]
 """(lines, number of the pass) → hashes of their draw keys in a later pass, uint64 ``[n]``."""
 
 BLOCK = 1 << 13  # samples decided at a time: numpy's columns stay in the cache
-TOO_MANY_PIXELS = -1  # in the place of a token count
+TOO_MANY_PIXELS, TOO_MANY_BYTES = -1, -2  # in the place of a token count
 _BARREN_PASSES = 10  # as of `EpochPlanner`
 
 
@@ -30,12 +30,14 @@ class Sizes(NamedTuple):
         key_hash: uint64 ``[n]``, see `patchpack.rng.key_hash`.
         starts: int64 ``[shards + 1]``, where each shard's samples begin.
         hash_again: hashes of the keys in a later pass; needed only where samples are repeated.
+        num_bytes: int ``[n]`` of the image files; None where they are not known.
     """
 
     sizes: npt.NDArray[Any]
     key_hash: rng.U64
     starts: Int64
     hash_again: HashAgain | None = None
+    num_bytes: npt.NDArray[Any] | None = None
 
     def hashes(self, lines: npt.NDArray[Any], number: int) -> rng.U64:
         """Hashes of the draw keys of lines, all in one pass."""
@@ -71,7 +73,7 @@ class Supply:
         return np.concatenate(self._passes) if len(self._passes) > 1 else self._passes[0]
 
     def refused(self) -> tuple[Int64, npt.NDArray[np.int32]]:
-        """Positions that no row can take, rising, and why: their token counts, 0 for a size that the policy refuses, or −1."""
+        """Positions that no row can take, rising, and why: token counts, 0 for a size the policy refuses, < 0 over a limit."""
         where = np.concatenate([np.empty(0, dtype=np.int64), *(positions for positions, _ in self._refused)])
         tokens = np.concatenate([np.empty(0, dtype=np.int32), *(tokens for _, tokens in self._refused)])
         order = np.argsort(where, kind="stable")
@@ -128,4 +130,6 @@ class Supply:
         decided = plan_table(self._recipe, sizes, hashes, epoch=self._epoch, seen=ordinals, patch_size=patch_size)
         tokens: npt.NDArray[np.int32] = decided.num_tokens
         tokens[sizes[:, 0] * sizes[:, 1] > self._recipe.max_pixels] = TOO_MANY_PIXELS
+        if self._table.num_bytes is not None:
+            tokens[self._table.num_bytes[lines] > self._recipe.max_bytes] = TOO_MANY_BYTES
         return tokens

@@ -47,12 +47,12 @@ class CutError(tarfile.ReadError):
         self.name = name
 
 
-def read_members(tape: Tape, held: Callable[[str], bool] | None = None) -> Iterator[Member]:
+def read_members(tape: Tape, held: Callable[[str, int], bool] | None = None) -> Iterator[Member]:
     """The regular files of a tar in order, until its end marker; folders, links and devices are passed over.
 
     Args:
         tape: where it is read from.
-        held: of which names `Member.data` is wanted; None for no name at all.
+        held: of which (name, bytes) `Member.data` is wanted; None for none at all.
 
     Raises:
         CutError: the file ends inside a member, which is named.
@@ -88,7 +88,7 @@ def read_members(tape: Tape, held: Callable[[str], bool] | None = None) -> Itera
             if info.issparse():
                 fault, stop = f"{name} is stored with holes (a sparse file), which is not read", following
         data = None
-        if held is not None and regular and not fault and held(name):
+        if held is not None and regular and not fault and held(name, size):
             if size > HELD_BYTES:
                 fault = f"{name} has {size} bytes, at most {HELD_BYTES} are read from a stream"
             else:

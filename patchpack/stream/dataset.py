@@ -50,7 +50,7 @@ class Painter(Dataset[PackedBatch]):
         self._recipe = require_recipe(recipe)
         if isinstance(source, (Planner, IndexPlanner)):
             source = source.source
-        opened = open_source(source, image=image, target=target, max_pixels=recipe.max_pixels)
+        opened = open_source(source, image=image, target=target, max_pixels=recipe.max_pixels, max_bytes=recipe.max_bytes)
         self._reader = opened.reader  # not the source: an iterator cannot travel to a worker, and need not
 
     def __getitem__(self, plan: BatchPlan) -> PackedBatch:

@@ -11,12 +11,13 @@ import numpy.typing as npt
 
 from patchpack import rng
 from patchpack.errors import ConfigError
+from patchpack.paint.decode import too_many_bytes
 from patchpack.plan._integers import require_int
 from patchpack.plan.epoch import EpochRows, plan_rows
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.planner import Tail, refusal
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.supply import TOO_MANY_PIXELS, Sizes
+from patchpack.plan.supply import TOO_MANY_BYTES, TOO_MANY_PIXELS, Sizes
 from patchpack.plan.table import plan_table
 from patchpack.stream.listed import SampleIndex
 from patchpack.stream.sampler import require_recipe
@@ -68,7 +69,7 @@ class EpochPlan(Sequence[BatchPlan]):
     ) -> None:
         require_place(rank, world_size)
         self._index, self.recipe, self.epoch, self.rank, self.seen = index, require_recipe(recipe), epoch, rank, seen
-        self._table = Sizes(index.sizes, index.key_hash, index.starts, self._hash_again)
+        self._table = Sizes(index.sizes, index.key_hash, index.starts, self._hash_again, getattr(index, "num_bytes", None))
         self.rows: EpochRows = plan_rows(
             recipe,
             self._table,
@@ -200,8 +201,16 @@ class EpochPlan(Sequence[BatchPlan]):
 
     def _refusals(self, which: slice) -> list[Rejection]:
         positions, tokens = self.rows.refused[which], self.rows.refused_tokens[which]
-        headers = self._index.headers(self.rows.order[positions])
-        return [_refused(self.recipe, header, n) for header, n in zip(headers, tokens.tolist(), strict=True)]
+        lines = self.rows.order[positions]
+        headers = self._index.headers(lines)
+        return [self._refused(*each) for each in zip(headers, lines.tolist(), tokens.tolist(), strict=True)]
+
+    def _refused(self, header: Header, line: int, num_tokens: int) -> Rejection:
+        if num_tokens != TOO_MANY_BYTES:
+            return _refused(self.recipe, header, num_tokens)
+        assert self._table.num_bytes is not None  # or it would not be known
+        reason = too_many_bytes(int(self._table.num_bytes[line]), self.recipe.max_bytes)
+        return Rejection(header.shard, header.key, header.member, "header", reason)
 
     def _hash_again(self, lines: npt.NDArray[Any], number: int) -> rng.U64:
         return rng.key_hash(header._replace(repeat=number).draw_key for header in self._index.headers(lines))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from patchpack.errors import DecodeError, SourceError
+from patchpack.paint.decode import MAX_BYTES, require_bytes
 from patchpack.stream.header import read_size_at
 from patchpack.stream.source import Reader, digest
 from patchpack.stream.tar import Members
@@ -34,7 +36,7 @@ class FolderSource:
         self.class_names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         if members.target is not None and not self.class_names:
             raise SourceError(f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images")
-        self.reader: Reader = FileReader(str(root), self.class_names if members.target is not None else None)
+        self.reader: Reader = FileReader(str(root), self.class_names if members.target is not None else None, members.max_bytes)
         self.num_parts = len(self._files)
         self.fingerprint = digest(path.relative_to(root).as_posix() for path in self._files)
 
@@ -50,8 +52,10 @@ class FolderSource:
                 yield Rejection(self.name, key, path.name, "target", "lies beside the class subfolders, not in one")
                 continue
             try:
+                if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device have no end
+                    raise OSError("is not a regular file")
                 with open(path, "rb") as file:
-                    size = _file_size(file, self._members.max_pixels)
+                    size = _file_size(file, self._members)
             except DecodeError as error:
                 yield Rejection(self.name, key, path.name, "header", str(error))
             except OSError as error:
@@ -63,14 +67,16 @@ class FolderSource:
 class FileReader:
     """Relative path to (file bytes, class index)."""
 
-    def __init__(self, root: str, class_names: list[str] | None) -> None:
-        self._root = root
+    def __init__(self, root: str, class_names: list[str] | None, max_bytes: int = MAX_BYTES) -> None:
+        self._root, self._max_bytes = root, max_bytes
         self._classes = None if class_names is None else {name: i for i, name in enumerate(class_names)}
 
     def __call__(self, location: str) -> tuple[bytes, Any]:
         """See `Reader`."""
         try:
-            data = Path(self._root, location).read_bytes()
+            with open(Path(self._root, location), "rb") as file:
+                require_bytes(os.fstat(file.fileno()).st_size, self._max_bytes)  # it may have grown since it was planned
+                data = file.read()
         except OSError as error:
             raise SourceError(f"{type(error).__name__}: {error}") from None
         return data, self.target(location)
@@ -93,7 +99,7 @@ def _visible_files(root: Path) -> Iterator[Path]:
         yield from (Path(folder, name) for name in files if not name.startswith("."))
 
 
-def _file_size(file: Any, max_pixels: int) -> Size:
+def _file_size(file: Any, asked: Members) -> Size:
     length = file.seek(0, os.SEEK_END)
 
     def read(offset: int, count: int) -> bytes:
@@ -101,4 +107,4 @@ def _file_size(file: Any, max_pixels: int) -> Size:
         data: bytes = file.read(count)
         return data
 
-    return read_size_at(read, length, max_pixels=max_pixels)
+    return read_size_at(read, length, max_pixels=asked.max_pixels, max_bytes=asked.max_bytes)

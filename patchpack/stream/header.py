@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from patchpack.errors import DecodeError
-from patchpack.paint.decode import MAX_PIXELS, open_image, oriented_size
+from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS, open_image, oriented_size, require_bytes
 from patchpack.paint.jpeg import jpeg_size
 from patchpack.paint.picture import held_size
 from patchpack.types import Size
@@ -25,13 +25,14 @@ START_BYTES = 4 * 1024  # the header of most JPEG files
 PREFIX_BYTES = 32 * 1024  # the header of a photograph, its EXIF thumbnail included
 
 
-def picture_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
+def picture_size(image: Any, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Size:
     """Oriented height and width of what a sample holds; decodes no pixels.
 
     Raises:
-        DecodeError: what no sample may hold, bytes of no known format, or an image over the limit.
+        DecodeError: what no sample may hold, bytes of no known format, or an image over a limit.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
+        require_bytes(memoryview(image).nbytes, max_bytes)
         return read_size(bytes(image), max_pixels=max_pixels)
     return held_size(image, max_pixels=max_pixels)
 
@@ -45,7 +46,9 @@ def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Size:
     return _jpeg_size(data, max_pixels) or oriented_size(open_image(data, max_pixels=max_pixels))
 
 
-def read_size_at(read: Callable[[int, int], bytes], length: int, *, max_pixels: int = MAX_PIXELS) -> Size:
+def read_size_at(
+    read: Callable[[int, int], bytes], length: int, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+) -> Size:
     """`read_size` of a file that is fetched in parts: its start, and the rest only where that does not settle it.
 
     The start settles most JPEG, GIF and BMP files. WebP, AVIF and PNG may carry an orientation behind the pixels, TIFF
@@ -55,10 +58,12 @@ def read_size_at(read: Callable[[int, int], bytes], length: int, *, max_pixels: 
         read: ``read(offset, count)`` gives `count` bytes of the file. Its errors pass through.
         length: bytes in the file.
         max_pixels: as in `read_size`.
+        max_bytes: of a longer file nothing is read.
 
     Raises:
-        DecodeError: as `read_size` on the whole file.
+        DecodeError: as `read_size` on the whole file, or one over the limit.
     """
+    require_bytes(length, max_bytes)
     prefix = read(0, min(length, START_BYTES))
     size = _jpeg_size(prefix, max_pixels)
     if size is None and length > START_BYTES:

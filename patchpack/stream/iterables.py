@@ -76,7 +76,7 @@ def is_split(items: Any) -> bool:
 def carried(key: str, sample: Sample, members: Members, background: Colour, repeat: int = 0) -> Header | Rejection:
     """A header whose location is the sample itself, or why it cannot have one."""
     try:
-        size = picture_size(sample.image, max_pixels=members.max_pixels)
+        size = picture_size(sample.image, max_pixels=members.max_pixels, max_bytes=members.max_bytes)
     except DecodeError as error:
         return refused(key, error)
     passenger = Passenger(sample.image, None if members.target is None else sample.target, background)

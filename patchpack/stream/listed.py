@@ -27,6 +27,8 @@ class SampleIndex(Protocol):
         rejections, faults: what scanning refused.
         fingerprint: of all of it; equal for equal content.
         reader: location to (image bytes, target).
+
+    It may also have ``num_bytes``, int ``[n]``, of the image files, for `Recipe.max_bytes` to be checked before they are read.
     """
 
     key_hash: npt.NDArray[np.uint64]

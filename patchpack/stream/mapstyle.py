@@ -92,7 +92,7 @@ class MapStyleSource:
                 yield refused(str(number), error)
 
     def _event(self, number: int) -> Event:
-        limit = self._members.max_pixels
+        limit, max_bytes = self._members.max_pixels, self._members.max_bytes
         if self._sizes is not None:
             size = Size(*self._sizes[number].tolist())
         elif self._size_of is not None:
@@ -105,7 +105,7 @@ class MapStyleSource:
             sample = self.items.sample(number, item)
             if self.holds:
                 return carried(str(number), sample, self._members, self._background)
-            size = picture_size(sample.image, max_pixels=limit)
+            size = picture_size(sample.image, max_pixels=limit, max_bytes=max_bytes)
         return Header(str(number), "", "", within(size, limit), number)
 
 

@@ -48,7 +48,11 @@ def replay(
         SourceError: no sample of that key.
         PatchpackError: the sample cannot be used, for the reason the run was given.
     """
-    opened: Source = source if isinstance(source, Source) else open_source(source, max_pixels=recipe.max_pixels, **options)
+    opened: Source
+    if isinstance(source, Source):
+        opened = source
+    else:
+        opened = open_source(source, max_pixels=recipe.max_pixels, max_bytes=recipe.max_bytes, **options)
     kind, events = probe_targets(opened.scan(), opened.reader)
     header = _found(events, key, opened.name)._replace(repeat=repeat)
     alone = recipe.replace(rows=1, packer=FirstFit(), patch_size=recipe.patch_size_at(epoch, step))

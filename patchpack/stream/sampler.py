@@ -89,6 +89,7 @@ class Planner(Sampler[BatchPlan]):
             image=image,
             target=target,
             max_pixels=recipe.max_pixels,
+            max_bytes=recipe.max_bytes,
             background=recipe.background,
             to_sample=to_sample,
             map_target=map_target,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from patchpack.errors import DecodeError, SourceError, TargetError
+from patchpack.paint.decode import MAX_BYTES, require_bytes
 from patchpack.paint.picture import is_picture
 from patchpack.stream.labels import decode_target, join
 from patchpack.stream.tar import Members
@@ -24,14 +25,16 @@ def make_sample(number: int, item: Any, members: Members, to_sample: ToSample | 
         TargetError, DecodeError: as `as_sample`.
     """
     if to_sample is None:
-        return as_sample(number, item, image=members.image, target=members.target)
+        return as_sample(number, item, image=members.image, target=members.target, max_bytes=members.max_bytes)
     sample = to_sample(number, item)
     if not isinstance(sample, Sample):
         raise SourceError(f"to_sample made a {type(sample).__name__} of item {number}, expected a patchpack.Sample")
     return sample
 
 
-def as_sample(number: int, item: Any, *, image: tuple[str, ...], target: str | tuple[str, ...] | None) -> Sample:
+def as_sample(
+    number: int, item: Any, *, image: tuple[str, ...], target: str | tuple[str, ...] | None, max_bytes: int = MAX_BYTES
+) -> Sample:
     """The `Sample` an item stands for.
 
     * `Sample`: itself.
@@ -48,21 +51,22 @@ def as_sample(number: int, item: Any, *, image: tuple[str, ...], target: str | t
         item: what the pipeline yielded.
         image: extensions of the image in a webdataset dict, columns of a row.
         target: name of the label, several for a dict of labels; None for none.
+        max_bytes: a longer file behind a path is not read.
 
     Raises:
         SourceError: an item that is none of these.
         TargetError: a label that is missing or not what its extension says.
-        DecodeError: no image in it, or a path that cannot be read.
+        DecodeError: no image in it, or a path that cannot be read, or leads to a file over the limit.
     """
     if isinstance(item, Sample):
         return item
     if isinstance(item, Mapping):
         names = {str(name).lower(): name for name in item}
         if "__key__" in item:
-            return _from_webdataset(item, names, image, target)
+            return _from_webdataset(item, names, image, target, max_bytes)
         column = next((names[name] for name in (*image, "image") if name in names), None)
         if column is not None:
-            return _from_row(number, item, names, column, target)
+            return _from_row(number, item, names, column, target, max_bytes)
     elif isinstance(item, (tuple, list)) and len(item) == 2 and is_picture(item[0]):
         return Sample(str(number), item[0], item[1] if target is not None else None)
     elif target is None and is_picture(item):
@@ -87,7 +91,11 @@ def _described(item: Any) -> str:
 
 
 def _from_webdataset(
-    item: Mapping[Any, Any], names: Mapping[str, Any], image: tuple[str, ...], target: str | tuple[str, ...] | None
+    item: Mapping[Any, Any],
+    names: Mapping[str, Any],
+    image: tuple[str, ...],
+    target: str | tuple[str, ...] | None,
+    max_bytes: int,
 ) -> Sample:
     key = str(item["__key__"])
     if "__url__" in item:
@@ -96,7 +104,7 @@ def _from_webdataset(
     if extension is None:
         has = ", ".join(str(name) for name in item if not str(name).startswith("__"))
         raise DecodeError(f"no image member ({';'.join(image)}), it has: {has}")
-    picture = _picture(item[extension])
+    picture = _picture(item[extension], max_bytes)
     if target is None:
         return Sample(key, picture)
     values = []
@@ -109,9 +117,14 @@ def _from_webdataset(
 
 
 def _from_row(
-    number: int, item: Mapping[Any, Any], names: Mapping[str, Any], column: Any, target: str | tuple[str, ...] | None
+    number: int,
+    item: Mapping[Any, Any],
+    names: Mapping[str, Any],
+    column: Any,
+    target: str | tuple[str, ...] | None,
+    max_bytes: int,
 ) -> Sample:
-    picture = _picture(item[column])
+    picture = _picture(item[column], max_bytes)
     if target is None:
         return Sample(str(number), picture)
     labels = (target,) if isinstance(target, str) else target
@@ -122,7 +135,7 @@ def _from_row(
     return Sample(str(number), picture, join(target, [item[names[label]] for label in labels]))
 
 
-def _picture(value: Any) -> Any:
+def _picture(value: Any, max_bytes: int) -> Any:
     """What a column holds, taken out of ``{"bytes", "path"}`` as ``datasets.Image(decode=False)`` gives it."""
     if not isinstance(value, Mapping):
         return value
@@ -130,6 +143,7 @@ def _picture(value: Any) -> Any:
     if data is None and path is not None:
         try:
             with open(path, "rb") as file:
+                require_bytes(os.fstat(file.fileno()).st_size, max_bytes)
                 data = file.read()
         except OSError as error:
             raise DecodeError(f"{type(error).__name__}: {error}") from None

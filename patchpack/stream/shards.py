@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from patchpack.errors import DecodeError, SourceError, TargetError
+from patchpack.paint.decode import too_many_bytes
 from patchpack.stream.archive import UNREADABLE, CutError, Member, read_members
 from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.labels import decode_target, join
@@ -102,7 +103,7 @@ def _scan_by_offset(
 
 
 def _scan_stream(file: Any, label: str, asked: Members) -> Generator[Event, None, str | None]:
-    members = read_members(StreamTape(file), lambda name: asked_for(name, asked))
+    members = read_members(StreamTape(file), lambda name, size: asked_for(name, asked, size))
     return _scan(members, lambda group: _inline_event(group, label, asked), asked)
 
 
@@ -133,6 +134,8 @@ def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, list
         if (image := group.members.get(extension)) is not None:
             break
     member = image.name if image else ""
+    if image is not None and image.where[1] > asked.max_bytes:  # whatever else is wrong: such bytes were not even held
+        return Rejection(label, key, member, "header", too_many_bytes(image.where[1], asked.max_bytes))
     if group.fault:
         return Rejection(label, key, member, "read", group.fault)
     if image is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from patchpack.errors import ConfigError, SourceError
-from patchpack.paint.decode import MAX_PIXELS, WHITE, Colour
+from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS, WHITE, Colour
 from patchpack.stream.folders import FolderSource
 from patchpack.stream.huggingface import is_huggingface, is_plain, undecoded
 from patchpack.stream.iterables import IterableSource
@@ -32,6 +32,7 @@ def open_source(
     image: str = IMAGE_EXTENSIONS,
     target: str | tuple[str, ...] | None = "cls",
     max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
     background: Colour = WHITE,
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
@@ -48,6 +49,7 @@ def open_source(
         target: extension of the label member, several for a dict of labels; for folders anything but None takes class
             subfolders as labels; None for none.
         max_pixels: limit checked on the header.
+        max_bytes: limit of an image file, checked before it is read.
         background: what a transparent PIL image is laid over before it is sent to a worker.
         to_sample: ``(number, item) -> Sample`` for items that `as_sample` does not know.
         map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
@@ -57,7 +59,7 @@ def open_source(
         SourceError: missing files, an empty folder, or something that is none of these.
         ConfigError: image extensions that are empty; sizes that cannot be used.
     """
-    members = parse_members(image, target, max_pixels)
+    members = parse_members(image, target, max_pixels, max_bytes)
     if isinstance(source, Source):
         opened: Source = source
     elif is_index(source):
@@ -109,7 +111,7 @@ def _items(
     )
 
 
-def parse_members(image: str, target: str | tuple[str, ...] | None, max_pixels: int) -> Members:
+def parse_members(image: str, target: str | tuple[str, ...] | None, max_pixels: int, max_bytes: int = MAX_BYTES) -> Members:
     """What is asked for of every sample. Raises `ConfigError` for extensions that are empty."""
     extensions = tuple(filter(None, (e.strip().lstrip(".").lower() for e in image.split(";"))))
     if not extensions:
@@ -117,8 +119,8 @@ def parse_members(image: str, target: str | tuple[str, ...] | None, max_pixels: 
     if isinstance(target, (tuple, list)):
         if not target:
             raise ConfigError("target must name at least one label, or be None for none")
-        return Members(extensions, tuple(name.lower().lstrip(".") for name in target), max_pixels)
-    return Members(extensions, target.lower().lstrip(".") if target is not None else None, max_pixels)
+        return Members(extensions, tuple(name.lower().lstrip(".") for name in target), max_pixels, max_bytes)
+    return Members(extensions, target.lower().lstrip(".") if target is not None else None, max_pixels, max_bytes)
 
 
 def _files(patterns: list[str], members: Members) -> Source:

@@ -76,7 +76,7 @@ class Pack:
     ) -> None:
         self._policy = ErrorPolicy(on_error, quarantine, fuse)
         self._recipe = require_recipe(recipe)
-        self._members = parse_members(image, target, recipe.max_pixels)
+        self._members = parse_members(image, target, recipe.max_pixels, recipe.max_bytes)
         self._to_sample = to_sample
         self._reader: Reader = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)
         self._tail, self._lookahead = tail, (lookahead, lookahead_bytes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS
 from patchpack.stream.archive import Member
 
 
@@ -19,11 +20,13 @@ class Members:
         image: extensions of the image, the first present is taken.
         target: extension of the label, several for a dict of labels, None for none.
         max_pixels: limit checked on the image header.
+        max_bytes: limit of an image file, checked before it is read.
     """
 
     image: tuple[str, ...]
     target: str | tuple[str, ...] | None
-    max_pixels: int
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = MAX_BYTES
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -91,7 +94,7 @@ def split_name(name: str) -> tuple[str, str]:
     return (name, "") if dot < 0 else (name[:dot], name[dot + 1 :].lower())
 
 
-def asked_for(name: str, asked: Members) -> bool:
-    """True if a member of this name is ever opened."""
+def asked_for(name: str, asked: Members, size: int = 0) -> bool:
+    """True if a member of this name, and of so many bytes, is ever opened."""
     extension = split_name(name)[1]
-    return extension in asked.image or extension in asked.labels
+    return (extension in asked.image and size <= asked.max_bytes) or extension in asked.labels

@@ -73,7 +73,7 @@ class Drips:
         return self._file.read(min(count, self._most))
 
 
-def everything(_: str) -> bool:
+def everything(_: str, __: int) -> bool:
     return True
 
 
@@ -216,7 +216,7 @@ def test_gzip_in_parts_is_one_file() -> None:
 
 def test_only_what_is_asked_for_is_held() -> None:
     data = tar_of(("a", b"1" * 3000), ("b", b"2"), ("c", b""))
-    members = list(read_members(StreamTape(io.BytesIO(data)), lambda name: name in "bc"))
+    members = list(read_members(StreamTape(io.BytesIO(data)), lambda name, size: name in "bc"))
     assert [member.data for member in members] == [None, b"2", b""]
 
 
@@ -402,7 +402,7 @@ def test_broken_compression_is_a_fault(pack: Callable[[bytes], bytes]) -> None:
 
 
 @pytest.mark.parametrize("held", [everything, None])
-def test_a_stream_names_the_member_it_ends_inside(held: Callable[[str], bool] | None) -> None:
+def test_a_stream_names_the_member_it_ends_inside(held: Callable[[str, int], bool] | None) -> None:
     data = tar_of(("a", b"1"), ("b", b"2" * 3000))[:4000]
     with pytest.raises(CutError, match=r"ends inside b \(it announces 3000 bytes, 2464 are there\)") as error:
         list(read_members(StreamTape(io.BytesIO(data)), held))
@@ -463,7 +463,7 @@ def test_a_member_too_large_to_be_held_is_named_and_passed_over(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("held", [everything, None])
-def test_a_sparse_file_is_named_and_passed_over(held: Callable[[str], bool] | None) -> None:
+def test_a_sparse_file_is_named_and_passed_over(held: Callable[[str, int], bool] | None) -> None:
     hole = (386, b"%011o\0%011o\0" % (4096, 512))
     sparse = header("s.jpg", tarfile.GNUTYPE_SPARSE, size=(124, b"%011o\0" % 512), hole=hole, real=(483, b"%011o\0" % 4608))
     data = sparse + b"s" * BLOCK + tar_of(("b", b"2"))

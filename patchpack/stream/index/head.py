@@ -55,6 +55,7 @@ class Head:
             "image": members.image,
             "target": members.target,
             "max_pixels": members.max_pixels,
+            "max_bytes": members.max_bytes,
             "target_kind": {"each": {k: tuple(v) for k, v in kind.items()}} if isinstance(kind, dict) else kind,
             "kinds": self.kinds,
             "shards": [(s.label, s.url, *s.fingerprint, s.num_samples, s.prefix) for s in self.shards],
@@ -68,6 +69,7 @@ class Head:
             tuple(map(_text, head["image"])),
             tuple(map(_text, target)) if isinstance(target, list) else None if target is None else _text(target),
             _count(head["max_pixels"]),
+            _count(head["max_bytes"]),
         )
         shards = tuple(
             Shard(

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
-from patchpack.paint.decode import MAX_PIXELS
+from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS
 from patchpack.paint.targets import infer_kind
 from patchpack.stream.engine import Engine, require_engine
 from patchpack.stream.index import columns as files
@@ -72,6 +72,7 @@ class Index:
         image: str = IMAGE_EXTENSIONS,
         target: str | tuple[str, ...] | None = "cls",
         max_pixels: int = MAX_PIXELS,
+        max_bytes: int = MAX_BYTES,
         num_workers: int = 0,
         engine: Engine = "local",
         update: Index | None = None,
@@ -85,6 +86,7 @@ class Index:
                 ``train-{0000..0099}.tar``, a glob, or a list of them. Behind URLs only headers are asked for, by ranges.
             image, target: extensions of the image and of the label, as for `patchpack.load`.
             max_pixels: limit checked on image headers; larger ones are rejections.
+            max_bytes: limit of an image file, which is not looked into beyond; larger ones are rejections.
             num_workers: processes that scan, one shard at a time; 0 scans here, or wherever a Ray cluster has a CPU.
             engine: ``"local"`` for processes of this machine, ``"ray"`` for a Ray cluster, see
                 `patchpack.stream.engine.run_all`. The result is the same to the byte.
@@ -97,7 +99,7 @@ class Index:
             ConfigError: `update` was made for other members or another limit; Ray or fsspec is not installed.
         """
         require_engine(engine, num_workers)
-        members = parse_members(image, target, max_pixels)
+        members = parse_members(image, target, max_pixels, max_bytes)
         urls, labels = find_shards(shards, members)
         require_one_place_per_key(labels)
         if update is not None and update.members != members:
@@ -184,6 +186,11 @@ class Index:
     def sizes(self) -> IntArray:
         """int32 ``[n, 2]`` height and width of every image, oriented."""
         return self._lines.sizes()
+
+    @property
+    def num_bytes(self) -> npt.NDArray[Any]:
+        """Unsigned ``[n]``, bytes of every image file."""
+        return self._columns["length"]
 
     @property
     def nbytes(self) -> int:

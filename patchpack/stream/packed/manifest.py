@@ -134,17 +134,19 @@ def account(infos: list[dict[str, Any]]) -> Report:
     rejected: list[Rejection] = []
     faults: list[ShardFault] = []
     dropped: dict[str, int] = {}
+    warnings: dict[str, int] = {}
     packed = altered = 0
     for info in infos:
         packed += info["packed"]
         altered += info["altered"]
         rejected += [Rejection(**r) for r in info["rejections"]]
         faults += [ShardFault(**f) for f in info["shard_errors"]]
-        for rule, count in info["dropped"].items():
-            dropped[rule] = dropped.get(rule, 0) + count
+        for total, counts in ((dropped, info["dropped"]), (warnings, info["warnings"])):
+            for what, count in counts.items():
+                total[what] = total.get(what, 0) + count
     seen = infos[-1]["seen"]
     waiting = seen - packed - len(rejected) - sum(dropped.values())
-    return Report(seen, packed, waiting, rejected, dropped, faults, altered)
+    return Report(seen, packed, waiting, rejected, dropped, faults, altered, warnings)
 
 
 def _report_to_json(report: Report) -> dict[str, Any]:
@@ -152,6 +154,7 @@ def _report_to_json(report: Report) -> dict[str, Any]:
         "seen": report.seen,
         "packed": report.packed,
         "altered": report.altered,
+        "warnings": report.warnings,
         "rejected": [r._asdict() for r in report.rejected],
         "dropped": report.dropped,
         "shard_errors": [f._asdict() for f in report.shard_errors],
@@ -160,4 +163,6 @@ def _report_to_json(report: Report) -> dict[str, Any]:
 
 def _report_from_json(said: Mapping[str, Any]) -> Report:
     rejected, faults = [Rejection(**r) for r in said["rejected"]], [ShardFault(**f) for f in said["shard_errors"]]
-    return Report(said["seen"], said["packed"], 0, rejected, dict(said["dropped"]), faults, said["altered"])
+    return Report(
+        said["seen"], said["packed"], 0, rejected, dict(said["dropped"]), faults, said["altered"], dict(said["warnings"])
+    )

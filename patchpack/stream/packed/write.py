@@ -29,7 +29,7 @@ from patchpack.stream.tape import BLOCK, SeekableTape
 from patchpack.types import BatchPlan
 
 _FOREIGN = (*steps.UNREADABLE, *UNREADABLE, ShardError, StopIteration)
-_INFO = ("seen", "packed", "altered", "dropped", "rejections", "shard_errors")
+_INFO = ("seen", "packed", "altered", "dropped", "rejections", "shard_errors", "warnings")
 
 
 class PackTask(NamedTuple):
