@@ -10,7 +10,7 @@ a `DecodeError`, only `MemoryError` and what is no `Exception` pass. What it war
 from __future__ import annotations
 
 import io
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import IO, Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
 from patchpack.errors import DecodeError
+from patchpack.paint.libtiff import SilentLibtiff
 from patchpack.paint.warned import SEVERAL_FRAMES, Hushed, note
 from patchpack.types import Size
 
@@ -29,7 +30,7 @@ WHITE: Colour = (255, 255, 255)
 _SUPPORTED = {"WEBP": WebPImagePlugin.SUPPORTED, "AVIF": AvifImagePlugin.SUPPORTED}
 FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if _SUPPORTED.get(name, True))
 
-_ORIENTATION = 0x0112
+_ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 0x0112, 0x0142, 0x0143
 # EXIF orientation → what makes it upright, as in ImageOps.exif_transpose
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -104,7 +105,8 @@ def to_rgb(image: Image.Image, *, background: Colour = WHITE, full: Size | None 
     """
     with Hushed(), _Refusing(image, full or Size(image.height, image.width)):
         _match_key_to_pixels(image)
-        image.load()
+        with SilentLibtiff() if hasattr(image, "tag_v2") else nullcontext():
+            image.load()
         turn = turn_of(image)  # now: a conversion may lose the tag
         if image.mode != "RGB" or "transparency" in image.info:
             image = _flatten(_eight_bits(image) if image.mode in _DEEP_MODES else image, background)
@@ -128,6 +130,7 @@ def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Imag
     try:
         with Hushed():
             image = Image.open(file, formats=FORMATS)
+            tile = _tile(image)
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours can be
@@ -137,7 +140,18 @@ def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Imag
     width, height = image.size
     if width * height > max_pixels:
         raise DecodeError(f"expected at most {max_pixels} pixels, got {height} x {width} (height x width) = {height * width}")
+    if tile.height * tile.width > max_pixels:
+        raise DecodeError(
+            f"expected at most {max_pixels} pixels, got a picture in tiles of {tile.height} x {tile.width} (height x width)"
+        )
     return image
+
+
+def _tile(image: Image.Image) -> Size:
+    """Of a TIFF, whose tiles are decoded whole, and may be much larger than the picture."""
+    tags = getattr(image, "tag_v2", {})
+    height, width = tags.get(_TILE_HEIGHT), tags.get(_TILE_WIDTH)
+    return Size(height, width) if isinstance(height, int) and isinstance(width, int) else Size(1, 1)
 
 
 def oriented_size(image: Image.Image) -> Size:
