@@ -63,7 +63,8 @@ def read_size_at(
     Raises:
         DecodeError: as `read_size` on the whole file, or one over the limit.
     """
-    require_bytes(length, max_bytes)
+    if length > max_bytes:  # looked at here, as it is for every header
+        require_bytes(length, max_bytes)
     prefix = read(0, min(length, START_BYTES))
     size = _jpeg_size(prefix, max_pixels)
     if size is None and length > START_BYTES:

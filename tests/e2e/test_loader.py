@@ -168,17 +168,6 @@ def test_more_workers_than_batches_is_fine() -> None:
     assert keys_of(pp.load(samples, SMALL, num_workers=2)) == ["a"]
 
 
-def test_nobody_s_random_state_is_touched() -> None:
-    def states() -> tuple[Any, ...]:
-        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
-
-    before = states()
-    list(pp.load(shards("val"), NAVIT))
-    assert states() == before
-    list(pp.load(shards("val"), NAVIT, num_workers=1))
-    assert states() == before
-
-
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_nobody_s_random_state_matters(num_workers: int) -> None:
     first = list(pp.load(shards("val"), NAVIT, num_workers=num_workers))
