@@ -75,9 +75,9 @@ class Hushed:
             self._filters.remove(_FILTER)
 
 
-def _is_text(text: str) -> bool:
+def _is_text(text: str) -> bool:  # always; the next pattern decides
     _here.text = text
-    return _here.deep > 0
+    return True
 
 
 def _is_pillow(module: str) -> bool:  # asked after the text, about the same warning
