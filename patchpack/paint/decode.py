@@ -10,7 +10,7 @@ a `DecodeError`, only `MemoryError` and what is no `Exception` pass. What it war
 from __future__ import annotations
 
 import io
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from typing import IO, Any
 
 import numpy as np
@@ -78,9 +78,14 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colou
 def first_frame(image: Image.Image, *, background: Colour = WHITE, full: Size | None = None) -> Image.Image:
     """`to_rgb` of an image that `open_image` gave; notes if there are more frames behind this one."""
     picture = to_rgb(image, background=background, full=full)
-    with suppress(Exception), Hushed():  # a GIF looks for the next one only now, and what is wrong there costs nothing here
-        if getattr(image, "is_animated", False):
-            note(SEVERAL_FRAMES)
+    try:
+        with Hushed():
+            if getattr(image, "is_animated", False):  # a GIF looks for the next one only now
+                note(SEVERAL_FRAMES)
+    except MemoryError:
+        raise
+    except Exception:  # what is wrong there costs nothing here
+        pass
     return picture
 
 
