@@ -59,10 +59,10 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 @cache
 def bomb(side: int = 13_000) -> bytes:
-    """A white PNG of side x side pixels, packed row by row."""
-    row, packer = b"\0" + b"\xff" * ((side + 7) // 8), zlib.compressobj(9)
+    """A white PNG of side x side pixels of 8 bits, packed row by row."""
+    row, packer = b"\0" + b"\xff" * side, zlib.compressobj(9)
     pixels = b"".join([*(packer.compress(row) for _ in range(side)), packer.flush()])
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 

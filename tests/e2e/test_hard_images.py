@@ -152,6 +152,7 @@ def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
         from pathlib import Path
         from patchpack.paint.decode import decode
         decode({GOOD!r})
+        list(pp.load([pp.Sample("b", {GOOD!r})], pp.recipes.navit()))  # what kernels and a batch take
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for name in ("bomb.png", "tiled.tif"):
             data = Path({str(tmp_path)!r}, name).read_bytes()
