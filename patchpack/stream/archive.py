@@ -26,12 +26,21 @@ _SHAPES = 64  # kinds of headers remembered
 
 _DIGITS = re.compile(rb"[0-9]{1025}").search  # in no name of a file; older Pythons take 15 s over 64 kB of them (CVE-2024-6232)
 _DATED = re.compile(rb"(([0-9]{2}) mtime=[0-9.]+\n)\0*").fullmatch
-_RECORD = re.compile(rb"([0-9]{1,4}) ([^=\n]+)=").match
+_RECORD = re.compile(rb"([0-9]{1,5}) ([^=\n]+)=").match
 _NO_MATTER = {b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", b"comment"}
 
 
+_NOT_FILES = {
+    tarfile.LNKTYPE: "a hard link to {}, which is not followed (tar --hard-dereference stores the file)",
+    tarfile.SYMTYPE: "a symbolic link to {}, which is not followed (tar --dereference stores the file)",
+    tarfile.CHRTYPE: "a device, which is not read",
+    tarfile.BLKTYPE: "a device, which is not read",
+    tarfile.FIFOTYPE: "a pipe, which is not read",
+}
+
+
 class Member(NamedTuple):
-    """One regular file of a tar."""
+    """One member of a tar that is no folder: a regular file, or what stands in a file's place and has a fault."""
 
     name: str
     where: tuple[int, int]  # offset, length
@@ -48,7 +57,7 @@ class CutError(tarfile.ReadError):
 
 
 def read_members(tape: Tape, held: Callable[[str, int], bool] | None = None) -> Iterator[Member]:
-    """The regular files of a tar in order, until its end marker; folders, links and devices are passed over.
+    """The members of a tar in order, until its end marker. Folders are passed over; links, devices and the like have a fault.
 
     Args:
         tape: where it is read from.
@@ -87,6 +96,9 @@ def read_members(tape: Tape, held: Callable[[str, int], bool] | None = None) -> 
             stop = begin + size if regular else following
             if info.issparse():
                 fault, stop = f"{name} is stored with holes (a sparse file), which is not read", following
+            elif not regular and not info.isdir():
+                what = _NOT_FILES.get(info.type, f"of a kind that is not read ({info.type!r})")
+                fault = f"{name} is {what.format(info.linkname)}"
         data = None
         if held is not None and regular and not fault and held(name, size):
             if size > HELD_BYTES:
@@ -95,7 +107,7 @@ def read_members(tape: Tape, held: Callable[[str, int], bool] | None = None) -> 
                 data = _data(read, name, begin, size)
         if data is None and stop > tape.end:
             _pass(tape, name, size, stop)
-        if regular:
+        if regular or fault:
             yield Member(name, (begin, size), data, fault)
         at = following
     _check_rest(read, at + BLOCK)
@@ -255,6 +267,7 @@ class _TarHeader(tarfile.TarInfo):
     def fromtarfile(cls, tar: tarfile.TarFile) -> Any:
         begin = tar.offset
         try:
+            _require_records(tar.fileobj)
             info = super().fromtarfile(tar)
         except (tarfile.EOFHeaderError, tarfile.ReadError, OSError, EOFError):  # type: ignore[attr-defined]
             raise
@@ -268,6 +281,27 @@ class _TarHeader(tarfile.TarInfo):
         return info
 
 
+def _require_records(file: Any) -> None:
+    """Raise `ValueError` where the next header is of pax and its records are none: many a Python passes over the rest of them.
+
+    A name may stand there, and without it the member would go by another one.
+    """
+    block = file.peek(BLOCK)
+    if block[156:157] not in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE):
+        return
+    size = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").size
+    records = file.peek(BLOCK + size)[BLOCK:]
+    at = 0
+    while at < len(records) == size and records[at]:
+        record = _RECORD(records, at)
+        stop = at + int(record[1]) if record else 0
+        if record is None or not record.end() < stop <= size or records[stop - 1] != ord("\n"):
+            raise ValueError(f"its records are damaged: {records[at : at + 40]!r}")
+        if record[2] == b"size" and not records[record.end() : stop - 1].isdigit():
+            raise ValueError(f"its records announce {records[record.end() : stop - 1]!r} bytes")
+        at = stop
+
+
 class _Ahead:
     """A header's bytes as a file for the standard library: what is known of them, then what the tape holds; not endless."""
 
@@ -278,12 +312,16 @@ class _Ahead:
     def tell(self) -> int:
         return self._at
 
-    def read(self, count: int) -> bytes:
+    def peek(self, count: int) -> bytes:
         if not 0 <= count <= self._limit - self._at:
             raise ValueError(f"it takes {count} bytes more, a header has at most {_HEADER_BYTES}")
-        data, self._known = self._known[:count], self._known[count:]
-        if len(data) < count:
-            data += self._read_at(self._at + len(data), count - len(data))
+        if len(self._known) < count:
+            self._known += self._read_at(self._at + len(self._known), count - len(self._known))
+        return self._known[:count]
+
+    def read(self, count: int) -> bytes:
+        data = self.peek(count)
+        self._known = self._known[len(data) :]
         self._at += len(data)
         if _DIGITS(data):
             raise ValueError("it has more than 1024 digits in a row")

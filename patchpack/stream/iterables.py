@@ -13,7 +13,7 @@ from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetErr
 from patchpack.paint.decode import WHITE, Colour, to_rgb
 from patchpack.paint.picture import picture_bytes
 from patchpack.stream.header import picture_size
-from patchpack.stream.samples import ToSample, make_sample
+from patchpack.stream.samples import ToSample, key_of, make_sample
 from patchpack.stream.source import Reader
 from patchpack.stream.tar import Members
 from patchpack.types import Event, Header, Inline, Rejection, Sample
@@ -90,7 +90,7 @@ def refused(key: str, error: PatchpackError) -> Rejection:
 
 
 def _key_of(item: Any, number: int) -> str:
-    return str(item["__key__"]) if isinstance(item, Mapping) and "__key__" in item else str(number)
+    return key_of(item) if isinstance(item, Mapping) and "__key__" in item else str(number)
 
 
 class Passenger:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any
@@ -15,6 +16,9 @@ from patchpack.stream.source import Reader
 
 MapTarget = Callable[[Any], Any]
 """Decoded label → target, e.g. a vocabulary look-up."""
+
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")
+_INTEGER = re.compile(rb"[+-]?[0-9]{1,19}").fullmatch
 
 
 def join(target: str | tuple[str, ...] | None, values: Sequence[Any]) -> Any:
@@ -53,7 +57,8 @@ class MappedReader:
 def decode_target(extension: str, data: bytes) -> Any:
     """Value of a label member.
 
-    ``cls``: class index, an integer in text. ``txt``: str. ``json``: what it holds. ``npy``: the array, never pickled.
+    ``cls``: class index, an integer of 64 bits in digits. ``txt``: str. ``json``: what it holds. ``npy``: the array, never
+    pickled, and nothing behind it.
     Any other extension: the bytes.
 
     Raises:
@@ -62,14 +67,30 @@ def decode_target(extension: str, data: bytes) -> Any:
     kind = extension.rsplit(".", 1)[-1]
     try:
         if kind == "cls":
-            return int(data.decode("ascii"))
+            return _class_index(data)
         if kind == "txt":
             return data.decode("utf-8")
         if kind == "json":
             return json.loads(data)
         if kind == "npy":
-            return np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+            return _array(data)
     except Exception as error:  # parsers raise many kinds: a header that lies about its size even MemoryError
         shown = data[:40] + (b"..." if len(data) > 40 else b"")
-        raise TargetError(f"label member {extension!r} does not hold a {kind}: {shown!r} ({error})") from None
+        why = _ADDRESS.sub("", str(error))  # a report is the same every time
+        raise TargetError(f"label member {extension!r} does not hold a {kind}: {shown!r} ({why})") from None
     return data
+
+
+def _class_index(data: bytes) -> int:
+    text = data.strip()
+    if _INTEGER(text) and -(1 << 63) <= (value := int(text)) < 1 << 63:  # `int` alone takes 1_0 for ten
+        return value
+    raise ValueError("expected an integer of 64 bits")
+
+
+def _array(data: bytes) -> Any:
+    file = io.BytesIO(data)
+    array = np.lib.format.read_array(file, allow_pickle=False)
+    if file.tell() != len(data):  # the header speaks of less than there is: which numbers are meant?
+        raise ValueError(f"{len(data) - file.tell()} bytes behind an array of shape {list(array.shape)}")
+    return array

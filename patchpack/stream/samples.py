@@ -90,6 +90,12 @@ def _described(item: Any) -> str:
     return f"a {type(item).__name__}"
 
 
+def key_of(item: Mapping[Any, Any]) -> str:
+    """The key of a webdataset dict."""
+    key = str(item["__key__"])
+    return f"{os.path.basename(str(item['__url__']))}/{key}" if "__url__" in item else key
+
+
 def _from_webdataset(
     item: Mapping[Any, Any],
     names: Mapping[str, Any],
@@ -97,9 +103,7 @@ def _from_webdataset(
     target: str | tuple[str, ...] | None,
     max_bytes: int,
 ) -> Sample:
-    key = str(item["__key__"])
-    if "__url__" in item:
-        key = f"{os.path.basename(str(item['__url__']))}/{key}"
+    key = key_of(item)
     extension = next((names[e] for e in image if e in names), None)
     if extension is None:
         has = ", ".join(str(name) for name in item if not str(name).startswith("__"))

@@ -15,7 +15,7 @@ from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.labels import decode_target, join
 from patchpack.stream.remote import RangeTape, RemoteFile
 from patchpack.stream.source import Reader, digest
-from patchpack.stream.tape import SeekableTape, StreamTape, Tape
+from patchpack.stream.tape import BLOCK, SeekableTape, StreamTape, Tape, compression_of
 from patchpack.stream.tar import Group, Grouper, Members, asked_for
 from patchpack.types import Event, Header, Inline, Rejection, ShardFault
 
@@ -99,7 +99,10 @@ def _scan_seekable(file: Any, number: int, label: str, asked: Members) -> Genera
 def _scan_by_offset(
     tape: Tape, read: Callable[[int, int], bytes], number: int, label: str, asked: Members
 ) -> Generator[Event, None, str | None]:
-    return _scan(read_members(tape), lambda group: _offset_event(group, read, number, label, asked), asked)
+    fault = yield from _scan(read_members(tape), lambda group: _offset_event(group, read, number, label, asked), asked)
+    if fault and (kind := compression_of(tape.read(0, BLOCK))):
+        fault += f"; it is a compressed file: give it a name that ends in .{kind}"
+    return fault
 
 
 def _scan_stream(file: Any, label: str, asked: Members) -> Generator[Event, None, str | None]:
@@ -129,10 +132,8 @@ def _scan(members: Iterator[Member], event: Callable[[Group], Event], asked: Mem
 def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, list[Member]] | Rejection:
     """(key, image member, label members), or why this sample cannot be used."""
     key = f"{label}/{group.stem}"
-    image = None
-    for extension in asked.image:
-        if (image := group.members.get(extension)) is not None:
-            break
+    found = [group.members[extension] for extension in asked.image if extension in group.members]
+    image = next((m for m in found if not m.fault), found[0] if found else None)
     member = image.name if image else ""
     if image is not None and image.where[1] > asked.max_bytes:  # whatever else is wrong: such bytes were not even held
         return Rejection(label, key, member, "header", too_many_bytes(image.where[1], asked.max_bytes))
@@ -145,7 +146,11 @@ def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, list
     if missing:
         has = ", ".join(sorted(group.members))
         return Rejection(label, key, member, "target", f"no label member {missing[0]!r}, it has: {has}")
-    return key, image, [group.members[extension] for extension in asked.labels]
+    labels = [group.members[extension] for extension in asked.labels]
+    for needed in (image, *labels):
+        if needed.fault:
+            return Rejection(label, key, needed.name, "read", needed.fault)
+    return key, image, labels
 
 
 def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, label: str, asked: Members) -> Event:
@@ -184,7 +189,8 @@ class ShardSource:
     def __init__(self, urls: list[str], members: Members) -> None:
         missing = [url for url in urls if is_local(url) and not os.path.isfile(url)]
         if missing:
-            raise SourceError(f"{len(missing)} of {len(urls)} shards are missing, the first is {missing[0]}")
+            what = "is no file" if os.path.exists(missing[0]) else "is not there"
+            raise SourceError(f"{len(missing)} of {len(urls)} shards are missing, the first is {missing[0]}: it {what}")
         self.urls, self._members = urls, members
         self.labels = shard_labels(urls)
         self.fingerprint = digest(self.labels)
@@ -243,7 +249,7 @@ class ShardReader:
                 oldest = self._files.pop(next(iter(self._files)))
                 if isinstance(oldest, int):
                     os.close(oldest)
-            file = self._files[shard] = _kept_open(self._urls[shard])
+            file = self._files[shard] = self._kept_open(shard)
         if not isinstance(file, int):
             return file.read(offset, length)
         data = read_at(file, length, offset)
@@ -251,10 +257,10 @@ class ShardReader:
             raise SourceError(f"{self._urls[shard]} has changed: {len(data)} of {length} bytes at {offset}")
         return data
 
-
-def _kept_open(url: str) -> int | RemoteFile:
-    """A shard as it stays open between samples."""
-    return open_descriptor(url) if is_local(url) else RemoteFile(url)
+    def _kept_open(self, shard: int) -> int | RemoteFile:
+        """A shard as it stays open between samples."""
+        url = self._urls[shard]
+        return open_descriptor(url) if is_local(url) else RemoteFile(url)
 
 
 def open_descriptor(path: str) -> int:

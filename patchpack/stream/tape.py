@@ -105,19 +105,28 @@ class StreamTape:
         return b"".join(parts)
 
 
+def compression_of(start: bytes) -> str:
+    """Extension of a compressed file by its first bytes, "" for any other."""
+    if start[:3] == b"\x1f\x8b\x08":
+        return "gz"
+    if start[:3] == b"BZh" and start[4:10] == b"1AY&SY":
+        return "bz2"
+    return "xz" if start[:6] == b"\xfd7zXZ\0" or start[:4] == b"\x5d\0\0\x80" else ""
+
+
 def _decompressed(start: bytes, read: Callable[[int], bytes]) -> Any:
     """The file behind a compressed stream; None if `start`, its first bytes, are not those of one."""
-    raw = _Raw(start, read)
+    raw, kind = _Raw(start, read), compression_of(start)
     try:
-        if start[:3] == b"\x1f\x8b\x08":
+        if kind == "gz":
             from gzip import GzipFile
 
             return GzipFile(fileobj=io.BufferedReader(raw, _BUFFER))
-        if start[:3] == b"BZh" and start[4:10] == b"1AY&SY":
+        if kind == "bz2":
             from bz2 import BZ2File
 
             return BZ2File(io.BufferedReader(raw, _BUFFER))
-        if start[:6] == b"\xfd7zXZ\0" or start[:4] == b"\x5d\0\0\x80":
+        if kind == "xz":
             from lzma import LZMAFile
 
             return LZMAFile(io.BufferedReader(raw, _BUFFER))

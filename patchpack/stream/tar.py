@@ -55,6 +55,8 @@ class Grouper:
 
     def add(self, member: Member) -> Group | None:
         """Take the next member; the sample that is whole now, if this one begins another."""
+        if member.fault and not asked_for(member.name, self._asked):
+            return None  # a link that nobody asked for begins no sample
         stem, extension = split_name(member.name)
         group, whole = self._open, None
         if group is None or stem != group.stem:
@@ -64,8 +66,6 @@ class Grouper:
                 group.fault = "this key came before in the same shard: its members are doubled or not side by side"
         if extension in group.members:
             group.fault = group.fault or f"two members named {member.name}"
-        elif member.fault and asked_for(member.name, self._asked):
-            group.fault = group.fault or member.fault
         group.members[extension] = member
         return whole
 

@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import re
 import tarfile
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -49,14 +50,19 @@ def by_the_library(data: bytes) -> Found:
 
 
 def outcome(members: Iterator[Member], data: bytes | None = None) -> Outcome:
-    """Members with their bytes: from `data` by place, or held."""
+    """Members with their bytes: from `data` by place, or held. What is no file has none, and says so."""
     found: Found = []
     try:
         for member in members:
+            if member.fault:
+                assert re.fullmatch(
+                    r".* is (a .*link to .*|a device.*|a pipe.*|of a kind .*|stored with holes .*)", member.fault, re.S
+                )
+                assert member.data is None
+                continue
             begin, size = member.where
             held = data[begin : begin + size] if data is not None else member.data
             assert held is not None
-            assert not member.fault
             found.append((member.name, member.where, held))
     except UNREADABLE as error:
         return Outcome(found, str(error))
@@ -300,12 +306,20 @@ ODD = {  # each behind an ordinary header of its kind
 }  # fmt: skip
 
 
+NO_HEADERS = {
+    "a size that is none", "a size with a sign", "a size of nines", "a date that is none", "an owner that is none",
+    "a device that is none", "a sum of 8 digits, and what it would be with 6", "a record of no length",
+    "a record that is too short", "a record that is too long",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ODD)
 def test_odd_headers_are_read_as_the_library_does(name: str) -> None:
     data = header("first") + pax(b"13 mtime=1.2\n") + ODD[name] + header("last") + bytes(2 * BLOCK)
     ours, theirs = in_every_way(data), by_the_library(data)
-    assert ours.members == theirs
-    assert ours.fault or theirs[-1][0] == "last"
+    assert ours.members == theirs[: len(ours.members)]  # many a Python passes over records that are none
+    assert ours.fault or (ours.members == theirs and theirs[-1][0] == "last")
+    assert bool(ours.fault) == (name in NO_HEADERS)
 
 
 # --------------------------------------------------------------------------------------------------------------- broken
@@ -326,8 +340,8 @@ def test_a_flipped_byte_is_read_as_the_library_does_or_a_fault(data: bytes, draw
     place = draw.draw(st.integers(0, len(data) - 1))
     broken = data[:place] + bytes([data[place] ^ draw.draw(st.integers(1, 255))]) + data[place + 1 :]
     ours, theirs = in_every_way(broken), by_the_library(broken)
-    assert ours.members == theirs
-    if len(theirs) < len(by_the_library(data)):
+    assert ours.members == theirs[: len(ours.members)]
+    if ours.members != theirs or len(theirs) < len(by_the_library(data)):
         assert ours.fault
 
 

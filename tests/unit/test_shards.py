@@ -181,7 +181,7 @@ def test_longer_extensions_are_their_own(shard: Shard) -> None:
     assert read(path, image="seg.png", target="old.cls").whole == ["a.tar/0"]
 
 
-def test_folders_and_links_are_no_members(tmp_path: Path) -> None:
+def test_folders_and_links_take_nobodys_place(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         folder = tarfile.TarInfo("x")
         folder.type = tarfile.DIRTYPE
@@ -465,6 +465,17 @@ def test_compressed_shards_read_the_same_samples(tmp_path: Path, suffix: str) ->
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     assert read(str(path)).stems == (["s1", "s2", "s3"], [], 0)
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [("gz", "w:gz"), ("bz2", "w:bz2"), ("xz", "w:xz")])
+def test_a_compressed_shard_of_another_name_is_told_its_own(tmp_path: Path, suffix: str, kind: Any) -> None:
+    with tarfile.open(tmp_path / "a.tar", kind) as tar:
+        info = tarfile.TarInfo("s1.png")
+        info.size = len(picture(1))
+        tar.addfile(info, io.BytesIO(picture(1)))
+    account = read(str(tmp_path / "a.tar"))
+    assert account.stems == ([], [], 1)
+    assert account.reasons[0].endswith(f"it is a compressed file: give it a name that ends in .{suffix}")
 
 
 def test_a_url_of_a_file_reads_the_same_samples(shard: Shard) -> None:

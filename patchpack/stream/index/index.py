@@ -24,8 +24,8 @@ from patchpack.stream.index.columns import Columns
 from patchpack.stream.index.fingerprint import ask_each, changed, unchanged
 from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.lines import Lines
+from patchpack.stream.index.reader import IndexReader
 from patchpack.stream.index.scan import ShardColumns, ShardTask
-from patchpack.stream.shards import ShardReader
 from patchpack.stream.source import Reader
 from patchpack.stream.sources import IMAGE_EXTENSIONS, parse_members
 from patchpack.stream.tar import Members
@@ -62,7 +62,7 @@ class Index:
         self.key_hash: npt.NDArray[np.uint64] = columns["key_hash"]
         first = head.shards[0].label
         self.name = first if self.num_shards == 1 else f"{self.num_shards} shards ({first} …)"
-        self.reader: Reader = ShardReader([shard.url for shard in head.shards], head.members)
+        self.reader: Reader = IndexReader(head.shards, head.members)
 
     @classmethod
     def build(

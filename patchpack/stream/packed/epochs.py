@@ -20,12 +20,13 @@ from patchpack.plan.shuffle import require_shuffle
 from patchpack.stream.engine import Engine, require_engine, run_all
 from patchpack.stream.epoch_plan import EpochPlan
 from patchpack.stream.index import Index
+from patchpack.stream.index.reader import IndexReader
 from patchpack.stream.packed.manifest import NAME, VERSION, Manifest, PackedEpoch, PackedShard, account
 from patchpack.stream.packed.write import PackedPart, PackTask, require_of_pack, versions_of, write_shard
 from patchpack.stream.resume import recipe_fields
 from patchpack.stream.ring import slot_bytes_of
 from patchpack.stream.sampler import require_recipe
-from patchpack.stream.shards import ShardReader, absolute
+from patchpack.stream.shards import absolute
 from patchpack.types import BatchPlan
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def write_packed(
     plans = _Plans(index, recipe, epoch, num_epochs, shuffle=shuffle, tail=tail, seen=seen)
     _make(folder)
     # absolute: a worker on another machine is in another folder
-    reader = ShardReader([absolute(shard.url) for shard in index.shards], index.members)
+    reader = IndexReader([shard._replace(url=absolute(shard.url)) for shard in index.shards], index.members)
 
     def tasks() -> Iterator[PackTask]:
         for number, part in enumerate(plans.parts(steps_per_shard)):

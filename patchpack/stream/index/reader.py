@@ -1,0 +1,36 @@
+"""Samples by the places that an index gives, from shards that are still what was indexed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from patchpack.errors import StaleIndexError
+from patchpack.stream.index.fingerprint import changed
+from patchpack.stream.index.head import Shard
+from patchpack.stream.remote import RemoteFile
+from patchpack.stream.shards import ShardReader
+from patchpack.stream.tar import Members
+
+
+class IndexReader(ShardReader):
+    """A `ShardReader` that looks at a local shard when it opens it.
+
+    Small labels are in the index and pictures in the shard: where another file lies in its place, they are not of one sample.
+
+    Raises:
+        StaleIndexError: when reading, the shard is not what was indexed.
+    """
+
+    def __init__(self, shards: Sequence[Shard], members: Members) -> None:
+        super().__init__([shard.url for shard in shards], members)
+        self._known = [shard.fingerprint for shard in shards]
+
+    def _kept_open(self, shard: int) -> int | RemoteFile:
+        file, known = super()._kept_open(shard), self._known[shard]
+        if isinstance(file, int):
+            status = os.fstat(file)
+            if (status.st_size, status.st_mtime_ns) != known[:2] and (why := changed(self._urls[shard], known)):
+                os.close(file)
+                raise StaleIndexError(f"{self._urls[shard]} is not as it was indexed, it {why}: update the index")
+        return file
