@@ -406,7 +406,13 @@ def test_shards_that_are_cut_missing_or_mixed_are_refused(
         (lambda head: head["shards"][0]["offsets"].__setitem__(0, 512), "cannot be"),
         (lambda head: head["shards"][0]["offsets"].__setitem__(2, 1), "cannot be"),
         (lambda head: head["shards"][0]["offsets"].__setitem__(-1, 1 << 40), "cannot be"),
-        (lambda head: head["shards"][0].update(digest=None), "cannot be"),
+        (lambda head: head["shards"][0].update(digest=None), "None is no text"),
+        (lambda head: head["shards"][0].update(name={}), "{} is no text"),
+        (lambda head: head["shards"][0].update(name="packed-\ud800.tar"), "cannot be"),
+        (lambda head: head["shards"][0]["offsets"].__setitem__(-1, 1e6), "1000000.0 counts nothing"),
+        (lambda head: head["epochs"][0].update(num_steps=1 << 62), "do not hold"),  # a list of them would never end
+        (lambda head: head["epochs"][0].update(packed=None), "None counts nothing"),
+        (lambda head: [head["epochs"].append({**head["epochs"][-1], "num_steps": 0})], "its epochs are not in order"),
         (lambda head: head["epochs"][0].pop("rejected"), "KeyError: 'rejected'"),
         (lambda head: head.clear(), "KeyError: 'format'"),
     ],
@@ -448,6 +454,34 @@ def test_nothing_is_unpickled(packed: pp.PackedShards) -> None:
     data = torch.from_numpy(np.frombuffer(bytearray(text + bomb + rest + END), np.uint8))
     with pytest.raises(pp.ShardError, match="no array of a batch is object"):
         read_step(data, place)
+
+
+def changed_step(packed: pp.PackedShards, name: str, change: Callable[[bytes], bytes]) -> torch.Tensor:
+    """The first step with one of its members changed."""
+    whole = (packed.path / packed.shards[0].name).read_bytes()[: packed.shards[0].offsets[1]]
+    pieces = []
+    with tarfile.open(fileobj=io.BytesIO(whole + END)) as tar:
+        for member in tar:
+            begin = member.offset_data
+            content = whole[begin : begin + member.size]
+            pieces += steps._member(member.name, change(content) if member.name.endswith(name) else content)
+    return torch.frombuffer(bytearray(b"".join(pieces) + END), dtype=torch.uint8)
+
+
+def test_an_array_header_that_does_not_end_is_damage(packed: pp.PackedShards) -> None:
+    """Python's tokenizer stumbles before numpy does."""
+    data = changed_step(packed, ".norm.npy", lambda content: content.replace(b"}", b" ", 1))
+    with pytest.raises(pp.ShardError, match=r"step 0 of epoch 0 is damaged \(ValueError: an array's header cannot be read"):
+        read_step(data, Place(packed.fingerprint, 0, 0))
+
+
+@pytest.mark.parametrize(
+    "said", [{"keys": [None, None]}, {"keys": [[1], [2]]}, {"keys": None}, {"patch_size": 16.0}, {"info": None}]
+)
+def test_a_record_of_other_kinds_is_damage(said: dict[str, Any], packed: pp.PackedShards) -> None:
+    data = changed_step(packed, ".json", lambda content: json.dumps({**json.loads(content), **said}).encode())
+    with pytest.raises(pp.ShardError, match=r"step 0 of epoch 0 is damaged .* do not fit"):
+        read_step(data, Place(packed.fingerprint, 0, 0))
 
 
 @given(st.data())

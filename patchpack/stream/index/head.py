@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from patchpack.stream.index.fingerprint import Fingerprint
 from patchpack.stream.tar import Members
+from patchpack.stream.values import count, text
 from patchpack.types import TargetKind, TargetSpec
 
 
@@ -66,36 +67,24 @@ class Head:
         """Raises one of `columns.UNREADABLE` for what `to_json` does not write."""
         target, kind = head["target"], head["target_kind"]
         members = Members(
-            tuple(map(_text, head["image"])),
-            tuple(map(_text, target)) if isinstance(target, list) else None if target is None else _text(target),
-            _count(head["max_pixels"]),
-            _count(head["max_bytes"]),
+            tuple(map(text, head["image"])),
+            tuple(map(text, target)) if isinstance(target, list) else None if target is None else text(target),
+            count(head["max_pixels"]),
+            count(head["max_bytes"]),
         )
         shards = tuple(
             Shard(
-                _text(label),
-                _text(url),
-                Fingerprint(_count(size), _version(version), _text(digest)),
-                _count(samples),
-                _text(prefix),
+                text(label),
+                text(url),
+                Fingerprint(count(size), _version(version), text(digest)),
+                count(samples),
+                text(prefix),
             )
             for label, url, size, version, digest, samples, prefix in head["shards"]
         )
-        target_kind = {_text(k): _spec(v) for k, v in kind["each"].items()} if isinstance(kind, dict) else kind and _spec(kind)
-        kinds = tuple((_text(rest), _text(name)) for rest, name in head["kinds"])
-        return cls(members, shards, kinds, target_kind, _text(head["fingerprint"]))
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
-    return value
-
-
-def _count(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        raise TypeError(f"{value!r} counts nothing")
-    return value
+        target_kind = {text(k): _spec(v) for k, v in kind["each"].items()} if isinstance(kind, dict) else kind and _spec(kind)
+        kinds = tuple((text(rest), text(name)) for rest, name in head["kinds"])
+        return cls(members, shards, kinds, target_kind, text(head["fingerprint"]))
 
 
 def _version(value: Any) -> int | str:
@@ -106,4 +95,4 @@ def _spec(value: Any) -> TargetSpec:
     dtype, shape = value
     if dtype not in ("int64", "float32", "object"):
         raise ValueError(f"targets are not of {dtype!r}")
-    return TargetSpec(dtype, tuple(map(_count, shape)))
+    return TargetSpec(dtype, tuple(map(count, shape)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,11 +13,14 @@ from typing import Any, BinaryIO, NamedTuple
 from patchpack.errors import SourceError
 from patchpack.stream.atomic import replace_file
 from patchpack.stream.packed.steps import UNREADABLE
+from patchpack.stream.values import count, text
 from patchpack.types import Rejection, Report, ShardFault
 
 FORMAT = "patchpack-packed"
 VERSION = 1
 NAME = "manifest.json"
+
+_NAMED = re.compile(r"packed-[0-9]{6,}\.tar").fullmatch
 
 
 class PackedShard(NamedTuple):
@@ -81,10 +85,10 @@ class Manifest:
             "epochs": [{"epoch": e.epoch, "num_steps": e.num_steps, **_report_to_json(e.report)} for e in self.epochs],
             "shards": [shard._asdict() for shard in self.shards],
         }
-        text = json.dumps(head, sort_keys=True, indent=1).encode("ascii")
+        written = json.dumps(head, sort_keys=True, indent=1).encode("ascii")
 
         def fill(file: BinaryIO) -> None:
-            file.write(text)
+            file.write(written)
 
         replace_file(folder / NAME, fill)
 
@@ -93,7 +97,7 @@ class Manifest:
         """Raises `SourceError` if it is missing, foreign, damaged, or of a newer version."""
         path = folder / NAME
         try:
-            text = path.read_bytes()
+            read = path.read_bytes()
         except FileNotFoundError:
             unfinished = any(folder.glob("packed-*.tar"))
             why = "they are not finished, run the same patchpack pack again" if unfinished else "make some: patchpack pack"
@@ -101,7 +105,7 @@ class Manifest:
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
         try:
-            head = json.loads(text)
+            head = json.loads(read)
             if head["format"] != FORMAT:
                 raise ValueError(f"its format is {head['format']!r}")
             version = head["version"]
@@ -115,18 +119,18 @@ class Manifest:
 
     @classmethod
     def _from_json(cls, head: Mapping[str, Any]) -> Manifest:
-        epochs = tuple(PackedEpoch(e["epoch"], e["num_steps"], _report_from_json(e)) for e in head["epochs"])
-        shards = tuple(PackedShard(**{**shard, "offsets": tuple(shard["offsets"])}) for shard in head["shards"])
-        met = [(e.epoch, step) for e in epochs for step in range(e.num_steps)]
-        held = [(s.epoch, s.first_step + i) for s in shards for i in range(s.num_steps)]
-        if not met or met != held or head["num_steps"] != len(met):
-            raise ValueError(f"its shards do not hold the {head['num_steps']} steps of its epochs")
-        for shard in shards:
-            if "/" in shard.name or any(b <= a for a, b in pairwise(shard.offsets)) or shard.offsets[0] != 0:
-                raise ValueError(f"what it says of {shard.name!r} cannot be")
-            if shard.offsets[-1] >= shard.num_bytes or not isinstance(shard.digest, str):
-                raise ValueError(f"what it says of {shard.name!r} cannot be")
-        return cls(str(head["fingerprint"]), dict(head["made_of"]), str(head["recipe"]), epochs, shards)
+        epochs = tuple(PackedEpoch(count(e["epoch"]), count(e["num_steps"]), _report_from_json(e)) for e in head["epochs"])
+        shards = tuple(_shard_from_json(**shard) for shard in head["shards"])
+        said, met = head["num_steps"], sum(e.num_steps for e in epochs)
+        # numbers first: only what the shards hold is as short as the file
+        fits = 0 < met == said == sum(s.num_steps for s in shards)
+        if not fits or [(e.epoch, step) for e in epochs for step in range(e.num_steps)] != [
+            (s.epoch, s.first_step + i) for s in shards for i in range(s.num_steps)
+        ]:
+            raise ValueError(f"its shards do not hold the {said} steps of its epochs")
+        if any(after.epoch <= before.epoch for before, after in pairwise(epochs)):
+            raise ValueError("its epochs are not in order")
+        return cls(text(head["fingerprint"]), dict(head["made_of"]), text(head["recipe"]), epochs, shards)
 
 
 def account(infos: list[dict[str, Any]]) -> Report:
@@ -142,8 +146,8 @@ def account(infos: list[dict[str, Any]]) -> Report:
         rejected += [Rejection(**r) for r in info["rejections"]]
         faults += [ShardFault(**f) for f in info["shard_errors"]]
         for total, counts in ((dropped, info["dropped"]), (warnings, info["warnings"])):
-            for what, count in counts.items():
-                total[what] = total.get(what, 0) + count
+            for what, images in counts.items():
+                total[what] = total.get(what, 0) + images
     seen = infos[-1]["seen"]
     waiting = seen - packed - len(rejected) - sum(dropped.values())
     return Report(seen, packed, waiting, rejected, dropped, faults, altered, warnings)
@@ -162,7 +166,17 @@ def _report_to_json(report: Report) -> dict[str, Any]:
 
 
 def _report_from_json(said: Mapping[str, Any]) -> Report:
-    rejected, faults = [Rejection(**r) for r in said["rejected"]], [ShardFault(**f) for f in said["shard_errors"]]
-    return Report(
-        said["seen"], said["packed"], 0, rejected, dict(said["dropped"]), faults, said["altered"], dict(said["warnings"])
+    rejected = [Rejection(**{name: text(value) for name, value in r.items()}) for r in said["rejected"]]
+    faults = [ShardFault(**{name: text(value) for name, value in f.items()}) for f in said["shard_errors"]]
+    dropped, warnings = (
+        {text(what): count(images) for what, images in said[name].items()} for name in ("dropped", "warnings")
     )
+    return Report(count(said["seen"]), count(said["packed"]), 0, rejected, dropped, faults, count(said["altered"]), warnings)
+
+
+def _shard_from_json(*, name: Any, epoch: Any, first_step: Any, offsets: Any, num_bytes: Any, digest: Any) -> PackedShard:
+    shard = PackedShard(text(name), count(epoch), count(first_step), tuple(map(count, offsets)), count(num_bytes), text(digest))
+    rising = all(after > before for before, after in pairwise((*shard.offsets, shard.num_bytes)))
+    if not _NAMED(shard.name) or shard.offsets[0] != 0 or not rising:
+        raise ValueError(f"what it says of {shard.name!r} cannot be")
+    return shard

@@ -216,7 +216,10 @@ def _tensor(data: torch.Tensor, memory: npt.NDArray[np.uint8], begin: int, size:
 def _array_header(header: bytes) -> tuple[str, tuple[int, ...]]:
     file = io.BytesIO(header)
     np.lib.format.read_magic(file)
-    shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    try:
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # Python's tokenizer may stumble first, and has errors of its own
+        raise ValueError(f"an array's header cannot be read ({type(error).__name__}: {error})") from None
     if fortran or dtype.str not in _DTYPES or file.read():
         raise ValueError(f"no array of a batch is {dtype}")
     return dtype.str, shape
@@ -238,5 +241,8 @@ def _require_fitting(batch: PackedBatch) -> None:
         got = tuple(getattr(batch, name).shape)
         if got != shape:
             raise ValueError(f"{name} is {list(got)} and should be {list(shape)}")
-    if len(batch.keys) != rows or not isinstance(batch.info, dict):
-        raise ValueError("keys or info do not fit")
+    keys = batch.keys
+    if type(keys) is not list or len(keys) != rows or any(type(row) is not list or set(map(type, row)) - {str} for row in keys):
+        raise ValueError("keys do not fit")
+    if type(batch.patch_size) is not int or type(batch.info) is not dict:
+        raise ValueError("patch_size or info do not fit")
