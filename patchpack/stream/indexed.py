@@ -19,12 +19,14 @@ from patchpack.plan.supply import Sizes
 from patchpack.stream.epoch_plan import EpochPlan, require_place
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.listed import ListedSource, SampleIndex
-from patchpack.stream.resume import recipe_fields, require_same
+from patchpack.stream.resume import recipe_fields, require_same, require_whole, sealed
 from patchpack.stream.sampler import probe_targets, require_recipe
 from patchpack.stream.sources import open_source
 from patchpack.types import BatchPlan, TargetKind
 
-STATE = 1  # of a state: another number for other fields, or where the same arguments plan other rows
+STATE = 2  # of a state: another number for other fields, or where the same arguments plan other rows
+
+_PLACE = ("world_size", "epoch", "seen", "step", "rows")  # in a state: where an epoch is
 
 
 class _Run(NamedTuple):
@@ -138,11 +140,15 @@ class IndexPlanner(Sampler[BatchPlan]):
             seen, step = self.seen, 0
         return {
             **self._belongs_to(),
-            "world_size": self._world_size,
-            "epoch": epoch,
-            "seen": seen,
-            "step": step,
-            "rows": step * self._world_size * self.recipe.rows,
+            **sealed(
+                {
+                    "world_size": self._world_size,
+                    "epoch": epoch,
+                    "seen": seen,
+                    "step": step,
+                    "rows": step * self._world_size * self.recipe.rows,
+                }
+            ),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -152,9 +158,10 @@ class IndexPlanner(Sampler[BatchPlan]):
         ranks had together are whole steps of the new one.
 
         Raises:
-            ConfigError: naming the field in which the state differs, or the rows that do not divide.
+            ConfigError: naming the field in which the state differs, or the rows that do not divide; or the state is damaged.
         """
         require_same(state, self._belongs_to())
+        require_whole(state, _PLACE)
         if state["world_size"] != self._world_size:
             self._require_same_rows(state["world_size"])
         rows, rows_per_step = state["rows"], self._world_size * self.recipe.rows

@@ -24,9 +24,9 @@ from patchpack.stream.listed import is_index
 from patchpack.stream.mapstyle import SizeOf
 from patchpack.stream.parcel import Parcel, as_tensors, require_room, unwrap
 from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
-from patchpack.stream.resume import require_same
+from patchpack.stream.resume import require_same, require_whole, sealed
 from patchpack.stream.ring import SPARE, Ring, slot_bytes_of
-from patchpack.stream.sampler import Planner
+from patchpack.stream.sampler import PLACE, Planner
 from patchpack.stream.samples import ToSample
 from patchpack.stream.sources import IMAGE_EXTENSIONS
 from patchpack.stream.streams import WorkerStreams
@@ -227,7 +227,8 @@ class Loader(DataLoader[PackedBatch]):
         if self._streams is None:
             return {**self.planner.state_dict(self._delivered, finished=self._finished), "streams": 1}
         state = self.planner.state_dict(None, finished=self._finished)
-        return {**state, "streams": self.num_workers, "at": None if self._finished else self._streams.state_dict()}
+        at = None if self._finished else self._streams.state_dict()
+        return {**state, "streams": self.num_workers, **sealed({**{name: state[name] for name in PLACE}, "at": at})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The next iteration goes on after the batch that was the last when the state was taken, the same to the last bit.
@@ -237,13 +238,14 @@ class Loader(DataLoader[PackedBatch]):
 
         Raises:
             ConfigError: naming the argument, field of the recipe or property of the source that differs, see
-                `Planner.load_state_dict` and `IndexPlanner.load_state_dict`.
+                `Planner.load_state_dict` and `IndexPlanner.load_state_dict`; or the state is damaged.
         """
         require_same(state, {"streams": self.num_workers if self._streams else 1})
         if self._streams is None:
             self.planner.load_state_dict(state)
         else:
-            self.planner.load_state_dict({**state, "at": None})
+            require_whole(state, PLACE)
+            self.planner.load_state_dict({**state, **sealed({**{name: state[name] for name in PLACE}, "at": None})})
             if state["at"] is not None:
                 self._streams.load_state_dict(state["at"])
             self._iterator = None  # workers that outlive an epoch have begun already

@@ -6,10 +6,12 @@ last mark before the first of them.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import fields
 from typing import Any
+from zlib import crc32
 
 from patchpack.errors import ConfigError
 from patchpack.plan.planner import EpochPlanner
@@ -17,7 +19,7 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.order import Mark, OrderedSource
 from patchpack.types import Event, Header, ShardFault, TargetKind, TargetSpec
 
-STATE = 1  # what a state looks like
+STATE = 2  # what a state looks like
 
 
 class Marks:
@@ -104,16 +106,45 @@ def recipe_fields(recipe: Recipe) -> dict[str, str]:
 
 def require_same(saved: Any, now: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for the first field in which a state differs from what it is loaded into."""
-    if not isinstance(saved, Mapping):
-        raise ConfigError(f"expected a state that state_dict() gave, got {type(saved).__name__}")
     for name, value in now.items():
-        if name not in saved:
-            raise ConfigError(f"the state says nothing of {name}: it is not one of this kind of loader, or of another version")
+        require_names(saved, [name])  # in order: the version comes first
         if saved[name] != value:
             raise ConfigError(
                 f"{name} differs: the state was saved with {saved[name]}, this loader has {value}. Make it the same, or start "
                 f"anew without load_state_dict"
             )
+
+
+def sealed(place: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a state that say where an epoch is, and their checksum: nothing else can tell a 9 that was a 7."""
+    return {**place, "checksum": _checksum(place)}
+
+
+def require_whole(saved: Mapping[str, Any], names: Collection[str]) -> None:
+    """Raise `ConfigError` where these fields of a state are not as `sealed` gave them, or are not all there."""
+    require_names(saved, (*names, "checksum"))
+    try:
+        whole = saved["checksum"] == _checksum({name: saved[name] for name in names})
+    except (TypeError, ValueError, RecursionError):  # not even JSON
+        whole = False
+    if not whole:
+        raise ConfigError(
+            f"the state is damaged: its {', '.join(names)} do not match its checksum. Load an older one, or start anew without "
+            f"load_state_dict"
+        )
+
+
+def require_names(saved: Any, names: Iterable[str]) -> None:
+    """Raise `ConfigError` where a state lacks a field."""
+    if not isinstance(saved, Mapping):
+        raise ConfigError(f"expected a state that state_dict() gave, got {type(saved).__name__}")
+    for name in names:
+        if name not in saved:
+            raise ConfigError(f"the state says nothing of {name}: it is not one of this kind of loader, or of another version")
+
+
+def _checksum(place: Mapping[str, Any]) -> int:
+    return crc32(json.dumps(place, sort_keys=True).encode("ascii"))
 
 
 def _kind_to_json(kind: TargetKind) -> Any:

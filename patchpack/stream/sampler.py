@@ -20,7 +20,17 @@ from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.mapstyle import MapStyleSource, SizeOf
 from patchpack.stream.order import Mark, Order, OrderedSource
-from patchpack.stream.resume import STATE, Marks, go_on, kind_of, recipe_fields, require_same, snapshot
+from patchpack.stream.resume import (
+    STATE,
+    Marks,
+    go_on,
+    kind_of,
+    recipe_fields,
+    require_same,
+    require_whole,
+    sealed,
+    snapshot,
+)
 from patchpack.stream.samples import ToSample
 from patchpack.stream.scanner import scan_ahead
 from patchpack.stream.source import Reader, Source
@@ -29,6 +39,7 @@ from patchpack.types import BatchPlan, Event, Header, Rejection, TargetKind
 
 _BLOCK = 64  # headers decided at a time: numpy's cost per call is spread, the first batch does not wait
 
+PLACE = ("epoch", "seen", "at")  # in a state: where an epoch is
 LOOKAHEAD_BYTES = 1 << 28  # what may wait in open rows of images that travel with their plan
 
 
@@ -162,7 +173,7 @@ class Planner(Sampler[BatchPlan]):
             if step not in self._states:
                 raise ConfigError(f"step {step} is not one of the last {self.states_kept} steps planned: {list(self._states)}")
             at = self._states[step]
-        return {**self._belongs_to(), "epoch": epoch, "seen": seen, "at": at}
+        return {**self._belongs_to(), **sealed({"epoch": epoch, "seen": seen, "at": at})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The next iteration goes on after the plan that was the last when the state was taken.
@@ -171,9 +182,11 @@ class Planner(Sampler[BatchPlan]):
         image lies that still waits. One without positions (an iterable) is read from its beginning, with a warning.
 
         Raises:
-            ConfigError: naming the argument, field of the recipe or property of the source that differs.
+            ConfigError: naming the argument, field of the recipe or property of the source that differs; or the state is
+                damaged.
         """
         require_same(state, self._belongs_to())
+        require_whole(state, PLACE)
         self.set_epoch(state["epoch"])
         self.seen, self._resume = state["seen"], state["at"]
         self._run = (self.epoch, self.seen, self._resume)

@@ -19,7 +19,17 @@ from patchpack.stream.labels import MappedReader, MapTarget
 from patchpack.stream.order import Mark, Order, OrderedSource
 from patchpack.stream.parcel import share
 from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
-from patchpack.stream.resume import STATE, Marks, go_on, kind_of, recipe_fields, require_same, snapshot
+from patchpack.stream.resume import (
+    STATE,
+    Marks,
+    go_on,
+    kind_of,
+    recipe_fields,
+    require_same,
+    require_whole,
+    sealed,
+    snapshot,
+)
 from patchpack.stream.sampler import LOOKAHEAD_BYTES, probe_targets, require_recipe
 from patchpack.stream.samples import ToSample
 from patchpack.stream.source import Reader
@@ -28,6 +38,7 @@ from patchpack.types import BatchPlan, PackedBatch, TargetKind
 
 _BLOCK = 16  # items decided at a time
 _LOOKAHEAD = 4096
+_PLACE = ("epoch", "streams", "states")  # in a state: where the streams are
 
 
 class Pack:
@@ -105,9 +116,13 @@ class Pack:
         """Where every stream is after the last batch that was `delivered`. JSON-safe: some kB a stream, no pixels."""
         return {
             **self._belongs_to(),
-            "epoch": int(self._epoch),
-            "streams": self._num_streams,
-            "states": {str(stream): state for stream, state in self._states.items()},
+            **sealed(
+                {
+                    "epoch": int(self._epoch),
+                    "streams": self._num_streams,
+                    "states": {str(stream): state for stream, state in self._states.items()},
+                }
+            ),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -118,10 +133,11 @@ class Pack:
         same turns only if the state was taken after a whole round of them.
 
         Raises:
-            ConfigError: naming the argument or field of the recipe that differs. The number of streams is compared when they
-                start.
+            ConfigError: naming the argument or field of the recipe that differs; or the state is damaged. The number of streams
+                is compared when they start.
         """
         require_same(state, self._belongs_to())
+        require_whole(state, _PLACE)
         self._epoch.fill_(state["epoch"])
         self._num_streams = state["streams"]
         self._states = {int(stream): saved for stream, saved in state["states"].items()}

@@ -298,8 +298,47 @@ def test_a_state_is_small_and_goes_with_the_epoch() -> None:
     assert same(next(iter(loader)), first)
 
 
+DAMAGE: dict[str, Callable[[Any], Any]] = {
+    "a position that is another one": lambda state: state["at"]["planner"]["waiting"].append(7),
+    "a count that is none": lambda state: state["at"]["planner"]["account"].update(seen=-0.5),
+    "a mark that is none": lambda state: state["at"].update(mark=3),
+    "nothing where it was": lambda state: state.update(at=None),
+    "an epoch that none has": lambda state: state.update(epoch=1 << 63),
+    "samples that never end": lambda state: state["at"]["planner"]["account"].update(seen=1 << 62),
+    "a checksum of another": lambda state: state.update(checksum=state["checksum"] ^ 1),
+    "what JSON does not hold": lambda state: state.update(seen={1, 2}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_state_that_is_damaged_is_refused(damage: str) -> None:
+    state = a_state(steps_per_epoch=9)
+    DAMAGE[damage](state)
+    loader = pp.load(TRAIN, RECIPE, steps_per_epoch=9)
+    with pytest.raises(ConfigError, match="the state is damaged: its epoch, seen, at do not match its checksum"):
+        loader.load_state_dict(state)
+
+
+def test_a_damaged_state_of_an_index_or_a_stage_is_refused() -> None:
+    index = pp.load(pp.Index.build(FEW), RECIPE)
+    next(iter(index))
+    stage = pp.Pack(RECIPE, resumable=True)
+    stage.delivered(next(iter(stage(SAMPLES))))
+    for saver, name in ((index, "step"), (stage, "streams")):
+        state = json.loads(json.dumps(saver.state_dict()))
+        saver.load_state_dict(state)
+        with pytest.raises(ConfigError, match=f"the state is damaged: its .*{name}.* do not match"):
+            saver.load_state_dict({**state, name: state[name] + 1})
+        with pytest.raises(ConfigError, match=f"the state says nothing of {name}"):
+            saver.load_state_dict({key: value for key, value in state.items() if key != name})
+
+
 def test_streams_of_another_number_of_workers() -> None:
     loader = pp.load(Pictures(SAMPLES), RECIPE, num_workers=2)
     (_, state), *_ = with_states(loader)
+    damaged = json.loads(state)
+    damaged["at"]["first"] += 1
+    with pytest.raises(ConfigError, match="the state is damaged: its epoch, seen, at do not match"):
+        loader.load_state_dict(damaged)
     with pytest.raises(ConfigError, match="streams differs: the state was saved with 2, this loader has 1"):
         pp.load(Pictures(SAMPLES), RECIPE).load_state_dict(json.loads(state))
