@@ -168,9 +168,7 @@ def _report_to_json(report: Report) -> dict[str, Any]:
 def _report_from_json(said: Mapping[str, Any]) -> Report:
     rejected = [Rejection(**{name: text(value) for name, value in r.items()}) for r in said["rejected"]]
     faults = [ShardFault(**{name: text(value) for name, value in f.items()}) for f in said["shard_errors"]]
-    dropped, warnings = (
-        {text(what): count(images) for what, images in said[name].items()} for name in ("dropped", "warnings")
-    )
+    dropped, warnings = ({text(what): count(images) for what, images in said[name].items()} for name in ("dropped", "warnings"))
     return Report(count(said["seen"]), count(said["packed"]), 0, rejected, dropped, faults, count(said["altered"]), warnings)
 
 
