@@ -103,7 +103,7 @@ def by_place(path: Path) -> Found:
 def streamed(path: Path) -> Found:
     """patchpack: a file that cannot seek."""
     with open(path, "rb") as file:
-        yield from grouped(read_members(StreamTape(file), lambda _: True), lambda m: m.data)
+        yield from grouped(read_members(StreamTape(file), lambda *_: True), lambda m: m.data)
 
 
 def scanned(path: Path) -> Found:

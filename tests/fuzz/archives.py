@@ -102,7 +102,7 @@ def as_stream(file: Any) -> tuple[list[tuple[str, tuple[int, int], str, bytes | 
     """The same, with the bytes that were held."""
     found: list[tuple[str, tuple[int, int], str, bytes | None]] = []
     try:
-        found.extend((m.name, m.where, m.fault, m.data) for m in read_members(StreamTape(file), lambda _: True))
+        found.extend((m.name, m.where, m.fault, m.data) for m in read_members(StreamTape(file), lambda *_: True))
     except UNREADABLE as error:
         return found, str(error) or type(error).__name__
     return found, ""

@@ -43,6 +43,9 @@ def check(data: bytes) -> None:
         return
     if kind in (0, 3):
         assert index._head == original()._head  # a checksum stands before it
+        with suppress(IndexFileError):
+            whole, right = Index.open(path)._columns, original()._columns  # and there is one for every column
+            assert all(np.array_equal(whole[name], right[name]) for name in right)
     with suppress(IndexFileError, StaleIndexError):
         use(index)
 

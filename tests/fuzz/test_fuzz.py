@@ -14,8 +14,8 @@ from .run import run
 from .target import HungError, bounded, little_memory
 from .targets import NAMES, find
 
-EXAMPLES = 10 * settings.default.max_examples  # an example is a fraction of a millisecond
-RUNS = 2000
+EXAMPLES = 4 * settings.default.max_examples  # an example is a fraction of a millisecond
+RUNS = 600
 
 
 @st.composite

@@ -371,13 +371,32 @@ def test_a_newer_version_is_refused_by_name(saved: Path) -> None:
     whole = bytearray(saved.read_bytes())
     whole[16:20] = (files.VERSION + 1).to_bytes(4, "little")
     saved.write_bytes(whole)
-    with pytest.raises(pp.IndexFileError, match="is of version 2, this patchpack reads up to 1: update patchpack"):
+    with pytest.raises(pp.IndexFileError, match="is of version 3, this patchpack reads 2: update patchpack"):
         pp.Index.open(saved)
+    whole[16:20] = (files.VERSION - 1).to_bytes(4, "little")
+    saved.write_bytes(whole)
+    with pytest.raises(pp.IndexFileError, match=r"is of version 1, this patchpack reads 2: make it again: patchpack index"):
+        pp.Index.open(saved)
+
+
+def test_every_flipped_bit_of_a_column_is_refused(saved: Path) -> None:
+    whole = bytearray(saved.read_bytes())
+    length = int.from_bytes(whole[24:32], "little")
+    head = json.loads(whole[32 : 32 + length])
+    begin = -(-(32 + length) // 64) * 64
+    for name, dtype, shape, place, _ in head["columns"]:
+        num_bytes = np.dtype(dtype).itemsize * int(np.prod(shape))
+        for at in range(begin + place, begin + place + num_bytes, 7):
+            damaged = bytearray(whole)
+            damaged[at] ^= 1 << at % 8
+            saved.write_bytes(damaged)
+            with pytest.raises(pp.IndexFileError, match=f"its column {name} does not match its checksum"):
+                pp.Index.open(saved)
 
 
 def use(path: Path) -> None:
     """Ask an index for everything."""
-    index = pp.Index.open(path)
+    index = pp.Index.open(path, verify=False)
     index.headers(range(len(index)))
     for header in index.headers(range(len(index))):
         with suppress(pp.TargetError):

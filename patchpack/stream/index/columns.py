@@ -6,7 +6,7 @@
      4 bytes  version            little endian, as everything
      4 bytes  CRC-32 of the head
      8 bytes  length of the head
-              head, JSON         its "columns": [name, dtype, shape, begin] each
+              head, JSON         its "columns": [name, dtype, shape, begin, CRC-32] each
               columns            each from a multiple of 64 bytes; `begin` counts from the first one's place
 
 What is written depends on the contents alone: equal contents are equal files.
@@ -33,7 +33,7 @@ Column = npt.NDArray[Any]
 Columns = dict[str, Column]
 
 MAGIC = b"\x93patchpack-index"
-VERSION = 1
+VERSION = 2
 ALIGNMENT = 64
 
 _FIXED = Struct("<16sIIQ")
@@ -56,17 +56,18 @@ def write(path: str | os.PathLike[str], head: Mapping[str, Any], columns: Column
     """
     path = Path(path)
     require_replaceable(path)
-    places, end = [], 0
+    places, end, written = [], 0, dict[str, Column]()
     for name, column in columns.items():
-        places.append([name, column.dtype.newbyteorder("<").str, list(column.shape), end])
+        written[name] = np.ascontiguousarray(column, dtype=column.dtype.newbyteorder("<"))
+        places.append([name, written[name].dtype.str, list(column.shape), end, crc32(written[name].data)])
         end = _aligned(end + column.nbytes)
     text = json.dumps({**head, "columns": places, "bytes": end}, separators=(",", ":")).encode("ascii")
 
     def fill(file: BinaryIO) -> None:
         file.write(_FIXED.pack(MAGIC, VERSION, crc32(text), len(text)) + text)
         _pad(file)
-        for column in columns.values():
-            file.write(np.ascontiguousarray(column, dtype=column.dtype.newbyteorder("<")).data)
+        for column in written.values():
+            file.write(column.data)
             _pad(file)
 
     try:
@@ -92,14 +93,18 @@ def require_replaceable(path: Path) -> None:
     raise ConfigError(f"{path} exists and is no index of patchpack: nothing was overwritten, choose another name")
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Columns]:
+def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[str, Any], Columns]:
     """Map a file.
+
+    Args:
+        path: of the file.
+        verify: read all of it, and compare the columns with their checksums.
 
     Returns:
         Its head, and read-only columns over the map: pages are read from disk as they are touched.
 
     Raises:
-        IndexFileError: it is missing, foreign, cut, damaged, or of a newer version.
+        IndexFileError: it is missing, foreign, cut, damaged, or of another version.
     """
     try:
         with open(path, "rb") as file:
@@ -112,9 +117,13 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Columns]:
         whole = begin + head["bytes"]
         if size != whole:
             raise IndexFileError(f"{path} has {size} bytes and should have {whole}: it is cut or put together. {_AGAIN}")
-        return head, {name: _view(mapped, begin, *place) for name, *place in head["columns"]}
+        columns = {name: _view(mapped, begin, *place) for name, *place, _ in head["columns"]}
+        changed = [name for name, *_, checksum in head["columns"] if verify and crc32(columns[name].data) != checksum]
     except UNREADABLE as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from None
+    if changed:
+        raise damaged(path, f"its column {changed[0]} does not match its checksum")
+    return head, columns
 
 
 _AGAIN = "Make it again: patchpack index SHARDS -o FILE"
@@ -133,14 +142,13 @@ def _read_head(file: BinaryIO, path: object, size: int) -> tuple[dict[str, Any],
     if len(fixed) < _FIXED.size:
         raise IndexFileError(f"{path} is cut after {size} bytes. {_AGAIN}")
     _, version, checksum, length = _FIXED.unpack(fixed)
-    if version > VERSION:
-        raise IndexFileError(
-            f"{path} is of version {version}, this patchpack reads up to {VERSION}: update patchpack, or make it again"
-        )
+    if version != VERSION:
+        what = "update patchpack, or make it again" if version > VERSION else _AGAIN[0].lower() + _AGAIN[1:]
+        raise IndexFileError(f"{path} is of version {version}, this patchpack reads {VERSION}: {what}")
     if length > size - _FIXED.size:
         raise IndexFileError(f"{path} is cut inside its head, after {size} bytes, or damaged. {_AGAIN}")
     text = file.read(length)
-    if version < 1 or crc32(text) != checksum:
+    if crc32(text) != checksum:
         raise damaged(path, "its head does not match its checksum")
     try:
         head = json.loads(text)

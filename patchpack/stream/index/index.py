@@ -132,14 +132,15 @@ class Index:
         Args:
             path: of the file.
             shards: where its shards are now, if they have moved, in any form that `build` takes.
-            verify: look at every shard: its size and version and, where it was written or copied since, a few of its blocks.
+            verify: read the whole file and compare it with its checksums, and look at every shard: its size and version and,
+                where it was written or copied since, a few of its blocks.
 
         Raises:
-            IndexFileError: the file is missing, foreign, cut, damaged or of a newer version.
+            IndexFileError: the file is missing, foreign, cut, damaged or of another version.
             StaleIndexError: shards are missing or have changed; the first one is named.
         """
         path = os.path.abspath(path)
-        head, columns = _parse(path)
+        head, columns = _parse(path, verify=verify)
         if shards is not None:
             head = replace(head, shards=_moved(path, head, shards))
         index = cls(head, columns, path, moved=shards is not None)
@@ -249,8 +250,8 @@ class Index:
         return None
 
 
-def _parse(path: str) -> tuple[Head, Columns]:
-    head, columns = files.read(path)
+def _parse(path: str, *, verify: bool = False) -> tuple[Head, Columns]:
+    head, columns = files.read(path, verify=verify)
     try:
         return Head.from_json(head), columns
     except files.UNREADABLE as error:
