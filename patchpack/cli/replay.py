@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -14,7 +15,7 @@ from patchpack.cli.terminal import say
 from patchpack.stream.replay import replay
 
 
-def run(source: str, recipe: pp.Recipe, key: str, *, out: str | None, image: str, target: str | None, **draws: int) -> int:
+def run(source: str, recipe: pp.Recipe, key: str, *, out: str | None, image: str, target: str | None, **draws: Any) -> int:
     """Print what became of the image, and draw it; returns the exit status."""
     path = None if out is None else writable(Path(out))
     opened, _ = open_typed(source, image=image, target=target)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from patchpack.errors import SourceError
 from patchpack.paint.batch import PackedImage, unpack
 from patchpack.paint.painter import paint
+from patchpack.plan._integers import require_int
 from patchpack.plan.packing import FirstFit
 from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.recipe import Recipe
@@ -26,6 +30,7 @@ def replay(
     step: int = 0,
     repeat: int = 0,
     ordinal: int = 0,
+    num_tokens: int | None = None,
     **options: Any,
 ) -> PackedImage:
     """Paint one image as a run with this recipe did.
@@ -38,14 +43,15 @@ def replay(
         step: of its batch; only a recipe of several patch sizes asks for it.
         repeat: the pass over the source within the epoch, ``info["repeats"]`` of its batch; 0 where a source is not repeated.
         ordinal: number of the sample in the run, over all epochs; only a drop schedule asks for it.
+        num_tokens: tokens it has in its batch, where a packer's ``max_cut`` left it fewer than planned; None for all.
         **options: ``image``, ``target`` and what else the run gave to `load` about its source.
 
     Returns:
-        The image, of numpy arrays: its surviving patches, ids, grid and target, to the bit. What a packer's ``max_cut`` took
-        from it, so that its row ended exactly full, is there again.
+        The image, of numpy arrays: its surviving patches, ids, grid and target, to the bit.
 
     Raises:
         SourceError: no sample of that key.
+        ConfigError: `num_tokens` is more than were planned.
         PatchpackError: the sample cannot be used, for the reason the run was given.
     """
     opened: Source
@@ -58,6 +64,10 @@ def replay(
     alone = recipe.replace(rows=1, packer=FirstFit(), patch_size=recipe.patch_size_at(epoch, step))
     planner = EpochPlanner(alone, epoch=epoch, seen=ordinal, target_kind=kind, name=opened.name)
     (plan,) = [*planner.feed([header]), *planner.finish()]
+    if num_tokens is not None and plan.headers:
+        planned = int(plan.table.num_tokens[0])
+        require_int(f"num_tokens of {key}", num_tokens, 1, planned)
+        plan = replace(plan, table=plan.table._replace(num_tokens=np.array([num_tokens], dtype=np.int32)))
     batch = paint(plan, alone, opened.reader)
     for rejection in batch.info["rejections"]:
         raise Rejection(**rejection).as_error()

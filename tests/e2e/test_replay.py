@@ -35,6 +35,21 @@ def test_replayed_is_what_training_saw(name: str) -> None:
             assert pp.digest(again) == pp.digest(image)
 
 
+def test_an_image_that_a_packer_cut_is_replayed_by_its_tokens() -> None:
+    recipe = pp.recipes.siglip2_naflex(max_patches=64, seq_len=150, rows=2, packer=pp.Lookahead(max_cut=0.5))
+    cut = 0
+    for batch in pp.load(SHARDS, recipe):
+        for image in pp.unpack(batch):
+            whole = pp.replay(SHARDS, recipe, image.key)
+            if len(whole.patches) > len(image.patches):
+                cut += 1
+                again = pp.replay(SHARDS, recipe, image.key, num_tokens=len(image.patches))
+                assert pp.digest(again) == pp.digest(image)
+    assert cut > 0
+    with pytest.raises(pp.ConfigError, match=rf"num_tokens of {image.key}.*{len(whole.patches)}"):
+        pp.replay(SHARDS, recipe, image.key, num_tokens=len(whole.patches) + 1)
+
+
 def ordinal_of(image: pp.PackedImage, recipe: pp.Recipe) -> int:
     """Which number of the run explains the tokens that are left: as many samples as the source has are tried."""
     for ordinal in range(200):
