@@ -83,7 +83,7 @@ from patchpack.plan.table import plan_table
 from patchpack.types import BatchPlan, Grid, PackedBatch, PlanTable, Rejection, Report, Sample, ShardFault, Size
 
 if TYPE_CHECKING:
-    from patchpack import samples
+    from patchpack import adapters, samples
     from patchpack.paint.decode import decode
     from patchpack.stream.dataset import Painter
     from patchpack.stream.device import to_device
@@ -124,7 +124,7 @@ def __getattr__(name: str) -> Any:
 
     if name in _LAZY:
         value = getattr(import_module(_LAZY[name]), name)
-    elif name in ("samples", "testing", "model"):
+    elif name in ("adapters", "samples", "testing", "model"):
         value = import_module(f"patchpack.{name}")
     else:
         raise AttributeError(f"module 'patchpack' has no attribute {name!r}")
@@ -133,13 +133,15 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "samples", "testing", "model"})
+    return sorted({*globals(), *_LAZY, "adapters", "samples", "testing", "model"})
 
 
 __all__ = [
     # carry
     "load", "Loader", "Planner", "Index", "IndexPlanner", "EpochPlan", "PackedShards", "Painter", "Pack", "Report", "Rejection",
     "ShardFault", "Sample", "to_device", "global_images", "replay", "samples",
+    # feed existing models
+    "adapters",
     # decide
     "Recipe", "recipes", "plan_table", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
     "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",

@@ -95,7 +95,7 @@ def as_tensors(sent: Any) -> Any:
         return sent
     batch = PackedBatch._make(torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in sent)
     if isinstance(batch.targets, dict):
-        return batch._replace(targets={name: torch.from_numpy(values) for name, values in batch.targets.items()})
+        return batch._replace(targets={name: torch.as_tensor(values) for name, values in batch.targets.items()})
     return batch
 
 

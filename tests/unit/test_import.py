@@ -32,7 +32,7 @@ def test_a_star_import_works() -> None:
 
 def test_dir_is_complete() -> None:
     assert set(pp.__all__) <= set(dir(pp))
-    assert {"samples", "testing", "model", "__version__"} <= set(dir(pp))
+    assert {"adapters", "samples", "testing", "model", "__version__"} <= set(dir(pp))
     assert dir(pp) == sorted(set(dir(pp)))
 
 
@@ -40,7 +40,7 @@ def test_public_names_are_named_once() -> None:
     assert len(pp.__all__) == len(set(pp.__all__))
 
 
-@pytest.mark.parametrize("module", ["samples", "testing", "model"])
+@pytest.mark.parametrize("module", ["adapters", "samples", "testing", "model"])
 def test_modules_come_when_asked_for(module: str) -> None:
     assert fresh(f"import patchpack; print(patchpack.{module}.__name__)") == f"patchpack.{module}"
 

@@ -1,0 +1,19 @@
+"""What existing models take: SigLIP 2, Qwen-VL, Pix2Struct and timm's NaFlexViT.
+
+An adapter is a function from a packed batch to a model's keyword arguments. A model sees images one by one, so rows are taken
+apart: image i is the i-th readable image in (row, slot) order, that of ``batch.slot_mask``. `keys` are their names, and
+``pp.unpack(batch, outputs, per="image")`` hands results back under them.
+
+A processor makes the same arguments from a list of images, as the model's own processor does, with Pillow's resampling.
+"""
+
+from __future__ import annotations
+
+from patchpack.adapters.inputs import ModelInputs
+from patchpack.adapters.naflex import timm_naflex
+from patchpack.adapters.pad import Padded, keys, padded
+from patchpack.adapters.pix import pix2struct
+from patchpack.adapters.qwen import qwen_vl, unpack_qwen_vl
+from patchpack.adapters.siglip import siglip2
+
+__all__ = ["ModelInputs", "Padded", "keys", "padded", "siglip2", "qwen_vl", "unpack_qwen_vl", "pix2struct", "timm_naflex"]

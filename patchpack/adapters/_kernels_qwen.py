@@ -1,0 +1,47 @@
+"""Patches in Qwen's order. Arrays and integers only, no allocation, no exceptions; slow twin in tests/naive_adapters.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from patchpack._jit import njit
+
+
+@njit
+def reorder(patches: Any, starts: Any, grids: Any, merge: int, temporal: int, table: Any, out: Any) -> None:
+    """All images of a batch, block after block, channel first, as many times as there are frames.
+
+    Args:
+        patches: uint8 or float32 ``[tokens * D]``, (y, x, channel) in a patch.
+        starts: int64 ``[N]`` token of ``patches`` that an image begins with; all its patches follow, in raster order.
+        grids: int64 ``[N, 2]``, multiples of merge.
+        merge: patches per side of a block.
+        temporal: frames.
+        table: float32 ``[256 * 3]`` by value and channel, what a uint8 pixel becomes; empty where patches are float.
+        out: float32 ``[T * temporal * D]``, (channel, frame, y, x) in a patch.
+    """
+    tokens = 0
+    for i in range(len(starts)):
+        tokens += grids[i, 0] * grids[i, 1]
+    if tokens == 0:
+        return
+    frame = len(out) // (3 * temporal * tokens)  # pixels of a patch
+    at, tabled = 0, len(table) > 0
+    for i in range(len(starts)):
+        cols = grids[i, 1]
+        for block_row in range(0, grids[i, 0], merge):
+            for block_col in range(0, cols, merge):
+                for row in range(block_row, block_row + merge):
+                    for col in range(block_col, block_col + merge):
+                        begin = (starts[i] + row * cols + col) * 3 * frame
+                        for channel in range(3):
+                            if tabled:
+                                for pixel in range(frame):
+                                    out[at + pixel] = table[3 * int(patches[begin + 3 * pixel + channel]) + channel]
+                            else:
+                                for pixel in range(frame):
+                                    out[at + pixel] = patches[begin + 3 * pixel + channel]
+                            for again in range(1, temporal):
+                                for pixel in range(frame):
+                                    out[at + again * frame + pixel] = out[at + pixel]
+                            at += temporal * frame

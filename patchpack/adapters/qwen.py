@@ -1,0 +1,152 @@
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in transformers: patches in blocks that the model merges, channel first, two frames."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchpack.adapters.inputs import ModelInputs
+from patchpack.adapters.pad import keys, require_patch_size, require_whole
+from patchpack.errors import ShapeError
+from patchpack.paint.batch import normalize
+from patchpack.plan._integers import require_int
+from patchpack.stream.parcel import as_tensors
+from patchpack.types import PackedBatch
+
+
+def qwen_vl(
+    batch: PackedBatch, *, merge_size: int = 2, temporal_patch_size: int = 2, patch_size: int | None = None
+) -> ModelInputs:
+    """Arguments of the vision models of Qwen2-VL, 2.5 and 3, and of whole ones beside their text.
+
+    Images follow each other without padding. The patches of an image go by blocks of ``merge_size x merge_size``, in raster
+    order of blocks and inside a block; a patch is (channel, frame, row, column), an image being ``temporal_patch_size`` equal
+    frames. The model infers positions from the grid, so an image must have all its patches.
+
+    Args:
+        batch: made by ``recipes.qwen2_vl`` or ``recipes.qwen3_vl``, or another whose grids are multiples of merge_size.
+        merge_size, temporal_patch_size: of the model.
+        patch_size: the model's, to be compared with the batch's.
+
+    Returns:
+        ``pixel_values`` float32 ``[T, 3 * temporal_patch_size * patch_size**2]`` of T patches in all, ``image_grid_thw`` int64
+        ``[N, 3]`` (1, rows, cols); N readable images in (row, slot) order. Call a vision model with
+        ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``.
+
+    Raises:
+        ConfigError: an image that lost patches, or another patch size.
+        ShapeError: a grid that is no multiple of merge_size.
+    """
+    require_int("merge_size", merge_size, 1, 1 << 10)
+    require_int("temporal_patch_size", temporal_patch_size, 1, 1 << 10)
+    require_patch_size(batch, patch_size)
+    batch = as_tensors(batch)
+    starts, grids = _images(batch, merge_size)
+    if batch.patches.device.type == "cpu":
+        pixels = reordered(batch.patches, starts, grids, batch.norm, merge_size, temporal_patch_size)
+    else:
+        pixels = _reordered_there(batch.patches, starts, grids, batch.norm, merge_size, temporal_patch_size)
+    return ModelInputs(pixel_values=pixels, image_grid_thw=_grid_thw(grids).to(batch.patches.device))
+
+
+def unpack_qwen_vl(batch: PackedBatch, features: Any, *, merge_size: int = 2) -> Iterator[tuple[str, Any]]:
+    """A Qwen model's features, each laid on the grid of its image.
+
+    Args:
+        batch: what `qwen_vl` was called with.
+        features: ``[T, ...]`` per patch, in the order of ``pixel_values``, or ``[T / merge_size**2, ...]`` per merged block.
+        merge_size: as there.
+
+    Yields:
+        ``(key, [rows, cols, ...])``, or with one entry per block ``(key, [rows / merge_size, cols / merge_size, ...])``.
+
+    Raises:
+        ShapeError: another number of features.
+    """
+    batch = as_tensors(batch)
+    _, grids = _images(batch, merge_size)
+    patches = int(grids.prod(axis=1).sum())
+    if len(features) not in (patches, patches // merge_size**2):
+        raise ShapeError(
+            f"features must be [{patches}, ...] per patch or [{patches // merge_size**2}, ...] per block, got "
+            f"{list(features.shape)}"
+        )
+    merged = len(features) != patches
+    start = 0
+    for key, (rows, cols) in zip(keys(batch), grids.tolist(), strict=True):
+        if merged:
+            rows, cols = rows // merge_size, cols // merge_size
+        own = features[start : start + rows * cols]
+        start += rows * cols
+        yield key, (own if merged else own[np.argsort(block_order(rows, cols, merge_size))]).reshape(rows, cols, *own.shape[1:])
+
+
+def block_order(rows: int, cols: int, merge: int) -> Any:
+    """int64 ``[rows * cols]``: number in raster order of the patch that comes k-th in blocks of merge x merge."""
+    numbers = np.arange(rows * cols).reshape(rows // merge, merge, cols // merge, merge)
+    return numbers.transpose(0, 2, 1, 3).reshape(-1)
+
+
+def reordered(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: int, temporal: int) -> Tensor:
+    """Patches ``[..., D]`` in memory of the CPU, in Qwen's order and normalised: float32 ``[T, temporal * D]``.
+
+    Args:
+        patches: uint8 or float, in raster order from ``starts`` on.
+        starts: int64 ``[N]``, numbers of patches.
+        grids: int64 ``[N, 2]``.
+        norm: ``[2, 3]``, of the patches.
+        merge_size: patches per side of a block.
+        temporal: frames.
+    """
+    from patchpack.adapters import _kernels_qwen as kernels  # numba costs 0.15 s to import
+
+    table = np.empty(0, dtype=np.float32)
+    if patches.dtype == torch.uint8:
+        mean, std = norm.numpy()
+        table = ((np.arange(256, dtype=np.float32)[:, None] - mean) / std).reshape(-1)
+    else:
+        patches = normalize(patches, norm)
+    out = torch.empty((int(grids.prod(axis=1).sum()), temporal * patches.shape[-1]))
+    kernels.reorder(
+        patches.contiguous().numpy().reshape(-1), starts, grids, merge_size, temporal, table, out.numpy().reshape(-1)
+    )
+    return out
+
+
+def _reordered_there(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: int, temporal: int) -> Tensor:
+    """The same where the patches are on a device."""
+    orders = [start + block_order(rows, cols, merge_size) for start, (rows, cols) in zip(starts, grids.tolist(), strict=True)]
+    order = torch.from_numpy(np.concatenate([*orders, np.empty(0, dtype=np.int64)])).to(patches.device)
+    mine = normalize(patches.reshape(-1, patches.shape[-1])[order], norm)
+    pixels = mine.reshape(len(order), 1, patches.shape[-1] // 3, 3).transpose(1, 3).transpose(2, 3)  # [T, channel, 1, y x]
+    answer: Tensor = pixels.expand(-1, -1, temporal, -1).reshape(len(order), temporal * patches.shape[-1])
+    return answer
+
+
+def _images(batch: PackedBatch, merge_size: int) -> tuple[Any, Any]:
+    """Number of the first patch in ``[B * S]``, int64 ``[N]``, and grid, int64 ``[N, 2]``, of the readable images."""
+    segments, slot_mask = batch.segment_ids.cpu().numpy(), batch.slot_mask.cpu().numpy()
+    seq_len, slots = segments.shape[1], slot_mask.shape[1]
+    token = np.flatnonzero(segments)
+    image = token // max(1, seq_len) * slots + segments.reshape(-1)[token] - 1
+    _, first, counts = np.unique(image, return_index=True, return_counts=True)
+    grids = batch.grid_sizes.cpu().numpy()[slot_mask].astype(np.int64)
+    names = keys(batch)
+    require_whole(names, torch.from_numpy(counts), torch.from_numpy(grids), "Qwen-VL")
+    odd = np.flatnonzero((grids % merge_size).any(axis=1))
+    if len(odd):
+        i = int(odd[0])
+        raise ShapeError(
+            f"{names[i]} has a grid of {grids[i, 0]} x {grids[i, 1]} patches, which cannot be merged by {merge_size} x "
+            f"{merge_size}: use a recipe whose grids are multiples, such as recipes.qwen2_vl() or one of "
+            f"SmartResize(merge={merge_size})"
+        )
+    return token[first].astype(np.int64), grids
+
+
+def _grid_thw(grids: Any) -> Tensor:
+    return torch.from_numpy(np.concatenate([np.ones((len(grids), 1), dtype=np.int64), grids], axis=1))
