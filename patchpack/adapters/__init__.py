@@ -10,10 +10,14 @@ A processor makes the same arguments from a list of images, as the model's own p
 from __future__ import annotations
 
 from patchpack.adapters.inputs import ModelInputs
-from patchpack.adapters.naflex import timm_naflex
+from patchpack.adapters.naflex import TimmNaFlexProcessor, timm_naflex
 from patchpack.adapters.pad import Padded, keys, padded
-from patchpack.adapters.pix import pix2struct
-from patchpack.adapters.qwen import qwen_vl, unpack_qwen_vl
-from patchpack.adapters.siglip import siglip2
+from patchpack.adapters.pix import Pix2StructProcessor, pix2struct
+from patchpack.adapters.qwen import QwenVLProcessor, qwen_vl, unpack_qwen_vl
+from patchpack.adapters.siglip import Siglip2Processor, siglip2
 
-__all__ = ["ModelInputs", "Padded", "keys", "padded", "siglip2", "qwen_vl", "unpack_qwen_vl", "pix2struct", "timm_naflex"]
+__all__ = [
+    "padded", "Padded", "keys", "ModelInputs",
+    "siglip2", "qwen_vl", "unpack_qwen_vl", "pix2struct", "timm_naflex",
+    "Siglip2Processor", "QwenVLProcessor", "Pix2StructProcessor", "TimmNaFlexProcessor",
+]  # fmt: skip

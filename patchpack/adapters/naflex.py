@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole, rows_and_cols
+from patchpack.adapters.process import Kernel, Returned, Settings, Triple, finish, paint, prepare
+from patchpack.plan import recipes
+from patchpack.plan.normalize import MeanStd
+from patchpack.plan.recipe import Recipe
 from patchpack.types import PackedBatch
 
 
@@ -31,3 +41,60 @@ def timm_naflex(batch: PackedBatch, *, max_seq_len: int | None = None, patch_siz
     return ModelInputs(
         patches=images.patches, patch_coord=rows_and_cols(images, "timm's NaFlexViT"), patch_valid=images.token_mask
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimmNaFlexProcessor:
+    """What timm's evaluation transform and collation for NaFlex make of Pillow images, sooner.
+
+    Attributes:
+        patch_size, max_seq_len: as in ``timm.data.create_transform`` and ``NaFlexCollator``.
+        mean, std: on the 0–1 scale.
+        interpolation: kernel, see `Recipe`.
+    """
+
+    patch_size: int = 16
+    max_seq_len: int = 576
+    mean: Triple = (0.5, 0.5, 0.5)
+    std: Triple = (0.5, 0.5, 0.5)
+    interpolation: Kernel = "bicubic"
+
+    @classmethod
+    def like(cls, config: Any, **changes: Any) -> TimmNaFlexProcessor:
+        """With mean, std and interpolation of ``timm.data.resolve_model_data_config(model)``; `changes` are other fields."""
+        taken = Settings(config).take(mean="mean", std="std", interpolation="interpolation")
+        for name in ("mean", "std"):
+            if name in taken:
+                taken[name] = tuple(map(float, taken[name]))
+        return cls(**{**taken, **changes})
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The same for `load` and `pack_images`, whose batches the adapter takes."""
+        return recipes.siglip2_naflex(
+            max_patches=self.max_seq_len,
+            patch_size=self.patch_size,
+            normalize=MeanStd(self.mean, self.std),
+            resample=self.interpolation,
+            dtype="float32",
+        )
+
+    def __call__(self, images: Any, *, return_tensors: Returned = "pt") -> ModelInputs:
+        """The model's dict for one image or a list of them, in their order; see `timm_naflex` for what is in it.
+
+        Args:
+            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
+            return_tensors: ``"pt"`` or ``"np"``.
+
+        Raises:
+            SourceError, DecodeError: an image that cannot be read, by its number or path.
+        """
+        prepared = prepare(images, self.recipe)
+        n, length = len(prepared.pictures), self.max_seq_len
+        patches = np.zeros((n, length, self.patch_size**2 * 3), dtype=np.float32)
+        coord = np.zeros((n, length, 2), dtype=np.int64)
+        for i, count in enumerate(prepared.num_patches):
+            paint(prepared, i, self.recipe, patches[i, :count])
+            coord[i, :count, 0], coord[i, :count, 1] = divmod(np.arange(count), prepared.grids[i, 1])
+        valid = np.arange(length) < np.array(prepared.num_patches, dtype=np.int64)[:, None]
+        return finish({"patches": patches, "patch_coord": coord, "patch_valid": valid}, return_tensors)

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
 import torch
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, rows_and_cols
+from patchpack.adapters.process import Returned, Settings, finish, paint, prepare
+from patchpack.errors import ConfigError
+from patchpack.plan import recipes
+from patchpack.plan.recipe import Recipe
 from patchpack.types import PackedBatch
 
 
@@ -33,3 +42,56 @@ def pix2struct(batch: PackedBatch, *, max_patches: int | None = None, patch_size
         flattened_patches=torch.cat([ids.to(torch.float32), images.patches], dim=-1),
         attention_mask=images.token_mask.to(torch.float32),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pix2StructProcessor:
+    """What ``Pix2StructImageProcessor`` of transformers makes, on its Pillow backend, sooner.
+
+    The torchvision backend divides by the sample deviation, this one by that of the population, as the paper's code does. A
+    header (``is_vqa``) is not rendered.
+
+    Attributes:
+        patch_size, max_patches: as there; patches are square.
+    """
+
+    patch_size: int = 16
+    max_patches: int = 2048
+
+    @classmethod
+    def like(cls, processor: Any) -> Pix2StructProcessor:
+        """With the settings of a processor of transformers, or of its ``preprocessor_config.json``.
+
+        Raises `ConfigError` for what it does beside resizing and standardising.
+        """
+        settings = Settings(processor)
+        height, width = settings.entry("patch_size", "height"), settings.entry("patch_size", "width")
+        if height != width:
+            raise ConfigError(f"patches are square here, not {height} x {width}")
+        taken = settings.take(max_patches="max_patches")
+        return cls(**taken, **({} if height is None else {"patch_size": height}))
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The same for `load` and `pack_images`, whose batches the adapter takes."""
+        return recipes.pix2struct(max_patches=self.max_patches, patch_size=self.patch_size)
+
+    def __call__(self, images: Any, *, return_tensors: Returned = "pt") -> ModelInputs:
+        """Arguments for one image or a list of them, in their order; see `pix2struct` for what they are.
+
+        Args:
+            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
+            return_tensors: ``"pt"`` or ``"np"``.
+
+        Raises:
+            SourceError, DecodeError: an image that cannot be read, by its number or path.
+        """
+        prepared = prepare(images, self.recipe)
+        n, length = len(prepared.pictures), self.max_patches
+        flattened = np.zeros((n, length, 2 + self.patch_size**2 * 3), dtype=np.float32)
+        for i, count in enumerate(prepared.num_patches):
+            paint(prepared, i, self.recipe, flattened[i, :count, 2:])
+            rows, cols = divmod(np.arange(count), prepared.grids[i, 1])
+            flattened[i, :count, 0], flattened[i, :count, 1] = rows + 1, cols + 1
+        mask = np.arange(length) < np.array(prepared.num_patches, dtype=np.int64)[:, None]
+        return finish({"flattened_patches": flattened, "attention_mask": mask.astype(np.float32)}, return_tensors)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,14 @@ from torch import Tensor
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import keys, require_patch_size, require_whole
+from patchpack.adapters.process import Kernel, Returned, Settings, Triple, finish, paint, prepare
 from patchpack.errors import ShapeError
 from patchpack.paint.batch import normalize
+from patchpack.paint.resample import norm_of
 from patchpack.plan._integers import require_int
+from patchpack.plan.normalize import CLIP, MeanStd
+from patchpack.plan.recipe import Recipe
+from patchpack.plan.resize import SmartResize
 from patchpack.stream.parcel import as_tensors
 from patchpack.types import PackedBatch
 
@@ -47,7 +54,8 @@ def qwen_vl(
     batch = as_tensors(batch)
     starts, grids = _images(batch, merge_size)
     if batch.patches.device.type == "cpu":
-        pixels = reordered(batch.patches, starts, grids, batch.norm, merge_size, temporal_patch_size)
+        pixels = batch.norm.new_empty((int(grids.prod(axis=1).sum()), temporal_patch_size * batch.patches.shape[-1]))
+        reorder(batch.patches, starts, grids, batch.norm, merge_size, temporal_patch_size, pixels)
     else:
         pixels = _reordered_there(batch.patches, starts, grids, batch.norm, merge_size, temporal_patch_size)
     return ModelInputs(pixel_values=pixels, image_grid_thw=_grid_thw(grids).to(batch.patches.device))
@@ -91,8 +99,8 @@ def block_order(rows: int, cols: int, merge: int) -> Any:
     return numbers.transpose(0, 2, 1, 3).reshape(-1)
 
 
-def reordered(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: int, temporal: int) -> Tensor:
-    """Patches ``[..., D]`` in memory of the CPU, in Qwen's order and normalised: float32 ``[T, temporal * D]``.
+def reorder(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: int, temporal: int, out: Tensor) -> None:
+    """Patches ``[..., D]`` in memory of the CPU, in Qwen's order and normalised.
 
     Args:
         patches: uint8 or float, in raster order from ``starts`` on.
@@ -101,6 +109,7 @@ def reordered(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size
         norm: ``[2, 3]``, of the patches.
         merge_size: patches per side of a block.
         temporal: frames.
+        out: float32 ``[T, temporal * D]``.
     """
     from patchpack.adapters import _kernels_qwen as kernels  # numba costs 0.15 s to import
 
@@ -110,11 +119,9 @@ def reordered(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size
         table = ((np.arange(256, dtype=np.float32)[:, None] - mean) / std).reshape(-1)
     else:
         patches = normalize(patches, norm)
-    out = torch.empty((int(grids.prod(axis=1).sum()), temporal * patches.shape[-1]))
     kernels.reorder(
         patches.contiguous().numpy().reshape(-1), starts, grids, merge_size, temporal, table, out.numpy().reshape(-1)
     )
-    return out
 
 
 def _reordered_there(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: int, temporal: int) -> Tensor:
@@ -150,3 +157,82 @@ def _images(batch: PackedBatch, merge_size: int) -> tuple[Any, Any]:
 
 def _grid_thw(grids: Any) -> Tensor:
     return torch.from_numpy(np.concatenate([np.ones((len(grids), 1), dtype=np.int64), grids], axis=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class QwenVLProcessor:
+    """What ``Qwen2VLImageProcessor`` of transformers makes, on its Pillow backend, sooner. Qwen2.5 and 3 use it too.
+
+    The defaults are those of Qwen2-VL. Qwen3-VL: ``patch_size=16, min_pixels=256**2, max_pixels=4096**2`` and 0.5 for mean and
+    deviation; or `like`, with its configuration.
+
+    Attributes:
+        min_pixels, max_pixels: of an image as the model sees it, there ``size["shortest_edge"]`` and ``["longest_edge"]``.
+        patch_size, temporal_patch_size, merge_size, image_mean, image_std: as there.
+        resample: kernel, see `Recipe`.
+    """
+
+    min_pixels: int = 56**2
+    max_pixels: int = 28**2 * 1280
+    patch_size: int = 14
+    temporal_patch_size: int = 2
+    merge_size: int = 2
+    image_mean: Triple = CLIP.mean
+    image_std: Triple = CLIP.std
+    resample: Kernel = "bicubic"
+
+    @classmethod
+    def like(cls, processor: Any) -> QwenVLProcessor:
+        """With the settings of a processor of transformers, or of its ``preprocessor_config.json``.
+
+        Raises `ConfigError` for what it does beside resizing and normalising.
+        """
+        settings = Settings(processor)
+        taken = settings.take(
+            min_pixels="min_pixels",
+            max_pixels="max_pixels",
+            patch_size="patch_size",
+            temporal_patch_size="temporal_patch_size",
+            merge_size="merge_size",
+        )
+        for ours, theirs in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
+            if (pixels := settings.entry("size", theirs)) is not None:
+                taken[ours] = pixels
+        return cls(**taken, **settings.colours())
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The same for `load` and `pack_images`, whose batches the adapter takes."""
+        resize = SmartResize(self.min_pixels, self.max_pixels, self.merge_size)
+        return Recipe(
+            resize=resize,
+            patch_size=self.patch_size,
+            seq_len=resize.bound(self.patch_size),
+            rows=2,
+            resample=self.resample,
+            normalize=MeanStd(self.image_mean, self.image_std),
+        )
+
+    def __call__(self, images: Any, *, return_tensors: Returned = "pt") -> ModelInputs:
+        """Arguments for one image or a list of them, in their order; see `qwen_vl` for what they are.
+
+        Args:
+            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
+            return_tensors: ``"pt"`` or ``"np"``.
+
+        Raises:
+            SourceError, DecodeError: an image that cannot be read, by its number or path.
+            SizeError: an aspect ratio above 200.
+        """
+        prepared = prepare(images, self.recipe)
+        counts, channels = prepared.num_patches, self.patch_size**2 * 3
+        pixels = torch.empty((sum(counts), self.temporal_patch_size * channels))
+        scratch = np.empty((max(counts, default=0), channels), dtype=np.uint8)  # one image in raster order
+        norm, begin, first = torch.from_numpy(norm_of(self.recipe.normalize)), 0, np.zeros(1, dtype=np.int64)
+        for i, count in enumerate(counts):
+            paint(prepared, i, self.recipe, scratch[:count])
+            mine = pixels[begin : begin + count]
+            grid = prepared.grids[i : i + 1]
+            reorder(torch.from_numpy(scratch), first, grid, norm, self.merge_size, self.temporal_patch_size, mine)
+            begin += count
+        return finish({"pixel_values": pixels.numpy(), "image_grid_thw": _grid_thw(prepared.grids).numpy()}, return_tensors)

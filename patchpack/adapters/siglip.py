@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
 import torch
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole
+from patchpack.adapters.process import Kernel, Returned, Settings, Triple, finish, paint, prepare
+from patchpack.plan import recipes
+from patchpack.plan.normalize import MeanStd
+from patchpack.plan.recipe import Recipe
 from patchpack.types import PackedBatch
 
 
@@ -35,3 +44,65 @@ def siglip2(batch: PackedBatch, *, max_num_patches: int | None = None, patch_siz
         pixel_attention_mask=images.token_mask.to(torch.int32),
         spatial_shapes=images.grid_sizes.long(),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Siglip2Processor:
+    """What ``Siglip2ImageProcessor`` of transformers makes, on its Pillow backend, sooner.
+
+    Attributes:
+        patch_size, max_num_patches, image_mean, image_std: as there.
+        resample: kernel, see `Recipe`.
+    """
+
+    patch_size: int = 16
+    max_num_patches: int = 256
+    image_mean: Triple = (0.5, 0.5, 0.5)
+    image_std: Triple = (0.5, 0.5, 0.5)
+    resample: Kernel = "bilinear"
+
+    @classmethod
+    def like(cls, processor: Any) -> Siglip2Processor:
+        """With the settings of a processor of transformers, or of its ``preprocessor_config.json``.
+
+        Raises `ConfigError` for what it does beside resizing and normalising.
+        """
+        settings = Settings(processor)
+        taken = settings.take(patch_size="patch_size", max_num_patches="max_num_patches")
+        return cls(**taken, **settings.colours())
+
+    @cached_property
+    def recipe(self) -> Recipe:
+        """The same for `load` and `pack_images`, whose batches the adapter takes."""
+        return recipes.siglip2_naflex(
+            max_patches=self.max_num_patches,
+            patch_size=self.patch_size,
+            normalize=MeanStd(self.image_mean, self.image_std),
+            resample=self.resample,
+            dtype="float32",
+        )
+
+    def __call__(self, images: Any, *, return_tensors: Returned = "pt") -> ModelInputs:
+        """Arguments for one image or a list of them, in their order; see `siglip2` for what they are.
+
+        Args:
+            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
+            return_tensors: ``"pt"`` or ``"np"``.
+
+        Raises:
+            SourceError, DecodeError: an image that cannot be read, by its number or path.
+        """
+        prepared = prepare(images, self.recipe)
+        n, length = len(prepared.pictures), self.max_num_patches
+        pixels = np.zeros((n, length, self.patch_size**2 * 3), dtype=np.float32)
+        for i, count in enumerate(prepared.num_patches):
+            paint(prepared, i, self.recipe, pixels[i, :count])
+        mask = np.arange(length) < np.array(prepared.num_patches, dtype=np.int64)[:, None]
+        return finish(
+            {
+                "pixel_values": pixels,
+                "pixel_attention_mask": mask.astype(np.int32),
+                "spatial_shapes": prepared.grids,
+            },
+            return_tensors,
+        )

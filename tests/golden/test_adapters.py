@@ -1,0 +1,142 @@
+"""Arguments of existing models, from packed batches and from the processors, against what the peers' own processors make.
+
+`adapter_tensors.npz` holds theirs of twenty pictures, see `make_adapter_tensors.py`; the shared goldens those of ten others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from mixed_images import pictures
+
+import patchpack as pp
+from patchpack import adapters
+
+ATOL = 1e-4
+KEYS, IMAGES = zip(*pictures().items(), strict=True)
+
+
+class Case(NamedTuple):
+    processor: Any
+    adapter: Callable[..., Any]
+    pixels: str
+
+
+CASES = {
+    "siglip2": Case(adapters.Siglip2Processor(max_num_patches=40), adapters.siglip2, "pixel_values"),
+    "qwen2_vl": Case(
+        adapters.QwenVLProcessor(min_pixels=4 * 28**2, max_pixels=12 * 28**2), adapters.qwen_vl, "pixel_values"
+    ),
+    "qwen3_vl": Case(
+        adapters.QwenVLProcessor(
+            min_pixels=4 * 32**2, max_pixels=12 * 32**2, patch_size=16, image_mean=pp.HALF.mean, image_std=pp.HALF.std
+        ),
+        adapters.qwen_vl,
+        "pixel_values",
+    ),
+    "pix2struct": Case(adapters.Pix2StructProcessor(max_patches=40), adapters.pix2struct, "flattened_patches"),
+    "timm_naflex": Case(adapters.TimmNaFlexProcessor(max_seq_len=40), adapters.timm_naflex, "patches"),
+}  # fmt: skip
+LENGTHS = {"siglip2": "max_num_patches", "pix2struct": "max_patches", "timm_naflex": "max_seq_len"}
+
+
+@pytest.fixture(scope="module")
+def theirs() -> dict[str, Any]:
+    with np.load(Path(__file__).parent / "adapter_tensors.npz") as file:
+        return dict(file)
+
+
+def from_batches(name: str, recipe: pp.Recipe, samples: list[pp.Sample]) -> dict[str, dict[str, Any]]:
+    """Key → the arguments of that image alone: packed among the others, and taken out by the adapter."""
+    found = {}
+    for batch in pp.load(samples, recipe, target=None):
+        inputs = CASES[name].adapter(batch, **({LENGTHS[name]: 40} if name in LENGTHS else {}))
+        found |= dict(zip(adapters.keys(batch), by_image(inputs), strict=True))
+    return found
+
+
+def by_image(inputs: Any) -> Iterator[dict[str, Any]]:
+    if "image_grid_thw" not in inputs:
+        for i in range(len(next(iter(inputs.values())))):
+            yield {name: value[i] for name, value in inputs.items()}
+        return
+    start = 0
+    for grid in inputs["image_grid_thw"]:
+        stop = start + int(grid.prod())
+        yield {"pixel_values": inputs["pixel_values"][start:stop], "image_grid_thw": grid}
+        start = stop
+
+
+def check(name: str, got: dict[str, Any], wanted: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Of one image: pixels to a tolerance, the rest exactly."""
+    for field, value in wanted.items():
+        if field == "ids":
+            assert np.array_equal(got["flattened_patches"][:, :2], value)
+            continue
+        mine = np.asarray(got[field])
+        if field != CASES[name].pixels:
+            assert np.array_equal(mine, value)
+            assert mine.dtype == value.dtype
+            continue
+        mine = mine[:, 2:] if name == "pix2struct" else mine
+        products = mine.astype(np.float64) @ theirs[f"vectors{mine.shape[1]}"].astype(np.float64)
+        np.testing.assert_allclose(products, value, rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize("way", ["processor", "batches, float", "batches, uint8"])
+@pytest.mark.parametrize("name", CASES)
+def test_twenty_pictures(name: str, way: str, theirs: dict[str, Any]) -> None:
+    case = CASES[name]
+    if way == "processor":
+        got = dict(zip(KEYS, by_image(case.processor(list(IMAGES))), strict=True))
+    else:
+        recipe = case.processor.recipe
+        if name != "pix2struct":
+            recipe = recipe.replace(dtype="uint8" if way == "batches, uint8" else "float32")
+        recipe = recipe.replace(seq_len=500, rows=2, max_images=16)
+        got = from_batches(name, recipe, [pp.Sample(key, image) for key, image in zip(KEYS, IMAGES, strict=True)])
+    assert sorted(got) == list(KEYS)
+    fields = {field.split("/")[1]: value for field, value in theirs.items() if field.startswith(f"{name}/")}
+    for key, wanted in zip(KEYS, by_image(fields), strict=True):
+        check(name, got[key], wanted, theirs)
+
+
+SHARED = {  # file → (name of the case, a processor of the same settings)
+    "pixels_siglip2_pil_p16_n36": ("siglip2", adapters.Siglip2Processor(max_num_patches=36)),
+    "pixels_qwen2vl_pil_p14": ("qwen2_vl", CASES["qwen2_vl"].processor),
+    "pixels_pix2struct_pil_norm": ("pix2struct", adapters.Pix2StructProcessor(max_patches=30)),
+    "pixels_timm_naflex_bicubic_p16_n36": (
+        "timm_naflex",
+        adapters.TimmNaFlexProcessor(max_seq_len=36, mean=pp.IMAGENET.mean, std=pp.IMAGENET.std),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", SHARED)
+def test_shared_pictures(file: str, shared: Path) -> None:
+    name, processor = SHARED[file]
+    with np.load(shared / "goldens" / "images.npz") as images, np.load(shared / "goldens" / f"{file}.npz") as peer:
+        keys = [key for key in images if any(field.startswith(f"{key}__") for field in peer)]
+        got = dict(zip(keys, by_image(processor([images[key] for key in keys])), strict=True))
+        for field, wanted in peer.items():
+            key, _, what = field.partition("__")
+            mine = got[key]
+            if what == "rowcol":
+                assert np.array_equal(mine["flattened_patches"][:, :2], wanted)
+                continue
+            if what == "patches" and name == "pix2struct":
+                mine = mine["flattened_patches"][:, 2:]
+            elif what == "pixel_values_t0":
+                both = mine["pixel_values"].reshape(-1, 3, 2, wanted.shape[-1])
+                assert torch.equal(both[:, :, 0], both[:, :, 1])
+                mine = both[:, :, 0].reshape(wanted.shape)
+            else:
+                mine = mine[what]
+            if what == "image_grid_thw":
+                wanted = wanted[0]
+            np.testing.assert_allclose(mine, wanted, rtol=0, atol=ATOL if np.asarray(mine).dtype == np.float32 else 0)
