@@ -28,7 +28,6 @@ from patchpack.errors import (
     WorkerError,
 )
 from patchpack.paint.batch import (
-    PackedImage,
     Ragged,
     attention_mask,
     fill_rate,
@@ -36,14 +35,15 @@ from patchpack.paint.batch import (
     pool_mask,
     ragged,
     token_mask,
-    unpack,
 )
 from patchpack.paint.digest import digest
 from patchpack.paint.patchify import patchify, unpatchify
+from patchpack.paint.unpack import PackedImage, unpack
 from patchpack.paint.validate import validate
 from patchpack.plan import recipes
 from patchpack.plan.balance import AttentionCost, balance, imbalance, row_costs
 from patchpack.plan.drop import Beta, ByResolution, Constant, DropPolicy, NoDrop, Scheduled
+from patchpack.plan.image import ImagePlan, plan_image
 from patchpack.plan.normalize import CLIP, HALF, IMAGENET, MeanStd, PerImage
 from patchpack.plan.packing import (
     BestFit,
@@ -94,6 +94,7 @@ if TYPE_CHECKING:
     from patchpack.stream.indexed import IndexPlanner
     from patchpack.stream.loader import Loader, load
     from patchpack.stream.packed import PackedShards
+    from patchpack.stream.pictures import ImageBatches, pack_images
     from patchpack.stream.replay import replay
     from patchpack.stream.sampler import Planner
     from patchpack.stream.stage import Pack
@@ -103,6 +104,7 @@ __version__ = "0.1.0.dev0"
 # name → module that is imported when it is first asked for: torch, webdataset and Pillow wait until then
 _LAZY = {
     "EpochPlan": "patchpack.stream.epoch_plan",
+    "ImageBatches": "patchpack.stream.pictures",
     "Index": "patchpack.stream.index",
     "IndexPlanner": "patchpack.stream.indexed",
     "Loader": "patchpack.stream.loader",
@@ -113,6 +115,7 @@ _LAZY = {
     "decode": "patchpack.paint.decode",
     "global_images": "patchpack.stream.distributed",
     "load": "patchpack.stream.loader",
+    "pack_images": "patchpack.stream.pictures",
     "read_size": "patchpack.stream.header",
     "replay": "patchpack.stream.replay",
     "to_device": "patchpack.stream.device",
@@ -138,12 +141,13 @@ def __dir__() -> list[str]:
 
 __all__ = [
     # carry
-    "load", "Loader", "Planner", "Index", "IndexPlanner", "EpochPlan", "PackedShards", "Painter", "Pack", "Report", "Rejection",
+    "load", "Loader", "pack_images", "ImageBatches",
+    "Planner", "Index", "IndexPlanner", "EpochPlan", "PackedShards", "Painter", "Pack", "Report", "Rejection",
     "ShardFault", "Sample", "to_device", "global_images", "replay", "samples",
     # feed existing models
     "adapters",
     # decide
-    "Recipe", "recipes", "plan_table", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
+    "Recipe", "recipes", "plan_table", "plan_image", "ImagePlan", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
     "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",
     "DropPolicy", "NoDrop", "Constant", "Beta", "ByResolution", "Scheduled",
     "PositionScheme", "Absolute", "Fractional", "Raster",

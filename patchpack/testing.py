@@ -18,7 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchpack.paint import _arrays
-from patchpack.paint.batch import attention_mask, pool_mask, ragged, token_mask, unpack
+from patchpack.paint.batch import attention_mask, pool_mask, ragged, token_mask
+from patchpack.paint.unpack import unpack
 from patchpack.paint.validate import validate
 from patchpack.plan import drop, packing, positions, resize
 from patchpack.plan.packing import Item, PackerFactory, Row, fewest_tokens

@@ -16,6 +16,7 @@ from patchpack.paint.picture import part_of_picture
 from patchpack.paint.resample import FILTERS, write_pixels
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.header import picture_size
+from patchpack.stream.pictures import channels_last
 from patchpack.types import Grid, Size
 
 Kernel = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
@@ -61,7 +62,7 @@ def prepare(images: Any, recipe: Recipe) -> Prepared:
     for i, image in enumerate(_flat(images)):
         path = isinstance(image, (str, os.PathLike))
         names.append(os.fspath(image) if path else f"image {i}")
-        pictures.append(_read(image) if path else _upright_axes(image))
+        pictures.append(_read(image) if path else channels_last(image))
     limit = recipe.max_pixels
     sizes = [_naming(n, picture_size, picture, max_pixels=limit) for n, picture in zip(names, pictures, strict=True)]
     table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
@@ -154,15 +155,6 @@ def _read(path: str | os.PathLike[str]) -> bytes:
             return file.read()
     except OSError as error:
         raise SourceError(f"{os.fspath(path)}: {type(error).__name__}: {error}") from None
-
-
-def _upright_axes(image: Any) -> Any:
-    """Tensors as arrays, channels last; ``[3, W, 3]`` is taken as it is, as everywhere here."""
-    if isinstance(image, torch.Tensor):
-        image = image.detach().cpu().numpy()
-    if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
-        return np.ascontiguousarray(image.transpose(1, 2, 0))
-    return image
 
 
 def _naming(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

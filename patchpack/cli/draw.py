@@ -29,8 +29,8 @@ from patchpack.cli.sheet import (
     stack,
 )
 from patchpack.errors import ShapeError
-from patchpack.paint.batch import PackedImage, unpack
 from patchpack.paint.patchify import unpatchify
+from patchpack.paint.unpack import PackedImage, unpack
 from patchpack.types import BatchPlan, PackedBatch, Size
 
 # the colours and sheets belong to whoever draws rows

@@ -55,3 +55,13 @@ def cumulative(lengths: Any) -> Any:
     sums = lengths.new_zeros(len(lengths) + 1)
     sums[1:] = lengths.cumsum(0)
     return sums.int()
+
+
+def is_floating(value: Any) -> bool:
+    return bool(np.issubdtype(value.dtype, np.floating)) if isinstance(value, np.ndarray) else bool(value.is_floating_point())
+
+
+def full_of_nan(like: Any, n: int) -> Any:
+    """``[n, ...]``."""
+    shape = (n, *like.shape[1:])
+    return np.full(shape, np.nan, like.dtype) if isinstance(like, np.ndarray) else like.new_full(shape, float("nan"))

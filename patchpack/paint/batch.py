@@ -1,18 +1,16 @@
-"""Views of a `PackedBatch`: masks, ragged form, images back out. One truth, many views; nothing here is stored.
+"""Views of a `PackedBatch`: masks, ragged form, normalised patches. One truth, many views; nothing here is stored.
 
 Every function takes a batch of numpy arrays or of torch tensors and answers in kind.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from patchpack.errors import ShapeError
 from patchpack.paint import _arrays
-from patchpack.types import Grid, PackedBatch, Size
+from patchpack.types import PackedBatch
 
 
 def token_mask(batch: PackedBatch) -> Any:
@@ -95,71 +93,6 @@ def ragged(batch: PackedBatch, static: bool = False) -> Ragged:
     return Ragged(batch.patches[mask], batch.position_ids[mask], _arrays.cumulative(used), longest, places)
 
 
-class PackedImage(NamedTuple):
-    """One image taken back out of a batch.
-
-    Attributes:
-        key: the sample's key.
-        row, slot: where it was.
-        patches: ``[n, D]`` surviving patches in raster order.
-        position_ids: ``[n, A]``.
-        grid: rows and cols before dropping.
-        source_size: oriented size of the source in pixels.
-        target: its target, as stored.
-    """
-
-    key: str
-    row: int
-    slot: int
-    patches: Any
-    position_ids: Any
-    grid: Grid
-    source_size: Size
-    target: Any
-
-
-def unpack(batch: PackedBatch, values: Any = None) -> Iterator[Any]:
-    """The readable images of a batch, in row-major slot order.
-
-    Args:
-        batch: the batch.
-        values: None, or results to hand back by key: per token ``[B, S, ...]`` or per slot ``[B, E, ...]``; where S equals
-            E they are taken as per slot.
-
-    Yields:
-        `PackedImage`s; with values, pairs ``(key, value)``: ``[n, ...]`` per token, ``[...]`` per slot.
-
-    Raises:
-        ShapeError: values of another shape.
-    """
-    num_rows, seq_len = batch.segment_ids.shape
-    slots = batch.slot_mask.shape[1]
-    if values is not None and tuple(values.shape[:2]) not in ((num_rows, seq_len), (num_rows, slots)):
-        raise ShapeError(
-            f"values must be [{num_rows}, {seq_len}, ...] per token or [{num_rows}, {slots}, ...] per slot, got "
-            f"{list(values.shape)}"
-        )
-    per_slot = values is not None and values.shape[1] == slots
-    for row, keys in enumerate(batch.keys):
-        for slot, key in enumerate(keys):
-            if not bool(batch.slot_mask[row, slot]):
-                continue
-            mine = batch.segment_ids[row] == slot + 1
-            if values is not None:
-                yield key, (values[row, slot] if per_slot else values[row][mine])
-                continue
-            yield PackedImage(
-                key,
-                row,
-                slot,
-                batch.patches[row][mine],
-                batch.position_ids[row][mine],
-                Grid(*batch.grid_sizes[row, slot].tolist()),
-                Size(*batch.source_sizes[row, slot].tolist()),
-                _target_at(batch.targets, row, slot),
-            )
-
-
 def normalize(patches: Any, norm: Any, dtype: Any = None) -> Any:
     """``(patch − mean) / std`` per channel.
 
@@ -179,11 +112,3 @@ def normalize(patches: Any, norm: Any, dtype: Any = None) -> Any:
         return value if dtype is None else value.astype(dtype)
     value = ((pixels.float() - norm[0]) / norm[1]).reshape(patches.shape)
     return value if dtype is None else value.to(dtype)
-
-
-def _target_at(targets: Any, row: int, slot: int) -> Any:
-    if targets is None:
-        return None
-    if isinstance(targets, dict):
-        return {name: values[row, slot] for name, values in targets.items()}
-    return targets[row][slot]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from patchpack.paint.batch import PackedImage
+from patchpack.paint.unpack import PackedImage
 from patchpack.types import PackedBatch
 
 _NOT_ITS_OWN = ("info", "row", "slot")  # counters, and where an image was put

@@ -51,17 +51,21 @@ class FolderSource:
             if self._members.target is not None and "/" not in key:
                 yield Rejection(self.name, key, path.name, "target", "lies beside the class subfolders, not in one")
                 continue
-            try:
-                if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device have no end
-                    raise OSError("is not a regular file")
-                with open(path, "rb") as file:
-                    size = _file_size(file, self._members)
-            except DecodeError as error:
-                yield Rejection(self.name, key, path.name, "header", str(error))
-            except OSError as error:
-                yield Rejection(self.name, key, path.name, "read", f"{type(error).__name__}: {error}")
-            else:
-                yield Header(key, self.name, path.name, size, key)
+            yield scan_file(path, key, self.name, key, self._members)
+
+
+def scan_file(path: Path, key: str, shard: str, location: str, asked: Members) -> Header | Rejection:
+    """The header of an image file, or why it has none."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device have no end
+            raise OSError("is not a regular file")
+        with open(path, "rb") as file:
+            size = _file_size(file, asked)
+    except DecodeError as error:
+        return Rejection(shard, key, path.name, "header", str(error))
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        return Rejection(shard, key, path.name, "read", f"{type(error).__name__}: {error}")
+    return Header(key, shard, path.name, size, location)
 
 
 class FileReader:

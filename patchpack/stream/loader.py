@@ -40,7 +40,12 @@ PATIENCE = 600.0  # seconds without a batch, or a header, after which a process 
 
 
 class Loader(DataLoader[PackedBatch]):
-    """A `torch.utils.data.DataLoader` of `PackedBatch`es of tensors. Made by `load`."""
+    """A `torch.utils.data.DataLoader` of `PackedBatch`es of tensors. Made by `load`.
+
+    Attributes:
+        planner: what it carries the plans of.
+        fatal: what the last iteration raised because its planner came to no batch, or to no further one.
+    """
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Loader(DataLoader[PackedBatch]):
             if name in dataloader_options:
                 raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) or tail and cannot be passed")
         self.planner = planner
+        self.fatal: SourceError | None = None
         self._policy = ErrorPolicy(on_error, quarantine, fuse)
         if isinstance(planner, Planner):
             planner.fuse, planner.timeout = self._policy.in_a_row, timeout
@@ -118,7 +124,7 @@ class Loader(DataLoader[PackedBatch]):
         self._delivered, self._finished = None, False
         if self._compiles:  # once, here: a worker that is forked has the kernels, one that is spawned finds them on disk
             compile_kernels(self.planner.recipe)
-        fatal, begun = None, self.planner.seen
+        self.fatal, begun = None, self.planner.seen
         if self._streams:
             self._streams.begin(self.planner.epoch, begun)
         sending = self._from_workers() if self.num_workers else super().__iter__()
@@ -128,8 +134,8 @@ class Loader(DataLoader[PackedBatch]):
                 error = self._policy.judge(batch.info, self._seen(batch.info))
                 # a stream among several may have no usable image, if the others do and it owes no steps
                 if error is None and "fatal" in batch.info:
-                    fatal = SourceError(batch.info["fatal"])
-                    error = None if self._streams and self.planner.steps_per_epoch is None else fatal
+                    self.fatal = SourceError(batch.info["fatal"])
+                    error = None if self._streams and self.planner.steps_per_epoch is None else self.fatal
                 stream, before = batch.info.get("worker", 0), self.planner.accounted
                 if self._streams:
                     self._streams.arrived(batch.info)
@@ -149,8 +155,8 @@ class Loader(DataLoader[PackedBatch]):
         self._finished = True
         if self._streams:
             self.planner.seen = begun + self._streams.seen
-        if fatal and not self.report().packed:
-            raise fatal
+        if self.fatal and not self.report().packed:
+            raise self.fatal
 
     def _from_workers(self) -> Generator[Any, None, None]:
         """What the workers of one epoch send; where one dies, others take over as often as they may."""

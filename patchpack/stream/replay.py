@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from patchpack.errors import SourceError
-from patchpack.paint.batch import PackedImage, unpack
 from patchpack.paint.painter import paint
+from patchpack.paint.unpack import PackedImage, unpack
 from patchpack.plan._integers import require_int
 from patchpack.plan.packing import FirstFit
 from patchpack.plan.planner import EpochPlanner

@@ -1,0 +1,177 @@
+"""Images, and what a model says of them, taken back out of their batch, each under its key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.errors import ConfigError, ShapeError
+from patchpack.paint import _arrays
+from patchpack.types import Grid, PackedBatch, Size
+
+Per = Literal["slot", "token", "image", "ragged"]
+
+
+class PackedImage(NamedTuple):
+    """One image taken back out of a batch.
+
+    Attributes:
+        key: the sample's key.
+        row, slot: where it was.
+        patches: ``[n, D]`` surviving patches in raster order.
+        position_ids: ``[n, A]``.
+        grid: rows and cols before dropping.
+        source_size: oriented size of the source in pixels.
+        target: its target, as stored.
+    """
+
+    key: str
+    row: int
+    slot: int
+    patches: Any
+    position_ids: Any
+    grid: Grid
+    source_size: Size
+    target: Any
+
+
+def unpack(
+    batch: PackedBatch | Iterable[PackedBatch], values: Any = None, *, per: Per | None = None, dense: bool = False
+) -> Iterator[Any]:
+    """The readable images of a batch, in row-major slot order; or what a model says of them.
+
+    Args:
+        batch: the batch; without values also several of them.
+        values: None, or results to hand back by key, with N images and T tokens that are readable: ``[B, E, ...]`` per slot,
+            ``[B, S, ...]`` per token, ``[N, ...]`` per image, as models behind an adapter give, or ``[T, ...]``, ragged.
+        per: which of these; None for a slot or a token, as the shape says (where S equals E, a slot).
+        dense: lay the values of an image's tokens on its grid, NaN where a patch was dropped. Per image they are
+            ``[N, L, ...]``, an image's own tokens first.
+
+    Yields:
+        `PackedImage`s; with values, pairs ``(key, value)``: ``[...]`` per slot or image, ``[n, ...]`` per token or ragged,
+        ``[rows, cols, ...]`` if dense.
+
+    Raises:
+        ConfigError: a ``per`` that is none of these; values of several batches; dense values per slot.
+        ShapeError: values of another shape. Dense, of an image that lost patches: whole numbers, or positions
+            that are fractions.
+    """
+    if not isinstance(batch, PackedBatch):
+        if values is not None:
+            raise ConfigError("values belong to one batch: call unpack(batch, values) for each")
+        for one in batch:
+            yield from unpack(one)
+        return
+    if values is None:
+        for spot in _spots(batch):
+            yield _image(batch, spot)
+        return
+    spots = list(_spots(batch))
+    per = _checked(batch, spots, values, per, dense)
+    for spot in spots:
+        own = _own(spot, values, per)
+        yield spot.key, _on_grid(batch, spot, own) if dense else own
+
+
+class _Spot(NamedTuple):
+    """One readable image: its tokens are numbers in its row, `number` and `start` count images and tokens before it."""
+
+    key: str
+    row: int
+    slot: int
+    tokens: npt.NDArray[np.intp]
+    number: int
+    start: int
+
+
+def _spots(batch: PackedBatch) -> Iterator[_Spot]:
+    segments, readable = _arrays.to_numpy(batch.segment_ids), _arrays.to_numpy(batch.slot_mask)
+    number = start = 0
+    for row, keys in enumerate(batch.keys):
+        for slot, key in enumerate(keys):
+            if readable[row, slot]:
+                tokens = np.flatnonzero(segments[row] == slot + 1)
+                yield _Spot(key, row, slot, tokens, number, start)
+                number, start = number + 1, start + len(tokens)
+
+
+def _image(batch: PackedBatch, spot: _Spot) -> PackedImage:
+    row, slot, tokens = spot.row, spot.slot, spot.tokens
+    return PackedImage(
+        spot.key,
+        row,
+        slot,
+        batch.patches[row][tokens],
+        batch.position_ids[row][tokens],
+        Grid(*batch.grid_sizes[row, slot].tolist()),
+        Size(*batch.source_sizes[row, slot].tolist()),
+        _target_at(batch.targets, row, slot),
+    )
+
+
+def _checked(batch: PackedBatch, spots: list[_Spot], values: Any, per: Per | None, dense: bool) -> Per:
+    """What the values are per; raises as `unpack` does."""
+    rows, seq_len = batch.segment_ids.shape
+    num_tokens = sum(len(spot.tokens) for spot in spots)
+    shapes: dict[Per, tuple[int, ...]] = {
+        "slot": (rows, batch.slot_mask.shape[1]),
+        "token": (rows, seq_len),
+        "image": (len(spots),),
+        "ragged": (num_tokens,),
+    }
+    if per is not None and per not in shapes:
+        raise ConfigError(f"per is one of {', '.join(map(repr, shapes))}, got {per!r}")
+    if dense and per == "slot":
+        raise ConfigError("dense values are of tokens, a slot has one: per='token', 'image' or 'ragged'")
+    guesses: tuple[Per, ...] = (per,) if per else ("token",) if dense else ("slot", "token")
+    found: Per | None = next((g for g in guesses if tuple(values.shape[: len(shapes[g])]) == shapes[g]), None)
+    if found is None:
+        wanted = " or ".join(f"[{', '.join(map(str, shapes[guess]))}, ...] per {guess}" for guess in reversed(guesses))
+        hint = "" if per else "; per='image' for what a model behind an adapter gives"
+        raise ShapeError(f"values must be {wanted}, got {list(values.shape)}{hint}")
+    longest = max((len(spot.tokens) for spot in spots), default=0)
+    if dense and found == "image" and (len(values.shape) < 2 or values.shape[1] < longest):
+        raise ShapeError(f"dense values per image must be [{len(spots)}, {longest} or more, ...], got {list(values.shape)}")
+    return found
+
+
+def _own(spot: _Spot, values: Any, per: Per) -> Any:
+    if per == "slot":
+        return values[spot.row, spot.slot]
+    if per == "token":
+        return values[spot.row][spot.tokens]
+    return values[spot.number] if per == "image" else values[spot.start : spot.start + len(spot.tokens)]
+
+
+def _on_grid(batch: PackedBatch, spot: _Spot, own: Any) -> Any:
+    """``[rows, cols, ...]`` of the first entries, those of the image's tokens."""
+    rows, cols = batch.grid_sizes[spot.row, spot.slot].tolist()
+    n = len(spot.tokens)
+    own = own[:n]
+    if n == rows * cols:
+        return own.reshape(rows, cols, *own.shape[1:])
+    ids = _arrays.to_numpy(batch.position_ids[spot.row][spot.tokens])
+    if ids.dtype.kind == "f":
+        raise ShapeError(
+            f"{spot.key} keeps {n} of its {rows * cols} patches, and fractions do not say which: pack with "
+            f"positions=Absolute() for dense values"
+        )
+    if not _arrays.is_floating(own):
+        raise ShapeError(
+            f"{spot.key} keeps {n} of its {rows * cols} patches, and {own.dtype} has no NaN for the others: give floats"
+        )
+    whole = _arrays.full_of_nan(own, rows * cols)
+    whole[ids[:, 0] if ids.shape[1] == 1 else ids[:, 0] * cols + ids[:, 1]] = own
+    return whole.reshape(rows, cols, *own.shape[1:])
+
+
+def _target_at(targets: Any, row: int, slot: int) -> Any:
+    if targets is None:
+        return None
+    if isinstance(targets, dict):
+        return {name: values[row, slot] for name, values in targets.items()}
+    return targets[row][slot]

@@ -1,0 +1,71 @@
+"""One image, planned from its size: how many tokens a prompt must hold for it, before a pixel is read."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from patchpack import rng
+from patchpack.errors import ConfigError, SizeError
+from patchpack.plan.planner import refusal
+from patchpack.plan.recipe import Recipe
+from patchpack.plan.table import plan_table
+from patchpack.types import Grid, Size
+
+
+class ImagePlan(NamedTuple):
+    """What a recipe makes of one image.
+
+    Attributes:
+        grid: rows and cols of patches.
+        target: height and width in pixels that the image is resampled to.
+        num_tokens: patches that are kept.
+        num_merged: tokens that are left where the model merges blocks of patches (`SmartResize.merge`), ``rows * cols /
+            merge**2``; elsewhere `num_tokens`.
+    """
+
+    grid: Grid
+    target: Size
+    num_tokens: int
+    num_merged: int
+
+
+def plan_image(size: Any, recipe: Recipe, *, key: str = "", epoch: int = 0, patch_size: int | None = None) -> ImagePlan:
+    """Decide everything about one image, as `load` and `pack_images` will.
+
+    Args:
+        size: oriented (height, width) in pixels, as `read_size` tells; of a PIL image ``image.size[::-1]``.
+        recipe: the policies and the seed.
+        key, epoch: the image's; only a recipe that draws asks for them.
+        patch_size: which one, if the recipe has several.
+
+    Raises:
+        SizeError: the recipe refuses the size, or a row does not hold its tokens.
+        ConfigError: no size; several patch sizes and none chosen; patches dropped before they are merged.
+
+    Example:
+        >>> plan_image((480, 640), recipes.qwen2_vl())
+        ImagePlan(grid=Grid(rows=34, cols=46), target=Size(height=476, width=644), num_tokens=1564, num_merged=391)
+    """
+    height, width = _sides(size)
+    if patch_size is None and len(recipe.patch_sizes) > 1:
+        raise ConfigError(f"the recipe has patches of {recipe.patch_sizes} pixels: say which by patch_size=")
+    p = recipe.patch_sizes[0] if patch_size is None else patch_size
+    table = plan_table(recipe, [(height, width)], rng.key_hash([key]), epoch=epoch, patch_size=p)
+    tokens = int(table.num_tokens[0])
+    if tokens == 0 or tokens > recipe.row_len(p):
+        raise SizeError(refusal(recipe, Size(height, width), tokens, recipe.row_len(p)))
+    grid = Grid(*table.grid[0].tolist())
+    merge = getattr(recipe.resize, "merge", 1)
+    if merge > 1 and tokens < grid.num_patches:
+        raise ConfigError(f"{recipe.drop!r} takes patches out of blocks that the model merges: use NoDrop(), or merge=1")
+    return ImagePlan(grid, Size(*table.target[0].tolist()), tokens, tokens // merge**2)
+
+
+def _sides(size: Any) -> tuple[int, int]:
+    try:
+        height, width = (int(side) for side in size)
+    except (TypeError, ValueError):
+        raise ConfigError(f"size is (height, width) in pixels, got {size!r}") from None
+    if min(height, width) < 1:
+        raise ConfigError(f"size is (height, width) in pixels, each at least 1; got {size!r}")
+    return height, width
