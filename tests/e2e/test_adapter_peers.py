@@ -1,0 +1,223 @@
+"""Models of transformers and timm say the same of our arguments as of their own processors', for pictures of mixed shapes.
+
+Tiny models with random weights. Needs the ``bench-images`` extra, and is skipped, saying so, without it; what the processors
+make is also compared with stored arrays, in ``tests/golden/test_adapters.py``. Processors are those of the Pillow backend,
+whose resampling is ours.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import image_peers
+import numpy as np
+import pytest
+import torch
+from mixed_images import pictures
+
+import patchpack as pp
+from patchpack import adapters
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own
+KEYS, IMAGES = zip(*pictures().items(), strict=True)
+ATOL = 1e-4
+
+
+class Peer(NamedTuple):
+    """One model and its own way to its arguments.
+
+    Attributes:
+        theirs: images → arguments.
+        ours: a processor.
+        adapter: a batch → arguments.
+        outputs: arguments → pooled outputs, and outputs of tokens, ``[N, L, ...]`` or end to end.
+    """
+
+    theirs: Callable[[list[Any]], Any]
+    ours: Any
+    adapter: Callable[[pp.PackedBatch], Any]
+    outputs: Callable[[Any], tuple[Any, Any]]
+
+
+@pytest.fixture(scope="module")
+def transformers() -> Any:
+    _torchvision()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("transformers", minversion="5", reason="needs the bench-images extra: transformers")
+
+
+def _torchvision() -> None:
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("needs the bench-images extra: torchvision")
+    image_peers.make_torchvision_importable()
+
+
+def peer(name: str, request: pytest.FixtureRequest) -> Peer:
+    torch.manual_seed(0)
+    if name == "timm_naflex":
+        return _timm()
+    return MAKERS[name](request.getfixturevalue("transformers"))
+
+
+def _siglip2(transformers: Any) -> Peer:
+    config = transformers.Siglip2VisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, num_patches=36, patch_size=16
+    )
+    model = _random(transformers.Siglip2VisionModel(config))
+    processor = transformers.Siglip2ImageProcessorPil(patch_size=16, max_num_patches=40)
+
+    def outputs(inputs: Any) -> tuple[Any, Any]:
+        out = model(**inputs)
+        return out.pooler_output, out.last_hidden_state
+
+    return Peer(
+        lambda images: processor(images=images, return_tensors="pt"), adapters.Siglip2Processor.like(processor),
+        adapters.siglip2, outputs,
+    )  # fmt: skip
+
+
+def _pix2struct(transformers: Any) -> Peer:
+    config = transformers.Pix2StructVisionConfig(
+        hidden_size=32, patch_embed_hidden_size=768, d_ff=48, d_kv=16, num_hidden_layers=2, num_attention_heads=2, seq_len=48
+    )
+    model = _random(transformers.Pix2StructVisionModel(config))
+    processor = transformers.Pix2StructImageProcessorPil(max_patches=40)
+
+    def outputs(inputs: Any) -> tuple[Any, Any]:
+        tokens = model(**inputs).last_hidden_state
+        mask = inputs["attention_mask"][:, :, None]
+        return (tokens * mask).sum(1) / mask.sum(1), tokens
+
+    return Peer(
+        lambda images: processor(images=images, return_tensors="pt"), adapters.Pix2StructProcessor.like(processor),
+        adapters.pix2struct, outputs,
+    )  # fmt: skip
+
+
+def _qwen(module: str, model_name: str, config_name: str, patch_size: int, **options: Any) -> Callable[[Any], Peer]:
+    def make(transformers: Any) -> Peer:
+        modeling = importlib.import_module(f"transformers.models.{module}")
+        model = _random(getattr(modeling, model_name)(getattr(modeling, config_name)(**options)))
+        size = {"shortest_edge": 4 * (2 * patch_size) ** 2, "longest_edge": 12 * (2 * patch_size) ** 2}
+        processor = transformers.Qwen2VLImageProcessorPil(size=size, patch_size=patch_size)
+
+        def outputs(inputs: Any) -> tuple[Any, Any]:
+            out = model(inputs["pixel_values"], grid_thw=inputs["image_grid_thw"])
+            merged = getattr(out, "pooler_output", out)
+            lengths = (inputs["image_grid_thw"].prod(-1) // 4).tolist()
+            return torch.stack([part.mean(0) for part in merged.split(lengths)]), merged
+
+        return Peer(
+            lambda images: processor(images=images, return_tensors="pt"), adapters.QwenVLProcessor.like(processor),
+            adapters.qwen_vl, outputs,
+        )  # fmt: skip
+
+    return make
+
+
+def _timm() -> Peer:
+    _torchvision()
+    timm = pytest.importorskip("timm", reason="needs the bench-images extra: timm")
+    from timm.data import create_transform
+    from timm.data.naflex_dataset import NaFlexCollator
+
+    options = {"embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0, "pos_embed_grid_size": (6, 6)}
+    model = _random(timm.create_model("naflexvit_base_patch16_gap", **options))
+    mean = std = (0.5, 0.5, 0.5)
+    transform = create_transform(
+        224, naflex=True, patchify=True, patch_size=16, max_seq_len=40, interpolation="bicubic", mean=mean, std=std
+    )
+
+    def theirs(images: list[Any]) -> Any:
+        inputs, _ = NaFlexCollator(40)([(transform(image), 0) for image in images])
+        inputs.pop("seq_len")
+        return inputs
+
+    def outputs(inputs: Any) -> tuple[Any, Any]:
+        features = model.forward_features(inputs["patches"], inputs["patch_coord"], inputs["patch_valid"])
+        return model(dict(inputs)), features["patches"]
+
+    config = timm.data.resolve_model_data_config(model)
+    return Peer(theirs, adapters.TimmNaFlexProcessor.like(config, max_seq_len=40), adapters.timm_naflex, outputs)
+
+
+def _random(model: torch.nn.Module) -> torch.nn.Module:
+    """Weights that let every patch and position be felt in the output."""
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    return model.eval().requires_grad_(False)
+
+
+_SMALL = {"depth": 2, "num_heads": 2, "intermediate_size": 48, "in_channels": 3}
+MAKERS: dict[str, Callable[[Any], Peer]] = {
+    "siglip2": _siglip2,
+    "pix2struct": _pix2struct,
+    "qwen2_vl": _qwen(
+        "qwen2_vl.modeling_qwen2_vl", "Qwen2VisionTransformerPretrainedModel", "Qwen2VLVisionConfig", 14, depth=2, embed_dim=32,
+        hidden_size=24, num_heads=2,
+    ),
+    "qwen2_5_vl": _qwen(
+        "qwen2_5_vl.modeling_qwen2_5_vl", "Qwen2_5_VisionTransformerPretrainedModel", "Qwen2_5_VLVisionConfig", 14,
+        hidden_size=32, out_hidden_size=24, fullatt_block_indexes=[1], **_SMALL,
+    ),
+    "qwen3_vl": _qwen(
+        "qwen3_vl.modeling_qwen3_vl", "Qwen3VLVisionModel", "Qwen3VLVisionConfig", 16, hidden_size=32, out_hidden_size=24,
+        num_position_embeddings=64, deepstack_visual_indexes=[0], **_SMALL,
+    ),
+}  # fmt: skip
+PEERS = [*MAKERS, "timm_naflex"]
+
+
+def batches_of(peer: Peer) -> Iterator[pp.PackedBatch]:
+    """The pictures packed, several to a row, with one that cannot be read among them."""
+    recipe = peer.ours.recipe.replace(seq_len=500, rows=2, max_images=16)
+    images = [*IMAGES[:7], b"no image", *IMAGES[7:]]
+    yield from pp.pack_images(images, recipe, keys=[*KEYS[:7], "broken", *KEYS[7:]], on_error="skip")
+
+
+def tokens_by_key(name: str, tokens: Any, grids: list[tuple[int, int]]) -> list[Any]:
+    """Outputs of tokens of each image on its grid, from a model's own layout."""
+    if name.startswith("qwen"):
+        parts = tokens.split([rows * cols // 4 for rows, cols in grids])
+        return [part.reshape(rows // 2, cols // 2, -1) for part, (rows, cols) in zip(parts, grids, strict=True)]
+    return [own[: rows * cols].reshape(rows, cols, -1) for own, (rows, cols) in zip(tokens, grids, strict=True)]
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_outputs_are_those_of_their_own_processor(name: str, request: pytest.FixtureRequest) -> None:
+    model = peer(name, request)
+    pooled, tokens = model.outputs(model.theirs(list(IMAGES)))
+    assert pooled.std() > 1e-2  # the model tells pictures apart
+    ours_pooled, ours_tokens = model.outputs(model.ours(list(IMAGES)))
+    torch.testing.assert_close(ours_pooled, pooled, rtol=0, atol=ATOL)
+    torch.testing.assert_close(ours_tokens, tokens, rtol=0, atol=ATOL)
+
+    grids = [tuple(pp.plan_image(image.size[::-1], model.ours.recipe).grid) for image in IMAGES]
+    wanted = dict(zip(KEYS, zip(pooled, tokens_by_key(name, tokens, grids), strict=True), strict=True))
+    found, dense = {}, {}
+    for batch in batches_of(model):
+        mine, my_tokens = model.outputs(model.adapter(batch))
+        found |= dict(pp.unpack(batch, mine, per="image"))
+        if name.startswith("qwen"):
+            dense |= dict(adapters.unpack_qwen_vl(batch, my_tokens))
+        else:
+            dense |= dict(pp.unpack(batch, my_tokens, per="image", dense=True))
+    assert found.keys() == dense.keys() == set(KEYS)
+    for key, (one, own_tokens) in wanted.items():
+        torch.testing.assert_close(found[key], one, rtol=0, atol=ATOL)
+        torch.testing.assert_close(dense[key], own_tokens, rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_processors_give_the_same_arguments(name: str, request: pytest.FixtureRequest) -> None:
+    """Names, shapes and dtypes; values to a tolerance, whole numbers exactly."""
+    model = peer(name, request)
+    theirs, ours = model.theirs(list(IMAGES)), model.ours(list(IMAGES))
+    assert set(theirs) == set(ours)
+    for field, value in theirs.items():
+        assert ours[field].dtype == value.dtype
+        np.testing.assert_allclose(ours[field], value, rtol=0, atol=ATOL if value.is_floating_point() else 0)
