@@ -173,6 +173,31 @@ def _parser() -> argparse.ArgumentParser:
     _add_members(pack, "the index's")
     _add_workers(pack, "paint")
     pack.set_defaults(run=_pack)
+
+    embed = commands.add_parser(
+        "embed",
+        help="a vector for every image of a source, in parts",
+        description="Runs a model over every image once, in its own shape and nothing dropped, and writes vectors and keys\n"
+        "to a folder in parts. Run again it goes on where it was killed.",
+        epilog="examples:\n  patchpack embed photos/ --model siglip2_b16 --weights siglip2_b16_naflex.npz -o vectors/\n"
+        "  patchpack embed 'train-{0000..0003}.tar' --model naflexvit_b16 --weights naflex.pt --device cuda -o vectors/",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    embed.add_argument("source", metavar="SOURCE", help="webdataset shards, a folder, a glob or one file")
+    embed.add_argument("--image", default=_IMAGES, metavar="EXT", help="image extensions, ; between")
+    embed.add_argument("--model", required=True, metavar="NAME", help="a preset in patchpack.model.presets")
+    embed.add_argument("--weights", metavar="FILE", help="a .npz of big_vision, or a state dict of timm or ours")
+    embed.add_argument("-o", "--out", required=True, metavar="DIR", help="a new folder, or one where the same was begun")
+    embed.add_argument(
+        "--recipe", default="siglip2_naflex", help="name of a preset in patchpack.recipes (default: siglip2_naflex)"
+    )
+    embed.add_argument("--seq-len", type=int, default=None, metavar="N", help="tokens per row (default: the preset's)")
+    embed.add_argument("--rows", type=int, default=None, metavar="N", help="rows of a batch (default: the preset's)")
+    embed.add_argument("--device", default="cpu", help="of the model (default: cpu)")
+    embed.add_argument("--dtype", default="float32", help="of the vectors: float32 or float16 (default: float32)")
+    embed.add_argument("--part-size", type=int, default=10_000, metavar="N", help="images in a part (default: 10000)")
+    embed.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that paint (default: 0, this one)")
+    embed.set_defaults(run=_embed)
     return parser
 
 
@@ -280,3 +305,12 @@ def _pack(args: argparse.Namespace) -> int:
     recipe = recipes.get(args.recipe, **changes)
     options = {name: getattr(args, name) for name in ("epoch", "shuffle", "tail", "steps_per_shard", "num_workers", "engine")}
     return run(args.source, recipe, args.out, image=args.image, target=args.target, num_epochs=args.epochs, **options)
+
+
+def _embed(args: argparse.Namespace) -> int:
+    from patchpack.cli.embed import run
+    from patchpack.plan import recipes
+
+    changes = {name: getattr(args, name) for name in ("seq_len", "rows") if getattr(args, name) is not None}
+    names = ("model", "weights", "image", "device", "dtype", "part_size", "num_workers")
+    return run(args.source, recipes.get(args.recipe, **changes), args.out, **{name: getattr(args, name) for name in names})
