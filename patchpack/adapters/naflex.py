@@ -10,7 +10,7 @@ import numpy as np
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole, rows_and_cols
-from patchpack.adapters.process import Kernel, Returned, Settings, Triple, finish, paint, prepare
+from patchpack.adapters.process import Kernel, Returned, Settings, Triple, changed, finish, paint, prepare
 from patchpack.plan import recipes
 from patchpack.plan.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
@@ -79,16 +79,21 @@ class TimmNaFlexProcessor:
             dtype="float32",
         )
 
-    def __call__(self, images: Any, *, return_tensors: Returned = "pt") -> ModelInputs:
+    def __call__(self, images: Any, *, return_tensors: Returned = "pt", **changes: Any) -> ModelInputs:
         """The model's dict for one image or a list of them, in their order; see `timm_naflex` for what is in it.
 
         Args:
             images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
             return_tensors: ``"pt"`` or ``"np"``.
+            **changes: fields of the processor, for this call.
 
         Raises:
             SourceError, DecodeError: an image that cannot be read, by its number or path.
+            ConfigError: what is no field.
         """
+        if changes:
+            inputs: ModelInputs = changed(self, changes)(images, return_tensors=return_tensors)
+            return inputs
         prepared = prepare(images, self.recipe)
         n, length = len(prepared.pictures), self.max_seq_len
         patches = np.zeros((n, length, self.patch_size**2 * 3), dtype=np.float32)

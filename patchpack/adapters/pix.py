@@ -11,7 +11,7 @@ import torch
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, rows_and_cols
-from patchpack.adapters.process import Returned, Settings, finish, paint, prepare
+from patchpack.adapters.process import InWholeProcessor, Returned, Settings, changed, finish, paint, prepare
 from patchpack.errors import ConfigError
 from patchpack.plan import recipes
 from patchpack.plan.recipe import Recipe
@@ -45,7 +45,7 @@ def pix2struct(batch: PackedBatch, *, max_patches: int | None = None, patch_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pix2StructProcessor:
+class Pix2StructProcessor(InWholeProcessor):
     """What ``Pix2StructImageProcessor`` of transformers makes, on its Pillow backend, sooner.
 
     The torchvision backend divides by the sample deviation, this one by that of the population, as the paper's code does. A
@@ -76,16 +76,21 @@ class Pix2StructProcessor:
         """The same for `load` and `pack_images`, whose batches the adapter takes."""
         return recipes.pix2struct(max_patches=self.max_patches, patch_size=self.patch_size)
 
-    def __call__(self, images: Any, *, return_tensors: Returned = "pt") -> ModelInputs:
+    def __call__(self, images: Any, *, return_tensors: Returned = "pt", **changes: Any) -> ModelInputs:
         """Arguments for one image or a list of them, in their order; see `pix2struct` for what they are.
 
         Args:
             images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
             return_tensors: ``"pt"`` or ``"np"``.
+            **changes: fields of the processor, for this call.
 
         Raises:
             SourceError, DecodeError: an image that cannot be read, by its number or path.
+            ConfigError: what is no field.
         """
+        if changes:
+            inputs: ModelInputs = changed(self, changes)(images, return_tensors=return_tensors)
+            return inputs
         prepared = prepare(images, self.recipe)
         n, length = len(prepared.pictures), self.max_patches
         flattened = np.zeros((n, length, 2 + self.patch_size**2 * 3), dtype=np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -22,6 +23,14 @@ from patchpack.types import Grid, Size
 Kernel = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Triple = tuple[float, float, float]
 Returned = Literal["pt", "np"]
+
+
+class InWholeProcessor:
+    """What transformers' processors of images and text ask of their image processor, beside calling it."""
+
+    def fetch_images(self, images: Any) -> Any:
+        """The images as they are: paths are read when they are painted; what is behind a URL is not fetched."""
+        return images
 
 
 class Prepared(NamedTuple):
@@ -84,6 +93,18 @@ def paint(prepared: Prepared, i: int, recipe: Recipe, out: npt.NDArray[Any]) -> 
         prepared.names[i], part_of_picture, prepared.pictures[i], size, (0, 0, size.height, size.width), target, recipe
     )
     write_pixels(out, picture, box, target, False, grid, np.arange(grid.num_patches), p, recipe)
+
+
+def changed(processor: Any, changes: dict[str, Any]) -> Any:
+    """A processor with some fields changed, as a call may ask for. Raises `ConfigError` for what is no field of it."""
+    known = [field.name for field in fields(processor)]
+    unknown = sorted(changes.keys() - set(known))
+    if unknown:
+        raise ConfigError(
+            f"{type(processor).__name__} does not know {unknown[0]}={changes[unknown[0]]!r}; a call takes images, "
+            f"return_tensors and {', '.join(known)}"
+        )
+    return replace(processor, **changes)
 
 
 def finish(arrays: Mapping[str, npt.NDArray[Any]], return_tensors: Returned) -> ModelInputs:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import keys, require_patch_size, require_whole
-from patchpack.adapters.process import Kernel, Returned, Settings, Triple, finish, paint, prepare
+from patchpack.adapters.process import InWholeProcessor, Kernel, Returned, Settings, Triple, changed, finish, paint, prepare
 from patchpack.errors import ShapeError
 from patchpack.paint.batch import normalize
 from patchpack.paint.resample import norm_of
@@ -160,7 +160,7 @@ def _grid_thw(grids: Any) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QwenVLProcessor:
+class QwenVLProcessor(InWholeProcessor):
     """What ``Qwen2VLImageProcessor`` of transformers makes, on its Pillow backend, sooner. Qwen2.5 and 3 use it too.
 
     The defaults are those of Qwen2-VL. Qwen3-VL: ``patch_size=16, min_pixels=256**2, max_pixels=4096**2`` and 0.5 for mean and
@@ -213,17 +213,22 @@ class QwenVLProcessor:
             normalize=MeanStd(self.image_mean, self.image_std),
         )
 
-    def __call__(self, images: Any, *, return_tensors: Returned = "pt") -> ModelInputs:
+    def __call__(self, images: Any, *, return_tensors: Returned = "pt", **changes: Any) -> ModelInputs:
         """Arguments for one image or a list of them, in their order; see `qwen_vl` for what they are.
 
         Args:
             images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
             return_tensors: ``"pt"`` or ``"np"``.
+            **changes: fields of the processor, for this call.
 
         Raises:
             SourceError, DecodeError: an image that cannot be read, by its number or path.
+            ConfigError: what is no field.
             SizeError: an aspect ratio above 200.
         """
+        if changes:
+            inputs: ModelInputs = changed(self, changes)(images, return_tensors=return_tensors)
+            return inputs
         prepared = prepare(images, self.recipe)
         counts, channels = prepared.num_patches, self.patch_size**2 * 3
         pixels = torch.empty((sum(counts), self.temporal_patch_size * channels))

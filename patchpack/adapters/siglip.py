@@ -11,7 +11,7 @@ import torch
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole
-from patchpack.adapters.process import Kernel, Returned, Settings, Triple, finish, paint, prepare
+from patchpack.adapters.process import InWholeProcessor, Kernel, Returned, Settings, Triple, changed, finish, paint, prepare
 from patchpack.plan import recipes
 from patchpack.plan.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
@@ -47,7 +47,7 @@ def siglip2(batch: PackedBatch, *, max_num_patches: int | None = None, patch_siz
 
 
 @dataclass(frozen=True, kw_only=True)
-class Siglip2Processor:
+class Siglip2Processor(InWholeProcessor):
     """What ``Siglip2ImageProcessor`` of transformers makes, on its Pillow backend, sooner.
 
     Attributes:
@@ -82,16 +82,21 @@ class Siglip2Processor:
             dtype="float32",
         )
 
-    def __call__(self, images: Any, *, return_tensors: Returned = "pt") -> ModelInputs:
+    def __call__(self, images: Any, *, return_tensors: Returned = "pt", **changes: Any) -> ModelInputs:
         """Arguments for one image or a list of them, in their order; see `siglip2` for what they are.
 
         Args:
             images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
             return_tensors: ``"pt"`` or ``"np"``.
+            **changes: fields of the processor, for this call.
 
         Raises:
             SourceError, DecodeError: an image that cannot be read, by its number or path.
+            ConfigError: what is no field.
         """
+        if changes:
+            inputs: ModelInputs = changed(self, changes)(images, return_tensors=return_tensors)
+            return inputs
         prepared = prepare(images, self.recipe)
         n, length = len(prepared.pictures), self.max_num_patches
         pixels = np.zeros((n, length, self.patch_size**2 * 3), dtype=np.float32)

@@ -212,6 +212,33 @@ def test_outputs_are_those_of_their_own_processor(name: str, request: pytest.Fix
         torch.testing.assert_close(dense[key], own_tokens, rtol=0, atol=ATOL)
 
 
+def test_inside_the_processor_of_images_and_text(transformers: Any) -> None:
+    """Put in the place of its image processor, ours counts the placeholders of a prompt as the other did."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = ["?", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "see"]
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="?", pad_token="?", additional_special_tokens=words[1:5]
+    )
+    theirs = transformers.Qwen2VLImageProcessorPil()
+    whole = transformers.Qwen2VLProcessor(theirs, fast, transformers.Qwen2VLVideoProcessor())
+    prompt = {
+        "text": ["see <|image_pad|> <|image_pad|>", "see <|image_pad|>"],
+        "images": [list(IMAGES[:2]), [IMAGES[2]]],
+        "return_tensors": "pt",
+        "padding": True,
+    }
+    wanted = whole(**prompt)
+    whole.image_processor = adapters.QwenVLProcessor.like(theirs)
+    got = whole(**prompt)
+    assert set(got) == set(wanted)
+    assert int((got["input_ids"] == 1).sum()) == len(got["pixel_values"]) // 4
+    for name, value in wanted.items():
+        torch.testing.assert_close(got[name], value, rtol=0, atol=ATOL)
+
+
 @pytest.mark.parametrize("name", PEERS)
 def test_processors_give_the_same_arguments(name: str, request: pytest.FixtureRequest) -> None:
     """Names, shapes and dtypes; values to a tolerance, whole numbers exactly."""

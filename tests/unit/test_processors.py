@@ -64,6 +64,16 @@ def test_numpy_on_request(processor: Any) -> None:
         processor(image, return_tensors="tf")
 
 
+def test_a_call_may_change_a_field() -> None:
+    image = pictures()["picture-02"]
+    assert same(Siglip2Processor()(image, max_num_patches=20), PROCESSORS[0](image))
+    assert same(QwenVLProcessor()(images=[image], max_pixels=20 * 28**2), PROCESSORS[1](image))
+    with pytest.raises(
+        pp.ConfigError, match=r"Siglip2Processor does not know do_pad=True; a call takes images, return_tensors and"
+    ):
+        PROCESSORS[0](image, do_pad=True)
+
+
 @every
 def test_no_image_at_all(processor: Any) -> None:
     assert all(len(value) == 0 for value in processor([]).values())
