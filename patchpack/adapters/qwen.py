@@ -188,16 +188,15 @@ class QwenVLProcessor(InWholeProcessor):
         Raises `ConfigError` for what it does beside resizing and normalising.
         """
         settings = Settings(processor)
-        taken = settings.take(
+        limits = {"min_pixels": settings.entry("size", "shortest_edge"), "max_pixels": settings.entry("size", "longest_edge")}
+        taken = {name: pixels for name, pixels in limits.items() if pixels is not None}
+        taken |= settings.take(  # theirs too lets min_pixels and max_pixels, where they are, win over size
             min_pixels="min_pixels",
             max_pixels="max_pixels",
             patch_size="patch_size",
             temporal_patch_size="temporal_patch_size",
             merge_size="merge_size",
         )
-        for ours, theirs in (("min_pixels", "shortest_edge"), ("max_pixels", "longest_edge")):
-            if (pixels := settings.entry("size", theirs)) is not None:
-                taken[ours] = pixels
         return cls(**taken, **settings.colours())
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ def pack_images(
 
     Args:
         images: an iterable of paths, PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or
-            `Sample`s, in any mixture; or one of them.
+            `Sample`s, in any mixture; a mapping of keys to them; or one of them.
         recipe: what to do with them; ``recipe.for_eval()`` draws and drops nothing.
         keys: of the images; None for a path as it is given, for a sample's own, else for the image's number, from 0.
         on_error: ``"raise"``, ``"skip"``, or a function of a `Rejection`, see `load`. There is no fuse.
@@ -85,7 +85,11 @@ def pack_images(
             for key, vector in pp.unpack(batch, model(batch)):
                 ...
     """
-    if _is_one(images):
+    if isinstance(images, Mapping):
+        if keys is not None:
+            raise ConfigError("images by key have keys: leave keys= out")
+        keys, images = images.keys(), images.values()
+    elif _is_one(images):
         images = [images]
     elif not isinstance(images, Iterable):
         raise ConfigError(f"images is an iterable of images, got a {type(images).__name__}")

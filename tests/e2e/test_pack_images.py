@@ -150,6 +150,16 @@ def test_keys_are_checked() -> None:
     assert "this key came before" in batches.report().rejected[0].reason
 
 
+def test_images_by_key(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(jpeg(4))
+    images = {"one": array(1), "four": path}
+    found = {image.key: number_of(image.patches) for image in pp.unpack(pp.pack_images(images, RECIPE))}
+    assert found == {"one": 1, "four": 4}
+    with pytest.raises(pp.ConfigError, match="images by key have keys"):
+        pp.pack_images(images, RECIPE, keys=["a", "b"])
+
+
 def test_arguments_are_checked_at_once() -> None:
     with pytest.raises(pp.ConfigError, match="images is an iterable of images, got a int"):
         pp.pack_images(3, RECIPE)

@@ -121,6 +121,9 @@ def test_like_an_object_and_like_its_file() -> None:
     assert (qwen3.min_pixels, qwen3.max_pixels, qwen3.patch_size) == (65536, 16777216, 16)
     assert qwen3.recipe.resize == pp.recipes.qwen3_vl().resize
     assert QwenVLProcessor.like({"min_pixels": 3136, "max_pixels": 12845056}).max_pixels == 12845056
+    assert QwenVLProcessor.like({"min_pixels": 3136, "size": {"shortest_edge": 9, "longest_edge": 10**6}}) == QwenVLProcessor(
+        min_pixels=3136, max_pixels=10**6
+    )
     assert QwenVLProcessor.like({}).recipe == pp.recipes.qwen2_vl()
 
 
