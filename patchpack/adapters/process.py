@@ -16,6 +16,7 @@ from patchpack.errors import ConfigError, SampleError, SizeError, SourceError
 from patchpack.paint.picture import part_of_picture
 from patchpack.paint.resample import FILTERS, write_pixels
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.folders import FileReader
 from patchpack.stream.header import picture_size
 from patchpack.stream.pictures import channels_last
 from patchpack.types import Grid, Size
@@ -67,13 +68,14 @@ def prepare(images: Any, recipe: Recipe) -> Prepared:
         DecodeError: no image.
         SizeError: a size that the resize policy refuses.
     """
-    pictures, names = [], []
+    pictures, names, sizes = [], [], []
+    read = FileReader("", None, recipe.max_bytes)
+    limits = {"max_pixels": recipe.max_pixels, "max_bytes": recipe.max_bytes}
     for i, image in enumerate(_flat(images)):
         path = isinstance(image, (str, os.PathLike))
         names.append(os.fspath(image) if path else f"image {i}")
-        pictures.append(_read(image) if path else channels_last(image))
-    limit = recipe.max_pixels
-    sizes = [_naming(n, picture_size, picture, max_pixels=limit) for n, picture in zip(names, pictures, strict=True)]
+        pictures.append(_naming(names[i], read, os.fspath(image))[0] if path else channels_last(image))
+        sizes.append(_naming(names[i], picture_size, pictures[i], **limits))
     table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
     grids = np.asarray(recipe.resize(table, recipe.patch_sizes[0], None), dtype=np.int64)
     refused = np.flatnonzero(grids.min(axis=1, initial=1) == 0)
@@ -170,16 +172,8 @@ def _flat(images: Any) -> list[Any]:
     return [one for image in images for one in _flat(image)]
 
 
-def _read(path: str | os.PathLike[str]) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise SourceError(f"{os.fspath(path)}: {type(error).__name__}: {error}") from None
-
-
 def _naming(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
     try:
         return function(*arguments, **options)
-    except SampleError as error:
+    except (SampleError, SourceError) as error:
         raise type(error)(f"{name}: {error}") from error

@@ -100,6 +100,17 @@ def _then(items: list[Any], action: Any) -> Iterator[Any]:
     action()
 
 
+def test_limits_and_what_is_no_file(tmp_path: Path) -> None:
+    large = tmp_path / "large.png"
+    large.write_bytes(jpeg(5) + bytes(1000))
+    recipe = RECIPE.replace(max_bytes=1000)
+    batches = pp.pack_images([large, jpeg(5) + bytes(1000), tmp_path, array(5)], recipe, on_error="skip")
+    assert [image.key for image in pp.unpack(batches)] == ["3"]
+    reasons = [rejection.reason for rejection in batches.report().rejected]
+    assert all("at most max_bytes=1000 bytes" in reason for reason in reasons[:2])
+    assert "is not a regular file" in reasons[2]
+
+
 def test_what_a_generator_raises_is_not_swallowed() -> None:
     def images() -> Iterator[Any]:
         yield b"no image"
