@@ -157,7 +157,7 @@ def mask() -> Figure:
         colours = np.where(allowed, (segment[:, None] - 1) % 8 + 1, 0)
         panel.imshow(colours, cmap=cmap, vmin=0, vmax=8, interpolation="nearest")
         count = int(batch.num_images[0])
-        shares = f"{100 * pp.fill_rate(batch):.0f} % full, {100 * allowed.mean():.0f} % of pairs"
+        shares = f"{100 * pp.fill_rate(batch):.1f} % full, {100 * allowed.mean():.0f} % of pairs"
         panel.set_title(f"{title}\n{count} image{'s' * (count > 1)}, {shares}", pad=8)
         panel.set(xlabel="key", xticks=ticks, yticks=ticks, xlim=(0, 256), ylim=(256, 0))
         for spine in panel.spines.values():

@@ -1,7 +1,7 @@
 """What the site needs beside its pages.
 
 `bench/README.md` lies outside of docs/ and is linked from pages: it becomes one. On GitHub the same links go to the file.
-Docstrings say "Example:", and griffe reads only "Examples:" as code.
+Docstrings say "Example:", and griffe reads only "Examples:" as code; tables in them are lines of plain text.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from mkdocs.structure.files import File, Files
 
 OUTSIDE = {"bench/README.md": "bench.md"}  # from the repository's top → from docs/
 _EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
+_TABLE = re.compile(r"^( *)(?:=+ +)+=+$\n(?:.+\n)+?\1(?:=+ +)+=+$\n(?:.+\n)+?\1(?:=+ +)+=+$", re.MULTILINE)
 _LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
 
 
@@ -44,10 +45,11 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     return _LINK.sub(moved, markdown)
 
 
-class PluralExamples(Extension):
-    """Examples as code instead of quoted text."""
+class Docstrings(Extension):
+    """Examples and tables as code instead of running text."""
 
     def on_object(self, *, obj: Object, **_: Any) -> None:
         """Called by griffe for whatever it has read."""
         if obj.docstring is not None:
-            obj.docstring.value = _EXAMPLE.sub(r"\1Examples:", obj.docstring.value)
+            value = _EXAMPLE.sub(r"\1Examples:", obj.docstring.value)
+            obj.docstring.value = _TABLE.sub(r"\1```text\n\g<0>\n\1```", value)
