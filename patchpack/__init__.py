@@ -42,6 +42,7 @@ from patchpack.paint.unpack import PackedImage, unpack
 from patchpack.paint.validate import validate
 from patchpack.plan import recipes
 from patchpack.plan.balance import AttentionCost, balance, imbalance, row_costs
+from patchpack.plan.crop import BudgetCrop, CropPolicy, RandomCrop, RandomResizedCrop, WholeImage
 from patchpack.plan.drop import Beta, ByResolution, Constant, DropPolicy, NoDrop, Scheduled
 from patchpack.plan.image import ImagePlan, plan_image
 from patchpack.plan.normalize import CLIP, HALF, IMAGENET, MeanStd, PerImage
@@ -149,6 +150,7 @@ __all__ = [
     # decide
     "Recipe", "recipes", "plan_table", "plan_image", "ImagePlan", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
     "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",
+    "CropPolicy", "WholeImage", "RandomResizedCrop", "RandomCrop", "BudgetCrop",
     "DropPolicy", "NoDrop", "Constant", "Beta", "ByResolution", "Scheduled",
     "PositionScheme", "Absolute", "Fractional", "Raster",
     "Packer", "PackerFactory", "FirstFit", "BestFit", "NextFit", "Lookahead", "Prices", "learn_prices", "Item", "Row",

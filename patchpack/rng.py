@@ -41,6 +41,9 @@ class Stage(IntEnum):
     SHARDS = 4
     HEADERS = 5
     BALANCE = 6
+    CROP = 7
+    FLIP = 8
+    AUGMENT = 9
 
 
 def key_hash(keys: Iterable[str]) -> U64:

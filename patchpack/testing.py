@@ -172,6 +172,31 @@ def check_resize_policy(policy: Any, *, patch_size: int = 16, examples: int = 10
     _run(check, size_tables(), policy.draws, examples)
 
 
+def check_crop_policy(policy: Any, *, patch_size: int = 16, examples: int = 100) -> None:
+    """A crop policy keeps its protocol.
+
+    int ``[n, 4]`` boxes of at least a pixel within their images; row i depends on row i alone; the same answer twice; inputs
+    untouched.
+    """
+
+    def check(table: npt.NDArray[np.int64], u: npt.NDArray[np.float64] | None) -> None:
+        before = table.copy()
+        box = policy(table, patch_size, u)
+        _expect(np.array_equal(table, before), f"{policy!r} changes the sizes it is given")
+        _expect(_is_int(box, (len(table), 4)), f"{policy!r} must return integers {[len(table), 4]}, got {box!r}")
+        inside = (box[:, :2] >= 0).all() and (box[:, 2:] >= 1).all() and (box[:, :2] + box[:, 2:] <= table).all()
+        _expect(inside, f"{policy!r} makes a box outside the image: {box.tolist()} in {table.tolist()}")
+        _expect(np.array_equal(policy(table, patch_size, u), box), f"{policy!r} answers differently the second time")
+        for i in range(len(table)):
+            alone = policy(table[i : i + 1], patch_size, None if u is None else u[i : i + 1])
+            _expect(
+                np.array_equal(alone[0], box[i]),
+                f"{policy!r}: row {i} depends on other rows: {box[i].tolist()} among them, alone {alone[0].tolist()}",
+            )
+
+    _run(check, size_tables(), policy.draws, examples)
+
+
 def check_drop_policy(policy: Any, *, examples: int = 100) -> None:
     """A drop policy keeps its protocol: int ``[n]``, at least one patch and at most all, row i depends on row i alone."""
 

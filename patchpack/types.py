@@ -332,7 +332,8 @@ class PackedBatch(NamedTuple):
         keys: ``[B][≤ E]`` nested list of sample keys.
         patch_size: pixels per side of a patch.
         info: JSON-safe dict: step, epoch, counters and rejections since the previous batch; ``repeats`` like `keys` where an
-            image was drawn under a number beside its key (a later pass, an endless stream), so that it can be drawn again.
+            image was drawn under a number beside its key (a later pass, an endless stream), so that it can be drawn again;
+            ``boxes`` (top, left, height, width) likewise where the recipe crops, ``flips`` (bool) where it mirrors.
     """
 
     patches: Any

@@ -99,6 +99,27 @@ def longest_side(h: int, w: int, p: int, longest: int, *, upscale: bool = False)
     return max(1, math.ceil(Fraction(h, p))), max(1, math.ceil(Fraction(w, p)))
 
 
+# ---------------------------------------------------------------------------------------------------------------- crop
+
+
+def random_resized_crop(
+    h: int, w: int, u: list[float], scale: tuple[float, float], ratio: tuple[float, float]
+) -> tuple[int, int, int, int]:
+    """Ten tries of an area and an aspect ratio, then the middle; u: two draws for the place, then two for each try."""
+    for k in range(10):
+        area = h * w * (scale[0] + u[2 + 2 * k] * (scale[1] - scale[0]))
+        aspect = math.exp(math.log(ratio[0]) + u[3 + 2 * k] * (math.log(ratio[1]) - math.log(ratio[0])))
+        height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
+        if 1 <= height <= h and 1 <= width <= w:
+            return math.floor(u[0] * (h - height + 1)), math.floor(u[1] * (w - width + 1)), height, width
+    height, width = h, w
+    if w / h < ratio[0]:
+        height = min(h, max(1, round(w / ratio[0])))
+    elif w / h > ratio[1]:
+        width = min(w, max(1, round(h * ratio[1])))
+    return (h - height) // 2, (w - width) // 2, height, width
+
+
 # ----------------------------------------------------------------------------------------------------------- positions
 
 

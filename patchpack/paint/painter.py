@@ -13,6 +13,7 @@ from patchpack.paint import targets, warned
 from patchpack.paint.layout import Layout, Spot, wipe
 from patchpack.paint.picture import part_of_picture
 from patchpack.paint.resample import identity_norm, norm_of, write_pixels
+from patchpack.plan.crop import WholeImage
 from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan, Grid, Header, PackedBatch, Rejection
 
@@ -43,6 +44,10 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
     )
     if any(h.repeat for h in plan.headers):  # with the keys all it takes to draw again
         batch.info["repeats"] = [[h.repeat for h in plan.headers[a:b]] for a, b in _spans(plan)]
+    if not isinstance(recipe.crop, WholeImage):
+        batch.info["boxes"] = [plan.table.box[a:b].tolist() for a, b in _spans(plan)]
+    if recipe.flip:
+        batch.info["flips"] = [plan.table.flip[a:b].tolist() for a, b in _spans(plan)]
     return batch
 
 

@@ -13,6 +13,7 @@ from patchpack import rng
 from patchpack.errors import ConfigError, SourceError
 from patchpack.plan._integers import require_int
 from patchpack.plan.account import Account
+from patchpack.plan.crop import WholeImage
 from patchpack.plan.lines import Line, batch_plan, decide, shortened
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.rows import Rows
@@ -26,7 +27,8 @@ _BARREN_PASSES = 10  # a rule that draws may refuse every image of a small sourc
 def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int) -> str:
     """Why no row takes an image of so many tokens, 0 where the policy refuses its size."""
     if num_tokens == 0:
-        return f"{recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width)"
+        part = "" if isinstance(recipe.crop, WholeImage) else f", or of what {recipe.crop!r} leaves of it"
+        return f"{recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width){part}"
     return (
         f"{size.height} x {size.width} (height x width) becomes {num_tokens} tokens, a row holds "
         f"seq_len={seq_len}; raise seq_len or use a policy with a bound"
@@ -116,7 +118,7 @@ class EpochPlanner:
     @property
     def barren(self) -> bool:
         """True once whole passes over a repeated source brought nothing that the recipe takes: more would not either."""
-        return self._barren_passes >= (_BARREN_PASSES if self._recipe.resize.draws else 1)
+        return self._barren_passes >= (_BARREN_PASSES if self._recipe.redraws else 1)
 
     @property
     def blown(self) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from patchpack import rng
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
+from patchpack.plan.crop import CropPolicy, WholeImage
 from patchpack.plan.drop import DropPolicy, NoDrop
 from patchpack.plan.normalize import HALF, MeanStd, PerImage
 from patchpack.plan.packing import Lookahead, PackerFactory
@@ -31,6 +32,8 @@ class Recipe:
 
     Attributes:
         resize: sizes to grids.
+        crop: which part of an image is read; the resize policy is given the size of that part.
+        flip: share of the images that are mirrored left to right, 0 … 1.
         drop: grids to token counts.
         positions: grid to position ids.
         packer: makes the packer that turns token counts into rows.
@@ -57,6 +60,8 @@ class Recipe:
     """
 
     resize: ResizePolicy
+    crop: CropPolicy = field(default_factory=WholeImage)
+    flip: float = 0.0
     drop: DropPolicy = field(default_factory=NoDrop)
     positions: PositionScheme = field(default_factory=Absolute)
     packer: PackerFactory = field(default_factory=Lookahead)
@@ -75,7 +80,9 @@ class Recipe:
     max_bytes: int = 1 << 29
 
     def __post_init__(self) -> None:
-        for name, protocol in (("resize", ResizePolicy), ("drop", DropPolicy), ("positions", PositionScheme)):
+        for name, protocol in (
+            ("resize", ResizePolicy), ("crop", CropPolicy), ("drop", DropPolicy), ("positions", PositionScheme),
+        ):  # fmt: skip
             policy = getattr(self, name)
             if isinstance(policy, type):  # a class has every method, and fails at the first image
                 raise ConfigError(f"{name} must be an instance: {policy.__name__}(...), got the class itself")
@@ -88,6 +95,8 @@ class Recipe:
         for name, high in (("max_images", 1 << 20), ("rows", 1 << 20), ("max_pixels", 1 << 40), ("max_bytes", 1 << 40)):
             require_int(name, getattr(self, name), 1, high)
         require_int("seed", self.seed, 0, (1 << 64) - 1)
+        if isinstance(self.flip, bool) or not isinstance(self.flip, (int, float)) or not 0 <= self.flip <= 1:
+            raise ConfigError(f"flip is the share of images that are mirrored, a number in 0 … 1; got {self.flip!r}")
         if self.seq_len is not None:
             require_int("seq_len", self.seq_len, 1, 1 << 30)
         if not self.patch_sizes:
@@ -130,6 +139,11 @@ class Recipe:
         """All patch sizes this recipe may use."""
         return self.patch_size if isinstance(self.patch_size, tuple) else (self.patch_size,)
 
+    @property
+    def redraws(self) -> bool:
+        """True where a size that is refused in one pass over a source may be taken in the next."""
+        return bool(self.resize.draws or self.crop.draws)
+
     def patch_size_at(self, epoch: int, step: int) -> int:
         """Patch size of one step: a function of (seed, epoch, step), the same on every rank."""
         sizes = self.patch_sizes
@@ -154,7 +168,7 @@ class Recipe:
             raise ConfigError(f"{error}; the fields of a recipe are {', '.join(self.__dataclass_fields__)}") from None
 
     def for_eval(self, max_patches: int | None = None, patch_size: int | None = None) -> Recipe:
-        """The recipe for evaluation: nothing drawn, nothing dropped.
+        """The recipe for evaluation: nothing drawn, nothing dropped, cropped or mirrored.
 
         A sampled resolution is replaced by its stated fixed value (see `NaViT.eval_resolution`).
 
@@ -179,7 +193,7 @@ class Recipe:
             raise ConfigError(f"{policy!r} has no budget that for_eval(max_patches={max_patches}) could set")
         if policy.draws:
             raise ConfigError(f"{policy!r} draws: give it a method for_eval(patch_size, max_patches) that fixes its choice")
-        return self.replace(resize=policy, drop=NoDrop(), patch_size=p)
+        return self.replace(resize=policy, crop=WholeImage(), flip=0.0, drop=NoDrop(), patch_size=p)
 
     def _eval_patch_size(self, max_patches: int | None) -> int:
         sizes = sorted(self.patch_sizes)

@@ -83,7 +83,7 @@ class Supply:
         """The next positions, some thousand of one pass; none at the end."""
         n, start = self.num_samples, self._next
         if start == n * len(self._passes):
-            fruitless = not self._taken_any and len(self._passes) >= (_BARREN_PASSES if self._recipe.resize.draws else 1)
+            fruitless = not self._taken_any and len(self._passes) >= (_BARREN_PASSES if self._recipe.redraws else 1)
             if not self._repeat or not n or fruitless:
                 return np.empty(0, dtype=np.int64)
             self._passes.append(self._order(len(self._passes)))

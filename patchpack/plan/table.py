@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from patchpack import rng
 from patchpack.errors import ConfigError
+from patchpack.plan._integers import Int64
+from patchpack.plan.crop import WholeImage
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.resize import PlacingPolicy
 from patchpack.types import IntArray, PlanTable
@@ -30,14 +33,15 @@ def plan_table(
         `PlanTable` of n lines; grid (0, 0) and 0 tokens where the policy refuses a size.
 
     Raises:
-        ConfigError: a policy that breaks its protocol: shape, dtype, half a grid, its own bound, or a token count
-            outside ``1 … rows * cols``.
+        ConfigError: a policy that breaks its protocol: shape, dtype, a box outside its image, half a grid, its own bound, or a
+            token count outside ``1 … rows * cols``.
     """
     sizes = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     n = len(sizes)
     p = recipe.patch_sizes[0] if patch_size is None else patch_size
     ordinals = np.arange(n, dtype=np.int64) + seen if np.ndim(seen) == 0 else np.asarray(seen, dtype=np.int64)
 
+    corner, sizes = _part(recipe, sizes, p, epoch, key_hash)
     u = _uniforms(recipe, epoch, key_hash, rng.Stage.RESIZE)
     grids = _int_columns(recipe.resize(sizes, p, u), (n, 2), repr(recipe.resize))
     accepted = np.all(grids > 0, axis=1)
@@ -72,20 +76,46 @@ def plan_table(
         box, target = recipe.resize.place(sizes, grids, p)
         place = f"{recipe.resize!r}.place"
         box, target = _int_columns(box, (n, 4), place), _int_columns(target, (n, 2), place)
+        if corner is not None:
+            box[:, :2] += corner
     else:
-        box = np.concatenate([np.zeros((n, 2), dtype=np.int64), sizes], axis=1).astype(np.int32)
+        box = np.concatenate([np.zeros((n, 2), np.int64) if corner is None else corner, sizes], axis=1).astype(np.int32)
         target = grids * np.int32(p)
     return PlanTable(
         box=box,
         target=target,
-        flip=np.zeros(n, dtype=np.bool_),
+        flip=_flips(recipe, n, epoch, key_hash),
         grid=np.where(accepted[:, None], grids, np.int32(0)),
         num_tokens=np.where(accepted, tokens, np.int32(0)),
     )
 
 
+def _part(recipe: Recipe, sizes: Int64, patch_size: int, epoch: int, hashes: rng.U64) -> tuple[IntArray | None, Int64]:
+    """Corner and size of the part of each image that is read; no corner where that is all of it."""
+    if isinstance(recipe.crop, WholeImage):
+        return None, sizes
+    u = _uniforms(recipe, epoch, hashes, rng.Stage.CROP)
+    box = _int_columns(recipe.crop(sizes, patch_size, u), (len(sizes), 4), repr(recipe.crop))
+    part = box[:, 2:].astype(np.int64)
+    outside = ((box[:, :2] < 0) | (part < 1) | (box[:, :2] + part > sizes)).any(axis=1)
+    if outside.any():
+        i = int(np.argmax(outside))
+        raise ConfigError(
+            f"{recipe.crop!r} made the box {box[i].tolist()} (top, left, height, width) of a {sizes[i].tolist()} image "
+            f"(height, width): a box is within its image and at least a pixel each way"
+        )
+    return box[:, :2], part
+
+
+def _flips(recipe: Recipe, n: int, epoch: int, hashes: rng.U64) -> npt.NDArray[np.bool_]:
+    if not recipe.flip:
+        return np.zeros(n, dtype=np.bool_)
+    flips: npt.NDArray[np.bool_] = rng.uniforms(recipe.seed, epoch, hashes, rng.Stage.FLIP, 1)[:, 0] < recipe.flip
+    return flips
+
+
 def _uniforms(recipe: Recipe, epoch: int, hashes: rng.U64, stage: rng.Stage) -> Any:
-    draws = (recipe.resize if stage is rng.Stage.RESIZE else recipe.drop).draws
+    draws = {rng.Stage.CROP: recipe.crop, rng.Stage.RESIZE: recipe.resize, rng.Stage.DROP: recipe.drop}[stage].draws
     return rng.uniforms(recipe.seed, epoch, hashes, stage, draws) if draws else None
 
 
