@@ -333,7 +333,8 @@ class PackedBatch(NamedTuple):
         patch_size: pixels per side of a patch.
         info: JSON-safe dict: step, epoch, counters and rejections since the previous batch; ``repeats`` like `keys` where an
             image was drawn under a number beside its key (a later pass, an endless stream), so that it can be drawn again;
-            ``boxes`` (top, left, height, width) likewise where the recipe crops, ``flips`` (bool) where it mirrors.
+            ``boxes`` (top, left, height, width) likewise where the recipe crops, ``flips`` (bool) where it mirrors;
+            ``positions`` "image" where ids are places in the whole image.
     """
 
     patches: Any

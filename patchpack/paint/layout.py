@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack import rng
+from patchpack.plan.positions import of_image, window
 from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan, Grid, Header, PackedBatch
 
@@ -75,11 +76,10 @@ class Layout:
         """Everything but pixels and targets, as if every image were readable."""
         if not self.spots:
             return
-        grids = {spot.grid: 0 for spot in self.spots}  # a batch has few
-        ids = [recipe.positions(grid) for grid in grids]
-        begins = dict(zip(grids, np.cumsum([0, *map(len, ids[:-1])]).tolist(), strict=True))
-        begin = np.repeat([begins[spot.grid] for spot in self.spots], self._tokens)
-        chosen = np.concatenate(ids)[begin + self._kept]
+        ids, begins = (
+            _ids_in_image(self.spots, recipe, batch.patch_size) if of_image(recipe.positions) else _ids(self.spots, recipe)
+        )
+        chosen = np.concatenate(ids)[np.repeat(begins, self._tokens) + self._kept]
         segments = np.repeat(self._slot + 1, self._tokens)
         for row, (a, b) in enumerate(pairwise(self._row_ends.tolist())):
             batch.position_ids[row, : b - a] = chosen[a:b]
@@ -88,6 +88,30 @@ class Layout:
         batch.grid_sizes[where] = [spot.grid for spot in self.spots]
         batch.source_sizes[where] = [spot.header.size for spot in self.spots]
         batch.slot_mask[where] = True
+
+
+def _ids(spots: list[Spot], recipe: Recipe) -> tuple[list[Any], list[int]]:
+    """Position ids of every grid, and where each image's begin among them."""
+    grids = {spot.grid: 0 for spot in spots}  # a batch has few
+    ids = [recipe.positions(grid) for grid in grids]
+    begins = dict(zip(grids, np.cumsum([0, *map(len, ids[:-1])]).tolist(), strict=True))
+    return ids, [begins[spot.grid] for spot in spots]
+
+
+def _ids_in_image(spots: list[Spot], recipe: Recipe, patch_size: int) -> tuple[list[Any], list[int]]:
+    """The same where they depend on what was cropped."""
+    scheme: Any = recipe.positions
+    ids = []
+    for spot in spots:
+        (top, left, height, width), size, (rows, cols) = spot.box, spot.header.size, spot.grid
+        ids.append(
+            scheme.within(
+                spot.grid,
+                window(top, height, size.height, spot.target[0], rows, patch_size),
+                window(left, width, size.width, spot.target[1], cols, patch_size, spot.flip),
+            )
+        )
+    return ids, np.cumsum([0, *map(len, ids[:-1])]).tolist()
 
 
 def wipe(batch: PackedBatch, spot: Spot) -> None:

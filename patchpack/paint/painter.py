@@ -10,10 +10,12 @@ import numpy as np
 
 from patchpack import errors
 from patchpack.paint import targets, warned
+from patchpack.paint.augment import change_of
 from patchpack.paint.layout import Layout, Spot, wipe
 from patchpack.paint.picture import part_of_picture
 from patchpack.paint.resample import identity_norm, norm_of, write_pixels
 from patchpack.plan.crop import WholeImage
+from patchpack.plan.positions import of_image
 from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan, Grid, Header, PackedBatch, Rejection
 
@@ -46,6 +48,8 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
         batch.info["repeats"] = [[h.repeat for h in plan.headers[a:b]] for a, b in _spans(plan)]
     if not isinstance(recipe.crop, WholeImage):
         batch.info["boxes"] = [plan.table.box[a:b].tolist() for a, b in _spans(plan)]
+    if of_image(recipe.positions):
+        batch.info["positions"] = "image"
     if recipe.flip:
         batch.info["flips"] = [plan.table.flip[a:b].tolist() for a, b in _spans(plan)]
     return batch
@@ -109,7 +113,8 @@ def _paint_image(batch: PackedBatch, plan: BatchPlan, recipe: Recipe, fetch: Fet
         batch.targets, plan.target_kind, row, spot.slot, target
     )  # the last thing that may fail: then there are pixels
     out = batch.patches[row, spot.tokens]
-    write_pixels(out, picture, box, target_size, spot.flip, spot.grid, spot.kept, plan.patch_size, recipe, spot.places)
+    change = change_of(recipe, plan.epoch, header.draw_key)
+    write_pixels(out, picture, box, target_size, spot.flip, spot.grid, spot.kept, plan.patch_size, recipe, spot.places, change)
 
 
 def _spans(plan: BatchPlan) -> list[tuple[int, int]]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from patchpack import rng
 from patchpack.paint import fused
+from patchpack.paint.augment import Change
 from patchpack.paint.canvas import widened
 from patchpack.paint.patchify import patch_view
 from patchpack.plan.normalize import MeanStd, PerImage
@@ -38,6 +39,7 @@ def write_pixels(
     patch_size: int,
     recipe: Recipe,
     places: npt.NDArray[np.int64] | None = None,
+    change: Change | None = None,
 ) -> None:
     """Resample one image and write the patches that are kept.
 
@@ -52,10 +54,11 @@ def write_pixels(
         patch_size: pixels per side of a patch.
         recipe: kernel, order of its passes, normalisation, dtype.
         places: `fused.places` of the grid and the kept, where they are known.
+        change: what is done to the pixels once they are resampled, see `change_of`; None for nothing.
     """
-    if not reads_memory(recipe):
+    if change is not None or not reads_memory(recipe):
         picture = fused.as_picture(picture) if isinstance(picture, np.ndarray) else picture
-        pixels = render(picture, box, target, grid, patch_size, recipe)
+        pixels = render(picture, box, target, grid, patch_size, recipe, change)
         write_patches(out, pixels[:, ::-1] if flip else pixels, kept, patch_size)
         return
     cut = fused.Cut(fused.places(grid, kept) if places is None else places, patch_size, patch_size, flip)
@@ -77,7 +80,13 @@ def compile_kernels(recipe: Recipe) -> None:
 
 
 def render(
-    picture: Image.Image, box: tuple[int, int, int, int], target: tuple[int, int], grid: Any, patch_size: int, recipe: Recipe
+    picture: Image.Image,
+    box: tuple[int, int, int, int],
+    target: tuple[int, int],
+    grid: Any,
+    patch_size: int,
+    recipe: Recipe,
+    change: Change | None = None,
 ) -> npt.NDArray[Any]:
     """All pixels of one image as they enter its patches, through Pillow; arguments as in `write_pixels`.
 
@@ -88,7 +97,9 @@ def render(
     if isinstance(recipe.normalize, PerImage):
         # zero is the mean of a standardised image, so padding after standardising is neutral
         return _pad(_resize_numbers(picture, standard_numbers(picture), box, target, recipe.resample, order), grid, patch_size)
-    pixels = _pad(np.asarray(_resize(_cropped(picture, box), target, recipe.resample, order)), grid, patch_size)
+    resized = _resize(_cropped(picture, box), target, recipe.resample, order)
+    # Pillow's memory is read-only, and the function may write
+    pixels = _pad(np.asarray(resized) if change is None else change(np.array(resized)), grid, patch_size)
     if recipe.dtype == "uint8":
         return pixels
     mean, std = norm_of(recipe.normalize)

@@ -154,6 +154,11 @@ def _on_grid(batch: PackedBatch, spot: _Spot, own: Any) -> Any:
     own = own[:n]
     if n == rows * cols:
         return own.reshape(rows, cols, *own.shape[1:])
+    if batch.info.get("positions") == "image":
+        raise ShapeError(
+            f"{spot.key} keeps {n} of its {rows * cols} patches, and places in the whole image do not say which: pack with "
+            f"positions=Absolute() for dense values"
+        )
     ids = _arrays.to_numpy(batch.position_ids[spot.row][spot.tokens])
     if ids.dtype.kind == "f":
         raise ShapeError(

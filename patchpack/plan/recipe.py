@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -47,6 +48,9 @@ class Recipe:
         decode: "exact" for every pixel of the file, by Pillow. "fast" decodes a JPEG at 1/2, 1/4 or 1/8 of its size where that
             leaves at least twice the target's pixels per side; pixels differ a bit (docs/howto/decoding.md). "turbo" gives
             the pixels of "exact" sooner; it needs ``pip install patchpack[turbo]``.
+        augment: a function of your own ``(pixels, generator) -> pixels``: uint8 ``[height, width, 3]`` of a resized image,
+            which it may write on, and a `numpy.random.Generator` of that image in that epoch, to as many pixels; before
+            mirroring and padding. Picklable where workers are spawned. None is faster: then only kept patches are resampled.
         normalize: `MeanStd` (after resizing) or `PerImage` (before).
         dtype: of the patches: ``uint8`` (normalised on the device), ``float32`` or ``float16`` (normalised by the painter).
         seed: of every draw, 0 … 2**64 − 1.
@@ -72,6 +76,7 @@ class Recipe:
     resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     resample_order: Literal["pillow", "horizontal_first"] = "pillow"
     decode: Literal["exact", "fast", "turbo"] = "exact"
+    augment: Callable[[Any, np.random.Generator], Any] | None = None
     normalize: MeanStd | PerImage = HALF
     dtype: Literal["uint8", "float32", "float16"] = "uint8"
     seed: int = 0
@@ -116,6 +121,12 @@ class Recipe:
                 raise ConfigError("normalize=PerImage() gives real numbers: set dtype='float32' or 'float16'")
         elif not isinstance(self.normalize, MeanStd):
             raise ConfigError(f"normalize must be MeanStd(...) or PerImage(), got {self.normalize!r}")
+        if self.augment is not None and (isinstance(self.augment, type) or not callable(self.augment)):
+            raise ConfigError(f"augment is a function (pixels, generator) -> pixels, or None; got {self.augment!r}")
+        if self.augment is not None and isinstance(self.normalize, PerImage):
+            raise ConfigError(
+                "augment changes pixels, and normalize=PerImage() resizes what is none any more: use MeanStd(...)"
+            )
         if len(self.background) != 3 or not all(0 <= c <= 255 for c in self.background):
             raise ConfigError(f"background is three numbers in 0 … 255, got {self.background!r}")
         for p in self.patch_sizes:
@@ -168,7 +179,7 @@ class Recipe:
             raise ConfigError(f"{error}; the fields of a recipe are {', '.join(self.__dataclass_fields__)}") from None
 
     def for_eval(self, max_patches: int | None = None, patch_size: int | None = None) -> Recipe:
-        """The recipe for evaluation: nothing drawn, nothing dropped, cropped or mirrored.
+        """The recipe for evaluation: nothing drawn; nothing dropped, cropped, mirrored or augmented.
 
         A sampled resolution is replaced by its stated fixed value (see `NaViT.eval_resolution`).
 
@@ -193,7 +204,7 @@ class Recipe:
             raise ConfigError(f"{policy!r} has no budget that for_eval(max_patches={max_patches}) could set")
         if policy.draws:
             raise ConfigError(f"{policy!r} draws: give it a method for_eval(patch_size, max_patches) that fixes its choice")
-        return self.replace(resize=policy, crop=WholeImage(), flip=0.0, drop=NoDrop(), patch_size=p)
+        return self.replace(resize=policy, crop=WholeImage(), flip=0.0, augment=None, drop=NoDrop(), patch_size=p)
 
     def _eval_patch_size(self, max_patches: int | None) -> int:
         sizes = sorted(self.patch_sizes)

@@ -115,7 +115,10 @@ def _flips(recipe: Recipe, n: int, epoch: int, hashes: rng.U64) -> npt.NDArray[n
 
 
 def _uniforms(recipe: Recipe, epoch: int, hashes: rng.U64, stage: rng.Stage) -> Any:
-    draws = {rng.Stage.CROP: recipe.crop, rng.Stage.RESIZE: recipe.resize, rng.Stage.DROP: recipe.drop}[stage].draws
+    policies: dict[rng.Stage, Any] = {
+        rng.Stage.CROP: recipe.crop, rng.Stage.RESIZE: recipe.resize, rng.Stage.DROP: recipe.drop,
+    }  # fmt: skip
+    draws = policies[stage].draws
     return rng.uniforms(recipe.seed, epoch, hashes, stage, draws) if draws else None
 
 

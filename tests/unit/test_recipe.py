@@ -145,7 +145,9 @@ def test_replace_changes_and_checks() -> None:
     assert recipe.replace(seq_len=4096).replace(seq_len=1024) == recipe
     with pytest.raises(ConfigError, match=r"seq_len=255 .* 256 patches"):
         recipe.replace(seq_len=255)
-    with pytest.raises(ConfigError, match=r"sequence_length.*the fields of a recipe are resize, drop, .*max_pixels"):
+    with pytest.raises(
+        ConfigError, match=r"sequence_length.*the fields of a recipe are resize, crop, flip, drop, .*max_pixels"
+    ):
         recipe.replace(sequence_length=4096)
 
 

@@ -1,0 +1,45 @@
+"""A recipe's own pixel function, and the numbers it draws from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack import rng
+from patchpack.errors import ConfigError, PatchpackError
+from patchpack.plan.recipe import Recipe
+
+Change = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
+
+
+def change_of(recipe: Recipe, epoch: int, draw_key: str) -> Change | None:
+    """What is to be done to the resized pixels of one image, uint8 ``[H, W, 3]``; None for nothing.
+
+    The generator is numpy's Philox under the key of two draws of the image's own, at stage AUGMENT: it depends on (seed, epoch,
+    key) alone. numpy may change how its methods use a generator, so equal bits need an equal numpy.
+
+    What is returned raises `ConfigError`, naming the image, if the function fails or returns anything but uint8 of that shape.
+    """
+    augment = recipe.augment
+    if augment is None:
+        return None
+    u = rng.uniforms(recipe.seed, epoch, rng.key_hash([draw_key]), rng.Stage.AUGMENT, 2)[0]
+    generator = np.random.Generator(np.random.Philox(key=(u * 2.0**53).astype(np.uint64)))
+
+    def change(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        shape = pixels.shape
+        try:
+            answer: Any = augment(pixels, generator)
+        except PatchpackError:
+            raise
+        except Exception as error:
+            raise ConfigError(f"augment={augment!r} failed on {draw_key}, {type(error).__name__}: {error}") from error
+        if not isinstance(answer, np.ndarray) or answer.dtype != np.uint8 or answer.shape != shape:
+            got = f"{answer.dtype} {list(answer.shape)}" if isinstance(answer, np.ndarray) else type(answer).__name__
+            raise ConfigError(f"augment={augment!r} must return an array uint8 {list(shape)} for {draw_key}, got {got}")
+        return answer
+
+    return change
