@@ -132,8 +132,12 @@ def test_a_function_sees_its_image_and_a_generator_of_its_own() -> None:
         moves.add(tuple(difference[0].tolist()))
         assert pp.digest(after) == pp.digest(same) == pp.digest(pp.replay(SAMPLES, recipe, after.key, target=None))
     assert len(moves) == len(SAMPLES)
-    first = next(iter(pp.load(SAMPLES[:1], recipe.replace(crop=pp.WholeImage(), flip=0.0), target=None, epoch=0)))
-    later = next(iter(pp.load(SAMPLES[:1], recipe.replace(crop=pp.WholeImage(), flip=0.0), target=None, epoch=1)))
+    first = next(
+        iter(pp.load(SAMPLES[:1], recipe.replace(crop=pp.WholeImage(), flip=0.0, drop=pp.NoDrop()), target=None, epoch=0))
+    )
+    later = next(
+        iter(pp.load(SAMPLES[:1], recipe.replace(crop=pp.WholeImage(), flip=0.0, drop=pp.NoDrop()), target=None, epoch=1))
+    )
     assert not np.array_equal(np.asarray(first.patches), np.asarray(later.patches))
 
 

@@ -196,6 +196,11 @@ def test_a_crop_moves_no_other_draw_and_its_size_is_what_is_resized() -> None:
     assert smaller.grid.tolist() == [[6, 6]] * 500  # of 100 pixels, not of 300 x 400
     inner = smaller.box - pp.plan_table(cropped.replace(resize=pp.Native(256, edge="pad")), sizes, hashes).box
     assert inner.tolist() == [[2, 2, -4, -4]] * 500  # the policy's own box lies in the crop's
+    assert (smaller.box - b.box).tolist() == [[2, 2, -4, -4]] * 500
+    for i, hashed in enumerate(hashes[:20].tolist()):  # stages of their own, which may never change
+        u = [naive.uniform(CROPPED.seed, 0, hashed, 7, draw) for draw in range(2)]
+        assert b.box[i, :2].tolist() == [math.floor(u[0] * 201), math.floor(u[1] * 301)]
+        assert b.flip[i] == (naive.uniform(CROPPED.seed, 0, hashed, 8, 0) < 0.25)
 
 
 @given(st.integers(0, 2**64 - 1), st.integers(0, 9), st.lists(st.tuples(SIDES, SIDES), min_size=1, max_size=9))
