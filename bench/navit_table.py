@@ -104,7 +104,7 @@ def show(lines: Sequence[Line], rows: Mapping[str, Line]) -> None:
             cells += [_shown(row["seconds to"][target]), "-" if images is None else f"{images[0]:,.0f}"]
             cells += [f"{_shown(row[what][target])} ×" for what in ("times", "times in turns")]
         print(f"| {' | '.join(cells)} |")
-    for name in rows:
+    for name in rows if any(line["phase"] == "tune" for line in lines) else ():
         tried = [line for line in lines if line["phase"] == "tune" and line["arm"] == name]
         print(f"tried for {name}:", *(f"{line['setting']} {100 * line['curve'][-1][2]:.2f} %" for line in tried), sep="  ")
     print(f"CPU minutes in all: {sum(line.get('CPU seconds with evaluation', 0.0) for line in lines) / 60:.1f}")
@@ -135,7 +135,7 @@ def plot(lines: Sequence[Line], path: Path, *, linear: float | None = None, targ
     for name, mark in {"target": target, "a linear classifier": linear}.items():
         if mark is not None:
             axes.axhline(100 * mark, color="black", linewidth=0.8, linestyle=":")
-            axes.annotate(f"{name}, {100 * mark:.1f} %", (0, 100 * mark), xycoords=("axes fraction", "data"),
+            axes.annotate(f"{name}, {100 * mark:.1f} %", (0.4, 100 * mark), xycoords=("axes fraction", "data"),
                           xytext=(5, 3), textcoords="offset points", va="bottom", fontsize=9)  # fmt: skip
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
@@ -144,7 +144,7 @@ def plot(lines: Sequence[Line], path: Path, *, linear: float | None = None, targ
     axes.set(xlabel="CPU seconds, one thread: data, model, optimizer", ylabel="validation accuracy, %")
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right", title="mean and range over seeds")
+    axes.legend(loc="lower right", title="mean and range over seeds", framealpha=1, edgecolor="none")
     axes.set_title("Quality for compute, Fashion-MNIST cropped to the object", loc="left", fontsize=11)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
