@@ -162,19 +162,21 @@ class Loader(DataLoader[PackedBatch]):
         """What the workers of one epoch send; where one dies, others take over as often as they may."""
         under_way = None if self._streams else UnderWay(self.planner)
         restarts = self._worker_restarts
-        self._board = self._painter.board = self._board or Board(self.num_workers)
+        board = self._board or Board(self.num_workers)
+        if self.persistent_workers:
+            self._board = board
         try:
             while True:
                 ring = self._shared_memory()  # held: what arrives only names it
-                self._tickets.under_way = under_way
+                self._tickets.under_way, self._painter.board = under_way, board
                 sending = super().__iter__()
-                if not self.persistent_workers:  # this iterator's workers have it; the next ones get another
-                    self._painter.ring = self._tickets.ring = None
+                if not self.persistent_workers:  # this iterator's workers have them; the next ones get others
+                    self._painter.ring = self._tickets.ring = self._painter.board = None
                 if self._streams:
                     self._streams.started()
                 try:
                     while True:
-                        sent = next_of(sending, self._board, self._timeout, under_way.next if under_way else str)
+                        sent = next_of(sending, board, self._timeout, under_way.next if under_way else str)
                         if under_way:
                             under_way.arrived((sent.batch if isinstance(sent, Parcel) else sent).info["step"])
                         yield sent

@@ -49,16 +49,15 @@ class Dies:
     """A ``map_target`` that has its process do something when it meets the n-th label of all workers, once."""
 
     def __init__(self, at: int, act: Callable[[], None], times: int = 1) -> None:
-        self._left = multiprocessing.get_context("fork").Array("q", [at, times])
+        self._left = multiprocessing.get_context("fork").RawArray("q", [at, times])  # a lock could die with who holds it
         self._act = act
 
     def __call__(self, label: Any) -> Any:
         # the parent looks at the first label, to know its kind
         if multiprocessing.parent_process() is not None:
-            with self._left.get_lock():
-                self._left[0] -= 1
-                now = self._left[0] <= 0 < self._left[1]
-                self._left[1] -= now
+            self._left[0] -= 1
+            now = self._left[0] <= 0 < self._left[1]
+            self._left[1] -= now
             if now:
                 self._act()
         return label

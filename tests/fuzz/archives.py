@@ -181,15 +181,17 @@ def sample_of(event: Event) -> Sample:
 
 
 def by_the_twin(archive: bytes, members: list[Member]) -> list[Sample]:
-    """Runs of equal stems, each judged alone."""
+    """Runs of equal stems, each judged alone; what is no file and not asked for is as if it were not there."""
     made, done = [], set()
-    for stem, run in groupby(members, lambda member: split(member.name)[0]):
+    asked = {*ASKED.image, *ASKED.labels}
+    there = [member for member in members if not member.fault or split(member.name)[1] in asked]
+    for stem, run in groupby(there, lambda member: split(member.name)[0]):
         by_extension: dict[str, Member] = {}
         bad = stem in done
         done.add(stem)
         for member in run:
             extension = split(member.name)[1]
-            bad |= extension in by_extension or (bool(member.fault) and extension in (*ASKED.image, *ASKED.labels))
+            bad |= extension in by_extension or bool(member.fault)
             by_extension[extension] = member
         image = next((by_extension[e] for e in ASKED.image if e in by_extension), None)
         labels = [by_extension[e] for e in ASKED.labels if e in by_extension]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from painted import BLOCK, END, member
 from PIL import Image
@@ -273,6 +273,8 @@ def test_every_sample_of_a_broken_shard_is_accounted_for(
 @given(drawn=sources, recipe=recipes(), tail=st.sampled_from(["short", "drop", "pad", "wrap"]))
 def test_every_sample_that_reaches_pack_is_accounted_for(drawn: list[DrawnShard], recipe: pp.Recipe, tail: Any) -> None:
     """Members as a pipeline puts them together, two of one extension never; a key may come again."""
+    # a label that comes late, beside a picture with its key: the shard itself pairs them wrongly, and Pack never sees the shard
+    assume(not any({"label much later", "a key again"} <= {sample.how for sample in shard.samples} for shard in drawn))
     broken = [made(shard, 20 * number + 1) for number, shard in enumerate(drawn)]
     items, whole, lost = [], Counter[Any](), Counter[Any]()
     for number, shard in enumerate(broken):
