@@ -120,21 +120,22 @@ def next_of(sending: Iterator[Any], board: Board, timeout: float, waited_for: Ca
     """
     waited, workers = 0.0, getattr(sending, "_workers", ())
     while True:
-        with _told_of_deaths(sending, workers):
-            problem = _dead(workers, board)
-            try:
+        problem: str | None = None
+        try:  # around all of it: torch's handler raises between any two lines in there
+            with _told_of_deaths(sending, workers):
+                problem = _dead(workers, board)
                 if problem is None:
                     return next(sending)
-            except RuntimeError as error:
-                problem = _dead(workers, board)
-                if problem is None and str(error).startswith("DataLoader timed out"):
-                    waited += TICK
-                    if timeout and waited >= timeout:
-                        problem = _frozen(workers, board, timeout)
-                elif problem is None and str(error).startswith("DataLoader worker (pid"):
-                    problem = str(error)
-                elif problem is None:
-                    raise
+        except RuntimeError as error:
+            problem = _dead(workers, board)
+            if problem is None and str(error).startswith("DataLoader timed out"):
+                waited += TICK
+                if timeout and waited >= timeout:
+                    problem = _frozen(workers, board, timeout)
+            elif problem is None and str(error).startswith("DataLoader worker (pid"):
+                problem = str(error)
+            elif problem is None:
+                raise
         if problem is not None:
             _end(sending, workers)
             raise WorkerError(problem + waited_for())
