@@ -39,16 +39,17 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a source yields: one image, its name and its label.
+    """What a source yields: one image or several that belong together, a name and a label.
 
     Attributes:
-        key: names the image in every report and seeds its draws; unique within one pass over the source.
-        image: compressed file bytes, uint8 ``[H, W, 3]``, or a PIL image.
+        key: names the sample in every report and seeds its draws; unique within one pass over the source.
+        image: compressed file bytes, uint8 ``[H, W, 3]``, or a PIL image; a list of these for images that belong together (the
+            pages of a document), which are placed in one row, in this order, or not at all.
         target: class index, float, array of a fixed shape, dict of these, any other object, or None.
     """
 
     key: str
-    image: bytes | npt.NDArray[np.uint8] | PILImage
+    image: bytes | npt.NDArray[np.uint8] | PILImage | Sequence[bytes | npt.NDArray[np.uint8] | PILImage]
     target: Any = None
 
 
@@ -67,7 +68,8 @@ class Rejection(NamedTuple):
     Attributes:
         shard: the shard or folder it came from, "" for an iterable.
         key: the sample's key.
-        member: the file at fault inside the shard (``n0144.jpg``), "" if there is none.
+        member: the file at fault inside the shard (``n0144.jpg``), or the image at fault among several (``[2]``, the third);
+            "" if there is none.
         stage: ``read`` (bytes), ``header`` (size), ``plan`` (the recipe refuses the size), ``decode`` (pixels) or
             ``target`` (label).
         reason: what was expected and what came.
@@ -103,14 +105,16 @@ class ShardFault(NamedTuple):
 class Report:
     """The account of one epoch: ``seen == packed + rejected + dropped + waiting``, always.
 
+    What is counted are samples, each once, however many images it has.
+
     Attributes:
         seen: samples the planner has met, up to the last batch delivered.
-        packed: readable images in delivered batches.
+        packed: readable samples in delivered batches.
         waiting: planned or queued, not delivered yet; 0 at the end of an epoch.
         rejected: samples that did not reach a batch, with the reason.
         dropped: samples left out by a named rule, e.g. ``{"tail": 3}``.
         shard_errors: containers that could not be read to their end.
-        altered: packed images that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
+        altered: packed samples that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
         warnings: packed images that were odd, by what Pillow warned of, or what was left out: see docs/howto/bad-data.md.
     """
 
@@ -212,7 +216,7 @@ class PlanTable(NamedTuple):
 
 
 class Header(NamedTuple):
-    """One line of a source's table of sizes: what the planner needs to know of a sample, and where its bytes are.
+    """One line of a source's table of sizes: what the planner needs to know of an image, and where its bytes are.
 
     Attributes:
         key: the sample's key.
@@ -222,6 +226,8 @@ class Header(NamedTuple):
         location: what the source's reader needs to fetch image and target; picklable.
         repeat: number of the pass over the source within the epoch, from 0.
         num_bytes: of memory that the location holds until the image is painted; 0 where it only says where to read.
+        part: number of the image within its sample, from 0.
+        rest: of a sample's first image, the others, in order.
     """
 
     key: str
@@ -231,11 +237,24 @@ class Header(NamedTuple):
     location: Any
     repeat: int = 0
     num_bytes: int = 0
+    part: int = 0
+    rest: tuple[Header, ...] = ()
 
     @property
     def draw_key(self) -> str:
-        """What its draws are addressed by: the key, and the pass where a source is repeated within an epoch."""
-        return f"{self.key}#{self.repeat}" if self.repeat else self.key
+        """What its draws are addressed by: the key, the pass where a source is repeated within an epoch, and the part."""
+        key = f"{self.key}#{self.repeat}" if self.repeat else self.key
+        return f"{key}[{self.part}]" if self.part else key
+
+    @property
+    def images(self) -> tuple[Header, ...]:
+        """All images of the sample that this is the first of."""
+        return (self, *self.rest)
+
+    def in_pass(self, repeat: int) -> Header:
+        """The same sample in another pass over its source."""
+        rest = tuple(other._replace(repeat=repeat) for other in self.rest)
+        return self._replace(repeat=repeat, rest=rest)
 
 
 class Inline(NamedTuple):
@@ -325,16 +344,18 @@ class PackedBatch(NamedTuple):
         grid_sizes: int32 ``[B, E, 2]`` rows and cols before dropping; 0 in empty or unreadable slots.
         source_sizes: int32 ``[B, E, 2]`` oriented height and width of the source in pixels.
         slot_mask: bool ``[B, E]``, true where a slot holds a readable image.
-        targets: aligned with slots, ``[B, E, ...]``: int64 (−100 elsewhere), float32 (NaN elsewhere), a dict of
-            these, a nested list (None elsewhere), or None without targets.
+        targets: aligned with slots, every image has its sample's, ``[B, E, ...]``: int64 (−100 elsewhere), float32 (NaN
+            elsewhere), a dict of these, a nested list (None elsewhere), or None without targets.
         norm: float32 ``[2, 3]``, mean and std on the 0–255 scale: ``value = (patch − mean) / std``; (0, 1) when the
             patches are normalised already.
-        keys: ``[B][≤ E]`` nested list of sample keys.
+        keys: ``[B][≤ E]`` nested list of sample keys, one per image.
         patch_size: pixels per side of a patch.
         info: JSON-safe dict: step, epoch, counters and rejections since the previous batch; ``repeats`` like `keys` where an
             image was drawn under a number beside its key (a later pass, an endless stream), so that it can be drawn again;
             ``boxes`` (top, left, height, width) likewise where the recipe crops, ``flips`` (bool) where it mirrors;
             ``positions`` "image" where ids are places in the whole image.
+        sample_ids: int32 ``[B, E]``; 0 in slots that are not used, k for images of the row's k-th sample (1-based): 1, 2, 3, …
+            where every sample is one image. None in a batch made by hand says the same.
     """
 
     patches: Any
@@ -349,3 +370,4 @@ class PackedBatch(NamedTuple):
     keys: list[list[str]]
     patch_size: int
     info: dict[str, Any]
+    sample_ids: Any = None

@@ -34,6 +34,15 @@ def pool_mask(batch: PackedBatch) -> Any:
     return batch.segment_ids[:, None, :] == slots[None, :, None]
 
 
+def sample_ids(batch: PackedBatch) -> Any:
+    """int32 ``[B, E]``: whose image a slot holds, see `PackedBatch.sample_ids`; of a batch without them, every slot its own."""
+    if batch.sample_ids is not None:
+        return batch.sample_ids
+    number = _arrays.arange(batch.num_images, batch.slot_mask.shape[1]) + 1
+    number = number[None, :] * (number[None, :] <= batch.num_images[:, None])
+    return number.astype(np.int32) if isinstance(number, np.ndarray) else number.int()
+
+
 def fill_rate(batch: PackedBatch) -> float:
     """Real tokens / (rows * seq_len), in [0, 1]; 0 for a batch without rows."""
     mask = token_mask(batch)

@@ -88,6 +88,10 @@ class Layout:
         batch.grid_sizes[where] = [spot.grid for spot in self.spots]
         batch.source_sizes[where] = [spot.header.size for spot in self.spots]
         batch.slot_mask[where] = True
+        begins_sample = np.array([spot.header.part == 0 for spot in self.spots])
+        samples = np.cumsum(begins_sample)  # of the whole batch
+        firsts = samples[np.searchsorted(self._row, np.arange(batch.segment_ids.shape[0])).clip(max=len(samples) - 1)]
+        batch.sample_ids[where] = samples - firsts[self._row] + 1
 
 
 def _ids(spots: list[Spot], recipe: Recipe) -> tuple[list[Any], list[int]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -43,6 +43,7 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
         keys=[[h.key for h in plan.headers[a:b]] for a, b in _spans(plan)],
         patch_size=plan.patch_size,
         info={**plan.info, "rejections": list(plan.info["rejections"])},
+        sample_ids=np.zeros((rows, slots), dtype=np.int32),
     )
     if any(h.repeat for h in plan.headers):  # with the keys all it takes to draw again
         batch.info["repeats"] = [[h.repeat for h in plan.headers[a:b]] for a, b in _spans(plan)]
@@ -64,9 +65,9 @@ def paint(
 ) -> PackedBatch:
     """Paint one planned batch.
 
-    An image that turns out unreadable leaves padding in its place: its tokens get segment 0 and zero patches, its slot is
-    masked, nothing else moves; it is named in ``info["rejections"]``. What was odd about the others is counted in
-    ``info["warnings"]``: images by kind, each once per kind.
+    An image that turns out unreadable leaves padding in its place, and so do the others of its sample: their tokens get segment
+    0 and zero patches, their slots are masked, nothing else moves; it is named in ``info["rejections"]``. What was odd about
+    the others is counted in ``info["warnings"]``: samples by kind, each once per kind.
 
     Args:
         plan: what goes where.
@@ -84,23 +85,30 @@ def paint(
     layout.write(batch, recipe)
     ends = [0] * plan.num_rows
     counts: dict[str, int] = {}
-    for spot in layout.spots:
-        ends[spot.row] = spot.tokens.stop
-        if note is not None:
-            note(spot.header)
+    packed = 0
+    for sample in _samples(layout.spots):
+        row = sample[0].row
+        ends[row] = sample[-1].tokens.stop
         warned.forget()
+        spot = sample[0]
         try:
-            _paint_image(batch, plan, recipe, fetch, spot)
+            for spot in sample:
+                if note is not None:
+                    note(spot.header)
+                _paint_image(batch, plan, recipe, fetch, spot)
         except (errors.SampleError, errors.SourceError, OSError) as error:
-            wipe(batch, spot)
-            if spot.row < fresh:
+            for other in sample:
+                wipe(batch, other)
+                targets.erase(batch.targets, plan.target_kind, row, other.slot)
+            if row < fresh:
                 batch.info["rejections"].append(_rejection(spot.header, error)._asdict())
         else:
-            for kind in warned.heard() if spot.row < fresh else ():
+            packed += row < fresh
+            for kind in warned.heard() if row < fresh else ():
                 counts[kind] = counts.get(kind, 0) + 1
     for row, end in enumerate(ends):
         batch.patches[row, end:] = 0
-    batch.info["packed"] = int(batch.slot_mask[:fresh].sum())
+    batch.info["packed"] = packed
     batch.info["warnings"] = dict(sorted(counts.items()))
     return batch
 
@@ -115,6 +123,18 @@ def _paint_image(batch: PackedBatch, plan: BatchPlan, recipe: Recipe, fetch: Fet
     out = batch.patches[row, spot.tokens]
     change = change_of(recipe, plan.epoch, header.draw_key)
     write_pixels(out, picture, box, target_size, spot.flip, spot.grid, spot.kept, plan.patch_size, recipe, spot.places, change)
+
+
+def _samples(spots: list[Spot]) -> Iterator[list[Spot]]:
+    """The places of each sample's images; a row holds all of them side by side."""
+    sample: list[Spot] = []
+    for spot in spots:
+        if sample and not spot.header.part:
+            yield sample
+            sample = []
+        sample.append(spot)
+    if sample:
+        yield sample
 
 
 def _spans(plan: BatchPlan) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -32,6 +33,11 @@ _EXPECTED = "expected file bytes, a uint8 [H, W, 3] array or a PIL image"
 def is_picture(value: Any) -> bool:
     """True for what `Sample.image` may be, as far as its type tells."""
     return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray))
+
+
+def is_several(image: Any) -> TypeGuard[Sequence[Any]]:
+    """True for a list of images that belong together."""
+    return isinstance(image, (list, tuple))
 
 
 def held_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:

@@ -61,6 +61,17 @@ def store(targets: Any, kind: TargetKind, row: int, slot: int, value: Any) -> No
         targets[row, slot] = _as(kind, value)
 
 
+def erase(targets: Any, kind: TargetKind, row: int, slot: int) -> None:
+    """Make a slot as it was before `store`."""
+    if isinstance(kind, dict):
+        for name, spec in kind.items():
+            targets[name][row, slot] = FILLERS[spec.dtype]
+    elif kind is not None and kind.dtype == "object":
+        targets[row][slot] = None
+    elif kind is not None:
+        targets[row, slot] = FILLERS[kind.dtype]
+
+
 def _infer(value: Any) -> TargetSpec:
     if value is None or isinstance(value, (str, bytes, Mapping)):
         return TargetSpec("object")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.paint import _arrays
+from patchpack.paint.batch import sample_ids
 from patchpack.types import Grid, PackedBatch, Size
 
 Per = Literal["slot", "token", "image", "ragged"]
@@ -21,6 +23,7 @@ class PackedImage(NamedTuple):
     Attributes:
         key: the sample's key.
         row, slot: where it was.
+        part: number of the image among those of its sample, from 0.
         patches: ``[n, D]`` surviving patches in raster order.
         position_ids: ``[n, A]``.
         grid: rows and cols before dropping.
@@ -31,6 +34,7 @@ class PackedImage(NamedTuple):
     key: str
     row: int
     slot: int
+    part: int
     patches: Any
     position_ids: Any
     grid: Grid
@@ -39,7 +43,12 @@ class PackedImage(NamedTuple):
 
 
 def unpack(
-    batch: PackedBatch | Iterable[PackedBatch], values: Any = None, *, per: Per | None = None, dense: bool = False
+    batch: PackedBatch | Iterable[PackedBatch],
+    values: Any = None,
+    *,
+    per: Per | None = None,
+    dense: bool = False,
+    several: bool = False,
 ) -> Iterator[Any]:
     """The readable images of a batch, in row-major slot order; or what a model says of them.
 
@@ -50,13 +59,16 @@ def unpack(
         per: which of these; None for a slot or a token, as the shape says (where S equals E, a slot).
         dense: lay the values of an image's tokens on its grid, NaN where a patch was dropped. Per image they are
             ``[N, L, ...]``, an image's own tokens first.
+        several: samples have several images that belong together: a list of the values of its images for every sample, one
+            image or more.
 
     Yields:
         `PackedImage`s; with values, pairs ``(key, value)``: ``[...]`` per slot or image, ``[n, ...]`` per token or ragged,
         ``[rows, cols, ...]`` if dense.
 
     Raises:
-        ConfigError: a ``per`` that is none of these; values of several batches; dense values per slot.
+        ConfigError: a ``per`` that is none of these; values of several batches; dense values per slot; a sample of several
+            images, and not ``several=True``.
         ShapeError: values of another shape. Dense, of an image that lost patches: whole numbers, or positions
             that are fractions.
     """
@@ -72,9 +84,18 @@ def unpack(
         return
     spots = list(_spots(batch))
     per = _checked(batch, spots, values, per, dense)
-    for spot in spots:
-        own = _own(spot, values, per)
-        yield spot.key, _on_grid(batch, spot, own) if dense else own
+    more = next((spot for spot in spots if spot.part), None)
+    if more is not None and not several:
+        raise ConfigError(f"{more.key} has several images, whose values come as a list: pass several=True")
+    results = [_own(spot, values, per) for spot in spots]
+    if dense:
+        results = [_on_grid(batch, spot, own) for spot, own in zip(spots, results, strict=True)]
+    if not several:
+        yield from ((spot.key, value) for spot, value in zip(spots, results, strict=True))
+        return
+    starts = [i for i, spot in enumerate(spots) if not spot.part]
+    for begin, end in pairwise([*starts, len(spots)]):
+        yield spots[begin].key, results[begin:end]
 
 
 class _Spot(NamedTuple):
@@ -83,6 +104,7 @@ class _Spot(NamedTuple):
     key: str
     row: int
     slot: int
+    part: int
     tokens: npt.NDArray[np.intp]
     number: int
     start: int
@@ -90,12 +112,14 @@ class _Spot(NamedTuple):
 
 def _spots(batch: PackedBatch) -> Iterator[_Spot]:
     segments, readable = _arrays.to_numpy(batch.segment_ids), _arrays.to_numpy(batch.slot_mask)
+    samples = _arrays.to_numpy(sample_ids(batch))
     number = start = 0
     for row, keys in enumerate(batch.keys):
         for slot, key in enumerate(keys):
             if readable[row, slot]:
                 tokens = np.flatnonzero(segments[row] == slot + 1)
-                yield _Spot(key, row, slot, tokens, number, start)
+                part = slot - int(np.argmax(samples[row] == samples[row, slot]))
+                yield _Spot(key, row, slot, part, tokens, number, start)
                 number, start = number + 1, start + len(tokens)
 
 
@@ -105,6 +129,7 @@ def _image(batch: PackedBatch, spot: _Spot) -> PackedImage:
         spot.key,
         row,
         slot,
+        spot.part,
         batch.patches[row][tokens],
         batch.position_ids[row][tokens],
         Grid(*batch.grid_sizes[row, slot].tolist()),

@@ -8,6 +8,7 @@ import numpy as np
 
 from patchpack.errors import ShapeError
 from patchpack.paint import _arrays
+from patchpack.paint.batch import sample_ids
 from patchpack.types import PackedBatch
 
 _DTYPES = {
@@ -19,6 +20,7 @@ _DTYPES = {
     "source_sizes": ("int32",),
     "slot_mask": ("bool",),
     "norm": ("float32",),
+    "sample_ids": ("int32",),
 }
 
 
@@ -28,7 +30,7 @@ def validate(batch: PackedBatch) -> None:
     Raises:
         ShapeError: the first that does not hold, with the row.
     """
-    b = PackedBatch(*(_arrays.to_numpy(field) for field in batch))
+    b = PackedBatch(*(_arrays.to_numpy(field) for field in batch._replace(sample_ids=sample_ids(batch))))
     for name, dtypes in _DTYPES.items():
         dtype = str(getattr(b, name).dtype)
         if dtype not in dtypes:
@@ -47,6 +49,7 @@ def validate(batch: PackedBatch) -> None:
         ("source_sizes", (num_rows, slots, 2)),
         ("slot_mask", (num_rows, slots)),
         ("norm", (2, channels)),
+        ("sample_ids", (num_rows, slots)),
     ):
         got = getattr(b, name).shape
         if got != shape:
@@ -72,6 +75,11 @@ def _validate_row(b: PackedBatch, row: int) -> None:
     require(0 <= n <= len(mask), f"num_images must be in 0 … {len(mask)}, got {n}")
     require(len(b.keys[row]) == n, f"{n} images but {len(b.keys[row])} keys")
     require(~mask[n:], "slot_mask is set beyond num_images")
+    samples = b.sample_ids[row]
+    require(samples[n:] == 0, "sample_ids are set beyond num_images")
+    require(
+        np.isin(np.diff(samples[:n], prepend=0), (0, 1)) & (samples[:n] > 0), "sample_ids must be 1…1 2…2 … k…k in used slots"
+    )
     require(segments >= 0, "segment_ids must not be negative")
     real = segments > 0
     used = segments[real]

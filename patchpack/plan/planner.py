@@ -14,7 +14,7 @@ from patchpack.errors import ConfigError, SourceError
 from patchpack.plan._integers import require_int
 from patchpack.plan.account import Account
 from patchpack.plan.crop import WholeImage
-from patchpack.plan.lines import Line, batch_plan, decide, shortened
+from patchpack.plan.lines import Placing, batch_plan, decide
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.rows import Rows
 from patchpack.types import BatchPlan, Event, Header, Rejection, ShardFault, Size, TargetKind
@@ -33,6 +33,22 @@ def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int) -> str:
         f"{size.height} x {size.width} (height x width) becomes {num_tokens} tokens, a row holds "
         f"seq_len={seq_len}; raise seq_len or use a policy with a bound"
     )
+
+
+def refused(placing: Placing, recipe: Recipe, seq_len: int) -> Rejection | None:
+    """Why no row takes a sample; None if one does."""
+    lines, first = placing.lines, placing.lines[0].header
+    for line in lines:
+        if not 1 <= line.num_tokens <= seq_len:
+            header, reason = line.header, refusal(recipe, line.header.size, line.num_tokens, seq_len)
+            return Rejection(header.shard, header.key, header.member, "plan", reason)
+    if len(lines) > recipe.max_images or placing.num_tokens > seq_len:
+        reason = (
+            f"its {len(lines)} images become {placing.num_tokens} tokens, and one row takes them together: it holds "
+            f"seq_len={seq_len} tokens and max_images={recipe.max_images}"
+        )
+        return Rejection(first.shard, first.key, "", "plan", reason)
+    return None
 
 
 FUSE = 100
@@ -94,7 +110,7 @@ class EpochPlanner:
         self._recipe, self._epoch, self._target_kind, self._name = recipe, epoch, target_kind, name
         self._tail, self._max_steps, self._num_streams = tail, max_steps, num_streams
         self._lookahead, self._fuse = (lookahead, lookahead_bytes), fuse
-        self._first_rows: list[list[Line]] = []  # kept for tail="wrap"
+        self._first_rows: list[list[Placing]] = []  # kept for tail="wrap"
         self._account = Account()
         self._first_ordinal = seen + stream
         self._step = stream
@@ -137,7 +153,7 @@ class EpochPlanner:
         while todo and not self.done and not self.blown:
             patch_size = self._patch_size  # a new one plans the rest of the block again
             samples = (event for event in todo if not isinstance(event, ShardFault))
-            lines = iter(self._decide([(account.seen + i, e) for i, e in enumerate(samples) if isinstance(e, Header)]))
+            placings = iter(self._decide([(account.seen + i, e) for i, e in enumerate(samples) if isinstance(e, Header)]))
             while todo and not self.done and not self.blown and patch_size == self._patch_size:
                 event = todo.popleft()
                 if isinstance(event, ShardFault):
@@ -150,7 +166,7 @@ class EpochPlanner:
                 if isinstance(event, Rejection):
                     account.reject(event)
                 else:
-                    self._push(next(lines))
+                    self._push(next(placings))
                 yield from self._complete_batches()
 
     def finish(self) -> Iterator[BatchPlan]:
@@ -226,22 +242,22 @@ class EpochPlanner:
         # rows made for another patch size are void: their images go, in arrival order, through a fresh packer
         again = self._rows.waiting()
         self._begin(patch_size)
-        for line in again:
-            self._push(self._decide([(line.position, line.header)])[0])
+        for placing in again:
+            self._push(self._decide([(placing.position, placing.lines[0].header)])[0])
 
-    def _decide(self, headers: list[tuple[int, Header]], patch_size: int | None = None) -> list[Line]:
+    def _decide(self, headers: list[tuple[int, Header]], patch_size: int | None = None) -> list[Placing]:
         """Decide about headers, given with their positions in the stream."""
         ordinals = self._first_ordinal + self._num_streams * np.array([p for p, _ in headers], dtype=np.int64)
         patch_size = patch_size or self._patch_size
         return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=patch_size)
 
-    def _push(self, line: Line) -> None:
-        if not 1 <= line.num_tokens <= self._seq_len:
-            header, reason = line.header, refusal(self._recipe, line.header.size, line.num_tokens, self._seq_len)
-            self._account.reject(Rejection(header.shard, header.key, header.member, "plan", reason))
+    def _push(self, placing: Placing) -> None:
+        rejection = refused(placing, self._recipe, self._seq_len)
+        if rejection is not None:
+            self._account.reject(rejection)
         else:
             self._fruitful, self._account.in_a_row = True, 0
-            self._rows.push(line)
+            self._rows.push(placing)
 
     def _complete_batches(self) -> Iterator[BatchPlan]:
         while len(self._rows) >= self._recipe.rows and not self.done:
@@ -255,28 +271,28 @@ class EpochPlanner:
         if held is not None:
             yield held.plan
 
-    def _batch(self, rows: list[list[Line]]) -> BatchPlan:
+    def _batch(self, rows: list[list[Placing]]) -> BatchPlan:
         if self._tail == "wrap" and len(self._first_rows) < self._recipe.rows:
             self._first_rows += rows[: self._recipe.rows - len(self._first_rows)]
         whole = self._filled(rows)
         return self._make_plan(whole, repeated_rows=len(whole) - len(rows) if self._tail == "wrap" else 0)
 
-    def _filled(self, rows: list[list[Line]]) -> list[list[Line]]:
+    def _filled(self, rows: list[list[Placing]]) -> list[list[Placing]]:
         """The rows of a batch, and what the tail adds to them."""
         missing = self._recipe.rows - len(rows)
         if self._tail == "wrap":
             return rows + [self._first_rows[i % len(self._first_rows)] for i in range(missing)]
         return rows + [[]] * missing if self._tail == "pad" else rows
 
-    def _make_plan(self, rows: list[list[Line]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
-        fresh = [line for row in rows[: len(rows) - repeated_rows] for line in row]
+    def _make_plan(self, rows: list[list[Placing]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
+        fresh = [placing for row in rows[: len(rows) - repeated_rows] for placing in row]
         account = self._account
         info = {
             "step": self._step,
             "epoch": self._epoch,
             "seen": account.seen,
             "planned": len(fresh),
-            "altered": sum(line.cut > 0 for line in fresh),
+            "altered": sum(placing.cut > 0 for placing in fresh),
             "dropped": account.dropped if fatal else {},
             **account.news(),
         }
@@ -297,7 +313,7 @@ class EpochPlanner:
     # ----------------------------------------------------------------------------------------------------------- resume
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this planner is, after the last plan it gave. JSON-safe and small: of images, positions and hashes of keys.
+        """Where this planner is, after the last plan it gave. JSON-safe and small: of samples, positions and hashes of keys.
 
         Once all is planned it only says so.
         """
@@ -311,11 +327,11 @@ class EpochPlanner:
             "ended": self._ended,
             "pass": [self._pass, self._barren_passes, self._fruitful],
             "rows": self._rows.state_dict(),
-            "waiting": [line.position for line in self._rows.waiting()],
+            "waiting": [placing.position for placing in self._rows.waiting()],
             "first_rows": _positions(self._first_rows),
             "held": held and {"step": held.plan.step, "patch_size": held.plan.patch_size, "info": held.plan.info,
                               "rows": _positions(held.rows), "repeated_rows": held.plan.repeated_rows},
-            "images": sorted({(line.position, line.key_hash) for row in [*rows, self._rows.waiting()] for line in row}),
+            "samples": sorted({(one.position, one.key_hash) for row in [*rows, self._rows.waiting()] for one in row}),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any], headers: Mapping[int, Header]) -> None:
@@ -323,7 +339,7 @@ class EpochPlanner:
 
         Args:
             state: of a planner made with the same arguments.
-            headers: of every position in ``state["images"]``.
+            headers: of every position in ``state["samples"]``.
 
         Raises:
             SourceError: a header that is missing, or of another sample.
@@ -334,25 +350,23 @@ class EpochPlanner:
         if state.get("finished"):
             self._finished, self._fatal = True, state["fatal"]
             return
-        for position, key_hash in state["images"]:
+        for position, key_hash in state["samples"]:
             header = headers.get(position)
             if header is None or int(rng.key_hash([header.draw_key])[0]) != key_hash:
                 what = "is none that can be used" if header is None else f"has another key: {header.key}"
                 raise SourceError(f"{self._name} has changed since the state was saved: its sample {position} {what}")
 
-        def lines(rows: Any, patch_size: int) -> list[list[Line]]:
-            decided = {
-                line.position: line
-                for line in self._decide([(p, headers[p]) for p in sorted({p for row in rows for p, _ in row})], patch_size)
-            }
-            return [[shortened(decided[position], num_tokens) for position, num_tokens in row] for row in rows]
+        def again(rows: Any, patch_size: int) -> list[list[Placing]]:
+            wanted = [(p, headers[p]) for p in sorted({p for row in rows for p, _ in row})]
+            decided = {placing.position: placing for placing in self._decide(wanted, patch_size)}
+            return [[decided[position].shortened(num_tokens) for position, num_tokens in row] for row in rows]
 
         self._ended = state["ended"]
         self._pass, self._barren_passes, self._fruitful = state["pass"]
         self._rows.load_state_dict(state["rows"], self._decide([(p, headers[p]) for p in state["waiting"]]))
-        self._first_rows = lines(state["first_rows"], self._patch_size)
+        self._first_rows = again(state["first_rows"], self._patch_size)
         if held := state["held"]:
-            rows = lines(held["rows"], held["patch_size"])
+            rows = again(held["rows"], held["patch_size"])
             plan = self._plan_of(
                 self._filled(rows), held["step"], held["patch_size"], held["info"], repeated_rows=held["repeated_rows"]
             )
@@ -372,8 +386,8 @@ class _Held(NamedTuple):
     """A plan that waits for what is counted after it, and its own rows."""
 
     plan: BatchPlan
-    rows: list[list[Line]]
+    rows: list[list[Placing]]
 
 
-def _positions(rows: list[list[Line]]) -> list[list[tuple[int, int]]]:
-    return [[(line.position, line.num_tokens) for line in row] for row in rows]
+def _positions(rows: list[list[Placing]]) -> list[list[tuple[int, int]]]:
+    return [[(placing.position, placing.num_tokens) for placing in row] for row in rows]

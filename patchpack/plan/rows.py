@@ -1,4 +1,4 @@
-"""Images on their way into rows: waiting in the packer, then in closed rows until a batch takes them."""
+"""Samples on their way into rows: waiting in the packer, then in closed rows until a batch takes them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from patchpack.errors import PackingError
-from patchpack.plan.lines import Line, shortened
+from patchpack.plan.lines import Placing
 from patchpack.plan.packing import Item, PackerFactory, Row, fewest_tokens
 
 _RELIEF = 0.75  # how far a lookahead that was exceeded is brought down, so that it is not met again by the next image
@@ -19,7 +19,7 @@ class Rows:
     Args:
         factory: makes the packer.
         seq_len, max_images: of a row.
-        lookahead, lookahead_bytes: images, and bytes of their `Header.num_bytes`, that may wait in open rows; beyond, the
+        lookahead, lookahead_bytes: samples, and bytes of their `Header.num_bytes`, that may wait in open rows; beyond, the
             fullest rows are closed and the rest is packed anew. None: as the packer does.
     """
 
@@ -34,7 +34,7 @@ class Rows:
         self._factory, self._seq_len, self._max_images = factory, seq_len, max_images
         self._lookahead, self._lookahead_bytes = lookahead, lookahead_bytes
         self._packer = factory(seq_len, max_images)
-        self._waiting: dict[int, Line] = {}  # by position, open and closed
+        self._waiting: dict[int, Placing] = {}  # by position, open and closed
         self._closed: deque[Row] = deque()
         self._queued: set[int] = set()  # positions in the closed rows
         self._open_bytes = 0
@@ -43,15 +43,15 @@ class Rows:
         """Closed rows that no batch has taken."""
         return len(self._closed)
 
-    def push(self, line: Line) -> None:
-        """Give the packer an image.
+    def push(self, placing: Placing) -> None:
+        """Give the packer a sample.
 
         Raises:
             PackingError: the packer broke its contract.
         """
-        self._waiting[line.position] = line
-        self._open_bytes += line.header.num_bytes
-        if closed := self._packer.push(Item(line.position, line.num_tokens)):
+        self._waiting[placing.position] = placing
+        self._open_bytes += placing.num_bytes
+        if closed := self._packer.push(_item(placing)):
             self._close(closed)
         if self._exceeds(1.0):
             self._close_fullest()
@@ -63,38 +63,38 @@ class Rows:
             PackingError: the packer broke its contract, or kept something back.
         """
         self._close(self._packer.flush())
-        lost = [line.header.key for line in self.waiting() if line.position not in self._queued]
+        lost = [placing.lines[0].header.key for placing in self.waiting() if placing.position not in self._queued]
         if lost:
             raise PackingError(f"{self._packer!r} lost {len(lost)} items at flush, the first is {lost[0]}")
 
-    def take(self, count: int) -> list[list[Line]]:
+    def take(self, count: int) -> list[list[Placing]]:
         """The first rows closed, ``count`` of them or as many as there are; they are gone from here."""
         rows = [self._closed.popleft() for _ in range(min(count, len(self._closed)))]
         self._queued.difference_update(item.id for row in rows for item in row.items)
-        return [[shortened(self._waiting.pop(item.id), item.num_tokens) for item in row.items] for row in rows]
+        return [[self._waiting.pop(item.id).shortened(item.num_tokens) for item in row.items] for row in rows]
 
-    def waiting(self) -> list[Line]:
-        """Every image that is here, in open rows and in closed ones, in order of arrival."""
+    def waiting(self) -> list[Placing]:
+        """Every sample that is here, in open rows and in closed ones, in order of arrival."""
         return [self._waiting[position] for position in sorted(self._waiting)]
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-safe, images by position: ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``."""
+        """JSON-safe, samples by position: ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``."""
         return {"packer": self._packer.state_dict(), "closed": [[list(item) for item in row.items] for row in self._closed]}
 
-    def load_state_dict(self, state: dict[str, Any], lines: Sequence[Line]) -> None:
-        """Go on from `state_dict`; lines: every image that waited, as it was pushed."""
+    def load_state_dict(self, state: dict[str, Any], placings: Sequence[Placing]) -> None:
+        """Go on from `state_dict`; placings: every sample that waited, as it was pushed."""
         self._packer.load_state_dict(state["packer"])
-        self._waiting = {line.position: line for line in lines}
+        self._waiting = {placing.position: placing for placing in placings}
         self._closed = deque(Row(tuple(Item(*item) for item in items)) for items in state["closed"])
         self._queued = {item.id for row in self._closed for item in row.items}
-        self._open_bytes = sum(line.header.num_bytes for line in lines if line.position not in self._queued)
+        self._open_bytes = sum(placing.num_bytes for placing in placings if placing.position not in self._queued)
 
     def _close(self, rows: Sequence[Row]) -> None:
         for row in rows:
             self._check(row)
             self._closed.append(row)
             self._queued.update(item.id for item in row.items)
-            self._open_bytes -= sum(self._waiting[item.id].header.num_bytes for item in row.items)
+            self._open_bytes -= sum(self._waiting[item.id].num_bytes for item in row.items)
 
     def _check(self, row: Row) -> None:
         ids = [item.id for item in row.items]
@@ -106,10 +106,10 @@ class Rows:
                 raise PackingError(
                     f"{self._packer!r} made {item.num_tokens} of the {given} tokens of an item, {least} … {given} are allowed"
                 )
-        tokens = row.num_tokens
-        if tokens > self._seq_len or len(ids) > self._max_images:
+        tokens, images = row.num_tokens, sum(len(self._waiting[item.id].lines) for item in row.items)
+        if tokens > self._seq_len or images > self._max_images:
             raise PackingError(
-                f"{self._packer!r} put {tokens} tokens and {len(ids)} images in a row of {self._seq_len} and {self._max_images}"
+                f"{self._packer!r} put {tokens} tokens and {images} images in a row of {self._seq_len} and {self._max_images}"
             )
 
     def _exceeds(self, share: float) -> bool:
@@ -125,4 +125,8 @@ class Rows:
             self._check(row)
         self._packer = self._factory(self._seq_len, self._max_images)
         for position in sorted(item.id for row in rows for item in row.items):
-            self._close(self._packer.push(Item(position, self._waiting[position].num_tokens)))
+            self._close(self._packer.push(_item(self._waiting[position])))
+
+
+def _item(placing: Placing) -> Item:
+    return Item(placing.position, placing.num_tokens, len(placing.lines))

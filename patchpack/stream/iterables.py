@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,12 +11,14 @@ from PIL import Image
 
 from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
 from patchpack.paint.decode import WHITE, Colour, to_rgb
-from patchpack.paint.picture import picture_bytes
+from patchpack.paint.picture import is_several, picture_bytes
 from patchpack.stream.header import picture_size
 from patchpack.stream.samples import ToSample, key_of, make_sample
 from patchpack.stream.source import Reader
 from patchpack.stream.tar import Members
 from patchpack.types import Event, Header, Inline, Rejection, Sample
+
+NO_IMAGES = "a list of no images: leave the sample out, or give it one"
 
 
 class IterableSource:
@@ -75,18 +77,35 @@ def is_split(items: Any) -> bool:
 
 def carried(key: str, sample: Sample, members: Members, background: Colour, repeat: int = 0) -> Header | Rejection:
     """A header whose location is the sample itself, or why it cannot have one."""
-    try:
-        size = picture_size(sample.image, max_pixels=members.max_pixels, max_bytes=members.max_bytes)
-    except DecodeError as error:
-        return refused(key, error)
-    passenger = Passenger(sample.image, None if members.target is None else sample.target, background)
-    return Header(key, "", "", size, passenger, repeat, picture_bytes(sample.image))
+    target = None if members.target is None else sample.target
+    return header_of(key, sample.image, members, lambda part, image: Passenger(image, target, background), repeat, held=True)
 
 
-def refused(key: str, error: PatchpackError) -> Rejection:
+def header_of(
+    key: str, image: Any, members: Members, locate: Callable[[int, Any], Any], repeat: int = 0, *, held: bool
+) -> Header | Rejection:
+    """The header of what `Sample.image` may be, or why there is none: which of several images is at fault.
+
+    locate: (part, its image) → where it is read. held: with its bytes counted, as they are there until it is painted.
+    """
+    several = is_several(image)
+    headers: list[Header] = []
+    for part, one in enumerate(image if several else [image]):
+        member = f"[{part}]" if several else ""
+        try:
+            size = picture_size(one, max_pixels=members.max_pixels, max_bytes=members.max_bytes)
+        except DecodeError as error:
+            return refused(key, error, member)
+        headers.append(Header(key, "", member, size, locate(part, one), repeat, picture_bytes(one) if held else 0, part))
+    if not headers:
+        return refused(key, DecodeError(NO_IMAGES))
+    return headers[0]._replace(rest=tuple(headers[1:]))
+
+
+def refused(key: str, error: PatchpackError, member: str = "") -> Rejection:
     """The rejection of a sample that is not out of a container."""
     stage = "target" if isinstance(error, TargetError) else "header" if isinstance(error, DecodeError) else "read"
-    return Rejection("", key, "", stage, str(error))
+    return Rejection("", key, member, stage, str(error))
 
 
 def _key_of(item: Any, number: int) -> str:

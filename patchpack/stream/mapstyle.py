@@ -14,9 +14,8 @@ import numpy as np
 
 from patchpack.errors import ConfigError, DecodeError, SampleError, SourceError
 from patchpack.paint.decode import Colour
-from patchpack.paint.picture import within
-from patchpack.stream.header import picture_size
-from patchpack.stream.iterables import InlineReader, Passenger, carried, refused
+from patchpack.paint.picture import is_several, within
+from patchpack.stream.iterables import InlineReader, Passenger, carried, header_of, refused
 from patchpack.stream.samples import ToSample, make_sample
 from patchpack.stream.source import Reader
 from patchpack.stream.tar import Members
@@ -92,7 +91,7 @@ class MapStyleSource:
                 yield refused(str(number), error)
 
     def _event(self, number: int) -> Event:
-        limit, max_bytes = self._members.max_pixels, self._members.max_bytes
+        limit = self._members.max_pixels
         if self._sizes is not None:
             size = Size(*self._sizes[number].tolist())
         elif self._size_of is not None:
@@ -105,7 +104,10 @@ class MapStyleSource:
             sample = self.items.sample(number, item)
             if self.holds:
                 return carried(str(number), sample, self._members, self._background)
-            size = picture_size(sample.image, max_pixels=limit, max_bytes=max_bytes)
+            several = is_several(sample.image)
+            return header_of(
+                str(number), sample.image, self._members, lambda part, _: (number, part) if several else number, held=False
+            )
         return Header(str(number), "", "", within(size, limit), number)
 
 
@@ -115,15 +117,30 @@ class ItemReader:
     def __init__(self, dataset: Any, members: Members, to_sample: ToSample | None) -> None:
         self._dataset, self._members, self._to_sample = dataset, members, to_sample
         self._inline = InlineReader()
+        self._last: tuple[int, Sample] | None = None  # of several images, which are asked for one after the other
 
-    def __call__(self, location: int | Inline | Passenger) -> tuple[Any, Any]:
-        """See `Reader`."""
+    def __call__(self, location: int | tuple[int, int] | Inline | Passenger) -> tuple[Any, Any]:
+        """See `Reader`. A pair is an item's number and the part of it that is meant."""
+        if isinstance(location, tuple) and not isinstance(location, Inline):
+            return self._part(*location)
         if not isinstance(location, int):
             return self._inline(location)
         sample = self.sample(location, self.item(location))
         return sample.image, None if self._members.target is None else sample.target
 
-    def target(self, location: int | Inline | Passenger) -> Any:
+    def _part(self, number: int, part: int) -> tuple[Any, Any]:
+        if self._last is None or self._last[0] != number or not part:
+            self._last = None
+            self._last = number, self.sample(number, self.item(number))
+        sample = self._last[1]
+        if not is_several(sample.image) or part >= len(sample.image):
+            raise SourceError(f"item {number} has changed: it has no image {part} any more")
+        image = sample.image[part]
+        if part == len(sample.image) - 1:
+            self._last = None
+        return image, None if self._members.target is None else sample.target
+
+    def target(self, location: int | tuple[int, int] | Inline | Passenger) -> Any:
         """See `Reader`."""
         return self(location)[1]
 

@@ -106,7 +106,7 @@ class OrderedSource:
                     continue
                 samples += not isinstance(event, ShardFault)
                 empty = empty and not isinstance(event, Header)
-                yield event._replace(repeat=number) if isinstance(event, Header) and number else event
+                yield event.in_pass(number) if isinstance(event, Header) and number else event
             if empty:  # another pass would find no more
                 return
 

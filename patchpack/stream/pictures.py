@@ -12,16 +12,16 @@ import torch
 from PIL import Image
 
 from patchpack.errors import ConfigError, SourceError
-from patchpack.paint.picture import is_picture
+from patchpack.paint.picture import is_picture, is_several
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.folders import FileReader, scan_file
-from patchpack.stream.iterables import InlineReader, carried, is_split
+from patchpack.stream.iterables import NO_IMAGES, InlineReader, carried, is_split
 from patchpack.stream.loader import Loader, load
 from patchpack.stream.policy import OnError
 from patchpack.stream.sampler import require_recipe
 from patchpack.stream.source import Reader
 from patchpack.stream.sources import IMAGE_EXTENSIONS, parse_members
-from patchpack.types import Event, PackedBatch, Rejection, Report, Sample
+from patchpack.types import Event, Header, PackedBatch, Rejection, Report, Sample
 
 
 class ImageBatches:
@@ -67,7 +67,8 @@ def pack_images(
 
     Args:
         images: an iterable of paths, PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or
-            `Sample`s, in any mixture; a mapping of keys to them; or one of them.
+            `Sample`s, in any mixture; a mapping of keys to them; or one of them. A list among them is one sample: images that
+            belong together, in one row, under one key.
         recipe: what to do with them; ``recipe.for_eval()`` draws and drops nothing.
         keys: of the images; None for a path as it is given, for a sample's own, else for the image's number, from 0.
         on_error: ``"raise"``, ``"skip"``, or a function of a `Rejection`, see `load`. There is no fuse.
@@ -139,12 +140,20 @@ class PictureSource:
         if given is not None and next(given, None) is not None:
             raise ConfigError(f"there are {number + 1} images, and more keys: give every image a key, or none")
 
-    def _event(self, key: str, item: Any) -> Event:
+    def _event(self, key: str, item: Any) -> Header | Rejection:
         image = item.image if isinstance(item, Sample) else item
-        if not isinstance(image, (str, os.PathLike)):
+        if isinstance(image, (str, os.PathLike)):
+            path = os.fspath(image)
+            return scan_file(Path(path), key, "", path, self._members)
+        if not is_several(image):
             return carried(key, Sample(key, channels_last(image)), self._members, self._background)
-        path = os.fspath(image)
-        return scan_file(Path(path), key, "", path, self._members)
+        parts: list[Header] = []
+        for number, one in enumerate(image):
+            event = self._event(key, one)
+            if isinstance(event, Rejection):
+                return event._replace(member=f"[{number}]")
+            parts.append(event._replace(part=number, member=f"[{number}]"))
+        return parts[0]._replace(rest=tuple(parts[1:])) if parts else Rejection("", key, "", "header", NO_IMAGES)
 
 
 class PictureReader:

@@ -60,7 +60,7 @@ def replay(
     else:
         opened = open_source(source, max_pixels=recipe.max_pixels, max_bytes=recipe.max_bytes, **options)
     kind, events = probe_targets(opened.scan(), opened.reader)
-    header = _found(events, key, opened.name)._replace(repeat=repeat)
+    header = _found(events, key, opened.name).in_pass(repeat)
     alone = recipe.replace(rows=1, packer=FirstFit(), patch_size=recipe.patch_size_at(epoch, step))
     planner = EpochPlanner(alone, epoch=epoch, seen=ordinal, target_kind=kind, name=opened.name)
     (plan,) = [*planner.feed([header]), *planner.finish()]

@@ -118,7 +118,7 @@ def slot_bytes_of(recipe: Recipe) -> int:
     Larger targets travel beside the slot.
     """
     scheme = recipe.positions(Grid(1, 1))
-    images = 8 + 8 + 1 + 8  # grid, size, mask, target
+    images = 8 + 8 + 1 + 4 + 8  # grid, size, mask, sample, target
     tokens = scheme.shape[1] * scheme.itemsize + 4  # position, segment
     pixels = 3 * np.dtype(recipe.dtype).itemsize
     row = max(recipe.row_len(p) * (p * p * pixels + tokens) for p in recipe.patch_sizes)

@@ -290,7 +290,7 @@ class Planner(Sampler[BatchPlan]):
         for plan in self._plans(replace(self._order, epoch=self.epoch, rank=0, world_size=1), everything, resume):
             self.accounted = before
             mine = plan.take_rows(range(rank, plan.num_rows, world_size))
-            info = {**plan.info, "planned": len(mine.headers)}
+            info = {**plan.info, "planned": sum(not header.part for header in mine.headers)}
             if rank:  # the first rank reports what no rank gets; the others know of it, so that all may stop together
                 first = {name: plan.info[name][:1] for name in ("rejections", "shard_errors")}
                 info |= {"rejections": [], "shard_errors": [], "dropped": {}, "altered": 0, "elsewhere": first}

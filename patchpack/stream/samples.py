@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from patchpack.errors import DecodeError, SourceError, TargetError
-from patchpack.paint.decode import MAX_BYTES, require_bytes
-from patchpack.paint.picture import is_picture
+from patchpack.paint.decode import require_bytes
+from patchpack.paint.picture import is_picture, is_several
 from patchpack.stream.labels import decode_target, join
 from patchpack.stream.tar import Members
 from patchpack.types import Sample
@@ -25,16 +25,14 @@ def make_sample(number: int, item: Any, members: Members, to_sample: ToSample | 
         TargetError, DecodeError: as `as_sample`.
     """
     if to_sample is None:
-        return as_sample(number, item, image=members.image, target=members.target, max_bytes=members.max_bytes)
+        return as_sample(number, item, members)
     sample = to_sample(number, item)
     if not isinstance(sample, Sample):
         raise SourceError(f"to_sample made a {type(sample).__name__} of item {number}, expected a patchpack.Sample")
     return sample
 
 
-def as_sample(
-    number: int, item: Any, *, image: tuple[str, ...], target: str | tuple[str, ...] | None, max_bytes: int = MAX_BYTES
-) -> Sample:
+def as_sample(number: int, item: Any, members: Members) -> Sample:
     """The `Sample` an item stands for.
 
     * `Sample`: itself.
@@ -44,14 +42,13 @@ def as_sample(
       ``{"bytes", "path"}``; its label is column ``target``, or ``label``.
     * pair ``(image, target)``, as torchvision's datasets give; without targets also the image alone.
 
-    Column names need not match in case.
+    Where an image may be, so may a list of images that belong together. Column names need not match in case.
 
     Args:
         number: of the item in its stream; the key where the item has none.
         item: what the pipeline yielded.
-        image: extensions of the image in a webdataset dict, columns of a row.
-        target: name of the label, several for a dict of labels; None for none.
-        max_bytes: a longer file behind a path is not read.
+        members: extensions of the image in a webdataset dict, or columns of a row; likewise of the label. A longer file behind
+            a path than `Members.max_bytes` is not read.
 
     Raises:
         SourceError: an item that is none of these.
@@ -60,14 +57,15 @@ def as_sample(
     """
     if isinstance(item, Sample):
         return item
+    image, target, max_bytes = members.image, members.target, members.max_bytes
     if isinstance(item, Mapping):
         names = {str(name).lower(): name for name in item}
         if "__key__" in item:
-            return _from_webdataset(item, names, image, target, max_bytes)
+            return _from_webdataset(item, names, members)
         column = next((names[name] for name in (*image, "image") if name in names), None)
         if column is not None:
             return _from_row(number, item, names, column, target, max_bytes)
-    elif isinstance(item, (tuple, list)) and len(item) == 2 and is_picture(item[0]):
+    elif isinstance(item, (tuple, list)) and len(item) == 2 and _are_pictures(item[0]):
         return Sample(str(number), item[0], item[1] if target is not None else None)
     elif target is None and is_picture(item):
         return Sample(str(number), item)
@@ -76,6 +74,10 @@ def as_sample(
         f"(image= names another), or a pair (image, target) with the image as file bytes, a uint8 [H, W, 3] array or a PIL "
         f"image (not yet a tensor); or pass to_sample=, a function (number, item) -> patchpack.Sample"
     )
+
+
+def _are_pictures(value: Any) -> bool:
+    return is_picture(value) or (is_several(value) and bool(value) and all(map(is_picture, value)))
 
 
 def _described(item: Any) -> str:
@@ -96,19 +98,14 @@ def key_of(item: Mapping[Any, Any]) -> str:
     return f"{os.path.basename(str(item['__url__']))}/{key}" if "__url__" in item else key
 
 
-def _from_webdataset(
-    item: Mapping[Any, Any],
-    names: Mapping[str, Any],
-    image: tuple[str, ...],
-    target: str | tuple[str, ...] | None,
-    max_bytes: int,
-) -> Sample:
-    key = key_of(item)
-    extension = next((names[e] for e in image if e in names), None)
-    if extension is None:
+def _from_webdataset(item: Mapping[Any, Any], names: Mapping[str, Any], members: Members) -> Sample:
+    key, target = key_of(item), members.target
+    found = members.images_of(names)
+    if not found:
         has = ", ".join(str(name) for name in item if not str(name).startswith("__"))
-        raise DecodeError(f"no image member ({';'.join(image)}), it has: {has}")
-    picture = _picture(item[extension], max_bytes)
+        raise DecodeError(f"no image member ({';'.join(members.image)}), it has: {has}")
+    pictures = [_picture(item[names[e]], members.max_bytes) for e in found[: None if members.several else 1]]
+    picture = pictures[0] if len(pictures) == 1 else pictures
     if target is None:
         return Sample(key, picture)
     values = []
@@ -141,6 +138,8 @@ def _from_row(
 
 def _picture(value: Any, max_bytes: int) -> Any:
     """What a column holds, taken out of ``{"bytes", "path"}`` as ``datasets.Image(decode=False)`` gives it."""
+    if is_several(value):
+        return [_picture(one, max_bytes) for one in value]
     if not isinstance(value, Mapping):
         return value
     data, path = value.get("bytes"), value.get("path")

@@ -129,17 +129,19 @@ def _scan(members: Iterator[Member], event: Callable[[Group], Event], asked: Mem
     return fault
 
 
-def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, list[Member]] | Rejection:
-    """(key, image member, label members), or why this sample cannot be used."""
+def _chosen(group: Group, label: str, asked: Members) -> tuple[str, list[Member], list[Member]] | Rejection:
+    """(key, image members, label members), or why this sample cannot be used."""
     key = f"{label}/{group.stem}"
-    found = [group.members[extension] for extension in asked.image if extension in group.members]
-    image = next((m for m in found if not m.fault), found[0] if found else None)
-    member = image.name if image else ""
-    if image is not None and image.where[1] > asked.max_bytes:  # whatever else is wrong: such bytes were not even held
-        return Rejection(label, key, member, "header", too_many_bytes(image.where[1], asked.max_bytes))
+    images = [group.members[extension] for extension in asked.images_of(group.members)]
+    if images and not asked.several:
+        images = [next((m for m in images if not m.fault), images[0])]
+    member = images[0].name if len(images) == 1 else ""
+    for image in images:
+        if image.where[1] > asked.max_bytes:  # whatever else is wrong: such bytes were not even held
+            return Rejection(label, key, image.name, "header", too_many_bytes(image.where[1], asked.max_bytes))
     if group.fault:
         return Rejection(label, key, member, "read", group.fault)
-    if image is None:
+    if not images:
         has = ", ".join(sorted(group.members))
         return Rejection(label, key, "", "read", f"no image member ({';'.join(asked.image)}), it has: {has}")
     missing = [extension for extension in asked.labels if extension not in group.members]
@@ -147,40 +149,61 @@ def _chosen(group: Group, label: str, asked: Members) -> tuple[str, Member, list
         has = ", ".join(sorted(group.members))
         return Rejection(label, key, member, "target", f"no label member {missing[0]!r}, it has: {has}")
     labels = [group.members[extension] for extension in asked.labels]
-    for needed in (image, *labels):
+    for needed in (*images, *labels):
         if needed.fault:
             return Rejection(label, key, needed.name, "read", needed.fault)
-    return key, image, labels
+    return key, images, labels
 
 
 def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen
-    key, image, labels = chosen
-    begin, length = image.where
-    try:
+    key, images, labels = chosen
+    places = tuple(m.where for m in labels)
+
+    def header(image: Member) -> Header:
+        begin, length = image.where
         size = read_size_at(lambda at, count: read(begin + at, count), length, max_pixels=asked.max_pixels)
-    except DecodeError as error:
-        return Rejection(label, key, image.name, "header", str(error))
-    return Header(key, label, image.name, size, Slice(number, image.where, tuple(m.where for m in labels)))
+        return Header(key, label, image.name, size, Slice(number, image.where, places))
+
+    return _together(images, header, label, key)
+
+
+def _together(images: list[Member], header: Callable[[Member], Header], label: str, key: str) -> Header | Rejection:
+    """The header of a sample of one image or several, made of those of its images."""
+    headers: list[Header] = []
+    for image in images:
+        try:
+            headers.append(header(image))
+        except DecodeError as error:
+            return Rejection(label, key, image.name, "header", str(error))
+    if len(headers) == 1:
+        return headers[0]
+    return headers[0]._replace(rest=tuple(other._replace(part=part) for part, other in enumerate(headers[1:], 1)))
 
 
 def _inline_event(group: Group, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen
-    key, image, labels = chosen
-    assert image.data is not None  # asked for, so it was read
-    try:
+    key, images, labels = chosen
+    target: Any = None
+
+    def header(image: Member) -> Header:
+        assert image.data is not None  # asked for, so it was read
         size = read_size(image.data, max_pixels=asked.max_pixels)
-    except DecodeError as error:
-        return Rejection(label, key, image.name, "header", str(error))
+        return Header(key, label, image.name, size, Inline(image.data, target), 0, len(image.data))
+
+    sized = _together(images, header, label, key)
+    if isinstance(sized, Rejection):  # the image is looked at first, as where labels are read later
+        return sized
     try:
-        values = [decode_target(e, m.data or b"") for e, m in zip(asked.labels, labels, strict=True)]
+        target = join(asked.target, [decode_target(e, m.data or b"") for e, m in zip(asked.labels, labels, strict=True)])
     except TargetError as error:
-        return Rejection(label, key, image.name, "target", str(error))
-    return Header(key, label, image.name, size, Inline(image.data, join(asked.target, values)), 0, len(image.data))
+        return Rejection(label, key, images[0].name if len(images) == 1 else "", "target", str(error))
+    rest = tuple(other._replace(location=other.location._replace(target=target)) for other in sized.rest)
+    return sized._replace(location=sized.location._replace(target=target), rest=rest)
 
 
 class ShardSource:

@@ -6,7 +6,11 @@ Grouping is ours and not webdataset's, because what a broken shard loses has to 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cached_property
 
 from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS
 from patchpack.stream.archive import Member
@@ -17,7 +21,7 @@ class Members:
     """Which members of a sample are asked for; only these are ever opened.
 
     Attributes:
-        image: extensions of the image, the first present is taken.
+        image: extensions of the image, the first present is taken; or patterns (``*.jpg``), of which all are.
         target: extension of the label, several for a dict of labels, None for none.
         max_pixels: limit checked on the image header.
         max_bytes: limit of an image file, checked before it is read.
@@ -28,12 +32,33 @@ class Members:
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
 
+    @cached_property
+    def several(self) -> bool:
+        """True where a sample's images are all that fit a pattern."""
+        return any("*" in extension for extension in self.image)
+
+    def images_of(self, extensions: Iterable[str]) -> list[str]:
+        """Which of a sample's extensions are its images, in order; several only for patterns, numbers in them by value."""
+        there = list(extensions)
+        if not self.several:
+            return [extension for extension in self.image if extension in there]
+        return sorted((e for e in there if any(fnmatchcase(e, pattern) for pattern in self.image)), key=_by_value)
+
+    def is_image(self, extension: str) -> bool:
+        """True for the extension of an image, whichever of them is taken."""
+        return extension in self.image or (self.several and bool(self.images_of([extension])))
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Extensions of all labels, none to several."""
         if self.target is None:
             return ()
         return (self.target,) if isinstance(self.target, str) else self.target
+
+
+def _by_value(extension: str) -> list[tuple[int, str]]:
+    """``10.jpg`` comes after ``9.jpg``."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split("([0-9]+)", extension)]
 
 
 @dataclass
@@ -97,4 +122,4 @@ def split_name(name: str) -> tuple[str, str]:
 def asked_for(name: str, asked: Members, size: int = 0) -> bool:
     """True if a member of this name, and of so many bytes, is ever opened."""
     extension = split_name(name)[1]
-    return (extension in asked.image and size <= asked.max_bytes) or extension in asked.labels
+    return (asked.is_image(extension) and size <= asked.max_bytes) or extension in asked.labels

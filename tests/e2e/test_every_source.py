@@ -169,7 +169,7 @@ def digest(batches: Iterable[pp.PackedBatch]) -> str:
     for batch in batches:
         check_batch(batch)
         info = {name: value for name, value in batch.info.items() if name != "worker"}
-        for field in (*batch[:-1], info):
+        for field in batch._replace(info=info):
             sums.update(field.numpy().tobytes() if isinstance(field, torch.Tensor) else repr(field).encode())
     return sums.hexdigest()
 

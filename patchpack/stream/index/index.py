@@ -100,6 +100,10 @@ class Index:
         """
         require_engine(engine, num_workers)
         members = parse_members(image, target, max_pixels, max_bytes)
+        if members.several:
+            raise ConfigError(
+                f"an index has one image per sample, and image={image!r} asks for several: load the shards themselves"
+            )
         urls, labels = find_shards(shards, members)
         require_one_place_per_key(labels)
         if update is not None and update.members != members:

@@ -74,7 +74,7 @@ def scan_columns(task: ShardTask) -> ShardColumns:
     with _opened(url, before.num_bytes) as (read, tape):
         for event in scan_shard(url, 0, label, members, tape):
             if type(event) is Header:
-                key, _, member, size, (_, image, places), _, _ = event
+                key, _, member, size, (_, image, places), *_ = event
                 kind = member[len(key) - stem_at :], image_format(read(image[0], 12))
                 names.append(key)
                 images += image

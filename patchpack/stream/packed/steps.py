@@ -33,7 +33,9 @@ from patchpack.types import BatchPlan, PackedBatch
 END = bytes(2 * BLOCK)
 """What a tar file ends with."""
 
-_ARRAYS = ("patches", "position_ids", "segment_ids", "num_images", "grid_sizes", "source_sizes", "slot_mask", "norm")
+_ARRAYS = (
+    "patches", "position_ids", "segment_ids", "num_images", "grid_sizes", "source_sizes", "slot_mask", "norm", "sample_ids",
+)  # fmt: skip
 _DTYPES = {
     "|u1": torch.uint8,
     "|b1": torch.bool,
@@ -237,6 +239,7 @@ def _require_fitting(batch: PackedBatch) -> None:
         ("source_sizes", (rows, slots, 2)),
         ("slot_mask", (rows, slots)),
         ("norm", (2, 3)),
+        ("sample_ids", (rows, slots)),
     ):
         got = tuple(getattr(batch, name).shape)
         if got != shape:
