@@ -298,7 +298,8 @@ def load(
             (image, target); or an index, whose epochs are planned as a whole, see `EpochPlan`: rows are fuller, ``len()`` is
             exact, ranks have equally many steps, and a state is a step.
         recipe: what to do with them, see `patchpack.recipes`.
-        image: extensions of the image member or file, columns of a row, ``;`` between them.
+        image: extensions of the image member or file, columns of a row, ``;`` between them; a pattern (``*.jpg``) for all
+            members of a sample that fit, see `Sample`.
         target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``), several for a dict of labels; for a folder
             anything but None takes its subfolders as classes; None for unlabelled images.
         to_sample: ``(number, item) -> Sample``, for items of any other kind.

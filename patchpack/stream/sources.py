@@ -45,7 +45,8 @@ def open_source(
         source: shards (path, brace pattern ``train-{0000..0099}.tar``, glob, URL or ``pipe:`` command, or a list of them), a
             folder, image files (one, a glob, or a list), a map-style dataset (torch, Hugging Face), an iterable of samples,
             an index of shards (its image and target are what it was built for), or a `Source`, taken as it is.
-        image: extensions of the image member or file, columns of a row, ``;`` between them.
+        image: extensions of the image member or file, columns of a row, ``;`` between them; a pattern (``*.jpg``) for all
+            members of a sample that fit, see `Sample`.
         target: extension of the label member, several for a dict of labels; for folders anything but None takes class
             subfolders as labels; None for none.
         max_pixels: limit checked on the header.
