@@ -220,7 +220,7 @@ SOURCES: dict[str, Any] = {
 @pytest.mark.parametrize("kind", [pytest.param(kind, marks=WEBDATASET if kind == "webdataset" else ()) for kind in SOURCES])
 def test_every_source_gives_the_same_rows(kind: str, tmp_path: Path) -> None:
     source, options = SOURCES[kind](tmp_path)
-    expected = [[told_row for told_row in told(batch)] for batch in pp.load(documents(), RECIPE)]
+    expected = [list(told(batch)) for batch in pp.load(documents(), RECIPE)]
     got = []
     for batch in pp.load(source, RECIPE, **options):
         # keys differ by source; the number of the sample is in its target

@@ -285,8 +285,17 @@ for number, batch in enumerate(loader):
 """
 
 
-@pytest.mark.parametrize("options", [{}, {"persistent_workers": True}, {"multiprocessing_context": "forkserver"}], ids=str)
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("SIGINT", {}),
+        ("SIGINT", {"multiprocessing_context": "forkserver"}),
+        ("SIGTERM", {"persistent_workers": True}),
+        ("SIGKILL", {"persistent_workers": True}),
+        ("SIGKILL", {"multiprocessing_context": "forkserver"}),
+    ],
+    ids=str,
+)
 def test_nothing_is_left_when_the_parent_ends(name: str, options: dict[str, Any]) -> None:
     """The pipe ends when the last process that has it does, whoever that is."""
     before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()

@@ -15,7 +15,7 @@ from .target import HungError, bounded, little_memory
 from .targets import NAMES, find
 
 EXAMPLES = 4 * settings.default.max_examples  # an example is a fraction of a millisecond
-RUNS = 600
+RUNS = 300
 
 
 @st.composite
