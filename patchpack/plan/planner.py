@@ -242,8 +242,8 @@ class EpochPlanner:
         # rows made for another patch size are void: their images go, in arrival order, through a fresh packer
         again = self._rows.waiting()
         self._begin(patch_size)
-        for placing in again:
-            self._push(self._decide([(placing.position, placing.lines[0].header)])[0])
+        for placing in self._decide([(placing.position, placing.lines[0].header) for placing in again]):
+            self._push(placing)
 
     def _decide(self, headers: list[tuple[int, Header]], patch_size: int | None = None) -> list[Placing]:
         """Decide about headers, given with their positions in the stream."""
