@@ -104,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, what in (
         ("epoch", "of the run"), ("step", "of its batch, for recipes of several patch sizes"),
         ("repeat", "pass over the source within the epoch"), ("ordinal", "of the sample in the run, for drop schedules"),
+        ("part", "which of a sample's several images"),
     ):  # fmt: skip
         replay.add_argument(f"--{name}", type=int, default=0, metavar="N", help=f"{what} (default: 0)")
     replay.add_argument("--num-tokens", type=int, metavar="N", help="in its batch, where max_cut left it fewer (default: all)")
@@ -279,7 +280,7 @@ def _replay(args: argparse.Namespace) -> int:
     from patchpack.plan import recipes
 
     recipe = recipes.get(args.recipe, seed=args.seed, **({} if args.seq_len is None else {"seq_len": args.seq_len}))
-    draws = {name: getattr(args, name) for name in ("epoch", "step", "repeat", "ordinal", "num_tokens")}
+    draws = {name: getattr(args, name) for name in ("epoch", "step", "repeat", "ordinal", "num_tokens", "part")}
     return run(args.source, recipe, args.key, out=args.out, image=args.image, target=args.target, **draws)
 
 

@@ -18,7 +18,7 @@ _GAP, _LINE = 14, 17
 
 def before_after(
     images: Sequence[PackedImage],
-    originals: Mapping[str, Image.Image],
+    originals: Mapping[tuple[str, int], Image.Image],
     patch_size: int,
     *,
     width: int,
@@ -29,7 +29,7 @@ def before_after(
 
     Args:
         images: of one batch.
-        originals: by key, in the shape of their files; a thumbnail of `CELL` is enough.
+        originals: by key and part, in the shape of their files; a thumbnail of `CELL` is enough.
         patch_size: of the batch.
         width: pixels of the picture.
         ids: write row and slot as well.
@@ -42,14 +42,14 @@ def before_after(
 
 def _line_of(
     images: Sequence[PackedImage],
-    originals: Mapping[str, Image.Image],
+    originals: Mapping[tuple[str, int], Image.Image],
     patch_size: int,
     ids: bool,
     features: Mapping[str, Image.Image] | None,
 ) -> Image.Image:
     names, befores, afters, beneath = [], [], [], []
     for image in images:
-        before = scaled(originals[image.key], fitted(image.source_size, float("inf"), CELL))
+        before = scaled(originals[image.key, image.part], fitted(image.source_size, float("inf"), CELL))
         grid = image.grid
         after = picture_of(image, patch_size, fitted(Size(grid.rows * patch_size, grid.cols * patch_size), float("inf"), CELL))
         underlined = Image.new("RGB", (after.width, after.height + 6), PAPER)

@@ -25,7 +25,7 @@ class Preview(NamedTuple):
     plan: pp.BatchPlan
     batch: pp.PackedBatch
     images: list[pp.PackedImage]  # up to PAIRS, some of every row
-    originals: dict[str, Image.Image]  # of these, by key
+    originals: dict[tuple[str, int], Image.Image]  # of these, by key and part
     features: dict[str, Image.Image] | None = None  # of these, by key, a pixel per patch
     model: str = ""  # whose features
 
@@ -97,8 +97,8 @@ def first_rows(source: Any, recipe: pp.Recipe, epoch: int) -> Preview:
     batch = pp.Painter(planner, recipe, on_error="skip")[plan]
     first = sorted(pp.unpack(batch), key=lambda image: (image.slot, image.row))[:PAIRS]
     images = sorted(first, key=lambda image: (image.row, image.slot))
-    wanted = {image.key for image in images}
-    originals = {h.key: _original(planner, h) for h in plan.headers if h.key in wanted}
+    wanted = {(image.key, image.part) for image in images}
+    originals = {(h.key, h.part): _original(planner, h) for h in plan.headers if (h.key, h.part) in wanted}
     return Preview(plan, batch, images, originals)
 
 
@@ -112,16 +112,18 @@ def _original(planner: pp.Planner, header: Header) -> Image.Image:
 
 def contents(batch: pp.PackedBatch) -> str:
     """How many images there are in how many rows."""
-    lost = sum(map(len, batch.keys)) - batch.info["packed"]
+    readable = int(batch.slot_mask.sum())
+    lost = sum(map(len, batch.keys)) - readable
     unreadable = f" and {lost} unreadable" if lost else ""
-    return f"{count_of(batch.info['packed'], 'image')}{unreadable} in {count_of(len(batch.keys), 'row')}"
+    return f"{count_of(readable, 'image')}{unreadable} in {count_of(len(batch.keys), 'row')}"
 
 
 def picture(preview: Preview, name: str, epoch: int, seed: int, ids: bool) -> Image.Image:
     """All there is to see: the rows, then images before and after resizing."""
     plan, batch, images, originals, features, model = preview
     p, seq_len = batch.patch_size, batch.segment_ids.shape[1]
-    few = batch.info["packed"] <= 4 * len(batch.keys) <= 16
+    readable = int(batch.slot_mask.sum())
+    few = readable <= 4 * len(batch.keys) <= 16
     rows = draw.draw_rows(batch, plan=plan, width=WIDTH, height=200 if few else 120, legend=True, ids=ids)
     about = (
         "Each row is one sequence of tokens for the model: above, the patches of its images in their places; below, as a bar, "
@@ -131,7 +133,7 @@ def picture(preview: Preview, name: str, epoch: int, seed: int, ids: bool) -> Im
     )
     parts = [sheet.panel(contents(batch), about, rows, width=WIDTH)]
     if images:
-        some = "" if len(images) == batch.info["packed"] else f"{len(images)} of these images. "
+        some = "" if len(images) == readable else f"{len(images)} of these images. "
         line = f"{some}Sizes are height x width: pixels of the file, then patches for the model."
         lines = [line]
         if features is not None:

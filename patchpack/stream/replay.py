@@ -31,6 +31,7 @@ def replay(
     repeat: int = 0,
     ordinal: int = 0,
     num_tokens: int | None = None,
+    part: int = 0,
     **options: Any,
 ) -> PackedImage:
     """Paint one image as a run with this recipe did.
@@ -44,6 +45,7 @@ def replay(
         repeat: the pass over the source within the epoch, ``info["repeats"]`` of its batch; 0 where a source is not repeated.
         ordinal: number of the sample in the run, over all epochs; only a drop schedule asks for it.
         num_tokens: tokens it has in its batch, where a packer's ``max_cut`` left it fewer than planned; None for all.
+        part: which of the images of a sample that has several, from 0.
         **options: ``image``, ``target`` and what else the run gave to `load` about its source.
 
     Returns:
@@ -51,7 +53,7 @@ def replay(
 
     Raises:
         SourceError: no sample of that key.
-        ConfigError: `num_tokens` is more than were planned.
+        ConfigError: `num_tokens` is more than were planned, or `part` more than there are.
         PatchpackError: the sample cannot be used, for the reason the run was given.
     """
     opened: Source
@@ -60,7 +62,9 @@ def replay(
     else:
         opened = open_source(source, max_pixels=recipe.max_pixels, max_bytes=recipe.max_bytes, **options)
     kind, events = probe_targets(opened.scan(), opened.reader)
-    header = _found(events, key, opened.name).in_pass(repeat)
+    images = _found(events, key, opened.name).in_pass(repeat).images
+    require_int(f"part of {key}", part, 0, len(images) - 1)
+    header = images[part]._replace(rest=())
     alone = recipe.replace(rows=1, packer=FirstFit(), patch_size=recipe.patch_size_at(epoch, step))
     planner = EpochPlanner(alone, epoch=epoch, seen=ordinal, target_kind=kind, name=opened.name)
     (plan,) = [*planner.feed([header]), *planner.finish()]
@@ -73,7 +77,7 @@ def replay(
         raise Rejection(**rejection).as_error()
     image: PackedImage
     (image,) = unpack(batch)
-    return image
+    return image._replace(part=part)
 
 
 def _found(events: Iterable[Event], key: str, name: str) -> Header:

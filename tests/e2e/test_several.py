@@ -19,6 +19,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import patchpack as pp
+from patchpack.cli import main
 from patchpack.plan.lines import Line, Placing
 from patchpack.types import Header, PackedBatch
 from tests.painted import members as tar
@@ -276,6 +277,14 @@ def test_an_index_has_one_image_per_sample(tmp_path: Path) -> None:
         pp.Index.build(shard(tmp_path), image="*.png")
 
 
+def test_replay_shows_one_of_them() -> None:
+    recipe = RECIPE.replace(drop=pp.Beta())
+    for image in pp.unpack(pp.load(documents(), recipe)):
+        assert pp.digest(pp.replay(documents(), recipe, image.key, part=image.part)) == pp.digest(image)
+    with pytest.raises(pp.ConfigError, match="part of 1"):
+        pp.replay(documents(), recipe, "1", part=3)
+
+
 def test_repeated_passes_draw_anew() -> None:
     recipe = RECIPE.replace(drop=pp.Beta())
     seen: dict[tuple[str, int], set[str]] = {}
@@ -347,3 +356,10 @@ def test_shortened_is_level(tokens: list[int], data: Any) -> None:
 def test_fewer_tokens_than_images_are_the_packers_fault() -> None:
     with pytest.raises(pp.PackingError, match="1 tokens are left for the 2 images of k"):
         placing(4, 4).shortened(1)
+
+
+def test_the_preview_shows_every_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "a.png"
+    assert main(["preview", shard(tmp_path), "--image", "*.png", "-o", str(out), "--recipe", "siglip2_naflex"]) == 0
+    assert "8 images in" in capsys.readouterr().out
+    assert out.exists()

@@ -1,0 +1,82 @@
+"""Crops, flips and a function of the user's, the same in whatever way an image comes to its batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import webdataset
+from torch.utils.data import DataLoader
+
+import patchpack as pp
+from patchpack.cli import preview
+
+SHARDS = pp.samples.shards("train")[:1]
+
+
+def darker(pixels: Any, generator: np.random.Generator) -> Any:
+    pixels[...] = pixels * generator.uniform(0.2, 0.9)
+    return pixels
+
+
+RECIPE = pp.recipes.navit(
+    seq_len=256,
+    rows=2,
+    crop=pp.RandomResizedCrop(),
+    flip=0.5,
+    augment=darker,
+    drop=pp.Beta(),
+    positions=pp.Absolute(of="image"),
+)
+
+
+def digests(batches: Any) -> dict[str, str]:
+    return {image.key: pp.digest(image) for image in pp.unpack(batches)}
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[str, str]:
+    return digests(pp.load(SHARDS, RECIPE))
+
+
+def test_a_crop_is_another_one_in_every_epoch(expected: dict[str, str]) -> None:
+    later = digests(pp.load(SHARDS, RECIPE, epoch=1))
+    assert later.keys() == expected.keys()
+    assert not set(later.values()) & set(expected.values())
+
+
+@pytest.mark.parametrize("options", [{"num_workers": 2}, {"num_threads": 2}, {"shuffle": 100}], ids=str)
+def test_workers_and_order_change_no_image(options: dict[str, Any], expected: dict[str, str]) -> None:
+    assert digests(pp.load(SHARDS, RECIPE, **options)) == expected
+
+
+def test_an_index_and_packed_shards(expected: dict[str, str], tmp_path: Path) -> None:
+    index = pp.Index.build(SHARDS)
+    assert digests(pp.load(index, RECIPE)) == expected
+    packed = pp.PackedShards.write(index, RECIPE, tmp_path / "packed")
+    assert digests(packed) == expected
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its open shards to the garbage collector
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_stage_draws_by_the_number_in_its_stream(expected: dict[str, str]) -> None:
+    def run() -> dict[str, str]:
+        stream = webdataset.WebDataset(SHARDS, shardshuffle=False)
+        return digests(DataLoader(pp.Pack(RECIPE).over(stream), batch_size=None))
+
+    found = run()
+    assert found.keys() == expected.keys()
+    assert found == run()
+
+
+def test_replay_shows_what_training_saw(expected: dict[str, str]) -> None:
+    for key in list(expected)[::97]:
+        assert pp.digest(pp.replay(SHARDS, RECIPE, key)) == expected[key]
+
+
+def test_the_preview_draws_crops(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "a.png")
+    assert preview.run(SHARDS[0], RECIPE, out, name="navit", epoch=0, ids=False, image="png", target="cls") == 0
+    assert "wrote" in capsys.readouterr().out
