@@ -112,15 +112,16 @@ def survey(source: Source, events: Iterable[Any]) -> Survey:
         elif isinstance(event, pp.ShardFault):
             faults.append(event)
         else:
-            try:
-                format_name, mode = _look(source, event)
-            except (pp.SampleError, pp.SourceError, OSError) as error:
-                rejected.append(pp.Rejection(event.shard, event.key, event.member, "decode", str(error)))
-                continue
-            sizes.append(event.size)
-            keys.append(event.key)
-            formats[format_name] += 1
-            modes[mode] += 1
+            for header in event.images:
+                try:
+                    format_name, mode = _look(source, header)
+                except (pp.SampleError, pp.SourceError, OSError) as error:
+                    rejected.append(pp.Rejection(header.shard, header.key, header.member, "decode", str(error)))
+                    continue
+                sizes.append(header.size)
+                keys.append(header.draw_key)
+                formats[format_name] += 1
+                modes[mode] += 1
     table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
     return Survey(table, keys, formats, modes, rejected, faults, complete=True)
 

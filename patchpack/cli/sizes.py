@@ -106,8 +106,8 @@ def _from_headers(path: str, console: Console, limit: int, image: str, target: s
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for event in progress.track(islice(events, limit)):
             if isinstance(event, Header):
-                sizes.append(event.size)
-                keys.append(event.key)
+                sizes += [header.size for header in event.images]
+                keys += [header.draw_key for header in event.images]
             elif isinstance(event, Rejection):
                 rejected.append(event)
             else:

@@ -358,6 +358,14 @@ def test_fewer_tokens_than_images_are_the_packers_fault() -> None:
         placing(4, 4).shortened(1)
 
 
+def test_inspect_and_plan_count_every_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, images = shard(tmp_path), sum(COUNTS)
+    assert main(["inspect", path, "--image", "*.png"]) == 0
+    assert f"{images} images" in capsys.readouterr().out
+    assert main(["plan", path, "--image", "*.png", "--seq-len", "512"]) == 0
+    assert f"{images} images" in capsys.readouterr().out
+
+
 def test_the_preview_shows_every_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "a.png"
     assert main(["preview", shard(tmp_path), "--image", "*.png", "-o", str(out), "--recipe", "siglip2_naflex"]) == 0
