@@ -132,6 +132,11 @@ class EpochPlanner:
         return self._max_steps is not None and self._step >= self._max_steps
 
     @property
+    def finished(self) -> bool:
+        """True from the last plan of the epoch on: `seen` counts no further."""
+        return self._finished
+
+    @property
     def barren(self) -> bool:
         """True once whole passes over a repeated source brought nothing that the recipe takes: more would not either."""
         return self._barren_passes >= (_BARREN_PASSES if self._recipe.redraws else 1)

@@ -91,6 +91,8 @@ class IndexPlanner(Sampler[BatchPlan]):
     def set_epoch(self, epoch: int) -> None:
         """Plan another epoch from the next iteration on. The epoch of a state that was just loaded goes on where it was."""
         if epoch != self.epoch:
+            if self._first_step and follows_seen(self.recipe.drop) and self._first_step == len(self.plan()):
+                self.seen += self.plan().rows.seen  # the state is of an epoch's last batch: that epoch is over
             self._first_step = 0
         self.epoch, self._run = epoch, None
 
@@ -121,11 +123,14 @@ class IndexPlanner(Sampler[BatchPlan]):
         plan, first = self.plan(), self._first_step
         self._first_step, self.accounted = 0, plan.accounted(first)
         self._run = _Run(self.epoch, self.seen, first)
+        seen = self.seen + plan.rows.seen
         if plan.fatal:
             yield plan.fatal_plan()
         for step in range(first, len(plan)):
+            if step + 1 == len(plan):  # already here: a loop that knows how many batches there are asks for no other
+                self.seen = seen
             yield replace(plan[step], target_kind=self._kind)
-        self.seen = self._run.seen + plan.rows.seen
+        self.seen = seen
 
     def state_dict(self, step: int | None = None, *, finished: bool = False) -> dict[str, Any]:
         """Where the epoch of the last iteration stood after its first `step` batches. Small, JSON-safe.

@@ -136,6 +136,8 @@ class Planner(Sampler[BatchPlan]):
         The epoch of a state that was just loaded goes on where it was.
         """
         if epoch != self.epoch:
+            if self._resume and self._resume["planner"].get("finished"):  # of an epoch's last batch: that epoch is over
+                self.seen += self._resume["planner"]["account"]["seen"]
             self._resume = None
         self.epoch = epoch
         self._run = (epoch, self.seen, self._resume)
@@ -248,7 +250,7 @@ class Planner(Sampler[BatchPlan]):
     def _plans(
         self, order: Order, recipe: Recipe, resume: Mapping[str, Any] | None = None, **stream: int
     ) -> Iterator[BatchPlan]:
-        start = Mark(*resume["mark"]) if resume else Mark()
+        begun, start = self.seen, Mark(*resume["mark"]) if resume else Mark()
         marks, ordered = Marks(start), OrderedSource(self.source, order, start)
         scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner, self.timeout)
         with closing(scanned):  # an endless scan, or its process, ends with the epoch
@@ -274,8 +276,10 @@ class Planner(Sampler[BatchPlan]):
                     yield plan
         for plan in planner.finish():
             self._remember(plan.step + 1, snapshot(planner, marks, kind))
+            if planner.finished:  # already here: a loop that knows how many batches there are asks for no other
+                self.seen = begun + planner.seen
             yield plan
-        self.seen += planner.seen
+        self.seen = begun + planner.seen
 
     def _remember(self, step: int, state: dict[str, Any]) -> None:
         self._states[step] = state

@@ -135,6 +135,39 @@ def test_plans_after_every_batch(kind: str, options: dict[str, Any]) -> None:
             assert (ours.step, ours.patch_size, ours.offsets.tolist()) == (plan.step, plan.patch_size, plan.offsets.tolist())
 
 
+@pytest.mark.parametrize(
+    "options", [{"steps_per_epoch": 12}, {"shuffle": 50}, {"tail": "pad", "rank": 1, "world_size": 2}], ids=str
+)
+@pytest.mark.parametrize("source", ["shards", "index"])
+def test_an_epoch_whose_last_batch_was_taken_is_over_for_a_schedule_though_no_other_was_asked_for(
+    source: str, options: dict[str, Any]
+) -> None:
+    index = pp.Index.build(FEW)
+    recipe = RECIPE.replace(drop=pp.Scheduled(300, 40))
+
+    def make() -> Any:
+        return pp.IndexPlanner(index, recipe, **options) if source == "index" else pp.Planner(FEW, recipe, **options)
+
+    def second(planner: Any) -> list[list[Any]]:
+        planner.set_epoch(1)
+        return [[array.tolist() for array in plan.table] for plan in planner]
+
+    whole = make()
+    steps = len(list(whole))
+    expected = second(whole)
+    assert whole.seen > 0
+
+    taken = make()
+    plans = iter(taken)  # as loops that know how many batches there are: it is never asked for the one after the last
+    for _ in range(steps):
+        next(plans)
+    resumed = make()
+    resumed.load_state_dict(json.loads(json.dumps(taken.state_dict(steps))))
+    assert second(taken) == expected
+    assert second(resumed) == expected
+    assert resumed.seen == taken.seen == whole.seen
+
+
 @pytest.mark.parametrize("options", ORDERS[1::3], ids=str)
 def test_shards(options: dict[str, Any]) -> None:
     check_cuts(lambda: pp.load(FEW, RECIPE, **options), slice(1, None, 6))
