@@ -267,7 +267,7 @@ def _print_suggestion(console: Console, path: str, found: Survey, chosen: Sugges
         f"import patchpack as pp\n\nrecipe = {chosen.call}\n"
         f"loader = pp.load({path!r}, recipe{options}, num_workers=4)\n"
         # a worker that is spawned imports the program that started it
-        f'if __name__ == "__main__":\n    for batch in loader:\n        inputs = pp.to_device(batch, "cuda")'
+        f'if __name__ == "__main__":\n    for batch in loader:\n        inputs = pp.to_device(batch, "cpu")  # or "cuda"'
     )
     for line in ("", *code.splitlines(), ""):
         say(console, line)

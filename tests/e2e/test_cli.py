@@ -118,7 +118,7 @@ def run_pasted(printed: str, cwd: Path) -> str:
     """What the code that `inspect` printed prints, as a program of its own; nothing but the device is changed."""
     code = printed[printed.index("import patchpack as pp") : printed.index("next:")].split("wrote ")[0]
     program = cwd / "pasted.py"
-    program.write_text(code.replace('"cuda"', '"cpu"') + "    print('PACKED', loader.report().packed)\n", encoding="utf-8")
+    program.write_text(code + "    print('PACKED', loader.report().packed)\n", encoding="utf-8")
     run = "import runpy; runpy.run_path('pasted.py', run_name='__main__')"
     ran = patchpack(cwd=cwd, code=run)
     assert ran.returncode == 0, ran.stderr
