@@ -13,7 +13,7 @@ from patchpack import testing
 from patchpack.plan.packing import Item, Lookahead, Packer, Prices, Row, learn_prices, pack_stream
 
 EXAMPLES = settings.default.max_examples
-NEAR, MOST_SLOTS = 6, 8  # where the completion begins, and what it may take when slots count
+NEAR, MOST_SLOTS, MOST_STEPS = 6, 8, 32  # where the completion begins, and what it may take when slots count
 
 
 # -------------------------------------------------------------------------------------------------------------- the twin
@@ -35,12 +35,16 @@ def slack(tokens, max_cut):
 def twin_fullest(pool, seq_len, cap, max_cut):
     """Oldest first until 6 mean lengths or slots are left, then the fullest completion; of equals that of older items.
 
-    A completion that is over, by what may be cut off an item before it, comes before one that is short by more.
+    A completion that is over, by what may be cut off an item before it, comes before one that is short by more. Of items with
+    more than two slots on average 6 mean ones are left, and those are counted in 32 steps.
     """
     room, left, chosen = seq_len, cap, []
     mean = sum(tokens for tokens, _, _ in pool) / len(pool)
+    all_slots = sum(slots for _, slots, _ in pool)
+    wide_slots = all_slots > 2 * len(pool)
+    mean_slots = all_slots / len(pool) if wide_slots else 1
     for i, (tokens, slots, _) in enumerate(pool):
-        if chosen and (room <= NEAR * mean or left <= NEAR):
+        if chosen and (room <= NEAR * mean or left <= NEAR * mean_slots):
             break
         if tokens <= room and slots <= left:
             chosen.append(i)
@@ -54,8 +58,9 @@ def twin_fullest(pool, seq_len, cap, max_cut):
         wide = (c for c in every if room < c[1] < 2 * room - best[1])
         best = min(wide, key=lambda c: (c[1], c[0]), default=best)
     if short_of_slots or best[2] > left:
-        most = min(left, MOST_SLOTS)
-        every = [c for c in every if c[2] <= most]
+        step = max(1, math.ceil(left / MOST_STEPS)) if wide_slots else 1
+        most = min(left // step, MOST_STEPS if wide_slots else MOST_SLOTS)
+        every = subsets([(t, math.ceil(n / step), w) for t, n, w in pool], among, room + over, most)
         choices = [c for c in every if c[1] <= room]
         done = [c for c in choices if c[1] == room and (c[2] == most or not short_of_slots)]
         if done:  # looks no further than the oldest items that make a full row
@@ -131,11 +136,11 @@ def twin(seq_len, cap, items, options):
 def problems(draw, most_waiting=9, priced=None):
     """seq_len, max_images, [(tokens, slots)], options."""
     seq_len = draw(st.one_of(st.integers(1, 40), st.integers(60, 400)))
-    cap = draw(st.one_of(st.integers(1, 6), st.integers(7, 40)))
+    cap = draw(st.one_of(st.integers(1, 6), st.integers(7, 40), st.integers(41, 500)))
     longest = draw(st.sampled_from([1, 3, 8]).map(lambda part: max(1, seq_len // part)))
     kinds = draw(st.lists(st.integers(1, longest), min_size=1, max_size=6))
     tokens = st.one_of(st.sampled_from(kinds), st.integers(1, longest))
-    slots = st.one_of(st.just(1), st.integers(1, cap))
+    slots = draw(st.sampled_from([st.one_of(st.just(1), st.integers(1, cap)), st.integers(1, max(1, cap // 4))]))
     items = draw(st.lists(st.tuples(tokens, slots), max_size=40))
     options = Lookahead(
         draw(st.integers(1, most_waiting)),

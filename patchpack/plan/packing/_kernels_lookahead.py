@@ -16,6 +16,7 @@ from patchpack._jit import njit
 TOKENS, SLOTS, WORTH, BORN = range(4)
 ONE, LAST, ALL = np.uint64(1), np.uint64(63), np.uint64(0xFFFFFFFFFFFFFFFF)
 FAR = np.int32(1 << 30)  # more tokens than any row
+FEW = 8  # slots that a completion counts one by one
 
 
 @njit
@@ -67,15 +68,22 @@ def slack(tokens: int, max_cut: float) -> int:
 
 
 @njit
+def steps(slots: int, width: int) -> int:
+    """``ceil(slots / width)``; 0 where slots are free."""
+    return (slots + width - 1) // width if width else 0
+
+
+@njit
 def complete(
-    pool: Any, among: Any, m: int, room: int, over: int, cap: int, unit: int, even: bool, reach: Any, taken: Any
+    pool: Any, among: Any, m: int, room: int, over: int, cap: int, width: int, even: bool, reach: Any, taken: Any
 ) -> int:  # fmt: skip
     """Add to `taken` the fullest completion of a row from the columns ``among[:m]``; returns its slots.
 
     The sums that the oldest k of them make with s slots are the bit set ``reach[k, s]`` (subset sum); the loop ends at the
     first k that fills `room`, so of the fullest choices the one whose youngest item is oldest is found, and of those again.
-    Most tokens first, then most slots; with `even`, most slots first. With unit 0 slots are free and cap is 0. Where `room`
-    cannot be filled, up to `over` tokens more will do, if they are fewer than would stay empty; the fewer the better.
+    Most tokens first, then most slots; with `even`, most slots first. Slots are counted in steps of `width`, rounded up, and
+    `cap` such steps may be taken; with width 0 slots are free and cap is 0. Where `room` cannot be filled, up to `over` tokens
+    more will do, if they are fewer than would stay empty; the fewer the better.
 
     reach: uint64 ``[>= m + 1, >= cap + 1, >= (room + over) // 64 + 1]``, scratch.
     """
@@ -86,7 +94,7 @@ def complete(
     reach[0, 0, 0] = 1
     k, full = 0, False
     while k < m and not full:
-        tokens, step = pool[TOKENS, among[k]], pool[SLOTS, among[k]] * unit
+        tokens, step = pool[TOKENS, among[k]], steps(pool[SLOTS, among[k]], width)
         for s in range(cap + 1):
             if s < step:
                 for j in range(words):
@@ -117,7 +125,7 @@ def complete(
         taken[among[k]] = True
         used += pool[SLOTS, among[k]]
         best -= pool[TOKENS, among[k]]
-        layer -= pool[SLOTS, among[k]] * unit
+        layer -= steps(pool[SLOTS, among[k]], width)
     return used
 
 
@@ -130,15 +138,17 @@ def fullest(
     Where no completion fills the row, one that is over by what may be cut off one of the items before it.
 
     Slots are looked at only where the completion needs more than are left, or where the pool is short of them: then most
-    slots count before most tokens, so that the pool keeps the mixture in which both run out together.
+    slots count before most tokens, so that the pool keeps the mixture in which both run out together. Where an item has more
+    than two slots on average (they are tokens of a text, or pages), as many as are left are counted in wider steps.
     """
     room, left, tokens, slots, over = seq_len, max_images, 0, 0, 0
     for k in range(count):
         tokens += pool[TOKENS, k]
         slots += pool[SLOTS, k]
         taken[k] = False
+    wide = slots > 2 * count
     for k in range(count):
-        if k > 0 and (room * count <= near * tokens or left <= near):
+        if k > 0 and (room * count <= near * tokens or (left * count <= near * slots if wide else left <= near)):
             break
         if pool[TOKENS, k] <= room and pool[SLOTS, k] <= left:
             taken[k] = True
@@ -151,9 +161,12 @@ def fullest(
             among[m] = k
             m += 1
     even = slots * seq_len > tokens * max_images
-    unit = 1 if even else 0
-    while complete(pool, among, m, room, over, unit * min(left, reach.shape[1] - 1), unit, even, reach, taken) > left:
-        unit = 1
+    most = reach.shape[1] - 1 if wide else FEW
+    least = max(1, (left + most - 1) // most) if wide else 1
+    width = least if even else 0
+    cap = min(left // least, most)
+    while complete(pool, among, m, room, over, cap if width else 0, width, even, reach, taken) > left:
+        width = least
         for k in range(m):
             taken[among[k]] = False
 

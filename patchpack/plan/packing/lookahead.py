@@ -20,7 +20,7 @@ from patchpack.plan.packing.prices import MOST_TOKENS, Prices
 from patchpack.plan.packing.protocol import Item, Packer, Row, fewest_tokens
 
 LEAST_WAITING, MOST_WAITING = 64, 1 << 12
-NEAR, LAYERS = 6, 9  # mean lengths (or slots) left when the completion is searched; slots 0 … 8 it may count
+NEAR, LAYERS = 6, 33  # mean lengths (or slots) left when the completion is searched; steps of slots 0 … 32 it may count
 _UNLIMITED = 1 << 30
 Lengths = Sequence[int] | npt.NDArray[Any]
 
@@ -31,6 +31,8 @@ class Lookahead:
 
     Without prices the row takes the oldest items that fit until about 6 mean lengths (or 6 slots) are left, then the fullest
     completion there is, found as a subset sum over the pool; of the fullest the one that waits for the fewest young items.
+    Items of more than two slots on average are wide (tokens of a text are counted so): 6 mean ones are left then, and what
+    they take is counted in 32 steps of the slots that are left, rounded up.
     The oldest item is in every row. With prices the row is the most expensive one, made of what waits most.
 
     No item waits longer than `longest_wait`: at every push one item at most, the oldest, reaches that age, because no two
