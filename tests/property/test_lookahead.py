@@ -42,9 +42,9 @@ def twin_fullest(pool, seq_len, cap, max_cut):
     mean = sum(tokens for tokens, _, _ in pool) / len(pool)
     all_slots = sum(slots for _, slots, _ in pool)
     wide_slots = all_slots > 2 * len(pool)
-    mean_slots = all_slots / len(pool) if wide_slots else 1
+    near_slots = NEAR * all_slots / len(pool) if wide_slots else NEAR
     for i, (tokens, slots, _) in enumerate(pool):
-        if chosen and (room <= NEAR * mean or left <= NEAR * mean_slots):
+        if chosen and (room <= NEAR * mean or left <= near_slots):
             break
         if tokens <= room and slots <= left:
             chosen.append(i)
