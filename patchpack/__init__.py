@@ -38,6 +38,14 @@ from patchpack.paint.batch import (
 )
 from patchpack.paint.digest import digest
 from patchpack.paint.patchify import patchify, unpatchify
+from patchpack.paint.text import (
+    RaggedText,
+    ragged_text,
+    text_attention_mask,
+    text_mask,
+    text_pool_mask,
+    text_position_ids,
+)
 from patchpack.paint.unpack import PackedImage, unpack
 from patchpack.paint.validate import validate
 from patchpack.plan import recipes
@@ -159,6 +167,7 @@ __all__ = [
     "MeanStd", "PerImage", "HALF", "IMAGENET", "CLIP",
     # paint
     "PackedBatch", "token_mask", "attention_mask", "pool_mask", "ragged", "Ragged", "unpack", "PackedImage", "fill_rate",
+    "text_mask", "text_attention_mask", "text_pool_mask", "text_position_ids", "ragged_text", "RaggedText",
     "validate", "digest", "normalize", "patchify", "unpatchify", "decode", "read_size",
     # errors
     "PatchpackError", "ConfigError", "ShapeError", "PackingError", "SourceError", "ShardError", "IndexFileError",

@@ -46,11 +46,13 @@ class Sample:
         image: compressed file bytes, uint8 ``[H, W, 3]``, or a PIL image; a list of these for images that belong together (the
             pages of a document), which are placed in one row, in this order, or not at all.
         target: class index, float, array of a fixed shape, dict of these, any other object, or None.
+        text: what belongs to the image or images, a caption for instance; read where there is a ``tokenize``.
     """
 
     key: str
     image: bytes | npt.NDArray[np.uint8] | PILImage | Sequence[bytes | npt.NDArray[np.uint8] | PILImage]
     target: Any = None
+    text: str | None = None
 
 
 _STAGE_ERRORS: dict[str, type[errors.PatchpackError]] = {
@@ -70,8 +72,8 @@ class Rejection(NamedTuple):
         key: the sample's key.
         member: the file at fault inside the shard (``n0144.jpg``), or the image at fault among several (``[2]``, the third);
             "" if there is none.
-        stage: ``read`` (bytes), ``header`` (size), ``plan`` (the recipe refuses the size), ``decode`` (pixels) or
-            ``target`` (label).
+        stage: ``read`` (bytes), ``header`` (size), ``plan`` (no row takes the size, or so long a text), ``decode`` (pixels)
+            or ``target`` (label or text).
         reason: what was expected and what came.
     """
 
@@ -228,6 +230,7 @@ class Header(NamedTuple):
         num_bytes: of memory that the location holds until the image is painted; 0 where it only says where to read.
         part: number of the image within its sample, from 0.
         rest: of a sample's first image, the others, in order.
+        text: of a sample's first image, the tokens of the sample's text, int32 as bytes; empty where there is none.
     """
 
     key: str
@@ -239,6 +242,12 @@ class Header(NamedTuple):
     num_bytes: int = 0
     part: int = 0
     rest: tuple[Header, ...] = ()
+    text: bytes = b""
+
+    @property
+    def num_text(self) -> int:
+        """Tokens of the text."""
+        return len(self.text) // 4
 
     @property
     def draw_key(self) -> str:
@@ -294,6 +303,7 @@ class BatchPlan:
         info: JSON-safe counters and rejections since the previous plan; becomes ``PackedBatch.info``.
         fatal: why there is no batch at all (no readable image in the source), else None.
         repeated_rows: rows at the end that came before in this epoch (``tail="wrap"``); they are not counted again.
+        text_len: text tokens per row, None without texts.
     """
 
     step: int
@@ -308,6 +318,7 @@ class BatchPlan:
     info: dict[str, Any]
     fatal: str | None = None
     repeated_rows: int = 0
+    text_len: int | None = None
 
     def take_rows(self, rows: Sequence[int]) -> BatchPlan:
         """The same plan with only these rows, in this order; `info` is shared."""
@@ -356,6 +367,10 @@ class PackedBatch(NamedTuple):
             ``positions`` "image" where ids are places in the whole image.
         sample_ids: int32 ``[B, E]``; 0 in slots that are not used, k for images of the row's k-th sample (1-based): 1, 2, 3, …
             where every sample is one image. None in a batch made by hand says the same.
+        text_ids: int32 ``[B, text_len]`` tokens of the texts of a row, one after the other in slot order; zeros where padding.
+            None without texts.
+        text_segment_ids: int32 ``[B, text_len]``; 0 is padding, k a token of the text of the sample whose first image is the
+            row's k-th image (1-based). None without texts.
     """
 
     patches: Any
@@ -371,3 +386,5 @@ class PackedBatch(NamedTuple):
     patch_size: int
     info: dict[str, Any]
     sample_ids: Any = None
+    text_ids: Any = None
+    text_segment_ids: Any = None

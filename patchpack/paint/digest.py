@@ -12,6 +12,7 @@ from patchpack.paint.unpack import PackedImage
 from patchpack.types import PackedBatch
 
 _NOT_ITS_OWN = ("info", "row", "slot")  # counters, and where an image was put
+_ONLY_IF_THERE = ("text_ids", "text_segment_ids")
 
 
 def digest(packed: PackedBatch | PackedImage) -> str:
@@ -25,7 +26,7 @@ def digest(packed: PackedBatch | PackedImage) -> str:
     """
     found = hashlib.sha256()
     for name, value in zip(packed._fields, packed, strict=True):
-        if name not in _NOT_ITS_OWN:
+        if name not in _NOT_ITS_OWN and not (value is None and name in _ONLY_IF_THERE):
             for part in _parts(name, value):
                 found.update(part)
     return found.hexdigest()[:32]

@@ -92,6 +92,16 @@ class Layout:
         samples = np.cumsum(begins_sample)  # of the whole batch
         firsts = samples[np.searchsorted(self._row, np.arange(batch.segment_ids.shape[0])).clip(max=len(samples) - 1)]
         batch.sample_ids[where] = samples - firsts[self._row] + 1
+        if batch.text_ids is not None:
+            self._write_texts(batch)
+
+    def _write_texts(self, batch: PackedBatch) -> None:
+        ends = [0] * batch.text_ids.shape[0]
+        for spot in self.spots:
+            start = ends[spot.row]
+            end = ends[spot.row] = start + spot.header.num_text
+            batch.text_ids[spot.row, start:end] = np.frombuffer(spot.header.text, dtype=np.int32)
+            batch.text_segment_ids[spot.row, start:end] = spot.slot + 1
 
 
 def _ids(spots: list[Spot], recipe: Recipe) -> tuple[list[Any], list[int]]:
@@ -119,7 +129,7 @@ def _ids_in_image(spots: list[Spot], recipe: Recipe, patch_size: int) -> tuple[l
 
 
 def wipe(batch: PackedBatch, spot: Spot) -> None:
-    """Take an image back that cannot be read: padding, and a masked slot."""
+    """Take an image back that cannot be read: padding, and a masked slot; with a sample's first image goes its text."""
     row, slot, tokens = spot.row, spot.slot, spot.tokens
     batch.patches[row, tokens] = 0
     batch.position_ids[row, tokens] = 0
@@ -127,3 +137,7 @@ def wipe(batch: PackedBatch, spot: Spot) -> None:
     batch.grid_sizes[row, slot] = 0
     batch.source_sizes[row, slot] = 0
     batch.slot_mask[row, slot] = False
+    if batch.text_ids is not None:
+        words = batch.text_segment_ids[row] == slot + 1
+        batch.text_ids[row, words] = 0
+        batch.text_segment_ids[row, words] = 0

@@ -44,6 +44,8 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
         patch_size=plan.patch_size,
         info={**plan.info, "rejections": list(plan.info["rejections"])},
         sample_ids=np.zeros((rows, slots), dtype=np.int32),
+        text_ids=None if plan.text_len is None else np.zeros((rows, plan.text_len), dtype=np.int32),
+        text_segment_ids=None if plan.text_len is None else np.zeros((rows, plan.text_len), dtype=np.int32),
     )
     if any(h.repeat for h in plan.headers):  # with the keys all it takes to draw again
         batch.info["repeats"] = [[h.repeat for h in plan.headers[a:b]] for a, b in _spans(plan)]
@@ -65,9 +67,9 @@ def paint(
 ) -> PackedBatch:
     """Paint one planned batch.
 
-    An image that turns out unreadable leaves padding in its place, and so do the others of its sample: their tokens get segment
-    0 and zero patches, their slots are masked, nothing else moves; it is named in ``info["rejections"]``. What was odd about
-    the others is counted in ``info["warnings"]``: samples by kind, each once per kind.
+    An image that turns out unreadable leaves padding in its place, and so do the others of its sample, and its text: their
+    tokens get segment 0 and zeros, their slots are masked, nothing else moves; it is named in ``info["rejections"]``. What
+    was odd about the others is counted in ``info["warnings"]``: samples by kind, each once per kind.
 
     Args:
         plan: what goes where.

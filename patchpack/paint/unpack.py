@@ -29,6 +29,7 @@ class PackedImage(NamedTuple):
         grid: rows and cols before dropping.
         source_size: oriented size of the source in pixels.
         target: its target, as stored.
+        text_ids: int32 ``[m]`` tokens of its sample's text, None without texts.
     """
 
     key: str
@@ -40,6 +41,7 @@ class PackedImage(NamedTuple):
     grid: Grid
     source_size: Size
     target: Any
+    text_ids: Any = None
 
 
 def unpack(
@@ -135,6 +137,7 @@ def _image(batch: PackedBatch, spot: _Spot) -> PackedImage:
         Grid(*batch.grid_sizes[row, slot].tolist()),
         Size(*batch.source_sizes[row, slot].tolist()),
         _target_at(batch.targets, row, slot),
+        None if batch.text_ids is None else batch.text_ids[row][batch.text_segment_ids[row] == slot - spot.part + 1],
     )
 
 

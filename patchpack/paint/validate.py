@@ -21,6 +21,8 @@ _DTYPES = {
     "slot_mask": ("bool",),
     "norm": ("float32",),
     "sample_ids": ("int32",),
+    "text_ids": ("int32",),
+    "text_segment_ids": ("int32",),
 }
 
 
@@ -31,7 +33,11 @@ def validate(batch: PackedBatch) -> None:
         ShapeError: the first that does not hold, with the row.
     """
     b = PackedBatch(*(_arrays.to_numpy(field) for field in batch._replace(sample_ids=sample_ids(batch))))
+    if (b.text_ids is None) != (b.text_segment_ids is None):
+        raise ShapeError("text_ids and text_segment_ids must both be there, or neither")
     for name, dtypes in _DTYPES.items():
+        if b.text_ids is None and name.startswith("text_"):
+            continue
         dtype = str(getattr(b, name).dtype)
         if dtype not in dtypes:
             raise ShapeError(f"{name} must be {' or '.join(dtypes)}, got {dtype}")
@@ -60,6 +66,8 @@ def validate(batch: PackedBatch) -> None:
         raise ShapeError(f"keys must hold one list per row, {num_rows}, got {len(b.keys)}")
     for row in range(num_rows):
         _validate_row(b, row)
+    if b.text_ids is not None:
+        _validate_texts(b)
     for values in b.targets.values() if isinstance(b.targets, dict) else [b.targets]:
         _validate_targets(values, b.slot_mask)
 
@@ -99,6 +107,26 @@ def _validate_row(b: PackedBatch, row: int) -> None:
         require(b.source_sizes[row, slot] > 0, f"slot {slot} has no source size")
     require(b.patches[row][~real] == 0, "patches must be zero where padding")
     require(b.position_ids[row][~real] == 0, "position_ids must be zero where padding")
+
+
+def _validate_texts(b: PackedBatch) -> None:
+    ids, segments = b.text_ids, b.text_segment_ids
+    if ids.ndim != 2 or len(ids) != len(b.num_images) or ids.shape != segments.shape:
+        raise ShapeError(f"text_ids and text_segment_ids must be [B, text_len], got {list(ids.shape)}, {list(segments.shape)}")
+    for row, (here, mask, samples) in enumerate(zip(segments, b.slot_mask, b.sample_ids, strict=True)):
+
+        def require(holds: Any, statement: str, row: int = row) -> None:
+            if not np.all(holds):
+                raise ShapeError(f"row {row}: {statement}")
+
+        require(here >= 0, "text_segment_ids must not be negative")
+        used = here[here > 0]
+        require(used[1:] >= used[:-1], "text_segment_ids must ascend, with zeros where padding or unreadable")
+        begins = np.flatnonzero(mask & (np.diff(samples, prepend=0) > 0)) + 1
+        require(np.array_equal(np.unique(used), begins), "text_segment_ids must name the first slot of every readable sample")
+        for segment in begins:
+            require(np.diff(np.flatnonzero(here == segment)) == 1, f"the text of slot {segment - 1} is not contiguous")
+        require(ids[row][here == 0] == 0, "text_ids must be zero where padding")
 
 
 def _validate_targets(values: Any, slot_mask: Any) -> None:

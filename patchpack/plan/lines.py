@@ -47,6 +47,11 @@ class Placing(NamedTuple):
         return sum(line.num_tokens for line in self.lines)
 
     @property
+    def num_text(self) -> int:
+        """Tokens of its text."""
+        return self.lines[0].header.num_text
+
+    @property
     def num_bytes(self) -> int:
         """See `Header.num_bytes`."""
         return sum(line.header.num_bytes for line in self.lines)

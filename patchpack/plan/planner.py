@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
+from zlib import crc32
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from patchpack import rng
 from patchpack.errors import ConfigError, SourceError
 from patchpack.plan._integers import require_int
 from patchpack.plan.account import Account
+from patchpack.plan.budget import Budget
 from patchpack.plan.crop import WholeImage
 from patchpack.plan.lines import Placing, batch_plan, decide
 from patchpack.plan.recipe import Recipe
@@ -35,7 +37,7 @@ def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int) -> str:
     )
 
 
-def refused(placing: Placing, recipe: Recipe, seq_len: int) -> Rejection | None:
+def refused(placing: Placing, recipe: Recipe, seq_len: int, text_len: int | None = None) -> Rejection | None:
     """Why no row takes a sample; None if one does."""
     lines, first = placing.lines, placing.lines[0].header
     for line in lines:
@@ -47,6 +49,11 @@ def refused(placing: Placing, recipe: Recipe, seq_len: int) -> Rejection | None:
             f"its {len(lines)} images become {placing.num_tokens} tokens, and one row takes them together: it holds "
             f"seq_len={seq_len} tokens and max_images={recipe.max_images}"
         )
+        return Rejection(first.shard, first.key, "", "plan", reason)
+    if text_len is not None and not first.text:
+        return Rejection(first.shard, first.key, "", "target", "it has no text, and the others have")
+    if text_len is not None and placing.num_text > text_len:
+        reason = f"its text has {placing.num_text} tokens, a row holds text_len={text_len}; raise text_len, or let tokenize cut"
         return Rejection(first.shard, first.key, "", "plan", reason)
     return None
 
@@ -74,6 +81,7 @@ class EpochPlanner:
             num_streams-th step, of ``max_steps`` in all.
         lookahead, lookahead_bytes: what may wait in open rows, see `Rows`.
         fuse: after so many samples in a row that cannot be used the epoch ends with a fatal plan that says so; None: never.
+        text_len: tokens of text per row beside those of images, where headers have texts (`Header.text`); None without.
 
     Raises:
         ConfigError: a tail or a number that cannot work.
@@ -94,6 +102,7 @@ class EpochPlanner:
         lookahead: int | None = None,
         lookahead_bytes: int | None = None,
         fuse: int | None = FUSE,
+        text_len: int | None = None,
     ) -> None:
         if tail not in TAILS:
             raise ConfigError(f"tail is one of {', '.join(TAILS)}, got {tail!r}")
@@ -110,6 +119,7 @@ class EpochPlanner:
         self._recipe, self._epoch, self._target_kind, self._name = recipe, epoch, target_kind, name
         self._tail, self._max_steps, self._num_streams = tail, max_steps, num_streams
         self._lookahead, self._fuse = (lookahead, lookahead_bytes), fuse
+        self._budget = Budget(recipe.max_images, text_len)
         self._first_rows: list[list[Placing]] = []  # kept for tail="wrap"
         self._account = Account()
         self._first_ordinal = seen + stream
@@ -238,7 +248,7 @@ class EpochPlanner:
         """Open new rows for a patch size."""
         recipe = self._recipe
         self._patch_size, self._seq_len = patch_size, recipe.row_len(patch_size)
-        self._rows = Rows(recipe.packer, self._seq_len, recipe.max_images, *self._lookahead)
+        self._rows = Rows(recipe.packer, self._seq_len, self._budget, *self._lookahead)
 
     def _start_step(self) -> None:
         patch_size = self._patch_size_now()
@@ -257,7 +267,7 @@ class EpochPlanner:
         return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=patch_size)
 
     def _push(self, placing: Placing) -> None:
-        rejection = refused(placing, self._recipe, self._seq_len)
+        rejection = refused(placing, self._recipe, self._seq_len, self._budget.text_len)
         if rejection is not None:
             self._account.reject(rejection)
         else:
@@ -312,6 +322,7 @@ class EpochPlanner:
             seq_len=self._recipe.row_len(patch_size),
             target_kind=self._target_kind,
             info=info,
+            text_len=self._budget.text_len,
             **others,
         )
 
@@ -326,7 +337,8 @@ class EpochPlanner:
         if self._finished:
             return {**state, "finished": True, "fatal": self._fatal}
         held = self._held
-        rows = [*self._first_rows, *(held.rows if held else [])]
+        rows = [*self._first_rows, *(held.rows if held else []), self._rows.waiting()]
+        samples = {one.position: one for row in rows for one in row}
         return {
             **state,
             "ended": self._ended,
@@ -336,7 +348,8 @@ class EpochPlanner:
             "first_rows": _positions(self._first_rows),
             "held": held and {"step": held.plan.step, "patch_size": held.plan.patch_size, "info": held.plan.info,
                               "rows": _positions(held.rows), "repeated_rows": held.plan.repeated_rows},
-            "samples": sorted({(one.position, one.key_hash) for row in [*rows, self._rows.waiting()] for one in row}),
+            "samples": [(position, samples[position].key_hash) for position in sorted(samples)],
+            "texts": self._checksum(samples[position].lines[0].header for position in sorted(samples)),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any], headers: Mapping[int, Header]) -> None:
@@ -347,7 +360,7 @@ class EpochPlanner:
             headers: of every position in ``state["samples"]``.
 
         Raises:
-            SourceError: a header that is missing, or of another sample.
+            SourceError: a header that is missing, or of another sample; texts that have changed, or became other tokens.
         """
         self._step = state["step"]
         self._account.load_state_dict(state["account"])
@@ -360,6 +373,8 @@ class EpochPlanner:
             if header is None or int(rng.key_hash([header.draw_key])[0]) != key_hash:
                 what = "is none that can be used" if header is None else f"has another key: {header.key}"
                 raise SourceError(f"{self._name} has changed since the state was saved: its sample {position} {what}")
+        if self._checksum(headers[position] for position, _ in state["samples"]) != state["texts"]:
+            raise SourceError(f"{self._name}: its texts became other tokens when the state was saved: has tokenize changed?")
 
         def again(rows: Any, patch_size: int) -> list[list[Placing]]:
             wanted = [(p, headers[p]) for p in sorted({p for row in rows for p, _ in row})]
@@ -376,6 +391,14 @@ class EpochPlanner:
                 self._filled(rows), held["step"], held["patch_size"], held["info"], repeated_rows=held["repeated_rows"]
             )
             self._held = _Held(plan, rows)
+
+    def _checksum(self, headers: Iterable[Header]) -> int:
+        """Of all texts, 0 without: rows hold as many tokens as they had when they were planned."""
+        found = 0
+        if self._budget.text_len is not None:
+            for header in headers:
+                found = crc32(header.text, found)
+        return found
 
 
 def accounted(state: Mapping[str, Any]) -> int:

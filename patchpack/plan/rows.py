@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from patchpack.errors import PackingError
+from patchpack.plan.budget import Budget
 from patchpack.plan.lines import Placing
 from patchpack.plan.packing import Item, PackerFactory, Row, fewest_tokens
 
@@ -18,7 +19,8 @@ class Rows:
 
     Args:
         factory: makes the packer.
-        seq_len, max_images: of a row.
+        seq_len: of a row.
+        budget: of a row, its images and its text.
         lookahead, lookahead_bytes: samples, and bytes of their `Header.num_bytes`, that may wait in open rows; beyond, the
             fullest rows are closed and the rest is packed anew. None: as the packer does.
     """
@@ -27,13 +29,13 @@ class Rows:
         self,
         factory: PackerFactory,
         seq_len: int,
-        max_images: int,
+        budget: Budget,
         lookahead: int | None = None,
         lookahead_bytes: int | None = None,
     ) -> None:
-        self._factory, self._seq_len, self._max_images = factory, seq_len, max_images
+        self._factory, self._seq_len, self._budget = factory, seq_len, budget
         self._lookahead, self._lookahead_bytes = lookahead, lookahead_bytes
-        self._packer = factory(seq_len, max_images)
+        self._packer = budget.packer(factory, seq_len)
         self._waiting: dict[int, Placing] = {}  # by position, open and closed
         self._closed: deque[Row] = deque()
         self._queued: set[int] = set()  # positions in the closed rows
@@ -51,7 +53,7 @@ class Rows:
         """
         self._waiting[placing.position] = placing
         self._open_bytes += placing.num_bytes
-        if closed := self._packer.push(_item(placing)):
+        if closed := self._packer.push(self._item(placing)):
             self._close(closed)
         if self._exceeds(1.0):
             self._close_fullest()
@@ -107,10 +109,13 @@ class Rows:
                     f"{self._packer!r} made {item.num_tokens} of the {given} tokens of an item, {least} … {given} are allowed"
                 )
         tokens, images = row.num_tokens, sum(len(self._waiting[item.id].lines) for item in row.items)
-        if tokens > self._seq_len or images > self._max_images:
+        text, limit = sum(self._waiting[item.id].num_text for item in row.items), self._budget
+        if tokens > self._seq_len or images > limit.max_images:
             raise PackingError(
-                f"{self._packer!r} put {tokens} tokens and {images} images in a row of {self._seq_len} and {self._max_images}"
+                f"{self._packer!r} put {tokens} tokens and {images} images in a row of {self._seq_len} and {limit.max_images}"
             )
+        if limit.text_len is not None and text > limit.text_len:
+            raise PackingError(f"{self._packer!r} put {text} text tokens in a row of {limit.text_len}")
 
     def _exceeds(self, share: float) -> bool:
         if self._lookahead is not None and len(self._waiting) - len(self._queued) > share * self._lookahead:
@@ -123,10 +128,9 @@ class Rows:
             self._close([rows.popleft()])
         for row in rows:
             self._check(row)
-        self._packer = self._factory(self._seq_len, self._max_images)
+        self._packer = self._budget.packer(self._factory, self._seq_len)
         for position in sorted(item.id for row in rows for item in row.items):
-            self._close(self._packer.push(_item(self._waiting[position])))
+            self._close(self._packer.push(self._item(self._waiting[position])))
 
-
-def _item(placing: Placing) -> Item:
-    return Item(placing.position, placing.num_tokens, len(placing.lines))
+    def _item(self, placing: Placing) -> Item:
+        return Item(placing.position, placing.num_tokens, self._budget.charge(len(placing.lines), placing.num_text))

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from patchpack.errors import DecodeError, SourceError
-from patchpack.paint.decode import MAX_BYTES, require_bytes
+from patchpack.errors import DecodeError, SourceError, TargetError
+from patchpack.paint.decode import MAX_BYTES, require_bytes, too_many_bytes
 from patchpack.stream.header import read_size_at
 from patchpack.stream.source import Reader, digest
 from patchpack.stream.tar import Members
@@ -19,7 +19,8 @@ from patchpack.types import Event, Header, Rejection, Size
 class FolderSource:
     """A folder of image files. Keys are paths relative to it.
 
-    With targets, the first folder below it is the class; indices follow the sorted `class_names`.
+    With targets, the first folder below it is the class; indices follow the sorted `class_names`. A text is in the file beside
+    the image that has its name and another extension.
     """
 
     one_each = True
@@ -65,7 +66,29 @@ def scan_file(path: Path, key: str, shard: str, location: str, asked: Members) -
         return Rejection(shard, key, path.name, "header", str(error))
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
         return Rejection(shard, key, path.name, "read", f"{type(error).__name__}: {error}")
-    return Header(key, shard, path.name, size, location)
+    header = Header(key, shard, path.name, size, location)
+    return header if asked.text is None else _with_text(header, path, asked)
+
+
+def _with_text(header: Header, image: Path, asked: Members) -> Header | Rejection:
+    """The header of an image with the tokens of the text beside it."""
+    assert asked.text is not None
+    path = image.with_name(f"{image.stem}.{asked.text.member}")
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise OSError("is not a regular file")
+        with open(path, "rb") as file:
+            length = os.fstat(file.fileno()).st_size
+            if length > asked.max_bytes:
+                raise TargetError(too_many_bytes(length, asked.max_bytes))
+            data = file.read()
+        return header._replace(text=asked.text.tokens(asked.text.of(data)))
+    except FileNotFoundError:
+        return Rejection(header.shard, header.key, path.name, "target", f"no text beside it: {path.name} is not there")
+    except OSError as error:
+        return Rejection(header.shard, header.key, path.name, "read", f"{type(error).__name__}: {error}")
+    except TargetError as error:
+        return Rejection(header.shard, header.key, path.name, "target", str(error))
 
 
 class FileReader:

@@ -57,6 +57,8 @@ class IndexPlanner(Sampler[BatchPlan]):
         ConfigError: an option that cannot work.
     """
 
+    text_len: int | None = None  # an index holds no texts
+
     def __init__(
         self,
         index: SampleIndex,

@@ -78,16 +78,17 @@ def is_split(items: Any) -> bool:
 def carried(key: str, sample: Sample, members: Members, background: Colour, repeat: int = 0) -> Header | Rejection:
     """A header whose location is the sample itself, or why it cannot have one."""
     target = None if members.target is None else sample.target
-    return header_of(key, sample.image, members, lambda part, image: Passenger(image, target, background), repeat, held=True)
+    return header_of(key, sample, members, lambda part, image: Passenger(image, target, background), repeat, held=True)
 
 
 def header_of(
-    key: str, image: Any, members: Members, locate: Callable[[int, Any], Any], repeat: int = 0, *, held: bool
+    key: str, sample: Sample, members: Members, locate: Callable[[int, Any], Any], repeat: int = 0, *, held: bool
 ) -> Header | Rejection:
-    """The header of what `Sample.image` may be, or why there is none: which of several images is at fault.
+    """The header of a sample, whatever its image may be, or why there is none: which of several images is at fault.
 
     locate: (part, its image) → where it is read. held: with its bytes counted, as they are there until it is painted.
     """
+    image: Any = sample.image
     several = is_several(image)
     headers: list[Header] = []
     for part, one in enumerate(image if several else [image]):
@@ -99,7 +100,11 @@ def header_of(
         headers.append(Header(key, "", member, size, locate(part, one), repeat, picture_bytes(one) if held else 0, part))
     if not headers:
         return refused(key, DecodeError(NO_IMAGES))
-    return headers[0]._replace(rest=tuple(headers[1:]))
+    try:
+        text = b"" if members.text is None else members.text.tokens(sample.text)
+    except TargetError as error:
+        return refused(key, error)
+    return headers[0]._replace(rest=tuple(headers[1:]), text=text)
 
 
 def refused(key: str, error: PatchpackError, member: str = "") -> Rejection:

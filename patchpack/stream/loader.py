@@ -30,6 +30,7 @@ from patchpack.stream.sampler import PLACE, Planner
 from patchpack.stream.samples import ToSample
 from patchpack.stream.sources import IMAGE_EXTENSIONS
 from patchpack.stream.streams import WorkerStreams
+from patchpack.stream.text import TEXT, Tokenize
 from patchpack.stream.threads import PLANNED_AHEAD, Finished, PaintedAhead
 from patchpack.stream.tickets import Tickets, UnderWay
 from patchpack.stream.workers import TICK, Board, WorkerStart, next_of
@@ -209,7 +210,8 @@ class Loader(DataLoader[PackedBatch]):
 
         Raises `ConfigError` where there is less than that.
         """
-        batches, num_bytes = self.num_workers * (self.prefetch_factor or 2) + SPARE, slot_bytes_of(self.planner.recipe)
+        batches = self.num_workers * (self.prefetch_factor or 2) + SPARE
+        num_bytes = slot_bytes_of(self.planner.recipe, self.planner.text_len)
         if self._streams:  # no parent knows of a batch before it is painted, so nobody could give it a slot
             require_room(num_bytes, batches)
             return None
@@ -272,6 +274,9 @@ def load(
     target: str | tuple[str, ...] | None = "cls",
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
+    text: str = TEXT,
+    tokenize: Tokenize | None = None,
+    text_len: int | None = None,
     sizes: Any = None,
     size_of: SizeOf | None = None,
     shuffle: int = 0,
@@ -304,6 +309,13 @@ def load(
             anything but None takes its subfolders as classes; None for unlabelled images.
         to_sample: ``(number, item) -> Sample``, for items of any other kind.
         map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
+        text: where ``tokenize`` is given, extension of the text member, or of the file beside an image of a folder; column of a
+            row (``text``, if there is no ``txt``). ``"json:caption"`` is a field of the JSON object that is there.
+        tokenize: text → token ids, at least one: batches then have ``text_ids``. None reads no text. It runs while headers are
+            read, because a row has room for so many tokens, once per sample and epoch; it must be picklable where processes
+            are spawned. What it raises makes the sample a rejection. Nothing is cut: a longer text than ``text_len`` is
+            rejected, so cut in here.
+        text_len: tokens of text per row, beside those of images.
         sizes: int ``[n, 2]`` oriented height and width of every item of a dataset by number, where they are known.
         size_of: number → (height, width) instead, where that is cheap. Without either an item that does not come as file bytes
             must be decoded to know its size: with workers each plans its own share then, and batches depend on how many.
@@ -350,6 +362,8 @@ def load(
         ):  # fmt: skip
             if value is not default and value != default:
                 raise ConfigError(f"{name} is decided when an index is built and cannot be passed with it")
+        if tokenize is not None or text_len is not None or text != TEXT:
+            raise ConfigError("an index holds no texts, and rows are planned with them: load the shards themselves")
         indexed = IndexPlanner(
             source,
             recipe,
@@ -380,6 +394,9 @@ def load(
         target=target,
         to_sample=to_sample,
         map_target=map_target,
+        text=text,
+        tokenize=tokenize,
+        text_len=text_len,
         sizes=sizes,
         size_of=size_of,
         shuffle=shuffle,

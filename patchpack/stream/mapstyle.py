@@ -37,6 +37,8 @@ class MapStyleSource:
         size_of: number → (height, width), where that is cheap; None if unknown.
         cheap: reading an item does not decode it, so it may be read once for its size and once more to paint.
 
+    With texts an item is read for its text whatever is known of its size, and `sizes` and `size_of` save nothing.
+
     Raises:
         SourceError: an empty dataset.
         ConfigError: sizes that are not positive integers, or not one for every item; both `sizes` and `size_of`.
@@ -64,8 +66,10 @@ class MapStyleSource:
         self._sizes = None if sizes is None else _checked_sizes(sizes, self.num_parts)
         self._size_of, self._members, self._background = size_of, members, background
         self.items = ItemReader(dataset, members, to_sample)
-        self.reader: Reader = self.items
-        self.holds = sizes is None and size_of is None and not cheap
+        self.reader: Reader = ItemReader(dataset, members.without_text(), to_sample)
+        if members.text is not None:  # an item is read for its text, and has its size with it
+            self._sizes = self._size_of = None
+        self.holds = self._sizes is None and self._size_of is None and not cheap
 
     @property
     def scan_here(self) -> bool:
@@ -106,7 +110,7 @@ class MapStyleSource:
                 return carried(str(number), sample, self._members, self._background)
             several = is_several(sample.image)
             return header_of(
-                str(number), sample.image, self._members, lambda part, _: (number, part) if several else number, held=False
+                str(number), sample, self._members, lambda part, _: (number, part) if several else number, held=False
             )
         return Header(str(number), "", "", within(size, limit), number)
 

@@ -18,6 +18,7 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.sampler import probe_targets
 from patchpack.stream.source import Source
 from patchpack.stream.sources import open_source
+from patchpack.stream.text import require_text_len
 from patchpack.types import Event, Header, Rejection
 
 
@@ -32,6 +33,7 @@ def replay(
     ordinal: int = 0,
     num_tokens: int | None = None,
     part: int = 0,
+    text_len: int | None = None,
     **options: Any,
 ) -> PackedImage:
     """Paint one image as a run with this recipe did.
@@ -46,6 +48,7 @@ def replay(
         ordinal: number of the sample in the run, over all epochs; only a drop schedule asks for it.
         num_tokens: tokens it has in its batch, where a packer's ``max_cut`` left it fewer than planned; None for all.
         part: which of the images of a sample that has several, from 0.
+        text_len: of the run, where it had texts; with its ``tokenize`` and ``text``.
         **options: ``image``, ``target`` and what else the run gave to `load` about its source.
 
     Returns:
@@ -60,13 +63,14 @@ def replay(
     if isinstance(source, Source):
         opened = source
     else:
+        require_text_len(options.get("tokenize"), text_len)
         opened = open_source(source, max_pixels=recipe.max_pixels, max_bytes=recipe.max_bytes, **options)
     kind, events = probe_targets(opened.scan(), opened.reader)
     images = _found(events, key, opened.name).in_pass(repeat).images
     require_int(f"part of {key}", part, 0, len(images) - 1)
-    header = images[part]._replace(rest=())
+    header = images[part]._replace(rest=(), text=images[0].text)  # every image of a sample has its text
     alone = recipe.replace(rows=1, packer=FirstFit(), patch_size=recipe.patch_size_at(epoch, step))
-    planner = EpochPlanner(alone, epoch=epoch, seen=ordinal, target_kind=kind, name=opened.name)
+    planner = EpochPlanner(alone, epoch=epoch, seen=ordinal, target_kind=kind, name=opened.name, text_len=text_len)
     (plan,) = [*planner.feed([header]), *planner.finish()]
     if num_tokens is not None and plan.headers:
         planned = int(plan.table.num_tokens[0])

@@ -112,17 +112,18 @@ def _arrive(ring: int, number: int, num_bytes: int) -> torch.Tensor:
     return torch.empty(0, dtype=torch.uint8) if its_ring is None else its_ring.arrived(number, num_bytes)
 
 
-def slot_bytes_of(recipe: Recipe) -> int:
+def slot_bytes_of(recipe: Recipe, text_len: int | None = None) -> int:
     """Bytes that a batch takes at most, in whole pages, with one number as the target of every image.
 
-    Larger targets travel beside the slot.
+    Larger targets travel beside the slot. text_len: text tokens per row, None without texts.
     """
     scheme = recipe.positions(Grid(1, 1))
     images = 8 + 8 + 1 + 4 + 8  # grid, size, mask, sample, target
     tokens = scheme.shape[1] * scheme.itemsize + 4  # position, segment
     pixels = 3 * np.dtype(recipe.dtype).itemsize
     row = max(recipe.row_len(p) * (p * p * pixels + tokens) for p in recipe.patch_sizes)
-    return _whole_pages(recipe.rows * (row + recipe.max_images * images + 4) + 1024)  # norm, and where arrays begin
+    text = 8 * (text_len or 0)  # id, segment
+    return _whole_pages(recipe.rows * (row + text + recipe.max_images * images + 4) + 1024)  # norm, and where arrays begin
 
 
 def _whole_pages(num_bytes: int) -> int:

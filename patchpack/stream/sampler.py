@@ -35,6 +35,7 @@ from patchpack.stream.samples import ToSample
 from patchpack.stream.scanner import scan_ahead
 from patchpack.stream.source import Reader, Source
 from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
+from patchpack.stream.text import TEXT, Tokenize, require_picklable, require_text_len
 from patchpack.types import BatchPlan, Event, Header, Rejection, TargetKind
 
 _BLOCK = 64  # headers decided at a time: numpy's cost per call is spread, the first batch does not wait
@@ -61,8 +62,10 @@ class Planner(Sampler[BatchPlan]):
         seen: samples met in earlier epochs, for drop schedules; it grows with every epoch iterated to its end.
         scanner: a multiprocessing context, or the name of a start method: headers of shards and folders are then read ahead
             in a process of their own. None reads them here, between batches. It changes no plan.
+        text, tokenize, text_len: texts beside images, see `load`.
 
     Attributes:
+        text_len: tokens of text per row, None without texts.
         states_kept: plans that may be on their way to a batch; `state_dict` knows those.
         accounted: samples that the steps before the first one of this iteration told of.
         timeout: seconds without a header after which the scanner is taken for frozen; 0 for none.
@@ -91,8 +94,15 @@ class Planner(Sampler[BatchPlan]):
         seen: int = 0,
         scanner: str | BaseContext | None = None,
         fuse: int | None = FUSE,
+        text: str = TEXT,
+        tokenize: Tokenize | None = None,
+        text_len: int | None = None,
     ) -> None:
+        require_text_len(tokenize, text_len)
+        if scanner is not None:
+            require_picklable(tokenize, scanner if isinstance(scanner, str) else scanner.get_start_method())
         self.fuse = fuse
+        self.text_len, self._text = text_len, None if tokenize is None else text
         self.timeout = 0.0
         self.recipe = require_recipe(recipe)
         self.source: Source = open_source(
@@ -106,6 +116,8 @@ class Planner(Sampler[BatchPlan]):
             map_target=map_target,
             sizes=sizes,
             size_of=size_of,
+            text=text,
+            tokenize=tokenize,
         )
         if world_size > 1 and getattr(self.source, "is_split", False):
             raise ConfigError(
@@ -205,6 +217,8 @@ class Planner(Sampler[BatchPlan]):
             "tail": self._tail,
             "rank": order.rank,
             "world_size": order.world_size,
+            "text": self._text,
+            "text_len": self.text_len,
         }
 
     @property
@@ -244,6 +258,7 @@ class Planner(Sampler[BatchPlan]):
             max_steps=self.steps_per_epoch,
             lookahead_bytes=LOOKAHEAD_BYTES,
             fuse=self.fuse,
+            text_len=self.text_len,
             **stream,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from patchpack.errors import DecodeError, SourceError, TargetError
@@ -11,6 +12,7 @@ from patchpack.paint.decode import require_bytes
 from patchpack.paint.picture import is_picture, is_several
 from patchpack.stream.labels import decode_target, join
 from patchpack.stream.tar import Members
+from patchpack.stream.text import Text
 from patchpack.types import Sample
 
 ToSample = Callable[[int, Any], Sample]
@@ -40,9 +42,10 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
       if it is bytes. The shard's file name joins the key where ``__url__`` is known.
     * Hugging Face row: its image is the first column of ``image`` that is there, or ``image``, as a PIL image or as
       ``{"bytes", "path"}``; its label is column ``target``, or ``label``.
-    * pair ``(image, target)``, as torchvision's datasets give; without targets also the image alone.
+    * pair ``(image, target)``, as torchvision's datasets give; without targets also the image alone, or ``(image, text)``.
 
-    Where an image may be, so may a list of images that belong together. Column names need not match in case.
+    Where an image may be, so may a list of images that belong together. Column names need not match in case. Where text is
+    asked for, it is a member of the dict, or a column of the row (``text``, if there is no ``txt``).
 
     Args:
         number: of the item in its stream; the key where the item has none.
@@ -52,7 +55,7 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
 
     Raises:
         SourceError: an item that is none of these.
-        TargetError: a label that is missing or not what its extension says.
+        TargetError: a label or a text that is missing or not what its extension says.
         DecodeError: no image in it, or a path that cannot be read, or leads to a file over the limit.
     """
     if isinstance(item, Sample):
@@ -61,12 +64,15 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
     if isinstance(item, Mapping):
         names = {str(name).lower(): name for name in item}
         if "__key__" in item:
-            return _from_webdataset(item, names, members)
+            sample = _from_webdataset(item, names, members)
+            return sample if members.text is None else replace(sample, text=_text(item, names, members.text))
         column = next((names[name] for name in (*image, "image") if name in names), None)
         if column is not None:
-            return _from_row(number, item, names, column, target, max_bytes)
+            sample = _from_row(number, item, names, column, target, max_bytes)
+            return sample if members.text is None else replace(sample, text=_text(item, names, members.text))
     elif isinstance(item, (tuple, list)) and len(item) == 2 and _are_pictures(item[0]):
-        return Sample(str(number), item[0], item[1] if target is not None else None)
+        text = item[1] if members.text is not None and target is None else None
+        return Sample(str(number), item[0], item[1] if target is not None else None, text)
     elif target is None and is_picture(item):
         return Sample(str(number), item)
     raise SourceError(
@@ -134,6 +140,10 @@ def _from_row(
     if any(label not in names for label in labels):
         raise TargetError(f"row {number} has no column {target!r} and no 'label'; it has {', '.join(map(repr, item))}")
     return Sample(str(number), picture, join(target, [item[names[label]] for label in labels]))
+
+
+def _text(item: Mapping[Any, Any], names: Mapping[str, Any], asked: Text) -> str:
+    return asked.of(item[asked.column(names)])
 
 
 def _picture(value: Any, max_bytes: int) -> Any:

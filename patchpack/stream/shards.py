@@ -129,8 +129,8 @@ def _scan(members: Iterator[Member], event: Callable[[Group], Event], asked: Mem
     return fault
 
 
-def _chosen(group: Group, label: str, asked: Members) -> tuple[str, list[Member], list[Member]] | Rejection:
-    """(key, image members, label members), or why this sample cannot be used."""
+def _chosen(group: Group, label: str, asked: Members) -> tuple[str, list[Member], list[Member], Member | None] | Rejection:
+    """(key, image members, label members, text member), or why this sample cannot be used."""
     key = f"{label}/{group.stem}"
     images = [group.members[extension] for extension in asked.images_of(group.members)]
     if images and not asked.several:
@@ -149,17 +149,23 @@ def _chosen(group: Group, label: str, asked: Members) -> tuple[str, list[Member]
         has = ", ".join(sorted(group.members))
         return Rejection(label, key, member, "target", f"no label member {missing[0]!r}, it has: {has}")
     labels = [group.members[extension] for extension in asked.labels]
-    for needed in (*images, *labels):
+    text = None if asked.text is None else group.members.get(asked.text.member)
+    if asked.text is not None and text is None:
+        has = ", ".join(sorted(group.members))
+        return Rejection(label, key, member, "target", f"no text member {asked.text.member!r}, it has: {has}")
+    if text is not None and text.where[1] > asked.max_bytes:
+        return Rejection(label, key, text.name, "target", too_many_bytes(text.where[1], asked.max_bytes))
+    for needed in (*images, *labels, *((text,) if text else ())):
         if needed.fault:
             return Rejection(label, key, needed.name, "read", needed.fault)
-    return key, images, labels
+    return key, images, labels, text
 
 
 def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen
-    key, images, labels = chosen
+    key, images, labels, text = chosen
     places = tuple(m.where for m in labels)
 
     def header(image: Member) -> Header:
@@ -167,7 +173,22 @@ def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, 
         size = read_size_at(lambda at, count: read(begin + at, count), length, max_pixels=asked.max_pixels)
         return Header(key, label, image.name, size, Slice(number, image.where, places))
 
-    return _together(images, header, label, key)
+    sized = _together(images, header, label, key)
+    if text is None or isinstance(sized, Rejection):
+        return sized
+    data = read(*text.where)
+    if len(data) != text.where[1]:
+        return Rejection(label, key, text.name, "read", f"{len(data)} of {text.where[1]} bytes could be read")
+    return _with_text(sized, data, text.name, asked)
+
+
+def _with_text(sized: Header, data: bytes, member: str, asked: Members) -> Header | Rejection:
+    """The header of a sample with the tokens of its text."""
+    assert asked.text is not None
+    try:
+        return sized._replace(text=asked.text.tokens(asked.text.of(data)))
+    except TargetError as error:
+        return Rejection(sized.shard, sized.key, member, "target", str(error))
 
 
 def _together(images: list[Member], header: Callable[[Member], Header], label: str, key: str) -> Header | Rejection:
@@ -187,7 +208,7 @@ def _inline_event(group: Group, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen
-    key, images, labels = chosen
+    key, images, labels, text = chosen
     target: Any = None
 
     def header(image: Member) -> Header:
@@ -203,7 +224,8 @@ def _inline_event(group: Group, label: str, asked: Members) -> Event:
     except TargetError as error:
         return Rejection(label, key, images[0].name if len(images) == 1 else "", "target", str(error))
     rest = tuple(other._replace(location=other.location._replace(target=target)) for other in sized.rest)
-    return sized._replace(location=sized.location._replace(target=target), rest=rest)
+    whole = sized._replace(location=sized.location._replace(target=target), rest=rest)
+    return whole if text is None else _with_text(whole, text.data or b"", text.name, asked)
 
 
 class ShardSource:
@@ -218,7 +240,7 @@ class ShardSource:
         self.labels = shard_labels(urls)
         self.fingerprint = digest(self.labels)
         self.name = self.labels[0] if len(urls) == 1 else f"{len(urls)} shards ({self.labels[0]} …)"
-        self.reader: Reader = ShardReader(urls, members)
+        self.reader: Reader = ShardReader(urls, members.without_text())
         self.num_parts = len(urls)
 
     def scan(self) -> Iterator[Event]:

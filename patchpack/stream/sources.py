@@ -6,6 +6,7 @@ import glob
 import os
 from collections.abc import Iterable, Mapping
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from patchpack.stream.samples import ToSample
 from patchpack.stream.shards import ShardSource, is_local
 from patchpack.stream.source import Source
 from patchpack.stream.tar import Members
+from patchpack.stream.text import TEXT, Tokenize, parse_text
 
 IMAGE_EXTENSIONS = "jpg;jpeg;png;webp"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -38,6 +40,8 @@ def open_source(
     map_target: MapTarget | None = None,
     sizes: Any = None,
     size_of: SizeOf | None = None,
+    text: str = TEXT,
+    tokenize: Tokenize | None = None,
 ) -> Source:
     """Make a `Source` of what a user has.
 
@@ -55,15 +59,20 @@ def open_source(
         to_sample: ``(number, item) -> Sample`` for items that `as_sample` does not know.
         map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
         sizes, size_of: heights and widths of a map-style dataset, where they are known, see `MapStyleSource`.
+        text: where ``tokenize`` is given, extension of the text member or of the file beside the image, or column of a row;
+            ``"json:caption"`` for a field of a JSON object that is there.
+        tokenize: text → token ids, which headers then have as `Header.text`. It runs where headers are read.
 
     Raises:
         SourceError: missing files, an empty folder, or something that is none of these.
-        ConfigError: image extensions that are empty; sizes that cannot be used.
+        ConfigError: image extensions that are empty; sizes that cannot be used; texts of an index.
     """
-    members = parse_members(image, target, max_pixels, max_bytes)
+    members = replace(parse_members(image, target, max_pixels, max_bytes), text=parse_text(text, tokenize))
     if isinstance(source, Source):
         opened: Source = source
     elif is_index(source):
+        if tokenize is not None:
+            raise ConfigError("an index holds no texts, and rows are planned with them: load the shards themselves")
         opened = ListedSource(source)
     elif (paths := _paths(source)) is not None:
         opened = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from patchpack.stream.sampler import LOOKAHEAD_BYTES, probe_targets, require_rec
 from patchpack.stream.samples import ToSample
 from patchpack.stream.source import Reader
 from patchpack.stream.sources import IMAGE_EXTENSIONS, parse_members
+from patchpack.stream.text import TEXT, Tokenize, parse_text, require_text_len
 from patchpack.types import BatchPlan, PackedBatch, TargetKind
 
 _BLOCK = 16  # items decided at a time
@@ -55,6 +57,7 @@ class Pack:
         image, target: members of a webdataset dict, columns of a row; see `patchpack.stream.samples.as_sample`.
         to_sample: ``(number, item) -> Sample`` for items of another kind.
         map_target: decoded label → target.
+        text, tokenize, text_len: texts beside images, see `load`.
         epoch: of the draws, see `set_epoch`.
         lookahead, lookahead_bytes: images, and bytes of what the pipeline yields for them, that may wait in open rows; beyond,
             the fullest rows are closed. A batch on its way, one held back, and a block of 16 items come on top.
@@ -76,6 +79,9 @@ class Pack:
         target: str | tuple[str, ...] | None = "cls",
         to_sample: ToSample | None = None,
         map_target: MapTarget | None = None,
+        text: str = TEXT,
+        tokenize: Tokenize | None = None,
+        text_len: int | None = None,
         epoch: int = 0,
         lookahead: int = _LOOKAHEAD,
         lookahead_bytes: int = LOOKAHEAD_BYTES,
@@ -87,7 +93,11 @@ class Pack:
     ) -> None:
         self._policy = ErrorPolicy(on_error, quarantine, fuse)
         self._recipe = require_recipe(recipe)
-        self._members = parse_members(image, target, recipe.max_pixels, recipe.max_bytes)
+        require_text_len(tokenize, text_len)
+        self._members = replace(
+            parse_members(image, target, recipe.max_pixels, recipe.max_bytes), text=parse_text(text, tokenize)
+        )
+        self._text, self._text_len = None if tokenize is None else text, text_len
         self._to_sample = to_sample
         self._reader: Reader = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)
         self._tail, self._lookahead = tail, (lookahead, lookahead_bytes)
@@ -144,7 +154,14 @@ class Pack:
         self._resume = dict(self._states)
 
     def _belongs_to(self) -> dict[str, Any]:
-        return {"state": STATE, **recipe_fields(self._recipe), "tail": self._tail, "lookahead": list(self._lookahead)}
+        return {
+            "state": STATE,
+            **recipe_fields(self._recipe),
+            "tail": self._tail,
+            "lookahead": list(self._lookahead),
+            "text": self._text,
+            "text_len": self._text_len,
+        }
 
     def over(self, items: Iterable[Any]) -> IterableDataset[PackedBatch]:
         """The stage and what it runs over, for ``DataLoader(..., batch_size=None)``.
@@ -196,6 +213,7 @@ class Pack:
             lookahead=lookahead,
             lookahead_bytes=lookahead_bytes,
             fuse=self._policy.in_a_row,
+            text_len=self._text_len,
         )
 
     def _paint(self, plan: BatchPlan) -> PackedBatch:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 
 from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS
 from patchpack.stream.archive import Member
+from patchpack.stream.text import Text
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,15 @@ class Members:
         image: extensions of the image, the first present is taken; or patterns (``*.jpg``), of which all are.
         target: extension of the label, several for a dict of labels, None for none.
         max_pixels: limit checked on the image header.
-        max_bytes: limit of an image file, checked before it is read.
+        max_bytes: limit of an image file, and of a text, checked before it is read.
+        text: where the text is and what makes tokens of it, None for none.
     """
 
     image: tuple[str, ...]
     target: str | tuple[str, ...] | None
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
+    text: Text | None = None
 
     @cached_property
     def several(self) -> bool:
@@ -47,6 +50,10 @@ class Members:
     def is_image(self, extension: str) -> bool:
         """True for the extension of an image, whichever of them is taken."""
         return extension in self.image or (self.several and bool(self.images_of([extension])))
+
+    def without_text(self) -> Members:
+        """What is left to read of a sample once it is planned."""
+        return replace(self, text=None)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -122,4 +129,5 @@ def split_name(name: str) -> tuple[str, str]:
 def asked_for(name: str, asked: Members, size: int = 0) -> bool:
     """True if a member of this name, and of so many bytes, is ever opened."""
     extension = split_name(name)[1]
-    return (asked.is_image(extension) and size <= asked.max_bytes) or extension in asked.labels
+    limited = asked.is_image(extension) or (asked.text is not None and extension == asked.text.member)
+    return (limited and size <= asked.max_bytes) or extension in asked.labels

@@ -36,6 +36,7 @@ END = bytes(2 * BLOCK)
 _ARRAYS = (
     "patches", "position_ids", "segment_ids", "num_images", "grid_sizes", "source_sizes", "slot_mask", "norm", "sample_ids",
 )  # fmt: skip
+_OPTIONAL = ("text_ids", "text_segment_ids")
 _DTYPES = {
     "|u1": torch.uint8,
     "|b1": torch.bool,
@@ -77,7 +78,7 @@ def write_step(batch: PackedBatch, place: Place, plan: BatchPlan) -> Iterator[by
     }
     text = json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
     yield from _member(f"{place.key}.json", text)
-    for name in _ARRAYS:
+    for name in (*_ARRAYS, *(name for name in _OPTIONAL if getattr(batch, name) is not None)):
         yield from _array(f"{place.key}.{name}.npy", getattr(batch, name))
     for name, array in arrays:
         yield from _array(f"{place.key}.{name}.npy", array)
@@ -100,7 +101,7 @@ def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
         about = json.loads(memory[begin : begin + size].tobytes())
         require_place(about, place)  # before anything else is asked: of a file that was mixed up nothing fits
         arrays = {_array_of(m.name, place): _tensor(data, memory, *m.where) for m in members}
-        fields = {name: arrays.pop(name) for name in _ARRAYS}
+        fields = {name: arrays.pop(name) for name in (*_ARRAYS, *(name for name in _OPTIONAL if name in arrays))}
         fields |= {name: value.clone() for name, value in fields.items() if name != "patches"}
         targets = _targets_from(about["targets"], arrays)
         if arrays:
@@ -244,6 +245,10 @@ def _require_fitting(batch: PackedBatch) -> None:
         got = tuple(getattr(batch, name).shape)
         if got != shape:
             raise ValueError(f"{name} is {list(got)} and should be {list(shape)}")
+    if batch.text_ids is not None or batch.text_segment_ids is not None:
+        shapes = [list(getattr(array, "shape", ())) for array in (batch.text_ids, batch.text_segment_ids)]
+        if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][0] != rows:
+            raise ValueError(f"text_ids and text_segment_ids are {shapes[0]} and {shapes[1]}")
     keys = batch.keys
     if type(keys) is not list or len(keys) != rows or any(type(row) is not list or set(map(type, row)) - {str} for row in keys):
         raise ValueError("keys do not fit")
