@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections import namedtuple
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from captioned import COUNT, RECIPE, TEXT_LEN, caption, ids, png, tokenize
+from captioned import COUNT, RECIPE, TEXT_LEN, caption, ids, png, tokenize, write_tar
 
 import patchpack as pp
 from patchpack.plan.budget import Budget
@@ -145,6 +147,14 @@ def test_a_function_that_no_other_process_can_have() -> None:
         pp.load([], RECIPE, tokenize=lambda text: [1], text_len=8, num_workers=1, multiprocessing_context="spawn")
 
 
+def test_only_what_reads_headers_has_the_function(tmp_path: Path) -> None:
+    """A lambda does for threads, and for what paints in other processes."""
+    path = write_tar(tmp_path / "s.tar", {"a": {"png": png(0), "txt": b"a"}})
+    for source in (path, [pp.Sample("a", png(0), 0, "a")]):
+        planner = Planner(source, RECIPE, target=None, tokenize=lambda text: [1], text_len=8)
+        pickle.dumps(planner.source.reader)
+
+
 # ---------------------------------------------------------------------------------------------------------------- rows
 
 
@@ -276,7 +286,7 @@ def test_without_texts_nothing_is_new() -> None:
     source = samples([None, None])
     batch = next(iter(pp.load(source, RECIPE)))
     fields = {name: value for name, value in batch._asdict().items() if not name.startswith("text_")}
-    before: Any = namedtuple("PackedBatch", list(fields))  # noqa: PYI024  made of what is there
+    before: Any = namedtuple("PackedBatch", list(fields))
     assert pp.digest(before(**fields)) == pp.digest(batch)
 
 
