@@ -39,24 +39,27 @@ MAX_ASPECT = 6.0
 # of JPEG and WebP files; flat colours bear it
 QUALITY = 35
 
-PALETTE = (
-    (29, 53, 87),  # navy
-    (38, 70, 83),  # slate
-    (95, 15, 64),  # plum
-    (64, 83, 54),  # moss
-    (155, 58, 77),  # berry
-    (42, 130, 135),  # teal
-    (214, 96, 70),  # terracotta
-    (69, 123, 187),  # blue
-    (126, 172, 120),  # sage
-    (240, 160, 92),  # apricot
-    (236, 200, 108),  # sand
-    (168, 214, 220),  # sky
-    (250, 200, 206),  # blush
-    (246, 240, 224),  # cream
-)
+PALETTE = {
+    "navy": (29, 53, 87),
+    "slate": (38, 70, 83),
+    "plum": (95, 15, 64),
+    "moss": (64, 83, 54),
+    "berry": (155, 58, 77),
+    "teal": (42, 130, 135),
+    "terracotta": (214, 96, 70),
+    "blue": (69, 123, 187),
+    "sage": (126, 172, 120),
+    "apricot": (240, 160, 92),
+    "sand": (236, 200, 108),
+    "sky": (168, 214, 220),
+    "blush": (250, 200, 206),
+    "cream": (246, 240, 224),
+}
 # least difference in luma, of 255: less is hard to see in a greyscale copy
 MIN_CONTRAST = 80.0
+LUMA = np.array([0.299, 0.587, 0.114])
+WIDE = 1.5
+"""Sides that differ by this or more make a picture a wide or a tall one."""
 
 
 class Spec(NamedTuple):
@@ -149,6 +152,32 @@ def render(spec: Spec) -> Image.Image:
     return image.convert("L") if spec.mode == "L" else image
 
 
+def caption(spec: Spec) -> str:
+    """What a picture shows, in words: its shape, the texture, and the two colours, ``"wide: teal dots on cream"``."""
+    rng = np.random.default_rng([SEED, spec.number])
+    _ink(spec, rng)  # draws before the colours do
+    paper, ink = _colours(rng)
+    if spec.mode == "L":
+        names = ["dark grey", "light grey"]
+        on, under = names if ink @ LUMA < paper @ LUMA else names[::-1]
+    else:
+        on, under = _colour_name(ink), _colour_name(paper)
+    aspect = spec.width / spec.height
+    shape = "wide" if aspect >= WIDE else "tall" if aspect <= 1 / WIDE else "squarish"
+    return f"{shape}: {on} {CLASS_NAMES[spec.label]} on {under}"
+
+
+def captions(split: str) -> dict[str, str]:
+    """The `caption` of every sample of a split, ``"train"`` or ``"val"``, by its key: ``"shape-00000"``."""
+    found: dict[str, str] = {}
+    first = 0
+    for name, count in SHARDS.items():
+        if name.startswith(f"shapes-{split}-"):
+            found |= {spec.key: caption(spec) for spec in deal(first, count)}
+        first += count
+    return found
+
+
 def encode(spec: Spec) -> bytes:
     """The picture's file."""
     image = render(spec)
@@ -207,12 +236,19 @@ def _size(rng: Generator) -> tuple[int, int]:
 
 def _colours(rng: Generator) -> tuple[Field, Field]:
     """Two colours of the palette, slightly moved, far enough apart in lightness; either may be the lighter one."""
+    palette = list(PALETTE.values())
     while True:
-        pair = np.array([PALETTE[i] for i in rng.choice(len(PALETTE), 2, replace=False)], dtype=np.float64)
+        pair = np.array([palette[i] for i in rng.choice(len(palette), 2, replace=False)], dtype=np.float64)
         pair = np.clip(pair + rng.uniform(-14, 14, pair.shape), 0, 255)
-        luma = pair @ np.array([0.299, 0.587, 0.114])
+        luma = pair @ LUMA
         if abs(luma[0] - luma[1]) >= MIN_CONTRAST:
             return pair[0], pair[1]
+
+
+def _colour_name(colour: Field) -> str:
+    """The nearest of the palette."""
+    names, colours = list(PALETTE), np.array(list(PALETTE.values()), dtype=np.float64)
+    return names[int(((colours - colour) ** 2).sum(1).argmin())]
 
 
 def _coordinates(spec: Spec) -> tuple[Field, Field]:

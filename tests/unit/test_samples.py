@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
@@ -174,3 +175,29 @@ def test_drawing_twice_gives_the_same_bytes() -> None:
 def test_archive_has_no_owner_and_no_time() -> None:
     with tarfile.open(shards("val")[0]) as tar:
         assert {(m.mtime, m.uid, m.gid, m.uname, m.gname) for m in tar} == {(0, 0, 0, "", "")}
+
+
+def test_captions_say_what_was_drawn() -> None:
+    train, val = draw.captions("train"), draw.captions("val")
+    assert (len(train), len(val), len(set(val.values()))) == (420, 100, 100)
+    assert train.keys().isdisjoint(val)
+    assert val["shape-00421"] == "tall: apricot rings on plum"
+
+
+def test_a_caption_has_the_class_the_shape_and_the_colours_of_its_picture(shipped) -> None:
+    """Of drawings without light on them: the two colours are the commonest there, but for what was moved."""
+    captions, seen = draw.captions("train"), 0
+    for entry in shipped["train"]:
+        shape, rest = captions[entry.key].split(": ")
+        colours = rest.replace(CLASS_NAMES[entry.label], "|").split(" | on ")
+        assert len(colours) == 2
+        aspect = entry.size[1] / entry.size[0]
+        assert shape == ("wide" if aspect >= 1.5 else "tall" if aspect <= 1 / 1.5 else "squarish")
+        with Image.open(io.BytesIO(entry.image)) as image:
+            if entry.extension != "png" or CLASS_NAMES[entry.label] == "clouds" or "grey" in rest:
+                continue
+            common = Counter(image.convert("RGB").getdata()).most_common(2)
+        names = {draw._colour_name(np.array(colour, float)) for colour, _ in common}
+        assert names == set(colours), entry.key
+        seen += 1
+    assert seen > 80
