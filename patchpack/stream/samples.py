@@ -63,12 +63,13 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
     image, target, max_bytes = members.image, members.target, members.max_bytes
     if isinstance(item, Mapping):
         names = {str(name).lower(): name for name in item}
-        if "__key__" in item:
-            sample = _from_webdataset(item, names, members)
-            return sample if members.text is None else replace(sample, text=_text(item, names, members.text))
         column = next((names[name] for name in (*image, "image") if name in names), None)
-        if column is not None:
-            sample = _from_row(number, item, names, column, target, max_bytes)
+        if "__key__" in item or column is not None:
+            sample = (
+                _from_webdataset(item, names, members)
+                if "__key__" in item
+                else _from_row(number, item, names, column, target, max_bytes)
+            )
             return sample if members.text is None else replace(sample, text=_text(item, names, members.text))
     elif isinstance(item, (tuple, list)) and len(item) == 2 and _are_pictures(item[0]):
         text = item[1] if members.text is not None and target is None else None

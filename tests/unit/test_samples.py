@@ -185,7 +185,7 @@ def test_captions_say_what_was_drawn() -> None:
 
 
 def test_a_caption_has_the_class_the_shape_and_the_colours_of_its_picture(shipped) -> None:
-    """Of drawings without light on them: the two colours are the commonest there, but for what was moved."""
+    """Of pictures without light on them, whose colours are as drawn: the two commonest are those named."""
     captions, seen = draw.captions("train"), 0
     for entry in shipped["train"]:
         shape, rest = captions[entry.key].split(": ")
@@ -194,10 +194,12 @@ def test_a_caption_has_the_class_the_shape_and_the_colours_of_its_picture(shippe
         aspect = entry.size[1] / entry.size[0]
         assert shape == ("wide" if aspect >= 1.5 else "tall" if aspect <= 1 / 1.5 else "squarish")
         with Image.open(io.BytesIO(entry.image)) as image:
-            if entry.extension != "png" or CLASS_NAMES[entry.label] == "clouds" or "grey" in rest:
+            if entry.extension != "png" or image.mode != "RGB" or CLASS_NAMES[entry.label] == "clouds":
                 continue
-            common = Counter(image.convert("RGB").getdata()).most_common(2)
-        names = {draw._colour_name(np.array(colour, float)) for colour, _ in common}
-        assert names == set(colours), entry.key
+            colours_there, counts = np.unique(np.asarray(image.convert("RGB")).reshape(-1, 3), axis=0, return_counts=True)
+        both = colours_there[np.argsort(counts)[-2:]].astype(float)
+        far = np.linalg.norm(both[:, None] - np.array([draw.PALETTE[name] for name in colours]), axis=2)
+        # each was moved by 14 at most along three axes; which of them is the commoner one is the texture's
+        assert min(max(far[0, 0], far[1, 1]), max(far[0, 1], far[1, 0])) <= 25, entry.key
         seen += 1
-    assert seen > 80
+    assert seen > 40
