@@ -37,7 +37,7 @@ from patchpack.paint.batch import (
     token_mask,
 )
 from patchpack.paint.digest import digest
-from patchpack.paint.patchify import patchify, unpatchify
+from patchpack.paint.patchify import patchify, unpatchify, unpatchify_clip
 from patchpack.paint.text import (
     RaggedText,
     ragged_text,
@@ -89,7 +89,8 @@ from patchpack.plan.resize import (
 )
 from patchpack.plan.study import Study, study
 from patchpack.plan.table import plan_table
-from patchpack.types import BatchPlan, Grid, PackedBatch, PlanTable, Rejection, Report, Sample, ShardFault, Size
+from patchpack.plan.video import Video
+from patchpack.types import BatchPlan, Clip, Grid, PackedBatch, PlanTable, Rejection, Report, Sample, ShardFault, Size
 
 if TYPE_CHECKING:
     from patchpack import adapters, samples
@@ -152,7 +153,7 @@ __all__ = [
     # carry
     "load", "Loader", "pack_images", "ImageBatches",
     "Planner", "Index", "IndexPlanner", "EpochPlan", "PackedShards", "Painter", "Pack", "Report", "Rejection",
-    "ShardFault", "Sample", "to_device", "global_images", "replay", "samples",
+    "ShardFault", "Sample", "Clip", "to_device", "global_images", "replay", "samples",
     # feed existing models
     "adapters",
     # decide
@@ -160,7 +161,7 @@ __all__ = [
     "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",
     "CropPolicy", "WholeImage", "RandomResizedCrop", "RandomCrop", "BudgetCrop",
     "DropPolicy", "NoDrop", "Constant", "Beta", "ByResolution", "Scheduled",
-    "PositionScheme", "Absolute", "Fractional", "Raster",
+    "PositionScheme", "Absolute", "Fractional", "Raster", "Video",
     "Packer", "PackerFactory", "FirstFit", "BestFit", "NextFit", "Lookahead", "Prices", "learn_prices", "Item", "Row",
     "Packing", "pack_lengths", "pack_histogram", "pack_stream", "pack_tight", "TightPacking", "lower_bound",
     "balance", "imbalance", "row_costs", "AttentionCost", "study", "Study",
@@ -168,7 +169,7 @@ __all__ = [
     # paint
     "PackedBatch", "token_mask", "attention_mask", "pool_mask", "ragged", "Ragged", "unpack", "PackedImage", "fill_rate",
     "text_mask", "text_attention_mask", "text_pool_mask", "text_position_ids", "ragged_text", "RaggedText",
-    "validate", "digest", "normalize", "patchify", "unpatchify", "decode", "read_size",
+    "validate", "digest", "normalize", "patchify", "unpatchify", "unpatchify_clip", "decode", "read_size",
     # errors
     "PatchpackError", "ConfigError", "ShapeError", "PackingError", "SourceError", "ShardError", "IndexFileError",
     "StaleIndexError", "WorkerError", "SampleError", "DecodeError", "TargetError", "SizeError",

@@ -37,20 +37,36 @@ class Grid(NamedTuple):
         return self.rows * self.cols
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Clip:
+    """The frames of a clip, as `Sample.image`, for a recipe with `video`. A uint8 ``[T, H, W, 3]`` array says the same.
+
+    Frames have one size. Only those that the recipe takes are asked for, one at a time, each once; so a sequence of one's own
+    may decode them as they are asked for, and should be picklable then, if workers paint.
+
+    Attributes:
+        frames: at least one, each what an image may be: file bytes, uint8 ``[H, W, 3]``, or a PIL image. Any object with
+            ``len(frames)`` and ``frames[i]``.
+    """
+
+    frames: Sequence[bytes | npt.NDArray[np.uint8] | PILImage]
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """What a source yields: one image or several that belong together, a name and a label.
 
     Attributes:
         key: names the sample in every report and seeds its draws; unique within one pass over the source.
-        image: compressed file bytes, uint8 ``[H, W, 3]``, or a PIL image; a list of these for images that belong together (the
-            pages of a document), which are placed in one row, in this order, or not at all.
+        image: compressed file bytes, uint8 ``[H, W, 3]``, or a PIL image; a clip as a `Clip` or uint8 ``[T, H, W, 3]``; a list
+            of these for images that belong together (the pages of a document), which are placed in one row, in this order, or
+            not at all.
         target: class index, float, array of a fixed shape, dict of these, any other object, or None.
         text: what belongs to the image or images, a caption for instance; read where there is a ``tokenize``.
     """
 
     key: str
-    image: bytes | npt.NDArray[np.uint8] | PILImage | Sequence[bytes | npt.NDArray[np.uint8] | PILImage]
+    image: bytes | npt.NDArray[np.uint8] | PILImage | Clip | Sequence[bytes | npt.NDArray[np.uint8] | PILImage | Clip]
     target: Any = None
     text: str | None = None
 
@@ -202,7 +218,8 @@ class PlanTable(NamedTuple):
         target: int32 ``[n, 2]`` (height, width) in pixels that the box is resampled to.
         flip: bool ``[n]``, mirrored left to right after resampling.
         grid: int32 ``[n, 2]`` (rows, cols) before dropping; (0, 0) where the policy refuses the size.
-        num_tokens: int32 ``[n]`` patches kept, ``1 … rows * cols``; 0 where refused.
+        num_tokens: int32 ``[n]`` patches kept, ``1 … times * rows * cols``; 0 where refused.
+        times: int32 ``[n]`` tubelets along time, 1 for an image.
     """
 
     box: IntArray
@@ -210,11 +227,12 @@ class PlanTable(NamedTuple):
     flip: npt.NDArray[np.bool_]
     grid: IntArray
     num_tokens: IntArray
+    times: IntArray
 
     def take(self, lines: npt.NDArray[np.intp] | Sequence[int]) -> PlanTable:
         """The same columns with only these lines, in this order."""
         index = np.asarray(lines, dtype=np.intp)
-        return PlanTable(self.box[index], self.target[index], self.flip[index], self.grid[index], self.num_tokens[index])
+        return PlanTable._make(column[index] for column in self)
 
 
 class Header(NamedTuple):
@@ -231,6 +249,7 @@ class Header(NamedTuple):
         part: number of the image within its sample, from 0.
         rest: of a sample's first image, the others, in order.
         text: of a sample's first image, the tokens of the sample's text, int32 as bytes; empty where there is none.
+        frames: of a clip, all of them; 1 for an image.
     """
 
     key: str
@@ -243,6 +262,7 @@ class Header(NamedTuple):
     part: int = 0
     rest: tuple[Header, ...] = ()
     text: bytes = b""
+    frames: int = 1
 
     @property
     def num_text(self) -> int:
@@ -371,6 +391,10 @@ class PackedBatch(NamedTuple):
             None without texts.
         text_segment_ids: int32 ``[B, text_len]``; 0 is padding, k a token of the text of the sample whose first image is the
             row's k-th image (1-based). None without texts.
+        times: int32 ``[B, E]`` tubelets along time before dropping, 1 for an image; 0 in empty or unreadable slots. None where
+            the recipe takes no clips. With it a token is a tubelet, ``D = t * patch_size * patch_size * 3`` in (frame, y, x,
+            channel) order, tokens go by time, then row and col, and the first of A + 1 position ids is the number of the
+            tubelet along time, a float where the others are fractions; 0 for an image.
     """
 
     patches: Any
@@ -388,3 +412,4 @@ class PackedBatch(NamedTuple):
     sample_ids: Any = None
     text_ids: Any = None
     text_segment_ids: Any = None
+    times: Any = None

@@ -42,10 +42,10 @@ _CROSSED = 26  # pixels per side of the box of an unreadable image
 
 
 def picture_of(image: PackedImage, patch_size: int, size: Size | None = None) -> Image.Image:
-    """One image as the model gets it: surviving patches at their place, dropped ones hatched.
+    """One image as the model gets it: surviving patches at their place, dropped ones hatched. Of a clip its middle frame.
 
     Args:
-        image: uint8 patches with (row, col) positions.
+        image: uint8 patches with (row, col) positions, in a clip behind the time.
         patch_size: pixels per side of a patch.
         size: of the picture; None for the image's own.
 
@@ -53,6 +53,11 @@ def picture_of(image: PackedImage, patch_size: int, size: Size | None = None) ->
         ShapeError: patches that are not uint8, or position ids that are not (row, col).
     """
     patches, ids = np.asarray(image.patches), np.asarray(image.position_ids)
+    if image.times is not None:
+        frames = patches.shape[1] // (3 * patch_size**2)
+        step, frame = divmod(image.times * frames // 2, frames)
+        shown = ids[:, 0] == step
+        patches, ids = patches[shown].reshape(shown.sum(), frames, -1)[:, frame], ids[shown, 1:]
     if patches.dtype != np.uint8 or ids.dtype != np.int32 or ids.shape[1] != 2:
         raise ShapeError("a picture of a batch needs uint8 patches and absolute (row, col) positions")
     rows, cols = image.grid

@@ -12,7 +12,7 @@ from patchpack.paint.unpack import PackedImage
 from patchpack.types import PackedBatch
 
 _NOT_ITS_OWN = ("info", "row", "slot")  # counters, and where an image was put
-_ONLY_IF_THERE = ("text_ids", "text_segment_ids")
+_ONLY_IF_THERE = ("text_ids", "text_segment_ids", "times")
 
 
 def digest(packed: PackedBatch | PackedImage) -> str:

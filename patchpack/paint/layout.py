@@ -11,6 +11,7 @@ import numpy.typing as npt
 from patchpack import rng
 from patchpack.plan.positions import of_image, window
 from patchpack.plan.recipe import Recipe
+from patchpack.plan.video import with_time
 from patchpack.types import BatchPlan, Grid, Header, PackedBatch
 
 
@@ -18,11 +19,11 @@ class Spot(NamedTuple):
     """The place of one image.
 
     Attributes:
-        header, box, target, flip, grid: of the plan.
+        header, box, target, flip, grid, times: of the plan.
         row, slot: in the batch.
         tokens: its tokens in that row.
         kept: intp, ascending numbers of the patches that survive.
-        places: int64 ``[rows, cols]`` of the grid, of each patch its number among the kept, −1 for a dropped one.
+        places: int64 ``[times * rows, cols]``, of each patch its number among the kept, −1 for a dropped one.
     """
 
     header: Header
@@ -35,6 +36,7 @@ class Spot(NamedTuple):
     tokens: slice
     kept: npt.NDArray[np.intp]
     places: npt.NDArray[np.int64]
+    times: int
 
 
 class Layout:
@@ -46,7 +48,8 @@ class Layout:
 
     def __init__(self, plan: BatchPlan, recipe: Recipe) -> None:
         table = plan.table
-        self._tokens, self._patches = table.num_tokens.astype(np.int64), table.grid.astype(np.int64).prod(axis=1)
+        self._tokens = table.num_tokens.astype(np.int64)
+        self._patches = table.grid.astype(np.int64).prod(axis=1) * table.times
         self._kept = rng.smallest(recipe.seed, plan.epoch, plan.key_hash, rng.Stage.KEEP, self._patches, self._tokens)
         images = np.diff(plan.offsets)
         self._row = np.repeat(np.arange(plan.num_rows), images)
@@ -65,11 +68,23 @@ class Layout:
         starts = (ends[:-1] - self._row_ends[self._row]).tolist()
         lines = zip(
             headers, table.box.tolist(), table.target.tolist(), table.flip.tolist(), table.grid.tolist(), self._row.tolist(),
-            self._slot.tolist(), starts, tokens.tolist(), kept, whole, strict=True,
+            self._slot.tolist(), starts, tokens.tolist(), kept, whole, table.times.tolist(), strict=True,
         )  # fmt: skip
         return [
-            Spot(header, box, target, flip, Grid(*grid), row, slot, slice(start, start + n), numbers, where.reshape(grid))
-            for header, box, target, flip, grid, row, slot, start, n, numbers, where in lines
+            Spot(
+                header,
+                box,
+                target,
+                flip,
+                Grid(*grid),
+                row,
+                slot,
+                slice(start, start + n),
+                numbers,
+                where.reshape(times * grid[0], grid[1]),
+                times,
+            )
+            for header, box, target, flip, grid, row, slot, start, n, numbers, where, times in lines
         ]
 
     def write(self, batch: PackedBatch, recipe: Recipe) -> None:
@@ -94,6 +109,8 @@ class Layout:
         batch.sample_ids[where] = samples - firsts[self._row] + 1
         if batch.text_ids is not None:
             self._write_texts(batch)
+        if batch.times is not None:
+            batch.times[where] = [spot.times for spot in self.spots]
 
     def _write_texts(self, batch: PackedBatch) -> None:
         ends = [0] * batch.text_ids.shape[0]
@@ -106,10 +123,10 @@ class Layout:
 
 def _ids(spots: list[Spot], recipe: Recipe) -> tuple[list[Any], list[int]]:
     """Position ids of every grid, and where each image's begin among them."""
-    grids = {spot.grid: 0 for spot in spots}  # a batch has few
-    ids = [recipe.positions(grid) for grid in grids]
+    grids = {(spot.grid, spot.times): 0 for spot in spots}  # a batch has few
+    ids = [_through_time(recipe.positions(grid), times, recipe) for grid, times in grids]
     begins = dict(zip(grids, np.cumsum([0, *map(len, ids[:-1])]).tolist(), strict=True))
-    return ids, [begins[spot.grid] for spot in spots]
+    return ids, [begins[spot.grid, spot.times] for spot in spots]
 
 
 def _ids_in_image(spots: list[Spot], recipe: Recipe, patch_size: int) -> tuple[list[Any], list[int]]:
@@ -118,14 +135,18 @@ def _ids_in_image(spots: list[Spot], recipe: Recipe, patch_size: int) -> tuple[l
     ids = []
     for spot in spots:
         (top, left, height, width), size, (rows, cols) = spot.box, spot.header.size, spot.grid
-        ids.append(
-            scheme.within(
-                spot.grid,
-                window(top, height, size.height, spot.target[0], rows, patch_size),
-                window(left, width, size.width, spot.target[1], cols, patch_size, spot.flip),
-            )
+        own = scheme.within(
+            spot.grid,
+            window(top, height, size.height, spot.target[0], rows, patch_size),
+            window(left, width, size.width, spot.target[1], cols, patch_size, spot.flip),
         )
+        ids.append(_through_time(own, spot.times, recipe))
     return ids, np.cumsum([0, *map(len, ids[:-1])]).tolist()
+
+
+def _through_time(ids: Any, times: int, recipe: Recipe) -> Any:
+    """Ids of one step of time as those of all; without clips as they are."""
+    return ids if recipe.video is None else with_time(ids, times)
 
 
 def wipe(batch: PackedBatch, spot: Spot) -> None:
@@ -141,3 +162,5 @@ def wipe(batch: PackedBatch, spot: Spot) -> None:
         words = batch.text_segment_ids[row] == slot + 1
         batch.text_ids[row, words] = 0
         batch.text_segment_ids[row, words] = 0
+    if batch.times is not None:
+        batch.times[row, slot] = 0

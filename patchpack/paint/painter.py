@@ -11,6 +11,7 @@ import numpy as np
 from patchpack import errors
 from patchpack.paint import targets, warned
 from patchpack.paint.augment import change_of
+from patchpack.paint.clip import paint_clip
 from patchpack.paint.layout import Layout, Spot, wipe
 from patchpack.paint.picture import part_of_picture
 from patchpack.paint.resample import identity_norm, norm_of, write_pixels
@@ -30,9 +31,10 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
     """
     rows, seq_len, slots = plan.num_rows, plan.seq_len, recipe.max_images
     scheme = recipe.positions(Grid(1, 1))
+    tubelet, time = (1, 0) if recipe.video is None else (recipe.video.tubelet, 1)
     batch = PackedBatch(
-        patches=np.empty((rows, seq_len, plan.patch_size**2 * 3), dtype=recipe.dtype),
-        position_ids=np.zeros((rows, seq_len, scheme.shape[1]), dtype=scheme.dtype),
+        patches=np.empty((rows, seq_len, tubelet * plan.patch_size**2 * 3), dtype=recipe.dtype),
+        position_ids=np.zeros((rows, seq_len, time + scheme.shape[1]), dtype=scheme.dtype),
         segment_ids=np.zeros((rows, seq_len), dtype=np.int32),
         num_images=np.diff(plan.offsets).astype(np.int32),
         grid_sizes=np.zeros((rows, slots, 2), dtype=np.int32),
@@ -46,6 +48,7 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
         sample_ids=np.zeros((rows, slots), dtype=np.int32),
         text_ids=None if plan.text_len is None else np.zeros((rows, plan.text_len), dtype=np.int32),
         text_segment_ids=None if plan.text_len is None else np.zeros((rows, plan.text_len), dtype=np.int32),
+        times=None if recipe.video is None else np.zeros((rows, slots), dtype=np.int32),
     )
     if any(h.repeat for h in plan.headers):  # with the keys all it takes to draw again
         batch.info["repeats"] = [[h.repeat for h in plan.headers[a:b]] for a, b in _spans(plan)]
@@ -118,6 +121,10 @@ def paint(
 def _paint_image(batch: PackedBatch, plan: BatchPlan, recipe: Recipe, fetch: Fetch, spot: Spot) -> None:
     header, target_size, row = spot.header, spot.target, spot.row
     image, target = fetch(header.location)
+    if recipe.video is not None:
+        paint_clip(batch.patches[row, spot.tokens], image, spot, plan, recipe)
+        targets.store(batch.targets, plan.target_kind, row, spot.slot, target)
+        return
     picture, box = part_of_picture(image, header.size, spot.box, target_size, recipe)
     targets.store(
         batch.targets, plan.target_kind, row, spot.slot, target

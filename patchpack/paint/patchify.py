@@ -50,6 +50,31 @@ def unpatchify(patches: Array, grid: Grid | tuple[int, int], patch_size: int) ->
     return blocks.transpose(0, 2, 1, 3, 4).reshape(rows * patch_size, cols * patch_size, -1)
 
 
+def unpatchify_clip(patches: Array, times: int, grid: Grid | tuple[int, int], patch_size: int) -> Array:
+    """Frames of a clip from its tubelets, all of which are there.
+
+    Args:
+        patches: ``[times * rows * cols, t * patch_size**2 * 3]``.
+        times: tubelets along time.
+        grid: (rows, cols).
+        patch_size: pixels per side.
+
+    Returns:
+        ``[times * t, rows * patch_size, cols * patch_size, 3]``; of an image t equal frames.
+
+    Raises:
+        ShapeError: another number of tubelets, or a length that is not patch_size**2 times 3 times frames.
+    """
+    rows, cols = grid
+    if patches.ndim != 2 or len(patches) != times * rows * cols or patches.shape[1] % (3 * patch_size**2):
+        raise ShapeError(
+            f"expected [{times * rows * cols}, t * {patch_size}**2 * 3] tubelets for {times} steps of {rows} x {cols}, "
+            f"got {list(patches.shape)}"
+        )
+    blocks = patches.reshape(times, rows, cols, -1, patch_size, patch_size, 3)
+    return blocks.transpose(0, 3, 1, 4, 2, 5, 6).reshape(-1, rows * patch_size, cols * patch_size, 3)
+
+
 def patch_view(image: Array, patch_size: int) -> Array:
     """The image as a view ``[rows, cols, patch_size, patch_size, C]``; raises as `patchify` does."""
     if image.ndim != 3 or image.shape[0] % patch_size or image.shape[1] % patch_size or not image.size:

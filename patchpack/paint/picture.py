@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from patchpack.errors import DecodeError
+from patchpack.errors import DecodeError, PatchpackError
 from patchpack.paint import scaled
 from patchpack.paint.canvas import widened
 from patchpack.paint.decode import (
@@ -25,19 +25,40 @@ from patchpack.paint.decode import (
 from patchpack.paint.ordinary import decode_ordinary
 from patchpack.paint.resample import reads_memory
 from patchpack.plan.recipe import Recipe
-from patchpack.types import Size
+from patchpack.types import Clip, Size
 
 _EXPECTED = "expected file bytes, a uint8 [H, W, 3] array or a PIL image"
+NO_VIDEO = "a clip, and the recipe takes none: give it video=Video(...)"
 
 
 def is_picture(value: Any) -> bool:
     """True for what `Sample.image` may be, as far as its type tells."""
-    return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray))
+    return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray, Clip))
+
+
+def frames_of(image: Any) -> Sequence[Any] | None:
+    """The frames of a clip, in order; None for what is none. Nothing is looked at."""
+    if isinstance(image, Clip):
+        return image.frames
+    return image if isinstance(image, np.ndarray) and image.ndim == 4 else None  # type: ignore[return-value]  # as good as one
 
 
 def is_several(image: Any) -> TypeGuard[Sequence[Any]]:
     """True for a list of images that belong together."""
     return isinstance(image, (list, tuple))
+
+
+def frame_at(frames: Sequence[Any], number: int) -> Any:
+    """One frame of a clip. Raises `DecodeError` for whatever a sequence of the user's own raises."""
+    try:
+        frame = frames[number]
+    except (PatchpackError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise DecodeError(f"{type(error).__name__}: {error}") from error
+    if frames_of(frame) is not None or is_several(frame):
+        raise DecodeError(f"{_EXPECTED} as a frame, got {type(frame).__name__}")
+    return frame
 
 
 def held_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
@@ -105,7 +126,12 @@ def part_of_picture(
 
 
 def picture_bytes(image: Any) -> int:
-    """Bytes of memory that what a sample holds takes; a PIL image counts with its pixels, loaded or not."""
+    """Bytes of memory that what a sample holds takes; a PIL image counts with its pixels, loaded or not.
+
+    A clip whose frames are neither an array nor a list counts as nothing: it holds what it knows.
+    """
+    if isinstance(image, Clip):
+        return sum(map(picture_bytes, image.frames)) if isinstance(image.frames, (list, tuple, np.ndarray)) else 0
     if isinstance(image, Image.Image):
         return image.width * image.height * len(image.getbands())
     return image.nbytes if isinstance(image, (np.ndarray, memoryview)) else len(image)
@@ -131,6 +157,8 @@ def _is_rgb(image: Any) -> TypeGuard[npt.NDArray[np.uint8]]:
 
 
 def _stranger(image: Any) -> DecodeError:
+    if frames_of(image) is not None:
+        return DecodeError(NO_VIDEO)
     if hasattr(image, "dtype") and hasattr(image, "shape"):  # an array, or a tensor that a transform made
         return DecodeError(f"{_EXPECTED}, got {type(image).__name__} {image.dtype} {list(image.shape)}")
     return DecodeError(f"{_EXPECTED}, got {type(image).__name__}")

@@ -40,11 +40,12 @@ def write_pixels(
     recipe: Recipe,
     places: npt.NDArray[np.int64] | None = None,
     change: Change | None = None,
+    frame: tuple[int, int] = (0, 1),
 ) -> None:
     """Resample one image and write the patches that are kept.
 
     Args:
-        out: ``[len(kept), patch_size**2 * 3]`` of the recipe's dtype, contiguous.
+        out: ``[len(kept), patch_size**2 * 3]`` of the recipe's dtype, contiguous; of tubelets t times as wide.
         picture: RGB, oriented; or uint8 ``[H, W, 4]``, as `fused.paint_patches` takes it.
         box: (top, left, height, width) of the part that is read, in its pixels.
         target: (height, width) that part is resampled to.
@@ -55,13 +56,19 @@ def write_pixels(
         recipe: kernel, order of its passes, normalisation, dtype.
         places: `fused.places` of the grid and the kept, where they are known.
         change: what is done to the pixels once they are resampled, see `change_of`; None for nothing.
+        frame: (number, t): which of the t frames in every tubelet this is; the others are not touched.
     """
+    number, tubelet = frame
     if change is not None or not reads_memory(recipe):
         picture = fused.as_picture(picture) if isinstance(picture, np.ndarray) else picture
         pixels = render(picture, box, target, grid, patch_size, recipe, change)
-        write_patches(out, pixels[:, ::-1] if flip else pixels, kept, patch_size)
+        own = out if tubelet == 1 else out.reshape(len(kept), tubelet, -1)[:, number]
+        write_patches(own, pixels[:, ::-1] if flip else pixels, kept, patch_size)
         return
-    cut = fused.Cut(fused.places(grid, kept) if places is None else places, patch_size, patch_size, flip)
+    places = fused.places(grid, kept) if places is None else places
+    if tubelet > 1:  # to the kernel each frame of a tubelet is a patch
+        places = np.where(places < 0, places, places * tubelet + number)
+    cut = fused.Cut(places, patch_size, patch_size, flip)
     numbers = None if recipe.dtype == "uint8" else number_table(recipe)
     fused.paint_patches(picture, box, target, cut, recipe.resample, out, numbers=numbers, order=recipe.resample_order)
 
@@ -108,7 +115,7 @@ def render(
 
 
 def write_patches(out: npt.NDArray[Any], pixels: npt.NDArray[Any], kept: npt.NDArray[np.intp], patch_size: int) -> None:
-    """Write the kept patches of an image ``[H, W, 3]`` into ``out [len(kept), D]``, cast to its dtype."""
+    """Write the kept patches of an image ``[H, W, 3]`` into ``out [len(kept), D]``, cast to its dtype; rows may be apart."""
     view = patch_view(pixels, patch_size)
     rows, cols = view.shape[:2]
     if len(kept) == rows * cols:  # no gather: one strided copy

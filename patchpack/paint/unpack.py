@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple
@@ -30,6 +31,7 @@ class PackedImage(NamedTuple):
         source_size: oriented size of the source in pixels.
         target: its target, as stored.
         text_ids: int32 ``[m]`` tokens of its sample's text, None without texts.
+        times: tubelets along time before dropping; None where the recipe takes no clips.
     """
 
     key: str
@@ -42,6 +44,7 @@ class PackedImage(NamedTuple):
     source_size: Size
     target: Any
     text_ids: Any = None
+    times: int | None = None
 
 
 def unpack(
@@ -66,7 +69,7 @@ def unpack(
 
     Yields:
         `PackedImage`s; with values, pairs ``(key, value)``: ``[...]`` per slot or image, ``[n, ...]`` per token or ragged,
-        ``[rows, cols, ...]`` if dense.
+        ``[rows, cols, ...]`` if dense, ``[times, rows, cols, ...]`` where the recipe takes clips.
 
     Raises:
         ConfigError: a ``per`` that is none of these; values of several batches; dense values per slot; a sample of several
@@ -138,6 +141,7 @@ def _image(batch: PackedBatch, spot: _Spot) -> PackedImage:
         Size(*batch.source_sizes[row, slot].tolist()),
         _target_at(batch.targets, row, slot),
         None if batch.text_ids is None else batch.text_ids[row][batch.text_segment_ids[row] == slot - spot.part + 1],
+        None if batch.times is None else int(batch.times[row, slot]),
     )
 
 
@@ -176,30 +180,34 @@ def _own(spot: _Spot, values: Any, per: Per) -> Any:
 
 
 def _on_grid(batch: PackedBatch, spot: _Spot, own: Any) -> Any:
-    """``[rows, cols, ...]`` of the first entries, those of the image's tokens."""
-    rows, cols = batch.grid_sizes[spot.row, spot.slot].tolist()
-    n = len(spot.tokens)
+    """``[rows, cols, ...]`` of the first entries, those of the image's tokens; of clips ``[times, ...]`` of these."""
+    grid = batch.grid_sizes[spot.row, spot.slot].tolist()
+    cols = grid[1]
+    if batch.times is not None:
+        grid = [int(batch.times[spot.row, spot.slot]), *grid]
+    n, patches = len(spot.tokens), math.prod(grid)
     own = own[:n]
-    if n == rows * cols:
-        return own.reshape(rows, cols, *own.shape[1:])
+    if n == patches:
+        return own.reshape(*grid, *own.shape[1:])
     if batch.info.get("positions") == "image":
         raise ShapeError(
-            f"{spot.key} keeps {n} of its {rows * cols} patches, and places in the whole image do not say which: pack with "
+            f"{spot.key} keeps {n} of its {patches} patches, and places in the whole image do not say which: pack with "
             f"positions=Absolute() for dense values"
         )
     ids = _arrays.to_numpy(batch.position_ids[spot.row][spot.tokens])
     if ids.dtype.kind == "f":
         raise ShapeError(
-            f"{spot.key} keeps {n} of its {rows * cols} patches, and fractions do not say which: pack with "
+            f"{spot.key} keeps {n} of its {patches} patches, and fractions do not say which: pack with "
             f"positions=Absolute() for dense values"
         )
     if not _arrays.is_floating(own):
         raise ShapeError(
-            f"{spot.key} keeps {n} of its {rows * cols} patches, and {own.dtype} has no NaN for the others: give floats"
+            f"{spot.key} keeps {n} of its {patches} patches, and {own.dtype} has no NaN for the others: give floats"
         )
-    whole = _arrays.full_of_nan(own, rows * cols)
-    whole[ids[:, 0] if ids.shape[1] == 1 else ids[:, 0] * cols + ids[:, 1]] = own
-    return whole.reshape(rows, cols, *own.shape[1:])
+    whole = _arrays.full_of_nan(own, patches)
+    time, ids = (0, ids) if batch.times is None else (ids[:, 0] * (grid[1] * cols), ids[:, 1:])
+    whole[time + (ids[:, 0] if ids.shape[1] == 1 else ids[:, 0] * cols + ids[:, 1])] = own
+    return whole.reshape(*grid, *own.shape[1:])
 
 
 def _target_at(targets: Any, row: int, slot: int) -> Any:

@@ -23,6 +23,7 @@ _DTYPES = {
     "sample_ids": ("int32",),
     "text_ids": ("int32",),
     "text_segment_ids": ("int32",),
+    "times": ("int32",),
 }
 
 
@@ -36,7 +37,7 @@ def validate(batch: PackedBatch) -> None:
     if (b.text_ids is None) != (b.text_segment_ids is None):
         raise ShapeError("text_ids and text_segment_ids must both be there, or neither")
     for name, dtypes in _DTYPES.items():
-        if b.text_ids is None and name.startswith("text_"):
+        if (b.text_ids is None and name.startswith("text_")) or (b.times is None and name == "times"):
             continue
         dtype = str(getattr(b, name).dtype)
         if dtype not in dtypes:
@@ -47,8 +48,10 @@ def validate(batch: PackedBatch) -> None:
             raise ShapeError(f"{name} must have {num_axes} axes, got {list(shape)}")
     num_rows, seq_len = b.segment_ids.shape
     slots, channels = b.slot_mask.shape[1], b.norm.shape[1]
+    pixels = channels * b.patch_size**2
+    tubelet = 1 if b.times is None else max(1, b.patches.shape[-1] // pixels)
     for name, shape in (
-        ("patches", (num_rows, seq_len, channels * b.patch_size**2)),
+        ("patches", (num_rows, seq_len, tubelet * pixels)),
         ("position_ids", (num_rows, seq_len, b.position_ids.shape[-1])),
         ("num_images", (num_rows,)),
         ("grid_sizes", (num_rows, slots, 2)),
@@ -56,6 +59,7 @@ def validate(batch: PackedBatch) -> None:
         ("slot_mask", (num_rows, slots)),
         ("norm", (2, channels)),
         ("sample_ids", (num_rows, slots)),
+        *([("times", (num_rows, slots))] if b.times is not None else []),
     ):
         got = getattr(b, name).shape
         if got != shape:
@@ -98,12 +102,18 @@ def _validate_row(b: PackedBatch, row: int) -> None:
         require(real[: len(used)], "padding between readable images")
     for slot in range(len(mask)):
         where = np.flatnonzero(segments == slot + 1)
-        grid = b.grid_sizes[row, slot]
+        grid, times = b.grid_sizes[row, slot], 1 if b.times is None else int(b.times[row, slot])
         if not mask[slot]:
             require(grid == 0, f"slot {slot} holds no image but grid_sizes {grid.tolist()}")
+            require(b.times is None or times == 0, f"slot {slot} holds no image but times {times}")
             continue
         require(np.diff(where) == 1, f"the tokens of slot {slot} are not contiguous")
-        require(1 <= len(where) <= int(grid.prod()), f"slot {slot} has {len(where)} tokens of a grid {grid.tolist()}")
+        whole = grid.tolist() if b.times is None else [times, *grid.tolist()]
+        require(1 <= len(where) <= times * int(grid.prod()), f"slot {slot} has {len(where)} tokens of a grid {whole}")
+        if b.times is not None:
+            steps = b.position_ids[row, where, 0]
+            in_order = (np.diff(steps, prepend=0) >= 0) & (steps < times)
+            require(in_order, f"the tokens of slot {slot} do not go by time, 0 … {times - 1}")
         require(b.source_sizes[row, slot] > 0, f"slot {slot} has no source size")
     require(b.patches[row][~real] == 0, "patches must be zero where padding")
     require(b.position_ids[row][~real] == 0, "position_ids must be zero where padding")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from patchpack import rng
 from patchpack.errors import ConfigError, SizeError
+from patchpack.plan._integers import require_int
 from patchpack.plan.planner import refusal
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.table import plan_table
@@ -19,46 +20,54 @@ class ImagePlan(NamedTuple):
         grid: rows and cols of patches.
         target: height and width in pixels that the image is resampled to.
         num_tokens: patches that are kept.
-        num_merged: tokens that are left where the model merges blocks of patches (`SmartResize.merge`), ``rows * cols /
-            merge**2``; elsewhere `num_tokens`.
+        num_merged: tokens that are left where the model merges blocks of patches (`SmartResize.merge`), ``times * rows *
+            cols / merge**2``; elsewhere `num_tokens`.
+        times: tubelets along time, 1 for an image; its tokens are of all of them.
     """
 
     grid: Grid
     target: Size
     num_tokens: int
     num_merged: int
+    times: int = 1
 
 
-def plan_image(size: Any, recipe: Recipe, *, key: str = "", epoch: int = 0, patch_size: int | None = None) -> ImagePlan:
-    """Decide everything about one image, as `load` and `pack_images` will.
+def plan_image(
+    size: Any, recipe: Recipe, *, key: str = "", epoch: int = 0, patch_size: int | None = None, frames: int = 1
+) -> ImagePlan:
+    """Decide everything about one image or clip, as `load` and `pack_images` will.
 
     Args:
         size: oriented (height, width) in pixels, as `read_size` tells; of a PIL image ``image.size[::-1]``.
         recipe: the policies and the seed.
         key, epoch: the image's; only a recipe that draws asks for them.
         patch_size: which one, if the recipe has several.
+        frames: of a clip.
 
     Raises:
         SizeError: the recipe refuses the size, or a row does not hold its tokens.
-        ConfigError: no size; several patch sizes and none chosen; patches dropped before they are merged.
+        ConfigError: no size, or a clip without `Recipe.video`; several patch sizes and none chosen; patches dropped before they
+            are merged.
 
     Example:
         >>> plan_image((480, 640), recipes.qwen2_vl())
-        ImagePlan(grid=Grid(rows=34, cols=46), target=Size(height=476, width=644), num_tokens=1564, num_merged=391)
+        ImagePlan(grid=Grid(rows=34, cols=46), target=Size(height=476, width=644), num_tokens=1564, num_merged=391, times=1)
     """
     height, width = _sides(size)
     if patch_size is None and len(recipe.patch_sizes) > 1:
         raise ConfigError(f"the recipe has patches of {recipe.patch_sizes} pixels: say which by patch_size=")
     p = recipe.patch_sizes[0] if patch_size is None else patch_size
-    table = plan_table(recipe, [(height, width)], rng.key_hash([key]), epoch=epoch, patch_size=p)
+    require_int("frames", frames, 1, 1 << 30)
+    clip = None if frames == 1 else [frames]
+    table = plan_table(recipe, [(height, width)], rng.key_hash([key]), epoch=epoch, patch_size=p, frames=clip)
     tokens = int(table.num_tokens[0])
     if tokens == 0 or tokens > recipe.row_len(p):
-        raise SizeError(refusal(recipe, Size(height, width), tokens, recipe.row_len(p)))
-    grid = Grid(*table.grid[0].tolist())
+        raise SizeError(refusal(recipe, Size(height, width), tokens, recipe.row_len(p), frames))
+    grid, times = Grid(*table.grid[0].tolist()), int(table.times[0])
     merge = getattr(recipe.resize, "merge", 1)
-    if merge > 1 and tokens < grid.num_patches:
+    if merge > 1 and tokens < times * grid.num_patches:
         raise ConfigError(f"{recipe.drop!r} takes patches out of blocks that the model merges: use NoDrop(), or merge=1")
-    return ImagePlan(grid, Size(*table.target[0].tolist()), tokens, tokens // merge**2)
+    return ImagePlan(grid, Size(*table.target[0].tolist()), tokens, tokens // merge**2, times)
 
 
 def _sides(size: Any) -> tuple[int, int]:

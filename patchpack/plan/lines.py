@@ -25,6 +25,7 @@ class Line(NamedTuple):
     flip: bool
     grid: list[int]
     num_tokens: int
+    times: int
     cut: int = 0  # tokens that the packer took away, so that its row ends exactly full
 
 
@@ -95,7 +96,8 @@ def decide(
     hashes = rng.key_hash(image.draw_key for image in images)
     sizes = np.array([image.size for image in images], dtype=np.int64)
     seen = np.repeat(ordinals, counts)
-    table = plan_table(recipe, sizes, hashes, epoch=epoch, seen=seen, patch_size=patch_size)
+    frames = None if recipe.video is None else [image.frames for image in images]
+    table = plan_table(recipe, sizes, hashes, epoch=epoch, seen=seen, patch_size=patch_size, frames=frames)
     columns = zip(*(column.tolist() for column in table), strict=True)
     lines = (Line(image, key_hash, *decided) for image, key_hash, decided in zip(images, hashes.tolist(), columns, strict=True))
     placings = []
@@ -117,6 +119,7 @@ def batch_plan(rows: Sequence[Sequence[Placing]], **fields: Any) -> BatchPlan:
             flip=np.array([line.flip for line in lines], dtype=np.bool_),
             grid=np.array([line.grid for line in lines], dtype=np.int32).reshape(-1, 2),
             num_tokens=np.array([line.num_tokens for line in lines], dtype=np.int32),
+            times=np.array([line.times for line in lines], dtype=np.int32),
         ),
         key_hash=np.array([line.key_hash for line in lines], dtype=np.uint64),
         headers=tuple(line.header for line in lines),

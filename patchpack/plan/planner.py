@@ -26,14 +26,16 @@ TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
 _BARREN_PASSES = 10  # a rule that draws may refuse every image of a small source in one pass and take some in the next
 
 
-def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int) -> str:
+def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int, frames: int = 1) -> str:
     """Why no row takes an image of so many tokens, 0 where the policy refuses its size."""
     if num_tokens == 0:
         part = "" if isinstance(recipe.crop, WholeImage) else f", or of what {recipe.crop!r} leaves of it"
         return f"{recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width){part}"
+    clip = f"a clip of {frames} frames of " if frames > 1 else ""
     return (
-        f"{size.height} x {size.width} (height x width) becomes {num_tokens} tokens, a row holds "
+        f"{clip}{size.height} x {size.width} (height x width) becomes {num_tokens} tokens, a row holds "
         f"seq_len={seq_len}; raise seq_len or use a policy with a bound"
+        f"{', and num_frames' if clip else ''}"
     )
 
 
@@ -42,7 +44,8 @@ def refused(placing: Placing, recipe: Recipe, seq_len: int, text_len: int | None
     lines, first = placing.lines, placing.lines[0].header
     for line in lines:
         if not 1 <= line.num_tokens <= seq_len:
-            header, reason = line.header, refusal(recipe, line.header.size, line.num_tokens, seq_len)
+            header = line.header
+            reason = refusal(recipe, header.size, line.num_tokens, seq_len, header.frames)
             return Rejection(header.shard, header.key, header.member, "plan", reason)
     if len(lines) > recipe.max_images or placing.num_tokens > seq_len:
         reason = (

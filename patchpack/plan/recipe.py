@@ -19,6 +19,7 @@ from patchpack.plan.normalize import HALF, MeanStd, PerImage
 from patchpack.plan.packing import Lookahead, PackerFactory
 from patchpack.plan.positions import Absolute, PositionScheme
 from patchpack.plan.resize import ResizePolicy
+from patchpack.plan.video import Video
 
 DTYPES = ("uint8", "float32", "float16")
 KERNELS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
@@ -51,6 +52,8 @@ class Recipe:
         augment: a function of your own ``(pixels, generator) -> pixels``: uint8 ``[height, width, 3]`` of a resized image,
             which it may write on, and a `numpy.random.Generator` of that image in that epoch, to as many pixels; before
             mirroring and padding. Picklable where workers are spawned. None is faster: then only kept patches are resampled.
+        video: how clips are taken, a `Video`; None takes none. With it every token is a tubelet, an image's too, and position
+            ids have the time in front, see `PackedBatch`.
         normalize: `MeanStd` (after resizing) or `PerImage` (before).
         dtype: of the patches: ``uint8`` (normalised on the device), ``float32`` or ``float16`` (normalised by the painter).
         seed: of every draw, 0 … 2**64 − 1.
@@ -77,6 +80,7 @@ class Recipe:
     resample_order: Literal["pillow", "horizontal_first"] = "pillow"
     decode: Literal["exact", "fast", "turbo"] = "exact"
     augment: Callable[[Any, np.random.Generator], Any] | None = None
+    video: Video | None = None
     normalize: MeanStd | PerImage = HALF
     dtype: Literal["uint8", "float32", "float16"] = "uint8"
     seed: int = 0
@@ -127,23 +131,35 @@ class Recipe:
             raise ConfigError(
                 "augment changes pixels, and normalize=PerImage() resizes what is none any more: use MeanStd(...)"
             )
+        if self.video is not None and not isinstance(self.video, Video):
+            raise ConfigError(f"video is Video(...), or None for images alone; got {self.video!r}")
+        if self.video is not None and isinstance(self.normalize, PerImage):
+            raise ConfigError("normalize=PerImage() would take from each frame of a clip its own mean: use MeanStd(...)")
         if len(self.background) != 3 or not all(0 <= c <= 255 for c in self.background):
             raise ConfigError(f"background is three numbers in 0 … 255, got {self.background!r}")
         for p in self.patch_sizes:
             self._check_bound(p)
 
     def _check_bound(self, patch_size: int) -> None:
-        bound = self.resize.bound(patch_size)
+        bound = self._bound(patch_size)
         if self.seq_len is None:
             if bound is None:
                 raise ConfigError(f"seq_len=None needs a resize policy with a bound; {self.resize!r} has none")
+            if self.video is not None and self.video.num_frames is None:
+                raise ConfigError(f"seq_len=None needs a bound on the frames of a clip too: set num_frames in {self.video!r}")
             if self.max_images != 1:
                 raise ConfigError(f"seq_len=None puts one image in a row: set max_images=1, not {self.max_images}")
         elif bound is not None and bound > self.seq_len:
+            clips = "" if self.video is None else f", through {self.video!r}"
             raise ConfigError(
                 f"seq_len={self.seq_len} cannot hold one image: at patch_size={patch_size} {self.resize!r} may produce up to "
-                f"{bound} patches. Raise seq_len to at least {bound}, or lower the policy's budget."
+                f"{bound} patches{clips}. Raise seq_len to at least {bound}, or lower the policy's budget."
             )
+
+    def _bound(self, patch_size: int) -> int | None:
+        """Most tokens of one image, or of one clip where its frames are limited."""
+        bound = self.resize.bound(patch_size)
+        return bound if bound is None or self.video is None else bound * (self.video.max_times or 1)
 
     @property
     def patch_sizes(self) -> tuple[int, ...]:
@@ -167,7 +183,7 @@ class Recipe:
         """Tokens per row at this patch size: seq_len, or the bound of one image."""
         if self.seq_len is not None:
             return self.seq_len
-        bound = self.resize.bound(patch_size)
+        bound = self._bound(patch_size)
         assert bound is not None  # checked at construction
         return bound
 

@@ -17,7 +17,14 @@ from patchpack.types import IntArray, PlanTable
 
 
 def plan_table(
-    recipe: Recipe, sizes: Any, key_hash: rng.U64, *, epoch: int = 0, seen: Any = 0, patch_size: int | None = None
+    recipe: Recipe,
+    sizes: Any,
+    key_hash: rng.U64,
+    *,
+    epoch: int = 0,
+    seen: Any = 0,
+    patch_size: int | None = None,
+    frames: Any = None,
 ) -> PlanTable:
     """Decide everything about n images from their sizes and keys.
 
@@ -28,13 +35,15 @@ def plan_table(
         epoch: the epoch of the draws.
         seen: int64 ``[n]`` ordinals over all epochs, for drop schedules; or the first of them.
         patch_size: which one, if the recipe has several.
+        frames: int ``[n]`` of clips, 1 for an image; None where all are images.
 
     Returns:
         `PlanTable` of n lines; grid (0, 0) and 0 tokens where the policy refuses a size.
 
     Raises:
         ConfigError: a policy that breaks its protocol: shape, dtype, a box outside its image, half a grid, its own bound, or a
-            token count outside ``1 … rows * cols``.
+            token count outside ``1 … rows * cols``;
+            clips, and the recipe has no `video`.
     """
     sizes = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     n = len(sizes)
@@ -61,14 +70,18 @@ def plan_table(
             f"patch_size={p}, above its own bound of {bound}"
         )
 
+    times = _times(recipe, frames, n)
     some = np.where(accepted[:, None], grids, np.int32(1))  # a drop policy never meets an empty grid
+    if frames is not None:  # it meets a clip as one tall grid
+        some = np.stack([some[:, 0].astype(np.int64) * times, some[:, 1]], axis=1)
+        patches *= times
     u = _uniforms(recipe, epoch, key_hash, rng.Stage.DROP)
     tokens = _int_columns(recipe.drop(some, u, ordinals), (n,), repr(recipe.drop))
     wrong = accepted & ((tokens < 1) | (tokens > patches))
     if wrong.any():
         i = int(np.argmax(wrong))
         raise ConfigError(
-            f"{recipe.drop!r} keeps {tokens[i]} of the {patches[i]} patches of grid {grids[i].tolist()}: it must keep at "
+            f"{recipe.drop!r} keeps {tokens[i]} of the {patches[i]} patches of grid {some[i].tolist()}: it must keep at "
             f"least 1 and at most all"
         )
 
@@ -87,7 +100,17 @@ def plan_table(
         flip=_flips(recipe, n, epoch, key_hash),
         grid=np.where(accepted[:, None], grids, np.int32(0)),
         num_tokens=np.where(accepted, tokens, np.int32(0)),
+        times=times,
     )
+
+
+def _times(recipe: Recipe, frames: Any, n: int) -> IntArray:
+    """Tubelets along time."""
+    if frames is None:
+        return np.ones(n, dtype=np.int32)
+    if recipe.video is None:
+        raise ConfigError("clips need a recipe with video=Video(...): this one has video=None")
+    return _int_columns(recipe.video.times(_int_columns(frames, (n,), "frames")), (n,), repr(recipe.video))
 
 
 def _part(recipe: Recipe, sizes: Int64, patch_size: int, epoch: int, hashes: rng.U64) -> tuple[IntArray | None, Int64]:

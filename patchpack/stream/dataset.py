@@ -30,7 +30,7 @@ class Painter(Dataset[PackedBatch]):
     Args:
         source: the planner's source, or the `Planner` or `IndexPlanner` itself.
         recipe: the planner's recipe.
-        image, target: as given to the planner.
+        image, frames, target: as given to the planner.
         on_error, quarantine, fuse: see `ErrorPolicy`; under ``"skip"`` rejections travel in ``batch.info``. Each process that
             paints counts for its own fuse.
     """
@@ -41,6 +41,7 @@ class Painter(Dataset[PackedBatch]):
         recipe: Recipe,
         *,
         image: str = IMAGE_EXTENSIONS,
+        frames: str | None = None,
         target: str | tuple[str, ...] | None = "cls",
         on_error: OnError = "raise",
         quarantine: str | Path | None = None,
@@ -50,7 +51,15 @@ class Painter(Dataset[PackedBatch]):
         self._recipe = require_recipe(recipe)
         if isinstance(source, (Planner, IndexPlanner)):
             source = source.source
-        opened = open_source(source, image=image, target=target, max_pixels=recipe.max_pixels, max_bytes=recipe.max_bytes)
+        opened = open_source(
+            source,
+            image=image,
+            frames=frames,
+            clips=recipe.video is not None,
+            target=target,
+            max_pixels=recipe.max_pixels,
+            max_bytes=recipe.max_bytes,
+        )
         self._reader = opened.reader  # not the source: an iterator cannot travel to a worker, and need not
 
     def __getitem__(self, plan: BatchPlan) -> PackedBatch:

@@ -38,6 +38,7 @@ def undecoded(dataset: Any, members: Members) -> tuple[Any, Members]:
             dataset = dataset.cast_column(name, datasets.Image(decode=False))
         wanted = {"__key__", "__url__", "image", *members.image, *members.labels, *(("label",) if members.labels else ())}
         wanted.update(members.text.columns if members.text else ())
+        wanted |= set(members.frames_of(name.lower() for name in features))
         dataset = dataset.select_columns([name for name in features if name.lower() in wanted])
     return dataset, members
 

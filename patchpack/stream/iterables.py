@@ -11,12 +11,12 @@ from PIL import Image
 
 from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
 from patchpack.paint.decode import WHITE, Colour, to_rgb
-from patchpack.paint.picture import is_several, picture_bytes
+from patchpack.paint.picture import frame_at, frames_of, is_several, picture_bytes
 from patchpack.stream.header import picture_size
 from patchpack.stream.samples import ToSample, key_of, make_sample
 from patchpack.stream.source import Reader
 from patchpack.stream.tar import Members
-from patchpack.types import Event, Header, Inline, Rejection, Sample
+from patchpack.types import Clip, Event, Header, Inline, Rejection, Sample
 
 NO_IMAGES = "a list of no images: leave the sample out, or give it one"
 
@@ -94,10 +94,15 @@ def header_of(
     for part, one in enumerate(image if several else [image]):
         member = f"[{part}]" if several else ""
         try:
-            size = picture_size(one, max_pixels=members.max_pixels, max_bytes=members.max_bytes)
+            frames = frames_of(one) if members.clips else None
+            if frames is not None and not len(frames):
+                raise DecodeError("a clip of no frames: leave the sample out, or give it one")
+            first = one if frames is None else frame_at(frames, 0)
+            size = picture_size(first, max_pixels=members.max_pixels, max_bytes=members.max_bytes)
         except DecodeError as error:
             return refused(key, error, member)
-        headers.append(Header(key, "", member, size, locate(part, one), repeat, picture_bytes(one) if held else 0, part))
+        num_bytes, count = picture_bytes(one) if held else 0, 1 if frames is None else len(frames)
+        headers.append(Header(key, "", member, size, locate(part, one), repeat, num_bytes, part, frames=count))
     if not headers:
         return refused(key, DecodeError(NO_IMAGES))
     try:
@@ -130,15 +135,18 @@ class Passenger:
     def __reduce__(self) -> tuple[Any, ...]:
         image = self.image
         try:
-            if isinstance(image, Image.Image):
-                image = np.asarray(to_rgb(image, background=self._background))
-            elif isinstance(image, memoryview):
-                image = bytes(image)
-            return pickle.loads, (pickle.dumps(Inline(image, self.target)),)
+            if isinstance(image, Clip) and isinstance(image.frames, (list, tuple)):
+                image = Clip([self._sent(frame) for frame in image.frames])
+            return pickle.loads, (pickle.dumps(Inline(self._sent(image), self.target)),)
         except DecodeError as error:
             return DecodeError, (str(error),)
         except Exception as error:
             return SourceError, (f"cannot be sent to a worker: {type(error).__name__}: {error}",)
+
+    def _sent(self, image: Any) -> Any:
+        if isinstance(image, Image.Image):
+            return np.asarray(to_rgb(image, background=self._background))
+        return bytes(image) if isinstance(image, memoryview) else image
 
 
 class InlineReader:

@@ -271,6 +271,7 @@ def load(
     recipe: Recipe,
     *,
     image: str = IMAGE_EXTENSIONS,
+    frames: str | None = None,
     target: str | tuple[str, ...] | None = "cls",
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
@@ -305,6 +306,8 @@ def load(
         recipe: what to do with them, see `patchpack.recipes`.
         image: extensions of the image member or file, columns of a row, ``;`` between them; a pattern (``*.jpg``) for all
             members of a sample that fit, see `Sample`.
+        frames: of a sample in shards or a webdataset dict, patterns of members (``*.jpg``) that are the frames of a clip, in
+            order, numbers in their names by value; of a row, its column of frames. A sample without any is an image.
         target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``), several for a dict of labels; for a folder
             anything but None takes its subfolders as classes; None for unlabelled images.
         to_sample: ``(number, item) -> Sample``, for items of any other kind.
@@ -357,8 +360,8 @@ def load(
     }  # fmt: skip
     if is_index(source):
         for name, value, default in (
-            ("image", image, IMAGE_EXTENSIONS), ("target", target, "cls"), ("to_sample", to_sample, None),
-            ("sizes", sizes, None), ("size_of", size_of, None),
+            ("image", image, IMAGE_EXTENSIONS), ("frames", frames, None), ("target", target, "cls"),
+            ("to_sample", to_sample, None), ("sizes", sizes, None), ("size_of", size_of, None),
         ):  # fmt: skip
             if value is not default and value != default:
                 raise ConfigError(f"{name} is decided when an index is built and cannot be passed with it")
@@ -391,6 +394,7 @@ def load(
         source,
         recipe,
         image=image,
+        frames=frames,
         target=target,
         to_sample=to_sample,
         map_target=map_target,

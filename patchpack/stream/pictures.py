@@ -66,9 +66,10 @@ def pack_images(
     nothing but the path until the image is painted.
 
     Args:
-        images: an iterable of paths, PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or
-            `Sample`s, in any mixture; a mapping of keys to them; or one of them. A list among them is one sample: images that
-            belong together, in one row, under one key.
+        images: an iterable of paths, PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, clips
+            (`Clip`, or an axis of frames in front, for a recipe with `video`), or `Sample`s, in any mixture; a mapping of keys
+            to them; or one of them, but no array of four axes. A list among them is one sample: images that belong together,
+            in one row, under one key.
         recipe: what to do with them; ``recipe.for_eval()`` draws and drops nothing.
         keys: of the images; None for a path as it is given, for a sample's own, else for the image's number, from 0.
         on_error: ``"raise"``, ``"skip"``, or a function of a `Rejection`, see `load`. There is no fuse.
@@ -116,7 +117,9 @@ class PictureSource:
 
     def __init__(self, images: Iterable[Any], keys: Iterable[str] | None, recipe: Recipe) -> None:
         self._images, self._keys = images, keys
-        self._members = parse_members(IMAGE_EXTENSIONS, None, recipe.max_pixels, recipe.max_bytes)
+        self._members = parse_members(
+            IMAGE_EXTENSIONS, None, recipe.max_pixels, recipe.max_bytes, clips=recipe.video is not None
+        )
         self._background = recipe.background
         self.name = "images"
         self.is_split = is_split(images)
@@ -172,11 +175,11 @@ class PictureReader:
 
 
 def channels_last(image: Any) -> Any:
-    """uint8 tensors as arrays, and ``[3, H, W]`` as ``[H, W, 3]``; ``[3, W, 3]`` and everything else as it is."""
+    """uint8 tensors as arrays, and ``[3, H, W]`` as ``[H, W, 3]``, of frames too; ``[3, W, 3]`` and all else as it is."""
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu().numpy()
-    if isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
-        return np.ascontiguousarray(image.transpose(1, 2, 0))
+    if isinstance(image, np.ndarray) and image.ndim in (3, 4) and image.shape[-3] == 3 and image.shape[-1] != 3:
+        return np.ascontiguousarray(np.moveaxis(image, -3, -1))
     return image
 
 

@@ -64,7 +64,9 @@ def replay(
         opened = source
     else:
         require_text_len(options.get("tokenize"), text_len)
-        opened = open_source(source, max_pixels=recipe.max_pixels, max_bytes=recipe.max_bytes, **options)
+        opened = open_source(
+            source, max_pixels=recipe.max_pixels, max_bytes=recipe.max_bytes, clips=recipe.video is not None, **options
+        )
     kind, events = probe_targets(opened.scan(), opened.reader)
     images = _found(events, key, opened.name).in_pass(repeat).images
     require_int(f"part of {key}", part, 0, len(images) - 1)

@@ -118,9 +118,10 @@ def slot_bytes_of(recipe: Recipe, text_len: int | None = None) -> int:
     Larger targets travel beside the slot. text_len: text tokens per row, None without texts.
     """
     scheme = recipe.positions(Grid(1, 1))
-    images = 8 + 8 + 1 + 4 + 8  # grid, size, mask, sample, target
-    tokens = scheme.shape[1] * scheme.itemsize + 4  # position, segment
-    pixels = 3 * np.dtype(recipe.dtype).itemsize
+    tubelet, clips = (1, 0) if recipe.video is None else (recipe.video.tubelet, 1)
+    images = 8 + 8 + 1 + 4 + 8 + 4 * clips  # grid, size, mask, sample, target, times
+    tokens = (clips + scheme.shape[1]) * scheme.itemsize + 4  # position, segment
+    pixels = 3 * tubelet * np.dtype(recipe.dtype).itemsize
     row = max(recipe.row_len(p) * (p * p * pixels + tokens) for p in recipe.patch_sizes)
     text = 8 * (text_len or 0)  # id, segment
     return _whole_pages(recipe.rows * (row + text + recipe.max_images * images + 4) + 1024)  # norm, and where arrays begin

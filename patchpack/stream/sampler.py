@@ -52,7 +52,7 @@ class Planner(Sampler[BatchPlan]):
     Args:
         source: see `patchpack.stream.sources.open_source`.
         recipe: what to do with it.
-        image, target, to_sample, map_target, sizes, size_of: what to use of a sample and how, see `open_source`.
+        image, frames, target, to_sample, map_target, sizes, size_of: what to use of a sample and how, see `open_source`.
         shuffle: 0 for the source's order, else shards are permuted, and headers in blocks of this many.
         epoch: the epoch of the draws and of the shuffling, see `set_epoch`.
         steps_per_epoch: exactly this many batches, the source repeated as needed; None for one pass.
@@ -80,6 +80,7 @@ class Planner(Sampler[BatchPlan]):
         recipe: Recipe,
         *,
         image: str = IMAGE_EXTENSIONS,
+        frames: str | None = None,
         target: str | tuple[str, ...] | None = "cls",
         to_sample: ToSample | None = None,
         map_target: MapTarget | None = None,
@@ -108,6 +109,8 @@ class Planner(Sampler[BatchPlan]):
         self.source: Source = open_source(
             source,
             image=image,
+            frames=frames,
+            clips=recipe.video is not None,
             target=target,
             max_pixels=recipe.max_pixels,
             max_bytes=recipe.max_bytes,

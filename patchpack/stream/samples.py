@@ -9,11 +9,11 @@ from typing import Any
 
 from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.paint.decode import require_bytes
-from patchpack.paint.picture import is_picture, is_several
+from patchpack.paint.picture import frames_of, is_picture, is_several
 from patchpack.stream.labels import decode_target, join
 from patchpack.stream.tar import Members
 from patchpack.stream.text import Text
-from patchpack.types import Sample
+from patchpack.types import Clip, Sample
 
 ToSample = Callable[[int, Any], Sample]
 """(number in the stream, item) → `Sample`; raises `TargetError` or `DecodeError` for one it cannot make out."""
@@ -40,6 +40,7 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
     * `Sample`: itself.
     * webdataset dict (``__key__``): the first of the image extensions that is there; the label member, decoded by extension
       if it is bytes. The shard's file name joins the key where ``__url__`` is known.
+    * either: the members or columns that fit ``members.frames`` are the frames of a clip, or one of them holds a list of them.
     * Hugging Face row: its image is the first column of ``image`` that is there, or ``image``, as a PIL image or as
       ``{"bytes", "path"}``; its label is column ``target``, or ``label``.
     * pair ``(image, target)``, as torchvision's datasets give; without targets also the image alone, or ``(image, text)``.
@@ -60,16 +61,14 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
     """
     if isinstance(item, Sample):
         return item
-    image, target, max_bytes = members.image, members.target, members.max_bytes
+    image, target = members.image, members.target
     if isinstance(item, Mapping):
         names = {str(name).lower(): name for name in item}
-        column = next((names[name] for name in (*image, "image") if name in names), None)
-        if "__key__" in item or column is not None:
-            sample = (
-                _from_webdataset(item, names, members)
-                if "__key__" in item
-                else _from_row(number, item, names, column, target, max_bytes)
-            )
+        columns = [names[name] for name in members.frames_of(names)]
+        columns = columns or [names[name] for name in (*image, "image") if name in names][:1]
+        if "__key__" in item or columns:
+            webdataset = "__key__" in item
+            sample = _from_webdataset(item, names, members) if webdataset else _from_row(number, item, names, columns, members)
             return sample if members.text is None else replace(sample, text=_text(item, names, members.text))
     elif isinstance(item, (tuple, list)) and len(item) == 2 and _are_pictures(item[0]):
         text = item[1] if members.text is not None and target is None else None
@@ -107,12 +106,13 @@ def key_of(item: Mapping[Any, Any]) -> str:
 
 def _from_webdataset(item: Mapping[Any, Any], names: Mapping[str, Any], members: Members) -> Sample:
     key, target = key_of(item), members.target
-    found = members.images_of(names)
+    frames = members.frames_of(names)
+    found = frames or members.images_of(names)
     if not found:
         has = ", ".join(str(name) for name in item if not str(name).startswith("__"))
-        raise DecodeError(f"no image member ({';'.join(members.image)}), it has: {has}")
-    pictures = [_picture(item[names[e]], members.max_bytes) for e in found[: None if members.several else 1]]
-    picture = pictures[0] if len(pictures) == 1 else pictures
+        raise DecodeError(f"no image member ({';'.join((*members.frames, *members.image))}), it has: {has}")
+    pictures = [_picture(item[names[e]], members.max_bytes) for e in found[: None if frames or members.several else 1]]
+    picture = _clip(pictures) if frames else pictures[0] if len(pictures) == 1 else pictures
     if target is None:
         return Sample(key, picture)
     values = []
@@ -128,11 +128,11 @@ def _from_row(
     number: int,
     item: Mapping[Any, Any],
     names: Mapping[str, Any],
-    column: Any,
-    target: str | tuple[str, ...] | None,
-    max_bytes: int,
+    columns: list[Any],
+    members: Members,
 ) -> Sample:
-    picture = _picture(item[column], max_bytes)
+    target, pictures = members.target, [_picture(item[column], members.max_bytes) for column in columns]
+    picture = _clip(pictures) if members.frames_of(names) else pictures[0]
     if target is None:
         return Sample(str(number), picture)
     labels = (target,) if isinstance(target, str) else target
@@ -145,6 +145,13 @@ def _from_row(
 
 def _text(item: Mapping[Any, Any], names: Mapping[str, Any], asked: Text) -> str:
     return asked.of(item[asked.column(names)])
+
+
+def _clip(frames: list[Any]) -> Any:
+    """The clip of these frames, or of the one list or array of them."""
+    if len(frames) == 1 and frames_of(frames[0]) is not None:
+        return frames[0]
+    return Clip(frames[0] if len(frames) == 1 and is_several(frames[0]) else frames)
 
 
 def _picture(value: Any, max_bytes: int) -> Any:

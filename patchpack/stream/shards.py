@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.paint.decode import too_many_bytes
@@ -17,7 +18,7 @@ from patchpack.stream.remote import RangeTape, RemoteFile
 from patchpack.stream.source import Reader, digest
 from patchpack.stream.tape import BLOCK, SeekableTape, StreamTape, Tape, compression_of
 from patchpack.stream.tar import Group, Grouper, Members, asked_for
-from patchpack.types import Event, Header, Inline, Rejection, ShardFault
+from patchpack.types import Clip, Event, Header, Inline, Rejection, ShardFault
 
 BUFFER_BYTES = 1 << 14  # small members, the header of the next image and its start come in one read of the file
 
@@ -25,12 +26,25 @@ BUFFER_BYTES = 1 << 14  # small members, the header of the next image and its st
 class Slice(NamedTuple):
     """Location of a sample in a seekable shard: (offset, length) in bytes of its image and of its labels.
 
-    A label may be there itself, as bytes: an index holds the small ones.
+    A clip has a pair for each frame. A label may be there itself, as bytes: an index holds the small ones.
     """
 
     shard: int
-    image: tuple[int, int]
+    image: tuple[int, int] | tuple[tuple[int, int], ...]
     labels: tuple[tuple[int, int] | bytes, ...]
+
+
+class _Frames:
+    """The frames of a clip, each read when it is asked for."""
+
+    def __init__(self, read: Callable[[tuple[int, int]], bytes], places: tuple[tuple[int, int], ...]) -> None:
+        self._read, self._places = read, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> bytes:
+        return self._read(self._places[number])
 
 
 def is_seekable(url: str) -> bool:
@@ -129,11 +143,22 @@ def _scan(members: Iterator[Member], event: Callable[[Group], Event], asked: Mem
     return fault
 
 
-def _chosen(group: Group, label: str, asked: Members) -> tuple[str, list[Member], list[Member], Member | None] | Rejection:
-    """(key, image members, label members, text member), or why this sample cannot be used."""
+class _Chosen(NamedTuple):
+    """The members of a sample that are asked for; `clip` where the images are the frames of one."""
+
+    key: str
+    images: list[Member]
+    labels: list[Member]
+    text: Member | None
+    clip: bool
+
+
+def _chosen(group: Group, label: str, asked: Members) -> _Chosen | Rejection:
+    """What of a sample is asked for, or why it cannot be used."""
     key = f"{label}/{group.stem}"
-    images = [group.members[extension] for extension in asked.images_of(group.members)]
-    if images and not asked.several:
+    frames = asked.frames_of(group.members)
+    images = [group.members[extension] for extension in frames or asked.images_of(group.members)]
+    if images and not frames and not asked.several:
         images = [next((m for m in images if not m.fault), images[0])]
     member = images[0].name if len(images) == 1 else ""
     for image in images:
@@ -143,7 +168,7 @@ def _chosen(group: Group, label: str, asked: Members) -> tuple[str, list[Member]
         return Rejection(label, key, member, "read", group.fault)
     if not images:
         has = ", ".join(sorted(group.members))
-        return Rejection(label, key, "", "read", f"no image member ({';'.join(asked.image)}), it has: {has}")
+        return Rejection(label, key, "", "read", f"no image member ({';'.join((*asked.frames, *asked.image))}), it has: {has}")
     missing = [extension for extension in asked.labels if extension not in group.members]
     if missing:
         has = ", ".join(sorted(group.members))
@@ -158,14 +183,14 @@ def _chosen(group: Group, label: str, asked: Members) -> tuple[str, list[Member]
     for needed in (*images, *labels, *((text,) if text else ())):
         if needed.fault:
             return Rejection(label, key, needed.name, "read", needed.fault)
-    return key, images, labels, text
+    return _Chosen(key, images, labels, text, bool(frames))
 
 
 def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen
-    key, images, labels, text = chosen
+    key, images, labels, text, clip = chosen
     places = tuple(m.where for m in labels)
 
     def header(image: Member) -> Header:
@@ -173,8 +198,13 @@ def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, 
         size = read_size_at(lambda at, count: read(begin + at, count), length, max_pixels=asked.max_pixels)
         return Header(key, label, image.name, size, Slice(number, image.where, places))
 
-    sized = _together(images, header, label, key)
-    if text is None or isinstance(sized, Rejection):
+    sized = _together(images[:1] if clip else images, header, label, key)
+    if isinstance(sized, Rejection):
+        return sized
+    if clip:  # the other frames are looked at when they are painted
+        where = Slice(number, tuple(m.where for m in images), places)
+        sized = sized._replace(member="", location=where, frames=len(images))
+    if text is None:
         return sized
     data = read(*text.where)
     if len(data) != text.where[1]:
@@ -208,7 +238,7 @@ def _inline_event(group: Group, label: str, asked: Members) -> Event:
     chosen = _chosen(group, label, asked)
     if isinstance(chosen, Rejection):
         return chosen
-    key, images, labels, text = chosen
+    key, images, labels, text, clip = chosen
     target: Any = None
 
     def header(image: Member) -> Header:
@@ -216,9 +246,14 @@ def _inline_event(group: Group, label: str, asked: Members) -> Event:
         size = read_size(image.data, max_pixels=asked.max_pixels)
         return Header(key, label, image.name, size, Inline(image.data, target), 0, len(image.data))
 
-    sized = _together(images, header, label, key)
+    sized = _together(images[:1] if clip else images, header, label, key)
     if isinstance(sized, Rejection):  # the image is looked at first, as where labels are read later
         return sized
+    if clip:
+        held = [m.data or b"" for m in images]
+        sized = sized._replace(
+            member="", location=Inline(Clip(held), None), num_bytes=sum(map(len, held)), frames=len(images)
+        )  # fmt: skip
     try:
         target = join(asked.target, [decode_target(e, m.data or b"") for e, m in zip(asked.labels, labels, strict=True)])
     except TargetError as error:
@@ -273,7 +308,13 @@ class ShardReader:
         """See `patchpack.paint.painter.Fetch`."""
         if isinstance(location, Inline):
             return location.image, location.target
-        return self._read(location.shard, location.image), self.target(location)
+        return self._image(location), self.target(location)
+
+    def _image(self, location: Slice) -> Any:
+        where: Any = location.image
+        if isinstance(where[0], tuple):
+            return Clip(cast(Any, _Frames(partial(self._read, location.shard), where)))
+        return self._read(location.shard, where)
 
     def target(self, location: Slice | Inline) -> Any:
         """The target alone."""

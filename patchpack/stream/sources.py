@@ -32,6 +32,8 @@ def open_source(
     source: Any,
     *,
     image: str = IMAGE_EXTENSIONS,
+    frames: str | None = None,
+    clips: bool = False,
     target: str | tuple[str, ...] | None = "cls",
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
@@ -51,6 +53,8 @@ def open_source(
             an index of shards (its image and target are what it was built for), or a `Source`, taken as it is.
         image: extensions of the image member or file, columns of a row, ``;`` between them; a pattern (``*.jpg``) for all
             members of a sample that fit, see `Sample`.
+        frames: patterns of members, or of columns, that are the frames of a clip, see `load`.
+        clips: the recipe takes clips; without it they are refused.
         target: extension of the label member, several for a dict of labels; for folders anything but None takes class
             subfolders as labels; None for none.
         max_pixels: limit checked on the header.
@@ -65,9 +69,11 @@ def open_source(
 
     Raises:
         SourceError: missing files, an empty folder, or something that is none of these.
-        ConfigError: image extensions that are empty; sizes that cannot be used; texts of an index.
+        ConfigError: image extensions that are empty; sizes that cannot be used; texts of an index; frames of a recipe or a
+            source without clips.
     """
-    members = replace(parse_members(image, target, max_pixels, max_bytes), text=parse_text(text, tokenize))
+    members = parse_members(image, target, max_pixels, max_bytes, frames, clips)
+    members = replace(members, text=parse_text(text, tokenize))
     if isinstance(source, Source):
         opened: Source = source
     elif is_index(source):
@@ -82,6 +88,10 @@ def open_source(
         opened = _items(source, members, background, to_sample, sizes, size_of)
     if (sizes is not None or size_of is not None) and not isinstance(opened, MapStyleSource):
         raise ConfigError(f"sizes and size_of are for datasets with items by number; {opened.name} knows its own sizes")
+    if frames is not None and (is_index(source) or isinstance(opened, FolderSource)):
+        raise ConfigError(
+            f"frames={frames!r} takes members of shards or columns of items; {opened.name} has one image per sample"
+        )
     if map_target is not None:
         opened = copy(opened)  # the user's own stays as it was
         opened.reader = MappedReader(opened.reader, map_target)
@@ -121,16 +131,34 @@ def _items(
     )
 
 
-def parse_members(image: str, target: str | tuple[str, ...] | None, max_pixels: int, max_bytes: int = MAX_BYTES) -> Members:
-    """What is asked for of every sample. Raises `ConfigError` for extensions that are empty."""
-    extensions = tuple(filter(None, (e.strip().lstrip(".").lower() for e in image.split(";"))))
-    if not extensions:
-        raise ConfigError(f"image must name at least one extension, such as {IMAGE_EXTENSIONS!r}, got {image!r}")
+def parse_members(
+    image: str,
+    target: str | tuple[str, ...] | None,
+    max_pixels: int,
+    max_bytes: int = MAX_BYTES,
+    frames: str | None = None,
+    clips: bool = False,
+) -> Members:
+    """What is asked for of every sample. Raises `ConfigError` for extensions that are empty, or frames that nothing takes."""
+    extensions = _split("image", image, IMAGE_EXTENSIONS)
+    patterns = () if frames is None else _split("frames", frames, "*.jpg")
+    if patterns and not clips:
+        raise ConfigError(f"frames={frames!r} makes clips, and the recipe takes none: give it video=Video(...)")
+    labels: str | tuple[str, ...] | None
     if isinstance(target, (tuple, list)):
         if not target:
             raise ConfigError("target must name at least one label, or be None for none")
-        return Members(extensions, tuple(name.lower().lstrip(".") for name in target), max_pixels, max_bytes)
-    return Members(extensions, target.lower().lstrip(".") if target is not None else None, max_pixels, max_bytes)
+        labels = tuple(name.lower().lstrip(".") for name in target)
+    else:
+        labels = target.lower().lstrip(".") if target is not None else None
+    return Members(extensions, labels, max_pixels, max_bytes, patterns, clips)
+
+
+def _split(name: str, given: str, such: str) -> tuple[str, ...]:
+    extensions = tuple(filter(None, (e.strip().lstrip(".").lower() for e in given.split(";"))))
+    if not extensions:
+        raise ConfigError(f"{name} must name at least one extension, such as {such!r}, got {given!r}")
+    return extensions
 
 
 def _files(patterns: list[str], members: Members) -> Source:

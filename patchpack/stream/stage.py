@@ -54,7 +54,7 @@ class Pack:
 
     Args:
         recipe: what to do with the samples.
-        image, target: members of a webdataset dict, columns of a row; see `patchpack.stream.samples.as_sample`.
+        image, frames, target: members of a webdataset dict, columns of a row; see `patchpack.stream.samples.as_sample`.
         to_sample: ``(number, item) -> Sample`` for items of another kind.
         map_target: decoded label → target.
         text, tokenize, text_len: texts beside images, see `load`.
@@ -76,6 +76,7 @@ class Pack:
         recipe: Recipe,
         *,
         image: str = IMAGE_EXTENSIONS,
+        frames: str | None = None,
         target: str | tuple[str, ...] | None = "cls",
         to_sample: ToSample | None = None,
         map_target: MapTarget | None = None,
@@ -94,9 +95,8 @@ class Pack:
         self._policy = ErrorPolicy(on_error, quarantine, fuse)
         self._recipe = require_recipe(recipe)
         require_text_len(tokenize, text_len)
-        self._members = replace(
-            parse_members(image, target, recipe.max_pixels, recipe.max_bytes), text=parse_text(text, tokenize)
-        )
+        members = parse_members(image, target, recipe.max_pixels, recipe.max_bytes, frames, recipe.video is not None)
+        self._members = replace(members, text=parse_text(text, tokenize))
         self._text, self._text_len = None if tokenize is None else text, text_len
         self._to_sample = to_sample
         self._reader: Reader = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)

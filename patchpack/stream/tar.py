@@ -26,6 +26,9 @@ class Members:
         target: extension of the label, several for a dict of labels, None for none.
         max_pixels: limit checked on the image header.
         max_bytes: limit of an image file, and of a text, checked before it is read.
+        frames: patterns of members, or of columns, that are the frames of a clip; a sample that has some is one, whatever
+            images are beside them.
+        clips: the recipe takes clips.
         text: where the text is and what makes tokens of it, None for none.
     """
 
@@ -33,6 +36,8 @@ class Members:
     target: str | tuple[str, ...] | None
     max_pixels: int = MAX_PIXELS
     max_bytes: int = MAX_BYTES
+    frames: tuple[str, ...] = ()
+    clips: bool = False
     text: Text | None = None
 
     @cached_property
@@ -45,11 +50,17 @@ class Members:
         there = list(extensions)
         if not self.several:
             return [extension for extension in self.image if extension in there]
-        return sorted((e for e in there if any(fnmatchcase(e, pattern) for pattern in self.image)), key=_by_value)
+        return _matching(there, self.image)
+
+    def frames_of(self, extensions: Iterable[str]) -> list[str]:
+        """Which of a sample's extensions are frames of its clip, in order, numbers in them by value; none of an image."""
+        return _matching(extensions, self.frames) if self.frames else []
 
     def is_image(self, extension: str) -> bool:
         """True for the extension of an image, whichever of them is taken."""
-        return extension in self.image or (self.several and bool(self.images_of([extension])))
+        if extension in self.image or (self.several and bool(self.images_of([extension]))):
+            return True
+        return bool(self.frames_of([extension]))
 
     def without_text(self) -> Members:
         """What is left to read of a sample once it is planned."""
@@ -61,6 +72,10 @@ class Members:
         if self.target is None:
             return ()
         return (self.target,) if isinstance(self.target, str) else self.target
+
+
+def _matching(extensions: Iterable[str], patterns: tuple[str, ...]) -> list[str]:
+    return sorted((e for e in extensions if any(fnmatchcase(e, pattern) for pattern in patterns)), key=_by_value)
 
 
 def _by_value(extension: str) -> list[tuple[int, str]]:

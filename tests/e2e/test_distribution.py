@@ -77,9 +77,7 @@ def test_an_sdist_holds_the_checkout_and_nothing_that_was_left_in_it(checkout: P
 
 def test_a_wheel_holds_the_package_its_samples_and_its_licence(sdist: Path, wheel: zipfile.ZipFile) -> None:
     info = f"patchpack-{pp.__version__}.dist-info"
-    about = {
-        f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
-    }
+    about = {f"{info}/{name}" for name in ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")}
     names = set(wheel.namelist())
     assert names - about == {f"patchpack/{name}" for name in files_under(sdist / "patchpack")}
     assert about <= names

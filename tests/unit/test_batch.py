@@ -391,4 +391,4 @@ def test_every_field_has_a_mutation() -> None:
     changed = set()
     for change, _ in MUTATIONS.values():
         changed |= {name for name, a, b in zip(batch._fields, batch, change(batch), strict=True) if a is not b}
-    assert changed == set(batch._fields) - {"info"}
+    assert changed == set(batch._fields) - {"info", "times"}  # times: test_video.py

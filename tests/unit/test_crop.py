@@ -179,7 +179,8 @@ def test_plans_without_crops_are_what_they_were(name: str) -> None:
     native = pp.Recipe(resize=pp.Native(256, edge="pad"), seed=3)
     recipe = native if name == "native" else pp.recipes.get(name, seed=3)
     table = pp.plan_table(recipe, sizes, rng.key_hash(map(str, range(400))), epoch=2, seen=7)
-    digest = hashlib.sha256(b"".join(np.ascontiguousarray(column).astype("<i4").tobytes() for column in table))
+    columns = b"".join(np.ascontiguousarray(column).astype("<i4").tobytes() for column in table[:5])  # those there were
+    digest = hashlib.sha256(columns)
     assert digest.hexdigest()[:16] == BEFORE[name]
 
 

@@ -25,7 +25,7 @@ QWEN = pp.recipes.qwen2_vl()
 def test_known_sizes(size: tuple[int, int], recipe: pp.Recipe, target: tuple[int, int], tokens: int, merged: int) -> None:
     plan = pp.plan_image(size, recipe)
     p = recipe.patch_sizes[0]
-    assert plan == (pp.Grid(target[0] // p, target[1] // p), pp.Size(*target), tokens, merged)
+    assert plan == (pp.Grid(target[0] // p, target[1] // p), pp.Size(*target), tokens, merged, 1)
 
 
 @pytest.mark.parametrize("epoch", [0, 3])

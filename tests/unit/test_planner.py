@@ -61,6 +61,7 @@ def test_a_table_has_its_shapes_and_dtypes() -> None:
         "flip": ((8,), np.bool_),
         "grid": ((8, 2), np.int32),
         "num_tokens": ((8,), np.int32),
+        "times": ((8,), np.int32),
     }
 
 
@@ -89,7 +90,7 @@ def test_a_refused_size_has_no_grid_and_no_tokens() -> None:
 
 def test_a_table_of_nothing() -> None:
     table = table_of(recipes.navit(), np.empty((0, 2), dtype=np.int64))
-    assert [len(column) for column in table] == [0] * 5
+    assert [len(column) for column in table] == [0] * 6
 
 
 def test_policies_draw_from_their_own_stages() -> None:
@@ -384,7 +385,7 @@ def test_a_source_with_nothing_usable_ends_in_one_fatal_plan(events, fatal) -> N
     (plan,) = plans_of(recipes.qwen2_vl(), events, name="photos", epoch=1)
     assert plan.fatal == fatal
     assert (plan.num_rows, plan.headers, plan.step, plan.epoch) == (0, (), 0, 1)
-    assert [len(column) for column in plan.table] == [0] * 5
+    assert [len(column) for column in plan.table] == [0] * 6
     assert plan.info["seen"] == len([e for e in events if not isinstance(e, ShardFault)])
     assert len(plan.info["rejections"]) == plan.info["seen"]
     assert len(plan.info["shard_errors"]) == len(events) - plan.info["seen"]

@@ -5,6 +5,7 @@
     KEY.json                what is no array: which pack, epoch and step; keys, info, targets that are objects
     KEY.patches.npy         every array as it lies in memory, uncompressed, never a pickle
     KEY.position_ids.npy    …
+    KEY.times.npy           where the recipe takes clips
     KEY.targets.npy         or KEY.targets.0.npy, … for a dict, its names in the JSON
 
 KEY is ``EPOCH-STEP``. Contents begin at multiples of 64 bytes, so that what was read in one piece need not be copied. What is
@@ -36,7 +37,7 @@ END = bytes(2 * BLOCK)
 _ARRAYS = (
     "patches", "position_ids", "segment_ids", "num_images", "grid_sizes", "source_sizes", "slot_mask", "norm", "sample_ids",
 )  # fmt: skip
-_OPTIONAL = ("text_ids", "text_segment_ids")
+_OPTIONAL = ("text_ids", "text_segment_ids", "times")
 _DTYPES = {
     "|u1": torch.uint8,
     "|b1": torch.bool,
@@ -232,8 +233,10 @@ def _require_fitting(batch: PackedBatch) -> None:
     """Shapes; `patchpack.validate` reads the contents as well."""
     rows, seq_len = batch.segment_ids.shape
     slots = batch.slot_mask.shape[1]
+    pixels = 3 * batch.patch_size**2
+    tubelet = 1 if batch.times is None else max(1, batch.patches.shape[-1] // pixels)
     for name, shape in (
-        ("patches", (rows, seq_len, 3 * batch.patch_size**2)),
+        ("patches", (rows, seq_len, tubelet * pixels)),
         ("position_ids", (rows, seq_len, batch.position_ids.shape[-1])),
         ("num_images", (rows,)),
         ("grid_sizes", (rows, slots, 2)),
@@ -241,6 +244,7 @@ def _require_fitting(batch: PackedBatch) -> None:
         ("slot_mask", (rows, slots)),
         ("norm", (2, 3)),
         ("sample_ids", (rows, slots)),
+        *([("times", (rows, slots))] if batch.times is not None else []),
     ):
         got = tuple(getattr(batch, name).shape)
         if got != shape:

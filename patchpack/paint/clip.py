@@ -1,0 +1,65 @@
+"""A clip into its tubelets: frame by frame, each decoded once, and only where one of its patches is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.errors import DecodeError, SourceError
+from patchpack.paint.augment import change_of
+from patchpack.paint.layout import Spot
+from patchpack.paint.picture import frame_at, frames_of, part_of_picture
+from patchpack.paint.resample import write_pixels
+from patchpack.plan.recipe import Recipe
+from patchpack.types import BatchPlan
+
+
+def paint_clip(out: npt.NDArray[Any], image: Any, spot: Spot, plan: BatchPlan, recipe: Recipe) -> None:
+    """Write the tubelets of a clip, or of an image, which is a clip of one frame.
+
+    All frames are cut, mirrored and augmented alike. One that is repeated is copied, and tubelets that are dropped cost
+    nothing: a step of time without any is not decoded.
+
+    Args:
+        out: ``[len(spot.kept), t * patch_size**2 * 3]`` of the recipe's dtype, contiguous.
+        image: what `Sample.image` may be, but no list.
+        spot: its place.
+        plan, recipe: of the batch; the recipe has `video`.
+
+    Raises:
+        DecodeError, SourceError: a frame that cannot be read or has another size, by its number; another number of frames.
+    """
+    assert recipe.video is not None  # without it nothing is a clip
+    frames = frames_of(image)
+    alone = frames is None
+    frames = [image] if frames is None else frames
+    if len(frames) != spot.header.frames:
+        raise DecodeError(f"the header said {spot.header.frames} frames, there are {len(frames)}")
+    tubelet, per_step = recipe.video.tubelet, spot.grid.num_patches
+    numbers = recipe.video.frame_numbers(len(frames)).reshape(-1, tubelet).tolist()
+    edges = np.searchsorted(spot.kept, np.arange(spot.times + 1) * per_step).tolist()
+    for step, of_tubelet in enumerate(numbers):
+        begin, end = edges[step : step + 2]
+        if begin == end:
+            continue
+        own, kept = out[begin:end], spot.kept[begin:end] - step * per_step
+        places = spot.places[step * spot.grid.rows : (step + 1) * spot.grid.rows]
+        places = places if begin == 0 else np.where(places < 0, places, places - begin)
+        for at, number in enumerate(of_tubelet):
+            if at and number == of_tubelet[at - 1]:
+                by_frame = own.reshape(len(own), tubelet, -1)
+                by_frame[:, at] = by_frame[:, at - 1]
+                continue
+            try:
+                picture, box = part_of_picture(frame_at(frames, number), spot.header.size, spot.box, spot.target, recipe)
+            except (DecodeError, SourceError) as error:
+                if alone:
+                    raise
+                raise type(error)(f"frame {number} of {len(frames)}: {error}") from error
+            change = change_of(recipe, plan.epoch, spot.header.draw_key)  # anew: every frame gets the same draws
+            write_pixels(
+                own, picture, box, spot.target, spot.flip, spot.grid, kept, plan.patch_size, recipe, places, change,
+                frame=(at, tubelet),
+            )  # fmt: skip
