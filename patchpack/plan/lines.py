@@ -25,7 +25,7 @@ class Line(NamedTuple):
     flip: bool
     grid: list[int]
     num_tokens: int
-    times: int
+    times: int = 1
     cut: int = 0  # tokens that the packer took away, so that its row ends exactly full
 
 
