@@ -50,8 +50,13 @@ def padded(batch: PackedBatch, *, length: int | None = None, patch_size: int | N
 
     Raises:
         ShapeError: an image longer than length.
-        ConfigError: a batch of another patch size.
+        ConfigError: a batch of another patch size, or of clips.
     """
+    if batch.times is not None:
+        raise ConfigError(
+            "the batch is of tubelets, the model takes patches of images: pack with a recipe of video=None. Qwen's models take "
+            "clips, see adapters.qwen_vl"
+        )
     require_patch_size(batch, patch_size)
     batch = as_tensors(batch)
     flat = ragged(batch)

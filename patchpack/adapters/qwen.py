@@ -1,4 +1,7 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in transformers: patches in blocks that the model merges, channel first, two frames."""
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in transformers: patches in blocks that the model merges, channel first, two frames.
+
+To them a clip is its steps of time one after the other, each like an image whose two frames differ.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from torch import Tensor
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import keys, require_patch_size, require_whole
 from patchpack.adapters.process import InWholeProcessor, Kernel, Returned, Settings, Triple, changed, finish, paint, prepare
-from patchpack.errors import ShapeError
+from patchpack.errors import ConfigError, ShapeError
 from patchpack.paint.batch import normalize
 from patchpack.paint.resample import norm_of
 from patchpack.plan._integers import require_int
@@ -32,7 +35,8 @@ def qwen_vl(
 
     Images follow each other without padding. The patches of an image go by blocks of ``merge_size x merge_size``, in raster
     order of blocks and inside a block; a patch is (channel, frame, row, column), an image being ``temporal_patch_size`` equal
-    frames. The model infers positions from the grid, so an image must have all its patches.
+    frames. The model infers positions from the grid, so an image must have all its patches. Of a recipe with
+    ``video=Video(tubelet=temporal_patch_size)`` frames are those of the clip, and its steps of time follow each other.
 
     Args:
         batch: made by ``recipes.qwen2_vl`` or ``recipes.qwen3_vl``, or another whose grids are multiples of merge_size.
@@ -41,24 +45,35 @@ def qwen_vl(
 
     Returns:
         ``pixel_values`` float32 ``[T, 3 * temporal_patch_size * patch_size**2]`` of T patches in all, ``image_grid_thw`` int64
-        ``[N, 3]`` (1, rows, cols); N readable images in (row, slot) order. Call a vision model with
-        ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``.
+        ``[N, 3]`` (times, rows, cols), times 1 for an image; N readable images and clips in (row, slot) order. Call a vision
+        model with ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``; a whole one has its own arguments for clips,
+        ``pixel_values_videos`` and ``video_grid_thw``.
 
     Raises:
-        ConfigError: an image that lost patches, or another patch size.
+        ConfigError: an image that lost patches, another patch size, or tubelets of another number of frames.
         ShapeError: a grid that is no multiple of merge_size.
     """
     require_int("merge_size", merge_size, 1, 1 << 10)
     require_int("temporal_patch_size", temporal_patch_size, 1, 1 << 10)
     require_patch_size(batch, patch_size)
     batch = as_tensors(batch)
-    starts, grids = _images(batch, merge_size)
+    starts, grids, times = _images(batch, merge_size)
+    copies = temporal_patch_size
+    if batch.times is not None:
+        tubelet, copies = batch.patches.shape[-1] // (3 * batch.patch_size**2), 1
+        if tubelet != temporal_patch_size:
+            raise ConfigError(
+                f"the batch has tubelets of {tubelet} frames, the model takes {temporal_patch_size}: pack with a recipe of "
+                f"video=Video(tubelet={temporal_patch_size})"
+            )
+    grid_thw = _grid_thw(grids, times).to(batch.patches.device)
+    starts, grids = _steps(starts, grids, times)
     if batch.patches.device.type == "cpu":
-        pixels = batch.norm.new_empty((int(grids.prod(axis=1).sum()), temporal_patch_size * batch.patches.shape[-1]))
-        reorder(batch.patches, starts, grids, batch.norm, merge_size, temporal_patch_size, pixels)
+        pixels = batch.norm.new_empty((int(grids.prod(axis=1).sum()), copies * batch.patches.shape[-1]))
+        reorder(batch.patches, starts, grids, batch.norm, merge_size, copies, pixels)
     else:
-        pixels = _reordered_there(batch.patches, starts, grids, batch.norm, merge_size, temporal_patch_size)
-    return ModelInputs(pixel_values=pixels, image_grid_thw=_grid_thw(grids).to(batch.patches.device))
+        pixels = _reordered_there(batch.patches, starts, grids, batch.norm, merge_size, copies)
+    return ModelInputs(pixel_values=pixels, image_grid_thw=grid_thw)
 
 
 def unpack_qwen_vl(batch: PackedBatch, features: Any, *, merge_size: int = 2) -> Iterator[tuple[str, Any]]:
@@ -70,14 +85,15 @@ def unpack_qwen_vl(batch: PackedBatch, features: Any, *, merge_size: int = 2) ->
         merge_size: as there.
 
     Yields:
-        ``(key, [rows, cols, ...])``, or with one entry per block ``(key, [rows / merge_size, cols / merge_size, ...])``.
+        ``(key, [rows, cols, ...])``, or with one entry per block ``(key, [rows / merge_size, cols / merge_size, ...])``; of a
+        recipe with `video` with an axis of time in front.
 
     Raises:
         ShapeError: another number of features.
     """
     batch = as_tensors(batch)
-    _, grids = _images(batch, merge_size)
-    patches = int(grids.prod(axis=1).sum())
+    _, grids, times = _images(batch, merge_size)
+    patches = int((grids.prod(axis=1) * times).sum())
     if len(features) not in (patches, patches // merge_size**2):
         raise ShapeError(
             f"features must be [{patches}, ...] per patch or [{patches // merge_size**2}, ...] per block, got "
@@ -85,12 +101,15 @@ def unpack_qwen_vl(batch: PackedBatch, features: Any, *, merge_size: int = 2) ->
         )
     merged = len(features) != patches
     start = 0
-    for key, (rows, cols) in zip(keys(batch), grids.tolist(), strict=True):
+    for key, (rows, cols), steps in zip(keys(batch), grids.tolist(), times.tolist(), strict=True):
         if merged:
             rows, cols = rows // merge_size, cols // merge_size
-        own = features[start : start + rows * cols]
-        start += rows * cols
-        yield key, (own if merged else own[np.argsort(block_order(rows, cols, merge_size))]).reshape(rows, cols, *own.shape[1:])
+        own = features[start : start + steps * rows * cols]
+        start += steps * rows * cols
+        own = own.reshape(steps, rows * cols, *own.shape[1:])
+        own = own if merged else own[:, np.argsort(block_order(rows, cols, merge_size))]
+        own = own.reshape(steps, rows, cols, *own.shape[2:])
+        yield key, (own[0] if batch.times is None else own)
 
 
 def block_order(rows: int, cols: int, merge: int) -> Any:
@@ -103,12 +122,12 @@ def reorder(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: 
     """Patches ``[..., D]`` in memory of the CPU, in Qwen's order and normalised.
 
     Args:
-        patches: uint8 or float, in raster order from ``starts`` on.
+        patches: uint8 or float, in raster order from ``starts`` on; or tubelets, which are patches of so many times the pixels.
         starts: int64 ``[N]``, numbers of patches.
         grids: int64 ``[N, 2]``.
         norm: ``[2, 3]``, of the patches.
         merge_size: patches per side of a block.
-        temporal: frames.
+        temporal: how often each patch is put as a frame.
         out: float32 ``[T, temporal * D]``.
     """
     from patchpack.adapters import _kernels_qwen as kernels  # numba costs 0.15 s to import
@@ -134,16 +153,19 @@ def _reordered_there(patches: Tensor, starts: Any, grids: Any, norm: Tensor, mer
     return answer
 
 
-def _images(batch: PackedBatch, merge_size: int) -> tuple[Any, Any]:
-    """Number of the first patch in ``[B * S]``, int64 ``[N]``, and grid, int64 ``[N, 2]``, of the readable images."""
+def _images(batch: PackedBatch, merge_size: int) -> tuple[Any, Any, Any]:
+    """First patch in ``[B * S]`` of each readable image, ``[N]``, its grid, ``[N, 2]``, its steps of time, ``[N]``; int64."""
     segments, slot_mask = batch.segment_ids.cpu().numpy(), batch.slot_mask.cpu().numpy()
     seq_len, slots = segments.shape[1], slot_mask.shape[1]
     token = np.flatnonzero(segments)
     image = token // max(1, seq_len) * slots + segments.reshape(-1)[token] - 1
     _, first, counts = np.unique(image, return_index=True, return_counts=True)
     grids = batch.grid_sizes.cpu().numpy()[slot_mask].astype(np.int64)
+    times = np.ones(len(grids), dtype=np.int64)
+    if batch.times is not None:
+        times = batch.times.cpu().numpy()[slot_mask].astype(np.int64)
     names = keys(batch)
-    require_whole(names, torch.from_numpy(counts), torch.from_numpy(grids), "Qwen-VL")
+    require_whole(names, torch.from_numpy(counts), torch.from_numpy(np.column_stack([times, grids])), "Qwen-VL")
     odd = np.flatnonzero((grids % merge_size).any(axis=1))
     if len(odd):
         i = int(odd[0])
@@ -152,11 +174,19 @@ def _images(batch: PackedBatch, merge_size: int) -> tuple[Any, Any]:
             f"{merge_size}: use a recipe whose grids are multiples, such as recipes.qwen2_vl() or one of "
             f"SmartResize(merge={merge_size})"
         )
-    return token[first].astype(np.int64), grids
+    return token[first].astype(np.int64), grids, times
 
 
-def _grid_thw(grids: Any) -> Tensor:
-    return torch.from_numpy(np.concatenate([np.ones((len(grids), 1), dtype=np.int64), grids], axis=1))
+def _steps(starts: Any, grids: Any, times: Any) -> tuple[Any, Any]:
+    """First patches and grids of every step of time, as if each were an image."""
+    if (times == 1).all():
+        return starts, grids
+    step = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
+    return np.repeat(starts, times) + step * np.repeat(grids.prod(axis=1), times), np.repeat(grids, times, axis=0)
+
+
+def _grid_thw(grids: Any, times: Any) -> Tensor:
+    return torch.from_numpy(np.column_stack([times, grids]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -239,4 +269,10 @@ class QwenVLProcessor(InWholeProcessor):
             grid = prepared.grids[i : i + 1]
             reorder(torch.from_numpy(scratch), first, grid, norm, self.merge_size, self.temporal_patch_size, mine)
             begin += count
-        return finish({"pixel_values": pixels.numpy(), "image_grid_thw": _grid_thw(prepared.grids).numpy()}, return_tensors)
+        return finish(
+            {
+                "pixel_values": pixels.numpy(),
+                "image_grid_thw": _grid_thw(prepared.grids, np.ones(len(counts), dtype=np.int64)).numpy(),
+            },
+            return_tensors,
+        )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from patchpack.errors import ShapeError
+from patchpack.errors import ConfigError, ShapeError
 from patchpack.model.interpolate import Interpolation
 from patchpack.model.kernel import FLEXIVIT, Method, resize_kernel
 
 
 class PatchEmbed(nn.Module):
-    """Linear map of a flattened patch, pixels in (y, x, channel) order, to `width` values.
+    """Linear map of a flattened patch, pixels in (y, x, channel) order, to `width` values; of a tubelet by frames.
 
     Args:
         patch_size: pixels per side of the stored kernel.
@@ -21,6 +21,7 @@ class PatchEmbed(nn.Module):
             patch size is an error.
         how: see `patchpack.model.kernel.resize_kernel`.
         norm: LayerNorm of the tokens, the remedy for plain resizing that FlexiViT compares with.
+        tubelet: frames per token, `patchpack.Video.tubelet`; 1 for patches of images.
     """
 
     def __init__(
@@ -32,10 +33,11 @@ class PatchEmbed(nn.Module):
         flexible: Method | None = None,
         how: Interpolation = FLEXIVIT,
         norm: bool = False,
+        tubelet: int = 1,
     ) -> None:
         super().__init__()
-        self.patch_size, self.flexible, self.how = patch_size, flexible, how
-        self.linear = nn.Linear(patch_size * patch_size * 3, width, bias=bias)
+        self.patch_size, self.tubelet, self.flexible, self.how = patch_size, tubelet, flexible, how
+        self.linear = nn.Linear(tubelet * patch_size * patch_size * 3, width, bias=bias)
         self.norm = nn.LayerNorm(width, eps=1e-6, bias=bias) if norm else nn.Identity()
 
     def forward(self, patches: Tensor, norm: Tensor, patch_size: int | None = None) -> Tensor:
@@ -44,14 +46,17 @@ class PatchEmbed(nn.Module):
         Args:
             patches: uint8 or float ``[T, D]``.
             norm: float ``[2, 3]`` mean and std per channel, ``value = (patch - mean) / std``; (0, 1) for float patches.
-            patch_size: of the patches, ``D = patch_size² · 3``; None for the stored kernel's.
+            patch_size: of the patches, ``D = tubelet · patch_size² · 3``; None for the stored kernel's.
 
         Raises:
             ShapeError: patches of another size than the kernel's where it is not flexible, or another number of values.
         """
         weight = self.kernel(patch_size or self.patch_size)
         if patches.shape[-1] != weight.shape[1]:
-            raise ShapeError(f"a patch must have {weight.shape[1]} values, got {patches.shape[-1]}")
+            raise ShapeError(
+                f"a patch must have {weight.shape[1]} values, got {patches.shape[-1]}. A model made by "
+                f"patchpack.model.for_video takes the tubelets of a recipe's video=Video(...)"
+            )
         # the channel is the fastest axis of a patch
         mean, std = norm.to(patches.device).repeat(1, weight.shape[1] // norm.shape[1])
         # at least float32 until here, so that a bfloat16 model sees well-rounded pixels
@@ -59,7 +64,7 @@ class PatchEmbed(nn.Module):
         return tokens
 
     def kernel(self, patch_size: int) -> Tensor:
-        """The kernel for a patch size, ``[width, patch_size² · 3]``, always from the stored one.
+        """The kernel for a patch size, ``[width, tubelet · patch_size² · 3]``, always from the stored one.
 
         Raises:
             ShapeError: another size than the stored one, where it is not flexible.
@@ -71,5 +76,27 @@ class PatchEmbed(nn.Module):
                 f"the model's patch_size is {self.patch_size}, the batch's is {patch_size}. A model made with "
                 f"flexible='pi' resizes its kernel to the batch"
             )
-        stored = self.linear.weight.view(-1, self.patch_size, self.patch_size, 3)
-        return resize_kernel(stored, (patch_size, patch_size), how=self.how, method=self.flexible, dims=(1, 2)).flatten(1)
+        stored = self.linear.weight.view(-1, self.tubelet, self.patch_size, self.patch_size, 3)
+        return resize_kernel(stored, (patch_size, patch_size), how=self.how, method=self.flexible, dims=(2, 3)).flatten(1)
+
+
+def inflate_kernel(kernel: Tensor, tubelet: int) -> Tensor:
+    """An image's kernel as one of tubelets: in the central frame, number ``tubelet // 2``, zeros in the others.
+
+    The token of a tubelet is then that of the image its central frame is (ViViT 2103.15691 §3.4).
+
+    Args:
+        kernel: ``[width, D]`` of a flattened patch.
+        tubelet: frames, t.
+
+    Returns:
+        ``[width, t · D]``, frame after frame.
+
+    Raises:
+        ConfigError: no frame.
+    """
+    if tubelet < 1:
+        raise ConfigError(f"a tubelet has at least one frame, got {tubelet}")
+    inflated = kernel.new_zeros(len(kernel), tubelet, kernel.shape[1])
+    inflated[:, tubelet // 2] = kernel
+    return inflated.flatten(1)

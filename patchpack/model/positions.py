@@ -213,7 +213,8 @@ def require_whole(position_ids: Tensor) -> None:
     if position_ids.shape[-1] != 2 or position_ids.is_floating_point():
         raise ShapeError(
             f"positions must be integer (row, col) pairs, got {position_ids.dtype} with {position_ids.shape[-1]} per token. "
-            f"Give the recipe positions=Absolute(), or take a fractional kind of positions"
+            f"Give the recipe positions=Absolute(), or take a fractional kind of positions; (time, row, col) of a recipe with "
+            f"video are for a model made by patchpack.model.for_video"
         )
 
 

@@ -172,9 +172,12 @@ class ViT(nn.Module):
         if self.positions is not None:
             if (check := getattr(self.positions, "check", None)) is not None:
                 check(batch.grid_sizes)
+            if (check := getattr(self.positions, "check_times", None)) is not None:
+                check(batch.times)
             grids = layout.from_slots(batch.grid_sizes).index_select(0, layout.images)
             x = x + self.positions(position_ids, grids)
-        angles = None if self.rope is None else self.rope(position_ids)
+        in_space = position_ids if batch.times is None else position_ids[:, 1:]  # tokens turn by row and col alone
+        angles = None if self.rope is None else self.rope(in_space)
         if self.prefix is not None:
             longer = kind.of(with_prefix(batch.segment_ids, _used(layout), self.num_prefix), layout.max_images)
             own = self.prefix.expand(layout.max_images, -1, -1).flatten(0, 1).to(x.dtype)  # [E · prefix, width]

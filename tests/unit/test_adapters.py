@@ -102,7 +102,7 @@ def test_qwen_kernel_and_device_path_agree() -> None:
     for values in (empty.segment_ids, empty.slot_mask, empty.grid_sizes):
         values.zero_()
     for batch in (four(), four(dtype="float16"), empty):
-        starts, grids = qwen._images(batch, 2)
+        starts, grids, _ = qwen._images(batch, 2)
         there = qwen._reordered_there(batch.patches, starts, grids, batch.norm, 2, 2)
         here = torch.empty_like(there)
         qwen.reorder(batch.patches, starts, grids, batch.norm, 2, 2, here)

@@ -1,0 +1,101 @@
+"""From an image model to one of clips: its kernel in a tubelet's central frame, and a position in time that begins at zero.
+
+Attention needs no change: a clip is one segment, and all its tokens see each other. Source: ViViT 2103.15691 (central frame
+initialisation), which NaViT 2307.06304 uses too.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from patchpack.errors import ConfigError, ShapeError
+from patchpack.model.embed import inflate_kernel
+from patchpack.model.vit import ViT
+
+Model = TypeVar("Model", bound=ViT)
+
+
+class TemporalPositions(nn.Module):
+    """A position in time, added to a position in space: ``spatial(row, col) + table[time]``.
+
+    The table begins at zero, so that a model of images says of every step of time what it said of the image. Time 0, which all
+    images have, is learned like the others.
+
+    Args:
+        spatial: a module of `patchpack.model.positions`, `waves` or of your own; None where rotary positions are all there is.
+        width: values per token.
+        max_times: entries, the most tubelets along time, `patchpack.Video.max_times`.
+
+    Raises:
+        ConfigError: a table without entries.
+    """
+
+    def __init__(self, spatial: nn.Module | None, *, width: int, max_times: int) -> None:
+        super().__init__()
+        if max_times < 1 or width < 1:
+            raise ConfigError(f"a table of positions has at least one entry and one value, got {max_times}×{width}")
+        self.spatial = spatial
+        self.table = nn.Parameter(torch.zeros(max_times, width))
+
+    def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
+        """``[T, 1 + A]`` (time, then what `spatial` takes) and ``[T, 2]`` grids ``→ [T, width]``."""
+        moment = F.embedding(position_ids[:, 0].long(), self.table)
+        return moment if self.spatial is None else moment + self.spatial(position_ids[:, 1:], grids)
+
+    def check(self, grid_sizes: Tensor) -> None:
+        """What `spatial` asks of grids."""
+        if (check := getattr(self.spatial, "check", None)) is not None:
+            check(grid_sizes)
+
+    def check_times(self, times: Tensor | None) -> None:
+        """Refuse a batch of patches, and a clip longer than the table; numbers are not looked at while compiling.
+
+        Raises:
+            ShapeError: what came, and what the recipe should have.
+        """
+        if times is None:
+            raise ShapeError("the model takes tubelets, the batch is of patches: give the recipe video=Video(...)")
+        longest = 0 if torch.compiler.is_compiling() or not times.numel() else int(times.max())
+        if longest > len(self.table):
+            raise ShapeError(
+                f"max_times={len(self.table)} positions in time cannot hold a clip of {longest} tubelets. Raise max_times to "
+                f"at least {longest}, or give the recipe's video fewer frames (num_frames)"
+            )
+
+
+def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
+    """A copy of an image model that takes clips, and images among them.
+
+    Of an image, t times the same frame, it says what the model said of it. Of a clip its tokens are those of the images that
+    its central frames are: nothing in it knows of time yet.
+
+    Args:
+        model: any `ViT`; its weights are copied.
+        tubelet: frames per token, of the recipe's `patchpack.Video`.
+        max_times: the most tubelets along time.
+
+    Returns:
+        The same kind of model: `inflate_kernel` of its kernel, `TemporalPositions` around its positions, all else as it was.
+
+    Raises:
+        ConfigError: a model of clips already, or a number below 1.
+    """
+    if isinstance(model.positions, TemporalPositions) or model.embed.tubelet != 1:
+        raise ConfigError("the model takes clips already: give for_video a model of images")
+    copy = deepcopy(model)
+    embed, weight = copy.embed, copy.embed.linear.weight
+    inflated = inflate_kernel(weight.detach(), tubelet)
+    linear = nn.Linear(inflated.shape[1], inflated.shape[0], bias=embed.linear.bias is not None).to(weight)
+    with torch.no_grad():
+        linear.weight.copy_(inflated)
+        if embed.linear.bias is not None:
+            linear.bias.copy_(embed.linear.bias)
+    embed.linear, embed.tubelet = linear, tubelet
+    width = inflated.shape[0]
+    copy.positions = TemporalPositions(copy.positions, width=width, max_times=max_times).to(weight)
+    return copy
