@@ -77,23 +77,24 @@ def test_before_training_a_step_of_time_is_its_central_frame() -> None:
 def test_clips_and_images_in_one_batch_train_a_model() -> None:
     """What tells a clip's class is the order of its frames: only a model that knows time learns it."""
     torch.manual_seed(0)
-    dark, light = np.full((2, 16, 16, 3), 60, np.uint8), np.full((2, 16, 16, 3), 200, np.uint8)
-    images = {"up": (np.concatenate([dark, light]), 0), "down": (np.concatenate([light, dark]), 1), "image": (dark[0], 2)}
+    one, other = (np.tile(PIXELS[i, :16, :16] // 2 + 127 * i, (2, 1, 1, 1)) for i in (0, 1))
+    both = {"forth": (np.concatenate([one, other]), 0), "back": (np.concatenate([other, one]), 1)}
+    images = {**both, "image": (one[0], 2)}
     samples = [pp.Sample(f"{name}{i}", image, target) for i in range(4) for name, (image, target) in images.items()]
     recipe = CLIPS.replace(resize=pp.Native(4), seq_len=32, rows=4)
     (batch,) = pp.load(samples, recipe)
     assert (batch.times[batch.slot_mask] == 1).sum() == 4
     assert (batch.times[batch.slot_mask] == 2).sum() == 8
     learner = model.for_video(model.NaViT(**{**NAVIT, "depth": 1}, max_len=8), tubelet=2, max_times=2)
-    optimizer = torch.optim.Adam(learner.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(learner.parameters(), lr=3e-3)
     losses = []
-    for _ in range(40):
+    for _ in range(70):
         loss = model.cross_entropy(learner(batch), batch.targets)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert losses[-1] < 0.2 * losses[0]
+    assert losses[0] > 1 > 0.3 > losses[-1]  # 2/3 ln 2 = 0.46 where forth and back are one
     assert model.accuracy(learner, [batch]) == 1
     assert learner.positions.table.abs().max() > 0
 
