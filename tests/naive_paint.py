@@ -28,7 +28,7 @@ class Painted(NamedTuple):
 
     patches: Any
     position_ids: Any
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     source_size: tuple[int, int]
 
 
@@ -164,3 +164,31 @@ def greedy(lengths: Sequence[int], seq_len: int, max_images: int) -> list[list[i
         else:
             rows.append([image])
     return rows
+
+
+def paint_clip_alone(key: str, frames: Sequence[Any], recipe: pp.Recipe, *, epoch: int = 0, ordinal: int = 0) -> Painted:
+    """One clip of uint8 frames as if there were no others; its grid is (times, rows, cols)."""
+    p, tubelet, most = recipe.patch_sizes[0], recipe.video.tubelet, recipe.video.num_frames
+    count = min(len(frames), most or len(frames))
+    taken = [frames[math.floor((i + 0.5) * len(frames) / count)] for i in range(count)]
+    while len(taken) % tubelet:
+        taken.append(taken[-1])
+    times = len(taken) // tubelet
+    key_hash, size = rng.key_hash([key]), frames[0].shape[:2]
+    plan = pp.plan_table(recipe, [size], key_hash, epoch=epoch, seen=ordinal, frames=[len(frames)])
+    rows, cols = plan.grid[0].tolist()
+    cut = []
+    for frame in taken:
+        values = resize(frame, plan.box[0].tolist(), plan.target[0].tolist(), recipe.resample, recipe.resample_order)
+        values = pad(values, rows * p, cols * p)
+        cut.append(patches(values[:, ::-1] if plan.flip[0] else values, p))
+    tokens, ids = [], []
+    of_grid = recipe.positions(pp.Grid(rows, cols))
+    for time in range(times):
+        for place in range(rows * cols):
+            tokens.append(np.concatenate([cut[time * tubelet + i][place] for i in range(tubelet)]))
+            ids.append([time, *of_grid[place].tolist()])
+    kept = keep(recipe.seed, epoch, int(key_hash[0]), len(tokens), int(plan.num_tokens[0]))
+    return Painted(
+        np.stack([tokens[i] for i in kept]), np.array([ids[i] for i in kept], dtype=of_grid.dtype), (times, rows, cols), size
+    )
