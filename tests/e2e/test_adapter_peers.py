@@ -248,3 +248,31 @@ def test_processors_give_the_same_arguments(name: str, request: pytest.FixtureRe
     for field, value in theirs.items():
         assert ours[field].dtype == value.dtype
         np.testing.assert_allclose(ours[field], value, rtol=0, atol=ATOL if value.is_floating_point() else 0)
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if name.startswith("qwen")])
+def test_a_clip_and_an_image_are_what_the_video_processor_makes_of_them(name: str, request: pytest.FixtureRequest) -> None:
+    """Of frames that nobody resizes: the video processor has no backend that resamples as Pillow does."""
+    made = peer(name, request)
+    p = made.ours.patch_size
+    processing = importlib.import_module("transformers.models.qwen2_vl.video_processing_qwen2_vl")
+    size = {"shortest_edge": made.ours.min_pixels, "longest_edge": made.ours.max_pixels}
+    processor = processing.Qwen2VLVideoProcessor(
+        size=size, patch_size=p, image_mean=made.ours.image_mean, image_std=made.ours.image_std
+    )  # fmt: skip
+    clips = np.random.default_rng(2).integers(0, 256, (9, 4 * p, 6 * p, 3), dtype=np.uint8)
+    recipe = made.ours.recipe.replace(video=pp.Video(2), seq_len=1024, rows=1)
+    samples = {"8": clips[:8], "7": clips[1:8], "1": clips[8]}
+    (batch,) = pp.load([pp.Sample(*item) for item in samples.items()], recipe, target=None)
+    inputs = adapters.qwen_vl(batch)
+    with torch.no_grad():
+        _, ours = made.outputs(inputs)
+        merged = dict(adapters.unpack_qwen_vl(batch, ours))
+        for key, clip in samples.items():
+            frames = torch.from_numpy(clip if clip.ndim == 4 else clip[None]).permute(0, 3, 1, 2)
+            theirs = processor(videos=[frames], return_tensors="pt")
+            own = {"pixel_values": theirs["pixel_values_videos"], "image_grid_thw": theirs["video_grid_thw"]}
+            assert own["image_grid_thw"].tolist() == [[{"8": 4, "7": 4, "1": 1}[key], 4, 6]]
+            _, answer = made.outputs(own)
+            torch.testing.assert_close(merged[key].reshape(answer.shape), answer, atol=ATOL, rtol=0)
+    assert len(samples) == len(merged)

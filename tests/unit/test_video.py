@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
@@ -167,10 +168,13 @@ def clips(draw: st.DrawFn) -> Any:
     st.builds(pp.Video, st.integers(1, 3), st.none() | st.integers(1, 5)),
     st.lists(clips(), min_size=1, max_size=3),
     st.sampled_from([0.0, 0.5]),
+    st.booleans(),
 )
-def test_clips_are_what_they_are_alone(recipe: pp.Recipe, video: pp.Video, several: list[Any], flip: float) -> None:
+def test_clips_are_what_they_are_alone(
+    recipe: pp.Recipe, video: pp.Video, several: list[Any], flip: float, through_pillow: bool
+) -> None:
     recipe = recipe.replace(
-        video=video, seq_len=1 << 13, rows=1, max_images=max(3, recipe.max_images), normalize=pp.HALF, dtype="uint8", flip=flip
+        resample="lanczos" if through_pillow else recipe.resample, video=video, seq_len=1 << 13, rows=1, max_images=max(3, recipe.max_images), normalize=pp.HALF, dtype="uint8", flip=flip
     )  # fmt: skip
     loader = pp.load([pp.Sample(str(i), clip) for i, clip in enumerate(several)], recipe, target=None, on_error="skip")
     found = {}
@@ -416,3 +420,11 @@ def test_a_clip_travels_to_a_worker() -> None:
     assert target == 3
     assert np.array_equal(image.frames[0], PIXELS[0])
     assert image.frames[1] == png(PIXELS[1])
+
+
+def test_digests_without_clips_are_what_they_were() -> None:
+    batch = packed(IMAGES, PIXELS[0])
+    for whole in (batch, next(pp.unpack(batch))):
+        fields = [name for name in whole._fields if name != "times"]
+        before = namedtuple("before", fields)(*(getattr(whole, name) for name in fields))  # noqa: PYI024 of any fields
+        assert pp.digest(before) == pp.digest(whole)
