@@ -174,8 +174,15 @@ def test_clips_are_what_they_are_alone(
     recipe: pp.Recipe, video: pp.Video, several: list[Any], flip: float, through_pillow: bool
 ) -> None:
     recipe = recipe.replace(
-        resample="lanczos" if through_pillow else recipe.resample, video=video, seq_len=1 << 13, rows=1, max_images=max(3, recipe.max_images), normalize=pp.HALF, dtype="uint8", flip=flip
-    )  # fmt: skip
+        video=video,
+        seq_len=1 << 13,
+        rows=1,
+        max_images=max(3, recipe.max_images),
+        normalize=pp.HALF,
+        dtype="uint8",
+        flip=flip,
+        resample="lanczos" if through_pillow else recipe.resample,
+    )
     loader = pp.load([pp.Sample(str(i), clip) for i, clip in enumerate(several)], recipe, target=None, on_error="skip")
     found = {}
     try:
@@ -426,5 +433,5 @@ def test_digests_without_clips_are_what_they_were() -> None:
     batch = packed(IMAGES, PIXELS[0])
     for whole in (batch, next(pp.unpack(batch))):
         fields = [name for name in whole._fields if name != "times"]
-        before = namedtuple("before", fields)(*(getattr(whole, name) for name in fields))  # noqa: PYI024 of any fields
+        before = namedtuple("before", fields)(*(getattr(whole, name) for name in fields))
         assert pp.digest(before) == pp.digest(whole)
