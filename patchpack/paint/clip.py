@@ -10,7 +10,7 @@ import numpy.typing as npt
 from patchpack.errors import DecodeError, SourceError
 from patchpack.paint.augment import change_of
 from patchpack.paint.layout import Spot
-from patchpack.paint.picture import frame_at, frames_of, part_of_picture
+from patchpack.paint.picture import frame_at, frame_count, frames_of, part_of_picture
 from patchpack.paint.resample import write_pixels
 from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan
@@ -35,10 +35,11 @@ def paint_clip(out: npt.NDArray[Any], image: Any, spot: Spot, plan: BatchPlan, r
     frames = frames_of(image)
     alone = frames is None
     frames = [image] if frames is None else frames
-    if len(frames) != spot.header.frames:
-        raise DecodeError(f"the header said {spot.header.frames} frames, there are {len(frames)}")
+    count = frame_count(frames)
+    if count != spot.header.frames:
+        raise DecodeError(f"the header said {spot.header.frames} frames, there are {count}")
     tubelet, per_step = recipe.video.tubelet, spot.grid.num_patches
-    numbers = recipe.video.frame_numbers(len(frames)).reshape(-1, tubelet).tolist()
+    numbers = recipe.video.frame_numbers(count).reshape(-1, tubelet).tolist()
     edges = np.searchsorted(spot.kept, np.arange(spot.times + 1) * per_step).tolist()
     for step, of_tubelet in enumerate(numbers):
         begin, end = edges[step : step + 2]
@@ -57,7 +58,7 @@ def paint_clip(out: npt.NDArray[Any], image: Any, spot: Spot, plan: BatchPlan, r
             except (DecodeError, SourceError) as error:
                 if alone:
                     raise
-                raise type(error)(f"frame {number} of {len(frames)}: {error}") from error
+                raise type(error)(f"frame {number} of {count}: {error}") from error
             change = change_of(recipe, plan.epoch, spot.header.draw_key)  # anew: every frame gets the same draws
             write_pixels(
                 own, picture, box, spot.target, spot.flip, spot.grid, kept, plan.patch_size, recipe, places, change,

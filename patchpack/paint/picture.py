@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from patchpack.errors import DecodeError, PatchpackError
+from patchpack.errors import DecodeError, PatchpackError, SourceError
 from patchpack.paint import scaled
 from patchpack.paint.canvas import widened
 from patchpack.paint.decode import (
@@ -48,17 +49,39 @@ def is_several(image: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(image, (list, tuple))
 
 
+def frame_count(frames: Sequence[Any]) -> int:
+    """Frames of a clip. Raises as `frame_at`; `DecodeError` for none."""
+    with _asking():
+        count = len(frames)
+    if not count:
+        raise DecodeError("a clip of no frames: leave the sample out, or give it one")
+    return count
+
+
 def frame_at(frames: Sequence[Any], number: int) -> Any:
-    """One frame of a clip. Raises `DecodeError` for whatever a sequence of the user's own raises."""
-    try:
+    """One frame of a clip.
+
+    Raises:
+        SourceError: it could not be read.
+        DecodeError: whatever else a sequence of the user's own raises; no image.
+    """
+    with _asking():
         frame = frames[number]
-    except (PatchpackError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        raise DecodeError(f"{type(error).__name__}: {error}") from error
     if frames_of(frame) is not None or is_several(frame):
         raise DecodeError(f"{_EXPECTED} as a frame, got {type(frame).__name__}")
     return frame
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except (PatchpackError, MemoryError):
+        raise
+    except OSError as error:
+        raise SourceError(f"{type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise DecodeError(f"{type(error).__name__}: {error}") from error
 
 
 def held_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
@@ -131,7 +154,8 @@ def picture_bytes(image: Any) -> int:
     A clip whose frames are neither an array nor a list counts as nothing: it holds what it knows.
     """
     if isinstance(image, Clip):
-        return sum(map(picture_bytes, image.frames)) if isinstance(image.frames, (list, tuple, np.ndarray)) else 0
+        held = image.frames if isinstance(image.frames, (list, tuple, np.ndarray)) else ()
+        return sum(picture_bytes(frame) for frame in held if is_picture(frame))
     if isinstance(image, Image.Image):
         return image.width * image.height * len(image.getbands())
     return image.nbytes if isinstance(image, (np.ndarray, memoryview)) else len(image)

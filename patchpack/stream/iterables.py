@@ -11,7 +11,7 @@ from PIL import Image
 
 from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
 from patchpack.paint.decode import WHITE, Colour, to_rgb
-from patchpack.paint.picture import frame_at, frames_of, is_several, picture_bytes
+from patchpack.paint.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
 from patchpack.stream.header import picture_size
 from patchpack.stream.samples import ToSample, key_of, make_sample
 from patchpack.stream.source import Reader
@@ -95,13 +95,11 @@ def header_of(
         member = f"[{part}]" if several else ""
         try:
             frames = frames_of(one) if members.clips else None
-            if frames is not None and not len(frames):
-                raise DecodeError("a clip of no frames: leave the sample out, or give it one")
-            first = one if frames is None else frame_at(frames, 0)
+            count, first = (1, one) if frames is None else (frame_count(frames), frame_at(frames, 0))
             size = picture_size(first, max_pixels=members.max_pixels, max_bytes=members.max_bytes)
-        except DecodeError as error:
+        except (DecodeError, SourceError) as error:
             return refused(key, error, member)
-        num_bytes, count = picture_bytes(one) if held else 0, 1 if frames is None else len(frames)
+        num_bytes = picture_bytes(one) if held else 0
         headers.append(Header(key, "", member, size, locate(part, one), repeat, num_bytes, part, frames=count))
     if not headers:
         return refused(key, DecodeError(NO_IMAGES))

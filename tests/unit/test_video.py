@@ -339,6 +339,28 @@ def test_whatever_a_sequence_of_frames_raises_is_its_own_fault() -> None:
     assert refusals(CLIPS, pp.Clip(Worn())) == [("decode", "frame 3 of 4: RuntimeError: the tape is worn")]
 
 
+class Missing:
+    def __init__(self, at: int) -> None:
+        self._at = at
+
+    def __len__(self) -> int:
+        if self._at < 0:
+            raise FileNotFoundError("clip.mp4")
+        return 4
+
+    def __getitem__(self, number: int) -> Any:
+        if number >= self._at:
+            raise FileNotFoundError("clip.mp4")
+        return PIXELS[number]
+
+
+def test_a_file_that_is_not_there_is_no_end_of_the_epoch() -> None:
+    found = refusals(CLIPS, *(pp.Clip(Missing(at)) for at in (-1, 0, 2)), pp.Clip([PIXELS[0], None]))
+    assert [stage for stage, _ in found] == ["read", "read", "read", "decode"]
+    assert found[2][1] == "frame 2 of 4: FileNotFoundError: clip.mp4"
+    assert found[3][1].endswith("got NoneType")
+
+
 def test_sizes_that_are_known_know_nothing_of_frames() -> None:
     samples = [pp.Sample("a", PIXELS[0]), pp.Sample("b", PIXELS[:4])]
     loader = pp.load(samples, CLIPS, target=None, sizes=[(24, 32)] * 2, on_error="skip")
