@@ -25,6 +25,7 @@ _DTYPES = {
     "text_segment_ids": ("int32",),
     "times": ("int32",),
 }
+_OPTIONAL = ("sample_ids", "text_ids", "text_segment_ids", "times")
 
 
 def validate(batch: PackedBatch) -> None:
@@ -33,11 +34,12 @@ def validate(batch: PackedBatch) -> None:
     Raises:
         ShapeError: the first that does not hold, with the row.
     """
-    b = PackedBatch(*(_arrays.to_numpy(field) for field in batch._replace(sample_ids=sample_ids(batch))))
+    b = PackedBatch(*map(_arrays.to_numpy, batch))
+    left_out = {name for name in _OPTIONAL if getattr(b, name) is None}
     if (b.text_ids is None) != (b.text_segment_ids is None):
         raise ShapeError("text_ids and text_segment_ids must both be there, or neither")
     for name, dtypes in _DTYPES.items():
-        if (b.text_ids is None and name.startswith("text_")) or (b.times is None and name == "times"):
+        if name in left_out:
             continue
         dtype = str(getattr(b, name).dtype)
         if dtype not in dtypes:
@@ -59,8 +61,10 @@ def validate(batch: PackedBatch) -> None:
         ("slot_mask", (num_rows, slots)),
         ("norm", (2, channels)),
         ("sample_ids", (num_rows, slots)),
-        *([("times", (num_rows, slots))] if b.times is not None else []),
+        ("times", (num_rows, slots)),
     ):
+        if name in left_out:
+            continue
         got = getattr(b, name).shape
         if got != shape:
             raise ShapeError(f"{name} must be {list(shape)}, got {list(got)}")
@@ -68,6 +72,7 @@ def validate(batch: PackedBatch) -> None:
         raise ShapeError("norm must be mean 0 and std 1 for patches that are normalised already")
     if len(b.keys) != num_rows:
         raise ShapeError(f"keys must hold one list per row, {num_rows}, got {len(b.keys)}")
+    b = b._replace(sample_ids=sample_ids(b))
     for row in range(num_rows):
         _validate_row(b, row)
     if b.text_ids is not None:
