@@ -302,6 +302,7 @@ def test_packed_shards_keep_texts(tmp_path: Path) -> None:
     for given in (arrays, arrays._replace(text_ids=None, text_segment_ids=None)):
         data = b"".join(map(bytes, write_step(given, place, None))) + END  # type: ignore[arg-type]
         assert pp.digest(read_step(torch.frombuffer(bytearray(data), dtype=torch.uint8), place)) == pp.digest(given)
-    data = b"".join(map(bytes, write_step(arrays._replace(text_ids=None), place, None))) + END  # type: ignore[arg-type]
-    with pytest.raises(pp.ShardError, match="text_ids"):
-        read_step(torch.frombuffer(bytearray(data), dtype=torch.uint8), place)
+    for wrong in (None, arrays.text_ids[:, 1:], arrays.text_ids[:1], arrays.text_ids[0]):
+        data = b"".join(map(bytes, write_step(arrays._replace(text_ids=wrong), place, None))) + END  # type: ignore[arg-type]
+        with pytest.raises(pp.ShardError, match="text_ids"):
+            read_step(torch.frombuffer(bytearray(data), dtype=torch.uint8), place)
