@@ -329,7 +329,8 @@ if config.DISABLE_JIT:  # the same in plain Python, every access checked
     def add_rows(sums: Any, src: Any, upper: int, lower: int, weights: Any, pair: int) -> Any:
         words = _words(weights, pair, PAIR)
         w = _weights(words[:1], words[1:])
-        return sums + w[0] * _span(src, upper, CHUNK).astype(np.int64) + w[1] * _span(src, lower, CHUNK)
+        rows = np.stack([_span(src, at, CHUNK) for at in (upper, lower)]).astype(np.int64)
+        return sums + (rows * w[:, None]).sum(axis=0)
 
     def store_bytes(out: Any, at: int, sums: Any) -> None:
         _span(out, at, CHUNK)[:] = _bytes(sums)
