@@ -335,6 +335,12 @@ MUTATIONS = {
     "keys_of_two_rows": (replace("keys", lambda k: k + k), "keys must hold"),
     "keys_short": (replace("keys", lambda k: [k[0][:2]]), "3 images but 2 keys"),
     "other_patch_size": (replace("patch_size", lambda p: 2), "patches must be"),
+    # samples, which a batch made by hand does not number
+    "samples_int64": (replace("sample_ids", lambda _: np.array([[1, 2, 3, 0]])), "sample_ids must be int32"),
+    "samples_short": (replace("sample_ids", lambda _: np.array([[1, 2, 3]], dtype=np.int32)), "sample_ids must be"),
+    "samples_leave_one_out": (replace("sample_ids", lambda _: np.array([[1, 3, 3, 0]], dtype=np.int32)), "sample_ids must be 1"),
+    "sample_missing": (replace("sample_ids", lambda _: np.array([[0, 1, 2, 0]], dtype=np.int32)), "sample_ids must be 1"),
+    "sample_in_an_empty_slot": (replace("sample_ids", lambda _: np.array([[1, 2, 3, 3]], dtype=np.int32)), "are set beyond"),
     # dtypes
     "patches_int32": (cast("patches", "int32"), "patches must be uint8 or float32 or float16"),
     "positions_float64": (cast("position_ids", "float64"), "position_ids must be"),
@@ -391,4 +397,5 @@ def test_every_field_has_a_mutation() -> None:
     changed = set()
     for change, _ in MUTATIONS.values():
         changed |= {name for name, a, b in zip(batch._fields, batch, change(batch), strict=True) if a is not b}
-    assert changed == set(batch._fields) - {"info", "times"}  # times: test_video.py
+    elsewhere = {"times", "text_ids", "text_segment_ids"}  # test_video.py, test_text.py
+    assert changed == set(batch._fields) - {"info"} - elsewhere
