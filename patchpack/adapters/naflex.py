@@ -7,10 +7,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole, rows_and_cols
-from patchpack.adapters.process import Kernel, Returned, Settings, Triple, changed, finish, paint, prepare
+from patchpack.adapters.process import Kernel, Prepared, Processor, Settings, Triple, paint
 from patchpack.plan import recipes
 from patchpack.plan.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
@@ -44,8 +45,8 @@ def timm_naflex(batch: PackedBatch, *, max_seq_len: int | None = None, patch_siz
 
 
 @dataclass(frozen=True, kw_only=True)
-class TimmNaFlexProcessor:
-    """What timm's evaluation transform and collation for NaFlex make of Pillow images, sooner.
+class TimmNaFlexProcessor(Processor):
+    """What timm's evaluation transform and collation for NaFlex make of Pillow images, sooner; see `timm_naflex`.
 
     Attributes:
         patch_size, max_seq_len: as in ``timm.data.create_transform`` and ``NaFlexCollator``.
@@ -69,7 +70,7 @@ class TimmNaFlexProcessor:
         return cls(**{**taken, **changes})
 
     @cached_property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
         """The same for `load` and `pack_images`, whose batches the adapter takes."""
         return recipes.siglip2_naflex(
             max_patches=self.max_seq_len,
@@ -79,27 +80,11 @@ class TimmNaFlexProcessor:
             dtype="float32",
         )
 
-    def __call__(self, images: Any, *, return_tensors: Returned = "pt", **changes: Any) -> ModelInputs:
-        """The model's dict for one image or a list of them, in their order; see `timm_naflex` for what is in it.
-
-        Args:
-            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
-            return_tensors: ``"pt"`` or ``"np"``.
-            **changes: fields of the processor, for this call.
-
-        Raises:
-            SourceError, DecodeError: an image that cannot be read, by its number or path.
-            ConfigError: what is no field.
-        """
-        if changes:
-            inputs: ModelInputs = changed(self, changes)(images, return_tensors=return_tensors)
-            return inputs
-        prepared = prepare(images, self.recipe)
+    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
         n, length = len(prepared.pictures), self.max_seq_len
         patches = np.zeros((n, length, self.patch_size**2 * 3), dtype=np.float32)
         coord = np.zeros((n, length, 2), dtype=np.int64)
         for i, count in enumerate(prepared.num_patches):
             paint(prepared, i, self.recipe, patches[i, :count])
             coord[i, :count, 0], coord[i, :count, 1] = divmod(np.arange(count), prepared.grids[i, 1])
-        valid = np.arange(length) < np.array(prepared.num_patches, dtype=np.int64)[:, None]
-        return finish({"patches": patches, "patch_coord": coord, "patch_valid": valid}, return_tensors)
+        return {"patches": patches, "patch_coord": coord, "patch_valid": prepared.mask(length)}

@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, rows_and_cols
-from patchpack.adapters.process import InWholeProcessor, Returned, Settings, changed, finish, paint, prepare
+from patchpack.adapters.process import Prepared, Processor, Settings, paint
 from patchpack.errors import ConfigError
 from patchpack.plan import recipes
 from patchpack.plan.recipe import Recipe
@@ -45,8 +46,8 @@ def pix2struct(batch: PackedBatch, *, max_patches: int | None = None, patch_size
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pix2StructProcessor(InWholeProcessor):
-    """What ``Pix2StructImageProcessor`` of transformers makes, on its Pillow backend, sooner.
+class Pix2StructProcessor(Processor):
+    """What ``Pix2StructImageProcessor`` of transformers makes, on its Pillow backend, sooner; see `pix2struct`.
 
     The torchvision backend divides by the sample deviation, this one by that of the population, as the paper's code does. A
     header (``is_vqa``) is not rendered.
@@ -72,31 +73,15 @@ class Pix2StructProcessor(InWholeProcessor):
         return cls(**taken, **({} if height is None else {"patch_size": height}))
 
     @cached_property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
         """The same for `load` and `pack_images`, whose batches the adapter takes."""
         return recipes.pix2struct(max_patches=self.max_patches, patch_size=self.patch_size)
 
-    def __call__(self, images: Any, *, return_tensors: Returned = "pt", **changes: Any) -> ModelInputs:
-        """Arguments for one image or a list of them, in their order; see `pix2struct` for what they are.
-
-        Args:
-            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
-            return_tensors: ``"pt"`` or ``"np"``.
-            **changes: fields of the processor, for this call.
-
-        Raises:
-            SourceError, DecodeError: an image that cannot be read, by its number or path.
-            ConfigError: what is no field.
-        """
-        if changes:
-            inputs: ModelInputs = changed(self, changes)(images, return_tensors=return_tensors)
-            return inputs
-        prepared = prepare(images, self.recipe)
+    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
         n, length = len(prepared.pictures), self.max_patches
         flattened = np.zeros((n, length, 2 + self.patch_size**2 * 3), dtype=np.float32)
         for i, count in enumerate(prepared.num_patches):
             paint(prepared, i, self.recipe, flattened[i, :count, 2:])
             rows, cols = divmod(np.arange(count), prepared.grids[i, 1])
             flattened[i, :count, 0], flattened[i, :count, 1] = rows + 1, cols + 1
-        mask = np.arange(length) < np.array(prepared.num_patches, dtype=np.int64)[:, None]
-        return finish({"flattened_patches": flattened, "attention_mask": mask.astype(np.float32)}, return_tensors)
+        return {"flattened_patches": flattened, "attention_mask": prepared.mask(length).astype(np.float32)}

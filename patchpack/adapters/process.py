@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any, Literal, NamedTuple
@@ -26,14 +27,6 @@ Triple = tuple[float, float, float]
 Returned = Literal["pt", "np"]
 
 
-class InWholeProcessor:
-    """What transformers' processors of images and text ask of their image processor, beside calling it."""
-
-    def fetch_images(self, images: Any) -> Any:
-        """The images as they are: paths are read when they are painted; what is behind a URL is not fetched."""
-        return images
-
-
 class Prepared(NamedTuple):
     """Images that are known to fit, before a pixel is made.
 
@@ -54,6 +47,48 @@ class Prepared(NamedTuple):
         """``rows * cols`` of each."""
         counts: list[int] = self.grids.prod(axis=1).tolist()
         return counts
+
+    def mask(self, length: int) -> npt.NDArray[np.bool_]:
+        """bool ``[N, length]``, true where a patch is."""
+        mask: npt.NDArray[np.bool_] = np.arange(length) < np.array(self.num_patches, dtype=np.int64)[:, None]
+        return mask
+
+
+class Processor(ABC):
+    """A processor that is called as those of transformers are: images in, arguments of a model out. Subclasses are dataclasses.
+
+    Attributes:
+        recipe: the same for `load` and `pack_images`, whose batches the adapter takes.
+    """
+
+    recipe: Recipe
+
+    def __call__(self, images: Any, *, return_tensors: Returned = "pt", **changes: Any) -> ModelInputs:
+        """Arguments for one image or a list of them, in their order; the adapter of the same model says what they are.
+
+        Args:
+            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
+            return_tensors: ``"pt"`` or ``"np"``.
+            **changes: fields of the processor, for this call.
+
+        Raises:
+            SourceError, DecodeError: an image that cannot be read, by its number or path.
+            SizeError: one whose shape the model does not take.
+            ConfigError: what is no field.
+        """
+        processor = _changed(self, changes) if changes else self
+        arrays = processor._arrays(prepare(images, processor.recipe))
+        if return_tensors not in ("pt", "np"):
+            raise ConfigError(f"return_tensors is 'pt' (torch) or 'np' (numpy), got {return_tensors!r}")
+        return ModelInputs({n: torch.from_numpy(a) if return_tensors == "pt" else a for n, a in arrays.items()})
+
+    def fetch_images(self, images: Any) -> Any:
+        """What transformers' processors of images and text ask beside: the images as they are, no URL is fetched."""
+        return images
+
+    @abstractmethod
+    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
+        """The model's arguments by name."""
 
 
 def prepare(images: Any, recipe: Recipe) -> Prepared:
@@ -97,7 +132,7 @@ def paint(prepared: Prepared, i: int, recipe: Recipe, out: npt.NDArray[Any]) -> 
     write_pixels(out, picture, box, target, False, grid, np.arange(grid.num_patches), p, recipe)
 
 
-def changed(processor: Any, changes: dict[str, Any]) -> Any:
+def _changed(processor: Any, changes: dict[str, Any]) -> Any:
     """A processor with some fields changed, as a call may ask for. Raises `ConfigError` for what is no field of it."""
     known = [field.name for field in fields(processor)]
     unknown = sorted(changes.keys() - set(known))
@@ -107,13 +142,6 @@ def changed(processor: Any, changes: dict[str, Any]) -> Any:
             f"return_tensors and {', '.join(known)}"
         )
     return replace(processor, **changes)
-
-
-def finish(arrays: Mapping[str, npt.NDArray[Any]], return_tensors: Returned) -> ModelInputs:
-    """The arrays by name, as tensors (``"pt"``) or as they are (``"np"``)."""
-    if return_tensors not in ("pt", "np"):
-        raise ConfigError(f"return_tensors is 'pt' (torch) or 'np' (numpy), got {return_tensors!r}")
-    return ModelInputs({n: torch.from_numpy(a) if return_tensors == "pt" else a for n, a in arrays.items()})
 
 
 # ---------------------------------------------------------------------------------------------- settings of other processors

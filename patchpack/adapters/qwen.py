@@ -11,12 +11,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import keys, require_patch_size, require_whole
-from patchpack.adapters.process import InWholeProcessor, Kernel, Returned, Settings, Triple, changed, finish, paint, prepare
+from patchpack.adapters.process import Kernel, Prepared, Processor, Settings, Triple, paint
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.paint.batch import normalize
 from patchpack.paint.resample import norm_of
@@ -190,8 +191,9 @@ def _grid_thw(grids: Any, times: Any) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class QwenVLProcessor(InWholeProcessor):
-    """What ``Qwen2VLImageProcessor`` of transformers makes, on its Pillow backend, sooner. Qwen2.5 and 3 use it too.
+class QwenVLProcessor(Processor):
+    """What ``Qwen2VLImageProcessor`` of transformers makes, on its Pillow backend, sooner; see `qwen_vl`. Qwen2.5 and 3
+    use it too.
 
     The defaults are those of Qwen2-VL. Qwen3-VL: ``patch_size=16, min_pixels=256**2, max_pixels=4096**2`` and 0.5 for mean and
     deviation; or `like`, with its configuration.
@@ -230,7 +232,7 @@ class QwenVLProcessor(InWholeProcessor):
         return cls(**taken, **settings.colours())
 
     @cached_property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
         """The same for `load` and `pack_images`, whose batches the adapter takes."""
         resize = SmartResize(self.min_pixels, self.max_pixels, self.merge_size)
         return Recipe(
@@ -242,23 +244,7 @@ class QwenVLProcessor(InWholeProcessor):
             normalize=MeanStd(self.image_mean, self.image_std),
         )
 
-    def __call__(self, images: Any, *, return_tensors: Returned = "pt", **changes: Any) -> ModelInputs:
-        """Arguments for one image or a list of them, in their order; see `qwen_vl` for what they are.
-
-        Args:
-            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
-            return_tensors: ``"pt"`` or ``"np"``.
-            **changes: fields of the processor, for this call.
-
-        Raises:
-            SourceError, DecodeError: an image that cannot be read, by its number or path.
-            ConfigError: what is no field.
-            SizeError: an aspect ratio above 200.
-        """
-        if changes:
-            inputs: ModelInputs = changed(self, changes)(images, return_tensors=return_tensors)
-            return inputs
-        prepared = prepare(images, self.recipe)
+    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
         counts, channels = prepared.num_patches, self.patch_size**2 * 3
         pixels = torch.empty((sum(counts), self.temporal_patch_size * channels))
         scratch = np.empty((max(counts, default=0), channels), dtype=np.uint8)  # one image in raster order
@@ -269,10 +255,7 @@ class QwenVLProcessor(InWholeProcessor):
             grid = prepared.grids[i : i + 1]
             reorder(torch.from_numpy(scratch), first, grid, norm, self.merge_size, self.temporal_patch_size, mine)
             begin += count
-        return finish(
-            {
-                "pixel_values": pixels.numpy(),
-                "image_grid_thw": _grid_thw(prepared.grids, np.ones(len(counts), dtype=np.int64)).numpy(),
-            },
-            return_tensors,
-        )
+        return {
+            "pixel_values": pixels.numpy(),
+            "image_grid_thw": _grid_thw(prepared.grids, np.ones(len(counts), dtype=np.int64)).numpy(),
+        }

@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole
-from patchpack.adapters.process import InWholeProcessor, Kernel, Returned, Settings, Triple, changed, finish, paint, prepare
+from patchpack.adapters.process import Kernel, Prepared, Processor, Settings, Triple, paint
 from patchpack.plan import recipes
 from patchpack.plan.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
@@ -47,8 +48,8 @@ def siglip2(batch: PackedBatch, *, max_num_patches: int | None = None, patch_siz
 
 
 @dataclass(frozen=True, kw_only=True)
-class Siglip2Processor(InWholeProcessor):
-    """What ``Siglip2ImageProcessor`` of transformers makes, on its Pillow backend, sooner.
+class Siglip2Processor(Processor):
+    """What ``Siglip2ImageProcessor`` of transformers makes, on its Pillow backend, sooner; see `siglip2`.
 
     Attributes:
         patch_size, max_num_patches, image_mean, image_std: as there.
@@ -72,7 +73,7 @@ class Siglip2Processor(InWholeProcessor):
         return cls(**taken, **settings.colours())
 
     @cached_property
-    def recipe(self) -> Recipe:
+    def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
         """The same for `load` and `pack_images`, whose batches the adapter takes."""
         return recipes.siglip2_naflex(
             max_patches=self.max_num_patches,
@@ -82,32 +83,10 @@ class Siglip2Processor(InWholeProcessor):
             dtype="float32",
         )
 
-    def __call__(self, images: Any, *, return_tensors: Returned = "pt", **changes: Any) -> ModelInputs:
-        """Arguments for one image or a list of them, in their order; see `siglip2` for what they are.
-
-        Args:
-            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
-            return_tensors: ``"pt"`` or ``"np"``.
-            **changes: fields of the processor, for this call.
-
-        Raises:
-            SourceError, DecodeError: an image that cannot be read, by its number or path.
-            ConfigError: what is no field.
-        """
-        if changes:
-            inputs: ModelInputs = changed(self, changes)(images, return_tensors=return_tensors)
-            return inputs
-        prepared = prepare(images, self.recipe)
+    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
         n, length = len(prepared.pictures), self.max_num_patches
         pixels = np.zeros((n, length, self.patch_size**2 * 3), dtype=np.float32)
         for i, count in enumerate(prepared.num_patches):
             paint(prepared, i, self.recipe, pixels[i, :count])
-        mask = np.arange(length) < np.array(prepared.num_patches, dtype=np.int64)[:, None]
-        return finish(
-            {
-                "pixel_values": pixels,
-                "pixel_attention_mask": mask.astype(np.int32),
-                "spatial_shapes": prepared.grids,
-            },
-            return_tensors,
-        )
+        mask = prepared.mask(length).astype(np.int32)
+        return {"pixel_values": pixels, "pixel_attention_mask": mask, "spatial_shapes": prepared.grids}

@@ -338,7 +338,7 @@ MUTATIONS = {
     # samples, which a batch made by hand does not number
     "samples_int64": (replace("sample_ids", lambda _: np.array([[1, 2, 3, 0]])), "sample_ids must be int32"),
     "samples_short": (replace("sample_ids", lambda _: np.array([[1, 2, 3]], dtype=np.int32)), "sample_ids must be"),
-    "samples_leave_one_out": (replace("sample_ids", lambda _: np.array([[1, 3, 3, 0]], dtype=np.int32)), "sample_ids must be 1"),
+    "sample_left_out": (replace("sample_ids", lambda _: np.array([[1, 3, 3, 0]], dtype=np.int32)), "sample_ids must be 1"),
     "sample_missing": (replace("sample_ids", lambda _: np.array([[0, 1, 2, 0]], dtype=np.int32)), "sample_ids must be 1"),
     "sample_in_an_empty_slot": (replace("sample_ids", lambda _: np.array([[1, 2, 3, 3]], dtype=np.int32)), "are set beyond"),
     # dtypes
