@@ -85,7 +85,8 @@ table(
     ("a size of 8 GiB", instead_of("s2.png", with_size(b"77777777777\0")), "1"),
     fault="ends inside s2.png (it announces",
 )
-fault("a size below zero", "1", fault="announces -1024 bytes")(instead_of("s2.png", with_size(b"\xff" * 10 + b"\xfc\x00")))
+# by us, or by the tarfile of newer Pythons
+fault("a size below zero", "1", fault="what follows was not read")(instead_of("s2.png", with_size(b"\xff" * 10 + b"\xfc\x00")))
 fault("a label of 4 EiB", "1", CUT_LABEL, fault="ends inside s2.cls (it announces 4611686018427387904 bytes")(
     instead_of("s2.cls", with_size(EIB))
 )

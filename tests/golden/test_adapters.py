@@ -10,12 +10,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from mixed_images import pictures
 
 import patchpack as pp
 from patchpack import adapters
+
+PILLOW_13 = pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) < 13,
+    reason="these pixels are Pillow 13's, which orders its two passes by the sizes; older ones round otherwise",
+)
 
 ATOL = 1e-4
 KEYS, IMAGES = zip(*pictures().items(), strict=True)
@@ -88,6 +94,7 @@ def check(name: str, got: dict[str, Any], wanted: dict[str, Any], theirs: dict[s
         np.testing.assert_allclose(products, value, rtol=0, atol=ATOL)
 
 
+@PILLOW_13
 @pytest.mark.parametrize("way", ["processor", "batches, float", "batches, uint8"])
 @pytest.mark.parametrize("name", CASES)
 def test_twenty_pictures(name: str, way: str, theirs: dict[str, Any]) -> None:
@@ -117,6 +124,7 @@ SHARED = {  # file → (name of the case, a processor of the same settings)
 }  # fmt: skip
 
 
+@PILLOW_13
 @pytest.mark.parametrize("file", SHARED)
 def test_shared_pictures(file: str, shared: Path) -> None:
     name, processor = SHARED[file]

@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 
 import patchpack as pp
+
+PILLOW_13 = pytest.mark.skipif(
+    int(PIL.__version__.split(".")[0]) < 13,
+    reason="these pixels are Pillow 13's, which orders its two passes by the sizes; older ones round otherwise",
+)
 
 ATOL = 1e-4  # what peers with the same backend differ by; ids, masks and grids are exact
 
@@ -54,6 +60,7 @@ def test_pix2struct(shared: Path, images: dict[str, Any]) -> None:
         assert_close(image.patches, peer["patches"][valid])
 
 
+@PILLOW_13
 def test_siglip2_naflex(shared: Path, images: dict[str, Any]) -> None:
     peers = load_peer(shared, "pixels_siglip2_pil_p16_n36")
     ours = painted(images, pp.recipes.siglip2_naflex(max_patches=36, dtype="float32"))
@@ -64,6 +71,7 @@ def test_siglip2_naflex(shared: Path, images: dict[str, Any]) -> None:
         assert_close(image.patches, peer["pixel_values"][valid])
 
 
+@PILLOW_13
 def test_qwen2_vl(shared: Path, images: dict[str, Any]) -> None:
     peers = load_peer(shared, "pixels_qwen2vl_pil_p14")
     recipe = pp.recipes.qwen2_vl(min_pixels=4 * 28**2, max_pixels=12 * 28**2, dtype="float32")
@@ -78,6 +86,7 @@ def test_qwen2_vl(shared: Path, images: dict[str, Any]) -> None:
         assert_close(channel_first[order], peer["pixel_values_t0"])
 
 
+@PILLOW_13
 def test_timm_naflex(shared: Path, images: dict[str, Any]) -> None:
     peers = load_peer(shared, "pixels_timm_naflex_bicubic_p16_n36")
     recipe = pp.Recipe(resize=pp.NaFlex(36), seq_len=100, resample="bicubic", normalize=pp.IMAGENET, dtype="float32")

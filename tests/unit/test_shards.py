@@ -354,7 +354,7 @@ FAULTS = {
         AFTER_ONE + header_of("s2.png", b"\x80" + struct.pack(">3xQ", 1 << 62)) + picture(2), ["s1"], [], "ends inside s2.png",
     ),
     "size_below_zero": (
-        AFTER_ONE + header_of("s2.png", b"\xff" * 10 + b"\xfc\x00") + WHOLE, ["s1"], [], "announces -1024 bytes",
+        AFTER_ONE + header_of("s2.png", b"\xff" * 10 + b"\xfc\x00") + WHOLE, ["s1"], [], "what follows was not read",
     ),
     "pax_size_below_zero": (AFTER_ONE + pax_size("-1024") + WHOLE, ["s1"], [], "what follows was not read"),
     "endless_long_names": (AFTER_ONE + long_name() * 3000, ["s1"], [], "no valid header at byte"),
