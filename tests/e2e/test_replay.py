@@ -85,7 +85,7 @@ def test_a_digest_sees_every_field(field: str) -> None:
         changed: Any = value.clone()
         changed.view(-1)[0] = ~changed.view(-1)[0] if changed.dtype == torch.bool else changed.view(-1)[0] + 1
     else:
-        changed = [["other"], *value[1:]] if field == "keys" else value + 1
+        changed = [["other"], *value[1:]] if field == "keys" else np.ones((1, 1)) if value is None else value + 1
     assert pp.digest(batch._replace(**{field: changed})) != pp.digest(batch)
 
 
