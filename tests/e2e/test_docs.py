@@ -9,7 +9,7 @@ from mktestdocs import check_md_file
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-NEEDS = {"trainer.md": "transformers"}  # what the dev extra does not bring
+NEEDS = {"trainer.md": "transformers"}  # for who installs less than the dev extra
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # webdataset leaves its open shards to the garbage collector
