@@ -277,6 +277,7 @@ SCRIPT = """
 import os, signal, sys
 import patchpack as pp
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background may ignore it
 loader = pp.load(pp.samples.shards("train"), pp.recipes.navit(seq_len=256, rows=1), steps_per_epoch=10**6, shuffle=9,
                  num_workers=2, **eval(sys.argv[1]))
 for number, batch in enumerate(loader):
@@ -305,7 +306,10 @@ def test_nothing_is_left_when_the_parent_ends(name: str, options: dict[str, Any]
         assert parent.stdout is not None
         assert parent.stdout.readline() == "under way\n"
         parent.send_signal(getattr(signal, name))
-        _, errors = parent.communicate(timeout=60)
+        try:
+            _, errors = parent.communicate(timeout=60)
+        finally:
+            parent.kill()  # or it would be waited for
     assert parent.returncode == -getattr(signal, name)
     assert "NoneType" not in errors
     assert ("KeyboardInterrupt" in errors) == (name == "SIGINT")
