@@ -471,7 +471,7 @@ def test_pairs_are_taken_from_every_row(tmp_path: Path) -> None:
         photo(tmp_path / f"{i:02}.jpg", (64, 64), seed=i)
     rows = first_rows(tmp_path, pp.recipes.siglip2_naflex(max_patches=64, seq_len=512, rows=3))
     assert [(image.row, image.slot) for image in rows.images] == [(row, slot) for row in range(3) for slot in range(4)]
-    assert set(rows.originals) == {image.key for image in rows.images}
+    assert set(rows.originals) == {(image.key, image.part) for image in rows.images}
 
 
 def test_a_long_key_keeps_its_end() -> None:

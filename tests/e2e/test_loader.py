@@ -147,7 +147,8 @@ def test_a_painter_needs_no_planner_beside_it(packed: tuple[Batches, pp.Report])
 def test_batches_are_tensors(num_workers: int) -> None:
     batch = next(iter(pp.load(shards("val"), NAVIT, num_workers=num_workers)))
     kinds = {name: type(value) for name, value in zip(batch._fields, batch, strict=True)}
-    other = {"keys": list, "patch_size": int, "info": dict, "times": type(None)}
+    other = {"keys": list, "patch_size": int, "info": dict}
+    other |= dict.fromkeys(("times", "text_ids", "text_segment_ids"), type(None))
     assert kinds == {name: other.get(name, torch.Tensor) for name in batch._fields}
     assert batch.patches.dtype == torch.uint8
     assert batch.targets.dtype == torch.int64
