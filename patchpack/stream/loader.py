@@ -147,6 +147,8 @@ class Loader(DataLoader[PackedBatch]):
                     raise error
                 if "fatal" not in batch.info:
                     self._delivered = batch.info["step"] + 1
+                    if self._streams and self._delivered == self.planner.steps_per_epoch:
+                        self.planner.seen = begun + self._streams.seen  # who counts steps asks for no other
                     yield batch
                 del sent, batch  # before the next one is waited for: its memory may be painted again
         finally:  # an error would keep its traceback, and that the workers

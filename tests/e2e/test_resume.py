@@ -211,6 +211,16 @@ def test_pictures_of_unknown_size(num_workers: int) -> None:
     check_cuts(lambda: pp.load(Pictures(SAMPLES), RECIPE, num_workers=num_workers), slice(0, None, 2))
 
 
+def test_a_schedule_goes_on_after_streams_whose_last_batch_was_taken() -> None:
+    recipe = RECIPE.replace(drop=pp.Scheduled(300, 40))
+    whole, taken = (pp.load(Pictures(SAMPLES), recipe, num_workers=1, steps_per_epoch=4) for _ in range(2))
+    assert len(list(whole)) == 4
+    batches = iter(taken)
+    for _ in range(4):  # it is never asked for the one after the last
+        next(batches)
+    assert whole.planner.seen == taken.planner.seen > 0
+
+
 def test_streams_of_workers_that_outlive_an_epoch() -> None:
     def make() -> pp.Loader:
         return pp.load(Pictures(SAMPLES), RECIPE, num_workers=2, persistent_workers=True)
