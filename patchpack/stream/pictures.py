@@ -152,6 +152,9 @@ class PictureSource:
             return carried(key, Sample(key, channels_last(image)), self._members, self._background)
         parts: list[Header] = []
         for number, one in enumerate(image):
+            inner = one.image if isinstance(one, Sample) else one
+            if is_several(inner):  # its other images would be lost
+                return Rejection("", key, f"[{number}]", "header", "a list in a list of images: give all of them in one")
             event = self._event(key, one)
             if isinstance(event, Rejection):
                 return event._replace(member=f"[{number}]")

@@ -315,6 +315,13 @@ def test_bad_pages_of_a_list_to_pack_are_named(tmp_path: Path) -> None:
     assert [(r.key, r.member, r.stage) for r in batches.report().rejected] == [("0", "[1]", "read"), ("1", "", "header")]
 
 
+@pytest.mark.parametrize("inner", [[page(0, 0), page(0, 1)], pp.Sample("x", [page(0, 0), page(0, 1)])])
+def test_lists_in_lists_are_refused(inner: Any) -> None:
+    batches = pp.pack_images([[inner], page(1, 0)], RECIPE.for_eval(), on_error="skip")
+    assert [key for batch in batches for row in batch.keys for key in row] == ["1"]
+    assert [(r.key, r.member, r.stage) for r in batches.report().rejected] == [("0", "[0]", "header")]
+
+
 # ------------------------------------------------------------------------------------------------------- shortened rows
 
 
