@@ -22,13 +22,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import image_peers
 import image_sources
-import torch
 from image_rounds import Contender, ratios, spread, take_turns, try_all
-from throughput import THREADS, environment
-
 from patchpack import adapters
+from throughput import THREADS, environment
 
 BUDGET = 256
 TARGET = 1.4  # times as fast as the peer

@@ -26,11 +26,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import lists
 import numpy as np
 import torch
 from torch import Tensor
 
+import lists
 import patchpack as pp
 from patchpack.model import ViT, cross_entropy, presets
 from patchpack.model.attention import NAMED

@@ -16,11 +16,11 @@ import platform
 import time
 from typing import Any
 
-import lists
 import numba
 import numpy as np
 import numpy.typing as npt
 
+import lists
 from patchpack.plan.balance import AttentionCost, Costs, balance, imbalance, row_costs
 from patchpack.plan.packing import Packing, pack_lengths
 

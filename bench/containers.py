@@ -1,4 +1,4 @@
-"""How many of the container faults in `tests/faults` end with the right account, here and in webdataset?
+"""How many of the container faults in `tests/helpers/faults` end with the right account, here and in webdataset?
 
     OMP_NUM_THREADS=1 python bench/containers.py [-o FILE]
 
@@ -24,10 +24,10 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
 
 import numpy as np
 import webdataset
-from faults import FAULTS, Fault
-from painted import PATCH, RECIPE, painted_label
 
 import patchpack as pp
+from helpers.faults import FAULTS, Fault
+from helpers.painted import PATCH, RECIPE, painted_label
 
 LIMIT = 10  # seconds
 

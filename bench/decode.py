@@ -32,7 +32,6 @@ from typing import Any
 import numpy as np
 import PIL
 from PIL import Image
-from resample import PHOTOS, files
 
 import patchpack as pp
 from patchpack.paint.picture import part_of_picture
@@ -40,6 +39,7 @@ from patchpack.paint.resample import write_pixels
 from patchpack.paint.scaled import scale_for
 from patchpack.samples import CLASS_NAMES
 from patchpack.samples.draw import Spec, render
+from resample import PHOTOS, files
 
 RECIPE = pp.recipes.siglip2_naflex(max_patches=256)
 MODES = ("exact", "fast", "turbo") if find_spec("simplejpeg") else ("exact", "fast")

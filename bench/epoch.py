@@ -23,9 +23,9 @@ import time
 from itertools import pairwise
 from typing import Any
 
-import lists
 import numpy as np
 
+import lists
 from patchpack import recipes
 from patchpack.plan.epoch import EpochRows, plan_rows
 from patchpack.plan.packing import pack_lengths, pack_tight

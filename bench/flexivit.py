@@ -35,14 +35,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fashion
-import flexivit_table as tables
 import numpy as np
-import results
 import torch
 from torch import Tensor, nn
 
+import fashion
+import flexivit_table as tables
 import patchpack as pp
+import results
 from patchpack.model import ViT, presets
 from patchpack.model.distill import distillation, start_from
 from patchpack.model.interpolate import Interpolation

@@ -13,9 +13,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
-from image_rounds import spread
-
 import patchpack as pp
+from image_rounds import spread
 
 _FIRST_BATCH = """
 import json, sys, time

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from image_rounds import Contender, Made
-from image_sources import Pictures
 from PIL import Image
 
 import patchpack as pp
+from image_rounds import Contender, Made
+from image_sources import Pictures
 
 PATCH, BUDGET, SEQ_LEN = 16, 256, 1024
 _MEAN = _STD = (0.5, 0.5, 0.5)

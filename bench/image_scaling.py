@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from image_rounds import spread
-from image_sources import Pictures
 from PIL import Image
 
 import patchpack as pp
+from image_rounds import spread
+from image_sources import Pictures
 
 _WARM_UP = 8  # batches: two from each worker, and by then the process that reads headers is as far ahead as it gets
 _AT_A_TIME = 4  # files that a decoding process takes, so that both end together

@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tar
-from image_sources import default_shards
 
 import patchpack as pp
+import tar
+from image_sources import default_shards
 from patchpack.stream.index.build import assemble
 from patchpack.stream.index.fingerprint import Fingerprint, changed
 from patchpack.stream.index.scan import ShardColumns, ShardTask, scan_columns

@@ -39,15 +39,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import fashion
 import numpy as np
 import torch
-from navit_arms import Protocol, Run, Setting, arms
-from navit_table import Line, Point, plot, show, table
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+import fashion
 import patchpack as pp
+from navit_arms import Protocol, Run, Setting, arms
+from navit_table import Line, Point, plot, show, table
 from patchpack.model import cross_entropy
 
 

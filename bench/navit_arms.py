@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import fashion
 import numpy as np
 import numpy.typing as npt
 import torch
 
+import fashion
 import patchpack as pp
 from patchpack.model import NaViT
 

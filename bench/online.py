@@ -15,10 +15,10 @@ import platform
 import time
 from typing import Any
 
-import lists
 import numpy as np
 import numpy.typing as npt
 
+import lists
 from patchpack.plan.packing import FirstFit, Item, Lookahead, Packing, learn_prices, pack_stream
 
 SEQ_LEN, ITEMS, SAMPLE = 4096, 200_000, 20_000

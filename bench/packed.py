@@ -19,10 +19,10 @@ import tempfile
 import time
 from typing import Any
 
-from image_sources import default_shards
 from PIL import Image
 
 import patchpack as pp
+from image_sources import default_shards
 
 RECIPES = {
     "navit()": pp.recipes.navit(),

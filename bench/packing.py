@@ -29,12 +29,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import lists
 import numpy as np
+
+import lists
 import online
 from packing_peers import Packer, Prepare, Rows, find, ours
 from packing_tables import faults, show
-
 from patchpack.plan.packing import Lookahead, learn_prices, pack_histogram, pack_lengths, pack_stream, pack_tight
 
 THREADS = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")

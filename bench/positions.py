@@ -26,13 +26,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import fashion
 import numpy as np
-import results
 import torch
 from torch import nn
 
+import fashion
 import patchpack as pp
+import results
 from patchpack.model import ViT, cross_entropy
 from patchpack.model.block import BlockStyle
 from patchpack.model.interpolate import CONVENTIONS

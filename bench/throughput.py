@@ -27,16 +27,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+from PIL import Image
+
 import image_children
 import image_peers
 import image_scaling
 import image_sources
-import torch
+import patchpack as pp
 from image_rounds import Contender, Made, Times, differences, ratios, spread, take_turns, try_all
 from image_sources import Pictures
-from PIL import Image
-
-import patchpack as pp
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 PARTS = ("rates", "scaling", "large", "start")

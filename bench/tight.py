@@ -17,9 +17,9 @@ import time
 from importlib import metadata
 from typing import Any
 
-import lists
 import numpy as np
 
+import lists
 from patchpack.plan.packing import lower_bound, pack_lengths, pack_tight
 
 SEQ_LENS = (256, 1024, 4096, 16384)

@@ -1,4 +1,4 @@
-"""Patches in Qwen's order. Arrays and integers only, no allocation, no exceptions; slow twin in tests/naive_adapters.py."""
+"""Patches in Qwen's order. Arrays and integers only, no allocation, no exceptions; a slow twin among the tests."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
-import image_peers
 import numpy as np
 import pytest
 import torch
-from mixed_images import pictures
 
+import image_peers
 import patchpack as pp
+from helpers.mixed_images import pictures
 from patchpack import adapters
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own

@@ -15,12 +15,13 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 import patchpack as pp
+from helpers.profiles import weight
 from patchpack.stream.dataset import SendingPainter
 from patchpack.testing import check_batch
 
@@ -350,7 +351,7 @@ KINDS = ["good", "good", "good", "no image", "cut", "raises", "too large", "bad 
 
 @pytest.mark.parametrize("tail", ["short", "drop", "pad", "wrap"])
 @pytest.mark.parametrize("source", ["dataset", "dataset with sizes", "iterable", "shards", "folder"])
-@settings(max_examples=min(15, settings().max_examples))  # twenty cases, and some examples start processes
+@weight(1 / 3)  # twenty cases, and some examples start processes
 @given(
     kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=30),
     workers=st.sampled_from([0] * 9 + [2]),

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 import webdataset as wds
-from accounts import Account, bundles, differences, label_of, load, name_of, run
-from faults import FAULTS, Fault
-from painted import RECIPE, Maker, painted_label
 from PIL import Image
 from torch.utils.data import DataLoader
 
 import patchpack as pp
+from helpers.accounts import Account, bundles, differences, label_of, load, name_of, run
+from helpers.faults import FAULTS, Fault
+from helpers.painted import RECIPE, Maker, painted_label
 
 TESTS = Path(__file__).resolve().parents[1]
 TARGETS = sorted({fault.target for fault in FAULTS.values()}, key=str)
@@ -112,7 +112,7 @@ def test_nothing_is_written_or_unpickled_and_no_memory_taken(tmp_path: Path) -> 
         "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]),
     }
     done = subprocess.run(
-        [sys.executable, "-W", "error", str(TESTS / "audited.py"), str(folder)],
+        [sys.executable, "-W", "error", str(TESTS / "helpers" / "audited.py"), str(folder)],
         cwd=here, env=environment, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hard_images import EXTENSIONS, Hard, bomb, own, saved, tiled_tiff, write_shard
 from PIL import Image
 
 import patchpack as pp
+from helpers.hard_images import EXTENSIONS, Hard, bomb, own, saved, tiled_tiff, write_shard
 from patchpack import rng
 from patchpack.paint.decode import FORMATS
 from patchpack.plan.table import plan_table
@@ -44,7 +44,7 @@ RUNS = [*((recipe, "as it goes") for recipe in RECIPES), *(("naflex", way) for w
 def files(request: pytest.FixtureRequest) -> Sequence[Hard]:
     if request.param == "own":
         return own()
-    folder = request.getfixturevalue("shared") / "data" / "hostile"
+    folder = request.getfixturevalue("test_data") / "data" / "hostile"
     expected = json.loads((folder / "expected.json").read_text())["files"]
     assert len(expected) == 69
     found = []

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from naive_index import check_against_scan
 
 import patchpack as pp
+from helpers.naive_index import check_against_scan
 from patchpack.cli import main
 from patchpack.stream.index import scan
 from patchpack.stream.index.build import scan_all

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from standin import of_sizes
 
 import patchpack as pp
+from helpers.standin import of_sizes
 from patchpack.testing import check_batch
 
 TRAIN, VAL = pp.samples.shards("train"), pp.samples.shards("val")

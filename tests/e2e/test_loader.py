@@ -62,8 +62,8 @@ def labels_of(paths: Iterable[str | Path]) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def photos(shared: Path) -> list[str]:
-    return [str(shared / "data" / "photos" / f"photos-{i:06}.tar") for i in range(4)]
+def photos(test_data: Path) -> list[str]:
+    return [str(test_data / "data" / "photos" / f"photos-{i:06}.tar") for i in range(4)]
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from remote_files import CountedFiles, served
 
 import patchpack as pp
+from helpers.remote_files import CountedFiles, served
 from patchpack.cli import main
 
 RECIPE = pp.recipes.navit(seq_len=256, rows=2)

@@ -19,10 +19,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 import patchpack as pp
+from helpers.painted import members as tar
 from patchpack.cli import main
 from patchpack.plan.lines import Line, Placing
 from patchpack.types import Header, PackedBatch
-from tests.painted import members as tar
 
 # webdataset leaves its open shards to the garbage collector
 WEBDATASET = (

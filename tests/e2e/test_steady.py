@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hard_images import EXTENSIONS, own, write_shard
 
 import patchpack as pp
+from helpers.hard_images import EXTENSIONS, own, write_shard
 
 EPOCHS = 10
 RECIPE = pp.recipes.navit(rows=2)

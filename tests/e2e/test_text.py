@@ -12,7 +12,11 @@ import datasets
 import numpy as np
 import pytest
 import torch
-from captioned import (
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+import patchpack as pp
+from helpers.captioned import (
     COUNT,
     RECIPE,
     TEXT_LEN,
@@ -26,10 +30,6 @@ from captioned import (
     write_folder,
     write_tar,
 )  # fmt: skip
-from PIL import Image
-from torch.utils.data import DataLoader, Dataset
-
-import patchpack as pp
 
 OPTIONS: dict[str, Any] = {"tokenize": tokenize, "text_len": TEXT_LEN, "target": None}
 EXPECTED = {i: ids(i) for i in range(COUNT)}

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import painted
 import pytest
 from PIL import Image
 
 import patchpack as pp
+from helpers import painted
 from patchpack.stream.packed.steps import END, Place, read_step, write_step
 
 CLIPS = pp.Recipe(

@@ -10,9 +10,8 @@ from functools import cache
 from itertools import islice
 from typing import Any
 
-from standin import of_sizes
-
 import patchpack as pp
+from helpers.standin import of_sizes
 from patchpack.errors import ConfigError
 from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.sampler import Planner

@@ -6,15 +6,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+
+from helpers.profiles import weight
 
 from .archives import built, by_offset, image_of, is_image, own, scanned, tars
 from .run import run
 from .target import HungError, bounded, little_memory
 from .targets import NAMES, find
 
-EXAMPLES = 4 * settings.default.max_examples  # an example is a fraction of a millisecond
 RUNS = 300
 
 
@@ -50,7 +51,7 @@ def test_damage_is_told_or_does_no_harm(name: str) -> None:
     for seed in seeds:  # compiles and imports what there is
         check(seed)
 
-    @settings(max_examples=EXAMPLES)
+    @weight(4)  # an example is a fraction of a millisecond
     @given(damaged(name))
     def each(data: bytes) -> None:
         check(data)

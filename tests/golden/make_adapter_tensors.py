@@ -12,10 +12,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import image_peers
 import numpy as np
 import torch
-from mixed_images import pictures
+
+import image_peers
+from helpers.mixed_images import pictures
 
 IMAGES = list(pictures().values())
 

@@ -13,9 +13,9 @@ import numpy as np
 import PIL
 import pytest
 import torch
-from mixed_images import pictures
 
 import patchpack as pp
+from helpers.mixed_images import pictures
 from patchpack import adapters
 
 PILLOW_13 = pytest.mark.skipif(
@@ -126,9 +126,9 @@ SHARED = {  # file → (name of the case, a processor of the same settings)
 
 @PILLOW_13
 @pytest.mark.parametrize("file", SHARED)
-def test_shared_pictures(file: str, shared: Path) -> None:
+def test_shared_pictures(file: str, test_data: Path) -> None:
     name, processor = SHARED[file]
-    with np.load(shared / "goldens" / "images.npz") as images, np.load(shared / "goldens" / f"{file}.npz") as peer:
+    with np.load(test_data / "goldens" / "images.npz") as images, np.load(test_data / "goldens" / f"{file}.npz") as peer:
         keys = [key for key in images if any(field.startswith(f"{key}__") for field in peer)]
         got = dict(zip(keys, by_image(processor([images[key] for key in keys])), strict=True))
         for field, wanted in peer.items():

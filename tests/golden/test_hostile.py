@@ -26,8 +26,8 @@ class Case(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def cases(shared: Path) -> list[Case]:
-    folder = shared / "data" / "hostile"
+def cases(test_data: Path) -> list[Case]:
+    folder = test_data / "data" / "hostile"
     expected = json.loads((folder / "expected.json").read_text())["files"]
     found = []
     for name, known in sorted(expected.items()):
@@ -117,10 +117,10 @@ def test_only_decode_errors_come_from_files_cut_anywhere(cases: list[Case]) -> N
             assert pixels.shape[:2] == read_size(case.data[:cut]), (case.name, cut)
 
 
-def test_photographs(shared: Path) -> None:
+def test_photographs(test_data: Path) -> None:
     """400 real ones, two of them with an orientation, ten grey."""
     count = 0
-    for shard in sorted((shared / "data" / "photos").glob("*.tar")):
+    for shard in sorted((test_data / "data" / "photos").glob("*.tar")):
         with tarfile.open(shard) as tar:
             for member in tar:
                 if member.name.endswith(".jpg"):

@@ -14,9 +14,9 @@ WIKIPEDIA, SQUAD = ("wikipedia_512", 512), ("squad11_384", 384)
 
 
 @pytest.fixture(scope="module")
-def counts(shared: Path) -> dict[str, np.ndarray]:
+def counts(test_data: Path) -> dict[str, np.ndarray]:
     """Number of sequences of each length, as `numpy.bincount` counts."""
-    folder = shared / "data" / "histograms"
+    folder = test_data / "data" / "histograms"
     return {path.stem: np.concatenate([[0], np.load(path)["count"]]) for path in folder.glob("*.npz")}
 
 

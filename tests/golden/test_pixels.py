@@ -22,15 +22,15 @@ Peer = dict[str, Any]
 
 
 @pytest.fixture(scope="module")
-def images(shared: Path) -> dict[str, Any]:
-    with np.load(shared / "goldens" / "images.npz") as file:
+def images(test_data: Path) -> dict[str, Any]:
+    with np.load(test_data / "goldens" / "images.npz") as file:
         return dict(file)
 
 
-def load_peer(shared: Path, name: str) -> dict[str, Peer]:
+def load_peer(test_data: Path, name: str) -> dict[str, Peer]:
     """Image name to the peer's arrays for it."""
     peers: dict[str, Peer] = {}
-    with np.load(shared / "goldens" / f"{name}.npz") as file:
+    with np.load(test_data / "goldens" / f"{name}.npz") as file:
         for key, value in file.items():
             image, _, field = key.partition("__")
             peers.setdefault(image, {})[field] = value
@@ -49,8 +49,8 @@ def assert_close(patches: Any, expected: Any) -> None:
     np.testing.assert_allclose(patches.numpy(), expected, rtol=0, atol=ATOL)
 
 
-def test_pix2struct(shared: Path, images: dict[str, Any]) -> None:
-    peers = load_peer(shared, "pixels_pix2struct_pil_norm")
+def test_pix2struct(test_data: Path, images: dict[str, Any]) -> None:
+    peers = load_peer(test_data, "pixels_pix2struct_pil_norm")
     ours = painted(images, pp.recipes.pix2struct(max_patches=30))
     for name, peer in peers.items():
         image, valid = ours[name], peer["attention_mask"] == 1
@@ -61,8 +61,8 @@ def test_pix2struct(shared: Path, images: dict[str, Any]) -> None:
 
 
 @PILLOW_13
-def test_siglip2_naflex(shared: Path, images: dict[str, Any]) -> None:
-    peers = load_peer(shared, "pixels_siglip2_pil_p16_n36")
+def test_siglip2_naflex(test_data: Path, images: dict[str, Any]) -> None:
+    peers = load_peer(test_data, "pixels_siglip2_pil_p16_n36")
     ours = painted(images, pp.recipes.siglip2_naflex(max_patches=36, dtype="float32"))
     for name, peer in peers.items():
         image, valid = ours[name], peer["pixel_attention_mask"] == 1
@@ -72,8 +72,8 @@ def test_siglip2_naflex(shared: Path, images: dict[str, Any]) -> None:
 
 
 @PILLOW_13
-def test_qwen2_vl(shared: Path, images: dict[str, Any]) -> None:
-    peers = load_peer(shared, "pixels_qwen2vl_pil_p14")
+def test_qwen2_vl(test_data: Path, images: dict[str, Any]) -> None:
+    peers = load_peer(test_data, "pixels_qwen2vl_pil_p14")
     recipe = pp.recipes.qwen2_vl(min_pixels=4 * 28**2, max_pixels=12 * 28**2, dtype="float32")
     ours = painted(images, recipe)
     for name, peer in peers.items():
@@ -87,8 +87,8 @@ def test_qwen2_vl(shared: Path, images: dict[str, Any]) -> None:
 
 
 @PILLOW_13
-def test_timm_naflex(shared: Path, images: dict[str, Any]) -> None:
-    peers = load_peer(shared, "pixels_timm_naflex_bicubic_p16_n36")
+def test_timm_naflex(test_data: Path, images: dict[str, Any]) -> None:
+    peers = load_peer(test_data, "pixels_timm_naflex_bicubic_p16_n36")
     recipe = pp.Recipe(resize=pp.NaFlex(36), seq_len=100, resample="bicubic", normalize=pp.IMAGENET, dtype="float32")
     ours = painted(images, recipe)
     for name, peer in peers.items():
@@ -98,7 +98,7 @@ def test_timm_naflex(shared: Path, images: dict[str, Any]) -> None:
         assert_close(image.patches, peer["patches"][valid])
 
 
-def test_normalising_later_is_the_same(shared: Path, images: dict[str, Any]) -> None:
+def test_normalising_later_is_the_same(test_data: Path, images: dict[str, Any]) -> None:
     """uint8 patches normalised on the device are the float patches of the painter."""
     recipe = pp.recipes.siglip2_naflex(max_patches=36)
     samples = [pp.Sample(name, image) for name, image in images.items()]

@@ -116,8 +116,8 @@ FACTORED_ROWS = {
 
 
 @pytest.fixture(scope="module")
-def peers(shared: Path) -> dict[str, np.ndarray]:
-    with np.load(shared / "goldens" / "resize_sizes_hf_timm.npz") as tables:
+def peers(test_data: Path) -> dict[str, np.ndarray]:
+    with np.load(test_data / "goldens" / "resize_sizes_hf_timm.npz") as tables:
         return dict(tables)
 
 
@@ -160,13 +160,13 @@ def test_every_cell_of_a_smart_resize(peer, peers) -> None:
     np.testing.assert_array_equal(answers, np.maximum(cells, 0))
 
 
-def test_one_cell_of_the_float32_search_differs(shared: Path) -> None:
+def test_one_cell_of_the_float32_search_differs(test_data: Path) -> None:
     """big_vision bisects in float32. Of 8,040 cells one differs: 48 x 30 at p 32 and N 4096.
 
     The exact answer is 80 x 50: at 160/3 both sides are whole, and above it 81 x 51 is over the budget. The float32 search
     ends on a scale at which 80 rows are still 80 but 50 columns are 50.000004, so ceil makes them 51.
     """
-    with np.load(shared / "goldens" / "resize_sizes_bigvision_naflex.npz") as tables:
+    with np.load(test_data / "goldens" / "resize_sizes_bigvision_naflex.npz") as tables:
         cells, sizes, patches, budgets = (tables[name] for name in ("bigvision_naflex", "hw", "patches", "budgets"))
     different = []
     for i, patch_size in enumerate(patches.tolist()):

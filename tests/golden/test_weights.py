@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from by_hand import pack
 from torch import Tensor
 
+from helpers.by_hand import pack
 from patchpack.errors import ConfigError
 from patchpack.model import ViT, presets
 from patchpack.model.block import BlockStyle

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import naive_adapters
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import patchpack as pp
+from helpers import naive_adapters
+from helpers.batches import batches, to_torch
 from patchpack.adapters import _kernels_qwen as kernels
 from patchpack.adapters import keys, padded
 from patchpack.adapters.qwen import block_order
-
-from .test_batch import batches, to_torch
 
 
 @given(batches())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-import naive
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers import naive
 from patchpack.plan.balance import AttentionCost, balance, imbalance, row_costs
 from patchpack.plan.packing import Packing
 

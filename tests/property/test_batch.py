@@ -10,55 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import patchpack as pp
+from helpers.batches import ROWS, SEQ_LEN, SLOTS, batches, to_torch
 from patchpack.testing import check_batch
-
-ROWS, SEQ_LEN, SLOTS = 3, 20, 5
-
-Slot = tuple[int, bool]  # tokens, readable
-
-
-def rows() -> st.SearchStrategy[list[Slot]]:
-    """Images of one row: their tokens, and whether they could be read."""
-    slots = st.lists(st.tuples(st.integers(1, SEQ_LEN), st.booleans()), max_size=SLOTS)
-    return slots.map(lambda row: [slot for i, slot in enumerate(row) if sum(n for n, _ in row[: i + 1]) <= SEQ_LEN])
-
-
-@st.composite
-def batches(draw: st.DrawFn, num_rows: st.SearchStrategy[int] = st.integers(0, ROWS)) -> pp.PackedBatch:  # noqa: B008
-    """Valid batches of 1-pixel patches in rows of 20 tokens and 5 slots."""
-    contents = [draw(rows()) for _ in range(draw(num_rows))]
-    random = np.random.default_rng(draw(st.integers(0, 2**32)))
-    num = len(contents)
-    segments = np.zeros((num, SEQ_LEN), dtype=np.int32)
-    grids = np.zeros((num, SLOTS, 2), dtype=np.int32)
-    slot_mask = np.zeros((num, SLOTS), dtype=np.bool_)
-    for r, row in enumerate(contents):
-        start = 0
-        for s, (tokens, readable) in enumerate(row):
-            if readable:
-                segments[r, start : start + tokens] = s + 1
-                grids[r, s] = (1, tokens)
-                slot_mask[r, s] = True
-            start += tokens
-    real = (segments > 0)[:, :, None]
-    return pp.PackedBatch(
-        patches=(random.integers(1, 256, (num, SEQ_LEN, 3)) * real).astype(np.uint8),
-        position_ids=(random.integers(0, 99, (num, SEQ_LEN, 2)) * real).astype(np.int32),
-        segment_ids=segments,
-        num_images=np.array([len(row) for row in contents], dtype=np.int32),
-        grid_sizes=grids,
-        source_sizes=grids * 7,
-        slot_mask=slot_mask,
-        targets=np.where(slot_mask, random.integers(0, 9, slot_mask.shape), -100),
-        norm=np.array([[120, 121, 122], [60, 61, 62]], dtype=np.float32),
-        keys=[[f"{r}/{s}" for s in range(len(row))] for r, row in enumerate(contents)],
-        patch_size=1,
-        info={},
-    )
-
-
-def to_torch(batch: pp.PackedBatch) -> pp.PackedBatch:
-    return pp.PackedBatch(*(torch.as_tensor(f) if isinstance(f, np.ndarray) else f for f in batch))
 
 
 def same(ours: Any, theirs: Any) -> bool:

@@ -19,15 +19,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from painted import BLOCK, END, member
 from PIL import Image
 
 import patchpack as pp
+from helpers.painted import BLOCK, END, member
+from helpers.profiles import examples
 from patchpack.testing import drop_policies, packer_factories
 
 PATCH = 4
 LARGEST = 16  # patches
-EXAMPLES = max(260, settings.default.max_examples)  # of each of four ways, whatever the profile: 1,000 patterns and more
 
 
 class Drawn(NamedTuple):
@@ -224,7 +224,7 @@ WAYS = ("as it goes", "as a stream", "indexed")
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 @given(
     drawn=sources,
     recipe=recipes(),
@@ -269,7 +269,7 @@ def test_every_sample_of_a_broken_shard_is_accounted_for(
         assert {(r.key, r.stage) for r in report.rejected} <= set(lost)
 
 
-@settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(), suppress_health_check=[HealthCheck.too_slow])
 @given(drawn=sources, recipe=recipes(), tail=st.sampled_from(["short", "drop", "pad", "wrap"]))
 def test_every_sample_that_reaches_pack_is_accounted_for(drawn: list[DrawnShard], recipe: pp.Recipe, tail: Any) -> None:
     """Members as a pipeline puts them together, two of one extension never; a key may come again."""

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
-from standin import of_sizes
 
 import patchpack as pp
+from helpers.standin import of_sizes
 from patchpack.plan.epoch import plan_rows
 from patchpack.plan.supply import Sizes
 from patchpack.stream.listed import ListedSource

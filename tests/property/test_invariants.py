@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import naive_paint
 import numpy as np
 import pytest
 import torch
@@ -20,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import patchpack as pp
+from helpers import naive_paint
 from patchpack.testing import check_batch, recipes
 
 PATCH_SIZE = 4

@@ -6,13 +6,13 @@ import json
 import math
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers.profiles import examples, weight
 from patchpack import testing
 from patchpack.plan.packing import Item, Lookahead, Packer, Prices, Row, learn_prices, pack_stream
 
-EXAMPLES = settings.default.max_examples
 NEAR, MOST_SLOTS, MOST_STEPS = 6, 8, 32  # where the completion begins, and what it may take when slots count
 
 
@@ -183,14 +183,14 @@ def pushed(packer: Packer, items, start=0) -> list[list[list[tuple[int, int]]]]:
 
 
 @pytest.mark.parametrize("priced", [False, True])
-@settings(max_examples=12 * EXAMPLES)
+@weight(12)
 @given(st.data())
 def test_rows_equal_their_twin(priced, data) -> None:
     problem = data.draw(problems(priced=priced))
     assert streamed(*problem) == twin(*problem)
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(problems())
 @example((64, 9, [(1, 1)] * 20, Lookahead(9)))
 @example((128, 40, [(64, 1), (63, 1), (65, 1), (1, 1), (128, 1), (127, 1)], Lookahead(6)))
@@ -199,7 +199,7 @@ def test_rows_equal_their_twin_in_named_streams(problem) -> None:
     assert streamed(*problem) == twin(*problem)
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(problems(most_waiting=30))
 def test_a_list_packs_as_it_does_item_by_item(problem) -> None:
     seq_len, cap, items, options = problem
@@ -208,7 +208,7 @@ def test_a_list_packs_as_it_does_item_by_item(problem) -> None:
     assert streamed(*problem) == rows + ids(packer.flush())
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(problems(most_waiting=30))
 def test_every_item_is_packed_once_within_both_caps_in_order(problem) -> None:
     seq_len, cap, items, _ = problem
@@ -220,7 +220,7 @@ def test_every_item_is_packed_once_within_both_caps_in_order(problem) -> None:
         assert sum(items[i][1] for i, _ in row) <= cap
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(problems(most_waiting=30))
 def test_one_item_is_cut_where_that_makes_the_row_full(problem) -> None:
     seq_len, _, items, options = problem
@@ -240,7 +240,7 @@ def test_the_oldest_item_is_in_the_next_row(problem) -> None:
         assert row[0][0] == min(i for later in rows[r:] for i, _ in later)
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(problems(most_waiting=30))
 def test_no_item_waits_longer_than_stated(problem) -> None:
     seq_len, cap, items, options = problem
@@ -253,7 +253,7 @@ def test_no_item_waits_longer_than_stated(problem) -> None:
         assert len(ages) < waiting
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(problems(most_waiting=30), st.integers(0, 40))
 def test_a_saved_packer_goes_on_the_same(problem, cut) -> None:
     seq_len, cap, items, options = problem
@@ -276,14 +276,14 @@ OPTIONS = [
 @pytest.mark.parametrize("factory", OPTIONS, ids=repr)
 @pytest.mark.parametrize(("seq_len", "max_images"), [(64, 7), (64, 1), (1, 1), (300, 64)])
 def test_packers_keep_the_protocol(factory, seq_len, max_images) -> None:
-    testing.check_packer(factory, seq_len=seq_len, max_images=max_images, examples=max(5, EXAMPLES // 3))
+    testing.check_packer(factory, seq_len=seq_len, max_images=max_images, examples=examples(1 / 3))
 
 
 @pytest.mark.parametrize("steps", [(), ((1, 3),), ((16, 1), (21, 2), (33, 4)), ((64, 1),)])
 def test_priced_packers_keep_the_protocol(steps) -> None:
     for max_cut in (0.0, 0.2):
         factory = Lookahead(12, 30, Prices(64, 4, steps), max_cut)
-        testing.check_packer(factory, seq_len=64, max_images=7, examples=max(5, EXAMPLES // 3))
+        testing.check_packer(factory, seq_len=64, max_images=7, examples=examples(1 / 3))
 
 
 # ---------------------------------------------------------------------------------------------------------------- prices

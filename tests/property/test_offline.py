@@ -6,13 +6,13 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers.profiles import weight
 from patchpack import testing
 from patchpack.plan.packing import Packing, pack_histogram, pack_lengths
 
-EXAMPLES = settings.default.max_examples
 ARRIVAL = ("first_fit", "best_fit", "next_fit")
 PLANNED = ("spread", "best_fit_decreasing", "spfhp", "lpfhp")
 CAPS = st.one_of(st.none(), st.integers(1, 12))
@@ -91,7 +91,7 @@ def _greedy(order, lengths, slots, seq_len, cap, method) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("method", ARRIVAL)
-@settings(max_examples=2 * EXAMPLES)
+@weight(2)
 @given(problems())
 @example((10, [2, 2, 1, 3], 3, [2, 2, 2, 1]))
 def test_arrival_methods_with_slots_equal_their_twins(method, problem) -> None:
@@ -101,7 +101,7 @@ def test_arrival_methods_with_slots_equal_their_twins(method, problem) -> None:
 @pytest.mark.parametrize(
     ("method", "twin"), [("best_fit_decreasing", "best_fit"), ("lpfhp", "best_fit"), ("spfhp", "worst_fit")], ids=str
 )
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(problems())
 @example((80, [70, 60, 50, 40, 30, 30, 20, 10, 7, 7, 7, 3, 1, 1], 3, None))
 @example((64, [32, 31, 1, 33, 32, 64, 30], None, None))
@@ -144,7 +144,7 @@ def test_never_fewer_rows_than_the_bound(method, problem) -> None:
     assert len(packed(problem, method)) >= max(-(-sum(lengths) // seq_len), -(-taken // cap) if cap else 0)
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(problems())
 def test_the_default_never_takes_more_rows_than_best_fit_decreasing(problem) -> None:
     assert len(packed(problem, "spread")) <= len(packed(problem, "best_fit_decreasing"))
@@ -218,7 +218,7 @@ def test_huge_histograms_keep_their_counts_and_caps(method, problem, cap) -> Non
     assert [total[n] for n in range(len(counts))] == counts
 
 
-@settings(max_examples=max(10, EXAMPLES // 2))
+@weight(0.5)
 @given(problems())
 def test_nnlshp_packs_every_index_once_within_depth_and_length(problem) -> None:
     pytest.importorskip("scipy")

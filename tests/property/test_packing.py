@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import naive
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers import naive
+from helpers.profiles import examples, weight
 from patchpack import testing
 from patchpack.plan.packing import BestFit, FirstFit, Item, NextFit, Row, pack_lengths
 
 METHODS = {"first_fit": naive.first_fit, "best_fit": naive.best_fit, "next_fit": naive.next_fit}
 CAPS = st.one_of(st.none(), st.integers(1, 12))
-EXAMPLES = settings.default.max_examples
 
 methods = pytest.mark.parametrize("method", METHODS)
 packable = st.integers(1, 80).flatmap(lambda seq_len: st.tuples(st.just(seq_len), testing.lengths(seq_len)))
@@ -31,7 +31,7 @@ def streamed(factory, seq_len, lengths, cap) -> list[list[int]]:
 
 
 @methods
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(packable, CAPS)
 @example((10, [6, 6, 2, 2, 1]), None)
 @example((10, []), None)
@@ -112,7 +112,7 @@ ONLINE = [FirstFit(), FirstFit(1), FirstFit(3), FirstFit(1000), BestFit(), BestF
 @pytest.mark.parametrize("factory", ONLINE, ids=repr)
 @pytest.mark.parametrize(("seq_len", "max_images"), [(64, 7), (64, 1), (1, 1), (300, 64)])
 def test_packers_keep_the_protocol(factory, seq_len, max_images) -> None:
-    testing.check_packer(factory, seq_len=seq_len, max_images=max_images, examples=max(5, EXAMPLES // 3))
+    testing.check_packer(factory, seq_len=seq_len, max_images=max_images, examples=examples(1 / 3))
 
 
 @pytest.mark.parametrize("best", [False, True])

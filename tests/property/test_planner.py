@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import naive
 import numpy as np
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from helpers import naive
 from patchpack import recipes, rng, testing
 from patchpack.plan.drop import Beta, NoDrop, Scheduled
 from patchpack.plan.packing import BestFit, FirstFit, NextFit

@@ -6,18 +6,17 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import Phase, assume, example, given, settings, target
 from hypothesis import strategies as st
 
+from helpers import naive
+from helpers.profiles import examples, weight
 from patchpack import testing
 from patchpack.plan import drop, packing
 from patchpack.plan.packing import Item, Row
 from patchpack.plan.resize import LongestSide, NaFlex, Native, NaViT, Pix2Struct, SmartResize, Square
-
-EXAMPLES = settings.default.max_examples  # of the profile chosen
 
 
 @pytest.fixture
@@ -52,12 +51,12 @@ DROP = [
 
 @pytest.mark.parametrize(("policy", "patch_size"), RESIZE, ids=lambda value: repr(value))
 def test_resize_policies_keep_the_protocol(policy, patch_size) -> None:
-    testing.check_resize_policy(policy, patch_size=patch_size, examples=EXAMPLES)
+    testing.check_resize_policy(policy, patch_size=patch_size, examples=examples())
 
 
 @pytest.mark.parametrize("policy", DROP, ids=repr)
 def test_drop_policies_keep_the_protocol(policy) -> None:
-    testing.check_drop_policy(policy, examples=EXAMPLES)
+    testing.check_drop_policy(policy, examples=examples())
 
 
 @given(testing.drop_policies(), st.data())
@@ -75,7 +74,7 @@ def count(policy: Any, size: tuple[int, int], patch_size: int, u: float = 0.0) -
     return int(policy(np.array([size]), patch_size, np.array([[u]]))[0].prod(dtype=np.int64))
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(
     policy=testing.resize_policies(patch_size=8),
     size=testing.sizes(),
@@ -90,7 +89,7 @@ def test_no_policy_exceeds_its_bound(policy, size, u) -> None:
 ASPECTS = [1.0, 1.3, 1.99, 2.0, 3.0, 10.0, 33.0, 100.0, 199.0, 199.9, 200.0]
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(
     low=st.integers(1, 1 << 20),
     more=st.one_of(st.just(0), st.integers(0, 1 << 21)),
@@ -276,7 +275,7 @@ class RoundedSide:
 
 @pytest.mark.parametrize("fault", ["none", "unbounded"])
 def test_a_sound_policy_passes(fault) -> None:
-    testing.check_resize_policy(RoundedSide(fault), examples=EXAMPLES)
+    testing.check_resize_policy(RoundedSide(fault), examples=examples())
 
 
 WRONG_RESIZE = {
@@ -339,7 +338,7 @@ class HalfDrop:
 
 
 def test_a_sound_drop_policy_passes() -> None:
-    testing.check_drop_policy(HalfDrop(), examples=EXAMPLES)
+    testing.check_drop_policy(HalfDrop(), examples=examples())
 
 
 WRONG_DROP = {
@@ -399,7 +398,7 @@ class Wrong:
 
 
 def test_a_sound_packer_passes() -> None:
-    testing.check_packer(Wrong("none"), examples=EXAMPLES)
+    testing.check_packer(Wrong("none"), examples=examples())
 
 
 WRONG_PACKER = {

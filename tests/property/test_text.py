@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from captioned import naive_texts
 from hypothesis import given
 from hypothesis import strategies as st
 
 import patchpack as pp
+from helpers.captioned import naive_texts
 from patchpack.errors import DecodeError
 from patchpack.paint.painter import paint
 from patchpack.plan.budget import Budget

@@ -11,16 +11,16 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from scipy.optimize import linprog
 
+from helpers.profiles import weight
 from patchpack import testing
 from patchpack.plan.packing import _kernels_tight, lower_bound, pack_tight
 
 pytest.importorskip("highspy")
 
-EXAMPLES = settings.default.max_examples
 CAPS = st.one_of(st.none(), st.integers(1, 6))
 packable = st.integers(1, 60).flatmap(lambda seq_len: st.tuples(st.just(seq_len), testing.lengths(seq_len, 40)))
 tiny = st.integers(1, 16).flatmap(lambda seq_len: st.tuples(st.just(seq_len), testing.lengths(seq_len, 7)))
@@ -75,7 +75,7 @@ def all_rows(sizes: list[int], most: list[int], seq_len: int, cap: int | None) -
 # -------------------------------------------------------------------------------------------------------------- bounds
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(packable, CAPS)
 @example((10, [7, 7, 4, 4]), None)
 @example((1, [1, 1]), None)
@@ -85,7 +85,7 @@ def test_the_bound_equals_its_definition(problem, cap) -> None:
     assert lower_bound(lengths, seq_len, cap) == max(math.ceil(Fraction(sum(lengths), seq_len)), slots, l2(lengths, seq_len))
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(tiny, CAPS)
 @example((10, [3, 3, 3, 3, 3, 3]), None)
 def test_no_packing_is_below_a_bound(problem, cap) -> None:
@@ -111,7 +111,7 @@ def test_the_program_equals_the_program_over_all_rows(comb, cap) -> None:
 # ------------------------------------------------------------------------------------------------------------- packing
 
 
-@settings(max_examples=2 * EXAMPLES)
+@weight(2)
 @given(packable, CAPS, st.sampled_from([0.0, 0.001]))
 def test_every_index_once_within_both_caps(problem, cap, gap) -> None:
     seq_len, lengths = problem
@@ -126,7 +126,7 @@ def test_every_index_once_within_both_caps(problem, cap, gap) -> None:
     assert lower_bound(lengths, seq_len, cap) <= result.lower_bound <= len(rows)
 
 
-@settings(max_examples=2 * EXAMPLES)
+@weight(2)
 @given(combs, CAPS)
 @example((49, {9: 54, 15: 15, 20: 24, 22: 57}), None)
 def test_combs_are_packed_to_within_one_row_or_two(comb, cap) -> None:
@@ -157,7 +157,7 @@ def knapsacks(draw):
     return seq_len, cap, sizes, values, counts
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(knapsacks())
 @example((20, 1, [1, 2], [5, 6], [1, 1]))
 @example((20, 3, [1, 2], [5, 6], [3, 3]))
@@ -224,7 +224,7 @@ def fill_decreasing(sizes: list[int], counts: list[int], seq_len: int) -> list[l
     return rows
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(packable, st.integers(1, 4))
 @example((10, [4, 3, 3, 4, 3, 3, 4, 3, 3]), 1)
 def test_rows_filled_by_sums_equal_their_twin(problem, turns) -> None:
@@ -274,7 +274,7 @@ def fill_in_turn(queue: list[int], seq_len: int, cap: int, tail: int, window: in
     return rows
 
 
-@settings(max_examples=4 * EXAMPLES)
+@weight(4)
 @given(packable, st.integers(1, 70), st.integers(0, 30), st.integers(1, 12), st.integers(1, 4))
 @example((40, [1] * 40), 61, 5, 40, 1)
 @example((40, [30, 11, 11, 11, 11, 11, 9] + [1] * 30), 20, 0, 1, 1)

@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given
 
 import patchpack as pp
-
-from .test_batch import batches
+from helpers.batches import batches
 
 
 @given(batches())

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 
-import naive
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
+from helpers import naive
 from patchpack import rng
 from patchpack.errors import ConfigError
 from patchpack.rng import Stage

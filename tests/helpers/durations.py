@@ -1,0 +1,78 @@
+"""A pytest plugin that records the seconds of each test, and a check of the fast tier's slowest tests.
+
+The plugin adds ``--record-durations FILE``: after the run, FILE holds a JSON object of the seconds (set-up, call, tear-down)
+and the tiers of each test. The check, ``python tests/helpers/durations.py FILE``, runs every fast test that took over one
+second twice more and names those whose median of three is over one second. It fails if one is over three seconds. Kernels
+are compiled by then.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMED, REFUSED = 1.0, 3.0  # seconds
+TIERS = {"slow", "peers", "docs"}  # whatever else is fast
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--record-durations``."""
+    parser.addoption("--record-durations", metavar="FILE", help="write a JSON object of each test's seconds and tiers")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Record in the process that sees every report: the only one, or the one that started pytest-xdist's workers."""
+    if config.getoption("--record-durations") and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Recorder(Path(config.getoption("--record-durations"))))
+
+
+class Recorder:
+    """Adds up the seconds of each test."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.resolve()
+        self._tests: dict[str, dict[str, Any]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Add one phase of one test."""
+        test = self._tests.setdefault(report.nodeid, {"seconds": 0.0, "tiers": sorted(TIERS & set(report.keywords))})
+        test["seconds"] += report.duration
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the file."""
+        self._path.write_text(json.dumps(self._tests, indent=0))
+
+
+def again(tests: list[str]) -> dict[str, float]:
+    """Run tests in one process and return the seconds of each."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "durations.json"
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "", "--record-durations", str(file), *tests]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return {name: test["seconds"] for name, test in json.loads(file.read_text()).items()}
+
+
+def main(path: str) -> int:
+    """Print the fast tests that are slow; return 1 if one of them is far too slow, else 0."""
+    recorded = json.loads(Path(path).read_text())
+    found = {name: [test["seconds"]] for name, test in recorded.items() if not test["tiers"] and test["seconds"] > NAMED}
+    for _ in range(2 if found else 0):
+        for name, seconds in again(list(found)).items():
+            found[name].append(seconds)
+    medians = {name: statistics.median(seconds) for name, seconds in found.items()}
+    for name in sorted(medians, key=lambda name: -medians[name]):
+        if medians[name] > NAMED:
+            cure = f"  over {REFUSED:g} s: mark it slow, or make it cheaper" if medians[name] > REFUSED else ""
+            print(f"{medians[name]:5.1f} s  {name}{cure}")
+    return int(any(median > REFUSED for median in medians.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -1,0 +1,95 @@
+"""A pytest plugin that fails a run which leaves a process, a block of shared memory, or a temporary file behind.
+
+Every run gets a temporary folder of its own (`TMPDIR`), removed at its end, which must then hold nothing but pytest's own
+folder and torch's cache. It also gets a mark in its environment, by which processes that outlive it are found. The plugin
+needs /proc and /dev/shm, so it does nothing outside of Linux.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+
+MARK = "PATCHPACK_TEST_RUN"
+SHARED_MEMORY = Path("/dev/shm")
+PROCESSES = Path("/proc")
+OWN = ("pytest-of-", "torchinductor_")
+GRACE = 5.0  # seconds in which helper processes of Python's own (resource tracker, fork server) may notice that nobody is left
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch in the process that started the run; pytest-xdist's workers inherit its environment."""
+    if not hasattr(config, "workerinput") and PROCESSES.joinpath("self/environ").exists():
+        config.pluginmanager.register(Watch(), "leftovers")
+
+
+class Watch:
+    """What was there before the run, and what is there after it."""
+
+    def __init__(self) -> None:
+        self._before = blocks()
+        self._temporary = Path(tempfile.mkdtemp(prefix="patchpack-tests-"))
+        self._outside = os.environ.get("TMPDIR")
+        self._mark = uuid.uuid4().hex
+        os.environ |= {"TMPDIR": str(self._temporary), MARK: self._mark}
+        tempfile.tempdir = None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Look, after pytest-xdist has ended its workers; what is left fails the run and is named."""
+        end = time.monotonic() + GRACE
+        while (processes := self.processes()) and time.monotonic() < end:
+            time.sleep(0.05)
+        found = [f"process {process}" for process in processes]
+        found += [f"shared memory {SHARED_MEMORY / name}" for name in sorted(blocks() - self._before)]
+        found += [f"temporary {path}" for path in self._temporary.iterdir() if not path.name.startswith(OWN)]
+        self._found = found
+        if found and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Name what was left behind."""
+        for line in getattr(self, "_found", []):
+            terminalreporter.write_line(f"LEFT BEHIND {line}", red=True)
+
+    def pytest_unconfigure(self) -> None:
+        """Remove the run's temporary folder."""
+        if self._outside is None:
+            os.environ.pop("TMPDIR", None)
+        else:
+            os.environ["TMPDIR"] = self._outside
+        shutil.rmtree(self._temporary, ignore_errors=True)
+
+    def processes(self) -> list[str]:
+        """Return the processes that carry this run's mark, but this one: number and command."""
+        found = []
+        for folder in PROCESSES.iterdir():
+            if not folder.name.isdigit() or int(folder.name) == os.getpid():
+                continue
+            try:
+                if f"{MARK}={self._mark}".encode() in folder.joinpath("environ").read_bytes().split(b"\0"):
+                    command = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found.append(f"{folder.name} {command[:200]}")
+            except OSError:  # ended meanwhile, or another user's
+                continue
+        return found
+
+
+def blocks() -> set[str]:
+    """Return the names of blocks of shared memory, made by Python or torch, that no process has mapped."""
+    if not SHARED_MEMORY.is_dir():
+        return set()
+    names = {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith(("torch_", "psm_", "pym-", "sem.mp-"))}
+    for maps in PROCESSES.glob("[0-9]*/maps") if names else ():
+        try:
+            text = maps.read_text(errors="replace")
+        except OSError:  # ended meanwhile, or another user's
+            continue
+        names = {name for name in names if name not in text}
+    return names
