@@ -2,13 +2,14 @@
 
 The plugin adds ``--record-durations FILE``: after the run, FILE holds a JSON object of the seconds (set-up, call, tear-down)
 and the tiers of each test. The check, ``python tests/helpers/durations.py FILE``, runs every fast test that took over one
-second twice more and names those whose median of three is over one second. It fails if one is over three seconds. Kernels
-are compiled by then.
+second three more times, as the fast tier runs it, and names each test whose median is over one second. It fails if one is
+over three seconds. Kernels are compiled by then.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -51,22 +52,20 @@ class Recorder:
 
 
 def again(tests: list[str]) -> dict[str, float]:
-    """Run tests in one process and return the seconds of each."""
+    """Run tests in one process with the fast profile and return the seconds of each."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "durations.json"
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "", "--record-durations", str(file), *tests]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "--record-durations", str(file), *tests]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"HYPOTHESIS_PROFILE": "fast"})
         return {name: test["seconds"] for name, test in json.loads(file.read_text()).items()}
 
 
 def main(path: str) -> int:
     """Print the fast tests that are slow; return 1 if one of them is far too slow, else 0."""
     recorded = json.loads(Path(path).read_text())
-    found = {name: [test["seconds"]] for name, test in recorded.items() if not test["tiers"] and test["seconds"] > NAMED}
-    for _ in range(2 if found else 0):
-        for name, seconds in again(list(found)).items():
-            found[name].append(seconds)
-    medians = {name: statistics.median(seconds) for name, seconds in found.items()}
+    slow = [name for name, test in recorded.items() if not test["tiers"] and test["seconds"] > NAMED]
+    runs = [again(slow) for _ in range(3)] if slow else []
+    medians = {name: statistics.median(run[name] for run in runs) for name in slow}
     for name in sorted(medians, key=lambda name: -medians[name]):
         if medians[name] > NAMED:
             cure = f"  over {REFUSED:g} s: mark it slow, or make it cheaper" if medians[name] > REFUSED else ""
