@@ -44,7 +44,7 @@ RUNS = [*((recipe, "as it goes") for recipe in RECIPES), *(("naflex", way) for w
 def files(request: pytest.FixtureRequest) -> Sequence[Hard]:
     if request.param == "own":
         return own()
-    folder = request.getfixturevalue("test_data") / "data" / "hostile"
+    folder = request.getfixturevalue("hostile_files")
     expected = json.loads((folder / "expected.json").read_text())["files"]
     assert len(expected) == 69
     found = []

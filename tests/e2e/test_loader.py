@@ -62,21 +62,16 @@ def labels_of(paths: Iterable[str | Path]) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def photos(test_data: Path) -> list[str]:
-    return [str(test_data / "data" / "photos" / f"photos-{i:06}.tar") for i in range(4)]
-
-
-@pytest.fixture(scope="module")
-def packed_photos(photos: list[str]) -> tuple[Batches, pp.Report]:
-    loader = pp.load(photos, NAVIT)
+def packed_photos(photographs: list[str]) -> tuple[Batches, pp.Report]:
+    loader = pp.load(photographs, NAVIT)
     return list(loader), loader.report()
 
 
-def test_every_photograph_is_packed(packed_photos: tuple[Batches, pp.Report]) -> None:
+def test_every_photograph_is_packed(photographs: list[str], packed_photos: tuple[Batches, pp.Report]) -> None:
     batches, report = packed_photos
-    assert (report.seen, report.packed, report.waiting, len(report.rejected)) == (400, 400, 0, 0)
-    assert sorted(keys_of(batches)) == sorted(set(keys_of(batches)))
-    assert len(keys_of(batches)) == 400
+    there = sorted(labels_of(photographs))
+    assert (report.seen, report.packed, report.waiting, len(report.rejected)) == (len(there), len(there), 0, 0)
+    assert sorted(keys_of(batches)) == there
     for batch in batches:
         check_batch(batch)
 
@@ -86,16 +81,16 @@ def test_rows_of_photographs_are_full(packed_photos: tuple[Batches, pp.Report]) 
     assert fills[:-1].mean() >= 0.97
 
 
-def test_every_photograph_has_its_own_label(photos: list[str], packed_photos: tuple[Batches, pp.Report]) -> None:
+def test_every_photograph_has_its_own_label(photographs: list[str], packed_photos: tuple[Batches, pp.Report]) -> None:
     labels = {image.key: int(image.target) for batch in packed_photos[0] for image in pp.unpack(batch)}
-    assert labels == labels_of(photos)
+    assert labels == labels_of(photographs)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_change_nothing_about_photographs(
-    photos: list[str], packed_photos: tuple[Batches, pp.Report], num_workers: int
+    photographs: list[str], packed_photos: tuple[Batches, pp.Report], num_workers: int
 ) -> None:
-    loader = pp.load(photos, NAVIT, num_workers=num_workers)
+    loader = pp.load(photographs, NAVIT, num_workers=num_workers)
     assert_same(loader, packed_photos[0])
     assert loader.report() == packed_photos[1]
 

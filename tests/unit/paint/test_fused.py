@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import os
 import subprocess
 import sys
-import tarfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,8 +17,10 @@ from PIL import Image
 
 import patchpack as pp
 from helpers import naive_paint
+from helpers.photographs import files_in
 from helpers.profiles import weight
 from patchpack.paint import fused
+from patchpack.paint.decode import decode
 from patchpack.paint.resample import FILTERS, number_table, standard_numbers, write_pixels
 
 KERNELS = st.sampled_from(sorted(fused.RADIUS))
@@ -88,21 +87,18 @@ def test_extremes_do_not_wrap(kernel: str) -> None:
         assert np.array_equal(fused.resize(picture, target, kernel), by_pillow(picture, target, kernel))
 
 
-def photos(test_data: Path, every: int) -> list[bytes]:
-    files = []
-    for shard in sorted((test_data / "data" / "photos").glob("*.tar")):
-        with tarfile.open(shard) as tar:
-            members = [member for member in tar if member.name.lower().endswith((".jpg", ".jpeg"))]
-            files += [tar.extractfile(member).read() for member in members[::every]]  # type: ignore[union-attr]
-    assert files
-    return files
+@pytest.fixture(scope="module")
+def twenty_photographs(photographs: list[str]) -> list[Image.Image]:
+    """Twenty of them, or every one in so many as PATCHPACK_EVERY_PHOTO says."""
+    files = [data for _, data in files_in(photographs)]
+    every = int(os.environ.get("PATCHPACK_EVERY_PHOTO", len(files) // 20))
+    return [Image.fromarray(decode(data)) for data in files[::every]]
 
 
 @pytest.mark.parametrize("patches", [64, 256, 576, 0], ids=["64", "256", "576", "twice the size"])
 @pytest.mark.parametrize("kernel", fused.RADIUS)
-def test_equals_pillow_on_photographs(test_data: Path, kernel: str, patches: int) -> None:
-    for data in photos(test_data, int(os.environ.get("PATCHPACK_EVERY_PHOTO", "20"))):
-        picture = Image.open(io.BytesIO(data)).convert("RGB")
+def test_equals_pillow_on_photographs(twenty_photographs: list[Image.Image], kernel: str, patches: int) -> None:
+    for picture in twenty_photographs:
         scale = (patches * 256 / (picture.height * picture.width)) ** 0.5 if patches else 2
         target = max(1, int(picture.height * scale)), max(1, int(picture.width * scale))
         assert np.array_equal(fused.resize(picture, target, kernel), by_pillow(picture, target, kernel))
