@@ -34,12 +34,13 @@ import PIL
 from PIL import Image
 
 import patchpack as pp
+from image_sources import SHARDS, default_shards
 from patchpack.paint.picture import part_of_picture
 from patchpack.paint.resample import write_pixels
 from patchpack.paint.scaled import scale_for
 from patchpack.samples import CLASS_NAMES
 from patchpack.samples.draw import Spec, render
-from resample import PHOTOS, files
+from resample import files
 
 RECIPE = pp.recipes.siglip2_naflex(max_patches=256)
 MODES = ("exact", "fast", "turbo") if find_spec("simplejpeg") else ("exact", "fast")
@@ -182,7 +183,7 @@ def side_by_side(path: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("shards", nargs="*", type=Path, default=sorted(PHOTOS.glob("*.tar")), help="tar files of JPEGs")
+    parser.add_argument("shards", nargs="*", default=default_shards(), help=SHARDS)
     parser.add_argument("--images", type=int, default=200, help="photographs as they are")
     parser.add_argument("--large", type=int, default=4, help="JPEGs of 12 megapixels")
     parser.add_argument("--rounds", type=int, default=5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ from PIL import Image
 import patchpack as pp
 from patchpack.types import Header
 
-PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
+SHARDS = "webdataset shards (default: data/photos of the folder that PATCHPACK_TEST_DATA names, else the package's samples)"
 _MEGAPIXELS = 12_000_000
 
 
 def default_shards() -> list[str]:
-    """The photographs beside the repository; the drawn samples of the package where there are none."""
-    return sorted(map(str, PHOTOS.glob("*.tar"))) or list(pp.samples.shards("train"))
+    """The shards in ``data/photos`` of the folder that PATCHPACK_TEST_DATA names; without them the samples of the package."""
+    named = os.environ.get("PATCHPACK_TEST_DATA", "")
+    photographs = sorted(map(str, Path(named, "data", "photos").glob("*.tar"))) if named else []
+    return photographs or list(pp.samples.shards("train"))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python bench/index.py [--samples 300] [--rounds 9] [--lines 1000000]
 
-Scanning: shards of jpg, cls and json as in `bench/tar.py`, and the photographs beside the repository where they are. "places"
-is reading names, offsets and lengths alone, "events" what a planner without an index takes, "columns" what an index keeps;
-webdataset's iterators, which read every byte, say how fast the machine is.
+Scanning: shards of jpg, cls and json as in `bench/tar.py`, and the photographs in the folder that PATCHPACK_TEST_DATA names, or
+the package's samples. "places" is reading names, offsets and lengths alone, "events" what a planner without an index takes,
+"columns" what an index keeps; webdataset's iterators, which read every byte, say how fast the machine is.
 Keeping, opening, asking: an index of as many lines as wanted, with ImageNet's names, sizes and classes, made without shards.
 Prints JSON: medians and quartiles of the CPU time of the thread; rounds are interleaved, files are in the page cache.
 """

@@ -5,7 +5,7 @@
 Three recipes: half of the patches dropped, a few hundred patches of uint8, thousands of float32. Packs of one epoch are written
 to a temporary folder and read back batch by batch, out of the page cache, in rounds that take the recipes in turn. Prints JSON:
 medians and quartiles of images per second of CPU time of the one thread that does it, and how many times as fast reading is as
-painting was in the same round. Without shards: the photographs beside the repository.
+painting was in the same round. Without shards: the photographs that PATCHPACK_TEST_DATA names, else the package's samples.
 """
 
 from __future__ import annotations

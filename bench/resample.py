@@ -25,7 +25,6 @@ import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numba
@@ -34,17 +33,17 @@ import PIL
 from PIL import Image
 
 import patchpack as pp
+from image_sources import SHARDS, default_shards
 from patchpack.paint import fused
 from patchpack.paint.decode import decode_image
 from patchpack.paint.patchify import patch_view
 from patchpack.paint.resample import FILTERS, norm_of, write_pixels
 
-PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos"
 P = 16
 TASKS: dict[str, int | None] = {"64 patches": 64, "256 patches": 256, "576 patches": 576, "2 x up": None}
 
 
-def files(shards: Sequence[Path], limit: int) -> Iterator[bytes]:
+def files(shards: Sequence[str], limit: int) -> Iterator[bytes]:
     """Bytes of the first JPEG members."""
     for shard in shards:
         with tarfile.open(shard) as tar:
@@ -187,7 +186,7 @@ def large(data: bytes, rounds: int) -> dict[str, Any]:
 def main() -> None:
     """All three."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shards", nargs="*", type=Path, default=sorted(PHOTOS.glob("*.tar")))
+    parser.add_argument("shards", nargs="*", default=default_shards(), help=SHARDS)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()

@@ -248,7 +248,7 @@ def _show_tree(tree: dict[str, Any], indent: str = "  ") -> None:
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Measure and print; the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("shards", nargs="*", help="webdataset shards (default: the photographs in shared/, else the samples)")
+    parser.add_argument("shards", nargs="*", help=image_sources.SHARDS)
     parser.add_argument("--images", type=int, default=200, help="pictures held in memory (default: 200)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of every contender (default: 7)")
     parser.add_argument("--batch", type=int, default=8, help="images in a batch of the peers (default: 8)")
