@@ -45,21 +45,12 @@ ROWS = ((256, 16), (1024, 64), (4096, 64))  # row length, images to a row
 SHARE_WIDTHS, SHARE_IMAGES = (64, 128, 256, 512, 1024), (1, 2, 4, 8)
 
 
-def samples(count: int) -> tuple[list[pp.Sample], str]:
-    """Pictures of noise in the sizes of real ones, and whose sizes these are."""
+def samples(count: int) -> list[pp.Sample]:
+    """Pictures of noise in ImageNet's sizes."""
     random = np.random.default_rng(0)
-    path = lists.SIZES / lists.FILES["imagenet"]
-    if path.is_file():
-        wh, whose = np.load(path)["wh"], "imagenet"
-        sizes = wh[random.integers(0, len(wh), count)][:, ::-1]
-    else:
-        sizes = pp.load(pp.samples.shards("train"), pp.recipes.square(size=256, rows=count, seq_len=None, max_images=1))
-        batch, whose = next(iter(sizes)), "the shipped samples"
-        sizes = batch.source_sizes[:, 0].numpy()
-    shrunk = np.minimum(sizes, 1024)
-    return [
-        pp.Sample(str(i), random.integers(0, 256, (h, w, 3), dtype=np.uint8), i % 10) for i, (h, w) in enumerate(shrunk)
-    ], whose
+    wh = lists.sizes("imagenet")
+    shrunk = np.minimum(wh[random.integers(0, len(wh), count)][:, ::-1], 1024)
+    return [pp.Sample(str(i), random.integers(0, 256, (h, w, 3), dtype=np.uint8), i % 10) for i, (h, w) in enumerate(shrunk)]
 
 
 def recipes() -> dict[str, pp.Recipe]:
@@ -121,7 +112,7 @@ def steps(rounds: int, widths: tuple[int, ...] = (64, 192)) -> dict[str, Any]:
     found: dict[str, Any] = {}
     square = pp.recipes.square(size=256, seq_len=None, max_images=1, rows=TOGETHER)
     for name, recipe in recipes().items():
-        some, found["sizes"] = samples(IMAGES[name])
+        some = samples(IMAGES[name])
         arms = {"packed": list(pp.load(some, recipe)), "padded": [trimmed(batch) for batch in pp.load(some, padded(recipe))]}
         if recipe.drop != pp.NoDrop():
             arms["padded square"] = list(pp.load(some, square))
@@ -184,7 +175,7 @@ def share(rounds: int) -> dict[str, Any]:
 
 def on_cuda(rounds: int) -> dict[str, Any]:
     """Tokens/s of a ViT-B/16 training step."""
-    some, whose = samples(256)
+    some = samples(256)
     recipe = recipes()["native"].replace(rows=16)
     device = torch.device("cuda")
     moved = {
@@ -192,7 +183,7 @@ def on_cuda(rounds: int) -> dict[str, Any]:
         "padded": [pp.to_device(trimmed(batch), device) for batch in pp.load(some, padded(recipe).replace(rows=32))],
     }
     real = sum(int(pp.token_mask(batch).sum()) for batch in moved["packed"])
-    found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "sizes": whose, "real tokens": real}
+    found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "real tokens": real}
     for name, arm, attention in (
         ("packed, varlen", "packed", "varlen"), ("packed, flex", "packed", "flex"), ("packed, dense", "packed", "dense"),
         ("padded, dense", "padded", "dense"),

@@ -39,7 +39,7 @@ SHARD, ROWS, BLOCKS = 1000, 8, (0, 100, 1000, 10_000, 100_000, 1_000_000)
 def table(name: str, n: int) -> Sizes:
     """Sizes and keys of n images."""
     rng = np.random.default_rng(0)
-    wh = np.load(lists.SIZES / lists.FILES["coco" if name == "coco" else "imagenet"])["wh"]
+    wh = lists.sizes(name)
     sizes = np.empty((n, 2), dtype=np.int32)
     for start in range(0, n, 1 << 20):
         part = sizes[start : start + (1 << 20)]

@@ -308,8 +308,7 @@ def main() -> None:
     answer["online"] = arriving(names, SEQ_LEN, 20_000 if quick else online.ITEMS, arrivals, budget)
     answer["published"] = []
     for name, seq_len in HISTOGRAMS.items():
-        counts = np.load(lists.SIZES.parent / "histograms" / f"{name}.npz")["count"]
-        counts = np.concatenate([[0], counts]) // (100 if quick else 1)
+        counts = lists.histogram(name) // (100 if quick else 1)
         answer["published"].append(published(name, counts, seq_len, slow=not quick, seconds=2 if quick else 20))
     for row in (row for row in answer["offline"] if row["seq_len"] == SEQ_LEN and row["list"] == MEASURED):
         row["MiB"] = grown("spread", MEASURED, row["items"], SEQ_LEN)

@@ -1,4 +1,4 @@
-"""Make `adapter_tensors.npz`: what the peers' own processors make of the pictures in `mixed_images.py`.
+"""Make `data/adapter_tensors.npz`: what the peers' own processors make of the pictures in `mixed_images.py`.
 
 Whole tensors would be megabytes, so every vector of pixels is stored as its products with four random vectors, which are
 stored beside them: two tensors that agree in those agree. Ids, masks and grids are stored whole.
@@ -61,7 +61,7 @@ def main() -> None:
     timm = NaFlexCollator(40)([(transform(image), 0) for image in IMAGES])[0]
     ours["timm_naflex/patches"] = project(timm["patches"], out["vectors768"])
     ours |= {f"timm_naflex/{name}": timm[name].numpy() for name in ("patch_coord", "patch_valid")}
-    np.savez_compressed(Path(__file__).parent / "adapter_tensors.npz", **out, **ours)
+    np.savez_compressed(Path(__file__).parent / "data" / "adapter_tensors.npz", **out, **ours)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make `timm_logits.npz`: random weights and the logits of timm's own forward pass, which `test_weights.py` compares with.
+"""Make `data/timm_logits.npz`: random weights and the logits of timm's own forward pass, which `test_weights.py` compares with.
 
 Made with timm 1.0.31 and torch 2.13.0. Weights, images and tables are rounded to float16 before the pass, so that they are
 stored exactly. Run from the project's root: ``python tests/golden/make_timm_logits.py``.
@@ -85,7 +85,7 @@ def main() -> None:
         model.load_pretrained(f"{folder}/weights.npz")
     out["big_vision/logits"] = torch.stack([logits(model, image, True) for image in images[True]])
     exact = {key: value.numpy().astype(np.float32 if key.endswith("logits") else np.float16) for key, value in out.items()}
-    np.savez_compressed(Path(__file__).parent / "timm_logits.npz", **exact)
+    np.savez_compressed(Path(__file__).parent / "data" / "timm_logits.npz", **exact)
 
 
 if __name__ == "__main__":

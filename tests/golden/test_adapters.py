@@ -1,12 +1,11 @@
 """Arguments of existing models, from packed batches and from the processors, against what the peers' own processors make.
 
-`adapter_tensors.npz` holds theirs of twenty pictures, see `make_adapter_tensors.py`; the shared goldens those of ten others.
+`adapter_tensors.npz` holds theirs of twenty pictures, see `make_adapter_tensors.py`; `pixels_*.npz` those of ten others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +14,7 @@ import pytest
 import torch
 
 import patchpack as pp
+from helpers.goldens import load, pixels
 from helpers.mixed_images import pictures
 from patchpack import adapters
 
@@ -53,8 +53,7 @@ LENGTHS = {"siglip2": "max_num_patches", "pix2struct": "max_patches", "timm_nafl
 
 @pytest.fixture(scope="module")
 def theirs() -> dict[str, Any]:
-    with np.load(Path(__file__).parent / "adapter_tensors.npz") as file:
-        return dict(file)
+    return load("adapter_tensors")
 
 
 def from_batches(name: str, recipe: pp.Recipe, samples: list[pp.Sample]) -> dict[str, dict[str, Any]]:
@@ -113,7 +112,7 @@ def test_twenty_pictures(name: str, way: str, theirs: dict[str, Any]) -> None:
         check(name, got[key], wanted, theirs)
 
 
-SHARED = {  # file → (name of the case, a processor of the same settings)
+TEN = {  # file → (name of the case, a processor of the same settings)
     "pixels_siglip2_pil_p16_n36": ("siglip2", adapters.Siglip2Processor(max_num_patches=36)),
     "pixels_qwen2vl_pil_p14": ("qwen2_vl", CASES["qwen2_vl"].processor),
     "pixels_pix2struct_pil_norm": ("pix2struct", adapters.Pix2StructProcessor(max_patches=30)),
@@ -122,29 +121,66 @@ SHARED = {  # file → (name of the case, a processor of the same settings)
         adapters.TimmNaFlexProcessor(max_seq_len=36, mean=pp.IMAGENET.mean, std=pp.IMAGENET.std),
     ),
 }  # fmt: skip
+TORCHVISION = {  # the same, and by how many grey levels its pixels differ
+    "pixels_siglip2_torchvision_p16_n36": (*TEN["pixels_siglip2_pil_p16_n36"], 1),
+    "pixels_siglip2_torchvision_p14_n50": ("siglip2", adapters.Siglip2Processor(patch_size=14, max_num_patches=50), 1),
+    "pixels_qwen2vl_torchvision_p14": (*TEN["pixels_qwen2vl_pil_p14"], 1),
+    "pixels_qwen2vl_torchvision_p16": (
+        "qwen2_vl",
+        adapters.QwenVLProcessor(min_pixels=4 * 32**2, max_pixels=12 * 32**2, patch_size=16),
+        1,
+    ),
+    "pixels_pix2struct_torchvision_norm": (*TEN["pixels_pix2struct_pil_norm"], 0),
+}
+
+
+def own_pixels(name: str, mine: dict[str, Any]) -> Any:
+    """The pixels of one image, as the files have them: without ids, and of a Qwen model one of two equal frames."""
+    values = mine[CASES[name].pixels]
+    if name == "pix2struct":
+        return values[:, 2:]
+    if name == "qwen2_vl":
+        frames = values.reshape(len(values), 3, 2, -1)
+        assert torch.equal(frames[:, :, 0], frames[:, :, 1])
+        return frames[:, :, 0]
+    return values
+
+
+def ten_pictures(file: str, name: str, processor: Any) -> Iterator[tuple[Any, Any, Any]]:
+    """Of each picture: itself, its pixels, and the peer's, of the tokens that the file has. All else is compared here."""
+    images, peer = load("images"), pixels(file)
+    assert peer.keys() == images.keys()
+    for picture, mine, theirs in zip(images.values(), by_image(processor(list(images.values()))), peer.values(), strict=True):
+        mask = np.ones(len(mine[CASES[name].pixels]), dtype=bool)
+        for field, wanted in theirs.items():
+            if field == "rowcol":
+                assert np.array_equal(mine["flattened_patches"][:, :2], wanted)
+            elif field == "image_grid_thw":
+                assert np.array_equal(mine[field], wanted[0])
+            elif field not in ("pixels", "rows"):
+                assert np.array_equal(mine[field], wanted)
+                mask = wanted > 0 if "mask" in field or "valid" in field else mask
+        values = own_pixels(name, mine)
+        assert len(theirs["rows"]) == mask.sum() or file in TORCHVISION or name == "pix2struct"
+        assert not values[~mask].any()
+        yield picture, values[theirs["rows"].astype(np.int64)].numpy(), theirs["pixels"]
 
 
 @PILLOW_13
-@pytest.mark.parametrize("file", SHARED)
-def test_shared_pictures(file: str, test_data: Path) -> None:
-    name, processor = SHARED[file]
-    with np.load(test_data / "goldens" / "images.npz") as images, np.load(test_data / "goldens" / f"{file}.npz") as peer:
-        keys = [key for key in images if any(field.startswith(f"{key}__") for field in peer)]
-        got = dict(zip(keys, by_image(processor([images[key] for key in keys])), strict=True))
-        for field, wanted in peer.items():
-            key, _, what = field.partition("__")
-            mine = got[key]
-            if what == "rowcol":
-                assert np.array_equal(mine["flattened_patches"][:, :2], wanted)
-                continue
-            if what == "patches" and name == "pix2struct":
-                mine = mine["flattened_patches"][:, 2:]
-            elif what == "pixel_values_t0":
-                both = mine["pixel_values"].reshape(-1, 3, 2, wanted.shape[-1])
-                assert torch.equal(both[:, :, 0], both[:, :, 1])
-                mine = both[:, :, 0].reshape(wanted.shape)
-            else:
-                mine = mine[what]
-            if what == "image_grid_thw":
-                wanted = wanted[0]
-            np.testing.assert_allclose(mine, wanted, rtol=0, atol=ATOL if np.asarray(mine).dtype == np.float32 else 0)
+@pytest.mark.parametrize("file", TEN)
+def test_ten_pictures(file: str) -> None:
+    for _, values, expected in ten_pictures(file, *TEN[file]):
+        np.testing.assert_allclose(values, expected, rtol=0, atol=ATOL)
+
+
+@PILLOW_13
+@pytest.mark.parametrize("file", TORCHVISION)
+def test_torchvision_backends_differ_by_a_grey_level(file: str) -> None:
+    name, processor, levels = TORCHVISION[file]
+    for picture, values, expected in ten_pictures(file, name, processor):
+        level = 0.0
+        if name == "pix2struct":  # theirs divides by the sample deviation
+            expected = expected * (picture.size / (picture.size - 1)) ** 0.5
+        else:
+            level = 1 / 255 / min(processor.image_std)
+        np.testing.assert_allclose(values, expected, rtol=0, atol=levels * level + ATOL)

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+import lists
 from patchpack.plan.packing import Patterns, pack_histogram, pack_tight
 
 WIKIPEDIA, SQUAD = ("wikipedia_512", 512), ("squad11_384", 384)
 
 
 @pytest.fixture(scope="module")
-def counts(test_data: Path) -> dict[str, np.ndarray]:
+def counts() -> dict[str, np.ndarray]:
     """Number of sequences of each length, as `numpy.bincount` counts."""
-    folder = test_data / "data" / "histograms"
-    return {path.stem: np.concatenate([[0], np.load(path)["count"]]) for path in folder.glob("*.npz")}
+    return {name: lists.histogram(name) for name in ("wikipedia_512", "squad11_384")}
 
 
 def figures(counts: np.ndarray, seq_len: int, num_rows: int) -> tuple[float, float]:

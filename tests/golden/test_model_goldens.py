@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import patchpack as pp
+from helpers.goldens import load
 from patchpack.model.interpolate import CONVENTIONS, Interpolation, resize_grid
 from patchpack.model.kernel import FLEXIVIT, resize_kernel
 from patchpack.model.positions import FactorizedPositions, GridPositions
@@ -28,11 +27,6 @@ class Case(NamedTuple):
     table: tuple[int, int]
     size: tuple[int, int]
     expected: Tensor
-
-
-def load(test_data: Path, name: str) -> dict[str, Any]:
-    with np.load(test_data / "goldens" / f"{name}.npz") as file:
-        return dict(file)
 
 
 def cases(golden: dict[str, Any], prefix: str) -> Iterator[Case]:
@@ -68,8 +62,8 @@ GRIDS = {
 
 
 @pytest.mark.parametrize(("file", "prefix", "how"), GRIDS.values(), ids=GRIDS)
-def test_a_table_for_one_grid_serves_another(test_data: Path, file: str, prefix: str, how: Interpolation) -> None:
-    golden = load(test_data, file)
+def test_a_table_for_one_grid_serves_another(file: str, prefix: str, how: Interpolation) -> None:
+    golden = load(file)
     for table, size, expected in cases(golden, prefix):
         stored = golden.get(f"{prefix}__param_pos_embed")
         if stored is None:
@@ -83,9 +77,9 @@ def test_a_table_for_one_grid_serves_another(test_data: Path, file: str, prefix:
             assert_close(positions(*ids_of(size)).view_as(expected), expected)
 
 
-def test_timm_s_aspect_preserving_table_is_the_corner_of_a_square(test_data: Path) -> None:
+def test_timm_s_aspect_preserving_table_is_the_corner_of_a_square() -> None:
     """No module of ours does that: a `GridPositions` that is told of square grids does."""
-    golden = load(test_data, "posemb_resize_timm_hf")
+    golden = load("posemb_resize_timm_hf")
     positions = GridPositions(grid=(8, 8), width=8, how=BICUBIC)
     with torch.no_grad():
         positions.table.copy_(torch.from_numpy(golden["naflex_learned_ar__param_pos_embed"])[0])
@@ -102,8 +96,8 @@ FACTORIZED = {
 
 
 @pytest.mark.parametrize(("prefix", "scheme"), FACTORIZED.values(), ids=FACTORIZED)
-def test_timm_s_factorized_tables_are_fractional_ones(test_data: Path, prefix: str, scheme: pp.Fractional) -> None:
-    golden = load(test_data, "posemb_resize_timm_hf")
+def test_timm_s_factorized_tables_are_fractional_ones(prefix: str, scheme: pp.Fractional) -> None:
+    golden = load("posemb_resize_timm_hf")
     positions = FactorizedPositions(width=8, max_len=8, fractional=True)
     with torch.no_grad():
         positions.rows.copy_(torch.from_numpy(golden[f"{prefix}__param_pos_embed_y"])[0])
@@ -113,8 +107,8 @@ def test_timm_s_factorized_tables_are_fractional_ones(test_data: Path, prefix: s
 
 
 @pytest.mark.parametrize("size", [(3, 5), (14, 10)], ids=str)
-def test_big_vision_s_sines(test_data: Path, size: tuple[int, int]) -> None:
-    golden = load(test_data, "naflex_pixels_bigvision")[f"sincos2d_{size[0]}x{size[1]}_w16"]
+def test_big_vision_s_sines(size: tuple[int, int]) -> None:
+    golden = load("naflex_pixels_bigvision")[f"sincos2d_{size[0]}x{size[1]}_w16"]
     assert_close(SinusoidalPositions(width=16, moco=True)(*ids_of(size)), torch.from_numpy(golden))
 
 
@@ -128,9 +122,9 @@ KERNELS = {
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("file", "weight", "dims", "how"), KERNELS.values(), ids=KERNELS)
 def test_a_kernel_for_one_patch_size_serves_another(
-    test_data: Path, file: str, weight: str, dims: tuple[int, int], how: Interpolation, dtype: torch.dtype
+    file: str, weight: str, dims: tuple[int, int], how: Interpolation, dtype: torch.dtype
 ) -> None:
-    golden = load(test_data, file)
+    golden = load(file)
     sizes = [re.fullmatch(r"base(\d+)_to_(\d+)x(\d+)", key) for key in golden]
     assert sum(map(bool, sizes)) == 9
     for match in filter(None, sizes):

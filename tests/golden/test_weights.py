@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from helpers.by_hand import pack
+from helpers.goldens import load
 from patchpack.errors import ConfigError
 from patchpack.model import ViT, presets
 from patchpack.model.block import BlockStyle
@@ -60,8 +61,7 @@ BIG_VISION = ("vit", "flexivit", "siglip_map", "siglip_gap", "naflex_siglip")
 
 @cache
 def golden() -> dict[str, Tensor]:
-    with np.load(Path(__file__).parent / "timm_logits.npz") as file:
-        return {name: torch.from_numpy(file[name].astype(np.float32)) for name in file.files}
+    return {name: torch.from_numpy(values.astype(np.float32)) for name, values in load("timm_logits").items()}
 
 
 def state_of(name: str) -> dict[str, Tensor]:

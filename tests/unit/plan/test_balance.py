@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -135,18 +133,18 @@ def test_a_width_that_is_none_is_refused(width) -> None:
         AttentionCost(width)
 
 
-def packed(name: str, num_ranks: int, folder: Path) -> tuple[Packing, np.ndarray]:
+def packed(name: str, num_ranks: int) -> tuple[Packing, np.ndarray]:
     """Rows of at least `WINDOWS` windows of steps."""
-    mean = lists.make(name, 4000, SEQ_LEN, seed=1, folder=folder).mean()
+    mean = lists.make(name, 4000, SEQ_LEN, seed=1).mean()
     n = int(1.05 * num_ranks * WINDOW * WINDOWS * SEQ_LEN / mean)
-    lengths = lists.make(name, n, SEQ_LEN, folder=folder)
+    lengths = lists.make(name, n, SEQ_LEN)
     return pack_lengths(lengths, seq_len=SEQ_LEN, method="best_fit"), lengths
 
 
 @pytest.mark.parametrize("num_ranks", [8, 64])
 @pytest.mark.parametrize("name", ["imagenet", "lognormal"])
-def test_ranks_wait_for_at_most_two_percent_of_a_step(name, num_ranks, test_data) -> None:
-    packing, lengths = packed(name, num_ranks, test_data / "data" / "sizes")
+def test_ranks_wait_for_at_most_two_percent_of_a_step(name, num_ranks) -> None:
+    packing, lengths = packed(name, num_ranks)
     assert packing.num_rows >= num_ranks * WINDOW * WINDOWS
     costs = row_costs(packing, lengths, cost=SQUARES)
     steps = balance(packing, lengths, num_ranks=num_ranks, window=WINDOW, cost=SQUARES)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,7 +75,7 @@ def test_totals_over_any_integer() -> None:
     assert lower_bound(np.full(3 << 10, seq_len - 1), seq_len) == 3 << 10
 
 
-def test_the_bound_on_coco(test_data: Path) -> None:
+def test_the_bound_on_coco() -> None:
     """A comb: by its tokens alone it could fill every row; by the linear program 97.9 % of them (`limits.md` section 2)."""
     pytest.importorskip("highspy")
     lengths = lists.make("coco", 20_000, 4096)

@@ -299,7 +299,7 @@ def test_the_pool_holds_the_images_of_eight_rows() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_comb_of_lengths_gets_prices_from_the_lesson_that_helps_most(seed: int, test_data: Any) -> None:
+def test_a_comb_of_lengths_gets_prices_from_the_lesson_that_helps_most(seed: int) -> None:
     comb = lists.make("coco", 16384, 4096, seed)
     options = choose_lookahead(comb, seq_len=4096, max_images=64)
     assert options.prices is not None

@@ -145,7 +145,6 @@ def test_a_cut_item_comes_back_shorter_and_the_others_as_they_were() -> None:
     assert packer.push(Item(1, 63, 3)) == [Row((Item(0, 40, 2), Item(1, 60, 3)))]
 
 
-@pytest.mark.usefixtures("test_data")
 def test_a_tenth_of_one_image_fills_rows_exactly() -> None:
     """With 256 waiting, of 200,000 native ImageNet images one in 200 at most is cut, and rows are 99.99 % full."""
     lengths = lists.make("imagenet", 200_000, 4096)
@@ -273,7 +272,6 @@ def fill(lengths: np.ndarray, options: Lookahead, max_images: int | None = None)
     return 100 * lengths.sum() / 4096 / pack_stream(lengths, seq_len=4096, max_images=max_images, packer=options).num_rows
 
 
-@pytest.mark.usefixtures("test_data")
 @pytest.mark.parametrize(("name", "promised"), [("navit", 99.99), ("imagenet", 99.9), ("coco", 97.5), ("lognormal", 99.98)])
 def test_fill_of_64_waiting_images(name, promised) -> None:
     """With the prices of a sample of other images, where there are any."""
@@ -282,7 +280,6 @@ def test_fill_of_64_waiting_images(name, promised) -> None:
     assert fill(lists.make(name, 200_000, 4096), Lookahead(64, None, prices)) >= promised
 
 
-@pytest.mark.usefixtures("test_data")
 def test_a_tight_cap_costs_little() -> None:
     """20 slots where a row has 19.2 images on average: half a percent of the bound at most, with 256 waiting."""
     lengths = lists.make("navit", 200_000, 4096)

@@ -215,7 +215,7 @@ def test_nnlshp_on_named_cases(lengths, cap, expected) -> None:
 
 @pytest.mark.parametrize("seq_len", [256, 1024, 4096, 16384])
 @pytest.mark.parametrize("name", lists.NAMES)
-def test_the_histogram_takes_the_rows_of_best_fit_on_the_sorted_list(test_data, name, seq_len) -> None:
+def test_the_histogram_takes_the_rows_of_best_fit_on_the_sorted_list(name, seq_len) -> None:
     lengths = lists.make(name, 20_000, seq_len)
     exact = pack_lengths(np.sort(lengths)[::-1], seq_len=seq_len, method="best_fit").num_rows
     assert pack_lengths(lengths, seq_len=seq_len, method="best_fit_decreasing").num_rows == exact
@@ -223,7 +223,7 @@ def test_the_histogram_takes_the_rows_of_best_fit_on_the_sorted_list(test_data, 
 
 
 @pytest.mark.parametrize(("seq_len", "share"), [(1024, 0.99), (4096, 0.995), (16384, 0.995)])
-def test_the_default_respects_a_cap_that_binds(test_data, seq_len, share) -> None:
+def test_the_default_respects_a_cap_that_binds(seq_len, share) -> None:
     """max_images 1.04 times the mean per row: best-fit-decreasing reaches 77 … 83 % of the bound."""
     lengths = lists.make("navit", 100_000, seq_len)
     rows = lengths.sum() / seq_len
@@ -234,7 +234,7 @@ def test_the_default_respects_a_cap_that_binds(test_data, seq_len, share) -> Non
 
 
 @pytest.mark.parametrize("cap", [1, 2, 9, 17])
-def test_the_default_reaches_the_bound_where_slots_alone_decide(test_data, cap) -> None:
+def test_the_default_reaches_the_bound_where_slots_alone_decide(cap) -> None:
     lengths = lists.make("navit", 100_000, 4096)
     assert pack_lengths(lengths, seq_len=4096, max_images=cap).num_rows == -(-len(lengths) // cap)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+import lists
+from helpers import goldens
 from patchpack import rng
 from patchpack.errors import ConfigError
 from patchpack.plan.drop import Beta
@@ -98,13 +99,13 @@ def test_what_cannot_be_packed_is_named(arguments, options, message) -> None:
         pack_lengths(arguments[0], seq_len=arguments[1], **options)
 
 
-def test_next_fit_groups_like_vit_pytorch(test_data: Path) -> None:
+def test_next_fit_groups_like_vit_pytorch() -> None:
     """vit-pytorch 1.26.11 `group_images_by_max_seq_len`: a new group when the sum would pass max_seq_len.
 
     Its length of an image is ``int(rows * cols * (1 − token_dropout))``; one that becomes 0 opens no group, is no length
     here, and is left out on both sides.
     """
-    cases = json.loads((test_data / "goldens" / "packing_vitpytorch_group_images.json").read_text())
+    cases = goldens.cases("packing_vitpytorch_group_images")
     assert len(cases) == 30
     for case in cases:
         lengths = np.array([int(rows * cols * (1 - case["token_dropout"])) for rows, cols in case["grids"]])
@@ -219,10 +220,9 @@ def paper_lengths(sizes: np.ndarray, n: int, drop: bool, patch_size: int = 16) -
 
 
 @pytest.fixture(scope="module")
-def imagenet(test_data: Path) -> np.ndarray:
+def imagenet() -> np.ndarray:
     """int64 ``[1000, 2]`` (height, width)."""
-    with np.load(test_data / "data" / "sizes" / "imagenet1k_sample_1000.npz") as table:
-        return table["wh"][:, ::-1].astype(np.int64)
+    return lists.sizes("imagenet")[:, ::-1]
 
 
 def first_fit_of_256_rows(lengths: np.ndarray, seq_len: int) -> tuple[float, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,14 +113,14 @@ def test_slots_that_are_scarce_on_a_smooth_list(factor) -> None:
 
 @pytest.mark.parametrize("name", lists.NAMES)
 @pytest.mark.parametrize("seq_len", [256, 1024, 4096])
-def test_a_thousandth_from_the_bound(test_data: Path, name, seq_len) -> None:
+def test_a_thousandth_from_the_bound(name, seq_len) -> None:
     lengths = lists.make(name, 10_000, seq_len)
     result = pack_tight(lengths, seq_len=seq_len)
     check(result, lengths, seq_len)
     assert result.gap <= 0.001 or result.packing.num_rows - result.lower_bound <= 1
 
 
-def test_coco_with_few_slots_comes_to_its_linear_bound(test_data: Path) -> None:
+def test_coco_with_few_slots_comes_to_its_linear_bound() -> None:
     lengths = lists.make("coco", 3000, 4096)
     result = pack_tight(lengths, seq_len=4096, max_images=5)
     check(result, lengths, 4096, 5)
