@@ -127,8 +127,9 @@ def test_what_tight_reaches_on_squad_is_optimal(counts) -> None:
     assert round(figures(counts[name], seq_len, result.packing.num_rows)[0], 3) == 98.799
 
 
+@pytest.mark.slow
 def test_nnlshp_on_wikipedia(counts) -> None:
-    """The slowest test: least squares with 22,102 unknowns."""
+    """Least squares with 22,102 unknowns take half a minute; small cases are in `tests/unit/plan/test_offline.py`."""
     pytest.importorskip("scipy")
     name, seq_len = WIKIPEDIA
     patterns = pack_histogram(counts[name], seq_len=seq_len, max_images=3, method="nnlshp")

@@ -141,7 +141,7 @@ def packed(name: str, num_ranks: int) -> tuple[Packing, np.ndarray]:
     return pack_lengths(lengths, seq_len=SEQ_LEN, method="best_fit"), lengths
 
 
-@pytest.mark.parametrize("num_ranks", [8, 64])
+@pytest.mark.parametrize("num_ranks", [8, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["imagenet", "lognormal"])
 def test_ranks_wait_for_at_most_two_percent_of_a_step(name, num_ranks) -> None:
     packing, lengths = packed(name, num_ranks)
