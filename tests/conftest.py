@@ -30,12 +30,6 @@ def outside(needed: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def test_data() -> Path:
-    """Return the folder that `PATCHPACK_TEST_DATA` names."""
-    return outside("files of other code bases")
-
-
 @pytest.fixture(scope="session", params=["drawn", pytest.param("real", marks=pytest.mark.slow)])
 def photographs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """Return the paths of four shards of photographs with a class index and a JSON text each, drawn or real."""
