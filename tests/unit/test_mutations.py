@@ -83,7 +83,6 @@ def test_kernels_are_compiled_for_a_fault_and_kept_for_what_is_right(tmp_path: P
             "FAILED tests/a.py::test_b - no\n!!! xdist.dsession.Interrupted: stopping after 1 failures !!!",
             "tests/a.py::test_b",
         ),
-        (1, "LEFT BEHIND process 7\n12 passed", "LEFT BEHIND process 7"),
     ],
 )
 def test_a_test_that_failed_is_named(code: int, output: str, failed: str) -> None:

@@ -38,7 +38,6 @@ FOUND = {"nearest": "by the nearest tests", "fast": "by the fast tier", "all": "
 CACHES = ("__pycache__", ".hypothesis", ".pytest_cache", ".mypy_cache", ".ruff_cache", ".venv", ".git", "build", "dist", "site")
 
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+\.py::[^\[\s]+(?:\[.*?\])?)(?: - |$)", re.MULTILINE)
-_LEFT = re.compile(r"^LEFT BEHIND (.*)$", re.MULTILINE)
 _HUNK = re.compile(r"^@@ -\d+(?:,\d+)? \+\d+(?:,\d+)? @@")
 
 
@@ -188,7 +187,7 @@ def environment(root: Path) -> dict[str, str]:
     found = {name: value for name, value in os.environ.items() if name not in left_out}
     if found.get("PATCHPACK_TEST_DATA"):
         found["PATCHPACK_TEST_DATA"] = os.path.abspath(found["PATCHPACK_TEST_DATA"])
-    return found | {"PYTHONPATH": str(root)}
+    return found | {"PYTHONPATH": str(root), "TMPDIR": str(root.parent / "tmp")}
 
 
 def run_tests(root: Path, arguments: Sequence[str], timeout: float) -> str:
@@ -197,8 +196,8 @@ def run_tests(root: Path, arguments: Sequence[str], timeout: float) -> str:
     Raises:
         Failure: pytest could not run them, or not in time.
     """
-    # plugins that keep something between runs, or run tests in another order, stay out
-    plugins = ["-p", "no:cacheprovider", "-p", "no:randomly"]
+    # without plugins that keep something between runs, that change the order, or that see what another run leaves behind
+    plugins = ["-p", "no:cacheprovider", "-p", "no:randomly", "-p", "no:helpers.leftovers"]
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", *plugins, *arguments]
     with subprocess.Popen(
         command, cwd=root, env=environment(root), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
@@ -207,8 +206,7 @@ def run_tests(root: Path, arguments: Sequence[str], timeout: float) -> str:
         try:
             output, _ = process.communicate(timeout=timeout)
         except BaseException as error:
-            with_children = process.pid  # the leader of its session
-            os.killpg(with_children, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)  # the leader of its session, and all that it started
             process.wait()
             if not isinstance(error, subprocess.TimeoutExpired):
                 raise
@@ -226,11 +224,9 @@ def verdict(code: int, output: str) -> str:
     """
     if code == 0:
         return ""
-    failed, left = _FAILED.search(output), _LEFT.search(output)
+    failed = _FAILED.search(output)
     if code in (1, 2) and failed:
         return failed[1]
-    if code == 1 and left:
-        return f"LEFT BEHIND {left[1]}"
     raise Failure(f"pytest ended with {code} and no test that failed: {' | '.join(output.strip().splitlines()[-6:])}")
 
 
@@ -243,7 +239,7 @@ def try_out(mutation: Mutation, root: Path, tier: str, timeout: float) -> dict[s
             with mutated(mutation, root):
                 by = run_tests(root, [*ARGUMENTS[stage], *(mutation.tests if stage == "nearest" else ["tests"])], timeout)
             if by:
-                if "::" in by and run_tests(root, ["-n", "0", "-m", "", by], timeout):
+                if run_tests(root, ["-n", "0", "-m", "", by], timeout):
                     raise Failure(f"{by} fails without the patch, too")
                 result |= {"outcome": "killed", "stage": stage, "by": by}
                 break
@@ -291,12 +287,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep-going", action="store_true", help="go on after a fault that could not be tried")
     parser.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="for one run of pytest")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through what ends the tests and removes the copy
     chosen = [m for m in mutations() if not options.only or {m.name, m.name.split("-")[0]} & set(options.only)]
     options.results.parent.mkdir(parents=True, exist_ok=True)
     known, results = settled(options.results, options.tier), []
     with tempfile.TemporaryDirectory(prefix="patchpack-mutations-") as folder:
         root = Path(folder) / "patchpack"
         copy_tree(root)
+        (root.parent / "tmp").mkdir()
         for mutation in chosen:
             result = known.get(mutation.digest)
             if result is None:

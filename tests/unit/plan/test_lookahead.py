@@ -125,10 +125,12 @@ CUTS = {
     "the least cut": ([50, 55, 53], 100, {"waiting": 3}, [[0, 2], [1]], [0, 0, 3]),
     "a cut before a wider gap": ([50, 46, 53], 100, {"waiting": 3}, [[0, 2], [1]], [0, 0, 3]),
     "no cut that loses more than stays empty": ([50, 48, 53], 100, {"waiting": 3}, [[0, 1], [2]], [0, 0, 0]),
+    "no cut that loses as much as stays empty": ([50, 47, 53], 100, {"waiting": 3}, [[0, 1], [2]], [0, 0, 0]),
     "no more than a tenth of an item before it": ([29, 73, 50], 100, {"waiting": 3}, [[0, 1], [2]], [0, 2, 0]),
     "a tenth of 29 is 2": ([29, 74, 50], 100, {"waiting": 3}, [[0, 2], [1]], [0, 0, 0]),
     "of equally long ones the oldest": ([51, 51], 100, {"waiting": 2}, [[0, 1]], [2, 0]),
     "dear and one more": ([4, 4, 3], 10, {"waiting": 3, "prices": SIX_OR_MORE, "max_cut": 0.4}, [[0, 1, 2]], [1, 0, 0]),
+    "dear, no cut like the gap": ([6, 8], 10, {"waiting": 2, "prices": SIX_OR_MORE, "max_cut": 0.5}, [[0], [1]], [0, 0]),
     "dear, and one more that is longest": ([1, 6, 4], 10, {"prices": SIX_OR_MORE, "waiting": 3}, [[1, 2], [0]], [0, 0, 0]),
 }  # fmt: skip
 

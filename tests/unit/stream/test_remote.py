@@ -14,7 +14,7 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import patchpack as pp
@@ -52,6 +52,7 @@ def tape_of(data: bytes) -> tuple[RangeTape, list[tuple[int, int]]]:
 
 
 @given(st.integers(0, len(DATA)), st.lists(st.tuples(st.integers(0, len(DATA) + 99), st.integers(0, 1 << 17)), max_size=30))
+@example(len(DATA), [(0, 10), (2 * FIRST_BYTES - 5, 6)])  # a byte more than the first window has
 def test_any_reads_give_what_is_there(size: int, reads: list[tuple[int, int]]) -> None:
     data = DATA[:size]
     tape, _ = tape_of(data)
