@@ -54,6 +54,19 @@ def test_a_list_is_its_images(processor: Any) -> None:
         assert np.array_equal(value, torch.cat([inputs[name] for inputs in alone]))
 
 
+@pytest.mark.parametrize(
+    "processor", [p for p in PROCESSORS if not isinstance(p, QwenVLProcessor)], ids=lambda p: type(p).__name__
+)
+def test_a_mask_has_the_patches_of_an_image_and_no_more(processor: Any) -> None:
+    images = list(pictures().values())
+    inputs = processor(images)
+    mask = next(inputs[name] for name in ("pixel_attention_mask", "attention_mask", "patch_valid") if name in inputs)
+    sizes = np.array([image.size[::-1] for image in images])
+    counts = processor.recipe.resize(sizes, processor.patch_size, None).prod(axis=1)
+    assert counts.min() < 20  # or nothing is padded
+    assert mask.tolist() == [[1] * n + [0] * (20 - n) for n in counts.tolist()]
+
+
 @every
 def test_numpy_on_request(processor: Any) -> None:
     image = pictures()["picture-02"]
