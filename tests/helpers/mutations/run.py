@@ -283,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run what is asked for; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--tier", choices=TIERS, default="fast", help="how far to go with a fault that is not found")
-    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers or names of faults")
+    parser.add_argument("--only", nargs="+", default=[], metavar="NN", help="numbers or names of faults; survivors again")
     parser.add_argument("--results", type=Path, default=ROOT / "build" / "mutations.jsonl", metavar="FILE", help="JSON lines")
     parser.add_argument("--keep-going", action="store_true", help="go on after a fault that could not be tried")
     parser.add_argument("--timeout", type=float, default=3600.0, metavar="SECONDS", help="for one run of pytest")
@@ -298,7 +298,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (root.parent / "tmp").mkdir()
         for mutation in chosen:
             result = known.get(mutation.digest)
-            if result is None:
+            if result is None or (options.only and result["outcome"] == "survived"):  # by name: there may be a test now
                 print(f"{mutation.name}: {mutation.what}", flush=True)
                 result = try_out(mutation, root, options.tier, options.timeout)
                 with options.results.open("a", encoding="utf-8") as file:
