@@ -7,6 +7,7 @@ needs /proc and /dev/shm, so it does nothing outside of Linux.
 
 from __future__ import annotations
 
+import multiprocessing.util
 import os
 import shutil
 import tempfile
@@ -44,11 +45,8 @@ class Watch:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Look, after pytest-xdist has ended its workers; what is left fails the run and is named."""
         end = time.monotonic() + GRACE
-        while (processes := self.processes()) and time.monotonic() < end:
+        while (found := self.left(session)) and time.monotonic() < end:
             time.sleep(0.05)
-        found = [f"process {process}" for process in processes]
-        found += [f"shared memory {SHARED_MEMORY / name}" for name in sorted(blocks() - self._before)]
-        found += [f"temporary {path}" for path in self._temporary.iterdir() if not path.name.startswith(OWN)]
         self._found = found
         if found and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -59,15 +57,23 @@ class Watch:
             terminalreporter.write_line(f"LEFT BEHIND {line}", red=True)
 
     def pytest_unconfigure(self) -> None:
-        """Remove the run's temporary folder."""
+        """Remove the run's temporary folder, after what multiprocessing keeps there until the process ends."""
+        multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
         if self._outside is None:
             os.environ.pop("TMPDIR", None)
         else:
             os.environ["TMPDIR"] = self._outside
         shutil.rmtree(self._temporary, ignore_errors=True)
 
+    def left(self, session: pytest.Session) -> list[str]:
+        """Return what this run has left behind so far, a line each."""
+        own = OWN if session.config.getoption("numprocesses", None) else (*OWN, "pymp-")  # of this process, which still runs
+        found = [f"process {process}" for process in self.processes()]
+        found += [f"shared memory {SHARED_MEMORY / name}" for name in sorted(blocks() - self._before)]
+        return found + [f"temporary {path}" for path in self._temporary.iterdir() if not path.name.startswith(own)]
+
     def processes(self) -> list[str]:
-        """Return the processes that carry this run's mark, but this one: number and command."""
+        """Return the processes that carry this run's mark, but this one and its own helpers: number and command."""
         found = []
         for folder in PROCESSES.iterdir():
             if not folder.name.isdigit() or int(folder.name) == os.getpid():
@@ -75,6 +81,9 @@ class Watch:
             try:
                 if f"{MARK}={self._mark}".encode() in folder.joinpath("environ").read_bytes().split(b"\0"):
                     command = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    parent = int(folder.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+                    if parent == os.getpid() and "from multiprocessing." in command:  # its resource tracker or fork server
+                        continue
                     found.append(f"{folder.name} {command[:200]}")
             except OSError:  # ended meanwhile, or another user's
                 continue
@@ -92,4 +101,4 @@ def blocks() -> set[str]:
         except OSError:  # ended meanwhile, or another user's
             continue
         names = {name for name in names if name not in text}
-    return names
+    return {name for name in names if SHARED_MEMORY.joinpath(name).exists()}
