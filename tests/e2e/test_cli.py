@@ -1,30 +1,95 @@
-"""The command line as a user meets it: in a process of its own."""
+"""The command line as a user meets it: called in this process, and each command once as a process."""
 
 from __future__ import annotations
 
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import patchpack as pp
-from patchpack.cli import draw, main, pairs, preview, sheet
+from patchpack.cli import demo, draw, main, pairs, preview, sheet
 from patchpack.stream.sources import open_source
 
 RUN = "import sys; from patchpack.cli import main; sys.exit(main(sys.argv[1:]))"
+VAL = pp.samples.shards("val")[0]
 
 
-def patchpack(*args: str, cwd: Path, code: str = RUN) -> subprocess.CompletedProcess[str]:
+class Done(NamedTuple):
+    """The exit status of a command, and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Called = Callable[..., Done]
+
+
+@pytest.fixture
+def patchpack(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Called:
+    """Return a function that calls a command in this process, in the temporary folder, 80 columns wide."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+    def called(*arguments: str) -> Done:
+        capsys.readouterr()
+        try:
+            status = main(arguments)
+        except SystemExit as stopped:  # by argparse
+            status = int(stopped.code or 0)
+        return Done(status, *capsys.readouterr())
+
+    return called
+
+
+def process(*arguments: str, cwd: Path) -> Done:
+    """Run Python in a process, as a shell would."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
-    command = [sys.executable, "-c", code, *args]
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+SLOW = pytest.mark.slow
+MORE_WORKERS = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes")  # than there are cores
+
+
+@pytest.mark.parametrize(
+    ("arguments", "printed"),
+    [
+        (("index", VAL, "-o", "val.index"), "100 samples in 1 shard"),
+        pytest.param(("inspect", VAL, "--limit", "9"), "9 images in", marks=SLOW),
+        pytest.param(("preview", VAL, "--rows", "1"), "wrote preview.png", marks=SLOW),
+        pytest.param(("replay", VAL, "--key", "KEY"), "digest ", marks=SLOW),
+        pytest.param(("plan", VAL, "--limit", "9", "--seq-len", "512"), "recommended: pp.recipes.navit(", marks=SLOW),
+        pytest.param(("pack", VAL, "packed", "--seq-len", "256"), "100 images", marks=SLOW),
+        pytest.param(("embed", VAL, "--model", "vit_ti16", "-o", "vectors"), "100 images in", marks=SLOW),
+        pytest.param(("demo", "--write", "train.py"), "next: python train.py", marks=SLOW),
+    ],
+    ids=["index", "inspect", "preview", "replay", "plan", "pack", "embed", "demo"],
+)
+def test_every_command_is_a_process(arguments: tuple[str, ...], printed: str, tmp_path: Path) -> None:
+    key = next(iter(open_source(VAL).scan())).key if "KEY" in arguments else ""
+    done = process("-c", RUN, *(key if argument == "KEY" else argument for argument in arguments), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert printed in done.stdout
+
+
+def test_an_error_is_the_exit_status_of_the_process(tmp_path: Path) -> None:
+    done = process("-c", RUN, "index", "nowhere.tar", "-o", "nowhere.index", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "nowhere.tar" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_help_loads_neither_torch_nor_webdataset(tmp_path: Path) -> None:
@@ -34,41 +99,55 @@ def test_help_loads_neither_torch_nor_webdataset(tmp_path: Path) -> None:
         "try:\n    main(['--help'])\n"
         "finally:\n    print('LOADED', sorted({'torch', 'webdataset', 'numba'} & set(sys.modules)))"
     )
-    done = patchpack(cwd=tmp_path, code=code)
+    done = process("-c", code, cwd=tmp_path)
     assert "LOADED []" in done.stdout
     assert "demo" in done.stdout
 
 
 @pytest.mark.parametrize("command", [(), ("demo",)])
-def test_help_shows_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
-    done = patchpack(*command, "--help", cwd=tmp_path)
+def test_help_shows_an_example(command: tuple[str, ...], patchpack: Called) -> None:
+    done = patchpack(*command, "--help")
     assert done.returncode == 0
     assert re.search(r"examples?:\s+patchpack demo", done.stdout)
 
 
-def test_unknown_command_is_refused_with_the_known_ones(tmp_path: Path) -> None:
-    done = patchpack("dmeo", cwd=tmp_path)
+def test_unknown_command_is_refused_with_the_known_ones(patchpack: Called) -> None:
+    done = patchpack("dmeo")
     assert done.returncode == 2
     assert "demo" in done.stderr
 
 
-def test_demo_compares_trains_and_draws(tmp_path: Path) -> None:
-    done = patchpack("demo", "--epochs", "2", "--out", "pictures", cwd=tmp_path)
+def check_demo(done: Done, folder: Path, images: int) -> None:
     assert done.returncode == 0, done.stderr
-    for word in ("square", "padded", "packed", "420 seen = 420 packed + 0 rejected + 0 dropped + 0 waiting", "next:"):
+    account = f"{images} seen = {images} packed + 0 rejected + 0 dropped + 0 waiting"
+    for word in ("square", "padded", "packed", account, "next:"):
         assert word in done.stdout
     first, last = map(float, re.findall(r"loss (\d\.\d+) in the first epoch, (\d\.\d+) in the last", done.stdout)[0])
     assert last < first
     assert re.search(r"held-out accuracy: \d\.\d+", done.stdout)
     for name in ("patchpack-demo-comparison.png", "patchpack-demo-rows.png"):
         assert f"pictures/{name}" in done.stdout
-        with Image.open(tmp_path / "pictures" / name) as picture:
+        with Image.open(folder / "pictures" / name) as picture:
             assert min(picture.size) > 200
             assert len(picture.convert("RGB").resize((40, 40)).getcolors(1600) or ()) > 50  # something is drawn
 
 
-def test_written_program_is_short_and_public(tmp_path: Path) -> None:
-    done = patchpack("demo", "--write", "train.py", cwd=tmp_path)
+def test_demo_compares_trains_and_draws(patchpack: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest demo: a training shard, few images compared, each once."""
+    shards = {split: pp.samples.shards(split)[:1] for split in ("train", "val")}
+    monkeypatch.setattr(pp.samples, "shards", shards.__getitem__)
+    monkeypatch.setattr(demo, "COMPARED_IMAGES", demo.DRAWN_IMAGES)
+    monkeypatch.setattr(demo, "_REPEATS", 1)
+    check_demo(patchpack("demo", "--epochs", "2", "--out", "pictures"), tmp_path, 140)
+
+
+@pytest.mark.slow
+def test_the_whole_demo_is_a_process(tmp_path: Path) -> None:
+    check_demo(process("-c", RUN, "demo", "--epochs", "2", "--out", "pictures", cwd=tmp_path), tmp_path, 420)
+
+
+def test_written_program_is_short_and_public(patchpack: Called, tmp_path: Path) -> None:
+    done = patchpack("demo", "--write", "train.py")
     assert done.returncode == 0, done.stderr
     assert "next: python train.py" in done.stdout
     program = (tmp_path / "train.py").read_text()
@@ -78,28 +157,30 @@ def test_written_program_is_short_and_public(tmp_path: Path) -> None:
     compile(program, "train.py", "exec")
 
 
-def test_write_never_overwrites(tmp_path: Path) -> None:
+def test_write_never_overwrites(patchpack: Called, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("mine")
-    done = patchpack("demo", "--write", "train.py", cwd=tmp_path)
+    done = patchpack("demo", "--write", "train.py")
     assert done.returncode == 1
     assert "nothing was overwritten" in done.stderr
     assert (tmp_path / "train.py").read_text() == "mine"
 
 
-def test_bad_epochs_is_a_clear_error(tmp_path: Path) -> None:
-    done = patchpack("demo", "--epochs", "0", cwd=tmp_path)
+def test_bad_epochs_is_a_clear_error(patchpack: Called) -> None:
+    done = patchpack("demo", "--epochs", "0")
     assert done.returncode == 1
     assert "--epochs must be at least 1, got 0" in done.stderr
 
 
-def test_inspect_names_what_is_there_and_pastes_code_that_runs(tmp_path: Path) -> None:
+@MORE_WORKERS
+@pytest.mark.parametrize("run", ["here", pytest.param("process", marks=SLOW)])
+def test_inspect_names_what_is_there_and_pastes_code_that_runs(run: str, patchpack: Called, tmp_path: Path) -> None:
     folder = tmp_path / "flat"
     folder.mkdir()
     Image.new("RGB", (60, 20)).save(folder / "wide.png")
     Image.new("RGB", (20, 70)).save(folder / "tall.png")
     Image.new("L", (30, 31)).save(folder / "grey.jpg")
     (folder / "broken.jpg").write_bytes(b"not a picture")
-    done = patchpack("inspect", "flat", cwd=tmp_path)
+    done = patchpack("inspect", "flat")
     assert done.returncode == 0, done.stderr
     for words in (
         "3 images in flat",
@@ -111,27 +192,36 @@ def test_inspect_names_what_is_there_and_pastes_code_that_runs(tmp_path: Path) -
         assert words in done.stdout
     assert "broken.jpg" in done.stdout
     assert "target=None" in done.stdout  # found out by looking: no flag was given
-    assert "PACKED 3" in run_pasted(done.stdout, tmp_path)
+    pasted = paste(done.stdout, tmp_path)
+    if run == "process":
+        ran = process(pasted.name, cwd=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert "PACKED 3" in ran.stdout
+    else:
+        assert run_here(pasted) == 3
 
 
-def run_pasted(printed: str, cwd: Path) -> str:
-    """What the code that `inspect` printed prints, as a program of its own; nothing but the device is changed."""
+def paste(printed: str, folder: Path) -> Path:
+    """Write the code that `inspect` printed into a program, which prints the number of images packed as well."""
     code = printed[printed.index("import patchpack as pp") : printed.index("next:")].split("wrote ")[0]
-    program = cwd / "pasted.py"
+    program = folder / "pasted.py"
     program.write_text(code + "    print('PACKED', loader.report().packed)\n", encoding="utf-8")
-    run = "import runpy; runpy.run_path('pasted.py', run_name='__main__')"
-    ran = patchpack(cwd=cwd, code=run)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
+    return program
 
 
+def run_here(program: Path) -> int:
+    """Run a program in this process and return the number of images that its loader packed."""
+    return int(runpy.run_path(str(program), run_name="__main__")["loader"].report().packed)
+
+
+@MORE_WORKERS
 @pytest.mark.parametrize("name", ["it's (1) {x} \N{GREEK SMALL LETTER PI}", "photos"])
-def test_pasted_code_and_the_next_command_survive_the_name_of_a_folder(name: str, tmp_path: Path) -> None:
+def test_pasted_code_and_the_next_command_survive_the_name_of_a_folder(name: str, patchpack: Called, tmp_path: Path) -> None:
     (tmp_path / name / "cat").mkdir(parents=True)
     Image.new("RGB", (60, 20)).save(tmp_path / name / "cat" / "wide.gif")
-    done = patchpack("inspect", name, "--image", "gif", cwd=tmp_path)
+    done = patchpack("inspect", name, "--image", "gif")
     assert done.returncode == 0, done.stderr
-    assert "PACKED 1" in run_pasted(done.stdout, tmp_path)
+    assert run_here(paste(done.stdout, tmp_path)) == 1
     command = shlex.split(done.stdout[done.stdout.index("next:") :])
     assert command == ["next:", "patchpack", "preview", name, "--image", "gif"]
 
@@ -167,13 +257,13 @@ def test_the_fill_leaves_out_the_last_row(capsys: pytest.CaptureFixture[str], tm
 
 
 @pytest.mark.parametrize("command", ["inspect", "preview"])
-def test_no_control_characters_and_no_markup_of_file_names_are_shown(command: str, tmp_path: Path) -> None:
+def test_no_control_characters_and_no_markup_of_file_names_are_shown(command: str, patchpack: Called, tmp_path: Path) -> None:
     Image.new("RGB", (40, 33)).save(tmp_path / os.fsdecode(b"\xfe\x1b[32mgood.png"))
     for name in ("[bold]a.png", "\x1b[31mred.png", "line\nbreak.png", os.fsdecode(b"\xff.png")):
         (tmp_path / name).write_bytes(b"not a picture")
     for encoding in ("utf-8", "ascii"):
-        code = f"import sys; sys.stdout.reconfigure(encoding='{encoding}'); {RUN}"
-        done = patchpack(command, ".", cwd=tmp_path, code=code)
+        sys.stdout.reconfigure(encoding=encoding)  # type: ignore[union-attr]
+        done = patchpack(command, ".")
         assert done.returncode == 0, done.stderr
         for shown in ("[bold]a.png", r"\x1b[31mred.png", r"line\nbreak.png", r"\udcff.png"):
             assert shown in done.stdout
@@ -304,15 +394,19 @@ def test_a_picture_where_no_file_can_be_is_refused_first(capsys: pytest.CaptureF
     assert "folder.png is a folder" in capsys.readouterr().err
 
 
-def test_inspect_without_a_picture_needs_no_matplotlib(tmp_path: Path) -> None:
+def test_inspect_without_a_picture_needs_no_matplotlib(
+    patchpack: Called, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     Image.new("RGB", (40, 33)).save(tmp_path / "a.png")
-    done = patchpack("inspect", ".", cwd=tmp_path, code="import sys; sys.modules['matplotlib'] = None; " + RUN)
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    done = patchpack("inspect", ".")
     assert done.returncode == 0, done.stderr
 
 
-def test_inspect_of_labelled_shards_and_a_limit(tmp_path: Path) -> None:
-    shard = pp.samples.shards("val")[0]
-    done = patchpack("inspect", shard, "--limit", "20", cwd=tmp_path)
+def test_inspect_of_labelled_shards_and_a_limit(patchpack: Called) -> None:
+    done = patchpack("inspect", VAL, "--limit", "20")
     assert done.returncode == 0, done.stderr
     assert "20 images in" in done.stdout
     assert "(the first of more)" in done.stdout
@@ -320,8 +414,8 @@ def test_inspect_of_labelled_shards_and_a_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--recipe", "pix2struct", "--no-target", "--ids"), ("--recipe", "flexivit")])
-def test_preview_draws_the_first_rows(options: tuple[str, ...], tmp_path: Path) -> None:
-    done = patchpack("preview", pp.samples.shards("val")[0], "--rows", "1", "-o", "out.png", *options, cwd=tmp_path)
+def test_preview_draws_the_first_rows(options: tuple[str, ...], patchpack: Called, tmp_path: Path) -> None:
+    done = patchpack("preview", VAL, "--rows", "1", "-o", "out.png", *options)
     assert done.returncode == 0, done.stderr
     assert re.search(r"\d+ images? in 1 row: [\d,]+ of [\d,]+ tokens, fill \d\.\d+", done.stdout)
     with Image.open(tmp_path / "out.png") as picture:
@@ -513,7 +607,7 @@ def test_a_preview_where_none_can_be_is_refused_first(
 
 
 @pytest.mark.parametrize("command", ["inspect", "preview"])
-def test_a_source_that_is_not_there_is_a_clear_error(command: str, tmp_path: Path) -> None:
-    done = patchpack(command, "nowhere-{00..03}.tar", cwd=tmp_path)
+def test_a_source_that_is_not_there_is_a_clear_error(command: str, patchpack: Called) -> None:
+    done = patchpack(command, "nowhere-{00..03}.tar")
     assert done.returncode == 1
     assert "4 of 4 shards are missing, the first is nowhere-00.tar" in done.stderr
