@@ -87,9 +87,16 @@ def test_every_image_has_the_vector_it_has_alone(photos: Path, tmp_path: Path, c
     assert before == {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
 
 
-def test_killed_at_every_file_it_goes_on(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("count", "size"), [(16, "11"), pytest.param(100, "34", marks=pytest.mark.slow)])
+def test_killed_at_every_file_it_goes_on(
+    count: int, size: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before each of the files is in place, one after the other: what is there in the end is what an undisturbed run writes."""
-    assert main(arguments(photos, tmp_path / "whole")) == 0
+    unreadable_first = sorted(photos.iterdir(), key=lambda path: (path.name not in ("030.jpg", "060.jpg"), path))
+    for path in unreadable_first[count:]:
+        path.unlink()
+    part = ("--part-size", size)
+    assert main(arguments(photos, tmp_path / "whole", *part)) == 0
     wanted, names = read(tmp_path / "whole"), sorted(path.name for path in (tmp_path / "whole").iterdir())
     write, killed = embed.replace_file, 0
     written: set[str] = set()
@@ -107,7 +114,7 @@ def test_killed_at_every_file_it_goes_on(photos: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(embed, "replace_file", once)
     status = 130
     for _ in range(100):
-        status = main(arguments(photos, tmp_path / "out"))
+        status = main(arguments(photos, tmp_path / "out", *part))
         if status == 0:
             break
         for left in (tmp_path / "out").glob(".*.tmp"):
