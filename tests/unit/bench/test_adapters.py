@@ -13,6 +13,7 @@ import patchpack as pp
 from patchpack.adapters import Siglip2Processor, TimmNaFlexProcessor
 
 
+@pytest.mark.slow
 def test_it_reports_times_and_differences(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys) -> None:
     ours, other = Siglip2Processor(max_num_patches=20), Siglip2Processor(max_num_patches=20, resample="bicubic")
 

@@ -51,6 +51,7 @@ def test_a_text_tower_looks_at_one_text_alone() -> None:
     assert not together[1, 1:].any()  # empty slots
 
 
+@pytest.mark.slow
 def test_a_short_run(tmp_path: Path) -> None:
     line = captions.run(tmp_path, steps=2, seed=0)
     assert (line["held out"], line["different captions"], line["chance @1"], line["chance @5"]) == (100, 100, 0.01, 0.05)

@@ -9,6 +9,7 @@ import pytest
 import index
 
 
+@pytest.mark.slow
 def test_the_whole_command(capsys: pytest.CaptureFixture[str]) -> None:
     index.main(["--samples", "6", "--bytes", "9000", "--rounds", "2", "--lines", "12345"])
     found = json.loads(capsys.readouterr().out)

@@ -213,6 +213,7 @@ def test_table_and_plot_are_made_of_any_file(finished, capsys, tmp_path: Path) -
     assert (tmp_path / "plots" / "navit.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_whole_command_and_again(finished, data, tmp_path: Path, capsys, monkeypatch) -> None:
     results, image = tmp_path / "r.jsonl", tmp_path / "r.png"
     results.write_text(finished.read_text())

@@ -10,6 +10,7 @@ import packed
 import patchpack as pp
 
 
+@pytest.mark.slow
 def test_the_whole_command(capsys: pytest.CaptureFixture[str]) -> None:
     packed.main([*pp.samples.shards("val"), "--rounds", "1"])
     found = json.loads(capsys.readouterr().out)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 import pytest
@@ -12,6 +14,14 @@ import packing
 from packing_peers import Packer, Rows, ours, rows_of
 
 LENGTHS = np.array([6, 4, 5, 5, 7, 3, 2])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _prices() -> Iterator[None]:
+    """Learn the prices of a list once: it takes a second."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_prices", cache(packing._prices))
+        yield
 
 
 @pytest.mark.parametrize(

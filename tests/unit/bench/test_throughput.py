@@ -43,6 +43,7 @@ def test_a_file_that_cannot_be_decoded_is_counted(pictures) -> None:
     assert (len(found), found.lost) == (IMAGES - 1, 1)
 
 
+@pytest.mark.slow
 def test_rates_of_ours(pictures) -> None:
     result = throughput.rates(pictures, pp.samples.shards("train"), rounds=2, batch_size=8, peers=False)
     ours = [name for name in result["contenders"] if name.startswith("ours")]
@@ -60,6 +61,7 @@ def test_rates_of_ours(pictures) -> None:
     json.dumps(result)
 
 
+@pytest.mark.slow
 def test_the_whole_command(tmp_path: Path, capsys) -> None:
     out = tmp_path / "throughput.json"
     shards = pp.samples.shards("val")
@@ -89,7 +91,8 @@ def test_who_cannot_run_is_named_and_left_out(pictures, monkeypatch) -> None:
     assert quality["Pillow + numpy"]["images lost"] == 0
 
 
-def test_contenders_take_turns() -> None:
+def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_rounds.gc, "collect", lambda: 0)  # of all that the tests have loaded
     order: list[str] = []
     contenders = [image_rounds.Contender(name, lambda name=name: order.append(name) or []) for name in "abc"]
     times = image_rounds.take_turns(contenders, images=1, rounds=2)
@@ -110,12 +113,14 @@ def test_large_files_have_twelve_megapixels(pictures) -> None:
     assert Image.open(io.BytesIO(sample.image)).size == (4000, 3000)
 
 
+@pytest.mark.slow
 def test_peak_memory_of_a_stream(pictures) -> None:
     result = image_children.peak_memory(pictures.files[:2], 5, "folder", {})
     assert result["images"] == 5
     assert result["peak MiB"] >= result["after a small stream MiB"] > 0
 
 
+@pytest.mark.slow
 def test_two_workers_are_measured_beside_two_processes(pictures) -> None:
     recipe = pp.recipes.siglip2_naflex(max_patches=16, rows=1, seq_len=64)
     result = image_scaling.measure(pp.samples.shards("val"), pictures, {"small": recipe}, rounds=1, steps=4)
