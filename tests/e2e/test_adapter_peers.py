@@ -21,7 +21,7 @@ import patchpack as pp
 from helpers.mixed_images import pictures
 from patchpack import adapters
 
-pytestmark = pytest.mark.filterwarnings("ignore")  # the peers' own
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # the peers' own
 KEYS, IMAGES = zip(*pictures().items(), strict=True)
 ATOL = 1e-4
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from mktestdocs.__main__ import grab_code_blocks
 from torch.nn.parallel import DistributedDataParallel
 
 import patchpack as pp
@@ -106,6 +105,7 @@ def alone() -> list[np.ndarray]:
     return gradients(model)
 
 
+@pytest.mark.slow
 def test_ranks_hold_unequal_numbers_of_images_and_one_batch_none(ranks: list[Answer]) -> None:
     images = [answer.images for answer in ranks]
     assert [len(own) for own in images] == [STEPS] * WORLD_SIZE
@@ -114,6 +114,7 @@ def test_ranks_hold_unequal_numbers_of_images_and_one_batch_none(ranks: list[Ans
     assert images[-1][-1] == 0
 
 
+@pytest.mark.slow
 def test_weighted_by_images_ranks_and_accumulation_give_the_gradients_of_one_process(
     ranks: list[Answer], alone: list[np.ndarray]
 ) -> None:
@@ -124,18 +125,69 @@ def test_weighted_by_images_ranks_and_accumulation_give_the_gradients_of_one_pro
                 np.testing.assert_allclose(ours, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_mean_per_batch_gives_other_gradients(ranks: list[Answer], alone: list[np.ndarray]) -> None:
     for answer in ranks:
         off = [np.linalg.norm(ours - expected) for ours, expected in zip(answer.naive, alone, strict=True)]
         assert min(o / np.linalg.norm(expected) for o, expected in zip(off, alone, strict=True)) > 0.01
 
 
+@pytest.mark.slow
 def test_every_rank_counts_the_images_of_all(ranks: list[Answer]) -> None:
     images = np.array([answer.images for answer in ranks])
     for answer in ranks:
         assert answer.counted == images.sum(0).tolist()
     for answer in ranks[::2]:
         assert answer.pair == images[::2].sum(0).tolist()
+
+
+# ------------------------------------------------------------------------------------------------------ in one process
+
+
+def test_ranks_one_after_the_other_give_the_gradients_of_one_process(
+    alone: list[np.ndarray],
+) -> None:
+    """What DDP and an all-reduce do together, done by hand: sums over ranks, and the mean of their gradients."""
+    ranks = [list(pp.load(VAL, RECIPE, tail="pad", rank=rank, world_size=WORLD_SIZE)) for rank in range(WORLD_SIZE)]
+    images = np.array([[int(batch.slot_mask.sum()) for batch in batches] for batches in ranks])
+    assert images.shape == (WORLD_SIZE, STEPS)
+    assert images.sum() == 100
+    assert len({*images.sum(1).tolist()}) == WORLD_SIZE
+    assert images[-1, -1] == 0
+    weighted, naive = [], []
+    for batches in ranks:
+        model, mean = make_model(), make_model()
+        for batch in batches:
+            loss = cross_entropy(model(batch), batch.targets, reduction="sum") * WORLD_SIZE / int(images.sum())
+            loss.backward()
+            (cross_entropy(mean(batch), batch.targets) / len(batches)).backward()
+        weighted.append(gradients(model))
+        naive.append(gradients(mean))
+    for i, expected in enumerate(alone):
+        np.testing.assert_allclose(np.mean([own[i] for own in weighted], axis=0), expected, rtol=1e-10, atol=1e-12)
+        off = np.linalg.norm(np.mean([own[i] for own in naive], axis=0) - expected)
+        assert off / np.linalg.norm(expected) > 0.01
+
+
+def test_a_group_is_asked_for_the_images_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a group of this process alone, whose sum is then doubled."""
+    batch = next(iter(pp.load(VAL, RECIPE)))
+    all_reduce, groups = dist.all_reduce, []
+
+    def doubled(count: torch.Tensor, group: Any = None) -> None:
+        groups.append(group)
+        all_reduce(count, group=group)
+        count *= 2
+
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        assert int(pp.global_images(batch)) == batch.info["packed"]
+        monkeypatch.setattr(dist, "all_reduce", doubled)
+        own = dist.new_group([0])
+        assert int(pp.global_images(batch, own)) == 2 * batch.info["packed"]
+        assert groups == [own]
+    finally:
+        dist.destroy_process_group()
 
 
 # ------------------------------------------------------------------------------------------------------ without a group
@@ -167,7 +219,10 @@ def test_a_batch_of_padding_counts_no_image() -> None:
 # ---------------------------------------------------------------------------------------------------------- the how-to
 
 
+@pytest.mark.docs
 def test_the_howto_runs_under_torchrun(tmp_path: Path) -> None:
+    from mktestdocs.__main__ import grab_code_blocks
+
     program = grab_code_blocks(HOWTO.read_text(), lang="python")[0]
     # gloo's threads may abort a process while its interpreter is torn down; what counts is to come to the last line
     (tmp_path / "train.py").write_text(f"{program}\nimport sys\nsys.stdout.flush()\nos._exit(0)\n")

@@ -7,7 +7,7 @@ import multiprocessing
 import tarfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from patchpack.stream.sources import open_source
 from patchpack.testing import check_batch
 from patchpack.types import Event, Header, ShardFault, Size
 
-TRAIN = pp.samples.shards("train")
+TRAIN, VAL = pp.samples.shards("train"), pp.samples.shards("val")
+SLOW = pytest.mark.slow
 RECIPE = pp.recipes.navit(seq_len=256, rows=4)
 
 
@@ -297,7 +298,7 @@ def test_every_sample_goes_to_one_rank(parts: tuple[int, ...], world_size: int) 
     assert len(faults) == len(parts)
 
 
-@pytest.mark.parametrize("world_size", [2, 3, 9])
+@pytest.mark.parametrize("world_size", [2, 3, pytest.param(9, marks=SLOW)])
 def test_training_ranks_make_equal_steps_on_different_samples(world_size: int) -> None:
     loaders = [load(steps_per_epoch=2, shuffle=64, rank=r, world_size=world_size) for r in range(world_size)]
     shares = [list(loader) for loader in loaders]
@@ -308,16 +309,17 @@ def test_training_ranks_make_equal_steps_on_different_samples(world_size: int) -
         assert sum(map(len, drawn)) == len(set.union(*drawn))
 
 
-@pytest.mark.parametrize("world_size", [1, 3, 9])
-def test_evaluation_delivers_every_image_once_in_equal_steps(world_size: int) -> None:
+@pytest.mark.parametrize("world_size", [1, 3, pytest.param(9, marks=SLOW)])
+@pytest.mark.parametrize("shards", [VAL, pytest.param(TRAIN, marks=SLOW)], ids=["one shard", "three shards"])
+def test_evaluation_delivers_every_image_once_in_equal_steps(shards: list[str], world_size: int) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it is safe, so it must not warn
         loaders = [
-            pp.load(TRAIN, RECIPE.for_eval(), tail="pad", rank=rank, world_size=world_size) for rank in range(world_size)
+            pp.load(shards, RECIPE.for_eval(), tail="pad", rank=rank, world_size=world_size) for rank in range(world_size)
         ]
     shares = [list(loader) for loader in loaders]
     assert len({len(share) for share in shares}) == 1
-    assert sorted(keys_of(chain.from_iterable(shares))) == sorted(keys_of(pp.load(TRAIN, RECIPE.for_eval())))
+    assert sorted(keys_of(chain.from_iterable(shares))) == sorted(keys_of(pp.load(shards, RECIPE.for_eval())))
     for loader, share in zip(loaders, shares, strict=True):
         report = loader.report()
         assert report.packed == report.seen == len(keys_of(share))
@@ -396,6 +398,7 @@ def eight_shards(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     return [str(path) for path in sorted(folder.iterdir())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_that_wait_for_each_other_at_every_step_all_come_to_the_end(
     world_size: int, eight_shards: list[str], tmp_path: Path
@@ -411,8 +414,23 @@ def test_ranks_that_wait_for_each_other_at_every_step_all_come_to_the_end(
     for process in ranks:
         process.join()
     assert [process.exitcode for process in ranks] == [0] * world_size
+    check_ranks(found)
+
+
+def test_ranks_are_those_of_torch_distributed(eight_shards: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One rank after the other in this process, with what torch.distributed would say in theirs."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    found = []
+    for rank in range(2):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        found.append(train_and_evaluate(eight_shards, lambda: None))
+    check_ranks(found)
+
+
+def check_ranks(found: list[dict[str, Any]]) -> None:
     trained = [set(share["train"]) for share in found]
-    assert [share["train steps"] for share in found] == [3] * world_size
+    assert [share["train steps"] for share in found] == [3] * len(found)
     assert all(trained)
     assert len(set.union(*trained)) == sum(map(len, trained))  # different samples
     assert len({share["eval steps"] for share in found}) == 1
@@ -422,6 +440,11 @@ def test_ranks_that_wait_for_each_other_at_every_step_all_come_to_the_end(
 
 def train_and_evaluate_on_a_rank(rank: int, world_size: int, store: str, shards: list[str], answers: Any) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world_size)
+    answers.put(train_and_evaluate(shards, torch.distributed.barrier))
+    torch.distributed.destroy_process_group()
+
+
+def train_and_evaluate(shards: list[str], wait: Callable[[], None]) -> dict[str, Any]:
     answer: dict[str, Any] = {}
     small = RECIPE.replace(rows=1, packer=pp.NextFit())  # three steps stay within the first pass
     for name, loader in (
@@ -430,14 +453,13 @@ def train_and_evaluate_on_a_rank(rank: int, world_size: int, store: str, shards:
     ):
         batches = []
         for batch in loader:
-            torch.distributed.barrier()  # unequal steps would hang here
+            wait()  # unequal steps would hang here
             batches.append(batch)
         answer |= {name: keys_of(batches), f"{name} steps": len(batches)}
-    answers.put(answer)
-    torch.distributed.destroy_process_group()
+    return answer
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=SLOW)])
 def test_nine_ranks_over_eight_shards_all_have_samples(eight_shards: list[str], workers: int) -> None:
     shares, evaluated = [], []
     for rank in range(9):

@@ -123,7 +123,10 @@ def on_ranks(count: int, program: str, folder: Path) -> list[list[str]]:
 PROGRAMS = {"torch": (3, "short", TORCH), "accelerate": (2, "pad", ACCELERATE), "lightning": (2, "pad", LIGHTNING)}
 
 
-@pytest.mark.parametrize("framework", PROGRAMS)
+@pytest.mark.parametrize(
+    "framework",
+    [pytest.param(name, marks=pytest.mark.slow if name == "torch" else pytest.mark.peers) for name in PROGRAMS],
+)
 def test_every_image_comes_to_one_rank_in_equal_steps(framework: str, tmp_path: Path) -> None:
     pytest.importorskip(framework, reason=f"needs {framework}, which the dev extra brings")
     count, tail, program = PROGRAMS[framework]

@@ -22,11 +22,14 @@ from patchpack.stream.index.scan import ShardTask
 from patchpack.stream.sources import parse_members
 
 SHARDS = [*pp.samples.shards("train"), *pp.samples.shards("val")]
+SLOW = pytest.mark.slow
 PATTERN = SHARDS[0].replace("train-000000", "*")
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize(
+    ("method", "num_workers"),
+    [("fork", 2), pytest.param("fork", 1, marks=SLOW), ("spawn", 1), pytest.param("spawn", 2, marks=SLOW)],
+)
 def test_workers_make_the_same_file(method: str, num_workers: int, tmp_path: Path) -> None:
     pp.Index.build(SHARDS).save(tmp_path / "here.index")
     told: list[int] = []

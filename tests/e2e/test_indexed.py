@@ -22,6 +22,7 @@ TRAIN, VAL = pp.samples.shards("train"), pp.samples.shards("val")
 RECIPE = pp.recipes.navit(seq_len=256, rows=2)
 
 
+SLOW = pytest.mark.slow
 Entry = tuple[str, bytes]
 
 
@@ -63,9 +64,9 @@ def eight(samples: list[list[Entry]], tmp_path_factory: pytest.TempPathFactory) 
     return index_of(tmp_path_factory.mktemp("eight") / "eight", *shards)
 
 
-def picture(fmt: str, height: int, width: int, mode: str = "RGB") -> bytes:
+def picture(fmt: str, height: int, width: int) -> bytes:
     file = io.BytesIO()
-    Image.effect_noise((width, height), 90).convert(mode).save(file, fmt)
+    Image.effect_noise((width, height), 90).convert("RGB").save(file, fmt)
     return file.getvalue()
 
 
@@ -112,7 +113,8 @@ def test_an_epoch_of_an_index(val: pp.Index) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_workers": 2}, {"num_threads": 2}, {"num_workers": 1, "multiprocessing_context": "spawn"}]
+    "options",
+    [{"num_workers": 2}, {"num_threads": 2}, pytest.param({"num_workers": 1, "multiprocessing_context": "spawn"}, marks=SLOW)],
 )
 def test_workers_and_threads_change_nothing(val: pp.Index, options: dict[str, Any]) -> None:
     here, there = pp.load(val, RECIPE, shuffle=50), pp.load(val, RECIPE, shuffle=50, **options)
@@ -124,7 +126,7 @@ def test_workers_and_threads_change_nothing(val: pp.Index, options: dict[str, An
         assert here.report() == there.report()
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=SLOW)])
 def test_ranks_merged_in_step_order_paint_the_same_rows(val: pp.Index, workers: int) -> None:
     merged = []
     for world_size in (1, 2, 3, 4):
@@ -349,7 +351,9 @@ def test_an_index_without_a_usable_image_says_so(val: pp.Index) -> None:
 
 
 def test_an_image_over_the_recipes_limit_of_pixels_is_rejected(samples: list[list[Entry]], tmp_path: Path) -> None:
-    large = [("large.png", picture("PNG", 5000, 5000, "1")), ("large.cls", b"1")]
+    file = io.BytesIO()
+    Image.new("1", (5000, 5000)).save(file, "PNG")
+    large = [("large.png", file.getvalue()), ("large.cls", b"1")]
     index = index_of(tmp_path / "large", [*samples[0], *large])
     loader = pp.load(index, RECIPE.replace(max_pixels=1_000_000), on_error="skip")
     list(loader)
@@ -366,22 +370,44 @@ def test_an_image_over_the_recipes_limit_of_pixels_is_rejected(samples: list[lis
 DROPPING = RECIPE.replace(drop=pp.Scheduled(mu=150, tau=40), rows=1)
 
 
+@pytest.fixture(scope="module")
+def two_epochs(val: pp.Index) -> list[list[pp.PackedBatch]]:
+    """What nothing interrupts."""
+    loader, epochs = pp.load(val, DROPPING, shuffle=50), []
+    for epoch in range(2):
+        loader.set_epoch(epoch)
+        epochs.append(list(loader))
+    assert len(epochs[0]) > 8
+    return epochs
+
+
+EVERY, FIFTH = slice(None), slice(None, None, 5)  # of the numbers of batches after which it resumes
+
+
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
-@pytest.mark.parametrize("options", [{}, {"num_workers": 1}, {"num_workers": 2}, {"num_workers": 4}, {"num_threads": 2}])
-def test_resume_after_batches(val: pp.Index, options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("options", "cuts"),
+    [
+        ({}, FIFTH),
+        ({"num_workers": 2}, slice(5, 6)),
+        ({"num_threads": 2}, slice(4, 5)),
+        pytest.param({}, EVERY, marks=SLOW),
+        pytest.param({"num_workers": 1}, FIFTH, marks=SLOW),
+        pytest.param({"num_workers": 2}, FIFTH, marks=SLOW),
+        pytest.param({"num_workers": 4}, FIFTH, marks=SLOW),
+        pytest.param({"num_threads": 2}, FIFTH, marks=SLOW),
+    ],
+)
+def test_resume_after_batches(
+    val: pp.Index, two_epochs: list[list[pp.PackedBatch]], options: dict[str, Any], cuts: slice
+) -> None:
     """Two epochs; the state is of the last batch delivered, however far workers are ahead."""
-    every = 1 if not options else 5
 
     def make(**other: Any) -> pp.Loader:
         return pp.load(val, DROPPING, shuffle=50, **other)
 
-    whole = make()
-    expected = []
-    for epoch in range(2):
-        whole.set_epoch(epoch)
-        expected.append(list(whole))
-    assert len(expected[0]) > 8
-    for cut in range(0, len(expected[0]) + 1, every):
+    expected = two_epochs
+    for cut in range(len(expected[0]) + 1)[cuts]:
         first = make(**options)
         batches = iter(first)
         for _ in range(cut):
@@ -470,7 +496,7 @@ def test_the_epoch_of_a_state_goes_on_and_any_other_is_whole(val: pp.Index) -> N
     assert next(iter(same)).info["step"] == 0  # only once
 
 
-@pytest.mark.parametrize("cut", range(1, 5))
+@pytest.mark.parametrize("cut", [pytest.param(1, marks=SLOW), pytest.param(2, marks=SLOW), 3, pytest.param(4, marks=SLOW)])
 def test_resume_with_another_world_size_goes_on_where_the_rows_stopped(val: pp.Index, cut: int) -> None:
     recipe, options = DROPPING.replace(rows=1), {"shuffle": 50, "tail": "pad"}
 

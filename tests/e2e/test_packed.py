@@ -26,7 +26,7 @@ from patchpack.stream.packed import epochs, steps, write
 from patchpack.stream.packed.steps import END, Place, read_step
 from patchpack.stream.shards import ShardReader
 
-TRAIN = pp.samples.shards("train")
+TRAIN, VAL = pp.samples.shards("train"), pp.samples.shards("val")
 RECIPE = pp.recipes.navit(seq_len=256, rows=2, seed=3)
 OPTIONS: dict[str, Any] = {"num_epochs": 2, "shuffle": 50, "steps_per_shard": 12}
 
@@ -108,8 +108,12 @@ def test_batches_are_those_of_load(packed: pp.PackedShards, index: pp.Index) -> 
     ],
     ids=["several patch sizes, padded", "float32, wrapped", "float16, fractional, dropped", "drop schedule"],
 )
-def test_every_kind_of_batch_comes_back(recipe: pp.Recipe, options: Any, index: pp.Index, tmp_path: Path) -> None:
-    packed = pp.PackedShards.write(index, recipe, tmp_path / "p", steps_per_shard=7, **options)
+@pytest.mark.parametrize(
+    ("shards", "each"), [(VAL, 2), pytest.param(TRAIN, 7, marks=pytest.mark.slow)], ids=["100 images", "420 images"]
+)
+def test_every_kind_of_batch_comes_back(recipe: pp.Recipe, options: Any, shards: list[str], each: int, tmp_path: Path) -> None:
+    index = pp.Index.build(shards)
+    packed = pp.PackedShards.write(index, recipe, tmp_path / "p", steps_per_shard=each, **options)
     packed.verify()
     plain = {name: value for name, value in options.items() if name not in ("num_epochs", "epoch")}
     if options.get("num_epochs"):  # seen goes on from one epoch to the next
@@ -184,7 +188,7 @@ def test_targets_that_json_does_not_hold_are_refused(target: str, labels: Any, s
 # ----------------------------------------------------------------------------------------------------- whoever writes it
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_workers_write_the_same_files(num_workers: int, packed: pp.PackedShards, index: pp.Index, tmp_path: Path) -> None:
     told: list[tuple[int, int, int]] = []
     pp.PackedShards.write(
@@ -548,9 +552,18 @@ def test_the_command_line_writes_what_write_does(
     ):
         assert line in printed
     index.save(tmp_path / "train.index")
-    assert main(["pack", str(tmp_path / "train.index"), str(tmp_path / "b"), *recipe, *options, "--num-workers", "2"]) == 0
-    assert contents(tmp_path / "b") == contents(packed.path)
     assert main(["pack", str(tmp_path / "train.index"), str(tmp_path / "c"), "--no-target"]) == 1
     assert "are decided when an index is built" in capsys.readouterr().err
     assert main(["pack", *TRAIN, str(tmp_path / "a"), *recipe]) == 1
     assert "ConfigError: " in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_command_line_writes_the_same_from_an_index_and_with_processes_that_are_spawned(
+    packed: pp.PackedShards, index: pp.Index, tmp_path: Path
+) -> None:
+    index.save(tmp_path / "train.index")
+    recipe = ["--recipe", "navit", "--seq-len", "256", "--rows", "2", "--seed", "3"]
+    options = ["--epochs", "2", "--shuffle", "50", "--steps-per-shard", "12", "--num-workers", "2"]
+    assert main(["pack", str(tmp_path / "train.index"), str(tmp_path / "b"), *recipe, *options]) == 0
+    assert contents(tmp_path / "b") == contents(packed.path)

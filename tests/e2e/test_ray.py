@@ -17,12 +17,10 @@ from patchpack.stream.engine import run_all
 from patchpack.stream.index import build
 from patchpack.stream.packed import epochs, write
 
-ray = pytest.importorskip("ray", reason="the dev extra installs Ray; there is none for this platform")
-if sys.platform == "win32":
-    pytest.skip("Ray's clusters of several nodes do not run on Windows", allow_module_level=True)
-
 # Ray starts processes and sockets that it leaves to the garbage collector
 pytestmark = [
+    pytest.mark.peers,
+    pytest.mark.skipif(sys.platform == "win32", reason="Ray's clusters of several nodes do not run on Windows"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -32,7 +30,13 @@ RECIPE = pp.recipes.navit(seq_len=256, rows=2)
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
+def ray() -> Any:
+    """Ray, which takes seconds to import."""
+    return pytest.importorskip("ray", reason="the dev extra installs Ray; there is none for this platform")
+
+
+@pytest.fixture(scope="module")
+def cluster(ray: Any) -> Iterator[Any]:
     """Two nodes of one CPU each, and this process connected to them."""
     from ray.cluster_utils import Cluster
 
@@ -117,7 +121,7 @@ def test_few_results_wait_for_one_that_takes_long(cluster: Any, tmp_path: Path) 
     assert list(results) == list(range(1, 20))
 
 
-def test_results_come_in_order_and_errors_as_they_are(cluster: Any) -> None:
+def test_results_come_in_order_and_errors_as_they_are(ray: Any, cluster: Any) -> None:
     taken: list[int] = []
 
     def tasks() -> Iterator[int]:
@@ -138,7 +142,7 @@ def test_results_come_in_order_and_errors_as_they_are(cluster: Any) -> None:
     assert ray.is_initialized()  # whoever connected disconnects
 
 
-def test_a_cluster_is_found_by_its_address_and_left_again(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cluster_is_found_by_its_address_and_left_again(ray: Any, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ray.shutdown()
     try:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)

@@ -125,7 +125,12 @@ def test_an_index_of_memory_is_that_of_the_files(where: str, memory: str, folder
 
 
 @pytest.mark.parametrize(
-    "options", [{"num_workers": 0}, {"num_workers": 2}, {"num_workers": 2, "multiprocessing_context": "spawn"}]
+    "options",
+    [
+        {"num_workers": 0},
+        {"num_workers": 2},
+        pytest.param({"num_workers": 2, "multiprocessing_context": "spawn"}, marks=pytest.mark.slow),
+    ],
 )
 def test_processes_make_file_systems_of_their_own(options: dict[str, Any], counted: str, folder: Path) -> None:
     if "multiprocessing_context" in options:  # a process that is not forked knows the file systems that fsspec brings
@@ -135,7 +140,7 @@ def test_processes_make_file_systems_of_their_own(options: dict[str, Any], count
     assert_same_batches(local(folder), index, **options)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_processes_scan(method: str, counted: str, folder: Path, tmp_path: Path) -> None:
     shards = counted if method == "fork" else f"file://{folder}/*.tar"
     pp.Index.build(shards, **ASKED).save(tmp_path / "a.index")
