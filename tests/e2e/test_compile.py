@@ -24,7 +24,7 @@ def batches() -> list[pp.PackedBatch]:
     return list(pp.load(pp.samples.shards("train"), RECIPE, steps_per_epoch=STEPS))
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
     yield
@@ -32,14 +32,14 @@ def fresh_compiler() -> Iterator[None]:
     torch.compiler.reset()
 
 
-def make_model(*, static: bool = True) -> NaViT:
+def make_model(*, static: bool = True, depth: int = 2) -> NaViT:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return NaViT(patch_size=16, width=32, depth=2, heads=2, num_classes=10, static=static)
+        return NaViT(patch_size=16, width=32, depth=depth, heads=2, num_classes=10, static=static)
 
 
-def compiled(model: NaViT) -> Callable[[pp.PackedBatch], Tensor]:
-    forward: Callable[[pp.PackedBatch], Tensor] = torch.compile(model, fullgraph=True, backend=BACKEND)
+def compiled(model: NaViT, backend: str = BACKEND) -> Callable[[pp.PackedBatch], Tensor]:
+    forward: Callable[[pp.PackedBatch], Tensor] = torch.compile(model, fullgraph=True, backend=backend)
     return forward
 
 
@@ -61,12 +61,17 @@ def test_the_batches_have_one_shape_and_differ_in_everything_else(batches: list[
     assert any((batch.segment_ids == 0).any() for batch in batches)
 
 
-def test_twenty_training_steps_compile_once(batches: list[pp.PackedBatch]) -> None:
-    plain = make_model(static=False)
-    expected = list(train(plain, plain, batches))
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize(
+    ("backend", "count", "depth"), [("eager", 6, 1), pytest.param(BACKEND, STEPS, 2, marks=pytest.mark.slow)]
+)
+def test_training_steps_compile_once(backend: str, count: int, depth: int, batches: list[pp.PackedBatch]) -> None:
+    """With a backend that traces and guards alone in the fast tier."""
+    plain = make_model(static=False, depth=depth)
+    expected = list(train(plain, plain, batches[:count]))
 
-    model = make_model()
-    steps = train(model, compiled(model), batches)
+    model = make_model(depth=depth)
+    steps = train(model, compiled(model, backend), batches[:count])
     losses = [next(steps)]
     torch.compiler.set_stance("fail_on_recompile")
     losses += steps
@@ -75,6 +80,8 @@ def test_twenty_training_steps_compile_once(batches: list[pp.PackedBatch]) -> No
     torch.testing.assert_close(torch.tensor(losses), torch.tensor(expected), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.slow
 def test_a_short_batch_would_compile_anew(batches: list[pp.PackedBatch]) -> None:
     """What the test above relies on: a second graph is an error."""
     forward = compiled(make_model())
@@ -88,6 +95,8 @@ def test_a_short_batch_would_compile_anew(batches: list[pp.PackedBatch]) -> None
 TENSORS = ("patches", "position_ids", "segment_ids", "num_images", "grid_sizes", "source_sizes", "slot_mask", "targets")
 
 
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.slow
 def test_junk_in_padding_stays_out_of_a_compiled_step(batches: list[pp.PackedBatch]) -> None:
     batch = next(batch for batch in batches if (batch.segment_ids == 0).any())
     clean = pp.to_device(batch, "cpu")
@@ -122,6 +131,8 @@ def test_one_pass_keeps_its_shape_if_the_tail_is_not_short(tail: str) -> None:
     assert len({len(batch.keys) for batch in pp.load(pp.samples.shards("val"), recipe)}) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.parametrize(
     "parts",
     [{"class_token": True, "registers": 2, "pool": "class"}, {"registers": 1, "pool": "mean"}, {"rope": 100.0}],
@@ -133,6 +144,8 @@ def test_every_part_compiles_as_one_graph(parts: dict[str, Any], batches: list[p
     torch.testing.assert_close(compiled(model)(batches[0]), model(batches[0]))
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("fresh_compiler")
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")  # by the model that is not
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own way through a mask
 def test_flex_attention_compiles_with_the_model(batches: list[pp.PackedBatch]) -> None:

@@ -227,9 +227,8 @@ def test_the_howto_runs_under_torchrun(tmp_path: Path) -> None:
     # gloo's threads may abort a process while its interpreter is torn down; what counts is to come to the last line
     (tmp_path / "train.py").write_text(f"{program}\nimport sys\nsys.stdout.flush()\nos._exit(0)\n")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    done = subprocess.run(
-        [*launch, "--nproc-per-node", "2", "train.py"],
-        cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TMPDIR": str(tmp_path)}  # torchrun leaves a folder there
+    command = [*launch, "--nproc-per-node", "2", "train.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert sorted(re.findall(r"epoch 1: \d\.\d{3} of the loss from rank (\d)", done.stdout)) == ["0", "1"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import subprocess
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import patchpack as pp
 from helpers.hard_images import EXTENSIONS, own, write_shard
@@ -58,6 +61,7 @@ CHILD = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads memory where Linux tells of it")
 @pytest.mark.parametrize(("kind", "workers"), [("as it goes", 0), ("as it goes", 2), ("indexed", 0)])
 def test_memory_does_not_grow_with_epochs(kind: str, workers: int, tmp_path: Path) -> None:
@@ -76,6 +80,33 @@ def test_memory_does_not_grow_with_epochs(kind: str, workers: int, tmp_path: Pat
     assert (processes >= 1 + workers).all()
     slope = np.polyfit(np.arange(2, EPOCHS), kilobytes[2:], 1)[0]
     assert slope < 1000, kilobytes.tolist()  # per epoch, after the second
+
+
+def alive() -> Counter[str]:
+    """Objects that hold pixels, or an error that may hold them."""
+    gc.collect()
+    kinds = (torch.Tensor, Image.Image, BaseException)
+    # by type(): isinstance() asks an object for its class, and some answer with a warning
+    return Counter(type(found).__name__ for found in gc.get_objects() if issubclass(type(found), kinds))
+
+
+@pytest.mark.parametrize("kind", ["as it goes", "indexed"])
+def test_no_picture_outlives_its_epoch(kind: str, tmp_path: Path) -> None:
+    """The quick look at the same: tensors, pictures and errors that are alive after each epoch."""
+    shards = write_shard(tmp_path / "hard.tar", own())
+    if kind == "indexed":
+        loader = pp.load(pp.Index.build(shards, image=EXTENSIONS), RECIPE, shuffle=32, on_error="skip")
+    else:
+        loader = pp.load(shards, RECIPE, shuffle=32, on_error="skip", image=EXTENSIONS)
+    found = []
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        for _ in loader:
+            pass
+        found.append(alive())
+    assert len(loader.report().rejected) > 5
+    assert loader.report().packed > 5
+    assert found[1] == found[2]
 
 
 # -------------------------------------------------------------------------------------------------------- random states
