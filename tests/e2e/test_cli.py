@@ -26,7 +26,7 @@ VAL = pp.samples.shards("val")[0]
 
 
 class Done(NamedTuple):
-    """The exit status of a command, and what it printed."""
+    """Hold the exit status of a command, and what it printed."""
 
     returncode: int
     stdout: str
@@ -78,7 +78,7 @@ MORE_WORKERS = pytest.mark.filterwarnings("ignore:This DataLoader will create 4 
     ids=["plan", "inspect", "preview", "replay", "pack", "embed", "demo"],
 )
 def test_every_command_is_a_process(arguments: tuple[str, ...], printed: str, tmp_path: Path) -> None:
-    """But ``index``, whose process is in test_index.py."""
+    """Run each once, but ``index``, whose process is in test_index.py."""
     key = next(iter(open_source(VAL).scan())).key if "KEY" in arguments else ""
     done = process("-c", RUN, *(key if argument == "KEY" else argument for argument in arguments), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -133,7 +133,7 @@ def check_demo(done: Done, folder: Path, images: int) -> None:
 
 
 def test_demo_compares_trains_and_draws(patchpack: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The smallest demo: a training shard, few images compared, each once."""
+    """Run the smallest demo: one training shard, few images compared, each way measured once."""
     shards = {split: pp.samples.shards(split)[:1] for split in ("train", "val")}
     monkeypatch.setattr(pp.samples, "shards", shards.__getitem__)
     monkeypatch.setattr(demo, "COMPARED_IMAGES", demo.DRAWN_IMAGES)

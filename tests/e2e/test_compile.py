@@ -66,7 +66,7 @@ def test_the_batches_have_one_shape_and_differ_in_everything_else(batches: list[
     ("backend", "count", "depth"), [("eager", 6, 1), pytest.param(BACKEND, STEPS, 2, marks=pytest.mark.slow)]
 )
 def test_training_steps_compile_once(backend: str, count: int, depth: int, batches: list[pp.PackedBatch]) -> None:
-    """With a backend that traces and guards alone in the fast tier."""
+    """Compile with a backend that only traces and guards in the fast tier."""
     plain = make_model(static=False, depth=depth)
     expected = list(train(plain, plain, batches[:count]))
 

@@ -147,7 +147,7 @@ def test_every_rank_counts_the_images_of_all(ranks: list[Answer]) -> None:
 def test_ranks_one_after_the_other_give_the_gradients_of_one_process(
     alone: list[np.ndarray],
 ) -> None:
-    """What DDP and an all-reduce do together, done by hand: sums over ranks, and the mean of their gradients."""
+    """Do by hand what DDP and an all-reduce do together: sum images over ranks, and take the mean of their gradients."""
     ranks = [list(pp.load(VAL, RECIPE, tail="pad", rank=rank, world_size=WORLD_SIZE)) for rank in range(WORLD_SIZE)]
     images = np.array([[int(batch.slot_mask.sum()) for batch in batches] for batches in ranks])
     assert images.shape == (WORLD_SIZE, STEPS)
@@ -170,7 +170,7 @@ def test_ranks_one_after_the_other_give_the_gradients_of_one_process(
 
 
 def test_a_group_is_asked_for_the_images_of_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a group of this process alone, whose sum is then doubled."""
+    """Count in a group of this process alone, whose sum is then doubled."""
     batch = next(iter(pp.load(VAL, RECIPE)))
     all_reduce, groups = dist.all_reduce, []
 

@@ -418,7 +418,7 @@ def test_ranks_that_wait_for_each_other_at_every_step_all_come_to_the_end(
 
 
 def test_ranks_are_those_of_torch_distributed(eight_shards: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """One rank after the other in this process, with what torch.distributed would say in theirs."""
+    """Load one rank after the other in this process, with what torch.distributed would say in theirs."""
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
     found = []

@@ -372,7 +372,7 @@ DROPPING = RECIPE.replace(drop=pp.Scheduled(mu=150, tau=40), rows=1)
 
 @pytest.fixture(scope="module")
 def two_epochs(val: pp.Index) -> list[list[pp.PackedBatch]]:
-    """What nothing interrupts."""
+    """Return the batches of two epochs that nothing interrupts."""
     loader, epochs = pp.load(val, DROPPING, shuffle=50), []
     for epoch in range(2):
         loader.set_epoch(epoch)

@@ -63,7 +63,7 @@ CHILD = """
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads memory where Linux tells of it")
-@pytest.mark.parametrize(("kind", "workers"), [("as it goes", 0), ("as it goes", 2), ("indexed", 0)])
+@pytest.mark.parametrize(("kind", "workers"), [("streamed", 0), ("streamed", 2), ("indexed", 0)])
 def test_memory_does_not_grow_with_epochs(kind: str, workers: int, tmp_path: Path) -> None:
     """Hard files are among them: an error that is kept would keep its picture."""
     arguments = [write_shard(tmp_path / "hard.tar", own()), kind, str(workers), str(EPOCHS), EXTENSIONS]
@@ -83,16 +83,16 @@ def test_memory_does_not_grow_with_epochs(kind: str, workers: int, tmp_path: Pat
 
 
 def alive() -> Counter[str]:
-    """Objects that hold pixels, or an error that may hold them."""
+    """Count the objects that hold pixels, and the errors that may hold them, by their class."""
     gc.collect()
     kinds = (torch.Tensor, Image.Image, BaseException)
     # by type(): isinstance() asks an object for its class, and some answer with a warning
     return Counter(type(found).__name__ for found in gc.get_objects() if issubclass(type(found), kinds))
 
 
-@pytest.mark.parametrize("kind", ["as it goes", "indexed"])
+@pytest.mark.parametrize("kind", ["streamed", "indexed"])
 def test_no_picture_outlives_its_epoch(kind: str, tmp_path: Path) -> None:
-    """The quick look at the same: tensors, pictures and errors that are alive after each epoch."""
+    """Compare the tensors, pictures and errors that are alive after one epoch and after the next."""
     shards = write_shard(tmp_path / "hard.tar", own())
     if kind == "indexed":
         loader = pp.load(pp.Index.build(shards, image=EXTENSIONS), RECIPE, shuffle=32, on_error="skip")
