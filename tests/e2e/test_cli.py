@@ -15,10 +15,12 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import patchpack as pp
 from patchpack.cli import demo, draw, main, pairs, preview, sheet
+from patchpack.model import NaViT
 from patchpack.stream.sources import open_source
 
 RUN = "import sys; from patchpack.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -133,11 +135,15 @@ def check_demo(done: Done, folder: Path, images: int) -> None:
 
 
 def test_demo_compares_trains_and_draws(patchpack: Called, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the smallest demo: one training shard, few images compared, each way measured once."""
+    """Run the smallest demo: one training shard, a tiny model, few images compared, each way measured once."""
     shards = {split: pp.samples.shards(split)[:1] for split in ("train", "val")}
     monkeypatch.setattr(pp.samples, "shards", shards.__getitem__)
     monkeypatch.setattr(demo, "COMPARED_IMAGES", demo.DRAWN_IMAGES)
     monkeypatch.setattr(demo, "_REPEATS", 1)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = NaViT(patch_size=16, width=32, depth=1, heads=2, num_classes=10)
+    monkeypatch.setattr(demo.train, "make_model", lambda: model)
     check_demo(patchpack("demo", "--epochs", "2", "--out", "pictures"), tmp_path, 140)
 
 

@@ -184,10 +184,21 @@ def test_fewer_slots_win_where_they_are_enough() -> None:
     assert recommend(made).study is made[2]
 
 
+SEVERAL, ONE, SQUARE = ("--seq-len", "512,1024", "--max-images", "4,16,64"), ("--seq-len", "512"), ("--recipe", "square")
+
+
 @pytest.mark.parametrize(
-    "options", [("--seq-len", "512,1024", "--max-images", "4,16,64"), ("--seq-len", "512"), ("--recipe", "square")]
-)
-@pytest.mark.parametrize("name", ["plan.png", "deep/plan.svg", "plan.pdf"])
+    ("options", "name"),
+    [
+        (SEVERAL, "plan.png"), (ONE, "plan.png"), (SQUARE, "plan.png"), (ONE, "deep/plan.svg"), (SQUARE, "plan.pdf"),
+        *(
+            pytest.param(options, name, marks=pytest.mark.slow)
+            for options, name in (
+                (SEVERAL, "deep/plan.svg"), (SQUARE, "deep/plan.svg"), (SEVERAL, "plan.pdf"), (ONE, "plan.pdf"),
+            )
+        ),
+    ],
+)  # fmt: skip
 def test_it_is_drawn(options, name, sizes: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
