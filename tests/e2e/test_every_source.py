@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -39,6 +38,7 @@ def picture(i: int) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+@cache
 def png(i: int) -> bytes:
     file = io.BytesIO()
     picture(i).save(file, "png", compress_level=1)
@@ -166,25 +166,24 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[An
     return get
 
 
-def digest(batches: Iterable[pp.PackedBatch]) -> str:
-    """Of everything in the batches but the worker's number."""
-    sums = hashlib.sha256()
-    for batch in batches:
-        check_batch(batch)
-        info = {name: value for name, value in batch.info.items() if name != "worker"}
-        for field in batch._replace(info=info):
-            sums.update(field.numpy().tobytes() if isinstance(field, torch.Tensor) else repr(field).encode())
-    return sums.hexdigest()
+Told = list[tuple[str, dict[str, Any]]]
+
+
+def told(batches: Iterable[pp.PackedBatch]) -> Told:
+    """Return the digest and the info of every batch, without the worker's number."""
+    return [(pp.digest(b), {name: value for name, value in b.info.items() if name != "worker"}) for b in batches]
 
 
 def epochs(kind: Any, source: Any, options: dict[str, Any], *, count: int = 2, **more: Any) -> list[list[pp.PackedBatch]]:
-    """Batches of some epochs of one loader; each epoch's account is checked."""
+    """Return the batches of some epochs of one loader; check every batch and every epoch's account."""
     loader = pp.load(source, RECIPE, shuffle=8, **options, **more)
     found = []
     for epoch in range(count):
         loader.set_epoch(epoch)
         batches = list(loader)
-        keys = [key for batch in batches for row in batch.keys for key in row]
+        for batch in batches:
+            check_batch(batch)
+        keys = order_of(batches)
         assert len(keys) == len(set(keys)) == COUNT, kind
         if options.get("target", "cls") is not None:
             labels = {int(image.target) for batch in batches for image in pp.unpack(batch)}
@@ -193,6 +192,31 @@ def epochs(kind: Any, source: Any, options: dict[str, Any], *, count: int = 2, *
         assert (report.seen, report.packed, report.waiting) == (COUNT, COUNT, 0), kind
         found.append(batches)
     return found
+
+
+class Epochs(NamedTuple):
+    """Of a source's two epochs: what is told of each, the keys in their order, and the tokens of each image."""
+
+    told: list[Told]
+    order: list[list[str]]
+    tokens: list[dict[str, int]]
+
+
+def run(kind: str, opened: Any, **more: Any) -> Epochs:
+    found = epochs(kind, *opened(kind), **more)
+    return Epochs(*(list(map(of, found)) for of in (told, order_of, tokens_of)))
+
+
+@pytest.fixture(scope="module")
+def expected(opened: Any) -> Callable[[str], Epochs]:
+    """Return what a source's epochs are in this process, computed once."""
+    return cache(lambda kind: run(kind, opened))
+
+
+@pytest.fixture(scope="module")
+def planned_by_workers(opened: Any) -> Callable[[str], Epochs]:
+    """Return what a source's epochs are where each of two workers plans its own, computed once."""
+    return cache(lambda kind: run(kind, opened, num_workers=2))
 
 
 def torch_of(field: Any) -> Any:
@@ -208,31 +232,33 @@ def tokens_of(batches: Iterable[pp.PackedBatch]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_two_epochs_in_one_process_and_with_forked_workers(kind: str, opened: Any) -> None:
-    source, options = opened(kind)
-    here, again = epochs(kind, source, options), epochs(kind, source, options)
-    assert [digest(epoch) for epoch in here] == [digest(epoch) for epoch in again]
-    assert order_of(here[0]) != order_of(here[1])
-    assert tokens_of(here[0]) != tokens_of(here[1])
-    forked = epochs(kind, source, options, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
+def test_two_epochs_in_one_process(kind: str, opened: Any, expected: Any) -> None:
+    here = expected(kind)
+    assert run(kind, opened).told == here.told
+    assert here.order[0] != here.order[1]
+    assert here.tokens[0] != here.tokens[1]
+
+
+def fast(kinds: Iterable[str], *chosen: str) -> list[Any]:
+    """Return the kinds, all but the chosen ones marked slow."""
+    return [pytest.param(kind, marks=() if kind in chosen else pytest.mark.slow) for kind in kinds]
+
+
+@pytest.mark.parametrize("kind", fast(MAKERS, "shards", "folder", "pairs", "dataset", "huggingface"))
+def test_forked_workers_change_nothing(kind: str, opened: Any, expected: Any, planned_by_workers: Any) -> None:
+    forked = run(kind, opened, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
     # what happens to an image is the same in any case
-    assert [tokens_of(epoch) for epoch in forked] == [tokens_of(epoch) for epoch in here]
-    if kind in PLANNED_BY_WORKERS:
-        again = epochs(kind, source, options, num_workers=2)
-        assert [digest(epoch) for epoch in forked] == [digest(epoch) for epoch in again]
-    else:
-        assert [digest(epoch) for epoch in forked] == [digest(epoch) for epoch in here]
+    assert forked.tokens == expected(kind).tokens
+    assert forked.told == (planned_by_workers if kind in PLANNED_BY_WORKERS else expected)(kind).told
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_threads_change_nothing_about_a_batch(kind: str, opened: Any) -> None:
-    source, options = opened(kind)
-    here = epochs(kind, source, options)
-    assert [digest(epoch) for epoch in epochs(kind, source, options, num_threads=3)] == [digest(epoch) for epoch in here]
+def test_threads_change_nothing_about_a_batch(kind: str, opened: Any, expected: Any) -> None:
+    assert run(kind, opened, num_threads=3).told == expected(kind).told
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_what_spawned_workers_get_paints_the_same(kind: str, opened: Any) -> None:
+def test_what_spawned_workers_get_paints_the_same(kind: str, opened: Any, expected: Any) -> None:
     """Planner, painter and plans, pickled and back; that a new process paints with them is the next test's business."""
     source, options = opened(kind)
     planner = pp.Planner(source, RECIPE, shuffle=8, **options)
@@ -240,18 +266,22 @@ def test_what_spawned_workers_get_paints_the_same(kind: str, opened: Any) -> Non
     if kind in PLANNED_BY_WORKERS:
         planner = pickle.loads(pickle.dumps(planner))
     there = [painter[pickle.loads(pickle.dumps(plan))] for plan in planner]
-    (here,) = epochs(kind, source, options, count=1)
-    assert digest(batch._make(map(torch_of, batch)) for batch in there) == digest(here)
+    assert told(batch._make(map(torch_of, batch)) for batch in there) == expected(kind).told[0]
 
 
+def test_a_spawned_worker_paints_the_same(opened: Any) -> None:
+    """One process of one source: each imports torch first."""
+    paths, _ = opened("shards")
+    index = pp.Index.build(paths)
+    spawned = epochs("index", index, {}, count=1, num_workers=1, multiprocessing_context="spawn")
+    assert told(spawned[0]) == told(epochs("index", index, {}, count=1)[0])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shards", "pairs", "dataset of dicts", "huggingface"])
-def test_two_epochs_with_spawned_workers(kind: str, opened: Any) -> None:
-    source, options = opened(kind)
-    workers = {"num_workers": 2, "persistent_workers": True}
-    spawned = epochs(kind, source, options, **workers, multiprocessing_context="spawn")
-    forked = {**workers, "multiprocessing_context": "fork"} if kind in PLANNED_BY_WORKERS else {}
-    expected = epochs(kind, source, options, **forked)
-    assert [digest(epoch) for epoch in spawned] == [digest(epoch) for epoch in expected]
+def test_two_epochs_with_spawned_workers(kind: str, opened: Any, expected: Any, planned_by_workers: Any) -> None:
+    spawned = run(kind, opened, num_workers=2, persistent_workers=True, multiprocessing_context="spawn")
+    assert spawned.told == (planned_by_workers if kind in PLANNED_BY_WORKERS else expected)(kind).told
 
 
 @pytest.mark.parametrize("world_size", [3])
@@ -268,9 +298,7 @@ def test_evaluation_over_ranks_gives_every_image_once(kind: str, world_size: int
     assert len({key for share in shares for key in order_of(share)}) == COUNT
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("kind", MAKERS)
-def test_training_ranks_make_equal_steps_on_different_samples(kind: str, workers: int, opened: Any) -> None:
+def check_training(kind: str, workers: int, opened: Any) -> None:
     source, options = opened(kind)
     shares = []
     for rank in range(2):
@@ -288,6 +316,16 @@ def test_training_ranks_make_equal_steps_on_different_samples(kind: str, workers
             for key, number in zip(keys, numbers, strict=False)
         })  # fmt: skip
     assert shares[0].isdisjoint(shares[1])  # in every pass
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_training_ranks_make_equal_steps_on_different_samples(kind: str, opened: Any) -> None:
+    check_training(kind, 0, opened)
+
+
+@pytest.mark.parametrize("kind", fast(MAKERS, "fewer shards than ranks", "dataset of dicts", "rows"))
+def test_training_ranks_with_workers_do_too(kind: str, opened: Any) -> None:
+    check_training(kind, 2, opened)
 
 
 # ----------------------------------------------------------------------------------------- conservation, whatever comes
@@ -349,17 +387,38 @@ def conserving_source(kind: str, items: Mixed, folder: Path) -> tuple[Any, dict[
 KINDS = ["good", "good", "good", "no image", "cut", "raises", "too large", "bad label"]
 
 
-@pytest.mark.parametrize("tail", ["short", "drop", "pad", "wrap"])
-@pytest.mark.parametrize("source", ["dataset", "dataset with sizes", "iterable", "shards", "folder"])
+CONSERVING = ("dataset", "dataset with sizes", "iterable", "shards", "folder")
+TAILS = ("short", "drop", "pad", "wrap")
+GIVEN: dict[str, Any] = {
+    "kinds": st.lists(st.sampled_from(KINDS), min_size=1, max_size=30),
+    "shuffle": st.integers(0, 9),
+    "steps": st.sampled_from([None, None, 1, 3]),
+}
+
+
+@pytest.mark.parametrize("source", CONSERVING)
+@weight(0.8)  # five cases
+@given(tail=st.sampled_from(TAILS), **GIVEN)
+def test_conservation(source: str, tmp_path_factory: Any, **drawn: Any) -> None:
+    check_conservation(source, tmp_path_factory, workers=0, **drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tail", TAILS)
+@pytest.mark.parametrize("source", CONSERVING)
 @weight(1 / 3)  # twenty cases, and some examples start processes
-@given(
-    kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=30),
-    workers=st.sampled_from([0] * 9 + [2]),
-    shuffle=st.integers(0, 9),
-    steps=st.sampled_from([None, None, 1, 3]),
-)
-def test_conservation(
-    source: str, tail: Any, kinds: list[str], workers: int, shuffle: int, steps: int | None, tmp_path_factory: Any
+@given(workers=st.sampled_from([0] * 9 + [2]), **GIVEN)
+def test_conservation_with_workers_and_every_tail(source: str, tail: str, tmp_path_factory: Any, **drawn: Any) -> None:
+    check_conservation(source, tmp_path_factory, tail=tail, **drawn)
+
+
+@pytest.mark.parametrize(("source", "tail"), [*zip(CONSERVING, (*TAILS, "short"), strict=True)])
+def test_conservation_with_workers(source: str, tail: str, tmp_path_factory: Any) -> None:
+    check_conservation(source, tmp_path_factory, kinds=KINDS * 3, tail=tail, workers=2, shuffle=5, steps=None)
+
+
+def check_conservation(
+    source: str, tmp_path_factory: Any, *, tail: Any, kinds: list[str], workers: int, shuffle: int, steps: int | None
 ) -> None:
     recipe = pp.Recipe(resize=pp.Native(60, oversize="reject"), seq_len=64, max_images=4, rows=3, patch_size=16)
     items = Mixed(kinds)
