@@ -8,12 +8,17 @@ import tempfile
 import weakref
 from functools import cache
 
+MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+PREFIX = "patchpack-fuzz-"
+PLACE = "PATCHPACK_FUZZ_SCRATCH"
+"""The variable in which a process names the folder for the files of its children, which it removes however they end."""
+
 
 class Scratch:
     """A folder of this process, gone when it ends."""
 
     def __init__(self) -> None:
-        self.folder = tempfile.mkdtemp(prefix="patchpack-fuzz-", dir="/dev/shm" if os.path.isdir("/dev/shm") else None)
+        self.folder = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=os.environ.get(PLACE, MEMORY))
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
     @staticmethod

@@ -2,7 +2,7 @@
 
 A target after the other, each in a process of its own, held to the time and memory of `fuzz.target`. An input that breaks it is
 written to ``--crashes``; ``--replay FILE`` runs it alone. A line of JSON for each: executions, executions per second, branches
-reached, and whether it broke.
+reached, and whether it broke. SIGINT and SIGTERM end the child and remove its files.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from typing import Any
 TESTS = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(TESTS))
 
+from fuzz.files import MEMORY, PLACE, PREFIX  # noqa: E402
 from fuzz.target import bounded, limit_memory  # noqa: E402
 from fuzz.targets import NAMES, find  # noqa: E402
 
@@ -46,8 +48,12 @@ def fuzz(name: str, arguments: list[str]) -> None:
 def run(
     name: str, *, crashes: Path, corpus: Path | None = None, seconds: int = 0, runs: int = -1, seed: int = 1
 ) -> dict[str, Any]:
-    """One target in a child."""
-    with tempfile.TemporaryDirectory() as folder:
+    """One target in a child, which does not outlive this call: a child ends without removing its own files."""
+    prefix = f"{PREFIX}{os.getpid()}-"
+    with (
+        tempfile.TemporaryDirectory(prefix=prefix) as folder,
+        tempfile.TemporaryDirectory(prefix=prefix, dir=MEMORY) as scratch,
+    ):
         place = corpus / name if corpus else Path(folder)
         place.mkdir(parents=True, exist_ok=True)
         crashes.mkdir(parents=True, exist_ok=True)
@@ -60,7 +66,7 @@ def run(
             stderr=subprocess.STDOUT,
             stdout=subprocess.PIPE,
             errors="replace",
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "OMP_NUM_THREADS": "1", PLACE: scratch},
         )
         taken = time.monotonic() - begun
         kept = len(list(place.iterdir()))
@@ -79,8 +85,14 @@ def run(
     }
 
 
+def end(number: int, _: Any) -> None:
+    """Leave by an exception, so that what was begun is ended and removed."""
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Parse and run."""
+    signal.signal(signal.SIGTERM, end)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--target", choices=[*NAMES, "all"], default="all")
     parser.add_argument("--seconds", type=int, default=60, help="of each target")

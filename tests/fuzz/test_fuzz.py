@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,19 +16,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.profiles import weight
+from patchpack.stream.index.columns import MAGIC
 
+from . import run as runner
 from .archives import built, by_offset, image_of, is_image, own, scanned, tars
+from .files import MEMORY, PREFIX
 from .run import run
 from .target import HungError, bounded, little_memory
 from .targets import NAMES, find
 
 RUNS = 300
+ATHERIS = pytest.mark.skipif(
+    find_spec("atheris") is None, reason="needs atheris: pip install 'patchpack[fuzz]' where it has a wheel"
+)
+
+
+@cache
+def seeds_of(name: str) -> list[bytes]:
+    return find(name).seeds()
 
 
 @st.composite
 def damaged(draw: st.DrawFn, name: str) -> bytes:
     """A seed with a few edits: bytes set, cut out, put in, or copied from elsewhere in it."""
-    seeds = find(name).seeds()
+    seeds = seeds_of(name)
     data = bytearray(seeds[draw(st.integers(0, len(seeds) - 1))])
     for _ in range(draw(st.integers(0, 3))):
         at = draw(st.integers(0, len(data)))
@@ -47,8 +64,7 @@ def damaged(draw: st.DrawFn, name: str) -> bytes:
 def test_damage_is_told_or_does_no_harm(name: str) -> None:
     target = find(name)
     check = bounded(target.check)
-    seeds = target.seeds()
-    for seed in seeds:  # compiles and imports what there is
+    for seed in seeds_of(name):  # compiles and imports what there is
         check(seed)
 
     @weight(4)  # an example is a fraction of a millisecond
@@ -60,13 +76,47 @@ def test_damage_is_told_or_does_no_harm(name: str) -> None:
         each()
 
 
-@pytest.mark.skipif(find_spec("atheris") is None, reason="needs atheris: pip install 'patchpack[fuzz]' where it has a wheel")
+@pytest.mark.slow
+@ATHERIS
 @pytest.mark.parametrize("name", NAMES)
 def test_damage_that_coverage_leads_to(name: str, tmp_path: Path) -> None:
     result = run(name, runs=RUNS, crashes=tmp_path)
     assert not result["broken"], result["output"]
     assert result["executions"] >= RUNS
     assert result["branches"] > 0
+
+
+def folders_of(process: int) -> list[str]:
+    """Return the folders that a process has made."""
+    places = {tempfile.gettempdir(), MEMORY or tempfile.gettempdir()}
+    return [str(path) for place in places for path in Path(place).glob(f"{PREFIX}{process}-*")]
+
+
+@pytest.mark.slow
+@ATHERIS
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at processes in /proc")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_run_that_is_interrupted_leaves_nothing(name: str, tmp_path: Path) -> None:
+    """The child writes its first seed into a pipe: once it can be read, files have been written and the child goes on."""
+    corpus = tmp_path / "corpus" / "index"
+    corpus.mkdir(parents=True)
+    os.mkfifo(corpus / "seed-0000")
+    command = [runner.__file__, "--target", "index", "--corpus", corpus.parent, "--crashes", tmp_path, "--seconds", 60]
+    with subprocess.Popen(
+        [sys.executable, *map(str, command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # a shell has processes in the background ignore SIGINT
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert (corpus / "seed-0000").read_bytes().startswith(b"\0" + MAGIC)
+        (child,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(folders_of(process.pid)) == 2
+        process.send_signal(getattr(signal, name))
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == {"SIGINT": -signal.SIGINT, "SIGTERM": 128 + signal.SIGTERM}[name], errors
+    assert folders_of(process.pid) == folders_of(int(child)) == []
+    assert not Path(f"/proc/{child}").exists()
 
 
 # ----------------------------------------------------------------------------------------- the targets see what they should
