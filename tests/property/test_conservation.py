@@ -221,19 +221,53 @@ def check_end(followed: Followed, report: pp.Report, whole: Counter[Any], lost: 
 
 
 WAYS = ("as it goes", "as a stream", "indexed")
+TAILS = st.sampled_from(["short", "drop", "pad", "wrap"])
+SHARDS: dict[str, Any] = {
+    "drawn": sources,
+    "recipe": recipes(),
+    "shuffle": st.sampled_from([0, 3, 100]),
+    "tail": TAILS,
+    "steps": st.sampled_from([None, None, None, 1, 2, 5]),
+    "epoch": st.integers(0, 3),
+}
+ITEMS: dict[str, Any] = {"drawn": sources, "recipe": recipes(), "tail": TAILS}
+MANY = 25  # a thousand at the profile ci
+
+
+def with_examples(count: int) -> settings:
+    """Return the settings for so many examples."""
+    return settings(max_examples=count, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 
 
 @pytest.mark.parametrize("way", WAYS)
-@settings(max_examples=examples(), suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-@given(
-    drawn=sources,
-    recipe=recipes(),
-    shuffle=st.sampled_from([0, 3, 100]),
-    tail=st.sampled_from(["short", "drop", "pad", "wrap"]),
-    steps=st.sampled_from([None, None, None, 1, 2, 5]),
-    epoch=st.integers(0, 3),
-)
-def test_every_sample_of_a_broken_shard_is_accounted_for(
+@with_examples(examples())
+@given(**SHARDS)
+def test_every_sample_of_a_broken_shard_is_accounted_for(way: str, tmp_path: Path, **given: Any) -> None:
+    check_shards(way, tmp_path, **given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
+@with_examples(examples(MANY))
+@given(**SHARDS)
+def test_every_sample_of_many_broken_shards_is_accounted_for(way: str, tmp_path: Path, **given: Any) -> None:
+    check_shards(way, tmp_path, **given)
+
+
+@with_examples(examples())
+@given(**ITEMS)
+def test_every_sample_that_reaches_pack_is_accounted_for(**given: Any) -> None:
+    check_items(**given)
+
+
+@pytest.mark.slow
+@with_examples(examples(MANY))
+@given(**ITEMS)
+def test_every_sample_of_many_that_reach_pack_is_accounted_for(**given: Any) -> None:
+    check_items(**given)
+
+
+def check_shards(
     way: str, tmp_path: Path, drawn: list[DrawnShard], recipe: pp.Recipe, shuffle: int, tail: Any, steps: Any, epoch: int
 ) -> None:
     broken = [made(shard, 20 * number + 1) for number, shard in enumerate(drawn)]
@@ -269,9 +303,7 @@ def test_every_sample_of_a_broken_shard_is_accounted_for(
         assert {(r.key, r.stage) for r in report.rejected} <= set(lost)
 
 
-@settings(max_examples=examples(), suppress_health_check=[HealthCheck.too_slow])
-@given(drawn=sources, recipe=recipes(), tail=st.sampled_from(["short", "drop", "pad", "wrap"]))
-def test_every_sample_that_reaches_pack_is_accounted_for(drawn: list[DrawnShard], recipe: pp.Recipe, tail: Any) -> None:
+def check_items(drawn: list[DrawnShard], recipe: pp.Recipe, tail: Any) -> None:
     """Members as a pipeline puts them together, two of one extension never; a key may come again."""
     # a label that comes late, beside a picture with its key: the shard itself pairs them wrongly, and Pack never sees the shard
     assume(not any({"label much later", "a key again"} <= {sample.how for sample in shard.samples} for shard in drawn))
