@@ -7,9 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import torch
 import patchpack as pp
 import patchpack.stream.dataset as painting
 from patchpack.samples import shards
-from patchpack.stream.workers import Board, how
+from patchpack.stream.workers import Board, end_with_parent, how
 from patchpack.types import Header
 
 RECIPE = pp.recipes.navit(seq_len=512, rows=2, seed=3)
@@ -31,14 +32,27 @@ def load(**options: Any) -> pp.Loader:
     return pp.load(shards("val"), RECIPE, shuffle=30, **options)
 
 
-@pytest.fixture(scope="module")
-def expected() -> list[pp.PackedBatch]:
-    return list(load())
+@pytest.fixture(scope="module", autouse=True)
+def temporary() -> Iterator[str]:
+    """Give processes a folder that is removed: one that is killed leaves there what Python's sockets have made."""
+    with tempfile.TemporaryDirectory(prefix="workers-") as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", folder)
+        yield folder
+
+
+class Expected(NamedTuple):
+    """An epoch painted in this process: the digest of each batch, all keys, and its report."""
+
+    digests: list[str]
+    keys: list[str]
+    report: pp.Report
 
 
 @pytest.fixture(scope="module")
-def keys(expected: list[pp.PackedBatch]) -> list[str]:
-    return [key for batch in expected for row in batch.keys for key in row]
+def expected() -> Expected:
+    loader = load()
+    batches = list(loader)
+    return Expected(digests(batches), [key for b in batches for row in b.keys for key in row], loader.report())
 
 
 def digests(batches: Any) -> list[str]:
@@ -49,18 +63,30 @@ class Dies:
     """A ``map_target`` that has its process do something when it meets the n-th label of all workers, once."""
 
     def __init__(self, at: int, act: Callable[[], None], times: int = 1) -> None:
-        self._left = multiprocessing.get_context("fork").RawArray("q", [at, times])  # a lock could die with who holds it
+        # a ticket for every label, taken by one process alone; a lock could die with the process that holds it
+        self._tickets, self._more = multiprocessing.get_context("fork").Pipe(duplex=False)
+        os.set_blocking(self._tickets.fileno(), False)
         self._act = act
+        self.again(times, at - 1)
+
+    def again(self, times: int = 1, spared: int = 0) -> None:
+        """Let so many labels pass before the next ones."""
+        os.write(self._more.fileno(), b"." * spared + b"x" * times)
 
     def __call__(self, label: Any) -> Any:
         # the parent looks at the first label, to know its kind
-        if multiprocessing.parent_process() is not None:
-            self._left[0] -= 1
-            now = self._left[0] <= 0 < self._left[1]
-            self._left[1] -= now
-            if now:
-                self._act()
+        if multiprocessing.parent_process() is not None and self._drawn() == b"x":
+            self._act()
         return label
+
+    def _drawn(self) -> bytes:
+        try:
+            return os.read(self._tickets.fileno(), 1)
+        except BlockingIOError:  # all are taken
+            return b""
+
+
+MOMENTS = [pytest.param(at, marks=() if at in (5, 60) else pytest.mark.slow) for at in (1, 5, 17, 33, 48, 60, 71, 85, 93, 99)]
 
 
 def kill() -> None:
@@ -75,43 +101,44 @@ def painters() -> list[Any]:
     return [child for child in multiprocessing.active_children() if child.name != "patchpack-scanner"]
 
 
-@pytest.mark.parametrize("moment", [1, 5, 17, 33, 48, 60, 71, 85, 93, 99])
-def test_a_killed_worker_is_an_error_that_names_its_image(keys: list[str], moment: int) -> None:
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_killed_worker_is_an_error_that_names_its_image(expected: Expected, moment: int) -> None:
     with pytest.raises(pp.WorkerError, match=r"worker \d \(pid \d+\) was killed by SIGKILL .* painted image") as raised:
         list(load(map_target=Dies(moment, kill), **WORKERS))
     named = str(raised.value).split("of step ")[1].split(": ")[1].split(" (member ")
-    assert named[0] in keys
+    assert named[0] in expected.keys
     assert named[1].startswith(named[0].split("/")[1]) and "shapes-val-000000.tar" in named[1]  # noqa: PT018
     assert "waited for is step" in str(raised.value)
     assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("persistent", [False, True])
-def test_the_next_epoch_has_workers_again(expected: list[pp.PackedBatch], persistent: bool) -> None:
+def test_the_next_epoch_has_workers_again(expected: Expected, persistent: bool) -> None:
     loader = load(map_target=Dies(30, kill), persistent_workers=persistent, **WORKERS)
     with pytest.raises(pp.WorkerError):
         list(loader)
-    assert digests(loader) == digests(expected)
+    assert digests(loader) == expected.digests
 
 
-@pytest.mark.parametrize("moment", [1, 5, 17, 33, 48, 60, 71, 85, 93, 99])
-def test_others_take_over_and_nothing_is_lost_or_doubled(expected: list[pp.PackedBatch], moment: int) -> None:
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_others_take_over_and_nothing_is_lost_or_doubled(expected: Expected, moment: int) -> None:
     loader = load(map_target=Dies(moment, kill), worker_restarts=1, **WORKERS)
     with pytest.warns(RuntimeWarning, match=r"was killed by SIGKILL .* other workers take over, 0 more times"):
         found = digests(loader)
-    assert found == digests(expected)
-    assert loader.report() == load_report()
+    assert found == expected.digests
+    assert loader.report() == expected.report
 
 
-def load_report() -> pp.Report:
-    loader = load()
-    for _ in loader:
-        pass
-    return loader.report()
-
-
-@pytest.mark.parametrize("options", [{}, {"persistent_workers": True}, {"prefetch_factor": 4}], ids=str)
-def test_killed_from_outside_after_every_batch(expected: list[pp.PackedBatch], options: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        pytest.param({"persistent_workers": True}, marks=pytest.mark.slow),
+        pytest.param({"prefetch_factor": 4}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
+def test_killed_from_outside_after_every_batch(expected: Expected, options: dict[str, Any]) -> None:
     """Whatever they are at: idle, painting, or sending."""
     loader, found = load(worker_restarts=100, **options, **WORKERS), []
     with warnings.catch_warnings():
@@ -120,8 +147,8 @@ def test_killed_from_outside_after_every_batch(expected: list[pp.PackedBatch], o
             found.append(pp.digest(batch))
             for victim in painters()[number % 2 :][:1]:
                 os.kill(victim.pid, signal.SIGKILL)
-    assert found == digests(expected)
-    assert loader.report() == load_report()
+    assert found == expected.digests
+    assert loader.report() == expected.report
 
 
 def test_what_dies_again_is_an_error_in_the_end() -> None:
@@ -135,25 +162,26 @@ def test_what_dies_again_is_an_error_in_the_end() -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_restarts_are_counted_anew_in_every_epoch(expected: list[pp.PackedBatch]) -> None:
+def test_restarts_are_counted_anew_in_every_epoch(expected: Expected) -> None:
     dies = Dies(20, kill, times=1)
     loader = load(map_target=dies, worker_restarts=1, **WORKERS)
     for _ in range(2):
         with pytest.warns(RuntimeWarning, match="0 more times"):
-            assert digests(loader) == digests(expected)
-        dies._left[1] = 1
+            assert digests(loader) == expected.digests
+        dies.again()
 
 
-def test_a_frozen_worker_is_an_error_at_the_timeout(keys: list[str]) -> None:
+def test_a_frozen_worker_is_an_error_at_the_timeout(expected: Expected) -> None:
     with pytest.raises(pp.WorkerError, match=r"nothing came from 2 workers for 1.5 seconds") as raised:
         list(load(map_target=Dies(40, stop), timeout=1.5, **WORKERS))
-    assert any(f"{key} (member" in str(raised.value) for key in keys)
+    assert any(f"{key} (member" in str(raised.value) for key in expected.keys)
     assert multiprocessing.active_children() == []
 
 
-def test_a_frozen_worker_is_replaced(expected: list[pp.PackedBatch]) -> None:
+@pytest.mark.slow  # waits for six seconds
+def test_a_frozen_worker_is_replaced(expected: Expected) -> None:
     with pytest.warns(RuntimeWarning, match="nothing came from 2 workers"):
-        assert digests(load(map_target=Dies(40, stop), timeout=6, worker_restarts=1, **WORKERS)) == digests(expected)
+        assert digests(load(map_target=Dies(40, stop), timeout=6, worker_restarts=1, **WORKERS)) == expected.digests
 
 
 def test_an_index_and_a_resumed_epoch_go_on_too() -> None:
@@ -213,7 +241,8 @@ def test_an_error_in_a_worker_is_no_death(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "hint"), [("SIGBUS", "enlarge /dev/shm"), ("SIGSEGV", "patchpack replay"), ("SIGKILL", "memory runs out")]
+    ("name", "hint"),
+    [("SIGBUS", "enlarge /dev/shm"), ("SIGSEGV", "patchpack replay"), ("SIGKILL", "memory runs out")],
 )
 def test_a_signal_says_what_it_may_be(name: str, hint: str) -> None:
     number = getattr(signal, name)
@@ -224,25 +253,28 @@ def test_a_signal_says_what_it_may_be(name: str, hint: str) -> None:
 
 def test_a_process_that_waits_for_ever_ends_with_its_parent() -> None:
     """Torch's workers look for their parent themselves, every few seconds and between two batches; a header reader does not."""
-    script = """
-import multiprocessing, os, signal
-from patchpack.stream.workers import end_with_parent
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
 
-def wait():
-    end_with_parent()
-    print("waits", flush=True)
-    while True:
+    def wait() -> None:
+        end_with_parent()
+        theirs.send("waits")
+        while True:
+            signal.pause()
+
+    def begin() -> None:
+        fork.Process(target=wait).start()
         signal.pause()
 
-if __name__ == "__main__":
-    multiprocessing.get_context("fork").Process(target=wait).start()
-    signal.pause()
-"""
-    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as parent:
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == "waits\n"
-        parent.kill()
-        parent.communicate(timeout=60)
+    parent = fork.Process(target=begin)
+    parent.start()
+    theirs.close()  # the processes have it still
+    assert ours.recv() == "waits"
+    parent.kill()
+    parent.join()
+    assert ours.poll(60)
+    with pytest.raises(EOFError):
+        ours.recv()
 
 
 def test_how_a_process_ended() -> None:
@@ -273,6 +305,41 @@ def test_what_cannot_be_is_refused(options: dict[str, Any]) -> None:
         load(**options)
 
 
+def endless(options: dict[str, Any]) -> pp.Loader:
+    recipe = pp.recipes.navit(seq_len=256, rows=1)
+    return pp.load(shards("train"), recipe, steps_per_epoch=10**6, shuffle=9, num_workers=2, **options)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_nothing_is_left_when_a_forked_parent_ends(name: str) -> None:
+    """The pipe ends when the last process that has it does, whoever that is."""
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
+
+    def iterate() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        for number, _ in enumerate(endless({"multiprocessing_context": "fork"})):
+            if number == 5:
+                theirs.send("under way")
+
+    parent = fork.Process(target=iterate)
+    parent.start()
+    theirs.close()
+    assert ours.recv() == "under way"
+    os.kill(parent.pid or 0, getattr(signal, name))
+    parent.join()
+    assert parent.exitcode == -getattr(signal, name)
+    assert ours.poll(60)
+    with pytest.raises(EOFError):
+        ours.recv()
+    assert shared_memory_of(parent.pid) == []
+
+
+def shared_memory_of(process: int | None) -> list[str]:
+    """Return the names of a process's shared memory."""
+    return [name for name in os.listdir("/dev/shm") if f"_{process}_" in name] if os.path.isdir("/dev/shm") else []
+
+
 SCRIPT = """
 import os, signal, sys
 import patchpack as pp
@@ -286,6 +353,7 @@ for number, batch in enumerate(loader):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -297,11 +365,14 @@ for number, batch in enumerate(loader):
     ],
     ids=str,
 )
-def test_nothing_is_left_when_the_parent_ends(name: str, options: dict[str, Any]) -> None:
+def test_nothing_is_left_when_the_parent_ends(name: str, options: dict[str, Any], temporary: str) -> None:
     """The pipe ends when the last process that has it does, whoever that is."""
-    before = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     with subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, repr(options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SCRIPT, repr(options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": temporary},
     ) as parent:
         assert parent.stdout is not None
         assert parent.stdout.readline() == "under way\n"
@@ -313,5 +384,4 @@ def test_nothing_is_left_when_the_parent_ends(name: str, options: dict[str, Any]
     assert parent.returncode == -getattr(signal, name)
     assert "NoneType" not in errors
     assert ("KeyboardInterrupt" in errors) == (name == "SIGINT")
-    left = set(os.listdir("/dev/shm")) - before if before else set()
-    assert [entry for entry in left if f"_{parent.pid}_" in entry] == []
+    assert shared_memory_of(parent.pid) == []
