@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from PIL import Image
 import patchpack as pp
 from helpers.hard_images import EXTENSIONS, Hard, bomb, own, saved, tiled_tiff, write_shard
 from patchpack import rng
-from patchpack.paint.decode import FORMATS
+from patchpack.paint.decode import FORMATS, decode
 from patchpack.plan.table import plan_table
 
 RECIPES = {
@@ -40,10 +43,13 @@ GOOD = saved(Image.new("RGB", (8, 8), (1, 2, 3)), "PNG")
 RUNS = [*((recipe, "as it goes") for recipe in RECIPES), *(("naflex", way) for way in OPTIONS if way != "as it goes")]
 
 
+drawn = cache(own)
+
+
 @pytest.fixture(scope="session", params=["own", "pillow"])
 def files(request: pytest.FixtureRequest) -> Sequence[Hard]:
     if request.param == "own":
-        return own()
+        return drawn()
     folder = request.getfixturevalue("hostile_files")
     expected = json.loads((folder / "expected.json").read_text())["files"]
     assert len(expected) == 69
@@ -107,7 +113,7 @@ def planned(recipe: pp.Recipe, key: str, size: tuple[int, int]) -> int:
 
 @pytest.mark.parametrize("way", OPTIONS)
 def test_what_was_odd_about_them_is_counted(way: str, tmp_path: Path) -> None:
-    files = own()
+    files = drawn()
     path = write_shard(tmp_path / "a.tar", files)
     source: Any = pp.Index.build(path, image=EXTENSIONS) if way == "indexed" else path
     options = OPTIONS[way] | ({} if way == "indexed" else {"image": EXTENSIONS})
@@ -121,6 +127,18 @@ def test_what_was_odd_about_them_is_counted(way: str, tmp_path: Path) -> None:
     assert all(f"warned of {count} of the packed: {kind}" in str(loader.report()) for kind, count in expected.items())
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_nothing_is_printed_here_or_by_workers(workers: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Down to the file descriptor; warnings are errors in every test."""
+    files = drawn()
+    loader = pp.load(write_shard(tmp_path / "a.tar", files), RECIPES["naflex"], image=EXTENSIONS, on_error="skip", fuse=None,
+                     num_workers=workers)  # fmt: skip
+    assert sum(batch.info["packed"] for batch in loader) == sum(file.size is not None for file in files)
+    assert sum(loader.report().warnings.values()) >= 5
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
 def test_nothing_is_printed_and_no_warning_is_an_error(files: Sequence[Hard], shard: str, tmp_path: Path) -> None:
     """Under ``-W error``, with two workers, down to the file descriptor."""
     done = in_a_child(
@@ -142,33 +160,33 @@ def test_nothing_is_printed_and_no_warning_is_an_error(files: Sequence[Hard], sh
 # ---------------------------------------------------------------------------------------------------------------- bombs
 
 
+def refuse_bombs(folder: Path) -> int:
+    """Have two bombs refused; return the kB by which the memory of this process grows."""
+    decode(GOOD)
+    list(pp.load([pp.Sample("b", GOOD)], pp.recipes.navit()))  # what kernels and a batch take
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for name in ("bomb.png", "tiled.tif"):
+        data = (folder / name).read_bytes()
+        with pytest.raises(pp.DecodeError, match="expected at most 64000000 pixels, got"):
+            decode(data)
+        loader = pp.load([pp.Sample("a", data), pp.Sample("b", GOOD)], pp.recipes.navit(), on_error="skip")
+        list(loader)
+        assert [r.stage for r in loader.report().rejected] == ["header"]
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+
 def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
+    """In a fork: the memory that this process once had says nothing of it."""
     (tmp_path / "bomb.png").write_bytes(bomb())
     assert (tmp_path / "bomb.png").stat().st_size < 200_000
     (tmp_path / "tiled.tif").write_bytes(tiled_tiff(10, 16_384))
-    done = in_a_child(
-        f"""
-        import resource
-        from pathlib import Path
-        from patchpack.paint.decode import decode
-        decode({GOOD!r})
-        list(pp.load([pp.Sample("b", {GOOD!r})], pp.recipes.navit()))  # what kernels and a batch take
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        for name in ("bomb.png", "tiled.tif"):
-            data = Path({str(tmp_path)!r}, name).read_bytes()
-            try:
-                decode(data)
-            except pp.DecodeError as error:
-                assert "expected at most 64000000 pixels, got" in str(error), error
-            else:
-                raise SystemExit(name + " was decoded")
-            loader = pp.load([pp.Sample("a", data), pp.Sample("b", {GOOD!r})], pp.recipes.navit(), on_error="skip")
-            list(loader)
-            assert [r.stage for r in loader.report().rejected] == ["header"]
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
-        """
-    )
-    assert int(done.stdout) < 50_000  # kB
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
+    process = fork.Process(target=lambda: theirs.send(refuse_bombs(tmp_path)))
+    process.start()
+    theirs.close()
+    assert ours.recv() < 50_000  # kB; an error of the process ends the pipe
+    process.join()
 
 
 @pytest.mark.parametrize("stage", ["load", "workers", "pack"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +67,8 @@ def check_cuts(make: Callable[..., Any], cuts: slice = slice(None), then: dict[s
 class Pictures(Dataset[Any]):
     """Decoded pictures and labels; nobody knows their sizes."""
 
-    def __init__(self, samples: list[pp.Sample]) -> None:
-        self._items = [(np.array(pp.decode(s.image)), s.target) for s in samples]
+    def __init__(self) -> None:
+        self._items = [(np.array(pp.decode(s.image)), s.target) for s in samples()]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -76,14 +77,14 @@ class Pictures(Dataset[Any]):
         return self._items[number]
 
 
-def some(count: int) -> list[pp.Sample]:
-    """The first samples of the shipped shards, in memory."""
-    source = open_source(TRAIN)
-    headers = [event for event in source.scan() if isinstance(event, Header)][:count]
+@cache
+def samples() -> list[pp.Sample]:
+    """Return the first samples of the shipped shards, in memory."""
+    source = open_source(TRAIN[:1])
+    headers = [event for event in source.scan() if isinstance(event, Header)][:60]
     return [pp.Sample(h.key, *source.reader(h.location)) for h in headers]
 
 
-SAMPLES = some(60)
 FEW = TRAIN[:2]
 
 
@@ -113,7 +114,8 @@ def test_reading_begins_at_the_shard_of_the_oldest_image_that_waits() -> None:
 
 
 PAIRS = [("navit", options) for options in ORDERS] + [
-    *(("several patch sizes", ORDERS[i]) for i in (1, 4, 8)),
+    ("several patch sizes", ORDERS[4]),
+    *(pytest.param("several patch sizes", ORDERS[i], marks=pytest.mark.slow) for i in (1, 8)),
     *(("a packer of one's own choice", ORDERS[i]) for i in (0, 3, 5, 7)),
     *(("cuts and a schedule", ORDERS[i]) for i in (2, 4, 5, 6)),
 ]
@@ -168,16 +170,26 @@ def test_an_epoch_whose_last_batch_was_taken_is_over_for_a_schedule_though_no_ot
     assert resumed.seen == taken.seen == whole.seen
 
 
+@pytest.mark.parametrize("cuts", [slice(3, 4), pytest.param(slice(1, None, 6), marks=pytest.mark.slow)], ids=["one", "many"])
 @pytest.mark.parametrize("options", ORDERS[1::3], ids=str)
-def test_shards(options: dict[str, Any]) -> None:
-    check_cuts(lambda: pp.load(FEW, RECIPE, **options), slice(1, None, 6))
+def test_shards(options: dict[str, Any], cuts: slice) -> None:
+    check_cuts(lambda: pp.load(FEW, RECIPE, **options), cuts)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker processes:UserWarning")
-@pytest.mark.parametrize("then", [{"num_workers": 1}, {"num_workers": 2}, {"num_threads": 3}, {"num_workers": 4}], ids=str)
+@pytest.mark.parametrize(
+    "then",
+    [
+        {"num_workers": 1},
+        {"num_threads": 3},
+        pytest.param({"num_workers": 2}, marks=pytest.mark.slow),
+        pytest.param({"num_workers": 4}, marks=pytest.mark.slow),
+    ],
+    ids=str,
+)
 def test_another_number_of_workers(then: dict[str, int]) -> None:
     def make(**options: Any) -> pp.Loader:
-        return pp.load(FEW, RECIPE, **{"shuffle": 64, "num_workers": 2, **options})
+        return pp.load(TRAIN[:1], RECIPE, **{"shuffle": 64, "num_workers": 2, **options})
 
     if "num_threads" in then:
         then = {**then, "num_workers": 0}
@@ -185,7 +197,7 @@ def test_another_number_of_workers(then: dict[str, int]) -> None:
 
 
 def test_a_folder(tmp_path: Path) -> None:
-    for sample in SAMPLES:
+    for sample in samples():
         path = tmp_path / str(sample.target) / f"{sample.key.split('/')[1]}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(sample.image)
@@ -194,26 +206,34 @@ def test_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings(NO_POSITIONS)
 def test_an_iterable_is_read_again() -> None:
-    check_cuts(lambda: pp.load(SAMPLES, RECIPE), slice(0, None, 2))
+    check_cuts(lambda: pp.load(samples(), RECIPE), slice(0, None, 2))
 
 
 def test_reading_again_is_said() -> None:
-    loader = pp.load(SAMPLES, RECIPE)
+    loader = pp.load(samples(), RECIPE)
     (_, state), *_ = with_states(loader)
     loader.load_state_dict(json.loads(state))
     with pytest.warns(UserWarning, match=r"list of samples has no positions to begin at: it is read again"):
         next(iter(loader))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
-def test_pictures_of_unknown_size(num_workers: int) -> None:
+STREAMS = [  # numbers of workers, and where an epoch of theirs is cut
+    (0, slice(0, None, 2)),
+    (2, slice(1, 2)),
+    pytest.param(1, slice(0, None, 2), marks=pytest.mark.slow),
+    pytest.param(2, slice(0, None, 2), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize(("num_workers", "cuts"), STREAMS)
+def test_pictures_of_unknown_size(num_workers: int, cuts: slice) -> None:
     """Planned in the workers: each stream has a state of its own."""
-    check_cuts(lambda: pp.load(Pictures(SAMPLES), RECIPE, num_workers=num_workers), slice(0, None, 2))
+    check_cuts(lambda: pp.load(Pictures(), RECIPE, num_workers=num_workers), cuts)
 
 
 def test_a_schedule_goes_on_after_streams_whose_last_batch_was_taken() -> None:
     recipe = RECIPE.replace(drop=pp.Scheduled(300, 40))
-    whole, taken = (pp.load(Pictures(SAMPLES), recipe, num_workers=1, steps_per_epoch=4) for _ in range(2))
+    whole, taken = (pp.load(Pictures(), recipe, num_workers=1, steps_per_epoch=4) for _ in range(2))
     assert len(list(whole)) == 4
     batches = iter(taken)
     for _ in range(4):  # it is never asked for the one after the last
@@ -223,7 +243,7 @@ def test_a_schedule_goes_on_after_streams_whose_last_batch_was_taken() -> None:
 
 def test_streams_of_workers_that_outlive_an_epoch() -> None:
     def make() -> pp.Loader:
-        return pp.load(Pictures(SAMPLES), RECIPE, num_workers=2, persistent_workers=True)
+        return pp.load(Pictures(), RECIPE, num_workers=2, persistent_workers=True)
 
     loader = make()
     whole = list(with_states(loader))
@@ -236,11 +256,19 @@ def test_streams_of_workers_that_outlive_an_epoch() -> None:
 
 
 def packed(stage: pp.Pack, num_workers: int) -> Iterator[Any]:
-    return iter(DataLoader(stage.over(SAMPLES), batch_size=None, num_workers=num_workers))
+    return iter(DataLoader(stage.over(samples()), batch_size=None, num_workers=num_workers))
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
-def test_a_stage(num_workers: int) -> None:
+@pytest.mark.parametrize(
+    ("num_workers", "cuts"),
+    [
+        (0, slice(None)),
+        (2, slice(1, 2)),
+        pytest.param(1, slice(None), marks=pytest.mark.slow),
+        pytest.param(2, slice(None), marks=pytest.mark.slow),
+    ],
+)
+def test_a_stage(num_workers: int, cuts: slice) -> None:
     def make() -> pp.Pack:
         return pp.Pack(RECIPE, resumable=True, epoch=2)
 
@@ -249,7 +277,7 @@ def test_a_stage(num_workers: int) -> None:
         stage.delivered(batch)
         whole.append((batch, json.dumps(stage.state_dict())))
     assert len(whole) > 3
-    for cut in range(len(whole)):
+    for cut in range(len(whole))[cuts]:
         again = make()
         again.load_state_dict(json.loads(whole[cut][1]))
         rest = list(packed(again, num_workers))
@@ -295,6 +323,12 @@ def a_state(**options: Any) -> Any:
     return json.loads(next(state for _, state in with_states(loader)))
 
 
+@pytest.fixture(scope="module")
+def state() -> Any:
+    """Return a state as it was saved after a first batch; no test changes it."""
+    return a_state()
+
+
 @pytest.mark.parametrize(
     ("what", "source", "recipe", "options"),
     [
@@ -309,31 +343,28 @@ def a_state(**options: Any) -> Any:
     ],
 )  # fmt: skip
 @pytest.mark.filterwarnings("ignore:2 ranks without steps_per_epoch:UserWarning")
-def test_what_differs_is_named(what: str, source: Any, recipe: pp.Recipe, options: dict[str, Any]) -> None:
+def test_what_differs_is_named(what: str, source: Any, recipe: pp.Recipe, options: dict[str, Any], state: Any) -> None:
     with pytest.raises(ConfigError, match=what):
-        pp.load(source, recipe, **options).load_state_dict(STATE)
-
-
-STATE = a_state()
+        pp.load(source, recipe, **options).load_state_dict(state)
 
 
 @pytest.mark.filterwarnings(NO_POSITIONS)
 def test_a_source_that_has_changed_is_told() -> None:
-    changed = [SAMPLES[0], *(pp.Sample(f"{sample.key}!", sample.image, sample.target) for sample in SAMPLES[1:])]
-    loader = pp.load(SAMPLES, RECIPE)
+    changed = [samples()[0], *(pp.Sample(f"{sample.key}!", sample.image, sample.target) for sample in samples()[1:])]
+    loader = pp.load(samples(), RECIPE)
     (_, state), *_ = with_states(loader)
-    for other, what in ((changed, "has another key: .*!"), (SAMPLES[:4], "is none that can be used")):
+    for other, what in ((changed, "has another key: .*!"), (samples()[:4], "is none that can be used")):
         again = pp.load(other, RECIPE)
         again.load_state_dict(json.loads(state))
         with pytest.raises(SourceError, match=f"has changed since the state was saved: .*{what}"):
             list(again)
 
 
-def test_a_state_is_small_and_goes_with_the_epoch() -> None:
+def test_a_state_is_small_and_goes_with_the_epoch(state: Any) -> None:
     assert len(json.dumps(a_state(shuffle=100))) < 20_000
     loader = pp.load(TRAIN, RECIPE)
     first = next(iter(loader))
-    loader.load_state_dict(STATE)
+    loader.load_state_dict(state)
     loader.set_epoch(1)  # another one: it begins at its beginning
     assert loader.state_dict()["at"] is None
     loader.set_epoch(0)
@@ -365,7 +396,7 @@ def test_a_damaged_state_of_an_index_or_a_stage_is_refused() -> None:
     index = pp.load(pp.Index.build(FEW), RECIPE)
     next(iter(index))
     stage = pp.Pack(RECIPE, resumable=True)
-    stage.delivered(next(iter(stage(SAMPLES))))
+    stage.delivered(next(iter(stage(samples()))))
     for saver, name in ((index, "step"), (stage, "streams")):
         state = json.loads(json.dumps(saver.state_dict()))
         saver.load_state_dict(state)
@@ -376,11 +407,11 @@ def test_a_damaged_state_of_an_index_or_a_stage_is_refused() -> None:
 
 
 def test_streams_of_another_number_of_workers() -> None:
-    loader = pp.load(Pictures(SAMPLES), RECIPE, num_workers=2)
+    loader = pp.load(Pictures(), RECIPE, num_workers=2)
     (_, state), *_ = with_states(loader)
     damaged = json.loads(state)
     damaged["at"]["first"] += 1
     with pytest.raises(ConfigError, match="the state is damaged: its epoch, seen, at do not match"):
         loader.load_state_dict(damaged)
     with pytest.raises(ConfigError, match="streams differs: the state was saved with 2, this loader has 1"):
-        pp.load(Pictures(SAMPLES), RECIPE).load_state_dict(json.loads(state))
+        pp.load(Pictures(), RECIPE).load_state_dict(json.loads(state))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -53,7 +54,7 @@ def in_ring(batch: pp.PackedBatch) -> bool:
     return not batch.patches.is_shared()
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("start", ["fork", *(pytest.param(start, marks=pytest.mark.slow) for start in ("spawn", "forkserver"))])
 def test_held_batches_are_not_painted_over(expected: list[pp.PackedBatch], start: str) -> None:
     held = list(load(**WORKERS, multiprocessing_context=start))
     assert_same(held, expected)
@@ -69,12 +70,12 @@ PARTS: dict[str, Callable[[torch.Tensor], Any]] = {
 }
 
 
-@pytest.mark.parametrize("part", PARTS)
-def test_a_part_of_a_batch_is_held_too(expected: list[pp.PackedBatch], part: str) -> None:
-    take = PARTS[part]
-    held = [take(batch.patches) for batch in islice(load(**WORKERS), STEPS)]
-    for ours, theirs in zip(held, expected, strict=True):
-        assert np.array_equal(np.asarray(ours), np.asarray(take(theirs.patches)))
+def test_a_part_of_a_batch_is_held_too(expected: list[pp.PackedBatch]) -> None:
+    """Of each batch another part is held: any of them keeps its memory from coming round."""
+    parts = list(PARTS) * (STEPS // len(PARTS))
+    held = [PARTS[part](batch.patches) for part, batch in zip(parts, load(**WORKERS), strict=True)]
+    for part, ours, theirs in zip(parts, held, expected, strict=True):
+        assert np.array_equal(np.asarray(ours), np.asarray(PARTS[part](theirs.patches))), part
 
 
 def test_memory_of_batches_let_go_comes_round(expected: list[pp.PackedBatch]) -> None:
@@ -188,8 +189,17 @@ def fail(loader: pp.Loader) -> None:
 
 
 @ONLY_LINUX
-@pytest.mark.parametrize("persistent", [False, True])
-@pytest.mark.parametrize("use", [use_all, leave_early, fail])
+@pytest.mark.parametrize(
+    ("use", "persistent"),
+    [
+        (use_all, False),
+        (use_all, True),
+        (leave_early, False),
+        (fail, True),
+        pytest.param(leave_early, True, marks=pytest.mark.slow),
+        pytest.param(fail, False, marks=pytest.mark.slow),
+    ],
+)
 def test_memory_goes_with_its_loader(use: Callable[[pp.Loader], None], persistent: bool) -> None:
     before, named = mapped(), sorted(os.listdir("/dev/shm"))
     loader = load(**WORKERS, persistent_workers=persistent)
@@ -212,6 +222,31 @@ def test_held_batches_hold_the_memory_of_an_epoch_that_is_over(expected: list[pp
     assert mapped() == before
 
 
+def names_of(process: int) -> list[str]:
+    """Return the names of a process's pieces of shared memory."""
+    return [name for name in os.listdir("/dev/shm") if name.startswith(f"torch_{process}")]
+
+
+@ONLY_LINUX
+def test_a_killed_fork_leaves_no_name_behind() -> None:
+    """Without a name the kernel frees the memory with the last process; workers end when they miss their parent."""
+    fork = multiprocessing.get_context("fork")
+    ours, theirs = fork.Pipe(duplex=False)
+
+    def begin() -> None:
+        batches = iter(load(**WORKERS))
+        next(batches)
+        theirs.send(names_of(os.getpid()))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    killed = fork.Process(target=begin)
+    killed.start()
+    assert ours.recv() == []
+    killed.join()
+    assert killed.exitcode == -signal.SIGKILL
+    assert names_of(killed.pid or 0) == []
+
+
 KILLED = """
 import os, signal, sys
 import patchpack as pp
@@ -223,6 +258,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 @ONLY_LINUX
 def test_a_killed_parent_leaves_no_name_behind() -> None:
     """Without a name the kernel frees the memory with the last process; workers end when they miss their parent."""

@@ -430,7 +430,7 @@ def sizes_in(batches: Any) -> list[Any]:
     return [image.grid for batch in batches for image in pp.unpack(batch)]
 
 
-@pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), (1, "spawn")])
+@pytest.mark.parametrize(("workers", "context"), [(0, None), (1, "fork"), pytest.param(1, "spawn", marks=pytest.mark.slow)])
 def test_an_epoch_reaches_workers_that_run_already(workers: int, context: str | None) -> None:
     stage = pp.Pack(RECIPE)
     samples = [pp.Sample(str(i), png(i, (200, 300)), i) for i in range(20)]
