@@ -195,7 +195,7 @@ def epochs(kind: Any, source: Any, options: dict[str, Any], *, count: int = 2, *
 
 
 class Epochs(NamedTuple):
-    """Of a source's two epochs: what is told of each, the keys in their order, and the tokens of each image."""
+    """Hold two epochs of a source: digests and infos of batches, keys in their order, and the tokens of each image."""
 
     told: list[Told]
     order: list[list[str]]
@@ -270,7 +270,7 @@ def test_what_spawned_workers_get_paints_the_same(kind: str, opened: Any, expect
 
 
 def test_a_spawned_worker_paints_the_same(opened: Any) -> None:
-    """One process of one source: each imports torch first."""
+    """Start one process alone: each imports torch first."""
     paths, _ = opened("shards")
     index = pp.Index.build(paths)
     spawned = epochs("index", index, {}, count=1, num_workers=1, multiprocessing_context="spawn")

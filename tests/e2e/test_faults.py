@@ -143,8 +143,8 @@ def test_nothing_is_written_or_unpickled_of_some_faults(tmp_path: Path) -> None:
 
         sys.addaudithook(listen)
         wrong = [differences(fault, name_of(path), run([path], way, 0, fault.target)) for fault, way, path in shards]
-        sent = [*told], wrong
-        theirs.send(sent)
+        found = [*told], wrong
+        theirs.send(found)  # sending opens and pickles, too
 
     watcher = fork.Process(target=watch)
     watcher.start()

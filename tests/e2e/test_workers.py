@@ -41,7 +41,7 @@ def temporary() -> Iterator[str]:
 
 
 class Expected(NamedTuple):
-    """An epoch painted in this process: the digest of each batch, all keys, and its report."""
+    """Hold an epoch painted in this process: the digest of each batch, all keys, and the report."""
 
     digests: list[str]
     keys: list[str]
