@@ -291,15 +291,24 @@ ENDLESS = {"a size of 4 EiB", "a label of 4 EiB"}  # webdataset reads them for e
 
 
 @pytest.fixture(scope="module")
-def items(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
-    """What a pipeline of webdataset yields of every shard, going on whatever comes: what it loses never reaches `Pack`."""
+def items(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Any], list[dict[str, Any]]]:
+    """Return what a pipeline of webdataset yields of all shards with a kind of label, read once.
+
+    The pipeline goes on whatever comes: what it loses never reaches `Pack`.
+    """
     folder = tmp_path_factory.mktemp("items")
     options: dict[str, Any] = {"shardshuffle": False, "empty_check": False, "handler": wds.ignore_and_continue}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it leaves its open shards to the garbage collector
-        found = {f.name: list(wds.WebDataset(f.write_to(folder), **options)) for f in FAULTS.values() if f.name not in ENDLESS}
-        gc.collect()
-    return found
+
+    @cache
+    def of(target: Any) -> list[dict[str, Any]]:
+        faults = [fault for fault in FAULTS.values() if fault.target == target and fault.name not in ENDLESS]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it leaves its open shards to the garbage collector
+            found = [item for fault in faults for item in wds.WebDataset(fault.write_to(folder), **options)]
+            gc.collect()
+        return found
+
+    return of
 
 
 def key_of(item: dict[str, Any]) -> str:
@@ -338,8 +347,8 @@ def through_pack(items: list[dict[str, Any]], target: Any, num_workers: int) -> 
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
-def test_what_reaches_pack_is_packed_or_named(items: dict[str, list[dict[str, Any]]], target: Any) -> None:
-    everything = [item for name, found in items.items() if FAULTS[name].target == target for item in found]
+def test_what_reaches_pack_is_packed_or_named(items: Callable[[Any], list[dict[str, Any]]], target: Any) -> None:
+    everything = items(target)
     shown = [(item, usable(item, target)) for item in everything]
     seen, delivered, rejected = through_pack(everything, target, 0)
     assert seen == len(everything)
