@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from scipy.optimize import linprog
 
 from helpers.profiles import weight
 from patchpack import testing
@@ -102,6 +101,8 @@ def test_the_program_equals_the_program_over_all_rows(comb, cap) -> None:
     most = [counts[size] for size in sizes]
     assume(math.prod(min(m, seq_len // size) + 1 for size, m in zip(sizes, most, strict=True)) < 20_000)
     rows = np.array(all_rows(sizes, most, seq_len, cap))
+    from scipy.optimize import linprog  # here, because it takes a second to import
+
     solved = linprog(np.ones(len(rows)), A_ub=-rows.T, b_ub=-np.array(most), method="highs")
     lengths = np.repeat(sizes, most)
     bound = lower_bound(lengths, seq_len, cap, lp=True)

@@ -44,9 +44,10 @@ def test_rows_on_a_gpu_give_the_same_numbers(attention: str, static: bool) -> No
 
 
 @pytest.mark.parametrize("attention", ["varlen", "auto"])
-@pytest.mark.skipif(not has_varlen(), reason="this torch has no varlen_attn")
 def test_the_flash_kernel_gives_the_same_numbers_in_bfloat16(attention: str) -> None:
     """As near to the dense mask in bfloat16 as that is to float32."""
+    if not has_varlen():  # asked here, because it imports torch's compiler
+        pytest.skip("this torch has no varlen_attn")
     exact = answers(model("loop"), batch())
     near = answers(model("dense").cuda(), pp.to_device(batch(), "cuda"), half=True)
     found = answers(model(attention).cuda(), pp.to_device(batch(), "cuda"), half=True)

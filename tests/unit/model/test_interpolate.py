@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from patchpack.errors import ConfigError
@@ -39,6 +38,8 @@ def test_every_rule_is_torch_s(how: Interpolation, source: tuple[int, int], targ
 
 @shapes
 def test_big_vision_s_is_scipy_zoom(source: tuple[int, int], target: tuple[int, int]) -> None:
+    from scipy import ndimage  # here, because it takes a second to import
+
     table = table_of(*source)
     zoom = [new / old for new, old in zip(target, source, strict=True)]
     peer = ndimage.zoom(table.numpy(), (*zoom, 1), order=1)

@@ -295,9 +295,12 @@ print(fused.pillow_order())
 
 
 @pytest.mark.parametrize(
-    "environment", [{"NUMBA_DISABLE_JIT": "1"}, {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}],
-    ids=["plain Python, every access checked", "no AVX"],
-)  # fmt: skip
+    "environment",
+    [
+        pytest.param({"NUMBA_DISABLE_JIT": "1"}, id="plain Python, every access checked"),
+        pytest.param({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}, id="no AVX", marks=pytest.mark.slow),  # compiles
+    ],
+)
 def test_the_same_without(environment: dict[str, str]) -> None:
     run = subprocess.run(
         [sys.executable, "-c", CASES], env={**os.environ, **environment}, capture_output=True, text=True, check=False

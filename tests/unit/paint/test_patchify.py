@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import chisquare
 
 import patchpack as pp
 from helpers import naive_paint
@@ -153,6 +152,8 @@ def test_every_part_of_the_address_counts(moved: str) -> None:
 
 def test_every_patch_is_kept_equally_often() -> None:
     """4000 subsets of 5 from 20: how often each patch, and each with its neighbour, by chi-square at one in a million."""
+    from scipy.stats import chisquare  # here, because it takes two seconds to import
+
     kept = np.zeros((4000, 20), dtype=np.int64)
     for key in range(4000):
         kept[key, kept_patches(7, 0, key * 2**40 + 1, 20, 5)] = 1

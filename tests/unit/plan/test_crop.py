@@ -17,7 +17,7 @@ from PIL import Image
 
 import patchpack as pp
 from helpers import naive
-from helpers.profiles import weight
+from helpers.profiles import examples, weight
 from patchpack import rng
 from patchpack.testing import check_crop_policy
 
@@ -76,7 +76,7 @@ POLICIES = [
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 def test_protocol(policy: Any) -> None:
-    check_crop_policy(policy)
+    check_crop_policy(policy, examples=examples(4))
     assert eval(repr(policy), vars(pp)) == policy
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scipy import special, stats
 
 from patchpack import rng
 from patchpack.errors import ConfigError
@@ -18,6 +19,15 @@ from patchpack.plan.drop import Beta, ByResolution, Constant, DropPolicy, NoDrop
 
 MANY = 100_000
 HUNDRED = np.array([[10, 10]])
+
+
+@pytest.fixture(scope="module")
+def scipy() -> Any:
+    """Return scipy with its special functions and statistics, which takes two seconds to import."""
+    import scipy.special
+    import scipy.stats
+
+    return scipy
 
 
 @pytest.fixture(scope="module")
@@ -117,10 +127,10 @@ LINEAR = ByResolution(0.4, 0.6, 100, 300)
 
 
 @pytest.mark.parametrize(("patches", "mean"), [(1, 0.4), (100, 0.4), (150, 0.45), (200, 0.5), (300, 0.6), (5000, 0.6)])
-def test_by_resolution_has_a_linear_mean(patches, mean, u) -> None:
+def test_by_resolution_has_a_linear_mean(patches, mean, u, scipy) -> None:
     rates = LINEAR.rates(np.full(MANY, patches), u[:, 0])
     assert rates.mean() == pytest.approx(mean, abs=5e-4)
-    assert rates.std() == pytest.approx(0.02 * stats.truncnorm(-2, 2).std(), rel=0.01)
+    assert rates.std() == pytest.approx(0.02 * scipy.stats.truncnorm(-2, 2).std(), rel=0.01)
 
 
 def test_by_resolution_is_truncated_at_two_deviations(u) -> None:
@@ -188,18 +198,17 @@ SHARES = np.linspace(0.02, 0.98, 25)
 
 
 @pytest.mark.filterwarnings("ignore:Error in function boost")  # of scipy, at a few of these points
-@pytest.mark.parametrize("a", SHAPES)
-@pytest.mark.parametrize("b", SHAPES)
-def test_beta_quantile_is_within_a_cell(a, b) -> None:
-    error = np.abs(quantile.beta(OUT_TO, a, b) - stats.beta.ppf(OUT_TO, a, b))
-    assert error.max() < 2e-4
+def test_beta_quantile_is_within_a_cell(scipy) -> None:
+    for a, b in product(SHAPES, SHAPES):
+        error = np.abs(quantile.beta(OUT_TO, a, b) - scipy.stats.beta.ppf(OUT_TO, a, b))
+        assert error.max() < 2e-4, (a, b)
 
 
-@pytest.mark.parametrize("share", SHARES)
-def test_beta_quantile_is_close_for_the_parameters_in_use(share) -> None:
-    a, b = 7 / 3 * share, 7 / 3 * (1 - share)
-    error = np.abs(quantile.beta(OUT_TO, a, b) - stats.beta.ppf(OUT_TO, a, b))
-    assert error.max() < 1e-6
+def test_beta_quantile_is_close_for_the_parameters_in_use(scipy) -> None:
+    for share in SHARES:
+        a, b = 7 / 3 * share, 7 / 3 * (1 - share)
+        error = np.abs(quantile.beta(OUT_TO, a, b) - scipy.stats.beta.ppf(OUT_TO, a, b))
+        assert error.max() < 1e-6, share
 
 
 @given(u=st.floats(0, 1, exclude_max=True), a=st.sampled_from(SHAPES), b=st.sampled_from(SHAPES))
@@ -213,13 +222,12 @@ def test_beta_quantile_does_not_fall(u, a, b) -> None:
     assert np.all(np.diff(quantile.beta(np.array(u), a, b)) >= 0)
 
 
-@pytest.mark.parametrize("a", [*SHAPES, 1e4])
-@pytest.mark.parametrize("b", [*SHAPES, 1e4])
-def test_regularized_beta_equals_scipy(a, b) -> None:
+def test_regularized_beta_equals_scipy(scipy) -> None:
     theta = np.linspace(0, math.pi / 2, 501)
     x, y = np.sin(theta) ** 2, np.cos(theta) ** 2
-    expected = np.where(x < y, special.betainc(a, b, x), 1 - special.betainc(b, a, y))
-    assert quantile.regularized_beta(x, y, a, b) == pytest.approx(expected, abs=1e-10)
+    for a, b in product([*SHAPES, 1e4], [*SHAPES, 1e4]):
+        expected = np.where(x < y, scipy.special.betainc(a, b, x), 1 - scipy.special.betainc(b, a, y))
+        assert quantile.regularized_beta(x, y, a, b) == pytest.approx(expected, abs=1e-10), (a, b)
 
 
 NORMALS = {
@@ -237,8 +245,8 @@ NORMALS = {
 
 
 @pytest.mark.parametrize(("mean", "std", "low", "high"), NORMALS.values(), ids=NORMALS)
-def test_truncated_normal_quantile(mean, std, low, high) -> None:
-    expected = stats.truncnorm.ppf(OUT_TO, (low - mean) / std, (high - mean) / std, loc=mean, scale=std)
+def test_truncated_normal_quantile(mean, std, low, high, scipy) -> None:
+    expected = scipy.stats.truncnorm.ppf(OUT_TO, (low - mean) / std, (high - mean) / std, loc=mean, scale=std)
     error = np.abs(quantile.truncated_normal(OUT_TO, mean, std, low, high) - expected)
     assert error.max() < 1e-5 * (high - low)
 

@@ -189,13 +189,26 @@ def test_repr_is_short() -> None:
     assert len(repr(study([[90, 90]] * 2000, pp.recipes.navit()))) < 2500
 
 
-@pytest.mark.parametrize("sizes", [patches((2, 3)), patches((2, 3)) * 40, [(3, 4000), (90, 90), (500, 20)] * 30])
-@pytest.mark.parametrize("suffix", [".png", ".PDF", ".svg"])
+DRAWN = {"one": patches((2, 3)), "of one size": patches((2, 3)) * 40, "of three": [(3, 4000), (90, 90), (500, 20)] * 30}
+SUFFIXES = (".png", ".PDF", ".svg")
+
+
+@pytest.mark.parametrize(("sizes", "suffix"), [*zip(DRAWN, SUFFIXES, strict=True)])
 def test_a_study_is_drawn(sizes, suffix, tmp_path: Path, monkeypatch) -> None:
+    draw(DRAWN[sizes], tmp_path / f"study{suffix}", monkeypatch)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", DRAWN)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_study_is_drawn_in_every_format(sizes, suffix, tmp_path: Path, monkeypatch) -> None:
+    draw(DRAWN[sizes], tmp_path / f"study{suffix}", monkeypatch)
+
+
+def draw(sizes, path: Path, monkeypatch) -> None:
     matplotlib = pytest.importorskip("matplotlib")
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # whoever imports it fails
     before = matplotlib.rcParams.copy()
-    path = tmp_path / f"study{suffix}"
     study(sizes, pp.recipes.navit()).plot(path)
     assert path.stat().st_size > 5000
     assert matplotlib.rcParams.copy() == before
