@@ -276,14 +276,14 @@ OPTIONS = [
 @pytest.mark.parametrize("factory", OPTIONS, ids=repr)
 @pytest.mark.parametrize(("seq_len", "max_images"), [(64, 7), (64, 1), (1, 1), (300, 64)])
 def test_packers_keep_the_protocol(factory, seq_len, max_images) -> None:
-    testing.check_packer(factory, seq_len=seq_len, max_images=max_images, examples=examples(1 / 3))
+    testing.check_packer(factory, seq_len=seq_len, max_images=max_images, examples=examples(1 / 2))
 
 
 @pytest.mark.parametrize("steps", [(), ((1, 3),), ((16, 1), (21, 2), (33, 4)), ((64, 1),)])
 def test_priced_packers_keep_the_protocol(steps) -> None:
     for max_cut in (0.0, 0.2):
         factory = Lookahead(12, 30, Prices(64, 4, steps), max_cut)
-        testing.check_packer(factory, seq_len=64, max_images=7, examples=examples(1 / 3))
+        testing.check_packer(factory, seq_len=64, max_images=7, examples=examples(1 / 2))
 
 
 # ---------------------------------------------------------------------------------------------------------------- prices

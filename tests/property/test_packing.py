@@ -112,7 +112,7 @@ ONLINE = [FirstFit(), FirstFit(1), FirstFit(3), FirstFit(1000), BestFit(), BestF
 @pytest.mark.parametrize("factory", ONLINE, ids=repr)
 @pytest.mark.parametrize(("seq_len", "max_images"), [(64, 7), (64, 1), (1, 1), (300, 64)])
 def test_packers_keep_the_protocol(factory, seq_len, max_images) -> None:
-    testing.check_packer(factory, seq_len=seq_len, max_images=max_images, examples=examples(1 / 3))
+    testing.check_packer(factory, seq_len=seq_len, max_images=max_images, examples=examples(1 / 2))
 
 
 @pytest.mark.parametrize("best", [False, True])

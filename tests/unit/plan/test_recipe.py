@@ -273,9 +273,9 @@ def test_one_patch_size_is_not_drawn() -> None:
 
 def test_ten_patch_sizes_are_roughly_uniform() -> None:
     recipe = recipes.flexivit()
-    counts = Counter(recipe.patch_size_at(0, step) for step in range(10_000))
+    counts = Counter(recipe.patch_size_at(0, step) for step in range(3000))
     assert set(counts) == set(FLEXIVIT_PATCH_SIZES)
-    assert all(900 < count < 1100 for count in counts.values())  # deviation 30
+    assert all(250 < count < 350 for count in counts.values())  # deviation 16
 
 
 def test_a_patch_size_is_a_function_of_seed_epoch_and_step() -> None:
