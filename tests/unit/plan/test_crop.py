@@ -76,7 +76,7 @@ POLICIES = [
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
 def test_protocol(policy: Any) -> None:
-    check_crop_policy(policy, examples=examples(4))
+    check_crop_policy(policy, examples=examples(2.5))
     assert eval(repr(policy), vars(pp)) == policy
 
 
