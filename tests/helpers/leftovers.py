@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -94,11 +95,13 @@ def blocks() -> set[str]:
     """Return the names of blocks of shared memory, made by Python or torch, that no process has mapped."""
     if not SHARED_MEMORY.is_dir():
         return set()
-    names = {path.name for path in SHARED_MEMORY.iterdir() if path.name.startswith(("torch_", "psm_", "pym-", "sem.mp-"))}
-    for maps in PROCESSES.glob("[0-9]*/maps") if names else ():
-        try:
-            text = maps.read_text(errors="replace")
-        except OSError:  # ended meanwhile, or another user's
-            continue
-        names = {name for name in names if name not in text}
-    return {name for name in names if SHARED_MEMORY.joinpath(name).exists()}
+    inodes = {}
+    for path in SHARED_MEMORY.iterdir():
+        if path.name.startswith(("torch_", "psm_", "pym-", "sem.mp-")):
+            with suppress(OSError):  # gone meanwhile
+                inodes[path.name] = str(path.stat().st_ino)
+    for maps in PROCESSES.glob("[0-9]*/maps") if inodes else ():
+        with suppress(OSError):  # ended meanwhile, or another user's
+            mapped = {line.split()[4] for line in maps.read_text(errors="replace").splitlines() if f"{SHARED_MEMORY}/" in line}
+            inodes = {name: inode for name, inode in inodes.items() if inode not in mapped}
+    return {name for name in inodes if SHARED_MEMORY.joinpath(name).exists()}
