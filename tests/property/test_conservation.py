@@ -231,7 +231,7 @@ SHARDS: dict[str, Any] = {
     "epoch": st.integers(0, 3),
 }
 ITEMS: dict[str, Any] = {"drawn": sources, "recipe": recipes(), "tail": TAILS}
-MANY = 25  # a thousand at the profile ci
+MANY = 10  # 400 of each way at the profile ci: 1,600 in all
 
 
 def with_examples(count: int) -> settings:
