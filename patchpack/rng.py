@@ -44,6 +44,7 @@ class Stage(IntEnum):
     CROP = 7
     FLIP = 8
     AUGMENT = 9
+    WORKERS = 10
 
 
 def key_hash(keys: Iterable[str]) -> U64:

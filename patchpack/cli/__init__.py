@@ -9,8 +9,8 @@ from typing import Any
 
 from patchpack import __version__
 from patchpack.errors import PatchpackError
+from patchpack.stream.names import IMAGE
 
-_IMAGES = "jpg;jpeg;png;webp"
 _SHARDS = "tar files: paths, URLs, brace patterns or globs"
 _DEMO = """\
 Streams the sample shards that patchpack ships, packs them, trains a small NaViT on
@@ -185,7 +185,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     embed.add_argument("source", metavar="SOURCE", help="webdataset shards, a folder, a glob or one file")
-    embed.add_argument("--image", default=_IMAGES, metavar="EXT", help="image extensions, ; between")
+    embed.add_argument("--image", default=IMAGE, metavar="EXT", help="image extensions, ; between")
     embed.add_argument("--model", required=True, metavar="NAME", help="a preset in patchpack.model.presets")
     embed.add_argument("--weights", metavar="FILE", help="a .npz of big_vision, or a state dict of timm or ours")
     embed.add_argument("-o", "--out", required=True, metavar="DIR", help="a new folder, or one where the same was begun")
@@ -214,7 +214,7 @@ def _add_workers(command: argparse.ArgumentParser, what: str) -> None:
 
 def _add_members(command: argparse.ArgumentParser, otherwise: str) -> None:
     """What is asked for of a sample; None and ``auto`` where it is to be found out."""
-    command.add_argument("--image", metavar="EXT", help=f"image extensions, ; between (default: {otherwise}, or {_IMAGES})")
+    command.add_argument("--image", metavar="EXT", help=f"image extensions, ; between (default: {otherwise}, or {IMAGE})")
     labels = command.add_mutually_exclusive_group()
     labels.add_argument(
         "--target", default="auto", type=_labels, metavar="EXT", help="extension of the labels, several with commas between "
@@ -243,7 +243,7 @@ def _add_source(
     command: argparse.ArgumentParser, name: str = "SOURCE", what: str = "webdataset shards, a folder, a glob or one file"
 ) -> None:
     command.add_argument("source", metavar=name, help=what)
-    command.add_argument("--image", default=_IMAGES, metavar="EXT", help="image extensions, ; between")
+    command.add_argument("--image", default=IMAGE, metavar="EXT", help="image extensions, ; between")
     labels = command.add_mutually_exclusive_group()
     labels.add_argument("--target", default="auto", metavar="EXT", help="extension of the labels (default: cls if there)")
     _add_no_target(labels)

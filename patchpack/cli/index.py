@@ -17,7 +17,7 @@ from patchpack.errors import SourceError
 from patchpack.stream.engine import Engine, require_engine
 from patchpack.stream.index import Index
 from patchpack.stream.index.columns import require_replaceable
-from patchpack.stream.sources import IMAGE_EXTENSIONS
+from patchpack.stream.names import IMAGE
 
 
 def run(
@@ -66,7 +66,7 @@ def build(
         SourceError: no sample can be used; why is said before.
     """
     if image is None:
-        image = IMAGE_EXTENSIONS if update is None else ";".join(update.members.image)
+        image = IMAGE if update is None else ";".join(update.members.image)
     if target == AUTO:
         target = typed_target(shards, image=image) if update is None else update.members.target
     columns = (

@@ -19,8 +19,8 @@ import patchpack as pp
 from patchpack.cli.opening import open_typed
 from patchpack.cli.terminal import count_of, say, say_losses, source_arguments
 from patchpack.paint.decode import open_image, to_rgb
+from patchpack.stream.names import IMAGE
 from patchpack.stream.source import Source
-from patchpack.stream.sources import IMAGE_EXTENSIONS
 from patchpack.types import Header
 
 OFF_SQUARE = 1.2  # NaViT counts images whose aspect ratio deviates by more than 20 %
@@ -260,7 +260,7 @@ def _print_suggestion(console: Console, path: str, found: Survey, chosen: Sugges
     say(console, "")
     say(console, f"suggested: {chosen.call}, fill {packed.fill:.3f} {where}")
     say(console, f"because: {chosen.reason}")
-    options = "" if image == IMAGE_EXTENSIONS else f", image={image!r}"
+    options = "" if image == IMAGE else f", image={image!r}"
     options += f", target={label!r}" if label != "cls" else ""
     options += ', on_error="skip"' if found.rejected or found.faults else ""
     code = (

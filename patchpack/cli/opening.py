@@ -8,14 +8,15 @@ from patchpack.errors import SourceError
 from patchpack.paint.decode import MAX_PIXELS
 from patchpack.stream.index.build import find_shards
 from patchpack.stream.index.scan import ShardTask, scan_events
+from patchpack.stream.names import IMAGE, LABEL
 from patchpack.stream.source import Source
-from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source, parse_members
+from patchpack.stream.sources import open_source, parse_members
 from patchpack.types import Event, Header
 
 AUTO = "auto"
 
 
-def open_typed(path: str | list[str], *, image: str = IMAGE_EXTENSIONS, target: str | None = AUTO) -> tuple[Source, str | None]:
+def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None = AUTO) -> tuple[Source, str | None]:
     """The source behind a path, and the label extension in use.
 
     Args:
@@ -30,7 +31,7 @@ def open_typed(path: str | list[str], *, image: str = IMAGE_EXTENSIONS, target: 
         return open_source(path, image=image, target=target), target
     unlabelled = open_source(path, image=image, target=None)
     try:
-        labelled = open_source(path, image=image, target="cls")
+        labelled = open_source(path, image=image, target=LABEL)
     except SourceError:  # a folder without class subfolders
         return unlabelled, None
     found = _label_of(labelled.scan())
@@ -39,7 +40,7 @@ def open_typed(path: str | list[str], *, image: str = IMAGE_EXTENSIONS, target: 
 
 def typed_target(shards: list[str], *, image: str) -> str | None:
     """As `open_typed` finds it, for shards that are to be indexed: wherever these are, as the index reads them."""
-    members = parse_members(image, "cls", MAX_PIXELS)
+    members = parse_members(image, LABEL, MAX_PIXELS)
     tasks = (ShardTask(url, label, members) for url, label in zip(*find_shards(shards, members), strict=True))
     return _label_of(event for task in tasks for event in scan_events(task))
 

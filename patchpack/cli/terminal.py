@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from patchpack.cli.opening import AUTO
-from patchpack.stream.sources import IMAGE_EXTENSIONS
+from patchpack.stream.names import IMAGE
 from patchpack.types import Rejection, ShardFault
 
 _SHOWN = 10  # rejections in full
@@ -48,6 +48,6 @@ def say_losses(console: Console, rejected: Sequence[Rejection], faults: Sequence
 
 def source_arguments(path: str, image: str, target: str | None) -> str:
     """A source and its flags as they were typed, quoted for a shell."""
-    flags = "" if image == IMAGE_EXTENSIONS else f" --image {shlex.quote(image)}"
+    flags = "" if image == IMAGE else f" --image {shlex.quote(image)}"
     flags += "" if target == AUTO else " --no-target" if target is None else f" --target {shlex.quote(target)}"
     return shlex.quote(path) + flags

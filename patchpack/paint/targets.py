@@ -17,8 +17,9 @@ FILLERS = {"int64": -100, "float32": float("nan"), "object": None}
 def infer_kind(target: Any) -> TargetKind:
     """Kind of a source's targets, from its first one.
 
-    Integers (and bools) become int64, floats float32, arrays keep their shape; a dict whose values are all of these becomes
-    a dict of kinds; everything else stays an object; None means there are no targets.
+    Integers (and bools) become int64, floats float32, arrays and tensors of either keep their shape, whatever their width or
+    device; a dict whose values are all of these becomes a dict of kinds; everything else stays an object; None means there are
+    no targets.
     """
     if target is None:
         return None
@@ -76,8 +77,8 @@ def _infer(value: Any) -> TargetSpec:
     if value is None or isinstance(value, (str, bytes, Mapping)):
         return TargetSpec("object")
     try:
-        array = np.asarray(value)
-    except Exception:  # ragged, or a tensor that numpy may not see
+        array = np.asarray(_without_torch(value))
+    except Exception:  # ragged, or a tensor without plain numbers
         return TargetSpec("object")
     if array.dtype.kind in "biu":
         fits = array.dtype != np.uint64 or array.max(initial=0) <= np.iinfo(np.int64).max
@@ -95,8 +96,22 @@ def _as(spec: TargetSpec, value: Any) -> Any:
     if got.shape != spec.shape or (got.dtype != spec.dtype and not (spec.dtype == "float32" and got.dtype == "int64")):
         shape = f" {list(spec.shape)}" if spec.shape else ""
         raise TargetError(f"expected a target of kind {spec.dtype}{shape} as the first sample had, got {value!r}")
+    numbers = _without_torch(value)
     with np.errstate(over="ignore"):
-        stored = np.asarray(value, dtype=spec.dtype)
-    if spec.dtype == "float32" and np.any(np.isinf(stored) & np.isfinite(value)):
+        stored = np.asarray(numbers, dtype=spec.dtype)
+    if spec.dtype == "float32" and np.any(np.isinf(stored) & np.isfinite(np.asarray(numbers, dtype=np.float64))):
         raise TargetError(f"a target of float32 cannot hold {value!r}")
     return stored
+
+
+def _without_torch(value: Any) -> Any:
+    """Return torch's tensors, alone or in lists, as arrays, and any other value as it is.
+
+    Floats become float64, which holds every value of every narrower kind; numpy has no bfloat16.
+    """
+    if isinstance(value, (list, tuple)):
+        return [_without_torch(entry) for entry in value]
+    if not (hasattr(value, "detach") and hasattr(value, "is_floating_point")):
+        return value
+    tensor = value.detach().cpu()
+    return (tensor.double() if tensor.is_floating_point() else tensor).numpy()

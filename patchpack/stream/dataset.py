@@ -13,14 +13,15 @@ from patchpack.paint.painter import blank, paint
 from patchpack.plan.planner import FUSE
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.indexed import IndexPlanner
+from patchpack.stream.names import IMAGE, LABEL
 from patchpack.stream.parcel import Parcel, wrap
 from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
 from patchpack.stream.ring import Ring
 from patchpack.stream.sampler import Planner, require_recipe
-from patchpack.stream.source import Reader
-from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
+from patchpack.stream.source import Reader, tell_epoch
+from patchpack.stream.sources import open_source
 from patchpack.stream.tickets import Ticket
-from patchpack.stream.workers import Board
+from patchpack.stream.workers import Board, WorkerSeeds
 from patchpack.types import BatchPlan, Header, PackedBatch
 
 
@@ -30,7 +31,7 @@ class Painter(Dataset[PackedBatch]):
     Args:
         source: the planner's source, or the `Planner` or `IndexPlanner` itself.
         recipe: the planner's recipe.
-        image, frames, target: as given to the planner.
+        image, frames, target: as given to the planner; with a planner as `source` they are the planner's.
         on_error, quarantine, fuse: see `ErrorPolicy`; under ``"skip"`` rejections travel in ``batch.info``. Each process that
             paints counts for its own fuse.
     """
@@ -40,9 +41,9 @@ class Painter(Dataset[PackedBatch]):
         source: Any,
         recipe: Recipe,
         *,
-        image: str = IMAGE_EXTENSIONS,
+        image: str = IMAGE,
         frames: str | None = None,
-        target: str | tuple[str, ...] | None = "cls",
+        target: str | tuple[str, ...] | None = LABEL,
         on_error: OnError = "raise",
         quarantine: str | Path | None = None,
         fuse: Fuse = FUSE,
@@ -51,6 +52,8 @@ class Painter(Dataset[PackedBatch]):
         self._recipe = require_recipe(recipe)
         if isinstance(source, (Planner, IndexPlanner)):
             source = source.source
+            self._reader = source.reader
+            return
         opened = open_source(
             source,
             image=image,
@@ -79,12 +82,14 @@ class SendingPainter(Dataset[PackedBatch | Parcel]):
     Attributes:
         ring: whose slots the tickets name. Set before workers start, which then have it.
         board: where workers write what they are at; likewise.
+        seeds: for random numbers that the user's code draws in workers; None where the user seeds them.
     """
 
     def __init__(self, planner: Planner | IndexPlanner) -> None:
         self._recipe, self._reader = planner.recipe, planner.source.reader
         self.ring: Ring | None = None
         self.board: Board | None = None
+        self.seeds: WorkerSeeds | None = None
 
     def __len__(self) -> int:
         """Nobody asks but a DataLoader that somebody else makes of this one. Raises `ConfigError`."""
@@ -99,6 +104,8 @@ class SendingPainter(Dataset[PackedBatch | Parcel]):
         worker = get_worker_info()
         if worker is None:
             return painted(plan, self._recipe, self._reader)
+        if self.seeds is not None:
+            self.seeds.begin(worker.id, plan.epoch)
         slot = None if self.ring is None or number is None else self.ring.slot(number)
         parcel, inside = wrap(blank(plan, self._recipe), slot)
         note = None if self.board is None else self.board.painting(worker.id, plan.step)
@@ -116,6 +123,7 @@ def painted(
     note: Callable[[Header], None] | None = None,
 ) -> PackedBatch:
     """`paint`, with a fatal plan's reason in ``info["fatal"]``."""
+    tell_epoch(reader, plan.epoch)
     batch = paint(plan, recipe, reader, batch, note)
     if plan.fatal:
         batch.info["fatal"] = plan.fatal

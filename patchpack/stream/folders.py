@@ -11,6 +11,7 @@ from typing import Any
 from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.paint.decode import MAX_BYTES, require_bytes, too_many_bytes
 from patchpack.stream.header import read_size_at
+from patchpack.stream.labels import decode_target, join
 from patchpack.stream.source import Reader, digest
 from patchpack.stream.tar import Members
 from patchpack.types import Event, Header, Rejection, Size
@@ -19,8 +20,8 @@ from patchpack.types import Event, Header, Rejection, Size
 class FolderSource:
     """A folder of image files. Keys are paths relative to it.
 
-    With targets, the first folder below it is the class; indices follow the sorted `class_names`. A text is in the file beside
-    the image that has its name and another extension.
+    Where a label is asked for by name (``target="json"``), it is in the file beside the image that has its name and that
+    extension, as a text is. Otherwise the first folder below the root is the class; indices follow the sorted `class_names`.
     """
 
     one_each = True
@@ -35,9 +36,18 @@ class FolderSource:
             raise SourceError(f"{root}: no file with extension {';'.join(members.image)}; it has: {others or 'nothing'}")
         # an empty class folder counts, or the indices of two splits would not mean the same
         self.class_names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        if members.target is not None and not self.class_names:
-            raise SourceError(f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images")
-        self.reader: Reader = FileReader(str(root), self.class_names if members.target is not None else None, members.max_bytes)
+        self._in_classes = members.target is not None and not members.target_given
+        if self._in_classes and not self.class_names:
+            raise SourceError(
+                f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images, or target='json' "
+                f"where a .json file beside each image holds its label"
+            )
+        self.reader: Reader = FileReader(
+            str(root),
+            self.class_names if self._in_classes else None,
+            members.max_bytes,
+            target=None if self._in_classes else members.target,
+        )
         self.num_parts = len(self._files)
         self.fingerprint = digest(path.relative_to(root).as_posix() for path in self._files)
 
@@ -49,10 +59,15 @@ class FolderSource:
         """See `PartedSource`: every file is a part, or a shuffle in blocks would leave the classes of a folder apart."""
         for path in map(self._files.__getitem__, parts):
             key = path.relative_to(self._root).as_posix()
-            if self._members.target is not None and "/" not in key:
+            if self._in_classes and "/" not in key:
                 yield Rejection(self.name, key, path.name, "target", "lies beside the class subfolders, not in one")
                 continue
-            yield scan_file(path, key, self.name, key, self._members)
+            header = scan_file(path, key, self.name, key, self._members)
+            missing = [] if self._in_classes else [e for e in self._members.labels if not _beside(path, e).exists()]
+            if missing and isinstance(header, Header):
+                name = _beside(path, missing[0]).name
+                header = Rejection(self.name, key, name, "target", f"no label beside it: {name} is not there")
+            yield header
 
 
 def scan_file(path: Path, key: str, shard: str, location: str, asked: Members) -> Header | Rejection:
@@ -73,16 +88,9 @@ def scan_file(path: Path, key: str, shard: str, location: str, asked: Members) -
 def _with_text(header: Header, image: Path, asked: Members) -> Header | Rejection:
     """The header of an image with the tokens of the text beside it."""
     assert asked.text is not None
-    path = image.with_name(f"{image.stem}.{asked.text.member}")
+    path = _beside(image, asked.text.member)
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise OSError("is not a regular file")
-        with open(path, "rb") as file:
-            length = os.fstat(file.fileno()).st_size
-            if length > asked.max_bytes:
-                raise TargetError(too_many_bytes(length, asked.max_bytes))
-            data = file.read()
-        return header._replace(text=asked.text.tokens(asked.text.of(data)))
+        return header._replace(text=asked.text.tokens(asked.text.of(_read_beside(path, asked.max_bytes))))
     except FileNotFoundError:
         return Rejection(header.shard, header.key, path.name, "target", f"no text beside it: {path.name} is not there")
     except OSError as error:
@@ -91,11 +99,33 @@ def _with_text(header: Header, image: Path, asked: Members) -> Header | Rejectio
         return Rejection(header.shard, header.key, path.name, "target", str(error))
 
 
-class FileReader:
-    """Relative path to (file bytes, class index)."""
+def _beside(image: Path, extension: str) -> Path:
+    return image.with_name(f"{image.stem}.{extension}")
 
-    def __init__(self, root: str, class_names: list[str] | None, max_bytes: int = MAX_BYTES) -> None:
-        self._root, self._max_bytes = root, max_bytes
+
+def _read_beside(path: Path, max_bytes: int) -> bytes:
+    """Return the bytes of a file beside an image. Raises `OSError`, or `TargetError` for a file over the limit."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("is not a regular file")
+    with open(path, "rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        if length > max_bytes:
+            raise TargetError(too_many_bytes(length, max_bytes))
+        return file.read()
+
+
+class FileReader:
+    """Relative path to (file bytes, label): the class index, or what the file beside the image holds."""
+
+    def __init__(
+        self,
+        root: str,
+        class_names: list[str] | None = None,
+        max_bytes: int = MAX_BYTES,
+        *,
+        target: str | tuple[str, ...] | None = None,
+    ) -> None:
+        self._root, self._max_bytes, self._target = root, max_bytes, target
         self._classes = None if class_names is None else {name: i for i, name in enumerate(class_names)}
 
     def __call__(self, location: str) -> tuple[bytes, Any]:
@@ -110,7 +140,16 @@ class FileReader:
 
     def target(self, location: str) -> Any:
         """See `Reader`."""
-        return None if self._classes is None else self._classes[location.split("/", 1)[0]]
+        if self._classes is not None:
+            return self._classes[location.split("/", 1)[0]]
+        image, values = Path(self._root, location), []
+        for extension in () if self._target is None else (self._target,) if isinstance(self._target, str) else self._target:
+            path = _beside(image, extension)
+            try:
+                values.append(decode_target(extension, _read_beside(path, self._max_bytes)))
+            except OSError as error:
+                raise TargetError(f"{path.name}: {type(error).__name__}: {error}") from None
+        return join(self._target, values)
 
 
 def _visible_files(root: Path) -> Iterator[Path]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from patchpack.errors import ConfigError
+from patchpack.stream.names import nearest
 from patchpack.stream.tar import Members
 
 
@@ -23,7 +25,11 @@ def undecoded(dataset: Any, members: Members) -> tuple[Any, Members]:
     know its columns.
 
     Returns:
-        The data set, and `members` that name its image column: the only one, if none of those asked for is there.
+        The data set, and `members` that name its image column: the only one, if the user named none and none of the usual names
+        is there.
+
+    Raises:
+        ConfigError: a column that the user named and the data set does not have, or none for what is asked for.
     """
     import datasets
 
@@ -31,16 +37,42 @@ def undecoded(dataset: Any, members: Members) -> tuple[Any, Members]:
     if features is None:
         return dataset, members
     pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-    if len(pictures) == 1 and not {"image", *members.image} & {name.lower() for name in features}:
+    names = {name.lower() for name in features}
+    if not members.image_given and len(pictures) == 1 and not {"image", *members.image} & names:
         members = replace(members, image=(pictures[0].lower(),))
     if is_plain(dataset):
+        _require_columns(members, features, pictures)
         for name in pictures:
             dataset = dataset.cast_column(name, datasets.Image(decode=False))
-        wanted = {"__key__", "__url__", "image", *members.image, *members.labels, *(("label",) if members.labels else ())}
+        wanted = {"__key__", "__url__", *members.image, *members.labels}
+        wanted.update(() if members.image_given else ("image",))
+        wanted.update(("label",) if members.labels and not members.target_given else ())
         wanted.update(members.text.columns if members.text else ())
         wanted |= set(members.frames_of(name.lower() for name in features))
         dataset = dataset.select_columns([name for name in features if name.lower() in wanted])
     return dataset, members
+
+
+def _require_columns(members: Members, features: Any, pictures: list[str]) -> None:
+    names = {name.lower() for name in features}
+    has = f"the data set's columns are: {', '.join(features)}"
+    frames = members.frames_of(names)
+    if members.frames and not frames:
+        raise ConfigError(f"frames={';'.join(members.frames)!r} fits no column; {has}")
+    usual = () if members.image_given else ("image",)
+    if not frames and "__key__" not in names and not any(name in names for name in (*members.image, *usual)):
+        shown = f"image={';'.join(members.image)!r} is not a column" if members.image_given else "no column is named 'image'"
+        cure = f"; pass image= one of {', '.join(pictures)}" if pictures else "; pass image= its name"
+        raise ConfigError(f"{shown}; {has}{nearest(members.image[0], features) or cure}")
+    missing = [label for label in members.labels if label not in names]
+    if missing and members.target_given:
+        raise ConfigError(f"target={missing[0]!r} is not a column; {has}{nearest(missing[0], features)}")
+    if missing and "label" not in names:
+        raise ConfigError(
+            f"which column holds the label? {has[0].upper()}{has[1:]}; pass target= its name, or target=None for none"
+        )
+    if members.text is not None and not any(name in names for name in members.text.columns):
+        raise ConfigError(f"text={members.text.name!r} is not a column; {has}{nearest(members.text.member, features)}")
 
 
 def is_plain(dataset: Any) -> bool:

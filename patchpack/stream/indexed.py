@@ -84,7 +84,7 @@ class IndexPlanner(Sampler[BatchPlan]):
             self._kind, _ = probe_targets(ListedSource(index).scan(), self.source.reader)
         self.epoch, self.seen, self.steps_per_epoch = epoch, seen, steps_per_epoch
         self._arguments: dict[str, Any] = {"shuffle": shuffle, "tail": tail, "balance": balance, "packer": packer}
-        self._rank, self._world_size = rank, world_size
+        self.rank, self._world_size = rank, world_size
         self._first_step, self.accounted = 0, 0
         self._run: _Run | None = None
         self._made: tuple[tuple[int, int], EpochPlan] | None = None
@@ -107,7 +107,7 @@ class IndexPlanner(Sampler[BatchPlan]):
                 self._index,
                 self.recipe,
                 self.epoch,
-                rank=self._rank,
+                rank=self.rank,
                 world_size=self._world_size,
                 steps_per_epoch=self.steps_per_epoch,
                 seen=self.seen,

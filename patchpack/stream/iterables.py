@@ -14,7 +14,7 @@ from patchpack.paint.decode import WHITE, Colour, to_rgb
 from patchpack.paint.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
 from patchpack.stream.header import picture_size
 from patchpack.stream.samples import ToSample, key_of, make_sample
-from patchpack.stream.source import Reader
+from patchpack.stream.source import Reader, tell_epoch
 from patchpack.stream.tar import Members
 from patchpack.types import Clip, Event, Header, Inline, Rejection, Sample
 
@@ -46,9 +46,8 @@ class IterableSource:
         self.reader: Reader = InlineReader()
 
     def set_epoch(self, epoch: int) -> None:
-        """Pass it on to a stream that shuffles by epoch, as those of `datasets` do."""
-        if callable(tell := getattr(self._items, "set_epoch", None)):
-            tell(epoch)
+        """Set the epoch of a stream that has one, as those of `datasets` do."""
+        tell_epoch(self._items, epoch)
 
     def scan(self) -> Iterator[Event]:
         """See `Source`. Raises `SourceError` for an item that is no sample."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from patchpack.errors import TargetError
-from patchpack.stream.source import Reader
+from patchpack.stream.source import Reader, tell_epoch
 
 MapTarget = Callable[[Any], Any]
 """Decoded label → target, e.g. a vocabulary look-up."""
@@ -37,6 +37,10 @@ class MappedReader:
     def __copy__(self) -> MappedReader:
         """With files of its own, as a thread needs them."""
         return MappedReader(copy(self._reader), self._map)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of a reader that has one."""
+        tell_epoch(self._reader, epoch)
 
     def __call__(self, location: Any) -> tuple[Any, Any]:
         """See `Reader`."""

@@ -22,18 +22,18 @@ from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.listed import is_index
 from patchpack.stream.mapstyle import SizeOf
+from patchpack.stream.names import IMAGE, LABEL
 from patchpack.stream.parcel import Parcel, as_tensors, require_room, unwrap
 from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
 from patchpack.stream.resume import require_same, require_whole, sealed
 from patchpack.stream.ring import SPARE, Ring, slot_bytes_of
 from patchpack.stream.sampler import PLACE, Planner
 from patchpack.stream.samples import ToSample
-from patchpack.stream.sources import IMAGE_EXTENSIONS
 from patchpack.stream.streams import WorkerStreams
 from patchpack.stream.text import TEXT, Tokenize
 from patchpack.stream.threads import PLANNED_AHEAD, Finished, PaintedAhead
 from patchpack.stream.tickets import Tickets, UnderWay
-from patchpack.stream.workers import TICK, Board, WorkerStart, next_of
+from patchpack.stream.workers import TICK, Board, WorkerSeeds, WorkerStart, next_of
 from patchpack.types import PackedBatch, Report
 
 _OURS = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset", "in_order")
@@ -81,7 +81,9 @@ class Loader(DataLoader[PackedBatch]):
         self._board: Board | None = None
         self._reports: dict[int, Report] = {}  # by stream; one, if the parent plans
         # iterating a DataLoader draws from torch's global generator unless it has its own
-        dataloader_options.setdefault("generator", torch.Generator())
+        users_generator, users_start = dataloader_options.get("generator"), dataloader_options.get("worker_init_fn")
+        dataloader_options["generator"] = users_generator or torch.Generator()
+        self._seeds = None if users_generator else WorkerSeeds(planner.recipe.seed, planner.rank)
         self._delivered: int | None = None  # batches of this epoch, those before a resume too
         self._finished = False
         self._streams = None
@@ -100,7 +102,8 @@ class Loader(DataLoader[PackedBatch]):
         if num_threads:
             dataset, sampler = Finished(), PaintedAhead(planner, num_threads)
         if num_workers:
-            dataloader_options["worker_init_fn"] = WorkerStart(dataloader_options.get("worker_init_fn"))
+            dataloader_options["worker_init_fn"] = WorkerStart(users_start, self._seeds)
+            self._painter.seeds = None if users_start else self._seeds  # a start of the user's may seed, once for all epochs
             dataloader_options["timeout"] = TICK
         super().__init__(
             dataset,
@@ -128,6 +131,9 @@ class Loader(DataLoader[PackedBatch]):
         self.fatal, begun = None, self.planner.seen
         if self._streams:
             self._streams.begin(self.planner.epoch, begun)
+        if self._seeds:
+            self._seeds.epoch = self.planner.epoch
+            self.generator.manual_seed(self._seeds.base())
         sending = self._from_workers() if self.num_workers else super().__iter__()
         try:
             for sent in sending:
@@ -272,9 +278,9 @@ def load(
     source: Any,
     recipe: Recipe,
     *,
-    image: str = IMAGE_EXTENSIONS,
+    image: str = IMAGE,
     frames: str | None = None,
-    target: str | tuple[str, ...] | None = "cls",
+    target: str | tuple[str, ...] | None = LABEL,
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
     text: str = TEXT,
@@ -326,7 +332,8 @@ def load(
             must be decoded to know its size: with workers each plans its own share then, and batches depend on how many.
         shuffle: 0 for the source's order; else shards are permuted, and headers in blocks of this many, by (seed, epoch); files
             of a folder and items of a dataset are permuted as a whole.
-        epoch: of the draws and the shuffling; see `Loader.set_epoch`.
+        epoch: of the draws and the shuffling, and of a source with a ``set_epoch`` (a stream of `datasets`); see
+            `Loader.set_epoch`.
         steps_per_epoch: exactly this many batches on every rank, the source repeated as needed; None for one pass. Images
             that still wait when an epoch ends this way are dropped, and counted under ``steps_per_epoch``.
         tail: where the last rows of a pass do not fill a batch: ``"short"`` leaves it short, ``"drop"`` drops its images and
@@ -347,7 +354,9 @@ def load(
             taken for frozen: an error that names what each was at; 0 waits for ever.
         worker_restarts: how often in an epoch workers are started anew where one died or all are frozen; the new ones paint
             what was under way, and nothing is lost or doubled. Each time is warned of.
-        **dataloader_options: for `torch.utils.data.DataLoader`: ``pin_memory``, ``prefetch_factor``, ...
+        **dataloader_options: for `torch.utils.data.DataLoader`: ``pin_memory``, ``prefetch_factor``, ... Random numbers that a
+            dataset of yours draws in workers are seeded by the recipe's seed, epoch, rank and worker; a ``generator`` seeds
+            them in torch's way instead. A resume in the middle of an epoch does not repeat them.
 
     Returns:
         A `Loader`; iterate it, then read ``loader.report()``. ``len()`` is ``steps_per_epoch``, a `TypeError` without.
@@ -362,7 +371,7 @@ def load(
     }  # fmt: skip
     if is_index(source):
         for name, value, default in (
-            ("image", image, IMAGE_EXTENSIONS), ("frames", frames, None), ("target", target, "cls"),
+            ("image", image, IMAGE), ("frames", frames, None), ("target", target, LABEL),
             ("to_sample", to_sample, None), ("sizes", sizes, None), ("size_of", size_of, None),
         ):  # fmt: skip
             if value is not default and value != default:

@@ -17,7 +17,7 @@ from patchpack.paint.decode import Colour
 from patchpack.paint.picture import is_several, within
 from patchpack.stream.iterables import InlineReader, Passenger, carried, header_of, refused
 from patchpack.stream.samples import ToSample, make_sample
-from patchpack.stream.source import Reader
+from patchpack.stream.source import Reader, tell_epoch
 from patchpack.stream.tar import Members
 from patchpack.types import Event, Header, Inline, Sample, Size
 
@@ -82,6 +82,10 @@ class MapStyleSource:
         other.holds = False
         return other
 
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of a dataset that has one."""
+        self.items.set_epoch(epoch)
+
     def scan(self) -> Iterator[Event]:
         """See `Source`."""
         return self.scan_parts(range(self.num_parts))
@@ -121,7 +125,14 @@ class ItemReader:
     def __init__(self, dataset: Any, members: Members, to_sample: ToSample | None) -> None:
         self._dataset, self._members, self._to_sample = dataset, members, to_sample
         self._inline = InlineReader()
+        self._epoch: int | None = None
         self._last: tuple[int, Sample] | None = None  # of several images, which are asked for one after the other
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of a dataset that has one; in a worker, of the worker's copy."""
+        if epoch != self._epoch:
+            self._epoch, self._last = epoch, None
+            tell_epoch(self._dataset, epoch)
 
     def __call__(self, location: int | tuple[int, int] | Inline | Passenger) -> tuple[Any, Any]:
         """See `Reader`. A pair is an item's number and the part of it that is meant."""

@@ -17,10 +17,11 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.folders import FileReader, scan_file
 from patchpack.stream.iterables import NO_IMAGES, InlineReader, carried, is_split
 from patchpack.stream.loader import Loader, load
+from patchpack.stream.names import IMAGE
 from patchpack.stream.policy import OnError
 from patchpack.stream.sampler import require_recipe
 from patchpack.stream.source import Reader
-from patchpack.stream.sources import IMAGE_EXTENSIONS, parse_members
+from patchpack.stream.sources import parse_members
 from patchpack.types import Event, Header, PackedBatch, Rejection, Report, Sample
 
 
@@ -117,9 +118,7 @@ class PictureSource:
 
     def __init__(self, images: Iterable[Any], keys: Iterable[str] | None, recipe: Recipe) -> None:
         self._images, self._keys = images, keys
-        self._members = parse_members(
-            IMAGE_EXTENSIONS, None, recipe.max_pixels, recipe.max_bytes, clips=recipe.video is not None
-        )
+        self._members = parse_members(IMAGE, None, recipe.max_pixels, recipe.max_bytes, clips=recipe.video is not None)
         self._background = recipe.background
         self.name = "images"
         self.is_split = is_split(images)

@@ -16,7 +16,7 @@ from patchpack.plan.packing import FirstFit
 from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.sampler import probe_targets
-from patchpack.stream.source import Source
+from patchpack.stream.source import Source, tell_epoch
 from patchpack.stream.sources import open_source
 from patchpack.stream.text import require_text_len
 from patchpack.types import Event, Header, Rejection
@@ -67,6 +67,8 @@ def replay(
         opened = open_source(
             source, max_pixels=recipe.max_pixels, max_bytes=recipe.max_bytes, clips=recipe.video is not None, **options
         )
+    tell_epoch(opened, epoch)
+    tell_epoch(opened.reader, epoch)
     kind, events = probe_targets(opened.scan(), opened.reader)
     images = _found(events, key, opened.name).in_pass(repeat).images
     require_int(f"part of {key}", part, 0, len(images) - 1)

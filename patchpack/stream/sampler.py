@@ -16,9 +16,9 @@ from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.paint.targets import infer_kind
 from patchpack.plan.planner import FUSE, EpochPlanner, Tail, accounted
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.mapstyle import MapStyleSource, SizeOf
+from patchpack.stream.names import IMAGE, LABEL
 from patchpack.stream.order import Mark, Order, OrderedSource
 from patchpack.stream.resume import (
     STATE,
@@ -33,8 +33,8 @@ from patchpack.stream.resume import (
 )
 from patchpack.stream.samples import ToSample
 from patchpack.stream.scanner import scan_ahead
-from patchpack.stream.source import Reader, Source
-from patchpack.stream.sources import IMAGE_EXTENSIONS, open_source
+from patchpack.stream.source import Reader, Source, tell_epoch
+from patchpack.stream.sources import open_source
 from patchpack.stream.text import TEXT, Tokenize, require_picklable, require_text_len
 from patchpack.types import BatchPlan, Event, Header, Rejection, TargetKind
 
@@ -54,7 +54,7 @@ class Planner(Sampler[BatchPlan]):
         recipe: what to do with it.
         image, frames, target, to_sample, map_target, sizes, size_of: what to use of a sample and how, see `open_source`.
         shuffle: 0 for the source's order, else shards are permuted, and headers in blocks of this many.
-        epoch: the epoch of the draws and of the shuffling, see `set_epoch`.
+        epoch: the epoch of the draws and of the shuffling, and of a source with a ``set_epoch``, see `set_epoch`.
         steps_per_epoch: exactly this many batches, the source repeated as needed; None for one pass.
         tail: what becomes of the last rows where they do not fill a batch, see `EpochPlanner`.
         rank, world_size: which share of the source, see `Order`. With ``tail="pad"`` and no ``steps_per_epoch`` (evaluation)
@@ -79,9 +79,9 @@ class Planner(Sampler[BatchPlan]):
         source: Any,
         recipe: Recipe,
         *,
-        image: str = IMAGE_EXTENSIONS,
+        image: str = IMAGE,
         frames: str | None = None,
-        target: str | tuple[str, ...] | None = "cls",
+        target: str | tuple[str, ...] | None = LABEL,
         to_sample: ToSample | None = None,
         map_target: MapTarget | None = None,
         sizes: Any = None,
@@ -146,7 +146,9 @@ class Planner(Sampler[BatchPlan]):
         self._new_planner(None)  # a tail or a number of steps that cannot work is refused now
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw and shuffle for another epoch from the next iteration on; a stream with an epoch of its own hears of it.
+        """Draw and shuffle for another epoch from the next iteration on.
+
+        A source with a ``set_epoch`` is set to the planner's epoch when an iteration begins.
 
         The epoch of a state that was just loaded goes on where it was.
         """
@@ -156,8 +158,6 @@ class Planner(Sampler[BatchPlan]):
             self._resume = None
         self.epoch = epoch
         self._run = (epoch, self.seen, self._resume)
-        if isinstance(self.source, IterableSource):
-            self.source.set_epoch(epoch)
 
     def __len__(self) -> int:
         """``steps_per_epoch``. Raises `TypeError` without: how many batches a source makes is known when it ends."""
@@ -225,6 +225,11 @@ class Planner(Sampler[BatchPlan]):
         }
 
     @property
+    def rank(self) -> int:
+        """The rank whose share of the source is planned."""
+        return self._order.rank
+
+    @property
     def reads_pixels(self) -> bool:
         """True where an item is decoded to know its size: then planning is the workers' business too."""
         return isinstance(self.source, MapStyleSource) and self.source.holds
@@ -268,6 +273,7 @@ class Planner(Sampler[BatchPlan]):
     def _plans(
         self, order: Order, recipe: Recipe, resume: Mapping[str, Any] | None = None, **stream: int
     ) -> Iterator[BatchPlan]:
+        tell_epoch(self.source, self.epoch)  # the one place: an epoch comes from the constructor, `set_epoch` or a state
         begun, start = self.seen, Mark(*resume["mark"]) if resume else Mark()
         marks, ordered = Marks(start), OrderedSource(self.source, order, start)
         scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner, self.timeout)

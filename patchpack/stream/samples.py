@@ -11,6 +11,7 @@ from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.paint.decode import require_bytes
 from patchpack.paint.picture import frames_of, is_picture, is_several
 from patchpack.stream.labels import decode_target, join
+from patchpack.stream.names import nearest
 from patchpack.stream.tar import Members
 from patchpack.stream.text import Text
 from patchpack.types import Clip, Sample
@@ -41,8 +42,8 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
     * webdataset dict (``__key__``): the first of the image extensions that is there; the label member, decoded by extension
       if it is bytes. The shard's file name joins the key where ``__url__`` is known.
     * either: the members or columns that fit ``members.frames`` are the frames of a clip, or one of them holds a list of them.
-    * Hugging Face row: its image is the first column of ``image`` that is there, or ``image``, as a PIL image or as
-      ``{"bytes", "path"}``; its label is column ``target``, or ``label``.
+    * Hugging Face row: its image is the first column of ``image`` that is there, as a PIL image or as ``{"bytes", "path"}``;
+      its label is column ``target``. Where the user named neither, they may be columns ``image`` and ``label``.
     * pair ``(image, target)``, as torchvision's datasets give; without targets also the image alone, or ``(image, text)``.
 
     Where an image may be, so may a list of images that belong together. Column names need not match in case. Where text is
@@ -65,7 +66,8 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
     if isinstance(item, Mapping):
         names = {str(name).lower(): name for name in item}
         columns = [names[name] for name in members.frames_of(names)]
-        columns = columns or [names[name] for name in (*image, "image") if name in names][:1]
+        usual = () if members.image_given else ("image",)
+        columns = columns or [names[name] for name in (*image, *usual) if name in names][:1]
         if "__key__" in item or columns:
             webdataset = "__key__" in item
             sample = _from_webdataset(item, names, members) if webdataset else _from_row(number, item, names, columns, members)
@@ -118,7 +120,8 @@ def _from_webdataset(item: Mapping[Any, Any], names: Mapping[str, Any], members:
     values = []
     for name in (target,) if isinstance(target, str) else target:
         if name not in names:
-            raise TargetError(f"{key}: no label member {name!r}")
+            has = ", ".join(str(name) for name in item if not str(name).startswith("__"))
+            raise TargetError(f"{key}: no label member {name!r}, it has: {has}{nearest(name, names)}")
         value = item[names[name]]
         values.append(decode_target(name, value) if isinstance(value, bytes) else value)
     return Sample(key, picture, join(target, values))
@@ -136,10 +139,13 @@ def _from_row(
     if target is None:
         return Sample(str(number), picture)
     labels = (target,) if isinstance(target, str) else target
-    if len(labels) == 1 and labels[0] not in names:
+    if not members.target_given and labels[0] not in names:
         labels = ("label",)
-    if any(label not in names for label in labels):
-        raise TargetError(f"row {number} has no column {target!r} and no 'label'; it has {', '.join(map(repr, item))}")
+    for label in labels:
+        if label not in names:
+            raise TargetError(
+                f"row {number} has no column {label!r}, it has: {', '.join(map(repr, item))}{nearest(label, item)}"
+            )
     return Sample(str(number), picture, join(target, [item[names[label]] for label in labels]))
 
 

@@ -14,6 +14,7 @@ from patchpack.paint.decode import too_many_bytes
 from patchpack.stream.archive import UNREADABLE, CutError, Member, read_members
 from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.labels import decode_target, join
+from patchpack.stream.names import nearest
 from patchpack.stream.remote import RangeTape, RemoteFile
 from patchpack.stream.source import Reader, digest
 from patchpack.stream.tape import BLOCK, SeekableTape, StreamTape, Tape, compression_of
@@ -172,7 +173,9 @@ def _chosen(group: Group, label: str, asked: Members) -> _Chosen | Rejection:
     missing = [extension for extension in asked.labels if extension not in group.members]
     if missing:
         has = ", ".join(sorted(group.members))
-        return Rejection(label, key, member, "target", f"no label member {missing[0]!r}, it has: {has}")
+        return Rejection(
+            label, key, member, "target", f"no label member {missing[0]!r}, it has: {has}{nearest(missing[0], group.members)}"
+        )
     labels = [group.members[extension] for extension in asked.labels]
     text = None if asked.text is None else group.members.get(asked.text.member)
     if asked.text is not None and text is None:

@@ -27,6 +27,8 @@ class Source(Protocol):
 
     A source may also say ``scan_here = True``: its headers cost nothing to read, or it cannot be pickled, so that no process of
     its own should scan it; and have a ``fingerprint`` of the names of what it holds, by which a saved state knows it again.
+    A source whose samples depend on the epoch has a method ``set_epoch(epoch)``. It is called before each pass over the source.
+    Its reader may have one too, which is called in every process before the samples of an epoch are read.
     """
 
     name: str
@@ -49,6 +51,12 @@ class PartedSource(Source, Protocol):
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
         """As `scan`, of these parts in this order."""
         ...
+
+
+def tell_epoch(items: Any, epoch: int) -> None:
+    """Call ``items.set_epoch(epoch)`` where `items` has such a method, as the streams of `datasets` do."""
+    if callable(set_epoch := getattr(items, "set_epoch", None)):
+        set_epoch(epoch)
 
 
 def digest(names: Iterable[str]) -> str:

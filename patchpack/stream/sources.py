@@ -18,23 +18,23 @@ from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MappedReader, MapTarget
 from patchpack.stream.listed import ListedSource, is_index
 from patchpack.stream.mapstyle import MapStyleSource, SizeOf, is_map_style
+from patchpack.stream.names import IMAGE, LABEL, Default
 from patchpack.stream.samples import ToSample
 from patchpack.stream.shards import ShardSource, is_local
 from patchpack.stream.source import Source
 from patchpack.stream.tar import Members
 from patchpack.stream.text import TEXT, Tokenize, parse_text
 
-IMAGE_EXTENSIONS = "jpg;jpeg;png;webp"
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 def open_source(
     source: Any,
     *,
-    image: str = IMAGE_EXTENSIONS,
+    image: str = IMAGE,
     frames: str | None = None,
     clips: bool = False,
-    target: str | tuple[str, ...] | None = "cls",
+    target: str | tuple[str, ...] | None = LABEL,
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     background: Colour = WHITE,
@@ -55,8 +55,9 @@ def open_source(
             members of a sample that fit, see `Sample`.
         frames: patterns of members, or of columns, that are the frames of a clip, see `load`.
         clips: the recipe takes clips; without it they are refused.
-        target: extension of the label member, several for a dict of labels; for folders anything but None takes class
-            subfolders as labels; None for none.
+        target: extension of the label member, of the file beside an image, or column of a row; several for a dict of labels;
+            None for none. Where it is not given, a row's label may also be in column ``label``, and an image file has the
+            number of its class subfolder.
         max_pixels: limit checked on the header.
         max_bytes: limit of an image file, checked before it is read.
         background: what a transparent PIL image is laid over before it is sent to a worker.
@@ -76,6 +77,11 @@ def open_source(
     members = replace(members, text=parse_text(text, tokenize))
     if isinstance(source, Source):
         opened: Source = source
+        for name, asked, given in (("image", image, members.image_given), ("target", target, members.target_given)):
+            if given:
+                raise ConfigError(
+                    f"{name}={asked!r} is not used: {opened.name} is a source already, and reads samples its own way"
+                )
     elif is_index(source):
         if tokenize is not None:
             raise ConfigError("an index holds no texts, and rows are planned with them: load the shards themselves")
@@ -140,7 +146,7 @@ def parse_members(
     clips: bool = False,
 ) -> Members:
     """What is asked for of every sample. Raises `ConfigError` for extensions that are empty, or frames that nothing takes."""
-    extensions = _split("image", image, IMAGE_EXTENSIONS)
+    extensions = _split("image", image, IMAGE)
     patterns = () if frames is None else _split("frames", frames, "*.jpg")
     if patterns and not clips:
         raise ConfigError(f"frames={frames!r} makes clips, and the recipe takes none: give it video=Video(...)")
@@ -151,7 +157,10 @@ def parse_members(
         labels = tuple(name.lower().lstrip(".") for name in target)
     else:
         labels = target.lower().lstrip(".") if target is not None else None
-    return Members(extensions, labels, max_pixels, max_bytes, patterns, clips)
+    return Members(
+        extensions, labels, max_pixels, max_bytes, patterns, clips,
+        image_given=not isinstance(image, Default), target_given=not isinstance(target, Default),
+    )  # fmt: skip
 
 
 def _split(name: str, given: str, such: str) -> tuple[str, ...]:

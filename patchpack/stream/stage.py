@@ -17,6 +17,7 @@ from patchpack.plan.planner import FUSE, EpochPlanner, Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.iterables import InlineReader, IterableSource
 from patchpack.stream.labels import MappedReader, MapTarget
+from patchpack.stream.names import IMAGE, LABEL
 from patchpack.stream.order import Mark, Order, OrderedSource
 from patchpack.stream.parcel import share
 from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
@@ -33,8 +34,8 @@ from patchpack.stream.resume import (
 )
 from patchpack.stream.sampler import LOOKAHEAD_BYTES, probe_targets, require_recipe
 from patchpack.stream.samples import ToSample
-from patchpack.stream.source import Reader
-from patchpack.stream.sources import IMAGE_EXTENSIONS, parse_members
+from patchpack.stream.source import Reader, tell_epoch
+from patchpack.stream.sources import parse_members
 from patchpack.stream.text import TEXT, Tokenize, parse_text, require_text_len
 from patchpack.types import BatchPlan, PackedBatch, TargetKind
 
@@ -75,9 +76,9 @@ class Pack:
         self,
         recipe: Recipe,
         *,
-        image: str = IMAGE_EXTENSIONS,
+        image: str = IMAGE,
         frames: str | None = None,
-        target: str | tuple[str, ...] | None = "cls",
+        target: str | tuple[str, ...] | None = LABEL,
         to_sample: ToSample | None = None,
         map_target: MapTarget | None = None,
         text: str = TEXT,
@@ -109,10 +110,18 @@ class Pack:
         self._planner(None)  # what cannot work is refused now
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw for another epoch from the next iteration on, also in workers that run already. Shuffling is the pipeline's."""
+        """Draw for another epoch from the next iteration on, also in workers that run already.
+
+        Shuffling is the pipeline's. A pipeline with a ``set_epoch`` is set to this epoch when an iteration begins.
+        """
         if epoch != int(self._epoch):
             self._states, self._resume = {}, {}
         self._epoch.fill_(epoch)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the next iteration's draws."""
+        return int(self._epoch)
 
     def delivered(self, batch: PackedBatch) -> None:
         """Note, in the training process, that a batch has come and will not be asked for again: `state_dict` is after it."""
@@ -177,6 +186,7 @@ class Pack:
         source = IterableSource(
             items, self._members, to_sample=self._to_sample, background=self._recipe.background, repeating=True
         )
+        source.set_epoch(int(self._epoch))
         worker = get_worker_info()
         number, num_streams = (worker.id, worker.num_workers) if worker else (0, 1)
         if self._resume and num_streams != self._num_streams:
@@ -237,4 +247,5 @@ class _Packed(IterableDataset[PackedBatch]):
         worker = get_worker_info()
         if worker is None or isinstance(self._items, IterableDataset):
             return self._stage(self._items)
+        tell_epoch(self._items, self._stage.epoch)
         return self._stage(islice(self._items, worker.id, None, worker.num_workers))

@@ -66,6 +66,8 @@ class WorkerStreams(IterableDataset[PackedBatch | Parcel]):
             number = (number + self._resume.first) % num_streams
             begin, self._resume = self._resume.states[number], None
         self._planner.epoch, self._planner.seen = self._begin.tolist()
+        if self.painter.seeds is not None and worker:
+            self.painter.seeds.begin(worker.id, self._planner.epoch)
         for plan, state in self._planner.stream(number, num_streams, begin):
             sent = self.painter[plan]
             info = sent.batch.info if isinstance(sent, Parcel) else sent.info

@@ -30,6 +30,9 @@ class Members:
             images are beside them.
         clips: the recipe takes clips.
         text: where the text is and what makes tokens of it, None for none.
+        image_given: the user named the image; otherwise a row's image may also be in column ``image``.
+        target_given: the user named the label; otherwise a row's label may also be in column ``label``, and files in class
+            folders are labelled by these.
     """
 
     image: tuple[str, ...]
@@ -39,6 +42,8 @@ class Members:
     frames: tuple[str, ...] = ()
     clips: bool = False
     text: Text | None = None
+    image_given: bool = field(default=True, compare=False)
+    target_given: bool = field(default=True, compare=False)
 
     @cached_property
     def several(self) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import signal
 import struct
 import threading
@@ -15,9 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 from patchpack.errors import WorkerError
+from patchpack.rng import Stage, key_hash, uniforms
 from patchpack.stream.ring import MORE_ROOM, shared_bytes
 from patchpack.types import Header
 
@@ -78,15 +81,62 @@ class Board:
         return self._view
 
 
-class WorkerStart:
-    """A ``worker_init_fn``: has the worker end soon after its parent, then calls the user's."""
+class WorkerSeeds:
+    """Seeds for random numbers that the user's code draws in workers: a dataset, a `map_target`, a tokenizer.
 
-    def __init__(self, users: Callable[[int], None] | None) -> None:
-        self._users = users
+    They are a function of the recipe's seed, the epoch, the rank and the worker. They seed the global generators of `random`,
+    numpy and torch in the worker, and no generator of the parent. A saved state does not hold how many numbers were drawn, so a
+    resume in the middle of an epoch does not repeat these draws.
+
+    Args:
+        seed: of the recipe.
+        rank: of this process.
+
+    Attributes:
+        epoch: the epoch that workers were last seeded for.
+    """
+
+    def __init__(self, seed: int, rank: int) -> None:
+        self._seed, self._rank, self.epoch = seed, rank, 0
+
+    def base(self) -> int:
+        """Return the seed of the generator that torch draws its own base seed from, for this epoch."""
+        return self._of("loader")
+
+    def start(self, worker: int) -> None:
+        """Seed the global generators of this process, which is a worker."""
+        seed = self._of(f"worker {worker}")
+        random.seed(seed)
+        np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002  the global generator, which users' code may draw from
+        torch.manual_seed(seed)
+
+    def begin(self, worker: int, epoch: int) -> None:
+        """Seed anew where a worker that outlives an epoch begins another one."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.start(worker)
+
+    def _of(self, name: str) -> int:
+        (uniform,) = uniforms(self._seed, self.epoch, key_hash([f"rank {self._rank}, {name}"]), Stage.WORKERS, 1)[0]
+        return int(uniform * (1 << 53))  # all of its bits
+
+
+class WorkerStart:
+    """A ``worker_init_fn``: has the worker end soon after its parent, seeds its random numbers, then calls the user's.
+
+    Args:
+        users: the user's ``worker_init_fn``.
+        seeds: None where the user gave the DataLoader a generator: then torch's own seeding stands.
+    """
+
+    def __init__(self, users: Callable[[int], None] | None, seeds: WorkerSeeds | None) -> None:
+        self._users, self._seeds = users, seeds
 
     def __call__(self, worker: int) -> None:
         """In the worker, before anything else."""
         end_with_parent()
+        if self._seeds is not None:
+            self._seeds.start(worker)
         if self._users is not None:
             self._users(worker)
 

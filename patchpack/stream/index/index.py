@@ -26,8 +26,9 @@ from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.lines import Lines
 from patchpack.stream.index.reader import IndexReader
 from patchpack.stream.index.scan import ShardColumns, ShardTask
+from patchpack.stream.names import IMAGE, LABEL
 from patchpack.stream.source import Reader
-from patchpack.stream.sources import IMAGE_EXTENSIONS, parse_members
+from patchpack.stream.sources import parse_members
 from patchpack.stream.tar import Members
 from patchpack.types import Header, IntArray, Rejection, ShardFault, TargetKind
 
@@ -69,8 +70,8 @@ class Index:
         cls,
         shards: Any,
         *,
-        image: str = IMAGE_EXTENSIONS,
-        target: str | tuple[str, ...] | None = "cls",
+        image: str = IMAGE,
+        target: str | tuple[str, ...] | None = LABEL,
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = MAX_BYTES,
         num_workers: int = 0,

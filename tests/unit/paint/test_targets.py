@@ -41,7 +41,15 @@ KINDS = {
     "str_list": (["a", "b"], OBJECT),
     "too_large": (2**63, OBJECT),
     "too_large_array": (np.array([1, 2**63], dtype=np.uint64), OBJECT),
-    "gradient": (torch.zeros(2, requires_grad=True), OBJECT),
+    "gradient": (torch.zeros(2, requires_grad=True), TargetSpec("float32", (2,))),
+    "torch_float": (torch.tensor(0.5), FLOAT),
+    "torch_bool": (torch.tensor([True, False]), TargetSpec("int64", (2,))),
+    "half": (torch.tensor([0.5], dtype=torch.float16), TargetSpec("float32", (1,))),
+    "bfloat16": (torch.tensor(0.5, dtype=torch.bfloat16), FLOAT),
+    "parameter": (torch.nn.Parameter(torch.ones(2, dtype=torch.float64)), TargetSpec("float32", (2,))),
+    "tensors_in_a_list": ([torch.tensor(0.5), torch.tensor(1.0)], TargetSpec("float32", (2,))),
+    "complex": (torch.zeros(2, dtype=torch.complex64), OBJECT),
+    "dict_of_tensors": ({"a": torch.tensor(3.0, dtype=torch.bfloat16)}, {"a": FLOAT}),
     "dict": ({"a": 1, "b": [0.5, 1]}, {"a": INT, "b": TargetSpec("float32", (2,))}),
     "dict_int_keys": ({7: 1}, {"7": INT}),
     "dict_of_text": ({"a": 1, "b": "x"}, OBJECT),
@@ -313,6 +321,37 @@ def test_a_broken_label_in_a_shard_costs_its_sample_alone(tmp_path: Path) -> Non
     (batch,) = loader
     assert batch.targets["age"].tolist() == [[-100, 3, 4]]
     assert [(r.key, r.member, r.stage) for r in loader.report().rejected] == [("a.tar/0", "0.png", "target")]
+
+
+TENSORS = {
+    "float": (torch.tensor(0.5), torch.tensor(0.25)),
+    "vector": (torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])),
+    "bfloat16": (torch.tensor(0.5, dtype=torch.bfloat16), torch.tensor(2.0, dtype=torch.bfloat16)),
+    "gradient": (torch.tensor(0.5, requires_grad=True), torch.tensor(2.0, requires_grad=True)),
+    "computed": (torch.ones(2, requires_grad=True) * 2, torch.zeros(2, requires_grad=True) * 2),
+    "int32": (torch.tensor(3, dtype=torch.int32), torch.tensor(4, dtype=torch.int32)),
+    "array, then tensor": (np.array([0.5, 0.5]), torch.tensor([0.1, 0.9])),
+    "tensor, then list": (torch.tensor([0.5, 0.5]), [0.1, 0.9]),
+}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_tensor_is_a_number(name: str, workers: int) -> None:
+    """Float tensors ended a run with numpy's TypeError; others became lists of objects in silence."""
+    for targets in (TENSORS[name], [{"a": target} for target in TENSORS[name]]):
+        (batch,), report = load(targets, num_workers=workers)
+        assert report.packed == 2
+        found = batch.targets["a"] if isinstance(batch.targets, dict) else batch.targets
+        for slot, target in enumerate(TENSORS[name]):
+            expected = torch.as_tensor(target).detach().to(found.dtype)
+            torch.testing.assert_close(found[0, slot], expected, rtol=0, atol=0)
+
+
+def test_a_double_beyond_float32_is_refused_though_torch_makes_it_infinite() -> None:
+    stored = allocate(TargetSpec("float32"), 1, 1)
+    with pytest.raises(pp.TargetError, match="cannot hold tensor"):
+        store(stored, TargetSpec("float32"), 0, 0, torch.tensor(1e300, dtype=torch.float64))
 
 
 def test_a_float_beyond_float32_is_refused_not_infinite() -> None:

@@ -257,8 +257,8 @@ def test_the_image_column_is_found(column: str, streaming: bool) -> None:
 
 def test_one_of_several_image_columns_is_named() -> None:
     dataset = rows("left", right=[{"bytes": png(99), "path": None}] * 6).cast_column("right", datasets.Image())
-    with pytest.raises(pp.SourceError, match=r"item 0 is a dict with 'label': expected .* \(image= names another\)"):
-        list(pp.load(dataset, RECIPE))
+    with pytest.raises(pp.ConfigError, match=r"no column is named 'image'; .* left, .*right.*; pass image= one of left, right"):
+        pp.load(dataset, RECIPE)
     (batch, _) = pp.load(dataset, RECIPE, image="right")
     assert batch.source_sizes[0, 0].tolist() == [99, 30]
 
