@@ -134,6 +134,7 @@ class Report:
         shard_errors: containers that could not be read to their end.
         altered: packed samples that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
         warnings: packed images that were odd, by what Pillow warned of, or what was left out: see docs/howto/bad-data.md.
+        ignored: files of a folder that are not images, or not of the extensions asked for, by extension; they are not samples.
     """
 
     seen: int = 0
@@ -144,6 +145,7 @@ class Report:
     shard_errors: list[ShardFault] = field(default_factory=list)
     altered: int = 0
     warnings: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def collect(cls, batches: Iterable[PackedBatch]) -> Report:
@@ -203,6 +205,7 @@ class Report:
         lines += [f"  altered {self.altered} of the packed, to end rows exactly full"] if self.altered else []
         lines += [f"  shard {f.shard}: {f.reason}" for f in self.shard_errors]
         lines += [f"  warned of {n} of the packed: {kind}" for kind, n in self.warnings.items()]
+        lines += [f"  ignored {n} files that are no images asked for: {kind}" for kind, n in self.ignored.items()]
         return "\n".join(lines)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ class Survey(NamedTuple):
         rejected: samples that cannot be used.
         faults: shards that could not be read to their end.
         complete: False if the pass stopped at its limit.
+        ignored: files of a folder that are no images, by extension.
     """
 
     sizes: npt.NDArray[np.int32] | npt.NDArray[np.int64]
@@ -48,6 +50,7 @@ class Survey(NamedTuple):
     rejected: list[pp.Rejection]
     faults: list[pp.ShardFault]
     complete: bool
+    ignored: Mapping[str, int] = MappingProxyType({})
 
     @property
     def aspects(self) -> npt.NDArray[np.float64]:
@@ -123,7 +126,7 @@ def survey(source: Source, events: Iterable[Any]) -> Survey:
                 formats[format_name] += 1
                 modes[mode] += 1
     table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-    return Survey(table, keys, formats, modes, rejected, faults, complete=True)
+    return Survey(table, keys, formats, modes, rejected, faults, complete=True, ignored=getattr(source, "ignored", {}))
 
 
 def _look(source: Source, header: Header) -> tuple[str, str]:
@@ -190,6 +193,9 @@ def _print_losses(console: Console, found: Survey) -> None:
     rejected = found.rejected
     say(console, f"{count_of(len(rejected), 'sample')} cannot be used" + (":" if rejected else ""))
     say_losses(console, rejected, found.faults)
+    if found.ignored:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
+        say(console, f"{count_of(sum(found.ignored.values()), 'file')} passed over, of other kinds: {kinds}")
 
 
 def percent(share: float) -> str:

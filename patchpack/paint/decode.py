@@ -30,6 +30,13 @@ WHITE: Colour = (255, 255, 255)
 _SUPPORTED = {"WEBP": WebPImagePlugin.SUPPORTED, "AVIF": AvifImagePlugin.SUPPORTED}
 FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if _SUPPORTED.get(name, True))
 
+_EXTENSIONS = {
+    "JPEG": ("jpg", "jpeg", "jpe", "jfif"), "PNG": ("png", "apng"), "WEBP": ("webp",), "GIF": ("gif",), "BMP": ("bmp", "dib"),
+    "TIFF": ("tif", "tiff"), "AVIF": ("avif", "avifs"),
+}  # fmt: skip
+EXTENSIONS = frozenset(extension for name in FORMATS for extension in _EXTENSIONS[name])  # of files that can be decoded
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
 _ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 0x0112, 0x0142, 0x0143
 # EXIF orientation → what makes it upright, as in ImageOps.exif_transpose
 _TURNS = {
@@ -46,6 +53,16 @@ _PLACES_OF_TAGS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"} 
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 # layout of grey pixels of less than 8 bits → what Pillow multiplies them with, and their largest value before that
 _GREY_STEPS = {"1": (255, 1), "L;2": (85, 3), "L;4": (17, 15)}
+
+
+def starts_as_image(data: bytes) -> bool:
+    """Return True for the first 12 bytes of a file in one of `FORMATS`, whatever its name."""
+    brand = data[8:12]
+    return (
+        data.startswith(_STARTS)
+        or (data[:4] == b"RIFF" and brand == b"WEBP")
+        or ("AVIF" in FORMATS and data[4:8] == b"ftyp" and brand in (b"avif", b"avis"))
+    )
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> npt.NDArray[np.uint8]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import stat
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from patchpack.errors import DecodeError, SourceError, TargetError
-from patchpack.paint.decode import MAX_BYTES, require_bytes, too_many_bytes
+from patchpack.errors import ConfigError, DecodeError, SourceError, TargetError
+from patchpack.paint.decode import EXTENSIONS, MAX_BYTES, require_bytes, starts_as_image, too_many_bytes
 from patchpack.stream.header import read_size_at
 from patchpack.stream.labels import decode_target, join
+from patchpack.stream.names import nearest
 from patchpack.stream.source import Reader, digest
 from patchpack.stream.tar import Members
 from patchpack.types import Event, Header, Rejection, Size
@@ -21,22 +24,31 @@ class FolderSource:
     """A folder of image files. Keys are paths relative to it.
 
     Where a label is asked for by name (``target="json"``), it is in the file beside the image that has its name and that
-    extension, as a text is. Otherwise the first folder below the root is the class; indices follow the sorted `class_names`.
+    extension, as a text is. Otherwise the first folder below the root is the class, numbered by its place in `class_names`.
+
+    Attributes:
+        class_names: names of the classes, as given or those of the folders that are there, sorted; None where labels are not
+            taken from folders.
+        ignored: files that are not images, or not of the extensions asked for, by extension.
     """
 
     one_each = True
 
-    def __init__(self, root: Path, members: Members, files: list[Path] | None = None) -> None:
+    def __init__(
+        self, root: Path, members: Members, files: list[Path] | None = None, *, classes: Sequence[str] | None = None
+    ) -> None:
         self._root, self._members = root, members
         self.name = f"{root.resolve().name}/"
         files = sorted(_visible_files(root)) if files is None else files
-        self._files = [p for p in files if p.suffix[1:].lower() in members.image]
+        self._files = [path for path in files if is_asked_image(path, members)]
+        self.ignored = _by_extension(files, self._files, members)
         if not self._files:
-            others = sorted({p.suffix or p.name for p in files})
-            raise SourceError(f"{root}: no file with extension {';'.join(members.image)}; it has: {others or 'nothing'}")
-        # an empty class folder counts, or the indices of two splits would not mean the same
-        self.class_names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+            wanted, has = ";".join(image_extensions(members)), ", ".join(f"{n} {kind}" for kind, n in self.ignored.items())
+            raise SourceError(f"{root}: no file with extension {wanted}; it has: {has or 'nothing'}")
         self._in_classes = members.target is not None and not members.target_given
+        if classes is not None and not self._in_classes:
+            raise ConfigError(f"classes= names class folders, and target={members.target!r} takes no labels from them")
+        self.class_names = _class_names(root, classes) if self._in_classes else None
         if self._in_classes and not self.class_names:
             raise SourceError(
                 f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images, or target='json' "
@@ -48,8 +60,9 @@ class FolderSource:
             members.max_bytes,
             target=None if self._in_classes else members.target,
         )
+        self._known = set(self.class_names or ())
         self.num_parts = len(self._files)
-        self.fingerprint = digest(path.relative_to(root).as_posix() for path in self._files)
+        self.fingerprint = digest([*(path.relative_to(root).as_posix() for path in self._files), *(classes or ())])
 
     def scan(self) -> Iterator[Event]:
         """See `Source`."""
@@ -57,10 +70,14 @@ class FolderSource:
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
         """See `PartedSource`: every file is a part, or a shuffle in blocks would leave the classes of a folder apart."""
-        for path in map(self._files.__getitem__, parts):
+        for number in parts:
+            path = self._files[number]
             key = path.relative_to(self._root).as_posix()
-            if self._in_classes and "/" not in key:
-                yield Rejection(self.name, key, path.name, "target", "lies beside the class subfolders, not in one")
+            if number and self._files[number - 1] == path:  # they are sorted
+                yield Rejection(self.name, key, path.name, "read", "this path comes twice in the list of files")
+                continue
+            if self._in_classes and (fault := self._class_fault(key)):
+                yield Rejection(self.name, key, path.name, "target", fault)
                 continue
             header = scan_file(path, key, self.name, key, self._members)
             missing = [] if self._in_classes else [e for e in self._members.labels if not _beside(path, e).exists()]
@@ -68,6 +85,59 @@ class FolderSource:
                 name = _beside(path, missing[0]).name
                 header = Rejection(self.name, key, name, "target", f"no label beside it: {name} is not there")
             yield header
+
+    def _class_fault(self, key: str) -> str:
+        name, slash, _ = key.partition("/")
+        if not slash:
+            return "lies beside the class subfolders, not in one"
+        if name in self._known:
+            return ""
+        return f"its folder {name!r} is not one of the {len(self._known)} classes{nearest(name, self._known)}"
+
+
+def image_extensions(members: Members) -> tuple[str, ...]:
+    """Return the extensions of image files: those the user named, else those of every format that can be decoded."""
+    return members.image if members.image_given else tuple(sorted(EXTENSIONS))
+
+
+def is_asked_image(path: Path, members: Members) -> bool:
+    """Return True for a file with one of `image_extensions`; where the user named none, also for an image without extension."""
+    extension = path.suffix[1:].lower()
+    if extension or members.image_given:
+        return extension in (members.image if members.image_given else EXTENSIONS)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            return starts_as_image(file.read(12))
+    except OSError:
+        return False
+
+
+def _by_extension(files: list[Path], images: list[Path], members: Members) -> dict[str, int]:
+    """Return how many files are neither images nor read beside them, by extension."""
+    beside = {*members.labels, *((members.text.member,) if members.text else ())}
+    asked = set(images)
+    kinds = Counter(path.suffix[1:].lower() for path in files if path not in asked)
+    return {f".{kind}" if kind else "no extension": kinds[kind] for kind in sorted(kinds) if kind not in beside}
+
+
+def _class_names(root: Path, classes: Sequence[str] | None) -> list[str]:
+    if classes is not None:
+        names = list(classes)
+        if isinstance(classes, str) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+            raise ConfigError(f"classes= is a list of different names of folders, got {classes!r}")
+        return names
+    # an empty class folder counts, or the numbers of two splits would not mean the same
+    folders = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
+    if folders and all(any(p.iterdir()) and all(q.is_dir() for q in p.iterdir()) for p in folders):
+        shown = ", ".join(p.name for p in folders[:4])
+        warnings.warn(
+            f"{root}: each of its class folders ({shown}) holds nothing but folders. If these are splits, load one of them, "
+            f"such as {folders[0]}",
+            stacklevel=2,
+        )
+    return [p.name for p in folders]
 
 
 def scan_file(path: Path, key: str, shard: str, location: str, asked: Members) -> Header | Rejection:

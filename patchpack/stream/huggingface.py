@@ -18,15 +18,15 @@ def is_huggingface(source: Any) -> bool:
     return type(source).__module__.partition(".")[0] == "datasets"
 
 
-def undecoded(dataset: Any, members: Members) -> tuple[Any, Members]:
+def undecoded(dataset: Any, members: Members) -> tuple[Any, Members, list[str] | None]:
     """The data set with its images as ``{"bytes", "path"}`` and only the columns asked for.
 
     Left as it is where its rows are not the columns as they are stored (`with_transform`, `set_format`), or where it does not
     know its columns.
 
     Returns:
-        The data set, and `members` that name its image column: the only one, if the user named none and none of the usual names
-        is there.
+        The data set; `members` that name its image column: the only one, if the user named none and none of the usual names is
+        there; and the names of the classes of its label column, None if that has none.
 
     Raises:
         ConfigError: a column that the user named and the data set does not have, or none for what is asked for.
@@ -35,22 +35,38 @@ def undecoded(dataset: Any, members: Members) -> tuple[Any, Members]:
 
     features = dataset.features
     if features is None:
-        return dataset, members
-    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+        return dataset, members, None
+    pictures = [name for name, feature in features.items() if _is_picture(feature)]
     names = {name.lower() for name in features}
     if not members.image_given and len(pictures) == 1 and not {"image", *members.image} & names:
         members = replace(members, image=(pictures[0].lower(),))
     if is_plain(dataset):
         _require_columns(members, features, pictures)
         for name in pictures:
-            dataset = dataset.cast_column(name, datasets.Image(decode=False))
+            stored: Any = datasets.Image(decode=False)
+            if not isinstance(features[name], datasets.Image):  # a list of images
+                stored = type(features[name])(stored, length=features[name].length)
+            dataset = dataset.cast_column(name, stored)
         wanted = {"__key__", "__url__", *members.image, *members.labels}
         wanted.update(() if members.image_given else ("image",))
         wanted.update(("label",) if members.labels and not members.target_given else ())
         wanted.update(members.text.columns if members.text else ())
         wanted |= set(members.frames_of(name.lower() for name in features))
         dataset = dataset.select_columns([name for name in features if name.lower() in wanted])
-    return dataset, members
+    return dataset, members, _class_names(features, members)
+
+
+def _is_picture(feature: Any) -> bool:
+    import datasets
+
+    return isinstance(getattr(feature, "feature", feature), datasets.Image)
+
+
+def _class_names(features: Any, members: Members) -> list[str] | None:
+    by_name = {name.lower(): feature for name, feature in features.items()}
+    usual = () if members.target_given or not members.labels else ("label",)
+    found = next((by_name[name] for name in (*members.labels, *usual) if name in by_name), None)
+    return None if len(members.labels) != 1 else getattr(found, "names", None)
 
 
 def _require_columns(members: Members, features: Any, pictures: list[str]) -> None:
@@ -67,7 +83,7 @@ def _require_columns(members: Members, features: Any, pictures: list[str]) -> No
     missing = [label for label in members.labels if label not in names]
     if missing and members.target_given:
         raise ConfigError(f"target={missing[0]!r} is not a column; {has}{nearest(missing[0], features)}")
-    if missing and "label" not in names:
+    if missing and "label" not in names - {name.lower() for name in pictures}:
         raise ConfigError(
             f"which column holds the label? {has[0].upper()}{has[1:]}; pass target= its name, or target=None for none"
         )

@@ -84,7 +84,7 @@ class IndexPlanner(Sampler[BatchPlan]):
             self._kind, _ = probe_targets(ListedSource(index).scan(), self.source.reader)
         self.epoch, self.seen, self.steps_per_epoch = epoch, seen, steps_per_epoch
         self._arguments: dict[str, Any] = {"shuffle": shuffle, "tail": tail, "balance": balance, "packer": packer}
-        self.rank, self._world_size = rank, world_size
+        self.rank, self.world_size = rank, world_size
         self._first_step, self.accounted = 0, 0
         self._run: _Run | None = None
         self._made: tuple[tuple[int, int], EpochPlan] | None = None
@@ -108,7 +108,7 @@ class IndexPlanner(Sampler[BatchPlan]):
                 self.recipe,
                 self.epoch,
                 rank=self.rank,
-                world_size=self._world_size,
+                world_size=self.world_size,
                 steps_per_epoch=self.steps_per_epoch,
                 seen=self.seen,
                 **self._arguments,
@@ -149,11 +149,11 @@ class IndexPlanner(Sampler[BatchPlan]):
             **self._belongs_to(),
             **sealed(
                 {
-                    "world_size": self._world_size,
+                    "world_size": self.world_size,
                     "epoch": epoch,
                     "seen": seen,
                     "step": step,
-                    "rows": step * self._world_size * self.recipe.rows,
+                    "rows": step * self.world_size * self.recipe.rows,
                 }
             ),
         }
@@ -169,12 +169,12 @@ class IndexPlanner(Sampler[BatchPlan]):
         """
         require_same(state, self._belongs_to())
         require_whole(state, _PLACE)
-        if state["world_size"] != self._world_size:
+        if state["world_size"] != self.world_size:
             self._require_same_rows(state["world_size"])
-        rows, rows_per_step = state["rows"], self._world_size * self.recipe.rows
+        rows, rows_per_step = state["rows"], self.world_size * self.recipe.rows
         if rows % rows_per_step:
             raise ConfigError(
-                f"world_size differs, {state['world_size']} and {self._world_size}: {rows} rows were delivered, which is no "
+                f"world_size differs, {state['world_size']} and {self.world_size}: {rows} rows were delivered, which is no "
                 f"whole number of steps of {rows_per_step} rows. Save after a step that is, or resume with the same world_size"
             )
         self.epoch, self.seen, self._first_step, self._run = state["epoch"], state["seen"], rows // rows_per_step, None
@@ -182,7 +182,7 @@ class IndexPlanner(Sampler[BatchPlan]):
     def _belongs_to(self) -> dict[str, Any]:
         rows_per_epoch = None
         if self.steps_per_epoch is not None:
-            rows_per_epoch = self.steps_per_epoch * self._world_size * self.recipe.rows
+            rows_per_epoch = self.steps_per_epoch * self.world_size * self.recipe.rows
         return {
             "state": STATE,
             "index": self._index.fingerprint,
@@ -198,7 +198,7 @@ class IndexPlanner(Sampler[BatchPlan]):
         ):
             if reason:
                 raise ConfigError(
-                    f"world_size differs, {world_size} and {self._world_size}: with {reason} rows depend on it; resume with "
+                    f"world_size differs, {world_size} and {self.world_size}: with {reason} rows depend on it; resume with "
                     f"the same world_size"
                 )
 

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
+from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceError, TargetError
 from patchpack.paint.decode import WHITE, Colour, to_rgb
 from patchpack.paint.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
 from patchpack.stream.header import picture_size
-from patchpack.stream.samples import ToSample, key_of, make_sample
+from patchpack.stream.samples import ToSample, key_of, make_sample, refuse_batch
 from patchpack.stream.source import Reader, tell_epoch
 from patchpack.stream.tar import Members
-from patchpack.types import Clip, Event, Header, Inline, Rejection, Sample
+from patchpack.types import Clip, Event, Header, Inline, Rejection, Sample, ShardFault
 
 NO_IMAGES = "a list of no images: leave the sample out, or give it one"
 
@@ -29,6 +29,7 @@ class IterableSource:
     """
 
     scan_here = True
+    class_names: list[str] | None = None
 
     def __init__(
         self,
@@ -50,12 +51,17 @@ class IterableSource:
         tell_epoch(self._items, epoch)
 
     def scan(self) -> Iterator[Event]:
-        """See `Source`. Raises `SourceError` for an item that is no sample."""
+        """See `Source`. An item that is not a sample is a rejection, and so is one that the iterable raises for."""
         seen: set[str] = set()
-        for number, item in enumerate(self._items):
+        for number, item in enumerate(_items(self._items, self.name)):
+            if isinstance(item, (Rejection, ShardFault)):
+                yield item
+                continue
             try:
+                if self._repeating and self._to_sample is None:
+                    refuse_batch(number, item)
                 sample = make_sample(number, item, self._members, self._to_sample)
-            except (TargetError, DecodeError) as error:
+            except (SampleError, SourceError) as error:
                 yield refused(_key_of(item, number), error)
                 continue
             key = str(sample.key)
@@ -65,6 +71,32 @@ class IterableSource:
                     continue
                 seen.add(key)
             yield carried(key, sample, self._members, self._background, number if self._repeating else 0)
+
+
+def _items(items: Iterable[Any], name: str) -> Iterator[Any]:
+    """Return the items; for one that the iterable raises for a `Rejection`, and a `ShardFault` where nothing comes after it."""
+    iterator, number, error = iter(items), 0, None
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            if error is not None:
+                cure = "; a stream of datasets decodes before .map: cast its image column to Image(decode=False) first"
+                hint = cure if type(items).__module__.partition(".")[0] == "datasets" else ""
+                yield ShardFault(name, f"{error}, and nothing came after it{hint}")
+            return
+        except (MemoryError, PatchpackError):
+            raise
+        except Exception as raised:
+            if error is not None:
+                yield Rejection("", str(number - 1), "", "read", error)
+            error = f"item {number} raised {type(raised).__name__}: {raised}"
+        else:
+            if error is not None:
+                yield Rejection("", str(number - 1), "", "read", error)
+            error = None
+            yield item
+        number += 1
 
 
 def is_split(items: Any) -> bool:

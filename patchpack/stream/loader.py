@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,19 @@ class Loader(DataLoader[PackedBatch]):
         self._finished = True
         if self._streams:
             self.planner.seen = begun + self._streams.seen
+        if not self.fatal and self.planner.world_size == 1:  # a rank alone cannot know
+            self.fatal = self._nothing_usable()
         if self.fatal and not self.report().packed:
             raise self.fatal
+
+    def _nothing_usable(self) -> SourceError | None:
+        """Return the error of an epoch, iterated from its beginning, of which every sample was rejected."""
+        report = self.report()
+        if self.planner.accounted or not report.rejected or len(report.rejected) < report.seen:
+            return None
+        return SourceError(
+            f"{self.planner.source.name}: not one of {report.seen} samples could be used; the first: {report.rejected[0]}"
+        )
 
     def _from_workers(self) -> Generator[Any, None, None]:
         """What the workers of one epoch send; where one dies, others take over as often as they may."""
@@ -271,7 +283,16 @@ class Loader(DataLoader[PackedBatch]):
 
     def report(self) -> Report:
         """The account up to the last batch delivered, or raised for; the same for any number of workers that only paint."""
-        return Report.total(self._reports.values())
+        return replace(Report.total(self._reports.values()), ignored=dict(getattr(self.planner.source, "ignored", {})))
+
+    @property
+    def classes(self) -> list[str] | None:
+        """Names of the classes, in the order of their numbers: the class folders, or those of a Hugging Face label column.
+
+        None where the source does not know any.
+        """
+        names: list[str] | None = getattr(self.planner.source, "class_names", None)
+        return names
 
 
 def load(
@@ -283,6 +304,7 @@ def load(
     target: str | tuple[str, ...] | None = LABEL,
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
+    classes: Sequence[str] | None = None,
     text: str = TEXT,
     tokenize: Tokenize | None = None,
     text_len: int | None = None,
@@ -316,10 +338,14 @@ def load(
             members of a sample that fit, see `Sample`.
         frames: of a sample in shards or a webdataset dict, patterns of members (``*.jpg``) that are the frames of a clip, in
             order, numbers in their names by value; of a row, its column of frames. A sample without any is an image.
-        target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``), several for a dict of labels; for a folder
-            anything but None takes its subfolders as classes; None for unlabelled images.
+        target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``), of the file beside an image of a folder, or
+            column of a row; several for a dict of labels; None for unlabelled images. A name you give is used or refused.
+            Where you give none, a row's label may also be in ``label``, and a folder's image has the number of its class
+            subfolder.
         to_sample: ``(number, item) -> Sample``, for items of any other kind.
         map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
+        classes: names of the class folders in the order of their numbers, for a folder that may lack some, such as a
+            validation split; None for the folders that are there, sorted. An image in another folder is a rejection.
         text: where ``tokenize`` is given, extension of the text member, or of the file beside an image of a folder; column of a
             row (``text``, if there is no ``txt``). ``"json:caption"`` is a field of the JSON object that is there.
         tokenize: text → token ids, at least one: batches then have ``text_ids``. None reads no text. It runs while headers are
@@ -372,7 +398,7 @@ def load(
     if is_index(source):
         for name, value, default in (
             ("image", image, IMAGE), ("frames", frames, None), ("target", target, LABEL),
-            ("to_sample", to_sample, None), ("sizes", sizes, None), ("size_of", size_of, None),
+            ("to_sample", to_sample, None), ("sizes", sizes, None), ("size_of", size_of, None), ("classes", classes, None),
         ):  # fmt: skip
             if value is not default and value != default:
                 raise ConfigError(f"{name} is decided when an index is built and cannot be passed with it")
@@ -409,6 +435,7 @@ def load(
         target=target,
         to_sample=to_sample,
         map_target=map_target,
+        classes=classes,
         text=text,
         tokenize=tokenize,
         text_len=text_len,

@@ -45,6 +45,7 @@ class MapStyleSource:
     """
 
     one_each = True
+    class_names: list[str] | None = None
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class MapStyleSource:
         for number in parts:
             try:
                 yield self._event(number)
-            except SampleError as error:
+            except (SampleError, SourceError) as error:
                 yield refused(str(number), error)
 
     def _event(self, number: int) -> Event:

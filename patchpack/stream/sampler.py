@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import chain, islice
@@ -52,7 +52,7 @@ class Planner(Sampler[BatchPlan]):
     Args:
         source: see `patchpack.stream.sources.open_source`.
         recipe: what to do with it.
-        image, frames, target, to_sample, map_target, sizes, size_of: what to use of a sample and how, see `open_source`.
+        image, frames, target, to_sample, map_target, classes, sizes, size_of: what to use of a sample, see `open_source`.
         shuffle: 0 for the source's order, else shards are permuted, and headers in blocks of this many.
         epoch: the epoch of the draws and of the shuffling, and of a source with a ``set_epoch``, see `set_epoch`.
         steps_per_epoch: exactly this many batches, the source repeated as needed; None for one pass.
@@ -84,6 +84,7 @@ class Planner(Sampler[BatchPlan]):
         target: str | tuple[str, ...] | None = LABEL,
         to_sample: ToSample | None = None,
         map_target: MapTarget | None = None,
+        classes: Sequence[str] | None = None,
         sizes: Any = None,
         size_of: SizeOf | None = None,
         shuffle: int = 0,
@@ -117,6 +118,7 @@ class Planner(Sampler[BatchPlan]):
             background=recipe.background,
             to_sample=to_sample,
             map_target=map_target,
+            classes=classes,
             sizes=sizes,
             size_of=size_of,
             text=text,
@@ -228,6 +230,11 @@ class Planner(Sampler[BatchPlan]):
     def rank(self) -> int:
         """The rank whose share of the source is planned."""
         return self._order.rank
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks that share the source."""
+        return self._order.world_size
 
     @property
     def reads_pixels(self) -> bool:

@@ -7,8 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from patchpack.errors import DecodeError, SourceError, TargetError
-from patchpack.paint.decode import require_bytes
+import numpy as np
+from PIL import Image
+
+from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
+from patchpack.paint.decode import require_bytes, starts_as_image
 from patchpack.paint.picture import frames_of, is_picture, is_several
 from patchpack.stream.labels import decode_target, join
 from patchpack.stream.names import nearest
@@ -24,12 +27,17 @@ def make_sample(number: int, item: Any, members: Members, to_sample: ToSample | 
     """The `Sample` an item stands for: `as_sample`, or what the user's function makes of it.
 
     Raises:
-        SourceError: an item of no known kind, or a function that made no `Sample`.
+        SourceError: an item of no known kind, or a function that failed or made no `Sample`.
         TargetError, DecodeError: as `as_sample`.
     """
     if to_sample is None:
         return as_sample(number, item, members)
-    sample = to_sample(number, item)
+    try:
+        sample = to_sample(number, item)
+    except (MemoryError, PatchpackError):
+        raise
+    except Exception as error:
+        raise SourceError(f"to_sample raised {type(error).__name__} for item {number}: {error}") from error
     if not isinstance(sample, Sample):
         raise SourceError(f"to_sample made a {type(sample).__name__} of item {number}, expected a patchpack.Sample")
     return sample
@@ -44,10 +52,11 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
     * either: the members or columns that fit ``members.frames`` are the frames of a clip, or one of them holds a list of them.
     * Hugging Face row: its image is the first column of ``image`` that is there, as a PIL image or as ``{"bytes", "path"}``;
       its label is column ``target``. Where the user named neither, they may be columns ``image`` and ``label``.
-    * pair ``(image, target)``, as torchvision's datasets give; without targets also the image alone, or ``(image, text)``.
+    * pair ``(image, target)``, as torchvision's datasets give; without targets also the image alone, ``(image, text)``, or a
+      list of images that belong together.
 
-    Where an image may be, so may a list of images that belong together. Column names need not match in case. Where text is
-    asked for, it is a member of the dict, or a column of the row (``text``, if there is no ``txt``).
+    Where an image may be, so may a list of images that belong together: ``([image, image], target)``. Column names need not
+    match in case. Where text is asked for, it is a member of the dict, or a column of the row (``text`` without ``txt``).
 
     Args:
         number: of the item in its stream; the key where the item has none.
@@ -64,6 +73,11 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
         return item
     image, target = members.image, members.target
     if isinstance(item, Mapping):
+        if isinstance(item.get("__key__", ""), (list, tuple)):
+            raise SourceError(
+                f"item {number} is a batch: its '__key__' is a list of {len(item['__key__'])} keys. Rows are packed of single "
+                f"samples, so leave .batched() out of the pipeline, or call .unbatched() after it"
+            )
         names = {str(name).lower(): name for name in item}
         columns = [names[name] for name in members.frames_of(names)]
         usual = () if members.image_given else ("image",)
@@ -72,6 +86,13 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
             webdataset = "__key__" in item
             sample = _from_webdataset(item, names, members) if webdataset else _from_row(number, item, names, columns, members)
             return sample if members.text is None else replace(sample, text=_text(item, names, members.text))
+    elif isinstance(item, (tuple, list)) and len(item) > 1 and all(map(_is_surely_picture, item)):
+        if target is not None:
+            raise SourceError(
+                f"item {number} is a {type(item).__name__} of {len(item)} images, and a label is expected. For images that "
+                f"belong together pass target=None, or ([image, image], label) where they have a label"
+            )
+        return Sample(str(number), list(item))
     elif isinstance(item, (tuple, list)) and len(item) == 2 and _are_pictures(item[0]):
         text = item[1] if members.text is not None and target is None else None
         return Sample(str(number), item[0], item[1] if target is not None else None, text)
@@ -81,6 +102,27 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
         f"item {number} is {_described(item)}: expected a patchpack.Sample, a webdataset dict, a row with an 'image' column "
         f"(image= names another), or a pair (image, target) with the image as file bytes, a uint8 [H, W, 3] array or a PIL "
         f"image (not yet a tensor); or pass to_sample=, a function (number, item) -> patchpack.Sample"
+    )
+
+
+def refuse_batch(number: int, item: Any) -> None:
+    """Raise `SourceError` for a pair of n images and n labels, which a pipeline's ``.batched(n)`` makes."""
+    if not isinstance(item, (tuple, list)) or len(item) != 2 or isinstance(item[1], (str, bytes, Mapping)):
+        return
+    images, labels = item
+    several = is_several(images) or (hasattr(images, "shape") and len(images.shape) == 4)
+    if several and len(images) > 1 and hasattr(labels, "__len__") and len(labels) == len(images):
+        raise SourceError(
+            f"item {number} is a pair of {len(images)} images and {len(labels)} labels, which looks like a batch. Leave "
+            f".batched() out of the pipeline; for images that belong together yield patchpack.Sample(key, images, labels)"
+        )
+
+
+def _is_surely_picture(value: Any) -> bool:
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return starts_as_image(bytes(value[:12]))
+    return isinstance(value, (Image.Image, Clip)) or (
+        isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim >= 3 and value.shape[-1] == 3
     )
 
 
@@ -139,7 +181,7 @@ def _from_row(
     if target is None:
         return Sample(str(number), picture)
     labels = (target,) if isinstance(target, str) else target
-    if not members.target_given and labels[0] not in names:
+    if not members.target_given and labels[0] not in names and names.get("label") not in columns:
         labels = ("label",)
     for label in labels:
         if label not in names:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS, WHITE, Colour
-from patchpack.stream.folders import FolderSource
+from patchpack.stream.folders import FolderSource, image_extensions, is_asked_image
 from patchpack.stream.huggingface import is_huggingface, is_plain, undecoded
 from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MappedReader, MapTarget
@@ -40,6 +40,7 @@ def open_source(
     background: Colour = WHITE,
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
+    classes: Sequence[str] | None = None,
     sizes: Any = None,
     size_of: SizeOf | None = None,
     text: str = TEXT,
@@ -63,6 +64,7 @@ def open_source(
         background: what a transparent PIL image is laid over before it is sent to a worker.
         to_sample: ``(number, item) -> Sample`` for items that `as_sample` does not know.
         map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
+        classes: names of the class folders in the order of their numbers; None for those that are there, sorted.
         sizes, size_of: heights and widths of a map-style dataset, where they are known, see `MapStyleSource`.
         text: where ``tokenize`` is given, extension of the text member or of the file beside the image, or column of a row;
             ``"json:caption"`` for a field of a JSON object that is there.
@@ -87,11 +89,12 @@ def open_source(
             raise ConfigError("an index holds no texts, and rows are planned with them: load the shards themselves")
         opened = ListedSource(source)
     elif (paths := _paths(source)) is not None:
-        opened = (
-            FolderSource(Path(paths[0]), members) if os.path.isdir(paths[0]) and len(paths) == 1 else _files(paths, members)
-        )
+        in_folder = len(paths) == 1 and os.path.isdir(paths[0])
+        opened = FolderSource(Path(paths[0]), members, classes=classes) if in_folder else _files(paths, members, classes)
     else:
         opened = _items(source, members, background, to_sample, sizes, size_of)
+    if classes is not None and not (isinstance(opened, FolderSource) and not isinstance(source, Source)):
+        raise ConfigError(f"classes= names the class folders of image files; {opened.name} has none")
     if (sizes is not None or size_of is not None) and not isinstance(opened, MapStyleSource):
         raise ConfigError(f"sizes and size_of are for datasets with items by number; {opened.name} knows its own sizes")
     if frames is not None and (is_index(source) or isinstance(opened, FolderSource)):
@@ -121,20 +124,24 @@ def _items(
         raise SourceError(
             f"got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of its values"
         )
-    cheap = False
+    cheap, classes = False, None
+    opened: MapStyleSource | IterableSource
     if is_huggingface(source) and to_sample is None:  # a user's function meets the rows as the user knows them
         cheap = is_plain(source)
-        source, members = undecoded(source, members)
+        source, members, classes = undecoded(source, members)
     if is_map_style(source) or (isinstance(source, (list, tuple)) and (sizes is not None or size_of is not None)):
-        return MapStyleSource(
+        opened = MapStyleSource(
             source, members, to_sample=to_sample, background=background, sizes=sizes, size_of=size_of, cheap=cheap
         )
-    if isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray)):
-        return IterableSource(source, members, to_sample=to_sample, background=background)
-    raise SourceError(
-        f"cannot read samples from a {type(source).__name__}: expected shards, a folder, image files, an iterable of "
-        f"patchpack.Sample, or a dataset with __getitem__ and __len__"
-    )
+    elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray)):
+        opened = IterableSource(source, members, to_sample=to_sample, background=background)
+    else:
+        raise SourceError(
+            f"cannot read samples from a {type(source).__name__}: expected shards, a folder, image files, an iterable of "
+            f"patchpack.Sample, or a dataset with __getitem__ and __len__"
+        )
+    opened.class_names = classes
+    return opened
 
 
 def parse_members(
@@ -170,24 +177,24 @@ def _split(name: str, given: str, such: str) -> tuple[str, ...]:
     return extensions
 
 
-def _files(patterns: list[str], members: Members) -> Source:
+def _files(patterns: list[str], members: Members, classes: Sequence[str] | None) -> Source:
     """Shards or image files behind some patterns; not both at once."""
     urls = [url for pattern in patterns for url in _expand(pattern)]
     pictures = [url for url in urls if is_local(url) and not url.lower().endswith(_ARCHIVES)]
     if not pictures:
         return ShardSource(urls, members)
-    strange = [url for url in pictures if Path(url).suffix[1:].lower() not in members.image and os.path.exists(url)]
+    strange = [url for url in pictures if os.path.exists(url) and not is_asked_image(Path(url), members)]
     if strange or len(pictures) < len(urls):
-        shown = (strange or pictures)[0]
+        shown, wanted = (strange or pictures)[0], ";".join(image_extensions(members))
         raise SourceError(
-            f"{shown} is neither a folder nor a tar file ({', '.join(_ARCHIVES)}) nor an image ({';'.join(members.image)}); "
+            f"{shown} is neither a folder nor a tar file ({', '.join(_ARCHIVES)}) nor an image ({wanted}); "
             f"shards and images do not mix"
         )
     missing = [url for url in pictures if not os.path.exists(url)]
     if missing:
         raise SourceError(f"{len(missing)} of {len(pictures)} files are missing, the first is {missing[0]}")
     root = os.path.commonpath([os.path.dirname(os.path.abspath(url)) for url in pictures])
-    return FolderSource(Path(root), members, sorted(Path(os.path.abspath(url)) for url in dict.fromkeys(pictures)))
+    return FolderSource(Path(root), members, sorted(Path(os.path.abspath(url)) for url in pictures), classes=classes)
 
 
 def _expand(pattern: str) -> list[str]:

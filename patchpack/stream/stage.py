@@ -102,7 +102,9 @@ class Pack:
         self._to_sample = to_sample
         self._reader: Reader = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)
         self._tail, self._lookahead = tail, (lookahead, lookahead_bytes)
-        self._epoch = share(torch.tensor(epoch))  # workers that outlive an epoch hear of the next one
+        self._epoch = share(
+            torch.tensor([epoch, epoch > 0])
+        )  # and whether the user set it; seen by workers that outlive an epoch
         self._resumable = resumable
         self._states: dict[int, Mapping[str, Any]] = {}  # by stream: of its last batch that was delivered
         self._num_streams = 1
@@ -112,16 +114,20 @@ class Pack:
     def set_epoch(self, epoch: int) -> None:
         """Draw for another epoch from the next iteration on, also in workers that run already.
 
-        Shuffling is the pipeline's. A pipeline with a ``set_epoch`` is set to this epoch when an iteration begins.
+        Shuffling is the pipeline's. From now on a pipeline with a ``set_epoch`` is set to this epoch when an iteration begins.
         """
-        if epoch != int(self._epoch):
+        if epoch != self.epoch:
             self._states, self._resume = {}, {}
-        self._epoch.fill_(epoch)
+        self._epoch.copy_(torch.tensor([epoch, True]))
 
     @property
     def epoch(self) -> int:
         """The epoch of the next iteration's draws."""
-        return int(self._epoch)
+        return int(self._epoch[0])
+
+    def _tell_epoch(self, items: Any) -> None:
+        if self._epoch[1]:  # else the user may have set the pipeline's own
+            tell_epoch(items, self.epoch)
 
     def delivered(self, batch: PackedBatch) -> None:
         """Note, in the training process, that a batch has come and will not be asked for again: `state_dict` is after it."""
@@ -137,7 +143,7 @@ class Pack:
             **self._belongs_to(),
             **sealed(
                 {
-                    "epoch": int(self._epoch),
+                    "epoch": self.epoch,
                     "streams": self._num_streams,
                     "states": {str(stream): state for stream, state in self._states.items()},
                 }
@@ -157,7 +163,7 @@ class Pack:
         """
         require_same(state, self._belongs_to())
         require_whole(state, _PLACE)
-        self._epoch.fill_(state["epoch"])
+        self._epoch.copy_(torch.tensor([state["epoch"], state["epoch"] > 0]))
         self._num_streams = state["streams"]
         self._states = {int(stream): saved for stream, saved in state["states"].items()}
         self._resume = dict(self._states)
@@ -186,7 +192,7 @@ class Pack:
         source = IterableSource(
             items, self._members, to_sample=self._to_sample, background=self._recipe.background, repeating=True
         )
-        source.set_epoch(int(self._epoch))
+        self._tell_epoch(source)
         worker = get_worker_info()
         number, num_streams = (worker.id, worker.num_workers) if worker else (0, 1)
         if self._resume and num_streams != self._num_streams:
@@ -216,7 +222,7 @@ class Pack:
         lookahead, lookahead_bytes = self._lookahead
         return EpochPlanner(
             self._recipe,
-            epoch=int(self._epoch),
+            epoch=self.epoch,
             target_kind=kind,
             name="the stream",
             tail=self._tail,
@@ -247,5 +253,5 @@ class _Packed(IterableDataset[PackedBatch]):
         worker = get_worker_info()
         if worker is None or isinstance(self._items, IterableDataset):
             return self._stage(self._items)
-        tell_epoch(self._items, self._stage.epoch)
+        self._stage._tell_epoch(self._items)
         return self._stage(islice(self._items, worker.id, None, worker.num_workers))

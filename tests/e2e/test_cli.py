@@ -438,6 +438,7 @@ def test_the_command_after_a_preview_survives_the_name_of_a_folder(
     name = "it's (1) {x} \N{GREEK SMALL LETTER PI}"
     (tmp_path / name / "cat").mkdir(parents=True)
     Image.new("RGB", (60, 20)).save(tmp_path / name / "cat" / "wide.gif")
+    (tmp_path / name / "cat" / "wide.cls").write_bytes(b"3")
     monkeypatch.chdir(tmp_path)
     assert main(["preview", name, *flags]) == 0
     printed = capsys.readouterr().out

@@ -1,0 +1,238 @@
+"""Items of iterables and datasets: what is one sample, what is refused, and that a bad one costs itself alone."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import webdataset as wds
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+import patchpack as pp
+
+RECIPE = pp.Recipe(resize=pp.NaFlex(4), patch_size=16, seq_len=16, rows=1, max_images=4)
+
+pytestmark = [  # datasets leave open files to the garbage collector
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def picture(height: int) -> Image.Image:
+    return Image.new("RGB", (32, height))
+
+
+def png(height: int) -> bytes:
+    file = io.BytesIO()
+    picture(height).save(file, "png")
+    return file.getvalue()
+
+
+def shapes(batches: Any) -> list[tuple[str, int, int]]:
+    """Return key, part and height of every image."""
+    return sorted((i.key, i.part, int(i.source_size[0])) for batch in batches for i in pp.unpack(batch))
+
+
+# ------------------------------------------------------------------------------------------------- lists of images and batches
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_list_of_images_without_labels_is_one_sample(kind: type, count: int) -> None:
+    """The second image was lost."""
+    heights = [16 * (i + 1) for i in range(count)]
+    loader = pp.load([kind(map(picture, heights)), kind(map(picture, heights))], RECIPE, target=None)
+    assert shapes(loader) == [(key, part, height) for key in "01" for part, height in enumerate(heights)]
+
+
+PAIRS = {
+    "PIL": lambda: (picture(16), picture(32)),
+    "files": lambda: (png(16), png(32)),
+    "arrays": lambda: (np.zeros((16, 32, 3), np.uint8), np.zeros((32, 32, 3), np.uint8)),
+    "three": lambda: (picture(16), picture(32), picture(48)),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_images_where_a_label_is_expected_are_refused(name: str) -> None:
+    """The second image was taken for the label."""
+    with pytest.raises(pp.SourceError, match=r"item 0 is a tuple of \d images, and a label is expected.* pass target=None"):
+        list(pp.load([PAIRS[name]()], RECIPE))
+    (batch,) = pp.load([(list(PAIRS[name]()), 7)], RECIPE)
+    assert {int(image.target) for image in pp.unpack(batch)} == {7}
+
+
+@pytest.mark.parametrize(
+    "label", [np.array([0.5, 0.5]), np.arange(4, dtype=np.uint8), b"bytes", "text", [1, 2], {"a": 1}], ids=repr
+)
+def test_a_label_that_is_no_image_stays_a_label(label: Any) -> None:
+    (batch,) = pp.load([(picture(16), label)], RECIPE)
+    assert batch.targets is not None
+
+
+def samples(count: int = 6) -> Iterator[dict[str, Any]]:
+    for i in range(count):
+        yield {"__key__": str(i), "png": png(16), "cls": b"%d" % i}
+
+
+BATCHED = {
+    "dicts": lambda: wds.DataPipeline(lambda: samples(), wds.batched(2)),
+    "tuples": lambda: wds.DataPipeline(lambda: samples(), wds.to_tuple("png", "cls"), wds.batched(2)),
+    "pairs": lambda: [([picture(16), picture(32)], [0, 1])],
+    "arrays": lambda: [(np.zeros((2, 16, 16, 3), np.uint8), np.array([0, 1]))],
+}
+
+
+@pytest.mark.parametrize("name", BATCHED)
+def test_a_batch_before_pack_is_refused(name: str) -> None:
+    """Unrelated images became the parts of one sample."""
+    with pytest.raises(pp.SourceError, match=r"batch.*\.batched\(\)"):
+        list(DataLoader(pp.Pack(RECIPE).over(BATCHED[name]()), batch_size=None))
+
+
+def test_images_that_belong_together_go_through_pack_as_a_sample() -> None:
+    items = [pp.Sample("a", [picture(16), picture(32)], [0.5, 0.5])]
+    assert shapes(pp.Pack(RECIPE)(items)) == [("a", 0, 16), ("a", 1, 32)]
+
+
+def test_a_list_as_key_is_refused_by_load_too() -> None:
+    items = [{"__key__": ["a", "b"], "png": [png(16), png(16)], "cls": [0, 1]}]
+    with pytest.raises(pp.SourceError, match="'__key__' is a list of 2 keys"):
+        list(pp.load(items, RECIPE))
+
+
+# ------------------------------------------------------------------------------------------------------------- one bad item
+
+GOOD = (picture(16), 1)
+BAD = {"None": None, "a pair of None": (None, 1), "a number": 7, "a dict of other names": {"x": 1}, "an empty list": ([], 1)}
+
+
+class ByNumber(Dataset[Any]):
+    """Items by number."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.items[number]
+
+
+SOURCES = {"list": list, "generator": lambda items: (item for item in items), "dataset": ByNumber}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_item_is_a_rejection_with_its_number(name: str, source: str, workers: int) -> None:
+    loader = pp.load(SOURCES[source]([GOOD, BAD[name], GOOD]), RECIPE, on_error="skip", num_workers=workers)
+    assert [key for key, _, _ in shapes(loader)] == ["0", "2"]
+    report = loader.report()
+    assert [rejection.key for rejection in report.rejected] == ["1"]
+    assert (report.seen, report.packed, report.waiting) == (3, 2, 0)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_item_of_a_stage_is_a_rejection_too(name: str) -> None:
+    batches = list(pp.Pack(RECIPE, on_error="skip")([GOOD, BAD[name], GOOD]))
+    assert [key for key, _, _ in shapes(batches)] == ["0", "2"]
+    assert [rejection.key for rejection in pp.Report.collect(batches).rejected] == ["1"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_a_function_that_fails_or_makes_no_sample_rejects_its_item(source: str) -> None:
+    def to_sample(number: int, item: Any) -> Any:
+        if number == 1:
+            raise KeyError("caption")
+        return None if number == 2 else pp.Sample(str(number), *item)
+
+    loader = pp.load(SOURCES[source]([GOOD] * 4), RECIPE, to_sample=to_sample, on_error="skip")
+    assert [key for key, _, _ in shapes(loader)] == ["0", "3"]
+    assert [(r.key, r.stage) for r in loader.report().rejected] == [("1", "read"), ("2", "read")]
+    assert "to_sample raised KeyError for item 1" in loader.report().rejected[0].reason
+
+
+class Stumbling:
+    """An iterator that raises for an item and goes on with the next one."""
+
+    def __init__(self) -> None:
+        self.number = -1
+
+    def __iter__(self) -> Stumbling:
+        return self
+
+    def __next__(self) -> Any:
+        self.number += 1
+        if self.number == 4:
+            raise StopIteration
+        if self.number == 1:
+            raise OSError("a bad sector")
+        return GOOD
+
+
+def test_an_iterator_that_goes_on_after_an_error_loses_that_item_alone() -> None:
+    loader = pp.load(Stumbling(), RECIPE, on_error="skip")
+    assert [key for key, _, _ in shapes(loader)] == ["0", "2", "3"]
+    (rejection,) = loader.report().rejected
+    assert (rejection.key, rejection.reason) == ("1", "item 1 raised OSError: a bad sector")
+
+
+def ending() -> Iterator[Any]:
+    yield GOOD
+    yield GOOD
+    raise OSError("a bad sector")
+
+
+def test_a_stream_that_an_error_ends_is_named() -> None:
+    loader = pp.load(ending(), RECIPE, on_error="skip")
+    assert [key for key, _, _ in shapes(loader)] == ["0", "1"]
+    (fault,) = loader.report().shard_errors
+    assert fault.reason == "item 2 raised OSError: a bad sector, and nothing came after it"
+    with pytest.raises(pp.ShardError, match="item 2 raised OSError"):
+        list(pp.load(ending(), RECIPE))
+
+
+def rows(bad: int) -> Any:
+    files = [{"bytes": b"nonsense" if i == bad else png(16), "path": None} for i in range(6)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    return datasets.Dataset.from_dict({"image": files, "label": list(range(6))}, features=features)
+
+
+def same(row: Any) -> Any:
+    return row
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_column_of_lists_with_one_broken_image_loses_one_row(streamed: bool) -> None:
+    files = [[{"bytes": b"nonsense" if (i, j) == (1, 1) else png(16), "path": None} for j in range(2)] for i in range(3)]
+    pages = datasets.Dataset.from_dict({"pages": files, "label": [0, 1, 2]})
+    pages = pages.cast_column("pages", datasets.List(datasets.Image()))
+    loader = pp.load(pages.to_iterable_dataset() if streamed else pages, RECIPE, on_error="skip")
+    assert [(key, part) for key, part, _ in shapes(loader)] == [("0", 0), ("0", 1), ("2", 0), ("2", 1)]
+    assert [(r.key, r.member, r.stage) for r in loader.report().rejected] == [("1", "[1]", "header")]
+
+
+def test_a_stream_of_datasets_that_decodes_before_map_says_what_to_do() -> None:
+    loader = pp.load(rows(3).to_iterable_dataset().map(same), RECIPE, on_error="skip")
+    assert len(shapes(loader)) == 3
+    (fault,) = loader.report().shard_errors
+    assert "item 3 raised" in fault.reason
+    assert "cast its image column to Image(decode=False) first" in fault.reason
+    cast = rows(3).to_iterable_dataset().cast_column("image", datasets.Image(decode=False)).map(same)
+    loader = pp.load(cast, RECIPE, on_error="skip")
+    assert len(shapes(loader)) == 5
+    assert [r.key for r in loader.report().rejected] == ["3"]
+
+
+@pytest.mark.parametrize("sizes", [[(16, 32)] * 2, None], ids=["sizes given", "sizes read"])
+def test_nothing_usable_is_an_error_that_says_so(sizes: Any) -> None:
+    loader = pp.load(ByNumber([(None, 1), (None, 2)]), RECIPE, sizes=sizes, on_error="skip")
+    with pytest.raises(pp.SourceError, match=r"no image to pack|not one of 2 samples could be used"):
+        list(loader)
