@@ -31,6 +31,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(Watch(), "leftovers")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_unconfigure() -> None:
+    """Have multiprocessing remove its folder in every test process; pytest-xdist may end its workers before they would."""
+    multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
+
+
 class Watch:
     """What was there before the run, and what is there after it."""
 
@@ -58,8 +64,7 @@ class Watch:
             terminalreporter.write_line(f"LEFT BEHIND {line}", red=True)
 
     def pytest_unconfigure(self) -> None:
-        """Remove the run's temporary folder, after what multiprocessing keeps there until the process ends."""
-        multiprocessing.util._run_finalizers()  # type: ignore[attr-defined]
+        """Remove the run's temporary folder."""
         if self._outside is None:
             os.environ.pop("TMPDIR", None)
         else:
