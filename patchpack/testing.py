@@ -70,7 +70,7 @@ def resize_policies(patch_size: int = 16) -> st.SearchStrategy[Any]:
     span = st.tuples(st.integers(1, 300), st.integers(0, 300)).map(lambda r: (r[0], r[0] + r[1]))
     return st.one_of(
         st.builds(resize.Pix2Struct, budget, exact=st.booleans()),
-        st.builds(resize.NaFlex, budget, upscale=st.booleans()),
+        st.builds(resize.NaFlex, budget, upscale=st.booleans(), search=st.sampled_from(["exact", "bisection"])),
         st.builds(
             lambda p, m, s: resize.SmartResize(p[0], p[1], merge=m, min_side=s),
             pixels,

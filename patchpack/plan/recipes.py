@@ -35,8 +35,11 @@ def pix2struct(*, max_patches: int = 2048, **changes: Any) -> Recipe:
 
 
 def siglip2_naflex(*, max_patches: int = 256, **changes: Any) -> Recipe:
-    """SigLIP 2 NaFlex: the largest ceiled grid within the budget, p 16, bilinear, (x − 0.5) / 0.5."""
-    return _recipe(changes, resize=NaFlex(max_patches), seq_len=max(1024, max_patches))
+    """SigLIP 2 NaFlex: the largest ceiled grid within the budget, p 16, bilinear, (x − 0.5) / 0.5.
+
+    The grid is searched by bisection, as transformers and timm do, so that sizes are theirs; ``resize=NaFlex(256)`` is exact.
+    """
+    return _recipe(changes, resize=NaFlex(max_patches, search="bisection"), seq_len=max(1024, max_patches))
 
 
 def qwen2_vl(*, min_pixels: int = 56**2, max_pixels: int = 28**2 * 1280, **changes: Any) -> Recipe:

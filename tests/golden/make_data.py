@@ -15,6 +15,7 @@ Whatever is left out or packed is listed here:
 * `packed_masks_positions.npz`: without NaViT's pictures and without the windows of Qwen2.5-VL, which this package does not
   have. The ids of Idefics2 are one flat array, grid after grid.
 * `mask_pool_timm.npz`: only the mean; the package does not have the other poolings.
+* `vlm_sizes_siglip2_bisection.npz`: only the reference's columns; the exact grid is not another code base's number.
 * COCO's sizes are the different ones, most frequent first, and each image's number among them.
 * Kernels, tables of positions, pictures, histograms and groups are stored whole.
 """
@@ -121,6 +122,11 @@ def different(arrays: Arrays) -> Arrays:
     return {"wh": sizes[order], "index": np.argsort(order)[index.reshape(-1)]}
 
 
+def of_the_reference(arrays: Arrays) -> Arrays:
+    """Return height, width and the reference's rows and columns."""
+    return {name: values[:, :4] for name, values in arrays.items()}
+
+
 EVERYTHING = only("")
 FILES: dict[str, Thin] = {
     "goldens/images": EVERYTHING,
@@ -144,6 +150,7 @@ FILES: dict[str, Thin] = {
     "goldens/posemb_resize_timm_hf": EVERYTHING,
     "goldens/resize_sizes_bigvision_naflex": grids,
     "goldens/resize_sizes_hf_timm": grids,
+    "goldens/vlm_sizes_siglip2_bisection": of_the_reference,
     "data/histograms/squad11_384": EVERYTHING,
     "data/histograms/wikipedia_512": EVERYTHING,
     "data/sizes/coco2014_trainvalno5k_117263": different,

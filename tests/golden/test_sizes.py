@@ -1,4 +1,4 @@
-"""Sizes as the published code computes them: transformers 5.23.0, timm 1.0.31, big_vision 0127fb6b.
+"""Sizes as the published code computes them: transformers 5.23.0 and 5.24.0, timm 1.0.31, big_vision 0127fb6b.
 
 All 43,416 cells of the tables (4 policies x 201 sizes x 4 patch sizes x 10 budgets, 2 policies x 201 x 4 x 7), and a few rows
 of each typed in here for a reader.
@@ -13,12 +13,17 @@ import numpy as np
 import pytest
 
 from helpers.goldens import load
+from patchpack.plan import recipes
 from patchpack.plan.resize import NaFlex, Pix2Struct, SmartResize
 
 BUDGETED: dict[str, Callable[[int], Any]] = {
     "pix2struct": Pix2Struct,  # transformers Pix2StructImageProcessor
-    "siglip2": NaFlex,  # transformers get_image_size_for_max_num_patches
-    "timm_seq": NaFlex,  # timm get_image_size_for_seq
+    "siglip2": lambda budget: NaFlex(budget, search="bisection"),  # transformers get_image_size_for_max_num_patches
+    "timm_seq": lambda budget: NaFlex(budget, search="bisection"),  # timm get_image_size_for_seq
+    "timm_seq_maxratio1": lambda budget: NaFlex(budget, upscale=False, search="bisection"),
+}
+EXACT: dict[str, Callable[[int], Any]] = {  # the largest scale itself, which is the same in every cell of these tables
+    "siglip2": NaFlex,
     "timm_seq_maxratio1": lambda budget: NaFlex(budget, upscale=False),
 }
 FACTORED: dict[str, Callable[[int, int, int], Any]] = {
@@ -146,6 +151,36 @@ def test_every_cell_of_a_budgeted_peer(peer, peers) -> None:
             answers[:, i, j] = BUDGETED[peer](budget)(peers["hw"], patch_size, None)
     assert cells.shape == (201, 4, 10, 2)
     np.testing.assert_array_equal(answers, np.maximum(cells, 0))
+
+
+@pytest.mark.parametrize("peer", EXACT)
+def test_every_cell_of_a_budgeted_peer_by_the_exact_search(peer, peers) -> None:
+    for i, patch_size in enumerate(peers["patches"].tolist()):
+        for j, budget in enumerate(peers["budgets"].tolist()):
+            answer = EXACT[peer](budget)(peers["hw"], patch_size, None)
+            np.testing.assert_array_equal(answer, np.maximum(peers[peer][:, i, j], 0))
+
+
+@pytest.mark.parametrize(("patch_size", "budget"), [(16, 64), (16, 256), (16, 576), (16, 1024), (14, 729)])
+def test_the_bisection_of_siglip2_where_it_ends_below_the_largest_scale(patch_size, budget) -> None:
+    """About one size in 6,000 loses a row or a column to the bisection; the recipe, and so the adapter, follows it."""
+    tables = load("vlm_sizes_siglip2_bisection")
+    differ, agree = (tables[f"p{patch_size}_n{budget}__{kind}"].astype(np.int64) for kind in ("differ", "agree"))
+    recipe = recipes.siglip2_naflex(max_patches=budget, patch_size=patch_size)
+    for policy in (NaFlex(budget, search="bisection"), recipe.resize):
+        for table in (differ, agree):
+            np.testing.assert_array_equal(policy(table[:, :2], patch_size, None), table[:, 2:])
+    exact = NaFlex(budget)(differ[:, :2], patch_size, None)
+    fewer = exact.prod(axis=1) - differ[:, 2:].prod(axis=1)
+    assert np.all(fewer >= 0)  # never the other way round
+    assert differ[fewer == 0].tolist() in ([], [[1, 17, 7, 107]])  # where both end at a scale of 100
+    assert np.sum(fewer > 0) >= 14
+    assert exact.prod(axis=1).max() <= budget
+
+
+def test_the_scale_of_siglip2_ends_at_a_hundred() -> None:
+    """4096 patches of 16 would take a scale of 1,024 for one pixel; the reference makes 7 x 7."""
+    assert recipes.siglip2_naflex(max_patches=4096).resize(np.array([[1, 1], [3, 4]]), 16, None).tolist() == [[7, 7], [19, 25]]
 
 
 @pytest.mark.parametrize("peer", FACTORED)

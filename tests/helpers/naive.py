@@ -61,6 +61,22 @@ def naflex(h: int, w: int, p: int, budget: int, *, upscale: bool = True) -> tupl
     return grid(max(s for s in scales if s <= 100 and math.prod(grid(s)) <= budget))
 
 
+def naflex_by_bisection(h: int, w: int, p: int, budget: int, *, upscale: bool = True) -> tuple[int, int]:
+    """Halve the interval from 1e-6 to 100 until it is shorter than 1e-5; its lower end is the scale."""
+
+    def grid(scale: float) -> tuple[int, int]:
+        return math.ceil(h * scale / p), math.ceil(w * scale / p)
+
+    low, high = 1e-5 / 10, 100.0
+    while high - low >= 1e-5:
+        middle = (low + high) / 2
+        if math.prod(grid(middle)) <= budget:
+            low = middle
+        else:
+            high = middle
+    return grid(low if upscale else min(low, 1.0))
+
+
 def navit(h: int, w: int, p: int, area: int) -> tuple[int, int]:
     """Floors of the sides of an image of this area, in patches; a thin image becomes one line of at most area / p**2."""
     rows = root_floor(Fraction(area * h, w) / p**2)

@@ -29,7 +29,7 @@ def unshrunk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 RESIZE = [
     (Pix2Struct(1), 16), (Pix2Struct(2), 16), (Pix2Struct(300), 14), (Pix2Struct(2048, exact=True), 16),
-    (NaFlex(1), 16), (NaFlex(7), 32), (NaFlex(256), 16), (NaFlex(1024, upscale=False), 8),
+    (NaFlex(1), 16), (NaFlex(7), 32), (NaFlex(256, search="bisection"), 16), (NaFlex(1024, upscale=False), 8),
     (SmartResize(1, 1), 14), (SmartResize(1, 1 << 39, merge=1), 16), (SmartResize(3136, 1_003_520), 14),
     (SmartResize(10_000, 12_100, merge=3), 7), (SmartResize(1 << 24, 1 << 24), 16),
     (SmartResize(1, 2000, merge=1, min_side=28), 28),
@@ -161,6 +161,16 @@ def test_bounds_are_reached(policy, patch_size) -> None:
 def test_naflex_is_the_exhaustive_optimum(size, p, budget, upscale) -> None:
     policy = NaFlex(budget, upscale=upscale)
     assert tuple(policy(np.array([size]), p, None)[0]) == naive.naflex(*size, p, budget, upscale=upscale)
+
+
+@given(size=testing.sizes(5000), p=st.integers(1, 64), budget=st.integers(1, 5000), upscale=st.booleans())
+@example(size=(4205, 3037), p=16, budget=256, upscale=True)  # ends a column below the optimum
+@example(size=(1, 1), p=16, budget=4096, upscale=True)  # ends at a scale of 100
+def test_naflex_by_bisection_equals_its_twin(size, p, budget, upscale) -> None:
+    found = tuple(NaFlex(budget, upscale=upscale, search="bisection")(np.array([size]), p, None)[0])
+    assert found == naive.naflex_by_bisection(*size, p, budget, upscale=upscale)
+    rows, cols = (int(n) for n in NaFlex(budget, upscale=upscale)(np.array([size]), p, None)[0])
+    assert found[0] in (rows - 1, rows) and found[1] in (cols - 1, cols)  # never more than the exact one
 
 
 @given(size=testing.sizes(), p=st.integers(1, 64), budget=st.integers(1, 1 << 24))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, ceil_div, columns, grid_of, isqrt, require_int
 from patchpack.types import FloatArray, IntArray
 
 MAX_BUDGET = 1 << 24
 NAFLEX_MAX_SCALE = 100
+NAFLEX_EPS = 1e-5
+_HALVINGS = 24  # 100 / 2**23 is above NAFLEX_EPS, 100 / 2**24 below, for every image
 
 
 @dataclass(frozen=True)
@@ -56,28 +59,37 @@ class NaFlex:
     """The largest scale whose ceiled grid fits the budget: SigLIP 2 NaFlex, timm NaFlex.
 
     ``s* = max { s <= 100 : ceil(s * h / p) * ceil(s * w / p) <= N }``, rows = ceil(s* * h / p), cols likewise.
-    Source: big_vision ``pp/proj/image_text/ops_naflex.py``, which searches s by bisection to 1e-5. Here s* is exact: just
-    above it rows or cols grow by one, so s* is ``k * p / h`` or ``l * p / w`` for the largest feasible k or l.
+    Source: big_vision ``pp/proj/image_text/ops_naflex.py``.
 
     Attributes:
         max_patches: budget N of one image.
         upscale: False keeps the grid ``ceil(h / p) x ceil(w / p)`` of an image that fits already (timm ``max_ratio=1``).
+        search: how s* is found. ``"exact"``: just above s* rows or cols grow by one, so s* is ``k * p / h`` or ``l * p / w``
+            for the largest feasible k or l. ``"bisection"``: as transformers and timm do, between 1e-6 and 100 in float64
+            until the two ends are less than 1e-5 apart; their sizes bit for bit. It ends just below s*, which costs a row or
+            a column in about one of 6,000 images, those of thousands of pixels. (big_vision bisects in float32.)
     """
 
     max_patches: int
     upscale: bool = True
+    search: Literal["exact", "bisection"] = "exact"
     draws = 0
 
     def __post_init__(self) -> None:
         require_int("max_patches", self.max_patches, 1, MAX_BUDGET)
+        if self.search not in ("exact", "bisection"):
+            raise ConfigError(f"search must be 'exact' or 'bisection', got {self.search!r}")
 
     def bound(self, patch_size: int) -> int:
-        """max_patches: feasibility is the definition of s*; a 1 x 1 grid is always feasible."""
+        """max_patches: feasibility is the definition of s*, and what a search checks; a 1 x 1 grid is always feasible."""
         return self.max_patches
 
     def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
         """See `ResizePolicy`."""
         h, w = columns(sizes)
+        return self._bisected(h, w, patch_size) if self.search == "bisection" else self._exact(h, w, patch_size)
+
+    def _exact(self, h: Int64, w: Int64, patch_size: int) -> IntArray:
         k, l = self._largest(np.array([h, w]), np.array([w, h]))  # noqa: E741
         by_rows = k * w >= l * h  # k / h >= l / w
         rows = np.where(by_rows, k, ceil_div(l * h, w))
@@ -91,6 +103,23 @@ class NaFlex:
             fits = native_rows * native_cols <= self.max_patches
             rows, cols = np.where(fits, native_rows, rows), np.where(fits, native_cols, cols)
         return grid_of(rows, cols)
+
+    def _bisected(self, h: Int64, w: Int64, patch_size: int) -> IntArray:
+        # the order of the operations is the reference's: another one rounds differently
+        sides = np.array([h, w], dtype=np.float64)
+        low, high = np.full(len(h), NAFLEX_EPS / 10), np.full(len(h), float(NAFLEX_MAX_SCALE))
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            rows, cols = np.ceil(sides * middle / patch_size)
+            fits = rows * cols <= self.max_patches
+            np.copyto(low, middle, where=fits)
+            np.copyto(high, middle, where=~fits)
+        rows, cols = np.ceil(sides * (low if self.upscale else np.minimum(low, 1.0)) / patch_size)
+        grids = grid_of(rows, cols)
+        over = rows * cols > self.max_patches
+        if over.any():  # an image a million pixels long: the reference leaves its budget, or raises
+            grids[over] = self._exact(h[over], w[over], patch_size)
+        return grids
 
     def _largest(self, along: Int64, across: Int64) -> Int64:
         """Largest k with ``k * ceil(k * across / along) <= N``, 0 if there is none; the product grows with k.

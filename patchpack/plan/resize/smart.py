@@ -28,7 +28,9 @@ class SmartResize:
         max_pixels: area above which an image is scaled down. A side clamped to f, and the minimum branch of a thin image,
             may exceed it; `bound` counts both.
         merge: patches per side that the model merges into one token (its grids are multiples of it).
-        min_side: sides shorter than this are first scaled up to it, aspect ratio kept (PaddleOCR-VL, GLM-4.xV: 28).
+        min_side: sides shorter than this are first scaled up to it, aspect ratio kept (PaddleOCR-VL: 28). GLM-4.xV is
+            nearly this rule, with half of its limits, as it counts an image as two frames; it rounds such sides down, which
+            gave another size to 4 of 4,512.
     """
 
     min_pixels: int

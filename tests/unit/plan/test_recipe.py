@@ -52,7 +52,7 @@ PUBLISHED = {
     # resize, patch_size, seq_len, max_images, resample, normalize, dtype
     "navit": (NaViT((64, 256)), 16, 1024, 64, "bilinear", HALF, "uint8"),
     "pix2struct": (Pix2Struct(2048), 16, 2048, 64, "bilinear", PerImage(), "float32"),
-    "siglip2_naflex": (NaFlex(256), 16, 1024, 64, "bilinear", HALF, "uint8"),
+    "siglip2_naflex": (NaFlex(256, search="bisection"), 16, 1024, 64, "bilinear", HALF, "uint8"),
     "qwen2_vl": (SmartResize(3136, 1_003_520), 14, 5120, 64, "bicubic", CLIP, "uint8"),
     "qwen3_vl": (SmartResize(65_536, 16_777_216), 16, 65_536, 64, "bicubic", HALF, "uint8"),
     "paddleocr_vl": (SmartResize(147_456, 2_359_296, min_side=28), 14, 12_036, 64, "bicubic", HALF, "uint8"),
@@ -91,8 +91,8 @@ def test_a_preset_can_be_changed_on_the_way(name) -> None:
     ("recipe", "expected"),
     [
         (recipes.pix2struct(max_patches=4096), {"resize": Pix2Struct(4096), "seq_len": 4096}),
-        (recipes.siglip2_naflex(max_patches=4096), {"resize": NaFlex(4096), "seq_len": 4096}),
-        (recipes.siglip2_naflex(max_patches=128), {"resize": NaFlex(128), "seq_len": 1024}),
+        (recipes.siglip2_naflex(max_patches=4096), {"resize": NaFlex(4096, search="bisection"), "seq_len": 4096}),
+        (recipes.siglip2_naflex(max_patches=128), {"resize": NaFlex(128, search="bisection"), "seq_len": 1024}),
         (recipes.qwen2_vl(max_pixels=56**2 * 4), {"seq_len": SmartResize(56**2, 56**2 * 4).bound(14)}),
         (recipes.qwen2_vl(patch_size=16), {"patch_size": 16, "seq_len": SmartResize(3136, 1_003_520).bound(16)}),
         (recipes.qwen2_vl(patch_size=(16, 14)), {"patch_size": (16, 14), "seq_len": 5120}),

@@ -146,6 +146,13 @@ def test_naflex_without_upscale(size, patch_size, budget, expected) -> None:
     assert grid(NaFlex(budget, upscale=False), *size, patch_size) == expected
 
 
+def test_an_image_of_a_million_pixels_is_within_the_budget_by_bisection_too() -> None:
+    """The search begins at a scale of 1e-6, at which 4 million pixels are still four patches of 1; the reference keeps them."""
+    sizes = np.array([[4_000_000, 1], [375, 500]])
+    assert NaFlex(1, search="bisection")(sizes, 1).tolist() == [[1, 1], [1, 1]]
+    assert NaFlex(256, search="bisection")(sizes[1:], 16).tolist() == [[14, 18]]
+
+
 @pytest.mark.parametrize("budget", [128, 256, 576, 784, 1024])
 def test_naflex_fills_its_budget(budget) -> None:
     sides = np.unique(np.geomspace(20, 4000, 60).astype(int))
@@ -425,7 +432,7 @@ def test_ceil_div_is_exact() -> None:
 
 
 POLICIES = [
-    Pix2Struct(64), Pix2Struct(64, exact=True), NaFlex(64), NaFlex(64, upscale=False), QWEN2_VL, NaViT(128), NaViT((64, 256)),
+    Pix2Struct(64), Pix2Struct(64, exact=True), NaFlex(64), NaFlex(64, upscale=False, search="bisection"), QWEN2_VL, NaViT(128), NaViT((64, 256)),
     LongestSide(256), Square(224), Native(64), Native(64, edge="pad", oversize="reject"),
 ]  # fmt: skip
 
@@ -459,6 +466,7 @@ REFUSED = {
     "pix2struct text": (lambda: Pix2Struct("256"), "got '256'"),
     "naflex negative": (lambda: NaFlex(-1), "got -1"),
     "naflex truth": (lambda: NaFlex(True), "got True"),
+    "naflex search": (lambda: NaFlex(64, search="binary"), "search must be 'exact' or 'bisection', got 'binary'"),
     "native 0": (lambda: Native(0), "got 0"),
     "native edge": (lambda: Native(64, edge="cut"), "edge='cut'"),
     "native oversize": (lambda: Native(64, oversize="drop"), "oversize='drop'"),
