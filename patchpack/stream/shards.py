@@ -17,7 +17,7 @@ from patchpack.stream.labels import decode_target, join
 from patchpack.stream.names import nearest
 from patchpack.stream.remote import RangeTape, RemoteFile
 from patchpack.stream.source import Reader, digest
-from patchpack.stream.tape import BLOCK, SeekableTape, StreamTape, Tape, compression_of
+from patchpack.stream.tape import MAGIC_BYTES, SeekableTape, StreamTape, Tape, compression_of
 from patchpack.stream.tar import Group, Grouper, Members, asked_for
 from patchpack.types import Clip, Event, Header, Inline, Rejection, ShardFault
 
@@ -48,21 +48,21 @@ class _Frames:
         return self._read(self._places[number])
 
 
-def is_seekable(url: str) -> bool:
-    """True for a local, uncompressed tar file: its members can be read again by offset."""
-    return is_local(url) and not is_compressed(url)
-
-
 def is_compressed(url: str) -> bool:
     """True for a name of a compressed file: what lies at an offset is known when all before it is unpacked."""
     return url.lower().endswith((".gz", ".tgz", ".bz2", ".xz"))
+
+
+def starts_compressed(read: Callable[[int, int], bytes]) -> bool:
+    """True for a file that is compressed by its first bytes, whatever its name; `read` takes (offset, length)."""
+    return bool(compression_of(read(0, MAGIC_BYTES)))
 
 
 def scan_shard(url: str, number: int, label: str, members: Members, tape: RangeTape | None = None) -> Iterator[Event]:
     """Headers of one shard in order; a pure function of the file.
 
     Args:
-        url: local path, or anything webdataset's ``gopen`` opens.
+        url: local path, or anything webdataset's ``gopen`` opens; gzip, bzip2 and xz are known by their first bytes.
         number: the shard's place in the list, for locations.
         label: its name in keys and reports.
         members: what is asked for.
@@ -84,7 +84,7 @@ def scan_shard(url: str, number: int, label: str, members: Members, tape: RangeT
     try:
         file = _open(url)
         fault = yield from (
-            _scan_seekable(file, number, label, members) if is_seekable(url) else _scan_stream(file, label, members)
+            _scan_seekable(file, number, label, members) if _is_seekable(url, file) else _scan_stream(file, label, members)
         )
         file.close()  # a command that failed says so here
     except UNREADABLE as error:
@@ -106,6 +106,14 @@ def _open(url: str) -> Any:
     return gopen(url, "rb")
 
 
+def _is_seekable(url: str, file: Any) -> bool:
+    """True for a local, uncompressed tar file: its members can be read again by offset."""
+    if not is_local(url) or is_compressed(url):
+        return False
+    place = file.fileno()
+    return not starts_compressed(lambda at, count: read_at(place, count, at))
+
+
 def _scan_seekable(file: Any, number: int, label: str, asked: Members) -> Generator[Event, None, str | None]:
     place = file.fileno()  # past the buffer, which holds the next header and is not to be filled anew
     return _scan_by_offset(SeekableTape(file), lambda at, count: read_at(place, count, at), number, label, asked)
@@ -114,10 +122,7 @@ def _scan_seekable(file: Any, number: int, label: str, asked: Members) -> Genera
 def _scan_by_offset(
     tape: Tape, read: Callable[[int, int], bytes], number: int, label: str, asked: Members
 ) -> Generator[Event, None, str | None]:
-    fault = yield from _scan(read_members(tape), lambda group: _offset_event(group, read, number, label, asked), asked)
-    if fault and (kind := compression_of(tape.read(0, BLOCK))):
-        fault += f"; it is a compressed file: give it a name that ends in .{kind}"
-    return fault
+    return _scan(read_members(tape), lambda group: _offset_event(group, read, number, label, asked), asked)
 
 
 def _scan_stream(file: Any, label: str, asked: Members) -> Generator[Event, None, str | None]:

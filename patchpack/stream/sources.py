@@ -25,7 +25,7 @@ from patchpack.stream.source import Source
 from patchpack.stream.tar import Members
 from patchpack.stream.text import TEXT, Tokenize, parse_text
 
-_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 def open_source(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
 BLOCK = 512
+MAGIC_BYTES = 10  # a compression is known by so many
 CHUNK = 1 << 20  # most bytes asked for at once, whatever a header announces
 _BUFFER = 1 << 16
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterator, Sequence
+from functools import partial
 from hashlib import blake2b
 from multiprocessing.context import BaseContext
 from typing import Any
@@ -14,7 +15,7 @@ from patchpack.errors import SourceError
 from patchpack.stream.engine import Engine, run_all
 from patchpack.stream.index.columns import Column, Columns, narrow
 from patchpack.stream.index.head import Head, Shard
-from patchpack.stream.index.scan import ShardColumns, ShardTask, scan_columns
+from patchpack.stream.index.scan import ShardColumns, ShardTask, not_by_offset, require_uncompressed, scan_columns
 from patchpack.stream.index.strings import Strings
 from patchpack.stream.remote import expand
 from patchpack.stream.shards import ShardSource, absolute, is_compressed, is_local, shard_labels
@@ -39,10 +40,19 @@ def find_shards(shards: Any, members: Members) -> tuple[list[str], list[str]]:
         )
     urls = [found for url in source.urls for found in ([url] if is_local(url) or _is_command(url) else expand(url))]
     for url in urls:
-        if is_compressed(url) or _is_command(url):
-            why = "it is a command's output" if _is_command(url) else "it is compressed"
-            raise SourceError(f"{url} cannot be indexed, {why}: members are read by offset, from uncompressed tar files")
+        if _is_command(url):
+            raise not_by_offset(url, "it is a command's output")
+        if is_compressed(url):
+            raise not_by_offset(url, "it is compressed")
+        if is_local(url):  # now, not when all the others are scanned; behind a URL it is seen when it is opened
+            require_uncompressed(url, partial(_first_bytes, url))
     return urls, shard_labels(urls)
+
+
+def _first_bytes(path: str, offset: int, length: int) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(length)
 
 
 def _is_command(url: str) -> bool:

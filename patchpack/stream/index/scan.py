@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from patchpack.errors import SourceError
 from patchpack.stream.index.columns import Columns, narrow
 from patchpack.stream.index.fingerprint import Fingerprint, fingerprint, status_of
 from patchpack.stream.remote import RangeTape, RemoteFile
-from patchpack.stream.shards import is_local, open_descriptor, read_at, scan_shard
+from patchpack.stream.shards import is_local, open_descriptor, read_at, scan_shard, starts_compressed
 from patchpack.stream.tape import BLOCK
 from patchpack.stream.tar import Members
 from patchpack.types import Event, Header, Rejection, ShardFault
@@ -57,7 +58,7 @@ def scan_columns(task: ShardTask) -> ShardColumns:
     """Scan an uncompressed shard, local or behind a URL.
 
     Raises:
-        SourceError: it cannot be opened, or it was written to meanwhile; behind a URL also, it cannot be read on.
+        SourceError: it cannot be opened, is compressed, or was written to meanwhile; behind a URL also, it cannot be read on.
         ConfigError: a URL, and fsspec is not installed.
     """
     url, label, members = task
@@ -112,12 +113,30 @@ def _opened(url: str, num_bytes: int) -> Iterator[tuple[_Read, RangeTape | None]
     if is_local(url):
         file = open_descriptor(url)
         try:
-            yield lambda offset, length: read_at(file, length, offset), None
+            read = partial(_read_of, file)
+            require_uncompressed(url, read)
+            yield read, None
         finally:
             os.close(file)
     else:
         tape = RangeTape(RemoteFile(url).read, num_bytes)
+        require_uncompressed(url, tape.read)
         yield tape.read, tape
+
+
+def _read_of(file: int, offset: int, length: int) -> bytes:
+    return read_at(file, length, offset)
+
+
+def not_by_offset(url: str, why: str) -> SourceError:
+    """The error for a shard that cannot be indexed."""
+    return SourceError(f"{url} cannot be indexed, {why}: members are read by offset, from uncompressed tar files")
+
+
+def require_uncompressed(url: str, read: _Read) -> None:
+    """Raise `SourceError` for a shard that is compressed by its first bytes."""
+    if starts_compressed(read):
+        raise not_by_offset(url, "it is compressed, whatever its name says")
 
 
 def scan_events(task: ShardTask) -> Iterator[Event]:

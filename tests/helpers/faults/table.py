@@ -37,7 +37,7 @@ class Fault:
         rejected: samples that must be named.
         fault: part of what must be said of the shard; "" where nothing is.
         target: labels asked for.
-        suffix: of the file's name; what is compressed cannot be indexed.
+        suffix: of the file's name; what is compressed cannot be indexed, and has another than ".tar" here.
     """
 
     name: str

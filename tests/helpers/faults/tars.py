@@ -124,7 +124,7 @@ for name, write in (
     ("bz2", lambda m: bz2.compress(m.whole())),
     ("xz", lambda m: lzma.compress(m.whole())),
 ):
-    fault(f"{name} under another name", "", fault="no valid header at byte 0")(write)
+    fault(f"{name} under another name", "1 2 3", suffix=f".{name}.tar")(write)
 
 # -------------------------------------------------------------------------------------------------------------- compressed
 

@@ -432,7 +432,8 @@ def test_ceil_div_is_exact() -> None:
 
 
 POLICIES = [
-    Pix2Struct(64), Pix2Struct(64, exact=True), NaFlex(64), NaFlex(64, upscale=False, search="bisection"), QWEN2_VL, NaViT(128), NaViT((64, 256)),
+    Pix2Struct(64), Pix2Struct(64, exact=True), NaFlex(64), NaFlex(64, upscale=False, search="bisection"),
+    QWEN2_VL, NaViT(128), NaViT((64, 256)),
     LongestSide(256), Square(224), Native(64), Native(64, edge="pad", oversize="reject"),
 ]  # fmt: skip
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import copy
+import gzip
+import lzma
 import os
 import pickle
 import sys
@@ -255,3 +258,10 @@ def test_a_server_without_ranges_is_named(tmp_path: Path) -> None:
         pytest.raises(pp.SourceError, match="sent 262144 bytes where 9 were asked for: it knows no ranges"),
     ):
         RemoteFile(f"{url}/a.tar").read(3, 9)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_compressed_shard_behind_a_url_cannot_be_indexed_whatever_its_name(remote: str, tmp_path: Path, pack: Any) -> None:
+    (tmp_path / "a.tar").write_bytes(pack(bytes(10_240)))
+    with pytest.raises(pp.SourceError, match=r"a\.tar cannot be indexed, it is compressed, whatever its name says"):
+        pp.Index.build(remote)
