@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from patchpack._saved import allow_loading
 from patchpack.errors import (
     ConfigError,
     DecodeError,
@@ -110,6 +111,8 @@ if TYPE_CHECKING:
     from patchpack.stream.stage import Pack
 
 __version__ = "0.1.0.dev0"
+
+allow_loading([PackedBatch, Report, Rejection, ShardFault])
 
 # name → module that is imported when it is first asked for: torch, webdataset and Pillow wait until then
 _LAZY = {

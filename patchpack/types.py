@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack import errors
+from patchpack.errors import ConfigError
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -51,6 +53,9 @@ class Clip:
 
     frames: Sequence[bytes | npt.NDArray[np.uint8] | PILImage]
 
+    def __repr__(self) -> str:
+        return f"Clip({counted(len(self.frames), 'frame')})"
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -69,6 +74,10 @@ class Sample:
     image: bytes | npt.NDArray[np.uint8] | PILImage | Clip | Sequence[bytes | npt.NDArray[np.uint8] | PILImage | Clip]
     target: Any = None
     text: str | None = None
+
+    def __repr__(self) -> str:
+        said = f"key={self.key!r}, image={_briefly(self.image)}, target={_briefly(self.target)}"
+        return f"Sample({said}{'' if self.text is None else f', text={_briefly(self.text)}'})"
 
 
 _STAGE_ERRORS: dict[str, type[errors.PatchpackError]] = {
@@ -363,6 +372,11 @@ class BatchPlan:
         """Rows in this batch."""
         return len(self.offsets) - 1
 
+    def __repr__(self) -> str:
+        rows, images = counted(self.num_rows, "row"), counted(len(self.headers), "image")
+        what = self.fatal or f"{rows} x {self.seq_len} tokens, {images}, patch {self.patch_size}"
+        return f"BatchPlan(step {self.step} of epoch {self.epoch}: {what})"
+
 
 class PackedBatch(NamedTuple):
     """The only thing a model sees: B rows of S tokens, up to E images per row. A painter makes numpy, a loader torch.
@@ -416,3 +430,78 @@ class PackedBatch(NamedTuple):
     text_ids: Any = None
     text_segment_ids: Any = None
     times: Any = None
+
+    def to(self, device: Any, *, non_blocking: bool = True) -> PackedBatch:
+        """Return a new batch with every tensor on a device. Nothing is normalised and no dtype changes, see `to_device`.
+
+        Args:
+            device: anything torch takes for one. numpy arrays become tensors there.
+            non_blocking: passed to ``Tensor.to``; overlaps where the batch is pinned.
+
+        Raises:
+            ConfigError: a dtype instead of a device.
+        """
+        torch = import_module("torch")  # a batch of numpy arrays is made and read without it
+        if isinstance(device, torch.dtype):
+            raise ConfigError(
+                f"to({device}) would change every id too: batch.to(device) moves and changes no dtype; "
+                f"patchpack.to_device(batch, device, {device}) moves and normalises patches into that dtype"
+            )
+        return self._each(lambda tensor: torch.as_tensor(tensor).to(device, non_blocking=non_blocking), torch.Tensor)
+
+    def pin_memory(self) -> PackedBatch:
+        """Return a new batch whose tensors are in pinned memory, from which `to` does not wait."""
+        torch = import_module("torch")
+        return self._each(lambda tensor: torch.as_tensor(tensor).pin_memory(), torch.Tensor)
+
+    def _each(self, change: Callable[[Any], Any], tensor: type) -> PackedBatch:
+        blank = self._replace(keys=[], info={})
+        changed = PackedBatch._make(_changed(field, change, (tensor, np.ndarray)) for field in blank)
+        return changed._replace(keys=self.keys, info=self.info)
+
+    def __repr__(self) -> str:
+        try:
+            rows, seq_len = self.segment_ids.shape
+            dtype = str(self.patches.dtype).removeprefix("torch.")
+        except (AttributeError, TypeError, ValueError):  # made by hand of other things, or on its way
+            return f"PackedBatch({', '.join(f'{name}={value!r}' for name, value in zip(self._fields, self, strict=True))})"
+        size = f"{counted(rows, 'row')} x {seq_len} tokens"
+        try:
+            full = float((self.segment_ids != 0).sum()) / max(1, rows * seq_len)
+            size += f", {counted(int(self.num_images.sum()), 'image')}, {100 * full:.1f} % full"
+            size += "" if self.text_ids is None else f", {int((self.text_segment_ids != 0).sum())} text tokens"
+        except (RuntimeError, TypeError, AttributeError):  # tensors without values
+            pass
+        device = str(getattr(self.patches, "device", "cpu"))
+        where = "" if device == "cpu" else f", on {device}"
+        return f"PackedBatch({size}, patch {self.patch_size}, {dtype}{where})"
+
+
+def _changed(field: Any, change: Callable[[Any], Any], kinds: tuple[type, ...]) -> Any:
+    """A field of a batch with all of its tensors changed; an object among the targets that is no tensor is left as it is."""
+    if isinstance(field, dict):
+        return {name: _changed(entry, change, kinds) for name, entry in field.items()}
+    if isinstance(field, list):
+        return [_changed(entry, change, kinds[:1]) for entry in field]
+    return change(field) if isinstance(field, kinds) else field
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and its noun: "1 row", "3 rows"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _briefly(value: Any) -> str:
+    """An image or a label in a few words."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (str, int, float)):
+        more = f", … {len(value)} in all" if len(value) > 3 else ""
+        return f"[{', '.join(map(_briefly, value[:3]))}{more}]"
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None and len(shape):
+        return f"<{str(dtype).removeprefix('torch.')} {list(shape)}>"
+    if hasattr(value, "mode") and hasattr(value, "size"):
+        return f"<{value.mode} picture {value.size[1]} x {value.size[0]}>"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"

@@ -280,9 +280,11 @@ class _Refusing:
     def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
         if isinstance(error, Exception) and not isinstance(error, MemoryError):
             height, width = self.size
+            got = f"{type(error).__name__}: {error}"
+            if (isinstance(error, AssertionError) and not str(error)) or "closed file" in str(error):  # Pillow says no more
+                got = "a file that was closed before its pixels were read (load() it before it is closed)"
             raise DecodeError(
-                f"expected a complete {self.format or 'picture'} of {height} x {width} pixels (height x width),"
-                f" got {type(error).__name__}: {error}"
+                f"expected a complete {self.format or 'picture'} of {height} x {width} pixels (height x width), got {got}"
             ) from error
 
 

@@ -12,6 +12,9 @@ from patchpack.errors import ConfigError
 from patchpack.rng import Stage
 
 MOST_SAMPLES = 1 << 40
+SHUFFLE_BLOCK = 1024
+"""Headers permuted at a time under ``shuffle=True``, where a source is not permuted as a whole."""
+
 _TOGETHER = 1 << 16  # samples of small blocks that are permuted at a time
 
 
@@ -21,6 +24,23 @@ def require_shuffle(shuffle: Any) -> None:
         raise ConfigError(
             f"shuffle is the number of samples permuted at a time, 0 … {MOST_SAMPLES} (0 for none), got {shuffle!r}"
         )
+
+
+def block_of(shuffle: Any, whole: int = SHUFFLE_BLOCK) -> int:
+    """How many samples are permuted at a time, of what a user gives for ``shuffle``.
+
+    Args:
+        shuffle: True, False (0), or the number itself.
+        whole: what True means.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if isinstance(shuffle, (bool, np.bool_)):
+        return max(1, whole) if shuffle else 0
+    if not isinstance(shuffle, (int, np.integer)):
+        raise ConfigError(f"shuffle is True, False, or the number of samples permuted at a time (0 for none), got {shuffle!r}")
+    return int(shuffle)
 
 
 def shuffled_lines(starts: npt.NDArray[np.int64], *, seed: int, epoch: int, shuffle: int, number: int = 0) -> npt.NDArray[Any]:

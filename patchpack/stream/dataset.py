@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ class Painter(Dataset[PackedBatch]):
         source: Any,
         recipe: Recipe,
         *,
-        image: str = IMAGE,
+        image: str | Sequence[str] = IMAGE,
         frames: str | None = None,
         target: str | tuple[str, ...] | None = LABEL,
         on_error: OnError = "raise",

@@ -17,11 +17,12 @@ from patchpack.plan.epoch import EpochRows, plan_rows
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.planner import Tail, refusal
 from patchpack.plan.recipe import Recipe
+from patchpack.plan.shuffle import block_of
 from patchpack.plan.supply import TOO_MANY_BYTES, TOO_MANY_PIXELS, Sizes
 from patchpack.plan.table import plan_table
 from patchpack.stream.listed import SampleIndex
 from patchpack.stream.sampler import require_recipe
-from patchpack.types import BatchPlan, Header, Rejection
+from patchpack.types import BatchPlan, Header, Rejection, counted
 
 
 class EpochPlan(Sequence[BatchPlan]):
@@ -31,8 +32,8 @@ class EpochPlan(Sequence[BatchPlan]):
         index: `patchpack.Index`, or anything with its columns, see `patchpack.stream.listed.SampleIndex`.
         recipe: what to do with its samples. Its packer is that of streams and plays no part here.
         epoch: of the draws and the shuffling.
-        shuffle: 0 for the order of the index; else shards are permuted, and samples in blocks of this many: as many as there
-            are for a full shuffle, fewer where neighbours should be read together.
+        shuffle: False or 0 for the order of the index; else shards are permuted, and samples in blocks of this many: True (as
+            many as there are) for a full shuffle, fewer where neighbours should be read together.
         rank, world_size: which rows: of each step, every world_size-th from the rank-th on. All ranks have equally many steps.
         tail: of rows that do not fill a last step, see `patchpack.plan.epoch.plan_rows`.
         balance: deal rows so that ranks have nearly the same to do in each step.
@@ -58,7 +59,7 @@ class EpochPlan(Sequence[BatchPlan]):
         recipe: Recipe,
         epoch: int = 0,
         *,
-        shuffle: int = 0,
+        shuffle: bool | int = 0,
         rank: int = 0,
         world_size: int = 1,
         tail: Tail = "short",
@@ -75,7 +76,7 @@ class EpochPlan(Sequence[BatchPlan]):
             self._table,
             epoch=epoch,
             seen=seen,
-            shuffle=shuffle,
+            shuffle=block_of(shuffle, len(index)),
             num_ranks=world_size,
             tail=tail,
             balance=balance,
@@ -88,6 +89,9 @@ class EpochPlan(Sequence[BatchPlan]):
     def __len__(self) -> int:
         """Steps, the same for every rank."""
         return len(self.rows.steps)
+
+    def __repr__(self) -> str:
+        return f"EpochPlan(epoch {self.epoch} of {self._index.name}: {counted(len(self), 'step')}, rank {self.rank})"
 
     @overload
     def __getitem__(self, step: int) -> BatchPlan: ...

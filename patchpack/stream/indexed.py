@@ -15,6 +15,7 @@ from patchpack.plan.epoch import plan_rows
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
+from patchpack.plan.shuffle import block_of
 from patchpack.plan.supply import Sizes
 from patchpack.stream.epoch_plan import EpochPlan, require_place
 from patchpack.stream.labels import MapTarget
@@ -64,7 +65,7 @@ class IndexPlanner(Sampler[BatchPlan]):
         index: SampleIndex,
         recipe: Recipe,
         *,
-        shuffle: int = 0,
+        shuffle: bool | int = 0,
         epoch: int = 0,
         steps_per_epoch: int | None = None,
         tail: Tail = "short",
@@ -76,6 +77,7 @@ class IndexPlanner(Sampler[BatchPlan]):
         map_target: MapTarget | None = None,
     ) -> None:
         require_place(rank, world_size)
+        shuffle = block_of(shuffle, len(index))
         self.recipe = require_recipe(recipe)
         self.source = open_source(index, map_target=map_target)
         self._index = index
@@ -119,6 +121,17 @@ class IndexPlanner(Sampler[BatchPlan]):
     def __len__(self) -> int:
         """Batches of the current epoch, the same for every rank. Plans it where that is not known otherwise."""
         return len(self.plan()) if self.steps_per_epoch is None else self.steps_per_epoch
+
+    def __bool__(self) -> bool:
+        """True: a planner is there, and no epoch is planned to say so."""
+        return True
+
+    def __repr__(self) -> str:
+        shuffle = self._arguments["shuffle"]
+        shuffled = f", shuffle={shuffle}" if shuffle else ""
+        steps = "" if self.steps_per_epoch is None else f", {self.steps_per_epoch} steps"
+        ranks = f", rank {self.rank} of {self._world_size}" if self._world_size > 1 else ""
+        return f"IndexPlanner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
 
     def __iter__(self) -> Iterator[BatchPlan]:
         """Plans of one epoch; a single one with `BatchPlan.fatal` set where there is nothing to pack."""

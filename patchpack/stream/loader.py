@@ -19,6 +19,7 @@ from patchpack.plan._integers import require_int
 from patchpack.plan.planner import FUSE, Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.dataset import SendingPainter
+from patchpack.stream.exits import closed_at_exit
 from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.listed import is_index
@@ -78,7 +79,7 @@ class Loader(DataLoader[PackedBatch]):
         self._policy = ErrorPolicy(on_error, quarantine, fuse)
         if isinstance(planner, Planner):
             planner.fuse, planner.timeout = self._policy.in_a_row, timeout
-        self._timeout, self._worker_restarts = timeout, worker_restarts
+        self._timeout, self._worker_restarts, self._num_threads = timeout, worker_restarts, num_threads
         self._board: Board | None = None
         self._reports: dict[int, Report] = {}  # by stream; one, if the parent plans
         # iterating a DataLoader draws from torch's global generator unless it has its own
@@ -116,7 +117,7 @@ class Loader(DataLoader[PackedBatch]):
         )
 
     def __iter__(self) -> Iterator[PackedBatch]:  # type: ignore[override]  # torch types its private iterator
-        """Batches of one epoch, in order.
+        """Batches of one epoch, in order. An iterator that is left open is closed when the interpreter ends.
 
         Raises:
             ConfigError: with workers, less shared memory than their batches take.
@@ -124,6 +125,9 @@ class Loader(DataLoader[PackedBatch]):
             PatchpackError: under ``on_error="raise"`` the first sample or shard that cannot be used, before the batch that
                 would have held it; in any case a source without a single usable image, or more lost than the fuse holds.
         """
+        return closed_at_exit(self._batches())
+
+    def _batches(self) -> Generator[PackedBatch, None, None]:
         self._reports = {}
         self._policy.begin()
         self._delivered, self._finished = None, False
@@ -244,6 +248,15 @@ class Loader(DataLoader[PackedBatch]):
         """Batches of an epoch, this one's of an index; else ``steps_per_epoch``, and a `TypeError` without."""
         return len(self.planner)
 
+    def __bool__(self) -> bool:
+        """True: a loader is there, though its length may not be known."""
+        return True
+
+    def __repr__(self) -> str:
+        workers = f", num_workers={self.num_workers}" if self.num_workers else ""
+        threads = f", num_threads={self._num_threads}" if self._num_threads else ""
+        return f"Loader({self.planner!r}{workers}{threads})"
+
     def set_epoch(self, epoch: int) -> None:
         """Draw and shuffle for another epoch from the next iteration on, see `Planner.set_epoch`."""
         self.planner.set_epoch(epoch)
@@ -299,7 +312,7 @@ def load(
     source: Any,
     recipe: Recipe,
     *,
-    image: str = IMAGE,
+    image: str | Sequence[str] = IMAGE,
     frames: str | None = None,
     target: str | tuple[str, ...] | None = LABEL,
     to_sample: ToSample | None = None,
@@ -310,7 +323,7 @@ def load(
     text_len: int | None = None,
     sizes: Any = None,
     size_of: SizeOf | None = None,
-    shuffle: int = 0,
+    shuffle: bool | int = 0,
     epoch: int = 0,
     steps_per_epoch: int | None = None,
     tail: Tail = "short",
@@ -334,8 +347,8 @@ def load(
             (image, target); or an index, whose epochs are planned as a whole, see `EpochPlan`: rows are fuller, ``len()`` is
             exact, ranks have equally many steps, and a state is a step.
         recipe: what to do with them, see `patchpack.recipes`.
-        image: extensions of the image member or file, columns of a row, ``;`` between them; a pattern (``*.jpg``) for all
-            members of a sample that fit, see `Sample`.
+        image: extensions of the image member or file, columns of a row, as a list or with ``;`` between them; a pattern
+            (``*.jpg``) for all members of a sample that fit, see `Sample`.
         frames: of a sample in shards or a webdataset dict, patterns of members (``*.jpg``) that are the frames of a clip, in
             order, numbers in their names by value; of a row, its column of frames. A sample without any is an image.
         target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``), of the file beside an image of a folder, or
@@ -356,8 +369,9 @@ def load(
         sizes: int ``[n, 2]`` oriented height and width of every item of a dataset by number, where they are known.
         size_of: number → (height, width) instead, where that is cheap. Without either an item that does not come as file bytes
             must be decoded to know its size: with workers each plans its own share then, and batches depend on how many.
-        shuffle: 0 for the source's order; else shards are permuted, and headers in blocks of this many, by (seed, epoch); files
-            of a folder and items of a dataset are permuted as a whole.
+        shuffle: False or 0 for the source's order; else shards are permuted, and headers in blocks of this many, by (seed,
+            epoch); files of a folder and items of a dataset are permuted as a whole. True permutes an index as a whole too, and
+            takes blocks of 1024 of shards, streams and other iterables.
         epoch: of the draws and the shuffling, and of a source with a ``set_epoch`` (a stream of `datasets`); see
             `Loader.set_epoch`.
         steps_per_epoch: exactly this many batches on every rank, the source repeated as needed; None for one pass. Images

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from patchpack.errors import ConfigError
 from patchpack.stream.ring import MORE_ROOM, Slot, shared_bytes
@@ -97,6 +98,16 @@ def as_tensors(sent: Any) -> Any:
     if isinstance(batch.targets, dict):
         return batch._replace(targets={name: torch.as_tensor(values) for name, values in batch.targets.items()})
     return batch
+
+
+def _refuse_to_stack(batches: list[PackedBatch], **_: Any) -> Any:
+    """What torch's own collation calls where a DataLoader was made without ``batch_size=None``."""
+    raise ConfigError(
+        f"batches are packed already, and this DataLoader would stack {len(batches)} of them: pass batch_size=None to it"
+    )
+
+
+default_collate_fn_map[PackedBatch] = _refuse_to_stack
 
 
 def require_room(num_bytes: int, batches: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from PIL import Image
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.picture import is_picture, is_several
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.exits import closed_at_exit
 from patchpack.stream.folders import FileReader, scan_file
 from patchpack.stream.iterables import NO_IMAGES, InlineReader, carried, is_split
 from patchpack.stream.loader import Loader, load
@@ -31,6 +32,9 @@ class ImageBatches:
     def __init__(self, loader: Loader) -> None:
         self._loader = loader
 
+    def __repr__(self) -> str:
+        return f"ImageBatches({self._loader!r})"
+
     def __iter__(self) -> Iterator[PackedBatch]:
         """Torch batches; none where there is no image, or none that can be used.
 
@@ -38,6 +42,9 @@ class ImageBatches:
             PatchpackError: under ``on_error="raise"`` the first image that cannot be used, by its key.
             ConfigError: fewer or more keys than images.
         """
+        return closed_at_exit(self._batches())
+
+    def _batches(self) -> Generator[PackedBatch, None, None]:
         try:
             yield from self._loader
         except SourceError as error:

@@ -16,6 +16,7 @@ from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.paint.targets import infer_kind
 from patchpack.plan.planner import FUSE, EpochPlanner, Tail, accounted
 from patchpack.plan.recipe import Recipe
+from patchpack.plan.shuffle import block_of
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.mapstyle import MapStyleSource, SizeOf
 from patchpack.stream.names import IMAGE, LABEL
@@ -53,7 +54,8 @@ class Planner(Sampler[BatchPlan]):
         source: see `patchpack.stream.sources.open_source`.
         recipe: what to do with it.
         image, frames, target, to_sample, map_target, classes, sizes, size_of: what to use of a sample, see `open_source`.
-        shuffle: 0 for the source's order, else shards are permuted, and headers in blocks of this many.
+        shuffle: False or 0 for the source's order, else shards are permuted, and headers in blocks of this many; True: see
+            `load`.
         epoch: the epoch of the draws and of the shuffling, and of a source with a ``set_epoch``, see `set_epoch`.
         steps_per_epoch: exactly this many batches, the source repeated as needed; None for one pass.
         tail: what becomes of the last rows where they do not fill a batch, see `EpochPlanner`.
@@ -79,7 +81,7 @@ class Planner(Sampler[BatchPlan]):
         source: Any,
         recipe: Recipe,
         *,
-        image: str = IMAGE,
+        image: str | Sequence[str] = IMAGE,
         frames: str | None = None,
         target: str | tuple[str, ...] | None = LABEL,
         to_sample: ToSample | None = None,
@@ -87,7 +89,7 @@ class Planner(Sampler[BatchPlan]):
         classes: Sequence[str] | None = None,
         sizes: Any = None,
         size_of: SizeOf | None = None,
-        shuffle: int = 0,
+        shuffle: bool | int = 0,
         epoch: int = 0,
         steps_per_epoch: int | None = None,
         tail: Tail = "short",
@@ -140,7 +142,7 @@ class Planner(Sampler[BatchPlan]):
         self.states_kept = 64
         self._states: dict[int, dict[str, Any]] = {}
         self.steps_per_epoch, self._tail = steps_per_epoch, tail
-        self._order = Order(recipe.seed, epoch, shuffle, steps_per_epoch is not None, rank, world_size)
+        self._order = Order(recipe.seed, epoch, block_of(shuffle), steps_per_epoch is not None, rank, world_size)
         self._together = world_size > 1 and tail == "pad" and steps_per_epoch is None
         self._scanner = None if getattr(self.source, "scan_here", False) else scanner
         if self._together and isinstance(self.source, MapStyleSource):
@@ -166,6 +168,17 @@ class Planner(Sampler[BatchPlan]):
         if self.steps_per_epoch is None:
             raise TypeError("the number of batches is not known before the end of the source; steps_per_epoch fixes it")
         return self.steps_per_epoch
+
+    def __bool__(self) -> bool:
+        """True: a planner is there, though its length may not be known."""
+        return True
+
+    def __repr__(self) -> str:
+        order = self._order
+        shuffled = f", shuffle={order.shuffle}" if order.shuffle else ""
+        steps = "" if self.steps_per_epoch is None else f", {self.steps_per_epoch} steps"
+        ranks = f", rank {order.rank} of {order.world_size}" if order.world_size > 1 else ""
+        return f"Planner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
 
     def __iter__(self) -> Iterator[BatchPlan]:
         """Plans of one epoch. A source without one usable image gives a single plan with `BatchPlan.fatal` set."""

@@ -74,6 +74,8 @@ def _scan(source: Scannable, sender: Connection, board: Board) -> None:
         while block := list(islice(events, BLOCK)):
             _send(sender, block)
         _send(sender, [])
+    except KeyboardInterrupt:  # Ctrl-C reaches every process of a terminal: the parent says it
+        pass
     except Exception as error:
         _send(sender, f"scanning {source.name} failed: {type(error).__name__}: {error}")
 

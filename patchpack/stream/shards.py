@@ -278,7 +278,8 @@ class ShardSource:
         missing = [url for url in urls if is_local(url) and not os.path.isfile(url)]
         if missing:
             what = "is no file" if os.path.exists(missing[0]) else "is not there"
-            raise SourceError(f"{len(missing)} of {len(urls)} shards are missing, the first is {missing[0]}: it {what}")
+            where = in_working_folder(missing[0])
+            raise SourceError(f"{len(missing)} of {len(urls)} shards are missing, the first is {missing[0]}: it {what}{where}")
         self.urls, self._members = urls, members
         self.labels = shard_labels(urls)
         self.fingerprint = digest(self.labels)
@@ -393,6 +394,11 @@ def shard_labels(urls: list[str]) -> list[str]:
 def is_local(url: str) -> bool:
     """True for a path on this machine."""
     return "://" not in url and not url.startswith("pipe:")
+
+
+def in_working_folder(path: str) -> str:
+    """For an error about a path that is not there: where a relative one was looked for."""
+    return "" if os.path.isabs(path) or not is_local(path) else f" (the working folder is {os.getcwd()})"
 
 
 def absolute(url: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from patchpack.errors import ConfigError, SourceError
-from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS, WHITE, Colour
+from patchpack.paint.decode import EXTENSIONS, MAX_BYTES, MAX_PIXELS, WHITE, Colour
 from patchpack.stream.folders import FolderSource, image_extensions, is_asked_image
 from patchpack.stream.huggingface import is_huggingface, is_plain, undecoded
 from patchpack.stream.iterables import IterableSource
@@ -20,7 +20,7 @@ from patchpack.stream.listed import ListedSource, is_index
 from patchpack.stream.mapstyle import MapStyleSource, SizeOf, is_map_style
 from patchpack.stream.names import IMAGE, LABEL, Default
 from patchpack.stream.samples import ToSample
-from patchpack.stream.shards import ShardSource, is_local
+from patchpack.stream.shards import ShardSource, in_working_folder, is_local
 from patchpack.stream.source import Source
 from patchpack.stream.tar import Members
 from patchpack.stream.text import TEXT, Tokenize, parse_text
@@ -31,7 +31,7 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 def open_source(
     source: Any,
     *,
-    image: str = IMAGE,
+    image: str | Sequence[str] = IMAGE,
     frames: str | None = None,
     clips: bool = False,
     target: str | tuple[str, ...] | None = LABEL,
@@ -52,8 +52,8 @@ def open_source(
         source: shards (path, brace pattern ``train-{0000..0099}.tar``, glob, URL or ``pipe:`` command, or a list of them), a
             folder, image files (one, a glob, or a list), a map-style dataset (torch, Hugging Face), an iterable of samples,
             an index of shards (its image and target are what it was built for), or a `Source`, taken as it is.
-        image: extensions of the image member or file, columns of a row, ``;`` between them; a pattern (``*.jpg``) for all
-            members of a sample that fit, see `Sample`.
+        image: extensions of the image member or file, columns of a row, as a list or with ``;`` between them; a pattern
+            (``*.jpg``) for all members of a sample that fit, see `Sample`.
         frames: patterns of members, or of columns, that are the frames of a clip, see `load`.
         clips: the recipe takes clips; without it they are refused.
         target: extension of the label member, of the file beside an image, or column of a row; several for a dict of labels;
@@ -124,6 +124,11 @@ def _items(
         raise SourceError(
             f"got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of its values"
         )
+    if (cure := _of_a_table(source)) is not None:
+        kind = type(source)
+        raise SourceError(
+            f"a {kind.__module__.partition('.')[0]} {kind.__name__} is a table of columns, not of samples: pass {cure}"
+        )
     cheap, classes = False, None
     opened: MapStyleSource | IterableSource
     if is_huggingface(source) and to_sample is None:  # a user's function meets the rows as the user knows them
@@ -144,8 +149,25 @@ def _items(
     return opened
 
 
+_TABLES = {
+    ("pandas", "DataFrame"): 'datasets.Dataset.from_pandas(df), or its rows as dicts, df.to_dict("records")',
+    ("polars", "DataFrame"): "datasets.Dataset.from_polars(df), or its rows as dicts, df.to_dicts()",
+    ("polars", "LazyFrame"): "its rows as dicts, df.collect().to_dicts()",
+    ("pyarrow", "Table"): "datasets.Dataset(table), or its rows as dicts, table.to_pylist()",
+}
+
+
+def _of_a_table(source: Any) -> str | None:
+    """What to pass instead of a table; None for anything else."""
+    for kind in type(source).__mro__:  # a GeoDataFrame is a DataFrame
+        cure = _TABLES.get((kind.__module__.partition(".")[0], kind.__name__))
+        if cure is not None:
+            return cure
+    return None
+
+
 def parse_members(
-    image: str,
+    image: str | Sequence[str],
     target: str | tuple[str, ...] | None,
     max_pixels: int,
     max_bytes: int = MAX_BYTES,
@@ -161,16 +183,26 @@ def parse_members(
     if isinstance(target, (tuple, list)):
         if not target:
             raise ConfigError("target must name at least one label, or be None for none")
-        labels = tuple(name.lower().lstrip(".") for name in target)
+        labels = tuple(_label(name) for name in target)
     else:
-        labels = target.lower().lstrip(".") if target is not None else None
+        labels = None if target is None else _label(target)
     return Members(
         extensions, labels, max_pixels, max_bytes, patterns, clips,
         image_given=not isinstance(image, Default), target_given=not isinstance(target, Default),
     )  # fmt: skip
 
 
-def _split(name: str, given: str, such: str) -> tuple[str, ...]:
+def _label(name: Any) -> str:
+    if not isinstance(name, str):
+        raise ConfigError(f"target is a name, a list of names for a dict of labels, or None for none, got {name!r}")
+    return name.lower().lstrip(".")
+
+
+def _split(name: str, given: str | Sequence[str], such: str) -> tuple[str, ...]:
+    if isinstance(given, (list, tuple)) and all(isinstance(part, str) for part in given):
+        given = ";".join(given)
+    if not isinstance(given, str):
+        raise ConfigError(f"{name} is a name, several with ';' between, or a list of names, such as {such!r}, got {given!r}")
     extensions = tuple(filter(None, (e.strip().lstrip(".").lower() for e in given.split(";"))))
     if not extensions:
         raise ConfigError(f"{name} must name at least one extension, such as {such!r}, got {given!r}")
@@ -180,6 +212,12 @@ def _split(name: str, given: str, such: str) -> tuple[str, ...]:
 def _files(patterns: list[str], members: Members, classes: Sequence[str] | None) -> Source:
     """Shards or image files behind some patterns; not both at once."""
     urls = [url for pattern in patterns for url in _expand(pattern)]
+    remote = next((url for url in urls if "://" in url and _is_picture(url, members)), None)
+    if remote is not None:
+        raise SourceError(
+            f"{remote} is the URL of an image, and single images are read from this machine only: download them, "
+            f"or put them into tar shards, which are read from URLs too"
+        )
     pictures = [url for url in urls if is_local(url) and not url.lower().endswith(_ARCHIVES)]
     if not pictures:
         return ShardSource(urls, members)
@@ -192,14 +230,24 @@ def _files(patterns: list[str], members: Members, classes: Sequence[str] | None)
         )
     missing = [url for url in pictures if not os.path.exists(url)]
     if missing:
-        raise SourceError(f"{len(missing)} of {len(pictures)} files are missing, the first is {missing[0]}")
+        raise SourceError(
+            f"{len(missing)} of {len(pictures)} files are missing, the first is {missing[0]}{in_working_folder(missing[0])}"
+        )
     root = os.path.commonpath([os.path.dirname(os.path.abspath(url)) for url in pictures])
     return FolderSource(Path(root), members, sorted(Path(os.path.abspath(url)) for url in pictures), classes=classes)
+
+
+def _is_picture(url: str, members: Members) -> bool:
+    extension = url.partition("?")[0].partition("#")[0].rpartition("/")[2].rpartition(".")[2].lower()
+    return extension in EXTENSIONS or (members.image_given and extension in members.image)
 
 
 def _expand(pattern: str) -> list[str]:
     if pattern.startswith("pipe:"):
         return [pattern]
+    parts = pattern.split("::")
+    if "{" not in pattern and len(parts) > 1 and all(part.lower().endswith(_ARCHIVES) for part in parts):
+        raise SourceError(f"{pattern}: several shards are given as a list, {parts!r}")
     if "{" in pattern:
         from webdataset.shardlists import expand_urls  # its patterns, its rules
 
@@ -208,6 +256,6 @@ def _expand(pattern: str) -> list[str]:
     if is_local(pattern) and glob.has_magic(pattern) and not os.path.exists(pattern):
         found = sorted(glob.glob(pattern, recursive=True))
         if not found:
-            raise SourceError(f"no file matches {pattern}")
+            raise SourceError(f"no file matches {pattern}{in_working_folder(pattern)}")
         return found
     return [pattern]

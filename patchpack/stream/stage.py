@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -76,7 +76,7 @@ class Pack:
         self,
         recipe: Recipe,
         *,
-        image: str = IMAGE,
+        image: str | Sequence[str] = IMAGE,
         frames: str | None = None,
         target: str | tuple[str, ...] | None = LABEL,
         to_sample: ToSample | None = None,

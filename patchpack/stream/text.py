@@ -109,6 +109,8 @@ def parse_text(text: str, tokenize: Tokenize | None) -> Text | None:
         return None
     if isinstance(tokenize, type) or not callable(tokenize):
         raise ConfigError(f"tokenize is a function text -> token ids, got {tokenize!r}")
+    if not isinstance(text, str):
+        raise ConfigError(f"text names a member or column, as 'txt', or a field of one, as 'json:caption'; got {text!r}")
     member, colon, field = text.partition(":")
     member = member.strip().lstrip(".").lower()
     if not member or (colon and not field):

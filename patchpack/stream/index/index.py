@@ -70,7 +70,7 @@ class Index:
         cls,
         shards: Any,
         *,
-        image: str = IMAGE,
+        image: str | Sequence[str] = IMAGE,
         target: str | tuple[str, ...] | None = LABEL,
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = MAX_BYTES,

@@ -16,7 +16,7 @@ from patchpack.paint.resample import compile_kernels
 from patchpack.plan._integers import require_int
 from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.shuffle import require_shuffle
+from patchpack.plan.shuffle import block_of, require_shuffle
 from patchpack.stream.engine import Engine, require_engine, run_all
 from patchpack.stream.epoch_plan import EpochPlan
 from patchpack.stream.index import Index
@@ -46,7 +46,7 @@ def write_packed(
     *,
     epoch: int = 0,
     num_epochs: int = 1,
-    shuffle: int = 0,
+    shuffle: bool | int = 0,
     tail: Tail = "short",
     seen: int = 0,
     steps_per_shard: int | None = None,
@@ -82,6 +82,7 @@ def write_packed(
 
     require_engine(engine, num_workers)
     require_recipe(recipe)
+    shuffle = block_of(shuffle, len(index) if isinstance(index, Index) else 1)
     require_shuffle(shuffle)
     for name, value, low, high in (
         ("epoch", epoch, 0, 1 << 40),

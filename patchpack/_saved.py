@@ -1,0 +1,50 @@
+"""Batches and reports saved with ``torch.save`` load with ``torch.load``'s default, which takes only types it was told of."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+
+_MODULE = "torch.serialization"
+
+
+def allow_loading(types: Sequence[type]) -> None:
+    """Have torch load instances of these types, now, or as soon as torch is imported: this imports no torch."""
+    module = sys.modules.get(_MODULE)
+    if module is not None:
+        _allow(module, types)
+    else:
+        sys.meta_path.insert(0, _WhenImported(types))
+
+
+def _allow(module: ModuleType, types: Sequence[type]) -> None:
+    add = getattr(module, "add_safe_globals", None)  # torch 2.4
+    if add is not None:
+        add(list(types))
+
+
+class _WhenImported(MetaPathFinder):
+    """Finds nothing itself; sees the module being imported, once."""
+
+    def __init__(self, types: Sequence[type]) -> None:
+        self._types = types
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        if name != _MODULE:
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name, path, target)
+        loader = getattr(spec, "loader", None)
+        if loader is None:  # another finder's: it has its turn
+            return None
+        run = loader.exec_module
+
+        def run_and_allow(module: ModuleType) -> None:
+            run(module)
+            _allow(module, self._types)
+
+        loader.exec_module = run_and_allow
+        return spec
