@@ -105,7 +105,7 @@ def prepare(images: Any, recipe: Recipe) -> Prepared:
     """
     pictures, names, sizes = [], [], []
     read = FileReader("", None, recipe.max_bytes)
-    limits = {"max_pixels": recipe.max_pixels, "max_bytes": recipe.max_bytes}
+    limits = {"max_pixels": recipe.max_pixels, "max_bytes": recipe.max_bytes, "formats": recipe.formats}
     for i, image in enumerate(_flat(images)):
         path = isinstance(image, (str, os.PathLike))
         names.append(os.fspath(image) if path else f"image {i}")

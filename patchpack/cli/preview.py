@@ -12,6 +12,7 @@ import patchpack as pp
 from patchpack.cli import draw, pairs, sheet
 from patchpack.cli.opening import open_typed
 from patchpack.cli.terminal import count_of, say, say_losses, source_arguments
+from patchpack.paint.decode import reading_of
 from patchpack.paint.picture import rgb_picture
 from patchpack.types import Header
 
@@ -104,7 +105,9 @@ def first_rows(source: Any, recipe: pp.Recipe, epoch: int) -> Preview:
 
 def _original(planner: pp.Planner, header: Header) -> Image.Image:
     image, _ = planner.source.reader(header.location)
-    picture = rgb_picture(image, max_pixels=planner.recipe.max_pixels, background=planner.recipe.background)
+    picture = rgb_picture(
+        image, max_pixels=planner.recipe.max_pixels, background=planner.recipe.background, reading=reading_of(planner.recipe)
+    )
     shrink = max(picture.height // pairs.CELL.height, picture.width // pairs.CELL.width) // 2
     # twelve large photographs at once would need gigabytes
     return picture.reduce((min(shrink, picture.width), min(shrink, picture.height))) if shrink > 1 else picture

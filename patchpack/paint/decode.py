@@ -1,7 +1,8 @@
 """Bytes to upright 8-bit RGB, or `DecodeError`: which files are pictures, which way is up, and what colour is.
 
 Formats are JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, TIFF and AVIF, as far as this Pillow has them; of an
-animation, of pages and of several pictures in one file, the first. Nothing else is ever tried, whatever plugins Pillow carries.
+animation, of pages and of several pictures in one file, the first. Nothing else is tried, whatever plugins Pillow carries, but
+the formats that a recipe names (`Recipe.formats`).
 
 Pillow raises errors of a dozen classes over broken files (a test has them), and new ones with new releases: each of them is
 a `DecodeError`, only `MemoryError` and what is no `Exception` pass. What it warns of is counted, see `patchpack.paint.warned`.
@@ -11,18 +12,31 @@ from __future__ import annotations
 
 import io
 from contextlib import nullcontext
-from typing import IO, Any
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import AvifImagePlugin, Image, PngImagePlugin, UnidentifiedImageError, WebPImagePlugin
 
-from patchpack.errors import DecodeError
+from patchpack.errors import ConfigError, DecodeError
+from patchpack.paint import depth, profile
 from patchpack.paint.libtiff import SilentLibtiff
 from patchpack.paint.warned import SEVERAL_FRAMES, Hushed, note
+from patchpack.plan.recipe import Recipe
 from patchpack.types import Size
 
 Colour = tuple[int, int, int]
+
+
+class Reading(NamedTuple):
+    """How files are read: the fields of a recipe of the same names, see `Recipe`."""
+
+    deep: str = "header"
+    icc: str = "ignore"
+    formats: tuple[str, ...] = ()
+
+
+DEFAULT = Reading()
 
 MAX_PIXELS = 64_000_000
 MAX_BYTES = 1 << 29  # 8 for each of so many pixels: 16-bit colour with alpha, uncompressed
@@ -50,51 +64,111 @@ _TURNS = {
 }
 _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 _PLACES_OF_TAGS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}  # in `Image.info`
-_DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 # layout of grey pixels of less than 8 bits → what Pillow multiplies them with, and their largest value before that
 _GREY_STEPS = {"1": (255, 1), "L;2": (85, 3), "L;4": (17, 15)}
 
 
-def starts_as_image(data: bytes) -> bool:
-    """Return True for the first 12 bytes of a file in one of `FORMATS`, whatever its name."""
+def reading_of(recipe: Recipe) -> Reading:
+    """Return how a recipe reads files."""
+    return Reading(recipe.deep, recipe.icc, recipe.formats)
+
+
+def require_readable(reading: Reading) -> None:
+    """Raise `ConfigError` for a format that Pillow has no plugin for here, or colour profiles without LittleCMS."""
+    missing = [name for name in reading.formats if not _is_registered(name)]
+    if missing:
+        raise ConfigError(
+            f"formats={reading.formats!r}: Pillow has no plugin for {missing[0]!r} in this process; register it first, as "
+            f"pillow_heif.register_heif_opener() does"
+        )
+    if reading.icc != "ignore" and not profile.is_there():
+        raise ConfigError(f"icc={reading.icc!r} needs a Pillow that was built with LittleCMS")
+
+
+def _is_registered(name: str) -> bool:
+    if name not in Image.OPEN:
+        Image.init()  # Pillow's own plugins, of which it imports the rare ones last
+    return name in Image.OPEN
+
+
+def extensions_of(formats: tuple[str, ...]) -> frozenset[str]:
+    """Return the extensions of files that can be decoded, those of a recipe's further formats included."""
+    if not formats:
+        return EXTENSIONS
+    return EXTENSIONS | {ending[1:] for ending, name in Image.registered_extensions().items() if name in formats}
+
+
+def starts_as_image(data: bytes, formats: tuple[str, ...] = ()) -> bool:
+    """Return True for the first 12 bytes of a file in one of `FORMATS`, or of the further ones, whatever its name."""
     brand = data[8:12]
     return (
         data.startswith(_STARTS)
         or (data[:4] == b"RIFF" and brand == b"WEBP")
         or ("AVIF" in FORMATS and data[4:8] == b"ftyp" and brand in (b"avif", b"avis"))
+        or any(_accepts(name, data) for name in formats)
     )
 
 
-def decode(data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> npt.NDArray[np.uint8]:
+def _accepts(name: str, data: bytes) -> bool:
+    """Return True where a plugin of Pillow's takes a file by its first bytes; one that does not look at them takes none."""
+    accept = Image.OPEN[name][1] if _is_registered(name) else None
+    try:
+        return accept is not None and accept(data) is True
+    except MemoryError:
+        raise
+    except Exception:  # a plugin that wants more bytes
+        return False
+
+
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    background: Colour = WHITE,
+    deep: str = "header",
+    icc: str = "ignore",
+    formats: tuple[str, ...] = (),
+) -> npt.NDArray[np.uint8]:
     """An image file as pixels, upright, in colour, without transparency.
 
-    Grey, palette, CMYK, LAB and YCbCr are converted. More than 8 bits are scaled, never clipped: 16-bit by 65535;
-    32-bit integers by 65535, or by their maximum if that is larger; floats from [0, 1], else taken as [0, 255]; whatever
-    fits neither (negative numbers too) from its minimum to its maximum. NaN and infinity count as 0.
+    Grey, palette, CMYK, LAB and YCbCr are converted. Grey of more than 8 bits is scaled by what its header says: 16 bits by
+    65535, with a sign by 32767; 12 bits by 4095, of a TIFF and of a PNG whose sBIT says so and whose values stand in the low
+    bits; 32-bit integers by 65535, or by their maximum if that is larger; floats from [0, 1], else taken as [0, 255], where a
+    little beyond either end is cut; whatever fits neither (negative numbers too) from its minimum to its maximum. NaN and
+    infinity count as 0. Where white is stored as 0, the result is inverted. Of colours of 16 bits Pillow gives the upper 8.
 
     Args:
         data: a whole image file.
         max_pixels: larger pictures are refused on their header, before a pixel is decoded. Pillow's own limit, twice
             ``Image.MAX_IMAGE_PIXELS`` (179 million), holds as well.
         background: (red, green, blue) that shows through transparency.
+        deep, icc, formats: as in `Recipe`.
 
     Returns:
         uint8 ``[H, W, 3]``, rows from the top as one looks at it (EXIF or XMP orientation applied).
 
     Raises:
         DecodeError: if `data` is not a readable image of a known format, or over the limit.
+        ConfigError: for a format without a plugin, or profiles that this Pillow cannot convert.
     """
-    return np.array(decode_image(data, max_pixels=max_pixels, background=background))
+    reading = Reading(deep, icc, formats)
+    require_readable(reading)
+    return np.array(decode_image(data, max_pixels=max_pixels, background=background, reading=reading))
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> Image.Image:
+def decode_image(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
+) -> Image.Image:
     """What `decode` returns, as a Pillow image of mode RGB. An upright RGB file is loaded and not copied."""
-    return first_frame(open_image(data, max_pixels=max_pixels), background=background)
+    image = open_image(data, max_pixels=max_pixels, formats=reading.formats)
+    return first_frame(image, background=background, reading=reading)
 
 
-def first_frame(image: Image.Image, *, background: Colour = WHITE, full: Size | None = None) -> Image.Image:
+def first_frame(
+    image: Image.Image, *, background: Colour = WHITE, full: Size | None = None, reading: Reading = DEFAULT
+) -> Image.Image:
     """`to_rgb` of an image that `open_image` gave; notes if there are more frames behind this one."""
-    picture = to_rgb(image, background=background, full=full)
+    picture = to_rgb(image, background=background, full=full, reading=reading)
     try:
         with Hushed():
             if getattr(image, "is_animated", False):  # a GIF looks for the next one only now
@@ -117,21 +191,30 @@ def too_many_bytes(num_bytes: int, max_bytes: int) -> str:
     return f"expected a file of at most max_bytes={max_bytes} bytes, got {num_bytes}"
 
 
-def to_rgb(image: Image.Image, *, background: Colour = WHITE, full: Size | None = None) -> Image.Image:
+def to_rgb(
+    image: Image.Image, *, background: Colour = WHITE, full: Size | None = None, reading: Reading = DEFAULT
+) -> Image.Image:
     """A Pillow image upright and in RGB, converted as `decode` does; the same object if there is nothing to do.
 
     Args:
         image: loaded or not.
         background: as in `decode`.
         full: height and width as the file has them, for the error to name, where the image is to be decoded smaller.
+        reading: how deep pictures are scaled, and what becomes of colour profiles.
     """
     with Hushed(), _Refusing(image, full or Size(image.height, image.width)):
         _match_key_to_pixels(image)
+        scale = depth.of(image)  # now: what a PNG says is gone with its file
         with SilentLibtiff() if hasattr(image, "tag_v2") else nullcontext():
             image.load()
         turn = turn_of(image)  # now: a conversion may lose the tag
+        tagged = image.info.get("icc_profile") if reading.icc == "srgb" else None
+        if scale is not None:
+            image = depth.eight_bits(image, scale, stretch=reading.deep == "range")
+        if tagged:
+            image = profile.to_srgb(image, tagged)
         if image.mode != "RGB" or "transparency" in image.info:
-            image = _flatten(_eight_bits(image) if image.mode in _DEEP_MODES else image, background)
+            image = _flatten(image, background)
         return image if turn is None else turned(image, turn)
 
 
@@ -142,8 +225,8 @@ def turned(image: Image.Image, turn: Image.Transpose) -> Image.Image:
     return image
 
 
-def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The picture in a file, identified and within the limit, its pixels not decoded yet.
+def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = ()) -> Image.Image:
+    """The picture in a file, identified and within the limit, its pixels not decoded yet; of `FORMATS`, or one of the further.
 
     Raises:
         DecodeError: as `decode`, for what a header can tell.
@@ -151,14 +234,14 @@ def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS) -> Imag
     file = io.BytesIO(data) if isinstance(data, (bytes, bytearray, memoryview)) else data
     try:
         with Hushed():
-            image = Image.open(file, formats=FORMATS)
+            image = Image.open(file, formats=(*FORMATS, *formats))
             tile = _tile(image)
     except MemoryError:
         raise
     except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours can be
         raise DecodeError(f"expected at most {max_pixels} pixels, got: {error}") from error
     except Exception as error:
-        raise DecodeError(_not_an_image(file, error)) from error
+        raise DecodeError(_not_an_image(file, error, formats)) from error
     width, height = image.size
     if width * height > max_pixels:
         raise DecodeError(f"expected at most {max_pixels} pixels, got {height} x {width} (height x width) = {height * width}")
@@ -237,26 +320,6 @@ def _match_key_to_pixels(image: Image.Image) -> None:
         image.info["transparency"] = key * _GREY_STEPS[layout][0]
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """A picture of more than 8 bits as mode L, or LA if one of its values means transparent."""
-    values: npt.NDArray[Any] = np.asarray(image)
-    with np.errstate(invalid="ignore"):  # a signalling NaN
-        scaled = np.nan_to_num(values.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(scaled.min()), float(scaled.max())
-    if low >= 0 and image.mode == "F" and high <= 255:
-        low, high = 0.0, (1.0 if high <= 1 else 255.0)
-    elif low >= 0 and image.mode != "F":
-        low, high = 0.0, max(high, 65535.0)
-    scaled -= low
-    scaled *= 255.0 / ((high - low) or 1.0)
-    grey = Image.fromarray(np.rint(scaled).astype(np.uint8))
-    key = image.info.get("transparency")
-    if key is None:
-        return grey
-    opaque = Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8))
-    return Image.merge("LA", (grey, opaque))
-
-
 def _flatten(image: Image.Image, background: Colour) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
@@ -288,9 +351,12 @@ class _Refusing:
             ) from error
 
 
-def _not_an_image(file: IO[bytes], error: Exception) -> str:
+def _not_an_image(file: IO[bytes], error: Exception, further: tuple[str, ...]) -> str:
     length = file.seek(0, io.SEEK_END)
     file.seek(0)
     start = file.read(12)
     why = "" if isinstance(error, UnidentifiedImageError) else f" ({type(error).__name__}: {error})"
-    return f"expected a readable {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file, got {length} bytes starting {start!r}{why}"
+    absent = [name for name in further if name not in Image.OPEN]  # as in a process that was spawned
+    why += f"; Pillow has no plugin for {absent[0]!r} in this process" if absent else ""
+    known = (*FORMATS, *further)
+    return f"expected a readable {', '.join(known[:-1])} or {known[-1]} file, got {length} bytes starting {start!r}{why}"

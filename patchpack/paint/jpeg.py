@@ -16,6 +16,7 @@ _SIDES = Struct(">BHHB").unpack_from
 _FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
 _NO_MATTER = {0xC4, 0xDD, 0xFE, *range(0xE3, 0xED), 0xEF}  # Huffman tables, restarts, comments, applications' own
 _EXIF = b"Exif\0\0"
+_ICC = b"ICC_PROFILE\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 
 _ENTRIES = {b"II*\0": (Struct("<L").unpack_from, Struct("<H").unpack_from, Struct("<HHLHH"), Struct("<L").unpack_from)}
@@ -33,11 +34,13 @@ class JpegHead(NamedTuple):
         size: height and width, oriented.
         layers: 1, 3 or 4 components.
         upright: True if the pixels are stored as one looks at them.
+        tagged: True if there is a colour profile, or a part of one.
     """
 
     size: Size
     layers: int
     upright: bool
+    tagged: bool = False
 
 
 def jpeg_size(data: bytes) -> Size | None:
@@ -56,7 +59,7 @@ def jpeg_head(data: bytes) -> JpegHead | None:
         return None
     height = width = layers = 0
     orientation: int | None = None
-    has_exif = elsewhere = False
+    has_exif = elsewhere = tagged = False
     at, last = 2, len(data) - 4
     while at <= last:
         fill, marker, length = _SEGMENT(data, at)
@@ -88,9 +91,11 @@ def jpeg_head(data: bytes) -> JpegHead | None:
             if not height or (elsewhere and orientation is None):
                 return None
             size = Size(width, height) if orientation in (5, 6, 7, 8) else Size(height, width)
-            return JpegHead(size, layers, orientation not in (2, 3, 4, 5, 6, 7, 8))
+            return JpegHead(size, layers, orientation not in (2, 3, 4, 5, 6, 7, 8), tagged)
         elif not _is_ordinary(marker, data[begin:stop]):
             return None
+        elif marker == 0xE2:
+            tagged = tagged or data.startswith(_ICC, begin)
     return None
 
 
@@ -106,7 +111,7 @@ def _is_ordinary(marker: int, segment: bytes) -> bool:
     if marker == 0xE0:
         return not segment.startswith(b"JFIF") or len(segment) >= 12
     if marker == 0xE2:  # colour profiles; not the directory of a multi-picture file
-        return not segment.startswith(b"MPF\0") and (not segment.startswith(b"ICC_PROFILE\0") or len(segment) >= 14)
+        return not segment.startswith(b"MPF\0") and (not segment.startswith(_ICC) or len(segment) >= 14)
     if marker == 0xED:  # Photoshop's resources, if none ends before its name
         return segment[-6:-2] != b"8BIM"
     return marker == 0xEE and len(segment) >= 12

@@ -17,19 +17,20 @@ from patchpack.paint.jpeg import jpeg_head
 _core: Any = vars(Image)["core"]  # what `Image.load` itself calls
 
 
-def decode_ordinary(data: bytes, max_pixels: int, *, turbo: bool = False) -> Pixels | None:
+def decode_ordinary(data: bytes, max_pixels: int, *, turbo: bool = False, tagged: bool = True) -> Pixels | None:
     """Pixels of an upright colour JPEG without a fault; None for all else.
 
     Args:
         data: a whole file.
         max_pixels: a larger picture gets no answer.
         turbo: by simplejpeg, which must be there.
+        tagged: also of a JPEG with a colour profile, whose colours are taken as they are.
 
     Returns:
         uint8 ``[H, W, 4]``, red, green, blue, filler; on the `canvas`, so until the next picture.
     """
     head = jpeg_head(data)
-    if head is None or head.layers != 3 or not head.upright:
+    if head is None or head.layers != 3 or not head.upright or (head.tagged and not tagged):
         return None
     height, width = head.size
     if height * width > min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels):

@@ -14,12 +14,15 @@ from patchpack.errors import DecodeError, PatchpackError, SourceError
 from patchpack.paint import scaled
 from patchpack.paint.canvas import widened
 from patchpack.paint.decode import (
+    DEFAULT,
     MAX_PIXELS,
     WHITE,
     Colour,
+    Reading,
     decode_image,
     open_image,
     oriented_size,
+    reading_of,
     require_bytes,
     to_rgb,
 )
@@ -97,16 +100,18 @@ def held_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
     raise _stranger(image)
 
 
-def rgb_picture(image: Any, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE) -> Image.Image:
+def rgb_picture(
+    image: Any, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
+) -> Image.Image:
     """Upright RGB picture of what a sample holds.
 
     Raises:
         DecodeError: anything else, or bytes that cannot be decoded.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
-        return decode_image(bytes(image), max_pixels=max_pixels, background=background)
+        return decode_image(bytes(image), max_pixels=max_pixels, background=background, reading=reading)
     if isinstance(image, Image.Image):
-        return to_rgb(image, background=background)
+        return to_rgb(image, background=background, reading=reading)
     if _is_rgb(image):
         return Image.fromarray(np.ascontiguousarray(image))
     raise _stranger(image)
@@ -134,16 +139,20 @@ def part_of_picture(
     limit, is_file = recipe.max_pixels, isinstance(image, (bytes, bytearray, memoryview))
     if is_file:
         require_bytes(picture_bytes(image), recipe.max_bytes)
+    reading = reading_of(recipe)
     if recipe.decode == "fast" and is_file:
-        opened = open_image(bytes(image), max_pixels=limit)
+        opened = open_image(bytes(image), max_pixels=limit, formats=recipe.formats)
         _match(oriented_size(opened), size)  # first: a box of another image says nothing
-        return scaled.draft(opened, size, box, target, recipe.background)
-    if reads_memory(recipe) and (is_file or _is_rgb(image)):
-        pixels = decode_ordinary(bytes(image), limit, turbo=recipe.decode == "turbo") if is_file else widened(image)
+        drafted = scaled.draft(opened, size, box, target, recipe.background, reading)
+        if drafted is not None:
+            return drafted
+    elif reads_memory(recipe) and (is_file or _is_rgb(image)):
+        turbo, tagged = recipe.decode == "turbo", recipe.icc == "ignore"
+        pixels = decode_ordinary(bytes(image), limit, turbo=turbo, tagged=tagged) if is_file else widened(image)
         if pixels is not None:
             _match(Size(*pixels.shape[:2]), size)
             return pixels, box
-    picture = rgb_picture(image, max_pixels=limit, background=recipe.background)
+    picture = rgb_picture(image, max_pixels=limit, background=recipe.background, reading=reading)
     _match(Size(picture.height, picture.width), size)
     return picture, box
 

@@ -11,7 +11,8 @@ from PIL import Image
 from PIL.Image import Transpose
 from PIL.JpegImagePlugin import JpegImageFile
 
-from patchpack.paint.decode import Colour, first_frame, turn_of
+from patchpack.errors import DecodeError
+from patchpack.paint.decode import DEFAULT, Colour, Reading, first_frame, turn_of
 from patchpack.types import Size
 
 Box = tuple[int, int, int, int]
@@ -46,24 +47,32 @@ def scaled_box(box: Box, size: Size, scale: int, turn: Transpose | None) -> Box:
     return top, left, bottom - top, right - left
 
 
-def draft(image: Image.Image, size: Size, box: Box, target: tuple[int, int], background: Colour) -> tuple[Image.Image, Box]:
+def draft(
+    image: Image.Image, size: Size, box: Box, target: tuple[int, int], background: Colour, reading: Reading = DEFAULT
+) -> tuple[Image.Image, Box] | None:
     """Upright RGB picture of an opened image, as small as the target allows, and the box in its pixels.
+
+    None for a file that cannot be decoded smaller, such as a lossless JPEG, or not at all: it is to be opened and decoded anew.
 
     Args:
         image: opened by `open_image`, not loaded. Anything but a JPEG is decoded in full.
         size: of the whole image, oriented.
         box: (top, left, height, width) within it.
         target: (height, width) the box will be resampled to.
-        background: as in `decode`.
+        background, reading: as in `to_rgb`.
 
     Raises:
         DecodeError: as `decode`.
     """
     full = Size(image.height, image.width)
     scale = scale_for(box, target) if isinstance(image, JpegImageFile) else 1
-    if scale > 1 and image.draft(None, (full.width // scale, full.height // scale)) is not None:
-        box = scaled_box(box, size, scale, turn_of(image))
-    return first_frame(image, background=background, full=full), box
+    if scale == 1 or image.draft(None, (full.width // scale, full.height // scale)) is None:
+        return first_frame(image, background=background, full=full, reading=reading), box
+    box = scaled_box(box, size, scale, turn_of(image))
+    try:
+        return first_frame(image, background=background, full=full, reading=reading), box
+    except DecodeError:
+        return None
 
 
 def _edge(at: int, end: int, scale: int, back: bool) -> int:

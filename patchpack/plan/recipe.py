@@ -26,6 +26,8 @@ KERNELS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 ORDERS = ("pillow", "horizontal_first")
 DECODES = ("exact", "fast", "turbo")
+DEEPS = ("header", "range")
+ICCS = ("ignore", "srgb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,10 @@ class Recipe:
         decode: "exact" for every pixel of the file, by Pillow. "fast" decodes a JPEG at 1/2, 1/4 or 1/8 of its size where that
             leaves at least twice the target's pixels per side; pixels differ a bit (docs/howto/decoding.md). "turbo" gives
             the pixels of "exact" sooner; it needs ``pip install patchpack[turbo]``.
+        deep: how pictures of more than 8 bits are scaled: "header" by the largest value that the file's header allows, see
+            `decode`; "range" from the picture's own smallest value to its largest.
+        icc: what becomes of an embedded colour profile: "ignore" takes colours as they are stored, "srgb" converts them.
+        formats: names of further formats, for which Pillow has a plugin or the user registered one: ``("HEIF",)``.
         augment: a function of your own ``(pixels, generator) -> pixels``: uint8 ``[height, width, 3]`` of a resized image,
             which it may write on, and a `numpy.random.Generator` of that image in that epoch, to as many pixels; before
             mirroring and padding. Picklable where workers are spawned. None is faster: then only kept patches are resampled.
@@ -79,6 +85,9 @@ class Recipe:
     resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     resample_order: Literal["pillow", "horizontal_first"] = "pillow"
     decode: Literal["exact", "fast", "turbo"] = "exact"
+    deep: Literal["header", "range"] = "header"
+    icc: Literal["ignore", "srgb"] = "ignore"
+    formats: tuple[str, ...] = ()
     augment: Callable[[Any, np.random.Generator], Any] | None = None
     video: Video | None = None
     normalize: MeanStd | PerImage = HALF
@@ -120,6 +129,12 @@ class Recipe:
             raise ConfigError(f"decode is one of {DECODES}, got {self.decode!r}")
         if self.decode == "turbo" and find_spec("simplejpeg") is None:
             raise ConfigError("decode='turbo' needs simplejpeg: pip install 'patchpack[turbo]', or use decode='exact'")
+        if self.deep not in DEEPS or self.icc not in ICCS:
+            raise ConfigError(f"deep is one of {DEEPS}, icc one of {ICCS}; got {self.deep!r}, {self.icc!r}")
+        if not isinstance(self.formats, tuple) or not all(
+            isinstance(name, str) and name and name == name.upper() for name in self.formats
+        ):
+            raise ConfigError(f"formats are names as Pillow has them, in capitals, as in ('HEIF',); got {self.formats!r}")
         if isinstance(self.normalize, PerImage):
             if self.dtype == "uint8":
                 raise ConfigError("normalize=PerImage() gives real numbers: set dtype='float32' or 'float16'")

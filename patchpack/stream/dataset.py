@@ -9,6 +9,7 @@ from typing import Any
 from torch.utils.data import Dataset, get_worker_info
 
 from patchpack.errors import ConfigError, SourceError
+from patchpack.paint.decode import reading_of
 from patchpack.paint.painter import blank, paint
 from patchpack.plan.planner import FUSE
 from patchpack.plan.recipe import Recipe
@@ -62,6 +63,7 @@ class Painter(Dataset[PackedBatch]):
             target=target,
             max_pixels=recipe.max_pixels,
             max_bytes=recipe.max_bytes,
+            reading=reading_of(recipe),
         )
         self._reader = opened.reader  # not the source: an iterator cannot travel to a worker, and need not
 

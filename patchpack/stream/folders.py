@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from patchpack.errors import ConfigError, DecodeError, SourceError, TargetError
-from patchpack.paint.decode import EXTENSIONS, MAX_BYTES, require_bytes, starts_as_image, too_many_bytes
+from patchpack.paint.decode import MAX_BYTES, extensions_of, require_bytes, starts_as_image, too_many_bytes
 from patchpack.stream.header import read_size_at
 from patchpack.stream.labels import decode_target, join
 from patchpack.stream.names import nearest
@@ -97,19 +97,19 @@ class FolderSource:
 
 def image_extensions(members: Members) -> tuple[str, ...]:
     """Return the extensions of image files: those the user named, else those of every format that can be decoded."""
-    return members.image if members.image_given else tuple(sorted(EXTENSIONS))
+    return members.image if members.image_given else tuple(sorted(extensions_of(members.reading.formats)))
 
 
 def is_asked_image(path: Path, members: Members) -> bool:
     """Return True for a file with one of `image_extensions`; where the user named none, also for an image without extension."""
     extension = path.suffix[1:].lower()
     if extension or members.image_given:
-        return extension in (members.image if members.image_given else EXTENSIONS)
+        return extension in (members.image if members.image_given else extensions_of(members.reading.formats))
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
         with open(path, "rb") as file:
-            return starts_as_image(file.read(12))
+            return starts_as_image(file.read(12), members.reading.formats)
     except OSError:
         return False
 
@@ -243,4 +243,5 @@ def _file_size(file: Any, asked: Members) -> Size:
         data: bytes = file.read(count)
         return data
 
-    return read_size_at(read, length, max_pixels=asked.max_pixels, max_bytes=asked.max_bytes)
+    limits = {"max_pixels": asked.max_pixels, "max_bytes": asked.max_bytes}
+    return read_size_at(read, length, **limits, formats=asked.reading.formats)

@@ -25,29 +25,36 @@ START_BYTES = 4 * 1024  # the header of most JPEG files
 PREFIX_BYTES = 32 * 1024  # the header of a photograph, its EXIF thumbnail included
 
 
-def picture_size(image: Any, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES) -> Size:
-    """Oriented height and width of what a sample holds; decodes no pixels.
+def picture_size(
+    image: Any, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, formats: tuple[str, ...] = ()
+) -> Size:
+    """Oriented height and width of what a sample holds; decodes no pixels. The formats are further ones, see `Recipe`.
 
     Raises:
         DecodeError: what no sample may hold, bytes of no known format, or an image over a limit.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
         require_bytes(memoryview(image).nbytes, max_bytes)
-        return read_size(bytes(image), max_pixels=max_pixels)
+        return read_size(bytes(image), max_pixels=max_pixels, formats=formats)
     return held_size(image, max_pixels=max_pixels)
 
 
-def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Size:
+def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = ()) -> Size:
     """Oriented height and width of an image file.
 
     Raises:
         DecodeError: if `data` is not an image of a known format, or has more than `max_pixels`.
     """
-    return _jpeg_size(data, max_pixels) or oriented_size(open_image(data, max_pixels=max_pixels))
+    return _jpeg_size(data, max_pixels) or oriented_size(open_image(data, max_pixels=max_pixels, formats=formats))
 
 
 def read_size_at(
-    read: Callable[[int, int], bytes], length: int, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES
+    read: Callable[[int, int], bytes],
+    length: int,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    formats: tuple[str, ...] = (),
 ) -> Size:
     """`read_size` of a file that is fetched in parts: its start, and the rest only where that does not settle it.
 
@@ -59,6 +66,7 @@ def read_size_at(
         length: bytes in the file.
         max_pixels: as in `read_size`.
         max_bytes: of a longer file nothing is read.
+        formats: further ones, see `Recipe`.
 
     Raises:
         DecodeError: as `read_size` on the whole file, or one over the limit.
@@ -73,17 +81,17 @@ def read_size_at(
     if size is not None:
         return size
     if length <= PREFIX_BYTES:
-        return oriented_size(open_image(prefix, max_pixels=max_pixels))
+        return oriented_size(open_image(prefix, max_pixels=max_pixels, formats=formats))
     start = _Start(prefix, length)
     try:
-        size = oriented_size(open_image(start, max_pixels=max_pixels))
+        size = oriented_size(open_image(start, max_pixels=max_pixels, formats=formats))
     except DecodeError:
         if not start.overrun:
             raise
     else:
         if not start.overrun:
             return size
-    return read_size(prefix + read(len(prefix), length - len(prefix)), max_pixels=max_pixels)
+    return read_size(prefix + read(len(prefix), length - len(prefix)), max_pixels=max_pixels, formats=formats)
 
 
 def _jpeg_size(data: bytes, max_pixels: int) -> Size | None:

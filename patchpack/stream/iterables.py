@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceError, TargetError
-from patchpack.paint.decode import WHITE, Colour, to_rgb
+from patchpack.paint.decode import DEFAULT, WHITE, Colour, Reading, to_rgb
 from patchpack.paint.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
 from patchpack.stream.header import picture_size
 from patchpack.stream.samples import ToSample, key_of, make_sample, refuse_batch
@@ -109,7 +109,11 @@ def is_split(items: Any) -> bool:
 def carried(key: str, sample: Sample, members: Members, background: Colour, repeat: int = 0) -> Header | Rejection:
     """A header whose location is the sample itself, or why it cannot have one."""
     target = None if members.target is None else sample.target
-    return header_of(key, sample, members, lambda part, image: Passenger(image, target, background), repeat, held=True)
+
+    def locate(part: int, image: Any) -> Passenger:
+        return Passenger(image, target, background, members.reading)
+
+    return header_of(key, sample, members, locate, repeat, held=True)
 
 
 def header_of(
@@ -127,7 +131,8 @@ def header_of(
         try:
             frames = frames_of(one) if members.clips else None
             count, first = (1, one) if frames is None else (frame_count(frames), frame_at(frames, 0))
-            size = picture_size(first, max_pixels=members.max_pixels, max_bytes=members.max_bytes)
+            limits = {"max_pixels": members.max_pixels, "max_bytes": members.max_bytes}
+            size = picture_size(first, **limits, formats=members.reading.formats)
         except (DecodeError, SourceError) as error:
             return refused(key, error, member)
         num_bytes = picture_bytes(one) if held else 0
@@ -158,8 +163,8 @@ class Passenger:
     the error it raised. A PIL image is decoded first: its own pickle forgets what a file says beside its pixels.
     """
 
-    def __init__(self, image: Any, target: Any, background: Colour) -> None:
-        self.image, self.target, self._background = image, target, background
+    def __init__(self, image: Any, target: Any, background: Colour, reading: Reading = DEFAULT) -> None:
+        self.image, self.target, self._background, self._reading = image, target, background, reading
 
     def __reduce__(self) -> tuple[Any, ...]:
         image = self.image
@@ -174,7 +179,7 @@ class Passenger:
 
     def _sent(self, image: Any) -> Any:
         if isinstance(image, Image.Image):
-            return np.asarray(to_rgb(image, background=self._background))
+            return np.asarray(to_rgb(image, background=self._background, reading=self._reading))
         return bytes(image) if isinstance(image, memoryview) else image
 
 

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from patchpack.errors import ConfigError, SourceError
+from patchpack.paint.decode import reading_of
 from patchpack.paint.picture import is_picture, is_several
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.exits import closed_at_exit
@@ -125,7 +126,8 @@ class PictureSource:
 
     def __init__(self, images: Iterable[Any], keys: Iterable[str] | None, recipe: Recipe) -> None:
         self._images, self._keys = images, keys
-        self._members = parse_members(IMAGE, None, recipe.max_pixels, recipe.max_bytes, clips=recipe.video is not None)
+        clips, reading = recipe.video is not None, reading_of(recipe)
+        self._members = parse_members(IMAGE, None, recipe.max_pixels, recipe.max_bytes, clips=clips, reading=reading)
         self._background = recipe.background
         self.name = "images"
         self.is_split = is_split(images)

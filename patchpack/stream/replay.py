@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from patchpack.errors import SourceError
+from patchpack.paint.decode import reading_of
 from patchpack.paint.painter import paint
 from patchpack.paint.unpack import PackedImage, unpack
 from patchpack.plan._integers import require_int
@@ -65,7 +66,12 @@ def replay(
     else:
         require_text_len(options.get("tokenize"), text_len)
         opened = open_source(
-            source, max_pixels=recipe.max_pixels, max_bytes=recipe.max_bytes, clips=recipe.video is not None, **options
+            source,
+            max_pixels=recipe.max_pixels,
+            max_bytes=recipe.max_bytes,
+            reading=reading_of(recipe),
+            clips=recipe.video is not None,
+            **options,
         )
     tell_epoch(opened, epoch)
     tell_epoch(opened.reader, epoch)

@@ -13,6 +13,7 @@ from typing import Any
 from torch.utils.data import Sampler
 
 from patchpack.errors import ConfigError, SourceError, TargetError
+from patchpack.paint.decode import reading_of, require_readable
 from patchpack.paint.targets import infer_kind
 from patchpack.plan.planner import FUSE, EpochPlanner, Tail, accounted
 from patchpack.plan.recipe import Recipe
@@ -118,6 +119,7 @@ class Planner(Sampler[BatchPlan]):
             max_pixels=recipe.max_pixels,
             max_bytes=recipe.max_bytes,
             background=recipe.background,
+            reading=reading_of(recipe),
             to_sample=to_sample,
             map_target=map_target,
             classes=classes,
@@ -348,9 +350,10 @@ class Planner(Sampler[BatchPlan]):
 
 
 def require_recipe(recipe: Any) -> Recipe:
-    """The recipe, or a `ConfigError` that says how to make one."""
+    """The recipe, or a `ConfigError` that says how to make one, or what it reads that this process cannot."""
     if not isinstance(recipe, Recipe):
         raise ConfigError(f"expected a Recipe, such as patchpack.recipes.navit(), got {recipe!r}")
+    require_readable(reading_of(recipe))
     return recipe
 
 

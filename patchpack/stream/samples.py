@@ -86,7 +86,11 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
             webdataset = "__key__" in item
             sample = _from_webdataset(item, names, members) if webdataset else _from_row(number, item, names, columns, members)
             return sample if members.text is None else replace(sample, text=_text(item, names, members.text))
-    elif isinstance(item, (tuple, list)) and len(item) > 1 and all(map(_is_surely_picture, item)):
+    elif (
+        isinstance(item, (tuple, list))
+        and len(item) > 1
+        and all(_is_surely_picture(one, members.reading.formats) for one in item)
+    ):
         if target is not None:
             raise SourceError(
                 f"item {number} is a {type(item).__name__} of {len(item)} images, and a label is expected. For images that "
@@ -118,9 +122,9 @@ def refuse_batch(number: int, item: Any) -> None:
         )
 
 
-def _is_surely_picture(value: Any) -> bool:
+def _is_surely_picture(value: Any, formats: tuple[str, ...]) -> bool:
     if isinstance(value, (bytes, bytearray, memoryview)):
-        return starts_as_image(bytes(value[:12]))
+        return starts_as_image(bytes(value[:12]), formats)
     return isinstance(value, (Image.Image, Clip)) or (
         isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim >= 3 and value.shape[-1] == 3
     )

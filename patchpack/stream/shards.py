@@ -203,7 +203,9 @@ def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, 
 
     def header(image: Member) -> Header:
         begin, length = image.where
-        size = read_size_at(lambda at, count: read(begin + at, count), length, max_pixels=asked.max_pixels)
+        size = read_size_at(
+            lambda at, count: read(begin + at, count), length, max_pixels=asked.max_pixels, formats=asked.reading.formats
+        )
         return Header(key, label, image.name, size, Slice(number, image.where, places))
 
     sized = _together(images[:1] if clip else images, header, label, key)
@@ -251,7 +253,7 @@ def _inline_event(group: Group, label: str, asked: Members) -> Event:
 
     def header(image: Member) -> Header:
         assert image.data is not None  # asked for, so it was read
-        size = read_size(image.data, max_pixels=asked.max_pixels)
+        size = read_size(image.data, max_pixels=asked.max_pixels, formats=asked.reading.formats)
         return Header(key, label, image.name, size, Inline(image.data, target), 0, len(image.data))
 
     sized = _together(images[:1] if clip else images, header, label, key)

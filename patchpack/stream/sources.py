@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from patchpack.errors import ConfigError, SourceError
-from patchpack.paint.decode import EXTENSIONS, MAX_BYTES, MAX_PIXELS, WHITE, Colour
+from patchpack.paint.decode import DEFAULT, EXTENSIONS, MAX_BYTES, MAX_PIXELS, WHITE, Colour, Reading, require_readable
 from patchpack.stream.folders import FolderSource, image_extensions, is_asked_image
 from patchpack.stream.huggingface import is_huggingface, is_plain, undecoded
 from patchpack.stream.iterables import IterableSource
@@ -38,6 +38,7 @@ def open_source(
     max_pixels: int = MAX_PIXELS,
     max_bytes: int = MAX_BYTES,
     background: Colour = WHITE,
+    reading: Reading = DEFAULT,
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
     classes: Sequence[str] | None = None,
@@ -62,6 +63,7 @@ def open_source(
         max_pixels: limit checked on the header.
         max_bytes: limit of an image file, checked before it is read.
         background: what a transparent PIL image is laid over before it is sent to a worker.
+        reading: how image files are read, and PIL images that are sent to a worker.
         to_sample: ``(number, item) -> Sample`` for items that `as_sample` does not know.
         map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
         classes: names of the class folders in the order of their numbers; None for those that are there, sorted.
@@ -75,7 +77,7 @@ def open_source(
         ConfigError: image extensions that are empty; sizes that cannot be used; texts of an index; frames of a recipe or a
             source without clips.
     """
-    members = parse_members(image, target, max_pixels, max_bytes, frames, clips)
+    members = parse_members(image, target, max_pixels, max_bytes, frames, clips, reading)
     members = replace(members, text=parse_text(text, tokenize))
     if isinstance(source, Source):
         opened: Source = source
@@ -173,8 +175,14 @@ def parse_members(
     max_bytes: int = MAX_BYTES,
     frames: str | None = None,
     clips: bool = False,
+    reading: Reading = DEFAULT,
 ) -> Members:
-    """What is asked for of every sample. Raises `ConfigError` for extensions that are empty, or frames that nothing takes."""
+    """What is asked for of every sample.
+
+    Raises:
+        ConfigError: extensions that are empty, frames that nothing takes, or a reading that this Pillow cannot do.
+    """
+    require_readable(reading)
     extensions = _split("image", image, IMAGE)
     patterns = () if frames is None else _split("frames", frames, "*.jpg")
     if patterns and not clips:
@@ -187,7 +195,7 @@ def parse_members(
     else:
         labels = None if target is None else _label(target)
     return Members(
-        extensions, labels, max_pixels, max_bytes, patterns, clips,
+        extensions, labels, max_pixels, max_bytes, patterns, clips, None, reading,
         image_given=not isinstance(image, Default), target_given=not isinstance(target, Default),
     )  # fmt: skip
 

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from patchpack.errors import ConfigError, SourceError
+from patchpack.paint.decode import reading_of
 from patchpack.paint.painter import paint
 from patchpack.plan.planner import FUSE, EpochPlanner, Tail
 from patchpack.plan.recipe import Recipe
@@ -96,7 +97,9 @@ class Pack:
         self._policy = ErrorPolicy(on_error, quarantine, fuse)
         self._recipe = require_recipe(recipe)
         require_text_len(tokenize, text_len)
-        members = parse_members(image, target, recipe.max_pixels, recipe.max_bytes, frames, recipe.video is not None)
+        members = parse_members(
+            image, target, recipe.max_pixels, recipe.max_bytes, frames, recipe.video is not None, reading_of(recipe)
+        )
         self._members = replace(members, text=parse_text(text, tokenize))
         self._text, self._text_len = None if tokenize is None else text, text_len
         self._to_sample = to_sample

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS
+from patchpack.paint.decode import DEFAULT, MAX_BYTES, MAX_PIXELS, Reading
 from patchpack.stream.archive import Member
 from patchpack.stream.text import Text
 
@@ -30,6 +30,7 @@ class Members:
             images are beside them.
         clips: the recipe takes clips.
         text: where the text is and what makes tokens of it, None for none.
+        reading: how image files are read.
         image_given: the user named the image; otherwise a row's image may also be in column ``image``.
         target_given: the user named the label; otherwise a row's label may also be in column ``label``, and files in class
             folders are labelled by these.
@@ -42,6 +43,7 @@ class Members:
     frames: tuple[str, ...] = ()
     clips: bool = False
     text: Text | None = None
+    reading: Reading = DEFAULT
     image_given: bool = field(default=True, compare=False)
     target_given: bool = field(default=True, compare=False)
 

@@ -112,7 +112,7 @@ def _compact(merged: Columns, num_labels: int) -> Iterator[tuple[str, Column]]:
 
 def _digest(members: Members, shards: Sequence[Shard], columns: Columns) -> str:
     """Of what plans are made of: where shards lie and when they were copied does not enter."""
-    asked = [members.image, members.target, members.max_pixels, members.max_bytes]
+    asked = [members.image, members.target, members.max_pixels, members.max_bytes, *members.reading.formats]
     said = [(s.label, s.fingerprint.num_bytes, s.fingerprint.digest, s.num_samples) for s in shards]
     hashed = blake2b(json.dumps([asked, said]).encode(), digest_size=16)
     for name in ("key_hash", "size"):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from patchpack.paint.decode import Reading
 from patchpack.stream.index.fingerprint import Fingerprint
 from patchpack.stream.tar import Members
 from patchpack.stream.values import count, text
@@ -57,6 +58,7 @@ class Head:
             "target": members.target,
             "max_pixels": members.max_pixels,
             "max_bytes": members.max_bytes,
+            **({"formats": members.reading.formats} if members.reading.formats else {}),
             "target_kind": {"each": {k: tuple(v) for k, v in kind.items()}} if isinstance(kind, dict) else kind,
             "kinds": self.kinds,
             "shards": [(s.label, s.url, *s.fingerprint, s.num_samples, s.prefix) for s in self.shards],
@@ -71,6 +73,7 @@ class Head:
             tuple(map(text, target)) if isinstance(target, list) else None if target is None else text(target),
             count(head["max_pixels"]),
             count(head["max_bytes"]),
+            reading=Reading(formats=tuple(map(text, head.get("formats", ())))),
         )
         shards = tuple(
             Shard(

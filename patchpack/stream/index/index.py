@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
-from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS
+from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS, Reading
 from patchpack.paint.targets import infer_kind
 from patchpack.stream.engine import Engine, require_engine
 from patchpack.stream.index import columns as files
@@ -74,6 +74,7 @@ class Index:
         target: str | tuple[str, ...] | None = LABEL,
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = MAX_BYTES,
+        formats: tuple[str, ...] = (),
         num_workers: int = 0,
         engine: Engine = "local",
         update: Index | None = None,
@@ -88,6 +89,7 @@ class Index:
             image, target: extensions of the image and of the label, as for `patchpack.load`.
             max_pixels: limit checked on image headers; larger ones are rejections.
             max_bytes: limit of an image file, which is not looked into beyond; larger ones are rejections.
+            formats: names of further formats, as in `Recipe`; a recipe for this index has to name them too.
             num_workers: processes that scan, one shard at a time; 0 scans here, or wherever a Ray cluster has a CPU.
             engine: ``"local"`` for processes of this machine, ``"ray"`` for a Ray cluster, see
                 `patchpack.stream.engine.run_all`. The result is the same to the byte.
@@ -100,7 +102,7 @@ class Index:
             ConfigError: `update` was made for other members or another limit; Ray or fsspec is not installed.
         """
         require_engine(engine, num_workers)
-        members = parse_members(image, target, max_pixels, max_bytes)
+        members = parse_members(image, target, max_pixels, max_bytes, reading=Reading(formats=formats))
         if members.several:
             raise ConfigError(
                 f"an index has one image per sample, and image={image!r} asks for several: load the shards themselves"
