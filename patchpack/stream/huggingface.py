@@ -21,8 +21,9 @@ def is_huggingface(source: Any) -> bool:
 def undecoded(dataset: Any, members: Members) -> tuple[Any, Members, list[str] | None]:
     """The data set with its images as ``{"bytes", "path"}`` and only the columns asked for.
 
-    Left as it is where its rows are not the columns as they are stored (`with_transform`, `set_format`), or where it does not
-    know its columns.
+    A format (`with_format`, `set_format`) gives the same rows in another type, so rows are read without it. The data set is
+    left as it is where a function of the user's makes its rows (`with_transform`), or where it does not know its columns; and
+    so is a column of images with a mode (`Image(mode="L")`), which `datasets` converts when it decodes.
 
     Returns:
         The data set; `members` that name its image column: the only one, if the user named none and none of the usual names is
@@ -37,12 +38,17 @@ def undecoded(dataset: Any, members: Members) -> tuple[Any, Members, list[str] |
     if features is None:
         return dataset, members, None
     pictures = [name for name, feature in features.items() if _is_picture(feature)]
+    dataset = _unformatted(dataset)
+    features = dataset.features
+    pictures = [name for name in pictures if name in features]
     names = {name.lower() for name in features}
     if not members.image_given and len(pictures) == 1 and not {"image", *members.image} & names:
         members = replace(members, image=(pictures[0].lower(),))
     if is_plain(dataset):
         _require_columns(members, features, pictures)
         for name in pictures:
+            if _has_mode(features[name]):
+                continue
             stored: Any = datasets.Image(decode=False)
             if not isinstance(features[name], datasets.Image):  # a list of images
                 stored = type(features[name])(stored, length=features[name].length)
@@ -60,6 +66,29 @@ def _is_picture(feature: Any) -> bool:
     import datasets
 
     return isinstance(getattr(feature, "feature", feature), datasets.Image)
+
+
+def _has_mode(feature: Any) -> bool:
+    """True for pictures that `datasets` converts to a mode."""
+    picture = getattr(feature, "feature", feature)
+    return getattr(picture, "mode", None) is not None and getattr(picture, "decode", False) is True
+
+
+def converts(dataset: Any) -> bool:
+    """True where `datasets` decodes pictures of a data set that is `undecoded`, because their column has a mode."""
+    return any(_has_mode(feature) for feature in (dataset.features or {}).values())
+
+
+def _unformatted(dataset: Any) -> Any:
+    """The rows as they are stored, of the columns that the format has; as they are where a user's function makes them."""
+    form = getattr(dataset, "format", None)
+    if form is None:  # a stream
+        formatting = getattr(dataset, "_formatting", None)
+        return dataset if formatting is None else dataset.with_format(None)
+    if form["type"] in (None, "custom"):
+        return dataset
+    columns = list(dataset.column_names if form["output_all_columns"] else form["columns"])
+    return dataset.with_format(None).select_columns(columns)
 
 
 def _class_names(features: Any, members: Members) -> list[str] | None:

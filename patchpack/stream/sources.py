@@ -13,7 +13,7 @@ from typing import Any
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.decode import DEFAULT, EXTENSIONS, MAX_BYTES, MAX_PIXELS, WHITE, Colour, Reading, require_readable
 from patchpack.stream.folders import FolderSource, image_extensions, is_asked_image
-from patchpack.stream.huggingface import is_huggingface, is_plain, undecoded
+from patchpack.stream.huggingface import converts, is_huggingface, is_plain, undecoded
 from patchpack.stream.iterables import IterableSource
 from patchpack.stream.labels import MappedReader, MapTarget
 from patchpack.stream.listed import ListedSource, is_index
@@ -134,8 +134,8 @@ def _items(
     cheap, classes = False, None
     opened: MapStyleSource | IterableSource
     if is_huggingface(source) and to_sample is None:  # a user's function meets the rows as the user knows them
-        cheap = is_plain(source)
         source, members, classes = undecoded(source, members)
+        cheap = is_plain(source) and not converts(source)
     if is_map_style(source) or (isinstance(source, (list, tuple)) and (sizes is not None or size_of is not None)):
         opened = MapStyleSource(
             source, members, to_sample=to_sample, background=background, sizes=sizes, size_of=size_of, cheap=cheap

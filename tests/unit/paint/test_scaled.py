@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,6 +18,7 @@ from patchpack.errors import DecodeError
 from patchpack.paint.decode import decode_image, open_image, oriented_size, turn_of
 from patchpack.paint.picture import part_of_picture
 from patchpack.paint.scaled import draft, scale_for, scaled_box
+from tests.helpers.lossless import lossless_jpeg
 
 ORIENTATION = 0x0112
 WHITE = (255, 255, 255)
@@ -39,7 +41,9 @@ def jpeg(pixels: Any, orientation: int = 1, mode: str = "RGB", **options: Any) -
 def drafted(data: bytes, box: tuple[int, int, int, int], target: tuple[int, int]) -> tuple[Any, tuple[int, int, int, int]]:
     """Pixels of the box in the drafted picture, and the box."""
     image = open_image(data)
-    picture, (top, left, height, width) = draft(image, oriented_size(image), box, target, WHITE)
+    found = draft(image, oriented_size(image), box, target, WHITE)
+    assert found is not None
+    picture, (top, left, height, width) = found
     assert 0 <= top < top + height <= picture.height
     assert 0 <= left < left + width <= picture.width
     return np.asarray(picture)[top : top + height, left : left + width], (top, left, height, width)
@@ -84,7 +88,9 @@ def test_pillow_takes_the_scale_asked_for(height: int, width: int, tall: int, wi
     Image.new("L", (width, height)).save(file, "JPEG")
     image = open_image(file.getvalue())
     scale = scale_for((0, 0, height, width), (tall, wide))
-    picture, box = draft(image, pp.Size(height, width), (0, 0, height, width), (tall, wide), WHITE)
+    found = draft(image, pp.Size(height, width), (0, 0, height, width), (tall, wide), WHITE)
+    assert found is not None
+    picture, box = found
     assert picture.size == (math.ceil(width / scale), math.ceil(height / scale))
     assert box == scaled_box((0, 0, height, width), pp.Size(height, width), scale, None)
     assert scale == 1 or (box[2] >= 2 * tall and box[3] >= 2 * wide)
@@ -185,3 +191,31 @@ def test_a_batch_is_near_the_exact_one(orientation: int, changes: dict[str, Any]
     difference = np.abs(exact.patches.numpy().astype(float) - fast.patches.numpy())
     assert 0 < difference.max() < (0.15 if "dtype" in changes else 10)
     assert difference.mean() < (0.02 if "dtype" in changes else 1)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_lossless_jpeg_is_decoded_in_full(workers: int) -> None:
+    """Its blocks hold no frequencies, and libjpeg refuses to make it smaller."""
+    pixels = blocks(160, 240)
+    data = lossless_jpeg(pixels)
+    picture, box = part_of_picture(data, pp.Size(160, 240), (8, 16, 80, 80), (2, 2), FAST)
+    assert np.array_equal(np.asarray(picture), pixels)
+    assert box == (8, 16, 80, 80)
+    sample = pp.Sample("a", data)
+    recipe = FAST.replace(rows=1, resize=pp.NaFlex(4))
+    fast, exact = (
+        next(iter(pp.load([sample], recipe.replace(decode=decode), target=None, tail="pad", num_workers=workers)))
+        for decode in ("fast", "exact")
+    )
+    assert torch.equal(fast.patches, exact.patches)
+
+
+@pytest.mark.parametrize("cut", [0.3, 0.9])
+def test_a_broken_file_is_refused_in_the_same_words(cut: float) -> None:
+    for whole in (jpeg(blocks(160, 240)), lossless_jpeg(blocks(160, 240))):
+        data, reasons = whole[: int(len(whole) * cut)], []
+        for decode in ("fast", "exact"):
+            with pytest.raises(DecodeError) as caught:
+                part_of_picture(data, pp.Size(160, 240), (0, 0, 160, 240), (2, 2), FAST.replace(decode=decode))
+            reasons.append(str(caught.value))
+        assert reasons[0] == reasons[1]
