@@ -9,6 +9,8 @@ so the more of them a pixel takes (``bytes per pixel``), the less fast saves.
 
 * difference: of fast from exact, in levels of 256: mean and maximum over all values of the set, and its PSNR in dB; ``scaled``
   counts the images that were decoded smaller (the others are exact), ``mean of scaled`` and ``psnr of scaled`` are theirs.
+* ``--budgets`` prints instead, for several numbers of patches, kernels and crops, how many photographs were decoded smaller
+  and the worst, the quartiles and the best of their PSNR.
 * time: CPU ms per image of one thread, from file bytes to patches; the contenders take turns in every round, the median of an
   image counts. ``decode`` is decoding alone. ``T`` is Pillow's open and load.
 
@@ -120,6 +122,27 @@ def distance(levels: list[np.ndarray], which: str) -> dict[str, Any]:
     }
 
 
+def by_budget(images: list[bytes]) -> dict[str, Any]:
+    """PSNR of single photographs, through the public door."""
+    answer = {}
+    whole, part = pp.WholeImage(), pp.RandomResizedCrop()
+    cases = [(n, kernel, whole) for kernel in ("bilinear", "bicubic") for n in (256, 128, 64, 36, 16, 4)]
+    cases += [(36, kernel, whole) for kernel in ("lanczos", "hamming", "box", "nearest")]
+    cases += [(n, "bilinear", part) for n in (36, 16)]
+    for patches, kernel, crop in cases:
+        recipe = pp.recipes.siglip2_naflex(max_patches=patches, seq_len=256, rows=1, resample=kernel, crop=crop)
+        exact, fast = (
+            {image.key: image.patches.numpy().astype(np.int64) for batch in batches for image in pp.unpack(batch)}
+            for batches in (pp.pack_images(images, recipe.replace(decode=mode)) for mode in ("exact", "fast"))
+        )
+        squares = [float(((fast[key] - exact[key]) ** 2).mean()) for key in exact]
+        found = [10 * math.log10(255**2 / square) for square in squares if square]
+        ends = np.percentile(found, [0, 25, 50, 75, 100]).round(1).tolist() if found else None
+        name = f"{patches} patches, {kernel}" + ("" if crop is whole else f", {type(crop).__name__}")
+        answer[name] = {"images": len(exact), "smaller": len(found), "worst, quartiles, best": ends}
+    return answer
+
+
 def timing(images: list[bytes], rounds: int) -> dict[str, Any]:
     """CPU ms per image."""
     rows = []
@@ -187,6 +210,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="photographs as they are")
     parser.add_argument("--large", type=int, default=4, help="JPEGs of 12 megapixels")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--budgets", action="store_true", help="PSNR of single photographs at several budgets")
     parser.add_argument("--picture", type=Path, help="draw this PNG instead")
     options = parser.parse_args()
     if options.picture:
@@ -195,6 +219,9 @@ def main() -> None:
     photographs = list(files(options.shards, options.images))
     if not photographs:
         raise SystemExit("no JPEG files: name shards that hold some")
+    if options.budgets:
+        print(json.dumps(by_budget(photographs), indent=2))
+        return
     sets = {"photographs": photographs}
     for make in (enlarged, tiled):
         starts = range(0, options.large * 9, 9)

@@ -92,11 +92,12 @@ def test_two_files_in_a_tuple_are_two_images() -> None:
     assert of(pp.load([(toy(), toy(1))], ASKED, target=None, tail="pad")) == EXPECTED
 
 
-def test_folders_take_the_plugins_extensions_and_first_bytes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("painters", [{}, {"num_workers": 1}, {"num_threads": 1}])
+def test_folders_take_the_plugins_extensions_and_first_bytes(tmp_path: Path, painters: Any) -> None:
     (tmp_path / "a").mkdir()
     for number, name in enumerate(("0.toy", "1")):
         (tmp_path / "a" / name).write_bytes(toy(number))
-    assert of(pp.load(tmp_path, ASKED, tail="pad")) == EXPECTED
+    assert of(pp.load(tmp_path, ASKED, tail="pad", **painters)) == EXPECTED
     (tmp_path / "a/2.png").write_bytes(png())
     assert of(pp.load(tmp_path, RECIPE, tail="pad")) == [[0, 0, 0]]
     assert of(pp.pack_images(sorted((tmp_path / "a").iterdir()), ASKED)) == [[0, 0, 0], *EXPECTED]
@@ -107,7 +108,8 @@ def test_shards_and_indexes(tmp_path: Path) -> None:
     with wds.TarWriter(shard) as writer:
         for i in range(2):
             writer.write({"__key__": f"{i:04}", "toy": toy(i), "cls": i})
-    assert of(pp.load(shard, ASKED, image="toy", tail="pad")) == EXPECTED
+    for painters in ({}, {"num_workers": 1}, {"num_threads": 1}):
+        assert of(pp.load(shard, ASKED, image="toy", tail="pad", **painters)) == EXPECTED
     index = pp.Index.build(shard, image="toy", formats=("TOY",))
     index.save(tmp_path / "i.idx")
     opened = pp.Index.open(tmp_path / "i.idx")
