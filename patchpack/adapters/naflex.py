@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole, rows_and_cols
-from patchpack.adapters.process import Kernel, Prepared, Processor, Settings, Triple, paint
+from patchpack.adapters.process import Kernel, Prepared, Processor, Triple, like, paint
+from patchpack.adapters.settings import Family, Settings
 from patchpack.plan import recipes
 from patchpack.plan.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
@@ -60,14 +61,26 @@ class TimmNaFlexProcessor(Processor):
     std: Triple = (0.5, 0.5, 0.5)
     interpolation: Kernel = "bicubic"
 
+    model_input_names: ClassVar[list[str]] = ["patches", "patch_coord", "patch_valid"]
+    _FAMILY: ClassVar[Family] = Family(
+        "timm.data.resolve_model_data_config(model)", r"timm\..*",
+        ("mean", "std", "interpolation", "max_seq_len"), "pretrained_cfg", ("config.json",),
+    )  # fmt: skip
+    _NATIVE: ClassVar[bool] = False
+
     @classmethod
-    def like(cls, config: Any, **changes: Any) -> TimmNaFlexProcessor:
-        """With mean, std and interpolation of ``timm.data.resolve_model_data_config(model)``; `changes` are other fields."""
-        taken = Settings(config).take(mean="mean", std="std", interpolation="interpolation")
-        for name in ("mean", "std"):
-            if name in taken:
-                taken[name] = tuple(map(float, taken[name]))
-        return cls(**{**taken, **changes})
+    def like(cls, processor: Any, **changes: Any) -> TimmNaFlexProcessor:
+        """With the settings of another processor; `changes` are fields that win over them.
+
+        Args:
+            processor: what ``timm.data.resolve_model_data_config(model)`` returns, the model, or a folder with its
+                ``config.json``.
+            **changes: fields of this processor.
+
+        Raises:
+            ConfigError: what carries no such settings, or a step beside resizing and normalising.
+        """
+        return like(cls, processor, changes)
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
@@ -88,3 +101,20 @@ class TimmNaFlexProcessor(Processor):
             paint(prepared, i, self.recipe, patches[i, :count])
             coord[i, :count, 0], coord[i, :count, 1] = divmod(np.arange(count), prepared.grids[i, 1])
         return {"patches": patches, "patch_coord": coord, "patch_valid": prepared.mask(length)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings under timm's names; `like` takes them."""
+        return self._stated()
+
+    def _stated(self) -> dict[str, Any]:
+        return {
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation,
+            "patch_size": self.patch_size,
+            "max_seq_len": self.max_seq_len,
+        }
+
+    def _fields(self, settings: Settings) -> dict[str, Any]:
+        taken = settings.take(patch_size="patch_size", max_seq_len="max_seq_len")
+        return {**taken, **settings.colours("mean", "std", "interpolation")}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,8 @@ import torch
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, rows_and_cols
-from patchpack.adapters.process import Prepared, Processor, Settings, paint
+from patchpack.adapters.process import Prepared, Processor, like, paint
+from patchpack.adapters.settings import Family, Settings
 from patchpack.errors import ConfigError
 from patchpack.plan import recipes
 from patchpack.plan.recipe import Recipe
@@ -59,18 +61,27 @@ class Pix2StructProcessor(Processor):
     patch_size: int = 16
     max_patches: int = 2048
 
-    @classmethod
-    def like(cls, processor: Any) -> Pix2StructProcessor:
-        """With the settings of a processor of transformers, or of its ``preprocessor_config.json``.
+    model_input_names: ClassVar[list[str]] = ["flattened_patches", "attention_mask"]
+    _FAMILY: ClassVar[Family] = Family(
+        "Pix2StructImageProcessor", r"Pix2StructImageProcessor\w*", ("max_patches", "patch_size", "is_vqa")
+    )
+    _UNDONE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "size": (), "resample": ("bilinear", 2), "image_mean": (), "image_std": (),
+    }  # fmt: skip
 
-        Raises `ConfigError` for what it does beside resizing and standardising.
+    @classmethod
+    def like(cls, processor: Any, **changes: Any) -> Pix2StructProcessor:
+        """With the settings of another processor; `changes` are fields that win over them.
+
+        Args:
+            processor: one of transformers, one of text and images that holds it, the folder that either was saved to, its
+                ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that.
+            **changes: fields of this processor.
+
+        Raises:
+            ConfigError: what carries no such settings, or a step beside resizing and standardising.
         """
-        settings = Settings(processor)
-        height, width = settings.entry("patch_size", "height"), settings.entry("patch_size", "width")
-        if height != width:
-            raise ConfigError(f"patches are square here, not {height} x {width}")
-        taken = settings.take(max_patches="max_patches")
-        return cls(**taken, **({} if height is None else {"patch_size": height}))
+        return like(cls, processor, changes)
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
@@ -85,3 +96,22 @@ class Pix2StructProcessor(Processor):
             rows, cols = divmod(np.arange(count), prepared.grids[i, 1])
             flattened[i, :count, 0], flattened[i, :count, 1] = rows + 1, cols + 1
         return {"flattened_patches": flattened, "attention_mask": prepared.mask(length).astype(np.float32)}
+
+    def _stated(self) -> dict[str, Any]:
+        return {
+            "do_normalize": True,
+            "do_convert_rgb": True,
+            "is_vqa": False,
+            "max_patches": self.max_patches,
+            "patch_size": {"height": self.patch_size, "width": self.patch_size},
+        }
+
+    def _fields(self, settings: Settings) -> dict[str, Any]:
+        taken = settings.take(max_patches="max_patches", patch_size="patch_size")
+        if not isinstance(taken.get("patch_size", 1), int):
+            sides = settings.entries("patch_size", ("height", "width"))
+            height, width = sides.get("height"), sides.get("width")
+            if height != width:
+                raise ConfigError(f"patches are square here, not {height} x {width}")
+            taken["patch_size"] = height
+        return taken

@@ -1,18 +1,22 @@
-"""What the processors share: images in, each painted straight to its place; and settings read off another processor."""
+"""What the processors share: images in, each painted straight to its place; and what transformers asks of one beside."""
 
 from __future__ import annotations
 
+import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
-from typing import Any, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from patchpack.adapters import native
 from patchpack.adapters.inputs import ModelInputs
+from patchpack.adapters.settings import CALL, Family, Settings, check_call, settings_of
 from patchpack.errors import ConfigError, SampleError, SizeError, SourceError
 from patchpack.paint.picture import part_of_picture
 from patchpack.paint.resample import FILTERS, write_pixels
@@ -25,6 +29,7 @@ from patchpack.types import Grid, Size
 Kernel = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Triple = tuple[float, float, float]
 Returned = Literal["pt", "np"]
+P = TypeVar("P", bound="Processor")
 
 
 class Prepared(NamedTuple):
@@ -57,46 +62,188 @@ class Prepared(NamedTuple):
 class Processor(ABC):
     """A processor that is called as those of transformers are: images in, arguments of a model out. Subclasses are dataclasses.
 
+    Where transformers has been imported, an instance is one of its ``BaseImageProcessor``, too: see `native`.
+
     Attributes:
         recipe: the same for `load` and `pack_images`, whose batches the adapter takes.
+        model_input_names: of the arguments.
     """
 
     recipe: Recipe
+    model_input_names: ClassVar[list[str]]
+    _FAMILY: ClassVar[Family]
+    _NATIVE: ClassVar[bool] = True  # has a counterpart in transformers
+    _UNDONE: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # options of a call that change nothing, see `check_call`
 
-    def __call__(self, images: Any, *, return_tensors: Returned = "pt", **changes: Any) -> ModelInputs:
+    def __call__(self, images: Any, *, return_tensors: Returned | None = "pt", **changes: Any) -> ModelInputs:
         """Arguments for one image or a list of them, in their order; the adapter of the same model says what they are.
 
         Args:
-            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
-            return_tensors: ``"pt"`` or ``"np"``.
-            **changes: fields of the processor, for this call.
+            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, grey ones ``[H, W]``, ``[H, W, 1]`` or
+                ``[1, H, W]``, batches of either with one axis in front, file bytes, or paths.
+            return_tensors: ``"pt"``, or ``"np"``, or None, which gives arrays as well.
+            **changes: fields of the processor, for this call; and what those of transformers take beside, where it asks for
+                what is done anyway: ``size``, ``resample``, ``do_resize``, ``device``, …
 
         Raises:
             SourceError, DecodeError: an image that cannot be read, by its number or path.
             SizeError: one whose shape the model does not take.
-            ConfigError: what is no field.
+            ConfigError: what is no field, or cannot be done.
         """
-        processor = _changed(self, changes) if changes else self
-        arrays = processor._arrays(prepare(images, processor.recipe))
-        if return_tensors not in ("pt", "np"):
-            raise ConfigError(f"return_tensors is 'pt' (torch) or 'np' (numpy), got {return_tensors!r}")
-        return ModelInputs({n: torch.from_numpy(a) if return_tensors == "pt" else a for n, a in arrays.items()})
+        if return_tensors not in ("pt", "np", None):
+            raise ConfigError(f"return_tensors is 'pt' (torch), 'np' (numpy) or None (numpy), got {return_tensors!r}")
+        device, layout = changes.pop("device", None), changes.pop("input_data_format", None)
+        layout = getattr(layout, "value", layout)
+        if layout not in (None, "channels_first", "channels_last"):
+            raise ConfigError(f"input_data_format is 'channels_first' or 'channels_last', got {layout!r}")
+        if device is not None and return_tensors != "pt" and torch.device(device).type != "cpu":
+            raise ConfigError(f"arrays are on the CPU: device={str(device)!r} needs return_tensors='pt'")
+        processor = self._changed(changes)
+        arrays = processor._arrays(prepare(images, processor.recipe, layout))
+        if return_tensors != "pt":
+            return ModelInputs(arrays)
+        inputs = ModelInputs({name: torch.from_numpy(array) for name, array in arrays.items()})
+        return inputs if device is None else inputs.to(device)
+
+    def preprocess(self, images: Any, **options: Any) -> ModelInputs:
+        """The same as calling it."""
+        return self(images, **options)
 
     def fetch_images(self, images: Any) -> Any:
         """What transformers' processors of images and text ask beside: the images as they are, no URL is fetched."""
         return images
 
+    def get_number_of_image_patches(self, height: int, width: int, images_kwargs: Mapping[str, Any] | None = None) -> int:
+        """How many patches an image of this size becomes, for servers that count placeholders before they have the image.
+
+        Args:
+            height, width: of the image, in pixels.
+            images_kwargs: options that a call would be given.
+
+        Raises:
+            SizeError: a size that the model does not take.
+        """
+        elsewhere = ("return_tensors", "device", "input_data_format")  # they change no size
+        recipe = self._changed({k: v for k, v in (images_kwargs or {}).items() if k not in elsewhere}).recipe
+        return int(_grids([Size(height, width)], ["the image"], recipe)[0].prod())
+
+    # ---------------------------------------------------------------------------------------------------- saved and read again
+
+    def to_dict(self) -> dict[str, Any]:
+        """Settings as the model's own processor states them in its file; `like` takes them."""
+        return {"image_processor_type": self._FAMILY.theirs, **self._stated()}
+
+    def to_json_string(self) -> str:
+        """The same as JSON."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **_: Any) -> list[str]:
+        """Write the file of settings into a folder, from which the model's own processor can be made, and this one by `like`.
+
+        Returns:
+            The path of the file.
+
+        Raises:
+            ConfigError: with ``push_to_hub=True``; the method `push_to_hub` does that where transformers is imported.
+        """
+        if push_to_hub:
+            raise ConfigError("save_pretrained writes a folder: call push_to_hub(repo_id) to send it")
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / self._FAMILY.files[-1]
+        path.write_text(self.to_json_string(), encoding="utf-8")
+        return [str(path)]
+
+    @classmethod
+    def from_pretrained(cls: type[P], folder: str | os.PathLike[str], **changes: Any) -> P:
+        """The same as `like` of a folder or file; nothing is fetched."""
+        return like(cls, os.fspath(folder), changes)
+
+    @classmethod
+    def from_dict(cls: type[P], settings: Mapping[str, Any], **changes: Any) -> P:
+        """The same as `like` of a dict."""
+        return like(cls, settings, changes)
+
+    # ------------------------------------------------------------------------------------------------------------- a subclass's
+
     @abstractmethod
     def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
         """The model's arguments by name."""
 
+    @abstractmethod
+    def _stated(self) -> dict[str, Any]:
+        """Settings under the names that they have there, as JSON may hold them."""
 
-def prepare(images: Any, recipe: Recipe) -> Prepared:
+    @abstractmethod
+    def _fields(self, settings: Settings) -> dict[str, Any]:
+        """Fields that settings change. Raises `ConfigError` for one that is not done."""
+
+    # ------------------------------------------------------------------------------------------------------------------ inside
+
+    def _changed(self: P, changes: Mapping[str, Any]) -> P:
+        """With some fields changed, as a call may ask for. Raises `ConfigError` for what is no field, or cannot be done."""
+        if not changes:
+            return self
+        own = [field.name for field in fields(self)]  # type: ignore[arg-type]
+        unknown = sorted(changes.keys() - {*own, *(CALL if self._NATIVE else ())})
+        if unknown:
+            raise ConfigError(
+                f"{type(self).__name__} does not know {unknown[0]}={changes[unknown[0]]!r}; a call takes images, "
+                f"return_tensors and {', '.join(own)}"
+            )
+        check_call(changes, self._UNDONE)
+        return replace(self, **self._fields(Settings(changes)))  # type: ignore[type-var]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        return _made, (native.plain_class(type(self)), state)  # a native class cannot be imported by its name
+
+    if not TYPE_CHECKING:
+
+        @property
+        def __class__(self):
+            """What ``isinstance`` asks: with transformers imported, a class that is one of its image processors, too."""
+            return native.native_class(type(self)) if self._NATIVE else type(self)
+
+        def __getattr__(self, name):
+            if not name.startswith("__") and self._NATIVE and native.become_native(self):
+                return getattr(self, name)  # such as valid_kwargs
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def like(kind: type[P], processor: Any, changes: Mapping[str, Any]) -> P:
+    """A processor with the settings of another, and some fields changed. Raises `ConfigError` for what carries none."""
+    settings = settings_of(processor, kind._FAMILY, f"{kind.__name__}.like")
+    given = settings.given
+    if isinstance(given, kind):
+        return replace(given, **changes)  # type: ignore[type-var]
+    return kind(**{**kind()._fields(settings), **changes})
+
+
+def colours_of(processor: Any) -> dict[str, Any]:
+    """Mean, deviation and kernel under their names in transformers, as JSON may hold them."""
+    return {
+        "image_mean": list(processor.image_mean),
+        "image_std": list(processor.image_std),
+        "resample": int(FILTERS[processor.resample]),
+    }
+
+
+STEPS = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_convert_rgb": True}
+"""What is done to every image, under the names that it has in transformers."""
+
+
+def _made(kind: Any, state: dict[str, Any]) -> Any:
+    return kind(**state)
+
+
+def prepare(images: Any, recipe: Recipe, layout: str | None = None) -> Prepared:
     """Headers, sizes and grids of one image or a list of them; lists in it are walked.
 
     Args:
-        images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or paths.
+        images: see `Processor`.
         recipe: whose resize policy draws nothing.
+        layout: ``"channels_first"`` or ``"channels_last"`` of arrays; None to infer it from each shape.
 
     Raises:
         SourceError: a path that cannot be read.
@@ -109,8 +256,13 @@ def prepare(images: Any, recipe: Recipe) -> Prepared:
     for i, image in enumerate(_flat(images)):
         path = isinstance(image, (str, os.PathLike))
         names.append(os.fspath(image) if path else f"image {i}")
-        pictures.append(_naming(names[i], read, os.fspath(image))[0] if path else channels_last(image))
+        pictures.append(_naming(names[i], read, os.fspath(image))[0] if path else _coloured(image, layout))
         sizes.append(_naming(names[i], picture_size, pictures[i], **limits))
+    return Prepared(pictures, names, sizes, _grids(sizes, names, recipe))
+
+
+def _grids(sizes: list[Size], names: list[str], recipe: Recipe) -> npt.NDArray[np.int64]:
+    """int64 ``[N, 2]``. Raises `SizeError` for a size that the resize policy refuses."""
     table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
     grids = np.asarray(recipe.resize(table, recipe.patch_sizes[0], None), dtype=np.int64)
     refused = np.flatnonzero(grids.min(axis=1, initial=1) == 0)
@@ -119,7 +271,7 @@ def prepare(images: Any, recipe: Recipe) -> Prepared:
         raise SizeError(
             f"{names[i]}: {recipe.resize!r} refuses a size of {sizes[i].height} x {sizes[i].width} (height x width)"
         )
-    return Prepared(pictures, names, sizes, grids)
+    return grids
 
 
 def paint(prepared: Prepared, i: int, recipe: Recipe, out: npt.NDArray[Any]) -> None:
@@ -132,72 +284,28 @@ def paint(prepared: Prepared, i: int, recipe: Recipe, out: npt.NDArray[Any]) -> 
     write_pixels(out, picture, box, target, False, grid, np.arange(grid.num_patches), p, recipe)
 
 
-def _changed(processor: Any, changes: dict[str, Any]) -> Any:
-    """A processor with some fields changed, as a call may ask for. Raises `ConfigError` for what is no field of it."""
-    known = [field.name for field in fields(processor)]
-    unknown = sorted(changes.keys() - set(known))
-    if unknown:
-        raise ConfigError(
-            f"{type(processor).__name__} does not know {unknown[0]}={changes[unknown[0]]!r}; a call takes images, "
-            f"return_tensors and {', '.join(known)}"
-        )
-    return replace(processor, **changes)
-
-
-# ---------------------------------------------------------------------------------------------- settings of other processors
-
-
-class Settings:
-    """Fields of somebody's processor, an object or the content of its ``preprocessor_config.json``.
-
-    What it does beside resizing to patches and normalising is refused, not passed over.
-    """
-
-    _DONE = ("do_resize", "do_rescale", "do_normalize")
-    _NOT_DONE = ("do_center_crop", "do_pad", "is_vqa")
-
-    def __init__(self, processor: Any) -> None:
-        self._get: Callable[[str], Any] = (
-            processor.get if isinstance(processor, Mapping) else lambda name: getattr(processor, name, None)
-        )
-        for names, wanted in ((self._DONE, True), (self._NOT_DONE, False)):
-            for name in names:
-                if self._get(name) is not None and bool(self._get(name)) is not wanted:
-                    raise ConfigError(f"{name}={self._get(name)!r} is not done here: keep the processor that does it")
-        scale = self._get("rescale_factor")
-        if scale is not None and abs(scale - 1 / 255) > 1e-9:
-            raise ConfigError(f"rescale_factor={scale!r} is not done here: it is 1 / 255")
-
-    def take(self, **fields: str) -> dict[str, Any]:
-        """Our name → theirs, of those that they have."""
-        found = {ours: self._get(theirs) for ours, theirs in fields.items()}
-        return {name: value for name, value in found.items() if value is not None}
-
-    def entry(self, field: str, name: str) -> Any:
-        """One entry of a field that is a dict or an object; None without."""
-        value = self._get(field)
-        return value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
-
-    def colours(self) -> dict[str, Any]:
-        """Mean, deviation and kernel."""
-        taken: dict[str, Any] = {
-            name: tuple(map(float, value)) for name, value in self.take(image_mean="image_mean", image_std="image_std").items()
-        }
-        if (resample := self._get("resample")) is not None:
-            kernels = {int(number): name for name, number in FILTERS.items()}
-            if int(getattr(resample, "value", resample)) not in kernels:
-                raise ConfigError(f"resample={resample!r} is not one of {', '.join(FILTERS)}")
-            taken["resample"] = kernels[int(getattr(resample, "value", resample))]
-        return taken
-
-
 # --------------------------------------------------------------------------------------------------------------------- images
 
 
 def _flat(images: Any) -> list[Any]:
-    if not isinstance(images, (list, tuple)):
+    """Images one by one: lists in lists and batches are walked."""
+    if not isinstance(images, (list, tuple)) and not (isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim > 3):
         return [images]
     return [one for image in images for one in _flat(image)]
+
+
+def _coloured(image: Any, layout: str | None) -> Any:
+    """Arrays and tensors as ``[H, W, 3]``, where they are of three channels or one; all else as it is."""
+    image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
+    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
+        return image
+    if image.ndim == 2:
+        image = image[:, :, None]
+    elif layout == "channels_first" or (layout is None and image.shape[0] == 1 and image.shape[2] not in (1, 3)):
+        image = np.ascontiguousarray(np.moveaxis(image, 0, 2))
+    elif layout is None:
+        image = channels_last(image)
+    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
 def _naming(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

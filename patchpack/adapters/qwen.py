@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,8 @@ from torch import Tensor
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import keys, require_patch_size, require_whole
-from patchpack.adapters.process import Kernel, Prepared, Processor, Settings, Triple, paint
+from patchpack.adapters.process import STEPS, Kernel, Prepared, Processor, Triple, colours_of, like, paint
+from patchpack.adapters.settings import Family, Settings
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.paint.batch import normalize
 from patchpack.paint.resample import norm_of
@@ -213,23 +214,31 @@ class QwenVLProcessor(Processor):
     image_std: Triple = CLIP.std
     resample: Kernel = "bicubic"
 
-    @classmethod
-    def like(cls, processor: Any) -> QwenVLProcessor:
-        """With the settings of a processor of transformers, or of its ``preprocessor_config.json``.
+    model_input_names: ClassVar[list[str]] = ["pixel_values", "image_grid_thw"]
+    _FAMILY: ClassVar[Family] = Family(
+        "Qwen2VLImageProcessor",
+        r"Qwen\w*ImageProcessor\w*",
+        ("size", "min_pixels", "max_pixels", "merge_size", "image_mean", "image_std", "resample"),
+    )
 
-        Raises `ConfigError` for what it does beside resizing and normalising.
+    @classmethod
+    def like(cls, processor: Any, **changes: Any) -> QwenVLProcessor:
+        """With the settings of another processor; `changes` are fields that win over them.
+
+        Args:
+            processor: one of transformers, one of text and images that holds it, the folder that either was saved to, its
+                ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that.
+            **changes: fields of this processor.
+
+        Raises:
+            ConfigError: what carries no such settings, or a step beside resizing and normalising.
         """
-        settings = Settings(processor)
-        limits = {"min_pixels": settings.entry("size", "shortest_edge"), "max_pixels": settings.entry("size", "longest_edge")}
-        taken = {name: pixels for name, pixels in limits.items() if pixels is not None}
-        taken |= settings.take(  # theirs too lets min_pixels and max_pixels, where they are, win over size
-            min_pixels="min_pixels",
-            max_pixels="max_pixels",
-            patch_size="patch_size",
-            temporal_patch_size="temporal_patch_size",
-            merge_size="merge_size",
-        )
-        return cls(**taken, **settings.colours())
+        return like(cls, processor, changes)
+
+    @property
+    def size(self) -> dict[str, int]:
+        """The limits under their names in transformers."""
+        return {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
@@ -259,3 +268,26 @@ class QwenVLProcessor(Processor):
             "pixel_values": pixels.numpy(),
             "image_grid_thw": _grid_thw(prepared.grids, np.ones(len(counts), dtype=np.int64)).numpy(),
         }
+
+    def _stated(self) -> dict[str, Any]:
+        return {
+            **STEPS,
+            **colours_of(self),
+            "size": self.size,
+            "patch_size": self.patch_size,
+            "temporal_patch_size": self.temporal_patch_size,
+            "merge_size": self.merge_size,
+        }
+
+    def _fields(self, settings: Settings) -> dict[str, Any]:
+        edges = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
+        size = settings.entries("size", (*edges, *edges.values()))
+        taken = {edges.get(name, name): pixels for name, pixels in size.items()}
+        taken |= settings.take(  # theirs too lets min_pixels and max_pixels, where they are, win over size
+            min_pixels="min_pixels",
+            max_pixels="max_pixels",
+            patch_size="patch_size",
+            temporal_patch_size="temporal_patch_size",
+            merge_size="merge_size",
+        )
+        return {**taken, **settings.colours()}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,8 @@ import torch
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole
-from patchpack.adapters.process import Kernel, Prepared, Processor, Settings, Triple, paint
+from patchpack.adapters.process import STEPS, Kernel, Prepared, Processor, Triple, colours_of, like, paint
+from patchpack.adapters.settings import Family, Settings, not_done
 from patchpack.plan import recipes
 from patchpack.plan.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
@@ -62,15 +64,27 @@ class Siglip2Processor(Processor):
     image_std: Triple = (0.5, 0.5, 0.5)
     resample: Kernel = "bilinear"
 
-    @classmethod
-    def like(cls, processor: Any) -> Siglip2Processor:
-        """With the settings of a processor of transformers, or of its ``preprocessor_config.json``.
+    model_input_names: ClassVar[list[str]] = ["pixel_values", "pixel_attention_mask", "spatial_shapes"]
+    _FAMILY: ClassVar[Family] = Family(
+        "Siglip2ImageProcessor",
+        r"Siglip2ImageProcessor\w*",
+        ("max_num_patches", "image_mean", "image_std", "resample"),
+    )
+    _UNDONE: ClassVar[Mapping[str, tuple[Any, ...]]] = {"size": ()}
 
-        Raises `ConfigError` for what it does beside resizing and normalising.
+    @classmethod
+    def like(cls, processor: Any, **changes: Any) -> Siglip2Processor:
+        """With the settings of another processor; `changes` are fields that win over them.
+
+        Args:
+            processor: one of transformers, one of text and images that holds it, the folder that either was saved to, its
+                ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that.
+            **changes: fields of this processor.
+
+        Raises:
+            ConfigError: what carries no such settings, or a step beside resizing and normalising.
         """
-        settings = Settings(processor)
-        taken = settings.take(patch_size="patch_size", max_num_patches="max_num_patches")
-        return cls(**taken, **settings.colours())
+        return like(cls, processor, changes)
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
@@ -90,3 +104,12 @@ class Siglip2Processor(Processor):
             paint(prepared, i, self.recipe, pixels[i, :count])
         mask = prepared.mask(length).astype(np.int32)
         return {"pixel_values": pixels, "pixel_attention_mask": mask, "spatial_shapes": prepared.grids}
+
+    def _stated(self) -> dict[str, Any]:
+        return {**STEPS, **colours_of(self), "patch_size": self.patch_size, "max_num_patches": self.max_num_patches}
+
+    def _fields(self, settings: Settings) -> dict[str, Any]:
+        if settings.get("size") is not None:  # SigLIP 1, which resizes to a square, has one
+            raise not_done("size", settings.get("size"), "the size follows from max_num_patches")
+        taken = settings.take(patch_size="patch_size", max_num_patches="max_num_patches")
+        return {**taken, **settings.colours()}

@@ -1,10 +1,19 @@
-"""Processors: every kind of image and setting, one image at a time or many, and errors that name the image."""
+"""Processors: every kind of image and setting, one image at a time or many, and errors that name the image or the setting.
+
+What transformers makes of them is asked with a small stand-in for it here, and of itself in ``tests/e2e``.
+"""
 
 from __future__ import annotations
 
+import copy
 import io
+import json
+import os
+import pickle
+import sys
+import typing
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +23,7 @@ from PIL import Image
 
 import patchpack as pp
 from helpers.mixed_images import pictures
-from patchpack.adapters import Pix2StructProcessor, QwenVLProcessor, Siglip2Processor, TimmNaFlexProcessor
+from patchpack.adapters import Pix2StructProcessor, QwenVLProcessor, Siglip2Processor, TimmNaFlexProcessor, native
 
 PROCESSORS: list[Any] = [
     Siglip2Processor(max_num_patches=20),
@@ -82,9 +91,10 @@ def test_a_call_may_change_a_field() -> None:
     assert same(Siglip2Processor()(image, max_num_patches=20), PROCESSORS[0](image))
     assert same(QwenVLProcessor()(images=[image], max_pixels=20 * 28**2), PROCESSORS[1](image))
     with pytest.raises(
-        pp.ConfigError, match=r"Siglip2Processor does not know do_pad=True; a call takes images, return_tensors and"
+        pp.ConfigError,
+        match=r"Siglip2Processor does not know max_patches=9; a call takes images, return_tensors and patch_size",
     ):
-        PROCESSORS[0](image, do_pad=True)
+        PROCESSORS[0](image, max_patches=9)
 
 
 @every
@@ -137,7 +147,7 @@ def test_like_an_object_and_like_its_file() -> None:
     assert QwenVLProcessor.like({"min_pixels": 3136, "size": {"shortest_edge": 9, "longest_edge": 10**6}}) == QwenVLProcessor(
         min_pixels=3136, max_pixels=10**6
     )
-    assert QwenVLProcessor.like({}).recipe == pp.recipes.qwen2_vl()
+    assert QwenVLProcessor.like({"merge_size": 2}).recipe == pp.recipes.qwen2_vl()
 
 
 def test_like_pix2struct_and_timm() -> None:
@@ -166,3 +176,244 @@ def test_like_pix2struct_and_timm() -> None:
 def test_what_is_not_done_here_is_refused(make: Any, config: dict[str, Any], named: str) -> None:
     with pytest.raises(pp.ConfigError, match=named):
         make.like(config)
+
+
+def qwen_file() -> dict[str, Any]:
+    """What Qwen2.5-VL's own processor states of itself, with limits that are no defaults."""
+    return {
+        "image_processor_type": "Qwen2VLImageProcessor", "size": {"shortest_edge": 3136, "longest_edge": 20 * 28**2},
+        "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "image_mean": list(pp.CLIP.mean),
+        "image_std": list(pp.CLIP.std), "resample": 3, "do_resize": True, "crop_size": None, "do_pad": None,
+    }  # fmt: skip
+
+
+CARRIERS: dict[str, Any] = {
+    "its dict": lambda folder: qwen_file(),
+    "its object": lambda folder: SimpleNamespace(**qwen_file()),
+    "a processor of text and images": lambda folder: SimpleNamespace(image_processor=SimpleNamespace(**qwen_file())),
+    "the dict of that": lambda folder: {"processor_class": "Qwen2_5_VLProcessor", "image_processor": qwen_file()},
+    "a folder": lambda folder: written(folder, preprocessor_config=qwen_file()),
+    "a folder as text": lambda folder: str(written(folder, preprocessor_config=qwen_file())),
+    "a file": lambda folder: written(folder, preprocessor_config=qwen_file()) / "preprocessor_config.json",
+    "a folder since transformers 5": lambda folder: written(folder, processor_config={"image_processor": qwen_file()}),
+    "its file": lambda folder: written(folder, processor_config={"image_processor": qwen_file()}) / "processor_config.json",
+    "both, nested first": lambda folder: written(
+        folder, processor_config={"image_processor": qwen_file()}, preprocessor_config=qwen_file() | {"patch_size": 7}
+    ),
+    "both, one without": lambda folder: written(folder, processor_config={"x": 1}, preprocessor_config=qwen_file()),
+    "a drop-in": lambda folder: PROCESSORS[1],
+    "one that holds a drop-in": lambda folder: SimpleNamespace(image_processor=PROCESSORS[1]),
+    "limits of another name": lambda folder: qwen_file() | {"size": {"min_pixels": 3136, "max_pixels": 20 * 28**2}},
+    "limits as an object": lambda folder: qwen_file() | {
+        "size": SimpleNamespace(shortest_edge=3136, longest_edge=20 * 28**2, height=None)
+    },
+}  # fmt: skip
+
+
+def written(folder: Path, **files: Any) -> Path:
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("carrier", CARRIERS)
+def test_like_takes_all_that_carries_settings(carrier: str, tmp_path: Path) -> None:
+    assert QwenVLProcessor.like(CARRIERS[carrier](tmp_path)) == PROCESSORS[1]
+    assert QwenVLProcessor.like(CARRIERS[carrier](tmp_path), merge_size=1).merge_size == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "given", "named"),
+    [
+        (QwenVLProcessor, 5, "takes the settings of Qwen2VLImageProcessor: the object, .* got 5$"),
+        (QwenVLProcessor, None, "got None$"),
+        (QwenVLProcessor, {}, "a dict of size, min_pixels, .* got an empty dict$"),
+        (QwenVLProcessor, {"learning_rate": 1, "steps": 2}, "got a dict of learning_rate, steps$"),
+        (QwenVLProcessor, {"image_processor": {"a": 1}}, "whose image_processor is a dict of a$"),
+        (QwenVLProcessor, [qwen_file()], "got a list$"),
+        (QwenVLProcessor, SimpleNamespace(patch_size=14, temporal_patch_size=2), "got a SimpleNamespace$"),  # a model's
+        (QwenVLProcessor, pp.recipes.qwen2_vl(), "got a Recipe$"),  # its max_pixels is a limit of decoding
+        (QwenVLProcessor, PROCESSORS[0], "got a Siglip2Processor. Another class makes other arguments"),
+        (Siglip2Processor, PROCESSORS[1], "takes the settings of Siglip2ImageProcessor: .* got a QwenVLProcessor"),
+        (TimmNaFlexProcessor, PROCESSORS[1], "got a QwenVLProcessor"),
+        (Siglip2Processor, qwen_file(), r"a dict of .*\(Qwen2VLImageProcessor\)"),
+        (QwenVLProcessor, qwen_file() | {"image_processor_type": "Glm4vImageProcessor"}, r"\(Glm4vImageProcessor\)"),
+        (QwenVLProcessor, {"size": {"height": 224, "width": 224}, "image_mean": [0.5] * 3}, "size=.*it has shortest_edge"),
+        (QwenVLProcessor, {"size": 224}, "size=224 is not done here"),
+        (QwenVLProcessor, {"image_mean": [0.5, 0.5]}, r"image_mean=\[0.5, 0.5\] .*three numbers"),
+        (QwenVLProcessor, {"image_std": "x"}, "image_std='x' .*three numbers"),
+        (Siglip2Processor, {"size": {"height": 2, "width": 2}, "image_std": [1] * 3}, "size=.*follows from max_num_patches"),
+        (Pix2StructProcessor, {"patch_size": 16}, "got a dict of patch_size$"),
+        (TimmNaFlexProcessor, {"input_size": (3, 2, 2)}, "got a dict of input_size$"),
+        (TimmNaFlexProcessor, np.zeros(3), "mean=<built-in method"),
+        (QwenVLProcessor, "Qwen/Qwen2.5-VL-3B-Instruct", r"no file or folder .*AutoImageProcessor\.from_pretrained\('Qwen/"),
+    ],
+)  # fmt: skip
+def test_like_refuses_what_carries_none(make: Any, given: Any, named: str) -> None:
+    with pytest.raises(pp.ConfigError, match=named):
+        make.like(given)
+
+
+def test_like_refuses_folders_and_files_that_carry_none(tmp_path: Path) -> None:
+    with pytest.raises(pp.ConfigError, match=r"states no image processor.*the folder holds nothing"):
+        QwenVLProcessor.like(tmp_path)
+    written(tmp_path, processor_config={"processor_class": "Qwen2VLProcessor"}, tokenizer_config={})
+    with pytest.raises(pp.ConfigError, match=r"holds processor_config\.json, tokenizer_config\.json"):
+        QwenVLProcessor.like(tmp_path)
+    with pytest.raises(pp.ConfigError, match=r"tokenizer_config\.json with an empty dict"):
+        QwenVLProcessor.like(tmp_path / "tokenizer_config.json")
+    (tmp_path / "preprocessor_config.json").write_text("{")
+    with pytest.raises(pp.ConfigError, match=r"preprocessor_config\.json is no JSON"):
+        QwenVLProcessor.like(tmp_path)
+
+
+@every
+def test_saved_and_read_again(processor: Any, tmp_path: Path) -> None:
+    (path,) = processor.save_pretrained(tmp_path / "new")
+    assert os.listdir(tmp_path / "new") == ["config.json" if "Timm" in repr(processor) else "preprocessor_config.json"]
+    assert type(processor).from_pretrained(tmp_path / "new") == type(processor).like(path) == processor
+    assert type(processor).from_dict(json.loads(processor.to_json_string())) == processor
+    assert pickle.loads(pickle.dumps(processor)) == copy.deepcopy(processor) == processor
+    with pytest.raises(pp.ConfigError, match="push_to_hub"):
+        processor.save_pretrained(tmp_path, push_to_hub=True)
+
+
+@every
+def test_patches_are_counted_from_a_size(processor: Any) -> None:
+    for image in pictures().values():
+        inputs = processor(image)
+        wanted = inputs[{"TimmNaFlexProcessor": "patch_valid", "QwenVLProcessor": "image_grid_thw"}.get(
+            type(processor).__name__, processor.model_input_names[1])]  # fmt: skip
+        wanted = wanted.prod() if "image_grid_thw" in inputs else wanted.sum()
+        assert processor.get_number_of_image_patches(image.height, image.width) == int(wanted)
+    with pytest.raises(pp.SizeError, match=r"the image: .* refuses a size of 1 x 201"):
+        PROCESSORS[1].get_number_of_image_patches(1, 201)
+    assert PROCESSORS[1].get_number_of_image_patches(900, 900, {"max_pixels": 4 * 28**2, "return_tensors": "pt"}) == 16
+
+
+# ------------------------------------------------------------------------------------------------------- as transformers calls
+
+COMMON: dict[str, Any] = {
+    "do_resize": True, "do_rescale": True, "do_normalize": True, "do_convert_rgb": True, "do_pad": None,
+    "do_center_crop": False,
+    "rescale_factor": 1 / 255, "crop_size": None, "pad_size": None, "data_format": "channels_first", "input_data_format": None,
+    "default_to_square": False, "disable_grouping": True, "image_seq_length": None, "device": "cpu",
+}  # fmt: skip
+THEIRS = PROCESSORS[:3]
+
+
+@pytest.mark.parametrize("processor", THEIRS, ids=lambda p: type(p).__name__)
+def test_options_at_their_defaults_change_nothing(processor: Any) -> None:
+    image = pictures()["picture-02"]
+    wanted = processor(image)
+    assert same(processor(images=[image], **COMMON), wanted)
+    assert same(processor.preprocess(image), wanted)
+    assert same(processor(image, device=torch.device("cpu")), wanted)
+    assert processor(image, device="meta")[processor.model_input_names[0]].device.type == "meta"
+    none = processor(image, return_tensors=None, device="cpu")
+    assert all(isinstance(value, np.ndarray) for value in none.values())
+    assert same(none, wanted)
+
+
+def test_options_are_obeyed() -> None:
+    image = pictures()["picture-02"]
+    small = QwenVLProcessor(max_pixels=20 * 28**2)(image)
+    for size in ({"shortest_edge": 3136, "longest_edge": 20 * 28**2}, {"min_pixels": 3136, "max_pixels": 20 * 28**2}):
+        assert same(QwenVLProcessor()(image, size=size), small)
+    nearest = Siglip2Processor(max_num_patches=20, resample="nearest")(image)
+    for code in (0, Image.Resampling.NEAREST, "nearest"):
+        assert same(PROCESSORS[0](image, resample=code), nearest)
+    assert same(PROCESSORS[2](image, resample=2, patch_size={"height": 8, "width": 8}), PROCESSORS[2](image, patch_size=8))
+    plain = Siglip2Processor(max_num_patches=20, image_mean=(0.0, 0.0, 0.0), image_std=(1.0, 1.0, 1.0))(image)
+    assert same(PROCESSORS[0](image, image_mean=0, image_std=[1, 1, 1]), plain)
+    assert same(PROCESSORS[1](image, max_pixels=None), small)
+
+
+@pytest.mark.parametrize(
+    ("processor", "options"),
+    [
+        (processor, {name: value})
+        for processor in THEIRS
+        for name, value in {
+            "do_resize": False, "do_rescale": False, "do_normalize": False, "do_convert_rgb": False, "do_pad": True,
+            "do_center_crop": True, "rescale_factor": 1, "crop_size": 8, "pad_size": {"height": 9, "width": 9},
+            "data_format": "channels_last", "input_data_format": "rows", "image_seq_length": 3, "resample": 99,
+            "header_text": "no", "is_vqa": True, "size": {"height": 1, "width": 2},
+        }.items()
+    ]
+    + [(PROCESSORS[2], {"image_mean": [0.5] * 3}), (PROCESSORS[2], {"resample": 3}), (PROCESSORS[3], {"do_resize": True})],
+    ids=lambda given: next(iter(given)) if isinstance(given, dict) else type(given).__name__,
+)  # fmt: skip
+def test_an_option_that_cannot_be_done_is_refused_by_name(processor: Any, options: dict[str, Any]) -> None:
+    with pytest.raises(pp.ConfigError, match=next(iter(options))):
+        processor(pictures()["picture-02"], **options)
+
+
+def test_arrays_on_a_device_are_refused() -> None:
+    for tensors in ("np", None):
+        with pytest.raises(pp.ConfigError, match="device='meta' needs return_tensors='pt'"):
+            PROCESSORS[0](pictures()["picture-02"], return_tensors=tensors, device="meta")
+
+
+@every
+def test_batches_and_grey_arrays(processor: Any) -> None:
+    batch = np.random.default_rng(5).integers(0, 256, (2, 3, 30, 40), dtype=np.uint8)
+    wanted = processor(list(batch))
+    last = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+    for same_images in (batch, last, torch.from_numpy(batch), torch.from_numpy(last), [batch[:1], batch[1]], batch[None]):
+        assert same(processor(same_images), wanted)
+    grey = batch[0, 0]
+    alike = processor(np.stack([grey] * 3, axis=2))
+    for image in (grey, grey[None], grey[:, :, None], grey[None, :, :, None], torch.from_numpy(grey), Image.fromarray(grey)):
+        assert same(processor(image), alike)
+
+
+def test_an_order_of_axes_that_shapes_leave_open_can_be_told() -> None:
+    thin = np.random.default_rng(5).integers(0, 256, (3, 30, 3), dtype=np.uint8)
+    last, first = PROCESSORS[0](thin), PROCESSORS[0](thin.transpose(1, 2, 0))
+    assert same(PROCESSORS[0](thin, input_data_format="channels_last"), last)
+    assert same(PROCESSORS[0](thin, input_data_format="channels_first"), first)
+    assert same(PROCESSORS[0](thin), last)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Two modules of transformers with just what is used of them, imported after the processors were made."""
+    base: Any = type("BaseImageProcessor", (), {"_auto_class": None, "to_dict": lambda self: 1 / 0, "known": lambda self: self})
+    utils, kwargs = ModuleType("transformers.image_processing_utils"), ModuleType("transformers.processing_utils")
+    utils.BaseImageProcessor = base  # type: ignore[attr-defined]
+    kwargs.ImagesKwargs = typing.TypedDict("ImagesKwargs", {"do_pad": bool}, total=False)  # type: ignore[attr-defined]
+    monkeypatch.setattr(native, "_made", {})
+    for module in (ModuleType("transformers"), utils, kwargs):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    return base
+
+
+def test_a_processor_is_one_of_transformers_once_that_is_imported(stand_in: Any) -> None:
+    processor = QwenVLProcessor(max_pixels=20 * 28**2)
+    assert isinstance(processor, stand_in)
+    assert isinstance(processor, QwenVLProcessor)
+    assert set(processor.valid_kwargs.__annotations__) >= {"do_pad", "max_pixels", "merge_size"}  # type: ignore[attr-defined]
+    assert isinstance(processor, stand_in)  # of its own class by now
+    assert processor._auto_class is None  # type: ignore[attr-defined]
+    assert processor.known() is processor  # type: ignore[attr-defined]
+    assert processor == QwenVLProcessor(max_pixels=20 * 28**2)
+    assert hash(processor) == hash(PROCESSORS[1])
+    assert processor.to_dict()["image_processor_type"] == "Qwen2VLImageProcessor"
+    assert QwenVLProcessor.like(processor, merge_size=1).merge_size == 1
+    assert pickle.loads(pickle.dumps(processor)) == copy.deepcopy(processor) == processor
+    with pytest.raises(AttributeError, match="no attribute 'max_patches'"):
+        processor.max_patches  # type: ignore[attr-defined]  # noqa: B018
+    assert not isinstance(TimmNaFlexProcessor(), stand_in)
+
+
+def test_without_transformers_or_with_a_broken_one_a_processor_is_itself(
+    stand_in: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(sys.modules["transformers.processing_utils"], "ImagesKwargs")
+    assert QwenVLProcessor().__class__ is QwenVLProcessor
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    for processor in (QwenVLProcessor(), PROCESSORS[1]):
+        assert not isinstance(processor, stand_in)
+        with pytest.raises(AttributeError, match="valid_kwargs"):
+            processor.valid_kwargs  # noqa: B018

@@ -1,0 +1,52 @@
+"""A processor as transformers knows image processors: an instance of its base class, made so when transformers is there.
+
+Nothing here imports transformers by itself: a subclass is made only once another has imported it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import typing
+from dataclasses import fields
+from typing import Any
+
+_made: dict[type, type | None] = {}
+
+
+def native_class(plain: type) -> type:
+    """The class itself where transformers is not imported; else a subclass of it and of ``BaseImageProcessor``."""
+    if sys.modules.get("transformers") is None or plain in _made.values():
+        return plain
+    if plain not in _made:
+        _made[plain] = None  # while it is being made, and where transformers does not import whole
+        _made[plain] = _make(plain)
+    return _made[plain] or plain
+
+
+def become_native(processor: Any) -> bool:
+    """Make a processor an instance of `native_class` of its class. Whether it has changed."""
+    wanted = native_class(type(processor))
+    if wanted is type(processor):
+        return False
+    object.__dict__["__class__"].__set__(processor, wanted)  # the class has a property of this name
+    return True
+
+
+def plain_class(kind: type) -> type:
+    """The importable class that a native one was made of; any other as it is."""
+    return next((plain for plain, native in _made.items() if native is kind), kind)
+
+
+def _make(plain: Any) -> type | None:
+    try:
+        base = importlib.import_module("transformers.image_processing_utils").BaseImageProcessor
+        common = importlib.import_module("transformers.processing_utils").ImagesKwargs
+    except Exception:  # whatever keeps it from importing keeps its own processors from working, too
+        return None
+    typed_dict: Any = typing.TypedDict
+    own = {field.name: Any for field in fields(plain)}
+    valid = typed_dict(f"{plain.__name__}Kwargs", {**common.__annotations__, **own}, total=False)
+    body = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, "__doc__": plain.__doc__, "valid_kwargs": valid}
+    made: type = type(plain)(plain.__name__, (plain, base), body)
+    return made
