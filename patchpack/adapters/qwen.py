@@ -5,9 +5,10 @@ To them a clip is its steps of time one after the other, each like an image whos
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -236,9 +237,9 @@ class QwenVLProcessor(Processor):
         return like(cls, processor, changes)
 
     @property
-    def size(self) -> dict[str, int]:
-        """The limits under their names in transformers."""
-        return {"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels}
+    def size(self) -> Mapping[str, int]:
+        """The limits under their names in transformers; not to be written to."""
+        return MappingProxyType({"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels})
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
@@ -273,7 +274,7 @@ class QwenVLProcessor(Processor):
         return {
             **STEPS,
             **colours_of(self),
-            "size": self.size,
+            "size": dict(self.size),
             "patch_size": self.patch_size,
             "temporal_patch_size": self.temporal_patch_size,
             "merge_size": self.merge_size,

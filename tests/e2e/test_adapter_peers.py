@@ -1,8 +1,8 @@
 """Models of transformers and timm say the same of our arguments as of their own processors', for pictures of mixed shapes.
 
-Tiny models with random weights. Needs the ``bench-images`` extra, and is skipped, saying so, without it; what the processors
-make is also compared with stored arrays, in ``tests/golden/test_adapters.py``. Processors are those of the Pillow backend,
-whose resampling is ours.
+Tiny models with random weights. Needs the extra ``peers``, and for timm ``bench-images``; is skipped, saying so, without them.
+What the processors make is also compared with stored arrays, in ``tests/golden/test_adapters.py``. Processors are those of the
+Pillow backend, whose resampling is ours.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ import patchpack as pp
 from helpers.mixed_images import pictures
 from patchpack import adapters
 
-pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # the peers' own
+pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # the peers' own warnings
 KEYS, IMAGES = zip(*pictures().items(), strict=True)
 ATOL = 1e-4
 
@@ -47,12 +48,12 @@ def transformers() -> Any:
     _torchvision()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return pytest.importorskip("transformers", minversion="5", reason="needs the bench-images extra: transformers")
+        return pytest.importorskip("transformers", minversion="5", reason="needs the extra peers: transformers")
 
 
 def _torchvision() -> None:
     if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("needs the bench-images extra: torchvision")
+        pytest.skip("needs the extra peers: torchvision")
     image_peers.make_torchvision_importable()
 
 
@@ -212,31 +213,116 @@ def test_outputs_are_those_of_their_own_processor(name: str, request: pytest.Fix
         torch.testing.assert_close(dense[key], own_tokens, rtol=0, atol=ATOL)
 
 
-def test_inside_the_processor_of_images_and_text(transformers: Any) -> None:
-    """Put in the place of its image processor, ours counts the placeholders of a prompt as the other did."""
+def tokenizer_of(transformers: Any) -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     words = ["?", "<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "see"]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = transformers.PreTrainedTokenizerFast(
+    return transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="?", pad_token="?", additional_special_tokens=words[1:5]
     )
-    theirs = transformers.Qwen2VLImageProcessorPil()
-    whole = transformers.Qwen2VLProcessor(theirs, fast, transformers.Qwen2VLVideoProcessor())
-    prompt = {
-        "text": ["see <|image_pad|> <|image_pad|>", "see <|image_pad|>"],
-        "images": [list(IMAGES[:2]), [IMAGES[2]]],
-        "return_tensors": "pt",
-        "padding": True,
-    }
-    wanted = whole(**prompt)
-    whole.image_processor = adapters.QwenVLProcessor.like(theirs)
-    got = whole(**prompt)
+
+
+def whole_of(transformers: Any, image_processor: Any) -> Any:
+    """A processor of images and text with this one for the images."""
+    if isinstance(image_processor, (adapters.Siglip2Processor, transformers.Siglip2ImageProcessorPil)):
+        return transformers.Siglip2Processor(image_processor, tokenizer_of(transformers))
+    return transformers.Qwen2_5_VLProcessor(image_processor, tokenizer_of(transformers), transformers.Qwen2VLVideoProcessor())
+
+
+PROMPT = {
+    "text": ["see <|image_pad|> <|image_pad|>", "see <|image_pad|>"],
+    "images": [list(IMAGES[:2]), [IMAGES[2]]],
+    "return_tensors": "pt",
+    "padding": True,
+}
+TWO = {"text": ["see", "see"], "images": list(IMAGES[:2]), "return_tensors": "pt", "padding": True}
+ASKED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "nothing": ("Qwen2VLImageProcessorPil", PROMPT, {}),
+    "max_pixels": ("Qwen2VLImageProcessorPil", PROMPT, {"max_pixels": 9 * 28**2}),
+    "min_pixels": ("Qwen2VLImageProcessorPil", PROMPT, {"min_pixels": 60 * 28**2}),
+    "size": ("Qwen2VLImageProcessorPil", PROMPT, {"size": {"shortest_edge": 28**2, "longest_edge": 9 * 28**2}}),
+    "images_kwargs": ("Qwen2VLImageProcessorPil", PROMPT, {"images_kwargs": {"max_pixels": 9 * 28**2, "resample": 2}}),
+    "defaults": ("Qwen2VLImageProcessorPil", PROMPT, {"do_rescale": True, "do_convert_rgb": True, "do_normalize": True}),
+    "max_num_patches": ("Siglip2ImageProcessorPil", TWO, {"max_num_patches": 30}),
+    "resample": ("Siglip2ImageProcessorPil", TWO, {"images_kwargs": {"resample": 3, "max_num_patches": 9}}),
+}
+
+
+@pytest.mark.parametrize("constructed", [True, False])
+@pytest.mark.parametrize("asked", ASKED)
+def test_inside_the_processor_of_images_and_text(asked: str, constructed: bool, transformers: Any) -> None:
+    """Put in the place of its image processor, ours makes the same of every call, and counts the placeholders of a prompt."""
+    maker, prompt, options = ASKED[asked]
+    theirs = getattr(transformers, maker)()
+    kind = adapters.Siglip2Processor if maker.startswith("Siglip2") else adapters.QwenVLProcessor
+    whole = whole_of(transformers, theirs)
+    wanted = whole(**prompt, **options)
+    if constructed:
+        whole = whole_of(transformers, kind.like(whole))
+    else:
+        whole.image_processor = kind.like(whole)
+    got = whole(**prompt, **options)
     assert set(got) == set(wanted)
-    assert int((got["input_ids"] == 1).sum()) == len(got["pixel_values"]) // 4
+    if kind is adapters.QwenVLProcessor:
+        assert int((got["input_ids"] == 1).sum()) == len(got["pixel_values"]) // 4
     for name, value in wanted.items():
         torch.testing.assert_close(got[name], value, rtol=0, atol=ATOL)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_saved_by_one_and_opened_by_the_other(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """Ours opens what theirs saved, theirs what ours saved, alone or in a processor of images and text: the same tensors."""
+    transformers = request.getfixturevalue("transformers")
+    theirs, ours = MAKERS[name](transformers)[:2]
+    own = {"siglip2": "Siglip2", "pix2struct": "Pix2Struct"}.get(name, "Qwen2VL")
+    kind = getattr(transformers, f"{own}ImageProcessorPil")
+    saved = tmp_path / "ours"
+    ours.save_pretrained(saved)
+    back = kind.from_pretrained(saved)
+    assert type(transformers.AutoImageProcessor.from_pretrained(saved)).__name__.startswith(f"{own}ImageProcessor")
+    for field, value in theirs(list(IMAGES[:3])).items():
+        np.testing.assert_allclose(back(images=list(IMAGES[:3]), return_tensors="pt")[field], value, rtol=0, atol=1e-6)
+    back.save_pretrained(tmp_path / "theirs")
+    assert type(ours).like(tmp_path / "theirs") == type(ours).like(back) == type(ours).like(back.to_dict()) == ours
+    if name != "pix2struct":
+        whole = whole_of(transformers, ours)
+        assert type(ours).__name__ in repr(whole)
+        whole.save_pretrained(tmp_path / "whole")
+        again = transformers.AutoProcessor.from_pretrained(tmp_path / "whole")
+        assert not isinstance(again.image_processor, type(ours))
+        for carrier in (tmp_path / "whole", whole, again, again.image_processor, whole.to_dict()):
+            assert type(ours).like(carrier) == ours
+
+
+@pytest.mark.parametrize("name", [name for name in MAKERS if name.startswith("qwen")])
+def test_patches_are_counted_as_theirs_counts(name: str, request: pytest.FixtureRequest) -> None:
+    made = peer(name, request)
+    sizes = np.random.default_rng(4).integers(30, 2000, (50, 2)).tolist()
+    maker = request.getfixturevalue("transformers").Qwen2VLImageProcessorPil
+    theirs = maker(size=dict(made.ours.size), patch_size=made.ours.patch_size)
+    for options in (None, {}, {"max_pixels": 40 * 32**2}):
+        for height, width in sizes:
+            counted = made.ours.get_number_of_image_patches(height, width, options)
+            assert counted == theirs.get_number_of_image_patches(height, width, options)
+    whole = whole_of(request.getfixturevalue("transformers"), made.ours)
+    assert whole._get_num_multimodal_tokens(image_sizes=[(480, 640)])["num_image_patches"] == [
+        made.ours.get_number_of_image_patches(480, 640)
+    ]
+
+
+def test_other_things_of_transformers_carry_no_settings(transformers: Any) -> None:
+    whole = whole_of(transformers, adapters.QwenVLProcessor())
+    for thing in (
+        transformers.CLIPImageProcessorPil(), transformers.Siglip2VisionConfig(), whole.tokenizer, transformers.CLIPConfig(),
+        transformers.Qwen2_5_VLConfig(), whole.video_processor, transformers.Glm4vImageProcessorPil(),
+    ):  # fmt: skip
+        for kind in (adapters.QwenVLProcessor, adapters.Siglip2Processor, adapters.Pix2StructProcessor):
+            with pytest.raises(pp.ConfigError, match=rf"{kind.__name__}\.like takes the settings of"):
+                kind.like(thing)
+    with pytest.raises(pp.ConfigError, match="Qwen2_5_VLProcessor, whose image_processor is a QwenVLProcessor"):
+        adapters.Siglip2Processor.like(whole)
 
 
 @pytest.mark.parametrize("name", PEERS)

@@ -150,7 +150,7 @@ def test_like_an_object_and_like_its_file() -> None:
     assert QwenVLProcessor.like({"merge_size": 2}).recipe == pp.recipes.qwen2_vl()
 
 
-def test_like_pix2struct_and_timm() -> None:
+def test_like_pix2struct_and_timm(tmp_path: Path) -> None:
     for size in ({"height": 8, "width": 8}, SimpleNamespace(height=8, width=8)):
         assert Pix2StructProcessor.like({"patch_size": size, "max_patches": 7}) == Pix2StructProcessor(
             patch_size=8, max_patches=7
@@ -159,6 +159,10 @@ def test_like_pix2struct_and_timm() -> None:
     timm = TimmNaFlexProcessor.like(config, max_seq_len=100)
     assert timm.recipe.normalize == pp.IMAGENET
     assert (timm.interpolation, timm.max_seq_len) == ("bilinear", 100)
+    for model in (SimpleNamespace(pretrained_cfg=config), {"architecture": "naflexvit", "pretrained_cfg": config}):
+        assert TimmNaFlexProcessor.like(model, max_seq_len=100) == timm
+    written(tmp_path, config={"architecture": "naflexvit", "pretrained_cfg": config})
+    assert TimmNaFlexProcessor.like(tmp_path, max_seq_len=100) == timm
 
 
 @pytest.mark.parametrize(
@@ -347,6 +351,16 @@ def test_options_are_obeyed() -> None:
 def test_an_option_that_cannot_be_done_is_refused_by_name(processor: Any, options: dict[str, Any]) -> None:
     with pytest.raises(pp.ConfigError, match=next(iter(options))):
         processor(pictures()["picture-02"], **options)
+
+
+def test_settings_cannot_be_written_to_without_effect() -> None:
+    processor = QwenVLProcessor()
+    with pytest.raises(TypeError, match="item assignment"):
+        processor.size["longest_edge"] = 28**2  # type: ignore[index]
+    with pytest.raises(AttributeError, match="size"):
+        processor.size = {"longest_edge": 28**2}  # type: ignore[misc]
+    with pytest.raises(AttributeError, match="max_pixels"):
+        processor.max_pixels = 28**2  # type: ignore[misc]
 
 
 def test_arrays_on_a_device_are_refused() -> None:
