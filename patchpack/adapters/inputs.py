@@ -17,7 +17,9 @@ class ModelInputs(dict[str, Any]):
             raise AttributeError(f"no input {name!r}; there are {', '.join(self)}") from None
 
     def to(self, device: Any = None, dtype: torch.dtype | None = None, non_blocking: bool = False) -> ModelInputs:
-        """The same on a device; `dtype` is of what is a real number, masks and ids keep theirs."""
+        """The same on a device; `dtype` is of what is a real number, masks and ids keep theirs. Either may come first."""
+        if isinstance(device, torch.dtype):
+            device, dtype = dtype, device
         moved = {}
         for name, value in self.items():
             if isinstance(value, torch.Tensor):

@@ -116,5 +116,5 @@ class TimmNaFlexProcessor(Processor):
         }
 
     def _fields(self, settings: Settings) -> dict[str, Any]:
-        taken = settings.take(patch_size="patch_size", max_seq_len="max_seq_len")
+        taken = settings.whole(patch_size="patch_size", max_seq_len="max_seq_len")
         return {**taken, **settings.colours("mean", "std", "interpolation")}

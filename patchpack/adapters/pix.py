@@ -14,7 +14,7 @@ import torch
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, rows_and_cols
 from patchpack.adapters.process import Prepared, Processor, like, paint
-from patchpack.adapters.settings import Family, Settings
+from patchpack.adapters.settings import Family, Settings, is_number
 from patchpack.errors import ConfigError
 from patchpack.plan import recipes
 from patchpack.plan.recipe import Recipe
@@ -61,6 +61,7 @@ class Pix2StructProcessor(Processor):
     patch_size: int = 16
     max_patches: int = 2048
 
+    is_vqa: ClassVar[bool] = False  # asked by the processor of text and images: no header is rendered
     model_input_names: ClassVar[list[str]] = ["flattened_patches", "attention_mask"]
     _FAMILY: ClassVar[Family] = Family(
         "Pix2StructImageProcessor", r"Pix2StructImageProcessor\w*", ("max_patches", "patch_size", "is_vqa")
@@ -107,8 +108,10 @@ class Pix2StructProcessor(Processor):
         }
 
     def _fields(self, settings: Settings) -> dict[str, Any]:
-        taken = settings.take(max_patches="max_patches", patch_size="patch_size")
-        if not isinstance(taken.get("patch_size", 1), int):
+        taken = settings.whole(max_patches="max_patches")
+        if is_number(settings.get("patch_size")):
+            taken |= settings.whole(patch_size="patch_size")
+        elif settings.get("patch_size") is not None:
             sides = settings.entries("patch_size", ("height", "width"))
             height, width = sides.get("height"), sides.get("width")
             if height != width:

@@ -67,10 +67,16 @@ class Processor(ABC):
     Attributes:
         recipe: the same for `load` and `pack_images`, whose batches the adapter takes.
         model_input_names: of the arguments.
+        do_resize, do_rescale, do_normalize, do_convert_rgb, rescale_factor: what is always done, as transformers names it.
     """
 
     recipe: Recipe
     model_input_names: ClassVar[list[str]]
+    do_resize: ClassVar[bool] = True
+    do_rescale: ClassVar[bool] = True
+    do_normalize: ClassVar[bool] = True
+    do_convert_rgb: ClassVar[bool] = True
+    rescale_factor: ClassVar[float] = 1 / 255
     _FAMILY: ClassVar[Family]
     _NATIVE: ClassVar[bool] = True  # has a counterpart in transformers
     _UNDONE: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # options of a call that change nothing, see `check_call`
@@ -96,7 +102,7 @@ class Processor(ABC):
         layout = getattr(layout, "value", layout)
         if layout not in (None, "channels_first", "channels_last"):
             raise ConfigError(f"input_data_format is 'channels_first' or 'channels_last', got {layout!r}")
-        if device is not None and return_tensors != "pt" and torch.device(device).type != "cpu":
+        if device is not None and _device(device).type != "cpu" and return_tensors != "pt":
             raise ConfigError(f"arrays are on the CPU: device={str(device)!r} needs return_tensors='pt'")
         processor = self._changed(changes)
         arrays = processor._arrays(prepare(images, processor.recipe, layout))
@@ -229,8 +235,17 @@ def colours_of(processor: Any) -> dict[str, Any]:
     }
 
 
-STEPS = {"do_resize": True, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True, "do_convert_rgb": True}
+STEPS = {
+    name: getattr(Processor, name) for name in ("do_resize", "do_rescale", "rescale_factor", "do_normalize", "do_convert_rgb")
+}
 """What is done to every image, under the names that it has in transformers."""
+
+
+def _device(device: Any) -> torch.device:
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ConfigError(f"device={device!r} is no device of torch: {error}") from error
 
 
 def _made(kind: Any, state: dict[str, Any]) -> Any:

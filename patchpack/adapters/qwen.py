@@ -283,12 +283,10 @@ class QwenVLProcessor(Processor):
     def _fields(self, settings: Settings) -> dict[str, Any]:
         edges = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
         size = settings.entries("size", (*edges, *edges.values()))
-        taken = {edges.get(name, name): pixels for name, pixels in size.items()}
-        taken |= settings.take(  # theirs too lets min_pixels and max_pixels, where they are, win over size
-            min_pixels="min_pixels",
-            max_pixels="max_pixels",
-            patch_size="patch_size",
-            temporal_patch_size="temporal_patch_size",
-            merge_size="merge_size",
-        )
+        limits = Settings({edges.get(name, name): pixels for name, pixels in size.items()})
+        names = ("min_pixels", "max_pixels", "patch_size", "temporal_patch_size", "merge_size")
+        taken = limits.whole(min_pixels="min_pixels", max_pixels="max_pixels")
+        taken |= settings.whole(
+            **{name: name for name in names}
+        )  # theirs too lets the first two, where they are, win over size
         return {**taken, **settings.colours()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import re
 from collections.abc import Mapping
@@ -54,7 +55,7 @@ class Settings:
                 if value is not None and bool(value) is not wanted:
                     raise not_done(name, value, f"only {wanted} is")
         scale = self.get("rescale_factor")
-        if scale is not None and not (_is_number(scale) and abs(scale - 1 / 255) <= 1e-9):
+        if scale is not None and not (is_number(scale) and abs(scale - 1 / 255) <= 1e-9):
             raise not_done("rescale_factor", scale, "it is 1 / 255")
 
     def get(self, name: str) -> Any:
@@ -65,6 +66,16 @@ class Settings:
         """Our name → theirs, of those that they have."""
         found = {ours: self.get(theirs) for ours, theirs in fields.items()}
         return {name: value for name, value in found.items() if value is not None}
+
+    def whole(self, **fields: str) -> dict[str, int]:
+        """The same, of whole numbers; a file may have them as 14.0. Raises `ConfigError` for anything else."""
+        taken = self.take(**fields)
+        for ours, value in taken.items():
+            try:
+                taken[ours] = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+            except TypeError:
+                raise not_done(fields[ours], value, "it is a whole number") from None
+        return taken
 
     def entries(self, field: str, names: tuple[str, ...]) -> dict[str, Any]:
         """Entries of a field that is a dict or an object with these names; nothing without the field.
@@ -84,7 +95,7 @@ class Settings:
         """Mean, deviation and kernel, under the names that they have there."""
         taken: dict[str, Any] = {}
         for name, value in self.take(**{mean: mean, std: std}).items():
-            values = (value,) * 3 if _is_number(value) else value
+            values = (value,) * 3 if is_number(value) else value
             try:
                 taken[name] = tuple(map(float, values))
             except (TypeError, ValueError):
@@ -235,5 +246,6 @@ def _json(path: Path) -> Any:
         raise ConfigError(f"{path} is no JSON: {error}") from error
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether something is a number; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

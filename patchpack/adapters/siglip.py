@@ -111,5 +111,5 @@ class Siglip2Processor(Processor):
     def _fields(self, settings: Settings) -> dict[str, Any]:
         if settings.get("size") is not None:  # SigLIP 1, which resizes to a square, has one
             raise not_done("size", settings.get("size"), "the size follows from max_num_patches")
-        taken = settings.take(patch_size="patch_size", max_num_patches="max_num_patches")
+        taken = settings.whole(patch_size="patch_size", max_num_patches="max_num_patches")
         return {**taken, **settings.colours()}

@@ -226,11 +226,18 @@ def tokenizer_of(transformers: Any) -> Any:
 
 def whole_of(transformers: Any, image_processor: Any) -> Any:
     """A processor of images and text with this one for the images."""
+    if isinstance(image_processor, (adapters.Pix2StructProcessor, transformers.Pix2StructImageProcessorPil)):
+        return transformers.Pix2StructProcessor(image_processor, tokenizer_of(transformers))
     if isinstance(image_processor, (adapters.Siglip2Processor, transformers.Siglip2ImageProcessorPil)):
         return transformers.Siglip2Processor(image_processor, tokenizer_of(transformers))
     return transformers.Qwen2_5_VLProcessor(image_processor, tokenizer_of(transformers), transformers.Qwen2VLVideoProcessor())
 
 
+KINDS: dict[str, Any] = {
+    "Qwen2VLImageProcessorPil": adapters.QwenVLProcessor,
+    "Siglip2ImageProcessorPil": adapters.Siglip2Processor,
+    "Pix2StructImageProcessorPil": adapters.Pix2StructProcessor,
+}
 PROMPT = {
     "text": ["see <|image_pad|> <|image_pad|>", "see <|image_pad|>"],
     "images": [list(IMAGES[:2]), [IMAGES[2]]],
@@ -246,6 +253,7 @@ ASKED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "images_kwargs": ("Qwen2VLImageProcessorPil", PROMPT, {"images_kwargs": {"max_pixels": 9 * 28**2, "resample": 2}}),
     "defaults": ("Qwen2VLImageProcessorPil", PROMPT, {"do_rescale": True, "do_convert_rgb": True, "do_normalize": True}),
     "max_num_patches": ("Siglip2ImageProcessorPil", TWO, {"max_num_patches": 30}),
+    "max_patches": ("Pix2StructImageProcessorPil", TWO, {"max_patches": 30}),
     "resample": ("Siglip2ImageProcessorPil", TWO, {"images_kwargs": {"resample": 3, "max_num_patches": 9}}),
 }
 
@@ -256,7 +264,7 @@ def test_inside_the_processor_of_images_and_text(asked: str, constructed: bool, 
     """Put in the place of its image processor, ours makes the same of every call, and counts the placeholders of a prompt."""
     maker, prompt, options = ASKED[asked]
     theirs = getattr(transformers, maker)()
-    kind = adapters.Siglip2Processor if maker.startswith("Siglip2") else adapters.QwenVLProcessor
+    kind = KINDS[maker]
     whole = whole_of(transformers, theirs)
     wanted = whole(**prompt, **options)
     if constructed:
@@ -286,14 +294,13 @@ def test_saved_by_one_and_opened_by_the_other(name: str, request: pytest.Fixture
         np.testing.assert_allclose(back(images=list(IMAGES[:3]), return_tensors="pt")[field], value, rtol=0, atol=1e-6)
     back.save_pretrained(tmp_path / "theirs")
     assert type(ours).like(tmp_path / "theirs") == type(ours).like(back) == type(ours).like(back.to_dict()) == ours
-    if name != "pix2struct":
-        whole = whole_of(transformers, ours)
-        assert type(ours).__name__ in repr(whole)
-        whole.save_pretrained(tmp_path / "whole")
-        again = transformers.AutoProcessor.from_pretrained(tmp_path / "whole")
-        assert not isinstance(again.image_processor, type(ours))
-        for carrier in (tmp_path / "whole", whole, again, again.image_processor, whole.to_dict()):
-            assert type(ours).like(carrier) == ours
+    whole = whole_of(transformers, ours)
+    assert type(ours).__name__ in repr(whole)
+    whole.save_pretrained(tmp_path / "whole")
+    again = transformers.AutoProcessor.from_pretrained(tmp_path / "whole")
+    assert not isinstance(again.image_processor, type(ours))
+    for carrier in (tmp_path / "whole", whole, again, again.image_processor, whole.to_dict()):
+        assert type(ours).like(carrier) == ours
 
 
 @pytest.mark.parametrize("name", [name for name in MAKERS if name.startswith("qwen")])
@@ -310,6 +317,19 @@ def test_patches_are_counted_as_theirs_counts(name: str, request: pytest.Fixture
     assert whole._get_num_multimodal_tokens(image_sizes=[(480, 640)])["num_image_patches"] == [
         made.ours.get_number_of_image_patches(480, 640)
     ]
+
+
+def test_in_a_pipeline(transformers: Any) -> None:
+    config = transformers.Siglip2VisionConfig(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2, num_patches=36
+    )
+    model = _random(transformers.Siglip2VisionModel(config))
+    theirs = transformers.Siglip2ImageProcessorPil(max_num_patches=40)
+    answers = [
+        transformers.pipeline("image-feature-extraction", model=model, image_processor=processor)(IMAGES[0])
+        for processor in (theirs, adapters.Siglip2Processor.like(theirs))
+    ]
+    np.testing.assert_allclose(answers[1], answers[0], rtol=0, atol=ATOL)
 
 
 def test_other_things_of_transformers_carry_no_settings(transformers: Any) -> None:

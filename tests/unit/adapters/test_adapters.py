@@ -198,6 +198,7 @@ def test_targets_of_every_kind(targets: str) -> None:
 
 def test_inputs_can_be_moved_and_asked() -> None:
     inputs = adapters.siglip2(four()).to("cpu", torch.float16)
+    assert adapters.siglip2(four()).to(torch.float16).pixel_values.dtype == torch.float16  # as pipelines of transformers do
     assert inputs.pixel_values.dtype == torch.float16
     assert inputs.spatial_shapes.dtype == torch.int64
     with pytest.raises(AttributeError, match="no input 'pixels'; there are pixel_values, pixel_attention_mask"):

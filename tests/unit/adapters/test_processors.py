@@ -207,6 +207,7 @@ CARRIERS: dict[str, Any] = {
     "both, one without": lambda folder: written(folder, processor_config={"x": 1}, preprocessor_config=qwen_file()),
     "a drop-in": lambda folder: PROCESSORS[1],
     "one that holds a drop-in": lambda folder: SimpleNamespace(image_processor=PROCESSORS[1]),
+    "whole numbers as others write them": lambda folder: qwen_file() | {"patch_size": 14.0, "merge_size": np.int64(2)},
     "limits of another name": lambda folder: qwen_file() | {"size": {"min_pixels": 3136, "max_pixels": 20 * 28**2}},
     "limits as an object": lambda folder: qwen_file() | {
         "size": SimpleNamespace(shortest_edge=3136, longest_edge=20 * 28**2, height=None)
@@ -250,6 +251,9 @@ def test_like_takes_all_that_carries_settings(carrier: str, tmp_path: Path) -> N
         (Pix2StructProcessor, {"patch_size": 16}, "got a dict of patch_size$"),
         (TimmNaFlexProcessor, {"input_size": (3, 2, 2)}, "got a dict of input_size$"),
         (TimmNaFlexProcessor, np.zeros(3), "mean=<built-in method"),
+        (QwenVLProcessor, {"max_pixels": "100"}, "max_pixels='100' .*a whole number"),
+        (QwenVLProcessor, {"size": {"longest_edge": 0.5}}, "max_pixels=0.5 .*a whole number"),
+        (Pix2StructProcessor, {"max_patches": [1]}, r"max_patches=\[1\] .*a whole number"),
         (QwenVLProcessor, "Qwen/Qwen2.5-VL-3B-Instruct", r"no file or folder .*AutoImageProcessor\.from_pretrained\('Qwen/"),
     ],
 )  # fmt: skip
@@ -367,6 +371,8 @@ def test_arrays_on_a_device_are_refused() -> None:
     for tensors in ("np", None):
         with pytest.raises(pp.ConfigError, match="device='meta' needs return_tensors='pt'"):
             PROCESSORS[0](pictures()["picture-02"], return_tensors=tensors, device="meta")
+    with pytest.raises(pp.ConfigError, match="device='nowhere' is no device of torch"):
+        PROCESSORS[0](pictures()["picture-02"], device="nowhere")
 
 
 @every
