@@ -19,8 +19,7 @@ def native_class(plain: type) -> type:
     if sys.modules.get("transformers") is None or plain in _made.values():
         return plain
     if plain not in _made:
-        _made[plain] = None  # while it is being made, and where transformers does not import whole
-        _made[plain] = _make(plain)
+        _made.setdefault(plain, _make(plain))  # of two threads the first one's
     return _made[plain] or plain
 
 

@@ -108,7 +108,7 @@ class Pix2StructProcessor(Processor):
         }
 
     def _fields(self, settings: Settings) -> dict[str, Any]:
-        taken = settings.whole(max_patches="max_patches")
+        taken: dict[str, Any] = settings.whole(max_patches="max_patches")
         if is_number(settings.get("patch_size")):
             taken |= settings.whole(patch_size="patch_size")
         elif settings.get("patch_size") is not None:

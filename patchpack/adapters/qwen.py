@@ -286,7 +286,5 @@ class QwenVLProcessor(Processor):
         limits = Settings({edges.get(name, name): pixels for name, pixels in size.items()})
         names = ("min_pixels", "max_pixels", "patch_size", "temporal_patch_size", "merge_size")
         taken = limits.whole(min_pixels="min_pixels", max_pixels="max_pixels")
-        taken |= settings.whole(
-            **{name: name for name in names}
-        )  # theirs too lets the first two, where they are, win over size
+        taken |= settings.whole(**{name: name for name in names})  # theirs too lets limits outside of size win
         return {**taken, **settings.colours()}

@@ -8,6 +8,9 @@ Pillow backend, whose resampling is ours.
 from __future__ import annotations
 
 import importlib.util
+import os
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -317,6 +320,25 @@ def test_patches_are_counted_as_theirs_counts(name: str, request: pytest.Fixture
     assert whole._get_num_multimodal_tokens(image_sizes=[(480, 640)])["num_image_patches"] == [
         made.ours.get_number_of_image_patches(480, 640)
     ]
+
+
+FIRST = """
+import sys
+from patchpack import adapters
+processor = adapters.QwenVLProcessor()
+assert not isinstance(processor, str) and "transformers" not in sys.modules
+import image_peers
+image_peers.make_torchvision_importable()
+from transformers.image_processing_base import ImageProcessingMixin
+assert isinstance(processor, ImageProcessingMixin) and processor.valid_kwargs.__annotations__["max_pixels"]
+"""
+
+
+def test_made_before_transformers_is_imported(transformers: Any) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # of image_peers
+    program = [sys.executable, "-W", "ignore", "-c", FIRST]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=120, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 def test_in_a_pipeline(transformers: Any) -> None:
