@@ -130,7 +130,7 @@ class IndexPlanner(Sampler[BatchPlan]):
         shuffle = self._arguments["shuffle"]
         shuffled = f", shuffle={shuffle}" if shuffle else ""
         steps = "" if self.steps_per_epoch is None else f", {self.steps_per_epoch} steps"
-        ranks = f", rank {self.rank} of {self._world_size}" if self._world_size > 1 else ""
+        ranks = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
         return f"IndexPlanner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
 
     def __iter__(self) -> Iterator[BatchPlan]:
