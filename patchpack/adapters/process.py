@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
 import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -13,11 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 
 from patchpack.adapters import native
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.settings import CALL, Family, Settings, check_call, settings_of
-from patchpack.errors import ConfigError, SampleError, SizeError, SourceError
+from patchpack.errors import ConfigError, DecodeError, SampleError, SizeError, SourceError
 from patchpack.paint.picture import part_of_picture
 from patchpack.paint.resample import FILTERS, write_pixels
 from patchpack.plan.recipe import Recipe
@@ -116,7 +120,20 @@ class Processor(ABC):
         return self(images, **options)
 
     def fetch_images(self, images: Any) -> Any:
-        """What transformers' processors of images and text ask beside: the images as they are, no URL is fetched."""
+        """What transformers' processors of images and text ask first: images, for paths among them.
+
+        A string that is no path of a file, such as a URL in a conversation, is left to transformers where that is imported.
+
+        Raises:
+            DecodeError: a file that is no image.
+        """
+        if isinstance(images, (list, tuple)):
+            return [self.fetch_images(image) for image in images]
+        if isinstance(images, (str, os.PathLike)):
+            if len(os.fspath(images)) < 4096 and Path(images).is_file():  # longer ones are images as text
+                return _opened(Path(images))
+            if isinstance(images, str) and sys.modules.get("transformers") is not None:
+                return importlib.import_module("transformers.image_utils").load_image(images)
         return images
 
     def get_number_of_image_patches(self, height: int, width: int, images_kwargs: Mapping[str, Any] | None = None) -> int:
@@ -239,6 +256,13 @@ STEPS = {
     name: getattr(Processor, name) for name in ("do_resize", "do_rescale", "rescale_factor", "do_normalize", "do_convert_rgb")
 }
 """What is done to every image, under the names that it has in transformers."""
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(path.read_bytes()))
+    except (OSError, Image.DecompressionBombError) as error:
+        raise DecodeError(f"{path}: expected a readable image, got {type(error).__name__}: {error}") from error
 
 
 def _device(device: Any) -> torch.device:

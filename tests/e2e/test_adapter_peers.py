@@ -7,6 +7,7 @@ Pillow backend, whose resampling is ours.
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import os
 import subprocess
@@ -320,6 +321,22 @@ def test_patches_are_counted_as_theirs_counts(name: str, request: pytest.Fixture
     assert whole._get_num_multimodal_tokens(image_sizes=[(480, 640)])["num_image_patches"] == [
         made.ours.get_number_of_image_patches(480, 640)
     ]
+
+
+def test_images_in_a_conversation(transformers: Any, tmp_path: Path) -> None:
+    """As objects, as paths, and in the text itself."""
+    path = tmp_path / "one.png"
+    IMAGES[0].convert("RGB").save(path)
+    whole = whole_of(transformers, adapters.QwenVLProcessor(max_pixels=30 * 28**2))
+    theirs = whole_of(transformers, transformers.Qwen2VLImageProcessorPil(size=dict(whole.image_processor.size)))
+    inline = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    for part in ({"image": IMAGES[0].convert("RGB")}, {"path": str(path)}, {"image": str(path)}, {"base64": inline}):
+        chat = [{"role": "user", "content": [{"type": "image", **part}]}]
+        options = {"chat_template": "see <|image_pad|>", "tokenize": True, "return_dict": True, "return_tensors": "pt"}
+        got, wanted = (each.apply_chat_template(chat, **options) for each in (whole, theirs))
+        assert set(got) == set(wanted)
+        for name, value in wanted.items():
+            torch.testing.assert_close(got[name], value, rtol=0, atol=ATOL)
 
 
 FIRST = """

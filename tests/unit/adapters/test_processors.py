@@ -117,6 +117,19 @@ def test_errors_name_the_image(processor: Any, tmp_path: Path) -> None:
         processor([image, tmp_path / "none.jpg"])
 
 
+def test_images_are_fetched_from_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)  # whose work it is to open a URL
+    image, path = pictures()["picture-03"], tmp_path / "one.png"
+    image.save(path)
+    found = PROCESSORS[0].fetch_images([image, [str(path), path], ["https://example.org/a.png"], "x" * 5000])
+    assert found[0] is image
+    assert same(PROCESSORS[0](found[1]), PROCESSORS[0]([image, image]))
+    assert found[2:] == [["https://example.org/a.png"], "x" * 5000]
+    path.write_bytes(b"no image")
+    with pytest.raises(pp.DecodeError, match=r"one\.png: expected a readable image, got UnidentifiedImageError"):
+        PROCESSORS[0].fetch_images(path)
+
+
 def test_a_size_that_qwen_refuses_is_named() -> None:
     image = pictures()["picture-03"]
     with pytest.raises(pp.SizeError, match=r"image 1: SmartResize.* refuses a size of 1 x 201"):
