@@ -63,7 +63,7 @@ class Settings:
         return _get(self.given, name)
 
     def take(self, **fields: str) -> dict[str, Any]:
-        """Our name → theirs, of those that they have."""
+        """Our name → their value, for every setting that they have."""
         found = {ours: self.get(theirs) for ours, theirs in fields.items()}
         return {name: value for name, value in found.items() if value is not None}
 
