@@ -468,7 +468,7 @@ class PackedBatch(NamedTuple):
         size = f"{counted(rows, 'row')} x {seq_len} tokens"
         try:
             full = float((self.segment_ids != 0).sum()) / max(1, rows * seq_len)
-            size += f", {counted(int(self.num_images.sum()), 'image')}, {100 * full:.1f} % full"
+            size += f", {counted(int(self.slot_mask.sum()), 'image')}, {100 * full:.1f} % full"
             size += "" if self.text_ids is None else f", {int((self.text_segment_ids != 0).sum())} text tokens"
         except (RuntimeError, TypeError, AttributeError):  # tensors without values
             pass

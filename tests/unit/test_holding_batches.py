@@ -14,8 +14,6 @@ import torch
 from PIL import Image
 
 import patchpack as pp
-from patchpack import testing
-from patchpack.types import Inline
 
 RECIPE = pp.Recipe(resize=pp.NaFlex(6), patch_size=4, seq_len=16, rows=2, max_images=4, normalize=pp.HALF)
 
@@ -60,8 +58,7 @@ def test_every_tensor_is_moved_and_nothing_else_changes(targets) -> None:
     assert [(t.dtype, t.shape) for t in tensors(moved)] == [(t.dtype, t.shape) for t in tensors(batch)]
     assert moved.keys == batch.keys
     assert moved.info == batch.info
-    testing.assert_same_batch(batch.to("cpu"), batch) if hasattr(testing, "assert_same_batch") else None
-    assert batch.to(torch.device("cpu")).patches.dtype == torch.uint8  # not normalised
+    assert pp.digest(batch.to(torch.device("cpu"))) == pp.digest(batch)  # nothing is normalised
 
 
 def test_tensors_among_objects_are_moved() -> None:
@@ -123,13 +120,13 @@ def test_a_report_is_saved_and_loaded() -> None:
     list(loader)
     assert [r.key for r in loader.report().rejected] == ["broken"]
     assert saved_and_loaded(loader.report()) == loader.report()
-    assert (
-        saved_and_loaded({"batches": [with_a_rejection()], "faults": [pp.ShardFault("a.tar", "cut")]})["faults"][0].shard
-        == "a.tar"
-    )
+    fault = pp.ShardFault("a.tar", "cut")
+    assert saved_and_loaded({"faults": [fault], "rejections": loader.report().rejected})["faults"] == [fault]
 
 
-@pytest.mark.parametrize("imports", ["import patchpack, torch", "import torch, patchpack"])
+@pytest.mark.parametrize(
+    "imports", ["import patchpack, torch", pytest.param("import torch, patchpack", marks=pytest.mark.slow)]
+)
 def test_a_batch_is_loaded_where_nothing_but_patchpack_was_imported(imports: str, tmp_path: Path) -> None:
     """Whichever comes first; patchpack itself imports no torch."""
     torch.save(with_a_rejection(), tmp_path / "batch.pt")
@@ -144,7 +141,7 @@ def test_a_batch_is_loaded_where_nothing_but_patchpack_was_imported(imports: str
 
 def test_a_batch_says_what_it_holds_in_one_line() -> None:
     batch = batch_of(1, 0)
-    assert repr(batch) == "PackedBatch(1 row x 16 tokens, 2 images, 62.5 % full, patch 4, uint8)"
+    assert repr(batch) == "PackedBatch(1 row x 16 tokens, 2 images, 75.0 % full, patch 4, uint8)"
     assert repr(batch.to("cpu")) == repr(batch)
     assert str(pp.to_device(batch, "cpu")) == repr(batch).replace("uint8", "float32")
     assert repr(next(pp.Pack(RECIPE)([sample(0, 1), sample(1, 0)]))) == repr(batch)
@@ -154,7 +151,7 @@ def test_a_batch_says_what_it_holds_in_one_line() -> None:
 def test_a_batch_of_anything_else_still_prints() -> None:
     strange = pp.PackedBatch._make(range(16))
     assert repr(strange).startswith("PackedBatch(patches=0, position_ids=1, ")
-    assert "PackedBatch" in repr(batch_of(1).to("meta"))
+    assert repr(batch_of(1).to("meta")) == "PackedBatch(1 row x 16 tokens, patch 4, uint8, on meta)"
 
 
 def test_a_sample_prints_no_pixels() -> None:
@@ -181,7 +178,6 @@ def test_plans_and_planners_and_loaders_print(tmp_path: Path) -> None:
     assert repr(planner) == f"Planner({planner.source.name}, epoch 3, shuffle=1024)"
     plan = next(iter(planner))
     assert repr(plan) == "BatchPlan(step 0 of epoch 3: 1 row x 16 tokens, 2 images, patch 4)"
-    assert repr(plan.headers[0].location).startswith("Inline(") or not isinstance(plan.headers[0].location, Inline)
     assert repr(pp.load(items, RECIPE, num_threads=2)) == f"Loader(Planner({planner.source.name}, epoch 0), num_threads=2)"
     assert repr(pp.pack_images([b"1"], RECIPE)) == "ImageBatches(Loader(Planner(images, epoch 0)))"
     index = pp.Index.build(pp.samples.shards("val"))
