@@ -2,7 +2,7 @@
 
     import patchpack as pp
 
-    for batch in pp.load("train-{0000..0099}.tar", pp.recipes.navit(seq_len=1024)):
+    for batch in pp.load("train-{0000..0099}.tar", pp.recipes.navit(seq_len=1024), shuffle=True):
         batch.patches.shape                      # (rows, seq_len, patch_size * patch_size * 3)
 
 Importing this loads neither torch nor webdataset: they come with `load`, `Planner`, `Painter`, `Pack` and `to_device`.

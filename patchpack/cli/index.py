@@ -112,4 +112,4 @@ def _say(console: Console, index: Index, old: Index | None, out: Path, seconds: 
         say(console, f"{same:,} of {count_of(index.num_shards, 'shard')} as in the earlier index, not read again")
     say(console, f"{seconds:.1f} s{rate}")
     say(console, f"wrote {out}: {size:,} bytes, {size / n:.1f} per sample")
-    say(console, f"next: loader = pp.load(pp.Index.open({str(out)!r}), recipe)")
+    say(console, f"next: loader = pp.load(pp.Index.open({str(out)!r}), recipe, shuffle=True)")

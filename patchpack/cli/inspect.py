@@ -271,7 +271,7 @@ def _print_suggestion(console: Console, path: str, found: Survey, chosen: Sugges
     options += ', on_error="skip"' if found.rejected or found.faults else ""
     code = (
         f"import patchpack as pp\n\nrecipe = {chosen.call}\n"
-        f"loader = pp.load({path!r}, recipe{options}, num_workers=4)\n"
+        f"loader = pp.load({path!r}, recipe{options}, shuffle=True, num_workers=4)\n"
         # a worker that is spawned imports the program that started it
         f'if __name__ == "__main__":\n    for batch in loader:\n        inputs = pp.to_device(batch, "cpu")  # or "cuda"'
     )
