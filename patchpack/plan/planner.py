@@ -134,6 +134,9 @@ class EpochPlanner:
         self._fatal: str | None = None  # why fewer steps were planned than were asked for
         self._begin(self._patch_size_now())
 
+    def __repr__(self) -> str:
+        return f"EpochPlanner({self._name}, epoch {self._epoch}, step {self._step}, {self.seen} seen)"
+
     @property
     def seen(self) -> int:
         """Samples taken so far in this epoch."""

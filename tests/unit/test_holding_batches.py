@@ -176,6 +176,7 @@ def test_plans_and_planners_and_loaders_print(tmp_path: Path) -> None:
     items = [sample(0, 1), sample(1, 0)]
     planner = pp.Planner(items, RECIPE, shuffle=True, epoch=3)
     assert repr(planner) == f"Planner({planner.source.name}, epoch 3, shuffle=1024)"
+    assert repr(pp.EpochPlanner(RECIPE, epoch=3)).startswith("EpochPlanner(")
     plan = next(iter(planner))
     assert repr(plan) == "BatchPlan(step 0 of epoch 3: 1 row x 16 tokens, 2 images, patch 4)"
     assert repr(pp.load(items, RECIPE, num_threads=2)) == f"Loader(Planner({planner.source.name}, epoch 0), num_threads=2)"
