@@ -91,6 +91,10 @@ print(json.dumps([trainer.global_rank, trainer.global_step, module.keys]), flush
 """
 
 
+BENCH = Path(__file__).resolve().parents[2] / "bench"
+IMPORTABLE = "import image_peers; image_peers.make_torchvision_importable()\n"  # see `conftest`
+
+
 def free_port() -> str:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -102,7 +106,8 @@ def on_ranks(count: int, program: str, folder: Path) -> list[list[str]]:
     shared = {
         **os.environ, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
-        "TORCHELASTIC_RUN_ID": "test", "GROUP_RANK": "0", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
+        "PYTHONPATH": os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")]), "TORCHELASTIC_RUN_ID": "test",
+        "GROUP_RANK": "0", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
     ranks = [
         subprocess.Popen(
@@ -130,7 +135,7 @@ PROGRAMS = {"torch": (3, "short", TORCH), "accelerate": (2, "pad", ACCELERATE), 
 def test_every_image_comes_to_one_rank_in_equal_steps(framework: str, tmp_path: Path) -> None:
     pytest.importorskip(framework, reason=f"needs {framework}, which the dev extra brings")
     count, tail, program = PROGRAMS[framework]
-    lines = on_ranks(count, program, tmp_path)
+    lines = on_ranks(count, program if framework == "torch" else IMPORTABLE + program, tmp_path)
     index = pp.Index.build(pp.samples.shards("val"))
     seen = []
     for number, printed in enumerate(lines):
