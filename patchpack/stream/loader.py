@@ -179,9 +179,8 @@ class Loader(DataLoader[PackedBatch]):
         report = self.report()
         if self.planner.accounted or not report.rejected or len(report.rejected) < report.seen:
             return None
-        return SourceError(
-            f"{self.planner.source.name}: not one of {report.seen} samples could be used; the first: {report.rejected[0]}"
-        )
+        counts = f"{report.seen} samples seen, {len(report.rejected)} rejected"
+        return SourceError(f"{self.planner.source.name}: no image to pack, {counts}; the first: {report.rejected[0]}")
 
     def _from_workers(self) -> Generator[Any, None, None]:
         """What the workers of one epoch send; where one dies, others take over as often as they may."""

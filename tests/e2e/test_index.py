@@ -70,7 +70,7 @@ def test_the_command_line_writes_what_build_does(tmp_path: Path, capsys: pytest.
         "formats: WEBP 190, PNG 180, JPEG 150",
         "0 samples cannot be used",
         f"wrote {out}: {out.stat().st_size:,} bytes, {out.stat().st_size / 520:.1f} per sample",
-        f"next: loader = pp.load(pp.Index.open({str(out)!r}), recipe)",
+        f"next: loader = pp.load(pp.Index.open({str(out)!r}), recipe, shuffle=True)",
     ):
         assert line in printed.splitlines()
     assert re.search(r"^\d+\.\d s, [\d,]+ samples/s$", printed, re.MULTILINE)

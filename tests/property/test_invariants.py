@@ -88,8 +88,8 @@ def pack(source: list[pp.Sample], recipe: pp.Recipe, *, epoch: int = 0) -> Packe
     try:
         for batch in loader:
             batches.append(batch)  # noqa: PERF402  # what came before an error counts
-    except pp.SourceError:  # the recipe refuses every single size
-        assert batches == []
+    except pp.SourceError:  # the recipe refuses every single size, or not one image can be read
+        assert not any(image for batch in batches for image in pp.unpack(batch))
     return Packed(batches, loader.report())
 
 

@@ -156,7 +156,7 @@ def test_stages_are_independent() -> None:
 
 
 def test_stages_keep_their_numbers() -> None:
-    names = "RESIZE DROP KEEP PATCH_SIZE SHARDS HEADERS BALANCE CROP FLIP AUGMENT"
+    names = "RESIZE DROP KEEP PATCH_SIZE SHARDS HEADERS BALANCE CROP FLIP AUGMENT WORKERS"
     assert [stage.name for stage in sorted(Stage)] == names.split()
     assert sorted(Stage) == list(range(len(Stage)))
 
