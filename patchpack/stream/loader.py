@@ -347,7 +347,8 @@ def load(
             exact, ranks have equally many steps, and a state is a step.
         recipe: what to do with them, see `patchpack.recipes`.
         image: extensions of the image member or file, columns of a row, as a list or with ``;`` between them; a pattern
-            (``*.jpg``) for all members of a sample that fit, see `Sample`.
+            (``*.jpg``) for all members of a sample that fit, see `Sample`. Where you give none, a row's image may also be in
+            column ``image``, and a folder's images are all files in a format that can be decoded.
         frames: of a sample in shards or a webdataset dict, patterns of members (``*.jpg``) that are the frames of a clip, in
             order, numbers in their names by value; of a row, its column of frames. A sample without any is an image.
         target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``), of the file beside an image of a folder, or

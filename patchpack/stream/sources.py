@@ -54,7 +54,8 @@ def open_source(
             folder, image files (one, a glob, or a list), a map-style dataset (torch, Hugging Face), an iterable of samples,
             an index of shards (its image and target are what it was built for), or a `Source`, taken as it is.
         image: extensions of the image member or file, columns of a row, as a list or with ``;`` between them; a pattern
-            (``*.jpg``) for all members of a sample that fit, see `Sample`.
+            (``*.jpg``) for all members of a sample that fit, see `Sample`. Where you give none, a row's image may also be in
+            column ``image``, and a folder's images are all files in a format that can be decoded.
         frames: patterns of members, or of columns, that are the frames of a clip, see `load`.
         clips: the recipe takes clips; without it they are refused.
         target: extension of the label member, of the file beside an image, or column of a row; several for a dict of labels;
