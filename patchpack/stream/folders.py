@@ -6,7 +6,7 @@ import os
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +125,11 @@ def _by_extension(files: list[Path], images: list[Path], members: Members) -> di
 def _class_names(root: Path, classes: Sequence[str] | None) -> list[str]:
     if classes is not None:
         names = list(classes)
-        if isinstance(classes, str) or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+        if (
+            isinstance(classes, (str, Mapping))
+            or not all(isinstance(name, str) for name in names)
+            or len(set(names)) < len(names)
+        ):
             raise ConfigError(f"classes= is a list of different names of folders, got {classes!r}")
         return names
     # an empty class folder counts, or the numbers of two splits would not mean the same

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import multiprocessing
 import warnings
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -24,7 +25,7 @@ from patchpack.stream.indexed import IndexPlanner
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.listed import is_index
 from patchpack.stream.mapstyle import SizeOf
-from patchpack.stream.names import IMAGE, LABEL
+from patchpack.stream.names import IMAGE, LABEL, nearest
 from patchpack.stream.parcel import Parcel, as_tensors, require_room, unwrap
 from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
 from patchpack.stream.resume import require_same, require_whole, sealed
@@ -40,6 +41,9 @@ from patchpack.types import PackedBatch, Report
 
 _OURS = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset", "in_order")
 PATIENCE = 600.0  # seconds without a batch, or a header, after which a process is taken for frozen
+
+
+_OPTIONS = frozenset(inspect.signature(DataLoader.__init__).parameters) - {"self"}
 
 
 class Loader(DataLoader[PackedBatch]):
@@ -74,6 +78,10 @@ class Loader(DataLoader[PackedBatch]):
         for name in _OURS:
             if name in dataloader_options:
                 raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) or tail and cannot be passed")
+        for name in dataloader_options:
+            if name not in _OPTIONS:
+                ours = inspect.signature(load).parameters
+                raise ConfigError(f"{name}= is no option of load or of DataLoader{nearest(name, [*ours, *_OPTIONS])}")
         self.planner = planner
         self.fatal: SourceError | None = None
         self._policy = ErrorPolicy(on_error, quarantine, fuse)
@@ -258,6 +266,8 @@ class Loader(DataLoader[PackedBatch]):
 
     def set_epoch(self, epoch: int) -> None:
         """Draw and shuffle for another epoch from the next iteration on, see `Planner.set_epoch`."""
+        if self._streams and epoch != self.planner.epoch:
+            self.planner.seen += self._streams.forget()
         self.planner.set_epoch(epoch)
         self._delivered, self._finished = None, False
 

@@ -81,6 +81,7 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
         names = {str(name).lower(): name for name in item}
         columns = [names[name] for name in members.frames_of(names)]
         usual = () if members.image_given else ("image",)
+        _refuse_unclear(number, item, names, members)
         columns = columns or [names[name] for name in (*image, *usual) if name in names][:1]
         if "__key__" in item or columns:
             webdataset = "__key__" in item
@@ -107,6 +108,28 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
         f"(image= names another), or a pair (image, target) with the image as file bytes, a uint8 [H, W, 3] array or a PIL "
         f"image (not yet a tensor); or pass to_sample=, a function (number, item) -> patchpack.Sample"
     )
+
+
+def _refuse_unclear(number: int, item: Mapping[Any, Any], names: Mapping[str, Any], members: Members) -> None:
+    """Raise for names that differ in case alone, and for two usual names side by side where the user gave neither.
+
+    Raises:
+        SourceError: two columns that could be the image, or the same one twice.
+        TargetError: two columns that could be the label.
+    """
+    labels = (*members.labels, *(("label",) if members.labels and not members.target_given else ()))
+    if len(names) < len(item):
+        asked = {*members.image, *labels, *(() if members.image_given else ("image",))}
+        for name in asked & names.keys():
+            alike = [repr(other) for other in item if str(other).lower() == name]
+            if len(alike) > 1:
+                raise SourceError(f"item {number} has {' and '.join(alike)}, which differ in case alone: rename all but one")
+    if "__key__" in item:
+        return
+    if not members.target_given and len(labels) > 1 and all(name in names for name in labels):
+        raise TargetError(f"row {number} has columns {' and '.join(map(repr, labels))}: pass target= to say which is the label")
+    if not members.image_given and "image" in names and (others := [name for name in members.image if name in names]):
+        raise SourceError(f"item {number} has columns 'image' and {others[0]!r}: pass image= to say which holds the image")
 
 
 def refuse_batch(number: int, item: Any) -> None:

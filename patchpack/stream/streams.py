@@ -52,6 +52,17 @@ class WorkerStreams(IterableDataset[PackedBatch | Parcel]):
         """Other workers take over within an iteration: each stream goes on after the last of its batches that came."""
         self._resume = self._turns
 
+    def forget(self) -> int:
+        """Drop a state that was loaded: another epoch begins. Return the samples of its epoch if that was over, else 0."""
+        if self._resume is None:
+            return 0
+        states = [state for state in self._resume.states if state is not None]
+        over = len(states) == len(self._resume.states) and all(state["planner"].get("finished") for state in states)
+        seen = self.seen if over else 0
+        self._resume = None
+        self._begun = self._turns = _Turns([None] * len(self._turns.states), 0)
+        return seen
+
     def started(self) -> None:
         """The workers run; others, of another epoch, begin at its beginning."""
         self._resume = None

@@ -151,3 +151,19 @@ def test_a_stage_sets_its_stream_to_its_epoch_also_on_resume() -> None:
     again = pp.Pack(RECIPE, resumable=True)
     again.load_state_dict(stage.state_dict())
     assert labels(DataLoader(again.over(Stream()), batch_size=None)) == order(2)[4:]
+
+
+@pytest.mark.parametrize("batches", [2, COUNT // 2])
+@pytest.mark.parametrize("persistent", [False, True])
+def test_another_epoch_after_a_state_is_whole_where_workers_plan(batches: int, persistent: bool) -> None:
+    """It began where the state's epoch stood, and lost what was before."""
+    options: dict[str, Any] = {"num_workers": 2, "persistent_workers": persistent, "shuffle": True}
+    loader, states = pp.load(ByNumber(), RECIPE, **options), []
+    for _ in loader:
+        states.append(loader.state_dict())  # noqa: PERF401  of the batch that has just come
+    again = pp.load(ByNumber(), RECIPE, **options)
+    again.load_state_dict(states[batches - 1])
+    again.set_epoch(1)
+    assert labels(again) == [1] * COUNT
+    report = again.report()
+    assert (report.seen, report.packed) == (COUNT, COUNT)

@@ -116,7 +116,8 @@ def test_a_name_is_used_or_refused_and_nothing_vanishes(
         loader = pp.load(SOURCES[name](what), RECIPE, on_error="skip", **options)
         found = {i.key: (int(i.patches.flatten()[0]), i.target) for batch in loader for i in pp.unpack(batch)}
     except pp.ConfigError as error:  # refused at the door
-        assert (image is not None and image not in what.pictures) or target not in what.labels, error  # noqa: PT017
+        unclear = image is None and "image" not in what.pictures and len(what.pictures) > 1
+        assert unclear or (image is not None and image not in what.pictures) or target not in what.labels, error  # noqa: PT017
         return
     except pp.SourceError as error:
         assert "no image to pack" in str(error)  # noqa: PT017
@@ -131,6 +132,8 @@ def test_a_name_is_used_or_refused_and_nothing_vanishes(
         assert columns[0] in what.pictures
         assert shade == what.shade(number, columns[0])
         named = target or ("cls" if "cls" in what.labels else "label")
+        if target in what.pictures or what.faults[number] == "no label":  # a picture as the label, or none, as it is there
+            continue
         assert named in what.labels
         assert int(label) == what.value(number, named)
     for number, fault in enumerate(what.faults):

@@ -170,7 +170,7 @@ def test_a_folder_that_is_not_among_the_classes_is_a_rejection(tmp_path: Path) -
     assert "did you mean 'dog'?" in rejection.reason
 
 
-@pytest.mark.parametrize("classes", ["cat", ["cat", "cat"], [1, 2]], ids=str)
+@pytest.mark.parametrize("classes", ["cat", ["cat", "cat"], [1, 2], {"cat": 5}], ids=str)
 def test_classes_that_are_not_different_names_are_refused(tmp_path: Path, classes: Any) -> None:
     with pytest.raises(pp.ConfigError, match="classes= is a list of different names"):
         pp.load(classes_of(tmp_path, "cat"), RECIPE, classes=classes)

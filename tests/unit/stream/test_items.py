@@ -236,3 +236,39 @@ def test_nothing_usable_is_an_error_that_says_so(sizes: Any) -> None:
     loader = pp.load(ByNumber([(None, 1), (None, 2)]), RECIPE, sizes=sizes, on_error="skip")
     with pytest.raises(pp.SourceError, match=r"no image to pack, 2 samples seen, 2 rejected"):
         list(loader)
+
+
+# ------------------------------------------------------------------------------------------------------------ unclear names
+
+UNCLEAR = {
+    "labels in two cases": (
+        {"image": png(16), "label": 1, "Label": 2},
+        pp.SourceError,
+        "'label' and 'Label', which differ in case",
+    ),
+    "images in two cases": ({"image": png(16), "Image": png(32), "label": 1}, pp.SourceError, "differ in case alone"),
+    "two usual labels": ({"image": png(16), "label": 1, "cls": 7}, pp.TargetError, "'cls' and 'label': pass target="),
+    "two usual images": ({"image": png(16), "jpg": png(32), "label": 1}, pp.SourceError, "'image' and 'jpg': pass image="),
+}
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_two_names_that_could_be_meant_are_refused(name: str) -> None:
+    """The last column won."""
+    row, error, message = UNCLEAR[name]
+    with pytest.raises(error, match=message):
+        list(pp.load([row], RECIPE))
+
+
+def test_names_that_are_given_need_not_be_alone() -> None:
+    row = {"image": png(16), "jpg": png(32), "label": 1, "cls": 7, "Other": 1, "other": 2}
+    (batch,) = pp.load([row], RECIPE, image="jpg", target="label")
+    assert [(int(i.source_size[0]), int(i.target)) for i in pp.unpack(batch)] == [(32, 1)]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("clases", "classes"), ("num_worker", "num_workers"), ("targets", "target"), ("xyzzy", "")]
+)
+def test_an_option_that_is_misspelt_is_refused(name: str, meant: str) -> None:
+    with pytest.raises(pp.ConfigError, match=f"{name}= is no option" + (f".*did you mean '{meant}'" if meant else "")):
+        pp.load([GOOD], RECIPE, **{name: 1})
