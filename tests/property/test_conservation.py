@@ -308,7 +308,7 @@ def check_items(drawn: list[DrawnShard], recipe: pp.Recipe, tail: Any) -> None:
     # a label that comes late, beside a picture with its key: the shard itself pairs them wrongly, and Pack never sees the shard
     assume(not any({"label much later", "a key again"} <= {sample.how for sample in shard.samples} for shard in drawn))
     broken = [made(shard, 20 * number + 1) for number, shard in enumerate(drawn)]
-    # two samples of one key side by side, of which the shard's end cuts a label off: a dict pairs the rest, and Pack sees the dict
+    # two samples of one key side by side, of which the shard's end cuts a label off: the dict that Pack sees pairs the rest
     own_files = [own for shard in broken for _, own in groups(shard.arrived)]
     assume(all(len({(f.extension, f.data) for f in own}) == len({f.extension for f in own}) for own in own_files))
     items, whole, lost = [], Counter[Any](), Counter[Any]()
