@@ -118,7 +118,10 @@ def test_rows_of_shipped_pictures_are_full(packed: tuple[Batches, pp.Report]) ->
     assert fills[:-1].mean() >= 0.97
 
 
-@pytest.mark.parametrize(("num_workers", "start"), [(1, None), (2, "fork"), (2, "spawn")])
+SPAWNED = pytest.param(2, "spawn", marks=pytest.mark.slow)  # of spawned workers `test_every_source` has a fast case
+
+
+@pytest.mark.parametrize(("num_workers", "start"), [(1, None), (2, "fork"), SPAWNED])
 def test_workers_change_nothing(packed: tuple[Batches, pp.Report], num_workers: int, start: str | None) -> None:
     loader = pp.load(shards("train"), NAVIT, num_workers=num_workers, multiprocessing_context=start)
     assert_same(loader, packed[0])
