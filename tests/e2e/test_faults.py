@@ -347,7 +347,11 @@ def through_pack(items: list[dict[str, Any]], target: Any, num_workers: int) -> 
     return report.seen, delivered, Counter((r.key, r.stage) for r in report.rejected)
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=str)
+# most faults have a `.cls`: those take three seconds, the others are of every kind, too
+PACKED = [pytest.param(target, marks=pytest.mark.slow) if target == "cls" else target for target in TARGETS]
+
+
+@pytest.mark.parametrize("target", PACKED, ids=str)
 def test_what_reaches_pack_is_packed_or_named(items: Callable[[Any], list[dict[str, Any]]], target: Any) -> None:
     everything = items(target)
     shown = [(item, usable(item, target)) for item in everything]

@@ -9,6 +9,9 @@ import sys
 
 import pytest
 
+import patchpack as pp
+from patchpack.stream import exits
+
 START = """
 import sys, numpy as np, torch, patchpack as pp
 RECIPE = pp.recipes.navit(seq_len=256)
@@ -48,9 +51,16 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize(
-    "way", [name if name.startswith("in the process") else pytest.param(name, marks=pytest.mark.slow) for name in WAYS]
-)
+def test_what_is_open_when_the_interpreter_ends_is_closed() -> None:
+    """Called here as it is when the interpreter ends; programs that end are in the slow tier."""
+    iterator = iter(pp.load(pp.samples.shards("val"), pp.recipes.navit(seq_len=256), num_threads=2))
+    next(iterator)
+    exits._close_all()
+    assert next(iterator, None) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", WAYS)
 def test_a_program_that_ends_with_an_open_iterator_says_nothing(way: str) -> None:
     done = subprocess.run([sys.executable, "-c", START + WAYS[way]], capture_output=True, text=True, check=False)
     assert done.stderr == ""
