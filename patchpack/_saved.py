@@ -1,4 +1,4 @@
-"""Batches and reports saved with ``torch.save`` load with ``torch.load``'s default, which takes only types it was told of."""
+"""Batches and reports saved with ``torch.save`` load with ``torch.load``'s default, which takes only types that are registered."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def open_source(
         reading: how image files are read, and PIL images that are sent to a worker.
         to_sample: ``(number, item) -> Sample`` for items that `as_sample` does not know.
         map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
-        classes: names of the class folders in the order of their numbers; None for those that are there, sorted.
+        classes: names of the class folders in the order of their numbers; None for the folders that are there, sorted.
         sizes, size_of: heights and widths of a map-style dataset, where they are known, see `MapStyleSource`.
         text: where ``tokenize`` is given, extension of the text member or of the file beside the image, or column of a row;
             ``"json:caption"`` for a field of a JSON object that is there.
