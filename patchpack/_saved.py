@@ -1,4 +1,4 @@
-"""Batches and reports saved with ``torch.save`` load with ``torch.load``'s default, which takes only types that are registered."""
+"""Batches and reports saved with ``torch.save`` load with ``torch.load``'s default, which takes registered types only."""
 
 from __future__ import annotations
 
