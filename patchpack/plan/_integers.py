@@ -41,3 +41,8 @@ def require_int(name: str, value: Any, low: int, high: int) -> None:
     """Raise `ConfigError` unless value is an integer in low … high; a bool or a float is none."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ConfigError(f"{name} must be an integer in {low} … {high}, got {value!r}")
+
+
+def require_epoch(epoch: Any) -> None:
+    """Raise `ConfigError` for an epoch that cannot be drawn for, see `patchpack.rng.uniforms`."""
+    require_int("epoch", epoch, 0, (1 << 32) - 1)

@@ -14,6 +14,7 @@ class Account:
         seen: samples met.
         rejected: samples lost, one by one.
         first_rejection: the first of them.
+        first_fault: the first container that could not be read on.
         in_a_row: rejections since the last sample that can be used.
         dropped: samples left out by a rule, by its name.
     """
@@ -21,6 +22,7 @@ class Account:
     def __init__(self) -> None:
         self.seen = self.rejected = self.in_a_row = 0
         self.first_rejection: Rejection | None = None
+        self.first_fault: ShardFault | None = None
         self.dropped: dict[str, int] = {}
         self._rejections: list[dict[str, Any]] = []
         self._faults: list[dict[str, Any]] = []
@@ -34,6 +36,7 @@ class Account:
 
     def fault(self, fault: ShardFault) -> None:
         """A container cannot be read on."""
+        self.first_fault = self.first_fault or fault
         self._faults.append(fault._asdict())
 
     def drop(self, rule: str, images: int) -> None:
@@ -49,11 +52,12 @@ class Account:
 
     def state_dict(self) -> dict[str, Any]:
         """JSON-safe."""
-        first = self.first_rejection
+        first, fault = self.first_rejection, self.first_fault
         return {
             "seen": self.seen,
             "rejected": self.rejected,
             "first_rejection": None if first is None else first._asdict(),
+            "first_fault": None if fault is None else fault._asdict(),
             "dropped": dict(self.dropped),
             "rejections": list(self._rejections),
             "shard_errors": list(self._faults),
@@ -61,13 +65,16 @@ class Account:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
-        first = state["first_rejection"]
+        first, fault = state["first_rejection"], state["first_fault"]
         self.seen, self.rejected, self.dropped = state["seen"], state["rejected"], dict(state["dropped"])
         self.first_rejection = None if first is None else Rejection(**first)
+        self.first_fault = None if fault is None else ShardFault(**fault)
         self._rejections, self._faults = list(state["rejections"]), list(state["shard_errors"])
 
     def __str__(self) -> str:
         what = f"{self.seen} samples seen, {self.rejected} rejected"
         if self.first_rejection is not None:
             what += f"; the first: {self.first_rejection}"
+        if self.first_fault is not None:
+            what += f"; {self.first_fault.shard}: {self.first_fault.reason}"
         return f"{what}, dropped: {self.dropped}" if self.dropped else what

@@ -12,7 +12,7 @@ import numpy as np
 
 from patchpack import rng
 from patchpack.errors import ConfigError, SourceError
-from patchpack.plan._integers import require_int
+from patchpack.plan._integers import require_epoch, require_int
 from patchpack.plan.account import Account
 from patchpack.plan.budget import Budget
 from patchpack.plan.crop import WholeImage
@@ -111,6 +111,7 @@ class EpochPlanner:
             raise ConfigError(f"tail is one of {', '.join(TAILS)}, got {tail!r}")
         if tail == "wrap" and len(recipe.patch_sizes) > 1:
             raise ConfigError("tail='wrap' cannot repeat rows that were planned for another patch size: use 'pad' or 'drop'")
+        require_epoch(epoch)
         for argument, value in (
             ("max_steps", max_steps),
             ("lookahead", lookahead),
@@ -335,7 +336,9 @@ class EpochPlanner:
     # ----------------------------------------------------------------------------------------------------------- resume
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this planner is, after the last plan it gave. JSON-safe and small: of samples, positions and hashes of keys.
+        """Where this planner is, after the last plan it gave. JSON-safe and small.
+
+        Of a sample it has the position, the hash of its key, and its size.
 
         Once all is planned it only says so.
         """
@@ -354,7 +357,9 @@ class EpochPlanner:
             "first_rows": _positions(self._first_rows),
             "held": held and {"step": held.plan.step, "patch_size": held.plan.patch_size, "info": held.plan.info,
                               "rows": _positions(held.rows), "repeated_rows": held.plan.repeated_rows},
-            "samples": [(position, samples[position].key_hash) for position in sorted(samples)],
+            "samples": [
+                (position, samples[position].key_hash, *samples[position].lines[0].header.size) for position in sorted(samples)
+            ],
             "texts": self._checksum(samples[position].lines[0].header for position in sorted(samples)),
         }  # fmt: skip
 
@@ -366,7 +371,7 @@ class EpochPlanner:
             headers: of every position in ``state["samples"]``.
 
         Raises:
-            SourceError: a header that is missing, or of another sample; texts that have changed, or became other tokens.
+            SourceError: a header that is missing, of another sample or size; texts that have changed, or became other tokens.
         """
         self._step = state["step"]
         self._account.load_state_dict(state["account"])
@@ -374,12 +379,15 @@ class EpochPlanner:
         if state.get("finished"):
             self._finished, self._fatal = True, state["fatal"]
             return
-        for position, key_hash in state["samples"]:
+        for position, key_hash, height, width in state["samples"]:
             header = headers.get(position)
             if header is None or int(rng.key_hash([header.draw_key])[0]) != key_hash:
                 what = "is none that can be used" if header is None else f"has another key: {header.key}"
                 raise SourceError(f"{self._name} has changed since the state was saved: its sample {position} {what}")
-        if self._checksum(headers[position] for position, _ in state["samples"]) != state["texts"]:
+            if header.size != (height, width):
+                size = f"{header.size.height} x {header.size.width} (height x width), it was {height} x {width}"
+                raise SourceError(f"{self._name} has changed since the state was saved: its sample {header.key} has {size}")
+        if self._checksum(headers[position] for position, *_ in state["samples"]) != state["texts"]:
             raise SourceError(f"{self._name}: its texts became other tokens when the state was saved: has tokenize changed?")
 
         def again(rows: Any, patch_size: int) -> list[list[Placing]]:

@@ -19,6 +19,8 @@ from patchpack.stream.source import Reader, digest
 from patchpack.stream.tar import Members
 from patchpack.types import Event, Header, Rejection, Size
 
+_SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+
 
 class FolderSource:
     """A folder of image files. Keys are paths relative to it.
@@ -39,8 +41,12 @@ class FolderSource:
     ) -> None:
         self._root, self._members = root, members
         self.name = f"{root.resolve().name}/"
-        files = sorted(_visible_files(root)) if files is None else files
-        self._files = [path for path in files if is_asked_image(path, members)]
+        if files is None:
+            files = sorted(_files_below(root))
+            seen = [path for path in files if not path.name.startswith(".")]
+        else:
+            seen = files
+        self._files = [path for path in seen if is_asked_image(path, members)]
         self.ignored = _by_extension(files, self._files, members)
         if not self._files:
             wanted, has = ";".join(image_extensions(members)), ", ".join(f"{n} {kind}" for kind, n in self.ignored.items())
@@ -49,6 +55,8 @@ class FolderSource:
         if classes is not None and not self._in_classes:
             raise ConfigError(f"classes= names class folders, and target={members.target!r} takes no labels from them")
         self.class_names = _class_names(root, classes) if self._in_classes else None
+        if self.class_names and classes is None:
+            _warn_of_doubtful_classes(root, self.class_names, self._files)
         if self._in_classes and not self.class_names:
             raise SourceError(
                 f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images, or target='json' "
@@ -118,30 +126,52 @@ def _by_extension(files: list[Path], images: list[Path], members: Members) -> di
     """Return how many files are neither images nor read beside them, by extension."""
     beside = {*members.labels, *((members.text.member,) if members.text else ())}
     asked = set(images)
-    kinds = Counter(path.suffix[1:].lower() for path in files if path not in asked)
-    return {f".{kind}" if kind else "no extension": kinds[kind] for kind in sorted(kinds) if kind not in beside}
+    kinds = Counter(_kind(path) for path in files if path not in asked)
+    return {kind: kinds[kind] for kind in sorted(kinds) if kind[1:] not in beside}
+
+
+def _kind(path: Path) -> str:
+    if path.name.startswith("."):
+        return "hidden"
+    return path.suffix.lower() or "no extension"
 
 
 def _class_names(root: Path, classes: Sequence[str] | None) -> list[str]:
     if classes is not None:
         names = list(classes)
         if (
-            isinstance(classes, (str, Mapping))
+            not names
+            or isinstance(classes, (str, Mapping))
             or not all(isinstance(name, str) for name in names)
             or len(set(names)) < len(names)
         ):
             raise ConfigError(f"classes= is a list of different names of folders, got {classes!r}")
         return names
     # an empty class folder counts, or the numbers of two splits would not mean the same
-    folders = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.name)
-    if folders and all(any(p.iterdir()) and all(q.is_dir() for q in p.iterdir()) for p in folders):
-        shown = ", ".join(p.name for p in folders[:4])
+    return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _warn_of_doubtful_classes(root: Path, names: list[str], images: list[Path]) -> None:
+    """Warn where the folders of `root` look like something else than classes."""
+    places = [path.relative_to(root).parts for path in images]
+    used = {place[0] for place in places if len(place) > 1}
+    splits = [name for name in names if name.lower() in _SPLITS]
+    if len(splits) > 1 or (used and not any(len(place) == 2 for place in places)):
+        shown = ", ".join(splits if len(splits) > 1 else sorted(used)[:4])
+        what = "look like splits" if len(splits) > 1 else "hold their images in folders of their own"
         warnings.warn(
-            f"{root}: each of its class folders ({shown}) holds nothing but folders. If these are splits, load one of them, "
-            f"such as {folders[0]}",
-            stacklevel=2,
+            f"{root}: its class folders ({shown}) {what}. If they are splits, load one of them, such as "
+            f"{root / (splits or names)[0]}",
+            stacklevel=3,
         )
-    return [p.name for p in folders]
+    empty = [name for name in names if name not in used]
+    if empty and used:
+        shown = ", ".join(empty[:4]) + (", …" if len(empty) > 4 else "")
+        warnings.warn(
+            f"{root}: {len(empty)} of its {len(names)} class folders hold no image ({shown}), and are numbered as classes all "
+            f"the same. Pass classes= to name the folders that are classes",
+            stacklevel=3,
+        )
 
 
 def scan_file(path: Path, key: str, shard: str, location: str, asked: Members) -> Header | Rejection:
@@ -226,17 +256,18 @@ class FileReader:
         return join(self._target, values)
 
 
-def _visible_files(root: Path) -> Iterator[Path]:
-    """Files below a folder, links followed, nothing that is hidden; a folder is entered once, even if links form a ring."""
-    entered: set[str] = set()
+def _files_below(root: Path) -> Iterator[Path]:
+    """Files below a folder, links followed, the hidden ones too; nothing below a hidden folder, and no ring of links."""
+    above = {str(root): frozenset[str]()}  # by folder: the real paths of those it lies in
     for folder, subfolders, files in os.walk(root, followlinks=True):
-        if os.path.realpath(folder) in entered:
+        real = os.path.realpath(folder)
+        if real in above[folder]:
             subfolders.clear()
             continue
-        entered.add(os.path.realpath(folder))
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+        above.update((os.path.join(folder, name), above[folder] | {real}) for name in subfolders)
         # a link that leads nowhere stays in: reading it will say so
-        yield from (Path(folder, name) for name in files if not name.startswith("."))
+        yield from (Path(folder, name) for name in files)
 
 
 def _file_size(file: Any, asked: Members) -> Size:

@@ -5,12 +5,17 @@ The library is never imported from here unless the object at hand comes from it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import copy
 from dataclasses import replace
+from inspect import iscoroutinefunction
 from typing import Any
 
 from patchpack.errors import ConfigError
 from patchpack.stream.names import nearest
 from patchpack.stream.tar import Members
+
+UNDECODED_FIRST = "a stream of datasets decodes before .map: cast its image column to Image(decode=False) first"
 
 
 def is_huggingface(source: Any) -> bool:
@@ -109,6 +114,12 @@ def _require_columns(members: Members, features: Any, pictures: list[str]) -> No
         shown = f"image={';'.join(members.image)!r} is not a column" if members.image_given else "no column is named 'image'"
         cure = f"; pass image= one of {', '.join(pictures)}" if pictures else "; pass image= its name"
         raise ConfigError(f"{shown}; {has}{nearest(members.image[0], features) or cure}")
+    given = [name for name in members.image if name in names] if members.image_given and not frames else []
+    if len(given) > 1:
+        raise ConfigError(
+            f"image={';'.join(members.image)!r} names {len(given)} columns of the data set, {' and '.join(given)}, and one of "
+            f"them is read. For several images of a row use a column that holds a list of them, or to_sample="
+        )
     missing = [label for label in members.labels if label not in names]
     if missing and members.target_given:
         raise ConfigError(f"target={missing[0]!r} is not a column; {has}{nearest(missing[0], features)}")
@@ -123,3 +134,38 @@ def _require_columns(members: Members, features: Any, pictures: list[str]) -> No
 def is_plain(dataset: Any) -> bool:
     """True for rows as they are stored, without a format or transform on top."""
     return getattr(dataset, "format", {"type": None})["type"] is None
+
+
+def stream_behind_error(stream: Any) -> tuple[Any, Any] | None:
+    """Return a stream that begins behind the item for which `stream` raised in its last iteration.
+
+    A stream is a chain of generators, and a generator ends with its first error. The rest is opened from
+    ``stream.state_dict()``, which counts the item at fault as read.
+
+    Returns:
+        A copy of `stream` and the state it begins with. None where items would be lost or come again: those in a buffer that
+        shuffles, which a state does not hold, and those of a ``.map`` that takes several at once.
+    """
+    generators = list(_generators(getattr(stream, "_ex_iterable", None)))
+    if not generators or not hasattr(stream, "state_dict") or any(map(_holds_items, generators)):
+        return None
+    behind, state = copy(stream), stream.state_dict()
+    behind.load_state_dict(state)
+    return behind, state
+
+
+def _holds_items(generator: Any) -> bool:
+    """True for one that has read more items than it has given: those would be lost, or come again."""
+    return (
+        "Shuffled" in type(generator).__name__
+        or getattr(generator, "batched", False)
+        or iscoroutinefunction(getattr(generator, "function", None))
+    )
+
+
+def _generators(first: Any) -> Iterator[Any]:
+    """Return the generators of a stream: `first`, those it reads from, and so on."""
+    if first is not None:
+        yield first
+        for inner in (getattr(first, "ex_iterable", None), *getattr(first, "ex_iterables", ())):
+            yield from _generators(inner)

@@ -10,6 +10,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from patchpack.errors import ConfigError
+from patchpack.plan._integers import require_epoch
 from patchpack.plan.drop import follows_seen
 from patchpack.plan.epoch import plan_rows
 from patchpack.plan.packing import Lookahead
@@ -84,6 +85,7 @@ class IndexPlanner(Sampler[BatchPlan]):
         self._kind: TargetKind = index.target_kind
         if map_target is not None:
             self._kind, _ = probe_targets(ListedSource(index).scan(), self.source.reader)
+        require_epoch(epoch)
         self.epoch, self.seen, self.steps_per_epoch = epoch, seen, steps_per_epoch
         self._arguments: dict[str, Any] = {"shuffle": shuffle, "tail": tail, "balance": balance, "packer": packer}
         self.rank, self.world_size = rank, world_size
@@ -94,6 +96,7 @@ class IndexPlanner(Sampler[BatchPlan]):
 
     def set_epoch(self, epoch: int) -> None:
         """Plan another epoch from the next iteration on. The epoch of a state that was just loaded goes on where it was."""
+        require_epoch(epoch)
         if epoch != self.epoch:
             if self._first_step and follows_seen(self.recipe.drop) and self._first_step == len(self.plan()):
                 self.seen += self.plan().rows.seen  # the state is of an epoch's last batch: that epoch is over

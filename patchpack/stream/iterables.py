@@ -13,6 +13,7 @@ from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceErr
 from patchpack.paint.decode import DEFAULT, WHITE, Colour, Reading, to_rgb
 from patchpack.paint.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
 from patchpack.stream.header import picture_size
+from patchpack.stream.huggingface import UNDECODED_FIRST, is_huggingface, stream_behind_error
 from patchpack.stream.samples import ToSample, key_of, make_sample, refuse_batch
 from patchpack.stream.source import Reader, tell_epoch
 from patchpack.stream.tar import Members
@@ -43,6 +44,8 @@ class IterableSource:
         self._items, self._members, self._to_sample = items, members, to_sample
         self._background, self._repeating = background, repeating
         self.name = f"{type(items).__name__} of samples"
+        if isinstance(items, Iterator):
+            self.name += ", which is read once"
         self.is_split = is_split(items)
         self.reader: Reader = InlineReader()
 
@@ -76,15 +79,23 @@ class IterableSource:
 def _items(items: Iterable[Any], name: str) -> Iterator[Any]:
     """Return the items; for one that the iterable raises for a `Rejection`, and a `ShardFault` where nothing comes after it."""
     iterator, number, error = iter(items), 0, None
+    state: Any = None  # of the stream from which `items` goes on
     while True:
         try:
             item = next(iterator)
         except StopIteration:
-            if error is not None:
-                cure = "; a stream of datasets decodes before .map: cast its image column to Image(decode=False) first"
-                hint = cure if type(items).__module__.partition(".")[0] == "datasets" else ""
-                yield ShardFault(name, f"{error}, and nothing came after it{hint}")
-            return
+            if error is None:
+                return
+            # a generator ends with its first error; a stream of datasets says where it stood, and can be opened again behind it
+            behind = stream_behind_error(items) if is_huggingface(items) else None
+            if behind is None or behind[1] == state:
+                cure = f"; {UNDECODED_FIRST}" if is_huggingface(items) else ""
+                yield ShardFault(name, f"{error}, and nothing came after it{cure}")
+                return
+            yield Rejection("", str(number - 1), "", "read", error)
+            (items, state), error = behind, None
+            iterator = iter(items)
+            continue
         except (MemoryError, PatchpackError):
             raise
         except Exception as raised:

@@ -19,7 +19,7 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.order import Mark, OrderedSource
 from patchpack.types import Event, Header, ShardFault, TargetKind, TargetSpec
 
-STATE = 3  # what a state looks like
+STATE = 4  # what a state looks like
 
 
 class Marks:
@@ -47,7 +47,7 @@ def snapshot(planner: EpochPlanner, marks: Marks, kind: TargetKind) -> dict[str,
     """Where a stream is after the plan that its planner gave last. JSON-safe."""
     state = planner.state_dict()
     first = {position for row in state.get("first_rows", ()) for position, _ in row}  # read from the beginning, where needed
-    waiting = (position for position, _ in state.get("samples", ()) if position not in first)
+    waiting = (position for position, *_ in state.get("samples", ()) if position not in first)
     mark = marks.before(min(waiting, default=state["account"]["seen"]))
     return {"planner": state, "mark": list(mark), "kind": _kind_to_json(kind)}
 
@@ -69,7 +69,7 @@ def go_on(state: Mapping[str, Any], planner: EpochPlanner, ordered: OrderedSourc
         planner.load_state_dict(saved, {})
         return
     mark, seen = Mark(*state["mark"]), saved["account"]["seen"]
-    wanted = {position for position, _ in saved["samples"]}
+    wanted = {position for position, *_ in saved["samples"]}
     headers: dict[int, Header] = {}
     early = [position for position in wanted if position < mark.samples]
     if early:

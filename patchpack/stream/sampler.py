@@ -15,6 +15,7 @@ from torch.utils.data import Sampler
 from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.paint.decode import reading_of, require_readable
 from patchpack.paint.targets import infer_kind
+from patchpack.plan._integers import require_epoch, require_int
 from patchpack.plan.planner import FUSE, EpochPlanner, Tail, accounted
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of
@@ -133,6 +134,8 @@ class Planner(Sampler[BatchPlan]):
                 f"{self.source.name} is split by rank already, and would be split again: pass the whole stream, or rank=0 and "
                 f"world_size=1"
             )
+        if steps_per_epoch is not None:
+            require_int("steps_per_epoch", steps_per_epoch, 1, 1 << 50)
         self.epoch, self.seen = epoch, seen
         self.accounted = 0
         self._resume: Mapping[str, Any] | None = None
@@ -158,6 +161,7 @@ class Planner(Sampler[BatchPlan]):
 
         The epoch of a state that was just loaded goes on where it was.
         """
+        require_epoch(epoch)
         if epoch != self.epoch:
             if self._resume and self._resume["planner"].get("finished"):  # of an epoch's last batch: that epoch is over
                 self.seen += self._resume["planner"]["account"]["seen"]

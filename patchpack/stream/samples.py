@@ -126,6 +126,12 @@ def _refuse_unclear(number: int, item: Mapping[Any, Any], names: Mapping[str, An
                 raise SourceError(f"item {number} has {' and '.join(alike)}, which differ in case alone: rename all but one")
     if "__key__" in item:
         return
+    given = [name for name in members.image if name in names] if members.image_given else []
+    if len(given) > 1:
+        raise SourceError(
+            f"item {number} has columns {' and '.join(map(repr, given))}, and image= names both: one of them is read. For "
+            f"several images of a row use a column that holds a list of them, or to_sample="
+        )
     if not members.target_given and len(labels) > 1 and all(name in names for name in labels):
         raise TargetError(f"row {number} has columns {' and '.join(map(repr, labels))}: pass target= to say which is the label")
     if not members.image_given and "image" in names and (others := [name for name in members.image if name in names]):
@@ -138,10 +144,13 @@ def refuse_batch(number: int, item: Any) -> None:
         return
     images, labels = item
     several = is_several(images) or (hasattr(images, "shape") and len(images.shape) == 4)
-    if several and len(images) > 1 and hasattr(labels, "__len__") and len(labels) == len(images):
+    if not several or not hasattr(labels, "__len__") or getattr(labels, "shape", None) == ():
+        return
+    if 0 < len(images) == len(labels):
+        pair = f"{len(images)} images and {len(labels)} labels" if len(images) > 1 else "a list of one image and one of a label"
         raise SourceError(
-            f"item {number} is a pair of {len(images)} images and {len(labels)} labels, which looks like a batch. Leave "
-            f".batched() out of the pipeline; for images that belong together yield patchpack.Sample(key, images, labels)"
+            f"item {number} is a pair of {pair}, which looks like a batch. Leave .batched() out of the pipeline; for images "
+            f"that belong together yield patchpack.Sample(key, images, labels)"
         )
 
 
@@ -190,7 +199,7 @@ def _from_webdataset(item: Mapping[Any, Any], names: Mapping[str, Any], members:
     for name in (target,) if isinstance(target, str) else target:
         if name not in names:
             has = ", ".join(str(name) for name in item if not str(name).startswith("__"))
-            raise TargetError(f"{key}: no label member {name!r}, it has: {has}{nearest(name, names)}")
+            raise TargetError(f"no label member {name!r}, it has: {has}{nearest(name, names)}")
         value = item[names[name]]
         values.append(decode_target(name, value) if isinstance(value, bytes) else value)
     return Sample(key, picture, join(target, values))

@@ -382,9 +382,14 @@ def shard_labels(urls: list[str]) -> list[str]:
     Stable across machines: what lies above the folder that differs does not enter.
     """
     parts = [Path(url.split("://")[-1]).parts or (url,) for url in urls]
-    if len(set(parts)) != len(parts):
-        twice = next(url for url, path in zip(urls, parts, strict=True) if parts.count(path) > 1)
-        raise SourceError(f"shard {twice} is listed twice: its keys would repeat within one pass")
+    first: dict[str, str] = {}
+    for url in urls:
+        path = url.removeprefix("file://")
+        real = os.path.realpath(path) if is_local(path) else url
+        if real in first:
+            also = "" if first[real] == url else f", as {first[real]} too"
+            raise SourceError(f"shard {url} is listed twice{also}: its samples would repeat within one pass")
+        first[real] = url
     depth = 1
     while True:
         labels = ["/".join(p[-depth:]) for p in parts]

@@ -92,6 +92,8 @@ def open_source(
             raise ConfigError("an index holds no texts, and rows are planned with them: load the shards themselves")
         opened = ListedSource(source)
     elif (paths := _paths(source)) is not None:
+        if len(paths) == 1 and paths[0].startswith("file://") and os.path.isdir(paths[0][7:]):
+            paths = [paths[0][7:]]
         in_folder = len(paths) == 1 and os.path.isdir(paths[0])
         opened = FolderSource(Path(paths[0]), members, classes=classes) if in_folder else _files(paths, members, classes)
     else:
@@ -204,6 +206,9 @@ def parse_members(
 def _label(name: Any) -> str:
     if not isinstance(name, str):
         raise ConfigError(f"target is a name, a list of names for a dict of labels, or None for none, got {name!r}")
+    if name.lower().startswith("json:"):
+        cure = f"target='json', map_target=lambda label: label[{name.partition(':')[2]!r}]"
+        raise ConfigError(f"target={name!r}: a field is taken out of a label by {cure}")
     return name.lower().lstrip(".")
 
 
@@ -230,13 +235,18 @@ def _files(patterns: list[str], members: Members, classes: Sequence[str] | None)
     pictures = [url for url in urls if is_local(url) and not url.lower().endswith(_ARCHIVES)]
     if not pictures:
         return ShardSource(urls, members)
+    folders = [url for url in pictures if os.path.isdir(url)]
+    if folders:
+        raise SourceError(
+            f"{folders[0]} is a folder in a list: pass one folder, whose subfolders are the classes, or a list of files"
+        )
     strange = [url for url in pictures if os.path.exists(url) and not is_asked_image(Path(url), members)]
     if strange or len(pictures) < len(urls):
         shown, wanted = (strange or pictures)[0], ";".join(image_extensions(members))
-        raise SourceError(
-            f"{shown} is neither a folder nor a tar file ({', '.join(_ARCHIVES)}) nor an image ({wanted}); "
-            f"shards and images do not mix"
-        )
+        hint = "; shards and images do not mix" if len(pictures) < len(urls) else ""
+        if shown.lower().endswith((".heic", ".heif")):
+            hint = "; HEIC is read by a plugin of Pillow's: see Recipe.formats"
+        raise SourceError(f"{shown} is neither a folder nor a tar file ({', '.join(_ARCHIVES)}) nor an image ({wanted}){hint}")
     missing = [url for url in pictures if not os.path.exists(url)]
     if missing:
         raise SourceError(

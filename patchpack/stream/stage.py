@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.decode import reading_of
 from patchpack.paint.painter import paint
+from patchpack.plan._integers import require_epoch
 from patchpack.plan.planner import FUSE, EpochPlanner, Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.iterables import InlineReader, IterableSource
@@ -105,6 +106,7 @@ class Pack:
         self._to_sample = to_sample
         self._reader: Reader = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)
         self._tail, self._lookahead = tail, (lookahead, lookahead_bytes)
+        require_epoch(epoch)
         self._epoch = share(
             torch.tensor([epoch, epoch > 0])
         )  # and whether the user set it; seen by workers that outlive an epoch
@@ -119,6 +121,7 @@ class Pack:
 
         Shuffling is the pipeline's. From now on a pipeline with a ``set_epoch`` is set to this epoch when an iteration begins.
         """
+        require_epoch(epoch)
         if epoch != self.epoch:
             self._states, self._resume = {}, {}
         self._epoch.copy_(torch.tensor([epoch, True]))

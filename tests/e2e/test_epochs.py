@@ -219,7 +219,7 @@ def test_a_tail_that_drops_everything_is_an_error_that_says_so() -> None:
     ("options", "message"),
     [
         ({"tail": "short_"}, "tail is one of short, drop, pad, wrap, got 'short_'"),
-        ({"steps_per_epoch": 0}, "max_steps must be an integer in 1"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch must be an integer in 1"),
         ({"shuffle": -1}, "shuffle is the number of headers permuted at a time"),
         ({"rank": 2, "world_size": 2, "steps_per_epoch": 1}, "need 0 <= rank < world_size, got rank=2, world_size=2"),
         ({"rank": 0}, "rank and world_size go together"),

@@ -76,7 +76,12 @@ def test_control_c_is_told_once(options: str) -> None:
         print("batch", flush=True)
 """
     program = subprocess.Popen(
-        [sys.executable, "-c", START + loop], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        [sys.executable, "-c", START + loop],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell has processes in the background ignore it
     )
     assert program.stdout is not None
     for _ in range(3):

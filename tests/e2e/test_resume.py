@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def test_reading_begins_at_the_shard_of_the_oldest_image_that_waits() -> None:
     parts = set()
     for plan in planner:
         at = planner.state_dict(plan.step + 1)["at"]
-        waiting = [position for position, _ in at["planner"].get("samples", ())]
+        waiting = [position for position, *_ in at["planner"].get("samples", ())]
         mark = Mark(*at["mark"])
         assert mark.samples <= min(waiting, default=at["planner"]["account"]["seen"])
         parts.add(mark.part)
@@ -353,7 +354,14 @@ def test_a_source_that_has_changed_is_told() -> None:
     changed = [samples()[0], *(pp.Sample(f"{sample.key}!", sample.image, sample.target) for sample in samples()[1:])]
     loader = pp.load(samples(), RECIPE)
     (_, state), *_ = with_states(loader)
-    for other, what in ((changed, "has another key: .*!"), (samples()[:4], "is none that can be used")):
+    larger = [
+        sample if i == 0 else replace(sample, image=np.zeros((99, 98, 3), np.uint8)) for i, sample in enumerate(samples())
+    ]
+    for other, what in (
+        (changed, "has another key: .*!"),
+        (samples()[:4], "is none that can be used"),
+        (larger, r"its sample \S+ has 99 x 98 \(height x width\), it was \d+ x \d+"),
+    ):
         again = pp.load(other, RECIPE)
         again.load_state_dict(json.loads(state))
         with pytest.raises(SourceError, match=f"has changed since the state was saved: .*{what}"):

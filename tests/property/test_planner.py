@@ -114,7 +114,7 @@ def with_states(planner: EpochPlanner, todo: Sequence[Event]) -> Iterator[tuple[
 def resumed(planner: EpochPlanner, state: Any, todo: Sequence[Event]) -> list[BatchPlan]:
     """The rest of the plans, by a planner that has only the state, and the events to look into."""
     samples = [i for i, event in enumerate(todo) if not isinstance(event, ShardFault)]
-    wanted = {position: todo[samples[position]] for position, _ in state.get("samples", ())}
+    wanted = {position: todo[samples[position]] for position, *_ in state.get("samples", ())}
     planner.load_state_dict(state, wanted)  # type: ignore[arg-type]  # headers they are
     if state.get("finished"):
         return list(planner.finish())

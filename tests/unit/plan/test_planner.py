@@ -376,7 +376,7 @@ NOTHING = {
         "photos: no image to pack, 2 samples seen, 2 rejected; the first: s.tar/000 (000.jpg): SmartResize(min_pixels=3136, "
         "max_pixels=1003520, merge=2, min_side=None) refuses a size of 1 x 900 (height x width) [plan]",
     ),
-    "only a fault": ([ShardFault("s.tar", "cut")], "photos: no image to pack, 0 samples seen, 0 rejected"),
+    "only a fault": ([ShardFault("s.tar", "cut")], "photos: no image to pack, 0 samples seen, 0 rejected; s.tar: cut"),
 }
 
 

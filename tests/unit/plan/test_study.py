@@ -237,7 +237,7 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch) -> None:
         ([[1.5, 2]], {}, "got float64 [1, 2]"),
         ([[1, 2], [0, 5]], {}, "sizes[1] = [0, 5] is not in 1 … 2147483647 (1 such): leave them out"),
         ([[1, 2]], {"keys": ["a", "b"]}, "1 sizes and 2 keys"),
-        ([[1, 2]], {"epoch": -1}, "epoch must be in 0 …"),
+        ([[1, 2]], {"epoch": -1}, "epoch must be an integer in 0 …"),
         ([[1, 2]], {"recipe": "navit"}, "a study is of a Recipe, got 'navit'"),
         ([[320, 320]], {"recipe": native()}, "no image to pack, 1 samples seen, 1 rejected"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 from pathlib import Path
@@ -211,3 +212,71 @@ def test_a_picture_whose_file_was_closed_says_so(tmp_path: Path) -> None:
     assert [int(batch.slot_mask.sum()) for batch in loader] == [0]
     (rejection,) = loader.report().rejected
     assert rejection.reason.endswith("got a file that was closed before its pixels were read (load() it before it is closed)")
+
+
+@pytest.mark.parametrize("epoch", ["2", 1.5, -1, True, 1 << 32])
+def test_an_epoch_that_is_none_is_refused(shards: str, epoch: Any) -> None:
+    said = "epoch must be an integer in 0 … 4294967295, got"
+    for make in (pp.load, pp.Planner):
+        with pytest.raises(pp.ConfigError, match=said):
+            make(SAMPLES, RECIPE, epoch=epoch)
+        with pytest.raises(pp.ConfigError, match=said):
+            make(SAMPLES, RECIPE).set_epoch(epoch)
+    index = pp.Index.build(shards)
+    for stage in (lambda **options: pp.Pack(RECIPE, **options), lambda **options: pp.load(index, RECIPE, **options)):
+        with pytest.raises(pp.ConfigError, match=said):
+            stage(epoch=epoch)
+        with pytest.raises(pp.ConfigError, match=said):
+            stage().set_epoch(epoch)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.5, "3"])
+def test_a_number_of_steps_that_is_none_is_refused_by_its_name(shards: str, steps: Any) -> None:
+    for source in (SAMPLES, shards, pp.Index.build(shards)):
+        with pytest.raises(pp.ConfigError, match="steps_per_epoch"):
+            pp.load(source, RECIPE, steps_per_epoch=steps)
+
+
+def test_a_field_of_a_label_is_told_map_target(shards: str) -> None:
+    with pytest.raises(pp.ConfigError, match=r"target='json', map_target=lambda label: label\['score'\]"):
+        pp.load(shards, RECIPE, target="json:score")
+
+
+def test_an_iterator_that_was_read_says_so() -> None:
+    loader = pp.load(iter(SAMPLES), RECIPE)
+    assert len(keys(loader)) == COUNT
+    with pytest.raises(pp.SourceError, match="of samples, which is read once: no image to pack, 0 samples seen"):
+        list(loader)
+    with pytest.raises(pp.SourceError, match="list of samples: no image to pack"):
+        list(pp.load([], RECIPE))
+
+
+def test_a_shard_of_which_nothing_can_be_read_says_why(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", {"0": {"png": png(), "cls": b"0"}})
+    (tmp_path / "cut.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes())[:60])
+    with pytest.raises(pp.SourceError, match=r"no image to pack, .*; cut\.tar\.gz: .*[Cc]ompressed file ended"):
+        list(pp.load(str(tmp_path / "cut.tar.gz"), RECIPE, on_error="skip"))
+
+
+def test_folders_and_files_that_cannot_be_meant_say_what_to_do(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.png").write_bytes(png())
+    with pytest.raises(pp.SourceError, match="is a folder in a list: pass one folder"):
+        pp.load([tmp_path / "a", tmp_path / "b"], RECIPE, target=None)
+    (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    with pytest.raises(pp.SourceError, match=r"x\.heic is .*; HEIC is read by a plugin of Pillow's: see Recipe\.formats"):
+        pp.load(tmp_path / "x.heic", RECIPE, target=None)
+    with pytest.raises(pp.ConfigError, match=r"classes= is a list of different names of folders, got \[\]"):
+        pp.load(tmp_path, RECIPE, classes=[])
+    assert sorted(keys(pp.load(f"file://{tmp_path}", RECIPE))) == ["a/1.png", "b/1.png"]
+
+
+def test_a_shard_under_another_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its samples came twice."""
+    write_tar(tmp_path / "a.tar", {"0": {"png": png(), "cls": b"0"}})
+    (tmp_path / "link.tar").symlink_to("a.tar")
+    monkeypatch.chdir(tmp_path)
+    for other in (str(tmp_path / "a.tar"), "link.tar", "./a.tar"):
+        with pytest.raises(pp.SourceError, match=f"shard .*{other[-8:]} is listed twice"):
+            pp.load(["a.tar", other], RECIPE)

@@ -197,7 +197,7 @@ def test_classes_belong_to_a_saved_state(tmp_path: Path) -> None:
 
 def test_a_folder_of_splits_is_warned_of(tmp_path: Path) -> None:
     folder = classes_of(tmp_path, "train/cat", "val/cat")
-    with pytest.warns(UserWarning, match=r"holds nothing but folders\. If these are splits, load one of them"):
+    with pytest.warns(UserWarning, match=r"look like splits\. If they are splits, load one of them"):
         pp.load(folder, RECIPE)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -208,3 +208,74 @@ def test_a_folder_of_splits_is_warned_of(tmp_path: Path) -> None:
 def test_unlabelled_images_have_no_classes(tmp_path: Path) -> None:
     assert pp.load(classes_of(tmp_path, "cat"), RECIPE, target=None).classes is None
     assert pp.load(pp.samples.shards("val"), RECIPE).classes is None
+
+
+# -------------------------------------------------------------------------------------------- links, hidden files, odd classes
+
+
+def test_two_names_of_one_class_folder_are_two_classes(tmp_path: Path) -> None:
+    """The one that was walked first took the other's images."""
+    fill(tmp_path, cat__1_DOT_png=image(), cat__2_DOT_png=image(), dog__1_DOT_png=image())
+    (tmp_path / "animal").symlink_to(tmp_path / "cat")
+    found, report = loaded(str(tmp_path))
+    assert found == {"animal/1.png": 0, "animal/2.png": 0, "cat/1.png": 1, "cat/2.png": 1, "dog/1.png": 2}
+    assert report.seen == 5
+
+
+def test_links_that_lead_back_up_end(tmp_path: Path) -> None:
+    fill(tmp_path, a__1_DOT_png=image(), b__2_DOT_png=image())
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "b" / "other").symlink_to(tmp_path / "a")
+    found, _ = loaded(str(tmp_path), target=None)
+    assert sorted(found) == ["a/1.png", "b/2.png", "b/other/1.png"]
+
+
+def test_hidden_files_are_counted(tmp_path: Path) -> None:
+    fill(tmp_path, a__1_DOT_png=image())
+    (tmp_path / "a" / ".2.png").write_bytes(image())
+    found, report = loaded(str(tmp_path))
+    assert list(found) == ["a/1.png"]
+    assert report.ignored["hidden"] == 1
+
+
+def test_a_hidden_file_that_is_named_is_read(tmp_path: Path) -> None:
+    (tmp_path / ".2.png").write_bytes(image())
+    assert list(loaded([str(tmp_path / ".2.png")], target=None)[0]) == [".2.png"]
+
+
+DOUBTFUL = {
+    "splits": (["train/cat/1.png", "val/cat/1.png"], r"class folders \(train, val\) look like splits.*such as .*train"),
+    "splits, one flat": (
+        ["train/cat/1.png", "val/cat/1.png", "test/1.png"],
+        r"class folders \(test, train, val\) look like splits",
+    ),
+    "deeper": (["a/cat/1.png", "b/cat/1.png"], r"class folders \(a, b\) hold their images in folders of their own"),
+    "deeper, a stray file": (["a/cat/1.png", "a/notes.txt", "b/cat/1.png"], "folders of their own"),
+    "labels beside images": (["images/1.png", "labels/1.txt"], r"1 of its 2 class folders hold no image \(labels\)"),
+    "what systems leave": (
+        ["cat/1.png", "__MACOSX/cat/._1.png", "__pycache__/x.pyc"],
+        r"2 of its 3 .*\(__MACOSX, __pycache__\)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_folders_that_are_hardly_classes_are_warned_of(tmp_path: Path, name: str) -> None:
+    paths, said = DOUBTFUL[name]
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(image())
+    with pytest.warns(UserWarning, match=said):
+        pp.load(str(tmp_path), RECIPE)
+    names = sorted({path.split("/")[0] for path in paths})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pp.load(str(tmp_path), RECIPE, classes=names)
+        pp.load(str(tmp_path), RECIPE, target=None)
+
+
+def test_class_folders_that_are_surely_classes_are_not_warned_of(tmp_path: Path) -> None:
+    fill(tmp_path, test__1_DOT_png=image(), cat__1_DOT_png=image(), cat__deep__2_DOT_png=image())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pp.load(str(tmp_path), RECIPE)

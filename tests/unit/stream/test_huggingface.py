@@ -105,3 +105,17 @@ def test_a_mode_of_a_list_of_images_is_obeyed() -> None:
 def test_a_mode_counts_in_pack_too() -> None:
     (batch,) = pp.Pack(RECIPE)(iter(rows(mode="L")))
     assert all(is_grey(image.patches.tolist()) for image in pp.unpack(batch))
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_two_columns_named_for_one_image_are_refused(streaming: bool) -> None:
+    """The first was taken, the other was not used."""
+    files = rows().cast_column("image", datasets.Image(decode=False))
+    pairs = datasets.Dataset.from_dict({"img": files["image"], "mask": files["image"], "label": files["label"]})
+    pairs = pairs.cast_column("img", datasets.Image()).cast_column("mask", datasets.Image())
+    source = pairs.to_iterable_dataset() if streaming else pairs
+    with pytest.raises(
+        pp.ConfigError, match=r"image='img;mask' names 2 columns of the data set, img and mask, and one of them is read"
+    ):
+        pp.load(source, RECIPE, image=["img", "mask"])
+    assert len(painted(source, image=["img", "picture"])) == 5

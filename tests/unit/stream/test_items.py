@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
+import torch
 import webdataset as wds
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
@@ -85,6 +86,9 @@ BATCHED = {
     "tuples": lambda: wds.DataPipeline(lambda: samples(), wds.to_tuple("png", "cls"), wds.batched(2)),
     "pairs": lambda: [([picture(16), picture(32)], [0, 1])],
     "arrays": lambda: [(np.zeros((2, 16, 16, 3), np.uint8), np.array([0, 1]))],
+    "batches of one": lambda: wds.DataPipeline(lambda: samples(), wds.to_tuple("png", "cls"), wds.batched(1)),
+    "an array of one": lambda: [(np.zeros((1, 16, 16, 3), np.uint8), np.array([0]))],
+    "a tensor of labels": lambda: [([picture(16)], torch.tensor([1]))],
 }
 
 
@@ -98,6 +102,12 @@ def test_a_batch_before_pack_is_refused(name: str) -> None:
 def test_images_that_belong_together_go_through_pack_as_a_sample() -> None:
     items = [pp.Sample("a", [picture(16), picture(32)], [0.5, 0.5])]
     assert shapes(pp.Pack(RECIPE)(items)) == [("a", 0, 16), ("a", 1, 32)]
+
+
+def test_a_list_of_one_image_with_one_label_goes_through_pack() -> None:
+    items = [([picture(16)], 3), ([picture(16)], torch.tensor(3)), ([picture(16)], [0, 1, 0])]
+    for item in items:
+        assert shapes(pp.Pack(RECIPE)([item])) == [("0", 0, 16)]
 
 
 def test_a_list_as_key_is_refused_by_load_too() -> None:
@@ -199,8 +209,8 @@ def test_a_stream_that_an_error_ends_is_named() -> None:
         list(pp.load(ending(), RECIPE))
 
 
-def rows(bad: int) -> Any:
-    files = [{"bytes": b"nonsense" if i == bad else png(16), "path": None} for i in range(6)]
+def rows(*bad: int) -> Any:
+    files = [{"bytes": b"nonsense" if i in bad else png(16), "path": None} for i in range(6)]
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     return datasets.Dataset.from_dict({"image": files, "label": list(range(6))}, features=features)
 
@@ -219,16 +229,60 @@ def test_a_column_of_lists_with_one_broken_image_loses_one_row(streamed: bool) -
     assert [(r.key, r.member, r.stage) for r in loader.report().rejected] == [("1", "[1]", "header")]
 
 
-def test_a_stream_of_datasets_that_decodes_before_map_says_what_to_do() -> None:
-    loader = pp.load(rows(3).to_iterable_dataset().map(same), RECIPE, on_error="skip")
-    assert len(shapes(loader)) == 3
+CHAINS: dict[str, Callable[[Any], Any]] = {
+    "map": lambda stream: stream.map(same),
+    "filter": lambda stream: stream.filter(lambda row: row["label"] != 4),
+    "map, filter, skip": lambda stream: stream.map(same).filter(bool).skip(1),
+    "format": lambda stream: stream.map(same).with_format("numpy"),
+    "twice": lambda stream: stream.map(same).repeat(2),
+}
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+@pytest.mark.parametrize("chain", CHAINS)
+def test_a_stream_that_decodes_before_map_loses_the_broken_row_alone(chain: str, shards: int) -> None:
+    """It ended with the row, and what came after it was lost."""
+    stream = CHAINS[chain](rows(2, 3, 5).to_iterable_dataset(num_shards=shards))
+    expected = CHAINS[chain](rows().to_iterable_dataset(num_shards=shards)).map(lambda row: {"label": int(row["label"])})
+    labels = [row["label"] for row in expected]
+    loader = pp.load(stream, RECIPE, on_error="skip")
+    got = sorted((int(image.key), int(image.target)) for batch in loader for image in pp.unpack(batch))
+    assert got == [(i, label) for i, label in enumerate(labels) if label not in (2, 3, 5)]
+    assert [r.key for r in loader.report().rejected] == [str(i) for i, label in enumerate(labels) if label in (2, 3, 5)]
+    assert not loader.report().shard_errors
+    assert {r.stage for r in loader.report().rejected} == {"read"}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stage_over_such_a_stream_loses_the_broken_row_alone(workers: int) -> None:
+    stream = rows(2, 3).to_iterable_dataset(num_shards=2).map(same)
+    loader = DataLoader(pp.Pack(RECIPE, on_error="skip").over(stream), batch_size=None, num_workers=workers)
+    batches = list(loader)
+    report = pp.Report.collect(batches)
+    assert (report.seen, report.packed, report.shard_errors) == (6, 4, [])
+    assert sorted(int(image.target) for batch in batches for image in pp.unpack(batch)) == [0, 1, 4, 5]
+
+
+def several(rows: Any) -> Any:
+    return rows
+
+
+@pytest.mark.parametrize("chain", ["shuffled", "batched"])
+def test_a_stream_that_cannot_go_on_says_what_to_do(chain: str) -> None:
+    stream = rows(3).to_iterable_dataset()
+    stream = stream.shuffle(buffer_size=2).map(same) if chain == "shuffled" else stream.map(several, batched=True, batch_size=2)
+    loader = pp.load(stream, RECIPE, on_error="skip")
+    shapes(loader)
     (fault,) = loader.report().shard_errors
-    assert "item 3 raised" in fault.reason
+    assert fault.reason.startswith("item ")
     assert "cast its image column to Image(decode=False) first" in fault.reason
-    cast = rows(3).to_iterable_dataset().cast_column("image", datasets.Image(decode=False)).map(same)
+
+
+def test_a_stream_that_casts_before_map_loses_the_broken_row_alone() -> None:
+    cast = rows(3).to_iterable_dataset().cast_column("image", datasets.Image(decode=False)).shuffle(buffer_size=2).map(same)
     loader = pp.load(cast, RECIPE, on_error="skip")
     assert len(shapes(loader)) == 5
-    assert [r.key for r in loader.report().rejected] == ["3"]
+    assert [r.stage for r in loader.report().rejected] == ["header"]
 
 
 @pytest.mark.parametrize("sizes", [[(16, 32)] * 2, None], ids=["sizes given", "sizes read"])
@@ -248,6 +302,11 @@ UNCLEAR = {
     ),
     "images in two cases": ({"image": png(16), "Image": png(32), "label": 1}, pp.SourceError, "differ in case alone"),
     "two usual labels": ({"image": png(16), "label": 1, "cls": 7}, pp.TargetError, "'cls' and 'label': pass target="),
+    "two named images": (
+        {"img": png(16), "mask": png(32), "label": 1},
+        pp.SourceError,
+        "'img' and 'mask', and image= names both",
+    ),
     "two usual images": ({"image": png(16), "jpg": png(32), "label": 1}, pp.SourceError, "'image' and 'jpg': pass image="),
 }
 
@@ -256,8 +315,9 @@ UNCLEAR = {
 def test_two_names_that_could_be_meant_are_refused(name: str) -> None:
     """The last column won."""
     row, error, message = UNCLEAR[name]
+    named = {"image": ["img", "mask"]} if "named" in name else {}
     with pytest.raises(error, match=message):
-        list(pp.load([row], RECIPE))
+        list(pp.load([row], RECIPE, **named))
 
 
 def test_names_that_are_given_need_not_be_alone() -> None:

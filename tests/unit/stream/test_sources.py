@@ -174,10 +174,11 @@ def test_a_link_that_leads_nowhere_is_a_rejection(folder: Path) -> None:
 def test_an_empty_class_folder_keeps_its_index(folder: Path) -> None:
     fill(folder, "ant/a.png", "zebra/z.png")
     (folder / "moth").mkdir()
-    source = open_source(folder)
+    with pytest.warns(UserWarning, match=r"1 of its 3 class folders hold no image \(moth\)"):
+        source = open_source(folder)
     assert isinstance(source, FolderSource)
     assert source.class_names == ["ant", "moth", "zebra"]
-    assert labels(folder)["zebra/z.png"] == 2
+    assert [source.reader.target(header.location) for header in source.scan() if isinstance(header, Header)] == [0, 2]
 
 
 def test_a_linked_class_folder_is_followed_and_a_ring_ends(tmp_path: Path) -> None:
@@ -335,7 +336,7 @@ def generator() -> Iterator[pp.Sample]:
 def test_a_generator_is_read_once(num_workers: int) -> None:
     loader = pp.load(generator(), RECIPE, num_workers=num_workers)
     assert [key for batch in loader for row in batch.keys for key in row] == [f"k{i}" for i in range(5)]
-    with pytest.raises(pp.SourceError, match="generator of samples: no image to pack, 0 samples seen"):
+    with pytest.raises(pp.SourceError, match="generator of samples, which is read once: no image to pack, 0 samples"):
         list(loader)
 
 
