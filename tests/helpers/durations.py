@@ -2,8 +2,8 @@
 
 The plugin adds ``--record-durations FILE``: after the run, FILE holds a JSON object of the seconds (set-up, call, tear-down)
 and the tiers of each test. The check, ``python tests/helpers/durations.py FILE``, runs every fast test that took over one
-second again, alone and as the fast tier runs it, those that still do twice more, and names each test whose median of three is
-over one second. It fails if one is over three seconds. Kernels are compiled by then. Both limits are those of the machine they
+second again, as the fast tier runs it. Those that still do run three times more, in one process, and the check names each test
+whose median is over one second. It fails if one is over three seconds. Kernels are compiled by then. Both limits are those of the machine they
 were set on, which imports torch in 1.7 seconds; on a slower one they grow in proportion.
 """
 
@@ -54,11 +54,11 @@ class Recorder:
         self._path.write_text(json.dumps(self._tests, indent=0))
 
 
-def again(tests: list[str]) -> dict[str, float]:
-    """Run tests in one process with the fast profile and return the seconds of each."""
+def again(tests: list[str], processes: str) -> dict[str, float]:
+    """Run tests with the fast profile, in a number of processes (or ``auto``), and return the seconds of each."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "durations.json"
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "--record-durations", str(file), *tests]
+        command = [sys.executable, "-m", "pytest", "-q", "-n", processes, "--record-durations", str(file), *tests]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"HYPOTHESIS_PROFILE": "fast"})
         return {name: test["seconds"] for name, test in json.loads(file.read_text()).items()}
 
@@ -74,10 +74,9 @@ def main(path: str) -> int:
     """Print the fast tests that are slow; return 1 if one of them is far too slow, else 0."""
     recorded = json.loads(Path(path).read_text())
     slow, factor = [name for name, test in recorded.items() if not test["tiers"] and test["seconds"] > NAMED], slowness()
-    runs: list[dict[str, float]] = []
-    while slow and len(runs) < 3:
-        runs.append(again(slow))
-        slow = [name for name in slow if len(runs) > 1 or runs[0].get(name, 0.0) > NAMED * factor]
+    if slow:
+        slow = [name for name, seconds in again(slow, "auto").items() if seconds > NAMED * factor]
+    runs = [again(slow, "0") for _ in range(3)] if slow else []
     medians = {name: statistics.median(run[name] for run in runs) for name in slow}
     for name in sorted(medians, key=lambda name: -medians[name]):
         if medians[name] > NAMED * factor:
