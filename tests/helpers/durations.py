@@ -3,8 +3,8 @@
 The plugin adds ``--record-durations FILE``: after the run, FILE holds a JSON object of the seconds (set-up, call, tear-down)
 and the tiers of each test. The check, ``python tests/helpers/durations.py FILE``, runs every fast test that took over one
 second again, as the fast tier runs it. Those that still do run three times more, in one process, and the check names each test
-whose median is over one second. It fails if one is over three seconds. Kernels are compiled by then. Both limits are those of the machine they
-were set on, which imports torch in 1.7 seconds; on a slower one they grow in proportion.
+whose median is over one second. It fails if one is over three seconds. Kernels are compiled by then. Both limits are those of
+the machine they were set on, which imports torch in 1.7 seconds; on a slower one they grow in proportion.
 """
 
 from __future__ import annotations
