@@ -6,13 +6,14 @@ Not a full product: each kind of source meets each mode once, with shuffling, ra
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from itertools import count, product
 from typing import Any
 
 import numpy as np
 
 from helpers.behaviour import data, names, parts
-from helpers.behaviour.recipes import RECIPES, recipe
+from helpers.behaviour.recipes import RECIPES, p, recipe
 from helpers.behaviour.registry import add
 from helpers.behaviour.values import Parts
 
@@ -46,17 +47,29 @@ def planned(out: Parts, kind: str, words: dict[str, Any]) -> None:
             parts.add_plan(out, plan)
 
 
-def resumed(out: Parts, kind: str, cut: int, words: dict[str, Any], after: dict[str, Any] | None = None) -> None:
-    """Stop after some batches, and add those that another loader goes on with; the state travels as JSON."""
+def resumed(
+    out: Parts,
+    kind: str,
+    cut: int,
+    words: dict[str, Any],
+    after: dict[str, Any] | None = None,
+    make: Callable[[], Any] = recipe,
+) -> None:
+    """Iterate one epoch, stop the next after some batches, and add those that another loader goes on with.
+
+    The state travels as JSON.
+    """
     source, own = data.source(kind)
-    loader = names.load(source, recipe(), shuffle=8, epoch=2, **(own | words))
+    loader = names.load(source, make(), shuffle=8, epoch=1, **(own | words))
+    parts.run_batches(out, loader)
+    names.read(loader, "set_epoch")(2)
     batches = iter(loader)
     for _ in range(cut):
         parts.add_batch(out, next(batches))
     state = json.loads(json.dumps(names.read(loader, "state_dict")()))
     names.read(batches, "close")()
     source, own = data.source(kind)
-    loader = names.load(source, recipe(), shuffle=8, epoch=2, **(own | (after if after is not None else words)))
+    loader = names.load(source, make(), shuffle=8, **(own | (after if after is not None else words)))
     names.read(loader, "load_state_dict")(state)
     parts.run_batches(out, loader)
     parts.add_report(out, names.read(loader, "report")())
@@ -101,6 +114,9 @@ def over_sources() -> None:
         for mode, words in modes.items():
             epochs = (1, 2) if mode == "epochs" else ()
             add(f"source/{kind}/{mode}", loaded, kind, words, images=mode == "here", epochs=epochs)
+        if kind in ("dataset", "odd dataset"):
+            words = {**WORKERS, "steps_per_epoch": 5, "rank": 1, "world_size": 2, "shuffle": 8, "tail": "drop"}
+            add(f"source/{kind}/workers that plan for a rank", loaded, kind, words)
         add(f"source/{kind}/plans", planned, kind, {"shuffle": 8, "tail": ("pad", "short")[turn % 2]})
     for kind in ("shards", "gz shards", "folder", "files", "samples", "pairs", "huggingface", "dataset with sizes", "rows"):
         add(f"replay/{kind}", replayed, kind)
@@ -112,12 +128,18 @@ def over_sources() -> None:
         add(f"resume/{kind}/steps", resumed, kind, 4, {"steps_per_epoch": 9, "tail": "drop"})
         add(f"resume/{kind}/at the end", resumed, kind, 5, {"steps_per_epoch": 5})
         add(f"resume/{kind}/ranks", resumed, kind, 1, {"rank": 1, "world_size": 2, "tail": "pad"})
+        add(f"resume/{kind}/schedule", resumed, kind, 2, {}, make=scheduled)
     add("resume/shards/other recipe", other_state, "shards", {"recipe": lambda: recipe(seed=12)})
     add("resume/shards/other shuffle", other_state, "shards", {"shuffle": 4})
     add("resume/index/other tail", other_state, "index", {"tail": "drop"})
     add("resume/index/other ranks", resumed, "index", 1, {"rank": 0, "world_size": 2}, {"rank": 0, "world_size": 1})
     add("seeds of workers", loaded, data.Seeded, {**WORKERS, "sizes": data.sizes()}, epochs=(0, 1))
     add("seeds of workers that plan", loaded, data.Seeded, WORKERS, epochs=(0, 1))
+
+
+def scheduled() -> Any:
+    """Return a recipe whose drop rate follows the samples seen over three epochs."""
+    return recipe(drop=p("Scheduled", midpoint=1.5 * data.COUNT, width=0.4 * data.COUNT, low=0.1, high=0.8))
 
 
 def other_state(out: Parts, kind: str, words: dict[str, Any]) -> None:

@@ -153,6 +153,8 @@ def enter() -> None:
     add("fault/in a row", loaded, data.shards, {**nothing, "max_in_a_row": 7})
     add("fault/share", loaded, lambda: [*broken() * 3], {"on_error": "skip", "max_share": 0.1})
     add("fault/share of a stream", loaded, lambda: data.Stream(many_broken, 150), {"on_error": "skip", "max_share": 0.1})
+    few = {"on_error": "skip", "max_share": 0.3}
+    add("fault/share of two epochs", loaded, lambda: data.Stream(many_broken, 150), few, epochs=(0, 1))
     add("fault/logged/here", logged, 0)
     add("fault/logged/workers", logged, 2)
     add("fault/asked", asked)

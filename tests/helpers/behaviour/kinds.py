@@ -25,7 +25,7 @@ def pages(i: int) -> Any:
 
 def page_files(i: int) -> dict[str, bytes]:
     """Return the files of a sample of several images in a shard; numbers in names are sorted by value."""
-    found = {f"p{10 * k}.png": _png(data.picture(i + k)) for k in range(1 + i % 3)}
+    found = {f"p{(9, 10, 100)[k]}.png": _png(data.picture(i + k)) for k in range(1 + i % 3)}
     return found | {"cls": b"%d" % i, "txt": data.caption(i).encode()}
 
 
