@@ -75,6 +75,10 @@ class Sample:
     target: Any = None
     text: str | None = None
 
+    def __post_init__(self) -> None:
+        if self.key is None or isinstance(self.key, (bytes, bytearray)):
+            raise TypeError(f"the key of a sample is a str, got {self.key!r}")
+
     def __repr__(self) -> str:
         said = f"key={self.key!r}, image={_briefly(self.image)}, target={_briefly(self.target)}"
         return f"Sample({said}{'' if self.text is None else f', text={_briefly(self.text)}'})"

@@ -27,6 +27,7 @@ from patchpack.paint.resample import FILTERS, write_pixels
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.folders import FileReader
 from patchpack.stream.header import picture_size
+from patchpack.stream.names import nearest
 from patchpack.stream.pictures import channels_last
 from patchpack.types import Grid, Size
 
@@ -236,6 +237,10 @@ class Processor(ABC):
 
 def like(kind: type[P], processor: Any, changes: Mapping[str, Any]) -> P:
     """A processor with the settings of another, and some fields changed. Raises `ConfigError` for what carries none."""
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    for name in changes:
+        if name not in known:
+            raise ConfigError(f"{kind.__name__} has no {name}{nearest(name, known)}")
     settings = settings_of(processor, kind._FAMILY, f"{kind.__name__}.like")
     given = settings.given
     if isinstance(given, kind):

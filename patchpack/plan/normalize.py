@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf, isfinite
 
 from patchpack.errors import ConfigError
 
@@ -19,8 +20,13 @@ class MeanStd:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ConfigError(f"mean and std are three numbers each, std > 0; got {self.mean}, {self.std}")
+        if (
+            len(self.mean) != 3
+            or len(self.std) != 3
+            or not all(map(isfinite, self.mean))
+            or not all(0 < s < inf for s in self.std)
+        ):
+            raise ConfigError(f"mean and std are three numbers each, finite, std > 0; got {self.mean}, {self.std}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 import stat
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,10 @@ class FolderSource:
             target=None if self._in_classes else members.target,
         )
         self._known = set(self.class_names or ())
+        self._first = {path: number for number, path in reversed(list(enumerate(self._files)))}
         self.num_parts = len(self._files)
-        self.fingerprint = digest([*(path.relative_to(root).as_posix() for path in self._files), *(classes or ())])
+        given = [] if classes is None else self.class_names or []
+        self.fingerprint = digest([*(path.relative_to(root).as_posix() for path in self._files), *given])
 
     def scan(self) -> Iterator[Event]:
         """See `Source`."""
@@ -81,7 +83,7 @@ class FolderSource:
         for number in parts:
             path = self._files[number]
             key = path.relative_to(self._root).as_posix()
-            if number and self._files[number - 1] == path:  # they are sorted
+            if self._first[path] != number:
                 yield Rejection(self.name, key, path.name, "read", "this path comes twice in the list of files")
                 continue
             if self._in_classes and (fault := self._class_fault(key)):
@@ -105,14 +107,20 @@ class FolderSource:
 
 def image_extensions(members: Members) -> tuple[str, ...]:
     """Return the extensions of image files: those the user named, else those of every format that can be decoded."""
-    return members.image if members.image_given else tuple(sorted(extensions_of(members.reading.formats)))
+    if members.image_given:
+        return members.image
+    return tuple(sorted(extensions_of(members.reading.formats) - {*members.labels, *_text_extensions(members)}))
+
+
+def _text_extensions(members: Members) -> tuple[str, ...]:
+    return () if members.text is None else (members.text.member,)
 
 
 def is_asked_image(path: Path, members: Members) -> bool:
     """Return True for a file with one of `image_extensions`; where the user named none, also for an image without extension."""
     extension = path.suffix[1:].lower()
     if extension or members.image_given:
-        return extension in (members.image if members.image_given else extensions_of(members.reading.formats))
+        return extension in image_extensions(members)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
@@ -124,7 +132,7 @@ def is_asked_image(path: Path, members: Members) -> bool:
 
 def _by_extension(files: list[Path], images: list[Path], members: Members) -> dict[str, int]:
     """Return how many files are neither images nor read beside them, by extension."""
-    beside = {*members.labels, *((members.text.member,) if members.text else ())}
+    beside = {*members.labels, *_text_extensions(members)}
     asked = set(images)
     kinds = Counter(_kind(path) for path in files if path not in asked)
     return {kind: kinds[kind] for kind in sorted(kinds) if kind[1:] not in beside}
@@ -141,7 +149,7 @@ def _class_names(root: Path, classes: Sequence[str] | None) -> list[str]:
         names = list(classes)
         if (
             not names
-            or isinstance(classes, (str, Mapping))
+            or isinstance(classes, (str, Mapping, Set))
             or not all(isinstance(name, str) for name in names)
             or len(set(names)) < len(names)
         ):

@@ -5,13 +5,13 @@ The library is never imported from here unless the object at hand comes from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from copy import copy
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from inspect import iscoroutinefunction
 from typing import Any
 
-from patchpack.errors import ConfigError
+from patchpack.errors import ConfigError, SourceError
 from patchpack.stream.names import nearest
 from patchpack.stream.tar import Members
 
@@ -42,6 +42,10 @@ def undecoded(dataset: Any, members: Members) -> tuple[Any, Members, list[str] |
     features = dataset.features
     if features is None:
         return dataset, members, None
+    if not isinstance(features, Mapping):
+        raise SourceError(
+            f"a {type(dataset).__name__} of a data set is one column: pass the data set, and image= the column's name"
+        )
     pictures = [name for name, feature in features.items() if _is_picture(feature)]
     dataset = _unformatted(dataset)
     features = dataset.features
@@ -136,6 +140,17 @@ def is_plain(dataset: Any) -> bool:
     return getattr(dataset, "format", {"type": None})["type"] is None
 
 
+# chains of these count what they have read exactly, and share nothing that a copy does not have
+_EXACT = {
+    "ArrowExamplesIterable",
+    "RebatchedArrowExamplesIterable",
+    "FormattedExamplesIterable",
+    "SelectColumnsIterable",
+    "MappedExamplesIterable",
+    "FilteredExamplesIterable",
+}
+
+
 def stream_behind_error(stream: Any) -> tuple[Any, Any] | None:
     """Return a stream that begins behind the item for which `stream` raised in its last iteration.
 
@@ -143,23 +158,28 @@ def stream_behind_error(stream: Any) -> tuple[Any, Any] | None:
     ``stream.state_dict()``, which counts the item at fault as read.
 
     Returns:
-        A copy of `stream` and the state it begins with. None where items would be lost or come again: those in a buffer that
-        shuffles, which a state does not hold, and those of a ``.map`` that takes several at once.
+        A copy of `stream` and the state it begins with. None where items could be lost, come again, or get other numbers: a
+        shuffle buffer, several streams together, ``take`` or ``skip``, a generator of the user's, a function that takes several
+        items or their numbers.
     """
     generators = list(_generators(getattr(stream, "_ex_iterable", None)))
-    if not generators or not hasattr(stream, "state_dict") or any(map(_holds_items, generators)):
+    if not generators or not hasattr(stream, "state_dict") or not all(map(_is_exact, generators)):
         return None
-    behind, state = copy(stream), stream.state_dict()
-    behind.load_state_dict(state)
+    state = stream.state_dict()
+    try:
+        behind = deepcopy(stream)  # or the user's own would begin there too
+        behind.load_state_dict(state)
+    except Exception:  # a function or its arguments that cannot be copied
+        return None
     return behind, state
 
 
-def _holds_items(generator: Any) -> bool:
-    """True for one that has read more items than it has given: those would be lost, or come again."""
+def _is_exact(generator: Any) -> bool:
     return (
-        "Shuffled" in type(generator).__name__
-        or getattr(generator, "batched", False)
-        or iscoroutinefunction(getattr(generator, "function", None))
+        type(generator).__name__ in _EXACT
+        and not getattr(generator, "batched", False)
+        and not getattr(generator, "with_indices", False)
+        and not iscoroutinefunction(getattr(generator, "function", None))
     )
 
 

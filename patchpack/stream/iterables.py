@@ -14,6 +14,7 @@ from patchpack.paint.decode import DEFAULT, WHITE, Colour, Reading, to_rgb
 from patchpack.paint.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
 from patchpack.stream.header import picture_size
 from patchpack.stream.huggingface import UNDECODED_FIRST, is_huggingface, stream_behind_error
+from patchpack.stream.labels import without_address
 from patchpack.stream.samples import ToSample, key_of, make_sample, refuse_batch
 from patchpack.stream.source import Reader, tell_epoch
 from patchpack.stream.tar import Members
@@ -47,6 +48,7 @@ class IterableSource:
         if isinstance(items, Iterator):
             self.name += ", which is read once"
         self.is_split = is_split(items)
+        self._may_be_batched = repeating or _is_pipeline(items)
         self.reader: Reader = InlineReader()
 
     def set_epoch(self, epoch: int) -> None:
@@ -61,7 +63,7 @@ class IterableSource:
                 yield item
                 continue
             try:
-                if self._repeating and self._to_sample is None:
+                if self._may_be_batched and self._to_sample is None:
                     refuse_batch(number, item)
                 sample = make_sample(number, item, self._members, self._to_sample)
             except (SampleError, SourceError) as error:
@@ -101,13 +103,18 @@ def _items(items: Iterable[Any], name: str) -> Iterator[Any]:
         except Exception as raised:
             if error is not None:
                 yield Rejection("", str(number - 1), "", "read", error)
-            error = f"item {number} raised {type(raised).__name__}: {raised}"
+            error = without_address(f"item {number} raised {type(raised).__name__}: {raised}")
         else:
             if error is not None:
                 yield Rejection("", str(number - 1), "", "read", error)
             error = None
             yield item
         number += 1
+
+
+def _is_pipeline(items: Any) -> bool:
+    """True for an object of a library whose pipelines make batches of samples."""
+    return any(kind.__module__.partition(".")[0] in ("webdataset", "torch", "datasets") for kind in type(items).__mro__)
 
 
 def is_split(items: Any) -> bool:

@@ -21,6 +21,11 @@ _ADDRESS = re.compile(" at 0x[0-9a-f]+")
 _INTEGER = re.compile(rb"[+-]?[0-9]{1,19}").fullmatch
 
 
+def without_address(text: str) -> str:
+    """Return a message without addresses in memory, so that a report is the same every time."""
+    return _ADDRESS.sub("", text)
+
+
 def join(target: str | tuple[str, ...] | None, values: Sequence[Any]) -> Any:
     """The target of a sample from the values of its labels: None, the one value, or a dict by name."""
     if target is None:
@@ -80,7 +85,7 @@ def decode_target(extension: str, data: bytes) -> Any:
             return _array(data)
     except Exception as error:  # parsers raise many kinds: a header that lies about its size even MemoryError
         shown = data[:40] + (b"..." if len(data) > 40 else b"")
-        why = _ADDRESS.sub("", str(error))  # a report is the same every time
+        why = without_address(str(error))
         raise TargetError(f"label member {extension!r} does not hold a {kind}: {shown!r} ({why})") from None
     return data
 

@@ -67,6 +67,7 @@ class Loader(DataLoader[PackedBatch]):
         worker_restarts: int = 0,
         **dataloader_options: Any,
     ) -> None:
+        require_int("num_workers", num_workers, 0, 1 << 10)
         require_int("num_threads", num_threads, 0, 1 << 10)
         require_int("worker_restarts", worker_restarts, 0, 1 << 30)
         if not timeout >= 0:

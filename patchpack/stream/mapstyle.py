@@ -170,8 +170,14 @@ class ItemReader:
             raise SourceError(f"item {number} of the dataset raised {type(error).__name__}: {error}") from error
 
     def sample(self, number: int, item: Any) -> Sample:
-        """The `Sample` of an item. Raises as `make_sample`."""
-        return make_sample(number, item, self._members, self._to_sample)
+        """The `Sample` of an item. Raises as `make_sample`, and `SourceError` for a key that would not be used."""
+        sample = make_sample(number, item, self._members, self._to_sample)
+        if sample.key != str(number) and (self._to_sample is not None or isinstance(item, Sample)):
+            raise SourceError(
+                f"item {number} is a Sample with the key {sample.key!r}, and keys of a dataset with items by number are the "
+                f"numbers: give it str(number), or pass an iterable of Samples"
+            )
+        return sample
 
 
 def is_map_style(source: Any) -> TypeGuard[Sequence[Any]]:

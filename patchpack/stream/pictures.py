@@ -104,6 +104,9 @@ def pack_images(
         images = [images]
     elif not isinstance(images, Iterable):
         raise ConfigError(f"images is an iterable of images, got a {type(images).__name__}")
+    for name in ("fuse", "rank", "world_size"):
+        if name in dataloader_options:
+            raise ConfigError(f"{name}= is no option of pack_images, which paints all images in this process")
     source = PictureSource(images, keys, require_recipe(recipe))
     loader = load(
         source,

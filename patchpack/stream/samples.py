@@ -70,6 +70,7 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
         DecodeError: no image in it, or a path that cannot be read, or leads to a file over the limit.
     """
     if isinstance(item, Sample):
+        _refuse_names(number, "a patchpack.Sample", members)
         return item
     image, target = members.image, members.target
     if isinstance(item, Mapping):
@@ -97,17 +98,34 @@ def as_sample(number: int, item: Any, members: Members) -> Sample:
                 f"item {number} is a {type(item).__name__} of {len(item)} images, and a label is expected. For images that "
                 f"belong together pass target=None, or ([image, image], label) where they have a label"
             )
+        _refuse_names(number, "a list of images", members)
         return Sample(str(number), list(item))
     elif isinstance(item, (tuple, list)) and len(item) == 2 and _are_pictures(item[0]):
+        _refuse_names(number, "a pair", members)
         text = item[1] if members.text is not None and target is None else None
         return Sample(str(number), item[0], item[1] if target is not None else None, text)
     elif target is None and is_picture(item):
+        _refuse_names(number, "an image", members)
         return Sample(str(number), item)
+    what = _described(item)
+    if isinstance(item, (tuple, list)) and len(item) != 2:
+        what += f", {len(item)} members where a pair has two"
+    elif target is not None and is_picture(item):
+        what += " without a label (target=None for unlabelled images)"
     raise SourceError(
-        f"item {number} is {_described(item)}: expected a patchpack.Sample, a webdataset dict, a row with an 'image' column "
+        f"item {number} is {what}: expected a patchpack.Sample, a webdataset dict, a row with an 'image' column "
         f"(image= names another), or a pair (image, target) with the image as file bytes, a uint8 [H, W, 3] array or a PIL "
         f"image (not yet a tensor); or pass to_sample=, a function (number, item) -> patchpack.Sample"
     )
+
+
+def _refuse_names(number: int, what: str, members: Members) -> None:
+    """Raise `SourceError` where the user named an image or a label, and the item has no names."""
+    image = f"image={';'.join(members.image)!r}" if members.image_given else ""
+    target = f"target={members.target!r}" if members.target_given and members.target is not None else ""
+    if image or target:
+        given = " and ".join(filter(None, (image, target)))
+        raise SourceError(f"item {number} is {what}, which has no names, and {given} would not be used: leave it out")
 
 
 def _refuse_unclear(number: int, item: Mapping[Any, Any], names: Mapping[str, Any], members: Members) -> None:
@@ -172,7 +190,7 @@ def _described(item: Any) -> str:
     if isinstance(item, (tuple, list)):
         return f"a {type(item).__name__} of {', '.join(_described(entry) for entry in item[:4])}"
     if is_picture(item):
-        return f"a {type(item).__name__} without a label (target=None for unlabelled images)"
+        return f"a {type(item).__name__}"
     if hasattr(item, "dtype") and hasattr(item, "shape"):
         return f"a {type(item).__name__} {item.dtype} {list(item.shape)}"
     return f"a {type(item).__name__}"

@@ -78,7 +78,9 @@ def open_source(
         ConfigError: image extensions that are empty; sizes that cannot be used; texts of an index; frames of a recipe or a
             source without clips.
     """
+    require_callable(map_target=map_target, to_sample=to_sample, size_of=size_of)
     members = parse_members(image, target, max_pixels, max_bytes, frames, clips, reading)
+    require_unnamed(members, to_sample)
     members = replace(members, text=parse_text(text, tokenize))
     if isinstance(source, Source):
         opened: Source = source
@@ -98,6 +100,8 @@ def open_source(
         opened = FolderSource(Path(paths[0]), members, classes=classes) if in_folder else _files(paths, members, classes)
     else:
         opened = _items(source, members, background, to_sample, sizes, size_of)
+    if to_sample is not None and not isinstance(opened, (MapStyleSource, IterableSource)):
+        raise ConfigError(f"to_sample= makes samples of the items of a dataset or an iterable; {opened.name} has none")
     if classes is not None and not (isinstance(opened, FolderSource) and not isinstance(source, Source)):
         raise ConfigError(f"classes= names the class folders of image files; {opened.name} has none")
     if (sizes is not None or size_of is not None) and not isinstance(opened, MapStyleSource):
@@ -112,13 +116,35 @@ def open_source(
     return opened
 
 
+def require_callable(**functions: Any) -> None:
+    """Raise `ConfigError` for an argument that is neither None nor a function."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ConfigError(f"{name} is a function, got a {type(function).__name__}")
+
+
+def require_unnamed(members: Members, to_sample: ToSample | None) -> None:
+    """Raise `ConfigError` for a name beside `to_sample`, which would not be used."""
+    if to_sample is None:
+        return
+    if members.image_given:
+        raise ConfigError(f"image={';'.join(members.image)!r} is not used: to_sample= says what the image is")
+    if members.target_given and members.target is not None:
+        raise ConfigError(f"target={members.target!r} is not used: to_sample= says what the label is")
+
+
 def _paths(source: Any) -> list[str] | None:
     """The paths or patterns that a source is made of; None if it is something else."""
     if isinstance(source, (str, os.PathLike)):
-        return [os.fspath(source)]
+        source = [source]
     if isinstance(source, (list, tuple)) and source and all(isinstance(s, (str, os.PathLike)) for s in source):
-        return [os.fspath(s) for s in source]
+        # a path is a file, whatever its name looks like
+        return [s if isinstance(s, str) else _as_file(os.fspath(s)) for s in source]
     return None
+
+
+def _as_file(path: str) -> str:
+    return f".{os.sep}{path}" if path.startswith("pipe:") else path
 
 
 def _items(
@@ -197,6 +223,9 @@ def parse_members(
         labels = tuple(_label(name) for name in target)
     else:
         labels = None if target is None else _label(target)
+    both = sorted({*extensions} & {*((labels,) if isinstance(labels, str) else labels or ())})
+    if isinstance(image, Default):  # a label is no image
+        extensions = tuple(extension for extension in extensions if extension not in both)
     return Members(
         extensions, labels, max_pixels, max_bytes, patterns, clips, None, reading,
         image_given=not isinstance(image, Default), target_given=not isinstance(target, Default),
@@ -253,7 +282,7 @@ def _files(patterns: list[str], members: Members, classes: Sequence[str] | None)
             f"{len(missing)} of {len(pictures)} files are missing, the first is {missing[0]}{in_working_folder(missing[0])}"
         )
     root = os.path.commonpath([os.path.dirname(os.path.abspath(url)) for url in pictures])
-    return FolderSource(Path(root), members, sorted(Path(os.path.abspath(url)) for url in pictures), classes=classes)
+    return FolderSource(Path(root), members, [Path(os.path.abspath(url)) for url in pictures], classes=classes)
 
 
 def _is_picture(url: str, members: Members) -> bool:
@@ -262,7 +291,7 @@ def _is_picture(url: str, members: Members) -> bool:
 
 
 def _expand(pattern: str) -> list[str]:
-    if pattern.startswith("pipe:"):
+    if pattern.startswith("pipe:") or os.path.exists(pattern):
         return [pattern]
     parts = pattern.split("::")
     if "{" not in pattern and len(parts) > 1 and all(part.lower().endswith(_ARCHIVES) for part in parts):

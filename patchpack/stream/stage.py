@@ -37,7 +37,7 @@ from patchpack.stream.resume import (
 from patchpack.stream.sampler import LOOKAHEAD_BYTES, probe_targets, require_recipe
 from patchpack.stream.samples import ToSample
 from patchpack.stream.source import Reader, tell_epoch
-from patchpack.stream.sources import parse_members
+from patchpack.stream.sources import parse_members, require_callable, require_unnamed
 from patchpack.stream.text import TEXT, Tokenize, parse_text, require_text_len
 from patchpack.types import BatchPlan, PackedBatch, TargetKind
 
@@ -101,6 +101,8 @@ class Pack:
         members = parse_members(
             image, target, recipe.max_pixels, recipe.max_bytes, frames, recipe.video is not None, reading_of(recipe)
         )
+        require_callable(map_target=map_target, to_sample=to_sample)
+        require_unnamed(members, to_sample)
         self._members = replace(members, text=parse_text(text, tokenize))
         self._text, self._text_len = None if tokenize is None else text, text_len
         self._to_sample = to_sample

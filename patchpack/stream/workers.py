@@ -105,10 +105,10 @@ class WorkerSeeds:
 
     def start(self, worker: int) -> None:
         """Seed the global generators of this process, which is a worker."""
-        seed = self._of(f"worker {worker}")
-        random.seed(seed)
+        random.seed(self._of(f"worker {worker}, random"))  # each its own: `random` and numpy have the same algorithm
+        seed = self._of(f"worker {worker}, numpy")
         np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002  the global generator, which users' code may draw from
-        torch.manual_seed(seed)
+        torch.manual_seed(self._of(f"worker {worker}, torch"))
 
     def begin(self, worker: int, epoch: int) -> None:
         """Seed anew where a worker that outlives an epoch begins another one."""

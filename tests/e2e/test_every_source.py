@@ -73,7 +73,7 @@ class Rows(Dataset[Any]):
 
 
 def row_to_sample(i: int, row: Any) -> pp.Sample:
-    return pp.Sample(f"row-{i}", row["photo"], row["answer"])
+    return pp.Sample(str(i), row["photo"], row["answer"])
 
 
 class Stream(IterableDataset[Any]):

@@ -304,7 +304,7 @@ def test_globs_lists_and_single_files(tmp_path: Any) -> None:
     for source, keys in (
         (str(tmp_path / "*.png"), ["a.png", "b.png"]),
         (tmp_path / "c.JPG", ["c.JPG"]),
-        ([tmp_path / "c.JPG", tmp_path / "a.png"], ["a.png", "c.JPG"]),
+        ([tmp_path / "c.JPG", tmp_path / "a.png"], ["c.JPG", "a.png"]),
     ):
         assert keys_of(pp.load(source, flat, target=None)) == keys
     shards = str(tmp_path / "s-*.tar")

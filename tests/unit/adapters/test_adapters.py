@@ -27,7 +27,7 @@ def sample(key: str, grid: tuple[int, int], p: int = 4) -> pp.Sample:
 def packed(samples: list[pp.Sample], **changes: Any) -> pp.PackedBatch:
     """All of them in one batch of torch tensors; rows of 64 tokens."""
     recipe = pp.Recipe(**{"resize": pp.Native(60), "patch_size": 4, "seq_len": 64, "max_images": 5, "rows": 9, **changes})
-    (batch,) = pp.load(samples, recipe, on_error="skip", target="cls")
+    (batch,) = pp.load(samples, recipe, on_error="skip")
     return batch
 
 

@@ -362,7 +362,7 @@ def test_a_file_that_is_not_there_is_no_end_of_the_epoch() -> None:
 
 
 def test_sizes_that_are_known_know_nothing_of_frames() -> None:
-    samples = [pp.Sample("a", PIXELS[0]), pp.Sample("b", PIXELS[:4])]
+    samples = [pp.Sample("0", PIXELS[0]), pp.Sample("1", PIXELS[:4])]
     loader = pp.load(samples, CLIPS, target=None, sizes=[(24, 32)] * 2, on_error="skip")
     list(loader)
     (rejection,) = loader.report().rejected
