@@ -163,7 +163,7 @@ def train(train_shards: list[str], words: Words, *, steps: int, seed: int, lr: f
         schedule.step()
         losses.append(loss.item())
         held += Counter({
-            "pictures": batch.info["packed"],
+            "pictures": batch.info.packed,
             "tokens": int(pp.token_mask(batch).sum()), "room": batch.segment_ids.numel(),
             "words": int(pp.text_mask(batch).sum()), "room for words": batch.text_ids.numel(),
         })  # fmt: skip

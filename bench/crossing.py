@@ -43,7 +43,7 @@ class Sent(Dataset[Any]):
 
     def __getitem__(self, number: int | None) -> Any:
         now = time.process_time()  # since the batch before: all that this process did for it, sending included
-        self.batch.info["ms"], self.begun = 1e3 * (now - self.begun), now
+        self.batch.info.state, self.begun = {"ms": 1e3 * (now - self.begun)}, now
         if self.way == "ten tensors":
             return self.batch._replace(patches=self.batch.patches.copy())
         slot = self.ring.slot(number) if self.ring is not None and number is not None else None
@@ -64,7 +64,7 @@ def receive(batch: pp.PackedBatch, way: str, recipe: pp.Recipe) -> dict[str, Any
         arrived = next(loader)  # and the one before is freed
         device.copy_(arrived.patches)
         taking.append(1e3 * (time.thread_time() - start))
-        making.append(arrived.info["ms"])
+        making.append(arrived.info.state["ms"])
     del arrived
     loader.close()
     before = len(os.listdir("/proc/self/fd"))

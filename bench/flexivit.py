@@ -48,6 +48,7 @@ from patchpack.model.distill import distillation, start_from
 from patchpack.model.interpolate import Interpolation
 from patchpack.model.repatch import repatch
 from patchpack.model.trainer import accuracy, fit, label_loss
+from patchpack.report import BatchInfo
 
 SIDE, SIZES = 24, (4, 6, 8, 12)
 TOKENS = {p: (SIDE // p) ** 2 for p in SIZES}
@@ -129,7 +130,7 @@ def rows_of(batch: pp.PackedBatch, numbers: Tensor) -> pp.PackedBatch:
 
 def _joined(parts: Sequence[pp.PackedBatch]) -> pp.PackedBatch:
     tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name, _ in _by_row(parts[0])}
-    return parts[0]._replace(**tensors, keys=[keys for part in parts for keys in part.keys], info={})
+    return parts[0]._replace(**tensors, keys=[keys for part in parts for keys in part.keys], info=BatchInfo())
 
 
 def _by_row(batch: pp.PackedBatch) -> Iterator[tuple[str, Tensor]]:

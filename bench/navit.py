@@ -107,7 +107,7 @@ def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[]
     while when:
         start = clock()
         batch, wait = training.step(clock)
-        steps, images, tokens = steps + 1, images + batch.info["packed"], tokens + int((batch.segment_ids > 0).sum())
+        steps, images, tokens = steps + 1, images + batch.info.packed, tokens + int((batch.segment_ids > 0).sum())
         used, waited = used + clock() - start, waited + wait
         if used >= when[0]:
             curve.append((round(used, 3), images, accuracy(average, validation)))
@@ -142,7 +142,7 @@ def pace(
     for _ in range(rounds):
         for training, times in zip(trainings, found, strict=True):
             start = clock()
-            images = sum(training.step(clock)[0].info["packed"] for _ in range(steps))
+            images = sum(training.step(clock)[0].info.packed for _ in range(steps))
             times.append(1000 * (clock() - start) / images)
     quartiles = [np.percentile(times, (25, 50, 75)).round(4).tolist() for times in found]
     lines: list[Line] = [{"phase": "pace", "arm": run.arm, "ms": ms} for run, ms in zip(runs, quartiles, strict=True)]

@@ -91,7 +91,8 @@ from patchpack.plan.resize import (
 from patchpack.plan.study import Study, study
 from patchpack.plan.table import plan_table
 from patchpack.plan.video import Video
-from patchpack.types import BatchPlan, Clip, Grid, PackedBatch, PlanTable, Rejection, Report, Sample, ShardFault, Size
+from patchpack.report import BatchInfo, Rejection, Report, ShardFault
+from patchpack.types import BatchPlan, Clip, Grid, PackedBatch, PlanTable, Sample, Size
 
 if TYPE_CHECKING:
     from patchpack import adapters, samples
@@ -112,7 +113,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0.dev0"
 
-allow_loading([PackedBatch, Report, Rejection, ShardFault])
+allow_loading([PackedBatch, BatchInfo, Report, Rejection, ShardFault])
 
 # name → module that is imported when it is first asked for: torch, webdataset and Pillow wait until then
 _LAZY = {
@@ -155,7 +156,7 @@ def __dir__() -> list[str]:
 __all__ = [
     # carry
     "load", "Loader", "pack_images", "ImageBatches",
-    "Planner", "Index", "IndexPlanner", "EpochPlan", "PackedShards", "Painter", "Pack", "Report", "Rejection",
+    "Planner", "Index", "IndexPlanner", "EpochPlan", "PackedShards", "Painter", "Pack", "Report", "BatchInfo", "Rejection",
     "ShardFault", "Sample", "Clip", "to_device", "global_images", "replay", "samples",
     # feed existing models
     "adapters",

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from patchpack import errors
 from patchpack.errors import ConfigError
+from patchpack.report import BatchInfo, Rejection, ShardFault
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
@@ -82,148 +82,6 @@ class Sample:
     def __repr__(self) -> str:
         said = f"key={self.key!r}, image={_briefly(self.image)}, target={_briefly(self.target)}"
         return f"Sample({said}{'' if self.text is None else f', text={_briefly(self.text)}'})"
-
-
-_STAGE_ERRORS: dict[str, type[errors.PatchpackError]] = {
-    "read": errors.SourceError,
-    "header": errors.DecodeError,
-    "decode": errors.DecodeError,
-    "target": errors.TargetError,
-    "plan": errors.SizeError,
-}
-
-
-class Rejection(NamedTuple):
-    """One sample that did not reach a batch, and why.
-
-    Attributes:
-        shard: the shard or folder it came from, "" for an iterable.
-        key: the sample's key.
-        member: the file at fault inside the shard (``n0144.jpg``), or the image at fault among several (``[2]``, the third);
-            "" if there is none.
-        stage: ``read`` (bytes), ``header`` (size), ``plan`` (no row takes the size, or so long a text), ``decode`` (pixels)
-            or ``target`` (label or text).
-        reason: what was expected and what came.
-    """
-
-    shard: str
-    key: str
-    member: str
-    stage: str
-    reason: str
-
-    def __str__(self) -> str:
-        where = f" ({self.member})" if self.member else ""
-        return f"{self.key}{where}: {self.reason} [{self.stage}]"
-
-    def as_error(self) -> errors.PatchpackError:
-        """The exception this rejection becomes under ``on_error="raise"``."""
-        return _STAGE_ERRORS[self.stage](f"{self}. Pass on_error='skip' to count such samples and go on.")
-
-
-class ShardFault(NamedTuple):
-    """A container that could not be read to its end: which, and why. Samples read before the fault are kept."""
-
-    shard: str
-    reason: str
-
-    def as_error(self) -> errors.ShardError:
-        """The exception this fault becomes under ``on_error="raise"``."""
-        return errors.ShardError(f"{self.shard}: {self.reason}. Pass on_error='skip' to count it and go on.")
-
-
-@dataclass(frozen=True)
-class Report:
-    """The account of one epoch: ``seen == packed + rejected + dropped + waiting``, always.
-
-    What is counted are samples, each once, however many images it has.
-
-    Attributes:
-        seen: samples the planner has met, up to the last batch delivered.
-        packed: readable samples in delivered batches.
-        waiting: planned or queued, not delivered yet; 0 at the end of an epoch.
-        rejected: samples that did not reach a batch, with the reason.
-        dropped: samples left out by a named rule, e.g. ``{"tail": 3}``.
-        shard_errors: containers that could not be read to their end.
-        altered: packed samples that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
-        warnings: packed images that were odd, by what Pillow warned of, or what was left out: see docs/howto/bad-data.md.
-        ignored: files of a folder that are not images, or not of the extensions asked for, by extension; they are not samples.
-    """
-
-    seen: int = 0
-    packed: int = 0
-    waiting: int = 0
-    rejected: list[Rejection] = field(default_factory=list)
-    dropped: dict[str, int] = field(default_factory=dict)
-    shard_errors: list[ShardFault] = field(default_factory=list)
-    altered: int = 0
-    warnings: dict[str, int] = field(default_factory=dict)
-    ignored: dict[str, int] = field(default_factory=dict)
-
-    @classmethod
-    def collect(cls, batches: Iterable[PackedBatch]) -> Report:
-        """The account of `patchpack.Pack` streams under a DataLoader of one's own, added up.
-
-        Give all batches in the order they came. A stream is known by its worker; a step 0 begins a new one. ``waiting`` is what
-        the last batch of a stream had not delivered yet, 0 for streams that came to their end.
-        """
-        open_streams: dict[int, Report] = {}
-        done: list[Report] = []
-        for batch in batches:
-            info = batch.info
-            worker = info.get("worker", 0)
-            if info["step"] == 0 and worker in open_streams:
-                done.append(open_streams.pop(worker))
-            open_streams[worker] = open_streams.get(worker, cls()).after(info)
-        return cls.total([*done, *open_streams.values()])
-
-    @classmethod
-    def total(cls, reports: Iterable[Report]) -> Report:
-        """The account of several streams together."""
-        total = cls()
-        for report in reports:
-            total = cls(
-                total.seen + report.seen,
-                total.packed + report.packed,
-                total.waiting + report.waiting,
-                [*total.rejected, *report.rejected],
-                _add_counts(total.dropped, report.dropped),
-                [*total.shard_errors, *report.shard_errors],
-                total.altered + report.altered,
-                _add_counts(total.warnings, report.warnings),
-            )
-        return total
-
-    def after(self, info: Mapping[str, Any], *, delivered: bool = True) -> Report:
-        """The account once one more batch of the same stream has come; `info` is the batch's.
-
-        delivered: False for a batch that is raised for instead: its images still wait.
-        """
-        packed = self.packed + (info["packed"] if delivered else 0)
-        rejected = [*self.rejected, *(Rejection(**r) for r in info["rejections"])]
-        dropped = _add_counts(self.dropped, info["dropped"])
-        faults = [*self.shard_errors, *(ShardFault(**f) for f in info["shard_errors"])]
-        waiting = info["seen"] - packed - len(rejected) - sum(dropped.values())
-        altered = self.altered + (info["altered"] if delivered else 0)
-        warnings = _add_counts(self.warnings, info.get("warnings", {})) if delivered else self.warnings
-        return Report(info["seen"], packed, waiting, rejected, dropped, faults, altered, warnings)
-
-    def __str__(self) -> str:
-        lines = [
-            f"{self.seen} seen = {self.packed} packed + {len(self.rejected)} rejected"
-            f" + {sum(self.dropped.values())} dropped + {self.waiting} waiting"
-        ]
-        lines += [f"  rejected {r}" for r in self.rejected]
-        lines += [f"  dropped {n} by {rule}" for rule, n in self.dropped.items()]
-        lines += [f"  altered {self.altered} of the packed, to end rows exactly full"] if self.altered else []
-        lines += [f"  shard {f.shard}: {f.reason}" for f in self.shard_errors]
-        lines += [f"  warned of {n} of the packed: {kind}" for kind, n in self.warnings.items()]
-        lines += [f"  ignored {n} files that are no images asked for: {kind}" for kind, n in self.ignored.items()]
-        return "\n".join(lines)
-
-
-def _add_counts(a: Mapping[str, int], b: Mapping[str, int]) -> dict[str, int]:
-    return {rule: a.get(rule, 0) + b.get(rule, 0) for rule in (*a, *(rule for rule in b if rule not in a))}
 
 
 class PlanTable(NamedTuple):
@@ -336,7 +194,7 @@ class BatchPlan:
         key_hash: uint64 ``[n]``.
         headers: key, size and location, one per line.
         target_kind: what the targets of this source are, so that empty slots have a dtype.
-        info: JSON-safe counters and rejections since the previous plan; becomes ``PackedBatch.info``.
+        info: counters and rejections since the previous plan; becomes ``PackedBatch.info``.
         fatal: why there is no batch at all (no readable image in the source), else None.
         repeated_rows: rows at the end that came before in this epoch (``tail="wrap"``); they are not counted again.
         text_len: text tokens per row, None without texts.
@@ -351,7 +209,7 @@ class BatchPlan:
     key_hash: npt.NDArray[np.uint64]
     headers: tuple[Header, ...]
     target_kind: TargetKind
-    info: dict[str, Any]
+    info: BatchInfo
     fatal: str | None = None
     repeated_rows: int = 0
     text_len: int | None = None
@@ -402,10 +260,7 @@ class PackedBatch(NamedTuple):
             patches are normalised already.
         keys: ``[B][≤ E]`` nested list of sample keys, one per image.
         patch_size: pixels per side of a patch.
-        info: JSON-safe dict: step, epoch, counters and rejections since the previous batch; ``repeats`` like `keys` where an
-            image was drawn under a number beside its key (a later pass, an endless stream), so that it can be drawn again;
-            ``boxes`` (top, left, height, width) likewise where the recipe crops, ``flips`` (bool) where it mirrors;
-            ``positions`` "image" where ids are places in the whole image.
+        info: a `BatchInfo`: step, epoch, counters and rejections since the previous batch, and what was drawn for each image.
         sample_ids: int32 ``[B, E]``; 0 in slots that are not used, k for images of the row's k-th sample (1-based): 1, 2, 3, …
             where every sample is one image. None in a batch made by hand says the same.
         text_ids: int32 ``[B, text_len]`` tokens of the texts of a row, one after the other in slot order; zeros where padding.
@@ -429,7 +284,7 @@ class PackedBatch(NamedTuple):
     norm: Any
     keys: list[list[str]]
     patch_size: int
-    info: dict[str, Any]
+    info: BatchInfo
     sample_ids: Any = None
     text_ids: Any = None
     text_segment_ids: Any = None
@@ -459,9 +314,8 @@ class PackedBatch(NamedTuple):
         return self._each(lambda tensor: torch.as_tensor(tensor).pin_memory(), torch.Tensor)
 
     def _each(self, change: Callable[[Any], Any], tensor: type) -> PackedBatch:
-        blank = self._replace(keys=[], info={})
-        changed = PackedBatch._make(_changed(field, change, (tensor, np.ndarray)) for field in blank)
-        return changed._replace(keys=self.keys, info=self.info)
+        changed = PackedBatch._make(_changed(field, change, (tensor, np.ndarray)) for field in self._replace(keys=[]))
+        return changed._replace(keys=self.keys)
 
     def __repr__(self) -> str:
         try:

@@ -180,7 +180,7 @@ def _train(console: Console, folder: Path, epochs: int) -> Path:
             last = []
             for _, batch, loss, seconds in steps:
                 last.append(loss)
-                speed = batch.info["packed"] / seconds
+                speed = batch.info.packed / seconds
                 progress.update(task, loss=loss, fill=pp.fill_rate(batch), speed=speed)
             progress.update(task, completed=epoch + 1)
     console.print(f"loss {np.mean(losses):.2f} in the first epoch, {np.mean(last):.2f} in the last")
@@ -202,8 +202,8 @@ def _show_first_epoch(console: Console, steps: Iterable[Step], loader: pp.Loader
             first = first or batch
             losses.append(loss)
             info, tokens = batch.info, int(pp.token_mask(batch).sum())
-            counts = (info["step"], len(batch.keys), info["packed"], tokens)
-            numbers = (f"{pp.fill_rate(batch):.3f}", len(info["rejections"]), f"{loss:.2f}", f"{info['packed'] / seconds:.0f}")
+            counts = (info.step, len(batch.keys), info.packed, tokens)
+            numbers = (f"{pp.fill_rate(batch):.3f}", len(info.rejections), f"{loss:.2f}", f"{info.packed / seconds:.0f}")
             table.add_row(*map(str, counts + numbers))
             report = loader.report()  # now: the step after the last one belongs to the next epoch
     assert first is not None  # the loader raises where there is no batch

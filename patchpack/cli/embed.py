@@ -20,9 +20,9 @@ from patchpack.cli.features import load_model
 from patchpack.cli.opening import open_typed
 from patchpack.cli.terminal import count_of, say, say_losses
 from patchpack.model import ViT
+from patchpack.report import Rejection
 from patchpack.stream.atomic import replace_file
 from patchpack.stream.resume import recipe_fields
-from patchpack.types import Rejection
 
 PROGRESS = "progress.json"
 DTYPES = {"float32": np.float32, "float16": np.float16}

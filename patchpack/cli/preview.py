@@ -60,8 +60,8 @@ def run(
     sheet.save(picture(preview, name, epoch, recipe.seed, ids), path)
     batch, console = preview.batch, Console()
     # those that left a hole in a row come first
-    rejected = sorted((pp.Rejection(**r) for r in batch.info["rejections"]), key=lambda r: r.stage in ("header", "plan"))
-    faults = [pp.ShardFault(**f) for f in batch.info["shard_errors"]]
+    rejected = sorted(batch.info.rejections, key=lambda r: r.stage in ("header", "plan"))
+    faults = batch.info.shard_errors
     tokens, total = int(pp.token_mask(batch).sum()), batch.segment_ids.size
     say(console, f"{contents(batch)}: {tokens:,} of {total:,} tokens, fill {pp.fill_rate(batch):.3f}")
     if rejected:

@@ -16,7 +16,8 @@ from rich.progress import Progress, SpinnerColumn, TextColumn
 from patchpack.cli.opening import open_typed
 from patchpack.cli.terminal import say_losses
 from patchpack.errors import ConfigError, SourceError
-from patchpack.types import Header, Rejection, ShardFault
+from patchpack.report import Rejection, ShardFault
+from patchpack.types import Header
 
 
 class Sizes(NamedTuple):

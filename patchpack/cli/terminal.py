@@ -11,8 +11,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from patchpack.cli.opening import AUTO
+from patchpack.report import Rejection, ShardFault
 from patchpack.stream.names import IMAGE
-from patchpack.types import Rejection, ShardFault
 
 _SHOWN = 10  # rejections in full
 

@@ -28,5 +28,5 @@ def train(model: NaViT, loader: pp.Loader, epochs: int = EPOCHS) -> Iterator[Ste
 if __name__ == "__main__":
     model = make_model()
     for epoch, batch, loss, seconds in train(model, pp.load(pp.samples.shards("train"), recipe)):
-        print(f"epoch {epoch:2d}  loss {loss:.3f}  fill {pp.fill_rate(batch):.2f}  {batch.info['packed'] / seconds:.0f} img/s")
+        print(f"epoch {epoch:2d}  loss {loss:.3f}  fill {pp.fill_rate(batch):.2f}  {batch.info.packed / seconds:.0f} img/s")
     print(f"held-out accuracy: {accuracy(model, pp.load(pp.samples.shards('val'), recipe.for_eval())):.3f}")

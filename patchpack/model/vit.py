@@ -55,7 +55,7 @@ class ViT(nn.Module):
     Compiled:
         ``torch.compile(ViT(..., static=True), fullgraph=True)`` takes a whole `PackedBatch`: nothing of ``keys`` and
         ``info`` is read, so their values, which differ in every batch, do not compile anew. (Code around the model that
-        does read them would: give it ``batch._replace(keys=[], info={})``.) The number of rows must not change:
+        does read them would: give it ``batch._replace(keys=[], info=pp.BatchInfo())``.) The number of rows must not change:
         ``steps_per_epoch=...`` or ``tail="pad"`` keep the last batch of an epoch from being short. Checks that read values
         (grids within `max_len`, segment ids within the slots) are left out in the compiled model; `patchpack.validate`
         has them for a batch of your own making.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +19,8 @@ from patchpack.paint.resample import identity_norm, norm_of, write_pixels
 from patchpack.plan.crop import WholeImage
 from patchpack.plan.positions import of_image
 from patchpack.plan.recipe import Recipe
-from patchpack.types import BatchPlan, Grid, Header, PackedBatch, Rejection
+from patchpack.report import Rejection
+from patchpack.types import BatchPlan, Grid, Header, PackedBatch
 
 Fetch = Callable[[Any], tuple[Any, Any]]
 """location → (image, target); raises `SourceError` or `TargetError` for what it cannot read."""
@@ -44,20 +46,20 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
         norm=norm_of(recipe.normalize) if recipe.dtype == "uint8" else identity_norm(),
         keys=[[h.key for h in plan.headers[a:b]] for a, b in _spans(plan)],
         patch_size=plan.patch_size,
-        info={**plan.info, "rejections": list(plan.info["rejections"])},
+        info=replace(plan.info, rejections=list(plan.info.rejections)),
         sample_ids=np.zeros((rows, slots), dtype=np.int32),
         text_ids=None if plan.text_len is None else np.zeros((rows, plan.text_len), dtype=np.int32),
         text_segment_ids=None if plan.text_len is None else np.zeros((rows, plan.text_len), dtype=np.int32),
         times=None if recipe.video is None else np.zeros((rows, slots), dtype=np.int32),
     )
     if any(h.repeat for h in plan.headers):  # with the keys all it takes to draw again
-        batch.info["repeats"] = [[h.repeat for h in plan.headers[a:b]] for a, b in _spans(plan)]
+        batch.info.repeats = [[h.repeat for h in plan.headers[a:b]] for a, b in _spans(plan)]
     if not isinstance(recipe.crop, WholeImage):
-        batch.info["boxes"] = [plan.table.box[a:b].tolist() for a, b in _spans(plan)]
+        batch.info.boxes = [plan.table.box[a:b].tolist() for a, b in _spans(plan)]
     if of_image(recipe.positions):
-        batch.info["positions"] = "image"
+        batch.info.positions = "image"
     if recipe.flip:
-        batch.info["flips"] = [plan.table.flip[a:b].tolist() for a, b in _spans(plan)]
+        batch.info.flips = [plan.table.flip[a:b].tolist() for a, b in _spans(plan)]
     return batch
 
 
@@ -71,8 +73,8 @@ def paint(
     """Paint one planned batch.
 
     An image that turns out unreadable leaves padding in its place, and so do the others of its sample, and its text: their
-    tokens get segment 0 and zeros, their slots are masked, nothing else moves; it is named in ``info["rejections"]``. What
-    was odd about the others is counted in ``info["warnings"]``: samples by kind, each once per kind.
+    tokens get segment 0 and zeros, their slots are masked, nothing else moves; it is named in ``info.rejections``. What
+    was odd about the others is counted in ``info.warnings``: samples by kind, each once per kind.
 
     Args:
         plan: what goes where.
@@ -106,15 +108,15 @@ def paint(
                 wipe(batch, other)
                 targets.erase(batch.targets, plan.target_kind, row, other.slot)
             if row < fresh:
-                batch.info["rejections"].append(_rejection(spot.header, error)._asdict())
+                batch.info.rejections.append(_rejection(spot.header, error))
         else:
             packed += row < fresh
             for kind in warned.heard() if row < fresh else ():
                 counts[kind] = counts.get(kind, 0) + 1
     for row, end in enumerate(ends):
         batch.patches[row, end:] = 0
-    batch.info["packed"] = packed
-    batch.info["warnings"] = dict(sorted(counts.items()))
+    batch.info.packed = packed
+    batch.info.warnings = dict(sorted(counts.items()))
     return batch
 
 

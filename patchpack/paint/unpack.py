@@ -189,7 +189,7 @@ def _on_grid(batch: PackedBatch, spot: _Spot, own: Any) -> Any:
     own = own[:n]
     if n == patches:
         return own.reshape(*grid, *own.shape[1:])
-    if batch.info.get("positions") == "image":
+    if batch.info.positions == "image":
         raise ShapeError(
             f"{spot.key} keeps {n} of its {patches} patches, and places in the whole image do not say which: pack with "
             f"positions=Absolute() for dense values"

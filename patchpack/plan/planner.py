@@ -13,13 +13,14 @@ import numpy as np
 from patchpack import rng
 from patchpack.errors import ConfigError, SourceError
 from patchpack.plan._integers import require_epoch, require_int
-from patchpack.plan.account import Account
 from patchpack.plan.budget import Budget
 from patchpack.plan.crop import WholeImage
 from patchpack.plan.lines import Placing, batch_plan, decide
+from patchpack.plan.losses import Losses
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.rows import Rows
-from patchpack.types import BatchPlan, Event, Header, Rejection, ShardFault, Size, TargetKind
+from patchpack.report import BatchInfo, Rejection, ShardFault
+from patchpack.types import BatchPlan, Event, Header, Size, TargetKind
 
 Tail = Literal["short", "drop", "pad", "wrap"]
 TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
@@ -125,7 +126,7 @@ class EpochPlanner:
         self._lookahead, self._fuse = (lookahead, lookahead_bytes), fuse
         self._budget = Budget(recipe.max_images, text_len)
         self._first_rows: list[list[Placing]] = []  # kept for tail="wrap"
-        self._account = Account()
+        self._account = Losses()
         self._first_ordinal = seen + stream
         self._step = stream
         self._pass = self._barren_passes = 0  # over a source that is repeated
@@ -220,8 +221,6 @@ class EpochPlanner:
         if held is None:
             yield self._make_plan([], fatal=f"{self._name}: no image to pack, {account}")
             return
-        info = held.plan.info
-        news = {name: info[name] + more for name, more in account.news().items()}
         dropped, account.dropped = account.dropped, {}
         if self._max_steps is not None and not self.done:
             why = (
@@ -230,7 +229,7 @@ class EpochPlanner:
                 else "it can be read only once. Give a source that can be read again (a list, files), or fewer steps"
             )
             self._fatal = f"{self._name} ended after {self._step} of {self._max_steps} steps: {why}"
-        yield replace(held.plan, info={**info, "seen": account.seen, "dropped": dropped, **news})
+        yield replace(held.plan, info=replace(self._with_news(held.plan.info), dropped=dropped))
         if self._fatal:
             yield self._make_plan([], fatal=self._fatal)
 
@@ -243,10 +242,18 @@ class EpochPlanner:
         )
         held, self._held = self._held, None
         if held is not None:
-            info = held.plan.info
-            news = {name: info[name] + more for name, more in self._account.news().items()}
-            yield replace(held.plan, info={**info, "seen": self._account.seen, **news})
+            yield replace(held.plan, info=self._with_news(held.plan.info))
         yield self._make_plan([], fatal=self._fatal)
+
+    def _with_news(self, info: BatchInfo) -> BatchInfo:
+        """Return the info of a plan that was held back, with what was met since."""
+        rejections, faults = self._account.take_new()
+        return replace(
+            info,
+            seen=self._account.seen,
+            rejections=[*info.rejections, *rejections],
+            shard_errors=[*info.shard_errors, *faults],
+        )
 
     def _patch_size_now(self) -> int:
         return self._recipe.patch_size_at(self._epoch, self._step)
@@ -309,18 +316,20 @@ class EpochPlanner:
     def _make_plan(self, rows: list[list[Placing]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
         fresh = [placing for row in rows[: len(rows) - repeated_rows] for placing in row]
         account = self._account
-        info = {
-            "step": self._step,
-            "epoch": self._epoch,
-            "seen": account.seen,
-            "planned": len(fresh),
-            "altered": sum(placing.cut > 0 for placing in fresh),
-            "dropped": account.dropped if fatal else {},
-            **account.news(),
-        }
+        rejections, faults = account.take_new()
+        info = BatchInfo(
+            step=self._step,
+            epoch=self._epoch,
+            seen=account.seen,
+            planned=len(fresh),
+            altered=sum(placing.cut > 0 for placing in fresh),
+            dropped=account.dropped if fatal else {},
+            rejections=rejections,
+            shard_errors=faults,
+        )
         return self._plan_of(rows, self._step, self._patch_size, info, fatal=fatal, repeated_rows=repeated_rows)
 
-    def _plan_of(self, rows: Any, step: int, patch_size: int, info: dict[str, Any], **others: Any) -> BatchPlan:
+    def _plan_of(self, rows: Any, step: int, patch_size: int, info: BatchInfo, **others: Any) -> BatchPlan:
         return batch_plan(
             rows,
             step=step,
@@ -355,7 +364,7 @@ class EpochPlanner:
             "rows": self._rows.state_dict(),
             "waiting": [placing.position for placing in self._rows.waiting()],
             "first_rows": _positions(self._first_rows),
-            "held": held and {"step": held.plan.step, "patch_size": held.plan.patch_size, "info": held.plan.info,
+            "held": held and {"step": held.plan.step, "patch_size": held.plan.patch_size, "info": held.plan.info.to_json(),
                               "rows": _positions(held.rows), "repeated_rows": held.plan.repeated_rows},
             "samples": [
                 (position, samples[position].key_hash, *samples[position].lines[0].header.size) for position in sorted(samples)
@@ -402,7 +411,11 @@ class EpochPlanner:
         if held := state["held"]:
             rows = again(held["rows"], held["patch_size"])
             plan = self._plan_of(
-                self._filled(rows), held["step"], held["patch_size"], held["info"], repeated_rows=held["repeated_rows"]
+                self._filled(rows),
+                held["step"],
+                held["patch_size"],
+                BatchInfo.from_json(held["info"]),
+                repeated_rows=held["repeated_rows"],
             )
             self._held = _Held(plan, rows)
 
@@ -420,7 +433,7 @@ def accounted(state: Mapping[str, Any]) -> int:
     account, held = state["account"], state.get("held")
     waiting = len(state.get("waiting", ())) + len(account["rejections"])
     if held is not None:
-        waiting += sum(map(len, held["rows"])) + len(held["info"]["rejections"])
+        waiting += sum(map(len, held["rows"])) + len(held["info"].get("rejections", ()))
     return int(account["seen"]) - waiting
 
 

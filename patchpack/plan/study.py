@@ -20,8 +20,9 @@ from patchpack.plan._watch import Watch
 from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.table import plan_table
+from patchpack.report import Rejection
 from patchpack.rng import key_hash
-from patchpack.types import BatchPlan, Event, Header, PlanTable, Rejection, Size
+from patchpack.types import BatchPlan, Event, Header, PlanTable, Size
 
 _BLOCK = 1 << 14  # sizes decided at a time
 _MAX_SIDE = (1 << 31) - 1  # plans hold sizes as int32
@@ -227,7 +228,7 @@ def study(sizes: Any, recipe: Recipe, *, epoch: int = 0, keys: Sequence[str] | N
         upscaled=float((height * width > box_height * box_width).mean()),
         distortion=Spread.of(np.abs(np.log(width * box_height / (height * box_width)))),
         dropped_tokens=float(1 - tokens.sum() / decided.grid.astype(np.int64).prod(axis=1).sum()),
-        altered=sum(plan.info["altered"] for plan in plans),
+        altered=sum(plan.info.altered for plan in plans),
         waits=Spread.of(waits),
         out_of_slots=float(((counts == recipe.max_images) & (row_tokens < row_lens)).mean()),
         attention=Spread.of(pairs / row_lens**2),

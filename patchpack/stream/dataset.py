@@ -124,9 +124,9 @@ def painted(
     batch: PackedBatch | None = None,
     note: Callable[[Header], None] | None = None,
 ) -> PackedBatch:
-    """`paint`, with a fatal plan's reason in ``info["fatal"]``."""
+    """Paint a plan; a fatal plan's reason goes into ``info.fatal``."""
     tell_epoch(reader, plan.epoch)
     batch = paint(plan, recipe, reader, batch, note)
     if plan.fatal:
-        batch.info["fatal"] = plan.fatal
+        batch.info.fatal = plan.fatal
     return batch

@@ -20,9 +20,10 @@ from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of
 from patchpack.plan.supply import TOO_MANY_BYTES, TOO_MANY_PIXELS, Sizes
 from patchpack.plan.table import plan_table
+from patchpack.report import BatchInfo, Rejection
 from patchpack.stream.listed import SampleIndex
 from patchpack.stream.sampler import require_recipe
-from patchpack.types import BatchPlan, Header, Rejection, counted
+from patchpack.types import BatchPlan, Header, counted
 
 
 class EpochPlan(Sequence[BatchPlan]):
@@ -178,30 +179,26 @@ class EpochPlan(Sequence[BatchPlan]):
                     f"{self.recipe.drop!r} must be functions of their arguments"
                 )
 
-    def _info(self, step: int, planned: int) -> dict[str, Any]:
+    def _info(self, step: int, planned: int) -> BatchInfo:
         """The first rank tells what no rank gets; the others know of it, so that all may stop together."""
         index, rows, first = self._index, self.rows, self.rank == 0
         told = self._refusals(rows.refused_in(step))
-        faults = [fault._asdict() for fault in index.faults] if step == 0 else []
+        faults = list(index.faults) if step == 0 else []
         if step == 0:
             told = [*index.rejections, *told]
         total = int(self._images.sum())
         if first:
             total += len(index.rejections) + len(rows.refused) + sum(rows.dropped.values())
-        rejections = [rejection._asdict() for rejection in told]
-        info: dict[str, Any] = {
-            "step": step,
-            "epoch": self.epoch,
-            "seen": total,
-            "planned": planned,
-            "altered": 0,
-            "dropped": rows.dropped if first and step >= len(self) - 1 else {},
-            "rejections": rejections if first else [],
-            "shard_errors": faults if first else [],
-        }
-        if not first:
-            info["elsewhere"] = {"rejections": rejections[:1], "shard_errors": faults[:1]}
-        return info
+        return BatchInfo(
+            step=step,
+            epoch=self.epoch,
+            seen=total,
+            planned=planned,
+            dropped=rows.dropped if first and step >= len(self) - 1 else {},
+            rejections=told if first else [],
+            shard_errors=faults if first else [],
+            elsewhere=[] if first else [*told[:1], *faults[:1]],
+        )
 
     def _refusals(self, which: slice) -> list[Rejection]:
         positions, tokens = self.rows.refused[which], self.rows.refused_tokens[which]

@@ -12,12 +12,13 @@ from typing import Any
 
 from patchpack.errors import ConfigError, DecodeError, SourceError, TargetError
 from patchpack.paint.decode import MAX_BYTES, extensions_of, require_bytes, starts_as_image, too_many_bytes
+from patchpack.report import Rejection
 from patchpack.stream.header import read_size_at
 from patchpack.stream.labels import decode_target, join
 from patchpack.stream.names import nearest
 from patchpack.stream.source import Reader, digest
 from patchpack.stream.tar import Members
-from patchpack.types import Event, Header, Rejection, Size
+from patchpack.types import Event, Header, Size
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 

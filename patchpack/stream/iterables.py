@@ -12,13 +12,14 @@ from PIL import Image
 from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceError, TargetError
 from patchpack.paint.decode import DEFAULT, WHITE, Colour, Reading, to_rgb
 from patchpack.paint.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
+from patchpack.report import Rejection, ShardFault
 from patchpack.stream.header import picture_size
 from patchpack.stream.huggingface import UNDECODED_FIRST, is_huggingface, stream_behind_error
 from patchpack.stream.labels import without_address
 from patchpack.stream.samples import ToSample, key_of, make_sample, refuse_batch
 from patchpack.stream.source import Reader, tell_epoch
 from patchpack.stream.tar import Members
-from patchpack.types import Clip, Event, Header, Inline, Rejection, Sample, ShardFault
+from patchpack.types import Clip, Event, Header, Inline, Sample
 
 NO_IMAGES = "a list of no images: leave the sample out, or give it one"
 

@@ -8,8 +8,9 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from patchpack.report import Rejection, ShardFault
 from patchpack.stream.source import Reader
-from patchpack.types import Event, Header, Rejection, ShardFault, TargetKind
+from patchpack.types import Event, Header, TargetKind
 
 _BLOCK = 1 << 10  # headers made at a time
 

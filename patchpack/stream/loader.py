@@ -19,6 +19,7 @@ from patchpack.paint.resample import compile_kernels
 from patchpack.plan._integers import require_int
 from patchpack.plan.planner import FUSE, Tail
 from patchpack.plan.recipe import Recipe
+from patchpack.report import Account, BatchInfo, Report
 from patchpack.stream.dataset import SendingPainter
 from patchpack.stream.exits import closed_at_exit
 from patchpack.stream.indexed import IndexPlanner
@@ -37,7 +38,7 @@ from patchpack.stream.text import TEXT, Tokenize
 from patchpack.stream.threads import PLANNED_AHEAD, Finished, PaintedAhead
 from patchpack.stream.tickets import Tickets, UnderWay
 from patchpack.stream.workers import TICK, Board, WorkerSeeds, WorkerStart, next_of
-from patchpack.types import PackedBatch, Report
+from patchpack.types import PackedBatch
 
 _OURS = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset", "in_order")
 PATIENCE = 600.0  # seconds without a batch, or a header, after which a process is taken for frozen
@@ -90,7 +91,7 @@ class Loader(DataLoader[PackedBatch]):
             planner.fuse, planner.timeout = self._policy.in_a_row, timeout
         self._timeout, self._worker_restarts, self._num_threads = timeout, worker_restarts, num_threads
         self._board: Board | None = None
-        self._reports: dict[int, Report] = {}  # by stream; one, if the parent plans
+        self._accounts: dict[int, Account] = {}  # by stream; one, if the parent plans
         # iterating a DataLoader draws from torch's global generator unless it has its own
         users_generator, users_start = dataloader_options.get("generator"), dataloader_options.get("worker_init_fn")
         dataloader_options["generator"] = users_generator or torch.Generator()
@@ -137,7 +138,7 @@ class Loader(DataLoader[PackedBatch]):
         return closed_at_exit(self._batches())
 
     def _batches(self) -> Generator[PackedBatch, None, None]:
-        self._reports = {}
+        self._accounts = {}
         self._policy.begin()
         self._delivered, self._finished = None, False
         if self._compiles:  # once, here: a worker that is forked has the kernels, one that is spawned finds them on disk
@@ -154,19 +155,18 @@ class Loader(DataLoader[PackedBatch]):
                 batch = unwrap(sent) if isinstance(sent, Parcel) else sent
                 error = self._policy.judge(batch.info, self._seen(batch.info))
                 # a stream among several may have no usable image, if the others do and it owes no steps
-                if error is None and "fatal" in batch.info:
-                    self.fatal = SourceError(batch.info["fatal"])
+                if error is None and batch.info.fatal is not None:
+                    self.fatal = SourceError(batch.info.fatal)
                     error = None if self._streams and self.planner.steps_per_epoch is None else self.fatal
-                stream, before = batch.info.get("worker", 0), self.planner.accounted
+                stream, before = batch.info.worker, self.planner.accounted
                 if self._streams:
                     self._streams.arrived(batch.info)
                     before = self._streams.accounted(stream)
-                account = {**batch.info, "seen": batch.info["seen"] - before}
-                self._reports[stream] = self._reports.get(stream, Report()).after(account, delivered=error is None)
+                self._accounts.setdefault(stream, Account()).add(batch.info, before=before, delivered=error is None)
                 if error is not None:
                     raise error
-                if "fatal" not in batch.info:
-                    self._delivered = batch.info["step"] + 1
+                if batch.info.fatal is None:
+                    self._delivered = batch.info.step + 1
                     if self._streams and self._delivered == self.planner.steps_per_epoch:
                         self.planner.seen = begun + self._streams.seen  # who counts steps asks for no other
                     yield batch
@@ -211,7 +211,7 @@ class Loader(DataLoader[PackedBatch]):
                     while True:
                         sent = next_of(sending, board, self._timeout, under_way.next if under_way else str)
                         if under_way:
-                            under_way.arrived((sent.batch if isinstance(sent, Parcel) else sent).info["step"])
+                            under_way.arrived((sent.batch if isinstance(sent, Parcel) else sent).info.step)
                         yield sent
                         del sent
                 except StopIteration:
@@ -230,12 +230,9 @@ class Loader(DataLoader[PackedBatch]):
             if under_way:
                 under_way.close()
 
-    def _seen(self, info: Mapping[str, Any]) -> int:
-        """Samples met by all streams, with what a batch says of its own."""
-        stream = info.get("worker", 0)
-        others = sum(report.seen for number, report in self._reports.items() if number != stream)
-        seen: int = info["seen"] + others
-        return seen
+    def _seen(self, info: BatchInfo) -> int:
+        """Return the samples met by all streams, with what a batch says of its own."""
+        return info.seen + sum(account.seen for number, account in self._accounts.items() if number != info.worker)
 
     def _shared_memory(self) -> Ring | None:
         """What the workers of the next iteration paint into; None where each batch gets memory of its own.
@@ -302,11 +299,12 @@ class Loader(DataLoader[PackedBatch]):
             if state["at"] is not None:
                 self._streams.load_state_dict(state["at"])
             self._iterator = None  # workers that outlive an epoch have begun already
-        self._delivered, self._finished, self._reports = None, False, {}
+        self._delivered, self._finished, self._accounts = None, False, {}
 
     def report(self) -> Report:
         """The account up to the last batch delivered, or raised for; the same for any number of workers that only paint."""
-        return replace(Report.total(self._reports.values()), ignored=dict(getattr(self.planner.source, "ignored", {})))
+        total = Report.total(account.report() for account in self._accounts.values())
+        return replace(total, ignored=dict(getattr(self.planner.source, "ignored", {})))
 
     @property
     def classes(self) -> list[str] | None:

@@ -14,8 +14,9 @@ import numpy as np
 
 from patchpack import rng
 from patchpack.errors import ConfigError
+from patchpack.report import ShardFault
 from patchpack.stream.source import PartedSource, Source
-from patchpack.types import Event, Header, ShardFault
+from patchpack.types import Event, Header
 
 _SINGLES = 256  # parts of one sample each between two marks
 

@@ -55,8 +55,7 @@ def wrap(blank: PackedBatch, slot: Slot | None = None) -> tuple[Parcel, PackedBa
         The parcel, and the same blank with its arrays inside: what is painted there needs no copy.
     """
     shelf = _Shelf(None if slot is None else slot.memory.size)
-    blank, info = blank._replace(info={}), blank.info  # a dict too, but not of arrays
-    places = PackedBatch._make(map(shelf.place, blank))._replace(info=info)
+    places = PackedBatch._make(map(shelf.place, blank))
     shared: torch.Tensor | Slot
     if slot is None:
         shared = shared_bytes(shelf.end)
@@ -65,7 +64,7 @@ def wrap(blank: PackedBatch, slot: Slot | None = None) -> tuple[Parcel, PackedBa
         shared, memory = slot, slot.memory
         slot.num_bytes = min(shelf.end, memory.size)
     inside = _filled(places, lambda p: memory[p.start : p.start + p.num_bytes].view(p.dtype).reshape(p.shape))
-    for mine, given in zip(inside._replace(info={})[1:], blank[1:], strict=True):
+    for mine, given in zip(inside[1:], blank[1:], strict=True):
         _copy(mine, given)
     return Parcel(shared, places), inside
 
@@ -151,7 +150,7 @@ def _aligned(num_bytes: int) -> int:
 
 
 def _filled(places: PackedBatch, make: Callable[[Place], Any]) -> PackedBatch:
-    return PackedBatch._make(_fill(field, make) for field in places._replace(info={}))._replace(info=places.info)
+    return PackedBatch._make(_fill(field, make) for field in places)
 
 
 def _fill(field: Any, make: Callable[[Place], Any]) -> Any:

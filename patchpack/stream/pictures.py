@@ -15,6 +15,7 @@ from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.decode import reading_of
 from patchpack.paint.picture import is_picture, is_several
 from patchpack.plan.recipe import Recipe
+from patchpack.report import Rejection, Report
 from patchpack.stream.exits import closed_at_exit
 from patchpack.stream.folders import FileReader, scan_file
 from patchpack.stream.iterables import NO_IMAGES, InlineReader, carried, is_split
@@ -24,7 +25,7 @@ from patchpack.stream.policy import OnError
 from patchpack.stream.sampler import require_recipe
 from patchpack.stream.source import Reader
 from patchpack.stream.sources import parse_members
-from patchpack.types import Event, Header, PackedBatch, Rejection, Report, Sample
+from patchpack.types import Event, Header, PackedBatch, Sample
 
 
 class ImageBatches:

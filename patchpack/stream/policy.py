@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 from patchpack.errors import ConfigError, PatchpackError, SourceError
 from patchpack.plan._integers import require_int
 from patchpack.plan.planner import FUSE
-from patchpack.types import Rejection, ShardFault
+from patchpack.report import BatchInfo, Rejection, ShardFault
 
 OnError = Literal["raise", "skip"] | Callable[[Any], bool]
 Fuse = int | float | None
@@ -58,27 +58,27 @@ class ErrorPolicy:
         """A new epoch: nothing is lost yet."""
         self._in_a_row = self._lost = 0
 
-    def judge(self, info: Mapping[str, Any], seen: int | None = None) -> PatchpackError | None:
+    def judge(self, info: BatchInfo, seen: int | None = None) -> PatchpackError | None:
         """What to raise instead of handing out a batch, or None.
 
         Args:
             info: the batch's.
             seen: samples met so far; None for what `info` says.
         """
-        losses = list(_losses(info))
+        losses: list[Rejection | ShardFault] = [*info.rejections, *info.shard_errors]
         self._write(losses, info)
         for loss in losses:
             if self.on_error == "raise" or (callable(self.on_error) and not self.on_error(loss)):
                 return loss.as_error()
         if self.on_error == "raise":  # all ranks stop together
-            for loss in _losses(info.get("elsewhere", {})):
+            for loss in info.elsewhere:
                 return loss.as_error()
-        return self._blown(info, info["seen"] if seen is None else seen)
+        return self._blown(info, info.seen if seen is None else seen)
 
-    def _blown(self, info: Mapping[str, Any], seen: int) -> PatchpackError | None:
-        lost = len(info["rejections"])
+    def _blown(self, info: BatchInfo, seen: int) -> PatchpackError | None:
+        lost = len(info.rejections)
         self._lost += lost
-        self._in_a_row = 0 if info["packed"] else self._in_a_row + lost
+        self._in_a_row = 0 if info.packed else self._in_a_row + lost
         if isinstance(self.fuse, float):
             if seen >= _ENOUGH and self._lost > self.fuse * seen:
                 return SourceError(f"{self._lost} of {seen} samples cannot be used, more than fuse={self.fuse}; {_last(info)}")
@@ -86,10 +86,10 @@ class ErrorPolicy:
             return SourceError(f"{self._in_a_row} samples in a row cannot be used (fuse={self.fuse}); {_last(info)}")
         return None
 
-    def _write(self, losses: list[Rejection | ShardFault], info: Mapping[str, Any]) -> None:
+    def _write(self, losses: list[Rejection | ShardFault], info: BatchInfo) -> None:
         if self.quarantine is None or not losses:
             return
-        where = {"epoch": info["epoch"], "step": info["step"]}
+        where = {"epoch": info.epoch, "step": info.step}
         lines = "".join(json.dumps(where | loss._asdict(), ensure_ascii=False) + "\n" for loss in losses)
         # opened each time: workers that are forked or spawned append to the same file, a write at a time
         file = os.open(self.quarantine, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
@@ -99,12 +99,5 @@ class ErrorPolicy:
             os.close(file)
 
 
-def _losses(info: Mapping[str, Any]) -> Iterator[Rejection | ShardFault]:
-    for rejection in info.get("rejections", ()):
-        yield Rejection(**rejection)
-    for fault in info.get("shard_errors", ()):
-        yield ShardFault(**fault)
-
-
-def _last(info: Mapping[str, Any]) -> str:
-    return f"the last: {Rejection(**info['rejections'][-1])}" if info["rejections"] else "see the report"
+def _last(info: BatchInfo) -> str:
+    return f"the last: {info.rejections[-1]}" if info.rejections else "see the report"

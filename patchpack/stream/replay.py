@@ -16,11 +16,12 @@ from patchpack.plan._integers import require_int
 from patchpack.plan.packing import FirstFit
 from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.recipe import Recipe
+from patchpack.report import Rejection
 from patchpack.stream.sampler import probe_targets
 from patchpack.stream.source import Source, tell_epoch
 from patchpack.stream.sources import open_source
 from patchpack.stream.text import require_text_len
-from patchpack.types import Event, Header, Rejection
+from patchpack.types import Event, Header
 
 
 def replay(
@@ -45,7 +46,7 @@ def replay(
         key: the image's, as reports and `PackedBatch.keys` name it.
         epoch: of the run.
         step: of its batch; only a recipe of several patch sizes asks for it.
-        repeat: the pass over the source within the epoch, ``info["repeats"]`` of its batch; 0 where a source is not repeated.
+        repeat: the pass over the source within the epoch, ``info.repeats`` of its batch; 0 where a source is not repeated.
         ordinal: number of the sample in the run, over all epochs; only a drop schedule asks for it.
         num_tokens: tokens it has in its batch, where a packer's ``max_cut`` left it fewer than planned; None for all.
         part: which of the images of a sample that has several, from 0.
@@ -87,8 +88,8 @@ def replay(
         require_int(f"num_tokens of {key}", num_tokens, 1, planned)
         plan = replace(plan, table=plan.table._replace(num_tokens=np.array([num_tokens], dtype=np.int32)))
     batch = paint(plan, alone, opened.reader)
-    for rejection in batch.info["rejections"]:
-        raise Rejection(**rejection).as_error()
+    for rejection in batch.info.rejections:
+        raise rejection.as_error()
     image: PackedImage
     (image,) = unpack(batch)
     return image._replace(part=part)

@@ -16,8 +16,9 @@ from zlib import crc32
 from patchpack.errors import ConfigError
 from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.recipe import Recipe
+from patchpack.report import ShardFault
 from patchpack.stream.order import Mark, OrderedSource
-from patchpack.types import Event, Header, ShardFault, TargetKind, TargetSpec
+from patchpack.types import Event, Header, TargetKind, TargetSpec
 
 STATE = 4  # what a state looks like
 

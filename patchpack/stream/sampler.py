@@ -19,6 +19,7 @@ from patchpack.plan._integers import require_epoch, require_int
 from patchpack.plan.planner import FUSE, EpochPlanner, Tail, accounted
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of
+from patchpack.report import Rejection, ShardFault
 from patchpack.stream.labels import MapTarget
 from patchpack.stream.mapstyle import MapStyleSource, SizeOf
 from patchpack.stream.names import IMAGE, LABEL
@@ -39,7 +40,7 @@ from patchpack.stream.scanner import scan_ahead
 from patchpack.stream.source import Reader, Source, tell_epoch
 from patchpack.stream.sources import open_source
 from patchpack.stream.text import TEXT, Tokenize, require_picklable, require_text_len
-from patchpack.types import BatchPlan, Event, Header, Rejection, TargetKind
+from patchpack.types import BatchPlan, Event, Header, TargetKind
 
 _BLOCK = 64  # headers decided at a time: numpy's cost per call is spread, the first batch does not wait
 
@@ -344,13 +345,13 @@ class Planner(Sampler[BatchPlan]):
         for plan in self._plans(replace(self._order, epoch=self.epoch, rank=0, world_size=1), everything, resume):
             self.accounted = before
             mine = plan.take_rows(range(rank, plan.num_rows, world_size))
-            info = {**plan.info, "planned": sum(not header.part for header in mine.headers)}
+            info = replace(plan.info, planned=sum(not header.part for header in mine.headers))
             if rank:  # the first rank reports what no rank gets; the others know of it, so that all may stop together
-                first = {name: plan.info[name][:1] for name in ("rejections", "shard_errors")}
-                info |= {"rejections": [], "shard_errors": [], "dropped": {}, "altered": 0, "elsewhere": first}
-            seen += info["planned"] + len(info["rejections"])
+                first: list[Rejection | ShardFault] = [*info.rejections[:1], *info.shard_errors[:1]]
+                info = replace(info, rejections=[], shard_errors=[], dropped={}, altered=0, elsewhere=first)
+            seen += info.planned + len(info.rejections)
             self._states[plan.step + 1]["mine"] = seen
-            yield replace(mine, info={**info, "seen": seen})
+            yield replace(mine, info=replace(info, seen=seen))
 
 
 def require_recipe(recipe: Any) -> Recipe:

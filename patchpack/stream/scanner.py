@@ -16,9 +16,10 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol
 
 from patchpack.errors import SourceError
+from patchpack.report import Rejection
 from patchpack.stream.order import Mark
 from patchpack.stream.workers import TICK, Board, end_with_parent, how
-from patchpack.types import Event, Header, Rejection
+from patchpack.types import Event, Header
 
 BLOCK = 64  # events that travel together
 _ATOMIC = 4000  # bytes that a pipe takes as a whole or not at all: a scanner that is stopped leaves no half message

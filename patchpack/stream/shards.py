@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, cast
 
 from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.paint.decode import too_many_bytes
+from patchpack.report import Rejection, ShardFault
 from patchpack.stream.archive import UNREADABLE, CutError, Member, read_members
 from patchpack.stream.header import read_size, read_size_at
 from patchpack.stream.labels import decode_target, join
@@ -19,7 +20,7 @@ from patchpack.stream.remote import RangeTape, RemoteFile
 from patchpack.stream.source import Reader, digest
 from patchpack.stream.tape import MAGIC_BYTES, SeekableTape, StreamTape, Tape, compression_of
 from patchpack.stream.tar import Group, Grouper, Members, asked_for
-from patchpack.types import Clip, Event, Header, Inline, Rejection, ShardFault
+from patchpack.types import Clip, Event, Header, Inline
 
 BUFFER_BYTES = 1 << 14  # small members, the header of the next image and its start come in one read of the file
 

@@ -67,7 +67,7 @@ class Pack:
         tail: the last rows of a stream that ends, see `EpochPlanner`.
         on_error, quarantine, fuse: see `ErrorPolicy`, one for each stream; under ``"skip"`` rejections travel in
             ``batch.info``, see `Report.collect`.
-        resumable: every batch carries its stream's state in ``info["state"]``, some kB, for `delivered`.
+        resumable: every batch carries its stream's state in ``info.state``, some kB, for `delivered`.
 
     Raises:
         ConfigError: at construction.
@@ -139,11 +139,11 @@ class Pack:
 
     def delivered(self, batch: PackedBatch) -> None:
         """Note, in the training process, that a batch has come and will not be asked for again: `state_dict` is after it."""
-        if "state" not in batch.info:
+        if batch.info.state is None:
             raise ConfigError("this batch carries no state: make the stage with resumable=True")
         self._resume = {}  # under way: the next epoch begins at its beginning
-        self._states[batch.info["worker"]] = batch.info["state"]
-        self._num_streams = batch.info["streams"]
+        self._states[batch.info.worker] = batch.info.state
+        self._num_streams = batch.info.streams
 
     def state_dict(self) -> dict[str, Any]:
         """Where every stream is after the last batch that was `delivered`. JSON-safe: some kB a stream, no pixels."""
@@ -219,7 +219,7 @@ class Pack:
         def painted(plan: BatchPlan) -> PackedBatch:
             batch = self._paint(plan)
             if self._resumable:
-                batch.info.update(streams=num_streams, state=snapshot(planner, marks, kind))
+                batch.info.streams, batch.info.state = num_streams, snapshot(planner, marks, kind)
             return batch
 
         while planner.takes_more and (block := list(islice(events, _BLOCK))):
@@ -243,10 +243,10 @@ class Pack:
     def _paint(self, plan: BatchPlan) -> PackedBatch:
         batch = paint(plan, self._recipe, self._reader)
         worker = get_worker_info()
-        batch.info["worker"] = worker.id if worker else 0
+        batch.info.worker = worker.id if worker else 0
         error = self._policy.judge(batch.info)
         if error is None and plan.fatal:
-            hint = "; fewer shards than workers leave a worker without any" if worker and not plan.info["seen"] else ""
+            hint = "; fewer shards than workers leave a worker without any" if worker and not plan.info.seen else ""
             error = SourceError(plan.fatal + hint)
         if error is not None:
             raise error

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from patchpack.plan.planner import accounted
+from patchpack.report import BatchInfo
 from patchpack.stream.dataset import SendingPainter
 from patchpack.stream.parcel import Parcel, share
 from patchpack.stream.sampler import Planner
@@ -82,16 +83,16 @@ class WorkerStreams(IterableDataset[PackedBatch | Parcel]):
         for plan, state in self._planner.stream(number, num_streams, begin):
             sent = self.painter[plan]
             info = sent.batch.info if isinstance(sent, Parcel) else sent.info
-            info["worker"], info["state"] = number, state
+            info.worker, info.state = number, state
             yield sent
 
     # ------------------------------------------------------------------------------------------------- in the parent
 
-    def arrived(self, info: dict[str, Any]) -> None:
+    def arrived(self, info: BatchInfo) -> None:
         """Take the state out of a batch's info: it is the one that streams are at now."""
-        number = info["worker"]
-        states = [*self._turns.states]
-        states[number] = info.pop("state")
+        number = info.worker
+        states: list[Mapping[str, Any] | None] = [*self._turns.states]
+        states[number], info.state = info.state, None
         self._turns = _Turns(states, (number + 1) % len(states))
 
     def accounted(self, number: int) -> int:

@@ -21,6 +21,7 @@ from PIL import Image
 import patchpack as pp
 from patchpack.cli import demo, draw, main, pairs, preview, sheet
 from patchpack.model import NaViT
+from patchpack.report import BatchInfo
 from patchpack.stream.sources import open_source
 
 RUN = "import sys; from patchpack.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -511,7 +512,7 @@ def flat_row(lengths: list[int], seq_len: int) -> pp.PackedBatch:
         norm=np.zeros((2, 3), dtype=np.float32),
         keys=[[str(slot) for slot in range(len(lengths))]],
         patch_size=16,
-        info={},
+        info=BatchInfo(),
     )
 
 

@@ -181,10 +181,10 @@ def test_a_group_is_asked_for_the_images_of_all(tmp_path: Path, monkeypatch: pyt
 
     dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
     try:
-        assert int(pp.global_images(batch)) == batch.info["packed"]
+        assert int(pp.global_images(batch)) == batch.info.packed
         monkeypatch.setattr(dist, "all_reduce", doubled)
         own = dist.new_group([0])
-        assert int(pp.global_images(batch, own)) == 2 * batch.info["packed"]
+        assert int(pp.global_images(batch, own)) == 2 * batch.info.packed
         assert groups == [own]
     finally:
         dist.destroy_process_group()
@@ -197,7 +197,7 @@ def test_without_a_group_the_count_is_the_batchs() -> None:
     batch = next(iter(pp.load(VAL, RECIPE)))
     count = pp.global_images(batch)
     assert (count.dtype, count.shape, count.device) == (torch.int64, (), batch.slot_mask.device)
-    assert int(count) == batch.info["packed"] > 0
+    assert int(count) == batch.info.packed > 0
     assert int(pp.global_images(batch._replace(slot_mask=batch.slot_mask.numpy()))) == int(count)
 
 

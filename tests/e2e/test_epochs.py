@@ -20,11 +20,12 @@ from hypothesis import strategies as st
 
 import patchpack as pp
 from patchpack.plan.planner import EpochPlanner
+from patchpack.report import ShardFault
 from patchpack.stream.iterables import InlineReader
 from patchpack.stream.order import Mark, Order, OrderedSource
 from patchpack.stream.sources import open_source
 from patchpack.testing import check_batch
-from patchpack.types import Event, Header, ShardFault, Size
+from patchpack.types import Event, Header, Size
 
 TRAIN, VAL = pp.samples.shards("train"), pp.samples.shards("val")
 SLOW = pytest.mark.slow
@@ -184,7 +185,7 @@ def test_wrap_goes_round_where_an_epoch_is_shorter_than_a_batch() -> None:
     samples = [pp.Sample(f"s{i}", np.full((32, 32, 3), i, np.uint8), i) for i in range(3)]
     (batch,) = pp.load(samples, pp.recipes.square(size=32, rows=8), tail="wrap")
     assert [row[0] for row in batch.keys] == ["s0", "s1", "s2", "s0", "s1", "s2", "s0", "s1"]
-    assert batch.info["packed"] == 3
+    assert batch.info.packed == 3
 
 
 def test_an_unreadable_image_in_a_wrapped_row_is_rejected_once() -> None:
@@ -371,10 +372,10 @@ def test_conservation_over_tails_and_steps(tail: Any, good: list[bool], rows: in
     ]
     plans = [*planner.feed(events), *planner.finish()]
     info = plans[-1].info
-    packed = sum(plan.info["planned"] for plan in plans)
-    rejected = sum(len(plan.info["rejections"]) for plan in plans)
-    dropped = sum(sum(plan.info["dropped"].values()) for plan in plans)
-    assert info["seen"] == packed + rejected + dropped
+    packed = sum(plan.info.planned for plan in plans)
+    rejected = sum(len(plan.info.rejections) for plan in plans)
+    dropped = sum(sum(plan.info.dropped.values()) for plan in plans)
+    assert info.seen == packed + rejected + dropped
     assert steps is None or plans[-1].fatal or len(plans) <= steps
 
 

@@ -6,6 +6,7 @@ import io
 import pickle
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -166,12 +167,12 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[An
     return get
 
 
-Told = list[tuple[str, dict[str, Any]]]
+Told = list[tuple[str, pp.BatchInfo]]
 
 
 def told(batches: Iterable[pp.PackedBatch]) -> Told:
     """Return the digest and the info of every batch, without the worker's number."""
-    return [(pp.digest(b), {name: value for name, value in b.info.items() if name != "worker"}) for b in batches]
+    return [(pp.digest(b), replace(b.info, worker=0)) for b in batches]
 
 
 def epochs(kind: Any, source: Any, options: dict[str, Any], *, count: int = 2, **more: Any) -> list[list[pp.PackedBatch]]:
@@ -304,7 +305,7 @@ def check_training(kind: str, workers: int, opened: Any) -> None:
     for rank in range(2):
         loader = pp.load(source, RECIPE, shuffle=8, steps_per_epoch=3, rank=rank, world_size=2, num_workers=workers, **options)
         batches = list(loader)
-        assert [batch.info["step"] for batch in batches] == [0, 1, 2]
+        assert [batch.info.step for batch in batches] == [0, 1, 2]
         report = loader.report()
         assert report.seen == report.packed + sum(report.dropped.values())
         assert report.waiting == 0
@@ -312,7 +313,7 @@ def check_training(kind: str, workers: int, opened: Any) -> None:
         shares.append({
             (key, number)
             for batch in batches
-            for keys, numbers in zip(batch.keys, batch.info.get("repeats", nothing), strict=False)
+            for keys, numbers in zip(batch.keys, batch.info.repeats or nothing, strict=False)
             for key, number in zip(keys, numbers, strict=False)
         })  # fmt: skip
     assert shares[0].isdisjoint(shares[1])  # in every pass

@@ -280,7 +280,7 @@ def test_a_shard_that_cannot_be_opened_is_a_fault(
         paths[0].unlink()
         if kind == "a folder":
             paths[0].mkdir()
-    assert sum(batch.info["packed"] for batch in loader) == 3
+    assert sum(batch.info.packed for batch in loader) == 3
     (fault,) = loader.report().shard_errors
     assert fault.shard == "a.tar"
     assert re.search(r"cannot be read: (FileNotFound|IsADirectory|Permission)Error", fault.reason)

@@ -120,7 +120,7 @@ def test_what_was_odd_about_them_is_counted(way: str, tmp_path: Path) -> None:
     loader = pp.load(source, RECIPES["naflex"], on_error="skip", **options)
     told: dict[str, int] = {}
     for batch in loader:
-        for kind, count in batch.info["warnings"].items():
+        for kind, count in batch.info.warnings.items():
             told[kind] = told.get(kind, 0) + count
     expected = {kind: sum(f.warning == kind for f in files) for kind in {f.warning for f in files} - {""}}
     assert told == loader.report().warnings == expected
@@ -133,7 +133,7 @@ def test_nothing_is_printed_here_or_by_workers(workers: int, tmp_path: Path, cap
     files = drawn()
     loader = pp.load(write_shard(tmp_path / "a.tar", files), RECIPES["naflex"], image=EXTENSIONS, on_error="skip", fuse=None,
                      num_workers=workers)  # fmt: skip
-    assert sum(batch.info["packed"] for batch in loader) == sum(file.size is not None for file in files)
+    assert sum(batch.info.packed for batch in loader) == sum(file.size is not None for file in files)
     assert sum(loader.report().warnings.values()) >= 5
     assert capfd.readouterr() == ("", "")
 
@@ -146,7 +146,7 @@ def test_nothing_is_printed_and_no_warning_is_an_error(files: Sequence[Hard], sh
         for workers in (0, 2):
             loader = pp.load({shard!r}, pp.recipes.siglip2_naflex(rows=2), image={EXTENSIONS!r}, on_error="skip", fuse=None,
                              num_workers=workers)
-            packed = sum(batch.info["packed"] for batch in loader)
+            packed = sum(batch.info.packed for batch in loader)
         print(packed, sum(loader.report().warnings.values()))
         """,
         "-Werror",
@@ -204,7 +204,7 @@ def test_a_hundred_bombs_in_a_row_blow_the_fuse(stage: str, tmp_path: Path) -> N
             with pytest.raises(pp.SourceError, match="100 samples in a row cannot be used"):
                 list(stream)
         else:
-            assert sum(batch.info["packed"] for batch in stream) == 2
+            assert sum(batch.info.packed for batch in stream) == 2
 
 
 # ---------------------------------------------------------------------------------------------------------------- tools

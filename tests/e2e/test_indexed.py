@@ -109,7 +109,7 @@ def test_an_epoch_of_an_index(val: pp.Index) -> None:
         check_batch(batch)
     assert sorted(keys_of(batches)) == sorted(h.key for h in val.headers(range(100)))
     assert loader.report() == pp.Report(seen=100, packed=100)
-    assert [batch.info["step"] for batch in batches] == list(range(len(batches)))
+    assert [batch.info.step for batch in batches] == list(range(len(batches)))
 
 
 @pytest.mark.parametrize(
@@ -210,7 +210,7 @@ def test_repeated_passes_draw_and_paint_anew(val: pp.Index) -> None:
     loader = pp.load(val, RECIPE, steps_per_epoch=40, shuffle=100, num_workers=2)
     batches = list(loader)
     assert len(batches) == len(loader) == 40
-    again = [batch.info["repeats"] for batch in batches if "repeats" in batch.info]
+    again = [batch.info.repeats for batch in batches if batch.info.repeats is not None]
     assert max(n for rows in again for row in rows for n in row) >= 1
     report = loader.report()
     assert report.seen == report.packed + report.dropped["steps_per_epoch"]
@@ -220,7 +220,7 @@ def test_repeated_passes_draw_and_paint_anew(val: pp.Index) -> None:
     for which in (batches, list(streamed)):
         kept.append({})
         for batch in which:
-            repeats = batch.info.get("repeats", [[0] * len(row) for row in batch.keys])
+            repeats = batch.info.repeats or [[0] * len(row) for row in batch.keys]
             numbers = [n for row in repeats for n in row]
             for number, image in zip(numbers, pp.unpack(batch), strict=True):
                 kept[-1][image.key, number] = image.patches.numpy().tobytes()
@@ -282,7 +282,7 @@ def test_accounts_add_up_over_ranks(spoilt: pp.Index, world_size: int, workers: 
         for batch in loader:
             report = loader.report()
             assert report.seen == report.packed + len(report.rejected) + sum(report.dropped.values()) + report.waiting
-            assert batch.info["seen"] == report.seen
+            assert batch.info.seen == report.seen
         reports.append(loader.report())
     total = pp.Report.total(reports)
     assert (total.seen, total.waiting, len(total.shard_errors)) == (21, 0, 1)
@@ -297,8 +297,7 @@ def test_accounts_add_up_over_ranks(spoilt: pp.Index, world_size: int, workers: 
 def test_what_is_dropped_is_told_with_the_last_batch(val: pp.Index) -> None:
     for options in ({"tail": "drop"}, {"steps_per_epoch": 3}):
         told = [
-            [batch.info["dropped"] for batch in pp.EpochPlan(val, RECIPE, rank=rank, world_size=2, **options)]
-            for rank in (0, 1)
+            [batch.info.dropped for batch in pp.EpochPlan(val, RECIPE, rank=rank, world_size=2, **options)] for rank in (0, 1)
         ]
         assert told[0][:-1] == [{}] * (len(told[0]) - 1)
         assert list(told[0][-1]) == ["tail" if "tail" in options else "steps_per_epoch"]
@@ -423,7 +422,7 @@ def test_resume_after_batches(
         assert len(rest) == len(expected[0]) - cut
         for one, other in zip(rest, expected[0][cut:], strict=True):
             assert_equal(one, other)
-        done = sum(batch.info["packed"] for batch in rest)
+        done = sum(batch.info.packed for batch in rest)
         assert second.report() == pp.Report(seen=done, packed=done)
         second.set_epoch(1)
         for one, other in zip(second, expected[1], strict=True):
@@ -491,9 +490,9 @@ def test_the_epoch_of_a_state_goes_on_and_any_other_is_whole(val: pp.Index) -> N
         again.load_state_dict(state)
     same.set_epoch(2)
     other.set_epoch(3)
-    assert next(iter(same)).info["step"] == 1
-    assert next(iter(other)).info["step"] == 0
-    assert next(iter(same)).info["step"] == 0  # only once
+    assert next(iter(same)).info.step == 1
+    assert next(iter(other)).info.step == 0
+    assert next(iter(same)).info.step == 0  # only once
 
 
 @pytest.mark.parametrize("cut", [pytest.param(1, marks=SLOW), pytest.param(2, marks=SLOW), 3, pytest.param(4, marks=SLOW)])

@@ -145,7 +145,7 @@ def test_a_painter_needs_no_planner_beside_it(packed: tuple[Batches, pp.Report])
 def test_batches_are_tensors(num_workers: int) -> None:
     batch = next(iter(pp.load(shards("val"), NAVIT, num_workers=num_workers)))
     kinds = {name: type(value) for name, value in zip(batch._fields, batch, strict=True)}
-    other = {"keys": list, "patch_size": int, "info": dict}
+    other = {"keys": list, "patch_size": int, "info": pp.BatchInfo}
     other |= dict.fromkeys(("times", "text_ids", "text_segment_ids"), type(None))
     assert kinds == {name: other.get(name, torch.Tensor) for name in batch._fields}
     assert batch.patches.dtype == torch.uint8
@@ -399,9 +399,9 @@ def test_a_painter_that_skips_tells_in_info(source: Callable[..., str]) -> None:
     planner = pp.Planner(source(PIXELS_BROKEN), SMALL)
     painter = pp.Painter(planner, SMALL, on_error="skip")
     batches = [painter[plan] for plan in planner]
-    assert [r["key"] for batch in batches for r in batch.info["rejections"]] == ["a.tar/s7"]
-    assert sum(batch.info["packed"] for batch in batches) == 11
-    assert batches[-1].info["seen"] == 12
+    assert [r.key for batch in batches for r in batch.info.rejections] == ["a.tar/s7"]
+    assert sum(batch.info.packed for batch in batches) == 11
+    assert batches[-1].info.seen == 12
 
 
 def test_a_plan_is_painted_twice_alike(source: Callable[..., str]) -> None:

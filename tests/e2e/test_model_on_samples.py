@@ -8,6 +8,7 @@ import torch
 import patchpack as pp
 from patchpack.model import ViT, presets
 from patchpack.model.presets import Size
+from patchpack.report import BatchInfo
 
 SHARDS = pp.samples.shards("val")[:1]
 RECIPE = pp.recipes.navit(resize=pp.NaViT((48, 128)), seq_len=256, max_images=32, rows=2, drop=pp.NoDrop())
@@ -42,7 +43,8 @@ def test_dropping_in_the_loader_is_slicing_its_tokens(model: ViT) -> None:
             patches=full.patches[None, kept], position_ids=full.position_ids[None, kept],
             segment_ids=torch.ones(1, len(kept), dtype=torch.int32), num_images=torch.ones(1, dtype=torch.int32),
             grid_sizes=torch.tensor([[full.grid]], dtype=torch.int32), source_sizes=torch.tensor([[full.source_size]]),
-            slot_mask=torch.ones(1, 1, dtype=torch.bool), targets=None, norm=norm, keys=[[key]], patch_size=16, info={},
+            slot_mask=torch.ones(1, 1, dtype=torch.bool), targets=None, norm=norm, keys=[[key]], patch_size=16,
+            info=BatchInfo(),
         )  # fmt: skip
         with torch.no_grad():
             torch.testing.assert_close(logits, model(alone)[0, 0], rtol=2e-5, atol=2e-5)

@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import patchpack as pp
-from patchpack.types import Rejection, ShardFault
+from patchpack.report import Rejection, ShardFault
 
 RECIPE = pp.recipes.siglip2_naflex(seq_len=256, rows=2)
 
@@ -78,8 +78,8 @@ def test_every_loss_is_a_line_of_json(kind: str, tmp_path: Path) -> None:
     loader = streams(kind)(mixed(tmp_path / "a.tar"), on_error="skip", quarantine=tmp_path / "bad.jsonl")
     batches = run(loader)
     lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
-    told = [r for batch in batches for r in batch.info["rejections"]]
-    assert [{name: line[name] for name in Rejection._fields} for line in lines] == told
+    told = [r for batch in batches for r in batch.info.rejections]
+    assert [Rejection(**{name: line[name] for name in Rejection._fields}) for line in lines] == told
     assert {line["stage"] for line in lines} == {"header", "decode"}
     assert len(lines) == len({line["key"] for line in lines}) == 8 + 4
     assert all(line["epoch"] == 0 and line["step"] >= 0 for line in lines)
@@ -99,7 +99,7 @@ def test_a_function_decides(kind: str, tmp_path: Path) -> None:
     assert [loss.stage for loss in met][-1] == "decode"
     always = streams(kind)(mixed(tmp_path / "a.tar"), on_error=lambda loss: met.append(loss) or True)
     met.clear()
-    assert sum(batch.info["packed"] for batch in run(always)) == 40 - 12
+    assert sum(batch.info.packed for batch in run(always)) == 40 - 12
     assert len(met) == 12
 
 
@@ -120,12 +120,12 @@ def test_too_many_in_a_row_are_an_error(kind: str, bad: bytes, tmp_path: Path) -
     path = shard(tmp_path / "a.tar", [GOOD] * 20 + [bad] * 60 + [GOOD] * 20)
     options: dict[str, Any] = {"on_error": "skip"}
     if kind == "indexed" and bad == NO_HEADER:  # all of them are named before the first batch: nothing is silent
-        assert sum(batch.info["packed"] for batch in run(streams(kind)(path, fuse=30, **options))) == 40
+        assert sum(batch.info.packed for batch in run(streams(kind)(path, fuse=30, **options))) == 40
         return
     with pytest.raises(pp.SourceError, match=r"\d+ samples in a row cannot be used.*(fuse|the first)"):
         run(streams(kind)(path, fuse=20, **options))
-    assert sum(batch.info["packed"] for batch in run(streams(kind)(path, fuse=None, **options))) == 40
-    assert sum(batch.info["packed"] for batch in run(streams(kind)(path, fuse=61, **options))) == 40
+    assert sum(batch.info.packed for batch in run(streams(kind)(path, fuse=None, **options))) == 40
+    assert sum(batch.info.packed for batch in run(streams(kind)(path, fuse=61, **options))) == 40
 
 
 @pytest.mark.parametrize("kind", ["as it goes", "indexed"])
@@ -146,7 +146,7 @@ def test_bad_input_without_an_end_ends(stage: str) -> None:
 
 def test_a_row_begins_anew_after_a_good_one(tmp_path: Path) -> None:
     path = shard(tmp_path / "a.tar", ([NO_HEADER] * 9 + [GOOD]) * 6)
-    assert sum(batch.info["packed"] for batch in run(pp.load(path, RECIPE, on_error="skip", fuse=10))) == 6
+    assert sum(batch.info.packed for batch in run(pp.load(path, RECIPE, on_error="skip", fuse=10))) == 6
 
 
 @pytest.mark.parametrize(

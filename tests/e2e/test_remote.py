@@ -103,7 +103,7 @@ def assert_same_batches(one: pp.Index, other: pp.Index, **options: Any) -> None:
     here, there = pp.load(one, RECIPE, shuffle=20), pp.load(other, RECIPE, shuffle=20, **options)
     count = 0
     for a, b in zip(here, there, strict=True):
-        count += a.info["packed"]
+        count += a.info.packed
         for name, x, y in zip(a._fields, a, b, strict=True):
             assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y, name
     assert count == len(one)

@@ -28,7 +28,7 @@ def test_replayed_is_what_training_saw(name: str) -> None:
     loader = pp.load(SHARDS, recipe, epoch=3, shuffle=50, num_workers=2)
     for batch in list(loader)[:2]:
         for image in list(pp.unpack(batch))[::3]:
-            options: dict[str, Any] = {"epoch": 3, "step": batch.info["step"]}
+            options: dict[str, Any] = {"epoch": 3, "step": batch.info.step}
             if name == "scheduled":
                 options["ordinal"] = ordinal_of(image, recipe)
             again = pp.replay(SHARDS, recipe, image.key, **options)
@@ -61,7 +61,7 @@ def ordinal_of(image: pp.PackedImage, recipe: pp.Recipe) -> int:
 def test_a_repeated_pass_is_replayed_by_its_number() -> None:
     recipe = RECIPES["navit"]
     for batch in pp.load(SHARDS[:1], recipe, steps_per_epoch=12):
-        for image, repeat in zip(pp.unpack(batch), np.concatenate(batch.info.get("repeats", [[]])), strict=False):
+        for image, repeat in zip(pp.unpack(batch), np.concatenate(batch.info.repeats or [[]]), strict=False):
             if repeat:
                 assert pp.digest(pp.replay(SHARDS[:1], recipe, image.key, repeat=int(repeat))) == pp.digest(image)
                 return

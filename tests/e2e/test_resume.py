@@ -56,7 +56,7 @@ def check_cuts(make: Callable[..., Any], cuts: slice = slice(None), then: dict[s
             assert same(one, other)
             assert state == other_state
         told = again.report()
-        delivered = sum(batch.info["packed"] for batch, _ in whole[: cut + 1])
+        delivered = sum(batch.info.packed for batch, _ in whole[: cut + 1])
         assert delivered + told.packed == report.packed
         assert told.seen == told.packed + len(told.rejected) + sum(told.dropped.values())
         assert told.waiting == 0
@@ -284,7 +284,7 @@ def test_a_stage(num_workers: int, cuts: slice) -> None:
         rest = list(packed(again, num_workers))
         for stream in range(num_workers or 1):  # each goes on; who comes first is torch's to say
             ours, expected = (
-                [batch for batch in batches if batch.info["worker"] == stream]
+                [batch for batch in batches if batch.info.worker == stream]
                 for batches in (rest, [batch for batch, _ in whole[cut + 1 :]])
             )
             assert all(same(one, other) for one, other in zip(ours, expected, strict=True))

@@ -74,7 +74,7 @@ def test_a_row_by_hand() -> None:
     assert batch.keys == [["0", "0", "1", "2", "2", "2"]]
     assert batch.targets.tolist() == [[0, 0, 1, 2, 2, 2, -100, -100]]
     assert batch.num_images.tolist() == [6]
-    assert (batch.info["packed"], batch.info["planned"], batch.info["seen"]) == (3, 3, 3)
+    assert (batch.info.packed, batch.info.planned, batch.info.seen) == (3, 3, 3)
     assert [parts for _, parts in told(batch)] == [[(0, 0), (0, 1)], [(1, 0)], [(2, 0), (2, 1), (2, 2)]]
 
 
@@ -235,7 +235,7 @@ def test_every_source_gives_the_same_rows(kind: str, tmp_path: Path) -> None:
 def test_the_stage_packs_them_too(tmp_path: Path) -> None:
     stream = webdataset.WebDataset(shard(tmp_path), shardshuffle=False, empty_check=False)
     batches = list(DataLoader(pp.Pack(RECIPE, image="*.png").over(stream), batch_size=None))
-    assert sum(batch.info["packed"] for batch in batches) == len(COUNTS)
+    assert sum(batch.info.packed for batch in batches) == len(COUNTS)
     assert [batch.sample_ids.tolist() for batch in batches] == [b.sample_ids.tolist() for b in pp.load(documents(), RECIPE)]
 
 

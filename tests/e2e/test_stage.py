@@ -464,7 +464,7 @@ def test_a_lookahead_bounds_what_is_held(lookahead: dict[str, int]) -> None:
         held[bounded] = []
         for batch in pp.Pack(recipe, **(lookahead if bounded else {}))(samples):
             held[bounded].append(samples.given - delivered)
-            delivered += batch.info["packed"]
+            delivered += batch.info.packed
         assert delivered == 400
     one_batch = 64
     assert max(held[True]) <= 16 + 2 * one_batch + 12  # a block, this batch and the one held back, 8 to 12 in open rows
@@ -472,17 +472,17 @@ def test_a_lookahead_bounds_what_is_held(lookahead: dict[str, int]) -> None:
 
 
 def test_what_was_drawn_can_be_drawn_again() -> None:
-    """The numbers in ``info["repeats"]`` and the keys are all it takes."""
+    """The numbers in ``info.repeats`` and the keys are all it takes."""
     samples = [pp.Sample("same", png(i, (200, 300)), i) for i in range(12)]
     for batch in pp.Pack(RECIPE, epoch=5)(samples):
-        for row, (keys, numbers) in enumerate(zip(batch.keys, batch.info.get("repeats", []), strict=True)):
+        for row, (keys, numbers) in enumerate(zip(batch.keys, batch.info.repeats or [], strict=True)):
             for slot, (key, number) in enumerate(zip(keys, numbers, strict=True)):
                 draw_key = f"{key}#{number}" if number else key
                 table = pp.plan_table(RECIPE, [(300, 200)], rng.key_hash([draw_key]), epoch=5)
                 assert table.grid[0].tolist() == batch.grid_sizes[row, slot].tolist()
                 assert table.num_tokens[0] == (batch.segment_ids[row] == slot + 1).sum()
     once = next(iter(pp.load(TRAIN, RECIPE)))
-    assert "repeats" not in once.info
+    assert once.info.repeats is None
 
 
 def test_a_pipeline_that_is_split_by_rank_is_not_split_again() -> None:
@@ -499,5 +499,5 @@ def test_streams_that_are_not_at_their_end_add_up_what_waits() -> None:
         loader = DataLoader(stage.over(samples), batch_size=None, num_workers=2 if streams == 2 else 0)
         first = [batch for batch, _ in zip(loader, range(streams), strict=False)]
         report = pp.Report.collect(first)
-        assert report.waiting == sum(batch.info["seen"] - batch.info["packed"] for batch in first) > 0
+        assert report.waiting == sum(batch.info.seen - batch.info.packed for batch in first) > 0
         assert report.seen == report.packed + report.waiting

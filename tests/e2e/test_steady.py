@@ -55,7 +55,7 @@ CHILD = """
         loader.set_epoch(epoch)
         packed = 0
         for batch in loader:
-            packed += batch.info["packed"]
+            packed += batch.info.packed
             del batch
         print(*held(), packed, len(loader.report().rejected), flush=True)
 """

@@ -13,12 +13,13 @@ from zlib import crc32
 from PIL import Image
 
 from patchpack.errors import DecodeError, TargetError
+from patchpack.report import Rejection, ShardFault
 from patchpack.stream.archive import UNREADABLE, Member, read_members
 from patchpack.stream.header import read_size
 from patchpack.stream.shards import ShardReader, Slice, scan_shard
 from patchpack.stream.tape import BLOCK, SeekableTape, StreamTape
 from patchpack.stream.tar import Members
-from patchpack.types import Event, Header, Rejection, ShardFault
+from patchpack.types import Event, Header
 
 from .files import Scratch
 from .target import Target

@@ -16,6 +16,7 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack.errors import ShardError, SourceError
+from patchpack.report import BatchInfo
 from patchpack.stream.packed.manifest import NAME
 from patchpack.stream.packed.steps import END, Place, read_step
 from patchpack.stream.tape import BLOCK
@@ -44,7 +45,7 @@ def check_step(data: bytes) -> None:
     assert batch.patches.shape == (rows, seq_len, 3 * batch.patch_size**2)
     assert batch.slot_mask.shape == batch.grid_sizes.shape[:2] == batch.source_sizes.shape[:2]
     assert len(batch.keys) == rows
-    assert isinstance(batch.info, dict)
+    assert BatchInfo.from_json(json.loads(json.dumps(batch.info.to_json()))) == batch.info
     with suppress(pp.ShapeError):  # contents are compared with their digest, and validated, by `PackedShards.verify`
         pp.validate(batch)
 

@@ -7,6 +7,7 @@ import torch
 from hypothesis import strategies as st
 
 import patchpack as pp
+from patchpack.report import BatchInfo
 
 TOKENS = (4, 6, 5)  # and two of padding
 
@@ -31,7 +32,7 @@ def by_hand() -> pp.PackedBatch:
         norm=np.array([[127.5] * 3, [127.5] * 3], dtype=np.float32),
         keys=[["a", "b", "c"]],
         patch_size=1,
-        info={"step": 0},
+        info=BatchInfo(),
     )
 
 
@@ -98,5 +99,5 @@ def batches(draw: st.DrawFn, num_rows: st.SearchStrategy[int] = st.integers(0, R
         norm=np.array([[120, 121, 122], [60, 61, 62]], dtype=np.float32),
         keys=[[f"{r}/{s}" for s in range(len(row))] for r, row in enumerate(contents)],
         patch_size=1,
-        info={},
+        info=BatchInfo(),
     )

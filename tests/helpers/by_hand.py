@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from patchpack.report import BatchInfo
 from patchpack.types import PackedBatch
 
 
@@ -33,5 +34,5 @@ def pack(
         patches=patches, position_ids=ids if fractional else ids.int(), segment_ids=segments,
         num_images=segments.amax(1), grid_sizes=grid_sizes, source_sizes=grid_sizes * patch_size,
         slot_mask=grid_sizes[..., 0] > 0, targets=None,
-        norm=torch.tensor([[0.0] * 3, [1.0] * 3]), keys=[[] for _ in rows], patch_size=patch_size, info={},
+        norm=torch.tensor([[0.0] * 3, [1.0] * 3]), keys=[[] for _ in rows], patch_size=patch_size, info=BatchInfo(),
     )  # fmt: skip

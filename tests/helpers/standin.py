@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from patchpack import rng
+from patchpack.report import Rejection, ShardFault
 from patchpack.stream.iterables import InlineReader
-from patchpack.types import Header, Rejection, ShardFault, Size
+from patchpack.types import Header, Size
 
 
 class StandIn:

@@ -191,7 +191,7 @@ class Followed:
         for image in pp.unpack(batch):
             assert label_of(image.patches) == int(image.target), f"{image.key} has another one's label"
             self.images[image.key, int(image.target)] += 1
-        self.packed += batch.info["packed"]
+        self.packed += batch.info.packed
         self.check(report)
 
     def check(self, report: pp.Report) -> None:

@@ -17,6 +17,7 @@ from patchpack.model.block import BlockStyle
 from patchpack.model.interpolate import CONVENTIONS
 from patchpack.model.positions import FactorizedPositions, GridPositions
 from patchpack.model.waves import FourierPositions
+from patchpack.report import BatchInfo
 from patchpack.types import PackedBatch
 
 PATCH_SIZE, CLASSES, MAX_LEN = 2, 3, 5
@@ -87,7 +88,8 @@ def pack(rows: Rows, *, spare_tokens: int = 0, spare_slots: int = 0) -> PackedBa
         patches=patches, position_ids=position_ids, segment_ids=segment_ids,
         num_images=torch.tensor([len(row) for row in rows], dtype=torch.int32), grid_sizes=grid_sizes,
         source_sizes=grid_sizes * PATCH_SIZE, slot_mask=slot_mask, targets=targets,
-        norm=torch.tensor([[0.0] * 3, [1.0] * 3]), keys=[[""] * len(row) for row in rows], patch_size=PATCH_SIZE, info={},
+        norm=torch.tensor([[0.0] * 3, [1.0] * 3]), keys=[[""] * len(row) for row in rows], patch_size=PATCH_SIZE,
+        info=BatchInfo(),
     )  # fmt: skip
 
 

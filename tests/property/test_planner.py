@@ -19,7 +19,8 @@ from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.resize import LongestSide, NaFlex, Native, NaViT, Pix2Struct, Square
 from patchpack.plan.table import plan_table
-from patchpack.types import BatchPlan, Event, Header, Rejection, ShardFault, Size
+from patchpack.report import Rejection, ShardFault
+from patchpack.types import BatchPlan, Event, Header, Size
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def test_a_planner_goes_on_where_another_stopped(recipe, todo, tail, max_steps) 
 def test_every_header_is_in_one_row_or_one_rejection(recipe, todo) -> None:
     plans = planned(recipe, todo)
     packed = [id(h) for plan in plans for h in plan.headers]  # the very header: keys may repeat
-    rejected = [r["key"] for plan in plans for r in plan.info["rejections"] if r["stage"] == "plan"]
+    rejected = [r.key for plan in plans for r in plan.info.rejections if r.stage == "plan"]
     assert len(set(packed)) == len(packed)
     assert sorted(rejected) == sorted(h.key for h in only_headers(todo) if id(h) not in packed)
     assert len(packed) + len(rejected) == len(only_headers(todo))
@@ -148,8 +149,8 @@ def test_every_header_is_in_one_row_or_one_rejection(recipe, todo) -> None:
 @given(any_recipe(), events())
 def test_every_event_that_is_no_header_is_told_once(recipe, todo) -> None:
     plans = planned(recipe, todo)
-    told = [Rejection(**r) for plan in plans for r in plan.info["rejections"] if r["stage"] != "plan"]
-    faults = [ShardFault(**f) for plan in plans for f in plan.info["shard_errors"]]
+    told = [r for plan in plans for r in plan.info.rejections if r.stage != "plan"]
+    faults = [f for plan in plans for f in plan.info.shard_errors]
     assert told == [event for event in todo if isinstance(event, Rejection)]
     assert faults == [event for event in todo if isinstance(event, ShardFault)]
 
@@ -170,18 +171,18 @@ def test_seen_is_packed_and_rejected_and_waiting(recipe, todo) -> None:
     packed = rejected = last = 0
     for plan in plans:
         info = plan.info
-        packed += info["planned"]
-        rejected += len(info["rejections"])
-        assert info["planned"] == len(plan.headers) == plan.offsets[-1]
-        assert info["seen"] >= max(last, packed + rejected)
-        last = info["seen"]
+        packed += info.planned
+        rejected += len(info.rejections)
+        assert info.planned == len(plan.headers) == plan.offsets[-1]
+        assert info.seen >= max(last, packed + rejected)
+        last = info.seen
     assert last == packed + rejected == sum(not isinstance(event, ShardFault) for event in todo)
 
 
 @given(any_recipe(), events())
 def test_steps_count_and_patch_sizes_follow_them(recipe, todo) -> None:
     for step, plan in enumerate(planned(recipe, todo, epoch=3)):
-        assert (plan.step, plan.info["step"], plan.epoch) == (step, step, 3)
+        assert (plan.step, plan.info.step, plan.epoch) == (step, step, 3)
         assert plan.patch_size == recipe.patch_size_at(3, step)
 
 

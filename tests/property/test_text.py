@@ -86,7 +86,7 @@ def test_batches_equal_their_twin_and_keep_every_limit(stream: Any, broken: set[
             assert image.text_ids.tolist() == text_of[image.key]
         for row, samples in zip(whole.keys, whole.sample_ids, strict=True):
             seen += [key for slot, key in enumerate(row) if slot == 0 or samples[slot] != samples[slot - 1]]
-        refused |= {r["key"]: r["reason"] for r in whole.info["rejections"]}
+        refused |= {r.key: r.reason for r in whole.info.rejections}
     assert len(seen) == len(set(seen))
     assert set(seen) | set(refused) == set(text_of)
     for i, (images, text) in enumerate(zip(sizes, texts, strict=True)):

@@ -130,7 +130,7 @@ def test_a_report_is_saved_and_loaded() -> None:
 def test_a_batch_is_loaded_where_nothing_but_patchpack_was_imported(imports: str, tmp_path: Path) -> None:
     """Whichever comes first; patchpack itself imports no torch."""
     torch.save(with_a_rejection(), tmp_path / "batch.pt")
-    code = f"{imports}; print(torch.load({str(tmp_path / 'batch.pt')!r}).info['rejections'][0]['key'])"
+    code = f"{imports}; print(torch.load({str(tmp_path / 'batch.pt')!r}).info.rejections[0].key)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "broken"
     assert done.stderr == ""

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
 from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS, Reading
 from patchpack.paint.targets import infer_kind
+from patchpack.report import Rejection, ShardFault
 from patchpack.stream.engine import Engine, require_engine
 from patchpack.stream.index import columns as files
 from patchpack.stream.index.build import Progress, assemble, find_shards, require_one_place_per_key, scan_all
@@ -30,7 +31,7 @@ from patchpack.stream.names import IMAGE, LABEL
 from patchpack.stream.source import Reader
 from patchpack.stream.sources import parse_members
 from patchpack.stream.tar import Members
-from patchpack.types import Header, IntArray, Rejection, ShardFault, TargetKind
+from patchpack.types import Header, IntArray, TargetKind
 
 
 class Index:

@@ -14,13 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import IndexFileError
+from patchpack.report import Rejection, ShardFault
 from patchpack.stream.index.columns import UNREADABLE, Column, Columns, damaged
 from patchpack.stream.index.head import Head
 from patchpack.stream.index.scan import ShardColumns
 from patchpack.stream.index.strings import STRIDE, Strings
 from patchpack.stream.shards import Slice
 from patchpack.stream.tape import BLOCK
-from patchpack.types import Header, IntArray, Rejection, ShardFault, Size
+from patchpack.types import Header, IntArray, Size
 
 I64 = npt.NDArray[np.int64]
 

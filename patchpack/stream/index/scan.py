@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from patchpack import rng
 from patchpack.errors import SourceError
+from patchpack.report import Rejection, ShardFault
 from patchpack.stream.index.columns import Columns, narrow
 from patchpack.stream.index.fingerprint import Fingerprint, fingerprint, status_of
 from patchpack.stream.remote import RangeTape, RemoteFile
 from patchpack.stream.shards import is_local, open_descriptor, read_at, scan_shard, starts_compressed
 from patchpack.stream.tape import BLOCK
 from patchpack.stream.tar import Members
-from patchpack.types import Event, Header, Rejection, ShardFault
+from patchpack.types import Event, Header
 
 INLINE_BYTES = 32
 """Longest label that is kept in the index itself: a class or a number costs no read when it is painted."""

@@ -17,11 +17,12 @@ from patchpack.plan._integers import require_int
 from patchpack.plan.planner import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of, require_shuffle
+from patchpack.report import Account
 from patchpack.stream.engine import Engine, require_engine, run_all
 from patchpack.stream.epoch_plan import EpochPlan
 from patchpack.stream.index import Index
 from patchpack.stream.index.reader import IndexReader
-from patchpack.stream.packed.manifest import NAME, VERSION, Manifest, PackedEpoch, PackedShard, account
+from patchpack.stream.packed.manifest import NAME, VERSION, Manifest, PackedEpoch, PackedShard
 from patchpack.stream.packed.write import PackedPart, PackTask, require_of_pack, versions_of, write_shard
 from patchpack.stream.resume import recipe_fields
 from patchpack.stream.ring import slot_bytes_of
@@ -129,7 +130,7 @@ def write_packed(
             _require_here(folder, part.shard)
             parts.append(part)
             done += part.shard.num_steps
-            images += sum(info["packed"] for info in part.infos)
+            images += sum(info.packed for info in part.infos)
             if progress is not None:
                 progress(done, sum(plans.num_steps.values()), images)
     epochs = tuple(_epoch(number, count, parts) for number, count in plans.num_steps.items())
@@ -171,7 +172,11 @@ class _Plans:
 
 
 def _epoch(epoch: int, num_steps: int, parts: Sequence[PackedPart]) -> PackedEpoch:
-    report = account([info for part in parts if part.shard.epoch == epoch for info in part.infos])
+    account = Account()
+    for part in parts:
+        for info in part.infos if part.shard.epoch == epoch else ():
+            account.add(info)
+    report = account.report()
     if report.waiting:
         raise PackingError(f"epoch {epoch}: {report.waiting} samples are neither packed nor named: {report}")
     return PackedEpoch(epoch, num_steps, report)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from patchpack.errors import SourceError
+from patchpack.report import Rejection, Report, ShardFault
 from patchpack.stream.atomic import replace_file
 from patchpack.stream.packed.steps import UNREADABLE
 from patchpack.stream.values import count, text
-from patchpack.types import Rejection, Report, ShardFault
 
 FORMAT = "patchpack-packed"
 VERSION = 1
@@ -131,26 +131,6 @@ class Manifest:
         if any(after.epoch <= before.epoch for before, after in pairwise(epochs)):
             raise ValueError("its epochs are not in order")
         return cls(text(head["fingerprint"]), dict(head["made_of"]), text(head["recipe"]), epochs, shards)
-
-
-def account(infos: list[dict[str, Any]]) -> Report:
-    """The account of an epoch from the infos of all its batches, in order."""
-    rejected: list[Rejection] = []
-    faults: list[ShardFault] = []
-    dropped: dict[str, int] = {}
-    warnings: dict[str, int] = {}
-    packed = altered = 0
-    for info in infos:
-        packed += info["packed"]
-        altered += info["altered"]
-        rejected += [Rejection(**r) for r in info["rejections"]]
-        faults += [ShardFault(**f) for f in info["shard_errors"]]
-        for total, counts in ((dropped, info["dropped"]), (warnings, info["warnings"])):
-            for what, images in counts.items():
-                total[what] = total.get(what, 0) + images
-    seen = infos[-1]["seen"]
-    waiting = seen - packed - len(rejected) - sum(dropped.values())
-    return Report(seen, packed, waiting, rejected, dropped, faults, altered, warnings)
 
 
 def _report_to_json(report: Report) -> dict[str, Any]:

@@ -15,10 +15,11 @@ from torch.utils.data import Dataset
 
 from patchpack.errors import ShapeError, ShardError
 from patchpack.paint.validate import validate
+from patchpack.report import Report
 from patchpack.stream.packed.epochs import write_packed
 from patchpack.stream.packed.manifest import Manifest, PackedShard
 from patchpack.stream.packed.steps import END, Place, read_step
-from patchpack.types import PackedBatch, Report
+from patchpack.types import PackedBatch
 
 
 class PackedShards(Dataset[PackedBatch]):

@@ -27,6 +27,7 @@ import numpy.typing as npt
 import torch
 
 from patchpack.errors import ShardError, TargetError
+from patchpack.report import BatchInfo
 from patchpack.stream.archive import read_members
 from patchpack.stream.tape import BLOCK
 from patchpack.types import BatchPlan, PackedBatch
@@ -74,7 +75,7 @@ def write_step(batch: PackedBatch, place: Place, plan: BatchPlan) -> Iterator[by
         **place._asdict(),
         "keys": batch.keys,
         "patch_size": batch.patch_size,
-        "info": batch.info,
+        "info": batch.info.to_json(),
         "targets": targets,
     }
     text = json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
@@ -107,7 +108,8 @@ def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
         targets = _targets_from(about["targets"], arrays)
         if arrays:
             raise ValueError(f"it holds {min(arrays)}, which no batch has")
-        batch = PackedBatch(**fields, targets=targets, keys=about["keys"], patch_size=about["patch_size"], info=about["info"])
+        info = BatchInfo.from_json(about["info"])
+        batch = PackedBatch(**fields, targets=targets, keys=about["keys"], patch_size=about["patch_size"], info=info)
         _require_fitting(batch)
         return batch
     except (*UNREADABLE, tarfile.TarError, EOFError, StopIteration) as error:
@@ -256,5 +258,5 @@ def _require_fitting(batch: PackedBatch) -> None:
     keys = batch.keys
     if type(keys) is not list or len(keys) != rows or any(type(row) is not list or set(map(type, row)) - {str} for row in keys):
         raise ValueError("keys do not fit")
-    if type(batch.patch_size) is not int or type(batch.info) is not dict:
-        raise ValueError("patch_size or info do not fit")
+    if type(batch.patch_size) is not int:
+        raise ValueError(f"patch_size is {batch.patch_size!r:.60}")

@@ -10,6 +10,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 from patchpack import __version__
 from patchpack.errors import ConfigError, ShardError, SourceError
 from patchpack.plan.recipe import Recipe
+from patchpack.report import BatchInfo
 from patchpack.stream.archive import UNREADABLE, read_members
 from patchpack.stream.atomic import replace_file
 from patchpack.stream.dataset import painted
@@ -29,7 +31,6 @@ from patchpack.stream.tape import BLOCK, SeekableTape
 from patchpack.types import BatchPlan
 
 _FOREIGN = (*steps.UNREADABLE, *UNREADABLE, ShardError, StopIteration)
-_INFO = ("seen", "packed", "altered", "dropped", "rejections", "shard_errors", "warnings")
 
 
 class PackTask(NamedTuple):
@@ -56,7 +57,7 @@ class PackedPart(NamedTuple):
     """What became of a task: a line of the manifest, and the account of its batches."""
 
     shard: PackedShard
-    infos: list[dict[str, Any]]
+    infos: list[BatchInfo]
 
 
 def write_shard(task: PackTask) -> PackedPart:
@@ -85,13 +86,13 @@ def write_shard(task: PackTask) -> PackedPart:
 
         for plan in task.plans:
             batch = painted(plan, task.recipe, task.reader)
-            for rejection in batch.info["rejections"][len(plan.info["rejections"]) :]:
-                if rejection["stage"] == "read":  # may be gone tomorrow, and the hole would stay
-                    raise SourceError(f"{rejection['key']} cannot be read now: {rejection['reason']}. Run the same again")
+            for rejection in batch.info.rejections[len(plan.info.rejections) :]:
+                if rejection.stage == "read":  # may be gone tomorrow, and the hole would stay
+                    raise SourceError(f"{rejection.key} cannot be read now: {rejection.reason}. Run the same again")
             for piece in write_step(batch, _place(task.pack, plan), plan):
                 put(piece)
             offsets.append(at)
-            infos.append({name: batch.info[name] for name in _INFO})
+            infos.append(_counters(batch.info))
         put(steps.END)
 
     try:
@@ -101,9 +102,14 @@ def write_shard(task: PackTask) -> PackedPart:
     return _part(task, offsets, infos, hashed.hexdigest())
 
 
-def _part(task: PackTask, offsets: list[int], infos: list[dict[str, Any]], digest: str) -> PackedPart:
+def _part(task: PackTask, offsets: list[int], infos: list[BatchInfo], digest: str) -> PackedPart:
     first, name = task.plans[0], os.path.basename(task.path)
     return PackedPart(PackedShard(name, first.epoch, first.step, tuple(offsets), offsets[-1] + len(steps.END), digest), infos)
+
+
+def _counters(info: BatchInfo) -> BatchInfo:
+    """Return the info without what it says of each image: the infos of all batches are held."""
+    return replace(info, repeats=None, boxes=None, flips=None)
 
 
 def _place(pack: str, plan: BatchPlan) -> Place:
@@ -121,7 +127,7 @@ def _read_again(task: PackTask) -> PackedPart:
                     offsets.append(member.where[0] - BLOCK)
                     about = _json_at(file, member.where)
                     require_place(about, _place(task.pack, next(left)))
-                    infos.append({name: about["info"][name] for name in _INFO})
+                    infos.append(_counters(BatchInfo.from_json(about["info"])))
             offsets.append(file.seek(0, io.SEEK_END) - len(steps.END))
             file.seek(0)
             hashed = blake2b(digest_size=16)

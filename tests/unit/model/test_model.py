@@ -17,6 +17,7 @@ from patchpack.model.layout import Layout
 from patchpack.model.pool import AttentionPool, segment_softmax
 from patchpack.model.positions import FactorizedPositions
 from patchpack.model.static import StaticLayout
+from patchpack.report import BatchInfo
 from patchpack.types import PackedBatch
 
 # an unreadable image in the middle of the first row, nothing at all in the second, two slots swapped in the third
@@ -49,7 +50,7 @@ def make_batch(segment_ids: Tensor = SEGMENT_IDS) -> PackedBatch:
         norm=torch.tensor([[123.0, 116.0, 103.0], [58.0, 57.0, 60.0]]),
         keys=[[], [], []],
         patch_size=2,
-        info={},
+        info=BatchInfo(),
     )
 
 

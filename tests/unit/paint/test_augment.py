@@ -34,7 +34,7 @@ NATIVE = pp.Recipe(
 def painted(recipe: pp.Recipe) -> list[tuple[pp.PackedImage, bool]]:
     found = []
     for batch in pp.load(SAMPLES, recipe, target=None):
-        flips = batch.info.get("flips")
+        flips = batch.info.flips
         found += [(image, bool(flips and flips[image.row][image.slot])) for image in pp.unpack(batch)]
     return found
 
@@ -95,7 +95,7 @@ def test_what_positions_are_of() -> None:
     with pytest.raises(pp.ConfigError, match=r"of the 'crop' or of the 'image', got of='whole'"):
         pp.Absolute(of="whole")  # type: ignore[arg-type]
     (batch, *_) = pp.load(SAMPLES, NATIVE, target=None)
-    assert batch.info["positions"] == "image"
+    assert batch.info.positions == "image"
     with pytest.raises(pp.ShapeError, match=r"places in the whole image do not say which"):
         list(pp.unpack(batch, np.zeros((*batch.segment_ids.shape, 1), np.float32), per="token", dense=True))
 

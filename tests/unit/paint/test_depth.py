@@ -123,7 +123,7 @@ def test_a_picture_that_shows_nothing_is_counted(data: bytes, told: bool) -> Non
     assert kinds(data) == [NARROW] * told
     loader = pp.pack_images([data], RECIPE)
     (batch,) = loader
-    assert batch.info["warnings"] == ({NARROW: 1} if told else {})
+    assert batch.info.warnings == ({NARROW: 1} if told else {})
     assert loader.report().warnings == ({NARROW: 1} if told else {})
 
 

@@ -107,7 +107,7 @@ def test_a_profile_that_cannot_be_used_is_counted(image: Image.Image, icc: bytes
     assert np.array_equal(converted(saved(image, icc=icc)), np.asarray(image))
     assert warned.heard() == [BROKEN]
     (batch,) = pp.pack_images([saved(image, icc=icc)], RECIPE.replace(icc="srgb"))
-    assert batch.info["warnings"] == {BROKEN: 1}
+    assert batch.info.warnings == {BROKEN: 1}
 
 
 @pytest.mark.parametrize("decode", ["exact", "fast", "turbo"])

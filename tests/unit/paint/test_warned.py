@@ -103,10 +103,10 @@ def test_images_are_counted_and_not_texts() -> None:
     data = [BAD_EXIF, GOOD, BAD_EXIF, saved(PICTURE, "TIFF", save_all=True, append_images=[PICTURE]), BAD_EXIF[:900]]
     loader = pp.load([pp.Sample(str(i), d, 0) for i, d in enumerate(data)], recipe, on_error="skip")
     (batch,) = loader
-    assert batch.info["warnings"] == loader.report().warnings == {CORRUPT: 2, SEVERAL_FRAMES: 1}
+    assert batch.info.warnings == loader.report().warnings == {CORRUPT: 2, SEVERAL_FRAMES: 1}
     assert [r.stage for r in loader.report().rejected] == ["decode"]  # which has a reason, and is not counted
     (batch,) = pp.Pack(recipe, on_error="skip")(pp.Sample(str(i), d, 0) for i, d in enumerate(data))
-    assert batch.info["warnings"] == pp.Report.collect([batch]).warnings == {CORRUPT: 2, SEVERAL_FRAMES: 1}
+    assert batch.info.warnings == pp.Report.collect([batch]).warnings == {CORRUPT: 2, SEVERAL_FRAMES: 1}
     assert pp.Report.total([loader.report()] * 2).warnings == {CORRUPT: 4, SEVERAL_FRAMES: 2}
 
 
@@ -114,7 +114,7 @@ def test_rows_that_come_again_are_not_counted_again() -> None:
     samples = [pp.Sample(str(i), BAD_EXIF, 0) for i in range(3)]
     recipe = pp.recipes.square(size=16, rows=2)
     loader = pp.load(samples, recipe, tail="wrap")
-    assert [batch.info["warnings"] for batch in loader] == [{CORRUPT: 2}, {CORRUPT: 1}]
+    assert [batch.info.warnings for batch in loader] == [{CORRUPT: 2}, {CORRUPT: 1}]
 
 
 # ------------------------------------------------------------------------------------------------ nobody else's warnings

@@ -258,15 +258,15 @@ def test_workers_index_stage_and_replay_agree(tmp_path: Path) -> None:
 
 def test_a_batch_says_what_was_cropped() -> None:
     for batch in pp.load(VAL, CROPPED, epoch=1):
-        json.dumps(batch.info)
+        json.dumps(batch.info.to_json())
         for row, keys in enumerate(batch.keys):
             for slot, key in enumerate(keys):
                 size = batch.source_sizes[row, slot].tolist()
                 plan = pp.plan_table(CROPPED, [size], rng.key_hash([key]), epoch=1)
-                assert batch.info["boxes"][row][slot] == plan.box[0].tolist()
-                assert batch.info["flips"][row][slot] is bool(plan.flip[0])
+                assert batch.info.boxes[row][slot] == plan.box[0].tolist()
+                assert batch.info.flips[row][slot] is bool(plan.flip[0])
     (batch, *_) = pp.load(VAL, CROPPED.replace(crop=pp.WholeImage(), flip=0.0))
-    assert not {"boxes", "flips"} & set(batch.info)
+    assert (batch.info.boxes, batch.info.flips) == (None, None)
 
 
 # --------------------------------------------------------------------------------------------------------------- pixels
@@ -294,8 +294,8 @@ def test_painted_is_pillows_crop_and_resize(resample: Any, form: str) -> None:
     for batch in pp.load(samples, recipe, target=None):
         for image in pp.unpack(batch):
             pixels = sources[image.key]
-            top, left, height, width = batch.info["boxes"][image.row][image.slot]
-            flip = batch.info["flips"][image.row][image.slot]
+            top, left, height, width = batch.info.boxes[image.row][image.slot]
+            flip = batch.info.flips[image.row][image.slot]
             part = Image.fromarray(pixels).crop((left, top, left + width, top + height))
             target = (image.grid.cols * 8, image.grid.rows * 8)
             expected = np.asarray(part.resize(target, getattr(Image.Resampling, resample.upper())))

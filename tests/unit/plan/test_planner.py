@@ -19,7 +19,8 @@ from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.resize import NaFlex, Native, NaViT, Pix2Struct, SmartResize, Square
 from patchpack.plan.table import plan_table
-from patchpack.types import BatchPlan, Event, Header, Rejection, ShardFault, Size, TargetSpec
+from patchpack.report import BatchInfo, Rejection, ShardFault
+from patchpack.types import BatchPlan, Event, Header, Size, TargetSpec
 
 SIZES = [(480, 640), (375, 500), (100, 100), (33, 900), (1080, 1920), (7, 7), (224, 224), (640, 427)]
 
@@ -248,7 +249,7 @@ def test_a_plan_is_picklable_and_its_info_json() -> None:
     for plan in plans_of(SMALL, events):
         again = pickle.loads(pickle.dumps(plan))
         assert (again.headers, again.info) == (plan.headers, plan.info)
-        assert json.loads(json.dumps(plan.info)) == plan.info
+        assert BatchInfo.from_json(json.loads(json.dumps(plan.info.to_json()))) == plan.info
 
 
 def test_a_plan_of_many_images_is_a_few_kilobytes() -> None:
@@ -267,7 +268,7 @@ def test_one_plan_is_held_back() -> None:
 
 def test_counters_say_how_far_the_planner_was() -> None:
     infos = [plan.info for plan in plans_of(SMALL, SQUARES, epoch=2)]
-    assert [(i["step"], i["epoch"], i["seen"], i["planned"], i["dropped"]) for i in infos] == [
+    assert [(i.step, i.epoch, i.seen, i.planned, i.dropped) for i in infos] == [
         (0, 2, 5, 4, {}), (1, 2, 9, 4, {}), (2, 2, 9, 1, {}),
     ]  # fmt: skip
 
@@ -275,28 +276,44 @@ def test_counters_say_how_far_the_planner_was() -> None:
 def test_rejections_ride_with_the_next_plan() -> None:
     events = [bad("a"), *SQUARES[:5], bad("b", "read"), *SQUARES[5:8], ShardFault("s.tar", "cut"), SQUARES[8]]
     plans = plans_of(SMALL, events)
-    assert [[(r["key"], r["stage"]) for r in plan.info["rejections"]] for plan in plans] == [
+    assert [[(r.key, r.stage) for r in plan.info.rejections] for plan in plans] == [
         [("s.tar/a", "header")], [("s.tar/b", "read")], [],
     ]  # fmt: skip
-    assert [plan.info["shard_errors"] for plan in plans] == [[], [{"shard": "s.tar", "reason": "cut"}], []]
-    assert [plan.info["seen"] for plan in plans] == [6, 11, 11]
+    assert [plan.info.shard_errors for plan in plans] == [[], [ShardFault("s.tar", "cut")], []]
+    assert [plan.info.seen for plan in plans] == [6, 11, 11]
 
 
 def test_the_last_plan_carries_what_came_after_it() -> None:
     plans = plans_of(SMALL, [*SQUARES[:4], bad("a"), ShardFault("t.tar", "gone"), bad("b")])
     assert len(plans) == 1
-    assert [r["key"] for r in plans[0].info["rejections"]] == ["s.tar/a", "s.tar/b"]
-    assert plans[0].info["shard_errors"] == [{"shard": "t.tar", "reason": "gone"}]
-    assert plans[0].info["seen"] == 6
-    assert plans[0].info["planned"] == 4
+    assert [r.key for r in plans[0].info.rejections] == ["s.tar/a", "s.tar/b"]
+    assert plans[0].info.shard_errors == [ShardFault("t.tar", "gone")]
+    assert plans[0].info.seen == 6
+    assert plans[0].info.planned == 4
 
 
 def test_a_finished_plan_learns_what_came_after_it() -> None:
     """Its rows were full, and closed, before the last events came."""
     plans = plans_of(SMALL.replace(seq_len=32), [*SQUARES[:4], bad("a"), bad("b")])
     assert len(plans) == 1
-    assert (plans[0].info["seen"], plans[0].info["planned"]) == (6, 4)
-    assert [r["key"] for r in plans[0].info["rejections"]] == ["s.tar/a", "s.tar/b"]
+    assert (plans[0].info.seen, plans[0].info.planned) == (6, 4)
+    assert [r.key for r in plans[0].info.rejections] == ["s.tar/a", "s.tar/b"]
+
+
+def test_a_state_in_which_the_plan_held_back_says_every_counter_is_read() -> None:
+    """Earlier versions wrote such states; today's leave out what is the default."""
+    events = [bad("a"), *SQUARES[:5], bad("b"), *SQUARES[5:]]
+    planner = EpochPlanner(SMALL, epoch=2)
+    assert list(planner.feed(events[:7])) == []
+    state = json.loads(json.dumps(planner.state_dict()))
+    said = state["held"]["info"]
+    assert said == {"epoch": 2, "seen": 6, "planned": 4, "rejections": [bad("a")._asdict()]}
+    state["held"]["info"] = {"step": 0, "altered": 0, "dropped": {}, "shard_errors": [], **said}
+    again = EpochPlanner(SMALL, epoch=2)
+    again.load_state_dict(state, {position: SQUARES[position - 1] for position, *_ in state["samples"]})
+    infos = [[plan.info for plan in [*one.feed(events[7:]), *one.finish()]] for one in (planner, again)]
+    assert infos[0] == infos[1]
+    assert [rejection.key for info in infos[1] for rejection in info.rejections] == ["s.tar/a", "s.tar/b"]
 
 
 def test_images_of_a_void_row_are_planned_again_in_their_order() -> None:
@@ -325,21 +342,21 @@ def test_images_of_a_void_row_are_planned_again_in_their_order() -> None:
 def test_seen_counts_samples_and_not_faults() -> None:
     planner = EpochPlanner(SMALL, seen=10)
     plans = [*planner.feed([SQUARES[0], bad("a"), ShardFault("s.tar", "cut"), SQUARES[1]]), *planner.finish()]
-    assert plans[-1].info["seen"] == 3
+    assert plans[-1].info.seen == 3
     assert planner.seen == 3
 
 
 def test_a_refused_size_is_a_rejection_of_the_plan() -> None:
     (plan,) = plans_of(recipes.qwen2_vl(), headers([(224, 224), (10, 4000), (98, 98)]))
     assert rows_of(plan) == [["000", "002"]]
-    assert plan.info["rejections"] == [
-        {
-            "shard": "s.tar",
-            "key": "s.tar/001",
-            "member": "001.jpg",
-            "stage": "plan",
-            "reason": f"{recipes.qwen2_vl().resize!r} refuses a size of 10 x 4000 (height x width)",
-        }
+    assert plan.info.rejections == [
+        Rejection(
+            shard="s.tar",
+            key="s.tar/001",
+            member="001.jpg",
+            stage="plan",
+            reason=f"{recipes.qwen2_vl().resize!r} refuses a size of 10 x 4000 (height x width)",
+        )
     ]
 
 
@@ -360,9 +377,9 @@ def test_an_image_over_seq_len_is_a_rejection_of_the_plan() -> None:
     recipe = Recipe(resize=OnePerPatch(), seq_len=100)
     (plan,) = plans_of(recipe, headers([(160, 160), (160, 176), (16, 16)]))
     assert rows_of(plan) == [["000"], ["002"]]
-    (rejection,) = plan.info["rejections"]
-    assert (rejection["key"], rejection["stage"]) == ("s.tar/001", "plan")
-    assert rejection["reason"].startswith("160 x 176 (height x width) becomes 110 tokens, a row holds seq_len=100")
+    (rejection,) = plan.info.rejections
+    assert (rejection.key, rejection.stage) == ("s.tar/001", "plan")
+    assert rejection.reason.startswith("160 x 176 (height x width) becomes 110 tokens, a row holds seq_len=100")
 
 
 NOTHING = {
@@ -386,9 +403,9 @@ def test_a_source_with_nothing_usable_ends_in_one_fatal_plan(events, fatal) -> N
     assert plan.fatal == fatal
     assert (plan.num_rows, plan.headers, plan.step, plan.epoch) == (0, (), 0, 1)
     assert [len(column) for column in plan.table] == [0] * 6
-    assert plan.info["seen"] == len([e for e in events if not isinstance(e, ShardFault)])
-    assert len(plan.info["rejections"]) == plan.info["seen"]
-    assert len(plan.info["shard_errors"]) == len(events) - plan.info["seen"]
+    assert plan.info.seen == len([e for e in events if not isinstance(e, ShardFault)])
+    assert len(plan.info.rejections) == plan.info.seen
+    assert len(plan.info.shard_errors) == len(events) - plan.info.seen
 
 
 # ------------------------------------------------------------------------------------------------------------ schedule
@@ -485,7 +502,7 @@ def test_a_packer_may_shorten_items_to_end_rows_full_and_they_are_counted() -> N
     plans = plans_of(recipe, todo)
     assert [plan.table.num_tokens.tolist() for plan in plans] == [[60, 40], [100]]
     assert [plan.table.grid.tolist() for plan in plans] == [[[6, 10], [7, 6]], [[10, 10]]]
-    assert [plan.info["altered"] for plan in plans] == [1, 0]
+    assert [plan.info.altered for plan in plans] == [1, 0]
     testing.check_packer(lambda s, m: CuttingPacker(s, m, 0.1, cuts=0.1))
 
 
@@ -521,7 +538,7 @@ def test_a_size_refused_at_one_patch_size_only() -> None:
     )
     events = headers([(80, 80)] * 30)
     plans = plans_of(recipe, events)
-    rejected = [r["key"] for plan in plans for r in plan.info["rejections"]]
+    rejected = [r.key for plan in plans for r in plan.info.rejections]
     packed = [h.key for plan in plans for h in plan.headers]
     assert {plan.patch_size for plan in plans} == {20}
     assert rejected

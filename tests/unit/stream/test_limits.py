@@ -15,10 +15,11 @@ import patchpack as pp
 from helpers.hard_images import Hard, saved, tiled_tiff, turned, two_sizes, write_shard
 from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS, decode, open_image
 from patchpack.paint.picture import part_of_picture
+from patchpack.report import Rejection
 from patchpack.stream import shards
 from patchpack.stream.archive import HELD_BYTES
 from patchpack.stream.sources import open_source
-from patchpack.types import Header, Rejection
+from patchpack.types import Header
 
 LIMIT = 5000
 RECIPE = pp.recipes.square(size=32, rows=4, max_bytes=LIMIT)
@@ -74,7 +75,7 @@ SOURCES: dict[str, Callable[[Path], Any]] = {
 def test_a_file_of_too_many_bytes_is_refused_in_every_source(source: str, tmp_path: Path) -> None:
     loader = pp.load(SOURCES[source](tmp_path), RECIPE, on_error="skip")
     (batch,) = loader
-    assert batch.info["packed"] == 2
+    assert batch.info.packed == 2
     (rejection,) = loader.report().rejected
     assert (rejection.stage, rejection.reason) == ("header", REASON)
     assert "001" in rejection.key or "b.png" in rejection.key or rejection.key == "1"
@@ -90,7 +91,7 @@ def test_where_sizes_are_known_the_bytes_are_counted_when_they_come() -> None:
 def test_a_stage_of_a_pipeline_has_the_limit_too() -> None:
     samples = (pp.Sample(file.name, file.data, 0) for file in FILES)
     (batch,) = pp.Pack(RECIPE, on_error="skip")(samples)
-    assert [(r["stage"], r["reason"]) for r in batch.info["rejections"]] == [("header", REASON)]
+    assert [(r.stage, r.reason) for r in batch.info.rejections] == [("header", REASON)]
 
 
 def test_an_index_has_a_limit_of_its_own_and_keeps_the_recipes(tmp_path: Path) -> None:
@@ -220,9 +221,9 @@ def test_sizes_that_lie_cost_only_their_image(form: str, decode: Any) -> None:
         for size in ([30, 40], [40, 30])
     )
     (batch,) = lying
-    (rejection,) = batch.info["rejections"]
-    assert (rejection["key"], rejection["stage"]) == ("2", "decode")
-    assert rejection["reason"] == "the header said 40 x 30 (height x width), the pixels are 30 x 40"
+    (rejection,) = batch.info.rejections
+    assert (rejection.key, rejection.stage) == ("2", "decode")
+    assert rejection.reason == "the header said 40 x 30 (height x width), the pixels are 30 x 40"
     assert batch.slot_mask[0, :4].tolist() == [True, True, False, True]
     for key in "013":
         ours, theirs = (next(i for i in pp.unpack(b[0]) if i.key == key) for b in (lying, honest))

@@ -14,9 +14,10 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 import patchpack as pp
+from patchpack.report import Rejection
 from patchpack.stream.mapstyle import MapStyleSource, is_map_style
 from patchpack.stream.sources import open_source
-from patchpack.types import Header, Rejection
+from patchpack.types import Header
 
 RECIPE = pp.recipes.square(size=32, rows=4)
 
@@ -327,7 +328,7 @@ def test_steps_are_shared_among_workers(steps: int) -> None:
     loader = pp.load(Counting(40), RECIPE, num_workers=3, steps_per_epoch=steps, persistent_workers=True)
     for epoch in range(2):
         loader.set_epoch(epoch)
-        assert [batch.info["step"] for batch in loader] == list(range(steps))
+        assert [batch.info.step for batch in loader] == list(range(steps))
         assert len(loader) == steps
         assert loader.report().waiting == 0
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from patchpack.errors import SourceError
+from patchpack.report import BatchInfo, Rejection
 from patchpack.stream.policy import ErrorPolicy
-from patchpack.types import Rejection
 
-BAD = Rejection("a.tar", "k", "k.jpg", "decode", "no picture")._asdict()
+BAD = Rejection("a.tar", "k", "k.jpg", "decode", "no picture")
 
 
-def batch(lost: int, seen: int, packed: int = 1) -> dict[str, Any]:
+def batch(lost: int, seen: int, packed: int = 1) -> BatchInfo:
     """The info of a batch."""
-    return {"epoch": 0, "step": 0, "seen": seen, "packed": packed, "rejections": [BAD] * lost, "shard_errors": []}
+    return BatchInfo(seen=seen, packed=packed, rejections=[BAD] * lost)
 
 
 def test_a_share_is_of_one_epoch() -> None:

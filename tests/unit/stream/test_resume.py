@@ -10,6 +10,7 @@ import pytest
 
 import patchpack as pp
 from helpers.standin import of_sizes
+from patchpack.report import BatchInfo
 from patchpack.stream.resume import kind_of, snapshot
 from patchpack.stream.sampler import Planner
 from patchpack.stream.streams import WorkerStreams
@@ -84,7 +85,7 @@ def test_the_kind_of_targets_survives_json(kind: Any) -> None:
 def test_after_a_resume_the_turn_is_that_of_the_stream_behind_the_last() -> None:
     streams = WorkerStreams(Planner(Samples(), RECIPE), 3)
     for number in (0, 1):
-        streams.arrived({"worker": number, "state": {"number": number}})
+        streams.arrived(BatchInfo(worker=number, state={"number": number}))
     assert streams.state_dict() == {"states": [{"number": 0}, {"number": 1}, None], "first": 2}
-    streams.arrived({"worker": 2, "state": {"number": 2}})
+    streams.arrived(BatchInfo(worker=2, state={"number": 2}))
     assert streams.state_dict()["first"] == 0

@@ -201,7 +201,7 @@ def test_what_a_slot_held_before_does_not_show(recipe: pp.Recipe) -> None:
         clean = blank(plan, recipe)
         clean.patches[...] = 0
         expected = paint(plan, recipe, reader, clean)
-        rejected += len(expected.info["rejections"])
+        rejected += len(expected.info.rejections)
         for dirt in (0xA5, 0xFF):
             number = ring.take()
             assert number is not None

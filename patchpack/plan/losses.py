@@ -1,14 +1,14 @@
-"""What did not reach a batch, and who has been told."""
+"""The samples of an epoch that do not reach a batch."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from patchpack.types import Rejection, ShardFault
+from patchpack.report import Rejection, ShardFault
 
 
-class Account:
-    """Samples met in one epoch, those that are lost and why; every loss is news for the next plan, once.
+class Losses:
+    """The samples met in one epoch, and why some of them are lost. The next plan tells of every loss, once.
 
     Attributes:
         seen: samples met.
@@ -24,34 +24,34 @@ class Account:
         self.first_rejection: Rejection | None = None
         self.first_fault: ShardFault | None = None
         self.dropped: dict[str, int] = {}
-        self._rejections: list[dict[str, Any]] = []
-        self._faults: list[dict[str, Any]] = []
+        self._rejections: list[Rejection] = []
+        self._faults: list[ShardFault] = []
 
     def reject(self, rejection: Rejection) -> None:
-        """One sample is lost."""
+        """Count one sample as lost."""
         self.rejected += 1
         self.in_a_row += 1
         self.first_rejection = self.first_rejection or rejection
-        self._rejections.append(rejection._asdict())
+        self._rejections.append(rejection)
 
     def fault(self, fault: ShardFault) -> None:
-        """A container cannot be read on."""
+        """Note a container that cannot be read on."""
         self.first_fault = self.first_fault or fault
-        self._faults.append(fault._asdict())
+        self._faults.append(fault)
 
     def drop(self, rule: str, images: int) -> None:
-        """So many images are left out by a rule."""
+        """Count images that a rule leaves out."""
         if images:
             self.dropped[rule] = self.dropped.get(rule, 0) + images
 
-    def news(self) -> dict[str, list[Any]]:
-        """``rejections`` and ``shard_errors`` since the last time."""
-        told = {"rejections": self._rejections, "shard_errors": self._faults}
+    def take_new(self) -> tuple[list[Rejection], list[ShardFault]]:
+        """Return the rejections and the faults since the last call."""
+        told = self._rejections, self._faults
         self._rejections, self._faults = [], []
         return told
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-safe."""
+        """Return all of it, JSON-safe."""
         first, fault = self.first_rejection, self.first_fault
         return {
             "seen": self.seen,
@@ -59,8 +59,8 @@ class Account:
             "first_rejection": None if first is None else first._asdict(),
             "first_fault": None if fault is None else fault._asdict(),
             "dropped": dict(self.dropped),
-            "rejections": list(self._rejections),
-            "shard_errors": list(self._faults),
+            "rejections": [rejection._asdict() for rejection in self._rejections],
+            "shard_errors": [fault._asdict() for fault in self._faults],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -69,7 +69,8 @@ class Account:
         self.seen, self.rejected, self.dropped = state["seen"], state["rejected"], dict(state["dropped"])
         self.first_rejection = None if first is None else Rejection(**first)
         self.first_fault = None if fault is None else ShardFault(**fault)
-        self._rejections, self._faults = list(state["rejections"]), list(state["shard_errors"])
+        self._rejections = [Rejection(**rejection) for rejection in state["rejections"]]
+        self._faults = [ShardFault(**fault) for fault in state["shard_errors"]]
 
     def __str__(self) -> str:
         what = f"{self.seen} samples seen, {self.rejected} rejected"

@@ -1,0 +1,298 @@
+"""The fate of samples on their way into batches: losses, what each batch says of itself, and the account of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from itertools import chain
+from types import UnionType
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from patchpack import errors
+
+if TYPE_CHECKING:
+    from patchpack.types import PackedBatch
+
+_STAGE_ERRORS: dict[str, type[errors.PatchpackError]] = {
+    "read": errors.SourceError,
+    "header": errors.DecodeError,
+    "decode": errors.DecodeError,
+    "target": errors.TargetError,
+    "plan": errors.SizeError,
+}
+
+
+class Rejection(NamedTuple):
+    """One sample that did not reach a batch, and why.
+
+    Attributes:
+        shard: the shard or folder it came from, "" for an iterable.
+        key: the sample's key.
+        member: the file at fault inside the shard (``n0144.jpg``), or the image at fault among several (``[2]``, the third);
+            "" if there is none.
+        stage: ``read`` (bytes), ``header`` (size), ``plan`` (no row takes the size, or so long a text), ``decode`` (pixels)
+            or ``target`` (label or text).
+        reason: the cause, as what was expected and what came.
+    """
+
+    shard: str
+    key: str
+    member: str
+    stage: str
+    reason: str
+
+    def __str__(self) -> str:
+        where = f" ({self.member})" if self.member else ""
+        return f"{self.key}{where}: {self.reason} [{self.stage}]"
+
+    def as_error(self) -> errors.PatchpackError:
+        """Return the exception this rejection becomes under ``on_error="raise"``."""
+        return _STAGE_ERRORS[self.stage](f"{self}. Pass on_error='skip' to count such samples and go on.")
+
+
+class ShardFault(NamedTuple):
+    """A container that could not be read to its end: which, and why. Samples read before the fault are kept.
+
+    Attributes:
+        shard: name of the container.
+        reason: the cause.
+    """
+
+    shard: str
+    reason: str
+
+    def as_error(self) -> errors.ShardError:
+        """Return the exception this fault becomes under ``on_error="raise"``."""
+        return errors.ShardError(f"{self.shard}: {self.reason}. Pass on_error='skip' to count it and go on.")
+
+
+@dataclass
+class BatchInfo:
+    """The words of a batch beside its tensors: its place in the epoch, and the samples since the batch before it.
+
+    Attributes:
+        step: number of the batch in its epoch, from 0.
+        epoch: the epoch its draws belong to.
+        seen: samples that the planner has met up to this batch.
+        planned: samples that this batch was planned to hold. Rows that came before in the epoch are not counted again.
+        packed: those of them that could be painted. 0 in a plan.
+        altered: packed samples that lost tokens so that their row ends exactly full.
+        dropped: samples left out by a named rule since the batch before, by rule.
+        rejections: samples lost since the batch before.
+        shard_errors: containers that could not be read to their end, since the batch before.
+        warnings: painted images that were odd, by kind.
+        repeats: of every image, like `PackedBatch.keys`, the number it was drawn under beside its key (a later pass over the
+            source, or a place in an endless stream). None where all are 0.
+        boxes: of every image (top, left, height, width) of the part that was read, in source pixels. None without a crop.
+        flips: of every image True where it is mirrored. None where the recipe mirrors none.
+        positions: "image" where position ids are places in the whole image and not in its crop, else None.
+        worker: number of the stream that made the batch, 0 where there is one.
+        streams: how many streams there are.
+        state: where that stream is after this batch, see `patchpack.Pack`. None where nobody asked for it.
+        fatal: why this batch holds nothing and none comes after it, else None.
+        elsewhere: the first losses that another rank reports, so that all ranks may stop together.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    seen: int = 0
+    planned: int = 0
+    packed: int = 0
+    altered: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    rejections: list[Rejection] = field(default_factory=list)
+    shard_errors: list[ShardFault] = field(default_factory=list)
+    warnings: dict[str, int] = field(default_factory=dict)
+    repeats: list[list[int]] | None = None
+    boxes: list[list[list[int]]] | None = None
+    flips: list[list[bool]] | None = None
+    positions: str | None = None
+    worker: int = 0
+    streams: int = 1
+    state: dict[str, Any] | None = None
+    fatal: str | None = None
+    elsewhere: list[Rejection | ShardFault] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what differs from the defaults as a dict that JSON holds; `from_json` makes the same of it."""
+        said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(_PLAIN, f.name)}
+        for name in _LOSSES & said.keys():
+            said[name] = [loss._asdict() for loss in said[name]]
+        return said
+
+    @classmethod
+    def from_json(cls, said: Any) -> BatchInfo:
+        """Return the `BatchInfo` of what `to_json` gave.
+
+        Raises:
+            TypeError: a field that there is not, or a value of another kind.
+        """
+        if not isinstance(said, dict):
+            raise TypeError(f"info is {said!r:.60}")
+        given = dict(said)
+        for name in _LOSSES & given.keys():
+            if isinstance(given[name], list):
+                given[name] = [_loss_from_json(loss) for loss in given[name]]
+        info = cls(**given)
+        for name in given:
+            if not _are([given[name]], _KINDS[name]):
+                raise TypeError(f"{name} of info is {said[name]!r:.60}")
+        return info
+
+
+_PLAIN = BatchInfo()
+_LOSSES = {"rejections", "shard_errors", "elsewhere"}
+_KINDS = get_type_hints(BatchInfo)
+
+
+def _loss_from_json(said: dict[str, Any]) -> Rejection | ShardFault:
+    loss = (Rejection if "stage" in said else ShardFault)(**said)
+    if not _are(list(loss), str):
+        raise TypeError(f"a loss of info is {said!r:.60}")
+    return loss
+
+
+def _are(values: list[Any], kind: Any) -> bool:
+    """Return True if each value is of a kind: a class, `Any`, a union, or a list or dict of one of these."""
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if Any in kinds:
+        return True
+    classes = {get_origin(each) or each: get_args(each) for each in kinds}
+    if not set(map(type, values)) <= classes.keys():
+        return False
+    for of, args in classes.items():
+        inside = chain.from_iterable(v if of is list else v.values() for v in values if type(v) is of) if args else ()
+        if args and not _are(list(inside), args[-1]):
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class Report:
+    """The account of one epoch: ``seen == packed + rejected + dropped + waiting``, always.
+
+    What is counted are samples, each once, however many images it has.
+
+    Attributes:
+        seen: samples the planner has met, up to the last batch delivered.
+        packed: readable samples in delivered batches.
+        waiting: planned or queued, not delivered yet; 0 at the end of an epoch.
+        rejected: samples that did not reach a batch, with the reason.
+        dropped: samples left out by a named rule, e.g. ``{"tail": 3}``.
+        shard_errors: containers that could not be read to their end.
+        altered: packed samples that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
+        warnings: packed images that were odd, by what Pillow warned of, or what was left out: see docs/howto/bad-data.md.
+        ignored: files of a folder that are not images, or not of the extensions asked for, by extension; they are not samples.
+    """
+
+    seen: int = 0
+    packed: int = 0
+    waiting: int = 0
+    rejected: list[Rejection] = field(default_factory=list)
+    dropped: dict[str, int] = field(default_factory=dict)
+    shard_errors: list[ShardFault] = field(default_factory=list)
+    altered: int = 0
+    warnings: dict[str, int] = field(default_factory=dict)
+    ignored: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def collect(cls, batches: Iterable[PackedBatch]) -> Report:
+        """Return the account of the batches of `patchpack.Pack` streams under a DataLoader of your own, added up.
+
+        ``waiting`` is what the last batch of a stream had not delivered yet, 0 for streams that came to their end.
+
+        Args:
+            batches: all of them, in the order they came. A stream is known by its worker; a step 0 begins a new one.
+        """
+        open_streams: dict[int, Account] = {}
+        done: list[Account] = []
+        for batch in batches:
+            worker = batch.info.worker
+            if batch.info.step == 0 and worker in open_streams:
+                done.append(open_streams.pop(worker))
+            open_streams.setdefault(worker, Account()).add(batch.info)
+        return cls.total(account.report() for account in (*done, *open_streams.values()))
+
+    @classmethod
+    def total(cls, reports: Iterable[Report]) -> Report:
+        """Return the account of several streams together."""
+        total = Account()
+        waiting = 0
+        for report in reports:
+            total.seen += report.seen
+            total.packed += report.packed
+            total.altered += report.altered
+            waiting += report.waiting
+            total.rejected += report.rejected
+            total.shard_errors += report.shard_errors
+            _add(total.dropped, report.dropped)
+            _add(total.warnings, report.warnings)
+        return total.report(waiting)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.seen} seen = {self.packed} packed + {len(self.rejected)} rejected"
+            f" + {sum(self.dropped.values())} dropped + {self.waiting} waiting"
+        ]
+        lines += [f"  rejected {r}" for r in self.rejected]
+        lines += [f"  dropped {n} by {rule}" for rule, n in self.dropped.items()]
+        lines += [f"  altered {self.altered} of the packed, to end rows exactly full"] if self.altered else []
+        lines += [f"  shard {f.shard}: {f.reason}" for f in self.shard_errors]
+        lines += [f"  warned of {n} of the packed: {kind}" for kind, n in self.warnings.items()]
+        lines += [f"  ignored {n} files that are no images asked for: {kind}" for kind, n in self.ignored.items()]
+        return "\n".join(lines)
+
+
+class Account:
+    """The account of one stream, batch by batch. Adding a batch costs what the batch says, however long the account is.
+
+    Attributes:
+        seen, packed, rejected, dropped, shard_errors, altered, warnings: the fields of `Report` so far.
+    """
+
+    def __init__(self) -> None:
+        self.seen = self.packed = self.altered = 0
+        self.rejected: list[Rejection] = []
+        self.shard_errors: list[ShardFault] = []
+        self.dropped: dict[str, int] = {}
+        self.warnings: dict[str, int] = {}
+
+    def add(self, info: BatchInfo, *, before: int = 0, delivered: bool = True) -> None:
+        """Add the next batch of the stream.
+
+        Args:
+            info: of the batch.
+            before: samples in ``info.seen`` that belong to no batch of this account, as a resumed stream has them.
+            delivered: False for a batch that is raised for instead: its images still wait.
+        """
+        self.seen = info.seen - before
+        self.rejected += info.rejections
+        self.shard_errors += info.shard_errors
+        _add(self.dropped, info.dropped)
+        if delivered:
+            self.packed += info.packed
+            self.altered += info.altered
+            _add(self.warnings, info.warnings)
+
+    @property
+    def waiting(self) -> int:
+        """Samples that are planned or queued, and not delivered yet."""
+        return self.seen - self.packed - len(self.rejected) - sum(self.dropped.values())
+
+    def report(self, waiting: int | None = None) -> Report:
+        """Return the account so far. What is added later does not change it."""
+        return Report(
+            seen=self.seen,
+            packed=self.packed,
+            waiting=self.waiting if waiting is None else waiting,
+            rejected=list(self.rejected),
+            dropped=dict(self.dropped),
+            shard_errors=list(self.shard_errors),
+            altered=self.altered,
+            warnings=dict(self.warnings),
+        )
+
+
+def _add(total: dict[str, int], counts: Mapping[str, int]) -> None:
+    for kind, count in counts.items():
+        total[kind] = total.get(kind, 0) + count
