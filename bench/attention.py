@@ -56,17 +56,17 @@ def samples(count: int) -> list[pp.Sample]:
 def recipes() -> dict[str, pp.Recipe]:
     """The three ways of sizing, packed."""
     common = {"seq_len": SEQ_LEN, "max_images": 64, "rows": 2}
-    sampled = pp.NaViT((64, 256))
+    sampled = pp.resize.NaViT((64, 256))
     return {
-        "native": pp.recipes.navit(resize=pp.Native(SEQ_LEN), drop=pp.NoDrop(), **common),
-        "sampled": pp.recipes.navit(resize=sampled, drop=pp.NoDrop(), **common),
-        "sampled and dropped": pp.recipes.navit(resize=sampled, drop=pp.Beta(0.5, 0.9), **common),
+        "native": pp.recipes.navit(resize=pp.resize.Native(SEQ_LEN), drop=pp.drop.NoDrop(), **common),
+        "sampled": pp.recipes.navit(resize=sampled, drop=pp.drop.NoDrop(), **common),
+        "sampled and dropped": pp.recipes.navit(resize=sampled, drop=pp.drop.Beta(0.5, 0.9), **common),
     }
 
 
 def padded(recipe: pp.Recipe) -> pp.Recipe:
     """One image to a row, rows as long as the longest of a batch."""
-    return recipe.replace(seq_len=None, max_images=1, rows=TOGETHER, packer=pp.FirstFit())
+    return recipe.replace(seq_len=None, max_images=1, rows=TOGETHER, packer=pp.packing.FirstFit())
 
 
 def trimmed(batch: pp.PackedBatch) -> pp.PackedBatch:
@@ -114,7 +114,7 @@ def steps(rounds: int, widths: tuple[int, ...] = (64, 192)) -> dict[str, Any]:
     for name, recipe in recipes().items():
         some = samples(IMAGES[name])
         arms = {"packed": list(pp.load(some, recipe)), "padded": [trimmed(batch) for batch in pp.load(some, padded(recipe))]}
-        if recipe.drop != pp.NoDrop():
+        if recipe.drop != pp.drop.NoDrop():
             arms["padded square"] = list(pp.load(some, square))
         for batches in arms.values():
             assert {key for batch in batches for row in batch.keys for key in row} == {sample.key for sample in some}

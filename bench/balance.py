@@ -21,8 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 import lists
-from patchpack.plan.balance import AttentionCost, Costs, balance, imbalance, row_costs
 from patchpack.plan.packing import Packing, pack_lengths
+from patchpack.plan.packing.balance import AttentionCost, Costs, balance, imbalance, row_costs
 
 WINDOW, RANKS, REPEATS = 64, (8, 64), 5
 Steps = npt.NDArray[np.int64]

@@ -71,12 +71,12 @@ class TextTower(nn.Module):
 
     def forward(self, batch: pp.PackedBatch) -> Tensor:
         """``[B, E, width]``, the mean over each text; zeros where a slot has none."""
-        x = self.words(batch.text_ids) + self.places(pp.text_position_ids(batch))
+        x = self.words(batch.text_ids) + self.places(pp.text.position_ids(batch))
         itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)  # padding needs something to look at
-        mask = (pp.text_attention_mask(batch) | itself)[:, None]
+        mask = (pp.text.attention_mask(batch) | itself)[:, None]
         for block in self.blocks:
             x = block(x, mask)
-        pool = pp.text_pool_mask(batch).to(x.dtype)
+        pool = pp.text.pool_mask(batch).to(x.dtype)
         return pool @ self.norm(x) / pool.sum(-1, keepdim=True).clamp(min=1)
 
 
@@ -113,7 +113,7 @@ class TwoTowers(nn.Module):
 
     def loss(self, batch: pp.PackedBatch, chunk: int = 256) -> Tensor:
         """CLIP's, over every slot of the batch that holds a pair."""
-        pairs = batch.slot_mask & pp.text_pool_mask(batch).any(-1)
+        pairs = batch.slot_mask & pp.text.pool_mask(batch).any(-1)
         return softmax_contrastive(*self(batch), pairs, scale=self.log_scale.exp().clamp(max=100), chunk=chunk)
 
 
@@ -138,8 +138,8 @@ def write_shards(folder: Path, split: str) -> list[str]:
 def recipe(seed: int = 0, rows: int = 4) -> pp.Recipe:
     """Native sizes; a picture of the square root of whose area is between 48 and 92 pixels is some 9 to 33 patches."""
     return pp.Recipe(
-        resize=pp.Native(128, oversize="shrink"), seq_len=256, max_images=32, rows=rows, seed=seed,
-        drop=pp.Constant(0.2), augment=None,
+        resize=pp.resize.Native(128, oversize="shrink"), seq_len=256, max_images=32, rows=rows, seed=seed,
+        drop=pp.drop.Constant(0.2), augment=None,
     )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def train(train_shards: list[str], words: Words, *, steps: int, seed: int, lr: f
         held += Counter({
             "pictures": batch.info.packed,
             "tokens": int(pp.token_mask(batch).sum()), "room": batch.segment_ids.numel(),
-            "words": int(pp.text_mask(batch).sum()), "room for words": batch.text_ids.numel(),
+            "words": int(pp.text.mask(batch).sum()), "room for words": batch.text_ids.numel(),
         })  # fmt: skip
     return model.eval(), losses, held
 

@@ -47,7 +47,7 @@ def ours(path: str, fault: Fault) -> tuple[list[tuple[int, int]], int]:
     try:
         for batch in loader:
             pairs += [(painted_label(image.patches), first(image.target)) for image in pp.unpack(batch)]
-    except pp.SourceError:  # nothing at all to pack
+    except pp.errors.SourceError:  # nothing at all to pack
         pass
     report = loader.report()
     return pairs, len(report.rejected) + len(report.shard_errors)

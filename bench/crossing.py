@@ -1,9 +1,9 @@
-"""What does it cost to hand a batch from a worker to the training thread: ten shared tensors, one, or a slot of a ring?
+"""What does it cost to hand a batch from a worker to the training thread: ten shared tensors, one, or a slot of a pool?
 
     OMP_NUM_THREADS=1 python bench/crossing.py [--dtype float32]
 
-One batch is painted once; a worker writes and sends it over and over: as torch converts a `PackedBatch` by itself, as a parcel
-with memory of its own, and as a parcel in a slot of the loader's ring. The training thread takes it, copies the patches once,
+One batch is painted once; a worker writes and sends it over and over: as torch converts a `PackedBatch` by itself, as a shared
+batch with memory of its own, and as one in a slot of the loader's pool. The training thread takes it, copies the patches once,
 as on their way to a device, and lets go of the batch before. What arrives is compared with what was sent. Prints JSON: medians
 and quartiles of CPU time per batch, of the training thread and of the worker process.
 """
@@ -26,19 +26,19 @@ from torch.utils.data import DataLoader, Dataset
 
 import patchpack as pp
 from patchpack.paint.painter import paint
-from patchpack.stream.parcel import Parcel, unwrap, wrap
-from patchpack.stream.ring import SPARE, Ring, slot_bytes_of
+from patchpack.stream.workers.shared_batch import SharedBatch, unwrap, wrap
+from patchpack.stream.workers.slot_pool import SPARE, SlotPool, slot_bytes_of
 
 BATCHES, WARM_UP, KEPT = 60, 10, 4
 AHEAD = 2  # torch's own choice for one worker
-WAYS = ("ten tensors", "parcel", "slot")
+WAYS = ("ten tensors", "own memory", "slot")
 
 
 class Sent(Dataset[Any]):
     """One painted batch, again and again; the index is a slot, or None."""
 
-    def __init__(self, batch: pp.PackedBatch, way: str, ring: Ring | None) -> None:
-        self.batch, self.way, self.ring = batch, way, ring
+    def __init__(self, batch: pp.PackedBatch, way: str, pool: SlotPool | None) -> None:
+        self.batch, self.way, self.pool = batch, way, pool
         self.begun = 0.0
 
     def __getitem__(self, number: int | None) -> Any:
@@ -46,10 +46,10 @@ class Sent(Dataset[Any]):
         self.batch.info.state, self.begun = {"ms": 1e3 * (now - self.begun)}, now
         if self.way == "ten tensors":
             return self.batch._replace(patches=self.batch.patches.copy())
-        slot = self.ring.slot(number) if self.ring is not None and number is not None else None
-        parcel, inside = wrap(self.batch, slot)
+        slot = self.pool.slot(number) if self.pool is not None and number is not None else None
+        shared, inside = wrap(self.batch, slot)
         inside.patches[...] = self.batch.patches
-        return parcel
+        return shared
 
 
 def receive(batch: pp.PackedBatch, way: str, recipe: pp.Recipe) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def receive(batch: pp.PackedBatch, way: str, recipe: pp.Recipe) -> dict[str, Any
     return {
         "training thread, ms": quartiles(taking),
         "worker, ms": quartiles(making),
-        # a ring has one for all of its batches
+        # a pool has one for all of its batches
         "files per batch": max(0, files - (way == "slot")) // KEPT,
     }
 
@@ -91,14 +91,14 @@ def quartiles(milliseconds: list[float]) -> dict[str, Any]:
 
 def arriving(batch: pp.PackedBatch, way: str, recipe: pp.Recipe) -> Iterator[pp.PackedBatch]:
     """What a worker sends, opened."""
-    ring = Ring(AHEAD + SPARE + KEPT, slot_bytes_of(recipe)) if way == "slot" else None
+    pool = SlotPool(AHEAD + SPARE + KEPT, slot_bytes_of(recipe)) if way == "slot" else None
 
     def slots() -> Iterator[int | None]:
         for _ in range(BATCHES + WARM_UP):
-            yield ring.take() if ring is not None else None
+            yield pool.take() if pool is not None else None
 
-    for sent in DataLoader(Sent(batch, way, ring), sampler=slots(), batch_size=None, num_workers=1, prefetch_factor=AHEAD):
-        arrived = unwrap(sent) if isinstance(sent, Parcel) else sent
+    for sent in DataLoader(Sent(batch, way, pool), sampler=slots(), batch_size=None, num_workers=1, prefetch_factor=AHEAD):
+        arrived = unwrap(sent) if isinstance(sent, SharedBatch) else sent
         del sent
         yield arrived
         del arrived

@@ -37,11 +37,15 @@ from PIL import Image
 
 import patchpack as pp
 from image_sources import SHARDS, default_shards
-from patchpack.paint.picture import part_of_picture
+from patchpack.image.draft import scale_for
+from patchpack.image.size import read_size
+from patchpack.paint.part import part_of_picture
+from patchpack.paint.patchify import unpatchify
 from patchpack.paint.resample import write_pixels
-from patchpack.paint.scaled import scale_for
+from patchpack.plan.table import plan_table
 from patchpack.samples import CLASS_NAMES
 from patchpack.samples.draw import Spec, render
+from patchpack.types import Grid, Size
 from resample import files
 
 RECIPE = pp.recipes.siglip2_naflex(max_patches=256)
@@ -73,11 +77,11 @@ def saved(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def planned(data: bytes) -> tuple[pp.Size, tuple[int, int, int, int], tuple[int, int], pp.Grid]:
+def planned(data: bytes) -> tuple[Size, tuple[int, int, int, int], tuple[int, int], Grid]:
     """Size, box, target and grid of one image, as its recipe plans them."""
-    size = pp.read_size(data)
-    table = pp.plan_table(RECIPE, [size], np.zeros(1, dtype=np.uint64))
-    grid = pp.Grid(*table.grid[0].tolist())
+    size = read_size(data)
+    table = plan_table(RECIPE, [size], np.zeros(1, dtype=np.uint64))
+    grid = Grid(*table.grid[0].tolist())
     return size, tuple(table.box[0].tolist()), tuple(table.target[0].tolist()), grid
 
 
@@ -125,7 +129,7 @@ def distance(levels: list[np.ndarray], which: str) -> dict[str, Any]:
 def by_budget(images: list[bytes]) -> dict[str, Any]:
     """PSNR of single photographs, through the public door."""
     answer = {}
-    whole, part = pp.WholeImage(), pp.RandomResizedCrop()
+    whole, part = pp.crop.WholeImage(), pp.crop.RandomResizedCrop()
     cases = [(n, kernel, whole) for kernel in ("bilinear", "bicubic") for n in (256, 128, 64, 36, 16, 4)]
     cases += [(36, kernel, whole) for kernel in ("lanczos", "hamming", "box", "nearest")]
     cases += [(n, "bilinear", part) for n in (36, 16)]
@@ -165,7 +169,7 @@ def timing(images: list[bytes], rounds: int) -> dict[str, Any]:
     faster = {name: round(ms["exact" + name.removeprefix(name.split(",")[0])] / ms[name], 3) for name in ms if name != "T"}
     return {
         "images": len(images),
-        "bytes per pixel": round(sum(map(len, images)) / sum(math.prod(pp.read_size(data)) for data in images), 3),
+        "bytes per pixel": round(sum(map(len, images)) / sum(math.prod(read_size(data)) for data in images), 3),
         "ms": {name: round(value, 3) for name, value in ms.items()},
         "in T": {name: round(value / ms["T"], 3) for name, value in ms.items()},
         "times exact": {name: value for name, value in faster.items() if not name.startswith("exact")},
@@ -194,7 +198,7 @@ def side_by_side(path: Path) -> dict[str, Any]:
     for kind in ("landscape", "edges", "rings"):
         data = saved(drawn(kind))
         plan = planned(data)
-        exact, fast = (pp.unpatchify(painted(data, mode, plan), plan[3], P).astype(np.int16) for mode in ("exact", "fast"))
+        exact, fast = (unpatchify(painted(data, mode, plan), plan[3], P).astype(np.int16) for mode in ("exact", "fast"))
         answer[kind] = {"scale": scale_for(plan[1], plan[2]), **distance([np.abs(fast - exact)], "")}
         gap = np.full((exact.shape[0], 8, 3), 255)
         rows.append(np.concatenate([exact, gap, fast, gap, np.minimum(8 * np.abs(fast - exact), 255)], axis=1)[:112])

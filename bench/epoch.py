@@ -27,11 +27,11 @@ import numpy as np
 
 import lists
 from patchpack import recipes
-from patchpack.plan.epoch import EpochRows, plan_rows
 from patchpack.plan.packing import pack_lengths, pack_tight
+from patchpack.plan.policies.resize import Native
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.resize import Native
-from patchpack.plan.supply import Sizes
+from patchpack.plan.whole_epoch.epoch import EpochRows, plan_rows
+from patchpack.plan.whole_epoch.samples import Sizes
 
 SHARD, ROWS, BLOCKS = 1000, 8, (0, 100, 1000, 10_000, 100_000, 1_000_000)
 

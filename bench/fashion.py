@@ -190,7 +190,7 @@ def describe(data: Splits) -> dict[str, Any]:
         "height, width: least": sizes.min(axis=0).tolist(),
         "outside [2/3, 3/2]": round(outside(sizes), 4),
         "tokens at patch 4": {
-            "native": round(float(pp.Native(49, edge="pad")(sizes, 4).prod(axis=1).mean()), 2),
+            "native": round(float(pp.resize.Native(49, edge="pad")(sizes, 4).prod(axis=1).mean()), 2),
             "square": (SIDE // 4) ** 2,
         },
     }

@@ -21,7 +21,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 import patchpack as pp
+from patchpack.batch.unpack import PackedImage
 from patchpack.cli.sheet import FAINT, GROUND, HUES, INK, SOFT
+from patchpack.paint.patchify import unpatchify
+from patchpack.plan.table import plan_table
 
 STYLE = {
     "font.family": ["DejaVu Sans"], "font.size": 10, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT,
@@ -51,7 +54,7 @@ def sizes() -> np.ndarray:
     return np.array([Image.open(io.BytesIO(data)).size[::-1] for data in samples("train").values()])
 
 
-def painted(data: bytes, recipe: pp.Recipe) -> tuple[np.ndarray, pp.PackedImage]:
+def painted(data: bytes, recipe: pp.Recipe) -> tuple[np.ndarray, PackedImage]:
     """Pixels of an image as a batch holds them, grey where a patch was dropped, and the image."""
     image = next(pp.unpack(next(iter(pp.pack_images([data], recipe)))))
     rows, cols = image.grid
@@ -59,15 +62,16 @@ def painted(data: bytes, recipe: pp.Recipe) -> tuple[np.ndarray, pp.PackedImage]
     patches = np.tile(DROPPED.astype(np.uint8), (rows * cols, p * p))
     ids = np.asarray(image.position_ids)
     patches[ids[:, 0] * cols + ids[:, 1]] = np.asarray(image.patches)
-    return pp.unpatchify(patches, (rows, cols), p), image
+    return unpatchify(patches, (rows, cols), p), image
 
 
 def resize() -> Figure:
     """Four samples under every rule, at one scale."""
     rules = {
-        "NaViT(64)": pp.NaViT(64), "Pix2Struct(64)": pp.Pix2Struct(64), "NaFlex(64)": pp.NaFlex(64),
-        "SmartResize": pp.SmartResize(2048, 4096), "LongestSide(64)": pp.LongestSide(64), "Square(64)": pp.Square(64),
-        "Native(64)": pp.Native(64), "Native(64, pad)": pp.Native(64, edge="pad"),
+        "NaViT(64)": pp.resize.NaViT(64), "Pix2Struct(64)": pp.resize.Pix2Struct(64), "NaFlex(64)": pp.resize.NaFlex(64),
+        "SmartResize": pp.resize.SmartResize(2048, 4096), "LongestSide(64)": pp.resize.LongestSide(64),
+        "Square(64)": pp.resize.Square(64),
+        "Native(64)": pp.resize.Native(64), "Native(64, pad)": pp.resize.Native(64, edge="pad"),
     }  # fmt: skip
     files = samples()
     pictures = [[(np.asarray(Image.open(io.BytesIO(files[key])).convert("RGB")), None) for key in IMAGES]]
@@ -109,13 +113,13 @@ def drop() -> Figure:
     beta, by_resolution, scheduled = above.subplots(1, 3)
     means = np.arange(0.05, 0.9, 0.05)
     edges = np.linspace(0, 0.9, 46)
-    density = np.array([np.histogram(pp.Beta(m, 0.9).rates(u), edges, density=True)[0] for m in means])
+    density = np.array([np.histogram(pp.drop.Beta(m, 0.9).rates(u), edges, density=True)[0] for m in means])
     mesh = beta.pcolormesh(edges, np.append(means, 0.9) - 0.025, np.minimum(density, 4), cmap=HEAT, vmin=0, vmax=4)
     beta.plot(means, means, color="#d55e00", linewidth=1.2)
     beta.set(xlabel="drop rate of an image", ylabel="mean", title="Beta(mean, max=0.9)")
     above.colorbar(mesh, ax=beta, label="density, 4 and more", fraction=0.05)
 
-    policy = pp.ByResolution(0.1, 0.9, fewest=16, most=576)
+    policy = pp.drop.ByResolution(0.1, 0.9, fewest=16, most=576)
     patches = np.arange(8, 640, 8)
     edges = np.linspace(0, 1, 101)
     density = np.array([np.histogram(policy.rates(np.full(len(u), n), u), edges, density=True)[0] for n in patches])
@@ -124,9 +128,9 @@ def drop() -> Figure:
 
     seen = np.linspace(0, 10e6, 400)
     curves = {
-        "tau = −0.5 M": (pp.Scheduled(5e6, -5e5), HUES[0], "-"),
-        "tau = −2 M": (pp.Scheduled(5e6, -2e6), HUES[0], "--"),
-        "tau = +0.5 M": (pp.Scheduled(5e6, 5e5), HUES[3], "-"),
+        "tau = −0.5 M": (pp.drop.Scheduled(5e6, -5e5), HUES[0], "-"),
+        "tau = −2 M": (pp.drop.Scheduled(5e6, -2e6), HUES[0], "--"),
+        "tau = +0.5 M": (pp.drop.Scheduled(5e6, 5e5), HUES[3], "-"),
     }
     for label, (schedule, colour, dash) in curves.items():
         scheduled.plot(seen / 1e6, schedule.rates(seen), color=colour, linestyle=dash, label=label)
@@ -136,7 +140,7 @@ def drop() -> Figure:
     data = samples()["shape-00110"]
     panels = below.subplots(1, 5)
     for panel, rate in zip(panels, (0, 0.25, 0.5, 0.75, 0.9), strict=True):
-        pixels, image = painted(data, pp.Recipe(resize=pp.NaViT(96), drop=pp.Constant(rate), **ONE_IMAGE))
+        pixels, image = painted(data, pp.Recipe(resize=pp.resize.NaViT(96), drop=pp.drop.Constant(rate), **ONE_IMAGE))
         panel.imshow(pixels, interpolation="nearest")
         panel.set_title(f"rate {rate}: {len(image.patches)} of {image.grid[0] * image.grid[1]}")
         panel.set_axis_off()
@@ -145,8 +149,8 @@ def drop() -> Figure:
 
 def mask() -> Figure:
     """Who attends to whom in a padded, a packed and a packed-and-dropped row of 256 tokens."""
-    dropped = pp.recipes.navit(seq_len=256, rows=1, resize=pp.NaViT((64, 192)))
-    whole = dropped.replace(drop=pp.NoDrop())
+    dropped = pp.recipes.navit(seq_len=256, rows=1, resize=pp.resize.NaViT((64, 192)))
+    whole = dropped.replace(drop=pp.drop.NoDrop())
     made = {"one image to a row": whole.replace(max_images=1), "packed": whole, "packed, tokens dropped": dropped}
     cmap, ticks = ListedColormap([GROUND, *HUES]), (0, 64, 128, 192, 256)
     figure = Figure(figsize=(11, 4.1), layout="constrained")
@@ -172,16 +176,16 @@ def lookahead() -> Figure:
     keys = np.arange(len(shapes), dtype=np.uint64)
     recipes = {
         "navit, 256 tokens": pp.recipes.navit(seq_len=256),
-        "navit without dropping, 256": pp.recipes.navit(seq_len=256, drop=pp.NoDrop()),
-        "native, p 8, 256": pp.Recipe(resize=pp.Native(256), patch_size=8, seq_len=256),
+        "navit without dropping, 256": pp.recipes.navit(seq_len=256, drop=pp.drop.NoDrop()),
+        "native, p 8, 256": pp.Recipe(resize=pp.resize.Native(256), patch_size=8, seq_len=256),
     }
     waiting = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     figure = Figure(figsize=(7.6, 4.4), layout="constrained")
     axes = figure.subplots()
     for colour, (name, recipe) in zip((HUES[0], HUES[3], HUES[2]), recipes.items(), strict=True):
-        lengths = pp.plan_table(recipe, shapes, keys).num_tokens.astype(np.int64)
+        lengths = plan_table(recipe, shapes, keys).num_tokens.astype(np.int64)
         fills = {}
-        for kind, packer in (("Lookahead", pp.Lookahead), ("FirstFit", pp.FirstFit)):
+        for kind, packer in (("Lookahead", pp.packing.Lookahead), ("FirstFit", pp.packing.FirstFit)):
             fills[kind] = [fill(lengths, packer(n)) for n in waiting]
             print(name, kind, dict(zip(waiting, (round(100 * f, 2) for f in fills[kind]), strict=True)))
         axes.plot(waiting, padding(fills["Lookahead"]), "o-", color=colour, markersize=4.5, label=name)
@@ -207,7 +211,7 @@ def fill(lengths: np.ndarray, packer: Any) -> float:
     """Fill rate of the rows of 256 tokens and 64 slots that a packer makes of a stream, all but the last ten."""
     made, rows = packer(256, 64), []
     for i, n in enumerate(lengths.tolist()):
-        rows += made.push(pp.Item(i, n))
+        rows += made.push(pp.packing.Item(i, n))
     rows += made.flush()
     full = [sum(item.num_tokens for item in row.items) for row in rows]
     return float(np.mean(full[: max(1, len(full) - 10)])) / 256
@@ -219,13 +223,13 @@ def lengths() -> Figure:
     keys = np.arange(len(shapes), dtype=np.uint64)
     recipes = {
         "navit: U(64, 256), tokens dropped": pp.recipes.navit(seq_len=1024),
-        "navit without dropping": pp.recipes.navit(seq_len=1024, drop=pp.NoDrop()),
+        "navit without dropping": pp.recipes.navit(seq_len=1024, drop=pp.drop.NoDrop()),
         "siglip2_naflex(max_patches=256)": pp.recipes.siglip2_naflex(seq_len=1024),
     }
     figure = Figure(figsize=(7.6, 4.6), layout="constrained")
     panels = figure.subplots(3, 1, sharex=True)
     for axes, colour, (name, recipe) in zip(panels, (HUES[0], HUES[3], HUES[2]), recipes.items(), strict=True):
-        tokens = pp.plan_table(recipe, shapes, keys).num_tokens
+        tokens = plan_table(recipe, shapes, keys).num_tokens
         bound = recipe.resize.bound(16)
         axes.hist(tokens, np.arange(0.5, 260, 4), color=colour, weights=np.full(len(tokens), 100 / len(tokens)))
         axes.axvline(tokens.mean(), color=INK, linewidth=1, linestyle=(0, (4, 3)))

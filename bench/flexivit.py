@@ -52,7 +52,7 @@ from patchpack.report import BatchInfo
 
 SIDE, SIZES = 24, (4, 6, 8, 12)
 TOKENS = {p: (SIDE // p) ** 2 for p in SIZES}
-CROPS = pp.MeanStd((0.442,) * 3, (0.353,) * 3)  # grey levels inside the crops of the training pictures
+CROPS = pp.normalize.MeanStd((0.442,) * 3, (0.353,) * 3)  # grey levels inside the crops of the training pictures
 STEP = 900  # tokens that take as long as what a step costs beside its tokens, measured
 
 

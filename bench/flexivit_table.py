@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-Line = Mapping[str, Any]
+ImageDecision = Mapping[str, Any]
 
 INK, FAINT = "#22272b", "#9aa3ab"
 # Okabe and Ito's colours, which colour-blind people tell apart
@@ -27,7 +27,7 @@ class Spread(NamedTuple):
         return f"{self.mean:.1f} ({self.low:.1f}–{self.high:.1f})"
 
 
-def spread(lines: Sequence[Line], arm: str, what: str, size: int) -> Spread | None:
+def spread(lines: Sequence[ImageDecision], arm: str, what: str, size: int) -> Spread | None:
     """Of one number of an arm's lines, accuracies in percent; None where there is none."""
     factor = 1 if what == "ms per image" else 100
     values = [factor * line[what][str(size)] for line in lines if line["arm"] == arm and str(size) in line[what]]
@@ -39,7 +39,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def accuracies(lines: Sequence[Line], arms: Sequence[str], sizes: Sequence[int]) -> str:
+def accuracies(lines: Sequence[ImageDecision], arms: Sequence[str], sizes: Sequence[int]) -> str:
     """Accuracy in percent at each patch size, mean and range of the seeds; "plain": kernels resized like pictures."""
     rows = []
     for arm in _known(lines, arms):
@@ -50,7 +50,7 @@ def accuracies(lines: Sequence[Line], arms: Sequence[str], sizes: Sequence[int])
     return markdown(["trained / asked at", *map(str, sizes)], rows)
 
 
-def distances(lines: Sequence[Line], fixed: Mapping[str, int], flexible: Sequence[str]) -> str:
+def distances(lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: Sequence[str]) -> str:
     """Points of accuracy between each flexible arm and the fixed model of a size at that size, seed by seed."""
     own = {(size, line["seed"]): line["accuracy"][str(size)] for arm, size in fixed.items() for line in _of(lines, arm)}
     rows = []
@@ -67,7 +67,7 @@ def distances(lines: Sequence[Line], fixed: Mapping[str, int], flexible: Sequenc
     return markdown(["flexible − fixed at", *map(str, fixed.values())], rows)
 
 
-def costs(lines: Sequence[Line], arms: Sequence[str], sizes: Sequence[int]) -> str:
+def costs(lines: Sequence[ImageDecision], arms: Sequence[str], sizes: Sequence[int]) -> str:
     """CPU seconds and steps of a training, and ms of CPU time per image at inference."""
     rows = []
     for arm in _known(lines, arms):
@@ -80,15 +80,15 @@ def costs(lines: Sequence[Line], arms: Sequence[str], sizes: Sequence[int]) -> s
     return f"{markdown(head, rows)}\n\n{total:.1f} CPU minutes in all, without painting"
 
 
-def _of(lines: Sequence[Line], arm: str) -> list[Line]:
+def _of(lines: Sequence[ImageDecision], arm: str) -> list[ImageDecision]:
     return [line for line in lines if line["arm"] == arm]
 
 
-def _known(lines: Sequence[Line], arms: Sequence[str]) -> list[str]:
+def _known(lines: Sequence[ImageDecision], arms: Sequence[str]) -> list[str]:
     return [arm for arm in arms if _of(lines, arm)]
 
 
-def draw(lines: Sequence[Line], fixed: Mapping[str, int], flexible: Sequence[str], path: Path) -> Path:
+def draw(lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: Sequence[str], path: Path) -> Path:
     """Accuracy against patch size, and against the time of an image at inference; bars are the range of the seeds.
 
     Args:
@@ -121,7 +121,7 @@ def draw(lines: Sequence[Line], fixed: Mapping[str, int], flexible: Sequence[str
     return path
 
 
-def _by_size(panel: Any, lines: Sequence[Line], fixed: Mapping[str, int], flexible: str) -> None:
+def _by_size(panel: Any, lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: str) -> None:
     """The fixed models and one flexible one at every size; a fixed one's own size is the large dot."""
     sizes = list(fixed.values())
     for (arm, own), colour in zip(fixed.items(), FIXED_COLOURS, strict=True):
@@ -142,7 +142,7 @@ def _by_size(panel: Any, lines: Sequence[Line], fixed: Mapping[str, int], flexib
     panel.set_title("Each model at every patch size", fontsize=10.5, loc="left")
 
 
-def _by_time(panel: Any, lines: Sequence[Line], fixed: Mapping[str, int], flexible: Sequence[str]) -> None:
+def _by_time(panel: Any, lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: Sequence[str]) -> None:
     """Every size of the flexible models; of the fixed ones their own.
 
     At one patch size all models do the same work but for resizing a kernel, so it has one time, the least that was measured.
@@ -166,7 +166,7 @@ def _by_time(panel: Any, lines: Sequence[Line], fixed: Mapping[str, int], flexib
     panel.set_title("What a patch size costs and gives", fontsize=10.5, loc="left")
 
 
-def _points(lines: Sequence[Line], arm: str, what: str, sizes: Sequence[int]) -> dict[int, Spread]:
+def _points(lines: Sequence[ImageDecision], arm: str, what: str, sizes: Sequence[int]) -> dict[int, Spread]:
     return {size: found for size in sizes if (found := spread(lines, arm, what, size))}
 
 

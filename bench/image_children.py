@@ -22,7 +22,7 @@ begin = time.perf_counter()
 import patchpack as pp
 pp.load
 imported = time.perf_counter()
-batch = next(iter(pp.load(json.loads(sys.argv[1]), pp.recipes.siglip2_naflex(drop=pp.Beta(0.5, 0.9)), on_error="skip")))
+batch = next(iter(pp.load(json.loads(sys.argv[1]), pp.recipes.siglip2_naflex(drop=pp.drop.Beta(0.5, 0.9)), on_error="skip")))
 print(json.dumps([imported - begin, time.perf_counter() - imported]))
 """
 

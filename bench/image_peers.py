@@ -228,7 +228,7 @@ def _pillow_numpy(pictures: Pictures) -> tuple[Process, Any]:
 def _targets(pictures: Pictures) -> dict[tuple[int, int], tuple[int, int]]:
     """(width, height) of a picture → the (height, width) it is resized to; a present to peers that would work it out."""
     sizes = sorted({image.size for image in pictures.pil})
-    grids = pp.NaFlex(BUDGET)([(height, width) for width, height in sizes], PATCH)
+    grids = pp.resize.NaFlex(BUDGET)([(height, width) for width, height in sizes], PATCH)
     return {size: (PATCH * rows, PATCH * cols) for size, (rows, cols) in zip(sizes, grids.tolist(), strict=True)}
 
 

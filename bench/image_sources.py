@@ -15,6 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 import patchpack as pp
+from patchpack.image.decode import decode
 from patchpack.types import Header
 
 SHARDS = "webdataset shards (default: data/photos of the folder that PATCHPACK_TEST_DATA names, else the package's samples)"
@@ -82,8 +83,8 @@ def pictures_of(files: list[pp.Sample]) -> Pictures:
     kept, arrays, opened, formats, lost = [], [], [], set(), 0
     for sample in files:
         try:
-            pixels = pp.decode(sample.image)
-        except pp.DecodeError:
+            pixels = decode(sample.image)
+        except pp.errors.DecodeError:
             lost += 1
             continue
         image = Image.open(io.BytesIO(sample.image))

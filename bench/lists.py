@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from patchpack.plan.resize import Pix2Struct
+from patchpack.plan.policies.resize import Pix2Struct
 
 DATA = Path(__file__).resolve().parents[1] / "tests" / "golden" / "data"
 FILES = {"imagenet": "imagenet1k_sample_1000.npz", "coco": "coco2014_trainvalno5k_117263.npz"}

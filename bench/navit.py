@@ -47,7 +47,7 @@ from torch.optim.swa_utils import AveragedModel
 import fashion
 import patchpack as pp
 from navit_arms import Protocol, Run, Setting, arms
-from navit_table import Line, Point, plot, show, table
+from navit_table import ImageDecision, Point, plot, show, table
 from patchpack.model import cross_entropy
 
 
@@ -92,7 +92,7 @@ class Training:
         return batch, waited
 
 
-def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[], float] = time.process_time) -> Line:
+def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[], float] = time.process_time) -> ImageDecision:
     """One run, as a line of the results file."""
     begun = clock()
     torch.compiler.reset()
@@ -133,7 +133,7 @@ def pace(
     rounds: int = 40,
     steps: int = 5,
     clock: Callable[[], float] = time.process_time,
-) -> list[Line]:
+) -> list[ImageDecision]:
     """CPU milliseconds per image, the arms in turns: what one costs over another whatever else the machine was doing."""
     begun = clock()
     torch.compiler.reset()
@@ -145,7 +145,7 @@ def pace(
             images = sum(training.step(clock)[0].info.packed for _ in range(steps))
             times.append(1000 * (clock() - start) / images)
     quartiles = [np.percentile(times, (25, 50, 75)).round(4).tolist() for times in found]
-    lines: list[Line] = [{"phase": "pace", "arm": run.arm, "ms": ms} for run, ms in zip(runs, quartiles, strict=True)]
+    lines: list[ImageDecision] = [{"phase": "pace", "arm": run.arm, "ms": ms} for run, ms in zip(runs, quartiles, strict=True)]
     return [{**line, "CPU seconds with evaluation": round((clock() - begun) / len(lines), 1)} for line in lines]
 
 
@@ -180,11 +180,11 @@ def _endless(loader: pp.Loader) -> Iterator[pp.PackedBatch]:
         epoch += 1
 
 
-def _identity(run: Run) -> Line:
+def _identity(run: Run) -> ImageDecision:
     return {**run._asdict(), "setting": list(run.setting)}
 
 
-def todo(lines: Sequence[Line], protocol: Protocol, names: Sequence[str]) -> Iterator[Run]:
+def todo(lines: Sequence[ImageDecision], protocol: Protocol, names: Sequence[str]) -> Iterator[Run]:
     """Runs that have no line yet, as far as they can be known: all to tune, then seed after seed of the best settings."""
     done = [{key: line[key] for key in Run._fields} for line in lines if line["phase"] in ("tune", "final")]
     tuning = [Run("tune", name, setting, 0) for name in names for setting in protocol.settings]
@@ -196,7 +196,7 @@ def todo(lines: Sequence[Line], protocol: Protocol, names: Sequence[str]) -> Ite
     yield from missing
 
 
-def tuned(lines: Sequence[Line], arm: str, protocol: Protocol) -> Setting:
+def tuned(lines: Sequence[ImageDecision], arm: str, protocol: Protocol) -> Setting:
     """The setting with the best last validation accuracy among the tuning runs, the first of equals; or the only one."""
     if len(protocol.settings) == 1:
         return protocol.settings[0]
@@ -204,13 +204,13 @@ def tuned(lines: Sequence[Line], arm: str, protocol: Protocol) -> Setting:
     return Setting(*max(tried, key=lambda line: line["curve"][-1][2])["setting"])
 
 
-def about(protocol: Protocol) -> Line:
+def about(protocol: Protocol) -> ImageDecision:
     """The first line of a results file: what its runs have in common."""
-    what: Line = json.loads(json.dumps(asdict(protocol)))  # as it is read again
+    what: ImageDecision = json.loads(json.dumps(asdict(protocol)))  # as it is read again
     return {"phase": "about", "protocol": what, "arms": {name: repr(arm) for name, arm in arms().items()}}
 
 
-def environment() -> Line:
+def environment() -> ImageDecision:
     """Versions and processor."""
     cpu = [line.split(":")[1].strip() for line in _lines_of("/proc/cpuinfo") if line.startswith("model name")]
     return {
@@ -229,13 +229,13 @@ def _lines_of(path: str) -> list[str]:
         return []
 
 
-def read(path: Path, protocol: Protocol) -> list[Line]:
+def read(path: Path, protocol: Protocol) -> list[ImageDecision]:
     """The lines of a results file, none if there is no such file; a line that a killed run left half written is dropped.
 
     Raises:
         ValueError: the file is of another protocol or of other arms.
     """
-    lines: list[Line] = []
+    lines: list[ImageDecision] = []
     for text in _lines_of(str(path)):
         try:
             lines.append(json.loads(text))
@@ -250,7 +250,7 @@ def read(path: Path, protocol: Protocol) -> list[Line]:
     return lines
 
 
-def go_on(
+def restore(
     path: Path,
     data: fashion.Splits,
     protocol: Protocol,
@@ -258,7 +258,7 @@ def go_on(
     names: Sequence[str],
     minutes: float = float("inf"),
     clock: Callable[[], float] = time.process_time,
-) -> tuple[list[Line], bool]:
+) -> tuple[list[ImageDecision], bool]:
     """Run what has no line yet, line by line, until `minutes` of wall time are nearly over; all lines, and if all is done.
 
     A run is begun only if one as long as the last of its kind would still fit.
@@ -293,11 +293,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     protocol = Protocol(seconds=options.seconds)
     try:
         data = fashion.splits(options.data)
-        lines, done = go_on(options.results, data, protocol, names=options.arms, minutes=options.minutes)
+        lines, done = restore(options.results, data, protocol, names=options.arms, minutes=options.minutes)
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     paced = {line["arm"] for line in lines if line["phase"] == "pace"}
-    added: list[Line] = []
+    added: list[ImageDecision] = []
     if done and all(line["phase"] != "linear" for line in lines):
         added += [{"phase": "linear", "test": fashion.linear_accuracy(data.train, data.test)}]
     if done and not paced.issuperset(options.arms):  # all again, since they must take turns

@@ -12,8 +12,9 @@ import torch
 import fashion
 import patchpack as pp
 from patchpack.model import NaViT
+from patchpack.types import Grid
 
-CROPS = pp.MeanStd((0.442,) * 3, (0.353,) * 3)  # grey levels inside the crops of the training pictures
+CROPS = pp.normalize.MeanStd((0.442,) * 3, (0.353,) * 3)  # grey levels inside the crops of the training pictures
 
 
 class Setting(NamedTuple):
@@ -63,8 +64,8 @@ class Lattice:
 
     cells: int = 7
 
-    def __call__(self, grid: pp.Grid) -> npt.NDArray[np.int32]:
-        """See `patchpack.PositionScheme`."""
+    def __call__(self, grid: Grid) -> npt.NDArray[np.int32]:
+        """See `patchpack.positions.PositionScheme`."""
         rows, cols = ((2 * np.arange(n) + 1) * self.cells // (2 * n) for n in grid)
         return np.stack(np.meshgrid(rows, cols, indexing="ij"), axis=-1).reshape(-1, 2).astype(np.int32)
 
@@ -81,13 +82,13 @@ class Run(NamedTuple):
 def arms() -> dict[str, pp.Recipe]:
     """The contenders: what they are fed with, by name."""
     common: dict[str, Any] = {"patch_size": 4, "normalize": CROPS, "positions": Lattice()}
-    native, drawn = pp.Native(49, edge="pad"), pp.NaViT((16, 24), eval_resolution=22)
-    one = {"seq_len": 49, "max_images": 1, "packer": pp.NextFit(), **common}  # nothing to look ahead for
+    native, drawn = pp.resize.Native(49, edge="pad"), pp.resize.NaViT((16, 24), eval_resolution=22)
+    one = {"seq_len": 49, "max_images": 1, "packer": pp.packing.NextFit(), **common}  # nothing to look ahead for
     return {
-        "square": pp.Recipe(resize=pp.Square(28), **one),
+        "square": pp.Recipe(resize=pp.resize.Square(28), **one),
         "padded": pp.Recipe(resize=native, **one),
         "packed": pp.Recipe(resize=native, seq_len=98, max_images=12, **common),
-        "area": pp.Recipe(resize=pp.NaViT(22), seq_len=98, max_images=12, **common),
+        "area": pp.Recipe(resize=pp.resize.NaViT(22), seq_len=98, max_images=12, **common),
         "resolution": pp.Recipe(resize=drawn, seq_len=64, max_images=10, **common),
-        "drop": pp.Recipe(resize=drawn, drop=pp.Beta(0.3, 0.9), seq_len=64, max_images=16, **common),
+        "drop": pp.Recipe(resize=drawn, drop=pp.drop.Beta(0.3, 0.9), seq_len=64, max_images=16, **common),
     }

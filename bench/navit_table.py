@@ -19,7 +19,7 @@ COLOURS = {
     "resolution": "#c98a1b",
     "drop": "#b8403a",
 }
-Line = dict[str, Any]
+ImageDecision = dict[str, Any]
 Point = tuple[float, int, float]  # CPU seconds, images, validation accuracy
 
 
@@ -39,19 +39,19 @@ def cost_to(curve: Sequence[Point], target: float) -> tuple[float, float] | None
     return None
 
 
-def table(lines: Sequence[Line], targets: Sequence[float] = TARGETS) -> dict[str, Line]:
+def table(lines: Sequence[ImageDecision], targets: Sequence[float] = TARGETS) -> dict[str, ImageDecision]:
     """What the final runs of every arm say: means and standard deviations over seeds, and ratios to the `REFERENCE`.
 
     What a target costs is None unless every seed reaches it. "times" is the reference's cost over the arm's, its spread by
     propagation: of the CPU seconds measured, and, where the arms were run in turns, of images times the median cost of one,
     which does not depend on what else the machine was doing while an arm was trained.
     """
-    finals: dict[str, list[Line]] = {}
+    finals: dict[str, list[ImageDecision]] = {}
     for line in lines:
         if line["phase"] == "final":
             finals.setdefault(line["arm"], []).append(line)
     paces = {line["arm"]: line["ms"] for line in lines if line["phase"] == "pace"}
-    rows: dict[str, Line] = {}
+    rows: dict[str, ImageDecision] = {}
     for name, runs in sorted(finals.items(), key=lambda arm: list(COLOURS).index(arm[0])):
         costs = {target: [cost_to(run["curve"], target) for run in runs] for target in targets}
         reached = {target: None if None in found else np.array(found) for target, found in costs.items()}
@@ -76,7 +76,7 @@ def _spread(values: Any, digits: int) -> list[float]:
     return [round(float(np.mean(values)), digits), round(float(np.std(values, ddof=1)) if len(values) > 1 else 0.0, digits)]
 
 
-def _ratio(reference: Line | None, row: Line, what: str, target: float) -> list[float] | None:
+def _ratio(reference: ImageDecision | None, row: ImageDecision, what: str, target: float) -> list[float] | None:
     if reference is None or reference[what][target] is None or row[what][target] is None:
         return None
     (above, d_above), (below, d_below) = reference[what][target], row[what][target]
@@ -88,7 +88,7 @@ def _ratio(reference: Line | None, row: Line, what: str, target: float) -> list[
     return [round(ratio, 2), round(ratio * float(np.hypot(d_above / above, d_below / below)), 2)]
 
 
-def show(lines: Sequence[Line], rows: Mapping[str, Line]) -> None:
+def show(lines: Sequence[ImageDecision], rows: Mapping[str, ImageDecision]) -> None:
     """The table as Markdown, and what else the file holds."""
     targets = list(next(iter(rows.values()))["seconds to"]) if rows else []
     columns = ["arm", "lr, tokens", "seeds", "test %", "images/s", "tokens per image", "fill", "data", "ms per image"]
@@ -114,7 +114,7 @@ def _shown(spread: Sequence[float] | None) -> str:
     return "-" if spread is None else f"{spread[0]:g} ± {spread[1]:g}"
 
 
-def plot(lines: Sequence[Line], path: Path, *, linear: float | None = None, target: float = TARGETS[-1]) -> None:
+def plot(lines: Sequence[ImageDecision], path: Path, *, linear: float | None = None, target: float = TARGETS[-1]) -> None:
     """Validation accuracy against CPU seconds: the mean over seeds, and from the lowest to the highest."""
     import matplotlib
 

@@ -80,13 +80,13 @@ class Kind(NamedTuple):
     """One kind of positions: what ids it reads, what is added to tokens, and what turns queries and keys."""
 
     group: str
-    scheme: pp.PositionScheme
+    scheme: pp.positions.PositionScheme
     make: Callable[[], nn.Module] | None
     rope: float | None = None
 
 
 _TABLES, _WAVES, _FRACTIONS = "learned tables", "waves", "fractions of the image"
-_PLAIN, _SHARE = pp.Absolute(), pp.Fractional(centered=True)
+_PLAIN, _SHARE = pp.positions.Absolute(), pp.positions.Fractional(centered=True)
 _factorized = partial(FactorizedPositions, width=WIDTH, max_len=MAX_LEN)
 _fractional = partial(_factorized, fractional=True)
 KINDS = {
@@ -101,7 +101,7 @@ KINDS = {
     "Fourier": Kind(_WAVES, _PLAIN, partial(FourierPositions, width=WIDTH)),
     "RoPE": Kind(_WAVES, _PLAIN, None, rope=10_000.0),
     "fractional, sum": Kind(_FRACTIONS, _SHARE, _fractional),
-    "fractional, sum, aspect kept": Kind(_FRACTIONS, pp.Fractional(keep_aspect=True, centered=True), _fractional),
+    "fractional, sum, aspect kept": Kind(_FRACTIONS, pp.positions.Fractional(keep_aspect=True, centered=True), _fractional),
     "fractional, product": Kind(_FRACTIONS, _SHARE, partial(_fractional, combine="product")),
     "fractional, stack": Kind(_FRACTIONS, _SHARE, partial(_fractional, combine="stack")),
     "fractional, sinusoidal": Kind(

@@ -34,10 +34,11 @@ from PIL import Image
 
 import patchpack as pp
 from image_sources import SHARDS, default_shards
+from patchpack.image.decode import decode_image
 from patchpack.paint import fused
-from patchpack.paint.decode import decode_image
 from patchpack.paint.patchify import patch_view
 from patchpack.paint.resample import FILTERS, norm_of, write_pixels
+from patchpack.types import Grid
 
 P = 16
 TASKS: dict[str, int | None] = {"64 patches": 64, "256 patches": 256, "576 patches": 576, "2 x up": None}
@@ -111,7 +112,7 @@ def pillow_resize(picture: Image.Image, *, size: tuple[int, int], kernel: str) -
 
 def paint_kept(picture: Image.Image, *, out: Any, size: tuple[int, int], kept: Any, recipe: pp.Recipe) -> None:
     """What the painter does."""
-    grid, box = pp.Grid(size[0] // P, size[1] // P), (0, 0, picture.height, picture.width)
+    grid, box = Grid(size[0] // P, size[1] // P), (0, 0, picture.height, picture.width)
     write_pixels(out, picture, box, size, False, grid, kept, P, recipe)
 
 
@@ -130,7 +131,7 @@ def keeping(images: list[bytes], rounds: int) -> dict[str, Any]:
     """Kept patches."""
     answer: dict[str, Any] = {}
     for dtype in ("uint8", "float32", "float16"):
-        recipe = pp.Recipe(resize=pp.NaFlex(256), dtype=dtype)  # type: ignore[arg-type]  # one of its names
+        recipe = pp.Recipe(resize=pp.resize.NaFlex(256), dtype=dtype)  # type: ignore[arg-type]  # one of its names
         rows, equal = [], True
         for number, data in enumerate(images):
             picture = decode_image(data)

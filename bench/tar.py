@@ -32,11 +32,11 @@ import webdataset as wds
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from patchpack.stream.archive import Member, read_members
-from patchpack.stream.shards import BUFFER_BYTES
-from patchpack.stream.sources import open_source, parse_members
-from patchpack.stream.tape import SeekableTape, StreamTape
-from patchpack.stream.tar import Grouper
+from patchpack.stream.sources.opening import open_source, parse_members
+from patchpack.stream.tar.byte_reader import SeekableReader, StreamReader
+from patchpack.stream.tar.grouping import Grouper
+from patchpack.stream.tar.members import Member, read_members
+from patchpack.stream.tar.shards import BUFFER_BYTES
 
 ASKED = parse_members("jpg", "cls", 1 << 26)
 Found = Iterator[dict[str, bytes]]
@@ -90,20 +90,20 @@ def grouped(members: Iterator[Member], data: Callable[[Member], bytes | None]) -
 def places(path: Path) -> Found:
     """patchpack: where the members lie."""
     with open(path, "rb", buffering=BUFFER_BYTES) as file:
-        yield from grouped(read_members(SeekableTape(file)), lambda _: None)
+        yield from grouped(read_members(SeekableReader(file)), lambda _: None)
 
 
 def by_place(path: Path) -> Found:
     """patchpack: where the members lie, and their bytes from there, as a worker reads them."""
     with open(path, "rb", buffering=BUFFER_BYTES) as file:
         number = file.fileno()
-        yield from grouped(read_members(SeekableTape(file)), lambda m: os.pread(number, m.where[1], m.where[0]))
+        yield from grouped(read_members(SeekableReader(file)), lambda m: os.pread(number, m.where[1], m.where[0]))
 
 
 def streamed(path: Path) -> Found:
     """patchpack: a file that cannot seek."""
     with open(path, "rb") as file:
-        yield from grouped(read_members(StreamTape(file), lambda *_: True), lambda m: m.data)
+        yield from grouped(read_members(StreamReader(file), lambda *_: True), lambda m: m.data)
 
 
 def scanned(path: Path) -> Found:

@@ -37,12 +37,14 @@ import image_sources
 import patchpack as pp
 from image_rounds import Contender, Made, Times, differences, ratios, spread, take_turns, try_all
 from image_sources import Pictures
+from patchpack.image.size import read_size
+from patchpack.types import BatchPlan
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 PARTS = ("rates", "scaling", "large", "start")
 PACKAGES = ("torch", "numpy", "pillow", "numba", "transformers", "timm", "vit-pytorch", "torchvision")
 
-HALF = pp.recipes.siglip2_naflex(max_patches=image_peers.BUDGET, drop=pp.Beta(0.5, 0.9))
+HALF = pp.recipes.siglip2_naflex(max_patches=image_peers.BUDGET, drop=pp.drop.Beta(0.5, 0.9))
 WHOLE = pp.recipes.siglip2_naflex(max_patches=image_peers.BUDGET, dtype="float32")
 WHOLE_UINT8 = WHOLE.replace(dtype="uint8")
 RECIPES = {"uint8, half dropped": HALF, "float32, none dropped": WHOLE, "uint8, none dropped": WHOLE_UINT8}
@@ -110,7 +112,7 @@ def _again(planner: pp.Planner) -> Any:
     return lambda: planner
 
 
-def _painting(painter: pp.Painter, plans: list[pp.BatchPlan]) -> Any:
+def _painting(painter: pp.Painter, plans: list[BatchPlan]) -> Any:
     return lambda: map(painter.__getitem__, plans)
 
 
@@ -159,7 +161,9 @@ def _judged(times: Times, figure: int, above: str, below: str, sign: str, target
 def large(pictures: Pictures, *, count: int, rounds: int, stream: int) -> dict[str, Any]:
     """12 megapixels: our path against Pillow's, and the memory of a stream."""
     files = image_sources.enlarged(pictures, count)
-    grids = {sample.key: pp.NaFlex(image_peers.BUDGET)([pp.read_size(sample.image)], image_peers.PATCH)[0] for sample in files}
+    grids = {
+        sample.key: pp.resize.NaFlex(image_peers.BUDGET)([read_size(sample.image)], image_peers.PATCH)[0] for sample in files
+    }
 
     def pillow() -> Iterator[None]:
         for sample in files:

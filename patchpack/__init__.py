@@ -12,128 +12,61 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from patchpack import errors
 from patchpack._saved import allow_loading
-from patchpack.errors import (
-    ConfigError,
-    DecodeError,
-    IndexFileError,
-    PackingError,
-    PatchpackError,
-    SampleError,
-    ShapeError,
-    ShardError,
-    SizeError,
-    SourceError,
-    StaleIndexError,
-    TargetError,
-    WorkerError,
-)
-from patchpack.paint.batch import (
-    Ragged,
-    attention_mask,
-    fill_rate,
-    normalize,
-    pool_mask,
-    ragged,
-    token_mask,
-)
-from patchpack.paint.digest import digest
-from patchpack.paint.patchify import patchify, unpatchify, unpatchify_clip
-from patchpack.paint.text import (
-    RaggedText,
-    ragged_text,
-    text_attention_mask,
-    text_mask,
-    text_pool_mask,
-    text_position_ids,
-)
-from patchpack.paint.unpack import PackedImage, unpack
-from patchpack.paint.validate import validate
-from patchpack.plan import recipes
-from patchpack.plan.balance import AttentionCost, balance, imbalance, row_costs
-from patchpack.plan.crop import BudgetCrop, CropPolicy, RandomCrop, RandomResizedCrop, WholeImage
-from patchpack.plan.drop import Beta, ByResolution, Constant, DropPolicy, NoDrop, Scheduled
-from patchpack.plan.image import ImagePlan, plan_image
-from patchpack.plan.normalize import CLIP, HALF, IMAGENET, MeanStd, PerImage
-from patchpack.plan.packing import (
-    BestFit,
-    FirstFit,
-    Item,
-    Lookahead,
-    NextFit,
-    Packer,
-    PackerFactory,
-    Packing,
-    Prices,
-    Row,
-    TightPacking,
-    learn_prices,
-    lower_bound,
-    pack_histogram,
-    pack_lengths,
-    pack_stream,
-    pack_tight,
-)
-from patchpack.plan.planner import EpochPlanner
-from patchpack.plan.positions import Absolute, Fractional, PositionScheme, Raster
+from patchpack._version import __version__ as __version__
+from patchpack.batch import text_views as text
+from patchpack.batch.digest import digest
+from patchpack.batch.packed import PackedBatch
+from patchpack.batch.unpack import unpack
+from patchpack.batch.validate import validate
+from patchpack.batch.views import attention_mask, fill_rate, pool_mask, ragged, token_mask
+from patchpack.plan import packing, recipes
+from patchpack.plan.image import plan_image
+from patchpack.plan.policies import crop, drop, normalize, positions, resize
+from patchpack.plan.policies.video import Video
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.resize import (
-    LongestSide,
-    NaFlex,
-    Native,
-    NaViT,
-    Pix2Struct,
-    PlacingPolicy,
-    ResizePolicy,
-    SmartResize,
-    Square,
-)
-from patchpack.plan.study import Study, study
-from patchpack.plan.table import plan_table
-from patchpack.plan.video import Video
+from patchpack.plan.study import study
 from patchpack.report import BatchInfo, Rejection, Report, ShardFault
-from patchpack.types import BatchPlan, Clip, Grid, PackedBatch, PlanTable, Sample, Size
+from patchpack.types import Clip, Sample
 
 if TYPE_CHECKING:
-    from patchpack import adapters, samples
-    from patchpack.paint.decode import decode
-    from patchpack.stream.dataset import Painter
-    from patchpack.stream.device import to_device
+    from patchpack import adapters, model, samples, testing
+    from patchpack.batch.device import to_device
     from patchpack.stream.distributed import global_images
-    from patchpack.stream.epoch_plan import EpochPlan
-    from patchpack.stream.header import read_size
     from patchpack.stream.index import Index
-    from patchpack.stream.indexed import IndexPlanner
-    from patchpack.stream.loader import Loader, load
+    from patchpack.stream.load import load
+    from patchpack.stream.loader import Loader
     from patchpack.stream.packed import PackedShards
-    from patchpack.stream.pictures import ImageBatches, pack_images
+    from patchpack.stream.painting.painter import Painter
+    from patchpack.stream.pictures import pack_images
+    from patchpack.stream.planning.epoch_plan import EpochPlan
+    from patchpack.stream.planning.index_planner import IndexPlanner
+    from patchpack.stream.planning.planner import Planner
     from patchpack.stream.replay import replay
-    from patchpack.stream.sampler import Planner
+    from patchpack.stream.sources.opening import open_source
     from patchpack.stream.stage import Pack
-
-__version__ = "0.1.0.dev0"
 
 allow_loading([PackedBatch, BatchInfo, Report, Rejection, ShardFault])
 
 # name → module that is imported when it is first asked for: torch, webdataset and Pillow wait until then
 _LAZY = {
-    "EpochPlan": "patchpack.stream.epoch_plan",
-    "ImageBatches": "patchpack.stream.pictures",
+    "EpochPlan": "patchpack.stream.planning.epoch_plan",
     "Index": "patchpack.stream.index",
-    "IndexPlanner": "patchpack.stream.indexed",
+    "IndexPlanner": "patchpack.stream.planning.index_planner",
     "Loader": "patchpack.stream.loader",
     "Pack": "patchpack.stream.stage",
     "PackedShards": "patchpack.stream.packed",
-    "Painter": "patchpack.stream.dataset",
-    "Planner": "patchpack.stream.sampler",
-    "decode": "patchpack.paint.decode",
+    "Painter": "patchpack.stream.painting.painter",
+    "Planner": "patchpack.stream.planning.planner",
     "global_images": "patchpack.stream.distributed",
-    "load": "patchpack.stream.loader",
+    "load": "patchpack.stream.load",
+    "open_source": "patchpack.stream.sources.opening",
     "pack_images": "patchpack.stream.pictures",
-    "read_size": "patchpack.stream.header",
     "replay": "patchpack.stream.replay",
-    "to_device": "patchpack.stream.device",
+    "to_device": "patchpack.batch.device",
 }
+_FAMILIES = ("adapters", "samples", "testing", "model")
 
 
 def __getattr__(name: str) -> Any:
@@ -141,7 +74,7 @@ def __getattr__(name: str) -> Any:
 
     if name in _LAZY:
         value = getattr(import_module(_LAZY[name]), name)
-    elif name in ("adapters", "samples", "testing", "model"):
+    elif name in _FAMILIES:
         value = import_module(f"patchpack.{name}")
     else:
         raise AttributeError(f"module 'patchpack' has no attribute {name!r}")
@@ -150,31 +83,22 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, "adapters", "samples", "testing", "model"})
+    return sorted({*globals(), *_LAZY, *_FAMILIES})
 
 
 __all__ = [
-    # carry
-    "load", "Loader", "pack_images", "ImageBatches",
-    "Planner", "Index", "IndexPlanner", "EpochPlan", "PackedShards", "Painter", "Pack", "Report", "BatchInfo", "Rejection",
-    "ShardFault", "Sample", "Clip", "to_device", "global_images", "replay", "samples",
-    # feed existing models
-    "adapters",
-    # decide
-    "Recipe", "recipes", "plan_table", "plan_image", "ImagePlan", "EpochPlanner", "PlanTable", "BatchPlan", "Size", "Grid",
-    "ResizePolicy", "PlacingPolicy", "NaViT", "Pix2Struct", "NaFlex", "SmartResize", "LongestSide", "Square", "Native",
-    "CropPolicy", "WholeImage", "RandomResizedCrop", "RandomCrop", "BudgetCrop",
-    "DropPolicy", "NoDrop", "Constant", "Beta", "ByResolution", "Scheduled",
-    "PositionScheme", "Absolute", "Fractional", "Raster", "Video",
-    "Packer", "PackerFactory", "FirstFit", "BestFit", "NextFit", "Lookahead", "Prices", "learn_prices", "Item", "Row",
-    "Packing", "pack_lengths", "pack_histogram", "pack_stream", "pack_tight", "TightPacking", "lower_bound",
-    "balance", "imbalance", "row_costs", "AttentionCost", "study", "Study",
-    "MeanStd", "PerImage", "HALF", "IMAGENET", "CLIP",
-    # paint
-    "PackedBatch", "token_mask", "attention_mask", "pool_mask", "ragged", "Ragged", "unpack", "PackedImage", "fill_rate",
-    "text_mask", "text_attention_mask", "text_pool_mask", "text_position_ids", "ragged_text", "RaggedText",
-    "validate", "digest", "normalize", "patchify", "unpatchify", "unpatchify_clip", "decode", "read_size",
-    # errors
-    "PatchpackError", "ConfigError", "ShapeError", "PackingError", "SourceError", "ShardError", "IndexFileError",
-    "StaleIndexError", "WorkerError", "SampleError", "DecodeError", "TargetError", "SizeError",
+    # sources and samples
+    "Sample", "Clip",
+    # recipes, and the families their rules stand in
+    "Recipe", "recipes", "resize", "crop", "drop", "positions", "normalize", "packing", "Video",
+    # loading
+    "open_source", "load", "Loader", "Planner", "Painter", "Pack", "Index", "IndexPlanner", "EpochPlan", "PackedShards",
+    "pack_images",
+    # batches and what is derived of them
+    "PackedBatch", "unpack", "token_mask", "attention_mask", "pool_mask", "ragged", "fill_rate", "text", "validate", "digest",
+    "to_device", "global_images",
+    # what happened, and what would
+    "Report", "Rejection", "ShardFault", "errors", "replay", "study", "plan_image",
+    # models, data to try, properties to test with
+    "adapters", "model", "samples", "testing",
 ]  # fmt: skip

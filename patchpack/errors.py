@@ -1,4 +1,4 @@
-"""One root, a few leaves. Every leaf can be rebuilt from one string, so a torch worker can re-raise it as it is."""
+"""The exceptions of the package: one base class, and subclasses that are made of one string, as torch workers need."""
 
 from __future__ import annotations
 

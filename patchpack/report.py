@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_typ
 from patchpack import errors
 
 if TYPE_CHECKING:
-    from patchpack.types import PackedBatch
+    from patchpack.batch.packed import PackedBatch
 
 _STAGE_ERRORS: dict[str, type[errors.PatchpackError]] = {
     "read": errors.SourceError,

@@ -13,10 +13,10 @@ from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole, rows_and_cols
 from patchpack.adapters.process import Kernel, Prepared, Processor, Triple, like, paint
 from patchpack.adapters.settings import Family, Settings
+from patchpack.batch.packed import PackedBatch
 from patchpack.plan import recipes
-from patchpack.plan.normalize import MeanStd
+from patchpack.plan.policies.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
-from patchpack.types import PackedBatch
 
 
 def timm_naflex(batch: PackedBatch, *, max_seq_len: int | None = None, patch_size: int | None = None) -> ModelInputs:

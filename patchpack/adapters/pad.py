@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from patchpack.batch.packed import PackedBatch
+from patchpack.batch.views import ragged, standardize
 from patchpack.errors import ConfigError, ShapeError
-from patchpack.paint.batch import normalize, ragged
-from patchpack.stream.parcel import as_tensors
-from patchpack.types import PackedBatch
+from patchpack.stream.workers.shared_batch import as_tensors
 
 
 class Padded(NamedTuple):
@@ -74,7 +74,7 @@ def padded(batch: PackedBatch, *, length: int | None = None, patch_size: int | N
     image = torch.repeat_interleave(torch.arange(len(names), device=starts.device), num_tokens)
     place = torch.arange(len(image), device=starts.device) - starts[image]
     patches = flat.patches.new_zeros((len(names), length, flat.patches.shape[1]), dtype=torch.float32)
-    patches[image, place] = normalize(flat.patches, batch.norm)
+    patches[image, place] = standardize(flat.patches, batch.norm)
     position_ids = flat.position_ids.new_zeros((len(names), length, flat.position_ids.shape[1]))
     position_ids[image, place] = flat.position_ids
     row, slot = flat.places[:, 0], flat.places[:, 1]

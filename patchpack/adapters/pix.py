@@ -15,10 +15,10 @@ from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, rows_and_cols
 from patchpack.adapters.process import Prepared, Processor, like, paint
 from patchpack.adapters.settings import Family, Settings, is_number
+from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError
 from patchpack.plan import recipes
 from patchpack.plan.recipe import Recipe
-from patchpack.types import PackedBatch
 
 
 def pix2struct(batch: PackedBatch, *, max_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:

@@ -22,13 +22,13 @@ from patchpack.adapters import native
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.settings import CALL, Family, Settings, check_call, settings_of
 from patchpack.errors import ConfigError, DecodeError, SampleError, SizeError, SourceError
-from patchpack.paint.picture import part_of_picture
+from patchpack.image.size import picture_size
+from patchpack.paint.part import part_of_picture
 from patchpack.paint.resample import FILTERS, write_pixels
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.folders import FileReader
-from patchpack.stream.header import picture_size
-from patchpack.stream.names import nearest
 from patchpack.stream.pictures import channels_last
+from patchpack.stream.sample.names import nearest
+from patchpack.stream.sources.folders import FileReader
 from patchpack.types import Grid, Size
 
 Kernel = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]

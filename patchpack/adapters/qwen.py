@@ -20,15 +20,15 @@ from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import keys, require_patch_size, require_whole
 from patchpack.adapters.process import STEPS, Kernel, Prepared, Processor, Triple, colours_of, like, paint
 from patchpack.adapters.settings import Family, Settings
+from patchpack.batch.packed import PackedBatch
+from patchpack.batch.views import standardize
 from patchpack.errors import ConfigError, ShapeError
-from patchpack.paint.batch import normalize
 from patchpack.paint.resample import norm_of
 from patchpack.plan._integers import require_int
-from patchpack.plan.normalize import CLIP, MeanStd
+from patchpack.plan.policies.normalize import CLIP, MeanStd
+from patchpack.plan.policies.resize import SmartResize
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.resize import SmartResize
-from patchpack.stream.parcel import as_tensors
-from patchpack.types import PackedBatch
+from patchpack.stream.workers.shared_batch import as_tensors
 
 
 def qwen_vl(
@@ -140,7 +140,7 @@ def reorder(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: 
         mean, std = norm.numpy()
         table = ((np.arange(256, dtype=np.float32)[:, None] - mean) / std).reshape(-1)
     else:
-        patches = normalize(patches, norm)
+        patches = standardize(patches, norm)
     kernels.reorder(
         patches.contiguous().numpy().reshape(-1), starts, grids, merge_size, temporal, table, out.numpy().reshape(-1)
     )
@@ -150,7 +150,7 @@ def _reordered_there(patches: Tensor, starts: Any, grids: Any, norm: Tensor, mer
     """The same where the patches are on a device."""
     orders = [start + block_order(rows, cols, merge_size) for start, (rows, cols) in zip(starts, grids.tolist(), strict=True)]
     order = torch.from_numpy(np.concatenate([*orders, np.empty(0, dtype=np.int64)])).to(patches.device)
-    mine = normalize(patches.reshape(-1, patches.shape[-1])[order], norm)
+    mine = standardize(patches.reshape(-1, patches.shape[-1])[order], norm)
     pixels = mine.reshape(len(order), 1, patches.shape[-1] // 3, 3).transpose(1, 3).transpose(2, 3)  # [T, channel, 1, y x]
     answer: Tensor = pixels.expand(-1, -1, temporal, -1).reshape(len(order), temporal * patches.shape[-1])
     return answer

@@ -15,10 +15,10 @@ from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole
 from patchpack.adapters.process import STEPS, Kernel, Prepared, Processor, Triple, colours_of, like, paint
 from patchpack.adapters.settings import Family, Settings, not_done
+from patchpack.batch.packed import PackedBatch
 from patchpack.plan import recipes
-from patchpack.plan.normalize import MeanStd
+from patchpack.plan.policies.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
-from patchpack.types import PackedBatch
 
 
 def siglip2(batch: PackedBatch, *, max_num_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:

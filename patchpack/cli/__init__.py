@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from patchpack import __version__
+from patchpack._version import __version__
 from patchpack.errors import PatchpackError
-from patchpack.stream.names import IMAGE
+from patchpack.stream.sample.names import IMAGE
 
 _SHARDS = "tar files: paths, URLs, brace patterns or globs"
 _DEMO = """\

@@ -17,7 +17,8 @@ from rich.table import Table
 import patchpack as pp
 from patchpack.cli import draw, train
 from patchpack.model import accuracy, cross_entropy
-from patchpack.stream.sources import open_source
+from patchpack.plan.table import plan_table
+from patchpack.stream.sources.opening import open_source
 from patchpack.types import Header
 
 COMPARED_IMAGES = 96
@@ -32,7 +33,7 @@ def write_program(path: str) -> int:
     """Write the program that `run` runs; returns the exit status."""
     target = Path(path)
     if target.exists():
-        raise pp.ConfigError(f"{target} exists already: choose another name, nothing was overwritten")
+        raise pp.errors.ConfigError(f"{target} exists already: choose another name, nothing was overwritten")
     source = Path(str(train.__file__)).read_text(encoding="utf-8")
     target.write_text(source, encoding="utf-8")
     print(f"wrote {target} ({source.count(chr(10))} lines)\nnext: python {target}")
@@ -43,7 +44,7 @@ def run(out: str, epochs: int | None) -> int:
     """The whole demo; returns the exit status."""
     console = Console()
     if epochs is not None and epochs < 1:
-        raise pp.ConfigError(f"--epochs must be at least 1, got {epochs}")
+        raise pp.errors.ConfigError(f"--epochs must be at least 1, got {epochs}")
     folder = Path(out)
     console.print(f"[bold]patchpack {pp.__version__}[/]: the input side of native-resolution vision transformers\n")
     picture = _compare(console, folder)
@@ -69,7 +70,7 @@ class Measured(NamedTuple):
 
 def comparison_recipes() -> Recipes:
     """The three ways; native size means the grid of whole patches that covers an image, at most 144 of them."""
-    native = pp.NaFlex(144, upscale=False)
+    native = pp.resize.NaFlex(144, upscale=False)
     rows = COMPARED_IMAGES
     return {
         "square": ("128 x 128", pp.recipes.square(size=128, rows=rows)),
@@ -113,7 +114,7 @@ def _step_seconds(model: Any, batches: list[pp.PackedBatch]) -> float:
 
 def _stretch(recipe: pp.Recipe, sizes: Any) -> float:
     """Mean factor by which one side of an image is stretched against the other, >= 1."""
-    table = pp.plan_table(recipe, sizes, np.zeros(len(sizes), dtype=np.uint64))
+    table = plan_table(recipe, sizes, np.zeros(len(sizes), dtype=np.uint64))
     scale = table.target / table.box[:, 2:]
     return float(np.exp(np.abs(np.log(scale[:, 0] / scale[:, 1]))).mean())
 

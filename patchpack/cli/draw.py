@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from patchpack.batch.packed import PackedBatch
+from patchpack.batch.unpack import PackedImage, unpack
 from patchpack.cli.sheet import (
     FAINT,
     HATCH,
@@ -30,8 +32,7 @@ from patchpack.cli.sheet import (
 )
 from patchpack.errors import ShapeError
 from patchpack.paint.patchify import unpatchify
-from patchpack.paint.unpack import PackedImage, unpack
-from patchpack.types import BatchPlan, PackedBatch, Size
+from patchpack.types import BatchPlan, Size
 
 # the colours and sheets belong to whoever draws rows
 __all__ = ["FAINT", "HATCH", "INK", "PAPER", "beside", "draw_rows", "fitted", "panel", "picture_of", "save", "scaled", "stack"]

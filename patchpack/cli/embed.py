@@ -21,8 +21,8 @@ from patchpack.cli.opening import open_typed
 from patchpack.cli.terminal import count_of, say, say_losses
 from patchpack.model import ViT
 from patchpack.report import Rejection
-from patchpack.stream.atomic import replace_file
-from patchpack.stream.resume import recipe_fields
+from patchpack.stream.jobs.atomic import replace_file
+from patchpack.stream.planning.resume import recipe_fields
 
 PROGRESS = "progress.json"
 DTYPES = {"float32": np.float32, "float16": np.float16}
@@ -75,7 +75,9 @@ def run(
         ConfigError: a folder of a run with other arguments, a part of no vector, an unknown dtype.
     """
     if part_size < 1 or dtype not in DTYPES:
-        raise pp.ConfigError(f"--part-size is at least 1 and --dtype one of {', '.join(DTYPES)}, got {part_size}, {dtype!r}")
+        raise pp.errors.ConfigError(
+            f"--part-size is at least 1 and --dtype one of {', '.join(DTYPES)}, got {part_size}, {dtype!r}"
+        )
     console, start, folder = Console(), time.perf_counter(), Path(out)
     network = load_model(model, weights).to(device)
     if weights is None:
@@ -169,7 +171,7 @@ def _read_progress(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     progress: dict[str, Any] = json.loads(path.read_text("utf-8"))
     for name, value in about.items():
         if progress.get(name) != value:
-            raise pp.ConfigError(
+            raise pp.errors.ConfigError(
                 f"{folder} was begun with {name}={progress.get(name)!r}, this run has {value!r}: take another folder"
             )
     return progress

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import patchpack as pp
+from patchpack.batch.unpack import PackedImage
 from patchpack.model import ViT, presets
 from patchpack.model.inspect import pca_colours
 from patchpack.model.weights import load_big_vision, load_timm
@@ -24,7 +25,7 @@ def load_model(name: str, weights: str | None) -> ViT:
     """
     known = sorted(key for key, value in vars(presets).items() if isinstance(value, partial))
     if name not in known:
-        raise pp.ConfigError(f"--model={name!r} is not one of {', '.join(known)}")
+        raise pp.errors.ConfigError(f"--model={name!r} is not one of {', '.join(known)}")
     make = getattr(presets, name)
     torch.manual_seed(0)
     model: ViT = make(num_classes=0)
@@ -39,12 +40,12 @@ def load_model(name: str, weights: str | None) -> ViT:
             take = load_timm if any(key.endswith("norm1.weight") for key in state) else _load_ours
             take(model, _headless(state))
     except OSError as error:
-        raise pp.ConfigError(f"--weights cannot be read, {type(error).__name__}: {error}") from error
+        raise pp.errors.ConfigError(f"--weights cannot be read, {type(error).__name__}: {error}") from error
     return model.eval()
 
 
 @torch.no_grad()
-def feature_pictures(batch: pp.PackedBatch, images: list[pp.PackedImage], model: ViT) -> dict[str, Image.Image]:
+def feature_pictures(batch: pp.PackedBatch, images: list[PackedImage], model: ViT) -> dict[str, Image.Image]:
     """Each image's tokens as three principal components of all these images' tokens, one pixel per patch; grey where dropped.
 
     Args:
@@ -74,4 +75,4 @@ def _load_ours(model: ViT, state: dict[str, Any]) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise pp.ConfigError(f"--weights are not of this model: {str(error).splitlines()[-1].strip()}") from error
+        raise pp.errors.ConfigError(f"--weights are not of this model: {str(error).splitlines()[-1].strip()}") from error

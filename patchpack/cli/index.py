@@ -10,14 +10,15 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from patchpack.cli.inspect import Survey, print_percentiles
+from patchpack.cli.inspect import print_percentiles
 from patchpack.cli.opening import AUTO, typed_target
+from patchpack.cli.survey import Survey
 from patchpack.cli.terminal import count_of, say, say_losses
 from patchpack.errors import SourceError
-from patchpack.stream.engine import Engine, require_engine
 from patchpack.stream.index import Index
 from patchpack.stream.index.columns import require_replaceable
-from patchpack.stream.names import IMAGE
+from patchpack.stream.jobs.engine import Engine, require_engine
+from patchpack.stream.sample.names import IMAGE
 
 
 def run(
@@ -35,7 +36,7 @@ def run(
     Args:
         shards: paths, URLs and patterns.
         image, target: as for `patchpack.load`; None and `AUTO` take those of `update`, or the usual ones.
-        num_workers, engine: who scans, see `patchpack.stream.engine.run_all`.
+        num_workers, engine: who scans, see `patchpack.stream.jobs.engine.run_all`.
         update: an earlier index, of which unchanged shards are taken over.
         out: where the index goes.
     """

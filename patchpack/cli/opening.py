@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from patchpack.errors import SourceError
-from patchpack.paint.decode import MAX_PIXELS
+from patchpack.image.formats import MAX_PIXELS
 from patchpack.stream.index.build import find_shards
 from patchpack.stream.index.scan import ShardTask, scan_events
-from patchpack.stream.names import IMAGE, LABEL
-from patchpack.stream.source import Source
-from patchpack.stream.sources import open_source, parse_members
+from patchpack.stream.sample.names import IMAGE, LABEL
+from patchpack.stream.sample.source import Source
+from patchpack.stream.sources.opening import open_source, parse_members
 from patchpack.types import Event, Header
 
 AUTO = "auto"

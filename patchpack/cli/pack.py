@@ -15,9 +15,9 @@ from patchpack.cli.opening import AUTO
 from patchpack.cli.terminal import count_of, say, say_losses
 from patchpack.errors import ConfigError
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.engine import Engine, require_engine
 from patchpack.stream.index import Index
 from patchpack.stream.index.columns import MAGIC
+from patchpack.stream.jobs.engine import Engine, require_engine
 from patchpack.stream.packed import PackedShards
 
 
@@ -39,7 +39,7 @@ def run(
         recipe: what to do with them.
         out: the folder.
         image, target: as for `patchpack index`; an index has its own.
-        num_workers, engine: who scans and paints, see `patchpack.stream.engine.run_all`.
+        num_workers, engine: who scans and paints, see `patchpack.stream.jobs.engine.run_all`.
         **options: for `PackedShards.write`.
     """
     require_engine(engine, num_workers)

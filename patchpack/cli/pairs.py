@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw
 
+from patchpack.batch.unpack import PackedImage
 from patchpack.cli.draw import fitted, picture_of, scaled
 from patchpack.cli.sheet import INK, PAPER, SOFT, beside, font, hue, stack
 from patchpack.cli.terminal import printable
-from patchpack.paint.unpack import PackedImage
 from patchpack.types import Size
 
 CELL = Size(110, 188)  # six abreast on 1200 pixels

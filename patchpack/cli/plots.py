@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from patchpack.cli.inspect import OFF_SQUARE, Suggestion, Survey, percent
 from patchpack.cli.sheet import FAINT, HATCH, INK, PAPER
+from patchpack.cli.survey import OFF_SQUARE, Suggestion, Survey, percent
 from patchpack.cli.terminal import count_of
 from patchpack.errors import ConfigError
 

@@ -9,12 +9,13 @@ from PIL import Image
 from rich.console import Console
 
 import patchpack as pp
+from patchpack.batch.unpack import PackedImage
 from patchpack.cli import draw, pairs, sheet
 from patchpack.cli.opening import open_typed
 from patchpack.cli.terminal import count_of, say, say_losses, source_arguments
-from patchpack.paint.decode import reading_of
-from patchpack.paint.picture import rgb_picture
-from patchpack.types import Header
+from patchpack.image.formats import reading_of
+from patchpack.image.picture import rgb_picture
+from patchpack.types import BatchPlan, Header
 
 WIDTH = 1200
 PAIRS = 12
@@ -23,9 +24,9 @@ PAIRS = 12
 class Preview(NamedTuple):
     """The first rows of an epoch and what they were made of."""
 
-    plan: pp.BatchPlan
+    plan: BatchPlan
     batch: pp.PackedBatch
-    images: list[pp.PackedImage]  # up to PAIRS, some of every row
+    images: list[PackedImage]  # up to PAIRS, some of every row
     originals: dict[tuple[str, int], Image.Image]  # of these, by key and part
     features: dict[str, Image.Image] | None = None  # of these, by key, a pixel per patch
     model: str = ""  # whose features
@@ -75,20 +76,22 @@ def run(
 def writable(path: Path) -> Path:
     """The path, once it is known that a PNG can be written there. Raises `ConfigError`."""
     if path.suffix.lower() != ".png":
-        raise pp.ConfigError(f"--out must end in .png, got {path.name!r}")
+        raise pp.errors.ConfigError(f"--out must end in .png, got {path.name!r}")
     if path.is_dir():
-        raise pp.ConfigError(f"--out must be a file, {path} is a folder: add a file name")
+        raise pp.errors.ConfigError(f"--out must be a file, {path} is a folder: add a file name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise pp.ConfigError(f"--out cannot be written, {type(error).__name__}: {error}: choose another place") from error
+        raise pp.errors.ConfigError(
+            f"--out cannot be written, {type(error).__name__}: {error}: choose another place"
+        ) from error
     return path
 
 
 def drawable(recipe: pp.Recipe) -> pp.Recipe:
     """The same places and pixels, in the form a picture needs: uint8 patches, (row, col) positions."""
-    normalize = recipe.normalize if isinstance(recipe.normalize, pp.MeanStd) else pp.HALF
-    return recipe.replace(dtype="uint8", positions=pp.Absolute(), normalize=normalize)
+    normalize = recipe.normalize if isinstance(recipe.normalize, pp.normalize.MeanStd) else pp.normalize.HALF
+    return recipe.replace(dtype="uint8", positions=pp.positions.Absolute(), normalize=normalize)
 
 
 def first_rows(source: Any, recipe: pp.Recipe, epoch: int) -> Preview:

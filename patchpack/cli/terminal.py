@@ -12,7 +12,7 @@ from rich.text import Text
 
 from patchpack.cli.opening import AUTO
 from patchpack.report import Rejection, ShardFault
-from patchpack.stream.names import IMAGE
+from patchpack.stream.sample.names import IMAGE
 
 _SHOWN = 10  # rejections in full
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError
 from patchpack.model.interpolate import Interpolation, resize_grid
 from patchpack.model.kernel import resize_kernel
@@ -15,7 +16,6 @@ from patchpack.model.loss import cross_entropy
 from patchpack.model.positions import GridPositions
 from patchpack.model.repatch import repatch
 from patchpack.model.vit import ViT
-from patchpack.types import PackedBatch
 
 
 def start_from(student: ViT, teacher: ViT) -> None:

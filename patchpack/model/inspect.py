@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ShapeError
 from patchpack.model.layout import Layout
 from patchpack.model.vit import ViT
-from patchpack.types import PackedBatch
 
 
 def pca_colours(features: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ShapeError
 from patchpack.model.layout import Layout
-from patchpack.types import PackedBatch
 
 
 def repatch(batch: PackedBatch, patch_size: int) -> PackedBatch:

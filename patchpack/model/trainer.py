@@ -10,10 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError
 from patchpack.model.loss import cross_entropy
 from patchpack.model.vit import ViT
-from patchpack.types import PackedBatch
 
 
 class Batches(Protocol):

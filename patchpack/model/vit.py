@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.model.attention import Attend, AttentionName, backend
 from patchpack.model.block import Block, BlockStyle
@@ -21,7 +22,6 @@ from patchpack.model.pool import AttentionPool, ClassToken, MeanPool
 from patchpack.model.positions import FactorizedPositions
 from patchpack.model.rope import Rope2d
 from patchpack.model.static import AnyLayout, StaticLayout
-from patchpack.types import PackedBatch
 
 Pool = Literal["map", "mean", "class"]
 
@@ -55,7 +55,8 @@ class ViT(nn.Module):
     Compiled:
         ``torch.compile(ViT(..., static=True), fullgraph=True)`` takes a whole `PackedBatch`: nothing of ``keys`` and
         ``info`` is read, so their values, which differ in every batch, do not compile anew. (Code around the model that
-        does read them would: give it ``batch._replace(keys=[], info=pp.BatchInfo())``.) The number of rows must not change:
+        does read them would: give it ``batch._replace(keys=[], info=pp.report.BatchInfo())``.) The number of rows must not
+        change:
         ``steps_per_epoch=...`` or ``tail="pad"`` keep the last batch of an epoch from being short. Checks that read values
         (grids within `max_len`, segment ids within the slots) are left out in the compiled model; `patchpack.validate`
         has them for a batch of your own making.

@@ -8,15 +8,16 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import DecodeError, SourceError
+from patchpack.image.picture import frame_at, frame_count, frames_of
 from patchpack.paint.augment import change_of
-from patchpack.paint.layout import Spot
-from patchpack.paint.picture import frame_at, frame_count, frames_of, part_of_picture
+from patchpack.paint.layout import PlacedImage
+from patchpack.paint.part import part_of_picture
 from patchpack.paint.resample import write_pixels
 from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan
 
 
-def paint_clip(out: npt.NDArray[Any], image: Any, spot: Spot, plan: BatchPlan, recipe: Recipe) -> None:
+def paint_clip(out: npt.NDArray[Any], image: Any, spot: PlacedImage, plan: BatchPlan, recipe: Recipe) -> None:
     """Write the tubelets of a clip, or of an image, which is a clip of one frame.
 
     All frames are cut, mirrored and augmented alike. One that is repeated is copied, and tubelets that are dropped cost

@@ -9,13 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack import rng
-from patchpack.plan.positions import of_image, window
+from patchpack.batch.packed import PackedBatch
+from patchpack.plan.policies.positions import of_image, window
+from patchpack.plan.policies.video import with_time
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.video import with_time
-from patchpack.types import BatchPlan, Grid, Header, PackedBatch
+from patchpack.types import BatchPlan, Grid, Header
 
 
-class Spot(NamedTuple):
+class PlacedImage(NamedTuple):
     """The place of one image.
 
     Attributes:
@@ -58,7 +59,7 @@ class Layout:
         self._row_ends = self._ends[plan.offsets]
         self.spots = self._make_spots(plan)
 
-    def _make_spots(self, plan: BatchPlan) -> list[Spot]:
+    def _make_spots(self, plan: BatchPlan) -> list[PlacedImage]:
         table, headers, tokens = plan.table, plan.headers, self._tokens
         ends, patch_ends = self._ends, np.concatenate([[0], np.cumsum(self._patches)])
         places = np.full(patch_ends[-1], -1, dtype=np.int64)
@@ -71,7 +72,7 @@ class Layout:
             self._slot.tolist(), starts, tokens.tolist(), kept, whole, table.times.tolist(), strict=True,
         )  # fmt: skip
         return [
-            Spot(
+            PlacedImage(
                 header,
                 box,
                 target,
@@ -121,7 +122,7 @@ class Layout:
             batch.text_segment_ids[spot.row, start:end] = spot.slot + 1
 
 
-def _ids(spots: list[Spot], recipe: Recipe) -> tuple[list[Any], list[int]]:
+def _ids(spots: list[PlacedImage], recipe: Recipe) -> tuple[list[Any], list[int]]:
     """Position ids of every grid, and where each image's begin among them."""
     grids = {(spot.grid, spot.times): 0 for spot in spots}  # a batch has few
     ids = [_through_time(recipe.positions(grid), times, recipe) for grid, times in grids]
@@ -129,7 +130,7 @@ def _ids(spots: list[Spot], recipe: Recipe) -> tuple[list[Any], list[int]]:
     return ids, [begins[spot.grid, spot.times] for spot in spots]
 
 
-def _ids_in_image(spots: list[Spot], recipe: Recipe, patch_size: int) -> tuple[list[Any], list[int]]:
+def _ids_in_image(spots: list[PlacedImage], recipe: Recipe, patch_size: int) -> tuple[list[Any], list[int]]:
     """The same where they depend on what was cropped."""
     scheme: Any = recipe.positions
     ids = []
@@ -149,7 +150,7 @@ def _through_time(ids: Any, times: int, recipe: Recipe) -> Any:
     return ids if recipe.video is None else with_time(ids, times)
 
 
-def wipe(batch: PackedBatch, spot: Spot) -> None:
+def wipe(batch: PackedBatch, spot: PlacedImage) -> None:
     """Take an image back that cannot be read: padding, and a masked slot; with a sample's first image goes its text."""
     row, slot, tokens = spot.row, spot.slot, spot.tokens
     batch.patches[row, tokens] = 0

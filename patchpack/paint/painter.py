@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 
 from patchpack import errors
-from patchpack.paint import targets, warned
+from patchpack.batch.packed import PackedBatch
+from patchpack.image import pillow_warnings as warned
+from patchpack.paint import targets
 from patchpack.paint.augment import change_of
 from patchpack.paint.clip import paint_clip
-from patchpack.paint.layout import Layout, Spot, wipe
-from patchpack.paint.picture import part_of_picture
+from patchpack.paint.layout import Layout, PlacedImage, wipe
+from patchpack.paint.part import part_of_picture
 from patchpack.paint.resample import identity_norm, norm_of, write_pixels
-from patchpack.plan.crop import WholeImage
-from patchpack.plan.positions import of_image
+from patchpack.plan.policies.crop import WholeImage
+from patchpack.plan.policies.positions import of_image
 from patchpack.plan.recipe import Recipe
 from patchpack.report import Rejection
-from patchpack.types import BatchPlan, Grid, Header, PackedBatch
+from patchpack.types import BatchPlan, Grid, Header
 
 Fetch = Callable[[Any], tuple[Any, Any]]
 """location → (image, target); raises `SourceError` or `TargetError` for what it cannot read."""
@@ -120,7 +122,7 @@ def paint(
     return batch
 
 
-def _paint_image(batch: PackedBatch, plan: BatchPlan, recipe: Recipe, fetch: Fetch, spot: Spot) -> None:
+def _paint_image(batch: PackedBatch, plan: BatchPlan, recipe: Recipe, fetch: Fetch, spot: PlacedImage) -> None:
     header, target_size, row = spot.header, spot.target, spot.row
     image, target = fetch(header.location)
     if recipe.video is not None:
@@ -136,9 +138,9 @@ def _paint_image(batch: PackedBatch, plan: BatchPlan, recipe: Recipe, fetch: Fet
     write_pixels(out, picture, box, target_size, spot.flip, spot.grid, spot.kept, plan.patch_size, recipe, spot.places, change)
 
 
-def _samples(spots: list[Spot]) -> Iterator[list[Spot]]:
+def _samples(spots: list[PlacedImage]) -> Iterator[list[PlacedImage]]:
     """The places of each sample's images; a row holds all of them side by side."""
-    sample: list[Spot] = []
+    sample: list[PlacedImage] = []
     for spot in spots:
         if sample and not spot.header.part:
             yield sample

@@ -10,11 +10,11 @@ import numpy.typing as npt
 from PIL import Image
 
 from patchpack import rng
+from patchpack.image.canvas import widened
 from patchpack.paint import fused
 from patchpack.paint.augment import Change
-from patchpack.paint.canvas import widened
 from patchpack.paint.patchify import patch_view
-from patchpack.plan.normalize import MeanStd, PerImage
+from patchpack.plan.policies.normalize import MeanStd, PerImage
 from patchpack.plan.recipe import Recipe
 from patchpack.types import Grid
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from patchpack import rng
 from patchpack.errors import ConfigError, SizeError
 from patchpack.plan._integers import require_int
-from patchpack.plan.planner import refusal
+from patchpack.plan.online.planner import refusal
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.table import plan_table
 from patchpack.types import Grid, Size

@@ -13,13 +13,13 @@ import numpy as np
 from patchpack import rng
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
-from patchpack.plan.crop import CropPolicy, WholeImage
-from patchpack.plan.drop import DropPolicy, NoDrop
-from patchpack.plan.normalize import HALF, MeanStd, PerImage
 from patchpack.plan.packing import Lookahead, PackerFactory
-from patchpack.plan.positions import Absolute, PositionScheme
-from patchpack.plan.resize import ResizePolicy
-from patchpack.plan.video import Video
+from patchpack.plan.policies.crop import CropPolicy, WholeImage
+from patchpack.plan.policies.drop import DropPolicy, NoDrop
+from patchpack.plan.policies.normalize import HALF, MeanStd, PerImage
+from patchpack.plan.policies.positions import Absolute, PositionScheme
+from patchpack.plan.policies.resize import ResizePolicy
+from patchpack.plan.policies.video import Video
 
 DTYPES = ("uint8", "float32", "float16")
 KERNELS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")

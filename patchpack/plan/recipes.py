@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from patchpack.errors import ConfigError
-from patchpack.plan.drop import Beta
-from patchpack.plan.normalize import CLIP, HALF, PerImage
+from patchpack.plan.policies.drop import Beta
+from patchpack.plan.policies.normalize import CLIP, HALF, PerImage
+from patchpack.plan.policies.resize import NaFlex, NaViT, Pix2Struct, SmartResize, Square
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.resize import NaFlex, NaViT, Pix2Struct, SmartResize, Square
 
 FLEXIVIT_PATCH_SIZES = (48, 40, 30, 24, 20, 16, 15, 12, 10, 8)
 

@@ -44,7 +44,7 @@ def block_of(shuffle: Any, whole: int = SHUFFLE_BLOCK) -> int:
 
 
 def shuffled_lines(starts: npt.NDArray[np.int64], *, seed: int, epoch: int, shuffle: int, number: int = 0) -> npt.NDArray[Any]:
-    """Lines of an index in the order of one pass over it: what `patchpack.stream.order` makes of a source without rejections.
+    """Return the lines of an index in the order of one pass, the same as of a source without rejections.
 
     Args:
         starts: int64 ``[shards + 1]``; the samples of shard s are the lines ``starts[s]:starts[s + 1]``.

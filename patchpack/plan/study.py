@@ -1,6 +1,6 @@
 """What a recipe does to images of given sizes, before a pixel is read: rows, fill, waits, and what becomes of the images.
 
-Sizes go through `EpochPlanner` and the recipe's own packer, so that the figures are those of an epoch of training in this
+Sizes go through `OnlinePlanner` and the recipe's own packer, so that the figures are those of an epoch of training in this
 order.
 """
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64
 from patchpack.plan._watch import Watch
-from patchpack.plan.planner import EpochPlanner
+from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.table import plan_table
 from patchpack.report import Rejection
@@ -192,7 +192,7 @@ def study(sizes: Any, recipe: Recipe, *, epoch: int = 0, keys: Sequence[str] | N
     if len(names) != len(table):
         raise ConfigError(f"{len(table)} sizes and {len(names)} keys: give every image one key, or none at all")
     watch = Watch(recipe.packer)
-    planner = EpochPlanner(recipe.replace(packer=watch), epoch=epoch, name="the list of sizes")
+    planner = OnlinePlanner(recipe.replace(packer=watch), epoch=epoch, name="the list of sizes")
     plans: list[BatchPlan] = []
     for start in range(0, len(table), _BLOCK):
         plans += planner.feed(_events(table, names, recipe.max_pixels, range(start, min(start + _BLOCK, len(table)))))

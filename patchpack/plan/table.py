@@ -10,9 +10,9 @@ import numpy.typing as npt
 from patchpack import rng
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64
-from patchpack.plan.crop import WholeImage
+from patchpack.plan.policies.crop import WholeImage
+from patchpack.plan.policies.resize import PlacingPolicy
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.resize import PlacingPolicy
 from patchpack.types import IntArray, PlanTable
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-from patchpack.types import PackedBatch
+from patchpack.batch.packed import PackedBatch
 
 
 def global_images(batch: PackedBatch, group: distributed.ProcessGroup | None = None) -> Tensor:

@@ -11,21 +11,23 @@ import numpy as np
 import torch
 from PIL import Image
 
+from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
-from patchpack.paint.decode import reading_of
-from patchpack.paint.picture import is_picture, is_several
+from patchpack.image.formats import reading_of
+from patchpack.image.picture import is_picture, is_several
 from patchpack.plan.recipe import Recipe
 from patchpack.report import Rejection, Report
-from patchpack.stream.exits import closed_at_exit
-from patchpack.stream.folders import FileReader, scan_file
-from patchpack.stream.iterables import NO_IMAGES, InlineReader, carried, is_split
-from patchpack.stream.loader import Loader, load
-from patchpack.stream.names import IMAGE
+from patchpack.stream.load import load
+from patchpack.stream.loader import Loader
+from patchpack.stream.planning.probe import require_recipe
 from patchpack.stream.policy import OnError
-from patchpack.stream.sampler import require_recipe
-from patchpack.stream.source import Reader
-from patchpack.stream.sources import parse_members
-from patchpack.types import Event, Header, PackedBatch, Sample
+from patchpack.stream.sample.names import IMAGE
+from patchpack.stream.sample.source import Reader
+from patchpack.stream.sources.folders import FileReader, scan_file
+from patchpack.stream.sources.iterables import NO_IMAGES, InlineReader, carried, is_split
+from patchpack.stream.sources.opening import parse_members
+from patchpack.stream.workers.exits import closed_at_exit
+from patchpack.types import Event, Header, Sample
 
 
 class ImageBatches:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from patchpack.errors import ConfigError, PatchpackError, SourceError
 from patchpack.plan._integers import require_int
-from patchpack.plan.planner import FUSE
+from patchpack.plan.online.planner import FUSE
 from patchpack.report import BatchInfo, Rejection, ShardFault
 
 OnError = Literal["raise", "skip"] | Callable[[Any], bool]

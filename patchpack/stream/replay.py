@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
+from patchpack.batch.unpack import PackedImage, unpack
 from patchpack.errors import SourceError
-from patchpack.paint.decode import reading_of
+from patchpack.image.formats import reading_of
 from patchpack.paint.painter import paint
-from patchpack.paint.unpack import PackedImage, unpack
 from patchpack.plan._integers import require_int
+from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.packing import FirstFit
-from patchpack.plan.planner import EpochPlanner
 from patchpack.plan.recipe import Recipe
 from patchpack.report import Rejection
-from patchpack.stream.sampler import probe_targets
-from patchpack.stream.source import Source, tell_epoch
-from patchpack.stream.sources import open_source
-from patchpack.stream.text import require_text_len
+from patchpack.stream.planning.probe import probe_targets
+from patchpack.stream.sample.source import Source, tell_epoch
+from patchpack.stream.sample.text import require_text_len
+from patchpack.stream.sources.opening import open_source
 from patchpack.types import Event, Header
 
 
@@ -81,7 +81,7 @@ def replay(
     require_int(f"part of {key}", part, 0, len(images) - 1)
     header = images[part]._replace(rest=(), text=images[0].text)  # every image of a sample has its text
     alone = recipe.replace(rows=1, packer=FirstFit(), patch_size=recipe.patch_size_at(epoch, step))
-    planner = EpochPlanner(alone, epoch=epoch, seen=ordinal, target_kind=kind, name=opened.name, text_len=text_len)
+    planner = OnlinePlanner(alone, epoch=epoch, seen=ordinal, target_kind=kind, name=opened.name, text_len=text_len)
     (plan,) = [*planner.feed([header]), *planner.finish()]
     if num_tokens is not None and plan.headers:
         planned = int(plan.table.num_tokens[0])

@@ -11,35 +11,37 @@ from typing import Any
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
-from patchpack.paint.decode import reading_of
+from patchpack.image.formats import reading_of
 from patchpack.paint.painter import paint
 from patchpack.plan._integers import require_epoch
-from patchpack.plan.planner import FUSE, EpochPlanner, Tail
+from patchpack.plan.online.planner import FUSE, OnlinePlanner, Tail
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.iterables import InlineReader, IterableSource
-from patchpack.stream.labels import MappedReader, MapTarget
-from patchpack.stream.names import IMAGE, LABEL
-from patchpack.stream.order import Mark, Order, OrderedSource
-from patchpack.stream.parcel import share
-from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
-from patchpack.stream.resume import (
+from patchpack.stream.planning.order import Mark, Order, OrderedSource
+from patchpack.stream.planning.planner import LOOKAHEAD_BYTES
+from patchpack.stream.planning.probe import probe_targets, require_recipe
+from patchpack.stream.planning.resume import (
     STATE,
     Marks,
-    go_on,
     kind_of,
     recipe_fields,
     require_same,
     require_whole,
-    sealed,
+    restore,
     snapshot,
+    with_checksum,
 )
-from patchpack.stream.sampler import LOOKAHEAD_BYTES, probe_targets, require_recipe
-from patchpack.stream.samples import ToSample
-from patchpack.stream.source import Reader, tell_epoch
-from patchpack.stream.sources import parse_members, require_callable, require_unnamed
-from patchpack.stream.text import TEXT, Tokenize, parse_text, require_text_len
-from patchpack.types import BatchPlan, PackedBatch, TargetKind
+from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
+from patchpack.stream.sample.items import ToSample
+from patchpack.stream.sample.labels import MappedReader, MapTarget
+from patchpack.stream.sample.names import IMAGE, LABEL
+from patchpack.stream.sample.source import Reader, tell_epoch
+from patchpack.stream.sample.text import TEXT, Tokenize, parse_text, require_text_len
+from patchpack.stream.sources.iterables import InlineReader, IterableSource
+from patchpack.stream.sources.opening import parse_members, require_callable, require_unnamed
+from patchpack.stream.workers.shared_batch import share
+from patchpack.types import BatchPlan, TargetKind
 
 _BLOCK = 16  # items decided at a time
 _LOOKAHEAD = 4096
@@ -57,14 +59,14 @@ class Pack:
 
     Args:
         recipe: what to do with the samples.
-        image, frames, target: members of a webdataset dict, columns of a row; see `patchpack.stream.samples.as_sample`.
+        image, frames, target: members of a webdataset dict, columns of a row; see `patchpack.stream.sample.items.as_sample`.
         to_sample: ``(number, item) -> Sample`` for items of another kind.
         map_target: decoded label → target.
         text, tokenize, text_len: texts beside images, see `load`.
         epoch: of the draws, see `set_epoch`.
         lookahead, lookahead_bytes: images, and bytes of what the pipeline yields for them, that may wait in open rows; beyond,
             the fullest rows are closed. A batch on its way, one held back, and a block of 16 items come on top.
-        tail: the last rows of a stream that ends, see `EpochPlanner`.
+        tail: the last rows of a stream that ends, see `OnlinePlanner`.
         on_error, quarantine, fuse: see `ErrorPolicy`, one for each stream; under ``"skip"`` rejections travel in
             ``batch.info``, see `Report.collect`.
         resumable: every batch carries its stream's state in ``info.state``, some kB, for `delivered`.
@@ -149,7 +151,7 @@ class Pack:
         """Where every stream is after the last batch that was `delivered`. JSON-safe: some kB a stream, no pixels."""
         return {
             **self._belongs_to(),
-            **sealed(
+            **with_checksum(
                 {
                     "epoch": self.epoch,
                     "streams": self._num_streams,
@@ -211,7 +213,7 @@ class Pack:
         if resume is not None:
             kind = kind_of(resume)
             planner = self._planner(kind)
-            go_on(resume, planner, ordered, events)
+            restore(resume, planner, ordered, events)
         else:
             kind, probed = probe_targets(events, self._reader, fuse=self._policy.in_a_row)
             planner, events = self._planner(kind), iter(probed)
@@ -226,9 +228,9 @@ class Pack:
             yield from map(painted, planner.feed(block))
         yield from map(painted, planner.finish())
 
-    def _planner(self, kind: TargetKind) -> EpochPlanner:
+    def _planner(self, kind: TargetKind) -> OnlinePlanner:
         lookahead, lookahead_bytes = self._lookahead
-        return EpochPlanner(
+        return OnlinePlanner(
             self._recipe,
             epoch=self.epoch,
             target_kind=kind,

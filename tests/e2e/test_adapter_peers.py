@@ -378,9 +378,9 @@ def test_other_things_of_transformers_carry_no_settings(transformers: Any) -> No
         transformers.Qwen2_5_VLConfig(), whole.video_processor, transformers.Glm4vImageProcessorPil(),
     ):  # fmt: skip
         for kind in (adapters.QwenVLProcessor, adapters.Siglip2Processor, adapters.Pix2StructProcessor):
-            with pytest.raises(pp.ConfigError, match=rf"{kind.__name__}\.like takes the settings of"):
+            with pytest.raises(pp.errors.ConfigError, match=rf"{kind.__name__}\.like takes the settings of"):
                 kind.like(thing)
-    with pytest.raises(pp.ConfigError, match="Qwen2_5_VLProcessor, whose image_processor is a QwenVLProcessor"):
+    with pytest.raises(pp.errors.ConfigError, match="Qwen2_5_VLProcessor, whose image_processor is a QwenVLProcessor"):
         adapters.Siglip2Processor.like(whole)
 
 

@@ -24,11 +24,11 @@ def darker(pixels: Any, generator: np.random.Generator) -> Any:
 RECIPE = pp.recipes.navit(
     seq_len=256,
     rows=2,
-    crop=pp.RandomResizedCrop(),
+    crop=pp.crop.RandomResizedCrop(),
     flip=0.5,
     augment=darker,
-    drop=pp.Beta(),
-    positions=pp.Absolute(of="image"),
+    drop=pp.drop.Beta(),
+    positions=pp.positions.Absolute(of="image"),
 )
 
 

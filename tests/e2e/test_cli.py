@@ -22,7 +22,8 @@ import patchpack as pp
 from patchpack.cli import demo, draw, main, pairs, preview, sheet
 from patchpack.model import NaViT
 from patchpack.report import BatchInfo
-from patchpack.stream.sources import open_source
+from patchpack.stream.sources.opening import open_source
+from patchpack.types import Size
 
 RUN = "import sys; from patchpack.cli import main; sys.exit(main(sys.argv[1:]))"
 VAL = pp.samples.shards("val")[0]
@@ -521,7 +522,7 @@ def test_dropped_patches_are_hatched_at_any_scale(scale: float) -> None:
     image = next(pp.unpack(flat_row([4], 8)))
     image = image._replace(patches=image.patches[[0, 1, 3]], position_ids=image.position_ids[[0, 1, 3]])  # the third is gone
     side = round(16 * scale)
-    picture = draw.picture_of(image, 16, pp.Size(side, 4 * side))
+    picture = draw.picture_of(image, 16, Size(side, 4 * side))
     for column in range(4):
         patch = picture.crop((column * side, 0, (column + 1) * side, side))
         found = {"#{:02x}{:02x}{:02x}".format(*colour) for _, colour in patch.getcolors() or ()}

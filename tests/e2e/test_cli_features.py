@@ -48,7 +48,7 @@ def test_colours_lie_on_their_patches() -> None:
             return batch.position_ids.float() * torch.tensor([10.0, 1.0])
 
     image = np.zeros((64, 96, 3), dtype=np.uint8)
-    recipe = pp.recipes.navit(resize=pp.Native(24), seq_len=32, rows=1, drop=pp.Constant(0.25))
+    recipe = pp.recipes.navit(resize=pp.resize.Native(24), seq_len=32, rows=1, drop=pp.drop.Constant(0.25))
     planner = pp.Planner([pp.Sample("a", image)], recipe)
     batch = pp.Painter(planner, recipe)[next(iter(planner))]
     images = list(pp.unpack(batch))
@@ -81,10 +81,10 @@ def test_weights_are_read_in_every_form(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(pp.ConfigError, match="--model='resnet50' is not one of flexivit_b, flexivit_l"):
+    with pytest.raises(pp.errors.ConfigError, match="--model='resnet50' is not one of flexivit_b, flexivit_l"):
         load_model("resnet50", None)
-    with pytest.raises(pp.ConfigError, match="--weights cannot be read, FileNotFoundError"):
+    with pytest.raises(pp.errors.ConfigError, match="--weights cannot be read, FileNotFoundError"):
         load_model("vit_ti16", str(tmp_path / "none.pt"))
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(pp.ConfigError, match=r"--weights are not of this model"):
+    with pytest.raises(pp.errors.ConfigError, match=r"--weights are not of this model"):
         load_model("vit_ti16", str(tmp_path / "other.pt"))

@@ -17,7 +17,7 @@ import patchpack as pp
 from patchpack.cli import main
 from patchpack.cli.plan import recommend
 from patchpack.cli.sizes import read_sizes
-from patchpack.plan.study import study
+from patchpack.plan.study import Study, study
 
 HW = np.random.default_rng(0).integers(100, 700, (400, 2))
 
@@ -133,7 +133,7 @@ def test_images_that_no_row_takes_have_a_column(sizes: Path, capsys) -> None:
     assert "1 refused, 0 too long for a row" in printed
 
 
-def studies(**slots: int) -> dict[str, pp.Study]:
+def studies(**slots: int) -> dict[str, Study]:
     return {name: study(HW, pp.recipes.navit(seq_len=int(name[1:]), max_images=n)) for name, n in slots.items()}
 
 
@@ -161,7 +161,7 @@ def test_where_slots_bind_everywhere_the_reason_says_how_many_would_do() -> None
 
 def test_shorter_rows_win_only_when_they_are_near_full() -> None:
     wide = np.array([[256, 240]] * 100)  # 240 tokens
-    recipe = pp.Recipe(resize=pp.Native(240), seq_len=1200)
+    recipe = pp.Recipe(resize=pp.resize.Native(240), seq_len=1200)
     short, exact = (study(wide, recipe.replace(seq_len=n)) for n in (1000, 1200))
     assert recommend([short, exact]).study is exact  # 96 % against 100 %
     assert recommend([exact, study(wide, recipe.replace(seq_len=1201))]).study is exact

@@ -14,7 +14,7 @@ from patchpack.model import NaViT, ViT, cross_entropy
 
 STEPS = 20
 # few slots and a greedy packer, so that rows end in padding; the packer that looks ahead would fill every row of 128 tokens
-RECIPE = pp.recipes.navit(resize=pp.NaViT((48, 128)), seq_len=128, max_images=10, rows=2, packer=pp.FirstFit())
+RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((48, 128)), seq_len=128, max_images=10, rows=2, packer=pp.packing.FirstFit())
 # traces, guards and differentiates as every backend does; only kernels are not generated, which takes half a minute
 BACKEND = "aot_eager"
 

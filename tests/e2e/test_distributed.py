@@ -23,7 +23,7 @@ from patchpack.model import NaViT, cross_entropy
 
 VAL = pp.samples.shards("val")
 # 100 images fill eight rows: two batches of two rows for ranks 0 and 1, and nothing in the second batch of rank 2
-RECIPE = pp.recipes.navit(resize=pp.NaViT((48, 96)), seq_len=112, max_images=24, rows=2)
+RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((48, 96)), seq_len=112, max_images=24, rows=2)
 WORLD_SIZE, STEPS = 3, 2
 HOWTO = Path(__file__).resolve().parents[2] / "docs" / "howto" / "distributed.md"
 

@@ -19,11 +19,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import patchpack as pp
-from patchpack.plan.planner import EpochPlanner
+from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.report import ShardFault
-from patchpack.stream.iterables import InlineReader
-from patchpack.stream.order import Mark, Order, OrderedSource
-from patchpack.stream.sources import open_source
+from patchpack.stream.planning.order import Mark, Order, OrderedSource
+from patchpack.stream.sources.iterables import InlineReader
+from patchpack.stream.sources.opening import open_source
 from patchpack.testing import check_batch
 from patchpack.types import Event, Header, Size
 
@@ -211,7 +211,7 @@ def open_png() -> bytes:
 def test_a_tail_that_drops_everything_is_an_error_that_says_so() -> None:
     samples = [pp.Sample("only", np.zeros((32, 32, 3), np.uint8), 0)]
     loader = pp.load(samples, pp.recipes.square(size=32, rows=8), tail="drop")
-    with pytest.raises(pp.SourceError, match=r"no image to pack, 1 samples seen, 0 rejected, dropped: \{'tail': 1\}"):
+    with pytest.raises(pp.errors.SourceError, match=r"no image to pack, 1 samples seen, 0 rejected, dropped: \{'tail': 1\}"):
         list(loader)
     assert loader.report().dropped == {"tail": 1}
 
@@ -228,7 +228,7 @@ def test_a_tail_that_drops_everything_is_an_error_that_says_so() -> None:
     ],
 )
 def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(pp.ConfigError, match=message):
+    with pytest.raises(pp.errors.ConfigError, match=message):
         load(**options)
 
 
@@ -262,7 +262,7 @@ def test_steps_per_epoch_is_the_same_with_workers() -> None:
 
 def test_a_source_without_images_is_not_repeated_for_ever(tmp_path: Path) -> None:
     bad = [pp.Sample("bad", b"not a picture", 0)]
-    with pytest.raises(pp.SourceError, match="no image to pack"):
+    with pytest.raises(pp.errors.SourceError, match="no image to pack"):
         list(pp.load(bad, RECIPE, steps_per_epoch=3, on_error="skip"))
 
 
@@ -272,7 +272,7 @@ def test_len_is_unknown_without_steps() -> None:
 
 
 def test_a_schedule_goes_on_through_repeats_and_epochs() -> None:
-    recipe = RECIPE.replace(drop=pp.Scheduled(mu=500, tau=100))
+    recipe = RECIPE.replace(drop=pp.drop.Scheduled(mu=500, tau=100))
     loader = load(recipe=recipe, steps_per_epoch=30)
     kept = [[len(i.patches) / i.grid.num_patches for batch in loader for i in pp.unpack(batch)] for _ in range(2)]
     assert np.mean(kept[0][:100]) > 0.75 > 0.3 > np.mean(kept[1][-100:])
@@ -347,12 +347,12 @@ def test_every_rank_of_an_evaluation_raises_for_what_one_reports(tmp_path: Path)
     samples = [pp.Sample(f"s{i}", np.zeros((32, 32, 3), np.uint8), i) for i in range(7)]
     samples.insert(3, pp.Sample("bad", b"not a picture", 0))
     for rank in range(3):
-        with pytest.raises(pp.DecodeError, match="bad: expected a readable"):
+        with pytest.raises(pp.errors.DecodeError, match="bad: expected a readable"):
             list(pp.load(samples, pp.recipes.square(size=32, rows=2), tail="pad", rank=rank, world_size=3))
     cut = tmp_path / "cut.tar"
     cut.write_bytes(Path(TRAIN[0]).read_bytes()[:300_000])
     for rank in range(2):
-        with pytest.raises(pp.ShardError, match=r"cut\.tar: is not a whole tar file"):
+        with pytest.raises(pp.errors.ShardError, match=r"cut\.tar: is not a whole tar file"):
             list(pp.load(str(cut), RECIPE.for_eval(), tail="pad", rank=rank, world_size=2))
 
 
@@ -364,8 +364,8 @@ def test_many_ranks_without_steps_warn_of_the_deadlock() -> None:
 @pytest.mark.parametrize("tail", ["short", "drop", "pad", "wrap"])
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 4), st.sampled_from([None, 1, 3]))
 def test_conservation_over_tails_and_steps(tail: Any, good: list[bool], rows: int, steps: int | None) -> None:
-    recipe = pp.Recipe(resize=pp.Native(16), seq_len=40, patch_size=8, rows=rows, max_images=3)
-    planner = EpochPlanner(recipe, tail=tail, max_steps=steps)
+    recipe = pp.Recipe(resize=pp.resize.Native(16), seq_len=40, patch_size=8, rows=rows, max_images=3)
+    planner = OnlinePlanner(recipe, tail=tail, max_steps=steps)
     events = [
         Header(str(i), "", "", Size(8 + 8 * (i % 3), 16), None) if ok else pp.Rejection("", str(i), "", "header", "bad")
         for i, ok in enumerate(good)
@@ -446,7 +446,7 @@ def train_and_evaluate_on_a_rank(rank: int, world_size: int, store: str, shards:
 
 def train_and_evaluate(shards: list[str], wait: Callable[[], None]) -> dict[str, Any]:
     answer: dict[str, Any] = {}
-    small = RECIPE.replace(rows=1, packer=pp.NextFit())  # three steps stay within the first pass
+    small = RECIPE.replace(rows=1, packer=pp.packing.NextFit())  # three steps stay within the first pass
     for name, loader in (
         ("train", pp.load(shards, small, shuffle=20, steps_per_epoch=3)),
         ("eval", pp.load(shards, RECIPE.for_eval(), tail="pad")),

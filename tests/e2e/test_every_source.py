@@ -22,11 +22,12 @@ from torch.utils.data import Dataset, IterableDataset
 
 import patchpack as pp
 from helpers.profiles import weight
-from patchpack.stream.dataset import SendingPainter
+from patchpack.report import BatchInfo
+from patchpack.stream.painting.painter import SendingPainter
 from patchpack.testing import check_batch
 
 COUNT = 48
-RECIPE = pp.recipes.navit(resize=pp.NaViT((32, 96)), patch_size=16, seq_len=64, max_images=8, rows=2)
+RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((32, 96)), patch_size=16, seq_len=64, max_images=8, rows=2)
 
 pytestmark = [  # webdataset and datasets leave open files to the garbage collector
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -167,7 +168,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[An
     return get
 
 
-Told = list[tuple[str, pp.BatchInfo]]
+Told = list[tuple[str, BatchInfo]]
 
 
 def told(batches: Iterable[pp.PackedBatch]) -> Told:
@@ -421,7 +422,7 @@ def test_conservation_with_workers(source: str, tail: str, tmp_path_factory: Any
 def check_conservation(
     source: str, tmp_path_factory: Any, *, tail: Any, kinds: list[str], workers: int, shuffle: int, steps: int | None
 ) -> None:
-    recipe = pp.Recipe(resize=pp.Native(60, oversize="reject"), seq_len=64, max_images=4, rows=3, patch_size=16)
+    recipe = pp.Recipe(resize=pp.resize.Native(60, oversize="reject"), seq_len=64, max_images=4, rows=3, patch_size=16)
     items = Mixed(kinds)
     folder = tmp_path_factory.mktemp("c") if source in ("shards", "folder") else Path()
     opened, options = conserving_source(source, items, folder)
@@ -434,14 +435,14 @@ def check_conservation(
         **options,
     )  # fmt: skip
     packed: list[str] = []
-    barren = None
+    nothing_usable = None
     try:
         for batch in loader:
             check_batch(batch)
             packed += [image.key for image in pp.unpack(batch)]
-    except pp.SourceError as error:
-        barren = str(error)
-    assert barren is None or "no image to pack" in barren
+    except pp.errors.SourceError as error:
+        nothing_usable = str(error)
+    assert nothing_usable is None or "no image to pack" in nothing_usable
     report = loader.report()
     assert report.seen == report.packed + len(report.rejected) + sum(report.dropped.values()) + report.waiting
     assert report.waiting == 0

@@ -26,11 +26,12 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import patchpack as pp
-import patchpack.stream.shards as reading
+import patchpack.stream.tar.shards as reading
 from helpers.accounts import Account, bundles, differences, label_of, load, name_of, run
 from helpers.audited import WRITING
 from helpers.faults import FAULTS, Fault
 from helpers.painted import RECIPE, Maker, painted_label
+from patchpack.paint.patchify import patchify
 
 TESTS = Path(__file__).resolve().parents[1]
 TARGETS = sorted({fault.target for fault in FAULTS.values()}, key=str)
@@ -106,7 +107,7 @@ def test_faults_do_not_touch_each_other(
 @pytest.mark.parametrize("fault", [f for f in FAULTS.values() if f.rejected or f.fault], ids=lambda fault: fault.name)
 def test_by_default_the_first_loss_is_an_error_that_names_it(fault: Fault, tmp_path: Path) -> None:
     path = fault.write_to(tmp_path)
-    with pytest.raises((pp.SampleError, pp.SourceError)) as raised:
+    with pytest.raises((pp.errors.SampleError, pp.errors.SourceError)) as raised:
         list(pp.load(path, RECIPE, target=fault.target))
     lost = [f"{fault.file_name()}/{lost.stem}" for lost in fault.rejected] or [fault.file_name()]
     assert any(name in str(raised.value) for name in lost)
@@ -196,9 +197,9 @@ def test_a_shard_that_is_cut_after_it_was_indexed(cut: int, num_workers: int, tm
     index = pp.Index.build([str(path), str(other)])
     index.save(tmp_path / "both.index")
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(pp.StaleIndexError, match=r"1 of 2 shards .* the first is .*a\.tar, it has"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of 2 shards .* the first is .*a\.tar, it has"):
         pp.Index.open(tmp_path / "both.index")
-    with pytest.raises(pp.SourceError, match=r"a\.tar/s1 \(s1\.png\): .*a\.tar is not as it was indexed, it has"):
+    with pytest.raises(pp.errors.SourceError, match=r"a\.tar/s1 \(s1\.png\): .*a\.tar is not as it was indexed, it has"):
         list(pp.load(index, RECIPE, num_workers=num_workers))
     found = load(index, num_workers)
     assert found.delivered == {f"b.tar/s{n}": Maker(2).label(n) for n in (1, 2, 3)}
@@ -228,7 +229,7 @@ def test_an_index_of_the_whole_shard_knows_every_broken_one(fault: Fault, tmp_pa
     index = pp.Index.build(str(path))
     index.save(tmp_path / "old.index")
     fault.write_to(tmp_path)
-    with pytest.raises(pp.StaleIndexError, match=re.escape(fault.file_name())):
+    with pytest.raises(pp.errors.StaleIndexError, match=re.escape(fault.file_name())):
         pp.Index.open(tmp_path / "old.index")
     found = load(index)
     assert found.delivered == {}
@@ -237,7 +238,7 @@ def test_an_index_of_the_whole_shard_knows_every_broken_one(fault: Fault, tmp_pa
 
 @pytest.mark.parametrize("fault", [f for f in FAULTS.values() if f.compressed], ids=lambda fault: fault.name)
 def test_what_is_compressed_is_not_indexed(fault: Fault, tmp_path: Path) -> None:
-    with pytest.raises(pp.SourceError, match=rf"{fault.file_name()} cannot be indexed, it is compressed"):
+    with pytest.raises(pp.errors.SourceError, match=rf"{fault.file_name()} cannot be indexed, it is compressed"):
         pp.Index.build(fault.write_to(tmp_path), target=fault.target)
 
 
@@ -252,7 +253,7 @@ def test_a_shard_that_is_no_file_is_an_error_at_once(kind: str, why: str, make: 
     good, bad = tmp_path / "good.tar", tmp_path / "bad.tar"
     good.write_bytes(Maker(1).whole())
     {"folder": bad.mkdir, "pipe": lambda: os.mkfifo(bad), "nothing": lambda: None}[kind]()
-    with pytest.raises(pp.SourceError, match=rf"1 of 2 shards are missing, the first is .*bad\.tar: {why}"):
+    with pytest.raises(pp.errors.SourceError, match=rf"1 of 2 shards are missing, the first is .*bad\.tar: {why}"):
         make([str(good), str(bad)])
 
 
@@ -331,7 +332,7 @@ def usable(item: dict[str, Any], target: Any) -> int | None:
                 assert re.fullmatch(rb"\s*\d{1,19}\s*", item[name])
     except (AssertionError, KeyError, OSError, ValueError, SyntaxError, Image.DecompressionBombWarning):
         return None
-    return painted_label(pp.patchify(pixels, 8).reshape(-1, 192))
+    return painted_label(patchify(pixels, 8).reshape(-1, 192))
 
 
 def through_pack(items: list[dict[str, Any]], target: Any, num_workers: int) -> tuple[Any, ...]:

@@ -152,5 +152,5 @@ def test_every_image_comes_to_one_rank_in_equal_steps(framework: str, tmp_path: 
 
 def test_a_loader_made_anew_says_what_is_wrong() -> None:
     loader = pp.load(pp.samples.shards("val"), pp.recipes.navit())
-    with pytest.raises(pp.ConfigError, match="made anew around this loader's dataset, as Accelerate's prepare does"):
+    with pytest.raises(pp.errors.ConfigError, match="made anew around this loader's dataset, as Accelerate's prepare does"):
         next(iter(DataLoader(loader.dataset, batch_size=None)))

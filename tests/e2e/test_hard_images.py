@@ -21,7 +21,9 @@ from PIL import Image
 import patchpack as pp
 from helpers.hard_images import EXTENSIONS, Hard, bomb, own, saved, tiled_tiff, write_shard
 from patchpack import rng
-from patchpack.paint.decode import FORMATS, decode
+from patchpack.batch.unpack import PackedImage
+from patchpack.image.decode import decode
+from patchpack.image.formats import FORMATS
 from patchpack.plan.table import plan_table
 
 RECIPES = {
@@ -77,7 +79,7 @@ def test_a_file_is_packed_as_its_header_promised_or_refused_by_name(
     source: Any = pp.Index.build(shard, image=EXTENSIONS) if way == "indexed" else shard
     options = OPTIONS[way] | ({} if way == "indexed" else {"image": EXTENSIONS})
     loader = pp.load(source, RECIPES[recipe], on_error="skip", fuse=None, **options)
-    packed: dict[int, tuple[pp.PackedImage, tuple[int, int]]] = {}
+    packed: dict[int, tuple[PackedImage, tuple[int, int]]] = {}
     for batch in loader:
         for image in pp.unpack(batch):
             packed[int(image.target)] = image, tuple(batch.source_sizes[image.row, image.slot].tolist())
@@ -167,7 +169,7 @@ def refuse_bombs(folder: Path) -> int:
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for name in ("bomb.png", "tiled.tif"):
         data = (folder / name).read_bytes()
-        with pytest.raises(pp.DecodeError, match="expected at most 64000000 pixels, got"):
+        with pytest.raises(pp.errors.DecodeError, match="expected at most 64000000 pixels, got"):
             decode(data)
         loader = pp.load([pp.Sample("a", data), pp.Sample("b", GOOD)], pp.recipes.navit(), on_error="skip")
         list(loader)
@@ -193,15 +195,15 @@ def test_a_bomb_is_refused_before_it_takes_memory(tmp_path: Path) -> None:
 def test_a_hundred_bombs_in_a_row_blow_the_fuse(stage: str, tmp_path: Path) -> None:
     good, bad = Hard("a.png", GOOD, (8, 8)), Hard("bomb.png", bomb(), None)
     recipe = pp.recipes.navit()
-    for bombs, blown in ((99, False), (100, True)):
+    for bombs, too_many_errors in ((99, False), (100, True)):
         files = [good, *[bad] * bombs, good]
         if stage == "pack":
             stream: Any = pp.Pack(recipe, on_error="skip")(pp.Sample(str(i), file.data, 0) for i, file in enumerate(files))
         else:
             path = write_shard(tmp_path / f"{bombs}.tar", files)
             stream = pp.load(path, recipe, on_error="skip", num_workers=1 if stage == "workers" else 0)
-        if blown:
-            with pytest.raises(pp.SourceError, match="100 samples in a row cannot be used"):
+        if too_many_errors:
+            with pytest.raises(pp.errors.SourceError, match="100 samples in a row cannot be used"):
                 list(stream)
         else:
             assert sum(batch.info.packed for batch in stream) == 2

@@ -19,7 +19,7 @@ from patchpack.cli import main
 from patchpack.stream.index import scan
 from patchpack.stream.index.build import scan_all
 from patchpack.stream.index.scan import ShardTask
-from patchpack.stream.sources import parse_members
+from patchpack.stream.sources.opening import parse_members
 
 SHARDS = [*pp.samples.shards("train"), *pp.samples.shards("val")]
 SLOW = pytest.mark.slow
@@ -57,7 +57,7 @@ def die(*_: object) -> Iterator[object]:
 
 def test_a_process_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "scan_shard", die)
-    with pytest.raises(pp.SourceError, match="a process that scans shards died"):
+    with pytest.raises(pp.errors.SourceError, match="a process that scans shards died"):
         pp.Index.build(SHARDS, num_workers=2, context="fork")
 
 

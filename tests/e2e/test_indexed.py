@@ -241,9 +241,9 @@ def test_map_target_and_what_an_index_has_decided(val: pp.Index) -> None:
     (batch, *_) = pp.load(val, RECIPE, map_target=lambda label: float(label) + 0.5)
     assert batch.targets.dtype == torch.float32
     for options in ({"image": "png"}, {"target": None}, {"sizes": [[1, 1]]}, {"to_sample": lambda i, s: s}):
-        with pytest.raises(pp.ConfigError, match=f"{next(iter(options))} is decided when an index is built"):
+        with pytest.raises(pp.errors.ConfigError, match=f"{next(iter(options))} is decided when an index is built"):
             pp.load(val, RECIPE, **options)
-    with pytest.raises(pp.ConfigError, match="balance=True needs an index"):
+    with pytest.raises(pp.errors.ConfigError, match="balance=True needs an index"):
         pp.load(VAL, RECIPE, balance=True)
 
 
@@ -275,7 +275,7 @@ def spoilt(samples: list[list[Entry]], tmp_path_factory: pytest.TempPathFactory)
 @pytest.mark.parametrize("world_size", [1, 3])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_accounts_add_up_over_ranks(spoilt: pp.Index, world_size: int, workers: int) -> None:
-    recipe = pp.Recipe(resize=pp.Native(64, oversize="reject"), seq_len=300, rows=1, patch_size=16)
+    recipe = pp.Recipe(resize=pp.resize.Native(64, oversize="reject"), seq_len=300, rows=1, patch_size=16)
     index, reports = spoilt, []
     for rank in range(world_size):
         loader = pp.load(index, recipe, rank=rank, world_size=world_size, on_error="skip", num_workers=workers)
@@ -316,7 +316,9 @@ class Moody:
 
 def test_a_policy_that_changes_its_mind_is_named(val: pp.Index) -> None:
     plan = pp.EpochPlan(val, RECIPE.replace(drop=Moody()))
-    with pytest.raises(pp.ConfigError, match=r"tokens when the epoch was planned and has .* must be functions of their arg"):
+    with pytest.raises(
+        pp.errors.ConfigError, match=r"tokens when the epoch was planned and has .* must be functions of their arg"
+    ):
         plan[0]
 
 
@@ -326,9 +328,9 @@ def test_every_rank_raises_for_what_the_first_reports(samples: list[list[Entry]]
     rejecting, whole = index_of(tmp_path / "bad", [*BAD, *twenty]), index_of(tmp_path / "whole", twenty)
     small = int(whole.sizes.prod(axis=1).min())
     for index, recipe, error, message in (
-        (rejecting, RECIPE, pp.SourceError, r"0\.tar/bad: no image member .* \[read\]"),
-        (cut_behind(tmp_path / "cut", samples[:20]), RECIPE, pp.ShardError, r"0\.tar: ends inside cut\.png"),
-        (whole, RECIPE.replace(max_pixels=small), pp.DecodeError, f"has more than max_pixels={small} pixels"),
+        (rejecting, RECIPE, pp.errors.SourceError, r"0\.tar/bad: no image member .* \[read\]"),
+        (cut_behind(tmp_path / "cut", samples[:20]), RECIPE, pp.errors.ShardError, r"0\.tar: ends inside cut\.png"),
+        (whole, RECIPE.replace(max_pixels=small), pp.errors.DecodeError, f"has more than max_pixels={small} pixels"),
     ):
         for rank in range(3):
             with pytest.raises(error, match=message):
@@ -341,10 +343,12 @@ def test_an_index_without_a_usable_image_says_so(val: pp.Index) -> None:
         (of_sizes([]), "no image to pack, 0 samples seen, 0 rejected$"),
     ):
         for options in ({}, {"steps_per_epoch": 3}, {"num_workers": 1}):
-            with pytest.raises(pp.SourceError, match=message):
+            with pytest.raises(pp.errors.SourceError, match=message):
                 list(pp.load(index, RECIPE, on_error="skip", **options))
     loader = pp.load(val, RECIPE.replace(rows=200), tail="drop")
-    with pytest.raises(pp.SourceError, match=r"no image to pack, 100 samples seen, 0 rejected, dropped: \{'tail': 100\}"):
+    with pytest.raises(
+        pp.errors.SourceError, match=r"no image to pack, 100 samples seen, 0 rejected, dropped: \{'tail': 100\}"
+    ):
         list(loader)
     assert loader.report().dropped == {"tail": 100}
 
@@ -366,7 +370,7 @@ def test_an_image_over_the_recipes_limit_of_pixels_is_rejected(samples: list[lis
 # -------------------------------------------------------------------------------------------------------------- resume
 
 
-DROPPING = RECIPE.replace(drop=pp.Scheduled(mu=150, tau=40), rows=1)
+DROPPING = RECIPE.replace(drop=pp.drop.Scheduled(mu=150, tau=40), rows=1)
 
 
 @pytest.fixture(scope="module")
@@ -431,7 +435,7 @@ def test_resume_after_batches(
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_the_account_after_a_resume_is_of_what_comes_after_it(spoilt: pp.Index, world_size: int) -> None:
-    recipe = pp.Recipe(resize=pp.Native(64, oversize="reject"), seq_len=100, rows=1, patch_size=16)
+    recipe = pp.Recipe(resize=pp.resize.Native(64, oversize="reject"), seq_len=100, rows=1, patch_size=16)
     for rank in range(world_size):
         options: dict[str, Any] = {"rank": rank, "world_size": world_size, "on_error": "skip"}
         whole = pp.load(spoilt, recipe, **options)
@@ -517,7 +521,9 @@ def test_resume_with_another_world_size_goes_on_where_the_rows_stopped(val: pp.I
     for world_size in (1, 2, 3, 4):
         if (2 * cut) % world_size:
             loader = pp.load(val, recipe, rank=0, world_size=world_size, **options)
-            with pytest.raises(pp.ConfigError, match=f"{2 * cut} rows were delivered, which is no whole number of steps"):
+            with pytest.raises(
+                pp.errors.ConfigError, match=f"{2 * cut} rows were delivered, which is no whole number of steps"
+            ):
                 loader.load_state_dict(state)
         else:
             rest, _ = rows_from(state, world_size)
@@ -541,14 +547,14 @@ def test_a_state_of_something_else_is_refused_by_the_field_that_differs(val: pp.
     options, message = OTHERS[name]
     options = {"recipe": RECIPE, "shuffle": 50, **options}
     other = pp.load(eight if name == "index" else val, options.pop("recipe"), **options)
-    with pytest.raises(pp.ConfigError, match=message):
+    with pytest.raises(pp.errors.ConfigError, match=message):
         other.load_state_dict(state)
 
 
 def test_states_that_are_none(val: pp.Index) -> None:
     loader = pp.load(val, RECIPE)
     for state, message in ((None, "got NoneType"), ({}, "says nothing of")):
-        with pytest.raises(pp.ConfigError, match=message):
+        with pytest.raises(pp.errors.ConfigError, match=message):
             loader.load_state_dict(state)
 
 
@@ -556,7 +562,7 @@ def test_states_that_are_none(val: pp.Index) -> None:
 def test_another_world_size_is_refused_where_rows_depend_on_it(val: pp.Index, options: dict[str, Any]) -> None:
     recipe = options.pop("recipe", RECIPE)
     state = pp.load(val, recipe, rank=0, world_size=2, **options).state_dict()
-    with pytest.raises(pp.ConfigError, match="world_size differs, 2 and 1: with"):
+    with pytest.raises(pp.errors.ConfigError, match="world_size differs, 2 and 1: with"):
         pp.load(val, recipe, rank=0, world_size=1, **options).load_state_dict(state)
 
 
@@ -574,14 +580,14 @@ def test_resume_of_a_repeated_index(val: pp.Index) -> None:
 
 def test_a_rejected_batch_is_not_delivered(samples: list[list[Entry]], tmp_path: Path) -> None:
     """A state taken after an error is that of the batch before, so that the error comes again."""
-    recipe = pp.Recipe(resize=pp.NaFlex(64), seq_len=64, rows=1)
+    recipe = pp.Recipe(resize=pp.resize.NaFlex(64), seq_len=64, rows=1)
     index = index_of(tmp_path / "broken", [entry for sample in (*samples[:3], BROKEN, *samples[4:6]) for entry in sample])
     loader = pp.load(index, recipe)
-    with pytest.raises(pp.DecodeError):
+    with pytest.raises(pp.errors.DecodeError):
         list(loader)
     again = pp.load(index, recipe)
     again.load_state_dict(loader.state_dict())
-    with pytest.raises(pp.DecodeError):
+    with pytest.raises(pp.errors.DecodeError):
         next(iter(again))
 
 

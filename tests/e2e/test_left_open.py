@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import patchpack as pp
-from patchpack.stream import exits
+from patchpack.stream.workers import exits
 
 START = """
 import sys, numpy as np, torch, patchpack as pp

@@ -20,11 +20,12 @@ from torch.utils.data import DataLoader
 
 import patchpack as pp
 from patchpack.plan.packing import GreedyPacker, fewest_tokens
+from patchpack.report import BatchInfo
 from patchpack.samples import shards
 from patchpack.testing import check_batch
 
 NAVIT = pp.recipes.navit(seq_len=1024)
-SMALL = pp.Recipe(resize=pp.Native(64), patch_size=4, seq_len=64, max_images=4, rows=2)
+SMALL = pp.Recipe(resize=pp.resize.Native(64), patch_size=4, seq_len=64, max_images=4, rows=2)
 
 Batches = list[pp.PackedBatch]
 
@@ -145,7 +146,7 @@ def test_a_painter_needs_no_planner_beside_it(packed: tuple[Batches, pp.Report])
 def test_batches_are_tensors(num_workers: int) -> None:
     batch = next(iter(pp.load(shards("val"), NAVIT, num_workers=num_workers)))
     kinds = {name: type(value) for name, value in zip(batch._fields, batch, strict=True)}
-    other = {"keys": list, "patch_size": int, "info": pp.BatchInfo}
+    other = {"keys": list, "patch_size": int, "info": BatchInfo}
     other |= dict.fromkeys(("times", "text_ids", "text_segment_ids"), type(None))
     assert kinds == {name: other.get(name, torch.Tensor) for name in batch._fields}
     assert batch.patches.dtype == torch.uint8
@@ -229,7 +230,7 @@ def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> str:
 
 
 def members(n: int, broken: Mapping[str, bytes] = MappingProxyType({})) -> Iterator[tuple[str, bytes]]:
-    """Members of n samples, some with other contents."""
+    """SampleFields of n samples, some with other contents."""
     for i in range(n):
         for name, data in ((f"s{i}.png", png(i)), (f"s{i}.cls", str(i).encode())):
             yield name, broken.get(name, data)
@@ -259,7 +260,7 @@ def test_raise_names_the_sample_before_its_batch(
 ) -> None:
     loader = pp.load(source(broken), SMALL, num_workers=num_workers)
     delivered: list[str] = []
-    with pytest.raises(pp.DecodeError, match=r"a\.tar/s7 \(s7\.png\): expected a .*on_error='skip'"):
+    with pytest.raises(pp.errors.DecodeError, match=r"a\.tar/s7 \(s7\.png\): expected a .*on_error='skip'"):
         note_keys(loader, delivered)
     assert "a.tar/s7" not in delivered
     report = loader.report()
@@ -274,7 +275,7 @@ def test_raise_comes_in_step_order_whatever_the_workers(source: Callable[..., st
     for num_workers in (0, 1, 2):
         loader = pp.load(source(PIXELS_BROKEN), SMALL, num_workers=num_workers)
         delivered: list[str] = []
-        with pytest.raises(pp.DecodeError):
+        with pytest.raises(pp.errors.DecodeError):
             note_keys(loader, delivered)
         assert delivered == [f"a.tar/s{i}" for i in range(6)]
         reports.append(loader.report())
@@ -326,7 +327,7 @@ def test_skip_counts_what_never_had_a_place(source: Callable[..., str]) -> None:
 def test_a_shard_cut_short_is_named(tmp_path: Path) -> None:
     path = Path(write_tar(tmp_path / "a.tar", members(12)))
     path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(pp.ShardError, match=r"^a\.tar: ends inside s\d"):
+    with pytest.raises(pp.errors.ShardError, match=r"^a\.tar: ends inside s\d"):
         list(pp.load(str(path), SMALL))
     loader = pp.load(str(path), SMALL, on_error="skip")
     kept = keys_of(loader)
@@ -338,8 +339,8 @@ def test_a_shard_cut_short_is_named(tmp_path: Path) -> None:
 
 def test_a_size_that_is_refused_is_named() -> None:
     samples = [pp.Sample(f"k{i}", np.zeros((4, width, 3), dtype=np.uint8)) for i, width in enumerate((4, 400, 4))]
-    recipe = SMALL.replace(resize=pp.Native(64, oversize="reject"))
-    with pytest.raises(pp.SizeError, match=r"k1: Native.* refuses a size of 4 x 400"):
+    recipe = SMALL.replace(resize=pp.resize.Native(64, oversize="reject"))
+    with pytest.raises(pp.errors.SizeError, match=r"k1: Native.* refuses a size of 4 x 400"):
         list(pp.load(samples, recipe))
     loader = pp.load(samples, recipe, on_error="skip")
     assert keys_of(loader) == ["k0", "k2"]
@@ -349,7 +350,9 @@ def test_a_size_that_is_refused_is_named() -> None:
 def test_a_source_without_one_picture_is_an_error(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "a.tar", [("s0.png", b"x"), ("s0.cls", b"0")])
     for num_workers in (0, 1):
-        with pytest.raises(pp.SourceError, match=r"a\.tar: no image to pack, 1 samples seen, 1 rejected; the first: a\.tar/s0"):
+        with pytest.raises(
+            pp.errors.SourceError, match=r"a\.tar: no image to pack, 1 samples seen, 1 rejected; the first: a\.tar/s0"
+        ):
             list(pp.load(path, SMALL, on_error="skip", num_workers=num_workers))
 
 
@@ -372,7 +375,7 @@ def end_workers(caught: pytest.ExceptionInfo[Exception]) -> None:
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize(
     ("broken", "error"),
-    [(HEADER_BROKEN, pp.DecodeError), (PIXELS_BROKEN, pp.DecodeError), (LABEL_BROKEN, pp.TargetError)],
+    [(HEADER_BROKEN, pp.errors.DecodeError), (PIXELS_BROKEN, pp.errors.DecodeError), (LABEL_BROKEN, pp.errors.TargetError)],
     ids=["header", "pixels", "label"],
 )
 def test_a_painter_raises_the_leaf(
@@ -390,7 +393,7 @@ def test_a_painter_raises_the_leaf(
 def test_a_painter_raises_for_a_source_without_one_picture(num_workers: int) -> None:
     planner = pp.Planner([pp.Sample("k", b"x")], SMALL)
     loader = DataLoader(pp.Painter(planner, SMALL, on_error="skip"), sampler=planner, batch_size=None, num_workers=num_workers)
-    with pytest.raises(pp.SourceError, match="no image to pack") as caught:
+    with pytest.raises(pp.errors.SourceError, match="no image to pack") as caught:
         list(loader)
     end_workers(caught)
 
@@ -421,15 +424,15 @@ def test_a_plan_is_painted_twice_alike(source: Callable[..., str]) -> None:
 
 @pytest.mark.parametrize("make", [pp.load, pp.Planner, pp.Painter])
 def test_a_recipe_by_name_is_refused(make: Any) -> None:
-    with pytest.raises(pp.ConfigError, match=r"expected a Recipe, such as patchpack.recipes.navit\(\), got 'navit'"):
+    with pytest.raises(pp.errors.ConfigError, match=r"expected a Recipe, such as patchpack.recipes.navit\(\), got 'navit'"):
         make([], "navit")
 
 
 @pytest.mark.parametrize("typo", ["ignore", "Raise", None, True])
 def test_another_policy_for_errors_is_refused(typo: Any) -> None:
-    with pytest.raises(pp.ConfigError, match="on_error is 'raise', 'skip' or a function"):
+    with pytest.raises(pp.errors.ConfigError, match="on_error is 'raise', 'skip' or a function"):
         pp.load([], SMALL, on_error=typo)
-    with pytest.raises(pp.ConfigError, match="on_error is 'raise', 'skip' or a function"):
+    with pytest.raises(pp.errors.ConfigError, match="on_error is 'raise', 'skip' or a function"):
         pp.Painter([], SMALL, on_error=typo)
 
 
@@ -437,16 +440,16 @@ def test_another_policy_for_errors_is_refused(typo: Any) -> None:
     "option", ["batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset"]
 )  # fmt: skip
 def test_what_the_recipe_decides_cannot_be_passed(option: str) -> None:
-    with pytest.raises(pp.ConfigError, match=f"{option} is decided by the recipe"):
+    with pytest.raises(pp.errors.ConfigError, match=f"{option} is decided by the recipe"):
         pp.load([], SMALL, **{option: 8})
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(pp.SourceError, match=r"1 of 1 shards are missing, the first is .*train\.tar"):
+    with pytest.raises(pp.errors.SourceError, match=r"1 of 1 shards are missing, the first is .*train\.tar"):
         pp.load(str(tmp_path / "train.tar"), SMALL)
-    with pytest.raises(pp.SourceError, match=r"4 of 4 shards are missing, the first is .*-000\.tar"):
+    with pytest.raises(pp.errors.SourceError, match=r"4 of 4 shards are missing, the first is .*-000\.tar"):
         pp.load(str(tmp_path / "train-{000..003}.tar"), SMALL)
-    with pytest.raises(pp.SourceError, match="no file with extension"):
+    with pytest.raises(pp.errors.SourceError, match="no file with extension"):
         pp.load(tmp_path, SMALL)
 
 
@@ -459,7 +462,7 @@ class CutToFit(GreedyPacker):
         super().__init__(seq_len, max_images, open_rows=1, best=False)
         self.seq_len = seq_len
 
-    def push(self, item: pp.Item) -> list[pp.Row]:
+    def push(self, item: pp.packing.Item) -> list[pp.packing.Row]:
         room = self.seq_len - sum(i.num_tokens for row in self._rows for i in row.items)
         if fewest_tokens(item.num_tokens, self) <= room < item.num_tokens:
             item = item._replace(num_tokens=room)
@@ -468,7 +471,7 @@ class CutToFit(GreedyPacker):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_shortened_images_are_painted_shorter_and_counted(workers: int) -> None:
-    recipe = pp.recipes.navit(seq_len=256, rows=2, drop=pp.NoDrop(), packer=lambda s, m: CutToFit(s, m))
+    recipe = pp.recipes.navit(seq_len=256, rows=2, drop=pp.drop.NoDrop(), packer=lambda s, m: CutToFit(s, m))
     loader = pp.load(pp.samples.shards("train"), recipe, num_workers=workers)
     shortened = []
     for batch in loader:

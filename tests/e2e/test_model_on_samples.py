@@ -6,12 +6,13 @@ import pytest
 import torch
 
 import patchpack as pp
+from patchpack.batch.unpack import PackedImage
 from patchpack.model import ViT, presets
 from patchpack.model.presets import Size
 from patchpack.report import BatchInfo
 
 SHARDS = pp.samples.shards("val")[:1]
-RECIPE = pp.recipes.navit(resize=pp.NaViT((48, 128)), seq_len=256, max_images=32, rows=2, drop=pp.NoDrop())
+RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((48, 128)), seq_len=256, max_images=32, rows=2, drop=pp.drop.NoDrop())
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def model() -> ViT:
 
 
 @torch.no_grad()
-def answers(model: ViT, recipe: pp.Recipe) -> dict[str, tuple[pp.PackedImage, torch.Tensor]]:
+def answers(model: ViT, recipe: pp.Recipe) -> dict[str, tuple[PackedImage, torch.Tensor]]:
     return {
         image.key: (image, logits)
         for batch in pp.load(SHARDS, recipe)
@@ -31,7 +32,7 @@ def answers(model: ViT, recipe: pp.Recipe) -> dict[str, tuple[pp.PackedImage, to
 
 def test_dropping_in_the_loader_is_slicing_its_tokens(model: ViT) -> None:
     """Which patches survive changes nothing about them: pixels, places, and what the model makes of exactly these."""
-    whole, dropped = answers(model, RECIPE), answers(model, RECIPE.replace(drop=pp.Beta(0.5, 0.9)))
+    whole, dropped = answers(model, RECIPE), answers(model, RECIPE.replace(drop=pp.drop.Beta(0.5, 0.9)))
     assert whole.keys() == dropped.keys()
     norm, shorter = next(iter(pp.load(SHARDS, RECIPE))).norm, 0
     for key, (image, logits) in dropped.items():

@@ -16,7 +16,7 @@ from PIL import Image
 
 import patchpack as pp
 
-RECIPE = pp.Recipe(resize=pp.Native(24, edge="pad"), patch_size=4, seq_len=64, max_images=8, rows=2)
+RECIPE = pp.Recipe(resize=pp.resize.Native(24, edge="pad"), patch_size=4, seq_len=64, max_images=8, rows=2)
 
 
 def array(number: int) -> Any:
@@ -83,15 +83,15 @@ def test_all_rejected_is_an_answer_too(tmp_path: Path) -> None:
 
 
 def test_raise_names_the_first(tmp_path: Path) -> None:
-    with pytest.raises(pp.DecodeError, match=r"^1: expected a readable"):
+    with pytest.raises(pp.errors.DecodeError, match=r"^1: expected a readable"):
         list(pp.pack_images([array(1), b"no image"], RECIPE))
     missing = str(tmp_path / "none.png")
-    with pytest.raises(pp.SourceError, match=r"none\.png \(none\.png\): FileNotFoundError.*Pass on_error='skip'"):
+    with pytest.raises(pp.errors.SourceError, match=r"none\.png \(none\.png\): FileNotFoundError.*Pass on_error='skip'"):
         list(pp.pack_images([missing], RECIPE))
     vanishing = tmp_path / "vanishing.png"
     vanishing.write_bytes(jpeg(3))
     batches = iter(pp.pack_images(_then([vanishing, array(1)], vanishing.unlink), RECIPE))
-    with pytest.raises(pp.SourceError, match=r"vanishing\.png.*FileNotFoundError"):
+    with pytest.raises(pp.errors.SourceError, match=r"vanishing\.png.*FileNotFoundError"):
         next(batches)
 
 
@@ -114,9 +114,9 @@ def test_limits_and_what_is_no_file(tmp_path: Path) -> None:
 def test_what_a_generator_raises_is_not_swallowed() -> None:
     def images() -> Iterator[Any]:
         yield b"no image"
-        raise pp.SourceError("the camera is gone")
+        raise pp.errors.SourceError("the camera is gone")
 
-    with pytest.raises(pp.SourceError, match="the camera is gone"):
+    with pytest.raises(pp.errors.SourceError, match="the camera is gone"):
         list(pp.pack_images(images(), RECIPE, on_error="skip"))
 
 
@@ -152,9 +152,9 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
 
 def test_keys_are_checked() -> None:
     images = [array(i) for i in range(3)]
-    with pytest.raises(pp.ConfigError, match="there are 2 keys, and more images"):
+    with pytest.raises(pp.errors.ConfigError, match="there are 2 keys, and more images"):
         list(pp.pack_images(images, RECIPE, keys=["a", "b"]))
-    with pytest.raises(pp.ConfigError, match="there are 3 images, and more keys"):
+    with pytest.raises(pp.errors.ConfigError, match="there are 3 images, and more keys"):
         list(pp.pack_images(images, RECIPE, keys=["a", "b", "c", "d"]))
     batches = pp.pack_images(images, RECIPE, keys=["a", "b", "a"], on_error="skip")
     assert {image.key for image in pp.unpack(batches)} == {"a", "b"}
@@ -167,16 +167,16 @@ def test_images_by_key(tmp_path: Path) -> None:
     images = {"one": array(1), "four": path}
     found = {image.key: number_of(image.patches) for image in pp.unpack(pp.pack_images(images, RECIPE))}
     assert found == {"one": 1, "four": 4}
-    with pytest.raises(pp.ConfigError, match="images by key have keys"):
+    with pytest.raises(pp.errors.ConfigError, match="images by key have keys"):
         pp.pack_images(images, RECIPE, keys=["a", "b"])
 
 
 def test_arguments_are_checked_at_once() -> None:
-    with pytest.raises(pp.ConfigError, match="images is an iterable of images, got a int"):
+    with pytest.raises(pp.errors.ConfigError, match="images is an iterable of images, got a int"):
         pp.pack_images(3, RECIPE)
-    with pytest.raises(pp.ConfigError, match="on_error"):
+    with pytest.raises(pp.errors.ConfigError, match="on_error"):
         pp.pack_images([], RECIPE, on_error="ignore")  # type: ignore[arg-type]
-    with pytest.raises(pp.ConfigError, match="recipe"):
+    with pytest.raises(pp.errors.ConfigError, match="recipe"):
         pp.pack_images([], "navit")  # type: ignore[arg-type]
 
 

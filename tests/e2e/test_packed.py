@@ -22,9 +22,11 @@ from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 import patchpack as pp
 from patchpack.cli import main
+from patchpack.report import BatchInfo
 from patchpack.stream.packed import epochs, steps, write
 from patchpack.stream.packed.steps import END, Place, read_step
-from patchpack.stream.shards import ShardReader
+from patchpack.stream.tar.reader import ShardReader
+from patchpack.types import BatchPlan
 
 TRAIN, VAL = pp.samples.shards("train"), pp.samples.shards("val")
 RECIPE = pp.recipes.navit(seq_len=256, rows=2, seed=3)
@@ -60,7 +62,7 @@ def assert_same(got: Any, expected: Any) -> None:
         for name, mine, theirs in zip(expected._fields, got, expected, strict=True):
             assert name
             assert_same(mine, theirs)
-    elif isinstance(expected, pp.BatchInfo):
+    elif isinstance(expected, BatchInfo):
         assert_same(vars(got), vars(expected))
     elif isinstance(expected, dict):
         assert got.keys() == expected.keys()
@@ -105,8 +107,11 @@ def test_batches_are_those_of_load(packed: pp.PackedShards, index: pp.Index) -> 
     [
         (pp.recipes.flexivit(size=48, patch_size=(16, 12, 8), rows=20), {"tail": "pad"}),
         (pp.recipes.pix2struct(max_patches=64, rows=3, seq_len=128), {"tail": "wrap"}),
-        (pp.recipes.siglip2_naflex(max_patches=64, seq_len=256, dtype="float16", positions=pp.Fractional()), {"tail": "drop"}),
-        (RECIPE.replace(drop=pp.Scheduled(mu=400, tau=200)), {"num_epochs": 2, "epoch": 1}),
+        (
+            pp.recipes.siglip2_naflex(max_patches=64, seq_len=256, dtype="float16", positions=pp.positions.Fractional()),
+            {"tail": "drop"},
+        ),
+        (RECIPE.replace(drop=pp.drop.Scheduled(mu=400, tau=200)), {"num_epochs": 2, "epoch": 1}),
     ],
     ids=["several patch sizes, padded", "float32, wrapped", "float16, fractional, dropped", "drop schedule"],
 )
@@ -182,7 +187,7 @@ def test_targets_come_back(kind: str, tmp_path: Path) -> None:
 )
 def test_targets_that_json_does_not_hold_are_refused(target: str, labels: Any, shown: str, tmp_path: Path) -> None:
     index = pp.Index.build(labelled(tmp_path / "a.tar", labels), target=target)
-    with pytest.raises(pp.TargetError, match=rf"a.tar/00\d: its target is {shown}.*, which JSON does not hold as it is"):
+    with pytest.raises(pp.errors.TargetError, match=rf"a.tar/00\d: its target is {shown}.*, which JSON does not hold as it is"):
         pp.PackedShards.write(index, RECIPE, tmp_path / "p")
     assert list((tmp_path / "p").iterdir()) == []
 
@@ -214,7 +219,7 @@ def test_what_a_killed_run_has_made_stays(
     (copied / "packed-000001.tar").unlink()
     for name in (".packed-000001.tar.0badcafe.tmp", ".manifest.json.0badcafe.tmp"):
         (copied / name).write_bytes(b"half")
-    with pytest.raises(pp.SourceError, match="they are not finished, run the same patchpack pack again"):
+    with pytest.raises(pp.errors.SourceError, match="they are not finished, run the same patchpack pack again"):
         pp.PackedShards(copied)
     painted: list[str] = []
     paint = write.painted
@@ -231,13 +236,13 @@ def test_a_process_that_is_killed_midway_loses_nothing(
 ) -> None:
     paint, out = write.painted, tmp_path / "p"
 
-    def die(plan: pp.BatchPlan, *rest: Any) -> Any:
+    def die(plan: BatchPlan, *rest: Any) -> Any:
         if (plan.epoch, plan.step) == (0, 17):
             os._exit(9)
         return paint(plan, *rest)
 
     monkeypatch.setattr(write, "painted", die)
-    with pytest.raises(pp.SourceError, match="a process that paints died"):
+    with pytest.raises(pp.errors.SourceError, match="a process that paints died"):
         pp.PackedShards.write(index, RECIPE, out, **OPTIONS, num_workers=1, context="fork")
     assert "packed-000000.tar" in contents(out)
     assert not {"packed-000001.tar", "manifest.json"} & contents(out).keys()
@@ -265,7 +270,7 @@ def test_losses_are_named_and_reads_that_fail_now_leave_no_hole(tmp_path: Path, 
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(ShardReader, "_read", fail)
-    with pytest.raises(pp.SourceError, match=r"cannot be read now: .*Input/output error. Run the same again"):
+    with pytest.raises(pp.errors.SourceError, match=r"cannot be read now: .*Input/output error. Run the same again"):
         pp.PackedShards.write(index, RECIPE, tmp_path / "q")
     assert list((tmp_path / "q").iterdir()) == []
 
@@ -279,7 +284,9 @@ def test_what_a_worker_wrote_must_be_here_and_account_for_all(
         return part
 
     monkeypatch.setattr(epochs, "write_shard", elsewhere)
-    with pytest.raises(pp.SourceError, match=r"packed-000000.tar was written .* is not here: the folder must be one that all"):
+    with pytest.raises(
+        pp.errors.SourceError, match=r"packed-000000.tar was written .* is not here: the folder must be one that all"
+    ):
         pp.PackedShards.write(index, RECIPE, tmp_path / "p", **OPTIONS)
 
     def forgetful(task: write.PackTask) -> write.PackedPart:
@@ -288,7 +295,7 @@ def test_what_a_worker_wrote_must_be_here_and_account_for_all(
         return part
 
     monkeypatch.setattr(epochs, "write_shard", forgetful)
-    with pytest.raises(pp.PackingError, match=r"epoch 0: 2 samples are neither packed nor named"):
+    with pytest.raises(pp.errors.PackingError, match=r"epoch 0: 2 samples are neither packed nor named"):
         pp.PackedShards.write(index, RECIPE, tmp_path / "p")
     assert not (tmp_path / "p" / "manifest.json").exists()
 
@@ -301,30 +308,32 @@ def test_folders_that_hold_something_else_are_left_alone(
 ) -> None:
     before = contents(copied)
     other = RECIPE.replace(seed=4)
-    with pytest.raises(pp.ConfigError, match=r"holds another pack, .*; nothing was overwritten, choose another folder"):
+    with pytest.raises(pp.errors.ConfigError, match=r"holds another pack, .*; nothing was overwritten, choose another folder"):
         pp.PackedShards.write(index, other, copied, **OPTIONS)
     (copied / "manifest.json").unlink()
     with pytest.raises(
-        pp.ConfigError, match=r"packed-000000.tar is there and is not what this pack would hold .*it is of pack"
+        pp.errors.ConfigError, match=r"packed-000000.tar is there and is not what this pack would hold .*it is of pack"
     ):
         pp.PackedShards.write(index, other, copied, **OPTIONS)
-    with pytest.raises(pp.ConfigError, match="is not what this pack would hold"):  # the same but for the size of its files
+    with pytest.raises(
+        pp.errors.ConfigError, match="is not what this pack would hold"
+    ):  # the same but for the size of its files
         pp.PackedShards.write(index, RECIPE, copied, **{**OPTIONS, "steps_per_shard": 11})
     (copied / "notes.txt").write_text("mine")
-    with pytest.raises(pp.ConfigError, match=r"notes.txt is there and is not what this pack would hold"):
+    with pytest.raises(pp.errors.ConfigError, match=r"notes.txt is there and is not what this pack would hold"):
         pp.PackedShards.write(index, RECIPE, copied, **OPTIONS)
     (copied / "manifest.json").write_text("{}")
-    with pytest.raises(pp.ConfigError, match=r"is no manifest .* nothing was overwritten"):
+    with pytest.raises(pp.errors.ConfigError, match=r"is no manifest .* nothing was overwritten"):
         pp.PackedShards.write(index, RECIPE, copied, **OPTIONS)
     assert {name: data for name, data in contents(copied).items() if name in before and name != "manifest.json"} == {
         name: data for name, data in before.items() if name != "manifest.json"
     }
     (tmp_path / "file").write_text("")
-    with pytest.raises(pp.ConfigError, match="cannot be the folder of a pack"):
+    with pytest.raises(pp.errors.ConfigError, match="cannot be the folder of a pack"):
         pp.PackedShards.write(index, RECIPE, tmp_path / "file")
-    with pytest.raises(pp.ConfigError, match=r"made of an index: patchpack.Index.build\(shards\), got list"):
+    with pytest.raises(pp.errors.ConfigError, match=r"made of an index: patchpack.Index.build\(shards\), got list"):
         pp.PackedShards.write(TRAIN, RECIPE, tmp_path / "p")  # type: ignore[arg-type]
-    with pytest.raises(pp.ConfigError, match="recipe"):
+    with pytest.raises(pp.errors.ConfigError, match="recipe"):
         pp.PackedShards.write(index, "navit", tmp_path / "p")  # type: ignore[arg-type]
     for name, value in (
         ("num_epochs", 0),
@@ -334,9 +343,9 @@ def test_folders_that_hold_something_else_are_left_alone(
         ("shuffle", -1),
         ("seen", 0.5),
     ):
-        with pytest.raises(pp.ConfigError, match=name):
+        with pytest.raises(pp.errors.ConfigError, match=name):
             pp.PackedShards.write(index, RECIPE, tmp_path / "p", **{name: value})  # type: ignore[arg-type]
-    with pytest.raises(pp.SourceError, match="no image to pack"):
+    with pytest.raises(pp.errors.SourceError, match="no image to pack"):
         pp.PackedShards.write(index, RECIPE.replace(max_pixels=1), tmp_path / "p")
     assert not (tmp_path / "p").exists()
 
@@ -347,7 +356,7 @@ def test_other_versions_of_what_paints_are_refused(
     plan = pp.EpochPlan(index, RECIPE)
     versions = {**write.versions_of(RECIPE), "pillow": "1.0"}
     task = write.PackTask(str(tmp_path / "a.tar"), "", [plan[0]], RECIPE, index.reader, versions)
-    with pytest.raises(pp.ConfigError, match="pixels depend on versions: here are"):
+    with pytest.raises(pp.errors.ConfigError, match="pixels depend on versions: here are"):
         write.write_shard(task)
 
 
@@ -360,7 +369,7 @@ def test_an_earlier_file_with_other_batches_is_refused(packed: pp.PackedShards, 
 
     assert write.write_shard(task(12, 24)).shard == packed.shards[1]
     for first, stop in ((12, 23), (12, 25), (0, 12)):
-        with pytest.raises(pp.ConfigError, match="is not what this pack would hold"):
+        with pytest.raises(pp.errors.ConfigError, match="is not what this pack would hold"):
             write.write_shard(task(first, stop))
 
 
@@ -372,31 +381,31 @@ def test_shards_that_are_cut_missing_or_mixed_are_refused(
     opened = pp.PackedShards(copied)
     first.write_bytes(whole[:-1])
     with pytest.raises(
-        pp.ShardError, match=r"packed-000000.tar has .* bytes and should have .*: it is cut, or of another pack"
+        pp.errors.ShardError, match=r"packed-000000.tar has .* bytes and should have .*: it is cut, or of another pack"
     ):
         pp.PackedShards(copied)
     first.write_bytes(whole[:1000])
-    with pytest.raises(pp.ShardError, match=r"packed-000000.tar ends early: 1000 of"):
+    with pytest.raises(pp.errors.ShardError, match=r"packed-000000.tar ends early: 1000 of"):
         opened[0]
     first.unlink()
     for look in (lambda: pp.PackedShards(copied), lambda: opened[0], opened.verify):
-        with pytest.raises(pp.ShardError, match=r"packed-000000.tar cannot be read: FileNotFoundError"):
+        with pytest.raises(pp.errors.ShardError, match=r"packed-000000.tar cannot be read: FileNotFoundError"):
             look()
     other = pp.PackedShards.write(index, RECIPE.replace(seed=4), tmp_path / "other", **OPTIONS)
     stranger = (other.path / first.name).read_bytes()
     first.write_bytes(stranger[: len(whole)].ljust(len(whole), b"\0"))
     with pytest.raises(
-        pp.ShardError, match=f"packed-000000.tar: it is of another pack, {other.fingerprint}, where {packed.fingerprint}"
+        pp.errors.ShardError, match=f"packed-000000.tar: it is of another pack, {other.fingerprint}, where {packed.fingerprint}"
     ):
         pp.PackedShards(copied)[0]
     first.write_bytes(second.read_bytes()[: len(whole)].ljust(len(whole), b"\0"))
-    with pytest.raises(pp.ShardError, match=r"packed-000000.tar: it holds step 12 of epoch 0 where 0 of 0 is expected"):
+    with pytest.raises(pp.errors.ShardError, match=r"packed-000000.tar: it holds step 12 of epoch 0 where 0 of 0 is expected"):
         pp.PackedShards(copied)[0]
     first.write_bytes(whole)
     damaged = bytearray(second.read_bytes())
     damaged[-20_000] ^= 1
     second.write_bytes(damaged)
-    with pytest.raises(pp.ShardError, match=r"packed-000001.tar has other contents than were written"):
+    with pytest.raises(pp.errors.ShardError, match=r"packed-000001.tar has other contents than were written"):
         pp.PackedShards(copied).verify()
 
 
@@ -428,16 +437,18 @@ def test_manifests_that_lie_are_refused(change: Callable[[Any], Any], message: s
     head = json.loads(path.read_bytes())
     change(head)
     path.write_text(json.dumps(head))
-    with pytest.raises(pp.SourceError, match=message):
+    with pytest.raises(pp.errors.SourceError, match=message):
         pp.PackedShards(copied)
 
 
 def test_a_folder_without_a_manifest_or_with_half_of_one_is_refused(copied: Path, tmp_path: Path) -> None:
-    with pytest.raises(pp.SourceError, match=r"has no manifest.json, so it holds no packed shards: make some: patchpack pack"):
+    with pytest.raises(
+        pp.errors.SourceError, match=r"has no manifest.json, so it holds no packed shards: make some: patchpack pack"
+    ):
         pp.PackedShards(tmp_path)
     path = copied / "manifest.json"
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(pp.SourceError, match=r"or damaged .JSONDecodeError"):
+    with pytest.raises(pp.errors.SourceError, match=r"or damaged .JSONDecodeError"):
         pp.PackedShards(copied)
 
 
@@ -458,7 +469,7 @@ def test_nothing_is_unpickled(packed: pp.PackedShards) -> None:
         rest = whole[norm.offset_data + 512 :]
     bomb = b"".join(steps._member(norm.name, header.getvalue(), pickle.dumps(np.array([Bomb()], dtype=object))))
     data = torch.from_numpy(np.frombuffer(bytearray(text + bomb + rest + END), np.uint8))
-    with pytest.raises(pp.ShardError, match="no array of a batch is object"):
+    with pytest.raises(pp.errors.ShardError, match="no array of a batch is object"):
         read_step(data, place)
 
 
@@ -477,7 +488,9 @@ def changed_step(packed: pp.PackedShards, name: str, change: Callable[[bytes], b
 def test_an_array_header_that_does_not_end_is_damage(packed: pp.PackedShards) -> None:
     """Python's tokenizer stumbles before numpy does."""
     data = changed_step(packed, ".norm.npy", lambda content: content.replace(b"}", b" ", 1))
-    with pytest.raises(pp.ShardError, match=r"step 0 of epoch 0 is damaged \(ValueError: an array's header cannot be read"):
+    with pytest.raises(
+        pp.errors.ShardError, match=r"step 0 of epoch 0 is damaged \(ValueError: an array's header cannot be read"
+    ):
         read_step(data, Place(packed.fingerprint, 0, 0))
 
 
@@ -518,7 +531,7 @@ def test_a_record_that_says_every_counter_is_read(packed: pp.PackedShards) -> No
 )
 def test_a_record_of_other_kinds_is_damage(said: dict[str, Any], message: str, packed: pp.PackedShards) -> None:
     data = changed_step(packed, ".json", lambda content: json.dumps({**json.loads(content), **said}).encode())
-    with pytest.raises(pp.ShardError, match=rf"step 0 of epoch 0 is damaged .*{message}"):
+    with pytest.raises(pp.errors.ShardError, match=rf"step 0 of epoch 0 is damaged .*{message}"):
         read_step(data, Place(packed.fingerprint, 0, 0))
 
 
@@ -535,7 +548,7 @@ def test_damage_is_an_error_of_ours_or_harmless(packed: pp.PackedShards, data: s
     buffer = torch.from_numpy(np.frombuffer(block + END, np.uint8).copy())
     try:
         batch = read_step(buffer, Place(packed.fingerprint, 0, 0))
-    except pp.ShardError:
+    except pp.errors.ShardError:
         return
     assert batch.patches.shape == packed[0].patches.shape
 

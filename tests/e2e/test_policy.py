@@ -94,7 +94,7 @@ def test_a_function_decides(kind: str, tmp_path: Path) -> None:
         return isinstance(loss, Rejection) and loss.stage == "header"
 
     loader = streams(kind)(mixed(tmp_path / "a.tar"), on_error=only_headers)
-    with pytest.raises(pp.DecodeError, match=r"6.*\[decode\]"):
+    with pytest.raises(pp.errors.DecodeError, match=r"6.*\[decode\]"):
         run(loader)
     assert [loss.stage for loss in met][-1] == "decode"
     always = streams(kind)(mixed(tmp_path / "a.tar"), on_error=lambda loss: met.append(loss) or True)
@@ -122,7 +122,7 @@ def test_too_many_in_a_row_are_an_error(kind: str, bad: bytes, tmp_path: Path) -
     if kind == "indexed" and bad == NO_HEADER:  # all of them are named before the first batch: nothing is silent
         assert sum(batch.info.packed for batch in run(streams(kind)(path, fuse=30, **options))) == 40
         return
-    with pytest.raises(pp.SourceError, match=r"\d+ samples in a row cannot be used.*(fuse|the first)"):
+    with pytest.raises(pp.errors.SourceError, match=r"\d+ samples in a row cannot be used.*(fuse|the first)"):
         run(streams(kind)(path, fuse=20, **options))
     assert sum(batch.info.packed for batch in run(streams(kind)(path, fuse=None, **options))) == 40
     assert sum(batch.info.packed for batch in run(streams(kind)(path, fuse=61, **options))) == 40
@@ -131,7 +131,7 @@ def test_too_many_in_a_row_are_an_error(kind: str, bad: bytes, tmp_path: Path) -
 @pytest.mark.parametrize("kind", ["as it goes", "indexed"])
 def test_a_share_that_is_lost_is_an_error(kind: str, tmp_path: Path) -> None:
     path = shard(tmp_path / "a.tar", [CUT if i % 3 == 0 else GOOD for i in range(240)])
-    with pytest.raises(pp.SourceError, match=r"of \d+ samples cannot be used, more than fuse=0.2"):
+    with pytest.raises(pp.errors.SourceError, match=r"of \d+ samples cannot be used, more than fuse=0.2"):
         run(streams(kind)(path, on_error="skip", fuse=0.2))
     assert len(run(streams(kind)(path, on_error="skip", fuse=0.4))) > 5
 
@@ -140,7 +140,7 @@ def test_a_share_that_is_lost_is_an_error(kind: str, tmp_path: Path) -> None:
 def test_bad_input_without_an_end_ends(stage: str) -> None:
     """The default fuse; nothing usable ever comes."""
     endless = (pp.Sample(str(i), NO_HEADER, 1) for i in count())
-    with pytest.raises(pp.SourceError, match="100 samples in a row cannot be used"):
+    with pytest.raises(pp.errors.SourceError, match="100 samples in a row cannot be used"):
         run(pp.load(endless, RECIPE, on_error="skip") if stage == "load" else pp.Pack(RECIPE, on_error="skip")(endless))
 
 
@@ -160,14 +160,14 @@ def test_a_row_begins_anew_after_a_good_one(tmp_path: Path) -> None:
 )
 def test_a_policy_that_cannot_work_is_refused(options: dict[str, Any], message: str) -> None:
     for make in (lambda: pp.load([], RECIPE, **options), lambda: pp.Pack(RECIPE, **options)):
-        with pytest.raises(pp.ConfigError, match=message):
+        with pytest.raises(pp.errors.ConfigError, match=message):
             make()
 
 
 def test_an_error_that_is_kept_keeps_no_process(tmp_path: Path) -> None:
     """Its traceback would hold the loop, that the workers; and what ends by chance closes what others have opened since."""
     path = shard(tmp_path / "a.tar", [GOOD] * 20 + [CUT] + [GOOD] * 80)
-    with pytest.raises(pp.DecodeError) as kept:
+    with pytest.raises(pp.errors.DecodeError) as kept:
         run(pp.load(path, RECIPE, num_workers=2))
     assert multiprocessing.active_children() == []
     assert kept.tb is not None

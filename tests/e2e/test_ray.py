@@ -14,8 +14,8 @@ import pytest
 
 import patchpack as pp
 from patchpack.cli import main
-from patchpack.stream.engine import run_all
 from patchpack.stream.index import build
+from patchpack.stream.jobs.engine import run_all
 from patchpack.stream.packed import epochs, write
 
 # Ray starts processes and sockets that it leaves to the garbage collector
@@ -97,7 +97,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def square(task: int) -> int:
     if task == 77:
-        raise pp.ShardError("task 77")
+        raise pp.errors.ShardError("task 77")
     if task == 78:
         raise KeyError(78)
     return task * task
@@ -141,7 +141,7 @@ def test_results_come_in_order_and_errors_as_they_are(ray: Any, cluster: Any) ->
         assert len(taken) <= i + 1 + 4 * 2
     with pytest.raises(StopIteration):
         next(results)
-    with pytest.raises(pp.ShardError, match=r"^task 77$"):
+    with pytest.raises(pp.errors.ShardError, match=r"^task 77$"):
         list(run_all(square, [1, 77], engine="ray", num_workers=1))
     with pytest.raises(KeyError, match=r"^78$"):
         list(run_all(square, [78], engine="ray"))

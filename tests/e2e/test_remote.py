@@ -158,9 +158,11 @@ def test_over_http(folder: Path, tmp_path: Path) -> None:
         for options in ({}, {"num_workers": 2}, {"num_threads": 2}):
             assert_same_batches(local(folder), index, **options)
         (folder / NAMES[1]).write_bytes(b"other")
-        with pytest.raises(pp.StaleIndexError, match=rf"1 of 3 shards .* first is {url}/train-0001\.tar, it has 5 bytes"):
+        with pytest.raises(
+            pp.errors.StaleIndexError, match=rf"1 of 3 shards .* first is {url}/train-0001\.tar, it has 5 bytes"
+        ):
             index.verify()
-    with served(folder, ranges=False) as url, pytest.raises(pp.SourceError, match="it knows no ranges"):
+    with served(folder, ranges=False) as url, pytest.raises(pp.errors.SourceError, match="it knows no ranges"):
         pp.Index.build(f"{url}/{NAMES[0]}")
 
 
@@ -263,7 +265,7 @@ def test_changed_shards_are_refused_and_alone_read_again(
     path = tmp_path / "a.index"
     pp.Index.build(counted).save(path)
     (folder / NAMES[1]).write_bytes(originals[NAMES[2]])
-    with pytest.raises(pp.StaleIndexError, match=r"1 of 3 shards .*counted://.*/train-0001\.tar, it has"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of 3 shards .*counted://.*/train-0001\.tar, it has"):
         pp.Index.open(path)
     CountedFiles.forget()
     old = pp.Index.open(path, verify=False)
@@ -271,9 +273,9 @@ def test_changed_shards_are_refused_and_alone_read_again(
     assert {name for name, *_ in CountedFiles.requests} == {NAMES[1]}
     assert_same_index(updated, local(folder, target="cls"))
     (folder / NAMES[0]).unlink()
-    with pytest.raises(pp.StaleIndexError, match=r"train-0000\.tar, it is missing"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"train-0000\.tar, it is missing"):
         updated.verify()
-    with pytest.raises(pp.SourceError, match=r"train-0000\.tar cannot be read: FileNotFoundError"):
+    with pytest.raises(pp.errors.SourceError, match=r"train-0000\.tar cannot be read: FileNotFoundError"):
         pp.Index.build(counted, update=updated)
 
 
@@ -288,7 +290,7 @@ def test_a_line_that_is_cut_is_an_error_and_no_fault_of_a_shard(counted: str, mo
 
     index = pp.Index.build(counted)
     monkeypatch.setattr(CountedFiles, "cat_file", cut)
-    with pytest.raises(pp.SourceError, match=r"train-0000\.tar cannot be read: TimeoutError: the line is cut"):
+    with pytest.raises(pp.errors.SourceError, match=r"train-0000\.tar cannot be read: TimeoutError: the line is cut"):
         pp.Index.build(counted)
     loader = pp.load(index, RECIPE, on_error="skip")
     list(loader)
@@ -307,7 +309,7 @@ def test_a_shard_that_is_being_written_is_refused(
         return whole(self, path, start, end)
 
     monkeypatch.setattr(CountedFiles, "cat_file", write)
-    with pytest.raises(pp.SourceError, match=r"train-0000\.tar was written to while it was scanned"):
+    with pytest.raises(pp.errors.SourceError, match=r"train-0000\.tar was written to while it was scanned"):
         pp.Index.build(counted)
 
 
@@ -323,7 +325,7 @@ def test_without_fsspec_the_extra_is_named(counted: str, tmp_path: Path, monkeyp
         lambda: pp.Index.open(tmp_path / "a.index"),
         lambda: list(pp.load(pp.Index.open(tmp_path / "a.index", verify=False), RECIPE)),
     ):
-        with pytest.raises(pp.ConfigError, match=r"needs fsspec: pip install 'patchpack\[remote\]'"):
+        with pytest.raises(pp.errors.ConfigError, match=r"needs fsspec: pip install 'patchpack\[remote\]'"):
             ask()
 
 

@@ -11,13 +11,14 @@ import torch
 from PIL import Image
 
 import patchpack as pp
+from patchpack.batch.unpack import PackedImage
 from patchpack.cli import main
 
 SHARDS = pp.samples.shards("val")
 RECIPES = {
     "navit": pp.recipes.navit(seq_len=256, rows=2, seed=7),
     "siglip2": pp.recipes.siglip2_naflex(seq_len=512, rows=2),
-    "scheduled": pp.recipes.navit(seq_len=256, rows=2, drop=pp.Scheduled(mu=30, tau=10)),
+    "scheduled": pp.recipes.navit(seq_len=256, rows=2, drop=pp.drop.Scheduled(mu=30, tau=10)),
     "flexivit": pp.recipes.flexivit(size=48, patch_size=(8, 12, 16), rows=8),
 }
 
@@ -36,7 +37,7 @@ def test_replayed_is_what_training_saw(name: str) -> None:
 
 
 def test_an_image_that_a_packer_cut_is_replayed_by_its_tokens() -> None:
-    recipe = pp.recipes.siglip2_naflex(max_patches=64, seq_len=150, rows=2, packer=pp.Lookahead(max_cut=0.5))
+    recipe = pp.recipes.siglip2_naflex(max_patches=64, seq_len=150, rows=2, packer=pp.packing.Lookahead(max_cut=0.5))
     cut = 0
     for batch in pp.load(SHARDS, recipe):
         for image in pp.unpack(batch):
@@ -46,11 +47,11 @@ def test_an_image_that_a_packer_cut_is_replayed_by_its_tokens() -> None:
                 again = pp.replay(SHARDS, recipe, image.key, num_tokens=len(image.patches))
                 assert pp.digest(again) == pp.digest(image)
     assert cut > 0
-    with pytest.raises(pp.ConfigError, match=rf"num_tokens of {image.key}.*{len(whole.patches)}"):
+    with pytest.raises(pp.errors.ConfigError, match=rf"num_tokens of {image.key}.*{len(whole.patches)}"):
         pp.replay(SHARDS, recipe, image.key, num_tokens=len(whole.patches) + 1)
 
 
-def ordinal_of(image: pp.PackedImage, recipe: pp.Recipe) -> int:
+def ordinal_of(image: PackedImage, recipe: pp.Recipe) -> int:
     """Which number of the run explains the tokens that are left: as many samples as the source has are tried."""
     for ordinal in range(200):
         if len(pp.replay(SHARDS, recipe, image.key, epoch=3, ordinal=ordinal).patches) == len(image.patches):
@@ -90,10 +91,10 @@ def test_a_digest_sees_every_field(field: str) -> None:
 
 
 def test_keys_that_are_not_there_and_images_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(pp.SourceError, match=r"none of \d+ samples has the key 'nobody'"):
+    with pytest.raises(pp.errors.SourceError, match=r"none of \d+ samples has the key 'nobody'"):
         pp.replay(SHARDS, RECIPES["navit"], "nobody")
     (tmp_path / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(pp.DecodeError, match=r"a\.jpg"):
+    with pytest.raises(pp.errors.DecodeError, match=r"a\.jpg"):
         pp.replay(str(tmp_path), RECIPES["navit"], "a.jpg", target=None)
 
 

@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader, Dataset
 
 import patchpack as pp
 from patchpack.errors import ConfigError, SourceError
-from patchpack.stream.order import Mark
-from patchpack.stream.sources import open_source
+from patchpack.image.decode import decode
+from patchpack.stream.planning.order import Mark
+from patchpack.stream.sources.opening import open_source
 from patchpack.types import Header
 
 TRAIN = pp.samples.shards("train")
-RECIPE = pp.recipes.navit(seq_len=256, rows=2, seed=3, drop=pp.Beta(0.5, 0.9))
+RECIPE = pp.recipes.navit(seq_len=256, rows=2, seed=3, drop=pp.drop.Beta(0.5, 0.9))
 NO_POSITIONS = "ignore:.*has no positions to begin at:UserWarning"
 
 
@@ -69,7 +70,7 @@ class Pictures(Dataset[Any]):
     """Decoded pictures and labels; nobody knows their sizes."""
 
     def __init__(self) -> None:
-        self._items = [(np.array(pp.decode(s.image)), s.target) for s in samples()]
+        self._items = [(np.array(decode(s.image)), s.target) for s in samples()]
 
     def __len__(self) -> int:
         return len(self._items)
@@ -97,8 +98,8 @@ ORDERS = [
 RECIPES = {
     "navit": RECIPE,
     "several patch sizes": pp.recipes.flexivit(rows=2),
-    "a packer of one's own choice": RECIPE.replace(packer=pp.FirstFit(4)),
-    "cuts and a schedule": RECIPE.replace(packer=pp.Lookahead(32, max_cut=0.1), drop=pp.Scheduled(300, 40)),
+    "a packer of one's own choice": RECIPE.replace(packer=pp.packing.FirstFit(4)),
+    "cuts and a schedule": RECIPE.replace(packer=pp.packing.Lookahead(32, max_cut=0.1), drop=pp.drop.Scheduled(300, 40)),
 }
 
 
@@ -146,7 +147,7 @@ def test_an_epoch_whose_last_batch_was_taken_is_over_for_a_schedule_though_no_ot
     source: str, options: dict[str, Any]
 ) -> None:
     index = pp.Index.build(FEW)
-    recipe = RECIPE.replace(drop=pp.Scheduled(300, 40))
+    recipe = RECIPE.replace(drop=pp.drop.Scheduled(300, 40))
 
     def make() -> Any:
         return pp.IndexPlanner(index, recipe, **options) if source == "index" else pp.Planner(FEW, recipe, **options)
@@ -233,7 +234,7 @@ def test_pictures_of_unknown_size(num_workers: int, cuts: slice) -> None:
 
 
 def test_a_schedule_goes_on_after_streams_whose_last_batch_was_taken() -> None:
-    recipe = RECIPE.replace(drop=pp.Scheduled(300, 40))
+    recipe = RECIPE.replace(drop=pp.drop.Scheduled(300, 40))
     whole, taken = (pp.load(Pictures(), recipe, num_workers=1, steps_per_epoch=4) for _ in range(2))
     assert len(list(whole)) == 4
     batches = iter(taken)
@@ -334,7 +335,7 @@ def state() -> Any:
     ("what", "source", "recipe", "options"),
     [
         ("recipe.seed differs: the state was saved with 3, this loader has 4", TRAIN, RECIPE.replace(seed=4), {}),
-        (r"recipe.drop differs: .* Beta\(mean=0.5, .*, this loader has NoDrop", TRAIN, RECIPE.replace(drop=pp.NoDrop()), {}),
+        (r"recipe.drop differs: .* Beta\(mean=0.5, .*, this loader has No", TRAIN, RECIPE.replace(drop=pp.drop.NoDrop()), {}),
         ("source differs: the state was saved with 3 shards .* this loader has shapes-train-000000", TRAIN[:1], RECIPE, {}),
         ("samples or shards differs", [TRAIN[0], TRAIN[2], TRAIN[1]], RECIPE, {}),
         ("shuffle differs: the state was saved with 0, this loader has 9", TRAIN, RECIPE, {"shuffle": 9}),

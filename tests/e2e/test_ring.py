@@ -20,10 +20,11 @@ import torch
 from PIL import Image
 
 import patchpack as pp
-import patchpack.stream.dataset as painting
+import patchpack.stream.painting.painter as painting
 from patchpack.samples import shards
-from patchpack.stream.ring import SPARE
+from patchpack.stream.workers.slot_pool import SPARE
 from patchpack.testing import check_batch
+from patchpack.types import BatchPlan
 
 RECIPE = pp.recipes.navit(seq_len=256, rows=1)
 STEPS = 40
@@ -121,7 +122,7 @@ def test_workers_that_stay_have_the_slots_of_batches_that_failed(monkeypatch: py
     """Not a fault of a sample, which travels in the batch: one of the machine, after some paint."""
     whole = painting.painted
 
-    def breaks(plan: pp.BatchPlan, *others: Any) -> Any:
+    def breaks(plan: BatchPlan, *others: Any) -> Any:
         painted = whole(plan, *others)
         if plan.step == 0 and plan.epoch < SLOTS:
             raise MemoryError("no memory")

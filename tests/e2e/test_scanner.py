@@ -10,9 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 import patchpack as pp
-from patchpack.stream import scanner
-from patchpack.stream.iterables import InlineReader
-from patchpack.stream.sources import open_source
+from patchpack.stream.planning import scanner
+from patchpack.stream.sources.iterables import InlineReader
+from patchpack.stream.sources.opening import open_source
 from patchpack.types import Event
 
 
@@ -59,12 +59,12 @@ def test_leaving_a_loader_early_leaves_no_process() -> None:
 
 
 def test_an_error_in_the_scanner_is_an_error_here() -> None:
-    with pytest.raises(pp.SourceError, match="scanning broken failed: RuntimeError: the disk is on fire"):
+    with pytest.raises(pp.errors.SourceError, match="scanning broken failed: RuntimeError: the disk is on fire"):
         list(scanner.scan_ahead(Broken("raise"), "fork"))
 
 
 def test_a_killed_scanner_is_an_error_not_a_hang() -> None:
-    with pytest.raises(pp.SourceError, match=r"reads headers was killed by SIGKILL \(exit code -9\) after \S+/\S+ \("):
+    with pytest.raises(pp.errors.SourceError, match=r"reads headers was killed by SIGKILL \(exit code -9\) after \S+/\S+ \("):
         list(scanner.scan_ahead(Broken("kill"), "fork"))
 
 

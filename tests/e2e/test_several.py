@@ -20,9 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 
 import patchpack as pp
 from helpers.painted import members as tar
+from patchpack.batch.packed import PackedBatch
 from patchpack.cli import main
-from patchpack.plan.lines import Line, Placing
-from patchpack.types import Header, PackedBatch
+from patchpack.plan.online.decisions import ImageDecision, SampleDecision
+from patchpack.types import Header, Size
 
 # webdataset leaves its open shards to the garbage collector
 WEBDATASET = (
@@ -31,7 +32,9 @@ WEBDATASET = (
 )
 
 P = 4
-RECIPE = pp.Recipe(resize=pp.Native(24, edge="pad"), patch_size=P, seq_len=64, max_images=8, rows=2, packer=pp.FirstFit())
+RECIPE = pp.Recipe(
+    resize=pp.resize.Native(24, edge="pad"), patch_size=P, seq_len=64, max_images=8, rows=2, packer=pp.packing.FirstFit()
+)
 COUNTS = (1, 3, 2, 1, 4, 2, 5, 1, 2, 3, 6, 1)
 
 
@@ -85,7 +88,9 @@ def test_samples_of_one_image_are_numbered_too() -> None:
 
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=30),
-    st.sampled_from([pp.FirstFit(), pp.NextFit(), pp.BestFit(), pp.Lookahead(8), pp.Lookahead(64)]),
+    st.sampled_from(
+        [pp.packing.FirstFit(), pp.packing.NextFit(), pp.packing.BestFit(), pp.packing.Lookahead(8), pp.packing.Lookahead(64)]
+    ),
     st.integers(1, 9),
 )
 def test_every_sample_is_in_one_row_in_order_or_named(counts: list[int], packer: Any, max_images: int) -> None:
@@ -94,7 +99,7 @@ def test_every_sample_is_in_one_row_in_order_or_named(counts: list[int], packer:
     fits = [n <= max_images and size <= 64 for n, size in zip(counts, tokens, strict=True)]
     loader = pp.load(documents(counts), recipe, on_error="skip")
     if not any(fits):
-        with pytest.raises(pp.SourceError, match="no image to pack"):
+        with pytest.raises(pp.errors.SourceError, match="no image to pack"):
             list(loader)
         return
     found = [parts for batch in loader for _, parts in told(batch)]
@@ -105,13 +110,13 @@ def test_every_sample_is_in_one_row_in_order_or_named(counts: list[int], packer:
 
 
 def test_the_refusal_of_many_pages_says_what_a_row_holds() -> None:
-    with pytest.raises(pp.SizeError, match="0: its 9 images become 36 tokens, and one row takes them together: it holds "
+    with pytest.raises(pp.errors.SizeError, match="0: its 9 images become 36 tokens, and one row takes them together: it holds "
                                            "seq_len=64 tokens and max_images=8"):  # fmt: skip
         list(pp.load([pp.Sample("0", [np.zeros((8, 8, 3), np.uint8)] * 9, 0)], RECIPE))
 
 
 def test_images_of_a_sample_draw_for_themselves() -> None:
-    recipe = RECIPE.replace(drop=pp.Beta(), packer=pp.NextFit())
+    recipe = RECIPE.replace(drop=pp.drop.Beta(), packer=pp.packing.NextFit())
     same = np.random.default_rng(0).integers(0, 256, (4 * P, 6 * P, 3)).astype(np.uint8)
     (batch,) = pp.load([pp.Sample("a", [same] * 3), pp.Sample("b", same)], recipe, target=None)
     kept = [image.position_ids.tolist() for image in pp.unpack(batch)]
@@ -121,7 +126,7 @@ def test_images_of_a_sample_draw_for_themselves() -> None:
     assert next(iter(pp.unpack(alone))).position_ids.tolist() == kept[0]
 
 
-class Remembers(pp.NoDrop):
+class Remembers(pp.drop.NoDrop):
     """Drops nothing, and notes the ordinals it is told."""
 
     def __call__(self, grids: Any, u: Any, seen: Any) -> Any:
@@ -273,20 +278,20 @@ def test_workers_and_a_resume_change_nothing(tmp_path: Path) -> None:
 
 
 def test_an_index_has_one_image_per_sample(tmp_path: Path) -> None:
-    with pytest.raises(pp.ConfigError, match="an index has one image per sample"):
+    with pytest.raises(pp.errors.ConfigError, match="an index has one image per sample"):
         pp.Index.build(shard(tmp_path), image="*.png")
 
 
 def test_replay_shows_one_of_them() -> None:
-    recipe = RECIPE.replace(drop=pp.Beta())
+    recipe = RECIPE.replace(drop=pp.drop.Beta())
     for image in pp.unpack(pp.load(documents(), recipe)):
         assert pp.digest(pp.replay(documents(), recipe, image.key, part=image.part)) == pp.digest(image)
-    with pytest.raises(pp.ConfigError, match="part of 1"):
+    with pytest.raises(pp.errors.ConfigError, match="part of 1"):
         pp.replay(documents(), recipe, "1", part=3)
 
 
 def test_repeated_passes_draw_anew() -> None:
-    recipe = RECIPE.replace(drop=pp.Beta())
+    recipe = RECIPE.replace(drop=pp.drop.Beta())
     seen: dict[tuple[str, int], set[str]] = {}
     for batch in pp.load(documents((3, 2)), recipe, steps_per_epoch=3):
         for image in pp.unpack(batch):
@@ -302,7 +307,7 @@ def test_results_come_back_as_lists() -> None:
     batches = pp.pack_images({"a": [page(0, 0), png(0, 1)], "b": page(1, 0), "c": [png(2, 0)]}, RECIPE.for_eval())
     found: dict[str, Any] = {}
     for batch in batches:
-        with pytest.raises(pp.ConfigError, match="a has several images, whose values come as a list: pass several=True"):
+        with pytest.raises(pp.errors.ConfigError, match="a has several images, whose values come as a list: pass several=True"):
             next(pp.unpack(batch, batch.patches, per="token"))
         values = pp.unpack(batch, batch.patches, per="token", several=True)
         found |= {key: [np.asarray(one).reshape(-1, 3)[0, :2].tolist() for one in parts] for key, parts in values}
@@ -325,9 +330,9 @@ def test_lists_in_lists_are_refused(inner: Any) -> None:
 # ------------------------------------------------------------------------------------------------------- shortened rows
 
 
-def placing(*tokens: int) -> Placing:
-    lines = (Line(Header("k", "", "", pp.Size(1, 1), None), 7, [], [], False, [], n) for n in tokens)
-    return Placing(0, 7, tuple(lines))
+def placing(*tokens: int) -> SampleDecision:
+    lines = (ImageDecision(Header("k", "", "", Size(1, 1), None), 7, [], [], False, [], n) for n in tokens)
+    return SampleDecision(0, 7, tuple(lines))
 
 
 @pytest.mark.parametrize(
@@ -361,7 +366,7 @@ def test_shortened_is_level(tokens: list[int], data: Any) -> None:
 
 
 def test_fewer_tokens_than_images_are_the_packers_fault() -> None:
-    with pytest.raises(pp.PackingError, match="1 tokens are left for the 2 images of k"):
+    with pytest.raises(pp.errors.PackingError, match="1 tokens are left for the 2 images of k"):
         placing(4, 4).shortened(1)
 
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 import patchpack as pp
 from patchpack import rng
+from patchpack.plan.table import plan_table
 from patchpack.testing import check_batch
 
 TRAIN = pp.samples.shards("train")
@@ -157,12 +158,12 @@ def test_a_function_makes_samples_of_anything() -> None:
     ],
 )
 def test_an_item_of_no_known_kind_says_what_would_do(item: Any, message: str) -> None:
-    with pytest.raises(pp.SourceError, match=message):
+    with pytest.raises(pp.errors.SourceError, match=message):
         list(pp.load([item], RECIPE))
 
 
 def test_a_function_that_makes_something_else_is_named() -> None:
-    with pytest.raises(pp.SourceError, match="to_sample made a dict of item 0"):
+    with pytest.raises(pp.errors.SourceError, match="to_sample made a dict of item 0"):
         list(pp.load([1], RECIPE, to_sample=lambda number, item: {}))  # type: ignore[arg-type, return-value]
 
 
@@ -176,7 +177,7 @@ def test_a_missing_or_broken_label_is_a_counted_rejection() -> None:
     report = pp.Report.collect(batches)
     assert [(r.key, r.stage) for r in report.rejected] == [("none", "target"), ("text", "target")]
     assert (report.seen, report.packed, report.waiting) == (3, 1, 0)
-    with pytest.raises(pp.TargetError, match="none: no label member 'cls'"):
+    with pytest.raises(pp.errors.TargetError, match="none: no label member 'cls'"):
         list(pp.Pack(RECIPE)(items))
 
 
@@ -202,7 +203,7 @@ def test_an_item_without_its_image_is_a_counted_rejection(through: str) -> None:
 
 
 def test_a_stream_without_a_readable_image_raises_under_any_policy() -> None:
-    with pytest.raises(pp.SourceError, match="the stream: no image to pack, 1 samples seen, 1 rejected"):
+    with pytest.raises(pp.errors.SourceError, match="the stream: no image to pack, 1 samples seen, 1 rejected"):
         list(pp.Pack(RECIPE, on_error="skip")([pp.Sample("bad", b"", 0)]))
 
 
@@ -212,7 +213,7 @@ def test_options_are_checked_at_construction() -> None:
         ({"tail": "cut"}, "tail is one of"),
         ({"image": ""}, "image must name at least one extension"),
     ):
-        with pytest.raises(pp.ConfigError, match=message):
+        with pytest.raises(pp.errors.ConfigError, match=message):
             pp.Pack(RECIPE, **options)
 
 
@@ -221,7 +222,7 @@ def test_steps_from_a_source_that_can_be_read_once_end_with_an_error_not_in_sile
     loader = pp.load(once, RECIPE, steps_per_epoch=1000)
     batches = iter(loader)
     first = next(batches)
-    with pytest.raises(pp.SourceError, match=r"ended after \d+ of 1000 steps: it can be read only once"):
+    with pytest.raises(pp.errors.SourceError, match=r"ended after \d+ of 1000 steps: it can be read only once"):
         list(batches)
     assert keys_of([first])
     assert (loader.report().packed, loader.report().waiting) == (40, 0)
@@ -290,7 +291,7 @@ def test_a_map_that_fails_is_a_rejection_with_the_key(tmp_path: Any) -> None:
 
 
 def test_no_label_named_is_an_error() -> None:
-    with pytest.raises(pp.ConfigError, match="target must name at least one label"):
+    with pytest.raises(pp.errors.ConfigError, match="target must name at least one label"):
         pp.load(TRAIN, RECIPE, target=())
 
 
@@ -322,7 +323,7 @@ def test_files_that_do_not_fit_are_named(tmp_path: Any) -> None:
         ([str(tmp_path / "a.png"), TRAIN[0]], "shards and images do not mix"),
         (str(tmp_path / "missing.png"), "1 of 1 files are missing"),
     ):
-        with pytest.raises(pp.SourceError, match=message):
+        with pytest.raises(pp.errors.SourceError, match=message):
             pp.load(source, RECIPE, target=None)
 
 
@@ -418,7 +419,7 @@ def test_what_knows_nothing_of_workers_is_dealt_to_them(workers: int) -> None:
 def test_a_worker_without_a_shard_says_why() -> None:
     loader = DataLoader(pp.Pack(RECIPE).over([pp.Sample("0", png(), 0)]), batch_size=None, num_workers=2)
     with pytest.raises(
-        pp.SourceError, match="0 samples seen, 0 rejected; fewer shards than workers leave a worker without any"
+        pp.errors.SourceError, match="0 samples seen, 0 rejected; fewer shards than workers leave a worker without any"
     ):
         list(loader)
 
@@ -457,7 +458,7 @@ class Outstanding:
 
 @pytest.mark.parametrize("lookahead", [{"lookahead": 8}, {"lookahead_bytes": 8 * 100 * 60 * 3}])
 def test_a_lookahead_bounds_what_is_held(lookahead: dict[str, int]) -> None:
-    recipe = RECIPE.replace(rows=1, resize=pp.NaViT((32, 64)))
+    recipe = RECIPE.replace(rows=1, resize=pp.resize.NaViT((32, 64)))
     held: dict[bool, list[int]] = {}
     for bounded in (False, True):
         samples, delivered = Outstanding(400, 100), 0
@@ -478,7 +479,7 @@ def test_what_was_drawn_can_be_drawn_again() -> None:
         for row, (keys, numbers) in enumerate(zip(batch.keys, batch.info.repeats or [], strict=True)):
             for slot, (key, number) in enumerate(zip(keys, numbers, strict=True)):
                 draw_key = f"{key}#{number}" if number else key
-                table = pp.plan_table(RECIPE, [(300, 200)], rng.key_hash([draw_key]), epoch=5)
+                table = plan_table(RECIPE, [(300, 200)], rng.key_hash([draw_key]), epoch=5)
                 assert table.grid[0].tolist() == batch.grid_sizes[row, slot].tolist()
                 assert table.num_tokens[0] == (batch.segment_ids[row] == slot + 1).sum()
     once = next(iter(pp.load(TRAIN, RECIPE)))
@@ -487,7 +488,7 @@ def test_what_was_drawn_can_be_drawn_again() -> None:
 
 def test_a_pipeline_that_is_split_by_rank_is_not_split_again() -> None:
     mine = pipeline(nodesplitter=wds.split_by_node)
-    with pytest.raises(pp.ConfigError, match="WebDataset of samples is split by rank already, and would be split again"):
+    with pytest.raises(pp.errors.ConfigError, match="WebDataset of samples is split by rank already, and would be split again"):
         pp.load(mine, RECIPE, rank=0, world_size=2, steps_per_epoch=1)
     assert len(keys_of(pp.load(mine, RECIPE, image=EXTENSIONS))) == 420
 

@@ -153,7 +153,7 @@ def test_a_state_of_other_texts_is_refused(change: dict[str, Any], why: str, tmp
     loader = pp.load(source, RECIPE, **OPTIONS)
     next(iter(loader))
     state = loader.state_dict()
-    with pytest.raises(pp.ConfigError, match=why):
+    with pytest.raises(pp.errors.ConfigError, match=why):
         pp.load(source, RECIPE, **{**OPTIONS, **change}).load_state_dict(state)
 
 
@@ -163,7 +163,7 @@ def test_a_tokenizer_that_has_changed_is_found_at_a_resume(tmp_path: Path) -> No
     next(iter(loader))
     again = pp.load(source, RECIPE, **{**OPTIONS, "tokenize": longer})
     again.load_state_dict(loader.state_dict())
-    with pytest.raises(pp.SourceError, match="has tokenize changed"):
+    with pytest.raises(pp.errors.SourceError, match="has tokenize changed"):
         next(iter(again))
 
 
@@ -184,7 +184,7 @@ def test_a_stage_of_a_pipeline_and_its_resume(tmp_path: Path) -> None:
     again.load_state_dict(stage.state_dict())
     rest = DataLoader(again.over(wds.WebDataset(shard(tmp_path), shardshuffle=False)), batch_size=None)
     assert digests(rest) == digests(batches[2:])
-    with pytest.raises(pp.ConfigError, match="text_len differs"):
+    with pytest.raises(pp.errors.ConfigError, match="text_len differs"):
         pp.Pack(RECIPE, resumable=True, **{**OPTIONS, "text_len": 9}).load_state_dict(stage.state_dict())
 
 
@@ -255,17 +255,17 @@ def test_every_fault_is_named_and_nobody_elses_text_moves(kind: str, tmp_path: P
     assert texts_of(batches) == {0: ids(0), 2: ids(2)}
     for batch in batches:
         pp.validate(batch)
-        assert int(pp.text_mask(batch).sum()) == len(ids(0)) + len(ids(2))  # the cut picture's text is gone
+        assert int(pp.text.mask(batch).sum()) == len(ids(0)) + len(ids(2))  # the cut picture's text is gone
     report = loader.report()
     assert (report.seen, report.packed, report.waiting) == (len(expected) + 2, 2, 0)
 
 
 def test_the_member_at_fault_is_named(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", {"a": {"png": png(1), "txt": b"\xff"}})
-    with pytest.raises(pp.TargetError, match=r"s.tar/a \(a.txt\): text 'txt' is not UTF-8.*\[target\]"):
+    with pytest.raises(pp.errors.TargetError, match=r"s.tar/a \(a.txt\): text 'txt' is not UTF-8.*\[target\]"):
         list(pp.load(path, RECIPE, **OPTIONS))
     path = write_tar(tmp_path / "t.tar", {"a": {"png": png(1)}})
-    with pytest.raises(pp.TargetError, match=r"t.tar/a \(a.png\): no text member 'txt', it has: png"):
+    with pytest.raises(pp.errors.TargetError, match=r"t.tar/a \(a.png\): no text member 'txt', it has: png"):
         list(pp.load(path, RECIPE, **OPTIONS))
 
 
@@ -304,5 +304,5 @@ def test_packed_shards_keep_texts(tmp_path: Path) -> None:
         assert pp.digest(read_step(torch.frombuffer(bytearray(data), dtype=torch.uint8), place)) == pp.digest(given)
     for wrong in (None, arrays.text_ids[:, 1:], arrays.text_ids[:1], arrays.text_ids[0]):
         data = b"".join(map(bytes, write_step(arrays._replace(text_ids=wrong), place, None))) + END  # type: ignore[arg-type]
-        with pytest.raises(pp.ShardError, match="text_ids"):
+        with pytest.raises(pp.errors.ShardError, match="text_ids"):
             read_step(torch.frombuffer(bytearray(data), dtype=torch.uint8), place)

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 import patchpack as pp
-from patchpack.stream.shards import ShardReader
+from patchpack.image.decode import decode
+from patchpack.stream.tar.reader import ShardReader
 
-RECIPE = pp.recipes.navit(resize=pp.NaViT((32, 96)), seq_len=64, max_images=8, rows=2)
+RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((32, 96)), seq_len=64, max_images=8, rows=2)
 
 
 def painters() -> int:
@@ -24,7 +25,7 @@ def samples(count: int, *, broken: tuple[int, ...] = ()) -> list[pp.Sample]:
     """Pictures, of which some have a right header and no pixels."""
     found = []
     for i in range(count):
-        image = pp.decode(JPEG) if i not in broken else JPEG[: len(JPEG) // 2]
+        image = decode(JPEG) if i not in broken else JPEG[: len(JPEG) // 2]
         found.append(pp.Sample(str(i), image, i))
     return found
 
@@ -42,7 +43,7 @@ def jpeg(tmp_path_factory: pytest.TempPathFactory) -> None:
 def test_an_error_comes_before_the_batch_that_would_have_held_its_sample() -> None:
     def delivered(**options: int) -> list[list[list[str]]]:
         loader, keys = pp.load(samples(40, broken=(33,)), RECIPE, **options), []
-        with pytest.raises(pp.SampleError, match="33"):
+        with pytest.raises(pp.errors.SampleError, match="33"):
             keys.extend(batch.keys for batch in loader)
         return keys
 
@@ -60,7 +61,7 @@ def test_skipped_samples_are_counted_the_same() -> None:
 
 
 def test_a_source_without_an_image_is_an_error() -> None:
-    with pytest.raises(pp.SourceError, match="no image to pack"):
+    with pytest.raises(pp.errors.SourceError, match="no image to pack"):
         list(pp.load([pp.Sample("a", b"nothing", 0)], RECIPE, on_error="skip", num_threads=2))
 
 
@@ -105,9 +106,9 @@ def test_every_thread_opens_files_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_threads_or_processes() -> None:
-    with pytest.raises(pp.ConfigError, match="num_workers=2 paint in processes, num_threads=1 in this one"):
+    with pytest.raises(pp.errors.ConfigError, match="num_workers=2 paint in processes, num_threads=1 in this one"):
         pp.load(pp.samples.shards("train"), RECIPE, num_workers=2, num_threads=1)
-    with pytest.raises(pp.ConfigError, match="num_threads must be an integer"):
+    with pytest.raises(pp.errors.ConfigError, match="num_threads must be an integer"):
         pp.load(pp.samples.shards("train"), RECIPE, num_threads=-1)
 
 

@@ -14,10 +14,11 @@ from PIL import Image
 
 import patchpack as pp
 from helpers import painted
+from patchpack.paint.patchify import unpatchify_clip
 from patchpack.stream.packed.steps import END, Place, read_step, write_step
 
 CLIPS = pp.Recipe(
-    resize=pp.Native(16), patch_size=8, seq_len=64, max_images=6, rows=1, video=pp.Video(2), drop=pp.Constant(0.2)
+    resize=pp.resize.Native(16), patch_size=8, seq_len=64, max_images=6, rows=1, video=pp.Video(2), drop=pp.drop.Constant(0.2)
 )
 PIXELS = np.random.default_rng(1).integers(0, 256, (12, 12, 16, 16, 3), dtype=np.uint8)
 
@@ -55,13 +56,13 @@ def digests(batches: Iterable[pp.PackedBatch]) -> list[str]:
 
 
 def test_members_are_frames_in_the_order_of_their_numbers(shard: str) -> None:
-    recipe = CLIPS.replace(drop=pp.NoDrop())
+    recipe = CLIPS.replace(drop=pp.drop.NoDrop())
     found = {image.key: image for batch in pp.load(shard, recipe, **OPTIONS) for image in pp.unpack(batch)}
     assert len(found) == len(LENGTHS)
     for sample, frames in enumerate(LENGTHS):
         image = found[f"a.tar/s{sample:02d}"]
         assert int(image.target) == sample
-        shown = pp.unpatchify_clip(image.patches.numpy(), image.times, image.grid, 8)
+        shown = unpatchify_clip(image.patches.numpy(), image.times, image.grid, 8)
         assert np.array_equal(shown[:frames], PIXELS[sample, :frames])
         assert len(shown) == frames + frames % 2
 
@@ -91,7 +92,7 @@ def test_an_epoch_of_clips_is_resumed(shard: str) -> None:
     later = pp.load(shard, CLIPS, **OPTIONS)
     later.load_state_dict(state)
     assert first + digests(later) == whole
-    with pytest.raises(pp.ConfigError, match=r"recipe\.video differs"):
+    with pytest.raises(pp.errors.ConfigError, match=r"recipe\.video differs"):
         pp.load(shard, CLIPS.replace(video=pp.Video(2, 4)), **OPTIONS).load_state_dict(state)
 
 
@@ -153,14 +154,14 @@ def test_a_fault_in_a_frame_rejects_the_whole_clip_and_no_other(name: str, tmp_p
 
 
 def test_where_frames_make_no_sense_they_are_refused(shard: str, tmp_path: Path) -> None:
-    with pytest.raises(pp.ConfigError, match="the recipe takes none"):
+    with pytest.raises(pp.errors.ConfigError, match="the recipe takes none"):
         pp.load(shard, CLIPS.replace(video=None), frames="*.png")
-    with pytest.raises(pp.ConfigError, match="at least one extension"):
+    with pytest.raises(pp.errors.ConfigError, match="at least one extension"):
         pp.load(shard, CLIPS, frames=";")
     (tmp_path / "a.png").write_bytes(png(PIXELS[0, 0]))
-    with pytest.raises(pp.ConfigError, match="has one image per sample"):
+    with pytest.raises(pp.errors.ConfigError, match="has one image per sample"):
         pp.load(str(tmp_path), CLIPS, frames="*.png", target=None)
     index = pp.Index.build([shard], image="png;0.png")
-    with pytest.raises(pp.ConfigError, match="frames is decided when an index is built"):
+    with pytest.raises(pp.errors.ConfigError, match="frames is decided when an index is built"):
         pp.load(index, CLIPS, frames="*.png")
     assert all(int(batch.times.max()) == 1 for batch in pp.load(index, CLIPS))  # images alone

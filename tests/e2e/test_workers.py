@@ -17,10 +17,10 @@ import pytest
 import torch
 
 import patchpack as pp
-import patchpack.stream.dataset as painting
+import patchpack.stream.painting.painter as painting
 from patchpack.samples import shards
-from patchpack.stream.workers import Board, end_with_parent, how
-from patchpack.types import Header
+from patchpack.stream.workers.watch import StatusBoard, end_with_parent, how
+from patchpack.types import Header, Size
 
 RECIPE = pp.recipes.navit(seq_len=512, rows=2, seed=3)
 WORKERS: dict[str, Any] = {"num_workers": 2, "multiprocessing_context": "fork"}
@@ -103,7 +103,7 @@ def painters() -> list[Any]:
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_worker_is_an_error_that_names_its_image(expected: Expected, moment: int) -> None:
-    with pytest.raises(pp.WorkerError, match=r"worker \d \(pid \d+\) was killed by SIGKILL .* painted image") as raised:
+    with pytest.raises(pp.errors.WorkerError, match=r"worker \d \(pid \d+\) was killed by SIGKILL .* painted image") as raised:
         list(load(map_target=Dies(moment, kill), **WORKERS))
     named = str(raised.value).split("of step ")[1].split(": ")[1].split(" (member ")
     assert named[0] in expected.keys
@@ -115,7 +115,7 @@ def test_a_killed_worker_is_an_error_that_names_its_image(expected: Expected, mo
 @pytest.mark.parametrize("persistent", [False, True])
 def test_the_next_epoch_has_workers_again(expected: Expected, persistent: bool) -> None:
     loader = load(map_target=Dies(30, kill), persistent_workers=persistent, **WORKERS)
-    with pytest.raises(pp.WorkerError):
+    with pytest.raises(pp.errors.WorkerError):
         list(loader)
     assert digests(loader) == expected.digests
 
@@ -155,7 +155,7 @@ def test_what_dies_again_is_an_error_in_the_end() -> None:
     loader = load(map_target=Dies(20, kill, times=9), worker_restarts=2, **WORKERS)
     with (
         pytest.warns(RuntimeWarning, match="other workers take over, [10] more times") as told,
-        pytest.raises(pp.WorkerError, match="was killed by SIGKILL"),
+        pytest.raises(pp.errors.WorkerError, match="was killed by SIGKILL"),
     ):
         list(loader)
     assert len(told) == 2
@@ -172,7 +172,7 @@ def test_restarts_are_counted_anew_in_every_epoch(expected: Expected) -> None:
 
 
 def test_a_frozen_worker_is_an_error_at_the_timeout(expected: Expected) -> None:
-    with pytest.raises(pp.WorkerError, match=r"nothing came from 2 workers for 1.5 seconds") as raised:
+    with pytest.raises(pp.errors.WorkerError, match=r"nothing came from 2 workers for 1.5 seconds") as raised:
         list(load(map_target=Dies(40, stop), timeout=1.5, **WORKERS))
     assert any(f"{key} (member" in str(raised.value) for key in expected.keys)
     assert multiprocessing.active_children() == []
@@ -237,7 +237,7 @@ def test_an_error_in_a_worker_is_no_death(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(painting, "painted", breaks)
     with pytest.raises(RuntimeError, match="of my own") as raised:
         list(load(worker_restarts=3, **WORKERS))
-    assert not isinstance(raised.value, pp.WorkerError)
+    assert not isinstance(raised.value, pp.errors.WorkerError)
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_an_error_in_a_worker_is_no_death(monkeypatch: pytest.MonkeyPatch) -> No
 )
 def test_a_signal_says_what_it_may_be(name: str, hint: str) -> None:
     number = getattr(signal, name)
-    with pytest.raises(pp.WorkerError, match=rf"was killed by {name} \(exit code -{number}\).*{hint}"):
+    with pytest.raises(pp.errors.WorkerError, match=rf"was killed by {name} \(exit code -{number}\).*{hint}"):
         list(load(map_target=Dies(20, lambda: (signal.signal(signal.SIGSEGV, signal.SIG_DFL), os.kill(os.getpid(), number))),
                   **WORKERS))  # fmt: skip
 
@@ -284,14 +284,14 @@ def test_how_a_process_ended() -> None:
 
 
 def test_the_board_holds_any_key() -> None:
-    board = Board(2)
+    board = StatusBoard(2)
     assert board.read(0) == ""
     board.write(1, "größer 🖼")
     board.write(0, "x" * 5000)
     assert board.read(0) == "x" * 2046
     assert board.read(1) == "größer 🖼"
     note = board.painting(1, 7)
-    header = Header("a.tar/\udcff", "a.tar", "b.jpg", pp.Size(1, 1), None)
+    header = Header("a.tar/\udcff", "a.tar", "b.jpg", Size(1, 1), None)
     note(header)
     note(header)
     assert board.read(1) == "painted image 2 of step 7: a.tar/\\udcff (member b.jpg of a.tar)"
@@ -301,7 +301,7 @@ def test_the_board_holds_any_key() -> None:
 
 @pytest.mark.parametrize("options", [{"timeout": -1}, {"timeout": float("nan")}, {"worker_restarts": -1}, {"in_order": False}])
 def test_what_cannot_be_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(pp.ConfigError, match=next(iter(options))):
+    with pytest.raises(pp.errors.ConfigError, match=next(iter(options))):
         load(**options)
 
 

@@ -13,18 +13,19 @@ from zlib import crc32
 from PIL import Image
 
 from patchpack.errors import DecodeError, TargetError
+from patchpack.image.size import read_size
 from patchpack.report import Rejection, ShardFault
-from patchpack.stream.archive import UNREADABLE, Member, read_members
-from patchpack.stream.header import read_size
-from patchpack.stream.shards import ShardReader, Slice, scan_shard
-from patchpack.stream.tape import BLOCK, SeekableTape, StreamTape
-from patchpack.stream.tar import Members
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.tar.byte_reader import BLOCK, SeekableReader, StreamReader
+from patchpack.stream.tar.members import UNREADABLE, Member, read_members
+from patchpack.stream.tar.reader import ShardReader, Slice
+from patchpack.stream.tar.shards import scan_shard
 from patchpack.types import Event, Header
 
 from .files import Scratch
 from .target import Target
 
-ASKED = Members(("jpg", "bmp"), ("cls", "json"), 1 << 20)
+ASKED = SampleFields(("jpg", "bmp"), ("cls", "json"), 1 << 20)
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 
 Found = list[tuple[str, tuple[int, int]]]
@@ -86,10 +87,10 @@ def content(archive: bytes, member: Member) -> bytes | None:
 
 
 def by_offset(archive: bytes) -> tuple[list[Member], str]:
-    """Members, and the fault behind them."""
+    """SampleFields, and the fault behind them."""
     members: list[Member] = []
     try:
-        for member in read_members(SeekableTape(io.BytesIO(archive))):
+        for member in read_members(SeekableReader(io.BytesIO(archive))):
             begin, size = member.where
             assert member.data is None
             assert member.fault or 0 <= begin <= begin + size <= len(archive)
@@ -103,7 +104,7 @@ def as_stream(file: Any) -> tuple[list[tuple[str, tuple[int, int], str, bytes | 
     """The same, with the bytes that were held."""
     found: list[tuple[str, tuple[int, int], str, bytes | None]] = []
     try:
-        found.extend((m.name, m.where, m.fault, m.data) for m in read_members(StreamTape(file), lambda *_: True))
+        found.extend((m.name, m.where, m.fault, m.data) for m in read_members(StreamReader(file), lambda *_: True))
     except UNREADABLE as error:
         return found, str(error) or type(error).__name__
     return found, ""

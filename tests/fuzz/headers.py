@@ -11,9 +11,10 @@ from PIL import AvifImagePlugin, Image, ImageCms, WebPImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from patchpack.errors import DecodeError
-from patchpack.paint.decode import MAX_PIXELS, open_image, oriented_size, turn_of
-from patchpack.paint.jpeg import jpeg_head, jpeg_size
-from patchpack.stream import header
+from patchpack.image import size as header
+from patchpack.image.decode import open_image, oriented_size, turn_of
+from patchpack.image.formats import MAX_PIXELS
+from patchpack.image.jpeg import jpeg_head, jpeg_size
 from patchpack.types import Size
 
 from .target import Target

@@ -8,7 +8,7 @@ import json
 import numpy as np
 
 from patchpack.errors import TargetError
-from patchpack.stream.labels import decode_target
+from patchpack.stream.sample.labels import decode_target
 
 from .target import Target
 

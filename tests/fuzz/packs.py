@@ -19,7 +19,7 @@ from patchpack.errors import ShardError, SourceError
 from patchpack.report import BatchInfo
 from patchpack.stream.packed.manifest import NAME
 from patchpack.stream.packed.steps import END, Place, read_step
-from patchpack.stream.tape import BLOCK
+from patchpack.stream.tar.byte_reader import BLOCK
 
 from .archives import Entry, archive_with, header_of, summed
 from .files import Scratch
@@ -46,7 +46,7 @@ def check_step(data: bytes) -> None:
     assert batch.slot_mask.shape == batch.grid_sizes.shape[:2] == batch.source_sizes.shape[:2]
     assert len(batch.keys) == rows
     assert BatchInfo.from_json(json.loads(json.dumps(batch.info.to_json()))) == batch.info
-    with suppress(pp.ShapeError):  # contents are compared with their digest, and validated, by `PackedShards.verify`
+    with suppress(pp.errors.ShapeError):  # contents are compared with their digest, and validated, by `PackedShards.verify`
         pp.validate(batch)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import patchpack as pp
 from helpers.standin import of_sizes
 from patchpack.errors import ConfigError
-from patchpack.stream.indexed import IndexPlanner
-from patchpack.stream.sampler import Planner
+from patchpack.stream.planning.index_planner import IndexPlanner
+from patchpack.stream.planning.planner import Planner
 
 from .archives import Entry, archive_with, header_of, image_of, own
 from .files import Scratch

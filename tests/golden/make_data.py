@@ -49,7 +49,7 @@ def only(pattern: str) -> Thin:
 
 
 def grids(arrays: Arrays) -> Arrays:
-    """Return sizes as grids, of the rules that `patchpack.plan.resize` has."""
+    """Return sizes as grids, of the rules that `patchpack.plan.policies.resize` has."""
     kept = only("^(hw|patches|budgets|qwen_factors|qwen_minmax_pixels)$")(arrays)
     for name in ("pix2struct", "siglip2", "timm_seq", "timm_seq_maxratio1", "bigvision_naflex", "qwen2", "paddleocr"):
         if name in arrays:

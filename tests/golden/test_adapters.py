@@ -40,7 +40,8 @@ CASES = {
     ),
     "qwen3_vl": Case(
         adapters.QwenVLProcessor(
-            min_pixels=4 * 32**2, max_pixels=12 * 32**2, patch_size=16, image_mean=pp.HALF.mean, image_std=pp.HALF.std
+            min_pixels=4 * 32**2, max_pixels=12 * 32**2, patch_size=16, image_mean=pp.normalize.HALF.mean,
+            image_std=pp.normalize.HALF.std
         ),
         adapters.qwen_vl,
         "pixel_values",
@@ -118,7 +119,7 @@ TEN = {  # file → (name of the case, a processor of the same settings)
     "pixels_pix2struct_pil_norm": ("pix2struct", adapters.Pix2StructProcessor(max_patches=30)),
     "pixels_timm_naflex_bicubic_p16_n36": (
         "timm_naflex",
-        adapters.TimmNaFlexProcessor(max_seq_len=36, mean=pp.IMAGENET.mean, std=pp.IMAGENET.std),
+        adapters.TimmNaFlexProcessor(max_seq_len=36, mean=pp.normalize.IMAGENET.mean, std=pp.normalize.IMAGENET.std),
     ),
 }  # fmt: skip
 TORCHVISION = {  # the same, and by how many grey levels its pixels differ

@@ -15,8 +15,9 @@ from PIL import Image, ImageOps
 from helpers.hard_images import Hard, own
 from helpers.photographs import files_in
 from patchpack.errors import DecodeError
-from patchpack.paint.decode import FORMATS, decode
-from patchpack.stream.header import read_size, read_size_at
+from patchpack.image.decode import decode
+from patchpack.image.formats import FORMATS
+from patchpack.image.size import read_size, read_size_at
 
 
 class Case(NamedTuple):

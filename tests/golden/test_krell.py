@@ -129,7 +129,7 @@ def test_what_tight_reaches_on_squad_is_optimal(counts) -> None:
 
 @pytest.mark.slow
 def test_nnlshp_on_wikipedia(counts) -> None:
-    """Least squares with 22,102 unknowns take half a minute; small cases are in `tests/unit/plan/test_offline.py`."""
+    """Least squares with 22,102 unknowns take half a minute; small cases are in `tests/unit/plan/packing/test_offline.py`."""
     pytest.importorskip("scipy")
     name, seq_len = WIKIPEDIA
     patterns = pack_histogram(counts[name], seq_len=seq_len, max_images=3, method="nnlshp")

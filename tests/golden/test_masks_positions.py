@@ -10,9 +10,10 @@ import patchpack as pp
 from helpers.by_hand import pack
 from helpers.goldens import load
 from patchpack import adapters
+from patchpack.batch.packed import PackedBatch
 from patchpack.model.layout import Layout, with_prefix
 from patchpack.model.pool import MeanPool
-from patchpack.types import PackedBatch
+from patchpack.types import Grid
 
 Grids = list[tuple[int, int]]
 TABLES = load("packed_masks_positions")
@@ -81,7 +82,7 @@ def test_buckets_of_idefics2_are_fractional_ids_of_a_table() -> None:
     """Of 146 grids and tables, 10,517 tokens: a fraction times the side of the table, rounded down, in float32 as theirs."""
     start = 0
     for side, rows, cols in TABLES["idefics2_side_rows_cols"].tolist():
-        entry = np.floor(pp.Fractional()(pp.Grid(rows, cols)) * np.float32(side)).astype(np.int64)
+        entry = np.floor(pp.positions.Fractional()(Grid(rows, cols)) * np.float32(side)).astype(np.int64)
         expected = TABLES["idefics2_ids"][start : start + rows * cols]
         assert np.array_equal(entry[:, 0] * side + entry[:, 1], expected), (side, rows, cols)
         start += rows * cols

@@ -16,6 +16,7 @@ from patchpack.model.interpolate import CONVENTIONS, Interpolation, resize_grid
 from patchpack.model.kernel import FLEXIVIT, resize_kernel
 from patchpack.model.positions import FactorizedPositions, GridPositions
 from patchpack.model.waves import SinusoidalPositions
+from patchpack.types import Grid
 
 ATOL = 1e-6  # the tables are unit-normal float32, and so are the peers' sums
 KERNEL = 1e-5  # of the largest weight: the peers invert in float32
@@ -40,8 +41,8 @@ def cases(golden: dict[str, Any], prefix: str) -> Iterator[Case]:
     assert found >= 3
 
 
-def ids_of(size: tuple[int, int], scheme: pp.PositionScheme | None = None) -> tuple[Tensor, Tensor]:
-    ids = torch.from_numpy((scheme or pp.Absolute())(pp.Grid(*size)))
+def ids_of(size: tuple[int, int], scheme: pp.positions.PositionScheme | None = None) -> tuple[Tensor, Tensor]:
+    ids = torch.from_numpy((scheme or pp.positions.Absolute())(Grid(*size)))
     return ids, torch.tensor(size).expand(len(ids), 2)
 
 
@@ -89,14 +90,14 @@ def test_timm_s_aspect_preserving_table_is_the_corner_of_a_square() -> None:
 
 
 FACTORIZED = {
-    "resized": ("naflex_factorized", pp.Fractional(centered=True)),
-    "sampled": ("naflex_factorized_gridsample", pp.Fractional(centered=True)),
-    "aspect": ("naflex_factorized_ar", pp.Fractional(keep_aspect=True, centered=True)),
+    "resized": ("naflex_factorized", pp.positions.Fractional(centered=True)),
+    "sampled": ("naflex_factorized_gridsample", pp.positions.Fractional(centered=True)),
+    "aspect": ("naflex_factorized_ar", pp.positions.Fractional(keep_aspect=True, centered=True)),
 }
 
 
 @pytest.mark.parametrize(("prefix", "scheme"), FACTORIZED.values(), ids=FACTORIZED)
-def test_timm_s_factorized_tables_are_fractional_ones(prefix: str, scheme: pp.Fractional) -> None:
+def test_timm_s_factorized_tables_are_fractional_ones(prefix: str, scheme: pp.positions.Fractional) -> None:
     golden = load("posemb_resize_timm_hf")
     positions = FactorizedPositions(width=8, max_len=8, fractional=True)
     with torch.no_grad():

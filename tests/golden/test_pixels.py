@@ -10,6 +10,7 @@ import pytest
 
 import patchpack as pp
 from helpers.goldens import load, pixels
+from patchpack.batch.unpack import PackedImage
 
 PILLOW_13 = pytest.mark.skipif(
     int(PIL.__version__.split(".")[0]) < 13,
@@ -24,7 +25,7 @@ def images() -> dict[str, Any]:
     return load("images")
 
 
-def painted(images: dict[str, Any], recipe: pp.Recipe) -> dict[str, pp.PackedImage]:
+def painted(images: dict[str, Any], recipe: pp.Recipe) -> dict[str, PackedImage]:
     """Every image, packed with the others and taken out again."""
     samples = [pp.Sample(name, image) for name, image in images.items()]
     out = {image.key: image for batch in pp.load(samples, recipe) for image in pp.unpack(batch)}
@@ -76,7 +77,9 @@ def test_qwen2_vl(images: dict[str, Any]) -> None:
 @PILLOW_13
 def test_timm_naflex(images: dict[str, Any]) -> None:
     peers = pixels("pixels_timm_naflex_bicubic_p16_n36")
-    recipe = pp.Recipe(resize=pp.NaFlex(36), seq_len=100, resample="bicubic", normalize=pp.IMAGENET, dtype="float32")
+    recipe = pp.Recipe(
+        resize=pp.resize.NaFlex(36), seq_len=100, resample="bicubic", normalize=pp.normalize.IMAGENET, dtype="float32"
+    )
     ours = painted(images, recipe)
     for name, peer in peers.items():
         image, valid = ours[name], peer["patch_valid"]

@@ -14,7 +14,7 @@ import pytest
 
 from helpers.goldens import load
 from patchpack.plan import recipes
-from patchpack.plan.resize import NaFlex, Pix2Struct, SmartResize
+from patchpack.plan.policies.resize import NaFlex, Pix2Struct, SmartResize
 
 BUDGETED: dict[str, Callable[[int], Any]] = {
     "pix2struct": Pix2Struct,  # transformers Pix2StructImageProcessor

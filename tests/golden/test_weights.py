@@ -16,13 +16,13 @@ from torch import Tensor
 
 from helpers.by_hand import pack
 from helpers.goldens import load
+from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError
 from patchpack.model import ViT, presets
 from patchpack.model.block import BlockStyle
 from patchpack.model.interpolate import CONVENTIONS
 from patchpack.model.positions import GridPositions
 from patchpack.model.weights import load_big_vision, load_timm, save_big_vision, to_timm
-from patchpack.types import PackedBatch
 
 PATCH = 8
 TINY = presets.Size(width=16, depth=2, mlp_dim=64, heads=2)

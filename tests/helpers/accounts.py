@@ -55,7 +55,7 @@ def collect(batches: Iterable[pp.PackedBatch], report: Callable[[list[pp.PackedB
                 assert painted_label(image.patches) == label_of(image.target), f"{image.key} has another one's label"
                 assert image.key not in delivered, f"{image.key} came twice"
                 delivered[image.key] = label_of(image.target)
-    except pp.SourceError as found:
+    except pp.errors.SourceError as found:
         error = str(found)
         assert "no image to pack" in error
         assert not delivered

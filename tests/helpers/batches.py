@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import patchpack as pp
 from patchpack.report import BatchInfo
+from patchpack.types import Grid
 
 TOKENS = (4, 6, 5)  # and two of padding
 
@@ -17,7 +18,7 @@ def by_hand() -> pp.PackedBatch:
     segments = np.repeat(np.array([1, 2, 3, 0], dtype=np.int32), [4, 6, 5, 2])[None]
     grids = [(2, 2), (2, 3), (3, 2)]
     positions = np.zeros((1, 17, 2), dtype=np.int32)
-    positions[0, :15] = np.concatenate([pp.Absolute()(pp.Grid(*g))[:n] for g, n in zip(grids, TOKENS, strict=True)])
+    positions[0, :15] = np.concatenate([pp.positions.Absolute()(Grid(*g))[:n] for g, n in zip(grids, TOKENS, strict=True)])
     patches = np.arange(1, 1 + 17 * 3, dtype=np.uint8).reshape(1, 17, 3)
     patches[0, 15:] = 0
     return pp.PackedBatch(

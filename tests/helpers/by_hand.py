@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from patchpack.batch.packed import PackedBatch
 from patchpack.report import BatchInfo
-from patchpack.types import PackedBatch
 
 
 def pack(

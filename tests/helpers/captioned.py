@@ -13,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 import patchpack as pp
+from patchpack.batch.unpack import PackedImage
 
 COUNT = 24
 TEXT_LEN = 24
-RECIPE = pp.Recipe(resize=pp.Native(12, edge="pad"), patch_size=4, seq_len=20, max_images=5, rows=2)
+RECIPE = pp.Recipe(resize=pp.resize.Native(12, edge="pad"), patch_size=4, seq_len=20, max_images=5, rows=2)
 
 
 def png(i: int) -> bytes:
@@ -66,7 +67,7 @@ def write_folder(folder: Path) -> str:
     return str(folder)
 
 
-def number_of(image: pp.PackedImage) -> int:
+def number_of(image: PackedImage) -> int:
     """Which picture it is, from its pixels."""
     return int(image.patches[0][0])
 

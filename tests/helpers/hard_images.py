@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from patchpack.paint.decode import FORMATS
-from patchpack.paint.warned import SEVERAL_FRAMES
+from patchpack.image.formats import FORMATS
+from patchpack.image.pillow_warnings import SEVERAL_FRAMES
 
 ORIENTATION = 0x0112
 EXTENSIONS = "jpg;png;webp;gif;bmp;tif;avif"

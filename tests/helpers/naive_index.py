@@ -10,9 +10,10 @@ import patchpack as pp
 from patchpack import rng
 from patchpack.errors import SourceError, TargetError
 from patchpack.stream.index.scan import INLINE_BYTES
-from patchpack.stream.sampler import probe_targets
-from patchpack.stream.shards import ShardSource, Slice
-from patchpack.stream.sources import open_source
+from patchpack.stream.planning.probe import probe_targets
+from patchpack.stream.sources.opening import open_source
+from patchpack.stream.sources.shards import ShardSource
+from patchpack.stream.tar.reader import Slice
 from patchpack.types import Header
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack import rng
+from patchpack.plan.table import plan_table
+from patchpack.types import Grid
 
 FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -37,9 +39,9 @@ def paint_alone(sample: pp.Sample, recipe: pp.Recipe, *, epoch: int = 0, ordinal
     picture = open_picture(sample.image)
     p = patch_size or recipe.patch_sizes[0]
     key_hash = rng.key_hash([sample.key])
-    plan = pp.plan_table(recipe, [picture.shape[:2]], key_hash, epoch=epoch, seen=ordinal, patch_size=p)
+    plan = plan_table(recipe, [picture.shape[:2]], key_hash, epoch=epoch, seen=ordinal, patch_size=p)
     rows, cols = plan.grid[0].tolist()
-    per_image = isinstance(recipe.normalize, pp.PerImage)
+    per_image = isinstance(recipe.normalize, pp.normalize.PerImage)
     values = standardize(picture) if per_image else picture
     values = resize(values, plan.box[0].tolist(), plan.target[0].tolist(), recipe.resample, recipe.resample_order)
     values = pad(values, rows * p, cols * p)
@@ -48,7 +50,7 @@ def paint_alone(sample: pp.Sample, recipe: pp.Recipe, *, epoch: int = 0, ordinal
         values = (values - mean) / std
     kept = keep(recipe.seed, epoch, int(key_hash[0]), rows * cols, int(plan.num_tokens[0]))
     cut = patches(values, p)
-    ids = recipe.positions(pp.Grid(rows, cols))
+    ids = recipe.positions(Grid(rows, cols))
     return Painted(
         np.stack([cut[i] for i in kept]).astype(recipe.dtype), np.stack([ids[i] for i in kept]), (rows, cols), picture.shape[:2]
     )
@@ -175,7 +177,7 @@ def paint_clip_alone(key: str, frames: Sequence[Any], recipe: pp.Recipe, *, epoc
         taken.append(taken[-1])
     times = len(taken) // tubelet
     key_hash, size = rng.key_hash([key]), frames[0].shape[:2]
-    plan = pp.plan_table(recipe, [size], key_hash, epoch=epoch, seen=ordinal, frames=[len(frames)])
+    plan = plan_table(recipe, [size], key_hash, epoch=epoch, seen=ordinal, frames=[len(frames)])
     rows, cols = plan.grid[0].tolist()
     cut = []
     for frame in taken:
@@ -183,7 +185,7 @@ def paint_clip_alone(key: str, frames: Sequence[Any], recipe: pp.Recipe, *, epoc
         values = pad(values, rows * p, cols * p)
         cut.append(patches(values[:, ::-1] if plan.flip[0] else values, p))
     tokens, ids = [], []
-    of_grid = recipe.positions(pp.Grid(rows, cols))
+    of_grid = recipe.positions(Grid(rows, cols))
     for time in range(times):
         for place in range(rows * cols):
             tokens.append(np.concatenate([cut[time * tubelet + i][place] for i in range(tubelet)]))

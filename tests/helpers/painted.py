@@ -19,7 +19,7 @@ PATCH = 8
 BITS = 12
 MAX_LABEL = (1 << BITS) - 1
 
-RECIPE = pp.Recipe(resize=pp.Native(64), patch_size=PATCH, seq_len=128, max_images=8, rows=2)
+RECIPE = pp.Recipe(resize=pp.resize.Native(64), patch_size=PATCH, seq_len=128, max_images=8, rows=2)
 
 Entry = tuple[str, bytes]
 
@@ -80,7 +80,7 @@ def member(name: str, data: bytes, format: int = tarfile.GNU_FORMAT, **records: 
 
 
 def members(entries: Iterable[Entry], format: int = tarfile.GNU_FORMAT) -> bytes:
-    """Members one behind the other, no end marker."""
+    """SampleFields one behind the other, no end marker."""
     return b"".join(member(name, data, format) for name, data in entries)
 
 
@@ -122,7 +122,7 @@ class Maker:
         return [(f"{stem}.png", self.image(n)), (f"{stem}.{extension}", self.cls(n) if label is None else label)]
 
     def samples(self, *numbers: int) -> list[Entry]:
-        """Members of several."""
+        """SampleFields of several."""
         return [entry for n in numbers for entry in self.sample(n)]
 
     def whole(self, *numbers: int) -> bytes:

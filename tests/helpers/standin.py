@@ -10,12 +10,12 @@ import numpy as np
 
 from patchpack import rng
 from patchpack.report import Rejection, ShardFault
-from patchpack.stream.iterables import InlineReader
+from patchpack.stream.sources.iterables import InlineReader
 from patchpack.types import Header, Size
 
 
 class StandIn:
-    """Shards of headers in lists; see `patchpack.stream.listed.SampleIndex`."""
+    """Shards of headers in lists; see `patchpack.stream.sources.indexed.SampleIndex`."""
 
     name, target_kind, reader = "the index", None, InlineReader()
 

@@ -9,8 +9,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from helpers import naive
-from patchpack.plan.balance import AttentionCost, balance, imbalance, row_costs
 from patchpack.plan.packing import Packing
+from patchpack.plan.packing.balance import AttentionCost, balance, imbalance, row_costs
 
 LENGTHS = st.integers(1, 40)
 ROWS = st.lists(st.lists(LENGTHS, max_size=4), max_size=60)

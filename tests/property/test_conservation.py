@@ -173,7 +173,7 @@ def naive(name: str, shard: Shard) -> tuple[list[tuple[str, int]], list[tuple[st
 @st.composite
 def recipes(draw: st.DrawFn) -> pp.Recipe:
     return pp.Recipe(
-        resize=pp.Native(LARGEST, oversize="reject"), drop=draw(drop_policies()), packer=draw(packer_factories()),
+        resize=pp.resize.Native(LARGEST, oversize="reject"), drop=draw(drop_policies()), packer=draw(packer_factories()),
         patch_size=PATCH, seq_len=draw(st.integers(LARGEST, 3 * LARGEST)), max_images=draw(st.integers(1, 4)),
         rows=draw(st.integers(1, 3)), seed=draw(st.integers(0, 99)),
     )  # fmt: skip
@@ -287,7 +287,7 @@ def check_shards(
         for batch in loader:
             followed.add(batch, loader.report())
         followed.ended = True
-    except pp.SourceError as error:
+    except pp.errors.SourceError as error:
         assert "no image to pack" in str(error) or (steps is not None and "ended after" in str(error))  # noqa: PT017
     report = loader.report()
     followed.check(report)
@@ -304,7 +304,7 @@ def check_shards(
 
 
 def check_items(drawn: list[DrawnShard], recipe: pp.Recipe, tail: Any) -> None:
-    """Members as a pipeline puts them together, two of one extension never; a key may come again."""
+    """SampleFields as a pipeline puts them together, two of one extension never; a key may come again."""
     # a label that comes late, beside a picture with its key: the shard itself pairs them wrongly, and Pack never sees the shard
     assume(not any({"label much later", "a key again"} <= {sample.how for sample in shard.samples} for shard in drawn))
     broken = [made(shard, 20 * number + 1) for number, shard in enumerate(drawn)]
@@ -327,7 +327,7 @@ def check_items(drawn: list[DrawnShard], recipe: pp.Recipe, tail: Any) -> None:
             for batch in pp.Pack(recipe, tail=tail, on_error="skip", fuse=None)(items):
                 batches.append(batch)
                 followed.add(batch, pp.Report.collect(batches))
-        except pp.SourceError as error:
+        except pp.errors.SourceError as error:
             assert "no image to pack" in str(error)  # noqa: PT017
             assert not batches
             return

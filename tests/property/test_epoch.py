@@ -11,24 +11,24 @@ from hypothesis import strategies as st
 
 import patchpack as pp
 from helpers.standin import of_sizes
-from patchpack.plan.epoch import plan_rows
-from patchpack.plan.supply import Sizes
-from patchpack.stream.listed import ListedSource
-from patchpack.stream.order import Order, OrderedSource
-from patchpack.types import Header
+from patchpack.plan.whole_epoch.epoch import plan_rows
+from patchpack.plan.whole_epoch.samples import Sizes
+from patchpack.stream.planning.order import Order, OrderedSource
+from patchpack.stream.sources.indexed import IndexSource
+from patchpack.types import BatchPlan, Header
 
 SHARDS = st.lists(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), max_size=15), min_size=1, max_size=5)
-BASE = pp.Recipe(resize=pp.Native(16), patch_size=8, seq_len=40, max_images=3, rows=1)
-DRAWN = pp.recipes.navit(resize=pp.NaViT((8, 40)), patch_size=8, seq_len=40, max_images=4, rows=1)
-FLEXI = BASE.replace(resize=pp.NaFlex(16), patch_size=(4, 8, 16))
-RECIPES = st.sampled_from([BASE, DRAWN, DRAWN.replace(drop=pp.Scheduled(mu=20, tau=5)), FLEXI])
+BASE = pp.Recipe(resize=pp.resize.Native(16), patch_size=8, seq_len=40, max_images=3, rows=1)
+DRAWN = pp.recipes.navit(resize=pp.resize.NaViT((8, 40)), patch_size=8, seq_len=40, max_images=4, rows=1)
+FLEXI = BASE.replace(resize=pp.resize.NaFlex(16), patch_size=(4, 8, 16))
+RECIPES = st.sampled_from([BASE, DRAWN, DRAWN.replace(drop=pp.drop.Scheduled(mu=20, tau=5)), FLEXI])
 
 
-def plans_of(index: Any, recipe: pp.Recipe, world_size: int, **options: Any) -> list[list[pp.BatchPlan]]:
+def plans_of(index: Any, recipe: pp.Recipe, world_size: int, **options: Any) -> list[list[BatchPlan]]:
     return [list(pp.EpochPlan(index, recipe, rank=rank, world_size=world_size, **options)) for rank in range(world_size)]
 
 
-def rows_in(plan: pp.BatchPlan) -> list[list[str]]:
+def rows_in(plan: BatchPlan) -> list[list[str]]:
     edges = plan.offsets.tolist()
     return [[h.key for h in plan.headers[a:b]] for a, b in pairwise(edges)]
 
@@ -92,7 +92,7 @@ def test_the_tokens_of_a_step_are_those_it_was_packed_with(
 @given(SHARDS, st.integers(0, 40), st.integers(0, 3), st.integers(0, 5))
 def test_the_order_is_that_of_a_shuffled_source(shards: Any, shuffle: int, epoch: int, seed: int) -> None:
     index = of_sizes(*shards)
-    source = OrderedSource(ListedSource(index), Order(seed=seed, epoch=epoch, shuffle=shuffle))
+    source = OrderedSource(IndexSource(index), Order(seed=seed, epoch=epoch, shuffle=shuffle))
     rows = plan_rows(BASE.replace(seed=seed), Sizes(index.sizes, index.key_hash, index.starts), epoch=epoch, shuffle=shuffle)
     headers = [event for event in source.scan() if isinstance(event, Header)]
     assert [h.key for h in index.headers(rows.order)] == [h.key for h in headers]

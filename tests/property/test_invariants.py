@@ -20,6 +20,7 @@ from PIL import Image
 
 import patchpack as pp
 from helpers import naive_paint
+from patchpack.batch.unpack import PackedImage
 from patchpack.testing import check_batch, recipes
 
 PATCH_SIZE = 4
@@ -30,7 +31,7 @@ PATCH_SIZE = 4
 def small_recipes() -> st.SearchStrategy[pp.Recipe]:
     """Recipes whose rows are short enough for a double loop over tokens; some standardise every image by itself."""
     some = recipes(PATCH_SIZE).filter(lambda recipe: recipe.seq_len <= 600)
-    return some | some.map(lambda recipe: recipe.replace(dtype="float32", normalize=pp.PerImage()))
+    return some | some.map(lambda recipe: recipe.replace(dtype="float32", normalize=pp.normalize.PerImage()))
 
 
 def encoded(pixels: Any) -> bytes:
@@ -77,7 +78,7 @@ class Packed(NamedTuple):
         return [row for batch in self.batches for row in batch.keys]
 
     @property
-    def images(self) -> dict[str, pp.PackedImage]:
+    def images(self) -> dict[str, PackedImage]:
         return {image.key: image for batch in self.batches for image in pp.unpack(batch)}
 
 
@@ -88,7 +89,7 @@ def pack(source: list[pp.Sample], recipe: pp.Recipe, *, epoch: int = 0) -> Packe
     try:
         for batch in loader:
             batches.append(batch)  # noqa: PERF402  # what came before an error counts
-    except pp.SourceError:  # the recipe refuses every single size, or not one image can be read
+    except pp.errors.SourceError:  # the recipe refuses every single size, or not one image can be read
         assert not any(image for batch in batches for image in pp.unpack(batch))
     return Packed(batches, loader.report())
 
@@ -163,7 +164,7 @@ def test_segments_count_up_and_end_in_zeros(source: list[pp.Sample], recipe: pp.
 # ------------------------------------------------------------------------------------------------------ 4: out equals in
 
 
-def assert_painted(image: pp.PackedImage, alone: naive_paint.Painted) -> None:
+def assert_painted(image: PackedImage, alone: naive_paint.Painted) -> None:
     assert image.grid == alone.grid
     assert image.source_size == alone.source_size
     assert np.array_equal(image.position_ids, alone.position_ids)
@@ -214,12 +215,12 @@ class Middle:
         return box, (grids * patch_size).astype(np.int32)
 
 
-@given(images(form="array"), st.sampled_from([pp.HALF, pp.PerImage()]))
+@given(images(form="array"), st.sampled_from([pp.normalize.HALF, pp.normalize.PerImage()]))
 def test_pixels_outside_the_box_do_not_shine_in(image: Any, normalize: Any) -> None:
     recipe = pp.Recipe(resize=Middle(), patch_size=PATCH_SIZE, seq_len=4, dtype="float32", normalize=normalize)
     sample = pp.Sample("k", image)
     assert_painted(pack([sample], recipe).images["k"], naive_paint.paint_alone(sample, recipe))
-    if normalize == pp.HALF:
+    if normalize == pp.normalize.HALF:
         inside = tuple(slice(side // 4, side // 4 + max(1, side // 2)) for side in image.shape[:2])
         other = 255 - image
         other[inside] = image[inside]
@@ -232,7 +233,13 @@ def test_a_patch_size_per_step_loses_and_changes_nothing(
     source: list[pp.Sample], seq_len: int, rows: int, seed: int, rate: float
 ) -> None:
     recipe = pp.Recipe(
-        resize=pp.NaFlex(12), drop=pp.Constant(rate), patch_size=(2, 3, 5), seq_len=seq_len, max_images=4, rows=rows, seed=seed
+        resize=pp.resize.NaFlex(12),
+        drop=pp.drop.Constant(rate),
+        patch_size=(2, 3, 5),
+        seq_len=seq_len,
+        max_images=4,
+        rows=rows,
+        seed=seed,
     )
     packed = pack(source, recipe)
     assert Counter(key for row in packed.rows for key in row) == Counter(sample.key for sample in source)
@@ -262,7 +269,7 @@ def test_same_recipe_and_keys_give_the_same_batches(source: list[pp.Sample], rec
 
 @given(samples(), small_recipes())
 def test_order_does_not_change_an_image(source: list[pp.Sample], recipe: pp.Recipe) -> None:
-    assume(not isinstance(recipe.drop, pp.Scheduled))  # a schedule goes by arrival
+    assume(not isinstance(recipe.drop, pp.drop.Scheduled))  # a schedule goes by arrival
     forth, back = pack(source, recipe).images, pack(source[::-1], recipe).images
     assert forth.keys() == back.keys()
     for key, image in forth.items():
@@ -320,7 +327,7 @@ def account(source: list[pp.Sample], recipe: pp.Recipe) -> Iterator[tuple[set[st
         for batch in loader:
             delivered |= {image.key for image in pp.unpack(batch)}
             yield delivered, loader.report()
-    except pp.SourceError:
+    except pp.errors.SourceError:
         yield delivered, loader.report()
 
 
@@ -380,7 +387,7 @@ def test_an_unreadable_image_moves_nobody(source: list[pp.Sample], recipe: pp.Re
 @given(samples(max_size=20), st.integers(40, 100), st.integers(1, 6))
 def test_greedy_equals_the_loop_of_the_paper(source: list[pp.Sample], seq_len: int, max_images: int) -> None:
     recipe = pp.Recipe(
-        resize=pp.NaViT((8, 25)), drop=pp.Beta(0.3, 0.8), packer=pp.FirstFit(10**6),
+        resize=pp.resize.NaViT((8, 25)), drop=pp.drop.Beta(0.3, 0.8), packer=pp.packing.FirstFit(10**6),
         patch_size=PATCH_SIZE, seq_len=seq_len, max_images=max_images, rows=2,
     )  # fmt: skip
     packed = pack(source, recipe)
@@ -391,14 +398,14 @@ def test_greedy_equals_the_loop_of_the_paper(source: list[pp.Sample], seq_len: i
 
 def test_greedy_by_hand() -> None:
     """Lengths 6, 5, 4, 3, 2 in rows of 10 and three slots."""
-    recipe = pp.Recipe(resize=pp.Native(10), patch_size=1, seq_len=10, max_images=3, rows=9)
+    recipe = pp.Recipe(resize=pp.resize.Native(10), patch_size=1, seq_len=10, max_images=3, rows=9)
     source = [pp.Sample(str(n), np.zeros((1, n, 3), dtype=np.uint8)) for n in (6, 5, 4, 3, 2)]
     assert pack(source, recipe).rows == [["6", "4"], ["5", "3", "2"]]
 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 7])
 def test_one_pixel_is_an_image(patch_size: int) -> None:
-    recipe = pp.Recipe(resize=pp.Native(4), patch_size=patch_size, seq_len=4, max_images=1, rows=1)
+    recipe = pp.Recipe(resize=pp.resize.Native(4), patch_size=patch_size, seq_len=4, max_images=1, rows=1)
     (batch,) = pp.load([pp.Sample("dot", np.full((1, 1, 3), 9, dtype=np.uint8), 1)], recipe)
     assert batch.grid_sizes[0, 0].tolist() == [1, 1]
     assert batch.source_sizes[0, 0].tolist() == [1, 1]

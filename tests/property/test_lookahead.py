@@ -75,7 +75,7 @@ def twin_fullest(pool, seq_len, cap, max_cut):
 
 
 def twin_dearest(pool, seq_len, cap, due, units, max_cut):
-    """The dearest row, of what waits most; then whatever fits, and what fits when cut. None if it takes too many slots."""
+    """The row of most value, of what waits most; then whatever fits, and what fits when cut. None if it has too many slots."""
     chosen = [0] if due else []
     rest = [i for i in range(len(pool)) if i not in chosen]
     prices = [pool[i][2] for i in rest]
@@ -291,7 +291,7 @@ def test_priced_packers_keep_the_protocol(steps) -> None:
 
 @given(st.integers(2, 60).flatmap(lambda n: st.tuples(st.just(n), st.lists(st.integers(max(1, n // 6), n), min_size=1))))
 def test_no_row_is_worth_more_than_its_units(sample) -> None:
-    """Checked over all rows at once: the dearest row by a knapsack over single units."""
+    """Checked over all rows at once: the row of most value by a knapsack over single units."""
     seq_len, lengths = sample
     learnt = learn_prices(lengths, seq_len=seq_len)
     if learnt is None:

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from helpers import naive
 from patchpack import recipes, rng, testing
-from patchpack.plan.drop import Beta, NoDrop, Scheduled
+from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.packing import BestFit, FirstFit, NextFit
-from patchpack.plan.planner import EpochPlanner
+from patchpack.plan.policies.drop import Beta, NoDrop, Scheduled
+from patchpack.plan.policies.resize import LongestSide, NaFlex, Native, NaViT, Pix2Struct, Square
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.resize import LongestSide, NaFlex, Native, NaViT, Pix2Struct, Square
 from patchpack.plan.table import plan_table
 from patchpack.report import Rejection, ShardFault
 from patchpack.types import BatchPlan, Event, Header, Size
@@ -73,7 +73,7 @@ def any_recipe() -> st.SearchStrategy[Recipe]:
 
 
 def planned(recipe: Recipe, todo: Sequence[Event], cuts: Sequence[int] = (), **options: Any) -> list[BatchPlan]:
-    planner = EpochPlanner(recipe, **options)
+    planner = OnlinePlanner(recipe, **options)
     plans = []
     for start, stop in zip([0, *cuts], [*cuts, len(todo)], strict=True):
         plans += planner.feed(todo[start:stop])
@@ -103,7 +103,7 @@ def test_plans_do_not_depend_on_how_events_are_cut_into_blocks(recipe, todo, dat
     assert [comparable(plan) for plan in planned(recipe, todo, range(1, len(todo)), epoch=2, seen=5)] == whole
 
 
-def with_states(planner: EpochPlanner, todo: Sequence[Event]) -> Iterator[tuple[BatchPlan, str]]:
+def with_states(planner: OnlinePlanner, todo: Sequence[Event]) -> Iterator[tuple[BatchPlan, str]]:
     """Plans, each with the state after it."""
     for start in range(0, len(todo), 7):
         for plan in planner.feed(todo[start : start + 7]):
@@ -112,7 +112,7 @@ def with_states(planner: EpochPlanner, todo: Sequence[Event]) -> Iterator[tuple[
         yield plan, json.dumps(planner.state_dict())
 
 
-def resumed(planner: EpochPlanner, state: Any, todo: Sequence[Event]) -> list[BatchPlan]:
+def resumed(planner: OnlinePlanner, state: Any, todo: Sequence[Event]) -> list[BatchPlan]:
     """The rest of the plans, by a planner that has only the state, and the events to look into."""
     samples = [i for i, event in enumerate(todo) if not isinstance(event, ShardFault)]
     wanted = {position: todo[samples[position]] for position, *_ in state.get("samples", ())}
@@ -129,10 +129,10 @@ def test_a_planner_goes_on_where_another_stopped(recipe, todo, tail, max_steps) 
     if tail == "wrap" and len(recipe.patch_sizes) > 1:
         tail = "pad"
     options = {"epoch": 2, "seen": 5, "tail": tail, "max_steps": max_steps}
-    whole = [(comparable(plan), state) for plan, state in with_states(EpochPlanner(recipe, **options), todo)]
+    whole = [(comparable(plan), state) for plan, state in with_states(OnlinePlanner(recipe, **options), todo)]
     for i, (plan, state) in enumerate(whole):
         if plan[-1] is None:  # else it was fatal, and nobody goes on
-            rest = resumed(EpochPlanner(recipe, **options), json.loads(state), todo)
+            rest = resumed(OnlinePlanner(recipe, **options), json.loads(state), todo)
             assert [comparable(plan) for plan in rest] == [plan for plan, _ in whole[i + 1 :]]
 
 

@@ -14,17 +14,19 @@ from hypothesis import strategies as st
 from helpers import naive
 from helpers.profiles import examples, weight
 from patchpack import testing
-from patchpack.plan import drop, packing
+from patchpack.plan import packing
 from patchpack.plan.packing import Item, Row
-from patchpack.plan.resize import LongestSide, NaFlex, Native, NaViT, Pix2Struct, SmartResize, Square
+from patchpack.plan.policies import drop
+from patchpack.plan.policies.resize import LongestSide, NaFlex, Native, NaViT, Pix2Struct, SmartResize, Square
+from patchpack.testing import checks
 
 
 @pytest.fixture
 def unshrunk(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first example that fails is enough here, and finding the smallest takes most of the time."""
-    settings_of = testing._settings
+    settings_of = checks._settings
     phases = [Phase.explicit, Phase.generate]
-    monkeypatch.setattr(testing, "_settings", lambda examples: settings(settings_of(examples), phases=phases))
+    monkeypatch.setattr(checks, "_settings", lambda examples: settings(settings_of(examples), phases=phases))
 
 
 RESIZE = [

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 import patchpack as pp
 from helpers.profiles import examples
 
-RECIPE = pp.Recipe(resize=pp.NaFlex(2), patch_size=8, seq_len=8, rows=2, max_images=4)
+RECIPE = pp.Recipe(resize=pp.resize.NaFlex(2), patch_size=8, seq_len=8, rows=2, max_images=4)
 
 pytestmark = [  # datasets leave open files to the garbage collector
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -115,11 +115,11 @@ def test_a_name_is_used_or_refused_and_nothing_vanishes(
     try:
         loader = pp.load(SOURCES[name](what), RECIPE, on_error="skip", **options)
         found = {i.key: (int(i.patches.flatten()[0]), i.target) for batch in loader for i in pp.unpack(batch)}
-    except pp.ConfigError as error:  # refused at the door
+    except pp.errors.ConfigError as error:  # refused at the door
         unclear = image is None and "image" not in what.pictures and len(what.pictures) > 1
         assert unclear or (image is not None and image not in what.pictures) or target not in what.labels, error  # noqa: PT017
         return
-    except pp.SourceError as error:
+    except pp.errors.SourceError as error:
         assert "no image to pack" in str(error)  # noqa: PT017
         found = {}
     report = loader.report()

@@ -13,18 +13,26 @@ import patchpack as pp
 from helpers.captioned import naive_texts
 from patchpack.errors import DecodeError
 from patchpack.paint.painter import paint
-from patchpack.plan.budget import Budget
+from patchpack.plan.online.budget import Budget
+from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.packing import pack_stream
-from patchpack.types import Header, Size
+from patchpack.types import BatchPlan, Header, Size
 
-PACKERS = [pp.FirstFit(3), pp.BestFit(4), pp.NextFit(), pp.Lookahead(), pp.Lookahead(7, 20), pp.Lookahead(5, max_cut=0.3)]
+PACKERS = [
+    pp.packing.FirstFit(3),
+    pp.packing.BestFit(4),
+    pp.packing.NextFit(),
+    pp.packing.Lookahead(),
+    pp.packing.Lookahead(7, 20),
+    pp.packing.Lookahead(5, max_cut=0.3),
+]
 
 
 @st.composite
 def streams(draw: Any) -> tuple[pp.Recipe, int, list[list[tuple[int, int]]], list[list[int]]]:
     """A recipe, text_len, and samples: sides of their images, in patches of one pixel, and the tokens of their texts."""
     recipe = pp.Recipe(
-        resize=pp.Native(30, oversize="reject"), patch_size=1, seq_len=draw(st.integers(30, 60)),
+        resize=pp.resize.Native(30, oversize="reject"), patch_size=1, seq_len=draw(st.integers(30, 60)),
         max_images=draw(st.integers(1, 9)), rows=draw(st.integers(1, 3)), packer=draw(st.sampled_from(PACKERS)),
     )  # fmt: skip
     text_len = draw(st.integers(1, 40))
@@ -44,8 +52,8 @@ def headers_of(sizes: list[list[tuple[int, int]]], texts: list[list[int]]) -> li
     return made
 
 
-def planned(recipe: pp.Recipe, text_len: int | None, headers: list[Header]) -> list[pp.BatchPlan]:
-    planner = pp.EpochPlanner(recipe, text_len=text_len, fuse=None)
+def planned(recipe: pp.Recipe, text_len: int | None, headers: list[Header]) -> list[BatchPlan]:
+    planner = OnlinePlanner(recipe, text_len=text_len, fuse=None)
     return [*planner.feed(headers), *planner.finish()]
 
 
@@ -70,7 +78,7 @@ def test_batches_equal_their_twin_and_keep_every_limit(stream: Any, broken: set[
         for one in (whole, batch):
             pp.validate(one)
             assert (one.segment_ids > 0).sum(1).max(initial=0) <= recipe.row_len(1)
-            assert (pp.text_mask(one)).sum(1).max(initial=0) <= text_len
+            assert (pp.text.mask(one)).sum(1).max(initial=0) <= text_len
         token, segment = naive_texts(whole, text_of, text_len)
         assert np.array_equal(whole.text_ids, token)
         assert np.array_equal(whole.text_segment_ids, segment)
@@ -133,9 +141,11 @@ def test_captions_cost_little_fill(share: float, most: float) -> None:
     rng = np.random.default_rng(0)
     lengths = np.clip(np.rint(np.exp(rng.normal(4.0, 0.6, 20_000))), 4, 400).astype(int)
     texts = np.clip(np.rint(np.exp(rng.normal(2.9, 0.6, 20_000))), 5, 77).astype(int)
-    plain = pack_stream(lengths, seq_len=1024, max_images=64, packer=pp.Lookahead(64)).num_rows
+    plain = pack_stream(lengths, seq_len=1024, max_images=64, packer=pp.packing.Lookahead(64)).num_rows
     text_len = round(share * texts.sum() / plain)
     budget = Budget(64, text_len)
     slots = [budget.charge(1, int(n)) for n in texts]
-    captioned = pack_stream(lengths, seq_len=1024, max_images=budget.capacity, slots=slots, packer=pp.Lookahead(64)).num_rows
+    captioned = pack_stream(
+        lengths, seq_len=1024, max_images=budget.capacity, slots=slots, packer=pp.packing.Lookahead(64)
+    ).num_rows
     assert 100 * lengths.sum() / 1024 * (1 / plain - 1 / captioned) <= most

@@ -19,6 +19,7 @@ from helpers.batches import by_hand
 from helpers.behaviour import __main__ as script
 from helpers.behaviour import names, parts, registry
 from helpers.behaviour.values import Parts, digest
+from patchpack.types import Size
 
 SOME = ["pack/samples/wrap", "packer/Lookahead cut", "recipe/all drawn/batches", "source/samples/here", "wrong/recipe/rows 0"]
 
@@ -68,7 +69,7 @@ def test_values_that_differ_have_other_digests() -> None:
 
 
 def test_values_that_are_equal_have_one_digest() -> None:
-    assert digest((1, pp.Size(2, 3))) == digest([1, [2, 3]])
+    assert digest((1, Size(2, 3))) == digest([1, [2, 3]])
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert digest(np.arange(6).reshape(2, 3).T) == digest(np.arange(6).reshape(2, 3).T.copy())
     assert digest("/tmp/one/s.tar", "/tmp/one") == digest("/tmp/other/s.tar", "/tmp/other")

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 import patchpack as pp
+from patchpack.plan.online.planner import OnlinePlanner
 
-RECIPE = pp.Recipe(resize=pp.NaFlex(6), patch_size=4, seq_len=16, rows=2, max_images=4, normalize=pp.HALF)
+RECIPE = pp.Recipe(resize=pp.resize.NaFlex(6), patch_size=4, seq_len=16, rows=2, max_images=4, normalize=pp.normalize.HALF)
 
 
 def sample(number: int, target: Any) -> pp.Sample:
@@ -80,7 +81,7 @@ def test_a_batch_of_arrays_becomes_one_of_tensors() -> None:
 
 
 def test_a_dtype_is_no_device() -> None:
-    with pytest.raises(pp.ConfigError, match=r"changes no dtype; patchpack\.to_device\(batch, device, torch\.float16\)"):
+    with pytest.raises(pp.errors.ConfigError, match=r"changes no dtype; patchpack\.to_device\(batch, device, torch\.float16\)"):
         batch_of(1).to(torch.float16)
     with pytest.raises(TypeError):
         batch_of(1).to("cpu", torch.float16)
@@ -176,7 +177,7 @@ def test_plans_and_planners_and_loaders_print(tmp_path: Path) -> None:
     items = [sample(0, 1), sample(1, 0)]
     planner = pp.Planner(items, RECIPE, shuffle=True, epoch=3)
     assert repr(planner) == f"Planner({planner.source.name}, epoch 3, shuffle=1024)"
-    assert repr(pp.EpochPlanner(RECIPE, epoch=3)).startswith("EpochPlanner(")
+    assert repr(OnlinePlanner(RECIPE, epoch=3)).startswith("OnlinePlanner(")
     plan = next(iter(planner))
     assert repr(plan) == "BatchPlan(step 0 of epoch 3: 1 row x 16 tokens, 2 images, patch 4)"
     assert repr(pp.load(items, RECIPE, num_threads=2)) == f"Loader(Planner({planner.source.name}, epoch 0), num_threads=2)"

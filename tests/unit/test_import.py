@@ -53,10 +53,10 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
         pp.lod  # noqa: B018
 
 
-@pytest.mark.parametrize("error", [name for name in pp.__all__ if name.endswith("Error")])
+@pytest.mark.parametrize("error", [name for name in vars(pp.errors) if name.endswith("Error")])
 def test_errors_share_one_root_and_are_made_of_one_string(error: str) -> None:
-    leaf = getattr(pp, error)
-    assert issubclass(leaf, pp.PatchpackError)
+    leaf = getattr(pp.errors, error)
+    assert issubclass(leaf, pp.errors.PatchpackError)
     assert str(leaf("what and why")) == "what and why"
 
 

@@ -3,6 +3,7 @@
 `protocol` says what an online packer is, `greedy` has the paper's, `offline` packs a whole list, `histogram` counts of lengths.
 """
 
+from patchpack.plan.packing.balance import AttentionCost, balance, imbalance, row_costs
 from patchpack.plan.packing.bounds import lower_bound
 from patchpack.plan.packing.greedy import BestFit, FirstFit, GreedyPacker, NextFit
 from patchpack.plan.packing.histogram import Patterns, pack_histogram
@@ -14,7 +15,7 @@ from patchpack.plan.packing.protocol import Item, Packer, PackerFactory, Row, fe
 from patchpack.plan.packing.tight import TightPacking, pack_tight
 
 __all__ = [
-    "BestFit", "FirstFit", "GreedyPacker", "Item", "Lookahead", "NextFit", "Packer", "PackerFactory", "Packing",
-    "Patterns", "Prices", "Row", "TightPacking", "fewest_tokens", "learn_prices", "lower_bound", "pack_histogram",
-    "pack_lengths", "pack_stream", "pack_tight",
+    "AttentionCost", "BestFit", "FirstFit", "GreedyPacker", "Item", "Lookahead", "NextFit", "Packer", "PackerFactory",
+    "Packing", "Patterns", "Prices", "Row", "TightPacking", "fewest_tokens", "balance", "imbalance", "learn_prices",
+    "lower_bound", "pack_histogram", "pack_lengths", "pack_stream", "pack_tight", "row_costs",
 ]  # fmt: skip

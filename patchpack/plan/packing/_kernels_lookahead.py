@@ -172,7 +172,7 @@ def fullest(
 
 
 @njit
-def dearest(
+def max_value_row(
     pool: Any,
     count: int,
     seq_len: int,
@@ -297,7 +297,7 @@ def choose(
 
     An item that is cut to end the row has fewer TOKENS afterwards.
     """
-    if fewest.shape[1] > 1 and dearest(pool, count, seq_len, max_images, due, fewest, sizes, prices, order, taken):
+    if fewest.shape[1] > 1 and max_value_row(pool, count, seq_len, max_images, due, fewest, sizes, prices, order, taken):
         if max_cut > 0:
             one_more(pool, count, seq_len, max_images, max_cut, taken)
     else:

@@ -1,4 +1,4 @@
-"""The dearest row under prices per length, compiled on first use. Arrays only; no allocation, no raise."""
+"""The row of most value under prices per length, compiled on first use. Arrays only; no allocation, no raise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from patchpack._jit import njit
 
 
 @njit
-def richest(lengths: Any, values: Any, best: Any, last: Any, row: Any) -> float:
+def best_row(lengths: Any, values: Any, best: Any, last: Any, row: Any) -> float:
     """Highest value of a row of any number of copies, by the knapsack of Gilmore and Gomory (1961).
 
     lengths: int64 ``[m]``, rising. values: float64 ``[m]``. best: float64 ``[seq_len + 1]``, last: int64 ``[seq_len + 1]``,

@@ -199,12 +199,12 @@ class ColumnGeneration:
         self.stopped = self.stopped or solved is None
         return None if solved is None else solved[1]
 
-    def _learn(self, prices: Int64, dearest: int) -> None:
-        """No row is worth more than `dearest`, so all items together need ``sum(counts prices) / dearest`` rows."""
+    def _learn(self, prices: Int64, max_value_row: int) -> None:
+        """No row is worth more than `max_value_row`, so all items together need ``sum(counts prices) / max_value_row`` rows."""
         total = sum(map(int.__mul__, prices.tolist(), self._counts.tolist()))
-        bound = -(-total // dearest)
+        bound = -(-total // max_value_row)
         if bound >= self.bound:
-            self.bound, self._prices = bound, prices / dearest
+            self.bound, self._prices = bound, prices / max_value_row
 
     def _passes(self, order: Int64) -> Pass:
         """1, 2, 4, … and the rest of each kind, or one at a time where there are more than fit."""

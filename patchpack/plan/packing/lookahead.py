@@ -1,7 +1,7 @@
 """Rows from a bounded pool of waiting items: close to arrival order, and as full as the pool allows.
 
 Each row is the fullest that contains the oldest item; or, where few lengths occur and the fullest row of today leaves a worse
-pool for tomorrow, the dearest under prices per length (see `prices`).
+pool for tomorrow, the max_value_row under prices per length (see `prices`).
 """
 
 from __future__ import annotations

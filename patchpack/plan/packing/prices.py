@@ -82,10 +82,10 @@ def learn_prices(lengths: Sequence[int] | npt.NDArray[Any], *, seq_len: int, mos
     bound, units, worth = 0.0, 0, kinds
     for scale in range(1, most_units + 1):
         rounded = np.rint(values * scale)
-        richest = max(1, round(_richest(kinds, rounded, seq_len)[0]))
-        needed = float(share @ rounded) / richest  # rows per item that any packing needs
-        if richest <= most_units and needed > bound * 1.0002:
-            bound, units, worth = needed, richest, rounded.astype(np.int64)
+        best_row = max(1, round(_richest(kinds, rounded, seq_len)[0]))
+        needed = float(share @ rounded) / best_row  # rows per item that any packing needs
+        if best_row <= most_units and needed > bound * 1.0002:
+            bound, units, worth = needed, best_row, rounded.astype(np.int64)
     if sizes.mean() > 0.995 * seq_len * bound:
         return None
     return Prices(seq_len, units, tuple((int(kinds[k]), int(worth[k])) for k in np.flatnonzero(np.diff(worth, prepend=0))))
@@ -129,6 +129,6 @@ def _richest(kinds: Int64, values: npt.NDArray[np.float64], seq_len: int) -> tup
     first = np.flatnonzero(np.diff(values, prepend=0.0) > 1e-9)
     row, copies = np.zeros(len(first), dtype=np.int64), np.zeros(len(kinds))
     best, last = np.empty(seq_len + 1), np.empty(seq_len + 1, dtype=np.int64)
-    value = kernels.richest(kinds[first], values[first], best, last, row)
+    value = kernels.best_row(kinds[first], values[first], best, last, row)
     copies[first] = row
     return float(value), copies

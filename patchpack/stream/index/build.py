@@ -12,21 +12,23 @@ from typing import Any
 import numpy as np
 
 from patchpack.errors import SourceError
-from patchpack.stream.engine import Engine, run_all
 from patchpack.stream.index.columns import Column, Columns, narrow
 from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.scan import ShardColumns, ShardTask, not_by_offset, require_uncompressed, scan_columns
 from patchpack.stream.index.strings import Strings
-from patchpack.stream.remote import expand
-from patchpack.stream.shards import ShardSource, absolute, is_compressed, is_local, shard_labels
-from patchpack.stream.sources import open_source
-from patchpack.stream.tar import Members
+from patchpack.stream.jobs.engine import Engine, run_all
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sources.opening import open_source
+from patchpack.stream.sources.shards import ShardSource, shard_labels
+from patchpack.stream.tar.remote import expand
+from patchpack.stream.tar.shards import is_compressed
+from patchpack.stream.tar.urls import absolute, is_local
 
 Progress = Callable[[int, int, int], None]
 """Called with (shards done, shards in all, samples so far) after every shard."""
 
 
-def find_shards(shards: Any, members: Members) -> tuple[list[str], list[str]]:
+def find_shards(shards: Any, members: SampleFields) -> tuple[list[str], list[str]]:
     """Paths or URLs, and labels, of the shards behind paths and patterns.
 
     Raises:
@@ -72,7 +74,7 @@ def require_one_place_per_key(labels: Sequence[str]) -> None:
 def scan_all(
     tasks: Sequence[ShardTask], *, engine: Engine = "local", num_workers: int = 0, context: str | BaseContext | None = None
 ) -> Generator[ShardColumns, None, None]:
-    """What `scan_columns` finds in each, in order; see `patchpack.stream.engine.run_all`."""
+    """What `scan_columns` finds in each, in order; see `patchpack.stream.jobs.engine.run_all`."""
     if engine == "ray":  # a worker on another machine is in another folder
         tasks = [task._replace(url=absolute(task.url)) for task in tasks]
     return run_all(scan_columns, tasks, engine=engine, num_workers=num_workers, context=context, doing="scans shards")
@@ -110,7 +112,7 @@ def _compact(merged: Columns, num_labels: int) -> Iterator[tuple[str, Column]]:
                 yield f"{name}.{part}", narrow(merged.pop(f"{name}.{part}"))
 
 
-def _digest(members: Members, shards: Sequence[Shard], columns: Columns) -> str:
+def _digest(members: SampleFields, shards: Sequence[Shard], columns: Columns) -> str:
     """Of what plans are made of: where shards lie and when they were copied does not enter."""
     asked = [members.image, members.target, members.max_pixels, members.max_bytes, *members.reading.formats]
     said = [(s.label, s.fingerprint.num_bytes, s.fingerprint.digest, s.num_samples) for s in shards]

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError, IndexFileError
-from patchpack.stream.atomic import replace_file
+from patchpack.stream.jobs.atomic import replace_file
 
 Column = npt.NDArray[Any]
 Columns = dict[str, Column]

@@ -16,8 +16,8 @@ from hashlib import blake2b
 from typing import NamedTuple, TypeVar
 
 from patchpack.errors import SourceError
-from patchpack.stream.remote import RemoteFile
-from patchpack.stream.shards import is_local
+from patchpack.stream.tar.remote import RemoteFile
+from patchpack.stream.tar.urls import is_local
 
 _SPOTS = 8
 _SPOT_BYTES = 4096
@@ -33,7 +33,7 @@ class Fingerprint(NamedTuple):
     Attributes:
         num_bytes: size of the file.
         version: of a local file when it was changed last, in ns; of a remote one what its file system says, see
-            `patchpack.stream.remote.Status`.
+            `patchpack.stream.tar.remote.Status`.
         digest: hexadecimal BLAKE2b of its first 4 kB, its last 12 kB and 4 kB at seven places evenly between.
     """
 

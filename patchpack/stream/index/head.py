@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from patchpack.paint.decode import Reading
+from patchpack.image.formats import Reading
 from patchpack.stream.index.fingerprint import Fingerprint
-from patchpack.stream.tar import Members
-from patchpack.stream.values import count, text
+from patchpack.stream.jobs.values import count, text
+from patchpack.stream.sample.fields import SampleFields
 from patchpack.types import TargetKind, TargetSpec
 
 
@@ -43,7 +43,7 @@ class Head:
         fingerprint: of what plans are made of, hexadecimal.
     """
 
-    members: Members
+    members: SampleFields
     shards: tuple[Shard, ...]
     kinds: tuple[tuple[str, str], ...]
     target_kind: TargetKind
@@ -68,7 +68,7 @@ class Head:
     def from_json(cls, head: Mapping[str, Any]) -> Head:
         """Raises one of `columns.UNREADABLE` for what `to_json` does not write."""
         target, kind = head["target"], head["target_kind"]
-        members = Members(
+        members = SampleFields(
             tuple(map(text, head["image"])),
             tuple(map(text, target)) if isinstance(target, list) else None if target is None else text(target),
             count(head["max_pixels"]),

@@ -15,10 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
-from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS, Reading
+from patchpack.image.formats import MAX_BYTES, MAX_PIXELS, Reading
 from patchpack.paint.targets import infer_kind
 from patchpack.report import Rejection, ShardFault
-from patchpack.stream.engine import Engine, require_engine
 from patchpack.stream.index import columns as files
 from patchpack.stream.index.build import Progress, assemble, find_shards, require_one_place_per_key, scan_all
 from patchpack.stream.index.columns import Columns
@@ -27,10 +26,11 @@ from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.lines import Lines
 from patchpack.stream.index.reader import IndexReader
 from patchpack.stream.index.scan import ShardColumns, ShardTask
-from patchpack.stream.names import IMAGE, LABEL
-from patchpack.stream.source import Reader
-from patchpack.stream.sources import parse_members
-from patchpack.stream.tar import Members
+from patchpack.stream.jobs.engine import Engine, require_engine
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.names import IMAGE, LABEL
+from patchpack.stream.sample.source import Reader
+from patchpack.stream.sources.opening import parse_members
 from patchpack.types import Header, IntArray, TargetKind
 
 
@@ -56,7 +56,7 @@ class Index:
         self._head, self._columns, self._path, self._moved = head, columns, path, moved
         self.shards: tuple[Shard, ...] = head.shards
         self.num_shards = len(head.shards)
-        self.members: Members = head.members
+        self.members: SampleFields = head.members
         self.target_kind: TargetKind = head.target_kind
         self.fingerprint: str = head.fingerprint
         self._lines = Lines(head, columns, path or "this index")
@@ -93,7 +93,7 @@ class Index:
             formats: names of further formats, as in `Recipe`; a recipe for this index has to name them too.
             num_workers: processes that scan, one shard at a time; 0 scans here, or wherever a Ray cluster has a CPU.
             engine: ``"local"`` for processes of this machine, ``"ray"`` for a Ray cluster, see
-                `patchpack.stream.engine.run_all`. The result is the same to the byte.
+                `patchpack.stream.jobs.engine.run_all`. The result is the same to the byte.
             update: an index of earlier; shards that are as they were then are not read again. The result is the same, too.
             progress: called with (shards done, shards in all, samples so far).
             context: a multiprocessing context, or the name of a start method, for the processes.
@@ -248,7 +248,7 @@ class Index:
         }
 
     def _probe_targets(self) -> TargetKind:
-        """As `patchpack.stream.sampler.probe_targets`."""
+        """As `patchpack.stream.planning.probe.probe_targets`."""
         for begin in range(0, len(self), 64):
             for header in self.headers(np.arange(begin, min(begin + 64, len(self)))):
                 try:

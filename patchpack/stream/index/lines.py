@@ -19,8 +19,8 @@ from patchpack.stream.index.columns import UNREADABLE, Column, Columns, damaged
 from patchpack.stream.index.head import Head
 from patchpack.stream.index.scan import ShardColumns
 from patchpack.stream.index.strings import STRIDE, Strings
-from patchpack.stream.shards import Slice
-from patchpack.stream.tape import BLOCK
+from patchpack.stream.tar.byte_reader import BLOCK
+from patchpack.stream.tar.reader import Slice
 from patchpack.types import Header, IntArray, Size
 
 I64 = npt.NDArray[np.int64]

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from patchpack.errors import StaleIndexError
 from patchpack.stream.index.fingerprint import changed
 from patchpack.stream.index.head import Shard
-from patchpack.stream.remote import RemoteFile
-from patchpack.stream.shards import ShardReader
-from patchpack.stream.tar import Members
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.tar.reader import ShardReader
+from patchpack.stream.tar.remote import RemoteFile
 
 
 class IndexReader(ShardReader):
@@ -22,7 +22,7 @@ class IndexReader(ShardReader):
         StaleIndexError: when reading, the shard is not what was indexed.
     """
 
-    def __init__(self, shards: Sequence[Shard], members: Members) -> None:
+    def __init__(self, shards: Sequence[Shard], members: SampleFields) -> None:
         super().__init__([shard.url for shard in shards], members)
         self._known = [shard.fingerprint for shard in shards]
 

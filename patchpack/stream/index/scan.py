@@ -16,10 +16,12 @@ from patchpack.errors import SourceError
 from patchpack.report import Rejection, ShardFault
 from patchpack.stream.index.columns import Columns, narrow
 from patchpack.stream.index.fingerprint import Fingerprint, fingerprint, status_of
-from patchpack.stream.remote import RangeTape, RemoteFile
-from patchpack.stream.shards import is_local, open_descriptor, read_at, scan_shard, starts_compressed
-from patchpack.stream.tape import BLOCK
-from patchpack.stream.tar import Members
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.tar.byte_reader import BLOCK
+from patchpack.stream.tar.reader import open_descriptor, read_at
+from patchpack.stream.tar.remote import RangeReader, RemoteFile
+from patchpack.stream.tar.shards import scan_shard, starts_compressed
+from patchpack.stream.tar.urls import is_local
 from patchpack.types import Event, Header
 
 INLINE_BYTES = 32
@@ -31,7 +33,7 @@ class ShardTask(NamedTuple):
 
     url: str
     label: str
-    members: Members
+    members: SampleFields
 
 
 class ShardColumns(NamedTuple):
@@ -44,7 +46,7 @@ class ShardColumns(NamedTuple):
         columns: one line per sample. ``size`` height and width, ``key_hash``, ``kind``, the image's ``offset`` in blocks of 512
             bytes and ``length`` in bytes; ``stem.lengths`` and ``stem.bytes``. For each label i ``label{i}.lengths`` and
             ``.bytes`` where it is kept here, else ``label{i}.offset`` and ``.length`` (which is 0 where it is kept).
-        rejections, faults: as `patchpack.stream.shards.scan_shard` gives them.
+        rejections, faults: as `patchpack.stream.tar.shards.scan_shard` gives them.
     """
 
     fingerprint: Fingerprint
@@ -109,7 +111,7 @@ _Read = Callable[[int, int], bytes]  # (offset, length)
 
 
 @contextmanager
-def _opened(url: str, num_bytes: int) -> Iterator[tuple[_Read, RangeTape | None]]:
+def _opened(url: str, num_bytes: int) -> Iterator[tuple[_Read, RangeReader | None]]:
     """How to read it by offset, and what to scan where that is not a local file."""
     if is_local(url):
         file = open_descriptor(url)
@@ -120,7 +122,7 @@ def _opened(url: str, num_bytes: int) -> Iterator[tuple[_Read, RangeTape | None]
         finally:
             os.close(file)
     else:
-        tape = RangeTape(RemoteFile(url).read, num_bytes)
+        tape = RangeReader(RemoteFile(url).read, num_bytes)
         require_uncompressed(url, tape.read)
         yield tape.read, tape
 
@@ -141,7 +143,7 @@ def require_uncompressed(url: str, read: _Read) -> None:
 
 
 def scan_events(task: ShardTask) -> Iterator[Event]:
-    """What `scan_columns` scans: the events of `patchpack.stream.shards.scan_shard`, behind a URL by ranges too."""
+    """What `scan_columns` scans: the events of `patchpack.stream.tar.shards.scan_shard`, behind a URL by ranges too."""
     with _opened(task.url, fingerprint(task.url).num_bytes) as (_, tape):
         yield from scan_shard(task.url, 0, task.label, task.members, tape)
 

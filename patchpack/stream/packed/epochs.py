@@ -9,29 +9,26 @@ from contextlib import closing
 from hashlib import blake2b
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from patchpack.errors import ConfigError, PackingError, SourceError
 from patchpack.paint.resample import compile_kernels
 from patchpack.plan._integers import require_int
-from patchpack.plan.planner import Tail
+from patchpack.plan.online.planner import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of, require_shuffle
 from patchpack.report import Account
-from patchpack.stream.engine import Engine, require_engine, run_all
-from patchpack.stream.epoch_plan import EpochPlan
 from patchpack.stream.index import Index
 from patchpack.stream.index.reader import IndexReader
+from patchpack.stream.jobs.engine import Engine, require_engine, run_all
 from patchpack.stream.packed.manifest import NAME, VERSION, Manifest, PackedEpoch, PackedShard
 from patchpack.stream.packed.write import PackedPart, PackTask, require_of_pack, versions_of, write_shard
-from patchpack.stream.resume import recipe_fields
-from patchpack.stream.ring import slot_bytes_of
-from patchpack.stream.sampler import require_recipe
-from patchpack.stream.shards import absolute
+from patchpack.stream.planning.epoch_plan import EpochPlan
+from patchpack.stream.planning.probe import require_recipe
+from patchpack.stream.planning.resume import recipe_fields
+from patchpack.stream.tar.urls import absolute
+from patchpack.stream.workers.slot_pool import slot_bytes_of
 from patchpack.types import BatchPlan
-
-if TYPE_CHECKING:
-    from patchpack.stream.packed.shards import PackedShards
 
 Progress = Callable[[int, int, int], None]
 """Called with (batches written, batches in the epochs planned so far, images so far) after every shard."""
@@ -55,32 +52,8 @@ def write_packed(
     engine: Engine = "local",
     progress: Progress | None = None,
     context: str | BaseContext | None = None,
-) -> PackedShards:
-    """Plan epochs, paint all of their batches, and write them.
-
-    Run again with the same arguments it goes on where it was killed. What cannot be used is named in `reports`.
-
-    Args:
-        index: of the images.
-        recipe: what to do with them.
-        path: a folder that is new, empty, or holds what an earlier run of the same has made.
-        epoch, num_epochs: whose draws; one epoch is written behind the other.
-        shuffle, tail: see `patchpack.EpochPlan`. Rows stay as they are shuffled now.
-        seen: samples of earlier epochs, for drop schedules.
-        steps_per_shard: batches of a file; None for as many as take 256 MB.
-        num_workers, engine: who paints, one file at a time, see `patchpack.stream.engine.run_all`. Files are the same
-            to the byte.
-        progress: called with (batches written, batches in the epochs planned so far, images so far).
-        context: a multiprocessing context, or the name of a start method, for local processes.
-
-    Raises:
-        ConfigError: an option that cannot work; a folder that holds something else.
-        StaleIndexError: shards that are not as they were indexed.
-        TargetError: a target that is neither number, array nor JSON; its sample is named.
-        SourceError: no image that can be packed; images that cannot be read now; a folder that cannot be written.
-    """
-    from patchpack.stream.packed.shards import PackedShards  # whose `write` this is
-
+) -> None:
+    """Plan epochs, paint all of their batches, and write them into a folder. See `PackedShards.write`."""
     require_engine(engine, num_workers)
     require_recipe(recipe)
     shuffle = block_of(shuffle, len(index) if isinstance(index, Index) else 1)
@@ -108,7 +81,7 @@ def write_packed(
     pack = blake2b(json.dumps(made_of, sort_keys=True).encode(), digest_size=16).hexdigest()
     folder = Path(os.path.abspath(path))
     if _is_finished(folder, pack):
-        return PackedShards(folder)
+        return
     index.verify()
     plans = _Plans(index, recipe, epoch, num_epochs, shuffle=shuffle, tail=tail, seen=seen)
     _make(folder)
@@ -137,7 +110,6 @@ def write_packed(
     Manifest(pack, made_of, repr(recipe), epochs, tuple(part.shard for part in parts)).save(folder)
     for name in filter(_is_left_over, os.listdir(folder)):
         (folder / name).unlink(missing_ok=True)
-    return PackedShards(folder)
 
 
 class _Plans:

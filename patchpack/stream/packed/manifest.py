@@ -12,9 +12,9 @@ from typing import Any, BinaryIO, NamedTuple
 
 from patchpack.errors import SourceError
 from patchpack.report import Rejection, Report, ShardFault
-from patchpack.stream.atomic import replace_file
+from patchpack.stream.jobs.atomic import replace_file
+from patchpack.stream.jobs.values import count, text
 from patchpack.stream.packed.steps import UNREADABLE
-from patchpack.stream.values import count, text
 
 FORMAT = "patchpack-packed"
 VERSION = 1

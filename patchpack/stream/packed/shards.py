@@ -8,18 +8,23 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import accumulate
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
 
+from patchpack.batch.packed import PackedBatch
+from patchpack.batch.validate import validate
 from patchpack.errors import ShapeError, ShardError
-from patchpack.paint.validate import validate
+from patchpack.plan.online.planner import Tail
+from patchpack.plan.recipe import Recipe
 from patchpack.report import Report
-from patchpack.stream.packed.epochs import write_packed
+from patchpack.stream.index import Index
+from patchpack.stream.jobs.engine import Engine
+from patchpack.stream.packed.epochs import Progress, write_packed
 from patchpack.stream.packed.manifest import Manifest, PackedShard
 from patchpack.stream.packed.steps import END, Place, read_step
-from patchpack.types import PackedBatch
 
 
 class PackedShards(Dataset[PackedBatch]):
@@ -63,7 +68,62 @@ class PackedShards(Dataset[PackedBatch]):
         for shard in self.shards:
             self._require_size(shard)
 
-    write = staticmethod(write_packed)  # here, where it is looked for
+    @staticmethod
+    def write(
+        index: Index,
+        recipe: Recipe,
+        path: str | os.PathLike[str],
+        *,
+        epoch: int = 0,
+        num_epochs: int = 1,
+        shuffle: bool | int = 0,
+        tail: Tail = "short",
+        seen: int = 0,
+        steps_per_shard: int | None = None,
+        num_workers: int = 0,
+        engine: Engine = "local",
+        progress: Progress | None = None,
+        context: str | BaseContext | None = None,
+    ) -> PackedShards:
+        """Plan epochs, paint all of their batches, and write them.
+
+        Run again with the same arguments it goes on where it was killed. What cannot be used is named in `reports`.
+
+        Args:
+            index: of the images.
+            recipe: what to do with them.
+            path: a folder that is new, empty, or holds what an earlier run of the same has made.
+            epoch, num_epochs: whose draws; one epoch is written behind the other.
+            shuffle, tail: see `patchpack.EpochPlan`. Rows stay as they are shuffled now.
+            seen: samples of earlier epochs, for drop schedules.
+            steps_per_shard: batches of a file; None for as many as take 256 MB.
+            num_workers, engine: who paints, one file at a time, see `patchpack.stream.jobs.engine.run_all`. Files are the same
+                to the byte.
+            progress: called with (batches written, batches in the epochs planned so far, images so far).
+            context: a multiprocessing context, or the name of a start method, for local processes.
+
+        Raises:
+            ConfigError: an option that cannot work; a folder that holds something else.
+            StaleIndexError: shards that are not as they were indexed.
+            TargetError: a target that is neither number, array nor JSON; its sample is named.
+            SourceError: no image that can be packed; images that cannot be read now; a folder that cannot be written.
+        """
+        write_packed(
+            index,
+            recipe,
+            path,
+            epoch=epoch,
+            num_epochs=num_epochs,
+            shuffle=shuffle,
+            tail=tail,
+            seen=seen,
+            steps_per_shard=steps_per_shard,
+            num_workers=num_workers,
+            engine=engine,
+            progress=progress,
+            context=context,
+        )
+        return PackedShards(path)
 
     def __len__(self) -> int:
         """Batches, over all epochs."""

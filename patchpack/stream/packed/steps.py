@@ -26,11 +26,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ShardError, TargetError
 from patchpack.report import BatchInfo
-from patchpack.stream.archive import read_members
-from patchpack.stream.tape import BLOCK
-from patchpack.types import BatchPlan, PackedBatch
+from patchpack.stream.tar.byte_reader import BLOCK
+from patchpack.stream.tar.members import read_members
+from patchpack.types import BatchPlan
 
 END = bytes(2 * BLOCK)
 """What a tar file ends with."""
@@ -191,11 +192,11 @@ class _Memory:
         self._memory, self.end = memory, len(memory)
 
     def read(self, at: int, count: int) -> bytes:
-        """See `patchpack.stream.tape.Tape`."""
+        """See `patchpack.stream.tar.byte_reader.ByteReader`."""
         return self._memory[at : at + count].tobytes()
 
     def reach(self, at: int) -> int:
-        """See `patchpack.stream.tape.Tape`."""
+        """See `patchpack.stream.tar.byte_reader.ByteReader`."""
         return min(at, self.end)
 
 

@@ -16,18 +16,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from patchpack import __version__
+from patchpack._version import __version__
 from patchpack.errors import ConfigError, ShardError, SourceError
 from patchpack.plan.recipe import Recipe
 from patchpack.report import BatchInfo
-from patchpack.stream.archive import UNREADABLE, read_members
-from patchpack.stream.atomic import replace_file
-from patchpack.stream.dataset import painted
+from patchpack.stream.jobs.atomic import replace_file
 from patchpack.stream.packed import steps
 from patchpack.stream.packed.manifest import PackedShard
 from patchpack.stream.packed.steps import Place, require_place, write_step
-from patchpack.stream.source import Reader
-from patchpack.stream.tape import BLOCK, SeekableTape
+from patchpack.stream.painting.painter import painted
+from patchpack.stream.sample.source import Reader
+from patchpack.stream.tar.byte_reader import BLOCK, SeekableReader
+from patchpack.stream.tar.members import UNREADABLE, read_members
 from patchpack.types import BatchPlan
 
 _FOREIGN = (*steps.UNREADABLE, *UNREADABLE, ShardError, StopIteration)
@@ -122,7 +122,7 @@ def _read_again(task: PackTask) -> PackedPart:
     left = iter(task.plans)
     try:
         with open(task.path, "rb") as file:
-            for member in read_members(SeekableTape(file)):
+            for member in read_members(SeekableReader(file)):
                 if member.name.endswith(".json"):  # the first of its batch
                     offsets.append(member.where[0] - BLOCK)
                     about = _json_at(file, member.where)
@@ -144,7 +144,7 @@ def require_of_pack(path: Path, pack: str) -> None:
     """Raises `ConfigError` where a file does not begin with a batch of this pack."""
     try:
         with open(path, "rb") as file:
-            about = _json_at(file, next(read_members(SeekableTape(file))).where)
+            about = _json_at(file, next(read_members(SeekableReader(file))).where)
         if about["pack"] != pack:
             raise ShardError(f"it is of pack {about['pack']}, this would be {pack}")
     except _FOREIGN as error:

@@ -145,7 +145,7 @@ def viewed(out: Parts, kind: str) -> None:
         out.add("bfloat16", names.read(half, "patches").float())
         moved = names.read(batch, "to")("cpu")
         out.add("only moved", [names.read(moved, label) for label in names.BATCH])
-        out.add("normalized", names.call("normalize", names.read(batch, "patches"), names.read(batch, "norm")))
+        out.add("normalized", names.call("normalize_patches", names.read(batch, "patches"), names.read(batch, "norm")))
         segments = names.read(batch, "segment_ids")
         values = {"token": segments[..., None] * 1.5, "slot": names.read(batch, "slot_mask") * 2.0}
         for per, value in values.items():

@@ -48,7 +48,12 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "build_index": ("Index.build",),
     "open_index": ("Index.open",),
     "collect": ("Report.collect",),
-    "normalize_patches": ("paint.batch:normalize", "batch.views:normalize"),
+    "normalize_patches": ("paint.batch:normalize", "batch.views:standardize"),
+    **{name: (name, f"paint.patchify:{name}") for name in ("patchify", "unpatchify")},
+    "decode": ("decode", "image.decode:decode"),
+    "read_size": ("read_size", "image.size:read_size"),
+    **{f"text_{name}": (f"text_{name}", f"text.{name}") for name in ("mask", "attention_mask", "pool_mask", "position_ids")},
+    "ragged_text": ("ragged_text", "text.ragged"),
 }  # fmt: skip
 
 # label → names of a parameter

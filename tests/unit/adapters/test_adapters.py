@@ -13,6 +13,7 @@ import patchpack as pp
 from helpers import naive_adapters
 from patchpack import adapters
 from patchpack.adapters import qwen
+from patchpack.paint.patchify import patchify
 
 EVERY: list[Callable[..., Any]] = [adapters.siglip2, adapters.qwen_vl, adapters.pix2struct, adapters.timm_naflex]
 GRIDS = {"wide": (2, 6), "tall": (4, 2), "one": (2, 2), "large": (6, 8)}
@@ -26,7 +27,9 @@ def sample(key: str, grid: tuple[int, int], p: int = 4) -> pp.Sample:
 
 def packed(samples: list[pp.Sample], **changes: Any) -> pp.PackedBatch:
     """All of them in one batch of torch tensors; rows of 64 tokens."""
-    recipe = pp.Recipe(**{"resize": pp.Native(60), "patch_size": 4, "seq_len": 64, "max_images": 5, "rows": 9, **changes})
+    recipe = pp.Recipe(
+        **{"resize": pp.resize.Native(60), "patch_size": 4, "seq_len": 64, "max_images": 5, "rows": 9, **changes}
+    )
     (batch,) = pp.load(samples, recipe, on_error="skip")
     return batch
 
@@ -37,15 +40,15 @@ def four(**changes: Any) -> pp.PackedBatch:
 
 def alone(key: str, batch: pp.PackedBatch) -> Any:
     """The normalised patches of one image, float32 ``[n, 48]``, raster order: from its pixels."""
-    image = pp.patchify(sample(key, GRIDS[key]).image, 4).astype(np.float32)
-    mean, std = pp.HALF.mean[0] * 255, pp.HALF.std[0] * 255
+    image = patchify(sample(key, GRIDS[key]).image, 4).astype(np.float32)
+    mean, std = pp.normalize.HALF.mean[0] * 255, pp.normalize.HALF.std[0] * 255
     return (image - np.float32(mean)) / np.float32(std)
 
 
 def with_a_gap() -> pp.PackedBatch:
     """The four and one that is found unreadable while painting, in a slot between them."""
     broken = pp.Sample("broken", b"", 0)
-    batch = packed([*(sample(key, grid) for key, grid in GRIDS.items())], packer=pp.NextFit())
+    batch = packed([*(sample(key, grid) for key, grid in GRIDS.items())], packer=pp.packing.NextFit())
     row, slot = next((r, s) for r in range(len(batch.keys)) for s in range(len(batch.keys[r])) if len(batch.keys[r]) > s + 1)
     mine = batch.segment_ids[row] == slot + 1
     batch.keys[row][slot] = broken.key
@@ -109,8 +112,8 @@ def test_qwen_kernel_and_device_path_agree() -> None:
         assert torch.equal(here, there)
 
 
-@pytest.mark.parametrize("ids", [pp.Absolute(), pp.Raster(), pp.Fractional()])
-def test_pix2struct(ids: pp.PositionScheme) -> None:
+@pytest.mark.parametrize("ids", [pp.positions.Absolute(), pp.positions.Raster(), pp.positions.Fractional()])
+def test_pix2struct(ids: pp.positions.PositionScheme) -> None:
     batch = four(positions=ids)
     inputs = adapters.pix2struct(batch, max_patches=50)
     assert inputs.flattened_patches.shape == (4, 50, 50)
@@ -124,9 +127,9 @@ def test_pix2struct(ids: pp.PositionScheme) -> None:
         assert inputs.attention_mask[i].tolist() == [1] * n + [0] * (50 - n)
 
 
-@pytest.mark.parametrize("ids", [pp.Absolute(), pp.Raster()])
-def test_pix2struct_takes_images_that_lost_patches(ids: pp.PositionScheme) -> None:
-    batch = four(drop=pp.Constant(0.5), positions=ids)
+@pytest.mark.parametrize("ids", [pp.positions.Absolute(), pp.positions.Raster()])
+def test_pix2struct_takes_images_that_lost_patches(ids: pp.positions.PositionScheme) -> None:
+    batch = four(drop=pp.drop.Constant(0.5), positions=ids)
     inputs = adapters.pix2struct(batch)
     for image, row in zip(pp.unpack(batch), inputs.flattened_patches, strict=True):
         rows_cols = row[: len(image.patches), :2].long() - 1
@@ -137,7 +140,7 @@ def test_pix2struct_takes_images_that_lost_patches(ids: pp.PositionScheme) -> No
 
 
 def test_timm_naflex() -> None:
-    batch = four(positions=pp.Fractional())
+    batch = four(positions=pp.positions.Fractional())
     inputs = adapters.timm_naflex(batch, max_seq_len=48)
     assert [inputs[n].dtype for n in ("patches", "patch_coord", "patch_valid")] == [torch.float32, torch.int64, torch.bool]
     for i, key in enumerate(adapters.keys(batch)):
@@ -169,7 +172,7 @@ def test_unreadable_images_are_left_out(adapter: Callable[..., Any]) -> None:
     names = adapters.keys(batch)
     assert len(names) == 3
     assert "broken" not in names
-    wanted = adapter(packed([sample(key, GRIDS[key]) for key in names], packer=pp.NextFit()))
+    wanted = adapter(packed([sample(key, GRIDS[key]) for key in names], packer=pp.packing.NextFit()))
     got = adapter(batch)
     for name, value in wanted.items():
         assert torch.equal(got[name], value)
@@ -217,7 +220,7 @@ def test_unpack_qwen_vl_lays_features_on_their_patches() -> None:
         wanted = torch.from_numpy(alone(key, batch)).reshape(rows, cols, 16, 3).transpose(2, 3)  # channel first
         torch.testing.assert_close(whole[key].reshape(rows, cols, 3, 2, 16)[:, :, :, 0], wanted, rtol=0, atol=1e-6)
         torch.testing.assert_close(blocks[key], whole[key][::2, ::2])
-    with pytest.raises(pp.ShapeError, match=r"\[72, \.\.\.\] per patch or \[18, \.\.\.\] per block, got \[71, 96\]"):
+    with pytest.raises(pp.errors.ShapeError, match=r"\[72, \.\.\.\] per patch or \[18, \.\.\.\] per block, got \[71, 96\]"):
         list(adapters.unpack_qwen_vl(batch, inputs.pixel_values[1:]))
 
 
@@ -226,28 +229,28 @@ def test_unpack_qwen_vl_lays_features_on_their_patches() -> None:
 
 @pytest.mark.parametrize("adapter", [adapters.siglip2, adapters.qwen_vl, adapters.timm_naflex])
 def test_dropped_patches_are_refused_where_a_model_infers_its_grid(adapter: Callable[..., Any]) -> None:
-    batch = four(drop=pp.Constant(0.5))
+    batch = four(drop=pp.drop.Constant(0.5))
     first = adapters.keys(batch)[0]
     n = GRIDS[first][0] * GRIDS[first][1]
-    with pytest.raises(pp.ConfigError, match=rf"{first} keeps {n // 2} of its {n} patches.*drop=NoDrop\(\)"):
+    with pytest.raises(pp.errors.ConfigError, match=rf"{first} keeps {n // 2} of its {n} patches.*drop=NoDrop\(\)"):
         adapter(batch)
 
 
 def test_fractions_are_refused_where_they_say_which_patches_are_left() -> None:
-    with pytest.raises(pp.ConfigError, match=r"Pix2Struct takes rows and columns.*positions=Absolute\(\)"):
-        adapters.pix2struct(four(drop=pp.Constant(0.5), positions=pp.Fractional()))
+    with pytest.raises(pp.errors.ConfigError, match=r"Pix2Struct takes rows and columns.*positions=Absolute\(\)"):
+        adapters.pix2struct(four(drop=pp.drop.Constant(0.5), positions=pp.positions.Fractional()))
 
 
 def test_a_grid_that_cannot_be_merged_is_refused() -> None:
     batch = packed([sample("odd", (3, 4))])
-    with pytest.raises(pp.ShapeError, match=r"odd has a grid of 3 x 4.*merged by 2 x 2.*SmartResize\(merge=2\)"):
+    with pytest.raises(pp.errors.ShapeError, match=r"odd has a grid of 3 x 4.*merged by 2 x 2.*SmartResize\(merge=2\)"):
         adapters.qwen_vl(batch)
     assert adapters.qwen_vl(batch, merge_size=1).image_grid_thw.tolist() == [[1, 3, 4]]
 
 
 @pytest.mark.parametrize("adapter", [*EVERY, adapters.padded])
 def test_another_patch_size_is_refused(adapter: Callable[..., Any]) -> None:
-    with pytest.raises(pp.ConfigError, match="patches of 4 pixels, the model takes 16"):
+    with pytest.raises(pp.errors.ConfigError, match="patches of 4 pixels, the model takes 16"):
         adapter(four(), patch_size=16)
     adapter(four(), patch_size=4)
 
@@ -258,11 +261,11 @@ def test_another_patch_size_is_refused(adapter: Callable[..., Any]) -> None:
      (adapters.padded, "length")],
 )  # fmt: skip
 def test_an_image_over_the_length_is_refused(adapter: Callable[..., Any], option: str) -> None:
-    with pytest.raises(pp.ShapeError, match="large has 48 tokens, a row has 47: ask for rows of 48"):
+    with pytest.raises(pp.errors.ShapeError, match="large has 48 tokens, a row has 47: ask for rows of 48"):
         adapter(four(), **{option: 47})
 
 
 @pytest.mark.parametrize("option", ["merge_size", "temporal_patch_size"])
 def test_numbers_of_qwen_are_checked(option: str) -> None:
-    with pytest.raises(pp.ConfigError, match=option):
+    with pytest.raises(pp.errors.ConfigError, match=option):
         adapters.qwen_vl(four(), **{option: 0})

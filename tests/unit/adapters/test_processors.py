@@ -82,7 +82,7 @@ def test_numpy_on_request(processor: Any) -> None:
     arrays = processor(image, return_tensors="np")
     assert all(isinstance(value, np.ndarray) for value in arrays.values())
     assert same(arrays, processor(image))
-    with pytest.raises(pp.ConfigError, match=r"return_tensors is 'pt'.*got 'tf'"):
+    with pytest.raises(pp.errors.ConfigError, match=r"return_tensors is 'pt'.*got 'tf'"):
         processor(image, return_tensors="tf")
 
 
@@ -91,7 +91,7 @@ def test_a_call_may_change_a_field() -> None:
     assert same(Siglip2Processor()(image, max_num_patches=20), PROCESSORS[0](image))
     assert same(QwenVLProcessor()(images=[image], max_pixels=20 * 28**2), PROCESSORS[1](image))
     with pytest.raises(
-        pp.ConfigError,
+        pp.errors.ConfigError,
         match=r"Siglip2Processor does not know max_patches=9; a call takes images, return_tensors and patch_size",
     ):
         PROCESSORS[0](image, max_patches=9)
@@ -105,15 +105,15 @@ def test_no_image_at_all(processor: Any) -> None:
 @every
 def test_errors_name_the_image(processor: Any, tmp_path: Path) -> None:
     image = pictures()["picture-03"]
-    with pytest.raises(pp.DecodeError, match="image 1: expected a readable"):
+    with pytest.raises(pp.errors.DecodeError, match="image 1: expected a readable"):
         processor([image, b"no image"])
     file = io.BytesIO()
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8)).save(file, "jpeg")
-    with pytest.raises(pp.DecodeError, match="image 2: expected a complete JPEG"):
+    with pytest.raises(pp.errors.DecodeError, match="image 2: expected a complete JPEG"):
         processor([image, image, file.getvalue()[:3000]])
-    with pytest.raises(pp.DecodeError, match=r"image 1: expected file bytes, a uint8 .* got ndarray float32"):
+    with pytest.raises(pp.errors.DecodeError, match=r"image 1: expected file bytes, a uint8 .* got ndarray float32"):
         processor([image, np.zeros((3, 8, 9), dtype=np.float32)])
-    with pytest.raises(pp.SourceError, match=r"none\.jpg: FileNotFoundError"):
+    with pytest.raises(pp.errors.SourceError, match=r"none\.jpg: FileNotFoundError"):
         processor([image, tmp_path / "none.jpg"])
 
 
@@ -126,13 +126,13 @@ def test_images_are_fetched_from_paths(tmp_path: Path, monkeypatch: pytest.Monke
     assert same(PROCESSORS[0](found[1]), PROCESSORS[0]([image, image]))
     assert found[2:] == [["https://example.org/a.png"], "x" * 5000]
     path.write_bytes(b"no image")
-    with pytest.raises(pp.DecodeError, match=r"one\.png: expected a readable image, got UnidentifiedImageError"):
+    with pytest.raises(pp.errors.DecodeError, match=r"one\.png: expected a readable image, got UnidentifiedImageError"):
         PROCESSORS[0].fetch_images(path)
 
 
 def test_a_size_that_qwen_refuses_is_named() -> None:
     image = pictures()["picture-03"]
-    with pytest.raises(pp.SizeError, match=r"image 1: SmartResize.* refuses a size of 1 x 201"):
+    with pytest.raises(pp.errors.SizeError, match=r"image 1: SmartResize.* refuses a size of 1 x 201"):
         PROCESSORS[1]([image, np.zeros((1, 201, 3), dtype=np.uint8)])
 
 
@@ -170,7 +170,7 @@ def test_like_pix2struct_and_timm(tmp_path: Path) -> None:
         )
     config = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225), "interpolation": "bilinear", "crop_pct": 1.0}
     timm = TimmNaFlexProcessor.like(config, max_seq_len=100)
-    assert timm.recipe.normalize == pp.IMAGENET
+    assert timm.recipe.normalize == pp.normalize.IMAGENET
     assert (timm.interpolation, timm.max_seq_len) == ("bilinear", 100)
     for model in (SimpleNamespace(pretrained_cfg=config), {"architecture": "naflexvit", "pretrained_cfg": config}):
         assert TimmNaFlexProcessor.like(model, max_seq_len=100) == timm
@@ -191,7 +191,7 @@ def test_like_pix2struct_and_timm(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_done_here_is_refused(make: Any, config: dict[str, Any], named: str) -> None:
-    with pytest.raises(pp.ConfigError, match=named):
+    with pytest.raises(pp.errors.ConfigError, match=named):
         make.like(config)
 
 
@@ -199,8 +199,8 @@ def qwen_file() -> dict[str, Any]:
     """What Qwen2.5-VL's own processor states of itself, with limits that are no defaults."""
     return {
         "image_processor_type": "Qwen2VLImageProcessor", "size": {"shortest_edge": 3136, "longest_edge": 20 * 28**2},
-        "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "image_mean": list(pp.CLIP.mean),
-        "image_std": list(pp.CLIP.std), "resample": 3, "do_resize": True, "crop_size": None, "do_pad": None,
+        "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "image_mean": list(pp.normalize.CLIP.mean),
+        "image_std": list(pp.normalize.CLIP.std), "resample": 3, "do_resize": True, "crop_size": None, "do_pad": None,
     }  # fmt: skip
 
 
@@ -271,20 +271,20 @@ def test_like_takes_all_that_carries_settings(carrier: str, tmp_path: Path) -> N
     ],
 )  # fmt: skip
 def test_like_refuses_what_carries_none(make: Any, given: Any, named: str) -> None:
-    with pytest.raises(pp.ConfigError, match=named):
+    with pytest.raises(pp.errors.ConfigError, match=named):
         make.like(given)
 
 
 def test_like_refuses_folders_and_files_that_carry_none(tmp_path: Path) -> None:
-    with pytest.raises(pp.ConfigError, match=r"states no image processor.*the folder holds nothing"):
+    with pytest.raises(pp.errors.ConfigError, match=r"states no image processor.*the folder holds nothing"):
         QwenVLProcessor.like(tmp_path)
     written(tmp_path, processor_config={"processor_class": "Qwen2VLProcessor"}, tokenizer_config={})
-    with pytest.raises(pp.ConfigError, match=r"holds processor_config\.json, tokenizer_config\.json"):
+    with pytest.raises(pp.errors.ConfigError, match=r"holds processor_config\.json, tokenizer_config\.json"):
         QwenVLProcessor.like(tmp_path)
-    with pytest.raises(pp.ConfigError, match=r"tokenizer_config\.json with an empty dict"):
+    with pytest.raises(pp.errors.ConfigError, match=r"tokenizer_config\.json with an empty dict"):
         QwenVLProcessor.like(tmp_path / "tokenizer_config.json")
     (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(pp.ConfigError, match=r"preprocessor_config\.json is no JSON"):
+    with pytest.raises(pp.errors.ConfigError, match=r"preprocessor_config\.json is no JSON"):
         QwenVLProcessor.like(tmp_path)
 
 
@@ -295,7 +295,7 @@ def test_saved_and_read_again(processor: Any, tmp_path: Path) -> None:
     assert type(processor).from_pretrained(tmp_path / "new") == type(processor).like(path) == processor
     assert type(processor).from_dict(json.loads(processor.to_json_string())) == processor
     assert pickle.loads(pickle.dumps(processor)) == copy.deepcopy(processor) == processor
-    with pytest.raises(pp.ConfigError, match="push_to_hub"):
+    with pytest.raises(pp.errors.ConfigError, match="push_to_hub"):
         processor.save_pretrained(tmp_path, push_to_hub=True)
 
 
@@ -307,7 +307,7 @@ def test_patches_are_counted_from_a_size(processor: Any) -> None:
             type(processor).__name__, processor.model_input_names[1])]  # fmt: skip
         wanted = wanted.prod() if "image_grid_thw" in inputs else wanted.sum()
         assert processor.get_number_of_image_patches(image.height, image.width) == int(wanted)
-    with pytest.raises(pp.SizeError, match=r"the image: .* refuses a size of 1 x 201"):
+    with pytest.raises(pp.errors.SizeError, match=r"the image: .* refuses a size of 1 x 201"):
         PROCESSORS[1].get_number_of_image_patches(1, 201)
     assert PROCESSORS[1].get_number_of_image_patches(900, 900, {"max_pixels": 4 * 28**2, "return_tensors": "pt"}) == 16
 
@@ -366,7 +366,7 @@ def test_options_are_obeyed() -> None:
     ids=lambda given: next(iter(given)) if isinstance(given, dict) else type(given).__name__,
 )  # fmt: skip
 def test_an_option_that_cannot_be_done_is_refused_by_name(processor: Any, options: dict[str, Any]) -> None:
-    with pytest.raises(pp.ConfigError, match=next(iter(options))):
+    with pytest.raises(pp.errors.ConfigError, match=next(iter(options))):
         processor(pictures()["picture-02"], **options)
 
 
@@ -382,9 +382,9 @@ def test_settings_cannot_be_written_to_without_effect() -> None:
 
 def test_arrays_on_a_device_are_refused() -> None:
     for tensors in ("np", None):
-        with pytest.raises(pp.ConfigError, match="device='meta' needs return_tensors='pt'"):
+        with pytest.raises(pp.errors.ConfigError, match="device='meta' needs return_tensors='pt'"):
             PROCESSORS[0](pictures()["picture-02"], return_tensors=tensors, device="meta")
-    with pytest.raises(pp.ConfigError, match="device='nowhere' is no device of torch"):
+    with pytest.raises(pp.errors.ConfigError, match="device='nowhere' is no device of torch"):
         PROCESSORS[0](pictures()["picture-02"], device="nowhere")
 
 

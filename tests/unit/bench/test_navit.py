@@ -17,6 +17,7 @@ import navit
 import navit_arms
 import navit_table
 import patchpack as pp
+from patchpack.types import Grid
 
 TINY = navit_arms.Protocol(
     width=8, depth=1, heads=1, seconds=60, settings=(navit_arms.Setting(1e-2, 98), navit_arms.Setting(1e-3, 98)), seeds=(0,),
@@ -47,7 +48,7 @@ def data() -> fashion.Splits:
 @pytest.fixture(scope="module")
 def finished(data, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("navit") / "navit.jsonl"
-    assert navit.go_on(path, data, TINY, names=["packed"], clock=clock())[1]
+    assert navit.restore(path, data, TINY, names=["packed"], clock=clock())[1]
     return path
 
 
@@ -74,23 +75,23 @@ def test_a_stopped_call_goes_on(finished, data, tmp_path: Path, kept: float) -> 
     whole = finished.read_text().splitlines(keepends=True)
     path = tmp_path / "navit.jsonl"
     path.write_text("".join(whole[: int(kept)]) + (whole[int(kept)][:40] if kept % 1 else ""))
-    lines, done = navit.go_on(path, data, TINY, names=["packed"], clock=clock())
+    lines, done = navit.restore(path, data, TINY, names=["packed"], clock=clock())
     assert done
     assert lines == [json.loads(line) for line in whole]
 
 
 def test_nothing_is_begun_when_time_is_over_or_all_is_done(finished, data, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(navit, "train", lambda *_: pytest.fail("a run was begun"))
-    lines, done = navit.go_on(tmp_path / "new.jsonl", data, TINY, names=["packed"], minutes=0)
+    lines, done = navit.restore(tmp_path / "new.jsonl", data, TINY, names=["packed"], minutes=0)
     assert (len(lines), done) == (1, False)
-    lines, done = navit.go_on(finished, data, TINY, names=["packed"])
+    lines, done = navit.restore(finished, data, TINY, names=["packed"])
     assert (len(lines), done) == (4, True)
 
 
 def test_results_of_another_protocol_are_refused(finished, data) -> None:
     other = navit_arms.Protocol(width=16)
     with pytest.raises(ValueError, match="another protocol"):
-        navit.go_on(finished, data, other, names=["packed"])
+        navit.restore(finished, data, other, names=["packed"])
 
 
 def test_a_new_arm_goes_on_in_an_old_file_and_a_changed_one_does_not(finished, tmp_path: Path) -> None:
@@ -137,14 +138,14 @@ def test_the_pace_is_time_per_image(data) -> None:
 def test_one_image_per_row_in_the_arms_to_beat_and_none_dropped_in_evaluation() -> None:
     recipes = navit_arms.arms()
     assert [name for name, recipe in recipes.items() if recipe.max_images == 1] == ["square", "padded"]
-    assert [name for name, recipe in recipes.items() if recipe.drop != pp.NoDrop()] == ["drop"]
-    assert all(recipe.for_eval().drop == pp.NoDrop() for recipe in recipes.values())
+    assert [name for name, recipe in recipes.items() if recipe.drop != pp.drop.NoDrop()] == ["drop"]
+    assert all(recipe.for_eval().drop == pp.drop.NoDrop() for recipe in recipes.values())
 
 
 def test_positions_are_places_in_the_image() -> None:
-    assert np.array_equal(navit_arms.Lattice()(pp.Grid(7, 7)), pp.Absolute()(pp.Grid(7, 7)))
-    assert navit_arms.Lattice()(pp.Grid(2, 3)).tolist() == [[1, 1], [1, 3], [1, 5], [5, 1], [5, 3], [5, 5]]
-    assert navit_arms.Lattice()(pp.Grid(14, 1))[:, 0].tolist() == [i // 2 for i in range(14)]
+    assert np.array_equal(navit_arms.Lattice()(Grid(7, 7)), pp.positions.Absolute()(Grid(7, 7)))
+    assert navit_arms.Lattice()(Grid(2, 3)).tolist() == [[1, 1], [1, 3], [1, 5], [5, 1], [5, 3], [5, 5]]
+    assert navit_arms.Lattice()(Grid(14, 1))[:, 0].tolist() == [i // 2 for i in range(14)]
 
 
 def test_weights_are_averaged_with_polynomial_decay() -> None:
@@ -173,7 +174,7 @@ def test_the_cost_of_a_target_by_hand(target: float, cost: tuple[float, float] |
     assert found is None if cost is None else found == pytest.approx(cost)
 
 
-def final(arm: str, seed: int, times: float, **changes: object) -> navit_table.Line:
+def final(arm: str, seed: int, times: float, **changes: object) -> navit_table.ImageDecision:
     line = {
         "phase": "final", "arm": arm, "setting": [0.001, 98], "seed": seed, "test": 0.86 + seed / 100,
         "curve": [(times * seconds, images, accuracy) for seconds, images, accuracy in CURVE],

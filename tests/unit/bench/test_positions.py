@@ -57,7 +57,7 @@ def test_the_conditions_show_what_they_say() -> None:
 
 def test_every_grid_is_given_to_some_picture() -> None:
     policy = positions.OneOf(positions.TRAINED)
-    assert isinstance(policy, pp.ResizePolicy)
+    assert isinstance(policy, pp.resize.ResizePolicy)
     u = (np.arange(15)[:, None] + 0.5) / 15
     assert [tuple(grid) for grid in policy(np.ones((15, 2)), 2, u).tolist()] == list(positions.TRAINED)
     assert policy.bound(2) == 24

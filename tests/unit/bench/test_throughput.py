@@ -18,6 +18,7 @@ import image_scaling
 import image_sources
 import patchpack as pp
 import throughput
+from patchpack.image.decode import decode
 
 IMAGES = 12
 
@@ -32,7 +33,7 @@ def test_pictures_are_the_same_as_files_and_as_pixels(pictures) -> None:
     assert pictures.lost == 0
     for file, array, image in zip(pictures.files, pictures.arrays, pictures.pil, strict=True):
         assert (file.key, file.target) == (array.key, array.target)
-        assert np.array_equal(pp.decode(file.image), array.image)
+        assert np.array_equal(decode(file.image), array.image)
         assert (image.height, image.width) == array.image.shape[:2]
     assert sum(pictures.describe()["formats"].values()) == IMAGES
 

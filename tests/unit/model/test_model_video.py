@@ -12,7 +12,7 @@ import patchpack as pp
 from patchpack import model
 from patchpack.model.embed import PatchEmbed, inflate_kernel
 
-IMAGES = pp.Recipe(resize=pp.Native(64), patch_size=8, seq_len=160, max_images=8, rows=2)
+IMAGES = pp.Recipe(resize=pp.resize.Native(64), patch_size=8, seq_len=160, max_images=8, rows=2)
 CLIPS = IMAGES.replace(video=pp.Video(tubelet=2))
 PIXELS = np.random.default_rng(3).integers(0, 256, (9, 24, 32, 3), dtype=np.uint8)
 NAVIT: dict[str, Any] = {"patch_size": 8, "width": 32, "depth": 2, "heads": 2, "num_classes": 3}
@@ -81,7 +81,7 @@ def test_clips_and_images_in_one_batch_train_a_model() -> None:
     both = {"forth": (np.concatenate([one, other]), 0), "back": (np.concatenate([other, one]), 1)}
     images = {**both, "image": (one[0], 2)}
     samples = [pp.Sample(f"{name}{i}", image, target) for i in range(4) for name, (image, target) in images.items()]
-    recipe = CLIPS.replace(resize=pp.Native(4), seq_len=32, rows=4)
+    recipe = CLIPS.replace(resize=pp.resize.Native(4), seq_len=32, rows=4)
     (batch,) = pp.load(samples, recipe)
     assert (batch.times[batch.slot_mask] == 1).sum() == 4
     assert (batch.times[batch.slot_mask] == 2).sum() == 8
@@ -103,20 +103,20 @@ def test_what_a_model_cannot_take_is_refused() -> None:
     of_images = model.NaViT(**NAVIT, max_len=8)
     of_clips = model.for_video(of_images, tubelet=2, max_times=2)
     images, clips = packed(IMAGES, {"a": PIXELS[0]}), packed(CLIPS, {"a": PIXELS[:5]})
-    with pytest.raises(pp.ShapeError, match=r"max_times=2 .* a clip of 3 tubelets"):
+    with pytest.raises(pp.errors.ShapeError, match=r"max_times=2 .* a clip of 3 tubelets"):
         of_clips(clips)
-    with pytest.raises(pp.ShapeError, match=r"192 values, got 384.*for_video"):
+    with pytest.raises(pp.errors.ShapeError, match=r"192 values, got 384.*for_video"):
         of_images(clips)
-    with pytest.raises(pp.ShapeError, match="384 values, got 192"):
+    with pytest.raises(pp.errors.ShapeError, match="384 values, got 192"):
         of_clips(images)
     single = packed(CLIPS.replace(video=pp.Video(1)), {"a": PIXELS[0]})
-    with pytest.raises(pp.ShapeError, match=r"\(time, row, col\)"):
+    with pytest.raises(pp.errors.ShapeError, match=r"\(time, row, col\)"):
         of_images(single)
-    with pytest.raises(pp.ShapeError, match="the batch is of patches"):
+    with pytest.raises(pp.errors.ShapeError, match="the batch is of patches"):
         model.for_video(of_images, tubelet=1, max_times=2)(images)
-    with pytest.raises(pp.ConfigError, match="takes clips already"):
+    with pytest.raises(pp.errors.ConfigError, match="takes clips already"):
         model.for_video(of_clips, tubelet=2, max_times=2)
-    with pytest.raises(pp.ConfigError, match="at least one frame"):
+    with pytest.raises(pp.errors.ConfigError, match="at least one frame"):
         model.for_video(of_images, tubelet=0, max_times=2)
-    with pytest.raises(pp.ConfigError, match="at least one entry"):
+    with pytest.raises(pp.errors.ConfigError, match="at least one entry"):
         model.for_video(of_images, tubelet=2, max_times=0)

@@ -17,6 +17,7 @@ from patchpack.model import ViT, cross_entropy
 from patchpack.model.interpolate import CONVENTIONS, Interpolation, resize_grid
 from patchpack.model.positions import FactorizedPositions, GridPositions, JointPositions, RasterPositions, between
 from patchpack.model.waves import FourierPositions, SinusoidalPositions
+from patchpack.types import Grid
 
 M, D = 6, 8  # max_len, width
 SIGLIP2 = CONVENTIONS["siglip2"]
@@ -50,15 +51,15 @@ def _seeded() -> Iterator[None]:
         yield
 
 
-def ids_of(grid: tuple[int, int], scheme: pp.PositionScheme | None = None) -> tuple[Tensor, Tensor]:
+def ids_of(grid: tuple[int, int], scheme: pp.positions.PositionScheme | None = None) -> tuple[Tensor, Tensor]:
     """Position ids of all patches of one grid, and the grid beside each."""
-    ids = torch.from_numpy((scheme or pp.Absolute())(pp.Grid(*grid)))
+    ids = torch.from_numpy((scheme or pp.positions.Absolute())(Grid(*grid)))
     return ids, torch.tensor(grid, dtype=torch.int32).expand(len(ids), 2)
 
 
 def asked(kind: str, grid: tuple[int, int], module: nn.Module | None = None) -> Tensor:
     """``[rows · cols, D]``."""
-    scheme = pp.Fractional(centered=True) if kind in FRACTIONAL else pp.Absolute()
+    scheme = pp.positions.Fractional(centered=True) if kind in FRACTIONAL else pp.positions.Absolute()
     answer: Tensor = (module or KINDS[kind][0]())(*ids_of(grid, scheme))
     return answer
 
@@ -86,7 +87,7 @@ def test_a_position_per_token_in_the_dtype_of_the_model(kind: str, dtype: torch.
 @pytest.mark.parametrize("kind", KINDS)
 def test_places_differ_and_are_told_by_ids_alone(kind: str) -> None:
     module = KINDS[kind][0]()
-    scheme = pp.Fractional(centered=True) if kind in FRACTIONAL else pp.Absolute()
+    scheme = pp.positions.Fractional(centered=True) if kind in FRACTIONAL else pp.positions.Absolute()
     ids, grids = ids_of((2, 5), scheme)
     answers = module(ids, grids)
     distances = torch.cdist(answers, answers) + torch.eye(10)
@@ -106,7 +107,7 @@ def test_every_parameter_gets_a_gradient(kind: str) -> None:
 @pytest.mark.parametrize("kind", [*WHOLE])
 def test_a_fraction_is_no_row(kind: str) -> None:
     with pytest.raises(ShapeError, match=r"integer \(row, col\) pairs, got torch.float32 .* recipe positions=Absolute\(\)"):
-        WHOLE[kind][0]()(*ids_of((2, 2), pp.Fractional()))
+        WHOLE[kind][0]()(*ids_of((2, 2), pp.positions.Fractional()))
 
 
 @pytest.mark.parametrize("kind", [*FRACTIONAL])
@@ -118,7 +119,7 @@ def test_a_row_is_no_fraction(kind: str) -> None:
 @pytest.mark.parametrize("kind", [*KINDS])
 def test_raster_ids_are_no_pairs(kind: str) -> None:
     with pytest.raises(ShapeError, match="with 1 per token"):
-        KINDS[kind][0]()(*ids_of((2, 2), pp.Raster()))
+        KINDS[kind][0]()(*ids_of((2, 2), pp.positions.Raster()))
 
 
 # --- tables
@@ -210,7 +211,7 @@ def test_a_grid_of_max_len_reads_a_fractional_table_entry_by_entry(combine: Any)
     absolute = FactorizedPositions(width=D, max_len=M, combine=combine)
     fractional = FactorizedPositions(width=D, max_len=M, combine=combine, fractional=True)
     fractional.load_state_dict(absolute.state_dict())
-    ids, grids = ids_of((M, M), pp.Fractional(centered=True))
+    ids, grids = ids_of((M, M), pp.positions.Fractional(centered=True))
     torch.testing.assert_close(fractional(ids, grids), absolute(*ids_of((M, M))))
 
 
@@ -218,7 +219,7 @@ def test_a_grid_of_max_len_reads_a_fractional_table_entry_by_entry(combine: Any)
 def test_reading_between_entries_is_a_resize_without_antialias(grid: tuple[int, int]) -> None:
     positions = FactorizedPositions(width=D, max_len=M, fractional=True).double()
     rows, cols = (Interpolation().matrix(M, n) @ table for n, table in zip(grid, positions.parameters(), strict=True))
-    answer = positions(*ids_of(grid, pp.Fractional(centered=True))).view(*grid, D)
+    answer = positions(*ids_of(grid, pp.positions.Fractional(centered=True))).view(*grid, D)
     torch.testing.assert_close(answer, rows[:, None] + cols[None], rtol=1e-5, atol=1e-5)
 
 
@@ -232,7 +233,7 @@ def test_the_sinusoidal_table_is_read_between_entries_too() -> None:
     entries = absolute(torch.tensor([[1, 2], [2, 3]]), torch.tensor([[4, 4]] * 2))
     halfway = fractional(torch.tensor([[0.5, 0.75]]), torch.tensor([[4, 4]]))
     torch.testing.assert_close(halfway, entries.mean(0, keepdim=True))
-    ids, grids = ids_of((4, 4), pp.Fractional(centered=True))
+    ids, grids = ids_of((4, 4), pp.positions.Fractional(centered=True))
     torch.testing.assert_close(fractional(ids, grids), absolute(*ids_of((4, 4))))
 
 
@@ -310,8 +311,8 @@ def test_positions_that_cannot_work_are_refused(make: Callable[[], nn.Module], m
 
 def batch_for(kind: str, *numbers: int) -> pp.PackedBatch:
     """Three pictures of different grids in one row, or some of them, and padding at its end."""
-    scheme = pp.Fractional(centered=True) if kind in FRACTIONAL else pp.Absolute()
-    recipe = pp.Recipe(resize=pp.Native(24), patch_size=4, seq_len=64, max_images=4, rows=1, positions=scheme)
+    scheme = pp.positions.Fractional(centered=True) if kind in FRACTIONAL else pp.positions.Absolute()
+    recipe = pp.Recipe(resize=pp.resize.Native(24), patch_size=4, seq_len=64, max_images=4, rows=1, positions=scheme)
     random = torch.Generator().manual_seed(1)
     sizes = [(8, 20), (16, 12), (4, 4)]
     samples = [
@@ -362,7 +363,7 @@ def _fresh_compiler() -> Iterator[None]:
 def test_every_kind_is_one_graph(kind: str) -> None:
     """Nothing in it depends on values: a module alone compiles in no time, so all of them are asked."""
     module = KINDS[kind][0]()
-    ids, grids = ids_of((3, 5), pp.Fractional(centered=True) if kind in FRACTIONAL else pp.Absolute())
+    ids, grids = ids_of((3, 5), pp.positions.Fractional(centered=True) if kind in FRACTIONAL else pp.positions.Absolute())
     compiled = torch.compile(module, fullgraph=True, backend="eager")
     torch.testing.assert_close(compiled(ids, grids), module(ids, grids))
 

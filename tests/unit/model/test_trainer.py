@@ -28,8 +28,8 @@ class Batches:
         random = np.random.default_rng(0)
         samples = [pp.Sample(f"{i}", random.integers(0, 256, (*shape, 3), dtype=np.uint8), i) for i, shape in enumerate(SHAPES)]
         recipe = pp.recipes.navit(
-            resize=pp.Native(1728 // patch_size**2),
-            drop=pp.NoDrop(),
+            resize=pp.resize.Native(1728 // patch_size**2),
+            drop=pp.drop.NoDrop(),
             patch_size=patch_size,
             seq_len=2880 // patch_size**2,
             rows=2,

@@ -12,7 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import patchpack as pp
-from patchpack.plan.positions import Window, window
+from patchpack.batch.unpack import PackedImage
+from patchpack.paint.patchify import unpatchify
+from patchpack.plan.policies.positions import Window, window
+from patchpack.types import Grid
 
 P = 8
 
@@ -26,12 +29,13 @@ def places(height: int, width: int) -> np.ndarray:
 SOURCES = {str(i): places(60 + 17 * i, 250 - 19 * i) for i in range(10)}
 SAMPLES = [pp.Sample(key, pixels, None) for key, pixels in SOURCES.items()]
 NATIVE = pp.Recipe(
-    resize=pp.Native(1024), crop=pp.RandomCrop((40, 56)), flip=0.5, drop=pp.Constant(0.5), patch_size=P, rows=2, seed=3,
-    positions=pp.Absolute(of="image"),
+    resize=pp.resize.Native(1024), crop=pp.crop.RandomCrop((40, 56)), flip=0.5, drop=pp.drop.Constant(0.5),
+    patch_size=P, rows=2, seed=3,
+    positions=pp.positions.Absolute(of="image"),
 )  # fmt: skip
 
 
-def painted(recipe: pp.Recipe) -> list[tuple[pp.PackedImage, bool]]:
+def painted(recipe: pp.Recipe) -> list[tuple[PackedImage, bool]]:
     found = []
     for batch in pp.load(SAMPLES, recipe, target=None):
         flips = batch.info.flips
@@ -39,7 +43,10 @@ def painted(recipe: pp.Recipe) -> list[tuple[pp.PackedImage, bool]]:
     return found
 
 
-@pytest.mark.parametrize("scheme", [pp.Absolute(of="image"), pp.Fractional(of="image"), pp.Fractional(True, False, "image")])
+@pytest.mark.parametrize(
+    "scheme",
+    [pp.positions.Absolute(of="image"), pp.positions.Fractional(of="image"), pp.positions.Fractional(True, False, "image")],
+)
 def test_ids_say_where_the_pixels_of_a_patch_are(scheme: Any) -> None:
     images = painted(NATIVE.replace(positions=scheme))
     assert {flip for _, flip in images} == {False, True}
@@ -47,7 +54,7 @@ def test_ids_say_where_the_pixels_of_a_patch_are(scheme: Any) -> None:
         height, width = image.source_size
         first = np.asarray(image.patches)[:, :2].astype(np.int64)  # of each patch, its upper left pixel
         y, x = first[:, 0], width - 1 - first[:, 1] if flip else first[:, 1]
-        if isinstance(scheme, pp.Absolute):
+        if isinstance(scheme, pp.positions.Absolute):
             expected = np.stack([y // P, x // P], axis=1)
         else:
             sides = [max(height, width)] * 2 if scheme.keep_aspect else [height, width]
@@ -56,10 +63,12 @@ def test_ids_say_where_the_pixels_of_a_patch_are(scheme: Any) -> None:
         assert expected.max() > 0
 
 
-@pytest.mark.parametrize("scheme", [pp.Absolute, pp.Fractional, lambda of: pp.Fractional(True, True, of)])
-@pytest.mark.parametrize("resize", [pp.Native(1024, edge="pad"), pp.NaViT(128), pp.NaFlex(49)])
+@pytest.mark.parametrize(
+    "scheme", [pp.positions.Absolute, pp.positions.Fractional, lambda of: pp.positions.Fractional(True, True, of)]
+)
+@pytest.mark.parametrize("resize", [pp.resize.Native(1024, edge="pad"), pp.resize.NaViT(128), pp.resize.NaFlex(49)])
 def test_of_whole_images_both_are_the_same(scheme: Any, resize: Any) -> None:
-    whole = NATIVE.replace(resize=resize, crop=pp.WholeImage())
+    whole = NATIVE.replace(resize=resize, crop=pp.crop.WholeImage())
     crop, image = (painted(whole.replace(positions=scheme(of=of))) for of in ("crop", "image"))
     assert [pp.digest(a) for a, _ in crop] == [pp.digest(b) for b, _ in image]
 
@@ -80,23 +89,23 @@ def test_a_window_is_its_definition(start: int, length: int, after: int, target:
     assert Fraction(w.extent, w.unit) == end / pixels
     if not padded and flip:
         assert first == side - start - length
-    grid = pp.Grid(count, 1)
-    ids = pp.Absolute(of="image").within(grid, w, Window(0, 1, 1))
+    grid = Grid(count, 1)
+    ids = pp.positions.Absolute(of="image").within(grid, w, Window(0, 1, 1))
     assert ids[:, 0].tolist() == [first // pixels + i for i in range(count)]
     assert ids.max() < count * Fraction(side, length) + 1 or padded
     for centered in (False, True):
-        shares = pp.Fractional(centered=centered, of="image").within(grid, w, Window(0, 1, 1))[:, 0]
+        shares = pp.positions.Fractional(centered=centered, of="image").within(grid, w, Window(0, 1, 1))[:, 0]
         exact = [(first + (i + Fraction(int(centered), 2)) * pixels) / end for i in range(count)]
         assert shares.tolist() == [float(np.float32(float(share))) for share in exact]
         assert all(0 <= share < 1 for share in exact)
 
 
 def test_what_positions_are_of() -> None:
-    with pytest.raises(pp.ConfigError, match=r"of the 'crop' or of the 'image', got of='whole'"):
-        pp.Absolute(of="whole")  # type: ignore[arg-type]
+    with pytest.raises(pp.errors.ConfigError, match=r"of the 'crop' or of the 'image', got of='whole'"):
+        pp.positions.Absolute(of="whole")  # type: ignore[arg-type]
     (batch, *_) = pp.load(SAMPLES, NATIVE, target=None)
     assert batch.info.positions == "image"
-    with pytest.raises(pp.ShapeError, match=r"places in the whole image do not say which"):
+    with pytest.raises(pp.errors.ShapeError, match=r"places in the whole image do not say which"):
         list(pp.unpack(batch, np.zeros((*batch.segment_ids.shape, 1), np.float32), per="token", dense=True))
 
 
@@ -112,7 +121,7 @@ def untouched(pixels: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     return pixels
 
 
-PLAIN = NATIVE.replace(resize=pp.NaFlex(30), crop=pp.RandomResizedCrop(), positions=pp.Absolute())
+PLAIN = NATIVE.replace(resize=pp.resize.NaFlex(30), crop=pp.crop.RandomResizedCrop(), positions=pp.positions.Absolute())
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
@@ -133,18 +142,28 @@ def test_a_function_sees_its_image_and_a_generator_of_its_own() -> None:
         assert pp.digest(after) == pp.digest(same) == pp.digest(pp.replay(SAMPLES, recipe, after.key, target=None))
     assert len(moves) == len(SAMPLES)
     first = next(
-        iter(pp.load(SAMPLES[:1], recipe.replace(crop=pp.WholeImage(), flip=0.0, drop=pp.NoDrop()), target=None, epoch=0))
+        iter(
+            pp.load(
+                SAMPLES[:1], recipe.replace(crop=pp.crop.WholeImage(), flip=0.0, drop=pp.drop.NoDrop()), target=None, epoch=0
+            )
+        )
     )
     later = next(
-        iter(pp.load(SAMPLES[:1], recipe.replace(crop=pp.WholeImage(), flip=0.0, drop=pp.NoDrop()), target=None, epoch=1))
+        iter(
+            pp.load(
+                SAMPLES[:1], recipe.replace(crop=pp.crop.WholeImage(), flip=0.0, drop=pp.drop.NoDrop()), target=None, epoch=1
+            )
+        )
     )
     assert not np.array_equal(np.asarray(first.patches), np.asarray(later.patches))
 
 
 def test_padding_is_not_augmented() -> None:
-    recipe = NATIVE.replace(resize=pp.Native(1024, edge="pad"), crop=pp.RandomCrop(9), drop=pp.NoDrop(), flip=0.0)
+    recipe = NATIVE.replace(
+        resize=pp.resize.Native(1024, edge="pad"), crop=pp.crop.RandomCrop(9), drop=pp.drop.NoDrop(), flip=0.0
+    )
     for image, _ in painted(recipe.replace(augment=lambda pixels, generator: np.full_like(pixels, 7))):
-        pixels = pp.unpatchify(np.asarray(image.patches), image.grid, P)
+        pixels = unpatchify(np.asarray(image.patches), image.grid, P)
         assert (pixels[:9, :9] == 7).all()
         assert pixels.sum() == 9 * 9 * 3 * 7
 
@@ -159,13 +178,13 @@ def test_padding_is_not_augmented() -> None:
     ],
 )
 def test_a_function_that_is_wrong_is_told_with_its_image(function: Any, message: str) -> None:
-    with pytest.raises(pp.ConfigError, match=message):
+    with pytest.raises(pp.errors.ConfigError, match=message):
         list(pp.load(SAMPLES, PLAIN.replace(augment=function), target=None, on_error="skip"))
 
 
 def test_refusals_at_construction() -> None:
-    with pytest.raises(pp.ConfigError, match=r"augment is a function"):
+    with pytest.raises(pp.errors.ConfigError, match=r"augment is a function"):
         PLAIN.replace(augment=3)
-    with pytest.raises(pp.ConfigError, match=r"use MeanStd"):
-        PLAIN.replace(augment=shift, dtype="float32", normalize=pp.PerImage())
+    with pytest.raises(pp.errors.ConfigError, match=r"use MeanStd"):
+        PLAIN.replace(augment=shift, dtype="float32", normalize=pp.normalize.PerImage())
     assert PLAIN.replace(augment=shift).for_eval().augment is None

@@ -19,9 +19,10 @@ import patchpack as pp
 from helpers import naive_paint
 from helpers.photographs import files_in
 from helpers.profiles import weight
+from patchpack.image.decode import decode
 from patchpack.paint import fused
-from patchpack.paint.decode import decode
 from patchpack.paint.resample import FILTERS, number_table, standard_numbers, write_pixels
+from patchpack.types import Grid
 
 KERNELS = st.sampled_from(sorted(fused.RADIUS))
 SIDES = st.one_of(st.integers(1, 3), st.integers(1, 40), st.integers(1, 300))
@@ -147,15 +148,15 @@ def cuts(draw: st.DrawFn) -> dict[str, Any]:
         kept = set(range(rows * cols))
     return {
         "picture": noise(h, w, draw(st.integers(0, 9))), "box": box, "target": target, "flip": draw(st.booleans()),
-        "grid": pp.Grid(rows, cols), "kept": np.array(sorted(kept)), "patch_size": p,
+        "grid": Grid(rows, cols), "kept": np.array(sorted(kept)), "patch_size": p,
     }  # fmt: skip
 
 
 RECIPES = st.builds(
-    lambda **fields: pp.Recipe(resize=pp.NaFlex(256), **fields),
+    lambda **fields: pp.Recipe(resize=pp.resize.NaFlex(256), **fields),
     resample=st.sampled_from(["bilinear", "bicubic", "lanczos", "nearest"]),
     resample_order=st.sampled_from(["pillow", "horizontal_first"]),
-    normalize=st.sampled_from([pp.MeanStd(), pp.IMAGENET]),
+    normalize=st.sampled_from([pp.normalize.MeanStd(), pp.normalize.IMAGENET]),
     dtype=st.sampled_from(["uint8", "float32", "float16"]),
 )
 
@@ -254,10 +255,10 @@ def test_a_flat_picture_has_no_deviation() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_number_table(dtype: str) -> None:
-    table = number_table(pp.Recipe(resize=pp.NaFlex(256), normalize=pp.IMAGENET, dtype=dtype))  # type: ignore[arg-type]
+    table = number_table(pp.Recipe(resize=pp.resize.NaFlex(256), normalize=pp.normalize.IMAGENET, dtype=dtype))  # type: ignore[arg-type]
     assert table.shape == ((272, 3) if dtype == "float32" else (256, 3))
     assert table.dtype == dtype
-    mean, std = (np.float32(np.float64(v) * 255) for v in (pp.IMAGENET.mean[1], pp.IMAGENET.std[1]))
+    mean, std = (np.float32(np.float64(v) * 255) for v in (pp.normalize.IMAGENET.mean[1], pp.normalize.IMAGENET.std[1]))
     assert table[200, 1] == ((np.float32(200) - mean) / std).astype(dtype)
     if dtype == "float32":
         assert table[256:, 1].tolist() == [mean] * 8 + [std] * 8
@@ -284,7 +285,8 @@ for h, w, th, tw in cases:
         numbers = np.arange(768, dtype=np.float32).reshape(256, 3)
         padded = np.pad(theirs, ((0, grid[0] * 4 - th), (0, grid[1] * 3 - tw), (0, 0)))
         for mirrored in (True, False):
-            for table in (numbers, number_table(pp.Recipe(resize=pp.NaFlex(64), normalize=pp.IMAGENET, dtype="float32"))):
+            other = pp.Recipe(resize=pp.resize.NaFlex(64), normalize=pp.normalize.IMAGENET, dtype="float32")
+            for table in (numbers, number_table(other)):
                 cut = fused.Cut(places.reshape(grid), 4, 3, mirrored)
                 fused.paint_patches(picture, (0, 0, h, w), (th, tw), cut, kernel, out, numbers=table)
                 pixels = padded[:, ::-1] if mirrored else padded

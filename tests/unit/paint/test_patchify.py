@@ -11,7 +11,9 @@ import patchpack as pp
 from helpers import naive_paint
 from helpers.goldens import load
 from patchpack import _kernels_rng, rng
+from patchpack.paint.patchify import patchify, unpatchify
 from patchpack.testing import grids
+from patchpack.types import Grid
 
 HASHES = st.integers(0, 2**64 - 1)
 
@@ -33,7 +35,7 @@ def kept_patches(seed: int, epoch: int, key_hash: int, num_patches: int, num_tok
 
 def test_toy_by_hand() -> None:
     image = np.array([[1, 2, 3, 4, 5, 6], [7, 8, 9, 10, 11, 12], [13, 14, 15, 16, 17, 18], [19, 20, 21, 22, 23, 24]])
-    assert pp.patchify(image[..., None], 2).tolist() == [
+    assert patchify(image[..., None], 2).tolist() == [
         [1, 2, 7, 8], [3, 4, 9, 10], [5, 6, 11, 12],
         [13, 14, 19, 20], [15, 16, 21, 22], [17, 18, 23, 24],
     ]  # fmt: skip
@@ -43,26 +45,26 @@ def test_channels_are_fastest_inside_a_patch() -> None:
     image = np.zeros((2, 2, 3), dtype=np.uint8)
     image[0, 1] = (1, 2, 3)
     image[1, 0] = (4, 5, 6)
-    assert pp.patchify(image, 2).tolist() == [[0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0]]
+    assert patchify(image, 2).tolist() == [[0, 0, 0, 1, 2, 3, 4, 5, 6, 0, 0, 0]]
 
 
 @given(grids(6), st.integers(1, 5), st.integers(1, 4))
 def test_unpatchify_is_the_inverse(grid: tuple[int, int], p: int, channels: int) -> None:
     image = numbered(*grid, p, channels)
-    assert np.array_equal(pp.unpatchify(pp.patchify(image, p), grid, p), image)
+    assert np.array_equal(unpatchify(patchify(image, p), grid, p), image)
 
 
 @given(grids(6), st.integers(1, 4))
 def test_patchify_equals_the_loop(grid: tuple[int, int], p: int) -> None:
     image = numbered(*grid, p)
-    assert np.array_equal(pp.patchify(image, p), np.stack(naive_paint.patches(image, p)))
+    assert np.array_equal(patchify(image, p), np.stack(naive_paint.patches(image, p)))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
 def test_dtype_stays(dtype: str) -> None:
     image = numbered(1, 1, 4).astype(dtype)
-    assert pp.patchify(image, 2).dtype == dtype
-    assert pp.unpatchify(pp.patchify(image, 2), (2, 2), 2).dtype == dtype
+    assert patchify(image, 2).dtype == dtype
+    assert unpatchify(patchify(image, 2), (2, 2), 2).dtype == dtype
 
 
 def test_golden_timm() -> None:
@@ -72,9 +74,9 @@ def test_golden_timm() -> None:
     for name in names:
         image = images[name]
         image = np.pad(image, ((0, -image.shape[0] % 8), (0, -image.shape[1] % 8), (0, 0)))
-        assert np.array_equal(pp.patchify(image, 8), peer[f"{name}__p8x8_cl"])
-        grid = pp.Grid(image.shape[0] // 8, image.shape[1] // 8)
-        assert np.array_equal(pp.Absolute()(grid), peer[f"{name}__p8x8_coord"])
+        assert np.array_equal(patchify(image, 8), peer[f"{name}__p8x8_cl"])
+        grid = Grid(image.shape[0] // 8, image.shape[1] // 8)
+        assert np.array_equal(pp.positions.Absolute()(grid), peer[f"{name}__p8x8_coord"])
 
 
 @pytest.mark.parametrize(
@@ -82,14 +84,14 @@ def test_golden_timm() -> None:
     ids=["tall", "wide", "no_channels", "batched", "no_rows", "no_cols"],
 )  # fmt: skip
 def test_patchify_refuses(shape: tuple[int, ...]) -> None:
-    with pytest.raises(pp.ShapeError, match=r"multiples of patch_size=4, got \["):
-        pp.patchify(np.zeros(shape), 4)
+    with pytest.raises(pp.errors.ShapeError, match=r"multiples of patch_size=4, got \["):
+        patchify(np.zeros(shape), 4)
 
 
 @pytest.mark.parametrize("shape", [(5, 12), (6, 13), (6,), (2, 3, 12)], ids=["count", "length", "flat", "grid"])
 def test_unpatchify_refuses(shape: tuple[int, ...]) -> None:
-    with pytest.raises(pp.ShapeError, match="for a grid of 2 x 3"):
-        pp.unpatchify(np.zeros(shape), (2, 3), 2)
+    with pytest.raises(pp.errors.ShapeError, match="for a grid of 2 x 3"):
+        unpatchify(np.zeros(shape), (2, 3), 2)
 
 
 # -------------------------------------------------------------------------------------------------------- kept_patches

@@ -18,10 +18,10 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack.paint.targets import allocate, infer_kind, store
-from patchpack.stream.labels import decode_target
+from patchpack.stream.sample.labels import decode_target
 from patchpack.types import TargetSpec
 
-RECIPE = pp.Recipe(resize=pp.Native(9), patch_size=2, seq_len=9, max_images=3, rows=1)
+RECIPE = pp.Recipe(resize=pp.resize.Native(9), patch_size=2, seq_len=9, max_images=3, rows=1)
 
 # ---------------------------------------------------------------------------------------------------------------- kinds
 
@@ -147,7 +147,7 @@ def test_another_kind_is_refused_and_nothing_written(name: str) -> None:
     first, other = MISMATCHES[name]
     kind = infer_kind(first)
     targets, untouched = allocate(kind, 1, 1), allocate(kind, 1, 1)
-    with pytest.raises(pp.TargetError, match=r"first sample had|expected targets"):
+    with pytest.raises(pp.errors.TargetError, match=r"first sample had|expected targets"):
         store(targets, kind, 0, 0, other)
     np.testing.assert_equal(targets, untouched)
 
@@ -287,20 +287,20 @@ def test_label_member(extension: str, data: bytes, value: Any) -> None:
     ],
 )  # fmt: skip
 def test_label_member_that_is_not_what_it_says(extension: str, data: bytes) -> None:
-    with pytest.raises(pp.TargetError, match="does not hold a"):
+    with pytest.raises(pp.errors.TargetError, match="does not hold a"):
         decode_target(extension, data)
 
 
 @given(st.sampled_from(["cls", "txt", "json", "npy"]), st.binary(max_size=40))
 def test_any_bytes_are_a_label_or_a_target_error(extension: str, data: bytes) -> None:
-    with suppress(pp.TargetError):
+    with suppress(pp.errors.TargetError):
         decode_target(extension, data)
 
 
 @given(st.integers(0, 90), st.binary(min_size=1, max_size=3))
 def test_any_scribble_over_an_array_is_a_label_or_a_target_error(place: int, scribble: bytes) -> None:
     whole = npy(np.arange(3))
-    with suppress(pp.TargetError):
+    with suppress(pp.errors.TargetError):
         decode_target("npy", whole[:place] + scribble + whole[place + len(scribble) :])
 
 
@@ -350,13 +350,13 @@ def test_a_tensor_is_a_number(name: str, workers: int) -> None:
 
 def test_a_double_beyond_float32_is_refused_though_torch_makes_it_infinite() -> None:
     stored = allocate(TargetSpec("float32"), 1, 1)
-    with pytest.raises(pp.TargetError, match="cannot hold tensor"):
+    with pytest.raises(pp.errors.TargetError, match="cannot hold tensor"):
         store(stored, TargetSpec("float32"), 0, 0, torch.tensor(1e300, dtype=torch.float64))
 
 
 def test_a_float_beyond_float32_is_refused_not_infinite() -> None:
     stored = allocate(TargetSpec("float32"), 1, 2)
-    with pytest.raises(pp.TargetError, match=r"cannot hold 1e\+300"):
+    with pytest.raises(pp.errors.TargetError, match=r"cannot hold 1e\+300"):
         store(stored, TargetSpec("float32"), 0, 0, 1e300)
     store(stored, TargetSpec("float32"), 0, 1, float("inf"))  # infinity itself is a float
     assert np.isnan(stored[0, 0])

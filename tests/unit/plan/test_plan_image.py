@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import patchpack as pp
+from patchpack.types import Grid, Size
 
 QWEN = pp.recipes.qwen2_vl()
 
@@ -25,7 +26,7 @@ QWEN = pp.recipes.qwen2_vl()
 def test_known_sizes(size: tuple[int, int], recipe: pp.Recipe, target: tuple[int, int], tokens: int, merged: int) -> None:
     plan = pp.plan_image(size, recipe)
     p = recipe.patch_sizes[0]
-    assert plan == (pp.Grid(target[0] // p, target[1] // p), pp.Size(*target), tokens, merged, 1)
+    assert plan == (Grid(target[0] // p, target[1] // p), Size(*target), tokens, merged, 1)
 
 
 @pytest.mark.parametrize("epoch", [0, 3])
@@ -40,20 +41,22 @@ def test_it_is_what_a_batch_holds(epoch: int) -> None:
 def test_several_patch_sizes() -> None:
     recipe = pp.recipes.flexivit()
     assert pp.plan_image((50, 60), recipe, patch_size=30).grid == (8, 8)
-    with pytest.raises(pp.ConfigError, match=r"say which by patch_size="):
+    with pytest.raises(pp.errors.ConfigError, match=r"say which by patch_size="):
         pp.plan_image((50, 60), recipe)
 
 
 def test_refusals() -> None:
-    with pytest.raises(pp.SizeError, match=r"refuses a size of 1 x 201"):
+    with pytest.raises(pp.errors.SizeError, match=r"refuses a size of 1 x 201"):
         pp.plan_image((1, 201), QWEN)
-    with pytest.raises(pp.SizeError, match=r"becomes 100 tokens, a row holds seq_len=99"):
+    with pytest.raises(pp.errors.SizeError, match=r"becomes 100 tokens, a row holds seq_len=99"):
         pp.plan_image((160, 160), pp.Recipe(resize=Unbounded(), seq_len=99))
     for size in ((0, 5), (5,), "big", None, (5, 6, 7)):
-        with pytest.raises(pp.ConfigError, match=r"size is \(height, width\) in pixels"):
+        with pytest.raises(pp.errors.ConfigError, match=r"size is \(height, width\) in pixels"):
             pp.plan_image(size, QWEN)
-    with pytest.raises(pp.ConfigError, match=r"Constant\(rate=0.5\) takes patches out of blocks|takes patches out of blocks"):
-        pp.plan_image((480, 640), QWEN.replace(drop=pp.Constant(0.5)))
+    with pytest.raises(
+        pp.errors.ConfigError, match=r"Constant\(rate=0.5\) takes patches out of blocks|takes patches out of blocks"
+    ):
+        pp.plan_image((480, 640), QWEN.replace(drop=pp.drop.Constant(0.5)))
 
 
 class Unbounded:

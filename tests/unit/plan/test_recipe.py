@@ -13,17 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import patchpack
 from helpers import naive
+from helpers.reprs import NAMES
 from patchpack import recipes, rng, testing
 from patchpack.errors import ConfigError
-from patchpack.plan.drop import Beta, NoDrop, Scheduled
-from patchpack.plan.normalize import CLIP, HALF, MeanStd, PerImage
 from patchpack.plan.packing import FirstFit, Lookahead
-from patchpack.plan.positions import Absolute, Fractional
+from patchpack.plan.policies.drop import Beta, NoDrop, Scheduled
+from patchpack.plan.policies.normalize import CLIP, HALF, MeanStd, PerImage
+from patchpack.plan.policies.positions import Absolute, Fractional
+from patchpack.plan.policies.resize import LongestSide, NaFlex, Native, NaViT, Pix2Struct, SmartResize, Square
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.recipes import FLEXIVIT_PATCH_SIZES, PRESETS
-from patchpack.plan.resize import LongestSide, NaFlex, Native, NaViT, Pix2Struct, SmartResize, Square
 
 presets = pytest.mark.parametrize("name", PRESETS)
 
@@ -113,12 +113,12 @@ def test_preset_options(recipe, expected) -> None:
 @presets
 def test_the_repr_of_a_preset_is_the_preset(name) -> None:
     recipe = recipes.get(name)
-    assert eval(repr(recipe), vars(patchpack)) == recipe
+    assert eval(repr(recipe), NAMES) == recipe
 
 
 @given(testing.recipes())
 def test_the_repr_of_a_recipe_is_the_recipe(recipe) -> None:
-    assert eval(repr(recipe), vars(patchpack)) == recipe
+    assert eval(repr(recipe), NAMES) == recipe
 
 
 @given(testing.recipes())

@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 import patchpack as pp
 from patchpack.errors import ConfigError
+from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.packing import Item, Row
 from patchpack.plan.study import Spread, study
-from patchpack.types import Header
+from patchpack.plan.table import plan_table
+from patchpack.types import Header, Size
 
 SIZES = st.lists(st.tuples(st.integers(1, 900), st.integers(1, 900)), min_size=1, max_size=80)
 
@@ -33,7 +35,7 @@ class Whole:
 
 def native(**options) -> pp.Recipe:
     """Whole patches of 16, nothing drawn, nothing dropped, one row open."""
-    return pp.Recipe(**{"resize": Whole(), "packer": pp.NextFit(), "seq_len": 10, "max_images": 4, **options})
+    return pp.Recipe(**{"resize": Whole(), "packer": pp.packing.NextFit(), "seq_len": 10, "max_images": 4, **options})
 
 
 def patches(*grids: tuple[int, int]) -> list[tuple[int, int]]:
@@ -80,7 +82,9 @@ def test_waits_count_refused_images_too() -> None:
 
 
 def test_what_is_refused_and_what_is_too_long() -> None:
-    recipe = native(resize=pp.SmartResize(28**2, 28**2 * 100, min_side=None), patch_size=14, seq_len=600, max_pixels=10**6)
+    recipe = native(
+        resize=pp.resize.SmartResize(28**2, 28**2 * 100, min_side=None), patch_size=14, seq_len=600, max_pixels=10**6
+    )
     sizes = [(56, 56), (28, 28 * 300), (1001, 1000)]
     s = study(sizes, recipe)  # fits; an aspect ratio above 200; too many pixels
     assert (s.num_images, s.refused, s.over_long) == (1, 2, 0)
@@ -89,7 +93,7 @@ def test_what_is_refused_and_what_is_too_long() -> None:
 
 
 def test_larger_and_bent_images_are_counted() -> None:
-    square = pp.Recipe(resize=pp.Square(32), seq_len=None, max_images=1)
+    square = pp.Recipe(resize=pp.resize.Square(32), seq_len=None, max_images=1)
     s = study([(32, 32), (16, 64), (16, 16), (64, 64)], square)
     assert s.upscaled == 0.25  # of the second as many pixels are made as were there
     assert s.distortion == Spread.of(np.array([0, np.log(4), 0, 0]))
@@ -97,7 +101,7 @@ def test_larger_and_bent_images_are_counted() -> None:
 
 
 def test_dropped_tokens_are_counted_against_whole_grids() -> None:
-    s = study(patches((2, 5), (2, 4)), native(drop=pp.Constant(0.5)))
+    s = study(patches((2, 5), (2, 4)), native(drop=pp.drop.Constant(0.5)))
     assert s.num_tokens.tolist() == [5, 4]
     assert s.dropped_tokens == 0.5
 
@@ -123,10 +127,10 @@ def test_tokens_that_the_packer_cuts_are_dropped_tokens() -> None:
 
 @given(SIZES, st.integers(0, 3), st.sampled_from([1, 3, 64]))
 def test_a_study_is_the_epoch_it_speaks_of(sizes, epoch, max_images) -> None:
-    recipe = pp.recipes.navit(seq_len=256, max_images=max_images, rows=3, packer=pp.FirstFit(4))
+    recipe = pp.recipes.navit(seq_len=256, max_images=max_images, rows=3, packer=pp.packing.FirstFit(4))
     keys = [f"image {i}" for i in range(len(sizes))]
-    headers = [Header(key, "", "", pp.Size(*size), None) for key, size in zip(keys, sizes, strict=True)]
-    planner = pp.EpochPlanner(recipe, epoch=epoch)
+    headers = [Header(key, "", "", Size(*size), None) for key, size in zip(keys, sizes, strict=True)]
+    planner = OnlinePlanner(recipe, epoch=epoch)
     plans = [*planner.feed(headers), *planner.finish()]
     s = study(sizes, recipe, epoch=epoch, keys=keys)
     assert s.num_tokens.tolist() == [n for plan in plans for n in plan.table.num_tokens.tolist()]
@@ -134,7 +138,7 @@ def test_a_study_is_the_epoch_it_speaks_of(sizes, epoch, max_images) -> None:
     assert s.num_images + s.refused + s.over_long == len(sizes)
     # waits, one item at a time
     packer, waits = recipe.packer(256, max_images), {}
-    decided = pp.plan_table(recipe, np.array(sizes), pp.rng.key_hash(keys), epoch=epoch)
+    decided = plan_table(recipe, np.array(sizes), pp.rng.key_hash(keys), epoch=epoch)
     for i, tokens in enumerate(decided.num_tokens.tolist()):
         waits.update((item.id, i - item.id) for row in packer.push(Item(i, tokens)) for item in row.items)
     end = len(sizes) - 1
@@ -145,7 +149,7 @@ def test_a_study_is_the_epoch_it_speaks_of(sizes, epoch, max_images) -> None:
 
 @given(st.integers(1, 60), st.integers(0, 5))
 def test_with_several_patch_sizes_every_image_is_there_once(n, epoch) -> None:
-    recipe = pp.Recipe(resize=pp.NaFlex(64), patch_size=(8, 16), seq_len=128, rows=2, packer=pp.FirstFit(3))
+    recipe = pp.Recipe(resize=pp.resize.NaFlex(64), patch_size=(8, 16), seq_len=128, rows=2, packer=pp.packing.FirstFit(3))
     s = study(np.random.default_rng(n).integers(20, 300, (n, 2)), recipe, epoch=epoch)
     assert (s.num_images, len(s.image_waits), s.offsets[-1]) == (n, n, n)
     assert 0 < s.fill_rate <= 1

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 import patchpack as pp
 from helpers.captioned import write_tar
 
-RECIPE = pp.Recipe(resize=pp.NaFlex(4), patch_size=4, seq_len=8, rows=2, max_images=2)
+RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=4, seq_len=8, rows=2, max_images=2)
 COUNT = 40
 
 
@@ -48,13 +48,13 @@ def keys(loader: Any) -> list[str]:
 @pytest.mark.parametrize("wrong", ["yes", None, 1.5, [10], b"1", "True"])
 @pytest.mark.parametrize("make", [pp.load, pp.Planner], ids=["load", "Planner"])
 def test_a_shuffle_that_is_neither_truth_nor_number_is_refused(make, wrong) -> None:
-    with pytest.raises(pp.ConfigError, match=r"shuffle is True, False, or the number of samples permuted at a time"):
+    with pytest.raises(pp.errors.ConfigError, match=r"shuffle is True, False, or the number of samples permuted at a time"):
         make(SAMPLES, RECIPE, shuffle=wrong)
 
 
 @pytest.mark.parametrize("wrong", [-1, 1 << 50])
 def test_a_shuffle_out_of_range_is_refused(wrong) -> None:
-    with pytest.raises(pp.ConfigError, match="shuffle is the number of headers permuted at a time"):
+    with pytest.raises(pp.errors.ConfigError, match="shuffle is the number of headers permuted at a time"):
         pp.load(SAMPLES, RECIPE, shuffle=wrong)
 
 
@@ -86,9 +86,9 @@ def test_shuffle_true_permutes_an_index_as_a_whole(shards: str) -> None:
             assert told.state_dict() == whole.state_dict()
         else:
             assert [plan.key_hash.tolist() for plan in told] == [plan.key_hash.tolist() for plan in whole]
-        with pytest.raises(pp.ConfigError, match="shuffle is True, False, or the number of samples"):
+        with pytest.raises(pp.errors.ConfigError, match="shuffle is True, False, or the number of samples"):
             make(index, RECIPE, shuffle="yes")
-    with pytest.raises(pp.ConfigError, match="shuffle is True, False, or the number of samples"):
+    with pytest.raises(pp.errors.ConfigError, match="shuffle is True, False, or the number of samples"):
         pp.PackedShards.write(index, RECIPE, "nowhere", shuffle=1.5)
 
 
@@ -115,17 +115,17 @@ def test_names_of_images_may_be_a_list(shards: str, names) -> None:
     ids=str,
 )
 def test_a_name_that_is_no_text_is_refused(options, said) -> None:
-    with pytest.raises(pp.ConfigError, match=said):
+    with pytest.raises(pp.errors.ConfigError, match=said):
         pp.load(SAMPLES, RECIPE, **options)
 
 
 def test_a_loader_that_would_stack_batches_is_told_batch_size_none() -> None:
     said = r"batches are packed already, and this DataLoader would stack 1 of them: pass batch_size=None to it"
     stage = pp.Pack(RECIPE).over(SAMPLES)
-    with pytest.raises(pp.ConfigError, match=said):
+    with pytest.raises(pp.errors.ConfigError, match=said):
         next(iter(DataLoader(stage)))
     planner = pp.Planner(SAMPLES, RECIPE)
-    with pytest.raises(pp.ConfigError, match=said):
+    with pytest.raises(pp.errors.ConfigError, match=said):
         next(iter(DataLoader(pp.Painter(planner, RECIPE), sampler=planner)))
     batch = next(iter(DataLoader(stage, batch_size=None)))
     assert isinstance(batch.patches, torch.Tensor)
@@ -140,7 +140,9 @@ def test_a_loader_that_would_stack_batches_is_told_batch_size_none() -> None:
     ids=str,
 )  # fmt: skip
 def test_urls_of_images_are_refused(source) -> None:
-    with pytest.raises(pp.SourceError, match=r"is the URL of an image, and single images are read from this machine only"):
+    with pytest.raises(
+        pp.errors.SourceError, match=r"is the URL of an image, and single images are read from this machine only"
+    ):
         pp.load(source, RECIPE, target=None, on_error="skip")
 
 
@@ -169,37 +171,39 @@ def named(module: str, name: str) -> Any:
     ids=["pandas", "a table made of one", "polars", "lazy", "arrow"],
 )
 def test_tables_are_refused_with_the_cure(table, cure) -> None:
-    with pytest.raises(pp.SourceError, match=cure):
+    with pytest.raises(pp.errors.SourceError, match=cure):
         pp.load(table, RECIPE)
 
 
 def test_rows_of_a_table_are_read() -> None:
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame({"image": [png(1), png(2)], "label": [1, 2]})
-    with pytest.raises(pp.SourceError, match=r"a pandas DataFrame is a table of columns, not of samples"):
+    with pytest.raises(pp.errors.SourceError, match=r"a pandas DataFrame is a table of columns, not of samples"):
         pp.load(table, RECIPE)
     batch = next(iter(pp.load(table.to_dict("records"), RECIPE)))
     assert sorted(batch.targets[batch.slot_mask].tolist()) == [1, 2]
 
 
 def test_shards_with_colons_between_are_refused_with_a_list() -> None:
-    with pytest.raises(pp.SourceError, match=r"a\.tar::b\.tar: several shards are given as a list, \['a\.tar', 'b\.tar'\]"):
+    with pytest.raises(
+        pp.errors.SourceError, match=r"a\.tar::b\.tar: several shards are given as a list, \['a\.tar', 'b\.tar'\]"
+    ):
         pp.load("a.tar::b.tar", RECIPE)
-    with pytest.raises(pp.SourceError, match=r"given as a list, \['s3://x/a\.tar\.gz', 's3://y/b\.tgz'\]"):
+    with pytest.raises(pp.errors.SourceError, match=r"given as a list, \['s3://x/a\.tar\.gz', 's3://y/b\.tgz'\]"):
         pp.load("s3://x/a.tar.gz::s3://y/b.tgz", RECIPE)
 
 
 @pytest.mark.parametrize("source", ["a.tar", ["a.tar", "b.tar"], "photos", "a.jpg", ["a.jpg"], "x/*.tar"], ids=str)
 def test_a_relative_path_that_is_missing_names_the_working_folder(source, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(pp.SourceError) as caught:
+    with pytest.raises(pp.errors.SourceError) as caught:
         pp.load(source, RECIPE)
     assert f"(the working folder is {os.getcwd()})" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.jpg", "x/*.tar"])
 def test_an_absolute_path_that_is_missing_names_none(name: str, tmp_path: Path) -> None:
-    with pytest.raises(pp.SourceError) as caught:
+    with pytest.raises(pp.errors.SourceError) as caught:
         pp.load(str(tmp_path / name), RECIPE)
     assert "working folder" not in str(caught.value)
 
@@ -218,43 +222,43 @@ def test_a_picture_whose_file_was_closed_says_so(tmp_path: Path) -> None:
 def test_an_epoch_that_is_none_is_refused(shards: str, epoch: Any) -> None:
     said = "epoch must be an integer in 0 … 4294967295, got"
     for make in (pp.load, pp.Planner):
-        with pytest.raises(pp.ConfigError, match=said):
+        with pytest.raises(pp.errors.ConfigError, match=said):
             make(SAMPLES, RECIPE, epoch=epoch)
-        with pytest.raises(pp.ConfigError, match=said):
+        with pytest.raises(pp.errors.ConfigError, match=said):
             make(SAMPLES, RECIPE).set_epoch(epoch)
     index = pp.Index.build(shards)
     for stage in (lambda **options: pp.Pack(RECIPE, **options), lambda **options: pp.load(index, RECIPE, **options)):
-        with pytest.raises(pp.ConfigError, match=said):
+        with pytest.raises(pp.errors.ConfigError, match=said):
             stage(epoch=epoch)
-        with pytest.raises(pp.ConfigError, match=said):
+        with pytest.raises(pp.errors.ConfigError, match=said):
             stage().set_epoch(epoch)
 
 
 @pytest.mark.parametrize("steps", [0, -1, 2.5, "3"])
 def test_a_number_of_steps_that_is_none_is_refused_by_its_name(shards: str, steps: Any) -> None:
     for source in (SAMPLES, shards, pp.Index.build(shards)):
-        with pytest.raises(pp.ConfigError, match="steps_per_epoch"):
+        with pytest.raises(pp.errors.ConfigError, match="steps_per_epoch"):
             pp.load(source, RECIPE, steps_per_epoch=steps)
 
 
 def test_a_field_of_a_label_is_told_map_target(shards: str) -> None:
-    with pytest.raises(pp.ConfigError, match=r"target='json', map_target=lambda label: label\['score'\]"):
+    with pytest.raises(pp.errors.ConfigError, match=r"target='json', map_target=lambda label: label\['score'\]"):
         pp.load(shards, RECIPE, target="json:score")
 
 
 def test_an_iterator_that_was_read_says_so() -> None:
     loader = pp.load(iter(SAMPLES), RECIPE)
     assert len(keys(loader)) == COUNT
-    with pytest.raises(pp.SourceError, match="of samples, which is read once: no image to pack, 0 samples seen"):
+    with pytest.raises(pp.errors.SourceError, match="of samples, which is read once: no image to pack, 0 samples seen"):
         list(loader)
-    with pytest.raises(pp.SourceError, match="list of samples: no image to pack"):
+    with pytest.raises(pp.errors.SourceError, match="list of samples: no image to pack"):
         list(pp.load([], RECIPE))
 
 
 def test_a_shard_of_which_nothing_can_be_read_says_why(tmp_path: Path) -> None:
     write_tar(tmp_path / "a.tar", {"0": {"png": png(), "cls": b"0"}})
     (tmp_path / "cut.tar.gz").write_bytes(gzip.compress((tmp_path / "a.tar").read_bytes())[:60])
-    with pytest.raises(pp.SourceError, match=r"no image to pack, .*; cut\.tar\.gz: .*[Cc]ompressed file ended"):
+    with pytest.raises(pp.errors.SourceError, match=r"no image to pack, .*; cut\.tar\.gz: .*[Cc]ompressed file ended"):
         list(pp.load(str(tmp_path / "cut.tar.gz"), RECIPE, on_error="skip"))
 
 
@@ -262,12 +266,14 @@ def test_folders_and_files_that_cannot_be_meant_say_what_to_do(tmp_path: Path) -
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(png())
-    with pytest.raises(pp.SourceError, match="is a folder in a list: pass one folder"):
+    with pytest.raises(pp.errors.SourceError, match="is a folder in a list: pass one folder"):
         pp.load([tmp_path / "a", tmp_path / "b"], RECIPE, target=None)
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    with pytest.raises(pp.SourceError, match=r"x\.heic is .*; HEIC is read by a plugin of Pillow's: see Recipe\.formats"):
+    with pytest.raises(
+        pp.errors.SourceError, match=r"x\.heic is .*; HEIC is read by a plugin of Pillow's: see Recipe\.formats"
+    ):
         pp.load(tmp_path / "x.heic", RECIPE, target=None)
-    with pytest.raises(pp.ConfigError, match=r"classes= is a list of different names of folders, got \[\]"):
+    with pytest.raises(pp.errors.ConfigError, match=r"classes= is a list of different names of folders, got \[\]"):
         pp.load(tmp_path, RECIPE, classes=[])
     assert sorted(keys(pp.load(f"file://{tmp_path}", RECIPE))) == ["a/1.png", "b/1.png"]
 
@@ -278,5 +284,5 @@ def test_a_shard_under_another_name_is_refused(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "link.tar").symlink_to("a.tar")
     monkeypatch.chdir(tmp_path)
     for other in (str(tmp_path / "a.tar"), "link.tar", "./a.tar"):
-        with pytest.raises(pp.SourceError, match=f"shard .*{other[-8:]} is listed twice"):
+        with pytest.raises(pp.errors.SourceError, match=f"shard .*{other[-8:]} is listed twice"):
             pp.load(["a.tar", other], RECIPE)

@@ -13,13 +13,14 @@ from PIL import Image
 
 import patchpack as pp
 from helpers.hard_images import Hard, saved, tiled_tiff, turned, two_sizes, write_shard
-from patchpack.paint.decode import MAX_BYTES, MAX_PIXELS, decode, open_image
-from patchpack.paint.picture import part_of_picture
+from patchpack.image.decode import decode, open_image
+from patchpack.image.formats import MAX_BYTES, MAX_PIXELS
+from patchpack.paint.part import part_of_picture
 from patchpack.report import Rejection
-from patchpack.stream import shards
-from patchpack.stream.archive import HELD_BYTES
-from patchpack.stream.sources import open_source
-from patchpack.types import Header
+from patchpack.stream.sources.opening import open_source
+from patchpack.stream.tar import shards
+from patchpack.stream.tar.members import HELD_BYTES
+from patchpack.types import Header, Size
 
 LIMIT = 5000
 RECIPE = pp.recipes.square(size=32, rows=4, max_bytes=LIMIT)
@@ -100,7 +101,7 @@ def test_an_index_has_a_limit_of_its_own_and_keeps_the_recipes(tmp_path: Path) -
     narrow.save(tmp_path / "narrow.index")
     assert pp.Index.open(tmp_path / "narrow.index").members.max_bytes == LIMIT
     assert narrow.fingerprint != wide.fingerprint
-    with pytest.raises(pp.ConfigError, match="update was made for"):
+    with pytest.raises(pp.errors.ConfigError, match="update was made for"):
         pp.Index.build(path, update=narrow)
     assert [(r.stage, r.reason) for r in narrow.rejections] == [("header", REASON)]
     assert wide.num_bytes.tolist() == [LIMIT, LIMIT + 1, 4500]
@@ -145,7 +146,7 @@ def test_a_file_that_grew_since_it_was_planned_is_not_read(tmp_path: Path, monke
     reader = open_source(folder, max_bytes=LIMIT).reader
     assert len(reader("0/a.png")[0]) == LIMIT
     (folder / "0" / "a.png").write_bytes(of_bytes(LIMIT + 1))
-    with pytest.raises(pp.DecodeError, match=REASON):
+    with pytest.raises(pp.errors.DecodeError, match=REASON):
         reader("0/a.png")
 
 
@@ -164,16 +165,16 @@ def test_the_limit_leaves_room_for_the_largest_picture_uncompressed() -> None:
     assert 8 * MAX_PIXELS <= MAX_BYTES == pp.recipes.navit().max_bytes <= HELD_BYTES
     assert pp.recipes.navit().max_pixels == MAX_PIXELS
     for wrong in (0, -1, 1.5, True):
-        with pytest.raises(pp.ConfigError, match="max_bytes"):
+        with pytest.raises(pp.errors.ConfigError, match="max_bytes"):
             RECIPE.replace(max_bytes=wrong)
 
 
 def test_pixels_of_a_tile_count_as_those_of_a_picture() -> None:
     """It is decoded whole: a file of 154 bytes would take as many as it announces."""
-    with pytest.raises(pp.DecodeError, match=r"at most 64000000 pixels, got a picture in tiles of 16384 x 16384"):
+    with pytest.raises(pp.errors.DecodeError, match=r"at most 64000000 pixels, got a picture in tiles of 16384 x 16384"):
         open_image(tiled_tiff(10, 16_384))
     assert open_image(tiled_tiff(10, 256), max_pixels=65_536).size == (10, 10)
-    with pytest.raises(pp.DecodeError, match="got a picture in tiles of 256 x 256"):
+    with pytest.raises(pp.errors.DecodeError, match="got a picture in tiles of 256 x 256"):
         open_image(tiled_tiff(10, 256), max_pixels=65_535)
 
 
@@ -202,12 +203,12 @@ FORMS: dict[str, Any] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_a_picture_of_another_size_is_refused_with_both(form: str, dtype: Any, decode: Any) -> None:
     recipe = pp.recipes.square(size=16, dtype=dtype, decode=decode)
-    part, box = part_of_picture(FORMS[form], pp.Size(30, 40), (0, 0, 30, 40), (16, 16), recipe)
+    part, box = part_of_picture(FORMS[form], Size(30, 40), (0, 0, 30, 40), (16, 16), recipe)
     assert box == (0, 0, 30, 40)
     assert part is not None
     for height, width in ((40, 30), (31, 40), (30, 39), (1, 1), (3000, 4000)):
-        with pytest.raises(pp.DecodeError) as error:
-            part_of_picture(FORMS[form], pp.Size(height, width), (0, 0, height, width), (16, 16), recipe)
+        with pytest.raises(pp.errors.DecodeError) as error:
+            part_of_picture(FORMS[form], Size(height, width), (0, 0, height, width), (16, 16), recipe)
         assert f"the header said {height} x {width} (height x width), the pixels are 30 x 40" in str(error.value)
 
 
@@ -234,9 +235,9 @@ def test_sizes_that_lie_cost_only_their_image(form: str, decode: Any) -> None:
 @pytest.mark.parametrize("way", ["exact", "fast", "turbo"])
 def test_a_jpeg_with_two_frame_headers_is_refused(way: Any) -> None:
     data = two_sizes(saved(PICTURE, "JPEG"))
-    with pytest.raises(pp.DecodeError, match="expected a complete JPEG"):
+    with pytest.raises(pp.errors.DecodeError, match="expected a complete JPEG"):
         decode(data)
     recipe = pp.recipes.square(size=16, decode=way)
-    for size in (pp.Size(30, 40), pp.Size(30, 60)):
-        with pytest.raises(pp.DecodeError):
+    for size in (Size(30, 40), Size(30, 60)):
+        with pytest.raises(pp.errors.DecodeError):
             part_of_picture(data, size, (0, 0, *size), (16, 16), recipe)

@@ -17,11 +17,15 @@ from PIL import Image
 import patchpack as pp
 from helpers.naive_paint import paint_clip_alone
 from patchpack import testing
+from patchpack.batch.unpack import PackedImage
 from patchpack.cli.draw import draw_rows, picture_of
-from patchpack.stream.ring import slot_bytes_of
+from patchpack.paint.patchify import unpatchify_clip
+from patchpack.plan.table import plan_table
+from patchpack.stream.workers.slot_pool import slot_bytes_of
+from patchpack.types import Grid, Size
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (9, 24, 32, 3), dtype=np.uint8)
-IMAGES = pp.Recipe(resize=pp.Native(64), patch_size=8, seq_len=160, max_images=8, rows=1)
+IMAGES = pp.Recipe(resize=pp.resize.Native(64), patch_size=8, seq_len=160, max_images=8, rows=1)
 CLIPS = IMAGES.replace(video=pp.Video(tubelet=2))
 
 
@@ -38,7 +42,7 @@ def packed(recipe: pp.Recipe, *images: Any, **options: Any) -> pp.PackedBatch:
     return batch
 
 
-def unpacked(recipe: pp.Recipe, *images: Any) -> list[pp.PackedImage]:
+def unpacked(recipe: pp.Recipe, *images: Any) -> list[PackedImage]:
     found = sorted(pp.unpack(packed(recipe, *images)), key=lambda image: (int(image.key), image.part))
     return [image._replace(patches=image.patches.numpy(), position_ids=image.position_ids.numpy()) for image in found]
 
@@ -68,7 +72,7 @@ def test_which_frames_are_taken(frames: int, tubelet: int, num_frames: int | Non
 
 @pytest.mark.parametrize("options", [{"tubelet": 0}, {"tubelet": 1.0}, {"num_frames": 0}, {"num_frames": True}])
 def test_a_video_of_no_frames_is_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(pp.ConfigError, match=f"{next(iter(options))} must be an integer"):
+    with pytest.raises(pp.errors.ConfigError, match=f"{next(iter(options))} must be an integer"):
         pp.Video(**options)
 
 
@@ -77,35 +81,37 @@ def test_a_video_of_no_frames_is_refused(options: dict[str, Any]) -> None:
 
 def test_the_bound_counts_all_steps_of_time() -> None:
     IMAGES.replace(seq_len=256, video=pp.Video(2, num_frames=8))
-    with pytest.raises(pp.ConfigError, match=r"seq_len=256 .* up to 320 patches, through Video\(tubelet=2, num_frames=9\)"):
+    with pytest.raises(
+        pp.errors.ConfigError, match=r"seq_len=256 .* up to 320 patches, through Video\(tubelet=2, num_frames=9\)"
+    ):
         IMAGES.replace(seq_len=256, video=pp.Video(2, num_frames=9))
     alone = IMAGES.replace(seq_len=None, max_images=1, video=pp.Video(2, num_frames=8))
     assert alone.row_len(8) == 256
-    with pytest.raises(pp.ConfigError, match="set num_frames in"):
+    with pytest.raises(pp.errors.ConfigError, match="set num_frames in"):
         alone.replace(video=pp.Video(2))
-    for wrong, match in (({"video": 2}, "Video"), ({"normalize": pp.PerImage(), "dtype": "float32"}, "its own mean")):
-        with pytest.raises(pp.ConfigError, match=match):
+    for wrong, match in (({"video": 2}, "Video"), ({"normalize": pp.normalize.PerImage(), "dtype": "float32"}, "its own mean")):
+        with pytest.raises(pp.errors.ConfigError, match=match):
             CLIPS.replace(**wrong)
 
 
 def test_a_clip_is_planned_from_its_size() -> None:
-    assert pp.plan_image((24, 32), CLIPS, frames=7) == (pp.Grid(3, 4), pp.Size(24, 32), 48, 48, 4)
+    assert pp.plan_image((24, 32), CLIPS, frames=7) == (Grid(3, 4), Size(24, 32), 48, 48, 4)
     assert pp.plan_image((24, 32), CLIPS) == pp.plan_image((24, 32), IMAGES)
-    assert pp.plan_image((24, 32), CLIPS.replace(drop=pp.Constant(0.5)), frames=7).num_tokens == 24
-    with pytest.raises(pp.SizeError, match=r"a clip of 90 frames of 24 x 32 .* 540 tokens.*num_frames"):
+    assert pp.plan_image((24, 32), CLIPS.replace(drop=pp.drop.Constant(0.5)), frames=7).num_tokens == 24
+    with pytest.raises(pp.errors.SizeError, match=r"a clip of 90 frames of 24 x 32 .* 540 tokens.*num_frames"):
         pp.plan_image((24, 32), CLIPS, frames=90)
-    with pytest.raises(pp.ConfigError, match="video=None"):
+    with pytest.raises(pp.errors.ConfigError, match="video=None"):
         pp.plan_image((24, 32), IMAGES, frames=2)
     qwen = pp.recipes.qwen2_vl().replace(video=pp.Video(2), seq_len=1 << 15)
     assert pp.plan_image((224, 224), qwen, frames=8)[2:] == (4 * 256, 4 * 64, 4)
 
 
 def test_a_table_counts_tubelets() -> None:
-    table = pp.plan_table(CLIPS, [(24, 32)] * 3, pp.rng.key_hash("abc"), frames=[1, 8, 3])
+    table = plan_table(CLIPS, [(24, 32)] * 3, pp.rng.key_hash("abc"), frames=[1, 8, 3])
     assert table.times.tolist() == [1, 4, 2]
     assert table.num_tokens.tolist() == [12, 48, 24]
     assert table.take([2, 0]).times.tolist() == [2, 1]
-    assert pp.plan_table(CLIPS, [(24, 32)], pp.rng.key_hash("a")).times.tolist() == [1]
+    assert plan_table(CLIPS, [(24, 32)], pp.rng.key_hash("a")).times.tolist() == [1]
 
 
 # --------------------------------------------------------------------------------------------------------------- paint
@@ -118,24 +124,26 @@ def test_eight_frames_are_four_steps_of_time() -> None:
     assert batch.times.tolist() == [[4, 0, 0, 0, 0, 0, 0, 0]]
     assert batch.times.dtype == batch.position_ids.dtype == torch.int32
     assert clip.position_ids.tolist() == [[t, r, c] for t in range(4) for r in range(3) for c in range(4)]
-    frames = pp.unpatchify_clip(clip.patches.numpy(), clip.times, clip.grid, 8)
+    frames = unpatchify_clip(clip.patches.numpy(), clip.times, clip.grid, 8)
     assert np.array_equal(frames, PIXELS[:8])
     ((_, dense),) = pp.unpack(batch, batch.position_ids, dense=True)
     assert dense[2, 1, 3].tolist() == [2, 1, 3]
-    with pytest.raises(pp.ShapeError, match="48, t"):
-        pp.unpatchify_clip(clip.patches.numpy()[1:], clip.times, clip.grid, 8)
+    with pytest.raises(pp.errors.ShapeError, match="48, t"):
+        unpatchify_clip(clip.patches.numpy()[1:], clip.times, clip.grid, 8)
 
 
 def test_the_last_frame_fills_the_last_tubelet() -> None:
     (clip,) = unpacked(CLIPS, PIXELS[:7])
-    assert np.array_equal(pp.unpatchify_clip(clip.patches, 4, (3, 4), 8), PIXELS[[0, 1, 2, 3, 4, 5, 6, 6]])
+    assert np.array_equal(unpatchify_clip(clip.patches, 4, (3, 4), 8), PIXELS[[0, 1, 2, 3, 4, 5, 6, 6]])
 
 
 EVERY = {
     "plain": CLIPS,
     "float": CLIPS.replace(dtype="float32"),
-    "through Pillow": CLIPS.replace(resample="lanczos", resize=pp.Native(8)),
-    "resized, dropped": CLIPS.replace(resize=pp.Native(8), drop=pp.Constant(0.5), flip=0.5, crop=pp.RandomCrop((20, 20))),
+    "through Pillow": CLIPS.replace(resample="lanczos", resize=pp.resize.Native(8)),
+    "resized, dropped": CLIPS.replace(
+        resize=pp.resize.Native(8), drop=pp.drop.Constant(0.5), flip=0.5, crop=pp.crop.RandomCrop((20, 20))
+    ),
     "augmented": CLIPS.replace(augment=lambda pixels, generator: pixels ^ generator.integers(0, 256, dtype=np.uint8)),
 }
 
@@ -178,7 +186,7 @@ def test_clips_are_what_they_are_alone(
         seq_len=1 << 13,
         rows=1,
         max_images=max(3, recipe.max_images),
-        normalize=pp.HALF,
+        normalize=pp.normalize.HALF,
         dtype="uint8",
         flip=flip,
         resample="lanczos" if through_pillow else recipe.resample,
@@ -189,7 +197,7 @@ def test_clips_are_what_they_are_alone(
         for batch in loader:
             pp.validate(batch)
             found |= {image.key: image for image in pp.unpack(batch)}
-    except pp.SourceError:
+    except pp.errors.SourceError:
         assert not loader.report().packed  # the rule takes none of these sizes
     for key, image in found.items():
         alone = paint_clip_alone(key, several[int(key)], recipe, ordinal=int(key))
@@ -200,15 +208,15 @@ def test_clips_are_what_they_are_alone(
 
 
 def test_fractions_stand_beside_the_number_of_the_step() -> None:
-    (clip,) = unpacked(CLIPS.replace(positions=pp.Fractional()), PIXELS[:4])
+    (clip,) = unpacked(CLIPS.replace(positions=pp.positions.Fractional()), PIXELS[:4])
     assert clip.position_ids.dtype == np.float32
     assert clip.position_ids[[0, 12, 17]].tolist() == [[0, 0, 0], [1, 0, 0], [1, np.float32(1 / 3), 0.25]]
-    raster = unpacked(CLIPS.replace(positions=pp.Raster()), PIXELS[:4])[0]
+    raster = unpacked(CLIPS.replace(positions=pp.positions.Raster()), PIXELS[:4])[0]
     assert raster.position_ids[[0, 12, 17]].tolist() == [[0, 0], [1, 0], [1, 5]]
 
 
 def test_ids_in_the_whole_image_are_those_of_the_crop() -> None:
-    recipe = CLIPS.replace(crop=pp.RandomCrop((16, 16)), positions=pp.Absolute(of="image"))
+    recipe = CLIPS.replace(crop=pp.crop.RandomCrop((16, 16)), positions=pp.positions.Absolute(of="image"))
     (image,), (clip,) = unpacked(recipe, PIXELS[0]), unpacked(recipe, PIXELS[:4])
     assert image.grid == clip.grid == (2, 2)
     assert np.array_equal(clip.position_ids[4:, 1:], image.position_ids[:, 1:])
@@ -217,9 +225,9 @@ def test_ids_in_the_whole_image_are_those_of_the_crop() -> None:
 
 def test_all_frames_get_one_draw() -> None:
     still = np.repeat(PIXELS[:1], 4, axis=0)
-    recipe = EVERY["augmented"].replace(crop=pp.RandomCrop((16, 16)), flip=0.5, seed=4)
+    recipe = EVERY["augmented"].replace(crop=pp.crop.RandomCrop((16, 16)), flip=0.5, seed=4)
     (clip,) = unpacked(recipe, still)
-    frames = pp.unpatchify_clip(clip.patches, clip.times, clip.grid, 8)
+    frames = unpatchify_clip(clip.patches, clip.times, clip.grid, 8)
     assert (frames == frames[0]).all()
     assert not np.array_equal(frames[0], unpacked(recipe.replace(augment=None), still)[0].patches[0])
 
@@ -238,7 +246,7 @@ def test_frames_are_decoded_once_and_only_where_they_are_kept() -> None:
     packed(CLIPS.replace(video=pp.Video(2, num_frames=5), seq_len=192), pp.Clip(Counted()))
     assert Counted.asked == [0, 6, 18, 30, 42, 54]  # first the size
     Counted.asked.clear()
-    few = CLIPS.replace(drop=pp.Constant(0.99), seq_len=64)  # 4 of 30 * 12 tubelets
+    few = CLIPS.replace(drop=pp.drop.Constant(0.99), seq_len=64)  # 4 of 30 * 12 tubelets
     batch = packed(few, pp.Clip(Counted()))
     steps = sorted({int(time) for time, *_ in next(pp.unpack(batch)).position_ids.tolist()})
     assert Counted.asked == [0, *(2 * step + i for step in steps for i in (0, 1))]
@@ -246,7 +254,7 @@ def test_frames_are_decoded_once_and_only_where_they_are_kept() -> None:
 
 
 def test_dropped_tubelets_are_where_their_ids_say() -> None:
-    batch = packed(CLIPS.replace(drop=pp.Constant(0.6)), PIXELS[:6], PIXELS[7])
+    batch = packed(CLIPS.replace(drop=pp.drop.Constant(0.6)), PIXELS[:6], PIXELS[7])
     whole = {image.key: image for image in unpacked(CLIPS, PIXELS[:6], PIXELS[7])}
     for image in pp.unpack(batch):
         for patch, (time, row, col) in zip(image.patches.numpy(), image.position_ids.tolist(), strict=True):
@@ -382,7 +390,7 @@ def test_sizes_that_are_known_know_nothing_of_frames() -> None:
 )
 def test_validate_sees_a_wrong_time(field: str, value: Any, match: str) -> None:
     batch = packed(CLIPS, PIXELS[:8])
-    with pytest.raises(pp.ShapeError, match=match):
+    with pytest.raises(pp.errors.ShapeError, match=match):
         pp.validate(batch._replace(**{field: value(getattr(batch, field))}))
     assert pp.digest(batch) != pp.digest(batch._replace(times=batch.times + 1))
 
@@ -407,22 +415,24 @@ def test_a_clip_is_drawn_as_its_middle_frame() -> None:
 
 
 def test_adapters_take_clips_or_say_why_not() -> None:
-    recipe = CLIPS.replace(resize=pp.SmartResize(16 * 16, 32 * 32, 2), seq_len=128)
+    recipe = CLIPS.replace(resize=pp.resize.SmartResize(16 * 16, 32 * 32, 2), seq_len=128)
     batch = packed(recipe, PIXELS[:7, :16], PIXELS[0, :, :24])
     inputs = pp.adapters.qwen_vl(batch)
     shapes = dict(zip((key for row in batch.keys for key in row), inputs.image_grid_thw.tolist(), strict=True))
     assert shapes["0"] == [4, 2, 4]
     assert shapes["1"][0] == 1
     for adapter in (pp.adapters.siglip2, pp.adapters.timm_naflex, pp.adapters.pix2struct):
-        with pytest.raises(pp.ConfigError, match="of tubelets"):
+        with pytest.raises(pp.errors.ConfigError, match="of tubelets"):
             adapter(batch)
-    with pytest.raises(pp.ConfigError, match=r"tubelets of 2 frames, the model takes 1.*Video\(tubelet=1\)"):
+    with pytest.raises(pp.errors.ConfigError, match=r"tubelets of 2 frames, the model takes 1.*Video\(tubelet=1\)"):
         pp.adapters.qwen_vl(batch, temporal_patch_size=1)
 
 
 def test_qwen_gets_steps_of_time_as_blocks_of_real_frames() -> None:
     """(time, block row, block col, row, col, channel, frame, y, x), by loops."""
-    recipe = CLIPS.replace(resize=pp.SmartResize(16 * 16, 32 * 32, 2), normalize=pp.MeanStd((0, 0, 0), (1 / 255,) * 3))
+    recipe = CLIPS.replace(
+        resize=pp.resize.SmartResize(16 * 16, 32 * 32, 2), normalize=pp.normalize.MeanStd((0, 0, 0), (1 / 255,) * 3)
+    )
     clip, expected = PIXELS[:4, :16], []
     for time in range(2):
         for block in range(2):
@@ -442,10 +452,10 @@ def test_qwen_gets_steps_of_time_as_blocks_of_real_frames() -> None:
 
 
 def test_a_clip_travels_to_a_worker() -> None:
-    from patchpack.stream.iterables import Passenger
+    from patchpack.stream.sources.iterables import InlineSample
 
     frames = [Image.fromarray(PIXELS[0]), memoryview(png(PIXELS[1])), PIXELS[2]]
-    image, target = pickle.loads(pickle.dumps(Passenger(pp.Clip(frames), 3, (255, 255, 255))))
+    image, target = pickle.loads(pickle.dumps(InlineSample(pp.Clip(frames), 3, (255, 255, 255))))
     assert target == 3
     assert np.array_equal(image.frames[0], PIXELS[0])
     assert image.frames[1] == png(PIXELS[1])

@@ -1,0 +1,42 @@
+"""A batch on its way to a device: moved without waiting, normalised there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from patchpack.batch.packed import PackedBatch
+from patchpack.batch.views import standardize, token_mask
+
+
+def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None, non_blocking: bool = True) -> PackedBatch:
+    """Move a batch and normalise its patches there.
+
+    Args:
+        batch: numpy or torch.
+        device: anything torch takes.
+        dtype: dtype of the patches. None is float32 for uint8 patches, and leaves float patches unchanged.
+        non_blocking: passed to ``Tensor.to``; overlaps where the batch is pinned.
+
+    Returns:
+        The batch on the device, patches normalised, zero where padding, norm (0, 1): nothing is normalised twice.
+    """
+    moved = PackedBatch(*(_move(field, device, non_blocking) for field in batch))
+    patches = moved.patches
+    if patches.dtype == torch.uint8:
+        value = standardize(patches, moved.norm, dtype or torch.float32)
+        patches = torch.where(token_mask(moved)[:, :, None], value, value.new_zeros(()))
+    elif dtype is not None:
+        patches = patches.to(dtype)
+    identity = torch.zeros_like(moved.norm)
+    identity[1] = 1
+    return moved._replace(patches=patches, norm=identity)
+
+
+def _move(field: Any, device: Any, non_blocking: bool) -> Any:
+    if isinstance(field, dict):
+        return {name: _move(entry, device, non_blocking) for name, entry in field.items()}
+    if isinstance(field, torch.Tensor) or hasattr(field, "__array_interface__"):
+        return torch.as_tensor(field).to(device, non_blocking=non_blocking)
+    return field

@@ -1,0 +1,126 @@
+"""Views of a `PackedBatch`: masks, ragged form, normalised patches. Nothing here is stored.
+
+Every function takes a batch of numpy arrays or of torch tensors, and returns arrays of the same kind.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from patchpack.batch import _arrays
+from patchpack.batch.packed import PackedBatch
+
+
+def token_mask(batch: PackedBatch) -> Any:
+    """Return bool ``[B, S]``, True where a token belongs to a readable image: ``segment_ids > 0``."""
+    return batch.segment_ids > 0
+
+
+def attention_mask(batch: PackedBatch) -> Any:
+    """Return bool ``[B, S, S]``, True where token i may attend to token j: same image, neither is padding.
+
+    ``mask[b, i, j] = segment_ids[b, i] == segment_ids[b, j] > 0``; rows of padding are all False. Block diagonal
+    (NaViT 2307.06304 section 2.2). For scaled_dot_product_attention insert a head axis: ``mask[:, None]``.
+    """
+    segments = batch.segment_ids
+    return (segments[:, :, None] == segments[:, None, :]) & (segments > 0)[:, None, :]
+
+
+def pool_mask(batch: PackedBatch) -> Any:
+    """Return bool ``[B, E, S]``, True where token s belongs to slot e: ``mask[b, e, s] = segment_ids[b, s] == e + 1``."""
+    slots = _arrays.arange(batch.segment_ids, batch.slot_mask.shape[1]) + 1
+    return batch.segment_ids[:, None, :] == slots[None, :, None]
+
+
+def sample_ids(batch: PackedBatch) -> Any:
+    """Return int32 ``[B, E]``, the sample whose image a slot holds; see `PackedBatch.sample_ids`.
+
+    In a batch without them every slot is a sample by itself.
+    """
+    if batch.sample_ids is not None:
+        return batch.sample_ids
+    number = _arrays.arange(batch.num_images, batch.slot_mask.shape[1]) + 1
+    number = number[None, :] * (number[None, :] <= batch.num_images[:, None])
+    return number.astype(np.int32) if isinstance(number, np.ndarray) else number.int()
+
+
+def fill_rate(batch: PackedBatch) -> float:
+    """Return real tokens / (rows * seq_len), in [0, 1]; 0 for a batch without rows."""
+    mask = token_mask(batch)
+    share: float = float(mask.sum()) / max(1, mask.shape[0] * mask.shape[1])
+    return share
+
+
+class Ragged(NamedTuple):
+    """All images of a batch end to end, as variable-length attention kernels take them.
+
+    Attributes:
+        patches: ``[T, D]``.
+        position_ids: ``[T, A]``.
+        cu_seqlens: int32 ``[N + 1]``, image i holds ``patches[cu_seqlens[i]:cu_seqlens[i + 1]]``.
+        max_seqlen: longest image in tokens; ``S`` in the static form.
+        places: int64 ``[N, 2]`` (row, slot) of each image, to scatter results back; (−1, −1) for static padding.
+    """
+
+    patches: Any
+    position_ids: Any
+    cu_seqlens: Any
+    max_seqlen: int
+    places: Any
+
+
+def ragged(batch: PackedBatch, static: bool = False) -> Ragged:
+    """Return the batch without its padding.
+
+    Args:
+        batch: the batch.
+        static: True for fixed shapes for compiled models: ``T = B * S`` and ``N = B * E + B``. Slots follow each other in order,
+            an empty one has length 0; the padding follows as B segments of at most S tokens.
+
+    Returns:
+        `Ragged`; images in row-major slot order, tokens in raster order.
+    """
+    mask = token_mask(batch)
+    num_rows, seq_len = mask.shape
+    lengths = pool_mask(batch).sum(-1)  # [B, E]
+    if static:
+        order = _arrays.stable_argsort(~mask.reshape(-1))  # real tokens first, order kept
+        patches, positions = (
+            values.reshape(num_rows * seq_len, values.shape[2])[order] for values in (batch.patches, batch.position_ids)
+        )
+        slots = lengths.shape[1]
+        count = _arrays.arange(lengths, num_rows * slots)
+        places = _arrays.stack([count // max(1, slots), count % max(1, slots)])
+        filler = _arrays.stack([_arrays.arange(lengths, num_rows) * 0 - 1] * 2)
+        padding = mask.shape[0] * seq_len - lengths.sum()
+        chunks = (padding - _arrays.arange(lengths, num_rows) * seq_len).clip(0, seq_len)
+        all_lengths = _arrays.concatenate([lengths.reshape(-1), chunks])
+        return Ragged(patches, positions, _arrays.cumulative(all_lengths), int(seq_len), _arrays.concatenate([places, filler]))
+    readable = lengths > 0
+    places = _arrays.nonzero(readable)
+    used = lengths[readable]
+    longest = int(used.max()) if len(used) else 0
+    return Ragged(batch.patches[mask], batch.position_ids[mask], _arrays.cumulative(used), longest, places)
+
+
+def standardize(patches: Any, norm: Any, dtype: Any = None) -> Any:
+    """Return ``(patch − mean) / std`` per channel.
+
+    Args:
+        patches: ``[..., D]`` with the channel as the fastest axis, uint8 or float; numpy or torch.
+        norm: float32 ``[2, C]`` mean and std on the patches' own scale, as in a batch.
+        dtype: of the result, numpy or torch like the patches; None is float32. The arithmetic is float32.
+
+    Returns:
+        The same shape.
+    """
+    channels = norm.shape[1]
+    pixels = patches.reshape(*patches.shape[:-1], patches.shape[-1] // channels, channels)
+    if isinstance(patches, np.ndarray):
+        pixels = pixels.astype(np.float32)
+        value = ((pixels - norm[0]) / norm[1]).reshape(patches.shape)
+        return value if dtype is None else value.astype(dtype)
+    value = ((pixels.float() - norm[0]) / norm[1]).reshape(patches.shape)
+    return value if dtype is None else value.to(dtype)

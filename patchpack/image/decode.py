@@ -1,0 +1,289 @@
+"""Bytes to upright 8-bit RGB, or `DecodeError`: which files are pictures, which way is up, and what colour is.
+
+Formats are JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, TIFF and AVIF, as far as this Pillow has them; of an
+animation, of pages and of several pictures in one file, the first. Nothing else is tried, whatever plugins Pillow carries, but
+the formats that a recipe names (`Recipe.formats`).
+
+Pillow raises errors of a dozen classes over broken files (a test has them), and new ones with new releases: each of them is
+a `DecodeError`, only `MemoryError` and what is no `Exception` pass. Its warnings are counted, see
+`patchpack.image.pillow_warnings`.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import nullcontext
+from typing import IO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
+
+from patchpack.errors import DecodeError
+from patchpack.image import depth, profile
+from patchpack.image.formats import DEFAULT, FORMATS, MAX_PIXELS, Reading, require_readable
+from patchpack.image.pillow_warnings import SEVERAL_FRAMES, CapturedWarnings, note
+from patchpack.image.tiff import SilentLibtiff
+from patchpack.types import Size
+
+Colour = tuple[int, int, int]
+WHITE: Colour = (255, 255, 255)
+
+
+_ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 0x0112, 0x0142, 0x0143
+# EXIF orientation → what makes it upright, as in ImageOps.exif_transpose
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
+_PLACES_OF_TAGS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}  # in `Image.info`
+# layout of grey pixels of less than 8 bits → what Pillow multiplies them with, and their largest value before that
+_GREY_STEPS = {"1": (255, 1), "L;2": (85, 3), "L;4": (17, 15)}
+
+
+def decode(
+    data: bytes,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    background: Colour = WHITE,
+    deep: str = "header",
+    icc: str = "ignore",
+    formats: tuple[str, ...] = (),
+) -> npt.NDArray[np.uint8]:
+    """An image file as pixels, upright, in colour, without transparency.
+
+    Grey, palette, CMYK, LAB and YCbCr are converted. Grey of more than 8 bits is scaled by what its header says: 16 bits by
+    65535, with a sign by 32767; 12 bits by 4095, of a TIFF and of a PNG whose sBIT says so and whose values stand in the low
+    bits; 32-bit integers by 65535, or by their maximum if that is larger; floats from [0, 1], else taken as [0, 255], where a
+    little beyond either end is cut; whatever fits neither (negative numbers too) from its minimum to its maximum. NaN and
+    infinity count as 0. Where white is stored as 0, the result is inverted. Of colours of 16 bits Pillow gives the upper 8.
+
+    Args:
+        data: a whole image file.
+        max_pixels: larger pictures are refused on their header, before a pixel is decoded. Pillow's own limit, twice
+            ``Image.MAX_IMAGE_PIXELS`` (179 million), holds as well.
+        background: (red, green, blue) that shows through transparency.
+        deep, icc, formats: as in `Recipe`.
+
+    Returns:
+        uint8 ``[H, W, 3]``, rows from the top as one looks at it (EXIF or XMP orientation applied).
+
+    Raises:
+        DecodeError: if `data` is not a readable image of a known format, or over the limit.
+        ConfigError: for a format without a plugin, or profiles that this Pillow cannot convert.
+    """
+    reading = Reading(deep, icc, formats)
+    require_readable(reading)
+    return np.array(decode_image(data, max_pixels=max_pixels, background=background, reading=reading))
+
+
+def decode_image(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
+) -> Image.Image:
+    """What `decode` returns, as a Pillow image of mode RGB. An upright RGB file is loaded and not copied."""
+    image = open_image(data, max_pixels=max_pixels, formats=reading.formats)
+    return first_frame(image, background=background, reading=reading)
+
+
+def first_frame(
+    image: Image.Image, *, background: Colour = WHITE, full: Size | None = None, reading: Reading = DEFAULT
+) -> Image.Image:
+    """`to_rgb` of an image that `open_image` gave; notes if there are more frames behind this one."""
+    picture = to_rgb(image, background=background, full=full, reading=reading)
+    try:
+        with CapturedWarnings():
+            if getattr(image, "is_animated", False):  # a GIF looks for the next one only now
+                note(SEVERAL_FRAMES)
+    except MemoryError:
+        raise
+    except Exception:  # what is wrong there costs nothing here
+        pass
+    return picture
+
+
+def require_bytes(num_bytes: int, max_bytes: int) -> None:
+    """Raise `DecodeError` for a file that is larger than it may be."""
+    if num_bytes > max_bytes:
+        raise DecodeError(too_many_bytes(num_bytes, max_bytes))
+
+
+def too_many_bytes(num_bytes: int, max_bytes: int) -> str:
+    """The reason why."""
+    return f"expected a file of at most max_bytes={max_bytes} bytes, got {num_bytes}"
+
+
+def to_rgb(
+    image: Image.Image, *, background: Colour = WHITE, full: Size | None = None, reading: Reading = DEFAULT
+) -> Image.Image:
+    """A Pillow image upright and in RGB, converted as `decode` does; the same object if there is nothing to do.
+
+    Args:
+        image: loaded or not.
+        background: as in `decode`.
+        full: height and width as the file has them, for the error to name, where the image is to be decoded smaller.
+        reading: how deep pictures are scaled, and what becomes of colour profiles.
+    """
+    with CapturedWarnings(), _Refusing(image, full or Size(image.height, image.width)):
+        _match_key_to_pixels(image)
+        scale = depth.of(image)  # now: what a PNG says is gone with its file
+        with SilentLibtiff() if hasattr(image, "tag_v2") else nullcontext():
+            image.load()
+        turn = turn_of(image)  # now: a conversion may lose the tag
+        tagged = image.info.get("icc_profile") if reading.icc == "srgb" else None
+        if scale is not None:
+            image = depth.eight_bits(image, scale, stretch=reading.deep == "range")
+        if tagged:
+            image = profile.to_srgb(image, tagged)
+        if image.mode != "RGB" or "transparency" in image.info:
+            image = _flatten(image, background)
+        return image if turn is None else turned(image, turn)
+
+
+def turned(image: Image.Image, turn: Image.Transpose) -> Image.Image:
+    """The image as one looks at it."""
+    image = image.transpose(turn)
+    image.info = {}  # or the tag would turn the picture once more
+    return image
+
+
+def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = ()) -> Image.Image:
+    """The picture in a file, identified and within the limit, its pixels not decoded yet; of `FORMATS`, or one of the further.
+
+    Raises:
+        DecodeError: as `decode`, for what a header can tell.
+    """
+    file = io.BytesIO(data) if isinstance(data, (bytes, bytearray, memoryview)) else data
+    try:
+        with CapturedWarnings():
+            image = Image.open(file, formats=(*FORMATS, *formats))
+            tile = _tile(image)
+    except MemoryError:
+        raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours can be
+        raise DecodeError(f"expected at most {max_pixels} pixels, got: {error}") from error
+    except Exception as error:
+        raise DecodeError(_not_an_image(file, error, formats)) from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DecodeError(f"expected at most {max_pixels} pixels, got {height} x {width} (height x width) = {height * width}")
+    if tile.height * tile.width > max_pixels:
+        raise DecodeError(
+            f"expected at most {max_pixels} pixels, got a picture in tiles of {tile.height} x {tile.width} (height x width)"
+        )
+    return image
+
+
+def _tile(image: Image.Image) -> Size:
+    """Of a TIFF, whose tiles are decoded whole, and may be much larger than the picture."""
+    tags = getattr(image, "tag_v2", {})
+    height, width = tags.get(_TILE_HEIGHT), tags.get(_TILE_WIDTH)
+    return Size(height, width) if isinstance(height, int) and isinstance(width, int) else Size(1, 1)
+
+
+def oriented_size(image: Image.Image) -> Size:
+    """Height and width that `to_rgb` will give an image; decodes no pixels."""
+    width, height = image.size
+    if _ORIENTATION in getattr(image, "tag_v2", ()):  # Pillow's TIFF reader has swapped the sides already
+        return Size(height, width)
+    with CapturedWarnings():
+        if isinstance(image, PngImagePlugin.PngImageFile):
+            _read_late_chunks(image)
+        return Size(width, height) if turn_of(image) in _SIDEWAYS else Size(height, width)
+
+
+def turn_of(image: Image.Image) -> Image.Transpose | None:
+    """What makes an image upright; None if it is, or if its tags do not tell."""
+    if _PLACES_OF_TAGS.isdisjoint(image.info) and getattr(image, "_exif", image) is None and not hasattr(image, "tag_v2"):
+        return None  # as most are: no tag, and none was read or set
+    try:
+        with CapturedWarnings():
+            # not PngImageFile's own, which decodes all pixels to find tags behind them
+            return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION, 1))
+    except MemoryError:
+        raise
+    except Exception:  # a broken tag is no reason to lose a picture
+        return None
+
+
+def _read_late_chunks(image: PngImagePlugin.PngImageFile) -> None:
+    """Put tags from behind a PNG's pixels into `image.info`, as loading it would."""
+    if not image.tile or image.fp is None:  # loaded already
+        return
+    file, place = image.fp, image.fp.tell()
+    stream = PngImagePlugin.PngStream(file)
+    stream.im_info = image.info
+    file.seek(image.tile[0][2] - 8)  # header of the first chunk of pixels
+    try:
+        while True:
+            name, start, length = stream.read()
+            if name == b"IEND" or (name == b"fcTL" and image.is_animated):
+                break
+            if name in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+                stream.call(name, start, length)
+            file.seek(start + length + 4)
+    except MemoryError:
+        raise
+    except Exception:  # the file ends early or a chunk is broken: decoding will say so, or stop reading here as well
+        pass
+    finally:
+        file.seek(place)
+
+
+def _match_key_to_pixels(image: Image.Image) -> None:
+    """Bring a PNG's transparent colour to 8 bits: Pillow scales the pixels of other depths, not the key."""
+    key = image.info.get("transparency")
+    if key is None or not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
+        return
+    layout = image.tile[0][3]
+    if layout == "RGB;16B" and isinstance(key, tuple) and max(key) > 255:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif layout in _GREY_STEPS and key <= _GREY_STEPS[layout][1]:
+        image.info["transparency"] = key * _GREY_STEPS[layout][0]
+
+
+def _flatten(image: Image.Image, background: Colour) -> Image.Image:
+    if not image.has_transparency_data:
+        return image.convert("RGB")
+    if image.mode == "La":  # has no direct way to RGBA: Pillow would drop the alpha
+        image = image.convert("LA")
+    image = image.convert("RGBA")
+    canvas = Image.new("RGB", image.size, background)
+    canvas.paste(image, mask=image)
+    return canvas
+
+
+class _Refusing:
+    """Whatever is wrong with the pixels of an image is a `DecodeError`."""
+
+    def __init__(self, image: Image.Image, size: Size) -> None:
+        self.format, self.size = image.format, size
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, _: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, MemoryError):
+            height, width = self.size
+            got = f"{type(error).__name__}: {error}"
+            if (isinstance(error, AssertionError) and not str(error)) or "closed file" in str(error):  # Pillow says no more
+                got = "a file that was closed before its pixels were read (load() it before it is closed)"
+            raise DecodeError(
+                f"expected a complete {self.format or 'picture'} of {height} x {width} pixels (height x width), got {got}"
+            ) from error
+
+
+def _not_an_image(file: IO[bytes], error: Exception, further: tuple[str, ...]) -> str:
+    length = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    start = file.read(12)
+    why = "" if isinstance(error, UnidentifiedImageError) else f" ({type(error).__name__}: {error})"
+    absent = [name for name in further if name not in Image.OPEN]  # as in a process that was spawned
+    why += f"; Pillow has no plugin for {absent[0]!r} in this process" if absent else ""
+    known = (*FORMATS, *further)
+    return f"expected a readable {', '.join(known[:-1])} or {known[-1]} file, got {length} bytes starting {start!r}{why}"

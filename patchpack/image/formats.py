@@ -1,0 +1,86 @@
+"""The formats of image files that are read, how, and up to which limits."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from PIL import AvifImagePlugin, Image, WebPImagePlugin
+
+from patchpack.errors import ConfigError
+from patchpack.image import profile
+from patchpack.plan.recipe import Recipe
+
+
+class Reading(NamedTuple):
+    """How files are read: the fields of a recipe of the same names, see `Recipe`."""
+
+    deep: str = "header"
+    icc: str = "ignore"
+    formats: tuple[str, ...] = ()
+
+
+DEFAULT = Reading()
+
+MAX_PIXELS = 64_000_000
+MAX_BYTES = 1 << 29  # 8 for each of so many pixels: 16-bit colour with alpha, uncompressed
+_SUPPORTED = {"WEBP": WebPImagePlugin.SUPPORTED, "AVIF": AvifImagePlugin.SUPPORTED}
+FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if _SUPPORTED.get(name, True))
+
+_EXTENSIONS = {
+    "JPEG": ("jpg", "jpeg", "jpe", "jfif"), "PNG": ("png", "apng"), "WEBP": ("webp",), "GIF": ("gif",), "BMP": ("bmp", "dib"),
+    "TIFF": ("tif", "tiff"), "AVIF": ("avif", "avifs"),
+}  # fmt: skip
+EXTENSIONS = frozenset(extension for name in FORMATS for extension in _EXTENSIONS[name])  # of files that can be decoded
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+
+def reading_of(recipe: Recipe) -> Reading:
+    """Return how a recipe reads files."""
+    return Reading(recipe.deep, recipe.icc, recipe.formats)
+
+
+def require_readable(reading: Reading) -> None:
+    """Raise `ConfigError` for a format that Pillow has no plugin for here, or colour profiles without LittleCMS."""
+    missing = [name for name in reading.formats if not _is_registered(name)]
+    if missing:
+        raise ConfigError(
+            f"formats={reading.formats!r}: Pillow has no plugin for {missing[0]!r} in this process; register it first, as "
+            f"pillow_heif.register_heif_opener() does"
+        )
+    if reading.icc != "ignore" and not profile.is_there():
+        raise ConfigError(f"icc={reading.icc!r} needs a Pillow that was built with LittleCMS")
+
+
+def _is_registered(name: str) -> bool:
+    if name not in Image.OPEN:
+        Image.init()  # Pillow's own plugins, of which it imports the rare ones last
+    return name in Image.OPEN
+
+
+def extensions_of(formats: tuple[str, ...]) -> frozenset[str]:
+    """Return the extensions of files that can be decoded, those of a recipe's further formats included."""
+    if not formats:
+        return EXTENSIONS
+    return EXTENSIONS | {ending[1:] for ending, name in Image.registered_extensions().items() if name in formats}
+
+
+def starts_as_image(data: bytes, formats: tuple[str, ...] = ()) -> bool:
+    """Return True for the first 12 bytes of a file in one of `FORMATS`, or of the further ones, whatever its name."""
+    brand = data[8:12]
+    return (
+        data.startswith(_STARTS)
+        or (data[:4] == b"RIFF" and brand == b"WEBP")
+        or ("AVIF" in FORMATS and data[4:8] == b"ftyp" and brand in (b"avif", b"avis"))
+        or any(_accepts(name, data) for name in formats)
+    )
+
+
+def _accepts(name: str, data: bytes) -> bool:
+    """Return True where a plugin of Pillow's takes a file by its first bytes; one that does not look at them takes none."""
+    accept = Image.OPEN[name][1] if _is_registered(name) else None
+    try:
+        return accept is not None and accept(data) is True
+    except MemoryError:
+        raise
+    except Exception:  # a plugin that wants more bytes
+        return False

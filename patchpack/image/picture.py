@@ -1,0 +1,134 @@
+"""What `Sample.image` may be, in one place: its pixels, and the size of those in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeGuard
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from patchpack.errors import DecodeError, PatchpackError, SourceError
+from patchpack.image.decode import WHITE, Colour, decode_image, oriented_size, to_rgb
+from patchpack.image.formats import DEFAULT, MAX_PIXELS, Reading
+from patchpack.types import Clip, Size
+
+_EXPECTED = "expected file bytes, a uint8 [H, W, 3] array or a PIL image"
+NO_VIDEO = "a clip, and the recipe takes none: give it video=Video(...)"
+
+
+def is_picture(value: Any) -> bool:
+    """True for what `Sample.image` may be, as far as its type tells."""
+    return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray, Clip))
+
+
+def frames_of(image: Any) -> Sequence[Any] | None:
+    """The frames of a clip, in order; None for what is none. Nothing is looked at."""
+    if isinstance(image, Clip):
+        return image.frames
+    return image if isinstance(image, np.ndarray) and image.ndim == 4 else None  # type: ignore[return-value]  # as good as one
+
+
+def is_several(image: Any) -> TypeGuard[Sequence[Any]]:
+    """True for a list of images that belong together."""
+    return isinstance(image, (list, tuple))
+
+
+def frame_count(frames: Sequence[Any]) -> int:
+    """Frames of a clip. Raises as `frame_at`; `DecodeError` for none."""
+    with _asking():
+        count = len(frames)
+    if not count:
+        raise DecodeError("a clip of no frames: leave the sample out, or give it one")
+    return count
+
+
+def frame_at(frames: Sequence[Any], number: int) -> Any:
+    """One frame of a clip.
+
+    Raises:
+        SourceError: it could not be read.
+        DecodeError: whatever else a sequence of the user's own raises; no image.
+    """
+    with _asking():
+        frame = frames[number]
+    if frames_of(frame) is not None or is_several(frame):
+        raise DecodeError(f"{_EXPECTED} as a frame, got {type(frame).__name__}")
+    return frame
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    try:
+        yield
+    except (PatchpackError, MemoryError):
+        raise
+    except OSError as error:
+        raise SourceError(f"{type(error).__name__}: {error}") from error
+    except Exception as error:
+        raise DecodeError(f"{type(error).__name__}: {error}") from error
+
+
+def held_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
+    """Oriented height and width of pixels in memory: an array or a PIL image, which is not loaded for it.
+
+    Raises:
+        DecodeError: anything else, or an image over the limit.
+    """
+    if isinstance(image, Image.Image):
+        return within(oriented_size(image), max_pixels)
+    if is_rgb(image):
+        return within(Size(int(image.shape[0]), int(image.shape[1])), max_pixels)
+    raise _stranger(image)
+
+
+def rgb_picture(
+    image: Any, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
+) -> Image.Image:
+    """Upright RGB picture of what a sample holds.
+
+    Raises:
+        DecodeError: anything else, or bytes that cannot be decoded.
+    """
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        return decode_image(bytes(image), max_pixels=max_pixels, background=background, reading=reading)
+    if isinstance(image, Image.Image):
+        return to_rgb(image, background=background, reading=reading)
+    if is_rgb(image):
+        return Image.fromarray(np.ascontiguousarray(image))
+    raise _stranger(image)
+
+
+def picture_bytes(image: Any) -> int:
+    """Bytes of memory that what a sample holds takes; a PIL image counts with its pixels, loaded or not.
+
+    A clip whose frames are neither an array nor a list counts as nothing: it holds what it knows.
+    """
+    if isinstance(image, Clip):
+        held = image.frames if isinstance(image.frames, (list, tuple, np.ndarray)) else ()
+        return sum(picture_bytes(frame) for frame in held if is_picture(frame))
+    if isinstance(image, Image.Image):
+        return image.width * image.height * len(image.getbands())
+    return image.nbytes if isinstance(image, (np.ndarray, memoryview)) else len(image)
+
+
+def within(size: Size, max_pixels: int) -> Size:
+    """The size, if it has between 1 and `max_pixels` pixels. Raises `DecodeError`."""
+    if min(size) < 1 or size.height * size.width > max_pixels:
+        raise DecodeError(f"{size.height} x {size.width} pixels are not within 1 … max_pixels={max_pixels}")
+    return size
+
+
+def is_rgb(image: Any) -> TypeGuard[npt.NDArray[np.uint8]]:
+    """True for a uint8 ``[H, W, 3]`` array."""
+    return isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+
+
+def _stranger(image: Any) -> DecodeError:
+    if frames_of(image) is not None:
+        return DecodeError(NO_VIDEO)
+    if hasattr(image, "dtype") and hasattr(image, "shape"):  # an array, or a tensor that a transform made
+        return DecodeError(f"{_EXPECTED}, got {type(image).__name__} {image.dtype} {list(image.shape)}")
+    return DecodeError(f"{_EXPECTED}, got {type(image).__name__}")

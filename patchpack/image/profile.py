@@ -1,0 +1,78 @@
+"""Embedded colour profiles: the pixels as sRGB, through Pillow's LittleCMS, where a recipe asks for it."""
+
+from __future__ import annotations
+
+import io
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from PIL import Image, features
+
+from patchpack.image.pillow_warnings import note
+
+if TYPE_CHECKING:
+    from PIL.ImageCms import ImageCmsTransform
+
+BROKEN = "a colour profile that cannot be used, colours are taken as they are"
+"""Of a profile that LittleCMS does not read, or one for other pixels, such as CMYK of a file in RGB."""
+
+_MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+
+
+def is_there() -> bool:
+    """Return True where this Pillow converts profiles."""
+    return bool(features.check_module("littlecms2"))
+
+
+def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Return the picture with its colours in sRGB, of mode RGB or RGBA; as it is where the profile cannot be used.
+
+    Args:
+        image: loaded, of 8 bits.
+        profile: ICC, as it stands in a file.
+    """
+    from PIL import ImageCms
+
+    try:
+        found = _transform(bytes(profile))
+    except (OSError, ValueError, TypeError, ImageCms.PyCMSError):
+        found = None
+    if found is None:
+        note(BROKEN)
+        return image
+    transform, mode = found
+    colours, alpha = _taken_apart(image)
+    if mode == "RGB" and colours.mode not in ("CMYK", "LAB"):
+        colours = colours.convert("RGB")
+    if mode == "L" and colours.mode == "1":
+        colours = colours.convert("L")
+    if colours.mode != mode:
+        note(BROKEN)
+        return image
+    converted = transform.apply(colours)
+    if alpha is not None:
+        converted.putalpha(alpha)
+    return converted
+
+
+@lru_cache(maxsize=8)
+def _transform(profile: bytes) -> tuple[ImageCmsTransform, str] | None:
+    """What converts the colours of a profile, and the mode that its pixels have; None for a profile of other pixels."""
+    from PIL import ImageCms
+
+    given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    mode = _MODES.get(given.profile.xcolor_space.strip())
+    if mode is None:
+        return None
+    return ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB"), mode
+
+
+def _taken_apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Colours without transparency, and the transparency."""
+    if not image.has_transparency_data:
+        return image, None
+    if image.mode in ("L", "LA", "La"):
+        image = image.convert("LA")
+        return image.getchannel("L"), image.getchannel("A")
+    image = image.convert("RGBA")
+    return image.convert("RGB"), image.getchannel("A")

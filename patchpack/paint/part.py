@@ -1,0 +1,68 @@
+"""The pixels of the part of an image that is painted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from patchpack.errors import DecodeError
+from patchpack.image import draft
+from patchpack.image.canvas import widened
+from patchpack.image.decode import open_image, oriented_size, require_bytes
+from patchpack.image.fast_jpeg import decode_fast_jpeg
+from patchpack.image.formats import reading_of
+from patchpack.image.picture import is_rgb, picture_bytes, rgb_picture
+from patchpack.paint.resample import reads_memory
+from patchpack.plan.recipe import Recipe
+from patchpack.types import Size
+
+
+def part_of_picture(
+    image: Any, size: Size, box: draft.Box, target: tuple[int, int], recipe: Recipe
+) -> tuple[Image.Image | npt.NDArray[np.uint8], draft.Box]:
+    """What a sample holds, decoded as the recipe asks, and a box of the image in its pixels.
+
+    Args:
+        image: file bytes, or what is decoded already and is taken as it is.
+        size: oriented height and width it was planned with.
+        box: (top, left, height, width) within that.
+        target: (height, width) the box will be resampled to.
+        recipe: how to decode, the limits and the background.
+
+    Returns:
+        Upright: a picture of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and a filler, which the next call in this
+        thread writes over.
+
+    Raises:
+        DecodeError: as `rgb_picture`, an image of another size, or a file of too many bytes.
+    """
+    limit, is_file = recipe.max_pixels, isinstance(image, (bytes, bytearray, memoryview))
+    if is_file:
+        require_bytes(picture_bytes(image), recipe.max_bytes)
+    reading = reading_of(recipe)
+    if recipe.decode == "fast" and is_file:
+        opened = open_image(bytes(image), max_pixels=limit, formats=recipe.formats)
+        _match(oriented_size(opened), size)  # first: a box of another image says nothing
+        drafted = draft.draft(opened, size, box, target, recipe.background, reading)
+        if drafted is not None:
+            return drafted
+    elif reads_memory(recipe) and (is_file or is_rgb(image)):
+        turbo, tagged = recipe.decode == "turbo", recipe.icc == "ignore"
+        pixels = decode_fast_jpeg(bytes(image), limit, turbo=turbo, tagged=tagged) if is_file else widened(image)
+        if pixels is not None:
+            _match(Size(*pixels.shape[:2]), size)
+            return pixels, box
+    picture = rgb_picture(image, max_pixels=limit, background=recipe.background, reading=reading)
+    _match(Size(picture.height, picture.width), size)
+    return picture, box
+
+
+def _match(found: Size, planned: Size) -> None:
+    if tuple(found) != tuple(planned):
+        raise DecodeError(
+            f"the header said {planned.height} x {planned.width} (height x width), the pixels are "
+            f"{found.height} x {found.width}"
+        )

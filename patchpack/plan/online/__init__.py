@@ -1,0 +1,1 @@
+"""Planning while samples come: decisions, rows and batches of a stream."""

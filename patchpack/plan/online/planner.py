@@ -1,0 +1,448 @@
+"""Sizes to batches, as they go: grids, token counts, rows, batches. One instance plans one epoch of one stream."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Literal, NamedTuple
+from zlib import crc32
+
+import numpy as np
+
+from patchpack import rng
+from patchpack.errors import ConfigError, SourceError
+from patchpack.plan._integers import require_epoch, require_int
+from patchpack.plan.online.budget import Budget
+from patchpack.plan.online.decisions import SampleDecision, batch_plan, decide
+from patchpack.plan.online.losses import Losses
+from patchpack.plan.online.rows import Rows
+from patchpack.plan.policies.crop import WholeImage
+from patchpack.plan.recipe import Recipe
+from patchpack.report import BatchInfo, Rejection, ShardFault
+from patchpack.types import BatchPlan, Event, Header, Size, TargetKind
+
+Tail = Literal["short", "drop", "pad", "wrap"]
+TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
+_BARREN_PASSES = 10  # a rule that draws may refuse every image of a small source in one pass and take some in the next
+
+
+def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int, frames: int = 1) -> str:
+    """Why no row takes an image of so many tokens, 0 where the policy refuses its size."""
+    if num_tokens == 0:
+        part = "" if isinstance(recipe.crop, WholeImage) else f", or of what {recipe.crop!r} leaves of it"
+        return f"{recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width){part}"
+    clip = f"a clip of {frames} frames of " if frames > 1 else ""
+    return (
+        f"{clip}{size.height} x {size.width} (height x width) becomes {num_tokens} tokens, a row holds "
+        f"seq_len={seq_len}; raise seq_len or use a policy with a bound"
+        f"{', and num_frames' if clip else ''}"
+    )
+
+
+def refused(placing: SampleDecision, recipe: Recipe, seq_len: int, text_len: int | None = None) -> Rejection | None:
+    """Why no row takes a sample; None if one does."""
+    lines, first = placing.lines, placing.lines[0].header
+    for line in lines:
+        if not 1 <= line.num_tokens <= seq_len:
+            header = line.header
+            reason = refusal(recipe, header.size, line.num_tokens, seq_len, header.frames)
+            return Rejection(header.shard, header.key, header.member, "plan", reason)
+    if len(lines) > recipe.max_images or placing.num_tokens > seq_len:
+        reason = (
+            f"its {len(lines)} images become {placing.num_tokens} tokens, and one row takes them together: it holds "
+            f"seq_len={seq_len} tokens and max_images={recipe.max_images}"
+        )
+        return Rejection(first.shard, first.key, "", "plan", reason)
+    if text_len is not None and not first.text:
+        return Rejection(first.shard, first.key, "", "target", "it has no text, and the others have")
+    if text_len is not None and placing.num_text > text_len:
+        reason = f"its text has {placing.num_text} tokens, a row holds text_len={text_len}; raise text_len, or let tokenize cut"
+        return Rejection(first.shard, first.key, "", "plan", reason)
+    return None
+
+
+FUSE = 100
+"""Samples in a row that cannot be used, after which it is the source that is broken and not a sample."""
+
+
+class OnlinePlanner:
+    """Turns the headers of one epoch into `BatchPlan`s.
+
+    Feed it events in the order of the source, then `finish`. Plans do not depend on how the events are cut into blocks.
+    One plan is held back, so that the last batch carries whatever was counted after it.
+
+    Args:
+        recipe: the policies; a batch has ``recipe.rows`` rows.
+        epoch: of the draws.
+        seen: samples met in earlier epochs, which is the ordinal of the first one here, for drop schedules.
+        target_kind: carried by every plan.
+        name: of the source, for messages.
+        tail: the last rows of an epoch where they do not fill a batch: ``"short"`` leaves it short, ``"drop"`` drops its
+            images and counts them, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows of the epoch.
+        max_steps: end the epoch after this many batches; what waits then is dropped and counted. None: with the source.
+        stream, num_streams: where several planners share an epoch: this one is fed every num_streams-th sample and plans every
+            num_streams-th step, of ``max_steps`` in all.
+        lookahead, lookahead_bytes: what may wait in open rows, see `Rows`.
+        fuse: after so many samples in a row that cannot be used the epoch ends with a fatal plan that says so; None: never.
+        text_len: tokens of text per row beside those of images, where headers have texts (`Header.text`); None without.
+
+    Raises:
+        ConfigError: a tail or a number that cannot work.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        *,
+        epoch: int = 0,
+        seen: int = 0,
+        target_kind: TargetKind = None,
+        name: str = "the source",
+        tail: Tail = "short",
+        max_steps: int | None = None,
+        stream: int = 0,
+        num_streams: int = 1,
+        lookahead: int | None = None,
+        lookahead_bytes: int | None = None,
+        fuse: int | None = FUSE,
+        text_len: int | None = None,
+    ) -> None:
+        if tail not in TAILS:
+            raise ConfigError(f"tail is one of {', '.join(TAILS)}, got {tail!r}")
+        if tail == "wrap" and len(recipe.patch_sizes) > 1:
+            raise ConfigError("tail='wrap' cannot repeat rows that were planned for another patch size: use 'pad' or 'drop'")
+        require_epoch(epoch)
+        for argument, value in (
+            ("max_steps", max_steps),
+            ("lookahead", lookahead),
+            ("lookahead_bytes", lookahead_bytes),
+            ("fuse", fuse),
+        ):
+            if value is not None:
+                require_int(argument, value, 1, 1 << 50)
+        self._recipe, self._epoch, self._target_kind, self._name = recipe, epoch, target_kind, name
+        self._tail, self._max_steps, self._num_streams = tail, max_steps, num_streams
+        self._lookahead, self._fuse = (lookahead, lookahead_bytes), fuse
+        self._budget = Budget(recipe.max_images, text_len)
+        self._first_rows: list[list[SampleDecision]] = []  # kept for tail="wrap"
+        self._account = Losses()
+        self._first_ordinal = seen + stream
+        self._step = stream
+        self._pass = self._barren_passes = 0  # over a source that is repeated
+        self._fruitful = False  # this pass brought an image that the recipe takes
+        self._held: _Held | None = None
+        self._ended = self._finished = False  # nothing more will be fed, or planned
+        self._fatal: str | None = None  # why fewer steps were planned than were asked for
+        self._begin(self._patch_size_now())
+
+    def __repr__(self) -> str:
+        return f"OnlinePlanner({self._name}, epoch {self._epoch}, step {self._step}, {self.seen} seen)"
+
+    @property
+    def seen(self) -> int:
+        """Samples taken so far in this epoch."""
+        return self._account.seen
+
+    @property
+    def done(self) -> bool:
+        """True once ``max_steps`` batches are planned: nothing more will be taken."""
+        return self._max_steps is not None and self._step >= self._max_steps
+
+    @property
+    def finished(self) -> bool:
+        """True from the last plan of the epoch on: `seen` counts no further."""
+        return self._finished
+
+    @property
+    def nothing_usable(self) -> bool:
+        """True once whole passes over a repeated source brought nothing that the recipe takes: more would not either."""
+        return self._barren_passes >= (_BARREN_PASSES if self._recipe.redraws else 1)
+
+    @property
+    def too_many_errors(self) -> bool:
+        """True once ``fuse`` samples in a row could not be used."""
+        return self._fuse is not None and self._account.in_a_row >= self._fuse
+
+    @property
+    def takes_more(self) -> bool:
+        """False once nothing that is fed would be planned."""
+        return not (self.done or self.nothing_usable or self.too_many_errors or self._ended or self._finished)
+
+    def feed(self, events: Iterable[Event]) -> Iterator[BatchPlan]:
+        """Take a block of events; the plans this completed."""
+        todo, account = deque(events), self._account
+        yield from self._complete_batches()  # that a state was taken before
+        while todo and not self.done and not self.too_many_errors:
+            patch_size = self._patch_size  # a new one plans the rest of the block again
+            samples = (event for event in todo if not isinstance(event, ShardFault))
+            placings = iter(self._decide([(account.seen + i, e) for i, e in enumerate(samples) if isinstance(e, Header)]))
+            while todo and not self.done and not self.too_many_errors and patch_size == self._patch_size:
+                event = todo.popleft()
+                if isinstance(event, ShardFault):
+                    account.fault(event)
+                    continue
+                account.seen += 1
+                if isinstance(event, Header) and event.repeat > self._pass:
+                    self._barren_passes = 0 if self._fruitful else self._barren_passes + 1
+                    self._pass, self._fruitful = event.repeat, False
+                if isinstance(event, Rejection):
+                    account.reject(event)
+                else:
+                    self._push(next(placings))
+                yield from self._complete_batches()
+
+    def finish(self) -> Iterator[BatchPlan]:
+        """End of the epoch: the remaining plans, the last one as ``tail`` says.
+
+        Raises:
+            PackingError: the packer kept an item back.
+        """
+        if self._finished:
+            if self._fatal:
+                yield self._make_plan([], fatal=self._fatal)
+            return
+        self._ended = True
+        if self.too_many_errors:
+            yield from self._stop()
+            return
+        while not self.done:
+            self._rows.flush()  # again after each batch: a new patch size opens rows anew
+            if not len(self._rows) or (self._tail == "drop" and len(self._rows) < self._recipe.rows):
+                break
+            yield from self._complete_batch()
+        account = self._account
+        if not self.done:
+            left = self._rows.take(len(self._rows))  # empty but for tail="drop"
+            account.drop("tail", sum(len(row) for row in left))
+        else:
+            account.drop("steps_per_epoch", len(self._rows.waiting()))
+        held, self._held, self._finished = self._held, None, True
+        if held is None:
+            yield self._make_plan([], fatal=f"{self._name}: no image to pack, {account}")
+            return
+        dropped, account.dropped = account.dropped, {}
+        if self._max_steps is not None and not self.done:
+            why = (
+                f"a whole pass had no image that {self._recipe.resize!r} takes at patch_size={self._patch_size}"
+                if self.nothing_usable
+                else "it can be read only once. Give a source that can be read again (a list, files), or fewer steps"
+            )
+            self._fatal = f"{self._name} ended after {self._step} of {self._max_steps} steps: {why}"
+        yield replace(held.plan, info=replace(self._with_news(held.plan.info), dropped=dropped))
+        if self._fatal:
+            yield self._make_plan([], fatal=self._fatal)
+
+    def _stop(self) -> Iterator[BatchPlan]:
+        """The plan held back, then the fatal one: what waits in rows is left waiting."""
+        self._finished = True
+        self._fatal = (
+            f"{self._name}: {self._account.in_a_row} samples in a row cannot be used; {self._account}. Look at the source, or "
+            f"pass a larger fuse, or fuse=None to go on whatever comes"
+        )
+        held, self._held = self._held, None
+        if held is not None:
+            yield replace(held.plan, info=self._with_news(held.plan.info))
+        yield self._make_plan([], fatal=self._fatal)
+
+    def _with_news(self, info: BatchInfo) -> BatchInfo:
+        """Return the info of a plan that was held back, with what was met since."""
+        rejections, faults = self._account.take_new()
+        return replace(
+            info,
+            seen=self._account.seen,
+            rejections=[*info.rejections, *rejections],
+            shard_errors=[*info.shard_errors, *faults],
+        )
+
+    def _patch_size_now(self) -> int:
+        return self._recipe.patch_size_at(self._epoch, self._step)
+
+    def _begin(self, patch_size: int) -> None:
+        """Open new rows for a patch size."""
+        recipe = self._recipe
+        self._patch_size, self._seq_len = patch_size, recipe.row_len(patch_size)
+        self._rows = Rows(recipe.packer, self._seq_len, self._budget, *self._lookahead)
+
+    def _start_step(self) -> None:
+        patch_size = self._patch_size_now()
+        if patch_size == self._patch_size or self.done:
+            return
+        # rows made for another patch size are void: their images go, in arrival order, through a fresh packer
+        again = self._rows.waiting()
+        self._begin(patch_size)
+        for placing in self._decide([(placing.position, placing.lines[0].header) for placing in again]):
+            self._push(placing)
+
+    def _decide(self, headers: list[tuple[int, Header]], patch_size: int | None = None) -> list[SampleDecision]:
+        """Decide about headers, given with their positions in the stream."""
+        ordinals = self._first_ordinal + self._num_streams * np.array([p for p, _ in headers], dtype=np.int64)
+        patch_size = patch_size or self._patch_size
+        return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=patch_size)
+
+    def _push(self, placing: SampleDecision) -> None:
+        rejection = refused(placing, self._recipe, self._seq_len, self._budget.text_len)
+        if rejection is not None:
+            self._account.reject(rejection)
+        else:
+            self._fruitful, self._account.in_a_row = True, 0
+            self._rows.push(placing)
+
+    def _complete_batches(self) -> Iterator[BatchPlan]:
+        while len(self._rows) >= self._recipe.rows and not self.done:
+            yield from self._complete_batch()
+
+    def _complete_batch(self) -> Iterator[BatchPlan]:
+        rows = self._rows.take(self._recipe.rows)
+        held, self._held = self._held, _Held(self._batch(rows), rows)
+        self._step += self._num_streams
+        self._start_step()
+        if held is not None:
+            yield held.plan
+
+    def _batch(self, rows: list[list[SampleDecision]]) -> BatchPlan:
+        if self._tail == "wrap" and len(self._first_rows) < self._recipe.rows:
+            self._first_rows += rows[: self._recipe.rows - len(self._first_rows)]
+        whole = self._filled(rows)
+        return self._make_plan(whole, repeated_rows=len(whole) - len(rows) if self._tail == "wrap" else 0)
+
+    def _filled(self, rows: list[list[SampleDecision]]) -> list[list[SampleDecision]]:
+        """The rows of a batch, and what the tail adds to them."""
+        missing = self._recipe.rows - len(rows)
+        if self._tail == "wrap":
+            return rows + [self._first_rows[i % len(self._first_rows)] for i in range(missing)]
+        return rows + [[]] * missing if self._tail == "pad" else rows
+
+    def _make_plan(self, rows: list[list[SampleDecision]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
+        fresh = [placing for row in rows[: len(rows) - repeated_rows] for placing in row]
+        account = self._account
+        rejections, faults = account.take_new()
+        info = BatchInfo(
+            step=self._step,
+            epoch=self._epoch,
+            seen=account.seen,
+            planned=len(fresh),
+            altered=sum(placing.cut > 0 for placing in fresh),
+            dropped=account.dropped if fatal else {},
+            rejections=rejections,
+            shard_errors=faults,
+        )
+        return self._plan_of(rows, self._step, self._patch_size, info, fatal=fatal, repeated_rows=repeated_rows)
+
+    def _plan_of(self, rows: Any, step: int, patch_size: int, info: BatchInfo, **others: Any) -> BatchPlan:
+        return batch_plan(
+            rows,
+            step=step,
+            epoch=self._epoch,
+            patch_size=patch_size,
+            seq_len=self._recipe.row_len(patch_size),
+            target_kind=self._target_kind,
+            info=info,
+            text_len=self._budget.text_len,
+            **others,
+        )
+
+    # ----------------------------------------------------------------------------------------------------------- resume
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where this planner is, after the last plan it gave. JSON-safe and small.
+
+        Of a sample it has the position, the hash of its key, and its size.
+
+        Once all is planned it only says so.
+        """
+        state = {"step": self._step, "patch_size": self._patch_size, "account": self._account.state_dict()}
+        if self._finished:
+            return {**state, "finished": True, "fatal": self._fatal}
+        held = self._held
+        rows = [*self._first_rows, *(held.rows if held else []), self._rows.waiting()]
+        samples = {one.position: one for row in rows for one in row}
+        return {
+            **state,
+            "ended": self._ended,
+            "pass": [self._pass, self._barren_passes, self._fruitful],
+            "rows": self._rows.state_dict(),
+            "waiting": [placing.position for placing in self._rows.waiting()],
+            "first_rows": _positions(self._first_rows),
+            "held": held and {"step": held.plan.step, "patch_size": held.plan.patch_size, "info": held.plan.info.to_json(),
+                              "rows": _positions(held.rows), "repeated_rows": held.plan.repeated_rows},
+            "samples": [
+                (position, samples[position].key_hash, *samples[position].lines[0].header.size) for position in sorted(samples)
+            ],
+            "texts": self._checksum(samples[position].lines[0].header for position in sorted(samples)),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any], headers: Mapping[int, Header]) -> None:
+        """Go on where `state_dict` was taken; what is fed next is the sample at position ``state["account"]["seen"]``.
+
+        Args:
+            state: of a planner made with the same arguments.
+            headers: of every position in ``state["samples"]``.
+
+        Raises:
+            SourceError: a header that is missing, of another sample or size; texts that have changed, or became other tokens.
+        """
+        self._step = state["step"]
+        self._account.load_state_dict(state["account"])
+        self._begin(state["patch_size"])
+        if state.get("finished"):
+            self._finished, self._fatal = True, state["fatal"]
+            return
+        for position, key_hash, height, width in state["samples"]:
+            header = headers.get(position)
+            if header is None or int(rng.key_hash([header.draw_key])[0]) != key_hash:
+                what = "is none that can be used" if header is None else f"has another key: {header.key}"
+                raise SourceError(f"{self._name} has changed since the state was saved: its sample {position} {what}")
+            if header.size != (height, width):
+                size = f"{header.size.height} x {header.size.width} (height x width), it was {height} x {width}"
+                raise SourceError(f"{self._name} has changed since the state was saved: its sample {header.key} has {size}")
+        if self._checksum(headers[position] for position, *_ in state["samples"]) != state["texts"]:
+            raise SourceError(f"{self._name}: its texts became other tokens when the state was saved: has tokenize changed?")
+
+        def again(rows: Any, patch_size: int) -> list[list[SampleDecision]]:
+            wanted = [(p, headers[p]) for p in sorted({p for row in rows for p, _ in row})]
+            decided = {placing.position: placing for placing in self._decide(wanted, patch_size)}
+            return [[decided[position].shortened(num_tokens) for position, num_tokens in row] for row in rows]
+
+        self._ended = state["ended"]
+        self._pass, self._barren_passes, self._fruitful = state["pass"]
+        self._rows.load_state_dict(state["rows"], self._decide([(p, headers[p]) for p in state["waiting"]]))
+        self._first_rows = again(state["first_rows"], self._patch_size)
+        if held := state["held"]:
+            rows = again(held["rows"], held["patch_size"])
+            plan = self._plan_of(
+                self._filled(rows),
+                held["step"],
+                held["patch_size"],
+                BatchInfo.from_json(held["info"]),
+                repeated_rows=held["repeated_rows"],
+            )
+            self._held = _Held(plan, rows)
+
+    def _checksum(self, headers: Iterable[Header]) -> int:
+        """Of all texts, 0 without: rows hold as many tokens as they had when they were planned."""
+        found = 0
+        if self._budget.text_len is not None:
+            for header in headers:
+                found = crc32(header.text, found)
+        return found
+
+
+def already_reported(state: Mapping[str, Any]) -> int:
+    """Samples that the plans before a state hold, or have told of."""
+    account, held = state["account"], state.get("held")
+    waiting = len(state.get("waiting", ())) + len(account["rejections"])
+    if held is not None:
+        waiting += sum(map(len, held["rows"])) + len(held["info"].get("rejections", ()))
+    return int(account["seen"]) - waiting
+
+
+class _Held(NamedTuple):
+    """A plan that waits for what is counted after it, and its own rows."""
+
+    plan: BatchPlan
+    rows: list[list[SampleDecision]]
+
+
+def _positions(rows: list[list[SampleDecision]]) -> list[list[tuple[int, int]]]:
+    return [[(placing.position, placing.num_tokens) for placing in row] for row in rows]

@@ -1,0 +1,136 @@
+"""Samples on their way into rows: waiting in the packer, then in closed rows until a batch takes them."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from patchpack.errors import PackingError
+from patchpack.plan.online.budget import Budget
+from patchpack.plan.online.decisions import SampleDecision
+from patchpack.plan.packing import Item, PackerFactory, Row, fewest_tokens
+
+_RELIEF = 0.75  # how far a lookahead that was exceeded is brought down, so that it is not met again by the next image
+
+
+class Rows:
+    """One packer, what waits in it, and the rows it closed, in order. Holds the packer to its contract.
+
+    Args:
+        factory: makes the packer.
+        seq_len: of a row.
+        budget: of a row, its images and its text.
+        lookahead, lookahead_bytes: samples, and bytes of their `Header.num_bytes`, that may wait in open rows; beyond, the
+            fullest rows are closed and the rest is packed anew. None: as the packer does.
+    """
+
+    def __init__(
+        self,
+        factory: PackerFactory,
+        seq_len: int,
+        budget: Budget,
+        lookahead: int | None = None,
+        lookahead_bytes: int | None = None,
+    ) -> None:
+        self._factory, self._seq_len, self._budget = factory, seq_len, budget
+        self._lookahead, self._lookahead_bytes = lookahead, lookahead_bytes
+        self._packer = budget.packer(factory, seq_len)
+        self._waiting: dict[int, SampleDecision] = {}  # by position, open and closed
+        self._closed: deque[Row] = deque()
+        self._queued: set[int] = set()  # positions in the closed rows
+        self._open_bytes = 0
+
+    def __len__(self) -> int:
+        """Closed rows that no batch has taken."""
+        return len(self._closed)
+
+    def push(self, placing: SampleDecision) -> None:
+        """Give the packer a sample.
+
+        Raises:
+            PackingError: the packer broke its contract.
+        """
+        self._waiting[placing.position] = placing
+        self._open_bytes += placing.num_bytes
+        if closed := self._packer.push(self._item(placing)):
+            self._close(closed)
+        if self._exceeds(1.0):
+            self._close_fullest()
+
+    def flush(self) -> None:
+        """Close what is open.
+
+        Raises:
+            PackingError: the packer broke its contract, or kept something back.
+        """
+        self._close(self._packer.flush())
+        lost = [placing.lines[0].header.key for placing in self.waiting() if placing.position not in self._queued]
+        if lost:
+            raise PackingError(f"{self._packer!r} lost {len(lost)} items at flush, the first is {lost[0]}")
+
+    def take(self, count: int) -> list[list[SampleDecision]]:
+        """The first rows closed, ``count`` of them or as many as there are; they are gone from here."""
+        rows = [self._closed.popleft() for _ in range(min(count, len(self._closed)))]
+        self._queued.difference_update(item.id for row in rows for item in row.items)
+        return [[self._waiting.pop(item.id).shortened(item.num_tokens) for item in row.items] for row in rows]
+
+    def waiting(self) -> list[SampleDecision]:
+        """Every sample that is here, in open rows and in closed ones, in order of arrival."""
+        return [self._waiting[position] for position in sorted(self._waiting)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-safe, samples by position: ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``."""
+        return {"packer": self._packer.state_dict(), "closed": [[list(item) for item in row.items] for row in self._closed]}
+
+    def load_state_dict(self, state: dict[str, Any], placings: Sequence[SampleDecision]) -> None:
+        """Go on from `state_dict`; placings: every sample that waited, as it was pushed."""
+        self._packer.load_state_dict(state["packer"])
+        self._waiting = {placing.position: placing for placing in placings}
+        self._closed = deque(Row(tuple(Item(*item) for item in items)) for items in state["closed"])
+        self._queued = {item.id for row in self._closed for item in row.items}
+        self._open_bytes = sum(placing.num_bytes for placing in placings if placing.position not in self._queued)
+
+    def _close(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            self._check(row)
+            self._closed.append(row)
+            self._queued.update(item.id for item in row.items)
+            self._open_bytes -= sum(self._waiting[item.id].num_bytes for item in row.items)
+
+    def _check(self, row: Row) -> None:
+        ids = [item.id for item in row.items]
+        if not ids or len(set(ids)) != len(ids) or any(i not in self._waiting or i in self._queued for i in ids):
+            raise PackingError(f"{self._packer!r} closed a row with empty, doubled or invented items: {ids}")
+        for item in row.items:
+            given = self._waiting[item.id].num_tokens
+            if item.num_tokens != given and not (least := fewest_tokens(given, self._packer)) <= item.num_tokens < given:
+                raise PackingError(
+                    f"{self._packer!r} made {item.num_tokens} of the {given} tokens of an item, {least} … {given} are allowed"
+                )
+        tokens, images = row.num_tokens, sum(len(self._waiting[item.id].lines) for item in row.items)
+        text, limit = sum(self._waiting[item.id].num_text for item in row.items), self._budget
+        if tokens > self._seq_len or images > limit.max_images:
+            raise PackingError(
+                f"{self._packer!r} put {tokens} tokens and {images} images in a row of {self._seq_len} and {limit.max_images}"
+            )
+        if limit.text_len is not None and text > limit.text_len:
+            raise PackingError(f"{self._packer!r} put {text} text tokens in a row of {limit.text_len}")
+
+    def _exceeds(self, share: float) -> bool:
+        if self._lookahead is not None and len(self._waiting) - len(self._queued) > share * self._lookahead:
+            return True
+        return self._lookahead_bytes is not None and self._open_bytes > share * self._lookahead_bytes
+
+    def _close_fullest(self) -> None:
+        rows = deque(sorted(self._packer.flush(), key=lambda row: row.num_tokens, reverse=True))
+        while rows and self._exceeds(_RELIEF):
+            self._close([rows.popleft()])
+        for row in rows:
+            self._check(row)
+        self._packer = self._budget.packer(self._factory, self._seq_len)
+        for position in sorted(item.id for row in rows for item in row.items):
+            self._close(self._packer.push(self._item(self._waiting[position])))
+
+    def _item(self, placing: SampleDecision) -> Item:
+        return Item(placing.position, placing.num_tokens, self._budget.charge(len(placing.lines), placing.num_text))

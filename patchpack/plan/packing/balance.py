@@ -1,0 +1,204 @@
+"""Which rows share a step, so that no rank waits for another: attention costs Σn², and equally full rows differ in it.
+
+A synchronous step lasts as long as its slowest rank. `balance` puts rows of nearly equal cost into a step; what is in a row
+stays as it is, so the fill does too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack import rng
+from patchpack.errors import ConfigError
+from patchpack.plan._integers import require_int
+from patchpack.plan.packing.lengths import Packing
+
+Costs = npt.NDArray[np.int64] | npt.NDArray[np.float64]
+
+MOST_TOKENS = 1 << 30  # of a row: Σn² and 6 · width · n stay in 64 bits
+
+
+@dataclass(frozen=True)
+class AttentionCost:
+    """What an image of n tokens costs in a transformer block that attends within images: ``n * (n + 6 * width)``.
+
+    In units of ``2 * width`` multiply-adds, so that it is an exact integer. Queries times keys and weights times values take
+    ``2 * width * n**2``; the four projections and an MLP of ratio 4 take ``(4 + 8) * width**2 * n``. The share of attention is
+    then ``n / (6 * width + n)``, as in NaViT 2307.06304 section 2.2 for rows that attend within themselves.
+
+    Attributes:
+        width: of the model, 0 … 65536; 0 leaves ``n**2``, attention alone.
+    """
+
+    width: int = 768
+
+    def __post_init__(self) -> None:
+        require_int("width", self.width, 0, 1 << 16)
+
+    def __call__(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Cost of each image, int64 ``[n]`` for int64 ``[n]`` lengths of at most 2**30."""
+        return lengths * (lengths + 6 * self.width)
+
+
+Cost = Callable[[npt.NDArray[np.int64]], Costs]
+
+
+def balance(
+    rows: Packing | Sequence[Sequence[int] | npt.NDArray[Any]],
+    lengths: Sequence[int] | npt.NDArray[Any] | None = None,
+    *,
+    num_ranks: int,
+    window: int = 64,
+    cost: Cost | None = None,
+    seed: int = 0,
+    epoch: int = 0,
+) -> npt.NDArray[np.int64]:
+    """Deal rows into steps in which every rank has nearly the same to do.
+
+    The rows of `window` steps are looked over at a time. A step takes the oldest of them and, of the runs of num_ranks
+    neighbours in cost that hold it, the one with the least ``1 − mean / max`` (of equals the lighter); as many rows come
+    after. The last `window` steps are cut from the sorted rest. Then the steps are shuffled in blocks of `window`, and the
+    rows of a step over the ranks, so that neither time nor rank is sorted by size.
+
+    Sorting whole windows by cost and cutting them is what others do; led by the oldest row, which lets a rare row wait for
+    its like, ranks wait a quarter to a half less (`bench/balance.py`).
+
+    Args:
+        rows: a `Packing`, or the lengths in each row.
+        lengths: int ``[n]``, what a `Packing` is of.
+        num_ranks: rows per step, one per rank, >= 1. With k rows per rank pass ``k * num_ranks`` and split each step.
+        window: steps looked over at a time, >= 1; 1 keeps the order of steps.
+        cost: lengths int64 ``[n]`` to the cost of each image, >= 0; a row costs their sum. None: `AttentionCost`.
+        seed, epoch: of the shuffling.
+
+    Returns:
+        int64 ``[ceil(rows / num_ranks), num_ranks]``: indices of rows, each once. −1 where the last step has no row for a
+        rank. A row comes less than ``2 * window`` steps early, and late by as much as it takes to be the oldest:
+        two or three windows on the lists measured, ``window * num_ranks`` at most beside the shuffling.
+
+    Raises:
+        ConfigError: lengths that are not integers >= 1, a row of over 2**30 tokens, a `Packing` without its lengths, a cost
+            that is negative or not finite, or a number out of its range.
+
+    Example:
+        >>> balance([[9], [3, 3], [3], [9]], num_ranks=2, window=2, seed=1).tolist()
+        [[0, 3], [2, 1]]
+    """
+    from patchpack.plan import _kernels  # numba costs 0.15 s to import: only when steps are made
+
+    require_int("num_ranks", num_ranks, 1, rng.MAX_DRAWS - 1)
+    require_int("window", window, 1, 1 << 30)
+    weights = _weights(row_costs(rows, lengths, cost=cost), num_ranks)
+    n = len(weights)
+    steps = np.full((-(-n // num_ranks), num_ranks), -1, dtype=np.int64)
+    row = np.arange(n)
+    together = window * num_ranks
+    block = np.where(row < together, 0, row // num_ranks)
+    arrivals = np.lexsort((weights, block)).astype(np.int64)
+    scratch = (np.empty(min(n, together), dtype=np.int64), np.empty(min(n, together), dtype=np.int64))
+    _kernels.steps_from_pool(weights, arrivals, window, *scratch, np.zeros(n, dtype=np.uint8), steps)
+    return _shuffled(steps, n // num_ranks, window, seed, epoch)
+
+
+def row_costs(
+    rows: Packing | Sequence[Sequence[int] | npt.NDArray[Any]],
+    lengths: Sequence[int] | npt.NDArray[Any] | None = None,
+    *,
+    cost: Cost | None = None,
+) -> Costs:
+    """Cost of each row, the sum of its images'; arguments and errors as of `balance`. An empty row costs 0."""
+    items, offsets = _flat(rows, lengths)
+    costs = np.asarray((AttentionCost() if cost is None else cost)(items))
+    if costs.shape != items.shape or costs.dtype.kind not in "iuf":
+        raise ConfigError(f"cost must return one number per length, {list(items.shape)}, got {costs.dtype} {list(costs.shape)}")
+    wrong = np.flatnonzero(~(np.isfinite(costs) & (costs >= 0)))
+    if wrong.size:
+        raise ConfigError(
+            f"cost made {costs[wrong[0]]} of a length of {items[wrong[0]]} ({wrong.size} such): a cost is finite and >= 0"
+        )
+    sums: Costs = _row_sums(costs.astype(np.float64 if costs.dtype.kind == "f" else np.int64), offsets)
+    return sums
+
+
+def imbalance(steps: npt.NDArray[np.int64], costs: Costs) -> float:
+    """Mean over steps of ``1 − mean / max`` of what the ranks have to do; an idle rank has nothing.
+
+    Args:
+        steps: int64 ``[steps, num_ranks]``, see `balance`.
+        costs: ``[rows]``, see `row_costs`.
+
+    Returns:
+        The share of its time that a rank waits in a step, 0 … 1 − 1 / num_ranks; 0 without steps.
+    """
+    load = np.where(steps >= 0, np.asarray(costs, dtype=np.float64)[steps], 0.0)
+    most = load.max(axis=1, initial=0.0)
+    waits = 1 - load.mean(axis=1)[most > 0] / most[most > 0]
+    return float(waits.sum() / len(steps)) if len(steps) else 0.0
+
+
+def _flat(rows: Any, lengths: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Lengths in the order of the rows, and where each row begins and ends."""
+    if isinstance(rows, Packing):
+        if lengths is None:
+            raise ConfigError(
+                "a Packing holds indices: pass the lengths it was made of as well, balance(packing, lengths, ...)"
+            )
+        table = _require_lengths(lengths)
+        if len(rows.items) and not 0 <= rows.items.min() <= rows.items.max() < len(table):
+            raise ConfigError(f"the Packing has item {rows.items.max()}, there are {len(table)} lengths: pass its own lengths")
+        items, offsets = (table if rows.cuts is None else table - rows.cuts)[rows.items], rows.offsets
+    else:
+        if lengths is not None:
+            raise ConfigError("lengths belongs to a Packing; rows given by their lengths need none")
+        counts = [len(row) for row in rows]
+        items = _require_lengths(list(chain.from_iterable(rows)))
+        offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    tokens = _row_sums(items, offsets)
+    if len(tokens) and tokens.max() > MOST_TOKENS:
+        raise ConfigError(f"row {tokens.argmax()} has {tokens.max()} tokens, {MOST_TOKENS} at most")
+    return items, offsets
+
+
+def _require_lengths(lengths: Any) -> npt.NDArray[np.int64]:
+    array = np.asarray(lengths)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise ConfigError(f"lengths must be integers, got {array.dtype} of shape {array.shape}")
+    bad = np.flatnonzero((array < 1) | (array > MOST_TOKENS))
+    if bad.size:
+        raise ConfigError(
+            f"length {array[bad[0]]} is not in 1 … {MOST_TOKENS} ({bad.size} such lengths, the first at {bad[0]})"
+        )
+    return array.astype(np.int64)
+
+
+def _row_sums(values: Any, offsets: npt.NDArray[np.int64]) -> Any:
+    sums = np.zeros(len(offsets) - 1, dtype=values.dtype)
+    some = np.diff(offsets) > 0  # reduceat would give an empty row the value after it
+    if some.any():
+        sums[some] = np.add.reduceat(values, offsets[:-1][some])
+    return sums
+
+
+def _weights(costs: Costs, num_ranks: int) -> npt.NDArray[np.int64]:
+    """The costs as int64 of which num_ranks sum up to less than 2**53, so that the loop is exact: as they are, or scaled."""
+    most = float(costs.max(initial=0))
+    room = (1 << 52) // num_ranks
+    if costs.dtype.kind == "i" and most <= room:
+        return costs.astype(np.int64)
+    return np.floor(costs * (room / most)).astype(np.int64) if most > 0 else np.zeros(len(costs), dtype=np.int64)
+
+
+def _shuffled(steps: npt.NDArray[np.int64], full: int, window: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
+    """Steps in another order inside blocks of `window`, and rows in another order inside steps; idle ranks only at the end."""
+    count, num_ranks = steps.shape
+    number = np.arange(count)
+    u = rng.uniforms(seed, epoch, number.astype(np.uint64), rng.Stage.BALANCE, 1 + num_ranks)
+    u[full:, 0] = 1.0  # the step with idle ranks stays the last
+    steps = steps[np.lexsort((u[:, 0], number // window))]
+    return np.take_along_axis(steps, np.argsort(u[:, 1:], axis=1, kind="stable"), axis=1)

@@ -1,0 +1,1 @@
+"""The rules of a recipe: resize, crop, drop, positions, normalisation, video."""

@@ -1,0 +1,212 @@
+"""Grids to token counts: how many patches of an image survive.
+
+One draw per image, used for the accounting and for the dropping alike. With a drop rate ρ the number kept of n patches is
+``max(1, floor(n * (1 − ρ) + 1/2))`` everywhere: nearest, so the mean rate is the rate asked for (NaViT states no rounding).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.errors import ConfigError
+from patchpack.plan.policies import quantile
+from patchpack.types import FloatArray, IntArray
+
+VARIANCE_RULE = 0.3  # NaViT appendix: variance of u is 0.3 * mean * (1 − mean)
+
+
+@runtime_checkable
+class DropPolicy(Protocol):
+    """A rule from grids to the number of patches kept; row i of the answer depends on row i of the input alone."""
+
+    @property
+    def draws(self) -> int:
+        """Uniforms wanted per image, 0 if none."""
+        ...
+
+    def __call__(self, grids: IntArray, u: FloatArray | None, seen: npt.NDArray[np.int64]) -> IntArray:
+        """Token counts for grids.
+
+        Args:
+            grids: int ``[n, 2]`` (rows, cols) >= 1.
+            u: float64 ``[n, draws]`` in [0, 1), or None when ``draws == 0``.
+            seen: int64 ``[n]``, each image's ordinal over all epochs, from 0.
+
+        Returns:
+            int32 ``[n]`` patches that stay, ``1 … rows * cols``.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class NoDrop:
+    """Every patch stays."""
+
+    draws = 0
+
+    def __call__(self, grids: Any, u: FloatArray | None = None, seen: Any = None) -> IntArray:
+        """``rows * cols``."""
+        return keep(grids, 0.0)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same drop rate for every image.
+
+    Attributes:
+        rate: share of patches removed, in [0, 1).
+    """
+
+    rate: float
+    draws = 0
+
+    def __post_init__(self) -> None:
+        _require_rate("rate", self.rate)
+
+    def __call__(self, grids: Any, u: FloatArray | None = None, seen: Any = None) -> IntArray:
+        """See `DropPolicy`."""
+        return keep(grids, self.rate)
+
+
+@dataclass(frozen=True)
+class Beta:
+    """A rate per image, ``max * Beta(a, b)`` with mean ``mean``.
+
+    With ``m = mean / max`` and variance ``0.3 * m * (1 − m)``: ``a = 7/3 * m``, ``b = 7/3 * (1 − m)``.
+    Source: NaViT 2307.06304 section 2.1 and appendix.
+
+    Attributes:
+        mean: mean drop rate, in (0, max).
+        max: largest drop rate, in (0, 1].
+    """
+
+    mean: float = 0.5
+    max: float = 0.9
+    draws = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mean < self.max <= 1:
+            raise ConfigError(f"need 0 < mean < max <= 1, got mean={self.mean}, max={self.max}")
+
+    def rates(self, u: FloatArray) -> FloatArray:
+        """Drop rates for uniforms ``[n]``, float64 in [0, max]."""
+        m = self.mean / self.max
+        concentration = 1 / VARIANCE_RULE - 1
+        return self.max * quantile.beta(u, concentration * m, concentration * (1 - m))
+
+    def __call__(self, grids: Any, u: FloatArray | None, seen: Any = None) -> IntArray:
+        """See `DropPolicy`."""
+        return keep(grids, self.rates(_drawn(u)))
+
+
+@dataclass(frozen=True)
+class ByResolution:
+    """Long sequences lose more: a normal around a rate that is linear in the number of patches.
+
+    ``mu(n) = low + (high − low) * clip((n − fewest) / (most − fewest), 0, 1)``, rate ~ Normal(mu, std) truncated at two
+    standard deviations, clipped to [0, 0.99]. Source: NaViT 2307.06304 section 3 (rates 0.5 ± δ; 0.02 read as the standard
+    deviation).
+
+    Attributes:
+        low, high: mean rate at ``fewest`` and at ``most`` patches, in [0, 1).
+        fewest, most: numbers of patches at the two ends.
+        std: standard deviation of the rate.
+    """
+
+    low: float
+    high: float
+    fewest: int
+    most: int
+    std: float = 0.02
+    draws = 1
+
+    def __post_init__(self) -> None:
+        _require_rate("low", self.low)
+        _require_rate("high", self.high)
+        if not (1 <= self.fewest < self.most and self.std >= 0):
+            raise ConfigError(
+                f"need 1 <= fewest < most and std >= 0, got fewest={self.fewest}, most={self.most}, std={self.std}"
+            )
+
+    def rates(self, num_patches: Any, u: FloatArray) -> FloatArray:
+        """Drop rates for patch counts ``[n]`` and uniforms ``[n]``, float64 in [0, 0.99]."""
+        along = np.clip((np.asarray(num_patches, dtype=np.float64) - self.fewest) / (self.most - self.fewest), 0, 1)
+        offset = self.std * quantile.truncated_normal(u, 0.0, 1.0, -2.0, 2.0)
+        rates: FloatArray = np.clip(self.low + (self.high - self.low) * along + offset, 0.0, 0.99)
+        return rates
+
+    def __call__(self, grids: Any, u: FloatArray | None, seen: Any = None) -> IntArray:
+        """See `DropPolicy`."""
+        return keep(grids, self.rates(_num_patches(grids), _drawn(u)))
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A rate that moves with the number of images seen, the same for neighbours in time.
+
+    ``rho(n) = low + (high − low) * sigmoid((n − mu) / tau)``; tau < 0 lowers the rate over time, which the paper found to
+    help. Source: NaViT 2307.06304 section 3.
+
+    Attributes:
+        low, high: the two rates, in [0, 1).
+        mu: images seen at the middle of the change.
+        tau: images over which it happens; its sign is the direction.
+    """
+
+    mu: float
+    tau: float
+    low: float = 0.2
+    high: float = 0.8
+    draws = 0
+
+    def __post_init__(self) -> None:
+        _require_rate("low", self.low)
+        _require_rate("high", self.high)
+        if not (math.isfinite(self.mu) and math.isfinite(self.tau) and self.tau != 0):
+            raise ConfigError(
+                f"mu and tau are numbers of images, and the rate changes over tau, so it is not 0; got mu={self.mu}, "
+                f"tau={self.tau}"
+            )
+
+    def rates(self, seen: Any) -> FloatArray:
+        """Drop rates for ordinals ``[n]``, float64 in [low, high]."""
+        x = np.clip((np.asarray(seen, dtype=np.float64) - self.mu) / self.tau, -500, 500)
+        rates: FloatArray = self.low + (self.high - self.low) / (1 + np.exp(-x))
+        return rates
+
+    def __call__(self, grids: Any, u: FloatArray | None, seen: Any) -> IntArray:
+        """See `DropPolicy`."""
+        return keep(grids, self.rates(seen))
+
+
+def follows_seen(policy: DropPolicy) -> bool:
+    """Whether an image's ordinal may change what the policy keeps of it; of a policy that is not ours, it may."""
+    return not isinstance(policy, (NoDrop, Constant, Beta, ByResolution))
+
+
+def keep(grids: Any, rate: Any) -> IntArray:
+    """Patches kept of each grid, int32 ``[n]``: ``max(1, floor(rows * cols * (1 − rate) + 1/2))``."""
+    n = _num_patches(grids)
+    kept: IntArray = np.clip(np.floor(n * (1.0 - rate) + 0.5), 1, n).astype(np.int32)
+    return kept
+
+
+def _num_patches(grids: Any) -> npt.NDArray[np.int64]:
+    counts: npt.NDArray[np.int64] = np.asarray(grids, dtype=np.int64).reshape(-1, 2).prod(axis=1)
+    return counts
+
+
+def _drawn(u: FloatArray | None) -> FloatArray:
+    if u is None:
+        raise ConfigError("this drop policy draws one uniform per image: pass u, float64 [n, 1]")
+    return u[:, 0]
+
+
+def _require_rate(name: str, rate: float) -> None:
+    if not 0 <= rate < 1:
+        raise ConfigError(f"{name} must be in [0, 1), got {rate}")

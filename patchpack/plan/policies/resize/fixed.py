@@ -1,0 +1,133 @@
+"""Rules without a budget search: one square, a longest side, or the image as it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from patchpack.errors import ConfigError
+from patchpack.plan._integers import ceil_div, columns, grid_of, require_int
+from patchpack.plan.policies.resize.budget import MAX_BUDGET, Pix2Struct
+from patchpack.types import FloatArray, IntArray
+
+MAX_SIDE = 1 << 20  # sides times sides stay in int64
+
+
+@dataclass(frozen=True)
+class Square:
+    """Every image becomes ``size x size``, whatever its shape: ViT (224, 384), FlexiViT (240 for every patch size).
+
+    Source: ViT 2010.11929 section 3.1; FlexiViT 2212.08013 section 3.1 (grid = image // patch size).
+
+    Attributes:
+        size: pixels per side, a multiple of every patch size it is used with.
+    """
+
+    size: int
+    draws = 0
+
+    def __post_init__(self) -> None:
+        require_int("size", self.size, 1, MAX_SIDE)
+
+    def bound(self, patch_size: int) -> int:
+        """``(size / patch_size)**2``. Raises `ConfigError` if patch_size does not divide size."""
+        if self.size % patch_size:
+            raise ConfigError(
+                f"Square(size={self.size}) cannot be cut into patches of {patch_size}: choose a size that is a multiple"
+            )
+        return (self.size // patch_size) ** 2
+
+    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+        """See `ResizePolicy`."""
+        self.bound(patch_size)
+        side = np.full(len(columns(sizes)[0]), self.size // patch_size)
+        return grid_of(side, side)
+
+
+@dataclass(frozen=True)
+class LongestSide:
+    """Shrunk so that the longer side is at most ``longest``, then both sides rounded up to whole patches (Pixtral).
+
+    ``r = max(h, w) / longest``; if r > 1: ``h = floor(h / r)``, ``w = floor(w / r)``; rows = ceil(h / p), at least 1.
+    Exact integers: ``floor(h * longest / max(h, w))``. Source: Pixtral 12B (p 16, longest 1024).
+
+    Attributes:
+        longest: pixels of the longer side.
+        upscale: True scales small images up to it as well.
+    """
+
+    longest: int
+    upscale: bool = False
+    draws = 0
+
+    def __post_init__(self) -> None:
+        require_int("longest", self.longest, 1, MAX_SIDE)
+
+    def bound(self, patch_size: int) -> int:
+        """``ceil(longest / patch_size)**2``: both sides end at most at longest."""
+        return int(ceil_div(self.longest, patch_size)) ** 2
+
+    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+        """See `ResizePolicy`."""
+        h, w = columns(sizes)
+        longer = np.maximum(h, w)
+        scaled = np.ones_like(longer, dtype=bool) if self.upscale else longer > self.longest
+        rows, cols = (
+            np.maximum(1, ceil_div(np.where(scaled, side * self.longest // longer, side), patch_size)) for side in (h, w)
+        )
+        return grid_of(rows, cols)
+
+
+@dataclass(frozen=True)
+class Native:
+    """The image at its own resolution; only what does not fit whole patches, or the budget, is changed.
+
+    Attributes:
+        max_patches: budget of one image.
+        edge: ``"crop"`` keeps the central ``floor(h / p) x floor(w / p)`` patches (a side under one patch is zero-padded);
+            ``"pad"`` keeps every pixel in ``ceil(h / p) x ceil(w / p)`` patches, zero-padded right and bottom.
+        oversize: ``"shrink"`` resizes an image over the budget to its exact Pix2Struct grid; ``"reject"`` refuses it.
+    """
+
+    max_patches: int
+    edge: Literal["crop", "pad"] = "crop"
+    oversize: Literal["shrink", "reject"] = "shrink"
+    draws = 0
+
+    def __post_init__(self) -> None:
+        require_int("max_patches", self.max_patches, 1, MAX_BUDGET)
+        if self.edge not in ("crop", "pad") or self.oversize not in ("shrink", "reject"):
+            raise ConfigError(
+                f"edge is 'crop' or 'pad', oversize 'shrink' or 'reject'; got edge={self.edge!r}, oversize={self.oversize!r}"
+            )
+
+    def bound(self, patch_size: int) -> int:
+        """max_patches: a larger grid is shrunk to a Pix2Struct grid of at most that, or refused."""
+        return self.max_patches
+
+    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+        """See `ResizePolicy`."""
+        native = self._native(sizes, patch_size)
+        over = native.prod(axis=1, dtype=np.int64)[:, None] > self.max_patches
+        if self.oversize == "reject":
+            return np.where(over, np.int32(0), native)
+        return np.where(over, Pix2Struct(self.max_patches, exact=True)(sizes, patch_size), native)
+
+    def place(self, sizes: Any, grids: IntArray, patch_size: int) -> tuple[IntArray, IntArray]:
+        """See `PlacingPolicy`: an image that fits is not resampled, one over the budget is read whole."""
+        whole = np.stack(columns(sizes), axis=1)
+        covered = np.asarray(grids, dtype=np.int64) * patch_size
+        fits = np.all(grids == self._native(sizes, patch_size), axis=1)[:, None]
+        part = np.minimum(whole, covered)  # equals the whole side where the edge is padded
+        corner = np.where(fits, (whole - part) // 2, 0)
+        extent = np.where(fits, part, whole)
+        target = np.where(fits, part, covered)
+        return np.concatenate([corner, extent], axis=1).astype(np.int32), target.astype(np.int32)
+
+    def _native(self, sizes: Any, patch_size: int) -> IntArray:
+        h, w = columns(sizes)
+        if self.edge == "pad":
+            return grid_of(ceil_div(h, patch_size), ceil_div(w, patch_size))
+        return grid_of(np.maximum(1, h // patch_size), np.maximum(1, w // patch_size))

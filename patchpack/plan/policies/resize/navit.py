@@ -1,0 +1,100 @@
+"""NaViT's sampled resolution: an area is drawn, the aspect ratio is kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from patchpack.errors import ConfigError
+from patchpack.plan._integers import columns, grid_of, isqrt, require_int
+from patchpack.plan.policies import quantile
+from patchpack.types import FloatArray, IntArray
+
+MAX_RESOLUTION = 1 << 15  # areas stay below 2**30, so area * side fits int64
+
+
+@dataclass(frozen=True)
+class NaViT:
+    """Area of an r x r square, aspect ratio kept, floored to whole patches.
+
+    ``h' = r * sqrt(h / w)``, ``w' = r * sqrt(w / h)``, rows = floor(h' / p), evaluated exactly as
+    ``rows = isqrt(A * h // (w * p**2))`` with the integer area ``A = floor(r**2)``. A side under one patch becomes one
+    patch, and the other is then at most ``max(1, A // p**2)``. Source: NaViT 2307.06304 section 2.1 and figure 7; the
+    paper does not say how a side is snapped, floor reproduces its table 2.
+
+    Attributes:
+        resolution: r in pixels, or the range (lowest, highest) it is drawn from, one draw per image.
+        sampling: ``"uniform"``, or ``"normal"``: a normal truncated to [−1, 1] (mean, std) mapped linearly to the range.
+        mean, std: of that normal; mean −0.5 (small images more often) is the paper's best.
+        on: what the draw is linear in, ``"side"`` (the paper's choice) or ``"area"``.
+        eval_resolution: the fixed r of `for_eval`; None means the highest.
+    """
+
+    resolution: int | tuple[int, int] = (64, 256)
+    sampling: Literal["uniform", "normal"] = "uniform"
+    mean: float = -0.5
+    std: float = 1.0
+    on: Literal["side", "area"] = "side"
+    eval_resolution: int | None = None
+
+    def __post_init__(self) -> None:
+        low, high = self.range
+        for side in (low, high):
+            require_int("resolution", side, 1, MAX_RESOLUTION)
+        if low > high:
+            raise ConfigError(f"resolution needs lowest <= highest, got {self.resolution!r}")
+        if self.eval_resolution is not None:
+            require_int("eval_resolution", self.eval_resolution, 1, MAX_RESOLUTION)
+        if self.sampling not in ("uniform", "normal") or self.on not in ("side", "area"):
+            raise ConfigError(f"sampling is 'uniform' or 'normal', on is 'side' or 'area'; got {self.sampling!r}, {self.on!r}")
+        if not self.std > 0:
+            raise ConfigError(f"std must be > 0, got {self.std}")
+
+    @property
+    def range(self) -> tuple[int, int]:
+        """(lowest, highest) r in pixels."""
+        return self.resolution if isinstance(self.resolution, tuple) else (self.resolution, self.resolution)
+
+    @property
+    def draws(self) -> int:
+        """1, or 0 for a fixed resolution."""
+        return 0 if self.range[0] == self.range[1] else 1
+
+    def bound(self, patch_size: int) -> int:
+        """``max(1, highest**2 // p**2)``: rows * cols <= sqrt(A h / (w p²)) * sqrt(A w / (h p²)) = A / p², or the cap."""
+        return max(1, self.range[1] ** 2 // patch_size**2)
+
+    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+        """See `ResizePolicy`."""
+        h, w = columns(sizes)
+        area, patch_area = self._areas(len(h), u), patch_size**2
+        rows, cols = isqrt(area * h // (w * patch_area)), isqrt(area * w // (h * patch_area))
+        cap = np.maximum(1, area // patch_area)
+        thin_rows, thin_cols = rows == 0, cols == 0
+        rows = np.where(thin_cols, np.minimum(rows, cap), rows)
+        cols = np.where(thin_rows, np.minimum(cols, cap), cols)
+        return grid_of(np.maximum(rows, 1), np.maximum(cols, 1))
+
+    def for_eval(self, patch_size: int, max_patches: int | None = None) -> NaViT:
+        """The same rule at one fixed resolution: `eval_resolution`, or the largest r of at most max_patches patches."""
+        fixed = self.eval_resolution or self.range[1]
+        if max_patches is not None:
+            fixed = max(1, math.isqrt(max_patches * patch_size**2))
+        return replace(self, resolution=fixed)
+
+    def _areas(self, n: int, u: FloatArray | None) -> Any:
+        """A = floor(r**2) per image, int64 ``[n]``."""
+        low, high = self.range
+        if not self.draws:
+            return np.full(n, high * high, dtype=np.int64)
+        if u is None:
+            raise ConfigError("a resolution range draws one uniform per image: pass u, float64 [n, 1]")
+        unit = u[:, 0]
+        if self.sampling == "normal":
+            unit = (quantile.truncated_normal(unit, self.mean, self.std, -1.0, 1.0) + 1) / 2
+        if self.on == "area":
+            return (low**2 + unit * (high**2 - low**2)).astype(np.int64)
+        return ((low + unit * (high - low)) ** 2).astype(np.int64)

@@ -1,0 +1,1 @@
+"""Planning an epoch whose sizes are all known."""

@@ -1,0 +1,219 @@
+"""A whole epoch at once: sizes and keys to an order, rows and steps, for every rank. Integers only.
+
+Samples come in the order of `shuffled_lines` and go, in that order, through `pack_stream`: rows then close nearly in the order
+their images come, so that shuffled samples make shuffled rows, and no window has to be permuted afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.errors import ConfigError
+from patchpack.plan._integers import Int64, require_int
+from patchpack.plan.online.planner import TAILS, Tail
+from patchpack.plan.packing import Lookahead, Packing
+from patchpack.plan.packing.balance import balance as balanced_steps
+from patchpack.plan.recipe import Recipe
+from patchpack.plan.shuffle import require_shuffle
+from patchpack.plan.whole_epoch.row_maker import one_size, several_sizes
+from patchpack.plan.whole_epoch.samples import EpochSamples, Sizes
+
+# rows that are balanced together, per row of a batch: every number of ranks up to ten cuts them into whole steps
+_TOGETHER, _FEWEST_STEPS, _POOLED_STEPS = 2520, 64, 64
+
+
+@dataclass(frozen=True, eq=False)
+class EpochRows:
+    """All rows of an epoch, and the step and the rank each belongs to.
+
+    A position is a place in the epoch's order; a sample has one per pass.
+
+    Attributes:
+        order: int32 or int64 ``[positions]``, line in the index of each position.
+        items: int32 or int64 ``[images]``, positions row after row: row r holds ``items[offsets[r]:offsets[r + 1]]``.
+        num_tokens: int32 ``[images]``, of each of the items.
+        offsets: int64 ``[rows + 1]``.
+        steps: int64 ``[steps, num_ranks * rows per batch]``, rows of each step, −1 for an empty one. Rank r has every
+            num_ranks-th of them, from the r-th on.
+        last_rows: how many of the last step's rows there are (``tail="short"``).
+        repeated_rows: how many of these, at their end, came before.
+        num_ranks, num_samples: ranks, and samples of a pass.
+        refused, refused_tokens: positions that no row can take, rising, and their token counts: 0 where the resize policy
+            refuses the size, −1 where it has too many pixels.
+        dropped: samples left out by a named rule.
+        seen: positions that are accounted for: in a row of a step, refused, or dropped.
+    """
+
+    order: npt.NDArray[Any]
+    items: npt.NDArray[Any]
+    num_tokens: npt.NDArray[np.int32]
+    offsets: Int64
+    steps: Int64
+    last_rows: int
+    repeated_rows: int
+    num_ranks: int
+    num_samples: int
+    refused: Int64
+    refused_tokens: npt.NDArray[np.int32]
+    dropped: dict[str, int]
+    seen: int
+
+    def rows_of(self, step: int, rank: int) -> Int64:
+        """Rows of one rank in a step, −1 for an empty one."""
+        end = self.last_rows if step == len(self.steps) - 1 else self.steps.shape[1]
+        rows: Int64 = self.steps[step, rank : end : self.num_ranks]
+        return rows
+
+    def repeated_of(self, step: int, rank: int) -> int:
+        """How many of these rows, at their end, came before in the epoch."""
+        if not self.repeated_rows or step < len(self.steps) - 1:
+            return 0
+        columns = np.arange(rank, self.last_rows, self.num_ranks)
+        return int((columns >= self.last_rows - self.repeated_rows).sum())
+
+    def images(self) -> Int64:
+        """Images that each rank gets in each step, repeated rows left out: int64 ``[steps, num_ranks]``."""
+        counts: Int64 = np.append(np.diff(self.offsets), 0)[self.steps]  # −1 is the 0 at the end
+        if self.repeated_rows:
+            counts[-1, self.last_rows - self.repeated_rows :] = 0
+        counts = counts.reshape(len(counts), counts.shape[1] // self.num_ranks, self.num_ranks).sum(axis=1)
+        return counts
+
+    def refused_in(self, step: int) -> slice:
+        """Which of `refused` are told of in a step: a row tells of its share of the positions, for any number of ranks."""
+        num_rows = len(self.offsets) - 1
+        if step >= len(self.steps) - 1:
+            return slice(self._refused_before(step, num_rows), len(self.refused))
+        return slice(self._refused_before(step, num_rows), self._refused_before(step + 1, num_rows))
+
+    def _refused_before(self, step: int, num_rows: int) -> int:
+        rows = min(step * self.steps.shape[1], num_rows)
+        return int(np.searchsorted(self.refused, -(-rows * self.seen // max(1, num_rows))))
+
+
+def plan_rows(
+    recipe: Recipe,
+    table: Sizes,
+    *,
+    epoch: int = 0,
+    seen: int = 0,
+    shuffle: int = 0,
+    num_ranks: int = 1,
+    tail: Tail = "short",
+    balance: bool = False,
+    steps_per_epoch: int | None = None,
+    packer: Lookahead | None = None,
+) -> EpochRows:
+    """Plan one epoch for all ranks.
+
+    Args:
+        recipe: the policies; a batch of one rank has ``recipe.rows`` rows. Its packer is that of streams and plays no part.
+        table: the samples.
+        epoch: of the draws and the shuffling.
+        seen: positions of earlier epochs, for drop schedules: the ordinal of a position is seen plus the position.
+        shuffle: 0 for the order of the index; else shards are permuted, and samples in blocks of this many.
+        num_ranks: ranks that share each step.
+        tail: of rows that do not fill a last step: ``"short"`` has fewer rows, but one per rank at least, empty if need be;
+            ``"drop"`` drops their images and counts them, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows.
+        balance: deal rows so that ranks have nearly the same to do in a step, see `patchpack.packing.balance`. Rows move in windows
+            of 2520 batches' rows (2520 / num_ranks steps), or of 64 steps where that is more.
+        steps_per_epoch: exactly this many steps, samples repeated as needed; None for one pass.
+        packer: options of the packer; None for what `choose_lookahead` finds on 16,384 samples of the epoch. Nothing is cut:
+            `max_cut` must be 0.
+
+    Returns:
+        `EpochRows`. There are no steps where nothing can be packed.
+
+    Raises:
+        ConfigError: an option that cannot work, or as `plan_table`.
+    """
+    _require(recipe, table, shuffle, num_ranks, tail, balance, steps_per_epoch, packer)
+    rows_per_step = num_ranks * recipe.rows
+    supply = EpochSamples(recipe, table, epoch=epoch, shuffle=shuffle, seen=seen, repeat=steps_per_epoch is not None)
+    if len(recipe.patch_sizes) > 1:
+        rows = several_sizes(supply, recipe, epoch, rows_per_step, steps_per_epoch, packer)
+    else:
+        rows = one_size(supply, recipe, None if steps_per_epoch is None else steps_per_epoch * rows_per_step, packer)
+    items, tokens, offsets = rows
+    sequence = np.arange(len(offsets) - 1, dtype=np.int64)
+    if balance and num_ranks > 1:
+        sequence = _balanced(tokens, offsets, num_ranks, recipe, epoch)
+    steps, last_rows, repeated = _deal(sequence, rows_per_step, num_ranks, tail)
+
+    placed = sequence[: len(sequence) if tail != "drop" else steps.size]
+    images = int(np.diff(offsets)[placed].sum())
+    n = supply.num_samples
+    met = n if steps_per_epoch is None or not len(items) else max(n, int(items.max()) + 1)
+    refused, refused_tokens = supply.refused()
+    known = int(np.searchsorted(refused, met))
+    left = met - images - known
+    return EpochRows(
+        order=supply.order,
+        items=items,
+        num_tokens=tokens,
+        offsets=offsets,
+        steps=steps,
+        last_rows=last_rows,
+        repeated_rows=repeated,
+        num_ranks=num_ranks,
+        num_samples=n,
+        refused=refused[:known],
+        refused_tokens=refused_tokens[:known],
+        dropped={"tail" if steps_per_epoch is None else "steps_per_epoch": left} if left else {},
+        seen=met,
+    )
+
+
+def _require(
+    recipe: Recipe, table: Sizes, shuffle: int, num_ranks: int, tail: Tail, balance: bool, steps: int | None, packer: Any
+) -> None:
+    require_shuffle(shuffle)
+    require_int("num_ranks", num_ranks, 1, 1 << 20)
+    if steps is not None:
+        require_int("steps_per_epoch", steps, 1, 1 << 40)
+        if table.hash_again is None and len(table.sizes):
+            raise ConfigError("steps_per_epoch may repeat samples: give Sizes a hash_again")
+    if tail not in TAILS:
+        raise ConfigError(f"tail is one of {', '.join(TAILS)}, got {tail!r}")
+    if not (packer is None or isinstance(packer, Lookahead)):
+        raise ConfigError(f"packer must be Lookahead(...) or None, got {packer!r}")
+    if packer is not None and packer.max_cut:
+        raise ConfigError(f"nothing is cut in a planned epoch: set max_cut=0, got {packer!r}")
+    if len(recipe.patch_sizes) > 1 and tail == "wrap":
+        raise ConfigError("tail='wrap' cannot repeat rows that were planned for another patch size: use 'pad' or 'drop'")
+    if len(recipe.patch_sizes) > 1 and balance:
+        raise ConfigError("balance=True moves rows between steps, which have patch sizes of their own: use one patch size")
+
+
+def _balanced(tokens: Any, offsets: Int64, num_ranks: int, recipe: Recipe, epoch: int) -> Int64:
+    """All rows, in an order whose steps are balanced; rows move within windows only."""
+    rows_per_step, num_rows = num_ranks * recipe.rows, len(offsets) - 1
+    window = max(_FEWEST_STEPS, round(_TOGETHER / num_ranks)) * rows_per_step
+    sequence = np.arange(num_rows, dtype=np.int64)
+    for start in range(0, num_rows, window):
+        edges = offsets[start : start + window + 1]
+        part = tokens[edges[0] : edges[-1]].astype(np.int64)
+        packing = Packing(np.arange(len(part), dtype=np.int64), edges - edges[0])
+        steps = balanced_steps(
+            packing, part, num_ranks=rows_per_step, window=_POOLED_STEPS, seed=recipe.seed, epoch=epoch
+        ).ravel()
+        sequence[start : start + window] = start + steps[steps >= 0]
+    return sequence
+
+
+def _deal(sequence: Int64, rows_per_step: int, num_ranks: int, tail: Tail) -> tuple[Int64, int, int]:
+    """Steps ``[steps, rows_per_step]``, how many rows the last has, and how many of them are repeated."""
+    full, rest = divmod(len(sequence), rows_per_step)
+    if not rest or tail == "drop":
+        return sequence[: full * rows_per_step].reshape(full, rows_per_step), rows_per_step, 0
+    steps = np.full((full + 1) * rows_per_step, -1, dtype=np.int64)
+    steps[: len(sequence)] = sequence
+    last_rows, repeated = (max(rest, num_ranks), 0) if tail == "short" else (rows_per_step, 0)
+    if tail == "wrap":
+        repeated = rows_per_step - rest
+        steps[len(sequence) :] = sequence[np.arange(repeated) % len(sequence)]
+    return steps.reshape(full + 1, rows_per_step), last_rows, repeated

@@ -1,0 +1,141 @@
+"""Positions of an epoch to rows: at one patch size, or at the patch size of the step that each row belongs to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack.plan._integers import Int64
+from patchpack.plan.packing import Lookahead, pack_stream
+from patchpack.plan.packing.choice import choose_lookahead
+from patchpack.plan.recipe import Recipe
+from patchpack.plan.whole_epoch.samples import EpochSamples
+
+_SEGMENT = 1 << 20  # samples packed at a time; the pool is emptied in between, which leaves some ten rows unfull
+_TRIED = 1 << 14  # samples that the packer is chosen on
+_GROUP = 256  # steps planned together where there are several patch sizes
+
+Rows = tuple[npt.NDArray[Any], npt.NDArray[np.int32], Int64]  # items, tokens, offsets
+
+
+def one_size(supply: EpochSamples, recipe: Recipe, needed: int | None, packer: Lookahead | None) -> Rows:
+    """All rows of a pass; or of as many passes as it takes, the needed ones."""
+    patch_size = recipe.patch_sizes[0]
+    seq_len = recipe.row_len(patch_size)
+    packer = packer or choose_lookahead(
+        supply.sample(_TRIED, patch_size, seq_len), seq_len=seq_len, max_images=recipe.max_images
+    )
+    found, counts, total = [], [], 0
+    # rows that hold all of needed * seq_len tokens are needed rows at least
+    while (needed is None or total < needed * seq_len) and len(block := supply.take()):
+        positions, tokens = supply.count(block, patch_size, seq_len)
+        found.append(positions.astype(supply.order.dtype))
+        counts.append(tokens)
+        total += int(tokens.sum())
+    positions, tokens = _joined(found, counts)
+    del found, counts
+    edges = [np.zeros(1, dtype=np.int64)]
+    for start in range(0, len(positions), _SEGMENT):
+        part = slice(start, start + _SEGMENT)
+        packing = pack_stream(tokens[part], seq_len=seq_len, max_images=recipe.max_images, packer=packer)
+        positions[part], tokens[part] = positions[part][packing.items], tokens[part][packing.items]
+        edges.append(packing.offsets[1:] + start)
+    rows = (positions, tokens, np.concatenate(edges))
+    return rows if needed is None else _first(rows, needed)
+
+
+def several_sizes(
+    supply: EpochSamples, recipe: Recipe, epoch: int, rows_per_step: int, max_steps: int | None, packer: Lookahead | None
+) -> Rows:
+    """Rows in the order of their steps, each planned at the patch size of its step.
+
+    Of some steps at a time the rows are made patch size by patch size, as they first come; images that these rows leave over
+    are the next to be packed. Near the end, where the images may not suffice, of fewer and fewer steps.
+    """
+    maker = _RowMaker(supply, recipe, packer)
+    parts: list[Rows] = []
+    step, group = 0, _GROUP
+    while max_steps is None or step < max_steps:
+        count = group if max_steps is None else min(group, max_steps - step)
+        sizes = [recipe.patch_size_at(epoch, s) for s in range(step, step + count)]
+        made: dict[int, Rows] = {}
+        for p in dict.fromkeys(sizes):
+            made[p] = maker.make(p, sizes.count(p) * rows_per_step)
+            if len(made[p][2]) - 1 < sizes.count(p) * rows_per_step:
+                break
+        else:
+            taken = dict.fromkeys(made, 0)
+            for p in sizes:
+                parts.append(_first(made[p], rows_per_step, taken[p]))
+                taken[p] += rows_per_step
+            step += count
+            continue
+        if count == 1:
+            parts.append(made[sizes[0]])
+            break
+        maker.put_back(np.concatenate([items for items, _, _ in made.values()]))
+        group = max(1, count // 4)
+    return _stacked(parts)
+
+
+class _RowMaker:
+    """Makes a number of rows of one patch size or another, from images in order; keeps what no row took for the next."""
+
+    def __init__(self, supply: EpochSamples, recipe: Recipe, packer: Lookahead | None) -> None:
+        self._supply, self._recipe, self._packer = supply, recipe, packer
+        self._chosen: dict[int, Lookahead] = {}
+        self._waiting = np.empty(0, dtype=np.int64)
+
+    def put_back(self, positions: npt.NDArray[Any]) -> None:
+        """These images are in no row after all."""
+        self._waiting = np.sort(np.concatenate([self._waiting, positions]))
+
+    def make(self, patch_size: int, num_rows: int) -> Rows:
+        """So many rows; fewer, which then hold all images there are, if those do not suffice."""
+        recipe, seq_len = self._recipe, self._recipe.row_len(patch_size)
+        if patch_size not in self._chosen:
+            self._chosen[patch_size] = self._packer or choose_lookahead(
+                self._supply.sample(_TRIED, patch_size, seq_len), seq_len=seq_len, max_images=recipe.max_images
+            )
+        found, counts, total = [], [], 0
+        while total < num_rows * seq_len:
+            if len(self._waiting):
+                block, self._waiting = self._waiting[:1024], self._waiting[1024:]
+            elif not len(block := self._supply.take()):
+                break
+            positions, tokens = self._supply.count(block, patch_size, seq_len)
+            found.append(positions)
+            counts.append(tokens)
+            total += int(tokens.sum())
+        positions, tokens = _joined(found, counts)
+        packing = pack_stream(tokens, seq_len=seq_len, max_images=recipe.max_images, packer=self._chosen[patch_size])
+        rows = (positions[packing.items], tokens[packing.items], packing.offsets)
+        kept = _first(rows, num_rows)
+        self.put_back(rows[0][len(kept[0]) :])
+        return kept
+
+
+def _joined(found: list[Any], counts: list[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
+    if not found:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32)
+    return np.concatenate(found), np.concatenate(counts)
+
+
+def _stacked(parts: list[Rows]) -> Rows:
+    if not parts:
+        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32), np.zeros(1, dtype=np.int64)
+    if len(parts) == 1:
+        return parts[0]
+    sizes = np.concatenate([np.diff(offsets) for _, _, offsets in parts])
+    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    return np.concatenate([items for items, _, _ in parts]), np.concatenate([tokens for _, tokens, _ in parts]), offsets
+
+
+def _first(rows: Rows, count: int, start: int = 0) -> Rows:
+    """Rows ``start … start + count − 1``, or as many of these as there are."""
+    items, tokens, offsets = rows
+    edges = offsets[start : start + count + 1]
+    span = slice(int(edges[0]), int(edges[-1]))
+    return items[span], tokens[span], edges - edges[0]

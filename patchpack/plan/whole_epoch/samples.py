@@ -1,0 +1,135 @@
+"""The samples of an epoch in their order, each with its token count when it is asked for; what no row can take is set aside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack import rng
+from patchpack.plan._integers import Int64
+from patchpack.plan.recipe import Recipe
+from patchpack.plan.shuffle import shuffled_lines
+from patchpack.plan.table import plan_table
+
+HashAgain = Callable[[npt.NDArray[Any], int], rng.U64]
+"""(lines, number of the pass) → hashes of their draw keys in a later pass, uint64 ``[n]``."""
+
+BLOCK = 1 << 13  # samples decided at a time: numpy's columns stay in the cache
+TOO_MANY_PIXELS, TOO_MANY_BYTES = -1, -2  # in the place of a token count
+_BARREN_PASSES = 10  # as of `OnlinePlanner`
+
+
+class Sizes(NamedTuple):
+    """What an index knows of n samples, in integers.
+
+    Attributes:
+        sizes: int ``[n, 2]`` oriented height and width.
+        key_hash: uint64 ``[n]``, see `patchpack.rng.key_hash`.
+        starts: int64 ``[shards + 1]``, where each shard's samples begin.
+        hash_again: hashes of the keys in a later pass; needed only where samples are repeated.
+        num_bytes: int ``[n]`` of the image files; None where they are not known.
+    """
+
+    sizes: npt.NDArray[Any]
+    key_hash: rng.U64
+    starts: Int64
+    hash_again: HashAgain | None = None
+    num_bytes: npt.NDArray[Any] | None = None
+
+    def hashes(self, lines: npt.NDArray[Any], number: int) -> rng.U64:
+        """Hashes of the draw keys of lines, all in one pass."""
+        if not number:
+            hashes: rng.U64 = self.key_hash[lines]
+            return hashes
+        assert self.hash_again is not None  # a plan that repeats samples has one
+        return self.hash_again(lines, number)
+
+
+class EpochSamples:
+    """Hands out an epoch's samples by position in its order, pass after pass if `repeat`.
+
+    Args:
+        recipe, epoch: of the draws.
+        table: the samples.
+        shuffle: see `shuffled_lines`.
+        seen: ordinal of the first position, for drop schedules.
+        repeat: begin again at the end.
+    """
+
+    def __init__(self, recipe: Recipe, table: Sizes, *, epoch: int, shuffle: int, seen: int, repeat: bool) -> None:
+        self._recipe, self._table, self._epoch = recipe, table, epoch
+        self._shuffle, self._seen, self._repeat = shuffle, seen, repeat
+        self.num_samples = len(table.sizes)
+        self._passes = [self._order(0)]
+        self._next, self._taken_any = 0, False
+        self._refused: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
+
+    @property
+    def order(self) -> npt.NDArray[Any]:
+        """ImageDecision of each position, of all passes that were begun."""
+        return np.concatenate(self._passes) if len(self._passes) > 1 else self._passes[0]
+
+    def refused(self) -> tuple[Int64, npt.NDArray[np.int32]]:
+        """Positions that no row can take, rising, and why: token counts, 0 for a size the policy refuses, < 0 over a limit."""
+        where = np.concatenate([np.empty(0, dtype=np.int64), *(positions for positions, _ in self._refused)])
+        tokens = np.concatenate([np.empty(0, dtype=np.int32), *(tokens for _, tokens in self._refused)])
+        order = np.argsort(where, kind="stable")
+        return where[order], tokens[order]
+
+    def take(self) -> Int64:
+        """The next positions, some thousand of one pass; none at the end."""
+        n, start = self.num_samples, self._next
+        if start == n * len(self._passes):
+            fruitless = not self._taken_any and len(self._passes) >= (_BARREN_PASSES if self._recipe.redraws else 1)
+            if not self._repeat or not n or fruitless:
+                return np.empty(0, dtype=np.int64)
+            self._passes.append(self._order(len(self._passes)))
+        self._next = min(start + BLOCK, n * len(self._passes))
+        return np.arange(start, self._next, dtype=np.int64)
+
+    def count(self, positions: Int64, patch_size: int, seq_len: int) -> tuple[Int64, npt.NDArray[np.int32]]:
+        """Those of the positions that a row of seq_len tokens can take, and their token counts."""
+        kept, counts = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int32)]
+        for number in range(len(self._passes)):
+            low, high = np.searchsorted(positions, (number * self.num_samples, (number + 1) * self.num_samples))
+            for start in range(low, high, BLOCK):
+                part = positions[start : min(start + BLOCK, high)]
+                tokens = self._tokens(part, number, patch_size)
+                good = (tokens >= 1) & (tokens <= seq_len)
+                if not good.all():
+                    self._refused.append((part[~good], tokens[~good]))
+                    part, tokens = part[good], tokens[good]
+                kept.append(part)
+                counts.append(tokens)
+                self._taken_any = self._taken_any or len(part) > 0
+        return np.concatenate(kept), np.concatenate(counts)
+
+    def sample(self, count: int, patch_size: int, seq_len: int) -> Int64:
+        """Token counts of at most `count` samples spread evenly over the index, as they are drawn in the first pass."""
+        n = self.num_samples
+        lines = np.unique(np.linspace(0, max(0, n - 1), min(count, n)).astype(np.int64))
+        tokens = self._decide(lines, self._table.key_hash[lines], self._seen + lines, patch_size)
+        shuffled = rng.permutation(0, 0, rng.Stage.HEADERS, 0, len(lines))  # neighbours may be of one kind
+        tokens = tokens[shuffled]
+        return tokens[(tokens >= 1) & (tokens <= seq_len)].astype(np.int64)
+
+    def _order(self, number: int) -> npt.NDArray[Any]:
+        return shuffled_lines(
+            self._table.starts, seed=self._recipe.seed, epoch=self._epoch, shuffle=self._shuffle, number=number
+        )
+
+    def _tokens(self, positions: Int64, number: int, patch_size: int) -> npt.NDArray[np.int32]:
+        lines = self._passes[number][positions - number * self.num_samples]
+        return self._decide(lines, self._table.hashes(lines, number), self._seen + positions, patch_size)
+
+    def _decide(self, lines: Any, hashes: rng.U64, ordinals: Int64, patch_size: int) -> npt.NDArray[np.int32]:
+        sizes = self._table.sizes[lines].astype(np.int64)
+        decided = plan_table(self._recipe, sizes, hashes, epoch=self._epoch, seen=ordinals, patch_size=patch_size)
+        tokens: npt.NDArray[np.int32] = decided.num_tokens
+        tokens[sizes[:, 0] * sizes[:, 1] > self._recipe.max_pixels] = TOO_MANY_PIXELS
+        if self._table.num_bytes is not None:
+            tokens[self._table.num_bytes[lines] > self._recipe.max_bytes] = TOO_MANY_BYTES
+        return tokens

@@ -1,0 +1,1 @@
+"""Jobs over many shards on several processes or machines."""

@@ -1,0 +1,1 @@
+"""Painters as torch datasets, and how their batches reach the training process."""

@@ -1,0 +1,134 @@
+"""The painter as a torch dataset: it fetches a planned batch, in a worker. And what the loader makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import Dataset, get_worker_info
+
+from patchpack.batch.packed import PackedBatch
+from patchpack.errors import ConfigError, SourceError
+from patchpack.image.formats import reading_of
+from patchpack.paint.painter import blank, paint
+from patchpack.plan.online.planner import FUSE
+from patchpack.plan.recipe import Recipe
+from patchpack.stream.painting.assignments import Assignment
+from patchpack.stream.planning.index_planner import IndexPlanner
+from patchpack.stream.planning.planner import Planner
+from patchpack.stream.planning.probe import require_recipe
+from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
+from patchpack.stream.sample.names import IMAGE, LABEL
+from patchpack.stream.sample.source import Reader, tell_epoch
+from patchpack.stream.sources.opening import open_source
+from patchpack.stream.workers.shared_batch import SharedBatch, wrap
+from patchpack.stream.workers.slot_pool import SlotPool
+from patchpack.stream.workers.watch import StatusBoard, WorkerSeeds
+from patchpack.types import BatchPlan, Header
+
+
+class Painter(Dataset[PackedBatch]):
+    """Dataset whose index is a `BatchPlan` and whose item is a `PackedBatch` of numpy arrays.
+
+    Args:
+        source: the planner's source, or the `Planner` or `IndexPlanner` itself.
+        recipe: the planner's recipe.
+        image, frames, target: as given to the planner; with a planner as `source` they are the planner's.
+        on_error, quarantine, fuse: see `ErrorPolicy`; under ``"skip"`` rejections travel in ``batch.info``. Each process that
+            paints counts for its own fuse.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        recipe: Recipe,
+        *,
+        image: str | Sequence[str] = IMAGE,
+        frames: str | None = None,
+        target: str | tuple[str, ...] | None = LABEL,
+        on_error: OnError = "raise",
+        quarantine: str | Path | None = None,
+        fuse: Fuse = FUSE,
+    ) -> None:
+        self._policy = ErrorPolicy(on_error, quarantine, fuse)
+        self._recipe = require_recipe(recipe)
+        if isinstance(source, (Planner, IndexPlanner)):
+            source = source.source
+            self._reader = source.reader
+            return
+        opened = open_source(
+            source,
+            image=image,
+            frames=frames,
+            clips=recipe.video is not None,
+            target=target,
+            max_pixels=recipe.max_pixels,
+            max_bytes=recipe.max_bytes,
+            reading=reading_of(recipe),
+        )
+        self._reader = opened.reader  # not the source: an iterator cannot travel to a worker, and need not
+
+    def __getitem__(self, plan: BatchPlan) -> PackedBatch:
+        """Paint one plan. Raises per ``on_error``."""
+        if plan.fatal:
+            raise SourceError(plan.fatal)
+        batch = painted(plan, self._recipe, self._reader)
+        error = self._policy.judge(batch.info)
+        if error is not None:
+            raise error
+        return batch
+
+
+class SendingPainter(Dataset[PackedBatch | SharedBatch]):
+    """The painter of a `Loader`: what leaves a worker is a `SharedBatch`, errors and all.
+
+    Attributes:
+        ring: whose slots the tickets name. Set before workers start, which then have it.
+        board: where workers write what they are at; likewise.
+        seeds: for random numbers that the user's code draws in workers; None where the user seeds them.
+    """
+
+    def __init__(self, planner: Planner | IndexPlanner) -> None:
+        self._recipe, self._reader = planner.recipe, planner.source.reader
+        self.ring: SlotPool | None = None
+        self.board: StatusBoard | None = None
+        self.seeds: WorkerSeeds | None = None
+
+    def __len__(self) -> int:
+        """Nobody asks but a DataLoader that somebody else makes of this one. Raises `ConfigError`."""
+        raise ConfigError(
+            "a DataLoader was made anew around this loader's dataset, as Accelerate's prepare does: do not hand it over. "
+            "It deals rows to ranks already, and pp.to_device moves batches"
+        )
+
+    def __getitem__(self, work: BatchPlan | Assignment) -> PackedBatch | SharedBatch:
+        """Paint one plan, in a worker into shared memory: the slot of its ticket, if it has one."""
+        plan, number = work if isinstance(work, Assignment) else (work, None)
+        worker = get_worker_info()
+        if worker is None:
+            return painted(plan, self._recipe, self._reader)
+        if self.seeds is not None:
+            self.seeds.begin(worker.id, plan.epoch)
+        slot = None if self.ring is None or number is None else self.ring.slot(number)
+        parcel, inside = wrap(blank(plan, self._recipe), slot)
+        note = None if self.board is None else self.board.painting(worker.id, plan.step)
+        painted(plan, self._recipe, self._reader, inside, note)
+        if self.board is not None:
+            self.board.write(worker.id, "")
+        return parcel
+
+
+def painted(
+    plan: BatchPlan,
+    recipe: Recipe,
+    reader: Reader,
+    batch: PackedBatch | None = None,
+    note: Callable[[Header], None] | None = None,
+) -> PackedBatch:
+    """Paint a plan; a fatal plan's reason goes into ``info.fatal``."""
+    tell_epoch(reader, plan.epoch)
+    batch = paint(plan, recipe, reader, batch, note)
+    if plan.fatal:
+        batch.info.fatal = plan.fatal
+    return batch

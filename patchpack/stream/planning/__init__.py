@@ -1,0 +1,1 @@
+"""Planners as torch samplers: order, ranks, states."""

@@ -1,0 +1,244 @@
+"""An epoch of an index, planned before its first pixel: a sequence of the plans of its batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from patchpack import rng
+from patchpack.errors import ConfigError
+from patchpack.image.decode import too_many_bytes
+from patchpack.plan._integers import require_int
+from patchpack.plan.online.planner import Tail, refusal
+from patchpack.plan.packing import Lookahead
+from patchpack.plan.recipe import Recipe
+from patchpack.plan.shuffle import block_of
+from patchpack.plan.table import plan_table
+from patchpack.plan.whole_epoch.epoch import EpochRows, plan_rows
+from patchpack.plan.whole_epoch.samples import TOO_MANY_BYTES, TOO_MANY_PIXELS, Sizes
+from patchpack.report import BatchInfo, Rejection
+from patchpack.stream.planning.probe import require_recipe
+from patchpack.stream.sources.indexed import SampleIndex
+from patchpack.types import BatchPlan, Header, counted
+
+
+class EpochPlan(Sequence[BatchPlan]):
+    """All batches of one rank in one epoch; ``plan[step]`` is made when it is asked for.
+
+    Args:
+        index: `patchpack.Index`, or anything with its columns, see `patchpack.stream.sources.indexed.SampleIndex`.
+        recipe: what to do with its samples. Its packer is that of streams and plays no part here.
+        epoch: of the draws and the shuffling.
+        shuffle: False or 0 for the order of the index; else shards are permuted, and samples in blocks of this many: True (as
+            many as there are) for a full shuffle, fewer where neighbours should be read together.
+        rank, world_size: which rows: of each step, every world_size-th from the rank-th on. All ranks have equally many steps.
+        tail: of rows that do not fill a last step, see `patchpack.plan.whole_epoch.epoch.plan_rows`.
+        balance: deal rows so that ranks have nearly the same to do in each step.
+        steps_per_epoch: exactly this many steps, samples repeated as needed; None for one pass.
+        seen: samples of earlier epochs, all ranks together, for drop schedules.
+        packer: `Lookahead` options without `max_cut`; None for those that suit the sizes.
+
+    Attributes:
+        rows: `patchpack.plan.whole_epoch.epoch.EpochRows`, in integers, all ranks.
+        fatal: why there is no batch at all, else None.
+
+    Raises:
+        ConfigError: an option that cannot work.
+
+    Example:
+        >>> plan = pp.EpochPlan(index, recipe, epoch=3, shuffle=10_000, rank=0, world_size=8, tail="pad")  # doctest: +SKIP
+        >>> len(plan), plan[17].keys  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        index: SampleIndex,
+        recipe: Recipe,
+        epoch: int = 0,
+        *,
+        shuffle: bool | int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        tail: Tail = "short",
+        balance: bool = False,
+        steps_per_epoch: int | None = None,
+        seen: int = 0,
+        packer: Lookahead | None = None,
+    ) -> None:
+        require_place(rank, world_size)
+        self._index, self.recipe, self.epoch, self.rank, self.seen = index, require_recipe(recipe), epoch, rank, seen
+        self._table = Sizes(index.sizes, index.key_hash, index.starts, self._hash_again, getattr(index, "num_bytes", None))
+        self.rows: EpochRows = plan_rows(
+            recipe,
+            self._table,
+            epoch=epoch,
+            seen=seen,
+            shuffle=block_of(shuffle, len(index)),
+            num_ranks=world_size,
+            tail=tail,
+            balance=balance,
+            steps_per_epoch=steps_per_epoch,
+            packer=packer,
+        )
+        self._images = self.rows.images()[:, rank]
+        self.fatal = None if len(self) else self._why_nothing()
+
+    def __len__(self) -> int:
+        """Steps, the same for every rank."""
+        return len(self.rows.steps)
+
+    def __repr__(self) -> str:
+        return f"EpochPlan(epoch {self.epoch} of {self._index.name}: {counted(len(self), 'step')}, rank {self.rank})"
+
+    @overload
+    def __getitem__(self, step: int) -> BatchPlan: ...
+    @overload
+    def __getitem__(self, step: slice) -> list[BatchPlan]: ...
+    def __getitem__(self, step: int | slice) -> BatchPlan | list[BatchPlan]:
+        """The plan of one step, −1 for the last; or of several.
+
+        Raises:
+            IndexError: a step that is not there.
+            ConfigError: a policy that decides otherwise now than when the epoch was planned.
+        """
+        if isinstance(step, slice):
+            return [self[i] for i in range(*step.indices(len(self)))]
+        if not -len(self) <= step < len(self):
+            raise IndexError(f"step {step} of {len(self)}")
+        step %= len(self)
+        chosen = self.rows.rows_of(step, self.rank).tolist()
+        spans = [self.rows.items[self.rows.offsets[r] : self.rows.offsets[r + 1]] if r >= 0 else _NONE for r in chosen]
+        patch_size = self.recipe.patch_size_at(self.epoch, step)
+        plan = self._made(
+            step,
+            patch_size,
+            np.concatenate(spans).astype(np.int64),
+            np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int32),
+            self.rows.repeated_of(step, self.rank),
+        )
+        self._require_as_planned(plan, chosen)
+        return plan
+
+    def already_reported(self, step: int) -> int:
+        """Samples of this rank's account that the steps before this one told of: planned, refused, or rejected by the index."""
+        told = int(self._images[:step].sum())
+        if self.rank == 0 and step:
+            told += len(self._index.rejections) + self.rows.refused_in(step - 1).stop
+        return told
+
+    def fatal_plan(self) -> BatchPlan:
+        """What a sampler yields where there is no batch: a plan that says why."""
+        plan = self._made(0, self.recipe.patch_size_at(self.epoch, 0), _NONE, np.zeros(1, dtype=np.int32), 0)
+        return replace(plan, fatal=self.fatal)
+
+    def _made(
+        self, step: int, patch_size: int, positions: npt.NDArray[np.int64], offsets: npt.NDArray[np.int32], repeated: int
+    ) -> BatchPlan:
+        rows = self.rows
+        lines = rows.order[positions]
+        headers = self._index.headers(lines)
+        hashes = self._index.key_hash[lines]
+        passes = positions // rows.num_samples if rows.num_samples else positions
+        if passes.any():
+            headers = tuple(h._replace(repeat=number) for h, number in zip(headers, passes.tolist(), strict=True))
+            hashes = rng.key_hash(header.draw_key for header in headers)
+        table = plan_table(
+            self.recipe,
+            self._table.sizes[lines],
+            hashes,
+            epoch=self.epoch,
+            seen=self.seen + positions,
+            patch_size=patch_size,
+        )
+        return BatchPlan(
+            step=step,
+            epoch=self.epoch,
+            patch_size=patch_size,
+            seq_len=self.recipe.row_len(patch_size),
+            offsets=offsets,
+            table=table,
+            key_hash=hashes,
+            headers=headers,
+            target_kind=self._index.target_kind,
+            info=self._info(step, int(offsets[len(offsets) - 1 - repeated])),
+            repeated_rows=repeated,
+        )
+
+    def _require_as_planned(self, plan: BatchPlan, rows: list[int]) -> None:
+        """Decisions are made twice, and a row that was packed for fewer tokens has no room for more."""
+        edges, tokens = self.rows.offsets, self.rows.num_tokens
+        planned = [n for r in rows if r >= 0 for n in tokens[edges[r] : edges[r + 1]].tolist()]
+        for header, then, now in zip(plan.headers, planned, plan.table.num_tokens.tolist(), strict=True):
+            if then != now:
+                raise ConfigError(
+                    f"{header.key} had {then} tokens when the epoch was planned and has {now} now: {self.recipe.resize!r} and "
+                    f"{self.recipe.drop!r} must be functions of their arguments"
+                )
+
+    def _info(self, step: int, planned: int) -> BatchInfo:
+        """The first rank tells what no rank gets; the others know of it, so that all may stop together."""
+        index, rows, first = self._index, self.rows, self.rank == 0
+        told = self._refusals(rows.refused_in(step))
+        faults = list(index.faults) if step == 0 else []
+        if step == 0:
+            told = [*index.rejections, *told]
+        total = int(self._images.sum())
+        if first:
+            total += len(index.rejections) + len(rows.refused) + sum(rows.dropped.values())
+        return BatchInfo(
+            step=step,
+            epoch=self.epoch,
+            seen=total,
+            planned=planned,
+            dropped=rows.dropped if first and step >= len(self) - 1 else {},
+            rejections=told if first else [],
+            shard_errors=faults if first else [],
+            elsewhere=[] if first else [*told[:1], *faults[:1]],
+        )
+
+    def _refusals(self, which: slice) -> list[Rejection]:
+        positions, tokens = self.rows.refused[which], self.rows.refused_tokens[which]
+        lines = self.rows.order[positions]
+        headers = self._index.headers(lines)
+        return [self._refused(*each) for each in zip(headers, lines.tolist(), tokens.tolist(), strict=True)]
+
+    def _refused(self, header: Header, line: int, num_tokens: int) -> Rejection:
+        if num_tokens != TOO_MANY_BYTES:
+            return _refused(self.recipe, header, num_tokens)
+        assert self._table.num_bytes is not None  # or it would not be known
+        reason = too_many_bytes(int(self._table.num_bytes[line]), self.recipe.max_bytes)
+        return Rejection(header.shard, header.key, header.member, "header", reason)
+
+    def _hash_again(self, lines: npt.NDArray[Any], number: int) -> rng.U64:
+        return rng.key_hash(header._replace(repeat=number).draw_key for header in self._index.headers(lines))
+
+    def _why_nothing(self) -> str:
+        index, rows = self._index, self.rows
+        rejected = len(index.rejections) + len(rows.refused)
+        reason = f"{index.name}: no image to pack, {rows.seen + len(index.rejections)} samples seen, {rejected} rejected"
+        if rejected:
+            reason += f"; the first: {[*index.rejections[:1], *self._refusals(slice(0, 1))][0]}"
+        return f"{reason}, dropped: {rows.dropped}" if rows.dropped else reason
+
+
+_NONE = np.empty(0, dtype=np.int64)
+
+
+def _refused(recipe: Recipe, header: Header, num_tokens: int) -> Rejection:
+    if num_tokens == TOO_MANY_PIXELS:
+        height, width = header.size
+        reason = f"{height} x {width} (height x width) has more than max_pixels={recipe.max_pixels} pixels"
+        return Rejection(header.shard, header.key, header.member, "header", reason)
+    reason = refusal(recipe, header.size, num_tokens, recipe.row_len(recipe.patch_sizes[0]))
+    return Rejection(header.shard, header.key, header.member, "plan", reason)
+
+
+def require_place(rank: int, world_size: int) -> None:
+    """Raise `ConfigError` for a rank that is none."""
+    require_int("world_size", world_size, 1, 1 << 20)
+    if isinstance(rank, bool) or not 0 <= rank < world_size:
+        raise ConfigError(f"need 0 <= rank < world_size, got rank={rank}, world_size={world_size}")

@@ -1,0 +1,165 @@
+"""In which order a source is read: shards and headers shuffled, passes repeated, ranks dealt their share.
+
+All of it is a function of (seed, epoch, pass, rank, world size): no generator, no state but a position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import NamedTuple
+
+import numpy as np
+
+from patchpack import rng
+from patchpack.errors import ConfigError
+from patchpack.report import ShardFault
+from patchpack.stream.sample.source import PartedSource, Source
+from patchpack.types import Event, Header
+
+_SINGLES = 256  # parts of one sample each between two marks
+
+
+@dataclass(frozen=True)
+class Order:
+    """How one rank reads one epoch.
+
+    Attributes:
+        seed, epoch: of the shuffling.
+        shuffle: 0 keeps the source's order; else shards are permuted, and headers inside blocks of this many; a source whose
+            parts are single samples is permuted as a whole.
+        repeat: begin again when the source ends, for ever; each pass is shuffled and drawn anew.
+        rank, world_size: which share. Shards are dealt whole if there is one for every rank; else samples are dealt by
+            their position.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+    shuffle: int = 0
+    repeat: bool = False
+    rank: int = 0
+    world_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(f"need 0 <= rank < world_size, got rank={self.rank}, world_size={self.world_size}")
+        if isinstance(self.shuffle, bool) or not 0 <= self.shuffle <= rng.MAX_DRAWS:
+            raise ConfigError(
+                f"shuffle is the number of headers permuted at a time, 0 … {rng.MAX_DRAWS} (0 for none), got {self.shuffle!r}"
+            )
+
+    def share(self, number: int, count: int) -> Order:
+        """The part of this share that falls to one of `count`, dealt in turns."""
+        return replace(self, rank=self.rank + number * self.world_size, world_size=self.world_size * count)
+
+
+class Mark(NamedTuple):
+    """A place in an ordered source where reading can begin. It stands before the first event that is read there.
+
+    Attributes:
+        samples: headers and rejections before it, over all passes.
+        repeat: number of the pass.
+        part: of this rank's parts, in their order: the one to open.
+        position: samples of the pass before that part, of all ranks where these share parts.
+        events: this rank's events of the pass before that part.
+        block: this rank's events of the pass before the block that begins here; not less than `events`.
+    """
+
+    samples: int = 0
+    repeat: int = 0
+    part: int = 0
+    position: int = 0
+    events: int = 0
+    block: int = 0
+
+
+_BEGINNING = Mark()
+
+
+class OrderedSource:
+    """A source read in an order; what a scanner process runs.
+
+    Args:
+        source, order: what, and how.
+        start: where to begin; the events are those that follow it when everything is read.
+    """
+
+    def __init__(self, source: Source, order: Order, start: Mark = _BEGINNING) -> None:
+        self._source, self._order, self._start = source, order, start
+        self.name = source.name
+
+    @property
+    def has_parts(self) -> bool:
+        """True if reading can begin elsewhere than at the beginning."""
+        return isinstance(self._source, PartedSource)
+
+    def scan(self) -> Generator[Event | Mark, None, None]:
+        """Headers, rejections and faults in this order, and marks; a header of a later pass says so in `Header.repeat`."""
+        first = self._start
+        samples = first.samples
+        for number in count(first.repeat) if self._order.repeat else range(first.repeat, 1):
+            begins_inside = number == first.repeat and first.block > 0
+            empty = not begins_inside
+            for event in self._blocks(number, first if number == first.repeat else Mark(repeat=number)):
+                if isinstance(event, Mark):
+                    yield event._replace(samples=samples)
+                    continue
+                samples += not isinstance(event, ShardFault)
+                empty = empty and not isinstance(event, Header)
+                yield event.in_pass(number) if isinstance(event, Header) and number else event
+            if empty:  # another pass would find no more
+                return
+
+    def _blocks(self, number: int, start: Mark) -> Iterator[Event | Mark]:
+        """One pass; the samples of its marks are not counted yet."""
+        events, size = self._share(number, start), self._order.shuffle
+        if not size or getattr(self._source, "one_each", False):
+            yield from events
+            return
+        at, mark = start.events, start
+        block: list[Event] = []
+        for event in events:
+            if isinstance(event, Mark):
+                mark = event
+                continue
+            at += 1
+            if at <= start.block:
+                continue
+            if not block:
+                yield mark._replace(block=at - 1)
+            block.append(event)
+            if len(block) == size:
+                yield from self._shuffled(block, number, at - size)
+                block = []
+        yield from self._shuffled(block, number, at - len(block))
+
+    def _shuffled(self, block: list[Event], number: int, position: int) -> Iterator[Event]:
+        return (block[i] for i in self._permutation(rng.Stage.HEADERS, number, position, len(block)))
+
+    def _share(self, number: int, start: Mark) -> Iterator[Event | Mark]:
+        """This rank's events of one pass, and a mark wherever a part begins."""
+        order, source = self._order, self._source
+        mine, step, dealt = [0], 1, True
+        if isinstance(source, PartedSource):
+            parts = np.arange(source.num_parts)
+            if order.shuffle:
+                parts = parts[self._permutation(rng.Stage.SHARDS, number, 0, len(parts))]
+            dealt = len(parts) < order.world_size
+            mine = (parts if dealt else parts[order.rank :: order.world_size]).tolist()
+            step = _SINGLES if getattr(source, "one_each", False) else 1
+        position, events = start.position, start.events
+        for part in range(start.part, len(mine), step):
+            yield Mark(0, number, part, position, events, events)
+            scanned = source.scan_parts(mine[part : part + step]) if isinstance(source, PartedSource) else source.scan()
+            for event in scanned:
+                is_sample = not isinstance(event, ShardFault)
+                # a fault every rank meets, and the first one reports
+                if not dealt or (position % order.world_size if is_sample else 0) == order.rank:
+                    events += 1
+                    yield event
+                position += is_sample
+
+    def _permutation(self, stage: rng.Stage, number: int, start: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+        """Of the positions ``start … start + n - 1`` of pass `number`, each with a draw of its own."""
+        return rng.permutation(self._order.seed, self._order.epoch, stage, (number << 40) + start, n)

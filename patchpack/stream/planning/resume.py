@@ -1,0 +1,160 @@
+"""Where an epoch is, so that another process can go on: what a planner of a stream saves, and how it finds its place again.
+
+A state holds no header and no byte: what waits is named by its number among the samples, and the source is read again from the
+last mark before the first of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import fields
+from typing import Any
+from zlib import crc32
+
+from patchpack.errors import ConfigError
+from patchpack.plan.online.planner import OnlinePlanner
+from patchpack.plan.recipe import Recipe
+from patchpack.report import ShardFault
+from patchpack.stream.planning.order import Mark, OrderedSource
+from patchpack.types import Event, Header, TargetKind, TargetSpec
+
+STATE = 4  # what a state looks like
+
+
+class Marks:
+    """The marks of a scan, taken out of its events."""
+
+    def __init__(self, start: Mark) -> None:
+        self._met = [start]
+
+    def without(self, events: Iterable[Event | Mark]) -> Iterator[Event]:
+        """The events alone."""
+        for event in events:
+            if isinstance(event, Mark):
+                self._met.append(event)
+            else:
+                yield event
+
+    def before(self, sample: int) -> Mark:
+        """The last mark at or before a sample, by its number; those before it are forgotten."""
+        while len(self._met) > 1 and self._met[1].samples <= sample:
+            del self._met[0]
+        return self._met[0]
+
+
+def snapshot(planner: OnlinePlanner, marks: Marks, kind: TargetKind) -> dict[str, Any]:
+    """Where a stream is after the plan that its planner gave last. JSON-safe."""
+    state = planner.state_dict()
+    first = {position for row in state.get("first_rows", ()) for position, _ in row}  # read from the beginning, where needed
+    waiting = (position for position, *_ in state.get("samples", ()) if position not in first)
+    mark = marks.before(min(waiting, default=state["account"]["seen"]))
+    return {"planner": state, "mark": list(mark), "kind": _kind_to_json(kind)}
+
+
+def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSource, events: Iterator[Event]) -> None:
+    """Bring a new planner to where `snapshot` was taken; what `events` yields next is for it.
+
+    Args:
+        state: of `snapshot`.
+        planner: made with the same arguments.
+        ordered: the whole source, from its beginning.
+        events: the same from the state's mark on.
+
+    Raises:
+        SourceError: the samples are not those of the state.
+    """
+    saved = state["planner"]
+    if saved.get("finished"):
+        planner.load_state_dict(saved, {})
+        return
+    mark, seen = Mark(*state["mark"]), saved["account"]["seen"]
+    wanted = {position for position, *_ in saved["samples"]}
+    headers: dict[int, Header] = {}
+    early = [position for position in wanted if position < mark.samples]
+    if early:
+        scanned = ordered.scan()
+        _collect((event for event in scanned if not isinstance(event, Mark)), 0, max(early) + 1, wanted, headers)
+        scanned.close()
+    _collect(events, mark.samples, seen, wanted, headers)
+    planner.load_state_dict(saved, headers)
+
+
+def _collect(events: Iterator[Event], at: int, stop: int, wanted: set[int], headers: dict[int, Header]) -> None:
+    """Take events up to the sample before `stop`, and keep the headers that are wanted."""
+    while at < stop:
+        event = next(events, None)
+        if event is None:  # the planner will say what is missing
+            return
+        if isinstance(event, ShardFault):
+            continue
+        if at in wanted and isinstance(event, Header):
+            headers[at] = event
+        at += 1
+
+
+def kind_of(state: Mapping[str, Any]) -> TargetKind:
+    """Kind of the targets, as the epoch began with."""
+    kind: TargetKind = _kind_from_json(state["kind"])
+    return kind
+
+
+def recipe_fields(recipe: Recipe) -> dict[str, str]:
+    """Every field of a recipe as text; an object that prints its address in memory is told by its class."""
+    return {f"recipe.{f.name}": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(getattr(recipe, f.name))) for f in fields(recipe)}
+
+
+def require_same(saved: Any, now: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for the first field in which a state differs from what it is loaded into."""
+    for name, value in now.items():
+        require_names(saved, [name])  # in order: the version comes first
+        if saved[name] != value:
+            raise ConfigError(
+                f"{name} differs: the state was saved with {saved[name]}, this loader has {value}. Make it the same, or start "
+                f"anew without load_state_dict"
+            )
+
+
+def with_checksum(place: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a state that say where an epoch is, and their checksum: nothing else can tell a 9 that was a 7."""
+    return {**place, "checksum": _checksum(place)}
+
+
+def require_whole(saved: Mapping[str, Any], names: Collection[str]) -> None:
+    """Raise `ConfigError` where these fields of a state are not as `with_checksum` gave them, or are not all there."""
+    require_names(saved, (*names, "checksum"))
+    try:
+        whole = saved["checksum"] == _checksum({name: saved[name] for name in names})
+    except (TypeError, ValueError, RecursionError):  # not even JSON
+        whole = False
+    if not whole:
+        raise ConfigError(
+            f"the state is damaged: its {', '.join(names)} do not match its checksum. Load an older one, or start anew without "
+            f"load_state_dict"
+        )
+
+
+def require_names(saved: Any, names: Iterable[str]) -> None:
+    """Raise `ConfigError` where a state lacks a field."""
+    if not isinstance(saved, Mapping):
+        raise ConfigError(f"expected a state that state_dict() gave, got {type(saved).__name__}")
+    for name in names:
+        if name not in saved:
+            raise ConfigError(f"the state says nothing of {name}: it is not one of this kind of loader, or of another version")
+
+
+def _checksum(place: Mapping[str, Any]) -> int:
+    return crc32(json.dumps(place, sort_keys=True).encode("ascii"))
+
+
+def _kind_to_json(kind: TargetKind) -> Any:
+    if isinstance(kind, dict):
+        return {name: _kind_to_json(spec) for name, spec in kind.items()}
+    return None if kind is None else [kind.dtype, list(kind.shape)]
+
+
+def _kind_from_json(kind: Any) -> Any:
+    if isinstance(kind, dict):
+        return {name: _kind_from_json(spec) for name, spec in kind.items()}
+    return None if kind is None else TargetSpec(kind[0], tuple(kind[1]))

@@ -1,0 +1,1 @@
+"""Samples: their fields, labels and texts, and the protocol of a source."""

@@ -1,0 +1,105 @@
+"""Labels to targets: members decoded by extension (text and numbers only, never a pickle), joined, mapped."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections.abc import Callable, Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+
+from patchpack.errors import TargetError
+from patchpack.stream.sample.source import Reader, tell_epoch
+
+MapTarget = Callable[[Any], Any]
+"""Decoded label → target, e.g. a vocabulary look-up."""
+
+_ADDRESS = re.compile(" at 0x[0-9a-f]+")
+_INTEGER = re.compile(rb"[+-]?[0-9]{1,19}").fullmatch
+
+
+def without_address(text: str) -> str:
+    """Return a message without addresses in memory, so that a report is the same every time."""
+    return _ADDRESS.sub("", text)
+
+
+def join(target: str | tuple[str, ...] | None, values: Sequence[Any]) -> Any:
+    """The target of a sample from the values of its labels: None, the one value, or a dict by name."""
+    if target is None:
+        return None
+    return values[0] if isinstance(target, str) else dict(zip(target, values, strict=True))
+
+
+class MappedReader:
+    """A reader whose targets go through a user's function."""
+
+    def __init__(self, reader: Reader, map_target: MapTarget) -> None:
+        self._reader, self._map = reader, map_target
+
+    def __copy__(self) -> MappedReader:
+        """With files of its own, as a thread needs them."""
+        return MappedReader(copy(self._reader), self._map)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of a reader that has one."""
+        tell_epoch(self._reader, epoch)
+
+    def __call__(self, location: Any) -> tuple[Any, Any]:
+        """See `Reader`."""
+        image, target = self._reader(location)
+        return image, self._mapped(target)
+
+    def target(self, location: Any) -> Any:
+        """See `Reader`."""
+        return self._mapped(self._reader.target(location))
+
+    def _mapped(self, target: Any) -> Any:
+        try:
+            return self._map(target)
+        except Exception as error:
+            raise TargetError(f"map_target failed on {target!r}: {type(error).__name__}: {error}") from error
+
+
+def decode_target(extension: str, data: bytes) -> Any:
+    """Value of a label member.
+
+    ``cls``: class index, an integer of 64 bits in digits. ``txt``: str. ``json``: what it holds. ``npy``: the array, never
+    pickled, and nothing behind it.
+    Any other extension: the bytes.
+
+    Raises:
+        TargetError: bytes that are not what the extension says.
+    """
+    kind = extension.rsplit(".", 1)[-1]
+    try:
+        if kind == "cls":
+            return _class_index(data)
+        if kind == "txt":
+            return data.decode("utf-8")
+        if kind == "json":
+            return json.loads(data)
+        if kind == "npy":
+            return _array(data)
+    except Exception as error:  # parsers raise many kinds: a header that lies about its size even MemoryError
+        shown = data[:40] + (b"..." if len(data) > 40 else b"")
+        why = without_address(str(error))
+        raise TargetError(f"label member {extension!r} does not hold a {kind}: {shown!r} ({why})") from None
+    return data
+
+
+def _class_index(data: bytes) -> int:
+    text = data.strip()
+    if _INTEGER(text) and -(1 << 63) <= (value := int(text)) < 1 << 63:  # `int` alone takes 1_0 for ten
+        return value
+    raise ValueError("expected an integer of 64 bits")
+
+
+def _array(data: bytes) -> Any:
+    file = io.BytesIO(data)
+    array = np.lib.format.read_array(file, allow_pickle=False)
+    if file.tell() != len(data):  # the header speaks of less than there is: which numbers are meant?
+        raise ValueError(f"{len(data) - file.tell()} bytes behind an array of shape {list(array.shape)}")
+    return array

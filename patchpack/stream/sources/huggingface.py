@@ -1,0 +1,191 @@
+"""Hugging Face `datasets`: their rows with images as file bytes, so that a header is read and not a picture decoded.
+
+The library is never imported from here unless the object at hand comes from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from dataclasses import replace
+from inspect import iscoroutinefunction
+from typing import Any
+
+from patchpack.errors import ConfigError, SourceError
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.names import nearest
+
+UNDECODED_FIRST = "a stream of datasets decodes before .map: cast its image column to Image(decode=False) first"
+
+
+def is_huggingface(source: Any) -> bool:
+    """True for an object of the `datasets` library."""
+    return type(source).__module__.partition(".")[0] == "datasets"
+
+
+def undecoded(dataset: Any, members: SampleFields) -> tuple[Any, SampleFields, list[str] | None]:
+    """The data set with its images as ``{"bytes", "path"}`` and only the columns asked for.
+
+    A format (`with_format`, `set_format`) gives the same rows in another type, so rows are read without it. The data set is
+    left as it is where a function of the user's makes its rows (`with_transform`), or where it does not know its columns; and
+    so is a column of images with a mode (`Image(mode="L")`), which `datasets` converts when it decodes.
+
+    Returns:
+        The data set; `members` that name its image column: the only one, if the user named none and none of the usual names is
+        there; and the names of the classes of its label column, None if that has none.
+
+    Raises:
+        ConfigError: a column that the user named and the data set does not have, or none for what is asked for.
+    """
+    import datasets
+
+    features = dataset.features
+    if features is None:
+        return dataset, members, None
+    if not isinstance(features, Mapping):
+        raise SourceError(
+            f"a {type(dataset).__name__} of a data set is one column: pass the data set, and image= the column's name"
+        )
+    pictures = [name for name, feature in features.items() if _is_picture(feature)]
+    dataset = _unformatted(dataset)
+    features = dataset.features
+    pictures = [name for name in pictures if name in features]
+    names = {name.lower() for name in features}
+    if not members.image_given and len(pictures) == 1 and not {"image", *members.image} & names:
+        members = replace(members, image=(pictures[0].lower(),))
+    if is_plain(dataset):
+        _require_columns(members, features, pictures)
+        for name in pictures:
+            if _has_mode(features[name]):
+                continue
+            stored: Any = datasets.Image(decode=False)
+            if not isinstance(features[name], datasets.Image):  # a list of images
+                stored = type(features[name])(stored, length=features[name].length)
+            dataset = dataset.cast_column(name, stored)
+        wanted = {"__key__", "__url__", *members.image, *members.labels}
+        wanted.update(() if members.image_given else ("image",))
+        wanted.update(("label",) if members.labels and not members.target_given else ())
+        wanted.update(members.text.columns if members.text else ())
+        wanted |= set(members.frames_of(name.lower() for name in features))
+        dataset = dataset.select_columns([name for name in features if name.lower() in wanted])
+    return dataset, members, _class_names(features, members)
+
+
+def _is_picture(feature: Any) -> bool:
+    import datasets
+
+    return isinstance(getattr(feature, "feature", feature), datasets.Image)
+
+
+def _has_mode(feature: Any) -> bool:
+    """True for pictures that `datasets` converts to a mode."""
+    picture = getattr(feature, "feature", feature)
+    return getattr(picture, "mode", None) is not None and getattr(picture, "decode", False) is True
+
+
+def converts(dataset: Any) -> bool:
+    """True where `datasets` decodes pictures of a data set that is `undecoded`, because their column has a mode."""
+    return any(_has_mode(feature) for feature in (dataset.features or {}).values())
+
+
+def _unformatted(dataset: Any) -> Any:
+    """The rows as they are stored, of the columns that the format has; as they are where a user's function makes them."""
+    form = getattr(dataset, "format", None)
+    if form is None:  # a stream
+        formatting = getattr(dataset, "_formatting", None)
+        return dataset if formatting is None else dataset.with_format(None)
+    if form["type"] in (None, "custom"):
+        return dataset
+    columns = list(dataset.column_names if form["output_all_columns"] else form["columns"])
+    return dataset.with_format(None).select_columns(columns)
+
+
+def _class_names(features: Any, members: SampleFields) -> list[str] | None:
+    by_name = {name.lower(): feature for name, feature in features.items()}
+    usual = () if members.target_given or not members.labels else ("label",)
+    found = next((by_name[name] for name in (*members.labels, *usual) if name in by_name), None)
+    return None if len(members.labels) != 1 else getattr(found, "names", None)
+
+
+def _require_columns(members: SampleFields, features: Any, pictures: list[str]) -> None:
+    names = {name.lower() for name in features}
+    has = f"the data set's columns are: {', '.join(features)}"
+    frames = members.frames_of(names)
+    if members.frames and not frames:
+        raise ConfigError(f"frames={';'.join(members.frames)!r} fits no column; {has}")
+    usual = () if members.image_given else ("image",)
+    if not frames and "__key__" not in names and not any(name in names for name in (*members.image, *usual)):
+        shown = f"image={';'.join(members.image)!r} is not a column" if members.image_given else "no column is named 'image'"
+        cure = f"; pass image= one of {', '.join(pictures)}" if pictures else "; pass image= its name"
+        raise ConfigError(f"{shown}; {has}{nearest(members.image[0], features) or cure}")
+    given = [name for name in members.image if name in names] if members.image_given and not frames else []
+    if len(given) > 1:
+        raise ConfigError(
+            f"image={';'.join(members.image)!r} names {len(given)} columns of the data set, {' and '.join(given)}, and one of "
+            f"them is read. For several images of a row use a column that holds a list of them, or to_sample="
+        )
+    missing = [label for label in members.labels if label not in names]
+    if missing and members.target_given:
+        raise ConfigError(f"target={missing[0]!r} is not a column; {has}{nearest(missing[0], features)}")
+    if missing and "label" not in names - {name.lower() for name in pictures}:
+        raise ConfigError(
+            f"which column holds the label? {has[0].upper()}{has[1:]}; pass target= its name, or target=None for none"
+        )
+    if members.text is not None and not any(name in names for name in members.text.columns):
+        raise ConfigError(f"text={members.text.name!r} is not a column; {has}{nearest(members.text.member, features)}")
+
+
+def is_plain(dataset: Any) -> bool:
+    """True for rows as they are stored, without a format or transform on top."""
+    return getattr(dataset, "format", {"type": None})["type"] is None
+
+
+# chains of these count what they have read exactly, and share nothing that a copy does not have
+_EXACT = {
+    "ArrowExamplesIterable",
+    "RebatchedArrowExamplesIterable",
+    "FormattedExamplesIterable",
+    "SelectColumnsIterable",
+    "MappedExamplesIterable",
+    "FilteredExamplesIterable",
+}
+
+
+def stream_behind_error(stream: Any) -> tuple[Any, Any] | None:
+    """Return a stream that begins behind the item for which `stream` raised in its last iteration.
+
+    A stream is a chain of generators, and a generator ends with its first error. The rest is opened from
+    ``stream.state_dict()``, which counts the item at fault as read.
+
+    Returns:
+        A copy of `stream` and the state it begins with. None where items could be lost, come again, or get other numbers: a
+        shuffle buffer, several streams together, ``take`` or ``skip``, a generator of the user's, a function that takes several
+        items or their numbers.
+    """
+    generators = list(_generators(getattr(stream, "_ex_iterable", None)))
+    if not generators or not hasattr(stream, "state_dict") or not all(map(_is_exact, generators)):
+        return None
+    state = stream.state_dict()
+    try:
+        behind = deepcopy(stream)  # or the user's own would begin there too
+        behind.load_state_dict(state)
+    except Exception:  # a function or its arguments that cannot be copied
+        return None
+    return behind, state
+
+
+def _is_exact(generator: Any) -> bool:
+    return (
+        type(generator).__name__ in _EXACT
+        and not getattr(generator, "batched", False)
+        and not getattr(generator, "with_indices", False)
+        and not iscoroutinefunction(getattr(generator, "function", None))
+    )
+
+
+def _generators(first: Any) -> Iterator[Any]:
+    """Return the generators of a stream: `first`, those it reads from, and so on."""
+    if first is not None:
+        yield first
+        for inner in (getattr(first, "ex_iterable", None), *getattr(first, "ex_iterables", ())):
+            yield from _generators(inner)

@@ -1,0 +1,217 @@
+"""Iterables of samples: read once, by the planner; images and targets travel in the plans."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceError, TargetError
+from patchpack.image.decode import WHITE, Colour, to_rgb
+from patchpack.image.formats import DEFAULT, Reading
+from patchpack.image.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
+from patchpack.image.size import picture_size
+from patchpack.report import Rejection, ShardFault
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.items import ToSample, key_of, make_sample, refuse_batch
+from patchpack.stream.sample.labels import without_address
+from patchpack.stream.sample.source import Reader, tell_epoch
+from patchpack.stream.sources.huggingface import UNDECODED_FIRST, is_huggingface, stream_behind_error
+from patchpack.types import Clip, Event, Header, Inline, Sample
+
+NO_IMAGES = "a list of no images: leave the sample out, or give it one"
+
+
+class IterableSource:
+    """Any iterable of samples. It is read once, by the planner; images and targets travel in the plans.
+
+    Items are what `as_sample` takes, or what ``to_sample(number, item)`` makes a `Sample` of. A key that
+    comes again in a pass is rejected; with ``repeating`` (an endless stream) it draws under its number in the stream instead.
+    """
+
+    scan_here = True
+    class_names: list[str] | None = None
+
+    def __init__(
+        self,
+        items: Iterable[Any],
+        members: SampleFields,
+        *,
+        to_sample: ToSample | None = None,
+        background: Colour = WHITE,
+        repeating: bool = False,
+    ) -> None:
+        self._items, self._members, self._to_sample = items, members, to_sample
+        self._background, self._repeating = background, repeating
+        self.name = f"{type(items).__name__} of samples"
+        if isinstance(items, Iterator):
+            self.name += ", which is read once"
+        self.is_split = is_split(items)
+        self._may_be_batched = repeating or _is_pipeline(items)
+        self.reader: Reader = InlineReader()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of a stream that has one, as those of `datasets` do."""
+        tell_epoch(self._items, epoch)
+
+    def scan(self) -> Iterator[Event]:
+        """See `Source`. An item that is not a sample is a rejection, and so is one that the iterable raises for."""
+        seen: set[str] = set()
+        for number, item in enumerate(_items(self._items, self.name)):
+            if isinstance(item, (Rejection, ShardFault)):
+                yield item
+                continue
+            try:
+                if self._may_be_batched and self._to_sample is None:
+                    refuse_batch(number, item)
+                sample = make_sample(number, item, self._members, self._to_sample)
+            except (SampleError, SourceError) as error:
+                yield refused(_key_of(item, number), error)
+                continue
+            key = str(sample.key)
+            if not self._repeating:
+                if key in seen:
+                    yield Rejection("", key, "", "read", "this key came before in the same pass: give every sample its own")
+                    continue
+                seen.add(key)
+            yield carried(key, sample, self._members, self._background, number if self._repeating else 0)
+
+
+def _items(items: Iterable[Any], name: str) -> Iterator[Any]:
+    """Return the items; for one that the iterable raises for a `Rejection`, and a `ShardFault` where nothing comes after it."""
+    iterator, number, error = iter(items), 0, None
+    state: Any = None  # of the stream from which `items` goes on
+    while True:
+        try:
+            item = next(iterator)
+        except StopIteration:
+            if error is None:
+                return
+            # a generator ends with its first error; a stream of datasets says where it stood, and can be opened again behind it
+            behind = stream_behind_error(items) if is_huggingface(items) else None
+            if behind is None or behind[1] == state:
+                cure = f"; {UNDECODED_FIRST}" if is_huggingface(items) else ""
+                yield ShardFault(name, f"{error}, and nothing came after it{cure}")
+                return
+            yield Rejection("", str(number - 1), "", "read", error)
+            (items, state), error = behind, None
+            iterator = iter(items)
+            continue
+        except (MemoryError, PatchpackError):
+            raise
+        except Exception as raised:
+            if error is not None:
+                yield Rejection("", str(number - 1), "", "read", error)
+            error = without_address(f"item {number} raised {type(raised).__name__}: {raised}")
+        else:
+            if error is not None:
+                yield Rejection("", str(number - 1), "", "read", error)
+            error = None
+            yield item
+        number += 1
+
+
+def _is_pipeline(items: Any) -> bool:
+    """True for an object of a library whose pipelines make batches of samples."""
+    return any(kind.__module__.partition(".")[0] in ("webdataset", "torch", "datasets") for kind in type(items).__mro__)
+
+
+def is_split(items: Any) -> bool:
+    """True for a stream that deals itself to ranks already: webdataset's `split_by_node`, datasets' `split_dataset_by_node`."""
+    stages = getattr(items, "pipeline", ())
+    by_node = any(getattr(stage, "__name__", "") == "split_by_node" for stage in stages)
+    return by_node or getattr(items, "_distributed", None) is not None
+
+
+def carried(key: str, sample: Sample, members: SampleFields, background: Colour, repeat: int = 0) -> Header | Rejection:
+    """A header whose location is the sample itself, or why it cannot have one."""
+    target = None if members.target is None else sample.target
+
+    def locate(part: int, image: Any) -> InlineSample:
+        return InlineSample(image, target, background, members.reading)
+
+    return header_of(key, sample, members, locate, repeat, held=True)
+
+
+def header_of(
+    key: str, sample: Sample, members: SampleFields, locate: Callable[[int, Any], Any], repeat: int = 0, *, held: bool
+) -> Header | Rejection:
+    """The header of a sample, whatever its image may be, or why there is none: which of several images is at fault.
+
+    locate: (part, its image) → where it is read. held: with its bytes counted, as they are there until it is painted.
+    """
+    image: Any = sample.image
+    several = is_several(image)
+    headers: list[Header] = []
+    for part, one in enumerate(image if several else [image]):
+        member = f"[{part}]" if several else ""
+        try:
+            frames = frames_of(one) if members.clips else None
+            count, first = (1, one) if frames is None else (frame_count(frames), frame_at(frames, 0))
+            limits = {"max_pixels": members.max_pixels, "max_bytes": members.max_bytes}
+            size = picture_size(first, **limits, formats=members.reading.formats)
+        except (DecodeError, SourceError) as error:
+            return refused(key, error, member)
+        num_bytes = picture_bytes(one) if held else 0
+        headers.append(Header(key, "", member, size, locate(part, one), repeat, num_bytes, part, frames=count))
+    if not headers:
+        return refused(key, DecodeError(NO_IMAGES))
+    try:
+        text = b"" if members.text is None else members.text.tokens(sample.text)
+    except TargetError as error:
+        return refused(key, error)
+    return headers[0]._replace(rest=tuple(headers[1:]), text=text)
+
+
+def refused(key: str, error: PatchpackError, member: str = "") -> Rejection:
+    """The rejection of a sample that is not out of a container."""
+    stage = "target" if isinstance(error, TargetError) else "header" if isinstance(error, DecodeError) else "read"
+    return Rejection("", key, member, stage, str(error))
+
+
+def _key_of(item: Any, number: int) -> str:
+    return key_of(item) if isinstance(item, Mapping) and "__key__" in item else str(number)
+
+
+class InlineSample:
+    """An `Inline` location made by a user: it can always be pickled.
+
+    A plan that cannot be is lost on its way to a worker, and the worker waits for ever. So what does not pickle arrives as
+    the error it raised. A PIL image is decoded first: its own pickle forgets what a file says beside its pixels.
+    """
+
+    def __init__(self, image: Any, target: Any, background: Colour, reading: Reading = DEFAULT) -> None:
+        self.image, self.target, self._background, self._reading = image, target, background, reading
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        image = self.image
+        try:
+            if isinstance(image, Clip) and isinstance(image.frames, (list, tuple)):
+                image = Clip([self._sent(frame) for frame in image.frames])
+            return pickle.loads, (pickle.dumps(Inline(self._sent(image), self.target)),)
+        except DecodeError as error:
+            return DecodeError, (str(error),)
+        except Exception as error:
+            return SourceError, (f"cannot be sent to a worker: {type(error).__name__}: {error}",)
+
+    def _sent(self, image: Any) -> Any:
+        if isinstance(image, Image.Image):
+            return np.asarray(to_rgb(image, background=self._background, reading=self._reading))
+        return bytes(image) if isinstance(image, memoryview) else image
+
+
+class InlineReader:
+    """For locations that are the sample itself, or the error it became on its way."""
+
+    def __call__(self, location: Inline | InlineSample | PatchpackError) -> tuple[Any, Any]:
+        """See `Reader`."""
+        if isinstance(location, PatchpackError):
+            raise location
+        return location.image, location.target
+
+    def target(self, location: Inline | InlineSample) -> Any:
+        """See `Reader`."""
+        return location.target

@@ -1,0 +1,210 @@
+"""Map-style datasets (torch's, Hugging Face's): items by number, in any order we like. Keys are the numbers.
+
+Sizes come from the user where they are known; else from the items: read twice where an item is file bytes (its header is all
+that is looked at the first time), held until painted where it is a decoded picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from typing import Any, TypeGuard
+
+import numpy as np
+
+from patchpack.errors import ConfigError, DecodeError, SampleError, SourceError
+from patchpack.image.decode import Colour
+from patchpack.image.picture import is_several, within
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.items import ToSample, make_sample
+from patchpack.stream.sample.source import Reader, tell_epoch
+from patchpack.stream.sources.iterables import InlineReader, InlineSample, carried, header_of, refused
+from patchpack.types import Event, Header, Inline, Sample, Size
+
+SizeOf = Callable[[int], tuple[int, int]]
+"""Number of an item → oriented height and width in pixels."""
+
+
+class MapStyleSource:
+    """A dataset with ``dataset[i]`` and ``len(dataset)``.
+
+    Args:
+        dataset: items are what `as_sample` takes, or what ``to_sample(i, item)`` makes a `Sample` of.
+        members: image and label names, pixel limit.
+        to_sample: see above.
+        background: for transparent pictures that travel to a worker.
+        sizes: int ``[n, 2]`` oriented height and width of every item; None if unknown.
+        size_of: number → (height, width), where that is cheap; None if unknown.
+        cheap: reading an item does not decode it, so it may be read once for its size and once more to paint.
+
+    With texts an item is read for its text whatever is known of its size, and `sizes` and `size_of` save nothing.
+
+    Raises:
+        SourceError: an empty dataset.
+        ConfigError: sizes that are not positive integers, or not one for every item; both `sizes` and `size_of`.
+    """
+
+    one_each = True
+    class_names: list[str] | None = None
+
+    def __init__(
+        self,
+        dataset: Any,
+        members: SampleFields,
+        *,
+        to_sample: ToSample | None,
+        background: Colour,
+        sizes: Any = None,
+        size_of: SizeOf | None = None,
+        cheap: bool = False,
+    ) -> None:
+        self.num_parts = len(dataset)
+        self.name = f"{type(dataset).__name__} of {self.num_parts} items"
+        if not self.num_parts:
+            raise SourceError(f"{self.name}: there is nothing to read")
+        if sizes is not None and size_of is not None:
+            raise ConfigError("sizes and size_of say the same thing: pass one of them")
+        self._sizes = None if sizes is None else _checked_sizes(sizes, self.num_parts)
+        self._size_of, self._members, self._background = size_of, members, background
+        self.items = ItemReader(dataset, members, to_sample)
+        self.reader: Reader = ItemReader(dataset, members.without_text(), to_sample)
+        if members.text is not None:  # an item is read for its text, and has its size with it
+            self._sizes = self._size_of = None
+        self.holds = self._sizes is None and self._size_of is None and not cheap
+
+    @property
+    def scan_here(self) -> bool:
+        """See `Source`: sizes that are known cost nothing, pictures that are held must not travel."""
+        return self._sizes is not None or self.holds
+
+    def reading_twice(self) -> MapStyleSource:
+        """The same items; one that had to be read for its size is read again to be painted, and not held until then."""
+        other = copy(self)
+        other.holds = False
+        return other
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of a dataset that has one."""
+        self.items.set_epoch(epoch)
+
+    def scan(self) -> Iterator[Event]:
+        """See `Source`."""
+        return self.scan_parts(range(self.num_parts))
+
+    def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
+        """See `PartedSource`: every item is a part."""
+        for number in parts:
+            try:
+                yield self._event(number)
+            except (SampleError, SourceError) as error:
+                yield refused(str(number), error)
+
+    def _event(self, number: int) -> Event:
+        limit = self._members.max_pixels
+        if self._sizes is not None:
+            size = Size(*self._sizes[number].tolist())
+        elif self._size_of is not None:
+            size = _asked_size(self._size_of, number)
+        else:
+            try:
+                item = self.items.item(number)
+            except SourceError as error:
+                return refused(str(number), error)
+            sample = self.items.sample(number, item)
+            if self.holds:
+                return carried(str(number), sample, self._members, self._background)
+            several = is_several(sample.image)
+            return header_of(
+                str(number), sample, self._members, lambda part, _: (number, part) if several else number, held=False
+            )
+        return Header(str(number), "", "", within(size, limit), number)
+
+
+class ItemReader:
+    """Number of an item to (image, target); also for an item that was read already and travels as its own location."""
+
+    def __init__(self, dataset: Any, members: SampleFields, to_sample: ToSample | None) -> None:
+        self._dataset, self._members, self._to_sample = dataset, members, to_sample
+        self._inline = InlineReader()
+        self._epoch: int | None = None
+        self._last: tuple[int, Sample] | None = None  # of several images, which are asked for one after the other
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the epoch of a dataset that has one; in a worker, of the worker's copy."""
+        if epoch != self._epoch:
+            self._epoch, self._last = epoch, None
+            tell_epoch(self._dataset, epoch)
+
+    def __call__(self, location: int | tuple[int, int] | Inline | InlineSample) -> tuple[Any, Any]:
+        """See `Reader`. A pair is an item's number and the part of it that is meant."""
+        if isinstance(location, tuple) and not isinstance(location, Inline):
+            return self._part(*location)
+        if not isinstance(location, int):
+            return self._inline(location)
+        sample = self.sample(location, self.item(location))
+        return sample.image, None if self._members.target is None else sample.target
+
+    def _part(self, number: int, part: int) -> tuple[Any, Any]:
+        if self._last is None or self._last[0] != number or not part:
+            self._last = None
+            self._last = number, self.sample(number, self.item(number))
+        sample = self._last[1]
+        if not is_several(sample.image) or part >= len(sample.image):
+            raise SourceError(f"item {number} has changed: it has no image {part} any more")
+        image = sample.image[part]
+        if part == len(sample.image) - 1:
+            self._last = None
+        return image, None if self._members.target is None else sample.target
+
+    def target(self, location: int | tuple[int, int] | Inline | InlineSample) -> Any:
+        """See `Reader`."""
+        return self(location)[1]
+
+    def item(self, number: int) -> Any:
+        """``dataset[number]``. Raises `SourceError` for whatever the dataset raises."""
+        try:
+            return self._dataset[number]
+        except MemoryError:
+            raise
+        except Exception as error:
+            raise SourceError(f"item {number} of the dataset raised {type(error).__name__}: {error}") from error
+
+    def sample(self, number: int, item: Any) -> Sample:
+        """The `Sample` of an item. Raises as `make_sample`, and `SourceError` for a key that would not be used."""
+        sample = make_sample(number, item, self._members, self._to_sample)
+        if sample.key != str(number) and (self._to_sample is not None or isinstance(item, Sample)):
+            raise SourceError(
+                f"item {number} is a Sample with the key {sample.key!r}, and keys of a dataset with items by number are the "
+                f"numbers: give it str(number), or pass an iterable of Samples"
+            )
+        return sample
+
+
+def is_map_style(source: Any) -> TypeGuard[Sequence[Any]]:
+    """True for something with items by number and a length that is not a plain list, nor a stream."""
+    import torch.utils.data  # torch gives its streams a `__getitem__` that only raises
+
+    if isinstance(source, (list, tuple, str, bytes, bytearray, torch.utils.data.IterableDataset)):
+        return False
+    return hasattr(type(source), "__getitem__") and hasattr(type(source), "__len__")
+
+
+def _checked_sizes(sizes: Any, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    table = np.asarray(sizes)
+    if table.shape != (count, 2) or table.dtype.kind not in "iu" or table.min(initial=1) < 1:
+        least = f", the smallest is {table.min()}" if table.size and table.dtype.kind in "iuf" else ""
+        raise ConfigError(
+            f"sizes must be integers [{count}, 2] >= 1, height and width of every item of the dataset, got "
+            f"{table.dtype} {list(table.shape)}{least}"
+        )
+    return table.astype(np.int64)
+
+
+def _asked_size(size_of: SizeOf, number: int) -> Size:
+    try:
+        height, width = size_of(number)
+        return Size(int(height), int(width))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise DecodeError(f"size_of({number}) failed: {type(error).__name__}: {error}") from error

@@ -1,0 +1,311 @@
+"""Anything a user has, opened as a `Source`."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from patchpack.errors import ConfigError, SourceError
+from patchpack.image.decode import WHITE, Colour
+from patchpack.image.formats import DEFAULT, EXTENSIONS, MAX_BYTES, MAX_PIXELS, Reading, require_readable
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.items import ToSample
+from patchpack.stream.sample.labels import MappedReader, MapTarget
+from patchpack.stream.sample.names import IMAGE, LABEL, Default
+from patchpack.stream.sample.source import Source
+from patchpack.stream.sample.text import TEXT, Tokenize, parse_text
+from patchpack.stream.sources.folders import FolderSource, image_extensions, is_asked_image
+from patchpack.stream.sources.huggingface import converts, is_huggingface, is_plain, undecoded
+from patchpack.stream.sources.indexed import IndexSource, is_index
+from patchpack.stream.sources.iterables import IterableSource
+from patchpack.stream.sources.map_style import MapStyleSource, SizeOf, is_map_style
+from patchpack.stream.sources.shards import ShardSource
+from patchpack.stream.tar.urls import in_working_folder, is_local
+
+_ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+
+
+def open_source(
+    source: Any,
+    *,
+    image: str | Sequence[str] = IMAGE,
+    frames: str | None = None,
+    clips: bool = False,
+    target: str | tuple[str, ...] | None = LABEL,
+    max_pixels: int = MAX_PIXELS,
+    max_bytes: int = MAX_BYTES,
+    background: Colour = WHITE,
+    reading: Reading = DEFAULT,
+    to_sample: ToSample | None = None,
+    map_target: MapTarget | None = None,
+    classes: Sequence[str] | None = None,
+    sizes: Any = None,
+    size_of: SizeOf | None = None,
+    text: str = TEXT,
+    tokenize: Tokenize | None = None,
+) -> Source:
+    """Make a `Source` of what a user has.
+
+    Args:
+        source: shards (path, brace pattern ``train-{0000..0099}.tar``, glob, URL or ``pipe:`` command, or a list of them), a
+            folder, image files (one, a glob, or a list), a map-style dataset (torch, Hugging Face), an iterable of samples,
+            an index of shards (its image and target are what it was built for), or a `Source`, taken as it is.
+        image: extensions of the image member or file, columns of a row, as a list or with ``;`` between them; a pattern
+            (``*.jpg``) for all members of a sample that fit, see `Sample`. Where you give none, a row's image may also be in
+            column ``image``, and a folder's images are all files in a format that can be decoded.
+        frames: patterns of members, or of columns, that are the frames of a clip, see `load`.
+        clips: the recipe takes clips; without it they are refused.
+        target: extension of the label member, of the file beside an image, or column of a row; several for a dict of labels;
+            None for none. Where it is not given, a row's label may also be in column ``label``, and an image file has the
+            number of its class subfolder.
+        max_pixels: limit checked on the header.
+        max_bytes: limit of an image file, checked before it is read.
+        background: what a transparent PIL image is laid over before it is sent to a worker.
+        reading: how image files are read, and PIL images that are sent to a worker.
+        to_sample: ``(number, item) -> Sample`` for items that `as_sample` does not know.
+        map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
+        classes: names of the class folders in the order of their numbers; None for the folders that are there, sorted.
+        sizes, size_of: heights and widths of a map-style dataset, where they are known, see `MapStyleSource`.
+        text: where ``tokenize`` is given, extension of the text member or of the file beside the image, or column of a row;
+            ``"json:caption"`` for a field of a JSON object that is there.
+        tokenize: text → token ids, which headers then have as `Header.text`. It runs where headers are read.
+
+    Raises:
+        SourceError: missing files, an empty folder, or something that is none of these.
+        ConfigError: image extensions that are empty; sizes that cannot be used; texts of an index; frames of a recipe or a
+            source without clips.
+    """
+    require_callable(map_target=map_target, to_sample=to_sample, size_of=size_of)
+    members = parse_members(image, target, max_pixels, max_bytes, frames, clips, reading)
+    require_unnamed(members, to_sample)
+    members = replace(members, text=parse_text(text, tokenize))
+    if isinstance(source, Source):
+        opened: Source = source
+        for name, asked, given in (("image", image, members.image_given), ("target", target, members.target_given)):
+            if given:
+                raise ConfigError(
+                    f"{name}={asked!r} is not used: {opened.name} is a source already, and reads samples its own way"
+                )
+    elif is_index(source):
+        if tokenize is not None:
+            raise ConfigError("an index holds no texts, and rows are planned with them: load the shards themselves")
+        opened = IndexSource(source)
+    elif (paths := _paths(source)) is not None:
+        if len(paths) == 1 and paths[0].startswith("file://") and os.path.isdir(paths[0][7:]):
+            paths = [paths[0][7:]]
+        in_folder = len(paths) == 1 and os.path.isdir(paths[0])
+        opened = FolderSource(Path(paths[0]), members, classes=classes) if in_folder else _files(paths, members, classes)
+    else:
+        opened = _items(source, members, background, to_sample, sizes, size_of)
+    if to_sample is not None and not isinstance(opened, (MapStyleSource, IterableSource)):
+        raise ConfigError(f"to_sample= makes samples of the items of a dataset or an iterable; {opened.name} has none")
+    if classes is not None and not (isinstance(opened, FolderSource) and not isinstance(source, Source)):
+        raise ConfigError(f"classes= names the class folders of image files; {opened.name} has none")
+    if (sizes is not None or size_of is not None) and not isinstance(opened, MapStyleSource):
+        raise ConfigError(f"sizes and size_of are for datasets with items by number; {opened.name} knows its own sizes")
+    if frames is not None and (is_index(source) or isinstance(opened, FolderSource)):
+        raise ConfigError(
+            f"frames={frames!r} takes members of shards or columns of items; {opened.name} has one image per sample"
+        )
+    if map_target is not None:
+        opened = copy(opened)  # the user's own stays as it was
+        opened.reader = MappedReader(opened.reader, map_target)
+    return opened
+
+
+def require_callable(**functions: Any) -> None:
+    """Raise `ConfigError` for an argument that is neither None nor a function."""
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ConfigError(f"{name} is a function, got a {type(function).__name__}")
+
+
+def require_unnamed(members: SampleFields, to_sample: ToSample | None) -> None:
+    """Raise `ConfigError` for a name beside `to_sample`, which would not be used."""
+    if to_sample is None:
+        return
+    if members.image_given:
+        raise ConfigError(f"image={';'.join(members.image)!r} is not used: to_sample= says what the image is")
+    if members.target_given and members.target is not None:
+        raise ConfigError(f"target={members.target!r} is not used: to_sample= says what the label is")
+
+
+def _paths(source: Any) -> list[str] | None:
+    """The paths or patterns that a source is made of; None if it is something else."""
+    if isinstance(source, (str, os.PathLike)):
+        source = [source]
+    if isinstance(source, (list, tuple)) and source and all(isinstance(s, (str, os.PathLike)) for s in source):
+        # a path is a file, whatever its name looks like
+        return [s if isinstance(s, str) else _as_file(os.fspath(s)) for s in source]
+    return None
+
+
+def _as_file(path: str) -> str:
+    return f".{os.sep}{path}" if path.startswith("pipe:") else path
+
+
+def _items(
+    source: Any, members: SampleFields, background: Colour, to_sample: ToSample | None, sizes: Any, size_of: SizeOf | None
+) -> Source:
+    """A source of items: by number if they can be had so, else in the order they come."""
+    if isinstance(source, Mapping):
+        raise SourceError(
+            f"got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of its values"
+        )
+    if (cure := _of_a_table(source)) is not None:
+        kind = type(source)
+        raise SourceError(
+            f"a {kind.__module__.partition('.')[0]} {kind.__name__} is a table of columns, not of samples: pass {cure}"
+        )
+    cheap, classes = False, None
+    opened: MapStyleSource | IterableSource
+    if is_huggingface(source) and to_sample is None:  # a user's function meets the rows as the user knows them
+        source, members, classes = undecoded(source, members)
+        cheap = is_plain(source) and not converts(source)
+    if is_map_style(source) or (isinstance(source, (list, tuple)) and (sizes is not None or size_of is not None)):
+        opened = MapStyleSource(
+            source, members, to_sample=to_sample, background=background, sizes=sizes, size_of=size_of, cheap=cheap
+        )
+    elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray)):
+        opened = IterableSource(source, members, to_sample=to_sample, background=background)
+    else:
+        raise SourceError(
+            f"cannot read samples from a {type(source).__name__}: expected shards, a folder, image files, an iterable of "
+            f"patchpack.Sample, or a dataset with __getitem__ and __len__"
+        )
+    opened.class_names = classes
+    return opened
+
+
+_TABLES = {
+    ("pandas", "DataFrame"): 'datasets.Dataset.from_pandas(df), or its rows as dicts, df.to_dict("records")',
+    ("polars", "DataFrame"): "datasets.Dataset.from_polars(df), or its rows as dicts, df.to_dicts()",
+    ("polars", "LazyFrame"): "its rows as dicts, df.collect().to_dicts()",
+    ("pyarrow", "Table"): "datasets.Dataset(table), or its rows as dicts, table.to_pylist()",
+}
+
+
+def _of_a_table(source: Any) -> str | None:
+    """What to pass instead of a table; None for anything else."""
+    for kind in type(source).__mro__:  # a GeoDataFrame is a DataFrame
+        cure = _TABLES.get((kind.__module__.partition(".")[0], kind.__name__))
+        if cure is not None:
+            return cure
+    return None
+
+
+def parse_members(
+    image: str | Sequence[str],
+    target: str | tuple[str, ...] | None,
+    max_pixels: int,
+    max_bytes: int = MAX_BYTES,
+    frames: str | None = None,
+    clips: bool = False,
+    reading: Reading = DEFAULT,
+) -> SampleFields:
+    """What is asked for of every sample.
+
+    Raises:
+        ConfigError: extensions that are empty, frames that nothing takes, or a reading that this Pillow cannot do.
+    """
+    require_readable(reading)
+    extensions = _split("image", image, IMAGE)
+    patterns = () if frames is None else _split("frames", frames, "*.jpg")
+    if patterns and not clips:
+        raise ConfigError(f"frames={frames!r} makes clips, and the recipe takes none: give it video=Video(...)")
+    labels: str | tuple[str, ...] | None
+    if isinstance(target, (tuple, list)):
+        if not target:
+            raise ConfigError("target must name at least one label, or be None for none")
+        labels = tuple(_label(name) for name in target)
+    else:
+        labels = None if target is None else _label(target)
+    both = sorted({*extensions} & {*((labels,) if isinstance(labels, str) else labels or ())})
+    if isinstance(image, Default):  # a label is no image
+        extensions = tuple(extension for extension in extensions if extension not in both)
+    return SampleFields(
+        extensions, labels, max_pixels, max_bytes, patterns, clips, None, reading,
+        image_given=not isinstance(image, Default), target_given=not isinstance(target, Default),
+    )  # fmt: skip
+
+
+def _label(name: Any) -> str:
+    if not isinstance(name, str):
+        raise ConfigError(f"target is a name, a list of names for a dict of labels, or None for none, got {name!r}")
+    if name.lower().startswith("json:"):
+        cure = f"target='json', map_target=lambda label: label[{name.partition(':')[2]!r}]"
+        raise ConfigError(f"target={name!r}: a field is taken out of a label by {cure}")
+    return name.lower().lstrip(".")
+
+
+def _split(name: str, given: str | Sequence[str], such: str) -> tuple[str, ...]:
+    if isinstance(given, (list, tuple)) and all(isinstance(part, str) for part in given):
+        given = ";".join(given)
+    if not isinstance(given, str):
+        raise ConfigError(f"{name} is a name, several with ';' between, or a list of names, such as {such!r}, got {given!r}")
+    extensions = tuple(filter(None, (e.strip().lstrip(".").lower() for e in given.split(";"))))
+    if not extensions:
+        raise ConfigError(f"{name} must name at least one extension, such as {such!r}, got {given!r}")
+    return extensions
+
+
+def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | None) -> Source:
+    """Shards or image files behind some patterns; not both at once."""
+    urls = [url for pattern in patterns for url in _expand(pattern)]
+    remote = next((url for url in urls if "://" in url and _is_picture(url, members)), None)
+    if remote is not None:
+        raise SourceError(
+            f"{remote} is the URL of an image, and single images are read from this machine only: download them, "
+            f"or put them into tar shards, which are read from URLs too"
+        )
+    pictures = [url for url in urls if is_local(url) and not url.lower().endswith(_ARCHIVES)]
+    if not pictures:
+        return ShardSource(urls, members)
+    folders = [url for url in pictures if os.path.isdir(url)]
+    if folders:
+        raise SourceError(
+            f"{folders[0]} is a folder in a list: pass one folder, whose subfolders are the classes, or a list of files"
+        )
+    strange = [url for url in pictures if os.path.exists(url) and not is_asked_image(Path(url), members)]
+    if strange or len(pictures) < len(urls):
+        shown, wanted = (strange or pictures)[0], ";".join(image_extensions(members))
+        hint = "; shards and images do not mix" if len(pictures) < len(urls) else ""
+        if shown.lower().endswith((".heic", ".heif")):
+            hint = "; HEIC is read by a plugin of Pillow's: see Recipe.formats"
+        raise SourceError(f"{shown} is neither a folder nor a tar file ({', '.join(_ARCHIVES)}) nor an image ({wanted}){hint}")
+    missing = [url for url in pictures if not os.path.exists(url)]
+    if missing:
+        raise SourceError(
+            f"{len(missing)} of {len(pictures)} files are missing, the first is {missing[0]}{in_working_folder(missing[0])}"
+        )
+    root = os.path.commonpath([os.path.dirname(os.path.abspath(url)) for url in pictures])
+    return FolderSource(Path(root), members, [Path(os.path.abspath(url)) for url in pictures], classes=classes)
+
+
+def _is_picture(url: str, members: SampleFields) -> bool:
+    extension = url.partition("?")[0].partition("#")[0].rpartition("/")[2].rpartition(".")[2].lower()
+    return extension in EXTENSIONS or (members.image_given and extension in members.image)
+
+
+def _expand(pattern: str) -> list[str]:
+    if pattern.startswith("pipe:") or os.path.exists(pattern):
+        return [pattern]
+    parts = pattern.split("::")
+    if "{" not in pattern and len(parts) > 1 and all(part.lower().endswith(_ARCHIVES) for part in parts):
+        raise SourceError(f"{pattern}: several shards are given as a list, {parts!r}")
+    if "{" in pattern:
+        from webdataset.shardlists import expand_urls  # its patterns, its rules
+
+        urls: list[str] = expand_urls(pattern)
+        return urls
+    if is_local(pattern) and glob.has_magic(pattern) and not os.path.exists(pattern):
+        found = sorted(glob.glob(pattern, recursive=True))
+        if not found:
+            raise SourceError(f"no file matches {pattern}{in_working_folder(pattern)}")
+        return found
+    return [pattern]

@@ -1,0 +1,1 @@
+"""Tar shards: bytes, members, samples, local and remote."""

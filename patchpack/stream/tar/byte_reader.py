@@ -1,0 +1,151 @@
+"""A tar file as it is read, forwards: one that can seek, or any object with a ``read``, compressed or not."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Callable
+from typing import Any, BinaryIO, Protocol
+
+BLOCK = 512
+MAGIC_BYTES = 10  # a compression is known by so many
+CHUNK = 1 << 20  # most bytes asked for at once, whatever a header announces
+_BUFFER = 1 << 16
+
+
+class ByteReader(Protocol):
+    """What `patchpack.stream.tar.members.read_members` reads from."""
+
+    end: int  # the file is known to reach this far
+
+    def read(self, at: int, count: int) -> bytes:
+        """`count` bytes at offset `at`, fewer only where the file ends."""
+        ...
+
+    def reach(self, at: int) -> int:
+        """How far the file goes, at most to offset `at`."""
+        ...
+
+
+class SeekableReader:
+    """A file that can be read anywhere. Reading it elsewhere in between does no harm."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.end = file.seek(0, io.SEEK_END)
+        self._seek, self._read = file.seek, file.read
+
+    def read(self, at: int, count: int) -> bytes:
+        """See `ByteReader`."""
+        self._seek(at)
+        return self._read(count)
+
+    def reach(self, at: int) -> int:
+        """See `ByteReader`."""
+        return min(at, self.end)
+
+
+class StreamReader:
+    """A file read once from its beginning; gzip, bzip2 and xz are known by their first bytes."""
+
+    end = 0
+
+    def __init__(self, file: Any) -> None:
+        self._read = getattr(file, "stream", file).read  # gopen's pipe asks for the command's state at every read; closing does
+        self._at = 0
+        self._start = b""
+        start = self._pull(BLOCK)
+        unpacked = _decompressed(start, self._read)
+        if unpacked is None:
+            self._start = start
+        else:
+            self._read = unpacked.read
+
+    def read(self, at: int, count: int) -> bytes:
+        """See `ByteReader`. `at` must not lie before the end of the last read."""
+        gap = at - self._at
+        if gap >= BLOCK:
+            if self.reach(at) < at:
+                return b""
+            gap = 0
+        data = self._pull(gap + count) if gap + count <= CHUNK else self._pull_parts(gap + count)
+        self._at += len(data)
+        return data[gap:] if gap else data
+
+    def reach(self, at: int) -> int:
+        """See `ByteReader`. Reads up to there."""
+        while self._at < at and (part := self._pull(min(CHUNK, at - self._at))):
+            self._at += len(part)
+        return self._at
+
+    def _pull_parts(self, count: int) -> bytes:  # announced is not yet there: memory is taken as it comes
+        parts = []
+        while count and (part := self._pull(min(count, CHUNK))):
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+    def _pull(self, count: int) -> bytes:
+        if self._start:
+            start, self._start = self._start, b""  # the first block, and that is what is asked for first
+            return start
+        try:
+            data: bytes = self._read(count)
+            if len(data) < count:
+                data += self._rest(count - len(data))
+        except (OSError, EOFError):
+            raise
+        except Exception as error:  # zlib.error, lzma.LZMAError
+            raise tarfile.ReadError(f"{type(error).__name__}: {error}") from None
+        return data
+
+    def _rest(self, count: int) -> bytes:  # of a read that gave less than asked for: the end, or a socket
+        parts = []
+        while count and (part := self._read(count)):
+            parts.append(part)
+            count -= len(part)
+        return b"".join(parts)
+
+
+def compression_of(start: bytes) -> str:
+    """Extension of a compressed file by its first bytes, "" for any other."""
+    if start[:3] == b"\x1f\x8b\x08":
+        return "gz"
+    if start[:3] == b"BZh" and start[4:10] == b"1AY&SY":
+        return "bz2"
+    return "xz" if start[:6] == b"\xfd7zXZ\0" or start[:4] == b"\x5d\0\0\x80" else ""
+
+
+def _decompressed(start: bytes, read: Callable[[int], bytes]) -> Any:
+    """The file behind a compressed stream; None if `start`, its first bytes, are not those of one."""
+    raw, kind = _Raw(start, read), compression_of(start)
+    try:
+        if kind == "gz":
+            from gzip import GzipFile
+
+            return GzipFile(fileobj=io.BufferedReader(raw, _BUFFER))
+        if kind == "bz2":
+            from bz2 import BZ2File
+
+            return BZ2File(io.BufferedReader(raw, _BUFFER))
+        if kind == "xz":
+            from lzma import LZMAFile
+
+            return LZMAFile(io.BufferedReader(raw, _BUFFER))
+    except ImportError as error:
+        raise tarfile.ReadError(f"is compressed in a way that this Python was built without ({error})") from None
+    return None
+
+
+class _Raw(io.RawIOBase):
+    """A stream of which the start was read already."""
+
+    def __init__(self, start: bytes, read: Callable[[int], bytes]) -> None:
+        self._start, self._read = start, read
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data, self._start = self._start or self._read(len(buffer)), b""
+        buffer[: len(data)] = data
+        return len(data)

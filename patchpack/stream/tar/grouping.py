@@ -1,0 +1,77 @@
+"""Tar members to whole samples; what a broken shard loses is named.
+
+A sample is a run of members that share everything up to the first dot of the file name. The rest is the member's extension.
+webdataset groups members too, and does not say what it loses.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.tar.members import Member
+
+
+@dataclass
+class Group:
+    """The members of one sample by extension; `fault` says why it cannot be used."""
+
+    stem: str
+    members: dict[str, Member] = field(default_factory=dict)
+    fault: str = ""
+
+
+class Grouper:
+    """SampleFields in, whole samples out: a sample is whole when a member of another one begins."""
+
+    def __init__(self, asked: SampleFields) -> None:
+        self._asked = asked
+        self._open: Group | None = None
+        self._done: set[str] = set()
+
+    def add(self, member: Member) -> Group | None:
+        """Take the next member; the sample that is whole now, if this one begins another."""
+        if member.fault and not asked_for(member.name, self._asked):
+            return None  # a link that nobody asked for begins no sample
+        stem, extension = split_name(member.name)
+        group, whole = self._open, None
+        if group is None or stem != group.stem:
+            whole = self.close()
+            group = self._open = Group(stem)
+            if stem in self._done:
+                group.fault = "this key came before in the same shard: its members are doubled or not side by side"
+        if extension in group.members:
+            group.fault = group.fault or f"two members named {member.name}"
+        group.members[extension] = member
+        return whole
+
+    def cut(self, name: str) -> None:
+        """The shard ends inside this member: its sample is not whole."""
+        if self._open is None or self._open.stem != split_name(name)[0]:
+            return  # a sample of which nothing arrived; the shard's fault names the member
+        if asked_for(name, self._asked):
+            self._open.fault = self._open.fault or f"the shard ends inside {name}"
+
+    def close(self) -> Group | None:
+        """The sample that is left at the end, if there is one."""
+        group, self._open = self._open, None
+        if group is not None:
+            self._done.add(group.stem)
+        return group
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Member name to (stem, extension): the stem runs to the first dot of the file name, a leading dot not counted.
+
+    >>> split_name("a/b.c/img.seg.PNG")
+    ('a/b.c/img', 'seg.png')
+    """
+    dot = name.find(".", name.rfind("/") + 2)
+    return (name, "") if dot < 0 else (name[:dot], name[dot + 1 :].lower())
+
+
+def asked_for(name: str, asked: SampleFields, size: int = 0) -> bool:
+    """True if a member of this name, and of so many bytes, is ever opened."""
+    extension = split_name(name)[1]
+    limited = asked.is_image(extension) or (asked.text is not None and extension == asked.text.member)
+    return (limited and size <= asked.max_bytes) or extension in asked.labels

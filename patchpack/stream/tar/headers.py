@@ -1,0 +1,204 @@
+"""Headers of tar members: the common ones are read here, the standard library reads the others."""
+
+from __future__ import annotations
+
+import re
+import tarfile
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from zlib import adler32
+
+from patchpack.stream.tar.byte_reader import BLOCK
+
+_HEADER_BYTES = 1 << 16  # largest header, with its records and long names
+_RECORDS_BYTES = 1 << 12  # largest pax header read here
+_SHAPES = 64  # kinds of headers remembered
+_DIGITS = re.compile(rb"[0-9]{1025}").search  # in no name of a file; older Pythons take 15 s over 64 kB of them (CVE-2024-6232)
+_DATED = re.compile(rb"(([0-9]{2}) mtime=[0-9.]+\n)\0*").fullmatch
+_RECORD = re.compile(rb"([0-9]{1,5}) ([^=\n]+)=").match
+_NO_MATTER = {b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", b"comment"}
+
+
+class Shape(NamedTuple):
+    """What headers of one kind share."""
+
+    type: bytes
+    prefix: str  # of the name
+    rest: int  # sum of the bytes from the type on, and of the checksum's own place
+
+
+_Parsed = tuple[bytes, str, int]  # type, name, size
+
+
+def behind(read: Callable[[int, int], bytes], at: int, size: int) -> bytes:
+    """The records or the long name behind a header, and the header behind them."""
+    return read(at, size + -size % BLOCK + BLOCK) if size <= _RECORDS_BYTES else b""
+
+
+def named(before: _Parsed, more: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
+    """A file's header with what stands before it, if both are ordinary; see `behind`."""
+    kind, _, size = before
+    own = parse(more[-BLOCK:], shapes)
+    if own is None or own[0] not in b"0\0":
+        return None
+    path = _pax_path(more[:-BLOCK], size) if kind == b"x" else _long_name(more[:-BLOCK])
+    if path is None:
+        return None
+    return own[0], path or own[1], own[2]
+
+
+def parse(block: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
+    """(type, name, size) of a header as most are; None where the standard library has to look."""
+    shape = shapes.get(block[100:124] + block[154:])
+    if shape is None:
+        shape = _learn(block, shapes)
+        if shape is None:
+            return None
+    kind, prefix, rest = shape
+    # the low half of Adler-32 is 1 + the sum of the bytes, exact for as many as 256; their sum in Python takes 4 times as long
+    if b"%06o" % ((adler32(block[:148]) & 0xFFFF) - 1 + rest) != block[148:154]:
+        return None
+    numbers = block[124:135] + block[136:147]  # size, and a date, as one that is none makes no header
+    if not numbers.isdigit() or block[135] not in b"\0 " or block[147] not in b"\0 ":
+        return None
+    try:
+        size = int(numbers, 8) >> 33  # 11 octal digits are 33 bits
+    except ValueError:
+        return None
+    name = prefix + block[:100].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    if name[-1:] in ("", "/"):  # a folder, in the oldest archives
+        return None
+    return kind, name, size
+
+
+def _learn(block: bytes, shapes: dict[bytes, Shape]) -> Shape | None:
+    """Remember what a header shares with others of its kind, if it is of a kind that is read here."""
+    try:
+        kind = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").type
+    except (tarfile.TarError, ValueError):
+        return None
+    if kind not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME) or block[156:157] != kind:
+        return None
+    if block[154:156].strip(b"\0 "):  # digits of the checksum
+        return None
+    prefix = block[345:500].partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    shape = Shape(kind, prefix and prefix + "/", sum(block[156:]) + 8 * ord(" "))
+    if len(shapes) >= _SHAPES:
+        shapes.clear()
+    shapes[block[100:124] + block[154:]] = shape
+    return shape
+
+
+def _pax_path(records: bytes, size: int) -> str | None:
+    """The name that a pax header gives, "" for none; None where it says more, or is not written as it should be."""
+    dated = _DATED(records)
+    if dated is not None and int(dated[2]) == size == len(dated[1]):
+        return ""
+    if b"hdrcharset" in records or records.count(0, size) != len(records) - size:
+        return None
+    path, at = "", 0
+    while at < size:
+        record = _RECORD(records, at, size)
+        if record is None:
+            return None
+        length, keyword = record.groups()
+        begin, stop = record.end(), at + int(length)
+        if not begin < stop <= size or records[stop - 1] != ord("\n"):
+            return None
+        if keyword == b"path":
+            try:
+                path = records[begin : stop - 1].decode()
+            except UnicodeDecodeError:
+                return None
+            if not path or path.endswith("/"):
+                return None
+        elif keyword not in _NO_MATTER:
+            return None
+        at = stop
+    return path
+
+
+def _long_name(buffer: bytes) -> str | None:
+    name = buffer.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+    return name if name and not name.endswith("/") else None
+
+
+def unusual(read: Callable[[int, int], bytes], at: int, known: bytes, shared: dict[str, str]) -> tuple[tarfile.TarInfo, int]:
+    """A header as the standard library reads it, and where the next one begins."""
+    file: Any = _Ahead(read, at, known)
+    tar = tarfile.TarFile(fileobj=file, tarinfo=_TarHeader, encoding="utf-8", pax_headers=shared)
+    info = tar.next()
+    if info is None or tar.offset <= at:  # a step back would never end
+        raise tarfile.ReadError(f"no valid header at byte {at} (it announces less than nothing), what follows was not read")
+    return info, tar.offset
+
+
+class _TarHeader(tarfile.TarInfo):
+    """A tar header, or a `tarfile.ReadError` that says why there is none.
+
+    The standard library takes every block that is no header for the end of the archive, in silence.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Any:
+        begin = tar.offset
+        try:
+            _require_records(tar.fileobj)
+            info = super().fromtarfile(tar)
+        except (tarfile.EOFHeaderError, tarfile.ReadError, OSError, EOFError):  # type: ignore[attr-defined]
+            raise
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+            lost = f"no end marker at byte {begin}, what followed is lost" if begin else "it is empty"
+            raise tarfile.ReadError(lost) from None
+        except Exception as error:
+            raise tarfile.ReadError(f"no valid header at byte {begin} ({error}), what follows was not read") from None
+        if info.size < 0:
+            raise tarfile.ReadError(f"{info.name} announces {info.size} bytes, what follows was not read")
+        return info
+
+
+def _require_records(file: Any) -> None:
+    """Raise `ValueError` where the next header is of pax and its records are none: many a Python passes over the rest of them.
+
+    A name may stand there, and without it the member would go by another one.
+    """
+    block = file.peek(BLOCK)
+    if block[156:157] not in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE):
+        return
+    size = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").size
+    records = file.peek(BLOCK + size)[BLOCK:]
+    at = 0
+    while at < len(records) == size and records[at]:
+        record = _RECORD(records, at)
+        stop = at + int(record[1]) if record else 0
+        if record is None or not record.end() < stop <= size or records[stop - 1] != ord("\n"):
+            raise ValueError(f"its records are damaged: {records[at : at + 40]!r}")
+        if record[2] == b"size" and not records[record.end() : stop - 1].isdigit():
+            raise ValueError(f"its records announce {records[record.end() : stop - 1]!r} bytes")
+        at = stop
+
+
+class _Ahead:
+    """A header's bytes as a file for the standard library: what is known of them, then what the tape holds; not endless."""
+
+    def __init__(self, read: Callable[[int, int], bytes], at: int, known: bytes) -> None:
+        self._read_at, self._at, self._known = read, at, known
+        self._limit = at + _HEADER_BYTES
+
+    def tell(self) -> int:
+        return self._at
+
+    def peek(self, count: int) -> bytes:
+        if not 0 <= count <= self._limit - self._at:
+            raise ValueError(f"it takes {count} bytes more, a header has at most {_HEADER_BYTES}")
+        if len(self._known) < count:
+            self._known += self._read_at(self._at + len(self._known), count - len(self._known))
+        return self._known[:count]
+
+    def read(self, count: int) -> bytes:
+        data = self.peek(count)
+        self._known = self._known[len(data) :]
+        self._at += len(data)
+        if _DIGITS(data):
+            raise ValueError("it has more than 1024 digits in a row")
+        return data

@@ -1,0 +1,134 @@
+"""The members of a tar file, one after another, from any file object; what a broken one loses is named.
+
+The standard library takes its time over a header, so it is asked once for all headers that differ only in name, size, date and
+checksum: what they share is remembered, and the rest is read here. So are pax headers that only date their file (webdataset's
+own writer puts one before every member) or name it, and GNU's long names. A test compares the members with the standard
+library's.
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from patchpack.stream.tar.byte_reader import BLOCK, CHUNK, ByteReader
+from patchpack.stream.tar.headers import Shape, behind, named, parse, unusual
+
+UNREADABLE = (OSError, EOFError, tarfile.TarError)
+HELD_BYTES = 1 << 30  # largest member whose bytes are kept: 16 bytes for each of 64 million pixels
+
+_END = bytes(BLOCK)
+
+
+_NOT_FILES = {
+    tarfile.LNKTYPE: "a hard link to {}, which is not followed (tar --hard-dereference stores the file)",
+    tarfile.SYMTYPE: "a symbolic link to {}, which is not followed (tar --dereference stores the file)",
+    tarfile.CHRTYPE: "a device, which is not read",
+    tarfile.BLKTYPE: "a device, which is not read",
+    tarfile.FIFOTYPE: "a pipe, which is not read",
+}
+
+
+class Member(NamedTuple):
+    """One member of a tar that is no folder: a regular file, or what stands in a file's place and has a fault."""
+
+    name: str
+    where: tuple[int, int]  # offset, length
+    data: bytes | None = None  # held only where the file cannot seek
+    fault: str = ""  # why its bytes cannot be had
+
+
+class CutError(tarfile.ReadError):
+    """The file ends inside a member."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"ends inside {name} ({why})")
+        self.name = name
+
+
+def read_members(tape: ByteReader, held: Callable[[str, int], bool] | None = None) -> Iterator[Member]:
+    """The members of a tar in order, until its end marker. Folders are passed over; links, devices and the like have a fault.
+
+    Args:
+        tape: where it is read from.
+        held: of which (name, bytes) `Member.data` is wanted; None for none at all.
+
+    Raises:
+        CutError: the file ends inside a member, which is named.
+        tarfile.ReadError: a block that is no header, an end without an end marker, or something behind it, by its offset.
+        OSError, EOFError: the file cannot be read on.
+    """
+    read = tape.read
+    shapes: dict[bytes, Shape] = {}
+    shared: dict[str, str] = {}  # what pax headers said of all that follows
+    front, before = b"", None
+    at = 0
+    while (block := read(at, BLOCK)) != _END:
+        fault, begin, known = "", at + BLOCK, block
+        if shared:
+            parsed = None
+        elif block == front:  # pax headers repeat to the byte where their records are of one length
+            parsed = before
+        else:
+            parsed = parse(block, shapes)
+        if parsed is not None and parsed[0] not in b"0\0":
+            front, before = block, parsed
+            more = behind(read, begin, parsed[2])
+            known, begin = block + more, begin + len(more)
+            parsed = named(parsed, more, shapes)
+        if parsed is not None:
+            _, name, size = parsed
+            regular, stop = True, begin + size
+            following = stop + -size % BLOCK
+        else:
+            info, following = unusual(read, at, known, shared)
+            name, begin, size, regular = info.name, info.offset_data, info.size, info.isreg()
+            stop = begin + size if regular else following
+            if info.issparse():
+                fault, stop = f"{name} is stored with holes (a sparse file), which is not read", following
+            elif not regular and not info.isdir():
+                what = _NOT_FILES.get(info.type, f"of a kind that is not read ({info.type!r})")
+                fault = f"{name} is {what.format(info.linkname)}"
+        data = None
+        if held is not None and regular and not fault and held(name, size):
+            if size > HELD_BYTES:
+                fault = f"{name} has {size} bytes, at most {HELD_BYTES} are read from a stream"
+            else:
+                data = _data(read, name, begin, size)
+        if data is None and stop > tape.end:
+            _pass(tape, name, size, stop)
+        if regular or fault:
+            yield Member(name, (begin, size), data, fault)
+        at = following
+    _check_rest(read, at + BLOCK)
+
+
+def _data(read: Callable[[int, int], bytes], name: str, begin: int, size: int) -> bytes:
+    try:
+        data = read(begin, size)
+    except UNREADABLE as error:
+        raise CutError(name, str(error)) from None
+    if len(data) != size:
+        raise CutError(name, f"it announces {size} bytes, {len(data)} are there")
+    return data
+
+
+def _pass(tape: ByteReader, name: str, size: int, stop: int) -> None:
+    try:
+        there = size - (stop - tape.reach(stop))
+    except UNREADABLE as error:
+        raise CutError(name, str(error)) from None
+    if there != size:
+        raise CutError(name, f"it announces {size} bytes, {max(0, there)} are there")
+
+
+def _check_rest(read: Callable[[int, int], bytes], at: int) -> None:
+    """Nothing but zeros may stand behind the end marker."""
+    begin = at
+    while chunk := read(at, CHUNK):
+        if chunk != bytes(len(chunk)):
+            raise tarfile.ReadError(
+                f"goes on after its end marker at byte {begin - BLOCK} (tar files put together?), what follows was not read"
+            )
+        at += len(chunk)

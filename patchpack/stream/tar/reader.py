@@ -1,0 +1,116 @@
+"""Location of a sample in a shard to its image and its target."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, cast
+
+from patchpack.errors import SourceError
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.labels import decode_target, join
+from patchpack.stream.tar.remote import RemoteFile
+from patchpack.stream.tar.urls import is_local
+from patchpack.types import Clip, Inline
+
+
+class Slice(NamedTuple):
+    """Location of a sample in a seekable shard: (offset, length) in bytes of its image and of its labels.
+
+    A clip has a pair for each frame. A label may be there itself, as bytes: an index holds the small ones.
+    """
+
+    shard: int
+    image: tuple[int, int] | tuple[tuple[int, int], ...]
+    labels: tuple[tuple[int, int] | bytes, ...]
+
+
+class _Frames:
+    """The frames of a clip, each read when it is asked for."""
+
+    def __init__(self, read: Callable[[tuple[int, int]], bytes], places: tuple[tuple[int, int], ...]) -> None:
+        self._read, self._places = read, places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, number: int) -> bytes:
+        return self._read(self._places[number])
+
+
+class ShardReader:
+    """Location to (image bytes, target). Picklable; every process opens its own files."""
+
+    def __init__(self, urls: list[str], members: SampleFields) -> None:
+        self._urls, self._members = urls, members
+        # descriptors, as a garbage collector would close file objects with a warning
+        self._files: dict[int, int | RemoteFile] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": {}}
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound now: modules are empty at the very end
+        for file in self._files.values():
+            if isinstance(file, int):
+                close(file)
+
+    def __call__(self, location: Slice | Inline) -> tuple[Any, Any]:
+        """See `patchpack.paint.painter.Fetch`."""
+        if isinstance(location, Inline):
+            return location.image, location.target
+        return self._image(location), self.target(location)
+
+    def _image(self, location: Slice) -> Any:
+        where: Any = location.image
+        if isinstance(where[0], tuple):
+            return Clip(cast(Any, _Frames(partial(self._read, location.shard), where)))
+        return self._read(location.shard, where)
+
+    def target(self, location: Slice | Inline) -> Any:
+        """The target alone."""
+        if isinstance(location, Inline):
+            return location.target
+        asked = self._members
+        found = zip(asked.labels, location.labels, strict=True)
+        return join(
+            asked.target,
+            [decode_target(e, at if isinstance(at, bytes) else self._read(location.shard, at)) for e, at in found],
+        )
+
+    def _read(self, shard: int, where: tuple[int, int]) -> bytes:
+        offset, length = where
+        file = self._files.get(shard)
+        if file is None:
+            if len(self._files) >= 64:
+                oldest = self._files.pop(next(iter(self._files)))
+                if isinstance(oldest, int):
+                    os.close(oldest)
+            file = self._files[shard] = self._kept_open(shard)
+        if not isinstance(file, int):
+            return file.read(offset, length)
+        data = read_at(file, length, offset)
+        if len(data) != length:
+            raise SourceError(f"{self._urls[shard]} has changed: {len(data)} of {length} bytes at {offset}")
+        return data
+
+    def _kept_open(self, shard: int) -> int | RemoteFile:
+        """A shard as it stays open between samples."""
+        url = self._urls[shard]
+        return open_descriptor(url) if is_local(url) else RemoteFile(url)
+
+
+def open_descriptor(path: str) -> int:
+    """For `read_at`."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+
+def read_at(file: int, length: int, offset: int) -> bytes:
+    """So many bytes of an open file, fewer only where it ends; the place in it, which forked workers share, stays."""
+    if hasattr(os, "pread"):
+        return os.pread(file, length, offset)
+    before = os.lseek(file, 0, os.SEEK_CUR)
+    os.lseek(file, offset, os.SEEK_SET)
+    data = os.read(file, length)
+    os.lseek(file, before, os.SEEK_SET)
+    return data

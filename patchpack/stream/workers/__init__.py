@@ -1,0 +1,1 @@
+"""Worker processes: shared memory, status, random numbers, exit."""

@@ -1,0 +1,168 @@
+"""A batch between two processes: all of its arrays in one piece of shared memory.
+
+Every tensor that crosses costs the training thread a file descriptor and about 0.1 ms; a batch has ten. A slot of a ring costs
+neither; a tensor of the batch's own is what there is when no slot is free.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from patchpack.batch.packed import PackedBatch
+from patchpack.errors import ConfigError
+from patchpack.stream.workers.slot_pool import MORE_ROOM, Slot, shared_bytes
+
+_SHARED = "/dev/shm"  # where Linux keeps what processes share
+_ALIGNMENT = 64  # bytes: a view of another dtype needs its own size, vector units like more
+
+
+class Place(NamedTuple):
+    """Where an array is in the shared memory."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    num_bytes: int
+
+
+class SharedBatch(NamedTuple):
+    """What a worker sends. Torch's loader walks and pins it as any tuple.
+
+    Attributes:
+        shared: uint8 ``[num_bytes]``, the patches first; in a worker the `Slot` that arrives as such.
+        batch: a `PackedBatch` whose arrays are `Place`s; an array that a slot has no room for travels as it is.
+    """
+
+    shared: torch.Tensor | Slot
+    batch: PackedBatch
+
+
+def wrap(blank: PackedBatch, slot: Slot | None = None) -> tuple[SharedBatch, PackedBatch]:
+    """A parcel around a blank batch of numpy arrays.
+
+    Args:
+        blank: its patches are not copied.
+        slot: what to put it into; None for new shared memory.
+
+    Returns:
+        The parcel, and the same blank with its arrays inside: what is painted there needs no copy.
+    """
+    shelf = _Shelf(None if slot is None else slot.memory.size)
+    places = PackedBatch._make(map(shelf.place, blank))
+    shared: torch.Tensor | Slot
+    if slot is None:
+        shared = shared_bytes(shelf.end)
+        memory = shared.numpy()
+    else:
+        shared, memory = slot, slot.memory
+        slot.num_bytes = min(shelf.end, memory.size)
+    inside = _filled(places, lambda p: memory[p.start : p.start + p.num_bytes].view(p.dtype).reshape(p.shape))
+    for mine, given in zip(inside[1:], blank[1:], strict=True):
+        _copy(mine, given)
+    return SharedBatch(shared, places), inside
+
+
+def unwrap(parcel: SharedBatch) -> PackedBatch:
+    """The batch of a parcel, as tensors.
+
+    Patches stay where they are. The rest, a few per cent, is copied: who keeps only the targets of an epoch keeps no pixels.
+    """
+    shared, places = parcel
+    assert isinstance(shared, torch.Tensor)
+    first = _aligned(places.patches.num_bytes)
+    rest = shared[first:].clone()
+    if shared.is_pinned():
+        rest = rest.pin_memory()
+
+    def view(place: Place) -> torch.Tensor:
+        source, start = (shared, place.start) if place.start < first else (rest, place.start - first)
+        dtype = torch.from_numpy(np.empty(0, place.dtype)).dtype
+        return source[start : start + place.num_bytes].view(dtype).reshape(place.shape)
+
+    return _filled(places, view)
+
+
+def as_tensors(sent: Any) -> Any:
+    """Arrays as tensors; torch's own way looks at every key and every counter too."""
+    if isinstance(sent, SharedBatch):
+        return sent
+    batch = PackedBatch._make(torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in sent)
+    if isinstance(batch.targets, dict):
+        return batch._replace(targets={name: torch.as_tensor(values) for name, values in batch.targets.items()})
+    return batch
+
+
+def _refuse_to_stack(batches: list[PackedBatch], **_: Any) -> Any:
+    """What torch's own collation calls where a DataLoader was made without ``batch_size=None``."""
+    raise ConfigError(
+        f"batches are packed already, and this DataLoader would stack {len(batches)} of them: pass batch_size=None to it"
+    )
+
+
+default_collate_fn_map[PackedBatch] = _refuse_to_stack
+
+
+def require_room(num_bytes: int, batches: int) -> None:
+    """Raise `ConfigError` where so many batches of so many bytes are more than the memory that can be shared.
+
+    A worker that writes beyond it is killed, or the machine's other loaders are; torch cannot say why.
+    """
+    if not os.path.isdir(_SHARED):
+        return
+    free = shutil.disk_usage(_SHARED).free
+    if free < num_bytes * batches:
+        raise ConfigError(
+            f"{_SHARED} has {free >> 20} MiB free, and {batches} batches of {num_bytes / (1 << 20):.1f} MiB may be under way: "
+            f"{MORE_ROOM}"
+        )
+
+
+def share(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, in memory that other processes see."""
+    shared: torch.Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return shared
+
+
+class _Shelf:
+    """Where arrays go, one after the other, up to so many bytes."""
+
+    def __init__(self, room: int | None) -> None:
+        self.end, self._room = 0, room
+
+    def place(self, array: Any) -> Any:
+        if isinstance(array, dict):
+            return {name: self.place(entry) for name, entry in array.items()}
+        if not isinstance(array, np.ndarray) or (self._room is not None and self.end + array.nbytes > self._room):
+            return array
+        start, self.end = self.end, self.end + _aligned(array.nbytes)
+        return Place(array.dtype.str, array.shape, start, array.nbytes)
+
+
+def _aligned(num_bytes: int) -> int:
+    return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def _filled(places: PackedBatch, make: Callable[[Place], Any]) -> PackedBatch:
+    return PackedBatch._make(_fill(field, make) for field in places)
+
+
+def _fill(field: Any, make: Callable[[Place], Any]) -> Any:
+    # not a closure that calls itself: such a cycle would hold the memory until the collector finds it
+    if isinstance(field, dict):
+        return {name: _fill(entry, make) for name, entry in field.items()}
+    return make(field) if isinstance(field, Place) else field
+
+
+def _copy(mine: Any, given: Any) -> None:
+    if isinstance(given, dict):
+        for name, entry in given.items():
+            _copy(mine[name], entry)
+    elif isinstance(given, np.ndarray):
+        mine[...] = given

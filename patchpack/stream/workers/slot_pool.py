@@ -1,0 +1,144 @@
+"""Shared memory that worker processes paint into again and again: what crosses the border is the number of a slot.
+
+A shared tensor made for every batch has new pages on both sides, and mapping them costs as much as writing them. Pages of a
+ring stay where they are.
+
+The parent alone gives slots away, each with a plan, and has one back when nothing here refers to its memory any more: no lock
+is shared, so a worker that is killed leaves none held. The memory has no name that could outlive the processes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import mmap
+from typing import Any
+from weakref import WeakValueDictionary, finalize
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from patchpack.errors import ConfigError
+from patchpack.plan.recipe import Recipe
+from patchpack.types import Grid
+
+MORE_ROOM = (
+    "enlarge /dev/shm (docker run --shm-size=2g), take fewer workers, rows or batches ahead (prefetch_factor), or threads"
+)
+SPARE = 3  # batches beyond those under way: one that arrives, one at hand, the one before it that is let go next
+
+_numbers = itertools.count()
+_rings: WeakValueDictionary[int, SlotPool] = WeakValueDictionary()  # of this process: a slot that arrives names its ring
+
+
+class SlotPool:
+    """Slots of shared memory. Made in the parent; to a worker, forked or sent, it is the memory alone.
+
+    Args:
+        num_slots: batches that it holds.
+        slot_bytes: of a batch, see `slot_bytes_of`.
+    """
+
+    def __init__(self, num_slots: int, slot_bytes: int) -> None:
+        self._stride = _whole_pages(slot_bytes)
+        self._memory = shared_bytes(num_slots * self._stride)
+        self._number = next(_numbers)
+        # the last one back goes first: its pages are in the cache, and slots that are not needed never get any
+        self._free = list(range(num_slots))
+        self._given: set[int] = set()
+        _rings[self._number] = self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_stride": self._stride, "_memory": self._memory, "_number": self._number}
+
+    def take(self) -> int | None:
+        """A slot to paint one batch into; None where all are in use: that batch gets memory of its own."""
+        try:
+            slot = self._free.pop()
+        except IndexError:
+            return None
+        self._given.add(slot)
+        return slot
+
+    def recall(self) -> None:
+        """Have back slots that were given away and did not arrive. Only once no worker paints for this ring any more."""
+        while self._given:
+            self._free.append(self._given.pop())
+
+    def slot(self, number: int) -> Slot:
+        """In a worker: the memory of a slot, as the last user left it."""
+        return Slot(self._number, number, self._bytes(number, self._stride))
+
+    def arrived(self, number: int, num_bytes: int) -> torch.Tensor:
+        """In the parent: the first bytes of a slot as a tensor, uint8 ``[num_bytes]``; empty if the slot was recalled.
+
+        The slot is free again when the tensor's storage ends: with the last tensor, view or numpy array that shows any of it.
+        (A process forked from this one shows the same memory and holds no slot.)
+        """
+        try:
+            self._given.remove(number)  # once: a slot is never free twice
+        except KeyError:
+            return torch.empty(0, dtype=torch.uint8)
+        held = self._bytes(number, num_bytes)
+        # torch keeps this very array for as long as the storage lives; appending to a list needs no lock, whoever frees it
+        finalize(held, self._free.append, number).atexit = False
+        return torch.from_numpy(held)
+
+    def _bytes(self, number: int, num_bytes: int) -> npt.NDArray[np.uint8]:
+        start = number * self._stride
+        view: npt.NDArray[np.uint8] = self._memory.numpy()[start : start + num_bytes]
+        return view
+
+
+class Slot:
+    """A slot in the worker that paints into it. Pickled to the parent it arrives as a tensor there.
+
+    Attributes:
+        memory: uint8 array of all its bytes.
+        num_bytes: how many of them are sent.
+    """
+
+    def __init__(self, ring: int, number: int, memory: npt.NDArray[np.uint8]) -> None:
+        self._ring, self._number = ring, number
+        self.memory, self.num_bytes = memory, memory.size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (self._ring, self._number, self.num_bytes)
+
+
+def _arrive(ring: int, number: int, num_bytes: int) -> torch.Tensor:
+    # a loop that is left lets go of its ring; nobody looks at what still was on its way
+    its_ring = _rings.get(ring)
+    return torch.empty(0, dtype=torch.uint8) if its_ring is None else its_ring.arrived(number, num_bytes)
+
+
+def slot_bytes_of(recipe: Recipe, text_len: int | None = None) -> int:
+    """Bytes that a batch takes at most, in whole pages, with one number as the target of every image.
+
+    Larger targets travel beside the slot. text_len: text tokens per row, None without texts.
+    """
+    scheme = recipe.positions(Grid(1, 1))
+    tubelet, clips = (1, 0) if recipe.video is None else (recipe.video.tubelet, 1)
+    images = 8 + 8 + 1 + 4 + 8 + 4 * clips  # grid, size, mask, sample, target, times
+    tokens = (clips + scheme.shape[1]) * scheme.itemsize + 4  # position, segment
+    pixels = 3 * tubelet * np.dtype(recipe.dtype).itemsize
+    row = max(recipe.row_len(p) * (p * p * pixels + tokens) for p in recipe.patch_sizes)
+    text = 8 * (text_len or 0)  # id, segment
+    return _whole_pages(recipe.rows * (row + text + recipe.max_images * images + 4) + 1024)  # norm, and where arrays begin
+
+
+def _whole_pages(num_bytes: int) -> int:
+    return -(-num_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def shared_bytes(num_bytes: int) -> torch.Tensor:
+    """Zeros that other processes can see, uint8 ``[num_bytes]``; no page is touched.
+
+    Raises:
+        ConfigError: there is no room for them.
+    """
+    try:  # as torch's own `default_collate` makes it; `zeros().share_memory_()` writes all of it, twice
+        storage = torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    except RuntimeError as error:
+        raise ConfigError(f"no room for {num_bytes / (1 << 20):.1f} MiB that processes share ({error}): {MORE_ROOM}") from None
+    return torch.tensor([], dtype=torch.uint8).set_(storage)

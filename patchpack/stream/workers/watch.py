@@ -1,0 +1,253 @@
+"""Painting processes under watch: what each is at, for how long none has said anything, and what is raised when one dies.
+
+Torch notices that a worker died, by a signal handler that may raise anywhere in the training loop, and says its number. Here it
+is raised where a batch is waited for, and says which image the worker was at: a file that crashes a decoder has a name.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import random
+import signal
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchpack.errors import WorkerError
+from patchpack.rng import Stage, key_hash, uniforms
+from patchpack.stream.workers.slot_pool import MORE_ROOM, shared_bytes
+from patchpack.types import Header
+
+TICK = 0.5  # seconds between looks at whether all workers live
+_ROW = 2048  # bytes of the board for one worker
+_LENGTH = struct.Struct("=H")
+_SHOWN = 8  # workers named in an error
+
+_HINTS = {
+    "SIGKILL": "the kernel kills a process when memory runs out: its log says so",
+    "SIGBUS": f"memory that processes share ran out: {MORE_ROOM}",
+    "SIGSEGV": "native code crashed, most likely on that file; leave it out, or see it alone with patchpack replay",
+}
+_HINTS["SIGABRT"] = _HINTS["SIGILL"] = _HINTS["SIGFPE"] = _HINTS["SIGSEGV"]
+
+
+class StatusBoard:
+    """What each worker is at, in memory that outlives it.
+
+    Args:
+        num_workers: lines on it.
+    """
+
+    def __init__(self, num_workers: int) -> None:
+        self._memory = shared_bytes(num_workers * _ROW)
+        self._view: memoryview | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_memory": self._memory, "_view": None}
+
+    def write(self, worker: int, text: str) -> None:
+        """A worker's line; "" when it waits for work."""
+        data = text.encode("utf-8", "backslashreplace")[: _ROW - _LENGTH.size]
+        view, start = self._bytes(), worker * _ROW
+        view[start + _LENGTH.size : start + _LENGTH.size + len(data)] = data
+        _LENGTH.pack_into(view, start, len(data))
+
+    def read(self, worker: int) -> str:
+        """What a worker wrote last."""
+        view, start = self._bytes(), worker * _ROW
+        (length,) = _LENGTH.unpack_from(view, start)
+        return bytes(view[start + _LENGTH.size :][:length]).decode("utf-8", "replace")
+
+    def painting(self, worker: int, step: int) -> Callable[[Header], None]:
+        """For `patchpack.paint.painter.paint`: writes down each image of a step when its turn comes."""
+        image = 0
+
+        def note(header: Header) -> None:
+            nonlocal image
+            image += 1
+            self.write(worker, f"painted image {image} of step {step}: {header.key} (member {header.member} of {header.shard})")
+
+        return note
+
+    def _bytes(self) -> memoryview:
+        if self._view is None:
+            self._view = memoryview(self._memory.numpy())  # type: ignore[arg-type]  # arrays are buffers
+        return self._view
+
+
+class WorkerSeeds:
+    """Seeds for random numbers that the user's code draws in workers: a dataset, a `map_target`, a tokenizer.
+
+    They are a function of the recipe's seed, the epoch, the rank and the worker. They seed the global generators of `random`,
+    numpy and torch in the worker, and no generator of the parent. A saved state does not hold how many numbers were drawn, so a
+    resume in the middle of an epoch does not repeat these draws.
+
+    Args:
+        seed: of the recipe.
+        rank: of this process.
+
+    Attributes:
+        epoch: the epoch that workers were last seeded for.
+    """
+
+    def __init__(self, seed: int, rank: int) -> None:
+        self._seed, self._rank, self.epoch = seed, rank, 0
+
+    def base(self) -> int:
+        """Return the seed of the generator that torch draws its own base seed from, for this epoch."""
+        return self._of("loader")
+
+    def start(self, worker: int) -> None:
+        """Seed the global generators of this process, which is a worker."""
+        random.seed(self._of(f"worker {worker}, random"))  # each its own: `random` and numpy have the same algorithm
+        seed = self._of(f"worker {worker}, numpy")
+        np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002  the global generator, which users' code may draw from
+        torch.manual_seed(self._of(f"worker {worker}, torch"))
+
+    def begin(self, worker: int, epoch: int) -> None:
+        """Seed anew where a worker that outlives an epoch begins another one."""
+        if epoch != self.epoch:
+            self.epoch = epoch
+            self.start(worker)
+
+    def _of(self, name: str) -> int:
+        (uniform,) = uniforms(self._seed, self.epoch, key_hash([f"rank {self._rank}, {name}"]), Stage.WORKERS, 1)[0]
+        return int(uniform * (1 << 53))  # all of its bits
+
+
+class WorkerStart:
+    """A ``worker_init_fn``: has the worker end soon after its parent, seeds its random numbers, then calls the user's.
+
+    Args:
+        users: the user's ``worker_init_fn``.
+        seeds: None where the user gave the DataLoader a generator: then torch's own seeding stands.
+    """
+
+    def __init__(self, users: Callable[[int], None] | None, seeds: WorkerSeeds | None) -> None:
+        self._users, self._seeds = users, seeds
+
+    def __call__(self, worker: int) -> None:
+        """In the worker, before anything else."""
+        end_with_parent()
+        if self._seeds is not None:
+            self._seeds.start(worker)
+        if self._users is not None:
+            self._users(worker)
+
+
+def end_with_parent() -> None:
+    """Have this process end within a second of its parent's end, however that came: nobody would read what it makes."""
+    parent, process = os.getppid(), multiprocessing.parent_process()
+
+    def watch() -> None:
+        pause = threading.Event()
+        # a sibling that was forked later holds the other end of the sentinel's pipe; a fork server is not the parent
+        while os.getppid() == parent and (process is None or process.is_alive()):
+            pause.wait(TICK)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="patchpack-watch").start()
+
+
+def next_of(sending: Iterator[Any], board: StatusBoard, timeout: float, waited_for: Callable[[], str] = str) -> Any:
+    """The next thing that workers send.
+
+    Args:
+        sending: torch's iterator over workers, made with ``timeout=TICK``.
+        board: what they write on.
+        timeout: seconds without anything after which they are taken for frozen; 0 waits for ever.
+        waited_for: says what that thing is, for an error.
+
+    Raises:
+        StopIteration: the epoch is over.
+        WorkerError: one died, or they are frozen. None of them is left then.
+    """
+    waited, workers = 0.0, getattr(sending, "_workers", ())
+    while True:
+        problem: str | None = None
+        try:  # around all of it: torch's handler raises between any two lines in there
+            with _told_of_deaths(sending, workers):
+                problem = _dead(workers, board)
+                if problem is None:
+                    return next(sending)
+        except RuntimeError as error:
+            problem = _dead(workers, board)
+            if problem is None and str(error).startswith("DataLoader timed out"):
+                waited += TICK
+                if timeout and waited >= timeout:
+                    problem = _frozen(workers, board, timeout)
+            elif problem is None and str(error).startswith("DataLoader worker (pid"):
+                problem = str(error)
+            elif problem is None:
+                raise
+        if problem is not None:
+            _end(sending, workers)
+            raise WorkerError(problem + waited_for())
+
+
+@contextmanager
+def _told_of_deaths(sending: Iterator[Any], workers: Sequence[Any]) -> Iterator[None]:
+    """Torch's handler may raise for these workers here, and nowhere else: a training step is no place for it."""
+    enter: Any = getattr(torch._C, "_set_worker_pids", None)
+    leave: Any = getattr(torch._C, "_remove_worker_pids", None)
+    handle: Any = sending
+    if enter is None or leave is None or not hasattr(sending, "_worker_pids_set"):  # a torch that goes about it in another way
+        yield
+        return
+    if not handle._worker_pids_set:
+        enter(id(handle), tuple(worker.pid for worker in workers))
+        handle._worker_pids_set = True
+    try:
+        yield
+    finally:
+        if handle._worker_pids_set:
+            leave(id(handle))
+            handle._worker_pids_set = False
+
+
+def _dead(workers: Sequence[Any], board: StatusBoard) -> str | None:
+    """What to say of a worker that died; one whose share is over has ended by itself."""
+    for number, worker in enumerate(workers):
+        if not worker.is_alive() and worker.exitcode != 0:
+            name = how(worker.exitcode)
+            hint = next((f"; {hint}" for cause, hint in _HINTS.items() if cause in name), "")
+            return f"worker {number} (pid {worker.pid}) {name}; it {_at(board, number)}{hint}"
+    return None
+
+
+def _frozen(workers: Sequence[Any], board: StatusBoard, timeout: float) -> str:
+    told = [f"worker {number} (pid {worker.pid}) {_at(board, number)}" for number, worker in enumerate(workers[:_SHOWN])]
+    more = f"; {len(workers) - _SHOWN} more" if len(workers) > _SHOWN else ""
+    return f"nothing came from {len(workers)} workers for {timeout:g} seconds (timeout): {'; '.join(told)}{more}"
+
+
+def _at(board: StatusBoard, worker: int) -> str:
+    return board.read(worker) or "was between two batches"
+
+
+def how(exitcode: int) -> str:
+    """How a process ended, in words."""
+    if exitcode >= 0:
+        return f"ended with exit code {exitcode}"
+    try:
+        return f"was killed by {signal.Signals(-exitcode).name} (exit code {exitcode})"
+    except ValueError:
+        return f"was killed by signal {-exitcode} (exit code {exitcode})"
+
+
+def _end(sending: Iterator[Any], workers: Sequence[Any]) -> None:
+    """End what is left of them, at once: one that is stopped hears of nothing else, the others paint for nobody."""
+    for worker in workers:
+        if worker.is_alive():
+            worker.kill()
+    for worker in workers:
+        worker.join()
+    shut_down = getattr(sending, "_shutdown_workers", None)
+    if shut_down is not None:
+        shut_down()

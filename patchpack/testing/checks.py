@@ -1,0 +1,192 @@
+"""Checks of policies, packers and batches, with the smallest example that fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from patchpack.batch import _arrays
+from patchpack.batch.packed import PackedBatch
+from patchpack.batch.unpack import unpack
+from patchpack.batch.validate import validate
+from patchpack.batch.views import attention_mask, pool_mask, ragged, token_mask
+from patchpack.plan import packing
+from patchpack.plan.packing import Item, PackerFactory, Row, fewest_tokens
+from patchpack.plan.policies import resize
+from patchpack.testing.strategies import grids, lengths, size_tables, uniform_tables
+
+
+def check_resize_policy(policy: Any, *, patch_size: int = 16, examples: int = 100) -> None:
+    """A resize policy keeps its protocol.
+
+    int ``[n, 2]`` grids of at least one patch, or (0, 0); never above its own bound; row i depends on row i alone; the same
+    answer twice; inputs untouched; a `place` stays inside the image and inside the grid.
+    """
+    bound = policy.bound(patch_size)
+
+    def check(table: npt.NDArray[np.int64], u: npt.NDArray[np.float64] | None) -> None:
+        before = table.copy()
+        answer = policy(table, patch_size, u)
+        _expect(np.array_equal(table, before), f"{policy!r} changes the sizes it is given")
+        _expect(_is_int(answer, table.shape), f"{policy!r} must return integers {list(table.shape)}, got {answer!r}")
+        whole = np.all(answer > 0, axis=1) | np.all(answer == 0, axis=1)
+        _expect(whole.all(), f"{policy!r} makes a grid that is neither whole nor refused: {answer[~whole].tolist()}")
+        patches = np.asarray(answer, dtype=np.int64).prod(axis=1)
+        if bound is not None and patches.max() > bound:
+            worst = int(patches.argmax())
+            raise AssertionError(
+                f"{policy!r} makes {patches[worst]} patches of {table[worst].tolist()}, above its bound of {bound}"
+            )
+        _expect(np.array_equal(policy(table, patch_size, u), answer), f"{policy!r} answers differently the second time")
+        for i in range(len(table)):
+            alone = policy(table[i : i + 1], patch_size, None if u is None else u[i : i + 1])
+            _expect(
+                np.array_equal(alone[0], answer[i]),
+                f"{policy!r}: row {i} depends on other rows: {answer[i].tolist()} among them, alone {alone[0].tolist()}",
+            )
+        if isinstance(policy, resize.PlacingPolicy):
+            box, target = policy.place(table, answer, patch_size)
+            inside = (box[:, :2] >= 0).all() and (box[:, 2:] >= 1).all() and (box[:, :2] + box[:, 2:] <= table).all()
+            _expect(inside, f"{policy!r} places a box outside the image: {box.tolist()} in {table.tolist()}")
+            fits = (target >= 1).all(axis=1) & (target <= answer * patch_size).all(axis=1) | (patches == 0)
+            _expect(fits.all(), f"{policy!r} places a target outside its grid: {target.tolist()}")
+
+    _run(check, size_tables(), policy.draws, examples)
+
+
+def check_crop_policy(policy: Any, *, patch_size: int = 16, examples: int = 100) -> None:
+    """A crop policy keeps its protocol.
+
+    int ``[n, 4]`` boxes of at least a pixel within their images; row i depends on row i alone; the same answer twice; inputs
+    untouched.
+    """
+
+    def check(table: npt.NDArray[np.int64], u: npt.NDArray[np.float64] | None) -> None:
+        before = table.copy()
+        box = policy(table, patch_size, u)
+        _expect(np.array_equal(table, before), f"{policy!r} changes the sizes it is given")
+        _expect(_is_int(box, (len(table), 4)), f"{policy!r} must return integers {[len(table), 4]}, got {box!r}")
+        inside = (box[:, :2] >= 0).all() and (box[:, 2:] >= 1).all() and (box[:, :2] + box[:, 2:] <= table).all()
+        _expect(inside, f"{policy!r} makes a box outside the image: {box.tolist()} in {table.tolist()}")
+        _expect(np.array_equal(policy(table, patch_size, u), box), f"{policy!r} answers differently the second time")
+        for i in range(len(table)):
+            alone = policy(table[i : i + 1], patch_size, None if u is None else u[i : i + 1])
+            _expect(
+                np.array_equal(alone[0], box[i]),
+                f"{policy!r}: row {i} depends on other rows: {box[i].tolist()} among them, alone {alone[0].tolist()}",
+            )
+
+    _run(check, size_tables(), policy.draws, examples)
+
+
+def check_drop_policy(policy: Any, *, examples: int = 100) -> None:
+    """A drop policy keeps its protocol: int ``[n]``, at least one patch and at most all, row i depends on row i alone."""
+
+    def check(table: npt.NDArray[np.int64], u: npt.NDArray[np.float64] | None) -> None:
+        seen = 1000 * np.arange(len(table), dtype=np.int64)
+        kept = policy(table, u, seen)
+        patches = table.prod(axis=1)
+        _expect(_is_int(kept, patches.shape), f"{policy!r} must return integers [{len(table)}], got {kept!r}")
+        fine = (kept >= 1) & (kept <= patches)
+        _expect(fine.all(), f"{policy!r} keeps {kept[~fine].tolist()} of {patches[~fine].tolist()} patches: 1 … all may stay")
+        for i in range(len(table)):
+            alone = policy(table[i : i + 1], None if u is None else u[i : i + 1], seen[i : i + 1])
+            _expect(alone[0] == kept[i], f"{policy!r}: row {i} depends on other rows: {kept[i]} among others, alone {alone[0]}")
+
+    tables = st.lists(grids(), min_size=1, max_size=12).map(lambda rows: np.array(rows, dtype=np.int64))
+    _run(check, tables, policy.draws, examples)
+
+
+def check_packer(factory: PackerFactory, *, seq_len: int = 64, max_images: int = 7, examples: int = 100) -> None:
+    """A packer keeps its protocol.
+
+    Every item comes back exactly once and unchanged, or shortened as far as ``max_cut`` allows; no row is empty or above
+    ``seq_len`` tokens or ``max_images`` slots;
+    nothing stays after `flush`; state goes through JSON in the middle and the rest comes out the same.
+    """
+
+    @_settings(examples)
+    @given(lengths(seq_len), st.integers(0, 60))
+    def check(counts: list[int], cut: int) -> None:
+        items = [Item(i, n) for i, n in enumerate(counts)]
+        packer = factory(seq_len, max_images)
+        rows = [row for item in items[:cut] for row in packer.push(item)]
+        twin = factory(seq_len, max_images)
+        twin.load_state_dict(json.loads(json.dumps(packer.state_dict())))
+        rest, again = (_pack_rest(p, items[cut:]) for p in (packer, twin))
+        _expect(_ids(rest) == _ids(again), f"{factory!r} goes on differently after load_state_dict")
+        rows += rest
+        came = sorted(item for row in rows for item in row.items)
+        missing = sorted(set(items) - {items[item.id] for item in came if item.id < len(items)})
+        _expect(not missing, f"{factory!r} loses items: {missing}")
+        _expect([item.id for item in came] == [item.id for item in items], f"{factory!r} doubles or invents items: {came}")
+        for item, pushed in zip(came, items, strict=True):
+            least = fewest_tokens(pushed.num_tokens, packer)
+            kept = item.num_slots == pushed.num_slots and least <= item.num_tokens <= pushed.num_tokens
+            _expect(kept, f"{factory!r} makes {item} of {pushed}; it may keep {least} tokens at the least")
+        for row in rows:
+            within = row.items and row.num_tokens <= seq_len and row.num_slots <= max_images
+            _expect(within, f"{factory!r} closes a row of {row.num_tokens} tokens and {row.num_slots} slots")
+        _expect(not packer.flush(), f"{factory!r} still holds rows after flush")
+
+    check()
+
+
+def check_batch(batch: PackedBatch) -> None:
+    """A batch keeps every statement `PackedBatch` makes, and its views agree.
+
+    `validate`; attention mask, pool mask and ``cu_seqlens`` describe one partition; every token is unpacked once.
+    """
+    validate(batch)
+    mask, attention, pool = (_arrays.to_numpy(view(batch)) for view in (token_mask, attention_mask, pool_mask))
+    together = np.einsum("bes,bet->bst", pool.astype(np.int64), pool.astype(np.int64)) > 0
+    _expect(np.array_equal(attention, together), "attention_mask and pool_mask disagree")
+    _expect(np.array_equal(pool.any(axis=1), mask), "pool_mask and token_mask disagree")
+    flat = ragged(batch)
+    lengths_by_slot = pool.sum(axis=2)
+    cumulative = _arrays.to_numpy(flat.cu_seqlens)
+    _expect(np.array_equal(np.diff(cumulative), lengths_by_slot[lengths_by_slot > 0]), "cu_seqlens and pool_mask disagree")
+    _expect(len(flat.patches) == mask.sum(), "ragged patches and token_mask disagree")
+    images = list(unpack(batch))
+    _expect(sum(len(image.patches) for image in images) == mask.sum(), "unpack loses or doubles tokens")
+    keys = [batch.keys[image.row][image.slot] for image in images]
+    _expect(keys == [image.key for image in images], "unpack hands out wrong keys")
+
+
+def _run(check: Callable[..., None], tables: st.SearchStrategy[Any], draws: int, examples: int) -> None:
+    @_settings(examples)
+    @given(st.data())
+    def run(data: st.DataObject) -> None:
+        table = data.draw(tables, label="table")
+        check(table, data.draw(uniform_tables(len(table), draws), label="u"))
+
+    run()
+
+
+def _settings(examples: int) -> Callable[[Any], Any]:
+    return settings(
+        max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+
+
+def _pack_rest(packer: packing.Packer, items: Sequence[Item]) -> list[Row]:
+    return [row for item in items for row in packer.push(item)] + packer.flush()
+
+
+def _ids(rows: list[Row]) -> list[list[int]]:
+    return [[item.id for item in row.items] for row in rows]
+
+
+def _is_int(answer: Any, shape: tuple[int, ...]) -> bool:
+    return isinstance(answer, np.ndarray) and np.issubdtype(answer.dtype, np.integer) and answer.shape == shape
+
+
+def _expect(holds: Any, message: str) -> None:
+    if not holds:
+        raise AssertionError(message)
