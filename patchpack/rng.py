@@ -1,8 +1,8 @@
 """Randomness by address: a draw is a function of (seed, epoch, key, stage) and of nothing else.
 
-Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), vectorised over keys in numpy.
-Ten million images and one image get their numbers from the same formula, so neither order, worker, rank nor resume can
-move them.
+The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), vectorised over keys
+in numpy. Ten million images and one image get their numbers from the same formula. Order, worker, rank and resume therefore
+cannot change them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MANY = 16  # draws per key: one for every patch of an image, where sizes and ra
 
 
 class Stage(IntEnum):
-    """What a draw is for. Append only: a new stage must not move the numbers of the old ones."""
+    """The purpose of a draw. Append only: a new stage must not change the numbers of the old ones."""
 
     RESIZE = 0
     DROP = 1
@@ -48,9 +48,9 @@ class Stage(IntEnum):
 
 
 def key_hash(keys: Iterable[str]) -> U64:
-    """Hash of each key, uint64 ``[n]``: the first eight bytes (little endian) of BLAKE2b of its UTF-8 form.
+    """Return the hash of each key, uint64 ``[n]``: the first eight bytes (little endian) of BLAKE2b of its UTF-8 form.
 
-    A file name that is not UTF-8 counts with its own bytes.
+    A file name that is not UTF-8 is hashed by its own bytes.
     """
     digests = b"".join(hashlib.blake2b(_bytes(key), digest_size=8).digest() for key in keys)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
@@ -64,13 +64,13 @@ def _bytes(key: str) -> bytes:
 
 
 def uniforms(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray[np.float64]:
-    """n uniforms in [0, 1) for each key.
+    """Return n uniforms in [0, 1) for each key.
 
     Args:
-        seed: 0 … 2**64 − 1, the recipe's seed.
-        epoch: 0 … 2**32 − 1.
-        hashes: uint64 ``[m]``, see `key_hash`.
-        stage: what the draw is for, 0 … 255, see `Stage`.
+        seed: the recipe's seed, 0 … 2**64 − 1.
+        epoch: epoch of the draws, 0 … 2**32 − 1.
+        hashes: uint64 ``[m]``, the hashes of the keys (see `key_hash`).
+        stage: purpose of the draws, 0 … 255, one of `Stage`.
         n: draws per key, 0 … 2**24.
 
     Returns:
@@ -109,13 +109,15 @@ def _require(seed: int, epoch: int, stage: int, n: int) -> None:
 
 
 def permutation(seed: int, epoch: int, stage: int, start: int, n: int, *, block: int | None = None) -> npt.NDArray[np.intp]:
-    """Positions ``0 … n − 1`` in the order of a draw that each of ``start … start + n − 1`` has of its own.
+    """Return the positions ``0 … n − 1``, sorted by a draw for each of the addresses ``start … start + n − 1``.
 
     Args:
-        seed, epoch, stage: as in `uniforms`.
+        seed: the recipe's seed, 0 … 2**64 − 1.
+        epoch: epoch of the draws, 0 … 2**32 − 1.
+        stage: purpose of the draws, 0 … 255, one of `Stage`.
         start: the first address, 0 … 2**64 − n.
-        n: positions, >= 0.
-        block: positions change places with the others of their block of this many only; None for one block.
+        n: number of positions, >= 0.
+        block: number of positions that are permuted among themselves. Default None, all of them in one block.
 
     Returns:
         intp ``[n]``, a stable argsort.
@@ -143,15 +145,18 @@ def _many(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray
 
 
 def smallest(seed: int, epoch: int, hashes: U64, stage: int, n: Any, k: Any) -> npt.NDArray[np.intp]:
-    """Where the k smallest of each key's n uniforms are: a random subset of ``0 … n - 1``, each as likely as the others.
+    """Return the indices of the k smallest of each key's n uniforms: a random subset of ``0 … n - 1``, all equally likely.
 
     Args:
-        seed, epoch, hashes, stage: as in `uniforms`.
-        n: integers ``[m]``, 1 … 2**24.
-        k: integers ``[m]``, how many of them, 1 … n; all of them are not drawn.
+        seed: the recipe's seed, 0 … 2**64 − 1.
+        epoch: epoch of the draws, 0 … 2**32 − 1.
+        hashes: uint64 ``[m]``, the hashes of the keys (see `key_hash`).
+        stage: purpose of the draws, 0 … 255, one of `Stage`.
+        n: integers ``[m]``, uniforms of each key, 1 … 2**24.
+        k: integers ``[m]``, size of each subset, 1 … n. Where k is n, nothing is drawn.
 
     Returns:
-        intp ``[sum(k)]``, key after key, of each ascending; of equal draws the first.
+        intp ``[sum(k)]``, key after key, ascending within a key. Of equal draws the first count as smaller.
 
     Raises:
         ConfigError: a number out of its range.
@@ -172,9 +177,9 @@ def smallest(seed: int, epoch: int, hashes: U64, stage: int, n: Any, k: Any) -> 
 
 
 def philox4x32(counter: tuple[U64, U64, U64, U64], key: tuple[int, int]) -> tuple[U64, U64, U64, U64]:
-    """Ten Philox rounds: four 32-bit words (held in uint64 arrays) per counter."""
+    """Apply ten Philox rounds: four 32-bit words (held in uint64 arrays) per counter."""
     c0, c1, c2, c3 = (np.array(word, dtype=np.uint64) for word in counter)
-    high, low = np.empty_like(c0), np.empty_like(c0)  # and nothing else is allocated: that is what a few keys cost
+    high, low = np.empty_like(c0), np.empty_like(c0)  # the only allocation: for a few keys it dominates the cost
     for k0, k1 in _round_keys(*key):
         np.multiply(c0, _MULTIPLIERS[0], out=high)
         np.multiply(c2, _MULTIPLIERS[1], out=low)
@@ -192,6 +197,6 @@ def philox4x32(counter: tuple[U64, U64, U64, U64], key: tuple[int, int]) -> tupl
 
 @lru_cache(maxsize=64)
 def _round_keys(k0: int, k1: int) -> list[tuple[U64, U64]]:
-    """The key of each round: both halves grow by their Weyl constant, modulo 2**32."""
+    """Return the key of each round: both halves grow by their Weyl constant, modulo 2**32."""
     keys = [((k0 + i * _WEYL[0]) & 0xFFFFFFFF, (k1 + i * _WEYL[1]) & 0xFFFFFFFF) for i in range(_ROUNDS)]
     return [(np.array(first, dtype=np.uint64), np.array(second, dtype=np.uint64)) for first, second in keys]

@@ -76,8 +76,8 @@ def ragged(batch: PackedBatch, static: bool = False) -> Ragged:
 
     Args:
         batch: the batch.
-        static: True for fixed shapes for compiled models: ``T = B * S`` and ``N = B * E + B``. Slots follow each other in order,
-            an empty one has length 0; the padding follows as B segments of at most S tokens.
+        static: True for fixed shapes, for compiled models: ``T = B * S`` and ``N = B * E + B``. Slots follow each other in
+            order, an empty one has length 0; the padding follows as B segments of at most S tokens.
 
     Returns:
         `Ragged`; images in row-major slot order, tokens in raster order.

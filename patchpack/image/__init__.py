@@ -1,1 +1,1 @@
-"""Read pictures: file bytes to sizes, and to uint8 pixels."""
+"""Reading of images: from file bytes to sizes, and to uint8 pixels."""

@@ -1,4 +1,4 @@
-"""Three bytes a pixel to four. Arrays and integers only, no allocation, no exceptions."""
+"""Pixels of three bytes to pixels of four. Only arrays and integers, no allocation, no exceptions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _8, _16, _24 = np.uint32(8), np.uint32(16), np.uint32(24)
 
 @njit
 def widen(pixels: Any, out: Any) -> None:
-    """pixels: uint8 ``[3 n]``, red, green, blue. out: uint32 ``[n]``, these from the lowest byte on, the highest 0."""
+    """Widen pixels: uint8 ``[3 n]``, red, green, blue, to out: uint32 ``[n]``, red in the lowest byte, the highest byte 0."""
     for i in range(len(out)):
         red, green, blue = np.uint32(pixels[3 * i]), np.uint32(pixels[3 * i + 1]), np.uint32(pixels[3 * i + 2])
         out[i] = red | (green << _8) | (blue << _16)

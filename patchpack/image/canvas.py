@@ -1,6 +1,6 @@
-"""Memory that pictures are unpacked into, one after the other: its pages are there, and the caches know it.
+"""Memory for decoded images, which is used again for each one, so that its pages are mapped and in the cache.
 
-One canvas a thread. Whoever unpacks a picture paints from it before the next one.
+Each thread has one canvas. An image must be painted before the next one is decoded.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from patchpack.types import Size
 
 Pixels = npt.NDArray[np.uint8]
 
-HELD_BYTES = 1 << 26  # of memory a thread keeps: 16 megapixels
+HELD_BYTES = 1 << 26  # most memory that a thread keeps: 16 megapixels
 _STEP = 1 << 20
 
 
@@ -27,7 +27,7 @@ _thread = _Thread()
 
 
 def canvas(size: Size) -> Pixels:
-    """uint8 ``[H, W, 4]`` with anything in it, contiguous: what the last call in this thread gave, as far as it goes."""
+    """Return uint8 ``[H, W, 4]`` with any content, contiguous. It shares memory with the result of this thread's last call."""
     num_bytes = 4 * size.height * size.width
     if num_bytes > HELD_BYTES:
         memory = np.empty(num_bytes, dtype=np.uint8)
@@ -39,7 +39,7 @@ def canvas(size: Size) -> Pixels:
 
 
 def widened(pixels: npt.NDArray[Any]) -> Pixels:
-    """uint8 ``[H, W, 3]`` as ``[H, W, 4]`` on the canvas: red, green, blue and a filler."""
+    """Return uint8 ``[H, W, 3]`` as ``[H, W, 4]`` on the canvas: red, green, blue and a filler."""
     from patchpack.image import _kernels_canvas as kernels
 
     out = canvas(Size(*pixels.shape[:2]))

@@ -1,11 +1,11 @@
-"""Bytes to upright 8-bit RGB, or `DecodeError`: which files are pictures, which way is up, and what colour is.
+"""Decoding of file bytes to upright 8-bit RGB, or `DecodeError`: formats, orientation, and conversion of colours.
 
-Formats are JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, TIFF and AVIF, as far as this Pillow has them; of an
-animation, of pages and of several pictures in one file, the first. Nothing else is tried, whatever plugins Pillow carries, but
-the formats that a recipe names (`Recipe.formats`).
+Formats are JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, TIFF and AVIF, if this Pillow supports them. Of an animation, of
+pages and of several images in one file, the first is decoded. No other format is tried, even if Pillow has plugins, except the
+formats that a recipe names (`Recipe.formats`).
 
-Pillow raises errors of a dozen classes over broken files (a test has them), and new ones with new releases: each of them is
-a `DecodeError`, only `MemoryError` and what is no `Exception` pass. Its warnings are counted, see
+Pillow raises errors of a dozen classes over broken files (a test has them), and new ones with new releases. All of them become
+a `DecodeError`. Only `MemoryError` and exceptions that are not an `Exception` pass. Its warnings are counted, see
 `patchpack.image.pillow_warnings`.
 """
 
@@ -31,7 +31,7 @@ WHITE: Colour = (255, 255, 255)
 
 
 _ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 0x0112, 0x0142, 0x0143
-# EXIF orientation → what makes it upright, as in ImageOps.exif_transpose
+# EXIF orientation → the transpose that makes the image upright, as in ImageOps.exif_transpose
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -43,7 +43,7 @@ _TURNS = {
 }
 _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 _PLACES_OF_TAGS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}  # in `Image.info`
-# layout of grey pixels of less than 8 bits → what Pillow multiplies them with, and their largest value before that
+# layout of grey pixels of less than 8 bits → the factor that Pillow multiplies them with, and their largest value before that
 _GREY_STEPS = {"1": (255, 1), "L;2": (85, 3), "L;4": (17, 15)}
 
 
@@ -56,27 +56,33 @@ def decode(
     icc: str = "ignore",
     formats: tuple[str, ...] = (),
 ) -> npt.NDArray[np.uint8]:
-    """An image file as pixels, upright, in colour, without transparency.
+    """Decode an image file to pixels, upright, in colour, without transparency.
 
-    Grey, palette, CMYK, LAB and YCbCr are converted. Grey of more than 8 bits is scaled by what its header says: 16 bits by
-    65535, with a sign by 32767; 12 bits by 4095, of a TIFF and of a PNG whose sBIT says so and whose values stand in the low
-    bits; 32-bit integers by 65535, or by their maximum if that is larger; floats from [0, 1], else taken as [0, 255], where a
-    little beyond either end is cut; whatever fits neither (negative numbers too) from its minimum to its maximum. NaN and
-    infinity count as 0. Where white is stored as 0, the result is inverted. Of colours of 16 bits Pillow gives the upper 8.
+    Grey, palette, CMYK, LAB and YCbCr are converted. Grey of more than 8 bits is scaled so that white, by the header, is 255:
+
+    * 16 bits: white is 65535, with a sign 32767.
+    * 12 bits: white is 4095, for a TIFF, and for a PNG whose sBIT says so and whose values are in the low bits.
+    * 32-bit integers: white is 65535, or the largest value if that is larger.
+    * floats: taken from [0, 1], else from [0, 255], where values slightly beyond either end are cut. Other values (negative
+      numbers too) are scaled from their minimum to their maximum. NaN and infinity count as 0.
+
+    If white is stored as 0, the result is inverted. Of 16-bit colours Pillow gives the upper 8 bits.
 
     Args:
-        data: a whole image file.
-        max_pixels: larger pictures are refused on their header, before a pixel is decoded. Pillow's own limit, twice
-            ``Image.MAX_IMAGE_PIXELS`` (179 million), holds as well.
-        background: (red, green, blue) that shows through transparency.
-        deep, icc, formats: as in `Recipe`.
+        data: a complete image file.
+        max_pixels: larger images are refused by their header, before a pixel is decoded. Default 64 million. Pillow's own
+            limit, twice ``Image.MAX_IMAGE_PIXELS`` (179 million), holds as well.
+        background: (red, green, blue) that shows through transparency, default white.
+        deep: ``"header"`` (default) or ``"range"``, see `Recipe`.
+        icc: ``"ignore"`` (default) or ``"srgb"``, see `Recipe`.
+        formats: names of further formats, see `Recipe`. Default none.
 
     Returns:
-        uint8 ``[H, W, 3]``, rows from the top as one looks at it (EXIF or XMP orientation applied).
+        uint8 ``[H, W, 3]``, rows from the top as displayed (EXIF or XMP orientation applied).
 
     Raises:
-        DecodeError: if `data` is not a readable image of a known format, or over the limit.
-        ConfigError: for a format without a plugin, or profiles that this Pillow cannot convert.
+        DecodeError: `data` is not a readable image of a known format, or over the limit.
+        ConfigError: a format has no plugin, or this Pillow cannot convert profiles.
     """
     reading = Reading(deep, icc, formats)
     require_readable(reading)
@@ -86,7 +92,14 @@ def decode(
 def decode_image(
     data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """What `decode` returns, as a Pillow image of mode RGB. An upright RGB file is loaded and not copied."""
+    """Decode an image file like `decode`, to a Pillow image of mode RGB. An upright RGB file is loaded and not copied.
+
+    Args:
+        data: a complete image file.
+        max_pixels: larger images are refused, default 64 million.
+        background: (red, green, blue) that shows through transparency, default white.
+        reading: further formats, scaling of deep images, and handling of colour profiles.
+    """
     image = open_image(data, max_pixels=max_pixels, formats=reading.formats)
     return first_frame(image, background=background, reading=reading)
 
@@ -94,47 +107,54 @@ def decode_image(
 def first_frame(
     image: Image.Image, *, background: Colour = WHITE, full: Size | None = None, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """`to_rgb` of an image that `open_image` gave; notes if there are more frames behind this one."""
+    """Convert an image of `open_image` with `to_rgb`, and note a warning if the file has more frames.
+
+    Args:
+        image: opened by `open_image`.
+        background: (red, green, blue) that shows through transparency, default white.
+        full: height and width in the file, for errors, if the image is decoded smaller. Default None.
+        reading: scaling of deep images, and handling of colour profiles.
+    """
     picture = to_rgb(image, background=background, full=full, reading=reading)
     try:
         with CapturedWarnings():
-            if getattr(image, "is_animated", False):  # a GIF looks for the next one only now
+            if getattr(image, "is_animated", False):  # a GIF searches its next frame only now
                 note(SEVERAL_FRAMES)
     except MemoryError:
         raise
-    except Exception:  # what is wrong there costs nothing here
+    except Exception:  # an error in later frames does not matter
         pass
     return picture
 
 
 def require_bytes(num_bytes: int, max_bytes: int) -> None:
-    """Raise `DecodeError` for a file that is larger than it may be."""
+    """Raise `DecodeError` unless a file has at most `max_bytes`."""
     if num_bytes > max_bytes:
         raise DecodeError(too_many_bytes(num_bytes, max_bytes))
 
 
 def too_many_bytes(num_bytes: int, max_bytes: int) -> str:
-    """The reason why."""
+    """Return the reason for refusing a file with too many bytes."""
     return f"expected a file of at most max_bytes={max_bytes} bytes, got {num_bytes}"
 
 
 def to_rgb(
     image: Image.Image, *, background: Colour = WHITE, full: Size | None = None, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """A Pillow image upright and in RGB, converted as `decode` does; the same object if there is nothing to do.
+    """Convert a Pillow image like `decode`: upright and in RGB. The same object is returned if nothing has to change.
 
     Args:
         image: loaded or not.
-        background: as in `decode`.
-        full: height and width as the file has them, for the error to name, where the image is to be decoded smaller.
-        reading: how deep pictures are scaled, and what becomes of colour profiles.
+        background: (red, green, blue) that shows through transparency, default white.
+        full: height and width in the file, for errors, if the image is decoded smaller. Default None.
+        reading: scaling of deep images, and handling of colour profiles.
     """
     with CapturedWarnings(), _Refusing(image, full or Size(image.height, image.width)):
         _match_key_to_pixels(image)
-        scale = depth.of(image)  # now: what a PNG says is gone with its file
+        scale = depth.of(image)  # before loading: afterwards a PNG's chunks are gone with its file
         with SilentLibtiff() if hasattr(image, "tag_v2") else nullcontext():
             image.load()
-        turn = turn_of(image)  # now: a conversion may lose the tag
+        turn = turn_of(image)  # before conversion, which may lose the tag
         tagged = image.info.get("icc_profile") if reading.icc == "srgb" else None
         if scale is not None:
             image = depth.eight_bits(image, scale, stretch=reading.deep == "range")
@@ -146,17 +166,22 @@ def to_rgb(
 
 
 def turned(image: Image.Image, turn: Image.Transpose) -> Image.Image:
-    """The image as one looks at it."""
+    """Return the image as displayed."""
     image = image.transpose(turn)
-    image.info = {}  # or the tag would turn the picture once more
+    image.info = {}  # else the tag would turn the image once more
     return image
 
 
 def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = ()) -> Image.Image:
-    """The picture in a file, identified and within the limit, its pixels not decoded yet; of `FORMATS`, or one of the further.
+    """Open the image in a file: its format is known and its size within the limit, but no pixel is decoded.
+
+    Args:
+        data: the bytes of a file, or a file object.
+        max_pixels: larger images are refused, default 64 million.
+        formats: formats besides `FORMATS`, default none.
 
     Raises:
-        DecodeError: as `decode`, for what a header can tell.
+        DecodeError: like `decode`, for faults that the header shows.
     """
     file = io.BytesIO(data) if isinstance(data, (bytes, bytearray, memoryview)) else data
     try:
@@ -165,7 +190,7 @@ def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS, formats
             tile = _tile(image)
     except MemoryError:
         raise
-    except Image.DecompressionBombError as error:  # Pillow's own limit, met before ours can be
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which is checked before ours
         raise DecodeError(f"expected at most {max_pixels} pixels, got: {error}") from error
     except Exception as error:
         raise DecodeError(_not_an_image(file, error, formats)) from error
@@ -180,14 +205,14 @@ def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS, formats
 
 
 def _tile(image: Image.Image) -> Size:
-    """Of a TIFF, whose tiles are decoded whole, and may be much larger than the picture."""
+    """Return the size of a TIFF's tiles. A tile is decoded completely, and may be much larger than the image."""
     tags = getattr(image, "tag_v2", {})
     height, width = tags.get(_TILE_HEIGHT), tags.get(_TILE_WIDTH)
     return Size(height, width) if isinstance(height, int) and isinstance(width, int) else Size(1, 1)
 
 
 def oriented_size(image: Image.Image) -> Size:
-    """Height and width that `to_rgb` will give an image; decodes no pixels."""
+    """Return the height and width that `to_rgb` will give an image, without decoding pixels."""
     width, height = image.size
     if _ORIENTATION in getattr(image, "tag_v2", ()):  # Pillow's TIFF reader has swapped the sides already
         return Size(height, width)
@@ -198,21 +223,21 @@ def oriented_size(image: Image.Image) -> Size:
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """What makes an image upright; None if it is, or if its tags do not tell."""
+    """Return the transpose that makes an image upright, or None if it is upright or has no valid tag."""
     if _PLACES_OF_TAGS.isdisjoint(image.info) and getattr(image, "_exif", image) is None and not hasattr(image, "tag_v2"):
-        return None  # as most are: no tag, and none was read or set
+        return None  # the common case: no tag, and no tag was read or set
     try:
         with CapturedWarnings():
             # not PngImageFile's own, which decodes all pixels to find tags behind them
             return _TURNS.get(Image.Image.getexif(image).get(_ORIENTATION, 1))
     except MemoryError:
         raise
-    except Exception:  # a broken tag is no reason to lose a picture
+    except Exception:  # a broken tag must not reject an image
         return None
 
 
 def _read_late_chunks(image: PngImagePlugin.PngImageFile) -> None:
-    """Put tags from behind a PNG's pixels into `image.info`, as loading it would."""
+    """Put tags from behind a PNG's pixels into `image.info`, like loading would."""
     if not image.tile or image.fp is None:  # loaded already
         return
     file, place = image.fp, image.fp.tell()
@@ -229,14 +254,14 @@ def _read_late_chunks(image: PngImagePlugin.PngImageFile) -> None:
             file.seek(start + length + 4)
     except MemoryError:
         raise
-    except Exception:  # the file ends early or a chunk is broken: decoding will say so, or stop reading here as well
+    except Exception:  # the file ends early or a chunk is broken: decoding reports it, or stops reading here as well
         pass
     finally:
         file.seek(place)
 
 
 def _match_key_to_pixels(image: Image.Image) -> None:
-    """Bring a PNG's transparent colour to 8 bits: Pillow scales the pixels of other depths, not the key."""
+    """Scale a PNG's transparent colour to 8 bits, because Pillow scales the pixels of other depths, but not that colour."""
     key = image.info.get("transparency")
     if key is None or not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
         return
@@ -250,7 +275,7 @@ def _match_key_to_pixels(image: Image.Image) -> None:
 def _flatten(image: Image.Image, background: Colour) -> Image.Image:
     if not image.has_transparency_data:
         return image.convert("RGB")
-    if image.mode == "La":  # has no direct way to RGBA: Pillow would drop the alpha
+    if image.mode == "La":  # cannot be converted to RGBA directly: Pillow would drop the alpha
         image = image.convert("LA")
     image = image.convert("RGBA")
     canvas = Image.new("RGB", image.size, background)
@@ -259,7 +284,7 @@ def _flatten(image: Image.Image, background: Colour) -> Image.Image:
 
 
 class _Refusing:
-    """Whatever is wrong with the pixels of an image is a `DecodeError`."""
+    """A context in which every error of an image's pixels becomes a `DecodeError`."""
 
     def __init__(self, image: Image.Image, size: Size) -> None:
         self.format, self.size = image.format, size
@@ -271,7 +296,7 @@ class _Refusing:
         if isinstance(error, Exception) and not isinstance(error, MemoryError):
             height, width = self.size
             got = f"{type(error).__name__}: {error}"
-            if (isinstance(error, AssertionError) and not str(error)) or "closed file" in str(error):  # Pillow says no more
+            if (isinstance(error, AssertionError) and not str(error)) or "closed file" in str(error):  # Pillow's only hint
                 got = "a file that was closed before its pixels were read (load() it before it is closed)"
             raise DecodeError(
                 f"expected a complete {self.format or 'picture'} of {height} x {width} pixels (height x width), got {got}"
@@ -283,7 +308,7 @@ def _not_an_image(file: IO[bytes], error: Exception, further: tuple[str, ...]) -
     file.seek(0)
     start = file.read(12)
     why = "" if isinstance(error, UnidentifiedImageError) else f" ({type(error).__name__}: {error})"
-    absent = [name for name in further if name not in Image.OPEN]  # as in a process that was spawned
+    absent = [name for name in further if name not in Image.OPEN]  # possible in a spawned process
     why += f"; Pillow has no plugin for {absent[0]!r} in this process" if absent else ""
     known = (*FORMATS, *further)
     return f"expected a readable {', '.join(known[:-1])} or {known[-1]} file, got {length} bytes starting {start!r}{why}"

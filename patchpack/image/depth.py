@@ -1,4 +1,4 @@
-"""Bring pictures of more than 8 bits to 8: white is what the header says, and a picture that leaves little to see is noted."""
+"""Scaling of images of more than 8 bits to 8. The header says what white is. Images with hardly any contrast are noted."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from PIL import Image, PngImagePlugin
 from patchpack.image.pillow_warnings import note
 
 NARROW = "more than 8 bits, less than a tenth of the range is used"
-"""Of a picture that comes out nearly of one colour, such as 12 bits in a file of 16 that does not say so."""
+"""The warning for an image of nearly one colour, such as 12 bits in a 16-bit file whose header does not say so."""
 
 _GREYS = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _BITS, _WHITE_AT, _SIGN = 0x0102, 0x0106, 0x0153  # BitsPerSample, PhotometricInterpretation, SampleFormat
 _UNSIGNED, _SIGNED = 1, 2
-# white → how far beyond it, and below 0, a float may be: the overshoot of a resampling, and what rounds to 255
+# white → how far beyond it, and below 0, a float may be: the overshoot of a resampling, and values that round to 255
 _FLOATS = ((1.0, 0.05), (255.0, 0.5))
-_FEW = 1000  # one of so many values at either end does not count as used
+_FEW = 1000  # one in a thousand values at either end does not count as used
 
 
 class Depth(NamedTuple):
-    """What a header says of the pixels.
+    """The description of pixels in a header.
 
     Attributes:
-        white: value of white; None for floats, and for 32-bit integers, of which a header says only how they are stored.
-        low_bits: significant bits by a PNG's sBIT, 0 where it has none; values that stand in the low bits are scaled by them.
-        inverted: white is stored as 0.
-        unsigned: 32 bits without a sign, which Pillow reads with one.
-        colour: not grey: Pillow decodes the upper 8 bits of each value.
+        white: value of white. None for floats, and for 32-bit integers, for which a header says only how they are stored.
+        low_bits: significant bits from a PNG's sBIT, 0 without it. Values in the low bits are scaled by them.
+        inverted: True if white is stored as 0.
+        unsigned: True for 32 bits without a sign, which Pillow reads with one.
+        colour: True if not grey: Pillow decodes the upper 8 bits of each value.
     """
 
     white: float | None = None
@@ -40,7 +40,7 @@ class Depth(NamedTuple):
 
 
 def of(image: Image.Image) -> Depth | None:
-    """Return what the header says, None of a picture of 8 bits. Of an image loaded before, a PNG's sBIT is not known."""
+    """Return the header's description, or None for an image of 8 bits. Of a loaded image, a PNG's sBIT is not known."""
     tags = getattr(image, "tag_v2", {})
     bits = max(_numbers(tags.get(_BITS)), default=0)
     if image.mode not in _GREYS:
@@ -57,16 +57,16 @@ def of(image: Image.Image) -> Depth | None:
 
 
 def eight_bits(image: Image.Image, depth: Depth, *, stretch: bool) -> Image.Image:
-    """Return a loaded picture in 8 bits: grey as mode L, or LA if one of its values means transparent; colour in its mode.
+    """Return a loaded image in 8 bits: grey as mode L, or LA if one of its values means transparent; colour in its mode.
 
     Args:
         image: of a deep mode, or of colour that had more than 8 bits in its file.
-        depth: what its header says.
-        stretch: from the picture's own smallest value to its largest, whatever the header says.
+        depth: description from its header.
+        stretch: True scales from the image's smallest value to its largest, and ignores the header.
     """
     if depth.colour:
         return _colour(image, stretch)
-    if image.mode not in _GREYS:  # a plugin that only knows when it has decoded
+    if image.mode not in _GREYS:  # of a plugin that knows the mode only after decoding
         return image
     values: npt.NDArray[Any] = np.asarray(image)
     if depth.unsigned:
@@ -110,7 +110,7 @@ def _ends(values: npt.NDArray[np.float64], mode: str, depth: Depth) -> tuple[flo
 
 
 def _stand_low(values: npt.NDArray[np.float64], bits: int) -> bool:
-    """Return True where values of so many bits were not brought to 16, as PNG asks for: their lower bits would be 0, or 1."""
+    """Return True if values were not scaled to 16 bits, as PNG requires: then their lower bits would be 0, or 1."""
     return bool((values.astype(np.int64) & ((1 << (16 - bits)) - 1)).max() > 1)
 
 
@@ -118,7 +118,7 @@ def _colour(image: Image.Image, stretch: bool) -> Image.Image:
     if image.mode not in ("RGB", "RGBA", "RGBX"):
         return image
     if stretch:
-        if "transparency" in image.info:  # a colour of the file, not of the stretched picture
+        if "transparency" in image.info:  # a colour in the file's values, not the stretched ones
             image = image.convert("RGBA")
         pixels = np.array(image)
         low, high = int(pixels[..., :3].min()), int(pixels[..., :3].max())
@@ -129,7 +129,7 @@ def _colour(image: Image.Image, stretch: bool) -> Image.Image:
 
 
 def _look(levels: npt.NDArray[np.uint8]) -> None:
-    """Note a picture whose values, but for the rarest, lie within a tenth of the range."""
+    """Note an image whose values, except the rarest, lie within a tenth of the range."""
     if not levels.size:
         return
     counts = np.bincount(levels.reshape(-1), minlength=256)
@@ -141,7 +141,7 @@ def _look(levels: npt.NDArray[np.uint8]) -> None:
 
 
 def _low_bits(image: Image.Image) -> int:
-    """Return what a PNG's sBIT says of its greys, 0 for nothing. Its file is where it was afterwards."""
+    """Return the bits of grey from a PNG's sBIT, 0 if there is none. The position in its file is restored."""
     if not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile or image.fp is None:
         return 0
     file, place = image.fp, image.fp.tell()

@@ -1,8 +1,8 @@
-"""Ordinary JPEG files without a picture object: decoded onto the canvas, where the resampler reads them.
+"""Fast decoding of common JPEG files: onto the canvas, where the resampler reads them, without an image object.
 
-The decoder is Pillow's own, or simplejpeg's (``pip install patchpack[turbo]``); both sit on libjpeg-turbo and give the same
-pixels. What is not ordinary, or upright, or whole gets no answer: it is for Pillow to open or to refuse, so that neither
-results nor errors depend on the way.
+The decoder is Pillow's own, or simplejpeg's (``pip install patchpack[turbo]``). Both use libjpeg-turbo and give equal pixels.
+For a file that is not common, not upright or not complete the result is None. Pillow then opens or refuses it, so that results
+and errors do not depend on the decoder.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from PIL import Image
 from patchpack.image.canvas import Pixels, canvas
 from patchpack.image.jpeg import jpeg_head
 
-_core: Any = vars(Image)["core"]  # what `Image.load` itself calls
+_core: Any = vars(Image)["core"]  # the module that `Image.load` calls
 
 
 def decode_fast_jpeg(data: bytes, max_pixels: int, *, turbo: bool = False, tagged: bool = True) -> Pixels | None:
-    """Pixels of an upright colour JPEG without a fault; None for all else.
+    """Return the pixels of an upright colour JPEG without a fault, None for any other file.
 
     Args:
-        data: a whole file.
-        max_pixels: a larger picture gets no answer.
-        turbo: by simplejpeg, which must be there.
-        tagged: also of a JPEG with a colour profile, whose colours are taken as they are.
+        data: a complete file.
+        max_pixels: the result is None for a larger image.
+        turbo: True decodes with simplejpeg, which must be installed. Default False.
+        tagged: True (default) also decodes a JPEG with a colour profile, without converting its colours.
 
     Returns:
-        uint8 ``[H, W, 4]``, red, green, blue, filler; on the `canvas`, so until the next picture.
+        uint8 ``[H, W, 4]``, red, green, blue, filler. It is on the `canvas`, so it is valid until the next image.
     """
     head = jpeg_head(data)
     if head is None or head.layers != 3 or not head.upright or (head.tagged and not tagged):
@@ -47,15 +47,15 @@ def _by_pillow(data: bytes, pixels: Pixels) -> bool:
         decoder = _core.jpeg_decoder("RGB", "RGB", "")
         decoder.setimage(image, (0, 0, width, height))
         end, error = decoder.decode(data)
-    except (AttributeError, TypeError, ValueError):  # a Pillow that has them otherwise
+    except (AttributeError, TypeError, ValueError):  # a Pillow with other internals
         return False
     return bool(end == -1 and error == 0)
 
 
 def _by_simplejpeg(data: bytes, pixels: Pixels) -> bool:
-    import simplejpeg  # asked for when the recipe was made
+    import simplejpeg  # its presence was checked when the recipe was made
 
-    try:  # strict, as it is: what libjpeg-turbo warns of is an error, too
+    try:  # simplejpeg is strict by default: warnings of libjpeg-turbo are errors, too
         found = simplejpeg.decode_jpeg(data, "RGBX", buffer=pixels.reshape(-1))
     except ValueError:
         return False

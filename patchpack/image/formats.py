@@ -1,4 +1,4 @@
-"""The formats of image files that are read, how, and up to which limits."""
+"""The formats of image files, the options for reading them, and the limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchpack.plan.recipe import Recipe
 
 
 class Reading(NamedTuple):
-    """How files are read: the fields of a recipe of the same names, see `Recipe`."""
+    """The options for reading files: the fields of a recipe with the same names, see `Recipe`."""
 
     deep: str = "header"
     icc: str = "ignore"
@@ -22,7 +22,7 @@ class Reading(NamedTuple):
 DEFAULT = Reading()
 
 MAX_PIXELS = 64_000_000
-MAX_BYTES = 1 << 29  # 8 for each of so many pixels: 16-bit colour with alpha, uncompressed
+MAX_BYTES = 1 << 29  # 8 bytes for each of `MAX_PIXELS`: 16-bit colour with alpha, uncompressed
 _SUPPORTED = {"WEBP": WebPImagePlugin.SUPPORTED, "AVIF": AvifImagePlugin.SUPPORTED}
 FORMATS = tuple(name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF") if _SUPPORTED.get(name, True))
 
@@ -35,12 +35,12 @@ _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b
 
 
 def reading_of(recipe: Recipe) -> Reading:
-    """Return how a recipe reads files."""
+    """Return the options with which a recipe reads files."""
     return Reading(recipe.deep, recipe.icc, recipe.formats)
 
 
 def require_readable(reading: Reading) -> None:
-    """Raise `ConfigError` for a format that Pillow has no plugin for here, or colour profiles without LittleCMS."""
+    """Raise `ConfigError` for a format without a plugin in this Pillow, or for colour profiles without LittleCMS."""
     missing = [name for name in reading.formats if not _is_registered(name)]
     if missing:
         raise ConfigError(
@@ -53,19 +53,19 @@ def require_readable(reading: Reading) -> None:
 
 def _is_registered(name: str) -> bool:
     if name not in Image.OPEN:
-        Image.init()  # Pillow's own plugins, of which it imports the rare ones last
+        Image.init()  # loads Pillow's own plugins, of which the rare ones are imported last
     return name in Image.OPEN
 
 
 def extensions_of(formats: tuple[str, ...]) -> frozenset[str]:
-    """Return the extensions of files that can be decoded, those of a recipe's further formats included."""
+    """Return the extensions of files that can be decoded, including a recipe's further formats."""
     if not formats:
         return EXTENSIONS
     return EXTENSIONS | {ending[1:] for ending, name in Image.registered_extensions().items() if name in formats}
 
 
 def starts_as_image(data: bytes, formats: tuple[str, ...] = ()) -> bool:
-    """Return True for the first 12 bytes of a file in one of `FORMATS`, or of the further ones, whatever its name."""
+    """Return True for the first 12 bytes of a file in one of `FORMATS` or of the further ones. Its name does not matter."""
     brand = data[8:12]
     return (
         data.startswith(_STARTS)
@@ -76,11 +76,11 @@ def starts_as_image(data: bytes, formats: tuple[str, ...] = ()) -> bool:
 
 
 def _accepts(name: str, data: bytes) -> bool:
-    """Return True where a plugin of Pillow's takes a file by its first bytes; one that does not look at them takes none."""
+    """Return True if a plugin of Pillow accepts a file by its first bytes. A plugin that does not check them accepts none."""
     accept = Image.OPEN[name][1] if _is_registered(name) else None
     try:
         return accept is not None and accept(data) is True
     except MemoryError:
         raise
-    except Exception:  # a plugin that wants more bytes
+    except Exception:  # a plugin that needs more bytes
         return False

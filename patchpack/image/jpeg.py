@@ -1,7 +1,7 @@
-"""Size and orientation of an ordinary JPEG, from the segments before its first scan; anything else is Pillow's to judge.
+"""Size and orientation of a common JPEG, from the segments before its first scan. Any other file is left to Pillow.
 
-An answer is given only where Pillow would open the file and say the same: every segment that Pillow looks into has a form that
-it takes without complaint, and whatever has another form, or is rare, gets no answer (a test compares, on broken files too).
+There is a result only if Pillow would open the file and give the same. Every segment that Pillow parses must have a form that
+Pillow accepts without complaint. For any other or rare form the result is None (a test compares, on broken files too).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from patchpack.types import Size
 _SEGMENT = Struct(">BBH").unpack_from
 _SIDES = Struct(">BHHB").unpack_from
 _FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended, progressive
-_NO_MATTER = {0xC4, 0xDD, 0xFE, *range(0xE3, 0xED), 0xEF}  # Huffman tables, restarts, comments, applications' own
+_NO_MATTER = {0xC4, 0xDD, 0xFE, *range(0xE3, 0xED), 0xEF}  # Huffman tables, restarts, comments, segments of applications
 _EXIF = b"Exif\0\0"
 _ICC = b"ICC_PROFILE\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
@@ -23,17 +23,17 @@ _ENTRIES = {b"II*\0": (Struct("<L").unpack_from, Struct("<H").unpack_from, Struc
 _ENTRIES[b"MM\0*"] = (Struct(">L").unpack_from, Struct(">H").unpack_from, Struct(">HHLHH"), Struct(">L").unpack_from)
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}  # per value, by type
 _ORIENTATION = 0x0112
-# what Pillow reads of a directory: tag → the one (type, count) it should have
+# tags of a directory that Pillow reads → the (type, count) that is expected
 _READ = {_ORIENTATION: (3, 1), 0x011A: (5, 1), 0x0128: (3, 1)}
 
 
 class JpegHead(NamedTuple):
-    """What stands before the pixels.
+    """The contents of the segments before the pixels.
 
     Attributes:
         size: height and width, oriented.
         layers: 1, 3 or 4 components.
-        upright: True if the pixels are stored as one looks at them.
+        upright: True if the pixels are stored as displayed.
         tagged: True if there is a colour profile, or a part of one.
     """
 
@@ -44,16 +44,16 @@ class JpegHead(NamedTuple):
 
 
 def jpeg_size(data: bytes) -> Size | None:
-    """Oriented height and width; None where Pillow has to look. Arguments as in `jpeg_head`."""
+    """Return the oriented height and width, or None if Pillow has to read the file. Arguments are as in `jpeg_head`."""
     head = jpeg_head(data)
     return None if head is None else head.size
 
 
 def jpeg_head(data: bytes) -> JpegHead | None:
-    """Size, components and orientation; None where Pillow has to look.
+    """Return the size, components and orientation, or None if Pillow has to read the file.
 
     Args:
-        data: a JPEG file, or so much of its start as has all segments before the pixels.
+        data: a JPEG file, or at least its start with all segments before the pixels.
     """
     if data[:2] != b"\xff\xd8":
         return None
@@ -100,14 +100,14 @@ def jpeg_head(data: bytes) -> JpegHead | None:
 
 
 def _are_tables(data: bytes, at: int, stop: int) -> bool:
-    """Quantisation tables, whole."""
+    """Return True for complete quantisation tables."""
     while at < stop:
         at += 65 if data[at] < 16 else 129
     return at == stop
 
 
 def _is_ordinary(marker: int, segment: bytes) -> bool:
-    """True for an application's segment in which Pillow finds nothing to stumble over."""
+    """Return True for an application's segment that Pillow reads without an error."""
     if marker == 0xE0:
         return not segment.startswith(b"JFIF") or len(segment) >= 12
     if marker == 0xE2:  # colour profiles; not the directory of a multi-picture file
@@ -118,7 +118,7 @@ def _is_ordinary(marker: int, segment: bytes) -> bool:
 
 
 def _orientation(tiff: bytes) -> int | None:
-    """Value of the tag in the first directory, 0 if it is not there; None for a directory with anything odd in it."""
+    """Return the value of the tag in the first directory, 0 without it, or None if anything in the directory is unusual."""
     if tiff[:4] not in _ENTRIES or len(tiff) < 8:
         return None
     unpack_offset, unpack_count, entry, unpack_place = _ENTRIES[tiff[:4]]

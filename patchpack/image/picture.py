@@ -1,4 +1,4 @@
-"""What `Sample.image` may be, in one place: its pixels, and the size of those in memory."""
+"""The kinds of `Sample.image`: their pixels, and the size of images in memory."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ NO_VIDEO = "a clip, and the recipe takes none: give it video=Video(...)"
 
 
 def is_picture(value: Any) -> bool:
-    """True for what `Sample.image` may be, as far as its type tells."""
+    """Return True for a value whose type `Sample.image` may have."""
     return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray, Clip))
 
 
 def frames_of(image: Any) -> Sequence[Any] | None:
-    """The frames of a clip, in order; None for what is none. Nothing is looked at."""
+    """Return the frames of a clip in order, None for any other image. No frame is read."""
     if isinstance(image, Clip):
         return image.frames
-    return image if isinstance(image, np.ndarray) and image.ndim == 4 else None  # type: ignore[return-value]  # as good as one
+    return image if isinstance(image, np.ndarray) and image.ndim == 4 else None  # type: ignore[return-value]  # like a sequence
 
 
 def is_several(image: Any) -> TypeGuard[Sequence[Any]]:
-    """True for a list of images that belong together."""
+    """Return True for a list of images that belong together."""
     return isinstance(image, (list, tuple))
 
 
 def frame_count(frames: Sequence[Any]) -> int:
-    """Frames of a clip. Raises as `frame_at`; `DecodeError` for none."""
+    """Return the number of frames of a clip. Raises like `frame_at`, and `DecodeError` for 0 frames."""
     with _asking():
         count = len(frames)
     if not count:
@@ -46,11 +46,11 @@ def frame_count(frames: Sequence[Any]) -> int:
 
 
 def frame_at(frames: Sequence[Any], number: int) -> Any:
-    """One frame of a clip.
+    """Return one frame of a clip.
 
     Raises:
-        SourceError: it could not be read.
-        DecodeError: whatever else a sequence of the user's own raises; no image.
+        SourceError: the frame could not be read.
+        DecodeError: any other error of a user's sequence, or a value that is not an image.
     """
     with _asking():
         frame = frames[number]
@@ -72,7 +72,7 @@ def _asking() -> Iterator[None]:
 
 
 def held_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
-    """Oriented height and width of pixels in memory: an array or a PIL image, which is not loaded for it.
+    """Return the oriented height and width of an image in memory: an array or a PIL image, which is not loaded.
 
     Raises:
         DecodeError: anything else, or an image over the limit.
@@ -87,7 +87,13 @@ def held_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
 def rgb_picture(
     image: Any, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """Upright RGB picture of what a sample holds.
+    """Return the upright RGB image of a sample's value.
+
+    Args:
+        image: file bytes, a PIL image or a uint8 array ``[H, W, 3]``.
+        max_pixels: limit for file bytes, default 64 million.
+        background: (red, green, blue) that shows through transparency, default white.
+        reading: further formats, scaling of deep images, and handling of colour profiles.
 
     Raises:
         DecodeError: anything else, or bytes that cannot be decoded.
@@ -102,9 +108,9 @@ def rgb_picture(
 
 
 def picture_bytes(image: Any) -> int:
-    """Bytes of memory that what a sample holds takes; a PIL image counts with its pixels, loaded or not.
+    """Return the bytes of memory of a sample's image. A PIL image counts with its pixels, loaded or not.
 
-    A clip whose frames are neither an array nor a list counts as nothing: it holds what it knows.
+    A clip whose frames are neither an array nor a list counts as 0, because the size of its contents is not known.
     """
     if isinstance(image, Clip):
         held = image.frames if isinstance(image.frames, (list, tuple, np.ndarray)) else ()
@@ -115,14 +121,14 @@ def picture_bytes(image: Any) -> int:
 
 
 def within(size: Size, max_pixels: int) -> Size:
-    """The size, if it has between 1 and `max_pixels` pixels. Raises `DecodeError`."""
+    """Return the size if it has between 1 and `max_pixels` pixels, else raise `DecodeError`."""
     if min(size) < 1 or size.height * size.width > max_pixels:
         raise DecodeError(f"{size.height} x {size.width} pixels are not within 1 … max_pixels={max_pixels}")
     return size
 
 
 def is_rgb(image: Any) -> TypeGuard[npt.NDArray[np.uint8]]:
-    """True for a uint8 ``[H, W, 3]`` array."""
+    """Return True for a uint8 ``[H, W, 3]`` array."""
     return isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 

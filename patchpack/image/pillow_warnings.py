@@ -1,12 +1,12 @@
-"""What Pillow warns of while a picture is opened and decoded: counted by kind, never printed, never an error.
+"""Warnings of Pillow while an image is opened and decoded: counted by kind, never printed, never an error.
 
-Python's own tools do not do for painting in threads: `warnings.catch_warnings` swaps the filters and the output of the whole
-process, so two threads that leave it in the wrong order leave it swapped. Here one filter is put before all others while a
-picture is at hand and taken out again; its two patterns are functions, which know of their own thread whether it is decoding.
-So a warning of Pillow's is heard in the thread that decodes, and in every other one all is as it was, also under ``-W error``.
+Python's own tools do not work for painting in threads. `warnings.catch_warnings` replaces the filters and the output of the
+whole process, so two threads that leave it in the wrong order leave it replaced. Here one filter is put before all others
+while an image is decoded, and removed afterwards. Its two patterns are functions that know whether their own thread is
+decoding. So a warning of Pillow is recorded in the thread that decodes. All other threads are unaffected, also under
+``-W error``.
 
-A text that this process has shown before, to somebody who decodes without us, is left out by Python the second time, and
-so is not counted.
+If other code in this process has shown a text before, Python leaves it out the second time. It is then not counted.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 SEVERAL_FRAMES = "several frames, the first is taken"
-"""Of an animation, a multi-page TIFF, a multi-picture JPEG."""
+"""The warning for an animation, a multi-page TIFF, a multi-picture JPEG."""
 
-# part of a text of Pillow's → kind; texts have numbers in them, so they are no kinds themselves
+# part of a text of Pillow → kind; the texts contain numbers, so they cannot be the kinds
 _KINDS = {
     "orrupt EXIF": "corrupt EXIF or TIFF tags",
     "Metadata Warning, tag": "corrupt EXIF or TIFF tags",
@@ -36,9 +36,9 @@ OTHER = "other warnings of Pillow's"
 
 
 class _Here(threading.local):
-    """What this thread is doing."""
+    """The state of this thread."""
 
-    deep = 0  # calls that are hushed, one inside the other
+    deep = 0  # contexts that are entered, one inside the other
     text = ""
     heard: frozenset[str] = frozenset()
 
@@ -47,22 +47,22 @@ _here = _Here()
 
 
 def note(kind: str) -> None:
-    """Something is odd about the picture at hand."""
+    """Note a warning of some kind about the current image."""
     _here.heard |= {kind}
 
 
 def forget() -> None:
-    """A new picture."""
+    """Forget the warnings of the last image."""
     _here.heard = frozenset()
 
 
 def heard() -> list[str]:
-    """What was odd about the picture that this thread had since `forget`, each kind once, in the order of the alphabet."""
+    """Return the kinds of warnings in this thread since `forget`, each once, in alphabetical order."""
     return sorted(_here.heard)
 
 
 class CapturedWarnings:
-    """Hear Pillow's warnings in this thread while inside. May be entered again inside."""
+    """A context that records Pillow's warnings in this thread. It may be entered again inside itself."""
 
     def __enter__(self) -> None:
         _here.deep += 1
@@ -71,16 +71,16 @@ class CapturedWarnings:
 
     def __exit__(self, *_: object) -> None:
         _here.deep -= 1
-        with suppress(ValueError):  # somebody emptied the list meanwhile
+        with suppress(ValueError):  # other code emptied the list meanwhile
             self._filters.remove(_FILTER)
 
 
-def _is_text(text: str) -> bool:  # always; the next pattern decides
+def _is_text(text: str) -> bool:  # always True; the next pattern decides
     _here.text = text
     return True
 
 
-def _is_pillow(module: str) -> bool:  # asked after the text, about the same warning
+def _is_pillow(module: str) -> bool:  # called after the text, about the same warning
     ours = _here.deep > 0 and module.startswith("PIL.")
     if ours:
         note(next((kind for part, kind in _KINDS.items() if part in _here.text), OTHER))
@@ -91,8 +91,8 @@ def _is_heard_elsewhere(record: logging.LogRecord) -> bool:
     return _here.deep == 0
 
 
-# what `warnings` takes for compiled patterns; namespaces of functions, so that filters can be pickled, as some executors do
+# used by `warnings` like compiled patterns; namespaces of functions, so that filters can be pickled, as some executors do
 _FILTER = ("ignore", SimpleNamespace(match=_is_text), Warning, SimpleNamespace(match=_is_pillow), 0)
 
-# says what is wrong with a file once more before it raises, and Python prints what nobody handles
+# this logger repeats the fault of a file before Pillow raises, and Python prints messages without a handler
 logging.getLogger("PIL.TiffImagePlugin").addFilter(_is_heard_elsewhere)

@@ -1,4 +1,4 @@
-"""Embedded colour profiles: the pixels as sRGB, through Pillow's LittleCMS, where a recipe asks for it."""
+"""Embedded colour profiles: conversion of pixels to sRGB with Pillow's LittleCMS, if a recipe requests it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 BROKEN = "a colour profile that cannot be used, colours are taken as they are"
-"""Of a profile that LittleCMS does not read, or one for other pixels, such as CMYK of a file in RGB."""
+"""The warning for a profile that LittleCMS does not read, or one for other pixels, such as CMYK in an RGB file."""
 
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 def is_there() -> bool:
-    """Return True where this Pillow converts profiles."""
+    """Return True if this Pillow converts profiles."""
     return bool(features.check_module("littlecms2"))
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Return the picture with its colours in sRGB, of mode RGB or RGBA; as it is where the profile cannot be used.
+    """Return the image with its colours in sRGB, of mode RGB or RGBA, or unchanged if the profile cannot be used.
 
     Args:
         image: loaded, of 8 bits.
-        profile: ICC, as it stands in a file.
+        profile: ICC profile in the form of an image file.
     """
     from PIL import ImageCms
 
@@ -57,7 +57,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def _transform(profile: bytes) -> tuple[ImageCmsTransform, str] | None:
-    """What converts the colours of a profile, and the mode that its pixels have; None for a profile of other pixels."""
+    """Return a transform for the colours of a profile, and the mode of its pixels; None for a profile of other pixels."""
     from PIL import ImageCms
 
     given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -68,7 +68,7 @@ def _transform(profile: bytes) -> tuple[ImageCmsTransform, str] | None:
 
 
 def _taken_apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Colours without transparency, and the transparency."""
+    """Return the colours without transparency, and the transparency."""
     if not image.has_transparency_data:
         return image, None
     if image.mode in ("L", "LA", "La"):

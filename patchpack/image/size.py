@@ -1,8 +1,8 @@
-"""Bytes to `Size` without decoding a pixel: what the planner needs to know of an image.
+"""Sizes of images from their bytes, without decoding a pixel, for the planner.
 
-The answer is the shape that `patchpack.image.decode.decode` gives, so orientation counts; a file may still turn out
-broken when its pixels are decoded. Ordinary JPEG files are walked by `patchpack.image.jpeg`, in a ninth of the time
-that Pillow takes to open one; all others, and all refusals, are Pillow's.
+The result is the shape that `patchpack.image.decode.decode` gives, so orientation counts. A file may still be broken when its
+pixels are decoded. Common JPEG files are read by `patchpack.image.jpeg`, in a ninth of the time that Pillow takes to open one.
+All other files, and all errors, are left to Pillow.
 """
 
 from __future__ import annotations
@@ -23,16 +23,22 @@ from patchpack.types import Size
 _read = io.BytesIO.read
 
 START_BYTES = 4 * 1024  # the header of most JPEG files
-PREFIX_BYTES = 32 * 1024  # the header of a photograph, its EXIF thumbnail included
+PREFIX_BYTES = 32 * 1024  # the header of a photograph, including its EXIF thumbnail
 
 
 def picture_size(
     image: Any, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, formats: tuple[str, ...] = ()
 ) -> Size:
-    """Oriented height and width of what a sample holds; decodes no pixels. The formats are further ones, see `Recipe`.
+    """Return the oriented height and width of a sample's image, without decoding pixels.
+
+    Args:
+        image: file bytes, a PIL image or a uint8 array ``[H, W, 3]``.
+        max_pixels: limit of pixels, default 64 million.
+        max_bytes: limit of file bytes, default 512 MiB.
+        formats: further formats, see `Recipe`. Default none.
 
     Raises:
-        DecodeError: what no sample may hold, bytes of no known format, or an image over a limit.
+        DecodeError: another kind of value, bytes of no known format, or an image over a limit.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
         require_bytes(memoryview(image).nbytes, max_bytes)
@@ -41,10 +47,15 @@ def picture_size(
 
 
 def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = ()) -> Size:
-    """Oriented height and width of an image file.
+    """Return the oriented height and width of an image file.
+
+    Args:
+        data: a complete file.
+        max_pixels: limit of pixels, default 64 million.
+        formats: further formats, see `Recipe`. Default none.
 
     Raises:
-        DecodeError: if `data` is not an image of a known format, or has more than `max_pixels`.
+        DecodeError: `data` is not an image of a known format, or has more than `max_pixels`.
     """
     return _jpeg_size(data, max_pixels) or oriented_size(open_image(data, max_pixels=max_pixels, formats=formats))
 
@@ -57,22 +68,22 @@ def read_size_at(
     max_bytes: int = MAX_BYTES,
     formats: tuple[str, ...] = (),
 ) -> Size:
-    """`read_size` of a file that is fetched in parts: its start, and the rest only where that does not settle it.
+    """Return the size of a file that is read in parts, like `read_size`: its start, and the rest only if that is necessary.
 
-    The start settles most JPEG, GIF and BMP files. WebP, AVIF and PNG may carry an orientation behind the pixels, TIFF
-    its whole directory.
+    The start is enough for most JPEG, GIF and BMP files. WebP, AVIF and PNG may have an orientation behind the pixels, TIFF its
+    whole directory.
 
     Args:
-        read: ``read(offset, count)`` gives `count` bytes of the file. Its errors pass through.
+        read: ``read(offset, count)`` gives `count` bytes of the file. Its errors are raised unchanged.
         length: bytes in the file.
-        max_pixels: as in `read_size`.
-        max_bytes: of a longer file nothing is read.
-        formats: further ones, see `Recipe`.
+        max_pixels: limit of pixels, default 64 million.
+        max_bytes: limit of a file, default 512 MiB. Of a longer file nothing is read.
+        formats: further formats, see `Recipe`. Default none.
 
     Raises:
-        DecodeError: as `read_size` on the whole file, or one over the limit.
+        DecodeError: like `read_size` on the whole file, or for a file over the limit.
     """
-    if length > max_bytes:  # looked at here, as it is for every header
+    if length > max_bytes:  # compared here first, because this runs for every header
         require_bytes(length, max_bytes)
     prefix = read(0, min(length, START_BYTES))
     size = _jpeg_size(prefix, max_pixels)
@@ -96,7 +107,7 @@ def read_size_at(
 
 
 def _jpeg_size(data: bytes, max_pixels: int) -> Size | None:
-    """`jpeg_size`, but none over a limit, ours or Pillow's: the refusal is Pillow's to word."""
+    """Return the result of `jpeg_size`, or None over our limit or Pillow's, so that Pillow words the error."""
     size = jpeg_size(data)
     if size is None or size.height * size.width > min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels):
         return None
@@ -104,9 +115,9 @@ def _jpeg_size(data: bytes, max_pixels: int) -> Size | None:
 
 
 class _Start(io.BytesIO):
-    """The start of a file: knows its whole length, and remembers when a reader wanted more than is there.
+    """The start of a file with its whole length. `overrun` is True once a reader requested bytes beyond the start.
 
-    Remembers, and does not raise: Pillow would take the exception for a broken file in some places, for its end in others.
+    It does not raise then, because Pillow would take the exception for a broken file in some places, for its end in others.
     """
 
     def __init__(self, data: bytes, length: int) -> None:
@@ -116,7 +127,7 @@ class _Start(io.BytesIO):
 
     def read(self, size: int | None = -1, /) -> bytes:
         part = _read(self, size)
-        if len(part) != size:  # also of None and -1, "all there is"
+        if len(part) != size:  # also for None and -1, "to the end"
             self.overrun = True
         return part
 

@@ -1,7 +1,7 @@
-"""libtiff writes what it thinks of a broken file to standard error, hundreds of lines of it; here it keeps silent.
+"""Silence of libtiff, which writes hundreds of lines about a broken file to standard error.
 
-Its message handler is the whole process's, so it is taken away when the first thread begins to read a TIFF and given back when
-the last one is done. What was wrong comes as an error of Pillow's, with a reason.
+Its message handler belongs to the whole process. So it is removed when the first thread begins to read a TIFF, and restored
+when the last one is done. Faults are still raised as errors of Pillow, with a reason.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from PIL import Image
 
 _lock = threading.Lock()
-_reading, _theirs = 0, None  # threads that read a TIFF, and the handler as it was
+_reading, _theirs = 0, None  # threads that read a TIFF, and the original handler
 
 
 class SilentLibtiff:
-    """No line of libtiff's on standard error while inside, as far as this Pillow's libtiff can be reached."""
+    """A context in which libtiff prints nothing to standard error, if this Pillow's libtiff can be reached."""
 
     def __enter__(self) -> None:
         global _reading, _theirs
@@ -36,7 +36,7 @@ class SilentLibtiff:
 
 
 def _begin() -> None:
-    """In a process that was forked: a thread that did not come along may hold the lock."""
+    """Reset the lock in a forked process, in which a thread that no longer exists may hold it."""
     global _lock, _reading
     _lock, _reading = threading.Lock(), 0
 
@@ -47,12 +47,12 @@ if hasattr(os, "register_at_fork"):
 
 @cache
 def _set_handler() -> Any:
-    """libtiff's ``TIFFSetErrorHandler``, from the library that Pillow itself decodes with: new handler → old handler."""
+    """Return libtiff's ``TIFFSetErrorHandler``, from the library that Pillow decodes with: new handler → old handler."""
     try:
         import ctypes
 
         core: Any = vars(Image)["core"]
-        function = ctypes.CDLL(core.__file__).TIFFSetErrorHandler  # looked for in what that file is linked to, nowhere else
+        function = ctypes.CDLL(core.__file__).TIFFSetErrorHandler  # searched only in the libraries that this file links to
         function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p
     except (ImportError, OSError, AttributeError):  # built without libtiff, or with it inside
         return lambda handler: handler

@@ -1,4 +1,4 @@
-"""The reference model: ViT, FlexiViT and NaViT over a `PackedBatch`, one row per slot; losses, and a small training loop."""
+"""The reference model: ViT, FlexiViT and NaViT over a `PackedBatch`, with one result per slot, losses, and a training loop."""
 
 from patchpack.model import presets
 from patchpack.model.contrastive import sigmoid_contrastive, softmax_contrastive

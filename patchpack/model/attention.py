@@ -1,14 +1,14 @@
-"""Attention among the tokens of one image. The seam is one function, ``attend(q, k, v, layout)``, on ragged tokens.
+"""Attention among the tokens of one image. Every backend is one function, ``attend(q, k, v, layout)``, on ragged tokens.
 
 All give the same numbers:
 
 - `loop`: one call per image, the definition.
-- `bucketed`: images of equal length are stacked and attended together. No mask, no padding, so cost is the sum of n²
-  over images; at most ``sqrt(2 T)`` calls for T tokens.
-- `dense`: whole rows under a block-diagonal mask, as the paper draws it. Cost is ``B * S²``; shapes are the batch's, so it
-  is the one for a compiled model.
-- `flex`: rows under the same mask, skipped block by block (torch's FlexAttention); CUDA, where it is compiled.
-- `varlen`: the flash kernel for ragged tokens; CUDA, bfloat16 or float16.
+- `bucketed`: images of equal length are stacked and attended together. It has no mask and no padding, so cost is the sum of
+n² over images. It makes at most ``sqrt(2 T)`` calls for T tokens.
+- `dense`: whole rows under a block-diagonal mask, as in the paper's figure. Cost is ``B * S²``. Shapes are the batch's, so it
+suits a compiled model.
+- `flex`: rows under the same mask, skipped block by block (torch's FlexAttention), for CUDA, where it is compiled.
+- `varlen`: the flash kernel for ragged tokens, for CUDA with bfloat16 or float16.
 """
 
 from __future__ import annotations
@@ -37,11 +37,16 @@ class Attend(Protocol):
 AttentionName = Literal["auto", "loop", "bucketed", "dense", "flex", "varlen"]
 
 FLEX_FROM = 1024
-"""Row length from which skipping blocks of 128 tokens pays on a GPU."""
+"""Row length in tokens from which skipping blocks of 128 tokens is faster on a GPU."""
 
 
 def loop(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """One call per image, ``[heads, length, d]``."""
+    """Attend with one call per image, ``[heads, length, d]``.
+
+    Args:
+        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        layout: layout of the batch.
+    """
     lengths = layout.lengths.tolist()
     outs = [
         F.scaled_dot_product_attention(*(x.transpose(0, 1) for x in image)).transpose(0, 1)
@@ -51,7 +56,12 @@ def loop(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 
 def bucketed(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """One call per length: ``[n, heads, length, d]`` of n images is a view of their ragged tokens."""
+    """Attend with one call per length. The ``[n, heads, length, d]`` of n images is a view of their ragged tokens.
+
+    Args:
+        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        layout: layout of the batch.
+    """
     sizes = [images * tokens for images, tokens in layout.buckets]
     outs = []
     for bucket, *qkv in zip(layout.buckets, *(torch.split(x, sizes) for x in (q, k, v)), strict=True):
@@ -61,14 +71,24 @@ def bucketed(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
-    """One call for the batch: ``[B, heads, S, d]`` under the mask ``layout.same_image``."""
+    """Attend with one call for the batch: ``[B, heads, S, d]`` under the mask ``layout.same_image``.
+
+    Args:
+        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        layout: layout of the batch.
+    """
     q, k, v = (layout.to_rows(x).transpose(1, 2) for x in (q, k, v))
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=layout.same_image)
     return layout.to_ragged(out.transpose(1, 2))
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
-    """Rows again, ``[B, heads, S, d]``; blocks of the mask without a single pair are never computed."""
+    """Attend on rows, ``[B, heads, S, d]``, without computing blocks of the mask that hold no pair.
+
+    Args:
+        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        layout: layout of the batch.
+    """
     attend = flex_attention() if torch.compiler.is_compiling() or not q.is_cuda else _compiled_flex_attention()
     q, k, v = (layout.to_rows(x).transpose(1, 2) for x in (q, k, v))
     out: Tensor = attend(q, k, v, block_mask=layout.block_mask)
@@ -76,7 +96,12 @@ def flex(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
 
 
 def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """One call of the variable-length flash kernel on ``[T, heads, d]`` and ``cu_seqlens``."""
+    """Attend with one call of the variable-length flash kernel, on ``[T, heads, d]`` and ``cu_seqlens``.
+
+    Args:
+        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        layout: layout of the batch.
+    """
     if not layout.num_images:
         return _nothing(q, k, v)
     ends, longest = layout.cu_seqlens, int(layout.lengths[-1])  # never decreasing: the last is the longest
@@ -85,10 +110,14 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 
 def auto(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
-    """The fastest of them, by device, dtype and shape: `bench/attention.py` has the table.
+    """Attend with the fastest backend for the device, dtype and shape. `bench/attention.py` has the table.
 
     CPU: `bucketed`. CUDA: `varlen` in 16 bits, else `flex` from rows of 1024 tokens on, else `dense`. Static shapes: `dense`
-    on CPU and for short rows, `flex` for long ones on CUDA.
+    on CPU and for short rows, `flex` for long rows on CUDA.
+
+    Args:
+        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        layout: layout of the batch.
     """
     rows = flex if q.is_cuda and layout.seq_len >= FLEX_FROM else dense
     if not isinstance(layout, Layout):
@@ -107,10 +136,10 @@ RAGGED = (loop, bucketed, varlen)
 
 
 def backend(attention: AttentionName | Attend, *, static: bool = False) -> Attend:
-    """The function behind a name; a function of your own passes through.
+    """Return the function of this name. A custom function is returned unchanged.
 
     Raises:
-        ConfigError: for an unknown name, or with static shapes for one that has other shapes for every batch.
+        ConfigError: the name is unknown, or with static shapes it belongs to a backend whose shapes differ between batches.
     """
     if not callable(attention) and attention not in NAMED:
         raise ConfigError(f"attention={attention!r} is not one of {', '.join(map(repr, NAMED))}, nor a function")
@@ -124,7 +153,7 @@ def backend(attention: AttentionName | Attend, *, static: bool = False) -> Atten
 
 
 def has_varlen() -> bool:
-    """Whether this torch brings the variable-length kernel."""
+    """Return True if the installed torch has the variable-length kernel."""
     try:
         _varlen_attn()
     except ConfigError:
@@ -133,7 +162,7 @@ def has_varlen() -> bool:
 
 
 def _nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """The answer to no tokens at all, which still reaches every parameter behind q, k and v with zeros."""
+    """Return the result for zero tokens. It still reaches every parameter behind q, k and v, with zero gradients."""
     return q * 0 + k * 0 + v
 
 
@@ -149,7 +178,10 @@ def _varlen_attn() -> Any:
 
 
 def flex_attention() -> Any:
-    """FlexAttention as it is: for a model that is compiled as a whole, and for CPU, where it computes the whole matrix."""
+    """Return FlexAttention uncompiled, for a model that is compiled as a whole, and for CPU.
+
+    On CPU it computes the whole matrix.
+    """
     try:
         from torch.nn.attention.flex_attention import flex_attention
     except ImportError:

@@ -17,13 +17,14 @@ Activation = Literal["gelu", "gelu_tanh"]
 
 @dataclass(frozen=True, kw_only=True)
 class BlockStyle:
-    """How blocks are built, the same for all of a model. The defaults are ViT's; NaViT has ``bias=False, qk_norm=True``.
+    """The settings of a model's blocks. The defaults are ViT's. NaViT has ``bias=False, qk_norm=True``.
 
     Attributes:
-        bias: of every linear map and norm.
-        qk_norm: LayerNorm on queries and keys per head (ViT-22B, 2302.05442 §2).
-        layer_scale: start value of a learned scale per channel on both branches; None for no such scale.
-        activation: ``"gelu"``, or ``"gelu_tanh"``, the approximation that JAX code bases (big_vision, SigLIP) train with.
+        bias: True gives every linear map and norm a bias. Default True.
+        qk_norm: True applies LayerNorm to queries and keys per head (ViT-22B, 2302.05442 §2). Default False.
+        layer_scale: start value of a learned scale per channel on both branches. Default None, no such scale.
+        activation: ``"gelu"`` (the default), or ``"gelu_tanh"``, the approximation that JAX code bases (big_vision, SigLIP)
+            train with.
     """
 
     bias: bool = True
@@ -32,29 +33,35 @@ class BlockStyle:
     activation: Activation = "gelu"
 
     def norm(self, width: int) -> nn.LayerNorm:
-        """LayerNorm with a scale, and a bias where there are biases."""
+        """Return a LayerNorm with a scale, and with a bias if `bias` is True."""
         return nn.LayerNorm(width, eps=1e-6, bias=self.bias)
 
     def linear(self, inputs: int, outputs: int) -> nn.Linear:
-        """A linear map, with a bias where there are biases."""
+        """Return a linear map, with a bias if `bias` is True."""
         return nn.Linear(inputs, outputs, bias=self.bias)
 
     def mlp(self, width: int, hidden: int) -> nn.Sequential:
-        """Two linear maps with a GELU between."""
+        """Return two linear maps with a GELU between them."""
         gelu = nn.GELU(approximate="none" if self.activation == "gelu" else "tanh")
         return nn.Sequential(self.linear(width, hidden), gelu, self.linear(hidden, width))
 
     def scale(self, width: int) -> nn.Module:
-        """The scale at the end of a branch."""
+        """Return the scale at the end of a branch."""
         return nn.Identity() if self.layer_scale is None else LayerScale(width, self.layer_scale)
 
 
 class Block(nn.Module):
-    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``; in training each branch may leave an image out.
+    """The map ``x + attention(norm(x))``, then ``x + mlp(norm(x))``. In training each branch may leave an image out.
 
     Args:
-        drop_path: probability in [0, 1) that a branch leaves an *image* out (stochastic depth, 1603.09382), whatever row it
-            is in; the others are scaled by ``1 / (1 − drop_path)``. Drawn from torch's default generator, like dropout.
+        width: values per token, a multiple of `heads`.
+        heads: number of attention heads.
+        mlp_dim: hidden width of the MLP.
+        attend: attention function, see `patchpack.model.attention`.
+        style: settings of norms, linear maps and the activation.
+        drop_path: probability in [0, 1) that a branch leaves an *image* out (stochastic depth, 1603.09382), whatever its row.
+            The other images are scaled by ``1 / (1 − drop_path)``. Drawn from torch's default generator, like dropout.
+            Default 0.
     """
 
     def __init__(
@@ -75,7 +82,14 @@ class Block(nn.Module):
         self.scale_mlp = style.scale(width)
 
     def forward(self, x: Tensor, layout: AnyLayout, angles: Tensor | None = None) -> Tensor:
-        """``[T, width] → [T, width]``; `angles` float ``[T, d / 2]`` turn queries and keys (see `patchpack.model.rope`)."""
+        """Return the tokens after the block, ``[T, width] → [T, width]``.
+
+        Args:
+            x: tokens ``[T, width]``.
+            layout: layout of the batch.
+            angles: float ``[T, d / 2]`` by which queries and keys are rotated (see `patchpack.model.rope`). Default None, no
+                rotation.
+        """
         q, k, v = self.qkv(self.norm_attention(x)).unflatten(1, (3, self.heads, -1)).unbind(1)  # each [T, heads, d]
         q, k = self.norm_q(q), self.norm_k(k)
         if angles is not None:
@@ -100,5 +114,5 @@ class LayerScale(nn.Module):
         self.gamma = nn.Parameter(torch.full((width,), start))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``[..., width] → [..., width]``."""
+        """Return ``x`` times the factor of each channel, ``[..., width]``."""
         return x * self.gamma

@@ -1,8 +1,8 @@
-"""Contrastive losses over the slots of a batch: image features against what belongs to them, a caption's features for instance.
+"""Contrastive losses over the slots of a batch: image features against the features of their partners, such as captions.
 
-All ``N = B · E`` slots take part in a shape that never changes, empty ones masked out (NaViT 2307.06304 §2.2), so the N × N
-table of logits is mostly about slots that hold nothing. It is never made: rows of it are, `chunk` at a time, and made again for
-the gradient.
+All ``N = B · E`` slots take part in a shape that never changes, with empty ones masked out (NaViT 2307.06304 §2.2). Most of
+the N × N table of logits therefore belongs to empty slots. The whole table is never stored. Its rows are computed `chunk` at
+a time, and computed again for the gradient.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from patchpack.errors import ConfigError, ShapeError
 
 
 def softmax_contrastive(images: Tensor, others: Tensor, mask: Tensor, *, scale: Tensor | float, chunk: int = 1024) -> Tensor:
-    """CLIP's loss (2103.00020 §2.3): each image finds its own among all others of the batch, and each of those its image.
+    """Return CLIP's loss (2103.00020 §2.3): each image must find its partner among all others of the batch, and vice versa.
 
     Args:
-        images, others: float ``[B, E, d]``, aligned by slot; both are normalised here to length 1.
-        mask: bool ``[B, E]``, slots that hold a pair, as a batch's `slot_mask`.
-        scale: what similarities are multiplied by, the inverse temperature; may be learned.
-        chunk: rows of logits at a time: memory is ``chunk · B · E`` numbers, forward and backward.
+        images: float ``[B, E, d]``, features of the images. They are normalised here to length 1.
+        others: float ``[B, E, d]``, features of their partners, aligned by slot. They are normalised here to length 1.
+        mask: bool ``[B, E]``, True for slots that hold a pair, as a batch's `slot_mask`.
+        scale: factor of the similarities, the inverse temperature. It may be learned.
+        chunk: rows of logits at a time, >= 1. Memory is ``chunk · B · E`` numbers, forward and backward. Default 1024.
 
     Returns:
         A scalar, the mean over pairs of ``(logsumexp_j s_ij + logsumexp_j s_ji) / 2 − s_ii`` with
-        ``s_ij = scale · ⟨image_i, other_j⟩``. 0 with zero gradients where there is no pair; never a gradient in an empty slot.
+        ``s_ij = scale · ⟨image_i, other_j⟩``. It is 0 with zero gradients without any pair. Empty slots never get a gradient.
 
     Raises:
         ShapeError: features or mask of other slots.
@@ -55,15 +56,19 @@ def softmax_contrastive(images: Tensor, others: Tensor, mask: Tensor, *, scale: 
 def sigmoid_contrastive(
     images: Tensor, others: Tensor, mask: Tensor, *, scale: Tensor | float, bias: Tensor | float, chunk: int = 1024
 ) -> Tensor:
-    """SigLIP's loss (2303.15343 §3.2): every pair of an image and an other is a question of its own, do they belong together?
+    """Return SigLIP's loss (2303.15343 §3.2): a binary decision for every image and other, whether they belong together.
 
     Args:
-        images, others, mask, scale, chunk: see `softmax_contrastive`.
-        bias: added to every scaled similarity; may be learned.
+        images: float ``[B, E, d]``, features of the images. They are normalised here to length 1.
+        others: float ``[B, E, d]``, features of their partners, aligned by slot. They are normalised here to length 1.
+        mask: bool ``[B, E]``, True for slots that hold a pair, as a batch's `slot_mask`.
+        scale: factor of the similarities, the inverse temperature. It may be learned.
+        bias: number added to every scaled similarity. It may be learned.
+        chunk: rows of logits at a time, >= 1. Memory is ``chunk · B · E`` numbers, forward and backward. Default 1024.
 
     Returns:
         A scalar, ``−(1 / pairs) · Σ_ij log σ(z_ij · (scale · ⟨image_i, other_j⟩ + bias))`` over full slots, z = 1 on the
-        diagonal and −1 off it. 0 with zero gradients where there is no pair; never a gradient in an empty slot.
+        diagonal and −1 off it. It is 0 with zero gradients without any pair. Empty slots never get a gradient.
 
     Raises:
         ShapeError: features or mask of other slots.
@@ -83,7 +88,7 @@ def sigmoid_contrastive(
 
 
 def _flat(images: Tensor, others: Tensor, mask: Tensor, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Features ``[N, d]`` of length 1, and bool ``[N]``; what stands in empty slots is replaced by zeros."""
+    """Return features ``[N, d]`` of length 1, and the mask as bool ``[N]``. The content of empty slots is replaced by zeros."""
     if images.ndim != 3 or images.shape != others.shape or images.shape[:2] != mask.shape:
         raise ShapeError(
             f"features must both be [B, E, d] and the mask [B, E], got {list(images.shape)}, {list(others.shape)} and "
@@ -101,7 +106,7 @@ def _chunks(chunk: int, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _again(part: Callable[..., Any], *arguments: Tensor) -> Any:
-    """What `part` gives; it is computed again for its gradient, and nothing of it is kept until then."""
+    """Return the result of `part`. It is computed again for its gradient, and none of it is stored until then."""
     return checkpoint(part, *arguments, use_reentrant=False)
 
 

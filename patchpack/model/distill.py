@@ -1,4 +1,4 @@
-"""FlexiViT's distillation (2212.08013 §3.6): a student of any patch size learns from a teacher of one."""
+"""FlexiViT's distillation (2212.08013 §3.6): a student of any patch size learns from a teacher of one patch size."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ from patchpack.model.vit import ViT
 
 
 def start_from(student: ViT, teacher: ViT) -> None:
-    """Give a student the teacher's weights: the kernel PI-resized, the table of positions interpolated, the rest as it is.
+    """Give a student the teacher's weights: the kernel PI-resized, the table of positions interpolated, the rest unchanged.
 
-    A student that stores a kernel and a table of the teacher's sizes answers as the teacher does. One with a larger kernel has
-    the teacher's tokens for patches enlarged to it; used at the teacher's patch size it is resized twice, which does not chain.
+    A student that stores a kernel and a table of the teacher's sizes gives the teacher's results. A student with a larger
+    kernel has the teacher's tokens for patches enlarged to it. At the teacher's patch size its kernel is resized twice, and
+    two resizes do not equal one.
 
     Raises:
-        ConfigError: naming the first weight that the two do not share.
+        ConfigError: with the name of the first weight that the two do not share.
     """
     state = dict(teacher.state_dict())
     size = student.patch_size
@@ -43,18 +44,18 @@ def start_from(student: ViT, teacher: ViT) -> None:
 
 
 def distillation(teacher: ViT, *, temperature: float = 1.0, label_weight: float = 0.0) -> Callable[[ViT, PackedBatch], Tensor]:
-    """A loss ``(student, batch) → scalar``: the mean over images of ``temperature² · KL(teacher ‖ student)``.
+    """Return a loss ``(student, batch) → scalar``: the mean over images of ``temperature² · KL(teacher ‖ student)``.
 
-    The teacher looks at the same pixels in patches of its own size (see `patchpack.model.repatch`), in evaluation mode and
+    The teacher sees the same pixels in patches of its own size (see `patchpack.model.repatch`), in evaluation mode and
     without a gradient.
 
     Args:
-        teacher: of a fixed patch size, or flexible, used at the size of its stored kernel.
-        temperature: logits are divided by it on both sides, > 0.
-        label_weight: share of `cross_entropy` with the labels in the loss, in [0, 1].
+        teacher: a model of a fixed patch size, or a flexible one, used at the size of its stored kernel.
+        temperature: divisor of the logits on both sides, > 0. Default 1.
+        label_weight: share of `cross_entropy` with the labels in the loss, in [0, 1]. Default 0.
 
     Raises:
-        ConfigError: numbers out of range.
+        ConfigError: a number out of its range.
     """
     if temperature <= 0 or not 0 <= label_weight <= 1:
         raise ConfigError(f"want temperature > 0 and label_weight in [0, 1], got {temperature} and {label_weight}")

@@ -1,4 +1,4 @@
-"""Patches → tokens: one linear map of the normalised pixels, for one patch size or, FlexiViT's way, for any."""
+"""Patches to tokens: one linear map of the normalised pixels, for one patch size or, as in FlexiViT, for any."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ from patchpack.model.kernel import FLEXIVIT, Method, resize_kernel
 
 
 class PatchEmbed(nn.Module):
-    """Linear map of a flattened patch, pixels in (y, x, channel) order, to `width` values; of a tubelet by frames.
+    """A linear map from a flattened patch, with pixels in (y, x, channel) order, to `width` values.
+
+    A tubelet is flattened frame after frame.
 
     Args:
         patch_size: pixels per side of the stored kernel.
         width: values per token.
-        bias: whether the map has one; it stays as it is when the kernel is resized.
-        flexible: how the kernel is resized to the batch's patch size in every forward pass; None: it is not, and another
-            patch size is an error.
-        how: see `patchpack.model.kernel.resize_kernel`.
-        norm: LayerNorm of the tokens, the remedy for plain resizing that FlexiViT compares with.
-        tubelet: frames per token, `patchpack.Video.tubelet`; 1 for patches of images.
+        bias: True gives the map a bias, which does not change when the kernel is resized. Default False.
+        flexible: method that resizes the kernel to the batch's patch size in every forward pass. Default None: the kernel is
+            not resized, and another patch size is an error.
+        how: rule of interpolation for the resize (see `patchpack.model.kernel.resize_kernel`). Default FlexiViT's.
+        norm: True adds a LayerNorm of the tokens, the remedy for plain resizing that FlexiViT compares with. Default False.
+        tubelet: frames per token, `patchpack.Video.tubelet`. Default 1, patches of images.
     """
 
     def __init__(
@@ -41,15 +43,16 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6, bias=bias) if norm else nn.Identity()
 
     def forward(self, patches: Tensor, norm: Tensor, patch_size: int | None = None) -> Tensor:
-        """``[T, D] → [T, width]``.
+        """Return the tokens of patches, ``[T, D] → [T, width]``.
 
         Args:
             patches: uint8 or float ``[T, D]``.
-            norm: float ``[2, 3]`` mean and std per channel, ``value = (patch - mean) / std``; (0, 1) for float patches.
-            patch_size: of the patches, ``D = tubelet · patch_size² · 3``; None for the stored kernel's.
+            norm: float ``[2, 3]`` mean and std per channel, ``value = (patch - mean) / std``. (0, 1) for float patches.
+            patch_size: pixels per side of the patches, ``D = tubelet · patch_size² · 3``. Default None, that of the stored
+                kernel.
 
         Raises:
-            ShapeError: patches of another size than the kernel's where it is not flexible, or another number of values.
+            ShapeError: the patches have another size than a kernel that is not flexible, or another number of values.
         """
         weight = self.kernel(patch_size or self.patch_size)
         if patches.shape[-1] != weight.shape[1]:
@@ -64,10 +67,10 @@ class PatchEmbed(nn.Module):
         return tokens
 
     def kernel(self, patch_size: int) -> Tensor:
-        """The kernel for a patch size, ``[width, tubelet · patch_size² · 3]``, always from the stored one.
+        """Return the kernel for a patch size, ``[width, tubelet · patch_size² · 3]``, always from the stored kernel.
 
         Raises:
-            ShapeError: another size than the stored one, where it is not flexible.
+            ShapeError: another size than the stored one, if the kernel is not flexible.
         """
         if patch_size == self.patch_size:
             return self.linear.weight
@@ -81,19 +84,19 @@ class PatchEmbed(nn.Module):
 
 
 def inflate_kernel(kernel: Tensor, tubelet: int) -> Tensor:
-    """An image's kernel as one of tubelets: in the central frame, number ``tubelet // 2``, zeros in the others.
+    """Return an image's kernel as a kernel of tubelets: in the central frame, number ``tubelet // 2``, zeros in the others.
 
-    The token of a tubelet is then that of the image its central frame is (ViViT 2103.15691 §3.4).
+    The token of a tubelet then equals the token of its central frame as an image (ViViT 2103.15691 §3.4).
 
     Args:
         kernel: ``[width, D]`` of a flattened patch.
-        tubelet: frames, t.
+        tubelet: frames per token, t, >= 1.
 
     Returns:
         ``[width, t · D]``, frame after frame.
 
     Raises:
-        ConfigError: no frame.
+        ConfigError: `tubelet` is below 1.
     """
     if tubelet < 1:
         raise ConfigError(f"a tubelet has at least one frame, got {tubelet}")

@@ -1,4 +1,4 @@
-"""Looking into a model: features as colours, how far heads look, which positions are alike, what two features share."""
+"""Inspection of a model: features as colours, distances of attention, similar positions, and alignment of two features."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from patchpack.model.vit import ViT
 
 
 def pca_colours(features: Tensor) -> Tensor:
-    """Three principal components of some features, as red, green and blue.
+    """Return the first three principal components of features, as red, green and blue.
 
     Args:
-        features: float ``[T, d]``, those that are to share their colours, of several images for instance.
+        features: float ``[T, d]``, all features that share one colour scale, for instance those of several images.
 
     Returns:
-        uint8 ``[T, 3]``: components by falling variance, each stretched so that its 1st and 99th percentile are 0 and 255; its
-        sign such that the longest feature along it is bright. Middle grey where there is no such component.
+        uint8 ``[T, 3]``: components by falling variance. Each is stretched so that its 1st and 99th percentile are 0 and 255.
+        Its sign is such that the longest feature along it is bright. A missing component is middle grey.
     """
     x = features.detach().float()
     x = x - x.mean(0) if len(x) else x
@@ -36,18 +36,18 @@ def pca_colours(features: Tensor) -> Tensor:
             break
         line = x @ directions[i]
         line = line * torch.sign(line[line.abs().argmax()])
-        low, high = (torch.quantile(line[: 1 << 24], q) for q in (0.01, 0.99))  # as many as quantile takes
+        low, high = (torch.quantile(line[: 1 << 24], q) for q in (0.01, 0.99))  # the most that quantile takes
         colours[:, i] = ((line - low) / (high - low).clamp(min=1e-12) * 255).clamp(0, 255)
     return colours.round().to(torch.uint8)
 
 
 @torch.no_grad()
 def attention_distance(model: ViT, batch: PackedBatch) -> Tensor:
-    """How far each head looks (ViT 2010.11929, figure 7), in pixels of the resized images.
+    """Measure how far each head attends (ViT 2010.11929, figure 7), in pixels of the resized images.
 
     Args:
-        model: its blocks are run one image at a time.
-        batch: integer (row, col) positions.
+        model: a model with ``static=False``. Its blocks are run one image at a time.
+        batch: a batch with integer (row, col) positions.
 
     Returns:
         float ``[depth, heads]``: the mean over all patches i of ``patch_size · Σ_j a_ij ‖p_i − p_j‖ / Σ_j a_ij`` over the
@@ -81,11 +81,12 @@ def attention_distance(model: ViT, batch: PackedBatch) -> Tensor:
 
 @torch.no_grad()
 def position_similarity(positions: nn.Module, rows: int, cols: int) -> Tensor:
-    """Cosine similarity of every position of a grid with every other (ViT 2010.11929, figure 7).
+    """Return the cosine similarity of every position of a grid with every other (ViT 2010.11929, figure 7).
 
     Args:
-        positions: of integer (row, col), a module of `patchpack.model.positions` or `waves`.
-        rows, cols: of the grid.
+        positions: a module of `patchpack.model.positions` or `waves` for integer (row, col).
+        rows: rows of the grid.
+        cols: columns of the grid.
 
     Returns:
         float ``[rows, cols, rows, cols]`` in [−1, 1].
@@ -101,9 +102,9 @@ def position_similarity(positions: nn.Module, rows: int, cols: int) -> Tensor:
 class MinibatchCKA:
     """Linear centred kernel alignment of two features of the same images, batch by batch (2010.15327 §2).
 
-    ``Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) · Σ HSIC₁(L, L))`` over batches, with ``K = X Xᵀ``, ``L = Y Yᵀ`` and the unbiased
-    HSIC₁: in expectation the sums do not depend on how images are batched. FlexiViT compares patch sizes with it (2212.08013,
-    figure 8).
+    ``Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) · Σ HSIC₁(L, L))`` over batches, with ``K = X Xᵀ``, ``L = Y Yᵀ`` and the unbiased HSIC₁.
+    In expectation the sums do not depend on how images are batched. FlexiViT compares patch sizes with it
+    (2212.08013, figure 8).
 
     Example:
         >>> cka, x = MinibatchCKA(), torch.randn(8, 5)
@@ -119,7 +120,7 @@ class MinibatchCKA:
         """Add a batch: ``[n, d]`` and ``[n, e]`` of the same n >= 4 images.
 
         Raises:
-            ShapeError: fewer images, or not as many on both sides.
+            ShapeError: fewer than 4 images, or different numbers of images.
         """
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 4:
             raise ShapeError(f"want [n, d] and [n, e] of the same n >= 4 images, got {list(x.shape)} and {list(y.shape)}")
@@ -128,7 +129,7 @@ class MinibatchCKA:
 
     @property
     def value(self) -> float:
-        """1 for features that differ by rotation and scale, about 0 for those that have nothing in common; NaN before any."""
+        """Alignment: 1 for features that differ by rotation and scale, about 0 for unrelated features, NaN without a batch."""
         both, one, other = self._sums.tolist()
         return float(both / (one * other) ** 0.5) if one * other > 0 else float("nan")
 
@@ -138,7 +139,7 @@ def _without_diagonal(gram: Tensor) -> Tensor:
 
 
 def _hsic(k: Tensor, m: Tensor) -> Tensor:
-    """The unbiased estimator of two Gram matrices without their diagonals."""
+    """Return the unbiased estimator for two Gram matrices without their diagonals."""
     n = len(k)
     cross = k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k.sum(0) * m.sum(0)).sum()
     hsic: Tensor = ((k * m).sum() + cross) / (n * (n - 3))
@@ -147,7 +148,7 @@ def _hsic(k: Tensor, m: Tensor) -> Tensor:
 
 @contextmanager
 def _attending(model: ViT, attend: object) -> Iterator[None]:
-    """All blocks attend by another function meanwhile."""
+    """Let all blocks attend by another function inside the ``with`` block."""
     before = [block.attend for block in model.blocks]
     try:
         for block in model.blocks:

@@ -1,7 +1,8 @@
-"""Resizing along one axis as a matrix: what turns a table of one length into a table of another.
+"""Resizing along one axis as a matrix, which turns a table of one length into a table of another.
 
-Position tables and patch kernels are resized by the same rules, and code bases differ in three of them (kernel, corners,
-antialias), which are not interchangeable. `CONVENTIONS` names who does what; a resize in two dimensions is one matrix per axis.
+Position tables and patch kernels are resized by the same rules. Code bases differ in three settings
+(kernel, corners, antialias), which are not interchangeable. `CONVENTIONS` lists the rule of each. A resize in two dimensions
+is one matrix per axis.
 """
 
 from __future__ import annotations
@@ -24,14 +25,14 @@ class Interpolation:
     """One rule of resizing. The defaults are FlexiViT's for its patch kernels.
 
     Attributes:
-        kernel: ``"bilinear"`` or ``"bicubic"``.
-        align_corners: the outermost entries of both tables stand at the same place; False: both tables cover the same
-            interval, and entries stand at the middle of their share (half-pixel).
-        antialias: when shrinking, the kernel is as wide as the entries it replaces. Bicubic is then Keys' with a = −0.5, else
-            with a = −0.75, as in torch.
+        kernel: ``"bilinear"`` (the default) or ``"bicubic"``.
+        align_corners: True puts the outermost entries of both tables at the same place. False, the default, lets both tables
+            cover the same interval, with each entry in the middle of its share (half-pixel).
+        antialias: True makes the kernel as wide as the entries it replaces when shrinking. Bicubic is then Keys' with a =
+            −0.5, otherwise with a = −0.75, as in torch. Default False.
 
     Raises:
-        ConfigError: another kernel; antialias with aligned corners, which nobody defines.
+        ConfigError: another kernel, or antialias with aligned corners, which no code base defines.
     """
 
     kernel: Kernel = "bilinear"
@@ -45,15 +46,15 @@ class Interpolation:
             raise ConfigError("antialias=True wants align_corners=False: a wider kernel with pinned corners is not defined")
 
     def weights(self, index: Tensor, length: Tensor | int, table: int) -> Tensor:
-        """How much of each table entry goes into which entry of the resized table.
+        """Return the share of each table entry in each entry of the resized table.
 
         Args:
-            index: ``[T]``, integer, entries of the resized table, ``0 … length − 1``.
+            index: integers ``[T]``, entries of the resized table, ``0 … length − 1``.
             length: ``[T]`` or one number, length of the resized table.
-            table: entries of the table.
+            table: number of entries of the table.
 
         Returns:
-            ``[T, table]``, float64 for float64 indices, else float32; every line sums to 1:
+            ``[T, table]``, float64 for float64 indices, else float32. Every line sums to 1:
             ``resized[index] = weights @ values`` for values ``[table, ...]``.
         """
         index = index if index.is_floating_point() else index.float()
@@ -68,11 +69,11 @@ class Interpolation:
         first = centre.floor()
         taps = first[:, None] + torch.tensor(TAPS[self.kernel], device=index.device, dtype=index.dtype)
         weights = _kernel(self.kernel, taps - centre[:, None], -0.75)
-        # beyond the ends stands what stands at the ends
+        # beyond the ends the outermost entries repeat
         return weights.new_zeros(len(index), table).scatter_add(1, taps.clamp(0, table - 1).long(), weights)
 
     def matrix(self, source: int, target: int) -> Tensor:
-        """float64 ``[target, source]``: ``resized = matrix @ values``. Kept; do not write to it."""
+        """Return the matrix float64 ``[target, source]`` of ``resized = matrix @ values``. Do not write to it, it is cached."""
         return _matrix(self, source, target)
 
 
@@ -87,15 +88,16 @@ CONVENTIONS = {
     "paddleocr_vl": Interpolation(),
     "moonvit": Interpolation(kernel="bicubic"),
 }
-"""How code bases resize a table of positions."""
+"""The rules by which code bases resize a table of positions."""
 
 
 def resize_grid(table: Tensor, rows: int, cols: int, how: Interpolation) -> Tensor:
-    """A table of positions for another grid, once and for all: what fine-tuning at another resolution starts from.
+    """Resize a table of positions to another grid permanently, for fine-tuning at another resolution.
 
     Args:
         table: ``[table rows, table cols, width]``.
-        rows, cols: of the new grid; the seeds' example is 14×14 (196 positions) → 64×64 (4096).
+        rows: rows of the new grid.
+        cols: columns of the new grid. An example is 14×14 (196 positions) → 64×64 (4096).
         how: the rule, one of `CONVENTIONS`.
 
     Returns:

@@ -1,8 +1,8 @@
-"""One patch kernel for every patch size: FlexiViT's pseudo-inverse resize (2212.08013 §3.4), and what it is compared with.
+"""One patch kernel for every patch size: FlexiViT's pseudo-inverse resize (2212.08013 §3.4), and its alternatives.
 
-Resizing a patch is linear, ``vec(Bx) = B vec(x)``. A token is ``⟨x, w⟩``; for a resized patch it stays the same if the kernel
-becomes ``pinv(Bᵀ) w``: exactly when enlarging, as nearly as can be for white patches when shrinking. B of a resize in two
-dimensions is a Kronecker product, and so is its pseudo-inverse: one small matrix per axis.
+Resizing a patch is linear, ``vec(Bx) = B vec(x)``. A token is ``⟨x, w⟩``. For a resized patch it stays the same if the kernel
+becomes ``pinv(Bᵀ) w``. That is exact when enlarging, and the best approximation for white patches when shrinking. B of a
+resize in two dimensions is a Kronecker product, and so is its pseudo-inverse: one small matrix per axis.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def resize_kernel(
     method: Method = "pi",
     dims: tuple[int, int] = (-2, -1),
 ) -> Tensor:
-    """The kernel for patches of another size. Resize from the stored kernel only: resizes do not chain.
+    """Return the kernel for patches of another size. Resize from the stored kernel only: two resizes do not equal one.
 
     Args:
         kernel: float tensor with the patch's height and width among its axes.
-        size: (height, width) of the new patch.
-        how: how the *images* are resized from one patch size to the other; FlexiViT's own is the default, timm's is
+        size: (height, width) of the new patch, in pixels, >= 1.
+        how: rule by which the *images* are resized from one patch size to the other. The default is FlexiViT's; timm's is
             ``Interpolation(kernel="bicubic", antialias=True)``.
-        method: ``"pi"`` (default); ``"plain"`` resizes the kernel like a picture, so a constant patch's token grows with the
-            patch's area; ``"area"`` divides that by the growth in area; ``"norm"`` scales each output's kernel to the norm
-            it had (the first axis is the outputs').
-        dims: axes of height and width; the default is a convolution's ``[out, in, height, width]``.
+        method: ``"pi"`` (the default) is the pseudo-inverse. ``"plain"`` resizes the kernel like an image, so a constant
+            patch's token grows with the patch's area. ``"area"`` divides that by the growth in area. ``"norm"`` scales each
+            output's kernel to the norm it had (the first axis is the outputs').
+        dims: axes of height and width. Default (−2, −1), those of a convolution's ``[out, in, height, width]``.
 
     Returns:
         The same shape and dtype, `size` along `dims`.
@@ -74,6 +74,6 @@ def resize_kernel(
 
 @lru_cache(maxsize=512)
 def _inverse(how: Interpolation, source: int, target: int) -> Tensor:
-    """float64 ``[target, source]``: ``pinv(Bᵀ)``."""
+    """Return ``pinv(Bᵀ)``, float64 ``[target, source]``."""
     inverse: Tensor = torch.linalg.pinv(how.matrix(source, target).T)
     return inverse

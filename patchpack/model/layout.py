@@ -1,7 +1,7 @@
-"""Which tokens of a batch are real, and which image each belongs to.
+"""The layout of a batch: the tokens that are real, and the image each belongs to.
 
-The model runs on *ragged* tokens ``[T, ...]``: the real tokens of the whole batch, image after image, no padding. This
-module goes there from rows ``[B, S, ...]``, back to rows, and from images ``[N, ...]`` to slots ``[B, E, ...]``.
+The model runs on *ragged* tokens ``[T, ...]``: the real tokens of the whole batch, image after image, without padding. This
+module converts rows ``[B, S, ...]`` to ragged tokens and back, and images ``[N, ...]`` to slots ``[B, E, ...]``.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where the ragged tokens of one batch come from. Images are ordered by their number of tokens, shortest first.
+    """The places of a batch's ragged tokens. Images are ordered by their number of tokens, shortest first.
 
     Attributes:
         segment_ids: int ``[B, S]`` as in the batch: 0 is padding, k the row's k-th image.
         max_images: E, slots per row.
-        tokens: int64 ``[T]``, where each ragged token sits in the flattened rows, ``row * S + column``.
+        tokens: int64 ``[T]``, place of each ragged token in the flattened rows, ``row * S + column``.
         images: int64 ``[T]``, the image of each ragged token, ``0 … N - 1``, never decreasing.
-        slots: int64 ``[N]``, where each image sits in the flattened slots, ``row * E + slot``.
+        slots: int64 ``[N]``, place of each image in the flattened slots, ``row * E + slot``.
         lengths: int64 ``[N]``, tokens per image, >= 1, never decreasing.
     """
 
@@ -45,12 +45,12 @@ class Layout:
 
     @staticmethod
     def of(segment_ids: Tensor, max_images: int) -> Layout:
-        """Read the layout off a batch's segment ids.
+        """Read the layout from a batch's segment ids.
 
-        An image's tokens need not be neighbours in their row; padding may sit anywhere.
+        An image's tokens need not be neighbours in their row. Padding may be anywhere.
 
         Raises:
-            ShapeError: if a segment id does not name one of the row's `max_images` slots.
+            ShapeError: a segment id does not name one of the row's `max_images` slots.
         """
         check_segments(segment_ids, max_images)
         num_rows = segment_ids.shape[0]
@@ -67,37 +67,41 @@ class Layout:
         return Layout(segment_ids, max_images, tokens[order], images, slots, slot_lengths[slots])
 
     def to_ragged(self, rows: Tensor) -> Tensor:
-        """``[B, S, ...] → [T, ...]``. Padding is left behind, whatever it holds: NaN times a zero mask is NaN."""
+        """Convert rows to ragged tokens, ``[B, S, ...] → [T, ...]``.
+
+        Padding is left out rather than masked, because NaN times a zero mask is NaN.
+        """
         return rows.flatten(0, 1).index_select(0, self.tokens)
 
     def to_rows(self, ragged: Tensor) -> Tensor:
-        """``[T, ...] → [B, S, ...]``, zeros where padding."""
+        """Convert ragged tokens to rows, ``[T, ...] → [B, S, ...]``, with zeros where padding."""
         return _place(ragged, self.tokens, self.segment_ids.shape[0], self.segment_ids.shape[1])
 
     def to_slots(self, images: Tensor) -> Tensor:
-        """``[N, ...] → [B, E, ...]``, zeros in slots without tokens, and no gradient from there."""
+        """Convert images to slots, ``[N, ...] → [B, E, ...]``. Slots without tokens hold zeros and pass no gradient."""
         return _place(images, self.slots, self.segment_ids.shape[0], self.max_images)
 
     def from_slots(self, slots: Tensor) -> Tensor:
-        """``[B, E, ...] → [N, ...]``."""
+        """Convert slots to images, ``[B, E, ...] → [N, ...]``."""
         return slots.flatten(0, 1).index_select(0, self.slots)
 
     @property
     def num_images(self) -> int:
-        """N, images with at least one token in the whole batch."""
+        """Number N of images with at least one token in the whole batch."""
         return len(self.lengths)
 
     @cached_property
     def cu_seqlens(self) -> Tensor:
-        """int32 ``[N + 1]``: image i is ``ragged[cu_seqlens[i]:cu_seqlens[i + 1]]``."""
+        """Limits of the images, int32 ``[N + 1]``: image i is ``ragged[cu_seqlens[i]:cu_seqlens[i + 1]]``."""
         ends = self.lengths.cumsum(0, dtype=torch.int32)
         return torch.cat([ends.new_zeros(1), ends])
 
     @cached_property
     def buckets(self) -> list[Bucket]:
-        """Images of equal length, which are neighbours: at most ``sqrt(2 T)`` buckets, since different lengths add up.
+        """Runs of images of equal length, which are neighbours.
 
-        A batch without any token has one bucket of no images: it runs like any other, and its gradients are zeros.
+        There are at most ``sqrt(2 T)`` buckets, because different lengths add up. A batch without any token has one bucket of
+        no images. It runs like any other batch, and its gradients are zeros.
         """
         lengths, counts = torch.unique_consecutive(self.lengths, return_counts=True)
         pairs = zip(counts.tolist(), lengths.tolist(), strict=True)
@@ -105,25 +109,29 @@ class Layout:
 
     @cached_property
     def same_image(self) -> Tensor:
-        """bool ``[B, 1, S, S]``: true where two tokens of a row belong together.
+        """Mask of pairs, bool ``[B, 1, S, S]``: True where two tokens of a row belong to one image.
 
-        Padding belongs with padding, so that no softmax runs over nothing; `to_ragged` leaves its answers behind.
+        Pairs of padding tokens are True as well, so that no softmax runs over an empty set. `to_ragged` leaves their results
+        out.
         """
         return (self.segment_ids[:, :, None] == self.segment_ids[:, None, :])[:, None]
 
     @cached_property
     def block_mask(self) -> Any:
-        """The same for FlexAttention: which blocks of 128 × 128 pairs hold any."""
+        """The same mask for FlexAttention: the blocks of 128 × 128 pairs that hold any pair."""
         return block_mask(self.segment_ids)
 
     @property
     def seq_len(self) -> int:
-        """S, tokens per row."""
+        """Number S of tokens per row."""
         return self.segment_ids.shape[1]
 
 
 def block_mask(segment_ids: Tensor) -> Any:
-    """FlexAttention's `BlockMask` ``[B, 1, S, S]``: true where two tokens of a row belong together, or both are padding."""
+    """Return FlexAttention's `BlockMask` ``[B, 1, S, S]``, the mask of `Layout.same_image` by blocks.
+
+    It is True where two tokens of a row belong to one image, or both are padding.
+    """
     from torch.nn.attention.flex_attention import create_block_mask
 
     def same_image(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -134,10 +142,15 @@ def block_mask(segment_ids: Tensor) -> Any:
 
 
 def with_prefix(segment_ids: Tensor, slot_mask: Tensor, prefix: int) -> Tensor:
-    """Segment ids of rows that end in `prefix` more tokens for each slot, ``[B, S + E · prefix]``.
+    """Return segment ids of rows that end in `prefix` more tokens for each slot, ``[B, S + E · prefix]``.
 
-    They are what the model adds (class token, registers), slot after slot; padding in slots without an image. The batch and
-    its budget know nothing of them.
+    The model adds these tokens (class token, registers), slot after slot. They are padding in slots without an image. The
+    batch and its budget do not contain them.
+
+    Args:
+        segment_ids: int ``[B, S]`` as in the batch.
+        slot_mask: bool ``[B, E]``, True for slots with an image.
+        prefix: tokens that the model adds per slot.
     """
     slots = torch.arange(1, slot_mask.shape[1] + 1, device=segment_ids.device, dtype=segment_ids.dtype)
     own = torch.where(slot_mask, slots, 0).repeat_interleave(prefix, dim=1)
@@ -145,10 +158,10 @@ def with_prefix(segment_ids: Tensor, slot_mask: Tensor, prefix: int) -> Tensor:
 
 
 def check_segments(segment_ids: Tensor, max_images: int) -> None:
-    """Refuse segment ids that name no slot of their row. While compiling only the shape is looked at.
+    """Raise `ShapeError` unless every segment id names a slot of its row. While compiling, only the shape is checked.
 
     Raises:
-        ShapeError: saying what was found.
+        ShapeError: with the shape or the ids that were found.
     """
     if segment_ids.ndim != 2:
         raise ShapeError(f"segment_ids must be [B, S], got shape {list(segment_ids.shape)}")

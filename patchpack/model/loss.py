@@ -15,21 +15,22 @@ Reduction = Literal["mean", "sum"]
 
 
 def cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Mean or sum over labelled images, however they are packed.
+    """Return the mean or the sum of cross-entropy over labelled images, however they are packed.
 
     Args:
         logits: float ``[B, E, classes]``.
-        targets: int64 ``[B, E]``, class indices; −100 in slots without a labelled image.
-        reduction: ``"mean"`` over the labelled images of this batch, or their ``"sum"``: what to add up where one step has
-            several batches (ranks, accumulation), see `patchpack.global_images`.
+        targets: int64 ``[B, E]``, class indices, −100 in slots without a labelled image.
+        reduction: ``"mean"`` over the labelled images of this batch (the default), or their ``"sum"``. Add up sums if one
+            step has several batches (ranks, accumulation), see `patchpack.global_images`.
 
     Returns:
-        A scalar: the sum of ``−log softmax(logits)[target]`` over labelled slots; for ``"mean"`` divided by their number.
-        Without any labelled image it is 0 with zero gradients, so an empty batch at an epoch's end is a step like any other.
+        A scalar: the sum of ``−log softmax(logits)[target]`` over labelled slots, for ``"mean"`` divided by their number.
+            Without any labelled image it is 0 with zero gradients, so an empty batch at an epoch's end is a step like any
+            other.
 
     Raises:
-        ShapeError: if logits and targets do not describe the same slots.
-        ConfigError: for another reduction.
+        ShapeError: logits and targets do not describe the same slots.
+        ConfigError: another reduction.
     """
     _require(reduction)
     if logits.ndim != 3 or logits.shape[:2] != targets.shape:
@@ -41,21 +42,21 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "me
 
 
 def sigmoid_cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
-    """Binary cross-entropy of every class, summed over classes, mean or sum over labelled images: NaViT's loss on JFT.
+    """Return the binary cross-entropy summed over classes, as a mean or sum over labelled images: NaViT's loss on JFT.
 
     Args:
         logits: float ``[B, E, classes]``.
-        targets: int64 ``[B, E]``, one class per image, −100 in slots without a labelled image; or float ``[B, E, classes]`` in
-            [0, 1], any number of classes per image, NaN in those slots.
-        reduction: see `cross_entropy`.
+        targets: int64 ``[B, E]`` with one class per image, −100 in slots without a labelled image. Or float
+            ``[B, E, classes]`` in [0, 1] with any number of classes per image, NaN in those slots.
+        reduction: ``"mean"`` over the labelled images of this batch (the default), or their ``"sum"``.
 
     Returns:
-        A scalar: the sum over labelled slots and classes of ``−t log σ(x) − (1 − t) log σ(−x)``; for ``"mean"`` divided by the
-        number of labelled slots. 0 with zero gradients without any.
+        A scalar: the sum over labelled slots and classes of ``−t log σ(x) − (1 − t) log σ(−x)``, for ``"mean"`` divided by
+            the number of labelled slots. Without any labelled image it is 0 with zero gradients.
 
     Raises:
-        ShapeError: if logits and targets do not describe the same slots.
-        ConfigError: for another reduction.
+        ShapeError: logits and targets do not describe the same slots.
+        ConfigError: another reduction.
     """
     _require(reduction)
     if logits.ndim != 3 or targets.shape not in (logits.shape, logits.shape[:2]):

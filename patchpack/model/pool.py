@@ -1,6 +1,6 @@
-"""Tokens → one vector per image. `AttentionPool` is the MAP head, `MeanPool` the mean, `ClassToken` reads a token off.
+"""Tokens to one vector per image. `AttentionPool` is the MAP head, `MeanPool` the mean, `ClassToken` the class token.
 
-The first two are over patches; class and register tokens, which the model added, are left out.
+The first two pool the patches. They leave out class and register tokens, which the model added.
 """
 
 from __future__ import annotations
@@ -13,10 +13,16 @@ from patchpack.model.static import AnyLayout
 
 
 class AttentionPool(nn.Module):
-    """``[T, width] → [N, width]``: attention of one learned query over an image's tokens, then a residual MLP.
+    """Attention of one learned query over an image's tokens, then a residual MLP: ``[T, width] → [N, width]``.
 
-    The MAP head of big_vision (``models/vit.py``, `MAPHead`). Its query projection is applied to a constant, so the projected
-    query is what is learned here.
+    This is the MAP head of big_vision (``models/vit.py``, `MAPHead`). Its query projection is applied to a constant, so the
+    projected query is learned here.
+
+    Args:
+        width: values per token, a multiple of `heads`.
+        heads: number of attention heads.
+        mlp_dim: hidden width of the MLP.
+        style: settings of the norm, the linear maps and the activation.
     """
 
     def __init__(self, *, width: int, heads: int, mlp_dim: int, style: BlockStyle) -> None:
@@ -29,7 +35,13 @@ class AttentionPool(nn.Module):
         self.mlp = style.mlp(width, mlp_dim)
 
     def forward(self, x: Tensor, layout: AnyLayout, prefix: int = 0) -> Tensor:
-        """Pool each image's patches; `prefix` tokens per slot, which the model added, stand at the end of each row."""
+        """Pool each image's patches, ``[T, width] → [N, width]``.
+
+        Args:
+            x: tokens ``[T, width]``.
+            layout: layout of the tokens.
+            prefix: tokens that the model added per slot. They stand at the end of each row. Default 0.
+        """
         k, v = self.kv(x).unflatten(1, (2, self.heads, -1)).unbind(1)  # each [T, heads, d]
         scores = (k * self.query).sum(-1) * self.query.shape[1] ** -0.5
         if prefix:
@@ -42,33 +54,56 @@ class AttentionPool(nn.Module):
 
 
 class MeanPool(nn.Module):
-    """``[T, width] → [N, width]``: mean over the patches of an image; the model's own tokens are left out."""
+    """Mean over the patches of an image, ``[T, width] → [N, width]``. The model's own tokens are left out."""
 
     def forward(self, x: Tensor, layout: AnyLayout, prefix: int = 0) -> Tensor:
-        """The mean; `prefix` tokens per slot stand at the end of each row."""
+        """Return the mean of each image's patches.
+
+        Args:
+            x: tokens ``[T, width]``.
+            layout: layout of the tokens.
+            prefix: tokens that the model added per slot. They stand at the end of each row. Default 0.
+        """
         patch = patch_flags(layout, prefix).to(x.dtype)
         total = segment_sum(x * patch, layout.images, layout.num_images)
         return total / segment_sum(patch, layout.images, layout.num_images).clamp(min=1)
 
 
 class ClassToken(nn.Module):
-    """``[T, width] → [N, width]``: the first of the tokens that the model adds to each image."""
+    """The first of the tokens that the model adds to each image: ``[T, width] → [N, width]``."""
 
     def forward(self, x: Tensor, layout: AnyLayout, prefix: int = 1) -> Tensor:
-        """The class token; `prefix` tokens per slot stand at the end of each row, slot after slot."""
+        """Return the class token of each image.
+
+        Args:
+            x: tokens ``[T, width]``.
+            layout: layout of the tokens.
+            prefix: tokens that the model added per slot, >= 1. They stand at the end of each row, slot after slot. Default 1.
+        """
         rows = layout.to_rows(x)
         return layout.from_slots(rows[:, rows.shape[1] - layout.max_images * prefix :: prefix])
 
 
 def segment_sum(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
-    """``[T, ...] → [num_segments, ...]``: line i is the sum of the values whose segment is i."""
+    """Sum values by segment, ``[T, ...] → [num_segments, ...]``: line i is the sum of the values whose segment is i.
+
+    Args:
+        values: float ``[T, ...]``.
+        segments: int64 ``[T]``, the segment of each value, ``0 … num_segments − 1``.
+        num_segments: number of segments.
+    """
     return values.new_zeros(num_segments, *values.shape[1:]).index_add(0, segments, values)
 
 
 def segment_softmax(scores: Tensor, segments: Tensor, num_segments: int) -> Tensor:
-    """Softmax of ``[T, heads]`` scores within each segment, as stable as a softmax is: the largest exponent is 0.
+    """Return the softmax of scores within each segment. It is stable like torch's: the largest exponent is 0.
 
-    A segment of −∞ alone gets zeros, and no NaN behind them.
+    A segment whose scores are all −∞ gets zeros, and its gradients are not NaN.
+
+    Args:
+        scores: float ``[T, heads]``.
+        segments: int64 ``[T]``, the segment of each score, ``0 … num_segments − 1``.
+        num_segments: number of segments.
     """
     index = segments[:, None].expand_as(scores)
     top = scores.new_full((num_segments, scores.shape[1]), -torch.inf)
@@ -80,7 +115,7 @@ def segment_softmax(scores: Tensor, segments: Tensor, num_segments: int) -> Tens
 
 
 def patch_flags(layout: AnyLayout, prefix: int) -> Tensor:
-    """bool ``[T, 1]``: True for a patch, False for one of the `prefix` tokens per slot at the end of each row."""
+    """Return bool ``[T, 1]``: True for a patch, False for one of the `prefix` tokens per slot at the end of each row."""
     rows, seq_len = layout.segment_ids.shape
     columns = torch.arange(seq_len, device=layout.segment_ids.device)
     return layout.to_ragged((columns < seq_len - layout.max_images * prefix).expand(rows, -1)[..., None])

@@ -1,10 +1,10 @@
-"""Where a patch was in its image, as a vector that is added to its token: learned tables. `patchpack.model.waves` has the rest.
+"""Learned tables of positions: a vector for a patch's place in its image, added to its token.
 
-Every kind is a module ``positions(position_ids [T, 2], grids [T, 2]) → [T, width]``: (row, col) of each token, and rows and
-columns of its image before any token was dropped. A kind of your own needs no more than that; `check` is asked first, where
-there is one.
+`patchpack.model.waves` has the computed positions. Every kind is a module ``positions(position_ids [T, 2], grids [T, 2]) →
+[T, width]``. It receives (row, col) of each token, and the rows and columns of its image before any token was dropped. A
+custom kind needs only this call. If it has a method `check`, that is called first.
 
-Ids are what the recipe's ``positions=`` made: integers from `Absolute`, fractions of the image from `Fractional`.
+Ids come from the recipe's ``positions=``: integers from `Absolute`, fractions of the image from `Fractional`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Combine = Literal["sum", "product", "stack"]
 
 
 class RasterPositions(nn.Module):
-    """A table over raster order: ViT's 1-D positions (2010.11929 §3.1), which know nothing of rows.
+    """A table over raster order: ViT's 1-D positions (2010.11929 §3.1), which do not depend on rows.
 
-    In a grid of another shape an entry means another place: ``table[row · cols + col]``. Nothing is interpolated.
+    In a grid of another shape an entry stands for another place: ``table[row · cols + col]``. There is no interpolation.
 
     Args:
         width: values per token.
-        max_tokens: entries, the largest ``rows · cols``.
+        max_tokens: number of entries, the largest ``rows · cols``.
     """
 
     def __init__(self, *, width: int, max_tokens: int) -> None:
@@ -38,15 +38,15 @@ class RasterPositions(nn.Module):
         self.table = new_table(max_tokens, width)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """int ``[T, 2]`` (row, col) and their ``[T, 2]`` grids ``→ [T, width]``."""
+        """Return the positions of (row, col), int ``[T, 2]``, in their grids ``[T, 2]``: ``[T, width]``."""
         require_whole(position_ids)
         return F.embedding(position_ids[:, 0] * grids[:, 1] + position_ids[:, 1], self.table)
 
     def check(self, grid_sizes: Tensor) -> None:
-        """Refuse a grid of more patches than the table has entries, see `require_within`.
+        """Raise `ShapeError` if a grid has more patches than the table has entries, see `require_within`.
 
         Raises:
-            ShapeError: naming both numbers.
+            ShapeError: with both numbers.
         """
         most = _largest(grid_sizes.prod(-1))
         if most > len(self.table):
@@ -59,8 +59,8 @@ class RasterPositions(nn.Module):
 class JointPositions(nn.Module):
     """A table with an entry for every (row, col): Pix2Struct's positions as NaViT describes them (2307.06304 §2.1).
 
-    ``max_len² · width`` parameters, and an entry that no training image reached stays as it began. (The published Pix2Struct
-    adds a row table and a column table: `FactorizedPositions` with ``max_len=4096, first=1``.)
+    It has ``max_len² · width`` parameters. An entry that no training image reached keeps its start value. (The published
+    Pix2Struct adds a row table and a column table: `FactorizedPositions` with ``max_len=4096, first=1``.)
 
     Args:
         width: values per token.
@@ -72,29 +72,32 @@ class JointPositions(nn.Module):
         self.table = new_table(max_len, max_len, width)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """int ``[T, 2]`` (row, col) ``→ [T, width]``."""
+        """Return the positions of (row, col), int ``[T, 2]``: ``[T, width]``."""
         require_whole(position_ids)
         # not row · max_len + col: a column beyond the table would be read from the next row
         return self.table[position_ids[:, 0], position_ids[:, 1]]
 
     def check(self, grid_sizes: Tensor) -> None:
-        """Refuse a grid longer than the table, see `require_within`."""
+        """Raise `ShapeError` if a grid is longer than the table, see `require_within`."""
         require_within(grid_sizes, len(self.table))
 
 
 class FactorizedPositions(nn.Module):
     """A table of `max_len` rows and one of `max_len` columns (NaViT, 2307.06304, "factorized positional embeddings").
 
-    They cost ``2 · max_len · width`` parameters (stacked, half of that), and a grid never seen in training is made of rows
-    and columns that were.
+    They have ``2 · max_len · width`` parameters (stacked, half of that). A grid that did not occur in training consists of
+    rows and columns that did.
 
     Args:
         width: values per token.
-        max_len: entries per table: the longest side of a grid, in patches, unless `fractional`.
-        combine: ``"sum"`` of the two entries (the paper's best), their ``"product"``, or both side by side (``"stack"``).
-        first: what the tables call position 0; 1 for Pix2Struct, whose ids are 1-based with 0 for padding.
-        fractional: ids are fractions of the image, read `between` entries: a table then covers an image of any size, and
-            with ``Fractional(centered=True)`` one of `max_len` patches reads its entries one by one.
+        max_len: entries per table. This is the longest side of a grid, in patches, unless `fractional`.
+        combine: ``"sum"`` of the two entries (the paper's best and the default), their ``"product"``, or both side by side
+            (``"stack"``).
+        first: entry of the tables that position 0 reads. Default 0. It is 1 for Pix2Struct, whose ids are 1-based with 0 for
+            padding.
+        fractional: True for ids that are fractions of the image, read `between` entries. A table then covers an image of any
+            size. With ``Fractional(centered=True)`` an image of `max_len` patches reads the entries one by one. Default
+            False.
     """
 
     def __init__(self, *, width: int, max_len: int, combine: Combine = "sum", first: int = 0, fractional: bool = False) -> None:
@@ -107,12 +110,12 @@ class FactorizedPositions(nn.Module):
             raise ConfigError(f"fractional=True reads between entries, none of which is called {first}: leave first at 0")
         self.max_len, self.combine, self.first, self.fractional = max_len, combine, first, fractional
         own = width // 2 if combine == "stack" else width
-        # of a product each factor, so that what is added is as large as with the others
+        # for a product this is the std of each factor, so that the result is as large as for the others
         std = width ** (-0.25 if combine == "product" else -0.5)
         self.rows, self.cols = new_table(max_len, own, std=std), new_table(max_len, own, std=std)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """``[T, 2]`` (row, col), integers or, if `fractional`, floats ``→ [T, width]``."""
+        """Return the positions of (row, col), ``[T, 2]``, integers or, if `fractional`, floats: ``[T, width]``."""
         if self.fractional:
             require_fractions(position_ids)
             rows, cols = (
@@ -126,7 +129,7 @@ class FactorizedPositions(nn.Module):
         return combined(rows, cols, self.combine)
 
     def check(self, grid_sizes: Tensor) -> None:
-        """Refuse a grid longer than the tables, see `require_within`. Fractions fit any table."""
+        """Raise `ShapeError` if a grid is longer than the tables, see `require_within`. Fractions fit any table."""
         if not self.fractional:
             require_within(grid_sizes, self.max_len - self.first)
 
@@ -134,15 +137,15 @@ class FactorizedPositions(nn.Module):
 class GridPositions(nn.Module):
     """A table for one grid, resized to every other: ViT's learned positions (14×14), FlexiViT's (7×7), SigLIP 2's (16×16).
 
-    Nothing is resized as a picture: each token asks for its own weights, so batches of a hundred different grids cost what
-    batches of one do, ``T · table² · width`` multiplications.
+    The table is never resized as an image. Each token computes its own weights, so a batch of a hundred different grids costs
+    as much as a batch of one grid, ``T · table² · width`` multiplications.
 
     Args:
         grid: (rows, cols) of the table.
         width: values per token.
         how: the rule, one of `patchpack.model.interpolate.CONVENTIONS`.
-        preserve_aspect: the table is resized to a square of the longer side, and the image's part of it is used, so that a
-            step down is as long as a step right (timm's ``pos_embed_ar_preserving``).
+        preserve_aspect: True resizes the table to a square of the longer side and uses the image's part of it, so that a step
+            down is as long as a step right (timm's ``pos_embed_ar_preserving``). Default False.
     """
 
     def __init__(self, *, grid: tuple[int, int], width: int, how: Interpolation, preserve_aspect: bool = False) -> None:
@@ -151,7 +154,7 @@ class GridPositions(nn.Module):
         self.table = new_table(*grid, width)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """int ``[T, 2]`` (row, col) and their ``[T, 2]`` grids ``→ [T, width]``."""
+        """Return the positions of (row, col), int ``[T, 2]``, in their grids ``[T, 2]``: ``[T, width]``."""
         require_whole(position_ids)
         places = position_ids.to(torch.float64 if self.table.dtype == torch.float64 else torch.float32)
         lengths = grids.clamp(min=1)  # padding's grid is 0 × 0
@@ -165,7 +168,13 @@ class GridPositions(nn.Module):
 
 
 def combined(rows: Tensor, cols: Tensor, combine: Combine) -> Tensor:
-    """What stands for a row and what stands for a column, as one."""
+    """Combine the vectors of rows and of columns into one.
+
+    Args:
+        rows: float ``[T, width]``, or half of the width for "stack".
+        cols: float of the same shape.
+        combine: "sum", "product", or "stack" for both side by side.
+    """
     if combine == "sum":
         return rows + cols
     return rows * cols if combine == "product" else torch.cat([rows, cols], dim=-1)
@@ -174,11 +183,11 @@ def combined(rows: Tensor, cols: Tensor, combine: Combine) -> Tensor:
 def between(values: Callable[[Tensor], Tensor], fractions: Tensor, max_len: int) -> Tensor:
     """Read a table at fractions of its length, bilinearly between entries.
 
-    Entry k stands at ``(k + 0.5) / max_len``, as a patch stands at its centre; beyond the ends stands what stands at the ends.
+    Entry k is at ``(k + 0.5) / max_len``, like the centre of a patch. Beyond the ends the outermost entries repeat.
     ``out = (1 − s) · values(⌊u⌋) + s · values(⌊u⌋ + 1)`` with ``u = fraction · max_len − 0.5`` and ``s = u − ⌊u⌋``.
 
     Args:
-        values: entries, int64 ``[T]`` in ``0 … max_len − 1``, to what they hold, ``[T, width]``.
+        values: function from entries, int64 ``[T]`` in ``0 … max_len − 1``, to their vectors, ``[T, width]``.
         fractions: float ``[T]``.
         max_len: entries of the table.
 
@@ -193,7 +202,7 @@ def between(values: Callable[[Tensor], Tensor], fractions: Tensor, max_len: int)
 
 
 def new_table(*shape: int, std: float | None = None) -> nn.Parameter:
-    """A table whose last axis is a token's values, drawn from N(0, std²); None for ``width^−0.5``.
+    """Create a table whose last axis is a token's values, drawn from N(0, std²). None for std means ``width^−0.5``.
 
     Raises:
         ConfigError: an axis without entries.
@@ -205,10 +214,10 @@ def new_table(*shape: int, std: float | None = None) -> nn.Parameter:
 
 
 def require_whole(position_ids: Tensor) -> None:
-    """Refuse what is not integer (row, col) pairs.
+    """Raise `ShapeError` unless positions are integer (row, col) pairs.
 
     Raises:
-        ShapeError: saying what came, and what the recipe should have.
+        ShapeError: with the dtype that came, and the setting that the recipe should have.
     """
     if position_ids.shape[-1] != 2 or position_ids.is_floating_point():
         raise ShapeError(
@@ -219,10 +228,10 @@ def require_whole(position_ids: Tensor) -> None:
 
 
 def require_fractions(position_ids: Tensor) -> None:
-    """Refuse what is not (row, col) as fractions of the image.
+    """Raise `ShapeError` unless positions are (row, col) as fractions of the image.
 
     Raises:
-        ShapeError: saying what came, and what the recipe should have.
+        ShapeError: with the dtype that came, and the setting that the recipe should have.
     """
     if position_ids.shape[-1] != 2 or not position_ids.is_floating_point():
         raise ShapeError(
@@ -232,13 +241,14 @@ def require_fractions(position_ids: Tensor) -> None:
 
 
 def require_within(grid_sizes: Tensor, max_len: int) -> None:
-    """Refuse a grid longer than a table.
+    """Raise `ShapeError` if a grid is longer than a table.
 
-    Grids are looked at, not the ids of surviving tokens: with token drop those would pass or fail by chance. Nothing is
-    looked at while compiling: it would break the graph. An id beyond the tables is then torch's own index error.
+    The check reads grids, not the ids of the tokens that are kept. With token drop the ids would pass or fail by chance.
+    While compiling there is no check, because it would break the graph. An id beyond the tables is then torch's own index
+    error.
 
     Raises:
-        ShapeError: naming both numbers.
+        ShapeError: with both numbers.
     """
     longest = _largest(grid_sizes)
     if longest > max_len:
@@ -249,5 +259,5 @@ def require_within(grid_sizes: Tensor, max_len: int) -> None:
 
 
 def _largest(numbers: Tensor) -> int:
-    """0 for none, and while compiling."""
+    """Return the largest number, 0 for an empty tensor and while compiling."""
     return 0 if torch.compiler.is_compiling() or not numbers.numel() else int(numbers.max())

@@ -1,6 +1,6 @@
-"""Models by the names of the field: `vit_b16`, `flexivit_b`, `navit_s16`, `naflexvit_b16`, `siglip2_b16`, …
+"""Models by their usual names: `vit_b16`, `flexivit_b`, `navit_s16`, `naflexvit_b16`, `siglip2_b16`, …
 
-Each is a function of ``num_classes`` and of any part of `ViT` to change. Weights are random until
+Each is a function of ``num_classes`` and of any argument of `ViT` to change. Weights are random until
 `patchpack.model.weights` loads others.
 """
 
@@ -54,15 +54,15 @@ def vit(
     how: Interpolation = CONVENTIONS["big_vision vit"],
     **parts: Any,
 ) -> ViT:
-    """ViT (2010.11929): class token, learned positions of one grid, interpolated by location for every other.
+    """Make a ViT (2010.11929): class token, and learned positions of one grid, interpolated by location for every other grid.
 
     Args:
-        size: a name in `SIZES`, or a `Size` of your own.
-        patch_size: pixels per side.
-        num_classes: logits per image; 0 for features.
-        image_size: of the square image whose grid the table of positions has, in pixels.
-        how: the rule by which the table is resized; `CONVENTIONS` has those of the code bases.
-        **parts: any argument of `ViT`, instead of what is set here.
+        size: a name in `SIZES`, or a custom `Size`.
+        patch_size: pixels per side of a patch.
+        num_classes: logits per image, 0 for features. Default 1000.
+        image_size: pixels per side of the square image whose grid the table of positions has. Default 224.
+        how: rule by which the table is resized. `CONVENTIONS` has those of the code bases. Default big_vision's.
+        **parts: any argument of `ViT`. It replaces the setting made here.
     """
     width, depth, mlp_dim, heads = _size(size)
     side = image_size // patch_size
@@ -85,14 +85,18 @@ def flexivit(
     positions_how: Interpolation = CONVENTIONS["flexivit"],
     **parts: Any,
 ) -> ViT:
-    """FlexiViT (2212.08013): one model for every patch size; the batch says which.
+    """Make a FlexiViT (2212.08013): one model for every patch size. The batch determines the patch size.
 
     Args:
-        size, num_classes, **parts: see `vit`.
-        kernel_size: pixels per side of the stored kernel, PI-resized to the batch's patch size.
-        grid: rows and columns of the stored table of positions, resized to the image's grid.
-        how, positions_how: the rules for either; timm's are both ``CONVENTIONS["timm"]``. Without antialias, FlexiViT's own, a
-            kernel much larger than the patch is read at a few of its points only: store one near the smallest patch size then.
+        size: a name in `SIZES`, or a custom `Size`.
+        num_classes: logits per image, 0 for features. Default 1000.
+        kernel_size: pixels per side of the stored kernel, which is PI-resized to the batch's patch size. Default 32.
+        grid: rows and columns of the stored table of positions, which is resized to the image's grid. Default 7.
+        how: rule by which the kernel is resized. The default is FlexiViT's; timm's is ``CONVENTIONS["timm"]``. Without
+            antialias, as in FlexiViT, a kernel much larger than the patch is read at only a few of its points. Then store a
+            kernel near the smallest patch size.
+        positions_how: rule by which the table is resized. The default is FlexiViT's; timm's is ``CONVENTIONS["timm"]``.
+        **parts: any argument of `ViT`. It replaces the setting made here.
     """
     width = _size(size).width
     preset: dict[str, Any] = {
@@ -103,11 +107,14 @@ def flexivit(
 
 
 def navit(size: str | Size, patch_size: int, *, num_classes: int = 1000, max_len: int = 128, **parts: Any) -> ViT:
-    """NaViT (2307.06304): query-key norm, no biases, factorised positions summed, attention pooling.
+    """Make a NaViT (2307.06304): query-key norm, no biases, factorised positions summed, attention pooling.
 
     Args:
-        size, patch_size, num_classes, **parts: see `vit`.
-        max_len: longest side of a grid, in patches.
+        size: a name in `SIZES`, or a custom `Size`.
+        patch_size: pixels per side of a patch.
+        num_classes: logits per image, 0 for features. Default 1000.
+        max_len: longest side of a grid, in patches. Default 128.
+        **parts: any argument of `ViT`. It replaces the setting made here.
     """
     width, depth, mlp_dim, heads = _size(size)
     preset: dict[str, Any] = {
@@ -119,10 +126,15 @@ def navit(size: str | Size, patch_size: int, *, num_classes: int = 1000, max_len
 
 
 def naflexvit(size: str | Size, patch_size: int, *, num_classes: int = 1000, **parts: Any) -> ViT:
-    """timm's NaFlexViT (``naflexvit_base_patch16_gap``): four registers, mean pooling, a 16×16 table resized to every grid.
+    """Make timm's NaFlexViT (``naflexvit_base_patch16_gap``): four registers, mean pooling, a 16×16 table for every grid.
+
+    The table is resized to the grid of each image.
 
     Args:
-        size, patch_size, num_classes, **parts: see `vit`.
+        size: a name in `SIZES`, or a custom `Size`.
+        patch_size: pixels per side of a patch.
+        num_classes: logits per image, 0 for features. Default 1000.
+        **parts: any argument of `ViT`. It replaces the setting made here.
     """
     width = _size(size).width
     preset: dict[str, Any] = {
@@ -137,10 +149,15 @@ def naflexvit(size: str | Size, patch_size: int, *, num_classes: int = 1000, **p
 
 
 def siglip2(size: str | Size, patch_size: int, *, num_classes: int = 0, **parts: Any) -> ViT:
-    """The image tower of SigLIP 2 NaFlex (2502.14786): attention pooling, tanh-GELU, a 16×16 table resized to every grid.
+    """Make the image tower of SigLIP 2 NaFlex (2502.14786): attention pooling, tanh-GELU, a 16×16 table for every grid.
+
+    The table is resized to the grid of each image.
 
     Args:
-        size, patch_size, num_classes, **parts: see `vit`; without classes the pooled features come out.
+        size: a name in `SIZES`, or a custom `Size`.
+        patch_size: pixels per side of a patch.
+        num_classes: logits per image. With 0, the default, the model returns the pooled features.
+        **parts: any argument of `ViT`. It replaces the setting made here.
     """
     width = _size(size).width
     preset: dict[str, Any] = {

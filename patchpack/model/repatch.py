@@ -1,4 +1,4 @@
-"""The same images cut into patches of another size: what a teacher with a patch size of its own is shown."""
+"""The same images cut into patches of another size, for a teacher with another patch size than the student's."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from patchpack.model.layout import Layout
 
 
 def repatch(batch: PackedBatch, patch_size: int) -> PackedBatch:
-    """The batch with its images in the same rows and slots, pixel for pixel, in patches of another size.
+    """Return the batch with its images in the same rows and slots, pixel for pixel, in patches of another size.
 
     Args:
-        batch: of torch tensors, no token dropped, integer (row, col) positions.
-        patch_size: pixels per side; it must divide both sides of every image.
+        batch: a batch of torch tensors, without dropped tokens, with integer (row, col) positions.
+        patch_size: pixels per side. It must divide both sides of every image.
 
     Returns:
-        A batch whose rows are as long as its longest needs, ``seq_len = max_b Σ_e rows_be · cols_be``, without gaps; grids,
-        positions and segments follow; targets, keys and slots are the same.
+        A batch whose rows are as long as the fullest row needs, ``seq_len = max_b Σ_e rows_be · cols_be``, without gaps.
+        Grids, positions and segments are those of the new patches. Targets, keys and slots are the same.
 
     Raises:
-        ShapeError: an image of which tokens were dropped, or whose sides are no multiples of `patch_size`.
+        ShapeError: tokens of an image were dropped, or its sides are not multiples of `patch_size`.
     """
     if patch_size == batch.patch_size:
         return batch
@@ -62,7 +62,7 @@ def repatch(batch: PackedBatch, patch_size: int) -> PackedBatch:
 
 
 def _cut_again(patches: Tensor, grid: list[int], old: int, new: int) -> Tensor:
-    """``[n, rows · cols, old² · C] → [n, rows' · cols', new² · C]`` of n images of one grid."""
+    """Cut n images of one grid again: ``[n, rows · cols, old² · C] → [n, rows' · cols', new² · C]``."""
     rows, cols = grid
     pixels = patches.view(len(patches), rows, cols, old, old, -1).transpose(2, 3)
     pixels = pixels.reshape(len(patches), rows * old // new, new, cols * old // new, new, -1)

@@ -1,7 +1,7 @@
-"""Rotary positions in two dimensions: queries and keys are turned by angles that grow with row and column.
+"""Rotary positions in two dimensions: queries and keys are rotated by angles that grow with row and column.
 
-What two tokens make of each other then depends on how far apart they are, rows and columns alike (RoFormer 2104.09864, by axis
-as in EVA-02 and Qwen2-VL). Half of a head's pairs turn with the row, half with the column.
+The attention between two tokens then depends on their distance, in rows and columns alike (RoFormer 2104.09864, by axis as in
+EVA-02 and Qwen2-VL). Half of a head's pairs rotate with the row, half with the column.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from patchpack.model.waves import angle_dtype
 
 
 class Rope2d(nn.Module):
-    """Angles of queries and keys from (row, col).
+    """The rotation angles of queries and keys, computed from (row, col).
 
     Args:
-        head_width: values per head; a multiple of 4: pairs, half of them per axis.
-        base: the slowest pair turns by about ``1 / base`` per patch; ``angle_i = position · base^(−i / (head_width / 4))``.
+        head_width: values per head, a multiple of 4: pairs, half of them per axis.
+        base: the slowest pair rotates by about ``1 / base`` per patch; ``angle_i = position · base^(−i / (head_width / 4))``.
+            Default 10,000.
 
     Raises:
-        ConfigError: a head width that is no multiple of 4.
+        ConfigError: a head width that is not a multiple of 4.
     """
 
     like: Tensor
@@ -34,13 +35,13 @@ class Rope2d(nn.Module):
         self.register_buffer("like", torch.empty(0), persistent=False)  # knows the model's dtype, see `angle_dtype`
 
     def forward(self, position_ids: Tensor) -> Tensor:
-        """``[T, 2]`` (row, col), integer or float ``→ [T, head_width / 2]`` angles, row pairs first."""
+        """Return the angles of (row, col), integer or float ``[T, 2]``, as ``[T, head_width / 2]``, row pairs first."""
         steps = torch.arange(self.pairs, device=position_ids.device, dtype=angle_dtype(self.like))
         return (position_ids[:, :, None] * self.base ** -(steps / self.pairs)).flatten(1)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pairs ``(x[i], x[i + d/2])`` of ``[T, heads, d]`` by ``[T, d/2]`` angles; lengths stay as they are."""
+    """Rotate the pairs ``(x[i], x[i + d/2])`` of ``[T, heads, d]`` by ``[T, d/2]`` angles. Lengths do not change."""
     cos, sin = (f(angles)[:, None].to(x.dtype) for f in (torch.cos, torch.sin))
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -1,9 +1,9 @@
-"""The layout of a compiled model: every shape is that of the batch, whatever images are in it.
+"""The layout of a compiled model: every shape is that of the batch, whatever images it holds.
 
 `patchpack.model.layout` gathers the real tokens, so the number of tokens differs from batch to batch, and ``torch.compile``
-breaks its graph or compiles anew. Here nothing is gathered: all ``T = B * S`` tokens stay in row order, all ``B * E`` slots
-are images, and padding belongs to one image more that nobody looks at. The price is computing on padding; a packed batch has
-little of it.
+breaks its graph or recompiles. Here no tokens are gathered: all ``T = B * S`` tokens stay in row order, all ``B * E`` slots
+are images, and padding belongs to one more image whose results are not used. The cost is computing on padding, of which a
+packed batch has little.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from patchpack.model.layout import Layout, block_mask, check_segments
 
 @dataclass(frozen=True, eq=False)
 class StaticLayout:
-    """Answers what `Layout` answers, in shapes that depend on B, S and E alone.
+    """The layout with the interface of `Layout`, in shapes that depend on B, S and E alone.
 
     Attributes:
         segment_ids: int ``[B, S]`` as in the batch.
-        real: bool ``[B, S]``, false where padding.
+        real: bool ``[B, S]``, False where padding.
         max_images: E, slots per row.
         images: int64 ``[T]``, the image of each token, ``row * E + slot``; ``B * E`` for padding.
         used: bool ``[B, E]``, slots with at least one token.
-        same_image: bool ``[B, 1, S, S]``: true where two tokens of a row belong together; padding with padding, so that no
-            softmax runs over nothing.
+        same_image: bool ``[B, 1, S, S]``: True where two tokens of a row belong to one image. Pairs of padding tokens are
+            True as well, so that no softmax runs over an empty set.
     """
 
     segment_ids: Tensor
@@ -41,10 +41,10 @@ class StaticLayout:
 
     @staticmethod
     def of(segment_ids: Tensor, max_images: int) -> StaticLayout:
-        """Read the layout off a batch's segment ids, int ``[B, S]``. Tokens may come in any order, as in `Layout.of`.
+        """Read the layout from a batch's segment ids, int ``[B, S]``. Tokens may be in any order, as in `Layout.of`.
 
         Raises:
-            ShapeError: if a segment id does not name one of the row's `max_images` slots; not looked at while compiling.
+            ShapeError: a segment id does not name one of the row's `max_images` slots. This is not checked while compiling.
         """
         check_segments(segment_ids, max_images)
         num_rows = segment_ids.shape[0]
@@ -56,35 +56,41 @@ class StaticLayout:
         return StaticLayout(segment_ids, real, max_images, images, used.view(num_rows, max_images), same_image)
 
     def to_ragged(self, rows: Tensor) -> Tensor:
-        """``[B, S, ...] → [T, ...]``, zeros where padding, whatever it holds: chosen, since NaN times zero is NaN."""
+        """Convert rows to tokens, ``[B, S, ...] → [T, ...]``, with zeros where padding.
+
+        Zeros are selected rather than multiplied, because NaN times zero is NaN.
+        """
         return _only(self.real, rows).flatten(0, 1)
 
     def to_rows(self, ragged: Tensor) -> Tensor:
-        """``[T, ...] → [B, S, ...]``, zeros where padding."""
+        """Convert tokens to rows, ``[T, ...] → [B, S, ...]``, with zeros where padding."""
         return _only(self.real, ragged.view(*self.real.shape, *ragged.shape[1:]))
 
     def to_slots(self, images: Tensor) -> Tensor:
-        """``[B * E + 1, ...] → [B, E, ...]``, zeros in slots without tokens, and no gradient from there."""
+        """Convert images to slots, ``[B * E + 1, ...] → [B, E, ...]``. Slots without tokens hold zeros and pass no gradient."""
         return _only(self.used, images[:-1].view(*self.used.shape, *images.shape[1:]))
 
     def from_slots(self, slots: Tensor) -> Tensor:
-        """``[B, E, ...] → [B * E + 1, ...]``, zeros for the padding's image."""
+        """Convert slots to images, ``[B, E, ...] → [B * E + 1, ...]``, with zeros for the padding's image."""
         flat = slots.flatten(0, 1)
         return torch.cat([flat, flat.new_zeros(1, *flat.shape[1:])])
 
     @property
     def num_images(self) -> int:
-        """``B * E + 1``: slots, empty ones too, and the padding."""
+        """Number of images, ``B * E + 1``: slots, empty ones too, and the padding."""
         return self.used.numel() + 1
 
     @property
     def seq_len(self) -> int:
-        """S, tokens per row."""
+        """Number S of tokens per row."""
         return self.segment_ids.shape[1]
 
     @property
     def block_mask(self) -> Any:
-        """`same_image` for FlexAttention, made once; in a list, as a compiler does not follow a cached property's lock."""
+        """The mask `same_image` for FlexAttention, computed once.
+
+        It is stored in a list, because a compiler does not follow a cached property's lock.
+        """
         if not self._block_mask:
             self._block_mask.append(block_mask(self.segment_ids))
         return self._block_mask[0]
@@ -94,5 +100,5 @@ AnyLayout = Layout | StaticLayout
 
 
 def _only(mask: Tensor, values: Tensor) -> Tensor:
-    """`values` where the mask is true, zeros elsewhere; the mask's axes are the first of the values'."""
+    """Return `values` where the mask is True, zeros elsewhere. The mask's axes are the first axes of the values."""
     return torch.where(mask.view(*mask.shape, *[1] * (values.ndim - mask.ndim)), values, values.new_zeros(()))

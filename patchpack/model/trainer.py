@@ -17,7 +17,7 @@ from patchpack.model.vit import ViT
 
 
 class Batches(Protocol):
-    """What `fit` trains on: a `patchpack.Loader`, or anything that is iterated once per epoch."""
+    """The batches that `fit` trains on: a `patchpack.Loader`, or any object that is iterated once per epoch."""
 
     def set_epoch(self, epoch: int) -> None: ...
 
@@ -25,7 +25,7 @@ class Batches(Protocol):
 
 
 class Step(NamedTuple):
-    """One optimizer step: which epoch, on what, to which loss before it, and seconds since the last."""
+    """One optimizer step: its epoch, its batch, the loss before it, and the seconds since the last step."""
 
     epoch: int
     batch: PackedBatch
@@ -34,7 +34,7 @@ class Step(NamedTuple):
 
 
 def label_loss(model: ViT, batch: PackedBatch) -> Tensor:
-    """Cross-entropy with the labels, mean over images."""
+    """Return the cross-entropy with the labels, mean over images."""
     return cross_entropy(model(batch), batch.targets)
 
 
@@ -51,22 +51,23 @@ def fit(
     clip: float = 1.0,
     loss: Callable[[Any, PackedBatch], Tensor] = label_loss,
 ) -> Iterator[Step]:
-    """Train; yields after every step, so the caller prints, measures, saves, or stops.
+    """Train a model and yield after every step, so that the caller can print, measure, save, or stop.
 
     Args:
-        model: in training mode from the first step on.
-        batches: told the epoch before each; on the model's device.
+        model: the model. It is in training mode from the first step on.
+        batches: the batches, on the model's device. Its ``set_epoch`` is called before each epoch.
         epochs: passes over the batches, >= 1.
-        steps_per_epoch: batches in an epoch; the learning rate then moves with every step. None: with every epoch.
-        peak_lr: learning rate after warm-up.
-        warm_up: share of the training in which the rate grows linearly from 0.
-        final: least rate, as a share of the peak; in between it follows half a cosine.
-        weight_decay: of matrices and tables; scales and biases have none.
-        clip: norm that gradients are clipped to.
-        loss: ``(model, batch) → scalar``; see `patchpack.model.distill` for a teacher's.
+        steps_per_epoch: batches in an epoch. The learning rate then changes with every step. Default None: it changes with
+            every epoch.
+        peak_lr: learning rate after warm-up, > 0. Default 0.002.
+        warm_up: share of the training in which the rate grows linearly from 0, in [0, 1). Default 0.1.
+        final: least rate, as a share of the peak. Between peak and end the rate follows half a cosine. Default 0.01.
+        weight_decay: decay of matrices and tables. Scales and biases have no decay. Default 0.05.
+        clip: norm that gradients are clipped to. Default 1.
+        loss: function ``(model, batch) → scalar``. `patchpack.model.distill` makes one with a teacher. Default `label_loss`.
 
     Raises:
-        ConfigError: numbers that cannot work.
+        ConfigError: a number that cannot work.
     """
     if epochs < 1 or not 0 <= warm_up < 1 or peak_lr <= 0:
         raise ConfigError(f"want epochs >= 1, warm_up in [0, 1), peak_lr > 0; got {epochs}, {warm_up}, {peak_lr}")
@@ -91,14 +92,20 @@ def fit(
 
 
 def rate(done: float, *, warm_up: float, final: float) -> float:
-    """Learning rate after a share `done` in (0, 1] of the training, as a share of the peak's: linear, then half a cosine."""
+    """Return the learning rate after a share of the training, as a share of the peak rate: linear, then half a cosine.
+
+    Args:
+        done: share of the training, in (0, 1].
+        warm_up: share of the training in which the rate grows linearly from 0.
+        final: least rate, as a share of the peak.
+    """
     if done < warm_up:
         return done / warm_up
     return max(final, 0.5 + 0.5 * math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices and tables with decay; scales and biases, which have one axis, without."""
+    """Return two groups of parameters: matrices and tables with decay, then scales and biases (one axis) without."""
     split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in model.parameters():
         split[parameter.ndim < 2].append(parameter)
@@ -107,7 +114,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Batches) -> float:
-    """Share of images whose best logit is their class, over one pass; the model is in evaluation mode meanwhile."""
+    """Return the share of images whose largest logit is their class, over one pass in evaluation mode.
+
+    The model's own mode is restored at the end.
+    """
     training = model.training
     model.eval()
     right = total = 0

@@ -1,7 +1,8 @@
-"""From an image model to one of clips: its kernel in a tubelet's central frame, and a position in time that begins at zero.
+"""A model of clips from a model of images.
 
-Attention needs no change: a clip is one segment, and all its tokens see each other. Source: ViViT 2103.15691 (central frame
-initialisation), which NaViT 2307.06304 uses too.
+The kernel is put in a tubelet's central frame, and a position in time that starts at zero is added. Attention needs no
+change: a clip is one segment, and all its tokens attend to each other. Source: ViViT 2103.15691
+(central frame initialisation), which NaViT 2307.06304 uses too.
 """
 
 from __future__ import annotations
@@ -23,13 +24,14 @@ Model = TypeVar("Model", bound=ViT)
 class TemporalPositions(nn.Module):
     """A position in time, added to a position in space: ``spatial(row, col) + table[time]``.
 
-    The table begins at zero, so that a model of images says of every step of time what it said of the image. Time 0, which all
-    images have, is learned like the others.
+    The table starts at zero, so a model of images gives the same positions at every step of time as for the image. Time 0,
+    which all images have, is learned like the other times.
 
     Args:
-        spatial: a module of `patchpack.model.positions`, `waves` or of your own; None where rotary positions are all there is.
+        spatial: a module of `patchpack.model.positions`, of `waves`, or a custom one. None if the model has rotary positions
+            only.
         width: values per token.
-        max_times: entries, the most tubelets along time, `patchpack.Video.max_times`.
+        max_times: number of entries, the most tubelets along time (`patchpack.Video.max_times`).
 
     Raises:
         ConfigError: a table without entries.
@@ -43,20 +45,22 @@ class TemporalPositions(nn.Module):
         self.table = nn.Parameter(torch.zeros(max_times, width))
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """``[T, 1 + A]`` (time, then what `spatial` takes) and ``[T, 2]`` grids ``→ [T, width]``."""
+        """Return the positions ``[T, width]`` of ids ``[T, 1 + A]`` (time, then the ids of `spatial`) in grids ``[T, 2]``."""
         moment = F.embedding(position_ids[:, 0].long(), self.table)
         return moment if self.spatial is None else moment + self.spatial(position_ids[:, 1:], grids)
 
     def check(self, grid_sizes: Tensor) -> None:
-        """What `spatial` asks of grids."""
+        """Check grids by the `check` of `spatial`, if it has one."""
         if (check := getattr(self.spatial, "check", None)) is not None:
             check(grid_sizes)
 
     def check_times(self, times: Tensor | None) -> None:
-        """Refuse a batch of patches, and a clip longer than the table; numbers are not looked at while compiling.
+        """Raise `ShapeError` for a batch of patches, and for a clip longer than the table.
+
+        While compiling, the length of clips is not checked.
 
         Raises:
-            ShapeError: what came, and what the recipe should have.
+            ShapeError: with the batch's property, and the setting that the recipe should have.
         """
         if times is None:
             raise ShapeError("the model takes tubelets, the batch is of patches: give the recipe video=Video(...)")
@@ -69,21 +73,22 @@ class TemporalPositions(nn.Module):
 
 
 def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
-    """A copy of an image model that takes clips, and images among them.
+    """Copy an image model into one that takes clips, and images among them.
 
-    Of an image, t times the same frame, it says what the model said of it. Of a clip its tokens are those of the images that
-    its central frames are: nothing in it knows of time yet.
+    For an image, which is the same frame t times, the copy gives the result of the original. For a clip its tokens are those
+    of the central frames as images: no part of it depends on time yet.
 
     Args:
-        model: any `ViT`; its weights are copied.
-        tubelet: frames per token, of the recipe's `patchpack.Video`.
+        model: any `ViT`. Its weights are copied.
+        tubelet: frames per token, that of the recipe's `patchpack.Video`.
         max_times: the most tubelets along time.
 
     Returns:
-        The same kind of model: `inflate_kernel` of its kernel, `TemporalPositions` around its positions, all else as it was.
+        The same kind of model, with `inflate_kernel` of its kernel and `TemporalPositions` around its positions. All else is
+        unchanged.
 
     Raises:
-        ConfigError: a model of clips already, or a number below 1.
+        ConfigError: the model already takes clips, or a number is below 1.
     """
     if isinstance(model.positions, TemporalPositions) or model.embed.tubelet != 1:
         raise ConfigError("the model takes clips already: give for_video a model of images")

@@ -1,8 +1,8 @@
-"""A vision transformer over packed rows of images of any size, one answer per image.
+"""A vision transformer over packed rows of images of any size, with one result per image.
 
-The trunk runs on the real tokens only (see `patchpack.model.layout`); slots come back at the end. So an image's answer does not
-depend on its row, its neighbours, the order of its tokens, or what padding holds. For ``torch.compile`` the same model runs in
-fixed shapes (see `patchpack.model.static`).
+The trunk runs on the real tokens only (see `patchpack.model.layout`). The results return to slots at the end. An image's
+result therefore does not depend on its row, its neighbours, the order of its tokens, or the content of padding. For
+``torch.compile`` the same model runs in fixed shapes (see `patchpack.model.static`).
 """
 
 from __future__ import annotations
@@ -27,39 +27,42 @@ Pool = Literal["map", "mean", "class"]
 
 
 class ViT(nn.Module):
-    """Pre-norm ViT whose parts are chosen one by one; `patchpack.model.presets` names the usual choices.
+    """A pre-norm ViT whose parts are chosen one by one. `patchpack.model.presets` names the usual choices.
 
     Args:
-        patch_size: pixels per side of a patch; ignored where `embed` is given.
-        width: values per token; a multiple of `heads`.
-        depth: number of blocks.
-        heads: attention heads.
-        num_classes: logits per image; 0 for none: the model then returns its features.
-        mlp_dim: hidden width of an MLP; None for ``4 · width``.
-        embed: patches → tokens; None for a plain `PatchEmbed`.
-        positions: what is added to a token, a module of `patchpack.model.positions`, `waves` or of your own; None for nothing.
-        rope: base of rotary positions (see `patchpack.model.rope`), 10,000 as a rule; None for none.
-        style: of the blocks: biases, query-key norm, layer scale, activation.
-        class_token, registers: tokens that the model adds to each image; rows grow by that much per slot inside the model, and
-            budgets of the loader do not change.
-        pool: ``"map"`` (attention pooling, the MAP head), ``"mean"`` over patches, or the ``"class"`` token.
-        norm: final LayerNorm ``"before"`` or ``"after"`` pooling.
-        drop_path: stochastic depth at the last block, growing linearly from 0 at the first; per image.
-        attention: ``"auto"``, another name of `patchpack.model.attention`, or a function. All give the same numbers.
-        static: fixed shapes for a compiled model: one graph for all batches of equal shape, the same numbers again. Padding
-            is computed on, so leave it off where nothing is compiled.
+        patch_size: pixels per side of a patch. Ignored if `embed` is given. Default 16.
+        width: values per token, a multiple of `heads`.
+        depth: number of blocks, >= 0.
+        heads: number of attention heads, >= 1.
+        num_classes: logits per image. With 0, the default, the model has no head and returns its features.
+        mlp_dim: hidden width of an MLP. Default None, ``4 · width``.
+        embed: module from patches to tokens. Default None, a plain `PatchEmbed`.
+        positions: module whose result is added to a token: from `patchpack.model.positions`, from `waves`, or a custom one.
+            Default None, no positions.
+        rope: base of rotary positions (see `patchpack.model.rope`), usually 10,000. Default None, no rotary positions.
+        style: settings of the blocks: biases, query-key norm, layer scale, activation. Default None, `BlockStyle()`.
+        class_token: True adds a class token to each image. Default False.
+        registers: number of register tokens that the model adds to each image. Default 0. The rows inside the model are
+            longer by the class and register tokens of every slot. The loader's budgets do not change.
+        pool: ``"map"`` (attention pooling, the MAP head, the default), ``"mean"`` over patches, or the ``"class"`` token.
+        norm: place of the final LayerNorm, ``"before"`` (the default) or ``"after"`` pooling.
+        drop_path: probability of stochastic depth at the last block, in [0, 1), per image. It grows linearly from 0 at the
+            first block. Default 0.
+        attention: ``"auto"`` (the default), another name of `patchpack.model.attention`, or a function. All give the same
+            numbers.
+        static: True gives fixed shapes for a compiled model: one graph for all batches of equal shape, and the same numbers.
+            The model then also computes on padding, so leave it off where nothing is compiled. Default False.
 
     Raises:
         ConfigError: a number that cannot work, a pool without its token, or a ragged attention with static shapes.
 
     Compiled:
-        ``torch.compile(ViT(..., static=True), fullgraph=True)`` takes a whole `PackedBatch`: nothing of ``keys`` and
-        ``info`` is read, so their values, which differ in every batch, do not compile anew. (Code around the model that
-        does read them would: give it ``batch._replace(keys=[], info=pp.report.BatchInfo())``.) The number of rows must not
-        change:
-        ``steps_per_epoch=...`` or ``tail="pad"`` keep the last batch of an epoch from being short. Checks that read values
-        (grids within `max_len`, segment ids within the slots) are left out in the compiled model; `patchpack.validate`
-        has them for a batch of your own making.
+        ``torch.compile(ViT(..., static=True), fullgraph=True)`` takes a whole `PackedBatch`. It reads neither ``keys`` nor
+        ``info``, so their values, which differ in every batch, cause no recompilation. (Code around the model that reads them
+        would cause it: give it ``batch._replace(keys=[], info=pp.report.BatchInfo())``.) The number of rows must not change:
+        ``steps_per_epoch=...`` or ``tail="pad"`` keep the last batch of an epoch from being short. The compiled model leaves
+        out checks that read values (grids within `max_len`, segment ids within the slots). `patchpack.validate` does these
+        checks for batches you make yourself.
     """
 
     def __init__(
@@ -135,35 +138,38 @@ class ViT(nn.Module):
         return self.embed.patch_size
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Logits ``[B, E, num_classes]``, zeros in slots without a readable image; without classes, `features`.
+        """Return logits ``[B, E, num_classes]``, zeros in slots without a readable image. Without classes return `features`.
 
         Args:
-            batch: of torch tensors; uint8 patches are normalised here, with the batch's `norm`.
+            batch: a batch of torch tensors. Uint8 patches are normalised here, with the batch's `norm`.
 
         Raises:
-            ShapeError: the batch was made for another patch size (and the kernel is not flexible), or holds a grid longer than
-                the table of positions.
+            ShapeError: the batch was made for another patch size (and the kernel is not flexible), or holds a grid longer
+                than the table of positions.
         """
         x, layout = self._trunk(batch)
         return layout.to_slots(self.head(self._pooled(x, layout)))
 
     def features(self, batch: PackedBatch) -> Tensor:
-        """One vector per slot, ``[B, E, width]``: what the head sees; zeros in slots without a readable image."""
+        """Return one vector per slot, ``[B, E, width]``, the input of the head. Slots without a readable image hold zeros."""
         x, layout = self._trunk(batch)
         return layout.to_slots(self._pooled(x, layout))
 
     def tokens(self, batch: PackedBatch) -> Tensor:
-        """One vector per patch, ``[B, S, width]``, after the final norm; zeros where padding. See `patchpack.unpack`."""
+        """Return one vector per patch, ``[B, S, width]``, after the final norm, zeros where padding. See `patchpack.unpack`."""
         x, layout = self._trunk(batch)
         return layout.to_rows(self.norm(x))[:, : batch.segment_ids.shape[1]]
 
     def _pooled(self, x: Tensor, layout: AnyLayout) -> Tensor:
-        """``[T, width] → [N, width]``."""
+        """Return one vector per image, ``[T, width] → [N, width]``."""
         pooled: Tensor = self.norm_pooled(self.pool(self.norm(x), layout, self.num_prefix))
         return pooled
 
     def _trunk(self, batch: PackedBatch) -> tuple[Tensor, AnyLayout]:
-        """Tokens after the last block ``[T, width]``, and where they belong; the model's own are at the end of each row."""
+        """Return the tokens after the last block, ``[T, width]``, and their layout.
+
+        The model's own tokens are at the end of each row.
+        """
         if not isinstance(batch.patches, Tensor):
             raise ShapeError(f"the model takes a batch of torch tensors, got {type(batch.patches).__name__} patches")
         kind = StaticLayout if self.static else Layout
@@ -177,13 +183,13 @@ class ViT(nn.Module):
                 check(batch.times)
             grids = layout.from_slots(batch.grid_sizes).index_select(0, layout.images)
             x = x + self.positions(position_ids, grids)
-        in_space = position_ids if batch.times is None else position_ids[:, 1:]  # tokens turn by row and col alone
+        in_space = position_ids if batch.times is None else position_ids[:, 1:]  # rotary angles depend on row and col alone
         angles = None if self.rope is None else self.rope(in_space)
         if self.prefix is not None:
             longer = kind.of(with_prefix(batch.segment_ids, _used(layout), self.num_prefix), layout.max_images)
             own = self.prefix.expand(layout.max_images, -1, -1).flatten(0, 1).to(x.dtype)  # [E · prefix, width]
             x = _lengthened(x, layout, longer, own)
-            if angles is not None:  # what has no place is not turned
+            if angles is not None:  # tokens without a position are not rotated
                 angles = _lengthened(angles, layout, longer, angles.new_zeros(len(own), angles.shape[1]))
             layout = longer
         for block in self.blocks:
@@ -195,9 +201,16 @@ class NaViT(ViT):
     """NaViT (2307.06304): query-key normalisation, factorised positions, attention pooling, and no bias anywhere.
 
     Args:
-        mlp_ratio: hidden width of an MLP over `width`.
-        max_len: longest side of a grid, in patches.
-        patch_size, width, depth, heads, num_classes, drop_path, attention, static: see `ViT`.
+        patch_size: pixels per side of a patch.
+        width: values per token, a multiple of `heads`.
+        depth: number of blocks, >= 0.
+        heads: number of attention heads, >= 1.
+        num_classes: logits per image. With 0, the default, the model returns its features.
+        mlp_ratio: hidden width of an MLP, divided by `width`. Default 4.
+        max_len: longest side of a grid, in patches, >= 1. Default 128.
+        drop_path: probability of stochastic depth at the last block, in [0, 1). Default 0.
+        attention: ``"auto"`` (the default), another name of `patchpack.model.attention`, or a function.
+        static: True gives fixed shapes for a compiled model, see `ViT`. Default False.
 
     Example:
         >>> model = NaViT(patch_size=4, width=32, depth=2, heads=2, num_classes=10)
@@ -237,13 +250,13 @@ class NaViT(ViT):
 
 
 def _used(layout: AnyLayout) -> Tensor:
-    """bool ``[B, E]``: slots with at least one token."""
+    """Return bool ``[B, E]``, True for slots with at least one token."""
     if isinstance(layout, StaticLayout):
         return layout.used
     return layout.to_slots(torch.ones_like(layout.lengths, dtype=torch.bool))
 
 
 def _lengthened(x: Tensor, layout: AnyLayout, longer: AnyLayout, own: Tensor) -> Tensor:
-    """Tokens ``[T, ...]`` of a layout among those of a longer one, whose rows end in `own`."""
+    """Return the tokens ``[T, ...]`` of a layout placed into a longer one, whose rows end in `own`."""
     rows = layout.to_rows(x)
     return longer.to_ragged(torch.cat([rows, own.expand(len(rows), *own.shape)], dim=1))

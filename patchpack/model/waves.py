@@ -1,6 +1,6 @@
-"""Positions that are computed rather than looked up: sines and cosines of (row, col), fixed or with learned frequencies.
+"""Computed positions: sines and cosines of (row, col), fixed or with learned frequencies.
 
-The same call as the tables of `patchpack.model.positions`, and no grid is too long for them.
+They are called like the tables of `patchpack.model.positions`, and have no limit on the length of a grid.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from patchpack.model.positions import between, require_fractions, require_whole
 
 
 class SinusoidalPositions(nn.Module):
-    """Fixed sines and cosines, half of a token's values for its row, half for its column: no parameters.
+    """Fixed sines and cosines without parameters: half of a token's values for its row, half for its column.
 
     ``[sin(row · f), cos(row · f), sin(col · f), cos(col · f)]`` with ``f_i = base^(−i / (width / 4))``, the frequencies of
     Vaswani et al. (1706.03762 §3.5) for each axis; NaViT's "sinusoidal" (2307.06304).
 
     Args:
         width: values per token, a multiple of 4.
-        base: the slowest wave turns by about ``1 / base`` per patch.
-        moco: the form of MoCo-v3 and big_vision's `posemb_sincos_2d`: columns before rows, and the slowest wave turns by
-            exactly ``1 / base``, ``f_i = base^(−i / (width / 4 − 1))``.
-        fractional: ids are fractions of the image, read `between` the entries of the table that `max_len` patches would have.
-        max_len: entries of that table; absolute ids have no limit.
+        base: the slowest wave turns by about ``1 / base`` per patch. Default 10,000.
+        moco: True for the form of MoCo-v3 and big_vision's `posemb_sincos_2d`: columns before rows, and the slowest wave
+            turns by exactly ``1 / base``, ``f_i = base^(−i / (width / 4 − 1))``. Default False.
+        fractional: True for ids that are fractions of the image, read `between` the entries of the table that `max_len`
+            patches would have. Default False.
+        max_len: entries of that table. Absolute ids have no limit. Default 128.
 
     Raises:
-        ConfigError: a width that is no multiple of 4, or a table without entries.
+        ConfigError: a width that is not a multiple of 4, or a table without entries.
     """
 
     like: Tensor
@@ -47,7 +48,7 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("like", torch.empty(0), persistent=False)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """``[T, 2]`` (row, col), integers or, if `fractional`, floats ``→ [T, width]``."""
+        """Return the positions of (row, col), ``[T, 2]``, integers or, if `fractional`, floats: ``[T, width]``."""
         if self.fractional:
             require_fractions(position_ids)
             rows, cols = (between(self._waves, axis, self.max_len) for axis in position_ids.unbind(-1))
@@ -57,7 +58,7 @@ class SinusoidalPositions(nn.Module):
         return torch.cat([cols, rows] if self.moco else [rows, cols], dim=-1).to(self.like.dtype)
 
     def _waves(self, places: Tensor) -> Tensor:
-        """``[T] → [T, width / 2]``."""
+        """Return the waves of one axis, ``[T] → [T, width / 2]``."""
         count = self.width // 4
         steps = torch.arange(count, device=places.device, dtype=angle_dtype(self.like))
         angles = places[:, None] * self.base ** -(steps / (max(1, count - 1) if self.moco else count))
@@ -65,18 +66,18 @@ class SinusoidalPositions(nn.Module):
 
 
 class FourierPositions(nn.Module):
-    """Learned Fourier features (2106.02795): one linear map of (row, col), its sines and its cosines: `width` parameters.
+    """Learned Fourier features (2106.02795): sines and cosines of one linear map of (row, col), with `width` parameters.
 
     ``[sin(row · u + col · v), cos(row · u + col · v)]``, u and v of ``width / 2`` values each; NaViT's "learned Fourier".
 
     Args:
         width: values per token, even.
-        fractional: ids are fractions of the image.
-        std: of u and v at the start, in radians per unit; None for 0.5 per patch (a wave is a dozen patches long), 2π per
-            image if `fractional`.
+        fractional: True for ids that are fractions of the image. Default False.
+        std: standard deviation of u and v at the start, in radians per unit. Default None: 0.5 per patch
+            (a wave is a dozen patches long), or 2π per image if `fractional`.
 
     Raises:
-        ConfigError: an odd width, or a spread that is not positive.
+        ConfigError: an odd width, or a std that is not positive.
     """
 
     def __init__(self, *, width: int, fractional: bool = False, std: float | None = None) -> None:
@@ -90,7 +91,7 @@ class FourierPositions(nn.Module):
         self.frequencies = nn.Parameter(torch.randn(2, width // 2) * std)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """``[T, 2]`` (row, col), integers or, if `fractional`, floats ``→ [T, width]``."""
+        """Return the positions of (row, col), ``[T, 2]``, integers or, if `fractional`, floats: ``[T, width]``."""
         (require_fractions if self.fractional else require_whole)(position_ids)
         # a sum of two, not a matrix product: autocast would round angles to three digits
         angles = (position_ids[:, :, None] * self.frequencies.to(angle_dtype(self.frequencies))).sum(1)
@@ -98,5 +99,8 @@ class FourierPositions(nn.Module):
 
 
 def angle_dtype(like: Tensor) -> torch.dtype:
-    """float64 in a float64 model, else float32: angles reach hundreds of radians, which bfloat16 knows to the nearest one."""
+    """Return float64 for a float64 model, else float32.
+
+    Angles reach hundreds of radians, which bfloat16 resolves only to the nearest radian.
+    """
     return torch.float64 if like.dtype == torch.float64 else torch.float32

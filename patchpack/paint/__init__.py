@@ -1,1 +1,1 @@
-"""PAINTS. Told what to do by a plan; decides nothing, draws only which patches survive."""
+"""The painting of planned batches. A plan decides everything, except which patches survive: that is drawn here."""

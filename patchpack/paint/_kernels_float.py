@@ -1,4 +1,4 @@
-"""The same two passes on real numbers, as Pillow's mode F does them: sums in float64, either pass rounded to float32."""
+"""The same two passes on real numbers, like Pillow's mode F: sums in float64, each pass rounded to float32."""
 
 from __future__ import annotations
 

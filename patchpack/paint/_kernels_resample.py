@@ -1,9 +1,10 @@
-"""Antialiased resampling of 8-bit colour, to the bit as Pillow does it: 22-bit weights, either pass rounded to 8 bits.
+"""Antialiased resampling of 8-bit colour, to the bit like Pillow: 22-bit weights, each pass rounded to 8 bits.
 
-The loops step over vectors ("lanes"), which plain loops over three channels and four taps do not become. A weight is taken
-apart, ``w = 65536 * high + low`` with ``low`` in −32768 … 32767 and ``high`` in −128 … 127, so that 16-bit products do, of
-which a machine makes twice as many as of 32-bit ones: ``sum(w * pixel)`` is ``65536 * sum(high * pixel) + sum(low * pixel)``,
-and modulo 2**32 the first sum counts modulo 2**16. Two rows go side by side, as two output pixels or two taps.
+The loops step over vectors ("lanes"), because compilers make no vectors of plain loops over three channels and four taps.
+A weight is split, ``w = 65536 * high + low`` with ``low`` in −32768 … 32767 and ``high`` in −128 … 127. So 16-bit products are
+enough, of which a machine computes twice as many as 32-bit ones. ``sum(w * pixel)`` is ``65536 * sum(high * pixel) +
+sum(low * pixel)``, and modulo 2**32 the first sum counts modulo 2**16. Two rows are computed side by side, as two output pixels
+or two taps.
 """
 # mypy: disallow-untyped-decorators=False, disallow-subclassing-any=False
 
@@ -22,9 +23,9 @@ from patchpack._jit import njit
 from patchpack.paint._kernels_weights import HEAD, PAIR, QUAD
 
 TABLE = 256 * 3  # numbers by value and channel
-STRIDE = 8  # numbers that are made at a time
+STRIDE = 8  # numbers that are computed at a time
 NORM = 4 * 3 * STRIDE  # bytes of float32 means, or stds, until vector and channels begin together again
-CHUNK = 32  # bytes that the vertical pass makes at a time; it may read and write so many past the last one asked for
+CHUNK = 32  # bytes that the vertical pass computes at a time; it may read and write this many past the last requested one
 
 # --------------------------------------------------------------------------------------------------------------- lanes
 
@@ -42,7 +43,7 @@ def _constant(lane: ir.IntType, values: Any) -> ir.Constant:
 
 
 class Lanes(types.Type):
-    """A vector register of integers, kept in one while a loop runs."""
+    """A vector of integers that stays in a register while a loop runs."""
 
     def __init__(self, bits: int, n: int) -> None:
         super().__init__(name=f"patchpack.lanes{n}x{bits}")
@@ -61,7 +62,7 @@ _BYTES = types.Tuple((_LOWS, _LOWS, _LOWS, _LOWS, _HIGHS, _HIGHS))  # 32 bytes; 
 
 
 def _host_has_avx2() -> bool:
-    if config.CPU_NAME or config.CPU_FEATURES:  # compiled for another machine
+    if config.CPU_NAME or config.CPU_FEATURES:  # code is compiled for another machine
         return False
     try:
         return bool(llvmlite.binding.get_host_cpu_features().get("avx2"))
@@ -77,7 +78,7 @@ def _mix(builder: Any, a: Any, b: Any, order: Any) -> Any:
 
 
 def _by_lane(n: int, part: int, size: int) -> list[int]:
-    """Order that interleaves a[i] and b[i] for i in one part of each 128-bit lane; a and b have n values."""
+    """Return the order that interleaves a[i] and b[i] for i in one part of each 128-bit lane; a and b have n values."""
     lane = n // 2
     return [half + part * size + i + n * other for half in (0, lane) for i in range(size) for other in (0, 1)]
 
@@ -91,7 +92,7 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, shif
 
 
 def _spread(builder: Any, word: Any, n: int) -> Any:
-    """One number in all n lanes."""
+    """Return one number in all n lanes."""
     empty = ir.Constant(_vector(word.type, n), ir.Undefined)
     return _mix(builder, builder.insert_element(empty, word, ir.Constant(_I32, 0)), empty, [0] * n)
 
@@ -122,7 +123,7 @@ def _add_highs(builder: Any, sums: Any, pixels: Any, highs: Any) -> Any:
 
 
 def _whole(builder: Any, lows: Any, highs: Any, part: int) -> Any:
-    """``lows + 65536 * highs`` for the highs in one half of each 128-bit lane."""
+    """Return ``lows + 65536 * highs`` for the highs in one half of each 128-bit lane."""
     zeros = _constant(_I16, [0] * 16)
     return builder.add(lows, builder.bitcast(_mix(builder, zeros, highs, _by_lane(16, part, 4)), lows.type))
 
@@ -143,7 +144,7 @@ def _store(context: Any, builder: Any, array_type: Any, array: Any, at: Any, val
 
 @intrinsic
 def no_pixels(typing: Any) -> Any:
-    """Two pixels to be, one of either row: one half, so that cutting rounds."""
+    """Begin two pixels, one of each row, with the value one half, so that truncation rounds."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.make_tuple(builder, signature.return_type, [_constant(_I32, [_HALF] * 8), _constant(_I16, [0] * 16)])
@@ -174,7 +175,7 @@ def add_taps(typing: Any, pixels: Any, src: Any, upper: Any, lower: Any, weights
 
 @intrinsic
 def store_pixels(typing: Any, out: Any, upper: Any, lower: Any, pixels: Any) -> Any:
-    """Four bytes each; the fourth is the next pixel's first until that is written."""
+    """Store four bytes for each pixel. The fourth is in the place of the next pixel's first byte, until that is written."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         lows, highs = cgutils.unpack_tuple(builder, args[3])
@@ -191,7 +192,7 @@ def store_pixels(typing: Any, out: Any, upper: Any, lower: Any, pixels: Any) -> 
 
 @intrinsic
 def no_bytes(typing: Any) -> Any:
-    """`CHUNK` bytes of a row to be."""
+    """Begin `CHUNK` bytes of a row."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums = [_constant(_I32, [_HALF] * 8)] * 4 + [_constant(_I16, [0] * 16)] * 2
@@ -222,7 +223,7 @@ def add_rows(typing: Any, sums: Any, src: Any, upper: Any, lower: Any, weights: 
 
 @intrinsic
 def store_bytes(typing: Any, out: Any, at: Any, sums: Any) -> Any:
-    """All `CHUNK` bytes, in order."""
+    """Store all `CHUNK` bytes, in order."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         sums = cgutils.unpack_tuple(builder, args[2])
@@ -239,7 +240,7 @@ def store_bytes(typing: Any, out: Any, at: Any, sums: Any) -> Any:
 
 @intrinsic
 def word_at(typing: Any, words: Any, at: Any) -> Any:
-    """One word of a table; at is not negative, which a plain index would look into."""
+    """Return one word of a table. `at` must not be negative; a plain index would check that."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         word = _load(context, builder, signature.args[0], args[0], args[1], 0, _I32, 4)
@@ -250,7 +251,7 @@ def word_at(typing: Any, words: Any, at: Any) -> Any:
 
 @intrinsic
 def byte_at(typing: Any, src: Any, at: Any) -> Any:
-    """One byte, as `word_at`."""
+    """Return one byte, like `word_at`."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         byte = _load(context, builder, signature.args[0], args[0], args[1], 0, _I8, 1)
@@ -261,7 +262,7 @@ def byte_at(typing: Any, src: Any, at: Any) -> Any:
 
 @intrinsic
 def copy(typing: Any, out: Any, to: Any, src: Any, at: Any, n: Any) -> Any:
-    """n bytes."""
+    """Copy n bytes."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         ends = [
@@ -275,7 +276,7 @@ def copy(typing: Any, out: Any, to: Any, src: Any, at: Any, n: Any) -> Any:
 
 @intrinsic
 def standardise(typing: Any, out: Any, to: Any, src: Any, at: Any, numbers: Any, norm: Any) -> Any:
-    """`STRIDE` bytes less their mean over their std, as float32; means from byte norm of numbers on, stds `NORM` further."""
+    """Write (byte − mean) / std of `STRIDE` bytes as float32. Means are at byte `norm` of numbers, stds `NORM` further."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         floats = _vector(ir.FloatType(), STRIDE)
@@ -292,7 +293,7 @@ def standardise(typing: Any, out: Any, to: Any, src: Any, at: Any, numbers: Any,
     return types.void(out, types.intp, src, types.intp, numbers, types.intp), generate
 
 
-if config.DISABLE_JIT:  # the same in plain Python, every access checked
+if config.DISABLE_JIT:  # the same in plain Python, with every access checked
 
     def _words(weights: Any, at: int, n: int) -> Any:
         assert 0 <= at <= len(weights) - n, f"weights {at} … {at + n} of {len(weights)}"
@@ -356,8 +357,8 @@ if config.DISABLE_JIT:  # the same in plain Python, every access checked
 def _horizontal(
     src: Any, upper: int, lower: int, table: Any, words: int, first: int, stop: int, out: Any, above: int, below: int
 ) -> None:
-    """Pixels first … stop of two rows: 4-byte pixels at upper and lower of src, 3-byte pixels at above and below of out."""
-    if words == HEAD + QUAD:  # no inner loop, which makes it up to a fifth faster; bilinear to half the size and more
+    """Make pixels first … stop of two rows: 4-byte ones at upper and lower of src, 3-byte ones at above and below of out."""
+    if words == HEAD + QUAD:  # no inner loop, which is up to a fifth faster; for bilinear to half the size and more
         for x in range(first, stop):
             word = x * (HEAD + QUAD)
             at = word_at(table, word)
@@ -383,7 +384,7 @@ def _horizontal(
 
 @njit
 def _vertical(src: Any, rows: Any, weights: Any, word: int, first: int, stop: int, limit: int, out: Any) -> None:
-    """Bytes first … stop of a row into out, weights from word on; the rows of src are limit bytes long, at least `CHUNK`."""
+    """Write bytes first … stop of a row to out, weights from word on. Rows of src are limit bytes long, at least `CHUNK`."""
     for start in range(first, stop, CHUNK):
         at = min(start, limit - CHUNK)
         sums = no_bytes()
@@ -396,7 +397,7 @@ def _vertical(src: Any, rows: Any, weights: Any, word: int, first: int, stop: in
 def _emit(
     line: Any, places: Any, row: int, y: int, tall: int, wide: int, mirrored: bool, numbers: Any, size: int, out: Any
 ) -> None:
-    """One row of pixels into row y of the patches it goes through."""
+    """Write one row of pixels into row y of the patches that it crosses."""
     step = -3 if mirrored else 3
     for col in range(places.shape[1]):
         place = places[row, col]
@@ -417,7 +418,7 @@ def _emit(
                 for channel in range(3):
                     copy(out, to + 2 * channel, numbers, 2 * (3 * byte_at(line, at + channel) + channel), 2)
                 at, to = at + step, to + 6
-        elif not mirrored and len(numbers) > 4 * TABLE:  # the same numbers sooner: a look-up is one at a time
+        elif not mirrored and len(numbers) > 4 * TABLE:  # the same numbers, faster: a look-up is one at a time
             whole = 3 * wide // STRIDE * STRIDE
             for i in range(0, whole, STRIDE):
                 standardise(out, to + 4 * i, line, at + i, numbers, 4 * TABLE + 4 * i % NORM)
@@ -437,24 +438,25 @@ def horizontal_first(
     places: Any, tall: int, wide: int, mirrored: bool, rows: Any, between: Any, need: Any, line: Any,
     numbers: Any, size: int, out: Any,
 ) -> int:  # fmt: skip
-    """Output rows first … stop, each source row resampled once, where a kept patch looks at it, just before it is used.
+    """Make output rows first … stop. Each source row is resampled once, for the kept patches only, just before it is used.
 
-    src: uint8, pixels of 4 bytes, source_width in a row; row r of the source at ``base + r * pitch``, as far as last_row.
+    src: uint8, pixels of 4 bytes, source_width in a row; row r of the source is at ``base + r * pitch``, up to last_row.
     done: rows before it were resampled by the call before, whose between this is; 0 at first. Returns the same for the next.
-    x_table, y_starts, y_table: see `tables`; all taps of a column are within source_width.
-    places: int64 ``[rows, cols]`` of the grid: the row of out a patch goes to, −1 for none. tall, wide: a patch in pixels.
-    mirrored: patches are written right to left (and places name them so). rows: int64 ``[taps of a column]``.
-    between: uint8 ``[(taps of a column + 2) * n]``, n >= 3 * width + `CHUNK`. need: uint8 ``[cols]``.
+    x_table, y_starts, y_table: see `tables`; all horizontal taps are within source_width.
+    places: int64 ``[rows, cols]`` of the grid: the row of out for each patch, −1 for a dropped one.
+    tall, wide: size of a patch in pixels.
+    mirrored: patches are written right to left (and places are mirrored too). rows: int64 ``[vertical taps]``.
+    between: uint8 ``[(vertical taps + 2) * n]``, n >= 3 * width + `CHUNK`. need: uint8 ``[cols]``.
     line: uint8 ``[3 * cols * wide + CHUNK]``.
-    numbers: uint8 ``[256 * 3 * size]``, what a pixel becomes, by value and channel; not looked at where size is 1. Of float32
-        `NORM` bytes of means and as many of stds may follow, over the channels in turn, of which the numbers are made.
+    numbers: uint8 ``[256 * 3 * size]``, the output of a pixel, by value and channel; not read if size is 1. For float32 `NORM`
+        bytes of means and as many of stds may follow, over the channels in turn, from which the numbers are computed.
     out: uint8 ``[kept * tall * wide * 3 * size]``.
     """
     height, cols, words = len(y_starts), places.shape[1], HEAD + x_taps // 4 * QUAD
     taps = len(rows)
     depth = taps + 2
     length = len(between) // depth
-    reach = first  # output rows up to this one look at the source rows being made
+    reach = first  # output rows up to this one use the current source rows
     upper_patches = lower_patches = -1
     for y in range(first, stop):
         patches = y // tall
@@ -510,10 +512,10 @@ def vertical_first(
     places: Any, tall: int, wide: int, mirrored: bool, rows: Any, between: Any, need: Any, line: Any,
     numbers: Any, size: int, out: Any,
 ) -> int:  # fmt: skip
-    """The same with the vertical pass first, straight from the source, where the kept patches of a row look.
+    """Do the same with the vertical pass first, directly from the source, for the kept patches of a row only.
 
-    source_width: at least 8. between: uint8 ``[n]``, n >= 4 * (source_width + taps of a row) + `CHUNK`, one row.
-    done and need are not looked at.
+    source_width: at least 8. between: uint8 ``[n]``, n >= 4 * (source_width + horizontal taps) + `CHUNK`, one row.
+    done and need are not read.
     """
     height, cols, words = len(y_starts), places.shape[1], HEAD + x_taps // 4 * QUAD
     taps = len(rows)
@@ -524,7 +526,7 @@ def vertical_first(
             _emit(line, places, patches, y - patches * tall, tall, wide, mirrored, numbers, size, out)
             continue
         for k in range(taps):
-            rows[k] = base + min(y_starts[y] + k, last_row) * pitch  # past the last one weights are zero
+            rows[k] = base + min(y_starts[y] + k, last_row) * pitch  # weights past the last row are zero
         col = 0
         while col < cols:
             if places[patches, col] >= 0:

@@ -1,7 +1,7 @@
-"""Weights of an antialiased kernel, in float64, operation by operation as Pillow's resampling makes them, and in fixed point.
+"""Weights of an antialiased kernel, in float64 with the same operations as in Pillow's resampling, and in fixed point.
 
-A fixed-point weight ``w = floor(2**22 * weight + 1/2)`` (half away from zero) is kept as ``65536 * high + low`` with ``low`` in
-−32768 … 32767, packed for the vectors of `_kernels_resample`: those are the layouts below.
+A fixed-point weight ``w = floor(2**22 * weight + 1/2)`` (half away from zero) is stored as ``65536 * high + low`` with ``low``
+in −32768 … 32767. The layouts below are packed for the vectors of `_kernels_resample`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 from patchpack._jit import njit
 
-# Compiled into the kernels of both files, of which the cache sees one: a change here needs one there.
-HEAD = 2  # words before the horizontal weights of a pixel: where its first tap is, in bytes, and nothing
+# Compiled into the kernels of both files, but the cache sees only one file: a change here needs a change there.
+HEAD = 2  # words before the horizontal weights of a pixel: the position of its first tap in bytes, and an unused word
 QUAD = 6  # words of four horizontal weights: two pairs of lows, then two pairs of highs, each twice
 PAIR = 2  # words of two vertical weights: the lows, the highs
 
@@ -21,7 +21,7 @@ def tables(
     width: int, out_width: int, height: int, out_height: int, radius: float, cubic: bool,
     weights: Any, x_table: Any, y_starts: Any, y_table: Any,
 ) -> Any:  # fmt: skip
-    """Fixed-point taps of a resize; returns how many a column's and a row's pixels have, even and a multiple of four.
+    """Make the fixed-point taps of a resize. Return the number of horizontal (a multiple of four) and of vertical (even) taps.
 
     weights: float64, one tap each, room for either. x_table: uint32, filled with ``out_width * (HEAD + QUAD * quads)`` words.
     y_starts: int64 ``[out_height]``, first taps. y_table: uint32, filled with ``out_height * PAIR * pairs`` words.
@@ -51,7 +51,7 @@ def tables(
 
 @njit
 def most_taps(in_size: int, out_size: int, scale: float, radius: float) -> int:
-    """The most input pixels that an output pixel is made of; scale: in_size / out_size."""
+    """Return the largest number of input pixels of an output pixel; scale: in_size / out_size."""
     most = 0
     for i in range(out_size):
         start, stop = _span(in_size, scale, radius, i)
@@ -61,7 +61,7 @@ def most_taps(in_size: int, out_size: int, scale: float, radius: float) -> int:
 
 @njit
 def weigh_all(in_size: int, out_size: int, radius: float, cubic: bool, starts: Any, weights: Any) -> None:
-    """First taps into starts, int64 ``[out_size]``, and weights into float64 ``[out_size * taps]``."""
+    """Write first taps to starts, int64 ``[out_size]``, and weights to float64 ``[out_size * taps]``."""
     taps = len(weights) // out_size
     for i in range(out_size):
         starts[i] = weigh(in_size, in_size / out_size, radius, cubic, i, taps, weights, i * taps)
@@ -69,16 +69,17 @@ def weigh_all(in_size: int, out_size: int, radius: float, cubic: bool, starts: A
 
 @njit
 def weigh(in_size: int, scale: float, radius: float, cubic: bool, i: int, taps: int, weights: Any, at: int) -> Any:
-    """Weights of output pixel i, float64 at ``at … at + taps``, of sum 1, 0 out of the kernel's reach; returns the first tap.
+    """Write the weights of output pixel i, float64 at ``at … at + taps``, and return the first tap.
 
-    That is further left than the kernel reaches where all taps would not be within the input otherwise.
+    Their sum is 1, and they are 0 beyond the kernel. The first tap is further left than the kernel if otherwise not all taps
+    would be within the input.
     """
     step = 1.0 / max(scale, 1.0)
     centre = (i + 0.5) * scale
     start, stop = _span(in_size, scale, radius, i)
     first = max(0, min(start, in_size - taps))
     total = 0.0
-    for k in range(taps):  # as many for every pixel, which branches are the same for
+    for k in range(taps):  # the same number for every pixel, so that branches are predictable
         x = abs((k + first - centre + 0.5) * step)
         if cubic:  # Keys, a = −1/2
             near, far = (1.5 * x - 2.5) * x * x + 1.0, (((x - 5.0) * x + 8.0) * x - 4.0) * -0.5

@@ -1,4 +1,4 @@
-"""A recipe's own pixel function, and the numbers it draws from."""
+"""The pixel function of a recipe, and its random numbers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ Change = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
 
 
 def change_of(recipe: Recipe, epoch: int, draw_key: str) -> Change | None:
-    """What is to be done to the resized pixels of one image, uint8 ``[H, W, 3]``; None for nothing.
+    """Return the function that changes the resized pixels of one image, uint8 ``[H, W, 3]``, or None without `augment`.
 
-    The generator is numpy's Philox under the key of two draws of the image's own, at stage AUGMENT: it depends on (seed, epoch,
-    key) alone. numpy may change how its methods use a generator, so equal bits need an equal numpy.
+    The generator is numpy's Philox. Its key is two draws of the image at stage AUGMENT, so it depends on (seed, epoch, key)
+    alone. numpy may change how its methods use a generator, so equal bits need an equal numpy.
 
-    What is returned raises `ConfigError`, naming the image, if the function fails or returns anything but uint8 of that shape.
+    The returned function raises `ConfigError`, naming the image, if `augment` fails or does not return uint8 of that shape.
+
+    Args:
+        recipe: the recipe with `augment`.
+        epoch: epoch of the draws.
+        draw_key: key of the image for draws.
     """
     augment = recipe.augment
     if augment is None:

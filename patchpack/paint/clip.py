@@ -1,4 +1,4 @@
-"""A clip into its tubelets: frame by frame, each decoded once, and only where one of its patches is kept."""
+"""Painting of a clip's tubelets, frame by frame. A frame is decoded once, and only if one of its patches is kept."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ from patchpack.types import BatchPlan
 
 
 def paint_clip(out: npt.NDArray[Any], image: Any, spot: PlacedImage, plan: BatchPlan, recipe: Recipe) -> None:
-    """Write the tubelets of a clip, or of an image, which is a clip of one frame.
+    """Write the tubelets of a clip. An image counts as a clip of one frame.
 
-    All frames are cut, mirrored and augmented alike. One that is repeated is copied, and tubelets that are dropped cost
-    nothing: a step of time without any is not decoded.
+    All frames are cropped, mirrored and augmented in the same way. A repeated frame is copied. Dropped tubelets cost nothing: a
+    step of time without kept tubelets is not decoded.
 
     Args:
         out: ``[len(spot.kept), t * patch_size**2 * 3]`` of the recipe's dtype, contiguous.
-        image: what `Sample.image` may be, but no list.
-        spot: its place.
-        plan, recipe: of the batch; the recipe has `video`.
+        image: a value of `Sample.image` except a list.
+        spot: its place in the batch.
+        plan: plan of the batch.
+        recipe: recipe of the batch, with `video`.
 
     Raises:
-        DecodeError, SourceError: a frame that cannot be read or has another size, by its number; another number of frames.
+        DecodeError, SourceError: a frame cannot be read or has another size, and its number is named; or the number of frames
+            differs.
     """
-    assert recipe.video is not None  # without it nothing is a clip
+    assert recipe.video is not None  # without it no image is a clip
     frames = frames_of(image)
     alone = frames is None
     frames = [image] if frames is None else frames
@@ -60,7 +62,7 @@ def paint_clip(out: npt.NDArray[Any], image: Any, spot: PlacedImage, plan: Batch
                 if alone:
                     raise
                 raise type(error)(f"frame {number} of {count}: {error}") from error
-            change = change_of(recipe, plan.epoch, spot.header.draw_key)  # anew: every frame gets the same draws
+            change = change_of(recipe, plan.epoch, spot.header.draw_key)  # a new one, so that every frame has the same draws
             write_pixels(
                 own, picture, box, spot.target, spot.flip, spot.grid, kept, plan.patch_size, recipe, places, change,
                 frame=(at, tubelet),

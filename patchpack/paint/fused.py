@@ -1,8 +1,9 @@
-"""Resampling, cutting and dropping in one pass: only pixels under kept patches are made, straight from Pillow's own memory.
+"""Resampling, cutting and dropping in one pass: only pixels of kept patches are computed, directly from Pillow's memory.
 
-Bilinear and bicubic, 8 bits per channel, to the bit what Pillow's ``Image.resize`` gives: 22-bit fixed-point weights made in
-float64, two passes, each rounded to 8 bits. Which pass comes first changes the result, and Pillow's choice changed: up to
-version 12 the horizontal one; from 13 on the vertical one wherever ``th < h and 2 * (w - tw) < h - th``, as its answers tell.
+Bilinear and bicubic with 8 bits per channel are equal to the bit to Pillow's ``Image.resize``: 22-bit fixed-point weights made
+in float64, two passes, each rounded to 8 bits. The order of the passes changes the result, and Pillow's order has changed. Up
+to version 12 the horizontal pass is first. From 13 on the vertical one is first if ``th < h and 2 * (w - tw) < h - th``, as
+Pillow's results show.
 """
 
 from __future__ import annotations
@@ -21,18 +22,19 @@ Array = npt.NDArray[Any]
 Order = Literal["pillow", "horizontal_first"]
 
 RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
-BAND_BYTES = 1 << 20  # of a picture that is not in one piece: what is copied at a time stays in the cache
+BAND_BYTES = 1 << 20  # for an image whose memory is not in one piece: a copied band of this size stays in the cache
 _NO_NUMBERS = np.empty(0, dtype=np.uint8)
 _MIN_WIDTH = 8  # pixels: one vector of the vertical pass
 
 
 class Cut(NamedTuple):
-    """Where pixels go.
+    """The target of the pixels.
 
     Attributes:
-        places: int64 ``[rows, cols]`` of the grid: the row of the output each patch goes to, −1 if it is dropped.
-        tall, wide: pixels of a patch.
-        mirrored: the picture is turned left to right after resampling.
+        places: int64 ``[rows, cols]`` of the grid: the row of the output for each patch, −1 if it is dropped.
+        tall: height of a patch in pixels.
+        wide: width of a patch in pixels.
+        mirrored: True if the image is mirrored left to right after resampling. Default False.
     """
 
     places: Array
@@ -42,14 +44,14 @@ class Cut(NamedTuple):
 
 
 def resize(picture: Image.Image, size: tuple[int, int], kernel: str, *, order: Order = "pillow") -> Array:
-    """The whole picture at another size.
+    """Resize a whole image.
 
     Args:
         picture: mode RGB, its pixels loaded.
         size: (height, width), >= 1.
         kernel: bilinear or bicubic, antialiased.
-        order: "pillow" for the two passes as the installed Pillow orders them; "horizontal_first" for the same pixels with
-            every version of it.
+        order: "pillow" (default) for the order of the two passes in the installed Pillow; "horizontal_first" for the same
+            pixels with every version of it.
 
     Returns:
         uint8 ``[height, width, 3]``; with "pillow" equal to ``np.asarray(picture.resize(size[::-1], FILTERS[kernel]))``.
@@ -61,7 +63,7 @@ def resize(picture: Image.Image, size: tuple[int, int], kernel: str, *, order: O
 
 
 def places(grid: Grid, kept: npt.NDArray[np.intp]) -> Array:
-    """Of each patch of a grid the number among the kept ones, which ascend: int64 ``[rows, cols]``, −1 for a dropped one."""
+    """Return the number of each patch of a grid among the kept, ascending ones: int64 ``[rows, cols]``, −1 if dropped."""
     n = grid.num_patches
     if len(kept) == n:
         return np.arange(n, dtype=np.int64).reshape(grid)
@@ -71,14 +73,14 @@ def places(grid: Grid, kept: npt.NDArray[np.intp]) -> Array:
 
 
 def resize_numbers(pixels: Array, numbers: Array, size: tuple[int, int], kernel: str, *, order: Order = "pillow") -> Array:
-    """Resample ``numbers[pixels]`` as Pillow does mode F: sums in float64, each pass rounded to float32.
+    """Resample ``numbers[pixels]`` like Pillow's mode F: sums in float64, each pass rounded to float32.
 
     Args:
         pixels: uint8 ``[h, w, 3]``.
         numbers: float32 ``[256]``.
         size: (height, width).
         kernel: bilinear or bicubic.
-        order: of the two passes, see `resize`.
+        order: order of the two passes, see `resize`. Default "pillow".
 
     Returns:
         float32 ``[height, width, 3]``.
@@ -105,18 +107,18 @@ def paint_patches(
     numbers: Array | None = None,
     order: Order = "pillow",
 ) -> None:
-    """Resample a box of a picture and write the patches that are kept.
+    """Resample a box of an image and write the kept patches.
 
     Args:
         picture: mode RGB, its pixels loaded; or uint8 ``[H, W, 4]``, contiguous, of red, green, blue and a filler.
-        box: (top, left, height, width) in its pixels; what is outside is not looked at.
-        target: (height, width) the box is resampled to; pixels that the grid has beyond are 0.
-        cut: which patches go where.
+        box: (top, left, height, width) in its pixels. Pixels outside are not read.
+        target: (height, width) that the box is resampled to. Pixels of the grid beyond it are 0.
+        cut: the target of each patch.
         kernel: bilinear or bicubic.
         out: ``[kept, tall * wide * 3]``, contiguous: row, column, channel inside a patch.
-        numbers: what a pixel becomes, ``[256, 3]`` by value and channel, of out's dtype, which has 2 or 4 bytes, and for
-            float32 perhaps what `resample.number_table` adds; None where out is uint8.
-        order: of the two passes, see `resize`.
+        numbers: the output of a pixel, ``[256, 3]`` by value and channel, of out's dtype, which has 2 or 4 bytes. For float32
+            the additional rows of `resample.number_table` may follow. None (default) if out is uint8.
+        order: order of the two passes, see `resize`. Default "pillow".
     """
     vertical_first = order == "pillow" and _vertical_goes_first(box[2:], target)
     _paint(picture, box, target, cut, kernel, numbers, out, vertical_first)
@@ -140,7 +142,7 @@ def _paint(
     rows, cols = places.shape
     if mirrored:
         places = np.ascontiguousarray(places[:, ::-1])
-    narrowest = max(x_taps, _MIN_WIDTH)  # the kernels read so many pixels of a row
+    narrowest = max(x_taps, _MIN_WIDTH)  # the kernels read at least this many pixels of a row
     width = max(width, narrowest)
     if vertical_first:
         resample, between = kernels.vertical_first, 4 * (width + x_taps) + kernels.CHUNK
@@ -160,9 +162,9 @@ def _paint(
         pitch = 4 * (picture.shape[1] if isinstance(picture, np.ndarray) else picture.width)
         resample(pixels, top * pitch + 4 * left, pitch, width, 0, rows * tall, 0, height - 1, *arguments)
         return
-    assert isinstance(picture, Image.Image)  # an array has its memory
+    assert isinstance(picture, Image.Image)  # an array always has its memory in one piece
     first = done = 0
-    while first < rows * tall:  # by bands, each copied into one piece
+    while first < rows * tall:  # band by band, each copied into one piece
         begin = max(done, int(y_starts[min(first, len(y_starts) - 1)]))
         end = begin + max(y_taps * (4 if vertical_first else 1), BAND_BYTES // (4 * width))
         stop = max(first + 1, int(np.searchsorted(y_starts, end - y_taps, side="right")))
@@ -180,9 +182,19 @@ def _paint(
         first = stop
 
 
-@lru_cache(maxsize=64)  # of photographs many are of one size
+@lru_cache(maxsize=64)  # many photographs have the same size
 def tables(height: int, width: int, target: tuple[int, int], kernel: str) -> tuple[int, Array, int, Array, Array]:
-    """Taps of a column's pixels and what they weigh; taps of a row's, the first of each, and what they weigh."""
+    """Return the taps and weights of a resize, for the kernels.
+
+    Args:
+        height: of the source in pixels.
+        width: of the source in pixels.
+        target: (height, width) of the result.
+        kernel: bilinear or bicubic.
+
+    Returns:
+        Number of horizontal taps and their table; number of vertical taps, the first one of each output row, and their table.
+    """
     from patchpack.paint import _kernels_weights as kernels
 
     radius, (out_height, out_width) = RADIUS[kernel], target
@@ -196,7 +208,13 @@ def tables(height: int, width: int, target: tuple[int, int], kernel: str) -> tup
 
 
 def weights_of(in_size: int, out_size: int, kernel: str) -> tuple[Array, Array]:
-    """First tap of each output pixel, int64 ``[out_size]``, and weights, float64 ``[out_size, taps]``."""
+    """Return the first tap of each output pixel, int64 ``[out_size]``, and weights, float64 ``[out_size, taps]``.
+
+    Args:
+        in_size: pixels of the source along one side.
+        out_size: pixels of the result along that side.
+        kernel: bilinear or bicubic.
+    """
     from patchpack.paint import _kernels_weights as kernels
 
     starts = np.empty(out_size, dtype=np.int64)
@@ -216,21 +234,21 @@ _Pointers = ctypes.c_int64 * 2
 
 
 class _Memory:
-    """Bytes at an address, as numpy asks for them."""
+    """Bytes at an address, with numpy's array interface."""
 
     def __init__(self, address: int, size: int) -> None:
         self.__array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
 
 
 def as_picture(pixels: Array) -> Image.Image:
-    """uint8 ``[H, W, 4]`` of red, green, blue and a filler as a picture of mode RGB: a copy."""
+    """Return uint8 ``[H, W, 4]`` of red, green, blue and a filler as an image of mode RGB: a copy."""
     return Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
 
 
 def memory(picture: Image.Image | Array) -> Array | None:
-    """A loaded RGB picture's own memory, uint8 ``[height * width * 4]``, red, green, blue and a filler; valid as long as it is.
+    """Return the memory of a loaded RGB image, uint8 ``[height * width * 4]``, red, green, blue and a filler.
 
-    None if it is not in one piece: Pillow allocates by blocks of 16 MiB.
+    It is valid as long as the image. Return None if it is not in one piece: Pillow allocates by blocks of 16 MiB.
     """
     if isinstance(picture, np.ndarray):
         return picture.reshape(-1)
@@ -259,7 +277,7 @@ def _copied(picture: Image.Image, narrowest: int) -> Array:
 
 @lru_cache(maxsize=2)
 def compile_kernels(numbers: bool) -> None:
-    """Compile, or load from disk, all that painting runs; with numbers also what resamples real ones."""
+    """Compile, or load from disk, all kernels of painting, with numbers also those of `resize_numbers`."""
     pillow_order()
     if numbers:
         pixels = np.zeros((9, 2, 3), dtype=np.uint8)
@@ -274,9 +292,9 @@ def _vertical_goes_first(size: Any, target: Any) -> bool:
 
 @lru_cache(maxsize=1)
 def pillow_order() -> Literal["by size", "horizontal first"] | None:
-    """How the installed Pillow orders its passes, by what it answers; None if it is neither way, to the bit.
+    """Return the order of passes in the installed Pillow, found by comparing results to the bit; None if neither order fits.
 
-    Then nothing here stands for what it does, and everything must go through it.
+    With None no kernel here replaces Pillow's resize, and all images must be resized by it.
     """
     pixels = np.random.default_rng(0).integers(0, 256, (23, 9, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)

@@ -1,4 +1,4 @@
-"""What a plan says of its batch before the first pixel: which patches survive, where images go, whose the tokens are."""
+"""The layout of a batch before its first pixel: the patches that survive, the places of images, and the ids of tokens."""
 
 from __future__ import annotations
 
@@ -17,14 +17,20 @@ from patchpack.types import BatchPlan, Grid, Header
 
 
 class PlacedImage(NamedTuple):
-    """The place of one image.
+    """The place of one image in its batch.
 
     Attributes:
-        header, box, target, flip, grid, times: of the plan.
-        row, slot: in the batch.
+        header: header of the image.
+        box: (top, left, height, width) of the part that is read, from the plan.
+        target: (height, width) that it is resampled to, from the plan.
+        flip: True if it is mirrored, from the plan.
+        grid: rows and columns of patches, from the plan.
+        row: its row in the batch.
+        slot: its slot in the row.
         tokens: its tokens in that row.
         kept: intp, ascending numbers of the patches that survive.
-        places: int64 ``[times * rows, cols]``, of each patch its number among the kept, −1 for a dropped one.
+        places: int64 ``[times * rows, cols]``, the number of each patch among the kept, −1 for a dropped one.
+        times: tubelets along time, from the plan.
     """
 
     header: Header
@@ -41,10 +47,10 @@ class PlacedImage(NamedTuple):
 
 
 class Layout:
-    """The places of a whole batch, drawn and counted at once: image by image that takes many times as long.
+    """The places of all images of a batch, computed at once. One image after the other would take many times as long.
 
     Attributes:
-        spots: of every line of the plan.
+        spots: place of every line of the plan.
     """
 
     def __init__(self, plan: BatchPlan, recipe: Recipe) -> None:
@@ -89,7 +95,7 @@ class Layout:
         ]
 
     def write(self, batch: PackedBatch, recipe: Recipe) -> None:
-        """Everything but pixels and targets, as if every image were readable."""
+        """Write all fields but pixels and targets, as if every image were readable."""
         if not self.spots:
             return
         ids, begins = (
@@ -123,15 +129,15 @@ class Layout:
 
 
 def _ids(spots: list[PlacedImage], recipe: Recipe) -> tuple[list[Any], list[int]]:
-    """Position ids of every grid, and where each image's begin among them."""
-    grids = {(spot.grid, spot.times): 0 for spot in spots}  # a batch has few
+    """Return the position ids of every grid, and where each image's ids begin among them."""
+    grids = {(spot.grid, spot.times): 0 for spot in spots}  # a batch has few different grids
     ids = [_through_time(recipe.positions(grid), times, recipe) for grid, times in grids]
     begins = dict(zip(grids, np.cumsum([0, *map(len, ids[:-1])]).tolist(), strict=True))
     return ids, [begins[spot.grid, spot.times] for spot in spots]
 
 
 def _ids_in_image(spots: list[PlacedImage], recipe: Recipe, patch_size: int) -> tuple[list[Any], list[int]]:
-    """The same where they depend on what was cropped."""
+    """Return the same for a scheme that depends on the crop."""
     scheme: Any = recipe.positions
     ids = []
     for spot in spots:
@@ -146,12 +152,12 @@ def _ids_in_image(spots: list[PlacedImage], recipe: Recipe, patch_size: int) -> 
 
 
 def _through_time(ids: Any, times: int, recipe: Recipe) -> Any:
-    """Ids of one step of time as those of all; without clips as they are."""
+    """Return the ids of one step of time repeated for all steps. Without clips they are returned unchanged."""
     return ids if recipe.video is None else with_time(ids, times)
 
 
 def wipe(batch: PackedBatch, spot: PlacedImage) -> None:
-    """Take an image back that cannot be read: padding, and a masked slot; with a sample's first image goes its text."""
+    """Remove an unreadable image: padding, and a masked slot. With a sample's first image its text is removed."""
     row, slot, tokens = spot.row, spot.slot, spot.tokens
     batch.patches[row, tokens] = 0
     batch.position_ids[row, tokens] = 0

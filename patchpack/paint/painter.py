@@ -1,4 +1,4 @@
-"""A plan and a way to read bytes make a batch: every image is decoded once its place is known, and written there once."""
+"""The painter, from a plan and a reader to a batch: every image is decoded once and written once, into its known place."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from patchpack.report import Rejection
 from patchpack.types import BatchPlan, Grid, Header
 
 Fetch = Callable[[Any], tuple[Any, Any]]
-"""location → (image, target); raises `SourceError` or `TargetError` for what it cannot read."""
+"""location → (image, target); raises `SourceError` or `TargetError` for a location that it cannot read."""
 
 
 def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
-    """A planned batch without a pixel: arrays in their shape and dtype, zeros, targets filled with "no target".
+    """Return a planned batch without pixels: arrays in their shape and dtype, zeros, targets filled with "no target".
 
-    The patches are not written yet, not even with zeros.
+    The patches are not initialised, not even with zeros.
     """
     rows, seq_len, slots = plan.num_rows, plan.seq_len, recipe.max_images
     scheme = recipe.positions(Grid(1, 1))
@@ -54,7 +54,7 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
         text_segment_ids=None if plan.text_len is None else np.zeros((rows, plan.text_len), dtype=np.int32),
         times=None if recipe.video is None else np.zeros((rows, slots), dtype=np.int32),
     )
-    if any(h.repeat for h in plan.headers):  # with the keys all it takes to draw again
+    if any(h.repeat for h in plan.headers):  # together with the keys they address the draws
         batch.info.repeats = [[h.repeat for h in plan.headers[a:b]] for a, b in _spans(plan)]
     if not isinstance(recipe.crop, WholeImage):
         batch.info.boxes = [plan.table.box[a:b].tolist() for a, b in _spans(plan)]
@@ -74,23 +74,24 @@ def paint(
 ) -> PackedBatch:
     """Paint one planned batch.
 
-    An image that turns out unreadable leaves padding in its place, and so do the others of its sample, and its text: their
-    tokens get segment 0 and zeros, their slots are masked, nothing else moves; it is named in ``info.rejections``. What
-    was odd about the others is counted in ``info.warnings``: samples by kind, each once per kind.
+    An unreadable image leaves padding in its place. So do the other images of its sample, and its text. Their tokens get
+    segment 0 and zeros, their slots are masked, and all other images stay in place. The sample is named in
+    ``info.rejections``. Warnings about readable images are counted in ``info.warnings``: samples by kind, each once per kind.
 
     Args:
-        plan: what goes where.
-        recipe: the recipe the plan was made with.
+        plan: places of the images.
+        recipe: the recipe of the plan.
         fetch: reads image and target of one location.
-        batch: the `blank` of this plan to paint on, wherever its arrays are; None for a new one. Whatever was in its patches,
-            all of them are written.
-        note: is told of each image before it is fetched, for who wants to know what painting died of.
+        batch: the `blank` of this plan to paint into, also in shared memory. None (default) for a new one. All of its patches
+            are written.
+        note: called with the header of each image before it is fetched, so that a crash can be traced to an image. Default
+            None.
 
     Returns:
         `PackedBatch` of numpy arrays.
     """
     batch = blank(plan, recipe) if batch is None else batch
-    layout, fresh = Layout(plan, recipe), plan.num_rows - plan.repeated_rows  # rows that come again are not counted again
+    layout, fresh = Layout(plan, recipe), plan.num_rows - plan.repeated_rows  # repeated rows are not counted again
     layout.write(batch, recipe)
     ends = [0] * plan.num_rows
     counts: dict[str, int] = {}
@@ -132,14 +133,14 @@ def _paint_image(batch: PackedBatch, plan: BatchPlan, recipe: Recipe, fetch: Fet
     picture, box = part_of_picture(image, header.size, spot.box, target_size, recipe)
     targets.store(
         batch.targets, plan.target_kind, row, spot.slot, target
-    )  # the last thing that may fail: then there are pixels
+    )  # the last step that may fail: afterwards only pixels are written
     out = batch.patches[row, spot.tokens]
     change = change_of(recipe, plan.epoch, header.draw_key)
     write_pixels(out, picture, box, target_size, spot.flip, spot.grid, spot.kept, plan.patch_size, recipe, spot.places, change)
 
 
 def _samples(spots: list[PlacedImage]) -> Iterator[list[PlacedImage]]:
-    """The places of each sample's images; a row holds all of them side by side."""
+    """Yield the places of each sample's images, which are side by side in one row."""
     sample: list[PlacedImage] = []
     for spot in spots:
         if sample and not spot.header.part:

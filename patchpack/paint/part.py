@@ -23,21 +23,21 @@ from patchpack.types import Size
 def part_of_picture(
     image: Any, size: Size, box: draft.Box, target: tuple[int, int], recipe: Recipe
 ) -> tuple[Image.Image | npt.NDArray[np.uint8], draft.Box]:
-    """What a sample holds, decoded as the recipe asks, and a box of the image in its pixels.
+    """Decode the image of a sample as the recipe says, and return it with a box in its pixels.
 
     Args:
-        image: file bytes, or what is decoded already and is taken as it is.
-        size: oriented height and width it was planned with.
-        box: (top, left, height, width) within that.
-        target: (height, width) the box will be resampled to.
-        recipe: how to decode, the limits and the background.
+        image: file bytes, or a decoded image.
+        size: planned height and width, oriented.
+        box: (top, left, height, width) within that size.
+        target: (height, width) that the box will be resampled to.
+        recipe: decoder, limits and background.
 
     Returns:
-        Upright: a picture of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and a filler, which the next call in this
-        thread writes over.
+        An upright image of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and a filler, which the next call in this
+        thread overwrites. Then the box in the pixels of that image.
 
     Raises:
-        DecodeError: as `rgb_picture`, an image of another size, or a file of too many bytes.
+        DecodeError: like `rgb_picture`, for an image of another size, or for a file of too many bytes.
     """
     limit, is_file = recipe.max_pixels, isinstance(image, (bytes, bytearray, memoryview))
     if is_file:
@@ -45,7 +45,7 @@ def part_of_picture(
     reading = reading_of(recipe)
     if recipe.decode == "fast" and is_file:
         opened = open_image(bytes(image), max_pixels=limit, formats=recipe.formats)
-        _match(oriented_size(opened), size)  # first: a box of another image says nothing
+        _match(oriented_size(opened), size)  # before decoding: the box does not fit an image of another size
         drafted = draft.draft(opened, size, box, target, recipe.background, reading)
         if drafted is not None:
             return drafted

@@ -1,4 +1,4 @@
-"""Pixels to patches and back, and which patches survive."""
+"""Pixels to patches and back."""
 
 from __future__ import annotations
 
@@ -35,7 +35,14 @@ def patchify(image: Array, patch_size: int) -> Array:
 
 
 def unpatchify(patches: Array, grid: Grid | tuple[int, int], patch_size: int) -> Array:
-    """Inverse of `patchify`: ``[rows * cols, patch_size**2 * C]`` to ``[rows * patch_size, cols * patch_size, C]``.
+    """Unpatchify: ``[rows * cols, patch_size**2 * C]`` to ``[rows * patch_size, cols * patch_size, C]``.
+
+    It is the inverse of `patchify`.
+
+    Args:
+        patches: ``[rows * cols, patch_size**2 * C]``.
+        grid: (rows, cols).
+        patch_size: pixels per side.
 
     Raises:
         ShapeError: a number of patches other than rows * cols, or a length that is not patch_size**2 times channels.
@@ -51,7 +58,7 @@ def unpatchify(patches: Array, grid: Grid | tuple[int, int], patch_size: int) ->
 
 
 def unpatchify_clip(patches: Array, times: int, grid: Grid | tuple[int, int], patch_size: int) -> Array:
-    """Frames of a clip from its tubelets, all of which are there.
+    """Unpatchify a clip: return its frames from all of its tubelets.
 
     Args:
         patches: ``[times * rows * cols, t * patch_size**2 * 3]``.
@@ -60,7 +67,7 @@ def unpatchify_clip(patches: Array, times: int, grid: Grid | tuple[int, int], pa
         patch_size: pixels per side.
 
     Returns:
-        ``[times * t, rows * patch_size, cols * patch_size, 3]``; of an image t equal frames.
+        ``[times * t, rows * patch_size, cols * patch_size, 3]``; t equal frames for an image.
 
     Raises:
         ShapeError: another number of tubelets, or a length that is not patch_size**2 times 3 times frames.
@@ -76,7 +83,7 @@ def unpatchify_clip(patches: Array, times: int, grid: Grid | tuple[int, int], pa
 
 
 def patch_view(image: Array, patch_size: int) -> Array:
-    """The image as a view ``[rows, cols, patch_size, patch_size, C]``; raises as `patchify` does."""
+    """Return a view ``[rows, cols, patch_size, patch_size, C]`` of the image. Raises like `patchify`."""
     if image.ndim != 3 or image.shape[0] % patch_size or image.shape[1] % patch_size or not image.size:
         raise ShapeError(
             f"expected an image [H, W, C] with H and W multiples of patch_size={patch_size}, got {list(image.shape)}"

@@ -1,4 +1,4 @@
-"""An RGB picture to the numbers in its patches: antialiased, to the bit as Pillow does it, in the order the recipe asks for."""
+"""Resampling of an RGB image to the numbers in its patches: antialiased, to the bit like Pillow, in the recipe's order."""
 
 from __future__ import annotations
 
@@ -42,21 +42,22 @@ def write_pixels(
     change: Change | None = None,
     frame: tuple[int, int] = (0, 1),
 ) -> None:
-    """Resample one image and write the patches that are kept.
+    """Resample one image and write the kept patches.
 
     Args:
-        out: ``[len(kept), patch_size**2 * 3]`` of the recipe's dtype, contiguous; of tubelets t times as wide.
-        picture: RGB, oriented; or uint8 ``[H, W, 4]``, as `fused.paint_patches` takes it.
+        out: ``[len(kept), patch_size**2 * 3]`` of the recipe's dtype, contiguous; for tubelets t times as wide.
+        picture: RGB, oriented; or uint8 ``[H, W, 4]``, see `fused.paint_patches`.
         box: (top, left, height, width) of the part that is read, in its pixels.
-        target: (height, width) that part is resampled to.
-        flip: mirror left to right, after resampling and padding.
-        grid: (rows, cols); what the target does not cover is zero-padded right and bottom, in pixel values.
+        target: (height, width) that this part is resampled to.
+        flip: True mirrors left to right, after resampling and padding.
+        grid: (rows, cols). The area beyond the target is zero-padded right and bottom, in pixel values.
         kept: ascending numbers of the patches, in raster order.
         patch_size: pixels per side of a patch.
         recipe: kernel, order of its passes, normalisation, dtype.
-        places: `fused.places` of the grid and the kept, where they are known.
-        change: what is done to the pixels once they are resampled, see `change_of`; None for nothing.
-        frame: (number, t): which of the t frames in every tubelet this is; the others are not touched.
+        places: `fused.places` of the grid and the kept, None (default) if they are not known.
+        change: a function of the resampled pixels, see `change_of`. None (default) for no change.
+        frame: (number, t): the frame's number among the t frames of every tubelet. Other frames are not changed. Default
+            (0, 1).
     """
     number, tubelet = frame
     if change is not None or not reads_memory(recipe):
@@ -66,7 +67,7 @@ def write_pixels(
         write_patches(own, pixels[:, ::-1] if flip else pixels, kept, patch_size)
         return
     places = fused.places(grid, kept) if places is None else places
-    if tubelet > 1:  # to the kernel each frame of a tubelet is a patch
+    if tubelet > 1:  # for the kernel each frame of a tubelet is a patch
         places = np.where(places < 0, places, places * tubelet + number)
     cut = fused.Cut(places, patch_size, patch_size, flip)
     numbers = None if recipe.dtype == "uint8" else number_table(recipe)
@@ -74,12 +75,12 @@ def write_pixels(
 
 
 def reads_memory(recipe: Recipe) -> bool:
-    """True where patches are made straight from the memory of a picture, False where the whole goes through Pillow."""
+    """Return True if patches are made directly from the memory of an image, False if Pillow resizes the whole image."""
     return recipe.resample in fused.RADIUS and isinstance(recipe.normalize, MeanStd) and fused.pillow_order() is not None
 
 
 def compile_kernels(recipe: Recipe) -> None:
-    """Compile, or load from disk, what painting with a recipe runs; once per process."""
+    """Compile, or load from disk, the kernels for painting with a recipe; once per process."""
     rng.smallest(0, 0, np.zeros(1, dtype=np.uint64), rng.Stage.KEEP, [2], [1])
     widened(np.zeros((1, 1, 3), dtype=np.uint8))
     if recipe.resample in fused.RADIUS:
@@ -95,17 +96,26 @@ def render(
     recipe: Recipe,
     change: Change | None = None,
 ) -> npt.NDArray[Any]:
-    """All pixels of one image as they enter its patches, through Pillow; arguments as in `write_pixels`.
+    """Render all pixels of one image for its patches, through Pillow.
+
+    Args:
+        picture: RGB, oriented.
+        box: (top, left, height, width) of the part that is read.
+        target: (height, width) that this part is resampled to.
+        grid: (rows, cols). The area beyond the target is zero-padded right and bottom.
+        patch_size: pixels per side of a patch.
+        recipe: kernel, order of its passes, normalisation, dtype.
+        change: a function of the resampled pixels, None (default) for no change.
 
     Returns:
-        ``[rows * patch_size, cols * patch_size, 3]``: uint8 as it is, or float32 normalised.
+        ``[rows * patch_size, cols * patch_size, 3]``: uint8 without normalisation, or float32 normalised.
     """
     order = recipe.resample_order
     if isinstance(recipe.normalize, PerImage):
         # zero is the mean of a standardised image, so padding after standardising is neutral
         return _pad(_resize_numbers(picture, standard_numbers(picture), box, target, recipe.resample, order), grid, patch_size)
     resized = _resize(_cropped(picture, box), target, recipe.resample, order)
-    # Pillow's memory is read-only, and the function may write
+    # Pillow's memory is read-only, but the function may write to its argument
     pixels = _pad(np.asarray(resized) if change is None else change(np.array(resized)), grid, patch_size)
     if recipe.dtype == "uint8":
         return pixels
@@ -115,7 +125,14 @@ def render(
 
 
 def write_patches(out: npt.NDArray[Any], pixels: npt.NDArray[Any], kept: npt.NDArray[np.intp], patch_size: int) -> None:
-    """Write the kept patches of an image ``[H, W, 3]`` into ``out [len(kept), D]``, cast to its dtype; rows may be apart."""
+    """Write the kept patches of an image, cast to the dtype of the output.
+
+    Args:
+        out: ``[len(kept), D]``. Its rows need not be contiguous.
+        pixels: the image, ``[H, W, 3]``.
+        kept: ascending numbers of the patches, in raster order.
+        patch_size: pixels per side of a patch.
+    """
     view = patch_view(pixels, patch_size)
     rows, cols = view.shape[:2]
     if len(kept) == rows * cols:  # no gather: one strided copy
@@ -125,23 +142,23 @@ def write_patches(out: npt.NDArray[Any], pixels: npt.NDArray[Any], kept: npt.NDA
 
 
 def norm_of(normalize: MeanStd | PerImage) -> npt.NDArray[np.float32]:
-    """Mean and std on the 0–255 scale, float32 ``[2, 3]``; (0, 1) for numbers that are standardised already."""
+    """Return mean and std on the 0–255 scale, float32 ``[2, 3]``; (0, 1) for numbers that are standardised already."""
     if isinstance(normalize, PerImage):
         return identity_norm()
     return (np.array([normalize.mean, normalize.std], dtype=np.float64) * 255).astype(np.float32)
 
 
 def identity_norm() -> npt.NDArray[np.float32]:
-    """The norm of patches that are normalised: mean 0, std 1."""
+    """Return the norm of normalised patches: mean 0, std 1."""
     return np.array([[0, 0, 0], [1, 1, 1]], dtype=np.float32)
 
 
 def number_table(recipe: Recipe) -> npt.NDArray[Any]:
-    """What every pixel value becomes, in the recipe's dtype, ``[256, 3]``: ``(value − mean) / std`` in float32, then cast.
+    """Return the output of every pixel value in the recipe's dtype, ``[256, 3]``: ``(value − mean) / std`` in float32, cast.
 
-    Of float32 ``[272, 3]``: 8 rows of the mean and 8 of the std follow, for kernels that make the numbers anew.
+    For float32 the table is ``[272, 3]``: 8 rows of the mean and 8 of the std follow, for kernels that compute the numbers.
     """
-    assert isinstance(recipe.normalize, MeanStd)  # the other is a function of the image
+    assert isinstance(recipe.normalize, MeanStd)  # `PerImage` has no fixed table
     return _number_table(tuple(recipe.normalize.mean), tuple(recipe.normalize.std), recipe.dtype)
 
 
@@ -153,7 +170,7 @@ def _number_table(mean: tuple[float, float, float], std: tuple[float, float, flo
 
 
 def standard_numbers(picture: Image.Image) -> npt.NDArray[np.float32]:
-    """What every pixel value of an image becomes, float32 ``[256]`` (Pix2Struct).
+    """Standardise every pixel value of an image, float32 ``[256]`` (Pix2Struct).
 
     ``(value − mean) / max(std, 1 / sqrt(N))`` over all N values, in float64.
     """
@@ -169,13 +186,13 @@ def _cropped(picture: Image.Image, box: tuple[int, int, int, int]) -> Image.Imag
     top, left, height, width = box
     if (height, width) == (picture.height, picture.width):
         return picture
-    # first: `resize(box=...)` would let the kernel reach over the edge of the box
+    # before resizing: `resize(box=...)` would let the kernel reach over the edge of the box
     return picture.crop((left, top, left + width, top + height))
 
 
 def _resize(picture: Image.Image, target: tuple[int, int], kernel: str, order: fused.Order) -> Image.Image:
     height, width = target
-    if order == "horizontal_first":  # in two steps, so that Pillow has no choice
+    if order == "horizontal_first":  # in two steps, so that Pillow cannot choose the order
         picture = picture.resize((width, picture.height), FILTERS[kernel])
     return picture if picture.size == (width, height) else picture.resize((width, height), FILTERS[kernel])
 

@@ -1,4 +1,4 @@
-"""Labels beside slots: one dtype and shape for a whole source, a defined filler in every empty slot."""
+"""Labels beside slots: one dtype and shape for a whole source, and a defined filler in every empty slot."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ FILLERS = {"int64": -100, "float32": float("nan"), "object": None}
 
 
 def infer_kind(target: Any) -> TargetKind:
-    """Kind of a source's targets, from its first one.
+    """Infer the kind of a source's targets from its first one.
 
-    Integers (and bools) become int64, floats float32, arrays and tensors of either keep their shape, whatever their width or
-    device; a dict whose values are all of these becomes a dict of kinds; everything else stays an object; None means there are
-    no targets.
+    Integers (and bools) become int64, floats float32. Arrays and tensors of either keep their shape, with any width or device.
+    A dict whose values are all of these becomes a dict of kinds. Any other target stays an object. None means there are no
+    targets.
     """
     if target is None:
         return None
@@ -30,7 +30,16 @@ def infer_kind(target: Any) -> TargetKind:
 
 
 def allocate(kind: TargetKind, rows: int, slots: int) -> Any:
-    """Targets of an empty batch: arrays ``[rows, slots, ...]`` of fillers, a dict of them, a nested list, or None."""
+    """Allocate the targets of an empty batch.
+
+    Args:
+        kind: kind of the targets.
+        rows: rows of the batch.
+        slots: slots of a row.
+
+    Returns:
+        Arrays ``[rows, slots, ...]`` of fillers, a dict of them, a nested list, or None.
+    """
     if kind is None:
         return None
     if isinstance(kind, dict):
@@ -43,8 +52,15 @@ def allocate(kind: TargetKind, rows: int, slots: int) -> Any:
 def store(targets: Any, kind: TargetKind, row: int, slot: int, value: Any) -> None:
     """Write one target into its slot.
 
+    Args:
+        targets: result of `allocate`.
+        kind: kind of the targets.
+        row: row of the slot.
+        slot: number of the slot in the row.
+        value: the target.
+
     Raises:
-        TargetError: a value that is not of the kind the first sample had. Nothing is written then.
+        TargetError: the value is not of the kind of the first sample. Nothing is written then.
     """
     if kind is None:
         if value is not None:
@@ -63,7 +79,14 @@ def store(targets: Any, kind: TargetKind, row: int, slot: int, value: Any) -> No
 
 
 def erase(targets: Any, kind: TargetKind, row: int, slot: int) -> None:
-    """Make a slot as it was before `store`."""
+    """Restore the filler of a slot, as before `store`.
+
+    Args:
+        targets: result of `allocate`.
+        kind: kind of the targets.
+        row: row of the slot.
+        slot: number of the slot in the row.
+    """
     if isinstance(kind, dict):
         for name, spec in kind.items():
             targets[name][row, slot] = FILLERS[spec.dtype]
@@ -89,10 +112,10 @@ def _infer(value: Any) -> TargetSpec:
 
 
 def _as(spec: TargetSpec, value: Any) -> Any:
-    if type(value) is int and spec == _CLASS and -(1 << 63) <= value < 1 << 63:  # the usual label, without the detour
+    if type(value) is int and spec == _CLASS and -(1 << 63) <= value < 1 << 63:  # the usual label, without the conversion
         return value
     got = _infer(value)
-    # an int is a fine float, a float is not a class index
+    # an int is a valid float, but a float is not a class index
     if got.shape != spec.shape or (got.dtype != spec.dtype and not (spec.dtype == "float32" and got.dtype == "int64")):
         shape = f" {list(spec.shape)}" if spec.shape else ""
         raise TargetError(f"expected a target of kind {spec.dtype}{shape} as the first sample had, got {value!r}")
@@ -105,7 +128,7 @@ def _as(spec: TargetSpec, value: Any) -> Any:
 
 
 def _without_torch(value: Any) -> Any:
-    """Return torch's tensors, alone or in lists, as arrays, and any other value as it is.
+    """Return torch's tensors, alone or in lists, as arrays, and any other value unchanged.
 
     Floats become float64, which holds every value of every narrower kind; numpy has no bfloat16.
     """

@@ -1,1 +1,1 @@
-"""DECIDES. Integers only: no pixels, no torch, no I/O."""
+"""The planning stage. It works on integers only: sizes, token counts and rows, without reading a pixel."""

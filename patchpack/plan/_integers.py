@@ -1,4 +1,4 @@
-"""Exact integer arithmetic over arrays, where a floating formula would miss by one; and the check of an integer option."""
+"""Exact integer arithmetic over arrays, where a floating formula would miss by one, and the check of an integer option."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 def isqrt(x: Any) -> Int64:
-    """``floor(sqrt(x))`` for each x in ``0 … 2**62``, exactly."""
+    """Return ``floor(sqrt(x))`` for each x in ``0 … 2**62``, exactly."""
     x = np.asarray(x, dtype=np.int64)
     root = np.sqrt(x.astype(np.float64)).astype(np.int64)
     root -= root * root > x
@@ -22,27 +22,27 @@ def isqrt(x: Any) -> Int64:
 
 
 def ceil_div(a: Any, b: Any) -> Int64:
-    """``ceil(a / b)`` of integers, b > 0."""
+    """Return ``ceil(a / b)`` of integers, b > 0."""
     return np.asarray(-(-np.asarray(a, dtype=np.int64) // np.asarray(b, dtype=np.int64)))
 
 
 def columns(sizes: Any) -> tuple[Int64, Int64]:
-    """The two columns of an integer table ``[n, 2]`` as int64: height and width, or rows and cols."""
+    """Return the two columns of an integer table ``[n, 2]`` as int64: height and width, or rows and cols."""
     table = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
 
 def grid_of(rows: Any, cols: Any) -> npt.NDArray[np.int32]:
-    """rows and cols ``[n]`` as one int32 table ``[n, 2]``."""
+    """Return rows and cols ``[n]`` as one int32 table ``[n, 2]``."""
     return np.stack([rows, cols], axis=1).astype(np.int32)
 
 
 def require_int(name: str, value: Any, low: int, high: int) -> None:
-    """Raise `ConfigError` unless value is an integer in low … high; a bool or a float is none."""
+    """Raise `ConfigError` unless value is an integer in low … high. A bool or a float is not an integer."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ConfigError(f"{name} must be an integer in {low} … {high}, got {value!r}")
 
 
 def require_epoch(epoch: Any) -> None:
-    """Raise `ConfigError` for an epoch that cannot be drawn for, see `patchpack.rng.uniforms`."""
+    """Raise `ConfigError` unless epoch is an integer in 0 … 2**32 − 1, the range of `patchpack.rng.uniforms`."""
     require_int("epoch", epoch, 0, (1 << 32) - 1)

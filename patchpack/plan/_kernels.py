@@ -9,7 +9,7 @@ from patchpack._jit import njit
 
 @njit
 def steps_from_pool(weights: Any, arrivals: Any, window: int, pool: Any, spare: Any, taken: Any, steps: Any) -> None:
-    """Rows of each step: the oldest row of the pool with the neighbours in weight that lose least.
+    """Choose the rows of each step: the oldest row of the pool, and the neighbours in weight with which the step loses least.
 
     weights: int64 ``[n]``, >= 0, the sum of any ``num_ranks`` of them below 2**53. arrivals: int64 ``[n]``, every row once:
     the first ``window * num_ranks`` rows by weight, then each next num_ranks rows by weight. pool, spare: int64
@@ -44,7 +44,7 @@ def steps_from_pool(weights: Any, arrivals: Any, window: int, pool: Any, spare: 
         step += 1
         more = min(num_ranks, n - arrived)
         i = j = k = 0
-        while i < size or j < more:  # merge what is left with what arrives
+        while i < size or j < more:  # merge the remaining rows with the arriving ones
             if i == best:
                 i += num_ranks
             elif j == more or (i < size and weights[pool[i]] <= weights[arrivals[arrived + j]]):
@@ -58,7 +58,7 @@ def steps_from_pool(weights: Any, arrivals: Any, window: int, pool: Any, spare: 
         arrived += more
         size = k
         pool, spare = spare, pool
-    while size > 0:  # nothing arrives any more: neighbours, the heaviest first, so that a step with idle ranks is the lightest
+    while size > 0:  # all rows have arrived: neighbours, the heaviest first, so that a step with idle ranks is the lightest
         count = min(size, num_ranks)
         for rank in range(count):
             steps[step, rank] = pool[size - count + rank]

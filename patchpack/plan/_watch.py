@@ -1,4 +1,4 @@
-"""How long items wait in a packer: a factory around another, whose packers do the same and leave notes."""
+"""The waiting times of items in a packer: a factory around another factory, whose packers record how long items wait."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from patchpack.plan.packing import Item, Packer, PackerFactory, Row
 
 
 class Watch:
-    """A packer factory that notes how long items wait; the packers do what those of the recipe do."""
+    """A packer factory that records how long items wait. Its packers behave like those of the wrapped factory."""
 
     def __init__(self, factory: PackerFactory) -> None:
         self._factory = factory
-        self.waits: dict[int, int] = {}  # by position; an item that is packed anew waits on
+        self.waits: dict[int, int] = {}  # by position; an item that is packed again keeps waiting
         self.at_end: set[int] = set()  # positions in rows that were open when the epoch ended
         self.now = 0
 

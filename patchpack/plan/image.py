@@ -1,4 +1,4 @@
-"""One image, planned from its size: how many tokens a prompt must hold for it, before a pixel is read."""
+"""The plan of one image, from its size: how many tokens a prompt must reserve for it, before a pixel is read."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from patchpack.types import Grid, Size
 
 
 class ImagePlan(NamedTuple):
-    """What a recipe makes of one image.
+    """The plan of one image: its grid, its size after resampling, and its tokens.
 
     Attributes:
         grid: rows and cols of patches.
         target: height and width in pixels that the image is resampled to.
-        num_tokens: patches that are kept.
-        num_merged: tokens that are left where the model merges blocks of patches (`SmartResize.merge`), ``times * rows *
-            cols / merge**2``; elsewhere `num_tokens`.
-        times: tubelets along time, 1 for an image; its tokens are of all of them.
+        num_tokens: patches that are kept, over all tubelets along time.
+        num_merged: tokens that remain where the model merges blocks of patches (`SmartResize.merge`),
+            ``times * rows * cols / merge**2``. For other recipes it equals `num_tokens`.
+        times: tubelets along time, 1 for an image.
     """
 
     grid: Grid
@@ -35,19 +35,21 @@ class ImagePlan(NamedTuple):
 def plan_image(
     size: Any, recipe: Recipe, *, key: str = "", epoch: int = 0, patch_size: int | None = None, frames: int = 1
 ) -> ImagePlan:
-    """Decide everything about one image or clip, as `load` and `pack_images` will.
+    """Decide everything about one image or clip, exactly as `load` and `pack_images` do.
 
     Args:
-        size: oriented (height, width) in pixels, as `read_size` tells; of a PIL image ``image.size[::-1]``.
+        size: oriented (height, width) in pixels, as `read_size` returns it. For a PIL image it is ``image.size[::-1]``.
         recipe: the policies and the seed.
-        key, epoch: the image's; only a recipe that draws asks for them.
-        patch_size: which one, if the recipe has several.
-        frames: of a clip.
+        key: key of the image. It matters only for a recipe that draws. Default "".
+        epoch: epoch of the draws. It matters only for a recipe that draws. Default 0.
+        patch_size: pixels per side of a patch. Required if the recipe has several sizes. Default None, the recipe's only
+            size.
+        frames: number of frames of a clip, >= 1. Default 1, an image.
 
     Raises:
         SizeError: the recipe refuses the size, or a row does not hold its tokens.
-        ConfigError: no size, or a clip without `Recipe.video`; several patch sizes and none chosen; patches dropped before they
-            are merged.
+        ConfigError: `size` is not a size, a clip is planned without `Recipe.video`, the recipe has several patch sizes and
+            `patch_size` is None, or patches would be dropped before they are merged.
 
     Example:
         >>> plan_image((480, 640), recipes.qwen2_vl())

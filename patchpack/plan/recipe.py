@@ -1,4 +1,4 @@
-"""The full, reproducible description of the input side: policies, sizes, numbers, seed."""
+"""The full, reproducible description of the input side: policies, sizes, numbers and seed."""
 
 from __future__ import annotations
 
@@ -32,44 +32,51 @@ ICCS = ("ignore", "srgb")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that decides what a batch looks like, except the images. Its `repr` can be pasted back.
+    """All settings that decide the content of a batch, except the images. Its `repr` can be pasted back as code.
 
     Attributes:
-        resize: sizes to grids.
-        crop: which part of an image is read; the resize policy is given the size of that part.
-        flip: share of the images that are mirrored left to right, 0 … 1.
-        drop: grids to token counts.
-        positions: grid to position ids.
-        packer: makes the packer that turns token counts into rows.
-        patch_size: pixels per side of a patch, or several: one is drawn per step, the same on every rank (FlexiViT).
-        seq_len: tokens per row; None for rows of ``resize.bound(patch_size)`` tokens with one image each.
-        max_images: slots per row, NaViT's Emax.
-        rows: rows per batch.
-        resample: kernel, antialiased: nearest, box, bilinear, hamming, bicubic, lanczos.
-        resample_order: of the kernel's two passes. "pillow" gives what the installed Pillow gives; up to its version 12 that is
-            "horizontal_first", from 13 on it depends on the sizes. "horizontal_first" gives the same pixels with every version.
-        decode: "exact" for every pixel of the file, by Pillow. "fast" decodes a JPEG at 1/2, 1/4 or 1/8 of its size where that
-            leaves at least twice the target's pixels per side; pixels differ a bit (docs/howto/decoding.md). "turbo" gives
-            the pixels of "exact" sooner; it needs ``pip install patchpack[turbo]``.
-        deep: how pictures of more than 8 bits are scaled: "header" by the largest value that the file's header allows, see
-            `decode`; "range" from the picture's own smallest value to its largest.
-        icc: what becomes of an embedded colour profile: "ignore" takes colours as they are stored, "srgb" converts them.
-        formats: names of further formats, for which Pillow has a plugin or the user registered one: ``("HEIF",)``.
-        augment: a function of your own ``(pixels, generator) -> pixels``: uint8 ``[height, width, 3]`` of a resized image,
-            which it may write on, and a `numpy.random.Generator` of that image in that epoch, to as many pixels; before
-            mirroring and padding. Picklable where workers are spawned. None is faster: then only kept patches are resampled.
-        video: how clips are taken, a `Video`; None takes none. With it every token is a tubelet, an image's too, and position
-            ids have the time in front, see `PackedBatch`.
-        normalize: `MeanStd` (after resizing) or `PerImage` (before).
-        dtype: of the patches: ``uint8`` (normalised on the device), ``float32`` or ``float16`` (normalised by the painter).
-        seed: of every draw, 0 … 2**64 − 1.
-        background: what transparent pixels are laid over, 0–255 red, green, blue.
-        max_pixels: an image with more pixels is refused at its header, before it is decoded.
-        max_bytes: a larger image file is refused, unread where its length is known before. The default is 8 bytes for each
-            of 64 million pixels: 16-bit colour with alpha, uncompressed.
+        resize: rule from image sizes to grids of patches.
+        crop: rule for the part of an image that is read. The resize policy receives the size of that part. Default
+            `WholeImage`, all of the image.
+        flip: share of the images that are mirrored left to right, 0 … 1. Default 0.
+        drop: rule from grids to token counts. Default `NoDrop`, every patch is kept.
+        positions: rule from a grid to position ids. Default `Absolute`, row and column.
+        packer: factory of the packer that turns token counts into rows. Default `Lookahead()`.
+        patch_size: pixels per side of a patch, 1 … 4096. With a tuple of several sizes one is drawn per step, the same on
+            every rank (FlexiViT). Default 16.
+        seq_len: tokens per row. Default 1024. With None a row has ``resize.bound(patch_size)`` tokens and one image.
+        max_images: slots per row, NaViT's Emax. Default 64.
+        rows: rows per batch. Default 8.
+        resample: antialiased kernel: nearest, box, bilinear, hamming, bicubic or lanczos. Default bilinear.
+        resample_order: order of the kernel's two passes. "pillow", the default, gives the pixels of the installed Pillow. Up
+            to Pillow 12 that is "horizontal_first"; from 13 on the order depends on the sizes. "horizontal_first" gives the
+            same pixels with every version.
+        decode: "exact", the default, decodes every pixel of the file with Pillow. "fast" decodes a JPEG at 1/2, 1/4 or 1/8 of
+            its size where that leaves at least twice the target's pixels per side. Its pixels differ a bit
+            (docs/howto/decoding.md). "turbo" gives the pixels of "exact" sooner. It needs ``pip install patchpack[turbo]``.
+        deep: scaling of images with more than 8 bits. "header", the default, divides by the largest value that the file's
+            header allows (see `decode`). "range" maps the image's own smallest and largest value to the full scale.
+        icc: treatment of an embedded colour profile. "ignore", the default, uses the stored colours. "srgb" converts them to
+            sRGB.
+        formats: names of further formats, for which Pillow has a plugin or you registered one: ``("HEIF",)``. Default none.
+        augment: a custom function ``(pixels, generator) -> pixels``, called before mirroring and padding. It receives the
+            resized image as uint8 ``[height, width, 3]``, which it may write on, and a `numpy.random.Generator` of that image
+            in that epoch. It returns an array of the same shape. It must be picklable where workers are spawned. Default
+            None, which is faster: then only kept patches are resampled.
+        video: a `Video` that says which frames of a clip are read. Default None: clips are refused. With it every token is a
+            tubelet, also of an image, and position ids begin with the time (see `PackedBatch`).
+        normalize: `MeanStd` (after resizing) or `PerImage` (before resizing). Default ``(x / 255 − 0.5) / 0.5``.
+        dtype: type of the patches: ``uint8`` (normalised on the device), ``float32`` or ``float16``
+            (normalised by the painter). Default ``uint8``.
+        seed: seed of every draw, 0 … 2**64 − 1. Default 0.
+        background: red, green and blue, 0–255, behind transparent pixels. Default white.
+        max_pixels: limit on the pixels of an image. A larger image is refused at its header, before it is decoded. Default 64
+            million.
+        max_bytes: limit on the bytes of an image file. A larger file is refused, without reading it where its length is known
+            before. The default is 8 bytes for each of 64 million pixels: 16-bit colour with alpha, uncompressed.
 
     Raises:
-        ConfigError: at construction, for anything that could not work later.
+        ConfigError: at construction, if any setting could not work later.
     """
 
     resize: ResizePolicy
@@ -172,7 +179,7 @@ class Recipe:
             )
 
     def _bound(self, patch_size: int) -> int | None:
-        """Most tokens of one image, or of one clip where its frames are limited."""
+        """Return the most tokens of one image, or of one clip where its frames are limited."""
         bound = self.resize.bound(patch_size)
         return bound if bound is None or self.video is None else bound * (self.video.max_times or 1)
 
@@ -183,11 +190,11 @@ class Recipe:
 
     @property
     def redraws(self) -> bool:
-        """True where a size that is refused in one pass over a source may be taken in the next."""
+        """True if a size that is refused in one pass over a source may be accepted in the next."""
         return bool(self.resize.draws or self.crop.draws)
 
     def patch_size_at(self, epoch: int, step: int) -> int:
-        """Patch size of one step: a function of (seed, epoch, step), the same on every rank."""
+        """Return the patch size of one step, a function of (seed, epoch, step). It is the same on every rank."""
         sizes = self.patch_sizes
         if len(sizes) == 1:
             return sizes[0]
@@ -195,7 +202,7 @@ class Recipe:
         return sizes[int(u[0, 0] * len(sizes))]
 
     def row_len(self, patch_size: int) -> int:
-        """Tokens per row at this patch size: seq_len, or the bound of one image."""
+        """Return the tokens per row at this patch size: seq_len, or the bound of one image."""
         if self.seq_len is not None:
             return self.seq_len
         bound = self._bound(patch_size)
@@ -203,24 +210,24 @@ class Recipe:
         return bound
 
     def replace(self, **changes: Any) -> Recipe:
-        """The same recipe with some fields changed, checked anew."""
+        """Return the same recipe with some fields changed, and check it again."""
         try:
             return replace(self, **changes)
         except TypeError as error:
             raise ConfigError(f"{error}; the fields of a recipe are {', '.join(self.__dataclass_fields__)}") from None
 
     def for_eval(self, max_patches: int | None = None, patch_size: int | None = None) -> Recipe:
-        """The recipe for evaluation: nothing drawn; nothing dropped, cropped, mirrored or augmented.
+        """Return the recipe for evaluation: without draws, dropping, cropping, mirroring and augmentation.
 
         A sampled resolution is replaced by its stated fixed value (see `NaViT.eval_resolution`).
 
         Args:
-            max_patches: a new budget per image; None keeps the policy's own.
-            patch_size: which of several patch sizes; None takes the finest whose bound is within max_patches, or, without
-                max_patches, 16 if it is among them and else the finest.
+            max_patches: a new budget per image, in patches. Default None keeps the policy's own budget.
+            patch_size: the patch size, one of the recipe's. Default None: the finest whose bound is within max_patches.
+                Without max_patches it is 16 if the recipe has it, else the finest.
 
         Raises:
-            ConfigError: the policy has no budget to change, or draws and does not say what it does without.
+            ConfigError: the policy has no budget to change, or it draws and does not say how to fix its choice.
         """
         p = patch_size if patch_size is not None else self._eval_patch_size(max_patches)
         policy: Any = self.resize

@@ -1,6 +1,6 @@
-"""Named presets: the input side of published models, as they state it. Each is a function returning a `Recipe`.
+"""Named presets: the input side of published models, as their papers state it. Each is a function that returns a `Recipe`.
 
-Any field can be changed on the way: ``recipes.navit(seq_len=4096, seed=7)``.
+Any field can be changed by keyword: ``recipes.navit(seq_len=4096, seed=7)``.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ FLEXIVIT_PATCH_SIZES = (48, 40, 30, 24, 20, 16, 15, 12, 10, 8)
 
 
 def navit(**changes: Any) -> Recipe:
-    """NaViT 2307.06304: r ~ U(64, 256) per image, aspect kept, p 16, Beta drop (mean 0.5, max 0.9), packed.
+    """Return the recipe of NaViT 2307.06304: r ~ U(64, 256) per image, aspect kept, p 16, Beta drop (mean 0.5, max 0.9).
 
-    Emax is not published. An image keeps 56 tokens in the mean, so a slot for every 16 tokens of a row (64 at least) is room
-    enough that rows fill with tokens before they run out of slots. The paper states no value range: (x − 0.5) / 0.5.
+    The images are packed. Emax is not published. An image keeps 56 tokens in the mean. With one slot for every 16 tokens of a
+    row (at least 64 slots), rows therefore fill with tokens before they run out of slots. The paper states no value range;
+    the preset uses (x − 0.5) / 0.5.
     """
     seq_len = changes.get("seq_len")
     slots = max(64, seq_len // 16) if isinstance(seq_len, int) else 64
@@ -30,43 +31,66 @@ def navit(**changes: Any) -> Recipe:
 
 
 def pix2struct(*, max_patches: int = 2048, **changes: Any) -> Recipe:
-    """Pix2Struct 2210.03347: 2048 patches of 16 (pretraining), standardised per image before resizing, so float32."""
+    """Return the recipe of Pix2Struct 2210.03347: 2048 patches of 16 (pretraining), standardised per image before resizing.
+
+    Patches are float32, because standardised values are not integers.
+    """
     return _recipe(changes, resize=Pix2Struct(max_patches), seq_len=max_patches, rows=4, normalize=PerImage(), dtype="float32")
 
 
 def siglip2_naflex(*, max_patches: int = 256, **changes: Any) -> Recipe:
-    """SigLIP 2 NaFlex: the largest ceiled grid within the budget, p 16, bilinear, (x − 0.5) / 0.5.
+    """Return the recipe of SigLIP 2 NaFlex: the largest ceiled grid within the budget, p 16, bilinear, (x − 0.5) / 0.5.
 
-    The grid is searched by bisection, as transformers and timm do, so that sizes are theirs; ``resize=NaFlex(256)`` is exact.
+    The grid is searched by bisection, as in transformers and timm, so the sizes equal theirs. ``resize=NaFlex(256)`` is
+    exact.
     """
     return _recipe(changes, resize=NaFlex(max_patches, search="bisection"), seq_len=max(1024, max_patches))
 
 
 def qwen2_vl(*, min_pixels: int = 56**2, max_pixels: int = 28**2 * 1280, **changes: Any) -> Recipe:
-    """Qwen2-VL (and 2.5): smart resize to multiples of 28, p 14, bicubic, CLIP mean and std."""
+    """Return the recipe of Qwen2-VL (and 2.5): smart resize to multiples of 28, p 14, bicubic, CLIP mean and std.
+
+    Args:
+        min_pixels: area in pixels below which an image is scaled up. Default ``56**2``.
+        max_pixels: area in pixels above which an image is scaled down. Default ``28**2 * 1280``.
+        changes: any other field of `Recipe`.
+    """
     return _smart(changes, SmartResize(min_pixels, max_pixels), 14, normalize=CLIP)
 
 
 def qwen3_vl(*, min_pixels: int = 256**2, max_pixels: int = 4096**2, **changes: Any) -> Recipe:
-    """Qwen3-VL: smart resize to multiples of 32, p 16, bicubic, (x − 0.5) / 0.5. Lower max_pixels for shorter rows."""
+    """Return the recipe of Qwen3-VL: smart resize to multiples of 32, p 16, bicubic, (x − 0.5) / 0.5.
+
+    Args:
+        min_pixels: area in pixels below which an image is scaled up. Default ``256**2``.
+        max_pixels: area in pixels above which an image is scaled down. Default ``4096**2``. A lower value gives shorter rows.
+        changes: any other field of `Recipe`.
+    """
     return _smart(changes, SmartResize(min_pixels, max_pixels), 16, normalize=HALF)
 
 
 def paddleocr_vl(*, min_pixels: int = 384**2, max_pixels: int = 1536**2, **changes: Any) -> Recipe:
-    """PaddleOCR-VL: smart resize to multiples of 28 after lifting sides to 28, p 14, bicubic, (x − 0.5) / 0.5.
+    """Return the recipe of PaddleOCR-VL: smart resize to multiples of 28, p 14, bicubic, (x − 0.5) / 0.5.
 
-    The limits are those of the transformers class; released checkpoints state their own (147,384 and 2,822,400).
+    Sides shorter than 28 are first scaled up to 28.
+
+    The default limits are those of the transformers class. Released checkpoints state their own (147,384 and 2,822,400).
+
+    Args:
+        min_pixels: area in pixels below which an image is scaled up. Default ``384**2``.
+        max_pixels: area in pixels above which an image is scaled down. Default ``1536**2``.
+        changes: any other field of `Recipe`.
     """
     return _smart(changes, SmartResize(min_pixels, max_pixels, min_side=28), 14, normalize=HALF)
 
 
 def flexivit(*, size: int = 240, **changes: Any) -> Recipe:
-    """FlexiViT 2212.08013: 240 x 240, one of ten patch sizes per step, one image per row, no padding."""
+    """Return the recipe of FlexiViT 2212.08013: 240 x 240, one of ten patch sizes per step, one image per row, no padding."""
     return square(size=size, **{"patch_size": FLEXIVIT_PATCH_SIZES, **changes})
 
 
 def square(*, size: int = 224, **changes: Any) -> Recipe:
-    """The ViT baseline 2010.11929: every image resized to a square, one image per row, no padding."""
+    """Return the recipe of the ViT baseline 2010.11929: every image resized to a square, one image per row, no padding."""
     return _recipe(changes, resize=Square(size), seq_len=None, max_images=1, rows=32)
 
 
@@ -77,14 +101,14 @@ PRESETS: dict[str, Callable[..., Recipe]] = {
 
 
 def get(name: str, **changes: Any) -> Recipe:
-    """The preset of this name. Raises `ConfigError` for an unknown one, naming what there is."""
+    """Return the preset of this name, or raise `ConfigError` with the known names."""
     if name not in PRESETS:
         raise _unknown(name)
     return PRESETS[name](**changes)
 
 
 class UnknownRecipeError(ConfigError, AttributeError):
-    """No preset of this name."""
+    """The error for a preset name that does not exist."""
 
 
 def __getattr__(name: str) -> Any:

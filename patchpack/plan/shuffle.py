@@ -1,4 +1,4 @@
-"""In which order the samples of an index come in one epoch: shards permuted, then samples within blocks."""
+"""The order of an index's samples in one epoch: shards are permuted, then samples within blocks."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from patchpack.rng import Stage
 
 MOST_SAMPLES = 1 << 40
 SHUFFLE_BLOCK = 1024
-"""Headers permuted at a time under ``shuffle=True``, where a source is not permuted as a whole."""
+"""Number of headers permuted at a time with ``shuffle=True``, where a source is not permuted as a whole."""
 
-_TOGETHER = 1 << 16  # samples of small blocks that are permuted at a time
+_TOGETHER = 1 << 16  # samples permuted at a time where blocks are small
 
 
 def require_shuffle(shuffle: Any) -> None:
-    """Raise `ConfigError` for what is no number of samples permuted at a time."""
+    """Raise `ConfigError` unless shuffle is a number of samples that may be permuted at a time."""
     if isinstance(shuffle, bool) or not isinstance(shuffle, (int, np.integer)) or not 0 <= shuffle <= MOST_SAMPLES:
         raise ConfigError(
             f"shuffle is the number of samples permuted at a time, 0 … {MOST_SAMPLES} (0 for none), got {shuffle!r}"
@@ -27,14 +27,14 @@ def require_shuffle(shuffle: Any) -> None:
 
 
 def block_of(shuffle: Any, whole: int = SHUFFLE_BLOCK) -> int:
-    """How many samples are permuted at a time, of what a user gives for ``shuffle``.
+    """Return how many samples are permuted at a time, for the value of a user's ``shuffle``.
 
     Args:
         shuffle: True, False (0), or the number itself.
-        whole: what True means.
+        whole: the number that True stands for. Default 1024.
 
     Raises:
-        ConfigError: anything else.
+        ConfigError: `shuffle` is neither a bool nor an integer.
     """
     if isinstance(shuffle, (bool, np.bool_)):
         return max(1, whole) if shuffle else 0
@@ -44,13 +44,14 @@ def block_of(shuffle: Any, whole: int = SHUFFLE_BLOCK) -> int:
 
 
 def shuffled_lines(starts: npt.NDArray[np.int64], *, seed: int, epoch: int, shuffle: int, number: int = 0) -> npt.NDArray[Any]:
-    """Return the lines of an index in the order of one pass, the same as of a source without rejections.
+    """Return the lines of an index in the order of one pass. It equals the order of a source without rejections.
 
     Args:
         starts: int64 ``[shards + 1]``; the samples of shard s are the lines ``starts[s]:starts[s + 1]``.
-        seed, epoch: of the draws.
-        shuffle: 0 for the order of the index; else shards are permuted, and samples in blocks of this many.
-        number: of the pass within the epoch.
+        seed: seed of the draws, 0 … 2**64 − 1.
+        epoch: epoch of the draws, 0 … 2**32 − 1.
+        shuffle: 0 for the order of the index. Otherwise shards are permuted, and samples in blocks of this many.
+        number: number of the pass within the epoch, from 0. Default 0.
 
     Returns:
         int32 ``[n]`` (int64 from 2**31 lines on), each of ``0 … n − 1`` once.

@@ -1,6 +1,6 @@
-"""What a recipe does to images of given sizes, before a pixel is read: rows, fill, waits, and what becomes of the images.
+"""The effect of a recipe on images of given sizes, before a pixel is read: rows, fill, waits, and lost or shortened images.
 
-Sizes go through `OnlinePlanner` and the recipe's own packer, so that the figures are those of an epoch of training in this
+Sizes go through `OnlinePlanner` and the recipe's own packer. The figures are therefore those of an epoch of training in this
 order.
 """
 
@@ -29,7 +29,7 @@ _MAX_SIDE = (1 << 31) - 1  # plans hold sizes as int32
 
 
 class Spread(NamedTuple):
-    """How a quantity is spread: its mean, and percentiles 0, 5, 50, 95 and 100 (numpy's linear interpolation)."""
+    """The distribution of a quantity: its mean, and percentiles 0, 5, 50, 95 and 100 (numpy's linear interpolation)."""
 
     mean: float
     min: float
@@ -40,34 +40,35 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: npt.NDArray[Any]) -> Spread:
-        """The spread of at least one value."""
+        """Return the spread of at least one value."""
         return cls(float(values.mean()), *(float(v) for v in np.percentile(values, (0, 5, 50, 95, 100))))
 
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """What a recipe does in one epoch over images of given sizes. ``print(study.table())`` shows it, `plot` draws it.
+    """The result of one epoch of a recipe over images of given sizes. ``print(study.table())`` shows it, `plot` draws it.
 
     Attributes:
-        recipe, epoch: what was studied.
-        num_images: images in rows.
-        num_rows: rows they are in.
-        refused: images that the resize rule refuses, or of more than ``recipe.max_pixels``.
-        over_long: images of more tokens than a row holds.
+        recipe, epoch: the recipe and the epoch that were studied.
+        num_images: number of images in rows.
+        num_rows: number of rows that hold them.
+        refused: number of images that the resize rule refuses, or with more than ``recipe.max_pixels``.
+        over_long: number of images with more tokens than a row holds.
         fill_rate: tokens / (rows · seq_len) over all rows.
-        steady_fill_rate: the same over the rows that closed before the end of the epoch, which is what a long epoch comes to;
-            `fill_rate` where there are none.
+        steady_fill_rate: the same over the rows that closed before the end of the epoch, which is the fill of a long epoch.
+            It equals `fill_rate` if no row closed before the end.
         images_per_row: spread over rows.
-        tokens: spread over images, as they are packed.
+        tokens: spread over images of the tokens that are packed.
         upscaled: share of images resampled to more pixels than were read.
-        distortion: spread of ``|log(aspect after / aspect before)|``; aspect is width / height, before is of what is read.
-        dropped_tokens: share of the patches of all grids that no row holds: dropped, or cut by the packer.
-        altered: images that the packer shortened.
-        waits: spread of the items that arrive between an image and the end of its row, itself not counted.
+        distortion: spread of ``|log(aspect after / aspect before)|``. Aspect is width / height, before resampling that of the
+            part that is read.
+        dropped_tokens: share of the patches of all grids that no row holds, because they were dropped, or cut by the packer.
+        altered: number of images that the packer shortened.
+        waits: spread of the number of items that arrive after an image until its row ends.
         out_of_slots: share of rows with every slot taken and room for tokens left.
-        attention: spread over rows of Σn² / seq_len²: the part of a dense attention matrix that lies within images.
-        num_tokens: int64 ``[num_images]``, of each image, in the order of rows and slots.
-        offsets: int64 ``[num_rows + 1]``: where each row begins and ends in `num_tokens`.
+        attention: spread over rows of Σn² / seq_len², the part of a dense attention matrix that lies within images.
+        num_tokens: int64 ``[num_images]``, tokens of each image, in the order of rows and slots.
+        offsets: int64 ``[num_rows + 1]``, begin and end of each row in `num_tokens`.
         row_lens: int64 ``[num_rows]``, tokens that each row can hold.
         image_waits: int64 ``[num_images]``, in arrival order.
     """
@@ -96,7 +97,7 @@ class Study:
 
     @property
     def longest_wait(self) -> int:
-        """Items that arrived between an image and the end of its row, at most."""
+        """Largest number of items that arrived between an image and the end of its row."""
         return int(self.waits.max)
 
     @property
@@ -105,7 +106,7 @@ class Study:
         return np.add.reduceat(self.num_tokens, self.offsets[:-1])
 
     def table(self) -> str:
-        """Everything as lines of plain text."""
+        """Return all figures as lines of plain text."""
         spreads = {
             "tokens per image": (self.tokens, 1, ".0f"),
             "images per row": (self.images_per_row, 1, ".1f"),
@@ -136,7 +137,7 @@ class Study:
         """Draw tokens per image, images per row, fill of rows and waits as histograms, into a .png, .pdf or .svg.
 
         Raises:
-            ConfigError: another suffix, a place that cannot be written, or no matplotlib.
+            ConfigError: the path has another suffix, it cannot be written, or matplotlib is missing.
         """
         suffix = os.path.splitext(os.fspath(path))[1].lower()
         if suffix not in (".png", ".pdf", ".svg"):
@@ -166,19 +167,19 @@ class Study:
 
 
 def study(sizes: Any, recipe: Recipe, *, epoch: int = 0, keys: Sequence[str] | None = None) -> Study:
-    """Find out what a recipe does, from sizes alone.
+    """Measure what a recipe does, from sizes alone.
 
     Args:
-        sizes: int ``[n, 2]`` oriented (height, width) in pixels, >= 1, in the order of arrival.
+        sizes: int ``[n, 2]`` oriented (height, width) in pixels, >= 1, in arrival order.
         recipe: the policies, the packer and the seed.
-        epoch: of the draws.
-        keys: n names of the images, which address their draws; None: "0", "1", …
+        epoch: epoch of the draws. Default 0.
+        keys: n names of the images, which seed their draws. Default None: "0", "1", …
 
     Returns:
         `Study`.
 
     Raises:
-        ConfigError: sizes that are none, keys of another number, or a recipe that takes none of these images.
+        ConfigError: sizes that are not integers >= 1, another number of keys, or a recipe that takes none of these images.
 
     Example:
         >>> import patchpack as pp
@@ -240,7 +241,7 @@ def study(sizes: Any, recipe: Recipe, *, epoch: int = 0, keys: Sequence[str] | N
 
 
 def _events(table: Int64, names: list[str], max_pixels: int, positions: range) -> Iterator[Event]:
-    """Headers as a source gives them, and a rejection where a source refuses."""
+    """Yield headers as a source yields them, and a rejection where a source refuses."""
     for i, (height, width) in zip(positions, table[positions.start : positions.stop].tolist(), strict=True):
         if height * width > max_pixels:
             reason = f"{height} x {width} (height x width) has more than max_pixels={max_pixels} pixels"
@@ -250,7 +251,7 @@ def _events(table: Int64, names: list[str], max_pixels: int, positions: range) -
 
 
 def _refused(sizes: Int64, names: list[str], positions: Int64, recipe: Recipe, epoch: int) -> int:
-    """Of the images that no row took, those that would not have fitted a longer row either."""
+    """Return how many of the images that no row took would not have fitted a longer row either."""
     refused = sizes.prod(axis=1) > recipe.max_pixels
     for patch_size in recipe.patch_sizes:
         plan = plan_table(recipe, sizes, key_hash(names), epoch=epoch, seen=positions, patch_size=patch_size)
@@ -271,7 +272,7 @@ def _require_sizes(sizes: Any) -> Int64:
 
 
 def _bins(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """At most 40 bins; of whole numbers each bin holds equally many."""
+    """Return the edges of at most 40 bins. For integers each bin holds equally many."""
     low, high = float(values.min()), float(values.max())
     step = max(1.0, np.ceil((high - low + 1) / 40)) if values.dtype.kind == "i" else max(0.1, (high - low) / 40)
     return np.arange(low - 0.5 * (values.dtype.kind == "i"), high + step, step)

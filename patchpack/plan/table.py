@@ -1,4 +1,4 @@
-"""Sizes and keys to decisions: everything about n images, as columns, without a pixel."""
+"""Sizes and keys to decisions: everything about n images, as columns, without reading a pixel."""
 
 from __future__ import annotations
 
@@ -31,19 +31,18 @@ def plan_table(
     Args:
         recipe: the policies and the seed.
         sizes: int ``[n, 2]`` oriented (height, width) in pixels, >= 1.
-        key_hash: uint64 ``[n]``, see `patchpack.rng.key_hash`.
-        epoch: the epoch of the draws.
-        seen: int64 ``[n]`` ordinals over all epochs, for drop schedules; or the first of them.
-        patch_size: which one, if the recipe has several.
-        frames: int ``[n]`` of clips, 1 for an image; None where all are images.
+        key_hash: uint64 ``[n]``, the hashes of the keys (see `patchpack.rng.key_hash`).
+        epoch: epoch of the draws. Default 0.
+        seen: int64 ``[n]`` ordinals over all epochs, for drop schedules, or the first of them. Default 0.
+        patch_size: pixels per side of a patch, one of the recipe's sizes. Default None, the first of them.
+        frames: int ``[n]``, frames of each clip, 1 for an image. Default None: all are images.
 
     Returns:
-        `PlanTable` of n lines; grid (0, 0) and 0 tokens where the policy refuses a size.
+        `PlanTable` of n lines. Where the policy refuses a size, the grid is (0, 0) and the tokens are 0.
 
     Raises:
-        ConfigError: a policy that breaks its protocol: shape, dtype, a box outside its image, half a grid, its own bound, or a
-            token count outside ``1 … rows * cols``;
-            clips, and the recipe has no `video`.
+        ConfigError: a policy breaks its protocol (shape, dtype, a box outside its image, half a grid, its own bound, or a
+            token count outside ``1 … rows * cols``), or there are clips and the recipe has no `video`.
     """
     sizes = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     n = len(sizes)
@@ -71,8 +70,8 @@ def plan_table(
         )
 
     times = _times(recipe, frames, n)
-    some = np.where(accepted[:, None], grids, np.int32(1))  # a drop policy never meets an empty grid
-    if frames is not None:  # it meets a clip as one tall grid
+    some = np.where(accepted[:, None], grids, np.int32(1))  # a drop policy never receives an empty grid
+    if frames is not None:  # it receives a clip as one tall grid
         some = np.stack([some[:, 0].astype(np.int64) * times, some[:, 1]], axis=1)
         patches *= times
     u = _uniforms(recipe, epoch, key_hash, rng.Stage.DROP)
@@ -105,7 +104,7 @@ def plan_table(
 
 
 def _times(recipe: Recipe, frames: Any, n: int) -> IntArray:
-    """Tubelets along time."""
+    """Return the tubelets along time."""
     if frames is None:
         return np.ones(n, dtype=np.int32)
     if recipe.video is None:
@@ -114,7 +113,7 @@ def _times(recipe: Recipe, frames: Any, n: int) -> IntArray:
 
 
 def _part(recipe: Recipe, sizes: Int64, patch_size: int, epoch: int, hashes: rng.U64) -> tuple[IntArray | None, Int64]:
-    """Corner and size of the part of each image that is read; no corner where that is all of it."""
+    """Return corner and size of the part of each image that is read. The corner is None where all of every image is read."""
     if isinstance(recipe.crop, WholeImage):
         return None, sizes
     u = _uniforms(recipe, epoch, hashes, rng.Stage.CROP)

@@ -1,7 +1,7 @@
-"""The project's own pictures: four small shards of drawn textures, to try every part of the pipeline on.
+"""The project's own images: four small shards of drawn textures, to try every part of the pipeline on.
 
-Ten textures in random colours, sizes and file formats; only the texture tells the class. `patchpack.samples.draw` draws
-them. Nothing here reads a picture, so the module costs nothing to import.
+They show ten textures in random colours, sizes and file formats. Only the texture tells the class. `patchpack.samples.draw`
+draws them. This module reads no image, so it costs nothing to import.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SPLITS = ("train", "val")
 
 
 def shards(split: str) -> list[str]:
-    """Sorted paths of the shards of one split.
+    """Return the sorted paths of the shards of one split.
 
     A sample is ``<key>.jpg``, ``.png`` or ``.webp`` followed by ``<key>.cls``, an index into `CLASS_NAMES` as text.
 

@@ -1,8 +1,8 @@
 """Draw the sample shards: ``python -m patchpack.samples.draw [OUTDIR]``, by default into this module's own folder.
 
-Every picture is a formula: a texture evaluated at each pixel, in two colours. What a picture is (class, size, format)
-is dealt out per shard, how it looks is drawn from a generator seeded by the sample's number; the class decides the
-texture and nothing else. The same Pillow and numpy write the same bytes.
+Every picture is a formula: a texture evaluated at each pixel, in two colours. Its class, size and format are dealt out
+per shard. Its looks are drawn from a generator seeded by the sample's number. The class decides only the texture. The
+same Pillow and numpy write the same bytes.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ EXTREMES = ((24, 144), (144, 24), (24, 24), (150, 900), (900, 150))
 SIDE_PX = (48.0, 92.0)
 MIN_SIDE_PX = 24
 MAX_ASPECT = 6.0
-# of JPEG and WebP files; flat colours bear it
+# of JPEG and WebP files; it is low, but flat colours still look right
 QUALITY = 35
 
 PALETTE = {
@@ -63,16 +63,16 @@ WIDE = 1.5
 
 
 class Spec(NamedTuple):
-    """What a sample is, before it is drawn.
+    """The properties of a sample, before it is drawn.
 
     Attributes:
-        number: names the sample and seeds its looks.
+        number: number of the sample, which names it and seeds its looks.
         label: index into `CLASS_NAMES`.
         extension: one of `FORMATS`.
-        height: pixels, as it is looked at.
-        width: pixels, as it is looked at.
-        mode: Pillow mode of the file: ``RGB``, ``L``, ``P`` or ``RGBA``.
-        turned: stored lying on its side, with EXIF orientation 6.
+        height: pixels, after EXIF orientation.
+        width: pixels, after EXIF orientation.
+        mode: Pillow mode of the file: ``RGB``, ``L``, ``P`` or ``RGBA``. Default ``RGB``.
+        turned: True if it is stored lying on its side, with EXIF orientation 6. Default False.
     """
 
     number: int
@@ -99,7 +99,7 @@ def main(arguments: list[str]) -> None:
 
 
 def draw(folder: Path) -> list[Path]:
-    """Write every shard into a folder, which is made if it is missing; the paths written."""
+    """Write every shard into a folder, which is made if it is missing. Return the paths written."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     first = 0
@@ -115,7 +115,7 @@ def draw(folder: Path) -> list[Path]:
 
 
 def deal(first: int, count: int) -> list[Spec]:
-    """What the samples of one shard are: classes and formats in even shares, in random order.
+    """Return the properties of one shard's samples: classes and formats in even shares, in random order.
 
     Args:
         first: number of the shard's first sample.
@@ -136,7 +136,7 @@ def deal(first: int, count: int) -> list[Spec]:
 
 
 def render(spec: Spec) -> Image.Image:
-    """The picture as it is looked at, ``RGB`` or ``L``."""
+    """Return the picture after EXIF orientation, ``RGB`` or ``L``."""
     rng = np.random.default_rng([SEED, spec.number])
     ink = _ink(spec, rng)
     paper_colour, ink_colour = _colours(rng)
@@ -153,7 +153,7 @@ def render(spec: Spec) -> Image.Image:
 
 
 def caption(spec: Spec) -> str:
-    """What a picture shows, in words: its shape, the texture, and the two colours, ``"wide: teal dots on cream"``."""
+    """Return a picture's description: its shape, the texture, and the two colours, ``"wide: teal dots on cream"``."""
     rng = np.random.default_rng([SEED, spec.number])
     _ink(spec, rng)  # draws before the colours do
     paper, ink = _colours(rng)
@@ -168,7 +168,7 @@ def caption(spec: Spec) -> str:
 
 
 def captions(split: str) -> dict[str, str]:
-    """The `caption` of every sample of a split, ``"train"`` or ``"val"``, by its key: ``"shape-00000"``."""
+    """Return the `caption` of every sample of a split, ``"train"`` or ``"val"``, by its key: ``"shape-00000"``."""
     found: dict[str, str] = {}
     first = 0
     for name, count in SHARDS.items():
@@ -179,7 +179,7 @@ def captions(split: str) -> dict[str, str]:
 
 
 def encode(spec: Spec) -> bytes:
-    """The picture's file."""
+    """Return the picture's file."""
     image = render(spec)
     out = io.BytesIO()
     if spec.extension == "jpg":
@@ -216,7 +216,7 @@ def _vary(specs: list[Spec]) -> list[Spec]:
 
 
 def _mode(extension: str, nth: int) -> str:
-    """Pillow mode of the nth file of its format in a shard."""
+    """Return the Pillow mode of the nth file of its format in a shard."""
     if extension == "png" and nth == 0:
         return "RGBA"
     if extension == "png" and nth % 2 == 1:
@@ -227,7 +227,7 @@ def _mode(extension: str, nth: int) -> str:
 
 
 def _size(rng: Generator) -> tuple[int, int]:
-    """(height, width) in pixels: area and aspect ratio both even on a log scale, middling aspects more often."""
+    """Draw (height, width) in pixels: the area is even on a log scale, and middling aspect ratios are more frequent."""
     side = math.exp(rng.uniform(math.log(SIDE_PX[0]), math.log(SIDE_PX[1])))
     limit = math.log(MAX_ASPECT)
     stretch = math.exp(rng.triangular(-limit, 0.0, limit) / 2)
@@ -235,7 +235,7 @@ def _size(rng: Generator) -> tuple[int, int]:
 
 
 def _colours(rng: Generator) -> tuple[Field, Field]:
-    """Two colours of the palette, slightly moved, far enough apart in lightness; either may be the lighter one."""
+    """Draw two colours of the palette, slightly moved, far enough apart in lightness. Either may be the lighter one."""
     palette = list(PALETTE.values())
     while True:
         pair = np.array([palette[i] for i in rng.choice(len(palette), 2, replace=False)], dtype=np.float64)
@@ -246,19 +246,19 @@ def _colours(rng: Generator) -> tuple[Field, Field]:
 
 
 def _colour_name(colour: Field) -> str:
-    """The nearest of the palette."""
+    """Return the name of the nearest colour of the palette."""
     names, colours = list(PALETTE), np.array(list(PALETTE.values()), dtype=np.float64)
     return names[int(((colours - colour) ** 2).sum(1).argmin())]
 
 
 def _coordinates(spec: Spec) -> tuple[Field, Field]:
-    """Row and column of every pixel centre from the picture's middle, float64 ``[H, W]``, pixels."""
+    """Return row and column of every pixel centre from the picture's middle, float64 ``[H, W]``, in pixels."""
     y, x = np.mgrid[: spec.height, : spec.width].astype(np.float64)
     return y - (spec.height - 1) / 2, x - (spec.width - 1) / 2
 
 
 def _ink(spec: Spec, rng: Generator) -> Field:
-    """How much of each pixel is ink, float64 ``[H, W]`` in [0, 1]."""
+    """Return the share of ink in each pixel, float64 ``[H, W]`` in [0, 1]."""
     texture = TEXTURES[CLASS_NAMES[spec.label]]
     # in units of the root of the area: a resize to a given area then leaves the texture readable, whatever the aspect
     period_px = rng.uniform(*texture.period) * math.sqrt(spec.height * spec.width)
@@ -266,7 +266,7 @@ def _ink(spec: Spec, rng: Generator) -> Field:
     y, x = _coordinates(spec)
     v = (x * math.sin(turn) + y * math.cos(turn)) / period_px + rng.uniform(0, 8)
     u = (x * math.cos(turn) - y * math.sin(turn)) / period_px + rng.uniform(0, 8)
-    # drawn by hand: no line is quite straight
+    # lines sway a little, as if drawn by hand
     sway = rng.uniform(0.02, 0.05)
     v, u = (
         v + sway * np.sin(1.7 * u + rng.uniform(0, 2 * np.pi)),

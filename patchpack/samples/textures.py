@@ -66,13 +66,13 @@ def _clouds(v: Field, u: Field, rng: Generator) -> Field:
 
 
 def _centred(v: Field) -> Field:
-    """Distance to the nearest whole number, signed, in [-0.5, 0.5]."""
+    """Return the signed distance to the nearest integer, in [-0.5, 0.5]."""
     centred: Field = v - np.rint(v)
     return centred
 
 
 def _cells(v: Field, u: Field, rng: Generator) -> tuple[Field, Field]:
-    """Coordinates inside a unit cell, from a centre that is a little off; odd rows of cells may be shifted by half."""
+    """Return coordinates inside a unit cell, from a centre that is a little off. Odd rows of cells may be shifted by half."""
     row = np.rint(v).astype(np.int64)
     u = u + 0.5 * (row % 2) * rng.integers(2)
     column = np.rint(u).astype(np.int64)
@@ -81,10 +81,10 @@ def _cells(v: Field, u: Field, rng: Generator) -> tuple[Field, Field]:
 
 
 class Texture(NamedTuple):
-    """How one class is drawn.
+    """The drawing of one class.
 
     Attributes:
-        depth: the texture, see above.
+        depth: function that evaluates the texture, one of the functions above.
         period: shortest and longest period, in units of the root of the picture's area.
         tilt: largest random turn either way, degrees.
         angle: turn besides, either way, degrees.

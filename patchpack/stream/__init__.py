@@ -1,1 +1,1 @@
-"""CARRIES. Samples in, batches out, nothing lost."""
+"""The stream from samples to packed batches. No sample is lost uncounted."""

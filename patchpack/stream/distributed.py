@@ -1,4 +1,4 @@
-"""What the ranks of a step have to agree on: how many images they hold together.
+"""The number of images that all ranks hold in a step together.
 
 Packed batches hold different numbers of images, so a mean of per-rank means is not the mean over images.
 """
@@ -13,29 +13,29 @@ from patchpack.batch.packed import PackedBatch
 
 
 def global_images(batch: PackedBatch, group: distributed.ProcessGroup | None = None) -> Tensor:
-    """Readable images of a batch, summed over all ranks: ``slot_mask.sum()`` here, plus the others'.
+    """Return the number of readable images of a batch, summed over all ranks: ``slot_mask.sum()`` of each.
 
-    One all-reduce, so every rank of the group must call it for each of its batches, empty ones too.
+    It is one all-reduce, so every rank of the group must call it for each of its batches, also for empty ones.
 
     Weighting:
-        DDP averages gradients over ranks. They are those of the mean over all images of a step if each micro-batch
-        differentiates its *sum* of per-image losses, times ``world_size``, over the images of all ranks and accumulation
-        steps::
+        DDP averages gradients over ranks. The result is the gradient of the mean over all images of a step if each micro-batch
+        differentiates its *sum* of per-image losses, times ``world_size``, divided by the number of images of all ranks and
+        accumulation steps::
 
             total = sum(pp.global_images(batch) for batch in micro_batches)
             loss = cross_entropy(model(batch), batch.targets, reduction="sum") * world_size / total
 
-        A step without any image on any rank has a total of 0; ``total.clamp(min=1)`` where that can happen.
+        A step without any image on any rank has a total of 0. Use ``total.clamp(min=1)`` if that can happen.
 
-    Images are counted, labelled or not. Where readable images may lack a label (−100), count labels instead:
+    Images are counted, labelled or not. If readable images may lack a label (−100), count labels instead:
     ``pp.global_images(batch._replace(slot_mask=batch.targets != -100))``.
 
     Args:
         batch: numpy or torch. The backend must know its device: move it first for NCCL.
-        group: the ranks to add up; None is all of them.
+        group: the ranks to add up; None for all of them.
 
     Returns:
-        int64 scalar on the batch's device (CPU for numpy), the same on every rank. Without an initialised process group the
+        int64 scalar on the batch's device (CPU for numpy), the same on every rank. Without an initialised process group, the
         count of this batch.
     """
     count = torch.as_tensor(batch.slot_mask).sum()

@@ -1,4 +1,4 @@
-"""The short way in: a source and a recipe to a loader of packed batches."""
+"""`patchpack.load`: from a source and a recipe to a loader of packed batches."""
 
 from __future__ import annotations
 
@@ -57,71 +57,79 @@ def load(
     worker_restarts: int = 0,
     **dataloader_options: Any,
 ) -> Loader:
-    """Packed batches of torch tensors from a source of images.
+    """Return a loader of packed batches of torch tensors from a source of images.
 
     Args:
         source: webdataset shards (path, brace pattern, glob, or a list of them), a folder, image files, a dataset with items by
             number (torch, Hugging Face), an iterable of `Sample`, webdataset dicts, Hugging Face rows, or pairs
-            (image, target); or an index, whose epochs are planned as a whole, see `EpochPlan`: rows are fuller, ``len()`` is
-            exact, ranks have equally many steps, and a state is a step.
-        recipe: what to do with them, see `patchpack.recipes`.
-        image: extensions of the image member or file, columns of a row, as a list or with ``;`` between them; a pattern
-            (``*.jpg``) for all members of a sample that fit, see `Sample`. Where you give none, a row's image may also be in
-            column ``image``, and a folder's images are all files in a format that can be decoded.
-        frames: of a sample in shards or a webdataset dict, patterns of members (``*.jpg``) that are the frames of a clip, in
-            order, numbers in their names by value; of a row, its column of frames. A sample without any is an image.
-        target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``), of the file beside an image of a folder, or
-            column of a row; several for a dict of labels; None for unlabelled images. A name you give is used or refused.
-            Where you give none, a row's label may also be in ``label``, and a folder's image has the number of its class
-            subfolder.
+            (image, target). An index also works, and its epochs are planned as a whole: rows are fuller, ``len()`` is exact,
+            all ranks have the same number of steps, and a state is a step. See `EpochPlan`.
+        recipe: sizes, augmentation and packing of the samples, see `patchpack.recipes`.
+        image: extensions of the image member or file, or columns of a row, as a list or separated by ``;``. A pattern
+            (``*.jpg``) stands for all members of a sample that match, see `Sample`. If you leave it out, a row's image may also
+            be in column ``image``, and a folder's images are all files in a format that can be decoded.
+        frames: for a sample in shards or a webdataset dict, patterns of the members (``*.jpg``) that are the frames of a clip.
+            Frames are in order, numbers in their names by value. For a row, its column of frames. A sample without frames is an
+            image.
+        target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``) or of the file beside an image of a folder,
+            or the column of a row. Several give a dict of labels, None gives unlabelled images. A name that you pass is used
+            or refused. If you leave it out, a row's label may also be in ``label``, and the label of a folder's image is the
+            number of its class subfolder.
         to_sample: ``(number, item) -> Sample``, for items of any other kind.
-        map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
+        map_target: decoded label → target, e.g. a look-up. An exception in it rejects the sample.
         classes: names of the class folders in the order of their numbers, for a folder that may lack some, such as a
-            validation split; None for the folders that are there, sorted. An image in another folder is a rejection.
-        text: where ``tokenize`` is given, extension of the text member, or of the file beside an image of a folder; column of a
-            row (``text``, if there is no ``txt``). ``"json:caption"`` is a field of the JSON object that is there.
-        tokenize: text → token ids, at least one: batches then have ``text_ids``. None reads no text. It runs while headers are
-            read, because a row has room for so many tokens, once per sample and epoch; it must be picklable where processes
-            are spawned. What it raises makes the sample a rejection. Nothing is cut: a longer text than ``text_len`` is
-            rejected, so cut in here.
-        text_len: tokens of text per row, beside those of images.
-        sizes: int ``[n, 2]`` oriented height and width of every item of a dataset by number, where they are known.
-        size_of: number → (height, width) instead, where that is cheap. Without either an item that does not come as file bytes
-            must be decoded to know its size: with workers each plans its own share then, and batches depend on how many.
-        shuffle: False or 0 for the source's order; else shards are permuted, and headers in blocks of this many, by (seed,
+            validation split. None takes the folders that exist, sorted. An image in another folder is rejected.
+        text: with ``tokenize``, the extension of the text member or of the file beside an image of a folder, or the column of a
+            row (``text``, if there is no ``txt``). ``"json:caption"`` is a field of the JSON object in that member.
+        tokenize: text → token ids, at least one. Batches then have ``text_ids``. None reads no text. It runs once per sample
+            and epoch while headers are read, because a row has room for ``text_len`` tokens. It must be picklable if processes
+            are spawned. An exception in it rejects the sample. A text longer than ``text_len`` is rejected and never cut, so
+            cut texts in here.
+        text_len: tokens of text per row, in addition to those of images.
+        sizes: int ``[n, 2]``, oriented height and width of every item of a dataset by number, if they are known.
+        size_of: number → (height, width), instead of ``sizes``, if that is cheap. Without either, an item that does not come as
+            file bytes must be decoded to find its size. Each worker then plans its own share, and batches depend on the number
+            of workers.
+        shuffle: False or 0 for the source's order. A number permutes shards, and headers in blocks of this many, by (seed,
             epoch); files of a folder and items of a dataset are permuted as a whole. True permutes an index as a whole too, and
-            takes blocks of 1024 of shards, streams and other iterables.
-        epoch: of the draws and the shuffling, and of a source with a ``set_epoch`` (a stream of `datasets`); see
-            `Loader.set_epoch`.
-        steps_per_epoch: exactly this many batches on every rank, the source repeated as needed; None for one pass. Images
+            uses blocks of 1024 for shards, streams and other iterables.
+        epoch: number of the epoch, for the draws, the shuffling, and a source with a ``set_epoch`` (a stream of `datasets`).
+            See `Loader.set_epoch`.
+        steps_per_epoch: exactly this many batches on every rank, the source repeated as needed. None for one pass. Images
             that still wait when an epoch ends this way are dropped, and counted under ``steps_per_epoch``.
-        tail: where the last rows of a pass do not fill a batch: ``"short"`` leaves it short, ``"drop"`` drops its images and
-            counts them, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows (repeats are not counted).
-        balance: of an index: deal rows so that ranks have nearly the same to do in each step.
-        rank, world_size: which share of the source; None asks `torch.distributed` if it is initialised. Shards are dealt
-            whole if there is one for every rank, else samples by position. With ``tail="pad"`` and no ``steps_per_epoch``
-            every rank plans all headers and takes its rows: every image once over all ranks, equal steps.
-        num_workers: painting processes; they change nothing about a batch (but see `size_of`). Another one reads headers ahead.
-        num_threads: painting threads of this process, instead of `num_workers`; they change nothing about a batch. Nothing is
-            sent between processes, but all share one interpreter: for a few threads, and a dataset that several may read.
-        on_error: ``"raise"`` stops at the first sample that cannot be used, naming it; ``"skip"`` counts and names it in
-            `Loader.report` and goes on; a function of a `Rejection` (or `ShardFault`) says whether to go on.
-        quarantine: a file to which every sample and shard that cannot be used is appended, a line of JSON each.
-        fuse: so many samples in a row that cannot be used are an error whatever `on_error` says; a share in (0, 1) instead:
-            more than that of at least 100 samples. None to go on whatever comes.
-        timeout: seconds without a batch from any worker, or a header from the process that reads them, after which they are
-            taken for frozen: an error that names what each was at; 0 waits for ever.
-        worker_restarts: how often in an epoch workers are started anew where one died or all are frozen; the new ones paint
-            what was under way, and nothing is lost or doubled. Each time is warned of.
-        **dataloader_options: for `torch.utils.data.DataLoader`: ``pin_memory``, ``prefetch_factor``, ... Random numbers that a
-            dataset of yours draws in workers are seeded by the recipe's seed, epoch, rank and worker; a ``generator`` seeds
-            them in torch's way instead. A resume in the middle of an epoch does not repeat them.
+        tail: handling of the last rows of a pass if they do not fill a batch. ``"short"`` makes a shorter batch, ``"drop"``
+            drops and counts their images, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows (repeats are not
+            counted).
+        balance: for an index, deal rows so that ranks have nearly equal work in each step.
+        rank: number of this process's share of the source, from 0. None takes it from `torch.distributed` if that is
+            initialised, else 0. Whole shards are dealt if every rank can have one, else samples by position. With
+            ``tail="pad"`` and no ``steps_per_epoch`` every rank plans all headers and takes its own rows: all ranks together
+            see every image once, in equal steps.
+        world_size: number of shares. None takes it from `torch.distributed` if that is initialised, else 1.
+        num_workers: painting processes, default 0. They do not change batches (but see `size_of`). One more process reads
+            headers ahead.
+        num_threads: painting threads of this process, instead of `num_workers`, default 0. They do not change batches. No data
+            is sent between processes, but all threads share one interpreter. Use a few threads, and a dataset that several
+            threads may read.
+        on_error: ``"raise"`` stops at the first unusable sample and names it. ``"skip"`` counts and names it in
+            `Loader.report` and continues. A function of a `Rejection` (or `ShardFault`) returns True to continue.
+        quarantine: a file to which every unusable sample and shard is appended, one line of JSON each.
+        fuse: raise after this many unusable samples in a row, even with ``on_error="skip"``, default 100. A share in (0, 1)
+            raises instead if more than that share of at least 100 samples is unusable. None never raises.
+        timeout: seconds without a batch from any worker, or without a header from the process that reads them, default 600.
+            After that they count as frozen, and an error names what each was doing. 0 waits for ever.
+        worker_restarts: how often in an epoch workers may be started again if one died or all are frozen, default 0. The new
+            workers paint the unfinished batches, and nothing is lost or doubled. Each restart gives a warning.
+        **dataloader_options: options of `torch.utils.data.DataLoader`: ``pin_memory``, ``prefetch_factor``, ... Random numbers
+            that a dataset of yours draws in workers are seeded by the recipe's seed, epoch, rank and worker. A ``generator``
+            seeds them in torch's way instead. A resume in the middle of an epoch does not repeat them.
 
     Returns:
-        A `Loader`; iterate it, then read ``loader.report()``. ``len()`` is ``steps_per_epoch``, a `TypeError` without.
+        A `Loader`. Iterate it, then read ``loader.report()``. Its ``len()`` is ``steps_per_epoch``, and a `TypeError` without.
 
     Raises:
-        SourceError, ConfigError: what can be known now is checked now. While iterating, see `Loader.__iter__`.
+        SourceError, ConfigError: arguments are checked as far as possible before iteration. `Loader.__iter__` lists the errors
+            while iterating.
     """
     require_options(dataloader_options, inspect.signature(load).parameters)
     rank, world_size = _place(rank, world_size)
@@ -159,7 +167,7 @@ def load(
             f"leaves the others waiting for ever. Set steps_per_epoch to train, or tail='pad' to evaluate.",
             stacklevel=2,
         )
-    # with workers, reading headers leaves the training thread too
+    # with workers, headers are read outside the training thread too
     context = dataloader_options.get("multiprocessing_context") or multiprocessing.get_context()
     planner = Planner(
         source,
@@ -187,7 +195,7 @@ def load(
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """This process's rank and the number of ranks: as given, else as torch.distributed says, else one."""
+    """Return this process's rank and the number of ranks: as given, else from torch.distributed, else one rank."""
     if (rank is None) != (world_size is None):
         raise ConfigError(f"rank and world_size go together, got rank={rank}, world_size={world_size}")
     if rank is not None and world_size is not None:

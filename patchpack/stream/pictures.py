@@ -1,4 +1,4 @@
-"""``patchpack.pack_images``: a list of images to batches, for inference; whatever holds an image is one."""
+"""The `patchpack.pack_images` function: a list of images to batches, for inference, from any object that holds an image."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class ImageBatches:
         return f"ImageBatches({self._loader!r})"
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        """Torch batches; none where there is no image, or none that can be used.
+        """Iterate over torch batches. There are no batches if there is no usable image.
 
         Raises:
-            PatchpackError: under ``on_error="raise"`` the first image that cannot be used, by its key.
-            ConfigError: fewer or more keys than images.
+            PatchpackError: under ``on_error="raise"``, the first unusable image, by its key.
+            ConfigError: the numbers of keys and images differ.
         """
         return closed_at_exit(self._batches())
 
@@ -52,12 +52,12 @@ class ImageBatches:
         try:
             yield from self._loader
         except SourceError as error:
-            # not one usable image is an error to a training run, and an answer to who asked about these images
+            # a source without a usable image is an error in training, but a valid result for a list of images
             if error is not self._loader.fatal:
                 raise
 
     def report(self) -> Report:
-        """The account up to the last batch: ``report().rejected`` names the images that are in none, and says why."""
+        """Return the account up to the last batch. Its ``rejected`` names the images that are in no batch, with the reason."""
         return self._loader.report()
 
 
@@ -71,28 +71,29 @@ def pack_images(
     num_threads: int = 0,
     **dataloader_options: Any,
 ) -> ImageBatches:
-    """Images to packed batches, for inference.
+    """Pack images into batches, for inference.
 
-    Images wait until they fill rows well, so they do not come out in the order they went in: `unpack` says whose is what.
-    They are read one after the other, as batches are asked for; of a generator only those that wait are held, and of paths
-    nothing but the path until the image is painted.
+    Images wait until they fill rows well, so they come out in another order than they went in. `unpack` gives the key of each
+    vector. Images are read one after the other, when a batch needs them. Of a generator only the waiting images are held in
+    memory. Of a path only the path is held until its image is painted.
 
     Args:
-        images: an iterable of paths, PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, file bytes, clips
-            (`Clip`, or an axis of frames in front, for a recipe with `video`), or `Sample`s, in any mixture; a mapping of keys
-            to them; or one of them, but no array of four axes. A list among them is one sample: images that belong together,
-            in one row, under one key.
-        recipe: what to do with them; ``recipe.for_eval()`` draws and drops nothing.
-        keys: of the images; None for a path as it is given, for a sample's own, else for the image's number, from 0.
+        images: an iterable, a mapping of keys to images, or a single image (but not an array of four axes). An image is a path,
+            a PIL image, a uint8 array or tensor ``[H, W, 3]`` or ``[3, H, W]``, file bytes, a clip (`Clip`, or an axis of
+            frames in front, for a recipe with `video`), or a `Sample`. Kinds may be mixed. A list inside the iterable is one
+            sample: images that belong together, in one row, under one key.
+        recipe: sizes and packing of the images. ``recipe.for_eval()`` has no random draws and drops nothing.
+        keys: keys of the images. None uses the path, the sample's own key, or else the number of the image, from 0.
         on_error: ``"raise"``, ``"skip"``, or a function of a `Rejection`, see `load`. There is no fuse.
-        num_workers, num_threads: that paint, see `load`.
-        **dataloader_options: see `load`.
+        num_workers: painting processes, default 0, see `load`.
+        num_threads: painting threads, instead of `num_workers`, default 0, see `load`.
+        **dataloader_options: further options of `load` and of `torch.utils.data.DataLoader`.
 
     Returns:
         An iterable of torch `PackedBatch`es with a `report`.
 
     Raises:
-        ConfigError: at construction, for anything that cannot work later.
+        ConfigError: at construction, for wrong arguments.
 
     Example:
         for batch in pp.pack_images(paths, recipe.for_eval(), on_error="skip"):
@@ -118,7 +119,7 @@ def pack_images(
         num_workers=num_workers,
         num_threads=num_threads,
         fuse=None,
-        rank=0,  # these images are this process's own
+        rank=0,  # this process packs all of these images
         world_size=1,
         **dataloader_options,
     )
@@ -126,7 +127,13 @@ def pack_images(
 
 
 class PictureSource:
-    """A `Source` of images in any form. Paths are looked at twice: at their header, and when they are painted."""
+    """A `Source` of images in any form. A path is read twice: its header, and later its pixels.
+
+    Args:
+        images: the images, in the forms that `pack_images` accepts.
+        keys: keys of the images, None for paths, samples' own keys or numbers.
+        recipe: gives the limits, the background, and the reading of images.
+    """
 
     scan_here = True  # a generator cannot be sent to another process
 
@@ -140,7 +147,7 @@ class PictureSource:
         self.reader: Reader = PictureReader(recipe.max_bytes)
 
     def scan(self) -> Iterator[Event]:
-        """See `Source`. Raises `ConfigError` for another number of keys than of images."""
+        """Yield a header or rejection for each image. Raises `ConfigError` if the numbers of keys and images differ."""
         seen: set[str] = set()
         given = None if self._keys is None else iter(self._keys)
         number = -1
@@ -167,7 +174,7 @@ class PictureSource:
         parts: list[Header] = []
         for number, one in enumerate(image):
             inner = one.image if isinstance(one, Sample) else one
-            if is_several(inner):  # its other images would be lost
+            if is_several(inner):  # the inner list's other images would be lost
                 return Rejection("", key, f"[{number}]", "header", "a list in a list of images: give all of them in one")
             event = self._event(key, one)
             if isinstance(event, Rejection):
@@ -177,22 +184,26 @@ class PictureSource:
 
 
 class PictureReader:
-    """Path or passenger to (image, None)."""
+    """A `Reader` from a path or an inline sample to (image, None)."""
 
     def __init__(self, max_bytes: int) -> None:
         self._inline, self._files = InlineReader(), FileReader("", None, max_bytes)
 
     def __call__(self, location: Any) -> tuple[Any, Any]:
-        """See `Reader`."""
+        """Return the image at the location and None, see `Reader`."""
         return self._files(location) if isinstance(location, str) else self._inline(location)
 
     def target(self, location: Any) -> Any:
-        """See `Reader`: images alone have none."""
+        """Return None: these images have no labels."""
         return None
 
 
 def channels_last(image: Any) -> Any:
-    """uint8 tensors as arrays, and ``[3, H, W]`` as ``[H, W, 3]``, of frames too; ``[3, W, 3]`` and all else as it is."""
+    """Return an image with channels last.
+
+    A uint8 tensor becomes an array, and ``[3, H, W]`` becomes ``[H, W, 3]``, also with an axis of frames. ``[3, W, 3]`` and
+    every other image is unchanged.
+    """
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu().numpy()
     if isinstance(image, np.ndarray) and image.ndim in (3, 4) and image.shape[-3] == 3 and image.shape[-1] != 3:

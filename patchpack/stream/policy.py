@@ -1,4 +1,4 @@
-"""What becomes of samples that cannot be used: raised, passed over, written down, and when it is too many."""
+"""The policy for unusable samples: raise, skip, record, or stop when there are too many."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from patchpack.report import BatchInfo, Rejection, ShardFault
 
 OnError = Literal["raise", "skip"] | Callable[[Any], bool]
 Fuse = int | float | None
-_ENOUGH = 100  # samples from which on a share says something
+_ENOUGH = 100  # a share counts only from this many samples on
 
 
 class ErrorPolicy:
-    """One place for all that may happen to a sample: the loader, the painter and `Pack` ask it about every batch.
+    """The decision about every loss, in one place. The loader, the painter and `Pack` call it for every batch.
 
     Args:
-        on_error: ``"raise"`` the first; ``"skip"``: name it in the report and go on; or a function of a `Rejection` or
-            `ShardFault` that says whether to go on. It is called once for each, in order.
-        quarantine: a file to which each is appended as a line of JSON: step, epoch, shard, member, key, stage, reason.
-        fuse: a whole number: after so many samples in a row that cannot be used it is the source that is broken, and an error
-            whatever `on_error` says; a share in (0, 1): as soon as more than that of at least 100 samples is lost; None: never.
+        on_error: ``"raise"`` raises for the first loss. ``"skip"`` names it in the report and continues. A function of a
+            `Rejection` or `ShardFault` returns True to continue. It is called once for each loss, in order.
+        quarantine: a file to which each loss is appended as a line of JSON: step, epoch, shard, member, key, stage, reason.
+        fuse: raise after this many unusable samples in a row, even with ``on_error="skip"``, because the source is probably
+            broken. Default 100. A share in (0, 1) raises once more than that share of at least 100 samples is lost. None never
+            raises.
 
     Raises:
-        ConfigError: something else than these.
+        ConfigError: any other value.
     """
 
     def __init__(self, on_error: OnError = "raise", quarantine: str | Path | None = None, fuse: Fuse = FUSE) -> None:
@@ -51,19 +52,19 @@ class ErrorPolicy:
 
     @property
     def in_a_row(self) -> int | None:
-        """What the planner stops at: the fuse where it is a number of samples."""
+        """Number of unusable samples in a row at which the planner stops. None if the fuse is a share or None."""
         return None if isinstance(self.fuse, float) else self.fuse
 
     def begin(self) -> None:
-        """A new epoch: nothing is lost yet."""
+        """Begin an epoch without losses."""
         self._in_a_row = self._lost = 0
 
     def judge(self, info: BatchInfo, seen: int | None = None) -> PatchpackError | None:
-        """What to raise instead of handing out a batch, or None.
+        """Return the error to raise instead of delivering a batch, or None.
 
         Args:
-            info: the batch's.
-            seen: samples met so far; None for what `info` says.
+            info: of the batch.
+            seen: samples met so far; None takes ``info.seen``.
         """
         losses: list[Rejection | ShardFault] = [*info.rejections, *info.shard_errors]
         self._write(losses, info)
@@ -91,7 +92,7 @@ class ErrorPolicy:
             return
         where = {"epoch": info.epoch, "step": info.step}
         lines = "".join(json.dumps(where | loss._asdict(), ensure_ascii=False) + "\n" for loss in losses)
-        # opened each time: workers that are forked or spawned append to the same file, a write at a time
+        # opened for each write: forked and spawned workers append to the same file, one write at a time
         file = os.open(self.quarantine, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             os.write(file, lines.encode("utf-8", "backslashreplace"))

@@ -1,4 +1,4 @@
-"""One image again as training saw it: planned and painted alone, from its key and the numbers its draws are addressed by."""
+"""One image again as training saw it: planned and painted alone, from its key and the numbers that address its draws."""
 
 from __future__ import annotations
 
@@ -41,25 +41,26 @@ def replay(
     """Paint one image as a run with this recipe did.
 
     Args:
-        source: the run's, as `load` takes it; or opened already.
-        recipe: the run's; its seed matters.
-        key: the image's, as reports and `PackedBatch.keys` name it.
-        epoch: of the run.
-        step: of its batch; only a recipe of several patch sizes asks for it.
-        repeat: the pass over the source within the epoch, ``info.repeats`` of its batch; 0 where a source is not repeated.
-        ordinal: number of the sample in the run, over all epochs; only a drop schedule asks for it.
-        num_tokens: tokens it has in its batch, where a packer's ``max_cut`` left it fewer than planned; None for all.
-        part: which of the images of a sample that has several, from 0.
-        text_len: of the run, where it had texts; with its ``tokenize`` and ``text``.
-        **options: ``image``, ``target`` and what else the run gave to `load` about its source.
+        source: the source of the run, as `load` takes it, or an opened `Source`.
+        recipe: the recipe of the run, with the same seed.
+        key: key of the image, as in reports and `PackedBatch.keys`.
+        epoch: number of the epoch in the run, default 0.
+        step: number of its batch, default 0. Only a recipe with several patch sizes uses it.
+        repeat: number of the pass over the source within the epoch, ``info.repeats`` of its batch. Default 0, for a source that
+            is not repeated.
+        ordinal: number of the sample in the run, over all epochs, default 0. Only a drop schedule uses it.
+        num_tokens: tokens of the image in its batch, if a packer's ``max_cut`` left fewer than planned. None for all.
+        part: number of the image within a sample of several, from 0.
+        text_len: ``text_len`` of the run, if it had texts. Then pass its ``tokenize`` and ``text`` too.
+        **options: ``image``, ``target`` and the other arguments that the run passed to `load` about its source.
 
     Returns:
         The image, of numpy arrays: its surviving patches, ids, grid and target, to the bit.
 
     Raises:
-        SourceError: no sample of that key.
-        ConfigError: `num_tokens` is more than were planned, or `part` more than there are.
-        PatchpackError: the sample cannot be used, for the reason the run was given.
+        SourceError: no sample has that key.
+        ConfigError: `num_tokens` is more than planned, or `part` more than the sample has.
+        PatchpackError: the sample cannot be used, for the reason that the run reported.
     """
     opened: Source
     if isinstance(source, Source):

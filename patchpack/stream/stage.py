@@ -1,4 +1,4 @@
-"""``patchpack.Pack``: planning and painting as a stage of somebody's own pipeline, in the process that runs it."""
+"""The `patchpack.Pack` stage: planning and painting inside your own pipeline, in the process that runs it."""
 
 from __future__ import annotations
 
@@ -43,33 +43,43 @@ from patchpack.stream.sources.opening import parse_members, require_callable, re
 from patchpack.stream.workers.shared_batch import share
 from patchpack.types import BatchPlan, TargetKind
 
-_BLOCK = 16  # items decided at a time
+_BLOCK = 16  # items planned at a time
 _LOOKAHEAD = 4096
-_PLACE = ("epoch", "streams", "states")  # in a state: where the streams are
+_PLACE = ("epoch", "streams", "states")  # in a state: positions of the streams
 
 
 class Pack:
     """A stage from samples to `PackedBatch`es of numpy arrays.
 
-    For pipelines that cannot seek: ``stream.compose(pp.Pack(recipe))`` is webdataset's way, ``pp.Pack(recipe).over(stream)``
-    makes a torch dataset of any stream, and called on an iterable it is a generator. Picklable.
+    It is for pipelines that cannot seek. ``stream.compose(pp.Pack(recipe))`` is webdataset's way.
+    ``pp.Pack(recipe).over(stream)`` makes a torch dataset of any stream. Called on an iterable, the stage is a generator. It
+    is picklable.
 
-    Each stream packs by itself, so batches depend on how the pipeline splits itself over ranks and workers; it is never split
-    again here. A key may come again (``resampled=True``): draws are addressed by key and number in the stream.
+    Each stream packs on its own, so batches depend on how the pipeline splits itself over ranks and workers. The stage never
+    splits it again. A key may repeat (``resampled=True``): draws depend on the key and on the sample's number in the stream.
 
     Args:
-        recipe: what to do with the samples.
-        image, frames, target: members of a webdataset dict, columns of a row; see `patchpack.stream.sample.items.as_sample`.
-        to_sample: ``(number, item) -> Sample`` for items of another kind.
+        recipe: sizes, augmentation and packing of the samples.
+        image: member of a webdataset dict, or column of a row. See `patchpack.stream.sample.items.as_sample`.
+        frames: members or column that hold the frames of a clip, default None.
+        target: member or column that holds the label, several for a dict of labels, None for no labels.
+        to_sample: ``(number, item) -> Sample``, for items of another kind.
         map_target: decoded label → target.
-        text, tokenize, text_len: texts beside images, see `load`.
-        epoch: of the draws, see `set_epoch`.
-        lookahead, lookahead_bytes: images, and bytes of what the pipeline yields for them, that may wait in open rows; beyond,
-            the fullest rows are closed. A batch on its way, one held back, and a block of 16 items come on top.
-        tail: the last rows of a stream that ends, see `OnlinePlanner`.
-        on_error, quarantine, fuse: see `ErrorPolicy`, one for each stream; under ``"skip"`` rejections travel in
-            ``batch.info``, see `Report.collect`.
-        resumable: every batch carries its stream's state in ``info.state``, some kB, for `delivered`.
+        text: member or column that holds the text, see `load`.
+        tokenize: text → token ids, None for no texts, see `load`.
+        text_len: tokens of text per row, see `load`.
+        epoch: number of the epoch, for the draws, default 0. See `set_epoch`.
+        lookahead: images that may wait in open rows, default 4096. Beyond that the fullest rows are closed. A batch on its way,
+            one held back, and a block of 16 items come on top.
+        lookahead_bytes: bytes that the waiting images may hold, as the pipeline yields them, default 256 MiB. Beyond that
+            the fullest rows are closed.
+        tail: handling of the last rows of a stream that ends, default ``"short"``. See `OnlinePlanner`.
+        on_error: ``"raise"``, ``"skip"`` or a function of a loss, see `ErrorPolicy`. Under ``"skip"`` rejections are in
+            ``batch.info``, see `Report.collect`. Each stream has its own policy.
+        quarantine: a file to which every unusable sample is appended, default None.
+        fuse: raise after this many unusable samples in a row, see `ErrorPolicy`.
+        resumable: True stores the state of the stream in the ``info.state`` of every batch, some kB, for `delivered`. Default
+            False.
 
     Raises:
         ConfigError: at construction.
@@ -113,17 +123,18 @@ class Pack:
         require_epoch(epoch)
         self._epoch = share(
             torch.tensor([epoch, epoch > 0])
-        )  # and whether the user set it; seen by workers that outlive an epoch
+        )  # and whether the user set it; workers that outlive an epoch see changes too
         self._resumable = resumable
-        self._states: dict[int, Mapping[str, Any]] = {}  # by stream: of its last batch that was delivered
+        self._states: dict[int, Mapping[str, Any]] = {}  # by stream: the state of its last delivered batch
         self._num_streams = 1
         self._resume: dict[int, Mapping[str, Any]] = {}
-        self._planner(None)  # what cannot work is refused now
+        self._planner(None)  # refuses wrong arguments now
 
     def set_epoch(self, epoch: int) -> None:
         """Draw for another epoch from the next iteration on, also in workers that run already.
 
-        Shuffling is the pipeline's. From now on a pipeline with a ``set_epoch`` is set to this epoch when an iteration begins.
+        The stage does not shuffle. From now on, if the pipeline has a ``set_epoch``, each iteration first sets it to this
+        epoch.
         """
         require_epoch(epoch)
         if epoch != self.epoch:
@@ -136,19 +147,19 @@ class Pack:
         return int(self._epoch[0])
 
     def _tell_epoch(self, items: Any) -> None:
-        if self._epoch[1]:  # else the user may have set the pipeline's own
+        if self._epoch[1]:  # else the user may have set the pipeline's epoch
             tell_epoch(items, self.epoch)
 
     def delivered(self, batch: PackedBatch) -> None:
-        """Note, in the training process, that a batch has come and will not be asked for again: `state_dict` is after it."""
+        """Note, in the training process, that a batch has arrived for good: `state_dict` then is the state after it."""
         if batch.info.state is None:
             raise ConfigError("this batch carries no state: make the stage with resumable=True")
-        self._resume = {}  # under way: the next epoch begins at its beginning
+        self._resume = {}  # already running: the next epoch starts at its beginning
         self._states[batch.info.worker] = batch.info.state
         self._num_streams = batch.info.streams
 
     def state_dict(self) -> dict[str, Any]:
-        """Where every stream is after the last batch that was `delivered`. JSON-safe: some kB a stream, no pixels."""
+        """Return the position of every stream after its last `delivered` batch. JSON-safe, some kB a stream, no pixels."""
         return {
             **self._belongs_to(),
             **with_checksum(
@@ -161,15 +172,15 @@ class Pack:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next iteration of every stream goes on after its last batch. Call it before the DataLoader starts its workers.
+        """Continue, in the next iteration of every stream, after its last delivered batch.
 
-        A pipeline has no positions: it is read from its beginning, as it was, and what was packed is passed over undecoded.
-        The rest of each stream is what it would have been. Torch asks its first worker first, so that streams come in the
-        same turns only if the state was taken after a whole round of them.
+        Call it before the DataLoader starts its workers. A pipeline has no positions, so it is read again from its beginning,
+        and samples that were packed are skipped without decoding. The rest of each stream is unchanged. Torch takes the first
+        batch from its first worker, so streams keep their turns only if the state was saved after a whole round of them.
 
         Raises:
-            ConfigError: naming the argument or field of the recipe that differs; or the state is damaged. The number of streams
-                is compared when they start.
+            ConfigError: an argument or a field of the recipe differs, which the error names; or the state is damaged. The
+                number of streams is compared when they start.
         """
         require_same(state, self._belongs_to())
         require_whole(state, _PLACE)
@@ -189,15 +200,15 @@ class Pack:
         }
 
     def over(self, items: Iterable[Any]) -> IterableDataset[PackedBatch]:
-        """The stage and what it runs over, for ``DataLoader(..., batch_size=None)``.
+        """Return a dataset of the stage over `items`, for ``DataLoader(..., batch_size=None)``.
 
-        A torch `IterableDataset` (webdataset and `datasets` give such) deals itself to workers, by torch's contract. Any other
-        iterable knows nothing of workers: each takes its share by position.
+        By torch's contract an `IterableDataset` (as of webdataset and `datasets`) divides itself among workers. Any other
+        iterable does not know the workers, so each worker takes its share by position.
         """
         return _Packed(self, items)
 
     def __call__(self, items: Iterable[Any]) -> Iterator[PackedBatch]:
-        """Batches of the items, in order."""
+        """Yield the batches of the items, in order."""
         self._policy.begin()
         source = IterableSource(
             items, self._members, to_sample=self._to_sample, background=self._recipe.background, repeating=True

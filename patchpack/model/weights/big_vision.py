@@ -1,8 +1,8 @@
 """big_vision's npz files into our model and back: ViT, FlexiViT and the image tower of SigLIP (2, NaFlex).
 
-flax keeps a linear map as ``[in, out]``, attention by head (``[width, heads, d]`` for queries, keys and values,
-``[heads, d, width]`` for the way out), a convolution as ``[height, width, in, out]``. Blocks are apart (``encoderblock_0``, …)
-or stacked along a first axis (``encoderblock``), as models trained with ``scan=True`` have them.
+flax stores a linear map as ``[in, out]``, attention by head (``[width, heads, d]`` for queries, keys and values,
+``[heads, d, width]`` for the output), and a convolution as ``[height, width, in, out]``. Blocks are separate
+(``encoderblock_0``, …), or stacked along a first axis (``encoderblock``) in models trained with ``scan=True``.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _ATTENTION = "MultiHeadDotProductAttention_0"
 
 
 def load_big_vision(model: ViT, weights: str | Path | Arrays) -> None:
-    """Take over the weights of a big_vision model.
+    """Load the weights of a big_vision model.
 
     Args:
-        model: made with the same parts, by a preset for instance; its weights are overwritten. big_vision's MLPs are
-            ``BlockStyle(activation="gelu_tanh")``. A position of the class token, where there is one, joins the token.
-        weights: path of an npz file, or what is in it.
+        model: a model made with the same parts, for instance by a preset. Its weights are overwritten. big_vision's MLPs are
+            ``BlockStyle(activation="gelu_tanh")``. If the class token has a position, it is added to the token.
+        weights: path of an npz file, or the arrays in it by name.
 
     Raises:
-        ConfigError: a file without the weights of an image tower; weights that are missing, left over, or of another shape
-            (the model is then as it was).
+        ConfigError: a file without the weights of an image tower, or weights that are missing, left over, or of another
+            shape. The model is then unchanged.
     """
     if isinstance(weights, str | Path):
         with np.load(weights) as file:
@@ -88,11 +88,11 @@ def save_big_vision(model: ViT, path: str | Path) -> None:
     """Write our weights as a big_vision npz file, which `load_big_vision` and timm's ``load_pretrained`` read.
 
     Args:
-        model: with a table of positions for one grid, biases, no registers, no layer scale: what big_vision has names for.
-        path: of the file.
+        model: a model that big_vision has names for: a table of positions for one grid, biases, no registers, no layer scale.
+        path: path of the file.
 
     Raises:
-        ConfigError: naming the weights that big_vision has no name for.
+        ConfigError: with the weights that big_vision has no name for.
     """
     state = {name: value.detach().float().cpu() for name, value in model.state_dict().items()}
     side, width = model.patch_size, state["embed.linear.weight"].shape[0]
@@ -122,7 +122,7 @@ def save_big_vision(model: ViT, path: str | Path) -> None:
 
 
 def _apart(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Blocks stacked along a first axis, one by one."""
+    """Separate the blocks that are stacked along a first axis."""
     stacked = f"{_BLOCK}/"
     apart = {name: value for name, value in theirs.items() if not name.startswith(stacked)}
     for name, value in theirs.items():
@@ -132,7 +132,7 @@ def _apart(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _layers(found: dict[str, Tensor], theirs: dict[str, Tensor], ours: str, at: str, pairs: Pairs) -> None:
-    """Norms and linear maps."""
+    """Rename norms and linear maps."""
     for our, their in pairs:
         for leaf, name in (("weight", "scale"), ("weight", "kernel"), ("bias", "bias")):
             if (value := theirs.pop(f"{at}{their}/{name}", None)) is not None:
@@ -148,7 +148,7 @@ def _layers_back(theirs: dict[str, Tensor], state: dict[str, Tensor], ours: str,
 
 
 def _attention(found: dict[str, Tensor], theirs: dict[str, Tensor], ours: str, at: str, *, with_query: bool) -> None:
-    """Queries, keys and values of all heads side by side."""
+    """Put queries, keys and values of all heads side by side."""
     names, our = (("query", "key", "value"), "qkv") if with_query else (("key", "value"), "kv")
     for leaf, turn in (("kernel", lambda w: w.flatten(1).T), ("bias", torch.flatten)):
         if all(f"{at}{name}/{leaf}" in theirs for name in names):

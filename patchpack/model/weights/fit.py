@@ -1,4 +1,4 @@
-"""What all loading ends in: weights by our names, checked against the model as a whole."""
+"""The last step of all loading: weights by our names, checked against the model as a whole."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ OPTIONAL = re.compile(r"\bqkv\.bias$").search
 
 
 def take_over(model: ViT, found: Mapping[str, Tensor]) -> None:
-    """Load exactly these weights, by our names. Biases of queries, keys and values that they do not have are zeros.
+    """Load exactly these weights, by our names. Missing biases of queries, keys and values become zeros.
 
     Raises:
-        ConfigError: naming the weights that are missing, left over, or of another shape; the model is then as it was.
+        ConfigError: with the weights that are missing, left over, or of another shape. The model is then unchanged.
     """
     wanted = model.state_dict()
     missing = sorted(wanted.keys() - found.keys() - {name for name in wanted if OPTIONAL(name)})

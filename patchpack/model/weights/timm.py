@@ -1,7 +1,8 @@
 """timm's state dicts into our model and back.
 
-What timm keeps in another shape is turned: convolution kernels become maps of (y, x, channel) patches, positions of
-class and register tokens are added to those tokens, and a pooling query goes through its projection. The rest is renamed.
+Weights that timm stores in another shape are converted: convolution kernels become maps of (y, x, channel) patches, positions
+of class and register tokens are added to those tokens, and a pooling query is multiplied by its projection. The rest is
+renamed.
 """
 
 from __future__ import annotations
@@ -37,14 +38,14 @@ _REST = (("norm", "norm"), ("norm_pooled", "fc_norm"), ("head", "head"))
 
 
 def load_timm(model: ViT, state: Mapping[str, Tensor]) -> None:
-    """Take over the weights of a timm ``vit_*``, ``flexivit_*`` or ``naflexvit_*``.
+    """Load the weights of a timm ``vit_*``, ``flexivit_*`` or ``naflexvit_*``.
 
     Args:
-        model: made with the same parts, by a preset for instance; its weights are overwritten.
+        model: a model made with the same parts, for instance by a preset. Its weights are overwritten.
         state: timm's ``model.state_dict()``.
 
     Raises:
-        ConfigError: naming the weights that are missing, left over, or of another shape; the model is then as it was.
+        ConfigError: with the weights that are missing, left over, or of another shape. The model is then unchanged.
 
     Example:
         ``load_timm(presets.vit_b16(), timm.create_model("vit_base_patch16_224", pretrained=True).state_dict())``
@@ -86,14 +87,15 @@ def load_timm(model: ViT, state: Mapping[str, Tensor]) -> None:
 
 
 def to_timm(model: ViT, family: Family = "vit") -> dict[str, Tensor]:
-    """Our weights under timm's names, what `load_timm` reads: ``timm_model.load_state_dict(to_timm(model))``.
+    """Return our weights under timm's names, the inverse of `load_timm`: ``timm_model.load_state_dict(to_timm(model))``.
 
     Args:
-        model: with a table of positions for one grid (`GridPositions`), or factorised ones for NaFlexViT.
-        family: whose layout; ``"vit"`` gives class and register tokens positions (zeros), the others do not.
+        model: a model with a table of positions for one grid (`GridPositions`), or factorised positions for NaFlexViT.
+        family: family of timm models whose layout is written. ``"vit"``, the default, gives class and register tokens
+            positions (zeros). ``"flexivit"`` and ``"naflexvit"`` do not.
 
     Raises:
-        ConfigError: positions that timm has no place for.
+        ConfigError: positions that timm cannot hold.
     """
     state = {name: value.detach() for name, value in model.state_dict().items()}
     naflex = family == "naflexvit"
@@ -135,7 +137,7 @@ def to_timm(model: ViT, family: Family = "vit") -> dict[str, Tensor]:
 
 
 def _pairs(depth: int) -> list[tuple[str, str]]:
-    """(our name, timm's name) of everything that is only renamed."""
+    """Return (our name, timm's name) of every weight that is only renamed."""
     modules = [(f"pool.{ours}", f"attn_pool.{their}") for ours, their in _POOL] + list(_REST)
     modules += [(f"blocks.{i}.{ours}", f"blocks.{i}.{their}") for i in range(depth) for ours, their in _BLOCK]
     return [(f"{ours}.{leaf}", f"{their}.{leaf}") for ours, their in modules for leaf in ("weight", "bias", "gamma")]

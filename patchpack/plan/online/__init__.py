@@ -1,1 +1,1 @@
-"""Planning while samples come: decisions, rows and batches of a stream."""
+"""Planning while samples arrive: decisions, rows and batches of one source."""

@@ -1,4 +1,4 @@
-"""Rows that hold text beside images: both are charged to the one number that packers count besides tokens, their slots."""
+"""Rows that hold text beside images: both are charged to the slots, the one number that packers count besides tokens."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from patchpack.plan._integers import require_int
 from patchpack.plan.packing import Lookahead, Packer, PackerFactory
 
 MOST_TEXT = 1 << 20
-_MOST_UNITS = 1 << 30  # what packers take for no limit
+_MOST_UNITS = 1 << 30  # packers treat this number as no limit
 
 
 class Budget:
-    """What a row has for images and text, in units of which it has ``capacity``.
+    """The capacity of a row for images and text, in units of which it has ``capacity``.
 
-    A text token takes ``capacity / text_len`` of them, an image ``capacity / max_images``, and a sample what its text takes or
-    what its images take, whichever is more. The sum of what is more bounds both sums: a row within its capacity holds
-    `text_len` tokens of text and `max_images` images at most. With the least common multiple as capacity nothing is rounded.
-    Without text a unit is a slot.
+    A text token takes ``capacity / text_len`` units and an image takes ``capacity / max_images`` units. A sample takes the
+    units of its text or the units of its images, whichever is more. The sum of these maxima bounds both sums: a row within
+    its capacity holds at most `text_len` tokens of text and `max_images` images. The capacity is the least common multiple,
+    so nothing is rounded. Without text a unit is a slot.
 
     Args:
         max_images: slots per row.
-        text_len: text tokens per row, ``1 … 2**20``; None without texts.
+        text_len: text tokens per row, ``1 … 2**20``. Default None, without texts.
 
     Raises:
-        ConfigError: numbers whose least common multiple is above 2**30.
+        ConfigError: the least common multiple of the two numbers is above 2**30.
     """
 
     def __init__(self, max_images: int, text_len: int | None = None) -> None:
@@ -41,12 +41,12 @@ class Budget:
             )
 
     def charge(self, num_images: int, num_text: int) -> int:
-        """Units that a sample takes, ``1 … capacity`` where it fits a row by itself."""
+        """Return the units that a sample takes, ``1 … capacity`` if it fits a row by itself."""
         units = num_images * (self.capacity // self.max_images)
         return units if self.text_len is None else max(units, num_text * (self.capacity // self.text_len))
 
     def packer(self, factory: PackerFactory, seq_len: int) -> Packer:
-        """A packer of such rows. What a `Lookahead` has waiting by default goes by images, with text too."""
+        """Return a packer of such rows. The default pool of a `Lookahead` is sized by the number of images, with text too."""
         if self.text_len is not None and isinstance(factory, Lookahead) and factory.waiting is None:
             factory = replace(factory, waiting=factory.limits(self.max_images)[0])
         return factory(seq_len, self.capacity)

@@ -1,4 +1,4 @@
-"""Images that are decided, one by one, the samples they belong to, and the batch that rows of those make."""
+"""The decisions about single images, the samples they belong to, and the batch made of rows of samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from patchpack.types import BatchPlan, Header, PlanTable
 
 
 class ImageDecision(NamedTuple):
-    """One image between its header and its batch: `PlanTable`'s columns, decided."""
+    """One image between its header and its batch: the decided columns of `PlanTable`."""
 
     header: Header
     key_hash: int
@@ -30,12 +30,12 @@ class ImageDecision(NamedTuple):
 
 
 class SampleDecision(NamedTuple):
-    """A sample between its header and its batch: what a packer takes for one item.
+    """A sample between its header and its batch. A packer handles it as one item.
 
     Attributes:
-        position: among the samples of the stream.
-        key_hash: of its first image.
-        lines: its images, in order; a row takes all of them or none.
+        position: number of the sample in the stream, from 0.
+        key_hash: hash of the draw key of its first image.
+        lines: the decisions about its images, in order. A row takes all of them or none.
     """
 
     position: int
@@ -44,29 +44,31 @@ class SampleDecision(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Of all images."""
+        """Number of tokens of all its images."""
         return sum(line.num_tokens for line in self.lines)
 
     @property
     def num_text(self) -> int:
-        """Tokens of its text."""
+        """Number of tokens of its text."""
         return self.lines[0].header.num_text
 
     @property
     def num_bytes(self) -> int:
-        """See `Header.num_bytes`."""
+        """Bytes of memory that its images hold until they are painted, the sum of `Header.num_bytes`."""
         return sum(line.header.num_bytes for line in self.lines)
 
     @property
     def cut(self) -> int:
-        """Tokens that the packer took away."""
+        """Number of tokens that the packer took away."""
         return sum(line.cut for line in self.lines)
 
     def shortened(self, num_tokens: int) -> SampleDecision:
-        """The sample with so many of its tokens: what is over is taken from its longest images, which then are equally long.
+        """Return the sample with `num_tokens` tokens.
+
+        The surplus is taken from its longest images, which then are equally long.
 
         Raises:
-            PackingError: fewer tokens than images.
+            PackingError: `num_tokens` is less than the number of images.
         """
         over = self.num_tokens - num_tokens
         if not over:
@@ -88,7 +90,15 @@ class SampleDecision(NamedTuple):
 def decide(
     recipe: Recipe, headers: Sequence[tuple[int, Header]], *, epoch: int, ordinals: Any, patch_size: int
 ) -> list[SampleDecision]:
-    """Decide about samples. Their headers come with their positions; ordinals: int64 ``[n]`` of theirs, see `plan_table`."""
+    """Decide about samples.
+
+    Args:
+        recipe: the policies and the seed.
+        headers: pairs of position and header, one per sample.
+        epoch: epoch of the draws.
+        ordinals: int64 ``[n]``, the ordinal of each sample over all epochs, for drop schedules.
+        patch_size: pixels per side of a patch.
+    """
     if not headers:
         return []
     images = [image for _, header in headers for image in header.images]
@@ -111,7 +121,7 @@ def decide(
 
 
 def batch_plan(rows: Sequence[Sequence[SampleDecision]], **fields: Any) -> BatchPlan:
-    """The plan whose rows hold these samples; fields: all of `BatchPlan` that they do not say."""
+    """Return the plan whose rows hold these samples. `fields` are the other fields of `BatchPlan`."""
     lines_of = [[line for placing in row for line in placing.lines] for row in rows]
     lines = [line for row in lines_of for line in row]
     return BatchPlan(

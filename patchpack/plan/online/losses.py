@@ -8,15 +8,15 @@ from patchpack.report import Rejection, ShardFault
 
 
 class Losses:
-    """The samples met in one epoch, and why some of them are lost. The next plan tells of every loss, once.
+    """The samples read in one epoch, and the reasons why some of them are lost. The next plan reports every loss, once.
 
     Attributes:
-        seen: samples met.
-        rejected: samples lost, one by one.
-        first_rejection: the first of them.
-        first_fault: the first container that could not be read on.
-        in_a_row: rejections since the last sample that can be used.
-        dropped: samples left out by a rule, by its name.
+        seen: number of samples read.
+        rejected: number of samples that were rejected one by one.
+        first_rejection: the first rejection, else None.
+        first_fault: the first container that could not be read to its end, else None.
+        in_a_row: number of rejections since the last usable sample.
+        dropped: number of samples left out by a rule, by the rule's name.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Losses:
         self._rejections.append(rejection)
 
     def fault(self, fault: ShardFault) -> None:
-        """Note a container that cannot be read on."""
+        """Record a container that cannot be read to its end."""
         self.first_fault = self.first_fault or fault
         self._faults.append(fault)
 
@@ -51,7 +51,7 @@ class Losses:
         return told
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all of it, JSON-safe."""
+        """Return the whole state, JSON-safe."""
         first, fault = self.first_rejection, self.first_fault
         return {
             "seen": self.seen,
@@ -64,7 +64,7 @@ class Losses:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Continue from `state_dict`."""
         first, fault = state["first_rejection"], state["first_fault"]
         self.seen, self.rejected, self.dropped = state["seen"], state["rejected"], dict(state["dropped"])
         self.first_rejection = None if first is None else Rejection(**first)

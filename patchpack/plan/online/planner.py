@@ -1,4 +1,4 @@
-"""Sizes to batches, as they go: grids, token counts, rows, batches. One instance plans one epoch of one stream."""
+"""Sizes to batches, while samples arrive: grids, token counts, rows, batches. One instance plans one epoch of one stream."""
 
 from __future__ import annotations
 
@@ -28,7 +28,15 @@ _BARREN_PASSES = 10  # a rule that draws may refuse every image of a small sourc
 
 
 def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int, frames: int = 1) -> str:
-    """Why no row takes an image of so many tokens, 0 where the policy refuses its size."""
+    """Return why no row takes an image of `num_tokens` tokens.
+
+    Args:
+        recipe: the policies.
+        size: height and width of the image in pixels.
+        num_tokens: tokens of the image, 0 if the policy refuses its size.
+        seq_len: tokens per row.
+        frames: number of frames of a clip. Default 1, an image.
+    """
     if num_tokens == 0:
         part = "" if isinstance(recipe.crop, WholeImage) else f", or of what {recipe.crop!r} leaves of it"
         return f"{recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width){part}"
@@ -41,7 +49,14 @@ def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int, frames: i
 
 
 def refused(placing: SampleDecision, recipe: Recipe, seq_len: int, text_len: int | None = None) -> Rejection | None:
-    """Why no row takes a sample; None if one does."""
+    """Return a rejection that says why no row takes a sample, or None if a row takes it.
+
+    Args:
+        placing: the decisions about the sample.
+        recipe: the policies and the number of slots per row.
+        seq_len: tokens per row.
+        text_len: text tokens per row. Default None, without texts.
+    """
     lines, first = placing.lines, placing.lines[0].header
     for line in lines:
         if not 1 <= line.num_tokens <= seq_len:
@@ -63,29 +78,38 @@ def refused(placing: SampleDecision, recipe: Recipe, seq_len: int, text_len: int
 
 
 FUSE = 100
-"""Samples in a row that cannot be used, after which it is the source that is broken and not a sample."""
+"""Number of unusable samples in a row after which the source counts as broken."""
 
 
 class OnlinePlanner:
-    """Turns the headers of one epoch into `BatchPlan`s.
+    """A planner that turns the headers of one epoch into `BatchPlan`s.
 
-    Feed it events in the order of the source, then `finish`. Plans do not depend on how the events are cut into blocks.
-    One plan is held back, so that the last batch carries whatever was counted after it.
+    Call `feed` with events in the order of the source, then `finish`. Plans do not depend on how the events are cut into
+    blocks. The planner holds back one plan, so that the last batch reports everything that was counted after it.
 
     Args:
-        recipe: the policies; a batch has ``recipe.rows`` rows.
-        epoch: of the draws.
-        seen: samples met in earlier epochs, which is the ordinal of the first one here, for drop schedules.
-        target_kind: carried by every plan.
-        name: of the source, for messages.
-        tail: the last rows of an epoch where they do not fill a batch: ``"short"`` leaves it short, ``"drop"`` drops its
-            images and counts them, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows of the epoch.
-        max_steps: end the epoch after this many batches; what waits then is dropped and counted. None: with the source.
-        stream, num_streams: where several planners share an epoch: this one is fed every num_streams-th sample and plans every
-            num_streams-th step, of ``max_steps`` in all.
-        lookahead, lookahead_bytes: what may wait in open rows, see `Rows`.
-        fuse: after so many samples in a row that cannot be used the epoch ends with a fatal plan that says so; None: never.
-        text_len: tokens of text per row beside those of images, where headers have texts (`Header.text`); None without.
+        recipe: the policies. A batch has ``recipe.rows`` rows.
+        epoch: epoch of the draws, 0 … 2**32 − 1. Default 0.
+        seen: number of samples read in earlier epochs. It is the ordinal of the first sample here, for drop schedules.
+            Default 0.
+        target_kind: the kind of the source's targets. Every plan carries it. Default None, no targets.
+        name: name of the source, for messages.
+        tail: treatment of the last rows of an epoch if they do not fill a batch. ``"short"``, the default, leaves the batch
+            short. ``"drop"`` drops its images and counts them. ``"pad"`` adds empty rows. ``"wrap"`` repeats the first rows
+            of the epoch.
+        max_steps: number of batches after which the epoch ends. Samples that still wait are then dropped and counted. Default
+            None: the epoch ends with the source.
+        stream: number of this planner among the planners that share an epoch, from 0. Default 0.
+        num_streams: number of planners that share an epoch. Each receives every num_streams-th sample and plans every
+            num_streams-th step, of ``max_steps`` in all. Default 1.
+        lookahead: most samples that may wait in open rows. Beyond it the fullest rows are closed. Default None, no limit but
+            the packer's.
+        lookahead_bytes: most bytes of `Header.num_bytes` that may wait in open rows. Beyond it the fullest rows are closed.
+            Default None, no limit.
+        fuse: number of unusable samples in a row after which the epoch ends with a fatal plan that says so. Default 100.
+            None: never.
+        text_len: text tokens per row, beside the tokens of images, where headers have texts (`Header.text`). Default None,
+            without texts.
 
     Raises:
         ConfigError: a tail or a number that cannot work.
@@ -125,15 +149,15 @@ class OnlinePlanner:
         self._tail, self._max_steps, self._num_streams = tail, max_steps, num_streams
         self._lookahead, self._fuse = (lookahead, lookahead_bytes), fuse
         self._budget = Budget(recipe.max_images, text_len)
-        self._first_rows: list[list[SampleDecision]] = []  # kept for tail="wrap"
+        self._first_rows: list[list[SampleDecision]] = []  # stored for tail="wrap"
         self._account = Losses()
         self._first_ordinal = seen + stream
         self._step = stream
         self._pass = self._barren_passes = 0  # over a source that is repeated
-        self._fruitful = False  # this pass brought an image that the recipe takes
+        self._fruitful = False  # this pass had an image that the recipe takes
         self._held: _Held | None = None
-        self._ended = self._finished = False  # nothing more will be fed, or planned
-        self._fatal: str | None = None  # why fewer steps were planned than were asked for
+        self._ended = self._finished = False  # no more events will be fed, no more plans made
+        self._fatal: str | None = None  # why fewer steps were planned than requested
         self._begin(self._patch_size_now())
 
     def __repr__(self) -> str:
@@ -141,38 +165,38 @@ class OnlinePlanner:
 
     @property
     def seen(self) -> int:
-        """Samples taken so far in this epoch."""
+        """Number of samples read so far in this epoch."""
         return self._account.seen
 
     @property
     def done(self) -> bool:
-        """True once ``max_steps`` batches are planned: nothing more will be taken."""
+        """True if ``max_steps`` batches are planned, so that no more samples are taken."""
         return self._max_steps is not None and self._step >= self._max_steps
 
     @property
     def finished(self) -> bool:
-        """True from the last plan of the epoch on: `seen` counts no further."""
+        """True if the last plan of the epoch has been made. `seen` then counts no further."""
         return self._finished
 
     @property
     def nothing_usable(self) -> bool:
-        """True once whole passes over a repeated source brought nothing that the recipe takes: more would not either."""
+        """True if whole passes over a repeated source had no sample that the recipe takes. Another pass would not help."""
         return self._barren_passes >= (_BARREN_PASSES if self._recipe.redraws else 1)
 
     @property
     def too_many_errors(self) -> bool:
-        """True once ``fuse`` samples in a row could not be used."""
+        """True if ``fuse`` samples in a row could not be used."""
         return self._fuse is not None and self._account.in_a_row >= self._fuse
 
     @property
     def takes_more(self) -> bool:
-        """False once nothing that is fed would be planned."""
+        """True if samples that are fed now would still be planned."""
         return not (self.done or self.nothing_usable or self.too_many_errors or self._ended or self._finished)
 
     def feed(self, events: Iterable[Event]) -> Iterator[BatchPlan]:
-        """Take a block of events; the plans this completed."""
+        """Take a block of events and yield the plans that it completes."""
         todo, account = deque(events), self._account
-        yield from self._complete_batches()  # that a state was taken before
+        yield from self._complete_batches()  # batches that were complete when a state was saved
         while todo and not self.done and not self.too_many_errors:
             patch_size = self._patch_size  # a new one plans the rest of the block again
             samples = (event for event in todo if not isinstance(event, ShardFault))
@@ -193,10 +217,10 @@ class OnlinePlanner:
                 yield from self._complete_batches()
 
     def finish(self) -> Iterator[BatchPlan]:
-        """End of the epoch: the remaining plans, the last one as ``tail`` says.
+        """End the epoch and yield the remaining plans, the last one according to ``tail``.
 
         Raises:
-            PackingError: the packer kept an item back.
+            PackingError: the packer did not return an item.
         """
         if self._finished:
             if self._fatal:
@@ -234,7 +258,7 @@ class OnlinePlanner:
             yield self._make_plan([], fatal=self._fatal)
 
     def _stop(self) -> Iterator[BatchPlan]:
-        """The plan held back, then the fatal one: what waits in rows is left waiting."""
+        """Yield the plan that was held back, then the fatal one. Samples that wait in rows stay there."""
         self._finished = True
         self._fatal = (
             f"{self._name}: {self._account.in_a_row} samples in a row cannot be used; {self._account}. Look at the source, or "
@@ -246,7 +270,7 @@ class OnlinePlanner:
         yield self._make_plan([], fatal=self._fatal)
 
     def _with_news(self, info: BatchInfo) -> BatchInfo:
-        """Return the info of a plan that was held back, with what was met since."""
+        """Return the info of a plan that was held back, together with everything counted since."""
         rejections, faults = self._account.take_new()
         return replace(
             info,
@@ -307,7 +331,7 @@ class OnlinePlanner:
         return self._make_plan(whole, repeated_rows=len(whole) - len(rows) if self._tail == "wrap" else 0)
 
     def _filled(self, rows: list[list[SampleDecision]]) -> list[list[SampleDecision]]:
-        """The rows of a batch, and what the tail adds to them."""
+        """Return the rows of a batch, with the rows that the tail adds."""
         missing = self._recipe.rows - len(rows)
         if self._tail == "wrap":
             return rows + [self._first_rows[i % len(self._first_rows)] for i in range(missing)]
@@ -345,11 +369,10 @@ class OnlinePlanner:
     # ----------------------------------------------------------------------------------------------------------- resume
 
     def state_dict(self) -> dict[str, Any]:
-        """Where this planner is, after the last plan it gave. JSON-safe and small.
+        """Return the state of this planner after the last plan it gave. It is JSON-safe and small.
 
-        Of a sample it has the position, the hash of its key, and its size.
-
-        Once all is planned it only says so.
+        For a sample it holds the position, the hash of its key, and its size. After the last plan it holds only that planning
+        has finished.
         """
         state = {"step": self._step, "patch_size": self._patch_size, "account": self._account.state_dict()}
         if self._finished:
@@ -373,14 +396,14 @@ class OnlinePlanner:
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any], headers: Mapping[int, Header]) -> None:
-        """Go on where `state_dict` was taken; what is fed next is the sample at position ``state["account"]["seen"]``.
+        """Continue from `state_dict`. The next event to feed is the sample at position ``state["account"]["seen"]``.
 
         Args:
-            state: of a planner made with the same arguments.
-            headers: of every position in ``state["samples"]``.
+            state: state of a planner made with the same arguments.
+            headers: the header of every position in ``state["samples"]``.
 
         Raises:
-            SourceError: a header that is missing, of another sample or size; texts that have changed, or became other tokens.
+            SourceError: a header is missing or belongs to another sample or size, or texts have changed or have other tokens.
         """
         self._step = state["step"]
         self._account.load_state_dict(state["account"])
@@ -420,7 +443,7 @@ class OnlinePlanner:
             self._held = _Held(plan, rows)
 
     def _checksum(self, headers: Iterable[Header]) -> int:
-        """Of all texts, 0 without: rows hold as many tokens as they had when they were planned."""
+        """Return a checksum of all texts, 0 without texts. Rows hold as many tokens as the texts had when they were planned."""
         found = 0
         if self._budget.text_len is not None:
             for header in headers:
@@ -429,7 +452,7 @@ class OnlinePlanner:
 
 
 def already_reported(state: Mapping[str, Any]) -> int:
-    """Samples that the plans before a state hold, or have told of."""
+    """Return how many samples the plans before a state hold or have reported as lost."""
     account, held = state["account"], state.get("held")
     waiting = len(state.get("waiting", ())) + len(account["rejections"])
     if held is not None:
@@ -438,7 +461,7 @@ def already_reported(state: Mapping[str, Any]) -> int:
 
 
 class _Held(NamedTuple):
-    """A plan that waits for what is counted after it, and its own rows."""
+    """A plan that waits until the samples after it are counted, and its own rows."""
 
     plan: BatchPlan
     rows: list[list[SampleDecision]]

@@ -1,4 +1,4 @@
-"""Samples on their way into rows: waiting in the packer, then in closed rows until a batch takes them."""
+"""Samples on their way into rows: first in the packer, then in closed rows until a batch takes them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,20 @@ from patchpack.plan.online.budget import Budget
 from patchpack.plan.online.decisions import SampleDecision
 from patchpack.plan.packing import Item, PackerFactory, Row, fewest_tokens
 
-_RELIEF = 0.75  # how far a lookahead that was exceeded is brought down, so that it is not met again by the next image
+_RELIEF = 0.75  # an exceeded lookahead is reduced to this share, so that the next image does not exceed it again
 
 
 class Rows:
-    """One packer, what waits in it, and the rows it closed, in order. Holds the packer to its contract.
+    """One packer, the samples that wait in it, and the rows it closed, in order. It checks the packer's contract.
 
     Args:
-        factory: makes the packer.
-        seq_len: of a row.
-        budget: of a row, its images and its text.
-        lookahead, lookahead_bytes: samples, and bytes of their `Header.num_bytes`, that may wait in open rows; beyond, the
-            fullest rows are closed and the rest is packed anew. None: as the packer does.
+        factory: factory of the packer.
+        seq_len: tokens per row.
+        budget: capacity of a row for images and text.
+        lookahead: most samples that may wait in open rows. Beyond it the fullest rows are closed and the rest is packed
+            again. Default None, no limit but the packer's.
+        lookahead_bytes: most bytes of `Header.num_bytes` that may wait in open rows, with the same effect. Default None, no
+            limit.
     """
 
     def __init__(
@@ -42,7 +44,7 @@ class Rows:
         self._open_bytes = 0
 
     def __len__(self) -> int:
-        """Closed rows that no batch has taken."""
+        """Return the number of closed rows that no batch has taken."""
         return len(self._closed)
 
     def push(self, placing: SampleDecision) -> None:
@@ -59,10 +61,10 @@ class Rows:
             self._close_fullest()
 
     def flush(self) -> None:
-        """Close what is open.
+        """Close all open rows.
 
         Raises:
-            PackingError: the packer broke its contract, or kept something back.
+            PackingError: the packer broke its contract, or did not return an item.
         """
         self._close(self._packer.flush())
         lost = [placing.lines[0].header.key for placing in self.waiting() if placing.position not in self._queued]
@@ -70,21 +72,24 @@ class Rows:
             raise PackingError(f"{self._packer!r} lost {len(lost)} items at flush, the first is {lost[0]}")
 
     def take(self, count: int) -> list[list[SampleDecision]]:
-        """The first rows closed, ``count`` of them or as many as there are; they are gone from here."""
+        """Remove and return the rows that closed first: ``count`` of them, or all if there are fewer."""
         rows = [self._closed.popleft() for _ in range(min(count, len(self._closed)))]
         self._queued.difference_update(item.id for row in rows for item in row.items)
         return [[self._waiting.pop(item.id).shortened(item.num_tokens) for item in row.items] for row in rows]
 
     def waiting(self) -> list[SampleDecision]:
-        """Every sample that is here, in open rows and in closed ones, in order of arrival."""
+        """Return every sample in open and in closed rows, in arrival order."""
         return [self._waiting[position] for position in sorted(self._waiting)]
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-safe, samples by position: ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``."""
+        """Return the state, JSON-safe, with samples by position.
+
+        It is ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``.
+        """
         return {"packer": self._packer.state_dict(), "closed": [[list(item) for item in row.items] for row in self._closed]}
 
     def load_state_dict(self, state: dict[str, Any], placings: Sequence[SampleDecision]) -> None:
-        """Go on from `state_dict`; placings: every sample that waited, as it was pushed."""
+        """Continue from `state_dict`. `placings` are all samples that waited, with the decisions they were pushed with."""
         self._packer.load_state_dict(state["packer"])
         self._waiting = {placing.position: placing for placing in placings}
         self._closed = deque(Row(tuple(Item(*item) for item in items)) for items in state["closed"])

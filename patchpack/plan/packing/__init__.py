@@ -1,6 +1,7 @@
-"""Lengths to rows under a token budget and a number of slots: as the items arrive, or all at once.
+"""Lengths to rows under a token budget and a number of slots, either as the items arrive or all at once.
 
-`protocol` says what an online packer is, `greedy` has the paper's, `offline` packs a whole list, `histogram` counts of lengths.
+`protocol` defines an online packer, `greedy` has the paper's packers, `offline` packs a whole list, and `histogram` packs
+counts of lengths.
 """
 
 from patchpack.plan.packing.balance import AttentionCost, balance, imbalance, row_costs

@@ -9,9 +9,9 @@ from patchpack._jit import njit
 
 @njit
 def first_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, tree: Any, free: Any, row_of: Any) -> int:
-    """Row of each length under first-fit; returns the number of rows.
+    """Assign a row to each length by first-fit, and return the number of rows.
 
-    tree: int64 ``[2 * leaves]``, a heap of maxima over the rooms of the rows, filled with seq_len; a row without a slot has
+    tree: int64 ``[2 * leaves]``, a heap of maxima over the rooms of the rows, filled with seq_len. A row without a slot has
     room −1, so lengths are >= 0. free: the same over free slots, filled with max_images.
     """
     leaves = len(tree) // 2
@@ -45,7 +45,7 @@ def first_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, tree: Any
 
 @njit
 def next_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, row_of: Any) -> int:
-    """Row of each length when only the newest row is open; returns the number of rows."""
+    """Assign a row to each length while only the newest row is open, and return the number of rows."""
     row, room, free = -1, -1, 0
     for i in range(len(lengths)):
         if lengths[i] > room or slots[i] > free:
@@ -58,10 +58,10 @@ def next_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, row_of: An
 
 @njit
 def best_fit(lengths: Any, slots: Any, max_images: int, top: Any, below: Any, free: Any, row_of: Any) -> int:
-    """Row of each length under best-fit; returns the number of rows.
+    """Assign a row to each length by best-fit, and return the number of rows.
 
-    Rows of equal room form a stack, the one changed last on top. top: int64 ``[seq_len + 1]`` of −1, the stacks;
-    below, free: int64 ``[n]``, links and free slots per row.
+    Rows of equal room form a stack, the one changed last on top. top: int64 ``[seq_len + 1]`` of −1, the stacks. below, free:
+    int64 ``[n]``, links and free slots per row.
     """
     rows = 0
     seq_len = len(top) - 1

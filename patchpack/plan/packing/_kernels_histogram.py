@@ -1,7 +1,7 @@
 """Loops over a histogram of lengths and over items, compiled on first use. As in `_kernels`: arrays and integers only.
 
-A kind is a length with a number of slots; its items are interchangeable. Rows with the same contents are a group, a range of
-row numbers, so planning takes time by the kinds and not by the items. A plan is a list of steps, int64 ``[4, steps]``:
+A kind is a length with a number of slots. Its items are interchangeable. Rows with the same contents are a group, a range of
+row numbers, so the time of planning depends on the kinds and not on the items. A plan is a list of steps, int64 ``[4, steps]``:
 first row, number of rows, kind, and how many items of that kind each of these rows gets.
 """
 
@@ -20,10 +20,10 @@ _MANY, _BLOCK = 8, 256  # rows of a pattern that are worth dealing part by part,
 
 @njit
 def count(keys: Any, one: Any, two: Any, three: Any, four: Any) -> None:
-    """Add how often each key occurs to four tables, int64 ``[largest key + 1]``, in turn: their sum counts.
+    """Add how often each key occurs to four tables, int64 ``[largest key + 1]``, in turn. Their sum is the count.
 
-    Adding to an entry waits for the addition before it to the same entry, and neighbours are often equal; one table may stand
-    for all four.
+    An addition to an entry waits for the previous addition to the same entry, and neighbours are often equal. One table may
+    be passed for all four.
     """
     whole = len(keys) - len(keys) % 4
     for i in range(0, whole, 4):
@@ -37,10 +37,10 @@ def count(keys: Any, one: Any, two: Any, three: Any, four: Any) -> None:
 
 @njit
 def group(keys: Any, ends: Any, order: Any) -> None:
-    """Items by key, in order of arrival, into order ``[n]``.
+    """Write the items by key, in arrival order, into order ``[n]``.
 
-    ends: uint64 ``[largest key + 1]``, where each key starts in order; afterwards where it ends. Unsigned, and so are indices
-    here: a signed one is tested for counting from the back.
+    ends: uint64 ``[largest key + 1]``, first the start of each key in order, afterwards its end. It is unsigned, like the
+    indices here, because a signed index is tested for counting from the back.
     """
     one = np.uint64(1)
     for i in range(len(keys)):
@@ -63,10 +63,10 @@ def shuffle(ends: Any, words: Any, order: Any) -> None:
 
 @njit
 def deal(offsets: Any, kinds: Any, repeats: Any, rows: Any, places: Any, order: Any, items: Any, row_offsets: Any) -> None:
-    """Items to the rows of a list of patterns, each kind in its order.
+    """Assign the items to the rows of a list of patterns, each kind in its order.
 
-    Pattern p is that of rows[p] rows and has the parts ``offsets[p]:offsets[p + 1]``, each a kind and its repeats. places:
-    int64 ``[kinds]``, where each kind starts in order; moved to its end. Out: items, int64 ``[n]``; row_offsets, int64
+    ``rows[p]`` rows have pattern p. Its parts are ``offsets[p]:offsets[p + 1]``, each a kind and its repeats. places: int64
+    ``[kinds]``, first the start of each kind in order, afterwards its end. Out: items, int64 ``[n]``; row_offsets, int64
     ``[rows + 1]``.
     """
     filled, row = 0, 0
@@ -93,7 +93,7 @@ def deal(offsets: Any, kinds: Any, repeats: Any, rows: Any, places: Any, order: 
 
 @njit
 def _deal_many(kinds: Any, repeats: Any, rows: int, places: Any, order: Any, items: Any, filled: int) -> int:
-    """Many rows of one pattern as `deal` does, part by part over blocks of rows that stay in the cache; returns filled."""
+    """Deal many rows of one pattern, part by part over blocks of rows that stay in the cache, and return filled."""
     width = 0
     for part in range(len(kinds)):
         width += repeats[part]
@@ -120,10 +120,10 @@ def _deal_many(kinds: Any, repeats: Any, rows: int, places: Any, order: Any, ite
 
 @njit
 def gather(steps: Any, first: Any, last: Any, offsets: Any, kinds: Any, repeats: Any) -> None:
-    """Steps to the parts of patterns: pattern p gets each step with ``first <= p < last``, in the order of the steps.
+    """Convert steps to the parts of patterns: pattern p gets each step with ``first <= p < last``, in the order of the steps.
 
-    offsets: int64 ``[patterns + 1]``. With no kinds, adds the number of parts to ``offsets[p + 1]``; with kinds, fills kinds
-    and repeats from ``offsets[p]`` on and moves it to the end of p.
+    offsets: int64 ``[patterns + 1]``. Without kinds it adds the number of parts to ``offsets[p + 1]``. With kinds it fills
+    kinds and repeats from ``offsets[p]`` on and moves ``offsets[p]`` to the end of p.
     """
     for step in range(len(first)):
         for p in range(first[step], last[step]):
@@ -143,15 +143,15 @@ def decreasing(
     lengths: Any, slots: Any, counts: Any, seq_len: int, max_slots: int, worst: int, rows: int,
     top: Any, fine: Any, coarse: Any, groups: Any, steps: Any,
 ) -> int:  # fmt: skip
-    """Kinds one after the other into rows: the first `worst` kinds by worst-fit, the others by best-fit; returns the steps.
+    """Pack one kind after the other, the first `worst` kinds by worst-fit, the others by best-fit, and return the steps.
 
-    Best-fit: the row with least room; it gets as many of the kind as it holds, which is best-fit item by item. Worst-fit: the
-    row with most room, one item at a time; items that fit nowhere open a row each. Of equal rooms the row changed last; a row
-    too short of slots is passed over. rows: empty rows that are open from the start.
+    Best-fit takes the row with least room. The row gets as many items of the kind as it holds, which equals best-fit item by
+    item. Worst-fit takes the row with most room, one item at a time. Items that fit nowhere open a row each. Of equal rooms
+    it takes the row changed last, and it skips a row with too few slots. rows: empty rows that are open from the start.
 
-    Scratch: top, int64 ``[seq_len + 1]`` of −1, the stack of groups of each room; fine and coarse, int64 of 0, a bit for every
-    room and for every word of fine, 32 to a word; groups, int64 ``[4, 2 * kinds + 2]``: first row, number of rows, free slots,
-    next group of the stack. Returns −1 when steps is too short.
+    Scratch: top, int64 ``[seq_len + 1]`` of −1, the stack of groups of each room; fine and coarse, int64 of 0, a bit for
+    every room and for every word of fine, 32 to a word; groups, int64 ``[4, 2 * kinds + 2]``: first row, number of rows, free
+    slots, next group of the stack. Returns −1 when steps is too short.
     """
     first, size, free, below = groups[0], groups[1], groups[2], groups[3]
     shortest, fewest = seq_len, max_slots
@@ -230,7 +230,7 @@ def _remove(g: int, over: int, room: int, top: Any, below: Any, fine: Any, coars
 
 @njit
 def _lowest(fine: Any, coarse: Any, start: int) -> int:
-    """Lowest marked room >= start, or −1."""
+    """Return the lowest marked room >= start, or −1."""
     word = start >> 5
     if word >= len(fine):
         return -1
@@ -252,7 +252,7 @@ def _lowest(fine: Any, coarse: Any, start: int) -> int:
 
 @njit
 def _highest(fine: Any, coarse: Any, start: int) -> int:
-    """Highest marked room <= start, or −1."""
+    """Return the highest marked room <= start, or −1."""
     if start < 0:
         return -1
     word = start >> 5

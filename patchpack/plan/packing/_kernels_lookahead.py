@@ -1,8 +1,8 @@
-"""Which waiting items make the next row, compiled on first use.
+"""The choice of the waiting items that make the next row, compiled on first use.
 
-Nothing here allocates, raises or draws. A pool is int64 ``[4, waiting]``, its first `count` columns in order of arrival: the
+No function here allocates, raises or draws. A pool is int64 ``[4, waiting]``, its first `count` columns in arrival order. Its
 lines are TOKENS, SLOTS, WORTH (price units of the item) and BORN (its number in the stream). `taken`, bool ``[waiting]``,
-is the answer.
+is the result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FEW = 8  # slots that a completion counts one by one
 
 @njit
 def shift_or(base: Any, source: Any, n: int, words: int, out: Any) -> None:
-    """``out = base | source << n`` over the first `words` words of three uint64 bit sets."""
+    """Compute ``out = base | source << n`` over the first `words` words of three uint64 bit sets."""
     skip = n >> 6
     up = np.uint64(n & 63)
     for j in range(min(skip, words)):
@@ -34,13 +34,13 @@ def shift_or(base: Any, source: Any, n: int, words: int, out: Any) -> None:
 
 @njit
 def has(bits: Any, i: int) -> bool:
-    """Whether i is in the set."""
+    """Return True if i is in the set."""
     return (bits[i >> 6] >> np.uint64(i & 63)) & ONE != 0  # type: ignore[no-any-return]  # numba's bool
 
 
 @njit
 def highest(bits: Any, limit: int) -> int:
-    """Largest member in ``0 … limit``, −1 if there is none."""
+    """Return the largest member in ``0 … limit``, or −1 if there is no member."""
     j = limit >> 6
     word = bits[j] & (ALL >> np.uint64(63 - (limit & 63)))
     while word == 0 and j > 0:
@@ -54,7 +54,7 @@ def highest(bits: Any, limit: int) -> int:
 
 @njit
 def lowest(bits: Any, start: int, stop: int) -> int:
-    """Smallest member in ``start … stop``, −1 if there is none."""
+    """Return the smallest member in ``start … stop``, or −1 if there is no member."""
     for i in range(start, stop + 1):
         if has(bits, i):
             return i
@@ -63,13 +63,13 @@ def lowest(bits: Any, start: int, stop: int) -> int:
 
 @njit
 def slack(tokens: int, max_cut: float) -> int:
-    """Tokens that may be cut off an item, see `protocol.fewest_tokens`."""
+    """Return the tokens that may be cut off an item, see `protocol.fewest_tokens`."""
     return min(tokens - 1, int(max_cut * tokens))
 
 
 @njit
 def steps(slots: int, width: int) -> int:
-    """``ceil(slots / width)``; 0 where slots are free."""
+    """Return ``ceil(slots / width)``, or 0 where slots are free."""
     return (slots + width - 1) // width if width else 0
 
 
@@ -77,13 +77,13 @@ def steps(slots: int, width: int) -> int:
 def complete(
     pool: Any, among: Any, m: int, room: int, over: int, cap: int, width: int, even: bool, reach: Any, taken: Any
 ) -> int:  # fmt: skip
-    """Add to `taken` the fullest completion of a row from the columns ``among[:m]``; returns its slots.
+    """Add to `taken` the fullest completion of a row from the columns ``among[:m]``, and return its slots.
 
-    The sums that the oldest k of them make with s slots are the bit set ``reach[k, s]`` (subset sum); the loop ends at the
-    first k that fills `room`, so of the fullest choices the one whose youngest item is oldest is found, and of those again.
-    Most tokens first, then most slots; with `even`, most slots first. Slots are counted in steps of `width`, rounded up, and
-    `cap` such steps may be taken; with width 0 slots are free and cap is 0. Where `room` cannot be filled, up to `over` tokens
-    more will do, if they are fewer than would stay empty; the fewer the better.
+    The sums that the oldest k columns make with s slots are the bit set ``reach[k, s]`` (subset sum). The loop ends at the
+    first k that fills `room`. Of the fullest choices it therefore finds the one whose youngest item is oldest, and of those
+    again. Most tokens count first, then most slots; with `even`, most slots first. Slots are counted in steps of `width`,
+    rounded up, and `cap` such steps may be taken. With width 0 slots are free and cap is 0. If `room` cannot be filled, up to
+    `over` more tokens are allowed, if they are fewer than would stay empty; the fewer the better.
 
     reach: uint64 ``[>= m + 1, >= cap + 1, >= (room + over) // 64 + 1]``, scratch.
     """
@@ -133,13 +133,13 @@ def complete(
 def fullest(
     pool: Any, count: int, seq_len: int, max_images: int, near: int, max_cut: float, reach: Any, among: Any, taken: Any
 ) -> None:  # fmt: skip
-    """The oldest items that fit until `near` mean lengths or slots are left, then the fullest completion from the pool.
+    """Take the oldest items that fit until `near` mean lengths or slots are left, then the fullest completion from the pool.
 
-    Where no completion fills the row, one that is over by what may be cut off one of the items before it.
+    If no completion fills the row, take one that is over by at most the tokens that may be cut off an item.
 
-    Slots are looked at only where the completion needs more than are left, or where the pool is short of them: then most
-    slots count before most tokens, so that the pool keeps the mixture in which both run out together. Where an item has more
-    than two slots on average (they are tokens of a text, or pages), as many as are left are counted in wider steps.
+    Slots are considered only if the completion needs more than are left, or if the pool is short of them. Then most slots
+    count before most tokens, so that the pool keeps the mixture in which both run out together. If an item has more than two
+    slots on average (they are tokens of a text, or pages), the slots that are left are counted in wider steps.
     """
     room, left, tokens, slots, over = seq_len, max_images, 0, 0, 0
     for k in range(count):
@@ -184,12 +184,13 @@ def max_value_row(
     order: Any,
     taken: Any,
 ) -> bool:
-    """The row of the highest price, made of what waits most; False if that needs too many slots.
+    """Take the row of the highest price, made of the prices of which most items wait. Return False if slots do not suffice.
 
-    ``fewest[k, v]`` is the least number of tokens with which the first k items of `order` are worth v or more: a knapsack by
-    value, small because prices are whole units and a row is worth ``fewest.shape[1] - 1`` of them at most. `order` has the
-    price of which most items wait first (of equals the dearer), within a price the oldest; the loop ends at the first k
-    that reaches the worth of a row. What then still fits is added in the same order. With `due` the oldest is in the row.
+    ``fewest[k, v]`` is the least number of tokens with which the first k items of `order` are worth v or more. This is a
+    knapsack by value, small because prices are integers and a row is worth at most ``fewest.shape[1] - 1`` units. `order` has
+    the price of which most items wait first (of equals the dearer), and within a price the oldest item first. The loop ends
+    at the first k that reaches the worth of a row. Items that still fit are added in the same order. With `due` the oldest
+    item is in the row.
 
     fewest: int32 ``[>= count + 1, units + 1]``; sizes, prices: int64 ``[units + 1]``; order: int64 ``[>= count]``; scratch.
     """
@@ -293,7 +294,7 @@ def choose(
     pool: Any, count: int, due: bool, seq_len: int, max_images: int, near: int, max_cut: float,
     reach: Any, fewest: Any, sizes: Any, prices: Any, order: Any, taken: Any,
 ) -> None:  # fmt: skip
-    """The next row: by price where there are prices and slots suffice, else the fullest, which has the oldest item.
+    """Choose the next row: by price where there are prices and slots suffice, else the fullest, which has the oldest item.
 
     An item that is cut to end the row has fewer TOKENS afterwards.
     """
@@ -308,7 +309,7 @@ def choose(
 
 @njit
 def remove(pool: Any, count: int, taken: Any) -> int:
-    """Close the gaps that the taken items leave; returns how many stay."""
+    """Close the gaps that the taken items leave, and return how many items stay."""
     m = 0
     for k in range(count):
         if not taken[k]:
@@ -323,10 +324,11 @@ def stream(
     lengths: Any, slots: Any, table: Any, longest: int, pool: Any, seq_len: int, max_images: int, near: int, max_cut: float,
     items: Any, offsets: Any, cuts: Any, reach: Any, fewest: Any, sizes: Any, prices: Any, order: Any, taken: Any,
 ) -> int:  # fmt: skip
-    """Push everything and flush; returns the number of rows.
+    """Push all items and flush, and return the number of rows.
 
     slots: int64 ``[n]``. table: int64 ``[seq_len + 1]``, price of each length. items: int64 ``[n]``, offsets: int64
-    ``[n + 1]``, the rows as CSR. cuts: int64 ``[n]`` of 0, what was cut off each length; ``[0]`` with a max_cut of 0.
+    ``[n + 1]``, the rows as CSR. cuts: int64 ``[n]`` of 0, becomes the tokens cut off each length; ``[0]`` with a max_cut of
+    0.
     """
     n, i, count, rows, out = len(lengths), 0, 0, 0, 0
     offsets[0] = 0

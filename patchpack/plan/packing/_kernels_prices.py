@@ -9,10 +9,10 @@ from patchpack._jit import njit
 
 @njit
 def best_row(lengths: Any, values: Any, best: Any, last: Any, row: Any) -> float:
-    """Highest value of a row of any number of copies, by the knapsack of Gilmore and Gomory (1961).
+    """Find the highest value of a row of any number of copies, by the knapsack of Gilmore and Gomory (1961).
 
     lengths: int64 ``[m]``, rising. values: float64 ``[m]``. best: float64 ``[seq_len + 1]``, last: int64 ``[seq_len + 1]``,
-    scratch. row: int64 ``[m]``, becomes the copies of each in the row.
+    scratch. row: int64 ``[m]``, becomes the copies of each length in the row.
     """
     best[0] = 0.0
     room = len(best) - 1

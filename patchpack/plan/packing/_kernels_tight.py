@@ -9,15 +9,15 @@ from patchpack._jit import njit
 
 @njit
 def price(sizes: Any, copies: Any, endless: Any, values: Any, step: int, best: Any, old: Any, take: Any, last: Any) -> None:
-    """Most valuable row by a knapsack over two budgets, with every pass's choices kept.
+    """Find the most valuable row by a knapsack over two budgets, and store every pass's choices.
 
-    Pass s offers ``copies[s]`` pieces of ``sizes[s]`` tokens and value ``values[s]`` each: all of them or none, or, where
-    ``endless[s]``, any number one at a time (then copies is 1). A piece takes `step` slots: 1, or 0 where there is no cap
-    and one line of the tables is enough.
+    Pass s offers ``copies[s]`` pieces of ``sizes[s]`` tokens and value ``values[s]`` each: all of them or none. Where
+    ``endless[s]`` is True, it offers any number, one at a time (then copies is 1). A piece takes `step` slots: 1, or 0 where
+    there is no cap and one line of the tables is enough.
 
-    best: int64 ``[slots + 1, seq_len + 1]`` of zeros, becomes the largest value of a row within so many slots and tokens.
-    old: int64 ``[seq_len + 1]``, scratch. take: bool ``[passes, slots + 1, seq_len + 1]``, whether the pass is used there.
-    last: int64 ``[passes]``, the value of the best row that ends with the pass, −1 where it does not fit.
+    best: int64 ``[slots + 1, seq_len + 1]`` of zeros, becomes the largest value of a row within that many slots and tokens.
+    old: int64 ``[seq_len + 1]``, scratch. take: bool ``[passes, slots + 1, seq_len + 1]``, True where the pass is used. last:
+    int64 ``[passes]``, the value of the best row that ends with the pass, −1 where it does not fit.
     """
     slots, seq_len = best.shape[0] - 1, best.shape[1] - 1
     for s in range(len(sizes)):
@@ -54,7 +54,7 @@ def price(sizes: Any, copies: Any, endless: Any, values: Any, step: int, best: A
 
 @njit
 def trace(sizes: Any, copies: Any, endless: Any, index: Any, step: int, take: Any, end: int, column: Any) -> None:
-    """Pieces of each kind in the row that ends with pass `end`, added to `column`: int64 ``[kinds]``.
+    """Add the pieces of each kind in the row that ends with pass `end` to `column`, int64 ``[kinds]``.
 
     index: kind of each pass. end: −1 for the best row of all.
     """
@@ -80,15 +80,15 @@ def trace(sizes: Any, copies: Any, endless: Any, index: Any, step: int, take: An
 def fill_decreasing(
     sizes: Any, counts: Any, seq_len: int, state: Any, turns: int, reach: Any, used: Any, kinds: Any, ends: Any
 ) -> bool:
-    """Fill rows one after the other, the longest waiting item first and then as full as what waits allows.
+    """Fill rows one after the other: the longest waiting item first, then the fullest choice of the other waiting items.
 
-    The rest of a row is a bounded subset sum, longest lengths first and ended as soon as it comes out exactly; so short
-    lengths are kept for later. A row is repeated while its lengths last. Returns whether everything is packed; if not, it
-    has used up its turns, one per new row, and is to be called again.
+    The rest of a row is a bounded subset sum, longest lengths first. It ends as soon as the sum is exact, so short lengths
+    are kept for later. A row is repeated while its lengths last. Returns True if all items are packed. Otherwise the turns,
+    one per new row, are used up, and the caller must call again.
 
     sizes: int64 ``[kinds]``, decreasing. counts: int64 ``[kinds]``, becomes zeros. state: int64 ``[3]`` of zeros: rows, items
-    in them, first kind left. reach, used: int64 ``[seq_len + 1]``, scratch. kinds: int64 ``[items]``, kind of each item in row
-    order. ends: int64 ``[items]``, where each row ends.
+    in them, first kind left. reach, used: int64 ``[seq_len + 1]``, scratch. kinds: int64 ``[items]``, kind of each item in
+    row order. ends: int64 ``[items]``, end of each row.
     """
     rows, filled, first = state
     while first < len(sizes):
@@ -150,14 +150,15 @@ def fill_in_turn(
     """Fill rows in the order of a queue, and their last `tail` tokens as full as the head of the queue allows.
 
     The end of a row is a subset sum over the oldest waiting items. Of the fullest ends it takes the one that uses slots at
-    the pace at which what waits needs them; where slots are what is scarce, the one nearest to all slots, then the fullest.
-    Returns whether everything is packed; if not, it has used up its turns, one per row, and is to be called again.
+    the pace at which the waiting items need them. Where slots are scarce, it takes the end nearest to all slots, then the
+    fullest. Returns True if all items are packed. Otherwise the turns, one per row, are used up, and the caller must call
+    again.
 
-    queue: int64 ``[n]``, lengths. state: int64 ``[3]``: rows, items in them, tokens that wait; starts as 0, 0, the sum.
-    after: int64 ``[n + 1]``, the item behind each, the head behind n; starts as ``1 … n, 0``. masks: int64
-    ``[window + 1, seq_len + 1]``, scratch: bit e of ``masks[w, c]`` is set when e of the first w that wait make c tokens.
-    waiting: int64 ``[window]``, scratch. items: int64 ``[n]``, positions in the queue in row order. ends: int64 ``[n]``,
-    where each row ends.
+    queue: int64 ``[n]``, lengths. state: int64 ``[3]``: rows, items in them, waiting tokens; starts as 0, 0, the sum. after:
+    int64 ``[n + 1]``, the item behind each, the head behind n; starts as ``1 … n, 0``. masks: int64
+    ``[window + 1, seq_len + 1]``, scratch: bit e of ``masks[w, c]`` is set when e of the first w waiting items make c tokens.
+    waiting: int64 ``[window]``, scratch. items: int64 ``[n]``, positions in the queue in row order. ends: int64 ``[n]``, end
+    of each row.
     """
     n, window = len(queue), len(waiting)
     rows, filled, tokens = state

@@ -1,7 +1,7 @@
-"""Which rows share a step, so that no rank waits for another: attention costs Σn², and equally full rows differ in it.
+"""The choice of rows that share a step, so that no rank waits for another.
 
-A synchronous step lasts as long as its slowest rank. `balance` puts rows of nearly equal cost into a step; what is in a row
-stays as it is, so the fill does too.
+Attention costs Σn², and equally full rows differ in it. A synchronous step lasts as long as its slowest rank. `balance` puts
+rows of nearly equal cost into a step. It does not change the content of a row, so fill is unaffected.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ MOST_TOKENS = 1 << 30  # of a row: Σn² and 6 · width · n stay in 64 bits
 
 @dataclass(frozen=True)
 class AttentionCost:
-    """What an image of n tokens costs in a transformer block that attends within images: ``n * (n + 6 * width)``.
+    """The cost of an image of n tokens in a transformer block that attends within images: ``n * (n + 6 * width)``.
 
-    In units of ``2 * width`` multiply-adds, so that it is an exact integer. Queries times keys and weights times values take
-    ``2 * width * n**2``; the four projections and an MLP of ratio 4 take ``(4 + 8) * width**2 * n``. The share of attention is
-    then ``n / (6 * width + n)``, as in NaViT 2307.06304 section 2.2 for rows that attend within themselves.
+    The unit is ``2 * width`` multiply-adds, so that the cost is an exact integer. Queries times keys and weights times values
+    take ``2 * width * n**2``. The four projections and an MLP of ratio 4 take ``(4 + 8) * width**2 * n``. The share of
+    attention is then ``n / (6 * width + n)``, as in NaViT 2307.06304 section 2.2 for rows that attend within themselves.
 
     Attributes:
-        width: of the model, 0 … 65536; 0 leaves ``n**2``, attention alone.
+        width: width of the model, 0 … 65536. 0 leaves ``n**2``, attention alone. Default 768.
     """
 
     width: int = 768
@@ -42,7 +42,7 @@ class AttentionCost:
         require_int("width", self.width, 0, 1 << 16)
 
     def __call__(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Cost of each image, int64 ``[n]`` for int64 ``[n]`` lengths of at most 2**30."""
+        """Return the cost of each image, int64 ``[n]``, for int64 ``[n]`` lengths of at most 2**30."""
         return lengths * (lengths + 6 * self.width)
 
 
@@ -59,28 +59,30 @@ def balance(
     seed: int = 0,
     epoch: int = 0,
 ) -> npt.NDArray[np.int64]:
-    """Deal rows into steps in which every rank has nearly the same to do.
+    """Deal rows into steps in which every rank has nearly the same work.
 
-    The rows of `window` steps are looked over at a time. A step takes the oldest of them and, of the runs of num_ranks
-    neighbours in cost that hold it, the one with the least ``1 − mean / max`` (of equals the lighter); as many rows come
-    after. The last `window` steps are cut from the sorted rest. Then the steps are shuffled in blocks of `window`, and the
-    rows of a step over the ranks, so that neither time nor rank is sorted by size.
+    The pool holds the rows of `window` steps. A step takes the oldest row of the pool. Of the runs of num_ranks neighbours in
+    cost that hold this row, it takes the one with the least ``1 − mean / max`` (of equals the lighter). Then as many new rows
+    enter the pool. The last `window` steps are cut from the remaining rows in sorted order. At the end the steps are shuffled
+    in blocks of `window`, and the rows of a step over the ranks, so that neither time nor rank is sorted by size.
 
-    Sorting whole windows by cost and cutting them is what others do; led by the oldest row, which lets a rare row wait for
-    its like, ranks wait a quarter to a half less (`bench/balance.py`).
+    Others sort whole windows by cost and cut them. Starting from the oldest row lets a rare row wait for similar ones, and
+    ranks wait a quarter to a half less (`bench/balance.py`).
 
     Args:
         rows: a `Packing`, or the lengths in each row.
-        lengths: int ``[n]``, what a `Packing` is of.
+        lengths: int ``[n]``, the lengths that a `Packing` was made of. Default None, for rows given by their lengths.
         num_ranks: rows per step, one per rank, >= 1. With k rows per rank pass ``k * num_ranks`` and split each step.
-        window: steps looked over at a time, >= 1; 1 keeps the order of steps.
-        cost: lengths int64 ``[n]`` to the cost of each image, >= 0; a row costs their sum. None: `AttentionCost`.
-        seed, epoch: of the shuffling.
+        window: number of steps whose rows are in the pool, >= 1. 1 keeps the order of steps. Default 64.
+        cost: function from lengths int64 ``[n]`` to the cost of each image, >= 0. A row costs the sum of its images. Default
+            None, `AttentionCost`.
+        seed: seed of the shuffling. Default 0.
+        epoch: epoch of the shuffling. Default 0.
 
     Returns:
         int64 ``[ceil(rows / num_ranks), num_ranks]``: indices of rows, each once. −1 where the last step has no row for a
-        rank. A row comes less than ``2 * window`` steps early, and late by as much as it takes to be the oldest:
-        two or three windows on the lists measured, ``window * num_ranks`` at most beside the shuffling.
+        rank. A row comes less than ``2 * window`` steps early. It comes late by as much as it takes to be the oldest: two or
+        three windows on the lists measured, and at most ``window * num_ranks`` steps beside the shuffling.
 
     Raises:
         ConfigError: lengths that are not integers >= 1, a row of over 2**30 tokens, a `Packing` without its lengths, a cost
@@ -112,7 +114,16 @@ def row_costs(
     *,
     cost: Cost | None = None,
 ) -> Costs:
-    """Cost of each row, the sum of its images'; arguments and errors as of `balance`. An empty row costs 0."""
+    """Return the cost of each row, the sum of its images' costs. An empty row costs 0.
+
+    Args:
+        rows: a `Packing`, or the lengths in each row.
+        lengths: int ``[n]``, the lengths that a `Packing` was made of. Default None, for rows given by their lengths.
+        cost: function from lengths int64 ``[n]`` to the cost of each image, >= 0. Default None, `AttentionCost`.
+
+    Raises:
+        ConfigError: the errors of `balance` for these arguments.
+    """
     items, offsets = _flat(rows, lengths)
     costs = np.asarray((AttentionCost() if cost is None else cost)(items))
     if costs.shape != items.shape or costs.dtype.kind not in "iuf":
@@ -127,11 +138,11 @@ def row_costs(
 
 
 def imbalance(steps: npt.NDArray[np.int64], costs: Costs) -> float:
-    """Mean over steps of ``1 − mean / max`` of what the ranks have to do; an idle rank has nothing.
+    """Return the mean over steps of ``1 − mean / max`` of the ranks' work. An idle rank has no work.
 
     Args:
-        steps: int64 ``[steps, num_ranks]``, see `balance`.
-        costs: ``[rows]``, see `row_costs`.
+        steps: int64 ``[steps, num_ranks]``, the result of `balance`.
+        costs: ``[rows]``, the result of `row_costs`.
 
     Returns:
         The share of its time that a rank waits in a step, 0 … 1 − 1 / num_ranks; 0 without steps.
@@ -143,7 +154,7 @@ def imbalance(steps: npt.NDArray[np.int64], costs: Costs) -> float:
 
 
 def _flat(rows: Any, lengths: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Lengths in the order of the rows, and where each row begins and ends."""
+    """Return the lengths in the order of the rows, and the begin and end of each row."""
     if isinstance(rows, Packing):
         if lengths is None:
             raise ConfigError(
@@ -186,7 +197,10 @@ def _row_sums(values: Any, offsets: npt.NDArray[np.int64]) -> Any:
 
 
 def _weights(costs: Costs, num_ranks: int) -> npt.NDArray[np.int64]:
-    """The costs as int64 of which num_ranks sum up to less than 2**53, so that the loop is exact: as they are, or scaled."""
+    """Return the costs as int64, unchanged or scaled.
+
+    The sum of any num_ranks of them is below 2**53, so that the loop is exact.
+    """
     most = float(costs.max(initial=0))
     room = (1 << 52) // num_ranks
     if costs.dtype.kind == "i" and most <= room:
@@ -195,7 +209,10 @@ def _weights(costs: Costs, num_ranks: int) -> npt.NDArray[np.int64]:
 
 
 def _shuffled(steps: npt.NDArray[np.int64], full: int, window: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Steps in another order inside blocks of `window`, and rows in another order inside steps; idle ranks only at the end."""
+    """Return the steps in another order inside blocks of `window`, and rows in another order inside steps.
+
+    Idle ranks stay at the end.
+    """
     count, num_ranks = steps.shape
     number = np.arange(count)
     u = rng.uniforms(seed, epoch, number.astype(np.uint64), rng.Stage.BALANCE, 1 + num_ranks)

@@ -1,8 +1,8 @@
-"""How few rows are possible: from sums, from pairs that cannot share a row, and from a linear program over all rows.
+"""Lower bounds on the number of rows: from sums, from pairs that cannot share a row, and from a linear program over all rows.
 
-The bounds hold for any packing. The linear program (Gilmore and Gomory 1961) has a variable per possible row; it is solved by
-column generation, and stopped at any time it still gives a bound, because prices per length bound the number of rows whatever
-they are (Farley 1990).
+The bounds hold for any packing. The linear program (Gilmore and Gomory 1961) has a variable per possible row and is solved by
+column generation. It gives a bound at any time it is stopped, because any prices per length bound the number of rows
+(Farley 1990).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
 from patchpack.plan.packing.lengths import require_lengths
 
-_SCALE = 1 << 40  # prices are integers in these units, so that a bound is exact whatever the solver rounds
+_SCALE = 1 << 40  # prices are integers in these units, so that a bound is exact however the solver rounds
 _MOST_CELLS = 1 << 27  # kinds, slots and tokens of one knapsack; a problem over it has no linear program
 _COLUMNS = 200  # new rows per knapsack
 _SMOOTH = 0.5  # weight of the best prices so far against the newest (Wentges 1997)
@@ -34,23 +34,24 @@ def lower_bound(
     lp: bool = False,
     time_limit: float = 60.0,
 ) -> int:
-    """Rows that every packing of these lengths needs.
+    """Return a number of rows that every packing of these lengths needs.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
         seq_len: tokens per row.
-        max_images: items per row, None for no limit.
-        lp: also solve the linear program over all rows; needs ``patchpack[solver]``. It is left out where distinct lengths ·
-            slots · tokens are over 2**27: a knapsack over them would not fit in memory.
-        time_limit: seconds for the linear program; what is proven by then counts.
+        max_images: items per row. Default None, no limit.
+        lp: True also solves the linear program over all rows. It needs ``patchpack[solver]``. The program is left out where
+            distinct lengths · slots · tokens are over 2**27, because a knapsack over them would not fit in memory. Default
+            False.
+        time_limit: seconds for the linear program, > 0. The bound proven by then counts. Default 60.
 
     Returns:
-        ``max(ceil(sum / seq_len), ceil(n / max_images), L2)``, L2 by Martello and Toth (Discrete Applied Mathematics 28, 1990,
-        section 3), and with `lp` the linear program's bound, rounded up. 0 for an empty list.
+        ``max(ceil(sum / seq_len), ceil(n / max_images), L2)``, L2 by Martello and Toth (Discrete Applied Mathematics 28,
+        1990, section 3), and with `lp` the linear program's bound, rounded up. 0 for an empty list.
 
     Raises:
-        ConfigError: a length that is not an integer in ``1 … seq_len``, a cap below 1, a time limit that is not a positive
-            number, or `lp` without the solver.
+        ConfigError: a length is not an integer in ``1 … seq_len``, a cap is below 1, the time limit is not a positive number,
+            or `lp` is set without the solver.
 
     Example:
         >>> lower_bound([6, 6, 6], 10)
@@ -71,7 +72,14 @@ def lower_bound(
 
 
 def simple_bound(sizes: Int64, counts: Int64, seq_len: int, max_images: int | None) -> int:
-    """The larger of tokens over tokens, items over slots, and L2; sizes are distinct and increasing, counts >= 1."""
+    """Return the largest of tokens over seq_len, items over slots, and L2.
+
+    Args:
+        sizes: int64 ``[kinds]``, the distinct lengths, increasing.
+        counts: int64 ``[kinds]``, items of each length, >= 1.
+        seq_len: tokens per row.
+        max_images: items per row, None for no limit.
+    """
     if not len(sizes):
         return 0
     tokens, items = sum(map(int.__mul__, sizes.tolist(), counts.tolist())), int(counts.sum())
@@ -80,11 +88,17 @@ def simple_bound(sizes: Int64, counts: Int64, seq_len: int, max_images: int | No
 
 
 def martello_toth(sizes: Int64, counts: Int64, seq_len: int) -> int:
-    """L2: the largest over a in ``0 … seq_len / 2`` of what items of at least a tokens need.
+    """Return L2: the largest, over a in ``0 … seq_len / 2``, number of rows that the items of at least a tokens need.
 
-    With J1 the lengths over ``seq_len − a``, J2 the rest of those over ``seq_len / 2``, J3 those from a to ``seq_len / 2``:
-    ``|J1| + |J2| + max(0, ceil((sum J3 − (|J2| seq_len − sum J2)) / seq_len))``. Every item of J1 and J2 has a row of its own,
-    those of J1 share with nothing in J3, and what J3 does not find room for beside J2 needs rows.
+    Let J1 be the lengths over ``seq_len − a``, J2 the other lengths over ``seq_len / 2``, and J3 those from a to
+    ``seq_len / 2``. Then the number is ``|J1| + |J2| + max(0, ceil((sum J3 − (|J2| seq_len − sum J2)) / seq_len))``. Every
+    item of J1 and J2 has a separate row. The items of J1 share with no item of J3. The items of J3 that find no room beside
+    J2 need further rows.
+
+    Args:
+        sizes: int64 ``[kinds]``, the distinct lengths, increasing.
+        counts: int64 ``[kinds]``, items of each length, >= 1.
+        seq_len: tokens per row.
     """
     number = np.zeros(seq_len + 2, dtype=np.int64)
     number[sizes + 1] = counts
@@ -106,17 +120,23 @@ def require_seconds(time_limit: Any) -> None:
 
 
 def affordable(sizes: Int64, seq_len: int, max_images: int | None) -> bool:
-    """Whether the linear program's knapsacks are small enough to be solved."""
+    """Return True if the linear program's knapsacks are small enough to be solved.
+
+    Args:
+        sizes: int64 ``[kinds]``, the distinct lengths, increasing.
+        seq_len: tokens per row.
+        max_images: items per row, None for no limit.
+    """
     return len(sizes) * (_slots(sizes, seq_len, max_images) + 1) * (seq_len + 1) <= _MOST_CELLS
 
 
 def _slots(sizes: Int64, seq_len: int, max_images: int | None) -> int:
-    """The cap on items per row, 0 where tokens alone keep it."""
+    """Return the cap on items per row, 0 where the tokens alone ensure it."""
     return 0 if max_images is None or max_images >= seq_len // int(sizes[0]) else max_images
 
 
 class Pass(NamedTuple):
-    """Steps of a knapsack over bounded numbers of pieces, see `_kernels_tight.price`."""
+    """The steps of a knapsack over bounded numbers of pieces, for `_kernels_tight.price`."""
 
     kinds: Int64
     copies: Int64
@@ -126,12 +146,18 @@ class Pass(NamedTuple):
 class ColumnGeneration:
     """The linear program ``min sum x, A x >= counts, x >= 0`` over the rows A that hold no more of a length than there is.
 
+    Args:
+        sizes: int64 ``[kinds]``, the distinct lengths, increasing.
+        counts: int64 ``[kinds]``, items of each length, >= 1.
+        seq_len: tokens per row.
+        max_images: items per row, None for no limit.
+
     Attributes:
-        columns: rows generated so far: the kinds of their items, increasing, int64 each.
+        columns: rows generated so far, each as the kinds of its items, increasing, int64.
         amounts: float64 ``[columns]``, the solution over them.
-        bound: proven rows, an integer.
-        finished: whether no row outside `columns` can lower ``ceil(sum(amounts))``.
-        stopped: whether the time ran out.
+        bound: number of rows that is proven to be needed, an integer.
+        finished: True if no row outside `columns` can lower ``ceil(sum(amounts))``.
+        stopped: True if the time ran out.
     """
 
     def __init__(self, sizes: Int64, counts: Int64, seq_len: int, max_images: int | None) -> None:
@@ -147,7 +173,7 @@ class ColumnGeneration:
         self.add([np.full(many, kind) for kind, many in enumerate(np.minimum(self._most, counts).tolist())])
 
     def add(self, columns: list[Int64]) -> int:
-        """Add rows, each the kinds of its items, increasing; returns how many are new."""
+        """Add rows, each as the kinds of its items, increasing, and return how many are new."""
         new = list({column.tobytes(): column for column in columns if column.tobytes() not in self._seen}.values())
         self._seen.update(column.tobytes() for column in new)
         self.columns += new
@@ -155,7 +181,13 @@ class ColumnGeneration:
         return len(new)
 
     def run(self, deadline: float, *, seed: int, enough: float = math.inf) -> None:
-        """Generate rows until the bound meets the solution or `enough`, or the time (of `time.monotonic`) is up."""
+        """Generate rows until the bound meets the solution or `enough`, or the time is up.
+
+        Args:
+            deadline: end of the search, on the clock of `time.monotonic`.
+            seed: seed of the orders in which equally good rows are tried, >= 0.
+            enough: number of rows at which a bound suffices. Default infinity.
+        """
         from patchpack.plan.packing import _kernels_tight
 
         rng = np.random.default_rng(seed)
@@ -193,21 +225,21 @@ class ColumnGeneration:
                 return
 
     def round(self, counts: Int64, deadline: float) -> npt.NDArray[np.float64] | None:
-        """The solution over the rows generated so far for other counts, None when the time is up."""
+        """Return the solution over the rows generated so far for other counts, or None when the time is up."""
         self._master.demand(counts)
         solved = self._master.solve(deadline)
         self.stopped = self.stopped or solved is None
         return None if solved is None else solved[1]
 
     def _learn(self, prices: Int64, max_value_row: int) -> None:
-        """No row is worth more than `max_value_row`, so all items together need ``sum(counts prices) / max_value_row`` rows."""
+        """Raise the bound to ``sum(counts prices) / max_value_row``, because no row is worth more than `max_value_row`."""
         total = sum(map(int.__mul__, prices.tolist(), self._counts.tolist()))
         bound = -(-total // max_value_row)
         if bound >= self.bound:
             self.bound, self._prices = bound, prices / max_value_row
 
     def _passes(self, order: Int64) -> Pass:
-        """1, 2, 4, … and the rest of each kind, or one at a time where there are more than fit."""
+        """Return 1, 2, 4, … and the rest of each kind, or one at a time where there are more than fit."""
         kinds: list[int] = []
         copies: list[int] = []
         for kind, most, count in zip(order.tolist(), self._most[order].tolist(), self._counts[order].tolist(), strict=True):
@@ -221,7 +253,7 @@ class ColumnGeneration:
 
 
 class _Master:
-    """The linear program over the columns so far, kept in the solver so that each solve starts from the last."""
+    """The linear program over the columns so far. It stays in the solver, so that each solve starts from the last solution."""
 
     def __init__(self, counts: Int64) -> None:
         self._solver = require_solver()
@@ -258,7 +290,10 @@ class _Master:
 
 
 def _quiet(solver: Any) -> Any:
-    """A HiGHS that prints nothing: recent ones greet while they are being made, when the callbacks are set up."""
+    """Return a HiGHS that prints nothing.
+
+    Recent versions print a greeting during construction, when the callbacks are set up.
+    """
 
     class Quiet(solver.Highs):  # type: ignore[misc]  # an untyped base
         def enableCallbacks(self) -> None:
@@ -271,7 +306,7 @@ def _quiet(solver: Any) -> Any:
 
 
 def require_solver() -> Any:
-    """The module highspy, or `ConfigError` with how to get it."""
+    """Return the module highspy, or raise `ConfigError` with the command that installs it."""
     try:
         return importlib.import_module("highspy")
     except ImportError as error:

@@ -1,4 +1,4 @@
-"""Which online packer suits a list of lengths: how many items wait, and whether prices help."""
+"""The choice of an online packer for a list of lengths: how many items wait, and whether prices help."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ from patchpack.plan.packing.lookahead import LEAST_WAITING, MOST_WAITING, Lookah
 from patchpack.plan.packing.prices import learn_prices
 
 _POOL = 8  # rows whose images wait
-_LOOSE = 1.005  # rows, as a share of the fewest thinkable, above which prices are tried
-_LESSONS = (2048, 4096, 8192)  # lengths that prices are learnt from: what is learnt differs in more than its precision
+_LOOSE = 1.005  # rows, as a share of the lower bound, above which prices are tried
+_LESSONS = (2048, 4096, 8192)  # numbers of lengths that prices are learnt from: the prices differ by more than precision
 
 
 def choose_lookahead(lengths: Int64, *, seq_len: int, max_images: int) -> Lookahead:
-    """The options that pack a sample of lengths into the fewest rows.
+    """Return the options that pack a sample of lengths into the fewest rows.
 
-    Eight rows' images wait, 64 at least and 4096 at most. Where that leaves more than ``1.005 * max(sum / seq_len, n /
-    max_images)`` rows, prices are learnt from three samples of the sample, and the best of the four is taken.
+    The images of eight rows wait, at least 64 and at most 4096. If that leaves more than
+    ``1.005 * max(sum / seq_len, n / max_images)`` rows, prices are learnt from three parts of the sample, and the best of the
+    four options is returned.
 
     Args:
-        lengths: int64 ``[n]``, each in ``1 … seq_len``; some thousand in no particular order.
-        seq_len, max_images: of a row.
+        lengths: int64 ``[n]``, each in ``1 … seq_len``. Some thousand lengths in no particular order suffice.
+        seq_len: tokens per row.
+        max_images: slots per row.
 
     Returns:
-        `Lookahead`; the same lengths give the same options.
+        `Lookahead`. The same lengths give the same options.
     """
     if not len(lengths) or max_images == 1:
         return Lookahead(1)
@@ -36,7 +38,7 @@ def choose_lookahead(lengths: Int64, *, seq_len: int, max_images: int) -> Lookah
         return pack_stream(lengths, seq_len=seq_len, max_images=max_images, packer=options).num_rows
 
     fewest = rows(best)
-    # what the last rows of a short sample leave empty is not the packer's fault
+    # the last rows of a short sample stay partly empty with any packer
     if fewest <= _LOOSE * max(lengths.sum() / seq_len, len(lengths) / max_images) + _POOL:
         return best
     for count in _LESSONS:

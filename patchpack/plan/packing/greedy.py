@@ -1,7 +1,7 @@
 """Greedy packers with a bounded number of open rows.
 
 NaViT packs greedily together with batching: an image goes into the first open row that has room (2307.06304 appendix A.3).
-`FirstFit` is that rule; `NextFit` and `BestFit` stand beside it.
+`FirstFit` is that rule. `NextFit` and `BestFit` are its alternatives.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ from patchpack.plan.packing.protocol import Item, Packer, Row
 
 
 class GreedyPacker:
-    """Any-fit packing over a bounded list of open rows, oldest first.
+    """A packer by an any-fit rule over a bounded list of open rows, oldest first.
 
-    A row closes when it is full in tokens or slots. When nothing has room and ``open_rows`` are open, the fullest one is
-    closed first (the oldest of equals). `flush` returns the open rows fullest first, so what is left is in the last.
+    A row closes when it is full in tokens or slots. If no open row has room and ``open_rows`` rows are open, the fullest one
+    is closed first (the oldest of equals). `flush` returns the open rows fullest first, so the emptiest row is the last.
+
+    Args:
+        seq_len: tokens per row.
+        max_images: slots per row.
+        open_rows: rows kept open, >= 1.
+        best: True puts an item into the row that it leaves fullest, False into the oldest row with room.
     """
 
     def __init__(self, seq_len: int, max_images: int, *, open_rows: int, best: bool) -> None:
@@ -26,7 +32,7 @@ class GreedyPacker:
         self._rows: list[_OpenRow] = []
 
     def push(self, item: Item) -> list[Row]:
-        """See `Packer`. Raises `ConfigError` for an item that no row can hold."""
+        """See `Packer`. It raises `ConfigError` for an item that no row can hold."""
         if not (1 <= item.num_tokens <= self._seq_len and 1 <= item.num_slots <= self._max_images):
             raise ConfigError(f"{item} does not fit a row of {self._seq_len} tokens and {self._max_images} slots")
         closed = []
@@ -51,7 +57,7 @@ class GreedyPacker:
         return [row.close() for row in rows]
 
     def state_dict(self) -> dict[str, Any]:
-        """``{"rows": [[[id, num_tokens, num_slots], ...], ...]}``, oldest row first."""
+        """Return ``{"rows": [[[id, num_tokens, num_slots], ...], ...]}``, oldest row first."""
         return {"rows": [[list(item) for item in row.items] for row in self._rows]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -92,10 +98,10 @@ class _OpenRow:
 
 @dataclass(frozen=True)
 class FirstFit:
-    """NaViT's greedy: the oldest open row that has room.
+    """The factory of NaViT's greedy packer: an item goes into the oldest open row that has room.
 
     Attributes:
-        open_rows: rows kept open, the bound on how far a place can be from arrival order.
+        open_rows: rows kept open, >= 1. It limits how far an item can move from its arrival order. Default 16.
     """
 
     open_rows: int = 16
@@ -110,10 +116,10 @@ class FirstFit:
 
 @dataclass(frozen=True)
 class BestFit:
-    """The open row that the item leaves fullest; the oldest of equals.
+    """The factory of a packer that puts an item into the open row it leaves fullest, the oldest of equals.
 
     Attributes:
-        open_rows: rows kept open.
+        open_rows: rows kept open, >= 1. Default 16.
     """
 
     open_rows: int = 16
@@ -128,7 +134,7 @@ class BestFit:
 
 @dataclass(frozen=True)
 class NextFit:
-    """Strict arrival order: one open row, closed by the first item that does not fit."""
+    """The factory of a packer in strict arrival order: one open row, closed by the first item that does not fit."""
 
     def __call__(self, seq_len: int, max_images: int) -> Packer:
         """See `PackerFactory`."""

@@ -1,7 +1,7 @@
-"""Rows planned on a histogram of lengths: equal items are interchangeable, so the work depends on the kinds of items alone.
+"""Rows planned on a histogram of lengths. Equal items are interchangeable, so the work depends only on the kinds of items.
 
-Krell et al. (2107.02027) pack histograms; `decreasing` in `_kernels_histogram` is their LPFHP (best-fit-decreasing) and their
-SPFHP (worst-fit), and both at once for `spread`, which is ours.
+Krell et al. (2107.02027) pack histograms. `decreasing` in `_kernels_histogram` is their LPFHP (best-fit-decreasing) and their
+SPFHP (worst-fit), and both at once for `spread`, which is our own method.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _NNLSHP_DEPTH, _NNLSHP_SEQ_LEN = 3, 1024
 
 
 class Patterns(NamedTuple):
-    """Rows with the same contents, counted once: pattern p is that of ``rows[p]`` rows.
+    """Rows with the same contents, counted once: ``rows[p]`` rows have pattern p.
 
-    Its parts are ``offsets[p]:offsets[p + 1]``; each puts ``repeats`` items of one length into the row.
+    The parts of pattern p are ``offsets[p]:offsets[p + 1]``. Each part puts ``repeats`` items of one length into the row.
 
     Attributes:
-        lengths: int64 ``[parts]``.
-        repeats: int64 ``[parts]``, >= 1.
-        offsets: int64 ``[patterns + 1]``.
-        rows: int64 ``[patterns]``, >= 1.
+        lengths: int64 ``[parts]``, length of the items of each part.
+        repeats: int64 ``[parts]``, number of items of each part, >= 1.
+        offsets: int64 ``[patterns + 1]``, begin and end of each pattern's parts.
+        rows: int64 ``[patterns]``, number of rows of each pattern, >= 1.
     """
 
     lengths: Int64
@@ -45,15 +45,15 @@ class Patterns(NamedTuple):
         return int(self.rows.sum())
 
     def pattern(self, p: int) -> list[int]:
-        """Lengths of the items in each row of pattern p."""
+        """Return the lengths of the items in each row of pattern p."""
         parts = slice(self.offsets[p], self.offsets[p + 1])
         return [int(n) for n in np.repeat(self.lengths[parts], self.repeats[parts])]
 
 
 class Kinds(NamedTuple):
-    """Kinds of items, the longest first: ``counts[k]`` items of ``lengths[k]`` tokens and ``slots[k]`` slots.
+    """The kinds of items, the longest first: ``counts[k]`` items of ``lengths[k]`` tokens and ``slots[k]`` slots.
 
-    All int64 ``[kinds]``, counts >= 1.
+    All are int64 ``[kinds]``, counts >= 1.
     """
 
     lengths: Int64
@@ -67,18 +67,18 @@ def pack_histogram(
     """Pack a histogram of lengths into rows, in a time that does not depend on the number of items.
 
     Args:
-        counts: integers ``[at least 1]``; ``counts[n]`` items have n tokens, as `numpy.bincount` counts. None may have 0 tokens
-            or more than seq_len; all tokens together at most 2**63 − 1.
+        counts: integers ``[at least 1]``. ``counts[n]`` items have n tokens, as `numpy.bincount` counts. No item may have 0
+            tokens or more than seq_len. All items together have at most 2**63 − 1 tokens.
         seq_len: tokens per row.
-        max_images: items per row, None for no limit.
-        method: a method of `pack_lengths` that works on the histogram.
+        max_images: items per row. Default None, no limit.
+        method: a method of `pack_lengths` that works on the histogram. Default "spread".
 
     Returns:
-        `Patterns`; the number of items of each length is that of counts.
+        `Patterns`. The number of items of each length equals that of counts.
 
     Raises:
-        ConfigError: counts that are negative, not integers, or of lengths that fit no row; totals beyond 2**63 − 1; a cap below
-            1; an unknown method; scipy missing for nnlshp.
+        ConfigError: counts are negative, not integers, or of lengths that fit no row, totals are beyond 2**63 − 1, a cap is
+            below 1, the method is unknown, or scipy is missing for nnlshp.
 
     Example:
         >>> patterns = pack_histogram([0, 0, 3, 0, 3], seq_len=10)
@@ -96,7 +96,14 @@ def pack_histogram(
 
 
 def plan(kinds: Kinds, seq_len: int, max_slots: int, method: str) -> Patterns:
-    """Patterns whose ``lengths`` are indices of kinds, in the order in which the rows were opened."""
+    """Return patterns whose ``lengths`` are indices of kinds, in the order in which the rows were opened.
+
+    Args:
+        kinds: the kinds of items.
+        seq_len: tokens per row.
+        max_slots: slots per row.
+        method: one of `HISTOGRAM_METHODS`.
+    """
     if not len(kinds.lengths):
         return Patterns(*(np.zeros(n, dtype=np.int64) for n in (0, 0, 1, 0)))
     if method == "nnlshp":
@@ -113,12 +120,12 @@ def plan(kinds: Kinds, seq_len: int, max_slots: int, method: str) -> Patterns:
 
 
 def _spread(kinds: Kinds, seq_len: int, max_slots: int) -> Int64:
-    """The best of best-fit-decreasing and of plans that open R rows at once, R at least the bound.
+    """Return the best of best-fit-decreasing and of plans that open R rows at once, R at least the bound.
 
     Best-fit-decreasing leaves the short items for the end, where slots run out. Here the longer items are spread over the R
-    rows by worst-fit, so that every row has about as many tokens and items as any other, and best-fit fills them up with the
-    shorter ones. Where the split between longer and shorter lies, and R, are searched for; each try costs what
-    best-fit-decreasing costs.
+    rows by worst-fit, so that every row has about as many tokens and items as any other. Best-fit then fills the rows with
+    the shorter items. The split between longer and shorter items, and R, are searched for. Each try costs as much as
+    best-fit-decreasing.
     """
     tokens, slots = (sum(map(int.__mul__, each.tolist(), kinds.counts.tolist())) for each in (kinds.lengths, kinds.slots))
     bound = max(-(-tokens // seq_len), -(-slots // max_slots))
@@ -134,7 +141,7 @@ def _spread(kinds: Kinds, seq_len: int, max_slots: int) -> Int64:
         best = min(best, steps, key=_num_rows)
     for split in sorted(scores, key=scores.__getitem__)[:4]:
         low, high = bound, _num_rows(best) - 1
-        middle = high  # a split that cannot improve what there is costs one try
+        middle = high  # a split that cannot improve the best plan costs one try
         while low <= high and _num_rows(best) > enough:
             steps = _decreasing(kinds, seq_len, max_slots, worst=split, rows=middle)
             best = min(best, steps, key=_num_rows)
@@ -153,7 +160,7 @@ def _num_rows(steps: Int64) -> int:
 
 
 def _decreasing(kinds: Kinds, seq_len: int, max_slots: int, *, worst: int = 0, rows: int = 0) -> Int64:
-    """Steps of `_kernels_histogram.decreasing`, int64 ``[4, steps]``."""
+    """Return the steps of `_kernels_histogram.decreasing`, int64 ``[4, steps]``."""
     from patchpack.plan.packing import _kernels_histogram as kernels  # numba costs 0.15 s to import
 
     words = (seq_len >> 5) + 1
@@ -170,7 +177,7 @@ def _decreasing(kinds: Kinds, seq_len: int, max_slots: int, *, worst: int = 0, r
 
 
 def _patterns(steps: Int64) -> Patterns:
-    """Ranges of rows that went through the same steps. Rows that got nothing are the last and fall away."""
+    """Return ranges of rows that went through the same steps. Rows that got no item are the last and are left out."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 
     edges = np.unique(np.concatenate([steps[0], steps[0] + steps[1]]))
@@ -185,10 +192,10 @@ def _patterns(steps: Int64) -> Patterns:
 
 
 def _nnlshp(kinds: Kinds, seq_len: int, max_slots: int) -> Patterns:
-    """Non-negative least squares on the histogram (Krell et al., section 4.2): all patterns of up to three that fill a row.
+    """Pack by non-negative least squares on the histogram (Krell et al., section 4.2).
 
-    The residual of lengths 1 … 8 weighs 0.09. Multiplicities are rounded; a pattern that finds too few items keeps the others;
-    items left over get a row each.
+    The patterns are all sets of up to three lengths that fill a row. The residual of lengths 1 … 8 weighs 0.09.
+    Multiplicities are rounded. A pattern for which a length runs out keeps its other items. Items left over get a row each.
     """
     if seq_len > _NNLSHP_SEQ_LEN:
         raise ConfigError(
@@ -221,7 +228,7 @@ def _nnlshp(kinds: Kinds, seq_len: int, max_slots: int) -> Patterns:
 
 
 def _full_rows(seq_len: int, depth: int) -> list[tuple[int, ...]]:
-    """Every set of at most depth (<= 3) lengths that sums to seq_len, each in descending order."""
+    """Return every set of at most depth (<= 3) lengths that sums to seq_len, each in descending order."""
     rows: list[tuple[int, ...]] = [(seq_len,)]
     if depth >= 2:
         rows += [(seq_len - a, a) for a in range(1, seq_len // 2 + 1)]

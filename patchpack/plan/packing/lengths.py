@@ -1,4 +1,4 @@
-"""A list of lengths at the door, and the rows it is packed into."""
+"""The check of a list of lengths, and the rows it is packed into."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ class Packing(NamedTuple):
     """Rows as numpy CSR: row r holds ``items[offsets[r]:offsets[r + 1]]``.
 
     Attributes:
-        items: int64 ``[n]``, indices into the lengths; within a row in arrival order, or as `pack_lengths` says.
-        offsets: int64 ``[rows + 1]``.
-        cuts: int64 ``[n]``, tokens to cut off each length (by index, not by row) so that its row ends exactly full; None where
-            nothing may be cut.
+        items: int64 ``[n]``, indices into the lengths, within a row in arrival order, or in the order that `pack_lengths`
+            states.
+        offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
+        cuts: int64 ``[n]``, tokens to cut off each length (by index, not by row) so that its row ends exactly full. Default
+            None: no item may be cut.
     """
 
     items: npt.NDArray[np.int64]
@@ -31,12 +32,12 @@ class Packing(NamedTuple):
         return len(self.offsets) - 1
 
     def row(self, r: int) -> npt.NDArray[np.int64]:
-        """Indices of the items in row r."""
+        """Return the indices of the items in row r."""
         return self.items[self.offsets[r] : self.offsets[r + 1]]
 
 
 def require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
-    """The lengths as int64 ``[n]``. Raises `ConfigError` for what is no integer in ``1 … seq_len``, naming the first."""
+    """Return the lengths as int64 ``[n]``, or raise `ConfigError` with the first that is not an integer in ``1 … seq_len``."""
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ConfigError(f"lengths must be a flat sequence of integers, got {array.dtype} of shape {array.shape}")
@@ -51,7 +52,13 @@ def require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
 
 
 def require_slots(slots: Any, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
-    """The slots as int64 ``[n]``. Raises `ConfigError` for what is no integer in ``1 … max_images``, naming the first."""
+    """Return the slots as int64 ``[n]``, or raise `ConfigError` with the first that is not an integer in ``1 … max_images``.
+
+    Args:
+        slots: integers, the slots of each item.
+        n: number of items.
+        max_images: slots per row, None for no limit.
+    """
     array = np.asarray(slots)
     if array.shape != (n,) or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ConfigError(f"slots must be {n} integers, one for each length, got {array.dtype} of shape {array.shape}")

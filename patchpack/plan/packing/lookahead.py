@@ -1,7 +1,7 @@
 """Rows from a bounded pool of waiting items: close to arrival order, and as full as the pool allows.
 
-Each row is the fullest that contains the oldest item; or, where few lengths occur and the fullest row of today leaves a worse
-pool for tomorrow, the max_value_row under prices per length (see `prices`).
+Each row is the fullest that contains the oldest item. Where few lengths occur, the fullest row now can leave a worse pool for
+later rows. Then each row is the one of highest value under prices per length (see `prices`).
 """
 
 from __future__ import annotations
@@ -20,38 +20,41 @@ from patchpack.plan.packing.prices import MOST_TOKENS, Prices
 from patchpack.plan.packing.protocol import Item, Packer, Row, fewest_tokens
 
 LEAST_WAITING, MOST_WAITING = 64, 1 << 12
-NEAR, LAYERS = 6, 33  # mean lengths (or slots) left when the completion is searched; steps of slots 0 … 32 it may count
+NEAR, LAYERS = 6, 33  # mean lengths (or slots) left when the completion is searched; numbers of slot steps, 0 … 32
 _UNLIMITED = 1 << 30
 Lengths = Sequence[int] | npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Lookahead:
-    """Items wait in a pool; when it is full, or an item must go, one row is built from it and closed.
+    """The factory of a packer with a pool of waiting items. When it is full, or an item must go, one row is built and closed.
 
-    Without prices the row takes the oldest items that fit until about 6 mean lengths (or 6 slots) are left, then the fullest
-    completion there is, found as a subset sum over the pool; of the fullest the one that waits for the fewest young items.
-    Items of more than two slots on average are wide (tokens of a text are counted so): 6 mean ones are left then, and what
-    they take is counted in 32 steps of the slots that are left, rounded up.
-    The oldest item is in every row. With prices the row is the most expensive one, made of what waits most.
+    Without prices the row takes the oldest items that fit, until about 6 mean lengths (or 6 slots) are left. Then it takes
+    the fullest completion there is, found as a subset sum over the pool. Of equally full completions it takes the one with
+    the fewest young items. The oldest item is in every row. Items of more than two slots on average are wide (tokens of a
+    text are counted that way). For wide items the completion starts when 6 mean items' slots are left, and slots are counted
+    in 32 steps of the remaining slots, rounded up. With prices the row is the most expensive one, made of the lengths of
+    which most items wait.
 
-    No item waits longer than `longest_wait`: at every push one item at most, the oldest, reaches that age, because no two
-    have the same; and the row that this push then closes contains it.
+    No item waits longer than `longest_wait`. At every push at most one item, the oldest, reaches that age, because no two
+    items have the same age. The row that this push then closes contains it.
 
-    A row is built from the pool alone, so `waiting` should be several times the number of images in a row: three are
-    enough for small smooth lengths, sixteen for large ones.
+    A row is built from the pool alone, so `waiting` should be several times the number of images in a row. Three times is
+    enough for small smooth lengths, sixteen times for large ones.
 
-    With `max_cut` a row that would not end exactly full may hold a little too much instead, and the longest item of it is
-    shortened by what is over, so that it does (NaViT 2307.06304 appendix A.3 mentions the like). An item is cut only by fewer
-    tokens than would otherwise stay empty: no image loses ten patches to save five of padding.
+    With `max_cut` a row that would not end exactly full may instead hold a little too much. Its longest item is then
+    shortened by the excess, so that the row ends exactly full (NaViT 2307.06304 appendix A.3 mentions a similar step). An
+    item is cut only by fewer tokens than would otherwise stay empty: no image loses ten patches to save five of padding.
 
     Attributes:
-        waiting: items in the pool, 1 … 4096; a row is closed at the push that fills it. None: as many as a row has slots,
-            between 64 and 4096; 64 where slots are unlimited.
-        longest_wait: items pushed after an item before its row is closed, >= 0; None for 8 times the items in the pool.
-        prices: of `learn_prices`, for lists where few lengths occur (native grids of one camera); None for the fullest row.
-        max_cut: share of an item's tokens that may be cut off, in [0, 1): an item of n tokens comes back with at least
-            ``n − floor(max_cut n)``, and at least 1. At most one item of a row is cut.
+        waiting: items in the pool, 1 … 4096. The push that fills the pool closes a row. Default None: as many as a row has
+            slots, between 64 and 4096, or 64 where slots are unlimited.
+        longest_wait: most items pushed after an item before its row is closed, >= 0. Default None: 8 times the items in the
+            pool.
+        prices: result of `learn_prices`, for lists where few lengths occur (native grids of one camera). Default None, the
+            fullest row.
+        max_cut: share of an item's tokens that may be cut off, in [0, 1). An item of n tokens comes back with at least
+            ``n − floor(max_cut n)`` tokens, and at least 1. At most one item of a row is cut. Default 0.
     """
 
     waiting: int | None = None
@@ -71,18 +74,18 @@ class Lookahead:
             raise ConfigError(f"prices must be Prices or None, got {self.prices!r}: learn_prices makes them from lengths")
 
     def __call__(self, seq_len: int, max_images: int) -> Packer:
-        """See `PackerFactory`. Raises `ConfigError` for prices of another seq_len, and above 2**20 tokens."""
+        """See `PackerFactory`. It raises `ConfigError` for prices of another seq_len, and for a seq_len above 2**20."""
         require_int("max_images", max_images, 1, _UNLIMITED)
         return LookaheadPacker(self, seq_len, max_images)
 
     def limits(self, max_images: int | None) -> tuple[int, int]:
-        """Items in the pool and the longest wait, for rows of so many slots (None: no limit)."""
+        """Return the items in the pool and the longest wait, for rows of `max_images` slots (None: no limit)."""
         slots = 1 if max_images is None else max_images
         waiting = min(max(slots, LEAST_WAITING), MOST_WAITING) if self.waiting is None else self.waiting
         return waiting, 8 * waiting if self.longest_wait is None else self.longest_wait
 
     def table(self, seq_len: int) -> Int64:
-        """Worth of each length, int64 ``[seq_len + 1]``; zeros without prices."""
+        """Return the worth of each length, int64 ``[seq_len + 1]``, zeros without prices."""
         require_int("seq_len", seq_len, 1, MOST_TOKENS)
         if self.prices is None:
             return np.zeros(seq_len + 1, dtype=np.int64)
@@ -92,7 +95,13 @@ class Lookahead:
 
 
 class LookaheadPacker:
-    """The packer that `Lookahead` makes."""
+    """The packer that `Lookahead` makes.
+
+    Args:
+        options: the pool, the longest wait, the prices and the cut.
+        seq_len: tokens per row, 1 … 2**20.
+        max_images: slots per row, 1 … 2**30. 2**30 means no limit.
+    """
 
     def __init__(self, options: Lookahead, seq_len: int, max_images: int) -> None:
         self._seq_len, self._max_images, self.max_cut = seq_len, max_images, float(options.max_cut)
@@ -104,23 +113,26 @@ class LookaheadPacker:
         self._pushed = 0
 
     def push(self, item: Item) -> list[Row]:
-        """See `Packer`; one row at most. Raises `ConfigError` for an item that no row can hold."""
+        """See `Packer`. It closes at most one row, and raises `ConfigError` for an item that no row can hold."""
         self._add(item, self._pushed)
         self._pushed += 1
         due = self._pushed - 1 - int(self._pool[3, 0]) >= self._longest
         return [self._close(due)] if due or len(self._items) == self._pool.shape[1] else []
 
     def flush(self) -> list[Row]:
-        """See `Packer`; each row contains the item that is the oldest by then."""
+        """See `Packer`. Each row contains the oldest of the items that are left."""
         return [self._close(True) for _ in iter(lambda: len(self._items), 0)]
 
     def state_dict(self) -> dict[str, Any]:
-        """``{"waiting": [[id, num_tokens, num_slots, age], ...]}``, oldest first; the age is the items pushed since."""
+        """Return ``{"waiting": [[id, num_tokens, num_slots, age], ...]}``, oldest first.
+
+        The age of an item counts the items pushed since.
+        """
         born = self._pool[3].tolist()
         return {"waiting": [[*item, self._pushed - 1 - born[k]] for k, item in enumerate(self._items)]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Packer`. Raises `ConfigError` for items that do not fit, and where as many wait as close a row."""
+        """See `Packer`. It raises `ConfigError` for items that do not fit, and if as many items wait as close a row."""
         if len(state["waiting"]) >= self._pool.shape[1]:
             raise ConfigError(
                 f"{len(state['waiting'])} items wait in the state: raise waiting={self._pool.shape[1]} above that"
@@ -142,7 +154,7 @@ class LookaheadPacker:
         kernels.choose(self._pool, count, due, self._seq_len, self._max_images, NEAR, self.max_cut, *self._scratch)
         gone, tokens = taken[:count].tolist(), self._pool[0, :count].tolist()
         kernels.remove(self._pool, count, taken)
-        # an item that was not cut comes back as it went in
+        # an item that was not cut comes back unchanged
         whole = zip(self._items, gone, tokens, strict=True)
         row = tuple(item if n == item.num_tokens else item._replace(num_tokens=n) for item, out, n in whole if out)
         self._items = [item for item, out in zip(self._items, gone, strict=True) if not out]
@@ -157,20 +169,22 @@ def pack_stream(
     slots: Lengths | None = None,
     packer: Lookahead | None = None,
 ) -> Packing:
-    """What a `Lookahead` packer makes of a whole list: the rows of pushing it item by item and flushing, in that order.
+    """Pack a whole list as a `Lookahead` packer does: push the items one by one, then flush. Return the rows in that order.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
         seq_len: tokens per row, at most 2**20.
-        max_images: slots per row, None for no limit.
-        slots: integers ``[n]``, slots of each item, each in ``1 … max_images``; None for one each.
-        packer: the options, ``Lookahead()`` if None.
+        max_images: slots per row. Default None, no limit.
+        slots: integers ``[n]``, slots of each item, each in ``1 … max_images``. Default None, one each.
+        packer: the options. Default None, ``Lookahead()``.
 
     Returns:
-        `Packing`; every index appears once, and rows are in the order they close. With ``max_cut`` it says what was cut off.
+        `Packing`. Every index appears once, and rows are in the order they close. With ``max_cut`` it also holds the tokens
+        cut off each length.
 
     Raises:
-        ConfigError: a length or a number of slots that no row holds (it names the first), or prices of another seq_len.
+        ConfigError: a length or a number of slots that no row holds (the message names the first), or prices of another
+            seq_len.
 
     Example:
         >>> packing = pack_stream([6, 7, 4, 3], seq_len=10, packer=Lookahead(waiting=3))
@@ -195,7 +209,7 @@ def pack_stream(
 
 
 def _scratch(options: Lookahead, waiting: int, seq_len: int) -> tuple[npt.NDArray[Any], ...]:
-    """Working memory of `choose`, in its order; pages that are never touched cost nothing."""
+    """Return the working memory of `choose`, in its order. Pages that are never touched cost nothing."""
     places, units = waiting + 1, 0 if options.prices is None else options.prices.units
     longest = 2 * seq_len - fewest_tokens(seq_len, options)  # of a row that is to be cut
     return (

@@ -31,27 +31,29 @@ def pack_lengths(
 ) -> Packing:
     """Pack variable-length sequences into rows of seq_len tokens and at most max_images slots.
 
-    In arrival order, with every row left open to the end; a row lists its items as they arrived:
+    Three methods pack in arrival order and leave every row open to the end. A row lists its items as they arrived:
 
     * ``first_fit``: the oldest row with room.
-    * ``best_fit``: the row left fullest; of equals the one changed last.
-    * ``next_fit``: the newest row or a new one.
+    * ``best_fit``: the row that the item leaves fullest, of equals the one changed last.
+    * ``next_fit``: the newest row, or a new one.
 
-    On the histogram of the lengths; rows come sorted, long items before short ones, so shuffle them before use:
+    Other methods work on the histogram of the lengths. Their rows are sorted, long items before short ones, so shuffle them
+    before use:
 
     * ``best_fit_decreasing``: best-fit, longest first. ``lpfhp`` is its name in Krell et al. (2107.02027), and the same rows.
-    * ``spfhp``: theirs too; worst-fit, longest first: into the row with most room; items that fit nowhere open a row each.
-    * ``nnlshp``: theirs too; non-negative least squares over patterns of at most three items. Slow (20 s at seq_len 512), needs
-      scipy, seq_len up to 1024.
-    * ``spread``, the default: best-fit-decreasing, and where that stays above ``max(sum / seq_len, slots / max_images)``, the
-      best of some sixty plans that open that many rows or a few more at once, spread the longer items over them by worst-fit
-      and fill up with the shorter by best-fit. Never more rows than best_fit_decreasing.
+    * ``spfhp``, by Krell et al.: worst-fit, longest first, into the row with most room. Items that fit nowhere open a row each.
+    * ``nnlshp``, by Krell et al.: non-negative least squares over patterns of at most three items. It is slow (20 s at seq_len
+      512), and needs scipy and a seq_len up to 1024.
+    * ``spread``, the default: best-fit-decreasing first. If that stays above ``max(sum / seq_len, slots / max_images)``, it
+      tries some sixty plans and keeps the best. They open that many rows or a few more at once, spread the longer items over
+      them by worst-fit, and fill them with the shorter items by best-fit. It never has more rows than best_fit_decreasing.
 
-    And ``tight``: what `pack_tight` reaches, near-optimal, in seconds where the others take milliseconds (it may run for a
-    minute). Needs ``patchpack[solver]``; call `pack_tight` for its bound, its gap and its time limit.
+    ``tight`` returns the rows of `pack_tight`. They are near-optimal, but take seconds where the others take milliseconds (it
+    may run for a minute). It needs ``patchpack[solver]``. Call `pack_tight` for its bound, its gap and its time limit.
 
-    Why spread is the default: decreasing orders leave the short items for the end, where slots run out. Share of that bound
-    reached on four lists (NaViT with drop, ImageNet native, COCO native, log-normal; 300,000 items), seq_len 4096:
+    Spread is the default because decreasing orders leave the short items for the end, where slots run out. The table has the
+    share in % of ``max(sum / seq_len, slots / max_images)`` reached on four lists (NaViT with drop, ImageNet native, COCO
+    native, log-normal; 300,000 items), seq_len 4096:
 
     ===================  ======================  ======================  ====================  ======================
     max_images           NaViT 20, 24, none      ImageNet 6, 7, none     COCO 5, none          log-normal 6, 7, none
@@ -61,25 +63,26 @@ def pack_lengths(
     first_fit            96.93   99.65   99.96   97.82   99.38   99.38   95.56   95.56         94.73   97.98   99.67
     ===================  ======================  ======================  ====================  ======================
 
-    The first cap is 1.04 times the mean number of items per row, the second 1.25 times. COCO, a comb of few lengths, is where
-    greedy orders lose (its linear program has 97.94).
+    The first cap is 1.04 times the mean number of items per row, the second 1.25 times. COCO has few lengths, and greedy orders
+    lose there (its linear program has 97.94).
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
         seq_len: tokens per row.
-        max_images: slots per row, None for no limit.
-        method: see above.
-        slots: integers ``[n]``, slots that each item takes, in ``1 … max_images``; None for one each. An item stays in one row.
-        seed: permutes which of equal items goes where, 0 … 2**64 − 1; None deals equals to the rows in arrival order. Only for
-            methods on the histogram; for tight that of `pack_tight`.
+        max_images: slots per row. Default None, no limit.
+        method: one of the methods above. Default "spread".
+        slots: integers ``[n]``, slots that each item takes, in ``1 … max_images``. An item stays in one row. Default None, one
+            each.
+        seed: seed of a permutation of equal items, 0 … 2**64 − 1, for methods on the histogram only. For tight it is the seed
+            of `pack_tight`. Default None: equal items are dealt to the rows in arrival order.
 
     Returns:
-        `Packing`; every index appears once. The same arguments give the same rows.
+        `Packing`. Every index appears once. The same arguments give the same rows.
 
     Raises:
-        ConfigError: a length that is not an integer in ``1 … seq_len``, or slots not in ``1 … max_images`` (it names the
-            first); a cap below 1; an unknown method; a seed for a method in arrival order; scipy missing for nnlshp, or
-            highspy for tight; slots other than 1 for one of these two.
+        ConfigError: a length is not an integer in ``1 … seq_len``, slots are not in ``1 … max_images`` (the message names the
+            first), a cap is below 1, the method is unknown, a method in arrival order has a seed, scipy is missing for nnlshp
+            or highspy for tight, or one of these two has slots other than 1.
 
     Example:
         >>> packing = pack_lengths([4, 6, 5, 2], seq_len=10)
@@ -132,7 +135,7 @@ def _in_arrival_order(sizes: Any, widths: Any, seq_len: int, cap: int, method: s
 
 
 def _by_kind(sizes: Any, widths: Any, seq_len: int, cap: int, method: str, seed: int | None) -> Packing:
-    """Group the items by kind, plan on the kinds, deal the items to the planned rows."""
+    """Group the items by kind, plan on the kinds, and deal the items to the planned rows."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 
     keys, values, kinds = _kinds(sizes, widths, seq_len)
@@ -153,7 +156,7 @@ def _by_kind(sizes: Any, widths: Any, seq_len: int, cap: int, method: str, seed:
 
 
 def _kinds(sizes: Any, widths: Any, seq_len: int) -> tuple[Any, Any, histogram.Kinds]:
-    """A key of each item, the key of each kind, and the kinds: by length, then by slots, both descending."""
+    """Return a key of each item, the key of each kind, and the kinds: by length, then by slots, both descending."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 
     base = 1 if widths is None else int(widths.max(initial=0)) + 1

@@ -1,6 +1,6 @@
-"""What lengths are worth in a row, for lists where few lengths occur: learnt from a sample, in whole units.
+"""The worth of lengths in a row, for lists where few lengths occur. Prices are learnt from a sample, in whole units.
 
-The dual values of Gilmore and Gomory's linear program over all possible rows (Operations Research 9, 1961).
+They are the dual values of Gilmore and Gomory's linear program over all possible rows (Operations Research 9, 1961).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ MOST_TOKENS, MOST_UNITS = 1 << 20, 255
 
 @dataclass(frozen=True)
 class Prices:
-    """What lengths are worth in a row, in whole units: a step function of the length.
+    """The worth of lengths in a row, in whole units: a step function of the length.
 
-    A length below the first step is worth 0, others as much as the longest step that is not above it.
+    A length below the first step is worth 0. Any other length is worth as much as the longest step that is not above it.
 
     Attributes:
-        seq_len: tokens of a row.
+        seq_len: tokens per row, 1 … 2**20.
         units: worth of the best row, 1 … 255.
         steps: (length, worth) pairs, both rising.
     """
@@ -45,7 +45,7 @@ class Prices:
             length, worth = step
 
     def table(self) -> Int64:
-        """Worth of each length: int64 ``[seq_len + 1]``."""
+        """Return the worth of each length: int64 ``[seq_len + 1]``."""
         worth = np.zeros(self.seq_len + 1, dtype=np.int64)
         for length, units in self.steps:
             worth[length:] = units
@@ -53,21 +53,22 @@ class Prices:
 
 
 def learn_prices(lengths: Sequence[int] | npt.NDArray[Any], *, seq_len: int, most_units: int = 128) -> Prices | None:
-    """What each length is worth, from a sample of them: a few thousand lengths, a tenth of a second.
+    """Learn the worth of each length from a sample of a few thousand lengths. It takes a tenth of a second.
 
-    The dual values of the linear program over all possible rows, by column generation with a revised simplex (Gilmore and
-    Gomory 1961), made non-decreasing, then rounded to the whole units that keep the bound best. Slots play no part.
+    The prices are the dual values of the linear program over all possible rows, by column generation with a revised simplex
+    (Gilmore and Gomory 1961). They are made non-decreasing, then rounded to the whole units that give the best bound. Slots
+    are ignored.
 
     Args:
-        lengths: integers ``[n]``, each in ``1 … seq_len``; more than 256 different ones are rounded up to 256 quantiles.
+        lengths: integers ``[n]``, each in ``1 … seq_len``. More than 256 different lengths are rounded up to 256 quantiles.
         seq_len: tokens per row, at most 2**20.
-        most_units: units of a row, at most; more cost time in every row. 1 … 128.
+        most_units: most units of a row, 1 … 128. More units cost time in every row. Default 128.
 
     Returns:
-        `Prices`; None where they put no bound below 99.5 % on the fill, because there the fullest row is best.
+        `Prices`, or None if they put no bound below 99.5 % on the fill, because then the fullest row is best.
 
     Raises:
-        ConfigError: for an empty sample, and as `pack_stream`.
+        ConfigError: the sample is empty, or an error of `pack_stream`.
     """
     sizes = require_lengths(lengths, seq_len)
     require_int("seq_len", seq_len, 1, MOST_TOKENS)
@@ -92,7 +93,7 @@ def learn_prices(lengths: Sequence[int] | npt.NDArray[Any], *, seq_len: int, mos
 
 
 def _dual_values(kinds: Int64, share: npt.NDArray[np.float64], seq_len: int) -> npt.NDArray[np.float64]:
-    """Values ``[m]``, rising, of which no row holds more than 1 and the sample nearly the most: within 0.1 % of optimal."""
+    """Return values ``[m]``, rising, within 0.1 % of optimal: no row holds more than 1, and the sample nearly the most."""
     inverse = np.diag(1.0 / (seq_len // kinds))  # of the basis: first, rows of one length each
     amount, cost, bound, found = inverse @ share, np.ones(len(kinds)), 0.0, np.zeros(len(kinds))
     for _ in range(40 * len(kinds) + 1000):  # ends long before; a limit, because degenerate steps can cycle
@@ -108,7 +109,7 @@ def _dual_values(kinds: Int64, share: npt.NDArray[np.float64], seq_len: int) -> 
                 break
         else:  # the place of a longer item may hold a shorter one (dual cut of Valério de Carvalho, 2005)
             column[k] = -1.0
-            column[k - 1 : k] = 1.0  # of the shortest, none
+            column[k - 1 : k] = 1.0  # the shortest kind has no shorter neighbour
         change = inverse @ column
         steps = np.divide(amount, change, out=np.full(len(kinds), np.inf), where=change > 1e-9)
         leaves = int(steps.argmin())
@@ -123,7 +124,10 @@ def _dual_values(kinds: Int64, share: npt.NDArray[np.float64], seq_len: int) -> 
 
 
 def _richest(kinds: Int64, values: npt.NDArray[np.float64], seq_len: int) -> tuple[float, npt.NDArray[np.float64]]:
-    """Value of the best row and how many of each kind it has; values do not fall, so only where they rise is a kind needed."""
+    """Return the value of the best row and its number of items of each kind.
+
+    Values do not fall, so only kinds at which they rise are needed.
+    """
     from patchpack.plan.packing import _kernels_prices as kernels
 
     first = np.flatnonzero(np.diff(values, prepend=0.0) > 1e-9)

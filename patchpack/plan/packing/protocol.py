@@ -1,4 +1,4 @@
-"""What an online packer is: items in as they arrive, rows out as they close."""
+"""The interface of an online packer: items go in as they arrive, rows come out as they close."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Item(NamedTuple):
-    """Something to pack: a name for it, its tokens (>= 1) and the slots it takes (>= 1)."""
+    """An item to pack: its id, its tokens (>= 1) and the slots it takes (>= 1, default 1)."""
 
     id: int
     num_tokens: int
@@ -30,29 +30,30 @@ class Row(NamedTuple):
 
 
 def fewest_tokens(num_tokens: int, packer: object) -> int:
-    """What an item of so many tokens may come back with: ``num_tokens - floor(max_cut * num_tokens)``, at least 1."""
+    """Return the fewest tokens that an item may come back with: ``num_tokens - floor(max_cut * num_tokens)``, at least 1."""
     max_cut: float = getattr(packer, "max_cut", 0.0)
     return max(1, num_tokens - int(max_cut * num_tokens))
 
 
 @runtime_checkable
 class Packer(Protocol):
-    """The one policy with state. Every item pushed comes back in exactly one row, from `push` or from `flush`.
+    """The one policy with state. Every pushed item comes back in exactly one row, from `push` or from `flush`.
 
-    A packer may have an attribute ``max_cut``, a share in [0, 1): then an item may come back with as many as
-    ``floor(max_cut * num_tokens)`` tokens fewer, so that its row ends exactly full. Without one items come back unchanged.
+    A packer may have an attribute ``max_cut``, a share in [0, 1). An item may then come back with up to
+    ``floor(max_cut * num_tokens)`` tokens fewer, so that its row ends exactly full. Without the attribute items come back
+    unchanged.
     """
 
     def push(self, item: Item) -> list[Row]:
-        """Take one item; the rows this closed, in order."""
+        """Take one item and return the rows that it closed, in order."""
         ...
 
     def flush(self) -> list[Row]:
-        """Close and return everything still open."""
+        """Close and return all open rows."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """JSON-safe state: open rows and waiting items."""
+        """Return the state, JSON-safe: open rows and waiting items."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -61,8 +62,8 @@ class Packer(Protocol):
 
 
 class PackerFactory(Protocol):
-    """What a recipe holds: makes a fresh packer, so the recipe stays immutable and each stream owns its open rows."""
+    """The packer setting of a recipe. It makes a new packer for each stream, so the recipe stays immutable."""
 
     def __call__(self, seq_len: int, max_images: int) -> Packer:
-        """A packer for rows of seq_len tokens and max_images slots."""
+        """Return a packer for rows of seq_len tokens and max_images slots."""
         ...

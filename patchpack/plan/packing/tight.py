@@ -1,8 +1,8 @@
-"""Packing to within a stated gap of what is possible, for lists that will be packed once and read often.
+"""Packing to within a stated gap of the lower bound, for lists that are packed once and read often.
 
-Cheap methods first: best-fit-decreasing, rows filled one by one by subset sums (the idea of minimum bin slack, Gupta and Ho
-1999), or in turn with an eye on the slots. Where these stay away from the bound, the linear program over all rows (see
-`bounds`) and whole rows from its solution, over and over for what is left.
+Cheap methods come first: best-fit-decreasing, rows filled one by one by subset sums (the idea of minimum bin slack, Gupta and
+Ho 1999), or rows filled in turn with a limit on slots. If these stay away from the bound, the linear program over all rows is
+solved (see `bounds`). Whole rows of its solution are used, again and again for the items that are left.
 """
 
 from __future__ import annotations
@@ -30,13 +30,14 @@ _SHARE = 0.7  # of the time that is left when the linear program starts; the res
 
 
 class TightPacking(NamedTuple):
-    """Rows, and how far from possible they are.
+    """The rows of a packing, and how far they are from the lower bound.
 
     Attributes:
-        packing: the rows, in the order of their first items; items of a row in arrival order.
-        lower_bound: rows that every packing needs, as far as proven.
+        packing: the rows, in the order of their first items, with the items of a row in arrival order.
+        lower_bound: number of rows that every packing needs, as far as proven.
         seconds: time taken.
-        finished: whether it ended for a reason other than the time limit. Only then is the result a function of the arguments.
+        finished: True if it ended for a reason other than the time limit. Only then is the result a function of the
+            arguments.
     """
 
     packing: Packing
@@ -46,12 +47,12 @@ class TightPacking(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """``(rows − lower_bound) / lower_bound``, 0 for no rows: the packing is at most this far from the best."""
+        """Gap ``(rows − lower_bound) / lower_bound``, 0 for no rows. The packing is at most this far from the best."""
         return (self.packing.num_rows - self.lower_bound) / max(1, self.lower_bound)
 
 
 class _Rows(NamedTuple):
-    """Kind of each item, row after row, and where each row ends, both int64."""
+    """The kind of each item, row after row, and the end of each row, both int64."""
 
     kinds: Int64
     ends: Int64
@@ -68,23 +69,23 @@ def pack_tight(
 ) -> TightPacking:
     """Pack into nearly as few rows as possible.
 
-    Methods are tried from the cheapest on. It ends at a packing within `gap`, or one row, of the bound; only the last method,
-    the linear program, goes as near as it can.
+    Methods are tried from the cheapest on. The search ends at a packing within `gap`, or one row, of the bound. Only the last
+    method, the linear program, goes as near to the bound as it can.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
         seq_len: tokens per row.
-        max_images: items per row, None for no limit.
-        gap: share of rows over the bound that is near enough, >= 0.
-        time_limit: seconds, from the start. Best-fit-decreasing always runs to its end.
-        seed: of the orders in which ties are tried, >= 0.
+        max_images: items per row. Default None, no limit.
+        gap: share of rows over the bound at which the search may end, >= 0. Default 0.001.
+        time_limit: seconds, from the start, > 0. Best-fit-decreasing always runs to its end. Default 60.
+        seed: seed of the orders in which ties are tried, >= 0. Default 0.
 
     Returns:
-        `TightPacking`; every index appears once.
+        `TightPacking`. Every index appears once.
 
     Raises:
-        ConfigError: a length that is not an integer in ``1 … seq_len``, a cap below 1, or another argument out of its range;
-            or highspy is missing (``patchpack[solver]``), whether these lengths would need it or not.
+        ConfigError: a length is not an integer in ``1 … seq_len``, a cap is below 1, another argument is out of its range, or
+            highspy is missing (``patchpack[solver]``), even if these lengths do not need it.
 
     Example:
         >>> result = pack_tight([6, 5, 4, 3, 2], seq_len=10)
@@ -125,7 +126,7 @@ def pack_tight(
 
 
 class _Problem(NamedTuple):
-    """What to pack and until when: sizes are distinct and increasing."""
+    """The items to pack and the deadline. The sizes are distinct and increasing."""
 
     sizes: Int64
     counts: Int64
@@ -135,7 +136,7 @@ class _Problem(NamedTuple):
     deadline: float
 
     def cheap(self) -> Iterator[Callable[[Int64, float], _Rows | None]]:
-        """Methods from counts, and the most rows that are of use, to rows. Only the first always has a result."""
+        """Yield the methods, each from counts and the most rows that are of use to rows. Only the first always has a result."""
         if self.counts.sum():
             yield self.best_fit_decreasing
             yield self.fill_decreasing
@@ -143,7 +144,7 @@ class _Problem(NamedTuple):
                 yield self.fill_in_turn
 
     def best_fit_decreasing(self, counts: Int64, most: float) -> _Rows:
-        """Longest first, each into the row it leaves fullest."""
+        """Pack the longest first, each into the row it leaves fullest."""
         index = np.flatnonzero(counts)[::-1]
         kinds = Kinds(self.sizes[index], np.ones_like(index), counts[index])
         patterns = plan(kinds, self.seq_len, self.max_images or self.seq_len, "best_fit_decreasing")
@@ -154,7 +155,7 @@ class _Problem(NamedTuple):
         return _Rows(np.concatenate([np.tile(row, n) for row, n in zip(rows, many, strict=True)]), np.cumsum(sizes))
 
     def fill_decreasing(self, counts: Int64, most: float) -> _Rows | None:
-        """See the kernel; None when out of time, or where it puts too many items into a row."""
+        """Fill rows as the kernel of this name does. Return None when out of time, or if a row has too many items."""
         from patchpack.plan.packing import _kernels_tight
 
         items, largest = int(counts.sum()), len(self.sizes) - 1
@@ -170,7 +171,7 @@ class _Problem(NamedTuple):
         return None if over else rows
 
     def fill_in_turn(self, counts: Int64, most: float) -> _Rows | None:
-        """See the kernel; None when out of time, or when it will come out over `most`."""
+        """Fill rows as the kernel of this name does. Return None when out of time, or when it will need over `most` rows."""
         from patchpack.plan.packing import _kernels_tight
 
         kinds = np.random.default_rng(self.seed).permutation(np.repeat(np.arange(len(self.sizes)), counts))
@@ -190,7 +191,7 @@ class _Problem(NamedTuple):
         return _Rows(kinds[items], ends[: state[0]])
 
     def by_program(self, start: _Rows, near: float) -> tuple[_Rows, int, bool]:
-        """Rows from the linear program, what it proves, and whether it was solved in time."""
+        """Return rows from the linear program, the bound it proves, and whether it was solved in time."""
         program = ColumnGeneration(self.sizes, self.counts, self.seq_len, self.max_images)
         begins = np.append(0, start.ends[:-1])
         some = np.unique(np.linspace(0, len(start.ends) - 1, _MOST_STARTS).astype(np.int64))
@@ -206,7 +207,10 @@ class _Problem(NamedTuple):
         return best, program.bound, not program.stopped
 
     def _rounded(self, program: ColumnGeneration) -> Iterator[_Rows]:
-        """Whole rows of the solution, then of the solution for what is left, …; at each step the cheap methods end it."""
+        """Yield packings by whole rows of the solution, then of the solution for the items left, and so on.
+
+        At each step the cheap methods pack the items that are left.
+        """
         left, kinds, ends = self.counts.copy(), [self.counts[:0]], [self.counts[:0]]
         amounts: npt.NDArray[np.float64] | None = program.amounts
         while amounts is not None:
@@ -234,7 +238,7 @@ class _Problem(NamedTuple):
 
 
 def _spread(rows: _Rows, kind_of: Int64) -> Packing:
-    """Items of each kind, in arrival order, to the rows that hold the kind."""
+    """Assign the items of each kind, in arrival order, to the rows that hold the kind."""
     row = np.repeat(np.arange(len(rows.ends)), np.diff(rows.ends, prepend=0))
     row_of = np.empty(len(kind_of), dtype=np.int64)
     row_of[np.argsort(kind_of, kind="stable")] = row[np.argsort(rows.kinds, kind="stable")]

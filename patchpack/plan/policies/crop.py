@@ -1,7 +1,7 @@
-"""Sizes to boxes: which part of an image is read. The resize policy is then given the size of that part.
+"""Sizes to boxes: the part of each image that is read. The resize policy then receives the size of that part.
 
-Boxes are (top, left, height, width) in oriented source pixels, never empty, never outside. Of the two draws for the place,
-``top = floor(u * (H − height + 1))``, left likewise: every place is as likely as the others.
+Boxes are (top, left, height, width) in oriented source pixels, never empty, never outside the image. Two draws choose the
+place: ``top = floor(u * (H − height + 1))``, and left in the same way. Every place is therefore equally likely.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ TRIES = 10
 
 @runtime_checkable
 class CropPolicy(Protocol):
-    """A rule from sizes to boxes. Numbers only; row i of the answer depends on row i of the input alone."""
+    """A rule from sizes to boxes. It sees numbers only. Row i of the result depends on row i of the input alone."""
 
     @property
     def draws(self) -> int:
-        """Uniforms wanted per image, 0 if none."""
+        """Number of uniforms per image, 0 for a policy that does not draw."""
         ...
 
     def __call__(self, sizes: npt.NDArray[np.int64], patch_size: int, u: FloatArray | None) -> IntArray:
-        """Boxes for sizes.
+        """Return boxes for sizes.
 
         Args:
             sizes: int ``[n, 2]`` (height, width) in pixels, >= 1.
@@ -40,37 +40,44 @@ class CropPolicy(Protocol):
             u: float64 ``[n, draws]`` in [0, 1), or None when ``draws == 0``.
 
         Returns:
-            integers ``[n, 4]`` (top, left, height, width), within the image, at least a pixel each way.
+            integers ``[n, 4]`` (top, left, height, width), within the image, with sides of at least one pixel.
         """
         ...
 
 
 @dataclass(frozen=True)
 class WholeImage:
-    """Nothing is cut off."""
+    """The whole image, without a crop."""
 
     draws = 0
 
     def __call__(self, sizes: Any, patch_size: int = 0, u: FloatArray | None = None) -> IntArray:
-        """``(0, 0, height, width)``."""
+        """Return ``(0, 0, height, width)`` for each size.
+
+        Args:
+            sizes: int ``[n, 2]`` (height, width) in pixels, >= 1.
+            patch_size: not used.
+            u: not used, this policy does not draw.
+        """
         h, w = columns(sizes)
         return _boxes(np.zeros_like(h), np.zeros_like(h), h, w)
 
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A part of random area and aspect ratio at a random place: Inception's crop, as torchvision has it.
+    """A part of random area and aspect ratio at a random place: Inception's crop, as torchvision implements it.
 
     ``area = H * W * U(scale)``, ``aspect = exp(U(log ratio))`` (width / height), ``width = round(sqrt(area * aspect))``,
-    ``height = round(sqrt(area / aspect))``. The first of ten such pairs that fits the image is taken. Where none does, the
-    largest central box whose aspect ratio is in the range, to the nearest pixel. Halves are rounded to even.
-    Source: Szegedy et al. 1409.4842 section 6; torchvision ``RandomResizedCrop``.
+    ``height = round(sqrt(area / aspect))``. The first of ten such pairs that fits the image is used. If no pair fits, the box
+    is the largest central one whose aspect ratio is in the range, to the nearest pixel. Halves are rounded to even. Source:
+    Szegedy et al. 1409.4842 section 6; torchvision ``RandomResizedCrop``.
 
-    Draws 0 and 1 are the place, ``2 + 2k`` and ``3 + 2k`` area and aspect of try k: what fits does not depend on the place.
+    Draws 0 and 1 choose the place. Draws ``2 + 2k`` and ``3 + 2k`` give area and aspect of try k. The size of the box
+    therefore does not depend on its place.
 
     Attributes:
-        scale: lowest and highest share of the image's area, in (0, 1].
-        ratio: lowest and highest width / height, > 0.
+        scale: lowest and highest share of the image's area, in (0, 1]. Default 0.08 and 1.
+        ratio: lowest and highest width / height, > 0. Default 3/4 and 4/3.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -89,7 +96,7 @@ class RandomResizedCrop:
         u = _drawn(u, self.draws)
         h, w = columns(sizes)
         height, width = self._central(h, w)
-        open_ = np.arange(len(h))  # rows that no try has fitted yet: few are left after the second
+        open_ = np.arange(len(h))  # images for which no try has fitted yet: few remain after the second try
         for k in range(TRIES):
             if not len(open_):
                 break
@@ -107,7 +114,7 @@ class RandomResizedCrop:
         return np.rint(np.sqrt(area / aspect)).astype(np.int64), np.rint(np.sqrt(area * aspect)).astype(np.int64)
 
     def _central(self, h: Int64, w: Int64) -> tuple[Int64, Int64]:
-        """Sides of the largest box in the range of aspect ratios, at least a pixel."""
+        """Return the sides of the largest box in the range of aspect ratios, at least one pixel each."""
         thin, wide = self.ratio
         height = np.where(w / h < thin, np.rint(w / thin).astype(np.int64), h)
         width = np.where(w / h > wide, np.rint(h * wide).astype(np.int64), w)
@@ -116,7 +123,7 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """``size x size`` pixels at a random place; a side that is shorter stays whole.
+    """A box of ``size x size`` pixels at a random place. A shorter side of the image is kept whole.
 
     Attributes:
         size: pixels per side, or (height, width).
@@ -142,14 +149,14 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class BudgetCrop:
-    """As many whole patches of source pixels as the budget allows, at a random place, in the image's aspect ratio.
+    """A box of at most ``max_patches`` patches of source pixels, at a random place, in the image's aspect ratio.
 
-    An image of at most M = max_patches patches (``ceil(H / p) * ceil(W / p)``) stays whole. Of others,
-    ``height = min(H, p * clamp(isqrt(M * H // W), 1, M))``, width likewise: at most M patches, by `Pix2Struct`'s proof. With
-    `Native` after it no pixel is resampled, where `Native` alone would shrink the image.
+    An image of at most M = max_patches patches (``ceil(H / p) * ceil(W / p)``) stays whole. For larger images
+    ``height = min(H, p * clamp(isqrt(M * H // W), 1, M))``, and width likewise. That is at most M patches, by `Pix2Struct`'s
+    proof. If `Native` follows, no pixel is resampled, whereas `Native` alone would shrink the image.
 
     Attributes:
-        max_patches: budget of one image.
+        max_patches: budget of one image in patches, >= 1.
     """
 
     max_patches: int
@@ -168,7 +175,7 @@ class BudgetCrop:
 
 
 def _placed(h: Int64, w: Int64, height: Int64, width: Int64, u: FloatArray, centred: Any = ()) -> IntArray:
-    """Boxes of these sides, placed by the first two draws, some in the middle."""
+    """Return boxes with these sides, placed by the first two draws. The boxes listed in `centred` are placed in the middle."""
     top = (u[:, 0] * (h - height + 1)).astype(np.int64)
     left = (u[:, 1] * (w - width + 1)).astype(np.int64)
     if len(centred):

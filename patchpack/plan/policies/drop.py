@@ -1,7 +1,8 @@
-"""Grids to token counts: how many patches of an image survive.
+"""Grids to token counts: how many patches of an image are kept.
 
-One draw per image, used for the accounting and for the dropping alike. With a drop rate ρ the number kept of n patches is
-``max(1, floor(n * (1 − ρ) + 1/2))`` everywhere: nearest, so the mean rate is the rate asked for (NaViT states no rounding).
+One draw per image decides both the count that is packed and the patches that are dropped. With a drop rate ρ the number kept
+of n patches is ``max(1, floor(n * (1 − ρ) + 1/2))`` everywhere. That is the nearest integer, so the mean rate is the
+requested rate (NaViT states no rounding).
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ VARIANCE_RULE = 0.3  # NaViT appendix: variance of u is 0.3 * mean * (1 − mean
 
 @runtime_checkable
 class DropPolicy(Protocol):
-    """A rule from grids to the number of patches kept; row i of the answer depends on row i of the input alone."""
+    """A rule from grids to the number of patches kept. Row i of the result depends on row i of the input alone."""
 
     @property
     def draws(self) -> int:
-        """Uniforms wanted per image, 0 if none."""
+        """Number of uniforms per image, 0 for a policy that does not draw."""
         ...
 
     def __call__(self, grids: IntArray, u: FloatArray | None, seen: npt.NDArray[np.int64]) -> IntArray:
-        """Token counts for grids.
+        """Return token counts for grids.
 
         Args:
             grids: int ``[n, 2]`` (rows, cols) >= 1.
@@ -38,19 +39,25 @@ class DropPolicy(Protocol):
             seen: int64 ``[n]``, each image's ordinal over all epochs, from 0.
 
         Returns:
-            int32 ``[n]`` patches that stay, ``1 … rows * cols``.
+            int32 ``[n]``, the number of patches kept, ``1 … rows * cols``.
         """
         ...
 
 
 @dataclass(frozen=True)
 class NoDrop:
-    """Every patch stays."""
+    """A policy that keeps every patch."""
 
     draws = 0
 
     def __call__(self, grids: Any, u: FloatArray | None = None, seen: Any = None) -> IntArray:
-        """``rows * cols``."""
+        """Return ``rows * cols`` for each grid.
+
+        Args:
+            grids: int ``[n, 2]`` (rows, cols) >= 1.
+            u: not used, this policy does not draw.
+            seen: not used.
+        """
         return keep(grids, 0.0)
 
 
@@ -75,14 +82,14 @@ class Constant:
 
 @dataclass(frozen=True)
 class Beta:
-    """A rate per image, ``max * Beta(a, b)`` with mean ``mean``.
+    """A drop rate per image, ``max * Beta(a, b)`` with mean ``mean``.
 
     With ``m = mean / max`` and variance ``0.3 * m * (1 − m)``: ``a = 7/3 * m``, ``b = 7/3 * (1 − m)``.
     Source: NaViT 2307.06304 section 2.1 and appendix.
 
     Attributes:
-        mean: mean drop rate, in (0, max).
-        max: largest drop rate, in (0, 1].
+        mean: mean drop rate, in (0, max). Default 0.5.
+        max: largest drop rate, in (0, 1]. Default 0.9.
     """
 
     mean: float = 0.5
@@ -94,7 +101,7 @@ class Beta:
             raise ConfigError(f"need 0 < mean < max <= 1, got mean={self.mean}, max={self.max}")
 
     def rates(self, u: FloatArray) -> FloatArray:
-        """Drop rates for uniforms ``[n]``, float64 in [0, max]."""
+        """Return drop rates for uniforms ``[n]``, float64 in [0, max]."""
         m = self.mean / self.max
         concentration = 1 / VARIANCE_RULE - 1
         return self.max * quantile.beta(u, concentration * m, concentration * (1 - m))
@@ -106,7 +113,7 @@ class Beta:
 
 @dataclass(frozen=True)
 class ByResolution:
-    """Long sequences lose more: a normal around a rate that is linear in the number of patches.
+    """A drop rate that grows with the image: a normal around a mean that is linear in the number of patches.
 
     ``mu(n) = low + (high − low) * clip((n − fewest) / (most − fewest), 0, 1)``, rate ~ Normal(mu, std) truncated at two
     standard deviations, clipped to [0, 0.99]. Source: NaViT 2307.06304 section 3 (rates 0.5 ± δ; 0.02 read as the standard
@@ -114,8 +121,8 @@ class ByResolution:
 
     Attributes:
         low, high: mean rate at ``fewest`` and at ``most`` patches, in [0, 1).
-        fewest, most: numbers of patches at the two ends.
-        std: standard deviation of the rate.
+        fewest, most: numbers of patches at the two ends, ``1 <= fewest < most``.
+        std: standard deviation of the rate, >= 0. Default 0.02.
     """
 
     low: float
@@ -134,7 +141,7 @@ class ByResolution:
             )
 
     def rates(self, num_patches: Any, u: FloatArray) -> FloatArray:
-        """Drop rates for patch counts ``[n]`` and uniforms ``[n]``, float64 in [0, 0.99]."""
+        """Return drop rates for patch counts ``[n]`` and uniforms ``[n]``, float64 in [0, 0.99]."""
         along = np.clip((np.asarray(num_patches, dtype=np.float64) - self.fewest) / (self.most - self.fewest), 0, 1)
         offset = self.std * quantile.truncated_normal(u, 0.0, 1.0, -2.0, 2.0)
         rates: FloatArray = np.clip(self.low + (self.high - self.low) * along + offset, 0.0, 0.99)
@@ -147,15 +154,15 @@ class ByResolution:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A rate that moves with the number of images seen, the same for neighbours in time.
+    """A drop rate that moves with the number of images seen. Images that are near in time have nearly the same rate.
 
-    ``rho(n) = low + (high − low) * sigmoid((n − mu) / tau)``; tau < 0 lowers the rate over time, which the paper found to
+    ``rho(n) = low + (high − low) * sigmoid((n − mu) / tau)``. With tau < 0 the rate falls over time, which the paper found to
     help. Source: NaViT 2307.06304 section 3.
 
     Attributes:
-        low, high: the two rates, in [0, 1).
-        mu: images seen at the middle of the change.
-        tau: images over which it happens; its sign is the direction.
+        mu: number of images seen at the middle of the change.
+        tau: number of images over which the rate changes, not 0. A negative value reverses the direction.
+        low, high: the two rates, in [0, 1). Default 0.2 and 0.8.
     """
 
     mu: float
@@ -174,7 +181,7 @@ class Scheduled:
             )
 
     def rates(self, seen: Any) -> FloatArray:
-        """Drop rates for ordinals ``[n]``, float64 in [low, high]."""
+        """Return drop rates for ordinals ``[n]``, float64 in [low, high]."""
         x = np.clip((np.asarray(seen, dtype=np.float64) - self.mu) / self.tau, -500, 500)
         rates: FloatArray = self.low + (self.high - self.low) / (1 + np.exp(-x))
         return rates
@@ -185,12 +192,12 @@ class Scheduled:
 
 
 def follows_seen(policy: DropPolicy) -> bool:
-    """Whether an image's ordinal may change what the policy keeps of it; of a policy that is not ours, it may."""
+    """Return True if an image's ordinal may change how many patches the policy keeps. A custom policy counts as True."""
     return not isinstance(policy, (NoDrop, Constant, Beta, ByResolution))
 
 
 def keep(grids: Any, rate: Any) -> IntArray:
-    """Patches kept of each grid, int32 ``[n]``: ``max(1, floor(rows * cols * (1 − rate) + 1/2))``."""
+    """Return the patches kept of each grid, int32 ``[n]``: ``max(1, floor(rows * cols * (1 − rate) + 1/2))``."""
     n = _num_patches(grids)
     kept: IntArray = np.clip(np.floor(n * (1.0 - rate) + 0.5), 1, n).astype(np.int32)
     return kept

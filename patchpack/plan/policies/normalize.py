@@ -1,4 +1,4 @@
-"""How pixel values become numbers: a fixed mean and deviation, or each image its own."""
+"""Normalisation of pixel values: by a fixed mean and standard deviation, or by each image's own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from patchpack.errors import ConfigError
 
 @dataclass(frozen=True)
 class MeanStd:
-    """``(x / 255 − mean) / std`` per channel, after resizing.
+    """The normalisation ``(x / 255 − mean) / std`` per channel, after resizing.
 
     Attributes:
-        mean, std: per channel (red, green, blue), on the 0–1 scale.
+        mean, std: three numbers each (red, green, blue), on the 0–1 scale, std > 0. Default 0.5.
     """
 
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -31,10 +31,11 @@ class MeanStd:
 
 @dataclass(frozen=True)
 class PerImage:
-    """``(x − mean) / max(std, 1 / sqrt(N))`` over all N values of one image, *before* resizing.
+    """The normalisation ``(x − mean) / max(std, 1 / sqrt(N))`` over all N values of one image, *before* resizing.
 
-    Population standard deviation, as in google-research/pix2struct ``preprocessors.py`` (TF per_image_standardization).
-    Its patches are float32 or float16: the numbers of a resized image are not on the 0–255 scale.
+    It uses the population standard deviation, as in google-research/pix2struct ``preprocessors.py``
+    (TF per_image_standardization). Its patches are float32 or float16, because the values of the resized image are not on the
+    0–255 scale.
     """
 
 

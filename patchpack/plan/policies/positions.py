@@ -1,10 +1,10 @@
-"""Grid to position ids: where each patch was in its image, in raster order.
+"""Grid to position ids: the place of each patch in its image, in raster order.
 
 Fractions are one correctly rounded float32 division of small integers, never a product of rounded numbers.
 Source: NaViT 2307.06304 section 2.1 and figure 4.
 
-Of a crop, ids are places in the crop or, ``of="image"``, in the image it was cut from, seen at the crop's scale. A mirrored
-crop is a crop of the mirrored image: ids count from the left of what the pixels show.
+The ids of a crop are places in the crop or, with ``of="image"``, places in the whole image at the crop's scale. A mirrored
+crop is a crop of the mirrored image: ids count from the left of the mirrored pixels.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ class PositionScheme(Protocol):
     """A rule from one grid to its position ids."""
 
     def __call__(self, grid: Grid) -> npt.NDArray[Any]:
-        """int32 or float32 ``[rows * cols, A]``, raster order."""
+        """Return the position ids, int32 or float32 ``[rows * cols, A]``, in raster order."""
         ...
 
 
 class Window(NamedTuple):
-    """Where a crop lies on one axis of its image: integers in ``1 / unit`` of a patch, from the image's edge.
+    """The place of a crop on one axis of its image: integers in ``1 / unit`` of a patch, from the image's edge.
 
     Attributes:
-        start: where the crop's first patch begins.
-        extent: where the image ends; the end of the crop's last patch if that is padded beyond.
-        unit: of a patch.
+        start: start of the crop's first patch.
+        extent: end of the image, or end of the crop's last patch if that is padded beyond the image.
+        unit: length of a patch.
     """
 
     start: int
@@ -43,17 +43,17 @@ class Window(NamedTuple):
 
 
 def window(start: int, length: int, side: int, target: int, count: int, patch_size: int, flip: bool = False) -> Window:
-    """The window of a crop on one axis.
+    """Return the window of a crop on one axis.
 
-    ``length`` source pixels become ``target``, so a patch has ``patch_size * length / target`` of them.
+    ``length`` source pixels become ``target`` pixels, so a patch covers ``patch_size * length / target`` source pixels.
 
     Args:
-        start, length: of the box, in pixels of the source.
-        side: of the whole source.
-        target: pixels that the length becomes.
-        count: patches.
+        start, length: start and length of the box, in source pixels.
+        side: length of the whole source, in pixels.
+        target: number of pixels that the box is resampled to.
+        count: number of patches.
         patch_size: pixels per side of a patch.
-        flip: the image is mirrored along this axis.
+        flip: True if the image is mirrored along this axis. Default False.
     """
     unit = length * patch_size
     end = start * target + count * unit
@@ -63,20 +63,26 @@ def window(start: int, length: int, side: int, target: int, count: int, patch_si
 
 @runtime_checkable
 class WindowScheme(Protocol):
-    """What a position scheme may add: ids in the whole image. Asked where its ``of`` is "image"."""
+    """A position scheme that also gives ids in the whole image. It is called where its ``of`` is "image"."""
 
     @property
     def of(self) -> str:
-        """ "crop" or "image"."""
+        """The frame of the ids: "crop" or "image"."""
         ...
 
     def within(self, grid: Grid, rows: Window, cols: Window) -> npt.NDArray[Any]:
-        """As `PositionScheme`, for the grid of a crop that lies in these windows."""
+        """Return the position ids of a crop in the whole image, like `PositionScheme.__call__`.
+
+        Args:
+            grid: rows and cols of the crop.
+            rows: the crop's place on the vertical axis.
+            cols: the crop's place on the horizontal axis.
+        """
         ...
 
 
 def of_image(scheme: Any) -> bool:
-    """True for a scheme whose ids are places in the whole image."""
+    """Return True for a scheme whose ids are places in the whole image."""
     return isinstance(scheme, WindowScheme) and scheme.of == "image"
 
 
@@ -87,12 +93,13 @@ def _require_of(of: str) -> None:
 
 @dataclass(frozen=True)
 class Absolute:
-    """(row, col), int32 ``[n, 2]``, from 0.
+    """The scheme (row, col), int32 ``[n, 2]``, from 0.
 
     Attributes:
-        of: "crop", or "image" for ids on the grid that the whole image has at the crop's scale: ``row + floor(top / p')``, p'
-            the pixels of the source per patch, and likewise col. Of a box of height h in an image of height H they are below
-            ``rows * H / h + 1``: a table of positions must hold as many.
+        of: "crop", the default, or "image". With "image" ids lie on the grid that the whole image has at the crop's scale:
+            ``row + floor(top / p')``, and col likewise, where p' is the number of source pixels per patch. For a box of
+            height h in an image of height H the row ids are below ``rows * H / h + 1``. A table of positions must hold that
+            many.
     """
 
     of: Literal["crop", "image"] = "crop"
@@ -118,14 +125,16 @@ class Absolute:
 class Fractional:
     """Positions as a share of the image, float32 ``[n, 2]`` in [0, 1).
 
-    ``(row + c) / rows, (col + c) / cols`` with c = 0, or 1/2 if ``centered``; with ``keep_aspect`` both are divided by
-    ``max(rows, cols)``. The last index i = n − 1 maps to (n − 1) / n: the text of the paper, not the label of its figure.
+    ``(row + c) / rows, (col + c) / cols`` with c = 0, or 1/2 if ``centered``. With ``keep_aspect`` both are divided by
+    ``max(rows, cols)``. The last index i = n − 1 maps to (n − 1) / n. That follows the text of the paper, not the label of
+    its figure.
 
     Attributes:
-        keep_aspect: divide both axes by the longer side, so that aspect ratio stays visible.
-        centered: patch centres instead of patch corners.
-        of: "crop", or "image" for shares of the whole image: ``(top + (row + c) * p') / H``, p' the pixels of the source per
-            patch, rounded to float32. H ends where the padding does, if a crop at the edge is padded beyond: ids stay below 1.
+        keep_aspect: True divides both axes by the longer side, so that the ids show the aspect ratio. Default False.
+        centered: True for patch centres, False for patch corners. Default False.
+        of: "crop", the default, or "image" for shares of the whole image: ``(top + (row + c) * p') / H``, rounded to float32,
+            where p' is the number of source pixels per patch. If a crop at the edge is padded beyond the image, H ends where
+            the padding ends, so ids stay below 1.
     """
 
     keep_aspect: bool = False
@@ -161,7 +170,7 @@ class Fractional:
 
 @dataclass(frozen=True)
 class Raster:
-    """``row * cols + col``, int32 ``[n, 1]``: the 1-D table of ViT 2010.11929."""
+    """The scheme ``row * cols + col``, int32 ``[n, 1]``: the 1-D table of ViT 2010.11929."""
 
     def __call__(self, grid: Grid) -> npt.NDArray[np.int32]:
         """See `PositionScheme`."""

@@ -1,6 +1,6 @@
-"""Inverse distribution functions over arrays of uniforms, so that one image and ten million are one formula.
+"""Inverse distribution functions over arrays of uniforms. One image and ten million images use the same formula.
 
-Both use a table of exact quantiles and interpolate between its nodes; the table is made once per pair of parameters.
+Both functions interpolate between the nodes of a table of exact quantiles. The table is computed once per set of parameters.
 """
 
 from __future__ import annotations
@@ -19,21 +19,33 @@ _NORMAL_CELLS = 4096
 
 
 def beta(u: Float, a: float, b: float) -> Float:
-    """Quantile of Beta(a, b) at u in [0, 1), float64.
+    """Return the quantile of Beta(a, b) at u, float64.
 
-    Nodes lie at ``x = sin²θ``, θ even in [0, π/2], with their exact distribution function; θ is interpolated. For u in
-    1e-9 … 1 − 1e-9 the error in x is below the width of a cell, 2e-4, for a and b up to 1000, and below 1e-6 for the
-    parameters used in practice (a + b = 7/3). Nearer to the ends a large a or b leaves float64 no digits to invert.
+    Nodes lie at ``x = sin²θ``, θ evenly spaced in [0, π/2], with their exact distribution function; θ is interpolated. For u
+    in 1e-9 … 1 − 1e-9 the error in x is below the width of a cell, 2e-4, for a and b up to 1000. It is below 1e-6 for the
+    parameters used in practice (a + b = 7/3). Nearer to the ends float64 has no digits left to invert if a or b is large.
+
+    Args:
+        u: float64 uniforms in [0, 1).
+        a: first parameter, > 0.
+        b: second parameter, > 0.
     """
     cdf, theta = _beta_table(float(a), float(b))
     return np.sin(np.interp(u, cdf, theta)) ** 2
 
 
 def truncated_normal(u: Float, mean: float, std: float, low: float, high: float) -> Float:
-    """Quantile of Normal(mean, std) conditioned on [low, high] at u in [0, 1), float64.
+    """Return the quantile at u of Normal(mean, std) conditioned on [low, high], float64.
 
-    Nodes lie evenly in [low, high]. For u in 1e-9 … 1 − 1e-9 the error is below 1e-5 * (high − low) if std is at least
+    Nodes are evenly spaced in [low, high]. For u in 1e-9 … 1 − 1e-9 the error is below 1e-5 * (high − low) if std is at least
     (high − low) / 200 and the interval begins at most 3 std from the mean.
+
+    Args:
+        u: float64 uniforms in [0, 1).
+        mean: mean of the normal before truncation.
+        std: standard deviation of the normal before truncation, > 0.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
     cdf, x = _normal_table(float(mean), float(std), float(low), float(high))
     return np.interp(u, cdf, x)
@@ -45,7 +57,7 @@ def _normal_table(mean: float, std: float, low: float, high: float) -> tuple[Flo
     x = np.linspace(low, high, _NORMAL_CELLS + 1)
     cdf = np.array([normal.cdf(v) for v in x])
     mass = cdf[-1] - cdf[0]
-    # an interval out in a tail where float64 sees no mass: the density is as good as flat against its own rounding
+    # in a far tail the mass rounds to zero in float64: a flat density is then as precise as any
     return _invertible((cdf - cdf[0]) / mass if mass > 0 else np.linspace(0.0, 1.0, len(x))), x
 
 
@@ -57,15 +69,21 @@ def _beta_table(a: float, b: float) -> tuple[Float, Float]:
 
 
 def _invertible(cdf: Float) -> Float:
-    """The table without steps down, and without values so small that the slope between two nodes is infinite."""
+    """Return the table without steps down, and without values so small that the slope between two nodes is infinite."""
     return np.maximum.accumulate(np.where(cdf < 1e-280, 0.0, cdf))
 
 
 def regularized_beta(x: Float, y: Float, a: float, b: float) -> Float:
-    """Distribution function of Beta(a, b) at x, with ``y = 1 − x`` given for precision near 1.
+    """Return the distribution function of Beta(a, b) at x.
 
-    Continued fraction of Abramowitz & Stegun 26.5.8, evaluated by the modified Lentz method on the side where it converges
-    fast.
+    It evaluates the continued fraction of Abramowitz & Stegun 26.5.8 by the modified Lentz method, on the side where it
+    converges fast.
+
+    Args:
+        x: float64 arguments in [0, 1].
+        y: the complements ``1 − x``, passed for precision near x = 1.
+        a: first parameter, > 0.
+        b: second parameter, > 0.
     """
     log_scale = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
     with np.errstate(divide="ignore"):

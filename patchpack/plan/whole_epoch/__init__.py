@@ -1,1 +1,1 @@
-"""Planning an epoch whose sizes are all known."""
+"""Planning of an epoch whose sizes are all known."""

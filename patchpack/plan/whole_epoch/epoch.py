@@ -1,7 +1,7 @@
 """A whole epoch at once: sizes and keys to an order, rows and steps, for every rank. Integers only.
 
-Samples come in the order of `shuffled_lines` and go, in that order, through `pack_stream`: rows then close nearly in the order
-their images come, so that shuffled samples make shuffled rows, and no window has to be permuted afterwards.
+Samples come in the order of `shuffled_lines` and go through `pack_stream` in that order. Rows then close nearly in the order
+their images arrive. Shuffled samples therefore make shuffled rows, and no window has to be permuted afterwards.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ _TOGETHER, _FEWEST_STEPS, _POOLED_STEPS = 2520, 64, 64
 
 @dataclass(frozen=True, eq=False)
 class EpochRows:
-    """All rows of an epoch, and the step and the rank each belongs to.
+    """All rows of an epoch, with the step and the rank of each.
 
-    A position is a place in the epoch's order; a sample has one per pass.
+    A position is a place in the epoch's order. A sample has one position per pass.
 
     Attributes:
         order: int32 or int64 ``[positions]``, line in the index of each position.
         items: int32 or int64 ``[images]``, positions row after row: row r holds ``items[offsets[r]:offsets[r + 1]]``.
-        num_tokens: int32 ``[images]``, of each of the items.
-        offsets: int64 ``[rows + 1]``.
+        num_tokens: int32 ``[images]``, tokens of each of the items.
+        offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
         steps: int64 ``[steps, num_ranks * rows per batch]``, rows of each step, −1 for an empty one. Rank r has every
             num_ranks-th of them, from the r-th on.
-        last_rows: how many of the last step's rows there are (``tail="short"``).
-        repeated_rows: how many of these, at their end, came before.
-        num_ranks, num_samples: ranks, and samples of a pass.
+        last_rows: number of rows in the last step (``tail="short"``).
+        repeated_rows: number of these rows, at their end, that are repeats of earlier ones.
+        num_ranks, num_samples: number of ranks, and number of samples of a pass.
         refused, refused_tokens: positions that no row can take, rising, and their token counts: 0 where the resize policy
             refuses the size, −1 where it has too many pixels.
-        dropped: samples left out by a named rule.
-        seen: positions that are accounted for: in a row of a step, refused, or dropped.
+        dropped: number of samples left out, by the name of the rule.
+        seen: number of positions that are accounted for: in a row of a step, refused, or dropped.
     """
 
     order: npt.NDArray[Any]
@@ -63,20 +63,20 @@ class EpochRows:
     seen: int
 
     def rows_of(self, step: int, rank: int) -> Int64:
-        """Rows of one rank in a step, −1 for an empty one."""
+        """Return the rows of one rank in a step, −1 for an empty one."""
         end = self.last_rows if step == len(self.steps) - 1 else self.steps.shape[1]
         rows: Int64 = self.steps[step, rank : end : self.num_ranks]
         return rows
 
     def repeated_of(self, step: int, rank: int) -> int:
-        """How many of these rows, at their end, came before in the epoch."""
+        """Return how many of these rows, at their end, are repeats of earlier rows of the epoch."""
         if not self.repeated_rows or step < len(self.steps) - 1:
             return 0
         columns = np.arange(rank, self.last_rows, self.num_ranks)
         return int((columns >= self.last_rows - self.repeated_rows).sum())
 
     def images(self) -> Int64:
-        """Images that each rank gets in each step, repeated rows left out: int64 ``[steps, num_ranks]``."""
+        """Return the images that each rank gets in each step, without repeated rows: int64 ``[steps, num_ranks]``."""
         counts: Int64 = np.append(np.diff(self.offsets), 0)[self.steps]  # −1 is the 0 at the end
         if self.repeated_rows:
             counts[-1, self.last_rows - self.repeated_rows :] = 0
@@ -84,7 +84,10 @@ class EpochRows:
         return counts
 
     def refused_in(self, step: int) -> slice:
-        """Which of `refused` are told of in a step: a row tells of its share of the positions, for any number of ranks."""
+        """Return the entries of `refused` that a step reports.
+
+        Each row reports its share of the positions, for any number of ranks.
+        """
         num_rows = len(self.offsets) - 1
         if step >= len(self.steps) - 1:
             return slice(self._refused_before(step, num_rows), len(self.refused))
@@ -111,25 +114,29 @@ def plan_rows(
     """Plan one epoch for all ranks.
 
     Args:
-        recipe: the policies; a batch of one rank has ``recipe.rows`` rows. Its packer is that of streams and plays no part.
+        recipe: the policies. A batch of one rank has ``recipe.rows`` rows. The recipe's packer is that of streams and is not
+            used.
         table: the samples.
-        epoch: of the draws and the shuffling.
-        seen: positions of earlier epochs, for drop schedules: the ordinal of a position is seen plus the position.
-        shuffle: 0 for the order of the index; else shards are permuted, and samples in blocks of this many.
-        num_ranks: ranks that share each step.
-        tail: of rows that do not fill a last step: ``"short"`` has fewer rows, but one per rank at least, empty if need be;
-            ``"drop"`` drops their images and counts them, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows.
-        balance: deal rows so that ranks have nearly the same to do in a step, see `patchpack.packing.balance`. Rows move in windows
-            of 2520 batches' rows (2520 / num_ranks steps), or of 64 steps where that is more.
-        steps_per_epoch: exactly this many steps, samples repeated as needed; None for one pass.
-        packer: options of the packer; None for what `choose_lookahead` finds on 16,384 samples of the epoch. Nothing is cut:
-            `max_cut` must be 0.
+        epoch: epoch of the draws and the shuffling. Default 0.
+        seen: number of positions of earlier epochs, for drop schedules: the ordinal of a position is seen plus the position.
+            Default 0.
+        shuffle: 0, the default, for the order of the index. Otherwise shards are permuted, and samples in blocks of this
+            many.
+        num_ranks: ranks that share each step, >= 1. Default 1.
+        tail: treatment of rows that do not fill a last step. ``"short"``, the default, has fewer rows, but at least one per
+            rank, which may be empty. ``"drop"`` drops their images and counts them. ``"pad"`` adds empty rows. ``"wrap"``
+            repeats the first rows.
+        balance: True deals rows so that the ranks of a step have nearly equal work (see `patchpack.packing.balance`). Rows
+            move in windows of 2520 batches' rows (2520 / num_ranks steps), or of 64 steps where that is more. Default False.
+        steps_per_epoch: exactly this many steps, with samples repeated as needed. Default None, one pass.
+        packer: options of the packer, with ``max_cut=0``, because nothing is cut. Default None: the choice of
+            `choose_lookahead` on 16,384 samples of the epoch.
 
     Returns:
-        `EpochRows`. There are no steps where nothing can be packed.
+        `EpochRows`. There are no steps if nothing can be packed.
 
     Raises:
-        ConfigError: an option that cannot work, or as `plan_table`.
+        ConfigError: an option that cannot work, or an error of `plan_table`.
     """
     _require(recipe, table, shuffle, num_ranks, tail, balance, steps_per_epoch, packer)
     rows_per_step = num_ranks * recipe.rows
@@ -190,7 +197,7 @@ def _require(
 
 
 def _balanced(tokens: Any, offsets: Int64, num_ranks: int, recipe: Recipe, epoch: int) -> Int64:
-    """All rows, in an order whose steps are balanced; rows move within windows only."""
+    """Return all rows, in an order whose steps are balanced. Rows move within windows only."""
     rows_per_step, num_rows = num_ranks * recipe.rows, len(offsets) - 1
     window = max(_FEWEST_STEPS, round(_TOGETHER / num_ranks)) * rows_per_step
     sequence = np.arange(num_rows, dtype=np.int64)
@@ -206,7 +213,7 @@ def _balanced(tokens: Any, offsets: Int64, num_ranks: int, recipe: Recipe, epoch
 
 
 def _deal(sequence: Int64, rows_per_step: int, num_ranks: int, tail: Tail) -> tuple[Int64, int, int]:
-    """Steps ``[steps, rows_per_step]``, how many rows the last has, and how many of them are repeated."""
+    """Return the steps ``[steps, rows_per_step]``, how many rows the last one has, and how many of those are repeated."""
     full, rest = divmod(len(sequence), rows_per_step)
     if not rest or tail == "drop":
         return sequence[: full * rows_per_step].reshape(full, rows_per_step), rows_per_step, 0

@@ -13,7 +13,7 @@ from patchpack.plan.packing.choice import choose_lookahead
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.whole_epoch.samples import EpochSamples
 
-_SEGMENT = 1 << 20  # samples packed at a time; the pool is emptied in between, which leaves some ten rows unfull
+_SEGMENT = 1 << 20  # samples packed at a time; the pool is emptied in between, which leaves about ten rows partly empty
 _TRIED = 1 << 14  # samples that the packer is chosen on
 _GROUP = 256  # steps planned together where there are several patch sizes
 
@@ -21,7 +21,14 @@ Rows = tuple[npt.NDArray[Any], npt.NDArray[np.int32], Int64]  # items, tokens, o
 
 
 def one_size(supply: EpochSamples, recipe: Recipe, needed: int | None, packer: Lookahead | None) -> Rows:
-    """All rows of a pass; or of as many passes as it takes, the needed ones."""
+    """Make the rows of an epoch that has one patch size.
+
+    Args:
+        supply: the samples of the epoch.
+        recipe: the policies, with one patch size.
+        needed: number of rows. As many passes are read as it takes. None makes all rows of one pass.
+        packer: options of the packer. None: the choice of `choose_lookahead`.
+    """
     patch_size = recipe.patch_sizes[0]
     seq_len = recipe.row_len(patch_size)
     packer = packer or choose_lookahead(
@@ -49,10 +56,19 @@ def one_size(supply: EpochSamples, recipe: Recipe, needed: int | None, packer: L
 def several_sizes(
     supply: EpochSamples, recipe: Recipe, epoch: int, rows_per_step: int, max_steps: int | None, packer: Lookahead | None
 ) -> Rows:
-    """Rows in the order of their steps, each planned at the patch size of its step.
+    """Make rows in the order of their steps, each at the patch size of its step.
 
-    Of some steps at a time the rows are made patch size by patch size, as they first come; images that these rows leave over
-    are the next to be packed. Near the end, where the images may not suffice, of fewer and fewer steps.
+    The rows of up to 256 steps are made together, patch size by patch size, in the order in which the sizes first occur.
+    Images that these rows leave over are packed next. Near the end, where the images may not suffice, fewer and fewer steps
+    are made together.
+
+    Args:
+        supply: the samples of the epoch.
+        recipe: the policies, with several patch sizes.
+        epoch: epoch of the draws of the patch sizes.
+        rows_per_step: rows of a step, over all ranks.
+        max_steps: number of steps. None: until the samples end.
+        packer: options of the packer. None: the choice of `choose_lookahead` for each patch size.
     """
     maker = _RowMaker(supply, recipe, packer)
     parts: list[Rows] = []
@@ -81,7 +97,7 @@ def several_sizes(
 
 
 class _RowMaker:
-    """Makes a number of rows of one patch size or another, from images in order; keeps what no row took for the next."""
+    """A maker of rows of changing patch sizes, from images in order. It keeps the images that no row took for the next call."""
 
     def __init__(self, supply: EpochSamples, recipe: Recipe, packer: Lookahead | None) -> None:
         self._supply, self._recipe, self._packer = supply, recipe, packer
@@ -89,11 +105,11 @@ class _RowMaker:
         self._waiting = np.empty(0, dtype=np.int64)
 
     def put_back(self, positions: npt.NDArray[Any]) -> None:
-        """These images are in no row after all."""
+        """Put images back, because no row holds them after all."""
         self._waiting = np.sort(np.concatenate([self._waiting, positions]))
 
     def make(self, patch_size: int, num_rows: int) -> Rows:
-        """So many rows; fewer, which then hold all images there are, if those do not suffice."""
+        """Make `num_rows` rows. If the images do not suffice, return fewer rows, which then hold all images there are."""
         recipe, seq_len = self._recipe, self._recipe.row_len(patch_size)
         if patch_size not in self._chosen:
             self._chosen[patch_size] = self._packer or choose_lookahead(
@@ -134,7 +150,7 @@ def _stacked(parts: list[Rows]) -> Rows:
 
 
 def _first(rows: Rows, count: int, start: int = 0) -> Rows:
-    """Rows ``start … start + count − 1``, or as many of these as there are."""
+    """Return rows ``start … start + count − 1``, or as many of these as there are."""
     items, tokens, offsets = rows
     edges = offsets[start : start + count + 1]
     span = slice(int(edges[0]), int(edges[-1]))

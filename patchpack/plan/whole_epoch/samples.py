@@ -1,4 +1,4 @@
-"""The samples of an epoch in their order, each with its token count when it is asked for; what no row can take is set aside."""
+"""The samples of an epoch in their order. Token counts are computed on request, and samples that fit no row are set aside."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from patchpack.plan.shuffle import shuffled_lines
 from patchpack.plan.table import plan_table
 
 HashAgain = Callable[[npt.NDArray[Any], int], rng.U64]
-"""(lines, number of the pass) → hashes of their draw keys in a later pass, uint64 ``[n]``."""
+"""A function from lines and the number of a later pass to the hashes of their draw keys in it, uint64 ``[n]``."""
 
 BLOCK = 1 << 13  # samples decided at a time: numpy's columns stay in the cache
-TOO_MANY_PIXELS, TOO_MANY_BYTES = -1, -2  # in the place of a token count
+TOO_MANY_PIXELS, TOO_MANY_BYTES = -1, -2  # stand in place of a token count
 _BARREN_PASSES = 10  # as of `OnlinePlanner`
 
 
 class Sizes(NamedTuple):
-    """What an index knows of n samples, in integers.
+    """The integers that an index holds about n samples.
 
     Attributes:
-        sizes: int ``[n, 2]`` oriented height and width.
-        key_hash: uint64 ``[n]``, see `patchpack.rng.key_hash`.
-        starts: int64 ``[shards + 1]``, where each shard's samples begin.
-        hash_again: hashes of the keys in a later pass; needed only where samples are repeated.
-        num_bytes: int ``[n]`` of the image files; None where they are not known.
+        sizes: int ``[n, 2]`` oriented height and width in pixels.
+        key_hash: uint64 ``[n]``, the hashes of the keys (see `patchpack.rng.key_hash`).
+        starts: int64 ``[shards + 1]``, first sample of each shard.
+        hash_again: function that hashes the keys in a later pass. Needed only where samples are repeated. Default None.
+        num_bytes: int ``[n]``, bytes of the image files. Default None, not known.
     """
 
     sizes: npt.NDArray[Any]
@@ -40,7 +40,7 @@ class Sizes(NamedTuple):
     num_bytes: npt.NDArray[Any] | None = None
 
     def hashes(self, lines: npt.NDArray[Any], number: int) -> rng.U64:
-        """Hashes of the draw keys of lines, all in one pass."""
+        """Return the hashes of the draw keys of lines, all in one pass."""
         if not number:
             hashes: rng.U64 = self.key_hash[lines]
             return hashes
@@ -49,14 +49,14 @@ class Sizes(NamedTuple):
 
 
 class EpochSamples:
-    """Hands out an epoch's samples by position in its order, pass after pass if `repeat`.
+    """The samples of an epoch, by position in its order, pass after pass if `repeat`.
 
     Args:
-        recipe, epoch: of the draws.
+        recipe, epoch: the policies and the epoch of the draws.
         table: the samples.
-        shuffle: see `shuffled_lines`.
+        shuffle: number of samples permuted at a time, 0 for the order of the index (see `shuffled_lines`).
         seen: ordinal of the first position, for drop schedules.
-        repeat: begin again at the end.
+        repeat: True begins another pass at the end.
     """
 
     def __init__(self, recipe: Recipe, table: Sizes, *, epoch: int, shuffle: int, seen: int, repeat: bool) -> None:
@@ -69,18 +69,21 @@ class EpochSamples:
 
     @property
     def order(self) -> npt.NDArray[Any]:
-        """ImageDecision of each position, of all passes that were begun."""
+        """Line in the index of each position, over all passes that have begun."""
         return np.concatenate(self._passes) if len(self._passes) > 1 else self._passes[0]
 
     def refused(self) -> tuple[Int64, npt.NDArray[np.int32]]:
-        """Positions that no row can take, rising, and why: token counts, 0 for a size the policy refuses, < 0 over a limit."""
+        """Return the positions that no row can take, rising, and their token counts.
+
+        The count is 0 for a size that the policy refuses, and < 0 for a sample over a limit.
+        """
         where = np.concatenate([np.empty(0, dtype=np.int64), *(positions for positions, _ in self._refused)])
         tokens = np.concatenate([np.empty(0, dtype=np.int32), *(tokens for _, tokens in self._refused)])
         order = np.argsort(where, kind="stable")
         return where[order], tokens[order]
 
     def take(self) -> Int64:
-        """The next positions, some thousand of one pass; none at the end."""
+        """Return the next positions, some thousand of one pass, or an empty array at the end."""
         n, start = self.num_samples, self._next
         if start == n * len(self._passes):
             fruitless = not self._taken_any and len(self._passes) >= (_BARREN_PASSES if self._recipe.redraws else 1)
@@ -91,7 +94,13 @@ class EpochSamples:
         return np.arange(start, self._next, dtype=np.int64)
 
     def count(self, positions: Int64, patch_size: int, seq_len: int) -> tuple[Int64, npt.NDArray[np.int32]]:
-        """Those of the positions that a row of seq_len tokens can take, and their token counts."""
+        """Return the positions that a row of seq_len tokens can take, and their token counts.
+
+        Args:
+            positions: int64 ``[n]``, rising.
+            patch_size: pixels per side of a patch.
+            seq_len: tokens per row.
+        """
         kept, counts = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int32)]
         for number in range(len(self._passes)):
             low, high = np.searchsorted(positions, (number * self.num_samples, (number + 1) * self.num_samples))
@@ -108,11 +117,17 @@ class EpochSamples:
         return np.concatenate(kept), np.concatenate(counts)
 
     def sample(self, count: int, patch_size: int, seq_len: int) -> Int64:
-        """Token counts of at most `count` samples spread evenly over the index, as they are drawn in the first pass."""
+        """Return the token counts of at most `count` samples, spread evenly over the index, with the draws of the first pass.
+
+        Args:
+            count: most samples to return.
+            patch_size: pixels per side of a patch.
+            seq_len: tokens per row. Samples that do not fit a row are left out.
+        """
         n = self.num_samples
         lines = np.unique(np.linspace(0, max(0, n - 1), min(count, n)).astype(np.int64))
         tokens = self._decide(lines, self._table.key_hash[lines], self._seen + lines, patch_size)
-        shuffled = rng.permutation(0, 0, rng.Stage.HEADERS, 0, len(lines))  # neighbours may be of one kind
+        shuffled = rng.permutation(0, 0, rng.Stage.HEADERS, 0, len(lines))  # neighbours may be alike
         tokens = tokens[shuffled]
         return tokens[(tokens >= 1) & (tokens <= seq_len)].astype(np.int64)
 

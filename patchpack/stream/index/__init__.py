@@ -1,4 +1,4 @@
-"""Sizes and places of all samples, read once and kept in one file: what lets an epoch be planned before its first pixel."""
+"""The index of shards: sizes and places of all samples, read once and kept in one file, so that epochs can be planned first."""
 
 from patchpack.stream.index.index import Index
 

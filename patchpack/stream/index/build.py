@@ -1,4 +1,4 @@
-"""Shards to the contents of an index: scanned one by one, here or elsewhere, and laid side by side in their order."""
+"""Building an index: shards are scanned one by one, here or elsewhere, and their columns are joined in order."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ Progress = Callable[[int, int, int], None]
 
 
 def find_shards(shards: Any, members: SampleFields) -> tuple[list[str], list[str]]:
-    """Paths or URLs, and labels, of the shards behind paths and patterns.
+    """Find the paths or URLs, and the labels, of the shards behind paths and patterns.
 
     Raises:
-        SourceError: none there, or something that cannot be read by offset.
+        SourceError: there are none, or one cannot be read by offset.
         ConfigError: a URL, and fsspec is not installed.
     """
     source = open_source(shards, image=";".join(members.image), target=None)
@@ -46,7 +46,7 @@ def find_shards(shards: Any, members: SampleFields) -> tuple[list[str], list[str
             raise not_by_offset(url, "it is a command's output")
         if is_compressed(url):
             raise not_by_offset(url, "it is compressed")
-        if is_local(url):  # now, not when all the others are scanned; behind a URL it is seen when it is opened
+        if is_local(url):  # checked now, not after all others are scanned; behind a URL it is checked when it is opened
             require_uncompressed(url, partial(_first_bytes, url))
     return urls, shard_labels(urls)
 
@@ -62,7 +62,7 @@ def _is_command(url: str) -> bool:
 
 
 def require_one_place_per_key(labels: Sequence[str]) -> None:
-    """A shard named as another one's folder could give the same key: ``a`` + ``b.tar/0`` and ``a/b.tar`` + ``0``."""
+    """Raise `SourceError` if two shards could give the same key, like ``a`` + ``b.tar/0`` and ``a/b.tar`` + ``0``."""
     known = set(labels)
     for label in labels:
         parts = label.split("/")
@@ -74,14 +74,21 @@ def require_one_place_per_key(labels: Sequence[str]) -> None:
 def scan_all(
     tasks: Sequence[ShardTask], *, engine: Engine = "local", num_workers: int = 0, context: str | BaseContext | None = None
 ) -> Generator[ShardColumns, None, None]:
-    """What `scan_columns` finds in each, in order; see `patchpack.stream.jobs.engine.run_all`."""
+    """Yield the columns of each shard, in order. See `patchpack.stream.jobs.engine.run_all`.
+
+    Args:
+        tasks: the shards to scan.
+        engine: ``"local"`` (default) or ``"ray"``.
+        num_workers: processes that scan, 0 (default) for this process.
+        context: a multiprocessing context, or the name of a start method. None for the platform's.
+    """
     if engine == "ray":  # a worker on another machine is in another folder
         tasks = [task._replace(url=absolute(task.url)) for task in tasks]
     return run_all(scan_columns, tasks, engine=engine, num_workers=num_workers, context=context, doing="scans shards")
 
 
 def assemble(tasks: Sequence[ShardTask], parts: Iterator[ShardColumns]) -> tuple[Head, Columns]:
-    """One index of all shards; the kind of its targets is still to be found out."""
+    """Return one index of all shards. Its kind of targets is not yet set."""
     kinds: dict[tuple[str, str], int] = {}
     entries: list[Shard] = []
     pieces: dict[str, list[Column]] = {}
@@ -94,7 +101,7 @@ def assemble(tasks: Sequence[ShardTask], parts: Iterator[ShardColumns]) -> tuple
             pieces.setdefault(name, []).append(numbers[column] if name == "kind" else column)
         rejections += part.rejections
         faults += part.faults
-    merged = {name: np.concatenate(pieces.pop(name)) for name in list(pieces)}  # at no time all of it twice
+    merged = {name: np.concatenate(pieces.pop(name)) for name in list(pieces)}  # never two copies of all of it
     columns = dict(_compact(merged, len(tasks[0].members.labels)))
     columns["losses"] = np.frombuffer(json.dumps([rejections, faults], separators=(",", ":")).encode(), np.uint8)
     members = tasks[0].members
@@ -107,13 +114,13 @@ def _compact(merged: Columns, num_labels: int) -> Iterator[tuple[str, Column]]:
     yield "key_hash", merged.pop("key_hash")
     for name in ("stem", *(f"label{i}" for i in range(num_labels))):
         yield from Strings.pack(merged.pop(f"{name}.lengths"), merged.pop(f"{name}.bytes")).columns(name).items()
-        if merged.get(f"{name}.length", np.empty(0)).any():  # some are too long to be kept
+        if merged.get(f"{name}.length", np.empty(0)).any():  # some are too long to be kept in the index
             for part in ("offset", "length"):
                 yield f"{name}.{part}", narrow(merged.pop(f"{name}.{part}"))
 
 
 def _digest(members: SampleFields, shards: Sequence[Shard], columns: Columns) -> str:
-    """Of what plans are made of: where shards lie and when they were copied does not enter."""
+    """Return a hash of everything that plans depend on. The shards' locations and copy dates are not part of it."""
     asked = [members.image, members.target, members.max_pixels, members.max_bytes, *members.reading.formats]
     said = [(s.label, s.fingerprint.num_bytes, s.fingerprint.digest, s.num_samples) for s in shards]
     hashed = blake2b(json.dumps([asked, said]).encode(), digest_size=16)

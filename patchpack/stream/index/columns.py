@@ -1,15 +1,15 @@
-"""The file of an index: a small head as JSON, then columns as they lie in memory, mapped when it is opened.
+"""The file of an index: a small head as JSON, then columns in their memory layout, mapped when the file is opened.
 
 ::
 
     16 bytes  magic
-     4 bytes  version            little endian, as everything
+     4 bytes  version            little endian, as all numbers
      4 bytes  CRC-32 of the head
      8 bytes  length of the head
               head, JSON         its "columns": [name, dtype, shape, begin, CRC-32] each
-              columns            each from a multiple of 64 bytes; `begin` counts from the first one's place
+              columns            each from a multiple of 64 bytes; `begin` counts from the position of the first one
 
-What is written depends on the contents alone: equal contents are equal files.
+The file depends on the contents alone: equal contents give equal files.
 """
 
 from __future__ import annotations
@@ -38,20 +38,25 @@ ALIGNMENT = 64
 
 _FIXED = Struct("<16sIIQ")
 _DTYPES = ("|u1", "<u2", "<u4", "<u8")
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)  # of a head that lies
+UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)  # of a wrong head
 
 
 def narrow(column: Column) -> Column:
-    """The same non-negative integers in the fewest bytes that hold the largest of them, little endian."""
+    """Return the same non-negative integers in the smallest dtype that holds the largest of them, little endian."""
     largest = int(column.max(initial=0))
     return column.astype(next(dtype for dtype in _DTYPES if largest <= np.iinfo(dtype).max), copy=False)
 
 
 def write(path: str | os.PathLike[str], head: Mapping[str, Any], columns: Columns) -> None:
-    """Write a file in one step: whoever opens `path` finds all of the old one or all of the new one.
+    """Write a file in one step: a reader of `path` finds the complete old file or the complete new one.
+
+    Args:
+        path: of the file.
+        head: fields of the head, for JSON.
+        columns: arrays by name.
 
     Raises:
-        IndexFileError: it cannot be written; what was there is untouched.
+        IndexFileError: the file cannot be written; the old one is unchanged.
         ConfigError: `path` is a file of another kind.
     """
     path = Path(path)
@@ -79,7 +84,7 @@ def write(path: str | os.PathLike[str], head: Mapping[str, Any], columns: Column
 
 
 def require_replaceable(path: Path) -> None:
-    """Raises `ConfigError` where something lies that is no index: a mistyped path must not cost a shard."""
+    """Raise `ConfigError` unless `path` is free or an index, so that a mistyped path cannot overwrite a shard."""
     try:
         with open(path, "rb") as file:
             if file.read(len(MAGIC)) == MAGIC:
@@ -98,13 +103,13 @@ def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[st
 
     Args:
         path: of the file.
-        verify: read all of it, and compare the columns with their checksums.
+        verify: True reads all of it and compares the columns with their checksums. Default False.
 
     Returns:
-        Its head, and read-only columns over the map: pages are read from disk as they are touched.
+        The head, and read-only columns over the map. Pages are read from disk on access.
 
     Raises:
-        IndexFileError: it is missing, foreign, cut, damaged, or of another version.
+        IndexFileError: the file is missing, foreign, cut, damaged, or of another version.
     """
     try:
         with open(path, "rb") as file:
@@ -130,12 +135,12 @@ _AGAIN = "Make it again: patchpack index SHARDS -o FILE"
 
 
 def damaged(path: object, why: str) -> IndexFileError:
-    """The error of a file that is an index and holds what cannot be."""
+    """Return the error for an index file with impossible contents."""
     return IndexFileError(f"{path} is damaged ({why}). {_AGAIN}")
 
 
 def _read_head(file: BinaryIO, path: object, size: int) -> tuple[dict[str, Any], int]:
-    """The head, and where the columns begin."""
+    """Return the head, and the position where the columns begin."""
     fixed = file.read(_FIXED.size)
     if fixed[: len(MAGIC)] != MAGIC[: len(fixed)] or not fixed:
         raise IndexFileError(f"{path} is no index of patchpack: it begins with {fixed[:16]!r}")

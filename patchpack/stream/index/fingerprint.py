@@ -1,10 +1,9 @@
-"""Whether a shard is still the one that was indexed, without reading all of it.
+"""The check that a shard is still the indexed one, without reading all of it.
 
-Its size and its version (when it was changed last; behind a URL an ETag, or what else the file system has) are one question to
-the file system, and where both are as they were the shard is taken for unchanged, as make and rsync do. A copy elsewhere has
-another version: there its size and a hash of a few of its blocks decide. An edit that keeps the size, misses these blocks and
-comes with another version looks like such a copy to `changed`; `Fingerprint` itself holds the version, and updating an index
-compares that too.
+The first check asks the file system once, for the size and the version: the time of the last change, or behind a URL an ETag
+or another value of the file system. If both are equal, the shard counts as unchanged, as in make and rsync. A copy elsewhere
+has another version. Then the size and a hash of a few blocks decide. `changed` cannot tell such a copy from an edit that keeps
+the size and misses these blocks. `Fingerprint` also holds the version, and updating an index compares it.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from patchpack.stream.tar.urls import is_local
 _SPOTS = 8
 _SPOT_BYTES = 4096
 _TAIL_BYTES = 12 * 1024  # tar files end in up to 10 kB of zeros
-_AT_A_TIME = 16  # questions to the servers of remote shards
+_AT_A_TIME = 16  # requests to the servers of remote shards
 
 Answer = TypeVar("Answer")
 
 
 class Fingerprint(NamedTuple):
-    """Of a shard.
+    """The fingerprint of a shard.
 
     Attributes:
         num_bytes: size of the file.
-        version: of a local file when it was changed last, in ns; of a remote one what its file system says, see
+        version: for a local file the time of its last change in ns, for a remote one the version from its file system. See
             `patchpack.stream.tar.remote.Status`.
         digest: hexadecimal BLAKE2b of its first 4 kB, its last 12 kB and 4 kB at seven places evenly between.
     """
@@ -43,7 +42,7 @@ class Fingerprint(NamedTuple):
 
 
 def status_of(url: str) -> tuple[int, int | str]:
-    """Size and version now, one question. Raises `OSError` or `SourceError` where there is no answer."""
+    """Return the current size and version with one request. Raises `OSError` or `SourceError` if there is no answer."""
     if not is_local(url):
         return RemoteFile(url).status()
     status = os.stat(url)
@@ -51,7 +50,7 @@ def status_of(url: str) -> tuple[int, int | str]:
 
 
 def fingerprint(url: str) -> Fingerprint:
-    """Of a file as it is now. Raises `SourceError` if it cannot be read."""
+    """Return the fingerprint of a file now. Raises `SourceError` if it cannot be read."""
     try:
         if not is_local(url):
             remote = RemoteFile(url)
@@ -85,7 +84,7 @@ def _spots(num_bytes: int) -> list[tuple[int, int]]:
 
 
 def changed(url: str, known: Fingerprint) -> str:
-    """What is different about a file, "" for nothing."""
+    """Return how a file differs from its fingerprint, "" if it does not."""
     try:
         num_bytes, version = status_of(url)
         if num_bytes != known.num_bytes:
@@ -100,21 +99,21 @@ def changed(url: str, known: Fingerprint) -> str:
 
 
 def unchanged(url: str, known: Fingerprint) -> bool:
-    """True where an update need not read a file again: nothing is different, its version neither.
+    """Return True if an update need not read a file again, because its contents and its version are unchanged.
 
     Raises:
-        SourceError: it cannot be read.
+        SourceError: the file cannot be read.
     """
     if is_local(url):
         return fingerprint(url) == known
-    try:  # what names its contents needs no second look
+    try:  # a version that identifies the contents needs no second check
         return (status := status_of(url)) == known[:2] and status[1] != ""
     except FileNotFoundError:
         return False
 
 
 def ask_each(question: Callable[[str, Fingerprint], Answer], shards: Sequence[tuple[str, Fingerprint]]) -> list[Answer]:
-    """`changed` or `unchanged` of each, in order. Remote ones are asked several at a time: an answer is mostly waiting."""
+    """Return `changed` or `unchanged` of each shard, in order. Several remote requests run at a time, since most wait."""
     if all(is_local(url) for url, _ in shards):
         return [question(url, known) for url, known in shards]
     with ThreadPoolExecutor(_AT_A_TIME) as pool:

@@ -1,4 +1,4 @@
-"""What an index says about itself and its shards, to JSON and back."""
+"""The head of an index, with its shards, to JSON and back."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from patchpack.types import TargetKind, TargetSpec
 
 
 class Shard(NamedTuple):
-    """A shard as it was indexed.
+    """A shard at the time it was indexed.
 
     Attributes:
         label: its name in keys and reports.
-        url: where it was, as it was given.
-        fingerprint: what it was.
-        num_samples: usable ones.
-        prefix: what all their stems begin with.
+        url: its location, as given by the user.
+        fingerprint: its fingerprint.
+        num_samples: number of usable samples.
+        prefix: common beginning of all stems.
     """
 
     label: str
@@ -33,14 +33,14 @@ class Shard(NamedTuple):
 
 @dataclass(frozen=True)
 class Head:
-    """All but the columns.
+    """The contents of an index without its columns.
 
     Attributes:
-        members: what was asked for.
-        shards: in order.
+        members: the fields that were read of each sample.
+        shards: the shards in order.
         kinds: (rest of the image's name behind the stem, format) by number.
-        target_kind: of the first readable target.
-        fingerprint: of what plans are made of, hexadecimal.
+        target_kind: kind of the first readable target.
+        fingerprint: hexadecimal hash of everything that plans depend on.
     """
 
     members: SampleFields
@@ -50,7 +50,7 @@ class Head:
     fingerprint: str
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's values, see `from_json`."""
+        """Return the head as values for JSON, see `from_json`."""
         members, kind = self.members, self.target_kind
         return {
             "fingerprint": self.fingerprint,
@@ -66,7 +66,7 @@ class Head:
 
     @classmethod
     def from_json(cls, head: Mapping[str, Any]) -> Head:
-        """Raises one of `columns.UNREADABLE` for what `to_json` does not write."""
+        """Return the head from the values of `to_json`. Raises one of `columns.UNREADABLE` for other values."""
         target, kind = head["target"], head["target_kind"]
         members = SampleFields(
             tuple(map(text, head["image"])),

@@ -1,4 +1,4 @@
-"""The index of a corpus of shards: made once, opened in milliseconds, asked for many lines at a time."""
+"""The index of a corpus of shards: built once, opened in milliseconds, and read many lines at a time."""
 
 from __future__ import annotations
 
@@ -35,20 +35,26 @@ from patchpack.types import Header, IntArray, TargetKind
 
 
 class Index:
-    """Sizes, keys and places of every usable sample of some shards, in their order; line i is sample i.
+    """The sizes, keys and places of every usable sample of some shards, in order. Line i is sample i.
 
-    A few dozen bytes per sample, in one file that is mapped and not read. Made by `build`, kept by `save`, found by `open`.
-    Picklable: by its path once it is saved, else whole.
+    An index takes a few dozen bytes per sample, in one file that is mapped and not read. `build` makes it, `save` writes it,
+    and `open` opens it. It is picklable: by its path if it is saved, else with its contents.
+
+    Args:
+        head: all but the columns.
+        columns: arrays by name.
+        path: file of the index, None if it is not saved.
+        moved: True if the shards are at other locations than in the file. Default False.
 
     Attributes:
-        name: for messages.
-        members: what was asked for of a sample.
-        shards: where each shard is, its name in keys, and what it was.
-        num_shards: how many.
+        name: name for messages.
+        members: the fields that were read of each sample.
+        shards: location, label and fingerprint of each shard.
+        num_shards: number of shards.
         starts: int64 ``[num_shards + 1]``; lines ``starts[s] … starts[s + 1] - 1`` are of shard s, in its order.
         key_hash: uint64 ``[n]``, see `patchpack.rng.key_hash`.
-        target_kind: of the first target that can be read.
-        fingerprint: hexadecimal; equal where samples, sizes and shards are the same, wherever these lie.
+        target_kind: kind of the first readable target.
+        fingerprint: hexadecimal; equal if samples, sizes and shards are the same, even at other locations.
         reader: location of a header to (image bytes, target).
     """
 
@@ -86,20 +92,22 @@ class Index:
 
         Args:
             shards: uncompressed tar files: a path, a URL of any kind that fsspec opens (``patchpack[remote]``), a pattern
-                ``train-{0000..0099}.tar``, a glob, or a list of them. Behind URLs only headers are asked for, by ranges.
-            image, target: extensions of the image and of the label, as for `patchpack.load`.
-            max_pixels: limit checked on image headers; larger ones are rejections.
-            max_bytes: limit of an image file, which is not looked into beyond; larger ones are rejections.
-            formats: names of further formats, as in `Recipe`; a recipe for this index has to name them too.
-            num_workers: processes that scan, one shard at a time; 0 scans here, or wherever a Ray cluster has a CPU.
-            engine: ``"local"`` for processes of this machine, ``"ray"`` for a Ray cluster, see
+                ``train-{0000..0099}.tar``, a glob, or a list of them. Behind URLs only headers are read, by ranges.
+            image: extensions of the image, as for `patchpack.load`.
+            target: extensions of the label, as for `patchpack.load`.
+            max_pixels: limit checked on image headers, default 64 million. Larger images are rejected.
+            max_bytes: limit of an image file, default 512 MiB. Larger files are rejected without reading them.
+            formats: names of further formats, as in `Recipe`. A recipe for this index has to name them too.
+            num_workers: processes that scan, one shard each at a time. 0 (default) scans in this process, or with Ray on every
+                CPU of the cluster.
+            engine: ``"local"`` (default) for processes of this machine, ``"ray"`` for a Ray cluster, see
                 `patchpack.stream.jobs.engine.run_all`. The result is the same to the byte.
-            update: an index of earlier; shards that are as they were then are not read again. The result is the same, too.
-            progress: called with (shards done, shards in all, samples so far).
+            update: an earlier index. Shards that are unchanged since then are not read again. The result is the same too.
+            progress: called with (shards done, shards in all, samples so far). Default None.
             context: a multiprocessing context, or the name of a start method, for the processes.
 
         Raises:
-            SourceError: no shards there, some that cannot be read by offset, or one that is being written.
+            SourceError: there are no shards, one cannot be read by offset, or one is being written.
             ConfigError: `update` was made for other members or another limit; Ray or fsspec is not installed.
         """
         require_engine(engine, num_workers)
@@ -128,20 +136,20 @@ class Index:
                 if progress is not None:
                     progress(done, len(tasks), samples)
 
-        with closing(scanned):  # its processes end with it
+        with closing(scanned):  # ends its processes
             head, columns = assemble(tasks, parts())
         kind = cls(head, columns)._probe_targets()
         return cls(replace(head, target_kind=kind), columns)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, shards: Any = None, verify: bool = True) -> Index:
-        """Map an index that was saved.
+        """Map a saved index.
 
         Args:
             path: of the file.
-            shards: where its shards are now, if they have moved, in any form that `build` takes.
-            verify: read the whole file and compare it with its checksums, and look at every shard: its size and version and,
-                where it was written or copied since, a few of its blocks.
+            shards: the new locations of its shards, in any form that `build` takes. None if they have not moved.
+            verify: True (default) reads the whole file and compares it with its checksums, and checks every shard: its size
+                and version, and a few of its blocks if it was written or copied since.
 
         Raises:
             IndexFileError: the file is missing, foreign, cut, damaged or of another version.
@@ -157,7 +165,7 @@ class Index:
         return index
 
     def verify(self) -> None:
-        """Raises `StaleIndexError` if a shard is missing or has changed since it was indexed."""
+        """Raise `StaleIndexError` if a shard is missing or has changed since it was indexed."""
         whys = ask_each(changed, [(s.url, s.fingerprint) for s in self.shards])
         found = [(s, why) for s, why in zip(self.shards, whys, strict=True) if why]
         if found:
@@ -169,18 +177,18 @@ class Index:
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it in one step: a reader finds the old file or the new one, never a part.
+        """Write the index in one step: a reader finds the old file or the new one, never a part.
 
         Raises:
-            ConfigError: `path` is a file of another kind, or in no folder.
-            IndexFileError: it cannot be written; what was there is untouched.
+            ConfigError: `path` is a file of another kind, or its folder does not exist.
+            IndexFileError: the file cannot be written; the old one is unchanged.
         """
         path = os.path.abspath(path)
         files.write(path, self._head.to_json(), self._columns)
         self._path, self._moved = path, False
 
     def __len__(self) -> int:
-        """Usable samples."""
+        """Return the number of usable samples."""
         return int(self.starts[-1])
 
     def __repr__(self) -> str:
@@ -193,12 +201,12 @@ class Index:
 
     @cached_property
     def sizes(self) -> IntArray:
-        """int32 ``[n, 2]`` height and width of every image, oriented."""
+        """Height and width of every image, oriented, int32 ``[n, 2]``."""
         return self._lines.sizes()
 
     @property
     def num_bytes(self) -> npt.NDArray[Any]:
-        """Unsigned ``[n]``, bytes of every image file."""
+        """Bytes of every image file, unsigned ``[n]``."""
         return self._columns["length"]
 
     @property
@@ -208,7 +216,7 @@ class Index:
 
     @property
     def formats(self) -> Counter[str]:
-        """How many images are of which format, by their first bytes."""
+        """Number of images by format, from their first bytes."""
         return self._lines.formats()
 
     @cached_property
@@ -222,13 +230,13 @@ class Index:
         return self._lines.losses[1]
 
     def headers(self, lines: Any) -> tuple[Header, ...]:
-        """The header of each line, its location ready for `reader`.
+        """Return the header of each line. Its location is ready for `reader`.
 
         Args:
             lines: integers, ``0 … n - 1``, in any order.
 
         Raises:
-            ConfigError: a line that is not there.
+            ConfigError: a line does not exist.
             IndexFileError: the file is damaged at one of these lines.
         """
         lines = np.asarray(lines)
@@ -237,7 +245,7 @@ class Index:
         return self._lines.headers(lines.astype(np.int64))
 
     def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
-        """By label, what scanning gave of shards that are as they were."""
+        """Return the columns of each unchanged shard by label, in the form that scanning gives."""
         known = {shard.label: (number, shard.fingerprint) for number, shard in enumerate(self.shards)}
         shared = [task for task in tasks if task.label in known]
         same = ask_each(unchanged, [(task.url, known[task.label][1]) for task in shared])
@@ -248,13 +256,13 @@ class Index:
         }
 
     def _probe_targets(self) -> TargetKind:
-        """As `patchpack.stream.planning.probe.probe_targets`."""
+        """Return the kind of the first readable target, like `patchpack.stream.planning.probe.probe_targets`."""
         for begin in range(0, len(self), 64):
             for header in self.headers(np.arange(begin, min(begin + 64, len(self)))):
                 try:
                     return infer_kind(self.reader.target(header.location))
                 except (TargetError, SourceError, OSError):
-                    continue  # the painter will name it
+                    continue  # the painter reports it
         return None
 
 
@@ -267,7 +275,7 @@ def _parse(path: str, *, verify: bool = False) -> tuple[Head, Columns]:
 
 
 def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:
-    """What a pickle holds of an index in a file; `urls` where its shards have moved."""
+    """Return the index of a pickle that holds its file. `urls` are the locations of its shards if they have moved."""
     head, columns = _parse(path)
     if head.fingerprint != fingerprint:
         raise IndexFileError(f"{path} is another index than the one that was sent here: it was replaced meanwhile")
@@ -277,7 +285,7 @@ def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:
 
 
 def _moved(path: str, head: Head, shards: Any) -> tuple[Shard, ...]:
-    """The shards of a head where they are now."""
+    """Return the shards of a head with their current locations."""
     urls, labels = find_shards(shards, head.members)
     now = dict(zip(labels, urls, strict=True))
     missing = [s.label for s in head.shards if s.label not in now]

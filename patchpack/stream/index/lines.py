@@ -1,6 +1,6 @@
-"""The columns of an index, asked by line: headers for a batch, or a whole shard as it was scanned.
+"""The lines of an index: headers for a batch, or a whole shard in the form that scanning gives.
 
-A map over a file may hold anything: whatever leads out of a column or out of a shard is an `IndexFileError` before it is used.
+A mapped file may hold any value. A value that leads out of a column or a shard raises `IndexFileError` before it is used.
 """
 
 from __future__ import annotations
@@ -27,10 +27,15 @@ I64 = npt.NDArray[np.int64]
 
 
 class Lines:
-    """Head and columns that fit together; `starts` as in `Index`.
+    """The lines of a head and columns that fit together, with `starts` as in `Index`.
+
+    Args:
+        head: all but the columns.
+        columns: arrays by name.
+        name: name of the index, for messages.
 
     Raises:
-        IndexFileError: they do not fit.
+        IndexFileError: head and columns do not fit together.
     """
 
     def __init__(self, head: Head, columns: Columns, name: str) -> None:
@@ -61,7 +66,7 @@ class Lines:
 
     @property
     def _prefixes(self) -> list[str]:
-        """Of columns with places: the image's, and those of labels that are not all kept."""
+        """The prefixes of columns with places: of the image, and of labels that are not all kept in the index."""
         labels = [f"label{i}." for i in range(len(self._head.members.labels))]
         return ["", *(prefix for prefix in labels if f"{prefix}length" in self._columns)]
 
@@ -69,14 +74,14 @@ class Lines:
         return damaged(self._name, f"{type(error).__name__}: {error}")
 
     def sizes(self) -> IntArray:
-        """int32 ``[n, 2]``."""
+        """Return int32 ``[n, 2]``, height and width."""
         column = self._columns["size"]
         if len(column) and (column.min() < 1 or column.max() > np.iinfo(np.int32).max):
             raise self._damaged(ValueError("it has a size that no image has"))
         return column.astype(np.int32)
 
     def formats(self) -> Counter[str]:
-        """Images of each format."""
+        """Return the number of images of each format."""
         counts: Counter[str] = Counter()
         for (_, name), count in zip(self._head.kinds, np.bincount(self._columns["kind"]).tolist(), strict=False):
             counts[name or "other"] += count
@@ -84,7 +89,7 @@ class Lines:
 
     @cached_property
     def losses(self) -> tuple[list[Rejection], list[ShardFault]]:
-        """What scanning refused; parsed when it is asked for."""
+        """Rejections and faults of the scan, parsed on first access."""
         try:
             rejected, faults = json.loads(self._columns["losses"].tobytes())
             if any(type(text) is not str for entry in (*rejected, *faults) for text in entry):
@@ -94,7 +99,7 @@ class Lines:
             raise self._damaged(error) from None
 
     def headers(self, lines: I64) -> tuple[Header, ...]:
-        """See `Index.headers`; ``0 <= line < n``."""
+        """Return the headers of lines, ``0 <= line < n``. See `Index.headers`."""
         shards = np.searchsorted(self.starts, lines, side="right") - 1
         try:
             images = self._places("", lines, shards)
@@ -116,7 +121,7 @@ class Lines:
         return tuple(made)
 
     def _places(self, prefix: str, lines: I64, shards: I64) -> list[tuple[int, int]]:
-        """(offset, length) in bytes of each, inside its shard."""
+        """Return (offset, length) in bytes of each, inside its shard."""
         offsets, lengths = (self._columns[f"{prefix}{part}"][lines].astype(np.uint64) for part in ("offset", "length"))
         limits = self._shard_bytes[shards]
         inside = offsets <= limits // np.uint64(BLOCK)
@@ -133,12 +138,12 @@ class Lines:
         return [place if place[1] else value for place, value in zip(places, kept, strict=True)]
 
     def part(self, number: int) -> ShardColumns:
-        """What scanning this shard gave."""
+        """Return the columns of a shard in the form that scanning gives."""
         shard, columns = self._head.shards[number], self._columns
         first, stop = self.starts[number : number + 2].tolist()
         cut = {name: columns[name][first:stop] for name in ("size", "key_hash", "offset", "length")}
         codes, at = np.unique(columns["kind"][first:stop], return_index=True)
-        in_order = codes[np.argsort(at)]  # numbered anew, as they come up
+        in_order = codes[np.argsort(at)]  # numbered anew, in order of first use
         try:
             kinds = [self._head.kinds[code] for code in in_order.tolist()]
             numbers = np.zeros(len(self._head.kinds), dtype=np.uint16)

@@ -1,4 +1,4 @@
-"""Samples by the places that an index gives, from shards that are still what was indexed."""
+"""The reader of samples by places from an index. It checks that shards are still the indexed ones."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from patchpack.stream.tar.remote import RemoteFile
 
 
 class IndexReader(ShardReader):
-    """A `ShardReader` that looks at a local shard when it opens it.
+    """A `ShardReader` that checks a local shard when it opens it.
 
-    Small labels are in the index and pictures in the shard: where another file lies in its place, they are not of one sample.
+    Small labels are in the index and images in the shard. If another file replaced the shard, they would not belong together.
 
     Raises:
-        StaleIndexError: when reading, the shard is not what was indexed.
+        StaleIndexError: when reading, the shard is not the indexed one.
     """
 
     def __init__(self, shards: Sequence[Shard], members: SampleFields) -> None:

@@ -1,4 +1,4 @@
-"""One shard to columns: a pure function of the file, the same wherever it runs."""
+"""The scan of one shard to columns: a pure function of the file, the same on every machine."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from patchpack.stream.tar.urls import is_local
 from patchpack.types import Event, Header
 
 INLINE_BYTES = 32
-"""Longest label that is kept in the index itself: a class or a number costs no read when it is painted."""
+"""Longest label that is kept in the index itself, so that a class or a number needs no read when it is painted."""
 
 
 class ShardTask(NamedTuple):
-    """What is to be scanned; picklable."""
+    """The description of one shard to scan; picklable."""
 
     url: str
     label: str
@@ -37,16 +37,17 @@ class ShardTask(NamedTuple):
 
 
 class ShardColumns(NamedTuple):
-    """What scanning a shard found.
+    """The result of scanning a shard.
 
     Attributes:
         fingerprint: of the shard.
-        prefix: what all stems begin with; it is not repeated in `columns`.
-        kinds: (rest of the image's name behind the stem, format) by number, in the order in which they came up.
+        prefix: common beginning of all stems, which is not repeated in `columns`.
+        kinds: (rest of the image's name behind the stem, format) by number, in order of first use.
         columns: one line per sample. ``size`` height and width, ``key_hash``, ``kind``, the image's ``offset`` in blocks of 512
             bytes and ``length`` in bytes; ``stem.lengths`` and ``stem.bytes``. For each label i ``label{i}.lengths`` and
-            ``.bytes`` where it is kept here, else ``label{i}.offset`` and ``.length`` (which is 0 where it is kept).
-        rejections, faults: as `patchpack.stream.tar.shards.scan_shard` gives them.
+            ``.bytes`` if it is kept here, else ``label{i}.offset`` and ``.length`` (which is 0 if it is kept).
+        rejections: rejected samples, from `patchpack.stream.tar.shards.scan_shard`.
+        faults: faults of the shard, from the same function.
     """
 
     fingerprint: Fingerprint
@@ -61,14 +62,14 @@ def scan_columns(task: ShardTask) -> ShardColumns:
     """Scan an uncompressed shard, local or behind a URL.
 
     Raises:
-        SourceError: it cannot be opened, is compressed, or was written to meanwhile; behind a URL also, it cannot be read on.
+        SourceError: the shard cannot be opened, is compressed, or was written to meanwhile; or reading from a URL failed.
         ConfigError: a URL, and fsspec is not installed.
     """
     url, label, members = task
     before = fingerprint(url)
     names: list[str] = []
     kinds: list[int] = []
-    images: list[int] = []  # pairs, one number after another: arrays are made of tuples in 10 times the time
+    images: list[int] = []  # pairs in a flat list: making arrays of tuples takes 10 times as long
     sizes: list[int] = []
     labels = [_Label() for _ in members.labels]
     numbers: dict[tuple[str, str], int] = {}
@@ -112,7 +113,7 @@ _Read = Callable[[int, int], bytes]  # (offset, length)
 
 @contextmanager
 def _opened(url: str, num_bytes: int) -> Iterator[tuple[_Read, RangeReader | None]]:
-    """How to read it by offset, and what to scan where that is not a local file."""
+    """Yield a function that reads by offset, and the byte reader to scan if it is not a local file."""
     if is_local(url):
         file = open_descriptor(url)
         try:
@@ -132,24 +133,24 @@ def _read_of(file: int, offset: int, length: int) -> bytes:
 
 
 def not_by_offset(url: str, why: str) -> SourceError:
-    """The error for a shard that cannot be indexed."""
+    """Return the error for a shard that cannot be indexed."""
     return SourceError(f"{url} cannot be indexed, {why}: members are read by offset, from uncompressed tar files")
 
 
 def require_uncompressed(url: str, read: _Read) -> None:
-    """Raise `SourceError` for a shard that is compressed by its first bytes."""
+    """Raise `SourceError` for a shard whose first bytes show a compression."""
     if starts_compressed(read):
         raise not_by_offset(url, "it is compressed, whatever its name says")
 
 
 def scan_events(task: ShardTask) -> Iterator[Event]:
-    """What `scan_columns` scans: the events of `patchpack.stream.tar.shards.scan_shard`, behind a URL by ranges too."""
+    """Yield the events that `scan_columns` scans: from `patchpack.stream.tar.shards.scan_shard`, behind a URL by ranges."""
     with _opened(task.url, fingerprint(task.url).num_bytes) as (_, tape):
         yield from scan_shard(task.url, 0, task.label, task.members, tape)
 
 
 class _Label:
-    """One label of every sample: its bytes, or its place where it is long."""
+    """One label of every sample: its bytes, or its place if it is long."""
 
     def __init__(self) -> None:
         self.values: list[bytes] = []
@@ -169,12 +170,12 @@ def _strings(name: str, values: Sequence[bytes]) -> Columns:
 
 def _places(prefix: str, places: Sequence[int]) -> Columns:
     table: npt.NDArray[np.uint64] = np.array(places, dtype=np.uint64).reshape(-1, 2)
-    assert not (table[:, 0] % BLOCK).any()  # what a tar holds begins at a block
+    assert not (table[:, 0] % BLOCK).any()  # members of a tar file begin at a block
     return {f"{prefix}offset": table[:, 0] // np.uint64(BLOCK), f"{prefix}length": table[:, 1]}
 
 
 def image_format(start: bytes) -> str:
-    """Format of an image by its first 12 bytes, as Pillow names it; "" for one that is rare."""
+    """Return the format of an image by its first 12 bytes, in Pillow's name; "" for a rare one."""
     if start[:3] == b"\xff\xd8\xff":
         return "JPEG"
     if start[:8] == b"\x89PNG\r\n\x1a\n":

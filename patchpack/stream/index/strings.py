@@ -1,6 +1,6 @@
-"""Many short byte strings as columns: their lengths, their bytes, and where every 64th begins.
+"""The columns of many short byte strings: their lengths, their bytes, and the begin of every 64th.
 
-A start for every one would cost more than most lengths; the sum of at most 63 lengths finds the others.
+The begin of every string would take more space than most lengths. The sum of at most 63 lengths gives the others.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ I64 = npt.NDArray[np.int64]
 
 
 class Strings(NamedTuple):
-    """n byte strings.
+    """The columns of n byte strings.
 
     Attributes:
         lengths: unsigned ``[n]``.
-        starts: unsigned ``[ceil(n / 64)]``, where the strings 0, 64, 128, … begin in `blob`.
+        starts: unsigned ``[ceil(n / 64)]``, positions in `blob` where the strings 0, 64, 128, … begin.
         blob: uint8, one string behind the other.
     """
 
@@ -32,25 +32,25 @@ class Strings(NamedTuple):
 
     @classmethod
     def pack(cls, lengths: Column, blob: Column) -> Strings:
-        """From lengths and the bytes of all."""
+        """Return the columns for strings with these lengths and bytes."""
         totals = np.add.reduceat(lengths, np.arange(0, len(lengths), STRIDE), dtype=np.uint64) if len(lengths) else lengths[:0]
         starts = np.concatenate([np.zeros(1, np.uint64), np.cumsum(totals, dtype=np.uint64)])[: len(totals)]
         return cls(narrow(lengths), narrow(starts), blob)
 
     @classmethod
     def of(cls, columns: Columns, name: str) -> Strings:
-        """The ones of this name in a file."""
+        """Return the strings of this name in a file."""
         return cls(*(columns[f"{name}.{part}"] for part in ("lengths", "starts", "bytes")))
 
     def columns(self, name: str) -> Columns:
-        """As they stand in a file; see `of`."""
+        """Return the columns in the form of a file, see `of`."""
         return {f"{name}.lengths": self.lengths, f"{name}.starts": self.starts, f"{name}.bytes": self.blob}
 
     def begins(self, lines: I64) -> I64:
-        """Where these strings begin, ``0 <= line <= n``; the string n begins at the end.
+        """Return where these strings begin, ``0 <= line <= n``. String n begins at the end.
 
         Raises:
-            ValueError: starts or lengths that lead out of the blob.
+            ValueError: starts or lengths lead out of the blob.
         """
         n = len(self.lengths)
         at_end = lines == n
@@ -68,10 +68,10 @@ class Strings(NamedTuple):
         return places
 
     def take(self, lines: I64) -> list[bytes]:
-        """These strings, ``0 <= line < n``.
+        """Take these strings, ``0 <= line < n``.
 
         Raises:
-            ValueError: starts or lengths that lead out of the blob.
+            ValueError: starts or lengths lead out of the blob.
         """
         begins = self.begins(lines)
         stops = begins + self.lengths[lines].astype(np.int64)
@@ -81,6 +81,6 @@ class Strings(NamedTuple):
         return [bytes(blob[begin:stop]) for begin, stop in zip(begins.tolist(), stops.tolist(), strict=True)]
 
     def cut(self, first: int, stop: int) -> tuple[Column, Column]:
-        """Lengths and bytes of the strings ``first … stop - 1``."""
+        """Return the lengths and bytes of the strings ``first … stop - 1``."""
         begin, end = self.begins(np.array([first, stop], dtype=np.int64)).tolist()
         return self.lengths[first:stop], self.blob[begin:end]

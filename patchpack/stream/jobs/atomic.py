@@ -1,4 +1,4 @@
-"""Files that are there as a whole or not at all."""
+"""Writing of files in one step: they exist completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 
 def replace_file(path: Path, fill: Callable[[BinaryIO], None]) -> None:
-    """Write a file beside its place, then move it there: whoever opens `path` finds all of the old one or all of the new one.
+    """Write a file beside `path`, then move it there. A reader of `path` finds the complete old file or the complete new one.
 
-    A process that is killed meanwhile leaves ``.NAME.XXXXXXXX.tmp`` and nothing else. Whatever `fill` raises is raised.
+    A process that is killed meanwhile leaves ``.NAME.XXXXXXXX.tmp`` and nothing else. Errors of `fill` are raised.
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")  # beside it: a rename does not cross file systems
     try:
@@ -25,7 +25,7 @@ def replace_file(path: Path, fill: Callable[[BinaryIO], None]) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
-    if hasattr(os, "O_DIRECTORY"):  # the name itself survives a crash as well
+    if hasattr(os, "O_DIRECTORY"):  # so that the name itself survives a crash as well
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

@@ -1,7 +1,7 @@
-"""One pure function over many tasks: here, in processes of this machine, or on a Ray cluster. Results come in the tasks' order.
+"""One pure function over many tasks: here, in processes of this machine, or on a Ray cluster. Results are in the tasks' order.
 
-The function and its tasks are picklable, and what comes out depends on a task alone: no engine, no number of workers and no
-task that had to be done again can change it.
+The function and its tasks are picklable. A result depends on its task alone, so the engine, the number of workers and repeated
+tasks cannot change it.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ Engine = Literal["local", "ray"]
 ENGINES = ("local", "ray")
 
 TRIES = 9
-"""How often Ray begins a task whose worker was killed or whose machine was lost, before it is an error."""
+"""Number of times that Ray starts a task whose worker was killed or whose machine was lost, before an error is raised."""
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
 def require_engine(engine: str, num_workers: int) -> None:
-    """Raises `ConfigError` for an engine or a number of workers that cannot be."""
+    """Raise `ConfigError` for an unknown engine or a wrong number of workers."""
     if engine not in ENGINES:
         raise ConfigError(f"engine is one of {', '.join(ENGINES)}, got {engine!r}")
     if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
@@ -47,21 +47,24 @@ def run_all(
     context: str | BaseContext | None = None,
     doing: str = "works",
 ) -> Generator[Result, None, None]:
-    """``map(function, tasks)``, somewhere else. Few tasks are under way at a time, few results wait for the ones before them.
+    """Yield the results of ``map(function, tasks)``, which runs elsewhere.
+
+    Only a few tasks are in flight at a time, and only a few results wait for earlier ones.
 
     Args:
-        function: pure, importable; what it raises is raised here.
-        tasks: taken as they are needed.
-        engine: ``"local"``: processes of this machine. ``"ray"``: the Ray cluster that this process is connected to, else the
-            one that ``RAY_ADDRESS`` or ``ray start`` names, else one of this machine, for as long as it takes.
-        num_workers: how many run at a time. 0: here, without a process; on Ray as many as the cluster has CPUs, machines that
-            join later too.
-        context: of the local processes: a multiprocessing context, or the name of a start method; None for the platform's.
-        doing: what the processes do, for messages.
+        function: pure and importable. Its errors are raised here.
+        tasks: an iterable, read lazily.
+        engine: ``"local"`` (default) for processes of this machine. ``"ray"`` for the Ray cluster that this process is
+            connected to, else the one that ``RAY_ADDRESS`` or ``ray start`` names, else one of this machine for the duration of
+            the call.
+        num_workers: how many run at a time. 0 (default) runs here, without a process, or on Ray uses all CPUs of the cluster,
+            including machines that join later.
+        context: for the local processes a multiprocessing context, or the name of a start method. None for the platform's.
+        doing: the activity of the processes, for messages. Default ``"works"``.
 
     Raises:
-        ConfigError: an engine that is not there, or machines with different versions of patchpack.
-        SourceError: a process that died; on Ray one task that killed so many workers as `TRIES`.
+        ConfigError: the engine is missing, or machines have different versions of patchpack.
+        SourceError: a process died; on Ray, `TRIES` workers were killed by the same task.
     """
     require_engine(engine, num_workers)
     if engine == "ray":
@@ -98,7 +101,7 @@ def _in_processes(
 
 
 class _Failed(NamedTuple):
-    """An error of ours as a result: Ray would wrap what is raised in one of its own."""
+    """An error of patchpack as a result, because Ray would wrap a raised error in one of its own."""
 
     error: PatchpackError
 
@@ -110,16 +113,16 @@ def _on_ray(
 
     ray = _ray()
     begun = _connect(ray)
-    # a task that is done again replaces what it wrote before, see the functions that are run: nothing is doubled
+    # a repeated task replaces what it wrote before, see the functions that are run: nothing is doubled
     remote = ray.remote(_outcome).options(num_cpus=1, max_retries=TRIES - 1, retry_exceptions=False, name=f"patchpack {doing}")
     left = iter(tasks)
-    running: dict[Any, int] = {}  # task by what Ray calls its result
-    waiting: dict[int, Any] = {}  # done, not its turn yet
+    running: dict[Any, int] = {}  # number of a task by Ray's reference to its result
+    waiting: dict[int, Any] = {}  # done, but results before it are missing
     sent = given = 0
     more = True
     try:
         while more or given < sent:
-            # what waits is bounded too, where one task takes long
+            # results that wait are bounded too, in case one task takes long
             cpus = max(1, num_workers or int(ray.cluster_resources().get("CPU", 1)))
             while more and len(running) < (num_workers or 2 * cpus) and sent - given < 4 * cpus:
                 try:
@@ -144,11 +147,11 @@ def _on_ray(
 
 
 def _ray() -> Any:
-    """The package, which costs 0.7 s to import: only where it is asked for."""
+    """Import and return Ray. It takes 0.7 s, so it is imported only when the engine is used."""
     try:
         import ray
 
-        ray.remote  # noqa: B018 a folder of this name is a package to Python
+        ray.remote  # noqa: B018 Python would import a folder of this name as a package
     except (ImportError, AttributeError):
         raise ConfigError(
             "engine='ray' needs Ray, on every machine: pip install 'patchpack[ray]'. Or take engine='local'"
@@ -157,10 +160,10 @@ def _ray() -> Any:
 
 
 def _connect(ray: Any) -> bool:
-    """True if this began the connection, and is to end it."""
+    """Return True if this call opened the connection, which must then be closed."""
     if ray.is_initialized():
         return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # of a cluster that is begun here: nobody asked for telemetry
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # for a cluster that is started here: no telemetry
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
@@ -169,7 +172,7 @@ def _connect(ray: Any) -> bool:
 
 
 def _outcome(function: Callable[[Any], Any], task: Any, version: str) -> Any:
-    """What a worker does, on whichever machine."""
+    """Return the result of a task in a worker, on any machine."""
     from patchpack._version import __version__
 
     if __version__ != version:
@@ -184,7 +187,7 @@ def _outcome(function: Callable[[Any], Any], task: Any, version: str) -> Any:
 def _result(ray: Any, reference: Any, doing: str) -> Any:
     try:
         result = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:  # of another kind, with Ray's account of where
+    except ray.exceptions.RayTaskError as error:  # an error of another kind, with Ray's traceback
         raise error.cause from error
     except ray.exceptions.RayError as error:
         raise SourceError(

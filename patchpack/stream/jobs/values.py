@@ -1,4 +1,4 @@
-"""Values out of JSON, held to their kind: a file may say anything."""
+"""Values from JSON, checked for their kind, because a file may hold anything."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Any
 
 
 def text(value: Any) -> str:
-    """The same value. Raises `TypeError` for what is no string."""
+    """Return the same value. Raises `TypeError` unless it is a string."""
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
 
 
 def count(value: Any) -> int:
-    """The same value. Raises `TypeError` for what is no integer of 0 … 2⁶³ − 1."""
+    """Return the same value. Raises `TypeError` unless it is an integer of 0 … 2⁶³ − 1."""
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise TypeError(f"{value!r} counts nothing")
     return value

@@ -1,4 +1,4 @@
-"""Batches painted once and kept as tar files: for many epochs over the same packs, read and not painted."""
+"""Packed shards: batches that are painted once and kept as tar files, then read in many epochs without painting."""
 
 from patchpack.stream.packed.shards import PackedShards
 

@@ -1,4 +1,4 @@
-"""Epochs to packed shards: planned here, painted and written anywhere, one tar file one task, the manifest last."""
+"""Writing epochs as packed shards: planned here, painted and written anywhere, one task per tar file, the manifest last."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Progress = Callable[[int, int, int], None]
 """Called with (batches written, batches in the epochs planned so far, images so far) after every shard."""
 
 SHARD_BYTES = 1 << 28
-"""What a shard holds at most, if not told otherwise: a few seconds of a disk, and little to paint again."""
+"""Default limit of a shard: a few seconds of a disk, and little to paint again."""
 
 
 def write_packed(
@@ -53,7 +53,23 @@ def write_packed(
     progress: Progress | None = None,
     context: str | BaseContext | None = None,
 ) -> None:
-    """Plan epochs, paint all of their batches, and write them into a folder. See `PackedShards.write`."""
+    """Plan epochs, paint all of their batches, and write them into a folder. See `PackedShards.write`.
+
+    Args:
+        index: index of the images.
+        recipe: sizes, augmentation and packing of the images.
+        path: the folder.
+        epoch: the first epoch, default 0.
+        num_epochs: number of epochs, default 1.
+        shuffle: False or 0 for the order of the index, True for a full shuffle, else the size of a block.
+        tail: handling of rows that do not fill a last step, default ``"short"``.
+        seen: samples of earlier epochs, for drop schedules. Default 0.
+        steps_per_shard: batches of a file. None for as many as take 256 MB.
+        num_workers: processes that paint, 0 (default) for this process.
+        engine: ``"local"`` (default) or ``"ray"``.
+        progress: called with (batches written, batches in the epochs planned so far, images so far). Default None.
+        context: a multiprocessing context, or the name of a start method, for local processes.
+    """
     require_engine(engine, num_workers)
     require_recipe(recipe)
     shuffle = block_of(shuffle, len(index) if isinstance(index, Index) else 1)
@@ -85,7 +101,7 @@ def write_packed(
     index.verify()
     plans = _Plans(index, recipe, epoch, num_epochs, shuffle=shuffle, tail=tail, seen=seen)
     _make(folder)
-    # absolute: a worker on another machine is in another folder
+    # absolute, because a worker on another machine runs in another folder
     reader = IndexReader([shard._replace(url=absolute(shard.url)) for shard in index.shards], index.members)
 
     def tasks() -> Iterator[PackTask]:
@@ -95,7 +111,7 @@ def write_packed(
     parts: list[PackedPart] = []
     done = images = 0
     if engine == "local" and num_workers:
-        compile_kernels(recipe)  # once: processes that are forked have the kernels, the others find them on disk
+        compile_kernels(recipe)  # once: forked processes inherit the kernels, others find them on disk
     with closing(
         run_all(write_shard, tasks(), engine=engine, num_workers=num_workers, context=context, doing="paints")
     ) as written:
@@ -113,17 +129,17 @@ def write_packed(
 
 
 class _Plans:
-    """Epoch after epoch, one at a time, in parts of so many batches.
+    """The plans of one epoch after another, in parts of `num_steps` batches.
 
     Attributes:
-        num_steps: by epoch, of those planned so far.
+        num_steps: steps by epoch, of the epochs planned so far.
     """
 
     def __init__(self, index: Index, recipe: Recipe, epoch: int, num_epochs: int, *, seen: int, **options: Any) -> None:
         self._index, self._recipe, self._epochs = index, recipe, range(epoch, epoch + num_epochs)
         self._seen, self._options = seen, options
         self.num_steps: dict[int, int] = {}
-        self._first = self._plan(epoch)  # what cannot be is refused before anything is begun
+        self._first = self._plan(epoch)  # refuses wrong arguments before anything is begun
 
     def _plan(self, epoch: int) -> EpochPlan:
         plan = EpochPlan(self._index, self._recipe, epoch, seen=self._seen, **self._options)
@@ -155,7 +171,7 @@ def _epoch(epoch: int, num_steps: int, parts: Sequence[PackedPart]) -> PackedEpo
 
 
 def _is_finished(folder: Path, pack: str) -> bool:
-    """True if this pack is there as a whole. Raises `ConfigError` where the folder holds anything else."""
+    """Return True if this pack is complete. Raises `ConfigError` if the folder holds anything else."""
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
@@ -177,7 +193,7 @@ def _is_finished(folder: Path, pack: str) -> bool:
 
 
 def _is_left_over(name: str) -> bool:
-    """True for what a process that was killed has not finished."""
+    """Return True for an unfinished file of a killed process."""
     return name.startswith((".packed-", f".{NAME}.")) and name.endswith(".tmp")
 
 
@@ -189,7 +205,7 @@ def _make(folder: Path) -> None:
 
 
 def _require_here(folder: Path, shard: PackedShard) -> None:
-    """What was written on another machine must be there for this one."""
+    """Raise `SourceError` unless a shard that another machine wrote is present here."""
     path = folder / shard.name
     size = path.stat().st_size if path.exists() else None
     if size != shard.num_bytes:

@@ -1,4 +1,4 @@
-"""What a folder of packed shards says of itself, in one JSON file that is written last: without it nothing is there."""
+"""The manifest of a folder of packed shards, one JSON file that is written last. Without it the folder holds no pack."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ class PackedShard(NamedTuple):
 
     Attributes:
         name: of the file.
-        epoch, first_step: of its first batch.
-        offsets: where its batches begin, and where the last one ends, in bytes.
+        epoch: epoch of its first batch.
+        first_step: step of its first batch.
+        offsets: positions in bytes where its batches begin, and where the last one ends.
         num_bytes: of the file.
         digest: hexadecimal BLAKE2b of the file.
     """
@@ -43,7 +44,7 @@ class PackedShard(NamedTuple):
 
     @property
     def num_steps(self) -> int:
-        """Batches in it."""
+        """Number of batches in it."""
         return len(self.offsets) - 1
 
 
@@ -57,14 +58,14 @@ class PackedEpoch(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """All of it.
+    """The contents of a manifest.
 
     Attributes:
-        fingerprint: hexadecimal; equal where index, recipe, options and versions are. Every batch carries it.
-        made_of: what the fingerprint is of: the index's fingerprint, every field of the recipe, options, versions.
-        recipe: its repr.
-        epochs: in order.
-        shards: in order.
+        fingerprint: hexadecimal; equal if index, recipe, options and versions are. Every batch carries it.
+        made_of: content of the fingerprint: the index's fingerprint, every field of the recipe, options, versions.
+        recipe: repr of the recipe.
+        epochs: the epochs in order.
+        shards: the shards in order.
     """
 
     fingerprint: str
@@ -74,7 +75,7 @@ class Manifest:
     shards: tuple[PackedShard, ...]
 
     def save(self, folder: Path) -> None:
-        """Write it in one step."""
+        """Write the manifest in one step."""
         head = {
             "format": FORMAT,
             "version": VERSION,
@@ -94,7 +95,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Raises `SourceError` if it is missing, foreign, damaged, or of a newer version."""
+        """Read the manifest of a folder. Raises `SourceError` if it is missing, foreign, damaged, or of a newer version."""
         path = folder / NAME
         try:
             read = path.read_bytes()
@@ -122,7 +123,7 @@ class Manifest:
         epochs = tuple(PackedEpoch(count(e["epoch"]), count(e["num_steps"]), _report_from_json(e)) for e in head["epochs"])
         shards = tuple(_shard_from_json(**shard) for shard in head["shards"])
         said, met = head["num_steps"], sum(e.num_steps for e in epochs)
-        # numbers first: only what the shards hold is as short as the file
+        # compare numbers first: they may be huge in a wrong file, but the list of shards is as short as the file
         fits = 0 < met == said == sum(s.num_steps for s in shards)
         if not fits or [(e.epoch, step) for e in epochs for step in range(e.num_steps)] != [
             (s.epoch, s.first_step + i) for s in shards for i in range(s.num_steps)

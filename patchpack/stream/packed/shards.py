@@ -1,4 +1,4 @@
-"""Packed shards as a dataset: a step number in, a batch out."""
+"""Packed shards as a dataset: from the number of a step to its batch."""
 
 from __future__ import annotations
 
@@ -28,26 +28,26 @@ from patchpack.stream.packed.steps import END, Place, read_step
 
 
 class PackedShards(Dataset[PackedBatch]):
-    """Batches that `write` or ``patchpack pack`` painted once: item i is batch i, as `patchpack.load` would give it.
+    """A dataset of batches that `write` or ``patchpack pack`` painted once. Item i is batch i, as from `patchpack.load`.
 
-    Everything is fixed, draws and dropped patches too; what can vary is the order. Nothing is ever unpickled.
+    Everything is fixed, including draws and dropped patches. Only the order can vary. Nothing is ever unpickled.
 
     Args:
         path: the folder.
 
     Attributes:
-        path: of the folder, absolute.
-        fingerprint: hexadecimal; equal where index, recipe, options and versions of what paints are.
+        path: absolute path of the folder.
+        fingerprint: hexadecimal; equal if index, recipe, options and versions of the painting packages are.
         recipe: repr of the recipe.
-        made_of: what the fingerprint is of.
+        made_of: content of the fingerprint, see `Manifest`.
         shards: the files, in order.
         reports: `patchpack.Report` of each epoch, by its number.
-        num_images: readable ones, over all epochs.
-        nbytes: of all files.
+        num_images: number of readable images, over all epochs.
+        nbytes: bytes of all files.
 
     Raises:
-        SourceError: no packed shards there, a manifest that is damaged or newer.
-        ShardError: a shard that is missing, or has another size.
+        SourceError: the folder holds no packed shards, or the manifest is damaged or newer.
+        ShardError: a shard is missing, or has another size.
 
     Example:
         >>> packed = pp.PackedShards.write(index, recipe, "packed/", num_epochs=4)  # doctest: +SKIP
@@ -87,26 +87,29 @@ class PackedShards(Dataset[PackedBatch]):
     ) -> PackedShards:
         """Plan epochs, paint all of their batches, and write them.
 
-        Run again with the same arguments it goes on where it was killed. What cannot be used is named in `reports`.
+        A second run with the same arguments continues where the first was killed. `reports` names the unusable samples.
 
         Args:
-            index: of the images.
-            recipe: what to do with them.
-            path: a folder that is new, empty, or holds what an earlier run of the same has made.
-            epoch, num_epochs: whose draws; one epoch is written behind the other.
-            shuffle, tail: see `patchpack.EpochPlan`. Rows stay as they are shuffled now.
-            seen: samples of earlier epochs, for drop schedules.
-            steps_per_shard: batches of a file; None for as many as take 256 MB.
-            num_workers, engine: who paints, one file at a time, see `patchpack.stream.jobs.engine.run_all`. Files are the same
-                to the byte.
-            progress: called with (batches written, batches in the epochs planned so far, images so far).
+            index: index of the images.
+            recipe: sizes, augmentation and packing of the images.
+            path: a folder that is new, empty, or holds the files of an earlier run with the same arguments.
+            epoch: the first epoch, default 0.
+            num_epochs: number of epochs, default 1. One epoch is written behind the other.
+            shuffle: False or 0 for the order of the index, True for a full shuffle, else the size of a block. Rows
+                stay in this order for all later reads. See `patchpack.EpochPlan`.
+            tail: handling of rows that do not fill a last step, default ``"short"``. See `patchpack.EpochPlan`.
+            seen: samples of earlier epochs, for drop schedules. Default 0.
+            steps_per_shard: batches of a file. None for as many as take 256 MB.
+            num_workers: processes that paint, one file at a time, 0 (default) for this process. Files are the same to the byte.
+            engine: ``"local"`` (default) or ``"ray"``, see `patchpack.stream.jobs.engine.run_all`.
+            progress: called with (batches written, batches in the epochs planned so far, images so far). Default None.
             context: a multiprocessing context, or the name of a start method, for local processes.
 
         Raises:
-            ConfigError: an option that cannot work; a folder that holds something else.
-            StaleIndexError: shards that are not as they were indexed.
+            ConfigError: an option that cannot work, or a folder that holds something else.
+            StaleIndexError: shards have changed since they were indexed.
             TargetError: a target that is neither number, array nor JSON; its sample is named.
-            SourceError: no image that can be packed; images that cannot be read now; a folder that cannot be written.
+            SourceError: no image can be packed, images cannot be read now, or the folder cannot be written.
         """
         write_packed(
             index,
@@ -126,21 +129,21 @@ class PackedShards(Dataset[PackedBatch]):
         return PackedShards(path)
 
     def __len__(self) -> int:
-        """Batches, over all epochs."""
+        """Return the number of batches, over all epochs."""
         return self._starts[-1]
 
     def __repr__(self) -> str:
         return f"PackedShards({len(self)} batches, {self.num_images} images in {len(self.shards)} files of {self.path})"
 
     def steps_of(self, epoch: int) -> range:
-        """The items of one epoch. Raises `KeyError` for one that was not packed."""
+        """Return the items of one epoch. Raises `KeyError` for an epoch that was not packed."""
         return self._epochs[epoch]
 
     def __getitem__(self, step: int) -> PackedBatch:
-        """Read one batch, −1 for the last: tensors; its files may be read by any number of processes.
+        """Read one batch of tensors, −1 for the last. Any number of processes may read the files.
 
         Raises:
-            IndexError: a step that is not there.
+            IndexError: the step does not exist.
             ShardError: its file is missing, cut, of another pack, or damaged.
         """
         step = operator.index(step)
@@ -170,14 +173,14 @@ class PackedShards(Dataset[PackedBatch]):
             raise ShardError(f"{path}: {error}. {_AGAIN}") from None
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        """All of them, in order."""
+        """Iterate over all batches in order."""
         return map(self.__getitem__, range(len(self)))
 
     def verify(self) -> None:
-        """Read everything once: every byte as it was written, every batch as it says.
+        """Read everything once, and check every file's hash and every batch's consistency.
 
         Raises:
-            ShardError: the first file that is not.
+            ShardError: the first file with a fault.
         """
         for number, shard in enumerate(self.shards):
             path = self.path / shard.name

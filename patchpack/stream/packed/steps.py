@@ -2,14 +2,14 @@
 
 ::
 
-    KEY.json                what is no array: which pack, epoch and step; keys, info, targets that are objects
-    KEY.patches.npy         every array as it lies in memory, uncompressed, never a pickle
+    KEY.json                all but arrays: which pack, epoch and step; keys, info, targets that are objects
+    KEY.patches.npy         every array in its memory layout, uncompressed, never a pickle
     KEY.position_ids.npy    …
-    KEY.times.npy           where the recipe takes clips
+    KEY.times.npy           if the recipe takes clips
     KEY.targets.npy         or KEY.targets.0.npy, … for a dict, its names in the JSON
 
-KEY is ``EPOCH-STEP``. Contents begin at multiples of 64 bytes, so that what was read in one piece need not be copied. What is
-written depends on the batch alone: headers have no date and no owner.
+KEY is ``EPOCH-STEP``. Contents begin at multiples of 64 bytes, so that arrays need not be copied if all was read in one piece.
+The bytes depend on the batch alone: headers have no date and no owner.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from patchpack.stream.tar.members import read_members
 from patchpack.types import BatchPlan
 
 END = bytes(2 * BLOCK)
-"""What a tar file ends with."""
+"""The end of a tar file."""
 
 _ARRAYS = (
     "patches", "position_ids", "segment_ids", "num_images", "grid_sizes", "source_sizes", "slot_mask", "norm", "sample_ids",
@@ -53,7 +53,7 @@ UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, Overf
 
 
 class Place(NamedTuple):
-    """Which step of which pack."""
+    """The position of a step: its pack, epoch and number."""
 
     pack: str
     epoch: int
@@ -61,15 +61,20 @@ class Place(NamedTuple):
 
     @property
     def key(self) -> str:
-        """What its members are named by."""
+        """The common name of its members."""
         return f"{self.epoch:03d}-{self.step:07d}"
 
 
 def write_step(batch: PackedBatch, place: Place, plan: BatchPlan) -> Iterator[bytes | memoryview]:
-    """A batch of numpy arrays as pieces of a tar file, whole blocks together.
+    """Yield a batch of numpy arrays as pieces of a tar file. Together they are whole blocks.
+
+    Args:
+        batch: the painted batch.
+        place: its pack, epoch and step.
+        plan: the plan it was painted from.
 
     Raises:
-        TargetError: a target that JSON does not hold; its sample is named.
+        TargetError: JSON does not hold a target; its sample is named.
     """
     targets, arrays = _targets(batch, plan)
     about = {
@@ -88,11 +93,11 @@ def write_step(batch: PackedBatch, place: Place, plan: BatchPlan) -> Iterator[by
 
 
 def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
-    """The batch of a step, as tensors.
+    """Return the batch of a step, as tensors.
 
     Args:
-        data: uint8, its members and `END`; the patches stay where they are, the rest is copied.
-        place: what it must say of itself.
+        data: uint8, its members and `END`. The patches are a view of it, the rest is copied.
+        place: the expected pack, epoch and step.
 
     Raises:
         ShardError: it is of another pack, cut, or damaged.
@@ -102,7 +107,7 @@ def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
         members = read_members(_Memory(memory))
         begin, size = next(members).where
         about = json.loads(memory[begin : begin + size].tobytes())
-        require_place(about, place)  # before anything else is asked: of a file that was mixed up nothing fits
+        require_place(about, place)  # before other checks: in a file that was mixed up nothing fits
         arrays = {_array_of(m.name, place): _tensor(data, memory, *m.where) for m in members}
         fields = {name: arrays.pop(name) for name in (*_ARRAYS, *(name for name in _OPTIONAL if name in arrays))}
         fields |= {name: value.clone() for name, value in fields.items() if name != "patches"}
@@ -118,7 +123,7 @@ def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
 
 
 def require_place(about: Any, place: Place) -> None:
-    """Raises `ShardError` where a record is not the one of a place."""
+    """Raise `ShardError` unless a record is of the given place."""
     said = Place(about["pack"], about["epoch"], about["step"])
     if said.pack != place.pack:
         raise ShardError(f"it is of another pack, {said.pack}, where {place.pack} is expected")
@@ -142,7 +147,7 @@ def _array(name: str, array: npt.NDArray[Any]) -> Iterator[bytes | memoryview]:
 
 
 def _targets(batch: PackedBatch, plan: BatchPlan) -> tuple[Any, list[tuple[str, npt.NDArray[Any]]]]:
-    """What the JSON says of targets, and those that are arrays, by the name of their member."""
+    """Return the entry of the JSON for targets, and the targets that are arrays, by the name of their member."""
     targets = batch.targets
     if targets is None:
         return None, []
@@ -163,7 +168,7 @@ def _targets(batch: PackedBatch, plan: BatchPlan) -> tuple[Any, list[tuple[str, 
 
 
 def _is_json(value: Any) -> bool:
-    """True if it comes back from JSON the same, in kind too."""
+    """Return True if a value comes back from JSON with the same value and type."""
     if type(value) is list:
         return all(map(_is_json, value))
     if type(value) is dict:
@@ -186,22 +191,22 @@ def _targets_from(said: Any, arrays: dict[str, torch.Tensor]) -> Any:
 
 
 class _Memory:
-    """A step in memory as a tape."""
+    """A step in memory as a byte reader."""
 
     def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
         self._memory, self.end = memory, len(memory)
 
     def read(self, at: int, count: int) -> bytes:
-        """See `patchpack.stream.tar.byte_reader.ByteReader`."""
+        """Read bytes, see `patchpack.stream.tar.byte_reader.ByteReader`."""
         return self._memory[at : at + count].tobytes()
 
     def reach(self, at: int) -> int:
-        """See `patchpack.stream.tar.byte_reader.ByteReader`."""
+        """Return the reachable offset, see `patchpack.stream.tar.byte_reader.ByteReader`."""
         return min(at, self.end)
 
 
 def _array_of(name: str, place: Place) -> str:
-    """``targets.0`` of ``000-0000017.targets.0.npy``."""
+    """Return ``targets.0`` for ``000-0000017.targets.0.npy``."""
     if not (name.startswith(f"{place.key}.") and name.endswith(".npy")):
         raise ValueError(f"it holds {name}")
     return name[len(place.key) + 1 : -len(".npy")]
@@ -219,13 +224,13 @@ def _tensor(data: torch.Tensor, memory: npt.NDArray[np.uint8], begin: int, size:
     return data[begin + length : begin + size].view(_DTYPES[dtype]).reshape(shape)
 
 
-@lru_cache(maxsize=256)  # those of a pack repeat step after step, and each costs 50 µs
+@lru_cache(maxsize=256)  # headers of a pack repeat step after step, and each costs 50 µs
 def _array_header(header: bytes) -> tuple[str, tuple[int, ...]]:
     file = io.BytesIO(header)
     np.lib.format.read_magic(file)
     try:
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-    except Exception as error:  # Python's tokenizer may stumble first, and has errors of its own
+    except Exception as error:  # Python's tokenizer may fail first, with other errors
         raise ValueError(f"an array's header cannot be read ({type(error).__name__}: {error})") from None
     if fortran or dtype.str not in _DTYPES or file.read():
         raise ValueError(f"no array of a batch is {dtype}")
@@ -233,7 +238,7 @@ def _array_header(header: bytes) -> tuple[str, tuple[int, ...]]:
 
 
 def _require_fitting(batch: PackedBatch) -> None:
-    """Shapes; `patchpack.validate` reads the contents as well."""
+    """Raise `ValueError` unless the shapes fit together. `patchpack.validate` checks the contents too."""
     rows, seq_len = batch.segment_ids.shape
     slots = batch.slot_mask.shape[1]
     pixels = 3 * batch.patch_size**2

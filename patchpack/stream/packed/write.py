@@ -1,7 +1,7 @@
-"""One packed shard, painted and written wherever there is a worker: a pure function of its task and the images.
+"""Writing one packed shard on any worker: a pure function of its task and the images.
 
-A shard is moved into place when it is whole, so a task that is begun again, by Ray or by the next run of the same command,
-finds what is done and makes the rest; whoever makes a shard makes the same bytes.
+A shard is moved into place when it is complete. So a task that is started again, by Ray or by the next run of the same command,
+finds the finished shards and makes the rest. Every worker makes the same bytes.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _FOREIGN = (*steps.UNREADABLE, *UNREADABLE, ShardError, StopIteration)
 
 
 class PackTask(NamedTuple):
-    """One shard that is to be; picklable.
+    """The description of one shard to write; picklable.
 
     Attributes:
-        path: of the file, absolute.
+        path: absolute path of the file.
         pack: fingerprint that its batches carry.
-        plans: of its batches.
-        recipe: they were made with.
-        reader: where the images are; for every machine the same.
-        versions: of the packages that decide about pixels.
+        plans: plans of its batches.
+        recipe: recipe of the plans.
+        reader: reader of the images, the same on every machine.
+        versions: versions of the packages that decide about pixels.
     """
 
     path: str
@@ -54,19 +54,19 @@ class PackTask(NamedTuple):
 
 
 class PackedPart(NamedTuple):
-    """What became of a task: a line of the manifest, and the account of its batches."""
+    """The result of a task: an entry of the manifest, and the infos of its batches."""
 
     shard: PackedShard
     infos: list[BatchInfo]
 
 
 def write_shard(task: PackTask) -> PackedPart:
-    """Paint and write a shard; one that is there already is read instead. A pure function of the task and the images.
+    """Paint and write a shard, or read it if it exists already. A pure function of the task and the images.
 
     Raises:
-        SourceError: images that cannot be read, or a folder that cannot be written.
+        SourceError: images cannot be read, or the folder cannot be written.
         TargetError: a target that cannot be kept.
-        ConfigError: a file of another pack in its place, or other versions than where the task was made.
+        ConfigError: the path holds a file of another pack, or versions differ from those at the time of planning.
     """
     here = versions_of(task.recipe)
     if here != task.versions:
@@ -87,7 +87,7 @@ def write_shard(task: PackTask) -> PackedPart:
         for plan in task.plans:
             batch = painted(plan, task.recipe, task.reader)
             for rejection in batch.info.rejections[len(plan.info.rejections) :]:
-                if rejection.stage == "read":  # may be gone tomorrow, and the hole would stay
+                if rejection.stage == "read":  # it may be readable later, but the hole in the batch would stay
                     raise SourceError(f"{rejection.key} cannot be read now: {rejection.reason}. Run the same again")
             for piece in write_step(batch, _place(task.pack, plan), plan):
                 put(piece)
@@ -108,7 +108,7 @@ def _part(task: PackTask, offsets: list[int], infos: list[BatchInfo], digest: st
 
 
 def _counters(info: BatchInfo) -> BatchInfo:
-    """Return the info without what it says of each image: the infos of all batches are held."""
+    """Return the info without its entries for each image, because the infos of all batches are held in memory."""
     return replace(info, repeats=None, boxes=None, flips=None)
 
 
@@ -117,7 +117,7 @@ def _place(pack: str, plan: BatchPlan) -> Place:
 
 
 def _read_again(task: PackTask) -> PackedPart:
-    """The part of a shard that an earlier try has made. It was moved into place when it was whole."""
+    """Return the part of a shard that an earlier run has written. It was moved into place when it was complete."""
     offsets, infos = [], []
     left = iter(task.plans)
     try:
@@ -141,7 +141,7 @@ def _read_again(task: PackTask) -> PackedPart:
 
 
 def require_of_pack(path: Path, pack: str) -> None:
-    """Raises `ConfigError` where a file does not begin with a batch of this pack."""
+    """Raise `ConfigError` unless a file begins with a batch of this pack."""
     try:
         with open(path, "rb") as file:
             about = _json_at(file, next(read_members(SeekableReader(file))).where)
@@ -164,6 +164,6 @@ def _foreign(path: object, error: Exception) -> ConfigError:
 
 
 def versions_of(recipe: Recipe) -> dict[str, str]:
-    """Of what decides about pixels, as installed here."""
+    """Return the installed versions of the packages that decide about pixels."""
     names = ["numpy", "pillow", *(["simplejpeg"] if recipe.decode == "turbo" else [])]
     return {"patchpack": __version__, **{name: version(name) for name in names}}

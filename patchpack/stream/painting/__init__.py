@@ -1,1 +1,1 @@
-"""Painters as torch datasets, and how their batches reach the training process."""
+"""Painters as torch datasets, and the way of their batches to the training process."""

@@ -1,4 +1,4 @@
-"""What workers are given: plans, each with a place to paint it; and what was given and has not come back."""
+"""Assignments of workers: plans, each with a slot to paint into, and the plans that have not come back."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from patchpack.types import BatchPlan
 
 
 class Assignment(NamedTuple):
-    """What a worker gets: a plan, and where to paint it."""
+    """A plan for a worker, and the number of the slot to paint it into."""
 
     plan: BatchPlan
     slot: int | None
 
 
 class InFlight:
-    """The plans of one epoch, for as many sets of workers as it takes: what one did not bring back, the next is given first.
+    """The plans of one epoch, for one set of workers after another. Plans that one set did not finish go first to the next.
 
-    Planning goes on where it was: it is this process's, and no worker's end disturbs it.
+    Planning continues in this process, so a worker that dies does not affect it.
     """
 
     def __init__(self, planner: Planner | IndexPlanner) -> None:
@@ -31,18 +31,18 @@ class InFlight:
         self._given: dict[int, BatchPlan] = {}  # by step
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        """What is under way, then the rest of the epoch."""
+        """Yield the plans in flight, then the rest of the epoch."""
         yield from list(self._given.values())
         for plan in self._plans:
             self._given[plan.step] = plan
             yield plan
 
     def arrived(self, step: int) -> None:
-        """The batch of a step is here."""
+        """Remove the plan of a step whose batch has arrived."""
         self._given.pop(step, None)
 
     def next(self) -> str:
-        """What is waited for, as the end of a sentence."""
+        """Return a description of the next expected batch, as the end of a sentence."""
         plan = min(self._given.values(), key=lambda plan: plan.step, default=None)
         if plan is None or not plan.headers:
             return ""
@@ -50,17 +50,17 @@ class InFlight:
         return f"; waited for is step {plan.step}, from {first.key} (member {first.member} of {first.shard}) on"
 
     def close(self) -> None:
-        """The epoch is over, or left: planning ends, and the process that reads headers for it."""
+        """Close the epoch: planning ends, and with it the process that reads headers."""
         if hasattr(self._plans, "close"):
             self._plans.close()
 
 
 class Assignments(Sampler[Assignment]):
-    """Plans with a slot each, for one set of workers.
+    """A sampler of plans with a slot each, for one set of workers.
 
     Attributes:
-        ring: what the next iteration gives slots of; None gives none.
-        under_way: what it takes plans of; None makes new ones of the planner's.
+        ring: the slot pool of the next iteration; None for no slots.
+        under_way: the plans in flight that the iteration continues; None takes new plans from the planner.
     """
 
     def __init__(self, planner: Planner | IndexPlanner) -> None:
@@ -69,11 +69,11 @@ class Assignments(Sampler[Assignment]):
         self.under_way: InFlight | None = None
 
     def __len__(self) -> int:
-        """As of the planner."""
+        """Return the length of the planner."""
         return len(self._planner)
 
     def __iter__(self) -> Iterator[Assignment]:
-        """One epoch, or what is left of it. Torch asks for the first ticket when no worker paints for the ring any more."""
+        """Yield one epoch, or the rest of it. Torch requests the first one when no worker paints into the pool anymore."""
         ring = self.ring
         if ring is not None:
             ring.recall()
@@ -81,5 +81,5 @@ class Assignments(Sampler[Assignment]):
             yield Assignment(plan, None if ring is None else ring.take())
 
     def set_epoch(self, epoch: int) -> None:
-        """Of the planner, for frameworks that call it on a loader's sampler."""
+        """Set the planner's epoch, for frameworks that call this on a loader's sampler."""
         self._planner.set_epoch(epoch)

@@ -1,4 +1,4 @@
-"""The painter as a torch dataset: it fetches a planned batch, in a worker. And what the loader makes of it."""
+"""The painter as a torch dataset: it paints a planned batch in a worker. A second class is for the loader."""
 
 from __future__ import annotations
 
@@ -29,14 +29,18 @@ from patchpack.types import BatchPlan, Header
 
 
 class Painter(Dataset[PackedBatch]):
-    """Dataset whose index is a `BatchPlan` and whose item is a `PackedBatch` of numpy arrays.
+    """A dataset whose index is a `BatchPlan` and whose item is a `PackedBatch` of numpy arrays.
 
     Args:
         source: the planner's source, or the `Planner` or `IndexPlanner` itself.
         recipe: the planner's recipe.
-        image, frames, target: as given to the planner; with a planner as `source` they are the planner's.
-        on_error, quarantine, fuse: see `ErrorPolicy`; under ``"skip"`` rejections travel in ``batch.info``. Each process that
-            paints counts for its own fuse.
+        image: name of the image, as for the planner. Ignored if `source` is a planner.
+        frames: names of the frames of a clip, as for the planner. Ignored if `source` is a planner.
+        target: name of the label, as for the planner. Ignored if `source` is a planner.
+        on_error: ``"raise"``, ``"skip"`` or a function of a loss, see `ErrorPolicy`. Under ``"skip"`` rejections are in
+            ``batch.info``.
+        quarantine: a file to which every unusable sample is appended, default None.
+        fuse: raise after this many unusable samples in a row, default 100. Each painting process counts separately.
     """
 
     def __init__(
@@ -67,10 +71,10 @@ class Painter(Dataset[PackedBatch]):
             max_bytes=recipe.max_bytes,
             reading=reading_of(recipe),
         )
-        self._reader = opened.reader  # not the source: an iterator cannot travel to a worker, and need not
+        self._reader = opened.reader  # without the source: an iterator cannot be sent to a worker, and need not be
 
     def __getitem__(self, plan: BatchPlan) -> PackedBatch:
-        """Paint one plan. Raises per ``on_error``."""
+        """Paint one plan. Raises according to ``on_error``."""
         if plan.fatal:
             raise SourceError(plan.fatal)
         batch = painted(plan, self._recipe, self._reader)
@@ -81,12 +85,12 @@ class Painter(Dataset[PackedBatch]):
 
 
 class SendingPainter(Dataset[PackedBatch | SharedBatch]):
-    """The painter of a `Loader`: what leaves a worker is a `SharedBatch`, errors and all.
+    """The painter of a `Loader`. Workers send a `SharedBatch`, also for a batch with errors.
 
     Attributes:
-        ring: whose slots the tickets name. Set before workers start, which then have it.
-        board: where workers write what they are at; likewise.
-        seeds: for random numbers that the user's code draws in workers; None where the user seeds them.
+        ring: the slot pool that assignments refer to. It is set before workers start, which then have it.
+        board: the status board of workers. It is set before workers start too.
+        seeds: for random numbers that the user's code draws in workers; None if the user seeds them.
     """
 
     def __init__(self, planner: Planner | IndexPlanner) -> None:
@@ -96,14 +100,14 @@ class SendingPainter(Dataset[PackedBatch | SharedBatch]):
         self.seeds: WorkerSeeds | None = None
 
     def __len__(self) -> int:
-        """Nobody asks but a DataLoader that somebody else makes of this one. Raises `ConfigError`."""
+        """Raise `ConfigError`: only another DataLoader that is made of this dataset calls it."""
         raise ConfigError(
             "a DataLoader was made anew around this loader's dataset, as Accelerate's prepare does: do not hand it over. "
             "It deals rows to ranks already, and pp.to_device moves batches"
         )
 
     def __getitem__(self, work: BatchPlan | Assignment) -> PackedBatch | SharedBatch:
-        """Paint one plan, in a worker into shared memory: the slot of its ticket, if it has one."""
+        """Paint one plan. A worker paints into shared memory: into the slot of its assignment, if it has one."""
         plan, number = work if isinstance(work, Assignment) else (work, None)
         worker = get_worker_info()
         if worker is None:
@@ -126,7 +130,15 @@ def painted(
     batch: PackedBatch | None = None,
     note: Callable[[Header], None] | None = None,
 ) -> PackedBatch:
-    """Paint a plan; a fatal plan's reason goes into ``info.fatal``."""
+    """Paint a plan. If the plan is fatal, its reason goes into ``info.fatal``.
+
+    Args:
+        plan: of the batch.
+        recipe: of the plan.
+        reader: reads images and targets.
+        batch: a blank batch to paint into, None for a new one.
+        note: called with the header of each image before it is painted, default None.
+    """
     tell_epoch(reader, plan.epoch)
     batch = paint(plan, recipe, reader, batch, note)
     if plan.fatal:

@@ -1,8 +1,8 @@
-"""Planned in the workers: for items that must be read, and decoded, to know their size.
+"""Planning in the workers, for items that must be decoded to find their size.
 
-Each worker plans and paints the samples of its own share; nothing crosses but finished batches. So here, and only here under
-`patchpack.load`, batches depend on the number of workers; what happens to an image does not. (A drop schedule counts what was
-met: after an epoch that `steps_per_epoch` ended, that includes what each stream had read ahead.)
+Each worker plans and paints the samples of its own share, and sends only finished batches. So batches depend on the number of
+workers, which no other source under `patchpack.load` does. The pixels of an image do not depend on it. (A drop schedule counts
+samples that were met. After an epoch that `steps_per_epoch` ended, that includes samples that streams had read ahead.)
 """
 
 from __future__ import annotations
@@ -22,39 +22,39 @@ from patchpack.stream.workers.shared_batch import SharedBatch, share
 
 
 class PlannedInWorkers(IterableDataset[PackedBatch | SharedBatch]):
-    """A stream of batches per worker, which torch's loader takes in turns: stream i makes steps i, i + n, i + 2n, ...
+    """A stream of batches per worker. Torch's loader takes them in turns: stream i makes steps i, i + n, i + 2n, ...
 
     Args:
-        planner: its source reads pixels.
-        num_workers: streams, at least 1.
+        planner: a planner whose source reads pixels.
+        num_workers: number of streams, at least 1.
 
     Attributes:
-        painter: of the workers.
+        painter: the painter of the workers.
 
     Raises:
-        ConfigError: a stream that owes steps would have no sample.
+        ConfigError: a stream that has to make steps would have no sample.
     """
 
     def __init__(self, planner: Planner, num_workers: int) -> None:
         planner.require_samples_for(num_workers)
         self._planner = planner
         self.painter = SendingPainter(planner)
-        # shared, so that workers that outlive an epoch hear of the next one
+        # shared, so that persistent workers see the next epoch
         self._begin = share(torch.tensor([planner.epoch, planner.seen]))
         self._resume: _Turns | None = None  # for workers that are not yet started
         self._begun = self._turns = _Turns([None] * num_workers, 0)
 
     def begin(self, epoch: int, seen: int) -> None:
-        """Before the workers start: which epoch comes next. Those that run already hear of it too."""
+        """Begin an epoch before the workers start. Workers that run already see it too."""
         self._begin.copy_(torch.tensor([epoch, seen]))
         self._begun = self._turns = self._resume or _Turns([None] * len(self._turns.states), 0)
 
     def again(self) -> None:
-        """Other workers take over within an iteration: each stream goes on after the last of its batches that came."""
+        """Restart within an iteration with other workers: each stream continues after its last batch that arrived."""
         self._resume = self._turns
 
     def forget(self) -> int:
-        """Drop a state that was loaded: another epoch begins. Return the samples of its epoch if that was over, else 0."""
+        """Forget a loaded state because another epoch begins. Return the samples of its epoch if that was over, else 0."""
         if self._resume is None:
             return 0
         states = [state for state in self._resume.states if state is not None]
@@ -65,16 +65,16 @@ class PlannedInWorkers(IterableDataset[PackedBatch | SharedBatch]):
         return seen
 
     def started(self) -> None:
-        """The workers run; others, of another epoch, begin at its beginning."""
+        """Forget the loaded state once the workers run: workers of another epoch begin at its beginning."""
         self._resume = None
 
     def __iter__(self) -> Iterator[PackedBatch | SharedBatch]:
-        """This worker's batches. Their info has the worker's number and the state after them."""
+        """Yield this worker's batches. Their info has the worker's number and the state after them."""
         worker = get_worker_info()
         number, num_streams = (worker.id, worker.num_workers) if worker else (0, 1)
         begin = None
         if self._resume is not None:
-            # torch asks its first worker first: that one takes the stream whose turn it is, the others follow in order
+            # torch takes its first worker's batch first: that worker takes the stream whose turn it is, others follow in order
             number = (number + self._resume.first) % num_streams
             begin, self._resume = self._resume.states[number], None
         self._planner.epoch, self._planner.seen = self._begin.tolist()
@@ -89,33 +89,33 @@ class PlannedInWorkers(IterableDataset[PackedBatch | SharedBatch]):
     # ------------------------------------------------------------------------------------------------- in the parent
 
     def arrived(self, info: BatchInfo) -> None:
-        """Take the state out of a batch's info: it is the one that streams are at now."""
+        """Take the state out of a batch's info, and keep it as the current state of its stream."""
         number = info.worker
         states: list[Mapping[str, Any] | None] = [*self._turns.states]
         states[number], info.state = info.state, None
         self._turns = _Turns(states, (number + 1) % len(states))
 
     def already_reported(self, number: int) -> int:
-        """Samples of a stream that its batches before this iteration held or told of."""
+        """Return how many samples a stream's batches before this iteration held or reported."""
         state = self._begun.states[number]
         return 0 if state is None else already_reported(state["planner"])
 
     @property
     def seen(self) -> int:
-        """Samples that all streams have met in this epoch, as far as their batches have come."""
+        """Samples that all streams have met in this epoch, up to their batches that have arrived."""
         return sum(state["planner"]["account"]["seen"] for state in self._turns.states if state is not None)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where each stream is after the last of its batches that came, and whose turn it is."""
+        """Return the state of each stream after its last batch that arrived, and the stream whose turn it is."""
         return {"states": self._turns.states, "first": self._turns.first}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Workers that start from now on go on there."""
+        """Start later workers from this state."""
         self._resume = self._turns = _Turns(list(state["states"]), state["first"])
 
 
 class _Turns(NamedTuple):
-    """Where streams are: the state of each, None for one that has made nothing yet; and whose turn it is."""
+    """The state of each stream, None for a stream without a batch so far, and the stream whose turn it is."""
 
     states: list[Mapping[str, Any] | None]
     first: int

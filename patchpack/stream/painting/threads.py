@@ -1,4 +1,4 @@
-"""Painting in threads of this process: nothing is sent anywhere, and Pillow and the kernels let go of the interpreter."""
+"""Painting in threads of this process: nothing is sent, and Pillow and the kernels release the interpreter lock."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from patchpack.stream.planning.index_planner import IndexPlanner
 from patchpack.stream.planning.planner import Planner
 from patchpack.types import BatchPlan
 
-PLANNED_AHEAD = 2  # batches per thread that are painted before they are asked for
+PLANNED_AHEAD = 2  # batches per thread that are painted before they are requested
 
 
 class PaintedAhead(Sampler["Future[PackedBatch]"]):
     """A sampler of batches that threads are painting, in the order of the planner.
 
-    To a DataLoader without workers it is what comes before `Finished`: a plan is handed to a thread when it is made, and waited
-    for when its turn has come. How many threads there are changes nothing about a batch.
+    In a DataLoader without workers it is the sampler of `Finished`. A plan goes to a thread when it is made, and the loader
+    waits for its batch when it is its turn. The number of threads does not change batches.
 
     Args:
         planner: makes the plans, in the thread that iterates.
-        num_threads: threads that paint, >= 1; each opens files of its own.
+        num_threads: threads that paint, >= 1. Each opens its own files.
     """
 
     def __init__(self, planner: Planner | IndexPlanner, num_threads: int) -> None:
         self._planner, self._num_threads = planner, num_threads
 
     def __len__(self) -> int:
-        """As of the planner."""
+        """Return the length of the planner."""
         return len(self._planner)
 
     def __iter__(self) -> Iterator[Future[PackedBatch]]:
-        """One epoch. Threads end with the iterator; what they paint then is finished and dropped."""
+        """Yield one epoch. Threads end with the iterator, and their unfinished batches are completed and dropped."""
         mine, reader, recipe = local(), self._planner.source.reader, self._planner.recipe
 
         def open_files() -> None:
-            mine.reader = copy.copy(reader)  # a reader keeps descriptors, and closes the oldest
+            mine.reader = copy.copy(reader)  # a reader keeps descriptors and closes the oldest, so threads cannot share it
 
         def work(plan: BatchPlan) -> PackedBatch:
             return painted(plan, recipe, mine.reader)
@@ -61,8 +61,8 @@ class PaintedAhead(Sampler["Future[PackedBatch]"]):
 
 
 class Finished(Dataset[PackedBatch]):
-    """A dataset whose index is a batch that is being painted, and whose item is that batch."""
+    """A dataset whose index is a batch in painting, and whose item is that batch."""
 
     def __getitem__(self, batch: Future[PackedBatch]) -> PackedBatch:
-        """Wait for it. Raises what painting raised."""
+        """Wait for the batch. Raises errors of painting."""
         return batch.result()

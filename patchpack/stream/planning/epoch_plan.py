@@ -1,4 +1,4 @@
-"""An epoch of an index, planned before its first pixel: a sequence of the plans of its batches."""
+"""The plan of a whole epoch of an index, made before its first pixel: a sequence of the plans of its batches."""
 
 from __future__ import annotations
 
@@ -27,24 +27,26 @@ from patchpack.types import BatchPlan, Header, counted
 
 
 class EpochPlan(Sequence[BatchPlan]):
-    """All batches of one rank in one epoch; ``plan[step]`` is made when it is asked for.
+    """All batches of one rank in one epoch. ``plan[step]`` is made on access.
 
     Args:
-        index: `patchpack.Index`, or anything with its columns, see `patchpack.stream.sources.indexed.SampleIndex`.
-        recipe: what to do with its samples. Its packer is that of streams and plays no part here.
-        epoch: of the draws and the shuffling.
-        shuffle: False or 0 for the order of the index; else shards are permuted, and samples in blocks of this many: True (as
-            many as there are) for a full shuffle, fewer where neighbours should be read together.
-        rank, world_size: which rows: of each step, every world_size-th from the rank-th on. All ranks have equally many steps.
-        tail: of rows that do not fill a last step, see `patchpack.plan.whole_epoch.epoch.plan_rows`.
-        balance: deal rows so that ranks have nearly the same to do in each step.
-        steps_per_epoch: exactly this many steps, samples repeated as needed; None for one pass.
-        seen: samples of earlier epochs, all ranks together, for drop schedules.
-        packer: `Lookahead` options without `max_cut`; None for those that suit the sizes.
+        index: `patchpack.Index`, or an object with its columns, see `patchpack.stream.sources.indexed.SampleIndex`.
+        recipe: sizes and augmentation of its samples. Its packer is for streams and is not used here.
+        epoch: number of the epoch, for the draws and the shuffling. Default 0.
+        shuffle: False or 0 for the order of the index. A number permutes shards, and samples in blocks of this many. True uses
+            one block for all samples, a full shuffle. Smaller blocks keep reads of neighbours together.
+        rank: number of this process, default 0. Of each step it has every world_size-th row from the rank-th on.
+        world_size: number of ranks, default 1. All ranks have the same number of steps.
+        tail: handling of rows that do not fill a last step, default ``"short"``. See
+            `patchpack.plan.whole_epoch.epoch.plan_rows`.
+        balance: True deals rows so that ranks have nearly equal work in each step. Default False.
+        steps_per_epoch: exactly this many steps, samples repeated as needed. None for one pass.
+        seen: samples of earlier epochs, all ranks together, for drop schedules. Default 0.
+        packer: `Lookahead` options without `max_cut`. None chooses options that suit the sizes.
 
     Attributes:
         rows: `patchpack.plan.whole_epoch.epoch.EpochRows`, in integers, all ranks.
-        fatal: why there is no batch at all, else None.
+        fatal: the reason if there is no batch at all, else None.
 
     Raises:
         ConfigError: an option that cannot work.
@@ -88,7 +90,7 @@ class EpochPlan(Sequence[BatchPlan]):
         self.fatal = None if len(self) else self._why_nothing()
 
     def __len__(self) -> int:
-        """Steps, the same for every rank."""
+        """Return the number of steps, the same for every rank."""
         return len(self.rows.steps)
 
     def __repr__(self) -> str:
@@ -99,11 +101,11 @@ class EpochPlan(Sequence[BatchPlan]):
     @overload
     def __getitem__(self, step: slice) -> list[BatchPlan]: ...
     def __getitem__(self, step: int | slice) -> BatchPlan | list[BatchPlan]:
-        """The plan of one step, −1 for the last; or of several.
+        """Return the plan of one step, −1 for the last, or a list of plans for a slice.
 
         Raises:
-            IndexError: a step that is not there.
-            ConfigError: a policy that decides otherwise now than when the epoch was planned.
+            IndexError: the step does not exist.
+            ConfigError: a policy decides otherwise now than when the epoch was planned.
         """
         if isinstance(step, slice):
             return [self[i] for i in range(*step.indices(len(self)))]
@@ -124,14 +126,14 @@ class EpochPlan(Sequence[BatchPlan]):
         return plan
 
     def already_reported(self, step: int) -> int:
-        """Samples of this rank's account that the steps before this one told of: planned, refused, or rejected by the index."""
+        """Return how many samples this rank reported in the steps before: planned, refused, or rejected by the index."""
         told = int(self._images[:step].sum())
         if self.rank == 0 and step:
             told += len(self._index.rejections) + self.rows.refused_in(step - 1).stop
         return told
 
     def fatal_plan(self) -> BatchPlan:
-        """What a sampler yields where there is no batch: a plan that says why."""
+        """Return a plan without images that holds the reason, for an epoch without any batch."""
         plan = self._made(0, self.recipe.patch_size_at(self.epoch, 0), _NONE, np.zeros(1, dtype=np.int32), 0)
         return replace(plan, fatal=self.fatal)
 
@@ -169,7 +171,7 @@ class EpochPlan(Sequence[BatchPlan]):
         )
 
     def _require_as_planned(self, plan: BatchPlan, rows: list[int]) -> None:
-        """Decisions are made twice, and a row that was packed for fewer tokens has no room for more."""
+        """Raise `ConfigError` if tokens differ from the planned ones: a row packed for fewer tokens has no room for more."""
         edges, tokens = self.rows.offsets, self.rows.num_tokens
         planned = [n for r in rows if r >= 0 for n in tokens[edges[r] : edges[r + 1]].tolist()]
         for header, then, now in zip(plan.headers, planned, plan.table.num_tokens.tolist(), strict=True):
@@ -180,7 +182,7 @@ class EpochPlan(Sequence[BatchPlan]):
                 )
 
     def _info(self, step: int, planned: int) -> BatchInfo:
-        """The first rank tells what no rank gets; the others know of it, so that all may stop together."""
+        """Return the info of a step. Rank 0 reports losses that no rank gets. The others learn of one, to stop too."""
         index, rows, first = self._index, self.rows, self.rank == 0
         told = self._refusals(rows.refused_in(step))
         faults = list(index.faults) if step == 0 else []
@@ -209,7 +211,7 @@ class EpochPlan(Sequence[BatchPlan]):
     def _refused(self, header: Header, line: int, num_tokens: int) -> Rejection:
         if num_tokens != TOO_MANY_BYTES:
             return _refused(self.recipe, header, num_tokens)
-        assert self._table.num_bytes is not None  # or it would not be known
+        assert self._table.num_bytes is not None  # else too many bytes could not be known
         reason = too_many_bytes(int(self._table.num_bytes[line]), self.recipe.max_bytes)
         return Rejection(header.shard, header.key, header.member, "header", reason)
 
@@ -238,7 +240,7 @@ def _refused(recipe: Recipe, header: Header, num_tokens: int) -> Rejection:
 
 
 def require_place(rank: int, world_size: int) -> None:
-    """Raise `ConfigError` for a rank that is none."""
+    """Raise `ConfigError` unless ``0 <= rank < world_size``."""
     require_int("world_size", world_size, 1, 1 << 20)
     if isinstance(rank, bool) or not 0 <= rank < world_size:
         raise ConfigError(f"need 0 <= rank < world_size, got rank={rank}, world_size={world_size}")

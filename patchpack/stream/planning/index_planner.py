@@ -1,4 +1,4 @@
-"""The planner of an index as a torch sampler: epoch after epoch, and where one stands."""
+"""The planner of an index as a torch sampler: epoch after epoch, with its state."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from patchpack.stream.sources.indexed import IndexSource, SampleIndex
 from patchpack.stream.sources.opening import open_source
 from patchpack.types import BatchPlan, TargetKind
 
-STATE = 2  # of a state: another number for other fields, or where the same arguments plan other rows
+STATE = 2  # version of a state: raised for other fields, or if the same arguments plan other rows
 
-_PLACE = ("world_size", "epoch", "seen", "step", "rows")  # in a state: where an epoch is
+_PLACE = ("world_size", "epoch", "seen", "step", "rows")  # in a state: the position in an epoch
 
 
 class _Run(NamedTuple):
-    """One iteration over an epoch: which, after how many samples, and its first step."""
+    """One iteration over an epoch: the epoch's number, the samples seen before it, and its first step."""
 
     epoch: int
     seen: int
@@ -40,16 +40,23 @@ class _Run(NamedTuple):
 
 
 class IndexPlanner(Sampler[BatchPlan]):
-    """Sampler of the plans of an `EpochPlan`, epoch after epoch: what `Planner` is to a source, to an index.
+    """A sampler of the plans of an `EpochPlan`, epoch after epoch. It is the counterpart of `Planner` for an index.
 
-    An epoch is planned when it is first asked for, by iterating or by ``len()``, and kept until another one is.
+    An epoch is planned on the first iteration or call of ``len()``. Its plan is kept until another epoch is planned.
 
     Args:
-        index, recipe: see `EpochPlan`.
-        shuffle, tail, rank, world_size, balance, steps_per_epoch, packer: see `EpochPlan`.
-        epoch: the first epoch, see `set_epoch`.
-        seen: samples met in earlier epochs, for drop schedules; it grows with every epoch iterated to its end.
-        map_target: decoded label → target, see `patchpack.stream.sources.opening.open_source`.
+        index: the index, see `EpochPlan`.
+        recipe: sizes and augmentation of its samples, see `EpochPlan`.
+        shuffle: False or 0 for the order of the index, True for a full shuffle, else the size of a block. See `EpochPlan`.
+        epoch: the first epoch, default 0. See `set_epoch`.
+        steps_per_epoch: exactly this many steps, samples repeated as needed. None for one pass.
+        tail: handling of rows that do not fill a last step, default ``"short"``.
+        rank: number of this process, default 0.
+        world_size: number of ranks, default 1.
+        balance: True deals rows so that ranks have nearly equal work in each step. Default False.
+        packer: `Lookahead` options without `max_cut`. None chooses options that suit the sizes.
+        seen: samples met in earlier epochs, for drop schedules, default 0. It grows with every epoch iterated to its end.
+        map_target: decoded label → target, see `patchpack.stream.sources.opening.open_source`. Default None.
 
     Attributes:
         source: a `Source` over the index.
@@ -92,19 +99,19 @@ class IndexPlanner(Sampler[BatchPlan]):
         self._first_step, self.already_reported = 0, 0
         self._run: _Run | None = None
         self._made: tuple[tuple[int, int], EpochPlan] | None = None
-        plan_rows(recipe, _EMPTY, num_ranks=world_size, steps_per_epoch=steps_per_epoch, **self._arguments)  # refused now
+        plan_rows(recipe, _EMPTY, num_ranks=world_size, steps_per_epoch=steps_per_epoch, **self._arguments)  # checks now
 
     def set_epoch(self, epoch: int) -> None:
-        """Plan another epoch from the next iteration on. The epoch of a state that was just loaded goes on where it was."""
+        """Plan another epoch from the next iteration on. The same epoch as in a loaded state continues from that state."""
         require_epoch(epoch)
         if epoch != self.epoch:
             if self._first_step and follows_seen(self.recipe.drop) and self._first_step == len(self.plan()):
-                self.seen += self.plan().rows.seen  # the state is of an epoch's last batch: that epoch is over
+                self.seen += self.plan().rows.seen  # the state follows an epoch's last batch: that epoch is over
             self._first_step = 0
         self.epoch, self._run = epoch, None
 
     def plan(self) -> EpochPlan:
-        """The plan of the current epoch."""
+        """Return the plan of the current epoch."""
         wanted = (self.epoch, self.seen if follows_seen(self.recipe.drop) else 0)
         if self._made is None or self._made[0] != wanted:
             self._made = None  # one epoch at a time
@@ -122,11 +129,11 @@ class IndexPlanner(Sampler[BatchPlan]):
         return self._made[1]
 
     def __len__(self) -> int:
-        """Batches of the current epoch, the same for every rank. Plans it where that is not known otherwise."""
+        """Return the number of batches of the current epoch, the same for every rank. Plan the epoch if that is necessary."""
         return len(self.plan()) if self.steps_per_epoch is None else self.steps_per_epoch
 
     def __bool__(self) -> bool:
-        """True: a planner is there, and no epoch is planned to say so."""
+        """Return True without planning an epoch."""
         return True
 
     def __repr__(self) -> str:
@@ -137,7 +144,7 @@ class IndexPlanner(Sampler[BatchPlan]):
         return f"IndexPlanner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        """Plans of one epoch; a single one with `BatchPlan.fatal` set where there is nothing to pack."""
+        """Yield the plans of one epoch, or a single one with `BatchPlan.fatal` set if there is nothing to pack."""
         plan, first = self.plan(), self._first_step
         self._first_step, self.already_reported = 0, plan.already_reported(first)
         self._run = _Run(self.epoch, self.seen, first)
@@ -145,17 +152,17 @@ class IndexPlanner(Sampler[BatchPlan]):
         if plan.fatal:
             yield plan.fatal_plan()
         for step in range(first, len(plan)):
-            if step + 1 == len(plan):  # already here: a loop that knows how many batches there are asks for no other
+            if step + 1 == len(plan):  # already here: a loop that knows the number of batches requests no more
                 self.seen = seen
             yield replace(plan[step], target_kind=self._kind)
         self.seen = seen
 
     def state_dict(self, step: int | None = None, *, finished: bool = False) -> dict[str, Any]:
-        """Where the epoch of the last iteration stood after its first `step` batches. Small, JSON-safe.
+        """Return the position in the epoch of the last iteration after its first `step` batches. Small, JSON-safe.
 
         Args:
-            step: batches of that epoch that are done; None for those before the iteration began.
-            finished: that epoch is over, so that the next iteration is a whole one.
+            step: batches of that epoch that are done. None for the batches before the iteration began.
+            finished: True if that epoch is over. The next iteration then starts a new epoch.
         """
         epoch, seen, first = self._run or _Run(self.epoch, self.seen, self._first_step)
         step = first if step is None else step
@@ -175,13 +182,14 @@ class IndexPlanner(Sampler[BatchPlan]):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next iteration goes on where the state was saved; no batch before it is planned.
+        """Continue, in the next iteration, where the state was saved. No batch before it is planned.
 
-        Another world size will do where rows are the same for it (balance off, one patch size), and where the rows that all
-        ranks had together are whole steps of the new one.
+        Another world size is possible if rows do not depend on it (balance off, one patch size). The rows that all ranks had
+        together must be whole steps of the new world size.
 
         Raises:
-            ConfigError: naming the field in which the state differs, or the rows that do not divide; or the state is damaged.
+            ConfigError: a field of the state differs, or the rows do not divide, and the error says which; or the state is
+                damaged.
         """
         require_same(state, self._belongs_to())
         require_whole(state, _PLACE)

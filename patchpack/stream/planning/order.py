@@ -1,6 +1,6 @@
-"""In which order a source is read: shards and headers shuffled, passes repeated, ranks dealt their share.
+"""The order in which a source is read: shards and headers are shuffled, passes repeat, and each rank gets its share.
 
-All of it is a function of (seed, epoch, pass, rank, world size): no generator, no state but a position.
+The order is a function of (seed, epoch, pass, rank, world size). There is no generator, and the only state is a position.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ _SINGLES = 256  # parts of one sample each between two marks
 
 @dataclass(frozen=True)
 class Order:
-    """How one rank reads one epoch.
+    """The order in which one rank reads one epoch.
 
     Attributes:
-        seed, epoch: of the shuffling.
-        shuffle: 0 keeps the source's order; else shards are permuted, and headers inside blocks of this many; a source whose
+        seed: seed of the shuffling.
+        epoch: epoch of the shuffling.
+        shuffle: 0 keeps the source's order. Else shards are permuted, and headers inside blocks of this many. A source whose
             parts are single samples is permuted as a whole.
-        repeat: begin again when the source ends, for ever; each pass is shuffled and drawn anew.
-        rank, world_size: which share. Shards are dealt whole if there is one for every rank; else samples are dealt by
+        repeat: True begins again when the source ends, for ever. Each pass is shuffled and drawn anew.
+        rank: number of this share, from 0. Whole shards are dealt if there is one for every rank, else samples are dealt by
             their position.
+        world_size: number of shares.
     """
 
     seed: int = 0
@@ -50,18 +52,18 @@ class Order:
             )
 
     def share(self, number: int, count: int) -> Order:
-        """The part of this share that falls to one of `count`, dealt in turns."""
+        """Return the part of this share for one of `count` readers. Parts are dealt in turns."""
         return replace(self, rank=self.rank + number * self.world_size, world_size=self.world_size * count)
 
 
 class Mark(NamedTuple):
-    """A place in an ordered source where reading can begin. It stands before the first event that is read there.
+    """A position in an ordered source where reading can begin, before the first event that is read there.
 
     Attributes:
         samples: headers and rejections before it, over all passes.
         repeat: number of the pass.
-        part: of this rank's parts, in their order: the one to open.
-        position: samples of the pass before that part, of all ranks where these share parts.
+        part: number of the part to open, among this rank's parts in their order.
+        position: samples of the pass before that part. If ranks share parts, the samples of all ranks.
         events: this rank's events of the pass before that part.
         block: this rank's events of the pass before the block that begins here; not less than `events`.
     """
@@ -78,11 +80,12 @@ _BEGINNING = Mark()
 
 
 class OrderedSource:
-    """A source read in an order; what a scanner process runs.
+    """A source read in an order. A scanner process runs it.
 
     Args:
-        source, order: what, and how.
-        start: where to begin; the events are those that follow it when everything is read.
+        source: the source to read.
+        order: the order and the share.
+        start: position at which to begin. The events are the same as those after it in a complete scan.
     """
 
     def __init__(self, source: Source, order: Order, start: Mark = _BEGINNING) -> None:
@@ -91,11 +94,11 @@ class OrderedSource:
 
     @property
     def has_parts(self) -> bool:
-        """True if reading can begin elsewhere than at the beginning."""
+        """True if reading can begin at other positions than the beginning."""
         return isinstance(self._source, PartedSource)
 
     def scan(self) -> Generator[Event | Mark, None, None]:
-        """Headers, rejections and faults in this order, and marks; a header of a later pass says so in `Header.repeat`."""
+        """Yield headers, rejections, faults and marks in this order. `Header.repeat` is the number of the pass."""
         first = self._start
         samples = first.samples
         for number in count(first.repeat) if self._order.repeat else range(first.repeat, 1):
@@ -108,11 +111,11 @@ class OrderedSource:
                 samples += not isinstance(event, ShardFault)
                 empty = empty and not isinstance(event, Header)
                 yield event.in_pass(number) if isinstance(event, Header) and number else event
-            if empty:  # another pass would find no more
+            if empty:  # another pass would find no header either
                 return
 
     def _blocks(self, number: int, start: Mark) -> Iterator[Event | Mark]:
-        """One pass; the samples of its marks are not counted yet."""
+        """Yield the events of one pass, and marks whose samples are not counted yet."""
         events, size = self._share(number, start), self._order.shuffle
         if not size or getattr(self._source, "one_each", False):
             yield from events
@@ -138,7 +141,7 @@ class OrderedSource:
         return (block[i] for i in self._permutation(rng.Stage.HEADERS, number, position, len(block)))
 
     def _share(self, number: int, start: Mark) -> Iterator[Event | Mark]:
-        """This rank's events of one pass, and a mark wherever a part begins."""
+        """Yield this rank's events of one pass, and a mark at the beginning of each part."""
         order, source = self._order, self._source
         mine, step, dealt = [0], 1, True
         if isinstance(source, PartedSource):
@@ -154,12 +157,12 @@ class OrderedSource:
             scanned = source.scan_parts(mine[part : part + step]) if isinstance(source, PartedSource) else source.scan()
             for event in scanned:
                 is_sample = not isinstance(event, ShardFault)
-                # a fault every rank meets, and the first one reports
+                # every rank meets a fault, and the first rank reports it
                 if not dealt or (position % order.world_size if is_sample else 0) == order.rank:
                     events += 1
                     yield event
                 position += is_sample
 
     def _permutation(self, stage: rng.Stage, number: int, start: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-        """Of the positions ``start … start + n - 1`` of pass `number`, each with a draw of its own."""
+        """Return a permutation of the positions ``start … start + n - 1`` of pass `number`, with one draw for each."""
         return rng.permutation(self._order.seed, self._order.epoch, stage, (number << 40) + start, n)

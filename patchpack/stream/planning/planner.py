@@ -1,4 +1,4 @@
-"""The planner as a torch sampler: it says what the next batch is, in the parent process, from headers alone."""
+"""The planner as a torch sampler: it decides the next batch in the parent process, from headers alone."""
 
 from __future__ import annotations
 
@@ -42,38 +42,49 @@ from patchpack.stream.sources.map_style import MapStyleSource, SizeOf
 from patchpack.stream.sources.opening import open_source
 from patchpack.types import BatchPlan, TargetKind
 
-_BLOCK = 64  # headers decided at a time: numpy's cost per call is spread, the first batch does not wait
+_BLOCK = 64  # headers planned at a time: numpy's cost per call is spread, and the first batch does not wait
 
-PLACE = ("epoch", "seen", "at")  # in a state: where an epoch is
-LOOKAHEAD_BYTES = 1 << 28  # what may wait in open rows of images that travel with their plan
+PLACE = ("epoch", "seen", "at")  # in a state: the position in an epoch
+LOOKAHEAD_BYTES = 1 << 28  # limit for images that travel with their plan and wait in open rows
 
 
 class Planner(Sampler[BatchPlan]):
-    """Sampler of `BatchPlan`s, for ``DataLoader(painter, sampler=planner, batch_size=None)``.
+    """A sampler of `BatchPlan`s, for ``DataLoader(painter, sampler=planner, batch_size=None)``.
 
-    Everything is decided here, in one process, so the number of workers cannot change a batch.
+    All decisions are made here, in one process, so the number of workers cannot change a batch.
 
     Args:
-        source: see `patchpack.stream.sources.opening.open_source`.
-        recipe: what to do with it.
-        image, frames, target, to_sample, map_target, classes, sizes, size_of: what to use of a sample, see `open_source`.
-        shuffle: False or 0 for the source's order, else shards are permuted, and headers in blocks of this many; True: see
+        source: the samples, see `patchpack.stream.sources.opening.open_source`.
+        recipe: sizes, augmentation and packing of the samples.
+        image: name of the image, see `open_source`.
+        frames: names of the frames of a clip, default None, see `open_source`.
+        target: name of the label, several, or None, see `open_source`.
+        to_sample: ``(number, item) -> Sample``, for items of another kind. Default None.
+        map_target: decoded label → target. Default None.
+        classes: names of the class folders in the order of their numbers. None takes the existing folders, sorted.
+        sizes: int ``[n, 2]``, heights and widths of a map-style dataset, None if unknown.
+        size_of: number → (height, width), instead of ``sizes``. Default None.
+        shuffle: False or 0 for the source's order, else shards are permuted, and headers in blocks of this many. For True see
             `load`.
-        epoch: the epoch of the draws and of the shuffling, and of a source with a ``set_epoch``, see `set_epoch`.
-        steps_per_epoch: exactly this many batches, the source repeated as needed; None for one pass.
-        tail: what becomes of the last rows where they do not fill a batch, see `OnlinePlanner`.
-        rank, world_size: which share of the source, see `Order`. With ``tail="pad"`` and no ``steps_per_epoch`` (evaluation)
-            every rank plans the whole source and takes its rows of each batch: every image once, equal steps.
-        seen: samples met in earlier epochs, for drop schedules; it grows with every epoch iterated to its end.
-        scanner: a multiprocessing context, or the name of a start method: headers of shards and folders are then read ahead
-            in a process of their own. None reads them here, between batches. It changes no plan.
-        text, tokenize, text_len: texts beside images, see `load`.
+        epoch: number of the epoch, for the draws, the shuffling, and a source with a ``set_epoch``. Default 0. See `set_epoch`.
+        steps_per_epoch: exactly this many batches, the source repeated as needed. None for one pass.
+        tail: handling of the last rows if they do not fill a batch, default ``"short"``. See `OnlinePlanner`.
+        rank: number of the share of the source, default 0, see `Order`. With ``tail="pad"`` and no ``steps_per_epoch``
+            (evaluation) every rank plans the whole source and takes its rows of each batch: every image once, equal steps.
+        world_size: number of shares, default 1.
+        seen: samples met in earlier epochs, for drop schedules, default 0. It grows with every epoch iterated to its end.
+        scanner: a multiprocessing context, or the name of a start method. Headers of shards and folders are then read ahead in
+            a separate process. None reads them in this process, between batches. It does not change plans.
+        fuse: the planner stops after this many rejections in a row, default 100. None never stops it.
+        text: name of the text, see `load`.
+        tokenize: text → token ids, None for no texts, see `load`.
+        text_len: tokens of text per row, see `load`.
 
     Attributes:
         text_len: tokens of text per row, None without texts.
-        states_kept: plans that may be on their way to a batch; `state_dict` knows those.
+        states_kept: number of plans that may be on their way to a batch. `state_dict` has a state for each of them.
         already_reported: samples that the steps before the first one of this iteration have reported.
-        timeout: seconds without a header after which the scanner is taken for frozen; 0 for none.
+        timeout: seconds without a header after which the scanner counts as frozen; 0 for no limit.
 
     Raises:
         SourceError, ConfigError: at construction.
@@ -144,7 +155,7 @@ class Planner(Sampler[BatchPlan]):
             epoch,
             seen,
             None,
-        )  # of the last iteration, or the next one after a state was loaded
+        )  # of the last iteration, or of the next one after a state was loaded
         self.states_kept = 64
         self._states: dict[int, dict[str, Any]] = {}
         self.steps_per_epoch, self._tail = steps_per_epoch, tail
@@ -153,31 +164,30 @@ class Planner(Sampler[BatchPlan]):
         self._scanner = None if getattr(self.source, "scan_here", False) else scanner
         if self._together and isinstance(self.source, MapStyleSource):
             self.source = self.source.reading_twice()  # every rank reads every header, and paints its own images
-        self._new_planner(None)  # a tail or a number of steps that cannot work is refused now
+        self._new_planner(None)  # refuses a wrong tail or number of steps now
 
     def set_epoch(self, epoch: int) -> None:
         """Draw and shuffle for another epoch from the next iteration on.
 
-        A source with a ``set_epoch`` is set to the planner's epoch when an iteration begins.
-
-        The epoch of a state that was just loaded goes on where it was.
+        A source with a ``set_epoch`` is set to the planner's epoch when an iteration begins. The same epoch as in a loaded
+        state continues from that state.
         """
         require_epoch(epoch)
         if epoch != self.epoch:
-            if self._resume and self._resume["planner"].get("finished"):  # of an epoch's last batch: that epoch is over
+            if self._resume and self._resume["planner"].get("finished"):  # saved after an epoch's last batch: it is over
                 self.seen += self._resume["planner"]["account"]["seen"]
             self._resume = None
         self.epoch = epoch
         self._run = (epoch, self.seen, self._resume)
 
     def __len__(self) -> int:
-        """``steps_per_epoch``. Raises `TypeError` without: how many batches a source makes is known when it ends."""
+        """Return ``steps_per_epoch``. Raises `TypeError` without it, because the number of batches is not known in advance."""
         if self.steps_per_epoch is None:
             raise TypeError("the number of batches is not known before the end of the source; steps_per_epoch fixes it")
         return self.steps_per_epoch
 
     def __bool__(self) -> bool:
-        """True: a planner is there, though its length may not be known."""
+        """Return True, because the length of a planner may not be known."""
         return True
 
     def __repr__(self) -> str:
@@ -188,7 +198,7 @@ class Planner(Sampler[BatchPlan]):
         return f"Planner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        """Plans of one epoch. A source without one usable image gives a single plan with `BatchPlan.fatal` set."""
+        """Yield the plans of one epoch. A source without one usable image gives a single plan with `BatchPlan.fatal` set."""
         resume, self._resume = self._resume, None
         self._states.clear()
         self._run = (self.epoch, self.seen, resume)
@@ -198,12 +208,14 @@ class Planner(Sampler[BatchPlan]):
             yield from self._plans(replace(self._order, epoch=self.epoch), self.recipe, resume)
 
     def state_dict(self, step: int | None = None, *, finished: bool = False) -> dict[str, Any]:
-        """Where the epoch of the last iteration stood after its first `step` batches. JSON-safe: a few kB, no pixels, no paths.
+        """Return the position in the epoch of the last iteration after its first `step` batches.
+
+        The state is JSON-safe: a few kB, no pixels, no paths.
 
         Args:
-            step: batches of that epoch that are done, those before a resume too; not further back than `states_kept` plans.
-                None for those before the iteration began.
-            finished: that epoch is over, so that the next iteration is a whole one.
+            step: batches of that epoch that are done, including those before a resume. It must be among the last `states_kept`
+                plans. None for the batches before the iteration began.
+            finished: True if that epoch is over. The next iteration then starts a new epoch.
         """
         epoch, seen, at = self._run
         if finished:
@@ -215,14 +227,14 @@ class Planner(Sampler[BatchPlan]):
         return {**self._belongs_to(), **with_checksum({"epoch": epoch, "seen": seen, "at": at})}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The next iteration goes on after the plan that was the last when the state was taken.
+        """Continue, in the next iteration, after the last plan of the state.
 
-        The source is read again from a little before: from the shard, or the block of shuffled headers, in which the oldest
-        image lies that still waits. One without positions (an iterable) is read from its beginning, with a warning.
+        The source is read again from a little before: from the shard, or the block of shuffled headers, with the oldest image
+        that still waits. A source without positions (an iterable) is read from its beginning, with a warning.
 
         Raises:
-            ConfigError: naming the argument, field of the recipe or property of the source that differs; or the state is
-                damaged.
+            ConfigError: an argument, a field of the recipe or a property of the source differs, and the error names it; or the
+                state is damaged.
         """
         require_same(state, self._belongs_to())
         require_whole(state, PLACE)
@@ -258,15 +270,20 @@ class Planner(Sampler[BatchPlan]):
 
     @property
     def reads_pixels(self) -> bool:
-        """True where an item is decoded to know its size: then planning is the workers' business too."""
+        """True if items are decoded to find their sizes. Workers then plan too."""
         return isinstance(self.source, MapStyleSource) and self.source.holds
 
     def stream(
         self, number: int, num_streams: int, resume: Mapping[str, Any] | None = None
     ) -> Iterator[tuple[BatchPlan, dict[str, Any]]]:
-        """Plans of one of several streams that share this rank's samples and steps; all of them have one for every batch.
+        """Yield the plans of one of several streams that share this rank's samples and steps, each with a state.
 
-        resume: the state that came with the last plan that is done. Each plan comes with one.
+        All streams together have one plan for every batch.
+
+        Args:
+            number: number of the stream, from 0.
+            num_streams: number of streams.
+            resume: the state that came with the last plan that is done, None to begin the epoch.
         """
         if self.steps_per_epoch is None or number < self.steps_per_epoch:
             share = replace(self._order.share(number, num_streams), epoch=self.epoch)
@@ -274,7 +291,7 @@ class Planner(Sampler[BatchPlan]):
                 yield plan, self._states[plan.step + 1]
 
     def require_samples_for(self, num_streams: int) -> None:
-        """Raises `ConfigError` where `steps_per_epoch` could not be made because a stream would have no sample."""
+        """Raise `ConfigError` if a stream would have no sample, so that `steps_per_epoch` could not be reached."""
         num_parts, ranks = getattr(self.source, "num_parts", 0), self._order.world_size
         if self.steps_per_epoch is not None and num_parts < num_streams * ranks:
             raise ConfigError(
@@ -300,7 +317,7 @@ class Planner(Sampler[BatchPlan]):
     def _plans(
         self, order: Order, recipe: Recipe, resume: Mapping[str, Any] | None = None, **stream: int
     ) -> Iterator[BatchPlan]:
-        tell_epoch(self.source, self.epoch)  # the one place: an epoch comes from the constructor, `set_epoch` or a state
+        tell_epoch(self.source, self.epoch)  # the only call: an epoch comes from the constructor, `set_epoch` or a state
         begun, start = self.seen, Mark(*resume["mark"]) if resume else Mark()
         marks, ordered = Marks(start), OrderedSource(self.source, order, start)
         scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner, self.timeout)
@@ -327,7 +344,7 @@ class Planner(Sampler[BatchPlan]):
                     yield plan
         for plan in planner.finish():
             self._remember(plan.step + 1, snapshot(planner, marks, kind))
-            if planner.finished:  # already here: a loop that knows how many batches there are asks for no other
+            if planner.finished:  # already here: a loop that knows the number of batches requests no more
                 self.seen = begun + planner.seen
             yield plan
         self.seen = begun + planner.seen
@@ -338,7 +355,7 @@ class Planner(Sampler[BatchPlan]):
             del self._states[next(iter(self._states))]
 
     def _share_of_all(self, resume: Mapping[str, Any] | None) -> Iterator[BatchPlan]:
-        """One plan for all ranks, ``world_size`` times as many rows a batch; each rank takes every world_size-th row."""
+        """Yield this rank's share, every world_size-th row, of plans for all ranks, with ``world_size`` times the rows."""
         rank, world_size = self._order.rank, self._order.world_size
         everything = self.recipe.replace(rows=self.recipe.rows * world_size)
         seen = before = 0 if resume is None else resume["mine"]
@@ -346,7 +363,7 @@ class Planner(Sampler[BatchPlan]):
             self.already_reported = before
             mine = plan.take_rows(range(rank, plan.num_rows, world_size))
             info = replace(plan.info, planned=sum(not header.part for header in mine.headers))
-            if rank:  # the first rank reports what no rank gets; the others know of it, so that all may stop together
+            if rank:  # the first rank reports losses that no rank gets; the others get the first one, so that all may stop
                 first: list[Rejection | ShardFault] = [*info.rejections[:1], *info.shard_errors[:1]]
                 info = replace(info, rejections=[], shard_errors=[], dropped={}, altered=0, elsewhere=first)
             seen += info.planned + len(info.rejections)

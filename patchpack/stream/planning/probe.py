@@ -16,7 +16,7 @@ from patchpack.types import Event, Header, TargetKind
 
 
 def require_recipe(recipe: Any) -> Recipe:
-    """The recipe, or a `ConfigError` that says how to make one, or what it reads that this process cannot."""
+    """Return the recipe. Raises `ConfigError` if it is not a recipe, or needs a reader that this process does not have."""
     if not isinstance(recipe, Recipe):
         raise ConfigError(f"expected a Recipe, such as patchpack.recipes.navit(), got {recipe!r}")
     require_readable(reading_of(recipe))
@@ -26,10 +26,13 @@ def require_recipe(recipe: Any) -> Recipe:
 def probe_targets(
     events: Iterator[Event], reader: Reader, *, repeated: bool = False, fuse: int | None = None
 ) -> tuple[TargetKind, Iterable[Event]]:
-    """Kind of the first readable target, and the same events again.
+    """Return the kind of the first readable target, and the same events again.
 
-    repeated: the events go on for ever, pass after pass; the first pass is looked at.
-    fuse: rejections in a row after which no readable one is waited for.
+    Args:
+        events: of a scan.
+        reader: reads targets.
+        repeated: True if the events continue for ever, pass after pass. Only the first pass is then probed. Default False.
+        fuse: number of rejections in a row after which the search ends. Default None, for no limit.
     """
     met: list[Event] = []
     in_a_row = 0
@@ -37,7 +40,7 @@ def probe_targets(
         met.append(event)
         if not isinstance(event, Header):
             in_a_row += isinstance(event, Rejection)
-            if fuse is not None and in_a_row >= fuse:  # the planner will stop here, and a stream without an end must
+            if fuse is not None and in_a_row >= fuse:  # the planner stops here too, and an endless stream must end
                 return None, chain(met, events)
             continue
         in_a_row = 0
@@ -46,5 +49,5 @@ def probe_targets(
         try:
             return infer_kind(reader.target(event.location)), chain(met, events)
         except (TargetError, SourceError, OSError):
-            continue  # the painter will name it
+            continue  # the painter reports it
     return None, met

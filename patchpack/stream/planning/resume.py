@@ -1,7 +1,7 @@
-"""Where an epoch is, so that another process can go on: what a planner of a stream saves, and how it finds its place again.
+"""The position in an epoch, so that another process can continue: saving a stream's planner and finding its position again.
 
-A state holds no header and no byte: what waits is named by its number among the samples, and the source is read again from the
-last mark before the first of them.
+A state holds no headers and no bytes. Samples that wait are stored by their number, and the source is read again from the last
+mark before the first of them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from patchpack.report import ShardFault
 from patchpack.stream.planning.order import Mark, OrderedSource
 from patchpack.types import Event, Header, TargetKind, TargetSpec
 
-STATE = 4  # what a state looks like
+STATE = 4  # version of a state
 
 
 class Marks:
@@ -30,7 +30,7 @@ class Marks:
         self._met = [start]
 
     def without(self, events: Iterable[Event | Mark]) -> Iterator[Event]:
-        """The events alone."""
+        """Yield the events without the marks."""
         for event in events:
             if isinstance(event, Mark):
                 self._met.append(event)
@@ -38,32 +38,38 @@ class Marks:
                 yield event
 
     def before(self, sample: int) -> Mark:
-        """The last mark at or before a sample, by its number; those before it are forgotten."""
+        """Return the last mark at or before a sample, by its number. Marks before it are removed."""
         while len(self._met) > 1 and self._met[1].samples <= sample:
             del self._met[0]
         return self._met[0]
 
 
 def snapshot(planner: OnlinePlanner, marks: Marks, kind: TargetKind) -> dict[str, Any]:
-    """Where a stream is after the plan that its planner gave last. JSON-safe."""
+    """Return the position of a stream after the last plan of its planner. JSON-safe.
+
+    Args:
+        planner: of the stream.
+        marks: of its scan.
+        kind: of the targets.
+    """
     state = planner.state_dict()
-    first = {position for row in state.get("first_rows", ()) for position, _ in row}  # read from the beginning, where needed
+    first = {position for row in state.get("first_rows", ()) for position, _ in row}  # read from the beginning if needed
     waiting = (position for position, *_ in state.get("samples", ()) if position not in first)
     mark = marks.before(min(waiting, default=state["account"]["seen"]))
     return {"planner": state, "mark": list(mark), "kind": _kind_to_json(kind)}
 
 
 def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSource, events: Iterator[Event]) -> None:
-    """Bring a new planner to where `snapshot` was taken; what `events` yields next is for it.
+    """Bring a new planner to the position of a `snapshot`. The next event of `events` is then for it.
 
     Args:
-        state: of `snapshot`.
+        state: result of `snapshot`.
         planner: made with the same arguments.
         ordered: the whole source, from its beginning.
-        events: the same from the state's mark on.
+        events: events of the source from the state's mark on.
 
     Raises:
-        SourceError: the samples are not those of the state.
+        SourceError: the samples differ from those of the state.
     """
     saved = state["planner"]
     if saved.get("finished"):
@@ -82,10 +88,10 @@ def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSo
 
 
 def _collect(events: Iterator[Event], at: int, stop: int, wanted: set[int], headers: dict[int, Header]) -> None:
-    """Take events up to the sample before `stop`, and keep the headers that are wanted."""
+    """Take events up to the sample before `stop`, and keep the headers of wanted samples."""
     while at < stop:
         event = next(events, None)
-        if event is None:  # the planner will say what is missing
+        if event is None:  # the planner reports what is missing
             return
         if isinstance(event, ShardFault):
             continue
@@ -95,18 +101,18 @@ def _collect(events: Iterator[Event], at: int, stop: int, wanted: set[int], head
 
 
 def kind_of(state: Mapping[str, Any]) -> TargetKind:
-    """Kind of the targets, as the epoch began with."""
+    """Return the kind of the targets with which the epoch began."""
     kind: TargetKind = _kind_from_json(state["kind"])
     return kind
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, str]:
-    """Every field of a recipe as text; an object that prints its address in memory is told by its class."""
+    """Return every field of a recipe as text. Addresses in memory are removed from it."""
     return {f"recipe.{f.name}": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(getattr(recipe, f.name))) for f in fields(recipe)}
 
 
 def require_same(saved: Any, now: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for the first field in which a state differs from what it is loaded into."""
+    """Raise `ConfigError` for the first field in which a state differs from the current arguments."""
     for name, value in now.items():
         require_names(saved, [name])  # in order: the version comes first
         if saved[name] != value:
@@ -117,12 +123,12 @@ def require_same(saved: Any, now: Mapping[str, Any]) -> None:
 
 
 def with_checksum(place: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a state that say where an epoch is, and their checksum: nothing else can tell a 9 that was a 7."""
+    """Return the fields of a position in an epoch with their checksum, which detects a changed digit."""
     return {**place, "checksum": _checksum(place)}
 
 
 def require_whole(saved: Mapping[str, Any], names: Collection[str]) -> None:
-    """Raise `ConfigError` where these fields of a state are not as `with_checksum` gave them, or are not all there."""
+    """Raise `ConfigError` if these fields of a state differ from the result of `with_checksum`, or one is missing."""
     require_names(saved, (*names, "checksum"))
     try:
         whole = saved["checksum"] == _checksum({name: saved[name] for name in names})
@@ -136,7 +142,7 @@ def require_whole(saved: Mapping[str, Any], names: Collection[str]) -> None:
 
 
 def require_names(saved: Any, names: Iterable[str]) -> None:
-    """Raise `ConfigError` where a state lacks a field."""
+    """Raise `ConfigError` if a state lacks a field."""
     if not isinstance(saved, Mapping):
         raise ConfigError(f"expected a state that state_dict() gave, got {type(saved).__name__}")
     for name in names:

@@ -1,6 +1,6 @@
-"""Headers ahead of the planner: a process of its own reads them, so that the training thread does not.
+"""The scanner: a separate process that reads headers ahead of the planner, so that the training thread does not read them.
 
-The order is the source's and the answer the same as scanning in place; only the time is spent elsewhere.
+It yields the same events in the same order as a scan in this process.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from patchpack.stream.workers.watch import TICK, StatusBoard, end_with_parent, h
 from patchpack.types import Event, Header
 
 BLOCK = 64  # events that travel together
-_ATOMIC = 4000  # bytes that a pipe takes as a whole or not at all: a scanner that is stopped leaves no half message
-_SMALL = 1 << 16  # bytes of a block that are sent that way; what carries pictures takes too many pieces
+_ATOMIC = 4000  # bytes that a pipe writes completely or not at all: a stopped scanner leaves no half message
+_SMALL = 1 << 16  # bytes of a block that are sent that way; a block with images would take too many pieces
 
 
 class Scannable(Protocol):
-    """What a scanner runs: a source, or a source in an order."""
+    """The source that a scanner reads, also a source in an order."""
 
     name: str
 
     def scan(self) -> Iterator[Event | Mark]:
-        """Events in order."""
+        """Yield events in order."""
         ...
 
 
 def scan_ahead(source: Scannable, context: str | BaseContext, timeout: float = 0.0) -> Generator[Event | Mark, None, None]:
-    """``source.scan()`` read in another process.
+    """Yield the events of ``source.scan()``, read in another process.
 
     Args:
-        source: picklable under the start method in use; scanned from its beginning.
+        source: picklable under the start method in use. It is scanned from its beginning.
         context: a multiprocessing context, or the name of a start method.
-        timeout: seconds without an event after which the process is taken for frozen; 0 waits for ever.
+        timeout: seconds without an event after which the process counts as frozen. Default 0, which waits for ever.
 
     Raises:
-        SourceError: the scanner raised, died, or is frozen; after which sample, where it was one.
+        SourceError: the scanner raised, died, or is frozen. The error names the last sample before, if there was one.
     """
     processes: Any = multiprocessing.get_context(context) if isinstance(context, str) else context
     receiver, sender = processes.Pipe(duplex=False)
     board = StatusBoard(1)
     scanner = processes.Process(target=_scan, args=(source, sender, board), daemon=True, name="patchpack-scanner")
     scanner.start()
-    sender.close()  # the scanner's is the only one: its end is the pipe's
+    sender.close()  # only the scanner keeps its end: when it dies, the pipe ends
     try:
         while True:
             block = _next_block(receiver, scanner, board, timeout)
@@ -62,8 +62,8 @@ def scan_ahead(source: Scannable, context: str | BaseContext, timeout: float = 0
                 return
             yield from block
     finally:  # also when the consumer stops early
-        if not sys.is_finalizing():  # then multiprocessing has ended it already
-            scanner.kill()  # it holds nothing that could be left half done, and may be stopped
+        if not sys.is_finalizing():  # else multiprocessing has ended it already
+            scanner.kill()  # it leaves nothing half done, and it may be a stopped process
             scanner.join()
             receiver.close()
 
@@ -75,7 +75,7 @@ def _scan(source: Scannable, sender: Connection, board: StatusBoard) -> None:
         while block := list(islice(events, BLOCK)):
             _send(sender, block)
         _send(sender, [])
-    except KeyboardInterrupt:  # Ctrl-C reaches every process of a terminal: the parent says it
+    except KeyboardInterrupt:  # Ctrl-C reaches every process of a terminal: the parent reports it
         pass
     except Exception as error:
         _send(sender, f"scanning {source.name} failed: {type(error).__name__}: {error}")

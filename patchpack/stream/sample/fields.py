@@ -1,4 +1,4 @@
-"""The fields that are read of every sample, and how much of it."""
+"""The fields that are read of every sample, with their limits."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from patchpack.stream.sample.text import Text
 
 @dataclass(frozen=True)
 class SampleFields:
-    """Which members of a sample are asked for; only these are ever opened.
+    """The names of a sample's members that are read. No other member is opened.
 
     Attributes:
-        image: extensions of the image, the first present is taken; or patterns (``*.jpg``), of which all are.
-        target: extension of the label, several for a dict of labels, None for none.
+        image: extensions of the image, of which the first present is taken; or patterns (``*.jpg``), for all that match.
+        target: extension of the label, several for a dict of labels, None for no labels.
         max_pixels: limit checked on the image header.
         max_bytes: limit of an image file, and of a text, checked before it is read.
-        frames: patterns of members, or of columns, that are the frames of a clip; a sample that has some is one, whatever
-            images are beside them.
-        clips: the recipe takes clips.
-        text: where the text is and what makes tokens of it, None for none.
-        reading: how image files are read.
-        image_given: the user named the image; otherwise a row's image may also be in column ``image``.
-        target_given: the user named the label; otherwise a row's label may also be in column ``label``, and files in class
-            folders are labelled by these.
+        frames: patterns of members, or of columns, that are the frames of a clip. A sample with such members is a clip, even if
+            it has other images.
+        clips: True if the recipe takes clips.
+        text: location of the text and its tokenizer, None for no texts.
+        reading: options for reading image files.
+        image_given: True if the user named the image. Otherwise a row's image may also be in column ``image``.
+        target_given: True if the user named the label. Otherwise a row's label may also be in column ``label``, and files in
+            class folders get their label from the folder.
     """
 
     image: tuple[str, ...]
@@ -44,33 +44,33 @@ class SampleFields:
 
     @cached_property
     def several(self) -> bool:
-        """True where a sample's images are all that fit a pattern."""
+        """True if all members that match a pattern are images of a sample."""
         return any("*" in extension for extension in self.image)
 
     def images_of(self, extensions: Iterable[str]) -> list[str]:
-        """Which of a sample's extensions are its images, in order; several only for patterns, numbers in them by value."""
+        """Return the extensions of a sample's images, in order. Patterns may give several, ordered by the numbers in them."""
         there = list(extensions)
         if not self.several:
             return [extension for extension in self.image if extension in there]
         return _matching(there, self.image)
 
     def frames_of(self, extensions: Iterable[str]) -> list[str]:
-        """Which of a sample's extensions are frames of its clip, in order, numbers in them by value; none of an image."""
+        """Return the extensions of the frames of a sample's clip, ordered by the numbers in them; empty for an image."""
         return _matching(extensions, self.frames) if self.frames else []
 
     def is_image(self, extension: str) -> bool:
-        """True for the extension of an image, whichever of them is taken."""
+        """Return True for an extension that may be an image or a frame."""
         if extension in self.image or (self.several and bool(self.images_of([extension]))):
             return True
         return bool(self.frames_of([extension]))
 
     def without_text(self) -> SampleFields:
-        """What is left to read of a sample once it is planned."""
+        """Return the fields that are still read once a sample is planned."""
         return replace(self, text=None)
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Extensions of all labels, none to several."""
+        """Extensions of all labels, an empty tuple without labels."""
         if self.target is None:
             return ()
         return (self.target,) if isinstance(self.target, str) else self.target
@@ -81,5 +81,5 @@ def _matching(extensions: Iterable[str], patterns: tuple[str, ...]) -> list[str]
 
 
 def _by_value(extension: str) -> list[tuple[int, str]]:
-    """``10.jpg`` comes after ``9.jpg``."""
+    """Return a sort key that puts ``10.jpg`` after ``9.jpg``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split("([0-9]+)", extension)]

@@ -1,4 +1,4 @@
-"""What users' pipelines yield, as `Sample`s: webdataset dicts, Hugging Face rows, pairs, and Samples themselves."""
+"""Conversion of the items of users' pipelines to `Sample`s: webdataset dicts, Hugging Face rows, pairs, and Samples."""
 
 from __future__ import annotations
 
@@ -21,15 +21,21 @@ from patchpack.stream.sample.text import Text
 from patchpack.types import Clip, Sample
 
 ToSample = Callable[[int, Any], Sample]
-"""(number in the stream, item) → `Sample`; raises `TargetError` or `DecodeError` for one it cannot make out."""
+"""(number in the stream, item) → `Sample`; raises `TargetError` or `DecodeError` for an item that it cannot convert."""
 
 
 def make_sample(number: int, item: Any, members: SampleFields, to_sample: ToSample | None) -> Sample:
-    """The `Sample` an item stands for: `as_sample`, or what the user's function makes of it.
+    """Return the `Sample` of an item, made by `as_sample` or by the user's function.
+
+    Args:
+        number: number of the item in its stream.
+        item: an item of the pipeline.
+        members: names of image, label and text.
+        to_sample: ``(number, item) -> Sample``, or None for `as_sample`.
 
     Raises:
-        SourceError: an item of no known kind, or a function that failed or made no `Sample`.
-        TargetError, DecodeError: as `as_sample`.
+        SourceError: the kind of item is unknown, or the function failed or returned no `Sample`.
+        TargetError, DecodeError: raised by `as_sample` or the function.
     """
     if to_sample is None:
         return as_sample(number, item, members)
@@ -45,30 +51,31 @@ def make_sample(number: int, item: Any, members: SampleFields, to_sample: ToSamp
 
 
 def as_sample(number: int, item: Any, members: SampleFields) -> Sample:
-    """The `Sample` an item stands for.
+    """Convert an item of a known kind to a `Sample`.
 
-    * `Sample`: itself.
-    * webdataset dict (``__key__``): the first of the image extensions that is there; the label member, decoded by extension
-      if it is bytes. The shard's file name joins the key where ``__url__`` is known.
-    * either: the members or columns that fit ``members.frames`` are the frames of a clip, or one of them holds a list of them.
-    * Hugging Face row: its image is the first column of ``image`` that is there, as a PIL image or as ``{"bytes", "path"}``;
-      its label is column ``target``. Where the user named neither, they may be columns ``image`` and ``label``.
-    * pair ``(image, target)``, as torchvision's datasets give; without targets also the image alone, ``(image, text)``, or a
+    * `Sample`: returned unchanged.
+    * webdataset dict (``__key__``): the first image extension that is present, and the label member, decoded by extension if it
+      is bytes. The shard's file name is part of the key if ``__url__`` is known.
+    * both dicts and rows: the members or columns that match ``members.frames`` are the frames of a clip, or one of them holds a
+      list of the frames.
+    * Hugging Face row: its image is the first column of ``image`` that is present, as a PIL image or as ``{"bytes", "path"}``.
+      Its label is column ``target``. If the user named neither, they may be columns ``image`` and ``label``.
+    * pair ``(image, target)``, as from torchvision's datasets. Without targets also the image alone, ``(image, text)``, or a
       list of images that belong together.
 
-    Where an image may be, so may a list of images that belong together: ``([image, image], target)``. Column names need not
-    match in case. Where text is asked for, it is a member of the dict, or a column of the row (``text`` without ``txt``).
+    Instead of an image there may be a list of images that belong together: ``([image, image], target)``. The case of column
+    names does not matter. A text is a member of the dict, or a column of the row (``text`` without ``txt``).
 
     Args:
-        number: of the item in its stream; the key where the item has none.
-        item: what the pipeline yielded.
-        members: extensions of the image in a webdataset dict, or columns of a row; likewise of the label. A longer file behind
-            a path than `SampleFields.max_bytes` is not read.
+        number: number of the item in its stream. It is the key if the item has none.
+        item: an item of the pipeline.
+        members: extensions of image and label in a webdataset dict, or columns of a row. A file behind a path that is longer
+            than `SampleFields.max_bytes` is not read.
 
     Raises:
-        SourceError: an item that is none of these.
-        TargetError: a label or a text that is missing or not what its extension says.
-        DecodeError: no image in it, or a path that cannot be read, or leads to a file over the limit.
+        SourceError: the item is of another kind.
+        TargetError: a label or a text is missing, or does not have the form of its extension.
+        DecodeError: the item has no image, or a path cannot be read, or its file is over the limit.
     """
     if isinstance(item, Sample):
         _refuse_names(number, "a patchpack.Sample", members)
@@ -121,7 +128,7 @@ def as_sample(number: int, item: Any, members: SampleFields) -> Sample:
 
 
 def _refuse_names(number: int, what: str, members: SampleFields) -> None:
-    """Raise `SourceError` where the user named an image or a label, and the item has no names."""
+    """Raise `SourceError` if the user named an image or a label, but the item has no names."""
     image = f"image={';'.join(members.image)!r}" if members.image_given else ""
     target = f"target={members.target!r}" if members.target_given and members.target is not None else ""
     if image or target:
@@ -130,11 +137,11 @@ def _refuse_names(number: int, what: str, members: SampleFields) -> None:
 
 
 def _refuse_unclear(number: int, item: Mapping[Any, Any], names: Mapping[str, Any], members: SampleFields) -> None:
-    """Raise for names that differ in case alone, and for two usual names side by side where the user gave neither.
+    """Raise if names differ only in case, or if two usual names are present and the user named neither.
 
     Raises:
-        SourceError: two columns that could be the image, or the same one twice.
-        TargetError: two columns that could be the label.
+        SourceError: two columns may be the image, or the same name occurs twice.
+        TargetError: two columns may be the label.
     """
     labels = (*members.labels, *(("label",) if members.labels and not members.target_given else ()))
     if len(names) < len(item):
@@ -198,7 +205,7 @@ def _described(item: Any) -> str:
 
 
 def key_of(item: Mapping[Any, Any]) -> str:
-    """The key of a webdataset dict."""
+    """Return the key of a webdataset dict."""
     key = str(item["__key__"])
     return f"{os.path.basename(str(item['__url__']))}/{key}" if "__url__" in item else key
 
@@ -251,14 +258,14 @@ def _text(item: Mapping[Any, Any], names: Mapping[str, Any], asked: Text) -> str
 
 
 def _clip(frames: list[Any]) -> Any:
-    """The clip of these frames, or of the one list or array of them."""
+    """Return the clip of these frames, or of a single list or array of frames."""
     if len(frames) == 1 and frames_of(frames[0]) is not None:
         return frames[0]
     return Clip(frames[0] if len(frames) == 1 and is_several(frames[0]) else frames)
 
 
 def _picture(value: Any, max_bytes: int) -> Any:
-    """What a column holds, taken out of ``{"bytes", "path"}`` as ``datasets.Image(decode=False)`` gives it."""
+    """Return the image of a column, taken out of ``{"bytes", "path"}`` (of ``datasets.Image(decode=False)``) if necessary."""
     if is_several(value):
         return [_picture(one, max_bytes) for one in value]
     if not isinstance(value, Mapping):

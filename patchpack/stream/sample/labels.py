@@ -27,20 +27,20 @@ def without_address(text: str) -> str:
 
 
 def join(target: str | tuple[str, ...] | None, values: Sequence[Any]) -> Any:
-    """The target of a sample from the values of its labels: None, the one value, or a dict by name."""
+    """Return the target of a sample from the values of its labels: None, the one value, or a dict by name."""
     if target is None:
         return None
     return values[0] if isinstance(target, str) else dict(zip(target, values, strict=True))
 
 
 class MappedReader:
-    """A reader whose targets go through a user's function."""
+    """A reader that passes targets through a user's function."""
 
     def __init__(self, reader: Reader, map_target: MapTarget) -> None:
         self._reader, self._map = reader, map_target
 
     def __copy__(self) -> MappedReader:
-        """With files of its own, as a thread needs them."""
+        """Return a copy with separate open files, for another thread."""
         return MappedReader(copy(self._reader), self._map)
 
     def set_epoch(self, epoch: int) -> None:
@@ -48,12 +48,12 @@ class MappedReader:
         tell_epoch(self._reader, epoch)
 
     def __call__(self, location: Any) -> tuple[Any, Any]:
-        """See `Reader`."""
+        """Return the image and the mapped target, see `Reader`."""
         image, target = self._reader(location)
         return image, self._mapped(target)
 
     def target(self, location: Any) -> Any:
-        """See `Reader`."""
+        """Return the mapped target, see `Reader`."""
         return self._mapped(self._reader.target(location))
 
     def _mapped(self, target: Any) -> Any:
@@ -64,14 +64,13 @@ class MappedReader:
 
 
 def decode_target(extension: str, data: bytes) -> Any:
-    """Value of a label member.
+    """Return the value of a label member.
 
-    ``cls``: class index, an integer of 64 bits in digits. ``txt``: str. ``json``: what it holds. ``npy``: the array, never
-    pickled, and nothing behind it.
-    Any other extension: the bytes.
+    ``cls``: class index, an integer of 64 bits in digits. ``txt``: str. ``json``: the JSON value. ``npy``: the array. Pickled
+    arrays, and bytes after the array, are refused. Any other extension: the bytes.
 
     Raises:
-        TargetError: bytes that are not what the extension says.
+        TargetError: the bytes do not have the form of the extension.
     """
     kind = extension.rsplit(".", 1)[-1]
     try:
@@ -83,7 +82,7 @@ def decode_target(extension: str, data: bytes) -> Any:
             return json.loads(data)
         if kind == "npy":
             return _array(data)
-    except Exception as error:  # parsers raise many kinds: a header that lies about its size even MemoryError
+    except Exception as error:  # parsers raise many kinds: a header with a wrong size even MemoryError
         shown = data[:40] + (b"..." if len(data) > 40 else b"")
         why = without_address(str(error))
         raise TargetError(f"label member {extension!r} does not hold a {kind}: {shown!r} ({why})") from None
@@ -92,7 +91,7 @@ def decode_target(extension: str, data: bytes) -> Any:
 
 def _class_index(data: bytes) -> int:
     text = data.strip()
-    if _INTEGER(text) and -(1 << 63) <= (value := int(text)) < 1 << 63:  # `int` alone takes 1_0 for ten
+    if _INTEGER(text) and -(1 << 63) <= (value := int(text)) < 1 << 63:  # `int` alone reads 1_0 as ten
         return value
     raise ValueError("expected an integer of 64 bits")
 
@@ -100,6 +99,6 @@ def _class_index(data: bytes) -> int:
 def _array(data: bytes) -> Any:
     file = io.BytesIO(data)
     array = np.lib.format.read_array(file, allow_pickle=False)
-    if file.tell() != len(data):  # the header speaks of less than there is: which numbers are meant?
+    if file.tell() != len(data):  # the header describes fewer bytes than there are: the numbers may be wrong
         raise ValueError(f"{len(data) - file.tell()} bytes behind an array of shape {list(array.shape)}")
     return array

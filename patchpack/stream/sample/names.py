@@ -1,4 +1,4 @@
-"""Names of columns and members: which were given by the user, and what a wrong one may have meant."""
+"""Names of columns and members: names given by the user, and suggestions for a wrong name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 
 class Default(str):
-    """A name that stands in a signature: nobody gave it, so other usual names may be looked for in its place.
+    """A default name in a signature. Because the user did not give it, other usual names may be tried instead.
 
     A name that a user gave is used, or refused.
     """
@@ -20,7 +20,7 @@ LABEL = Default("cls")
 
 
 def nearest(name: str, there: Iterable[object]) -> str:
-    """Return ``"; did you mean 'label'?"`` for the one of some names that resembles `name` most, and ``""`` if none does."""
+    """Return ``"; did you mean 'label'?"`` for the name that resembles `name` most, or ``""`` if no name does."""
     names = {str(other).lower(): str(other) for other in there}
     close = get_close_matches(name.lower(), names, 1)
     return f"; did you mean {names[close[0]]!r}?" if close else ""

@@ -1,4 +1,4 @@
-"""What a source of samples is: headers in order, and a reader that can fetch what they point at."""
+"""The protocol of a source of samples: headers in order, and a reader that fetches images and labels by location."""
 
 from __future__ import annotations
 
@@ -10,57 +10,57 @@ from patchpack.types import Event
 
 
 class Reader(Protocol):
-    """Location to pixels and label; picklable, called in workers."""
+    """A reader of the image and label at a location. It is picklable and called in workers."""
 
     def __call__(self, location: Any) -> tuple[Any, Any]:
-        """(image, target). Raises `SourceError` or `TargetError`."""
+        """Return (image, target). Raises `SourceError` or `TargetError`."""
         ...
 
     def target(self, location: Any) -> Any:
-        """The target alone."""
+        """Return the target alone."""
         ...
 
 
 @runtime_checkable
 class Source(Protocol):
-    """What `Planner` and `Painter` need of a source of samples.
+    """The part of a source of samples that `Planner` and `Painter` use.
 
-    A source may also say ``scan_here = True``: its headers cost nothing to read, or it cannot be pickled, so that no process of
-    its own should scan it; and have a ``fingerprint`` of the names of what it holds, by which a saved state knows it again.
-    A source whose samples depend on the epoch has a method ``set_epoch(epoch)``. It is called before each pass over the source.
-    Its reader may have one too, which is called in every process before the samples of an epoch are read.
+    A source may have the attribute ``scan_here = True`` if its headers cost nothing to read, or if it cannot be pickled. It is
+    then never scanned in a separate process. It may have a ``fingerprint`` of the names of its samples, by which a saved state
+    recognises it. A source whose samples depend on the epoch has a method ``set_epoch(epoch)``. It is called before each pass
+    over the source. Its reader may have one too, which is called in every process before the samples of an epoch are read.
     """
 
     name: str
     reader: Reader
 
     def scan(self) -> Iterator[Event]:
-        """Headers, rejections and container faults, in order; the same order at every call."""
+        """Yield headers, rejections and container faults in order. The order is the same at every call."""
         ...
 
 
 @runtime_checkable
 class PartedSource(Source, Protocol):
-    """What a source may add: parts that can be read by themselves (shards), to be permuted and dealt to ranks.
+    """A source with parts (such as shards) that can be read separately, so that they can be permuted and dealt to ranks.
 
-    It may say ``one_each = True``: every part is one sample, so that permuting the parts is the whole shuffle.
+    The attribute ``one_each = True`` means that every part is one sample, so that permuting the parts is a full shuffle.
     """
 
     num_parts: int
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """As `scan`, of these parts in this order."""
+        """Yield the events of these parts in this order, like `scan`."""
         ...
 
 
 def tell_epoch(items: Any, epoch: int) -> None:
-    """Call ``items.set_epoch(epoch)`` where `items` has such a method, as the streams of `datasets` do."""
+    """Call ``items.set_epoch(epoch)`` if `items` has such a method, like the streams of `datasets`."""
     if callable(set_epoch := getattr(items, "set_epoch", None)):
         set_epoch(epoch)
 
 
 def digest(names: Iterable[str]) -> str:
-    """A few characters for a list of names."""
+    """Return a short hash of a list of names."""
     hashed = blake2b(digest_size=8)
     for name in names:
         hashed.update(name.encode("utf-8", "surrogatepass") + b"\0")

@@ -1,6 +1,6 @@
-"""Texts beside images: where a sample keeps its own, and the tokens a user's function makes of it.
+"""Texts beside images: the location of a sample's text, and its tokens from the user's function.
 
-Both are done while headers are read, because how many tokens a row holds is the planner's business.
+Both are read together with headers, because the planner must know how many tokens a row holds.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ import numpy as np
 from patchpack.errors import ConfigError, TargetError
 
 Tokenize = Callable[[str], Sequence[int]]
-"""Text → token ids, at least one. What it raises makes the sample a rejection."""
+"""Text → token ids, at least one. An exception in it rejects the sample."""
 
-TEXT = "txt"  # where a text is looked for if nobody says
+TEXT = "txt"  # the default name of a text
 _INT32 = np.iinfo(np.int32)
 
 
 class Text(NamedTuple):
-    """Where texts are, and what makes tokens of them.
+    """The location of texts, and their tokenizer.
 
     Attributes:
-        member: extension of the member or file beside the image, column of a row.
-        field: of the JSON object that is there; None where it is the text itself.
+        member: extension of the member or of the file beside the image, or column of a row.
+        field: field of the JSON object in the member; None if the member is the text itself.
         tokenize: text → token ids.
     """
 
@@ -36,21 +36,21 @@ class Text(NamedTuple):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names that a row's column may have, the first that is there counts."""
+        """Names that a row's column may have; the first one present is used."""
         return (self.member, "text") if self.member == TEXT else (self.member,)
 
     def column(self, names: Mapping[str, Any]) -> Any:
-        """Which of a row's columns, by their names in lower case, has the text. Raises `TargetError`: none."""
+        """Return the row's column that has the text, by names in lower case. Raises `TargetError` if there is none."""
         for name in self.columns:
             if name in names:
                 return names[name]
         raise TargetError(f"no text member or column {self.member!r}, it has: {', '.join(names)}")
 
     def of(self, value: Any) -> str:
-        """The text in a member's bytes, or in what a pipeline made of them.
+        """Return the text from a member's bytes, or from an object that a pipeline decoded.
 
         Raises:
-            TargetError: bytes that are no UTF-8 or JSON, an object without the field, or no text at all.
+            TargetError: bytes that are not UTF-8 or JSON, an object without the field, or a value that is not a text.
         """
         if isinstance(value, (bytes, bytearray, memoryview)):
             try:
@@ -64,7 +64,7 @@ class Text(NamedTuple):
         return value
 
     def tokens(self, text: Any) -> bytes:
-        """What `Header.text` holds. Raises `TargetError`: no text, or not the tokens of one."""
+        """Return the value of `Header.text`. Raises `TargetError` if there is no text, or its tokens are not valid."""
         if not isinstance(text, str):
             raise TargetError(f"a sample's text must be a str where tokenize is given, got {_shown(text)}")
         try:
@@ -82,7 +82,7 @@ class Text(NamedTuple):
 
     @property
     def name(self) -> str:
-        """As it was asked for."""
+        """The name of the text in the user's form."""
         return self.member if self.field is None else f"{self.member}:{self.field}"
 
     def _in_object(self, value: Any) -> Any:
@@ -98,10 +98,10 @@ class Text(NamedTuple):
 
 
 def parse_text(text: str, tokenize: Tokenize | None) -> Text | None:
-    """Where texts are, from ``"txt"`` or ``"json:caption"``; None where nothing makes tokens of them.
+    """Return the location of texts from ``"txt"`` or ``"json:caption"``, or None without `tokenize`.
 
     Raises:
-        ConfigError: a text that is named and not read, no name, or a `tokenize` that cannot be called.
+        ConfigError: a text is named but not read, the name is empty, or `tokenize` cannot be called.
     """
     if tokenize is None:
         if text != TEXT:
@@ -119,7 +119,7 @@ def parse_text(text: str, tokenize: Tokenize | None) -> Text | None:
 
 
 def require_text_len(tokenize: Tokenize | None, text_len: int | None) -> None:
-    """Raises `ConfigError` for one without the other."""
+    """Raise `ConfigError` unless both are given, or neither."""
     if (tokenize is None) != (text_len is None):
         raise ConfigError(
             "tokenize makes tokens of texts and text_len says how many of them a row holds: they go together, got "
@@ -128,7 +128,7 @@ def require_text_len(tokenize: Tokenize | None, text_len: int | None) -> None:
 
 
 def require_picklable(tokenize: Tokenize | None, start_method: str) -> None:
-    """Raises `ConfigError` for a `tokenize` that no process could be given that is not forked."""
+    """Raise `ConfigError` if `tokenize` cannot be pickled and the start method needs it."""
     if tokenize is None or start_method == "fork":
         return
     try:

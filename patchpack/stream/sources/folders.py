@@ -27,13 +27,20 @@ _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "te
 class FolderSource:
     """A folder of image files. Keys are paths relative to it.
 
-    Where a label is asked for by name (``target="json"``), it is in the file beside the image that has its name and that
-    extension, as a text is. Otherwise the first folder below the root is the class, numbered by its place in `class_names`.
+    If the user names a label (``target="json"``), it is read from the file beside the image with the same name and that
+    extension. A text is read the same way. Otherwise the class is the first folder below the root, numbered by its position in
+    `class_names`.
+
+    Args:
+        root: the folder.
+        members: the requested image, labels and text, and the limits.
+        files: the files to use. None takes every file below `root`, except hidden ones.
+        classes: names of the classes in the order of their numbers. None takes the class folders that exist, sorted.
 
     Attributes:
-        class_names: names of the classes, as given or those of the folders that are there, sorted; None where labels are not
-            taken from folders.
-        ignored: files that are not images, or not of the extensions asked for, by extension.
+        class_names: names of the classes, as given or of the existing folders, sorted. None if labels are not taken from
+            folders.
+        ignored: number of files that are not images, or do not have a requested extension, by extension.
     """
 
     one_each = True
@@ -77,11 +84,11 @@ class FolderSource:
         self.fingerprint = digest([*(path.relative_to(root).as_posix() for path in self._files), *given])
 
     def scan(self) -> Iterator[Event]:
-        """See `Source`."""
+        """Yield a header or rejection for each file, see `Source`."""
         return self.scan_parts(range(self.num_parts))
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """See `PartedSource`: every file is a part, or a shuffle in blocks would leave the classes of a folder apart."""
+        """Yield those of some files, see `PartedSource`. Every file is a part, so that a shuffle mixes the classes."""
         for number in parts:
             path = self._files[number]
             key = path.relative_to(self._root).as_posix()
@@ -108,7 +115,7 @@ class FolderSource:
 
 
 def image_extensions(members: SampleFields) -> tuple[str, ...]:
-    """Return the extensions of image files: those the user named, else those of every format that can be decoded."""
+    """Return the extensions of image files: the user's choice, else the extensions of every format that can be decoded."""
     if members.image_given:
         return members.image
     return tuple(sorted(extensions_of(members.reading.formats) - {*members.labels, *_text_extensions(members)}))
@@ -119,7 +126,7 @@ def _text_extensions(members: SampleFields) -> tuple[str, ...]:
 
 
 def is_asked_image(path: Path, members: SampleFields) -> bool:
-    """Return True for a file with one of `image_extensions`; where the user named none, also for an image without extension."""
+    """Return True for a file with one of `image_extensions`, and without named extensions for an image without extension."""
     extension = path.suffix[1:].lower()
     if extension or members.image_given:
         return extension in image_extensions(members)
@@ -133,7 +140,7 @@ def is_asked_image(path: Path, members: SampleFields) -> bool:
 
 
 def _by_extension(files: list[Path], images: list[Path], members: SampleFields) -> dict[str, int]:
-    """Return how many files are neither images nor read beside them, by extension."""
+    """Return how many files are neither images nor labels or texts beside them, by extension."""
     beside = {*members.labels, *_text_extensions(members)}
     asked = set(images)
     kinds = Counter(_kind(path) for path in files if path not in asked)
@@ -157,12 +164,12 @@ def _class_names(root: Path, classes: Sequence[str] | None) -> list[str]:
         ):
             raise ConfigError(f"classes= is a list of different names of folders, got {classes!r}")
         return names
-    # an empty class folder counts, or the numbers of two splits would not mean the same
+    # an empty class folder counts, else class numbers would differ between two splits
     return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _warn_of_doubtful_classes(root: Path, names: list[str], images: list[Path]) -> None:
-    """Warn where the folders of `root` look like something else than classes."""
+    """Warn if the folders of `root` do not look like classes."""
     places = [path.relative_to(root).parts for path in images]
     used = {place[0] for place in places if len(place) > 1}
     splits = [name for name in names if name.lower() in _SPLITS]
@@ -185,9 +192,20 @@ def _warn_of_doubtful_classes(root: Path, names: list[str], images: list[Path]) 
 
 
 def scan_file(path: Path, key: str, shard: str, location: str, asked: SampleFields) -> Header | Rejection:
-    """The header of an image file, or why it has none."""
+    """Read the header of an image file.
+
+    Args:
+        path: of the file.
+        key: of the sample.
+        shard: name of the folder, for reports.
+        location: location from which a `Reader` later reads the image.
+        asked: limits, formats and text.
+
+    Returns:
+        The header, or the reason why there is none.
+    """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # a pipe would be waited for, a device have no end
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait, reading a device might not end
             raise OSError("is not a regular file")
         with open(path, "rb") as file:
             size = _file_size(file, asked)
@@ -200,7 +218,7 @@ def scan_file(path: Path, key: str, shard: str, location: str, asked: SampleFiel
 
 
 def _with_text(header: Header, image: Path, asked: SampleFields) -> Header | Rejection:
-    """The header of an image with the tokens of the text beside it."""
+    """Return the header of an image with the tokens of the text beside it."""
     assert asked.text is not None
     path = _beside(image, asked.text.member)
     try:
@@ -229,7 +247,14 @@ def _read_beside(path: Path, max_bytes: int) -> bytes:
 
 
 class FileReader:
-    """Relative path to (file bytes, label): the class index, or what the file beside the image holds."""
+    """A `Reader` from a relative path to (file bytes, label). The label is the class number, or read from the file beside it.
+
+    Args:
+        root: the folder that paths are relative to.
+        class_names: names of the class folders in the order of their numbers. None if labels are not taken from folders.
+        max_bytes: limit of a file, default 512 MiB.
+        target: extensions of the label files beside the image, default None.
+    """
 
     def __init__(
         self,
@@ -243,17 +268,17 @@ class FileReader:
         self._classes = None if class_names is None else {name: i for i, name in enumerate(class_names)}
 
     def __call__(self, location: str) -> tuple[bytes, Any]:
-        """See `Reader`."""
+        """Return the bytes and the label of an image, see `Reader`."""
         try:
             with open(Path(self._root, location), "rb") as file:
-                require_bytes(os.fstat(file.fileno()).st_size, self._max_bytes)  # it may have grown since it was planned
+                require_bytes(os.fstat(file.fileno()).st_size, self._max_bytes)  # it may have grown since planning
                 data = file.read()
         except OSError as error:
             raise SourceError(f"{type(error).__name__}: {error}") from None
         return data, self.target(location)
 
     def target(self, location: str) -> Any:
-        """See `Reader`."""
+        """Return the label of an image, see `Reader`."""
         if self._classes is not None:
             return self._classes[location.split("/", 1)[0]]
         image, values = Path(self._root, location), []
@@ -267,8 +292,8 @@ class FileReader:
 
 
 def _files_below(root: Path) -> Iterator[Path]:
-    """Files below a folder, links followed, the hidden ones too; nothing below a hidden folder, and no ring of links."""
-    above = {str(root): frozenset[str]()}  # by folder: the real paths of those it lies in
+    """Yield the files below a folder, hidden ones too. Links are followed, but not in a circle. Hidden folders are skipped."""
+    above = {str(root): frozenset[str]()}  # by folder: the real paths of the folders that contain it
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)
         if real in above[folder]:
@@ -276,7 +301,7 @@ def _files_below(root: Path) -> Iterator[Path]:
             continue
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         above.update((os.path.join(folder, name), above[folder] | {real}) for name in subfolders)
-        # a link that leads nowhere stays in: reading it will say so
+        # a broken link stays in the list: reading it reports the fault
         yield from (Path(folder, name) for name in files)
 
 

@@ -1,6 +1,6 @@
-"""Hugging Face `datasets`: their rows with images as file bytes, so that a header is read and not a picture decoded.
+"""Hugging Face `datasets`: rows with images as file bytes, so that headers are read without decoding the images.
 
-The library is never imported from here unless the object at hand comes from it.
+The library is imported only for an object that comes from it.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ UNDECODED_FIRST = "a stream of datasets decodes before .map: cast its image colu
 
 
 def is_huggingface(source: Any) -> bool:
-    """True for an object of the `datasets` library."""
+    """Return True for an object of the `datasets` library."""
     return type(source).__module__.partition(".")[0] == "datasets"
 
 
 def undecoded(dataset: Any, members: SampleFields) -> tuple[Any, SampleFields, list[str] | None]:
-    """The data set with its images as ``{"bytes", "path"}`` and only the columns asked for.
+    """Return the data set with its images as ``{"bytes", "path"}`` and only the requested columns.
 
     A format (`with_format`, `set_format`) gives the same rows in another type, so rows are read without it. The data set is
-    left as it is where a function of the user's makes its rows (`with_transform`), or where it does not know its columns; and
-    so is a column of images with a mode (`Image(mode="L")`), which `datasets` converts when it decodes.
+    returned unchanged if a function of the user makes its rows (`with_transform`), or if it does not know its columns. A column
+    of images with a mode (`Image(mode="L")`) is not changed either, because `datasets` converts it when it decodes.
 
     Returns:
-        The data set; `members` that name its image column: the only one, if the user named none and none of the usual names is
-        there; and the names of the classes of its label column, None if that has none.
+        Three values. The data set. The `members`, with the only image column as its image if the user named none and none of
+        the usual names is a column. The names of the classes of its label column, or None if that has none.
 
     Raises:
-        ConfigError: a column that the user named and the data set does not have, or none for what is asked for.
+        ConfigError: the data set lacks a column that the user named, or has none for a requested field.
     """
     import datasets
 
@@ -78,18 +78,18 @@ def _is_picture(feature: Any) -> bool:
 
 
 def _has_mode(feature: Any) -> bool:
-    """True for pictures that `datasets` converts to a mode."""
+    """Return True for images that `datasets` converts to a mode."""
     picture = getattr(feature, "feature", feature)
     return getattr(picture, "mode", None) is not None and getattr(picture, "decode", False) is True
 
 
 def converts(dataset: Any) -> bool:
-    """True where `datasets` decodes pictures of a data set that is `undecoded`, because their column has a mode."""
+    """Return True if `datasets` decodes images of an `undecoded` data set, because their column has a mode."""
     return any(_has_mode(feature) for feature in (dataset.features or {}).values())
 
 
 def _unformatted(dataset: Any) -> Any:
-    """The rows as they are stored, of the columns that the format has; as they are where a user's function makes them."""
+    """Return the stored rows with the columns of the format. A data set whose rows a function makes is returned unchanged."""
     form = getattr(dataset, "format", None)
     if form is None:  # a stream
         formatting = getattr(dataset, "_formatting", None)
@@ -136,11 +136,11 @@ def _require_columns(members: SampleFields, features: Any, pictures: list[str]) 
 
 
 def is_plain(dataset: Any) -> bool:
-    """True for rows as they are stored, without a format or transform on top."""
+    """Return True for rows in their stored form, without a format or transform."""
     return getattr(dataset, "format", {"type": None})["type"] is None
 
 
-# chains of these count what they have read exactly, and share nothing that a copy does not have
+# chains of these count exactly how many items they have read, and share no state with a copy
 _EXACT = {
     "ArrowExamplesIterable",
     "RebatchedArrowExamplesIterable",
@@ -158,18 +158,18 @@ def stream_behind_error(stream: Any) -> tuple[Any, Any] | None:
     ``stream.state_dict()``, which counts the item at fault as read.
 
     Returns:
-        A copy of `stream` and the state it begins with. None where items could be lost, come again, or get other numbers: a
-        shuffle buffer, several streams together, ``take`` or ``skip``, a generator of the user's, a function that takes several
-        items or their numbers.
+        A copy of `stream` and the state it begins with. None if items could be lost, repeat, or get other numbers. Such streams
+        have a shuffle buffer, several streams together, ``take`` or ``skip``, a generator of the user, or a function that takes
+        several items or their numbers.
     """
     generators = list(_generators(getattr(stream, "_ex_iterable", None)))
     if not generators or not hasattr(stream, "state_dict") or not all(map(_is_exact, generators)):
         return None
     state = stream.state_dict()
     try:
-        behind = deepcopy(stream)  # or the user's own would begin there too
+        behind = deepcopy(stream)  # else the user's stream would begin there too
         behind.load_state_dict(state)
-    except Exception:  # a function or its arguments that cannot be copied
+    except Exception:  # a function or its arguments cannot be copied
         return None
     return behind, state
 
@@ -184,7 +184,7 @@ def _is_exact(generator: Any) -> bool:
 
 
 def _generators(first: Any) -> Iterator[Any]:
-    """Return the generators of a stream: `first`, those it reads from, and so on."""
+    """Yield the generators of a stream: `first`, the ones it reads from, and so on."""
     if first is not None:
         yield first
         for inner in (getattr(first, "ex_iterable", None), *getattr(first, "ex_iterables", ())):

@@ -1,4 +1,4 @@
-"""An index as a source: its headers, as a scan of its shards would give them, without opening one."""
+"""An index as a source: the same headers as a scan of its shards, without opening a shard."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ _BLOCK = 1 << 10  # headers made at a time
 
 
 class SampleIndex(Protocol):
-    """What planning needs of an index of n usable samples, shard after shard in the order of their shards.
+    """The part of an index of n usable samples that planning uses. Samples are in the order of their shards.
 
     Attributes:
         sizes: int32 ``[n, 2]`` oriented height and width.
         key_hash: uint64 ``[n]``, `patchpack.rng.key_hash` of the keys.
         starts: int64 ``[num_shards + 1]``: the samples of shard s are ``starts[s]:starts[s + 1]``.
-        num_shards: how many.
-        name: for messages.
-        target_kind: of the targets.
-        rejections, faults: what scanning refused.
-        fingerprint: of all of it; equal for equal content.
+        num_shards: number of shards.
+        name: name for messages.
+        target_kind: kind of the targets.
+        rejections: samples that scanning refused.
+        faults: shards that scanning could not read to their end.
+        fingerprint: fingerprint of the whole content; equal for equal content.
         reader: location to (image bytes, target).
 
-    It may also have ``num_bytes``, int ``[n]``, of the image files, for `Recipe.max_bytes` to be checked before they are read.
+    It may also have ``num_bytes``, int ``[n]``, the sizes of the image files. `Recipe.max_bytes` is then checked before images
+    are read.
     """
 
     key_hash: npt.NDArray[np.uint64]
@@ -52,20 +54,20 @@ class SampleIndex(Protocol):
     def faults(self) -> list[ShardFault]: ...
 
     def headers(self, lines: npt.NDArray[Any]) -> tuple[Header, ...]:
-        """The header of each line."""
+        """Return the header of each line."""
         ...
 
 
 def is_index(source: Any) -> TypeGuard[SampleIndex]:
-    """True for an index; looks at its class alone, because some of its columns are made when they are asked for."""
+    """Return True for an index. Only the class is inspected, because reading an attribute may compute a column."""
     return callable(getattr(type(source), "headers", None)) and hasattr(source, "key_hash") and hasattr(source, "starts")
 
 
 class IndexSource:
-    """A `PartedSource` over an index; what was refused comes with the first shard.
+    """A `PartedSource` over an index. Rejections and faults come with the first shard.
 
     Attributes:
-        index: what it was made of.
+        index: the given index.
     """
 
     scan_here = True
@@ -75,11 +77,11 @@ class IndexSource:
         self.reader: Reader = index.reader
 
     def scan(self) -> Iterator[Event]:
-        """See `Source`."""
+        """Yield the rejections, faults and headers of the index, see `Source`."""
         return self.scan_parts(range(self.num_parts))
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """See `PartedSource`."""
+        """Yield the headers of some shards, see `PartedSource`."""
         for part in parts:
             if part == 0:
                 yield from self.index.rejections

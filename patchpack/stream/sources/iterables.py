@@ -1,4 +1,4 @@
-"""Iterables of samples: read once, by the planner; images and targets travel in the plans."""
+"""Iterables of samples. The planner reads them once, and images and targets travel in the plans."""
 
 from __future__ import annotations
 
@@ -26,10 +26,17 @@ NO_IMAGES = "a list of no images: leave the sample out, or give it one"
 
 
 class IterableSource:
-    """Any iterable of samples. It is read once, by the planner; images and targets travel in the plans.
+    """Any iterable of samples. The planner reads it once, and images and targets travel in the plans.
 
-    Items are what `as_sample` takes, or what ``to_sample(number, item)`` makes a `Sample` of. A key that
-    comes again in a pass is rejected; with ``repeating`` (an endless stream) it draws under its number in the stream instead.
+    Items are of a kind that `as_sample` takes, or ``to_sample(number, item)`` makes a `Sample` of each. A key that repeats in a
+    pass is rejected. With ``repeating`` (an endless stream) the repeated key gets draws by its number in the stream instead.
+
+    Args:
+        items: the iterable.
+        members: names of image, label and text, and the limits.
+        to_sample: ``(number, item) -> Sample``, default None.
+        background: colour under transparent PIL images that travel to a worker, default white.
+        repeating: True if keys may repeat, default False.
     """
 
     scan_here = True
@@ -54,11 +61,11 @@ class IterableSource:
         self.reader: Reader = InlineReader()
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of a stream that has one, as those of `datasets` do."""
+        """Set the epoch of a stream that has one, such as a stream of `datasets`."""
         tell_epoch(self._items, epoch)
 
     def scan(self) -> Iterator[Event]:
-        """See `Source`. An item that is not a sample is a rejection, and so is one that the iterable raises for."""
+        """Yield headers, see `Source`. An item that is not a sample, or for which the iterable raises, gives a rejection."""
         seen: set[str] = set()
         for number, item in enumerate(_items(self._items, self.name)):
             if isinstance(item, (Rejection, ShardFault)):
@@ -81,16 +88,16 @@ class IterableSource:
 
 
 def _items(items: Iterable[Any], name: str) -> Iterator[Any]:
-    """Return the items; for one that the iterable raises for a `Rejection`, and a `ShardFault` where nothing comes after it."""
+    """Yield the items. An item for which the iterable raises gives a `Rejection`, or a `ShardFault` if no item follows it."""
     iterator, number, error = iter(items), 0, None
-    state: Any = None  # of the stream from which `items` goes on
+    state: Any = None  # the state of a stream of datasets from which `items` continues
     while True:
         try:
             item = next(iterator)
         except StopIteration:
             if error is None:
                 return
-            # a generator ends with its first error; a stream of datasets says where it stood, and can be opened again behind it
+            # a generator ends with its first error; a stream of datasets knows its position and can be opened again behind it
             behind = stream_behind_error(items) if is_huggingface(items) else None
             if behind is None or behind[1] == state:
                 cure = f"; {UNDECODED_FIRST}" if is_huggingface(items) else ""
@@ -115,19 +122,30 @@ def _items(items: Iterable[Any], name: str) -> Iterator[Any]:
 
 
 def _is_pipeline(items: Any) -> bool:
-    """True for an object of a library whose pipelines make batches of samples."""
+    """Return True for an object of a library whose pipelines make batches of samples."""
     return any(kind.__module__.partition(".")[0] in ("webdataset", "torch", "datasets") for kind in type(items).__mro__)
 
 
 def is_split(items: Any) -> bool:
-    """True for a stream that deals itself to ranks already: webdataset's `split_by_node`, datasets' `split_dataset_by_node`."""
+    """Return True for a stream that is already divided among ranks.
+
+    Such streams are webdataset's with `split_by_node`, and those of datasets with `split_dataset_by_node`.
+    """
     stages = getattr(items, "pipeline", ())
     by_node = any(getattr(stage, "__name__", "") == "split_by_node" for stage in stages)
     return by_node or getattr(items, "_distributed", None) is not None
 
 
 def carried(key: str, sample: Sample, members: SampleFields, background: Colour, repeat: int = 0) -> Header | Rejection:
-    """A header whose location is the sample itself, or why it cannot have one."""
+    """Return a header whose location is the sample itself, or the rejection of the sample.
+
+    Args:
+        key: of the sample.
+        sample: image and target.
+        members: names of image, label and text, and the limits.
+        background: colour under transparent PIL images that travel to a worker.
+        repeat: number in the stream that a repeated key draws under, default 0.
+    """
     target = None if members.target is None else sample.target
 
     def locate(part: int, image: Any) -> InlineSample:
@@ -139,9 +157,15 @@ def carried(key: str, sample: Sample, members: SampleFields, background: Colour,
 def header_of(
     key: str, sample: Sample, members: SampleFields, locate: Callable[[int, Any], Any], repeat: int = 0, *, held: bool
 ) -> Header | Rejection:
-    """The header of a sample, whatever its image may be, or why there is none: which of several images is at fault.
+    """Return the header of a sample with any kind of image, or its rejection, which names the image at fault among several.
 
-    locate: (part, its image) → where it is read. held: with its bytes counted, as they are there until it is painted.
+    Args:
+        key: of the sample.
+        sample: image and text.
+        members: names of image, label and text, and the limits.
+        locate: (part, its image) → location to read it from.
+        repeat: number in the stream that a repeated key draws under, default 0.
+        held: True if the image stays in memory until it is painted, so that its bytes are counted.
     """
     image: Any = sample.image
     several = is_several(image)
@@ -167,7 +191,13 @@ def header_of(
 
 
 def refused(key: str, error: PatchpackError, member: str = "") -> Rejection:
-    """The rejection of a sample that is not out of a container."""
+    """Return the rejection of a sample that does not come from a container.
+
+    Args:
+        key: of the sample.
+        error: the reason. Its class decides the stage.
+        member: the image at fault among several, "" for none.
+    """
     stage = "target" if isinstance(error, TargetError) else "header" if isinstance(error, DecodeError) else "read"
     return Rejection("", key, member, stage, str(error))
 
@@ -177,10 +207,17 @@ def _key_of(item: Any, number: int) -> str:
 
 
 class InlineSample:
-    """An `Inline` location made by a user: it can always be pickled.
+    """An `Inline` location with a user's objects that can always be pickled.
 
-    A plan that cannot be is lost on its way to a worker, and the worker waits for ever. So what does not pickle arrives as
-    the error it raised. A PIL image is decoded first: its own pickle forgets what a file says beside its pixels.
+    If a plan cannot be pickled, it is lost on its way to a worker, and the worker waits for ever. So an object that does not
+    pickle arrives as the error that it raised. A PIL image is decoded before, because its own pickle loses everything in the
+    file except the pixels.
+
+    Args:
+        image: the image of the sample.
+        target: its label.
+        background: colour under a transparent PIL image.
+        reading: options for reading a PIL image.
     """
 
     def __init__(self, image: Any, target: Any, background: Colour, reading: Reading = DEFAULT) -> None:
@@ -204,14 +241,14 @@ class InlineSample:
 
 
 class InlineReader:
-    """For locations that are the sample itself, or the error it became on its way."""
+    """A `Reader` for a location that is the sample itself, or the error that pickling raised."""
 
     def __call__(self, location: Inline | InlineSample | PatchpackError) -> tuple[Any, Any]:
-        """See `Reader`."""
+        """Return the image and label of the location, see `Reader`."""
         if isinstance(location, PatchpackError):
             raise location
         return location.image, location.target
 
     def target(self, location: Inline | InlineSample) -> Any:
-        """See `Reader`."""
+        """Return the label of the location, see `Reader`."""
         return location.target

@@ -1,7 +1,7 @@
-"""Map-style datasets (torch's, Hugging Face's): items by number, in any order we like. Keys are the numbers.
+"""Map-style datasets (of torch, of Hugging Face): items by number, readable in any order. Keys are the numbers.
 
-Sizes come from the user where they are known; else from the items: read twice where an item is file bytes (its header is all
-that is looked at the first time), held until painted where it is a decoded picture.
+Sizes come from the user if they are known, else from the items. An item with file bytes is read twice, the first time only its
+header. A decoded image is held in memory until it is painted.
 """
 
 from __future__ import annotations
@@ -29,19 +29,20 @@ class MapStyleSource:
     """A dataset with ``dataset[i]`` and ``len(dataset)``.
 
     Args:
-        dataset: items are what `as_sample` takes, or what ``to_sample(i, item)`` makes a `Sample` of.
+        dataset: items are of a kind that `as_sample` takes, or ``to_sample(i, item)`` makes a `Sample` of each.
         members: image and label names, pixel limit.
-        to_sample: see above.
-        background: for transparent pictures that travel to a worker.
+        to_sample: ``(number, item) -> Sample``, or None.
+        background: colour under transparent PIL images that travel to a worker.
         sizes: int ``[n, 2]`` oriented height and width of every item; None if unknown.
-        size_of: number → (height, width), where that is cheap; None if unknown.
-        cheap: reading an item does not decode it, so it may be read once for its size and once more to paint.
+        size_of: number → (height, width), if that is cheap; None if unknown.
+        cheap: True if reading an item does not decode it. It may then be read once for its size and once to paint it. Default
+            False.
 
-    With texts an item is read for its text whatever is known of its size, and `sizes` and `size_of` save nothing.
+    With texts every item is read for its text, even if its size is known, so `sizes` and `size_of` save nothing.
 
     Raises:
         SourceError: an empty dataset.
-        ConfigError: sizes that are not positive integers, or not one for every item; both `sizes` and `size_of`.
+        ConfigError: sizes that are not positive integers, or not one for every item; `sizes` and `size_of` together.
     """
 
     one_each = True
@@ -68,17 +69,17 @@ class MapStyleSource:
         self._size_of, self._members, self._background = size_of, members, background
         self.items = ItemReader(dataset, members, to_sample)
         self.reader: Reader = ItemReader(dataset, members.without_text(), to_sample)
-        if members.text is not None:  # an item is read for its text, and has its size with it
+        if members.text is not None:  # an item is read for its text, which gives its size too
             self._sizes = self._size_of = None
         self.holds = self._sizes is None and self._size_of is None and not cheap
 
     @property
     def scan_here(self) -> bool:
-        """See `Source`: sizes that are known cost nothing, pictures that are held must not travel."""
+        """True if the dataset is scanned in this process: sizes are known, or decoded images would have to travel."""
         return self._sizes is not None or self.holds
 
     def reading_twice(self) -> MapStyleSource:
-        """The same items; one that had to be read for its size is read again to be painted, and not held until then."""
+        """Return the same source without held images: an item that is read for its size is read again to be painted."""
         other = copy(self)
         other.holds = False
         return other
@@ -88,11 +89,11 @@ class MapStyleSource:
         self.items.set_epoch(epoch)
 
     def scan(self) -> Iterator[Event]:
-        """See `Source`."""
+        """Yield a header or rejection for each item, see `Source`."""
         return self.scan_parts(range(self.num_parts))
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """See `PartedSource`: every item is a part."""
+        """Yield a header or rejection for some items. Every item is a part, see `PartedSource`."""
         for number in parts:
             try:
                 yield self._event(number)
@@ -121,22 +122,28 @@ class MapStyleSource:
 
 
 class ItemReader:
-    """Number of an item to (image, target); also for an item that was read already and travels as its own location."""
+    """A `Reader` from the number of an item to (image, target). It also takes an item that travels as its own location.
+
+    Args:
+        dataset: the dataset with items by number.
+        members: names of image and label.
+        to_sample: ``(number, item) -> Sample``, or None.
+    """
 
     def __init__(self, dataset: Any, members: SampleFields, to_sample: ToSample | None) -> None:
         self._dataset, self._members, self._to_sample = dataset, members, to_sample
         self._inline = InlineReader()
         self._epoch: int | None = None
-        self._last: tuple[int, Sample] | None = None  # of several images, which are asked for one after the other
+        self._last: tuple[int, Sample] | None = None  # a sample of several images, which are read one after the other
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of a dataset that has one; in a worker, of the worker's copy."""
+        """Set the epoch of a dataset that has one. In a worker it changes the worker's copy."""
         if epoch != self._epoch:
             self._epoch, self._last = epoch, None
             tell_epoch(self._dataset, epoch)
 
     def __call__(self, location: int | tuple[int, int] | Inline | InlineSample) -> tuple[Any, Any]:
-        """See `Reader`. A pair is an item's number and the part of it that is meant."""
+        """Return the image and label of a location, see `Reader`. A pair is an item's number and the number of its part."""
         if isinstance(location, tuple) and not isinstance(location, Inline):
             return self._part(*location)
         if not isinstance(location, int):
@@ -157,11 +164,11 @@ class ItemReader:
         return image, None if self._members.target is None else sample.target
 
     def target(self, location: int | tuple[int, int] | Inline | InlineSample) -> Any:
-        """See `Reader`."""
+        """Return the label of a location, see `Reader`."""
         return self(location)[1]
 
     def item(self, number: int) -> Any:
-        """``dataset[number]``. Raises `SourceError` for whatever the dataset raises."""
+        """Return ``dataset[number]``. Raises `SourceError` for any error of the dataset."""
         try:
             return self._dataset[number]
         except MemoryError:
@@ -170,7 +177,7 @@ class ItemReader:
             raise SourceError(f"item {number} of the dataset raised {type(error).__name__}: {error}") from error
 
     def sample(self, number: int, item: Any) -> Sample:
-        """The `Sample` of an item. Raises as `make_sample`, and `SourceError` for a key that would not be used."""
+        """Return the `Sample` of an item. Raises like `make_sample`, and `SourceError` for a key that would not be used."""
         sample = make_sample(number, item, self._members, self._to_sample)
         if sample.key != str(number) and (self._to_sample is not None or isinstance(item, Sample)):
             raise SourceError(
@@ -181,7 +188,7 @@ class ItemReader:
 
 
 def is_map_style(source: Any) -> TypeGuard[Sequence[Any]]:
-    """True for something with items by number and a length that is not a plain list, nor a stream."""
+    """Return True for an object with items by number and a length that is neither a plain list nor a stream."""
     import torch.utils.data  # torch gives its streams a `__getitem__` that only raises
 
     if isinstance(source, (list, tuple, str, bytes, bytearray, torch.utils.data.IterableDataset)):

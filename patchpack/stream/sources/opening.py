@@ -1,4 +1,4 @@
-"""Anything a user has, opened as a `Source`."""
+"""The opening of a user's data as a `Source`."""
 
 from __future__ import annotations
 
@@ -49,36 +49,37 @@ def open_source(
     text: str = TEXT,
     tokenize: Tokenize | None = None,
 ) -> Source:
-    """Make a `Source` of what a user has.
+    """Make a `Source` of a user's data.
 
     Args:
         source: shards (path, brace pattern ``train-{0000..0099}.tar``, glob, URL or ``pipe:`` command, or a list of them), a
             folder, image files (one, a glob, or a list), a map-style dataset (torch, Hugging Face), an iterable of samples,
-            an index of shards (its image and target are what it was built for), or a `Source`, taken as it is.
-        image: extensions of the image member or file, columns of a row, as a list or with ``;`` between them; a pattern
-            (``*.jpg``) for all members of a sample that fit, see `Sample`. Where you give none, a row's image may also be in
-            column ``image``, and a folder's images are all files in a format that can be decoded.
-        frames: patterns of members, or of columns, that are the frames of a clip, see `load`.
-        clips: the recipe takes clips; without it they are refused.
-        target: extension of the label member, of the file beside an image, or column of a row; several for a dict of labels;
-            None for none. Where it is not given, a row's label may also be in column ``label``, and an image file has the
-            number of its class subfolder.
-        max_pixels: limit checked on the header.
-        max_bytes: limit of an image file, checked before it is read.
-        background: what a transparent PIL image is laid over before it is sent to a worker.
-        reading: how image files are read, and PIL images that are sent to a worker.
-        to_sample: ``(number, item) -> Sample`` for items that `as_sample` does not know.
-        map_target: decoded label → target, e.g. a look-up; what it raises makes the sample a rejection.
-        classes: names of the class folders in the order of their numbers; None for the folders that are there, sorted.
-        sizes, size_of: heights and widths of a map-style dataset, where they are known, see `MapStyleSource`.
-        text: where ``tokenize`` is given, extension of the text member or of the file beside the image, or column of a row;
-            ``"json:caption"`` for a field of a JSON object that is there.
-        tokenize: text → token ids, which headers then have as `Header.text`. It runs where headers are read.
+            an index of shards (image and target were chosen when it was built), or a `Source`, taken unchanged.
+        image: extensions of the image member or file, or columns of a row, as a list or separated by ``;``. A pattern
+            (``*.jpg``) stands for all members of a sample that match, see `Sample`. If it is left out, a row's image may also
+            be in column ``image``, and a folder's images are all files in a format that can be decoded.
+        frames: patterns of members, or of columns, that are the frames of a clip, see `load`. Default None.
+        clips: True if the recipe takes clips, else they are refused. Default False.
+        target: extension of the label member or of the file beside an image, or the column of a row. Several give a dict of
+            labels, None gives no labels. If it is left out, a row's label may also be in column ``label``, and the label of an
+            image file is the number of its class subfolder.
+        max_pixels: limit of pixels per image, checked on the header. Default 64 million.
+        max_bytes: limit of an image file, checked before it is read. Default 512 MiB.
+        background: colour under a transparent PIL image that is sent to a worker, default white.
+        reading: options for reading image files, and PIL images that are sent to a worker.
+        to_sample: ``(number, item) -> Sample``, for items that `as_sample` does not know.
+        map_target: decoded label → target, e.g. a look-up. An exception in it rejects the sample.
+        classes: names of the class folders in the order of their numbers. None takes the folders that exist, sorted.
+        sizes: int ``[n, 2]``, heights and widths of a map-style dataset, if they are known. See `MapStyleSource`.
+        size_of: number → (height, width), instead of ``sizes``. See `MapStyleSource`.
+        text: with ``tokenize``, the extension of the text member or of the file beside the image, or the column of a row.
+            ``"json:caption"`` is a field of the JSON object in that member.
+        tokenize: text → token ids, stored in `Header.text`. It runs in the process that reads headers.
 
     Raises:
-        SourceError: missing files, an empty folder, or something that is none of these.
-        ConfigError: image extensions that are empty; sizes that cannot be used; texts of an index; frames of a recipe or a
-            source without clips.
+        SourceError: files are missing, a folder is empty, or the kind of source is unknown.
+        ConfigError: image extensions are empty; sizes cannot be used; an index cannot have texts; the recipe or the source does
+            not take frames.
     """
     require_callable(map_target=map_target, to_sample=to_sample, size_of=size_of)
     members = parse_members(image, target, max_pixels, max_bytes, frames, clips, reading)
@@ -113,7 +114,7 @@ def open_source(
             f"frames={frames!r} takes members of shards or columns of items; {opened.name} has one image per sample"
         )
     if map_target is not None:
-        opened = copy(opened)  # the user's own stays as it was
+        opened = copy(opened)  # the user's source stays unchanged
         opened.reader = MappedReader(opened.reader, map_target)
     return opened
 
@@ -126,7 +127,7 @@ def require_callable(**functions: Any) -> None:
 
 
 def require_unnamed(members: SampleFields, to_sample: ToSample | None) -> None:
-    """Raise `ConfigError` for a name beside `to_sample`, which would not be used."""
+    """Raise `ConfigError` for a name of image or label together with `to_sample`, because it would not be used."""
     if to_sample is None:
         return
     if members.image_given:
@@ -136,11 +137,11 @@ def require_unnamed(members: SampleFields, to_sample: ToSample | None) -> None:
 
 
 def _paths(source: Any) -> list[str] | None:
-    """The paths or patterns that a source is made of; None if it is something else."""
+    """Return the paths or patterns that a source consists of, or None if it is something else."""
     if isinstance(source, (str, os.PathLike)):
         source = [source]
     if isinstance(source, (list, tuple)) and source and all(isinstance(s, (str, os.PathLike)) for s in source):
-        # a path is a file, whatever its name looks like
+        # a Path is a file, even if its name looks like a command
         return [s if isinstance(s, str) else _as_file(os.fspath(s)) for s in source]
     return None
 
@@ -152,7 +153,7 @@ def _as_file(path: str) -> str:
 def _items(
     source: Any, members: SampleFields, background: Colour, to_sample: ToSample | None, sizes: Any, size_of: SizeOf | None
 ) -> Source:
-    """A source of items: by number if they can be had so, else in the order they come."""
+    """Return a source of items: by number if the object allows it, else in iteration order."""
     if isinstance(source, Mapping):
         raise SourceError(
             f"got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of its values"
@@ -164,7 +165,7 @@ def _items(
         )
     cheap, classes = False, None
     opened: MapStyleSource | IterableSource
-    if is_huggingface(source) and to_sample is None:  # a user's function meets the rows as the user knows them
+    if is_huggingface(source) and to_sample is None:  # the user's function gets the rows in the form that the user knows
         source, members, classes = undecoded(source, members)
         cheap = is_plain(source) and not converts(source)
     if is_map_style(source) or (isinstance(source, (list, tuple)) and (sizes is not None or size_of is not None)):
@@ -191,7 +192,7 @@ _TABLES = {
 
 
 def _of_a_table(source: Any) -> str | None:
-    """What to pass instead of a table; None for anything else."""
+    """Return the cure for a table, which is not a source; None for anything else."""
     for kind in type(source).__mro__:  # a GeoDataFrame is a DataFrame
         cure = _TABLES.get((kind.__module__.partition(".")[0], kind.__name__))
         if cure is not None:
@@ -208,10 +209,19 @@ def parse_members(
     clips: bool = False,
     reading: Reading = DEFAULT,
 ) -> SampleFields:
-    """What is asked for of every sample.
+    """Return the fields that are read of every sample.
+
+    Args:
+        image: extensions, columns or patterns of the image, as a list or separated by ``;``.
+        target: name of the label, several, or None.
+        max_pixels: limit of pixels per image.
+        max_bytes: limit of an image file, default 512 MiB.
+        frames: patterns of the frames of a clip, default None.
+        clips: True if the recipe takes clips, default False.
+        reading: options for reading images.
 
     Raises:
-        ConfigError: extensions that are empty, frames that nothing takes, or a reading that this Pillow cannot do.
+        ConfigError: extensions are empty, the recipe does not take frames, or this Pillow cannot read images in this way.
     """
     require_readable(reading)
     extensions = _split("image", image, IMAGE)
@@ -226,7 +236,7 @@ def parse_members(
     else:
         labels = None if target is None else _label(target)
     both = sorted({*extensions} & {*((labels,) if isinstance(labels, str) else labels or ())})
-    if isinstance(image, Default):  # a label is no image
+    if isinstance(image, Default):  # a name that is a label is not an image too
         extensions = tuple(extension for extension in extensions if extension not in both)
     return SampleFields(
         extensions, labels, max_pixels, max_bytes, patterns, clips, None, reading,
@@ -255,7 +265,7 @@ def _split(name: str, given: str | Sequence[str], such: str) -> tuple[str, ...]:
 
 
 def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | None) -> Source:
-    """Shards or image files behind some patterns; not both at once."""
+    """Return a source of the shards or the image files behind some patterns, but not of both."""
     urls = [url for pattern in patterns for url in _expand(pattern)]
     remote = next((url for url in urls if "://" in url and _is_picture(url, members)), None)
     if remote is not None:
@@ -299,7 +309,7 @@ def _expand(pattern: str) -> list[str]:
     if "{" not in pattern and len(parts) > 1 and all(part.lower().endswith(_ARCHIVES) for part in parts):
         raise SourceError(f"{pattern}: several shards are given as a list, {parts!r}")
     if "{" in pattern:
-        from webdataset.shardlists import expand_urls  # its patterns, its rules
+        from webdataset.shardlists import expand_urls  # patterns follow webdataset's rules
 
         urls: list[str] = expand_urls(pattern)
         return urls

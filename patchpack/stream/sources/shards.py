@@ -32,19 +32,19 @@ class ShardSource:
         self.num_parts = len(urls)
 
     def scan(self) -> Iterator[Event]:
-        """See `Source`."""
+        """Yield a header or rejection for each sample, see `Source`."""
         return self.scan_parts(range(self.num_parts))
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """See `PartedSource`."""
+        """Yield those of some shards, see `PartedSource`."""
         for number in parts:
             yield from scan_shard(self.urls[number], number, self.labels[number], self._members)
 
 
 def shard_labels(urls: list[str]) -> list[str]:
-    """A name per shard for keys and reports: its file name, with as many parent folders as it takes to tell them apart.
+    """Return a name per shard for keys and reports: its file name, with as many parent folders as make the names different.
 
-    Stable across machines: what lies above the folder that differs does not enter.
+    Names are the same on all machines, because folders above the first one that differs are left out.
     """
     parts = [Path(url.split("://")[-1]).parts or (url,) for url in urls]
     first: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""A tar file as it is read, forwards: one that can seek, or any object with a ``read``, compressed or not."""
+"""Byte readers of tar files, forwards: of a file that can seek, or of any object with a ``read``, compressed or not."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from collections.abc import Callable
 from typing import Any, BinaryIO, Protocol
 
 BLOCK = 512
-MAGIC_BYTES = 10  # a compression is known by so many
-CHUNK = 1 << 20  # most bytes asked for at once, whatever a header announces
+MAGIC_BYTES = 10  # a compression is recognised by its first 10 bytes
+CHUNK = 1 << 20  # largest single read, even if a header announces more
 _BUFFER = 1 << 16
 
 
 class ByteReader(Protocol):
-    """What `patchpack.stream.tar.members.read_members` reads from."""
+    """An object that `patchpack.stream.tar.members.read_members` reads from."""
 
-    end: int  # the file is known to reach this far
+    end: int  # the file is known to have at least this many bytes
 
     def read(self, at: int, count: int) -> bytes:
-        """`count` bytes at offset `at`, fewer only where the file ends."""
+        """Read `count` bytes at offset `at`, fewer only if the file ends."""
         ...
 
     def reach(self, at: int) -> int:
-        """How far the file goes, at most to offset `at`."""
+        """Return how far the file goes, at most to offset `at`."""
         ...
 
 
 class SeekableReader:
-    """A file that can be read anywhere. Reading it elsewhere in between does no harm."""
+    """A file that can be read anywhere. Other reads of it in between do no harm."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.end = file.seek(0, io.SEEK_END)
         self._seek, self._read = file.seek, file.read
 
     def read(self, at: int, count: int) -> bytes:
-        """See `ByteReader`."""
+        """Read bytes at an offset, see `ByteReader`."""
         self._seek(at)
         return self._read(count)
 
     def reach(self, at: int) -> int:
-        """See `ByteReader`."""
+        """Return the smaller of `at` and the end, see `ByteReader`."""
         return min(at, self.end)
 
 
 class StreamReader:
-    """A file read once from its beginning; gzip, bzip2 and xz are known by their first bytes."""
+    """A file read once from its beginning. gzip, bzip2 and xz are recognised by their first bytes."""
 
     end = 0
 
     def __init__(self, file: Any) -> None:
-        self._read = getattr(file, "stream", file).read  # gopen's pipe asks for the command's state at every read; closing does
+        self._read = getattr(file, "stream", file).read  # gopen's pipe checks the command at every read; closing does it too
         self._at = 0
         self._start = b""
         start = self._pull(BLOCK)
@@ -61,7 +61,7 @@ class StreamReader:
             self._read = unpacked.read
 
     def read(self, at: int, count: int) -> bytes:
-        """See `ByteReader`. `at` must not lie before the end of the last read."""
+        """Read bytes, see `ByteReader`. `at` must not lie before the end of the last read."""
         gap = at - self._at
         if gap >= BLOCK:
             if self.reach(at) < at:
@@ -72,12 +72,12 @@ class StreamReader:
         return data[gap:] if gap else data
 
     def reach(self, at: int) -> int:
-        """See `ByteReader`. Reads up to there."""
+        """Return the reachable offset, see `ByteReader`. It reads up to there."""
         while self._at < at and (part := self._pull(min(CHUNK, at - self._at))):
             self._at += len(part)
         return self._at
 
-    def _pull_parts(self, count: int) -> bytes:  # announced is not yet there: memory is taken as it comes
+    def _pull_parts(self, count: int) -> bytes:  # the announced bytes may be missing: memory is taken as they arrive
         parts = []
         while count and (part := self._pull(min(count, CHUNK))):
             parts.append(part)
@@ -86,7 +86,7 @@ class StreamReader:
 
     def _pull(self, count: int) -> bytes:
         if self._start:
-            start, self._start = self._start, b""  # the first block, and that is what is asked for first
+            start, self._start = self._start, b""  # the first block, which is always read first
             return start
         try:
             data: bytes = self._read(count)
@@ -98,7 +98,7 @@ class StreamReader:
             raise tarfile.ReadError(f"{type(error).__name__}: {error}") from None
         return data
 
-    def _rest(self, count: int) -> bytes:  # of a read that gave less than asked for: the end, or a socket
+    def _rest(self, count: int) -> bytes:  # after a read that gave fewer bytes than requested: the end, or a socket
         parts = []
         while count and (part := self._read(count)):
             parts.append(part)
@@ -107,7 +107,7 @@ class StreamReader:
 
 
 def compression_of(start: bytes) -> str:
-    """Extension of a compressed file by its first bytes, "" for any other."""
+    """Return the extension of a compressed file by its first bytes, "" for any other."""
     if start[:3] == b"\x1f\x8b\x08":
         return "gz"
     if start[:3] == b"BZh" and start[4:10] == b"1AY&SY":
@@ -116,7 +116,7 @@ def compression_of(start: bytes) -> str:
 
 
 def _decompressed(start: bytes, read: Callable[[int], bytes]) -> Any:
-    """The file behind a compressed stream; None if `start`, its first bytes, are not those of one."""
+    """Return the file behind a compressed stream, or None if `start`, its first bytes, shows no compression."""
     raw, kind = _Raw(start, read), compression_of(start)
     try:
         if kind == "gz":
@@ -137,7 +137,7 @@ def _decompressed(start: bytes, read: Callable[[int], bytes]) -> Any:
 
 
 class _Raw(io.RawIOBase):
-    """A stream of which the start was read already."""
+    """A stream whose first bytes were read already."""
 
     def __init__(self, start: bytes, read: Callable[[int], bytes]) -> None:
         self._start, self._read = start, read

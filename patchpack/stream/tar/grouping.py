@@ -1,7 +1,7 @@
-"""Tar members to whole samples; what a broken shard loses is named.
+"""Grouping of tar members into complete samples. Losses of a broken shard are named.
 
 A sample is a run of members that share everything up to the first dot of the file name. The rest is the member's extension.
-webdataset groups members too, and does not say what it loses.
+webdataset groups members too, but does not report losses.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from patchpack.stream.tar.members import Member
 
 @dataclass
 class Group:
-    """The members of one sample by extension; `fault` says why it cannot be used."""
+    """The members of one sample by extension. `fault` is the reason if it cannot be used."""
 
     stem: str
     members: dict[str, Member] = field(default_factory=dict)
@@ -22,7 +22,7 @@ class Group:
 
 
 class Grouper:
-    """SampleFields in, whole samples out: a sample is whole when a member of another one begins."""
+    """Grouping of members to complete samples. A sample is complete when a member of another one begins."""
 
     def __init__(self, asked: SampleFields) -> None:
         self._asked = asked
@@ -30,9 +30,9 @@ class Grouper:
         self._done: set[str] = set()
 
     def add(self, member: Member) -> Group | None:
-        """Take the next member; the sample that is whole now, if this one begins another."""
+        """Take the next member. Return the sample that is complete now, if this member begins another one."""
         if member.fault and not asked_for(member.name, self._asked):
-            return None  # a link that nobody asked for begins no sample
+            return None  # a link that is not read begins no sample
         stem, extension = split_name(member.name)
         group, whole = self._open, None
         if group is None or stem != group.stem:
@@ -46,14 +46,14 @@ class Grouper:
         return whole
 
     def cut(self, name: str) -> None:
-        """The shard ends inside this member: its sample is not whole."""
+        """Mark the sample of this member as incomplete, because the shard ends inside the member."""
         if self._open is None or self._open.stem != split_name(name)[0]:
-            return  # a sample of which nothing arrived; the shard's fault names the member
+            return  # no member of the sample arrived; the shard's fault names the member
         if asked_for(name, self._asked):
             self._open.fault = self._open.fault or f"the shard ends inside {name}"
 
     def close(self) -> Group | None:
-        """The sample that is left at the end, if there is one."""
+        """Return the sample that is left at the end, or None."""
         group, self._open = self._open, None
         if group is not None:
             self._done.add(group.stem)
@@ -61,7 +61,7 @@ class Grouper:
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """Member name to (stem, extension): the stem runs to the first dot of the file name, a leading dot not counted.
+    """Split a member name into (stem, extension). The stem ends at the first dot of the file name, except a leading dot.
 
     >>> split_name("a/b.c/img.seg.PNG")
     ('a/b.c/img', 'seg.png')
@@ -71,7 +71,13 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def asked_for(name: str, asked: SampleFields, size: int = 0) -> bool:
-    """True if a member of this name, and of so many bytes, is ever opened."""
+    """Return True if a member is ever opened.
+
+    Args:
+        name: name of the member.
+        asked: the requested image, labels and text, and the limits.
+        size: bytes of the member, default 0.
+    """
     extension = split_name(name)[1]
     limited = asked.is_image(extension) or (asked.text is not None and extension == asked.text.member)
     return (limited and size <= asked.max_bytes) or extension in asked.labels

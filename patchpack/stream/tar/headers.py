@@ -1,4 +1,4 @@
-"""Headers of tar members: the common ones are read here, the standard library reads the others."""
+"""Headers of tar members: the common ones are read here, the others by the standard library."""
 
 from __future__ import annotations
 
@@ -13,30 +13,42 @@ from patchpack.stream.tar.byte_reader import BLOCK
 _HEADER_BYTES = 1 << 16  # largest header, with its records and long names
 _RECORDS_BYTES = 1 << 12  # largest pax header read here
 _SHAPES = 64  # kinds of headers remembered
-_DIGITS = re.compile(rb"[0-9]{1025}").search  # in no name of a file; older Pythons take 15 s over 64 kB of them (CVE-2024-6232)
+_DIGITS = re.compile(rb"[0-9]{1025}").search  # in no file name; older Pythons take 15 s over 64 kB of them (CVE-2024-6232)
 _DATED = re.compile(rb"(([0-9]{2}) mtime=[0-9.]+\n)\0*").fullmatch
 _RECORD = re.compile(rb"([0-9]{1,5}) ([^=\n]+)=").match
 _NO_MATTER = {b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", b"comment"}
 
 
 class Shape(NamedTuple):
-    """What headers of one kind share."""
+    """The common part of headers of one kind."""
 
     type: bytes
     prefix: str  # of the name
-    rest: int  # sum of the bytes from the type on, and of the checksum's own place
+    rest: int  # sum of the bytes from the type on, and of the checksum field as spaces
 
 
 _Parsed = tuple[bytes, str, int]  # type, name, size
 
 
 def behind(read: Callable[[int, int], bytes], at: int, size: int) -> bytes:
-    """The records or the long name behind a header, and the header behind them."""
+    """Read the records or the long name behind a header, and the next header.
+
+    Args:
+        read: (offset, length) to bytes.
+        at: offset of the first byte behind the header.
+        size: bytes of the records or of the long name.
+    """
     return read(at, size + -size % BLOCK + BLOCK) if size <= _RECORDS_BYTES else b""
 
 
 def named(before: _Parsed, more: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
-    """A file's header with what stands before it, if both are ordinary; see `behind`."""
+    """Return a file's header together with the one before it, or None unless both are common.
+
+    Args:
+        before: (type, name, size) of the header before it.
+        more: bytes of `behind`.
+        shapes: kinds of headers met so far.
+    """
     kind, _, size = before
     own = parse(more[-BLOCK:], shapes)
     if own is None or own[0] not in b"0\0":
@@ -48,17 +60,17 @@ def named(before: _Parsed, more: bytes, shapes: dict[bytes, Shape]) -> _Parsed |
 
 
 def parse(block: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
-    """(type, name, size) of a header as most are; None where the standard library has to look."""
+    """Return (type, name, size) of a common header, or None if the standard library has to read it."""
     shape = shapes.get(block[100:124] + block[154:])
     if shape is None:
         shape = _learn(block, shapes)
         if shape is None:
             return None
     kind, prefix, rest = shape
-    # the low half of Adler-32 is 1 + the sum of the bytes, exact for as many as 256; their sum in Python takes 4 times as long
+    # the low half of Adler-32 is 1 + the sum of the bytes, exact up to 256 bytes; a sum in Python takes 4 times as long
     if b"%06o" % ((adler32(block[:148]) & 0xFFFF) - 1 + rest) != block[148:154]:
         return None
-    numbers = block[124:135] + block[136:147]  # size, and a date, as one that is none makes no header
+    numbers = block[124:135] + block[136:147]  # size and date: a header without a valid date is not valid
     if not numbers.isdigit() or block[135] not in b"\0 " or block[147] not in b"\0 ":
         return None
     try:
@@ -72,7 +84,7 @@ def parse(block: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
 
 
 def _learn(block: bytes, shapes: dict[bytes, Shape]) -> Shape | None:
-    """Remember what a header shares with others of its kind, if it is of a kind that is read here."""
+    """Remember the part that a header shares with others of its kind, if that kind is read here."""
     try:
         kind = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").type
     except (tarfile.TarError, ValueError):
@@ -90,7 +102,7 @@ def _learn(block: bytes, shapes: dict[bytes, Shape]) -> Shape | None:
 
 
 def _pax_path(records: bytes, size: int) -> str | None:
-    """The name that a pax header gives, "" for none; None where it says more, or is not written as it should be."""
+    """Return the name in a pax header, "" without a name, or None if the header has other or damaged records."""
     dated = _DATED(records)
     if dated is not None and int(dated[2]) == size == len(dated[1]):
         return ""
@@ -124,7 +136,14 @@ def _long_name(buffer: bytes) -> str | None:
 
 
 def unusual(read: Callable[[int, int], bytes], at: int, known: bytes, shared: dict[str, str]) -> tuple[tarfile.TarInfo, int]:
-    """A header as the standard library reads it, and where the next one begins."""
+    """Return a header read by the standard library, and the position of the next one.
+
+    Args:
+        read: (offset, length) to bytes.
+        at: offset of the header.
+        known: bytes from there on that are read already.
+        shared: records of pax headers that hold for all later members.
+    """
     file: Any = _Ahead(read, at, known)
     tar = tarfile.TarFile(fileobj=file, tarinfo=_TarHeader, encoding="utf-8", pax_headers=shared)
     info = tar.next()
@@ -134,9 +153,9 @@ def unusual(read: Callable[[int, int], bytes], at: int, known: bytes, shared: di
 
 
 class _TarHeader(tarfile.TarInfo):
-    """A tar header, or a `tarfile.ReadError` that says why there is none.
+    """A tar header. Reading raises `tarfile.ReadError` with the reason if there is none.
 
-    The standard library takes every block that is no header for the end of the archive, in silence.
+    The standard library would silently take every invalid header for the end of the archive.
     """
 
     @classmethod
@@ -158,9 +177,9 @@ class _TarHeader(tarfile.TarInfo):
 
 
 def _require_records(file: Any) -> None:
-    """Raise `ValueError` where the next header is of pax and its records are none: many a Python passes over the rest of them.
+    """Raise `ValueError` if the next header is of pax and has damaged records, of which many Pythons skip the rest.
 
-    A name may stand there, and without it the member would go by another one.
+    The records may hold a name, and without it the member would get another name.
     """
     block = file.peek(BLOCK)
     if block[156:157] not in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE):
@@ -179,7 +198,7 @@ def _require_records(file: Any) -> None:
 
 
 class _Ahead:
-    """A header's bytes as a file for the standard library: what is known of them, then what the tape holds; not endless."""
+    """The bytes of a header as a file for the standard library: known bytes first, then the byte reader's, up to a limit."""
 
     def __init__(self, read: Callable[[int, int], bytes], at: int, known: bytes) -> None:
         self._read_at, self._at, self._known = read, at, known

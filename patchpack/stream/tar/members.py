@@ -1,9 +1,9 @@
-"""The members of a tar file, one after another, from any file object; what a broken one loses is named.
+"""The members of a tar file, one after another, from any file object. Losses of a broken file are named.
 
-The standard library takes its time over a header, so it is asked once for all headers that differ only in name, size, date and
-checksum: what they share is remembered, and the rest is read here. So are pax headers that only date their file (webdataset's
-own writer puts one before every member) or name it, and GNU's long names. A test compares the members with the standard
-library's.
+The standard library is slow at headers. So it reads one header for all headers that differ only in name, size, date and
+checksum. Their common part is remembered, and the rest is read here. Pax headers that only hold a file's date (webdataset's own
+writer puts one before every member) or name are read here too, and so are GNU's long names. A test compares the members with
+the standard library's.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _NOT_FILES = {
 
 
 class Member(NamedTuple):
-    """One member of a tar that is no folder: a regular file, or what stands in a file's place and has a fault."""
+    """One member of a tar file except folders: a regular file, or another kind with a fault."""
 
     name: str
     where: tuple[int, int]  # offset, length
-    data: bytes | None = None  # held only where the file cannot seek
-    fault: str = ""  # why its bytes cannot be had
+    data: bytes | None = None  # only if the file cannot seek
+    fault: str = ""  # the reason if its bytes cannot be read
 
 
 class CutError(tarfile.ReadError):
@@ -48,27 +48,27 @@ class CutError(tarfile.ReadError):
 
 
 def read_members(tape: ByteReader, held: Callable[[str, int], bool] | None = None) -> Iterator[Member]:
-    """The members of a tar in order, until its end marker. Folders are passed over; links, devices and the like have a fault.
+    """Yield the members of a tar file in order, up to its end marker. Folders are skipped; links, devices etc. have a fault.
 
     Args:
-        tape: where it is read from.
-        held: of which (name, bytes) `Member.data` is wanted; None for none at all.
+        tape: reads the file.
+        held: (name, bytes) → True if `Member.data` is wanted. None for no member.
 
     Raises:
         CutError: the file ends inside a member, which is named.
-        tarfile.ReadError: a block that is no header, an end without an end marker, or something behind it, by its offset.
-        OSError, EOFError: the file cannot be read on.
+        tarfile.ReadError: an invalid header, a missing end marker, or bytes behind it. The offset is named.
+        OSError, EOFError: the file cannot be read further.
     """
     read = tape.read
     shapes: dict[bytes, Shape] = {}
-    shared: dict[str, str] = {}  # what pax headers said of all that follows
+    shared: dict[str, str] = {}  # records of pax headers that hold for all later members
     front, before = b"", None
     at = 0
     while (block := read(at, BLOCK)) != _END:
         fault, begin, known = "", at + BLOCK, block
         if shared:
             parsed = None
-        elif block == front:  # pax headers repeat to the byte where their records are of one length
+        elif block == front:  # pax headers repeat exactly if their records have the same length
             parsed = before
         else:
             parsed = parse(block, shapes)
@@ -124,7 +124,7 @@ def _pass(tape: ByteReader, name: str, size: int, stop: int) -> None:
 
 
 def _check_rest(read: Callable[[int, int], bytes], at: int) -> None:
-    """Nothing but zeros may stand behind the end marker."""
+    """Raise `tarfile.ReadError` unless only zeros follow the end marker."""
     begin = at
     while chunk := read(at, CHUNK):
         if chunk != bytes(len(chunk)):

@@ -1,4 +1,4 @@
-"""Location of a sample in a shard to its image and its target."""
+"""The reader of samples in shards, from a location to image and target."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from patchpack.types import Clip, Inline
 
 
 class Slice(NamedTuple):
-    """Location of a sample in a seekable shard: (offset, length) in bytes of its image and of its labels.
+    """The location of a sample in a seekable shard: (offset, length) in bytes of its image and of its labels.
 
-    A clip has a pair for each frame. A label may be there itself, as bytes: an index holds the small ones.
+    A clip has a pair for each frame. A label may be stored as bytes instead, because an index holds small labels.
     """
 
     shard: int
@@ -27,7 +27,7 @@ class Slice(NamedTuple):
 
 
 class _Frames:
-    """The frames of a clip, each read when it is asked for."""
+    """The frames of a clip, each read on access."""
 
     def __init__(self, read: Callable[[tuple[int, int]], bytes], places: tuple[tuple[int, int], ...]) -> None:
         self._read, self._places = read, places
@@ -40,23 +40,23 @@ class _Frames:
 
 
 class ShardReader:
-    """Location to (image bytes, target). Picklable; every process opens its own files."""
+    """A reader from a location to (image bytes, target). It is picklable, and every process opens its own files."""
 
     def __init__(self, urls: list[str], members: SampleFields) -> None:
         self._urls, self._members = urls, members
-        # descriptors, as a garbage collector would close file objects with a warning
+        # descriptors, because a garbage collector would close file objects with a warning
         self._files: dict[int, int | RemoteFile] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_files": {}}
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound now: modules are empty at the very end
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound now: modules are empty at exit
         for file in self._files.values():
             if isinstance(file, int):
                 close(file)
 
     def __call__(self, location: Slice | Inline) -> tuple[Any, Any]:
-        """See `patchpack.paint.painter.Fetch`."""
+        """Return the image and target, see `patchpack.paint.painter.Fetch`."""
         if isinstance(location, Inline):
             return location.image, location.target
         return self._image(location), self.target(location)
@@ -68,7 +68,7 @@ class ShardReader:
         return self._read(location.shard, where)
 
     def target(self, location: Slice | Inline) -> Any:
-        """The target alone."""
+        """Return the target alone."""
         if isinstance(location, Inline):
             return location.target
         asked = self._members
@@ -95,18 +95,24 @@ class ShardReader:
         return data
 
     def _kept_open(self, shard: int) -> int | RemoteFile:
-        """A shard as it stays open between samples."""
+        """Open a shard, which then stays open between samples."""
         url = self._urls[shard]
         return open_descriptor(url) if is_local(url) else RemoteFile(url)
 
 
 def open_descriptor(path: str) -> int:
-    """For `read_at`."""
+    """Open a file for `read_at`."""
     return os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
 
 def read_at(file: int, length: int, offset: int) -> bytes:
-    """So many bytes of an open file, fewer only where it ends; the place in it, which forked workers share, stays."""
+    """Read bytes of an open file without moving its position, which forked workers share. Fewer come only at its end.
+
+    Args:
+        file: descriptor of the file.
+        length: number of bytes.
+        offset: of the first byte.
+    """
     if hasattr(os, "pread"):
         return os.pread(file, length, offset)
     before = os.lseek(file, 0, os.SEEK_CUR)

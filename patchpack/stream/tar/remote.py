@@ -1,6 +1,6 @@
-"""Files behind URLs, read by ranges: what fsspec's file systems (S3, GCS, HTTP, …) are asked for, and nothing more.
+"""Files behind URLs, read by ranges with fsspec's file systems (S3, GCS, HTTP, …).
 
-fsspec is imported where a URL is to be read by offset, and not before: local shards need none of it.
+fsspec is imported only when a URL is read by offset. Local shards do not need it.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from typing import Any, NamedTuple
 from patchpack.errors import ConfigError, SourceError
 
 FIRST_BYTES = 1 << 14
-"""Asked for at least: labels, the header of the next image and its start lie together."""
+"""Least bytes of a request: labels, the header of the next image and its start lie together."""
 
 MOST_BYTES = 1 << 20
-"""Asked for at most ahead of what is wanted, where samples are so small that everything is read."""
+"""Most bytes that are read ahead, if samples are so small that everything is read."""
 
-_SKIPPED_BYTES = 1 << 15  # fewer are read along: a request costs more than they do
-_WINDOWS = 8  # the start of an image is looked at once its sample is whole, behind the members that follow it
+_SKIPPED_BYTES = 1 << 15  # fewer unneeded bytes are read along, because a request costs more
+_WINDOWS = 8  # the start of an image is read once its sample is complete, after the members that follow it
 
-# what file systems call the version of a file's contents, the surest first; without case, - and _
+# names of the version of a file's contents in different file systems, the most reliable first; without case, - and _
 _VERSIONS = (
     "etag", "contentmd5", "md5hash", "md5checksum", "sha256", "md5", "crc32c", "blobid", "generation", "versionid",
     "lastmodified", "mtime", "modified", "updated", "modifiedtime", "modificationtime", "created",
@@ -30,12 +30,12 @@ _VERSIONS = (
 
 
 class Status(NamedTuple):
-    """What a file system says of a file.
+    """The size and version that a file system reports for a file.
 
     Attributes:
-        num_bytes: its size.
-        version: of its contents, as ``etag=…``, ``mtime=…``; "" if nothing is said. fsspec's own ``ukey`` will not do: for HTTP
-            it is a hash of the URL, for most others one of everything that is said, whatever it is about.
+        num_bytes: size in bytes.
+        version: of its contents, as ``etag=…``, ``mtime=…``; "" if nothing is reported. fsspec's own ``ukey`` is not used: for
+            HTTP it is a hash of the URL, for most others a hash of all reported values, also of those without any meaning here.
     """
 
     num_bytes: int
@@ -43,13 +43,13 @@ class Status(NamedTuple):
 
 
 class RemoteFile:
-    """A file behind a URL. Threads may share it; a process that is forked makes a file system of its own.
+    """A file behind a URL. Threads may share it. A forked process makes its own file system.
 
     Args:
-        url: anything fsspec opens.
+        url: a URL that fsspec opens.
 
     Raises:
-        ConfigError: fsspec is not installed, or not what it needs for this URL.
+        ConfigError: fsspec, or a package that it needs for this URL, is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -57,15 +57,15 @@ class RemoteFile:
         self._of: tuple[int, Any, str] = (os.getpid(), *_file_system(url))
 
     def status(self) -> Status:
-        """Asks anew every time.
+        """Request size and version; every call is a new request.
 
         Raises:
-            FileNotFoundError: it is not there.
-            SourceError: the file system cannot say, or does not know the size.
+            FileNotFoundError: the file does not exist.
+            SourceError: the request failed, or the size is not known.
         """
         fs, path = self._here()
         with _named(self._url, missing=True):
-            fs.invalidate_cache(path)  # what a listing said earlier
+            fs.invalidate_cache(path)  # forgets earlier listings
             info = fs.info(path)
         size = info.get("size")
         if info.get("type") == "directory" or size is None:
@@ -76,7 +76,7 @@ class RemoteFile:
         return Status(int(size), f"{found}={said[found]}" if found else "")
 
     def read(self, offset: int, length: int) -> bytes:
-        """``length`` bytes at ``offset``, in one request. Raises `SourceError` if they cannot be had."""
+        """Read ``length`` bytes at ``offset`` in one request. Raises `SourceError` if that fails."""
         if not length:
             return b""
         fs, path = self._here()
@@ -92,21 +92,21 @@ class RemoteFile:
 
     def _here(self) -> tuple[Any, str]:
         pid, fs, path = self._of
-        if pid != os.getpid():  # its connections and its thread are the parent's
+        if pid != os.getpid():  # its connections and its thread belong to the parent
             self._of = (os.getpid(), *_file_system(self._url))
             _, fs, path = self._of
         return fs, path
 
 
 class RangeReader:
-    """A `patchpack.stream.tar.byte_reader.ByteReader` over ranges: windows, of which the latest are kept.
+    """A `patchpack.stream.tar.byte_reader.ByteReader` that reads ranges. It keeps the latest windows.
 
-    Behind a member that is skipped a window is `FIRST_BYTES`. Where little is skipped, the next one begins where the last one
-    ends, is twice as long, up to `MOST_BYTES`, and takes the end of the last one along, so that no byte is asked for twice.
+    After a skipped member a window has `FIRST_BYTES`. If little is skipped, the next window begins at the end of the last one
+    and is twice as long, up to `MOST_BYTES`. It also keeps the end of the last one, so that no byte is requested twice.
 
     Args:
         fetch: ``(offset, length)`` to exactly that many bytes.
-        num_bytes: of the file.
+        num_bytes: size of the file.
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], num_bytes: int) -> None:
@@ -117,7 +117,7 @@ class RangeReader:
         self._ahead = FIRST_BYTES
 
     def read(self, at: int, count: int) -> bytes:
-        """See `ByteReader`."""
+        """Read bytes, see `ByteReader`."""
         count = min(count, self.end - at)
         if count <= 0:
             return b""
@@ -126,7 +126,7 @@ class RangeReader:
                 return data[at - begin : at - begin + count]
         last, known = self._front
         reached = last + len(known)
-        if at < last:  # a look back moves nothing
+        if at < last:  # an earlier read does not move the window
             data = self._fetch(at, min(max(count, FIRST_BYTES), self.end - at))
             self._behind.append((at, data))
             return data[:count]
@@ -137,22 +137,22 @@ class RangeReader:
         else:
             self._ahead, begin, reached, known = FIRST_BYTES, at, at, b""
         data = known + self._fetch(reached, min(max(at + count, reached + self._ahead), self.end) - reached)
-        if len(data) <= 2 * MOST_BYTES:  # a whole picture is looked at once
+        if len(data) <= 2 * MOST_BYTES:  # a complete image is read once
             self._behind.append(self._front)
             self._front = (begin, data)
         return data[at - begin : at - begin + count]
 
     def reach(self, at: int) -> int:
-        """See `ByteReader`."""
+        """Return the smaller of `at` and the end, see `ByteReader`."""
         return min(at, self.end)
 
 
 def expand(pattern: str) -> list[str]:
-    """The URLs that a pattern with ``*`` matches, sorted; a URL without one as it is.
+    """Return the URLs that match a pattern with ``*``, sorted. A URL without ``*`` is returned unchanged.
 
     Raises:
-        SourceError: none does, or the folder cannot be listed.
-        ConfigError: as `RemoteFile`.
+        SourceError: no file matches, or the folder cannot be listed.
+        ConfigError: fsspec, or a package that it needs, is not installed.
     """
     if "*" not in pattern:
         return [pattern]
@@ -165,21 +165,21 @@ def expand(pattern: str) -> list[str]:
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    """The file system and the path in it. fsspec keeps one for each process and its options."""
+    """Return the file system and the path in it. fsspec keeps one for each process and its options."""
     try:
         from fsspec.core import url_to_fs
     except ImportError:
         raise ConfigError(f"{url}: reading URLs by offset needs fsspec: pip install 'patchpack[remote]'") from None
     try:
         fs, path = url_to_fs(url)
-    except (ImportError, ValueError) as error:  # the package of this kind is missing, or there is no such kind
+    except (ImportError, ValueError) as error:  # the package of this kind is missing, or the kind is unknown
         raise ConfigError(f"{url}: fsspec cannot open it: {error}") from None
     return fs, path
 
 
 @contextmanager
 def _named(url: str, missing: bool = False) -> Iterator[None]:
-    """File systems raise whatever their libraries do: an account needs one kind, and the URL."""
+    """Raise `SourceError` with the URL for every kind of error that libraries of file systems raise."""
     try:
         yield
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""Webdataset shards: samples to headers, and the bytes of a member when its place is known."""
+"""Webdataset shards: the headers of their samples."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from patchpack.stream.tar.remote import RangeReader
 from patchpack.stream.tar.urls import is_local
 from patchpack.types import Clip, Event, Header, Inline
 
-BUFFER_BYTES = 1 << 14  # small members, the header of the next image and its start come in one read of the file
+BUFFER_BYTES = 1 << 14  # one read of the file then covers small members, the header of the next image and its start
 
 
 def is_compressed(url: str) -> bool:
-    """True for a name of a compressed file: what lies at an offset is known when all before it is unpacked."""
+    """Return True for the name of a compressed file, in which an offset is known only after all before it is unpacked."""
     return url.lower().endswith((".gz", ".tgz", ".bz2", ".xz"))
 
 
 def starts_compressed(read: Callable[[int, int], bytes]) -> bool:
-    """True for a file that is compressed by its first bytes, whatever its name; `read` takes (offset, length)."""
+    """Return True if the first bytes of a file show a compression. `read` takes (offset, length)."""
     return bool(compression_of(read(0, MAGIC_BYTES)))
 
 
 def scan_shard(url: str, number: int, label: str, members: SampleFields, tape: RangeReader | None = None) -> Iterator[Event]:
-    """Headers of one shard in order; a pure function of the file.
+    """Yield the events of one shard in order; a pure function of the file.
 
     Args:
-        url: local path, or anything webdataset's ``gopen`` opens; gzip, bzip2 and xz are known by their first bytes.
-        number: the shard's place in the list, for locations.
+        url: local path, or a URL that webdataset's ``gopen`` opens. gzip, bzip2 and xz are recognised by their first bytes.
+        number: number of the shard in the list, for locations.
         label: its name in keys and reports.
-        members: what is asked for.
-        tape: the shard by ranges, where it is a URL and its samples are to be found again by offset; None reads it as a stream.
+        members: the requested image, labels and text, and the limits.
+        tape: a reader of ranges, if the shard is behind a URL and locations are to be offsets. None reads it as a stream.
 
     Yields:
-        A `Header` per sample, a `Rejection` per sample that cannot be used, and at most one `ShardFault`, last.
+        A `Header` per sample, a `Rejection` per unusable sample, and at most one `ShardFault`, last.
 
     Raises:
-        SourceError: of the tape. What a network loses for a moment is no fault of the shard.
+        SourceError: an error of the tape. A short failure of the network is not a fault of the shard.
     """
     fault = None
     file = None
@@ -62,7 +62,7 @@ def scan_shard(url: str, number: int, label: str, members: SampleFields, tape: R
         fault = yield from (
             _scan_seekable(file, number, label, members) if _is_seekable(url, file) else _scan_stream(file, label, members)
         )
-        file.close()  # a command that failed says so here
+        file.close()  # raises if a command failed
     except UNREADABLE as error:
         why = f"cannot be read: {type(error).__name__}: {error}"
         fault = f"{fault}; {why}" if fault else why
@@ -77,13 +77,13 @@ def scan_shard(url: str, number: int, label: str, members: SampleFields, tape: R
 def _open(url: str) -> Any:
     if is_local(url):
         return open(url, "rb", buffering=BUFFER_BYTES)
-    from webdataset.gopen import gopen  # costs 0.7 s to import: only where a URL or a pipe is given
+    from webdataset.gopen import gopen  # costs 0.7 s to import: only for a URL or a pipe
 
     return gopen(url, "rb")
 
 
 def _is_seekable(url: str, file: Any) -> bool:
-    """True for a local, uncompressed tar file: its members can be read again by offset."""
+    """Return True for a local, uncompressed tar file, whose members can be read again by offset."""
     if not is_local(url) or is_compressed(url):
         return False
     place = file.fileno()
@@ -91,7 +91,7 @@ def _is_seekable(url: str, file: Any) -> bool:
 
 
 def _scan_seekable(file: Any, number: int, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
-    place = file.fileno()  # past the buffer, which holds the next header and is not to be filled anew
+    place = file.fileno()  # without the buffer, which holds the next header and must keep it
     return _scan_by_offset(SeekableReader(file), lambda at, count: read_at(place, count, at), number, label, asked)
 
 
@@ -128,7 +128,7 @@ def _scan(
 
 
 class _Chosen(NamedTuple):
-    """The members of a sample that are asked for; `clip` where the images are the frames of one."""
+    """The requested members of a sample. `clip` is True if the images are the frames of a clip."""
 
     key: str
     images: list[Member]
@@ -138,7 +138,7 @@ class _Chosen(NamedTuple):
 
 
 def _chosen(group: Group, label: str, asked: SampleFields) -> _Chosen | Rejection:
-    """What of a sample is asked for, or why it cannot be used."""
+    """Return the requested members of a sample, or the rejection of it."""
     key = f"{label}/{group.stem}"
     frames = asked.frames_of(group.members)
     images = [group.members[extension] for extension in frames or asked.images_of(group.members)]
@@ -146,7 +146,7 @@ def _chosen(group: Group, label: str, asked: SampleFields) -> _Chosen | Rejectio
         images = [next((m for m in images if not m.fault), images[0])]
     member = images[0].name if len(images) == 1 else ""
     for image in images:
-        if image.where[1] > asked.max_bytes:  # whatever else is wrong: such bytes were not even held
+        if image.where[1] > asked.max_bytes:  # before other faults: such bytes were not even held
             return Rejection(label, key, image.name, "header", too_many_bytes(image.where[1], asked.max_bytes))
     if group.fault:
         return Rejection(label, key, member, "read", group.fault)
@@ -189,7 +189,7 @@ def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, 
     sized = _together(images[:1] if clip else images, header, label, key)
     if isinstance(sized, Rejection):
         return sized
-    if clip:  # the other frames are looked at when they are painted
+    if clip:  # the other frames are read when they are painted
         where = Slice(number, tuple(m.where for m in images), places)
         sized = sized._replace(member="", location=where, frames=len(images))
     if text is None:
@@ -201,7 +201,7 @@ def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, 
 
 
 def _with_text(sized: Header, data: bytes, member: str, asked: SampleFields) -> Header | Rejection:
-    """The header of a sample with the tokens of its text."""
+    """Return the header of a sample with the tokens of its text."""
     assert asked.text is not None
     try:
         return sized._replace(text=asked.text.tokens(asked.text.of(data)))
@@ -210,7 +210,7 @@ def _with_text(sized: Header, data: bytes, member: str, asked: SampleFields) -> 
 
 
 def _together(images: list[Member], header: Callable[[Member], Header], label: str, key: str) -> Header | Rejection:
-    """The header of a sample of one image or several, made of those of its images."""
+    """Return the header of a sample from the headers of its one or several images."""
     headers: list[Header] = []
     for image in images:
         try:
@@ -230,12 +230,12 @@ def _inline_event(group: Group, label: str, asked: SampleFields) -> Event:
     target: Any = None
 
     def header(image: Member) -> Header:
-        assert image.data is not None  # asked for, so it was read
+        assert image.data is not None  # requested, so it was read
         size = read_size(image.data, max_pixels=asked.max_pixels, formats=asked.reading.formats)
         return Header(key, label, image.name, size, Inline(image.data, target), 0, len(image.data))
 
     sized = _together(images[:1] if clip else images, header, label, key)
-    if isinstance(sized, Rejection):  # the image is looked at first, as where labels are read later
+    if isinstance(sized, Rejection):  # the image is checked before the labels, as in seekable shards
         return sized
     if clip:
         held = [m.data or b"" for m in images]

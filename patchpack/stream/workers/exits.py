@@ -1,4 +1,4 @@
-"""Iterators that are still open when the interpreter ends are closed first, while there are modules to close them with."""
+"""Closing of open iterators at exit, before the interpreter unloads the modules that closing needs."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from weakref import WeakKeyDictionary
 
 _T = TypeVar("_T")
 
-_PATIENCE = 5.0  # seconds for a thread to come to the end of the batch it is at
-_open: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # → the process that began it
+_PATIENCE = 5.0  # seconds for a thread to finish its current batch
+_open: WeakKeyDictionary[Any, int] = WeakKeyDictionary()  # → the id of the process that began it
 _ending = False
 
 
 def closed_at_exit(iterator: Generator[_T, None, None]) -> Generator[_T, None, None]:
     """Return the items of an iterator, which is closed before the interpreter ends if it is still open.
 
-    A thread that runs it then is at its end with the item it is at: the interpreter would end it somewhere inside of torch.
+    If another thread runs it then, it ends after the current item. Otherwise the interpreter would stop it inside torch.
     """
     items = _until_exit(iterator)
     _open[items] = os.getpid()
@@ -32,7 +32,7 @@ def _until_exit(iterator: Generator[_T, None, None]) -> Generator[_T, None, None
             if _ending:
                 return
             yield item
-            del item  # before the next one is waited for: its memory may be painted again
+            del item  # before waiting for the next one: its memory may be painted again
     finally:
         iterator.close()
 
@@ -44,7 +44,7 @@ def _close_all() -> None:
     until = time.monotonic() + _PATIENCE
     try:
         for iterator, process in list(_open.items()):
-            while process == os.getpid():  # in a process that was forked, workers and threads are the parent's
+            while process == os.getpid():  # a forked process does not own the workers and threads
                 try:
                     iterator.close()
                     break

@@ -1,7 +1,7 @@
 """A batch between two processes: all of its arrays in one piece of shared memory.
 
-Every tensor that crosses costs the training thread a file descriptor and about 0.1 ms; a batch has ten. A slot of a ring costs
-neither; a tensor of the batch's own is what there is when no slot is free.
+Every tensor that is sent costs the training thread a file descriptor and about 0.1 ms, and a batch has ten. A slot of a pool
+costs neither. If no slot is free, the batch gets a tensor of its own.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError
 from patchpack.stream.workers.slot_pool import MORE_ROOM, Slot, shared_bytes
 
-_SHARED = "/dev/shm"  # where Linux keeps what processes share
-_ALIGNMENT = 64  # bytes: a view of another dtype needs its own size, vector units like more
+_SHARED = "/dev/shm"  # Linux's folder of shared memory
+_ALIGNMENT = 64  # bytes: a view of another dtype needs at least its own size, and vector units prefer more
 
 
 class Place(NamedTuple):
-    """Where an array is in the shared memory."""
+    """The location of an array in the shared memory."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -33,11 +33,11 @@ class Place(NamedTuple):
 
 
 class SharedBatch(NamedTuple):
-    """What a worker sends. Torch's loader walks and pins it as any tuple.
+    """A batch in the form that a worker sends. Torch's loader traverses and pins it like any tuple.
 
     Attributes:
-        shared: uint8 ``[num_bytes]``, the patches first; in a worker the `Slot` that arrives as such.
-        batch: a `PackedBatch` whose arrays are `Place`s; an array that a slot has no room for travels as it is.
+        shared: uint8 ``[num_bytes]``, the patches first. In a worker it is a `Slot`, which arrives as this tensor.
+        batch: a `PackedBatch` whose arrays are `Place`s. An array that does not fit into the slot is sent unchanged.
     """
 
     shared: torch.Tensor | Slot
@@ -45,14 +45,14 @@ class SharedBatch(NamedTuple):
 
 
 def wrap(blank: PackedBatch, slot: Slot | None = None) -> tuple[SharedBatch, PackedBatch]:
-    """A parcel around a blank batch of numpy arrays.
+    """Wrap a blank batch of numpy arrays in shared memory.
 
     Args:
-        blank: its patches are not copied.
-        slot: what to put it into; None for new shared memory.
+        blank: the blank batch. Its patches are not copied.
+        slot: the slot to use; None for new shared memory.
 
     Returns:
-        The parcel, and the same blank with its arrays inside: what is painted there needs no copy.
+        The shared batch, and the same blank batch with its arrays in shared memory, so that painting into it needs no copy.
     """
     shelf = _Shelf(None if slot is None else slot.memory.size)
     places = PackedBatch._make(map(shelf.place, blank))
@@ -70,9 +70,10 @@ def wrap(blank: PackedBatch, slot: Slot | None = None) -> tuple[SharedBatch, Pac
 
 
 def unwrap(parcel: SharedBatch) -> PackedBatch:
-    """The batch of a parcel, as tensors.
+    """Unwrap a shared batch, as tensors.
 
-    Patches stay where they are. The rest, a few per cent, is copied: who keeps only the targets of an epoch keeps no pixels.
+    Patches are a view of the shared memory. The rest, a few per cent, is copied, so that keeping the targets of an epoch does
+    not keep its pixels.
     """
     shared, places = parcel
     assert isinstance(shared, torch.Tensor)
@@ -90,7 +91,7 @@ def unwrap(parcel: SharedBatch) -> PackedBatch:
 
 
 def as_tensors(sent: Any) -> Any:
-    """Arrays as tensors; torch's own way looks at every key and every counter too."""
+    """Convert arrays to tensors. Torch's own function would visit every key and every counter too."""
     if isinstance(sent, SharedBatch):
         return sent
     batch = PackedBatch._make(torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in sent)
@@ -100,7 +101,7 @@ def as_tensors(sent: Any) -> Any:
 
 
 def _refuse_to_stack(batches: list[PackedBatch], **_: Any) -> Any:
-    """What torch's own collation calls where a DataLoader was made without ``batch_size=None``."""
+    """Raise `ConfigError`: torch's collation calls this if a DataLoader was made without ``batch_size=None``."""
     raise ConfigError(
         f"batches are packed already, and this DataLoader would stack {len(batches)} of them: pass batch_size=None to it"
     )
@@ -110,9 +111,9 @@ default_collate_fn_map[PackedBatch] = _refuse_to_stack
 
 
 def require_room(num_bytes: int, batches: int) -> None:
-    """Raise `ConfigError` where so many batches of so many bytes are more than the memory that can be shared.
+    """Raise `ConfigError` if `batches` of `num_bytes` each do not fit into the free shared memory.
 
-    A worker that writes beyond it is killed, or the machine's other loaders are; torch cannot say why.
+    A worker that writes beyond it is killed, or other loaders of the machine are. Torch's error does not give the reason.
     """
     if not os.path.isdir(_SHARED):
         return
@@ -125,13 +126,13 @@ def require_room(num_bytes: int, batches: int) -> None:
 
 
 def share(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor, in memory that other processes see."""
+    """Return the tensor, in memory that other processes see."""
     shared: torch.Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return shared
 
 
 class _Shelf:
-    """Where arrays go, one after the other, up to so many bytes."""
+    """The positions of arrays, one after the other, up to a number of bytes."""
 
     def __init__(self, room: int | None) -> None:
         self.end, self._room = 0, room

@@ -1,10 +1,10 @@
-"""Shared memory that worker processes paint into again and again: what crosses the border is the number of a slot.
+"""Shared memory that worker processes paint into again and again. Only the number of a slot is sent between processes.
 
-A shared tensor made for every batch has new pages on both sides, and mapping them costs as much as writing them. Pages of a
-ring stay where they are.
+A shared tensor that is made for every batch has new pages in both processes, and mapping them costs as much as writing them.
+The pages of a pool stay mapped.
 
-The parent alone gives slots away, each with a plan, and has one back when nothing here refers to its memory any more: no lock
-is shared, so a worker that is killed leaves none held. The memory has no name that could outlive the processes.
+Only the parent assigns slots, each with a plan. It gets a slot back when no object in its process refers to the slot's memory
+anymore. No lock is shared, so a killed worker leaves no lock held. The memory has no name that could outlive the processes.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from patchpack.types import Grid
 MORE_ROOM = (
     "enlarge /dev/shm (docker run --shm-size=2g), take fewer workers, rows or batches ahead (prefetch_factor), or threads"
 )
-SPARE = 3  # batches beyond those under way: one that arrives, one at hand, the one before it that is let go next
+SPARE = 3  # batches beyond those in flight: one that arrives, the current one, the previous one that is released next
 
 _numbers = itertools.count()
-_rings: WeakValueDictionary[int, SlotPool] = WeakValueDictionary()  # of this process: a slot that arrives names its ring
+_rings: WeakValueDictionary[int, SlotPool] = WeakValueDictionary()  # of this process: an arriving slot names its pool
 
 
 class SlotPool:
-    """Slots of shared memory. Made in the parent; to a worker, forked or sent, it is the memory alone.
+    """A pool of slots in shared memory. The parent makes it. A worker, forked or spawned, has only the memory.
 
     Args:
-        num_slots: batches that it holds.
-        slot_bytes: of a batch, see `slot_bytes_of`.
+        num_slots: number of batches that it holds.
+        slot_bytes: bytes of a batch, see `slot_bytes_of`.
     """
 
     def __init__(self, num_slots: int, slot_bytes: int) -> None:
         self._stride = _whole_pages(slot_bytes)
         self._memory = shared_bytes(num_slots * self._stride)
         self._number = next(_numbers)
-        # the last one back goes first: its pages are in the cache, and slots that are not needed never get any
+        # the slot that was returned last is used first: its pages are in the cache, and unneeded slots never get pages
         self._free = list(range(num_slots))
         self._given: set[int] = set()
         _rings[self._number] = self
@@ -52,7 +52,7 @@ class SlotPool:
         return {"_stride": self._stride, "_memory": self._memory, "_number": self._number}
 
     def take(self) -> int | None:
-        """A slot to paint one batch into; None where all are in use: that batch gets memory of its own."""
+        """Take a slot to paint one batch into. Return None if all are in use: the batch then gets memory of its own."""
         try:
             slot = self._free.pop()
         except IndexError:
@@ -61,26 +61,26 @@ class SlotPool:
         return slot
 
     def recall(self) -> None:
-        """Have back slots that were given away and did not arrive. Only once no worker paints for this ring any more."""
+        """Recall slots that were assigned and did not arrive. Call it only when no worker paints into this pool anymore."""
         while self._given:
             self._free.append(self._given.pop())
 
     def slot(self, number: int) -> Slot:
-        """In a worker: the memory of a slot, as the last user left it."""
+        """Return the memory of a slot, in a worker. It holds the bytes of its last batch."""
         return Slot(self._number, number, self._bytes(number, self._stride))
 
     def arrived(self, number: int, num_bytes: int) -> torch.Tensor:
-        """In the parent: the first bytes of a slot as a tensor, uint8 ``[num_bytes]``; empty if the slot was recalled.
+        """Return the first bytes of a slot as a tensor, in the parent: uint8 ``[num_bytes]``, empty if the slot was recalled.
 
-        The slot is free again when the tensor's storage ends: with the last tensor, view or numpy array that shows any of it.
-        (A process forked from this one shows the same memory and holds no slot.)
+        The slot is free again when the tensor's storage ends, with the last tensor, view or numpy array of any part of it. (A
+        process forked from this one sees the same memory and holds no slot.)
         """
         try:
             self._given.remove(number)  # once: a slot is never free twice
         except KeyError:
             return torch.empty(0, dtype=torch.uint8)
         held = self._bytes(number, num_bytes)
-        # torch keeps this very array for as long as the storage lives; appending to a list needs no lock, whoever frees it
+        # torch keeps this array for as long as the storage lives; appending to a list needs no lock, in any thread
         finalize(held, self._free.append, number).atexit = False
         return torch.from_numpy(held)
 
@@ -91,11 +91,16 @@ class SlotPool:
 
 
 class Slot:
-    """A slot in the worker that paints into it. Pickled to the parent it arrives as a tensor there.
+    """A slot in the worker that paints into it. Pickled to the parent, it arrives as a tensor.
+
+    Args:
+        ring: number of its pool.
+        number: number of the slot in the pool.
+        memory: uint8 array of all its bytes.
 
     Attributes:
         memory: uint8 array of all its bytes.
-        num_bytes: how many of them are sent.
+        num_bytes: number of bytes that are sent.
     """
 
     def __init__(self, ring: int, number: int, memory: npt.NDArray[np.uint8]) -> None:
@@ -107,15 +112,19 @@ class Slot:
 
 
 def _arrive(ring: int, number: int, num_bytes: int) -> torch.Tensor:
-    # a loop that is left lets go of its ring; nobody looks at what still was on its way
+    # the pool ends with its loop, and batches that arrive later are not used
     its_ring = _rings.get(ring)
     return torch.empty(0, dtype=torch.uint8) if its_ring is None else its_ring.arrived(number, num_bytes)
 
 
 def slot_bytes_of(recipe: Recipe, text_len: int | None = None) -> int:
-    """Bytes that a batch takes at most, in whole pages, with one number as the target of every image.
+    """Return the most bytes that a batch takes, in whole pages, with one number as the target of every image.
 
-    Larger targets travel beside the slot. text_len: text tokens per row, None without texts.
+    Larger targets are sent beside the slot.
+
+    Args:
+        recipe: of the batches.
+        text_len: text tokens per row, None without texts.
     """
     scheme = recipe.positions(Grid(1, 1))
     tubelet, clips = (1, 0) if recipe.video is None else (recipe.video.tubelet, 1)
@@ -124,7 +133,7 @@ def slot_bytes_of(recipe: Recipe, text_len: int | None = None) -> int:
     pixels = 3 * tubelet * np.dtype(recipe.dtype).itemsize
     row = max(recipe.row_len(p) * (p * p * pixels + tokens) for p in recipe.patch_sizes)
     text = 8 * (text_len or 0)  # id, segment
-    return _whole_pages(recipe.rows * (row + text + recipe.max_images * images + 4) + 1024)  # norm, and where arrays begin
+    return _whole_pages(recipe.rows * (row + text + recipe.max_images * images + 4) + 1024)  # norm, and alignment of arrays
 
 
 def _whole_pages(num_bytes: int) -> int:
@@ -132,12 +141,12 @@ def _whole_pages(num_bytes: int) -> int:
 
 
 def shared_bytes(num_bytes: int) -> torch.Tensor:
-    """Zeros that other processes can see, uint8 ``[num_bytes]``; no page is touched.
+    """Return zeros that other processes can see, uint8 ``[num_bytes]``. No page is touched.
 
     Raises:
-        ConfigError: there is no room for them.
+        ConfigError: there is not enough shared memory.
     """
-    try:  # as torch's own `default_collate` makes it; `zeros().share_memory_()` writes all of it, twice
+    try:  # like torch's own `default_collate`; `zeros().share_memory_()` writes all of it, twice
         storage = torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call]  # torch leaves it untyped
     except RuntimeError as error:
         raise ConfigError(f"no room for {num_bytes / (1 << 20):.1f} MiB that processes share ({error}): {MORE_ROOM}") from None

@@ -1,7 +1,8 @@
-"""Painting processes under watch: what each is at, for how long none has said anything, and what is raised when one dies.
+"""Supervision of painting processes: the current image of each, the time without any batch, and the error when one dies.
 
-Torch notices that a worker died, by a signal handler that may raise anywhere in the training loop, and says its number. Here it
-is raised where a batch is waited for, and says which image the worker was at: a file that crashes a decoder has a name.
+Torch notices that a worker died with a signal handler, which may raise anywhere in the training loop and gives only its number.
+Here the error is raised while waiting for a batch, and it names the worker's current image. So a file that crashes a decoder is
+named.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from patchpack.rng import Stage, key_hash, uniforms
 from patchpack.stream.workers.slot_pool import MORE_ROOM, shared_bytes
 from patchpack.types import Header
 
-TICK = 0.5  # seconds between looks at whether all workers live
+TICK = 0.5  # seconds between checks that all workers live
 _ROW = 2048  # bytes of the board for one worker
 _LENGTH = struct.Struct("=H")
 _SHOWN = 8  # workers named in an error
@@ -38,10 +39,10 @@ _HINTS["SIGABRT"] = _HINTS["SIGILL"] = _HINTS["SIGFPE"] = _HINTS["SIGSEGV"]
 
 
 class StatusBoard:
-    """What each worker is at, in memory that outlives it.
+    """The status of each worker, in memory that outlives the worker.
 
     Args:
-        num_workers: lines on it.
+        num_workers: number of lines.
     """
 
     def __init__(self, num_workers: int) -> None:
@@ -52,20 +53,20 @@ class StatusBoard:
         return {"_memory": self._memory, "_view": None}
 
     def write(self, worker: int, text: str) -> None:
-        """A worker's line; "" when it waits for work."""
+        """Write a worker's line, "" when it waits for work."""
         data = text.encode("utf-8", "backslashreplace")[: _ROW - _LENGTH.size]
         view, start = self._bytes(), worker * _ROW
         view[start + _LENGTH.size : start + _LENGTH.size + len(data)] = data
         _LENGTH.pack_into(view, start, len(data))
 
     def read(self, worker: int) -> str:
-        """What a worker wrote last."""
+        """Return the line that a worker wrote last."""
         view, start = self._bytes(), worker * _ROW
         (length,) = _LENGTH.unpack_from(view, start)
         return bytes(view[start + _LENGTH.size :][:length]).decode("utf-8", "replace")
 
     def painting(self, worker: int, step: int) -> Callable[[Header], None]:
-        """For `patchpack.paint.painter.paint`: writes down each image of a step when its turn comes."""
+        """Return a function for `patchpack.paint.painter.paint` that writes down each image of a step before it is painted."""
         image = 0
 
         def note(header: Header) -> None:
@@ -111,7 +112,7 @@ class WorkerSeeds:
         torch.manual_seed(self._of(f"worker {worker}, torch"))
 
     def begin(self, worker: int, epoch: int) -> None:
-        """Seed anew where a worker that outlives an epoch begins another one."""
+        """Seed again if a persistent worker begins another epoch."""
         if epoch != self.epoch:
             self.epoch = epoch
             self.start(worker)
@@ -122,18 +123,18 @@ class WorkerSeeds:
 
 
 class WorkerStart:
-    """A ``worker_init_fn``: has the worker end soon after its parent, seeds its random numbers, then calls the user's.
+    """A ``worker_init_fn`` that ends the worker soon after its parent, seeds its random numbers, then calls the user's.
 
     Args:
-        users: the user's ``worker_init_fn``.
-        seeds: None where the user gave the DataLoader a generator: then torch's own seeding stands.
+        users: the user's ``worker_init_fn``, or None.
+        seeds: None if the user gave the DataLoader a generator, because torch's own seeding is then used.
     """
 
     def __init__(self, users: Callable[[int], None] | None, seeds: WorkerSeeds | None) -> None:
         self._users, self._seeds = users, seeds
 
     def __call__(self, worker: int) -> None:
-        """In the worker, before anything else."""
+        """Start the worker: runs before anything else in it."""
         end_with_parent()
         if self._seeds is not None:
             self._seeds.start(worker)
@@ -142,7 +143,7 @@ class WorkerStart:
 
 
 def end_with_parent() -> None:
-    """Have this process end within a second of its parent's end, however that came: nobody would read what it makes."""
+    """End this process within a second of its parent's end, because nothing would read its results."""
     parent, process = os.getppid(), multiprocessing.parent_process()
 
     def watch() -> None:
@@ -156,22 +157,22 @@ def end_with_parent() -> None:
 
 
 def next_of(sending: Iterator[Any], board: StatusBoard, timeout: float, waited_for: Callable[[], str] = str) -> Any:
-    """The next thing that workers send.
+    """Return the next batch that workers send.
 
     Args:
         sending: torch's iterator over workers, made with ``timeout=TICK``.
-        board: what they write on.
-        timeout: seconds without anything after which they are taken for frozen; 0 waits for ever.
-        waited_for: says what that thing is, for an error.
+        board: the workers' status board.
+        timeout: seconds without a batch after which workers count as frozen; 0 waits for ever.
+        waited_for: returns a description of the expected batch, for an error.
 
     Raises:
         StopIteration: the epoch is over.
-        WorkerError: one died, or they are frozen. None of them is left then.
+        WorkerError: a worker died, or all are frozen. All of them are ended before.
     """
     waited, workers = 0.0, getattr(sending, "_workers", ())
     while True:
         problem: str | None = None
-        try:  # around all of it: torch's handler raises between any two lines in there
+        try:  # around all of it: torch's handler may raise between any two lines in there
             with _told_of_deaths(sending, workers):
                 problem = _dead(workers, board)
                 if problem is None:
@@ -193,11 +194,11 @@ def next_of(sending: Iterator[Any], board: StatusBoard, timeout: float, waited_f
 
 @contextmanager
 def _told_of_deaths(sending: Iterator[Any], workers: Sequence[Any]) -> Iterator[None]:
-    """Torch's handler may raise for these workers here, and nowhere else: a training step is no place for it."""
+    """Allow torch's handler to raise for these workers inside this context only, and not in a training step."""
     enter: Any = getattr(torch._C, "_set_worker_pids", None)
     leave: Any = getattr(torch._C, "_remove_worker_pids", None)
     handle: Any = sending
-    if enter is None or leave is None or not hasattr(sending, "_worker_pids_set"):  # a torch that goes about it in another way
+    if enter is None or leave is None or not hasattr(sending, "_worker_pids_set"):  # another version of torch
         yield
         return
     if not handle._worker_pids_set:
@@ -212,7 +213,7 @@ def _told_of_deaths(sending: Iterator[Any], workers: Sequence[Any]) -> Iterator[
 
 
 def _dead(workers: Sequence[Any], board: StatusBoard) -> str | None:
-    """What to say of a worker that died; one whose share is over has ended by itself."""
+    """Return a description of a worker that died, or None. A worker whose share is over has ended without an error."""
     for number, worker in enumerate(workers):
         if not worker.is_alive() and worker.exitcode != 0:
             name = how(worker.exitcode)
@@ -232,7 +233,7 @@ def _at(board: StatusBoard, worker: int) -> str:
 
 
 def how(exitcode: int) -> str:
-    """How a process ended, in words."""
+    """Describe how a process ended, in words."""
     if exitcode >= 0:
         return f"ended with exit code {exitcode}"
     try:
@@ -242,7 +243,7 @@ def how(exitcode: int) -> str:
 
 
 def _end(sending: Iterator[Any], workers: Sequence[Any]) -> None:
-    """End what is left of them, at once: one that is stopped hears of nothing else, the others paint for nobody."""
+    """Kill the remaining workers at once: a stopped process ignores other signals, and the others paint for no reader."""
     for worker in workers:
         if worker.is_alive():
             worker.kill()

@@ -1,7 +1,7 @@
 """Sizes to grids: how many rows and columns of patches an image becomes.
 
-Every rule snaps differently (floor, ceil, half-even, pad), so each stands alone under the name its paper or code base gave
-it. A rule of your own is one class with ``draws``, ``bound`` and ``__call__``; nothing is registered anywhere.
+Every rule rounds differently (floor, ceil, half-even, pad), so each has its own class, named after its paper or code base. A
+custom rule is one class with ``draws``, ``bound`` and ``__call__``. It needs no registration.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ __all__ = [
 
 @runtime_checkable
 class ResizePolicy(Protocol):
-    """A rule from sizes to grids. Numbers only; row i of the answer depends on row i of the input alone."""
+    """A rule from sizes to grids. It sees numbers only. Row i of the result depends on row i of the input alone."""
 
     @property
     def draws(self) -> int:
-        """Uniforms wanted per image, 0 if none."""
+        """Number of uniforms per image, 0 for a policy that does not draw."""
         ...
 
     def bound(self, patch_size: int) -> int | None:
-        """Proven largest ``rows * cols``, or None if there is none."""
+        """Return the proven largest ``rows * cols``, or None if there is no bound."""
         ...
 
     def __call__(self, sizes: npt.NDArray[np.int64], patch_size: int, u: FloatArray | None) -> IntArray:
-        """Grids for sizes.
+        """Return grids for sizes.
 
         Args:
             sizes: int ``[n, 2]`` (height, width) in pixels, >= 1.
@@ -44,19 +44,25 @@ class ResizePolicy(Protocol):
             u: float64 ``[n, draws]`` in [0, 1), or None when ``draws == 0``.
 
         Returns:
-            int32 ``[n, 2]`` (rows, cols) >= 1; (0, 0) where this rule refuses the size.
+            int32 ``[n, 2]`` (rows, cols) >= 1, or (0, 0) where this rule refuses the size.
         """
         ...
 
 
 @runtime_checkable
 class PlacingPolicy(Protocol):
-    """What a resize policy may add: which part of the source is read, and to what size it is resampled.
+    """A resize policy that also chooses the part of the source that is read, and the size it is resampled to.
 
-    Without it the box is the whole image and the target is ``grid * patch_size``. A target smaller than its grid is
+    For other policies the box is the whole image and the target is ``grid * patch_size``. A target smaller than its grid is
     zero-padded right and bottom.
     """
 
     def place(self, sizes: npt.NDArray[np.int64], grids: IntArray, patch_size: int) -> tuple[IntArray, IntArray]:
-        """(box int32 ``[n, 4]`` top, left, height, width; target int32 ``[n, 2]``), in pixels."""
+        """Return boxes ``[n, 4]`` (top, left, height, width) and targets ``[n, 2]`` (height, width), int32, in pixels.
+
+        Args:
+            sizes: int ``[n, 2]`` (height, width) in pixels, >= 1.
+            grids: int32 ``[n, 2]`` (rows, cols), the result of the policy for these sizes.
+            patch_size: pixels per side of a patch, >= 1.
+        """
         ...

@@ -19,16 +19,16 @@ _HALVINGS = 24  # 100 / 2**23 is above NAFLEX_EPS, 100 / 2**24 below, for every 
 
 @dataclass(frozen=True)
 class Pix2Struct:
-    """As many whole patches as the budget allows, aspect ratio kept up to two floors; images are scaled up and down.
+    """The most whole patches that the budget allows, aspect ratio kept up to two floors. Images are scaled up and down.
 
     ``scale = sqrt(M * (p / h) * (p / w))``, ``rows = clamp(floor(scale * h / p), 1, M)``, cols likewise, M = max_patches.
     Source: Pix2Struct 2210.03347, google-research/pix2struct ``preprocessors.py``. The floor keeps rows * cols <= M.
 
     Attributes:
-        max_patches: budget of one image.
-        exact: False follows the published formula bit for bit in float64; True evaluates
-            ``rows = clamp(isqrt(M * h // w), 1, M)`` in integers, which does not lose a row where the root is whole
-            (224 x 224 at p 16 and M 25: 5 x 5, not 4 x 4).
+        max_patches: budget of one image in patches, >= 1.
+        exact: False, the default, follows the published formula bit for bit in float64. True evaluates
+            ``rows = clamp(isqrt(M * h // w), 1, M)`` in integers, which does not lose a row where the root is an integer (224
+            x 224 at p 16 and M 25: 5 x 5, not 4 x 4).
     """
 
     max_patches: int
@@ -39,7 +39,7 @@ class Pix2Struct:
         require_int("max_patches", self.max_patches, 1, MAX_BUDGET)
 
     def bound(self, patch_size: int) -> int:
-        """max_patches: ``floor(x) * floor(y) <= x * y = M``, and a clamp to 1 leaves the other factor <= M."""
+        """Return max_patches. Proof: ``floor(x) * floor(y) <= x * y = M``, and a clamp to 1 leaves the other factor <= M."""
         return self.max_patches
 
     def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
@@ -56,18 +56,20 @@ class Pix2Struct:
 
 @dataclass(frozen=True)
 class NaFlex:
-    """The largest scale whose ceiled grid fits the budget: SigLIP 2 NaFlex, timm NaFlex.
+    """The grid of the largest scale whose ceiled grid fits the budget: SigLIP 2 NaFlex, timm NaFlex.
 
     ``s* = max { s <= 100 : ceil(s * h / p) * ceil(s * w / p) <= N }``, rows = ceil(s* * h / p), cols likewise.
     Source: big_vision ``pp/proj/image_text/ops_naflex.py``.
 
     Attributes:
-        max_patches: budget N of one image.
-        upscale: False keeps the grid ``ceil(h / p) x ceil(w / p)`` of an image that fits already (timm ``max_ratio=1``).
-        search: how s* is found. ``"exact"``: just above s* rows or cols grow by one, so s* is ``k * p / h`` or ``l * p / w``
-            for the largest feasible k or l. ``"bisection"``: as transformers and timm do, between 1e-6 and 100 in float64
-            until the two ends are less than 1e-5 apart; their sizes bit for bit. It ends just below s*, which costs a row or
-            a column in about one of 6,000 images, those of thousands of pixels. (big_vision bisects in float32.)
+        max_patches: budget N of one image in patches, >= 1.
+        upscale: False keeps the grid ``ceil(h / p) x ceil(w / p)`` of an image that already fits (timm ``max_ratio=1``).
+            Default True.
+        search: the method that finds s*. ``"exact"``, the default, relies on the fact that just above s* rows or cols grow by
+            one: s* is ``k * p / h`` or ``l * p / w`` for the largest feasible k or l. ``"bisection"`` halves between 1e-6 and
+            100 in float64 until the two ends are less than 1e-5 apart, as transformers and timm do, and gives their sizes bit
+            for bit. It ends just below s*. That costs a row or a column in about one of 6,000 images, those of thousands of
+            pixels. (big_vision bisects in float32.)
     """
 
     max_patches: int
@@ -81,7 +83,7 @@ class NaFlex:
             raise ConfigError(f"search must be 'exact' or 'bisection', got {self.search!r}")
 
     def bound(self, patch_size: int) -> int:
-        """max_patches: feasibility is the definition of s*, and what a search checks; a 1 x 1 grid is always feasible."""
+        """Return max_patches. s* is feasible by definition, every search checks that, and a 1 x 1 grid is always feasible."""
         return self.max_patches
 
     def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
@@ -122,10 +124,11 @@ class NaFlex:
         return grids
 
     def _largest(self, along: Int64, across: Int64) -> Int64:
-        """Largest k with ``k * ceil(k * across / along) <= N``, 0 if there is none; the product grows with k.
+        """Return the largest k with ``k * ceil(k * across / along) <= N``, or 0 if there is no such k.
 
-        With r = across / along and x = sqrt(N / r) the product is at least k² r, so k <= x, and below k² r + k, so that every
-        whole k <= x - 1 / (2 r) is feasible. The search is between the two: one step where along < 2 * across.
+        The product grows with k. With r = across / along and x = sqrt(N / r) the product is at least k² r, so k <= x. It is
+        below k² r + k, so every integer k <= x - 1 / (2 r) is feasible. The search is between the two: one step where along <
+        2 * across.
         """
         budget = self.max_patches
         high = np.minimum(isqrt(budget * along // across), budget)

@@ -1,4 +1,4 @@
-"""Rules without a budget search: one square, a longest side, or the image as it is."""
+"""Rules without a budget search: one square, a longest side, or the image at its own resolution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_SIDE = 1 << 20  # sides times sides stay in int64
 
 @dataclass(frozen=True)
 class Square:
-    """Every image becomes ``size x size``, whatever its shape: ViT (224, 384), FlexiViT (240 for every patch size).
+    """A grid for ``size x size`` pixels, whatever the image's shape: ViT (224, 384), FlexiViT (240 for every patch size).
 
     Source: ViT 2010.11929 section 3.1; FlexiViT 2212.08013 section 3.1 (grid = image // patch size).
 
@@ -32,7 +32,7 @@ class Square:
         require_int("size", self.size, 1, MAX_SIDE)
 
     def bound(self, patch_size: int) -> int:
-        """``(size / patch_size)**2``. Raises `ConfigError` if patch_size does not divide size."""
+        """Return ``(size / patch_size)**2``, or raise `ConfigError` if patch_size does not divide size."""
         if self.size % patch_size:
             raise ConfigError(
                 f"Square(size={self.size}) cannot be cut into patches of {patch_size}: choose a size that is a multiple"
@@ -48,14 +48,14 @@ class Square:
 
 @dataclass(frozen=True)
 class LongestSide:
-    """Shrunk so that the longer side is at most ``longest``, then both sides rounded up to whole patches (Pixtral).
+    """A limit on the longer side. The image is shrunk to it, then both sides are rounded up to whole patches (Pixtral).
 
     ``r = max(h, w) / longest``; if r > 1: ``h = floor(h / r)``, ``w = floor(w / r)``; rows = ceil(h / p), at least 1.
     Exact integers: ``floor(h * longest / max(h, w))``. Source: Pixtral 12B (p 16, longest 1024).
 
     Attributes:
-        longest: pixels of the longer side.
-        upscale: True scales small images up to it as well.
+        longest: pixels of the longer side, at most.
+        upscale: True also scales smaller images up to ``longest``. Default False.
     """
 
     longest: int
@@ -66,7 +66,7 @@ class LongestSide:
         require_int("longest", self.longest, 1, MAX_SIDE)
 
     def bound(self, patch_size: int) -> int:
-        """``ceil(longest / patch_size)**2``: both sides end at most at longest."""
+        """Return ``ceil(longest / patch_size)**2``, because both sides end at most at longest."""
         return int(ceil_div(self.longest, patch_size)) ** 2
 
     def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
@@ -82,13 +82,14 @@ class LongestSide:
 
 @dataclass(frozen=True)
 class Native:
-    """The image at its own resolution; only what does not fit whole patches, or the budget, is changed.
+    """The image at its own resolution. It changes only if it does not fit whole patches, or the budget.
 
     Attributes:
-        max_patches: budget of one image.
-        edge: ``"crop"`` keeps the central ``floor(h / p) x floor(w / p)`` patches (a side under one patch is zero-padded);
-            ``"pad"`` keeps every pixel in ``ceil(h / p) x ceil(w / p)`` patches, zero-padded right and bottom.
-        oversize: ``"shrink"`` resizes an image over the budget to its exact Pix2Struct grid; ``"reject"`` refuses it.
+        max_patches: budget of one image in patches, >= 1.
+        edge: ``"crop"``, the default, keeps the central ``floor(h / p) x floor(w / p)`` patches, and zero-pads a side under
+            one patch. ``"pad"`` keeps every pixel in ``ceil(h / p) x ceil(w / p)`` patches, zero-padded right and bottom.
+        oversize: ``"shrink"``, the default, resizes an image over the budget to its exact Pix2Struct grid. ``"reject"``
+            refuses it.
     """
 
     max_patches: int
@@ -104,7 +105,7 @@ class Native:
             )
 
     def bound(self, patch_size: int) -> int:
-        """max_patches: a larger grid is shrunk to a Pix2Struct grid of at most that, or refused."""
+        """Return max_patches. A larger grid is shrunk to a Pix2Struct grid of at most that many patches, or refused."""
         return self.max_patches
 
     def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
@@ -116,7 +117,7 @@ class Native:
         return np.where(over, Pix2Struct(self.max_patches, exact=True)(sizes, patch_size), native)
 
     def place(self, sizes: Any, grids: IntArray, patch_size: int) -> tuple[IntArray, IntArray]:
-        """See `PlacingPolicy`: an image that fits is not resampled, one over the budget is read whole."""
+        """See `PlacingPolicy`. An image that fits is not resampled. An image over the budget is read whole."""
         whole = np.stack(columns(sizes), axis=1)
         covered = np.asarray(grids, dtype=np.int64) * patch_size
         fits = np.all(grids == self._native(sizes, patch_size), axis=1)[:, None]

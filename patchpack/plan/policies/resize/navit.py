@@ -1,4 +1,4 @@
-"""NaViT's sampled resolution: an area is drawn, the aspect ratio is kept."""
+"""NaViT's sampled resolution: the area is drawn, the aspect ratio is kept."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ MAX_RESOLUTION = 1 << 15  # areas stay below 2**30, so area * side fits int64
 
 @dataclass(frozen=True)
 class NaViT:
-    """Area of an r x r square, aspect ratio kept, floored to whole patches.
+    """The area of an r x r square at the image's aspect ratio, floored to whole patches.
 
     ``h' = r * sqrt(h / w)``, ``w' = r * sqrt(w / h)``, rows = floor(h' / p), evaluated exactly as
-    ``rows = isqrt(A * h // (w * p**2))`` with the integer area ``A = floor(r**2)``. A side under one patch becomes one
-    patch, and the other is then at most ``max(1, A // p**2)``. Source: NaViT 2307.06304 section 2.1 and figure 7; the
-    paper does not say how a side is snapped, floor reproduces its table 2.
+    ``rows = isqrt(A * h // (w * p**2))`` with the integer area ``A = floor(r**2)``. A side under one patch becomes one patch,
+    and the other is then at most ``max(1, A // p**2)``. Source: NaViT 2307.06304 section 2.1 and figure 7. The paper does not
+    state the rounding of a side; floor reproduces its table 2.
 
     Attributes:
-        resolution: r in pixels, or the range (lowest, highest) it is drawn from, one draw per image.
-        sampling: ``"uniform"``, or ``"normal"``: a normal truncated to [−1, 1] (mean, std) mapped linearly to the range.
-        mean, std: of that normal; mean −0.5 (small images more often) is the paper's best.
-        on: what the draw is linear in, ``"side"`` (the paper's choice) or ``"area"``.
-        eval_resolution: the fixed r of `for_eval`; None means the highest.
+        resolution: r in pixels, or the range (lowest, highest) that r is drawn from, one draw per image. Default (64, 256).
+        sampling: distribution of the draw. ``"uniform"`` is the default. ``"normal"`` maps a normal (mean, std), truncated to
+            [−1, 1], linearly to the range.
+        mean, std: parameters of that normal. Default −0.5 and 1. The mean −0.5 (small images more often) is the paper's best.
+        on: the quantity that the draw is linear in, ``"side"`` (the paper's choice and the default) or ``"area"``.
+        eval_resolution: the fixed r of `for_eval`. Default None, the highest of the range.
     """
 
     resolution: int | tuple[int, int] = (64, 256)
@@ -55,16 +56,19 @@ class NaViT:
 
     @property
     def range(self) -> tuple[int, int]:
-        """(lowest, highest) r in pixels."""
+        """The pair (lowest, highest) of r in pixels."""
         return self.resolution if isinstance(self.resolution, tuple) else (self.resolution, self.resolution)
 
     @property
     def draws(self) -> int:
-        """1, or 0 for a fixed resolution."""
+        """Number of uniforms per image: 1, or 0 for a fixed resolution."""
         return 0 if self.range[0] == self.range[1] else 1
 
     def bound(self, patch_size: int) -> int:
-        """``max(1, highest**2 // p**2)``: rows * cols <= sqrt(A h / (w p²)) * sqrt(A w / (h p²)) = A / p², or the cap."""
+        """Return ``max(1, highest**2 // p**2)``.
+
+        Proof: rows * cols <= sqrt(A h / (w p²)) * sqrt(A w / (h p²)) = A / p², or the cap.
+        """
         return max(1, self.range[1] ** 2 // patch_size**2)
 
     def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
@@ -79,14 +83,14 @@ class NaViT:
         return grid_of(np.maximum(rows, 1), np.maximum(cols, 1))
 
     def for_eval(self, patch_size: int, max_patches: int | None = None) -> NaViT:
-        """The same rule at one fixed resolution: `eval_resolution`, or the largest r of at most max_patches patches."""
+        """Return the same rule at one fixed resolution: `eval_resolution`, or the largest r of at most max_patches patches."""
         fixed = self.eval_resolution or self.range[1]
         if max_patches is not None:
             fixed = max(1, math.isqrt(max_patches * patch_size**2))
         return replace(self, resolution=fixed)
 
     def _areas(self, n: int, u: FloatArray | None) -> Any:
-        """A = floor(r**2) per image, int64 ``[n]``."""
+        """Return A = floor(r**2) per image, int64 ``[n]``."""
         low, high = self.range
         if not self.draws:
             return np.full(n, high * high, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Qwen's smart resize: both sides to multiples of a factor, the area between two limits."""
+"""Qwen's smart resize: both sides are multiples of a factor, and the area is between two limits."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class SmartResize:
     refused. Source: Qwen2-VL ``smart_resize`` (transformers ``image_processing_qwen2_vl.py``).
 
     Attributes:
-        min_pixels: area below which an image is scaled up.
-        max_pixels: area above which an image is scaled down. A side clamped to f, and the minimum branch of a thin image,
-            may exceed it; `bound` counts both.
-        merge: patches per side that the model merges into one token (its grids are multiples of it).
-        min_side: sides shorter than this are first scaled up to it, aspect ratio kept (PaddleOCR-VL: 28). GLM-4.xV is
-            nearly this rule, with half of its limits, as it counts an image as two frames; it rounds such sides down, which
-            gave another size to 4 of 4,512.
+        min_pixels: area in pixels below which an image is scaled up.
+        max_pixels: area in pixels above which an image is scaled down. A side clamped to f, and the minimum branch of a thin
+            image, may exceed it. `bound` counts both.
+        merge: patches per side that the model merges into one token. Grids are multiples of it. Default 2.
+        min_side: sides shorter than this are first scaled up to it, aspect ratio kept (PaddleOCR-VL: 28). Default None, no
+            lifting. GLM-4.xV is nearly this rule, with half of its limits, because it counts an image as two frames. It
+            rounds such sides down, which gave another size to 4 of 4,512.
     """
 
     min_pixels: int
@@ -48,14 +48,14 @@ class SmartResize:
             raise ConfigError(f"merge and min_side must be >= 1, got merge={self.merge}, min_side={self.min_side}")
 
     def bound(self, patch_size: int) -> int:
-        """Largest ``rows * cols``, in blocks of f x f (times merge**2), over the branches.
+        """Return the largest ``rows * cols``, in blocks of f x f (times merge**2), over the branches.
 
         * No or maximum branch, no clamp: ``H * W <= max_pixels``, so ``max // f**2`` blocks.
-        * Maximum branch, a side clamped to f: the other is ``floor(sqrt(max * a) / f)`` with aspect a <= 200; a clamp
-          needs ``a > max / f**2``.
-        * Minimum branch: ``ceil(x) * ceil(y)`` with ``x * y = m = min / f**2`` and ``x <= sqrt(200 * m)``: for
+        * Maximum branch, a side clamped to f: the other is ``floor(sqrt(max * a) / f)`` with aspect a <= 200. A clamp needs
+          ``a > max / f**2``.
+        * Minimum branch: ``ceil(x) * ceil(y)`` with ``x * y = m = min / f**2`` and ``x <= sqrt(200 * m)``. For
           ``ceil(y) = j``, y > j − 1, hence ``ceil(x) <= ceil(m / (j − 1))``. The float64 of the rule may round both up where
-          both are whole (19 x 1900 at f 28 and m 100: 2 x 101 blocks); the 1e-9 below counts that.
+          both are integers (19 x 1900 at f 28 and m 100: 2 x 101 blocks). The 1e-9 below counts that.
         """
         f = patch_size * self.merge
         most, least = self.max_pixels / f**2, self.min_pixels / f**2
