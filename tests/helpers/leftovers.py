@@ -1,8 +1,8 @@
 """A pytest plugin that fails a run which leaves a process, a block of shared memory, or a temporary file behind.
 
 Every run gets a temporary folder of its own (`TMPDIR`), removed at its end, which must then hold nothing but pytest's own
-folder and torch's cache. It also gets a mark in its environment, by which processes that outlive it are found. The plugin
-needs /proc and /dev/shm, so it does nothing outside of Linux.
+folder, torch's cache and multiprocessing's folders. It also gets a mark in its environment, by which processes that outlive it
+are found. The plugin needs /proc and /dev/shm, so it does nothing outside of Linux.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import pytest
 MARK = "PATCHPACK_TEST_RUN"
 SHARED_MEMORY = Path("/dev/shm")
 PROCESSES = Path("/proc")
-OWN = ("pytest-of-", "torchinductor_")
+# a process that a signal ends, as torch ends the workers of an abandoned loader, leaves the folder of its sockets (pymp-)
+OWN = ("pytest-of-", "torchinductor_", "pymp-")
 GRACE = 5.0  # seconds in which helper processes of Python's own (resource tracker, fork server) may notice that nobody is left
 
 
@@ -52,7 +53,7 @@ class Watch:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         """Look, after pytest-xdist has ended its workers; what is left fails the run and is named."""
         end = time.monotonic() + GRACE
-        while (found := self.left(session)) and time.monotonic() < end:
+        while (found := self.left()) and time.monotonic() < end:
             time.sleep(0.05)
         self._found = found
         if found and session.exitstatus == pytest.ExitCode.OK:
@@ -71,12 +72,11 @@ class Watch:
             os.environ["TMPDIR"] = self._outside
         shutil.rmtree(self._temporary, ignore_errors=True)
 
-    def left(self, session: pytest.Session) -> list[str]:
+    def left(self) -> list[str]:
         """Return what this run has left behind so far, a line each."""
-        own = OWN if session.config.getoption("numprocesses", None) else (*OWN, "pymp-")  # of this process, which still runs
         found = [f"process {process}" for process in self.processes()]
         found += [f"shared memory {SHARED_MEMORY / name}" for name in sorted(blocks() - self._before)]
-        return found + [f"temporary {path}" for path in self._temporary.iterdir() if not path.name.startswith(own)]
+        return found + [f"temporary {path}" for path in self._temporary.iterdir() if not path.name.startswith(OWN)]
 
     def processes(self) -> list[str]:
         """Return the processes that carry this run's mark, but this one and its own helpers: number and command."""
