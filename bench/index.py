@@ -31,7 +31,7 @@ from image_sources import default_shards
 from patchpack.stream.index.build import assemble
 from patchpack.stream.index.fingerprint import Fingerprint, changed
 from patchpack.stream.index.scan import ShardColumns, ShardTask, scan_columns
-from patchpack.stream.sources.opening import parse_members
+from patchpack.stream.sample.parsing import parse_members
 from patchpack.stream.tar.shards import scan_shard
 
 ASKED = parse_members("jpg", "cls", 1 << 26)

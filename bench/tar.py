@@ -32,7 +32,8 @@ import webdataset as wds
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from patchpack.stream.sources.opening import open_source, parse_members
+from patchpack.stream.sample.parsing import parse_members
+from patchpack.stream.sources.opening import open_source
 from patchpack.stream.tar.byte_reader import SeekableReader, StreamReader
 from patchpack.stream.tar.grouping import Grouper
 from patchpack.stream.tar.members import Member, read_members

@@ -28,7 +28,7 @@ from patchpack.paint.resample import FILTERS, write_pixels
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.pictures import channels_last
 from patchpack.stream.sample.names import nearest
-from patchpack.stream.sources.folders import FileReader
+from patchpack.stream.sources.files import FileReader
 from patchpack.types import Grid, Size
 
 Kernel = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from patchpack._version import __version__
+from patchpack.cli.arguments import add_members, add_source, add_workers, parse_numbers
 from patchpack.errors import PatchpackError
 from patchpack.stream.sample.names import IMAGE
 
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "  patchpack inspect 'train-{0000..0003}.tar' --limit 1000",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_source(inspect)
+    add_source(inspect)
     inspect.add_argument("--limit", type=int, default=10_000, metavar="N", help="samples to read at most (default: 10000)")
     inspect.add_argument("-o", "--out", metavar="FILE", help="draw the survey as well: .png, .pdf or .svg; needs matplotlib")
     inspect.set_defaults(run=_inspect)
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         "  patchpack preview photos/ --features --model siglip2_b16 --weights siglip2_b16_naflex.npz",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_source(preview)
+    add_source(preview)
     preview.add_argument("--recipe", default="navit", help="name of a preset in patchpack.recipes (default: navit)")
     preview.add_argument("--seq-len", type=int, default=None, metavar="N", help="tokens per row (default: the preset's)")
     preview.add_argument("--rows", type=int, default=2, metavar="N", help="rows to draw (default: 2)")
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="examples:\n  patchpack replay 'train-*.tar' --key train-0003.tar/n0144 --seed 7 --epoch 3 -o n0144.png",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_source(replay)
+    add_source(replay)
     replay.add_argument("--key", required=True, help="of the image, as reports and batches name it")
     replay.add_argument("--recipe", default="navit", help="name of a preset in patchpack.recipes (default: navit)")
     replay.add_argument("--seq-len", type=int, default=None, metavar="N", help="tokens per row (default: the preset's)")
@@ -121,10 +121,12 @@ def _parser() -> argparse.ArgumentParser:
         "  patchpack plan 'train-{0000..0003}.tar' --seq-len 1024 --max-images 16,32,64",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _add_source(plan, "SIZES_OR_SOURCE", "a .npz or .csv of sizes, webdataset shards, a folder, a glob or one file")
+    add_source(plan, "SIZES_OR_SOURCE", "a .npz or .csv of sizes, webdataset shards, a folder, a glob or one file")
     plan.add_argument("--recipe", default="navit", help="name of a preset in patchpack.recipes (default: navit)")
-    plan.add_argument("--seq-len", type=_numbers, default=None, metavar="N,N", help="tokens per row (default: several)")
-    plan.add_argument("--max-images", type=_numbers, default=None, metavar="N,N", help="slots per row (default: the preset's)")
+    plan.add_argument("--seq-len", type=parse_numbers, default=None, metavar="N,N", help="tokens per row (default: several)")
+    plan.add_argument(
+        "--max-images", type=parse_numbers, default=None, metavar="N,N", help="slots per row (default: the preset's)"
+    )
     plan.add_argument("--order", choices=("hw", "wh"), help="of the columns of a .npz that does not say it in its key")
     plan.add_argument("--limit", type=int, default=100_000, metavar="N", help="images to plan at most (default: 100000)")
     plan.add_argument("--epoch", type=int, default=0, metavar="N", help="whose draws to use (default: 0)")
@@ -143,8 +145,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     index.add_argument("shards", nargs="+", metavar="SHARDS", help=_SHARDS)
     index.add_argument("-o", "--out", required=True, metavar="FILE", help="where the index goes; an older one is replaced")
-    _add_members(index, "the older index's")
-    _add_workers(index, "read")
+    add_members(index, "the older index's")
+    add_workers(index, "read")
     index.add_argument("--update", metavar="OLD", help="an earlier index: only shards that changed since are read")
     index.set_defaults(run=_index)
 
@@ -171,8 +173,8 @@ def _parser() -> argparse.ArgumentParser:
         help="of rows that do not fill a last batch (default: short)",
     )  # fmt: skip
     pack.add_argument("--steps-per-shard", type=int, default=None, metavar="N", help="batches of a file (default: 256 MB)")
-    _add_members(pack, "the index's")
-    _add_workers(pack, "paint")
+    add_members(pack, "the index's")
+    add_workers(pack, "paint")
     pack.set_defaults(run=_pack)
 
     embed = commands.add_parser(
@@ -200,53 +202,6 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--num-workers", type=int, default=0, metavar="N", help="processes that paint (default: 0, this one)")
     embed.set_defaults(run=_embed)
     return parser
-
-
-def _add_workers(command: argparse.ArgumentParser, what: str) -> None:
-    command.add_argument(
-        "--num-workers", type=int, default=0, metavar="N",
-        help=f"processes that {what} (default: 0, this one; with --engine ray all CPUs of the cluster)",
-    )  # fmt: skip
-    command.add_argument(
-        "--engine", default="local", choices=("local", "ray"), help="where they run: on this machine, or on a Ray cluster"
-    )
-
-
-def _add_members(command: argparse.ArgumentParser, otherwise: str) -> None:
-    """What is asked for of a sample; None and ``auto`` where it is to be found out."""
-    command.add_argument("--image", metavar="EXT", help=f"image extensions, ; between (default: {otherwise}, or {IMAGE})")
-    labels = command.add_mutually_exclusive_group()
-    labels.add_argument(
-        "--target", default="auto", type=_labels, metavar="EXT", help="extension of the labels, several with commas between "
-        f"(default: {otherwise}, or cls if there)",
-    )  # fmt: skip
-    _add_no_target(labels)
-
-
-def _add_no_target(labels: Any) -> None:
-    labels.add_argument("--no-target", dest="target", action="store_const", const=None, help="the images have no labels")
-
-
-def _labels(text: str) -> str | tuple[str, ...]:
-    several = tuple(part.strip() for part in text.split(",") if part.strip())
-    return several if len(several) > 1 else text
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, got {text!r}") from None
-
-
-def _add_source(
-    command: argparse.ArgumentParser, name: str = "SOURCE", what: str = "webdataset shards, a folder, a glob or one file"
-) -> None:
-    command.add_argument("source", metavar=name, help=what)
-    command.add_argument("--image", default=IMAGE, metavar="EXT", help="image extensions, ; between")
-    labels = command.add_mutually_exclusive_group()
-    labels.add_argument("--target", default="auto", metavar="EXT", help="extension of the labels (default: cls if there)")
-    _add_no_target(labels)
 
 
 def _demo(args: argparse.Namespace) -> int:

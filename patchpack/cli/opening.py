@@ -9,8 +9,9 @@ from patchpack.image.formats import MAX_PIXELS
 from patchpack.stream.index.build import find_shards
 from patchpack.stream.index.scan import ShardTask, scan_events
 from patchpack.stream.sample.names import IMAGE, LABEL
+from patchpack.stream.sample.parsing import parse_members
 from patchpack.stream.sample.source import Source
-from patchpack.stream.sources.opening import open_source, parse_members
+from patchpack.stream.sources.opening import open_source
 from patchpack.types import Event, Header
 
 AUTO = "auto"

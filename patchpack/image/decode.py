@@ -23,6 +23,7 @@ from patchpack.errors import DecodeError
 from patchpack.image import depth, profile
 from patchpack.image.formats import DEFAULT, FORMATS, MAX_PIXELS, Reading, require_readable
 from patchpack.image.pillow_warnings import SEVERAL_FRAMES, CapturedWarnings, note
+from patchpack.image.png import match_key_to_pixels, read_late_chunks
 from patchpack.image.tiff import SilentLibtiff
 from patchpack.types import Size
 
@@ -43,8 +44,6 @@ _TURNS = {
 }
 _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
 _PLACES_OF_TAGS = {"exif", "xmp", "Raw profile type exif", "XML:com.adobe.xmp"}  # in `Image.info`
-# layout of grey pixels of less than 8 bits → the factor that Pillow multiplies them with, and their largest value before that
-_GREY_STEPS = {"1": (255, 1), "L;2": (85, 3), "L;4": (17, 15)}
 
 
 def decode(
@@ -150,7 +149,7 @@ def to_rgb(
         reading: scaling of deep images, and handling of colour profiles.
     """
     with CapturedWarnings(), _Refusing(image, full or Size(image.height, image.width)):
-        _match_key_to_pixels(image)
+        match_key_to_pixels(image)
         scale = depth.of(image)  # before loading: afterwards a PNG's chunks are gone with its file
         with SilentLibtiff() if hasattr(image, "tag_v2") else nullcontext():
             image.load()
@@ -218,7 +217,7 @@ def oriented_size(image: Image.Image) -> Size:
         return Size(height, width)
     with CapturedWarnings():
         if isinstance(image, PngImagePlugin.PngImageFile):
-            _read_late_chunks(image)
+            read_late_chunks(image)
         return Size(width, height) if turn_of(image) in _SIDEWAYS else Size(height, width)
 
 
@@ -234,42 +233,6 @@ def turn_of(image: Image.Image) -> Image.Transpose | None:
         raise
     except Exception:  # a broken tag must not reject an image
         return None
-
-
-def _read_late_chunks(image: PngImagePlugin.PngImageFile) -> None:
-    """Put tags from behind a PNG's pixels into `image.info`, like loading would."""
-    if not image.tile or image.fp is None:  # loaded already
-        return
-    file, place = image.fp, image.fp.tell()
-    stream = PngImagePlugin.PngStream(file)
-    stream.im_info = image.info
-    file.seek(image.tile[0][2] - 8)  # header of the first chunk of pixels
-    try:
-        while True:
-            name, start, length = stream.read()
-            if name == b"IEND" or (name == b"fcTL" and image.is_animated):
-                break
-            if name in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
-                stream.call(name, start, length)
-            file.seek(start + length + 4)
-    except MemoryError:
-        raise
-    except Exception:  # the file ends early or a chunk is broken: decoding reports it, or stops reading here as well
-        pass
-    finally:
-        file.seek(place)
-
-
-def _match_key_to_pixels(image: Image.Image) -> None:
-    """Scale a PNG's transparent colour to 8 bits, because Pillow scales the pixels of other depths, but not that colour."""
-    key = image.info.get("transparency")
-    if key is None or not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
-        return
-    layout = image.tile[0][3]
-    if layout == "RGB;16B" and isinstance(key, tuple) and max(key) > 255:
-        image.info["transparency"] = tuple(value >> 8 for value in key)
-    elif layout in _GREY_STEPS and key <= _GREY_STEPS[layout][1]:
-        image.info["transparency"] = key * _GREY_STEPS[layout][0]
 
 
 def _flatten(image: Image.Image, background: Colour) -> Image.Image:

@@ -22,10 +22,10 @@ from patchpack.stream.loader import Loader
 from patchpack.stream.planning.probe import require_recipe
 from patchpack.stream.policy import OnError
 from patchpack.stream.sample.names import IMAGE
+from patchpack.stream.sample.parsing import parse_members
 from patchpack.stream.sample.source import Reader
-from patchpack.stream.sources.folders import FileReader, scan_file
+from patchpack.stream.sources.files import FileReader, scan_file
 from patchpack.stream.sources.iterables import NO_IMAGES, InlineReader, carried, is_split
-from patchpack.stream.sources.opening import parse_members
 from patchpack.stream.workers.exits import closed_at_exit
 from patchpack.types import Event, Header, Sample
 

@@ -36,10 +36,10 @@ from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
 from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.labels import MappedReader, MapTarget
 from patchpack.stream.sample.names import IMAGE, LABEL
+from patchpack.stream.sample.parsing import parse_members, require_callable, require_unnamed
 from patchpack.stream.sample.source import Reader, tell_epoch
 from patchpack.stream.sample.text import TEXT, Tokenize, parse_text, require_text_len
 from patchpack.stream.sources.iterables import InlineReader, IterableSource
-from patchpack.stream.sources.opening import parse_members, require_callable, require_unnamed
 from patchpack.stream.workers.shared_batch import share
 from patchpack.types import BatchPlan, TargetKind
 

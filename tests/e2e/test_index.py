@@ -19,7 +19,7 @@ from patchpack.cli import main
 from patchpack.stream.index import scan
 from patchpack.stream.index.build import scan_all
 from patchpack.stream.index.scan import ShardTask
-from patchpack.stream.sources.opening import parse_members
+from patchpack.stream.sample.parsing import parse_members
 
 SHARDS = [*pp.samples.shards("train"), *pp.samples.shards("val")]
 SLOW = pytest.mark.slow

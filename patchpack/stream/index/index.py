@@ -29,8 +29,8 @@ from patchpack.stream.index.scan import ShardColumns, ShardTask
 from patchpack.stream.jobs.engine import Engine, require_engine
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.names import IMAGE, LABEL
+from patchpack.stream.sample.parsing import parse_members
 from patchpack.stream.sample.source import Reader
-from patchpack.stream.sources.opening import parse_members
 from patchpack.types import Header, IntArray, TargetKind
 
 

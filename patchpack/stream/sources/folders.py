@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import stat
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any
 
-from patchpack.errors import ConfigError, DecodeError, SourceError, TargetError
-from patchpack.image.decode import require_bytes, too_many_bytes
-from patchpack.image.formats import MAX_BYTES, extensions_of, starts_as_image
-from patchpack.image.size import read_size_at
+from patchpack.errors import ConfigError, SourceError
 from patchpack.report import Rejection
 from patchpack.stream.sample.fields import SampleFields
-from patchpack.stream.sample.labels import decode_target, join
 from patchpack.stream.sample.names import nearest
 from patchpack.stream.sample.source import Reader, digest
-from patchpack.types import Event, Header, Size
+from patchpack.stream.sources.files import FileReader, beside, image_extensions, is_asked_image, scan_file, text_extensions
+from patchpack.types import Event, Header
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 
@@ -99,9 +94,9 @@ class FolderSource:
                 yield Rejection(self.name, key, path.name, "target", fault)
                 continue
             header = scan_file(path, key, self.name, key, self._members)
-            missing = [] if self._in_classes else [e for e in self._members.labels if not _beside(path, e).exists()]
+            missing = [] if self._in_classes else [e for e in self._members.labels if not beside(path, e).exists()]
             if missing and isinstance(header, Header):
-                name = _beside(path, missing[0]).name
+                name = beside(path, missing[0]).name
                 header = Rejection(self.name, key, name, "target", f"no label beside it: {name} is not there")
             yield header
 
@@ -114,37 +109,12 @@ class FolderSource:
         return f"its folder {name!r} is not one of the {len(self._known)} classes{nearest(name, self._known)}"
 
 
-def image_extensions(members: SampleFields) -> tuple[str, ...]:
-    """Return the extensions of image files: the user's choice, else the extensions of every format that can be decoded."""
-    if members.image_given:
-        return members.image
-    return tuple(sorted(extensions_of(members.reading.formats) - {*members.labels, *_text_extensions(members)}))
-
-
-def _text_extensions(members: SampleFields) -> tuple[str, ...]:
-    return () if members.text is None else (members.text.member,)
-
-
-def is_asked_image(path: Path, members: SampleFields) -> bool:
-    """Return True for a file with one of `image_extensions`, and without named extensions for an image without extension."""
-    extension = path.suffix[1:].lower()
-    if extension or members.image_given:
-        return extension in image_extensions(members)
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return False
-        with open(path, "rb") as file:
-            return starts_as_image(file.read(12), members.reading.formats)
-    except OSError:
-        return False
-
-
 def _by_extension(files: list[Path], images: list[Path], members: SampleFields) -> dict[str, int]:
     """Return how many files are neither images nor labels or texts beside them, by extension."""
-    beside = {*members.labels, *_text_extensions(members)}
+    read_beside = {*members.labels, *text_extensions(members)}
     asked = set(images)
     kinds = Counter(_kind(path) for path in files if path not in asked)
-    return {kind: kinds[kind] for kind in sorted(kinds) if kind[1:] not in beside}
+    return {kind: kinds[kind] for kind in sorted(kinds) if kind[1:] not in read_beside}
 
 
 def _kind(path: Path) -> str:
@@ -191,106 +161,6 @@ def _warn_of_doubtful_classes(root: Path, names: list[str], images: list[Path]) 
         )
 
 
-def scan_file(path: Path, key: str, shard: str, location: str, asked: SampleFields) -> Header | Rejection:
-    """Read the header of an image file.
-
-    Args:
-        path: of the file.
-        key: of the sample.
-        shard: name of the folder, for reports.
-        location: location from which a `Reader` later reads the image.
-        asked: limits, formats and text.
-
-    Returns:
-        The header, or the reason why there is none.
-    """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait, reading a device might not end
-            raise OSError("is not a regular file")
-        with open(path, "rb") as file:
-            size = _file_size(file, asked)
-    except DecodeError as error:
-        return Rejection(shard, key, path.name, "header", str(error))
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        return Rejection(shard, key, path.name, "read", f"{type(error).__name__}: {error}")
-    header = Header(key, shard, path.name, size, location)
-    return header if asked.text is None else _with_text(header, path, asked)
-
-
-def _with_text(header: Header, image: Path, asked: SampleFields) -> Header | Rejection:
-    """Return the header of an image with the tokens of the text beside it."""
-    assert asked.text is not None
-    path = _beside(image, asked.text.member)
-    try:
-        return header._replace(text=asked.text.tokens(asked.text.of(_read_beside(path, asked.max_bytes))))
-    except FileNotFoundError:
-        return Rejection(header.shard, header.key, path.name, "target", f"no text beside it: {path.name} is not there")
-    except OSError as error:
-        return Rejection(header.shard, header.key, path.name, "read", f"{type(error).__name__}: {error}")
-    except TargetError as error:
-        return Rejection(header.shard, header.key, path.name, "target", str(error))
-
-
-def _beside(image: Path, extension: str) -> Path:
-    return image.with_name(f"{image.stem}.{extension}")
-
-
-def _read_beside(path: Path, max_bytes: int) -> bytes:
-    """Return the bytes of a file beside an image. Raises `OSError`, or `TargetError` for a file over the limit."""
-    if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("is not a regular file")
-    with open(path, "rb") as file:
-        length = os.fstat(file.fileno()).st_size
-        if length > max_bytes:
-            raise TargetError(too_many_bytes(length, max_bytes))
-        return file.read()
-
-
-class FileReader:
-    """A `Reader` from a relative path to (file bytes, label). The label is the class number, or read from the file beside it.
-
-    Args:
-        root: the folder that paths are relative to.
-        class_names: names of the class folders in the order of their numbers. None if labels are not taken from folders.
-        max_bytes: limit of a file, default 512 MiB.
-        target: extensions of the label files beside the image, default None.
-    """
-
-    def __init__(
-        self,
-        root: str,
-        class_names: list[str] | None = None,
-        max_bytes: int = MAX_BYTES,
-        *,
-        target: str | tuple[str, ...] | None = None,
-    ) -> None:
-        self._root, self._max_bytes, self._target = root, max_bytes, target
-        self._classes = None if class_names is None else {name: i for i, name in enumerate(class_names)}
-
-    def __call__(self, location: str) -> tuple[bytes, Any]:
-        """Return the bytes and the label of an image, see `Reader`."""
-        try:
-            with open(Path(self._root, location), "rb") as file:
-                require_bytes(os.fstat(file.fileno()).st_size, self._max_bytes)  # it may have grown since planning
-                data = file.read()
-        except OSError as error:
-            raise SourceError(f"{type(error).__name__}: {error}") from None
-        return data, self.target(location)
-
-    def target(self, location: str) -> Any:
-        """Return the label of an image, see `Reader`."""
-        if self._classes is not None:
-            return self._classes[location.split("/", 1)[0]]
-        image, values = Path(self._root, location), []
-        for extension in () if self._target is None else (self._target,) if isinstance(self._target, str) else self._target:
-            path = _beside(image, extension)
-            try:
-                values.append(decode_target(extension, _read_beside(path, self._max_bytes)))
-            except OSError as error:
-                raise TargetError(f"{path.name}: {type(error).__name__}: {error}") from None
-        return join(self._target, values)
-
-
 def _files_below(root: Path) -> Iterator[Path]:
     """Yield the files below a folder, hidden ones too. Links are followed, but not in a circle. Hidden folders are skipped."""
     above = {str(root): frozenset[str]()}  # by folder: the real paths of the folders that contain it
@@ -303,15 +173,3 @@ def _files_below(root: Path) -> Iterator[Path]:
         above.update((os.path.join(folder, name), above[folder] | {real}) for name in subfolders)
         # a broken link stays in the list: reading it reports the fault
         yield from (Path(folder, name) for name in files)
-
-
-def _file_size(file: Any, asked: SampleFields) -> Size:
-    length = file.seek(0, os.SEEK_END)
-
-    def read(offset: int, count: int) -> bytes:
-        file.seek(offset)
-        data: bytes = file.read(count)
-        return data
-
-    limits = {"max_pixels": asked.max_pixels, "max_bytes": asked.max_bytes}
-    return read_size_at(read, length, **limits, formats=asked.reading.formats)

@@ -12,14 +12,16 @@ from typing import Any
 
 from patchpack.errors import ConfigError, SourceError
 from patchpack.image.decode import WHITE, Colour
-from patchpack.image.formats import DEFAULT, EXTENSIONS, MAX_BYTES, MAX_PIXELS, Reading, require_readable
+from patchpack.image.formats import DEFAULT, EXTENSIONS, MAX_BYTES, MAX_PIXELS, Reading
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.labels import MappedReader, MapTarget
-from patchpack.stream.sample.names import IMAGE, LABEL, Default
+from patchpack.stream.sample.names import IMAGE, LABEL
+from patchpack.stream.sample.parsing import parse_members, require_callable, require_unnamed
 from patchpack.stream.sample.source import Source
 from patchpack.stream.sample.text import TEXT, Tokenize, parse_text
-from patchpack.stream.sources.folders import FolderSource, image_extensions, is_asked_image
+from patchpack.stream.sources.files import image_extensions, is_asked_image
+from patchpack.stream.sources.folders import FolderSource
 from patchpack.stream.sources.huggingface import converts, is_huggingface, is_plain, undecoded
 from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.iterables import IterableSource
@@ -119,23 +121,6 @@ def open_source(
     return opened
 
 
-def require_callable(**functions: Any) -> None:
-    """Raise `ConfigError` for an argument that is neither None nor a function."""
-    for name, function in functions.items():
-        if function is not None and not callable(function):
-            raise ConfigError(f"{name} is a function, got a {type(function).__name__}")
-
-
-def require_unnamed(members: SampleFields, to_sample: ToSample | None) -> None:
-    """Raise `ConfigError` for a name of image or label together with `to_sample`, because it would not be used."""
-    if to_sample is None:
-        return
-    if members.image_given:
-        raise ConfigError(f"image={';'.join(members.image)!r} is not used: to_sample= says what the image is")
-    if members.target_given and members.target is not None:
-        raise ConfigError(f"target={members.target!r} is not used: to_sample= says what the label is")
-
-
 def _paths(source: Any) -> list[str] | None:
     """Return the paths or patterns that a source consists of, or None if it is something else."""
     if isinstance(source, (str, os.PathLike)):
@@ -198,70 +183,6 @@ def _of_a_table(source: Any) -> str | None:
         if cure is not None:
             return cure
     return None
-
-
-def parse_members(
-    image: str | Sequence[str],
-    target: str | tuple[str, ...] | None,
-    max_pixels: int,
-    max_bytes: int = MAX_BYTES,
-    frames: str | None = None,
-    clips: bool = False,
-    reading: Reading = DEFAULT,
-) -> SampleFields:
-    """Return the fields that are read of every sample.
-
-    Args:
-        image: extensions, columns or patterns of the image, as a list or separated by ``;``.
-        target: name of the label, several, or None.
-        max_pixels: limit of pixels per image.
-        max_bytes: limit of an image file, default 512 MiB.
-        frames: patterns of the frames of a clip, default None.
-        clips: True if the recipe takes clips, default False.
-        reading: options for reading images.
-
-    Raises:
-        ConfigError: extensions are empty, the recipe does not take frames, or this Pillow cannot read images in this way.
-    """
-    require_readable(reading)
-    extensions = _split("image", image, IMAGE)
-    patterns = () if frames is None else _split("frames", frames, "*.jpg")
-    if patterns and not clips:
-        raise ConfigError(f"frames={frames!r} makes clips, and the recipe takes none: give it video=Video(...)")
-    labels: str | tuple[str, ...] | None
-    if isinstance(target, (tuple, list)):
-        if not target:
-            raise ConfigError("target must name at least one label, or be None for none")
-        labels = tuple(_label(name) for name in target)
-    else:
-        labels = None if target is None else _label(target)
-    both = sorted({*extensions} & {*((labels,) if isinstance(labels, str) else labels or ())})
-    if isinstance(image, Default):  # a name that is a label is not an image too
-        extensions = tuple(extension for extension in extensions if extension not in both)
-    return SampleFields(
-        extensions, labels, max_pixels, max_bytes, patterns, clips, None, reading,
-        image_given=not isinstance(image, Default), target_given=not isinstance(target, Default),
-    )  # fmt: skip
-
-
-def _label(name: Any) -> str:
-    if not isinstance(name, str):
-        raise ConfigError(f"target is a name, a list of names for a dict of labels, or None for none, got {name!r}")
-    if name.lower().startswith("json:"):
-        cure = f"target='json', map_target=lambda label: label[{name.partition(':')[2]!r}]"
-        raise ConfigError(f"target={name!r}: a field is taken out of a label by {cure}")
-    return name.lower().lstrip(".")
-
-
-def _split(name: str, given: str | Sequence[str], such: str) -> tuple[str, ...]:
-    if isinstance(given, (list, tuple)) and all(isinstance(part, str) for part in given):
-        given = ";".join(given)
-    if not isinstance(given, str):
-        raise ConfigError(f"{name} is a name, several with ';' between, or a list of names, such as {such!r}, got {given!r}")
-    extensions = tuple(filter(None, (e.strip().lstrip(".").lower() for e in given.split(";"))))
-    if not extensions:
-        raise ConfigError(f"{name} must name at least one extension, such as {such!r}, got {given!r}")
-    return extensions
 
 
 def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | None) -> Source:

@@ -1,0 +1,154 @@
+"""Image files on this machine: their headers, their bytes, and what lies beside them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from patchpack.errors import DecodeError, SourceError, TargetError
+from patchpack.image.decode import require_bytes, too_many_bytes
+from patchpack.image.formats import MAX_BYTES, extensions_of, starts_as_image
+from patchpack.image.size import read_size_at
+from patchpack.report import Rejection
+from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.labels import decode_target, join
+from patchpack.types import Header, Size
+
+
+def image_extensions(members: SampleFields) -> tuple[str, ...]:
+    """Return the extensions of image files: the user's choice, else the extensions of every format that can be decoded."""
+    if members.image_given:
+        return members.image
+    return tuple(sorted(extensions_of(members.reading.formats) - {*members.labels, *text_extensions(members)}))
+
+
+def text_extensions(members: SampleFields) -> tuple[str, ...]:
+    return () if members.text is None else (members.text.member,)
+
+
+def is_asked_image(path: Path, members: SampleFields) -> bool:
+    """Return True for a file with one of `image_extensions`, and without named extensions for an image without extension."""
+    extension = path.suffix[1:].lower()
+    if extension or members.image_given:
+        return extension in image_extensions(members)
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return False
+        with open(path, "rb") as file:
+            return starts_as_image(file.read(12), members.reading.formats)
+    except OSError:
+        return False
+
+
+def scan_file(path: Path, key: str, shard: str, location: str, asked: SampleFields) -> Header | Rejection:
+    """Read the header of an image file.
+
+    Args:
+        path: of the file.
+        key: of the sample.
+        shard: name of the folder, for reports.
+        location: location from which a `Reader` later reads the image.
+        asked: limits, formats and text.
+
+    Returns:
+        The header, or the reason why there is none.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait, reading a device might not end
+            raise OSError("is not a regular file")
+        with open(path, "rb") as file:
+            size = _file_size(file, asked)
+    except DecodeError as error:
+        return Rejection(shard, key, path.name, "header", str(error))
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        return Rejection(shard, key, path.name, "read", f"{type(error).__name__}: {error}")
+    header = Header(key, shard, path.name, size, location)
+    return header if asked.text is None else _with_text(header, path, asked)
+
+
+def _with_text(header: Header, image: Path, asked: SampleFields) -> Header | Rejection:
+    """Return the header of an image with the tokens of the text beside it."""
+    assert asked.text is not None
+    path = beside(image, asked.text.member)
+    try:
+        return header._replace(text=asked.text.tokens(asked.text.of(_read_beside(path, asked.max_bytes))))
+    except FileNotFoundError:
+        return Rejection(header.shard, header.key, path.name, "target", f"no text beside it: {path.name} is not there")
+    except OSError as error:
+        return Rejection(header.shard, header.key, path.name, "read", f"{type(error).__name__}: {error}")
+    except TargetError as error:
+        return Rejection(header.shard, header.key, path.name, "target", str(error))
+
+
+def beside(image: Path, extension: str) -> Path:
+    return image.with_name(f"{image.stem}.{extension}")
+
+
+def _read_beside(path: Path, max_bytes: int) -> bytes:
+    """Return the bytes of a file beside an image. Raises `OSError`, or `TargetError` for a file over the limit."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("is not a regular file")
+    with open(path, "rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        if length > max_bytes:
+            raise TargetError(too_many_bytes(length, max_bytes))
+        return file.read()
+
+
+class FileReader:
+    """A `Reader` from a relative path to (file bytes, label). The label is the class number, or read from the file beside it.
+
+    Args:
+        root: the folder that paths are relative to.
+        class_names: names of the class folders in the order of their numbers. None if labels are not taken from folders.
+        max_bytes: limit of a file, default 512 MiB.
+        target: extensions of the label files beside the image, default None.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        class_names: list[str] | None = None,
+        max_bytes: int = MAX_BYTES,
+        *,
+        target: str | tuple[str, ...] | None = None,
+    ) -> None:
+        self._root, self._max_bytes, self._target = root, max_bytes, target
+        self._classes = None if class_names is None else {name: i for i, name in enumerate(class_names)}
+
+    def __call__(self, location: str) -> tuple[bytes, Any]:
+        """Return the bytes and the label of an image, see `Reader`."""
+        try:
+            with open(Path(self._root, location), "rb") as file:
+                require_bytes(os.fstat(file.fileno()).st_size, self._max_bytes)  # it may have grown since planning
+                data = file.read()
+        except OSError as error:
+            raise SourceError(f"{type(error).__name__}: {error}") from None
+        return data, self.target(location)
+
+    def target(self, location: str) -> Any:
+        """Return the label of an image, see `Reader`."""
+        if self._classes is not None:
+            return self._classes[location.split("/", 1)[0]]
+        image, values = Path(self._root, location), []
+        for extension in () if self._target is None else (self._target,) if isinstance(self._target, str) else self._target:
+            path = beside(image, extension)
+            try:
+                values.append(decode_target(extension, _read_beside(path, self._max_bytes)))
+            except OSError as error:
+                raise TargetError(f"{path.name}: {type(error).__name__}: {error}") from None
+        return join(self._target, values)
+
+
+def _file_size(file: Any, asked: SampleFields) -> Size:
+    length = file.seek(0, os.SEEK_END)
+
+    def read(offset: int, count: int) -> bytes:
+        file.seek(offset)
+        data: bytes = file.read(count)
+        return data
+
+    limits = {"max_pixels": asked.max_pixels, "max_bytes": asked.max_bytes}
+    return read_size_at(read, length, **limits, formats=asked.reading.formats)
