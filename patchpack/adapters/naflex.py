@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole, rows_and_cols
-from patchpack.adapters.process import Kernel, Prepared, Processor, Triple, like, paint
+from patchpack.adapters.prepare import Prepared, paint
+from patchpack.adapters.process import Kernel, Processor, Triple, like
 from patchpack.adapters.settings import Family, Settings
 from patchpack.batch.packed import PackedBatch
 from patchpack.plan import recipes

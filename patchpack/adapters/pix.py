@@ -13,7 +13,8 @@ import torch
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, rows_and_cols
-from patchpack.adapters.process import Prepared, Processor, like, paint
+from patchpack.adapters.prepare import Prepared, paint
+from patchpack.adapters.process import Processor, like
 from patchpack.adapters.settings import Family, Settings, is_number
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError

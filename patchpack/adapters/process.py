@@ -8,60 +8,29 @@ import json
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 
 from patchpack.adapters import native
 from patchpack.adapters.inputs import ModelInputs
+from patchpack.adapters.prepare import Prepared, grids_of, prepare
 from patchpack.adapters.settings import CALL, Family, Settings, check_call, settings_of
-from patchpack.errors import ConfigError, DecodeError, SampleError, SizeError, SourceError
-from patchpack.image.size import picture_size
-from patchpack.paint.part import part_of_picture
-from patchpack.paint.resample import FILTERS, write_pixels
+from patchpack.errors import ConfigError, DecodeError
+from patchpack.paint.resample import FILTERS
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.pictures import channels_last
 from patchpack.stream.sample.names import nearest
-from patchpack.stream.sources.files import FileReader
-from patchpack.types import Grid, Size
+from patchpack.types import Size
 
 Kernel = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 Triple = tuple[float, float, float]
 Returned = Literal["pt", "np"]
 P = TypeVar("P", bound="Processor")
-
-
-class Prepared(NamedTuple):
-    """Images that are known to fit, before a pixel is made.
-
-    Attributes:
-        pictures: what a `Sample` may hold.
-        names: of the images in errors.
-        sizes: oriented, of the pictures.
-        grids: int64 ``[N, 2]``.
-    """
-
-    pictures: list[Any]
-    names: list[str]
-    sizes: list[Size]
-    grids: npt.NDArray[np.int64]
-
-    @property
-    def num_patches(self) -> list[int]:
-        """``rows * cols`` of each."""
-        counts: list[int] = self.grids.prod(axis=1).tolist()
-        return counts
-
-    def mask(self, length: int) -> npt.NDArray[np.bool_]:
-        """bool ``[N, length]``, true where a patch is."""
-        mask: npt.NDArray[np.bool_] = np.arange(length) < np.array(self.num_patches, dtype=np.int64)[:, None]
-        return mask
 
 
 class Processor(ABC):
@@ -149,7 +118,7 @@ class Processor(ABC):
         """
         elsewhere = ("return_tensors", "device", "input_data_format")  # they change no size
         recipe = self._changed({k: v for k, v in (images_kwargs or {}).items() if k not in elsewhere}).recipe
-        return int(_grids([Size(height, width)], ["the image"], recipe)[0].prod())
+        return int(grids_of([Size(height, width)], ["the image"], recipe)[0].prod())
 
     # ---------------------------------------------------------------------------------------------------- saved and read again
 
@@ -279,81 +248,3 @@ def _device(device: Any) -> torch.device:
 
 def _made(kind: Any, state: dict[str, Any]) -> Any:
     return kind(**state)
-
-
-def prepare(images: Any, recipe: Recipe, layout: str | None = None) -> Prepared:
-    """Headers, sizes and grids of one image or a list of them; lists in it are walked.
-
-    Args:
-        images: see `Processor`.
-        recipe: whose resize policy draws nothing.
-        layout: ``"channels_first"`` or ``"channels_last"`` of arrays; None to infer it from each shape.
-
-    Raises:
-        SourceError: a path that cannot be read.
-        DecodeError: no image.
-        SizeError: a size that the resize policy refuses.
-    """
-    pictures, names, sizes = [], [], []
-    read = FileReader("", None, recipe.max_bytes)
-    limits = {"max_pixels": recipe.max_pixels, "max_bytes": recipe.max_bytes, "formats": recipe.formats}
-    for i, image in enumerate(_flat(images)):
-        path = isinstance(image, (str, os.PathLike))
-        names.append(os.fspath(image) if path else f"image {i}")
-        pictures.append(_naming(names[i], read, os.fspath(image))[0] if path else _coloured(image, layout))
-        sizes.append(_naming(names[i], picture_size, pictures[i], **limits))
-    return Prepared(pictures, names, sizes, _grids(sizes, names, recipe))
-
-
-def _grids(sizes: list[Size], names: list[str], recipe: Recipe) -> npt.NDArray[np.int64]:
-    """int64 ``[N, 2]``. Raises `SizeError` for a size that the resize policy refuses."""
-    table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-    grids = np.asarray(recipe.resize(table, recipe.patch_sizes[0], None), dtype=np.int64)
-    refused = np.flatnonzero(grids.min(axis=1, initial=1) == 0)
-    if len(refused):
-        i = int(refused[0])
-        raise SizeError(
-            f"{names[i]}: {recipe.resize!r} refuses a size of {sizes[i].height} x {sizes[i].width} (height x width)"
-        )
-    return grids
-
-
-def paint(prepared: Prepared, i: int, recipe: Recipe, out: npt.NDArray[Any]) -> None:
-    """All patches of one image into ``out [rows * cols, patch_size**2 * 3]``, of the recipe's dtype. Raises `DecodeError`."""
-    grid, p, size = Grid(*prepared.grids[i].tolist()), recipe.patch_sizes[0], prepared.sizes[i]
-    target = (grid.rows * p, grid.cols * p)
-    picture, box = _naming(
-        prepared.names[i], part_of_picture, prepared.pictures[i], size, (0, 0, size.height, size.width), target, recipe
-    )
-    write_pixels(out, picture, box, target, False, grid, np.arange(grid.num_patches), p, recipe)
-
-
-# --------------------------------------------------------------------------------------------------------------------- images
-
-
-def _flat(images: Any) -> list[Any]:
-    """Images one by one: lists in lists and batches are walked."""
-    if not isinstance(images, (list, tuple)) and not (isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim > 3):
-        return [images]
-    return [one for image in images for one in _flat(image)]
-
-
-def _coloured(image: Any, layout: str | None) -> Any:
-    """Arrays and tensors as ``[H, W, 3]``, where they are of three channels or one; all else as it is."""
-    image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
-    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
-        return image
-    if image.ndim == 2:
-        image = image[:, :, None]
-    elif layout == "channels_first" or (layout is None and image.shape[0] == 1 and image.shape[2] not in (1, 3)):
-        image = np.ascontiguousarray(np.moveaxis(image, 0, 2))
-    elif layout is None:
-        image = channels_last(image)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
-
-
-def _naming(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    try:
-        return function(*arguments, **options)
-    except (SampleError, SourceError) as error:
-        raise type(error)(f"{name}: {error}") from error

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import keys, require_patch_size, require_whole
-from patchpack.adapters.process import STEPS, Kernel, Prepared, Processor, Triple, colours_of, like, paint
+from patchpack.adapters.prepare import Prepared, paint
+from patchpack.adapters.process import STEPS, Kernel, Processor, Triple, colours_of, like
 from patchpack.adapters.settings import Family, Settings
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.views import standardize

@@ -13,7 +13,8 @@ import torch
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole
-from patchpack.adapters.process import STEPS, Kernel, Prepared, Processor, Triple, colours_of, like, paint
+from patchpack.adapters.prepare import Prepared, paint
+from patchpack.adapters.process import STEPS, Kernel, Processor, Triple, colours_of, like
 from patchpack.adapters.settings import Family, Settings, not_done
 from patchpack.batch.packed import PackedBatch
 from patchpack.plan import recipes
