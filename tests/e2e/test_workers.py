@@ -97,19 +97,22 @@ def stop() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def painters() -> list[Any]:
-    return [child for child in multiprocessing.active_children() if child.name != "patchpack-scanner"]
+@pytest.fixture
+def children() -> Callable[[], list[Any]]:
+    """Return a function that returns the child processes which this test has started, and not those of other tests."""
+    before = set(multiprocessing.active_children())
+    return lambda: [child for child in multiprocessing.active_children() if child not in before]
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_killed_worker_is_an_error_that_names_its_image(expected: Expected, moment: int) -> None:
+def test_a_killed_worker_is_an_error_that_names_its_image(expected: Expected, children: Any, moment: int) -> None:
     with pytest.raises(pp.errors.WorkerError, match=r"worker \d \(pid \d+\) was killed by SIGKILL .* painted image") as raised:
         list(load(map_target=Dies(moment, kill), **WORKERS))
     named = str(raised.value).split("of step ")[1].split(": ")[1].split(" (member ")
     assert named[0] in expected.keys
     assert named[1].startswith(named[0].split("/")[1]) and "shapes-val-000000.tar" in named[1]  # noqa: PT018
     assert "waited for is step" in str(raised.value)
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 @pytest.mark.parametrize("persistent", [False, True])
@@ -138,20 +141,21 @@ def test_others_take_over_and_nothing_is_lost_or_doubled(expected: Expected, mom
     ],
     ids=str,
 )
-def test_killed_from_outside_after_every_batch(expected: Expected, options: dict[str, Any]) -> None:
+def test_killed_from_outside_after_every_batch(expected: Expected, children: Any, options: dict[str, Any]) -> None:
     """Whatever they are at: idle, painting, or sending."""
     loader, found = load(worker_restarts=100, **options, **WORKERS), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         for number, batch in enumerate(loader):
             found.append(pp.digest(batch))
-            for victim in painters()[number % 2 :][:1]:
+            painters = [child for child in children() if child.name != "patchpack-scanner"]
+            for victim in painters[number % 2 :][:1]:
                 os.kill(victim.pid, signal.SIGKILL)
     assert found == expected.digests
     assert loader.report() == expected.report
 
 
-def test_what_dies_again_is_an_error_in_the_end() -> None:
+def test_what_dies_again_is_an_error_in_the_end(children: Any) -> None:
     loader = load(map_target=Dies(20, kill, times=9), worker_restarts=2, **WORKERS)
     with (
         pytest.warns(RuntimeWarning, match="other workers take over, [10] more times") as told,
@@ -159,7 +163,7 @@ def test_what_dies_again_is_an_error_in_the_end() -> None:
     ):
         list(loader)
     assert len(told) == 2
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 def test_restarts_are_counted_anew_in_every_epoch(expected: Expected) -> None:
@@ -171,11 +175,11 @@ def test_restarts_are_counted_anew_in_every_epoch(expected: Expected) -> None:
         dies.again()
 
 
-def test_a_frozen_worker_is_an_error_at_the_timeout(expected: Expected) -> None:
+def test_a_frozen_worker_is_an_error_at_the_timeout(expected: Expected, children: Any) -> None:
     with pytest.raises(pp.errors.WorkerError, match=r"nothing came from 2 workers for 1.5 seconds") as raised:
         list(load(map_target=Dies(40, stop), timeout=1.5, **WORKERS))
     assert any(f"{key} (member" in str(raised.value) for key in expected.keys)
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 @pytest.mark.slow  # waits for six seconds
