@@ -17,22 +17,29 @@ from patchpack.stream.sample.labels import decode_target, join
 from patchpack.types import Header, Size
 
 
-def image_extensions(members: SampleFields) -> tuple[str, ...]:
+def image_extensions(members: SampleFields) -> frozenset[str]:
     """Return the extensions of image files: the user's choice, else the extensions of every format that can be decoded."""
     if members.image_given:
-        return members.image
-    return tuple(sorted(extensions_of(members.reading.formats) - {*members.labels, *text_extensions(members)}))
+        return frozenset(members.image)
+    return extensions_of(members.reading.formats) - {*members.labels, *text_extensions(members)}
 
 
 def text_extensions(members: SampleFields) -> tuple[str, ...]:
+    """Return the extension of the text beside an image, if a text is read."""
     return () if members.text is None else (members.text.member,)
 
 
-def is_asked_image(path: Path, members: SampleFields) -> bool:
-    """Return True for a file with one of `image_extensions`, and without named extensions for an image without extension."""
+def is_asked_image(path: Path, members: SampleFields, extensions: frozenset[str]) -> bool:
+    """Return True for a file with one of these extensions, and without named extensions for an image without extension.
+
+    Args:
+        path: the file.
+        members: the fields of a sample.
+        extensions: the `image_extensions` of `members`, which are the same for all files.
+    """
     extension = path.suffix[1:].lower()
     if extension or members.image_given:
-        return extension in image_extensions(members)
+        return extension in extensions
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False

@@ -50,10 +50,11 @@ class FolderSource:
             seen = [path for path in files if not path.name.startswith(".")]
         else:
             seen = files
-        self._files = [path for path in seen if is_asked_image(path, members)]
+        extensions = image_extensions(members)
+        self._files = [path for path in seen if is_asked_image(path, members, extensions)]
         self.ignored = _by_extension(files, self._files, members)
         if not self._files:
-            wanted, has = ";".join(image_extensions(members)), ", ".join(f"{n} {kind}" for kind, n in self.ignored.items())
+            wanted, has = ";".join(sorted(extensions)), ", ".join(f"{n} {kind}" for kind, n in self.ignored.items())
             raise SourceError(f"{root}: no file with extension {wanted}; it has: {has or 'nothing'}")
         self._in_classes = members.target is not None and not members.target_given
         if classes is not None and not self._in_classes:

@@ -202,9 +202,10 @@ def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | 
         raise SourceError(
             f"{folders[0]} is a folder in a list: pass one folder, whose subfolders are the classes, or a list of files"
         )
-    strange = [url for url in pictures if os.path.exists(url) and not is_asked_image(Path(url), members)]
+    extensions = image_extensions(members)
+    strange = [url for url in pictures if os.path.exists(url) and not is_asked_image(Path(url), members, extensions)]
     if strange or len(pictures) < len(urls):
-        shown, wanted = (strange or pictures)[0], ";".join(image_extensions(members))
+        shown, wanted = (strange or pictures)[0], ";".join(sorted(extensions))
         hint = "; shards and images do not mix" if len(pictures) < len(urls) else ""
         if shown.lower().endswith((".heic", ".heif")):
             hint = "; HEIC is read by a plugin of Pillow's: see Recipe.formats"
