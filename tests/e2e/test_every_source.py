@@ -261,7 +261,7 @@ def test_threads_change_nothing_about_a_batch(kind: str, opened: Any, expected: 
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_what_spawned_workers_get_paints_the_same(kind: str, opened: Any, expected: Any) -> None:
-    """Planner, painter and plans, pickled and back; that a new process paints with them is the next test's business."""
+    """Planner, painter and plans, pickled and back; that a new process paints with them is a slow test's business."""
     source, options = opened(kind)
     planner = pp.Planner(source, RECIPE, shuffle=8, **options)
     painter = pickle.loads(pickle.dumps(SendingPainter(planner)))
@@ -271,8 +271,9 @@ def test_what_spawned_workers_get_paints_the_same(kind: str, opened: Any, expect
     assert told(batch._make(map(torch_of, batch)) for batch in there) == expected(kind).told[0]
 
 
+@pytest.mark.slow  # a new process imports torch and all else again, and takes a second to end
 def test_a_spawned_worker_paints_the_same(opened: Any) -> None:
-    """Start one process alone: each imports torch first."""
+    """Start one process alone."""
     paths, _ = opened("shards")
     index = pp.Index.build(paths)
     spawned = epochs("index", index, {}, count=1, num_workers=1, multiprocessing_context="spawn")

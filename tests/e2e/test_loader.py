@@ -119,7 +119,7 @@ def test_rows_of_shipped_pictures_are_full(packed: tuple[Batches, pp.Report]) ->
     assert fills[:-1].mean() >= 0.97
 
 
-SPAWNED = pytest.param(2, "spawn", marks=pytest.mark.slow)  # of spawned workers `test_every_source` has a fast case
+SPAWNED = pytest.param(2, "spawn", marks=pytest.mark.slow)  # `test_every_source` pickles what they get in a fast case
 
 
 @pytest.mark.parametrize(("num_workers", "start"), [(1, None), (2, "fork"), SPAWNED])

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import torch  # noqa: F401 - here, so that no test is charged for it
 
 import patchpack as pp
 
@@ -60,12 +61,8 @@ def test_errors_share_one_root_and_are_made_of_one_string(error: str) -> None:
     assert str(leaf("what and why")) == "what and why"
 
 
-def test_local_shards_need_no_fsspec() -> None:
-    code = """
-import sys, patchpack as pp
-index = pp.Index.build(pp.samples.shards("val"))
-index.verify()
-next(iter(pp.load(index, pp.recipes.navit(seq_len=256))))
-print([name for name in sys.modules if name.partition(".")[0] == "fsspec"])
-"""
-    assert fresh(code) == "[]"
+def test_local_shards_need_no_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)  # an import of it fails
+    index = pp.Index.build(pp.samples.shards("val"))
+    index.verify()
+    assert next(iter(pp.load(index, pp.recipes.navit(seq_len=256)))).patches.any()
