@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from typing import Any
 
 from torch.utils.data import Sampler
 from typing_extensions import Unpack
 
+from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_epoch
 from patchpack.plan.online.planner import MAX_IN_A_ROW, Tail
 from patchpack.plan.packing import Lookahead
@@ -174,6 +175,10 @@ class Planner(Sampler[BatchPlan]):
         require_same(state, self.belongs_to())
         require_whole(state, self.position_fields)
         self._restore(state)
+
+    def plan(self) -> Sequence[BatchPlan]:
+        """Return the plan of the current epoch of an index, an `EpochPlan`. Raises `ConfigError` for any other source."""
+        raise ConfigError(f"{self.source.name} is planned while it is read: only the epoch of an index is planned as a whole")
 
     def count_epoch(self, seen: int) -> None:
         """Set the samples met so far, after an epoch that workers planned."""
