@@ -98,7 +98,7 @@ def first_rows(source: Any, recipe: pp.Recipe, epoch: int) -> Preview:
     """Plan and paint the first batch. Raises `SourceError` if no image can be packed."""
     planner = pp.Planner(source, recipe, epoch=epoch)
     plan = next(iter(planner))
-    batch = pp.Painter(planner, recipe, on_error="skip")[plan]
+    batch = pp.Painter(planner, on_error="skip")[plan]
     first = sorted(pp.unpack(batch), key=lambda image: (image.slot, image.row))[:PAIRS]
     images = sorted(first, key=lambda image: (image.row, image.slot))
     wanted = {(image.key, image.part) for image in images}

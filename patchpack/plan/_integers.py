@@ -1,4 +1,4 @@
-"""Exact integer arithmetic over arrays, where a floating formula would miss by one, and the check of an integer option."""
+"""Exact integer arithmetic over arrays, where a floating formula would miss by one, and the checks of integer and boolean options."""
 
 from __future__ import annotations
 
@@ -41,6 +41,12 @@ def require_int(name: str, value: Any, low: int, high: int) -> None:
     """Raise `ConfigError` unless value is an integer in low … high. A bool or a float is not an integer."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ConfigError(f"{name} must be an integer in {low} … {high}, got {value!r}")
+
+
+def require_bool(name: str, value: Any) -> None:
+    """Raise `ConfigError` unless value is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ConfigError(f"{name} is True or False, got {value!r}")
 
 
 def require_epoch(epoch: Any) -> None:

@@ -24,12 +24,12 @@ from patchpack.stream.planning.planner import Planner
 from patchpack.stream.planning.probe import probe_targets, require_recipe
 from patchpack.stream.planning.resume import recipe_fields
 from patchpack.stream.sample.fields import Limits
-from patchpack.stream.sample.labels import MappedReader
+from patchpack.stream.sample.labels import MappedReader, map_name
 from patchpack.stream.sources.indexed import IndexSource
 from patchpack.stream.sources.opening import SourceOptions, open_within
 from patchpack.types import BatchPlan, TargetKind
 
-STATE = 2  # version of a state: raised for other fields, or if the same arguments plan other rows
+STATE = 3  # version of a state: raised for other fields, or if the same arguments plan other rows
 
 _PLACE = ("world_size", "epoch", "seen", "step", "rows")  # in a state: the position in an epoch
 
@@ -181,6 +181,7 @@ class IndexPlanner(Planner):
             "state": STATE,
             "index": self._index.fingerprint,
             **recipe_fields(self.recipe),
+            "map_target": map_name(self.source.reader),
             **{name: value if name != "packer" else repr(value) for name, value in self._arguments.items()},
             "rows per epoch": rows_per_epoch,
         }

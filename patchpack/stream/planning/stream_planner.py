@@ -25,6 +25,7 @@ from patchpack.stream.planning.probe import probe_targets, require_recipe
 from patchpack.stream.planning.resume import STATE, Marks, kind_of, recipe_fields, restore, snapshot
 from patchpack.stream.planning.scanner import scan_ahead
 from patchpack.stream.sample.fields import Limits
+from patchpack.stream.sample.labels import map_name
 from patchpack.stream.sample.text import require_picklable, require_text_len
 from patchpack.stream.sources.opening import SourceOptions, open_within
 from patchpack.types import BatchPlan, TargetKind
@@ -147,6 +148,8 @@ class StreamPlanner(Planner):
             "source": self.source.name,
             "samples or shards": self.source.fingerprint,
             **recipe_fields(self.recipe),
+            **self.source.read_fields(),
+            "map_target": map_name(self.source.reader),
             "shuffle": order.shuffle,
             "steps_per_epoch": self.steps_per_epoch,
             "tail": self._tail,

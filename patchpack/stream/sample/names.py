@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import partial
+from typing import Any
 
 
 class Default(str):
@@ -17,6 +19,16 @@ class Default(str):
 
 IMAGE = Default("jpg;jpeg;png;webp")
 LABEL = Default("cls")
+
+
+def function_name(function: Callable[..., Any] | None) -> str | None:
+    """Return the qualified name of a function, or of the class of a callable object, None for None. The module is left out."""
+    while isinstance(function, partial):
+        function = function.func
+    if function is None:
+        return None
+    name: str = getattr(function, "__qualname__", type(function).__qualname__)
+    return name
 
 
 def nearest(name: str, there: Iterable[object]) -> str:

@@ -75,6 +75,10 @@ class MapStyleSource(FieldSource):
         self.items = ItemReader(self._dataset, members, self._to_sample)
         self.reader = ItemReader(self._dataset, members.without_text(), self._to_sample)
 
+    def read_fields(self) -> dict[str, Any]:
+        """Return the names of columns and members, and of the function that makes samples, see `Source`."""
+        return self.members.item_names(self._to_sample)
+
     def reading_twice(self) -> MapStyleSource:
         """Return the same source without held images: an item that is read for its size is read again to be painted."""
         other = copy(self)

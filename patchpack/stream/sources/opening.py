@@ -35,7 +35,7 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 class SourceOptions(TypedDict, total=False):
-    """The options of `open_source`, which `load`, `Planner`, `Painter` and `replay` hand on to it."""
+    """The options of `open_source`, which `load`, `Planner` and `replay` hand on to it."""
 
     image: str | Sequence[str]
     frames: str | None

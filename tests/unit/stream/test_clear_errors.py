@@ -127,7 +127,7 @@ def test_a_loader_that_would_stack_batches_is_told_batch_size_none() -> None:
         next(iter(DataLoader(stage)))
     planner = pp.Planner(SAMPLES, RECIPE)
     with pytest.raises(pp.errors.ConfigError, match=said):
-        next(iter(DataLoader(pp.Painter(planner, RECIPE), sampler=planner)))
+        next(iter(DataLoader(pp.Painter(planner), sampler=planner)))
     batch = next(iter(DataLoader(stage, batch_size=None)))
     assert isinstance(batch.patches, torch.Tensor)
 
