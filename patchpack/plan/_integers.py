@@ -1,4 +1,4 @@
-"""Exact integer arithmetic over arrays, where a floating formula would miss by one, and the checks of integer and boolean options."""
+"""Exact integer arithmetic over arrays, where a floating formula would miss by one, and checks of options."""
 
 from __future__ import annotations
 
@@ -41,6 +41,23 @@ def require_int(name: str, value: Any, low: int, high: int) -> None:
     """Raise `ConfigError` unless value is an integer in low … high. A bool or a float is not an integer."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ConfigError(f"{name} must be an integer in {low} … {high}, got {value!r}")
+
+
+def require_number(name: str, value: Any) -> None:
+    """Raise `ConfigError` unless value is an integer or a float. A bool is not a number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ConfigError(f"{name} must be a number, got {value!r}")
+
+
+def as_tuple(value: Any) -> Any:
+    """Return a list, as a YAML file gives it, as a tuple, and any other value unchanged."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def set_tuples(options: Any, *names: str) -> None:
+    """Replace lists in these fields of a frozen dataclass by tuples."""
+    for name in names:
+        object.__setattr__(options, name, as_tuple(getattr(options, name)))
 
 
 def require_bool(name: str, value: Any) -> None:

@@ -56,8 +56,8 @@ class Pack:
     is picklable.
 
     Each stream packs on its own, so batches depend on how the pipeline splits itself over ranks and workers. The stage never
-    splits it again. Items without a key get their number, so streams that divide themselves among several workers put the worker's
-    number before it, ``"<worker>/<number>"``. A key may repeat (``resampled=True``): draws depend on the key and on the sample's number in the stream.
+    splits it again. The key of an item without one is its number in the stream, with several workers ``"<worker>/<number>"``. A
+    key may repeat (``resampled=True``): draws depend on the key and on the sample's number in the stream.
 
     Args:
         recipe: sizes, augmentation and packing of the samples.

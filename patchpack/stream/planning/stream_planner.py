@@ -13,22 +13,22 @@ from typing import Any
 from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_int
+from patchpack.plan._integers import require_bool, require_int
 from patchpack.plan.online.planner import MAX_IN_A_ROW, OnlinePlanner, Tail, already_reported
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of
 from patchpack.report import Rejection, ShardFault
-from patchpack.stream.planning.order import Mark, Order, OrderedSource
+from patchpack.stream.planning.order import Mark, Order, OrderedSource, require_place
 from patchpack.stream.planning.planner import Planner
-from patchpack.stream.planning.probe import probe_targets, require_recipe
+from patchpack.stream.planning.probe import probe_targets, require_recipe, target_kind_of
 from patchpack.stream.planning.resume import STATE, Marks, kind_of, recipe_fields, restore, snapshot
 from patchpack.stream.planning.scanner import scan_ahead
 from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.labels import map_name
 from patchpack.stream.sample.text import require_picklable, require_text_len
 from patchpack.stream.sources.opening import SourceOptions, open_within
-from patchpack.types import BatchPlan, TargetKind
+from patchpack.types import BatchPlan, Event, TargetKind
 
 _BLOCK = 64  # headers planned at a time: numpy's cost per call is spread, and the first batch does not wait
 
@@ -62,6 +62,8 @@ class StreamPlanner(Planner):
         states_kept: int = 64,
         **reading: Unpack[SourceOptions],
     ) -> None:
+        require_bool("balance", balance)
+        require_place(rank, world_size)
         if balance:
             raise ConfigError("balance=True needs an index: rows of a stream are dealt as they come")
         if packer is not None:
@@ -93,6 +95,7 @@ class StreamPlanner(Planner):
         self._scanner = None if self.source.scan_in_process else scanner
         if self._together:
             self.source = self.source.reading_twice()  # every rank reads every header, and paints its own images
+        self._kind: tuple[TargetKind, bool] | None = None  # found once, see `target_kind_of`
         self._new_planner(None)  # refuses a wrong tail or number of steps now
 
     def _start_run(self) -> None:
@@ -232,10 +235,8 @@ class StreamPlanner(Planner):
                 restore(resume, planner, OrderedSource(self.source, order), events)
             else:
                 self.already_reported = 0
-                kind, probed = probe_targets(
-                    events, self.source.reader, repeated=self._order.repeat, max_in_a_row=self._max_in_a_row
-                )
-                planner, events = self._new_planner(kind, recipe, **stream), iter(probed)
+                kind, events = self._target_kind(events, order)
+                planner = self._new_planner(kind, recipe, **stream)
             while planner.takes_more and (block := list(islice(events, _BLOCK))):
                 for plan in planner.feed(block):
                     self._remember(plan.step + 1, snapshot(planner, marks, kind))
@@ -246,6 +247,17 @@ class StreamPlanner(Planner):
                 self.seen = begun + planner.seen
             yield plan
         self.seen = begun + planner.seen
+
+    def _target_kind(self, events: Iterator[Event], order: Order) -> tuple[TargetKind, Iterator[Event]]:
+        """Return the kind of the targets, and the events. It is a function of the source alone if that has parts."""
+        if self.source.num_parts is not None and not order.in_source_order:
+            if self._kind is None:
+                self._kind = target_kind_of(self.source, self._max_in_a_row)
+            kind, found = self._kind
+            if found:
+                return kind, events
+        kind, probed = probe_targets(events, self.source.reader, repeated=self._order.repeat, max_in_a_row=self._max_in_a_row)
+        return kind, iter(probed)
 
     def _remember(self, step: int, state: dict[str, Any]) -> None:
         self._states[step] = state

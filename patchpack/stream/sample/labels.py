@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from patchpack._shown import said, shown
 from patchpack.errors import TargetError
 from patchpack.stream.sample.names import function_name
 from patchpack.stream.sample.source import Reader, tell_epoch
@@ -75,7 +76,7 @@ class MappedReader:
         try:
             return self._map(target)
         except Exception as error:
-            raise TargetError(f"map_target failed on {target!r}: {type(error).__name__}: {error}") from error
+            raise TargetError(f"map_target failed on {shown(target)}: {said(error)}") from error
 
 
 def decode_target(extension: str, data: bytes) -> Any:

@@ -36,3 +36,17 @@ def nearest(name: str, there: Iterable[object]) -> str:
     names = {str(other).lower(): str(other) for other in there}
     close = get_close_matches(name.lower(), names, 1)
     return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def nearest_member(wanted: Iterable[str], there: Iterable[object]) -> str:
+    """Return a suggestion like `nearest` for the names of images, of which some may be patterns, and are not among `there`.
+
+    Members are named by their extension without its dot, so ``*.png`` fits no ``png``.
+    """
+    names = [str(name) for name in there]
+    for name in wanted:
+        bare = name.rpartition("*")[2].lstrip(".")
+        hint = f"; did you mean {bare!r}?" if "*" in name and bare in names else nearest(name, names)
+        if hint:
+            return hint
+    return ""

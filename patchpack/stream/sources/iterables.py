@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from patchpack._shown import said
 from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceError, TargetError
 from patchpack.image.decode import to_rgb
 from patchpack.image.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
@@ -75,7 +76,7 @@ class IterableSource(FieldSource):
     def scan(self) -> Iterator[Event]:
         """Yield headers, see `Source`. An item that is not a sample, or for which the iterable raises, gives a rejection."""
         seen: set[str] = set()
-        for count, item in enumerate(_items(self._items, self.name, self._numbers)):
+        for count, item in enumerate(read_items(self._items, self.name, self._numbers)):
             if isinstance(item, (Rejection, ShardFault)):
                 yield item
                 continue
@@ -115,7 +116,7 @@ class Numbers(NamedTuple):
         return f"{self.stream}{self.first + count * self.step}"
 
 
-def _items(items: Iterable[Any], name: str, numbers: Numbers) -> Iterator[Any]:
+def read_items(items: Iterable[Any], name: str, numbers: Numbers) -> Iterator[Any]:
     """Yield the items. An item for which the iterable raises gives a `Rejection`, or a `ShardFault` if no item follows it."""
     iterator, number, error = iter(items), 0, None
     state: Any = None  # the state of a stream of datasets from which `items` continues
@@ -140,7 +141,7 @@ def _items(items: Iterable[Any], name: str, numbers: Numbers) -> Iterator[Any]:
         except Exception as raised:
             if error is not None:
                 yield Rejection("", numbers.key(number - 1), "", "read", error)
-            error = without_address(f"item {numbers.key(number)} raised {type(raised).__name__}: {raised}")
+            error = without_address(f"item {numbers.key(number)} raised {said(raised)}")
         else:
             if error is not None:
                 yield Rejection("", numbers.key(number - 1), "", "read", error)
@@ -258,7 +259,7 @@ class InlineSample:
         except DecodeError as error:
             return DecodeError, (str(error),)
         except Exception as error:
-            return SourceError, (f"cannot be sent to a worker: {type(error).__name__}: {error}",)
+            return SourceError, (f"cannot be sent to a worker: {said(error)}",)
 
     def _sent(self, image: Any) -> Any:
         if isinstance(image, Image.Image):

@@ -1,4 +1,4 @@
-"""`pp.Pack` without pipelines and workers: what it iterates over, and the keys of items without one. e2e/test_stage.py has both."""
+"""`pp.Pack` without pipelines and workers: what it iterates over, and the keys of items without one."""
 
 from __future__ import annotations
 
