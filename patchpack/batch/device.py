@@ -8,6 +8,7 @@ import torch
 
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.views import standardize, token_mask
+from patchpack.errors import ConfigError
 
 
 def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None, non_blocking: bool = True) -> PackedBatch:
@@ -21,7 +22,12 @@ def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None,
 
     Returns:
         The batch on the device, patches normalised, zero where padding, norm (0, 1): nothing is normalised twice.
+
+    Raises:
+        ConfigError: `dtype` is not one of torch's.
     """
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"dtype is one of torch's, such as torch.float16, got {dtype!r}")
     moved = PackedBatch(*(_move(field, device, non_blocking) for field in batch))
     patches = moved.patches
     if patches.dtype == torch.uint8:

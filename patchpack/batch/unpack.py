@@ -160,6 +160,8 @@ def _checked(batch: PackedBatch, spots: list[_Spot], values: Any, per: Per | Non
         raise ConfigError(f"per is one of {', '.join(map(repr, shapes))}, got {per!r}")
     if dense and per == "slot":
         raise ConfigError("dense values are of tokens, a slot has one: per='token', 'image' or 'ragged'")
+    if not hasattr(values, "shape"):
+        raise ShapeError(f"values is an array or a tensor, got a {type(values).__name__}")
     guesses: tuple[Per, ...] = (per,) if per else ("token",) if dense else ("slot", "token")
     found: Per | None = next((g for g in guesses if tuple(values.shape[: len(shapes[g])]) == shapes[g]), None)
     if found is None:

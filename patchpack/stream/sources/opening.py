@@ -28,6 +28,7 @@ from patchpack.stream.sources.huggingface import converts, is_huggingface, is_pl
 from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.iterables import IterableSource
 from patchpack.stream.sources.map_style import MapStyleSource, SizeOf, is_map_style
+from patchpack.stream.sources.refused import refuse_other_objects
 from patchpack.stream.sources.shards import ShardSource
 from patchpack.stream.tar.urls import in_working_folder, is_local
 
@@ -84,7 +85,8 @@ def open_source(
         map_target: decoded label → target, e.g. a look-up. An exception in it rejects the sample.
         classes: names of the class folders in the order of their numbers, for a folder that may lack some, such as a
             validation split. None takes the folders that exist, sorted. An image in another folder is rejected.
-        sizes: int ``[n, 2]``, oriented height and width of every item of a dataset by number, if they are known.
+        sizes: int ``[n, 2]``, oriented height and width of every item of a dataset by number, if they are known. Every item is
+            then one image, neither several nor a clip.
         size_of: number → (height, width), instead of ``sizes``, if that is cheap. Without either, an item that does not come as
             file bytes must be decoded to find its size. Each worker then plans its own share, and batches depend on the number
             of workers.
@@ -206,11 +208,7 @@ def _items(source: Any, members: SampleFields, to_sample: ToSample | None, sizes
         raise SourceError(
             f"got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of its values"
         )
-    if (cure := _of_a_table(source)) is not None:
-        kind = type(source)
-        raise SourceError(
-            f"a {kind.__module__.partition('.')[0]} {kind.__name__} is a table of columns, not of samples: pass {cure}"
-        )
+    refuse_other_objects(source)
     cheap, classes = False, None
     opened: MapStyleSource | IterableSource
     if is_huggingface(source) and to_sample is None:  # the user's function gets the rows in the form that the user knows
@@ -227,23 +225,6 @@ def _items(source: Any, members: SampleFields, to_sample: ToSample | None, sizes
         )
     opened.class_names = classes
     return opened
-
-
-_TABLES = {
-    ("pandas", "DataFrame"): 'datasets.Dataset.from_pandas(df), or its rows as dicts, df.to_dict("records")',
-    ("polars", "DataFrame"): "datasets.Dataset.from_polars(df), or its rows as dicts, df.to_dicts()",
-    ("polars", "LazyFrame"): "its rows as dicts, df.collect().to_dicts()",
-    ("pyarrow", "Table"): "datasets.Dataset(table), or its rows as dicts, table.to_pylist()",
-}
-
-
-def _of_a_table(source: Any) -> str | None:
-    """Return the cure for a table, which is not a source; None for anything else."""
-    for kind in type(source).__mro__:  # a GeoDataFrame is a DataFrame
-        cure = _TABLES.get((kind.__module__.partition(".")[0], kind.__name__))
-        if cure is not None:
-            return cure
-    return None
 
 
 def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | None) -> Source:
@@ -268,6 +249,8 @@ def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | 
     if strange or len(pictures) < len(urls):
         shown, wanted = (strange or pictures)[0], ";".join(sorted(extensions))
         hint = "; shards and images do not mix" if len(pictures) < len(urls) else ""
+        if shown.lower().endswith(".index"):
+            hint = f"; a saved index is opened by patchpack.Index.open({shown!r})"
         if shown.lower().endswith((".heic", ".heif")):
             hint = "; HEIC is read by a plugin of Pillow's: see Recipe.formats"
         raise SourceError(f"{shown} is neither a folder nor a tar file ({', '.join(_ARCHIVES)}) nor an image ({wanted}){hint}")

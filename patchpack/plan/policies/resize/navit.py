@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import columns, grid_of, isqrt, require_int
+from patchpack.plan._integers import columns, grid_of, isqrt, require_int, require_number, set_tuples
 from patchpack.plan.policies import quantile
 from patchpack.types import FloatArray, IntArray
 
@@ -42,6 +42,9 @@ class NaViT:
     eval_resolution: int | None = None
 
     def __post_init__(self) -> None:
+        set_tuples(self, "resolution")
+        if isinstance(self.resolution, tuple) and len(self.resolution) != 2:
+            raise ConfigError(f"resolution is a number of pixels, or the lowest and the highest, got {self.resolution!r}")
         low, high = self.range
         for side in (low, high):
             require_int("resolution", side, 1, MAX_RESOLUTION)
@@ -51,6 +54,8 @@ class NaViT:
             require_int("eval_resolution", self.eval_resolution, 1, MAX_RESOLUTION)
         if self.sampling not in ("uniform", "normal") or self.on not in ("side", "area"):
             raise ConfigError(f"sampling is 'uniform' or 'normal', on is 'side' or 'area'; got {self.sampling!r}, {self.on!r}")
+        require_number("mean", self.mean)
+        require_number("std", self.std)
         if not self.std > 0:
             raise ConfigError(f"std must be > 0, got {self.std}")
 

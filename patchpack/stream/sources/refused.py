@@ -1,0 +1,38 @@
+"""Objects that look like sources of samples and are none, each with what to do instead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from patchpack.errors import SourceError
+
+_TABLES = {
+    ("pandas", "DataFrame"): 'datasets.Dataset.from_pandas(df), or its rows as dicts, df.to_dict("records")',
+    ("polars", "DataFrame"): "datasets.Dataset.from_polars(df), or its rows as dicts, df.to_dicts()",
+    ("polars", "LazyFrame"): "its rows as dicts, df.collect().to_dicts()",
+    ("pyarrow", "Table"): "datasets.Dataset(table), or its rows as dicts, table.to_pylist()",
+}
+
+
+def _of_a_table(source: Any) -> str | None:
+    """Return the cure for a table, which is not a source; None for anything else."""
+    for kind in type(source).__mro__:  # a GeoDataFrame is a DataFrame
+        cure = _TABLES.get((kind.__module__.partition(".")[0], kind.__name__))
+        if cure is not None:
+            return cure
+    return None
+
+
+def refuse_other_objects(source: Any) -> None:
+    """Raise `SourceError` for a table of columns, and for packed shards, which hold batches."""
+    kinds = source if isinstance(source, type) else type(source)
+    if any(kind.__name__ == "PackedShards" and kind.__module__.startswith("patchpack.") for kind in kinds.__mro__):
+        raise SourceError(
+            "packed shards hold batches already, not samples: iterate over DataLoader(packed, batch_size=None) instead of load"
+        )
+    cure = _of_a_table(source)
+    if cure is not None:
+        kind = type(source)
+        raise SourceError(
+            f"a {kind.__module__.partition('.')[0]} {kind.__name__} is a table of columns, not of samples: pass {cure}"
+        )
