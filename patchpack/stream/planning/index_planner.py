@@ -85,13 +85,14 @@ class IndexPlanner(Planner):
         if isinstance(opened.reader, MappedReader):
             self._kind, _ = probe_targets(opened.scan(), opened.reader)
         require_epoch(epoch)
-        self.epoch, self.seen, self.steps_per_epoch = epoch, seen, steps_per_epoch
+        self.epoch, self.seen = int(epoch), int(seen)  # a state holds them, and JSON has no numbers of numpy
         self._arguments: dict[str, Any] = {"shuffle": shuffle, "tail": tail, "balance": balance, "packer": packer}
-        self._rank, self._world_size = rank, world_size
+        self._rank, self._world_size = int(rank), int(world_size)
         self._first_step, self.already_reported = 0, 0
         self._run: _Run | None = None
         self._made: tuple[tuple[int, int], EpochPlan] | None = None
         plan_rows(recipe, _EMPTY, num_ranks=world_size, steps_per_epoch=steps_per_epoch, **self._arguments)  # checks now
+        self.steps_per_epoch = None if steps_per_epoch is None else int(steps_per_epoch)
 
     @property
     def rank(self) -> int:

@@ -142,7 +142,7 @@ class Planner(Sampler[BatchPlan]):
         require_epoch(epoch)
         if epoch != self.epoch:
             self.seen += self._forget_state()
-        self.epoch = epoch
+        self.epoch = int(epoch)
         self._start_run()
 
     def state_dict(self, step: int | None = None, *, finished: bool = False) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_bool, require_int
+from patchpack.plan._integers import require_bool, require_epoch, require_int
 from patchpack.plan.online.planner import MAX_IN_A_ROW, OnlinePlanner, Tail, already_reported
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.recipe import Recipe
@@ -28,6 +28,7 @@ from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.labels import map_name
 from patchpack.stream.sample.text import require_picklable, require_text_len
 from patchpack.stream.sources.opening import SourceOptions, open_within
+from patchpack.stream.workers.watch import keep_random_states
 from patchpack.types import BatchPlan, Event, TargetKind
 
 _BLOCK = 64  # headers planned at a time: numpy's cost per call is spread, and the first batch does not wait
@@ -81,16 +82,18 @@ class StreamPlanner(Planner):
             )
         if steps_per_epoch is not None:
             require_int("steps_per_epoch", steps_per_epoch, 1, 1 << 50)
+            steps_per_epoch = int(steps_per_epoch)
         require_int("states_kept", states_kept, 1, 1 << 30)
         self.text_len, self.states_kept = text_len, states_kept
         self._max_in_a_row, self._timeout = max_in_a_row, timeout
-        self.epoch, self.seen = epoch, seen
+        require_epoch(epoch)
+        self.epoch, self.seen = int(epoch), int(seen)  # a state holds them, and JSON has no numbers of numpy
         self.already_reported = 0
         self._resume: Mapping[str, Any] | None = None
         self._start_run()
         self._states: dict[int, dict[str, Any]] = {}
         self.steps_per_epoch, self._tail = steps_per_epoch, tail
-        self._order = Order(recipe.seed, epoch, block_of(shuffle), steps_per_epoch is not None, rank, world_size)
+        self._order = Order(recipe.seed, epoch, block_of(shuffle), steps_per_epoch is not None, int(rank), int(world_size))
         self._together = world_size > 1 and tail == "pad" and steps_per_epoch is None
         self._scanner = None if self.source.scan_in_process else scanner
         if self._together:
@@ -198,6 +201,13 @@ class StreamPlanner(Planner):
                 f"where sizes are not known: use fewer workers, or pass sizes= or size_of="
             )
 
+    def _source_kind(self) -> tuple[TargetKind, bool]:
+        """Find the kind of the targets of a source with parts, once, see `target_kind_of`. Return its answer."""
+        if self._kind is None:
+            with keep_random_states():  # a dataset may draw for its first item
+                self._kind = target_kind_of(self.source, self._max_in_a_row)
+        return self._kind
+
     def _new_planner(self, kind: TargetKind, recipe: Recipe | None = None, **stream: int) -> OnlinePlanner:
         return OnlinePlanner(
             recipe or self.recipe,
@@ -251,9 +261,7 @@ class StreamPlanner(Planner):
     def _target_kind(self, events: Iterator[Event], order: Order) -> tuple[TargetKind, Iterator[Event]]:
         """Return the kind of the targets, and the events. It is a function of the source alone if that has parts."""
         if self.source.num_parts is not None and not order.in_source_order:
-            if self._kind is None:
-                self._kind = target_kind_of(self.source, self._max_in_a_row)
-            kind, found = self._kind
+            kind, found = self._source_kind()
             if found:
                 return kind, events
         kind, probed = probe_targets(events, self.source.reader, repeated=self._order.repeat, max_in_a_row=self._max_in_a_row)

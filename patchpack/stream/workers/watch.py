@@ -122,6 +122,18 @@ class WorkerSeeds:
         return int(uniform * (1 << 53))  # all of its bits
 
 
+@contextmanager
+def keep_random_states() -> Iterator[None]:
+    """Restore the global generators of `random`, numpy and torch afterwards, whatever the user's code draws meanwhile."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  the user's code may draw from it
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
+
+
 class WorkerStart:
     """A ``worker_init_fn`` that ends the worker soon after its parent, seeds its random numbers, then calls the user's.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import patchpack as pp
@@ -60,6 +62,21 @@ def test_the_kind_is_looked_for_once() -> None:
     for _ in range(3):
         list(planner)
     assert dataset.read == 1
+
+
+def test_looking_for_the_kind_draws_no_random_numbers() -> None:
+    class Drawing(Labels):
+        def __getitem__(self, number: int) -> Any:
+            return IMAGE, random.random() + np.random.rand() + torch.rand(()).item()  # noqa: NPY002
+
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(0)
+    wanted = Drawing(MIXED)[0][1]
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(0)
+    planner = Planner(Drawing(MIXED), RECIPE, shuffle=8)
+    (first,) = next(iter(planner)).headers
+    assert first.location.target == wanted
 
 
 def test_a_label_that_cannot_be_read_has_no_kind(tmp_path: Path) -> None:

@@ -212,3 +212,14 @@ def test_a_state_of_an_earlier_version_is_refused_by_its_number() -> None:
     state = loader.state_dict()
     with pytest.raises(pp.errors.ConfigError, match="state differs: the state was saved with 4, this loader has 5"):
         loader.load_state_dict(state | {"state": 4})
+
+
+@pytest.mark.parametrize("source", [Rows(), of_sizes([(16, 16)] * 8)], ids=["dataset", "index"])
+def test_a_state_of_numpys_numbers_is_json(source: Any) -> None:
+    options = {"epoch": np.int64(3), "steps_per_epoch": np.int64(2), "rank": np.int64(0), "world_size": np.int64(1)}
+    names = READING if isinstance(source, Rows) else {}
+    planner = Planner(source, RECIPE, shuffle=np.int64(4), seen=np.int64(5), **names, **options)
+    state = json.loads(json.dumps(planner.state_dict()))
+    assert (state["epoch"], state["seen"]) == (3, 5)
+    planner.set_epoch(np.int64(4))
+    assert json.loads(json.dumps(planner.state_dict()))["epoch"] == 4
