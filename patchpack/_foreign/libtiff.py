@@ -1,4 +1,4 @@
-"""Silence of the libtiff inside Pillow, which writes hundreds of lines about a broken file to standard error.
+"""Silence of the libtiff inside Pillow, which writes up to a line per row of a broken file to standard error.
 
 Its message handler belongs to the whole process. So it is removed when the first thread begins to read a TIFF, and restored
 when the last one is done. Faults are still raised as errors of Pillow, with a reason.

@@ -10,7 +10,7 @@ import torch
 
 
 def shared_zeros(num_bytes: int) -> torch.Tensor:
-    """Return zeros that other processes can see, uint8 ``[num_bytes]``. No page is touched.
+    """Return zeros that other processes can see, uint8 ``[num_bytes]``. Nothing is written.
 
     With a torch that cannot make shared storage, all bytes are written twice.
 

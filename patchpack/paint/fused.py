@@ -267,8 +267,13 @@ def _vertical_goes_first(size: Any, target: Any) -> bool:
 def pillow_order() -> Literal["by size", "horizontal first"] | None:
     """Return the order of passes in the installed Pillow, found by comparing results to the bit; None if neither order fits.
 
-    With None no kernel here replaces Pillow's resize, and all images must be resized by it.
+    With None no kernel here replaces Pillow's resize, and all images must be resized by it. None is also the result with a
+    numba that lacks what the kernels are made of.
     """
+    try:
+        from patchpack.paint import _kernels_resample  # noqa: F401
+    except (AttributeError, ImportError):
+        return None
     pixels = np.random.default_rng(0).integers(0, 256, (23, 9, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     agree = {"by size": True, "horizontal first": True}

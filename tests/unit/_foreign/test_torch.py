@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -56,26 +58,28 @@ def test_an_iterator_that_hides_its_workers(monkeypatch: pytest.MonkeyPatch) -> 
     assert_the_same()
 
 
-def test_errors_are_told_apart_by_their_texts() -> None:
-    loader: DataLoader[Any] = DataLoader(Slow(), batch_size=None, num_workers=1, timeout=0.2)  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError) as timed_out:
-        next(iter(loader))
-    assert foreign.is_timeout(timed_out.value)
-    assert not foreign.is_death(timed_out.value)
-    assert not foreign.is_timeout(RuntimeError("another"))
-
-
 class Slow:
-    """A dataset whose items take longer than the loader waits."""
+    """A dataset whose only item ends the worker, or takes longer than the loader waits."""
+
+    def __init__(self, dies: bool) -> None:
+        self.dies = dies
 
     def __len__(self) -> int:
         return 1
 
     def __getitem__(self, _: int) -> int:
-        import time
-
+        if self.dies:
+            os._exit(3)
         time.sleep(2)
         return 0
+
+
+@pytest.mark.parametrize("dies", [True, False])
+def test_torch_tells_deaths_and_timeouts_by_their_texts(dies: bool) -> None:
+    loader: DataLoader[Any] = DataLoader(Slow(dies), batch_size=None, num_workers=1, timeout=60 if dies else 0.2)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError) as raised:
+        next(iter(loader))
+    assert (foreign.is_death(raised.value), foreign.is_timeout(raised.value)) == (dies, not dies)
 
 
 def test_without_the_table_of_collation_batches_come_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +87,6 @@ def test_without_the_table_of_collation_batches_come_as_they_are(monkeypatch: py
     monkeypatch.setitem(sys.modules, "torch.utils.data._utils.collate", None)
     foreign.collate_with(pp.PackedBatch, shared_batch._refuse_to_stack)
     samples = [pp.Sample(str(i), picture) for i, picture in enumerate(PICTURES)]
-    stage = pp.Pack(RECIPE).over(samples)
-    expected = list(pp.Pack(RECIPE)(samples))
-    for one, other in zip(expected, DataLoader(stage, batch_size=None), strict=True):
+    batches = list(pp.load(samples, RECIPE, tail="pad"))
+    for one, other in zip(batches, DataLoader(batches, batch_size=None), strict=True):  # type: ignore[arg-type]
         np.testing.assert_array_equal(one.patches, other.patches)
