@@ -36,7 +36,7 @@ def _slots(sizes: Int64, seq_len: int, max_images: int | None) -> int:
 
 
 class Pass(NamedTuple):
-    """The steps of a knapsack over bounded numbers of pieces, for `_kernels_tight.price`."""
+    """The steps of a knapsack over bounded numbers of pieces, for `_kernels_linear_program.price`."""
 
     kinds: Int64
     copies: Int64
@@ -88,7 +88,7 @@ class ColumnGeneration:
             seed: seed of the orders in which equally good rows are tried, >= 0.
             enough: number of rows at which a bound suffices. Default infinity.
         """
-        from patchpack.plan.packing import _kernels_tight
+        from patchpack.plan.packing.published import _kernels_linear_program as kernels
 
         rng = np.random.default_rng(seed)
         steps = self._passes(np.arange(len(self._sizes)))
@@ -107,7 +107,7 @@ class ColumnGeneration:
             best = np.zeros((self._slots + 1, self._seq_len + 1), dtype=np.int64)
             step = int(self._slots > 0)
             sizes = self._sizes[kinds]
-            _kernels_tight.price(sizes, copies, endless, prices[kinds], step, best, old, choices, last)
+            kernels.price(sizes, copies, endless, prices[kinds], step, best, old, choices, last)
             self._learn(prices, int(best[-1, -1]))
             self.finished = self.bound >= math.ceil(value - 1e-6)
             if self.finished or self.bound >= enough:
@@ -115,7 +115,7 @@ class ColumnGeneration:
             ends = np.argsort(-last, kind="stable")[:_COLUMNS]
             found = np.zeros((len(ends), len(self._sizes)), dtype=np.int64)
             for column, end in zip(found, ends[last[ends] > 0], strict=False):
-                _kernels_tight.trace(sizes, copies, endless, kinds, step, choices, int(end), column)
+                kernels.trace(sizes, copies, endless, kinds, step, choices, int(end), column)
             if self.add([np.repeat(np.arange(len(column)), column) for column in found[found @ duals > 1 + 1e-9]]):
                 smooth = _SMOOTH
             elif smooth:

@@ -1,4 +1,4 @@
-"""Silence of libtiff, which writes hundreds of lines about a broken file to standard error.
+"""Silence of the libtiff inside Pillow, which writes up to a line per row of a broken file to standard error.
 
 Its message handler belongs to the whole process. So it is removed when the first thread begins to read a TIFF, and restored
 when the last one is done. Faults are still raised as errors of Pillow, with a reason.
@@ -51,7 +51,7 @@ def _set_handler() -> Any:
     try:
         import ctypes
 
-        core: Any = vars(Image)["core"]
+        core: Any = vars(Image).get("core")
         function = ctypes.CDLL(core.__file__).TIFFSetErrorHandler  # searched only in the libraries that this file links to
         function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p
     except (ImportError, OSError, AttributeError):  # built without libtiff, or with it inside
