@@ -19,7 +19,16 @@ import torch
 from PIL import Image
 
 import patchpack as pp
-from patchpack.cli import demo, draw, main, pairs, preview, sheet
+from patchpack.cli import main
+from patchpack.cli.commands import demo
+from patchpack.cli.commands.preview import first_rows as first_rows_of
+from patchpack.cli.demo import comparison, program
+from patchpack.cli.pictures import pairs, rows, sheet
+from patchpack.cli.pictures.axes import source_name
+from patchpack.cli.pictures.preview import Preview
+from patchpack.cli.pictures.survey import draw_survey
+from patchpack.cli.survey.images import Survey
+from patchpack.cli.survey.suggestion import suggest
 from patchpack.model import NaViT
 from patchpack.report import BatchInfo
 from patchpack.stream.sources.opening import open_source
@@ -97,15 +106,21 @@ def test_an_error_is_the_exit_status_of_the_process(tmp_path: Path) -> None:
 
 
 def test_help_loads_neither_torch_nor_webdataset(tmp_path: Path) -> None:
+    """Ask for the help of all commands, then of each, in one process."""
     code = (
         "import sys\n"
         "from patchpack.cli import main\n"
-        "try:\n    main(['--help'])\n"
-        "finally:\n    print('LOADED', sorted({'torch', 'webdataset', 'numba'} & set(sys.modules)))"
+        "from patchpack.cli.commands import COMMANDS\n"
+        "for command in ([], *([name] for name in COMMANDS)):\n"
+        "    try:\n        main([*command, '--help'])\n    except SystemExit:\n        pass\n"
+        "    print('LOADED', sorted({'torch', 'webdataset', 'numba', 'matplotlib'} & set(sys.modules)))\n"
+        "    print('RICH', 'rich' in sys.modules)"
     )
     done = process("-c", code, cwd=tmp_path)
-    assert "LOADED []" in done.stdout
-    assert "demo" in done.stdout
+    loaded = [line for line in done.stdout.splitlines() if line.startswith("LOADED")]
+    assert loaded == ["LOADED []"] * 9, done.stderr
+    assert "RICH False" in done.stdout  # the first help is the quickest
+    assert "usage: patchpack embed" in done.stdout
 
 
 @pytest.mark.parametrize("command", [(), ("demo",)])
@@ -140,12 +155,12 @@ def test_demo_compares_trains_and_draws(patchpack: Called, tmp_path: Path, monke
     """Run the smallest demo: one training shard, a tiny model, few images compared, each way measured once."""
     shards = {split: pp.samples.shards(split)[:1] for split in ("train", "val")}
     monkeypatch.setattr(pp.samples, "shards", shards.__getitem__)
-    monkeypatch.setattr(demo, "COMPARED_IMAGES", demo.DRAWN_IMAGES)
-    monkeypatch.setattr(demo, "_REPEATS", 1)
+    monkeypatch.setattr(comparison, "COMPARED_IMAGES", demo.DRAWN_IMAGES)
+    monkeypatch.setattr(comparison, "_REPEATS", 1)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model = NaViT(patch_size=16, width=32, depth=1, heads=2, num_classes=10)
-    monkeypatch.setattr(demo.train, "make_model", lambda: model)
+    monkeypatch.setattr(program, "make_model", lambda: model)
     check_demo(patchpack("demo", "--epochs", "2", "--out", "pictures"), tmp_path, 140)
 
 
@@ -350,12 +365,10 @@ def test_the_picture_is_the_same_under_the_users_own_settings(monkeypatch: pytes
 @pytest.mark.parametrize("spread", [0.0, 0.3, 2.0])
 def test_many_images_are_drawn_as_a_density(spread: float, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from patchpack.cli import inspect, plots
-
     sizes = (400 * np.exp(spread * np.random.default_rng(0).normal(size=(3000, 2)))).clip(1, 30_000).astype(np.int64)
     kinds = Counter({"JPEG": 3000}), Counter({"RGB": 3000})
-    found = inspect.Survey(sizes, [str(i) for i in range(3000)], *kinds, [], [pp.ShardFault("a.tar", "ends early")], False)
-    assert_drawn(plots.draw(found, inspect.suggest(found, labelled=True), "x" * 300, tmp_path / "many.png"))
+    found = Survey(sizes, [str(i) for i in range(3000)], *kinds, [], [pp.ShardFault("a.tar", "ends early")], False)
+    assert_drawn(draw_survey(found, suggest(found, labelled=True), "x" * 300, tmp_path / "many.png"))
 
 
 @pytest.mark.parametrize(
@@ -370,8 +383,6 @@ def test_many_images_are_drawn_as_a_density(spread: float, tmp_path: Path) -> No
     ],
 )
 def test_a_picture_names_its_source_without_where_it_lies(source: str, shown: str) -> None:
-    from patchpack.cli.plots import source_name
-
     assert source_name(source) == shown
 
 
@@ -456,8 +467,8 @@ def photo(path: Path, size: tuple[int, int] = (256, 256), *, whole: bool = True,
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def first_rows(folder: Path, recipe: pp.Recipe) -> preview.Preview:
-    return preview.first_rows(open_source(str(folder), target=None), preview.drawable(recipe), 0)
+def first_rows(folder: Path, recipe: pp.Recipe) -> Preview:
+    return first_rows_of(open_source(str(folder), target=None), rows.drawable(recipe), 0)
 
 
 def colours(picture: Image.Image, left: int, right: int) -> set[str]:
@@ -472,13 +483,13 @@ CROSSED, HATCHED = {sheet.INK, sheet.PAPER}, {sheet.HATCH, sheet.GROUND}
 def test_an_unreadable_image_is_drawn_at_its_place_in_the_row(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for i in range(4):
         photo(tmp_path / f"{i}.jpg", whole=i % 2 == 0, seed=i)
-    rows = first_rows(tmp_path, pp.recipes.siglip2_naflex(seq_len=1280))
-    assert rows.batch.slot_mask[0, :4].tolist() == [True, False, True, False]
+    found = first_rows(tmp_path, pp.recipes.siglip2_naflex(seq_len=1280))
+    assert found.batch.slot_mask[0, :4].tolist() == [True, False, True, False]
     spans = [{sheet.hue(0)}, CROSSED, {sheet.hue(2)}, CROSSED, HATCHED]  # each of 256 tokens, a pixel for a token
-    picture = draw.draw_rows(rows.batch, plan=rows.plan, width=1280)
+    picture = rows.draw_rows(found.batch, plan=found.plan, width=1280)
     assert [colours(picture, 256 * i, 256 * (i + 1)) for i in range(5)] == spans
     # the batch alone cannot tell the last one from padding
-    picture = draw.draw_rows(rows.batch, width=1280)
+    picture = rows.draw_rows(found.batch, width=1280)
     assert [colours(picture, 256 * i, 256 * (i + 1)) for i in range(3)] == spans[:3]
     assert colours(picture, 768, 1280) == HATCHED
     assert main(["preview", str(tmp_path), "--recipe", "siglip2_naflex", "-o", str(tmp_path / "out.png"), "--ids"]) == 0
@@ -522,7 +533,7 @@ def test_dropped_patches_are_hatched_at_any_scale(scale: float) -> None:
     image = next(pp.unpack(flat_row([4], 8)))
     image = image._replace(patches=image.patches[[0, 1, 3]], position_ids=image.position_ids[[0, 1, 3]])  # the third is gone
     side = round(16 * scale)
-    picture = draw.picture_of(image, 16, Size(side, 4 * side))
+    picture = rows.picture_of(image, 16, Size(side, 4 * side))
     for column in range(4):
         patch = picture.crop((column * side, 0, (column + 1) * side, side))
         found = {"#{:02x}{:02x}{:02x}".format(*colour) for _, colour in patch.getcolors() or ()}
@@ -531,16 +542,16 @@ def test_dropped_patches_are_hatched_at_any_scale(scale: float) -> None:
 
 def test_numbers_that_do_not_fit_their_part_of_the_bar_are_left_out() -> None:
     batch = flat_row([5] * 24 + [400], 1024)  # a pixel for a token
-    pictures = [draw.draw_rows(batch, width=1024, ids=ids) for ids in (True, False)]
-    bars = [picture.crop((0, picture.height - draw.BAR, 1024, picture.height)) for picture in pictures]
-    assert bars[0].crop((0, 0, 120, draw.BAR)).tobytes() == bars[1].crop((0, 0, 120, draw.BAR)).tobytes()
+    pictures = [rows.draw_rows(batch, width=1024, ids=ids) for ids in (True, False)]
+    bars = [picture.crop((0, picture.height - rows.BAR, 1024, picture.height)) for picture in pictures]
+    assert bars[0].crop((0, 0, 120, rows.BAR)).tobytes() == bars[1].crop((0, 0, 120, rows.BAR)).tobytes()
     assert bars[0].tobytes() != bars[1].tobytes()  # the long one has its number
 
 
 def test_slot_numbers_never_touch() -> None:
-    picture = draw.draw_rows(flat_row([1] * 24 + [400], 1024), width=1024, height=64, ids=True)
+    picture = rows.draw_rows(flat_row([1] * 24 + [400], 1024), width=1024, height=64, ids=True)
     hues = [tuple(bytes.fromhex(h[1:])) for h in sheet.HUES]
-    for y in range(picture.height - draw.BAR):  # under every image a line in its colour, and the number below its left end
+    for y in range(picture.height - rows.BAR):  # under every image a line in its colour, and the number below its left end
         starts = [
             x for x in range(1000) if picture.getpixel((x, y)) in hues and (x == 0 or picture.getpixel((x - 1, y)) not in hues)
         ]
@@ -554,12 +565,12 @@ def test_slot_numbers_never_touch() -> None:
 def test_extreme_shapes_can_be_seen(size: tuple[int, int], tmp_path: Path) -> None:
     Image.new("RGB", size, (255, 0, 0)).save(tmp_path / "needle.png")
     photo(tmp_path / "other.jpg")
-    rows = first_rows(tmp_path, pp.recipes.siglip2_naflex(rows=1))
-    needle = [image for image in rows.images if image.key == "needle.png"]
+    found = first_rows(tmp_path, pp.recipes.siglip2_naflex(rows=1))
+    needle = [image for image in found.images if image.key == "needle.png"]
     assert tuple(needle[0].source_size) == size[::-1]
     pictures = {
-        "rows": draw.draw_rows(rows.batch, plan=rows.plan, width=1200),
-        "pairs": pairs.before_after(needle, rows.originals, 16, width=1200),
+        "rows": rows.draw_rows(found.batch, plan=found.plan, width=1200),
+        "pairs": pairs.draw_pairs(needle, found.originals, 16, width=1200),
     }
     for name, picture in pictures.items():
         red = np.argwhere((np.asarray(picture) == (255, 0, 0)).all(axis=-1))
@@ -572,9 +583,9 @@ def test_extreme_shapes_can_be_seen(size: tuple[int, int], tmp_path: Path) -> No
 def test_pairs_are_taken_from_every_row(tmp_path: Path) -> None:
     for i in range(24):
         photo(tmp_path / f"{i:02}.jpg", (64, 64), seed=i)
-    rows = first_rows(tmp_path, pp.recipes.siglip2_naflex(max_patches=64, seq_len=512, rows=3))
-    assert [(image.row, image.slot) for image in rows.images] == [(row, slot) for row in range(3) for slot in range(4)]
-    assert set(rows.originals) == {(image.key, image.part) for image in rows.images}
+    found = first_rows(tmp_path, pp.recipes.siglip2_naflex(max_patches=64, seq_len=512, rows=3))
+    assert [(image.row, image.slot) for image in found.images] == [(row, slot) for row in range(3) for slot in range(4)]
+    assert set(found.originals) == {(image.key, image.part) for image in found.images}
 
 
 def test_a_long_key_keeps_its_end() -> None:

@@ -11,7 +11,8 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack.cli import main
-from patchpack.cli.features import feature_pictures, load_model
+from patchpack.cli.models import load_model
+from patchpack.cli.pictures.features import draw_features
 from patchpack.model import ViT, presets
 from patchpack.model.presets import Size
 from patchpack.model.weights import save_big_vision, to_timm
@@ -52,7 +53,7 @@ def test_colours_lie_on_their_patches() -> None:
     planner = pp.Planner([pp.Sample("a", image)], recipe)
     batch = pp.Painter(planner, recipe)[next(iter(planner))]
     images = list(pp.unpack(batch))
-    colours = np.asarray(feature_pictures(batch, images, Place(width=8, depth=0, heads=1))["a"])
+    colours = np.asarray(draw_features(batch, images, Place(width=8, depth=0, heads=1))["a"])
     assert colours.shape == (4, 6, 3)
     ids = images[0].position_ids
     first = colours[ids[:, 0], ids[:, 1], 0].astype(int)

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
+from rich.progress import Progress
 
 import patchpack as pp
 from patchpack.cli import main
-from patchpack.cli.plan import recommend
-from patchpack.cli.sizes import read_sizes
+from patchpack.cli.survey.choice import recommend
+from patchpack.cli.survey.sizes import read_sizes
 from patchpack.plan.study import Study, study
 
 HW = np.random.default_rng(0).integers(100, 700, (400, 2))
@@ -68,7 +68,7 @@ def test_the_same_sizes_in_every_form_plan_alike(sizes: Path, tmp_path: Path, ca
         ("single.npz", "hw", HW[:, ::-1]),
         ("sizes.csv", None, HW),
     ):
-        found = read_sizes(str(tmp_path / name), Console(), order=order, **options)
+        found = read_sizes(str(tmp_path / name), Progress(disable=True), order=order, **options)
         assert np.array_equal(found.table, expected)
         assert (found.keys, found.complete, found.without_size) == (None, True, 0)
 
