@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "patchpack demo --write train.py && python train.py",
     )
     parser.add_argument(
-        "--out", default=".", metavar="DIR", help="write the pictures to this folder (default: the current one)"
+        "--out", default=".", metavar="DIR", help="write the pictures to this folder (default: ., the current folder)"
     )
     parser.add_argument(
         "--epochs", type=int, default=None, metavar="N", help="train N passes over the training shards (default: 40)"
