@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import patchpack as pp
+from patchpack.cli import demo as parts
 from patchpack.cli.arguments import describe
 from patchpack.cli.pictures import rows, sheet
 
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--epochs", type=int, default=None, metavar="N", help="train N passes over the training shards (default: 40)"
     )
-    parser.add_argument("--write", metavar="FILE", help="write the program that the demo runs (60 lines, public API), and stop")
+    parser.add_argument("--write", metavar="FILE", help="write the program of the demo (under 60 lines, public API), and stop")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,10 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _write_program(path: Path) -> int:
     if path.exists():
         raise pp.errors.ConfigError(f"{path} exists already: choose another name, nothing was overwritten")
-    found = find_spec("patchpack.cli.demo.program")  # imports no torch
-    assert found is not None
-    assert found.origin is not None
-    source = Path(found.origin).read_text(encoding="utf-8")
+    source = Path(str(parts.__file__)).with_name("program.py").read_text(encoding="utf-8")
     path.write_text(source, encoding="utf-8")
     print(f"wrote {path} ({source.count(chr(10))} lines)\nnext: python {path}")
     return 0

@@ -15,7 +15,7 @@ from patchpack.cli.pictures.sheet import save
 from patchpack.cli.terminal import say
 from patchpack.stream.replay import replay
 
-# arguments of `replay` beside the epoch → help
+# options that `replay` takes besides --epoch and --num-tokens → help
 _DRAWS = {
     "step": "take the patch size of batch N, for recipes with several patch sizes (default: 0)",
     "repeat": "draw as in pass N over the source within the epoch (default: 0)",

@@ -12,7 +12,7 @@ from patchpack.types import Size
 
 PAPER, INK, SOFT, FAINT = "#ffffff", "#1f2933", "#52606d", "#7b8794"
 HATCH, GROUND = "#b4bdc7", "#e4e8ec"
-# six colours of Okabe and Ito, two of Paul Tol; colour-blind people tell neighbours in this order apart
+# six colours of Okabe and Ito and two of Paul Tol, in an order in which colour-blind people tell neighbours apart
 HUES = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#332288", "#56b4e9", "#882255")
 
 

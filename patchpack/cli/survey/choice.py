@@ -10,7 +10,7 @@ from patchpack.plan.recipe import Recipe
 from patchpack.plan.study import Study
 
 _SEQ_LENS = (512, 1024, 2048, 4096)
-_NEAR = 0.005  # difference of two fills that counts as none
+_NEAR = 0.005  # fills that differ by less count as equal
 _BINDING = 0.01  # share of rows that may run out of slots
 _FEW = 10  # rows; the last of an epoch are emptier
 _ENOUGH = 4  # images per row; below, one more or less is a quarter of the row
@@ -72,7 +72,7 @@ def recommend(studies: list[Study]) -> Choice:
     span = " to ".join(f"{n:.0f}" for n in dict.fromkeys((images.min, images.max)))
     why += f"; {span} images in a row" if slots > 1 else "; one image in a row"
     if best.out_of_slots > _BINDING:
-        enough = 1 << int(2 * best.row_lens.max() / best.tokens.mean).bit_length()  # rows of small images hold twice the mean
+        enough = 1 << int(2 * best.row_lens.max() / best.tokens.mean).bit_length()  # a row of small images holds twice the mean
         why += f", but {100 * best.out_of_slots:.0f} % of rows run out of their {slots} slots: try --max-images {enough}"
     elif slots > 1:
         why += f", for which {slots} slots are enough"
