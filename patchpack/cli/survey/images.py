@@ -102,7 +102,7 @@ def survey(source: Source, events: Iterable[Event]) -> Survey:
                 formats[format_name] += 1
                 modes[mode] += 1
     table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-    return Survey(table, keys, formats, modes, rejected, faults, complete=True, ignored=getattr(source, "ignored", {}))
+    return Survey(table, keys, formats, modes, rejected, faults, complete=True, ignored=source.ignored)
 
 
 def _kind_of(source: Source, header: Header) -> tuple[str, str]:
