@@ -1,4 +1,4 @@
-"""Sizes as somebody has them: a table in a file, or the headers of a source. No image is decoded."""
+"""Heights and widths of images from a table in a file, or from the headers of a source. No image is decoded."""
 
 from __future__ import annotations
 
@@ -10,18 +10,25 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.progress import Progress
 
 from patchpack.cli.opening import open_typed
-from patchpack.cli.terminal import say_losses
 from patchpack.errors import ConfigError, SourceError
 from patchpack.report import Rejection, ShardFault
 from patchpack.types import Header
 
 
 class Sizes(NamedTuple):
-    """What was read: int64 ``[n, 2]`` heights and widths, their keys (None: none given), whether there is more, and losses."""
+    """The sizes in a table or a source.
+
+    Attributes:
+        table: int64 ``[n, 2]``, height and width in pixels.
+        keys: keys that seed the draws. None for a table, which has no keys.
+        complete: False if there are more sizes than the limit.
+        without_size: lines of a table that are left out because a side is below 1 pixel.
+        rejected: samples of a source that cannot be used.
+        faults: shards that could not be read to their end.
+    """
 
     table: npt.NDArray[np.int64]
     keys: list[str] | None
@@ -31,29 +38,32 @@ class Sizes(NamedTuple):
     faults: tuple[ShardFault, ...] = ()
 
 
-def read_sizes(path: str, console: Console, *, order: str | None, limit: int, image: str, target: str | None) -> Sizes:
-    """Heights and widths from a table of sizes, or from the headers of a source.
+def read_sizes(path: str, progress: Progress, *, order: str | None, limit: int, image: str, target: str | None) -> Sizes:
+    """Read a table of sizes, or the headers of a source.
+
+    Args:
+        path: a ``.npz`` or ``.csv`` file, or a source.
+        progress: shows how many headers are read.
+        order: order of the columns of a ``.npz`` whose array has another name than ``hw`` and ``wh``: one of these two.
+        limit: largest number of sizes, or of samples of a source.
+        image: extensions of the images of a source.
+        target: extension of the labels of a source, see `open_typed`.
 
     Raises:
-        SourceError: nothing there, nothing in it, or a table that cannot be read.
-        ConfigError: an order that is missing, or that contradicts the table.
+        SourceError: the path does not exist, or the table cannot be read.
+        ConfigError: the order is missing or contradicts the name of the array.
     """
     suffix = os.path.splitext(path)[1].lower()
-    if suffix in (".npz", ".csv"):
-        try:
-            table = _from_npz(path, order) if suffix == ".npz" else _from_csv(path)
-        except (OSError, ValueError, zipfile.BadZipFile, csv.Error) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise SourceError(f"{path}: cannot be read as {suffix[1:]}, {type(error).__name__}: {error}") from error
-        there = (table >= 1).all(axis=1)
-        found = Sizes(table[there][:limit], None, bool(there.sum() <= limit), int((~there).sum()))
-    else:
-        found = _from_headers(path, console, limit, image, target)
-    if not len(found.table):
-        say_losses(console, found.rejected, found.faults)
-        raise SourceError(f"{path}: no image with a height and a width of at least 1 pixel")
-    return found
+    if suffix not in (".npz", ".csv"):
+        return _from_headers(path, progress, limit, image, target)
+    try:
+        table = _from_npz(path, order) if suffix == ".npz" else _from_csv(path)
+    except (OSError, ValueError, zipfile.BadZipFile, csv.Error) as error:
+        if isinstance(error, ConfigError):
+            raise
+        raise SourceError(f"{path}: cannot be read as {suffix[1:]}, {type(error).__name__}: {error}") from error
+    there = (table >= 1).all(axis=1)
+    return Sizes(table[there][:limit], None, bool(there.sum() <= limit), int((~there).sum()))
 
 
 def _from_npz(path: str, order: str | None) -> npt.NDArray[np.int64]:
@@ -99,12 +109,11 @@ def _from_csv(path: str) -> npt.NDArray[np.int64]:
     return np.array(sizes, dtype=np.int64).reshape(-1, 2)
 
 
-def _from_headers(path: str, console: Console, limit: int, image: str, target: str | None) -> Sizes:
+def _from_headers(path: str, progress: Progress, limit: int, image: str, target: str | None) -> Sizes:
     source, _ = open_typed(path, image=image, target=target)
     sizes, keys, rejected, faults = [], [], [], []
     events = source.scan()
-    columns = (SpinnerColumn(), TextColumn("reading  {task.completed:,.0f} headers"))
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with progress:
         for event in progress.track(islice(events, limit)):
             if isinstance(event, Header):
                 sizes += [header.size for header in event.images]

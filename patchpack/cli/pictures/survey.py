@@ -1,84 +1,38 @@
-"""The survey of ``patchpack inspect`` as one picture: sizes, shapes, tokens, and how full rows get.
-
-Drawn with matplotlib's objects, not pyplot; matplotlib is imported when there is something to draw.
-"""
+"""The figure of ``patchpack inspect``: sizes, shapes and tokens of the images, and the fill of rows."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from patchpack.cli.sheet import FAINT, HATCH, INK, PAPER
-from patchpack.cli.survey import OFF_SQUARE, Suggestion, Survey, percent
-from patchpack.cli.terminal import count_of
-from patchpack.errors import ConfigError
+from patchpack.cli.pictures.axes import BAND, FILES, RECIPE, heading, mark, note_above, own_style, shown, source_name, ticks
+from patchpack.cli.pictures.sheet import FAINT, HATCH, INK, PAPER
+from patchpack.cli.survey.images import OFF_SQUARE, Survey
+from patchpack.cli.survey.suggestion import Suggestion
+from patchpack.cli.terminal import count_of, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SUFFIXES = (".png", ".pdf", ".svg")
-# two of Okabe and Ito's colours, which colour-blind people tell apart; one for what is in the files, one for the recipe
-FILES, RECIPE = "#0072b2", "#d55e00"
-BAND = "#e4e8ec"
-_SINGLE = 1500  # up to so many images each is a dot of its own
-# the user's own matplotlib settings would give every user another picture
-STYLE = {
-    "font.family": ["DejaVu Sans"],
-    "font.size": 10.5,
-    "text.usetex": False,
-    "text.parse_math": False,  # a file name may hold dollars
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "hatch.linewidth": 0.8,
-}
+_DOTS = 1500  # images; up to this number each is a dot
 
 
-def check(path: Path) -> None:
-    """Find out whether a picture can be drawn, before anything slow, and make its folder.
-
-    Raises:
-        ConfigError: an unknown suffix, a folder in place of the file or the reverse, or no matplotlib.
-    """
-    if path.suffix.lower() not in SUFFIXES:
-        raise ConfigError(f"--out must end in {', '.join(SUFFIXES)}, got {path.name!r}: choose one of these formats")
-    if path.is_dir():
-        raise ConfigError(f"--out must be a file, {path} is a folder: add a file name")
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"--out draws with matplotlib, which is missing ({error}): pip install 'patchpack[viz]'") from error
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"--out cannot be written, {type(error).__name__}: {error}: choose another place") from error
-
-
-def draw(found: Survey, chosen: Suggestion, source: str, path: Path) -> Path:
-    """Draw a survey and its suggestion into a file; the path.
+def draw_survey(found: Survey, chosen: Suggestion, source: str, path: Path) -> Path:
+    """Draw a survey and its suggestion into a file. Return the path.
 
     Args:
-        found: at least one image.
-        chosen: what `suggest` makes of it.
-        source: as it was typed; only its last part is shown.
-        path: where to, checked by `check`.
+        found: the survey, of at least one image.
+        chosen: the suggestion for it.
+        source: the source as the user typed it. Only its last part is shown.
+        path: path of the file, made by `figure_path`.
     """
-    from matplotlib import style
     from matplotlib.figure import Figure
 
-    with style.context(["default", STYLE]):
+    with own_style():
         figure = Figure(figsize=(12, 10), facecolor=PAPER)
         _head(figure, found, source)
         _sizes(figure.add_axes((0.08, 0.475, 0.315, 0.378)), found)  # a square
@@ -89,20 +43,9 @@ def draw(found: Survey, chosen: Suggestion, source: str, path: Path) -> Path:
     return path
 
 
-def source_name(source: str) -> str:
-    """What a picture may show of a source: its last part, no folders, no query and no command."""
-    if source.startswith("pipe:"):
-        return "a pipe"
-    if "://" in source:
-        source = re.split(r"[?#]", source)[0].rstrip("/")
-    else:
-        source = source if re.search(r"[*?\[{]", source) else str(Path(source).resolve())
-    return re.split(r"[/\\](?![^{]*})", source)[-1] or source
-
-
 def _head(figure: Figure, found: Survey, source: str) -> None:
     count = count_of(len(found.sizes), "image") + ("" if found.complete else ", the first of more")
-    title = f"{drawable(source_name(source), 58 - len(count))}: {count}"
+    title = f"{shown(source_name(source), 58 - len(count))}: {count}"
     losses = f"{count_of(len(found.rejected), 'sample')} cannot be used" if found.rejected else "every sample can be used"
     if found.faults:
         losses += f", {count_of(len(found.faults), 'shard')} cut short"
@@ -113,7 +56,7 @@ def _head(figure: Figure, found: Survey, source: str) -> None:
 
 
 def _sizes(axes: Axes, found: Survey) -> None:
-    """Height against width, both on the same scale, so that a shape is a diagonal."""
+    """Draw height against width on equal scales, so that all images of one shape lie on a diagonal."""
     from matplotlib.patheffects import withStroke
 
     low, high = _span(found.sizes, least=4.0)
@@ -130,18 +73,18 @@ def _sizes(axes: Axes, found: Survey) -> None:
             path_effects=[withStroke(linewidth=2.5, foreground=PAPER, alpha=0.8)],
         )  # fmt: skip
     heights, widths = found.sizes.T
-    note = _crowd(axes, widths, heights, (low, high))
+    note = _dots_or_density(axes, widths, heights, (low, high))
     axes.set(xscale="log", yscale="log", xlim=ends, ylim=ends, xlabel="width in pixels", ylabel="height in pixels")
     for axis in (axes.xaxis, axes.yaxis):
         ticks(axis, low, high, most=6)
     heading(axes, "Height and width", note)
 
 
-def _crowd(axes: Axes, x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], span: tuple[float, float]) -> str:
-    """Dots for few images, a density for many; says which."""
+def _dots_or_density(axes: Axes, x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], span: tuple[float, float]) -> str:
+    """Draw dots for few images and a density for many. Return a note that says which."""
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
-    if len(x) <= _SINGLE:
+    if len(x) <= _DOTS:
         places, counts = np.unique(np.stack([x, y], axis=1), axis=0, return_counts=True)
         order = np.argsort(-counts)  # small dots over large ones
         area = np.clip(400 / np.sqrt(len(x)), 22, 90) * np.sqrt(counts[order])
@@ -165,7 +108,7 @@ def _crowd(axes: Axes, x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], span:
 
 
 def _shapes(axes: Axes, found: Survey) -> None:
-    """Width / height, with what counts as square in bins of its own."""
+    """Draw a histogram of width / height, in which no bin holds both square images and others."""
     slant = np.exp(np.abs(np.log(found.aspects)))  # the long side over the short one
     reach = min(16.0, max(4.0, float(np.quantile(slant, 0.999))))
     per_band = 5 if len(found.sizes) > 200 else 3
@@ -188,7 +131,7 @@ def _shapes(axes: Axes, found: Survey) -> None:
     marks = {"1.5": 1.5, "2": 2.0, "3": 3.0, "4": 4.0} if reach < 6 else {"2": 2.0, "4": 4.0, "8": 8.0, "16": 16.0}
     names = ["2/3" if name == "1.5" else f"1/{name}" for name in marks]
     places = {**{name: 1 / at for name, at in zip(names, marks.values(), strict=True)}, "1": 1.0, **marks}
-    _mark(axes.xaxis, {name: at for name, at in places.items() if edges[0] <= at <= edges[-1]})
+    mark(axes.xaxis, {name: at for name, at in places.items() if edges[0] <= at <= edges[-1]})
     _count_axis(axes)
     beyond = "; the bars at the ends hold all that is beyond" if slant.max() > edges[-1] else ""
     heading(
@@ -197,10 +140,10 @@ def _shapes(axes: Axes, found: Survey) -> None:
 
 
 def _tokens(axes: Axes, found: Survey, chosen: Suggestion) -> None:
-    """Tokens per image in the files and under the recipe, on one axis with the row that has to hold them."""
+    """Draw tokens per image, in the files and under the recipe, and the length of a row on the same axis."""
     packed, native = chosen.packed, found.native_tokens
     low, high = _span(np.concatenate([native, packed.tokens, [packed.seq_len]]), least=8.0)
-    edges = np.unique(np.floor(np.geomspace(low, high, 34))) + 0.5  # counts lie between
+    edges = np.unique(np.floor(np.geomspace(low, high, 34))) + 0.5  # a count lies between two edges
     edges = np.concatenate([[edges[0] / 2], edges]) if edges[0] > low else edges
     for tokens, colour, solid in ((native, FILES, True), (packed.tokens, RECIPE, False)):
         counts, _ = np.histogram(tokens, edges)
@@ -221,11 +164,11 @@ def _tokens(axes: Axes, found: Survey, chosen: Suggestion) -> None:
         (0, "left", "files", native, FILES),
         (1, "right", "suggested recipe", packed.tokens, RECIPE),
     ):
-        _note(axes, f"{name}: median {np.median(tokens):,.0f}", x=place, ha=side, color=colour, weight="bold")
+        note_above(axes, f"{name}: median {np.median(tokens):,.0f}", x=place, ha=side, color=colour, weight="bold")
 
 
 def _fills(axes: Axes, chosen: Suggestion) -> None:
-    """Share of real tokens: one image per row, and packed rows of several lengths."""
+    """Draw the share of real tokens, with one image per row and in packed rows of several lengths."""
     tokens = chosen.packed.tokens
     bars = [(f"one image\nper row of {tokens.max()}", float(tokens.mean() / tokens.max()), "padded", False)]
     for packed in chosen.tried:
@@ -247,37 +190,11 @@ def _fills(axes: Axes, chosen: Suggestion) -> None:
     heading(axes, "How full the rows get", chosen.call)
 
 
-def heading(axes: Axes, text: str, note: str) -> None:
-    axes.annotate(text, (0, 1), (0, 27), xycoords="axes fraction", textcoords="offset points", size=13, weight="bold")
-    _note(axes, note, color=FAINT)
-
-
-def _note(axes: Axes, text: str, *, x: float = 0, **style: Any) -> None:
-    axes.annotate(text, (x, 1), (0, 9), xycoords="axes fraction", textcoords="offset points", **style)
-
-
 def _span(values: npt.NDArray[Any], *, least: float) -> tuple[float, float]:
-    """Ends of a log axis around some values, at least a factor `least` apart."""
+    """Return the ends of a log axis around some values, at least a factor `least` apart."""
     low, high = float(values.min()), float(values.max())
     margin = max(1.15 * (high / low) ** 0.03, (least * low / high) ** 0.5)
     return low / margin, high * margin
-
-
-def ticks(axis: Any, low: float, high: float, most: int = 7) -> None:
-    """As many plain numbers on a log axis as can stand side by side."""
-    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    for steps in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-        at = np.outer(powers, steps).ravel()
-        at = at[(at >= low) & (at <= high)]
-        if len(at) <= most:
-            break
-    _mark(axis, {f"{value:,.10g}": value for value in at.tolist()})
-
-
-def _mark(axis: Any, places: dict[str, float]) -> None:
-    axis.set_ticks([*places.values()], [*places])
-    axis.set_ticks([], minor=True)
-    axis.axes.grid(axis=axis.axis_name, color=BAND, lw=0.7)
 
 
 def _count_axis(axes: Axes) -> None:
@@ -287,12 +204,3 @@ def _count_axis(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1000:,g}k" if value >= 1e4 else f"{value:,.0f}"))
     axes.set_ylabel("images")
     axes.grid(axis="y", color=BAND, lw=0.7)
-
-
-def drawable(text: str, longest: int) -> str:
-    """Text that fits the title, in characters the font has: a missing one costs a warning and is a box anyway."""
-    from matplotlib.font_manager import findfont, get_font
-
-    glyphs = get_font(findfont("DejaVu Sans")).get_charmap()
-    text = "".join(c if ord(c) in glyphs else "\N{WHITE SQUARE}" for c in text)
-    return text if len(text) <= longest else f"{text[: longest // 2]}…{text[-longest // 2 :]}"

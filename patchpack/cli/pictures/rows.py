@@ -1,7 +1,7 @@
-"""Pictures of packed rows: every image with its surviving patches in place, and the row's tokens as a bar beneath.
+"""Pictures of packed rows: every image with its kept patches in their places, and below the row's tokens as a bar.
 
-A colour tells an image from its neighbours. Grey hatching is what was dropped (in an image) or padding (in a bar); a crossed
-box is an image that turned out unreadable, whose place in the row stays empty.
+Each image has another colour than its neighbours. Grey hatching is a dropped patch in an image, and padding in a bar. A crossed
+box is an unreadable image, whose place in the row stays empty.
 """
 
 from __future__ import annotations
@@ -14,44 +14,34 @@ from PIL import Image, ImageDraw
 
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.unpack import PackedImage, unpack
-from patchpack.cli.sheet import (
-    FAINT,
-    HATCH,
-    INK,
-    PAPER,
-    beside,
-    cross,
-    font,
-    hatching,
-    hue,
-    is_dark,
-    line,
-    panel,
-    save,
-    stack,
-)
+from patchpack.cli.pictures.sheet import INK, PAPER, beside, cross, font, hatching, hue, is_dark, line, stack
 from patchpack.errors import ShapeError
 from patchpack.paint.patchify import unpatchify
+from patchpack.plan.policies import normalize, positions
+from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan, Size
-
-# the colours and sheets belong to whoever draws rows
-__all__ = ["FAINT", "HATCH", "INK", "PAPER", "beside", "draw_rows", "fitted", "panel", "picture_of", "save", "scaled", "stack"]
 
 BAR = 18  # pixels
 THINNEST = 6  # pixels of the short side of any image
 _CROSSED = 26  # pixels per side of the box of an unreadable image
 
 
+def drawable(recipe: Recipe) -> Recipe:
+    """Return a recipe with the same places and pixels in the form that pictures need: uint8 patches, (row, col) positions."""
+    same = recipe.normalize if isinstance(recipe.normalize, normalize.MeanStd) else normalize.HALF
+    return recipe.replace(dtype="uint8", positions=positions.Absolute(), normalize=same)
+
+
 def picture_of(image: PackedImage, patch_size: int, size: Size | None = None) -> Image.Image:
-    """One image as the model gets it: surviving patches at their place, dropped ones hatched. Of a clip its middle frame.
+    """Draw one image as the model gets it: kept patches in their places, dropped ones hatched; of a clip the middle frame.
 
     Args:
-        image: uint8 patches with (row, col) positions, in a clip behind the time.
+        image: uint8 patches with (row, col) positions, or (time, row, col) for a clip.
         patch_size: pixels per side of a patch.
-        size: of the picture; None for the image's own.
+        size: size of the picture in pixels. Default None: the size of the image.
 
     Raises:
-        ShapeError: patches that are not uint8, or position ids that are not (row, col).
+        ShapeError: the patches are not uint8, or the positions are not (row, col).
     """
     patches, ids = np.asarray(image.patches), np.asarray(image.position_ids)
     if image.times is not None:
@@ -64,7 +54,7 @@ def picture_of(image: PackedImage, patch_size: int, size: Size | None = None) ->
     rows, cols = image.grid
     size = size or Size(rows * patch_size, cols * patch_size)
     places = ids[:, 0] * cols + ids[:, 1]
-    cells = np.full((rows * cols, patches.shape[1]), 230, dtype=np.uint8)  # near GROUND: scaling mixes some of it in
+    cells = np.full((rows * cols, patches.shape[1]), 230, dtype=np.uint8)  # near GROUND, which scaling mixes in
     kept = np.zeros(rows * cols, dtype=np.uint8)
     cells[places], kept[places] = patches, 255
     picture = scaled(Image.fromarray(unpatchify(cells, image.grid, patch_size)), size)
@@ -73,13 +63,19 @@ def picture_of(image: PackedImage, patch_size: int, size: Size | None = None) ->
 
 
 def scaled(picture: Image.Image, size: Size) -> Image.Image:
-    """Averages where it gets smaller; pixels stay pixels where it gets larger."""
+    """Resize a picture. Pixels are averaged if it gets smaller, and repeated if it gets larger."""
     larger = size.height >= picture.height and size.width >= picture.width
     return picture.resize((size.width, size.height), Image.Resampling.NEAREST if larger else Image.Resampling.BOX)
 
 
 def fitted(size: Size, scale: float, within: Size) -> Size:
-    """A size times scale, or smaller where it would not fit; no side is thinner than `THINNEST`."""
+    """Return a size times a scale, or a smaller one that fits.
+
+    Args:
+        size: pixels.
+        scale: factor for both sides.
+        within: largest size. No side is thinner than `THINNEST`, so a long thin picture may be a little wider than `within`.
+    """
     scale = min(scale, within.height / size.height, within.width / size.width)
     return Size(max(THINNEST, round(size.height * scale)), max(THINNEST, round(size.width * scale)))
 
@@ -96,21 +92,20 @@ def draw_rows(
     legend: bool = False,
     ids: bool = False,
 ) -> Image.Image:
-    """Rows of a batch, one under the other.
+    """Draw rows of a batch, one below the other.
 
     Args:
         batch: uint8 patches with absolute positions, numpy or torch.
-        plan: what the batch was painted from. Only it tells the place of an unreadable image from padding where no
-            readable image follows.
-        rows: which rows, None for all.
-        width: pixels of the picture.
-        height: pixels that a square image of the most patches in the picture is drawn with; the others are to scale, unless
-            they are too long to fit. Without captions, every image is drawn as large as fits this height.
-        per_token: pixels of a token in the bars; None lets seq_len fill the width. The same number in several pictures
-            makes their bars comparable.
-        captions: say above each row how full it is.
-        legend: say above all rows what is to be seen.
-        ids: write the slot number under every image and into its part of the bar, where it fits.
+        plan: the plan of the batch. Without it, an unreadable image that no readable image follows looks like padding.
+        rows: numbers of the rows to draw. Default None: all.
+        width: pixels of the picture. Default 1000.
+        height: pixels of a square image with as many patches as the largest in the picture. Default 64. The others are drawn
+            to scale, unless they are too long to fit. Without captions, every image is drawn as large as fits this height.
+        per_token: pixels of a token in the bars. Default None: `seq_len` tokens fill the width. Bars of several pictures
+            are comparable if this number is the same.
+        captions: write above each row how full it is. Default True.
+        legend: explain above all rows what they show. Default False.
+        ids: write the slot number below every image, and into its part of the bar where it fits. Default False.
     """
     slots: list[list[PackedImage | None]] = [[None] * len(keys) for keys in batch.keys]
     for image in unpack(batch):
@@ -129,7 +124,7 @@ def draw_rows(
         if captions:
             parts.append(stack([line(_caption(row, slots[row], tokens, seq_len), INK, width), strip, bar], gap=4, width=width))
         elif len(slots[row]) == 1:  # a picture and its bar fit one line
-            parts.append(_abreast(strip, bar, at=2 * height, width=width))
+            parts.append(_side_by_side(strip, bar, at=2 * height, width=width))
         else:
             parts.append(stack([strip, bar], gap=4, width=width))
     return stack(parts, gap=18 if captions else 10, width=width)
@@ -142,7 +137,7 @@ def _caption(row: int, images: Sequence[PackedImage | None], tokens: int, seq_le
 
 
 def _lengths(batch: PackedBatch, plan: BatchPlan | None, row: int) -> list[int]:
-    """Places of every slot of a row, an unreadable image's as well: it got padding, and nothing else moved."""
+    """Return the tokens of every slot of a row. An unreadable image keeps its place, which is padding."""
     if plan is not None:
         lengths: list[int] = plan.table.num_tokens[plan.offsets[row] : plan.offsets[row + 1]].tolist()
         return lengths
@@ -165,7 +160,7 @@ def _bar(
     for slot, (image, length) in enumerate(zip(images, lengths, strict=True)):
         left, right = round(at * per_token), round((at + length) * per_token)
         at += length
-        if not length:  # unreadable, and nobody knows how long it was
+        if not length:  # unreadable, and its length is unknown
             continue
         gap = 2 if right - left > 6 else 1 if right - left > 2 else 0  # many short images: colours matter more than gaps
         box = (left, 0, max(left, right - gap - 1), BAR - 1)
@@ -189,7 +184,7 @@ def _number(pen: ImageDraw.ImageDraw, at: tuple[int, int], number: str, colour: 
     pen.text(at, number, fill=colour, font=face)
 
 
-def _abreast(strip: Image.Image, bar: Image.Image, *, at: int, width: int) -> Image.Image:
+def _side_by_side(strip: Image.Image, bar: Image.Image, *, at: int, width: int) -> Image.Image:
     sheet = Image.new("RGB", (width, strip.height), PAPER)
     sheet.paste(strip.crop((0, 0, at - 8, strip.height)), (0, 0))
     sheet.paste(bar, (at, (strip.height - bar.height) // 2))
@@ -199,9 +194,9 @@ def _abreast(strip: Image.Image, bar: Image.Image, *, at: int, width: int) -> Im
 def _strip(
     images: Sequence[PackedImage | None], patch_size: int, width: int, height: int, common: float | None, ids: bool
 ) -> Image.Image:
-    """The images of a row, each underlined in its colour; wrapped into lines where they are too many.
+    """Draw the images of a row, each underlined in its colour, on as many lines as they need.
 
-    common: the scale of all; None draws each as large as fits the height.
+    `common` is the scale of all; None draws each as large as fits the height.
     """
     gap, rule, face = 6, 4, font(12)
     within = Size(3 * height // 2, width) if common else Size(height, min(width, 2 * height - 16))
@@ -229,7 +224,7 @@ def _strip(
 
 
 def _legend(images: Sequence[PackedImage | None], padded: bool, ids: bool, width: int) -> Image.Image:
-    """What is to be seen in these rows, and only that."""
+    """Explain the marks that occur in these rows."""
     swatches = [Image.new("RGB", (12, 12), hue(slot)) for slot in range(3)]
     entries = [(beside(swatches, gap=1, margin=0), "an image, above and in the bar")]
     hatched = []

@@ -1,20 +1,22 @@
-"""``patchpack inspect``: what is in a source of images, what is wrong with it, and a recipe that suits it."""
+"""``patchpack inspect``: the images of a source, its faults, and a recipe that suits it."""
 
 from __future__ import annotations
 
+import argparse
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from rich import box
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn
+from rich.progress import SpinnerColumn, TextColumn
 from rich.table import Table
 
-import patchpack as pp
-from patchpack.cli.opening import open_typed
-from patchpack.cli.survey import OFF_SQUARE, Suggestion, Survey, percent, suggest, survey
-from patchpack.cli.terminal import count_of, say, say_losses, source_arguments
+from patchpack.cli.arguments import add_limit, add_source, describe, limit_of
+from patchpack.cli.opening import open_typed, source_arguments
+from patchpack.cli.survey.images import OFF_SQUARE, SizeTable, Survey, aspects_of, native_tokens_of, survey
+from patchpack.cli.survey.suggestion import Suggestion, suggest
+from patchpack.cli.terminal import count_of, percent, progress, say, say_losses
+from patchpack.errors import SourceError
 from patchpack.stream.sample.names import IMAGE
 from patchpack.stream.sample.source import Source
 
@@ -22,47 +24,62 @@ _BARS = " ▏▎▍▌▋▊▉█"
 _PERCENTILES = {"min": 0, "5 %": 5, "median": 50, "95 %": 95, "max": 100}
 
 
-def run(path: str, *, image: str, target: str | None, limit: int, out: str | None = None) -> int:
-    """Survey a source, print what was found and, if wanted, draw it; returns the exit status."""
-    if limit < 1:
-        raise pp.errors.ConfigError(f"--limit must be at least 1, got {limit}")
-    if out is not None:  # before the pass over the data, which may take long
-        from patchpack.cli import plots
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    describe(
+        parser,
+        "Reads every image once and reports sizes, aspect ratios, formats and unreadable files. Then suggests a\n"
+        "recipe, with the fill it reaches on these sizes and code to paste.",
+        "patchpack inspect photos/ -o survey.png",
+        "patchpack inspect 'train-{0000..0003}.tar' --limit 1000",
+    )
+    add_source(parser)
+    add_limit(parser, 10_000, "read at most N samples")
+    parser.add_argument("-o", "--out", metavar="FILE", help="draw the survey as .png, .pdf or .svg; needs matplotlib")
 
-        plots.check(Path(out))
+
+def run(arguments: argparse.Namespace) -> int:
+    """Survey a source, print what was found and draw it; return the exit status."""
+    path, image, target, limit = arguments.source, arguments.image, arguments.target, limit_of(arguments)
+    out = None
+    if arguments.out is not None:  # before the pass over the data, which may take long
+        from patchpack.cli.pictures.files import figure_path
+
+        out = figure_path(arguments.out)
     console = Console()
     source, label = open_typed(path, image=image, target=target)
     found = _read(console, source, limit)
     if not len(found.sizes):
         _print_losses(console, found)
-        raise pp.errors.SourceError(f"{path}: {count_of(len(found.rejected), 'sample')}, no image that can be read")
+        raise SourceError(f"{path}: {count_of(len(found.rejected), 'sample')}, no image that can be read")
     chosen = suggest(found, labelled=label is not None)
     _print_survey(console, path, found)
     _print_suggestion(console, path, found, chosen, image, label)
     if out is not None:
-        say(console, f"wrote {plots.draw(found, chosen, path, Path(out))}")
+        from patchpack.cli.pictures.survey import draw_survey
+
+        say(console, f"wrote {draw_survey(found, chosen, path, out)}")
     say(console, f"next: patchpack preview {source_arguments(path, image, target)}")
     return 0
 
 
 def _read(console: Console, source: Source, limit: int) -> Survey:
-    columns = (SpinnerColumn(), TextColumn("reading  {task.completed:,.0f} samples"))
     events = source.scan()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        found = survey(source, progress.track(islice(events, limit)))
+    with progress(console, SpinnerColumn(), TextColumn("reading  {task.completed:,.0f} samples")) as bar:
+        found = survey(source, bar.track(islice(events, limit)))
     return found._replace(complete=next(events, None) is None)
 
 
 def _print_survey(console: Console, path: str, found: Survey) -> None:
     more = "" if found.complete else " (the first of more)"
     say(console, f"{count_of(len(found.sizes), 'image')} in {path}{more}")
-    tokens = found.native_tokens
     if (found.sizes == found.sizes[0]).all():
         height, width = found.sizes[0]
         every = "" if len(found.sizes) == 1 else "every one "
-        say(console, f"{every}{height} x {width} pixels (height x width), {count_of(tokens[0], 'patch', 'es')} of 16 x 16")
+        patches = count_of(found.native_tokens[0], "patch", "es")
+        say(console, f"{every}{height} x {width} pixels (height x width), {patches} of 16 x 16")
     else:
-        print_percentiles(console, found)
+        print_percentiles(console, found.sizes)
         _print_shapes(console, found)
     off = found.off_square
     say(console, f"{off.sum():,} of {len(off):,} ({percent(off.mean())}) are more than 20 % from square")
@@ -71,26 +88,26 @@ def _print_survey(console: Console, path: str, found: Survey) -> None:
     _print_losses(console, found)
 
 
-def print_percentiles(console: Console, found: Survey) -> None:
-    """A table of heights, widths, shapes, pixels and patches."""
+def print_percentiles(console: Console, sizes: SizeTable) -> None:
+    """Print a table of heights, widths, aspect ratios, pixels and patches."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False)
     table.add_column()
     for name in _PERCENTILES:
         table.add_column(name, justify="right")
-    heights, widths = found.sizes.T
+    heights, widths = sizes.T
     for name, values, form in (
         ("height", heights, "{:,.0f}"),
         ("width", widths, "{:,.0f}"),
-        ("width / height", found.aspects, "{:,.2f}"),
+        ("width / height", aspects_of(sizes), "{:,.2f}"),
         ("megapixels", heights * widths / 1e6, "{:.3f}"),
-        ("patches of 16 x 16", found.native_tokens, "{:,.0f}"),
+        ("patches of 16 x 16", native_tokens_of(sizes), "{:,.0f}"),
     ):
         table.add_row(name, *(form.format(v) for v in np.percentile(values, [*_PERCENTILES.values()])))
     console.print(table)
 
 
 def _print_shapes(console: Console, found: Survey) -> None:
-    """A histogram of width / height; the bin in the middle is what counts as square."""
+    """Print a histogram of width / height. The bin in the middle holds the images that count as square."""
     half = OFF_SQUARE * np.sqrt(2) ** np.arange(6)  # 1.2 to 6.8
     edges = np.concatenate([[0], 1 / half[::-1], half, [np.inf]])
     counts, _ = np.histogram(np.where(found.off_square, found.aspects, 1.0), edges)
@@ -128,7 +145,7 @@ def _print_suggestion(console: Console, path: str, found: Survey, chosen: Sugges
     code = (
         f"import patchpack as pp\n\nrecipe = {chosen.call}\n"
         f"loader = pp.load({path!r}, recipe{options}, shuffle=True, num_workers=4)\n"
-        # a worker that is spawned imports the program that started it
+        # a spawned worker imports the program
         f'if __name__ == "__main__":\n    for batch in loader:\n        inputs = pp.to_device(batch, "cpu")  # or "cuda"'
     )
     for line in ("", *code.splitlines(), ""):

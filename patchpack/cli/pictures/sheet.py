@@ -1,4 +1,4 @@
-"""Sheets of white paper, what is laid out on them, and the few colours and patterns of every picture."""
+"""Colours and patterns of every picture, and pictures laid out on white."""
 
 from __future__ import annotations
 
@@ -12,35 +12,48 @@ from patchpack.types import Size
 
 PAPER, INK, SOFT, FAINT = "#ffffff", "#1f2933", "#52606d", "#7b8794"
 HATCH, GROUND = "#b4bdc7", "#e4e8ec"
-# six of Okabe and Ito's and two of Paul Tol's, in an order in which neighbours stay far apart for colour-blind eyes
+# six colours of Okabe and Ito and two of Paul Tol, in an order in which colour-blind people tell neighbours apart
 HUES = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#332288", "#56b4e9", "#882255")
 
 
 def font(size: int) -> Any:
-    """Pillow's own scalable font."""
+    """Return Pillow's scalable font; `size` is in pixels."""
     return ImageFont.load_default(size)
 
 
 def hue(slot: int) -> str:
-    """The colour of an image; they come again after eight."""
+    """Return the colour of the image in a slot. The eight colours repeat."""
     return HUES[slot % len(HUES)]
 
 
 def is_dark(colour: str) -> bool:
-    """Whether white letters are easier to read on it than black ones."""
+    """Return True if white letters are easier to read on a colour than black ones."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return 0.299 * red + 0.587 * green + 0.114 * blue < 130
 
 
 def line(text: str, colour: str, width: int) -> Image.Image:
-    """A line of text."""
+    """Draw a line of text, 18 pixels high.
+
+    Args:
+        text: the text, with letters that `font` has.
+        colour: colour of the letters.
+        width: pixels. Text that is longer is cut off.
+    """
     sheet = Image.new("RGB", (width, 18), PAPER)
     ImageDraw.Draw(sheet).text((0, 0), text, fill=colour, font=font(14))
     return sheet
 
 
 def panel(title: str, lines: Sequence[str], body: Image.Image, *, width: int) -> Image.Image:
-    """A titled box around a picture."""
+    """Put a title and lines of text above a picture.
+
+    Args:
+        title: the title, in large letters.
+        lines: the text, in small letters.
+        body: the picture.
+        width: pixels.
+    """
     head = 34 + 20 * len(lines) + 10
     sheet = Image.new("RGB", (width, head + body.height + 4), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -52,7 +65,13 @@ def panel(title: str, lines: Sequence[str], body: Image.Image, *, width: int) ->
 
 
 def stack(parts: Sequence[Image.Image], *, gap: int, width: int) -> Image.Image:
-    """Pictures one under the other."""
+    """Put pictures one below the other, at the left.
+
+    Args:
+        parts: the pictures.
+        gap: pixels between two pictures.
+        width: pixels.
+    """
     sheet = Image.new("RGB", (width, sum(p.height + gap for p in parts) - gap if parts else 1), PAPER)
     y = 0
     for part in parts:
@@ -62,7 +81,14 @@ def stack(parts: Sequence[Image.Image], *, gap: int, width: int) -> Image.Image:
 
 
 def beside(parts: Sequence[Image.Image], *, gap: int, margin: int, level: str = "top") -> Image.Image:
-    """Pictures next to each other, level at the top or the bottom, on white with a margin."""
+    """Put pictures next to each other on white.
+
+    Args:
+        parts: the pictures, at least one.
+        gap: pixels between two pictures.
+        margin: pixels around all of them.
+        level: "top" or "bottom", the edge that is level. Default "top".
+    """
     width = sum(p.width for p in parts) + gap * (len(parts) - 1) + 2 * margin
     tallest = max(p.height for p in parts)
     sheet = Image.new("RGB", (width, tallest + 2 * margin), PAPER)
@@ -74,14 +100,14 @@ def beside(parts: Sequence[Image.Image], *, gap: int, margin: int, level: str = 
 
 
 def save(picture: Image.Image, path: Path) -> Path:
-    """Write a PNG; the path."""
+    """Write a PNG, and its folder if that is missing. Return the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, optimize=True)
     return path
 
 
 def hatching(size: Size, *, outline: bool = False) -> Image.Image:
-    """Grey lines on grey: nothing of an image."""
+    """Draw the grey hatching of dropped patches and of padding, with a frame if `outline` is set."""
     tile = Image.new("RGB", (size.width, size.height), GROUND)
     pen = ImageDraw.Draw(tile)
     for x in range(-tile.height, tile.width, 6):
@@ -92,7 +118,10 @@ def hatching(size: Size, *, outline: bool = False) -> Image.Image:
 
 
 def cross(sheet: Image.Image, box: tuple[int, int, int, int]) -> None:
-    """Crossing lines in a frame: told from colours and from hatching without seeing any colour."""
+    """Draw the crossing lines of an unreadable image into a box, which differ from hatching in more than colour.
+
+    The box is left, top, right and bottom in pixels; its ends are drawn as well.
+    """
     left, top, right, bottom = box
     tile = Image.new("RGB", (right - left + 1, bottom - top + 1), PAPER)
     pen = ImageDraw.Draw(tile)

@@ -1,4 +1,4 @@
-"""Images before and after resizing: what the file shows, and beneath it what the model gets."""
+"""Images before and after resizing: the picture in the file, and below it the patches for the model."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from PIL import Image, ImageDraw
 
 from patchpack.batch.unpack import PackedImage
-from patchpack.cli.draw import fitted, picture_of, scaled
-from patchpack.cli.sheet import INK, PAPER, SOFT, beside, font, hue, stack
+from patchpack.cli.pictures.rows import fitted, picture_of, scaled
+from patchpack.cli.pictures.sheet import INK, PAPER, SOFT, beside, font, hue, stack
 from patchpack.cli.terminal import printable
 from patchpack.types import Size
 
-CELL = Size(110, 188)  # six abreast on 1200 pixels
+CELL = Size(110, 188)  # six side by side on 1200 pixels
 _GAP, _LINE = 14, 17
 
 
-def before_after(
+def draw_pairs(
     images: Sequence[PackedImage],
     originals: Mapping[tuple[str, int], Image.Image],
     patch_size: int,
@@ -25,18 +25,18 @@ def before_after(
     ids: bool = False,
     features: Mapping[str, Image.Image] | None = None,
 ) -> Image.Image:
-    """Each image as its file shows it, and beneath it what the model gets, underlined in its colour of the rows.
+    """Draw each image as in its file, and below it as the model gets it, underlined in its colour in the rows.
 
     Args:
-        images: of one batch.
-        originals: by key and part, in the shape of their files; a thumbnail of `CELL` is enough.
-        patch_size: of the batch.
+        images: images of one batch.
+        originals: the images as in their files, by key and part. A thumbnail of the size `CELL` is enough.
+        patch_size: pixels per side of a patch.
         width: pixels of the picture.
-        ids: write row and slot as well.
-        features: by key, a pixel per patch, drawn beneath.
+        ids: write row and slot as well. Default False.
+        features: pictures of features by key, one pixel per patch, which are drawn below. Default None.
     """
-    abreast = max(1, (width + _GAP) // (CELL.width + _GAP))
-    lines = [images[i : i + abreast] for i in range(0, len(images), abreast)]
+    per_line = max(1, (width + _GAP) // (CELL.width + _GAP))
+    lines = [images[i : i + per_line] for i in range(0, len(images), per_line)]
     return stack([_line_of(line, originals, patch_size, ids, features) for line in lines], gap=18, width=width)
 
 
@@ -47,7 +47,7 @@ def _line_of(
     ids: bool,
     features: Mapping[str, Image.Image] | None,
 ) -> Image.Image:
-    names, befores, afters, beneath = [], [], [], []
+    names, befores, afters, below = [], [], [], []
     for image in images:
         before = scaled(originals[image.key, image.part], fitted(image.source_size, float("inf"), CELL))
         grid = image.grid
@@ -63,9 +63,9 @@ def _line_of(
         befores.append(_cell([before, _words(pixels, SOFT)]))
         afters.append(_cell([underlined, _words(f"{grid.rows} x {grid.cols} patches, {kept} kept", SOFT)]))
         if features is not None:
-            beneath.append(_cell([features[image.key].resize(after.size, Image.Resampling.NEAREST), _words("features", SOFT)]))
+            below.append(_cell([features[image.key].resize(after.size, Image.Resampling.NEAREST), _words("features", SOFT)]))
     return stack(
-        [beside(cells, gap=_GAP, margin=0, level="bottom") for cells in (names, befores, afters, beneath) if cells],
+        [beside(cells, gap=_GAP, margin=0, level="bottom") for cells in (names, befores, afters, below) if cells],
         gap=4,
         width=len(images) * (CELL.width + _GAP) - _GAP,
     )
@@ -82,7 +82,10 @@ def _words(text: str, colour: str) -> Image.Image:
 
 
 def shortened(key: str, width: int) -> str:
-    """The end of a key, which tells it from its neighbours, in letters that the font has."""
+    """Return the end of a key, which differs from its neighbours' ends, in letters that the font has.
+
+    It is at most `width` pixels long.
+    """
     text, face = printable(key, "latin-1"), font(13)
     if face.getlength(text) <= width:
         return text
