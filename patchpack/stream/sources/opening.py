@@ -113,7 +113,7 @@ def open_within(limits: Limits, source: Any, **options: Unpack[SourceOptions]) -
 
     Args:
         limits: of the recipe.
-        source: as for `open_source`.
+        source: samples in any form that `open_source` takes.
         **options: those of `open_source`.
 
     Raises:
