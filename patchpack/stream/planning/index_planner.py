@@ -18,7 +18,7 @@ from patchpack.stream.planning.planner import Planner, PlanOptions
 from patchpack.stream.planning.probe import probe_targets
 from patchpack.stream.planning.resume import recipe_fields
 from patchpack.stream.sample.labels import MappedReader
-from patchpack.stream.sources.indexed import IndexSource
+from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.types import BatchPlan, TargetKind
 
 STATE = 2  # version of a state: raised for other fields, or if the same arguments plan other rows
@@ -42,6 +42,11 @@ class IndexPlanner(Planner):
 
     position_fields = _PLACE
     states_kept = 1 << 30  # a state is a step
+
+    @classmethod
+    def suits(cls, source: Any) -> bool:
+        """Return True for an index."""
+        return is_index(source) or isinstance(source, IndexSource)
 
     def _prepare(self, options: PlanOptions) -> None:
         require_place(options.rank, options.world_size)

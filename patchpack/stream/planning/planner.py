@@ -18,7 +18,6 @@ from patchpack.stream.planning.probe import require_recipe
 from patchpack.stream.planning.resume import require_same, require_whole, with_checksum
 from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.source import Source
-from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.opening import SourceOptions, open_within
 from patchpack.types import BatchPlan
 
@@ -89,12 +88,14 @@ class Planner(Sampler[BatchPlan]):
 
     def __new__(cls, source: Any = None, *_: Any, **__: Any) -> Planner:
         """Return the planner for the kind of the source."""
-        if cls is Planner:  # imported here, because both are planners themselves
-            from patchpack.stream.planning.index_planner import IndexPlanner
-            from patchpack.stream.planning.stream_planner import StreamPlanner
-
-            cls = IndexPlanner if is_index(source) or isinstance(source, IndexSource) else StreamPlanner
+        if cls is Planner:
+            cls = next(kind for kind in Planner.__subclasses__() if kind.suits(source))  # the package imports both
         return super().__new__(cls)
+
+    @classmethod
+    def suits(cls, source: Any) -> bool:
+        """Return True if this kind of planner plans the source."""
+        raise NotImplementedError
 
     def __init__(
         self,

@@ -21,6 +21,7 @@ from patchpack.stream.planning.probe import probe_targets
 from patchpack.stream.planning.resume import STATE, Marks, kind_of, recipe_fields, restore, snapshot
 from patchpack.stream.planning.scanner import scan_ahead
 from patchpack.stream.sample.text import require_picklable, require_text_len
+from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.types import BatchPlan, TargetKind
 
 _BLOCK = 64  # headers planned at a time: numpy's cost per call is spread, and the first batch does not wait
@@ -33,6 +34,11 @@ class StreamPlanner(Planner):
     """The planner of a source that is read in order. See `Planner` for its arguments."""
 
     position_fields = PLACE
+
+    @classmethod
+    def suits(cls, source: Any) -> bool:
+        """Return True for anything but an index."""
+        return not is_index(source) and not isinstance(source, IndexSource)
 
     def _prepare(self, options: PlanOptions) -> None:
         if options.balance:
