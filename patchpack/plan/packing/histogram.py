@@ -6,14 +6,14 @@ SPFHP (worst-fit), and both at once for `spread`, which is our own method.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
+from patchpack.plan.packing.lengths import Lengths
 
 HistogramMethod = Literal["spread", "best_fit_decreasing", "spfhp", "lpfhp", "nnlshp"]
 HISTOGRAM_METHODS = ("spread", "best_fit_decreasing", "spfhp", "lpfhp", "nnlshp")
@@ -62,7 +62,7 @@ class Kinds(NamedTuple):
 
 
 def pack_histogram(
-    counts: Sequence[int] | npt.NDArray[Any], *, seq_len: int, max_images: int | None = None, method: HistogramMethod = "spread"
+    counts: Lengths, *, seq_len: int, max_images: int | None = None, method: HistogramMethod = "spread"
 ) -> Patterns:
     """Pack a histogram of lengths into rows, in a time that does not depend on the number of items.
 
@@ -249,7 +249,7 @@ def _take(pattern: tuple[int, ...], times: int, left: dict[int, int], rows: list
             times -= whole
 
 
-def _require_counts(counts: Any, seq_len: int) -> Int64:
+def _require_counts(counts: npt.ArrayLike, seq_len: int) -> Int64:
     array = np.asarray(counts)
     whole = array.dtype == object and all(isinstance(c, int) and not isinstance(c, bool) for c in array.flat)
     if array.ndim != 1 or (array.size and not (whole or np.issubdtype(array.dtype, np.integer))):
