@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-import numpy.typing as npt
+import numpy as np
 import torch
 from PIL import Image
 
@@ -53,7 +53,7 @@ class Processor(ABC):
     rescale_factor: ClassVar[float] = 1 / 255
     _FAMILY: ClassVar[Family]
     _NATIVE: ClassVar[bool] = True  # has a counterpart in transformers
-    _UNDONE: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # options of a call that change nothing, see `check_call`
+    _UNDONE: ClassVar[Mapping[str, tuple[object, ...]]] = {}  # options of a call that change nothing, see `check_call`
 
     def __call__(self, images: Any, *, return_tensors: Returned | None = "pt", **changes: Any) -> ModelInputs:
         """Arguments for one image or a list of them, in their order; the adapter of the same model says what they are.
@@ -122,7 +122,7 @@ class Processor(ABC):
 
     # ---------------------------------------------------------------------------------------------------- saved and read again
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Settings as the model's own processor states them in its file; `like` takes them."""
         return {"image_processor_type": self._FAMILY.theirs, **self._stated()}
 
@@ -160,15 +160,15 @@ class Processor(ABC):
     # ------------------------------------------------------------------------------------------------------------- a subclass's
 
     @abstractmethod
-    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
         """The model's arguments by name."""
 
     @abstractmethod
-    def _stated(self) -> dict[str, Any]:
+    def _stated(self) -> dict[str, object]:
         """Settings under the names that they have there, as JSON may hold them."""
 
     @abstractmethod
-    def _fields(self, settings: Settings) -> dict[str, Any]:
+    def _fields(self, settings: Settings) -> dict[str, object]:
         """Fields that settings change. Raises `ConfigError` for one that is not done."""
 
     # ------------------------------------------------------------------------------------------------------------------ inside

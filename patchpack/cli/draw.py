@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.unpack import PackedImage, unpack
 from patchpack.cli.sheet import (
@@ -42,7 +43,7 @@ THINNEST = 6  # pixels of the short side of any image
 _CROSSED = 26  # pixels per side of the box of an unreadable image
 
 
-def picture_of(image: PackedImage, patch_size: int, size: Size | None = None) -> Image.Image:
+def picture_of(image: PackedImage[ArrayT], patch_size: int, size: Size | None = None) -> Image.Image:
     """One image as the model gets it: surviving patches at their place, dropped ones hatched. Of a clip its middle frame.
 
     Args:
@@ -85,7 +86,7 @@ def fitted(size: Size, scale: float, within: Size) -> Size:
 
 
 def draw_rows(
-    batch: PackedBatch,
+    batch: PackedBatch[ArrayT],
     *,
     plan: BatchPlan | None = None,
     rows: Sequence[int] | None = None,
@@ -112,7 +113,7 @@ def draw_rows(
         legend: say above all rows what is to be seen.
         ids: write the slot number under every image and into its part of the bar, where it fits.
     """
-    slots: list[list[PackedImage | None]] = [[None] * len(keys) for keys in batch.keys]
+    slots: list[list[PackedImage[ArrayT] | None]] = [[None] * len(keys) for keys in batch.keys]
     for image in unpack(batch):
         slots[image.row][image.slot] = image
     seq_len = int(batch.segment_ids.shape[1])
@@ -135,13 +136,13 @@ def draw_rows(
     return stack(parts, gap=18 if captions else 10, width=width)
 
 
-def _caption(row: int, images: Sequence[PackedImage | None], tokens: int, seq_len: int) -> str:
+def _caption(row: int, images: Sequence[PackedImage[ArrayT] | None], tokens: int, seq_len: int) -> str:
     readable = sum(image is not None for image in images)
     lost = f", {len(images) - readable} unreadable" if readable < len(images) else ""
     return f"row {row}: {readable} image{'s' * (readable != 1)}{lost}, {tokens:,} of {seq_len:,} tokens"
 
 
-def _lengths(batch: PackedBatch, plan: BatchPlan | None, row: int) -> list[int]:
+def _lengths(batch: PackedBatch[ArrayT], plan: BatchPlan | None, row: int) -> list[int]:
     """Places of every slot of a row, an unreadable image's as well: it got padding, and nothing else moved."""
     if plan is not None:
         lengths: list[int] = plan.table.num_tokens[plan.offsets[row] : plan.offsets[row + 1]].tolist()
@@ -158,7 +159,7 @@ def _lengths(batch: PackedBatch, plan: BatchPlan | None, row: int) -> list[int]:
 
 
 def _bar(
-    images: Sequence[PackedImage | None], lengths: Sequence[int], seq_len: int, per_token: float, ids: bool
+    images: Sequence[PackedImage[ArrayT] | None], lengths: Sequence[int], seq_len: int, per_token: float, ids: bool
 ) -> Image.Image:
     sheet = Image.new("RGB", (max(1, round(seq_len * per_token)), BAR), PAPER)
     pen, face, at = ImageDraw.Draw(sheet), font(12), 0
@@ -197,7 +198,7 @@ def _abreast(strip: Image.Image, bar: Image.Image, *, at: int, width: int) -> Im
 
 
 def _strip(
-    images: Sequence[PackedImage | None], patch_size: int, width: int, height: int, common: float | None, ids: bool
+    images: Sequence[PackedImage[ArrayT] | None], patch_size: int, width: int, height: int, common: float | None, ids: bool
 ) -> Image.Image:
     """The images of a row, each underlined in its colour; wrapped into lines where they are too many.
 
@@ -228,7 +229,7 @@ def _strip(
     return stack([beside(cells, gap=gap, margin=0, level="bottom") for cells in lines if cells], gap=gap, width=width)
 
 
-def _legend(images: Sequence[PackedImage | None], padded: bool, ids: bool, width: int) -> Image.Image:
+def _legend(images: Sequence[PackedImage[ArrayT] | None], padded: bool, ids: bool, width: int) -> Image.Image:
     """What is to be seen in these rows, and only that."""
     swatches = [Image.new("RGB", (12, 12), hue(slot)) for slot in range(3)]
     entries = [(beside(swatches, gap=1, margin=0), "an image, above and in the bar")]

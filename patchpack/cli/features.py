@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 import patchpack as pp
+from patchpack.batch._types import ArrayT
 from patchpack.batch.unpack import PackedImage
 from patchpack.model import ViT, presets
 from patchpack.model.inspect import pca_colours
@@ -45,7 +46,7 @@ def load_model(name: str, weights: str | None) -> ViT:
 
 
 @torch.no_grad()
-def feature_pictures(batch: pp.PackedBatch, images: list[PackedImage], model: ViT) -> dict[str, Image.Image]:
+def feature_pictures(batch: pp.PackedBatch[ArrayT], images: list[PackedImage[ArrayT]], model: ViT) -> dict[str, Image.Image]:
     """Each image's tokens as three principal components of all these images' tokens, one pixel per patch; grey where dropped.
 
     Args:

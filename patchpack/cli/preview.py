@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from PIL import Image
 from rich.console import Console
 
@@ -25,8 +26,8 @@ class Preview(NamedTuple):
     """The first rows of an epoch and what they were made of."""
 
     plan: BatchPlan
-    batch: pp.PackedBatch
-    images: list[PackedImage]  # up to PAIRS, some of every row
+    batch: pp.PackedBatch[np.ndarray]
+    images: list[PackedImage[np.ndarray]]  # up to PAIRS, some of every row
     originals: dict[tuple[str, int], Image.Image]  # of these, by key and part
     features: dict[str, Image.Image] | None = None  # of these, by key, a pixel per patch
     model: str = ""  # whose features
@@ -116,7 +117,7 @@ def _original(planner: pp.Planner, header: Header) -> Image.Image:
     return picture.reduce((min(shrink, picture.width), min(shrink, picture.height))) if shrink > 1 else picture
 
 
-def contents(batch: pp.PackedBatch) -> str:
+def contents(batch: pp.PackedBatch[np.ndarray]) -> str:
     """How many images there are in how many rows."""
     readable = int(batch.slot_mask.sum())
     lost = sum(map(len, batch.keys)) - readable

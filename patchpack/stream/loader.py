@@ -28,7 +28,7 @@ from patchpack.stream.planning.resume import require_same, require_whole, with_c
 from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
 from patchpack.stream.sample.names import nearest
 from patchpack.stream.workers.exits import closed_at_exit
-from patchpack.stream.workers.shared_batch import SharedBatch, as_tensors, require_room, unwrap
+from patchpack.stream.workers.shared_batch import SharedBatch, as_sent, require_room, unwrap
 from patchpack.stream.workers.slot_pool import SPARE, SlotPool, slot_bytes_of
 from patchpack.stream.workers.watch import TICK, StatusBoard, WorkerSeeds, WorkerStart, next_of
 
@@ -132,7 +132,7 @@ class Loader(DataLoader[PackedBatch]):
             dataset,
             sampler=sampler,
             batch_size=None,
-            collate_fn=as_tensors,
+            collate_fn=as_sent,
             num_workers=num_workers,
             **dataloader_options,
         )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
 
+from patchpack._arrays import UInt8Array
 from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
 from patchpack.image.decode import require_bytes
 from patchpack.image.formats import starts_as_image
@@ -19,6 +20,9 @@ from patchpack.stream.sample.labels import decode_target, join
 from patchpack.stream.sample.names import nearest
 from patchpack.stream.sample.text import Text
 from patchpack.types import Clip, Sample
+
+if TYPE_CHECKING:
+    from patchpack.types import Picture
 
 ToSample = Callable[[int, Any], Sample]
 """(number in the stream, item) → `Sample`; raises `TargetError` or `DecodeError` for an item that it cannot convert."""
@@ -257,11 +261,12 @@ def _text(item: Mapping[Any, Any], names: Mapping[str, Any], asked: Text) -> str
     return asked.of(item[asked.column(names)])
 
 
-def _clip(frames: list[Any]) -> Any:
+def _clip(frames: list[object]) -> Clip | UInt8Array:
     """Return the clip of these frames, or of a single list or array of frames."""
     if len(frames) == 1 and frames_of(frames[0]) is not None:
-        return frames[0]
-    return Clip(frames[0] if len(frames) == 1 and is_several(frames[0]) else frames)
+        return cast("Clip | UInt8Array", frames[0])
+    given = frames[0] if len(frames) == 1 and is_several(frames[0]) else frames
+    return Clip(cast("Sequence[Picture]", given))  # each frame is checked when it is read
 
 
 def _picture(value: Any, max_bytes: int) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from patchpack.errors import DecodeError, TargetError
 from patchpack.image.decode import too_many_bytes
@@ -227,7 +227,7 @@ def _inline_event(group: Group, label: str, asked: SampleFields) -> Event:
     if isinstance(chosen, Rejection):
         return chosen
     key, images, labels, text, clip = chosen
-    target: Any = None
+    target: object = None
 
     def header(image: Member) -> Header:
         assert image.data is not None  # requested, so it was read
@@ -246,6 +246,6 @@ def _inline_event(group: Group, label: str, asked: SampleFields) -> Event:
         target = join(asked.target, [decode_target(e, m.data or b"") for e, m in zip(asked.labels, labels, strict=True)])
     except TargetError as error:
         return Rejection(label, key, images[0].name if len(images) == 1 else "", "target", str(error))
-    rest = tuple(other._replace(location=other.location._replace(target=target)) for other in sized.rest)
-    whole = sized._replace(location=sized.location._replace(target=target), rest=rest)
+    rest = tuple(other._replace(location=cast(Inline, other.location)._replace(target=target)) for other in sized.rest)
+    whole = sized._replace(location=cast(Inline, sized.location)._replace(target=target), rest=rest)
     return whole if text is None else _with_text(whole, text.data or b"", text.name, asked)
