@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeGuard, cast
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,14 @@ from patchpack.image.decode import WHITE, Colour, decode_image, oriented_size, t
 from patchpack.image.formats import DEFAULT, MAX_PIXELS, Reading
 from patchpack.types import Clip, Size
 
+if TYPE_CHECKING:
+    from patchpack.types import Picture
+
 _EXPECTED = "expected file bytes, a uint8 [H, W, 3] array or a PIL image"
 NO_VIDEO = "a clip, and the recipe takes none: give it video=Video(...)"
 
 
-def is_picture(value: object) -> bool:
+def is_picture(value: object) -> TypeGuard[Picture | Clip]:
     """Return True for a value whose type `Sample.image` may have."""
     return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray, Clip))
 

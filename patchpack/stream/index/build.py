@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
 from multiprocessing.context import BaseContext
@@ -28,7 +29,9 @@ Progress = Callable[[int, int, int], None]
 """Called with (shards done, shards in all, samples so far) after every shard."""
 
 
-def find_shards(shards: Any, members: SampleFields) -> tuple[list[str], list[str]]:
+def find_shards(
+    shards: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], members: SampleFields
+) -> tuple[list[str], list[str]]:
     """Find the paths or URLs, and the labels, of the shards behind paths and patterns.
 
     Raises:

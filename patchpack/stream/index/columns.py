@@ -24,12 +24,11 @@ from typing import Any, BinaryIO
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 
 from patchpack.errors import ConfigError, IndexFileError
 from patchpack.stream.jobs.atomic import replace_file
 
-Column = npt.NDArray[Any]
+Column = np.ndarray
 Columns = dict[str, Column]
 
 MAGIC = b"\x93patchpack-index"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import IntegerArray
 from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
 from patchpack.image.formats import MAX_BYTES, MAX_PIXELS, Reading
 from patchpack.paint.targets import infer_kind
@@ -205,7 +206,7 @@ class Index:
         return self._lines.sizes()
 
     @property
-    def num_bytes(self) -> npt.NDArray[Any]:
+    def num_bytes(self) -> np.ndarray:
         """Bytes of every image file, unsigned ``[n]``."""
         return self._columns["length"]
 
@@ -229,7 +230,7 @@ class Index:
         """Shards that could not be read to their end."""
         return self._lines.losses[1]
 
-    def headers(self, lines: Any) -> tuple[Header, ...]:
+    def headers(self, lines: Sequence[int] | IntegerArray) -> tuple[Header, ...]:
         """Return the header of each line. Its location is ready for `reader`.
 
         Args:

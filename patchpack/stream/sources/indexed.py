@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeGuard
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import IntegerArray
 from patchpack.report import Rejection, ShardFault
 from patchpack.stream.sample.source import Reader
 from patchpack.types import Event, Header, TargetKind
@@ -53,7 +54,7 @@ class SampleIndex(Protocol):
     @property
     def faults(self) -> list[ShardFault]: ...
 
-    def headers(self, lines: npt.NDArray[Any]) -> tuple[Header, ...]:
+    def headers(self, lines: IntegerArray) -> tuple[Header, ...]:
         """Return the header of each line."""
         ...
 
