@@ -46,7 +46,7 @@ def narrow(column: Column) -> Column:
     return column.astype(next(dtype for dtype in _DTYPES if largest <= np.iinfo(dtype).max), copy=False)
 
 
-def write(path: str | os.PathLike[str], head: Mapping[str, Any], columns: Columns) -> None:
+def write(path: str | os.PathLike[str], head: Mapping[str, object], columns: Columns) -> None:
     """Write a file in one step: a reader of `path` finds the complete old file or the complete new one.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeGuard
+from typing import Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +59,7 @@ class SampleIndex(Protocol):
         ...
 
 
-def is_index(source: Any) -> TypeGuard[SampleIndex]:
+def is_index(source: object) -> TypeGuard[SampleIndex]:
     """Return True for an index. Only the class is inspected, because reading an attribute may compute a column."""
     return callable(getattr(type(source), "headers", None)) and hasattr(source, "key_hash") and hasattr(source, "starts")
 

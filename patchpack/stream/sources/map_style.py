@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +52,7 @@ class MapStyleSource:
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Sequence[object],
         members: SampleFields,
         *,
         to_sample: ToSample | None,
@@ -132,7 +132,7 @@ class ItemReader:
         to_sample: ``(number, item) -> Sample``, or None.
     """
 
-    def __init__(self, dataset: Any, members: SampleFields, to_sample: ToSample | None) -> None:
+    def __init__(self, dataset: Sequence[object], members: SampleFields, to_sample: ToSample | None) -> None:
         self._dataset, self._members, self._to_sample = dataset, members, to_sample
         self._inline = InlineReader()
         self._epoch: int | None = None
@@ -169,7 +169,7 @@ class ItemReader:
         """Return the label of a location, see `Reader`."""
         return self(location)[1]
 
-    def item(self, number: int) -> Any:
+    def item(self, number: int) -> object:
         """Return ``dataset[number]``. Raises `SourceError` for any error of the dataset."""
         try:
             return self._dataset[number]
@@ -189,7 +189,7 @@ class ItemReader:
         return sample
 
 
-def is_map_style(source: object) -> TypeGuard[Sequence[Any]]:
+def is_map_style(source: object) -> TypeGuard[Sequence[object]]:
     """Return True for an object with items by number and a length that is neither a plain list nor a stream."""
     import torch.utils.data  # torch gives its streams a `__getitem__` that only raises
 

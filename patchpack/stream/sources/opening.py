@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+
+import numpy.typing as npt
 
 from patchpack.errors import ConfigError, SourceError
 from patchpack.image.decode import WHITE, Colour
@@ -33,7 +34,7 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 def open_source(
-    source: Any,
+    source: object,
     *,
     image: str | Sequence[str] = IMAGE,
     frames: str | None = None,
@@ -46,7 +47,7 @@ def open_source(
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
     classes: Sequence[str] | None = None,
-    sizes: Any = None,
+    sizes: npt.ArrayLike | None = None,
     size_of: SizeOf | None = None,
     text: str = TEXT,
     tokenize: Tokenize | None = None,
@@ -121,7 +122,7 @@ def open_source(
     return opened
 
 
-def _paths(source: Any) -> list[str] | None:
+def _paths(source: object) -> list[str] | None:
     """Return the paths or patterns that a source consists of, or None if it is something else."""
     if isinstance(source, (str, os.PathLike)):
         source = [source]
@@ -136,7 +137,12 @@ def _as_file(path: str) -> str:
 
 
 def _items(
-    source: Any, members: SampleFields, background: Colour, to_sample: ToSample | None, sizes: Any, size_of: SizeOf | None
+    source: object,
+    members: SampleFields,
+    background: Colour,
+    to_sample: ToSample | None,
+    sizes: npt.ArrayLike | None,
+    size_of: SizeOf | None,
 ) -> Source:
     """Return a source of items: by number if the object allows it, else in iteration order."""
     if isinstance(source, Mapping):
@@ -176,7 +182,7 @@ _TABLES = {
 }
 
 
-def _of_a_table(source: Any) -> str | None:
+def _of_a_table(source: object) -> str | None:
     """Return the cure for a table, which is not a source; None for anything else."""
     for kind in type(source).__mro__:  # a GeoDataFrame is a DataFrame
         cure = _TABLES.get((kind.__module__.partition(".")[0], kind.__name__))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from patchpack.errors import DecodeError, TargetError
 from patchpack.image.decode import too_many_bytes
@@ -74,15 +74,16 @@ def scan_shard(url: str, number: int, label: str, members: SampleFields, tape: R
         yield ShardFault(label, fault)
 
 
-def _open(url: str) -> Any:
+def _open(url: str) -> BinaryIO:
     if is_local(url):
         return open(url, "rb", buffering=BUFFER_BYTES)
     from webdataset.gopen import gopen  # costs 0.7 s to import: only for a URL or a pipe
 
-    return gopen(url, "rb")
+    opened: BinaryIO = gopen(url, "rb")
+    return opened
 
 
-def _is_seekable(url: str, file: Any) -> bool:
+def _is_seekable(url: str, file: BinaryIO) -> bool:
     """Return True for a local, uncompressed tar file, whose members can be read again by offset."""
     if not is_local(url) or is_compressed(url):
         return False
@@ -90,7 +91,7 @@ def _is_seekable(url: str, file: Any) -> bool:
     return not starts_compressed(lambda at, count: read_at(place, count, at))
 
 
-def _scan_seekable(file: Any, number: int, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
+def _scan_seekable(file: BinaryIO, number: int, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
     place = file.fileno()  # without the buffer, which holds the next header and must keep it
     return _scan_by_offset(SeekableReader(file), lambda at, count: read_at(place, count, at), number, label, asked)
 
@@ -101,7 +102,7 @@ def _scan_by_offset(
     return _scan(read_members(tape), lambda group: _offset_event(group, read, number, label, asked), asked)
 
 
-def _scan_stream(file: Any, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
+def _scan_stream(file: BinaryIO, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
     members = read_members(StreamReader(file), lambda name, size: asked_for(name, asked, size))
     return _scan(members, lambda group: _inline_event(group, label, asked), asked)
 
