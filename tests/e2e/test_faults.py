@@ -337,7 +337,7 @@ def usable(item: dict[str, Any], target: Any) -> int | None:
 
 def through_pack(items: list[dict[str, Any]], target: Any, num_workers: int) -> tuple[Any, ...]:
     """(seen, labels by key, rejected keys with stage): every picture with its own label."""
-    stage = pp.Pack(RECIPE, target=target, on_error="skip", fuse=None).over(items)
+    stage = pp.Pack(RECIPE, target=target, on_error=pp.ErrorPolicy("skip", max_in_a_row=None)).over(items)
     batches = list(DataLoader(stage, batch_size=None, num_workers=num_workers))
     images = [image for batch in batches for image in pp.unpack(batch)]
     assert all(painted_label(image.patches) == label_of(image.target) for image in images)

@@ -25,6 +25,7 @@ from patchpack.cli import main
 from patchpack.report import BatchInfo
 from patchpack.stream.packed import epochs, steps, write
 from patchpack.stream.packed.steps import END, Place, read_step
+from patchpack.stream.planning.epoch_plan import EpochPlan
 from patchpack.stream.tar.reader import ShardReader
 from patchpack.types import BatchPlan
 
@@ -89,7 +90,7 @@ def assert_as_loaded(packed: pp.PackedShards, index: pp.Index, recipe: pp.Recipe
 
 
 def test_batches_are_those_of_load(packed: pp.PackedShards, index: pp.Index) -> None:
-    assert [len(packed.steps_of(e)) for e in (0, 1)] == [len(pp.EpochPlan(index, RECIPE, e, shuffle=50)) for e in (0, 1)]
+    assert [len(packed.steps_of(e)) for e in (0, 1)] == [len(EpochPlan(index, RECIPE, e, shuffle=50)) for e in (0, 1)]
     assert_as_loaded(packed, index, RECIPE, shuffle=50)
     assert packed.num_images == 840
     assert {shard.epoch for shard in packed.shards} == {0, 1}
@@ -353,7 +354,7 @@ def test_folders_that_hold_something_else_are_left_alone(
 def test_other_versions_of_what_paints_are_refused(
     packed: pp.PackedShards, index: pp.Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = pp.EpochPlan(index, RECIPE)
+    plan = EpochPlan(index, RECIPE)
     versions = {**write.versions_of(RECIPE), "pillow": "1.0"}
     task = write.PackTask(str(tmp_path / "a.tar"), "", [plan[0]], RECIPE, index.reader, versions)
     with pytest.raises(pp.errors.ConfigError, match="pixels depend on versions: here are"):
@@ -361,7 +362,7 @@ def test_other_versions_of_what_paints_are_refused(
 
 
 def test_an_earlier_file_with_other_batches_is_refused(packed: pp.PackedShards, index: pp.Index) -> None:
-    plans = pp.EpochPlan(index, RECIPE, shuffle=50)
+    plans = EpochPlan(index, RECIPE, shuffle=50)
     path, versions = str(packed.path / "packed-000001.tar"), write.versions_of(RECIPE)
 
     def task(first: int, stop: int) -> write.PackTask:

@@ -118,12 +118,12 @@ def parse_text(text: str, tokenize: Tokenize | None) -> Text | None:
     return Text(member, field or None, tokenize)
 
 
-def require_text_len(tokenize: Tokenize | None, text_len: int | None) -> None:
+def require_text_len(text: Text | None, text_len: int | None) -> None:
     """Raise `ConfigError` unless both are given, or neither."""
-    if (tokenize is None) != (text_len is None):
+    if (text is None) != (text_len is None):
+        got = f"text_len={text_len!r} without tokenize=" if text is None else "tokenize= without text_len="
         raise ConfigError(
-            "tokenize makes tokens of texts and text_len says how many of them a row holds: they go together, got "
-            f"tokenize={tokenize!r}, text_len={text_len!r}"
+            f"tokenize makes tokens of texts and text_len says how many of them a row holds: they go together, got {got}"
         )
 
 
