@@ -26,6 +26,6 @@ else:
 
 ArrayT = TypeVar("ArrayT", np.ndarray, "torch.Tensor")  # in functions that take either
 Array = typing_extensions.TypeVar("Array", default="torch.Tensor")  # in named tuples: a plain `PackedBatch` holds tensors
-Device = Union["torch.device", str, int]  # what torch takes for a device
+Device = Union["torch.device", str, int]  # a type in quotes has no `|` before Python 3.14
 Objects = list[list[object]]  # targets that are not numbers, ``[B][E]``
-Targets = Union[Array, dict[str, Array], Objects, None]  # noqa: UP007  # `|` needs Python 3.14 for a quoted type
+Targets = Union[Array, dict[str, Array], Objects, None]  # noqa: UP007  # mypy takes `Array | …` for no alias
