@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from patchpack._arrays import Float64Array, IndexArray, Int64Array, UInt64Array
 from patchpack._jit import njit
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -15,7 +14,7 @@ _11, _21, _32 = np.uint64(11), np.uint64(21), np.uint64(32)
 
 
 @njit
-def _block(seed: Any, epoch: Any, hashed: Any, last: Any) -> Any:
+def _block(seed: np.uint64, epoch: np.uint64, hashed: np.uint64, last: np.uint64) -> tuple[np.uint64, np.uint64]:
     """Two draws of 53 bits, uint64. last: the counter's fourth word, stage and number of the block."""
     c0, c1 = hashed & _LOW, hashed >> _32
     c2, c3 = epoch, last
@@ -29,7 +28,7 @@ def _block(seed: Any, epoch: Any, hashed: Any, last: Any) -> Any:
 
 
 @njit
-def uniforms(seed: Any, epoch: Any, stage: Any, hashes: Any, out: Any) -> None:
+def uniforms(seed: np.uint64, epoch: np.uint64, stage: np.uint64, hashes: UInt64Array, out: Float64Array) -> None:
     """What `patchpack.rng.uniforms` returns, into out, float64 ``[m, n]``.
 
     seed, epoch: uint64. stage: uint64, already shifted to the top of its 32-bit word. hashes: uint64 ``[m]``.
@@ -44,7 +43,7 @@ def uniforms(seed: Any, epoch: Any, stage: Any, hashes: Any, out: Any) -> None:
 
 
 @njit
-def select(draws: Any, counts: Any, out: Any) -> None:
+def select(draws: UInt64Array, counts: Int64Array, out: IndexArray) -> None:
     """Where the ``len(out)`` smallest draws are, ascending, int64; of equals the first.
 
     draws: uint64 ``[n]`` of 53 bits, n >= len(out). counts: int64, zeros, a power of two of them; about n is best.
@@ -73,7 +72,17 @@ def select(draws: Any, counts: Any, out: Any) -> None:
 
 
 @njit
-def smallest(seed: Any, epoch: Any, stage: Any, hashes: Any, n: Any, k: Any, draws: Any, counts: Any, out: Any) -> None:
+def smallest(
+    seed: np.uint64,
+    epoch: np.uint64,
+    stage: np.uint64,
+    hashes: UInt64Array,
+    n: Int64Array,
+    k: Int64Array,
+    draws: UInt64Array,
+    counts: Int64Array,
+    out: IndexArray,
+) -> None:
     """What `patchpack.rng.smallest` returns, into out, int64.
 
     n, k: int64 ``[m]``. draws: uint64, and counts: int64, a power of two of them: room for the largest n; others as above.

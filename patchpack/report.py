@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_typ
 from patchpack import errors
 
 if TYPE_CHECKING:
+    from patchpack.batch._types import ArrayT
     from patchpack.batch.packed import PackedBatch
 
 _STAGE_ERRORS: dict[str, type[errors.PatchpackError]] = {
@@ -113,7 +114,7 @@ class BatchInfo:
     fatal: str | None = None
     elsewhere: list[Rejection | ShardFault] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Return what differs from the defaults as a dict that JSON holds; `from_json` makes the same of it."""
         said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(_PLAIN, f.name)}
         for name in _LOSSES & said.keys():
@@ -121,7 +122,7 @@ class BatchInfo:
         return said
 
     @classmethod
-    def from_json(cls, said: Any) -> BatchInfo:
+    def from_json(cls, said: object) -> BatchInfo:
         """Return the `BatchInfo` of what `to_json` gave.
 
         Raises:
@@ -145,14 +146,14 @@ _LOSSES = {"rejections", "shard_errors", "elsewhere"}
 _KINDS = get_type_hints(BatchInfo)
 
 
-def _loss_from_json(said: dict[str, Any]) -> Rejection | ShardFault:
+def _loss_from_json(said: dict[str, str]) -> Rejection | ShardFault:
     loss = (Rejection if "stage" in said else ShardFault)(**said)
     if not _are(list(loss), str):
         raise TypeError(f"a loss of info is {said!r:.60}")
     return loss
 
 
-def _are(values: list[Any], kind: Any) -> bool:
+def _are(values: list[Any], kind: object) -> bool:
     """Return True if each value is of a kind: a class, `Any`, a union, or a list or dict of one of these."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     if Any in kinds:
@@ -196,7 +197,7 @@ class Report:
     ignored: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def collect(cls, batches: Iterable[PackedBatch]) -> Report:
+    def collect(cls, batches: Iterable[PackedBatch[ArrayT]]) -> Report:
         """Return the account of the batches of `patchpack.Pack` streams under a DataLoader of your own, added up.
 
         ``waiting`` is what the last batch of a stream had not delivered yet, 0 for streams that came to their end.

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
+from patchpack._arrays import Float32Array, Int64Array
 from patchpack._jit import njit
 
 
 @njit
-def reorder(patches: Any, starts: Any, grids: Any, merge: int, temporal: int, table: Any, out: Any) -> None:
+def reorder(
+    patches: np.ndarray,
+    starts: Int64Array,
+    grids: Int64Array,
+    merge: int,
+    temporal: int,
+    table: Float32Array,
+    out: Float32Array,
+) -> None:
     """All images of a batch, block after block, channel first, as many times as there are frames.
 
     Args:

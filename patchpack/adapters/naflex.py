@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole, rows_and_cols
 from patchpack.adapters.prepare import Prepared, paint
 from patchpack.adapters.process import Kernel, Processor, Triple, like
 from patchpack.adapters.settings import Family, Settings
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.plan import recipes
 from patchpack.plan.policies.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
 
 
-def timm_naflex(batch: PackedBatch, *, max_seq_len: int | None = None, patch_size: int | None = None) -> ModelInputs:
+def timm_naflex(batch: PackedBatch[ArrayT], *, max_seq_len: int | None = None, patch_size: int | None = None) -> ModelInputs:
     """The dict that ``NaFlexVit`` takes: ``model(inputs)``, not ``model(**inputs)``.
 
     The model takes the largest row and column of an image as its grid, so an image must have all its patches. (It can drop
@@ -70,7 +70,7 @@ class TimmNaFlexProcessor(Processor):
     _NATIVE: ClassVar[bool] = False
 
     @classmethod
-    def like(cls, processor: Any, **changes: Any) -> TimmNaFlexProcessor:
+    def like(cls, processor: object, **changes: object) -> TimmNaFlexProcessor:
         """With the settings of another processor; `changes` are fields that win over them.
 
         Args:
@@ -94,7 +94,7 @@ class TimmNaFlexProcessor(Processor):
             dtype="float32",
         )
 
-    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
         n, length = len(prepared.pictures), self.max_seq_len
         patches = np.zeros((n, length, self.patch_size**2 * 3), dtype=np.float32)
         coord = np.zeros((n, length, 2), dtype=np.int64)
@@ -103,11 +103,11 @@ class TimmNaFlexProcessor(Processor):
             coord[i, :count, 0], coord[i, :count, 1] = divmod(np.arange(count), prepared.grids[i, 1])
         return {"patches": patches, "patch_coord": coord, "patch_valid": prepared.mask(length)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Settings under timm's names; `like` takes them."""
         return self._stated()
 
-    def _stated(self) -> dict[str, Any]:
+    def _stated(self) -> dict[str, object]:
         return {
             "mean": list(self.mean),
             "std": list(self.std),
@@ -116,6 +116,6 @@ class TimmNaFlexProcessor(Processor):
             "max_seq_len": self.max_seq_len,
         }
 
-    def _fields(self, settings: Settings) -> dict[str, Any]:
+    def _fields(self, settings: Settings) -> dict[str, object]:
         taken = settings.whole(patch_size="patch_size", max_seq_len="max_seq_len")
         return {**taken, **settings.colours("mean", "std", "interpolation")}

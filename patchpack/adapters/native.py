@@ -23,7 +23,7 @@ def native_class(plain: type) -> type:
     return _made[plain] or plain
 
 
-def become_native(processor: Any) -> bool:
+def become_native(processor: object) -> bool:
     """Make a processor an instance of `native_class` of its class. Whether it has changed."""
     wanted = native_class(type(processor))
     if wanted is type(processor):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from patchpack.batch._types import ArrayT, Targets
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.views import ragged, standardize
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.stream.workers.shared_batch import as_tensors
+
+ImageTargets = Tensor | dict[str, Tensor] | list[object] | None  # of images, as `Targets` are of slots
 
 
 class Padded(NamedTuple):
@@ -34,13 +37,13 @@ class Padded(NamedTuple):
     num_tokens: Tensor
     grid_sizes: Tensor
     source_sizes: Tensor
-    targets: Any
+    targets: ImageTargets
     keys: list[str]
     places: Tensor
     patch_size: int
 
 
-def padded(batch: PackedBatch, *, length: int | None = None, patch_size: int | None = None) -> Padded:
+def padded(batch: PackedBatch[ArrayT], *, length: int | None = None, patch_size: int | None = None) -> Padded:
     """One image per row, in (row, slot) order; slots that are empty or could not be read are left out.
 
     Args:
@@ -58,11 +61,11 @@ def padded(batch: PackedBatch, *, length: int | None = None, patch_size: int | N
             "clips, see adapters.qwen_vl"
         )
     require_patch_size(batch, patch_size)
-    batch = as_tensors(batch)
-    flat = ragged(batch)
+    tensors = as_tensors(batch)
+    flat = ragged(tensors)
     starts = flat.cu_seqlens.long()
     num_tokens = starts.diff()
-    names = keys(batch)
+    names = keys(tensors)
     if length is None:
         length = flat.max_seqlen
     elif flat.max_seqlen > length:
@@ -74,7 +77,7 @@ def padded(batch: PackedBatch, *, length: int | None = None, patch_size: int | N
     image = torch.repeat_interleave(torch.arange(len(names), device=starts.device), num_tokens)
     place = torch.arange(len(image), device=starts.device) - starts[image]
     patches = flat.patches.new_zeros((len(names), length, flat.patches.shape[1]), dtype=torch.float32)
-    patches[image, place] = standardize(flat.patches, batch.norm)
+    patches[image, place] = standardize(flat.patches, tensors.norm)
     position_ids = flat.position_ids.new_zeros((len(names), length, flat.position_ids.shape[1]))
     position_ids[image, place] = flat.position_ids
     row, slot = flat.places[:, 0], flat.places[:, 1]
@@ -83,21 +86,21 @@ def padded(batch: PackedBatch, *, length: int | None = None, patch_size: int | N
         position_ids,
         torch.arange(length, device=starts.device) < num_tokens[:, None],
         num_tokens,
-        batch.grid_sizes[row, slot],
-        batch.source_sizes[row, slot],
-        _at(batch.targets, row, slot),
+        tensors.grid_sizes[row, slot],
+        tensors.source_sizes[row, slot],
+        _at(tensors.targets, row, slot),
         names,
         flat.places,
-        batch.patch_size,
+        tensors.patch_size,
     )
 
 
-def keys(batch: PackedBatch) -> list[str]:
+def keys(batch: PackedBatch[ArrayT]) -> list[str]:
     """Of the readable images in (row, slot) order: what an adapter's image i is called."""
     return [batch.keys[row][slot] for row, slot in torch.as_tensor(batch.slot_mask).nonzero().tolist()]
 
 
-def require_patch_size(batch: PackedBatch, patch_size: int | None) -> None:
+def require_patch_size(batch: PackedBatch[ArrayT], patch_size: int | None) -> None:
     """Raise `ConfigError` for a batch of another patch size than the model's, if that is known."""
     if patch_size is not None and batch.patch_size != patch_size:
         raise ConfigError(
@@ -139,7 +142,7 @@ def rows_and_cols(images: Padded, model: str) -> Tensor:
     return torch.where(images.token_mask[:, :, None], ids, 0)
 
 
-def _at(targets: Any, row: Tensor, slot: Tensor) -> Any:
+def _at(targets: Targets, row: Tensor, slot: Tensor) -> ImageTargets:
     if targets is None:
         return None
     if isinstance(targets, dict):

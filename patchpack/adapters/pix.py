@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from patchpack.adapters.inputs import ModelInputs
@@ -16,13 +15,14 @@ from patchpack.adapters.pad import padded, rows_and_cols
 from patchpack.adapters.prepare import Prepared, paint
 from patchpack.adapters.process import Processor, like
 from patchpack.adapters.settings import Family, Settings, is_number
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError
 from patchpack.plan import recipes
 from patchpack.plan.recipe import Recipe
 
 
-def pix2struct(batch: PackedBatch, *, max_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:
+def pix2struct(batch: PackedBatch[ArrayT], *, max_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:
     """Arguments of ``Pix2StructVisionModel`` and of ``Pix2StructForConditionalGeneration``.
 
     A patch carries its row and column, so images may have lost patches.
@@ -67,12 +67,12 @@ class Pix2StructProcessor(Processor):
     _FAMILY: ClassVar[Family] = Family(
         "Pix2StructImageProcessor", r"Pix2StructImageProcessor\w*", ("max_patches", "patch_size", "is_vqa")
     )
-    _UNDONE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    _UNDONE: ClassVar[Mapping[str, tuple[object, ...]]] = {
         "size": (), "resample": ("bilinear", 2), "image_mean": (), "image_std": (),
     }  # fmt: skip
 
     @classmethod
-    def like(cls, processor: Any, **changes: Any) -> Pix2StructProcessor:
+    def like(cls, processor: object, **changes: object) -> Pix2StructProcessor:
         """With the settings of another processor; `changes` are fields that win over them.
 
         Args:
@@ -90,7 +90,7 @@ class Pix2StructProcessor(Processor):
         """The same for `load` and `pack_images`, whose batches the adapter takes."""
         return recipes.pix2struct(max_patches=self.max_patches, patch_size=self.patch_size)
 
-    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
         n, length = len(prepared.pictures), self.max_patches
         flattened = np.zeros((n, length, 2 + self.patch_size**2 * 3), dtype=np.float32)
         for i, count in enumerate(prepared.num_patches):
@@ -99,7 +99,7 @@ class Pix2StructProcessor(Processor):
             flattened[i, :count, 0], flattened[i, :count, 1] = rows + 1, cols + 1
         return {"flattened_patches": flattened, "attention_mask": prepared.mask(length).astype(np.float32)}
 
-    def _stated(self) -> dict[str, Any]:
+    def _stated(self) -> dict[str, object]:
         return {
             "do_normalize": True,
             "do_convert_rgb": True,
@@ -108,7 +108,7 @@ class Pix2StructProcessor(Processor):
             "patch_size": {"height": self.patch_size, "width": self.patch_size},
         }
 
-    def _fields(self, settings: Settings) -> dict[str, Any]:
+    def _fields(self, settings: Settings) -> dict[str, object]:
         taken: dict[str, Any] = settings.whole(max_patches="max_patches")
         if is_number(settings.get("patch_size")):
             taken |= settings.whole(patch_size="patch_size")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,8 @@ from patchpack.stream.pictures import channels_last
 from patchpack.stream.sources.files import FileReader
 from patchpack.types import Grid, Size
 
+T = TypeVar("T")
+
 
 class Prepared(NamedTuple):
     """Images that are known to fit, before a pixel is made.
@@ -30,7 +32,7 @@ class Prepared(NamedTuple):
         grids: int64 ``[N, 2]``.
     """
 
-    pictures: list[Any]
+    pictures: list[object]
     names: list[str]
     sizes: list[Size]
     grids: npt.NDArray[np.int64]
@@ -47,7 +49,7 @@ class Prepared(NamedTuple):
         return mask
 
 
-def prepare(images: Any, recipe: Recipe, layout: str | None = None) -> Prepared:
+def prepare(images: object, recipe: Recipe, layout: str | None = None) -> Prepared:
     """Headers, sizes and grids of one image or a list of them; lists in it are walked.
 
     Args:
@@ -64,9 +66,9 @@ def prepare(images: Any, recipe: Recipe, layout: str | None = None) -> Prepared:
     read = FileReader("", None, recipe.max_bytes)
     limits = {"max_pixels": recipe.max_pixels, "max_bytes": recipe.max_bytes, "formats": recipe.formats}
     for i, image in enumerate(_flat(images)):
-        path = isinstance(image, (str, os.PathLike))
-        names.append(os.fspath(image) if path else f"image {i}")
-        pictures.append(_naming(names[i], read, os.fspath(image))[0] if path else _coloured(image, layout))
+        path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+        names.append(f"image {i}" if path is None else path)
+        pictures.append(_coloured(image, layout) if path is None else _naming(names[i], read, path)[0])
         sizes.append(_naming(names[i], picture_size, pictures[i], **limits))
     return Prepared(pictures, names, sizes, grids_of(sizes, names, recipe))
 
@@ -93,7 +95,7 @@ def grids_of(sizes: list[Size], names: list[str], recipe: Recipe) -> npt.NDArray
     return grids
 
 
-def paint(prepared: Prepared, i: int, recipe: Recipe, out: npt.NDArray[Any]) -> None:
+def paint(prepared: Prepared, i: int, recipe: Recipe, out: np.ndarray) -> None:
     """All patches of one image into ``out [rows * cols, patch_size**2 * 3]``, of the recipe's dtype. Raises `DecodeError`."""
     grid, p, size = Grid(*prepared.grids[i].tolist()), recipe.patch_sizes[0], prepared.sizes[i]
     target = (grid.rows * p, grid.cols * p)
@@ -106,14 +108,14 @@ def paint(prepared: Prepared, i: int, recipe: Recipe, out: npt.NDArray[Any]) -> 
 # --------------------------------------------------------------------------------------------------------------------- images
 
 
-def _flat(images: Any) -> list[Any]:
+def _flat(images: object) -> list[object]:
     """Images one by one: lists in lists and batches are walked."""
     if not isinstance(images, (list, tuple)) and not (isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim > 3):
         return [images]
     return [one for image in images for one in _flat(image)]
 
 
-def _coloured(image: Any, layout: str | None) -> Any:
+def _coloured(image: Any, layout: str | None) -> object:
     """Arrays and tensors as ``[H, W, 3]``, where they are of three channels or one; all else as it is."""
     image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
     if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
@@ -127,7 +129,7 @@ def _coloured(image: Any, layout: str | None) -> Any:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def _naming(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def _naming(name: str, function: Callable[..., T], *arguments: object, **options: object) -> T:
     try:
         return function(*arguments, **options)
     except (SampleError, SourceError) as error:

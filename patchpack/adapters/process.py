@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-import numpy.typing as npt
+import numpy as np
 import torch
 from PIL import Image
 
@@ -53,9 +53,9 @@ class Processor(ABC):
     rescale_factor: ClassVar[float] = 1 / 255
     _FAMILY: ClassVar[Family]
     _NATIVE: ClassVar[bool] = True  # has a counterpart in transformers
-    _UNDONE: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # options of a call that change nothing, see `check_call`
+    _UNDONE: ClassVar[Mapping[str, tuple[object, ...]]] = {}  # options of a call that change nothing, see `check_call`
 
-    def __call__(self, images: Any, *, return_tensors: Returned | None = "pt", **changes: Any) -> ModelInputs:
+    def __call__(self, images: object, *, return_tensors: Returned | None = "pt", **changes: object) -> ModelInputs:
         """Arguments for one image or a list of them, in their order; the adapter of the same model says what they are.
 
         Args:
@@ -83,13 +83,13 @@ class Processor(ABC):
         if return_tensors != "pt":
             return ModelInputs(arrays)
         inputs = ModelInputs({name: torch.from_numpy(array) for name, array in arrays.items()})
-        return inputs if device is None else inputs.to(device)
+        return inputs if device is None else inputs.to(_device(device))
 
-    def preprocess(self, images: Any, **options: Any) -> ModelInputs:
+    def preprocess(self, images: object, **options: Any) -> ModelInputs:
         """The same as calling it."""
         return self(images, **options)
 
-    def fetch_images(self, images: Any) -> Any:
+    def fetch_images(self, images: object) -> object:
         """What transformers' processors of images and text ask first: images, for paths among them.
 
         A string that is no path of a file, such as a URL in a conversation, is left to transformers where that is imported.
@@ -106,7 +106,7 @@ class Processor(ABC):
                 return importlib.import_module("transformers.image_utils").load_image(images)
         return images
 
-    def get_number_of_image_patches(self, height: int, width: int, images_kwargs: Mapping[str, Any] | None = None) -> int:
+    def get_number_of_image_patches(self, height: int, width: int, images_kwargs: Mapping[str, object] | None = None) -> int:
         """How many patches an image of this size becomes, for servers that count placeholders before they have the image.
 
         Args:
@@ -122,7 +122,7 @@ class Processor(ABC):
 
     # ---------------------------------------------------------------------------------------------------- saved and read again
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Settings as the model's own processor states them in its file; `like` takes them."""
         return {"image_processor_type": self._FAMILY.theirs, **self._stated()}
 
@@ -130,7 +130,7 @@ class Processor(ABC):
         """The same as JSON."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **_: Any) -> list[str]:
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **_: object) -> list[str]:
         """Write the file of settings into a folder, from which the model's own processor can be made, and this one by `like`.
 
         Returns:
@@ -148,32 +148,32 @@ class Processor(ABC):
         return [str(path)]
 
     @classmethod
-    def from_pretrained(cls: type[P], folder: str | os.PathLike[str], **changes: Any) -> P:
+    def from_pretrained(cls: type[P], folder: str | os.PathLike[str], **changes: object) -> P:
         """The same as `like` of a folder or file; nothing is fetched."""
         return like(cls, os.fspath(folder), changes)
 
     @classmethod
-    def from_dict(cls: type[P], settings: Mapping[str, Any], **changes: Any) -> P:
+    def from_dict(cls: type[P], settings: Mapping[str, object], **changes: object) -> P:
         """The same as `like` of a dict."""
         return like(cls, settings, changes)
 
     # ------------------------------------------------------------------------------------------------------------- a subclass's
 
     @abstractmethod
-    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
         """The model's arguments by name."""
 
     @abstractmethod
-    def _stated(self) -> dict[str, Any]:
+    def _stated(self) -> dict[str, object]:
         """Settings under the names that they have there, as JSON may hold them."""
 
     @abstractmethod
-    def _fields(self, settings: Settings) -> dict[str, Any]:
+    def _fields(self, settings: Settings) -> dict[str, object]:
         """Fields that settings change. Raises `ConfigError` for one that is not done."""
 
     # ------------------------------------------------------------------------------------------------------------------ inside
 
-    def _changed(self: P, changes: Mapping[str, Any]) -> P:
+    def _changed(self: P, changes: Mapping[str, object]) -> P:
         """With some fields changed, as a call may ask for. Raises `ConfigError` for what is no field, or cannot be done."""
         if not changes:
             return self
@@ -187,7 +187,7 @@ class Processor(ABC):
         check_call(changes, self._UNDONE)
         return replace(self, **self._fields(Settings(changes)))  # type: ignore[type-var]
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         state = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return _made, (native.plain_class(type(self)), state)  # a native class cannot be imported by its name
 
@@ -204,7 +204,7 @@ class Processor(ABC):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def like(kind: type[P], processor: Any, changes: Mapping[str, Any]) -> P:
+def like(kind: type[P], processor: object, changes: Mapping[str, object]) -> P:
     """A processor with the settings of another, and some fields changed. Raises `ConfigError` for what carries none."""
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     for name in changes:
@@ -217,7 +217,7 @@ def like(kind: type[P], processor: Any, changes: Mapping[str, Any]) -> P:
     return kind(**{**kind()._fields(settings), **changes})
 
 
-def colours_of(processor: Any) -> dict[str, Any]:
+def colours_of(processor: Any) -> dict[str, object]:
     """Mean, deviation and kernel under their names in transformers, as JSON may hold them."""
     return {
         "image_mean": list(processor.image_mean),
@@ -246,5 +246,5 @@ def _device(device: Any) -> torch.device:
         raise ConfigError(f"device={device!r} is no device of torch: {error}") from error
 
 
-def _made(kind: Any, state: dict[str, Any]) -> Any:
+def _made(kind: type[P], state: dict[str, object]) -> P:
     return kind(**state)

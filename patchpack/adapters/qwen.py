@@ -9,19 +9,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from patchpack._arrays import IndexArray, Int64Array
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import keys, require_patch_size, require_whole
 from patchpack.adapters.prepare import Prepared, paint
 from patchpack.adapters.process import STEPS, Kernel, Processor, Triple, colours_of, like
 from patchpack.adapters.settings import Family, Settings
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
+from patchpack.batch.unpack import ValueT
 from patchpack.batch.views import standardize
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.paint.resample import norm_of
@@ -33,7 +35,7 @@ from patchpack.stream.workers.shared_batch import as_tensors
 
 
 def qwen_vl(
-    batch: PackedBatch, *, merge_size: int = 2, temporal_patch_size: int = 2, patch_size: int | None = None
+    batch: PackedBatch[ArrayT], *, merge_size: int = 2, temporal_patch_size: int = 2, patch_size: int | None = None
 ) -> ModelInputs:
     """Arguments of the vision models of Qwen2-VL, 2.5 and 3, and of whole ones beside their text.
 
@@ -60,27 +62,27 @@ def qwen_vl(
     require_int("merge_size", merge_size, 1, 1 << 10)
     require_int("temporal_patch_size", temporal_patch_size, 1, 1 << 10)
     require_patch_size(batch, patch_size)
-    batch = as_tensors(batch)
-    starts, grids, times = _images(batch, merge_size)
+    tensors = as_tensors(batch)
+    starts, grids, times = _images(tensors, merge_size)
     copies = temporal_patch_size
-    if batch.times is not None:
-        tubelet, copies = batch.patches.shape[-1] // (3 * batch.patch_size**2), 1
+    if tensors.times is not None:
+        tubelet, copies = tensors.patches.shape[-1] // (3 * tensors.patch_size**2), 1
         if tubelet != temporal_patch_size:
             raise ConfigError(
                 f"the batch has tubelets of {tubelet} frames, the model takes {temporal_patch_size}: pack with a recipe of "
                 f"video=Video(tubelet={temporal_patch_size})"
             )
-    grid_thw = _grid_thw(grids, times).to(batch.patches.device)
+    grid_thw = _grid_thw(grids, times).to(tensors.patches.device)
     starts, grids = _steps(starts, grids, times)
-    if batch.patches.device.type == "cpu":
-        pixels = batch.norm.new_empty((int(grids.prod(axis=1).sum()), copies * batch.patches.shape[-1]))
-        reorder(batch.patches, starts, grids, batch.norm, merge_size, copies, pixels)
+    if tensors.patches.device.type == "cpu":
+        pixels = tensors.norm.new_empty((int(grids.prod(axis=1).sum()), copies * tensors.patches.shape[-1]))
+        reorder(tensors.patches, starts, grids, tensors.norm, merge_size, copies, pixels)
     else:
-        pixels = _reordered_there(batch.patches, starts, grids, batch.norm, merge_size, copies)
+        pixels = _reordered_there(tensors.patches, starts, grids, tensors.norm, merge_size, copies)
     return ModelInputs(pixel_values=pixels, image_grid_thw=grid_thw)
 
 
-def unpack_qwen_vl(batch: PackedBatch, features: Any, *, merge_size: int = 2) -> Iterator[tuple[str, Any]]:
+def unpack_qwen_vl(batch: PackedBatch[ArrayT], features: ValueT, *, merge_size: int = 2) -> Iterator[tuple[str, ValueT]]:
     """A Qwen model's features, each laid on the grid of its image.
 
     Args:
@@ -95,8 +97,8 @@ def unpack_qwen_vl(batch: PackedBatch, features: Any, *, merge_size: int = 2) ->
     Raises:
         ShapeError: another number of features.
     """
-    batch = as_tensors(batch)
-    _, grids, times = _images(batch, merge_size)
+    tensors = as_tensors(batch)
+    _, grids, times = _images(tensors, merge_size)
     patches = int((grids.prod(axis=1) * times).sum())
     if len(features) not in (patches, patches // merge_size**2):
         raise ShapeError(
@@ -105,7 +107,7 @@ def unpack_qwen_vl(batch: PackedBatch, features: Any, *, merge_size: int = 2) ->
         )
     merged = len(features) != patches
     start = 0
-    for key, (rows, cols), steps in zip(keys(batch), grids.tolist(), times.tolist(), strict=True):
+    for key, (rows, cols), steps in zip(keys(tensors), grids.tolist(), times.tolist(), strict=True):
         if merged:
             rows, cols = rows // merge_size, cols // merge_size
         own = features[start : start + steps * rows * cols]
@@ -113,16 +115,18 @@ def unpack_qwen_vl(batch: PackedBatch, features: Any, *, merge_size: int = 2) ->
         own = own.reshape(steps, rows * cols, *own.shape[1:])
         own = own if merged else own[:, np.argsort(block_order(rows, cols, merge_size))]
         own = own.reshape(steps, rows, cols, *own.shape[2:])
-        yield key, (own[0] if batch.times is None else own)
+        yield key, (own[0] if tensors.times is None else own)
 
 
-def block_order(rows: int, cols: int, merge: int) -> Any:
+def block_order(rows: int, cols: int, merge: int) -> IndexArray:
     """int64 ``[rows * cols]``: number in raster order of the patch that comes k-th in blocks of merge x merge."""
     numbers = np.arange(rows * cols).reshape(rows // merge, merge, cols // merge, merge)
     return numbers.transpose(0, 2, 1, 3).reshape(-1)
 
 
-def reorder(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: int, temporal: int, out: Tensor) -> None:
+def reorder(
+    patches: Tensor, starts: Int64Array, grids: Int64Array, norm: Tensor, merge_size: int, temporal: int, out: Tensor
+) -> None:
     """Patches ``[..., D]`` in memory of the CPU, in Qwen's order and normalised.
 
     Args:
@@ -147,7 +151,9 @@ def reorder(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: 
     )
 
 
-def _reordered_there(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: int, temporal: int) -> Tensor:
+def _reordered_there(
+    patches: Tensor, starts: Int64Array, grids: Int64Array, norm: Tensor, merge_size: int, temporal: int
+) -> Tensor:
     """The same where the patches are on a device."""
     orders = [start + block_order(rows, cols, merge_size) for start, (rows, cols) in zip(starts, grids.tolist(), strict=True)]
     order = torch.from_numpy(np.concatenate([*orders, np.empty(0, dtype=np.int64)])).to(patches.device)
@@ -157,7 +163,7 @@ def _reordered_there(patches: Tensor, starts: Any, grids: Any, norm: Tensor, mer
     return answer
 
 
-def _images(batch: PackedBatch, merge_size: int) -> tuple[Any, Any, Any]:
+def _images(batch: PackedBatch, merge_size: int) -> tuple[Int64Array, Int64Array, Int64Array]:
     """First patch in ``[B * S]`` of each readable image, ``[N]``, its grid, ``[N, 2]``, its steps of time, ``[N]``; int64."""
     segments, slot_mask = batch.segment_ids.cpu().numpy(), batch.slot_mask.cpu().numpy()
     seq_len, slots = segments.shape[1], slot_mask.shape[1]
@@ -181,7 +187,7 @@ def _images(batch: PackedBatch, merge_size: int) -> tuple[Any, Any, Any]:
     return token[first].astype(np.int64), grids, times
 
 
-def _steps(starts: Any, grids: Any, times: Any) -> tuple[Any, Any]:
+def _steps(starts: Int64Array, grids: Int64Array, times: Int64Array) -> tuple[Int64Array, Int64Array]:
     """First patches and grids of every step of time, as if each were an image."""
     if (times == 1).all():
         return starts, grids
@@ -189,7 +195,7 @@ def _steps(starts: Any, grids: Any, times: Any) -> tuple[Any, Any]:
     return np.repeat(starts, times) + step * np.repeat(grids.prod(axis=1), times), np.repeat(grids, times, axis=0)
 
 
-def _grid_thw(grids: Any, times: Any) -> Tensor:
+def _grid_thw(grids: Int64Array, times: Int64Array) -> Tensor:
     return torch.from_numpy(np.column_stack([times, grids]))
 
 
@@ -224,7 +230,7 @@ class QwenVLProcessor(Processor):
     )
 
     @classmethod
-    def like(cls, processor: Any, **changes: Any) -> QwenVLProcessor:
+    def like(cls, processor: object, **changes: object) -> QwenVLProcessor:
         """With the settings of another processor; `changes` are fields that win over them.
 
         Args:
@@ -255,7 +261,7 @@ class QwenVLProcessor(Processor):
             normalize=MeanStd(self.image_mean, self.image_std),
         )
 
-    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
         counts, channels = prepared.num_patches, self.patch_size**2 * 3
         pixels = torch.empty((sum(counts), self.temporal_patch_size * channels))
         scratch = np.empty((max(counts, default=0), channels), dtype=np.uint8)  # one image in raster order
@@ -271,7 +277,7 @@ class QwenVLProcessor(Processor):
             "image_grid_thw": _grid_thw(prepared.grids, np.ones(len(counts), dtype=np.int64)).numpy(),
         }
 
-    def _stated(self) -> dict[str, Any]:
+    def _stated(self) -> dict[str, object]:
         return {
             **STEPS,
             **colours_of(self),
@@ -281,7 +287,7 @@ class QwenVLProcessor(Processor):
             "merge_size": self.merge_size,
         }
 
-    def _fields(self, settings: Settings) -> dict[str, Any]:
+    def _fields(self, settings: Settings) -> dict[str, object]:
         edges = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
         size = settings.entries("size", (*edges, *edges.values()))
         limits = Settings({edges.get(name, name): pixels for name, pixels in size.items()})

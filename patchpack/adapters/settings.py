@@ -47,7 +47,7 @@ class Settings:
     What it does beside resizing to patches and normalising is refused, not passed over.
     """
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, given: object) -> None:
         self.given = given
         for names, wanted in ((_DONE, True), (_NOT_DONE, False)):
             for name in names:
@@ -107,7 +107,7 @@ class Settings:
         return taken
 
 
-def settings_of(given: Any, family: Family, taker: str) -> Settings:
+def settings_of(given: object, family: Family, taker: str) -> Settings:
     """Settings of anything that carries those of a family.
 
     Args:
@@ -139,7 +139,7 @@ def settings_of(given: Any, family: Family, taker: str) -> Settings:
     return settings
 
 
-def describe(given: Any) -> str:
+def describe(given: object) -> str:
     """What something is, in a few words."""
     if isinstance(given, Mapping):
         kind = given.get("image_processor_type")
@@ -152,7 +152,7 @@ def describe(given: Any) -> str:
     return f"a {type(given).__name__}"
 
 
-def kernel_of(name: str, given: Any) -> str:
+def kernel_of(name: str, given: object) -> str:
     """Our name of a resampling kernel, from a name, Pillow's number or a member of an enumeration of either."""
     value = getattr(given, "value", given)
     if isinstance(value, str) and value in FILTERS:
@@ -163,7 +163,7 @@ def kernel_of(name: str, given: Any) -> str:
     raise ConfigError(f"{name}={given!r} is not one of {', '.join(FILTERS)}")
 
 
-def check_call(changes: Mapping[str, Any], undone: Mapping[str, tuple[Any, ...]]) -> None:
+def check_call(changes: Mapping[str, object], undone: Mapping[str, tuple[object, ...]]) -> None:
     """Raise `ConfigError` for what a call asks and is not done.
 
     Args:
@@ -182,7 +182,7 @@ def check_call(changes: Mapping[str, Any], undone: Mapping[str, tuple[Any, ...]]
             raise not_done(name, changes[name], f"it is {same[0]!r}" if same else "it has no effect on this model's arguments")
 
 
-def not_done(name: str, value: Any, instead: str) -> ConfigError:
+def not_done(name: str, value: object, instead: str) -> ConfigError:
     """The error for a setting that asks for what no processor here does."""
     return ConfigError(f"{name}={value!r} is not done here ({instead}): keep the processor that does it")
 
@@ -194,16 +194,16 @@ def _wanted(family: Family, taker: str) -> str:
     )
 
 
-def _is_sign(name: str, value: Any) -> bool:
+def _is_sign(name: str, value: object) -> bool:
     """Whether a setting is one of a processor: a model has a patch_size too, which is a number."""
     return value is not None and not (name == "patch_size" and isinstance(value, int))
 
 
-def _get(given: Any, name: str) -> Any:
+def _get(given: object, name: str) -> Any:
     return given.get(name) if isinstance(given, Mapping) else getattr(given, name, None)
 
 
-def _types(given: Any) -> list[str]:
+def _types(given: object) -> list[str]:
     """Names of classes of image processors that something is of; none for a dict or object that does not say."""
     if isinstance(family := getattr(type(given), "_FAMILY", None), Family):
         return [family.theirs]
@@ -246,6 +246,6 @@ def _json(path: Path) -> Any:
         raise ConfigError(f"{path} is no JSON: {error}") from error
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Whether something is a number; True and False are none."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

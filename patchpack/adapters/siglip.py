@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from patchpack.adapters.inputs import ModelInputs
@@ -16,13 +15,14 @@ from patchpack.adapters.pad import padded, require_whole
 from patchpack.adapters.prepare import Prepared, paint
 from patchpack.adapters.process import STEPS, Kernel, Processor, Triple, colours_of, like
 from patchpack.adapters.settings import Family, Settings, not_done
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.plan import recipes
 from patchpack.plan.policies.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
 
 
-def siglip2(batch: PackedBatch, *, max_num_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:
+def siglip2(batch: PackedBatch[ArrayT], *, max_num_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:
     """Arguments of ``Siglip2VisionModel``.
 
     Position tables are resized to each image's grid, and token k of an image is patch k of it in raster order, so an image
@@ -71,10 +71,10 @@ class Siglip2Processor(Processor):
         r"Siglip2ImageProcessor\w*",
         ("max_num_patches", "image_mean", "image_std", "resample"),
     )
-    _UNDONE: ClassVar[Mapping[str, tuple[Any, ...]]] = {"size": ()}
+    _UNDONE: ClassVar[Mapping[str, tuple[object, ...]]] = {"size": ()}
 
     @classmethod
-    def like(cls, processor: Any, **changes: Any) -> Siglip2Processor:
+    def like(cls, processor: object, **changes: object) -> Siglip2Processor:
         """With the settings of another processor; `changes` are fields that win over them.
 
         Args:
@@ -98,7 +98,7 @@ class Siglip2Processor(Processor):
             dtype="float32",
         )
 
-    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
         n, length = len(prepared.pictures), self.max_num_patches
         pixels = np.zeros((n, length, self.patch_size**2 * 3), dtype=np.float32)
         for i, count in enumerate(prepared.num_patches):
@@ -106,10 +106,10 @@ class Siglip2Processor(Processor):
         mask = prepared.mask(length).astype(np.int32)
         return {"pixel_values": pixels, "pixel_attention_mask": mask, "spatial_shapes": prepared.grids}
 
-    def _stated(self) -> dict[str, Any]:
+    def _stated(self) -> dict[str, object]:
         return {**STEPS, **colours_of(self), "patch_size": self.patch_size, "max_num_patches": self.max_num_patches}
 
-    def _fields(self, settings: Settings) -> dict[str, Any]:
+    def _fields(self, settings: Settings) -> dict[str, object]:
         if settings.get("size") is not None:  # SigLIP 1, which resizes to a square, has one
             raise not_done("size", settings.get("size"), "the size follows from max_num_patches")
         taken = settings.whole(patch_size="patch_size", max_num_patches="max_num_patches")

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
+from patchpack.batch._types import ArrayT, Device
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.views import standardize, token_mask
 
 
-def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None, non_blocking: bool = True) -> PackedBatch:
+def to_device(
+    batch: PackedBatch[ArrayT], device: Device, dtype: torch.dtype | None = None, non_blocking: bool = True
+) -> PackedBatch:
     """Move a batch and normalise its patches there.
 
     Args:
@@ -22,7 +23,7 @@ def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None,
     Returns:
         The batch on the device, patches normalised, zero where padding, norm (0, 1): nothing is normalised twice.
     """
-    moved = PackedBatch(*(_move(field, device, non_blocking) for field in batch))
+    moved: PackedBatch = PackedBatch._make(_move(field, device, non_blocking) for field in batch)
     patches = moved.patches
     if patches.dtype == torch.uint8:
         value = standardize(patches, moved.norm, dtype or torch.float32)
@@ -34,7 +35,7 @@ def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None,
     return moved._replace(patches=patches, norm=identity)
 
 
-def _move(field: Any, device: Any, non_blocking: bool) -> Any:
+def _move(field: object, device: Device, non_blocking: bool) -> object:
     if isinstance(field, dict):
         return {name: _move(entry, device, non_blocking) for name, entry in field.items()}
     if isinstance(field, torch.Tensor) or hasattr(field, "__array_interface__"):

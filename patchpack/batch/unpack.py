@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, TypeVar, cast, overload
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import NamedTuple
 
 from patchpack.batch import _arrays
+from patchpack.batch._types import Array, ArrayT, Generic, Targets
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.views import sample_ids
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.types import Grid, Size
 
+if TYPE_CHECKING:
+    import torch
+
 Per = Literal["slot", "token", "image", "ragged"]
+ValueT = TypeVar("ValueT", np.ndarray, "torch.Tensor")  # results of a model, which need not be of the kind of the batch
 
 
-class PackedImage(NamedTuple):
+class PackedImage(NamedTuple, Generic[Array]):
     """One image taken back out of a batch.
 
     Attributes:
@@ -39,23 +45,45 @@ class PackedImage(NamedTuple):
     row: int
     slot: int
     part: int
-    patches: Any
-    position_ids: Any
+    patches: Array
+    position_ids: Array
     grid: Grid
     source_size: Size
-    target: Any
-    text_ids: Any = None
+    target: object
+    text_ids: Array | None = None
     times: int | None = None
 
 
+@overload
 def unpack(
-    batch: PackedBatch | Iterable[PackedBatch],
-    values: Any = None,
+    batch: PackedBatch[ArrayT] | Iterable[PackedBatch[ArrayT]],
+    values: None = None,
     *,
     per: Per | None = None,
     dense: bool = False,
     several: bool = False,
-) -> Iterator[Any]:
+) -> Iterator[PackedImage[ArrayT]]: ...
+@overload
+def unpack(
+    batch: PackedBatch[ArrayT],
+    values: ValueT,
+    *,
+    per: Per | None = None,
+    dense: bool = False,
+    several: Literal[False] = False,
+) -> Iterator[tuple[str, ValueT]]: ...
+@overload
+def unpack(
+    batch: PackedBatch[ArrayT], values: ValueT, *, per: Per | None = None, dense: bool = False, several: Literal[True]
+) -> Iterator[tuple[str, list[ValueT]]]: ...
+def unpack(
+    batch: PackedBatch[ArrayT] | Iterable[PackedBatch[ArrayT]],
+    values: ValueT | None = None,
+    *,
+    per: Per | None = None,
+    dense: bool = False,
+    several: bool = False,
+) -> Iterator[PackedImage[ArrayT] | tuple[str, ValueT] | tuple[str, list[ValueT]]]:
     """Yield the readable images of a batch in row-major slot order, or the values that a model gave for them.
 
     Args:
@@ -84,22 +112,23 @@ def unpack(
         for one in batch:
             yield from unpack(one)
         return
+    packed = cast("PackedBatch[ArrayT]", batch)  # isinstance does not say what arrays it has
     if values is None:
-        for spot in _spots(batch):
-            yield _image(batch, spot)
+        for spot in _spots(packed):
+            yield _image(packed, spot)
         return
-    spots = list(_spots(batch))
-    per = _checked(batch, spots, values, per, dense)
+    spots = list(_spots(packed))
+    per = _checked(packed, spots, values, per, dense)
     more = next((spot for spot in spots if spot.part), None)
     if more is not None and not several:
         raise ConfigError(f"{more.key} has several images, whose values come as a list: pass several=True")
     results = [_own(spot, values, per) for spot in spots]
     if dense:
-        results = [_on_grid(batch, spot, own) for spot, own in zip(spots, results, strict=True)]
+        results = [_on_grid(packed, spot, own) for spot, own in zip(spots, results, strict=True)]
     if not several:
         yield from ((spot.key, value) for spot, value in zip(spots, results, strict=True))
         return
-    starts = [i for i, spot in enumerate(spots) if not spot.part]
+    starts: list[int] = [i for i, spot in enumerate(spots) if not spot.part]
     for begin, end in pairwise([*starts, len(spots)]):
         yield spots[begin].key, results[begin:end]
 
@@ -116,7 +145,7 @@ class _Spot(NamedTuple):
     start: int
 
 
-def _spots(batch: PackedBatch) -> Iterator[_Spot]:
+def _spots(batch: PackedBatch[ArrayT]) -> Iterator[_Spot]:
     segments, readable = _arrays.to_numpy(batch.segment_ids), _arrays.to_numpy(batch.slot_mask)
     samples = _arrays.to_numpy(sample_ids(batch))
     number = start = 0
@@ -129,8 +158,11 @@ def _spots(batch: PackedBatch) -> Iterator[_Spot]:
                 number, start = number + 1, start + len(tokens)
 
 
-def _image(batch: PackedBatch, spot: _Spot) -> PackedImage:
+def _image(batch: PackedBatch[ArrayT], spot: _Spot) -> PackedImage[ArrayT]:
     row, slot, tokens = spot.row, spot.slot, spot.tokens
+    text_ids = None
+    if batch.text_ids is not None and batch.text_segment_ids is not None:
+        text_ids = batch.text_ids[row][batch.text_segment_ids[row] == slot - spot.part + 1]
     return PackedImage(
         spot.key,
         row,
@@ -141,12 +173,12 @@ def _image(batch: PackedBatch, spot: _Spot) -> PackedImage:
         Grid(*batch.grid_sizes[row, slot].tolist()),
         Size(*batch.source_sizes[row, slot].tolist()),
         _target_at(batch.targets, row, slot),
-        None if batch.text_ids is None else batch.text_ids[row][batch.text_segment_ids[row] == slot - spot.part + 1],
+        text_ids,
         None if batch.times is None else int(batch.times[row, slot]),
     )
 
 
-def _checked(batch: PackedBatch, spots: list[_Spot], values: Any, per: Per | None, dense: bool) -> Per:
+def _checked(batch: PackedBatch[ArrayT], spots: list[_Spot], values: ValueT, per: Per | None, dense: bool) -> Per:
     """What the values are per; raises as `unpack` does."""
     rows, seq_len = batch.segment_ids.shape
     num_tokens = sum(len(spot.tokens) for spot in spots)
@@ -172,17 +204,20 @@ def _checked(batch: PackedBatch, spots: list[_Spot], values: Any, per: Per | Non
     return found
 
 
-def _own(spot: _Spot, values: Any, per: Per) -> Any:
+def _own(spot: _Spot, values: ValueT, per: Per) -> ValueT:
+    own: ValueT
     if per == "slot":
-        return values[spot.row, spot.slot]
-    if per == "token":
-        return values[spot.row][spot.tokens]
-    return values[spot.number] if per == "image" else values[spot.start : spot.start + len(spot.tokens)]
+        own = values[spot.row, spot.slot]
+    elif per == "token":
+        own = values[spot.row][spot.tokens]
+    else:
+        own = values[spot.number] if per == "image" else values[spot.start : spot.start + len(spot.tokens)]
+    return own
 
 
-def _on_grid(batch: PackedBatch, spot: _Spot, own: Any) -> Any:
+def _on_grid(batch: PackedBatch[ArrayT], spot: _Spot, own: ValueT) -> ValueT:
     """``[rows, cols, ...]`` of the first entries, those of the image's tokens; of clips ``[times, ...]`` of these."""
-    grid = batch.grid_sizes[spot.row, spot.slot].tolist()
+    grid: list[int] = batch.grid_sizes[spot.row, spot.slot].tolist()
     cols = grid[1]
     if batch.times is not None:
         grid = [int(batch.times[spot.row, spot.slot]), *grid]
@@ -211,7 +246,7 @@ def _on_grid(batch: PackedBatch, spot: _Spot, own: Any) -> Any:
     return whole.reshape(*grid, *own.shape[1:])
 
 
-def _target_at(targets: Any, row: int, slot: int) -> Any:
+def _target_at(targets: Targets[ArrayT], row: int, slot: int) -> object:
     if targets is None:
         return None
     if isinstance(targets, dict):

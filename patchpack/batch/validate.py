@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 
 from patchpack.batch import _arrays
+from patchpack.batch._types import ArrayT, Objects
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.views import sample_ids
 from patchpack.errors import ShapeError
@@ -28,13 +28,13 @@ _DTYPES = {
 _OPTIONAL = ("sample_ids", "text_ids", "text_segment_ids", "times")
 
 
-def validate(batch: PackedBatch) -> None:
+def validate(batch: PackedBatch[ArrayT]) -> None:
     """Check every statement `PackedBatch` makes about itself.
 
     Raises:
         ShapeError: the first that does not hold, with the row.
     """
-    b = PackedBatch(*map(_arrays.to_numpy, batch))
+    b: PackedBatch[np.ndarray] = PackedBatch._make(map(_arrays.to_numpy, batch))
     left_out = {name for name in _OPTIONAL if getattr(b, name) is None}
     if (b.text_ids is None) != (b.text_segment_ids is None):
         raise ShapeError("text_ids and text_segment_ids must both be there, or neither")
@@ -72,27 +72,26 @@ def validate(batch: PackedBatch) -> None:
         raise ShapeError("norm must be mean 0 and std 1 for patches that are normalised already")
     if len(b.keys) != num_rows:
         raise ShapeError(f"keys must hold one list per row, {num_rows}, got {len(b.keys)}")
-    b = b._replace(sample_ids=sample_ids(b))
+    samples = sample_ids(b)
     for row in range(num_rows):
-        _validate_row(b, row)
-    if b.text_ids is not None:
-        _validate_texts(b)
+        _validate_row(b, samples[row], row)
+    if b.text_ids is not None and b.text_segment_ids is not None:
+        _validate_texts(b, samples, b.text_ids, b.text_segment_ids)
     for values in b.targets.values() if isinstance(b.targets, dict) else [b.targets]:
         _validate_targets(values, b.slot_mask)
 
 
-def _validate_row(b: PackedBatch, row: int) -> None:
+def _validate_row(b: PackedBatch[np.ndarray], samples: np.ndarray, row: int) -> None:
     segments, n = b.segment_ids[row], int(b.num_images[row])
     mask = b.slot_mask[row]
 
-    def require(holds: Any, statement: str) -> None:
+    def require(holds: npt.ArrayLike, statement: str) -> None:
         if not np.all(holds):
             raise ShapeError(f"row {row}: {statement}")
 
     require(0 <= n <= len(mask), f"num_images must be in 0 … {len(mask)}, got {n}")
     require(len(b.keys[row]) == n, f"{n} images but {len(b.keys[row])} keys")
     require(~mask[n:], "slot_mask is set beyond num_images")
-    samples = b.sample_ids[row]
     require(samples[n:] == 0, "sample_ids are set beyond num_images")
     require(
         np.isin(np.diff(samples[:n], prepend=0), (0, 1)) & (samples[:n] > 0), "sample_ids must be 1…1 2…2 … k…k in used slots"
@@ -124,13 +123,12 @@ def _validate_row(b: PackedBatch, row: int) -> None:
     require(b.position_ids[row][~real] == 0, "position_ids must be zero where padding")
 
 
-def _validate_texts(b: PackedBatch) -> None:
-    ids, segments = b.text_ids, b.text_segment_ids
+def _validate_texts(b: PackedBatch[np.ndarray], sample_ids: np.ndarray, ids: np.ndarray, segments: np.ndarray) -> None:
     if ids.ndim != 2 or len(ids) != len(b.num_images) or ids.shape != segments.shape:
         raise ShapeError(f"text_ids and text_segment_ids must be [B, text_len], got {list(ids.shape)}, {list(segments.shape)}")
-    for row, (here, mask, samples) in enumerate(zip(segments, b.slot_mask, b.sample_ids, strict=True)):
+    for row, (here, mask, samples) in enumerate(zip(segments, b.slot_mask, sample_ids, strict=True)):
 
-        def require(holds: Any, statement: str, row: int = row) -> None:
+        def require(holds: npt.ArrayLike, statement: str, row: int = row) -> None:
             if not np.all(holds):
                 raise ShapeError(f"row {row}: {statement}")
 
@@ -144,7 +142,7 @@ def _validate_texts(b: PackedBatch) -> None:
         require(ids[row][here == 0] == 0, "text_ids must be zero where padding")
 
 
-def _validate_targets(values: Any, slot_mask: Any) -> None:
+def _validate_targets(values: np.ndarray | Objects | None, slot_mask: np.ndarray) -> None:
     if isinstance(values, np.ndarray):
         filler = {"int64": -100, "float32": np.nan}.get(str(values.dtype))
         if filler is None or values.shape[:2] != slot_mask.shape:

@@ -13,6 +13,7 @@ suits a compiled model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -177,7 +178,7 @@ def _varlen_attn() -> Any:
     return varlen_attn
 
 
-def flex_attention() -> Any:
+def flex_attention() -> Callable[..., Tensor]:
     """Return FlexAttention uncompiled, for a model that is compiled as a whole, and for CPU.
 
     On CPU it computes the whole matrix.
@@ -190,5 +191,5 @@ def flex_attention() -> Any:
 
 
 @cache
-def _compiled_flex_attention() -> Any:
+def _compiled_flex_attention() -> Callable[..., Tensor]:
     return torch.compile(flex_attention(), dynamic=True)

@@ -104,7 +104,7 @@ def rate(done: float, *, warm_up: float, final: float) -> float:
     return max(final, 0.5 + 0.5 * math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, list[nn.Parameter] | float]]:
     """Return two groups of parameters: matrices and tables with decay, then scales and biases (one axis) without."""
     split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in model.parameters():

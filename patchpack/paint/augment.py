@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,7 +36,7 @@ def change_of(recipe: Recipe, epoch: int, draw_key: str) -> Change | None:
     def change(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         shape = pixels.shape
         try:
-            answer: Any = augment(pixels, generator)
+            answer: object = augment(pixels, generator)
         except PatchpackError:
             raise
         except Exception as error:

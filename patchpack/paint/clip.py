@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from patchpack.errors import DecodeError, SourceError
 from patchpack.image.picture import frame_at, frame_count, frames_of
@@ -17,7 +14,7 @@ from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan
 
 
-def paint_clip(out: npt.NDArray[Any], image: Any, spot: PlacedImage, plan: BatchPlan, recipe: Recipe) -> None:
+def paint_clip(out: np.ndarray, image: object, spot: PlacedImage, plan: BatchPlan, recipe: Recipe) -> None:
     """Write the tubelets of a clip. An image counts as a clip of one frame.
 
     All frames are cropped, mirrored and augmented in the same way. A repeated frame is copied. Dropped tubelets cost nothing: a

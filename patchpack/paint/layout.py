@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack import rng
 from patchpack.batch.packed import PackedBatch
-from patchpack.plan.policies.positions import of_image, window
+from patchpack.plan.policies.positions import WindowScheme, of_image, window
 from patchpack.plan.policies.video import with_time
 from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan, Grid, Header
@@ -94,7 +94,7 @@ class Layout:
             for header, box, target, flip, grid, row, slot, start, n, numbers, where, times in lines
         ]
 
-    def write(self, batch: PackedBatch, recipe: Recipe) -> None:
+    def write(self, batch: PackedBatch[np.ndarray], recipe: Recipe) -> None:
         """Write all fields but pixels and targets, as if every image were readable."""
         if not self.spots:
             return
@@ -113,22 +113,23 @@ class Layout:
         begins_sample = np.array([spot.header.part == 0 for spot in self.spots])
         samples = np.cumsum(begins_sample)  # of the whole batch
         firsts = samples[np.searchsorted(self._row, np.arange(batch.segment_ids.shape[0])).clip(max=len(samples) - 1)]
+        assert batch.sample_ids is not None  # a blank batch has them
         batch.sample_ids[where] = samples - firsts[self._row] + 1
-        if batch.text_ids is not None:
-            self._write_texts(batch)
+        if batch.text_ids is not None and batch.text_segment_ids is not None:
+            self._write_texts(batch.text_ids, batch.text_segment_ids)
         if batch.times is not None:
             batch.times[where] = [spot.times for spot in self.spots]
 
-    def _write_texts(self, batch: PackedBatch) -> None:
-        ends = [0] * batch.text_ids.shape[0]
+    def _write_texts(self, text_ids: np.ndarray, segment_ids: np.ndarray) -> None:
+        ends = [0] * text_ids.shape[0]
         for spot in self.spots:
             start = ends[spot.row]
             end = ends[spot.row] = start + spot.header.num_text
-            batch.text_ids[spot.row, start:end] = np.frombuffer(spot.header.text, dtype=np.int32)
-            batch.text_segment_ids[spot.row, start:end] = spot.slot + 1
+            text_ids[spot.row, start:end] = np.frombuffer(spot.header.text, dtype=np.int32)
+            segment_ids[spot.row, start:end] = spot.slot + 1
 
 
-def _ids(spots: list[PlacedImage], recipe: Recipe) -> tuple[list[Any], list[int]]:
+def _ids(spots: list[PlacedImage], recipe: Recipe) -> tuple[list[np.ndarray], list[int]]:
     """Return the position ids of every grid, and where each image's ids begin among them."""
     grids = {(spot.grid, spot.times): 0 for spot in spots}  # a batch has few different grids
     ids = [_through_time(recipe.positions(grid), times, recipe) for grid, times in grids]
@@ -136,9 +137,9 @@ def _ids(spots: list[PlacedImage], recipe: Recipe) -> tuple[list[Any], list[int]
     return ids, [begins[spot.grid, spot.times] for spot in spots]
 
 
-def _ids_in_image(spots: list[PlacedImage], recipe: Recipe, patch_size: int) -> tuple[list[Any], list[int]]:
+def _ids_in_image(spots: list[PlacedImage], recipe: Recipe, patch_size: int) -> tuple[list[np.ndarray], list[int]]:
     """Return the same for a scheme that depends on the crop."""
-    scheme: Any = recipe.positions
+    scheme = cast("WindowScheme", recipe.positions)  # `of_image` said so
     ids = []
     for spot in spots:
         (top, left, height, width), size, (rows, cols) = spot.box, spot.header.size, spot.grid
@@ -151,12 +152,12 @@ def _ids_in_image(spots: list[PlacedImage], recipe: Recipe, patch_size: int) -> 
     return ids, np.cumsum([0, *map(len, ids[:-1])]).tolist()
 
 
-def _through_time(ids: Any, times: int, recipe: Recipe) -> Any:
+def _through_time(ids: np.ndarray, times: int, recipe: Recipe) -> np.ndarray:
     """Return the ids of one step of time repeated for all steps. Without clips they are returned unchanged."""
     return ids if recipe.video is None else with_time(ids, times)
 
 
-def wipe(batch: PackedBatch, spot: PlacedImage) -> None:
+def wipe(batch: PackedBatch[np.ndarray], spot: PlacedImage) -> None:
     """Remove an unreadable image: padding, and a masked slot. With a sample's first image its text is removed."""
     row, slot, tokens = spot.row, spot.slot, spot.tokens
     batch.patches[row, tokens] = 0
@@ -165,7 +166,7 @@ def wipe(batch: PackedBatch, spot: PlacedImage) -> None:
     batch.grid_sizes[row, slot] = 0
     batch.source_sizes[row, slot] = 0
     batch.slot_mask[row, slot] = False
-    if batch.text_ids is not None:
+    if batch.text_ids is not None and batch.text_segment_ids is not None:
         words = batch.text_segment_ids[row] == slot + 1
         batch.text_ids[row, words] = 0
         batch.text_segment_ids[row, words] = 0

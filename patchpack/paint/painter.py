@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
@@ -24,11 +23,11 @@ from patchpack.plan.recipe import Recipe
 from patchpack.report import Rejection
 from patchpack.types import BatchPlan, Grid, Header
 
-Fetch = Callable[[Any], tuple[Any, Any]]
+Fetch = Callable[[object], tuple[object, object]]
 """location → (image, target); raises `SourceError` or `TargetError` for a location that it cannot read."""
 
 
-def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
+def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch[np.ndarray]:
     """Return a planned batch without pixels: arrays in their shape and dtype, zeros, targets filled with "no target".
 
     The patches are not initialised, not even with zeros.
@@ -36,7 +35,7 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
     rows, seq_len, slots = plan.num_rows, plan.seq_len, recipe.max_images
     scheme = recipe.positions(Grid(1, 1))
     tubelet, time = (1, 0) if recipe.video is None else (recipe.video.tubelet, 1)
-    batch = PackedBatch(
+    batch: PackedBatch[np.ndarray] = PackedBatch(
         patches=np.empty((rows, seq_len, tubelet * plan.patch_size**2 * 3), dtype=recipe.dtype),
         position_ids=np.zeros((rows, seq_len, time + scheme.shape[1]), dtype=scheme.dtype),
         segment_ids=np.zeros((rows, seq_len), dtype=np.int32),
@@ -69,9 +68,9 @@ def paint(
     plan: BatchPlan,
     recipe: Recipe,
     fetch: Fetch,
-    batch: PackedBatch | None = None,
+    batch: PackedBatch[np.ndarray] | None = None,
     note: Callable[[Header], None] | None = None,
-) -> PackedBatch:
+) -> PackedBatch[np.ndarray]:
     """Paint one planned batch.
 
     An unreadable image leaves padding in its place. So do the other images of its sample, and its text. Their tokens get
@@ -123,7 +122,7 @@ def paint(
     return batch
 
 
-def _paint_image(batch: PackedBatch, plan: BatchPlan, recipe: Recipe, fetch: Fetch, spot: PlacedImage) -> None:
+def _paint_image(batch: PackedBatch[np.ndarray], plan: BatchPlan, recipe: Recipe, fetch: Fetch, spot: PlacedImage) -> None:
     header, target_size, row = spot.header, spot.target, spot.row
     image, target = fetch(header.location)
     if recipe.video is not None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from patchpack.batch._types import Objects, Targets
 from patchpack.errors import TargetError
 from patchpack.types import TargetKind, TargetSpec
+
+if TYPE_CHECKING:
+    import torch
 
 _CLASS = TargetSpec("int64")
 FILLERS = {"int64": -100, "float32": float("nan"), "object": None}
 
 
-def infer_kind(target: Any) -> TargetKind:
+def infer_kind(target: object) -> TargetKind:
     """Infer the kind of a source's targets from its first one.
 
     Integers (and bools) become int64, floats float32. Arrays and tensors of either keep their shape, with any width or device.
@@ -29,7 +33,7 @@ def infer_kind(target: Any) -> TargetKind:
     return _infer(target)
 
 
-def allocate(kind: TargetKind, rows: int, slots: int) -> Any:
+def allocate(kind: TargetKind, rows: int, slots: int) -> Targets[np.ndarray]:
     """Allocate the targets of an empty batch.
 
     Args:
@@ -43,13 +47,17 @@ def allocate(kind: TargetKind, rows: int, slots: int) -> Any:
     if kind is None:
         return None
     if isinstance(kind, dict):
-        return {name: allocate(spec, rows, slots) for name, spec in kind.items()}
+        return {name: _filled(spec, rows, slots) for name, spec in kind.items()}
     if kind.dtype == "object":
         return [[None] * slots for _ in range(rows)]
+    return _filled(kind, rows, slots)
+
+
+def _filled(kind: TargetSpec, rows: int, slots: int) -> np.ndarray:
     return np.full((rows, slots, *kind.shape), FILLERS[kind.dtype], dtype=kind.dtype)
 
 
-def store(targets: Any, kind: TargetKind, row: int, slot: int, value: Any) -> None:
+def store(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int, value: object) -> None:
     """Write one target into its slot.
 
     Args:
@@ -71,14 +79,14 @@ def store(targets: Any, kind: TargetKind, row: int, slot: int, value: Any) -> No
             raise TargetError(f"expected targets {sorted(kind)}, got {value!r}")
         checked = {name: _as(spec, entries[name]) for name, spec in kind.items()}
         for name, entry in checked.items():
-            targets[name][row, slot] = entry
+            _by_name(targets)[name][row, slot] = entry
     elif kind.dtype == "object":
-        targets[row][slot] = value
+        _objects(targets)[row][slot] = value
     else:
-        targets[row, slot] = _as(kind, value)
+        _array(targets)[row, slot] = _as(kind, value)
 
 
-def erase(targets: Any, kind: TargetKind, row: int, slot: int) -> None:
+def erase(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int) -> None:
     """Restore the filler of a slot, as before `store`.
 
     Args:
@@ -89,14 +97,29 @@ def erase(targets: Any, kind: TargetKind, row: int, slot: int) -> None:
     """
     if isinstance(kind, dict):
         for name, spec in kind.items():
-            targets[name][row, slot] = FILLERS[spec.dtype]
+            _by_name(targets)[name][row, slot] = FILLERS[spec.dtype]
     elif kind is not None and kind.dtype == "object":
-        targets[row][slot] = None
+        _objects(targets)[row][slot] = None
     elif kind is not None:
-        targets[row, slot] = FILLERS[kind.dtype]
+        _array(targets)[row, slot] = FILLERS[kind.dtype]
 
 
-def _infer(value: Any) -> TargetSpec:
+# What targets are follows from their kind, see `allocate`; a type checker cannot know it.
+
+
+def _by_name(targets: Targets[np.ndarray]) -> dict[str, np.ndarray]:
+    return cast("dict[str, np.ndarray]", targets)
+
+
+def _objects(targets: Targets[np.ndarray]) -> Objects:
+    return cast("Objects", targets)
+
+
+def _array(targets: Targets[np.ndarray]) -> np.ndarray:
+    return cast("np.ndarray", targets)
+
+
+def _infer(value: object) -> TargetSpec:
     if value is None or isinstance(value, (str, bytes, Mapping)):
         return TargetSpec("object")
     try:
@@ -111,7 +134,7 @@ def _infer(value: Any) -> TargetSpec:
     return TargetSpec("object")
 
 
-def _as(spec: TargetSpec, value: Any) -> Any:
+def _as(spec: TargetSpec, value: object) -> object:
     if type(value) is int and spec == _CLASS and -(1 << 63) <= value < 1 << 63:  # the usual label, without the conversion
         return value
     got = _infer(value)
@@ -127,7 +150,7 @@ def _as(spec: TargetSpec, value: Any) -> Any:
     return stored
 
 
-def _without_torch(value: Any) -> Any:
+def _without_torch(value: object) -> object:
     """Return torch's tensors, alone or in lists, as arrays, and any other value unchanged.
 
     Floats become float64, which holds every value of every narrower kind; numpy has no bfloat16.
@@ -136,5 +159,5 @@ def _without_torch(value: Any) -> Any:
         return [_without_torch(entry) for entry in value]
     if not (hasattr(value, "detach") and hasattr(value, "is_floating_point")):
         return value
-    tensor = value.detach().cpu()
+    tensor = cast("torch.Tensor", value).detach().cpu()
     return (tensor.double() if tensor.is_floating_point() else tensor).numpy()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from patchpack import rng
 from patchpack.errors import ConfigError, SizeError
@@ -33,7 +34,7 @@ class ImagePlan(NamedTuple):
 
 
 def plan_image(
-    size: Any, recipe: Recipe, *, key: str = "", epoch: int = 0, patch_size: int | None = None, frames: int = 1
+    size: Sequence[int], recipe: Recipe, *, key: str = "", epoch: int = 0, patch_size: int | None = None, frames: int = 1
 ) -> ImagePlan:
     """Decide everything about one image or clip, exactly as `load` and `pack_images` do.
 
@@ -72,7 +73,7 @@ def plan_image(
     return ImagePlan(grid, Size(*table.target[0].tolist()), tokens, tokens // merge**2, times)
 
 
-def _sides(size: Any) -> tuple[int, int]:
+def _sides(size: Sequence[int]) -> tuple[int, int]:
     try:
         height, width = (int(side) for side in size)
     except (TypeError, ValueError):

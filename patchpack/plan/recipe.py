@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from patchpack import rng
+from patchpack._arrays import UInt8Array
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
 from patchpack.plan.packing import Lookahead, PackerFactory
@@ -95,7 +96,7 @@ class Recipe:
     deep: Literal["header", "range"] = "header"
     icc: Literal["ignore", "srgb"] = "ignore"
     formats: tuple[str, ...] = ()
-    augment: Callable[[Any, np.random.Generator], Any] | None = None
+    augment: Callable[[UInt8Array, np.random.Generator], UInt8Array] | None = None
     video: Video | None = None
     normalize: MeanStd | PerImage = HALF
     dtype: Literal["uint8", "float32", "float16"] = "uint8"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ class Spread(NamedTuple):
     max: float
 
     @classmethod
-    def of(cls, values: npt.NDArray[Any]) -> Spread:
+    def of(cls, values: np.ndarray) -> Spread:
         """Return the spread of at least one value."""
         return cls(float(values.mean()), *(float(v) for v in np.percentile(values, (0, 5, 50, 95, 100))))
 
@@ -166,7 +166,7 @@ class Study:
                 raise ConfigError(f"{os.fspath(path)} cannot be written, {type(error).__name__}: {error}") from error
 
 
-def study(sizes: Any, recipe: Recipe, *, epoch: int = 0, keys: Sequence[str] | None = None) -> Study:
+def study(sizes: npt.ArrayLike, recipe: Recipe, *, epoch: int = 0, keys: Sequence[str] | None = None) -> Study:
     """Measure what a recipe does, from sizes alone.
 
     Args:
@@ -259,7 +259,7 @@ def _refused(sizes: Int64, names: list[str], positions: Int64, recipe: Recipe, e
     return int(refused.sum())
 
 
-def _require_sizes(sizes: Any) -> Int64:
+def _require_sizes(sizes: npt.ArrayLike) -> Int64:
     table = np.asarray(sizes)
     if table.ndim != 2 or table.shape[1] != 2 or table.dtype.kind not in "iu" or not len(table):
         raise ConfigError(f"sizes must be integers [n, 2], height and width, n >= 1; got {table.dtype} {list(table.shape)}")
@@ -271,7 +271,7 @@ def _require_sizes(sizes: Any) -> Int64:
     return table.astype(np.int64)
 
 
-def _bins(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _bins(values: np.ndarray) -> npt.NDArray[np.float64]:
     """Return the edges of at most 40 bins. For integers each bin holds equally many."""
     low, high = float(values.min()), float(values.max())
     step = max(1.0, np.ceil((high - low + 1) / 40)) if values.dtype.kind == "i" else max(0.1, (high - low) / 40)

@@ -61,7 +61,7 @@ class ImageBatches:
 
 
 def pack_images(
-    images: Any,
+    images: Iterable[object],
     recipe: Recipe,
     *,
     keys: Iterable[str] | None = None,
@@ -135,7 +135,7 @@ class PictureSource(FieldSource):
 
     scan_in_process = True  # a generator cannot be sent to another process
 
-    def __init__(self, images: Iterable[Any], keys: Iterable[str] | None) -> None:
+    def __init__(self, images: Iterable[object], keys: Iterable[str] | None) -> None:
         self._images, self._keys = images, keys
         self.name = "images"
         self.is_split = is_split(images)
@@ -163,7 +163,7 @@ class PictureSource(FieldSource):
         if given is not None and next(given, None) is not None:
             raise ConfigError(f"there are {number + 1} images, and more keys: give every image a key, or none")
 
-    def _event(self, key: str, item: Any) -> Header | Rejection:
+    def _event(self, key: str, item: object) -> Header | Rejection:
         image = item.image if isinstance(item, Sample) else item
         if isinstance(image, (str, os.PathLike)):
             path = os.fspath(image)
@@ -188,16 +188,16 @@ class PictureReader:
     def __init__(self, max_bytes: int) -> None:
         self._inline, self._files = InlineReader(), FileReader("", None, max_bytes)
 
-    def __call__(self, location: Any) -> tuple[Any, Any]:
+    def __call__(self, location: Any) -> tuple[object, object]:
         """Return the image at the location and None, see `Reader`."""
         return self._files(location) if isinstance(location, str) else self._inline(location)
 
-    def target(self, location: Any) -> Any:
+    def target(self, location: Any) -> object:
         """Return None: these images have no labels."""
         return None
 
 
-def channels_last(image: Any) -> Any:
+def channels_last(image: object) -> Any:
     """Return an image with channels last.
 
     A uint8 tensor becomes an array, and ``[3, H, W]`` becomes ``[H, W, 3]``, also with an axis of frames. ``[3, W, 3]`` and
@@ -210,13 +210,13 @@ def channels_last(image: Any) -> Any:
     return image
 
 
-def _is_one(images: Any) -> bool:
+def _is_one(images: Iterable[object]) -> bool:
     if isinstance(images, (np.ndarray, torch.Tensor)):
         return images.ndim == 3
     return isinstance(images, (str, os.PathLike, Sample, Image.Image)) or is_picture(images)
 
 
-def _key_of(item: Any, number: int) -> str:
+def _key_of(item: object, number: int) -> str:
     if isinstance(item, Sample):
         return item.key
     return os.fspath(item) if isinstance(item, (str, os.PathLike)) else str(number)

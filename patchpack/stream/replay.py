@@ -38,7 +38,7 @@ def replay(
     part: int = 0,
     text_len: int | None = None,
     **reading: Unpack[SourceOptions],
-) -> PackedImage:
+) -> PackedImage[np.ndarray]:
     """Paint one image as a run with this recipe did.
 
     Args:
@@ -81,7 +81,6 @@ def replay(
     batch = paint(plan, alone, opened.reader)
     for rejection in batch.info.rejections:
         raise rejection.as_error()
-    image: PackedImage
     (image,) = unpack(batch)
     return image._replace(part=part)
 

@@ -11,18 +11,20 @@ import numpy.typing as npt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from patchpack._arrays import Int64Array
 from patchpack.batch import _arrays
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.unpack import unpack
 from patchpack.batch.validate import validate
 from patchpack.batch.views import attention_mask, pool_mask, ragged, token_mask
 from patchpack.plan import packing
 from patchpack.plan.packing import Item, PackerFactory, Row, fewest_tokens
-from patchpack.plan.policies import resize
+from patchpack.plan.policies import crop, resize
 from patchpack.testing.strategies import grids, lengths, size_tables, uniform_tables
 
 
-def check_resize_policy(policy: Any, *, patch_size: int = 16, examples: int = 100) -> None:
+def check_resize_policy(policy: resize.ResizePolicy, *, patch_size: int = 16, examples: int = 100) -> None:
     """A resize policy keeps its protocol.
 
     int ``[n, 2]`` grids of at least one patch, or (0, 0); never above its own bound; row i depends on row i alone; the same
@@ -60,7 +62,7 @@ def check_resize_policy(policy: Any, *, patch_size: int = 16, examples: int = 10
     _run(check, size_tables(), policy.draws, examples)
 
 
-def check_crop_policy(policy: Any, *, patch_size: int = 16, examples: int = 100) -> None:
+def check_crop_policy(policy: crop.CropPolicy, *, patch_size: int = 16, examples: int = 100) -> None:
     """A crop policy keeps its protocol.
 
     int ``[n, 4]`` boxes of at least a pixel within their images; row i depends on row i alone; the same answer twice; inputs
@@ -138,7 +140,7 @@ def check_packer(factory: PackerFactory, *, seq_len: int = 64, max_images: int =
     check()
 
 
-def check_batch(batch: PackedBatch) -> None:
+def check_batch(batch: PackedBatch[ArrayT]) -> None:
     """A batch keeps every statement `PackedBatch` makes, and its views agree.
 
     `validate`; attention mask, pool mask and ``cu_seqlens`` describe one partition; every token is unpacked once.
@@ -160,7 +162,7 @@ def check_batch(batch: PackedBatch) -> None:
     _expect(keys == [image.key for image in images], "unpack hands out wrong keys")
 
 
-def _run(check: Callable[..., None], tables: st.SearchStrategy[Any], draws: int, examples: int) -> None:
+def _run(check: Callable[..., None], tables: st.SearchStrategy[Int64Array], draws: int, examples: int) -> None:
     @_settings(examples)
     @given(st.data())
     def run(data: st.DataObject) -> None:
@@ -170,7 +172,7 @@ def _run(check: Callable[..., None], tables: st.SearchStrategy[Any], draws: int,
     run()
 
 
-def _settings(examples: int) -> Callable[[Any], Any]:
+def _settings(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return settings(
         max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
@@ -184,10 +186,10 @@ def _ids(rows: list[Row]) -> list[list[int]]:
     return [[item.id for item in row.items] for row in rows]
 
 
-def _is_int(answer: Any, shape: tuple[int, ...]) -> bool:
+def _is_int(answer: object, shape: tuple[int, ...]) -> bool:
     return isinstance(answer, np.ndarray) and np.issubdtype(answer.dtype, np.integer) and answer.shape == shape
 
 
-def _expect(holds: Any, message: str) -> None:
+def _expect(holds: object, message: str) -> None:
     if not holds:
         raise AssertionError(message)

@@ -74,7 +74,7 @@ def resize_policies(patch_size: int = 16) -> st.SearchStrategy[Any]:
     )
 
 
-def drop_policies() -> st.SearchStrategy[Any]:
+def drop_policies() -> st.SearchStrategy[drop.DropPolicy]:
     """The drop policies of this package with random parameters."""
     rate = st.floats(0, 0.95)
     return st.one_of(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from rich.console import Console
 
@@ -73,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _say(console: Console, batch: pp.PackedBatch) -> None:
+def _say(console: Console, batch: pp.PackedBatch[np.ndarray]) -> None:
     tokens, total = int(pp.token_mask(batch).sum()), batch.segment_ids.size
     say(console, f"{contents(batch)}: {tokens:,} of {total:,} tokens, fill {pp.fill_rate(batch):.3f}")
     # unreadable images, whose places stay empty, come first

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.unpack import PackedImage
 from patchpack.model import ViT
@@ -15,7 +16,7 @@ _DROPPED = 230  # grey
 
 
 @torch.no_grad()
-def draw_features(batch: PackedBatch, images: list[PackedImage], model: ViT) -> dict[str, Image.Image]:
+def draw_features(batch: PackedBatch[ArrayT], images: list[PackedImage[ArrayT]], model: ViT) -> dict[str, Image.Image]:
     """Return a picture of each image by its key, one pixel per patch.
 
     Colours are the first three principal components of the tokens of all these images. Dropped patches are grey.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw
 
+from patchpack.batch._types import ArrayT
 from patchpack.batch.unpack import PackedImage
 from patchpack.cli.pictures.rows import fitted, picture_of, scaled
 from patchpack.cli.pictures.sheet import INK, PAPER, SOFT, beside, font, hue, stack
@@ -17,7 +18,7 @@ _GAP, _LINE = 14, 17
 
 
 def draw_pairs(
-    images: Sequence[PackedImage],
+    images: Sequence[PackedImage[ArrayT]],
     originals: Mapping[tuple[str, int], Image.Image],
     patch_size: int,
     *,
@@ -41,7 +42,7 @@ def draw_pairs(
 
 
 def _line_of(
-    images: Sequence[PackedImage],
+    images: Sequence[PackedImage[ArrayT]],
     originals: Mapping[tuple[str, int], Image.Image],
     patch_size: int,
     ids: bool,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 from PIL import Image
 
 from patchpack.batch.packed import PackedBatch
@@ -31,14 +32,14 @@ class Preview(NamedTuple):
     """
 
     plan: BatchPlan
-    batch: PackedBatch
-    images: list[PackedImage]
+    batch: PackedBatch[np.ndarray]
+    images: list[PackedImage[np.ndarray]]
     originals: dict[tuple[str, int], Image.Image]
     features: dict[str, Image.Image] | None = None
     model: str = ""
 
 
-def contents(batch: PackedBatch) -> str:
+def contents(batch: PackedBatch[np.ndarray]) -> str:
     """Return the number of images and rows as text."""
     readable = int(batch.slot_mask.sum())
     lost = sum(map(len, batch.keys)) - readable

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.unpack import PackedImage, unpack
 from patchpack.cli.pictures.sheet import INK, PAPER, beside, cross, font, hatching, hue, is_dark, line, stack
@@ -32,7 +33,7 @@ def drawable(recipe: Recipe) -> Recipe:
     return recipe.replace(dtype="uint8", positions=positions.Absolute(), normalize=same)
 
 
-def picture_of(image: PackedImage, patch_size: int, size: Size | None = None) -> Image.Image:
+def picture_of(image: PackedImage[ArrayT], patch_size: int, size: Size | None = None) -> Image.Image:
     """Draw one image as the model gets it: kept patches in their places, dropped ones hatched; of a clip the middle frame.
 
     Args:
@@ -81,7 +82,7 @@ def fitted(size: Size, scale: float, within: Size) -> Size:
 
 
 def draw_rows(
-    batch: PackedBatch,
+    batch: PackedBatch[ArrayT],
     *,
     plan: BatchPlan | None = None,
     rows: Sequence[int] | None = None,
@@ -107,7 +108,7 @@ def draw_rows(
         legend: explain above all rows what they show. Default False.
         ids: write the slot number below every image, and into its part of the bar where it fits. Default False.
     """
-    slots: list[list[PackedImage | None]] = [[None] * len(keys) for keys in batch.keys]
+    slots: list[list[PackedImage[ArrayT] | None]] = [[None] * len(keys) for keys in batch.keys]
     for image in unpack(batch):
         slots[image.row][image.slot] = image
     seq_len = int(batch.segment_ids.shape[1])
@@ -130,13 +131,13 @@ def draw_rows(
     return stack(parts, gap=18 if captions else 10, width=width)
 
 
-def _caption(row: int, images: Sequence[PackedImage | None], tokens: int, seq_len: int) -> str:
+def _caption(row: int, images: Sequence[PackedImage[ArrayT] | None], tokens: int, seq_len: int) -> str:
     readable = sum(image is not None for image in images)
     lost = f", {len(images) - readable} unreadable" if readable < len(images) else ""
     return f"row {row}: {readable} image{'s' * (readable != 1)}{lost}, {tokens:,} of {seq_len:,} tokens"
 
 
-def _lengths(batch: PackedBatch, plan: BatchPlan | None, row: int) -> list[int]:
+def _lengths(batch: PackedBatch[ArrayT], plan: BatchPlan | None, row: int) -> list[int]:
     """Return the tokens of every slot of a row. An unreadable image keeps its place, which is padding."""
     if plan is not None:
         lengths: list[int] = plan.table.num_tokens[plan.offsets[row] : plan.offsets[row + 1]].tolist()
@@ -153,7 +154,7 @@ def _lengths(batch: PackedBatch, plan: BatchPlan | None, row: int) -> list[int]:
 
 
 def _bar(
-    images: Sequence[PackedImage | None], lengths: Sequence[int], seq_len: int, per_token: float, ids: bool
+    images: Sequence[PackedImage[ArrayT] | None], lengths: Sequence[int], seq_len: int, per_token: float, ids: bool
 ) -> Image.Image:
     sheet = Image.new("RGB", (max(1, round(seq_len * per_token)), BAR), PAPER)
     pen, face, at = ImageDraw.Draw(sheet), font(12), 0
@@ -192,7 +193,7 @@ def _side_by_side(strip: Image.Image, bar: Image.Image, *, at: int, width: int) 
 
 
 def _strip(
-    images: Sequence[PackedImage | None], patch_size: int, width: int, height: int, common: float | None, ids: bool
+    images: Sequence[PackedImage[ArrayT] | None], patch_size: int, width: int, height: int, common: float | None, ids: bool
 ) -> Image.Image:
     """Draw the images of a row, each underlined in its colour, on as many lines as they need.
 
@@ -223,7 +224,7 @@ def _strip(
     return stack([beside(cells, gap=gap, margin=0, level="bottom") for cells in lines if cells], gap=gap, width=width)
 
 
-def _legend(images: Sequence[PackedImage | None], padded: bool, ids: bool, width: int) -> Image.Image:
+def _legend(images: Sequence[PackedImage[ArrayT] | None], padded: bool, ids: bool, width: int) -> Image.Image:
     """Explain the marks that occur in these rows."""
     swatches = [Image.new("RGB", (12, 12), hue(slot)) for slot in range(3)]
     entries = [(beside(swatches, gap=1, margin=0), "an image, above and in the bar")]

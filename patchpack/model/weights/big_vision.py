@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,7 +19,7 @@ from patchpack.model.positions import GridPositions
 from patchpack.model.vit import ViT
 from patchpack.model.weights.fit import take_over
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+Arrays = Mapping[str, np.ndarray]
 Pairs = tuple[tuple[str, str], ...]
 _ROOTS = ("params/img/", "params/", "img/", "opt/target/", "")
 _BLOCK = "Transformer/encoderblock"

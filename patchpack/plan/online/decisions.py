@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from patchpack import rng
 from patchpack.errors import PackingError
@@ -88,7 +89,7 @@ class SampleDecision(NamedTuple):
 
 
 def decide(
-    recipe: Recipe, headers: Sequence[tuple[int, Header]], *, epoch: int, ordinals: Any, patch_size: int
+    recipe: Recipe, headers: Sequence[tuple[int, Header]], *, epoch: int, ordinals: npt.NDArray[np.int64], patch_size: int
 ) -> list[SampleDecision]:
     """Decide about samples.
 

@@ -50,7 +50,7 @@ class Losses:
         self._rejections, self._faults = [], []
         return told
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the whole state, JSON-safe."""
         first, fault = self.first_rejection, self.first_fault
         return {

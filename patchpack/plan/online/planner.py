@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
@@ -353,7 +353,9 @@ class OnlinePlanner:
         )
         return self._plan_of(rows, self._step, self._patch_size, info, fatal=fatal, repeated_rows=repeated_rows)
 
-    def _plan_of(self, rows: Any, step: int, patch_size: int, info: BatchInfo, **others: Any) -> BatchPlan:
+    def _plan_of(
+        self, rows: Sequence[Sequence[SampleDecision]], step: int, patch_size: int, info: BatchInfo, **others: Any
+    ) -> BatchPlan:
         return batch_plan(
             rows,
             step=step,
@@ -422,7 +424,7 @@ class OnlinePlanner:
         if self._checksum(headers[position] for position, *_ in state["samples"]) != state["texts"]:
             raise SourceError(f"{self._name}: its texts became other tokens when the state was saved: has tokenize changed?")
 
-        def again(rows: Any, patch_size: int) -> list[list[SampleDecision]]:
+        def again(rows: list[list[tuple[int, int]]], patch_size: int) -> list[list[SampleDecision]]:
             wanted = [(p, headers[p]) for p in sorted({p for row in rows for p, _ in row})]
             decided = {placing.position: placing for placing in self._decide(wanted, patch_size)}
             return [[decided[position].shortened(num_tokens) for position, num_tokens in row] for row in rows]

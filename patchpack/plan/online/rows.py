@@ -81,7 +81,7 @@ class Rows:
         """Return every sample in open and in closed rows, in arrival order."""
         return [self._waiting[position] for position in sorted(self._waiting)]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the state, JSON-safe, with samples by position.
 
         It is ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``.

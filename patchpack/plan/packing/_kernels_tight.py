@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from patchpack._arrays import Int64Array
 from patchpack._jit import njit
 
 
 @njit
 def fill_decreasing(
-    sizes: Any, counts: Any, seq_len: int, state: Any, turns: int, reach: Any, used: Any, kinds: Any, ends: Any
+    sizes: Int64Array,
+    counts: Int64Array,
+    seq_len: int,
+    state: Int64Array,
+    turns: int,
+    reach: Int64Array,
+    used: Int64Array,
+    kinds: Int64Array,
+    ends: Int64Array,
 ) -> bool:
     """Fill rows one after the other: the longest waiting item first, then the fullest choice of the other waiting items.
 
@@ -75,8 +82,8 @@ def fill_decreasing(
 
 @njit
 def fill_in_turn(
-    queue: Any, seq_len: int, max_images: int, tail: int, state: Any, turns: int,
-    after: Any, masks: Any, waiting: Any, items: Any, ends: Any,
+    queue: Int64Array, seq_len: int, max_images: int, tail: int, state: Int64Array, turns: int,
+    after: Int64Array, masks: Int64Array, waiting: Int64Array, items: Int64Array, ends: Int64Array,
 ) -> bool:  # fmt: skip
     """Fill rows in the order of a queue, and their last `tail` tokens as full as the head of the queue allows.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from patchpack import rng
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
-from patchpack.plan.packing.lengths import Packing
+from patchpack.plan.packing.lengths import Lengths, Packing
 
 Costs = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
@@ -50,8 +50,8 @@ Cost = Callable[[npt.NDArray[np.int64]], Costs]
 
 
 def balance(
-    rows: Packing | Sequence[Sequence[int] | npt.NDArray[Any]],
-    lengths: Sequence[int] | npt.NDArray[Any] | None = None,
+    rows: Packing | Sequence[Lengths],
+    lengths: Lengths | None = None,
     *,
     num_ranks: int,
     window: int = 64,
@@ -109,8 +109,8 @@ def balance(
 
 
 def row_costs(
-    rows: Packing | Sequence[Sequence[int] | npt.NDArray[Any]],
-    lengths: Sequence[int] | npt.NDArray[Any] | None = None,
+    rows: Packing | Sequence[Lengths],
+    lengths: Lengths | None = None,
     *,
     cost: Cost | None = None,
 ) -> Costs:
@@ -153,7 +153,7 @@ def imbalance(steps: npt.NDArray[np.int64], costs: Costs) -> float:
     return float(waits.sum() / len(steps)) if len(steps) else 0.0
 
 
-def _flat(rows: Any, lengths: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _flat(rows: Packing | Sequence[Lengths], lengths: Lengths | None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the lengths in the order of the rows, and the begin and end of each row."""
     if isinstance(rows, Packing):
         if lengths is None:
@@ -167,8 +167,9 @@ def _flat(rows: Any, lengths: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     else:
         if lengths is not None:
             raise ConfigError("lengths belongs to a Packing; rows given by their lengths need none")
-        counts = [len(row) for row in rows]
-        items = _require_lengths(list(chain.from_iterable(rows)))
+        sequences = cast("Sequence[Lengths]", rows)  # a type checker takes a Packing for one too
+        counts = [len(row) for row in sequences]
+        items = _require_lengths(list(chain.from_iterable(sequences)))
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     tokens = _row_sums(items, offsets)
     if len(tokens) and tokens.max() > MOST_TOKENS:
@@ -176,7 +177,7 @@ def _flat(rows: Any, lengths: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[n
     return items, offsets
 
 
-def _require_lengths(lengths: Any) -> npt.NDArray[np.int64]:
+def _require_lengths(lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ConfigError(f"lengths must be integers, got {array.dtype} of shape {array.shape}")
@@ -188,7 +189,7 @@ def _require_lengths(lengths: Any) -> npt.NDArray[np.int64]:
     return array.astype(np.int64)
 
 
-def _row_sums(values: Any, offsets: npt.NDArray[np.int64]) -> Any:
+def _row_sums(values: np.ndarray, offsets: npt.NDArray[np.int64]) -> np.ndarray:
     sums = np.zeros(len(offsets) - 1, dtype=values.dtype)
     some = np.diff(offsets) > 0  # reduceat would give an empty row the value after it
     if some.any():

@@ -6,14 +6,14 @@ The packers of Krell et al. are in `patchpack.plan.packing.published`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
+from patchpack.plan.packing.lengths import Lengths
 from patchpack.plan.packing.patterns import Kinds, Patterns, decreasing, patterns_of
 from patchpack.plan.packing.published import krell
 
@@ -24,7 +24,7 @@ _SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.35, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 
 
 
 def pack_histogram(
-    counts: Sequence[int] | npt.NDArray[Any], *, seq_len: int, max_images: int | None = None, method: HistogramMethod = "spread"
+    counts: Lengths, *, seq_len: int, max_images: int | None = None, method: HistogramMethod = "spread"
 ) -> Patterns:
     """Pack a histogram of lengths into rows, in a time that does not depend on the number of items.
 
@@ -117,7 +117,7 @@ def _num_rows(steps: Int64) -> int:
     return int((steps[0] + steps[1]).max())
 
 
-def _require_counts(counts: Any, seq_len: int) -> Int64:
+def _require_counts(counts: npt.ArrayLike, seq_len: int) -> Int64:
     array = np.asarray(counts)
     whole = array.dtype == object and all(isinstance(c, int) and not isinstance(c, bool) for c in array.flat)
     if array.ndim != 1 or (array.size and not (whole or np.issubdtype(array.dtype, np.integer))):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
+
+Lengths = Sequence[int] | npt.NDArray[np.integer]
 
 
 class Packing(NamedTuple):
@@ -36,7 +39,7 @@ class Packing(NamedTuple):
         return self.items[self.offsets[r] : self.offsets[r + 1]]
 
 
-def require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
+def require_lengths(lengths: npt.ArrayLike, seq_len: int) -> npt.NDArray[np.int64]:
     """Return the lengths as int64 ``[n]``, or raise `ConfigError` with the first that is not an integer in ``1 … seq_len``."""
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
@@ -51,7 +54,7 @@ def require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def require_slots(slots: Any, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
+def require_slots(slots: npt.ArrayLike, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
     """Return the slots as int64 ``[n]``, or raise `ConfigError` with the first that is not an integer in ``1 … max_images``.
 
     Args:

@@ -6,23 +6,21 @@ later rows. Then each row is the one of highest value under prices per length (s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from patchpack._arrays import BoolArray, Int32Array, Int64Array, UInt64Array
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
-from patchpack.plan.packing.lengths import Packing, require_lengths, require_slots
+from patchpack.plan.packing.lengths import Lengths, Packing, require_lengths, require_slots
 from patchpack.plan.packing.prices import MOST_TOKENS, Prices
 from patchpack.plan.packing.protocol import Item, Packer, Row, fewest_tokens
 
 LEAST_WAITING, MOST_WAITING = 64, 1 << 12
 NEAR, LAYERS = 6, 33  # mean lengths (or slots) left when the completion is searched; numbers of slot steps, 0 … 32
 _UNLIMITED = 1 << 30
-Lengths = Sequence[int] | npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,7 @@ class LookaheadPacker:
         """See `Packer`. Each row contains the oldest of the items that are left."""
         return [self._close(True) for _ in iter(lambda: len(self._items), 0)]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return ``{"waiting": [[id, num_tokens, num_slots, age], ...]}``, oldest first.
 
         The age of an item counts the items pushed since.
@@ -208,7 +206,9 @@ def pack_stream(
     return Packing(items, offsets[: num_rows + 1].copy(), cuts if options.max_cut else None)
 
 
-def _scratch(options: Lookahead, waiting: int, seq_len: int) -> tuple[npt.NDArray[Any], ...]:
+def _scratch(
+    options: Lookahead, waiting: int, seq_len: int
+) -> tuple[UInt64Array, Int32Array, Int64Array, Int64Array, Int64Array, BoolArray]:
     """Return the working memory of `choose`, in its order. Pages that are never touched cost nothing."""
     places, units = waiting + 1, 0 if options.prices is None else options.prices.units
     longest = 2 * seq_len - fewest_tokens(seq_len, options)  # of a row that is to be cut

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import IndexArray, Int64Array
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
 from patchpack.plan.packing import histogram
-from patchpack.plan.packing.lengths import Packing, require_lengths, require_slots
+from patchpack.plan.packing.lengths import Lengths, Packing, require_lengths, require_slots
 from patchpack.plan.packing.patterns import Kinds
 from patchpack.plan.packing.tight import pack_tight
 
@@ -22,12 +22,12 @@ _TABLE, _SMALL_TABLE = 1 << 24, 1 << 15  # entries of a table of counts, and of 
 
 
 def pack_lengths(
-    lengths: Sequence[int] | npt.NDArray[Any],
+    lengths: Lengths,
     *,
     seq_len: int,
     max_images: int | None = None,
     method: Method = "spread",
-    slots: Sequence[int] | npt.NDArray[Any] | None = None,
+    slots: Lengths | None = None,
     seed: int | None = None,
 ) -> Packing:
     """Pack variable-length sequences into rows of seq_len tokens and at most max_images slots.
@@ -114,7 +114,7 @@ def pack_lengths(
     return _by_kind(sizes, widths, seq_len, cap, method, seed)
 
 
-def _in_arrival_order(sizes: Any, widths: Any, seq_len: int, cap: int, method: str) -> Packing:
+def _in_arrival_order(sizes: Int64Array, widths: Int64Array | None, seq_len: int, cap: int, method: str) -> Packing:
     from patchpack.plan.packing import _kernels  # numba costs 0.15 s to import: only when rows are made
 
     if widths is None:
@@ -135,14 +135,15 @@ def _in_arrival_order(sizes: Any, widths: Any, seq_len: int, cap: int, method: s
     return Packing(np.argsort(row_of, kind="stable").astype(np.int64), offsets)
 
 
-def _by_kind(sizes: Any, widths: Any, seq_len: int, cap: int, method: str, seed: int | None) -> Packing:
+def _by_kind(sizes: Int64Array, widths: Int64Array | None, seq_len: int, cap: int, method: str, seed: int | None) -> Packing:
     """Group the items by kind, plan on the kinds, and deal the items to the planned rows."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 
     keys, values, kinds = _kinds(sizes, widths, seq_len)
     patterns = histogram.plan(kinds, seq_len, cap, method)
     starts = np.concatenate([[0], np.cumsum(kinds.counts)])[:-1].astype(np.int64)
-    order = np.empty(len(sizes), dtype=np.int32 if len(sizes) < 1 << 31 else np.int64)
+    dtype: npt.DTypeLike = np.int32 if len(sizes) < 1 << 31 else np.int64
+    order = np.empty(len(sizes), dtype=dtype)
     ends = np.empty(values.max(initial=-1) + 1, dtype=np.uint64)
     ends[values] = starts
     kernels.group(keys, ends, order)
@@ -156,7 +157,7 @@ def _by_kind(sizes: Any, widths: Any, seq_len: int, cap: int, method: str, seed:
     return packing
 
 
-def _kinds(sizes: Any, widths: Any, seq_len: int) -> tuple[Any, Any, Kinds]:
+def _kinds(sizes: Int64Array, widths: Int64Array | None, seq_len: int) -> tuple[Int64Array, IndexArray, Kinds]:
     """Return a key of each item, the key of each kind, and the kinds: by length, then by slots, both descending."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 

@@ -5,16 +5,14 @@ They are the dual values of Gilmore and Gomory's linear program over all possibl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
-from patchpack.plan.packing.lengths import require_lengths
+from patchpack.plan.packing.lengths import Lengths, require_lengths
 
 MOST_TOKENS, MOST_UNITS = 1 << 20, 255
 
@@ -52,7 +50,7 @@ class Prices:
         return worth
 
 
-def learn_prices(lengths: Sequence[int] | npt.NDArray[Any], *, seq_len: int, most_units: int = 128) -> Prices | None:
+def learn_prices(lengths: Lengths, *, seq_len: int, most_units: int = 128) -> Prices | None:
     """Learn the worth of each length from a sample of a few thousand lengths. It takes a tenth of a second.
 
     The prices are the dual values of the linear program over all possible rows, by column generation with a revised simplex

@@ -8,9 +8,9 @@ solved (see `bounds`). Whole rows of its solution are used, again and again for 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
 from patchpack.plan.packing.bounds import require_seconds, simple_bound
 from patchpack.plan.packing.histogram import plan
-from patchpack.plan.packing.lengths import Packing, require_lengths
+from patchpack.plan.packing.lengths import Lengths, Packing, require_lengths
 from patchpack.plan.packing.patterns import Kinds
 from patchpack.plan.packing.published.linear_program import ColumnGeneration, affordable, require_solver
 
@@ -61,7 +61,7 @@ class _Rows(NamedTuple):
 
 
 def pack_tight(
-    lengths: Sequence[int] | npt.NDArray[Any],
+    lengths: Lengths,
     *,
     seq_len: int,
     max_images: int | None = None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +50,7 @@ class NoDrop:
 
     draws = 0
 
-    def __call__(self, grids: Any, u: FloatArray | None = None, seen: Any = None) -> IntArray:
+    def __call__(self, grids: npt.ArrayLike, u: FloatArray | None = None, seen: npt.ArrayLike | None = None) -> IntArray:
         """Return ``rows * cols`` for each grid.
 
         Args:
@@ -75,7 +75,7 @@ class Constant:
     def __post_init__(self) -> None:
         _require_rate("rate", self.rate)
 
-    def __call__(self, grids: Any, u: FloatArray | None = None, seen: Any = None) -> IntArray:
+    def __call__(self, grids: npt.ArrayLike, u: FloatArray | None = None, seen: npt.ArrayLike | None = None) -> IntArray:
         """See `DropPolicy`."""
         return keep(grids, self.rate)
 
@@ -106,7 +106,7 @@ class Beta:
         concentration = 1 / VARIANCE_RULE - 1
         return self.max * quantile.beta(u, concentration * m, concentration * (1 - m))
 
-    def __call__(self, grids: Any, u: FloatArray | None, seen: Any = None) -> IntArray:
+    def __call__(self, grids: npt.ArrayLike, u: FloatArray | None, seen: npt.ArrayLike | None = None) -> IntArray:
         """See `DropPolicy`."""
         return keep(grids, self.rates(_drawn(u)))
 
@@ -140,14 +140,14 @@ class ByResolution:
                 f"need 1 <= fewest < most and std >= 0, got fewest={self.fewest}, most={self.most}, std={self.std}"
             )
 
-    def rates(self, num_patches: Any, u: FloatArray) -> FloatArray:
+    def rates(self, num_patches: npt.ArrayLike, u: FloatArray) -> FloatArray:
         """Return drop rates for patch counts ``[n]`` and uniforms ``[n]``, float64 in [0, 0.99]."""
         along = np.clip((np.asarray(num_patches, dtype=np.float64) - self.fewest) / (self.most - self.fewest), 0, 1)
         offset = self.std * quantile.truncated_normal(u, 0.0, 1.0, -2.0, 2.0)
         rates: FloatArray = np.clip(self.low + (self.high - self.low) * along + offset, 0.0, 0.99)
         return rates
 
-    def __call__(self, grids: Any, u: FloatArray | None, seen: Any = None) -> IntArray:
+    def __call__(self, grids: npt.ArrayLike, u: FloatArray | None, seen: npt.ArrayLike | None = None) -> IntArray:
         """See `DropPolicy`."""
         return keep(grids, self.rates(_num_patches(grids), _drawn(u)))
 
@@ -180,13 +180,13 @@ class Scheduled:
                 f"tau={self.tau}"
             )
 
-    def rates(self, seen: Any) -> FloatArray:
+    def rates(self, seen: npt.ArrayLike) -> FloatArray:
         """Return drop rates for ordinals ``[n]``, float64 in [low, high]."""
         x = np.clip((np.asarray(seen, dtype=np.float64) - self.mu) / self.tau, -500, 500)
         rates: FloatArray = self.low + (self.high - self.low) / (1 + np.exp(-x))
         return rates
 
-    def __call__(self, grids: Any, u: FloatArray | None, seen: Any) -> IntArray:
+    def __call__(self, grids: npt.ArrayLike, u: FloatArray | None, seen: npt.ArrayLike) -> IntArray:
         """See `DropPolicy`."""
         return keep(grids, self.rates(seen))
 
@@ -196,14 +196,14 @@ def follows_seen(policy: DropPolicy) -> bool:
     return not isinstance(policy, (NoDrop, Constant, Beta, ByResolution))
 
 
-def keep(grids: Any, rate: Any) -> IntArray:
+def keep(grids: npt.ArrayLike, rate: float | FloatArray) -> IntArray:
     """Return the patches kept of each grid, int32 ``[n]``: ``max(1, floor(rows * cols * (1 − rate) + 1/2))``."""
     n = _num_patches(grids)
     kept: IntArray = np.clip(np.floor(n * (1.0 - rate) + 0.5), 1, n).astype(np.int32)
     return kept
 
 
-def _num_patches(grids: Any) -> npt.NDArray[np.int64]:
+def _num_patches(grids: npt.ArrayLike) -> npt.NDArray[np.int64]:
     counts: npt.NDArray[np.int64] = np.asarray(grids, dtype=np.int64).reshape(-1, 2).prod(axis=1)
     return counts
 

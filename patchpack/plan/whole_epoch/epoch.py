@@ -7,11 +7,11 @@ their images arrive. Shuffled samples therefore make shuffled rows, and no windo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import Int32Array, IntegerArray
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
 from patchpack.plan.online.planner import TAILS, Tail
@@ -48,8 +48,8 @@ class EpochRows:
         seen: number of positions that are accounted for: in a row of a step, refused, or dropped.
     """
 
-    order: npt.NDArray[Any]
-    items: npt.NDArray[Any]
+    order: IntegerArray
+    items: IntegerArray
     num_tokens: npt.NDArray[np.int32]
     offsets: Int64
     steps: Int64
@@ -176,7 +176,7 @@ def plan_rows(
 
 
 def _require(
-    recipe: Recipe, table: Sizes, shuffle: int, num_ranks: int, tail: Tail, balance: bool, steps: int | None, packer: Any
+    recipe: Recipe, table: Sizes, shuffle: int, num_ranks: int, tail: Tail, balance: bool, steps: int | None, packer: object
 ) -> None:
     require_shuffle(shuffle)
     require_int("num_ranks", num_ranks, 1, 1 << 20)
@@ -196,7 +196,7 @@ def _require(
         raise ConfigError("balance=True moves rows between steps, which have patch sizes of their own: use one patch size")
 
 
-def _balanced(tokens: Any, offsets: Int64, num_ranks: int, recipe: Recipe, epoch: int) -> Int64:
+def _balanced(tokens: Int32Array, offsets: Int64, num_ranks: int, recipe: Recipe, epoch: int) -> Int64:
     """Return all rows, in an order whose steps are balanced. Rows move within windows only."""
     rows_per_step, num_rows = num_ranks * recipe.rows, len(offsets) - 1
     window = max(_FEWEST_STEPS, round(_TOGETHER / num_ranks)) * rows_per_step

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import Int32Array, IntegerArray
 from patchpack.plan._integers import Int64
 from patchpack.plan.packing import Lookahead, pack_stream
 from patchpack.plan.packing.choice import choose_lookahead
@@ -17,7 +18,7 @@ _SEGMENT = 1 << 20  # samples packed at a time; the pool is emptied in between, 
 _TRIED = 1 << 14  # samples that the packer is chosen on
 _GROUP = 256  # steps planned together where there are several patch sizes
 
-Rows = tuple[npt.NDArray[Any], npt.NDArray[np.int32], Int64]  # items, tokens, offsets
+Rows = tuple[npt.NDArray[np.integer], npt.NDArray[np.int32], Int64]  # items, tokens, offsets
 
 
 def one_size(supply: EpochSamples, recipe: Recipe, needed: int | None, packer: Lookahead | None) -> Rows:
@@ -37,8 +38,8 @@ def one_size(supply: EpochSamples, recipe: Recipe, needed: int | None, packer: L
     found, counts, total = [], [], 0
     # rows that hold all of needed * seq_len tokens are needed rows at least
     while (needed is None or total < needed * seq_len) and len(block := supply.take()):
-        positions, tokens = supply.count(block, patch_size, seq_len)
-        found.append(positions.astype(supply.order.dtype))
+        taken, tokens = supply.count(block, patch_size, seq_len)
+        found.append(taken.astype(supply.order.dtype))
         counts.append(tokens)
         total += int(tokens.sum())
     positions, tokens = _joined(found, counts)
@@ -104,7 +105,7 @@ class _RowMaker:
         self._chosen: dict[int, Lookahead] = {}
         self._waiting = np.empty(0, dtype=np.int64)
 
-    def put_back(self, positions: npt.NDArray[Any]) -> None:
+    def put_back(self, positions: IntegerArray) -> None:
         """Put images back, because no row holds them after all."""
         self._waiting = np.sort(np.concatenate([self._waiting, positions]))
 
@@ -121,8 +122,8 @@ class _RowMaker:
                 block, self._waiting = self._waiting[:1024], self._waiting[1024:]
             elif not len(block := self._supply.take()):
                 break
-            positions, tokens = self._supply.count(block, patch_size, seq_len)
-            found.append(positions)
+            taken, tokens = self._supply.count(block, patch_size, seq_len)
+            found.append(taken)
             counts.append(tokens)
             total += int(tokens.sum())
         positions, tokens = _joined(found, counts)
@@ -133,7 +134,7 @@ class _RowMaker:
         return kept
 
 
-def _joined(found: list[Any], counts: list[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
+def _joined(found: Sequence[IntegerArray], counts: Sequence[Int32Array]) -> tuple[IntegerArray, npt.NDArray[np.int32]]:
     if not found:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32)
     return np.concatenate(found), np.concatenate(counts)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
 from multiprocessing.context import BaseContext
@@ -24,11 +25,12 @@ from patchpack.stream.tar.remote import expand
 from patchpack.stream.tar.shards import is_compressed
 from patchpack.stream.tar.urls import absolute, is_local
 
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Progress = Callable[[int, int, int], None]
 """Called with (shards done, shards in all, samples so far) after every shard."""
 
 
-def find_shards(shards: Any, members: SampleFields) -> tuple[list[str], list[str]]:
+def find_shards(shards: Paths, members: SampleFields) -> tuple[list[str], list[str]]:
     """Find the paths or URLs, and the labels, of the shards behind paths and patterns.
 
     Raises:

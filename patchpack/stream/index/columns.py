@@ -25,14 +25,13 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
 from msgspec import Meta, Struct, ValidationError, convert
 
 from patchpack.errors import ConfigError, IndexFileError
 from patchpack.stream.jobs.atomic import replace_file
 from patchpack.stream.jobs.values import Count, decode
 
-Column = npt.NDArray[Any]
+Column = np.ndarray
 Columns = dict[str, Column]
 
 MAGIC = b"\x93patchpack-index"
@@ -67,7 +66,7 @@ def narrow(column: Column) -> Column:
     return column.astype(next(dtype for dtype in _DTYPES if largest <= np.iinfo(dtype).max), copy=False)
 
 
-def write(path: str | os.PathLike[str], head: Mapping[str, Any], columns: Columns) -> None:
+def write(path: str | os.PathLike[str], head: Mapping[str, object], columns: Columns) -> None:
     """Write a file in one step: a reader of `path` finds the complete old file or the complete new one.
 
     Args:

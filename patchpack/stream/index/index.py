@@ -9,17 +9,17 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from multiprocessing.context import BaseContext
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import IntegerArray
 from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
 from patchpack.image.formats import MAX_BYTES, MAX_PIXELS, Reading, require_readable
 from patchpack.paint.targets import infer_kind
 from patchpack.report import Rejection, ShardFault
 from patchpack.stream.index import columns as files
-from patchpack.stream.index.build import Progress, assemble, find_shards, require_one_place_per_key, scan_all
+from patchpack.stream.index.build import Paths, Progress, assemble, find_shards, require_one_place_per_key, scan_all
 from patchpack.stream.index.columns import Columns
 from patchpack.stream.index.fingerprint import ask_each, changed, unchanged
 from patchpack.stream.index.head import Head, Shard
@@ -75,7 +75,7 @@ class Index:
     @classmethod
     def build(
         cls,
-        shards: Any,
+        shards: Paths,
         *,
         image: str | Sequence[str] = IMAGE,
         target: str | tuple[str, ...] | None = LABEL,
@@ -144,7 +144,7 @@ class Index:
         return cls(replace(head, target_kind=kind), columns)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, shards: Any = None, verify: bool = True) -> Index:
+    def open(cls, path: str | os.PathLike[str], *, shards: Paths | None = None, verify: bool = True) -> Index:
         """Map a saved index.
 
         Args:
@@ -196,7 +196,7 @@ class Index:
     def __repr__(self) -> str:
         return f"Index({len(self)} samples of {self.name}, {len(self.rejections)} rejected)"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         if self._path is None:
             return Index, (self._head, self._columns)
         return _reopen, (self._path, self.fingerprint, [s.url for s in self.shards] if self._moved else None)
@@ -207,7 +207,7 @@ class Index:
         return self._lines.sizes()
 
     @property
-    def num_bytes(self) -> npt.NDArray[Any]:
+    def num_bytes(self) -> np.ndarray:
         """Bytes of every image file, unsigned ``[n]``."""
         return self._columns["length"]
 
@@ -231,7 +231,7 @@ class Index:
         """Shards that could not be read to their end."""
         return self._lines.losses[1]
 
-    def headers(self, lines: Any) -> tuple[Header, ...]:
+    def headers(self, lines: Sequence[int] | IntegerArray) -> tuple[Header, ...]:
         """Return the header of each line. Its location is ready for `reader`.
 
         Args:
@@ -286,7 +286,7 @@ def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:
     return Index(head, columns, path, moved=urls is not None)
 
 
-def _moved(path: str, head: Head, shards: Any) -> tuple[Shard, ...]:
+def _moved(path: str, head: Head, shards: Paths) -> tuple[Shard, ...]:
     """Return the shards of a head with their current locations."""
     urls, labels = find_shards(shards, head.members)
     now = dict(zip(labels, urls, strict=True))

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -79,7 +79,10 @@ def scan_columns(task: ShardTask) -> ShardColumns:
     with _opened(url, before.num_bytes) as (read, tape):
         for event in scan_shard(url, 0, label, members, tape):
             if type(event) is Header:
-                key, _, member, size, (_, image, places), *_ = event
+                key, _, member, size, location, *_ = event
+                _, image, places = cast(
+                    "tuple[int, tuple[int, int], list[tuple[int, int]]]", location
+                )  # a `Slice` of one image
                 kind = member[len(key) - stem_at :], image_format(read(image[0], 12))
                 names.append(key)
                 images += image

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing.context import BaseContext
+from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from patchpack.errors import ConfigError, PatchpackError, SourceError
@@ -159,7 +160,7 @@ def _ray() -> Any:
     return ray
 
 
-def _connect(ray: Any) -> bool:
+def _connect(ray: ModuleType) -> bool:
     """Return True if this call opened the connection, which must then be closed."""
     if ray.is_initialized():
         return False
@@ -171,7 +172,7 @@ def _connect(ray: Any) -> bool:
     return True
 
 
-def _outcome(function: Callable[[Any], Any], task: Any, version: str) -> Any:
+def _outcome(function: Callable[[Task], Result], task: Task, version: str) -> Result | _Failed:
     """Return the result of a task in a worker, on any machine."""
     from patchpack._version import __version__
 
@@ -184,7 +185,7 @@ def _outcome(function: Callable[[Any], Any], task: Any, version: str) -> Any:
         return _Failed(error)
 
 
-def _result(ray: Any, reference: Any, doing: str) -> Any:
+def _result(ray: ModuleType, reference: object, doing: str) -> Any:
     try:
         result = ray.get(reference)
     except ray.exceptions.RayTaskError as error:  # an error of another kind, with Ray's traceback

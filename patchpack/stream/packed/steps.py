@@ -18,7 +18,7 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ import torch
 from msgspec import Struct, ValidationError
 from msgspec.structs import asdict
 
+from patchpack.batch._types import Objects, Targets
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ShardError, TargetError
 from patchpack.report import BatchInfo
@@ -77,10 +78,10 @@ class About(Struct):
     keys: list[list[str]]
     patch_size: Count
     info: dict[str, Any]
-    targets: dict[str, Any] | None
+    targets: Mapping[str, object] | None
 
 
-def write_step(batch: PackedBatch, place: Place, plan: BatchPlan) -> Iterator[bytes | memoryview]:
+def write_step(batch: PackedBatch[np.ndarray], place: Place, plan: BatchPlan) -> Iterator[bytes | memoryview]:
     """Yield a batch of numpy arrays as pieces of a tar file. Together they are whole blocks.
 
     Args:
@@ -148,14 +149,16 @@ def _member(name: str, *parts: bytes | memoryview) -> Iterator[bytes | memoryvie
     yield bytes(-info.size % BLOCK)
 
 
-def _array(name: str, array: npt.NDArray[Any]) -> Iterator[bytes | memoryview]:
+def _array(name: str, array: np.ndarray) -> Iterator[bytes | memoryview]:
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
     return _member(name, header.getvalue(), array.reshape(-1).view(np.uint8).data)
 
 
-def _targets(batch: PackedBatch, plan: BatchPlan) -> tuple[Any, list[tuple[str, npt.NDArray[Any]]]]:
+def _targets(
+    batch: PackedBatch[np.ndarray], plan: BatchPlan
+) -> tuple[Mapping[str, object] | None, list[tuple[str, np.ndarray]]]:
     """Return the entry of the JSON for targets, and the targets that are arrays, by the name of their member."""
     targets = batch.targets
     if targets is None:
@@ -176,7 +179,7 @@ def _targets(batch: PackedBatch, plan: BatchPlan) -> tuple[Any, list[tuple[str, 
     return {"objects": targets}, []
 
 
-def _is_json(value: Any) -> bool:
+def _is_json(value: object) -> bool:
     """Return True if a value comes back from JSON with the same value and type."""
     if type(value) is list:
         return all(map(_is_json, value))
@@ -185,18 +188,19 @@ def _is_json(value: Any) -> bool:
     return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def _targets_from(said: Any, arrays: dict[str, torch.Tensor]) -> Any:
+def _targets_from(said: Any, arrays: dict[str, torch.Tensor]) -> Targets[torch.Tensor]:
     if said is None:
         return None
     ((kind, value),) = said.items()
     if kind == "dict":
         return {name: arrays.pop(f"targets.{i}").clone() for i, name in enumerate(value)}
-    return arrays.pop("targets").clone() if kind == "array" else value
+    objects: Objects = value
+    return arrays.pop("targets").clone() if kind == "array" else objects
 
 
 class _Memory:

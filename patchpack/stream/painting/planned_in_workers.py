@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from patchpack.stream.loader import Loader
 
 
-class PlannedInWorkers(IterableDataset[PackedBatch | SharedBatch]):
+class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
     """A stream of batches per worker. Torch's loader takes them in turns: stream i makes steps i, i + n, i + 2n, ...
 
     Args:
@@ -76,7 +77,7 @@ class PlannedInWorkers(IterableDataset[PackedBatch | SharedBatch]):
         """Forget the loaded state once the workers run: workers of another epoch begin at its beginning."""
         self._resume = None
 
-    def __iter__(self) -> Iterator[PackedBatch | SharedBatch]:
+    def __iter__(self) -> Iterator[PackedBatch[np.ndarray] | SharedBatch]:
         """Yield this worker's batches. Their info has the worker's number and the state after them."""
         worker = get_worker_info()
         number, num_streams = (worker.id, worker.num_workers) if worker else (0, 1)

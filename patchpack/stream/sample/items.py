@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
 
+from patchpack._arrays import UInt8Array
 from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
 from patchpack.image.decode import require_bytes
 from patchpack.image.formats import starts_as_image
@@ -20,11 +21,14 @@ from patchpack.stream.sample.names import nearest
 from patchpack.stream.sample.text import Text
 from patchpack.types import Clip, Sample
 
+if TYPE_CHECKING:
+    from patchpack.types import Picture
+
 ToSample = Callable[[int, Any], Sample]
 """(number in the stream, item) → `Sample`; raises `TargetError` or `DecodeError` for an item that it cannot convert."""
 
 
-def make_sample(number: int, item: Any, members: SampleFields, to_sample: ToSample | None) -> Sample:
+def make_sample(number: int, item: object, members: SampleFields, to_sample: ToSample | None) -> Sample:
     """Return the `Sample` of an item, made by `as_sample` or by the user's function.
 
     Args:
@@ -50,7 +54,7 @@ def make_sample(number: int, item: Any, members: SampleFields, to_sample: ToSamp
     return sample
 
 
-def as_sample(number: int, item: Any, members: SampleFields) -> Sample:
+def as_sample(number: int, item: object, members: SampleFields) -> Sample:
     """Convert an item of a known kind to a `Sample`.
 
     * `Sample`: returned unchanged.
@@ -136,7 +140,7 @@ def _refuse_names(number: int, what: str, members: SampleFields) -> None:
         raise SourceError(f"item {number} is {what}, which has no names, and {given} would not be used: leave it out")
 
 
-def _refuse_unclear(number: int, item: Mapping[Any, Any], names: Mapping[str, Any], members: SampleFields) -> None:
+def _refuse_unclear(number: int, item: Mapping[object, object], names: Mapping[str, object], members: SampleFields) -> None:
     """Raise if names differ only in case, or if two usual names are present and the user named neither.
 
     Raises:
@@ -164,7 +168,7 @@ def _refuse_unclear(number: int, item: Mapping[Any, Any], names: Mapping[str, An
         raise SourceError(f"item {number} has columns 'image' and {others[0]!r}: pass image= to say which holds the image")
 
 
-def refuse_batch(number: int, item: Any) -> None:
+def refuse_batch(number: int, item: object) -> None:
     """Raise `SourceError` for a pair of n images and n labels, which a pipeline's ``.batched(n)`` makes."""
     if not isinstance(item, (tuple, list)) or len(item) != 2 or isinstance(item[1], (str, bytes, Mapping)):
         return
@@ -180,7 +184,7 @@ def refuse_batch(number: int, item: Any) -> None:
         )
 
 
-def _is_surely_picture(value: Any, formats: tuple[str, ...]) -> bool:
+def _is_surely_picture(value: object, formats: tuple[str, ...]) -> bool:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return starts_as_image(bytes(value[:12]), formats)
     return isinstance(value, (Image.Image, Clip)) or (
@@ -188,11 +192,11 @@ def _is_surely_picture(value: Any, formats: tuple[str, ...]) -> bool:
     )
 
 
-def _are_pictures(value: Any) -> bool:
+def _are_pictures(value: object) -> bool:
     return is_picture(value) or (is_several(value) and bool(value) and all(map(is_picture, value)))
 
 
-def _described(item: Any) -> str:
+def _described(item: object) -> str:
     if isinstance(item, Mapping):
         return f"a {type(item).__name__} with {', '.join(map(repr, list(item)[:8]))}"
     if isinstance(item, (tuple, list)):
@@ -204,13 +208,13 @@ def _described(item: Any) -> str:
     return f"a {type(item).__name__}"
 
 
-def key_of(item: Mapping[Any, Any]) -> str:
+def key_of(item: Mapping[object, object]) -> str:
     """Return the key of a webdataset dict."""
     key = str(item["__key__"])
     return f"{os.path.basename(str(item['__url__']))}/{key}" if "__url__" in item else key
 
 
-def _from_webdataset(item: Mapping[Any, Any], names: Mapping[str, Any], members: SampleFields) -> Sample:
+def _from_webdataset(item: Mapping[object, object], names: Mapping[str, object], members: SampleFields) -> Sample:
     key, target = key_of(item), members.target
     frames = members.frames_of(names)
     found = frames or members.images_of(names)
@@ -233,9 +237,9 @@ def _from_webdataset(item: Mapping[Any, Any], names: Mapping[str, Any], members:
 
 def _from_row(
     number: int,
-    item: Mapping[Any, Any],
-    names: Mapping[str, Any],
-    columns: list[Any],
+    item: Mapping[object, object],
+    names: Mapping[str, object],
+    columns: list[object],
     members: SampleFields,
 ) -> Sample:
     target, pictures = members.target, [_picture(item[column], members.limits.max_bytes) for column in columns]
@@ -253,18 +257,19 @@ def _from_row(
     return Sample(str(number), picture, join(target, [item[names[label]] for label in labels]))
 
 
-def _text(item: Mapping[Any, Any], names: Mapping[str, Any], asked: Text) -> str:
+def _text(item: Mapping[object, object], names: Mapping[str, object], asked: Text) -> str:
     return asked.of(item[asked.column(names)])
 
 
-def _clip(frames: list[Any]) -> Any:
+def _clip(frames: list[object]) -> Clip | UInt8Array:
     """Return the clip of these frames, or of a single list or array of frames."""
     if len(frames) == 1 and frames_of(frames[0]) is not None:
-        return frames[0]
-    return Clip(frames[0] if len(frames) == 1 and is_several(frames[0]) else frames)
+        return cast("Clip | UInt8Array", frames[0])
+    given = frames[0] if len(frames) == 1 and is_several(frames[0]) else frames
+    return Clip(cast("Sequence[Picture]", given))  # each frame is checked when it is read
 
 
-def _picture(value: Any, max_bytes: int) -> Any:
+def _picture(value: object, max_bytes: int) -> Any:
     """Return the image of a column, taken out of ``{"bytes", "path"}`` (of ``datasets.Image(decode=False)``) if necessary."""
     if is_several(value):
         return [_picture(one, max_bytes) for one in value]

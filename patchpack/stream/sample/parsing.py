@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from patchpack.errors import ConfigError
 from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
@@ -11,7 +10,7 @@ from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.names import IMAGE, Default
 
 
-def require_callable(**functions: Any) -> None:
+def require_callable(**functions: object) -> None:
     """Raise `ConfigError` for an argument that is neither None nor a function."""
     for name, function in functions.items():
         if function is not None and not callable(function):
@@ -63,7 +62,7 @@ def parse_members(
     return named.within(limits)
 
 
-def _label(name: Any) -> str:
+def _label(name: object) -> str:
     if not isinstance(name, str):
         raise ConfigError(f"target is a name, a list of names for a dict of labels, or None for none, got {name!r}")
     if name.lower().startswith("json:"):

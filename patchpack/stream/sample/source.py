@@ -21,7 +21,7 @@ class Reader(Protocol):
         """Return (image, target). Raises `SourceError` or `TargetError`."""
         ...
 
-    def target(self, location: Any) -> Any:
+    def target(self, location: Any) -> object:
         """Return the target alone."""
         ...
 
@@ -106,7 +106,7 @@ class FieldSource(Source):
         """Set the fields to read, and make the reader for them."""
 
 
-def tell_epoch(items: Any, epoch: int) -> None:
+def tell_epoch(items: object, epoch: int) -> None:
     """Call ``items.set_epoch(epoch)`` if `items` has such a method, like the streams of `datasets`."""
     if callable(set_epoch := getattr(items, "set_epoch", None)):
         set_epoch(epoch)

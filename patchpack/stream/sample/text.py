@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,14 +39,14 @@ class Text(NamedTuple):
         """Names that a row's column may have; the first one present is used."""
         return (self.member, "text") if self.member == TEXT else (self.member,)
 
-    def column(self, names: Mapping[str, Any]) -> Any:
+    def column(self, names: Mapping[str, object]) -> object:
         """Return the row's column that has the text, by names in lower case. Raises `TargetError` if there is none."""
         for name in self.columns:
             if name in names:
                 return names[name]
         raise TargetError(f"no text member or column {self.member!r}, it has: {', '.join(names)}")
 
-    def of(self, value: Any) -> str:
+    def of(self, value: object) -> str:
         """Return the text from a member's bytes, or from an object that a pipeline decoded.
 
         Raises:
@@ -63,7 +63,7 @@ class Text(NamedTuple):
             raise TargetError(f"text {self.name!r} must be a str, got {_shown(value)}")
         return value
 
-    def tokens(self, text: Any) -> bytes:
+    def tokens(self, text: object) -> bytes:
         """Return the value of `Header.text`. Raises `TargetError` if there is no text, or its tokens are not valid."""
         if not isinstance(text, str):
             raise TargetError(f"a sample's text must be a str where tokenize is given, got {_shown(text)}")
@@ -85,7 +85,7 @@ class Text(NamedTuple):
         """The name of the text in the user's form."""
         return self.member if self.field is None else f"{self.member}:{self.field}"
 
-    def _in_object(self, value: Any) -> Any:
+    def _in_object(self, value: object) -> object:
         if isinstance(value, str):
             try:
                 value = json.loads(value)
@@ -140,6 +140,6 @@ def require_picklable(tokenize: Tokenize | None, start_method: str) -> None:
         ) from None
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

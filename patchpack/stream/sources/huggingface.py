@@ -17,7 +17,7 @@ from patchpack.stream.sample.names import nearest
 UNDECODED_FIRST = "a stream of datasets decodes before .map: cast its image column to Image(decode=False) first"
 
 
-def is_huggingface(source: Any) -> bool:
+def is_huggingface(source: object) -> bool:
     """Return True for an object of the `datasets` library."""
     return type(source).__module__.partition(".")[0] == "datasets"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
@@ -21,6 +21,9 @@ from patchpack.stream.sample.labels import without_address
 from patchpack.stream.sample.source import FieldSource, tell_epoch
 from patchpack.stream.sources.huggingface import UNDECODED_FIRST, is_huggingface
 from patchpack.types import Clip, Event, Header, Inline, Sample
+
+if TYPE_CHECKING:
+    from patchpack.types import Picture
 
 NO_IMAGES = "a list of no images: leave the sample out, or give it one"
 
@@ -42,7 +45,7 @@ class IterableSource(FieldSource):
 
     def __init__(
         self,
-        items: Iterable[Any],
+        items: Iterable[object],
         members: SampleFields,
         *,
         to_sample: ToSample | None = None,
@@ -87,7 +90,7 @@ class IterableSource(FieldSource):
             yield carried(key, sample, self.members, number if self._repeating else 0)
 
 
-def _items(items: Iterable[Any], name: str) -> Iterator[Any]:
+def _items(items: Iterable[object], name: str) -> Iterator[object]:
     """Yield the items. An item for which the iterable raises gives a `Rejection`, or a `ShardFault` if no item follows it."""
     iterator, number, error = iter(items), 0, None
     state: Any = None  # the state of a stream of datasets from which `items` continues
@@ -121,12 +124,12 @@ def _items(items: Iterable[Any], name: str) -> Iterator[Any]:
         number += 1
 
 
-def _is_pipeline(items: Any) -> bool:
+def _is_pipeline(items: Iterable[object]) -> bool:
     """Return True for an object of a library whose pipelines make batches of samples."""
     return any(kind.__module__.partition(".")[0] in ("webdataset", "torch", "datasets") for kind in type(items).__mro__)
 
 
-def is_split(items: Any) -> bool:
+def is_split(items: Iterable[object]) -> bool:
     """Return True for a stream that is already divided among ranks.
 
     Such streams are webdataset's with `split_by_node`, and those of datasets with `split_dataset_by_node`.
@@ -147,14 +150,14 @@ def carried(key: str, sample: Sample, members: SampleFields, repeat: int = 0) ->
     """
     target = None if members.target is None else sample.target
 
-    def locate(part: int, image: Any) -> InlineSample:
+    def locate(part: int, image: object) -> InlineSample:
         return InlineSample(image, target, members.limits)
 
     return header_of(key, sample, members, locate, repeat, held=True)
 
 
 def header_of(
-    key: str, sample: Sample, members: SampleFields, locate: Callable[[int, Any], Any], repeat: int = 0, *, held: bool
+    key: str, sample: Sample, members: SampleFields, locate: Callable[[int, object], object], repeat: int = 0, *, held: bool
 ) -> Header | Rejection:
     """Return the header of a sample with any kind of image, or its rejection, which names the image at fault among several.
 
@@ -166,10 +169,10 @@ def header_of(
         repeat: number in the stream that a repeated key draws under, default 0.
         held: True if the image stays in memory until it is painted, so that its bytes are counted.
     """
-    image: Any = sample.image
-    several = is_several(image)
+    image: object = sample.image
+    images: Sequence[object] = image if (several := is_several(image)) else [image]
     headers: list[Header] = []
-    for part, one in enumerate(image if several else [image]):
+    for part, one in enumerate(images):
         member = f"[{part}]" if several else ""
         try:
             frames = frames_of(one) if members.limits.clips else None
@@ -201,7 +204,7 @@ def refused(key: str, error: PatchpackError, member: str = "") -> Rejection:
     return Rejection("", key, member, stage, str(error))
 
 
-def _key_of(item: Any, number: int) -> str:
+def _key_of(item: object, number: int) -> str:
     return key_of(item) if isinstance(item, Mapping) and "__key__" in item else str(number)
 
 
@@ -218,21 +221,21 @@ class InlineSample:
         limits: options for reading a PIL image.
     """
 
-    def __init__(self, image: Any, target: Any, limits: Limits = NO_LIMITS) -> None:
+    def __init__(self, image: object, target: object, limits: Limits = NO_LIMITS) -> None:
         self.image, self.target, self._limits = image, target, limits
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         image = self.image
         try:
             if isinstance(image, Clip) and isinstance(image.frames, (list, tuple)):
-                image = Clip([self._sent(frame) for frame in image.frames])
+                image = Clip([cast("Picture", self._sent(frame)) for frame in image.frames])
             return pickle.loads, (pickle.dumps(Inline(self._sent(image), self.target)),)
         except DecodeError as error:
             return DecodeError, (str(error),)
         except Exception as error:
             return SourceError, (f"cannot be sent to a worker: {type(error).__name__}: {error}",)
 
-    def _sent(self, image: Any) -> Any:
+    def _sent(self, image: object) -> object:
         if isinstance(image, Image.Image):
             return np.asarray(to_rgb(image, background=self._limits.background, reading=self._limits.reading))
         return bytes(image) if isinstance(image, memoryview) else image
@@ -241,12 +244,12 @@ class InlineSample:
 class InlineReader:
     """A `Reader` for a location that is the sample itself, or the error that pickling raised."""
 
-    def __call__(self, location: Inline | InlineSample | PatchpackError) -> tuple[Any, Any]:
+    def __call__(self, location: Inline | InlineSample | PatchpackError) -> tuple[object, object]:
         """Return the image and label of the location, see `Reader`."""
         if isinstance(location, PatchpackError):
             raise location
         return location.image, location.target
 
-    def target(self, location: Inline | InlineSample) -> Any:
+    def target(self, location: Inline | InlineSample) -> object:
         """Return the label of the location, see `Reader`."""
         return location.target

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 
+from patchpack._arrays import Int64Array
 from patchpack.errors import ConfigError, DecodeError, SampleError, SourceError
 from patchpack.image.picture import is_several, within
 from patchpack.stream.sample.fields import SampleFields
@@ -47,11 +49,11 @@ class MapStyleSource(FieldSource):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Sequence[object],
         members: SampleFields,
         *,
         to_sample: ToSample | None,
-        sizes: Any = None,
+        sizes: npt.ArrayLike | None = None,
         size_of: SizeOf | None = None,
         cheap: bool = False,
     ) -> None:
@@ -127,7 +129,7 @@ class ItemReader:
         to_sample: ``(number, item) -> Sample``, or None.
     """
 
-    def __init__(self, dataset: Any, members: SampleFields, to_sample: ToSample | None) -> None:
+    def __init__(self, dataset: Sequence[object], members: SampleFields, to_sample: ToSample | None) -> None:
         self._dataset, self._members, self._to_sample = dataset, members, to_sample
         self._inline = InlineReader()
         self._epoch: int | None = None
@@ -139,7 +141,7 @@ class ItemReader:
             self._epoch, self._last = epoch, None
             tell_epoch(self._dataset, epoch)
 
-    def __call__(self, location: int | tuple[int, int] | Inline | InlineSample) -> tuple[Any, Any]:
+    def __call__(self, location: int | tuple[int, int] | Inline | InlineSample) -> tuple[object, object]:
         """Return the image and label of a location, see `Reader`. A pair is an item's number and the number of its part."""
         if isinstance(location, tuple) and not isinstance(location, Inline):
             return self._part(*location)
@@ -148,7 +150,7 @@ class ItemReader:
         sample = self.sample(location, self.item(location))
         return sample.image, None if self._members.target is None else sample.target
 
-    def _part(self, number: int, part: int) -> tuple[Any, Any]:
+    def _part(self, number: int, part: int) -> tuple[object, object]:
         if self._last is None or self._last[0] != number or not part:
             self._last = None
             self._last = number, self.sample(number, self.item(number))
@@ -160,11 +162,11 @@ class ItemReader:
             self._last = None
         return image, None if self._members.target is None else sample.target
 
-    def target(self, location: int | tuple[int, int] | Inline | InlineSample) -> Any:
+    def target(self, location: int | tuple[int, int] | Inline | InlineSample) -> object:
         """Return the label of a location, see `Reader`."""
         return self(location)[1]
 
-    def item(self, number: int) -> Any:
+    def item(self, number: int) -> object:
         """Return ``dataset[number]``. Raises `SourceError` for any error of the dataset."""
         try:
             return self._dataset[number]
@@ -173,7 +175,7 @@ class ItemReader:
         except Exception as error:
             raise SourceError(f"item {number} of the dataset raised {type(error).__name__}: {error}") from error
 
-    def sample(self, number: int, item: Any) -> Sample:
+    def sample(self, number: int, item: object) -> Sample:
         """Return the `Sample` of an item. Raises like `make_sample`, and `SourceError` for a key that would not be used."""
         sample = make_sample(number, item, self._members, self._to_sample)
         if sample.key != str(number) and (self._to_sample is not None or isinstance(item, Sample)):
@@ -184,7 +186,7 @@ class ItemReader:
         return sample
 
 
-def is_map_style(source: Any) -> TypeGuard[Sequence[Any]]:
+def is_map_style(source: object) -> TypeGuard[Sequence[object]]:
     """Return True for an object with items by number and a length that is neither a plain list nor a stream."""
     import torch.utils.data  # torch gives its streams a `__getitem__` that only raises
 
@@ -193,7 +195,7 @@ def is_map_style(source: Any) -> TypeGuard[Sequence[Any]]:
     return hasattr(type(source), "__getitem__") and hasattr(type(source), "__len__")
 
 
-def _checked_sizes(sizes: Any, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _checked_sizes(sizes: npt.ArrayLike | None, count: int) -> Int64Array:
     table = np.asarray(sizes)
     if table.shape != (count, 2) or table.dtype.kind not in "iu" or table.min(initial=1) < 1:
         least = f", the smallest is {table.min()}" if table.size and table.dtype.kind in "iuf" else ""

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy.typing as npt
 from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError, SourceError
@@ -44,14 +45,14 @@ class SourceOptions(TypedDict, total=False):
     to_sample: ToSample | None
     map_target: MapTarget | None
     classes: Sequence[str] | None
-    sizes: Any
+    sizes: npt.ArrayLike | None
     size_of: SizeOf | None
     text: str
     tokenize: Tokenize | None
 
 
 def open_source(
-    source: Any,
+    source: object,
     *,
     image: str | Sequence[str] = IMAGE,
     frames: str | None = None,
@@ -59,7 +60,7 @@ def open_source(
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
     classes: Sequence[str] | None = None,
-    sizes: Any = None,
+    sizes: npt.ArrayLike | None = None,
     size_of: SizeOf | None = None,
     text: str = TEXT,
     tokenize: Tokenize | None = None,
@@ -109,7 +110,7 @@ def open_source(
 DEFAULTS = {name: one.default for name, one in inspect.signature(open_source).parameters.items() if name != "source"}
 
 
-def open_within(limits: Limits, source: Any, **options: Unpack[SourceOptions]) -> Source:
+def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]) -> Source:
     """Return a `Source` of a user's data, with the limits of a recipe.
 
     Args:
@@ -163,7 +164,7 @@ def _is_same(value: Any, default: Any) -> bool:
     )
 
 
-def _opened(limits: Limits, source: Any, asked: Mapping[str, Any]) -> Source:
+def _opened(limits: Limits, source: object, asked: Mapping[str, Any]) -> Source:
     """Return a source of files or items."""
     members = parse_members(asked["image"], asked["target"], asked["frames"], limits)
     require_unnamed(members, asked["to_sample"])
@@ -175,7 +176,7 @@ def _opened(limits: Limits, source: Any, asked: Mapping[str, Any]) -> Source:
     return opened
 
 
-def _opened_files(source: Any, members: SampleFields, classes: Sequence[str] | None) -> Source | None:
+def _opened_files(source: object, members: SampleFields, classes: Sequence[str] | None) -> Source | None:
     """Return a source of the files behind paths, or None if `source` is no path."""
     paths = _paths(source)
     if paths is None:
@@ -187,7 +188,7 @@ def _opened_files(source: Any, members: SampleFields, classes: Sequence[str] | N
     return _files(paths, members, classes)
 
 
-def _paths(source: Any) -> list[str] | None:
+def _paths(source: object) -> list[str] | None:
     """Return the paths or patterns that a source consists of, or None if it is something else."""
     if isinstance(source, (str, os.PathLike)):
         source = [source]
@@ -201,7 +202,9 @@ def _as_file(path: str) -> str:
     return f".{os.sep}{path}" if path.startswith("pipe:") else path
 
 
-def _items(source: Any, members: SampleFields, to_sample: ToSample | None, sizes: Any, size_of: SizeOf | None) -> Source:
+def _items(
+    source: object, members: SampleFields, to_sample: ToSample | None, sizes: npt.ArrayLike | None, size_of: SizeOf | None
+) -> Source:
     """Return a source of items: by number if the object allows it, else in iteration order."""
     if isinstance(source, Mapping):
         raise SourceError(

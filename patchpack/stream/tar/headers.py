@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from zlib import adler32
 
+from typing_extensions import Self
+
 from patchpack.stream.tar.byte_reader import BLOCK
 
 _HEADER_BYTES = 1 << 16  # largest header, with its records and long names
@@ -159,7 +161,7 @@ class _TarHeader(tarfile.TarInfo):
     """
 
     @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> Any:
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
         begin = tar.offset
         try:
             _require_records(tar.fileobj)

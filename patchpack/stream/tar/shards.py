@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from patchpack.errors import DecodeError, TargetError
 from patchpack.image.decode import too_many_bytes
@@ -74,15 +74,16 @@ def scan_shard(url: str, number: int, label: str, members: SampleFields, tape: R
         yield ShardFault(label, fault)
 
 
-def _open(url: str) -> Any:
+def _open(url: str) -> BinaryIO:
     if is_local(url):
         return open(url, "rb", buffering=BUFFER_BYTES)
     from webdataset.gopen import gopen  # costs 0.7 s to import: only for a URL or a pipe
 
-    return gopen(url, "rb")
+    opened: BinaryIO = gopen(url, "rb")
+    return opened
 
 
-def _is_seekable(url: str, file: Any) -> bool:
+def _is_seekable(url: str, file: BinaryIO) -> bool:
     """Return True for a local, uncompressed tar file, whose members can be read again by offset."""
     if not is_local(url) or is_compressed(url):
         return False
@@ -90,7 +91,7 @@ def _is_seekable(url: str, file: Any) -> bool:
     return not starts_compressed(lambda at, count: read_at(place, count, at))
 
 
-def _scan_seekable(file: Any, number: int, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
+def _scan_seekable(file: BinaryIO, number: int, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
     place = file.fileno()  # without the buffer, which holds the next header and must keep it
     return _scan_by_offset(SeekableReader(file), lambda at, count: read_at(place, count, at), number, label, asked)
 
@@ -101,7 +102,7 @@ def _scan_by_offset(
     return _scan(read_members(tape), lambda group: _offset_event(group, read, number, label, asked), asked)
 
 
-def _scan_stream(file: Any, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
+def _scan_stream(file: BinaryIO, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
     members = read_members(StreamReader(file), lambda name, size: asked_for(name, asked, size))
     return _scan(members, lambda group: _inline_event(group, label, asked), asked)
 
@@ -230,7 +231,7 @@ def _inline_event(group: Group, label: str, asked: SampleFields) -> Event:
     if isinstance(chosen, Rejection):
         return chosen
     key, images, labels, text, clip = chosen
-    target: Any = None
+    target: object = None
 
     def header(image: Member) -> Header:
         assert image.data is not None  # requested, so it was read
@@ -249,6 +250,6 @@ def _inline_event(group: Group, label: str, asked: SampleFields) -> Event:
         target = join(asked.target, [decode_target(e, m.data or b"") for e, m in zip(asked.labels, labels, strict=True)])
     except TargetError as error:
         return Rejection(label, key, images[0].name if len(images) == 1 else "", "target", str(error))
-    rest = tuple(other._replace(location=other.location._replace(target=target)) for other in sized.rest)
-    whole = sized._replace(location=sized.location._replace(target=target), rest=rest)
+    rest = tuple(other._replace(location=cast(Inline, other.location)._replace(target=target)) for other in sized.rest)
+    whole = sized._replace(location=cast(Inline, sized.location)._replace(target=target), rest=rest)
     return whole if text is None else _with_text(whole, text.data or b"", text.name, asked)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import mmap
-from typing import Any
 from weakref import WeakValueDictionary, finalize
 
 import numpy as np
@@ -49,7 +48,7 @@ class SlotPool:
         self._given: set[int] = set()
         _rings[self._number] = self
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {"_stride": self._stride, "_memory": self._memory, "_number": self._number}
 
     def take(self) -> int | None:
@@ -108,7 +107,7 @@ class Slot:
         self._ring, self._number = ring, number
         self.memory, self.num_bytes = memory, memory.size
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         return _arrive, (self._ring, self._number, self.num_bytes)
 
 

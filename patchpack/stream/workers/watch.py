@@ -14,7 +14,8 @@ import signal
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from multiprocessing.process import BaseProcess
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -38,6 +39,9 @@ _HINTS = {
 _HINTS["SIGABRT"] = _HINTS["SIGILL"] = _HINTS["SIGFPE"] = _HINTS["SIGSEGV"]
 
 
+T = TypeVar("T")
+
+
 class StatusBoard:
     """The status of each worker, in memory that outlives the worker.
 
@@ -49,7 +53,7 @@ class StatusBoard:
         self._memory = shared_bytes(num_workers * _ROW)
         self._view: memoryview | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {"_memory": self._memory, "_view": None}
 
     def write(self, worker: int, text: str) -> None:
@@ -156,7 +160,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="patchpack-watch").start()
 
 
-def next_of(sending: Iterator[Any], board: StatusBoard, timeout: float, waited_for: Callable[[], str] = str) -> Any:
+def next_of(sending: Iterator[T], board: StatusBoard, timeout: float, waited_for: Callable[[], str] = str) -> T:
     """Return the next batch that workers send.
 
     Args:
@@ -192,17 +196,17 @@ def next_of(sending: Iterator[Any], board: StatusBoard, timeout: float, waited_f
             raise WorkerError(problem + waited_for())
 
 
-def _dead(workers: Sequence[Any], board: StatusBoard) -> str | None:
+def _dead(workers: Sequence[BaseProcess], board: StatusBoard) -> str | None:
     """Return a description of a worker that died, or None. A worker whose share is over has ended without an error."""
     for number, worker in enumerate(workers):
         if not worker.is_alive() and worker.exitcode != 0:
-            name = how(worker.exitcode)
+            name = how(cast(int, worker.exitcode))  # it has ended
             hint = next((f"; {hint}" for cause, hint in _HINTS.items() if cause in name), "")
             return f"worker {number} (pid {worker.pid}) {name}; it {_at(board, number)}{hint}"
     return None
 
 
-def _frozen(workers: Sequence[Any], board: StatusBoard, timeout: float) -> str:
+def _frozen(workers: Sequence[BaseProcess], board: StatusBoard, timeout: float) -> str:
     told = [f"worker {number} (pid {worker.pid}) {_at(board, number)}" for number, worker in enumerate(workers[:_SHOWN])]
     more = f"; {len(workers) - _SHOWN} more" if len(workers) > _SHOWN else ""
     return f"nothing came from {len(workers)} workers for {timeout:g} seconds (timeout): {'; '.join(told)}{more}"
@@ -222,7 +226,7 @@ def how(exitcode: int) -> str:
         return f"was killed by signal {-exitcode} (exit code {exitcode})"
 
 
-def _end(sending: Iterator[Any], workers: Sequence[Any]) -> None:
+def _end(sending: Iterator[object], workers: Sequence[BaseProcess]) -> None:
     """Kill the remaining workers at once: a stopped process ignores other signals, and the others paint for no reader."""
     for worker in workers:
         if worker.is_alive():

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from patchpack._arrays import Int64Array
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import columns, grid_of, isqrt, require_int
 from patchpack.plan.policies import quantile
@@ -71,7 +73,7 @@ class NaViT:
         """
         return max(1, self.range[1] ** 2 // patch_size**2)
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
         """See `ResizePolicy`."""
         h, w = columns(sizes)
         area, patch_area = self._areas(len(h), u), patch_size**2
@@ -89,7 +91,7 @@ class NaViT:
             fixed = max(1, math.isqrt(max_patches * patch_size**2))
         return replace(self, resolution=fixed)
 
-    def _areas(self, n: int, u: FloatArray | None) -> Any:
+    def _areas(self, n: int, u: FloatArray | None) -> Int64Array:
         """Return A = floor(r**2) per image, int64 ``[n]``."""
         low, high = self.range
         if not self.draws:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import columns, grid_of
@@ -67,7 +67,7 @@ class SmartResize:
         others = np.minimum(longest, np.ceil(least / (j - 1) + 1e-9)).astype(np.int64)
         return self.merge**2 * int(max(blocks, longest, (j * others).max(initial=0)))
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
         """See `ResizePolicy`."""
         f = patch_size * self.merge
         h, w = (side.astype(np.float64) for side in columns(sizes))
