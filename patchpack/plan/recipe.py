@@ -151,7 +151,7 @@ class Recipe:
             raise ConfigError(f"augment is a function (pixels, generator) -> pixels, or None; got {self.augment!r}")
         if self.augment is not None and isinstance(self.normalize, PerImage):
             raise ConfigError(
-                "augment changes pixels, and normalize=PerImage() resizes what is none any more: use MeanStd(...)"
+                "augment needs uint8 pixels, but normalize=PerImage() resizes standardised floats: use normalize=MeanStd(...)"
             )
         if self.video is not None and not isinstance(self.video, Video):
             raise ConfigError(f"video is Video(...), or None for images alone; got {self.video!r}")

@@ -187,7 +187,7 @@ def test_targets_come_back(kind: str, tmp_path: Path) -> None:
 )
 def test_targets_that_json_does_not_hold_are_refused(target: str, labels: Any, shown: str, tmp_path: Path) -> None:
     index = pp.Index.build(labelled(tmp_path / "a.tar", labels), target=target)
-    with pytest.raises(pp.errors.TargetError, match=rf"a.tar/00\d: its target is {shown}.*, which JSON does not hold as it is"):
+    with pytest.raises(pp.errors.TargetError, match=rf"a.tar/00\d: its target is {shown}.*, which JSON cannot store unchanged"):
         pp.PackedShards.write(index, RECIPE, tmp_path / "p")
     assert list((tmp_path / "p").iterdir()) == []
 

@@ -414,7 +414,7 @@ class OnlinePlanner:
         for position, key_hash, height, width in state["samples"]:
             header = headers.get(position)
             if header is None or int(rng.key_hash([header.draw_key])[0]) != key_hash:
-                what = "is none that can be used" if header is None else f"has another key: {header.key}"
+                what = "is missing or cannot be used" if header is None else f"has another key: {header.key}"
                 raise SourceError(f"{self._name} has changed since the state was saved: its sample {position} {what}")
             if header.size != (height, width):
                 size = f"{header.size.height} x {header.size.width} (height x width), it was {height} x {width}"

@@ -161,8 +161,9 @@ def _targets(batch: PackedBatch, plan: BatchPlan) -> tuple[Any, list[tuple[str, 
             header = next(lines)
             if not _is_json(value):
                 raise TargetError(
-                    f"{header.key}: its target is {_shown(value)}, which JSON does not hold as it is. Labels of packed shards "
-                    f"are numbers, arrays of one shape, or what JSON holds: index .cls, .npy, .txt or .json members, or none"
+                    f"{header.key}: its target is {_shown(value)}, which JSON cannot store unchanged. Labels of packed shards "
+                    f"must be numbers, arrays of one shape, or values that JSON can store: index .cls, .npy, .txt or .json "
+                    f"members, or no labels"
                 )
     return {"objects": targets}, []
 

@@ -131,7 +131,7 @@ def test_versions_are_the_surest_that_is_told(
 
 
 def test_what_is_no_file_is_refused(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for told, why in (({"size": None}, "has no size"), ({"size": 0, "type": "directory"}, "is a folder")):
+    for told, why in (({"size": None}, "does not report its size"), ({"size": 0, "type": "directory"}, "is a folder")):
         monkeypatch.setattr(CountedFiles, "info", lambda self, path, told=told: told)
         with pytest.raises(pp.errors.SourceError, match=why):
             RemoteFile(remote).status()
@@ -256,7 +256,7 @@ def test_a_server_without_ranges_is_named(tmp_path: Path) -> None:
         assert changed(f"{url}/b.tar", fingerprint(f"{url}/a.tar")) == "is missing"
     with (
         served(tmp_path, ranges=False) as url,
-        pytest.raises(pp.errors.SourceError, match="sent 262144 bytes where 9 were asked for: it knows no ranges"),
+        pytest.raises(pp.errors.SourceError, match="sent 262144 bytes for a request of 9: it does not support range requests"),
     ):
         RemoteFile(f"{url}/a.tar").read(3, 9)
 
