@@ -42,7 +42,7 @@ def horizontal_first(
 def vertical_first(
     src: Any, values: Any, x_starts: Any, x_weights: Any, y_starts: Any, y_weights: Any, between: Any, out: Any
 ) -> None:
-    """The same with the vertical pass first; between: float32 ``[1, w, 3]``."""
+    """Write the result of `horizontal_first` with the vertical pass first; `between` is float32 ``[1, w, 3]``."""
     height, width = out.shape[:2]
     for y in range(height):
         for x in range(src.shape[1]):

@@ -156,9 +156,9 @@ def check_packer(factory: PackerFactory, *, seq_len: int = 64, max_images: int =
         items = [Item(i, n) for i, n in enumerate(counts)]
         packer = factory(seq_len, max_images)
         rows = [row for item in items[:cut] for row in packer.push(item)]
-        twin = factory(seq_len, max_images)
-        twin.load_state_dict(json.loads(json.dumps(packer.state_dict())))
-        rest, again = (_pack_rest(p, items[cut:]) for p in (packer, twin))
+        restored = factory(seq_len, max_images)
+        restored.load_state_dict(json.loads(json.dumps(packer.state_dict())))
+        rest, again = (_pack_rest(p, items[cut:]) for p in (packer, restored))
         _expect(_ids(rest) == _ids(again), f"{factory!r} returns other rows after load_state_dict")
         rows += rest
         came = sorted(item for row in rows for item in row.items)

@@ -127,7 +127,7 @@ def test_a_step_of_clips_comes_back_from_a_packed_shard() -> None:
 
 FAULTS = {
     "broken.3.png": (png(PIXELS[0, 3])[:-40], "broken", "decode", "frame 3 of 6: "),
-    "size.4.png": (png(PIXELS[0, 4, :8]), "size", "decode", "frame 4 of 6: the header said 16 x 16"),
+    "size.4.png": (png(PIXELS[0, 4, :8]), "size", "decode", "frame 4 of 6: expected 16 x 16"),
     "first.0.png": (b"no image", "first", "header", ""),
     "long.5.png": (bytes(4000), "long", "header", "got 4000"),
 }

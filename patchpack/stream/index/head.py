@@ -97,5 +97,5 @@ def _version(value: Any) -> int | str:
 def _spec(value: Any) -> TargetSpec:
     dtype, shape = value
     if dtype not in ("int64", "float32", "object"):
-        raise ValueError(f"targets are not of {dtype!r}")
+        raise ValueError(f"targets cannot have the dtype {dtype!r}")
     return TargetSpec(dtype, tuple(map(count, shape)))

@@ -101,7 +101,9 @@ class Manifest:
             read = path.read_bytes()
         except FileNotFoundError:
             unfinished = any(folder.glob("packed-*.tar"))
-            why = "they are not finished, run the same patchpack pack again" if unfinished else "make some: patchpack pack"
+            why = (
+                "packing did not finish, run the same patchpack pack again" if unfinished else "write them with patchpack pack"
+            )
             raise SourceError(f"{folder} has no {NAME}, so it holds no packed shards: {why}") from None
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
@@ -114,9 +116,11 @@ class Manifest:
                 return cls._from_json(head)
         except UNREADABLE as error:
             raise SourceError(
-                f"{path} is no manifest of packed shards, or damaged ({type(error).__name__}: {error}): pack again"
+                f"{path} is not a manifest of packed shards, or is damaged ({type(error).__name__}: {error}): pack again"
             ) from None
-        raise SourceError(f"{path} is of version {version}, this patchpack reads up to {VERSION}: update patchpack")
+        raise SourceError(
+            f"{path} is a manifest of version {version}, this patchpack reads up to version {VERSION}: update patchpack"
+        )
 
     @classmethod
     def _from_json(cls, head: Mapping[str, Any]) -> Manifest:
@@ -128,9 +132,9 @@ class Manifest:
         if not fits or [(e.epoch, step) for e in epochs for step in range(e.num_steps)] != [
             (s.epoch, s.first_step + i) for s in shards for i in range(s.num_steps)
         ]:
-            raise ValueError(f"its shards do not hold the {said} steps of its epochs")
+            raise ValueError(f"its shards must hold the {said} steps of its epochs")
         if any(after.epoch <= before.epoch for before, after in pairwise(epochs)):
-            raise ValueError("its epochs are not in order")
+            raise ValueError("its epochs must be in order")
         return cls(text(head["fingerprint"]), dict(head["made_of"]), text(head["recipe"]), epochs, shards)
 
 
@@ -157,5 +161,5 @@ def _shard_from_json(*, name: Any, epoch: Any, first_step: Any, offsets: Any, nu
     shard = PackedShard(text(name), count(epoch), count(first_step), tuple(map(count, offsets)), count(num_bytes), text(digest))
     rising = all(after > before for before, after in pairwise((*shard.offsets, shard.num_bytes)))
     if not _NAMED(shard.name) or shard.offsets[0] != 0 or not rising:
-        raise ValueError(f"what it says of {shard.name!r} cannot be")
+        raise ValueError(f"its entry of the shard {shard.name!r} is not valid")
     return shard

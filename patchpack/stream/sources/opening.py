@@ -92,11 +92,12 @@ def open_source(
         for name, asked, given in (("image", image, members.image_given), ("target", target, members.target_given)):
             if given:
                 raise ConfigError(
-                    f"{name}={asked!r} is not used: {opened.name} is a source already, and reads samples its own way"
+                    f"{name}={asked!r} cannot be used, because {opened.name} is already opened: leave it out, or pass it to "
+                    f"open_source"
                 )
     elif is_index(source):
         if tokenize is not None:
-            raise ConfigError("an index holds no texts, and rows are planned with them: load the shards themselves")
+            raise ConfigError("an index holds no texts, which text_len= needs: load the shards without the index")
         opened = IndexSource(source)
     elif (paths := _paths(source)) is not None:
         if len(paths) == 1 and paths[0].startswith("file://") and os.path.isdir(paths[0][7:]):
@@ -106,14 +107,18 @@ def open_source(
     else:
         opened = _items(source, members, background, to_sample, sizes, size_of)
     if to_sample is not None and not isinstance(opened, (MapStyleSource, IterableSource)):
-        raise ConfigError(f"to_sample= makes samples of the items of a dataset or an iterable; {opened.name} has none")
+        raise ConfigError(
+            f"to_sample= is for the items of a dataset or an iterable, and {opened.name} has no such items: leave it out"
+        )
     if classes is not None and not (isinstance(opened, FolderSource) and not isinstance(source, Source)):
-        raise ConfigError(f"classes= names the class folders of image files; {opened.name} has none")
+        raise ConfigError(f"classes= is for folders of image files, and {opened.name} is not one: leave it out")
     if (sizes is not None or size_of is not None) and not isinstance(opened, MapStyleSource):
-        raise ConfigError(f"sizes and size_of are for datasets with items by number; {opened.name} knows its own sizes")
+        raise ConfigError(
+            f"sizes= and size_of= are for datasets with __getitem__, and {opened.name} reads its own sizes: leave them out"
+        )
     if frames is not None and (is_index(source) or isinstance(opened, FolderSource)):
         raise ConfigError(
-            f"frames={frames!r} takes members of shards or columns of items; {opened.name} has one image per sample"
+            f"frames={frames!r} needs members of shards or columns of items, and {opened.name} has one image per sample"
         )
     if map_target is not None:
         opened = copy(opened)  # the user's source stays unchanged
@@ -141,13 +146,12 @@ def _items(
     """Return a source of items: by number if the object allows it, else in iteration order."""
     if isinstance(source, Mapping):
         raise SourceError(
-            f"got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of its values"
+            f"expected one data set, got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of "
+            f"its values"
         )
     if (cure := _of_a_table(source)) is not None:
         kind = type(source)
-        raise SourceError(
-            f"a {kind.__module__.partition('.')[0]} {kind.__name__} is a table of columns, not of samples: pass {cure}"
-        )
+        raise SourceError(f"a {kind.__module__.partition('.')[0]} {kind.__name__} has columns, not samples: pass {cure}")
     cheap, classes = False, None
     opened: MapStyleSource | IterableSource
     if is_huggingface(source) and to_sample is None:  # the user's function gets the rows in the form that the user knows
@@ -191,7 +195,7 @@ def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | 
     remote = next((url for url in urls if "://" in url and _is_picture(url, members)), None)
     if remote is not None:
         raise SourceError(
-            f"{remote} is the URL of an image, and single images are read from this machine only: download them, "
+            f"{remote} is the URL of an image, but single images are read from this machine only: download them, "
             f"or put them into tar shards, which are read from URLs too"
         )
     pictures = [url for url in urls if is_local(url) and not url.lower().endswith(_ARCHIVES)]
@@ -200,15 +204,16 @@ def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | 
     folders = [url for url in pictures if os.path.isdir(url)]
     if folders:
         raise SourceError(
-            f"{folders[0]} is a folder in a list: pass one folder, whose subfolders are the classes, or a list of files"
+            f"{folders[0]} is a folder, but a list must hold files: pass one folder, whose subfolders are the classes, or a "
+            f"list of files"
         )
     extensions = image_extensions(members)
     strange = [url for url in pictures if os.path.exists(url) and not is_asked_image(Path(url), members, extensions)]
     if strange or len(pictures) < len(urls):
         shown, wanted = (strange or pictures)[0], ";".join(sorted(extensions))
-        hint = "; shards and images do not mix" if len(pictures) < len(urls) else ""
+        hint = "; a list holds shards or images, not both" if len(pictures) < len(urls) else ""
         if shown.lower().endswith((".heic", ".heif")):
-            hint = "; HEIC is read by a plugin of Pillow's: see Recipe.formats"
+            hint = "; HEIC needs a plugin of Pillow, see Recipe.formats"
         raise SourceError(f"{shown} is neither a folder nor a tar file ({', '.join(_ARCHIVES)}) nor an image ({wanted}){hint}")
     missing = [url for url in pictures if not os.path.exists(url)]
     if missing:
@@ -229,7 +234,7 @@ def _expand(pattern: str) -> list[str]:
         return [pattern]
     parts = pattern.split("::")
     if "{" not in pattern and len(parts) > 1 and all(part.lower().endswith(_ARCHIVES) for part in parts):
-        raise SourceError(f"{pattern}: several shards are given as a list, {parts!r}")
+        raise SourceError(f"expected one shard or pattern, got {pattern}: pass several shards as a list, {parts!r}")
     if "{" in pattern:
         from webdataset.shardlists import expand_urls  # patterns follow webdataset's rules
 

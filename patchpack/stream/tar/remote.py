@@ -87,7 +87,7 @@ class RemoteFile:
                 f"{self._url}: the server sent {len(data)} bytes for a request of {length}: it does not support range requests"
             )
         if len(data) < length:
-            raise SourceError(f"{self._url} has changed: {len(data)} of {length} bytes at {offset}")
+            raise SourceError(f"{self._url} has changed: it has only {len(data)} of {length} bytes at {offset}")
         return data
 
     def _here(self) -> tuple[Any, str]:

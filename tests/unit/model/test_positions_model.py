@@ -287,13 +287,16 @@ def test_the_spread_of_fourier_frequencies() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (partial(RasterPositions, width=8, max_tokens=0), "at least one entry per axis and one value, got 0×8"),
-        (partial(JointPositions, width=8, max_len=0), "at least one entry per axis and one value, got 0×0×8"),
-        (partial(GridPositions, width=8, grid=(7, 0), how=SIGLIP2), "at least one entry per axis and one value, got 7×0×8"),
-        (partial(FactorizedPositions, width=8, max_len=0), "at least one entry per axis and one value, got 0×8"),
-        (partial(FactorizedPositions, width=8, max_len=4, combine="concat"), "combine is 'sum', 'product' or 'stack'"),
+        (partial(RasterPositions, width=8, max_tokens=0), "at least one entry per axis and one value per entry, got 0×8"),
+        (partial(JointPositions, width=8, max_len=0), "at least one entry per axis and one value per entry, got 0×0×8"),
+        (
+            partial(GridPositions, width=8, grid=(7, 0), how=SIGLIP2),
+            "at least one entry per axis and one value per entry, got 7×0×8",
+        ),
+        (partial(FactorizedPositions, width=8, max_len=0), "at least one entry per axis and one value per entry, got 0×8"),
+        (partial(FactorizedPositions, width=8, max_len=4, combine="concat"), "combine must be 'sum', 'product' or 'stack'"),
         (partial(FactorizedPositions, width=9, max_len=4, combine="stack"), "width=9 is odd"),
-        (partial(FactorizedPositions, width=8, max_len=4, first=1, fractional=True), "leave first at 0"),
+        (partial(FactorizedPositions, width=8, max_len=4, first=1, fractional=True), "needs first=0, got 1"),
         (partial(SinusoidalPositions, width=6), "multiple of 4, got 6"),
         (partial(SinusoidalPositions, width=0), "multiple of 4, got 0"),
         (partial(SinusoidalPositions, width=8, max_len=0), "max_len must be at least 1, got 0"),

@@ -76,8 +76,8 @@ def test_an_unknown_size_is_refused() -> None:
     ("parts", "message"),
     [
         ({"pool": "class"}, "pool='class' reads the class token"),
-        ({"pool": "max"}, "pool is 'map', 'mean' or 'class'"),
-        ({"drop_path": 1.0}, r"drop_path is a probability in \[0, 1\)"),
+        ({"pool": "max"}, "pool must be 'map', 'mean' or 'class'"),
+        ({"drop_path": 1.0}, r"drop_path must be a probability in \[0, 1\)"),
         ({"registers": -1}, "registers must be at least 0"),
         ({"rope": 100.0, "heads": 4}, "head width that is a multiple of 4, got 2"),
     ],
