@@ -42,7 +42,7 @@ def late(*_: object) -> None:
 
 def ours(path: str, fault: Fault) -> tuple[list[tuple[int, int]], int]:
     """(label shown, label given) of what arrived, and how many losses were told."""
-    loader = pp.load(path, RECIPE, target=fault.target, on_error="skip", fuse=None)
+    loader = pp.load(path, RECIPE, target=fault.target, on_error=pp.ErrorPolicy("skip", max_in_a_row=None))
     pairs = []
     try:
         for batch in loader:

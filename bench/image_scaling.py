@@ -22,7 +22,7 @@ from image_sources import Pictures
 _WARM_UP = 8  # batches: two from each worker, and by then the process that reads headers is as far ahead as it gets
 _AT_A_TIME = 4  # files that a decoding process takes, so that both end together
 LOADERS: dict[str, dict[str, Any]] = {
-    "2 worker processes": {"num_workers": 2, "persistent_workers": True},
+    "2 worker processes": {"num_workers": 2, "dataloader": {"persistent_workers": True}},
     "2 threads": {"num_threads": 2},
 }
 

@@ -34,7 +34,7 @@ from patchpack.stream.index.scan import ShardColumns, ShardTask, scan_columns
 from patchpack.stream.sample.parsing import parse_members
 from patchpack.stream.tar.shards import scan_shard
 
-ASKED = parse_members("jpg", "cls", 1 << 26)
+ASKED = parse_members("jpg", "cls")
 PER_SHARD = 10_000
 
 

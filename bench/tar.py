@@ -39,7 +39,7 @@ from patchpack.stream.tar.grouping import Grouper
 from patchpack.stream.tar.members import Member, read_members
 from patchpack.stream.tar.shards import BUFFER_BYTES
 
-ASKED = parse_members("jpg", "cls", 1 << 26)
+ASKED = parse_members("jpg", "cls")
 Found = Iterator[dict[str, bytes]]
 
 

@@ -40,10 +40,10 @@ if TYPE_CHECKING:
     from patchpack.stream.packed import PackedShards
     from patchpack.stream.painting.painter import Painter
     from patchpack.stream.pictures import pack_images
-    from patchpack.stream.planning.epoch_plan import EpochPlan
-    from patchpack.stream.planning.index_planner import IndexPlanner
     from patchpack.stream.planning.planner import Planner
+    from patchpack.stream.policy import ErrorPolicy
     from patchpack.stream.replay import replay
+    from patchpack.stream.sample.source import Source
     from patchpack.stream.sources.opening import open_source
     from patchpack.stream.stage import Pack
 
@@ -51,14 +51,14 @@ allow_loading([PackedBatch, BatchInfo, Report, Rejection, ShardFault])
 
 # name → module that is imported at the first access, because it imports torch, webdataset or Pillow
 _LAZY = {
-    "EpochPlan": "patchpack.stream.planning.epoch_plan",
+    "ErrorPolicy": "patchpack.stream.policy",
     "Index": "patchpack.stream.index",
-    "IndexPlanner": "patchpack.stream.planning.index_planner",
     "Loader": "patchpack.stream.loader",
     "Pack": "patchpack.stream.stage",
     "PackedShards": "patchpack.stream.packed",
     "Painter": "patchpack.stream.painting.painter",
     "Planner": "patchpack.stream.planning.planner",
+    "Source": "patchpack.stream.sample.source",
     "global_images": "patchpack.stream.distributed",
     "load": "patchpack.stream.load",
     "open_source": "patchpack.stream.sources.opening",
@@ -92,7 +92,7 @@ __all__ = [
     # recipes and their policies
     "Recipe", "recipes", "resize", "crop", "drop", "positions", "normalize", "packing", "Video",
     # loading
-    "open_source", "load", "Loader", "Planner", "Painter", "Pack", "Index", "IndexPlanner", "EpochPlan", "PackedShards",
+    "open_source", "Source", "load", "ErrorPolicy", "Loader", "Planner", "Painter", "Pack", "Index", "PackedShards",
     "pack_images",
     # batches and functions of batches
     "PackedBatch", "unpack", "token_mask", "attention_mask", "pool_mask", "ragged", "fill_rate", "text", "validate", "digest",

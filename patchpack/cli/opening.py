@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from patchpack.errors import SourceError
-from patchpack.image.formats import MAX_PIXELS
 from patchpack.stream.index.build import find_shards
 from patchpack.stream.index.scan import ShardTask, scan_events
 from patchpack.stream.sample.names import IMAGE, LABEL
@@ -41,7 +40,7 @@ def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None 
 
 def typed_target(shards: list[str], *, image: str) -> str | None:
     """As `open_typed` finds it, for shards that are to be indexed: wherever these are, as the index reads them."""
-    members = parse_members(image, LABEL, MAX_PIXELS)
+    members = parse_members(image, LABEL)
     tasks = (ShardTask(url, label, members) for url, label in zip(*find_shards(shards, members), strict=True))
     return _label_of(event for task in tasks for event in scan_events(task))
 

@@ -13,17 +13,16 @@ from PIL import Image
 
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
-from patchpack.image.formats import reading_of
 from patchpack.image.picture import is_picture, is_several
 from patchpack.plan.recipe import Recipe
 from patchpack.report import Rejection, Report
 from patchpack.stream.load import load
 from patchpack.stream.loader import Loader
-from patchpack.stream.planning.probe import require_recipe
-from patchpack.stream.policy import OnError
+from patchpack.stream.policy import ErrorPolicy, OnError
+from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.names import IMAGE
 from patchpack.stream.sample.parsing import parse_members
-from patchpack.stream.sample.source import Reader
+from patchpack.stream.sample.source import FieldSource
 from patchpack.stream.sources.files import FileReader, scan_file
 from patchpack.stream.sources.iterables import NO_IMAGES, InlineReader, carried, is_split
 from patchpack.stream.workers.exits import closed_at_exit
@@ -66,10 +65,10 @@ def pack_images(
     recipe: Recipe,
     *,
     keys: Iterable[str] | None = None,
-    on_error: OnError = "raise",
+    on_error: OnError | ErrorPolicy = "raise",
     num_workers: int = 0,
     num_threads: int = 0,
-    **dataloader_options: Any,
+    **options: Any,
 ) -> ImageBatches:
     """Pack images into batches, for inference.
 
@@ -84,10 +83,11 @@ def pack_images(
             sample: images that belong together, in one row, under one key.
         recipe: sizes and packing of the images. ``recipe.for_eval()`` has no random draws and drops nothing.
         keys: keys of the images. None uses the path, the sample's own key, or else the number of the image, from 0.
-        on_error: ``"raise"``, ``"skip"``, or a function of a `Rejection`, see `load`. There is no fuse.
+        on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`, see `load`. Without an
+            `ErrorPolicy` any number of unusable images in a row is accepted. Default ``"raise"``.
         num_workers: painting processes, default 0, see `load`.
         num_threads: painting threads, instead of `num_workers`, default 0, see `load`.
-        **dataloader_options: further options of `load` and of `torch.utils.data.DataLoader`.
+        **options: further options of `load`, such as ``dataloader``.
 
     Returns:
         An iterable of torch `PackedBatch`es with a `report`.
@@ -108,43 +108,42 @@ def pack_images(
         images = [images]
     elif not isinstance(images, Iterable):
         raise ConfigError(f"images must be an iterable of images, got {type(images).__name__}")
-    for name in ("fuse", "rank", "world_size"):
-        if name in dataloader_options:
+    for name in ("rank", "world_size"):
+        if name in options:
             raise ConfigError(f"pack_images has no option {name}=, because it paints all images in this process")
-    source = PictureSource(images, keys, require_recipe(recipe))
+    source = PictureSource(images, keys)
     loader = load(
         source,
         recipe,
-        on_error=on_error,
+        on_error=on_error if isinstance(on_error, ErrorPolicy) else ErrorPolicy(on_error, max_in_a_row=None),
         num_workers=num_workers,
         num_threads=num_threads,
-        fuse=None,
         rank=0,  # this process packs all of these images
         world_size=1,
-        **dataloader_options,
+        **options,
     )
     return ImageBatches(loader)
 
 
-class PictureSource:
+class PictureSource(FieldSource):
     """A `Source` of images in any form. A path is read twice: its header, and later its pixels.
 
     Args:
         images: the images, in the forms that `pack_images` accepts.
         keys: keys of the images, None for paths, samples' own keys or numbers.
-        recipe: gives the limits, the background, and the reading of images.
     """
 
-    scan_here = True  # a generator cannot be sent to another process
+    scan_in_process = True  # a generator cannot be sent to another process
 
-    def __init__(self, images: Iterable[Any], keys: Iterable[str] | None, recipe: Recipe) -> None:
+    def __init__(self, images: Iterable[Any], keys: Iterable[str] | None) -> None:
         self._images, self._keys = images, keys
-        clips, reading = recipe.video is not None, reading_of(recipe)
-        self._members = parse_members(IMAGE, None, recipe.max_pixels, recipe.max_bytes, clips=clips, reading=reading)
-        self._background = recipe.background
         self.name = "images"
         self.is_split = is_split(images)
-        self.reader: Reader = PictureReader(recipe.max_bytes)
+        self.set_members(parse_members(IMAGE, None))
+
+    def set_members(self, members: SampleFields) -> None:
+        """Set the limits, see `FieldSource`."""
+        self.members, self.reader = members, PictureReader(members.limits.max_bytes)
 
     def scan(self) -> Iterator[Event]:
         """Yield a header or rejection for each image. Raises `ConfigError` if the numbers of keys and images differ."""
@@ -168,9 +167,9 @@ class PictureSource:
         image = item.image if isinstance(item, Sample) else item
         if isinstance(image, (str, os.PathLike)):
             path = os.fspath(image)
-            return scan_file(Path(path), key, "", path, self._members)
+            return scan_file(Path(path), key, "", path, self.members)
         if not is_several(image):
-            return carried(key, Sample(key, channels_last(image)), self._members, self._background)
+            return carried(key, Sample(key, channels_last(image)), self.members)
         parts: list[Header] = []
         for number, one in enumerate(image):
             inner = one.image if isinstance(one, Sample) else one

@@ -5,55 +5,84 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 from patchpack.errors import ConfigError, PatchpackError, SourceError
 from patchpack.plan._integers import require_int
-from patchpack.plan.online.planner import FUSE
+from patchpack.plan.online.planner import MAX_IN_A_ROW
 from patchpack.report import BatchInfo, Rejection, ShardFault
 
 OnError = Literal["raise", "skip"] | Callable[[Any], bool]
-Fuse = int | float | None
 _ENOUGH = 100  # a share counts only from this many samples on
 
 
+@dataclass(frozen=True)
 class ErrorPolicy:
-    """The decision about every loss, in one place. The loader, the painter and `Pack` call it for every batch.
+    """The handling of unusable samples, damaged shards and dead workers: ``on_error`` of `load`, `Pack` and `Painter`.
 
-    Args:
-        on_error: ``"raise"`` raises for the first loss. ``"skip"`` names it in the report and continues. A function of a
-            `Rejection` or `ShardFault` returns True to continue. It is called once for each loss, in order.
-        quarantine: a file to which each loss is appended as a line of JSON: step, epoch, shard, member, key, stage, reason.
-        fuse: raise after this many unusable samples in a row, even with ``on_error="skip"``, because the source is probably
-            broken. Default 100. A share in (0, 1) raises once more than that share of at least 100 samples is lost. None never
-            raises.
+    Attributes:
+        on_error: ``"raise"`` stops at the first unusable sample and names it. ``"skip"`` counts and names it in the report and
+            continues. A function of a `Rejection` or `ShardFault` returns True to continue. It is called once for each, in
+            order.
+        log: a file to which each unusable sample and shard is appended as one line of JSON: step, epoch, shard, member, key,
+            stage, reason. Default None.
+        max_in_a_row: raise after this many unusable samples in a row, even with ``"skip"``, because the source is probably
+            broken. Default 100. None sets no limit.
+        max_share: raise if more than this share of at least 100 samples is unusable, a number in (0, 1). Default None.
+        timeout: seconds without a batch from any worker, or without a header from the process that reads them. After that they
+            count as frozen, and an error names what each was doing. Default 600. 0 waits for ever. Only for `load`.
+        worker_restarts: how often in an epoch workers may be started again if one died or all are frozen, default 0. The new
+            workers paint the unfinished batches, and nothing is lost or doubled. Each restart gives a warning. Only for `load`.
 
     Raises:
         ConfigError: any other value.
     """
 
-    def __init__(self, on_error: OnError = "raise", quarantine: str | Path | None = None, fuse: Fuse = FUSE) -> None:
-        if on_error not in ("raise", "skip") and not callable(on_error):
-            raise ConfigError(f"on_error is 'raise', 'skip' or a function of a rejection, got {on_error!r}")
-        if isinstance(fuse, float):
-            if not 0 < fuse < 1:
-                raise ConfigError(f"a fuse is a number of samples in a row, a share in (0, 1), or None, got {fuse}")
-        elif fuse is not None:
-            require_int("fuse", fuse, 1, 1 << 50)
-        if quarantine is not None:
-            quarantine = Path(quarantine).absolute()
-            if not quarantine.parent.is_dir():
-                raise ConfigError(
-                    f"quarantine={str(quarantine)!r}: there is no folder {quarantine.parent.name!r} to write it to"
-                )
-        self.on_error, self.quarantine, self.fuse = on_error, quarantine, fuse
-        self._in_a_row = self._lost = 0
+    on_error: OnError = "raise"
+    log: str | Path | None = None
+    max_in_a_row: int | None = MAX_IN_A_ROW
+    max_share: float | None = None
+    timeout: float = 600.0
+    worker_restarts: int = 0
 
-    @property
-    def in_a_row(self) -> int | None:
-        """Number of unusable samples in a row at which the planner stops. None if the fuse is a share or None."""
-        return None if isinstance(self.fuse, float) else self.fuse
+    def __post_init__(self) -> None:
+        if self.on_error not in ("raise", "skip") and not callable(self.on_error):
+            raise ConfigError(f"on_error is 'raise', 'skip' or a function of a rejection, got {self.on_error!r}")
+        if self.max_in_a_row is not None:
+            require_int("max_in_a_row", self.max_in_a_row, 1, 1 << 50)
+        if self.max_share is not None and not (isinstance(self.max_share, float) and 0 < self.max_share < 1):
+            raise ConfigError(f"max_share is a share of the samples in (0, 1), or None; got {self.max_share!r}")
+        if isinstance(self.timeout, bool) or not isinstance(self.timeout, (int, float)) or not self.timeout >= 0:
+            raise ConfigError(f"timeout is a number of seconds, 0 for none, got {self.timeout!r}")
+        require_int("worker_restarts", self.worker_restarts, 0, 1 << 30)
+        if self.log is not None:
+            log = Path(self.log).absolute()
+            if not log.parent.is_dir():
+                raise ConfigError(f"log={str(log)!r}: there is no folder {log.parent.name!r} to write it to")
+            object.__setattr__(self, "log", log)
+
+    @classmethod
+    def of(cls, on_error: OnError | ErrorPolicy) -> ErrorPolicy:
+        """Return the policy that the argument ``on_error`` of a public function stands for: itself, or its short form."""
+        return on_error if isinstance(on_error, ErrorPolicy) else cls(on_error)
+
+    def require_default(self, user: str, *names: str) -> ErrorPolicy:
+        """Return the policy. Raise `ConfigError` if one of these attributes was set, because the user of it cannot obey it."""
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in names:
+            if getattr(self, name) != defaults[name]:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is for load, which starts processes; {user} starts none")
+        return self
+
+
+class ErrorJudge:
+    """The decision about every loss of one iteration. The loader, the painter and `Pack` call it for every batch."""
+
+    def __init__(self, policy: ErrorPolicy) -> None:
+        self._policy = policy
+        self._in_a_row = self._lost = 0
 
     def begin(self) -> None:
         """Begin an epoch without losses."""
@@ -66,39 +95,36 @@ class ErrorPolicy:
             info: of the batch.
             seen: samples met so far; None takes ``info.seen``.
         """
+        on_error = self._policy.on_error
         losses: list[Rejection | ShardFault] = [*info.rejections, *info.shard_errors]
         self._write(losses, info)
         for loss in losses:
-            if self.on_error == "raise" or (callable(self.on_error) and not self.on_error(loss)):
+            if on_error == "raise" or (callable(on_error) and not on_error(loss)):
                 return loss.as_error()
-        if self.on_error == "raise":  # all ranks stop together
+        if on_error == "raise":  # all ranks stop together
             for loss in info.elsewhere:
                 return loss.as_error()
-        return self._blown(info, info.seen if seen is None else seen)
+        return self._too_many(info, info.seen if seen is None else seen)
 
-    def _blown(self, info: BatchInfo, seen: int) -> PatchpackError | None:
-        lost = len(info.rejections)
+    def _too_many(self, info: BatchInfo, seen: int) -> PatchpackError | None:
+        lost, policy = len(info.rejections), self._policy
         self._lost += lost
         self._in_a_row = 0 if info.packed else self._in_a_row + lost
-        if isinstance(self.fuse, float):
-            if seen >= _ENOUGH and self._lost > self.fuse * seen:
-                return SourceError(f"{self._lost} of {seen} samples cannot be used, more than fuse={self.fuse}; {_last(info)}")
-        elif self.fuse is not None and self._in_a_row >= self.fuse:
-            return SourceError(f"{self._in_a_row} samples in a row cannot be used (fuse={self.fuse}); {_last(info)}")
+        last = f"the last: {info.rejections[-1]}" if info.rejections else "see the report"
+        if policy.max_share is not None and seen >= _ENOUGH and self._lost > policy.max_share * seen:
+            return SourceError(f"{self._lost} of {seen} samples cannot be used, more than max_share={policy.max_share}; {last}")
+        if policy.max_in_a_row is not None and self._in_a_row >= policy.max_in_a_row:
+            return SourceError(f"{self._in_a_row} samples in a row cannot be used (max_in_a_row={policy.max_in_a_row}); {last}")
         return None
 
     def _write(self, losses: list[Rejection | ShardFault], info: BatchInfo) -> None:
-        if self.quarantine is None or not losses:
+        if self._policy.log is None or not losses:
             return
         where = {"epoch": info.epoch, "step": info.step}
         lines = "".join(json.dumps(where | loss._asdict(), ensure_ascii=False) + "\n" for loss in losses)
         # opened for each write: forked and spawned workers append to the same file, one write at a time
-        file = os.open(self.quarantine, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        file = os.open(self._policy.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             os.write(file, lines.encode("utf-8", "backslashreplace"))
         finally:
             os.close(file)
-
-
-def _last(info: BatchInfo) -> str:
-    return f"the last: {info.rejections[-1]}" if info.rejections else "see the report"

@@ -7,10 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
 from patchpack.batch.unpack import PackedImage, unpack
 from patchpack.errors import SourceError
-from patchpack.image.formats import reading_of
 from patchpack.paint.painter import paint
 from patchpack.plan._integers import require_int
 from patchpack.plan.online.planner import OnlinePlanner
@@ -18,9 +18,10 @@ from patchpack.plan.packing import FirstFit
 from patchpack.plan.recipe import Recipe
 from patchpack.report import Rejection
 from patchpack.stream.planning.probe import probe_targets
-from patchpack.stream.sample.source import Source, tell_epoch
+from patchpack.stream.sample.fields import Limits
+from patchpack.stream.sample.source import tell_epoch
 from patchpack.stream.sample.text import require_text_len
-from patchpack.stream.sources.opening import open_source
+from patchpack.stream.sources.opening import SourceOptions, open_within
 from patchpack.types import Event, Header
 
 
@@ -36,7 +37,7 @@ def replay(
     num_tokens: int | None = None,
     part: int = 0,
     text_len: int | None = None,
-    **options: Any,
+    **reading: Unpack[SourceOptions],
 ) -> PackedImage:
     """Paint one image as a run with this recipe did.
 
@@ -52,7 +53,7 @@ def replay(
         num_tokens: tokens of the image in its batch, if a packer's ``max_cut`` left fewer than planned. None for all.
         part: number of the image within a sample of several, from 0.
         text_len: ``text_len`` of the run, if it had texts. Then pass its ``tokenize`` and ``text`` too.
-        **options: ``image``, ``target`` and the other arguments that the run passed to `load` about its source.
+        **reading: ``image``, ``target`` and the other options of `open_source` that the run passed to `load`.
 
     Returns:
         The image, of numpy arrays: its surviving patches, ids, grid and target, to the bit.
@@ -62,20 +63,9 @@ def replay(
         ConfigError: `num_tokens` is more than planned, or `part` more than the sample has.
         PatchpackError: the sample cannot be used, for the reason that the run reported.
     """
-    opened: Source
-    if isinstance(source, Source):
-        opened = source
-    else:
-        require_text_len(options.get("tokenize"), text_len)
-        opened = open_source(
-            source,
-            max_pixels=recipe.max_pixels,
-            max_bytes=recipe.max_bytes,
-            reading=reading_of(recipe),
-            clips=recipe.video is not None,
-            **options,
-        )
-    tell_epoch(opened, epoch)
+    opened = open_within(Limits.of(recipe), source, **reading)
+    require_text_len(opened.text, text_len)
+    opened.set_epoch(epoch)
     tell_epoch(opened.reader, epoch)
     kind, events = probe_targets(opened.scan(), opened.reader)
     images = _found(events, key, opened.name).in_pass(repeat).images

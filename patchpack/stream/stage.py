@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,13 +12,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
-from patchpack.image.formats import reading_of
 from patchpack.paint.painter import paint
 from patchpack.plan._integers import require_epoch
-from patchpack.plan.online.planner import FUSE, OnlinePlanner, Tail
+from patchpack.plan.online.planner import OnlinePlanner, Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.planning.order import Mark, Order, OrderedSource
-from patchpack.stream.planning.planner import LOOKAHEAD_BYTES
 from patchpack.stream.planning.probe import probe_targets, require_recipe
 from patchpack.stream.planning.resume import (
     STATE,
@@ -32,7 +29,9 @@ from patchpack.stream.planning.resume import (
     snapshot,
     with_checksum,
 )
-from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
+from patchpack.stream.planning.stream_planner import LOOKAHEAD_BYTES
+from patchpack.stream.policy import ErrorJudge, ErrorPolicy, OnError
+from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.labels import MappedReader, MapTarget
 from patchpack.stream.sample.names import IMAGE, LABEL
@@ -74,10 +73,8 @@ class Pack:
         lookahead_bytes: bytes that the waiting images may hold, as the pipeline yields them, default 256 MiB. Beyond that
             the fullest rows are closed.
         tail: handling of the last rows of a stream that ends, default ``"short"``. See `OnlinePlanner`.
-        on_error: ``"raise"``, ``"skip"`` or a function of a loss, see `ErrorPolicy`. Under ``"skip"`` rejections are in
-            ``batch.info``, see `Report.collect`. Each stream has its own policy.
-        quarantine: a file to which every unusable sample is appended, default None.
-        fuse: raise after this many unusable samples in a row, see `ErrorPolicy`.
+        on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Under ``"skip"`` rejections are in
+            ``batch.info``, see `Report.collect`. Each stream counts separately. Default ``"raise"``.
         resumable: True stores the state of the stream in the ``info.state`` of every batch, some kB, for `delivered`. Default
             False.
 
@@ -102,20 +99,17 @@ class Pack:
         lookahead: int = _LOOKAHEAD,
         lookahead_bytes: int = LOOKAHEAD_BYTES,
         tail: Tail = "short",
-        on_error: OnError = "raise",
-        quarantine: str | Path | None = None,
-        fuse: Fuse = FUSE,
+        on_error: OnError | ErrorPolicy = "raise",
         resumable: bool = False,
     ) -> None:
-        self._policy = ErrorPolicy(on_error, quarantine, fuse)
+        self._policy = ErrorPolicy.of(on_error).require_default("Pack", "timeout", "worker_restarts")
+        self._judge = ErrorJudge(self._policy)
         self._recipe = require_recipe(recipe)
-        require_text_len(tokenize, text_len)
-        members = parse_members(
-            image, target, recipe.max_pixels, recipe.max_bytes, frames, recipe.video is not None, reading_of(recipe)
-        )
+        members = parse_members(image, target, frames, Limits.of(recipe))
         require_callable(map_target=map_target, to_sample=to_sample)
         require_unnamed(members, to_sample)
         self._members = replace(members, text=parse_text(text, tokenize))
+        require_text_len(self._members.text, text_len)
         self._text, self._text_len = None if tokenize is None else text, text_len
         self._to_sample = to_sample
         self._reader: Reader = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)
@@ -209,10 +203,8 @@ class Pack:
 
     def __call__(self, items: Iterable[Any]) -> Iterator[PackedBatch]:
         """Yield the batches of the items, in order."""
-        self._policy.begin()
-        source = IterableSource(
-            items, self._members, to_sample=self._to_sample, background=self._recipe.background, repeating=True
-        )
+        self._judge.begin()
+        source = IterableSource(items, self._members, to_sample=self._to_sample, repeating=True)
         self._tell_epoch(source)
         worker = get_worker_info()
         number, num_streams = (worker.id, worker.num_workers) if worker else (0, 1)
@@ -226,7 +218,7 @@ class Pack:
             planner = self._planner(kind)
             restore(resume, planner, ordered, events)
         else:
-            kind, probed = probe_targets(events, self._reader, fuse=self._policy.in_a_row)
+            kind, probed = probe_targets(events, self._reader, max_in_a_row=self._policy.max_in_a_row)
             planner, events = self._planner(kind), iter(probed)
 
         def painted(plan: BatchPlan) -> PackedBatch:
@@ -249,7 +241,7 @@ class Pack:
             tail=self._tail,
             lookahead=lookahead,
             lookahead_bytes=lookahead_bytes,
-            fuse=self._policy.in_a_row,
+            max_in_a_row=self._policy.max_in_a_row,
             text_len=self._text_len,
         )
 
@@ -257,7 +249,7 @@ class Pack:
         batch = paint(plan, self._recipe, self._reader)
         worker = get_worker_info()
         batch.info.worker = worker.id if worker else 0
-        error = self._policy.judge(batch.info)
+        error = self._judge.judge(batch.info)
         if error is None and plan.fatal:
             hint = "; fewer shards than workers leave a worker without any" if worker and not plan.info.seen else ""
             error = SourceError(plan.fatal + hint)

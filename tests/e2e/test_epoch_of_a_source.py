@@ -129,7 +129,9 @@ def test_each_epoch_has_its_order_whatever_was_iterated_before(name: str) -> Non
     assert labels(first) == order(4)
 
 
-@pytest.mark.parametrize("workers", [{}, {"num_workers": 2, "persistent_workers": True}, {"num_threads": 2}], ids=str)
+@pytest.mark.parametrize(
+    "workers", [{}, {"num_workers": 2, "dataloader": {"persistent_workers": True}}, {"num_threads": 2}], ids=str
+)
 @pytest.mark.parametrize("sizes", [None, [(16, 16)] * COUNT], ids=["sizes read", "sizes given"])
 def test_a_dataset_by_number_is_at_the_epoch_wherever_its_items_are_read(sizes: Any, workers: dict[str, Any]) -> None:
     loader = pp.load(ByNumber(), RECIPE, epoch=3, sizes=sizes, **workers)
@@ -157,7 +159,7 @@ def test_a_stage_sets_its_stream_to_its_epoch_also_on_resume() -> None:
 @pytest.mark.parametrize("persistent", [False, True])
 def test_another_epoch_after_a_state_is_whole_where_workers_plan(batches: int, persistent: bool) -> None:
     """It began where the state's epoch stood, and lost what was before."""
-    options: dict[str, Any] = {"num_workers": 2, "persistent_workers": persistent, "shuffle": True}
+    options: dict[str, Any] = {"num_workers": 2, "dataloader": {"persistent_workers": persistent}, "shuffle": True}
     loader, states = pp.load(ByNumber(), RECIPE, **options), []
     for _ in loader:
         states.append(loader.state_dict())  # noqa: PERF401  of the batch that has just come

@@ -40,7 +40,7 @@ def load(**options: Any) -> pp.Loader:
     return pp.load(TRAIN, options.pop("recipe", RECIPE), **options)
 
 
-class Listed:
+class Listed(pp.Source):
     """A source of sizes alone, in parts; part i yields a fault at its end if told so."""
 
     name = "listed"
@@ -60,11 +60,14 @@ class Listed:
                 yield ShardFault(str(part), "cut")
 
 
-class Whole:
+class Whole(pp.Source):
     """A source without parts."""
 
     def __init__(self, source: Any) -> None:
-        self.name, self.reader, self.scan = source.name, source.reader, source.scan
+        self.name, self.reader, self._source = source.name, source.reader, source
+
+    def scan(self) -> Any:
+        return self._source.scan()
 
 
 def order_of(source: Any, **order: Any) -> list[str]:
@@ -90,7 +93,7 @@ def test_reading_goes_on_from_any_mark(
     source: Any = Listed(*parts, faults=faults)
     if kind == "one each":
         source = Listed(*[1] * sum(parts or [1]), faults=False)
-        source.one_each = True
+        source.one_sample_per_part = True
     elif kind == "whole":
         source = Whole(source)
     order = Order(3, 1, shuffle, repeat, data.draw(st.integers(0, world_size - 1)), world_size)

@@ -276,7 +276,7 @@ def test_a_spawned_worker_paints_the_same(opened: Any) -> None:
     """Start one process alone."""
     paths, _ = opened("shards")
     index = pp.Index.build(paths)
-    spawned = epochs("index", index, {}, count=1, num_workers=1, multiprocessing_context="spawn")
+    spawned = epochs("index", index, {}, count=1, num_workers=1, dataloader={"multiprocessing_context": "spawn"})
     assert told(spawned[0]) == told(epochs("index", index, {}, count=1)[0])
 
 
@@ -432,8 +432,8 @@ def check_conservation(
     if source in ("shards", "folder", "iterable") and set(kinds) == {"raises"}:
         return  # nothing there at all
     loader = pp.load(
-        opened, recipe, tail=tail, shuffle=shuffle, num_workers=workers, steps_per_epoch=steps, on_error="skip", fuse=None,
-        **options,
+        opened, recipe, tail=tail, shuffle=shuffle, num_workers=workers, steps_per_epoch=steps,
+        on_error=pp.ErrorPolicy("skip", max_in_a_row=None), **options,
     )  # fmt: skip
     packed: list[str] = []
     nothing_usable = None

@@ -197,7 +197,7 @@ def test_a_shard_that_is_cut_after_it_was_indexed(cut: int, num_workers: int, tm
     index = pp.Index.build([str(path), str(other)])
     index.save(tmp_path / "both.index")
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of 2 shards .* the first is .*a\.tar, it has"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of 2 shards .* the first is .*a\.tar, which has"):
         pp.Index.open(tmp_path / "both.index")
     with pytest.raises(
         pp.errors.SourceError, match=r"a\.tar/s1 \(s1\.png\): .*a\.tar has changed since it was indexed, it has"
@@ -255,7 +255,7 @@ def test_a_shard_that_is_no_file_is_an_error_at_once(kind: str, why: str, make: 
     good, bad = tmp_path / "good.tar", tmp_path / "bad.tar"
     good.write_bytes(Maker(1).whole())
     {"folder": bad.mkdir, "pipe": lambda: os.mkfifo(bad), "nothing": lambda: None}[kind]()
-    with pytest.raises(pp.errors.SourceError, match=rf"1 of 2 shards are missing, the first is .*bad\.tar: {why}"):
+    with pytest.raises(pp.errors.SourceError, match=rf"1 of 2 shards are missing, the first is .*bad\.tar, {why}"):
         make([str(good), str(bad)])
 
 
@@ -339,7 +339,7 @@ def usable(item: dict[str, Any], target: Any) -> int | None:
 
 def through_pack(items: list[dict[str, Any]], target: Any, num_workers: int) -> tuple[Any, ...]:
     """(seen, labels by key, rejected keys with stage): every picture with its own label."""
-    stage = pp.Pack(RECIPE, target=target, on_error="skip", fuse=None).over(items)
+    stage = pp.Pack(RECIPE, target=target, on_error=pp.ErrorPolicy("skip", max_in_a_row=None)).over(items)
     batches = list(DataLoader(stage, batch_size=None, num_workers=num_workers))
     images = [image for batch in batches for image in pp.unpack(batch)]
     assert all(painted_label(image.patches) == label_of(image.target) for image in images)

@@ -13,6 +13,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 import patchpack as pp
+from patchpack.stream.planning.epoch_plan import EpochPlan
 
 TORCH = """
 import datetime, json
@@ -141,7 +142,7 @@ def test_every_image_comes_to_one_rank_in_equal_steps(framework: str, tmp_path: 
     for number, printed in enumerate(lines):
         rank, steps, keys = json.loads(printed[0])
         recipe = pp.recipes.navit(seq_len=256, rows=1)
-        plans = pp.EpochPlan(index, recipe, shuffle=50, tail=tail, rank=rank, world_size=count)  # type: ignore[arg-type]
+        plans = EpochPlan(index, recipe, shuffle=50, tail=tail, rank=rank, world_size=count)  # type: ignore[arg-type]
         assert (rank, steps) == (number, len(plans))
         assert keys == [[header.key for header in plan.headers] for plan in plans]
         seen += [key for batch in keys for key in batch]

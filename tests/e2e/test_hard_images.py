@@ -78,7 +78,7 @@ def test_a_file_is_packed_as_its_header_promised_or_refused_by_name(
 ) -> None:
     source: Any = pp.Index.build(shard, image=EXTENSIONS) if way == "indexed" else shard
     options = OPTIONS[way] | ({} if way == "indexed" else {"image": EXTENSIONS})
-    loader = pp.load(source, RECIPES[recipe], on_error="skip", fuse=None, **options)
+    loader = pp.load(source, RECIPES[recipe], on_error=pp.ErrorPolicy("skip", max_in_a_row=None), **options)
     packed: dict[int, tuple[PackedImage, tuple[int, int]]] = {}
     for batch in loader:
         for image in pp.unpack(batch):
@@ -133,8 +133,10 @@ def test_what_was_odd_about_them_is_counted(way: str, tmp_path: Path) -> None:
 def test_nothing_is_printed_here_or_by_workers(workers: int, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Down to the file descriptor; warnings are errors in every test."""
     files = drawn()
-    loader = pp.load(write_shard(tmp_path / "a.tar", files), RECIPES["naflex"], image=EXTENSIONS, on_error="skip", fuse=None,
-                     num_workers=workers)  # fmt: skip
+    policy = pp.ErrorPolicy("skip", max_in_a_row=None)
+    loader = pp.load(
+        write_shard(tmp_path / "a.tar", files), RECIPES["naflex"], image=EXTENSIONS, on_error=policy, num_workers=workers
+    )
     assert sum(batch.info.packed for batch in loader) == sum(file.size is not None for file in files)
     assert sum(loader.report().warnings.values()) >= 5
     assert capfd.readouterr() == ("", "")
@@ -146,8 +148,8 @@ def test_nothing_is_printed_and_no_warning_is_an_error(files: Sequence[Hard], sh
     done = in_a_child(
         f"""
         for workers in (0, 2):
-            loader = pp.load({shard!r}, pp.recipes.siglip2_naflex(rows=2), image={EXTENSIONS!r}, on_error="skip", fuse=None,
-                             num_workers=workers)
+            loader = pp.load({shard!r}, pp.recipes.siglip2_naflex(rows=2), image={EXTENSIONS!r}, num_workers=workers,
+                             on_error=pp.ErrorPolicy("skip", max_in_a_row=None))
             packed = sum(batch.info.packed for batch in loader)
         print(packed, sum(loader.report().warnings.values()))
         """,

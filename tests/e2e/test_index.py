@@ -43,7 +43,7 @@ def test_workers_make_the_same_file(method: str, num_workers: int, tmp_path: Pat
 
 
 def test_processes_end_when_one_stops_early() -> None:
-    tasks = [ShardTask(url, Path(url).name, parse_members("jpg;png;webp", "cls", 1 << 26)) for url in SHARDS]
+    tasks = [ShardTask(url, Path(url).name, parse_members("jpg;png;webp", "cls")) for url in SHARDS]
     found = scan_all(tasks, num_workers=2, context="fork")
     assert len(next(found).columns["kind"]) == 140
     found.close()

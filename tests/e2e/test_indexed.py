@@ -16,6 +16,7 @@ from PIL import Image
 
 import patchpack as pp
 from helpers.standin import of_sizes
+from patchpack.stream.planning.epoch_plan import EpochPlan
 from patchpack.testing import check_batch
 
 TRAIN, VAL = pp.samples.shards("train"), pp.samples.shards("val")
@@ -114,7 +115,11 @@ def test_an_epoch_of_an_index(val: pp.Index) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"num_workers": 2}, {"num_threads": 2}, pytest.param({"num_workers": 1, "multiprocessing_context": "spawn"}, marks=SLOW)],
+    [
+        {"num_workers": 2},
+        {"num_threads": 2},
+        pytest.param({"num_workers": 1, "dataloader": {"multiprocessing_context": "spawn"}}, marks=SLOW),
+    ],
 )
 def test_workers_and_threads_change_nothing(val: pp.Index, options: dict[str, Any]) -> None:
     here, there = pp.load(val, RECIPE, shuffle=50), pp.load(val, RECIPE, shuffle=50, **options)
@@ -156,7 +161,7 @@ def _row(field: Any, i: int) -> Any:
 def test_nine_ranks_over_eight_shards(world_size: int, eight: pp.Index) -> None:
     recipe = RECIPE.replace(rows=1)
     for tail in ("short", "pad", "drop", "wrap"):
-        plans = [pp.EpochPlan(eight, recipe, rank=r, world_size=world_size, shuffle=20, tail=tail) for r in range(world_size)]
+        plans = [EpochPlan(eight, recipe, rank=r, world_size=world_size, shuffle=20, tail=tail) for r in range(world_size)]
         assert len({len(plan) for plan in plans}) == 1
         keys = [h.key for plan in plans for batch in plan for h in batch.headers]
         dropped = plans[0].rows.dropped.get("tail", 0)
@@ -170,7 +175,7 @@ def test_nine_ranks_over_eight_shards(world_size: int, eight: pp.Index) -> None:
 
 def test_rows_are_painted_as_the_streaming_mode_paints_them(val: pp.Index) -> None:
     """The same plan, painted by the loader of an index and by a painter of the shards."""
-    plan = pp.EpochPlan(val, RECIPE, 1, shuffle=50)
+    plan = EpochPlan(val, RECIPE, 1, shuffle=50)
     painter = pp.Painter(VAL, RECIPE)
     for batch, one in zip(pp.load(val, RECIPE, shuffle=50, epoch=1), plan, strict=True):
         assert_equal(batch, pp.PackedBatch(*(_torch(field) for field in painter[one])))
@@ -198,7 +203,7 @@ def test_an_index_streams_too(val: pp.Index) -> None:
 
 
 def test_plans_are_a_sequence(val: pp.Index) -> None:
-    plan = pp.EpochPlan(val, RECIPE, shuffle=30)
+    plan = EpochPlan(val, RECIPE, shuffle=30)
     assert plan[-1].step == len(plan) - 1
     assert [p.step for p in plan[1:3]] == [1, 2]
     assert [p.headers for p in plan] == [plan[i].headers for i in range(len(plan))]
@@ -241,7 +246,7 @@ def test_map_target_and_what_an_index_has_decided(val: pp.Index) -> None:
     (batch, *_) = pp.load(val, RECIPE, map_target=lambda label: float(label) + 0.5)
     assert batch.targets.dtype == torch.float32
     for options in ({"image": "png"}, {"target": None}, {"sizes": [[1, 1]]}, {"to_sample": lambda i, s: s}):
-        with pytest.raises(pp.errors.ConfigError, match=f"{next(iter(options))} is decided when an index is built"):
+        with pytest.raises(pp.errors.ConfigError, match=f"{next(iter(options))}= cannot be passed with an index"):
             pp.load(val, RECIPE, **options)
     with pytest.raises(pp.errors.ConfigError, match="balance=True needs an index"):
         pp.load(VAL, RECIPE, balance=True)
@@ -296,9 +301,7 @@ def test_accounts_add_up_over_ranks(spoilt: pp.Index, world_size: int, workers: 
 
 def test_what_is_dropped_is_told_with_the_last_batch(val: pp.Index) -> None:
     for options in ({"tail": "drop"}, {"steps_per_epoch": 3}):
-        told = [
-            [batch.info.dropped for batch in pp.EpochPlan(val, RECIPE, rank=rank, world_size=2, **options)] for rank in (0, 1)
-        ]
+        told = [[batch.info.dropped for batch in EpochPlan(val, RECIPE, rank=rank, world_size=2, **options)] for rank in (0, 1)]
         assert told[0][:-1] == [{}] * (len(told[0]) - 1)
         assert list(told[0][-1]) == ["tail" if "tail" in options else "steps_per_epoch"]
         assert told[1] == [{}] * len(told[0])
@@ -315,7 +318,7 @@ class Moody:
 
 
 def test_a_policy_that_changes_its_mind_is_named(val: pp.Index) -> None:
-    plan = pp.EpochPlan(val, RECIPE.replace(drop=Moody()))
+    plan = EpochPlan(val, RECIPE.replace(drop=Moody()))
     with pytest.raises(
         pp.errors.ConfigError, match=r"tokens when the epoch was planned and has .* must be functions of their arg"
     ):

@@ -124,7 +124,7 @@ SPAWNED = pytest.param(2, "spawn", marks=pytest.mark.slow)  # `test_every_source
 
 @pytest.mark.parametrize(("num_workers", "start"), [(1, None), (2, "fork"), SPAWNED])
 def test_workers_change_nothing(packed: tuple[Batches, pp.Report], num_workers: int, start: str | None) -> None:
-    loader = pp.load(shards("train"), NAVIT, num_workers=num_workers, multiprocessing_context=start)
+    loader = pp.load(shards("train"), NAVIT, num_workers=num_workers, dataloader={"multiprocessing_context": start})
     assert_same(loader, packed[0])
     assert loader.report() == packed[1]
 
@@ -155,7 +155,7 @@ def test_batches_are_tensors(num_workers: int) -> None:
 
 def test_persistent_workers_go_through_epochs() -> None:
     fresh = pp.load(shards("val"), NAVIT)
-    loader = pp.load(shards("val"), NAVIT, num_workers=1, persistent_workers=True)
+    loader = pp.load(shards("val"), NAVIT, num_workers=1, dataloader={"persistent_workers": True})
     for epoch in (0, 1):
         fresh.set_epoch(epoch)
         loader.set_epoch(epoch)

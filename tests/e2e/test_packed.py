@@ -25,6 +25,7 @@ from patchpack.cli import main
 from patchpack.report import BatchInfo
 from patchpack.stream.packed import epochs, steps, write
 from patchpack.stream.packed.steps import END, Place, read_step
+from patchpack.stream.planning.epoch_plan import EpochPlan
 from patchpack.stream.tar.reader import ShardReader
 from patchpack.types import BatchPlan
 
@@ -89,7 +90,7 @@ def assert_as_loaded(packed: pp.PackedShards, index: pp.Index, recipe: pp.Recipe
 
 
 def test_batches_are_those_of_load(packed: pp.PackedShards, index: pp.Index) -> None:
-    assert [len(packed.steps_of(e)) for e in (0, 1)] == [len(pp.EpochPlan(index, RECIPE, e, shuffle=50)) for e in (0, 1)]
+    assert [len(packed.steps_of(e)) for e in (0, 1)] == [len(EpochPlan(index, RECIPE, e, shuffle=50)) for e in (0, 1)]
     assert_as_loaded(packed, index, RECIPE, shuffle=50)
     assert packed.num_images == 840
     assert {shard.epoch for shard in packed.shards} == {0, 1}
@@ -98,7 +99,7 @@ def test_batches_are_those_of_load(packed: pp.PackedShards, index: pp.Index) -> 
     assert packed.nbytes == sum(map(len, contents(packed.path).values())) - (packed.path / "manifest.json").stat().st_size
     packed.verify()
     for step in (len(packed), -len(packed) - 1):
-        with pytest.raises(IndexError, match=f"step {step} of {len(packed)}"):
+        with pytest.raises(IndexError, match=f"step must be in 0 … {len(packed) - 1}, got {step}"):
             packed[step]
 
 
@@ -293,7 +294,7 @@ def test_what_a_worker_wrote_must_be_here_and_account_for_all(
         return part
 
     monkeypatch.setattr(epochs, "write_shard", forgetful)
-    with pytest.raises(pp.errors.PackingError, match=r"epoch 0: 2 samples are neither packed nor named"):
+    with pytest.raises(pp.errors.PackingError, match=r"epoch 0: 2 samples are neither packed nor reported as lost"):
         pp.PackedShards.write(index, RECIPE, tmp_path / "p")
     assert not (tmp_path / "p" / "manifest.json").exists()
 
@@ -353,7 +354,7 @@ def test_folders_that_hold_something_else_are_left_alone(
 def test_other_versions_of_what_paints_are_refused(
     packed: pp.PackedShards, index: pp.Index, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = pp.EpochPlan(index, RECIPE)
+    plan = EpochPlan(index, RECIPE)
     versions = {**write.versions_of(RECIPE), "pillow": "1.0"}
     task = write.PackTask(str(tmp_path / "a.tar"), "", [plan[0]], RECIPE, index.reader, versions)
     with pytest.raises(pp.errors.ConfigError, match="pixels depend on versions, so all machines need the same: here are"):
@@ -361,7 +362,7 @@ def test_other_versions_of_what_paints_are_refused(
 
 
 def test_an_earlier_file_with_other_batches_is_refused(packed: pp.PackedShards, index: pp.Index) -> None:
-    plans = pp.EpochPlan(index, RECIPE, shuffle=50)
+    plans = EpochPlan(index, RECIPE, shuffle=50)
     path, versions = str(packed.path / "packed-000001.tar"), write.versions_of(RECIPE)
 
     def task(first: int, stop: int) -> write.PackTask:
@@ -385,7 +386,7 @@ def test_shards_that_are_cut_missing_or_mixed_are_refused(
     ):
         pp.PackedShards(copied)
     first.write_bytes(whole[:1000])
-    with pytest.raises(pp.errors.ShardError, match=r"packed-000000.tar ends early: 1000 of"):
+    with pytest.raises(pp.errors.ShardError, match=r"packed-000000.tar ends early: it has 1000 of"):
         opened[0]
     first.unlink()
     for look in (lambda: pp.PackedShards(copied), lambda: opened[0], opened.verify):
@@ -395,7 +396,8 @@ def test_shards_that_are_cut_missing_or_mixed_are_refused(
     stranger = (other.path / first.name).read_bytes()
     first.write_bytes(stranger[: len(whole)].ljust(len(whole), b"\0"))
     with pytest.raises(
-        pp.errors.ShardError, match=f"packed-000000.tar: it is of another pack, {other.fingerprint}, where {packed.fingerprint}"
+        pp.errors.ShardError,
+        match=f"packed-000000.tar: expected a step of pack {packed.fingerprint}, got one of {other.fingerprint}",
     ):
         pp.PackedShards(copied)[0]
     first.write_bytes(second.read_bytes()[: len(whole)].ljust(len(whole), b"\0"))
@@ -418,12 +420,12 @@ def test_shards_that_are_cut_missing_or_mixed_are_refused(
         (lambda head: head["shards"].reverse(), "must hold the"),
         (lambda head: head.update(num_steps=1), "must hold the 1 steps"),
         (lambda head: head["shards"][0].update(name="../a.tar"), "its entry of the shard '../a.tar' is not valid"),
-        (lambda head: head["shards"][0]["offsets"].__setitem__(0, 512), "cannot be"),
-        (lambda head: head["shards"][0]["offsets"].__setitem__(2, 1), "cannot be"),
-        (lambda head: head["shards"][0]["offsets"].__setitem__(-1, 1 << 40), "cannot be"),
-        (lambda head: head["shards"][0].update(digest=None), "None is no text"),
-        (lambda head: head["shards"][0].update(name={}), "{} is no text"),
-        (lambda head: head["shards"][0].update(name="packed-\ud800.tar"), "cannot be"),
+        (lambda head: head["shards"][0]["offsets"].__setitem__(0, 512), "is not valid"),
+        (lambda head: head["shards"][0]["offsets"].__setitem__(2, 1), "is not valid"),
+        (lambda head: head["shards"][0]["offsets"].__setitem__(-1, 1 << 40), "is not valid"),
+        (lambda head: head["shards"][0].update(digest=None), "expected text, got None"),
+        (lambda head: head["shards"][0].update(name={}), "expected text, got {}"),
+        (lambda head: head["shards"][0].update(name="packed-\ud800.tar"), "is not valid"),
         (lambda head: head["shards"][0]["offsets"].__setitem__(-1, 1e6), "expected an integer >= 0, got 1000000.0"),
         (lambda head: head["epochs"][0].update(num_steps=1 << 62), "must hold the"),  # a list of them would never end
         (lambda head: head["epochs"][0].update(packed=None), "expected an integer >= 0, got None"),
@@ -448,7 +450,7 @@ def test_a_folder_without_a_manifest_or_with_half_of_one_is_refused(copied: Path
         pp.PackedShards(tmp_path)
     path = copied / "manifest.json"
     path.write_bytes(path.read_bytes()[:300])
-    with pytest.raises(pp.errors.SourceError, match=r"or damaged .JSONDecodeError"):
+    with pytest.raises(pp.errors.SourceError, match=r"or is damaged .JSONDecodeError"):
         pp.PackedShards(copied)
 
 
@@ -513,10 +515,10 @@ def test_a_record_that_says_every_counter_is_read(packed: pp.PackedShards) -> No
         ({"keys": [None, None]}, "keys must be one list per row"),
         ({"keys": [[1], [2]]}, "keys must be one list per row"),
         ({"keys": None}, "keys must be one list per row"),
-        ({"patch_size": 16.0}, "patch_size is 16.0"),
-        ({"info": None}, "info is None"),
-        ({"info": []}, r"info is \[\]"),
-        ({"info": [["seen", 1]]}, r"info is \[\['seen', 1\]\]"),
+        ({"patch_size": 16.0}, "patch_size does not fit the patches: 16.0"),
+        ({"info": None}, "info must be a dict, got None"),
+        ({"info": []}, r"info must be a dict, got \[\]"),
+        ({"info": [["seen", 1]]}, r"info must be a dict, got \[\['seen', 1\]\]"),
         ({"info": {"sean": 1}}, "sean"),
         ({"info": {"seen": None}}, "seen of info has the wrong type: None"),
         ({"info": {"seen": "1"}}, "seen of info has the wrong type: '1'"),

@@ -75,7 +75,7 @@ KINDS = ("as it goes", "workers", "indexed", "pack")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_loss_is_a_line_of_json(kind: str, tmp_path: Path) -> None:
-    loader = streams(kind)(mixed(tmp_path / "a.tar"), on_error="skip", quarantine=tmp_path / "bad.jsonl")
+    loader = streams(kind)(mixed(tmp_path / "a.tar"), on_error=pp.ErrorPolicy("skip", log=tmp_path / "bad.jsonl"))
     batches = run(loader)
     lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     told = [r for batch in batches for r in batch.info.rejections]
@@ -107,7 +107,9 @@ def test_a_fault_of_a_shard_is_judged_and_written_too(tmp_path: Path) -> None:
     path = Path(shard(tmp_path / "a.tar", [GOOD] * 6))
     path.write_bytes(path.read_bytes()[: 5 * 1024 * 2 - 300])
     met: list[Any] = []
-    loader = pp.load(str(path), RECIPE, on_error=lambda loss: met.append(loss) or True, quarantine=tmp_path / "bad.jsonl")
+    loader = pp.load(
+        str(path), RECIPE, on_error=pp.ErrorPolicy(lambda loss: met.append(loss) or True, log=tmp_path / "bad.jsonl")
+    )
     run(loader)
     assert any(isinstance(loss, ShardFault) for loss in met)
     lines = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
@@ -118,22 +120,25 @@ def test_a_fault_of_a_shard_is_judged_and_written_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_too_many_in_a_row_are_an_error(kind: str, bad: bytes, tmp_path: Path) -> None:
     path = shard(tmp_path / "a.tar", [GOOD] * 20 + [bad] * 60 + [GOOD] * 20)
-    options: dict[str, Any] = {"on_error": "skip"}
+
+    def packed(limit: int | None) -> int:
+        loader = streams(kind)(path, on_error=pp.ErrorPolicy("skip", max_in_a_row=limit))
+        return sum(batch.info.packed for batch in run(loader))
+
     if kind == "indexed" and bad == NO_HEADER:  # all of them are named before the first batch: nothing is silent
-        assert sum(batch.info.packed for batch in run(streams(kind)(path, fuse=30, **options))) == 40
+        assert packed(30) == 40
         return
-    with pytest.raises(pp.errors.SourceError, match=r"\d+ samples in a row cannot be used.*(fuse|the first)"):
-        run(streams(kind)(path, fuse=20, **options))
-    assert sum(batch.info.packed for batch in run(streams(kind)(path, fuse=None, **options))) == 40
-    assert sum(batch.info.packed for batch in run(streams(kind)(path, fuse=61, **options))) == 40
+    with pytest.raises(pp.errors.SourceError, match=r"\d+ samples in a row cannot be used.*(max_in_a_row|the first)"):
+        packed(20)
+    assert packed(None) == packed(61) == 40
 
 
 @pytest.mark.parametrize("kind", ["as it goes", "indexed"])
 def test_a_share_that_is_lost_is_an_error(kind: str, tmp_path: Path) -> None:
     path = shard(tmp_path / "a.tar", [CUT if i % 3 == 0 else GOOD for i in range(240)])
-    with pytest.raises(pp.errors.SourceError, match=r"of \d+ samples cannot be used, more than fuse=0.2"):
-        run(streams(kind)(path, on_error="skip", fuse=0.2))
-    assert len(run(streams(kind)(path, on_error="skip", fuse=0.4))) > 5
+    with pytest.raises(pp.errors.SourceError, match=r"of \d+ samples cannot be used, more than max_share=0.2"):
+        run(streams(kind)(path, on_error=pp.ErrorPolicy("skip", max_share=0.2)))
+    assert len(run(streams(kind)(path, on_error=pp.ErrorPolicy("skip", max_share=0.4)))) > 5
 
 
 @pytest.mark.parametrize("stage", ["load", "pack"])
@@ -146,22 +151,27 @@ def test_bad_input_without_an_end_ends(stage: str) -> None:
 
 def test_a_row_begins_anew_after_a_good_one(tmp_path: Path) -> None:
     path = shard(tmp_path / "a.tar", ([NO_HEADER] * 9 + [GOOD]) * 6)
-    assert sum(batch.info.packed for batch in run(pp.load(path, RECIPE, on_error="skip", fuse=10))) == 6
+    assert sum(batch.info.packed for batch in run(pp.load(path, RECIPE, on_error=pp.ErrorPolicy("skip", max_in_a_row=10)))) == 6
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"on_error": "ignore"}, "on_error is 'raise', 'skip' or a function of a rejection, got 'ignore'"),
-        ({"fuse": 0}, "fuse"),
-        ({"fuse": 1.5}, "a fuse is a number of samples in a row"),
-        ({"quarantine": "nowhere/bad.jsonl"}, "there is no folder .nowhere."),
+        ({"max_in_a_row": 0}, "max_in_a_row"),
+        ({"max_in_a_row": 0.5}, "max_in_a_row"),
+        ({"max_share": 1.5}, "max_share is a share of the samples"),
+        ({"max_share": 1}, "max_share is a share of the samples"),
+        ({"log": "nowhere/bad.jsonl"}, "there is no folder .nowhere."),
     ],
 )
 def test_a_policy_that_cannot_work_is_refused(options: dict[str, Any], message: str) -> None:
-    for make in (lambda: pp.load([], RECIPE, **options), lambda: pp.Pack(RECIPE, **options)):
-        with pytest.raises(pp.errors.ConfigError, match=message):
-            make()
+    with pytest.raises(pp.errors.ConfigError, match=message):
+        pp.ErrorPolicy(**options)
+    if "on_error" in options:
+        for make in (lambda: pp.load([], RECIPE, **options), lambda: pp.Pack(RECIPE, **options)):
+            with pytest.raises(pp.errors.ConfigError, match=message):
+                make()
 
 
 def test_an_error_that_is_kept_keeps_no_process(tmp_path: Path) -> None:

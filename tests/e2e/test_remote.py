@@ -129,7 +129,7 @@ def test_an_index_of_memory_is_that_of_the_files(where: str, memory: str, folder
     [
         {"num_workers": 0},
         {"num_workers": 2},
-        pytest.param({"num_workers": 2, "multiprocessing_context": "spawn"}, marks=pytest.mark.slow),
+        pytest.param({"num_workers": 2, "dataloader": {"multiprocessing_context": "spawn"}}, marks=pytest.mark.slow),
     ],
 )
 def test_processes_make_file_systems_of_their_own(options: dict[str, Any], counted: str, folder: Path) -> None:

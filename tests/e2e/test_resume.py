@@ -150,7 +150,7 @@ def test_an_epoch_whose_last_batch_was_taken_is_over_for_a_schedule_though_no_ot
     recipe = RECIPE.replace(drop=pp.drop.Scheduled(300, 40))
 
     def make() -> Any:
-        return pp.IndexPlanner(index, recipe, **options) if source == "index" else pp.Planner(FEW, recipe, **options)
+        return pp.Planner(index, recipe, **options) if source == "index" else pp.Planner(FEW, recipe, **options)
 
     def second(planner: Any) -> list[list[Any]]:
         planner.set_epoch(1)
@@ -245,7 +245,7 @@ def test_a_schedule_goes_on_after_streams_whose_last_batch_was_taken() -> None:
 
 def test_streams_of_workers_that_outlive_an_epoch() -> None:
     def make() -> pp.Loader:
-        return pp.load(Pictures(), RECIPE, num_workers=2, persistent_workers=True)
+        return pp.load(Pictures(), RECIPE, num_workers=2, dataloader={"persistent_workers": True})
 
     loader = make()
     whole = list(with_states(loader))

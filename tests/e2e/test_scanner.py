@@ -20,7 +20,7 @@ def orphans() -> list[str]:
     return [child.name for child in multiprocessing.active_children() if child.name == "patchpack-scanner"]
 
 
-class Broken:
+class Broken(pp.Source):
     """A source whose scan fails after some headers."""
 
     name = "broken"

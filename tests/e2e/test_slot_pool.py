@@ -57,7 +57,7 @@ def in_pool(batch: pp.PackedBatch) -> bool:
 
 @pytest.mark.parametrize("start", ["fork", *(pytest.param(start, marks=pytest.mark.slow) for start in ("spawn", "forkserver"))])
 def test_held_batches_are_not_painted_over(expected: list[pp.PackedBatch], start: str) -> None:
-    held = list(load(**WORKERS, multiprocessing_context=start))
+    held = list(load(**WORKERS, dataloader={"multiprocessing_context": start}))
     assert_same(held, expected)
     assert sum(map(in_pool, held)) == SLOTS  # and the others have memory of their own
 
@@ -107,7 +107,7 @@ def test_two_iterators_at_a_time(expected: list[pp.PackedBatch]) -> None:
 
 
 def test_workers_that_stay_have_all_slots_again_after_a_break(expected: list[pp.PackedBatch]) -> None:
-    loader = load(**WORKERS, persistent_workers=True)
+    loader = load(**WORKERS, dataloader={"persistent_workers": True})
     for stop in (1, 3, 6, 2):
         assert_same(islice(loader, stop), expected[:stop])
     held = list(loader)
@@ -129,7 +129,7 @@ def test_workers_that_stay_have_the_slots_of_batches_that_failed(monkeypatch: py
         return painted
 
     monkeypatch.setattr(painting, "painted", breaks)
-    loader = load(**WORKERS, persistent_workers=True, multiprocessing_context="fork")
+    loader = load(**WORKERS, dataloader={"persistent_workers": True, "multiprocessing_context": "fork"})
     for epoch in range(SLOTS):
         loader.set_epoch(epoch)
         with pytest.raises(MemoryError, match="no memory"):
@@ -203,7 +203,7 @@ def fail(loader: pp.Loader) -> None:
 )
 def test_memory_goes_with_its_loader(use: Callable[[pp.Loader], None], persistent: bool) -> None:
     before, named = mapped(), sorted(os.listdir("/dev/shm"))
-    loader = load(**WORKERS, persistent_workers=persistent)
+    loader = load(**WORKERS, dataloader={"persistent_workers": persistent})
     use(loader)
     assert mapped() == before + 2 * persistent  # workers that stay keep their pool and their board
     del loader

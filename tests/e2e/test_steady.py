@@ -45,7 +45,7 @@ CHILD = """
         return total, len(pids)
 
     shards = [*pp.samples.shards("val"), source]
-    options = {"num_workers": workers, "persistent_workers": True} if workers else {}
+    options = {"num_workers": workers, "dataloader": {"persistent_workers": True}} if workers else {}
     if kind == "indexed":
         shards = pp.Index.build(shards, image=sys.argv[5])
     else:
@@ -151,7 +151,7 @@ def replayed() -> None:
 USES: dict[str, Callable[[], Any]] = {
     "load": loaded,
     "workers": lambda: loaded(num_workers=1),
-    "workers that stay": lambda: loaded(num_workers=1, persistent_workers=True),
+    "workers that stay": lambda: loaded(num_workers=1, dataloader={"persistent_workers": True}),
     "threads": lambda: loaded(num_threads=2),
     "index": indexed,
     "pack": staged,

@@ -41,7 +41,7 @@ def drawn(loader: pp.Loader) -> list[float]:
 
 def load(draw: str, *, seed: int = 0, rank: int = 0, planned: bool = False, **options: Any) -> pp.Loader:
     sizes = None if planned else [(16, 16)] * COUNT
-    options = {"num_workers": 1, "multiprocessing_context": "fork", **options}
+    options = {"num_workers": 1, **options, "dataloader": {"multiprocessing_context": "fork", **options.get("dataloader", {})}}
     place = {"rank": rank, "world_size": 2, "steps_per_epoch": 4}
     return pp.load(Drawing(DRAWS[draw]), RECIPE.replace(seed=seed), sizes=sizes, **place, **options)
 
@@ -62,7 +62,7 @@ def test_draws_depend_on_seed_epoch_and_rank_and_on_nothing_else(draw: str, plan
 
 @pytest.mark.parametrize("planned", [False, True], ids=["painted in workers", "planned in workers"])
 def test_workers_that_outlive_an_epoch_draw_as_new_ones_do(planned: bool) -> None:
-    loader = load("numpy", planned=planned, persistent_workers=True)
+    loader = load("numpy", planned=planned, dataloader={"persistent_workers": True})
     first = drawn(loader)
     loader.set_epoch(1)
     assert drawn(loader) == drawn(load("numpy", planned=planned, epoch=1)) != first
@@ -74,13 +74,13 @@ def test_two_workers_draw_different_numbers() -> None:
 
 def test_a_generator_of_the_users_seeds_in_torchs_way() -> None:
     def run(seed: int) -> list[float]:
-        return drawn(load("torch", generator=torch.Generator().manual_seed(seed)))
+        return drawn(load("torch", dataloader={"generator": torch.Generator().manual_seed(seed)}))
 
     assert run(1) == run(1) != run(2)
 
 
 def test_a_start_of_the_users_may_seed_once_for_all_epochs() -> None:
-    loader = load("random", worker_init_fn=lambda worker: random.seed(worker), persistent_workers=True)
+    loader = load("random", dataloader={"worker_init_fn": lambda worker: random.seed(worker), "persistent_workers": True})
     numbers = random.Random(0)
     expected = [numbers.random() for _ in range(8)]
     found = drawn(loader)

@@ -23,7 +23,8 @@ from patchpack.stream.workers.watch import StatusBoard, end_with_parent, how
 from patchpack.types import Header, Size
 
 RECIPE = pp.recipes.navit(seq_len=512, rows=2, seed=3)
-WORKERS: dict[str, Any] = {"num_workers": 2, "multiprocessing_context": "fork"}
+FORK = {"multiprocessing_context": "fork"}
+WORKERS: dict[str, Any] = {"num_workers": 2, "dataloader": FORK}
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals")
 pytestmark = POSIX
 
@@ -106,7 +107,9 @@ def children() -> Callable[[], list[Any]]:
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_worker_is_an_error_that_names_its_image(expected: Expected, children: Any, moment: int) -> None:
-    with pytest.raises(pp.errors.WorkerError, match=r"worker \d \(pid \d+\) was killed by SIGKILL .* painted image") as raised:
+    with pytest.raises(
+        pp.errors.WorkerError, match=r"worker \d \(pid \d+\) was killed by SIGKILL .* was painting image"
+    ) as raised:
         list(load(map_target=Dies(moment, kill), **WORKERS))
     named = str(raised.value).split("of step ")[1].split(": ")[1].split(" (member ")
     assert named[0] in expected.keys
@@ -117,7 +120,7 @@ def test_a_killed_worker_is_an_error_that_names_its_image(expected: Expected, ch
 
 @pytest.mark.parametrize("persistent", [False, True])
 def test_the_next_epoch_has_workers_again(expected: Expected, persistent: bool) -> None:
-    loader = load(map_target=Dies(30, kill), persistent_workers=persistent, **WORKERS)
+    loader = load(map_target=Dies(30, kill), num_workers=2, dataloader={**FORK, "persistent_workers": persistent})
     with pytest.raises(pp.errors.WorkerError):
         list(loader)
     assert digests(loader) == expected.digests
@@ -125,7 +128,7 @@ def test_the_next_epoch_has_workers_again(expected: Expected, persistent: bool) 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_others_take_over_and_nothing_is_lost_or_doubled(expected: Expected, moment: int) -> None:
-    loader = load(map_target=Dies(moment, kill), worker_restarts=1, **WORKERS)
+    loader = load(map_target=Dies(moment, kill), on_error=pp.ErrorPolicy(worker_restarts=1), **WORKERS)
     with pytest.warns(RuntimeWarning, match=r"was killed by SIGKILL .* other workers take over, 0 more times"):
         found = digests(loader)
     assert found == expected.digests
@@ -143,7 +146,7 @@ def test_others_take_over_and_nothing_is_lost_or_doubled(expected: Expected, mom
 )
 def test_killed_from_outside_after_every_batch(expected: Expected, children: Any, options: dict[str, Any]) -> None:
     """Whatever they are at: idle, painting, or sending."""
-    loader, found = load(worker_restarts=100, **options, **WORKERS), []
+    loader, found = load(on_error=pp.ErrorPolicy(worker_restarts=100), num_workers=2, dataloader={**FORK, **options}), []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         for number, batch in enumerate(loader):
@@ -156,7 +159,7 @@ def test_killed_from_outside_after_every_batch(expected: Expected, children: Any
 
 
 def test_what_dies_again_is_an_error_in_the_end(children: Any) -> None:
-    loader = load(map_target=Dies(20, kill, times=9), worker_restarts=2, **WORKERS)
+    loader = load(map_target=Dies(20, kill, times=9), on_error=pp.ErrorPolicy(worker_restarts=2), **WORKERS)
     with (
         pytest.warns(RuntimeWarning, match="other workers take over, [10] more times") as told,
         pytest.raises(pp.errors.WorkerError, match="was killed by SIGKILL"),
@@ -168,7 +171,7 @@ def test_what_dies_again_is_an_error_in_the_end(children: Any) -> None:
 
 def test_restarts_are_counted_anew_in_every_epoch(expected: Expected) -> None:
     dies = Dies(20, kill, times=1)
-    loader = load(map_target=dies, worker_restarts=1, **WORKERS)
+    loader = load(map_target=dies, on_error=pp.ErrorPolicy(worker_restarts=1), **WORKERS)
     for _ in range(2):
         with pytest.warns(RuntimeWarning, match="0 more times"):
             assert digests(loader) == expected.digests
@@ -177,7 +180,7 @@ def test_restarts_are_counted_anew_in_every_epoch(expected: Expected) -> None:
 
 def test_a_frozen_worker_is_an_error_at_the_timeout(expected: Expected, children: Any) -> None:
     with pytest.raises(pp.errors.WorkerError, match=r"2 workers sent no batch for 1.5 seconds") as raised:
-        list(load(map_target=Dies(40, stop), timeout=1.5, **WORKERS))
+        list(load(map_target=Dies(40, stop), on_error=pp.ErrorPolicy(timeout=1.5), **WORKERS))
     assert any(f"{key} (member" in str(raised.value) for key in expected.keys)
     assert children() == []
 
@@ -185,13 +188,16 @@ def test_a_frozen_worker_is_an_error_at_the_timeout(expected: Expected, children
 @pytest.mark.slow  # waits for six seconds
 def test_a_frozen_worker_is_replaced(expected: Expected) -> None:
     with pytest.warns(RuntimeWarning, match="2 workers sent no batch"):
-        assert digests(load(map_target=Dies(40, stop), timeout=6, worker_restarts=1, **WORKERS)) == expected.digests
+        assert (
+            digests(load(map_target=Dies(40, stop), on_error=pp.ErrorPolicy(timeout=6, worker_restarts=1), **WORKERS))
+            == expected.digests
+        )
 
 
 def test_an_index_and_a_resumed_epoch_go_on_too() -> None:
     index = pp.Index.build(shards("val"))
     whole = digests(pp.load(index, RECIPE, shuffle=9))
-    loader = pp.load(index, RECIPE, shuffle=9, map_target=Dies(50, kill), worker_restarts=1, **WORKERS)
+    loader = pp.load(index, RECIPE, shuffle=9, map_target=Dies(50, kill), on_error=pp.ErrorPolicy(worker_restarts=1), **WORKERS)
     found, states = [], []
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
@@ -200,7 +206,7 @@ def test_an_index_and_a_resumed_epoch_go_on_too() -> None:
             states.append(loader.state_dict())
     assert found == whole
     assert [w.category for w in told] == [RuntimeWarning]
-    again = pp.load(index, RECIPE, shuffle=9, map_target=Dies(20, kill), worker_restarts=1, **WORKERS)
+    again = pp.load(index, RECIPE, shuffle=9, map_target=Dies(20, kill), on_error=pp.ErrorPolicy(worker_restarts=1), **WORKERS)
     again.load_state_dict(states[2])
     with pytest.warns(RuntimeWarning, match="take over"):
         assert digests(again) == whole[3:]
@@ -224,7 +230,7 @@ class Unsized(torch.utils.data.Dataset[Any]):
 def test_workers_that_plan_for_themselves_go_on_where_they_were() -> None:
     recipe = pp.recipes.siglip2_naflex(max_patches=64, seq_len=128, rows=1)
     before = digests(pp.load(Unsized(), recipe, **WORKERS))
-    loader = pp.load(Unsized(Dies(40, kill)), recipe, worker_restarts=1, **WORKERS)
+    loader = pp.load(Unsized(Dies(40, kill)), recipe, on_error=pp.ErrorPolicy(worker_restarts=1), **WORKERS)
     with pytest.warns(RuntimeWarning, match="take over"):
         batches = list(loader)
     assert digests(batches) == before
@@ -240,7 +246,7 @@ def test_an_error_in_a_worker_is_no_death(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr(painting, "painted", breaks)
     with pytest.raises(RuntimeError, match="of my own") as raised:
-        list(load(worker_restarts=3, **WORKERS))
+        list(load(on_error=pp.ErrorPolicy(worker_restarts=3), **WORKERS))
     assert not isinstance(raised.value, pp.errors.WorkerError)
 
 
@@ -303,10 +309,24 @@ def test_the_board_holds_any_key() -> None:
     assert board.read(1) == ""
 
 
-@pytest.mark.parametrize("options", [{"timeout": -1}, {"timeout": float("nan")}, {"worker_restarts": -1}, {"in_order": False}])
-def test_what_cannot_be_is_refused(options: dict[str, Any]) -> None:
+@pytest.mark.parametrize("options", [{"timeout": -1}, {"timeout": float("nan")}, {"worker_restarts": -1}])
+def test_a_policy_that_cannot_be_is_refused(options: dict[str, Any]) -> None:
     with pytest.raises(pp.errors.ConfigError, match=next(iter(options))):
-        load(**options)
+        pp.ErrorPolicy(**options)
+
+
+@pytest.mark.parametrize("name", ["in_order", "timeout", "num_workers", "sampler", "prefetch"])
+def test_options_of_a_data_loader_that_cannot_be_are_refused(name: str) -> None:
+    with pytest.raises(pp.errors.ConfigError, match=name):
+        load(dataloader={name: 1})
+
+
+@pytest.mark.parametrize("name", ["timeout", "worker_restarts"])
+def test_a_stage_and_a_painter_refuse_what_is_for_processes(name: str) -> None:
+    policy = pp.ErrorPolicy("skip", **{name: 3})
+    for make in (lambda: pp.Pack(RECIPE, on_error=policy), lambda: pp.Painter([], RECIPE, on_error=policy)):
+        with pytest.raises(pp.errors.ConfigError, match=f"{name}=3 is for load, which starts processes"):
+            make()
 
 
 def endless(options: dict[str, Any]) -> pp.Loader:
@@ -322,7 +342,7 @@ def test_nothing_is_left_when_a_forked_parent_ends(name: str) -> None:
 
     def iterate() -> None:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        for number, _ in enumerate(endless({"multiprocessing_context": "fork"})):
+        for number, _ in enumerate(endless({"dataloader": {"multiprocessing_context": "fork"}})):
             if number == 5:
                 theirs.send("under way")
 
@@ -362,10 +382,10 @@ for number, batch in enumerate(loader):
     ("name", "options"),
     [
         ("SIGINT", {}),
-        ("SIGINT", {"multiprocessing_context": "forkserver"}),
-        ("SIGTERM", {"persistent_workers": True}),
-        ("SIGKILL", {"persistent_workers": True}),
-        ("SIGKILL", {"multiprocessing_context": "forkserver"}),
+        ("SIGINT", {"dataloader": {"multiprocessing_context": "forkserver"}}),
+        ("SIGTERM", {"dataloader": {"persistent_workers": True}}),
+        ("SIGKILL", {"dataloader": {"persistent_workers": True}}),
+        ("SIGKILL", {"dataloader": {"multiprocessing_context": "forkserver"}}),
     ],
     ids=str,
 )

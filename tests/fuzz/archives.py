@@ -15,7 +15,7 @@ from PIL import Image
 from patchpack.errors import DecodeError, TargetError
 from patchpack.image.size import read_size
 from patchpack.report import Rejection, ShardFault
-from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.fields import Limits, SampleFields
 from patchpack.stream.tar.byte_reader import BLOCK, SeekableReader, StreamReader
 from patchpack.stream.tar.members import UNREADABLE, Member, read_members
 from patchpack.stream.tar.reader import ShardReader, Slice
@@ -25,7 +25,7 @@ from patchpack.types import Event, Header
 from .files import Scratch
 from .target import Target
 
-ASKED = SampleFields(("jpg", "bmp"), ("cls", "json"), 1 << 20)
+ASKED = SampleFields(("jpg", "bmp"), ("cls", "json"), limits=Limits(max_pixels=1 << 20))
 FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 
 Found = list[tuple[str, tuple[int, int]]]

@@ -71,7 +71,7 @@ def collect(batches: Iterable[pp.PackedBatch], report: Callable[[list[pp.PackedB
 
 def load(source: Any, num_workers: int = 0, **asked: Any) -> Account:
     """The account of `pp.load`; `source` is an index, or paths."""
-    loader = pp.load(source, RECIPE, num_workers=num_workers, on_error="skip", fuse=None, **asked)
+    loader = pp.load(source, RECIPE, num_workers=num_workers, on_error=pp.ErrorPolicy("skip", max_in_a_row=None), **asked)
     return collect(loader, lambda _: loader.report())
 
 

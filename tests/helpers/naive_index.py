@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 import patchpack as pp
+from helpers.opening import opened
 from patchpack import rng
 from patchpack.errors import SourceError, TargetError
 from patchpack.stream.index.scan import INLINE_BYTES
 from patchpack.stream.planning.probe import probe_targets
-from patchpack.stream.sources.opening import open_source
 from patchpack.stream.sources.shards import ShardSource
 from patchpack.stream.tar.reader import Slice
 from patchpack.types import Header
@@ -19,7 +19,7 @@ from patchpack.types import Header
 
 def check_against_scan(index: pp.Index, shards: Any, **asked: Any) -> None:
     """Everything an index offers equals the scan."""
-    source = open_source(shards, **asked)
+    source = opened(shards, **asked)
     assert isinstance(source, ShardSource)
     events = list(source.scan())
     headers = [with_small_labels(event, source) for event in events if isinstance(event, Header)]
@@ -54,7 +54,7 @@ def bytes_at(path: str, offset: int, length: int) -> bytes:
 
 def check_readers(index: pp.Index, shards: Any, **asked: Any) -> None:
     """Image and target come out the same, failures too."""
-    source = open_source(shards, **asked)
+    source = opened(shards, **asked)
     scanned = [event for event in source.scan() if isinstance(event, Header)]
     for ours, theirs in zip(index.headers(np.arange(len(index))), scanned, strict=True):
         assert outcome(index.reader, ours.location) == outcome(source.reader, theirs.location)

@@ -33,10 +33,10 @@ PHRASES = {
 # names that were given up, in prose and in code: a regular expression, whose case counts → the word that took its place
 OLD_NAMES = {
     r"[Tt]ape": "byte reader",
-    r"Tickets?|ticket": "in-flight assignment",
-    r"UnderWay": "InFlight",
+    r"[Tt]ickets?": "in-flight assignment",
+    r"UnderWay|under_way": "InFlight, or in flight",
     r"Rings?": "slot pool",
-    r"Parcels?|parcels": "shared batch",
+    r"[Pp]arcels?": "shared batch",
     r"Board": "StatusBoard",
     r"[Pp]assengers?": "inline sample",
     r"Placing|placings": "sample decision",
@@ -46,6 +46,9 @@ OLD_NAMES = {
     r"WorkerStreams": "planning in workers",
     r"[Hh]ushed": "captured warnings",
     r"barren|fruitful|fruitless": "empty, or nothing_usable",
+    r"blown": "too_many_errors",
+    r"scan_here": "scan_in_process",
+    r"one_each": "one_sample_per_part",
     r"richest": "max_value_row",
     r"dearest": "max_value_row",
     r"Shelf": "allocator",
@@ -62,6 +65,7 @@ OLD_IDENTIFIERS = {
     r"sealed": "with_checksum",
     r"accounted": "already_reported",
     r"shelf": "allocator",
+    r"ring": "slot pool",
 }
 
 VERBS = set(

@@ -281,7 +281,15 @@ def check_shards(
         whole.update(good)
         lost.update(bad)
     source = pp.Index.build(paths) if way == "indexed" else paths
-    loader = pp.load(source, recipe, shuffle=shuffle, tail=tail, steps_per_epoch=steps, epoch=epoch, on_error="skip", fuse=None)
+    loader = pp.load(
+        source,
+        recipe,
+        shuffle=shuffle,
+        tail=tail,
+        steps_per_epoch=steps,
+        epoch=epoch,
+        on_error=pp.ErrorPolicy("skip", max_in_a_row=None),
+    )
     followed = Followed()
     try:
         for batch in loader:
@@ -324,7 +332,7 @@ def check_items(drawn: list[DrawnShard], recipe: pp.Recipe, tail: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            for batch in pp.Pack(recipe, tail=tail, on_error="skip", fuse=None)(items):
+            for batch in pp.Pack(recipe, tail=tail, on_error=pp.ErrorPolicy("skip", max_in_a_row=None))(items):
                 batches.append(batch)
                 followed.add(batch, pp.Report.collect(batches))
         except pp.errors.SourceError as error:

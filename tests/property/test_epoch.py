@@ -13,6 +13,7 @@ import patchpack as pp
 from helpers.standin import of_sizes
 from patchpack.plan.whole_epoch.epoch import plan_rows
 from patchpack.plan.whole_epoch.samples import Sizes
+from patchpack.stream.planning.epoch_plan import EpochPlan
 from patchpack.stream.planning.order import Order, OrderedSource
 from patchpack.stream.sources.indexed import IndexSource
 from patchpack.types import BatchPlan, Header
@@ -25,7 +26,7 @@ RECIPES = st.sampled_from([BASE, DRAWN, DRAWN.replace(drop=pp.drop.Scheduled(mu=
 
 
 def plans_of(index: Any, recipe: pp.Recipe, world_size: int, **options: Any) -> list[list[BatchPlan]]:
-    return [list(pp.EpochPlan(index, recipe, rank=rank, world_size=world_size, **options)) for rank in range(world_size)]
+    return [list(EpochPlan(index, recipe, rank=rank, world_size=world_size, **options)) for rank in range(world_size)]
 
 
 def rows_in(plan: BatchPlan) -> list[list[str]]:
@@ -42,7 +43,7 @@ def test_every_sample_once_equal_steps_no_row_over(
     assert len({len(plans) for plans in ranks}) == 1
     keys = [h.key for plans in ranks for plan in plans for h in plan.headers]
     assert len(keys) == len(set(keys))
-    dropped = pp.EpochPlan(index, recipe, world_size=world_size, tail=tail, shuffle=shuffle).rows.dropped
+    dropped = EpochPlan(index, recipe, world_size=world_size, tail=tail, shuffle=shuffle).rows.dropped
     assert len(index) == len(keys) + sum(dropped.values())
     assert not dropped or tail == "drop"
     for plan in (plan for plans in ranks for plan in plans):
@@ -68,7 +69,7 @@ def test_steps_are_exact_and_whatever_is_left_has_a_name(
     shards: Any, recipe: pp.Recipe, rows: int, world_size: int, steps: int
 ) -> None:
     index, recipe = of_sizes(*shards), recipe.replace(rows=rows)
-    plan = pp.EpochPlan(index, recipe, world_size=world_size, steps_per_epoch=steps, shuffle=7)
+    plan = EpochPlan(index, recipe, world_size=world_size, steps_per_epoch=steps, shuffle=7)
     assert len(plan) == (steps if len(index) else 0)
     assert plan.rows.images().sum() + sum(plan.rows.dropped.values()) == plan.rows.seen >= len(index)
     assert (np.diff(plan.rows.offsets) >= 1).all()
@@ -81,7 +82,7 @@ def test_the_tokens_of_a_step_are_those_it_was_packed_with(
     """Decisions are made twice: for the rows, and for the batch."""
     index = of_sizes(*shards)
     for rank in range(world_size):
-        plan = pp.EpochPlan(index, recipe, 3, rank=rank, world_size=world_size, shuffle=shuffle, seen=11, steps_per_epoch=steps)
+        plan = EpochPlan(index, recipe, 3, rank=rank, world_size=world_size, shuffle=shuffle, seen=11, steps_per_epoch=steps)
         for step in range(len(plan)):
             rows = [r for r in plan.rows.rows_of(step, rank).tolist() if r >= 0]
             packed = [n for r in rows for n in plan.rows.num_tokens[plan.rows.offsets[r] : plan.rows.offsets[r + 1]].tolist()]

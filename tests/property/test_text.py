@@ -53,7 +53,7 @@ def headers_of(sizes: list[list[tuple[int, int]]], texts: list[list[int]]) -> li
 
 
 def planned(recipe: pp.Recipe, text_len: int | None, headers: list[Header]) -> list[BatchPlan]:
-    planner = OnlinePlanner(recipe, text_len=text_len, fuse=None)
+    planner = OnlinePlanner(recipe, text_len=text_len, max_in_a_row=None)
     return [*planner.feed(headers), *planner.finish()]
 
 

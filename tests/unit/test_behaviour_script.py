@@ -133,8 +133,8 @@ def test_new_spellings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def renamed(source: Any, recipe: Any, *, on_error: Any = "raise", rows_per_batch: int = 1, **more: Any) -> Any:
         return source, recipe, on_error, rows_per_batch, more
 
-    def policy(on_error: Any, *, max_errors_in_a_row: int = 1) -> Any:
-        return "policy", on_error, max_errors_in_a_row
+    def policy(on_error: Any, *, max_in_a_row: int = 1) -> Any:
+        return "policy", on_error, max_in_a_row
 
     def opened(source: Any, *, target: str) -> Any:
         return "source", source, target

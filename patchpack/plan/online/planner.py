@@ -80,7 +80,7 @@ def refused(decision: SampleDecision, recipe: Recipe, seq_len: int, text_len: in
     return None
 
 
-FUSE = 100
+MAX_IN_A_ROW = 100
 """Number of unusable samples in a row after which the source counts as broken."""
 
 
@@ -109,8 +109,8 @@ class OnlinePlanner:
             the packer's.
         lookahead_bytes: most bytes of `Header.num_bytes` that may wait in open rows. Beyond it the fullest rows are closed.
             Default None, no limit.
-        fuse: number of unusable samples in a row after which the epoch ends with a fatal plan that says so. Default 100.
-            None: never.
+        max_in_a_row: number of unusable samples in a row after which the epoch ends with a fatal plan that says so. Default
+            100. None: never.
         text_len: text tokens per row, beside the tokens of images, where headers have texts (`Header.text`). Default None,
             without texts.
 
@@ -132,7 +132,7 @@ class OnlinePlanner:
         num_streams: int = 1,
         lookahead: int | None = None,
         lookahead_bytes: int | None = None,
-        fuse: int | None = FUSE,
+        max_in_a_row: int | None = MAX_IN_A_ROW,
         text_len: int | None = None,
     ) -> None:
         if tail not in TAILS:
@@ -144,13 +144,13 @@ class OnlinePlanner:
             ("max_steps", max_steps),
             ("lookahead", lookahead),
             ("lookahead_bytes", lookahead_bytes),
-            ("fuse", fuse),
+            ("max_in_a_row", max_in_a_row),
         ):
             if value is not None:
                 require_int(argument, value, 1, 1 << 50)
         self._recipe, self._epoch, self._target_kind, self._name = recipe, epoch, target_kind, name
         self._tail, self._max_steps, self._num_streams = tail, max_steps, num_streams
-        self._lookahead, self._fuse = (lookahead, lookahead_bytes), fuse
+        self._lookahead, self._max_in_a_row = (lookahead, lookahead_bytes), max_in_a_row
         self._budget = Budget(recipe.max_images, text_len)
         self._first_rows: list[list[SampleDecision]] = []  # stored for tail="wrap"
         self._account = Losses()
@@ -188,8 +188,8 @@ class OnlinePlanner:
 
     @property
     def too_many_errors(self) -> bool:
-        """True if ``fuse`` samples in a row could not be used."""
-        return self._fuse is not None and self._account.in_a_row >= self._fuse
+        """True if ``max_in_a_row`` samples in a row could not be used."""
+        return self._max_in_a_row is not None and self._account.in_a_row >= self._max_in_a_row
 
     @property
     def takes_more(self) -> bool:
@@ -265,7 +265,7 @@ class OnlinePlanner:
         self._finished = True
         self._fatal = (
             f"{self._name}: {self._account.in_a_row} samples in a row cannot be used; {self._account}. Check the source, or "
-            f"pass a larger fuse, or fuse=None to continue after any number of them"
+            f"pass on_error=ErrorPolicy('skip', max_in_a_row=None) to continue after any number of them"
         )
         held, self._held = self._held, None
         if held is not None:

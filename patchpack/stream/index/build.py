@@ -122,7 +122,13 @@ def _compact(merged: Columns, num_labels: int) -> Iterator[tuple[str, Column]]:
 
 def _digest(members: SampleFields, shards: Sequence[Shard], columns: Columns) -> str:
     """Return a hash of everything that plans depend on. The shards' locations and copy dates are not part of it."""
-    asked = [members.image, members.target, members.max_pixels, members.max_bytes, *members.reading.formats]
+    asked = [
+        members.image,
+        members.target,
+        members.limits.max_pixels,
+        members.limits.max_bytes,
+        *members.limits.reading.formats,
+    ]
     said = [(s.label, s.fingerprint.num_bytes, s.fingerprint.digest, s.num_samples) for s in shards]
     hashed = blake2b(json.dumps([asked, said]).encode(), digest_size=16)
     for name in ("key_hash", "size"):

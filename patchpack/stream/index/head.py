@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from patchpack.image.formats import Reading
 from patchpack.stream.index.fingerprint import Fingerprint
 from patchpack.stream.jobs.values import count, text
-from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.fields import Limits, SampleFields
 from patchpack.types import TargetKind, TargetSpec
 
 
@@ -56,9 +56,9 @@ class Head:
             "fingerprint": self.fingerprint,
             "image": members.image,
             "target": members.target,
-            "max_pixels": members.max_pixels,
-            "max_bytes": members.max_bytes,
-            **({"formats": members.reading.formats} if members.reading.formats else {}),
+            "max_pixels": members.limits.max_pixels,
+            "max_bytes": members.limits.max_bytes,
+            **({"formats": members.limits.reading.formats} if members.limits.reading.formats else {}),
             "target_kind": {"each": {k: tuple(v) for k, v in kind.items()}} if isinstance(kind, dict) else kind,
             "kinds": self.kinds,
             "shards": [(s.label, s.url, *s.fingerprint, s.num_samples, s.prefix) for s in self.shards],
@@ -71,9 +71,12 @@ class Head:
         members = SampleFields(
             tuple(map(text, head["image"])),
             tuple(map(text, target)) if isinstance(target, list) else None if target is None else text(target),
-            count(head["max_pixels"]),
-            count(head["max_bytes"]),
-            reading=Reading(formats=tuple(map(text, head.get("formats", ())))),
+            limits=Limits(
+                count(head["max_pixels"]),
+                count(head["max_bytes"]),
+                clips=False,
+                reading=Reading(formats=tuple(map(text, head.get("formats", ())))),
+            ),
         )
         shards = tuple(
             Shard(

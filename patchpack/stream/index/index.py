@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
-from patchpack.image.formats import MAX_BYTES, MAX_PIXELS, Reading
+from patchpack.image.formats import MAX_BYTES, MAX_PIXELS, Reading, require_readable
 from patchpack.paint.targets import infer_kind
 from patchpack.report import Rejection, ShardFault
 from patchpack.stream.index import columns as files
@@ -27,7 +27,7 @@ from patchpack.stream.index.lines import Lines
 from patchpack.stream.index.reader import IndexReader
 from patchpack.stream.index.scan import ShardColumns, ShardTask
 from patchpack.stream.jobs.engine import Engine, require_engine
-from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.fields import Limits, SampleFields
 from patchpack.stream.sample.names import IMAGE, LABEL
 from patchpack.stream.sample.parsing import parse_members
 from patchpack.stream.sample.source import Reader
@@ -111,7 +111,9 @@ class Index:
             ConfigError: `update` was made for other members or another limit; Ray or fsspec is not installed.
         """
         require_engine(engine, num_workers)
-        members = parse_members(image, target, max_pixels, max_bytes, reading=Reading(formats=formats))
+        reading = Reading(formats=formats)
+        require_readable(reading)
+        members = parse_members(image, target, None, Limits(max_pixels, max_bytes, False, reading))
         if members.several:
             raise ConfigError(
                 f"an index has one image per sample, but image={image!r} requests several: load the shards without an index"

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from torch.utils.data import Sampler
 
-from patchpack.stream.planning.index_planner import IndexPlanner
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.workers.slot_pool import SlotPool
 from patchpack.types import BatchPlan
@@ -26,7 +25,7 @@ class InFlight:
     Planning continues in this process, so a worker that dies does not affect it.
     """
 
-    def __init__(self, planner: Planner | IndexPlanner) -> None:
+    def __init__(self, planner: Planner) -> None:
         self._plans = iter(planner)
         self._given: dict[int, BatchPlan] = {}  # by step
 
@@ -59,14 +58,14 @@ class Assignments(Sampler[Assignment]):
     """A sampler of plans with a slot each, for one set of workers.
 
     Attributes:
-        ring: the slot pool of the next iteration; None for no slots.
-        under_way: the plans in flight that the iteration continues; None takes new plans from the planner.
+        pool: the slot pool of the next iteration; None for no slots.
+        in_flight: the plans in flight that the iteration continues; None takes new plans from the planner.
     """
 
-    def __init__(self, planner: Planner | IndexPlanner) -> None:
+    def __init__(self, planner: Planner) -> None:
         self._planner = planner
-        self.ring: SlotPool | None = None
-        self.under_way: InFlight | None = None
+        self.pool: SlotPool | None = None
+        self.in_flight: InFlight | None = None
 
     def __len__(self) -> int:
         """Return the length of the planner."""
@@ -74,11 +73,11 @@ class Assignments(Sampler[Assignment]):
 
     def __iter__(self) -> Iterator[Assignment]:
         """Yield one epoch, or the rest of it. Torch requests the first one when no worker paints into the pool anymore."""
-        ring = self.ring
-        if ring is not None:
-            ring.recall()
-        for plan in self.under_way or self._planner:
-            yield Assignment(plan, None if ring is None else ring.take())
+        pool = self.pool
+        if pool is not None:
+            pool.recall()
+        for plan in self.in_flight or self._planner:
+            yield Assignment(plan, None if pool is None else pool.take())
 
     def set_epoch(self, epoch: int) -> None:
         """Set the planner's epoch, for frameworks that call this on a loader's sampler."""

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 from torch.utils.data import Dataset, get_worker_info
+from typing_extensions import Unpack
 
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
-from patchpack.image.formats import reading_of
 from patchpack.paint.painter import blank, paint
-from patchpack.plan.online.planner import FUSE
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.painting.assignments import Assignment
-from patchpack.stream.planning.index_planner import IndexPlanner
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.planning.probe import require_recipe
-from patchpack.stream.policy import ErrorPolicy, Fuse, OnError
-from patchpack.stream.sample.names import IMAGE, LABEL
+from patchpack.stream.policy import ErrorJudge, ErrorPolicy, OnError
+from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.source import Reader, tell_epoch
-from patchpack.stream.sources.opening import open_source
+from patchpack.stream.sources.opening import SourceOptions, open_within
 from patchpack.stream.workers.shared_batch import SharedBatch, wrap
 from patchpack.stream.workers.slot_pool import SlotPool
 from patchpack.stream.workers.watch import StatusBoard, WorkerSeeds
@@ -32,15 +29,14 @@ class Painter(Dataset[PackedBatch]):
     """A dataset whose index is a `BatchPlan` and whose item is a `PackedBatch` of numpy arrays.
 
     Args:
-        source: the planner's source, or the `Planner` or `IndexPlanner` itself.
+        source: the `Planner`, or its source.
         recipe: the planner's recipe.
-        image: name of the image, as for the planner. Ignored if `source` is a planner.
-        frames: names of the frames of a clip, as for the planner. Ignored if `source` is a planner.
-        target: name of the label, as for the planner. Ignored if `source` is a planner.
-        on_error: ``"raise"``, ``"skip"`` or a function of a loss, see `ErrorPolicy`. Under ``"skip"`` rejections are in
-            ``batch.info``.
-        quarantine: a file to which every unusable sample is appended, default None.
-        fuse: raise after this many unusable samples in a row, default 100. Each painting process counts separately.
+        on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Under ``"skip"`` rejections are in
+            ``batch.info``. Each painting process counts separately. Default ``"raise"``.
+        **reading: options of `open_source`, as for the planner.
+
+    Raises:
+        ConfigError: options of `open_source` beside a planner, or those of an `ErrorPolicy` that are for processes.
     """
 
     def __init__(
@@ -48,29 +44,14 @@ class Painter(Dataset[PackedBatch]):
         source: Any,
         recipe: Recipe,
         *,
-        image: str | Sequence[str] = IMAGE,
-        frames: str | None = None,
-        target: str | tuple[str, ...] | None = LABEL,
-        on_error: OnError = "raise",
-        quarantine: str | Path | None = None,
-        fuse: Fuse = FUSE,
+        on_error: OnError | ErrorPolicy = "raise",
+        **reading: Unpack[SourceOptions],
     ) -> None:
-        self._policy = ErrorPolicy(on_error, quarantine, fuse)
+        policy = ErrorPolicy.of(on_error).require_default("Painter", "timeout", "worker_restarts")
+        self._judge = ErrorJudge(policy)
         self._recipe = require_recipe(recipe)
-        if isinstance(source, (Planner, IndexPlanner)):
-            source = source.source
-            self._reader = source.reader
-            return
-        opened = open_source(
-            source,
-            image=image,
-            frames=frames,
-            clips=recipe.video is not None,
-            target=target,
-            max_pixels=recipe.max_pixels,
-            max_bytes=recipe.max_bytes,
-            reading=reading_of(recipe),
-        )
+        planned = source.source if isinstance(source, Planner) else source
+        opened = open_within(Limits.of(recipe), planned, **reading)
         self._reader = opened.reader  # without the source: an iterator cannot be sent to a worker, and need not be
 
     def __getitem__(self, plan: BatchPlan) -> PackedBatch:
@@ -78,7 +59,7 @@ class Painter(Dataset[PackedBatch]):
         if plan.fatal:
             raise SourceError(plan.fatal)
         batch = painted(plan, self._recipe, self._reader)
-        error = self._policy.judge(batch.info)
+        error = self._judge.judge(batch.info)
         if error is not None:
             raise error
         return batch
@@ -88,14 +69,14 @@ class SendingPainter(Dataset[PackedBatch | SharedBatch]):
     """The painter of a `Loader`. Workers send a `SharedBatch`, also for a batch with errors.
 
     Attributes:
-        ring: the slot pool that assignments refer to. It is set before workers start, which then have it.
+        pool: the slot pool that assignments refer to. It is set before workers start, which then have it.
         board: the status board of workers. It is set before workers start too.
         seeds: for random numbers that the user's code draws in workers; None if the user seeds them.
     """
 
-    def __init__(self, planner: Planner | IndexPlanner) -> None:
+    def __init__(self, planner: Planner) -> None:
         self._recipe, self._reader = planner.recipe, planner.source.reader
-        self.ring: SlotPool | None = None
+        self.pool: SlotPool | None = None
         self.board: StatusBoard | None = None
         self.seeds: WorkerSeeds | None = None
 
@@ -114,13 +95,13 @@ class SendingPainter(Dataset[PackedBatch | SharedBatch]):
             return painted(plan, self._recipe, self._reader)
         if self.seeds is not None:
             self.seeds.begin(worker.id, plan.epoch)
-        slot = None if self.ring is None or number is None else self.ring.slot(number)
-        parcel, inside = wrap(blank(plan, self._recipe), slot)
+        slot = None if self.pool is None or number is None else self.pool.slot(number)
+        sent, inside = wrap(blank(plan, self._recipe), slot)
         note = None if self.board is None else self.board.painting(worker.id, plan.step)
         painted(plan, self._recipe, self._reader, inside, note)
         if self.board is not None:
             self.board.write(worker.id, "")
-        return parcel
+        return sent
 
 
 def painted(

@@ -17,7 +17,7 @@ from patchpack.batch.packed import PackedBatch
 from patchpack.plan.online.planner import already_reported
 from patchpack.report import BatchInfo
 from patchpack.stream.painting.painter import SendingPainter
-from patchpack.stream.planning.planner import Planner
+from patchpack.stream.planning.stream_planner import StreamPlanner
 from patchpack.stream.workers.shared_batch import SharedBatch, share
 
 
@@ -35,7 +35,7 @@ class PlannedInWorkers(IterableDataset[PackedBatch | SharedBatch]):
         ConfigError: a stream that has to make steps would have no sample.
     """
 
-    def __init__(self, planner: Planner, num_workers: int) -> None:
+    def __init__(self, planner: StreamPlanner, num_workers: int) -> None:
         planner.require_samples_for(num_workers)
         self._planner = planner
         self.painter = SendingPainter(planner)

@@ -12,7 +12,6 @@ from torch.utils.data import Dataset, Sampler
 
 from patchpack.batch.packed import PackedBatch
 from patchpack.stream.painting.painter import painted
-from patchpack.stream.planning.index_planner import IndexPlanner
 from patchpack.stream.planning.planner import Planner
 from patchpack.types import BatchPlan
 
@@ -30,7 +29,7 @@ class PaintedAhead(Sampler["Future[PackedBatch]"]):
         num_threads: threads that paint, >= 1. Each opens its own files.
     """
 
-    def __init__(self, planner: Planner | IndexPlanner, num_threads: int) -> None:
+    def __init__(self, planner: Planner, num_threads: int) -> None:
         self._planner, self._num_threads = planner, num_threads
 
     def __len__(self) -> int:

@@ -1,17 +1,18 @@
-"""The planner of an index as a torch sampler: epoch after epoch, with its state."""
+"""The planner of an index: whole epochs, one after another."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import Sampler
+from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_epoch
-from patchpack.plan.online.planner import Tail
+from patchpack.plan.online.planner import MAX_IN_A_ROW, Tail
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.policies.drop import follows_seen
 from patchpack.plan.recipe import Recipe
@@ -19,11 +20,13 @@ from patchpack.plan.shuffle import block_of
 from patchpack.plan.whole_epoch.epoch import plan_rows
 from patchpack.plan.whole_epoch.samples import Sizes
 from patchpack.stream.planning.epoch_plan import EpochPlan, require_place
+from patchpack.stream.planning.planner import Planner
 from patchpack.stream.planning.probe import probe_targets, require_recipe
-from patchpack.stream.planning.resume import recipe_fields, require_same, require_whole, with_checksum
-from patchpack.stream.sample.labels import MapTarget
-from patchpack.stream.sources.indexed import IndexSource, SampleIndex
-from patchpack.stream.sources.opening import open_source
+from patchpack.stream.planning.resume import recipe_fields
+from patchpack.stream.sample.fields import Limits
+from patchpack.stream.sample.labels import MappedReader
+from patchpack.stream.sources.indexed import IndexSource
+from patchpack.stream.sources.opening import SourceOptions, open_within
 from patchpack.types import BatchPlan, TargetKind
 
 STATE = 2  # version of a state: raised for other fields, or if the same arguments plan other rows
@@ -39,76 +42,80 @@ class _Run(NamedTuple):
     first_step: int
 
 
-class IndexPlanner(Sampler[BatchPlan]):
-    """A sampler of the plans of an `EpochPlan`, epoch after epoch. It is the counterpart of `Planner` for an index.
+class IndexPlanner(Planner):
+    """The planner of an index, whose epochs are planned as a whole. See `Planner` for its arguments.
 
     An epoch is planned on the first iteration or call of ``len()``. Its plan is kept until another epoch is planned.
-
-    Args:
-        index: the index, see `EpochPlan`.
-        recipe: sizes and augmentation of its samples, see `EpochPlan`.
-        shuffle: False or 0 for the order of the index, True for a full shuffle, else the size of a block. See `EpochPlan`.
-        epoch: the first epoch, default 0. See `set_epoch`.
-        steps_per_epoch: exactly this many steps, samples repeated as needed. None for one pass.
-        tail: handling of rows that do not fill a last step, default ``"short"``.
-        rank: number of this process, default 0.
-        world_size: number of ranks, default 1.
-        balance: True deals rows so that ranks have nearly equal work in each step. Default False.
-        packer: `Lookahead` options without `max_cut`. None chooses options that suit the sizes.
-        seen: samples met in earlier epochs, for drop schedules, default 0. It grows with every epoch iterated to its end.
-        map_target: decoded label → target, see `patchpack.stream.sources.opening.open_source`. Default None.
-
-    Attributes:
-        source: a `Source` over the index.
-        already_reported: samples that the steps before the first one of this iteration have reported.
-
-    Raises:
-        ConfigError: an option that cannot work.
     """
 
+    position_fields = _PLACE
     text_len: int | None = None  # an index holds no texts
+    states_kept = 1 << 30  # a state is a step
 
     def __init__(
         self,
-        index: SampleIndex,
+        source: Any,
         recipe: Recipe,
         *,
         shuffle: bool | int = 0,
         epoch: int = 0,
         steps_per_epoch: int | None = None,
         tail: Tail = "short",
+        balance: bool = False,
         rank: int = 0,
         world_size: int = 1,
-        balance: bool = False,
-        packer: Lookahead | None = None,
         seen: int = 0,
-        map_target: MapTarget | None = None,
+        packer: Lookahead | None = None,
+        text_len: int | None = None,
+        max_in_a_row: int | None = MAX_IN_A_ROW,
+        scanner: str | BaseContext | None = None,
+        timeout: float = 0.0,
+        states_kept: int = 64,
+        **reading: Unpack[SourceOptions],
     ) -> None:
         require_place(rank, world_size)
-        shuffle = block_of(shuffle, len(index))
         self.recipe = require_recipe(recipe)
-        self.source = open_source(index, map_target=map_target)
-        self._index = index
-        self._kind: TargetKind = index.target_kind
-        if map_target is not None:
-            self._kind, _ = probe_targets(IndexSource(index).scan(), self.source.reader)
+        if text_len is not None:
+            raise ConfigError("an index holds no texts, and rows are planned with them: load the shards themselves")
+        opened = open_within(Limits.of(recipe), source, **reading)
+        assert isinstance(opened, IndexSource)
+        self.source, self._index = opened, opened.index
+        shuffle = block_of(shuffle, len(self._index))
+        self._kind: TargetKind = self._index.target_kind
+        if isinstance(opened.reader, MappedReader):
+            self._kind, _ = probe_targets(opened.scan(), opened.reader)
         require_epoch(epoch)
         self.epoch, self.seen, self.steps_per_epoch = epoch, seen, steps_per_epoch
         self._arguments: dict[str, Any] = {"shuffle": shuffle, "tail": tail, "balance": balance, "packer": packer}
-        self.rank, self.world_size = rank, world_size
+        self._rank, self._world_size = rank, world_size
         self._first_step, self.already_reported = 0, 0
         self._run: _Run | None = None
         self._made: tuple[tuple[int, int], EpochPlan] | None = None
         plan_rows(recipe, _EMPTY, num_ranks=world_size, steps_per_epoch=steps_per_epoch, **self._arguments)  # checks now
 
-    def set_epoch(self, epoch: int) -> None:
-        """Plan another epoch from the next iteration on. The same epoch as in a loaded state continues from that state."""
-        require_epoch(epoch)
-        if epoch != self.epoch:
-            if self._first_step and follows_seen(self.recipe.drop) and self._first_step == len(self.plan()):
-                self.seen += self.plan().rows.seen  # the state follows an epoch's last batch: that epoch is over
-            self._first_step = 0
-        self.epoch, self._run = epoch, None
+    @property
+    def rank(self) -> int:
+        """The rank whose share of the rows is planned."""
+        return self._rank
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks that share the rows."""
+        return self._world_size
+
+    @property
+    def _shuffle(self) -> int:
+        shuffle: int = self._arguments["shuffle"]
+        return shuffle
+
+    def _start_run(self) -> None:
+        self._run = None
+
+    def _forget_state(self) -> int:
+        first, self._first_step = self._first_step, 0
+        if first and follows_seen(self.recipe.drop) and first == len(self.plan()):
+            return self.plan().rows.seen  # the state follows an epoch's last batch: that epoch is over
+        return 0
 
     def plan(self) -> EpochPlan:
         """Return the plan of the current epoch."""
@@ -132,17 +139,6 @@ class IndexPlanner(Sampler[BatchPlan]):
         """Return the number of batches of the current epoch, the same for every rank. Plan the epoch if that is necessary."""
         return len(self.plan()) if self.steps_per_epoch is None else self.steps_per_epoch
 
-    def __bool__(self) -> bool:
-        """Return True without planning an epoch."""
-        return True
-
-    def __repr__(self) -> str:
-        shuffle = self._arguments["shuffle"]
-        shuffled = f", shuffle={shuffle}" if shuffle else ""
-        steps = "" if self.steps_per_epoch is None else f", {self.steps_per_epoch} steps"
-        ranks = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
-        return f"IndexPlanner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
-
     def __iter__(self) -> Iterator[BatchPlan]:
         """Yield the plans of one epoch, or a single one with `BatchPlan.fatal` set if there is nothing to pack."""
         plan, first = self.plan(), self._first_step
@@ -157,42 +153,15 @@ class IndexPlanner(Sampler[BatchPlan]):
             yield replace(plan[step], target_kind=self._kind)
         self.seen = seen
 
-    def state_dict(self, step: int | None = None, *, finished: bool = False) -> dict[str, Any]:
-        """Return the position in the epoch of the last iteration after its first `step` batches. Small, JSON-safe.
-
-        Args:
-            step: batches of that epoch that are done. None for the batches before the iteration began.
-            finished: True if that epoch is over. The next iteration then starts a new epoch.
-        """
+    def _position(self, step: int | None, finished: bool) -> dict[str, Any]:
         epoch, seen, first = self._run or _Run(self.epoch, self.seen, self._first_step)
         step = first if step is None else step
         if finished:
             seen, step = self.seen, 0
-        return {
-            **self._belongs_to(),
-            **with_checksum(
-                {
-                    "world_size": self.world_size,
-                    "epoch": epoch,
-                    "seen": seen,
-                    "step": step,
-                    "rows": step * self.world_size * self.recipe.rows,
-                }
-            ),
-        }
+        rows = step * self.world_size * self.recipe.rows
+        return {"world_size": self.world_size, "epoch": epoch, "seen": seen, "step": step, "rows": rows}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue, in the next iteration, where the state was saved. No batch before it is planned.
-
-        Another world size is possible if rows do not depend on it (balance off, one patch size). The rows that all ranks had
-        together must be whole steps of the new world size.
-
-        Raises:
-            ConfigError: a field of the state differs, or the rows do not divide, and the error says which; or the state is
-                damaged.
-        """
-        require_same(state, self._belongs_to())
-        require_whole(state, _PLACE)
+    def _restore(self, state: Mapping[str, Any]) -> None:
         if state["world_size"] != self.world_size:
             self._require_same_rows(state["world_size"])
         rows, rows_per_step = state["rows"], self.world_size * self.recipe.rows
@@ -203,7 +172,8 @@ class IndexPlanner(Sampler[BatchPlan]):
             )
         self.epoch, self.seen, self._first_step, self._run = state["epoch"], state["seen"], rows // rows_per_step, None
 
-    def _belongs_to(self) -> dict[str, Any]:
+    def belongs_to(self) -> dict[str, Any]:
+        """Return the fields of a state that say which run it belongs to."""
         rows_per_epoch = None
         if self.steps_per_epoch is not None:
             rows_per_epoch = self.steps_per_epoch * self.world_size * self.recipe.rows

@@ -15,7 +15,7 @@ import numpy as np
 from patchpack import rng
 from patchpack.errors import ConfigError
 from patchpack.report import ShardFault
-from patchpack.stream.sample.source import PartedSource, Source
+from patchpack.stream.sample.source import Source
 from patchpack.types import Event, Header
 
 _SINGLES = 256  # parts of one sample each between two marks
@@ -95,7 +95,7 @@ class OrderedSource:
     @property
     def has_parts(self) -> bool:
         """True if reading can begin at other positions than the beginning."""
-        return isinstance(self._source, PartedSource)
+        return self._source.num_parts is not None
 
     def scan(self) -> Generator[Event | Mark, None, None]:
         """Yield headers, rejections, faults and marks in this order. `Header.repeat` is the number of the pass."""
@@ -117,7 +117,7 @@ class OrderedSource:
     def _blocks(self, number: int, start: Mark) -> Iterator[Event | Mark]:
         """Yield the events of one pass, and marks whose samples are not counted yet."""
         events, size = self._share(number, start), self._order.shuffle
-        if not size or getattr(self._source, "one_each", False):
+        if not size or self._source.one_sample_per_part:
             yield from events
             return
         at, mark = start.events, start
@@ -144,17 +144,17 @@ class OrderedSource:
         """Yield this rank's events of one pass, and a mark at the beginning of each part."""
         order, source = self._order, self._source
         mine, step, dealt = [0], 1, True
-        if isinstance(source, PartedSource):
+        if source.num_parts is not None:
             parts = np.arange(source.num_parts)
             if order.shuffle:
                 parts = parts[self._permutation(rng.Stage.SHARDS, number, 0, len(parts))]
             dealt = len(parts) < order.world_size
             mine = (parts if dealt else parts[order.rank :: order.world_size]).tolist()
-            step = _SINGLES if getattr(source, "one_each", False) else 1
+            step = _SINGLES if source.one_sample_per_part else 1
         position, events = start.position, start.events
         for part in range(start.part, len(mine), step):
             yield Mark(0, number, part, position, events, events)
-            scanned = source.scan_parts(mine[part : part + step]) if isinstance(source, PartedSource) else source.scan()
+            scanned = source.scan() if source.num_parts is None else source.scan_parts(mine[part : part + step])
             for event in scanned:
                 is_sample = not isinstance(event, ShardFault)
                 # every rank meets a fault, and the first rank reports it

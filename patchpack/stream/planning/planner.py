@@ -1,170 +1,137 @@
-"""The planner as a torch sampler: it decides the next batch in the parent process, from headers alone."""
+"""The planner of a source, stream or index: it decides every batch from headers alone, and knows where it stands."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import replace
-from itertools import islice
 from multiprocessing.context import BaseContext
 from typing import Any
 
 from torch.utils.data import Sampler
+from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError
-from patchpack.image.formats import reading_of
-from patchpack.plan._integers import require_epoch, require_int
-from patchpack.plan.online.planner import FUSE, OnlinePlanner, Tail, already_reported
+from patchpack.plan._integers import require_epoch
+from patchpack.plan.online.planner import MAX_IN_A_ROW, Tail
+from patchpack.plan.packing import Lookahead
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.shuffle import block_of
-from patchpack.report import Rejection, ShardFault
-from patchpack.stream.planning.order import Mark, Order, OrderedSource
-from patchpack.stream.planning.probe import probe_targets, require_recipe
-from patchpack.stream.planning.resume import (
-    STATE,
-    Marks,
-    kind_of,
-    recipe_fields,
-    require_same,
-    require_whole,
-    restore,
-    snapshot,
-    with_checksum,
-)
-from patchpack.stream.planning.scanner import scan_ahead
-from patchpack.stream.sample.items import ToSample
-from patchpack.stream.sample.labels import MapTarget
-from patchpack.stream.sample.names import IMAGE, LABEL
-from patchpack.stream.sample.source import Source, tell_epoch
-from patchpack.stream.sample.text import TEXT, Tokenize, require_picklable, require_text_len
-from patchpack.stream.sources.map_style import MapStyleSource, SizeOf
-from patchpack.stream.sources.opening import open_source
-from patchpack.types import BatchPlan, TargetKind
-
-_BLOCK = 64  # headers planned at a time: numpy's cost per call is spread, and the first batch does not wait
-
-PLACE = ("epoch", "seen", "at")  # in a state: the position in an epoch
-LOOKAHEAD_BYTES = 1 << 28  # limit for images that travel with their plan and wait in open rows
+from patchpack.stream.planning.resume import require_same, require_whole, with_checksum
+from patchpack.stream.sample.source import Source
+from patchpack.stream.sources.indexed import IndexSource, is_index
+from patchpack.stream.sources.opening import SourceOptions
+from patchpack.types import BatchPlan
 
 
 class Planner(Sampler[BatchPlan]):
     """A sampler of `BatchPlan`s, for ``DataLoader(painter, sampler=planner, batch_size=None)``.
 
-    All decisions are made here, in one process, so the number of workers cannot change a batch.
+    All decisions are made here, in one process, so the number of workers cannot change a batch. Rows of a stream are planned
+    while it is read. The epochs of an index are planned as a whole: rows are fuller, ``len()`` is exact, all ranks have the
+    same number of steps, and a state is a step.
 
     Args:
-        source: the samples, see `patchpack.stream.sources.opening.open_source`.
-        recipe: sizes, augmentation and packing of the samples.
-        image: name of the image, see `open_source`.
-        frames: names of the frames of a clip, default None, see `open_source`.
-        target: name of the label, several, or None, see `open_source`.
-        to_sample: ``(number, item) -> Sample``, for items of another kind. Default None.
-        map_target: decoded label → target. Default None.
-        classes: names of the class folders in the order of their numbers. None takes the existing folders, sorted.
-        sizes: int ``[n, 2]``, heights and widths of a map-style dataset, None if unknown.
-        size_of: number → (height, width), instead of ``sizes``. Default None.
+        source: the samples, as `open_source` takes them.
+        recipe: sizes, augmentation and packing of the samples. Its packer is for streams and is not used for an index.
         shuffle: False or 0 for the source's order, else shards are permuted, and headers in blocks of this many. For True see
             `load`.
         epoch: number of the epoch, for the draws, the shuffling, and a source with a ``set_epoch``. Default 0. See `set_epoch`.
         steps_per_epoch: exactly this many batches, the source repeated as needed. None for one pass.
         tail: handling of the last rows if they do not fill a batch, default ``"short"``. See `OnlinePlanner`.
+        balance: True deals the rows of an index so that ranks have nearly equal work in each step. Default False.
         rank: number of the share of the source, default 0, see `Order`. With ``tail="pad"`` and no ``steps_per_epoch``
             (evaluation) every rank plans the whole source and takes its rows of each batch: every image once, equal steps.
         world_size: number of shares, default 1.
         seen: samples met in earlier epochs, for drop schedules, default 0. It grows with every epoch iterated to its end.
+        packer: `Lookahead` options without `max_cut` for an index. None chooses options that suit the sizes.
+        text_len: tokens of text per row, for a source with ``tokenize``. Default None.
+        max_in_a_row: the planning of a stream stops after this many rejections in a row, default 100. None never stops it.
         scanner: a multiprocessing context, or the name of a start method. Headers of shards and folders are then read ahead in
             a separate process. None reads them in this process, between batches. It does not change plans.
-        fuse: the planner stops after this many rejections in a row, default 100. None never stops it.
-        text: name of the text, see `load`.
-        tokenize: text → token ids, None for no texts, see `load`.
-        text_len: tokens of text per row, see `load`.
+        timeout: seconds without a header after which the process that reads them counts as frozen. Default 0: no limit.
+        states_kept: number of plans that may be on their way to a batch. `state_dict` has a state for each. Default 64.
+        **reading: options of `open_source`.
 
     Attributes:
-        text_len: tokens of text per row, None without texts.
-        states_kept: number of plans that may be on their way to a batch. `state_dict` has a state for each of them.
+        recipe: the given recipe.
+        source: the `Source` that is planned.
         already_reported: samples that the steps before the first one of this iteration have reported.
-        timeout: seconds without a header after which the scanner counts as frozen; 0 for no limit.
 
     Raises:
         SourceError, ConfigError: at construction.
     """
+
+    recipe: Recipe
+    source: Source
+    epoch: int
+    seen: int
+    steps_per_epoch: int | None
+    already_reported: int
+    text_len: int | None
+    states_kept: int
+
+    def __new__(cls, source: Any = None, *arguments: Any, **options: Any) -> Planner:
+        """Return the planner for the kind of the source."""
+        if cls is Planner:  # imported here, because both are planners themselves
+            from patchpack.stream.planning.index_planner import IndexPlanner
+            from patchpack.stream.planning.stream_planner import StreamPlanner
+
+            cls = IndexPlanner if is_index(source) or isinstance(source, IndexSource) else StreamPlanner
+        return super().__new__(cls)
 
     def __init__(
         self,
         source: Any,
         recipe: Recipe,
         *,
-        image: str | Sequence[str] = IMAGE,
-        frames: str | None = None,
-        target: str | tuple[str, ...] | None = LABEL,
-        to_sample: ToSample | None = None,
-        map_target: MapTarget | None = None,
-        classes: Sequence[str] | None = None,
-        sizes: Any = None,
-        size_of: SizeOf | None = None,
         shuffle: bool | int = 0,
         epoch: int = 0,
         steps_per_epoch: int | None = None,
         tail: Tail = "short",
+        balance: bool = False,
         rank: int = 0,
         world_size: int = 1,
         seen: int = 0,
-        scanner: str | BaseContext | None = None,
-        fuse: int | None = FUSE,
-        text: str = TEXT,
-        tokenize: Tokenize | None = None,
+        packer: Lookahead | None = None,
         text_len: int | None = None,
+        max_in_a_row: int | None = MAX_IN_A_ROW,
+        scanner: str | BaseContext | None = None,
+        timeout: float = 0.0,
+        states_kept: int = 64,
+        **reading: Unpack[SourceOptions],
     ) -> None:
-        require_text_len(tokenize, text_len)
-        if scanner is not None:
-            require_picklable(tokenize, scanner if isinstance(scanner, str) else scanner.get_start_method())
-        self.fuse = fuse
-        self.text_len, self._text = text_len, None if tokenize is None else text
-        self.timeout = 0.0
-        self.recipe = require_recipe(recipe)
-        self.source: Source = open_source(
-            source,
-            image=image,
-            frames=frames,
-            clips=recipe.video is not None,
-            target=target,
-            max_pixels=recipe.max_pixels,
-            max_bytes=recipe.max_bytes,
-            background=recipe.background,
-            reading=reading_of(recipe),
-            to_sample=to_sample,
-            map_target=map_target,
-            classes=classes,
-            sizes=sizes,
-            size_of=size_of,
-            text=text,
-            tokenize=tokenize,
-        )
-        if world_size > 1 and getattr(self.source, "is_split", False):
-            raise ConfigError(
-                f"{self.source.name} is split by rank already, and would be split again: pass the whole stream, or rank=0 and "
-                f"world_size=1"
-            )
-        if steps_per_epoch is not None:
-            require_int("steps_per_epoch", steps_per_epoch, 1, 1 << 50)
-        self.epoch, self.seen = epoch, seen
-        self.already_reported = 0
-        self._resume: Mapping[str, Any] | None = None
-        self._run: tuple[int, int, Mapping[str, Any] | None] = (
-            epoch,
-            seen,
-            None,
-        )  # of the last iteration, or of the next one after a state was loaded
-        self.states_kept = 64
-        self._states: dict[int, dict[str, Any]] = {}
-        self.steps_per_epoch, self._tail = steps_per_epoch, tail
-        self._order = Order(recipe.seed, epoch, block_of(shuffle), steps_per_epoch is not None, rank, world_size)
-        self._together = world_size > 1 and tail == "pad" and steps_per_epoch is None
-        self._scanner = None if getattr(self.source, "scan_here", False) else scanner
-        if self._together and isinstance(self.source, MapStyleSource):
-            self.source = self.source.reading_twice()  # every rank reads every header, and paints its own images
-        self._new_planner(None)  # refuses a wrong tail or number of steps now
+        raise NotImplementedError  # each kind has its own; this signature is what both take
+
+    @property
+    def rank(self) -> int:
+        """The rank whose share of the source is planned."""
+        raise NotImplementedError
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks that share the source."""
+        raise NotImplementedError
+
+    @property
+    def plans_in_workers(self) -> bool:
+        """True if items are decoded to find their sizes, so that workers plan too."""
+        return self.source.decodes_to_scan
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        """Yield the plans of one epoch, or a single one with `BatchPlan.fatal` set if there is nothing to pack."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        """Return the number of batches of an epoch. Raises `TypeError` for a stream without ``steps_per_epoch``."""
+        raise NotImplementedError
+
+    def __bool__(self) -> bool:
+        """Return True, because the length of a planner may not be known."""
+        return True
+
+    def __repr__(self) -> str:
+        shuffled = f", shuffle={self._shuffle}" if self._shuffle else ""
+        steps = "" if self.steps_per_epoch is None else f", {self.steps_per_epoch} steps"
+        ranks = f", rank {self.rank} of {self.world_size}" if self.world_size > 1 else ""
+        return f"Planner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
 
     def set_epoch(self, epoch: int) -> None:
         """Draw and shuffle for another epoch from the next iteration on.
@@ -174,38 +141,9 @@ class Planner(Sampler[BatchPlan]):
         """
         require_epoch(epoch)
         if epoch != self.epoch:
-            if self._resume and self._resume["planner"].get("finished"):  # saved after an epoch's last batch: it is over
-                self.seen += self._resume["planner"]["account"]["seen"]
-            self._resume = None
+            self.seen += self._forget_state()
         self.epoch = epoch
-        self._run = (epoch, self.seen, self._resume)
-
-    def __len__(self) -> int:
-        """Return ``steps_per_epoch``. Raises `TypeError` without it, because the number of batches is not known in advance."""
-        if self.steps_per_epoch is None:
-            raise TypeError("the number of batches is not known before the end of the source; steps_per_epoch fixes it")
-        return self.steps_per_epoch
-
-    def __bool__(self) -> bool:
-        """Return True, because the length of a planner may not be known."""
-        return True
-
-    def __repr__(self) -> str:
-        order = self._order
-        shuffled = f", shuffle={order.shuffle}" if order.shuffle else ""
-        steps = "" if self.steps_per_epoch is None else f", {self.steps_per_epoch} steps"
-        ranks = f", rank {order.rank} of {order.world_size}" if order.world_size > 1 else ""
-        return f"Planner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
-
-    def __iter__(self) -> Iterator[BatchPlan]:
-        """Yield the plans of one epoch. A source without one usable image gives a single plan with `BatchPlan.fatal` set."""
-        resume, self._resume = self._resume, None
-        self._states.clear()
-        self._run = (self.epoch, self.seen, resume)
-        if self._together:
-            yield from self._share_of_all(resume)
-        else:
-            yield from self._plans(replace(self._order, epoch=self.epoch), self.recipe, resume)
+        self._start_run()
 
     def state_dict(self, step: int | None = None, *, finished: bool = False) -> dict[str, Any]:
         """Return the position in the epoch of the last iteration after its first `step` batches.
@@ -213,159 +151,64 @@ class Planner(Sampler[BatchPlan]):
         The state is JSON-safe: a few kB, no pixels, no paths.
 
         Args:
-            step: batches of that epoch that are done, including those before a resume. It must be among the last `states_kept`
-                plans. None for the batches before the iteration began.
+            step: batches of that epoch that are done, including those before a resume. For a stream it must be among the last
+                `states_kept` plans. None for the batches before the iteration began.
             finished: True if that epoch is over. The next iteration then starts a new epoch.
+
+        Raises:
+            ConfigError: there is no state for that step.
         """
-        epoch, seen, at = self._run
-        if finished:
-            seen, at = self.seen, None
-        elif step is not None:
-            if step not in self._states:
-                raise ConfigError(f"step {step} is not one of the last {self.states_kept} steps planned: {list(self._states)}")
-            at = self._states[step]
-        return {**self._belongs_to(), **with_checksum({"epoch": epoch, "seen": seen, "at": at})}
+        return {**self.belongs_to(), **with_checksum(self._position(step, finished))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue, in the next iteration, after the last plan of the state.
 
-        The source is read again from a little before: from the shard, or the block of shuffled headers, with the oldest image
-        that still waits. A source without positions (an iterable) is read from its beginning, with a warning.
+        A stream is read again from a little before: from the shard, or the block of shuffled headers, with the oldest image
+        that still waits. A source without positions (an iterable) is read from its beginning, with a warning. Of an index no
+        batch before the state is planned. Another world size is possible for an index if rows do not depend on it (balance off,
+        one patch size) and the rows that all ranks had together are whole steps of the new world size.
 
         Raises:
             ConfigError: an argument, a field of the recipe or a property of the source differs, and the error names it; or the
                 state is damaged.
         """
-        require_same(state, self._belongs_to())
-        require_whole(state, PLACE)
-        self.set_epoch(state["epoch"])
-        self.seen, self._resume = state["seen"], state["at"]
-        self._run = (self.epoch, self.seen, self._resume)
+        require_same(state, self.belongs_to())
+        require_whole(state, self.position_fields)
+        self._restore(state)
 
-    def _belongs_to(self) -> dict[str, Any]:
-        order = self._order
-        return {
-            "state": STATE,
-            "source": self.source.name,
-            "samples or shards": getattr(self.source, "fingerprint", None),
-            **recipe_fields(self.recipe),
-            "shuffle": order.shuffle,
-            "steps_per_epoch": self.steps_per_epoch,
-            "tail": self._tail,
-            "rank": order.rank,
-            "world_size": order.world_size,
-            "text": self._text,
-            "text_len": self.text_len,
-        }
+    def plan(self) -> Sequence[BatchPlan]:
+        """Return the plan of the current epoch of an index, an `EpochPlan`. Raises `ConfigError` for any other source."""
+        raise ConfigError(f"{self.source.name} is planned while it is read: only the epoch of an index is planned as a whole")
+
+    def count_epoch(self, seen: int) -> None:
+        """Set the samples met so far, after an epoch that workers planned."""
+        self.seen = seen
 
     @property
-    def rank(self) -> int:
-        """The rank whose share of the source is planned."""
-        return self._order.rank
+    def position_fields(self) -> tuple[str, ...]:
+        """The fields of a state that hold the position in an epoch."""
+        raise NotImplementedError
+
+    def belongs_to(self) -> dict[str, Any]:
+        """Return the fields of a state that say which run it belongs to. All must be the same in the run that continues."""
+        raise NotImplementedError
 
     @property
-    def world_size(self) -> int:
-        """The number of ranks that share the source."""
-        return self._order.world_size
+    def _shuffle(self) -> int:
+        raise NotImplementedError
 
-    @property
-    def reads_pixels(self) -> bool:
-        """True if items are decoded to find their sizes. Workers then plan too."""
-        return isinstance(self.source, MapStyleSource) and self.source.holds
+    def _start_run(self) -> None:
+        """Note where the next iteration begins."""
+        raise NotImplementedError
 
-    def stream(
-        self, number: int, num_streams: int, resume: Mapping[str, Any] | None = None
-    ) -> Iterator[tuple[BatchPlan, dict[str, Any]]]:
-        """Yield the plans of one of several streams that share this rank's samples and steps, each with a state.
+    def _forget_state(self) -> int:
+        """Forget a loaded state because another epoch begins. Return the samples of its epoch if that was over, else 0."""
+        raise NotImplementedError
 
-        All streams together have one plan for every batch.
+    def _position(self, step: int | None, finished: bool) -> dict[str, Any]:
+        """Return the values of `position_fields`, see `state_dict`."""
+        raise NotImplementedError
 
-        Args:
-            number: number of the stream, from 0.
-            num_streams: number of streams.
-            resume: the state that came with the last plan that is done, None to begin the epoch.
-        """
-        if self.steps_per_epoch is None or number < self.steps_per_epoch:
-            share = replace(self._order.share(number, num_streams), epoch=self.epoch)
-            for plan in self._plans(share, self.recipe, resume, stream=number, num_streams=num_streams):
-                yield plan, self._states[plan.step + 1]
-
-    def require_samples_for(self, num_streams: int) -> None:
-        """Raise `ConfigError` if a stream would have no sample, so that `steps_per_epoch` could not be reached."""
-        num_parts, ranks = getattr(self.source, "num_parts", 0), self._order.world_size
-        if self.steps_per_epoch is not None and num_parts < num_streams * ranks:
-            raise ConfigError(
-                f"{self.source.name} cannot feed {num_streams} workers on each of {ranks} ranks, which plan for themselves "
-                f"where sizes are not known: use fewer workers, or pass sizes= or size_of="
-            )
-
-    def _new_planner(self, kind: TargetKind, recipe: Recipe | None = None, **stream: int) -> OnlinePlanner:
-        return OnlinePlanner(
-            recipe or self.recipe,
-            epoch=self.epoch,
-            seen=self.seen,
-            target_kind=kind,
-            name=self.source.name,
-            tail=self._tail,
-            max_steps=self.steps_per_epoch,
-            lookahead_bytes=LOOKAHEAD_BYTES,
-            fuse=self.fuse,
-            text_len=self.text_len,
-            **stream,
-        )
-
-    def _plans(
-        self, order: Order, recipe: Recipe, resume: Mapping[str, Any] | None = None, **stream: int
-    ) -> Iterator[BatchPlan]:
-        tell_epoch(self.source, self.epoch)  # the only call: an epoch comes from the constructor, `set_epoch` or a state
-        begun, start = self.seen, Mark(*resume["mark"]) if resume else Mark()
-        marks, ordered = Marks(start), OrderedSource(self.source, order, start)
-        scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner, self.timeout)
-        with closing(scanned):  # an endless scan, or its process, ends with the epoch
-            events = marks.without(scanned)
-            if resume:
-                kind = kind_of(resume)
-                planner = self._new_planner(kind, recipe, **stream)
-                self.already_reported = already_reported(resume["planner"])
-                if self.already_reported and not ordered.has_parts:
-                    warnings.warn(
-                        f"{self.source.name} has no positions to begin at: it is read again from its beginning, and what was "
-                        f"packed is passed over",
-                        stacklevel=2,
-                    )
-                restore(resume, planner, OrderedSource(self.source, order), events)
-            else:
-                self.already_reported = 0
-                kind, probed = probe_targets(events, self.source.reader, repeated=self._order.repeat, fuse=self.fuse)
-                planner, events = self._new_planner(kind, recipe, **stream), iter(probed)
-            while planner.takes_more and (block := list(islice(events, _BLOCK))):
-                for plan in planner.feed(block):
-                    self._remember(plan.step + 1, snapshot(planner, marks, kind))
-                    yield plan
-        for plan in planner.finish():
-            self._remember(plan.step + 1, snapshot(planner, marks, kind))
-            if planner.finished:  # already here: a loop that knows the number of batches requests no more
-                self.seen = begun + planner.seen
-            yield plan
-        self.seen = begun + planner.seen
-
-    def _remember(self, step: int, state: dict[str, Any]) -> None:
-        self._states[step] = state
-        while len(self._states) > self.states_kept:
-            del self._states[next(iter(self._states))]
-
-    def _share_of_all(self, resume: Mapping[str, Any] | None) -> Iterator[BatchPlan]:
-        """Yield this rank's share, every world_size-th row, of plans for all ranks, with ``world_size`` times the rows."""
-        rank, world_size = self._order.rank, self._order.world_size
-        everything = self.recipe.replace(rows=self.recipe.rows * world_size)
-        seen = before = 0 if resume is None else resume["mine"]
-        for plan in self._plans(replace(self._order, epoch=self.epoch, rank=0, world_size=1), everything, resume):
-            self.already_reported = before
-            mine = plan.take_rows(range(rank, plan.num_rows, world_size))
-            info = replace(plan.info, planned=sum(not header.part for header in mine.headers))
-            if rank:  # the first rank reports losses that no rank gets; the others get the first one, so that all may stop
-                first: list[Rejection | ShardFault] = [*info.rejections[:1], *info.shard_errors[:1]]
-                info = replace(info, rejections=[], shard_errors=[], dropped={}, altered=0, elsewhere=first)
-            seen += info.planned + len(info.rejections)
-            self._states[plan.step + 1]["mine"] = seen
-            yield replace(mine, info=replace(info, seen=seen))
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        """Take the values of `position_fields` from a state."""
+        raise NotImplementedError

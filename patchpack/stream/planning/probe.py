@@ -24,7 +24,7 @@ def require_recipe(recipe: Any) -> Recipe:
 
 
 def probe_targets(
-    events: Iterator[Event], reader: Reader, *, repeated: bool = False, fuse: int | None = None
+    events: Iterator[Event], reader: Reader, *, repeated: bool = False, max_in_a_row: int | None = None
 ) -> tuple[TargetKind, Iterable[Event]]:
     """Return the kind of the first readable target, and the same events again.
 
@@ -32,7 +32,7 @@ def probe_targets(
         events: of a scan.
         reader: reads targets.
         repeated: True if the events continue for ever, pass after pass. Only the first pass is then probed. Default False.
-        fuse: number of rejections in a row after which the search ends. Default None, for no limit.
+        max_in_a_row: number of rejections in a row after which the search ends. Default None, for no limit.
     """
     met: list[Event] = []
     in_a_row = 0
@@ -40,7 +40,9 @@ def probe_targets(
         met.append(event)
         if not isinstance(event, Header):
             in_a_row += isinstance(event, Rejection)
-            if fuse is not None and in_a_row >= fuse:  # the planner stops here too, and an endless stream must end
+            if (
+                max_in_a_row is not None and in_a_row >= max_in_a_row
+            ):  # the planner stops here too, and an endless stream must end
                 return None, chain(met, events)
             continue
         in_a_row = 0

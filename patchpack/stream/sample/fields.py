@@ -8,8 +8,40 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from patchpack.image.formats import DEFAULT, MAX_BYTES, MAX_PIXELS, Reading
+from patchpack.errors import ConfigError
+from patchpack.image.decode import WHITE, Colour
+from patchpack.image.formats import DEFAULT, MAX_BYTES, MAX_PIXELS, Reading, reading_of, require_readable
+from patchpack.plan.recipe import Recipe
 from patchpack.stream.sample.text import Text
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The part of a recipe that scanning and reading a source depend on.
+
+    Attributes:
+        max_pixels: limit of pixels per image, checked on the header. Default 64 million.
+        max_bytes: limit of an image file, and of a text, checked before it is read. Default 512 MiB.
+        clips: True if clips are read. The default is True, for a source that no recipe reads yet.
+        reading: options for reading image files, and PIL images that are sent to a worker.
+        background: colour under a transparent PIL image that is sent to a worker. Default white.
+    """
+
+    max_pixels: int = MAX_PIXELS
+    max_bytes: int = MAX_BYTES
+    clips: bool = True
+    reading: Reading = DEFAULT
+    background: Colour = WHITE
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Limits:
+        """Return the limits of a recipe. Raises `ConfigError` if this Pillow cannot read images in the recipe's way."""
+        reading = reading_of(recipe)
+        require_readable(reading)
+        return cls(recipe.max_pixels, recipe.max_bytes, recipe.video is not None, reading, recipe.background)
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
@@ -19,13 +51,10 @@ class SampleFields:
     Attributes:
         image: extensions of the image, of which the first present is taken; or patterns (``*.jpg``), for all that match.
         target: extension of the label, several for a dict of labels, None for no labels.
-        max_pixels: limit checked on the image header.
-        max_bytes: limit of an image file, and of a text, checked before it is read.
         frames: patterns of members, or of columns, that are the frames of a clip. A sample with such members is a clip, even if
             it has other images.
-        clips: True if the recipe takes clips.
         text: location of the text and its tokenizer, None for no texts.
-        reading: options for reading image files.
+        limits: limits and reading options of the recipe.
         image_given: True if the user named the image. Otherwise a row's image may also be in column ``image``.
         target_given: True if the user named the label. Otherwise a row's label may also be in column ``label``, and files in
             class folders get their label from the folder.
@@ -33,12 +62,9 @@ class SampleFields:
 
     image: tuple[str, ...]
     target: str | tuple[str, ...] | None
-    max_pixels: int = MAX_PIXELS
-    max_bytes: int = MAX_BYTES
     frames: tuple[str, ...] = ()
-    clips: bool = False
     text: Text | None = None
-    reading: Reading = DEFAULT
+    limits: Limits = NO_LIMITS
     image_given: bool = field(default=True, compare=False)
     target_given: bool = field(default=True, compare=False)
 
@@ -63,6 +89,15 @@ class SampleFields:
         if extension in self.image or (self.several and bool(self.images_of([extension]))):
             return True
         return bool(self.frames_of([extension]))
+
+    def within(self, limits: Limits) -> SampleFields:
+        """Return the same fields with other limits. Raises `ConfigError` if frames are named and the recipe takes no clips."""
+        if self.frames and not limits.clips:
+            raise ConfigError(
+                f"frames={';'.join(self.frames)!r} makes clips, but the recipe has video=None: use a recipe with "
+                f"video=Video(...)"
+            )
+        return replace(self, limits=limits)
 
     def without_text(self) -> SampleFields:
         """Return the fields that are still read once a sample is planned."""

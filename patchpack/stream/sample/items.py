@@ -70,7 +70,7 @@ def as_sample(number: int, item: Any, members: SampleFields) -> Sample:
         number: number of the item in its stream. It is the key if the item has none.
         item: an item of the pipeline.
         members: extensions of image and label in a webdataset dict, or columns of a row. A file behind a path that is longer
-            than `SampleFields.max_bytes` is not read.
+            than `Limits.max_bytes` is not read.
 
     Raises:
         SourceError: the item is of another kind.
@@ -100,7 +100,7 @@ def as_sample(number: int, item: Any, members: SampleFields) -> Sample:
     elif (
         isinstance(item, (tuple, list))
         and len(item) > 1
-        and all(_is_surely_picture(one, members.reading.formats) for one in item)
+        and all(_is_surely_picture(one, members.limits.reading.formats) for one in item)
     ):
         if target is not None:
             raise SourceError(
@@ -223,7 +223,7 @@ def _from_webdataset(item: Mapping[Any, Any], names: Mapping[str, Any], members:
     if not found:
         has = ", ".join(str(name) for name in item if not str(name).startswith("__"))
         raise DecodeError(f"no image member ({';'.join((*members.frames, *members.image))}), it has: {has}")
-    pictures = [_picture(item[names[e]], members.max_bytes) for e in found[: None if frames or members.several else 1]]
+    pictures = [_picture(item[names[e]], members.limits.max_bytes) for e in found[: None if frames or members.several else 1]]
     picture = _clip(pictures) if frames else pictures[0] if len(pictures) == 1 else pictures
     if target is None:
         return Sample(key, picture)
@@ -244,7 +244,7 @@ def _from_row(
     columns: list[Any],
     members: SampleFields,
 ) -> Sample:
-    target, pictures = members.target, [_picture(item[column], members.max_bytes) for column in columns]
+    target, pictures = members.target, [_picture(item[column], members.limits.max_bytes) for column in columns]
     picture = _clip(pictures) if members.frames_of(names) else pictures[0]
     if target is None:
         return Sample(str(number), picture)

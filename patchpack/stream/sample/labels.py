@@ -39,9 +39,13 @@ class MappedReader:
     def __init__(self, reader: Reader, map_target: MapTarget) -> None:
         self._reader, self._map = reader, map_target
 
+    def around(self, reader: Reader) -> MappedReader:
+        """Return another reader with the same function."""
+        return MappedReader(reader, self._map)
+
     def __copy__(self) -> MappedReader:
         """Return a copy with separate open files, for another thread."""
-        return MappedReader(copy(self._reader), self._map)
+        return self.around(copy(self._reader))
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of a reader that has one."""

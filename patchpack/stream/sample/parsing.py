@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from patchpack.errors import ConfigError
-from patchpack.image.formats import DEFAULT, MAX_BYTES, Reading, require_readable
-from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
 from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.names import IMAGE, Default
 
@@ -32,31 +31,22 @@ def require_unnamed(members: SampleFields, to_sample: ToSample | None) -> None:
 def parse_members(
     image: str | Sequence[str],
     target: str | tuple[str, ...] | None,
-    max_pixels: int,
-    max_bytes: int = MAX_BYTES,
     frames: str | None = None,
-    clips: bool = False,
-    reading: Reading = DEFAULT,
+    limits: Limits = NO_LIMITS,
 ) -> SampleFields:
     """Return the fields that are read of every sample.
 
     Args:
         image: extensions, columns or patterns of the image, as a list or separated by ``;``.
         target: name of the label, several, or None.
-        max_pixels: limit of pixels per image.
-        max_bytes: limit of an image file, default 512 MiB.
         frames: patterns of the frames of a clip, default None.
-        clips: True if the recipe takes clips, default False.
-        reading: options for reading images.
+        limits: limits and reading options of the recipe.
 
     Raises:
-        ConfigError: extensions are empty, the recipe does not take frames, or this Pillow cannot read images in this way.
+        ConfigError: extensions are empty, or the recipe does not take frames.
     """
-    require_readable(reading)
     extensions = _split("image", image, IMAGE)
     patterns = () if frames is None else _split("frames", frames, "*.jpg")
-    if patterns and not clips:
-        raise ConfigError(f"frames={frames!r} makes clips, but the recipe has video=None: use a recipe with video=Video(...)")
     labels: str | tuple[str, ...] | None
     if isinstance(target, (tuple, list)):
         if not target:
@@ -67,10 +57,10 @@ def parse_members(
     both = sorted({*extensions} & {*((labels,) if isinstance(labels, str) else labels or ())})
     if isinstance(image, Default):  # a name that is a label is not an image too
         extensions = tuple(extension for extension in extensions if extension not in both)
-    return SampleFields(
-        extensions, labels, max_pixels, max_bytes, patterns, clips, None, reading,
-        image_given=not isinstance(image, Default), target_given=not isinstance(target, Default),
-    )  # fmt: skip
+    named = SampleFields(
+        extensions, labels, patterns, image_given=not isinstance(image, Default), target_given=not isinstance(target, Default)
+    )
+    return named.within(limits)
 
 
 def _label(name: Any) -> str:

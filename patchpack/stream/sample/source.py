@@ -1,11 +1,16 @@
-"""The protocol of a source of samples: headers in order, and a reader that fetches images and labels by location."""
+"""The base class of sources of samples: headers in order, and a reader that fetches images and labels by location."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from hashlib import blake2b
-from typing import Any, Protocol, runtime_checkable
+from types import MappingProxyType
+from typing import Any, Protocol
 
+from patchpack.stream.sample.fields import Limits, SampleFields
+from patchpack.stream.sample.text import Text
 from patchpack.types import Event
 
 
@@ -21,36 +26,84 @@ class Reader(Protocol):
         ...
 
 
-@runtime_checkable
-class Source(Protocol):
-    """The part of a source of samples that `Planner` and `Painter` use.
+class Source(ABC):
+    """Samples in a fixed order: their headers, and a reader of their images and labels.
 
-    A source may have the attribute ``scan_here = True`` if its headers cost nothing to read, or if it cannot be pickled. It is
-    then never scanned in a separate process. It may have a ``fingerprint`` of the names of its samples, by which a saved state
-    recognises it. A source whose samples depend on the epoch has a method ``set_epoch(epoch)``. It is called before each pass
-    over the source. Its reader may have one too, which is called in every process before the samples of an epoch are read.
+    `open_source` makes one of most kinds of data. For any other kind write a subclass with `scan`, `name` and `reader`. What
+    else a source can do is declared by the attributes below, each with a default.
+
+    Attributes:
+        name: name of the source in messages and saved states.
+        reader: location of a header → (image, target). It is pickled to workers. If it has a method ``set_epoch``, that is
+            called in every process before the samples of an epoch are read.
+        num_parts: number of parts, such as shards, that `scan_parts` reads separately, so that they can be permuted and dealt
+            to ranks. Default None: the source has no parts and is read from its beginning.
+        one_sample_per_part: True if every part is one sample, so that permuting the parts is a full shuffle. Default False.
+        scan_in_process: True if headers are always scanned in the planning process: they cost nothing to read, or the source
+            cannot be pickled. Default False.
+        decodes_to_scan: True if images must be decoded to find their sizes. Workers then plan their own shares. Default False.
+        is_split: True if the source is divided among ranks already. Default False.
+        fingerprint: hash of the names of the samples, by which a saved state recognises the source. Default None.
+        class_names: names of the classes in the order of their numbers, None if unknown.
+        ignored: number of files that are not read, by extension. Default empty.
+        text: location of the text and its tokenizer, None without texts.
     """
 
     name: str
     reader: Reader
+    num_parts: int | None = None
+    one_sample_per_part: bool = False
+    scan_in_process: bool = False
+    decodes_to_scan: bool = False
+    is_split: bool = False
+    fingerprint: str | None = None
+    class_names: list[str] | None = None
+    ignored: Mapping[str, int] = MappingProxyType({})
+    text: Text | None = None
 
+    @abstractmethod
     def scan(self) -> Iterator[Event]:
         """Yield headers, rejections and container faults in order. The order is the same at every call."""
-        ...
-
-
-@runtime_checkable
-class PartedSource(Source, Protocol):
-    """A source with parts (such as shards) that can be read separately, so that they can be permuted and dealt to ranks.
-
-    The attribute ``one_each = True`` means that every part is one sample, so that permuting the parts is a full shuffle.
-    """
-
-    num_parts: int
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """Yield the events of these parts in this order, like `scan`."""
-        ...
+        """Yield the events of these parts in this order, like `scan`. Only for a source with `num_parts`."""
+        raise NotImplementedError(f"{type(self).__name__} has num_parts but does not define scan_parts")
+
+    def set_epoch(self, epoch: int) -> None:  # noqa: B027 - most sources have no epoch
+        """Set the epoch of a source whose samples depend on it. It is called before each pass. Default: does nothing."""
+
+    def within(self, limits: Limits) -> Source:
+        """Return the source with the limits of a recipe. Default: the source itself, which has no limits."""
+        return self
+
+    def reading_twice(self) -> Source:
+        """Return the source without images in memory: what was decoded for its size is read again. Default: the source."""
+        return self
+
+    def __repr__(self) -> str:
+        return f"Source({self.name})"
+
+
+class FieldSource(Source):
+    """A source that reads named fields of its samples within limits.
+
+    Attributes:
+        members: the fields.
+    """
+
+    members: SampleFields
+
+    def within(self, limits: Limits) -> FieldSource:
+        """Return the source with the limits of a recipe. Raises `ConfigError` if the recipe does not take its clips."""
+        if limits == self.members.limits:
+            return self
+        other = copy(self)
+        other.set_members(self.members.within(limits))
+        return other
+
+    @abstractmethod
+    def set_members(self, members: SampleFields) -> None:
+        """Set the fields to read, and make the reader for them."""
 
 
 def tell_epoch(items: Any, epoch: int) -> None:

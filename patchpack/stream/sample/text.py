@@ -118,13 +118,11 @@ def parse_text(text: str, tokenize: Tokenize | None) -> Text | None:
     return Text(member, field or None, tokenize)
 
 
-def require_text_len(tokenize: Tokenize | None, text_len: int | None) -> None:
+def require_text_len(text: Text | None, text_len: int | None) -> None:
     """Raise `ConfigError` unless both are given, or neither."""
-    if (tokenize is None) != (text_len is None):
-        raise ConfigError(
-            "tokenize= and text_len=, the text tokens per row, must be passed together, got "
-            f"tokenize={tokenize!r}, text_len={text_len!r}"
-        )
+    if (text is None) != (text_len is None):
+        got = f"text_len={text_len!r} without tokenize=" if text is None else "tokenize= without text_len="
+        raise ConfigError(f"tokenize= and text_len=, the text tokens per row, must be passed together, got {got}")
 
 
 def require_picklable(tokenize: Tokenize | None, start_method: str) -> None:

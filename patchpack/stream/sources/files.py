@@ -21,7 +21,7 @@ def image_extensions(members: SampleFields) -> frozenset[str]:
     """Return the extensions of image files: the user's choice, else the extensions of every format that can be decoded."""
     if members.image_given:
         return frozenset(members.image)
-    return extensions_of(members.reading.formats) - {*members.labels, *text_extensions(members)}
+    return extensions_of(members.limits.reading.formats) - {*members.labels, *text_extensions(members)}
 
 
 def text_extensions(members: SampleFields) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ def is_asked_image(path: Path, members: SampleFields, extensions: frozenset[str]
         if not stat.S_ISREG(os.stat(path).st_mode):
             return False
         with open(path, "rb") as file:
-            return starts_as_image(file.read(12), members.reading.formats)
+            return starts_as_image(file.read(12), members.limits.reading.formats)
     except OSError:
         return False
 
@@ -80,9 +80,9 @@ def _with_text(header: Header, image: Path, asked: SampleFields) -> Header | Rej
     assert asked.text is not None
     path = beside(image, asked.text.member)
     try:
-        return header._replace(text=asked.text.tokens(asked.text.of(_read_beside(path, asked.max_bytes))))
+        return header._replace(text=asked.text.tokens(asked.text.of(_read_beside(path, asked.limits.max_bytes))))
     except FileNotFoundError:
-        return Rejection(header.shard, header.key, path.name, "target", f"its text file {path.name} is missing")
+        return Rejection(header.shard, header.key, path.name, "target", f"there is no text file {path.name} beside the image")
     except OSError as error:
         return Rejection(header.shard, header.key, path.name, "read", f"{type(error).__name__}: {error}")
     except TargetError as error:
@@ -157,5 +157,5 @@ def _file_size(file: Any, asked: SampleFields) -> Size:
         data: bytes = file.read(count)
         return data
 
-    limits = {"max_pixels": asked.max_pixels, "max_bytes": asked.max_bytes}
-    return read_size_at(read, length, **limits, formats=asked.reading.formats)
+    limits = {"max_pixels": asked.limits.max_pixels, "max_bytes": asked.limits.max_bytes}
+    return read_size_at(read, length, **limits, formats=asked.limits.reading.formats)

@@ -12,14 +12,14 @@ from patchpack.errors import ConfigError, SourceError
 from patchpack.report import Rejection
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.names import nearest
-from patchpack.stream.sample.source import Reader, digest
+from patchpack.stream.sample.source import FieldSource, digest
 from patchpack.stream.sources.files import FileReader, beside, image_extensions, is_asked_image, scan_file, text_extensions
 from patchpack.types import Event, Header
 
 _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
 
 
-class FolderSource:
+class FolderSource(FieldSource):
     """A folder of image files. Keys are paths relative to it.
 
     If the user names a label (``target="json"``), it is read from the file beside the image with the same name and that
@@ -38,24 +38,19 @@ class FolderSource:
         ignored: number of files that are not images, or do not have a requested extension, by extension.
     """
 
-    one_each = True
+    one_sample_per_part = True
 
     def __init__(
         self, root: Path, members: SampleFields, files: list[Path] | None = None, *, classes: Sequence[str] | None = None
     ) -> None:
-        self._root, self._members = root, members
+        self._root, self._classes = root, classes
         self.name = f"{root.resolve().name}/"
+        self._hidden: list[Path] = []
+        self._listed: list[Path] = files or []
         if files is None:
-            files = sorted(_files_below(root))
-            seen = [path for path in files if not path.name.startswith(".")]
-        else:
-            seen = files
-        extensions = image_extensions(members)
-        self._files = [path for path in seen if is_asked_image(path, members, extensions)]
-        self.ignored = _by_extension(files, self._files, members)
-        if not self._files:
-            wanted, has = ";".join(sorted(extensions)), ", ".join(f"{n} {kind}" for kind, n in self.ignored.items())
-            raise SourceError(f"{root} has no file with extension {wanted}, it has: {has or 'no files'}")
+            found = sorted(_files_below(root))
+            self._listed = [path for path in found if not path.name.startswith(".")]
+            self._hidden = [path for path in found if path.name.startswith(".")]
         self._in_classes = members.target is not None and not members.target_given
         if classes is not None and not self._in_classes:
             raise ConfigError(
@@ -63,6 +58,7 @@ class FolderSource:
                 f"them out"
             )
         self.class_names = _class_names(root, classes) if self._in_classes else None
+        self.set_members(members)
         if self.class_names and classes is None:
             _warn_of_doubtful_classes(root, self.class_names, self._files)
         if self._in_classes and not self.class_names:
@@ -70,24 +66,34 @@ class FolderSource:
                 f"{root} has no class subfolders for labels: pass target=None for unlabelled images, or target='json' "
                 f"if a .json file beside each image has its label"
             )
-        self.reader: Reader = FileReader(
+
+    def set_members(self, members: SampleFields) -> None:
+        """Set the fields to read, see `FieldSource`, and choose the files that are images."""
+        root, extensions = self._root, image_extensions(members)
+        self._files = [path for path in self._listed if is_asked_image(path, members, extensions)]
+        self.ignored = _by_extension([*self._listed, *self._hidden], self._files, members)
+        if not self._files:
+            wanted, has = ";".join(sorted(extensions)), ", ".join(f"{n} {kind}" for kind, n in self.ignored.items())
+            raise SourceError(f"{root} has no file with extension {wanted}, it has: {has or 'no files'}")
+        self.members = members
+        self.reader = FileReader(
             str(root),
             self.class_names if self._in_classes else None,
-            members.max_bytes,
+            members.limits.max_bytes,
             target=None if self._in_classes else members.target,
         )
         self._known = set(self.class_names or ())
         self._first = {path: number for number, path in reversed(list(enumerate(self._files)))}
         self.num_parts = len(self._files)
-        given = [] if classes is None else self.class_names or []
+        given = [] if self._classes is None else self.class_names or []
         self.fingerprint = digest([*(path.relative_to(root).as_posix() for path in self._files), *given])
 
     def scan(self) -> Iterator[Event]:
         """Yield a header or rejection for each file, see `Source`."""
-        return self.scan_parts(range(self.num_parts))
+        return self.scan_parts(range(len(self._files)))
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """Yield those of some files, see `PartedSource`. Every file is a part, so that a shuffle mixes the classes."""
+        """Yield those of some files, see `Source`. Every file is a part, so that a shuffle mixes the classes."""
         for number in parts:
             path = self._files[number]
             key = path.relative_to(self._root).as_posix()
@@ -97,11 +103,11 @@ class FolderSource:
             if self._in_classes and (fault := self._class_fault(key)):
                 yield Rejection(self.name, key, path.name, "target", fault)
                 continue
-            header = scan_file(path, key, self.name, key, self._members)
-            missing = [] if self._in_classes else [e for e in self._members.labels if not beside(path, e).exists()]
+            header = scan_file(path, key, self.name, key, self.members)
+            missing = [] if self._in_classes else [e for e in self.members.labels if not beside(path, e).exists()]
             if missing and isinstance(header, Header):
                 name = beside(path, missing[0]).name
-                header = Rejection(self.name, key, name, "target", f"its label file {name} is missing")
+                header = Rejection(self.name, key, name, "target", f"there is no label file {name} beside the image")
             yield header
 
     def _class_fault(self, key: str) -> str:

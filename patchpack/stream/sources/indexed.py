@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.report import Rejection, ShardFault
-from patchpack.stream.sample.source import Reader
+from patchpack.stream.sample.source import Reader, Source
 from patchpack.types import Event, Header, TargetKind
 
 _BLOCK = 1 << 10  # headers made at a time
@@ -63,25 +63,25 @@ def is_index(source: Any) -> TypeGuard[SampleIndex]:
     return callable(getattr(type(source), "headers", None)) and hasattr(source, "key_hash") and hasattr(source, "starts")
 
 
-class IndexSource:
-    """A `PartedSource` over an index. Rejections and faults come with the first shard.
+class IndexSource(Source):
+    """The samples of an index. Rejections and faults come with the first shard.
 
     Attributes:
         index: the given index.
     """
 
-    scan_here = True
+    scan_in_process = True
 
     def __init__(self, index: SampleIndex) -> None:
         self.index, self.name, self.num_parts = index, index.name, index.num_shards
-        self.reader: Reader = index.reader
+        self.reader = index.reader
 
     def scan(self) -> Iterator[Event]:
         """Yield the rejections, faults and headers of the index, see `Source`."""
-        return self.scan_parts(range(self.num_parts))
+        return self.scan_parts(range(self.index.num_shards))
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """Yield the headers of some shards, see `PartedSource`."""
+        """Yield the headers of some shards, see `Source`."""
         for part in parts:
             if part == 0:
                 yield from self.index.rejections

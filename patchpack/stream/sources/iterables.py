@@ -10,22 +10,21 @@ import numpy as np
 from PIL import Image
 
 from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceError, TargetError
-from patchpack.image.decode import WHITE, Colour, to_rgb
-from patchpack.image.formats import DEFAULT, Reading
+from patchpack.image.decode import to_rgb
 from patchpack.image.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
 from patchpack.image.size import picture_size
 from patchpack.report import Rejection, ShardFault
-from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
 from patchpack.stream.sample.items import ToSample, key_of, make_sample, refuse_batch
 from patchpack.stream.sample.labels import without_address
-from patchpack.stream.sample.source import Reader, tell_epoch
+from patchpack.stream.sample.source import FieldSource, tell_epoch
 from patchpack.stream.sources.huggingface import UNDECODED_FIRST, is_huggingface, stream_behind_error
 from patchpack.types import Clip, Event, Header, Inline, Sample
 
 NO_IMAGES = "a sample must have at least one image, got an empty list: leave the sample out"
 
 
-class IterableSource:
+class IterableSource(FieldSource):
     """Any iterable of samples. The planner reads it once, and images and targets travel in the plans.
 
     Items are of a kind that `as_sample` takes, or ``to_sample(number, item)`` makes a `Sample` of each. A key that repeats in a
@@ -35,12 +34,10 @@ class IterableSource:
         items: the iterable.
         members: names of image, label and text, and the limits.
         to_sample: ``(number, item) -> Sample``, default None.
-        background: colour under transparent PIL images that travel to a worker, default white.
         repeating: True if keys may repeat, default False.
     """
 
-    scan_here = True
-    class_names: list[str] | None = None
+    scan_in_process = True
 
     def __init__(
         self,
@@ -48,17 +45,19 @@ class IterableSource:
         members: SampleFields,
         *,
         to_sample: ToSample | None = None,
-        background: Colour = WHITE,
         repeating: bool = False,
     ) -> None:
-        self._items, self._members, self._to_sample = items, members, to_sample
-        self._background, self._repeating = background, repeating
+        self._items, self._to_sample, self._repeating = items, to_sample, repeating
         self.name = f"{type(items).__name__} of samples"
         if isinstance(items, Iterator):
             self.name += ", which can be read once"
         self.is_split = is_split(items)
         self._may_be_batched = repeating or _is_pipeline(items)
-        self.reader: Reader = InlineReader()
+        self.set_members(members)
+
+    def set_members(self, members: SampleFields) -> None:
+        """Set the fields to read, see `FieldSource`."""
+        self.members, self.reader = members, InlineReader()
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of a stream that has one, such as a stream of `datasets`."""
@@ -74,7 +73,7 @@ class IterableSource:
             try:
                 if self._may_be_batched and self._to_sample is None:
                     refuse_batch(number, item)
-                sample = make_sample(number, item, self._members, self._to_sample)
+                sample = make_sample(number, item, self.members, self._to_sample)
             except (SampleError, SourceError) as error:
                 yield refused(_key_of(item, number), error)
                 continue
@@ -86,7 +85,7 @@ class IterableSource:
                     )
                     continue
                 seen.add(key)
-            yield carried(key, sample, self._members, self._background, number if self._repeating else 0)
+            yield carried(key, sample, self.members, number if self._repeating else 0)
 
 
 def _items(items: Iterable[Any], name: str) -> Iterator[Any]:
@@ -138,20 +137,19 @@ def is_split(items: Any) -> bool:
     return by_node or getattr(items, "_distributed", None) is not None
 
 
-def carried(key: str, sample: Sample, members: SampleFields, background: Colour, repeat: int = 0) -> Header | Rejection:
+def carried(key: str, sample: Sample, members: SampleFields, repeat: int = 0) -> Header | Rejection:
     """Return a header whose location is the sample itself, or the rejection of the sample.
 
     Args:
         key: of the sample.
         sample: image and target.
         members: names of image, label and text, and the limits.
-        background: colour under transparent PIL images that travel to a worker.
         repeat: number in the stream that a repeated key draws under, default 0.
     """
     target = None if members.target is None else sample.target
 
     def locate(part: int, image: Any) -> InlineSample:
-        return InlineSample(image, target, background, members.reading)
+        return InlineSample(image, target, members.limits)
 
     return header_of(key, sample, members, locate, repeat, held=True)
 
@@ -175,10 +173,10 @@ def header_of(
     for part, one in enumerate(image if several else [image]):
         member = f"[{part}]" if several else ""
         try:
-            frames = frames_of(one) if members.clips else None
+            frames = frames_of(one) if members.limits.clips else None
             count, first = (1, one) if frames is None else (frame_count(frames), frame_at(frames, 0))
-            limits = {"max_pixels": members.max_pixels, "max_bytes": members.max_bytes}
-            size = picture_size(first, **limits, formats=members.reading.formats)
+            limits = {"max_pixels": members.limits.max_pixels, "max_bytes": members.limits.max_bytes}
+            size = picture_size(first, **limits, formats=members.limits.reading.formats)
         except (DecodeError, SourceError) as error:
             return refused(key, error, member)
         num_bytes = picture_bytes(one) if held else 0
@@ -218,12 +216,11 @@ class InlineSample:
     Args:
         image: the image of the sample.
         target: its label.
-        background: colour under a transparent PIL image.
-        reading: options for reading a PIL image.
+        limits: options for reading a PIL image.
     """
 
-    def __init__(self, image: Any, target: Any, background: Colour, reading: Reading = DEFAULT) -> None:
-        self.image, self.target, self._background, self._reading = image, target, background, reading
+    def __init__(self, image: Any, target: Any, limits: Limits = NO_LIMITS) -> None:
+        self.image, self.target, self._limits = image, target, limits
 
     def __reduce__(self) -> tuple[Any, ...]:
         image = self.image
@@ -238,7 +235,7 @@ class InlineSample:
 
     def _sent(self, image: Any) -> Any:
         if isinstance(image, Image.Image):
-            return np.asarray(to_rgb(image, background=self._background, reading=self._reading))
+            return np.asarray(to_rgb(image, background=self._limits.background, reading=self._limits.reading))
         return bytes(image) if isinstance(image, memoryview) else image
 
 

@@ -13,11 +13,10 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from patchpack.errors import ConfigError, DecodeError, SampleError, SourceError
-from patchpack.image.decode import Colour
 from patchpack.image.picture import is_several, within
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.items import ToSample, make_sample
-from patchpack.stream.sample.source import Reader, tell_epoch
+from patchpack.stream.sample.source import FieldSource, tell_epoch
 from patchpack.stream.sources.iterables import InlineReader, InlineSample, carried, header_of, refused
 from patchpack.types import Event, Header, Inline, Sample, Size
 
@@ -25,14 +24,13 @@ SizeOf = Callable[[int], tuple[int, int]]
 """Number of an item → oriented height and width in pixels."""
 
 
-class MapStyleSource:
+class MapStyleSource(FieldSource):
     """A dataset with ``dataset[i]`` and ``len(dataset)``.
 
     Args:
         dataset: items are of a kind that `as_sample` takes, or ``to_sample(i, item)`` makes a `Sample` of each.
         members: image and label names, pixel limit.
         to_sample: ``(number, item) -> Sample``, or None.
-        background: colour under transparent PIL images that travel to a worker.
         sizes: int ``[n, 2]`` oriented height and width of every item; None if unknown.
         size_of: number → (height, width), if that is cheap; None if unknown.
         cheap: True if reading an item does not decode it. It may then be read once for its size and once to paint it. Default
@@ -45,8 +43,7 @@ class MapStyleSource:
         ConfigError: sizes that are not positive integers, or not one for every item; `sizes` and `size_of` together.
     """
 
-    one_each = True
-    class_names: list[str] | None = None
+    one_sample_per_part = True
 
     def __init__(
         self,
@@ -54,7 +51,6 @@ class MapStyleSource:
         members: SampleFields,
         *,
         to_sample: ToSample | None,
-        background: Colour,
         sizes: Any = None,
         size_of: SizeOf | None = None,
         cheap: bool = False,
@@ -66,22 +62,23 @@ class MapStyleSource:
         if sizes is not None and size_of is not None:
             raise ConfigError("sizes and size_of both give the sizes: pass only one of them")
         self._sizes = None if sizes is None else _checked_sizes(sizes, self.num_parts)
-        self._size_of, self._members, self._background = size_of, members, background
-        self.items = ItemReader(dataset, members, to_sample)
-        self.reader: Reader = ItemReader(dataset, members.without_text(), to_sample)
+        self._dataset, self._to_sample, self._size_of = dataset, to_sample, size_of
         if members.text is not None:  # an item is read for its text, which gives its size too
             self._sizes = self._size_of = None
-        self.holds = self._sizes is None and self._size_of is None and not cheap
+        self.decodes_to_scan = self._sizes is None and self._size_of is None and not cheap
+        self.scan_in_process = self._sizes is not None or self.decodes_to_scan  # decoded images would have to travel
+        self.set_members(members)
 
-    @property
-    def scan_here(self) -> bool:
-        """True if the dataset is scanned in this process: sizes are known, or decoded images would have to travel."""
-        return self._sizes is not None or self.holds
+    def set_members(self, members: SampleFields) -> None:
+        """Set the fields to read, see `FieldSource`."""
+        self.members = members
+        self.items = ItemReader(self._dataset, members, self._to_sample)
+        self.reader = ItemReader(self._dataset, members.without_text(), self._to_sample)
 
     def reading_twice(self) -> MapStyleSource:
         """Return the same source without held images: an item that is read for its size is read again to be painted."""
         other = copy(self)
-        other.holds = False
+        other.decodes_to_scan, other.scan_in_process = False, self._sizes is not None
         return other
 
     def set_epoch(self, epoch: int) -> None:
@@ -90,10 +87,10 @@ class MapStyleSource:
 
     def scan(self) -> Iterator[Event]:
         """Yield a header or rejection for each item, see `Source`."""
-        return self.scan_parts(range(self.num_parts))
+        return self.scan_parts(range(len(self._dataset)))
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """Yield a header or rejection for some items. Every item is a part, see `PartedSource`."""
+        """Yield a header or rejection for some items. Every item is a part, see `Source`."""
         for number in parts:
             try:
                 yield self._event(number)
@@ -101,7 +98,7 @@ class MapStyleSource:
                 yield refused(str(number), error)
 
     def _event(self, number: int) -> Event:
-        limit = self._members.max_pixels
+        limit = self.members.limits.max_pixels
         if self._sizes is not None:
             size = Size(*self._sizes[number].tolist())
         elif self._size_of is not None:
@@ -112,11 +109,11 @@ class MapStyleSource:
             except SourceError as error:
                 return refused(str(number), error)
             sample = self.items.sample(number, item)
-            if self.holds:
-                return carried(str(number), sample, self._members, self._background)
+            if self.decodes_to_scan:
+                return carried(str(number), sample, self.members)
             several = is_several(sample.image)
             return header_of(
-                str(number), sample, self._members, lambda part, _: (number, part) if several else number, held=False
+                str(number), sample, self.members, lambda part, _: (number, part) if several else number, held=False
             )
         return Header(str(number), "", "", within(size, limit), number)
 

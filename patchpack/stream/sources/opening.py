@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import glob
+import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError, SourceError
-from patchpack.image.decode import WHITE, Colour
-from patchpack.image.formats import DEFAULT, EXTENSIONS, MAX_BYTES, MAX_PIXELS, Reading
-from patchpack.stream.sample.fields import SampleFields
+from patchpack.image.formats import EXTENSIONS
+from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
 from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.labels import MappedReader, MapTarget
 from patchpack.stream.sample.names import IMAGE, LABEL
@@ -32,17 +34,27 @@ from patchpack.stream.tar.urls import in_working_folder, is_local
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
+class SourceOptions(TypedDict, total=False):
+    """The options of `open_source`, which `load`, `Planner`, `Painter` and `replay` hand on to it."""
+
+    image: str | Sequence[str]
+    frames: str | None
+    target: str | tuple[str, ...] | None
+    to_sample: ToSample | None
+    map_target: MapTarget | None
+    classes: Sequence[str] | None
+    sizes: Any
+    size_of: SizeOf | None
+    text: str
+    tokenize: Tokenize | None
+
+
 def open_source(
     source: Any,
     *,
     image: str | Sequence[str] = IMAGE,
     frames: str | None = None,
-    clips: bool = False,
     target: str | tuple[str, ...] | None = LABEL,
-    max_pixels: int = MAX_PIXELS,
-    max_bytes: int = MAX_BYTES,
-    background: Colour = WHITE,
-    reading: Reading = DEFAULT,
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
     classes: Sequence[str] | None = None,
@@ -51,79 +63,134 @@ def open_source(
     text: str = TEXT,
     tokenize: Tokenize | None = None,
 ) -> Source:
-    """Make a `Source` of a user's data.
+    """Return a `Source` of a user's data: what is read of every sample, and how.
 
     Args:
-        source: shards (path, brace pattern ``train-{0000..0099}.tar``, glob, URL or ``pipe:`` command, or a list of them), a
-            folder, image files (one, a glob, or a list), a map-style dataset (torch, Hugging Face), an iterable of samples,
-            an index of shards (image and target were chosen when it was built), or a `Source`, taken unchanged.
+        source: webdataset shards (path, brace pattern ``train-{0000..0099}.tar``, glob, URL or ``pipe:`` command, or a list of
+            them), a folder, image files (one, a glob, or a list), a dataset with items by number (torch, Hugging Face), an
+            iterable of `Sample`, webdataset dicts, Hugging Face rows, or pairs (image, target), an index of shards (image and
+            target were chosen when it was built), or a `Source`, taken unchanged.
         image: extensions of the image member or file, or columns of a row, as a list or separated by ``;``. A pattern
-            (``*.jpg``) stands for all members of a sample that match, see `Sample`. If it is left out, a row's image may also
+            (``*.jpg``) stands for all members of a sample that match, see `Sample`. If you leave it out, a row's image may also
             be in column ``image``, and a folder's images are all files in a format that can be decoded.
-        frames: patterns of members, or of columns, that are the frames of a clip, see `load`. Default None.
-        clips: True if the recipe takes clips, else they are refused. Default False.
-        target: extension of the label member or of the file beside an image, or the column of a row. Several give a dict of
-            labels, None gives no labels. If it is left out, a row's label may also be in column ``label``, and the label of an
-            image file is the number of its class subfolder.
-        max_pixels: limit of pixels per image, checked on the header. Default 64 million.
-        max_bytes: limit of an image file, checked before it is read. Default 512 MiB.
-        background: colour under a transparent PIL image that is sent to a worker, default white.
-        reading: options for reading image files, and PIL images that are sent to a worker.
-        to_sample: ``(number, item) -> Sample``, for items that `as_sample` does not know.
+        frames: for a sample in shards or a webdataset dict, patterns of the members (``*.jpg``) that are the frames of a clip.
+            Frames are in order, numbers in their names by value. For a row, its column of frames. A sample without frames is an
+            image. Default None.
+        target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``) or of the file beside an image of a folder,
+            or the column of a row. Several give a dict of labels, None gives unlabelled images. A name that you pass is used
+            or refused. If you leave it out, a row's label may also be in ``label``, and the label of a folder's image is the
+            number of its class subfolder.
+        to_sample: ``(number, item) -> Sample``, for items of any other kind.
         map_target: decoded label → target, e.g. a look-up. An exception in it rejects the sample.
-        classes: names of the class folders in the order of their numbers. None takes the folders that exist, sorted.
-        sizes: int ``[n, 2]``, heights and widths of a map-style dataset, if they are known. See `MapStyleSource`.
-        size_of: number → (height, width), instead of ``sizes``. See `MapStyleSource`.
-        text: with ``tokenize``, the extension of the text member or of the file beside the image, or the column of a row.
-            ``"json:caption"`` is a field of the JSON object in that member.
-        tokenize: text → token ids, stored in `Header.text`. It runs in the process that reads headers.
+        classes: names of the class folders in the order of their numbers, for a folder that may lack some, such as a
+            validation split. None takes the folders that exist, sorted. An image in another folder is rejected.
+        sizes: int ``[n, 2]``, oriented height and width of every item of a dataset by number, if they are known.
+        size_of: number → (height, width), instead of ``sizes``, if that is cheap. Without either, an item that does not come as
+            file bytes must be decoded to find its size. Each worker then plans its own share, and batches depend on the number
+            of workers.
+        text: with ``tokenize``, the extension of the text member or of the file beside an image of a folder, or the column of a
+            row (``text``, if there is no ``txt``). ``"json:caption"`` is a field of the JSON object in that member.
+        tokenize: text → token ids, at least one. Batches then have ``text_ids``. None reads no text. It runs once per sample
+            and epoch while headers are read, because a row has room for ``text_len`` tokens. It must be picklable if processes
+            are spawned. An exception in it rejects the sample. A text longer than ``text_len`` is rejected and never cut, so
+            cut texts in here.
 
     Raises:
         SourceError: files are missing, a folder is empty, or the kind of source is unknown.
-        ConfigError: image extensions are empty; sizes cannot be used; an index cannot have texts; the recipe or the source does
-            not take frames.
+        ConfigError: image extensions are empty; sizes cannot be used; an option does not fit the kind of source.
     """
+    return open_within(
+        NO_LIMITS, source, image=image, frames=frames, target=target, to_sample=to_sample, map_target=map_target,
+        classes=classes, sizes=sizes, size_of=size_of, text=text, tokenize=tokenize,
+    )  # fmt: skip
+
+
+DEFAULTS = {name: one.default for name, one in inspect.signature(open_source).parameters.items() if name != "source"}
+
+
+def open_within(limits: Limits, source: Any, **options: Unpack[SourceOptions]) -> Source:
+    """Return a `Source` of a user's data, with the limits of a recipe.
+
+    Args:
+        limits: limits of the recipe.
+        source: data in any form that `open_source` accepts.
+        **options: options of `open_source`.
+
+    Raises:
+        SourceError, ConfigError: as in `open_source`; or the recipe does not take the frames of clips.
+    """
+    given = {name: value for name, value in options.items() if not _is_same(value, DEFAULTS[name])}
+    asked: dict[str, Any] = {**DEFAULTS, **options}
+    to_sample, map_target, classes, sizes, size_of = (
+        asked[name] for name in ("to_sample", "map_target", "classes", "sizes", "size_of")
+    )
     require_callable(map_target=map_target, to_sample=to_sample, size_of=size_of)
-    members = parse_members(image, target, max_pixels, max_bytes, frames, clips, reading)
-    require_unnamed(members, to_sample)
-    members = replace(members, text=parse_text(text, tokenize))
+    for name in given:
+        if isinstance(source, Source) and name != "map_target":
+            raise ConfigError(f"{name}= cannot be used, because {source.name} is already opened: pass {name}= to open_source")
+        if is_index(source) and name in ("text", "tokenize"):
+            raise ConfigError("an index holds no texts, which tokenize= needs: load the shards without the index")
+        if is_index(source) and name != "map_target":
+            raise ConfigError(
+                f"{name}= cannot be passed with an index, because it is fixed when the index is built: leave it out"
+            )
     if isinstance(source, Source):
-        opened: Source = source
-        for name, asked, given in (("image", image, members.image_given), ("target", target, members.target_given)):
-            if given:
-                raise ConfigError(
-                    f"{name}={asked!r} cannot be used, because {opened.name} is already opened: leave it out, or pass it to "
-                    f"open_source"
-                )
+        opened = source.within(limits)
+        if opened is not source and isinstance(source.reader, MappedReader):
+            opened.reader = source.reader.around(opened.reader)
     elif is_index(source):
-        if tokenize is not None:
-            raise ConfigError("an index holds no texts, which text_len= needs: load the shards without the index")
         opened = IndexSource(source)
-    elif (paths := _paths(source)) is not None:
-        if len(paths) == 1 and paths[0].startswith("file://") and os.path.isdir(paths[0][7:]):
-            paths = [paths[0][7:]]
-        in_folder = len(paths) == 1 and os.path.isdir(paths[0])
-        opened = FolderSource(Path(paths[0]), members, classes=classes) if in_folder else _files(paths, members, classes)
     else:
-        opened = _items(source, members, background, to_sample, sizes, size_of)
+        opened = _opened(limits, source, asked)
     if to_sample is not None and not isinstance(opened, (MapStyleSource, IterableSource)):
         raise ConfigError(
             f"to_sample= is for the items of a dataset or an iterable, and {opened.name} has no such items: leave it out"
         )
-    if classes is not None and not (isinstance(opened, FolderSource) and not isinstance(source, Source)):
+    if classes is not None and not isinstance(opened, FolderSource):
         raise ConfigError(f"classes= is for folders of image files, and {opened.name} is not one: leave it out")
     if (sizes is not None or size_of is not None) and not isinstance(opened, MapStyleSource):
         raise ConfigError(
             f"sizes= and size_of= are for datasets with __getitem__, and {opened.name} reads its own sizes: leave them out"
         )
-    if frames is not None and (is_index(source) or isinstance(opened, FolderSource)):
+    if asked["frames"] is not None and isinstance(opened, FolderSource):
         raise ConfigError(
-            f"frames={frames!r} needs members of shards or columns of items, and {opened.name} has one image per sample"
+            f"frames={asked['frames']!r} needs members of shards or columns of items, and {opened.name} has one image per "
+            f"sample"
         )
     if map_target is not None:
         opened = copy(opened)  # the user's source stays unchanged
         opened.reader = MappedReader(opened.reader, map_target)
     return opened
+
+
+def _is_same(value: Any, default: Any) -> bool:
+    return value is default or (
+        isinstance(value, str) and isinstance(default, str) and type(value) is type(default) and value == default
+    )
+
+
+def _opened(limits: Limits, source: Any, asked: Mapping[str, Any]) -> Source:
+    """Return a source of files or items."""
+    members = parse_members(asked["image"], asked["target"], asked["frames"], limits)
+    require_unnamed(members, asked["to_sample"])
+    members = replace(members, text=parse_text(asked["text"], asked["tokenize"]))
+    opened = _opened_files(source, members, asked["classes"])
+    if opened is None:
+        opened = _items(source, members, asked["to_sample"], asked["sizes"], asked["size_of"])
+    opened.text = members.text
+    return opened
+
+
+def _opened_files(source: Any, members: SampleFields, classes: Sequence[str] | None) -> Source | None:
+    """Return a source of the files behind paths, or None if `source` is no path."""
+    paths = _paths(source)
+    if paths is None:
+        return None
+    if len(paths) == 1 and paths[0].startswith("file://") and os.path.isdir(paths[0][7:]):
+        paths = [paths[0][7:]]
+    if len(paths) == 1 and os.path.isdir(paths[0]):
+        return FolderSource(Path(paths[0]), members, classes=classes)
+    return _files(paths, members, classes)
 
 
 def _paths(source: Any) -> list[str] | None:
@@ -140,9 +207,7 @@ def _as_file(path: str) -> str:
     return f".{os.sep}{path}" if path.startswith("pipe:") else path
 
 
-def _items(
-    source: Any, members: SampleFields, background: Colour, to_sample: ToSample | None, sizes: Any, size_of: SizeOf | None
-) -> Source:
+def _items(source: Any, members: SampleFields, to_sample: ToSample | None, sizes: Any, size_of: SizeOf | None) -> Source:
     """Return a source of items: by number if the object allows it, else in iteration order."""
     if isinstance(source, Mapping):
         raise SourceError(
@@ -158,11 +223,9 @@ def _items(
         source, members, classes = undecoded(source, members)
         cheap = is_plain(source) and not converts(source)
     if is_map_style(source) or (isinstance(source, (list, tuple)) and (sizes is not None or size_of is not None)):
-        opened = MapStyleSource(
-            source, members, to_sample=to_sample, background=background, sizes=sizes, size_of=size_of, cheap=cheap
-        )
+        opened = MapStyleSource(source, members, to_sample=to_sample, sizes=sizes, size_of=size_of, cheap=cheap)
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray)):
-        opened = IterableSource(source, members, to_sample=to_sample, background=background)
+        opened = IterableSource(source, members, to_sample=to_sample)
     else:
         raise SourceError(
             f"cannot read samples from a {type(source).__name__}: expected shards, a folder, image files, an iterable of "

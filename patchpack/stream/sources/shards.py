@@ -8,14 +8,14 @@ from pathlib import Path
 
 from patchpack.errors import SourceError
 from patchpack.stream.sample.fields import SampleFields
-from patchpack.stream.sample.source import Reader, digest
+from patchpack.stream.sample.source import FieldSource, digest
 from patchpack.stream.tar.reader import ShardReader
 from patchpack.stream.tar.shards import scan_shard
 from patchpack.stream.tar.urls import in_working_folder, is_local
 from patchpack.types import Event
 
 
-class ShardSource:
+class ShardSource(FieldSource):
     """Webdataset shards. Keys are ``<shard file name>/<member stem>``."""
 
     def __init__(self, urls: list[str], members: SampleFields) -> None:
@@ -26,21 +26,25 @@ class ShardSource:
             raise SourceError(
                 f"{len(missing)} of {len(urls)} shards are missing, the first is {missing[0]}, which {what}{where}"
             )
-        self.urls, self._members = urls, members
+        self.urls = urls
         self.labels = shard_labels(urls)
         self.fingerprint = digest(self.labels)
         self.name = self.labels[0] if len(urls) == 1 else f"{len(urls)} shards ({self.labels[0]} …)"
-        self.reader: Reader = ShardReader(urls, members.without_text())
         self.num_parts = len(urls)
+        self.set_members(members)
+
+    def set_members(self, members: SampleFields) -> None:
+        """Set the members to read, see `FieldSource`."""
+        self.members, self.reader = members, ShardReader(self.urls, members.without_text())
 
     def scan(self) -> Iterator[Event]:
         """Yield a header or rejection for each sample, see `Source`."""
-        return self.scan_parts(range(self.num_parts))
+        return self.scan_parts(range(len(self.urls)))
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """Yield those of some shards, see `PartedSource`."""
+        """Yield those of some shards, see `Source`."""
         for number in parts:
-            yield from scan_shard(self.urls[number], number, self.labels[number], self._members)
+            yield from scan_shard(self.urls[number], number, self.labels[number], self.members)
 
 
 def shard_labels(urls: list[str]) -> list[str]:

@@ -80,4 +80,4 @@ def asked_for(name: str, asked: SampleFields, size: int = 0) -> bool:
     """
     extension = split_name(name)[1]
     limited = asked.is_image(extension) or (asked.text is not None and extension == asked.text.member)
-    return (limited and size <= asked.max_bytes) or extension in asked.labels
+    return (limited and size <= asked.limits.max_bytes) or extension in asked.labels

@@ -146,8 +146,8 @@ def _chosen(group: Group, label: str, asked: SampleFields) -> _Chosen | Rejectio
         images = [next((m for m in images if not m.fault), images[0])]
     member = images[0].name if len(images) == 1 else ""
     for image in images:
-        if image.where[1] > asked.max_bytes:  # before other faults: such bytes were not even held
-            return Rejection(label, key, image.name, "header", too_many_bytes(image.where[1], asked.max_bytes))
+        if image.where[1] > asked.limits.max_bytes:  # before other faults: such bytes were not even held
+            return Rejection(label, key, image.name, "header", too_many_bytes(image.where[1], asked.limits.max_bytes))
     if group.fault:
         return Rejection(label, key, member, "read", group.fault)
     if not images:
@@ -164,8 +164,8 @@ def _chosen(group: Group, label: str, asked: SampleFields) -> _Chosen | Rejectio
     if asked.text is not None and text is None:
         has = ", ".join(sorted(group.members))
         return Rejection(label, key, member, "target", f"no text member {asked.text.member!r}, it has: {has}")
-    if text is not None and text.where[1] > asked.max_bytes:
-        return Rejection(label, key, text.name, "target", too_many_bytes(text.where[1], asked.max_bytes))
+    if text is not None and text.where[1] > asked.limits.max_bytes:
+        return Rejection(label, key, text.name, "target", too_many_bytes(text.where[1], asked.limits.max_bytes))
     for needed in (*images, *labels, *((text,) if text else ())):
         if needed.fault:
             return Rejection(label, key, needed.name, "read", needed.fault)
@@ -182,7 +182,10 @@ def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, 
     def header(image: Member) -> Header:
         begin, length = image.where
         size = read_size_at(
-            lambda at, count: read(begin + at, count), length, max_pixels=asked.max_pixels, formats=asked.reading.formats
+            lambda at, count: read(begin + at, count),
+            length,
+            max_pixels=asked.limits.max_pixels,
+            formats=asked.limits.reading.formats,
         )
         return Header(key, label, image.name, size, Slice(number, image.where, places))
 
@@ -231,7 +234,7 @@ def _inline_event(group: Group, label: str, asked: SampleFields) -> Event:
 
     def header(image: Member) -> Header:
         assert image.data is not None  # requested, so it was read
-        size = read_size(image.data, max_pixels=asked.max_pixels, formats=asked.reading.formats)
+        size = read_size(image.data, max_pixels=asked.limits.max_pixels, formats=asked.limits.reading.formats)
         return Header(key, label, image.name, size, Inline(image.data, target), 0, len(image.data))
 
     sized = _together(images[:1] if clip else images, header, label, key)

@@ -40,7 +40,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     ),
     "plan_table": ("plan_table", "plan.table:plan_table"),
     "IndexPlanner": ("IndexPlanner", "Planner"),
-    "EpochPlan": ("EpochPlan", "stream.epoch_plan:EpochPlan"),
+    "EpochPlan": ("EpochPlan", "stream.epoch_plan:EpochPlan", "stream.planning.epoch_plan:EpochPlan"),
     "open_source": ("open_source", "stream.sources:open_source"),
     "ErrorPolicy": ("ErrorPolicy", "stream.policy:ErrorPolicy"),
     "key_hash": ("rng:key_hash",),
@@ -63,8 +63,8 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "max_rate": ("max", "max_rate"),
     "midpoint": ("mu", "midpoint"),
     "width": ("tau", "width"),
-    "max_in_a_row": ("fuse", "max_errors_in_a_row"),
-    "max_share": ("fuse", "max_error_share"),
+    "max_in_a_row": ("fuse", "max_in_a_row"),
+    "max_share": ("fuse", "max_share"),
     "log": ("quarantine", "log"),
 }
 
@@ -72,6 +72,9 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
 VALUES: dict[str, dict[str, tuple[str, ...]]] = {
     "decode": {"draft": ("fast", "draft"), "simplejpeg": ("turbo", "simplejpeg")},
 }
+
+# options of torch's DataLoader
+DATALOADER = {"pin_memory", "prefetch_factor", "persistent_workers", "multiprocessing_context", "generator", "worker_init_fn"}
 
 # label → names of a field, a method or an info key
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -163,11 +166,16 @@ def pack(recipe: Any, **words: Any) -> Any:
 
 
 def _placed(label: str, source: Any, recipe: Any, words: dict[str, Any], *more: Any) -> Any:
-    """Call with a source; words that the function lacks go to `open_source` and to the policy of errors, if these have them."""
+    """Call with a source; words that the function lacks go to `open_source`, the policy of errors, or torch's options."""
     function = find(label)
     known = _parameters(function)
     given = spelled(words, function)
     strange = {word for word in words if not set(PARAMETERS.get(word, (word,))) & set(known)}
+    if "dataloader" in known and (torchs := strange & DATALOADER):
+        given["dataloader"] = {word: given.pop(word) for word in torchs}
+        strange -= torchs
+    if _hands_on(function):  # names of `open_source` are handed on to it
+        strange -= set(_parameters(find("open_source")))
     for other, take in (("open_source", None), ("ErrorPolicy", "on_error")):
         theirs = {} if not strange else _parameters(find(other))
         taken = {word for word in strange if set(PARAMETERS.get(word, (word,))) & set(theirs)}
@@ -201,6 +209,11 @@ def spelled(words: Mapping[str, Any], function: Callable[..., Any], *, recipe: b
             value = next((one for one in options if repr(one) in known[name] or f'"{one}"' in known[name]), options[0])
         found[name] = value
     return found
+
+
+def _hands_on(function: Callable[..., Any]) -> bool:
+    there = inspect.signature(function).parameters.values()
+    return any(one.kind is inspect.Parameter.VAR_KEYWORD and "SourceOptions" in str(one.annotation) for one in there)
 
 
 def _parameters(function: Callable[..., Any]) -> dict[str, str]:

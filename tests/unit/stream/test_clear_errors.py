@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import patchpack as pp
 from helpers.captioned import write_tar
+from patchpack.stream.planning.epoch_plan import EpochPlan
 
 RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=4, seq_len=8, rows=2, max_images=2)
 COUNT = 40
@@ -81,7 +82,7 @@ def shards(tmp_path: Path) -> str:
 
 def test_shuffle_true_permutes_an_index_as_a_whole(shards: str) -> None:
     index = pp.Index.build(shards)
-    for make in (pp.load, pp.IndexPlanner, pp.EpochPlan):
+    for make in (pp.load, pp.Planner, EpochPlan):
         whole, told = (make(index, RECIPE, epoch=2, shuffle=shuffle) for shuffle in (COUNT, True))
         if make is pp.load:
             assert keys(told) == keys(whole) != keys(make(index, RECIPE))

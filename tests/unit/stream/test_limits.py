@@ -13,6 +13,7 @@ from PIL import Image
 
 import patchpack as pp
 from helpers.hard_images import Hard, saved, tiled_tiff, turned, two_sizes, write_shard
+from helpers.opening import opened
 from patchpack.image.decode import decode, open_image
 from patchpack.image.formats import MAX_BYTES, MAX_PIXELS
 from patchpack.paint.part import part_of_picture
@@ -99,7 +100,7 @@ def test_an_index_has_a_limit_of_its_own_and_keeps_the_recipes(tmp_path: Path) -
     path = in_shard(tmp_path)
     narrow, wide = pp.Index.build(path, max_bytes=LIMIT), pp.Index.build(path)
     narrow.save(tmp_path / "narrow.index")
-    assert pp.Index.open(tmp_path / "narrow.index").members.max_bytes == LIMIT
+    assert pp.Index.open(tmp_path / "narrow.index").members.limits.max_bytes == LIMIT
     assert narrow.fingerprint != wide.fingerprint
     with pytest.raises(pp.errors.ConfigError, match="the index in update has"):
         pp.Index.build(path, update=narrow)
@@ -122,7 +123,7 @@ def test_nothing_of_such_a_file_is_read(tmp_path: Path, monkeypatch: pytest.Monk
         return os.pread(file, length, offset)
 
     monkeypatch.setattr(shards, "read_at", watched)
-    events = list(open_source(path, max_bytes=LIMIT).scan())
+    events = list(opened(path, max_bytes=LIMIT).scan())
     assert [type(event) for event in events] == [Header, Rejection, Header]
     assert reads
     assert not any(begin < sum(large) and stop > large[0] for begin, stop in reads)
@@ -137,13 +138,13 @@ def test_of_a_stream_such_a_member_is_not_held(tmp_path: Path, monkeypatch: pyte
         return make(group, *others)
 
     monkeypatch.setattr(shards, "_inline_event", watched)
-    list(open_source(in_stream(tmp_path), max_bytes=LIMIT).scan())
+    list(opened(in_stream(tmp_path), max_bytes=LIMIT).scan())
     assert held == [[LIMIT], [0], [4500]]
 
 
 def test_a_file_that_grew_since_it_was_planned_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = in_folder(tmp_path)
-    reader = open_source(folder, max_bytes=LIMIT).reader
+    reader = opened(folder, max_bytes=LIMIT).reader
     assert len(reader("0/a.png")[0]) == LIMIT
     (folder / "0" / "a.png").write_bytes(of_bytes(LIMIT + 1))
     with pytest.raises(pp.errors.DecodeError, match=REASON):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from patchpack.errors import SourceError
 from patchpack.report import BatchInfo, Rejection
-from patchpack.stream.policy import ErrorPolicy
+from patchpack.stream.policy import ErrorJudge, ErrorPolicy
 
 BAD = Rejection("a.tar", "k", "k.jpg", "decode", "no picture")
 
@@ -15,18 +15,18 @@ def batch(lost: int, seen: int, packed: int = 1) -> BatchInfo:
 
 
 def test_a_share_is_of_one_epoch() -> None:
-    policy = ErrorPolicy("skip", fuse=0.1)
+    policy = ErrorJudge(ErrorPolicy("skip", max_share=0.1))
     for _ in range(3):
         policy.begin()
         assert policy.judge(batch(lost=15, seen=99)) is None  # too few to say anything of a share
         assert policy.judge(batch(lost=0, seen=150)) is None  # 15 of 150 are no more than a tenth
     error = policy.judge(batch(lost=1, seen=150))
     assert isinstance(error, SourceError)
-    assert str(error).startswith("16 of 150 samples cannot be used, more than fuse=0.1")
+    assert str(error).startswith("16 of 150 samples cannot be used, more than max_share=0.1")
 
 
 def test_losses_in_a_row_are_of_one_epoch() -> None:
-    policy = ErrorPolicy("skip", fuse=3)
+    policy = ErrorJudge(ErrorPolicy("skip", max_in_a_row=3))
     for _ in range(3):
         policy.begin()
         assert policy.judge(batch(lost=2, seen=2, packed=0)) is None

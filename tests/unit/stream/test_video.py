@@ -456,7 +456,7 @@ def test_a_clip_travels_to_a_worker() -> None:
     from patchpack.stream.sources.iterables import InlineSample
 
     frames = [Image.fromarray(PIXELS[0]), memoryview(png(PIXELS[1])), PIXELS[2]]
-    image, target = pickle.loads(pickle.dumps(InlineSample(pp.Clip(frames), 3, (255, 255, 255))))
+    image, target = pickle.loads(pickle.dumps(InlineSample(pp.Clip(frames), 3)))
     assert target == 3
     assert np.array_equal(image.frames[0], PIXELS[0])
     assert image.frames[1] == png(PIXELS[1])

@@ -30,7 +30,7 @@ from patchpack.stream.index.fingerprint import Fingerprint, changed, fingerprint
 from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.scan import INLINE_BYTES, image_format
 from patchpack.stream.index.strings import STRIDE, Strings
-from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.fields import Limits, SampleFields
 from patchpack.types import TargetSpec
 
 Entry = tuple[str, bytes]
@@ -295,7 +295,7 @@ texts = st.lists(st.text(max_size=5), min_size=1).map(tuple)
     st.one_of(kinds, st.dictionaries(st.text(), kinds.filter(bool), min_size=1)),
 )
 def test_heads_come_back(image: Any, target: Any, shards: Any, names: Any, kind: Any) -> None:
-    head = Head(SampleFields(image, target, 1 << 26), shards, names, kind, "ab")
+    head = Head(SampleFields(image, target, limits=Limits(1 << 26, clips=False)), shards, names, kind, "ab")
     assert Head.from_json(json.loads(json.dumps(head.to_json()))) == head
 
 

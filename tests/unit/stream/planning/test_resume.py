@@ -12,6 +12,7 @@ import patchpack as pp
 from helpers.standin import of_sizes
 from patchpack.report import BatchInfo
 from patchpack.stream.painting.planned_in_workers import PlannedInWorkers
+from patchpack.stream.planning.epoch_plan import EpochPlan
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.planning.resume import kind_of, snapshot
 from patchpack.types import TargetSpec
@@ -51,7 +52,7 @@ def test_a_schedule_goes_on_counting_samples_of_earlier_epochs() -> None:
 
 def test_a_schedule_counts_places_in_the_order_of_an_epoch() -> None:
     """Not lines of the index: the first of a shuffled epoch is the first that is met."""
-    plan = pp.EpochPlan(of_sizes([(16, 16)] * 8), RECIPE, shuffle=8, seen=5)
+    plan = EpochPlan(of_sizes([(16, 16)] * 8), RECIPE, shuffle=8, seen=5)
     kept = {
         int(header.key.split("/")[1]): n for batch in plan for header, n in zip(batch.headers, tokens([batch]), strict=True)
     }

@@ -155,7 +155,7 @@ def test_a_file_that_is_there_is_no_pattern(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_options_that_are_none_are_refused_by_name() -> None:
-    with pytest.raises(pp.errors.ConfigError, match="pack_images has no option fuse="):
+    with pytest.raises(pp.errors.ConfigError, match="fuse= is no option of load"):
         pp.pack_images([picture()], RECIPE, fuse=3)
     with pytest.raises(pp.errors.ConfigError, match="num_workers must be an integer in 0"):
         pp.load([NAMELESS["a pair"]], RECIPE, num_workers=-1)

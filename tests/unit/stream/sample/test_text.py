@@ -144,7 +144,9 @@ def test_a_function_that_no_other_process_can_have() -> None:
     require_picklable(tokenize, "spawn")
     require_picklable(lambda text: [1], "fork")
     with pytest.raises(pp.errors.ConfigError, match="cannot be sent to a process started by 'spawn'"):
-        pp.load([], RECIPE, tokenize=lambda text: [1], text_len=8, num_workers=1, multiprocessing_context="spawn")
+        pp.load(
+            [], RECIPE, tokenize=lambda text: [1], text_len=8, num_workers=1, dataloader={"multiprocessing_context": "spawn"}
+        )
 
 
 def test_only_what_reads_headers_has_the_function(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_an_image_without_its_label_is_a_rejection(tmp_path: Path) -> None:
 
 def test_a_label_that_no_image_has_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, cat__a_DOT_png=image())
-    with pytest.raises(pp.errors.TargetError, match=r"its label file a\.nonsense is missing"):
+    with pytest.raises(pp.errors.TargetError, match=r"no label file a\.nonsense beside the image"):
         list(pp.load(str(tmp_path), RECIPE, target="nonsense"))
 
 

@@ -82,8 +82,8 @@ def test_where_every_rank_plans_everything_items_are_read_for_their_size_and_pai
     dataset = Counting()
     source = open_source(dataset)
     assert isinstance(source, MapStyleSource)
-    assert source.holds
-    assert not source.reading_twice().holds
+    assert source.decodes_to_scan
+    assert not source.reading_twice().decodes_to_scan
     painted = []
     for rank in range(2):
         loader = pp.load(dataset, RECIPE, tail="pad", rank=rank, world_size=2)
@@ -241,7 +241,7 @@ def test_an_item_that_raises_is_a_rejection_that_names_it(known: bool, workers: 
 def test_rows_come_as_bytes_and_their_headers_are_read() -> None:
     source = open_source(rows())
     assert isinstance(source, MapStyleSource)
-    assert not source.holds
+    assert not source.decodes_to_scan
     headers = [event for event in source.scan() if isinstance(event, Header)]
     assert [tuple(h.size) for h in headers] == [(20 + i, 30) for i in range(6)]
     image, target = source.reader(headers[2].location)
@@ -281,7 +281,7 @@ def test_a_transform_is_the_users_and_is_kept() -> None:
 
     source = open_source(rows().with_transform(darker))
     assert isinstance(source, MapStyleSource)
-    assert source.holds
+    assert source.decodes_to_scan
     assert keys_of(pp.load(rows().with_transform(darker), RECIPE)) == list("012345")
 
 
@@ -329,7 +329,7 @@ def test_nothing_readable_in_any_worker_is_an_error() -> None:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 @pytest.mark.parametrize("steps", [1, 2, 5])
 def test_steps_are_shared_among_workers(steps: int) -> None:
-    loader = pp.load(Counting(40), RECIPE, num_workers=3, steps_per_epoch=steps, persistent_workers=True)
+    loader = pp.load(Counting(40), RECIPE, num_workers=3, steps_per_epoch=steps, dataloader={"persistent_workers": True})
     for epoch in range(2):
         loader.set_epoch(epoch)
         assert [batch.info.step for batch in loader] == list(range(steps))

@@ -13,6 +13,7 @@ import pytest
 from PIL import ExifTags, Image
 
 import patchpack as pp
+from helpers.opening import opened
 from patchpack.stream.sources.folders import FolderSource
 from patchpack.stream.sources.opening import open_source
 from patchpack.types import Header, Size
@@ -60,12 +61,12 @@ def headers(source: Any, **options: Any) -> list[Header]:
 
 def labels(source: Any, **options: Any) -> dict[str, Any]:
     """Key to label, of everything in a source."""
-    opened = open_source(source, **options)
-    return {event.key: opened.reader(event.location)[1] for event in opened.scan() if isinstance(event, Header)}
+    there = open_source(source, **options)
+    return {event.key: there.reader(event.location)[1] for event in there.scan() if isinstance(event, Header)}
 
 
 def rejections(source: Any, **options: Any) -> list[tuple[str, str]]:
-    return [(event.key, event.stage) for event in open_source(source, **options).scan() if isinstance(event, pp.Rejection)]
+    return [(event.key, event.stage) for event in opened(source, **options).scan() if isinstance(event, pp.Rejection)]
 
 
 # ------------------------------------------------------------------------------------------------------------- folders
@@ -434,7 +435,7 @@ def test_a_picture_sent_is_the_picture_painted_here(name: str) -> None:
 # ------------------------------------------------------------------------------------------------- sources of your own
 
 
-class Own:
+class Own(pp.Source):
     """A source of one's own: three pictures; the label of the first cannot be read, the last is not of the size it said."""
 
     name = "own"

@@ -15,8 +15,8 @@ from torch.utils.data._utils.collate import default_convert
 from torch.utils.data._utils.pin_memory import pin_memory
 
 import patchpack as pp
-import patchpack.stream.loader as loading
 from patchpack.paint.painter import blank, paint
+from patchpack.stream.painting import transports
 from patchpack.stream.workers.shared_batch import SharedBatch, unwrap, wrap
 from patchpack.stream.workers.slot_pool import SPARE, slot_bytes_of
 from patchpack.types import BatchPlan
@@ -115,7 +115,7 @@ def test_holding_batches_takes_one_file_descriptor_each() -> None:
 def test_too_little_shared_memory_is_named_before_a_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     num_bytes = slot_bytes_of(RECIPE)
     assert 2 * 64 * 768 < num_bytes < 1.1 * 2 * 64 * 768  # rows, tokens, bytes of a patch
-    loader = pp.load(pp.samples.shards("val"), RECIPE, num_workers=2, prefetch_factor=3)
+    loader = pp.load(pp.samples.shards("val"), RECIPE, num_workers=2, dataloader={"prefetch_factor": 3})
     room = SimpleNamespace(free=9 * num_bytes - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
     with pytest.raises(pp.errors.ConfigError, match=r"/dev/shm has 0 MiB free, but 9 batches of 0\.1 MiB may be in flight"):
@@ -128,7 +128,7 @@ def test_too_little_shared_memory_is_named_before_a_worker_starts(monkeypatch: p
 
 def test_float_patches_of_several_sizes_are_counted_at_their_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(loading, "require_room", lambda *numbers: asked.append(numbers))
+    monkeypatch.setattr(transports, "require_room", lambda *numbers: asked.append(numbers))
     recipe = RECIPE.replace(rows=3, dtype="float16", patch_size=(8, 32, 16), resize=pp.resize.NaFlex(64))
     list(pp.load(pp.samples.shards("val"), recipe, num_workers=1))
     ((num_bytes, batches),) = asked

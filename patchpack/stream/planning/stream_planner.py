@@ -1,0 +1,266 @@
+"""The planner of a stream: rows are decided while headers are read, in the parent process."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from itertools import islice
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from typing_extensions import Unpack
+
+from patchpack.errors import ConfigError
+from patchpack.plan._integers import require_int
+from patchpack.plan.online.planner import MAX_IN_A_ROW, OnlinePlanner, Tail, already_reported
+from patchpack.plan.packing import Lookahead
+from patchpack.plan.recipe import Recipe
+from patchpack.plan.shuffle import block_of
+from patchpack.report import Rejection, ShardFault
+from patchpack.stream.planning.order import Mark, Order, OrderedSource
+from patchpack.stream.planning.planner import Planner
+from patchpack.stream.planning.probe import probe_targets, require_recipe
+from patchpack.stream.planning.resume import STATE, Marks, kind_of, recipe_fields, restore, snapshot
+from patchpack.stream.planning.scanner import scan_ahead
+from patchpack.stream.sample.fields import Limits
+from patchpack.stream.sample.text import require_picklable, require_text_len
+from patchpack.stream.sources.opening import SourceOptions, open_within
+from patchpack.types import BatchPlan, TargetKind
+
+_BLOCK = 64  # headers planned at a time: numpy's cost per call is spread, and the first batch does not wait
+
+PLACE = ("epoch", "seen", "at")  # in a state: the position in an epoch
+LOOKAHEAD_BYTES = 1 << 28  # limit for images that travel with their plan and wait in open rows
+
+
+class StreamPlanner(Planner):
+    """The planner of a source that is read in order. See `Planner` for its arguments."""
+
+    position_fields = PLACE
+
+    def __init__(
+        self,
+        source: Any,
+        recipe: Recipe,
+        *,
+        shuffle: bool | int = 0,
+        epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        tail: Tail = "short",
+        balance: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        seen: int = 0,
+        packer: Lookahead | None = None,
+        text_len: int | None = None,
+        max_in_a_row: int | None = MAX_IN_A_ROW,
+        scanner: str | BaseContext | None = None,
+        timeout: float = 0.0,
+        states_kept: int = 64,
+        **reading: Unpack[SourceOptions],
+    ) -> None:
+        if balance:
+            raise ConfigError("balance=True needs an index: rows of a stream are dealt as they come")
+        if packer is not None:
+            raise ConfigError(f"packer={packer!r} is for an index: rows of a stream are packed by Recipe.packer")
+        self.recipe = require_recipe(recipe)
+        self.source = open_within(Limits.of(recipe), source, **reading)
+        text = self.source.text
+        require_text_len(text, text_len)
+        if scanner is not None and text is not None:
+            require_picklable(text.tokenize, scanner if isinstance(scanner, str) else scanner.get_start_method())
+        if world_size > 1 and self.source.is_split:
+            raise ConfigError(
+                f"{self.source.name} is split by rank already, and would be split again: pass the whole stream, or rank=0 and "
+                f"world_size=1"
+            )
+        if steps_per_epoch is not None:
+            require_int("steps_per_epoch", steps_per_epoch, 1, 1 << 50)
+        require_int("states_kept", states_kept, 1, 1 << 30)
+        self.text_len, self.states_kept = text_len, states_kept
+        self._max_in_a_row, self._timeout = max_in_a_row, timeout
+        self.epoch, self.seen = epoch, seen
+        self.already_reported = 0
+        self._resume: Mapping[str, Any] | None = None
+        self._start_run()
+        self._states: dict[int, dict[str, Any]] = {}
+        self.steps_per_epoch, self._tail = steps_per_epoch, tail
+        self._order = Order(recipe.seed, epoch, block_of(shuffle), steps_per_epoch is not None, rank, world_size)
+        self._together = world_size > 1 and tail == "pad" and steps_per_epoch is None
+        self._scanner = None if self.source.scan_in_process else scanner
+        if self._together:
+            self.source = self.source.reading_twice()  # every rank reads every header, and paints its own images
+        self._new_planner(None)  # refuses a wrong tail or number of steps now
+
+    def _start_run(self) -> None:
+        # (epoch, seen, state) of the last iteration, or of the next one after a state was loaded
+        self._run: tuple[int, int, Mapping[str, Any] | None] = (self.epoch, self.seen, self._resume)
+
+    def _forget_state(self) -> int:
+        over = self._resume is not None and self._resume["planner"].get("finished")  # saved after an epoch's last batch
+        seen: int = self._resume["planner"]["account"]["seen"] if self._resume is not None and over else 0
+        self._resume = None
+        return seen
+
+    def __len__(self) -> int:
+        """Return ``steps_per_epoch``. Raises `TypeError` without it, because the number of batches is not known in advance."""
+        if self.steps_per_epoch is None:
+            raise TypeError("the number of batches is not known before the end of the source; steps_per_epoch fixes it")
+        return self.steps_per_epoch
+
+    @property
+    def _shuffle(self) -> int:
+        return self._order.shuffle
+
+    def __iter__(self) -> Iterator[BatchPlan]:
+        """Yield the plans of one epoch. A source without one usable image gives a single plan with `BatchPlan.fatal` set."""
+        resume, self._resume = self._resume, None
+        self._states.clear()
+        self._run = (self.epoch, self.seen, resume)
+        if self._together:
+            yield from self._share_of_all(resume)
+        else:
+            yield from self._plans(replace(self._order, epoch=self.epoch), self.recipe, resume)
+
+    def _position(self, step: int | None, finished: bool) -> dict[str, Any]:
+        epoch, seen, at = self._run
+        if finished:
+            seen, at = self.seen, None
+        elif step is not None:
+            if step not in self._states:
+                raise ConfigError(f"step {step} is not one of the last {self.states_kept} steps planned: {list(self._states)}")
+            at = self._states[step]
+        return {"epoch": epoch, "seen": seen, "at": at}
+
+    def _restore(self, state: Mapping[str, Any]) -> None:
+        self.set_epoch(state["epoch"])
+        self.seen, self._resume = state["seen"], state["at"]
+        self._start_run()
+
+    def belongs_to(self) -> dict[str, Any]:
+        """Return the fields of a state that say which run it belongs to."""
+        order = self._order
+        return {
+            "state": STATE,
+            "source": self.source.name,
+            "samples or shards": self.source.fingerprint,
+            **recipe_fields(self.recipe),
+            "shuffle": order.shuffle,
+            "steps_per_epoch": self.steps_per_epoch,
+            "tail": self._tail,
+            "rank": order.rank,
+            "world_size": order.world_size,
+            "text": None if self.source.text is None else self.source.text.name,
+            "text_len": self.text_len,
+        }
+
+    @property
+    def rank(self) -> int:
+        """The rank whose share of the source is planned."""
+        return self._order.rank
+
+    @property
+    def world_size(self) -> int:
+        """The number of ranks that share the source."""
+        return self._order.world_size
+
+    def stream(
+        self, number: int, num_streams: int, resume: Mapping[str, Any] | None = None
+    ) -> Iterator[tuple[BatchPlan, dict[str, Any]]]:
+        """Yield the plans of one of several streams that share this rank's samples and steps, each with a state.
+
+        All streams together have one plan for every batch.
+
+        Args:
+            number: number of the stream, from 0.
+            num_streams: number of streams.
+            resume: the state that came with the last plan that is done, None to begin the epoch.
+        """
+        if self.steps_per_epoch is None or number < self.steps_per_epoch:
+            share = replace(self._order.share(number, num_streams), epoch=self.epoch)
+            for plan in self._plans(share, self.recipe, resume, stream=number, num_streams=num_streams):
+                yield plan, self._states[plan.step + 1]
+
+    def require_samples_for(self, num_streams: int) -> None:
+        """Raise `ConfigError` if a stream would have no sample, so that `steps_per_epoch` could not be reached."""
+        num_parts, ranks = self.source.num_parts or 0, self._order.world_size
+        if self.steps_per_epoch is not None and num_parts < num_streams * ranks:
+            raise ConfigError(
+                f"{self.source.name} cannot feed {num_streams} workers on each of {ranks} ranks, which plan for themselves "
+                f"where sizes are not known: use fewer workers, or pass sizes= or size_of="
+            )
+
+    def _new_planner(self, kind: TargetKind, recipe: Recipe | None = None, **stream: int) -> OnlinePlanner:
+        return OnlinePlanner(
+            recipe or self.recipe,
+            epoch=self.epoch,
+            seen=self.seen,
+            target_kind=kind,
+            name=self.source.name,
+            tail=self._tail,
+            max_steps=self.steps_per_epoch,
+            lookahead_bytes=LOOKAHEAD_BYTES,
+            max_in_a_row=self._max_in_a_row,
+            text_len=self.text_len,
+            **stream,
+        )
+
+    def _plans(
+        self, order: Order, recipe: Recipe, resume: Mapping[str, Any] | None = None, **stream: int
+    ) -> Iterator[BatchPlan]:
+        self.source.set_epoch(self.epoch)  # the only call: an epoch comes from the constructor, `set_epoch` or a state
+        begun, start = self.seen, Mark(*resume["mark"]) if resume else Mark()
+        marks, ordered = Marks(start), OrderedSource(self.source, order, start)
+        scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner, self._timeout)
+        with closing(scanned):  # an endless scan, or its process, ends with the epoch
+            events = marks.without(scanned)
+            if resume:
+                kind = kind_of(resume)
+                planner = self._new_planner(kind, recipe, **stream)
+                self.already_reported = already_reported(resume["planner"])
+                if self.already_reported and not ordered.has_parts:
+                    warnings.warn(
+                        f"{self.source.name} has no positions to begin at: it is read again from its beginning, and what was "
+                        f"packed is passed over",
+                        stacklevel=2,
+                    )
+                restore(resume, planner, OrderedSource(self.source, order), events)
+            else:
+                self.already_reported = 0
+                kind, probed = probe_targets(
+                    events, self.source.reader, repeated=self._order.repeat, max_in_a_row=self._max_in_a_row
+                )
+                planner, events = self._new_planner(kind, recipe, **stream), iter(probed)
+            while planner.takes_more and (block := list(islice(events, _BLOCK))):
+                for plan in planner.feed(block):
+                    self._remember(plan.step + 1, snapshot(planner, marks, kind))
+                    yield plan
+        for plan in planner.finish():
+            self._remember(plan.step + 1, snapshot(planner, marks, kind))
+            if planner.finished:  # already here: a loop that knows the number of batches requests no more
+                self.seen = begun + planner.seen
+            yield plan
+        self.seen = begun + planner.seen
+
+    def _remember(self, step: int, state: dict[str, Any]) -> None:
+        self._states[step] = state
+        while len(self._states) > self.states_kept:
+            del self._states[next(iter(self._states))]
+
+    def _share_of_all(self, resume: Mapping[str, Any] | None) -> Iterator[BatchPlan]:
+        """Yield this rank's share, every world_size-th row, of plans for all ranks, with ``world_size`` times the rows."""
+        rank, world_size = self._order.rank, self._order.world_size
+        everything = self.recipe.replace(rows=self.recipe.rows * world_size)
+        seen = before = 0 if resume is None else resume["mine"]
+        for plan in self._plans(replace(self._order, epoch=self.epoch, rank=0, world_size=1), everything, resume):
+            self.already_reported = before
+            mine = plan.take_rows(range(rank, plan.num_rows, world_size))
+            info = replace(plan.info, planned=sum(not header.part for header in mine.headers))
+            if rank:  # the first rank reports losses that no rank gets; the others get the first one, so that all may stop
+                first: list[Rejection | ShardFault] = [*info.rejections[:1], *info.shard_errors[:1]]
+                info = replace(info, rejections=[], shard_errors=[], dropped={}, altered=0, elsewhere=first)
+            seen += info.planned + len(info.rejections)
+            self._states[plan.step + 1]["mine"] = seen
+            yield replace(mine, info=replace(info, seen=seen))
