@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
@@ -23,6 +23,9 @@ from patchpack.stream.policy import ErrorPolicy
 from patchpack.stream.workers.shared_batch import SharedBatch, require_room
 from patchpack.stream.workers.slot_pool import SPARE, SlotPool, slot_bytes_of
 from patchpack.stream.workers.watch import StatusBoard, WorkerSeeds, next_of
+
+if TYPE_CHECKING:
+    from patchpack.stream.loader import Loader
 
 _PREFETCH = 2  # torch's default: batches that each worker makes before they are requested
 
@@ -48,7 +51,7 @@ class Transport:
     def begin(self) -> None:
         """Prepare an iteration."""
 
-    def sent(self, loader: DataLoader[Any]) -> Iterator[Any]:
+    def sent(self, loader: Loader) -> Iterator[Any]:
         """Yield batches, or `SharedBatch`es, of one epoch of the loader."""
         return DataLoader.__iter__(loader)
 
@@ -71,7 +74,7 @@ class Transport:
         """Return the state after `step` batches, see `Planner.state_dict`."""
         return {**self._planner.state_dict(step, finished=finished), "streams": 1}
 
-    def load_state_dict(self, loader: DataLoader[Any], state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, loader: Loader, state: Mapping[str, Any]) -> None:
         """Continue the loader after the state, see `Planner.load_state_dict`."""
         require_same(state, {"streams": 1})
         self._planner.load_state_dict(state)
@@ -123,7 +126,7 @@ class InWorkers(Transport):
         """Compile the kernels here, once: a forked worker inherits them, a spawned one finds them on disk."""
         compile_kernels(self._planner.recipe)
 
-    def sent(self, loader: DataLoader[Any]) -> Generator[Any, None, None]:
+    def sent(self, loader: Loader) -> Generator[Any, None, None]:
         """Yield what the workers of one epoch send. If one dies, start others, at most `worker_restarts` times."""
         in_flight = self._begin_epoch()
         restarts = self._policy.worker_restarts
@@ -148,7 +151,7 @@ class InWorkers(Transport):
                 except StopIteration:
                     return
                 except WorkerError as error:
-                    loader._iterator = None  # persistent workers are gone as well
+                    loader.forget_workers()  # persistent ones are gone as well
                     if not restarts:
                         raise
                     restarts -= 1
@@ -235,14 +238,14 @@ class PlanningInWorkers(InWorkers):
         state = self._planner.state_dict(None, finished=finished)
         return {**state, "streams": self._num_workers, **self._at(state, None if finished else self._streams.state_dict())}
 
-    def load_state_dict(self, loader: DataLoader[Any], state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, loader: Loader, state: Mapping[str, Any]) -> None:
         """Continue every stream of the loader after its state."""
         require_same(state, {"streams": self._num_workers})
         require_whole(state, self._planner.position_fields)
         self._planner.load_state_dict({**state, **self._at(state, None)})
         if state["at"] is not None:
             self._streams.load_state_dict(state["at"])
-        loader._iterator = None  # persistent workers have begun already
+        loader.forget_workers()  # persistent ones have begun already
 
     def _at(self, state: Mapping[str, Any], at: Any) -> dict[str, Any]:
         return with_checksum({**{name: state[name] for name in self._planner.position_fields}, "at": at})

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data._utils.collate import default_collate_fn_map
 
+from patchpack._foreign.torch import collate_with
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError
 from patchpack.stream.workers.slot_pool import MORE_ROOM, Slot, shared_bytes
@@ -107,7 +107,7 @@ def _refuse_to_stack(batches: list[PackedBatch], **_: Any) -> Any:
     )
 
 
-default_collate_fn_map[PackedBatch] = _refuse_to_stack
+collate_with(PackedBatch, _refuse_to_stack)
 
 
 def require_room(num_bytes: int, batches: int) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 import patchpack as pp
 from helpers.photographs import files_in
 from patchpack.errors import DecodeError
-from patchpack.image import canvas, fast_jpeg
+from patchpack.image import canvas
 from patchpack.image.decode import decode
 from patchpack.image.fast_jpeg import decode_fast_jpeg
 from patchpack.image.jpeg import jpeg_size
@@ -182,18 +182,6 @@ def test_batches_are_those_of_picture_objects(changes: dict[str, Any], monkeypat
         for one, other in zip(expected, ours, strict=True):
             assert np.array_equal(one.patches, other.patches)
             assert one.keys == other.keys
-
-
-@pytest.mark.parametrize("missing", ["map_buffer", "jpeg_decoder"])
-def test_a_pillow_that_has_other_insides(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Core:
-        map_buffer = fast_jpeg._core.map_buffer
-        jpeg_decoder = fast_jpeg._core.jpeg_decoder
-
-    delattr(Core, missing)
-    monkeypatch.setattr(fast_jpeg, "_core", Core)
-    assert decode_fast_jpeg(saved(), LIMIT) is None
-    assert same(saved())
 
 
 def test_broken_files_that_somebody_wants_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
