@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from patchpack.stream.sample.names import IMAGE
@@ -43,7 +44,7 @@ def add_source(parser: argparse.ArgumentParser, metavar: str = "SOURCE", about: 
         "--target", default=AUTO, metavar="EXT",
         help="read the label from the file with this extension (default: cls if the first sample has one)",
     )  # fmt: skip
-    _add_no_target(labels)
+    _add_no_target(labels.add_argument)
 
 
 def add_image(parser: argparse.ArgumentParser) -> None:
@@ -71,11 +72,11 @@ def add_indexed_fields(parser: argparse.ArgumentParser, index: str) -> None:
         help="read labels from the files with these extensions, separated by commas "
         f"(default: {index}'s, or cls if the first sample has one)",
     )  # fmt: skip
-    _add_no_target(labels)
+    _add_no_target(labels.add_argument)
 
 
-def _add_no_target(labels: argparse._MutuallyExclusiveGroup) -> None:
-    labels.add_argument("--no-target", dest="target", action="store_const", const=None, help="read images without labels")
+def _add_no_target(add_argument: Callable[..., object]) -> None:
+    add_argument("--no-target", dest="target", action="store_const", const=None, help="read images without labels")
 
 
 def add_recipe(parser: argparse.ArgumentParser, default: str = "navit") -> None:

@@ -11,7 +11,9 @@ from threading import local
 from torch.utils.data import Dataset, Sampler
 
 from patchpack.batch.packed import PackedBatch
+from patchpack.paint.resample import compile_kernels
 from patchpack.stream.painting.painter import painted
+from patchpack.stream.painting.transport import Transport
 from patchpack.stream.planning.planner import Planner
 from patchpack.types import BatchPlan
 
@@ -65,3 +67,20 @@ class Finished(Dataset[PackedBatch]):
     def __getitem__(self, batch: Future[PackedBatch]) -> PackedBatch:
         """Wait for the batch. Raises errors of painting."""
         return batch.result()
+
+
+class InThreads(Transport):
+    """Painting in threads of this process.
+
+    Args:
+        planner: makes the plans.
+        num_threads: threads that paint, at least 1.
+    """
+
+    def __init__(self, planner: Planner, num_threads: int) -> None:
+        self._planner = planner
+        self.dataset, self.sampler = Finished(), PaintedAhead(planner, num_threads)
+
+    def begin(self) -> None:
+        """Compile the kernels here, once."""
+        compile_kernels(self._planner.recipe)
