@@ -115,7 +115,7 @@ class BatchInfo:
     elsewhere: list[Rejection | ShardFault] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
-        """Return what differs from the defaults as a dict that JSON holds; `from_json` makes the same of it."""
+        """Return the fields that differ from their defaults, as a dict for JSON. `from_json` reads it."""
         said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(_PLAIN, f.name)}
         for name in _LOSSES & said.keys():
             said[name] = [loss._asdict() for loss in said[name]]
@@ -123,13 +123,13 @@ class BatchInfo:
 
     @classmethod
     def from_json(cls, said: object) -> BatchInfo:
-        """Return the `BatchInfo` of what `to_json` gave.
+        """Return the `BatchInfo` that `to_json` wrote.
 
         Raises:
-            TypeError: a field that there is not, or a value of another kind.
+            TypeError: an unknown field, or a value of another type.
         """
         if not isinstance(said, dict):
-            raise TypeError(f"info is {said!r:.60}")
+            raise TypeError(f"info must be a dict, got {said!r:.60}")
         given = dict(said)
         for name in _LOSSES & given.keys():
             if isinstance(given[name], list):
@@ -137,7 +137,7 @@ class BatchInfo:
         info = cls(**given)
         for name in given:
             if not _are([given[name]], _KINDS[name]):
-                raise TypeError(f"{name} of info is {said[name]!r:.60}")
+                raise TypeError(f"{name} of info has the wrong type: {said[name]!r:.60}")
         return info
 
 
@@ -149,7 +149,7 @@ _KINDS = get_type_hints(BatchInfo)
 def _loss_from_json(said: dict[str, str]) -> Rejection | ShardFault:
     loss = (Rejection if "stage" in said else ShardFault)(**said)
     if not _are(list(loss), str):
-        raise TypeError(f"a loss of info is {said!r:.60}")
+        raise TypeError(f"a loss of info must be a rejection or a fault of a shard, got {said!r:.60}")
     return loss
 
 
@@ -237,10 +237,10 @@ class Report:
         ]
         lines += [f"  rejected {r}" for r in self.rejected]
         lines += [f"  dropped {n} by {rule}" for rule, n in self.dropped.items()]
-        lines += [f"  altered {self.altered} of the packed, to end rows exactly full"] if self.altered else []
+        lines += [f"  shortened {self.altered} of the packed, to fill rows exactly"] if self.altered else []
         lines += [f"  shard {f.shard}: {f.reason}" for f in self.shard_errors]
-        lines += [f"  warned of {n} of the packed: {kind}" for kind, n in self.warnings.items()]
-        lines += [f"  ignored {n} files that are no images asked for: {kind}" for kind, n in self.ignored.items()]
+        lines += [f"  warnings for {n} of the packed: {kind}" for kind, n in self.warnings.items()]
+        lines += [f"  ignored {n} files that are not requested images: {kind}" for kind, n in self.ignored.items()]
         return "\n".join(lines)
 
 

@@ -77,7 +77,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         if self.key is None or isinstance(self.key, (bytes, bytearray)):
-            raise TypeError(f"the key of a sample is a str, got {self.key!r}")
+            raise TypeError(f"the key of a sample must be a str, got {self.key!r}")
 
     def __repr__(self) -> str:
         said = f"key={self.key!r}, image={_briefly(self.image)}, target={_briefly(self.target)}"
@@ -246,7 +246,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def _briefly(value: object) -> str:
-    """An image or a label in a few words."""
+    """Return a short description of an image or a label."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"<{len(value)} bytes>"
     if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (str, int, float)):

@@ -1,6 +1,7 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in transformers: patches in blocks that the model merges, channel first, two frames.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in transformers.
 
-To them a clip is its steps of time one after the other, each like an image whose two frames differ.
+These models take patches in blocks, which they merge, with channels first and with two frames in each patch. The two frames of
+an image are equal. A clip is a sequence of steps in time; each step is like an image whose two frames differ.
 """
 
 from __future__ import annotations
@@ -37,27 +38,29 @@ from patchpack.stream.workers.shared_batch import as_tensors
 def qwen_vl(
     batch: PackedBatch[ArrayT], *, merge_size: int = 2, temporal_patch_size: int = 2, patch_size: int | None = None
 ) -> ModelInputs:
-    """Arguments of the vision models of Qwen2-VL, 2.5 and 3, and of whole ones beside their text.
+    """Return the image arguments of Qwen2-VL, Qwen2.5-VL and Qwen3-VL models, vision models and complete ones.
 
-    Images follow each other without padding. The patches of an image go by blocks of ``merge_size x merge_size``, in raster
-    order of blocks and inside a block; a patch is (channel, frame, row, column), an image being ``temporal_patch_size`` equal
-    frames. The model infers positions from the grid, so an image must have all its patches. Of a recipe with
-    ``video=Video(tubelet=temporal_patch_size)`` frames are those of the clip, and its steps of time follow each other.
+    Images follow each other without padding. The patches of an image come in blocks of ``merge_size x merge_size``: blocks in
+    raster order, and patches in raster order inside a block. A patch is (channel, frame, row, column), and an image has
+    ``temporal_patch_size`` equal frames. The model infers positions from the grid, so an image must have all its patches. With
+    a recipe of ``video=Video(tubelet=temporal_patch_size)`` the frames are those of the clip, in order of time.
 
     Args:
-        batch: made by ``recipes.qwen2_vl`` or ``recipes.qwen3_vl``, or another whose grids are multiples of merge_size.
-        merge_size, temporal_patch_size: of the model.
-        patch_size: the model's, to be compared with the batch's.
+        batch: a batch made with ``recipes.qwen2_vl`` or ``recipes.qwen3_vl``, or with another recipe whose grids are multiples
+            of merge_size.
+        merge_size: patches per side of a block that the model merges (default 2).
+        temporal_patch_size: frames per patch of the model (default 2).
+        patch_size: the model's patch size, compared with the batch's; None skips the comparison (default).
 
     Returns:
-        ``pixel_values`` float32 ``[T, 3 * temporal_patch_size * patch_size**2]`` of T patches in all, ``image_grid_thw`` int64
-        ``[N, 3]`` (times, rows, cols), times 1 for an image; N readable images and clips in (row, slot) order. Call a vision
-        model with ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``; a whole one has its own arguments for clips,
-        ``pixel_values_videos`` and ``video_grid_thw``.
+        ``pixel_values`` float32 ``[T, 3 * temporal_patch_size * patch_size**2]`` of T patches in total; ``image_grid_thw``
+        int64 ``[N, 3]`` (times, rows, cols), times 1 for an image; N readable images and clips in (row, slot) order. Call a
+        vision model with ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``. A complete model takes clips under
+        other names: ``pixel_values_videos`` and ``video_grid_thw``.
 
     Raises:
-        ConfigError: an image that lost patches, another patch size, or tubelets of another number of frames.
-        ShapeError: a grid that is no multiple of merge_size.
+        ConfigError: an image lost patches, the patch sizes differ, or tubelets have another number of frames.
+        ShapeError: a grid is not a multiple of merge_size.
     """
     require_int("merge_size", merge_size, 1, 1 << 10)
     require_int("temporal_patch_size", temporal_patch_size, 1, 1 << 10)
@@ -69,8 +72,8 @@ def qwen_vl(
         tubelet, copies = tensors.patches.shape[-1] // (3 * tensors.patch_size**2), 1
         if tubelet != temporal_patch_size:
             raise ConfigError(
-                f"the batch has tubelets of {tubelet} frames, the model takes {temporal_patch_size}: pack with a recipe of "
-                f"video=Video(tubelet={temporal_patch_size})"
+                f"the batch has tubelets of {tubelet} frames, the model takes {temporal_patch_size} frames: pack with a recipe "
+                f"of video=Video(tubelet={temporal_patch_size})"
             )
     grid_thw = _grid_thw(grids, times).to(tensors.patches.device)
     starts, grids = _steps(starts, grids, times)
@@ -83,19 +86,19 @@ def qwen_vl(
 
 
 def unpack_qwen_vl(batch: PackedBatch[ArrayT], features: ValueT, *, merge_size: int = 2) -> Iterator[tuple[str, ValueT]]:
-    """A Qwen model's features, each laid on the grid of its image.
+    """Return the features of a Qwen model for each image, arranged on the grid of the image.
 
     Args:
-        batch: what `qwen_vl` was called with.
+        batch: the batch that `qwen_vl` was called with.
         features: ``[T, ...]`` per patch, in the order of ``pixel_values``, or ``[T / merge_size**2, ...]`` per merged block.
-        merge_size: as there.
+        merge_size: patches per side of a block, as in the call of `qwen_vl` (default 2).
 
     Yields:
-        ``(key, [rows, cols, ...])``, or with one entry per block ``(key, [rows / merge_size, cols / merge_size, ...])``; of a
-        recipe with `video` with an axis of time in front.
+        ``(key, [rows, cols, ...])`` for features per patch, ``(key, [rows / merge_size, cols / merge_size, ...])`` for features
+        per block. With a recipe that has `video`, an axis of time comes first.
 
     Raises:
-        ShapeError: another number of features.
+        ShapeError: the number of features is that of neither patches nor blocks.
     """
     tensors = as_tensors(batch)
     _, grids, times = _images(tensors, merge_size)
@@ -119,7 +122,13 @@ def unpack_qwen_vl(batch: PackedBatch[ArrayT], features: ValueT, *, merge_size: 
 
 
 def block_order(rows: int, cols: int, merge: int) -> IndexArray:
-    """int64 ``[rows * cols]``: number in raster order of the patch that comes k-th in blocks of merge x merge."""
+    """Return the order of patches in blocks, as int64 ``[rows * cols]``: entry k is the raster number of the k-th patch.
+
+    Args:
+        rows: rows of the grid in patches, a multiple of `merge`.
+        cols: columns of the grid in patches, a multiple of `merge`.
+        merge: patches per side of a block.
+    """
     numbers = np.arange(rows * cols).reshape(rows // merge, merge, cols // merge, merge)
     return numbers.transpose(0, 2, 1, 3).reshape(-1)
 
@@ -127,16 +136,16 @@ def block_order(rows: int, cols: int, merge: int) -> IndexArray:
 def reorder(
     patches: Tensor, starts: Int64Array, grids: Int64Array, norm: Tensor, merge_size: int, temporal: int, out: Tensor
 ) -> None:
-    """Patches ``[..., D]`` in memory of the CPU, in Qwen's order and normalised.
+    """Write patches in Qwen's order, normalised; all tensors are in CPU memory.
 
     Args:
-        patches: uint8 or float, in raster order from ``starts`` on; or tubelets, which are patches of so many times the pixels.
-        starts: int64 ``[N]``, numbers of patches.
-        grids: int64 ``[N, 2]``.
-        norm: ``[2, 3]``, of the patches.
+        patches: uint8 or float ``[..., D]``, in raster order from ``starts`` on. Tubelets are patches of several frames.
+        starts: int64 ``[N]``, number of the first patch of each image.
+        grids: int64 ``[N, 2]``, (rows, cols) of each image.
+        norm: ``[2, 3]``, mean and standard deviation per channel that the patches still need.
         merge_size: patches per side of a block.
-        temporal: how often each patch is put as a frame.
-        out: float32 ``[T, temporal * D]``.
+        temporal: number of equal frames that each patch becomes.
+        out: float32 ``[T, temporal * D]``, the result.
     """
     from patchpack.adapters import _kernels_qwen as kernels  # numba costs 0.15 s to import
 
@@ -154,7 +163,7 @@ def reorder(
 def _reordered_there(
     patches: Tensor, starts: Int64Array, grids: Int64Array, norm: Tensor, merge_size: int, temporal: int
 ) -> Tensor:
-    """The same where the patches are on a device."""
+    """Return the result of `reorder` for patches on a device."""
     orders = [start + block_order(rows, cols, merge_size) for start, (rows, cols) in zip(starts, grids.tolist(), strict=True)]
     order = torch.from_numpy(np.concatenate([*orders, np.empty(0, dtype=np.int64)])).to(patches.device)
     mine = standardize(patches.reshape(-1, patches.shape[-1])[order], norm)
@@ -164,7 +173,7 @@ def _reordered_there(
 
 
 def _images(batch: PackedBatch, merge_size: int) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """First patch in ``[B * S]`` of each readable image, ``[N]``, its grid, ``[N, 2]``, its steps of time, ``[N]``; int64."""
+    """Return int64 arrays of readable images: first patch in ``[B * S]`` ``[N]``, grid ``[N, 2]`` and steps of time ``[N]``."""
     segments, slot_mask = batch.segment_ids.cpu().numpy(), batch.slot_mask.cpu().numpy()
     seq_len, slots = segments.shape[1], slot_mask.shape[1]
     token = np.flatnonzero(segments)
@@ -180,15 +189,14 @@ def _images(batch: PackedBatch, merge_size: int) -> tuple[Int64Array, Int64Array
     if len(odd):
         i = int(odd[0])
         raise ShapeError(
-            f"{names[i]} has a grid of {grids[i, 0]} x {grids[i, 1]} patches, which cannot be merged by {merge_size} x "
-            f"{merge_size}: use a recipe whose grids are multiples, such as recipes.qwen2_vl() or one of "
-            f"SmartResize(merge={merge_size})"
+            f"{names[i]} has a grid of {grids[i, 0]} x {grids[i, 1]} patches, which does not divide into blocks of "
+            f"{merge_size} x {merge_size}: use recipes.qwen2_vl(), or a recipe with resize=SmartResize(merge={merge_size})"
         )
     return token[first].astype(np.int64), grids, times
 
 
 def _steps(starts: Int64Array, grids: Int64Array, times: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """First patches and grids of every step of time, as if each were an image."""
+    """Return first patch and grid of every step of time, as if each were an image."""
     if (times == 1).all():
         return starts, grids
     step = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
@@ -201,16 +209,20 @@ def _grid_thw(grids: Int64Array, times: Int64Array) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class QwenVLProcessor(Processor):
-    """What ``Qwen2VLImageProcessor`` of transformers makes, on its Pillow backend, sooner; see `qwen_vl`. Qwen2.5 and 3
-    use it too.
+    """A faster processor with the results of transformers' ``Qwen2VLImageProcessor`` on Pillow; see `qwen_vl`.
 
-    The defaults are those of Qwen2-VL. Qwen3-VL: ``patch_size=16, min_pixels=256**2, max_pixels=4096**2`` and 0.5 for mean and
-    deviation; or `like`, with its configuration.
+    Qwen2.5-VL and Qwen3-VL use the same processor. The defaults are those of Qwen2-VL. For Qwen3-VL set ``patch_size=16,
+    min_pixels=256**2, max_pixels=4096**2`` and 0.5 for every mean and deviation, or call `like` with the model's folder.
 
     Attributes:
-        min_pixels, max_pixels: of an image as the model sees it, there ``size["shortest_edge"]`` and ``["longest_edge"]``.
-        patch_size, temporal_patch_size, merge_size, image_mean, image_std: as there.
-        resample: kernel, see `Recipe`.
+        min_pixels: pixels of a resized image at least, ``size["shortest_edge"]`` in transformers (default 56²).
+        max_pixels: pixels of a resized image at most, ``size["longest_edge"]`` in transformers (default 1280 · 28²).
+        patch_size: pixels per side of a patch (default 14).
+        temporal_patch_size: frames per patch (default 2).
+        merge_size: patches per side of a block that the model merges (default 2).
+        image_mean: mean per channel on the 0–1 scale (default that of CLIP).
+        image_std: standard deviation per channel on the 0–1 scale (default that of CLIP).
+        resample: resampling kernel, one of those of `Recipe` (default ``"bicubic"``).
     """
 
     min_pixels: int = 56**2
@@ -231,26 +243,26 @@ class QwenVLProcessor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> QwenVLProcessor:
-        """With the settings of another processor; `changes` are fields that win over them.
+        """Return a processor with the settings of another one, and some fields changed.
 
         Args:
-            processor: one of transformers, one of text and images that holds it, the folder that either was saved to, its
-                ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that.
-            **changes: fields of this processor.
+            processor: an image processor of transformers, a processor of text and images that holds one, the folder that
+                either was saved to, its ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that file.
+            **changes: fields of this processor, which take precedence.
 
         Raises:
-            ConfigError: what carries no such settings, or a step beside resizing and normalising.
+            ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
         """
         return like(cls, processor, changes)
 
     @property
     def size(self) -> Mapping[str, int]:
-        """The limits under their names in transformers; not to be written to."""
+        """The limits under their names in transformers, as a read-only dict."""
         return MappingProxyType({"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels})
 
     @cached_property
-    def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
-        """The same for `load` and `pack_images`, whose batches the adapter takes."""
+    def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
+        """The recipe with which `load` and `pack_images` make batches of the same patches, for the adapter."""
         resize = SmartResize(self.min_pixels, self.max_pixels, self.merge_size)
         return Recipe(
             resize=resize,
@@ -293,5 +305,5 @@ class QwenVLProcessor(Processor):
         limits = Settings({edges.get(name, name): pixels for name, pixels in size.items()})
         names = ("min_pixels", "max_pixels", "patch_size", "temporal_patch_size", "merge_size")
         taken = limits.whole(min_pixels="min_pixels", max_pixels="max_pixels")
-        taken |= settings.whole(**{name: name for name in names})  # theirs too lets limits outside of size win
+        taken |= settings.whole(**{name: name for name in names})  # as in transformers, these take precedence over size
         return {**taken, **settings.colours()}

@@ -33,7 +33,7 @@ def digest(packed: PackedBatch[ArrayT] | PackedImage[ArrayT]) -> str:
 
 
 def _parts(name: str, value: object) -> Iterator[bytes]:
-    """What a value is, and its bytes."""
+    """Yield the name, dtype and shape of a value, then its bytes."""
     if isinstance(value, dict):
         for key in sorted(value):
             yield from _parts(f"{name}.{key}", value[key])

@@ -74,17 +74,17 @@ class PackedBatch(NamedTuple, Generic[Array]):
         """Return a new batch with every tensor on a device. Nothing is normalised and no dtype changes, see `to_device`.
 
         Args:
-            device: anything torch takes for one. numpy arrays become tensors there.
-            non_blocking: passed to ``Tensor.to``; overlaps where the batch is pinned.
+            device: a device, in any form that torch accepts. numpy arrays become tensors there.
+            non_blocking: passed to ``Tensor.to``: a copy from pinned memory then runs beside other work. Default True.
 
         Raises:
-            ConfigError: a dtype instead of a device.
+            ConfigError: `device` is a dtype.
         """
-        torch = import_module("torch")  # a batch of numpy arrays is made and read without it
+        torch = import_module("torch")  # imported here, because a batch of numpy arrays does not need it
         if isinstance(device, torch.dtype):
             raise ConfigError(
-                f"to({device}) would change every id too: batch.to(device) moves and changes no dtype; "
-                f"patchpack.to_device(batch, device, {device}) moves and normalises patches into that dtype"
+                f"to({device}) would convert ids too: batch.to(device) moves the batch and keeps every dtype, "
+                f"patchpack.to_device(batch, device, {device}) moves it and normalises patches to that dtype"
             )
         return self._each(lambda tensor: torch.as_tensor(tensor).to(device, non_blocking=non_blocking), torch.Tensor)
 

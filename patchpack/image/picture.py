@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from patchpack.types import Picture
 
 _EXPECTED = "expected file bytes, a uint8 [H, W, 3] array or a PIL image"
-NO_VIDEO = "a clip, and the recipe takes none: give it video=Video(...)"
+NO_VIDEO = "got a clip, but the recipe has video=None: use a recipe with video=Video(...)"
 
 
 def is_picture(value: object) -> TypeGuard[Picture | Clip]:
@@ -44,7 +44,7 @@ def frame_count(frames: Sequence[object]) -> int:
     with _asking():
         count = len(frames)
     if not count:
-        raise DecodeError("a clip of no frames: leave the sample out, or give it one")
+        raise DecodeError("a clip must have at least one frame, got 0: leave the sample out")
     return count
 
 
@@ -58,7 +58,7 @@ def frame_at(frames: Sequence[object], number: int) -> object:
     with _asking():
         frame = frames[number]
     if frames_of(frame) is not None or is_several(frame):
-        raise DecodeError(f"{_EXPECTED} as a frame, got {type(frame).__name__}")
+        raise DecodeError(f"{_EXPECTED} as each frame of a clip, got {type(frame).__name__}")
     return frame
 
 
@@ -126,7 +126,7 @@ def picture_bytes(image: object) -> int:
 def within(size: Size, max_pixels: int) -> Size:
     """Return the size if it has between 1 and `max_pixels` pixels, else raise `DecodeError`."""
     if min(size) < 1 or size.height * size.width > max_pixels:
-        raise DecodeError(f"{size.height} x {size.width} pixels are not within 1 … max_pixels={max_pixels}")
+        raise DecodeError(f"expected 1 … max_pixels={max_pixels} pixels, got {size.height} x {size.width} (height x width)")
     return size
 
 

@@ -80,4 +80,4 @@ def sigmoid_cross_entropy(logits: Tensor, targets: Targets, *, reduction: Reduct
 
 def _require(reduction: str) -> None:
     if reduction not in ("mean", "sum"):
-        raise ConfigError(f"reduction is 'mean' or 'sum', got {reduction!r}")
+        raise ConfigError(f"reduction must be 'mean' or 'sum', got {reduction!r}")

@@ -55,7 +55,7 @@ def vertical_first(
     between: Float32Array,
     out: Float32Array,
 ) -> None:
-    """The same with the vertical pass first; between: float32 ``[1, w, 3]``."""
+    """Write the result of `horizontal_first` with the vertical pass first; `between` is float32 ``[1, w, 3]``."""
     height, width = out.shape[:2]
     for y in range(height):
         for x in range(src.shape[1]):

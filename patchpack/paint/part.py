@@ -65,6 +65,6 @@ def part_of_picture(
 def _match(found: Size, planned: Size) -> None:
     if tuple(found) != tuple(planned):
         raise DecodeError(
-            f"the header said {planned.height} x {planned.width} (height x width), the pixels are "
+            f"expected {planned.height} x {planned.width} pixels (height x width), as the header said, got "
             f"{found.height} x {found.width}"
         )

@@ -72,11 +72,13 @@ def store(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int, v
     """
     if kind is None:
         if value is not None:
-            raise TargetError(f"the first sample had no target, this one has {value!r}")
+            raise TargetError(f"expected no target, as the first sample had none, got {value!r}")
     elif isinstance(kind, dict):
         entries = {str(name): entry for name, entry in value.items()} if isinstance(value, Mapping) else {}
         if set(entries) != set(kind):
-            raise TargetError(f"expected targets {sorted(kind)}, got {value!r}")
+            raise TargetError(
+                f"expected a dict of the targets {', '.join(sorted(kind))}, as the first sample had, got {value!r}"
+            )
         checked = {name: _as(spec, entries[name]) for name, spec in kind.items()}
         for name, entry in checked.items():
             _by_name(targets)[name][row, slot] = entry
@@ -146,7 +148,7 @@ def _as(spec: TargetSpec, value: object) -> object:
     with np.errstate(over="ignore"):
         stored = np.asarray(numbers, dtype=spec.dtype)
     if spec.dtype == "float32" and np.any(np.isinf(stored) & np.isfinite(np.asarray(numbers, dtype=np.float64))):
-        raise TargetError(f"a target of float32 cannot hold {value!r}")
+        raise TargetError(f"expected a target within the range of float32, got {value!r}")
     return stored
 
 

@@ -58,7 +58,7 @@ def plan_image(
     """
     height, width = _sides(size)
     if patch_size is None and len(recipe.patch_sizes) > 1:
-        raise ConfigError(f"the recipe has patches of {recipe.patch_sizes} pixels: say which by patch_size=")
+        raise ConfigError(f"the recipe has several patch sizes, {recipe.patch_sizes}: pass one of them as patch_size=")
     p = recipe.patch_sizes[0] if patch_size is None else patch_size
     require_int("frames", frames, 1, 1 << 30)
     clip = None if frames == 1 else [frames]
@@ -69,7 +69,7 @@ def plan_image(
     grid, times = Grid(*table.grid[0].tolist()), int(table.times[0])
     merge = getattr(recipe.resize, "merge", 1)
     if merge > 1 and tokens < times * grid.num_patches:
-        raise ConfigError(f"{recipe.drop!r} takes patches out of blocks that the model merges: use NoDrop(), or merge=1")
+        raise ConfigError(f"{recipe.drop!r} drops patches from blocks that the model merges: use NoDrop() or merge=1")
     return ImagePlan(grid, Size(*table.target[0].tolist()), tokens, tokens // merge**2, times)
 
 
@@ -77,7 +77,7 @@ def _sides(size: Sequence[int]) -> tuple[int, int]:
     try:
         height, width = (int(side) for side in size)
     except (TypeError, ValueError):
-        raise ConfigError(f"size is (height, width) in pixels, got {size!r}") from None
+        raise ConfigError(f"size must be (height, width) in pixels, got {size!r}") from None
     if min(height, width) < 1:
-        raise ConfigError(f"size is (height, width) in pixels, each at least 1; got {size!r}")
+        raise ConfigError(f"size must be (height, width) in pixels, each at least 1, got {size!r}")
     return height, width

@@ -21,7 +21,7 @@ def require_shuffle(shuffle: object) -> None:
     """Raise `ConfigError` unless shuffle is a number of samples that may be permuted at a time."""
     if isinstance(shuffle, bool) or not isinstance(shuffle, (int, np.integer)) or not 0 <= shuffle <= MOST_SAMPLES:
         raise ConfigError(
-            f"shuffle is the number of samples permuted at a time, 0 … {MOST_SAMPLES} (0 for none), got {shuffle!r}"
+            f"shuffle must be in 0 … {MOST_SAMPLES}, the samples permuted at a time (0: in order), got {shuffle!r}"
         )
 
 
@@ -38,7 +38,9 @@ def block_of(shuffle: object, whole: int = SHUFFLE_BLOCK) -> int:
     if isinstance(shuffle, (bool, np.bool_)):
         return max(1, whole) if shuffle else 0
     if not isinstance(shuffle, (int, np.integer)):
-        raise ConfigError(f"shuffle is True, False, or the number of samples permuted at a time (0 for none), got {shuffle!r}")
+        raise ConfigError(
+            f"shuffle must be True, False, or the number of samples permuted at a time (0: in order), got {shuffle!r}"
+        )
     return int(shuffle)
 
 

@@ -58,7 +58,7 @@ def plan_table(
         i = int(np.argmax(broken))
         raise ConfigError(
             f"{recipe.resize!r} made the grid {grids[i].tolist()} of a {sizes[i].tolist()} image (height, width): rows and "
-            f"cols are at least 1, or (0, 0) to refuse the size"
+            f"cols must be at least 1, or both 0 to refuse the size"
         )
     bound = recipe.resize.bound(p)
     patches = grids.astype(np.int64).prod(axis=1)
@@ -66,7 +66,7 @@ def plan_table(
         worst = int(np.argmax(patches))
         raise ConfigError(
             f"{recipe.resize!r} made {patches[worst]} patches of a {sizes[worst].tolist()} image (height, width) at "
-            f"patch_size={p}, above its own bound of {bound}"
+            f"patch_size={p}, more than its own bound of {bound}"
         )
 
     times = _times(recipe, frames, n)
@@ -108,7 +108,7 @@ def _times(recipe: Recipe, frames: npt.ArrayLike | None, n: int) -> IntArray:
     if frames is None:
         return np.ones(n, dtype=np.int32)
     if recipe.video is None:
-        raise ConfigError("clips need a recipe with video=Video(...): this one has video=None")
+        raise ConfigError("clips need a recipe with video=Video(...), this one has video=None")
     return _int_columns(recipe.video.times(_int_columns(frames, (n,), "frames")), (n,), repr(recipe.video))
 
 
@@ -124,7 +124,7 @@ def _part(recipe: Recipe, sizes: Int64, patch_size: int, epoch: int, hashes: rng
         i = int(np.argmax(outside))
         raise ConfigError(
             f"{recipe.crop!r} made the box {box[i].tolist()} (top, left, height, width) of a {sizes[i].tolist()} image "
-            f"(height, width): a box is within its image and at least a pixel each way"
+            f"(height, width): a box must lie inside its image and have at least one pixel"
         )
     return box[:, :2], part
 
@@ -150,5 +150,5 @@ def _int_columns(answer: npt.ArrayLike, shape: tuple[int, ...], who: str) -> Int
         raise ConfigError(f"{who} must return integers {list(shape)}, got {array.dtype} {list(array.shape)}")
     columns: IntArray = array.astype(np.int32)
     if (columns != array).any():
-        raise ConfigError(f"{who} returned a number that 32 bits do not hold: {array[array != columns][0]}")
+        raise ConfigError(f"{who} must return integers of 32 bits, got {array[array != columns][0]}")
     return columns

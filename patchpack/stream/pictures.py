@@ -102,15 +102,15 @@ def pack_images(
     """
     if isinstance(images, Mapping):
         if keys is not None:
-            raise ConfigError("images by key have keys: leave keys= out")
+            raise ConfigError("images in a dict have their keys there: leave out keys=")
         keys, images = images.keys(), images.values()
     elif _is_one(images):
         images = [images]
     elif not isinstance(images, Iterable):
-        raise ConfigError(f"images is an iterable of images, got a {type(images).__name__}")
+        raise ConfigError(f"images must be an iterable of images, got {type(images).__name__}")
     for name in ("rank", "world_size"):
         if name in options:
-            raise ConfigError(f"{name}= is no option of pack_images, which paints all images in this process")
+            raise ConfigError(f"pack_images has no option {name}=, because it paints all images in this process")
     source = PictureSource(images, keys)
     loader = load(
         source,
@@ -153,15 +153,15 @@ class PictureSource(FieldSource):
         for number, item in enumerate(self._images):
             name = _key_of(item, number) if given is None else next(given, None)
             if name is None:
-                raise ConfigError(f"there are {number} keys, and more images: give every image a key, or none")
+                raise ConfigError(f"there must be one key per image, or keys=None, got {number} keys and more images")
             key = str(name)
             if key in seen:
-                yield Rejection("", key, "", "read", "this key came before: give every image its own by keys=")
+                yield Rejection("", key, "", "read", "this key appeared before: give every image its own key with keys=")
                 continue
             seen.add(key)
             yield self._event(key, item)
         if given is not None and next(given, None) is not None:
-            raise ConfigError(f"there are {number + 1} images, and more keys: give every image a key, or none")
+            raise ConfigError(f"there must be one key per image, or keys=None, got {number + 1} images and more keys")
 
     def _event(self, key: str, item: object) -> Header | Rejection:
         image = item.image if isinstance(item, Sample) else item
@@ -174,7 +174,13 @@ class PictureSource(FieldSource):
         for number, one in enumerate(image):
             inner = one.image if isinstance(one, Sample) else one
             if is_several(inner):  # the inner list's other images would be lost
-                return Rejection("", key, f"[{number}]", "header", "a list in a list of images: give all of them in one")
+                return Rejection(
+                    "",
+                    key,
+                    f"[{number}]",
+                    "header",
+                    "expected an image in the list of a sample, got a list: put all images of a sample into one list",
+                )
             event = self._event(key, one)
             if isinstance(event, Rejection):
                 return event._replace(member=f"[{number}]")

@@ -93,4 +93,4 @@ def _found(events: Iterable[Event], key: str, name: str) -> Header:
         if isinstance(event, Rejection) and event.key == key:
             raise event.as_error()
         met += isinstance(event, Header | Rejection)
-    raise SourceError(f"{name}: none of {met} samples has the key {key!r}. Reports show keys")
+    raise SourceError(f"{name} has no sample with the key {key!r} among its {met} samples: copy a key from a report")

@@ -33,4 +33,4 @@ def test_features_are_drawn_beneath(tmp_path: Path, capsys: pytest.CaptureFixtur
             sizes.append(picture.height)
     assert sizes[1] > sizes[0]
     assert main(["preview", SHARD, "--model", "vit_ti16", "--recipe", "qwen2_vl", "-o", str(tmp_path / "out.png")]) == 1
-    assert "the model's patch_size is 16, the batch's is 14" in capsys.readouterr().err
+    assert "expected a batch of patch_size=16, the model's, got 14" in capsys.readouterr().err

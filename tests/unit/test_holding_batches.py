@@ -81,7 +81,9 @@ def test_a_batch_of_arrays_becomes_one_of_tensors() -> None:
 
 
 def test_a_dtype_is_no_device() -> None:
-    with pytest.raises(pp.errors.ConfigError, match=r"changes no dtype; patchpack\.to_device\(batch, device, torch\.float16\)"):
+    with pytest.raises(
+        pp.errors.ConfigError, match=r"keeps every dtype, patchpack\.to_device\(batch, device, torch\.float16\)"
+    ):
         batch_of(1).to(torch.float16)
     with pytest.raises(TypeError):
         batch_of(1).to("cpu", torch.float16)

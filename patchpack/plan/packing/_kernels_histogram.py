@@ -284,7 +284,7 @@ def _highest(fine: Int64Array, coarse: Int64Array, start: int) -> int:
 
 @njit
 def _low_bit(word: int) -> int:
-    """Index of the lowest set bit of a word in 1 … 2**32 − 1."""
+    """Return the index of the lowest set bit of a word in 1 … 2**32 − 1."""
     bit = 0
     for half in (16, 8, 4, 2, 1):
         if word & ((1 << half) - 1) == 0:
@@ -295,7 +295,7 @@ def _low_bit(word: int) -> int:
 
 @njit
 def _high_bit(word: int) -> int:
-    """Index of the highest set bit of a word in 1 … 2**32 − 1."""
+    """Return the index of the highest set bit of a word in 1 … 2**32 − 1."""
     bit = 0
     for half in (16, 8, 4, 2, 1):
         if word >> half:

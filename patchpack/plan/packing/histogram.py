@@ -74,7 +74,7 @@ def plan(kinds: Kinds, seq_len: int, max_slots: int, method: str) -> Patterns:
         return patterns_of(_spread(kinds, seq_len, max_slots))
     if method == "best_fit_decreasing":
         return patterns_of(decreasing(kinds, seq_len, max_slots))
-    raise ConfigError(f"unknown method {method!r}: choose one of {', '.join(HISTOGRAM_METHODS)}")
+    raise ConfigError(f"method must be one of {', '.join(HISTOGRAM_METHODS)}, got {method!r}")
 
 
 def _spread(kinds: Kinds, seq_len: int, max_slots: int) -> Int64:
@@ -124,13 +124,15 @@ def _require_counts(counts: npt.ArrayLike, seq_len: int) -> Int64:
         raise ConfigError(f"counts must be a flat sequence of integers, got {array.dtype} of shape {array.shape}")
     if (array < 0).any():
         bad = int(np.flatnonzero(array < 0)[0])
-        raise ConfigError(f"counts[{bad}] = {array[bad]} is negative: counts[n] is the number of items of n tokens")
+        raise ConfigError(
+            f"counts must be >= 0, got counts[{bad}] = {array[bad]}: counts[n] is the number of items of n tokens"
+        )
     lengths = np.flatnonzero(array)
     outside = lengths[(lengths < 1) | (lengths > seq_len)]
     if outside.size:
         bad = int(outside[0])
-        raise ConfigError(f"counts[{bad}] = {array[bad]}: a length of {bad} is not in 1 … seq_len={seq_len}: leave it out")
+        raise ConfigError(f"lengths must be in 1 … seq_len={seq_len}, got counts[{bad}] = {array[bad]}: set it to 0")
     tokens = sum(int(n) * int(array[n]) for n in lengths)
     if tokens >= 1 << 63:
-        raise ConfigError(f"counts hold {tokens} tokens in all, more than 2**63 − 1: divide the counts")
+        raise ConfigError(f"counts may have 2**63 − 1 tokens in total, got {tokens}: divide the counts")
     return array.astype(np.int64)

@@ -100,15 +100,17 @@ def pack_lengths(
         cap = max_images
     if method in ("first_fit", "best_fit", "next_fit"):
         if seed is not None:
-            raise ConfigError(f"{method} packs in arrival order and has nothing to permute: leave seed={seed!r} out")
+            raise ConfigError(f"{method} packs in arrival order and uses no seed: leave out seed={seed!r}")
         return _in_arrival_order(sizes, widths, seq_len, cap, method)
     if method == "tight":
         if widths is not None and (widths != 1).any():
-            raise ConfigError(f"tight packs items of one slot, got one of {widths.max()}: use spread or first_fit")
+            raise ConfigError(f"tight packs items of one slot only, got an item of {widths.max()}: use spread or first_fit")
         return pack_tight(sizes, seq_len=seq_len, max_images=max_images, seed=seed or 0).packing
     if method not in histogram.HISTOGRAM_METHODS:
         others = ", ".join((*histogram.HISTOGRAM_METHODS, "tight"))
-        raise ConfigError(f"unknown method {method!r}: choose first_fit, best_fit or next_fit in arrival order, or {others}")
+        raise ConfigError(
+            f"method must be first_fit, best_fit or next_fit, in arrival order, or one of {others}, got {method!r}"
+        )
     if seed is not None:
         require_int("seed", seed, 0, (1 << 64) - 1)
     return _by_kind(sizes, widths, seq_len, cap, method, seed)

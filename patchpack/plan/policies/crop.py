@@ -89,9 +89,9 @@ class RandomResizedCrop:
     def __post_init__(self) -> None:
         (low, high), (thin, wide) = _pair("scale", self.scale), _pair("ratio", self.ratio)
         if not 0 < low <= high <= 1:
-            raise ConfigError(f"scale is a range of shares of the area, 0 < lowest <= highest <= 1; got {self.scale!r}")
+            raise ConfigError(f"scale must be a range of shares of the area, 0 < lowest <= highest <= 1, got {self.scale!r}")
         if not 0 < thin <= wide < math.inf:
-            raise ConfigError(f"ratio is a range of width / height, 0 < lowest <= highest; got {self.ratio!r}")
+            raise ConfigError(f"ratio must be a range of width / height, 0 < lowest <= highest, got {self.ratio!r}")
 
     def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None) -> IntArray:
         """See `CropPolicy`."""
@@ -200,5 +200,5 @@ def _pair(name: str, value: tuple[Number, Number]) -> tuple[Number, Number]:
         low, high = value
         low < high  # noqa: B015  numbers, at least
     except (TypeError, ValueError):
-        raise ConfigError(f"{name} is a pair of numbers, got {value!r}") from None
+        raise ConfigError(f"{name} must be a pair of numbers, got {value!r}") from None
     return low, high

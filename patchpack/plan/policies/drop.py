@@ -98,7 +98,7 @@ class Beta:
 
     def __post_init__(self) -> None:
         if not 0 < self.mean < self.max <= 1:
-            raise ConfigError(f"need 0 < mean < max <= 1, got mean={self.mean}, max={self.max}")
+            raise ConfigError(f"expected 0 < mean < max <= 1, got mean={self.mean}, max={self.max}")
 
     def rates(self, u: FloatArray) -> FloatArray:
         """Return drop rates for uniforms ``[n]``, float64 in [0, max]."""
@@ -137,7 +137,7 @@ class ByResolution:
         _require_rate("high", self.high)
         if not (1 <= self.fewest < self.most and self.std >= 0):
             raise ConfigError(
-                f"need 1 <= fewest < most and std >= 0, got fewest={self.fewest}, most={self.most}, std={self.std}"
+                f"expected 1 <= fewest < most and std >= 0, got fewest={self.fewest}, most={self.most}, std={self.std}"
             )
 
     def rates(self, num_patches: npt.ArrayLike, u: FloatArray) -> FloatArray:
@@ -176,7 +176,8 @@ class Scheduled:
         _require_rate("high", self.high)
         if not (math.isfinite(self.mu) and math.isfinite(self.tau) and self.tau != 0):
             raise ConfigError(
-                f"mu and tau are numbers of images, and the rate changes over tau, so it is not 0; got mu={self.mu}, "
+                f"mu and tau must be numbers of images, and tau must not be 0, because the rate changes over it; got "
+                f"mu={self.mu}, "
                 f"tau={self.tau}"
             )
 

@@ -26,7 +26,7 @@ class MeanStd:
             or not all(map(isfinite, self.mean))
             or not all(0 < s < inf for s in self.std)
         ):
-            raise ConfigError(f"mean and std are three numbers each, finite, std > 0; got {self.mean}, {self.std}")
+            raise ConfigError(f"mean and std must be three finite numbers each, std > 0, got mean={self.mean}, std={self.std}")
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ def of_image(scheme: object) -> bool:
 
 def _require_of(of: str) -> None:
     if of not in ("crop", "image"):
-        raise ConfigError(f"positions are of the 'crop' or of the 'image', got of={of!r}")
+        raise ConfigError(f"of must be 'crop' or 'image', got {of!r}")
 
 
 @dataclass(frozen=True)

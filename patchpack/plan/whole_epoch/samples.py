@@ -19,8 +19,8 @@ HashAgain = Callable[[IntegerArray, int], rng.U64]
 """A function from lines and the number of a later pass to the hashes of their draw keys in it, uint64 ``[n]``."""
 
 BLOCK = 1 << 13  # samples decided at a time: numpy's columns stay in the cache
-TOO_MANY_PIXELS, TOO_MANY_BYTES = -1, -2  # stand in place of a token count
-_BARREN_PASSES = 10  # as of `OnlinePlanner`
+TOO_MANY_PIXELS, TOO_MANY_BYTES = -1, -2  # used instead of a token count
+_EMPTY_PASSES = 10  # the same number as in `patchpack.plan.online.planner`
 
 
 class Sizes(NamedTuple):
@@ -87,8 +87,8 @@ class EpochSamples:
         """Return the next positions, some thousand of one pass, or an empty array at the end."""
         n, start = self.num_samples, self._next
         if start == n * len(self._passes):
-            fruitless = not self._taken_any and len(self._passes) >= (_BARREN_PASSES if self._recipe.redraws else 1)
-            if not self._repeat or not n or fruitless:
+            nothing_usable = not self._taken_any and len(self._passes) >= (_EMPTY_PASSES if self._recipe.redraws else 1)
+            if not self._repeat or not n or nothing_usable:
                 return np.empty(0, dtype=np.int64)
             self._passes.append(self._order(len(self._passes)))
         self._next = min(start + BLOCK, n * len(self._passes))

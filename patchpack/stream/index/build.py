@@ -40,12 +40,13 @@ def find_shards(shards: Paths, members: SampleFields) -> tuple[list[str], list[s
     source = open_source(shards, image=";".join(members.image), target=None)
     if not isinstance(source, ShardSource):
         raise SourceError(
-            f"{source.name} cannot be indexed: an index is made of tar shards (a folder or a dataset knows its items already)"
+            f"{source.name} cannot be indexed: expected tar shards. A folder or a dataset needs no index, it knows its items "
+            f"already"
         )
     urls = [found for url in source.urls for found in ([url] if is_local(url) or _is_command(url) else expand(url))]
     for url in urls:
         if _is_command(url):
-            raise not_by_offset(url, "it is a command's output")
+            raise not_by_offset(url, "it is the output of a command")
         if is_compressed(url):
             raise not_by_offset(url, "it is compressed")
         if is_local(url):  # checked now, not after all others are scanned; behind a URL it is checked when it is opened
@@ -70,7 +71,7 @@ def require_one_place_per_key(labels: Sequence[str]) -> None:
         parts = label.split("/")
         above = next((p for i in range(1, len(parts)) if (p := "/".join(parts[:i])) in known), None)
         if above is not None:
-            raise SourceError(f"shards {above} and {label} could give two samples the same key: rename one of them")
+            raise SourceError(f"shards {above} and {label} could contain samples of the same key: rename one of them")
 
 
 def scan_all(

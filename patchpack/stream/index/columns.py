@@ -98,7 +98,7 @@ def write(path: str | os.PathLike[str], head: Mapping[str, object], columns: Col
         replace_file(path, fill)
     except OSError as error:
         raise IndexFileError(
-            f"{path} cannot be written: {type(error).__name__}: {error}. What was there is untouched"
+            f"{path} cannot be written: {type(error).__name__}: {error}. An earlier file there is unchanged"
         ) from error
 
 
@@ -114,7 +114,7 @@ def require_replaceable(path: Path) -> None:
         raise ConfigError(f"cannot write {path}: there is no folder {path.parent}") from None
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {type(error).__name__}: {error}") from None
-    raise ConfigError(f"{path} exists and is no index of patchpack: nothing was overwritten, choose another name")
+    raise ConfigError(f"{path} exists and is not an index of patchpack: nothing was overwritten, choose another name")
 
 
 def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[str, Any], Columns]:
@@ -141,7 +141,9 @@ def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[st
         layout = convert(head, _Layout)
         whole = begin + layout.bytes
         if size != whole:
-            raise IndexFileError(f"{path} has {size} bytes and should have {whole}: it is cut or put together. {_AGAIN}")
+            raise IndexFileError(
+                f"{path} must have {whole} bytes, got {size}: it is incomplete or joined with other data. {_AGAIN}"
+            )
         columns = {place.name: _view(mapped, begin, place) for place in layout.columns}
         changed = [place.name for place in layout.columns if verify and crc32(columns[place.name].data) != place.checksum]
     except UNREADABLE as error:
@@ -151,7 +153,7 @@ def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[st
     return head, columns
 
 
-_AGAIN = "Make it again: patchpack index SHARDS -o FILE"
+_AGAIN = "Build it again: patchpack index SHARDS -o FILE"
 
 
 def damaged(path: object, why: str) -> IndexFileError:
@@ -163,15 +165,15 @@ def _read_head(file: BinaryIO, path: object, size: int) -> tuple[dict[str, Any],
     """Return the head, and the position where the columns begin."""
     fixed = file.read(_FIXED.size)
     if fixed[: len(MAGIC)] != MAGIC[: len(fixed)] or not fixed:
-        raise IndexFileError(f"{path} is no index of patchpack: it begins with {fixed[:16]!r}")
+        raise IndexFileError(f"{path} is not an index of patchpack: it begins with {fixed[:16]!r}")
     if len(fixed) < _FIXED.size:
-        raise IndexFileError(f"{path} is cut after {size} bytes. {_AGAIN}")
+        raise IndexFileError(f"{path} is incomplete, it ends after {size} bytes. {_AGAIN}")
     _, version, checksum, length = _FIXED.unpack(fixed)
     if version != VERSION:
-        what = "update patchpack, or make it again" if version > VERSION else _AGAIN[0].lower() + _AGAIN[1:]
-        raise IndexFileError(f"{path} is of version {version}, this patchpack reads {VERSION}: {what}")
+        what = "update patchpack, or build it again" if version > VERSION else _AGAIN[0].lower() + _AGAIN[1:]
+        raise IndexFileError(f"{path} is an index of version {version}, this patchpack reads version {VERSION}: {what}")
     if length > size - _FIXED.size:
-        raise IndexFileError(f"{path} is cut inside its head, after {size} bytes, or damaged. {_AGAIN}")
+        raise IndexFileError(f"{path} ends inside its head, after {size} bytes, or is damaged. {_AGAIN}")
     text = file.read(length)
     if crc32(text) != checksum:
         raise damaged(path, "its head does not match its checksum")

@@ -116,13 +116,13 @@ class Index:
         members = parse_members(image, target, None, Limits(max_pixels, max_bytes, False, reading))
         if members.several:
             raise ConfigError(
-                f"an index has one image per sample, and image={image!r} asks for several: load the shards themselves"
+                f"an index has one image per sample, but image={image!r} requests several: load the shards without an index"
             )
         urls, labels = find_shards(shards, members)
         require_one_place_per_key(labels)
         if update is not None and update.members != members:
             raise ConfigError(
-                f"update was made for {update.members}, this index is to be for {members}: build it without update"
+                f"the index in update has {update.members}, the new one must have {members}: build it without update"
             )
         tasks = [ShardTask(url, label, members) for url, label in zip(urls, labels, strict=True)]
         as_before = {} if update is None else update._unchanged(tasks)
@@ -173,9 +173,10 @@ class Index:
         if found:
             shard, why = found[0]
             raise StaleIndexError(
-                f"{self._path or self.name}: {len(found)} of {self.num_shards} shards are not as they were indexed, the first "
-                f"is {shard.url}, it {why}. Update the index, only such shards are read again: patchpack index SHARDS "
-                f"--update FILE -o FILE; or say where they are now: Index.open(FILE, shards=...)"
+                f"{self._path or self.name}: {len(found)} of {self.num_shards} shards have changed since they were indexed, "
+                f"the first "
+                f"is {shard.url}, which {why}. Update the index, which reads only these shards: patchpack index SHARDS "
+                f"--update FILE -o FILE. If the shards have moved, pass them: Index.open(FILE, shards=...)"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -243,7 +244,7 @@ class Index:
         """
         lines = np.asarray(lines)
         if lines.size and (lines.ndim != 1 or lines.dtype.kind not in "iu" or lines.min() < 0 or lines.max() >= len(self)):
-            raise ConfigError(f"lines must be integers of 0 … {len(self) - 1} in one dimension, got {lines!r}")
+            raise ConfigError(f"lines must be a flat sequence of integers in 0 … {len(self) - 1}, got {lines!r}")
         return self._lines.headers(lines.astype(np.int64))
 
     def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
@@ -280,7 +281,9 @@ def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:
     """Return the index of a pickle that holds its file. `urls` are the locations of its shards if they have moved."""
     head, columns = _parse(path)
     if head.fingerprint != fingerprint:
-        raise IndexFileError(f"{path} is another index than the one that was sent here: it was replaced meanwhile")
+        raise IndexFileError(
+            f"{path} was replaced since this process was sent its name: do not write to an index that is in use"
+        )
     if urls is not None:
         head = replace(head, shards=tuple(s._replace(url=url) for s, url in zip(head.shards, urls, strict=True)))
     return Index(head, columns, path, moved=urls is not None)
@@ -293,9 +296,9 @@ def _moved(path: str, head: Head, shards: Paths) -> tuple[Shard, ...]:
     missing = [s.label for s in head.shards if s.label not in now]
     if missing:
         raise StaleIndexError(
-            f"{path}: {len(missing)} of {len(head.shards)} shards are not among those given, the first is {missing[0]}"
+            f"{path}: {len(missing)} of its {len(head.shards)} shards were not given, the first is {missing[0]}"
         )
     if len(now) > len(head.shards):
         extra = next(label for label in labels if label not in {s.label for s in head.shards})
-        raise StaleIndexError(f"{path} was made of {len(head.shards)} shards, {len(now)} were given; {extra} is not among them")
+        raise StaleIndexError(f"{path} has {len(head.shards)} shards, {len(now)} were given: {extra} is not one of its shards")
     return tuple(s._replace(url=now[s.label]) for s in head.shards)

@@ -31,10 +31,10 @@ Result = TypeVar("Result")
 def require_engine(engine: str, num_workers: int) -> None:
     """Raise `ConfigError` for an unknown engine or a wrong number of workers."""
     if engine not in ENGINES:
-        raise ConfigError(f"engine is one of {', '.join(ENGINES)}, got {engine!r}")
+        raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
-        none = "run here" if engine == "local" else "all CPUs of the cluster"
-        raise ConfigError(f"num_workers must be 0 ({none}) or how many run at a time, got {num_workers!r}")
+        none = "run in this process" if engine == "local" else "all CPUs of the cluster"
+        raise ConfigError(f"num_workers must be 0 ({none}) or the number of workers, got {num_workers!r}")
     if engine == "ray":
         _ray()
 
@@ -155,7 +155,7 @@ def _ray() -> Any:
         ray.remote  # noqa: B018 Python would import a folder of this name as a package
     except (ImportError, AttributeError):
         raise ConfigError(
-            "engine='ray' needs Ray, on every machine: pip install 'patchpack[ray]'. Or take engine='local'"
+            "engine='ray' needs Ray on every machine: pip install 'patchpack[ray]', or use engine='local'"
         ) from None
     return ray
 
@@ -168,7 +168,9 @@ def _connect(ray: ModuleType) -> bool:
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"no Ray cluster: {type(error).__name__}: {error}. See docs/howto/clusters.md") from error
+        raise ConfigError(
+            f"cannot connect to a Ray cluster: {type(error).__name__}: {error}. See docs/howto/clusters.md"
+        ) from error
     return True
 
 
@@ -178,7 +180,12 @@ def _outcome(function: Callable[[Task], Result], task: Task, version: str) -> Re
 
     if __version__ != version:
         where = platform.node()
-        return _Failed(ConfigError(f"{where} has patchpack {__version__}, and {version} asks for its help: install the same"))
+        return _Failed(
+            ConfigError(
+                f"{where} has patchpack {__version__}, but the machine that sent the task has {version}: install the same "
+                f"version"
+            )
+        )
     try:
         return function(task)
     except PatchpackError as error:

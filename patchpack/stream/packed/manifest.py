@@ -113,9 +113,9 @@ class Manifest(Struct, frozen=True):
         if not fits or [(e.epoch, step) for e in self.epochs for step in range(e.num_steps)] != [
             (s.epoch, s.first_step + i) for s in self.shards for i in range(s.num_steps)
         ]:
-            raise ValueError(f"its shards do not hold the {self.num_steps} steps of its epochs")
+            raise ValueError(f"its shards must hold the {self.num_steps} steps of its epochs")
         if any(after.epoch <= before.epoch for before, after in pairwise(self.epochs)):
-            raise ValueError("its epochs are not in order")
+            raise ValueError("its epochs must be in order")
 
     def save(self, folder: Path) -> None:
         """Write the manifest in one step."""
@@ -135,7 +135,9 @@ class Manifest(Struct, frozen=True):
             read = path.read_bytes()
         except FileNotFoundError:
             unfinished = any(folder.glob("packed-*.tar"))
-            why = "they are not finished, run the same patchpack pack again" if unfinished else "make some: patchpack pack"
+            why = (
+                "packing did not finish, run the same patchpack pack again" if unfinished else "write them with patchpack pack"
+            )
             raise SourceError(f"{folder} has no {NAME}, so it holds no packed shards: {why}") from None
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
@@ -146,9 +148,11 @@ class Manifest(Struct, frozen=True):
                 return convert(head, cls)
         except UNREADABLE as error:
             raise SourceError(
-                f"{path} is no manifest of packed shards, or damaged ({type(error).__name__}: {error}): pack again"
+                f"{path} is not a manifest of packed shards, or is damaged ({type(error).__name__}: {error}): pack again"
             ) from None
-        raise SourceError(f"{path} is of version {version}, this patchpack reads up to {VERSION}: update patchpack")
+        raise SourceError(
+            f"{path} is a manifest of version {version}, this patchpack reads up to version {VERSION}: update patchpack"
+        )
 
 
 class _Format(Struct):

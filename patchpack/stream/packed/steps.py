@@ -123,7 +123,7 @@ def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
         fields |= {name: value.clone() for name, value in fields.items() if name != "patches"}
         targets = _targets_from(about.targets, arrays)
         if arrays:
-            raise ValueError(f"it holds {min(arrays)}, which no batch has")
+            raise ValueError(f"it has an array {min(arrays)}, which is not a field of a batch")
         info = BatchInfo.from_json(about.info)
         batch = PackedBatch(**fields, targets=targets, keys=about.keys, patch_size=about.patch_size, info=info)
         _require_fitting(batch)
@@ -136,9 +136,9 @@ def require_place(about: About, place: Place) -> None:
     """Raise `ShardError` unless a record is of the given place."""
     said = Place(about.pack, about.epoch, about.step)
     if said.pack != place.pack:
-        raise ShardError(f"it is of another pack, {said.pack}, where {place.pack} is expected")
+        raise ShardError(f"expected a step of pack {place.pack}, got one of {said.pack}")
     if said != place:
-        raise ShardError(f"it holds step {said.step} of epoch {said.epoch} where {place.step} of {place.epoch} is expected")
+        raise ShardError(f"expected step {place.step} of epoch {place.epoch}, got step {said.step} of epoch {said.epoch}")
 
 
 def _member(name: str, *parts: bytes | memoryview) -> Iterator[bytes | memoryview]:
@@ -173,8 +173,9 @@ def _targets(
             header = next(lines)
             if not _is_json(value):
                 raise TargetError(
-                    f"{header.key}: its target is {_shown(value)}, which JSON does not hold as it is. Labels of packed shards "
-                    f"are numbers, arrays of one shape, or what JSON holds: index .cls, .npy, .txt or .json members, or none"
+                    f"{header.key}: its target is {_shown(value)}, which JSON cannot store unchanged. Labels of packed shards "
+                    f"must be numbers, arrays of one shape, or values that JSON can store: index .cls, .npy, .txt or .json "
+                    f"members, or no labels"
                 )
     return {"objects": targets}, []
 
@@ -221,19 +222,19 @@ class _Memory:
 def _array_of(name: str, place: Place) -> str:
     """Return ``targets.0`` for ``000-0000017.targets.0.npy``."""
     if not (name.startswith(f"{place.key}.") and name.endswith(".npy")):
-        raise ValueError(f"it holds {name}")
+        raise ValueError(f"it has a member {name}")
     return name[len(place.key) + 1 : -len(".npy")]
 
 
 def _tensor(data: torch.Tensor, memory: npt.NDArray[np.uint8], begin: int, size: int) -> torch.Tensor:
     start = memory[begin : begin + 10].tobytes()
     if start[:8] != _MAGIC:
-        raise ValueError("an array does not begin as one")
+        raise ValueError("an array does not begin with the mark of .npy")
     length = 10 + int.from_bytes(start[8:], "little")
     dtype, shape = _array_header(memory[begin : begin + min(length, size)].tobytes())
     num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if num_bytes != size - length:
-        raise ValueError(f"an array {dtype} {list(shape)} does not have {size - length} bytes")
+        raise ValueError(f"an array of {dtype} {list(shape)} cannot have {size - length} bytes")
     return data[begin + length : begin + size].view(_DTYPES[dtype]).reshape(shape)
 
 
@@ -246,7 +247,7 @@ def _array_header(header: bytes) -> tuple[str, tuple[int, ...]]:
     except Exception as error:  # Python's tokenizer may fail first, with other errors
         raise ValueError(f"an array's header cannot be read ({type(error).__name__}: {error})") from None
     if fortran or dtype.str not in _DTYPES or file.read():
-        raise ValueError(f"no array of a batch is {dtype}")
+        raise ValueError(f"an array of a batch cannot have the dtype {dtype}")
     return dtype.str, shape
 
 
@@ -269,10 +270,10 @@ def _require_fitting(batch: PackedBatch) -> None:
     ):
         got = tuple(getattr(batch, name).shape)
         if got != shape:
-            raise ValueError(f"{name} is {list(got)} and should be {list(shape)}")
+            raise ValueError(f"{name} must be {list(shape)}, got {list(got)}")
     if batch.text_ids is not None or batch.text_segment_ids is not None:
         shapes = [list(getattr(array, "shape", ())) for array in (batch.text_ids, batch.text_segment_ids)]
         if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][0] != rows:
-            raise ValueError(f"text_ids and text_segment_ids are {shapes[0]} and {shapes[1]}")
+            raise ValueError(f"text_ids and text_segment_ids must have equal shapes, got {shapes[0]} and {shapes[1]}")
     if len(batch.keys) != rows:
-        raise ValueError(f"keys are of {len(batch.keys)} rows")
+        raise ValueError(f"keys must be one list per row, got {len(batch.keys)} lists")

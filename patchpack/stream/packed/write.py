@@ -70,7 +70,9 @@ def write_shard(task: PackTask) -> PackedPart:
     """
     here = versions_of(task.recipe)
     if here != task.versions:
-        raise ConfigError(f"pixels depend on versions: here are {here}, the task was made with {task.versions}: make them one")
+        raise ConfigError(
+            f"pixels depend on versions, so all machines need the same: here are {here}, the task has {task.versions}"
+        )
     if os.path.exists(task.path):
         return _read_again(task)
     offsets, infos, hashed = [0], [], blake2b(digest_size=16)
@@ -88,7 +90,7 @@ def write_shard(task: PackTask) -> PackedPart:
             batch = painted(plan, task.recipe, task.reader)
             for rejection in batch.info.rejections[len(plan.info.rejections) :]:
                 if rejection.stage == "read":  # it may be readable later, but the hole in the batch would stay
-                    raise SourceError(f"{rejection.key} cannot be read now: {rejection.reason}. Run the same again")
+                    raise SourceError(f"{rejection.key} cannot be read now: {rejection.reason}. Run the same command again")
             for piece in write_step(batch, _place(task.pack, plan), plan):
                 put(piece)
             offsets.append(at)
@@ -134,7 +136,7 @@ def _read_again(task: PackTask) -> PackedPart:
             while chunk := file.read(1 << 20):
                 hashed.update(chunk)
         if next(left, None) is not None or len(infos) != len(task.plans):
-            raise ValueError("it holds another number of batches")
+            raise ValueError("it has another number of batches")
         return _part(task, offsets, infos, hashed.hexdigest())
     except _FOREIGN as error:
         raise _foreign(task.path, error) from None
@@ -146,7 +148,7 @@ def require_of_pack(path: Path, pack: str) -> None:
         with open(path, "rb") as file:
             about = _about_at(file, next(read_members(SeekableReader(file))).where)
         if about.pack != pack:
-            raise ShardError(f"it is of pack {about.pack}, this would be {pack}")
+            raise ShardError(f"expected pack {pack}, got {about.pack}")
     except _FOREIGN as error:
         raise _foreign(path, error) from None
 
@@ -158,8 +160,8 @@ def _about_at(file: BinaryIO, where: tuple[int, int]) -> About:
 
 def _foreign(path: object, error: Exception) -> ConfigError:
     return ConfigError(
-        f"{path} is there and is not what this pack would hold ({type(error).__name__}: {error}): choose another folder, or "
-        f"empty it if nobody needs what it holds"
+        f"{path} exists, but this pack would write other contents ({type(error).__name__}: {error}): choose another folder, or "
+        f"empty this one if its contents are not needed"
     )
 
 

@@ -50,7 +50,7 @@ def make_sample(number: int, item: object, members: SampleFields, to_sample: ToS
     except Exception as error:
         raise SourceError(f"to_sample raised {type(error).__name__} for item {number}: {error}") from error
     if not isinstance(sample, Sample):
-        raise SourceError(f"to_sample made a {type(sample).__name__} of item {number}, expected a patchpack.Sample")
+        raise SourceError(f"to_sample must return a patchpack.Sample, got a {type(sample).__name__} for item {number}")
     return sample
 
 
@@ -88,7 +88,8 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
     if isinstance(item, Mapping):
         if isinstance(item.get("__key__", ""), (list, tuple)):
             raise SourceError(
-                f"item {number} is a batch: its '__key__' is a list of {len(item['__key__'])} keys. Rows are packed of single "
+                f"item {number} is a batch: its '__key__' is a list of {len(item['__key__'])} keys. Rows are packed from "
+                f"single "
                 f"samples, so leave .batched() out of the pipeline, or call .unbatched() after it"
             )
         names = {str(name).lower(): name for name in item}
@@ -107,8 +108,8 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
     ):
         if target is not None:
             raise SourceError(
-                f"item {number} is a {type(item).__name__} of {len(item)} images, and a label is expected. For images that "
-                f"belong together pass target=None, or ([image, image], label) where they have a label"
+                f"item {number} is a {type(item).__name__} of {len(item)} images without a label. For images that "
+                f"belong together pass target=None, or yield ([image, image], label) if they have a label"
             )
         _refuse_names(number, "a list of images", members)
         return Sample(str(number), list(item))
@@ -121,12 +122,13 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
         return Sample(str(number), item)
     what = _described(item)
     if isinstance(item, (tuple, list)) and len(item) != 2:
-        what += f", {len(item)} members where a pair has two"
+        what += f", which is {len(item)} members, not a pair"
     elif target is not None and is_picture(item):
         what += " without a label (target=None for unlabelled images)"
     raise SourceError(
         f"item {number} is {what}: expected a patchpack.Sample, a webdataset dict, a row with an 'image' column "
-        f"(image= names another), or a pair (image, target) with the image as file bytes, a uint8 [H, W, 3] array or a PIL "
+        f"(or another one, given as image=), or a pair (image, target) with the image as file bytes, a uint8 [H, W, 3] array "
+        f"or a PIL "
         f"image (not yet a tensor); or pass to_sample=, a function (number, item) -> patchpack.Sample"
     )
 
@@ -137,7 +139,7 @@ def _refuse_names(number: int, what: str, members: SampleFields) -> None:
     target = f"target={members.target!r}" if members.target_given and members.target is not None else ""
     if image or target:
         given = " and ".join(filter(None, (image, target)))
-        raise SourceError(f"item {number} is {what}, which has no names, and {given} would not be used: leave it out")
+        raise SourceError(f"item {number} is {what}, which has no names, so {given} cannot be used: leave it out")
 
 
 def _refuse_unclear(number: int, item: Mapping[object, object], names: Mapping[str, object], members: SampleFields) -> None:
@@ -153,19 +155,19 @@ def _refuse_unclear(number: int, item: Mapping[object, object], names: Mapping[s
         for name in asked & names.keys():
             alike = [repr(other) for other in item if str(other).lower() == name]
             if len(alike) > 1:
-                raise SourceError(f"item {number} has {' and '.join(alike)}, which differ in case alone: rename all but one")
+                raise SourceError(f"item {number} has {' and '.join(alike)}, which differ only in case: rename all but one")
     if "__key__" in item:
         return
     given = [name for name in members.image if name in names] if members.image_given else []
     if len(given) > 1:
         raise SourceError(
-            f"item {number} has columns {' and '.join(map(repr, given))}, and image= names both: one of them is read. For "
-            f"several images of a row use a column that holds a list of them, or to_sample="
+            f"item {number} has columns {' and '.join(map(repr, given))}, and image= names both, but only one can be read. For "
+            f"several images per row use a column with lists of images, or to_sample="
         )
     if not members.target_given and len(labels) > 1 and all(name in names for name in labels):
-        raise TargetError(f"row {number} has columns {' and '.join(map(repr, labels))}: pass target= to say which is the label")
+        raise TargetError(f"row {number} has columns {' and '.join(map(repr, labels))}: pass the name of the label as target=")
     if not members.image_given and "image" in names and (others := [name for name in members.image if name in names]):
-        raise SourceError(f"item {number} has columns 'image' and {others[0]!r}: pass image= to say which holds the image")
+        raise SourceError(f"item {number} has columns 'image' and {others[0]!r}: pass the name of the image's column as image=")
 
 
 def refuse_batch(number: int, item: object) -> None:
@@ -177,9 +179,13 @@ def refuse_batch(number: int, item: object) -> None:
     if not several or not hasattr(labels, "__len__") or getattr(labels, "shape", None) == ():
         return
     if 0 < len(images) == len(labels):
-        pair = f"{len(images)} images and {len(labels)} labels" if len(images) > 1 else "a list of one image and one of a label"
+        pair = (
+            f"{len(images)} images and {len(labels)} labels"
+            if len(images) > 1
+            else "a list of one image and a list of one label"
+        )
         raise SourceError(
-            f"item {number} is a pair of {pair}, which looks like a batch. Leave .batched() out of the pipeline; for images "
+            f"item {number} is a pair of {pair}, which looks like a batch. Leave .batched() out of the pipeline. For images "
             f"that belong together yield patchpack.Sample(key, images, labels)"
         )
 

@@ -64,7 +64,7 @@ class MappedReader:
         try:
             return self._map(target)
         except Exception as error:
-            raise TargetError(f"map_target failed on {target!r}: {type(error).__name__}: {error}") from error
+            raise TargetError(f"map_target failed for {target!r}: {type(error).__name__}: {error}") from error
 
 
 def decode_target(extension: str, data: bytes) -> object:
@@ -104,5 +104,5 @@ def _array(data: bytes) -> np.ndarray:
     file = io.BytesIO(data)
     array = np.lib.format.read_array(file, allow_pickle=False)
     if file.tell() != len(data):  # the header describes fewer bytes than there are: the numbers may be wrong
-        raise ValueError(f"{len(data) - file.tell()} bytes behind an array of shape {list(array.shape)}")
+        raise ValueError(f"{len(data) - file.tell()} bytes follow an array of shape {list(array.shape)}")
     return array

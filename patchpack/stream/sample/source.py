@@ -67,7 +67,7 @@ class Source(ABC):
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
         """Yield the events of these parts in this order, like `scan`. Only for a source with `num_parts`."""
-        raise NotImplementedError(f"{type(self).__name__} has no parts")
+        raise NotImplementedError(f"{type(self).__name__} has num_parts but does not define scan_parts")
 
     def set_epoch(self, epoch: int) -> None:  # noqa: B027 - most sources have no epoch
         """Set the epoch of a source whose samples depend on it. It is called before each pass. Default: does nothing."""

@@ -82,7 +82,7 @@ def _with_text(header: Header, image: Path, asked: SampleFields) -> Header | Rej
     try:
         return header._replace(text=asked.text.tokens(asked.text.of(_read_beside(path, asked.limits.max_bytes))))
     except FileNotFoundError:
-        return Rejection(header.shard, header.key, path.name, "target", f"no text beside it: {path.name} is not there")
+        return Rejection(header.shard, header.key, path.name, "target", f"there is no text file {path.name} beside the image")
     except OSError as error:
         return Rejection(header.shard, header.key, path.name, "read", f"{type(error).__name__}: {error}")
     except TargetError as error:

@@ -14,7 +14,7 @@ from patchpack.errors import ConfigError, SourceError
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.names import nearest
 
-UNDECODED_FIRST = "a stream of datasets decodes before .map: cast its image column to Image(decode=False) first"
+UNDECODED_FIRST = "a streamed data set decodes images before .map: cast its image column to Image(decode=False) before"
 
 
 def is_huggingface(source: object) -> bool:
@@ -43,7 +43,7 @@ def undecoded(dataset: Any, members: SampleFields) -> tuple[Any, SampleFields, l
         return dataset, members, None
     if not isinstance(features, Mapping):
         raise SourceError(
-            f"a {type(dataset).__name__} of a data set is one column: pass the data set, and image= the column's name"
+            f"a {type(dataset).__name__} is one column of a data set: pass the data set, and the column's name as image="
         )
     pictures = [name for name, feature in features.items() if _is_picture(feature)]
     dataset = _unformatted(dataset)
@@ -110,25 +110,24 @@ def _require_columns(members: SampleFields, features: Any, pictures: list[str]) 
     has = f"the data set's columns are: {', '.join(features)}"
     frames = members.frames_of(names)
     if members.frames and not frames:
-        raise ConfigError(f"frames={';'.join(members.frames)!r} fits no column; {has}")
+        raise ConfigError(f"frames={';'.join(members.frames)!r} matches no column; {has}")
     usual = () if members.image_given else ("image",)
     if not frames and "__key__" not in names and not any(name in names for name in (*members.image, *usual)):
         shown = f"image={';'.join(members.image)!r} is not a column" if members.image_given else "no column is named 'image'"
-        cure = f"; pass image= one of {', '.join(pictures)}" if pictures else "; pass image= its name"
+        cure = f"; pass image= one of {', '.join(pictures)}" if pictures else "; pass its name as image="
         raise ConfigError(f"{shown}; {has}{nearest(members.image[0], features) or cure}")
     given = [name for name in members.image if name in names] if members.image_given and not frames else []
     if len(given) > 1:
         raise ConfigError(
-            f"image={';'.join(members.image)!r} names {len(given)} columns of the data set, {' and '.join(given)}, and one of "
-            f"them is read. For several images of a row use a column that holds a list of them, or to_sample="
+            f"image={';'.join(members.image)!r} names {len(given)} columns of the data set, {' and '.join(given)}, but only "
+            f"one can "
+            f"be read. For several images per row use a column with lists of images, or to_sample="
         )
     missing = [label for label in members.labels if label not in names]
     if missing and members.target_given:
         raise ConfigError(f"target={missing[0]!r} is not a column; {has}{nearest(missing[0], features)}")
     if missing and "label" not in names - {name.lower() for name in pictures}:
-        raise ConfigError(
-            f"which column holds the label? {has[0].upper()}{has[1:]}; pass target= its name, or target=None for none"
-        )
+        raise ConfigError(f"expected the name of the label's column as target=, or target=None for no labels; {has}")
     if members.text is not None and not any(name in names for name in members.text.columns):
         raise ConfigError(f"text={members.text.name!r} is not a column; {has}{nearest(members.text.member, features)}")
 

@@ -25,7 +25,7 @@ from patchpack.types import Clip, Event, Header, Inline, Sample
 if TYPE_CHECKING:
     from patchpack.types import Picture
 
-NO_IMAGES = "a list of no images: leave the sample out, or give it one"
+NO_IMAGES = "a sample must have at least one image, got an empty list: leave the sample out"
 
 
 class IterableSource(FieldSource):
@@ -54,7 +54,7 @@ class IterableSource(FieldSource):
         self._items, self._to_sample, self._repeating = items, to_sample, repeating
         self.name = f"{type(items).__name__} of samples"
         if isinstance(items, Iterator):
-            self.name += ", which is read once"
+            self.name += ", which can be read once"
         self.is_split = is_split(items)
         self._may_be_batched = repeating or _is_pipeline(items)
         self.set_members(members)
@@ -84,7 +84,9 @@ class IterableSource(FieldSource):
             key = str(sample.key)
             if not self._repeating:
                 if key in seen:
-                    yield Rejection("", key, "", "read", "this key came before in the same pass: give every sample its own")
+                    yield Rejection(
+                        "", key, "", "read", "this key appeared before in the same pass: give every sample its own key"
+                    )
                     continue
                 seen.add(key)
             yield carried(key, sample, self.members, number if self._repeating else 0)
@@ -104,7 +106,7 @@ def _items(items: Iterable[object], name: str) -> Iterator[object]:
             behind = stream_behind_error(items) if is_huggingface(items) else None
             if behind is None or behind[1] == state:
                 cure = f"; {UNDECODED_FIRST}" if is_huggingface(items) else ""
-                yield ShardFault(name, f"{error}, and nothing came after it{cure}")
+                yield ShardFault(name, f"{error}; the iterable returned no item after this error{cure}")
                 return
             yield Rejection("", str(number - 1), "", "read", error)
             (items, state), error = behind, None

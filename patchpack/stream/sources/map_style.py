@@ -60,9 +60,9 @@ class MapStyleSource(FieldSource):
         self.num_parts = len(dataset)
         self.name = f"{type(dataset).__name__} of {self.num_parts} items"
         if not self.num_parts:
-            raise SourceError(f"{self.name}: there is nothing to read")
+            raise SourceError(f"{self.name} is empty: expected at least one item")
         if sizes is not None and size_of is not None:
-            raise ConfigError("sizes and size_of say the same thing: pass one of them")
+            raise ConfigError("sizes and size_of both give the sizes: pass only one of them")
         self._sizes = None if sizes is None else _checked_sizes(sizes, self.num_parts)
         self._dataset, self._to_sample, self._size_of = dataset, to_sample, size_of
         if members.text is not None:  # an item is read for its text, which gives its size too
@@ -156,7 +156,7 @@ class ItemReader:
             self._last = number, self.sample(number, self.item(number))
         sample = self._last[1]
         if not is_several(sample.image) or part >= len(sample.image):
-            raise SourceError(f"item {number} has changed: it has no image {part} any more")
+            raise SourceError(f"item {number} has changed: its image {part} is missing now")
         image = sample.image[part]
         if part == len(sample.image) - 1:
             self._last = None
@@ -180,8 +180,9 @@ class ItemReader:
         sample = make_sample(number, item, self._members, self._to_sample)
         if sample.key != str(number) and (self._to_sample is not None or isinstance(item, Sample)):
             raise SourceError(
-                f"item {number} is a Sample with the key {sample.key!r}, and keys of a dataset with items by number are the "
-                f"numbers: give it str(number), or pass an iterable of Samples"
+                f"item {number} is a Sample with the key {sample.key!r}, but the key of an item of this dataset must be its "
+                f"number: "
+                f"use str(number) as the key, or pass an iterable of Samples"
             )
         return sample
 

@@ -132,7 +132,7 @@ def _decompressed(start: bytes, read: Callable[[int], bytes]) -> io.BufferedIOBa
 
             return LZMAFile(io.BufferedReader(raw, _BUFFER))
     except ImportError as error:
-        raise tarfile.ReadError(f"is compressed in a way that this Python was built without ({error})") from None
+        raise tarfile.ReadError(f"has a compression that this build of Python does not support ({error})") from None
     return None
 
 

@@ -91,7 +91,7 @@ class ShardReader:
             return file.read(offset, length)
         data = read_at(file, length, offset)
         if len(data) != length:
-            raise SourceError(f"{self._urls[shard]} has changed: {len(data)} of {length} bytes at {offset}")
+            raise SourceError(f"{self._urls[shard]} has changed: it has only {len(data)} of {length} bytes at {offset}")
         return data
 
     def _kept_open(self, shard: int) -> int | RemoteFile:

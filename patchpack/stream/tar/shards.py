@@ -25,7 +25,7 @@ BUFFER_BYTES = 1 << 14  # one read of the file then covers small members, the he
 
 
 def is_compressed(url: str) -> bool:
-    """Return True for the name of a compressed file, in which an offset is known only after all before it is unpacked."""
+    """Return True for the name of a compressed file. Its members cannot be read by offset."""
     return url.lower().endswith((".gz", ".tgz", ".bz2", ".xz"))
 
 
@@ -34,7 +34,7 @@ def starts_compressed(read: Callable[[int, int], bytes]) -> bool:
     return bool(compression_of(read(0, MAGIC_BYTES)))
 
 
-def scan_shard(url: str, number: int, label: str, members: SampleFields, tape: RangeReader | None = None) -> Iterator[Event]:
+def scan_shard(url: str, number: int, label: str, members: SampleFields, reader: RangeReader | None = None) -> Iterator[Event]:
     """Yield the events of one shard in order; a pure function of the file.
 
     Args:
@@ -42,18 +42,18 @@ def scan_shard(url: str, number: int, label: str, members: SampleFields, tape: R
         number: number of the shard in the list, for locations.
         label: its name in keys and reports.
         members: the requested image, labels and text, and the limits.
-        tape: a reader of ranges, if the shard is behind a URL and locations are to be offsets. None reads it as a stream.
+        reader: a reader of ranges, if the shard is behind a URL and locations are to be offsets. None reads it as a stream.
 
     Yields:
         A `Header` per sample, a `Rejection` per unusable sample, and at most one `ShardFault`, last.
 
     Raises:
-        SourceError: an error of the tape. A short failure of the network is not a fault of the shard.
+        SourceError: the reader failed. A short failure of the network is not a fault of the shard.
     """
     fault = None
     file = None
-    if tape is not None:
-        fault = yield from _scan_by_offset(tape, tape.read, number, label, members)
+    if reader is not None:
+        fault = yield from _scan_by_offset(reader, reader.read, number, label, members)
         if fault:
             yield ShardFault(label, fault)
         return
@@ -97,9 +97,9 @@ def _scan_seekable(file: BinaryIO, number: int, label: str, asked: SampleFields)
 
 
 def _scan_by_offset(
-    tape: ByteReader, read: Callable[[int, int], bytes], number: int, label: str, asked: SampleFields
+    reader: ByteReader, read: Callable[[int, int], bytes], number: int, label: str, asked: SampleFields
 ) -> Generator[Event, None, str | None]:
-    return _scan(read_members(tape), lambda group: _offset_event(group, read, number, label, asked), asked)
+    return _scan(read_members(reader), lambda group: _offset_event(group, read, number, label, asked), asked)
 
 
 def _scan_stream(file: BinaryIO, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
@@ -121,7 +121,7 @@ def _scan(
         fault = str(error)
         grouped.cut(error.name)
     except UNREADABLE as error:
-        fault = f"is not a whole tar file: {error}"
+        fault = f"is not a complete tar file: {error}"
     last = grouped.close()
     if last is not None:
         yield event(last)
@@ -200,7 +200,7 @@ def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, 
         return sized
     data = read(*text.where)
     if len(data) != text.where[1]:
-        return Rejection(label, key, text.name, "read", f"{len(data)} of {text.where[1]} bytes could be read")
+        return Rejection(label, key, text.name, "read", f"only {len(data)} of its {text.where[1]} bytes could be read")
     return _with_text(sized, data, text.name, asked)
 
 

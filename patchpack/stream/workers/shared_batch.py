@@ -55,15 +55,15 @@ def wrap(blank: PackedBatch[np.ndarray], slot: Slot | None = None) -> tuple[Shar
     Returns:
         The shared batch, and the same blank batch with its arrays in shared memory, so that painting into it needs no copy.
     """
-    shelf = _Shelf(None if slot is None else slot.memory.size)
-    places: PackedBatch[Place] = PackedBatch._make(map(shelf.place, blank))
+    allocator = _Allocator(None if slot is None else slot.memory.size)
+    places: PackedBatch[Place] = PackedBatch._make(map(allocator.place, blank))
     shared: torch.Tensor | Slot
     if slot is None:
-        shared = shared_bytes(shelf.end)
+        shared = shared_bytes(allocator.end)
         memory = shared.numpy()
     else:
         shared, memory = slot, slot.memory
-        slot.num_bytes = min(shelf.end, memory.size)
+        slot.num_bytes = min(allocator.end, memory.size)
     inside: PackedBatch[np.ndarray] = _filled(
         places, lambda p: memory[p.start : p.start + p.num_bytes].view(p.dtype).reshape(p.shape)
     )
@@ -72,13 +72,13 @@ def wrap(blank: PackedBatch[np.ndarray], slot: Slot | None = None) -> tuple[Shar
     return SharedBatch(shared, places), inside
 
 
-def unwrap(parcel: SharedBatch) -> PackedBatch:
+def unwrap(sent: SharedBatch) -> PackedBatch:
     """Unwrap a shared batch, as tensors.
 
     Patches are a view of the shared memory. The rest, a few per cent, is copied, so that keeping the targets of an epoch does
     not keep its pixels.
     """
-    shared, places = parcel
+    shared, places = sent
     assert isinstance(shared, torch.Tensor)
     first = _aligned(places.patches.num_bytes)
     rest = shared[first:].clone()
@@ -111,7 +111,7 @@ def as_tensors(sent: PackedBatch[ArrayT]) -> PackedBatch:
 def _refuse_to_stack(batches: list[PackedBatch[np.ndarray]], **_: object) -> NoReturn:
     """Raise `ConfigError`: torch's collation calls this if a DataLoader was made without ``batch_size=None``."""
     raise ConfigError(
-        f"batches are packed already, and this DataLoader would stack {len(batches)} of them: pass batch_size=None to it"
+        f"this DataLoader would stack {len(batches)} batches, which are packed already: pass batch_size=None to DataLoader"
     )
 
 
@@ -128,7 +128,7 @@ def require_room(num_bytes: int, batches: int) -> None:
     free = shutil.disk_usage(_SHARED).free
     if free < num_bytes * batches:
         raise ConfigError(
-            f"{_SHARED} has {free >> 20} MiB free, and {batches} batches of {num_bytes / (1 << 20):.1f} MiB may be under way: "
+            f"{_SHARED} has {free >> 20} MiB free, but {batches} batches of {num_bytes / (1 << 20):.1f} MiB may be in flight: "
             f"{MORE_ROOM}"
         )
 
@@ -139,7 +139,7 @@ def share(tensor: torch.Tensor) -> torch.Tensor:
     return shared
 
 
-class _Shelf:
+class _Allocator:
     """The positions of arrays, one after the other, up to a number of bytes."""
 
     def __init__(self, room: int | None) -> None:

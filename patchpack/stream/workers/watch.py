@@ -32,9 +32,9 @@ _LENGTH = struct.Struct("=H")
 _SHOWN = 8  # workers named in an error
 
 _HINTS = {
-    "SIGKILL": "the kernel kills a process when memory runs out: its log says so",
-    "SIGBUS": f"memory that processes share ran out: {MORE_ROOM}",
-    "SIGSEGV": "native code crashed, most likely on that file; leave it out, or see it alone with patchpack replay",
+    "SIGKILL": "the kernel kills a process when memory runs out: check its log (dmesg)",
+    "SIGBUS": f"shared memory ran out: {MORE_ROOM}",
+    "SIGSEGV": "native code crashed, most likely on that file: leave it out, or paint it alone with patchpack replay",
 }
 _HINTS["SIGABRT"] = _HINTS["SIGILL"] = _HINTS["SIGFPE"] = _HINTS["SIGSEGV"]
 
@@ -76,7 +76,9 @@ class StatusBoard:
         def note(header: Header) -> None:
             nonlocal image
             image += 1
-            self.write(worker, f"painted image {image} of step {step}: {header.key} (member {header.member} of {header.shard})")
+            self.write(
+                worker, f"was painting image {image} of step {step}: {header.key} (member {header.member} of {header.shard})"
+            )
 
         return note
 
@@ -110,7 +112,7 @@ class WorkerSeeds:
 
     def start(self, worker: int) -> None:
         """Seed the global generators of this process, which is a worker."""
-        random.seed(self._of(f"worker {worker}, random"))  # each its own: `random` and numpy have the same algorithm
+        random.seed(self._of(f"worker {worker}, random"))  # not numpy's seed: `random` and numpy have the same algorithm
         seed = self._of(f"worker {worker}, numpy")
         np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002  the global generator, which users' code may draw from
         torch.manual_seed(self._of(f"worker {worker}, torch"))
@@ -152,7 +154,7 @@ def end_with_parent() -> None:
 
     def watch() -> None:
         pause = threading.Event()
-        # a sibling that was forked later holds the other end of the sentinel's pipe; a fork server is not the parent
+        # both are checked: a worker that was forked later keeps the sentinel's pipe open, and a fork server is not the parent
         while os.getppid() == parent and (process is None or process.is_alive()):
             pause.wait(TICK)
         os._exit(1)
@@ -207,9 +209,9 @@ def _dead(workers: Sequence[BaseProcess], board: StatusBoard) -> str | None:
 
 
 def _frozen(workers: Sequence[BaseProcess], board: StatusBoard, timeout: float) -> str:
-    told = [f"worker {number} (pid {worker.pid}) {_at(board, number)}" for number, worker in enumerate(workers[:_SHOWN])]
+    lines = [f"worker {number} (pid {worker.pid}) {_at(board, number)}" for number, worker in enumerate(workers[:_SHOWN])]
     more = f"; {len(workers) - _SHOWN} more" if len(workers) > _SHOWN else ""
-    return f"nothing came from {len(workers)} workers for {timeout:g} seconds (timeout): {'; '.join(told)}{more}"
+    return f"{len(workers)} workers sent no batch for {timeout:g} seconds (timeout): {'; '.join(lines)}{more}"
 
 
 def _at(board: StatusBoard, worker: int) -> str:
@@ -227,7 +229,7 @@ def how(exitcode: int) -> str:
 
 
 def _end(sending: Iterator[object], workers: Sequence[BaseProcess]) -> None:
-    """Kill the remaining workers at once: a stopped process ignores other signals, and the others paint for no reader."""
+    """Kill the remaining workers at once. A stopped process ignores other signals, and no one reads what the others paint."""
     for worker in workers:
         if worker.is_alive():
             worker.kill()

@@ -108,7 +108,7 @@ def test_the_limits_are_those_of_pillow(way: str, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("way", WAYS)
 def test_another_size_than_the_planned_one(way: str) -> None:
-    with pytest.raises(DecodeError, match=r"the header said 90 x 135 \(height x width\), the pixels are 90 x 134"):
+    with pytest.raises(DecodeError, match=r"expected 90 x 135 pixels \(height x width\), as the header said, got 90 x 134"):
         part_of_picture(saved(), Size(90, 135), (0, 0, 90, 135), (16, 16), RECIPES[way])
 
 

@@ -20,7 +20,7 @@ from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 import patchpack as pp
 from helpers.hard_images import Hard, cut_exif, own, saved
-from patchpack.image import pillow_warnings as warned
+from patchpack.image import pillow_warnings
 from patchpack.image.decode import decode, decode_image, open_image, oriented_size, to_rgb
 from patchpack.image.pillow_warnings import OTHER, SEVERAL_FRAMES, CapturedWarnings, forget, heard
 from patchpack.paint.part import part_of_picture
@@ -142,7 +142,7 @@ def test_one_inside_the_other() -> None:
         warnings.resetwarnings()  # pytest puts them back
     with CapturedWarnings(), warnings.catch_warnings():
         pass
-    assert warned._here.deep == 0
+    assert pillow_warnings._here.deep == 0
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def test_another_kind_is_refused_and_nothing_written(name: str) -> None:
     first, other = MISMATCHES[name]
     kind = infer_kind(first)
     targets, untouched = allocate(kind, 1, 1), allocate(kind, 1, 1)
-    with pytest.raises(pp.errors.TargetError, match=r"first sample had|expected targets"):
+    with pytest.raises(pp.errors.TargetError, match=r"first sample had"):
         store(targets, kind, 0, 0, other)
     np.testing.assert_equal(targets, untouched)
 
@@ -350,13 +350,13 @@ def test_a_tensor_is_a_number(name: str, workers: int) -> None:
 
 def test_a_double_beyond_float32_is_refused_though_torch_makes_it_infinite() -> None:
     stored = allocate(TargetSpec("float32"), 1, 1)
-    with pytest.raises(pp.errors.TargetError, match="cannot hold tensor"):
+    with pytest.raises(pp.errors.TargetError, match="range of float32, got tensor"):
         store(stored, TargetSpec("float32"), 0, 0, torch.tensor(1e300, dtype=torch.float64))
 
 
 def test_a_float_beyond_float32_is_refused_not_infinite() -> None:
     stored = allocate(TargetSpec("float32"), 1, 2)
-    with pytest.raises(pp.errors.TargetError, match=r"cannot hold 1e\+300"):
+    with pytest.raises(pp.errors.TargetError, match=r"range of float32, got 1e\+300"):
         store(stored, TargetSpec("float32"), 0, 0, 1e300)
     store(stored, TargetSpec("float32"), 0, 1, float("inf"))  # infinity itself is a float
     assert np.isnan(stored[0, 0])

@@ -49,7 +49,9 @@ def keys(loader: Any) -> list[str]:
 @pytest.mark.parametrize("wrong", ["yes", None, 1.5, [10], b"1", "True"])
 @pytest.mark.parametrize("make", [pp.load, pp.Planner], ids=["load", "Planner"])
 def test_a_shuffle_that_is_neither_truth_nor_number_is_refused(make, wrong) -> None:
-    with pytest.raises(pp.errors.ConfigError, match=r"shuffle is True, False, or the number of samples permuted at a time"):
+    with pytest.raises(
+        pp.errors.ConfigError, match=r"shuffle must be True, False, or the number of samples permuted at a time"
+    ):
         make(SAMPLES, RECIPE, shuffle=wrong)
 
 
@@ -87,9 +89,9 @@ def test_shuffle_true_permutes_an_index_as_a_whole(shards: str) -> None:
             assert told.state_dict() == whole.state_dict()
         else:
             assert [plan.key_hash.tolist() for plan in told] == [plan.key_hash.tolist() for plan in whole]
-        with pytest.raises(pp.errors.ConfigError, match="shuffle is True, False, or the number of samples"):
+        with pytest.raises(pp.errors.ConfigError, match="shuffle must be True, False, or the number of samples"):
             make(index, RECIPE, shuffle="yes")
-    with pytest.raises(pp.errors.ConfigError, match="shuffle is True, False, or the number of samples"):
+    with pytest.raises(pp.errors.ConfigError, match="shuffle must be True, False, or the number of samples"):
         pp.PackedShards.write(index, RECIPE, "nowhere", shuffle=1.5)
 
 
@@ -106,12 +108,12 @@ def test_names_of_images_may_be_a_list(shards: str, names) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"image": 5}, "image is a name, several with ';' between, or a list of names, such as .*, got 5"),
-        ({"image": ["jpg", 5]}, r"image is a name, .*, got \['jpg', 5\]"),
+        ({"image": 5}, "image must be a name, several joined with ';', or a list of names, such as .*, got 5"),
+        ({"image": ["jpg", 5]}, r"image must be a name, .*, got \['jpg', 5\]"),
         ({"image": []}, "image must name at least one extension"),
-        ({"target": 5}, "target is a name, a list of names for a dict of labels, or None for none, got 5"),
-        ({"target": ["a", 5]}, "target is a name, .*, got 5"),
-        ({"text": 5, "tokenize": len, "text_len": 5}, "text names a member or column, as 'txt'"),
+        ({"target": 5}, "target must be a name, a list of names for a dict of labels, or None for no labels, got 5"),
+        ({"target": ["a", 5]}, "target must be a name, .*, got 5"),
+        ({"text": 5, "tokenize": len, "text_len": 5}, "text must name a member or column, such as 'txt'"),
     ],
     ids=str,
 )
@@ -121,7 +123,7 @@ def test_a_name_that_is_no_text_is_refused(options, said) -> None:
 
 
 def test_a_loader_that_would_stack_batches_is_told_batch_size_none() -> None:
-    said = r"batches are packed already, and this DataLoader would stack 1 of them: pass batch_size=None to it"
+    said = r"this DataLoader would stack 1 batches, which are packed already: pass batch_size=None to DataLoader"
     stage = pp.Pack(RECIPE).over(SAMPLES)
     with pytest.raises(pp.errors.ConfigError, match=said):
         next(iter(DataLoader(stage)))
@@ -142,7 +144,7 @@ def test_a_loader_that_would_stack_batches_is_told_batch_size_none() -> None:
 )  # fmt: skip
 def test_urls_of_images_are_refused(source) -> None:
     with pytest.raises(
-        pp.errors.SourceError, match=r"is the URL of an image, and single images are read from this machine only"
+        pp.errors.SourceError, match=r"is the URL of an image, but single images are read from this machine only"
     ):
         pp.load(source, RECIPE, target=None, on_error="skip")
 
@@ -179,7 +181,7 @@ def test_tables_are_refused_with_the_cure(table, cure) -> None:
 def test_rows_of_a_table_are_read() -> None:
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame({"image": [png(1), png(2)], "label": [1, 2]})
-    with pytest.raises(pp.errors.SourceError, match=r"a pandas DataFrame is a table of columns, not of samples"):
+    with pytest.raises(pp.errors.SourceError, match=r"a pandas DataFrame has columns, not samples"):
         pp.load(table, RECIPE)
     batch = next(iter(pp.load(table.to_dict("records"), RECIPE)))
     assert sorted(batch.targets[batch.slot_mask].tolist()) == [1, 2]
@@ -187,10 +189,10 @@ def test_rows_of_a_table_are_read() -> None:
 
 def test_shards_with_colons_between_are_refused_with_a_list() -> None:
     with pytest.raises(
-        pp.errors.SourceError, match=r"a\.tar::b\.tar: several shards are given as a list, \['a\.tar', 'b\.tar'\]"
+        pp.errors.SourceError, match=r"got a\.tar::b\.tar: pass several shards as a list, \['a\.tar', 'b\.tar'\]"
     ):
         pp.load("a.tar::b.tar", RECIPE)
-    with pytest.raises(pp.errors.SourceError, match=r"given as a list, \['s3://x/a\.tar\.gz', 's3://y/b\.tgz'\]"):
+    with pytest.raises(pp.errors.SourceError, match=r"shards as a list, \['s3://x/a\.tar\.gz', 's3://y/b\.tgz'\]"):
         pp.load("s3://x/a.tar.gz::s3://y/b.tgz", RECIPE)
 
 
@@ -199,14 +201,14 @@ def test_a_relative_path_that_is_missing_names_the_working_folder(source, tmp_pa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(pp.errors.SourceError) as caught:
         pp.load(source, RECIPE)
-    assert f"(the working folder is {os.getcwd()})" in str(caught.value)
+    assert f"(working directory {os.getcwd()})" in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a.tar", "a.jpg", "x/*.tar"])
 def test_an_absolute_path_that_is_missing_names_none(name: str, tmp_path: Path) -> None:
     with pytest.raises(pp.errors.SourceError) as caught:
         pp.load(str(tmp_path / name), RECIPE)
-    assert "working folder" not in str(caught.value)
+    assert "working directory" not in str(caught.value)
 
 
 def test_a_picture_whose_file_was_closed_says_so(tmp_path: Path) -> None:
@@ -216,7 +218,7 @@ def test_a_picture_whose_file_was_closed_says_so(tmp_path: Path) -> None:
     loader = pp.pack_images([picture], RECIPE, on_error="skip")
     assert [int(batch.slot_mask.sum()) for batch in loader] == [0]
     (rejection,) = loader.report().rejected
-    assert rejection.reason.endswith("got a file that was closed before its pixels were read (load() it before it is closed)")
+    assert rejection.reason.endswith("got a file that was closed before its pixels were read (call load() before it is closed)")
 
 
 @pytest.mark.parametrize("epoch", ["2", 1.5, -1, True, 1 << 32])
@@ -250,7 +252,7 @@ def test_a_field_of_a_label_is_told_map_target(shards: str) -> None:
 def test_an_iterator_that_was_read_says_so() -> None:
     loader = pp.load(iter(SAMPLES), RECIPE)
     assert len(keys(loader)) == COUNT
-    with pytest.raises(pp.errors.SourceError, match="of samples, which is read once: no image to pack, 0 samples seen"):
+    with pytest.raises(pp.errors.SourceError, match="of samples, which can be read once: no image to pack, 0 samples seen"):
         list(loader)
     with pytest.raises(pp.errors.SourceError, match="list of samples: no image to pack"):
         list(pp.load([], RECIPE))
@@ -267,14 +269,12 @@ def test_folders_and_files_that_cannot_be_meant_say_what_to_do(tmp_path: Path) -
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.png").write_bytes(png())
-    with pytest.raises(pp.errors.SourceError, match="is a folder in a list: pass one folder"):
+    with pytest.raises(pp.errors.SourceError, match="is a folder, but a list must hold files: pass one folder"):
         pp.load([tmp_path / "a", tmp_path / "b"], RECIPE, target=None)
     (tmp_path / "x.heic").write_bytes(b"\0\0\0\x18ftypheic")
-    with pytest.raises(
-        pp.errors.SourceError, match=r"x\.heic is .*; HEIC is read by a plugin of Pillow's: see Recipe\.formats"
-    ):
+    with pytest.raises(pp.errors.SourceError, match=r"x\.heic is .*; HEIC needs a plugin of Pillow, see Recipe\.formats"):
         pp.load(tmp_path / "x.heic", RECIPE, target=None)
-    with pytest.raises(pp.errors.ConfigError, match=r"classes= is a list of different names of folders, got \[\]"):
+    with pytest.raises(pp.errors.ConfigError, match=r"classes= must be a list of different names of folders, got \[\]"):
         pp.load(tmp_path, RECIPE, classes=[])
     assert sorted(keys(pp.load(f"file://{tmp_path}", RECIPE))) == ["a/1.png", "b/1.png"]
 

@@ -37,15 +37,15 @@ def _nnlshp(kinds: Kinds, seq_len: int, max_slots: int) -> Patterns:
     """
     if seq_len > _NNLSHP_SEQ_LEN:
         raise ConfigError(
-            f"nnlshp solves for about seq_len**2 / 12 patterns and takes seq_len up to {_NNLSHP_SEQ_LEN}, got {seq_len}: "
+            f"nnlshp takes seq_len up to {_NNLSHP_SEQ_LEN}, because it has about seq_len**2 / 12 patterns, got {seq_len}: "
             f"use spread or lpfhp"
         )
     if (kinds.slots != 1).any():
-        raise ConfigError(f"nnlshp packs items of one slot, got one of {kinds.slots.max()}: use spread or lpfhp")
+        raise ConfigError(f"nnlshp packs items of one slot only, got an item of {kinds.slots.max()}: use spread or lpfhp")
     try:
         from scipy.optimize import nnls  # type: ignore[import-untyped]  # it ships no stubs
     except ImportError as error:
-        raise ConfigError(f"nnlshp needs scipy ({error}): pip install 'patchpack[solver]'") from error
+        raise ConfigError(f"nnlshp needs scipy, which is not installed ({error}): pip install 'patchpack[solver]'") from error
     candidates = _full_rows(seq_len, min(max_slots, _NNLSHP_DEPTH))
     use = np.zeros((seq_len + 1, len(candidates)))
     for p, pattern in enumerate(candidates):

@@ -102,7 +102,7 @@ class ColumnGeneration:
                 return
             value, self.amounts, duals = solved
             prices = np.floor((smooth * self._prices + (1 - smooth) * duals) * _SCALE).astype(np.int64)
-            steps = self._passes(rng.permutation(len(self._sizes)))  # another order, other rows of the same value
+            steps = self._passes(rng.permutation(len(self._sizes)))  # another order finds other rows of the same value
             kinds, copies, endless = steps
             best = np.zeros((self._slots + 1, self._seq_len + 1), dtype=np.int64)
             step = int(self._slots > 0)
@@ -119,7 +119,7 @@ class ColumnGeneration:
             if self.add([np.repeat(np.arange(len(column)), column) for column in found[found @ duals > 1 + 1e-9]]):
                 smooth = _SMOOTH
             elif smooth:
-                smooth = 0.0  # the newest prices themselves either find a row or prove that there is none
+                smooth = 0.0  # without smoothing, the newest prices find a new row or prove that none improves the solution
             else:
                 self.finished = self.bound >= math.ceil(value - 1e-4)
                 return
@@ -210,4 +210,6 @@ def require_solver() -> Any:
     try:
         return importlib.import_module("highspy")
     except ImportError as error:
-        raise ConfigError(f"linear programs need highspy ({error}): pip install 'patchpack[solver]'") from error
+        raise ConfigError(
+            f"the linear program needs highspy, which is not installed ({error}): pip install 'patchpack[solver]'"
+        ) from error

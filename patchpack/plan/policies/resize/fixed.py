@@ -35,9 +35,7 @@ class Square:
     def bound(self, patch_size: int) -> int:
         """Return ``(size / patch_size)**2``, or raise `ConfigError` if patch_size does not divide size."""
         if self.size % patch_size:
-            raise ConfigError(
-                f"Square(size={self.size}) cannot be cut into patches of {patch_size}: choose a size that is a multiple"
-            )
+            raise ConfigError(f"Square's size must be a multiple of patch_size={patch_size}, got {self.size}")
         return (self.size // patch_size) ** 2
 
     def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
@@ -102,7 +100,7 @@ class Native:
         require_int("max_patches", self.max_patches, 1, MAX_BUDGET)
         if self.edge not in ("crop", "pad") or self.oversize not in ("shrink", "reject"):
             raise ConfigError(
-                f"edge is 'crop' or 'pad', oversize 'shrink' or 'reject'; got edge={self.edge!r}, oversize={self.oversize!r}"
+                f"edge must be 'crop' or 'pad', oversize 'shrink' or 'reject', got {self.edge!r} and {self.oversize!r}"
             )
 
     def bound(self, patch_size: int) -> int:

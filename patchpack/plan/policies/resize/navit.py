@@ -48,11 +48,13 @@ class NaViT:
         for side in (low, high):
             require_int("resolution", side, 1, MAX_RESOLUTION)
         if low > high:
-            raise ConfigError(f"resolution needs lowest <= highest, got {self.resolution!r}")
+            raise ConfigError(f"resolution must be a range with lowest <= highest, got {self.resolution!r}")
         if self.eval_resolution is not None:
             require_int("eval_resolution", self.eval_resolution, 1, MAX_RESOLUTION)
         if self.sampling not in ("uniform", "normal") or self.on not in ("side", "area"):
-            raise ConfigError(f"sampling is 'uniform' or 'normal', on is 'side' or 'area'; got {self.sampling!r}, {self.on!r}")
+            raise ConfigError(
+                f"sampling must be 'uniform' or 'normal', on 'side' or 'area', got {self.sampling!r} and {self.on!r}"
+            )
         if not self.std > 0:
             raise ConfigError(f"std must be > 0, got {self.std}")
 

@@ -42,7 +42,8 @@ class SmartResize:
     def __post_init__(self) -> None:
         if not 1 <= self.min_pixels <= self.max_pixels < 1 << 40:
             raise ConfigError(
-                f"need 1 <= min_pixels <= max_pixels < 2**40, got min_pixels={self.min_pixels}, max_pixels={self.max_pixels}"
+                f"expected 1 <= min_pixels <= max_pixels < 2**40, got min_pixels={self.min_pixels}, "
+                f"max_pixels={self.max_pixels}"
             )
         if self.merge < 1 or (self.min_side is not None and self.min_side < 1):
             raise ConfigError(f"merge and min_side must be >= 1, got merge={self.merge}, min_side={self.min_side}")

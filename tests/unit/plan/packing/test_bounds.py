@@ -44,7 +44,7 @@ def test_totals_over_any_integer() -> None:
 
 
 REFUSED = {
-    "zero": (([3, 0], 10), {}, r"lengths\[1\] = 0 is not in 1 … seq_len=10"),
+    "zero": (([3, 0], 10), {}, r"lengths must be in 1 … seq_len=10, got lengths\[1\] = 0"),
     "over seq_len": (([3, 11], 10), {}, r"lengths\[1\] = 11 .* raise seq_len"),
     "floats": (([3.0], 10), {}, "integers, got float64"),
     "seq_len 0": (([3], 0), {}, "seq_len must be an integer .* got 0"),
@@ -66,5 +66,5 @@ def test_what_has_no_bound_is_named(arguments, options, message) -> None:
 def test_a_missing_solver_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "highspy", None)
     assert lower_bound([3], 10) == 1
-    with pytest.raises(ConfigError, match=r"need highspy .*pip install 'patchpack\[solver\]'"):
+    with pytest.raises(ConfigError, match=r"needs highspy.*pip install 'patchpack\[solver\]'"):
         lower_bound([3], 10, lp=True)

@@ -56,8 +56,8 @@ def test_rows_alike_get_their_items_in_order_of_arrival(num_rows) -> None:
 
 
 REFUSED = {
-    "long rows": ({"seq_len": 1025}, "seq_len up to 1024, got 1025"),
-    "slots": ({"slots": [2], "max_images": 2}, "items of one slot, got one of 2"),
+    "long rows": ({"seq_len": 1025}, r"seq_len up to 1024, .* got 1025"),
+    "slots": ({"slots": [2], "max_images": 2}, "items of one slot only, got an item of 2"),
 }
 
 
@@ -69,7 +69,7 @@ def test_nnlshp_names_what_it_cannot_pack(options, message) -> None:
 
 def test_nnlshp_says_that_scipy_is_missing(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    with pytest.raises(ConfigError, match=r"nnlshp needs scipy \(.*pip install 'patchpack\[solver\]'"):
+    with pytest.raises(ConfigError, match=r"nnlshp needs scipy.*pip install 'patchpack\[solver\]'"):
         pack_lengths([3], seq_len=10, method="nnlshp")
 
 

@@ -50,7 +50,7 @@ def assert_same(ours: Any, theirs: Any) -> None:
             assert torch.equal(getattr(a, name), getattr(b, name)), name
 
 
-def in_ring(batch: pp.PackedBatch) -> bool:
+def in_pool(batch: pp.PackedBatch) -> bool:
     """Memory of its own is torch's shared memory; that of a slot is not torch's."""
     return not batch.patches.is_shared()
 
@@ -59,7 +59,7 @@ def in_ring(batch: pp.PackedBatch) -> bool:
 def test_held_batches_are_not_painted_over(expected: list[pp.PackedBatch], start: str) -> None:
     held = list(load(**WORKERS, dataloader={"multiprocessing_context": start}))
     assert_same(held, expected)
-    assert sum(map(in_ring, held)) == SLOTS  # and the others have memory of their own
+    assert sum(map(in_pool, held)) == SLOTS  # and the others have memory of their own
 
 
 PARTS: dict[str, Callable[[torch.Tensor], Any]] = {
@@ -82,7 +82,7 @@ def test_a_part_of_a_batch_is_held_too(expected: list[pp.PackedBatch]) -> None:
 def test_memory_of_batches_let_go_comes_round(expected: list[pp.PackedBatch]) -> None:
     places = set()
     for ours, theirs in zip(load(**WORKERS), expected, strict=True):
-        assert in_ring(ours)
+        assert in_pool(ours)
         assert torch.equal(ours.patches, theirs.patches)
         places.add(ours.patches.data_ptr())
     assert len(places) <= SLOTS
@@ -90,7 +90,7 @@ def test_memory_of_batches_let_go_comes_round(expected: list[pp.PackedBatch]) ->
 
 
 def test_some_held_and_some_let_go(expected: list[pp.PackedBatch]) -> None:
-    """Every third is held: in the end they fill the ring, and the others go on in memory of their own."""
+    """Every third is held: in the end they fill the pool, and the others go on in memory of their own."""
     held = []
     for number, batch in enumerate(load(**WORKERS)):
         assert torch.equal(batch.patches, expected[number].patches)
@@ -111,10 +111,10 @@ def test_workers_that_stay_have_all_slots_again_after_a_break(expected: list[pp.
     for stop in (1, 3, 6, 2):
         assert_same(islice(loader, stop), expected[:stop])
     held = list(loader)
-    assert sum(map(in_ring, held)) == SLOTS
+    assert sum(map(in_pool, held)) == SLOTS
     del held
     for ours, theirs in zip(loader, expected, strict=True):
-        assert in_ring(ours)
+        assert in_pool(ours)
         assert torch.equal(ours.patches, theirs.patches)
 
 
@@ -135,7 +135,7 @@ def test_workers_that_stay_have_the_slots_of_batches_that_failed(monkeypatch: py
         with pytest.raises(MemoryError, match="no memory"):
             next(iter(loader))
     loader.set_epoch(SLOTS)
-    assert all(map(in_ring, loader))
+    assert all(map(in_pool, loader))
 
 
 def test_unreadable_pictures_leave_zeros_in_memory_that_came_round(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_memory_goes_with_its_loader(use: Callable[[pp.Loader], None], persisten
     before, named = mapped(), sorted(os.listdir("/dev/shm"))
     loader = load(**WORKERS, dataloader={"persistent_workers": persistent})
     use(loader)
-    assert mapped() == before + 2 * persistent  # workers that stay keep their ring and their board
+    assert mapped() == before + 2 * persistent  # workers that stay keep their pool and their board
     del loader
     assert mapped() == before
     assert [name for name in os.listdir("/dev/shm") if name.startswith("torch_") and name not in named] == []
