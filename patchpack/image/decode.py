@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from patchpack._foreign.libtiff import SilentLibtiff
+from patchpack._foreign.pillow import has_unread_exif
 from patchpack.errors import DecodeError
 from patchpack.image import depth, profile
 from patchpack.image.formats import DEFAULT, FORMATS, MAX_PIXELS, Reading, require_readable
 from patchpack.image.pillow_warnings import SEVERAL_FRAMES, CapturedWarnings, note
 from patchpack.image.png import match_key_to_pixels, read_late_chunks
-from patchpack.image.tiff import SilentLibtiff
 from patchpack.types import Size
 
 Colour = tuple[int, int, int]
@@ -223,7 +224,7 @@ def oriented_size(image: Image.Image) -> Size:
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
     """Return the transpose that makes an image upright, or None if it is upright or has no valid tag."""
-    if _PLACES_OF_TAGS.isdisjoint(image.info) and getattr(image, "_exif", image) is None and not hasattr(image, "tag_v2"):
+    if _PLACES_OF_TAGS.isdisjoint(image.info) and has_unread_exif(image) and not hasattr(image, "tag_v2"):
         return None  # the common case: no tag, and no tag was read or set
     try:
         with CapturedWarnings():

@@ -77,7 +77,7 @@ def _host_has_avx2() -> bool:
         return False
     try:
         return bool(llvmlite.binding.get_host_cpu_features().get("avx2"))
-    except RuntimeError:
+    except (AttributeError, RuntimeError):
         return False
 
 

@@ -8,7 +8,6 @@ Pillow's results show.
 
 from __future__ import annotations
 
-import ctypes
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from patchpack._foreign.pillow import memory_of
 from patchpack.types import Grid
 
 Array = npt.NDArray[Any]
@@ -225,20 +225,6 @@ def weights_of(in_size: int, out_size: int, kernel: str) -> tuple[Array, Array]:
 
 # -------------------------------------------------------------------------------------------------------------- memory
 
-_address_of = ctypes.pythonapi.PyCapsule_GetPointer
-_address_of.restype, _address_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-# struct ArrowArray of the Arrow C data interface (https://arrow.apache.org/docs/format/CDataInterface.html) is ten words:
-_LENGTH, _OFFSET, _N_BUFFERS, _N_CHILDREN, _BUFFERS, _CHILDREN = 0, 2, 3, 4, 5, 6
-_Words = ctypes.c_int64 * 10
-_Pointers = ctypes.c_int64 * 2
-
-
-class _Memory:
-    """Bytes at an address, with numpy's array interface."""
-
-    def __init__(self, address: int, size: int) -> None:
-        self.__array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
-
 
 def as_picture(pixels: Array) -> Image.Image:
     """Return uint8 ``[H, W, 4]`` of red, green, blue and a filler as an image of mode RGB: a copy."""
@@ -250,20 +236,7 @@ def memory(picture: Image.Image | Array) -> Array | None:
 
     It is valid as long as the image. Return None if it is not in one piece: Pillow allocates by blocks of 16 MiB.
     """
-    if isinstance(picture, np.ndarray):
-        return picture.reshape(-1)
-    try:
-        capsule = picture.im.__arrow_c_array__()
-    except ValueError:
-        return None
-    size = 4 * picture.width * picture.height
-    pixels = _Words.from_address(_address_of(capsule, b"arrow_array"))
-    if pixels[_N_CHILDREN] != 1:
-        return None
-    channels = _Words.from_address(ctypes.c_int64.from_address(pixels[_CHILDREN]).value)
-    if channels[_LENGTH] != size or channels[_OFFSET] or pixels[_OFFSET] or channels[_N_BUFFERS] != 2:
-        return None
-    return np.asarray(_Memory(_Pointers.from_address(channels[_BUFFERS])[1], size))
+    return picture.reshape(-1) if isinstance(picture, np.ndarray) else memory_of(picture)
 
 
 def _copied(picture: Image.Image, narrowest: int) -> Array:
@@ -294,8 +267,13 @@ def _vertical_goes_first(size: Any, target: Any) -> bool:
 def pillow_order() -> Literal["by size", "horizontal first"] | None:
     """Return the order of passes in the installed Pillow, found by comparing results to the bit; None if neither order fits.
 
-    With None no kernel here replaces Pillow's resize, and all images must be resized by it.
+    With None no kernel here replaces Pillow's resize, and all images must be resized by it. None is also the result with a
+    numba that lacks what the kernels are made of.
     """
+    try:
+        from patchpack.paint import _kernels_resample  # noqa: F401
+    except (AttributeError, ImportError):
+        return None
     pixels = np.random.default_rng(0).integers(0, 256, (23, 9, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     agree = {"by size": True, "horizontal first": True}

@@ -167,6 +167,10 @@ class Loader(DataLoader[PackedBatch]):
         """Return the number of samples met by all streams, with a batch's own count for its stream."""
         return info.seen + sum(account.seen for number, account in self._accounts.items() if number != info.worker)
 
+    def forget_workers(self) -> None:
+        """Start other workers in the next iteration, also if workers are persistent."""
+        self._iterator = None
+
     def __len__(self) -> int:
         """Return the number of batches: for an index, of this epoch; else ``steps_per_epoch``, or raise `TypeError` without."""
         return len(self.planner)

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import patchpack as pp
-from patchpack.cli import embed, main
-from patchpack.cli.features import load_model
+from patchpack.cli import main
+from patchpack.cli.commands import embed
+from patchpack.cli.models import load_model
 from patchpack.model import presets
 from patchpack.model.presets import Size
 

@@ -184,7 +184,7 @@ def test_plans_and_planners_and_loaders_print(tmp_path: Path) -> None:
     assert repr(pp.pack_images([b"1"], RECIPE)) == "ImageBatches(Loader(Planner(images, epoch 0)))"
     index = pp.Index.build(pp.samples.shards("val"))
     whole = pp.Planner(index, RECIPE, shuffle=True, rank=1, world_size=2, tail="pad")
-    assert repr(whole) == f"IndexPlanner({index.name}, epoch 0, shuffle={len(index)}, rank 1 of 2)"
+    assert repr(whole) == f"Planner({index.name}, epoch 0, shuffle={len(index)}, rank 1 of 2)"
     assert repr(whole.plan()) == f"EpochPlan(epoch 0 of {index.name}: {len(whole)} steps, rank 1)"
 
 

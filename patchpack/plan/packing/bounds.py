@@ -15,7 +15,7 @@ import numpy as np
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
 from patchpack.plan.packing.lengths import Lengths, require_lengths
-from patchpack.plan.packing.linear_program import ColumnGeneration, affordable, require_solver
+from patchpack.plan.packing.published.linear_program import ColumnGeneration, affordable, require_solver
 
 
 def lower_bound(

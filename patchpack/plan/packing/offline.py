@@ -12,6 +12,7 @@ from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
 from patchpack.plan.packing import histogram
 from patchpack.plan.packing.lengths import Lengths, Packing, require_lengths, require_slots
+from patchpack.plan.packing.patterns import Kinds
 from patchpack.plan.packing.tight import pack_tight
 
 Method = Literal["first_fit", "next_fit", "best_fit", "spread", "best_fit_decreasing", "spfhp", "lpfhp", "nnlshp", "tight"]
@@ -43,7 +44,7 @@ def pack_lengths(
     * ``best_fit_decreasing``: best-fit, longest first. ``lpfhp`` is its name in Krell et al. (2107.02027), and the same rows.
     * ``spfhp``, by Krell et al.: worst-fit, longest first, into the row with most room. Items that fit nowhere open a row each.
     * ``nnlshp``, by Krell et al.: non-negative least squares over patterns of at most three items. It is slow (20 s at seq_len
-      512), and needs scipy and a seq_len up to 1024.
+      512), and needs scipy (``patchpack[solver]``) and a seq_len up to 1024.
     * ``spread``, the default: best-fit-decreasing first. If that stays above ``max(sum / seq_len, slots / max_images)``, it
       tries some sixty plans and keeps the best. They open that many rows or a few more at once, spread the longer items over
       them by worst-fit, and fill them with the shorter items by best-fit. It never has more rows than best_fit_decreasing.
@@ -156,7 +157,7 @@ def _by_kind(sizes: Int64Array, widths: Int64Array | None, seq_len: int, cap: in
     return packing
 
 
-def _kinds(sizes: Int64Array, widths: Int64Array | None, seq_len: int) -> tuple[Int64Array, IndexArray, histogram.Kinds]:
+def _kinds(sizes: Int64Array, widths: Int64Array | None, seq_len: int) -> tuple[Int64Array, IndexArray, Kinds]:
     """Return a key of each item, the key of each kind, and the kinds: by length, then by slots, both descending."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 
@@ -173,5 +174,5 @@ def _kinds(sizes: Int64Array, widths: Int64Array | None, seq_len: int) -> tuple[
         values, keys, counts = (each[::-1] for each in np.unique(keys, return_inverse=True, return_counts=True))
         keys, names = keys[::-1].astype(np.int64), np.arange(len(values))[::-1]
     slots = np.ones_like(values) if widths is None else values % base
-    kinds = histogram.Kinds(*(np.ascontiguousarray(each, dtype=np.int64) for each in (values // base, slots, counts)))
+    kinds = Kinds(*(np.ascontiguousarray(each, dtype=np.int64) for each in (values // base, slots, counts)))
     return keys, names, kinds

@@ -18,9 +18,10 @@ import numpy.typing as npt
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
 from patchpack.plan.packing.bounds import require_seconds, simple_bound
-from patchpack.plan.packing.histogram import Kinds, plan
+from patchpack.plan.packing.histogram import plan
 from patchpack.plan.packing.lengths import Lengths, Packing, require_lengths
-from patchpack.plan.packing.linear_program import ColumnGeneration, affordable, require_solver
+from patchpack.plan.packing.patterns import Kinds
+from patchpack.plan.packing.published.linear_program import ColumnGeneration, affordable, require_solver
 
 _WINDOW, _TAIL = 256, 3  # waiting items that the end of a row is chosen from, and its mean lengths
 _TURNS = 200  # rows between two looks at the clock

@@ -15,18 +15,21 @@ The file depends on the contents alone: equal contents give equal files.
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
+import struct
 from collections.abc import Mapping
 from pathlib import Path
-from struct import Struct
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 from zlib import crc32
 
 import numpy as np
+from msgspec import Meta, Struct, ValidationError, convert
 
 from patchpack.errors import ConfigError, IndexFileError
 from patchpack.stream.jobs.atomic import replace_file
+from patchpack.stream.jobs.values import Count, decode
 
 Column = np.ndarray
 Columns = dict[str, Column]
@@ -35,9 +38,26 @@ MAGIC = b"\x93patchpack-index"
 VERSION = 2
 ALIGNMENT = 64
 
-_FIXED = Struct("<16sIIQ")
+_FIXED = struct.Struct("<16sIIQ")
 _DTYPES = ("|u1", "<u2", "<u4", "<u8")
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)  # of a wrong head
+UNREADABLE = (ValidationError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+
+
+class _Place(NamedTuple):
+    """The place of a column in a file."""
+
+    name: str
+    dtype: Literal["|u1", "<u2", "<u4", "<u8"]
+    shape: Annotated[tuple[Count, ...], Meta(min_length=1)]
+    begin: Annotated[Count, Meta(multiple_of=ALIGNMENT)]
+    checksum: Count
+
+
+class _Layout(Struct):
+    """The fields of a head that `write` adds."""
+
+    columns: list[_Place]
+    bytes: Count
 
 
 def narrow(column: Column) -> Column:
@@ -118,11 +138,12 @@ def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[st
     except OSError as error:
         raise IndexFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
     try:
-        whole = begin + head["bytes"]
+        layout = convert(head, _Layout)
+        whole = begin + layout.bytes
         if size != whole:
             raise IndexFileError(f"{path} has {size} bytes and should have {whole}: it is cut or put together. {_AGAIN}")
-        columns = {name: _view(mapped, begin, *place) for name, *place, _ in head["columns"]}
-        changed = [name for name, *_, checksum in head["columns"] if verify and crc32(columns[name].data) != checksum]
+        columns = {place.name: _view(mapped, begin, place) for place in layout.columns}
+        changed = [place.name for place in layout.columns if verify and crc32(columns[place.name].data) != place.checksum]
     except UNREADABLE as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from None
     if changed:
@@ -155,20 +176,14 @@ def _read_head(file: BinaryIO, path: object, size: int) -> tuple[dict[str, Any],
     if crc32(text) != checksum:
         raise damaged(path, "its head does not match its checksum")
     try:
-        head = json.loads(text)
-        head["columns"]
+        head = decode(text, dict[str, Any])
     except UNREADABLE as error:
         raise damaged(path, f"its head: {type(error).__name__}: {error}") from None
     return head, _aligned(_FIXED.size + length)
 
 
-def _view(mapped: mmap.mmap, first: int, dtype: str, shape: list[int], begin: int) -> Column:
-    if dtype not in _DTYPES or begin < 0 or begin % ALIGNMENT or min(shape) < 0:
-        raise ValueError(f"no column is {dtype} {shape} at {begin}")
-    count = 1
-    for side in shape:
-        count *= side
-    return np.frombuffer(mapped, np.dtype(dtype), count, first + begin).reshape(shape)
+def _view(mapped: mmap.mmap, first: int, place: _Place) -> Column:
+    return np.frombuffer(mapped, place.dtype, math.prod(place.shape), first + place.begin).reshape(place.shape)
 
 
 def _pad(file: BinaryIO) -> None:

@@ -5,7 +5,6 @@ A mapped file may hold any value. A value that leads out of a column or a shard 
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,6 +18,7 @@ from patchpack.stream.index.columns import UNREADABLE, Column, Columns, damaged
 from patchpack.stream.index.head import Head
 from patchpack.stream.index.scan import ShardColumns
 from patchpack.stream.index.strings import STRIDE, Strings
+from patchpack.stream.jobs.values import decode
 from patchpack.stream.tar.byte_reader import BLOCK
 from patchpack.stream.tar.reader import Slice
 from patchpack.types import Header, IntArray, Size
@@ -91,10 +91,7 @@ class Lines:
     def losses(self) -> tuple[list[Rejection], list[ShardFault]]:
         """Rejections and faults of the scan, parsed on first access."""
         try:
-            rejected, faults = json.loads(self._columns["losses"].tobytes())
-            if any(type(text) is not str for entry in (*rejected, *faults) for text in entry):
-                raise TypeError("a reason that is no text")
-            return [Rejection(*entry) for entry in rejected], [ShardFault(*entry) for entry in faults]
+            return decode(self._columns["losses"].tobytes(), tuple[list[Rejection], list[ShardFault]])
         except UNREADABLE as error:
             raise self._damaged(error) from None
 

@@ -123,7 +123,8 @@ def write_packed(
             if progress is not None:
                 progress(done, sum(plans.num_steps.values()), images)
     epochs = tuple(_epoch(number, count, parts) for number, count in plans.num_steps.items())
-    Manifest(pack, made_of, repr(recipe), epochs, tuple(part.shard for part in parts)).save(folder)
+    num_steps = sum(plans.num_steps.values())
+    Manifest(pack, made_of, repr(recipe), num_steps, epochs, tuple(part.shard for part in parts)).save(folder)
     for name in filter(_is_left_over, os.listdir(folder)):
         (folder / name).unlink(missing_ok=True)
 
@@ -167,7 +168,7 @@ def _epoch(epoch: int, num_steps: int, parts: Sequence[PackedPart]) -> PackedEpo
     report = account.report()
     if report.waiting:
         raise PackingError(f"epoch {epoch}: {report.waiting} samples are neither packed nor named: {report}")
-    return PackedEpoch(epoch, num_steps, report)
+    return PackedEpoch.of(epoch, num_steps, report)
 
 
 def _is_finished(folder: Path, pack: str) -> bool:

@@ -18,18 +18,21 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from msgspec import Struct, ValidationError
+from msgspec.structs import asdict
 
 from patchpack.batch._types import Objects, Targets
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ShardError, TargetError
 from patchpack.report import BatchInfo
+from patchpack.stream.jobs.values import Count, decode
 from patchpack.stream.tar.byte_reader import BLOCK
 from patchpack.stream.tar.members import read_members
 from patchpack.types import BatchPlan
@@ -50,7 +53,7 @@ _DTYPES = {
     "<f4": torch.float32,
 }
 _MAGIC = b"\x93NUMPY\x01\x00"
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, OSError, RuntimeError)
+UNREADABLE = (ValidationError, LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError, RuntimeError)
 
 
 class Place(NamedTuple):
@@ -66,6 +69,18 @@ class Place(NamedTuple):
         return f"{self.epoch:03d}-{self.step:07d}"
 
 
+class About(Struct):
+    """The JSON of a step: its place, its fields that are not arrays, and its targets or the names of their arrays."""
+
+    pack: str
+    epoch: Count
+    step: Count
+    keys: list[list[str]]
+    patch_size: Count
+    info: dict[str, Any]
+    targets: dict[str, Any] | None
+
+
 def write_step(batch: PackedBatch[np.ndarray], place: Place, plan: BatchPlan) -> Iterator[bytes | memoryview]:
     """Yield a batch of numpy arrays as pieces of a tar file. Together they are whole blocks.
 
@@ -78,13 +93,7 @@ def write_step(batch: PackedBatch[np.ndarray], place: Place, plan: BatchPlan) ->
         TargetError: JSON does not hold a target; its sample is named.
     """
     targets, arrays = _targets(batch, plan)
-    about = {
-        **place._asdict(),
-        "keys": batch.keys,
-        "patch_size": batch.patch_size,
-        "info": batch.info.to_json(),
-        "targets": targets,
-    }
+    about = asdict(About(*place, batch.keys, batch.patch_size, batch.info.to_json(), targets))
     text = json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
     yield from _member(f"{place.key}.json", text)
     for name in (*_ARRAYS, *(name for name in _OPTIONAL if getattr(batch, name) is not None)):
@@ -107,25 +116,25 @@ def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
         memory: npt.NDArray[np.uint8] = data.numpy()
         members = read_members(_Memory(memory))
         begin, size = next(members).where
-        about = json.loads(memory[begin : begin + size].tobytes())
+        about = decode(memory[begin : begin + size].tobytes(), About)
         require_place(about, place)  # before other checks: in a file that was mixed up nothing fits
         arrays = {_array_of(m.name, place): _tensor(data, memory, *m.where) for m in members}
         fields = {name: arrays.pop(name) for name in (*_ARRAYS, *(name for name in _OPTIONAL if name in arrays))}
         fields |= {name: value.clone() for name, value in fields.items() if name != "patches"}
-        targets = _targets_from(about["targets"], arrays)
+        targets = _targets_from(about.targets, arrays)
         if arrays:
             raise ValueError(f"it holds {min(arrays)}, which no batch has")
-        info = BatchInfo.from_json(about["info"])
-        batch = PackedBatch(**fields, targets=targets, keys=about["keys"], patch_size=about["patch_size"], info=info)
+        info = BatchInfo.from_json(about.info)
+        batch = PackedBatch(**fields, targets=targets, keys=about.keys, patch_size=about.patch_size, info=info)
         _require_fitting(batch)
         return batch
     except (*UNREADABLE, tarfile.TarError, EOFError, StopIteration) as error:
         raise ShardError(f"step {place.step} of epoch {place.epoch} is damaged ({type(error).__name__}: {error})") from None
 
 
-def require_place(about: Any, place: Place) -> None:
+def require_place(about: About, place: Place) -> None:
     """Raise `ShardError` unless a record is of the given place."""
-    said = Place(about["pack"], about["epoch"], about["step"])
+    said = Place(about.pack, about.epoch, about.step)
     if said.pack != place.pack:
         raise ShardError(f"it is of another pack, {said.pack}, where {place.pack} is expected")
     if said != place:
@@ -147,9 +156,7 @@ def _array(name: str, array: np.ndarray) -> Iterator[bytes | memoryview]:
     return _member(name, header.getvalue(), array.reshape(-1).view(np.uint8).data)
 
 
-def _targets(
-    batch: PackedBatch[np.ndarray], plan: BatchPlan
-) -> tuple[Mapping[str, object] | None, list[tuple[str, np.ndarray]]]:
+def _targets(batch: PackedBatch[np.ndarray], plan: BatchPlan) -> tuple[dict[str, object] | None, list[tuple[str, np.ndarray]]]:
     """Return the entry of the JSON for targets, and the targets that are arrays, by the name of their member."""
     targets = batch.targets
     if targets is None:
@@ -265,8 +272,5 @@ def _require_fitting(batch: PackedBatch) -> None:
         shapes = [list(getattr(array, "shape", ())) for array in (batch.text_ids, batch.text_segment_ids)]
         if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][0] != rows:
             raise ValueError(f"text_ids and text_segment_ids are {shapes[0]} and {shapes[1]}")
-    keys = batch.keys
-    if type(keys) is not list or len(keys) != rows or any(type(row) is not list or set(map(type, row)) - {str} for row in keys):
-        raise ValueError("keys do not fit")
-    if type(batch.patch_size) is not int:
-        raise ValueError(f"patch_size is {batch.patch_size!r:.60}")
+    if len(batch.keys) != rows:
+        raise ValueError(f"keys are of {len(batch.keys)} rows")

@@ -12,7 +12,9 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from patchpack.batch.packed import PackedBatch
+from patchpack.paint.resample import compile_kernels
 from patchpack.stream.painting.painter import painted
+from patchpack.stream.painting.transport import Transport
 from patchpack.stream.planning.planner import Planner
 from patchpack.types import BatchPlan
 
@@ -66,3 +68,20 @@ class Finished(Dataset[PackedBatch[np.ndarray]]):
     def __getitem__(self, batch: Future[PackedBatch[np.ndarray]]) -> PackedBatch[np.ndarray]:
         """Wait for the batch. Raises errors of painting."""
         return batch.result()
+
+
+class InThreads(Transport):
+    """Painting in threads of this process.
+
+    Args:
+        planner: makes the plans.
+        num_threads: threads that paint, at least 1.
+    """
+
+    def __init__(self, planner: Planner, num_threads: int) -> None:
+        self._planner = planner
+        self.dataset, self.sampler = Finished(), PaintedAhead(planner, num_threads)
+
+    def begin(self) -> None:
+        """Compile the kernels here, once."""
+        compile_kernels(self._planner.recipe)

@@ -5,12 +5,11 @@ The library is imported only for an object that comes from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Mapping
 from dataclasses import replace
-from inspect import iscoroutinefunction
 from typing import Any
 
+from patchpack._foreign.datasets import may_have_format
 from patchpack.errors import ConfigError, SourceError
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.names import nearest
@@ -92,8 +91,7 @@ def _unformatted(dataset: Any) -> Any:
     """Return the stored rows with the columns of the format. A data set whose rows a function makes is returned unchanged."""
     form = getattr(dataset, "format", None)
     if form is None:  # a stream
-        formatting = getattr(dataset, "_formatting", None)
-        return dataset if formatting is None else dataset.with_format(None)
+        return dataset.with_format(None) if may_have_format(dataset) else dataset
     if form["type"] in (None, "custom"):
         return dataset
     columns = list(dataset.column_names if form["output_all_columns"] else form["columns"])
@@ -138,54 +136,3 @@ def _require_columns(members: SampleFields, features: Any, pictures: list[str]) 
 def is_plain(dataset: Any) -> bool:
     """Return True for rows in their stored form, without a format or transform."""
     return getattr(dataset, "format", {"type": None})["type"] is None
-
-
-# chains of these count exactly how many items they have read, and share no state with a copy
-_EXACT = {
-    "ArrowExamplesIterable",
-    "RebatchedArrowExamplesIterable",
-    "FormattedExamplesIterable",
-    "SelectColumnsIterable",
-    "MappedExamplesIterable",
-    "FilteredExamplesIterable",
-}
-
-
-def stream_behind_error(stream: Any) -> tuple[Any, Any] | None:
-    """Return a stream that begins behind the item for which `stream` raised in its last iteration.
-
-    A stream is a chain of generators, and a generator ends with its first error. The rest is opened from
-    ``stream.state_dict()``, which counts the item at fault as read.
-
-    Returns:
-        A copy of `stream` and the state it begins with. None if items could be lost, repeat, or get other numbers. Such streams
-        have a shuffle buffer, several streams together, ``take`` or ``skip``, a generator of the user, or a function that takes
-        several items or their numbers.
-    """
-    generators = list(_generators(getattr(stream, "_ex_iterable", None)))
-    if not generators or not hasattr(stream, "state_dict") or not all(map(_is_exact, generators)):
-        return None
-    state = stream.state_dict()
-    try:
-        behind = deepcopy(stream)  # else the user's stream would begin there too
-        behind.load_state_dict(state)
-    except Exception:  # a function or its arguments cannot be copied
-        return None
-    return behind, state
-
-
-def _is_exact(generator: Any) -> bool:
-    return (
-        type(generator).__name__ in _EXACT
-        and not getattr(generator, "batched", False)
-        and not getattr(generator, "with_indices", False)
-        and not iscoroutinefunction(getattr(generator, "function", None))
-    )
-
-
-def _generators(first: Any) -> Iterator[Any]:
-    """Yield the generators of a stream: `first`, the ones it reads from, and so on."""
-    if first is not None:
-        yield first
-        for inner in (getattr(first, "ex_iterable", None), *getattr(first, "ex_iterables", ())):
-            yield from _generators(inner)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image
 
+from patchpack._foreign.datasets import is_split_by_node, stream_behind_error
 from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceError, TargetError
 from patchpack.image.decode import to_rgb
 from patchpack.image.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
@@ -18,7 +19,7 @@ from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
 from patchpack.stream.sample.items import ToSample, key_of, make_sample, refuse_batch
 from patchpack.stream.sample.labels import without_address
 from patchpack.stream.sample.source import FieldSource, tell_epoch
-from patchpack.stream.sources.huggingface import UNDECODED_FIRST, is_huggingface, stream_behind_error
+from patchpack.stream.sources.huggingface import UNDECODED_FIRST, is_huggingface
 from patchpack.types import Clip, Event, Header, Inline, Sample
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def is_split(items: Iterable[object]) -> bool:
     """
     stages = getattr(items, "pipeline", ())
     by_node = any(getattr(stage, "__name__", "") == "split_by_node" for stage in stages)
-    return by_node or getattr(items, "_distributed", None) is not None
+    return by_node or is_split_by_node(items)
 
 
 def carried(key: str, sample: Sample, members: SampleFields, repeat: int = 0) -> Header | Rejection:

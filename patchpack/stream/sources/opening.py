@@ -30,6 +30,7 @@ from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.iterables import IterableSource
 from patchpack.stream.sources.map_style import MapStyleSource, SizeOf, is_map_style
 from patchpack.stream.sources.shards import ShardSource
+from patchpack.stream.sources.tables import cure_of_table
 from patchpack.stream.tar.urls import in_working_folder, is_local
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -114,7 +115,7 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
 
     Args:
         limits: of the recipe.
-        source: as for `open_source`.
+        source: samples in any form that `open_source` takes.
         **options: those of `open_source`.
 
     Raises:
@@ -209,7 +210,7 @@ def _items(
         raise SourceError(
             f"got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of its values"
         )
-    if (cure := _of_a_table(source)) is not None:
+    if (cure := cure_of_table(source)) is not None:
         kind = type(source)
         raise SourceError(
             f"a {kind.__module__.partition('.')[0]} {kind.__name__} is a table of columns, not of samples: pass {cure}"
@@ -230,23 +231,6 @@ def _items(
         )
     opened.class_names = classes
     return opened
-
-
-_TABLES = {
-    ("pandas", "DataFrame"): 'datasets.Dataset.from_pandas(df), or its rows as dicts, df.to_dict("records")',
-    ("polars", "DataFrame"): "datasets.Dataset.from_polars(df), or its rows as dicts, df.to_dicts()",
-    ("polars", "LazyFrame"): "its rows as dicts, df.collect().to_dicts()",
-    ("pyarrow", "Table"): "datasets.Dataset(table), or its rows as dicts, table.to_pylist()",
-}
-
-
-def _of_a_table(source: object) -> str | None:
-    """Return the cure for a table, which is not a source; None for anything else."""
-    for kind in type(source).__mro__:  # a GeoDataFrame is a DataFrame
-        cure = _TABLES.get((kind.__module__.partition(".")[0], kind.__name__))
-        if cure is not None:
-            return cure
-    return None
 
 
 def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | None) -> Source:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
-from torch.utils.data._utils.collate import default_collate_fn_map
 
+from patchpack._foreign.torch import collate_with
 from patchpack.batch._types import Array, ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError
@@ -115,7 +115,7 @@ def _refuse_to_stack(batches: list[PackedBatch[np.ndarray]], **_: object) -> NoR
     )
 
 
-default_collate_fn_map[PackedBatch] = _refuse_to_stack
+collate_with(PackedBatch, _refuse_to_stack)
 
 
 def require_room(num_bytes: int, batches: int) -> None:

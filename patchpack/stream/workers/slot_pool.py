@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from patchpack._foreign.torch import shared_zeros
 from patchpack.errors import ConfigError
 from patchpack.plan.recipe import Recipe
 from patchpack.types import Grid
@@ -145,8 +146,7 @@ def shared_bytes(num_bytes: int) -> torch.Tensor:
     Raises:
         ConfigError: there is not enough shared memory.
     """
-    try:  # like torch's own `default_collate`; `zeros().share_memory_()` writes all of it, twice
-        storage = torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    try:
+        return shared_zeros(num_bytes)
     except RuntimeError as error:
         raise ConfigError(f"no room for {num_bytes / (1 << 20):.1f} MiB that processes share ({error}): {MORE_ROOM}") from None
-    return torch.tensor([], dtype=torch.uint8).set_(storage)

@@ -14,13 +14,13 @@ import signal
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 
+from patchpack._foreign.torch import deaths_raise, is_death, is_timeout, shut_down, workers_of
 from patchpack.errors import WorkerError
 from patchpack.rng import Stage, key_hash, uniforms
 from patchpack.stream.workers.slot_pool import MORE_ROOM, shared_bytes
@@ -173,47 +173,27 @@ def next_of(sending: Iterator[T], board: StatusBoard, timeout: float, waited_for
         StopIteration: the epoch is over.
         WorkerError: a worker died, or all are frozen. All of them are ended before.
     """
-    waited, workers = 0.0, getattr(sending, "_workers", ())
+    waited, workers = 0.0, workers_of(sending)
     while True:
         problem: str | None = None
         try:  # around all of it: torch's handler may raise between any two lines in there
-            with _told_of_deaths(sending, workers):
+            with deaths_raise(sending):
                 problem = _dead(workers, board)
                 if problem is None:
                     return next(sending)
         except RuntimeError as error:
             problem = _dead(workers, board)
-            if problem is None and str(error).startswith("DataLoader timed out"):
+            if problem is None and is_timeout(error):
                 waited += TICK
                 if timeout and waited >= timeout:
                     problem = _frozen(workers, board, timeout)
-            elif problem is None and str(error).startswith("DataLoader worker (pid"):
+            elif problem is None and is_death(error):
                 problem = str(error)
             elif problem is None:
                 raise
         if problem is not None:
             _end(sending, workers)
             raise WorkerError(problem + waited_for())
-
-
-@contextmanager
-def _told_of_deaths(sending: object, workers: Sequence[BaseProcess]) -> Iterator[None]:
-    """Allow torch's handler to raise for these workers inside this context only, and not in a training step."""
-    enter: Any = getattr(torch._C, "_set_worker_pids", None)
-    leave: Any = getattr(torch._C, "_remove_worker_pids", None)
-    handle: Any = sending
-    if enter is None or leave is None or not hasattr(sending, "_worker_pids_set"):  # another version of torch
-        yield
-        return
-    if not handle._worker_pids_set:
-        enter(id(handle), tuple(worker.pid for worker in workers))
-        handle._worker_pids_set = True
-    try:
-        yield
-    finally:
-        if handle._worker_pids_set:
-            leave(id(handle))
-            handle._worker_pids_set = False
 
 
 def _dead(workers: Sequence[BaseProcess], board: StatusBoard) -> str | None:
@@ -246,13 +226,11 @@ def how(exitcode: int) -> str:
         return f"was killed by signal {-exitcode} (exit code {exitcode})"
 
 
-def _end(sending: object, workers: Sequence[BaseProcess]) -> None:
+def _end(sending: Iterator[T], workers: Sequence[BaseProcess]) -> None:
     """Kill the remaining workers at once: a stopped process ignores other signals, and the others paint for no reader."""
     for worker in workers:
         if worker.is_alive():
             worker.kill()
     for worker in workers:
         worker.join()
-    shut_down = getattr(sending, "_shutdown_workers", None)
-    if shut_down is not None:
-        shut_down()
+    shut_down(sending)

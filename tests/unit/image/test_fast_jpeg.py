@@ -17,7 +17,6 @@ import patchpack as pp
 from helpers.photographs import files_in
 from patchpack.errors import DecodeError
 from patchpack.image import canvas
-from patchpack.image import fast_jpeg as ordinary
 from patchpack.image.decode import decode
 from patchpack.image.fast_jpeg import decode_fast_jpeg
 from patchpack.image.jpeg import jpeg_size
@@ -183,18 +182,6 @@ def test_batches_are_those_of_picture_objects(changes: dict[str, Any], monkeypat
         for one, other in zip(expected, ours, strict=True):
             assert np.array_equal(one.patches, other.patches)
             assert one.keys == other.keys
-
-
-@pytest.mark.parametrize("missing", ["map_buffer", "jpeg_decoder"])
-def test_a_pillow_that_has_other_insides(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Core:
-        map_buffer = ordinary._core.map_buffer
-        jpeg_decoder = ordinary._core.jpeg_decoder
-
-    delattr(Core, missing)
-    monkeypatch.setattr(ordinary, "_core", Core)
-    assert decode_fast_jpeg(saved(), LIMIT) is None
-    assert same(saved())
 
 
 def test_broken_files_that_somebody_wants_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ import patchpack as pp
 from helpers.naive_paint import paint_clip_alone
 from patchpack import testing
 from patchpack.batch.unpack import PackedImage
-from patchpack.cli.draw import draw_rows, picture_of
+from patchpack.cli.pictures.rows import draw_rows, picture_of
 from patchpack.paint.patchify import unpatchify_clip
 from patchpack.plan.table import plan_table
 from patchpack.stream.workers.slot_pool import slot_bytes_of

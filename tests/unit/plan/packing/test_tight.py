@@ -177,8 +177,3 @@ def test_tight_takes_the_seed_of_pack_lengths(monkeypatch) -> None:
 def test_tight_refuses_items_of_several_slots() -> None:
     with pytest.raises(ConfigError, match="tight packs items of one slot, got one of 3: use spread"):
         pack_lengths([5, 5], seq_len=10, max_images=4, slots=[1, 3], method="tight")
-
-
-def test_the_solver_prints_nothing(capfd) -> None:
-    assert lower_bound([1200] * 30 + [1170] * 20 + [640] * 31, 4096, lp=True) == 22
-    assert capfd.readouterr() == ("", "")

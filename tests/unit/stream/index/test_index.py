@@ -283,15 +283,16 @@ kinds = st.one_of(
 )
 
 
+NAMES = st.text(max_size=5) | st.just("a\udcff")  # file names need not be UTF-8
 prints = st.builds(Fingerprint, st.integers(0, 2**60), st.one_of(st.integers(), st.text()), st.text())
-texts = st.lists(st.text(max_size=5), min_size=1).map(tuple)
+texts = st.lists(NAMES, min_size=1).map(tuple)
 
 
 @given(
     texts,
     st.one_of(st.none(), st.text(max_size=5), texts),
-    st.lists(st.builds(Shard, st.text(), st.text(), prints, st.integers(0, 9), st.text())).map(tuple),
-    st.lists(st.tuples(st.text(), st.text())).map(tuple),
+    st.lists(st.builds(Shard, NAMES, NAMES, prints, st.integers(0, 9), NAMES)).map(tuple),
+    st.lists(st.tuples(NAMES, NAMES)).map(tuple),
     st.one_of(kinds, st.dictionaries(st.text(), kinds.filter(bool), min_size=1)),
 )
 def test_heads_come_back(image: Any, target: Any, shards: Any, names: Any, kind: Any) -> None:
@@ -466,6 +467,42 @@ def test_heads_that_lie_are_an_answer_or_a_refusal(saved: Path, data: Any, nonse
         pass
     finally:
         saved.write_bytes(sound)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda head: head.update(image="jpg"), r"Expected `array`, got `str` - at `\$\.image`"),
+        (lambda head: head.update(max_bytes=1 << 63), "Expected `int` <= 9223372036854775807"),
+        (lambda head: head.update(max_pixels=True), "Expected `int`, got `bool`"),
+        (lambda head: head.update(target_kind=["int32", []]), r"Invalid enum value 'int32' - at `\$\.target_kind\[0\]`"),
+        (lambda head: head.update(target_kind={"each": {"cls": None}}), "Expected `array`, got `null`"),
+        (lambda head: head["shards"][0].pop(), r"Expected `array` of length 7, got 6 - at `\$\.shards\[0\]`"),
+        (lambda head: head["shards"][0].__setitem__(3, 1.5), "got `float`"),
+        (lambda head: head.pop("kinds"), "missing required field `kinds`"),
+        (lambda head: head.pop("columns"), "missing required field `columns`"),
+        (lambda head: head["columns"][0].__setitem__(1, "|O"), r"Invalid enum value '\|O'"),
+        (lambda head: head["columns"][0].__setitem__(2, []), "Expected `array` of length >= 1"),
+        (lambda head: head["columns"][0].__setitem__(2, [-1]), "Expected `int` >= 0"),
+        (lambda head: head["columns"][0].__setitem__(2, [1 << 62] * 2), "OverflowError"),
+        (lambda head: head["columns"][1].__setitem__(3, 8), "Expected `int` that's a multiple of 64"),
+    ],
+)
+def test_heads_that_lie_are_refused_by_their_field(change: Any, why: str, saved: Path) -> None:
+    def changed(head: Any) -> Any:
+        change(head)
+        return head
+
+    saved.write_bytes(with_head(saved.read_bytes(), changed))
+    with pytest.raises(pp.errors.IndexFileError, match=rf"is damaged \(.*{why}.*\)\. Make it again"):
+        pp.Index.open(saved)
+
+
+def test_a_head_that_never_ends_is_refused(saved: Path) -> None:
+    whole, deep = saved.read_bytes(), b"[" * 100_000
+    saved.write_bytes(whole[:20] + crc32(deep).to_bytes(4, "little") + len(deep).to_bytes(8, "little") + deep)
+    with pytest.raises(pp.errors.IndexFileError, match=r"is damaged \(its head: RecursionError"):
+        pp.Index.open(saved)
 
 
 def test_lines_that_lie_are_refused_by_what_they_lead_to(saved: Path) -> None:

@@ -16,7 +16,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 import patchpack as pp
 from patchpack.paint.painter import blank, paint
-from patchpack.stream.painting import transports
+from patchpack.stream.painting import in_workers
 from patchpack.stream.workers.shared_batch import SharedBatch, unwrap, wrap
 from patchpack.stream.workers.slot_pool import SPARE, slot_bytes_of
 from patchpack.types import BatchPlan
@@ -128,7 +128,7 @@ def test_too_little_shared_memory_is_named_before_a_worker_starts(monkeypatch: p
 
 def test_float_patches_of_several_sizes_are_counted_at_their_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(transports, "require_room", lambda *numbers: asked.append(numbers))
+    monkeypatch.setattr(in_workers, "require_room", lambda *numbers: asked.append(numbers))
     recipe = RECIPE.replace(rows=3, dtype="float16", patch_size=(8, 32, 16), resize=pp.resize.NaFlex(64))
     list(pp.load(pp.samples.shards("val"), recipe, num_workers=1))
     ((num_bytes, batches),) = asked
