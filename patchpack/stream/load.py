@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from patchpack.errors import ConfigError
 from patchpack.plan.online.planner import Tail
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.loader import DATALOADER_OPTIONS, Loader, require_options
+from patchpack.stream.loader import DATALOADER_OPTIONS, DECIDED, Loader, require_options
 from patchpack.stream.painting.transports import plans_ahead
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.policy import ErrorPolicy, OnError
@@ -129,6 +129,8 @@ def require_known(options: Mapping[str, Any]) -> None:
     for name in options:
         if name in SOURCE_DEFAULTS:
             continue
+        if name in DECIDED:
+            require_options({name: None})
         if name in DATALOADER_OPTIONS:
             raise ConfigError(f"{name}= is an option of torch's DataLoader: pass dataloader={{{name!r}: ...}}")
         if name in POLICY_OPTIONS:

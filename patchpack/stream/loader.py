@@ -22,7 +22,7 @@ from patchpack.stream.workers.exits import closed_at_exit
 from patchpack.stream.workers.shared_batch import SharedBatch, as_sent, unwrap
 from patchpack.stream.workers.watch import TICK, WorkerSeeds, WorkerStart
 
-_DECIDED = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset", "in_order")
+DECIDED = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset", "in_order")
 _OWN = {"num_workers": "num_workers=", "timeout": "on_error=patchpack.ErrorPolicy('raise', timeout=...)"}
 DATALOADER_OPTIONS = frozenset(inspect.signature(DataLoader.__init__).parameters) - {"self", *_OWN}
 
@@ -38,7 +38,7 @@ def require_options(options: Any) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise ConfigError(f"dataloader is a dict of options of torch's DataLoader, got {options!r}")
     for name in options:
-        if name in _DECIDED:
+        if name in DECIDED:
             raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) or tail and cannot be passed")
         if name in _OWN:
             raise ConfigError(f"{name} is an argument of its own: pass {_OWN[name]} instead of dataloader={{{name!r}: ...}}")

@@ -18,7 +18,7 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -78,7 +78,7 @@ class About(Struct):
     keys: list[list[str]]
     patch_size: Count
     info: dict[str, Any]
-    targets: dict[str, Any] | None
+    targets: Mapping[str, object] | None
 
 
 def write_step(batch: PackedBatch[np.ndarray], place: Place, plan: BatchPlan) -> Iterator[bytes | memoryview]:

@@ -226,7 +226,7 @@ def how(exitcode: int) -> str:
         return f"was killed by signal {-exitcode} (exit code {exitcode})"
 
 
-def _end(sending: Iterator[T], workers: Sequence[BaseProcess]) -> None:
+def _end(sending: Iterator[object], workers: Sequence[BaseProcess]) -> None:
     """Kill the remaining workers at once: a stopped process ignores other signals, and the others paint for no reader."""
     for worker in workers:
         if worker.is_alive():
