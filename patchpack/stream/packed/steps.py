@@ -156,9 +156,7 @@ def _array(name: str, array: np.ndarray) -> Iterator[bytes | memoryview]:
     return _member(name, header.getvalue(), array.reshape(-1).view(np.uint8).data)
 
 
-def _targets(
-    batch: PackedBatch[np.ndarray], plan: BatchPlan
-) -> tuple[Mapping[str, object] | None, list[tuple[str, np.ndarray]]]:
+def _targets(batch: PackedBatch[np.ndarray], plan: BatchPlan) -> tuple[dict[str, object] | None, list[tuple[str, np.ndarray]]]:
     """Return the entry of the JSON for targets, and the targets that are arrays, by the name of their member."""
     targets = batch.targets
     if targets is None:

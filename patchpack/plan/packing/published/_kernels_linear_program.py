@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from patchpack._arrays import BoolArray, Int64Array
 from patchpack._jit import njit
 
 
 @njit
-def price(sizes: Any, copies: Any, endless: Any, values: Any, step: int, best: Any, old: Any, take: Any, last: Any) -> None:
+def price(
+    sizes: Int64Array,
+    copies: Int64Array,
+    endless: BoolArray,
+    values: Int64Array,
+    step: int,
+    best: Int64Array,
+    old: Int64Array,
+    take: BoolArray,
+    last: Int64Array,
+) -> None:
     """Find the most valuable row by a knapsack over two budgets, and store every pass's choices.
 
     Pass s offers ``copies[s]`` pieces of ``sizes[s]`` tokens and value ``values[s]`` each: all of them or none. Where
@@ -53,7 +62,16 @@ def price(sizes: Any, copies: Any, endless: Any, values: Any, step: int, best: A
 
 
 @njit
-def trace(sizes: Any, copies: Any, endless: Any, index: Any, step: int, take: Any, end: int, column: Any) -> None:
+def trace(
+    sizes: Int64Array,
+    copies: Int64Array,
+    endless: BoolArray,
+    index: Int64Array,
+    step: int,
+    take: BoolArray,
+    end: int,
+    column: Int64Array,
+) -> None:
     """Add the pieces of each kind in the row that ends with pass `end` to `column`, int64 ``[kinds]``.
 
     index: kind of each pass. end: −1 for the best row of all.
