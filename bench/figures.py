@@ -22,7 +22,7 @@ from PIL import Image
 
 import patchpack as pp
 from patchpack.batch.unpack import PackedImage
-from patchpack.cli.sheet import FAINT, GROUND, HUES, INK, SOFT
+from patchpack.cli.pictures.sheet import FAINT, GROUND, HUES, INK, SOFT
 from patchpack.paint.patchify import unpatchify
 from patchpack.plan.table import plan_table
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 allow_loading([PackedBatch, BatchInfo, Report, Rejection, ShardFault])
 
-# name → module that is imported when it is first asked for: torch, webdataset and Pillow wait until then
+# name → module that is imported at the first access, because it imports torch, webdataset or Pillow
 _LAZY = {
     "ErrorPolicy": "patchpack.stream.policy",
     "Index": "patchpack.stream.index",
@@ -89,16 +89,16 @@ def __dir__() -> list[str]:
 __all__ = [
     # sources and samples
     "Sample", "Clip",
-    # recipes, and the families their rules stand in
+    # recipes and their policies
     "Recipe", "recipes", "resize", "crop", "drop", "positions", "normalize", "packing", "Video",
     # loading
     "open_source", "Source", "load", "ErrorPolicy", "Loader", "Planner", "Painter", "Pack", "Index", "PackedShards",
     "pack_images",
-    # batches and what is derived of them
+    # batches and functions of batches
     "PackedBatch", "unpack", "token_mask", "attention_mask", "pool_mask", "ragged", "fill_rate", "text", "validate", "digest",
     "to_device", "global_images",
-    # what happened, and what would
+    # reports, errors, and predictions without pixels
     "Report", "Rejection", "ShardFault", "errors", "replay", "study", "plan_image",
-    # models, data to try, properties to test with
+    # models, sample data, checks for your own policies
     "adapters", "model", "samples", "testing",
 ]  # fmt: skip

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from patchpack._arrays import Float64Array, IndexArray, Int64Array, UInt64Array
 from patchpack._jit import njit
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
@@ -15,8 +14,8 @@ _11, _21, _32 = np.uint64(11), np.uint64(21), np.uint64(32)
 
 
 @njit
-def _block(seed: Any, epoch: Any, hashed: Any, last: Any) -> Any:
-    """Two draws of 53 bits, uint64. last: the counter's fourth word, stage and number of the block."""
+def _block(seed: np.uint64, epoch: np.uint64, hashed: np.uint64, last: np.uint64) -> tuple[np.uint64, np.uint64]:
+    """Return two draws of 53 bits, uint64. `last` is the fourth word of the counter: the stage and the number of the block."""
     c0, c1 = hashed & _LOW, hashed >> _32
     c2, c3 = epoch, last
     k0, k1 = seed & _LOW, seed >> _32
@@ -29,10 +28,14 @@ def _block(seed: Any, epoch: Any, hashed: Any, last: Any) -> Any:
 
 
 @njit
-def uniforms(seed: Any, epoch: Any, stage: Any, hashes: Any, out: Any) -> None:
-    """What `patchpack.rng.uniforms` returns, into out, float64 ``[m, n]``.
+def uniforms(seed: np.uint64, epoch: np.uint64, stage: np.uint64, hashes: UInt64Array, out: Float64Array) -> None:
+    """Write the result of `patchpack.rng.uniforms` to an array.
 
-    seed, epoch: uint64. stage: uint64, already shifted to the top of its 32-bit word. hashes: uint64 ``[m]``.
+    Args:
+        seed, epoch: uint64.
+        stage: uint64, already shifted to the top of its 32-bit word.
+        hashes: uint64 ``[m]``.
+        out: float64 ``[m, n]``, the result.
     """
     n = out.shape[1]
     for i in range(len(hashes)):
@@ -44,10 +47,13 @@ def uniforms(seed: Any, epoch: Any, stage: Any, hashes: Any, out: Any) -> None:
 
 
 @njit
-def select(draws: Any, counts: Any, out: Any) -> None:
-    """Where the ``len(out)`` smallest draws are, ascending, int64; of equals the first.
+def select(draws: UInt64Array, counts: Int64Array, out: IndexArray) -> None:
+    """Write the positions of the smallest draws to an array, ascending. Of equal draws the first counts as smaller.
 
-    draws: uint64 ``[n]`` of 53 bits, n >= len(out). counts: int64, zeros, a power of two of them; about n is best.
+    Args:
+        draws: uint64 ``[n]`` of 53 bits, n >= len(out).
+        counts: int64 zeros, working memory. Its length is a power of two, and about n is fastest.
+        out: int64 ``[k]``, the positions of the k smallest draws.
     """
     n, k = len(draws), len(out)
     shift, most = np.uint64(53), len(counts)
@@ -73,10 +79,26 @@ def select(draws: Any, counts: Any, out: Any) -> None:
 
 
 @njit
-def smallest(seed: Any, epoch: Any, stage: Any, hashes: Any, n: Any, k: Any, draws: Any, counts: Any, out: Any) -> None:
-    """What `patchpack.rng.smallest` returns, into out, int64.
+def smallest(
+    seed: np.uint64,
+    epoch: np.uint64,
+    stage: np.uint64,
+    hashes: UInt64Array,
+    n: Int64Array,
+    k: Int64Array,
+    draws: UInt64Array,
+    counts: Int64Array,
+    out: IndexArray,
+) -> None:
+    """Write the result of `patchpack.rng.smallest` to an array.
 
-    n, k: int64 ``[m]``. draws: uint64, and counts: int64, a power of two of them: room for the largest n; others as above.
+    Args:
+        seed, epoch, stage, hashes: as in `uniforms`.
+        n: int64 ``[m]``, number of draws of each key.
+        k: int64 ``[m]``, number of smallest draws of each key.
+        draws: uint64, working memory for the largest n.
+        counts: int64, working memory for the largest n. Its length is a power of two.
+        out: int64, the positions of the smallest draws, key after key.
     """
     end = 0
     for i in range(len(hashes)):

@@ -12,7 +12,7 @@ _MODULE = "torch.serialization"
 
 
 def allow_loading(types: Sequence[type]) -> None:
-    """Have torch load instances of these types, now, or as soon as torch is imported: this imports no torch."""
+    """Allow torch to load saved instances of these types. If torch is not imported, this takes effect when it is."""
     module = sys.modules.get(_MODULE)
     if module is not None:
         _allow(module, types)
@@ -27,7 +27,7 @@ def _allow(module: ModuleType, types: Sequence[type]) -> None:
 
 
 class _WhenImported(MetaPathFinder):
-    """Finds nothing itself; sees the module being imported, once."""
+    """A finder that finds no module. It sees torch's module being imported, once, and then allows the types."""
 
     def __init__(self, types: Sequence[type]) -> None:
         self._types = types
@@ -38,7 +38,7 @@ class _WhenImported(MetaPathFinder):
         sys.meta_path.remove(self)
         spec = PathFinder.find_spec(name, path, target)
         loader = getattr(spec, "loader", None)
-        if loader is None:  # another finder's: it has its turn
+        if loader is None:  # another finder has this module and is asked next
             return None
         run = loader.exec_module
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args, get_origin, get_typ
 from patchpack import errors
 
 if TYPE_CHECKING:
+    from patchpack.batch._types import ArrayT
     from patchpack.batch.packed import PackedBatch
 
 _STAGE_ERRORS: dict[str, type[errors.PatchpackError]] = {
@@ -113,22 +114,22 @@ class BatchInfo:
     fatal: str | None = None
     elsewhere: list[Rejection | ShardFault] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what differs from the defaults as a dict that JSON holds; `from_json` makes the same of it."""
+    def to_json(self) -> dict[str, object]:
+        """Return the fields that differ from their defaults, as a dict for JSON. `from_json` reads it."""
         said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(_PLAIN, f.name)}
         for name in _LOSSES & said.keys():
             said[name] = [loss._asdict() for loss in said[name]]
         return said
 
     @classmethod
-    def from_json(cls, said: Any) -> BatchInfo:
-        """Return the `BatchInfo` of what `to_json` gave.
+    def from_json(cls, said: object) -> BatchInfo:
+        """Return the `BatchInfo` that `to_json` wrote.
 
         Raises:
-            TypeError: a field that there is not, or a value of another kind.
+            TypeError: an unknown field, or a value of another type.
         """
         if not isinstance(said, dict):
-            raise TypeError(f"info is {said!r:.60}")
+            raise TypeError(f"info must be a dict, got {said!r:.60}")
         given = dict(said)
         for name in _LOSSES & given.keys():
             if isinstance(given[name], list):
@@ -136,7 +137,7 @@ class BatchInfo:
         info = cls(**given)
         for name in given:
             if not _are([given[name]], _KINDS[name]):
-                raise TypeError(f"{name} of info is {said[name]!r:.60}")
+                raise TypeError(f"{name} of info has the wrong type: {said[name]!r:.60}")
         return info
 
 
@@ -145,14 +146,14 @@ _LOSSES = {"rejections", "shard_errors", "elsewhere"}
 _KINDS = get_type_hints(BatchInfo)
 
 
-def _loss_from_json(said: dict[str, Any]) -> Rejection | ShardFault:
+def _loss_from_json(said: dict[str, str]) -> Rejection | ShardFault:
     loss = (Rejection if "stage" in said else ShardFault)(**said)
     if not _are(list(loss), str):
-        raise TypeError(f"a loss of info is {said!r:.60}")
+        raise TypeError(f"a loss of info must be a rejection or a fault of a shard, got {said!r:.60}")
     return loss
 
 
-def _are(values: list[Any], kind: Any) -> bool:
+def _are(values: list[Any], kind: object) -> bool:
     """Return True if each value is of a kind: a class, `Any`, a union, or a list or dict of one of these."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     if Any in kinds:
@@ -196,7 +197,7 @@ class Report:
     ignored: dict[str, int] = field(default_factory=dict)
 
     @classmethod
-    def collect(cls, batches: Iterable[PackedBatch]) -> Report:
+    def collect(cls, batches: Iterable[PackedBatch[ArrayT]]) -> Report:
         """Return the account of the batches of `patchpack.Pack` streams under a DataLoader of your own, added up.
 
         ``waiting`` is what the last batch of a stream had not delivered yet, 0 for streams that came to their end.
@@ -236,10 +237,10 @@ class Report:
         ]
         lines += [f"  rejected {r}" for r in self.rejected]
         lines += [f"  dropped {n} by {rule}" for rule, n in self.dropped.items()]
-        lines += [f"  altered {self.altered} of the packed, to end rows exactly full"] if self.altered else []
+        lines += [f"  shortened {self.altered} of the packed, to fill rows exactly"] if self.altered else []
         lines += [f"  shard {f.shard}: {f.reason}" for f in self.shard_errors]
-        lines += [f"  warned of {n} of the packed: {kind}" for kind, n in self.warnings.items()]
-        lines += [f"  ignored {n} files that are no images asked for: {kind}" for kind, n in self.ignored.items()]
+        lines += [f"  warnings for {n} of the packed: {kind}" for kind, n in self.warnings.items()]
+        lines += [f"  ignored {n} files that are not requested images: {kind}" for kind, n in self.ignored.items()]
         return "\n".join(lines)
 
 

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Iterable
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -144,7 +143,7 @@ def _many(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray
     return many
 
 
-def smallest(seed: int, epoch: int, hashes: U64, stage: int, n: Any, k: Any) -> npt.NDArray[np.intp]:
+def smallest(seed: int, epoch: int, hashes: U64, stage: int, n: npt.ArrayLike, k: npt.ArrayLike) -> npt.NDArray[np.intp]:
     """Return the indices of the k smallest of each key's n uniforms: a random subset of ``0 … n - 1``, all equally likely.
 
     Args:

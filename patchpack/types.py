@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ from patchpack.report import BatchInfo, Rejection, ShardFault
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage
+
+    Picture = bytes | npt.NDArray[np.uint8] | PILImage  # file bytes, ``[H, W, 3]`` or an image
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
@@ -49,7 +51,7 @@ class Clip:
             ``len(frames)`` and ``frames[i]``.
     """
 
-    frames: Sequence[bytes | npt.NDArray[np.uint8] | PILImage]
+    frames: Sequence[Picture]
 
     def __repr__(self) -> str:
         return f"Clip({counted(len(self.frames), 'frame')})"
@@ -69,13 +71,13 @@ class Sample:
     """
 
     key: str
-    image: bytes | npt.NDArray[np.uint8] | PILImage | Clip | Sequence[bytes | npt.NDArray[np.uint8] | PILImage | Clip]
-    target: Any = None
+    image: Picture | Clip | Sequence[Picture | Clip]
+    target: object = None
     text: str | None = None
 
     def __post_init__(self) -> None:
         if self.key is None or isinstance(self.key, (bytes, bytearray)):
-            raise TypeError(f"the key of a sample is a str, got {self.key!r}")
+            raise TypeError(f"the key of a sample must be a str, got {self.key!r}")
 
     def __repr__(self) -> str:
         said = f"key={self.key!r}, image={_briefly(self.image)}, target={_briefly(self.target)}"
@@ -128,7 +130,7 @@ class Header(NamedTuple):
     shard: str
     member: str
     size: Size
-    location: Any
+    location: object
     repeat: int = 0
     num_bytes: int = 0
     part: int = 0
@@ -161,8 +163,8 @@ class Header(NamedTuple):
 class Inline(NamedTuple):
     """Location of a sample that cannot be read again: image and target travel in the plan."""
 
-    image: Any
-    target: Any
+    image: object
+    target: object
 
 
 class TargetSpec(NamedTuple):
@@ -243,8 +245,8 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _briefly(value: Any) -> str:
-    """An image or a label in a few words."""
+def _briefly(value: object) -> str:
+    """Return a short description of an image or a label."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return f"<{len(value)} bytes>"
     if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (str, int, float)):

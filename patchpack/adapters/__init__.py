@@ -1,8 +1,8 @@
-"""What existing models take: SigLIP 2, Qwen-VL, Pix2Struct and timm's NaFlexViT.
+"""Adapters and processors for existing models: SigLIP 2, Qwen-VL, Pix2Struct and timm's NaFlexViT.
 
-An adapter is a function from a packed batch to a model's keyword arguments. A model sees images one by one, so rows are taken
-apart: image i is the i-th readable image in (row, slot) order, that of ``batch.slot_mask``. `keys` are their names, and
-``pp.unpack(batch, outputs, per="image")`` hands results back under them.
+An adapter is a function from a packed batch to a model's keyword arguments. These models take images one by one, so an adapter
+splits the rows: image i is the i-th readable image in (row, slot) order, the order of ``batch.slot_mask``. `keys` returns the
+keys of the images in this order, and ``pp.unpack(batch, outputs, per="image")`` returns the outputs with their keys.
 
 A processor makes the same arguments from a list of images, as the model's own processor does, with Pillow's resampling.
 """

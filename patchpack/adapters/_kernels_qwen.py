@@ -1,24 +1,36 @@
-"""Patches in Qwen's order. Arrays and integers only, no allocation, no exceptions; a slow twin among the tests."""
+"""Kernel that writes patches in Qwen's order. Only arrays and integers; no allocation and no exceptions.
+
+`tests/helpers/naive_adapters.py` has a slow reference.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import numpy as np
 
+from patchpack._arrays import Float32Array, Int64Array
 from patchpack._jit import njit
 
 
 @njit
-def reorder(patches: Any, starts: Any, grids: Any, merge: int, temporal: int, table: Any, out: Any) -> None:
-    """All images of a batch, block after block, channel first, as many times as there are frames.
+def reorder(
+    patches: np.ndarray,
+    starts: Int64Array,
+    grids: Int64Array,
+    merge: int,
+    temporal: int,
+    table: Float32Array,
+    out: Float32Array,
+) -> None:
+    """Write the patches of all images block by block, channel first, and repeat each patch once per frame.
 
     Args:
         patches: uint8 or float32 ``[tokens * D]``, (y, x, channel) in a patch.
-        starts: int64 ``[N]`` token of ``patches`` that an image begins with; all its patches follow, in raster order.
-        grids: int64 ``[N, 2]``, multiples of merge.
+        starts: int64 ``[N]``, number of the first patch of each image; all its patches follow in raster order.
+        grids: int64 ``[N, 2]``, (rows, cols) of each image, multiples of merge.
         merge: patches per side of a block.
-        temporal: frames.
-        table: float32 ``[256 * 3]`` by value and channel, what a uint8 pixel becomes; empty where patches are float.
-        out: float32 ``[T * temporal * D]``, (channel, frame, y, x) in a patch.
+        temporal: frames per patch.
+        table: float32 ``[256 * 3]``, result of a uint8 pixel by value and channel; empty if patches are float.
+        out: float32 ``[T * temporal * D]``, the result, (channel, frame, y, x) in a patch.
     """
     tokens = 0
     for i in range(len(starts)):

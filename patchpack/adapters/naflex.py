@@ -4,40 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import padded, require_whole, rows_and_cols
 from patchpack.adapters.prepare import Prepared, paint
 from patchpack.adapters.process import Kernel, Processor, Triple, like
 from patchpack.adapters.settings import Family, Settings
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.plan import recipes
 from patchpack.plan.policies.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
 
 
-def timm_naflex(batch: PackedBatch, *, max_seq_len: int | None = None, patch_size: int | None = None) -> ModelInputs:
-    """The dict that ``NaFlexVit`` takes: ``model(inputs)``, not ``model(**inputs)``.
+def timm_naflex(batch: PackedBatch[ArrayT], *, max_seq_len: int | None = None, patch_size: int | None = None) -> ModelInputs:
+    """Return the dict that ``NaFlexVit`` takes: call ``model(inputs)``, not ``model(**inputs)``.
 
-    The model takes the largest row and column of an image as its grid, so an image must have all its patches. (It can drop
-    patches itself, ``patch_drop_rate``.)
+    The model takes the largest row and column of an image as its grid, so an image must have all its patches. The model can
+    drop patches itself (``patch_drop_rate``).
 
     Args:
-        batch: made by ``recipes.siglip2_naflex``, or another that drops no patches.
-        max_seq_len: tokens per image; None for those of the longest one.
-        patch_size: the model's, to be compared with the batch's.
+        batch: a batch made with ``recipes.siglip2_naflex`` or with another recipe that drops no patches.
+        max_seq_len: tokens per image; None for those of the longest image (default).
+        patch_size: the model's patch size, compared with the batch's; None skips the comparison (default).
 
     Returns:
         ``patches`` float32 ``[N, max_seq_len, patch_size**2 * 3]``, ``patch_coord`` int64 ``[N, max_seq_len, 2]`` (row, col),
         ``patch_valid`` bool ``[N, max_seq_len]``; N readable images in (row, slot) order.
 
     Raises:
-        ConfigError: an image that lost patches, or another patch size.
-        ShapeError: an image of more than max_seq_len patches.
+        ConfigError: an image lost patches, or the patch sizes differ.
+        ShapeError: an image has more than max_seq_len patches.
     """
     images = padded(batch, length=max_seq_len, patch_size=patch_size)
     require_whole(images.keys, images.num_tokens, images.grid_sizes, "timm's NaFlexViT")
@@ -48,12 +48,14 @@ def timm_naflex(batch: PackedBatch, *, max_seq_len: int | None = None, patch_siz
 
 @dataclass(frozen=True, kw_only=True)
 class TimmNaFlexProcessor(Processor):
-    """What timm's evaluation transform and collation for NaFlex make of Pillow images, sooner; see `timm_naflex`.
+    """A faster processor with the results of timm's evaluation transform and collation for NaFlex; see `timm_naflex`.
 
     Attributes:
-        patch_size, max_seq_len: as in ``timm.data.create_transform`` and ``NaFlexCollator``.
-        mean, std: on the 0–1 scale.
-        interpolation: kernel, see `Recipe`.
+        patch_size: pixels per side of a patch (default 16).
+        max_seq_len: patches per image at most, and the length of the arrays (default 576).
+        mean: mean per channel on the 0–1 scale (default 0.5 each).
+        std: standard deviation per channel on the 0–1 scale (default 0.5 each).
+        interpolation: resampling kernel, one of those of `Recipe` (default ``"bicubic"``).
     """
 
     patch_size: int = 16
@@ -70,22 +72,22 @@ class TimmNaFlexProcessor(Processor):
     _NATIVE: ClassVar[bool] = False
 
     @classmethod
-    def like(cls, processor: Any, **changes: Any) -> TimmNaFlexProcessor:
-        """With the settings of another processor; `changes` are fields that win over them.
+    def like(cls, processor: object, **changes: object) -> TimmNaFlexProcessor:
+        """Return a processor with the settings of another one, and some fields changed.
 
         Args:
-            processor: what ``timm.data.resolve_model_data_config(model)`` returns, the model, or a folder with its
+            processor: the dict from ``timm.data.resolve_model_data_config(model)``, the model, or a folder with its
                 ``config.json``.
-            **changes: fields of this processor.
+            **changes: fields of this processor, which take precedence.
 
         Raises:
-            ConfigError: what carries no such settings, or a step beside resizing and normalising.
+            ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
         """
         return like(cls, processor, changes)
 
     @cached_property
-    def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
-        """The same for `load` and `pack_images`, whose batches the adapter takes."""
+    def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
+        """The recipe with which `load` and `pack_images` make batches of the same patches, for the adapter."""
         return recipes.siglip2_naflex(
             max_patches=self.max_seq_len,
             patch_size=self.patch_size,
@@ -94,7 +96,7 @@ class TimmNaFlexProcessor(Processor):
             dtype="float32",
         )
 
-    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
         n, length = len(prepared.pictures), self.max_seq_len
         patches = np.zeros((n, length, self.patch_size**2 * 3), dtype=np.float32)
         coord = np.zeros((n, length, 2), dtype=np.int64)
@@ -103,11 +105,11 @@ class TimmNaFlexProcessor(Processor):
             coord[i, :count, 0], coord[i, :count, 1] = divmod(np.arange(count), prepared.grids[i, 1])
         return {"patches": patches, "patch_coord": coord, "patch_valid": prepared.mask(length)}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Settings under timm's names; `like` takes them."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the settings under timm's names, as `like` accepts them."""
         return self._stated()
 
-    def _stated(self) -> dict[str, Any]:
+    def _stated(self) -> dict[str, object]:
         return {
             "mean": list(self.mean),
             "std": list(self.std),
@@ -116,6 +118,6 @@ class TimmNaFlexProcessor(Processor):
             "max_seq_len": self.max_seq_len,
         }
 
-    def _fields(self, settings: Settings) -> dict[str, Any]:
+    def _fields(self, settings: Settings) -> dict[str, object]:
         taken = settings.whole(patch_size="patch_size", max_seq_len="max_seq_len")
         return {**taken, **settings.colours("mean", "std", "interpolation")}

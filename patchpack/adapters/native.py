@@ -1,6 +1,6 @@
-"""A processor as transformers knows image processors: an instance of its base class, made so when transformers is there.
+"""Subclasses of the processors that are also instances of transformers' ``BaseImageProcessor``.
 
-Nothing here imports transformers by itself: a subclass is made only once another has imported it.
+This module does not import transformers by itself: a subclass is made only after other code has imported transformers.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ _made: dict[type, type | None] = {}
 
 
 def native_class(plain: type) -> type:
-    """The class itself where transformers is not imported; else a subclass of it and of ``BaseImageProcessor``."""
+    """Return a subclass of a class and of ``BaseImageProcessor``, or the class itself if transformers is not imported."""
     if sys.modules.get("transformers") is None or plain in _made.values():
         return plain
     if plain not in _made:
-        _made.setdefault(plain, _make(plain))  # of two threads the first one's
+        _made.setdefault(plain, _make(plain))  # of two threads, the class of the first stays
     return _made[plain] or plain
 
 
-def become_native(processor: Any) -> bool:
-    """Make a processor an instance of `native_class` of its class. Whether it has changed."""
+def become_native(processor: object) -> bool:
+    """Make a processor an instance of `native_class` of its class, and return whether its class changed."""
     wanted = native_class(type(processor))
     if wanted is type(processor):
         return False
@@ -33,7 +33,7 @@ def become_native(processor: Any) -> bool:
 
 
 def plain_class(kind: type) -> type:
-    """The importable class that a native one was made of; any other as it is."""
+    """Return the importable class of which a native class was made; return any other class unchanged."""
     return next((plain for plain, native in _made.items() if native is kind), kind)
 
 
@@ -41,7 +41,7 @@ def _make(plain: Any) -> type | None:
     try:
         base = importlib.import_module("transformers.image_processing_utils").BaseImageProcessor
         common = importlib.import_module("transformers.processing_utils").ImagesKwargs
-    except Exception:  # whatever keeps it from importing keeps its own processors from working, too
+    except Exception:  # a transformers that cannot import these has no working processors of its own either
         return None
     typed_dict: Any = typing.TypedDict
     own = {field.name: Any for field in fields(plain)}

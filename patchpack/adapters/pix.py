@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from patchpack.adapters.inputs import ModelInputs
@@ -16,29 +15,30 @@ from patchpack.adapters.pad import padded, rows_and_cols
 from patchpack.adapters.prepare import Prepared, paint
 from patchpack.adapters.process import Processor, like
 from patchpack.adapters.settings import Family, Settings, is_number
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError
 from patchpack.plan import recipes
 from patchpack.plan.recipe import Recipe
 
 
-def pix2struct(batch: PackedBatch, *, max_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:
-    """Arguments of ``Pix2StructVisionModel`` and of ``Pix2StructForConditionalGeneration``.
+def pix2struct(batch: PackedBatch[ArrayT], *, max_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:
+    """Return the arguments of ``Pix2StructVisionModel`` and of ``Pix2StructForConditionalGeneration``.
 
     A patch carries its row and column, so images may have lost patches.
 
     Args:
-        batch: made by ``recipes.pix2struct``: the model is trained on images that are standardised one by one.
-        max_patches: tokens per image; None for those of the longest one.
-        patch_size: the model's, to be compared with the batch's.
+        batch: a batch made with ``recipes.pix2struct``: the model is trained on images that are standardised one by one.
+        max_patches: tokens per image; None for those of the longest image (default).
+        patch_size: the model's patch size, compared with the batch's; None skips the comparison (default).
 
     Returns:
-        ``flattened_patches`` float32 ``[N, max_patches, 2 + patch_size**2 * 3]``, first row and column from 1 on, 0 where
-        padding; ``attention_mask`` float32 ``[N, max_patches]``; N readable images in (row, slot) order.
+        ``flattened_patches`` float32 ``[N, max_patches, 2 + patch_size**2 * 3]``, which begins with row and column, counted
+        from 1 and 0 at padding; ``attention_mask`` float32 ``[N, max_patches]``; N readable images in (row, slot) order.
 
     Raises:
-        ConfigError: patches dropped from an image whose positions are fractions; another patch size.
-        ShapeError: an image of more than max_patches.
+        ConfigError: an image lost patches and its positions are fractions, or the patch sizes differ.
+        ShapeError: an image has more than max_patches patches.
     """
     images = padded(batch, length=max_patches, patch_size=patch_size)
     ids = rows_and_cols(images, "Pix2Struct") + images.token_mask[:, :, None]
@@ -50,47 +50,48 @@ def pix2struct(batch: PackedBatch, *, max_patches: int | None = None, patch_size
 
 @dataclass(frozen=True, kw_only=True)
 class Pix2StructProcessor(Processor):
-    """What ``Pix2StructImageProcessor`` of transformers makes, on its Pillow backend, sooner; see `pix2struct`.
+    """A faster processor with the results of transformers' ``Pix2StructImageProcessor`` on Pillow; see `pix2struct`.
 
-    The torchvision backend divides by the sample deviation, this one by that of the population, as the paper's code does. A
-    header (``is_vqa``) is not rendered.
+    This processor and the Pillow backend divide by the standard deviation of the population, as the paper's code does. The
+    torchvision backend divides by that of a sample. A header (``is_vqa``) is not rendered.
 
     Attributes:
-        patch_size, max_patches: as there; patches are square.
+        patch_size: pixels per side of a patch, which is square (default 16).
+        max_patches: patches per image at most, and the length of the arrays (default 2048).
     """
 
     patch_size: int = 16
     max_patches: int = 2048
 
-    is_vqa: ClassVar[bool] = False  # asked by the processor of text and images: no header is rendered
+    is_vqa: ClassVar[bool] = False  # read by the processor of text and images: no header is rendered
     model_input_names: ClassVar[list[str]] = ["flattened_patches", "attention_mask"]
     _FAMILY: ClassVar[Family] = Family(
         "Pix2StructImageProcessor", r"Pix2StructImageProcessor\w*", ("max_patches", "patch_size", "is_vqa")
     )
-    _UNDONE: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+    _UNDONE: ClassVar[Mapping[str, tuple[object, ...]]] = {
         "size": (), "resample": ("bilinear", 2), "image_mean": (), "image_std": (),
     }  # fmt: skip
 
     @classmethod
-    def like(cls, processor: Any, **changes: Any) -> Pix2StructProcessor:
-        """With the settings of another processor; `changes` are fields that win over them.
+    def like(cls, processor: object, **changes: object) -> Pix2StructProcessor:
+        """Return a processor with the settings of another one, and some fields changed.
 
         Args:
-            processor: one of transformers, one of text and images that holds it, the folder that either was saved to, its
-                ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that.
-            **changes: fields of this processor.
+            processor: an image processor of transformers, a processor of text and images that holds one, the folder that
+                either was saved to, its ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that file.
+            **changes: fields of this processor, which take precedence.
 
         Raises:
-            ConfigError: what carries no such settings, or a step beside resizing and standardising.
+            ConfigError: `processor` has no such settings, or has a step besides resizing and standardising.
         """
         return like(cls, processor, changes)
 
     @cached_property
-    def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
-        """The same for `load` and `pack_images`, whose batches the adapter takes."""
+    def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
+        """The recipe with which `load` and `pack_images` make batches of the same patches, for the adapter."""
         return recipes.pix2struct(max_patches=self.max_patches, patch_size=self.patch_size)
 
-    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
         n, length = len(prepared.pictures), self.max_patches
         flattened = np.zeros((n, length, 2 + self.patch_size**2 * 3), dtype=np.float32)
         for i, count in enumerate(prepared.num_patches):
@@ -99,7 +100,7 @@ class Pix2StructProcessor(Processor):
             flattened[i, :count, 0], flattened[i, :count, 1] = rows + 1, cols + 1
         return {"flattened_patches": flattened, "attention_mask": prepared.mask(length).astype(np.float32)}
 
-    def _stated(self) -> dict[str, Any]:
+    def _stated(self) -> dict[str, object]:
         return {
             "do_normalize": True,
             "do_convert_rgb": True,
@@ -108,7 +109,7 @@ class Pix2StructProcessor(Processor):
             "patch_size": {"height": self.patch_size, "width": self.patch_size},
         }
 
-    def _fields(self, settings: Settings) -> dict[str, Any]:
+    def _fields(self, settings: Settings) -> dict[str, object]:
         taken: dict[str, Any] = settings.whole(max_patches="max_patches")
         if is_number(settings.get("patch_size")):
             taken |= settings.whole(patch_size="patch_size")
@@ -116,6 +117,6 @@ class Pix2StructProcessor(Processor):
             sides = settings.entries("patch_size", ("height", "width"))
             height, width = sides.get("height"), sides.get("width")
             if height != width:
-                raise ConfigError(f"patches are square here, not {height} x {width}")
+                raise ConfigError(f"patch_size must have equal height and width, got {height} x {width}")
             taken["patch_size"] = height
         return taken

@@ -1,10 +1,10 @@
-"""Images of a call, checked and measured before a pixel is made, and painted one by one."""
+"""Images of a processor's call: checked and measured before the first is decoded, then painted one by one."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,54 +19,56 @@ from patchpack.stream.pictures import channels_last
 from patchpack.stream.sources.files import FileReader
 from patchpack.types import Grid, Size
 
+T = TypeVar("T")
+
 
 class Prepared(NamedTuple):
-    """Images that are known to fit, before a pixel is made.
+    """Images that the resize policy accepts, not decoded yet.
 
     Attributes:
-        pictures: what a `Sample` may hold.
-        names: of the images in errors.
-        sizes: oriented, of the pictures.
-        grids: int64 ``[N, 2]``.
+        pictures: images of the kinds that a `Sample` may hold.
+        names: names of the images, for errors.
+        sizes: heights and widths in pixels, after EXIF orientation.
+        grids: int64 ``[N, 2]``, (rows, cols) of each image in patches.
     """
 
-    pictures: list[Any]
+    pictures: list[object]
     names: list[str]
     sizes: list[Size]
     grids: npt.NDArray[np.int64]
 
     @property
     def num_patches(self) -> list[int]:
-        """``rows * cols`` of each."""
+        """Number of patches of each image, ``rows * cols``."""
         counts: list[int] = self.grids.prod(axis=1).tolist()
         return counts
 
     def mask(self, length: int) -> npt.NDArray[np.bool_]:
-        """bool ``[N, length]``, true where a patch is."""
+        """Return bool ``[N, length]``, True at patches and False at padding."""
         mask: npt.NDArray[np.bool_] = np.arange(length) < np.array(self.num_patches, dtype=np.int64)[:, None]
         return mask
 
 
-def prepare(images: Any, recipe: Recipe, layout: str | None = None) -> Prepared:
-    """Headers, sizes and grids of one image or a list of them; lists in it are walked.
+def prepare(images: object, recipe: Recipe, layout: str | None = None) -> Prepared:
+    """Return the images of a call with their sizes and grids, read from the headers.
 
     Args:
-        images: see `Processor`.
-        recipe: whose resize policy draws nothing.
-        layout: ``"channels_first"`` or ``"channels_last"`` of arrays; None to infer it from each shape.
+        images: one image, or a list of images or of lists; the kinds of image are those of `Processor`.
+        recipe: a recipe whose resize policy makes no random draws.
+        layout: ``"channels_first"`` or ``"channels_last"`` for arrays; None infers it from each shape (default).
 
     Raises:
-        SourceError: a path that cannot be read.
-        DecodeError: no image.
-        SizeError: a size that the resize policy refuses.
+        SourceError: a path cannot be read.
+        DecodeError: an image cannot be decoded.
+        SizeError: the resize policy refuses a size.
     """
     pictures, names, sizes = [], [], []
     read = FileReader("", None, recipe.max_bytes)
     limits = {"max_pixels": recipe.max_pixels, "max_bytes": recipe.max_bytes, "formats": recipe.formats}
     for i, image in enumerate(_flat(images)):
-        path = isinstance(image, (str, os.PathLike))
-        names.append(os.fspath(image) if path else f"image {i}")
-        pictures.append(_naming(names[i], read, os.fspath(image))[0] if path else _coloured(image, layout))
+        path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
+        names.append(f"image {i}" if path is None else path)
+        pictures.append(_coloured(image, layout) if path is None else _naming(names[i], read, path)[0])
         sizes.append(_naming(names[i], picture_size, pictures[i], **limits))
     return Prepared(pictures, names, sizes, grids_of(sizes, names, recipe))
 
@@ -77,10 +79,10 @@ def grids_of(sizes: list[Size], names: list[str], recipe: Recipe) -> npt.NDArray
     Args:
         sizes: heights and widths in pixels.
         names: names of the images, for errors.
-        recipe: the recipe whose resize policy is asked.
+        recipe: the recipe whose resize policy makes the grids.
 
     Raises:
-        SizeError: a size that the resize policy refuses.
+        SizeError: the resize policy refuses a size.
     """
     table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
     grids = np.asarray(recipe.resize(table, recipe.patch_sizes[0], None), dtype=np.int64)
@@ -93,8 +95,18 @@ def grids_of(sizes: list[Size], names: list[str], recipe: Recipe) -> npt.NDArray
     return grids
 
 
-def paint(prepared: Prepared, i: int, recipe: Recipe, out: npt.NDArray[Any]) -> None:
-    """All patches of one image into ``out [rows * cols, patch_size**2 * 3]``, of the recipe's dtype. Raises `DecodeError`."""
+def paint(prepared: Prepared, i: int, recipe: Recipe, out: np.ndarray) -> None:
+    """Write all patches of one image into an array.
+
+    Args:
+        prepared: the images of the call.
+        i: number of the image.
+        recipe: the recipe of the processor.
+        out: array ``[rows * cols, patch_size**2 * 3]`` of the recipe's dtype.
+
+    Raises:
+        DecodeError: the image cannot be decoded.
+    """
     grid, p, size = Grid(*prepared.grids[i].tolist()), recipe.patch_sizes[0], prepared.sizes[i]
     target = (grid.rows * p, grid.cols * p)
     picture, box = _naming(
@@ -106,15 +118,15 @@ def paint(prepared: Prepared, i: int, recipe: Recipe, out: npt.NDArray[Any]) -> 
 # --------------------------------------------------------------------------------------------------------------------- images
 
 
-def _flat(images: Any) -> list[Any]:
-    """Images one by one: lists in lists and batches are walked."""
+def _flat(images: object) -> list[object]:
+    """Return the images of nested lists and of batches in one list."""
     if not isinstance(images, (list, tuple)) and not (isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim > 3):
         return [images]
     return [one for image in images for one in _flat(image)]
 
 
-def _coloured(image: Any, layout: str | None) -> Any:
-    """Arrays and tensors as ``[H, W, 3]``, where they are of three channels or one; all else as it is."""
+def _coloured(image: Any, layout: str | None) -> object:
+    """Return an array or tensor of three channels or one as ``[H, W, 3]``; return any other image unchanged."""
     image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
     if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
         return image
@@ -127,7 +139,7 @@ def _coloured(image: Any, layout: str | None) -> Any:
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 
-def _naming(name: str, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+def _naming(name: str, function: Callable[..., T], *arguments: object, **options: object) -> T:
     try:
         return function(*arguments, **options)
     except (SampleError, SourceError) as error:

@@ -1,4 +1,4 @@
-"""What the processors share: images in, each painted straight to its place; and what transformers asks of one beside."""
+"""Base class of the processors: a call with images, settings to and from files, and the methods that transformers calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-import numpy.typing as npt
+import numpy as np
 import torch
 from PIL import Image
 
@@ -34,14 +34,16 @@ P = TypeVar("P", bound="Processor")
 
 
 class Processor(ABC):
-    """A processor that is called as those of transformers are: images in, arguments of a model out. Subclasses are dataclasses.
+    """A processor that turns images into the arguments of a model, called as the processors of transformers are.
 
-    Where transformers has been imported, an instance is one of its ``BaseImageProcessor``, too: see `native`.
+    Subclasses are dataclasses. Once transformers has been imported, an instance also counts as one of its
+    ``BaseImageProcessor``: see `native`.
 
     Attributes:
-        recipe: the same for `load` and `pack_images`, whose batches the adapter takes.
-        model_input_names: of the arguments.
-        do_resize, do_rescale, do_normalize, do_convert_rgb, rescale_factor: what is always done, as transformers names it.
+        recipe: recipe with which `load` and `pack_images` make batches of the same patches, for the adapter.
+        model_input_names: names of the arguments.
+        do_resize, do_rescale, do_normalize, do_convert_rgb, rescale_factor: steps that are always done, as transformers names
+            them.
     """
 
     recipe: Recipe
@@ -53,94 +55,96 @@ class Processor(ABC):
     rescale_factor: ClassVar[float] = 1 / 255
     _FAMILY: ClassVar[Family]
     _NATIVE: ClassVar[bool] = True  # has a counterpart in transformers
-    _UNDONE: ClassVar[Mapping[str, tuple[Any, ...]]] = {}  # options of a call that change nothing, see `check_call`
+    _UNDONE: ClassVar[Mapping[str, tuple[object, ...]]] = {}  # options of a call that change nothing, see `check_call`
 
-    def __call__(self, images: Any, *, return_tensors: Returned | None = "pt", **changes: Any) -> ModelInputs:
-        """Arguments for one image or a list of them, in their order; the adapter of the same model says what they are.
+    def __call__(self, images: object, *, return_tensors: Returned | None = "pt", **changes: object) -> ModelInputs:
+        """Return the model's arguments for one image or a list of images, in their order.
+
+        The adapter of the same model documents the arguments.
 
         Args:
             images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, grey ones ``[H, W]``, ``[H, W, 1]`` or
                 ``[1, H, W]``, batches of either with one axis in front, file bytes, or paths.
-            return_tensors: ``"pt"``, or ``"np"``, or None, which gives arrays as well.
-            **changes: fields of the processor, for this call; and what those of transformers take beside, where it asks for
-                what is done anyway: ``size``, ``resample``, ``do_resize``, ``device``, …
+            return_tensors: ``"pt"`` for tensors (default); ``"np"`` or None for arrays.
+            **changes: fields of the processor, changed for this call. Other options of transformers' processors are accepted
+                if they ask for what is always done: ``size``, ``resample``, ``do_resize``, ``device``, …
 
         Raises:
-            SourceError, DecodeError: an image that cannot be read, by its number or path.
-            SizeError: one whose shape the model does not take.
-            ConfigError: what is no field, or cannot be done.
+            SourceError, DecodeError: an image cannot be read; the message has its number or path.
+            SizeError: the model does not take the shape of an image.
+            ConfigError: an option is unknown, or asks for something that this processor cannot do.
         """
         if return_tensors not in ("pt", "np", None):
-            raise ConfigError(f"return_tensors is 'pt' (torch), 'np' (numpy) or None (numpy), got {return_tensors!r}")
+            raise ConfigError(f"return_tensors must be 'pt' (torch), 'np' (numpy) or None (numpy), got {return_tensors!r}")
         device, layout = changes.pop("device", None), changes.pop("input_data_format", None)
         layout = getattr(layout, "value", layout)
         if layout not in (None, "channels_first", "channels_last"):
-            raise ConfigError(f"input_data_format is 'channels_first' or 'channels_last', got {layout!r}")
+            raise ConfigError(f"input_data_format must be 'channels_first' or 'channels_last', got {layout!r}")
         if device is not None and _device(device).type != "cpu" and return_tensors != "pt":
-            raise ConfigError(f"arrays are on the CPU: device={str(device)!r} needs return_tensors='pt'")
+            raise ConfigError(f"numpy arrays are in CPU memory: device={str(device)!r} needs return_tensors='pt'")
         processor = self._changed(changes)
         arrays = processor._arrays(prepare(images, processor.recipe, layout))
         if return_tensors != "pt":
             return ModelInputs(arrays)
         inputs = ModelInputs({name: torch.from_numpy(array) for name, array in arrays.items()})
-        return inputs if device is None else inputs.to(device)
+        return inputs if device is None else inputs.to(_device(device))
 
-    def preprocess(self, images: Any, **options: Any) -> ModelInputs:
-        """The same as calling it."""
+    def preprocess(self, images: object, **options: Any) -> ModelInputs:
+        """Return what a call of the processor returns."""
         return self(images, **options)
 
-    def fetch_images(self, images: Any) -> Any:
-        """What transformers' processors of images and text ask first: images, for paths among them.
+    def fetch_images(self, images: object) -> object:
+        """Return the images with each path replaced by the opened image; transformers' processors of text and images call this.
 
-        A string that is no path of a file, such as a URL in a conversation, is left to transformers where that is imported.
+        If transformers is imported, it loads the strings that are not paths of files, such as the URL in a conversation.
 
         Raises:
-            DecodeError: a file that is no image.
+            DecodeError: a file is not an image.
         """
         if isinstance(images, (list, tuple)):
             return [self.fetch_images(image) for image in images]
         if isinstance(images, (str, os.PathLike)):
-            if len(os.fspath(images)) < 4096 and Path(images).is_file():  # longer ones are images as text
+            if len(os.fspath(images)) < 4096 and Path(images).is_file():  # a longer string is an image encoded as text
                 return _opened(Path(images))
             if isinstance(images, str) and sys.modules.get("transformers") is not None:
                 return importlib.import_module("transformers.image_utils").load_image(images)
         return images
 
-    def get_number_of_image_patches(self, height: int, width: int, images_kwargs: Mapping[str, Any] | None = None) -> int:
-        """How many patches an image of this size becomes, for servers that count placeholders before they have the image.
+    def get_number_of_image_patches(self, height: int, width: int, images_kwargs: Mapping[str, object] | None = None) -> int:
+        """Return the number of patches of an image of this size; servers count placeholders before they have the image.
 
         Args:
-            height, width: of the image, in pixels.
-            images_kwargs: options that a call would be given.
+            height, width: size of the image in pixels.
+            images_kwargs: options of the call; None for none (default).
 
         Raises:
-            SizeError: a size that the model does not take.
+            SizeError: the model does not take this size.
         """
-        elsewhere = ("return_tensors", "device", "input_data_format")  # they change no size
+        elsewhere = ("return_tensors", "device", "input_data_format")  # these do not change the size
         recipe = self._changed({k: v for k, v in (images_kwargs or {}).items() if k not in elsewhere}).recipe
         return int(grids_of([Size(height, width)], ["the image"], recipe)[0].prod())
 
     # ---------------------------------------------------------------------------------------------------- saved and read again
 
-    def to_dict(self) -> dict[str, Any]:
-        """Settings as the model's own processor states them in its file; `like` takes them."""
+    def to_dict(self) -> dict[str, object]:
+        """Return the settings as the model's own processor writes them to its file; `like` accepts them."""
         return {"image_processor_type": self._FAMILY.theirs, **self._stated()}
 
     def to_json_string(self) -> str:
-        """The same as JSON."""
+        """Return the settings of `to_dict` as JSON."""
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
-    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **_: Any) -> list[str]:
-        """Write the file of settings into a folder, from which the model's own processor can be made, and this one by `like`.
+    def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **_: object) -> list[str]:
+        """Write the settings to a file in a folder. The model's own processor, and `like` of this class, can read it.
 
         Returns:
-            The path of the file.
+            The path of the file, in a list.
 
         Raises:
-            ConfigError: with ``push_to_hub=True``; the method `push_to_hub` does that where transformers is imported.
+            ConfigError: ``push_to_hub=True``. Call the method `push_to_hub`, which exists once transformers is imported.
         """
         if push_to_hub:
-            raise ConfigError("save_pretrained writes a folder: call push_to_hub(repo_id) to send it")
+            raise ConfigError("save_pretrained only writes a folder: call push_to_hub(repo_id) to upload it")
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self._FAMILY.files[-1]
@@ -148,46 +152,46 @@ class Processor(ABC):
         return [str(path)]
 
     @classmethod
-    def from_pretrained(cls: type[P], folder: str | os.PathLike[str], **changes: Any) -> P:
-        """The same as `like` of a folder or file; nothing is fetched."""
+    def from_pretrained(cls: type[P], folder: str | os.PathLike[str], **changes: object) -> P:
+        """Return what `like` returns for a folder or file; nothing is downloaded."""
         return like(cls, os.fspath(folder), changes)
 
     @classmethod
-    def from_dict(cls: type[P], settings: Mapping[str, Any], **changes: Any) -> P:
-        """The same as `like` of a dict."""
+    def from_dict(cls: type[P], settings: Mapping[str, object], **changes: object) -> P:
+        """Return what `like` returns for a dict."""
         return like(cls, settings, changes)
 
-    # ------------------------------------------------------------------------------------------------------------- a subclass's
+    # ----------------------------------------------------------------------------------------------- defined by each subclass
 
     @abstractmethod
-    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
-        """The model's arguments by name."""
+    def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
+        """Return the model's arguments by name."""
 
     @abstractmethod
-    def _stated(self) -> dict[str, Any]:
-        """Settings under the names that they have there, as JSON may hold them."""
+    def _stated(self) -> dict[str, object]:
+        """Return the settings under the names of the model's own processor, as values for JSON."""
 
     @abstractmethod
-    def _fields(self, settings: Settings) -> dict[str, Any]:
-        """Fields that settings change. Raises `ConfigError` for one that is not done."""
+    def _fields(self, settings: Settings) -> dict[str, object]:
+        """Return the fields that settings change. Raise `ConfigError` for a setting that this processor cannot apply."""
 
     # ------------------------------------------------------------------------------------------------------------------ inside
 
-    def _changed(self: P, changes: Mapping[str, Any]) -> P:
-        """With some fields changed, as a call may ask for. Raises `ConfigError` for what is no field, or cannot be done."""
+    def _changed(self: P, changes: Mapping[str, object]) -> P:
+        """Return a processor with the options of a call applied. Raise `ConfigError` for unknown or impossible ones."""
         if not changes:
             return self
         own = [field.name for field in fields(self)]  # type: ignore[arg-type]
         unknown = sorted(changes.keys() - {*own, *(CALL if self._NATIVE else ())})
         if unknown:
             raise ConfigError(
-                f"{type(self).__name__} does not know {unknown[0]}={changes[unknown[0]]!r}; a call takes images, "
+                f"{type(self).__name__} has no option {unknown[0]}={changes[unknown[0]]!r}; a call takes images, "
                 f"return_tensors and {', '.join(own)}"
             )
         check_call(changes, self._UNDONE)
         return replace(self, **self._fields(Settings(changes)))  # type: ignore[type-var]
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         state = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
         return _made, (native.plain_class(type(self)), state)  # a native class cannot be imported by its name
 
@@ -195,7 +199,7 @@ class Processor(ABC):
 
         @property
         def __class__(self):
-            """What ``isinstance`` asks: with transformers imported, a class that is one of its image processors, too."""
+            """The class that ``isinstance`` reads: once transformers is imported, also a subclass of its base class."""
             return native.native_class(type(self)) if self._NATIVE else type(self)
 
         def __getattr__(self, name):
@@ -204,12 +208,21 @@ class Processor(ABC):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def like(kind: type[P], processor: Any, changes: Mapping[str, Any]) -> P:
-    """A processor with the settings of another, and some fields changed. Raises `ConfigError` for what carries none."""
+def like(kind: type[P], processor: object, changes: Mapping[str, object]) -> P:
+    """Return a processor with the settings of another one, and some fields changed.
+
+    Args:
+        kind: class of the returned processor.
+        processor: a processor, folder, file or dict with the settings, as in `Processor.like` of the class.
+        changes: fields of the returned processor, which take precedence.
+
+    Raises:
+        ConfigError: a changed field does not exist, or `processor` has no such settings.
+    """
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     for name in changes:
         if name not in known:
-            raise ConfigError(f"{kind.__name__} has no {name}{nearest(name, known)}")
+            raise ConfigError(f"{kind.__name__} has no field {name}{nearest(name, known)}")
     settings = settings_of(processor, kind._FAMILY, f"{kind.__name__}.like")
     given = settings.given
     if isinstance(given, kind):
@@ -219,8 +232,8 @@ def like(kind: type[P], processor: Any, changes: Mapping[str, Any]) -> P:
     return made
 
 
-def colours_of(processor: Any) -> dict[str, Any]:
-    """Mean, deviation and kernel under their names in transformers, as JSON may hold them."""
+def colours_of(processor: Any) -> dict[str, object]:
+    """Return mean, standard deviation and kernel under transformers' names, as values for JSON."""
     return {
         "image_mean": list(processor.image_mean),
         "image_std": list(processor.image_std),
@@ -231,7 +244,7 @@ def colours_of(processor: Any) -> dict[str, Any]:
 STEPS = {
     name: getattr(Processor, name) for name in ("do_resize", "do_rescale", "rescale_factor", "do_normalize", "do_convert_rgb")
 }
-"""What is done to every image, under the names that it has in transformers."""
+"""Steps that are done to every image, under their names in transformers."""
 
 
 def _opened(path: Path) -> Image.Image:
@@ -245,8 +258,8 @@ def _device(device: Any) -> torch.device:
     try:
         return torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise ConfigError(f"device={device!r} is no device of torch: {error}") from error
+        raise ConfigError(f"device={device!r} is not a device that torch knows: {error}") from error
 
 
-def _made(kind: Any, state: dict[str, Any]) -> Any:
+def _made(kind: type[P], state: dict[str, object]) -> P:
     return kind(**state)

@@ -1,6 +1,7 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in transformers: patches in blocks that the model merges, channel first, two frames.
+"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in transformers.
 
-To them a clip is its steps of time one after the other, each like an image whose two frames differ.
+These models take patches in blocks, which they merge, with channels first and with two frames in each patch. The two frames of
+an image are equal. A clip is a sequence of steps in time; each step is like an image whose two frames differ.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from patchpack._arrays import IndexArray, Int64Array
 from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.pad import keys, require_patch_size, require_whole
 from patchpack.adapters.prepare import Prepared, paint
 from patchpack.adapters.process import STEPS, Kernel, Processor, Triple, colours_of, like
 from patchpack.adapters.settings import Family, Settings
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
+from patchpack.batch.unpack import ValueT
 from patchpack.batch.views import standardize
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.paint.resample import norm_of
@@ -33,70 +36,72 @@ from patchpack.stream.workers.shared_batch import as_tensors
 
 
 def qwen_vl(
-    batch: PackedBatch, *, merge_size: int = 2, temporal_patch_size: int = 2, patch_size: int | None = None
+    batch: PackedBatch[ArrayT], *, merge_size: int = 2, temporal_patch_size: int = 2, patch_size: int | None = None
 ) -> ModelInputs:
-    """Arguments of the vision models of Qwen2-VL, 2.5 and 3, and of whole ones beside their text.
+    """Return the image arguments of Qwen2-VL, Qwen2.5-VL and Qwen3-VL models, vision models and complete ones.
 
-    Images follow each other without padding. The patches of an image go by blocks of ``merge_size x merge_size``, in raster
-    order of blocks and inside a block; a patch is (channel, frame, row, column), an image being ``temporal_patch_size`` equal
-    frames. The model infers positions from the grid, so an image must have all its patches. Of a recipe with
-    ``video=Video(tubelet=temporal_patch_size)`` frames are those of the clip, and its steps of time follow each other.
+    Images follow each other without padding. The patches of an image come in blocks of ``merge_size x merge_size``: blocks in
+    raster order, and patches in raster order inside a block. A patch is (channel, frame, row, column), and an image has
+    ``temporal_patch_size`` equal frames. The model infers positions from the grid, so an image must have all its patches. With
+    a recipe of ``video=Video(tubelet=temporal_patch_size)`` the frames are those of the clip, in order of time.
 
     Args:
-        batch: made by ``recipes.qwen2_vl`` or ``recipes.qwen3_vl``, or another whose grids are multiples of merge_size.
-        merge_size, temporal_patch_size: of the model.
-        patch_size: the model's, to be compared with the batch's.
+        batch: a batch made with ``recipes.qwen2_vl`` or ``recipes.qwen3_vl``, or with another recipe whose grids are multiples
+            of merge_size.
+        merge_size: patches per side of a block that the model merges (default 2).
+        temporal_patch_size: frames per patch of the model (default 2).
+        patch_size: the model's patch size, compared with the batch's; None skips the comparison (default).
 
     Returns:
-        ``pixel_values`` float32 ``[T, 3 * temporal_patch_size * patch_size**2]`` of T patches in all, ``image_grid_thw`` int64
-        ``[N, 3]`` (times, rows, cols), times 1 for an image; N readable images and clips in (row, slot) order. Call a vision
-        model with ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``; a whole one has its own arguments for clips,
-        ``pixel_values_videos`` and ``video_grid_thw``.
+        ``pixel_values`` float32 ``[T, 3 * temporal_patch_size * patch_size**2]`` of T patches in total; ``image_grid_thw``
+        int64 ``[N, 3]`` (times, rows, cols), times 1 for an image; N readable images and clips in (row, slot) order. Call a
+        vision model with ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``. A complete model takes clips under
+        other names: ``pixel_values_videos`` and ``video_grid_thw``.
 
     Raises:
-        ConfigError: an image that lost patches, another patch size, or tubelets of another number of frames.
-        ShapeError: a grid that is no multiple of merge_size.
+        ConfigError: an image lost patches, the patch sizes differ, or tubelets have another number of frames.
+        ShapeError: a grid is not a multiple of merge_size.
     """
     require_int("merge_size", merge_size, 1, 1 << 10)
     require_int("temporal_patch_size", temporal_patch_size, 1, 1 << 10)
     require_patch_size(batch, patch_size)
-    batch = as_tensors(batch)
-    starts, grids, times = _images(batch, merge_size)
+    tensors = as_tensors(batch)
+    starts, grids, times = _images(tensors, merge_size)
     copies = temporal_patch_size
-    if batch.times is not None:
-        tubelet, copies = batch.patches.shape[-1] // (3 * batch.patch_size**2), 1
+    if tensors.times is not None:
+        tubelet, copies = tensors.patches.shape[-1] // (3 * tensors.patch_size**2), 1
         if tubelet != temporal_patch_size:
             raise ConfigError(
-                f"the batch has tubelets of {tubelet} frames, the model takes {temporal_patch_size}: pack with a recipe of "
-                f"video=Video(tubelet={temporal_patch_size})"
+                f"the batch has tubelets of {tubelet} frames, the model takes {temporal_patch_size} frames: pack with a recipe "
+                f"of video=Video(tubelet={temporal_patch_size})"
             )
-    grid_thw = _grid_thw(grids, times).to(batch.patches.device)
+    grid_thw = _grid_thw(grids, times).to(tensors.patches.device)
     starts, grids = _steps(starts, grids, times)
-    if batch.patches.device.type == "cpu":
-        pixels = batch.norm.new_empty((int(grids.prod(axis=1).sum()), copies * batch.patches.shape[-1]))
-        reorder(batch.patches, starts, grids, batch.norm, merge_size, copies, pixels)
+    if tensors.patches.device.type == "cpu":
+        pixels = tensors.norm.new_empty((int(grids.prod(axis=1).sum()), copies * tensors.patches.shape[-1]))
+        reorder(tensors.patches, starts, grids, tensors.norm, merge_size, copies, pixels)
     else:
-        pixels = _reordered_there(batch.patches, starts, grids, batch.norm, merge_size, copies)
+        pixels = _reordered_there(tensors.patches, starts, grids, tensors.norm, merge_size, copies)
     return ModelInputs(pixel_values=pixels, image_grid_thw=grid_thw)
 
 
-def unpack_qwen_vl(batch: PackedBatch, features: Any, *, merge_size: int = 2) -> Iterator[tuple[str, Any]]:
-    """A Qwen model's features, each laid on the grid of its image.
+def unpack_qwen_vl(batch: PackedBatch[ArrayT], features: ValueT, *, merge_size: int = 2) -> Iterator[tuple[str, ValueT]]:
+    """Return the features of a Qwen model for each image, arranged on the grid of the image.
 
     Args:
-        batch: what `qwen_vl` was called with.
+        batch: the batch that `qwen_vl` was called with.
         features: ``[T, ...]`` per patch, in the order of ``pixel_values``, or ``[T / merge_size**2, ...]`` per merged block.
-        merge_size: as there.
+        merge_size: patches per side of a block, as in the call of `qwen_vl` (default 2).
 
     Yields:
-        ``(key, [rows, cols, ...])``, or with one entry per block ``(key, [rows / merge_size, cols / merge_size, ...])``; of a
-        recipe with `video` with an axis of time in front.
+        ``(key, [rows, cols, ...])`` for features per patch, ``(key, [rows / merge_size, cols / merge_size, ...])`` for features
+        per block. With a recipe that has `video`, an axis of time comes first.
 
     Raises:
-        ShapeError: another number of features.
+        ShapeError: the number of features is that of neither patches nor blocks.
     """
-    batch = as_tensors(batch)
-    _, grids, times = _images(batch, merge_size)
+    tensors = as_tensors(batch)
+    _, grids, times = _images(tensors, merge_size)
     patches = int((grids.prod(axis=1) * times).sum())
     if len(features) not in (patches, patches // merge_size**2):
         raise ShapeError(
@@ -105,7 +110,7 @@ def unpack_qwen_vl(batch: PackedBatch, features: Any, *, merge_size: int = 2) ->
         )
     merged = len(features) != patches
     start = 0
-    for key, (rows, cols), steps in zip(keys(batch), grids.tolist(), times.tolist(), strict=True):
+    for key, (rows, cols), steps in zip(keys(tensors), grids.tolist(), times.tolist(), strict=True):
         if merged:
             rows, cols = rows // merge_size, cols // merge_size
         own = features[start : start + steps * rows * cols]
@@ -113,26 +118,34 @@ def unpack_qwen_vl(batch: PackedBatch, features: Any, *, merge_size: int = 2) ->
         own = own.reshape(steps, rows * cols, *own.shape[1:])
         own = own if merged else own[:, np.argsort(block_order(rows, cols, merge_size))]
         own = own.reshape(steps, rows, cols, *own.shape[2:])
-        yield key, (own[0] if batch.times is None else own)
+        yield key, (own[0] if tensors.times is None else own)
 
 
-def block_order(rows: int, cols: int, merge: int) -> Any:
-    """int64 ``[rows * cols]``: number in raster order of the patch that comes k-th in blocks of merge x merge."""
+def block_order(rows: int, cols: int, merge: int) -> IndexArray:
+    """Return the order of patches in blocks, as int64 ``[rows * cols]``: entry k is the raster number of the k-th patch.
+
+    Args:
+        rows: rows of the grid in patches, a multiple of `merge`.
+        cols: columns of the grid in patches, a multiple of `merge`.
+        merge: patches per side of a block.
+    """
     numbers = np.arange(rows * cols).reshape(rows // merge, merge, cols // merge, merge)
     return numbers.transpose(0, 2, 1, 3).reshape(-1)
 
 
-def reorder(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: int, temporal: int, out: Tensor) -> None:
-    """Patches ``[..., D]`` in memory of the CPU, in Qwen's order and normalised.
+def reorder(
+    patches: Tensor, starts: Int64Array, grids: Int64Array, norm: Tensor, merge_size: int, temporal: int, out: Tensor
+) -> None:
+    """Write patches in Qwen's order, normalised; all tensors are in CPU memory.
 
     Args:
-        patches: uint8 or float, in raster order from ``starts`` on; or tubelets, which are patches of so many times the pixels.
-        starts: int64 ``[N]``, numbers of patches.
-        grids: int64 ``[N, 2]``.
-        norm: ``[2, 3]``, of the patches.
+        patches: uint8 or float ``[..., D]``, in raster order from ``starts`` on. Tubelets are patches of several frames.
+        starts: int64 ``[N]``, number of the first patch of each image.
+        grids: int64 ``[N, 2]``, (rows, cols) of each image.
+        norm: ``[2, 3]``, mean and standard deviation per channel that the patches still need.
         merge_size: patches per side of a block.
-        temporal: how often each patch is put as a frame.
-        out: float32 ``[T, temporal * D]``.
+        temporal: number of equal frames that each patch becomes.
+        out: float32 ``[T, temporal * D]``, the result.
     """
     from patchpack.adapters import _kernels_qwen as kernels  # numba costs 0.15 s to import
 
@@ -147,8 +160,10 @@ def reorder(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: 
     )
 
 
-def _reordered_there(patches: Tensor, starts: Any, grids: Any, norm: Tensor, merge_size: int, temporal: int) -> Tensor:
-    """The same where the patches are on a device."""
+def _reordered_there(
+    patches: Tensor, starts: Int64Array, grids: Int64Array, norm: Tensor, merge_size: int, temporal: int
+) -> Tensor:
+    """Return the result of `reorder` for patches on a device."""
     orders = [start + block_order(rows, cols, merge_size) for start, (rows, cols) in zip(starts, grids.tolist(), strict=True)]
     order = torch.from_numpy(np.concatenate([*orders, np.empty(0, dtype=np.int64)])).to(patches.device)
     mine = standardize(patches.reshape(-1, patches.shape[-1])[order], norm)
@@ -157,8 +172,8 @@ def _reordered_there(patches: Tensor, starts: Any, grids: Any, norm: Tensor, mer
     return answer
 
 
-def _images(batch: PackedBatch, merge_size: int) -> tuple[Any, Any, Any]:
-    """First patch in ``[B * S]`` of each readable image, ``[N]``, its grid, ``[N, 2]``, its steps of time, ``[N]``; int64."""
+def _images(batch: PackedBatch, merge_size: int) -> tuple[Int64Array, Int64Array, Int64Array]:
+    """Return int64 arrays of readable images: first patch in ``[B * S]`` ``[N]``, grid ``[N, 2]`` and steps of time ``[N]``."""
     segments, slot_mask = batch.segment_ids.cpu().numpy(), batch.slot_mask.cpu().numpy()
     seq_len, slots = segments.shape[1], slot_mask.shape[1]
     token = np.flatnonzero(segments)
@@ -174,37 +189,40 @@ def _images(batch: PackedBatch, merge_size: int) -> tuple[Any, Any, Any]:
     if len(odd):
         i = int(odd[0])
         raise ShapeError(
-            f"{names[i]} has a grid of {grids[i, 0]} x {grids[i, 1]} patches, which cannot be merged by {merge_size} x "
-            f"{merge_size}: use a recipe whose grids are multiples, such as recipes.qwen2_vl() or one of "
-            f"SmartResize(merge={merge_size})"
+            f"{names[i]} has a grid of {grids[i, 0]} x {grids[i, 1]} patches, which does not divide into blocks of "
+            f"{merge_size} x {merge_size}: use recipes.qwen2_vl(), or a recipe with resize=SmartResize(merge={merge_size})"
         )
     return token[first].astype(np.int64), grids, times
 
 
-def _steps(starts: Any, grids: Any, times: Any) -> tuple[Any, Any]:
-    """First patches and grids of every step of time, as if each were an image."""
+def _steps(starts: Int64Array, grids: Int64Array, times: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return first patch and grid of every step of time, as if each were an image."""
     if (times == 1).all():
         return starts, grids
     step = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
     return np.repeat(starts, times) + step * np.repeat(grids.prod(axis=1), times), np.repeat(grids, times, axis=0)
 
 
-def _grid_thw(grids: Any, times: Any) -> Tensor:
+def _grid_thw(grids: Int64Array, times: Int64Array) -> Tensor:
     return torch.from_numpy(np.column_stack([times, grids]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class QwenVLProcessor(Processor):
-    """What ``Qwen2VLImageProcessor`` of transformers makes, on its Pillow backend, sooner; see `qwen_vl`. Qwen2.5 and 3
-    use it too.
+    """A faster processor with the results of transformers' ``Qwen2VLImageProcessor`` on Pillow; see `qwen_vl`.
 
-    The defaults are those of Qwen2-VL. Qwen3-VL: ``patch_size=16, min_pixels=256**2, max_pixels=4096**2`` and 0.5 for mean and
-    deviation; or `like`, with its configuration.
+    Qwen2.5-VL and Qwen3-VL use the same processor. The defaults are those of Qwen2-VL. For Qwen3-VL set ``patch_size=16,
+    min_pixels=256**2, max_pixels=4096**2`` and 0.5 for every mean and deviation, or call `like` with the model's folder.
 
     Attributes:
-        min_pixels, max_pixels: of an image as the model sees it, there ``size["shortest_edge"]`` and ``["longest_edge"]``.
-        patch_size, temporal_patch_size, merge_size, image_mean, image_std: as there.
-        resample: kernel, see `Recipe`.
+        min_pixels: pixels of a resized image at least, ``size["shortest_edge"]`` in transformers (default 56²).
+        max_pixels: pixels of a resized image at most, ``size["longest_edge"]`` in transformers (default 1280 · 28²).
+        patch_size: pixels per side of a patch (default 14).
+        temporal_patch_size: frames per patch (default 2).
+        merge_size: patches per side of a block that the model merges (default 2).
+        image_mean: mean per channel on the 0–1 scale (default that of CLIP).
+        image_std: standard deviation per channel on the 0–1 scale (default that of CLIP).
+        resample: resampling kernel, one of those of `Recipe` (default ``"bicubic"``).
     """
 
     min_pixels: int = 56**2
@@ -224,27 +242,27 @@ class QwenVLProcessor(Processor):
     )
 
     @classmethod
-    def like(cls, processor: Any, **changes: Any) -> QwenVLProcessor:
-        """With the settings of another processor; `changes` are fields that win over them.
+    def like(cls, processor: object, **changes: object) -> QwenVLProcessor:
+        """Return a processor with the settings of another one, and some fields changed.
 
         Args:
-            processor: one of transformers, one of text and images that holds it, the folder that either was saved to, its
-                ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that.
-            **changes: fields of this processor.
+            processor: an image processor of transformers, a processor of text and images that holds one, the folder that
+                either was saved to, its ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that file.
+            **changes: fields of this processor, which take precedence.
 
         Raises:
-            ConfigError: what carries no such settings, or a step beside resizing and normalising.
+            ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
         """
         return like(cls, processor, changes)
 
     @property
     def size(self) -> Mapping[str, int]:
-        """The limits under their names in transformers; not to be written to."""
+        """The limits under their names in transformers, as a read-only dict."""
         return MappingProxyType({"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels})
 
     @cached_property
-    def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
-        """The same for `load` and `pack_images`, whose batches the adapter takes."""
+    def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
+        """The recipe with which `load` and `pack_images` make batches of the same patches, for the adapter."""
         resize = SmartResize(self.min_pixels, self.max_pixels, self.merge_size)
         return Recipe(
             resize=resize,
@@ -255,7 +273,7 @@ class QwenVLProcessor(Processor):
             normalize=MeanStd(self.image_mean, self.image_std),
         )
 
-    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
         counts, channels = prepared.num_patches, self.patch_size**2 * 3
         pixels = torch.empty((sum(counts), self.temporal_patch_size * channels))
         scratch = np.empty((max(counts, default=0), channels), dtype=np.uint8)  # one image in raster order
@@ -271,7 +289,7 @@ class QwenVLProcessor(Processor):
             "image_grid_thw": _grid_thw(prepared.grids, np.ones(len(counts), dtype=np.int64)).numpy(),
         }
 
-    def _stated(self) -> dict[str, Any]:
+    def _stated(self) -> dict[str, object]:
         return {
             **STEPS,
             **colours_of(self),
@@ -281,11 +299,11 @@ class QwenVLProcessor(Processor):
             "merge_size": self.merge_size,
         }
 
-    def _fields(self, settings: Settings) -> dict[str, Any]:
+    def _fields(self, settings: Settings) -> dict[str, object]:
         edges = {"shortest_edge": "min_pixels", "longest_edge": "max_pixels"}
         size = settings.entries("size", (*edges, *edges.values()))
         limits = Settings({edges.get(name, name): pixels for name, pixels in size.items()})
         names = ("min_pixels", "max_pixels", "patch_size", "temporal_patch_size", "merge_size")
         taken = limits.whole(min_pixels="min_pixels", max_pixels="max_pixels")
-        taken |= settings.whole(**{name: name for name in names})  # theirs too lets limits outside of size win
+        taken |= settings.whole(**{name: name for name in names})  # as in transformers, these take precedence over size
         return {**taken, **settings.colours()}

@@ -1,4 +1,4 @@
-"""Settings read off another processor: an object, the folder or file it was saved to, or the dict in that file."""
+"""Settings of another processor, read from the object, from the folder or file it was saved to, or from a dict."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from patchpack.plan.recipe import Recipe
 
 _DONE = ("do_resize", "do_rescale", "do_normalize")
 _NOT_DONE = ("do_center_crop", "do_pad", "is_vqa")
-_BY_CALL = ("crop_size", "pad_size", "image_seq_length", "header_text")  # without effect in a file, not in a call
+_BY_CALL = ("crop_size", "pad_size", "image_seq_length", "header_text")  # these have an effect in a call only, not in a file
 _WITHOUT_EFFECT = ("default_to_square", "disable_grouping")
 CALL = (*_DONE, *_NOT_DONE, *_BY_CALL, *_WITHOUT_EFFECT, "do_convert_rgb", "rescale_factor", "data_format", "size", "resample",
         "image_mean", "image_std")  # fmt: skip
-"""What transformers lets a call of every image processor say; each is obeyed, or refused by name."""
+"""Options that transformers accepts in a call of every image processor. Each is applied, or refused with its name."""
 
 
 class Family(NamedTuple):
-    """Which settings are those of one processor.
+    """The names by which the settings of one kind of processor are recognised.
 
     Attributes:
-        theirs: what the processor is called where it comes from.
-        types: pattern of the names that its class may have.
-        own: settings of which at least one is there.
+        theirs: name of the original processor.
+        types: regular expression of the names that its class may have.
+        own: settings of which a processor of this kind has at least one.
         inside: field or attribute under which a larger object holds the processor's settings.
-        files: names of the file in a folder, by precedence.
+        files: names of the settings file in a folder, the preferred one first.
     """
 
     theirs: str
@@ -42,45 +42,61 @@ class Family(NamedTuple):
 
 
 class Settings:
-    """Fields of somebody's processor, of the file it was saved to, or of one call.
+    """Settings of another processor, of the file it was saved to, or of one call.
 
-    What it does beside resizing to patches and normalising is refused, not passed over.
+    A setting for a step besides resizing to patches and normalising raises `ConfigError`; it is not ignored.
     """
 
-    def __init__(self, given: Any) -> None:
+    def __init__(self, given: object) -> None:
         self.given = given
         for names, wanted in ((_DONE, True), (_NOT_DONE, False)):
             for name in names:
                 value = self.get(name)
                 if value is not None and bool(value) is not wanted:
-                    raise not_done(name, value, f"only {wanted} is")
+                    raise not_done(name, value, f"expected {wanted}")
         scale = self.get("rescale_factor")
         if scale is not None and not (is_number(scale) and abs(scale - 1 / 255) <= 1e-9):
-            raise not_done("rescale_factor", scale, "it is 1 / 255")
+            raise not_done("rescale_factor", scale, "expected 1 / 255")
 
     def get(self, name: str) -> Any:
-        """One setting; None without."""
+        """Return one setting; None if it is not set."""
         return _get(self.given, name)
 
     def take(self, **fields: str) -> dict[str, Any]:
-        """Our name → their value, for every setting that they have."""
+        """Return the values of the settings that are set, under other names.
+
+        Args:
+            **fields: name in the result → name of the setting.
+        """
         found = {ours: self.get(theirs) for ours, theirs in fields.items()}
         return {name: value for name, value in found.items() if value is not None}
 
     def whole(self, **fields: str) -> dict[str, int]:
-        """The same, of whole numbers; a file may have them as 14.0. Raises `ConfigError` for anything else."""
+        """Return the result of `take` as integers; a file may hold 14.0 for 14.
+
+        Args:
+            **fields: name in the result → name of the setting.
+
+        Raises:
+            ConfigError: a value is not a whole number.
+        """
         taken = self.take(**fields)
         for ours, value in taken.items():
             try:
                 taken[ours] = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
             except TypeError:
-                raise not_done(fields[ours], value, "it is a whole number") from None
+                raise not_done(fields[ours], value, "expected a whole number") from None
         return taken
 
     def entries(self, field: str, names: tuple[str, ...]) -> dict[str, Any]:
-        """Entries of a field that is a dict or an object with these names; nothing without the field.
+        """Return the entries of a setting that is a dict or an object; empty if it is not set.
 
-        Raises `ConfigError` where it is another kind of thing, or has others.
+        Args:
+            field: name of the setting.
+            names: names that the entries may have.
+
+        Raises:
+            ConfigError: the setting is neither a dict nor an object, or has an entry of another name.
         """
         value = self.get(field)
         if value is None:
@@ -88,36 +104,45 @@ class Settings:
         found = dict(value) if isinstance(value, Mapping) else dict(getattr(value, "__dict__", {}))
         found = {name: entry for name, entry in found.items() if entry is not None}
         if not found or set(found) - set(names):
-            raise not_done(field, value, f"it has {', '.join(names)}")
+            raise not_done(field, value, f"expected entries among {', '.join(names)}")
         return found
 
     def colours(self, mean: str = "image_mean", std: str = "image_std", kernel: str = "resample") -> dict[str, Any]:
-        """Mean, deviation and kernel, under the names that they have there."""
+        """Return mean, standard deviation and kernel under the names of their settings, each only if it is set.
+
+        Args:
+            mean: name of the setting that holds the mean (default ``"image_mean"``).
+            std: name of the setting that holds the standard deviation (default ``"image_std"``).
+            kernel: name of the setting that holds the resampling kernel (default ``"resample"``).
+
+        Raises:
+            ConfigError: a value is not one number or three numbers, or the kernel is unknown.
+        """
         taken: dict[str, Any] = {}
         for name, value in self.take(**{mean: mean, std: std}).items():
             values = (value,) * 3 if is_number(value) else value
             try:
                 taken[name] = tuple(map(float, values))
             except (TypeError, ValueError):
-                raise not_done(name, value, "it is three numbers, by channel, or one for all") from None
+                raise not_done(name, value, "expected three numbers, one per channel, or one for all") from None
             if len(taken[name]) != 3:
-                raise not_done(name, value, "it is three numbers, by channel, or one for all")
+                raise not_done(name, value, "expected three numbers, one per channel, or one for all")
         if (given := self.get(kernel)) is not None:
             taken[kernel] = kernel_of(kernel, given)
         return taken
 
 
-def settings_of(given: Any, family: Family, taker: str) -> Settings:
-    """Settings of anything that carries those of a family.
+def settings_of(given: object, family: Family, taker: str) -> Settings:
+    """Return the settings of a processor of a given kind.
 
     Args:
         given: a processor, a processor of text and images that holds one, a folder or file that either was saved to, or the
             content of that file.
-        family: of the processor that is wanted.
-        taker: the function that asks, for errors.
+        family: kind of processor that is expected.
+        taker: name of the function that was called, for errors.
 
     Raises:
-        ConfigError: anything else, saying what was expected and what came; a step that is not done here.
+        ConfigError: `given` has no such settings, or asks for a step that patchpack's processors do not do.
     """
     came = describe(given)
     if isinstance(given, (str, os.PathLike)):
@@ -130,8 +155,8 @@ def settings_of(given: Any, family: Family, taker: str) -> Settings:
     another = bool(names) and not any(re.fullmatch(family.types, name) for name in names)
     if another:
         raise ConfigError(
-            f"{_wanted(family, taker)}; got {came}. Another class makes other arguments or other sizes. Where you know that it "
-            f"does not, give a dict of its settings without image_processor_type"
+            f"{_wanted(family, taker)}; got {came}. Another class may make other arguments or other sizes. If you know that "
+            f"this one does not, pass a dict of its settings without image_processor_type"
         )
     settings = Settings(given)
     if isinstance(given, Recipe) or not any(_is_sign(name, settings.get(name)) for name in family.own):
@@ -139,8 +164,8 @@ def settings_of(given: Any, family: Family, taker: str) -> Settings:
     return settings
 
 
-def describe(given: Any) -> str:
-    """What something is, in a few words."""
+def describe(given: object) -> str:
+    """Return a short description of an argument, for errors."""
     if isinstance(given, Mapping):
         kind = given.get("image_processor_type")
         keys = [str(key) for key in given]
@@ -152,59 +177,69 @@ def describe(given: Any) -> str:
     return f"a {type(given).__name__}"
 
 
-def kernel_of(name: str, given: Any) -> str:
-    """Our name of a resampling kernel, from a name, Pillow's number or a member of an enumeration of either."""
+def kernel_of(name: str, given: object) -> str:
+    """Return the name of a resampling kernel in `Recipe`, from its name, Pillow's number, or an enum member of either."""
     value = getattr(given, "value", given)
     if isinstance(value, str) and value in FILTERS:
         return value
     numbers = {int(number): kernel for kernel, number in FILTERS.items()}
     if isinstance(value, int) and not isinstance(value, bool) and value in numbers:
         return numbers[value]
-    raise ConfigError(f"{name}={given!r} is not one of {', '.join(FILTERS)}")
+    raise ConfigError(f"{name}={given!r} is not a kernel: expected one of {', '.join(FILTERS)}, or Pillow's number of one")
 
 
-def check_call(changes: Mapping[str, Any], undone: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raise `ConfigError` for what a call asks and is not done.
+def check_call(changes: Mapping[str, object], undone: Mapping[str, tuple[object, ...]]) -> None:
+    """Raise `ConfigError` if a call asks for a step that patchpack's processors do not do.
 
     Args:
-        changes: the call's options by name.
-        undone: settings that the processor has no way to change, and the values that are what it does anyway.
+        changes: options of the call by name.
+        undone: settings that the processor cannot change → values that ask for what it does in any case.
     """
     for name in _BY_CALL:
         if changes.get(name) is not None:
             raise not_done(name, changes[name], "leave it out")
     if changes.get("do_convert_rgb") not in (None, True):
-        raise not_done("do_convert_rgb", changes["do_convert_rgb"], "pictures become RGB")
+        raise not_done("do_convert_rgb", changes["do_convert_rgb"], "images are always converted to RGB")
     if getattr(changes.get("data_format"), "value", changes.get("data_format")) not in (None, "channels_first"):
-        raise not_done("data_format", changes["data_format"], "patches have an order of their own")
+        raise not_done("data_format", changes["data_format"], "the model fixes the order inside a patch")
     for name, same in undone.items():
         if changes.get(name) is not None and changes[name] not in same:
-            raise not_done(name, changes[name], f"it is {same[0]!r}" if same else "it has no effect on this model's arguments")
+            raise not_done(
+                name, changes[name], f"expected {same[0]!r}" if same else "it has no effect on this model's arguments"
+            )
 
 
-def not_done(name: str, value: Any, instead: str) -> ConfigError:
-    """The error for a setting that asks for what no processor here does."""
-    return ConfigError(f"{name}={value!r} is not done here ({instead}): keep the processor that does it")
+def not_done(name: str, value: object, instead: str) -> ConfigError:
+    """Return the error for a setting that no processor of patchpack applies.
+
+    Args:
+        name: name of the setting.
+        value: its value.
+        instead: accepted values, or the reason.
+    """
+    return ConfigError(
+        f"{name}={value!r} is not supported by patchpack's processors ({instead}): use the processor that supports it"
+    )
 
 
 def _wanted(family: Family, taker: str) -> str:
     return (
-        f"{taker} takes the settings of {family.theirs}: the object, one that holds it as {family.inside}, the folder or file "
-        f"it was saved to, or a dict of {', '.join(family.own)}"
+        f"{taker} takes the settings of {family.theirs}: the object, an object that holds it as {family.inside}, the folder or "
+        f"file it was saved to, or a dict with some of {', '.join(family.own)}"
     )
 
 
-def _is_sign(name: str, value: Any) -> bool:
-    """Whether a setting is one of a processor: a model has a patch_size too, which is a number."""
+def _is_sign(name: str, value: object) -> bool:
+    """Return whether a setting shows that an object is a processor. An integer patch_size does not: a model has one too."""
     return value is not None and not (name == "patch_size" and isinstance(value, int))
 
 
-def _get(given: Any, name: str) -> Any:
+def _get(given: object, name: str) -> Any:
     return given.get(name) if isinstance(given, Mapping) else getattr(given, name, None)
 
 
-def _types(given: Any) -> list[str]:
-    """Names of classes of image processors that something is of; none for a dict or object that does not say."""
+def _types(given: object) -> list[str]:
+    """Return the names of an object's image processor classes; empty for a dict or object without such a name."""
     if isinstance(family := getattr(type(given), "_FAMILY", None), Family):
         return [family.theirs]
     if isinstance(given, Mapping):
@@ -215,13 +250,13 @@ def _types(given: Any) -> list[str]:
 
 
 def _read(path: Path, family: Family, taker: str) -> Any:
-    """Content of a file, or of the file in a folder that states an image processor."""
+    """Return the content of a settings file, or of the settings file in a folder."""
     if path.is_file():
         return _json(path)
     if not path.is_dir():
         raise ConfigError(
-            f"{taker}: there is no file or folder {path}, seen from {Path.cwd()}. Nothing is fetched from the Hub: give the "
-            f"processor itself, as transformers' AutoImageProcessor.from_pretrained({str(path)!r}) makes it"
+            f"{taker}: there is no file or folder {path} (working directory {Path.cwd()}). Nothing is downloaded from the Hub: "
+            f"pass the processor itself, made by transformers' AutoImageProcessor.from_pretrained({str(path)!r})"
         )
     for name in family.files:
         if (path / name).is_file():
@@ -230,8 +265,8 @@ def _read(path: Path, family: Family, taker: str) -> Any:
                 return content
     held = sorted(entry.name for entry in path.iterdir())
     raise ConfigError(
-        f"{taker}: the folder {path} states no image processor. One is stated by {' or '.join(family.files)}, the first with "
-        f"an entry {family.inside}; the folder holds {_listed(held) or 'nothing'}"
+        f"{taker}: the folder {path} has no settings of an image processor. Expected {' or '.join(family.files)}, the first "
+        f"with an entry {family.inside}; the folder holds {_listed(held) or 'no files'}"
     )
 
 
@@ -243,9 +278,9 @@ def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ConfigError(f"{path} is no JSON: {error}") from error
+        raise ConfigError(f"{path} is not JSON: {error}") from error
 
 
-def is_number(value: Any) -> bool:
-    """Whether something is a number; True and False are none."""
+def is_number(value: object) -> bool:
+    """Return whether a value is an int or a float, and not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from patchpack.adapters.inputs import ModelInputs
@@ -16,30 +15,32 @@ from patchpack.adapters.pad import padded, require_whole
 from patchpack.adapters.prepare import Prepared, paint
 from patchpack.adapters.process import STEPS, Kernel, Processor, Triple, colours_of, like
 from patchpack.adapters.settings import Family, Settings, not_done
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.plan import recipes
 from patchpack.plan.policies.normalize import MeanStd
 from patchpack.plan.recipe import Recipe
 
 
-def siglip2(batch: PackedBatch, *, max_num_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:
-    """Arguments of ``Siglip2VisionModel``.
+def siglip2(batch: PackedBatch[ArrayT], *, max_num_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:
+    """Return the arguments of ``Siglip2VisionModel``.
 
-    Position tables are resized to each image's grid, and token k of an image is patch k of it in raster order, so an image
-    must have all its patches; the batch's position ids are not asked.
+    The model resizes its position table to the grid of each image and takes token k as patch k in raster order. So an image
+    must have all its patches. The batch's position ids are not used.
 
     Args:
-        batch: made by ``recipes.siglip2_naflex``, or another that drops no patches.
-        max_num_patches: tokens per image; None for those of the longest one. The model's outputs do not depend on it.
-        patch_size: the model's, to be compared with the batch's.
+        batch: a batch made with ``recipes.siglip2_naflex`` or with another recipe that drops no patches.
+        max_num_patches: tokens per image; None for those of the longest image (default). The model's outputs do not depend on
+            it.
+        patch_size: the model's patch size, compared with the batch's; None skips the comparison (default).
 
     Returns:
         ``pixel_values`` float32 ``[N, max_num_patches, patch_size**2 * 3]``, ``pixel_attention_mask`` int32
         ``[N, max_num_patches]``, ``spatial_shapes`` int64 ``[N, 2]`` (rows, cols); N readable images in (row, slot) order.
 
     Raises:
-        ConfigError: an image that lost patches, or another patch size.
-        ShapeError: an image of more than max_num_patches.
+        ConfigError: an image lost patches, or the patch sizes differ.
+        ShapeError: an image has more than max_num_patches patches.
     """
     images = padded(batch, length=max_num_patches, patch_size=patch_size)
     require_whole(images.keys, images.num_tokens, images.grid_sizes, "SigLIP 2")
@@ -52,11 +53,14 @@ def siglip2(batch: PackedBatch, *, max_num_patches: int | None = None, patch_siz
 
 @dataclass(frozen=True, kw_only=True)
 class Siglip2Processor(Processor):
-    """What ``Siglip2ImageProcessor`` of transformers makes, on its Pillow backend, sooner; see `siglip2`.
+    """A faster processor with the results of transformers' ``Siglip2ImageProcessor`` on Pillow; see `siglip2`.
 
     Attributes:
-        patch_size, max_num_patches, image_mean, image_std: as there.
-        resample: kernel, see `Recipe`.
+        patch_size: pixels per side of a patch (default 16).
+        max_num_patches: patches per image at most, and the length of the arrays (default 256).
+        image_mean: mean per channel on the 0–1 scale (default 0.5 each).
+        image_std: standard deviation per channel on the 0–1 scale (default 0.5 each).
+        resample: resampling kernel, one of those of `Recipe` (default ``"bilinear"``).
     """
 
     patch_size: int = 16
@@ -71,25 +75,25 @@ class Siglip2Processor(Processor):
         r"Siglip2ImageProcessor\w*",
         ("max_num_patches", "image_mean", "image_std", "resample"),
     )
-    _UNDONE: ClassVar[Mapping[str, tuple[Any, ...]]] = {"size": ()}
+    _UNDONE: ClassVar[Mapping[str, tuple[object, ...]]] = {"size": ()}
 
     @classmethod
-    def like(cls, processor: Any, **changes: Any) -> Siglip2Processor:
-        """With the settings of another processor; `changes` are fields that win over them.
+    def like(cls, processor: object, **changes: object) -> Siglip2Processor:
+        """Return a processor with the settings of another one, and some fields changed.
 
         Args:
-            processor: one of transformers, one of text and images that holds it, the folder that either was saved to, its
-                ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that.
-            **changes: fields of this processor.
+            processor: an image processor of transformers, a processor of text and images that holds one, the folder that
+                either was saved to, its ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that file.
+            **changes: fields of this processor, which take precedence.
 
         Raises:
-            ConfigError: what carries no such settings, or a step beside resizing and normalising.
+            ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
         """
         return like(cls, processor, changes)
 
     @cached_property
-    def recipe(self) -> Recipe:  # type: ignore[override]  # made when it is asked for
-        """The same for `load` and `pack_images`, whose batches the adapter takes."""
+    def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
+        """The recipe with which `load` and `pack_images` make batches of the same patches, for the adapter."""
         return recipes.siglip2_naflex(
             max_patches=self.max_num_patches,
             patch_size=self.patch_size,
@@ -98,7 +102,7 @@ class Siglip2Processor(Processor):
             dtype="float32",
         )
 
-    def _arrays(self, prepared: Prepared) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
         n, length = len(prepared.pictures), self.max_num_patches
         pixels = np.zeros((n, length, self.patch_size**2 * 3), dtype=np.float32)
         for i, count in enumerate(prepared.num_patches):
@@ -106,11 +110,11 @@ class Siglip2Processor(Processor):
         mask = prepared.mask(length).astype(np.int32)
         return {"pixel_values": pixels, "pixel_attention_mask": mask, "spatial_shapes": prepared.grids}
 
-    def _stated(self) -> dict[str, Any]:
+    def _stated(self) -> dict[str, object]:
         return {**STEPS, **colours_of(self), "patch_size": self.patch_size, "max_num_patches": self.max_num_patches}
 
-    def _fields(self, settings: Settings) -> dict[str, Any]:
+    def _fields(self, settings: Settings) -> dict[str, object]:
         if settings.get("size") is not None:  # SigLIP 1, which resizes to a square, has one
-            raise not_done("size", settings.get("size"), "the size follows from max_num_patches")
+            raise not_done("size", settings.get("size"), "the size is derived from max_num_patches")
         taken = settings.whole(patch_size="patch_size", max_num_patches="max_num_patches")
         return {**taken, **settings.colours()}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
+from patchpack.batch._types import ArrayT, Device
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.views import standardize, token_mask
 from patchpack.errors import ConfigError
 
 
-def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None, non_blocking: bool = True) -> PackedBatch:
+def to_device(
+    batch: PackedBatch[ArrayT], device: Device, dtype: torch.dtype | None = None, non_blocking: bool = True
+) -> PackedBatch:
     """Move a batch and normalise its patches there.
 
     Args:
@@ -27,8 +28,8 @@ def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None,
         ConfigError: `dtype` is not one of torch's.
     """
     if dtype is not None and not isinstance(dtype, torch.dtype):
-        raise ConfigError(f"dtype is one of torch's, such as torch.float16, got {dtype!r}")
-    moved = PackedBatch(*(_move(field, device, non_blocking) for field in batch))
+        raise ConfigError(f"dtype must be one of torch's, such as torch.float16, got {dtype!r}")
+    moved: PackedBatch = PackedBatch._make(_move(field, device, non_blocking) for field in batch)
     patches = moved.patches
     if patches.dtype == torch.uint8:
         value = standardize(patches, moved.norm, dtype or torch.float32)
@@ -40,7 +41,7 @@ def to_device(batch: PackedBatch, device: Any, dtype: torch.dtype | None = None,
     return moved._replace(patches=patches, norm=identity)
 
 
-def _move(field: Any, device: Any, non_blocking: bool) -> Any:
+def _move(field: object, device: Device, non_blocking: bool) -> object:
     if isinstance(field, dict):
         return {name: _move(entry, device, non_blocking) for name, entry in field.items()}
     if isinstance(field, torch.Tensor) or hasattr(field, "__array_interface__"):

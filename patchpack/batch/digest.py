@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.unpack import PackedImage
 
@@ -15,7 +15,7 @@ _NOT_ITS_OWN = ("info", "row", "slot")  # counters, and where an image was put
 _ONLY_IF_THERE = ("text_ids", "text_segment_ids", "times")
 
 
-def digest(packed: PackedBatch | PackedImage) -> str:
+def digest(packed: PackedBatch[ArrayT] | PackedImage[ArrayT]) -> str:
     """Return 32 hexadecimal digits of SHA-256 over names, dtypes, shapes and bytes of all fields.
 
     A batch's `info` is left out, and an image's row and slot: an image has one digest in every batch, painted by any number of
@@ -32,8 +32,8 @@ def digest(packed: PackedBatch | PackedImage) -> str:
     return found.hexdigest()[:32]
 
 
-def _parts(name: str, value: Any) -> Iterator[bytes]:
-    """What a value is, and its bytes."""
+def _parts(name: str, value: object) -> Iterator[bytes]:
+    """Yield the name, dtype and shape of a value, then its bytes."""
     if isinstance(value, dict):
         for key in sorted(value):
             yield from _parts(f"{name}.{key}", value[key])

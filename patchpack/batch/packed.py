@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+from typing_extensions import NamedTuple
 
+from patchpack.batch._types import Array, Device, Generic, Targets
 from patchpack.errors import ConfigError
 from patchpack.report import BatchInfo
 from patchpack.types import counted
 
+if TYPE_CHECKING:
+    import torch
 
-class PackedBatch(NamedTuple):
+
+class PackedBatch(NamedTuple, Generic[Array]):
     """The only thing a model sees: B rows of S tokens, up to E images per row. A painter makes numpy, a loader torch.
+
+    To a type checker `PackedBatch` holds tensors, and ``PackedBatch[np.ndarray]`` arrays.
 
     Everything else (masks, ragged form, fill rate) is derived by a function, see `patchpack.batch.views`.
 
@@ -46,38 +53,38 @@ class PackedBatch(NamedTuple):
             tubelet along time, a float where the others are fractions; 0 for an image.
     """
 
-    patches: Any
-    position_ids: Any
-    segment_ids: Any
-    num_images: Any
-    grid_sizes: Any
-    source_sizes: Any
-    slot_mask: Any
-    targets: Any
-    norm: Any
+    patches: Array
+    position_ids: Array
+    segment_ids: Array
+    num_images: Array
+    grid_sizes: Array
+    source_sizes: Array
+    slot_mask: Array
+    targets: Targets[Array]
+    norm: Array
     keys: list[list[str]]
     patch_size: int
     info: BatchInfo
-    sample_ids: Any = None
-    text_ids: Any = None
-    text_segment_ids: Any = None
-    times: Any = None
+    sample_ids: Array | None = None
+    text_ids: Array | None = None
+    text_segment_ids: Array | None = None
+    times: Array | None = None
 
-    def to(self, device: Any, *, non_blocking: bool = True) -> PackedBatch:
+    def to(self, device: Device, *, non_blocking: bool = True) -> PackedBatch:
         """Return a new batch with every tensor on a device. Nothing is normalised and no dtype changes, see `to_device`.
 
         Args:
-            device: anything torch takes for one. numpy arrays become tensors there.
-            non_blocking: passed to ``Tensor.to``; overlaps where the batch is pinned.
+            device: a device, in any form that torch accepts. numpy arrays become tensors there.
+            non_blocking: passed to ``Tensor.to``: a copy from pinned memory then runs beside other work. Default True.
 
         Raises:
-            ConfigError: a dtype instead of a device.
+            ConfigError: `device` is a dtype.
         """
-        torch = import_module("torch")  # a batch of numpy arrays is made and read without it
+        torch = import_module("torch")  # imported here, because a batch of numpy arrays does not need it
         if isinstance(device, torch.dtype):
             raise ConfigError(
-                f"to({device}) would change every id too: batch.to(device) moves and changes no dtype; "
-                f"patchpack.to_device(batch, device, {device}) moves and normalises patches into that dtype"
+                f"to({device}) would convert ids too: batch.to(device) moves the batch and keeps every dtype, "
+                f"patchpack.to_device(batch, device, {device}) moves it and normalises patches to that dtype"
             )
         return self._each(lambda tensor: torch.as_tensor(tensor).to(device, non_blocking=non_blocking), torch.Tensor)
 
@@ -86,29 +93,36 @@ class PackedBatch(NamedTuple):
         torch = import_module("torch")
         return self._each(lambda tensor: torch.as_tensor(tensor).pin_memory(), torch.Tensor)
 
-    def _each(self, change: Callable[[Any], Any], tensor: type) -> PackedBatch:
-        changed = PackedBatch._make(_changed(field, change, (tensor, np.ndarray)) for field in self._replace(keys=[]))
+    def _each(self, change: Callable[[object], torch.Tensor], tensor: type) -> PackedBatch:
+        changed: PackedBatch = PackedBatch._make(
+            _changed(field, change, (tensor, np.ndarray)) for field in self._replace(keys=[])
+        )
         return changed._replace(keys=self.keys)
 
     def __repr__(self) -> str:
+        batch = cast("PackedBatch", self)  # what is read here, arrays and tensors have alike
         try:
-            rows, seq_len = self.segment_ids.shape
-            dtype = str(self.patches.dtype).removeprefix("torch.")
+            rows, seq_len = batch.segment_ids.shape
+            dtype = str(batch.patches.dtype).removeprefix("torch.")
         except (AttributeError, TypeError, ValueError):  # made by hand of other things, or on its way
             return f"PackedBatch({', '.join(f'{name}={value!r}' for name, value in zip(self._fields, self, strict=True))})"
         size = f"{counted(rows, 'row')} x {seq_len} tokens"
         try:
-            full = float((self.segment_ids != 0).sum()) / max(1, rows * seq_len)
-            size += f", {counted(int(self.slot_mask.sum()), 'image')}, {100 * full:.1f} % full"
-            size += "" if self.text_ids is None else f", {int((self.text_segment_ids != 0).sum())} text tokens"
+            full = float((batch.segment_ids != 0).sum()) / max(1, rows * seq_len)
+            size += f", {counted(int(batch.slot_mask.sum()), 'image')}, {100 * full:.1f} % full"
+            size += (
+                ""
+                if batch.text_ids is None or batch.text_segment_ids is None
+                else f", {int((batch.text_segment_ids != 0).sum())} text tokens"
+            )
         except (RuntimeError, TypeError, AttributeError):  # tensors without values
             pass
-        device = str(getattr(self.patches, "device", "cpu"))
+        device = str(getattr(batch.patches, "device", "cpu"))
         where = "" if device == "cpu" else f", on {device}"
         return f"PackedBatch({size}, patch {self.patch_size}, {dtype}{where})"
 
 
-def _changed(field: Any, change: Callable[[Any], Any], kinds: tuple[type, ...]) -> Any:
+def _changed(field: object, change: Callable[[object], torch.Tensor], kinds: tuple[type, ...]) -> object:
     """Return a field of a batch with all of its tensors changed. A target that is not a tensor is left unchanged."""
     if isinstance(field, dict):
         return {name: _changed(entry, change, kinds) for name, entry in field.items()}

@@ -5,25 +5,29 @@ Every function takes a batch of numpy arrays or of torch tensors, with texts, an
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import cast
+
+from typing_extensions import NamedTuple
 
 from patchpack.batch import _arrays
+from patchpack.batch._types import Array, ArrayT, Generic
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError
 
 
-def mask(batch: PackedBatch) -> Any:
+def mask(batch: PackedBatch[ArrayT]) -> ArrayT:
     """Return bool ``[B, text_len]``, True where a token belongs to a text: ``text_segment_ids > 0``."""
     return _segments(batch) > 0
 
 
-def attention_mask(batch: PackedBatch) -> Any:
+def attention_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
     """Return bool ``[B, text_len, text_len]``, True where token i may attend to token j: same text, neither is padding."""
     segments = _segments(batch)
-    return (segments[:, :, None] == segments[:, None, :]) & (segments > 0)[:, None, :]
+    mask: ArrayT = (segments[:, :, None] == segments[:, None, :]) & (segments > 0)[:, None, :]
+    return mask
 
 
-def pool_mask(batch: PackedBatch) -> Any:
+def pool_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
     """Return bool ``[B, E, text_len]``, True where token t belongs to the text of the sample whose first image is in slot e.
 
     ``mask[b, e, t] = text_segment_ids[b, t] == e + 1``. ``mask.any(-1)``, bool ``[B, E]``, says which slots have a text: every
@@ -31,17 +35,19 @@ def pool_mask(batch: PackedBatch) -> Any:
     """
     segments = _segments(batch)
     slots = _arrays.arange(segments, batch.slot_mask.shape[1]) + 1
-    return segments[:, None, :] == slots[None, :, None]
+    mask: ArrayT = segments[:, None, :] == slots[None, :, None]
+    return mask
 
 
-def position_ids(batch: PackedBatch) -> Any:
+def position_ids(batch: PackedBatch[ArrayT]) -> ArrayT:
     """Return int64 ``[B, text_len]``, the number of a token in its text, from 0; 0 where padding."""
     pooled = pool_mask(batch)
     count = pooled.cumsum(-1) - 1  # of each text, where it is
-    return (count * pooled).sum(1)
+    numbers: ArrayT = (count * pooled).sum(1)
+    return numbers
 
 
-class Ragged(NamedTuple):
+class Ragged(NamedTuple, Generic[Array]):
     """All texts of a batch end to end, as variable-length attention kernels take them.
 
     Attributes:
@@ -51,22 +57,23 @@ class Ragged(NamedTuple):
         places: int64 ``[N, 2]`` (row, slot) of the first image of the sample that each belongs to.
     """
 
-    text_ids: Any
-    cu_seqlens: Any
+    text_ids: Array
+    cu_seqlens: Array
     max_seqlen: int
-    places: Any
+    places: Array
 
 
-def ragged(batch: PackedBatch) -> Ragged:
+def ragged(batch: PackedBatch[ArrayT]) -> Ragged[ArrayT]:
     """Return the texts without their padding, in row-major slot order."""
     lengths = pool_mask(batch).sum(-1)  # [B, E]
     there = lengths > 0
     used = lengths[there]
     longest = int(used.max()) if len(used) else 0
-    return Ragged(batch.text_ids[mask(batch)], _arrays.cumulative(used), longest, _arrays.nonzero(there))
+    ids = cast("ArrayT", batch.text_ids)  # a batch with text_segment_ids has them
+    return Ragged(ids[mask(batch)], _arrays.cumulative(used), longest, _arrays.nonzero(there))
 
 
-def _segments(batch: PackedBatch) -> Any:
+def _segments(batch: PackedBatch[ArrayT]) -> ArrayT:
     if batch.text_segment_ids is None:
         raise ConfigError("this batch has no texts: load it with tokenize= and text_len=")
     return batch.text_segment_ids

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 
 from patchpack.batch import _arrays
+from patchpack.batch._types import ArrayT, Objects
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.views import sample_ids
 from patchpack.errors import ShapeError
@@ -28,16 +28,16 @@ _DTYPES = {
 _OPTIONAL = ("sample_ids", "text_ids", "text_segment_ids", "times")
 
 
-def validate(batch: PackedBatch) -> None:
+def validate(batch: PackedBatch[ArrayT]) -> None:
     """Check every statement `PackedBatch` makes about itself.
 
     Raises:
         ShapeError: the first that does not hold, with the row.
     """
-    b = PackedBatch(*map(_arrays.to_numpy, batch))
+    b: PackedBatch[np.ndarray] = PackedBatch._make(map(_arrays.to_numpy, batch))
     left_out = {name for name in _OPTIONAL if getattr(b, name) is None}
     if (b.text_ids is None) != (b.text_segment_ids is None):
-        raise ShapeError("text_ids and text_segment_ids must both be there, or neither")
+        raise ShapeError("text_ids and text_segment_ids must both be given, or neither")
     for name, dtypes in _DTYPES.items():
         if name in left_out:
             continue
@@ -69,82 +69,87 @@ def validate(batch: PackedBatch) -> None:
         if got != shape:
             raise ShapeError(f"{name} must be {list(shape)}, got {list(got)}")
     if b.patches.dtype != np.uint8 and not np.array_equal(b.norm, [[0] * channels, [1] * channels]):
-        raise ShapeError("norm must be mean 0 and std 1 for patches that are normalised already")
+        raise ShapeError("norm must be mean 0 and std 1 for patches that are not uint8")
     if len(b.keys) != num_rows:
         raise ShapeError(f"keys must hold one list per row, {num_rows}, got {len(b.keys)}")
-    b = b._replace(sample_ids=sample_ids(b))
+    samples = sample_ids(b)
     for row in range(num_rows):
-        _validate_row(b, row)
-    if b.text_ids is not None:
-        _validate_texts(b)
+        _validate_row(b, samples[row], row)
+    if b.text_ids is not None and b.text_segment_ids is not None:
+        _validate_texts(b, samples, b.text_ids, b.text_segment_ids)
     for values in b.targets.values() if isinstance(b.targets, dict) else [b.targets]:
         _validate_targets(values, b.slot_mask)
 
 
-def _validate_row(b: PackedBatch, row: int) -> None:
+def _validate_row(b: PackedBatch[np.ndarray], samples: np.ndarray, row: int) -> None:
     segments, n = b.segment_ids[row], int(b.num_images[row])
     mask = b.slot_mask[row]
 
-    def require(holds: Any, statement: str) -> None:
+    def require(holds: npt.ArrayLike, statement: str) -> None:
         if not np.all(holds):
             raise ShapeError(f"row {row}: {statement}")
 
     require(0 <= n <= len(mask), f"num_images must be in 0 … {len(mask)}, got {n}")
-    require(len(b.keys[row]) == n, f"{n} images but {len(b.keys[row])} keys")
-    require(~mask[n:], "slot_mask is set beyond num_images")
-    samples = b.sample_ids[row]
-    require(samples[n:] == 0, "sample_ids are set beyond num_images")
+    require(len(b.keys[row]) == n, f"there must be one key per image, got {n} images and {len(b.keys[row])} keys")
+    require(~mask[n:], "slot_mask must be False beyond num_images")
+    require(samples[n:] == 0, "sample_ids must be 0 beyond num_images")
     require(
-        np.isin(np.diff(samples[:n], prepend=0), (0, 1)) & (samples[:n] > 0), "sample_ids must be 1…1 2…2 … k…k in used slots"
+        np.isin(np.diff(samples[:n], prepend=0), (0, 1)) & (samples[:n] > 0),
+        "sample_ids must be 1 … 1, 2 … 2, …, k … k in used slots",
     )
     require(segments >= 0, "segment_ids must not be negative")
     real = segments > 0
     used = segments[real]
-    require(used[1:] >= used[:-1], "segment_ids must be 1…1 2…2 … k…k with zeros where padding or unreadable")
+    require(used[1:] >= used[:-1], "segment_ids must not decrease, except for zeros at padding and unreadable images")
     readable = np.flatnonzero(mask) + 1
-    require(np.array_equal(np.unique(used), readable), "segment_ids must name exactly the readable slots")
+    require(np.array_equal(np.unique(used), readable), "segment_ids must contain the readable slots and no others")
     if len(readable) == n:
-        require(real[: len(used)], "padding between readable images")
+        require(real[: len(used)], "padding must come after the last image")
     for slot in range(len(mask)):
         where = np.flatnonzero(segments == slot + 1)
         grid, times = b.grid_sizes[row, slot], 1 if b.times is None else int(b.times[row, slot])
         if not mask[slot]:
-            require(grid == 0, f"slot {slot} holds no image but grid_sizes {grid.tolist()}")
-            require(b.times is None or times == 0, f"slot {slot} holds no image but times {times}")
+            require(grid == 0, f"slot {slot} has no image, so its grid_sizes must be 0, got {grid.tolist()}")
+            require(b.times is None or times == 0, f"slot {slot} has no image, so its times must be 0, got {times}")
             continue
-        require(np.diff(where) == 1, f"the tokens of slot {slot} are not contiguous")
+        require(np.diff(where) == 1, f"the tokens of slot {slot} must be contiguous")
         whole = grid.tolist() if b.times is None else [times, *grid.tolist()]
-        require(1 <= len(where) <= times * int(grid.prod()), f"slot {slot} has {len(where)} tokens of a grid {whole}")
+        require(
+            1 <= len(where) <= times * int(grid.prod()),
+            f"slot {slot} must have 1 … all tokens of its grid {whole}, got {len(where)}",
+        )
         if b.times is not None:
             steps = b.position_ids[row, where, 0]
             in_order = (np.diff(steps, prepend=0) >= 0) & (steps < times)
-            require(in_order, f"the tokens of slot {slot} do not go by time, 0 … {times - 1}")
-        require(b.source_sizes[row, slot] > 0, f"slot {slot} has no source size")
-    require(b.patches[row][~real] == 0, "patches must be zero where padding")
-    require(b.position_ids[row][~real] == 0, "position_ids must be zero where padding")
+            require(in_order, f"the tokens of slot {slot} must be in order of time, 0 … {times - 1}")
+        require(b.source_sizes[row, slot] > 0, f"slot {slot} must have a source size")
+    require(b.patches[row][~real] == 0, "patches must be zero at padding")
+    require(b.position_ids[row][~real] == 0, "position_ids must be zero at padding")
 
 
-def _validate_texts(b: PackedBatch) -> None:
-    ids, segments = b.text_ids, b.text_segment_ids
+def _validate_texts(b: PackedBatch[np.ndarray], sample_ids: np.ndarray, ids: np.ndarray, segments: np.ndarray) -> None:
     if ids.ndim != 2 or len(ids) != len(b.num_images) or ids.shape != segments.shape:
         raise ShapeError(f"text_ids and text_segment_ids must be [B, text_len], got {list(ids.shape)}, {list(segments.shape)}")
-    for row, (here, mask, samples) in enumerate(zip(segments, b.slot_mask, b.sample_ids, strict=True)):
+    for row, (here, mask, samples) in enumerate(zip(segments, b.slot_mask, sample_ids, strict=True)):
 
-        def require(holds: Any, statement: str, row: int = row) -> None:
+        def require(holds: npt.ArrayLike, statement: str, row: int = row) -> None:
             if not np.all(holds):
                 raise ShapeError(f"row {row}: {statement}")
 
         require(here >= 0, "text_segment_ids must not be negative")
         used = here[here > 0]
-        require(used[1:] >= used[:-1], "text_segment_ids must ascend, with zeros where padding or unreadable")
+        require(used[1:] >= used[:-1], "text_segment_ids must not decrease, except for zeros at padding and unreadable samples")
         begins = np.flatnonzero(mask & (np.diff(samples, prepend=0) > 0)) + 1
-        require(np.array_equal(np.unique(used), begins), "text_segment_ids must name the first slot of every readable sample")
+        require(
+            np.array_equal(np.unique(used), begins),
+            "text_segment_ids must contain the first slot of every readable sample and no others",
+        )
         for segment in begins:
-            require(np.diff(np.flatnonzero(here == segment)) == 1, f"the text of slot {segment - 1} is not contiguous")
-        require(ids[row][here == 0] == 0, "text_ids must be zero where padding")
+            require(np.diff(np.flatnonzero(here == segment)) == 1, f"the text of slot {segment - 1} must be contiguous")
+        require(ids[row][here == 0] == 0, "text_ids must be zero at padding")
 
 
-def _validate_targets(values: Any, slot_mask: Any) -> None:
+def _validate_targets(values: np.ndarray | Objects | None, slot_mask: np.ndarray) -> None:
     if isinstance(values, np.ndarray):
         filler = {"int64": -100, "float32": np.nan}.get(str(values.dtype))
         if filler is None or values.shape[:2] != slot_mask.shape:
@@ -153,7 +158,7 @@ def _validate_targets(values: Any, slot_mask: Any) -> None:
             raise ShapeError("targets must be −100 (int64) or NaN (float32) in empty slots")
     elif values is not None:
         if [len(row) for row in values] != [len(row) for row in slot_mask]:
-            raise ShapeError(f"targets must hold one list of {slot_mask.shape[1]} per row")
+            raise ShapeError(f"targets must be lists, one of {slot_mask.shape[1]} per row")
         filled = (value is not None for row in values for value in row)
         if any(has and not mask for has, mask in zip(filled, slot_mask.flat, strict=True)):
             raise ShapeError("targets must be None in empty slots")

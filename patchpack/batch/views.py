@@ -5,36 +5,44 @@ Every function takes a batch of numpy arrays or of torch tensors, and returns ar
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+import numpy.typing as npt
+from typing_extensions import NamedTuple
 
 from patchpack.batch import _arrays
+from patchpack.batch._types import Array, ArrayT, Generic
 from patchpack.batch.packed import PackedBatch
 
+if TYPE_CHECKING:
+    import torch
 
-def token_mask(batch: PackedBatch) -> Any:
+
+def token_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
     """Return bool ``[B, S]``, True where a token belongs to a readable image: ``segment_ids > 0``."""
     return batch.segment_ids > 0
 
 
-def attention_mask(batch: PackedBatch) -> Any:
+def attention_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
     """Return bool ``[B, S, S]``, True where token i may attend to token j: same image, neither is padding.
 
     ``mask[b, i, j] = segment_ids[b, i] == segment_ids[b, j] > 0``; rows of padding are all False. Block diagonal
     (NaViT 2307.06304 section 2.2). For scaled_dot_product_attention insert a head axis: ``mask[:, None]``.
     """
     segments = batch.segment_ids
-    return (segments[:, :, None] == segments[:, None, :]) & (segments > 0)[:, None, :]
+    mask: ArrayT = (segments[:, :, None] == segments[:, None, :]) & (segments > 0)[:, None, :]
+    return mask
 
 
-def pool_mask(batch: PackedBatch) -> Any:
+def pool_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
     """Return bool ``[B, E, S]``, True where token s belongs to slot e: ``mask[b, e, s] = segment_ids[b, s] == e + 1``."""
     slots = _arrays.arange(batch.segment_ids, batch.slot_mask.shape[1]) + 1
-    return batch.segment_ids[:, None, :] == slots[None, :, None]
+    mask: ArrayT = batch.segment_ids[:, None, :] == slots[None, :, None]
+    return mask
 
 
-def sample_ids(batch: PackedBatch) -> Any:
+def sample_ids(batch: PackedBatch[ArrayT]) -> ArrayT:
     """Return int32 ``[B, E]``, the sample whose image a slot holds; see `PackedBatch.sample_ids`.
 
     In a batch without them every slot is a sample by itself.
@@ -46,14 +54,14 @@ def sample_ids(batch: PackedBatch) -> Any:
     return number.astype(np.int32) if isinstance(number, np.ndarray) else number.int()
 
 
-def fill_rate(batch: PackedBatch) -> float:
+def fill_rate(batch: PackedBatch[ArrayT]) -> float:
     """Return real tokens / (rows * seq_len), in [0, 1]; 0 for a batch without rows."""
     mask = token_mask(batch)
     share: float = float(mask.sum()) / max(1, mask.shape[0] * mask.shape[1])
     return share
 
 
-class Ragged(NamedTuple):
+class Ragged(NamedTuple, Generic[Array]):
     """All images of a batch end to end, as variable-length attention kernels take them.
 
     Attributes:
@@ -64,14 +72,14 @@ class Ragged(NamedTuple):
         places: int64 ``[N, 2]`` (row, slot) of each image, to scatter results back; (−1, −1) for static padding.
     """
 
-    patches: Any
-    position_ids: Any
-    cu_seqlens: Any
+    patches: Array
+    position_ids: Array
+    cu_seqlens: Array
     max_seqlen: int
-    places: Any
+    places: Array
 
 
-def ragged(batch: PackedBatch, static: bool = False) -> Ragged:
+def ragged(batch: PackedBatch[ArrayT], static: bool = False) -> Ragged[ArrayT]:
     """Return the batch without its padding.
 
     Args:
@@ -105,7 +113,7 @@ def ragged(batch: PackedBatch, static: bool = False) -> Ragged:
     return Ragged(batch.patches[mask], batch.position_ids[mask], _arrays.cumulative(used), longest, places)
 
 
-def standardize(patches: Any, norm: Any, dtype: Any = None) -> Any:
+def standardize(patches: ArrayT, norm: ArrayT, dtype: npt.DTypeLike | torch.dtype | None = None) -> ArrayT:
     """Return ``(patch − mean) / std`` per channel.
 
     Args:
@@ -120,7 +128,7 @@ def standardize(patches: Any, norm: Any, dtype: Any = None) -> Any:
     pixels = patches.reshape(*patches.shape[:-1], patches.shape[-1] // channels, channels)
     if isinstance(patches, np.ndarray):
         pixels = pixels.astype(np.float32)
-        value = ((pixels - norm[0]) / norm[1]).reshape(patches.shape)
-        return value if dtype is None else value.astype(dtype)
+        value: ArrayT = ((pixels - norm[0]) / norm[1]).reshape(patches.shape)
+        return value if dtype is None else value.astype(cast("npt.DTypeLike", dtype))
     value = ((pixels.float() - norm[0]) / norm[1]).reshape(patches.shape)
-    return value if dtype is None else value.to(dtype)
+    return value if dtype is None else value.to(cast("torch.dtype", dtype))

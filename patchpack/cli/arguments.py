@@ -1,42 +1,156 @@
-"""Arguments that several commands share."""
+"""Options that several commands share, each declared once."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from patchpack.stream.sample.names import IMAGE
 
+if TYPE_CHECKING:
+    from patchpack.plan.recipe import Recipe
 
-def add_workers(command: argparse.ArgumentParser, what: str) -> None:
-    """Add the number of processes and the engine; `what` says what the processes do."""
-    command.add_argument(
-        "--num-workers", type=int, default=0, metavar="N",
-        help=f"processes that {what} (default: 0, this one; with --engine ray all CPUs of the cluster)",
+AUTO = "auto"  # default of --target: the command looks for labels in the samples
+SOURCE = "webdataset shards, a folder, a glob or one file"
+SHARDS = "tar files: paths, URLs, brace patterns or globs"
+
+
+def describe(parser: argparse.ArgumentParser, text: str, *examples: str) -> None:
+    """Set the text above the options of a command, and the examples below them.
+
+    Args:
+        parser: the parser of the command.
+        text: description; it is printed with its line breaks, and not wrapped.
+        examples: whole command lines.
+    """
+    parser.description = text
+    parser.epilog = "\n  ".join(["examples:", *examples])
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def add_source(parser: argparse.ArgumentParser, metavar: str = "SOURCE", about: str = SOURCE) -> None:
+    """Add the source and the fields of its samples.
+
+    Args:
+        parser: the parser of the command.
+        metavar: name of the source in the usage. Default "SOURCE".
+        about: help for the source. Default: shards, a folder, a glob or one file.
+    """
+    parser.add_argument("source", metavar=metavar, help=about)
+    add_image(parser)
+    labels = parser.add_mutually_exclusive_group()
+    labels.add_argument(
+        "--target", default=AUTO, metavar="EXT",
+        help="read the label from the file with this extension (default: cls if the first sample has one)",
     )  # fmt: skip
-    command.add_argument(
-        "--engine", default="local", choices=("local", "ray"), help="where they run: on this machine, or on a Ray cluster"
+    _add_no_target(labels.add_argument)
+
+
+def add_image(parser: argparse.ArgumentParser) -> None:
+    """Add the extensions of the images."""
+    parser.add_argument(
+        "--image", default=IMAGE, metavar="EXT",
+        help=f"read images from files with one of these extensions, separated by ; (default: {IMAGE})",
+    )  # fmt: skip
+
+
+def add_indexed_fields(parser: argparse.ArgumentParser, index: str) -> None:
+    """Add the fields of a sample for a command that may find them in an index.
+
+    Args:
+        parser: the parser of the command.
+        index: the index whose fields are the default, as the help says it.
+    """
+    parser.add_argument(
+        "--image", metavar="EXT",
+        help=f"read images from files with one of these extensions, separated by ; (default: {index}'s, or {IMAGE})",
+    )  # fmt: skip
+    labels = parser.add_mutually_exclusive_group()
+    labels.add_argument(
+        "--target", default=AUTO, type=parse_labels, metavar="EXT",
+        help="read labels from the files with these extensions, separated by commas "
+        f"(default: {index}'s, or cls if the first sample has one)",
+    )  # fmt: skip
+    _add_no_target(labels.add_argument)
+
+
+def _add_no_target(add_argument: Callable[..., object]) -> None:
+    add_argument("--no-target", dest="target", action="store_const", const=None, help="read images without labels")
+
+
+def add_recipe(parser: argparse.ArgumentParser, default: str = "navit") -> None:
+    """Add the name of a preset; `recipe_of` returns the recipe."""
+    parser.add_argument("--recipe", default=default, help=f"use this preset of patchpack.recipes (default: {default})")
+
+
+def add_seq_len(parser: argparse.ArgumentParser) -> None:
+    """Add the number of tokens per row."""
+    parser.add_argument("--seq-len", type=int, default=None, metavar="N", help="fill rows of N tokens (default: the preset's)")
+
+
+def add_rows(parser: argparse.ArgumentParser) -> None:
+    """Add the number of rows per batch."""
+    parser.add_argument("--rows", type=int, default=None, metavar="N", help="put N rows into a batch (default: the preset's)")
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add the seed of the recipe."""
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="draw sizes, crops and dropped patches with this seed (default: 0)"
     )
 
 
-def add_members(command: argparse.ArgumentParser, otherwise: str) -> None:
-    """Add the fields of a sample. Their defaults None and ``auto`` mean that the command finds out."""
-    command.add_argument("--image", metavar="EXT", help=f"image extensions, ; between (default: {otherwise}, or {IMAGE})")
-    labels = command.add_mutually_exclusive_group()
-    labels.add_argument(
-        "--target", default="auto", type=parse_labels, metavar="EXT", help="extension of the labels, several with commas "
-        f"between (default: {otherwise}, or cls if there)",
+def add_epoch(parser: argparse.ArgumentParser, about: str = "plan this epoch, counted from 0 (default: 0)") -> None:
+    """Add the number of the epoch."""
+    parser.add_argument("--epoch", type=int, default=0, metavar="N", help=about)
+
+
+def add_limit(parser: argparse.ArgumentParser, default: int, task: str) -> None:
+    """Add the largest number of samples or images, which `limit_of` checks.
+
+    Args:
+        parser: the parser of the command.
+        default: the largest number.
+        task: a verb and its object that say what the number limits.
+    """
+    parser.add_argument("--limit", type=int, default=default, metavar="N", help=f"{task} (default: {default})")
+
+
+def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add the name of a model and the file of its weights; the name is required where there is no default.
+
+    Args:
+        parser: the parser of the command.
+        default: the name that the help gives as default. The command sets it.
+    """
+    about = "use this preset of patchpack.model.presets" + ("" if default is None else f" (default: {default})")
+    parser.add_argument("--model", required=default is None, metavar="NAME", help=about)
+    parser.add_argument(
+        "--weights", metavar="FILE",
+        help="load its weights: a .npz of big_vision, or a state dict of timm or patchpack (default: random weights)",
     )  # fmt: skip
-    add_no_target(labels)
 
 
-def add_no_target(labels: Any) -> None:
-    """Add ``--no-target`` to a group of arguments."""
-    labels.add_argument("--no-target", dest="target", action="store_const", const=None, help="the images have no labels")
+def add_workers(parser: argparse.ArgumentParser, task: str) -> None:
+    """Add the number of processes and the engine that starts them.
+
+    Args:
+        parser: the parser of the command.
+        task: a verb and its object that say what the processes do.
+    """
+    parser.add_argument(
+        "--num-workers", type=int, default=0, metavar="N",
+        help=f"{task} in N processes (default: 0, in this process; with --engine ray on all CPUs of the cluster)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--engine", default="local", choices=("local", "ray"),
+        help="start the processes on this machine or on a Ray cluster (default: local)",
+    )  # fmt: skip
 
 
 def parse_labels(text: str) -> str | tuple[str, ...]:
-    """Return one label, or several with commas between as a tuple."""
+    """Return one label unchanged, and several with commas between them as a tuple."""
     several = tuple(part.strip() for part in text.split(",") if part.strip())
     return several if len(several) > 1 else text
 
@@ -49,18 +163,19 @@ def parse_numbers(text: str) -> list[int]:
         raise argparse.ArgumentTypeError(f"expected whole numbers with commas between, got {text!r}") from None
 
 
-def add_source(
-    command: argparse.ArgumentParser, name: str = "SOURCE", what: str = "webdataset shards, a folder, a glob or one file"
-) -> None:
-    """Add the source and the fields of its samples.
+def recipe_of(arguments: argparse.Namespace) -> Recipe:
+    """Return the preset that ``--recipe`` names with the row length, rows and seed of the command line."""
+    from patchpack.plan import recipes
 
-    Args:
-        command: the parser of the command.
-        name: name of the source in the usage. Default "SOURCE".
-        what: help for the source.
-    """
-    command.add_argument("source", metavar=name, help=what)
-    command.add_argument("--image", default=IMAGE, metavar="EXT", help="image extensions, ; between")
-    labels = command.add_mutually_exclusive_group()
-    labels.add_argument("--target", default="auto", metavar="EXT", help="extension of the labels (default: cls if there)")
-    add_no_target(labels)
+    given = {name: getattr(arguments, name, None) for name in ("seq_len", "rows", "seed")}
+    return recipes.get(arguments.recipe, **{name: value for name, value in given.items() if value is not None})
+
+
+def limit_of(arguments: argparse.Namespace) -> int:
+    """Return ``--limit``. Raise `ConfigError` unless it is at least 1."""
+    from patchpack.errors import ConfigError
+
+    if arguments.limit < 1:
+        raise ConfigError(f"--limit must be at least 1, got {arguments.limit}")
+    limit: int = arguments.limit
+    return limit

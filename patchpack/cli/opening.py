@@ -1,9 +1,11 @@
-"""A source as somebody types it: labelled or not, found out by looking."""
+"""Sources that a user types. Where no label is named, the first sample decides whether there are labels."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 
+from patchpack.cli.arguments import AUTO
 from patchpack.errors import SourceError
 from patchpack.stream.index.build import find_shards
 from patchpack.stream.index.scan import ShardTask, scan_events
@@ -13,19 +15,17 @@ from patchpack.stream.sample.source import Source
 from patchpack.stream.sources.opening import open_source
 from patchpack.types import Event, Header
 
-AUTO = "auto"
-
 
 def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None = AUTO) -> tuple[Source, str | None]:
-    """The source behind a path, and the label extension in use.
+    """Return the source behind a path, and the extension of its labels, None if it has no labels.
 
     Args:
         path: shards, a folder, a glob or one file; several shards as a list.
-        image: extensions of the image.
-        target: extension of the label, None for none, or `AUTO`: ``cls`` if the first sample has one.
+        image: extensions of the image, separated by ``;``. Default jpg, jpeg, png, webp.
+        target: extension of the label. None means no labels. Default `AUTO`: ``cls`` if the first sample has such a label.
 
     Raises:
-        SourceError: nothing there that can be read.
+        SourceError: the path does not exist or cannot be read.
     """
     if target != AUTO:
         return open_source(path, image=image, target=target), target
@@ -39,17 +39,33 @@ def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None 
 
 
 def typed_target(shards: list[str], *, image: str) -> str | None:
-    """As `open_typed` finds it, for shards that are to be indexed: wherever these are, as the index reads them."""
+    """Return the extension of the labels of shards for an index, None if they have no labels.
+
+    The shards are read as the index reads them, so they may lie behind any URL. `open_typed` does the same for a source.
+    """
     members = parse_members(image, LABEL)
     tasks = (ShardTask(url, label, members) for url, label in zip(*find_shards(shards, members), strict=True))
     return _label_of(event for task in tasks for event in scan_events(task))
 
 
 def _label_of(events: Iterable[Event]) -> str | None:
-    """``cls`` if the first sample has one."""
+    """Return ``cls`` if the first sample has such a label, else None."""
     for event in events:
         if isinstance(event, Header):
             return "cls"
         if getattr(event, "stage", "") == "target":
             break
     return None
+
+
+def source_arguments(path: str, image: str, target: str | None) -> str:
+    """Return a source and its options as a shell takes them.
+
+    Args:
+        path: the source.
+        image: value of ``--image``; left out if it is the default.
+        target: value of ``--target``; left out if it is `AUTO`, ``--no-target`` if it is None.
+    """
+    flags = "" if image == IMAGE else f" --image {shlex.quote(image)}"
+    flags += "" if target == AUTO else " --no-target" if target is None else f" --target {shlex.quote(target)}"
+    return shlex.quote(path) + flags

@@ -1,40 +1,55 @@
-"""What the commands say: counts in words, names that may hold anything, what was lost, and the command to run next."""
+"""Text on the terminal: counts in words, file names with any characters in them, samples that cannot be used, progress."""
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.progress import Progress, ProgressColumn
 from rich.text import Text
 
-from patchpack.cli.opening import AUTO
 from patchpack.report import Rejection, ShardFault
-from patchpack.stream.sample.names import IMAGE
 
 _SHOWN = 10  # rejections in full
 
 
 def say(console: Console, text: str) -> None:
-    """A line as it is: not wrapped, nothing in it taken for markup."""
+    """Print a line. It is not wrapped, and nothing in it is read as markup."""
     console.print(printable(text, console.encoding), markup=False, highlight=False, soft_wrap=True)
 
 
 def printable(text: str, encoding: str) -> str:
-    """Escapes in place of what a terminal would act on, or the encoding lacks: file names may hold anything."""
+    """Return text with escapes for control characters and for what the encoding lacks, since file names may hold both."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def count_of(number: int, name: str, plural: str = "s") -> str:
-    """``1 image``, ``1,024 images``."""
+    """Return ``1 image`` or ``1,024 images``.
+
+    Args:
+        number: the count.
+        name: name of one thing.
+        plural: ending of the name for other counts than 1. Default "s".
+    """
     return f"{number:,} {name}{'' if number == 1 else plural}"
 
 
+def percent(share: float) -> str:
+    """Return a share in whole percents, which are 0 or 100 only if the share is exactly that."""
+    return "under 1 %" if 0 < share < 0.005 else "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
+
+
 def say_losses(console: Console, rejected: Sequence[Rejection], faults: Sequence[ShardFault]) -> None:
-    """The samples that cannot be used, the first ones with their reasons, and the shards that end early."""
+    """Print the samples that cannot be used, and the shards that could not be read to their end.
+
+    Args:
+        console: the terminal.
+        rejected: the samples. The first ten are printed with their reasons, the others counted by stage.
+        faults: the shards.
+    """
     for rejection in rejected[:_SHOWN]:
         inside = "" if rejection.key.endswith(rejection.member) else f" ({rejection.member})"
         say(console, f"  {rejection.key}{inside} [{rejection.stage}]")
@@ -46,8 +61,6 @@ def say_losses(console: Console, rejected: Sequence[Rejection], faults: Sequence
         say(console, f"shard {fault.shard}: {fault.reason}")
 
 
-def source_arguments(path: str, image: str, target: str | None) -> str:
-    """A source and its flags as they were typed, quoted for a shell."""
-    flags = "" if image == IMAGE else f" --image {shlex.quote(image)}"
-    flags += "" if target == AUTO else " --no-target" if target is None else f" --target {shlex.quote(target)}"
-    return shlex.quote(path) + flags
+def progress(console: Console, *columns: ProgressColumn) -> Progress:
+    """Return a line of progress that disappears at its end, and is not shown where the output is no terminal."""
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -6,11 +6,11 @@ Each thread has one canvas. An image must be painted before the next one is deco
 from __future__ import annotations
 
 from threading import local
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import UInt8Array
 from patchpack.types import Size
 
 Pixels = npt.NDArray[np.uint8]
@@ -38,7 +38,7 @@ def canvas(size: Size) -> Pixels:
     return memory.reshape(*size, 4)
 
 
-def widened(pixels: npt.NDArray[Any]) -> Pixels:
+def widened(pixels: UInt8Array) -> Pixels:
     """Return uint8 ``[H, W, 3]`` as ``[H, W, 4]`` on the canvas: red, green, blue and a filler."""
     from patchpack.image import _kernels_canvas as kernels
 

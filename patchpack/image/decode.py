@@ -19,12 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
+from patchpack._foreign.libtiff import SilentLibtiff
+from patchpack._foreign.pillow import has_unread_exif
 from patchpack.errors import DecodeError
 from patchpack.image import depth, profile
 from patchpack.image.formats import DEFAULT, FORMATS, MAX_PIXELS, Reading, require_readable
 from patchpack.image.pillow_warnings import SEVERAL_FRAMES, CapturedWarnings, note
 from patchpack.image.png import match_key_to_pixels, read_late_chunks
-from patchpack.image.tiff import SilentLibtiff
 from patchpack.types import Size
 
 Colour = tuple[int, int, int]
@@ -198,7 +199,7 @@ def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS, formats
         raise DecodeError(f"expected at most {max_pixels} pixels, got {height} x {width} (height x width) = {height * width}")
     if tile.height * tile.width > max_pixels:
         raise DecodeError(
-            f"expected at most {max_pixels} pixels, got a picture in tiles of {tile.height} x {tile.width} (height x width)"
+            f"expected at most {max_pixels} pixels, got an image in tiles of {tile.height} x {tile.width} (height x width)"
         )
     return image
 
@@ -223,7 +224,7 @@ def oriented_size(image: Image.Image) -> Size:
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
     """Return the transpose that makes an image upright, or None if it is upright or has no valid tag."""
-    if _PLACES_OF_TAGS.isdisjoint(image.info) and getattr(image, "_exif", image) is None and not hasattr(image, "tag_v2"):
+    if _PLACES_OF_TAGS.isdisjoint(image.info) and has_unread_exif(image) and not hasattr(image, "tag_v2"):
         return None  # the common case: no tag, and no tag was read or set
     try:
         with CapturedWarnings():
@@ -260,9 +261,9 @@ class _Refusing:
             height, width = self.size
             got = f"{type(error).__name__}: {error}"
             if (isinstance(error, AssertionError) and not str(error)) or "closed file" in str(error):  # Pillow's only hint
-                got = "a file that was closed before its pixels were read (load() it before it is closed)"
+                got = "a file that was closed before its pixels were read (call load() before it is closed)"
             raise DecodeError(
-                f"expected a complete {self.format or 'picture'} of {height} x {width} pixels (height x width), got {got}"
+                f"expected a complete {self.format or 'image'} of {height} x {width} pixels (height x width), got {got}"
             ) from error
 
 
@@ -274,4 +275,4 @@ def _not_an_image(file: IO[bytes], error: Exception, further: tuple[str, ...]) -
     absent = [name for name in further if name not in Image.OPEN]  # possible in a spawned process
     why += f"; Pillow has no plugin for {absent[0]!r} in this process" if absent else ""
     known = (*FORMATS, *further)
-    return f"expected a readable {', '.join(known[:-1])} or {known[-1]} file, got {length} bytes starting {start!r}{why}"
+    return f"expected a readable {', '.join(known[:-1])} or {known[-1]} file, got {length} bytes that start with {start!r}{why}"

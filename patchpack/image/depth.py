@@ -159,6 +159,6 @@ def _low_bits(image: Image.Image) -> int:
         file.seek(place)
 
 
-def _numbers(value: Any) -> tuple[int, ...]:
+def _numbers(value: object) -> tuple[int, ...]:
     found = value if isinstance(value, tuple) else (value,)
     return tuple(number for number in found if isinstance(number, int))

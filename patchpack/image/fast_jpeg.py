@@ -7,14 +7,11 @@ and errors do not depend on the decoder.
 
 from __future__ import annotations
 
-from typing import Any
-
 from PIL import Image
 
+from patchpack._foreign.pillow import decode_jpeg
 from patchpack.image.canvas import Pixels, canvas
 from patchpack.image.jpeg import jpeg_head
-
-_core: Any = vars(Image)["core"]  # the module that `Image.load` calls
 
 
 def decode_fast_jpeg(data: bytes, max_pixels: int, *, turbo: bool = False, tagged: bool = True) -> Pixels | None:
@@ -36,20 +33,8 @@ def decode_fast_jpeg(data: bytes, max_pixels: int, *, turbo: bool = False, tagge
     if height * width > min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels):
         return None
     pixels = canvas(head.size)
-    whole = _by_simplejpeg(data, pixels) if turbo else _by_pillow(data, pixels)
+    whole = _by_simplejpeg(data, pixels) if turbo else decode_jpeg(data, pixels)
     return pixels if whole else None
-
-
-def _by_pillow(data: bytes, pixels: Pixels) -> bool:
-    height, width, _ = pixels.shape
-    try:
-        image = _core.map_buffer(pixels, (width, height), "raw", 0, ("RGB", 4 * width, 1))
-        decoder = _core.jpeg_decoder("RGB", "RGB", "")
-        decoder.setimage(image, (0, 0, width, height))
-        end, error = decoder.decode(data)
-    except (AttributeError, TypeError, ValueError):  # a Pillow with other internals
-        return False
-    return bool(end == -1 and error == 0)
 
 
 def _by_simplejpeg(data: bytes, pixels: Pixels) -> bool:

@@ -44,11 +44,12 @@ def require_readable(reading: Reading) -> None:
     missing = [name for name in reading.formats if not _is_registered(name)]
     if missing:
         raise ConfigError(
-            f"formats={reading.formats!r}: Pillow has no plugin for {missing[0]!r} in this process; register it first, as "
-            f"pillow_heif.register_heif_opener() does"
+            f"formats={reading.formats!r}: Pillow has no plugin for {missing[0]!r} in this process: register one first, for "
+            f"example "
+            f"with pillow_heif.register_heif_opener()"
         )
     if reading.icc != "ignore" and not profile.is_there():
-        raise ConfigError(f"icc={reading.icc!r} needs a Pillow that was built with LittleCMS")
+        raise ConfigError(f"icc={reading.icc!r} needs Pillow with LittleCMS, which this build of Pillow lacks")
 
 
 def _is_registered(name: str) -> bool:

@@ -92,7 +92,7 @@ def jpeg_head(data: bytes) -> JpegHead | None:
                 return None
             size = Size(width, height) if orientation in (5, 6, 7, 8) else Size(height, width)
             return JpegHead(size, layers, orientation not in (2, 3, 4, 5, 6, 7, 8), tagged)
-        elif not _is_ordinary(marker, data[begin:stop]):
+        elif not _is_readable(marker, data[begin:stop]):
             return None
         elif marker == 0xE2:
             tagged = tagged or data.startswith(_ICC, begin)
@@ -106,7 +106,7 @@ def _are_tables(data: bytes, at: int, stop: int) -> bool:
     return at == stop
 
 
-def _is_ordinary(marker: int, segment: bytes) -> bool:
+def _is_readable(marker: int, segment: bytes) -> bool:
     """Return True for an application's segment that Pillow reads without an error."""
     if marker == 0xE0:
         return not segment.startswith(b"JFIF") or len(segment) >= 12

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -15,37 +15,40 @@ from patchpack.image.decode import WHITE, Colour, decode_image, oriented_size, t
 from patchpack.image.formats import DEFAULT, MAX_PIXELS, Reading
 from patchpack.types import Clip, Size
 
+if TYPE_CHECKING:
+    from patchpack.types import Picture
+
 _EXPECTED = "expected file bytes, a uint8 [H, W, 3] array or a PIL image"
-NO_VIDEO = "a clip, and the recipe takes none: give it video=Video(...)"
+NO_VIDEO = "got a clip, but the recipe has video=None: use a recipe with video=Video(...)"
 
 
-def is_picture(value: Any) -> bool:
+def is_picture(value: object) -> TypeGuard[Picture | Clip]:
     """Return True for a value whose type `Sample.image` may have."""
     return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray, Clip))
 
 
-def frames_of(image: Any) -> Sequence[Any] | None:
+def frames_of(image: object) -> Sequence[object] | None:
     """Return the frames of a clip in order, None for any other image. No frame is read."""
     if isinstance(image, Clip):
         return image.frames
     return image if isinstance(image, np.ndarray) and image.ndim == 4 else None  # type: ignore[return-value]  # like a sequence
 
 
-def is_several(image: Any) -> TypeGuard[Sequence[Any]]:
+def is_several(image: object) -> TypeGuard[Sequence[object]]:
     """Return True for a list of images that belong together."""
     return isinstance(image, (list, tuple))
 
 
-def frame_count(frames: Sequence[Any]) -> int:
+def frame_count(frames: Sequence[object]) -> int:
     """Return the number of frames of a clip. Raises like `frame_at`, and `DecodeError` for 0 frames."""
     with _asking():
         count = len(frames)
     if not count:
-        raise DecodeError("a clip of no frames: leave the sample out, or give it one")
+        raise DecodeError("a clip must have at least one frame, got 0: leave the sample out")
     return count
 
 
-def frame_at(frames: Sequence[Any], number: int) -> Any:
+def frame_at(frames: Sequence[object], number: int) -> object:
     """Return one frame of a clip.
 
     Raises:
@@ -55,7 +58,7 @@ def frame_at(frames: Sequence[Any], number: int) -> Any:
     with _asking():
         frame = frames[number]
     if frames_of(frame) is not None or is_several(frame):
-        raise DecodeError(f"{_EXPECTED} as a frame, got {type(frame).__name__}")
+        raise DecodeError(f"{_EXPECTED} as each frame of a clip, got {type(frame).__name__}")
     return frame
 
 
@@ -71,7 +74,7 @@ def _asking() -> Iterator[None]:
         raise DecodeError(f"{type(error).__name__}: {error}") from error
 
 
-def held_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
+def held_size(image: object, *, max_pixels: int = MAX_PIXELS) -> Size:
     """Return the oriented height and width of an image in memory: an array or a PIL image, which is not loaded.
 
     Raises:
@@ -85,7 +88,7 @@ def held_size(image: Any, *, max_pixels: int = MAX_PIXELS) -> Size:
 
 
 def rgb_picture(
-    image: Any, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
+    image: object, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
 ) -> Image.Image:
     """Return the upright RGB image of a sample's value.
 
@@ -107,7 +110,7 @@ def rgb_picture(
     raise _stranger(image)
 
 
-def picture_bytes(image: Any) -> int:
+def picture_bytes(image: object) -> int:
     """Return the bytes of memory of a sample's image. A PIL image counts with its pixels, loaded or not.
 
     A clip whose frames are neither an array nor a list counts as 0, because the size of its contents is not known.
@@ -117,22 +120,22 @@ def picture_bytes(image: Any) -> int:
         return sum(picture_bytes(frame) for frame in held if is_picture(frame))
     if isinstance(image, Image.Image):
         return image.width * image.height * len(image.getbands())
-    return image.nbytes if isinstance(image, (np.ndarray, memoryview)) else len(image)
+    return image.nbytes if isinstance(image, (np.ndarray, memoryview)) else len(cast("bytes | bytearray", image))
 
 
 def within(size: Size, max_pixels: int) -> Size:
     """Return the size if it has between 1 and `max_pixels` pixels, else raise `DecodeError`."""
     if min(size) < 1 or size.height * size.width > max_pixels:
-        raise DecodeError(f"{size.height} x {size.width} pixels are not within 1 … max_pixels={max_pixels}")
+        raise DecodeError(f"expected 1 … max_pixels={max_pixels} pixels, got {size.height} x {size.width} (height x width)")
     return size
 
 
-def is_rgb(image: Any) -> TypeGuard[npt.NDArray[np.uint8]]:
+def is_rgb(image: object) -> TypeGuard[npt.NDArray[np.uint8]]:
     """Return True for a uint8 ``[H, W, 3]`` array."""
     return isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 
-def _stranger(image: Any) -> DecodeError:
+def _stranger(image: object) -> DecodeError:
     if frames_of(image) is not None:
         return DecodeError(NO_VIDEO)
     if hasattr(image, "dtype") and hasattr(image, "shape"):  # an array, or a tensor that a transform made

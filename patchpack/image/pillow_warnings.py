@@ -3,8 +3,8 @@
 Python's own tools do not work for painting in threads. `warnings.catch_warnings` replaces the filters and the output of the
 whole process, so two threads that leave it in the wrong order leave it replaced. Here one filter is put before all others
 while an image is decoded, and removed afterwards. Its two patterns are functions that know whether their own thread is
-decoding. So a warning of Pillow is recorded in the thread that decodes. All other threads are unaffected, also under
-``-W error``.
+decoding (`patchpack._foreign.cpython`). So a warning of Pillow is recorded in the thread that decodes. All other threads are
+unaffected, also under ``-W error``.
 
 If other code in this process has shown a text before, Python leaves it out the second time. It is then not counted.
 """
@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import logging
 import threading
-import warnings
-from contextlib import suppress
-from types import SimpleNamespace
-from typing import Any, cast
+
+from patchpack._foreign.cpython import ThreadFilter
 
 SEVERAL_FRAMES = "several frames, the first is taken"
 """The warning for an animation, a multi-page TIFF, a multi-picture JPEG."""
@@ -66,13 +64,11 @@ class CapturedWarnings:
 
     def __enter__(self) -> None:
         _here.deep += 1
-        self._filters = cast("list[Any]", warnings.filters)
-        self._filters.insert(0, _FILTER)
+        self._filters = _FILTER.insert()
 
     def __exit__(self, *_: object) -> None:
         _here.deep -= 1
-        with suppress(ValueError):  # other code emptied the list meanwhile
-            self._filters.remove(_FILTER)
+        _FILTER.remove(self._filters)
 
 
 def _is_text(text: str) -> bool:  # always True; the next pattern decides
@@ -91,8 +87,7 @@ def _is_heard_elsewhere(record: logging.LogRecord) -> bool:
     return _here.deep == 0
 
 
-# used by `warnings` like compiled patterns; namespaces of functions, so that filters can be pickled, as some executors do
-_FILTER = ("ignore", SimpleNamespace(match=_is_text), Warning, SimpleNamespace(match=_is_pillow), 0)
+_FILTER = ThreadFilter(_is_text, _is_pillow, "PIL")
 
 # this logger repeats the fault of a file before Pillow raises, and Python prints messages without a handler
 logging.getLogger("PIL.TiffImagePlugin").addFilter(_is_heard_elsewhere)

@@ -13,8 +13,8 @@ from patchpack.image.pillow_warnings import note
 if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
-BROKEN = "a colour profile that cannot be used, colours are taken as they are"
-"""The warning for a profile that LittleCMS does not read, or one for other pixels, such as CMYK in an RGB file."""
+BROKEN = "the colour profile cannot be used, so colours are not converted"
+"""The warning for a profile that LittleCMS cannot read, or that is for other pixels, such as CMYK in an RGB file."""
 
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import Any
 
 from PIL import Image
 
@@ -27,7 +26,7 @@ PREFIX_BYTES = 32 * 1024  # the header of a photograph, including its EXIF thumb
 
 
 def picture_size(
-    image: Any, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, formats: tuple[str, ...] = ()
+    image: object, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, formats: tuple[str, ...] = ()
 ) -> Size:
     """Return the oriented height and width of a sample's image, without decoding pixels.
 

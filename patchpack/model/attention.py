@@ -13,6 +13,7 @@ suits a compiled model.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any, Literal, Protocol
 
@@ -142,13 +143,11 @@ def backend(attention: AttentionName | Attend, *, static: bool = False) -> Atten
         ConfigError: the name is unknown, or with static shapes it belongs to a backend whose shapes differ between batches.
     """
     if not callable(attention) and attention not in NAMED:
-        raise ConfigError(f"attention={attention!r} is not one of {', '.join(map(repr, NAMED))}, nor a function")
+        raise ConfigError(f"attention must be one of {', '.join(map(repr, NAMED))}, or a function, got {attention!r}")
     attend = attention if callable(attention) else NAMED[attention]
     if static and attend in RAGGED:
         name = next(name for name, known in NAMED.items() if known is attend)
-        raise ConfigError(
-            f"attention={name!r} has other shapes for every batch. Take 'auto', 'dense' or 'flex' with static=True"
-        )
+        raise ConfigError(f"attention={name!r} changes shapes with every batch: use 'auto', 'dense' or 'flex' with static=True")
     return attend
 
 
@@ -172,12 +171,12 @@ def _varlen_attn() -> Any:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
         raise ConfigError(
-            f"torch {torch.__version__} has no variable-length attention; take attention='dense' or 'flex'"
+            f"torch {torch.__version__} has no variable-length attention: use attention='dense' or 'flex'"
         ) from None
     return varlen_attn
 
 
-def flex_attention() -> Any:
+def flex_attention() -> Callable[..., Tensor]:
     """Return FlexAttention uncompiled, for a model that is compiled as a whole, and for CPU.
 
     On CPU it computes the whole matrix.
@@ -185,10 +184,10 @@ def flex_attention() -> Any:
     try:
         from torch.nn.attention.flex_attention import flex_attention
     except ImportError:
-        raise ConfigError(f"torch {torch.__version__} has no FlexAttention; take attention='dense'") from None
+        raise ConfigError(f"torch {torch.__version__} has no FlexAttention: use attention='dense'") from None
     return flex_attention
 
 
 @cache
-def _compiled_flex_attention() -> Any:
+def _compiled_flex_attention() -> Callable[..., Tensor]:
     return torch.compile(flex_attention(), dynamic=True)

@@ -91,7 +91,7 @@ def _flat(images: Tensor, others: Tensor, mask: Tensor, chunk: int) -> tuple[Ten
     """Return features ``[N, d]`` of length 1, and the mask as bool ``[N]``. The content of empty slots is replaced by zeros."""
     if images.ndim != 3 or images.shape != others.shape or images.shape[:2] != mask.shape:
         raise ShapeError(
-            f"features must both be [B, E, d] and the mask [B, E], got {list(images.shape)}, {list(others.shape)} and "
+            f"both features must be [B, E, d] and the mask [B, E], got {list(images.shape)}, {list(others.shape)} and "
             f"{list(mask.shape)}"
         )
     if chunk < 1:

@@ -39,7 +39,7 @@ def start_from(student: ViT, teacher: ViT) -> None:
     own = student.state_dict()
     for name in [*own, *state]:
         if name not in own or name not in state or own[name].shape != state[name].shape:
-            raise ConfigError(f"student and teacher do not share {name}: make both with the same parts")
+            raise ConfigError(f"student and teacher differ in {name}: make both with the same width, depth and parts")
     student.load_state_dict(state)
 
 
@@ -58,7 +58,7 @@ def distillation(teacher: ViT, *, temperature: float = 1.0, label_weight: float 
         ConfigError: a number out of its range.
     """
     if temperature <= 0 or not 0 <= label_weight <= 1:
-        raise ConfigError(f"want temperature > 0 and label_weight in [0, 1], got {temperature} and {label_weight}")
+        raise ConfigError(f"temperature must be > 0 and label_weight in [0, 1], got {temperature} and {label_weight}")
     teacher.eval()
 
     def loss(student: ViT, batch: PackedBatch) -> Tensor:

@@ -57,8 +57,8 @@ class PatchEmbed(nn.Module):
         weight = self.kernel(patch_size or self.patch_size)
         if patches.shape[-1] != weight.shape[1]:
             raise ShapeError(
-                f"a patch must have {weight.shape[1]} values, got {patches.shape[-1]}. A model made by "
-                f"patchpack.model.for_video takes the tubelets of a recipe's video=Video(...)"
+                f"a patch must have {weight.shape[1]} values, got {patches.shape[-1]}. A model made with "
+                f"patchpack.model.for_video takes tubelets: use a recipe with video=Video(...)"
             )
         # the channel is the fastest axis of a patch
         mean, std = norm.to(patches.device).repeat(1, weight.shape[1] // norm.shape[1])
@@ -76,7 +76,7 @@ class PatchEmbed(nn.Module):
             return self.linear.weight
         if self.flexible is None:
             raise ShapeError(
-                f"the model's patch_size is {self.patch_size}, the batch's is {patch_size}. A model made with "
+                f"expected a batch of patch_size={self.patch_size}, the model's, got {patch_size}. A model made with "
                 f"flexible='pi' resizes its kernel to the batch"
             )
         stored = self.linear.weight.view(-1, self.tubelet, self.patch_size, self.patch_size, 3)
@@ -99,7 +99,7 @@ def inflate_kernel(kernel: Tensor, tubelet: int) -> Tensor:
         ConfigError: `tubelet` is below 1.
     """
     if tubelet < 1:
-        raise ConfigError(f"a tubelet has at least one frame, got {tubelet}")
+        raise ConfigError(f"tubelet must be at least 1 frame, got {tubelet}")
     inflated = kernel.new_zeros(len(kernel), tubelet, kernel.shape[1])
     inflated[:, tubelet // 2] = kernel
     return inflated.flatten(1)

@@ -54,7 +54,7 @@ def attention_distance(model: ViT, batch: PackedBatch) -> Tensor:
         patches j of the same image, with a the head's attention and p (row, col). Class and register tokens are left out.
     """
     if model.static:
-        raise ShapeError("attention_distance wants a model made with static=False")
+        raise ShapeError("attention_distance needs a model made with static=False")
     ids = batch.position_ids.float()
     found: list[Tensor] = []
 
@@ -123,7 +123,7 @@ class MinibatchCKA:
             ShapeError: fewer than 4 images, or different numbers of images.
         """
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 4:
-            raise ShapeError(f"want [n, d] and [n, e] of the same n >= 4 images, got {list(x.shape)} and {list(y.shape)}")
+            raise ShapeError(f"expected [n, d] and [n, e] of the same n >= 4 images, got {list(x.shape)} and {list(y.shape)}")
         k, l_ = (_without_diagonal(f.detach().double() @ f.detach().double().T) for f in (x, y))
         self._sums += torch.stack([_hsic(k, l_), _hsic(k, k), _hsic(l_, l_)]).cpu()
 

@@ -41,9 +41,11 @@ class Interpolation:
 
     def __post_init__(self) -> None:
         if self.kernel not in TAPS:
-            raise ConfigError(f"kernel is 'bilinear' or 'bicubic', got {self.kernel!r}")
+            raise ConfigError(f"kernel must be 'bilinear' or 'bicubic', got {self.kernel!r}")
         if self.align_corners and self.antialias:
-            raise ConfigError("antialias=True wants align_corners=False: a wider kernel with pinned corners is not defined")
+            raise ConfigError(
+                "antialias=True needs align_corners=False, because a wider kernel is not defined with aligned corners"
+            )
 
     def weights(self, index: Tensor, length: Tensor | int, table: int) -> Tensor:
         """Return the share of each table entry in each entry of the resized table.

@@ -53,9 +53,9 @@ def resize_kernel(
         [0.1025, 0.1125, 0.1325, 0.1425]
     """
     if method not in ("pi", "plain", "area", "norm"):
-        raise ConfigError(f"method is 'pi', 'plain', 'area' or 'norm', got {method!r}")
+        raise ConfigError(f"method must be 'pi', 'plain', 'area' or 'norm', got {method!r}")
     if min(size) < 1:
-        raise ShapeError(f"a patch is at least 1×1 pixels, got {size[0]}×{size[1]}")
+        raise ShapeError(f"a patch must be at least 1×1 pixels, got {size[0]}×{size[1]}")
     old = (kernel.shape[dims[0]], kernel.shape[dims[1]])
     if old == tuple(size):
         return kernel

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from patchpack.errors import ShapeError
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 class Bucket(NamedTuple):
@@ -117,7 +120,7 @@ class Layout:
         return (self.segment_ids[:, :, None] == self.segment_ids[:, None, :])[:, None]
 
     @cached_property
-    def block_mask(self) -> Any:
+    def block_mask(self) -> BlockMask:
         """The same mask for FlexAttention: the blocks of 128 × 128 pairs that hold any pair."""
         return block_mask(self.segment_ids)
 
@@ -127,7 +130,7 @@ class Layout:
         return self.segment_ids.shape[1]
 
 
-def block_mask(segment_ids: Tensor) -> Any:
+def block_mask(segment_ids: Tensor) -> BlockMask:
     """Return FlexAttention's `BlockMask` ``[B, 1, S, S]``, the mask of `Layout.same_image` by blocks.
 
     It is True where two tokens of a row belong to one image, or both are padding.

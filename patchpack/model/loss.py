@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from patchpack.batch._types import Targets
 from patchpack.errors import ConfigError, ShapeError
 
 NO_TARGET = -100
 Reduction = Literal["mean", "sum"]
 
 
-def cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+def cross_entropy(logits: Tensor, targets: Targets, *, reduction: Reduction = "mean") -> Tensor:
     """Return the mean or the sum of cross-entropy over labelled images, however they are packed.
 
     Args:
@@ -33,15 +34,16 @@ def cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "me
         ConfigError: another reduction.
     """
     _require(reduction)
-    if logits.ndim != 3 or logits.shape[:2] != targets.shape:
+    labels = cast("Tensor", targets)  # other kinds of targets have losses of their own
+    if logits.ndim != 3 or logits.shape[:2] != labels.shape:
         raise ShapeError(
-            f"logits must be [B, E, classes] and targets [B, E], got {list(logits.shape)} and {list(targets.shape)}"
+            f"logits must be [B, E, classes] and targets [B, E], got {list(logits.shape)} and {list(labels.shape)}"
         )
-    total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=NO_TARGET, reduction="sum")
-    return total if reduction == "sum" else total / (targets != NO_TARGET).sum().clamp(min=1)
+    total = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=NO_TARGET, reduction="sum")
+    return total if reduction == "sum" else total / (labels != NO_TARGET).sum().clamp(min=1)
 
 
-def sigmoid_cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reduction = "mean") -> Tensor:
+def sigmoid_cross_entropy(logits: Tensor, targets: Targets, *, reduction: Reduction = "mean") -> Tensor:
     """Return the binary cross-entropy summed over classes, as a mean or sum over labelled images: NaViT's loss on JFT.
 
     Args:
@@ -59,17 +61,18 @@ def sigmoid_cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reducti
         ConfigError: another reduction.
     """
     _require(reduction)
-    if logits.ndim != 3 or targets.shape not in (logits.shape, logits.shape[:2]):
+    labels = cast("Tensor", targets)  # other kinds of targets have losses of their own
+    if logits.ndim != 3 or labels.shape not in (logits.shape, logits.shape[:2]):
         raise ShapeError(
             f"logits must be [B, E, classes] and targets [B, E] or [B, E, classes], got {list(logits.shape)} and "
-            f"{list(targets.shape)}"
+            f"{list(labels.shape)}"
         )
-    if targets.ndim == 2:
-        labelled = targets != NO_TARGET
-        wanted = F.one_hot(torch.where(labelled, targets, 0), logits.shape[2]).to(logits.dtype)
+    if labels.ndim == 2:
+        labelled = labels != NO_TARGET
+        wanted = F.one_hot(torch.where(labelled, labels, 0), logits.shape[2]).to(logits.dtype)
     else:
-        labelled = ~targets.isnan().any(-1)
-        wanted = torch.where(labelled[..., None], targets, 0.0).to(logits.dtype)
+        labelled = ~labels.isnan().any(-1)
+        wanted = torch.where(labelled[..., None], labels, 0.0).to(logits.dtype)
     each = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(-1)
     total = torch.where(labelled, each, 0.0).sum()
     return total if reduction == "sum" else total / labelled.sum().clamp(min=1)
@@ -77,4 +80,4 @@ def sigmoid_cross_entropy(logits: Tensor, targets: Tensor, *, reduction: Reducti
 
 def _require(reduction: str) -> None:
     if reduction not in ("mean", "sum"):
-        raise ConfigError(f"reduction is 'mean' or 'sum', got {reduction!r}")
+        raise ConfigError(f"reduction must be 'mean' or 'sum', got {reduction!r}")

@@ -103,11 +103,11 @@ class FactorizedPositions(nn.Module):
     def __init__(self, *, width: int, max_len: int, combine: Combine = "sum", first: int = 0, fractional: bool = False) -> None:
         super().__init__()
         if combine not in ("sum", "product", "stack"):
-            raise ConfigError(f"combine is 'sum', 'product' or 'stack', got {combine!r}")
+            raise ConfigError(f"combine must be 'sum', 'product' or 'stack', got {combine!r}")
         if combine == "stack" and width % 2:
-            raise ConfigError(f"stacked tables are half as wide as a token, and width={width} is odd")
+            raise ConfigError(f"combine='stack' needs an even width, got {width}")
         if fractional and first:
-            raise ConfigError(f"fractional=True reads between entries, none of which is called {first}: leave first at 0")
+            raise ConfigError(f"fractional=True needs first=0, got {first}")
         self.max_len, self.combine, self.first, self.fractional = max_len, combine, first, fractional
         own = width // 2 if combine == "stack" else width
         # for a product this is the std of each factor, so that the result is as large as for the others
@@ -209,7 +209,7 @@ def new_table(*shape: int, std: float | None = None) -> nn.Parameter:
     """
     if min(shape) < 1:
         shown = "×".join(map(str, shape))
-        raise ConfigError(f"a table of positions has at least one entry per axis and one value, got {shown}")
+        raise ConfigError(f"a table of positions must have at least one entry per axis and one value per entry, got {shown}")
     return nn.Parameter(torch.randn(shape) * (shape[-1] ** -0.5 if std is None else std))
 
 
@@ -222,8 +222,9 @@ def require_whole(position_ids: Tensor) -> None:
     if position_ids.shape[-1] != 2 or position_ids.is_floating_point():
         raise ShapeError(
             f"positions must be integer (row, col) pairs, got {position_ids.dtype} with {position_ids.shape[-1]} per token. "
-            f"Give the recipe positions=Absolute(), or take a fractional kind of positions; (time, row, col) of a recipe with "
-            f"video are for a model made by patchpack.model.for_video"
+            f"Use a recipe with positions=Absolute(), or a model with fractional positions. The (time, row, col) of a recipe "
+            f"with "
+            f"video need a model made with patchpack.model.for_video"
         )
 
 
@@ -236,7 +237,7 @@ def require_fractions(position_ids: Tensor) -> None:
     if position_ids.shape[-1] != 2 or not position_ids.is_floating_point():
         raise ShapeError(
             f"positions must be (row, col) as fractions, got {position_ids.dtype} with {position_ids.shape[-1]} per token. "
-            f"Give the recipe positions=Fractional(centered=True), or take fractional=False"
+            f"Use a recipe with positions=Fractional(centered=True), or a model with fractional=False"
         )
 
 

@@ -199,5 +199,5 @@ def _size(size: str | Size) -> Size:
     if isinstance(size, Size):
         return size
     if size not in SIZES:
-        raise ConfigError(f"size={size!r} is not one of {', '.join(SIZES)}, nor a Size")
+        raise ConfigError(f"size must be one of {', '.join(SIZES)}, or a Size, got {size!r}")
     return SIZES[size]

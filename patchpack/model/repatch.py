@@ -74,10 +74,11 @@ def _require_whole(layout: Layout, grids: Tensor, old: int, new: int) -> None:
     if len(short):
         i = int(short[0])
         raise ShapeError(
-            f"an image of {int(grids[i, 0])} × {int(grids[i, 1])} patches has {int(layout.lengths[i])} tokens left: without "
-            f"its dropped patches it cannot be cut again. Use a recipe with drop=NoDrop(), or the teacher's patch size"
+            f"an image of {int(grids[i, 0])} × {int(grids[i, 1])} patches keeps only {int(layout.lengths[i])} tokens, but "
+            f"cutting "
+            f"it into other patches needs all of them: use a recipe with drop=NoDrop(), or the teacher's patch size"
         )
     uneven = (grids * old % new).any(1).nonzero()
     if len(uneven):
         height, width = (grids[int(uneven[0])] * old).tolist()
-        raise ShapeError(f"an image of {height} × {width} pixels has no whole number of patches of {new} pixels a side")
+        raise ShapeError(f"an image of {height} × {width} pixels cannot be cut into whole patches of {new} × {new} pixels")

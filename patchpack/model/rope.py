@@ -30,7 +30,7 @@ class Rope2d(nn.Module):
     def __init__(self, *, head_width: int, base: float = 10_000.0) -> None:
         super().__init__()
         if head_width % 4:
-            raise ConfigError(f"2-D RoPE wants a head width that is a multiple of 4, got {head_width}")
+            raise ConfigError(f"2-D RoPE needs a head width that is a multiple of 4, got {head_width}")
         self.pairs, self.base = head_width // 4, base
         self.register_buffer("like", torch.empty(0), persistent=False)  # knows the model's dtype, see `angle_dtype`
 

@@ -9,12 +9,15 @@ packed batch has little.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from patchpack.model.layout import Layout, block_mask, check_segments
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +40,7 @@ class StaticLayout:
     images: Tensor
     used: Tensor
     same_image: Tensor
-    _block_mask: list[Any] = field(default_factory=list, repr=False)
+    _block_mask: list[BlockMask] = field(default_factory=list, repr=False)
 
     @staticmethod
     def of(segment_ids: Tensor, max_images: int) -> StaticLayout:
@@ -86,7 +89,7 @@ class StaticLayout:
         return self.segment_ids.shape[1]
 
     @property
-    def block_mask(self) -> Any:
+    def block_mask(self) -> BlockMask:
         """The mask `same_image` for FlexAttention, computed once.
 
         It is stored in a list, because a compiler does not follow a cached property's lock.

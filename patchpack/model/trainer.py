@@ -70,7 +70,7 @@ def fit(
         ConfigError: a number that cannot work.
     """
     if epochs < 1 or not 0 <= warm_up < 1 or peak_lr <= 0:
-        raise ConfigError(f"want epochs >= 1, warm_up in [0, 1), peak_lr > 0; got {epochs}, {warm_up}, {peak_lr}")
+        raise ConfigError(f"expected epochs >= 1, warm_up in [0, 1) and peak_lr > 0, got {epochs}, {warm_up} and {peak_lr}")
     optimizer = torch.optim.AdamW(parameter_groups(model, weight_decay), lr=peak_lr)
     start = time.perf_counter()
     for epoch in range(epochs):
@@ -104,7 +104,7 @@ def rate(done: float, *, warm_up: float, final: float) -> float:
     return max(final, 0.5 + 0.5 * math.cos(math.pi * (done - warm_up) / (1 - warm_up)))
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, list[nn.Parameter] | float]]:
     """Return two groups of parameters: matrices and tables with decay, then scales and biases (one axis) without."""
     split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in model.parameters():

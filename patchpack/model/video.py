@@ -40,7 +40,9 @@ class TemporalPositions(nn.Module):
     def __init__(self, spatial: nn.Module | None, *, width: int, max_times: int) -> None:
         super().__init__()
         if max_times < 1 or width < 1:
-            raise ConfigError(f"a table of positions has at least one entry and one value, got {max_times}×{width}")
+            raise ConfigError(
+                f"a table of positions must have at least one entry and one value per entry, got {max_times}×{width}"
+            )
         self.spatial = spatial
         self.table = nn.Parameter(torch.zeros(max_times, width))
 
@@ -63,7 +65,7 @@ class TemporalPositions(nn.Module):
             ShapeError: with the batch's property, and the setting that the recipe should have.
         """
         if times is None:
-            raise ShapeError("the model takes tubelets, the batch is of patches: give the recipe video=Video(...)")
+            raise ShapeError("the model takes tubelets, but the batch has patches: use a recipe with video=Video(...)")
         longest = 0 if torch.compiler.is_compiling() or not times.numel() else int(times.max())
         if longest > len(self.table):
             raise ShapeError(
@@ -91,7 +93,7 @@ def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
         ConfigError: the model already takes clips, or a number is below 1.
     """
     if isinstance(model.positions, TemporalPositions) or model.embed.tubelet != 1:
-        raise ConfigError("the model takes clips already: give for_video a model of images")
+        raise ConfigError("the model already takes clips: pass for_video a model of images")
     copy = deepcopy(model)
     embed, weight = copy.embed, copy.embed.linear.weight
     inflated = inflate_kernel(weight.detach(), tubelet)

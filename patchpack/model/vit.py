@@ -95,13 +95,13 @@ class ViT(nn.Module):
             if value < low:
                 raise ConfigError(f"{name} must be at least {low}, got {value}")
         if width % heads:
-            raise ConfigError(f"width={width} is not a multiple of heads={heads}")
+            raise ConfigError(f"width must be a multiple of heads={heads}, got {width}")
         if pool not in ("map", "mean", "class"):
-            raise ConfigError(f"pool is 'map', 'mean' or 'class', got {pool!r}")
+            raise ConfigError(f"pool must be 'map', 'mean' or 'class', got {pool!r}")
         if pool == "class" and not class_token:
             raise ConfigError("pool='class' reads the class token: pass class_token=True")
         if not 0 <= drop_path < 1:
-            raise ConfigError(f"drop_path is a probability in [0, 1), got {drop_path}")
+            raise ConfigError(f"drop_path must be a probability in [0, 1), got {drop_path}")
         attend = backend(attention, static=static)
         mlp_dim = 4 * width if mlp_dim is None else mlp_dim
         self.static, self.heads = static, heads

@@ -40,7 +40,7 @@ class SinusoidalPositions(nn.Module):
     ) -> None:
         super().__init__()
         if width % 4 or width < 1:
-            raise ConfigError(f"sines and cosines of two axes want a width that is a multiple of 4, got {width}")
+            raise ConfigError(f"sines and cosines of two axes need a width that is a multiple of 4, got {width}")
         if max_len < 1:
             raise ConfigError(f"max_len must be at least 1, got {max_len}")
         self.width, self.base, self.moco, self.fractional, self.max_len = width, base, moco, fractional, max_len
@@ -83,7 +83,7 @@ class FourierPositions(nn.Module):
     def __init__(self, *, width: int, fractional: bool = False, std: float | None = None) -> None:
         super().__init__()
         if width % 2 or width < 1:
-            raise ConfigError(f"half of a token are sines, half cosines, and width={width} is odd or below 2")
+            raise ConfigError(f"width must be even and at least 2, for sines and cosines, got {width}")
         std = (2 * math.pi if fractional else 0.5) if std is None else std
         if not std > 0:
             raise ConfigError(f"std must be positive, got {std}")

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from patchpack._arrays import Float32Array, Float64Array, Int64Array, UInt8Array
 from patchpack._jit import njit
 
 
 @njit
 def horizontal_first(
-    src: Any, values: Any, x_starts: Any, x_weights: Any, y_starts: Any, y_weights: Any, between: Any, out: Any
+    src: UInt8Array,
+    values: Float32Array,
+    x_starts: Int64Array,
+    x_weights: Float64Array,
+    y_starts: Int64Array,
+    y_weights: Float64Array,
+    between: Float32Array,
+    out: Float32Array,
 ) -> None:
     """Resample ``values[src]``.
 
@@ -40,9 +46,16 @@ def horizontal_first(
 
 @njit
 def vertical_first(
-    src: Any, values: Any, x_starts: Any, x_weights: Any, y_starts: Any, y_weights: Any, between: Any, out: Any
+    src: UInt8Array,
+    values: Float32Array,
+    x_starts: Int64Array,
+    x_weights: Float64Array,
+    y_starts: Int64Array,
+    y_weights: Float64Array,
+    between: Float32Array,
+    out: Float32Array,
 ) -> None:
-    """The same with the vertical pass first; between: float32 ``[1, w, 3]``."""
+    """Write the result of `horizontal_first` with the vertical pass first; `between` is float32 ``[1, w, 3]``."""
     height, width = out.shape[:2]
     for y in range(height):
         for x in range(src.shape[1]):

@@ -10,7 +10,8 @@ or two taps.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import llvmlite.binding
 import numpy as np
@@ -19,8 +20,18 @@ from numba import types
 from numba.core import cgutils, config
 from numba.extending import intrinsic, models, register_model
 
+from patchpack._arrays import Int64Array, UInt8Array, UInt32Array
 from patchpack._jit import njit
 from patchpack.paint._kernels_weights import HEAD, PAIR, QUAD
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.datamodel import DataModelManager
+    from numba.core.typing.context import BaseContext as TypingContext
+    from numba.core.typing.templates import Signature
+
+    # the signature of an intrinsic, and the function that writes its machine code
+    Lowering = tuple[Signature, Callable[[BaseContext, ir.IRBuilder, Signature, Sequence[ir.Value]], ir.Value]]
 
 TABLE = 256 * 3  # numbers by value and channel
 STRIDE = 8  # numbers that are computed at a time
@@ -37,7 +48,7 @@ def _vector(lane: ir.Type, n: int) -> ir.VectorType:
     return ir.VectorType(lane, n)
 
 
-def _constant(lane: ir.IntType, values: Any) -> ir.Constant:
+def _constant(lane: ir.IntType, values: Iterable[int]) -> ir.Constant:
     values = list(values)
     return ir.Constant(_vector(lane, len(values)), values)
 
@@ -52,7 +63,7 @@ class Lanes(types.Type):
 
 @register_model(Lanes)
 class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, lanes: Lanes) -> None:
+    def __init__(self, manager: DataModelManager, lanes: Lanes) -> None:
         super().__init__(manager, lanes, lanes.vector)
 
 
@@ -66,14 +77,14 @@ def _host_has_avx2() -> bool:
         return False
     try:
         return bool(llvmlite.binding.get_host_cpu_features().get("avx2"))
-    except RuntimeError:
+    except (AttributeError, RuntimeError):
         return False
 
 
 _AVX2 = _host_has_avx2()
 
 
-def _mix(builder: Any, a: Any, b: Any, order: Any) -> Any:
+def _mix(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, order: Iterable[int]) -> ir.Value:
     return builder.shuffle_vector(a, b, _constant(_I32, order))
 
 
@@ -83,7 +94,16 @@ def _by_lane(n: int, part: int, size: int) -> list[int]:
     return [half + part * size + i + n * other for half in (0, lane) for i in range(size) for other in (0, 1)]
 
 
-def _load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, shift: int, to: Any, align: int) -> Any:
+def _load(
+    context: BaseContext,
+    builder: ir.IRBuilder,
+    array_type: types.Array,
+    array: ir.Value,
+    at: ir.Value,
+    shift: int,
+    to: ir.Type,
+    align: int,
+) -> ir.Value:
     data = context.make_array(array_type)(context, builder, array).data
     at = builder.add(at, ir.Constant(at.type, shift))
     value = builder.load(builder.bitcast(builder.gep(data, [at]), to.as_pointer()))
@@ -91,13 +111,13 @@ def _load(context: Any, builder: Any, array_type: Any, array: Any, at: Any, shif
     return value
 
 
-def _spread(builder: Any, word: Any, n: int) -> Any:
+def _spread(builder: ir.IRBuilder, word: ir.Value, n: int) -> ir.Value:
     """Return one number in all n lanes."""
     empty = ir.Constant(_vector(word.type, n), ir.Undefined)
     return _mix(builder, builder.insert_element(empty, word, ir.Constant(_I32, 0)), empty, [0] * n)
 
 
-def _add_lows(builder: Any, sums: Any, pixels: Any, part: int, lows: Any) -> Any:
+def _add_lows(builder: ir.IRBuilder, sums: ir.Value, pixels: ir.Value, part: int, lows: ir.Value) -> ir.Value:
     """Add pixel * low of both taps, for the bytes in one half of each 128-bit lane: [32 x i8] → [8 x i32]."""
     wide = builder.bitcast(_mix(builder, pixels, _constant(_I8, [0] * 32), _by_lane(32, part, 8)), _vector(_I16, 16))
     lows = builder.bitcast(_spread(builder, lows, 8), _vector(_I16, 16))
@@ -108,7 +128,7 @@ def _add_lows(builder: Any, sums: Any, pixels: Any, part: int, lows: Any) -> Any
     return builder.add(sums, builder.add(even, odd))
 
 
-def _add_highs(builder: Any, sums: Any, pixels: Any, highs: Any) -> Any:
+def _add_highs(builder: ir.IRBuilder, sums: ir.Value, pixels: ir.Value, highs: ir.Value) -> ir.Value:
     """Add pixel * high of both taps, modulo 2**16: [32 x i8] → [16 x i16]."""
     int16s = _vector(_I16, 16)
     if _AVX2:  # saturates, but a pair of highs is at most 75 together: 75 * 255 < 2**15
@@ -122,13 +142,13 @@ def _add_highs(builder: Any, sums: Any, pixels: Any, highs: Any) -> Any:
     return sums
 
 
-def _whole(builder: Any, lows: Any, highs: Any, part: int) -> Any:
+def _whole(builder: ir.IRBuilder, lows: ir.Value, highs: ir.Value, part: int) -> ir.Value:
     """Return ``lows + 65536 * highs`` for the highs in one half of each 128-bit lane."""
     zeros = _constant(_I16, [0] * 16)
     return builder.add(lows, builder.bitcast(_mix(builder, zeros, highs, _by_lane(16, part, 4)), lows.type))
 
 
-def _rounded(builder: Any, sums: Any) -> Any:
+def _rounded(builder: ir.IRBuilder, sums: ir.Value) -> ir.Value:
     n = sums.type.count
     low, high = _constant(_I32, [0] * n), _constant(_I32, [255] * n)
     sums = builder.ashr(sums, _constant(_I32, [22] * n))
@@ -137,26 +157,36 @@ def _rounded(builder: Any, sums: Any) -> Any:
     return builder.trunc(sums, _vector(_I8, n))
 
 
-def _store(context: Any, builder: Any, array_type: Any, array: Any, at: Any, value: Any) -> None:
+def _store(
+    context: BaseContext, builder: ir.IRBuilder, array_type: types.Array, array: ir.Value, at: ir.Value, value: ir.Value
+) -> None:
     data = context.make_array(array_type)(context, builder, array).data
     builder.store(value, builder.bitcast(builder.gep(data, [at]), value.type.as_pointer())).align = 1
 
 
 @intrinsic
-def no_pixels(typing: Any) -> Any:
+def no_pixels(typing: TypingContext) -> Lowering:
     """Begin two pixels, one of each row, with the value one half, so that truncation rounds."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         return context.make_tuple(builder, signature.return_type, [_constant(_I32, [_HALF] * 8), _constant(_I16, [0] * 16)])
 
     return _PIXELS(), generate
 
 
 @intrinsic
-def add_taps(typing: Any, pixels: Any, src: Any, upper: Any, lower: Any, weights: Any, quad: Any) -> Any:
+def add_taps(
+    typing: TypingContext,
+    pixels: types.Type,
+    src: types.Type,
+    upper: types.Type,
+    lower: types.Type,
+    weights: types.Type,
+    quad: types.Type,
+) -> Lowering:
     """Add four taps: the 16 bytes at upper and at lower, times the weights at quad."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         lows, highs = cgutils.unpack_tuple(builder, args[0])
         bytes16 = _vector(_I8, 16)
         rows = [_load(context, builder, signature.args[1], args[1], at, 0, bytes16, 1) for at in args[2:4]]
@@ -174,10 +204,10 @@ def add_taps(typing: Any, pixels: Any, src: Any, upper: Any, lower: Any, weights
 
 
 @intrinsic
-def store_pixels(typing: Any, out: Any, upper: Any, lower: Any, pixels: Any) -> Any:
+def store_pixels(typing: TypingContext, out: types.Type, upper: types.Type, lower: types.Type, pixels: types.Type) -> Lowering:
     """Store four bytes for each pixel. The fourth is in the place of the next pixel's first byte, until that is written."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         lows, highs = cgutils.unpack_tuple(builder, args[3])
         other = _mix(builder, highs, highs, [4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11])
         done = _rounded(builder, _whole(builder, lows, builder.add(highs, other), 0))
@@ -191,10 +221,10 @@ def store_pixels(typing: Any, out: Any, upper: Any, lower: Any, pixels: Any) -> 
 
 
 @intrinsic
-def no_bytes(typing: Any) -> Any:
+def no_bytes(typing: TypingContext) -> Lowering:
     """Begin `CHUNK` bytes of a row."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         sums = [_constant(_I32, [_HALF] * 8)] * 4 + [_constant(_I16, [0] * 16)] * 2
         return context.make_tuple(builder, signature.return_type, sums)
 
@@ -202,10 +232,18 @@ def no_bytes(typing: Any) -> Any:
 
 
 @intrinsic
-def add_rows(typing: Any, sums: Any, src: Any, upper: Any, lower: Any, weights: Any, pair: Any) -> Any:
+def add_rows(
+    typing: TypingContext,
+    sums: types.Type,
+    src: types.Type,
+    upper: types.Type,
+    lower: types.Type,
+    weights: types.Type,
+    pair: types.Type,
+) -> Lowering:
     """Add two taps: `CHUNK` bytes at upper and at lower, times the weights at pair."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         sums = cgutils.unpack_tuple(builder, args[0])
         rows = [_load(context, builder, signature.args[1], args[1], at, 0, _vector(_I8, 32), 1) for at in args[2:4]]
         low = _load(context, builder, signature.args[4], args[4], args[5], 0, _I32, 4)
@@ -222,10 +260,10 @@ def add_rows(typing: Any, sums: Any, src: Any, upper: Any, lower: Any, weights: 
 
 
 @intrinsic
-def store_bytes(typing: Any, out: Any, at: Any, sums: Any) -> Any:
+def store_bytes(typing: TypingContext, out: types.Type, at: types.Type, sums: types.Type) -> Lowering:
     """Store all `CHUNK` bytes, in order."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         sums = cgutils.unpack_tuple(builder, args[2])
         halves = []
         for half in (0, 1):
@@ -239,10 +277,10 @@ def store_bytes(typing: Any, out: Any, at: Any, sums: Any) -> Any:
 
 
 @intrinsic
-def word_at(typing: Any, words: Any, at: Any) -> Any:
+def word_at(typing: TypingContext, words: types.Type, at: types.Type) -> Lowering:
     """Return one word of a table. `at` must not be negative; a plain index would check that."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         word = _load(context, builder, signature.args[0], args[0], args[1], 0, _I32, 4)
         return builder.zext(word, context.get_value_type(types.intp))
 
@@ -250,10 +288,10 @@ def word_at(typing: Any, words: Any, at: Any) -> Any:
 
 
 @intrinsic
-def byte_at(typing: Any, src: Any, at: Any) -> Any:
+def byte_at(typing: TypingContext, src: types.Type, at: types.Type) -> Lowering:
     """Return one byte, like `word_at`."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         byte = _load(context, builder, signature.args[0], args[0], args[1], 0, _I8, 1)
         return builder.zext(byte, context.get_value_type(types.intp))
 
@@ -261,10 +299,10 @@ def byte_at(typing: Any, src: Any, at: Any) -> Any:
 
 
 @intrinsic
-def copy(typing: Any, out: Any, to: Any, src: Any, at: Any, n: Any) -> Any:
+def copy(typing: TypingContext, out: types.Type, to: types.Type, src: types.Type, at: types.Type, n: types.Type) -> Lowering:
     """Copy n bytes."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         ends = [
             builder.gep(context.make_array(signature.args[i])(context, builder, args[i]).data, [args[i + 1]]) for i in (0, 2)
         ]
@@ -275,10 +313,18 @@ def copy(typing: Any, out: Any, to: Any, src: Any, at: Any, n: Any) -> Any:
 
 
 @intrinsic
-def standardise(typing: Any, out: Any, to: Any, src: Any, at: Any, numbers: Any, norm: Any) -> Any:
+def standardise(
+    typing: TypingContext,
+    out: types.Type,
+    to: types.Type,
+    src: types.Type,
+    at: types.Type,
+    numbers: types.Type,
+    norm: types.Type,
+) -> Lowering:
     """Write (byte − mean) / std of `STRIDE` bytes as float32. Means are at byte `norm` of numbers, stds `NORM` further."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         floats = _vector(ir.FloatType(), STRIDE)
         values = _load(context, builder, signature.args[2], args[2], args[3], 0, _vector(_I8, STRIDE), 1)
         values = builder.sitofp(builder.zext(values, _vector(_I32, STRIDE)), floats)
@@ -295,57 +341,60 @@ def standardise(typing: Any, out: Any, to: Any, src: Any, at: Any, numbers: Any,
 
 if config.DISABLE_JIT:  # the same in plain Python, with every access checked
 
-    def _words(weights: Any, at: int, n: int) -> Any:
+    def _words(weights: UInt32Array, at: int, n: int) -> UInt32Array:
         assert 0 <= at <= len(weights) - n, f"weights {at} … {at + n} of {len(weights)}"
         return weights[at : at + n]
 
-    def _span(array: Any, at: int, n: int) -> Any:
+    def _span(array: UInt8Array, at: int, n: int) -> UInt8Array:
         assert 0 <= at <= len(array) - n, f"bytes {at} … {at + n} of {len(array)}"
         return array[at : at + n]
 
-    def _weights(lows: Any, highs: Any) -> Any:
+    def _weights(lows: np.ndarray, highs: np.ndarray) -> Int64Array:
         lows = lows.view(np.int16).astype(np.int64)
         return lows + 65536 * highs.view(np.int8)[: len(lows)].astype(np.int64)
 
-    def _bytes(sums: Any) -> Any:
-        return np.clip(sums >> 22, 0, 255).astype(np.uint8)
+    def _bytes(sums: Int64Array) -> UInt8Array:
+        whole: UInt8Array = np.clip(sums >> 22, 0, 255).astype(np.uint8)
+        return whole
 
-    def no_pixels() -> Any:
+    def no_pixels() -> Int64Array:
         return np.full((2, 4), _HALF)
 
-    def add_taps(pixels: Any, src: Any, upper: int, lower: int, weights: Any, quad: int) -> Any:
+    def add_taps(pixels: Int64Array, src: UInt8Array, upper: int, lower: int, weights: UInt32Array, quad: int) -> Int64Array:
         words = _words(weights, quad, QUAD)
         highs = words[2:].view(np.int8).reshape(2, 4, 2)[:, 0].reshape(4)
         w = _weights(words[:2], np.ascontiguousarray(highs))
         rows = np.stack([_span(src, at, 16).reshape(4, 4) for at in (upper, lower)]).astype(np.int64)
-        return pixels + (rows * w[:, None]).sum(axis=1)
+        added: Int64Array = pixels + (rows * w[:, None]).sum(axis=1)
+        return added
 
-    def store_pixels(out: Any, upper: int, lower: int, pixels: Any) -> None:
+    def store_pixels(out: UInt8Array, upper: int, lower: int, pixels: Int64Array) -> None:
         for at, pixel in zip((upper, lower), _bytes(pixels), strict=True):
             _span(out, at, 4)[:] = pixel
 
-    def no_bytes() -> Any:
+    def no_bytes() -> Int64Array:
         return np.full(CHUNK, _HALF)
 
-    def add_rows(sums: Any, src: Any, upper: int, lower: int, weights: Any, pair: int) -> Any:
+    def add_rows(sums: Int64Array, src: UInt8Array, upper: int, lower: int, weights: UInt32Array, pair: int) -> Int64Array:
         words = _words(weights, pair, PAIR)
         w = _weights(words[:1], words[1:])
         rows = np.stack([_span(src, at, CHUNK) for at in (upper, lower)]).astype(np.int64)
-        return sums + (rows * w[:, None]).sum(axis=0)
+        added: Int64Array = sums + (rows * w[:, None]).sum(axis=0)
+        return added
 
-    def store_bytes(out: Any, at: int, sums: Any) -> None:
+    def store_bytes(out: UInt8Array, at: int, sums: Int64Array) -> None:
         _span(out, at, CHUNK)[:] = _bytes(sums)
 
-    def word_at(words: Any, at: int) -> int:
+    def word_at(words: UInt32Array, at: int) -> int:
         return int(_words(words, at, 1)[0])
 
-    def byte_at(src: Any, at: int) -> int:
+    def byte_at(src: UInt8Array, at: int) -> int:
         return int(_span(src, at, 1)[0])
 
-    def copy(out: Any, to: int, src: Any, at: int, n: int) -> None:
+    def copy(out: UInt8Array, to: int, src: UInt8Array, at: int, n: int) -> None:
         _span(out, to, n)[:] = _span(src, at, n)
 
-    def standardise(out: Any, to: int, src: Any, at: int, numbers: Any, norm: int) -> None:
+    def standardise(out: UInt8Array, to: int, src: UInt8Array, at: int, numbers: UInt8Array, norm: int) -> None:
         mean, std = (_span(numbers, norm + shift, 4 * STRIDE).view(np.float32) for shift in (0, NORM))
         _span(out, to, 4 * STRIDE)[:] = ((_span(src, at, STRIDE).astype(np.float32) - mean) / std).view(np.uint8)
 
@@ -355,7 +404,16 @@ if config.DISABLE_JIT:  # the same in plain Python, with every access checked
 
 @njit
 def _horizontal(
-    src: Any, upper: int, lower: int, table: Any, words: int, first: int, stop: int, out: Any, above: int, below: int
+    src: UInt8Array,
+    upper: int,
+    lower: int,
+    table: UInt32Array,
+    words: int,
+    first: int,
+    stop: int,
+    out: UInt8Array,
+    above: int,
+    below: int,
 ) -> None:
     """Make pixels first … stop of two rows: 4-byte ones at upper and lower of src, 3-byte ones at above and below of out."""
     if words == HEAD + QUAD:  # no inner loop, which is up to a fifth faster; for bilinear to half the size and more
@@ -383,7 +441,9 @@ def _horizontal(
 
 
 @njit
-def _vertical(src: Any, rows: Any, weights: Any, word: int, first: int, stop: int, limit: int, out: Any) -> None:
+def _vertical(
+    src: UInt8Array, rows: Int64Array, weights: UInt32Array, word: int, first: int, stop: int, limit: int, out: UInt8Array
+) -> None:
     """Write bytes first … stop of a row to out, weights from word on. Rows of src are limit bytes long, at least `CHUNK`."""
     for start in range(first, stop, CHUNK):
         at = min(start, limit - CHUNK)
@@ -395,7 +455,16 @@ def _vertical(src: Any, rows: Any, weights: Any, word: int, first: int, stop: in
 
 @njit
 def _emit(
-    line: Any, places: Any, row: int, y: int, tall: int, wide: int, mirrored: bool, numbers: Any, size: int, out: Any
+    line: UInt8Array,
+    places: Int64Array,
+    row: int,
+    y: int,
+    tall: int,
+    wide: int,
+    mirrored: bool,
+    numbers: UInt8Array,
+    size: int,
+    out: UInt8Array,
 ) -> None:
     """Write one row of pixels into row y of the patches that it crosses."""
     step = -3 if mirrored else 3
@@ -433,10 +502,10 @@ def _emit(
 
 @njit
 def horizontal_first(
-    src: Any, base: int, pitch: int, source_width: int, first: int, stop: int, done: int, last_row: int,
-    width: int, x_taps: int, x_table: Any, y_starts: Any, y_table: Any,
-    places: Any, tall: int, wide: int, mirrored: bool, rows: Any, between: Any, need: Any, line: Any,
-    numbers: Any, size: int, out: Any,
+    src: UInt8Array, base: int, pitch: int, source_width: int, first: int, stop: int, done: int, last_row: int,
+    width: int, x_taps: int, x_table: UInt32Array, y_starts: Int64Array, y_table: UInt32Array,
+    places: Int64Array, tall: int, wide: int, mirrored: bool, rows: Int64Array, between: UInt8Array, need: UInt8Array,
+    line: UInt8Array, numbers: UInt8Array, size: int, out: UInt8Array,
 ) -> int:  # fmt: skip
     """Make output rows first … stop. Each source row is resampled once, for the kept patches only, just before it is used.
 
@@ -507,10 +576,10 @@ def horizontal_first(
 
 @njit
 def vertical_first(
-    src: Any, base: int, pitch: int, source_width: int, first: int, stop: int, done: int, last_row: int,
-    width: int, x_taps: int, x_table: Any, y_starts: Any, y_table: Any,
-    places: Any, tall: int, wide: int, mirrored: bool, rows: Any, between: Any, need: Any, line: Any,
-    numbers: Any, size: int, out: Any,
+    src: UInt8Array, base: int, pitch: int, source_width: int, first: int, stop: int, done: int, last_row: int,
+    width: int, x_taps: int, x_table: UInt32Array, y_starts: Int64Array, y_table: UInt32Array,
+    places: Int64Array, tall: int, wide: int, mirrored: bool, rows: Int64Array, between: UInt8Array, need: UInt8Array,
+    line: UInt8Array, numbers: UInt8Array, size: int, out: UInt8Array,
 ) -> int:  # fmt: skip
     """Do the same with the vertical pass first, directly from the source, for the kept patches of a row only.
 
@@ -546,7 +615,7 @@ def vertical_first(
 
 
 @njit
-def _any_kept(places: Any, row: int) -> bool:
+def _any_kept(places: Int64Array, row: int) -> bool:
     kept = False
     for col in range(places.shape[1]):
         kept |= places[row, col] >= 0

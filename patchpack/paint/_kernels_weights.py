@@ -6,8 +6,7 @@ in −32768 … 32767. The layouts below are packed for the vectors of `_kernels
 
 from __future__ import annotations
 
-from typing import Any
-
+from patchpack._arrays import Float64Array, Int64Array, UInt32Array
 from patchpack._jit import njit
 
 # Compiled into the kernels of both files, but the cache sees only one file: a change here needs a change there.
@@ -19,8 +18,8 @@ PAIR = 2  # words of two vertical weights: the lows, the highs
 @njit
 def tables(
     width: int, out_width: int, height: int, out_height: int, radius: float, cubic: bool,
-    weights: Any, x_table: Any, y_starts: Any, y_table: Any,
-) -> Any:  # fmt: skip
+    weights: Float64Array, x_table: UInt32Array, y_starts: Int64Array, y_table: UInt32Array,
+) -> tuple[int, int]:  # fmt: skip
     """Make the fixed-point taps of a resize. Return the number of horizontal (a multiple of four) and of vertical (even) taps.
 
     weights: float64, one tap each, room for either. x_table: uint32, filled with ``out_width * (HEAD + QUAD * quads)`` words.
@@ -60,7 +59,7 @@ def most_taps(in_size: int, out_size: int, scale: float, radius: float) -> int:
 
 
 @njit
-def weigh_all(in_size: int, out_size: int, radius: float, cubic: bool, starts: Any, weights: Any) -> None:
+def weigh_all(in_size: int, out_size: int, radius: float, cubic: bool, starts: Int64Array, weights: Float64Array) -> None:
     """Write first taps to starts, int64 ``[out_size]``, and weights to float64 ``[out_size * taps]``."""
     taps = len(weights) // out_size
     for i in range(out_size):
@@ -68,7 +67,7 @@ def weigh_all(in_size: int, out_size: int, radius: float, cubic: bool, starts: A
 
 
 @njit
-def weigh(in_size: int, scale: float, radius: float, cubic: bool, i: int, taps: int, weights: Any, at: int) -> Any:
+def weigh(in_size: int, scale: float, radius: float, cubic: bool, i: int, taps: int, weights: Float64Array, at: int) -> int:
     """Write the weights of output pixel i, float64 at ``at … at + taps``, and return the first tap.
 
     Their sum is 1, and they are 0 beyond the kernel. The first tap is further left than the kernel if otherwise not all taps
@@ -96,7 +95,7 @@ def weigh(in_size: int, scale: float, radius: float, cubic: bool, i: int, taps: 
 
 
 @njit
-def _span(in_size: int, scale: float, radius: float, i: int) -> Any:
+def _span(in_size: int, scale: float, radius: float, i: int) -> tuple[int, int]:
     reach = radius * max(scale, 1.0)
     centre = (i + 0.5) * scale
     return max(0, int(centre - reach + 0.5)), min(in_size, int(centre + reach + 0.5))

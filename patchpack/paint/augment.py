@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,14 +36,14 @@ def change_of(recipe: Recipe, epoch: int, draw_key: str) -> Change | None:
     def change(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         shape = pixels.shape
         try:
-            answer: Any = augment(pixels, generator)
+            answer: object = augment(pixels, generator)
         except PatchpackError:
             raise
         except Exception as error:
-            raise ConfigError(f"augment={augment!r} failed on {draw_key}, {type(error).__name__}: {error}") from error
+            raise ConfigError(f"augment={augment!r} failed for {draw_key}: {type(error).__name__}: {error}") from error
         if not isinstance(answer, np.ndarray) or answer.dtype != np.uint8 or answer.shape != shape:
             got = f"{answer.dtype} {list(answer.shape)}" if isinstance(answer, np.ndarray) else type(answer).__name__
-            raise ConfigError(f"augment={augment!r} must return an array uint8 {list(shape)} for {draw_key}, got {got}")
+            raise ConfigError(f"augment={augment!r} must return a uint8 array {list(shape)} for {draw_key}, got {got}")
         return answer
 
     return change

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from patchpack.errors import DecodeError, SourceError
 from patchpack.image.picture import frame_at, frame_count, frames_of
@@ -17,16 +14,16 @@ from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan
 
 
-def paint_clip(out: npt.NDArray[Any], image: Any, spot: PlacedImage, plan: BatchPlan, recipe: Recipe) -> None:
+def paint_clip(out: np.ndarray, image: object, placed: PlacedImage, plan: BatchPlan, recipe: Recipe) -> None:
     """Write the tubelets of a clip. An image counts as a clip of one frame.
 
     All frames are cropped, mirrored and augmented in the same way. A repeated frame is copied. Dropped tubelets cost nothing: a
     step of time without kept tubelets is not decoded.
 
     Args:
-        out: ``[len(spot.kept), t * patch_size**2 * 3]`` of the recipe's dtype, contiguous.
+        out: ``[len(placed.kept), t * patch_size**2 * 3]`` of the recipe's dtype, contiguous.
         image: a value of `Sample.image` except a list.
-        spot: its place in the batch.
+        placed: its place in the batch.
         plan: plan of the batch.
         recipe: recipe of the batch, with `video`.
 
@@ -39,17 +36,17 @@ def paint_clip(out: npt.NDArray[Any], image: Any, spot: PlacedImage, plan: Batch
     alone = frames is None
     frames = [image] if frames is None else frames
     count = frame_count(frames)
-    if count != spot.header.frames:
-        raise DecodeError(f"the header said {spot.header.frames} frames, there are {count}")
-    tubelet, per_step = recipe.video.tubelet, spot.grid.num_patches
+    if count != placed.header.frames:
+        raise DecodeError(f"expected {placed.header.frames} frames, as the header said, got {count}")
+    tubelet, per_step = recipe.video.tubelet, placed.grid.num_patches
     numbers = recipe.video.frame_numbers(count).reshape(-1, tubelet).tolist()
-    edges = np.searchsorted(spot.kept, np.arange(spot.times + 1) * per_step).tolist()
+    edges = np.searchsorted(placed.kept, np.arange(placed.times + 1) * per_step).tolist()
     for step, of_tubelet in enumerate(numbers):
         begin, end = edges[step : step + 2]
         if begin == end:
             continue
-        own, kept = out[begin:end], spot.kept[begin:end] - step * per_step
-        places = spot.places[step * spot.grid.rows : (step + 1) * spot.grid.rows]
+        own, kept = out[begin:end], placed.kept[begin:end] - step * per_step
+        places = placed.places[step * placed.grid.rows : (step + 1) * placed.grid.rows]
         places = places if begin == 0 else np.where(places < 0, places, places - begin)
         for at, number in enumerate(of_tubelet):
             if at and number == of_tubelet[at - 1]:
@@ -57,13 +54,13 @@ def paint_clip(out: npt.NDArray[Any], image: Any, spot: PlacedImage, plan: Batch
                 by_frame[:, at] = by_frame[:, at - 1]
                 continue
             try:
-                picture, box = part_of_picture(frame_at(frames, number), spot.header.size, spot.box, spot.target, recipe)
+                picture, box = part_of_picture(frame_at(frames, number), placed.header.size, placed.box, placed.target, recipe)
             except (DecodeError, SourceError) as error:
                 if alone:
                     raise
                 raise type(error)(f"frame {number} of {count}: {error}") from error
-            change = change_of(recipe, plan.epoch, spot.header.draw_key)  # a new one, so that every frame has the same draws
+            change = change_of(recipe, plan.epoch, placed.header.draw_key)  # made again, so that every frame has the same draws
             write_pixels(
-                own, picture, box, spot.target, spot.flip, spot.grid, kept, plan.patch_size, recipe, places, change,
+                own, picture, box, placed.target, placed.flip, placed.grid, kept, plan.patch_size, recipe, places, change,
                 frame=(at, tubelet),
             )  # fmt: skip

@@ -8,17 +8,16 @@ Pillow's results show.
 
 from __future__ import annotations
 
-import ctypes
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from patchpack._arrays import Float32Array, Float64Array, IndexArray, Int64Array, UInt8Array, UInt32Array
+from patchpack._foreign.pillow import memory_of
 from patchpack.types import Grid
 
-Array = npt.NDArray[Any]
 Order = Literal["pillow", "horizontal_first"]
 
 RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
@@ -37,13 +36,13 @@ class Cut(NamedTuple):
         mirrored: True if the image is mirrored left to right after resampling. Default False.
     """
 
-    places: Array
+    places: Int64Array
     tall: int
     wide: int
     mirrored: bool = False
 
 
-def resize(picture: Image.Image, size: tuple[int, int], kernel: str, *, order: Order = "pillow") -> Array:
+def resize(picture: Image.Image, size: tuple[int, int], kernel: str, *, order: Order = "pillow") -> UInt8Array:
     """Resize a whole image.
 
     Args:
@@ -62,7 +61,7 @@ def resize(picture: Image.Image, size: tuple[int, int], kernel: str, *, order: O
     return out.reshape(*size, 3)
 
 
-def places(grid: Grid, kept: npt.NDArray[np.intp]) -> Array:
+def places(grid: Grid, kept: IndexArray) -> Int64Array:
     """Return the number of each patch of a grid among the kept, ascending ones: int64 ``[rows, cols]``, −1 if dropped."""
     n = grid.num_patches
     if len(kept) == n:
@@ -72,7 +71,9 @@ def places(grid: Grid, kept: npt.NDArray[np.intp]) -> Array:
     return answer.reshape(grid)
 
 
-def resize_numbers(pixels: Array, numbers: Array, size: tuple[int, int], kernel: str, *, order: Order = "pillow") -> Array:
+def resize_numbers(
+    pixels: UInt8Array, numbers: Float32Array, size: tuple[int, int], kernel: str, *, order: Order = "pillow"
+) -> Float32Array:
     """Resample ``numbers[pixels]`` like Pillow's mode F: sums in float64, each pass rounded to float32.
 
     Args:
@@ -97,14 +98,14 @@ def resize_numbers(pixels: Array, numbers: Array, size: tuple[int, int], kernel:
 
 
 def paint_patches(
-    picture: Image.Image | Array,
-    box: Any,
-    target: Any,
+    picture: Image.Image | UInt8Array,
+    box: tuple[int, int, int, int],
+    target: tuple[int, int],
     cut: Cut,
     kernel: str,
-    out: Array,
+    out: np.ndarray,
     *,
-    numbers: Array | None = None,
+    numbers: np.ndarray | None = None,
     order: Order = "pillow",
 ) -> None:
     """Resample a box of an image and write the kept patches.
@@ -125,13 +126,13 @@ def paint_patches(
 
 
 def _paint(
-    picture: Image.Image | Array,
-    box: Any,
-    target: Any,
+    picture: Image.Image | UInt8Array,
+    box: tuple[int, int, int, int],
+    target: tuple[int, int],
     cut: Cut,
     kernel: str,
-    numbers: Array | None,
-    out: Array,
+    numbers: np.ndarray | None,
+    out: np.ndarray,
     vertical_first: bool,
 ) -> None:
     from patchpack.paint import _kernels_resample as kernels  # numba costs 0.15 s to import
@@ -183,7 +184,9 @@ def _paint(
 
 
 @lru_cache(maxsize=64)  # many photographs have the same size
-def tables(height: int, width: int, target: tuple[int, int], kernel: str) -> tuple[int, Array, int, Array, Array]:
+def tables(
+    height: int, width: int, target: tuple[int, int], kernel: str
+) -> tuple[int, UInt32Array, int, Int64Array, UInt32Array]:
     """Return the taps and weights of a resize, for the kernels.
 
     Args:
@@ -207,7 +210,7 @@ def tables(height: int, width: int, target: tuple[int, int], kernel: str) -> tup
     return x_taps, x_table, y_taps, y_starts, y_table
 
 
-def weights_of(in_size: int, out_size: int, kernel: str) -> tuple[Array, Array]:
+def weights_of(in_size: int, out_size: int, kernel: str) -> tuple[Int64Array, Float64Array]:
     """Return the first tap of each output pixel, int64 ``[out_size]``, and weights, float64 ``[out_size, taps]``.
 
     Args:
@@ -225,48 +228,21 @@ def weights_of(in_size: int, out_size: int, kernel: str) -> tuple[Array, Array]:
 
 # -------------------------------------------------------------------------------------------------------------- memory
 
-_address_of = ctypes.pythonapi.PyCapsule_GetPointer
-_address_of.restype, _address_of.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-# struct ArrowArray of the Arrow C data interface (https://arrow.apache.org/docs/format/CDataInterface.html) is ten words:
-_LENGTH, _OFFSET, _N_BUFFERS, _N_CHILDREN, _BUFFERS, _CHILDREN = 0, 2, 3, 4, 5, 6
-_Words = ctypes.c_int64 * 10
-_Pointers = ctypes.c_int64 * 2
 
-
-class _Memory:
-    """Bytes at an address, with numpy's array interface."""
-
-    def __init__(self, address: int, size: int) -> None:
-        self.__array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
-
-
-def as_picture(pixels: Array) -> Image.Image:
+def as_picture(pixels: UInt8Array) -> Image.Image:
     """Return uint8 ``[H, W, 4]`` of red, green, blue and a filler as an image of mode RGB: a copy."""
     return Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
 
 
-def memory(picture: Image.Image | Array) -> Array | None:
+def memory(picture: Image.Image | UInt8Array) -> UInt8Array | None:
     """Return the memory of a loaded RGB image, uint8 ``[height * width * 4]``, red, green, blue and a filler.
 
     It is valid as long as the image. Return None if it is not in one piece: Pillow allocates by blocks of 16 MiB.
     """
-    if isinstance(picture, np.ndarray):
-        return picture.reshape(-1)
-    try:
-        capsule = picture.im.__arrow_c_array__()
-    except ValueError:
-        return None
-    size = 4 * picture.width * picture.height
-    pixels = _Words.from_address(_address_of(capsule, b"arrow_array"))
-    if pixels[_N_CHILDREN] != 1:
-        return None
-    channels = _Words.from_address(ctypes.c_int64.from_address(pixels[_CHILDREN]).value)
-    if channels[_LENGTH] != size or channels[_OFFSET] or pixels[_OFFSET] or channels[_N_BUFFERS] != 2:
-        return None
-    return np.asarray(_Memory(_Pointers.from_address(channels[_BUFFERS])[1], size))
+    return picture.reshape(-1) if isinstance(picture, np.ndarray) else memory_of(picture)
 
 
-def _copied(picture: Image.Image, narrowest: int) -> Array:
+def _copied(picture: Image.Image, narrowest: int) -> UInt8Array:
     pixels = np.zeros((picture.height, max(picture.width, narrowest), 4), dtype=np.uint8)
     pixels[:, : picture.width, :3] = np.asarray(picture)
     return pixels.reshape(-1)
@@ -285,7 +261,7 @@ def compile_kernels(numbers: bool) -> None:
             resize_numbers(pixels, np.zeros(256, dtype=np.float32), (4, 2), "bilinear", order=order)
 
 
-def _vertical_goes_first(size: Any, target: Any) -> bool:
+def _vertical_goes_first(size: tuple[int, int], target: tuple[int, int]) -> bool:
     (height, width), (tall, wide) = size, target
     return tall < height and 2 * (width - wide) < height - tall and pillow_order() == "by size"
 
@@ -294,8 +270,13 @@ def _vertical_goes_first(size: Any, target: Any) -> bool:
 def pillow_order() -> Literal["by size", "horizontal first"] | None:
     """Return the order of passes in the installed Pillow, found by comparing results to the bit; None if neither order fits.
 
-    With None no kernel here replaces Pillow's resize, and all images must be resized by it.
+    With None no kernel here replaces Pillow's resize, and all images must be resized by it. None is also the result with a
+    numba that lacks what the kernels are made of.
     """
+    try:
+        from patchpack.paint import _kernels_resample  # noqa: F401
+    except (AttributeError, ImportError):
+        return None
     pixels = np.random.default_rng(0).integers(0, 256, (23, 9, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     agree = {"by size": True, "horizontal first": True}
@@ -309,7 +290,7 @@ def pillow_order() -> Literal["by size", "horizontal first"] | None:
     return "by size" if agree["by size"] else "horizontal first" if agree["horizontal first"] else None
 
 
-def _resized(picture: Image.Image, size: tuple[int, int], kernel: str, vertical_first: bool) -> Array:
+def _resized(picture: Image.Image, size: tuple[int, int], kernel: str, vertical_first: bool) -> UInt8Array:
     out = np.empty((1, size[0] * size[1] * 3), dtype=np.uint8)
     whole = Cut(np.zeros((1, 1), dtype=np.int64), *size)
     _paint(picture, (0, 0, picture.height, picture.width), size, whole, kernel, None, out, vertical_first)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack import rng
 from patchpack.batch.packed import PackedBatch
-from patchpack.plan.policies.positions import of_image, window
+from patchpack.plan.policies.positions import WindowScheme, of_image, window
 from patchpack.plan.policies.video import with_time
 from patchpack.plan.recipe import Recipe
 from patchpack.types import BatchPlan, Grid, Header
@@ -50,7 +50,7 @@ class Layout:
     """The places of all images of a batch, computed at once. One image after the other would take many times as long.
 
     Attributes:
-        spots: place of every line of the plan.
+        images: place of every line of the plan.
     """
 
     def __init__(self, plan: BatchPlan, recipe: Recipe) -> None:
@@ -63,9 +63,9 @@ class Layout:
         self._slot = np.arange(len(self._row)) - plan.offsets[:-1][self._row]
         self._ends = np.concatenate([[0], np.cumsum(self._tokens)])  # of images, in tokens of the whole batch
         self._row_ends = self._ends[plan.offsets]
-        self.spots = self._make_spots(plan)
+        self.images = self._place_images(plan)
 
-    def _make_spots(self, plan: BatchPlan) -> list[PlacedImage]:
+    def _place_images(self, plan: BatchPlan) -> list[PlacedImage]:
         table, headers, tokens = plan.table, plan.headers, self._tokens
         ends, patch_ends = self._ends, np.concatenate([[0], np.cumsum(self._patches)])
         places = np.full(patch_ends[-1], -1, dtype=np.int64)
@@ -94,12 +94,12 @@ class Layout:
             for header, box, target, flip, grid, row, slot, start, n, numbers, where, times in lines
         ]
 
-    def write(self, batch: PackedBatch, recipe: Recipe) -> None:
+    def write(self, batch: PackedBatch[np.ndarray], recipe: Recipe) -> None:
         """Write all fields but pixels and targets, as if every image were readable."""
-        if not self.spots:
+        if not self.images:
             return
         ids, begins = (
-            _ids_in_image(self.spots, recipe, batch.patch_size) if of_image(recipe.positions) else _ids(self.spots, recipe)
+            _ids_in_image(self.images, recipe, batch.patch_size) if of_image(recipe.positions) else _ids(self.images, recipe)
         )
         chosen = np.concatenate(ids)[np.repeat(begins, self._tokens) + self._kept]
         segments = np.repeat(self._slot + 1, self._tokens)
@@ -107,65 +107,66 @@ class Layout:
             batch.position_ids[row, : b - a] = chosen[a:b]
             batch.segment_ids[row, : b - a] = segments[a:b]
         where = self._row, self._slot
-        batch.grid_sizes[where] = [spot.grid for spot in self.spots]
-        batch.source_sizes[where] = [spot.header.size for spot in self.spots]
+        batch.grid_sizes[where] = [placed.grid for placed in self.images]
+        batch.source_sizes[where] = [placed.header.size for placed in self.images]
         batch.slot_mask[where] = True
-        begins_sample = np.array([spot.header.part == 0 for spot in self.spots])
+        begins_sample = np.array([placed.header.part == 0 for placed in self.images])
         samples = np.cumsum(begins_sample)  # of the whole batch
         firsts = samples[np.searchsorted(self._row, np.arange(batch.segment_ids.shape[0])).clip(max=len(samples) - 1)]
+        assert batch.sample_ids is not None  # a blank batch has them
         batch.sample_ids[where] = samples - firsts[self._row] + 1
-        if batch.text_ids is not None:
-            self._write_texts(batch)
+        if batch.text_ids is not None and batch.text_segment_ids is not None:
+            self._write_texts(batch.text_ids, batch.text_segment_ids)
         if batch.times is not None:
-            batch.times[where] = [spot.times for spot in self.spots]
+            batch.times[where] = [placed.times for placed in self.images]
 
-    def _write_texts(self, batch: PackedBatch) -> None:
-        ends = [0] * batch.text_ids.shape[0]
-        for spot in self.spots:
-            start = ends[spot.row]
-            end = ends[spot.row] = start + spot.header.num_text
-            batch.text_ids[spot.row, start:end] = np.frombuffer(spot.header.text, dtype=np.int32)
-            batch.text_segment_ids[spot.row, start:end] = spot.slot + 1
+    def _write_texts(self, text_ids: np.ndarray, segment_ids: np.ndarray) -> None:
+        ends = [0] * text_ids.shape[0]
+        for placed in self.images:
+            start = ends[placed.row]
+            end = ends[placed.row] = start + placed.header.num_text
+            text_ids[placed.row, start:end] = np.frombuffer(placed.header.text, dtype=np.int32)
+            segment_ids[placed.row, start:end] = placed.slot + 1
 
 
-def _ids(spots: list[PlacedImage], recipe: Recipe) -> tuple[list[Any], list[int]]:
+def _ids(images: list[PlacedImage], recipe: Recipe) -> tuple[list[np.ndarray], list[int]]:
     """Return the position ids of every grid, and where each image's ids begin among them."""
-    grids = {(spot.grid, spot.times): 0 for spot in spots}  # a batch has few different grids
+    grids = {(placed.grid, placed.times): 0 for placed in images}  # a batch has few different grids
     ids = [_through_time(recipe.positions(grid), times, recipe) for grid, times in grids]
     begins = dict(zip(grids, np.cumsum([0, *map(len, ids[:-1])]).tolist(), strict=True))
-    return ids, [begins[spot.grid, spot.times] for spot in spots]
+    return ids, [begins[placed.grid, placed.times] for placed in images]
 
 
-def _ids_in_image(spots: list[PlacedImage], recipe: Recipe, patch_size: int) -> tuple[list[Any], list[int]]:
+def _ids_in_image(images: list[PlacedImage], recipe: Recipe, patch_size: int) -> tuple[list[np.ndarray], list[int]]:
     """Return the same for a scheme that depends on the crop."""
-    scheme: Any = recipe.positions
+    scheme = cast("WindowScheme", recipe.positions)  # `of_image` said so
     ids = []
-    for spot in spots:
-        (top, left, height, width), size, (rows, cols) = spot.box, spot.header.size, spot.grid
+    for placed in images:
+        (top, left, height, width), size, (rows, cols) = placed.box, placed.header.size, placed.grid
         own = scheme.within(
-            spot.grid,
-            window(top, height, size.height, spot.target[0], rows, patch_size),
-            window(left, width, size.width, spot.target[1], cols, patch_size, spot.flip),
+            placed.grid,
+            window(top, height, size.height, placed.target[0], rows, patch_size),
+            window(left, width, size.width, placed.target[1], cols, patch_size, placed.flip),
         )
-        ids.append(_through_time(own, spot.times, recipe))
+        ids.append(_through_time(own, placed.times, recipe))
     return ids, np.cumsum([0, *map(len, ids[:-1])]).tolist()
 
 
-def _through_time(ids: Any, times: int, recipe: Recipe) -> Any:
+def _through_time(ids: np.ndarray, times: int, recipe: Recipe) -> np.ndarray:
     """Return the ids of one step of time repeated for all steps. Without clips they are returned unchanged."""
     return ids if recipe.video is None else with_time(ids, times)
 
 
-def wipe(batch: PackedBatch, spot: PlacedImage) -> None:
+def wipe(batch: PackedBatch[np.ndarray], placed: PlacedImage) -> None:
     """Remove an unreadable image: padding, and a masked slot. With a sample's first image its text is removed."""
-    row, slot, tokens = spot.row, spot.slot, spot.tokens
+    row, slot, tokens = placed.row, placed.slot, placed.tokens
     batch.patches[row, tokens] = 0
     batch.position_ids[row, tokens] = 0
     batch.segment_ids[row, tokens] = 0
     batch.grid_sizes[row, slot] = 0
     batch.source_sizes[row, slot] = 0
     batch.slot_mask[row, slot] = False
-    if batch.text_ids is not None:
+    if batch.text_ids is not None and batch.text_segment_ids is not None:
         words = batch.text_segment_ids[row] == slot + 1
         batch.text_ids[row, words] = 0
         batch.text_segment_ids[row, words] = 0

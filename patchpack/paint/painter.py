@@ -1,17 +1,16 @@
-"""The painter, from a plan and a reader to a batch: every image is decoded once and written once, into its known place."""
+"""The painter, which makes a batch from a plan and a reader. It decodes every image once and writes it once, into its place."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 
 from patchpack import errors
 from patchpack.batch.packed import PackedBatch
-from patchpack.image import pillow_warnings as warned
+from patchpack.image import pillow_warnings
 from patchpack.paint import targets
 from patchpack.paint.augment import change_of
 from patchpack.paint.clip import paint_clip
@@ -24,19 +23,19 @@ from patchpack.plan.recipe import Recipe
 from patchpack.report import Rejection
 from patchpack.types import BatchPlan, Grid, Header
 
-Fetch = Callable[[Any], tuple[Any, Any]]
+Fetch = Callable[[object], tuple[object, object]]
 """location → (image, target); raises `SourceError` or `TargetError` for a location that it cannot read."""
 
 
-def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch:
-    """Return a planned batch without pixels: arrays in their shape and dtype, zeros, targets filled with "no target".
+def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch[np.ndarray]:
+    """Return a planned batch without pixels: zeros in arrays of the final shape and dtype, and targets that stand for "none".
 
     The patches are not initialised, not even with zeros.
     """
     rows, seq_len, slots = plan.num_rows, plan.seq_len, recipe.max_images
     scheme = recipe.positions(Grid(1, 1))
     tubelet, time = (1, 0) if recipe.video is None else (recipe.video.tubelet, 1)
-    batch = PackedBatch(
+    batch: PackedBatch[np.ndarray] = PackedBatch(
         patches=np.empty((rows, seq_len, tubelet * plan.patch_size**2 * 3), dtype=recipe.dtype),
         position_ids=np.zeros((rows, seq_len, time + scheme.shape[1]), dtype=scheme.dtype),
         segment_ids=np.zeros((rows, seq_len), dtype=np.int32),
@@ -69,9 +68,9 @@ def paint(
     plan: BatchPlan,
     recipe: Recipe,
     fetch: Fetch,
-    batch: PackedBatch | None = None,
+    batch: PackedBatch[np.ndarray] | None = None,
     note: Callable[[Header], None] | None = None,
-) -> PackedBatch:
+) -> PackedBatch[np.ndarray]:
     """Paint one planned batch.
 
     An unreadable image leaves padding in its place. So do the other images of its sample, and its text. Their tokens get
@@ -96,25 +95,25 @@ def paint(
     ends = [0] * plan.num_rows
     counts: dict[str, int] = {}
     packed = 0
-    for sample in _samples(layout.spots):
+    for sample in _samples(layout.images):
         row = sample[0].row
         ends[row] = sample[-1].tokens.stop
-        warned.forget()
-        spot = sample[0]
+        pillow_warnings.forget()
+        placed = sample[0]
         try:
-            for spot in sample:
+            for placed in sample:
                 if note is not None:
-                    note(spot.header)
-                _paint_image(batch, plan, recipe, fetch, spot)
+                    note(placed.header)
+                _paint_image(batch, plan, recipe, fetch, placed)
         except (errors.SampleError, errors.SourceError, OSError) as error:
             for other in sample:
                 wipe(batch, other)
                 targets.erase(batch.targets, plan.target_kind, row, other.slot)
             if row < fresh:
-                batch.info.rejections.append(_rejection(spot.header, error))
+                batch.info.rejections.append(_rejection(placed.header, error))
         else:
             packed += row < fresh
-            for kind in warned.heard() if row < fresh else ():
+            for kind in pillow_warnings.heard() if row < fresh else ():
                 counts[kind] = counts.get(kind, 0) + 1
     for row, end in enumerate(ends):
         batch.patches[row, end:] = 0
@@ -123,30 +122,31 @@ def paint(
     return batch
 
 
-def _paint_image(batch: PackedBatch, plan: BatchPlan, recipe: Recipe, fetch: Fetch, spot: PlacedImage) -> None:
-    header, target_size, row = spot.header, spot.target, spot.row
+def _paint_image(batch: PackedBatch[np.ndarray], plan: BatchPlan, recipe: Recipe, fetch: Fetch, placed: PlacedImage) -> None:
+    header, target_size, row = placed.header, placed.target, placed.row
     image, target = fetch(header.location)
     if recipe.video is not None:
-        paint_clip(batch.patches[row, spot.tokens], image, spot, plan, recipe)
-        targets.store(batch.targets, plan.target_kind, row, spot.slot, target)
+        paint_clip(batch.patches[row, placed.tokens], image, placed, plan, recipe)
+        targets.store(batch.targets, plan.target_kind, row, placed.slot, target)
         return
-    picture, box = part_of_picture(image, header.size, spot.box, target_size, recipe)
-    targets.store(
-        batch.targets, plan.target_kind, row, spot.slot, target
-    )  # the last step that may fail: afterwards only pixels are written
-    out = batch.patches[row, spot.tokens]
+    picture, box = part_of_picture(image, header.size, placed.box, target_size, recipe)
+    # the last step that may fail: afterwards only pixels are written
+    targets.store(batch.targets, plan.target_kind, row, placed.slot, target)
+    out = batch.patches[row, placed.tokens]
     change = change_of(recipe, plan.epoch, header.draw_key)
-    write_pixels(out, picture, box, target_size, spot.flip, spot.grid, spot.kept, plan.patch_size, recipe, spot.places, change)
+    write_pixels(
+        out, picture, box, target_size, placed.flip, placed.grid, placed.kept, plan.patch_size, recipe, placed.places, change
+    )
 
 
-def _samples(spots: list[PlacedImage]) -> Iterator[list[PlacedImage]]:
+def _samples(images: list[PlacedImage]) -> Iterator[list[PlacedImage]]:
     """Yield the places of each sample's images, which are side by side in one row."""
     sample: list[PlacedImage] = []
-    for spot in spots:
-        if sample and not spot.header.part:
+    for placed in images:
+        if sample and not placed.header.part:
             yield sample
             sample = []
-        sample.append(spot)
+        sample.append(placed)
     if sample:
         yield sample
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from patchpack._arrays import UInt8Array
 from patchpack.errors import DecodeError
 from patchpack.image import draft
 from patchpack.image.canvas import widened
@@ -21,8 +20,8 @@ from patchpack.types import Size
 
 
 def part_of_picture(
-    image: Any, size: Size, box: draft.Box, target: tuple[int, int], recipe: Recipe
-) -> tuple[Image.Image | npt.NDArray[np.uint8], draft.Box]:
+    image: object, size: Size, box: draft.Box, target: tuple[int, int], recipe: Recipe
+) -> tuple[Image.Image | UInt8Array, draft.Box]:
     """Decode the image of a sample as the recipe says, and return it with a box in its pixels.
 
     Args:
@@ -39,19 +38,22 @@ def part_of_picture(
     Raises:
         DecodeError: like `rgb_picture`, for an image of another size, or for a file of too many bytes.
     """
-    limit, is_file = recipe.max_pixels, isinstance(image, (bytes, bytearray, memoryview))
-    if is_file:
-        require_bytes(picture_bytes(image), recipe.max_bytes)
+    limit, file = recipe.max_pixels, image if isinstance(image, (bytes, bytearray, memoryview)) else None
+    if file is not None:
+        require_bytes(picture_bytes(file), recipe.max_bytes)
     reading = reading_of(recipe)
-    if recipe.decode == "fast" and is_file:
-        opened = open_image(bytes(image), max_pixels=limit, formats=recipe.formats)
+    if recipe.decode == "fast" and file is not None:
+        opened = open_image(bytes(file), max_pixels=limit, formats=recipe.formats)
         _match(oriented_size(opened), size)  # before decoding: the box does not fit an image of another size
         drafted = draft.draft(opened, size, box, target, recipe.background, reading)
         if drafted is not None:
             return drafted
-    elif reads_memory(recipe) and (is_file or is_rgb(image)):
+    elif reads_memory(recipe) and (file is not None or is_rgb(image)):
         turbo, tagged = recipe.decode == "turbo", recipe.icc == "ignore"
-        pixels = decode_fast_jpeg(bytes(image), limit, turbo=turbo, tagged=tagged) if is_file else widened(image)
+        if file is not None:
+            pixels = decode_fast_jpeg(bytes(file), limit, turbo=turbo, tagged=tagged)
+        else:
+            pixels = widened(cast("UInt8Array", image))  # it `is_rgb`
         if pixels is not None:
             _match(Size(*pixels.shape[:2]), size)
             return pixels, box
@@ -63,6 +65,6 @@ def part_of_picture(
 def _match(found: Size, planned: Size) -> None:
     if tuple(found) != tuple(planned):
         raise DecodeError(
-            f"the header said {planned.height} x {planned.width} (height x width), the pixels are "
+            f"expected {planned.height} x {planned.width} pixels (height x width), as the header said, got "
             f"{found.height} x {found.width}"
         )

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy.typing as npt
+import numpy as np
 
 from patchpack.errors import ShapeError
 from patchpack.types import Grid
 
-Array = npt.NDArray[Any]
 
-
-def patchify(image: Array, patch_size: int) -> Array:
+def patchify(image: np.ndarray, patch_size: int) -> np.ndarray:
     """Cut an image into patches, raster order, (y, x, channel) inside a patch.
 
     Args:
@@ -34,7 +30,7 @@ def patchify(image: Array, patch_size: int) -> Array:
     return view.reshape(rows * cols, -1)
 
 
-def unpatchify(patches: Array, grid: Grid | tuple[int, int], patch_size: int) -> Array:
+def unpatchify(patches: np.ndarray, grid: Grid | tuple[int, int], patch_size: int) -> np.ndarray:
     """Unpatchify: ``[rows * cols, patch_size**2 * C]`` to ``[rows * patch_size, cols * patch_size, C]``.
 
     It is the inverse of `patchify`.
@@ -57,7 +53,7 @@ def unpatchify(patches: Array, grid: Grid | tuple[int, int], patch_size: int) ->
     return blocks.transpose(0, 2, 1, 3, 4).reshape(rows * patch_size, cols * patch_size, -1)
 
 
-def unpatchify_clip(patches: Array, times: int, grid: Grid | tuple[int, int], patch_size: int) -> Array:
+def unpatchify_clip(patches: np.ndarray, times: int, grid: Grid | tuple[int, int], patch_size: int) -> np.ndarray:
     """Unpatchify a clip: return its frames from all of its tubelets.
 
     Args:
@@ -82,7 +78,7 @@ def unpatchify_clip(patches: Array, times: int, grid: Grid | tuple[int, int], pa
     return blocks.transpose(0, 3, 1, 4, 2, 5, 6).reshape(-1, rows * patch_size, cols * patch_size, 3)
 
 
-def patch_view(image: Array, patch_size: int) -> Array:
+def patch_view(image: np.ndarray, patch_size: int) -> np.ndarray:
     """Return a view ``[rows, cols, patch_size, patch_size, C]`` of the image. Raises like `patchify`."""
     if image.ndim != 3 or image.shape[0] % patch_size or image.shape[1] % patch_size or not image.size:
         raise ShapeError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,7 @@ FILTERS = {
 
 
 def write_pixels(
-    out: npt.NDArray[Any],
+    out: np.ndarray,
     picture: Image.Image | npt.NDArray[np.uint8],
     box: tuple[int, int, int, int],
     target: tuple[int, int],
@@ -91,11 +90,11 @@ def render(
     picture: Image.Image,
     box: tuple[int, int, int, int],
     target: tuple[int, int],
-    grid: Any,
+    grid: Grid,
     patch_size: int,
     recipe: Recipe,
     change: Change | None = None,
-) -> npt.NDArray[Any]:
+) -> np.ndarray:
     """Render all pixels of one image for its patches, through Pillow.
 
     Args:
@@ -120,11 +119,11 @@ def render(
     if recipe.dtype == "uint8":
         return pixels
     mean, std = norm_of(recipe.normalize)
-    value: npt.NDArray[Any] = (pixels.astype(np.float32) - mean) / std
+    value: np.ndarray = (pixels.astype(np.float32) - mean) / std
     return value
 
 
-def write_patches(out: npt.NDArray[Any], pixels: npt.NDArray[Any], kept: npt.NDArray[np.intp], patch_size: int) -> None:
+def write_patches(out: np.ndarray, pixels: np.ndarray, kept: npt.NDArray[np.intp], patch_size: int) -> None:
     """Write the kept patches of an image, cast to the dtype of the output.
 
     Args:
@@ -153,7 +152,7 @@ def identity_norm() -> npt.NDArray[np.float32]:
     return np.array([[0, 0, 0], [1, 1, 1]], dtype=np.float32)
 
 
-def number_table(recipe: Recipe) -> npt.NDArray[Any]:
+def number_table(recipe: Recipe) -> np.ndarray:
     """Return the output of every pixel value in the recipe's dtype, ``[256, 3]``: ``(value − mean) / std`` in float32, cast.
 
     For float32 the table is ``[272, 3]``: 8 rows of the mean and 8 of the std follow, for kernels that compute the numbers.
@@ -163,9 +162,9 @@ def number_table(recipe: Recipe) -> npt.NDArray[Any]:
 
 
 @lru_cache(maxsize=16)
-def _number_table(mean: tuple[float, float, float], std: tuple[float, float, float], dtype: str) -> npt.NDArray[Any]:
+def _number_table(mean: tuple[float, float, float], std: tuple[float, float, float], dtype: str) -> np.ndarray:
     norm = norm_of(MeanStd(mean, std))
-    table: npt.NDArray[Any] = ((np.arange(256, dtype=np.float32)[:, None] - norm[0]) / norm[1]).astype(dtype)
+    table: np.ndarray = ((np.arange(256, dtype=np.float32)[:, None] - norm[0]) / norm[1]).astype(dtype)
     return np.concatenate([table, np.repeat(norm, 8, axis=0)]) if dtype == "float32" else table
 
 
@@ -212,7 +211,7 @@ def _resize_numbers(
     return np.stack([np.asarray(_resize(plane, target, kernel, order)) for plane in planes], axis=2)
 
 
-def _pad(pixels: npt.NDArray[Any], grid: Any, patch_size: int) -> npt.NDArray[Any]:
+def _pad(pixels: np.ndarray, grid: Grid, patch_size: int) -> np.ndarray:
     height, width = int(grid[0]) * patch_size, int(grid[1]) * patch_size
     if pixels.shape[:2] == (height, width):
         return pixels

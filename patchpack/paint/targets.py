@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from patchpack._shown import shown
+from patchpack.batch._types import Objects, Targets
 from patchpack.errors import TargetError
 from patchpack.types import TargetKind, TargetSpec
+
+if TYPE_CHECKING:
+    import torch
 
 _CLASS = TargetSpec("int64")
 FILLERS = {"int64": -100, "float32": float("nan"), "object": None}
 
 
-def infer_kind(target: Any) -> TargetKind:
+def infer_kind(target: object) -> TargetKind:
     """Infer the kind of a source's targets from its first one.
 
     Integers (and bools) become int64, floats float32. Arrays and tensors of either keep their shape, with any width or device.
@@ -37,7 +41,7 @@ def infer_kind(target: Any) -> TargetKind:
     return _infer(target)
 
 
-def allocate(kind: TargetKind, rows: int, slots: int) -> Any:
+def allocate(kind: TargetKind, rows: int, slots: int) -> Targets[np.ndarray]:
     """Allocate the targets of an empty batch.
 
     Args:
@@ -51,13 +55,17 @@ def allocate(kind: TargetKind, rows: int, slots: int) -> Any:
     if kind is None:
         return None
     if isinstance(kind, dict):
-        return {name: allocate(spec, rows, slots) for name, spec in kind.items()}
+        return {name: _filled(spec, rows, slots) for name, spec in kind.items()}
     if kind.dtype == "object":
         return [[None] * slots for _ in range(rows)]
+    return _filled(kind, rows, slots)
+
+
+def _filled(kind: TargetSpec, rows: int, slots: int) -> np.ndarray:
     return np.full((rows, slots, *kind.shape), FILLERS[kind.dtype], dtype=kind.dtype)
 
 
-def store(targets: Any, kind: TargetKind, row: int, slot: int, value: Any) -> None:
+def store(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int, value: object) -> None:
     """Write one target into its slot.
 
     Args:
@@ -72,22 +80,24 @@ def store(targets: Any, kind: TargetKind, row: int, slot: int, value: Any) -> No
     """
     if kind is None:
         if value is not None:
-            raise TargetError(f"the first sample had no target, this one has {shown(value)}")
+            raise TargetError(f"expected no target, as the first sample had none, got {shown(value)}")
     elif isinstance(kind, dict):
         if not isinstance(value, Mapping) or not _has_names(value) or set(value) != set(kind):
-            raise TargetError(f"expected targets {sorted(kind)}, got {shown(value)}")
+            raise TargetError(
+                f"expected a dict of the targets {', '.join(sorted(kind))}, as the first sample had, got {shown(value)}"
+            )
         checked = {name: _as(spec, value[name]) for name, spec in kind.items()}
         for name, entry in checked.items():
-            targets[name][row, slot] = entry
+            _by_name(targets)[name][row, slot] = entry
     elif kind.dtype == "object":
         if value is None:  # the filler of empty slots
-            raise TargetError("expected a target as the first sample had, got None")
-        targets[row][slot] = value
+            raise TargetError("expected a target, as the first sample had, got None")
+        _objects(targets)[row][slot] = value
     else:
-        targets[row, slot] = _as(kind, value)
+        _array(targets)[row, slot] = _as(kind, value)
 
 
-def erase(targets: Any, kind: TargetKind, row: int, slot: int) -> None:
+def erase(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int) -> None:
     """Restore the filler of a slot, as before `store`.
 
     Args:
@@ -98,14 +108,29 @@ def erase(targets: Any, kind: TargetKind, row: int, slot: int) -> None:
     """
     if isinstance(kind, dict):
         for name, spec in kind.items():
-            targets[name][row, slot] = FILLERS[spec.dtype]
+            _by_name(targets)[name][row, slot] = FILLERS[spec.dtype]
     elif kind is not None and kind.dtype == "object":
-        targets[row][slot] = None
+        _objects(targets)[row][slot] = None
     elif kind is not None:
-        targets[row, slot] = FILLERS[kind.dtype]
+        _array(targets)[row, slot] = FILLERS[kind.dtype]
 
 
-def _infer(value: Any) -> TargetSpec:
+# What targets are follows from their kind, see `allocate`; a type checker cannot know it.
+
+
+def _by_name(targets: Targets[np.ndarray]) -> dict[str, np.ndarray]:
+    return cast("dict[str, np.ndarray]", targets)
+
+
+def _objects(targets: Targets[np.ndarray]) -> Objects:
+    return cast("Objects", targets)
+
+
+def _array(targets: Targets[np.ndarray]) -> np.ndarray:
+    return cast("np.ndarray", targets)
+
+
+def _infer(value: object) -> TargetSpec:
     if value is None or isinstance(value, (str, bytes, Mapping)):
         return TargetSpec("object")
     try:
@@ -122,7 +147,7 @@ def _infer(value: Any) -> TargetSpec:
     return TargetSpec("object")
 
 
-def _as(spec: TargetSpec, value: Any) -> Any:
+def _as(spec: TargetSpec, value: object) -> object:
     if type(value) is int and spec == _CLASS and -(1 << 63) <= value < 1 << 63:  # the usual label, without the conversion
         return value
     got = _infer(value)
@@ -134,26 +159,26 @@ def _as(spec: TargetSpec, value: Any) -> Any:
     with np.errstate(over="ignore"):
         stored = np.asarray(numbers, dtype=spec.dtype)
     if spec.dtype == "float32" and np.any(np.isinf(stored) & np.isfinite(np.asarray(numbers, dtype=np.float64))):
-        raise TargetError(f"a target of float32 cannot hold {shown(value)}")
+        raise TargetError(f"expected a target within the range of float32, got {shown(value)}")
     if spec.dtype == "float32" and got.dtype == "int64" and not _is_exact(np.asarray(numbers), stored):
         raise TargetError(
-            f"a target of float32 cannot hold the integer {shown(value)} exactly: give labels as integers, or as floats"
+            f"expected a target that float32 holds exactly, got the integer {shown(value)}: give labels as integers"
         )
     return stored
 
 
-def _has_names(target: Mapping[Any, Any]) -> bool:
+def _has_names(target: Mapping[object, object]) -> bool:
     return all(isinstance(name, str) for name in target)
 
 
-def _is_exact(integers: np.ndarray[Any, Any], floats: np.ndarray[Any, Any]) -> bool:
+def _is_exact(integers: np.ndarray, floats: np.ndarray) -> bool:
     """Return True if floats are equal to the integers that they were made of."""
     if not integers.size or (integers.dtype.kind != "b" and integers.min() >= -(1 << 24) and integers.max() <= 1 << 24):
         return True
     return [int(value) for value in floats.ravel()] == [int(value) for value in integers.ravel()]
 
 
-def _without_torch(value: Any) -> Any:
+def _without_torch(value: object) -> object:
     """Return torch's tensors, alone or in lists, as arrays, and any other value unchanged.
 
     Floats become float64, which holds every value of every narrower kind; numpy has no bfloat16.
@@ -164,5 +189,5 @@ def _without_torch(value: Any) -> Any:
         return [_without_torch(entry) for entry in value]
     if not (hasattr(value, "detach") and hasattr(value, "is_floating_point")):
         return value
-    tensor = value.detach().cpu()
+    tensor = cast("torch.Tensor", value).detach().cpu()
     return (tensor.double() if tensor.is_floating_point() else tensor).numpy()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -12,7 +10,7 @@ from patchpack.errors import ConfigError
 Int64 = npt.NDArray[np.int64]
 
 
-def isqrt(x: Any) -> Int64:
+def isqrt(x: npt.ArrayLike) -> Int64:
     """Return ``floor(sqrt(x))`` for each x in ``0 … 2**62``, exactly."""
     x = np.asarray(x, dtype=np.int64)
     root = np.sqrt(x.astype(np.float64)).astype(np.int64)
@@ -21,51 +19,48 @@ def isqrt(x: Any) -> Int64:
     return np.asarray(root, dtype=np.int64)
 
 
-def ceil_div(a: Any, b: Any) -> Int64:
+def ceil_div(a: npt.ArrayLike, b: npt.ArrayLike) -> Int64:
     """Return ``ceil(a / b)`` of integers, b > 0."""
     return np.asarray(-(-np.asarray(a, dtype=np.int64) // np.asarray(b, dtype=np.int64)))
 
 
-def columns(sizes: Any) -> tuple[Int64, Int64]:
+def columns(sizes: npt.ArrayLike) -> tuple[Int64, Int64]:
     """Return the two columns of an integer table ``[n, 2]`` as int64: height and width, or rows and cols."""
     table = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
 
-def grid_of(rows: Any, cols: Any) -> npt.NDArray[np.int32]:
+def grid_of(rows: npt.ArrayLike, cols: npt.ArrayLike) -> npt.NDArray[np.int32]:
     """Return rows and cols ``[n]`` as one int32 table ``[n, 2]``."""
     return np.stack([rows, cols], axis=1).astype(np.int32)
 
 
-def require_int(name: str, value: Any, low: int, high: int) -> None:
+def require_int(name: str, value: object, low: int, high: int) -> None:
     """Raise `ConfigError` unless value is an integer in low … high. A bool or a float is not an integer."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ConfigError(f"{name} must be an integer in {low} … {high}, got {value!r}")
 
 
-def require_number(name: str, value: Any) -> None:
+def require_number(name: str, value: object) -> None:
     """Raise `ConfigError` unless value is an integer or a float. A bool is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ConfigError(f"{name} must be a number, got {value!r}")
 
 
-def as_tuple(value: Any) -> Any:
-    """Return a list, as a YAML file gives it, as a tuple, and any other value unchanged."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def set_tuples(options: Any, *names: str) -> None:
-    """Replace lists in these fields of a frozen dataclass by tuples."""
+def set_tuples(options: object, *names: str) -> None:
+    """Replace lists, as a YAML file gives them, in these fields of a frozen dataclass by tuples."""
     for name in names:
-        object.__setattr__(options, name, as_tuple(getattr(options, name)))
+        value = getattr(options, name)
+        if isinstance(value, list):
+            object.__setattr__(options, name, tuple(value))
 
 
-def require_bool(name: str, value: Any) -> None:
+def require_bool(name: str, value: object) -> None:
     """Raise `ConfigError` unless value is True or False."""
     if not isinstance(value, (bool, np.bool_)):
-        raise ConfigError(f"{name} is True or False, got {value!r}")
+        raise ConfigError(f"{name} must be True or False, got {value!r}")
 
 
-def require_epoch(epoch: Any) -> None:
+def require_epoch(epoch: object) -> None:
     """Raise `ConfigError` unless epoch is an integer in 0 … 2**32 − 1, the range of `patchpack.rng.uniforms`."""
     require_int("epoch", epoch, 0, (1 << 32) - 1)

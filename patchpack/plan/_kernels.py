@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from patchpack._arrays import Int64Array, UInt8Array
 from patchpack._jit import njit
 
 
 @njit
-def steps_from_pool(weights: Any, arrivals: Any, window: int, pool: Any, spare: Any, taken: Any, steps: Any) -> None:
+def steps_from_pool(
+    weights: Int64Array,
+    arrivals: Int64Array,
+    window: int,
+    pool: Int64Array,
+    spare: Int64Array,
+    taken: UInt8Array,
+    steps: Int64Array,
+) -> None:
     """Choose the rows of each step: the oldest row of the pool, and the neighbours in weight with which the step loses least.
 
     weights: int64 ``[n]``, >= 0, the sum of any ``num_ranks`` of them below 2**53. arrivals: int64 ``[n]``, every row once:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from patchpack import rng
 from patchpack.errors import ConfigError, SizeError
@@ -34,7 +35,7 @@ class ImagePlan(NamedTuple):
 
 
 def plan_image(
-    size: Any, recipe: Recipe, *, key: str = "", epoch: int = 0, patch_size: int | None = None, frames: int = 1
+    size: Sequence[int], recipe: Recipe, *, key: str = "", epoch: int = 0, patch_size: int | None = None, frames: int = 1
 ) -> ImagePlan:
     """Decide everything about one image or clip, exactly as `load` and `pack_images` do.
 
@@ -58,13 +59,13 @@ def plan_image(
     """
     height, width = _sides(size)
     if patch_size is None and len(recipe.patch_sizes) > 1:
-        raise ConfigError(f"the recipe has patches of {recipe.patch_sizes} pixels: say which by patch_size=")
+        raise ConfigError(f"the recipe has several patch sizes, {recipe.patch_sizes}: pass one of them as patch_size=")
     p = recipe.patch_sizes[0] if patch_size is None else patch_size
     require_int("frames", frames, 1, 1 << 30)
     require_int("patch_size", p, 1, 4096)
     require_epoch(epoch)
     if not isinstance(key, str):
-        raise ConfigError(f"key is a string, as in reports and PackedBatch.keys, got {key!r}")
+        raise ConfigError(f"key must be a string, as in reports and PackedBatch.keys, got {key!r}")
     clip = None if frames == 1 else [frames]
     table = plan_table(recipe, [(height, width)], rng.key_hash([key]), epoch=epoch, patch_size=p, frames=clip)
     tokens = int(table.num_tokens[0])
@@ -73,15 +74,15 @@ def plan_image(
     grid, times = Grid(*table.grid[0].tolist()), int(table.times[0])
     merge = getattr(recipe.resize, "merge", 1)
     if merge > 1 and tokens < times * grid.num_patches:
-        raise ConfigError(f"{recipe.drop!r} takes patches out of blocks that the model merges: use NoDrop(), or merge=1")
+        raise ConfigError(f"{recipe.drop!r} drops patches from blocks that the model merges: use NoDrop() or merge=1")
     return ImagePlan(grid, Size(*table.target[0].tolist()), tokens, tokens // merge**2, times)
 
 
-def _sides(size: Any) -> tuple[int, int]:
+def _sides(size: Sequence[int]) -> tuple[int, int]:
     try:
         height, width = (operator.index(side) for side in size)
     except (TypeError, ValueError):
-        raise ConfigError(f"size is (height, width) in pixels, two integers, got {size!r}") from None
+        raise ConfigError(f"size must be (height, width) in pixels, two integers, got {size!r}") from None
     if min(height, width) < 1:
-        raise ConfigError(f"size is (height, width) in pixels, each at least 1; got {size!r}")
+        raise ConfigError(f"size must be (height, width) in pixels, each at least 1, got {size!r}")
     return height, width

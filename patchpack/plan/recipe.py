@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from patchpack import rng
+from patchpack._arrays import UInt8Array
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int, set_tuples
 from patchpack.plan.packing import Lookahead, PackerFactory
@@ -95,7 +96,7 @@ class Recipe:
     deep: Literal["header", "range"] = "header"
     icc: Literal["ignore", "srgb"] = "ignore"
     formats: tuple[str, ...] = ()
-    augment: Callable[[Any, np.random.Generator], Any] | None = None
+    augment: Callable[[UInt8Array, np.random.Generator], UInt8Array] | None = None
     video: Video | None = None
     normalize: MeanStd | PerImage = HALF
     dtype: Literal["uint8", "float32", "float16"] = "uint8"
@@ -110,56 +111,58 @@ class Recipe:
             ("resize", ResizePolicy), ("crop", CropPolicy), ("drop", DropPolicy), ("positions", PositionScheme),
         ):  # fmt: skip
             policy = getattr(self, name)
-            if isinstance(policy, type):  # a class has every method, and fails at the first image
+            if isinstance(policy, type):  # a class has every method too, but would fail at the first image
                 raise ConfigError(f"{name} must be an instance: {policy.__name__}(...), got the class itself")
             if not isinstance(policy, protocol):
                 raise ConfigError(f"{name} must be a {protocol.__name__} (see its docstring), got {policy!r}")
         if isinstance(self.packer, type) or not callable(self.packer):
-            raise ConfigError(
-                f"packer must be a factory called with (seq_len, max_images), as Lookahead(64) is; got {self.packer!r}"
-            )
+            raise ConfigError(f"packer must be a function of (seq_len, max_images), such as Lookahead(64), got {self.packer!r}")
         for name, high in (("max_images", 1 << 20), ("rows", 1 << 20), ("max_pixels", 1 << 40), ("max_bytes", 1 << 40)):
             require_int(name, getattr(self, name), 1, high)
         require_int("seed", self.seed, 0, (1 << 64) - 1)
         if isinstance(self.flip, bool) or not isinstance(self.flip, (int, float)) or not 0 <= self.flip <= 1:
-            raise ConfigError(f"flip is the share of images that are mirrored, a number in 0 … 1; got {self.flip!r}")
+            raise ConfigError(f"flip must be a number in 0 … 1, the share of images that are mirrored, got {self.flip!r}")
         if self.seq_len is not None:
             require_int("seq_len", self.seq_len, 1, 1 << 30)
         if not self.patch_sizes:
-            raise ConfigError("patch_size must name at least one size")
+            raise ConfigError("patch_size must be at least one size, got ()")
         for p in self.patch_sizes:
             require_int("patch_size", p, 1, 4096)
         if self.resample not in KERNELS or self.dtype not in DTYPES:
-            raise ConfigError(f"resample is one of {KERNELS}, dtype one of {DTYPES}; got {self.resample!r}, {self.dtype!r}")
+            raise ConfigError(
+                f"resample must be one of {KERNELS}, dtype one of {DTYPES}, got {self.resample!r} and {self.dtype!r}"
+            )
         if self.resample_order not in ORDERS:
-            raise ConfigError(f"resample_order is one of {ORDERS}, got {self.resample_order!r}")
+            raise ConfigError(f"resample_order must be one of {ORDERS}, got {self.resample_order!r}")
         if self.decode not in DECODES:
-            raise ConfigError(f"decode is one of {DECODES}, got {self.decode!r}")
+            raise ConfigError(f"decode must be one of {DECODES}, got {self.decode!r}")
         if self.decode == "turbo" and find_spec("simplejpeg") is None:
             raise ConfigError("decode='turbo' needs simplejpeg: pip install 'patchpack[turbo]', or use decode='exact'")
         if self.deep not in DEEPS or self.icc not in ICCS:
-            raise ConfigError(f"deep is one of {DEEPS}, icc one of {ICCS}; got {self.deep!r}, {self.icc!r}")
+            raise ConfigError(f"deep must be one of {DEEPS}, icc one of {ICCS}, got {self.deep!r} and {self.icc!r}")
         if not isinstance(self.formats, tuple) or not all(
             isinstance(name, str) and name and name == name.upper() for name in self.formats
         ):
-            raise ConfigError(f"formats are names as Pillow has them, in capitals, as in ('HEIF',); got {self.formats!r}")
+            raise ConfigError(f"formats must be a tuple of Pillow's names in capitals, such as ('HEIF',), got {self.formats!r}")
         if isinstance(self.normalize, PerImage):
             if self.dtype == "uint8":
-                raise ConfigError("normalize=PerImage() gives real numbers: set dtype='float32' or 'float16'")
+                raise ConfigError("normalize=PerImage() makes floats: set dtype='float32' or 'float16'")
         elif not isinstance(self.normalize, MeanStd):
             raise ConfigError(f"normalize must be MeanStd(...) or PerImage(), got {self.normalize!r}")
         if self.augment is not None and (isinstance(self.augment, type) or not callable(self.augment)):
-            raise ConfigError(f"augment is a function (pixels, generator) -> pixels, or None; got {self.augment!r}")
+            raise ConfigError(f"augment must be a function (pixels, generator) -> pixels, or None, got {self.augment!r}")
         if self.augment is not None and isinstance(self.normalize, PerImage):
             raise ConfigError(
-                "augment changes pixels, and normalize=PerImage() resizes what is none any more: use MeanStd(...)"
+                "augment needs uint8 pixels, but normalize=PerImage() resizes standardised floats: use normalize=MeanStd(...)"
             )
         if self.video is not None and not isinstance(self.video, Video):
-            raise ConfigError(f"video is Video(...), or None for images alone; got {self.video!r}")
+            raise ConfigError(f"video must be Video(...), or None for images alone, got {self.video!r}")
         if self.video is not None and isinstance(self.normalize, PerImage):
-            raise ConfigError("normalize=PerImage() would take from each frame of a clip its own mean: use MeanStd(...)")
+            raise ConfigError(
+                "normalize=PerImage() would standardise each frame of a clip by itself: use normalize=MeanStd(...) with video"
+            )
         if not isinstance(self.background, tuple) or len(self.background) != 3:
-            raise ConfigError(f"background is three integers in 0 … 255, red, green and blue, got {self.background!r}")
+            raise ConfigError(f"background must be three integers in 0 … 255, red, green and blue, got {self.background!r}")
         for colour in self.background:
             require_int("background (red, green and blue)", colour, 0, 255)
         for p in self.patch_sizes:
@@ -169,13 +172,15 @@ class Recipe:
         bound = self._bound(patch_size)
         if self.seq_len is None:
             if bound is None:
-                raise ConfigError(f"seq_len=None needs a resize policy with a bound; {self.resize!r} has none")
+                raise ConfigError(
+                    f"seq_len=None needs a resize policy with a bound, and {self.resize!r} has no bound: set seq_len"
+                )
             if self.video is not None and self.video.num_frames is None:
-                raise ConfigError(f"seq_len=None needs a bound on the frames of a clip too: set num_frames in {self.video!r}")
+                raise ConfigError(f"seq_len=None needs clips with a fixed number of frames: set num_frames in {self.video!r}")
             if self.max_images != 1:
-                raise ConfigError(f"seq_len=None puts one image in a row: set max_images=1, not {self.max_images}")
+                raise ConfigError(f"seq_len=None makes rows of one image: set max_images=1, got {self.max_images}")
         elif bound is not None and bound > self.seq_len:
-            clips = "" if self.video is None else f", through {self.video!r}"
+            clips = "" if self.video is None else f" of {self.video!r}"
             raise ConfigError(
                 f"seq_len={self.seq_len} cannot hold one image: at patch_size={patch_size} {self.resize!r} may produce up to "
                 f"{bound} patches{clips}. Raise seq_len to at least {bound}, or lower the policy's budget."
@@ -242,9 +247,14 @@ class Recipe:
             pixels = max_patches * p * p
             policy = replace(policy, max_pixels=pixels, min_pixels=min(policy.min_pixels, pixels))
         elif max_patches is not None and (policy.bound(p) or math.inf) > max_patches:
-            raise ConfigError(f"{policy!r} has no budget that for_eval(max_patches={max_patches}) could set")
+            raise ConfigError(
+                f"{policy!r} has no budget, so for_eval(max_patches={max_patches}) cannot set it: leave max_patches out"
+            )
         if policy.draws:
-            raise ConfigError(f"{policy!r} draws: give it a method for_eval(patch_size, max_patches) that fixes its choice")
+            raise ConfigError(
+                f"{policy!r} makes random draws: give it a method for_eval(patch_size, max_patches) that returns a policy "
+                f"without"
+            )
         return self.replace(resize=policy, crop=WholeImage(), flip=0.0, augment=None, drop=NoDrop(), patch_size=p)
 
     def _eval_patch_size(self, max_patches: int | None) -> int:

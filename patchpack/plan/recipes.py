@@ -118,7 +118,7 @@ def __getattr__(name: str) -> Any:
 def _unknown(name: str) -> UnknownRecipeError:
     close = difflib.get_close_matches(name, PRESETS, 1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return UnknownRecipeError(f"unknown recipe {name!r}.{hint} There are: {', '.join(PRESETS)}")
+    return UnknownRecipeError(f"expected the name of a recipe, one of {', '.join(PRESETS)}, got {name!r}.{hint}")
 
 
 def _recipe(changes: dict[str, Any], **fields: Any) -> Recipe:

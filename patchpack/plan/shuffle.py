@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from patchpack import rng
+from patchpack._arrays import LineArray
 from patchpack.errors import ConfigError
 from patchpack.rng import Stage
 
@@ -18,15 +17,15 @@ SHUFFLE_BLOCK = 1024
 _TOGETHER = 1 << 16  # samples permuted at a time where blocks are small
 
 
-def require_shuffle(shuffle: Any) -> None:
+def require_shuffle(shuffle: object) -> None:
     """Raise `ConfigError` unless shuffle is a number of samples that may be permuted at a time."""
     if isinstance(shuffle, bool) or not isinstance(shuffle, (int, np.integer)) or not 0 <= shuffle <= MOST_SAMPLES:
         raise ConfigError(
-            f"shuffle is the number of samples permuted at a time, 0 … {MOST_SAMPLES} (0 for none), got {shuffle!r}"
+            f"shuffle must be in 0 … {MOST_SAMPLES}, the samples permuted at a time (0: in order), got {shuffle!r}"
         )
 
 
-def block_of(shuffle: Any, whole: int = SHUFFLE_BLOCK) -> int:
+def block_of(shuffle: object, whole: int = SHUFFLE_BLOCK) -> int:
     """Return how many samples are permuted at a time, for the value of a user's ``shuffle``.
 
     Args:
@@ -39,11 +38,13 @@ def block_of(shuffle: Any, whole: int = SHUFFLE_BLOCK) -> int:
     if isinstance(shuffle, (bool, np.bool_)):
         return max(1, whole) if shuffle else 0
     if not isinstance(shuffle, (int, np.integer)):
-        raise ConfigError(f"shuffle is True, False, or the number of samples permuted at a time (0 for none), got {shuffle!r}")
+        raise ConfigError(
+            f"shuffle must be True, False, or the number of samples permuted at a time (0: in order), got {shuffle!r}"
+        )
     return int(shuffle)
 
 
-def shuffled_lines(starts: npt.NDArray[np.int64], *, seed: int, epoch: int, shuffle: int, number: int = 0) -> npt.NDArray[Any]:
+def shuffled_lines(starts: npt.NDArray[np.int64], *, seed: int, epoch: int, shuffle: int, number: int = 0) -> LineArray:
     """Return the lines of an index in the order of one pass. It equals the order of a source without rejections.
 
     Args:
@@ -57,7 +58,7 @@ def shuffled_lines(starts: npt.NDArray[np.int64], *, seed: int, epoch: int, shuf
         int32 ``[n]`` (int64 from 2**31 lines on), each of ``0 … n − 1`` once.
     """
     n = int(starts[-1])
-    dtype = np.int32 if n < 1 << 31 else np.int64
+    dtype: npt.DTypeLike = np.int32 if n < 1 << 31 else np.int64
     if not shuffle:
         return np.arange(n, dtype=dtype)
     first = number << 40

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ class Spread(NamedTuple):
     max: float
 
     @classmethod
-    def of(cls, values: npt.NDArray[Any]) -> Spread:
+    def of(cls, values: np.ndarray) -> Spread:
         """Return the spread of at least one value."""
         return cls(float(values.mean()), *(float(v) for v in np.percentile(values, (0, 5, 50, 95, 100))))
 
@@ -141,12 +141,14 @@ class Study:
         """
         suffix = os.path.splitext(os.fspath(path))[1].lower()
         if suffix not in (".png", ".pdf", ".svg"):
-            raise ConfigError(f"a study is drawn as .png, .pdf or .svg, got {os.fspath(path)!r}: choose one of these formats")
+            raise ConfigError(f"expected a path that ends in .png, .pdf or .svg, got {os.fspath(path)!r}")
         try:
             from matplotlib import style
             from matplotlib.figure import Figure
         except ImportError as error:
-            raise ConfigError(f"a plot needs matplotlib, which is missing ({error}): pip install 'patchpack[viz]'") from error
+            raise ConfigError(
+                f"a plot needs matplotlib, which is not installed ({error}): pip install 'patchpack[viz]'"
+            ) from error
         panels = (
             (self.num_tokens, "tokens per image", "images"),
             (np.diff(self.offsets), f"images per row, of {self.recipe.max_images:,} slots", "rows"),
@@ -166,7 +168,7 @@ class Study:
                 raise ConfigError(f"{os.fspath(path)} cannot be written, {type(error).__name__}: {error}") from error
 
 
-def study(sizes: Any, recipe: Recipe, *, epoch: int = 0, keys: Sequence[str] | None = None) -> Study:
+def study(sizes: npt.ArrayLike, recipe: Recipe, *, epoch: int = 0, keys: Sequence[str] | None = None) -> Study:
     """Measure what a recipe does, from sizes alone.
 
     Args:
@@ -187,11 +189,11 @@ def study(sizes: Any, recipe: Recipe, *, epoch: int = 0, keys: Sequence[str] | N
         4.0
     """
     if not isinstance(recipe, Recipe):
-        raise ConfigError(f"a study is of a Recipe, got {recipe!r}: e.g. patchpack.recipes.navit()")
+        raise ConfigError(f"study needs a Recipe, such as patchpack.recipes.navit(), got {recipe!r}")
     table = _require_sizes(sizes)
     names = [str(i) for i in range(len(table))] if keys is None else list(keys)
     if len(names) != len(table):
-        raise ConfigError(f"{len(table)} sizes and {len(names)} keys: give every image one key, or none at all")
+        raise ConfigError(f"there must be one key per size, got {len(table)} sizes and {len(names)} keys")
     watch = Watch(recipe.packer)
     planner = OnlinePlanner(recipe.replace(packer=watch), epoch=epoch, name="the list of sizes")
     plans: list[BatchPlan] = []
@@ -259,19 +261,20 @@ def _refused(sizes: Int64, names: list[str], positions: Int64, recipe: Recipe, e
     return int(refused.sum())
 
 
-def _require_sizes(sizes: Any) -> Int64:
+def _require_sizes(sizes: npt.ArrayLike) -> Int64:
     table = np.asarray(sizes)
     if table.ndim != 2 or table.shape[1] != 2 or table.dtype.kind not in "iu" or not len(table):
-        raise ConfigError(f"sizes must be integers [n, 2], height and width, n >= 1; got {table.dtype} {list(table.shape)}")
+        raise ConfigError(f"sizes must be integers [n, 2], height and width, n >= 1, got {table.dtype} {list(table.shape)}")
     bad = np.flatnonzero(((table < 1) | (table > _MAX_SIDE)).any(axis=1))
     if bad.size:
         raise ConfigError(
-            f"sizes[{bad[0]}] = {table[bad[0]].tolist()} is not in 1 … {_MAX_SIDE} ({bad.size} such): leave them out"
+            f"sizes must be in 1 … {_MAX_SIDE}, got sizes[{bad[0]}] = {table[bad[0]].tolist()} ({bad.size} such): leave them "
+            f"out"
         )
     return table.astype(np.int64)
 
 
-def _bins(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _bins(values: np.ndarray) -> npt.NDArray[np.float64]:
     """Return the edges of at most 40 bins. For integers each bin holds equally many."""
     low, high = float(values.min()), float(values.max())
     step = max(1.0, np.ceil((high - low + 1) / 40)) if values.dtype.kind == "i" else max(0.1, (high - low) / 40)

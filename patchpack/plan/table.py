@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
 from patchpack import rng
+from patchpack._arrays import IntegerArray
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64
-from patchpack.plan.policies.crop import WholeImage
-from patchpack.plan.policies.resize import PlacingPolicy
+from patchpack.plan.policies.crop import CropPolicy, WholeImage
+from patchpack.plan.policies.drop import DropPolicy
+from patchpack.plan.policies.resize import PlacingPolicy, ResizePolicy
 from patchpack.plan.recipe import Recipe
-from patchpack.types import IntArray, PlanTable
+from patchpack.types import FloatArray, IntArray, PlanTable
 
 
 def plan_table(
     recipe: Recipe,
-    sizes: Any,
+    sizes: npt.ArrayLike,
     key_hash: rng.U64,
     *,
     epoch: int = 0,
-    seen: Any = 0,
+    seen: IntegerArray | int = 0,
     patch_size: int | None = None,
-    frames: Any = None,
+    frames: npt.ArrayLike | None = None,
 ) -> PlanTable:
     """Decide everything about n images from their sizes and keys.
 
@@ -47,7 +47,7 @@ def plan_table(
     sizes = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     n = len(sizes)
     p = recipe.patch_sizes[0] if patch_size is None else patch_size
-    ordinals = np.arange(n, dtype=np.int64) + seen if np.ndim(seen) == 0 else np.asarray(seen, dtype=np.int64)
+    ordinals: Int64 = np.arange(n, dtype=np.int64) + seen if np.ndim(seen) == 0 else np.asarray(seen, dtype=np.int64)
 
     corner, sizes = _part(recipe, sizes, p, epoch, key_hash)
     u = _uniforms(recipe, epoch, key_hash, rng.Stage.RESIZE)
@@ -58,7 +58,7 @@ def plan_table(
         i = int(np.argmax(broken))
         raise ConfigError(
             f"{recipe.resize!r} made the grid {grids[i].tolist()} of a {sizes[i].tolist()} image (height, width): rows and "
-            f"cols are at least 1, or (0, 0) to refuse the size"
+            f"cols must be at least 1, or both 0 to refuse the size"
         )
     bound = recipe.resize.bound(p)
     patches = grids.astype(np.int64).prod(axis=1)
@@ -66,7 +66,7 @@ def plan_table(
         worst = int(np.argmax(patches))
         raise ConfigError(
             f"{recipe.resize!r} made {patches[worst]} patches of a {sizes[worst].tolist()} image (height, width) at "
-            f"patch_size={p}, above its own bound of {bound}"
+            f"patch_size={p}, more than its own bound of {bound}"
         )
 
     times = _times(recipe, frames, n)
@@ -103,12 +103,12 @@ def plan_table(
     )
 
 
-def _times(recipe: Recipe, frames: Any, n: int) -> IntArray:
+def _times(recipe: Recipe, frames: npt.ArrayLike | None, n: int) -> IntArray:
     """Return the tubelets along time."""
     if frames is None:
         return np.ones(n, dtype=np.int32)
     if recipe.video is None:
-        raise ConfigError("clips need a recipe with video=Video(...): this one has video=None")
+        raise ConfigError("clips need a recipe with video=Video(...), this one has video=None")
     return _int_columns(recipe.video.times(_int_columns(frames, (n,), "frames")), (n,), repr(recipe.video))
 
 
@@ -124,7 +124,7 @@ def _part(recipe: Recipe, sizes: Int64, patch_size: int, epoch: int, hashes: rng
         i = int(np.argmax(outside))
         raise ConfigError(
             f"{recipe.crop!r} made the box {box[i].tolist()} (top, left, height, width) of a {sizes[i].tolist()} image "
-            f"(height, width): a box is within its image and at least a pixel each way"
+            f"(height, width): a box must lie inside its image and have at least one pixel"
         )
     return box[:, :2], part
 
@@ -136,19 +136,19 @@ def _flips(recipe: Recipe, n: int, epoch: int, hashes: rng.U64) -> npt.NDArray[n
     return flips
 
 
-def _uniforms(recipe: Recipe, epoch: int, hashes: rng.U64, stage: rng.Stage) -> Any:
-    policies: dict[rng.Stage, Any] = {
+def _uniforms(recipe: Recipe, epoch: int, hashes: rng.U64, stage: rng.Stage) -> FloatArray | None:
+    policies: dict[rng.Stage, CropPolicy | ResizePolicy | DropPolicy] = {
         rng.Stage.CROP: recipe.crop, rng.Stage.RESIZE: recipe.resize, rng.Stage.DROP: recipe.drop,
     }  # fmt: skip
     draws = policies[stage].draws
     return rng.uniforms(recipe.seed, epoch, hashes, stage, draws) if draws else None
 
 
-def _int_columns(answer: Any, shape: tuple[int, ...], who: str) -> IntArray:
+def _int_columns(answer: npt.ArrayLike, shape: tuple[int, ...], who: str) -> IntArray:
     array = np.asarray(answer)
     if array.shape != shape or not np.issubdtype(array.dtype, np.integer):
         raise ConfigError(f"{who} must return integers {list(shape)}, got {array.dtype} {list(array.shape)}")
     columns: IntArray = array.astype(np.int32)
     if (columns != array).any():
-        raise ConfigError(f"{who} returned a number that 32 bits do not hold: {array[array != columns][0]}")
+        raise ConfigError(f"{who} must return integers of 32 bits, got {array[array != columns][0]}")
     return columns

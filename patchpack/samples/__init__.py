@@ -39,12 +39,12 @@ def shards(split: str) -> list[str]:
         SourceError: the files are not beside this module.
     """
     if split not in _SPLITS:
-        raise ConfigError(f"samples have the splits 'train' and 'val', not {split!r}.")
+        raise ConfigError(f"split must be 'train' or 'val', got {split!r}")
     folder = Path(__file__).parent
     found = sorted(str(path) for path in folder.glob(f"shapes-{split}-*.tar"))
     if not found:
         raise SourceError(
-            f"no shapes-{split}-*.tar in {folder}. Draw them with `python -m patchpack.samples.draw`, "
+            f"{folder} has no shapes-{split}-*.tar: draw them with `python -m patchpack.samples.draw`, "
             "or install patchpack again."
         )
     return found

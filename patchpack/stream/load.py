@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 from patchpack.errors import ConfigError
 from patchpack.plan.online.planner import Tail
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.loader import DATALOADER_OPTIONS, Loader, require_options
+from patchpack.stream.loader import DATALOADER_OPTIONS, DECIDED, Loader, require_options
 from patchpack.stream.painting.transports import plans_ahead
 from patchpack.stream.planning.order import require_place
 from patchpack.stream.planning.planner import Planner
@@ -130,6 +130,8 @@ def require_known(options: Mapping[str, Any]) -> None:
     for name in options:
         if name in SOURCE_DEFAULTS:
             continue
+        if name in DECIDED:
+            require_options({name: None})
         if name in DATALOADER_OPTIONS:
             raise ConfigError(f"{name}= is an option of torch's DataLoader: pass dataloader={{{name!r}: ...}}")
         if name in POLICY_OPTIONS:

@@ -19,10 +19,10 @@ from patchpack.stream.planning.planner import Planner
 from patchpack.stream.policy import ErrorJudge, ErrorPolicy, OnError
 from patchpack.stream.sample.names import nearest
 from patchpack.stream.workers.exits import closed_at_exit
-from patchpack.stream.workers.shared_batch import SharedBatch, as_tensors, unwrap
+from patchpack.stream.workers.shared_batch import SharedBatch, as_sent, unwrap
 from patchpack.stream.workers.watch import TICK, WorkerSeeds, WorkerStart
 
-_DECIDED = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset", "in_order")
+DECIDED = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset", "in_order")
 _OWN = {"num_workers": "num_workers=", "timeout": "on_error=patchpack.ErrorPolicy('raise', timeout=...)"}
 DATALOADER_OPTIONS = frozenset(inspect.signature(DataLoader.__init__).parameters) - {"self", *_OWN}
 
@@ -38,7 +38,7 @@ def require_options(options: Any) -> dict[str, Any]:
     if not isinstance(options, Mapping):
         raise ConfigError(f"dataloader is a dict of options of torch's DataLoader, got {options!r}")
     for name in options:
-        if name in _DECIDED:
+        if name in DECIDED:
             raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) or tail and cannot be passed")
         if name in _OWN:
             raise ConfigError(f"{name} is an argument of its own: pass {_OWN[name]} instead of dataloader={{{name!r}: ...}}")
@@ -98,7 +98,7 @@ class Loader(DataLoader[PackedBatch]):
             self._transport.dataset,
             sampler=self._transport.sampler,
             batch_size=None,
-            collate_fn=as_tensors,
+            collate_fn=as_sent,
             num_workers=num_workers,
             **options,
         )
@@ -166,6 +166,10 @@ class Loader(DataLoader[PackedBatch]):
     def _seen(self, info: BatchInfo) -> int:
         """Return the number of samples met by all streams, with a batch's own count for its stream."""
         return info.seen + sum(account.seen for number, account in self._accounts.items() if number != info.worker)
+
+    def forget_workers(self) -> None:
+        """Start other workers in the next iteration, also if workers are persistent."""
+        self._iterator = None
 
     def __len__(self) -> int:
         """Return the number of batches: for an index, of this epoch; else ``steps_per_epoch``, or raise `TypeError` without."""

@@ -61,7 +61,7 @@ class ImageBatches:
 
 
 def pack_images(
-    images: Any,
+    images: Iterable[object],
     recipe: Recipe,
     *,
     keys: Iterable[str] | None = None,
@@ -102,15 +102,15 @@ def pack_images(
     """
     if isinstance(images, Mapping):
         if keys is not None:
-            raise ConfigError("images by key have keys: leave keys= out")
+            raise ConfigError("images in a dict have their keys there: leave out keys=")
         keys, images = images.keys(), images.values()
     elif _is_one(images):
         images = [images]
     elif not isinstance(images, Iterable):
-        raise ConfigError(f"images is an iterable of images, got a {type(images).__name__}")
+        raise ConfigError(f"images must be an iterable of images, got {type(images).__name__}")
     for name in ("rank", "world_size"):
         if name in options:
-            raise ConfigError(f"{name}= is no option of pack_images, which paints all images in this process")
+            raise ConfigError(f"pack_images has no option {name}=, because it paints all images in this process")
     source = PictureSource(images, keys)
     loader = load(
         source,
@@ -138,7 +138,7 @@ class PictureSource(FieldSource):
 
     scan_in_process = True  # a generator cannot be sent to another process
 
-    def __init__(self, images: Iterable[Any], keys: Iterable[str] | None) -> None:
+    def __init__(self, images: Iterable[object], keys: Iterable[str] | None) -> None:
         self._images, self._keys = images, keys
         self.name = "images"
         self.is_split = is_split(images)
@@ -159,22 +159,22 @@ class PictureSource(FieldSource):
                 return  # the images that would follow are not known, so keys cannot be counted
             name = _key_of(item, number) if given is None else next(given, _NO_KEY)
             if name is _NO_KEY:
-                raise ConfigError(f"there are {number} keys, and more images: give every image a key, or none")
+                raise ConfigError(f"there must be one key per image, or keys=None, got {number} keys and more images")
             if name is None:
-                raise ConfigError(f"the key of image {number} is None: give every image a key, or leave keys= out")
+                raise ConfigError(f"there must be one key per image, or keys=None, got None as the key of image {number}")
             key = str(name)
             if isinstance(item, Rejection):
                 yield item._replace(key=key)
                 continue
             if key in seen:
-                yield Rejection("", key, "", "read", "this key came before: give every image its own by keys=")
+                yield Rejection("", key, "", "read", "this key appeared before: give every image its own key with keys=")
                 continue
             seen.add(key)
             yield self._event(key, item)
         if given is not None and next(given, _NO_KEY) is not _NO_KEY:
-            raise ConfigError(f"there are {number + 1} images, and more keys: give every image a key, or none")
+            raise ConfigError(f"there must be one key per image, or keys=None, got {number + 1} images and more keys")
 
-    def _event(self, key: str, item: Any) -> Header | Rejection:
+    def _event(self, key: str, item: object) -> Header | Rejection:
         image = item.image if isinstance(item, Sample) else item
         if isinstance(image, (str, os.PathLike)):
             path = os.fspath(image)
@@ -185,7 +185,13 @@ class PictureSource(FieldSource):
         for number, one in enumerate(image):
             inner = one.image if isinstance(one, Sample) else one
             if is_several(inner):  # the inner list's other images would be lost
-                return Rejection("", key, f"[{number}]", "header", "a list in a list of images: give all of them in one")
+                return Rejection(
+                    "",
+                    key,
+                    f"[{number}]",
+                    "header",
+                    "expected an image in the list of a sample, got a list: put all images of a sample into one list",
+                )
             event = self._event(key, one)
             if isinstance(event, Rejection):
                 return event._replace(member=f"[{number}]")
@@ -199,16 +205,16 @@ class PictureReader:
     def __init__(self, max_bytes: int) -> None:
         self._inline, self._files = InlineReader(), FileReader("", None, max_bytes)
 
-    def __call__(self, location: Any) -> tuple[Any, Any]:
+    def __call__(self, location: Any) -> tuple[object, object]:
         """Return the image at the location and None, see `Reader`."""
         return self._files(location) if isinstance(location, str) else self._inline(location)
 
-    def target(self, location: Any) -> Any:
+    def target(self, location: Any) -> object:
         """Return None: these images have no labels."""
         return None
 
 
-def channels_last(image: Any) -> Any:
+def channels_last(image: object) -> Any:
     """Return an image with channels last.
 
     A uint8 tensor becomes an array, and ``[3, H, W]`` becomes ``[H, W, 3]``, also with an axis of frames. ``[3, W, 3]`` and
@@ -221,13 +227,13 @@ def channels_last(image: Any) -> Any:
     return image
 
 
-def _is_one(images: Any) -> bool:
+def _is_one(images: Iterable[object]) -> bool:
     if isinstance(images, (np.ndarray, torch.Tensor)):
         return images.ndim == 3
     return isinstance(images, (str, os.PathLike, Sample, Image.Image)) or is_picture(images)
 
 
-def _key_of(item: Any, number: int) -> str:
+def _key_of(item: object, number: int) -> str:
     if isinstance(item, Sample):
         return item.key
     return os.fspath(item) if isinstance(item, (str, os.PathLike)) else str(number)

@@ -59,7 +59,7 @@ class ErrorPolicy:
         require_int("worker_restarts", self.worker_restarts, 0, 1 << 30)
         if self.log is not None:
             if not isinstance(self.log, (str, os.PathLike)) or not os.fspath(self.log):
-                raise ConfigError(f"log is the path of a file, or None, got {self.log!r}")
+                raise ConfigError(f"log must be the path of a file, or None, got {self.log!r}")
             log = Path(self.log).absolute()
             if log.is_dir():
                 raise ConfigError(f"log={str(log)!r} is a folder: give the path of a file to append to")

@@ -38,7 +38,7 @@ def replay(
     part: int = 0,
     text_len: int | None = None,
     **reading: Unpack[SourceOptions],
-) -> PackedImage:
+) -> PackedImage[np.ndarray]:
     """Paint one image as a run with this recipe did.
 
     Args:
@@ -81,7 +81,6 @@ def replay(
     batch = paint(plan, alone, opened.reader)
     for rejection in batch.info.rejections:
         raise rejection.as_error()
-    image: PackedImage
     (image,) = unpack(batch)
     return image._replace(part=part)
 
@@ -94,4 +93,4 @@ def _found(events: Iterable[Event], key: str, name: str) -> Header:
         if isinstance(event, Rejection) and event.key == key:
             raise event.as_error()
         met += isinstance(event, Header | Rejection)
-    raise SourceError(f"{name}: none of {met} samples has the key {key!r}. Reports show keys")
+    raise SourceError(f"{name} has no sample with the key {key!r} among its {met} samples: copy a key from a report")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -147,7 +148,7 @@ class Pack:
         if self._epoch[1]:  # else the user may have set the pipeline's epoch
             tell_epoch(items, self.epoch)
 
-    def delivered(self, batch: PackedBatch) -> None:
+    def delivered(self, batch: PackedBatch[np.ndarray]) -> None:
         """Note, in the training process, that a batch has arrived for good: `state_dict` then is the state after it."""
         if batch.info.state is None:
             raise ConfigError("this batch carries no state: make the stage with resumable=True")
@@ -204,7 +205,7 @@ class Pack:
             "text_len": self._text_len,
         }
 
-    def over(self, items: Iterable[Any]) -> IterableDataset[PackedBatch]:
+    def over(self, items: Iterable[Any]) -> IterableDataset[PackedBatch[np.ndarray]]:
         """Return a dataset of the stage over `items`, for ``DataLoader(..., batch_size=None)``.
 
         By torch's contract an `IterableDataset` (as of webdataset and `datasets`) divides itself among workers. Any other
@@ -217,7 +218,7 @@ class Pack:
         require_items(items)
         return _Packed(self, items)
 
-    def __call__(self, items: Iterable[Any]) -> Iterator[PackedBatch]:
+    def __call__(self, items: Iterable[Any]) -> Iterator[PackedBatch[np.ndarray]]:
         """Yield the batches of the items, in order."""
         require_items(items)
         self._judge.begin()
@@ -241,7 +242,7 @@ class Pack:
             kind, probed = probe_targets(events, self._reader, max_in_a_row=self._policy.max_in_a_row)
             planner, events = self._planner(kind), iter(probed)
 
-        def painted(plan: BatchPlan) -> PackedBatch:
+        def painted(plan: BatchPlan) -> PackedBatch[np.ndarray]:
             batch = self._paint(plan)
             if self._resumable:
                 batch.info.streams, batch.info.state = num_streams, snapshot(planner, marks, kind)
@@ -265,7 +266,7 @@ class Pack:
             text_len=self._text_len,
         )
 
-    def _paint(self, plan: BatchPlan) -> PackedBatch:
+    def _paint(self, plan: BatchPlan) -> PackedBatch[np.ndarray]:
         batch = paint(plan, self._recipe, self._reader)
         worker = get_worker_info()
         batch.info.worker = worker.id if worker else 0
@@ -278,11 +279,11 @@ class Pack:
         return batch
 
 
-class _Packed(IterableDataset[PackedBatch]):
+class _Packed(IterableDataset[PackedBatch[np.ndarray]]):
     def __init__(self, stage: Pack, items: Iterable[Any]) -> None:
         self._stage, self._items = stage, items
 
-    def __iter__(self) -> Iterator[PackedBatch]:
+    def __iter__(self) -> Iterator[PackedBatch[np.ndarray]]:
         worker = get_worker_info()
         if worker is None or isinstance(self._items, IterableDataset):
             return self._stage(self._items)

@@ -1,9 +1,9 @@
-"""Our properties for your policies: strategies for sizes, grids, lengths and recipes, and checks built on them.
+"""Property checks for your own policies and packers, and the hypothesis strategies that the checks use.
 
     from patchpack.testing import check_resize_policy
     check_resize_policy(MyPolicy())
 
-Needs the ``testing`` extra (hypothesis). A check that fails raises `AssertionError` with the smallest example found.
+This needs the ``testing`` extra (hypothesis). A check that fails raises `AssertionError` with the smallest example found.
 """
 
 from patchpack.testing.checks import check_batch, check_crop_policy, check_drop_policy, check_packer, check_resize_policy

@@ -1,4 +1,4 @@
-"""Checks of policies, packers and batches, with the smallest example that fails."""
+"""Property checks of policies, packers and batches. A failed check shows the smallest example that hypothesis found."""
 
 from __future__ import annotations
 
@@ -11,22 +11,33 @@ import numpy.typing as npt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from patchpack._arrays import Int64Array
 from patchpack.batch import _arrays
+from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.unpack import unpack
 from patchpack.batch.validate import validate
 from patchpack.batch.views import attention_mask, pool_mask, ragged, token_mask
 from patchpack.plan import packing
 from patchpack.plan.packing import Item, PackerFactory, Row, fewest_tokens
-from patchpack.plan.policies import resize
+from patchpack.plan.policies import crop, resize
 from patchpack.testing.strategies import grids, lengths, size_tables, uniform_tables
 
 
-def check_resize_policy(policy: Any, *, patch_size: int = 16, examples: int = 100) -> None:
-    """A resize policy keeps its protocol.
+def check_resize_policy(policy: resize.ResizePolicy, *, patch_size: int = 16, examples: int = 100) -> None:
+    """Assert that a resize policy keeps its protocol.
 
-    int ``[n, 2]`` grids of at least one patch, or (0, 0); never above its own bound; row i depends on row i alone; the same
-    answer twice; inputs untouched; a `place` stays inside the image and inside the grid.
+    The policy returns integer grids ``[n, 2]`` of at least one patch, or (0, 0) to refuse a size. A grid never exceeds the
+    policy's `bound`. Row i depends on row i alone, a second call returns the same, and inputs stay unchanged. If the policy
+    has `place`, boxes lie inside the image and resized sizes inside the grid.
+
+    Args:
+        policy: the policy.
+        patch_size: pixels per side of a patch (default 16).
+        examples: number of random tables of sizes to try (default 100).
+
+    Raises:
+        AssertionError: the policy breaks a rule; the message shows the smallest example found.
     """
     bound = policy.bound(patch_size)
 
@@ -36,35 +47,43 @@ def check_resize_policy(policy: Any, *, patch_size: int = 16, examples: int = 10
         _expect(np.array_equal(table, before), f"{policy!r} changes the sizes it is given")
         _expect(_is_int(answer, table.shape), f"{policy!r} must return integers {list(table.shape)}, got {answer!r}")
         whole = np.all(answer > 0, axis=1) | np.all(answer == 0, axis=1)
-        _expect(whole.all(), f"{policy!r} makes a grid that is neither whole nor refused: {answer[~whole].tolist()}")
+        _expect(whole.all(), f"{policy!r} makes grids that are neither at least 1 x 1 nor 0 x 0: {answer[~whole].tolist()}")
         patches = np.asarray(answer, dtype=np.int64).prod(axis=1)
         if bound is not None and patches.max() > bound:
             worst = int(patches.argmax())
             raise AssertionError(
-                f"{policy!r} makes {patches[worst]} patches of {table[worst].tolist()}, above its bound of {bound}"
+                f"{policy!r} makes {patches[worst]} patches of {table[worst].tolist()}, more than its bound of {bound}"
             )
-        _expect(np.array_equal(policy(table, patch_size, u), answer), f"{policy!r} answers differently the second time")
+        _expect(np.array_equal(policy(table, patch_size, u), answer), f"{policy!r} returns something else in a second call")
         for i in range(len(table)):
             alone = policy(table[i : i + 1], patch_size, None if u is None else u[i : i + 1])
             _expect(
                 np.array_equal(alone[0], answer[i]),
-                f"{policy!r}: row {i} depends on other rows: {answer[i].tolist()} among them, alone {alone[0].tolist()}",
+                f"{policy!r}: row {i} depends on other rows: {answer[i].tolist()} with them, {alone[0].tolist()} alone",
             )
         if isinstance(policy, resize.PlacingPolicy):
-            box, target = policy.place(table, answer, patch_size)
+            box, resized = policy.place(table, answer, patch_size)
             inside = (box[:, :2] >= 0).all() and (box[:, 2:] >= 1).all() and (box[:, :2] + box[:, 2:] <= table).all()
-            _expect(inside, f"{policy!r} places a box outside the image: {box.tolist()} in {table.tolist()}")
-            fits = (target >= 1).all(axis=1) & (target <= answer * patch_size).all(axis=1) | (patches == 0)
-            _expect(fits.all(), f"{policy!r} places a target outside its grid: {target.tolist()}")
+            _expect(inside, f"{policy!r} makes a box outside the image: {box.tolist()} in {table.tolist()}")
+            fits = (resized >= 1).all(axis=1) & (resized <= answer * patch_size).all(axis=1) | (patches == 0)
+            _expect(fits.all(), f"{policy!r} resizes an image to more than its grid: {resized.tolist()}")
 
     _run(check, size_tables(), policy.draws, examples)
 
 
-def check_crop_policy(policy: Any, *, patch_size: int = 16, examples: int = 100) -> None:
-    """A crop policy keeps its protocol.
+def check_crop_policy(policy: crop.CropPolicy, *, patch_size: int = 16, examples: int = 100) -> None:
+    """Assert that a crop policy keeps its protocol.
 
-    int ``[n, 4]`` boxes of at least a pixel within their images; row i depends on row i alone; the same answer twice; inputs
-    untouched.
+    The policy returns integer boxes ``[n, 4]`` of at least one pixel, inside their images. Row i depends on row i alone, a
+    second call returns the same, and inputs stay unchanged.
+
+    Args:
+        policy: the policy.
+        patch_size: pixels per side of a patch (default 16).
+        examples: number of random tables of sizes to try (default 100).
+
+    Raises:
+        AssertionError: the policy breaks a rule; the message shows the smallest example found.
     """
 
     def check(table: npt.NDArray[np.int64], u: npt.NDArray[np.float64] | None) -> None:
@@ -74,19 +93,30 @@ def check_crop_policy(policy: Any, *, patch_size: int = 16, examples: int = 100)
         _expect(_is_int(box, (len(table), 4)), f"{policy!r} must return integers {[len(table), 4]}, got {box!r}")
         inside = (box[:, :2] >= 0).all() and (box[:, 2:] >= 1).all() and (box[:, :2] + box[:, 2:] <= table).all()
         _expect(inside, f"{policy!r} makes a box outside the image: {box.tolist()} in {table.tolist()}")
-        _expect(np.array_equal(policy(table, patch_size, u), box), f"{policy!r} answers differently the second time")
+        _expect(np.array_equal(policy(table, patch_size, u), box), f"{policy!r} returns something else in a second call")
         for i in range(len(table)):
             alone = policy(table[i : i + 1], patch_size, None if u is None else u[i : i + 1])
             _expect(
                 np.array_equal(alone[0], box[i]),
-                f"{policy!r}: row {i} depends on other rows: {box[i].tolist()} among them, alone {alone[0].tolist()}",
+                f"{policy!r}: row {i} depends on other rows: {box[i].tolist()} with them, {alone[0].tolist()} alone",
             )
 
     _run(check, size_tables(), policy.draws, examples)
 
 
 def check_drop_policy(policy: Any, *, examples: int = 100) -> None:
-    """A drop policy keeps its protocol: int ``[n]``, at least one patch and at most all, row i depends on row i alone."""
+    """Assert that a drop policy keeps its protocol.
+
+    The policy returns the number of patches to keep, integers ``[n]``, each at least one and at most all patches. Row i depends
+    on row i alone.
+
+    Args:
+        policy: the policy.
+        examples: number of random tables of grids to try (default 100).
+
+    Raises:
+        AssertionError: the policy breaks a rule; the message shows the smallest example found.
+    """
 
     def check(table: npt.NDArray[np.int64], u: npt.NDArray[np.float64] | None) -> None:
         seen = 1000 * np.arange(len(table), dtype=np.int64)
@@ -94,21 +124,32 @@ def check_drop_policy(policy: Any, *, examples: int = 100) -> None:
         patches = table.prod(axis=1)
         _expect(_is_int(kept, patches.shape), f"{policy!r} must return integers [{len(table)}], got {kept!r}")
         fine = (kept >= 1) & (kept <= patches)
-        _expect(fine.all(), f"{policy!r} keeps {kept[~fine].tolist()} of {patches[~fine].tolist()} patches: 1 … all may stay")
+        _expect(
+            fine.all(), f"{policy!r} keeps {kept[~fine].tolist()} of {patches[~fine].tolist()} patches: it must keep 1 to all"
+        )
         for i in range(len(table)):
             alone = policy(table[i : i + 1], None if u is None else u[i : i + 1], seen[i : i + 1])
-            _expect(alone[0] == kept[i], f"{policy!r}: row {i} depends on other rows: {kept[i]} among others, alone {alone[0]}")
+            _expect(alone[0] == kept[i], f"{policy!r}: row {i} depends on other rows: {kept[i]} with them, {alone[0]} alone")
 
     tables = st.lists(grids(), min_size=1, max_size=12).map(lambda rows: np.array(rows, dtype=np.int64))
     _run(check, tables, policy.draws, examples)
 
 
 def check_packer(factory: PackerFactory, *, seq_len: int = 64, max_images: int = 7, examples: int = 100) -> None:
-    """A packer keeps its protocol.
+    """Assert that a packer keeps its protocol.
 
-    Every item comes back exactly once and unchanged, or shortened as far as ``max_cut`` allows; no row is empty or above
-    ``seq_len`` tokens or ``max_images`` slots;
-    nothing stays after `flush`; state goes through JSON in the middle and the rest comes out the same.
+    Every item is returned exactly once, unchanged or shortened as far as ``max_cut`` allows. No row is empty or exceeds
+    ``seq_len`` tokens or ``max_images`` slots. `flush` returns all remaining items. A packer restored from its state through
+    JSON, saved at any point, returns the same rows from there on.
+
+    Args:
+        factory: function of `seq_len` and `max_images` that returns a new packer.
+        seq_len: tokens per row (default 64).
+        max_images: slots per row (default 7).
+        examples: number of random sequences of items to try (default 100).
+
+    Raises:
+        AssertionError: the packer breaks a rule; the message shows the smallest example found.
     """
 
     @_settings(examples)
@@ -117,35 +158,47 @@ def check_packer(factory: PackerFactory, *, seq_len: int = 64, max_images: int =
         items = [Item(i, n) for i, n in enumerate(counts)]
         packer = factory(seq_len, max_images)
         rows = [row for item in items[:cut] for row in packer.push(item)]
-        twin = factory(seq_len, max_images)
-        twin.load_state_dict(json.loads(json.dumps(packer.state_dict())))
-        rest, again = (_pack_rest(p, items[cut:]) for p in (packer, twin))
-        _expect(_ids(rest) == _ids(again), f"{factory!r} goes on differently after load_state_dict")
+        restored = factory(seq_len, max_images)
+        restored.load_state_dict(json.loads(json.dumps(packer.state_dict())))
+        rest, again = (_pack_rest(p, items[cut:]) for p in (packer, restored))
+        _expect(_ids(rest) == _ids(again), f"{factory!r} returns other rows after load_state_dict")
         rows += rest
         came = sorted(item for row in rows for item in row.items)
         missing = sorted(set(items) - {items[item.id] for item in came if item.id < len(items)})
         _expect(not missing, f"{factory!r} loses items: {missing}")
-        _expect([item.id for item in came] == [item.id for item in items], f"{factory!r} doubles or invents items: {came}")
+        _expect(
+            [item.id for item in came] == [item.id for item in items],
+            f"{factory!r} repeats items or returns unknown ones: {came}",
+        )
         for item, pushed in zip(came, items, strict=True):
             least = fewest_tokens(pushed.num_tokens, packer)
             kept = item.num_slots == pushed.num_slots and least <= item.num_tokens <= pushed.num_tokens
-            _expect(kept, f"{factory!r} makes {item} of {pushed}; it may keep {least} tokens at the least")
+            _expect(kept, f"{factory!r} makes {item} of {pushed}; it must keep at least {least} tokens")
         for row in rows:
             within = row.items and row.num_tokens <= seq_len and row.num_slots <= max_images
-            _expect(within, f"{factory!r} closes a row of {row.num_tokens} tokens and {row.num_slots} slots")
+            _expect(
+                within,
+                f"{factory!r} returns a row of {row.num_tokens} tokens and {row.num_slots} slots: it must not be empty and may "
+                f"have {seq_len} tokens and {max_images} slots at most",
+            )
         _expect(not packer.flush(), f"{factory!r} still holds rows after flush")
 
     check()
 
 
-def check_batch(batch: PackedBatch) -> None:
-    """A batch keeps every statement `PackedBatch` makes, and its views agree.
+def check_batch(batch: PackedBatch[ArrayT]) -> None:
+    """Assert that a batch keeps the rules that `PackedBatch` documents, and that its views agree.
 
-    `validate`; attention mask, pool mask and ``cu_seqlens`` describe one partition; every token is unpacked once.
+    The batch passes `validate`. Attention mask, pool mask and ``cu_seqlens`` describe the same partition. `unpack` returns
+    every token once.
+
+    Raises:
+        AssertionError: two views disagree.
+        ShapeError: the batch breaks a rule of `validate`.
     """
     validate(batch)
     mask, attention, pool = (_arrays.to_numpy(view(batch)) for view in (token_mask, attention_mask, pool_mask))
-    shares = pool.astype(np.float32)  # products of matrices are quick for floats, and sums of so few ones exact
+    shares = pool.astype(np.float32)  # numpy multiplies float matrices fast, and float32 adds this many ones exactly
     together = shares.transpose(0, 2, 1) @ shares > 0
     _expect(np.array_equal(attention, together), "attention_mask and pool_mask disagree")
     _expect(np.array_equal(pool.any(axis=1), mask), "pool_mask and token_mask disagree")
@@ -155,12 +208,12 @@ def check_batch(batch: PackedBatch) -> None:
     _expect(np.array_equal(np.diff(cumulative), lengths_by_slot[lengths_by_slot > 0]), "cu_seqlens and pool_mask disagree")
     _expect(len(flat.patches) == mask.sum(), "ragged patches and token_mask disagree")
     images = list(unpack(batch))
-    _expect(sum(len(image.patches) for image in images) == mask.sum(), "unpack loses or doubles tokens")
+    _expect(sum(len(image.patches) for image in images) == mask.sum(), "unpack loses or repeats tokens")
     keys = [batch.keys[image.row][image.slot] for image in images]
-    _expect(keys == [image.key for image in images], "unpack hands out wrong keys")
+    _expect(keys == [image.key for image in images], "unpack returns wrong keys")
 
 
-def _run(check: Callable[..., None], tables: st.SearchStrategy[Any], draws: int, examples: int) -> None:
+def _run(check: Callable[..., None], tables: st.SearchStrategy[Int64Array], draws: int, examples: int) -> None:
     @_settings(examples)
     @given(st.data())
     def run(data: st.DataObject) -> None:
@@ -170,7 +223,7 @@ def _run(check: Callable[..., None], tables: st.SearchStrategy[Any], draws: int,
     run()
 
 
-def _settings(examples: int) -> Callable[[Any], Any]:
+def _settings(examples: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return settings(
         max_examples=examples, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
     )
@@ -184,10 +237,10 @@ def _ids(rows: list[Row]) -> list[list[int]]:
     return [[item.id for item in row.items] for row in rows]
 
 
-def _is_int(answer: Any, shape: tuple[int, ...]) -> bool:
+def _is_int(answer: object, shape: tuple[int, ...]) -> bool:
     return isinstance(answer, np.ndarray) and np.issubdtype(answer.dtype, np.integer) and answer.shape == shape
 
 
-def _expect(holds: Any, message: str) -> None:
+def _expect(holds: object, message: str) -> None:
     if not holds:
         raise AssertionError(message)

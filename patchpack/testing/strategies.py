@@ -15,24 +15,28 @@ from patchpack.plan.recipe import Recipe
 
 
 def sizes(max_side: int = 20_000) -> st.SearchStrategy[tuple[int, int]]:
-    """(height, width) in pixels: ordinary photographs, single pixels, thin strips."""
+    """Return a strategy of sizes (height, width) in pixels, from single pixels and thin strips to photographs."""
     side = st.one_of(st.integers(1, 40), st.integers(1, 2000), st.integers(1, max_side))
     return st.tuples(side, side)
 
 
 def size_tables(max_images: int = 12, max_side: int = 20_000) -> st.SearchStrategy[npt.NDArray[np.int64]]:
-    """int64 ``[n, 2]`` tables of sizes, n >= 1."""
+    """Return a strategy of tables of sizes, int64 ``[n, 2]`` with n >= 1."""
     tables = st.lists(sizes(max_side), min_size=1, max_size=max_images)
     return tables.map(lambda rows: np.array(rows, dtype=np.int64))
 
 
 def grids(max_side: int = 64) -> st.SearchStrategy[tuple[int, int]]:
-    """(rows, cols) of patches."""
+    """Return a strategy of grids (rows, cols) in patches."""
     return st.tuples(st.integers(1, max_side), st.integers(1, max_side))
 
 
 def lengths(seq_len: int, max_items: int = 60) -> st.SearchStrategy[list[int]]:
-    """Token counts that fit a row: small ones, any, and nearly full ones, or small ones alone; as often many as few."""
+    """Return a strategy of lists of token counts that fit a row of `seq_len`.
+
+    A list holds small counts only, or a mixture of small, arbitrary and nearly full ones. Long lists are as likely as short
+    ones.
+    """
     small = st.integers(1, max(1, seq_len // 8))
     length = st.one_of(small, st.integers(1, seq_len), st.integers(max(1, seq_len - 3), seq_len))
     counts = st.integers(0, max_items)  # a plain list of up to 60 has five items on average
@@ -40,7 +44,7 @@ def lengths(seq_len: int, max_items: int = 60) -> st.SearchStrategy[list[int]]:
 
 
 def uniform_tables(n: int, draws: int) -> st.SearchStrategy[npt.NDArray[np.float64] | None]:
-    """Uniforms for n images, float64 ``[n, draws]`` in [0, 1) with the ends among them; None for no draws."""
+    """Return a strategy of uniform draws for n images, float64 ``[n, draws]`` in [0, 1), often at an end; None if draws=0."""
     if draws == 0:
         return st.none()
     u = st.one_of(st.just(0.0), st.just(1 - 2.0**-53), st.floats(0, 1, exclude_max=True))
@@ -49,7 +53,7 @@ def uniform_tables(n: int, draws: int) -> st.SearchStrategy[npt.NDArray[np.float
 
 
 def resize_policies(patch_size: int = 16) -> st.SearchStrategy[Any]:
-    """The resize policies of this package with random parameters."""
+    """Return a strategy of the resize policies of patchpack with random parameters."""
     budget = st.integers(1, 300)
     pixels = st.tuples(st.integers(1, 40_000), st.integers(0, 200_000)).map(lambda p: (p[0], p[0] + p[1]))
     span = st.tuples(st.integers(1, 300), st.integers(0, 300)).map(lambda r: (r[0], r[0] + r[1]))
@@ -74,8 +78,8 @@ def resize_policies(patch_size: int = 16) -> st.SearchStrategy[Any]:
     )
 
 
-def drop_policies() -> st.SearchStrategy[Any]:
-    """The drop policies of this package with random parameters."""
+def drop_policies() -> st.SearchStrategy[drop.DropPolicy]:
+    """Return a strategy of the drop policies of patchpack with random parameters."""
     rate = st.floats(0, 0.95)
     return st.one_of(
         st.just(drop.NoDrop()),
@@ -87,13 +91,17 @@ def drop_policies() -> st.SearchStrategy[Any]:
 
 
 def packer_factories() -> st.SearchStrategy[PackerFactory]:
-    """The online packers of this package with random lookahead."""
+    """Return a strategy of the online packers of patchpack with random lookahead."""
     rows = st.integers(1, 12)
     return st.one_of(st.builds(packing.FirstFit, rows), st.builds(packing.BestFit, rows), st.just(packing.NextFit()))
 
 
 def recipes(patch_size: int = 4) -> st.SearchStrategy[Recipe]:
-    """Small recipes (patch_size pixels per patch, rows of a few hundred tokens) over every kind of policy."""
+    """Return a strategy of small recipes with every kind of policy and rows of a few hundred tokens.
+
+    Args:
+        patch_size: pixels per side of a patch (default 4).
+    """
 
     def build(policy: Any, extra: int, **fields: Any) -> Recipe:
         return Recipe(resize=policy, seq_len=policy.bound(patch_size) + extra, patch_size=patch_size, **fields)

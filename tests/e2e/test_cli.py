@@ -8,22 +8,21 @@ import runpy
 import shlex
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import patchpack as pp
-from patchpack.cli import demo, draw, main, pairs, preview, sheet
+from helpers.drawn import assert_drawn, photo
+from patchpack.cli import main
+from patchpack.cli.commands import demo
+from patchpack.cli.demo import comparison, program
 from patchpack.model import NaViT
-from patchpack.report import BatchInfo
 from patchpack.stream.sources.opening import open_source
-from patchpack.types import Size
 
 RUN = "import sys; from patchpack.cli import main; sys.exit(main(sys.argv[1:]))"
 VAL = pp.samples.shards("val")[0]
@@ -97,15 +96,21 @@ def test_an_error_is_the_exit_status_of_the_process(tmp_path: Path) -> None:
 
 
 def test_help_loads_neither_torch_nor_webdataset(tmp_path: Path) -> None:
+    """Ask for the help of all commands, then of each, in one process."""
     code = (
         "import sys\n"
         "from patchpack.cli import main\n"
-        "try:\n    main(['--help'])\n"
-        "finally:\n    print('LOADED', sorted({'torch', 'webdataset', 'numba'} & set(sys.modules)))"
+        "from patchpack.cli.commands import COMMANDS\n"
+        "for command in ([], *([name] for name in COMMANDS)):\n"
+        "    try:\n        main([*command, '--help'])\n    except SystemExit:\n        pass\n"
+        "    print('LOADED', sorted({'torch', 'webdataset', 'numba', 'matplotlib'} & set(sys.modules)))\n"
+        "    print('RICH', 'rich' in sys.modules)"
     )
     done = process("-c", code, cwd=tmp_path)
-    assert "LOADED []" in done.stdout
-    assert "demo" in done.stdout
+    loaded = [line for line in done.stdout.splitlines() if line.startswith("LOADED")]
+    assert loaded == ["LOADED []"] * 9, done.stderr
+    assert "RICH False" in done.stdout  # the first help is the quickest
+    assert "usage: patchpack embed" in done.stdout
 
 
 @pytest.mark.parametrize("command", [(), ("demo",)])
@@ -140,12 +145,12 @@ def test_demo_compares_trains_and_draws(patchpack: Called, tmp_path: Path, monke
     """Run the smallest demo: one training shard, a tiny model, few images compared, each way measured once."""
     shards = {split: pp.samples.shards(split)[:1] for split in ("train", "val")}
     monkeypatch.setattr(pp.samples, "shards", shards.__getitem__)
-    monkeypatch.setattr(demo, "COMPARED_IMAGES", demo.DRAWN_IMAGES)
-    monkeypatch.setattr(demo, "_REPEATS", 1)
+    monkeypatch.setattr(comparison, "COMPARED_IMAGES", demo.DRAWN_IMAGES)
+    monkeypatch.setattr(comparison, "_REPEATS", 1)
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model = NaViT(patch_size=16, width=32, depth=1, heads=2, num_classes=10)
-    monkeypatch.setattr(demo.train, "make_model", lambda: model)
+    monkeypatch.setattr(program, "make_model", lambda: model)
     check_demo(patchpack("demo", "--epochs", "2", "--out", "pictures"), tmp_path, 140)
 
 
@@ -283,20 +288,6 @@ def test_a_limit_below_one_is_a_clear_error(limit: str, capsys: pytest.CaptureFi
     assert f"--limit must be at least 1, got {limit}" in capsys.readouterr().err
 
 
-def assert_drawn(path: Path) -> None:
-    """Something in each quarter, and nothing that runs out of the picture."""
-    with Image.open(path) as file:
-        picture = file.convert("L")
-    assert min(picture.size) >= 1200
-    width, height = picture.size
-    for box in ((0, 0, 5, height), (width - 5, 0, width, height), (0, 0, width, 5), (0, height - 5, width, height)):
-        assert picture.crop(box).getextrema() == (255, 255), box
-    for x in (0, width // 2):
-        for y in (height * 15 // 100, height * 65 // 100):
-            quarter = picture.crop((x, y, x + width // 2, y + height * 3 // 10)).resize((100, 60))
-            assert len(quarter.getcolors(6000) or ()) > 30
-
-
 def sizes_of(kind: str) -> list[tuple[int, int]]:
     return {
         "single": [(500, 375)],
@@ -345,34 +336,6 @@ def test_the_picture_is_the_same_under_the_users_own_settings(monkeypatch: pytes
         with Image.open(tmp_path / f"{colour}.png") as picture:
             pictures.append(picture.tobytes())
     assert pictures[0] == pictures[1]
-
-
-@pytest.mark.parametrize("spread", [0.0, 0.3, 2.0])
-def test_many_images_are_drawn_as_a_density(spread: float, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    from patchpack.cli import inspect, plots
-
-    sizes = (400 * np.exp(spread * np.random.default_rng(0).normal(size=(3000, 2)))).clip(1, 30_000).astype(np.int64)
-    kinds = Counter({"JPEG": 3000}), Counter({"RGB": 3000})
-    found = inspect.Survey(sizes, [str(i) for i in range(3000)], *kinds, [], [pp.ShardFault("a.tar", "ends early")], False)
-    assert_drawn(plots.draw(found, inspect.suggest(found, labelled=True), "x" * 300, tmp_path / "many.png"))
-
-
-@pytest.mark.parametrize(
-    ("source", "shown"),
-    [
-        ("/data/secret/train-{0000..0099}.tar", "train-{0000..0099}.tar"),
-        ("/data/secret/{a,b/c}.tar", "{a,b/c}.tar"),
-        ("photos/*.jpg", "*.jpg"),
-        ("photos/", "photos"),
-        ("https://bucket.example/set/train.tar?token=secret", "train.tar"),
-        ("pipe:curl -H secret https://bucket.example/train.tar", "a pipe"),
-    ],
-)
-def test_a_picture_names_its_source_without_where_it_lies(source: str, shown: str) -> None:
-    from patchpack.cli.plots import source_name
-
-    assert source_name(source) == shown
 
 
 # the source is not there: whatever is said comes before anything was read
@@ -448,39 +411,9 @@ def test_the_command_after_a_preview_survives_the_name_of_a_folder(
     assert shlex.split(printed[printed.index("next:") :]) == ["next:", "patchpack", "inspect", name, *flags]
 
 
-def photo(path: Path, size: tuple[int, int] = (256, 256), *, whole: bool = True, seed: int = 0) -> None:
-    """A JPEG of noise; half of one has a header that can be read and pixels that cannot."""
-    noise = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
-    Image.fromarray(noise).save(path)
-    if not whole:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def first_rows(folder: Path, recipe: pp.Recipe) -> preview.Preview:
-    return preview.first_rows(open_source(str(folder), target=None), preview.drawable(recipe), 0)
-
-
-def colours(picture: Image.Image, left: int, right: int) -> set[str]:
-    """Colours between two columns of the bar at the bottom of a picture, but for a gap at their end."""
-    part = picture.crop((left, picture.height - 17, right - 2, picture.height - 1))
-    return {"#{:02x}{:02x}{:02x}".format(*colour) for _, colour in part.getcolors(100_000) or ()}
-
-
-CROSSED, HATCHED = {sheet.INK, sheet.PAPER}, {sheet.HATCH, sheet.GROUND}
-
-
-def test_an_unreadable_image_is_drawn_at_its_place_in_the_row(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_unreadable_images_are_counted_and_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     for i in range(4):
         photo(tmp_path / f"{i}.jpg", whole=i % 2 == 0, seed=i)
-    rows = first_rows(tmp_path, pp.recipes.siglip2_naflex(seq_len=1280))
-    assert rows.batch.slot_mask[0, :4].tolist() == [True, False, True, False]
-    spans = [{sheet.hue(0)}, CROSSED, {sheet.hue(2)}, CROSSED, HATCHED]  # each of 256 tokens, a pixel for a token
-    picture = draw.draw_rows(rows.batch, plan=rows.plan, width=1280)
-    assert [colours(picture, 256 * i, 256 * (i + 1)) for i in range(5)] == spans
-    # the batch alone cannot tell the last one from padding
-    picture = draw.draw_rows(rows.batch, width=1280)
-    assert [colours(picture, 256 * i, 256 * (i + 1)) for i in range(3)] == spans[:3]
-    assert colours(picture, 768, 1280) == HATCHED
     assert main(["preview", str(tmp_path), "--recipe", "siglip2_naflex", "-o", str(tmp_path / "out.png"), "--ids"]) == 0
     printed = capsys.readouterr().out
     assert "2 images and 2 unreadable in 1 row: 512 of 1,024 tokens" in printed
@@ -494,116 +427,6 @@ def test_a_row_of_unreadable_images_only_is_drawn(capsys: pytest.CaptureFixture[
     options = ("--recipe", "siglip2_naflex", "--rows", "1", "-o", str(tmp_path / "out.png"))
     assert main(["preview", str(tmp_path), *options]) == 0
     assert "0 images and 4 unreadable in 1 row: 0 of 1,024 tokens" in capsys.readouterr().out
-
-
-def flat_row(lengths: list[int], seq_len: int) -> pp.PackedBatch:
-    """A row of black images one patch high."""
-    fill = seq_len - sum(lengths)
-    columns = np.concatenate([*map(np.arange, lengths), np.zeros(fill)]).astype(np.int32)
-    sizes = np.array([[(1, length) for length in lengths]], dtype=np.int32)
-    return pp.PackedBatch(
-        patches=np.zeros((1, seq_len, 768), dtype=np.uint8),
-        position_ids=np.stack([0 * columns, columns], axis=-1)[None],
-        segment_ids=np.repeat([*range(1, len(lengths) + 1), 0], [*lengths, fill]).astype(np.int32)[None],
-        num_images=np.array([len(lengths)], dtype=np.int32),
-        grid_sizes=sizes,
-        source_sizes=16 * sizes,
-        slot_mask=np.ones((1, len(lengths)), dtype=np.bool_),
-        targets=None,
-        norm=np.zeros((2, 3), dtype=np.float32),
-        keys=[[str(slot) for slot in range(len(lengths))]],
-        patch_size=16,
-        info=BatchInfo(),
-    )
-
-
-@pytest.mark.parametrize("scale", [1, 3, 0.5])
-def test_dropped_patches_are_hatched_at_any_scale(scale: float) -> None:
-    image = next(pp.unpack(flat_row([4], 8)))
-    image = image._replace(patches=image.patches[[0, 1, 3]], position_ids=image.position_ids[[0, 1, 3]])  # the third is gone
-    side = round(16 * scale)
-    picture = draw.picture_of(image, 16, Size(side, 4 * side))
-    for column in range(4):
-        patch = picture.crop((column * side, 0, (column + 1) * side, side))
-        found = {"#{:02x}{:02x}{:02x}".format(*colour) for _, colour in patch.getcolors() or ()}
-        assert found == (HATCHED if column == 2 else {"#000000"}), column
-
-
-def test_numbers_that_do_not_fit_their_part_of_the_bar_are_left_out() -> None:
-    batch = flat_row([5] * 24 + [400], 1024)  # a pixel for a token
-    pictures = [draw.draw_rows(batch, width=1024, ids=ids) for ids in (True, False)]
-    bars = [picture.crop((0, picture.height - draw.BAR, 1024, picture.height)) for picture in pictures]
-    assert bars[0].crop((0, 0, 120, draw.BAR)).tobytes() == bars[1].crop((0, 0, 120, draw.BAR)).tobytes()
-    assert bars[0].tobytes() != bars[1].tobytes()  # the long one has its number
-
-
-def test_slot_numbers_never_touch() -> None:
-    picture = draw.draw_rows(flat_row([1] * 24 + [400], 1024), width=1024, height=64, ids=True)
-    hues = [tuple(bytes.fromhex(h[1:])) for h in sheet.HUES]
-    for y in range(picture.height - draw.BAR):  # under every image a line in its colour, and the number below its left end
-        starts = [
-            x for x in range(1000) if picture.getpixel((x, y)) in hues and (x == 0 or picture.getpixel((x - 1, y)) not in hues)
-        ]
-        if len(starts) >= 24:
-            break
-    room = np.diff(starts[:25])
-    assert all(room[i] >= sheet.font(12).getlength(str(i)) + 2 for i in range(23))
-
-
-@pytest.mark.parametrize("size", [(20_000, 1), (1, 20_000)])
-def test_extreme_shapes_can_be_seen(size: tuple[int, int], tmp_path: Path) -> None:
-    Image.new("RGB", size, (255, 0, 0)).save(tmp_path / "needle.png")
-    photo(tmp_path / "other.jpg")
-    rows = first_rows(tmp_path, pp.recipes.siglip2_naflex(rows=1))
-    needle = [image for image in rows.images if image.key == "needle.png"]
-    assert tuple(needle[0].source_size) == size[::-1]
-    pictures = {
-        "rows": draw.draw_rows(rows.batch, plan=rows.plan, width=1200),
-        "pairs": pairs.before_after(needle, rows.originals, 16, width=1200),
-    }
-    for name, picture in pictures.items():
-        red = np.argwhere((np.asarray(picture) == (255, 0, 0)).all(axis=-1))
-        assert len(red), name
-        wide = size[1] == 1
-        _, thickness = np.unique(red[:, int(wide)], return_counts=True)  # red pixels in each column of a wide one
-        assert thickness.min() >= 6 * (2 if wide and name == "pairs" else 1), name  # before and after
-
-
-def test_pairs_are_taken_from_every_row(tmp_path: Path) -> None:
-    for i in range(24):
-        photo(tmp_path / f"{i:02}.jpg", (64, 64), seed=i)
-    rows = first_rows(tmp_path, pp.recipes.siglip2_naflex(max_patches=64, seq_len=512, rows=3))
-    assert [(image.row, image.slot) for image in rows.images] == [(row, slot) for row in range(3) for slot in range(4)]
-    assert set(rows.originals) == {(image.key, image.part) for image in rows.images}
-
-
-def test_a_long_key_keeps_its_end() -> None:
-    assert pairs.shortened("a.png", 188) == "a.png"
-    short = pairs.shortened("photos-000000.tar/" + "deep/" * 40 + "n01440764.jpg", 188)
-    assert short.startswith("...")
-    assert short.endswith("/n01440764.jpg")
-    assert sheet.font(13).getlength(short) <= 188
-    assert pairs.shortened("\x1b[31m\N{CJK UNIFIED IDEOGRAPH-732B}", 188) == r"\x1b[31m\u732b"
-
-
-# Machado et al. 2009, severity 1, on linear RGB
-EYES = {
-    "all colours": np.eye(3),
-    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
-    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
-    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-}
-
-
-@pytest.mark.parametrize("eye", EYES)
-def test_neighbours_differ_in_colour_for_every_eye(eye: str) -> None:
-    srgb = np.array([list(bytes.fromhex(hue[1:])) for hue in (*sheet.HUES, sheet.HUES[0])]) / 255
-    linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-    seen = (linear @ np.array(EYES[eye]).T).clip(0, 1)
-    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
-    x, y, z = np.cbrt(np.maximum(seen @ to_xyz.T / (0.9505, 1, 1.089), 0.009)).T
-    lab = np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
-    assert np.linalg.norm(np.diff(lab, axis=0), axis=1).min() > 30  # a difference of 2 is seen side by side
 
 
 @pytest.mark.parametrize(("out", "message"), [("a.jpg", "must end in .png, got 'a.jpg'"), ("b.png", "b.png is a folder")])

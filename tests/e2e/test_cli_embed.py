@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import patchpack as pp
-from patchpack.cli import embed, main
-from patchpack.cli.features import load_model
+from patchpack.cli import main
+from patchpack.cli.commands import embed
+from patchpack.cli.models import load_model
 from patchpack.model import presets
 from patchpack.model.presets import Size
 
@@ -141,7 +142,7 @@ def test_refusals(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--seq-len", "512"], "was begun with recipe.seq_len='1024', this run has '512'"),
         (["--dtype", "int8"], "--dtype one of float32, float16, got 34, 'int8'"),
         (["--part-size", "0"], "--part-size is at least 1"),
-        (["--recipe", "navi"], "unknown recipe 'navi'"),
+        (["--recipe", "navi"], "got 'navi'"),
         (["--model", "siglip3"], "--model='siglip3' is not one of"),
     ):
         assert main(arguments(photos, tmp_path / "out", *more)) == 1

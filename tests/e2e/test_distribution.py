@@ -98,5 +98,7 @@ def test_a_wheel_says_what_it_is(wheel: zipfile.ZipFile) -> None:
 
 def test_what_is_required_is_bounded_from_below_and_no_extra_gets_in_unasked(wheel: zipfile.ZipFile) -> None:
     required = [line for line in metadata(wheel).get_all("Requires-Dist", []) if "extra ==" not in line]
-    assert sorted(line.split(">=")[0] for line in required) == ["numba", "numpy", "pillow", "rich", "torch", "webdataset"]
+    assert sorted(line.split(">=")[0] for line in required) == [
+        "msgspec", "numba", "numpy", "pillow", "rich", "torch", "typing-extensions", "webdataset",
+    ]  # fmt: skip
     assert all(">=" in line and "<" not in line for line in required)

@@ -222,7 +222,7 @@ def test_a_tail_that_drops_everything_is_an_error_that_says_so() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tail": "short_"}, "tail is one of short, drop, pad, wrap, got 'short_'"),
+        ({"tail": "short_"}, "tail must be one of short, drop, pad, wrap, got 'short_'"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be an integer in 1"),
         ({"shuffle": -1}, "shuffle is the number of headers permuted at a time"),
         ({"rank": 2, "world_size": 2, "steps_per_epoch": 1}, "need 0 <= rank < world_size, got rank=2, world_size=2"),
@@ -355,7 +355,7 @@ def test_every_rank_of_an_evaluation_raises_for_what_one_reports(tmp_path: Path)
     cut = tmp_path / "cut.tar"
     cut.write_bytes(Path(TRAIN[0]).read_bytes()[:300_000])
     for rank in range(2):
-        with pytest.raises(pp.errors.ShardError, match=r"cut\.tar: is not a whole tar file"):
+        with pytest.raises(pp.errors.ShardError, match=r"cut\.tar: is not a complete tar file"):
             list(pp.load(str(cut), RECIPE.for_eval(), tail="pad", rank=rank, world_size=2))
 
 

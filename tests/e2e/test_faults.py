@@ -197,9 +197,11 @@ def test_a_shard_that_is_cut_after_it_was_indexed(cut: int, num_workers: int, tm
     index = pp.Index.build([str(path), str(other)])
     index.save(tmp_path / "both.index")
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of 2 shards .* the first is .*a\.tar, it has"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of 2 shards .* the first is .*a\.tar, which has"):
         pp.Index.open(tmp_path / "both.index")
-    with pytest.raises(pp.errors.SourceError, match=r"a\.tar/s1 \(s1\.png\): .*a\.tar is not as it was indexed, it has"):
+    with pytest.raises(
+        pp.errors.SourceError, match=r"a\.tar/s1 \(s1\.png\): .*a\.tar has changed since it was indexed, it has"
+    ):
         list(pp.load(index, RECIPE, num_workers=num_workers))
     found = load(index, num_workers)
     assert found.delivered == {f"b.tar/s{n}": Maker(2).label(n) for n in (1, 2, 3)}
@@ -217,7 +219,7 @@ def test_a_shard_that_was_written_anew_gives_no_other_label(num_workers: int, tm
     found = load(index, num_workers)
     assert found.delivered == {}
     assert {entry[1] for entry in found.rejected} == {"read"}
-    assert all("is not as it was indexed, it has" in entry[3] for entry in found.rejected)
+    assert all("has changed since it was indexed, it has" in entry[3] for entry in found.rejected)
     path.write_bytes(Maker(1).whole())  # as it was, at another time
     assert len(load(index, num_workers).delivered) == 3
 
@@ -238,7 +240,7 @@ def test_an_index_of_the_whole_shard_knows_every_broken_one(fault: Fault, tmp_pa
 
 @pytest.mark.parametrize("fault", [f for f in FAULTS.values() if f.compressed], ids=lambda fault: fault.name)
 def test_what_is_compressed_is_not_indexed(fault: Fault, tmp_path: Path) -> None:
-    with pytest.raises(pp.errors.SourceError, match=rf"{fault.file_name()} cannot be indexed, it is compressed"):
+    with pytest.raises(pp.errors.SourceError, match=rf"{fault.file_name()} cannot be indexed: it is compressed"):
         pp.Index.build(fault.write_to(tmp_path), target=fault.target)
 
 
@@ -247,13 +249,13 @@ def test_what_is_compressed_is_not_indexed(fault: Fault, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("make", [pp.Index.build, lambda paths: pp.load(paths, RECIPE)], ids=["indexed", "as it goes"])
 @pytest.mark.parametrize(
-    ("kind", "why"), [("folder", "it is no file"), ("pipe", "it is no file"), ("nothing", "it is not there")]
+    ("kind", "why"), [("folder", "which is not a file"), ("pipe", "which is not a file"), ("nothing", "which does not exist")]
 )
 def test_a_shard_that_is_no_file_is_an_error_at_once(kind: str, why: str, make: Any, tmp_path: Path) -> None:
     good, bad = tmp_path / "good.tar", tmp_path / "bad.tar"
     good.write_bytes(Maker(1).whole())
     {"folder": bad.mkdir, "pipe": lambda: os.mkfifo(bad), "nothing": lambda: None}[kind]()
-    with pytest.raises(pp.errors.SourceError, match=rf"1 of 2 shards are missing, the first is .*bad\.tar: {why}"):
+    with pytest.raises(pp.errors.SourceError, match=rf"1 of 2 shards are missing, the first is .*bad\.tar, {why}"):
         make([str(good), str(bad)])
 
 

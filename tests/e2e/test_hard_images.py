@@ -126,7 +126,7 @@ def test_what_was_odd_about_them_is_counted(way: str, tmp_path: Path) -> None:
             told[kind] = told.get(kind, 0) + count
     expected = {kind: sum(f.warning == kind for f in files) for kind in {f.warning for f in files} - {""}}
     assert told == loader.report().warnings == expected
-    assert all(f"warned of {count} of the packed: {kind}" in str(loader.report()) for kind, count in expected.items())
+    assert all(f"warnings for {count} of the packed: {kind}" in str(loader.report()) for kind, count in expected.items())
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -133,8 +133,11 @@ def test_losses_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     [
         (["{tmp}/no.tar", "-o", "{tmp}/a.index"], "SourceError: 1 of 1 shards are missing"),
         ([PATTERN, "-o", "{tmp}/no/a.index"], "ConfigError: cannot write"),
-        ([PATTERN, "-o", SHARDS[0]], "exists and is no index of patchpack: nothing was overwritten"),
-        ([PATTERN, "-o", "{tmp}/a.index", "--num-workers", "-1"], "num_workers must be 0 (run here) or how many"),
+        ([PATTERN, "-o", SHARDS[0]], "exists and is not an index of patchpack: nothing was overwritten"),
+        (
+            [PATTERN, "-o", "{tmp}/a.index", "--num-workers", "-1"],
+            "num_workers must be 0 (run in this process) or the number of workers",
+        ),
         ([PATTERN, "-o", "{tmp}/a.index", "--update", "{tmp}/no.index"], "IndexFileError: {tmp}/no.index cannot be read"),
         ([PATTERN, "-o", "{tmp}/a.index", "--image", "gif"], "none that can be used: nothing was written"),
         (["{tmp}", "-o", "{tmp}/a.index", "--no-target"], "no file with extension"),

@@ -246,7 +246,7 @@ def test_map_target_and_what_an_index_has_decided(val: pp.Index) -> None:
     (batch, *_) = pp.load(val, RECIPE, map_target=lambda label: float(label) + 0.5)
     assert batch.targets.dtype == torch.float32
     for options in ({"image": "png"}, {"target": None}, {"sizes": [[1, 1]]}, {"to_sample": lambda i, s: s}):
-        with pytest.raises(pp.errors.ConfigError, match=f"{next(iter(options))} is decided when an index is built"):
+        with pytest.raises(pp.errors.ConfigError, match=f"{next(iter(options))}= cannot be passed with an index"):
             pp.load(val, RECIPE, **options)
     with pytest.raises(pp.errors.ConfigError, match="balance=True needs an index"):
         pp.load(VAL, RECIPE, balance=True)

@@ -152,13 +152,13 @@ def test_workers_change_nothing(tmp_path: Path) -> None:
 
 def test_keys_are_checked() -> None:
     images = [array(i) for i in range(3)]
-    with pytest.raises(pp.errors.ConfigError, match="there are 2 keys, and more images"):
+    with pytest.raises(pp.errors.ConfigError, match="got 2 keys and more images"):
         list(pp.pack_images(images, RECIPE, keys=["a", "b"]))
-    with pytest.raises(pp.errors.ConfigError, match="there are 3 images, and more keys"):
+    with pytest.raises(pp.errors.ConfigError, match="got 3 images and more keys"):
         list(pp.pack_images(images, RECIPE, keys=["a", "b", "c", "d"]))
     batches = pp.pack_images(images, RECIPE, keys=["a", "b", "a"], on_error="skip")
     assert {image.key for image in pp.unpack(batches)} == {"a", "b"}
-    assert "this key came before" in batches.report().rejected[0].reason
+    assert "this key appeared before" in batches.report().rejected[0].reason
 
 
 def test_images_by_key(tmp_path: Path) -> None:
@@ -167,12 +167,12 @@ def test_images_by_key(tmp_path: Path) -> None:
     images = {"one": array(1), "four": path}
     found = {image.key: number_of(image.patches) for image in pp.unpack(pp.pack_images(images, RECIPE))}
     assert found == {"one": 1, "four": 4}
-    with pytest.raises(pp.errors.ConfigError, match="images by key have keys"):
+    with pytest.raises(pp.errors.ConfigError, match="images in a dict have their keys there"):
         pp.pack_images(images, RECIPE, keys=["a", "b"])
 
 
 def test_arguments_are_checked_at_once() -> None:
-    with pytest.raises(pp.errors.ConfigError, match="images is an iterable of images, got a int"):
+    with pytest.raises(pp.errors.ConfigError, match="images must be an iterable of images, got int"):
         pp.pack_images(3, RECIPE)
     with pytest.raises(pp.errors.ConfigError, match="on_error"):
         pp.pack_images([], RECIPE, on_error="ignore")  # type: ignore[arg-type]

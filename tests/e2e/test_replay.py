@@ -91,7 +91,7 @@ def test_a_digest_sees_every_field(field: str) -> None:
 
 
 def test_keys_that_are_not_there_and_images_that_cannot_be_used(tmp_path: Path) -> None:
-    with pytest.raises(pp.errors.SourceError, match=r"none of \d+ samples has the key 'nobody'"):
+    with pytest.raises(pp.errors.SourceError, match=r"has no sample with the key 'nobody' among its \d+ samples"):
         pp.replay(SHARDS, RECIPES["navit"], "nobody")
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(pp.errors.DecodeError, match=r"a\.jpg"):

@@ -360,8 +360,8 @@ def test_a_source_that_has_changed_is_told() -> None:
     ]
     for other, what in (
         (changed, "has another key: .*!"),
-        (samples()[:4], "is none that can be used"),
-        (larger, r"its sample \S+ has 99 x 98 \(height x width\), it was \d+ x \d+"),
+        (samples()[:4], "is missing or cannot be used"),
+        (larger, r"its sample \S+ has 99 x 98 \(height x width\), but had \d+ x \d+"),
     ):
         again = pp.load(other, RECIPE)
         again.load_state_dict(json.loads(state))

@@ -110,8 +110,8 @@ def test_every_sample_is_in_one_row_in_order_or_named(counts: list[int], packer:
 
 
 def test_the_refusal_of_many_pages_says_what_a_row_holds() -> None:
-    with pytest.raises(pp.errors.SizeError, match="0: its 9 images become 36 tokens, and one row takes them together: it holds "
-                                           "seq_len=64 tokens and max_images=8"):  # fmt: skip
+    with pytest.raises(pp.errors.SizeError, match="0: its 9 images become 36 tokens, which must fit one row together: "
+                                           "a row holds seq_len=64 tokens and max_images=8"):  # fmt: skip
         list(pp.load([pp.Sample("0", [np.zeros((8, 8, 3), np.uint8)] * 9, 0)], RECIPE))
 
 
@@ -171,7 +171,7 @@ def test_a_list_of_no_images_is_a_rejection() -> None:
     loader = pp.load([pp.Sample("a", []), pp.Sample("b", page(0, 0), 0)], RECIPE, on_error="skip")
     list(loader)
     assert [(r.key, r.stage, r.reason) for r in loader.report().rejected] == [
-        ("a", "header", "a list of no images: leave the sample out, or give it one")
+        ("a", "header", "a sample must have at least one image, got an empty list: leave the sample out")
     ]
 
 
@@ -307,7 +307,7 @@ def test_results_come_back_as_lists() -> None:
     batches = pp.pack_images({"a": [page(0, 0), png(0, 1)], "b": page(1, 0), "c": [png(2, 0)]}, RECIPE.for_eval())
     found: dict[str, Any] = {}
     for batch in batches:
-        with pytest.raises(pp.errors.ConfigError, match="a has several images, whose values come as a list: pass several=True"):
+        with pytest.raises(pp.errors.ConfigError, match="a has several images: pass several=True to get a list"):
             next(pp.unpack(batch, batch.patches, per="token"))
         values = pp.unpack(batch, batch.patches, per="token", several=True)
         found |= {key: [np.asarray(one).reshape(-1, 3)[0, :2].tolist() for one in parts] for key, parts in values}
@@ -330,7 +330,7 @@ def test_lists_in_lists_are_refused(inner: Any) -> None:
 # ------------------------------------------------------------------------------------------------------- shortened rows
 
 
-def placing(*tokens: int) -> SampleDecision:
+def decision(*tokens: int) -> SampleDecision:
     lines = (ImageDecision(Header("k", "", "", Size(1, 1), None), 7, [], [], False, [], n) for n in tokens)
     return SampleDecision(0, 7, tuple(lines))
 
@@ -348,7 +348,7 @@ def placing(*tokens: int) -> SampleDecision:
     ],
 )
 def test_what_a_packer_cuts_is_taken_from_the_longest(tokens: Any, left: int, expected: Any) -> None:
-    short = placing(*tokens).shortened(left)
+    short = decision(*tokens).shortened(left)
     assert tuple(line.num_tokens for line in short.lines) == expected
     assert tuple(line.cut for line in short.lines) == tuple(np.subtract(tokens, expected))
     assert short.cut == sum(tokens) - left
@@ -357,7 +357,7 @@ def test_what_a_packer_cuts_is_taken_from_the_longest(tokens: Any, left: int, ex
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=12), st.data())
 def test_shortened_is_level(tokens: list[int], data: Any) -> None:
     left = data.draw(st.integers(len(tokens), sum(tokens)))
-    lines = placing(*tokens).shortened(left).lines
+    lines = decision(*tokens).shortened(left).lines
     cut = [line.num_tokens for line in lines if line.cut]
     assert sum(line.num_tokens for line in lines) == left
     assert all(line.num_tokens >= 1 for line in lines)
@@ -367,7 +367,7 @@ def test_shortened_is_level(tokens: list[int], data: Any) -> None:
 
 def test_fewer_tokens_than_images_are_the_packers_fault() -> None:
     with pytest.raises(pp.errors.PackingError, match="1 tokens are left for the 2 images of k"):
-        placing(4, 4).shortened(1)
+        decision(4, 4).shortened(1)
 
 
 def test_inspect_and_plan_count_every_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

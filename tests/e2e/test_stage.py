@@ -163,7 +163,7 @@ def test_an_item_of_no_known_kind_says_what_would_do(item: Any, message: str) ->
 
 
 def test_a_function_that_makes_something_else_is_named() -> None:
-    with pytest.raises(pp.errors.SourceError, match="to_sample made a dict of item 0"):
+    with pytest.raises(pp.errors.SourceError, match="got a dict for item 0"):
         list(pp.load([1], RECIPE, to_sample=lambda number, item: {}))  # type: ignore[arg-type, return-value]
 
 
@@ -210,7 +210,7 @@ def test_a_stream_without_a_readable_image_raises_under_any_policy() -> None:
 def test_options_are_checked_at_construction() -> None:
     for options, message in (
         ({"on_error": "ignore"}, "on_error is 'raise', 'skip' or a function"),
-        ({"tail": "cut"}, "tail is one of"),
+        ({"tail": "cut"}, "tail must be one of"),
         ({"image": ""}, "image must name at least one extension"),
     ):
         with pytest.raises(pp.errors.ConfigError, match=message):
@@ -287,7 +287,7 @@ def test_a_map_that_fails_is_a_rejection_with_the_key(tmp_path: Any) -> None:
     assert batch.targets[0, :4].tolist() == [0, 1, -100, 3]
     (rejection,) = loader.report().rejected
     assert (rejection.key, rejection.stage) == ("two.tar/2", "target")
-    assert "map_target failed on 2: KeyError: 2" in rejection.reason
+    assert "map_target failed for 2: KeyError: 2" in rejection.reason
 
 
 def test_no_label_named_is_an_error() -> None:
@@ -320,7 +320,7 @@ def test_files_that_do_not_fit_are_named(tmp_path: Any) -> None:
     for source, message in (
         (str(tmp_path / "*.gif"), "no file matches"),
         (str(tmp_path / "notes.txt"), "neither a folder nor a tar file"),
-        ([str(tmp_path / "a.png"), TRAIN[0]], "shards and images do not mix"),
+        ([str(tmp_path / "a.png"), TRAIN[0]], "a list holds shards or images, not both"),
         (str(tmp_path / "missing.png"), "1 of 1 files are missing"),
     ):
         with pytest.raises(pp.errors.SourceError, match=message):

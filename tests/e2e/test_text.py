@@ -163,7 +163,7 @@ def test_a_tokenizer_that_has_changed_is_found_at_a_resume(tmp_path: Path) -> No
     next(iter(loader))
     again = pp.load(source, RECIPE, **{**OPTIONS, "tokenize": longer})
     again.load_state_dict(loader.state_dict())
-    with pytest.raises(pp.errors.SourceError, match="has tokenize changed"):
+    with pytest.raises(pp.errors.SourceError, match="tokenize returns other tokens"):
         next(iter(again))
 
 
@@ -218,9 +218,9 @@ BROKEN: dict[str, dict[str, bytes]] = {
 WHY = {
     "missing": ("target", "no text"),
     "not UTF-8": ("target", "text 'txt' is not UTF-8"),
-    "raises": ("target", "tokenize failed on str 'boom': ZeroDivisionError"),
-    "no token": ("target", "tokenize made no token of str 'empty'"),
-    "too long": ("plan", "its text has 25 tokens, a row holds text_len=24"),
+    "raises": ("target", "tokenize failed for str 'boom': ZeroDivisionError"),
+    "no token": ("target", "tokenize must return at least one token, such as an end token, got none for str 'empty'"),
+    "too long": ("plan", "its text has 25 tokens, more than the text_len=24 of a row"),
     "too large": ("target", "max_bytes"),
     "cut": ("decode", ""),
 }

@@ -127,7 +127,7 @@ def test_a_step_of_clips_comes_back_from_a_packed_shard() -> None:
 
 FAULTS = {
     "broken.3.png": (png(PIXELS[0, 3])[:-40], "broken", "decode", "frame 3 of 6: "),
-    "size.4.png": (png(PIXELS[0, 4, :8]), "size", "decode", "frame 4 of 6: the header said 16 x 16"),
+    "size.4.png": (png(PIXELS[0, 4, :8]), "size", "decode", "frame 4 of 6: expected 16 x 16"),
     "first.0.png": (b"no image", "first", "header", ""),
     "long.5.png": (bytes(4000), "long", "header", "got 4000"),
 }
@@ -154,7 +154,7 @@ def test_a_fault_in_a_frame_rejects_the_whole_clip_and_no_other(name: str, tmp_p
 
 
 def test_where_frames_make_no_sense_they_are_refused(shard: str, tmp_path: Path) -> None:
-    with pytest.raises(pp.errors.ConfigError, match="the recipe takes none"):
+    with pytest.raises(pp.errors.ConfigError, match="the recipe has video=None"):
         pp.load(shard, CLIPS.replace(video=None), frames="*.png")
     with pytest.raises(pp.errors.ConfigError, match="at least one extension"):
         pp.load(shard, CLIPS, frames=";")
@@ -162,6 +162,6 @@ def test_where_frames_make_no_sense_they_are_refused(shard: str, tmp_path: Path)
     with pytest.raises(pp.errors.ConfigError, match="has one image per sample"):
         pp.load(str(tmp_path), CLIPS, frames="*.png", target=None)
     index = pp.Index.build([shard], image="png;0.png")
-    with pytest.raises(pp.errors.ConfigError, match="frames is decided when an index is built"):
+    with pytest.raises(pp.errors.ConfigError, match="frames= cannot be passed with an index"):
         pp.load(index, CLIPS, frames="*.png")
     assert all(int(batch.times.max()) == 1 for batch in pp.load(index, CLIPS))  # images alone

@@ -64,9 +64,9 @@ class Dies:
     """A ``map_target`` that has its process do something when it meets the n-th label of all workers, once."""
 
     def __init__(self, at: int, act: Callable[[], None], times: int = 1) -> None:
-        # a ticket for every label, taken by one process alone; a lock could die with the process that holds it
-        self._tickets, self._more = multiprocessing.get_context("fork").Pipe(duplex=False)
-        os.set_blocking(self._tickets.fileno(), False)
+        # a token for every label, taken by one process alone; a lock could die with the process that holds it
+        self._tokens, self._more = multiprocessing.get_context("fork").Pipe(duplex=False)
+        os.set_blocking(self._tokens.fileno(), False)
         self._act = act
         self.again(times, at - 1)
 
@@ -82,7 +82,7 @@ class Dies:
 
     def _drawn(self) -> bytes:
         try:
-            return os.read(self._tickets.fileno(), 1)
+            return os.read(self._tokens.fileno(), 1)
         except BlockingIOError:  # all are taken
             return b""
 
@@ -107,7 +107,9 @@ def children() -> Callable[[], list[Any]]:
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_killed_worker_is_an_error_that_names_its_image(expected: Expected, children: Any, moment: int) -> None:
-    with pytest.raises(pp.errors.WorkerError, match=r"worker \d \(pid \d+\) was killed by SIGKILL .* painted image") as raised:
+    with pytest.raises(
+        pp.errors.WorkerError, match=r"worker \d \(pid \d+\) was killed by SIGKILL .* was painting image"
+    ) as raised:
         list(load(map_target=Dies(moment, kill), **WORKERS))
     named = str(raised.value).split("of step ")[1].split(": ")[1].split(" (member ")
     assert named[0] in expected.keys
@@ -177,7 +179,7 @@ def test_restarts_are_counted_anew_in_every_epoch(expected: Expected) -> None:
 
 
 def test_a_frozen_worker_is_an_error_at_the_timeout(expected: Expected, children: Any) -> None:
-    with pytest.raises(pp.errors.WorkerError, match=r"nothing came from 2 workers for 1.5 seconds") as raised:
+    with pytest.raises(pp.errors.WorkerError, match=r"2 workers sent no batch for 1.5 seconds") as raised:
         list(load(map_target=Dies(40, stop), on_error=pp.ErrorPolicy(timeout=1.5), **WORKERS))
     assert any(f"{key} (member" in str(raised.value) for key in expected.keys)
     assert children() == []
@@ -185,7 +187,7 @@ def test_a_frozen_worker_is_an_error_at_the_timeout(expected: Expected, children
 
 @pytest.mark.slow  # waits for six seconds
 def test_a_frozen_worker_is_replaced(expected: Expected) -> None:
-    with pytest.warns(RuntimeWarning, match="nothing came from 2 workers"):
+    with pytest.warns(RuntimeWarning, match="2 workers sent no batch"):
         assert (
             digests(load(map_target=Dies(40, stop), on_error=pp.ErrorPolicy(timeout=6, worker_restarts=1), **WORKERS))
             == expected.digests
@@ -302,7 +304,7 @@ def test_the_board_holds_any_key() -> None:
     header = Header("a.tar/\udcff", "a.tar", "b.jpg", Size(1, 1), None)
     note(header)
     note(header)
-    assert board.read(1) == "painted image 2 of step 7: a.tar/\\udcff (member b.jpg of a.tar)"
+    assert board.read(1) == "was painting image 2 of step 7: a.tar/\\udcff (member b.jpg of a.tar)"
     board.write(1, "")
     assert board.read(1) == ""
 

@@ -216,7 +216,7 @@ def split(name: str) -> tuple[str, str]:
 def is_image(data: bytes) -> bool:
     """True for one with a size."""
     try:
-        read_size(data, max_pixels=ASKED.max_pixels)
+        read_size(data, max_pixels=ASKED.limits.max_pixels)
     except DecodeError:
         return False
     return True

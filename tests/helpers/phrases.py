@@ -30,8 +30,43 @@ PHRASES = {
     r"a whole one": "repeat the noun: 'a new epoch'",
     r"comes? to (?:no|nothing)": "say what is missing: 'produced no batch'",
 }
-# names that were given up, as words of prose: the regular expression → the word that took its place
-OLD_NAMES: dict[str, str] = {}
+# names that were given up, in prose and in code: a regular expression, whose case counts → the word that took its place
+OLD_NAMES = {
+    r"[Tt]ape": "byte reader",
+    r"[Tt]ickets?": "in-flight assignment",
+    r"UnderWay|under_way": "InFlight, or in flight",
+    r"Rings?": "slot pool",
+    r"[Pp]arcels?": "shared batch",
+    r"Board": "StatusBoard",
+    r"[Pp]assengers?": "inline sample",
+    r"Placing|placings": "sample decision",
+    r"Spots?|spots": "placed image, or part of a file",
+    r"Supply": "EpochSamples",
+    r"ListedSource": "index source",
+    r"WorkerStreams": "planning in workers",
+    r"[Hh]ushed": "captured warnings",
+    r"barren|fruitful|fruitless": "empty, or nothing_usable",
+    r"blown": "too_many_errors",
+    r"scan_here": "scan_in_process",
+    r"one_each": "one_sample_per_part",
+    r"richest": "max_value_row",
+    r"dearest": "max_value_row",
+    r"Shelf": "allocator",
+}
+# the same for names in code alone: as words of prose they are plain English
+OLD_IDENTIFIERS = {
+    r"Line": "ImageDecision",
+    r"Members": "SampleFields",
+    r"placing": "decision",
+    r"spot": "placed image, or part of a file",
+    r"supply": "samples",
+    r"news": "take_new, or the new losses",
+    r"go_on": "restore",
+    r"sealed": "with_checksum",
+    r"accounted": "already_reported",
+    r"shelf": "allocator",
+    r"ring": "slot pool",
+}
 
 VERBS = set(
     """

@@ -30,7 +30,7 @@ TESTS = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path.insert(0, str(TESTS))  # a script sees only its own folder
 
-from helpers.phrases import ACTIONS, NAMES, OLD_NAMES, OPENINGS, PHRASES, VERBS  # noqa: E402
+from helpers.phrases import ACTIONS, NAMES, OLD_IDENTIFIERS, OLD_NAMES, OPENINGS, PHRASES, VERBS  # noqa: E402
 
 ROOT = TESTS.parent
 TODAY = Path(__file__).with_name("words_today.json")
@@ -97,6 +97,19 @@ def phrase_hits(file: str, texts: Iterable[tuple[int, str]]) -> Iterator[Hit]:
             for match in pattern.finditer(text):
                 found = " ".join(match.group().split())
                 yield Hit(file, start + text.count("\n", 0, match.start()), "phrase", f"{found!r}", cure)
+
+
+def old_names(source: str) -> Iterator[tuple[int, str, str]]:
+    """Yield line, name and cure of every identifier that is an old name, or has one among its words joined with underscores."""
+    table = [(re.compile(rf"_*(?:\w+_)?(?:{old})(?:_\w+)?"), word) for old, word in {**OLD_NAMES, **OLD_IDENTIFIERS}.items()]
+    for node in ast.walk(ast.parse(source)):
+        found = {getattr(node, field, None) for field in ("id", "attr", "arg", "name", "asname")}
+        for name in found:
+            if not isinstance(name, str) or (isinstance(node, Function) and name.startswith("test_")):
+                continue  # the name of a test is a sentence
+            for pattern, word in table:
+                if pattern.fullmatch(name):
+                    yield getattr(node, "lineno", 0), name, f"write '{word}'"
 
 
 def names_of(function: Function) -> list[str]:

@@ -74,7 +74,7 @@ def twin_fullest(pool, seq_len, cap, max_cut):
     return chosen + [i for k, i in enumerate(among) if best[0] >> k & 1]
 
 
-def twin_dearest(pool, seq_len, cap, due, units, max_cut):
+def twin_max_value_row(pool, seq_len, cap, due, units, max_cut):
     """The row of most value, of what waits most; then whatever fits, and what fits when cut. None if it has too many slots."""
     chosen = [0] if due else []
     rest = [i for i in range(len(pool)) if i not in chosen]
@@ -111,7 +111,7 @@ def twin(seq_len, cap, items, options):
     def close(due):
         pool = [(*items[i], table[items[i][0]]) for i in waiting]
         cut = options.max_cut
-        chosen = twin_dearest(pool, seq_len, cap, due, options.prices.units, cut) if options.prices else None
+        chosen = twin_max_value_row(pool, seq_len, cap, due, options.prices.units, cut) if options.prices else None
         if chosen is None:
             chosen = twin_fullest(pool, seq_len, cap, cut)
         over = max(0, sum(pool[k][0] for k in chosen) - seq_len)

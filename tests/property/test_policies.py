@@ -292,13 +292,13 @@ def test_a_sound_policy_passes(fault) -> None:
 
 
 WRONG_RESIZE = {
-    "overshoots": r"makes \d+ patches of \[\d+, \d+\], above its bound of 25",
+    "overshoots": r"makes \d+ patches of \[\d+, \d+\], more than its bound of 25",
     "neighbours": r"row \d+ depends on other rows",
     "floats": "must return integers",
     "flat": "must return integers",
-    "half refused": "neither whole nor refused",
-    "negative": "neither whole nor refused",
-    "forgetful": "answers differently the second time|depends on other rows",
+    "half refused": "neither at least 1 x 1 nor 0 x 0",
+    "negative": "neither at least 1 x 1 nor 0 x 0",
+    "forgetful": "returns something else in a second call|depends on other rows",
     "writes": "changes the sizes it is given",
 }
 
@@ -312,19 +312,21 @@ def test_a_wrong_resize_policy_is_caught(fault, message) -> None:
 
 @dataclass(frozen=True)
 class MisplacingSquare(Square):
-    """A square with a crop that leaves the image, or a target that leaves the grid."""
+    """A square with a box that leaves the image, or a resized size that exceeds the grid."""
 
     wrong: str = "box"
 
     def place(self, sizes: Any, grids: Any, patch_size: int) -> tuple[Any, Any]:
         box = np.concatenate([np.zeros_like(sizes), sizes + (self.wrong == "box")], axis=1)
-        return box, grids * patch_size + (self.wrong == "target")
+        return box, grids * patch_size + (self.wrong == "resized")
 
 
 @pytest.mark.usefixtures("unshrunk")
-@pytest.mark.parametrize("wrong", ["box", "target"])
-def test_a_wrong_place_is_caught(wrong) -> None:
-    with pytest.raises(AssertionError, match=f"places a {wrong} outside"):
+@pytest.mark.parametrize(
+    ("wrong", "message"), [("box", "makes a box outside the image"), ("resized", "resizes an image to more than its grid")]
+)
+def test_a_wrong_place_is_caught(wrong, message) -> None:
+    with pytest.raises(AssertionError, match=message):
         testing.check_resize_policy(MisplacingSquare(32, wrong))
 
 
@@ -417,12 +419,12 @@ def test_a_sound_packer_passes() -> None:
 WRONG_PACKER = {
     "loses": r"loses items: \[Item\(",
     "loses a row": r"loses items: \[Item\(",
-    "doubles": "doubles or invents items",
-    "shortens": r"makes Item\(.*\) of Item\(.*\); it may keep \d+ tokens at the least",
-    "overfills": r"closes a row of \d+ tokens",
-    "ignores max_images": r"closes a row of \d+ tokens and \d+ slots",
-    "empty row": "closes a row of 0 tokens and 0 slots",
-    "forgets": "goes on differently after load_state_dict",
+    "doubles": "repeats items or returns unknown ones",
+    "shortens": r"makes Item\(.*\) of Item\(.*\); it must keep at least \d+ tokens",
+    "overfills": r"returns a row of \d+ tokens",
+    "ignores max_images": r"returns a row of \d+ tokens and \d+ slots",
+    "empty row": "returns a row of 0 tokens and 0 slots",
+    "forgets": "returns other rows after load_state_dict",
 }
 
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from helpers.profiles import weight
 from patchpack import testing
 from patchpack.plan.packing import _kernels_tight, lower_bound, pack_tight
+from patchpack.plan.packing.published import _kernels_linear_program
 
 pytest.importorskip("highspy")
 
@@ -182,7 +183,7 @@ def test_prices_find_the_most_valuable_row(knapsack) -> None:
     take, last = np.zeros((len(passes), *best.shape), dtype=np.bool_), np.zeros(len(passes), dtype=np.int64)
     old, step = np.zeros(seq_len + 1, dtype=np.int64), int(cap > 0)
     given_ = np.array(sizes)[index], copies, endless
-    _kernels_tight.price(*given_, np.array(values)[index], step, best, old, take, last)
+    _kernels_linear_program.price(*given_, np.array(values)[index], step, best, old, take, last)
 
     rows = all_rows(sizes, counts, seq_len, cap or None)
     assert best[-1, -1] == max(sum(n * v for n, v in zip(row, values, strict=True)) for row in rows)
@@ -191,7 +192,7 @@ def test_prices_find_the_most_valuable_row(knapsack) -> None:
             assert sizes[index[end]] * copies[end] > seq_len or (cap and copies[end] > cap)
             continue
         column = np.zeros(len(sizes), dtype=np.int64)
-        _kernels_tight.trace(*given_, index, step, take, end, column)
+        _kernels_linear_program.trace(*given_, index, step, take, end, column)
         assert tuple(column) in rows
         assert column @ values == (best[-1, -1] if end < 0 else last[end])
         assert end < 0 or column[index[end]] >= copies[end]

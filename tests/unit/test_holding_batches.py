@@ -81,7 +81,9 @@ def test_a_batch_of_arrays_becomes_one_of_tensors() -> None:
 
 
 def test_a_dtype_is_no_device() -> None:
-    with pytest.raises(pp.errors.ConfigError, match=r"changes no dtype; patchpack\.to_device\(batch, device, torch\.float16\)"):
+    with pytest.raises(
+        pp.errors.ConfigError, match=r"keeps every dtype, patchpack\.to_device\(batch, device, torch\.float16\)"
+    ):
         batch_of(1).to(torch.float16)
     with pytest.raises(TypeError):
         batch_of(1).to("cpu", torch.float16)
@@ -184,7 +186,7 @@ def test_plans_and_planners_and_loaders_print(tmp_path: Path) -> None:
     assert repr(pp.pack_images([b"1"], RECIPE)) == "ImageBatches(Loader(Planner(images, epoch 0)))"
     index = pp.Index.build(pp.samples.shards("val"))
     whole = pp.Planner(index, RECIPE, shuffle=True, rank=1, world_size=2, tail="pad")
-    assert repr(whole) == f"IndexPlanner({index.name}, epoch 0, shuffle={len(index)}, rank 1 of 2)"
+    assert repr(whole) == f"Planner({index.name}, epoch 0, shuffle={len(index)}, rank 1 of 2)"
     assert repr(whole.plan()) == f"EpochPlan(epoch 0 of {index.name}: {len(whole)} steps, rank 1)"
 
 

@@ -1,4 +1,4 @@
-"""Prose of the package and its pages has no more faults than `words_today.json` allows."""
+"""Prose of the package and its pages has no more faults than `words_today.json` allows, and no old name comes back."""
 
 from __future__ import annotations
 
@@ -14,6 +14,12 @@ ROOMS = sorted({"/".join(file.split("/")[:2]) for file in words.files(ROOT)})
 def test_prose_is_as_plain_as_it_was(room: str) -> None:
     problems = words.problems(words.hits(ROOT, room), words.allowed_today(), room)
     assert not problems, "\n".join(problems)
+
+
+def test_no_name_that_was_given_up_is_left_in_code() -> None:
+    files = [path for room in (words.PACKAGE, "tests", "bench") for path in sorted((ROOT / room).rglob("*.py"))]
+    found = [(path, hit) for path in files for hit in words.old_names(path.read_text(encoding="utf-8"))]
+    assert [f"{path.relative_to(ROOT)}:{line}: {name} → {cure}" for path, (line, name, cure) in found] == []
 
 
 def test_only_files_that_exist_are_allowed_anything() -> None:

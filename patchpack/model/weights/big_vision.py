@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,7 +19,7 @@ from patchpack.model.positions import GridPositions
 from patchpack.model.vit import ViT
 from patchpack.model.weights.fit import take_over
 
-Arrays = Mapping[str, npt.NDArray[Any]]
+Arrays = Mapping[str, np.ndarray]
 Pairs = tuple[tuple[str, str], ...]
 _ROOTS = ("params/img/", "params/", "img/", "opt/target/", "")
 _BLOCK = "Transformer/encoderblock"
@@ -47,7 +45,9 @@ def load_big_vision(model: ViT, weights: str | Path | Arrays) -> None:
             weights = {name: file[name] for name in file.files}
     root = next((root for root in _ROOTS if f"{root}embedding/kernel" in weights), None)
     if root is None:
-        raise ConfigError(f"no embedding/kernel under any of {', '.join(map(repr, _ROOTS))}: not the weights of an image tower")
+        raise ConfigError(
+            f"expected the weights of an image tower, got none with embedding/kernel under {', '.join(map(repr, _ROOTS))}"
+        )
     theirs = {name[len(root) :]: torch.from_numpy(np.array(w)) for name, w in weights.items() if name.startswith(root)}
     theirs = _apart(theirs)
     found: dict[str, Tensor] = {}
@@ -117,7 +117,9 @@ def save_big_vision(model: ViT, path: str | Path) -> None:
         _attention_back(theirs, state, "pool.", at, heads)
     _layers_back(theirs, state, "", "", (("norm", "Transformer/encoder_norm"), ("head", "head")))
     if state:
-        raise ConfigError(f"big_vision has no name for {', '.join(sorted(state)[:5])}")
+        raise ConfigError(
+            f"big_vision has no parameters like {', '.join(sorted(state)[:5])}: the model cannot be saved in its format"
+        )
     np.savez(path, **{f"params/{name}": value.numpy() for name, value in theirs.items()})
 
 

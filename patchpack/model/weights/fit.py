@@ -24,7 +24,7 @@ def take_over(model: ViT, found: Mapping[str, Tensor]) -> None:
     missing = sorted(wanted.keys() - found.keys() - {name for name in wanted if OPTIONAL(name)})
     extra = sorted(found.keys() - wanted.keys())
     shapes = [
-        f"{name} is {list(found[name].shape)} and must be {list(value.shape)}"
+        f"{name} is {list(found[name].shape)}, expected {list(value.shape)}"
         for name, value in wanted.items()
         if name in found and found[name].shape != value.shape
     ]
@@ -34,5 +34,7 @@ def take_over(model: ViT, found: Mapping[str, Tensor]) -> None:
         if names
     ]
     if problems:
-        raise ConfigError(f"these weights are not of this model: {'; '.join(problems)}. Make the model with the same parts")
+        raise ConfigError(
+            f"these weights do not fit the model: {'; '.join(problems)}. Make the model with the same parts as theirs"
+        )
     model.load_state_dict({name: found.get(name, torch.zeros_like(value)) for name, value in wanted.items()})

@@ -125,7 +125,7 @@ def to_timm(model: ViT, family: Family = "vit") -> dict[str, Tensor]:
         theirs["embeds.pos_embed_y"] = state.pop("positions.rows")[None]
         theirs["embeds.pos_embed_x"] = state.pop("positions.cols")[None]
     elif model.positions is not None:
-        raise ConfigError(f"timm's {family} has no place for {type(model.positions).__name__}")
+        raise ConfigError(f"timm's {family} has no position embedding like {type(model.positions).__name__}")
     if (query := state.pop("pool.query", None)) is not None:
         width = query.numel()
         theirs["attn_pool.latent"] = query.reshape(1, 1, width)

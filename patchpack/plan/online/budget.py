@@ -36,8 +36,8 @@ class Budget:
         self.capacity = max_images if text_len is None else lcm(max_images, text_len)
         if self.capacity > _MOST_UNITS:
             raise ConfigError(
-                f"text_len={text_len} and max_images={max_images} are counted in units of their least common multiple, and "
-                f"that is over 2**30: make one a multiple of the other"
+                f"the least common multiple of text_len={text_len} and max_images={max_images} must be at most 2**30, got "
+                f"{self.capacity}: make one a multiple of the other"
             )
 
     def charge(self, num_images: int, num_text: int) -> int:

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from patchpack import rng
 from patchpack.errors import PackingError
@@ -74,7 +75,10 @@ class SampleDecision(NamedTuple):
         if not over:
             return self
         if num_tokens < len(self.lines):
-            raise PackingError(f"{num_tokens} tokens are left for the {len(self.lines)} images of {self.lines[0].header.key}")
+            raise PackingError(
+                f"only {num_tokens} tokens are left for the {len(self.lines)} images of {self.lines[0].header.key}, which need "
+                f"one each"
+            )
         left = [line.num_tokens for line in self.lines]
         while over:
             longest = max(left)
@@ -88,7 +92,7 @@ class SampleDecision(NamedTuple):
 
 
 def decide(
-    recipe: Recipe, headers: Sequence[tuple[int, Header]], *, epoch: int, ordinals: Any, patch_size: int
+    recipe: Recipe, headers: Sequence[tuple[int, Header]], *, epoch: int, ordinals: npt.NDArray[np.int64], patch_size: int
 ) -> list[SampleDecision]:
     """Decide about samples.
 
@@ -113,16 +117,16 @@ def decide(
         ImageDecision(image, key_hash, *decided)
         for image, key_hash, decided in zip(images, hashes.tolist(), columns, strict=True)
     )
-    placings = []
+    decisions = []
     for (position, _), count in zip(headers, counts, strict=True):
         own = tuple(islice(lines, count))
-        placings.append(SampleDecision(position, own[0].key_hash, own))
-    return placings
+        decisions.append(SampleDecision(position, own[0].key_hash, own))
+    return decisions
 
 
 def batch_plan(rows: Sequence[Sequence[SampleDecision]], **fields: Any) -> BatchPlan:
     """Return the plan whose rows hold these samples. `fields` are the other fields of `BatchPlan`."""
-    lines_of = [[line for placing in row for line in placing.lines] for row in rows]
+    lines_of = [[line for decision in row for line in decision.lines] for row in rows]
     lines = [line for row in lines_of for line in row]
     return BatchPlan(
         offsets=np.concatenate([[0], np.cumsum([len(row) for row in lines_of])]).astype(np.int32),

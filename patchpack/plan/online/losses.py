@@ -46,11 +46,11 @@ class Losses:
 
     def take_new(self) -> tuple[list[Rejection], list[ShardFault]]:
         """Return the rejections and the faults since the last call."""
-        told = self._rejections, self._faults
+        new = self._rejections, self._faults
         self._rejections, self._faults = [], []
-        return told
+        return new
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the whole state, JSON-safe."""
         first, fault = self.first_rejection, self.first_fault
         return {

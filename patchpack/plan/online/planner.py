@@ -1,9 +1,9 @@
-"""Sizes to batches, while samples arrive: grids, token counts, rows, batches. One instance plans one epoch of one stream."""
+"""The online planner, which plans batches from sizes while samples arrive. One instance plans one epoch of one stream."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
@@ -24,7 +24,7 @@ from patchpack.types import BatchPlan, Event, Header, Size, TargetKind
 
 Tail = Literal["short", "drop", "pad", "wrap"]
 TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
-_BARREN_PASSES = 10  # a rule that draws may refuse every image of a small source in one pass and take some in the next
+_EMPTY_PASSES = 10  # a rule that draws may refuse every image of a small source in one pass and take some in the next
 
 
 def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int, frames: int = 1) -> str:
@@ -48,31 +48,34 @@ def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int, frames: i
     )
 
 
-def refused(placing: SampleDecision, recipe: Recipe, seq_len: int, text_len: int | None = None) -> Rejection | None:
+def refused(decision: SampleDecision, recipe: Recipe, seq_len: int, text_len: int | None = None) -> Rejection | None:
     """Return a rejection that says why no row takes a sample, or None if a row takes it.
 
     Args:
-        placing: the decisions about the sample.
+        decision: the decisions about the sample.
         recipe: the policies and the number of slots per row.
         seq_len: tokens per row.
         text_len: text tokens per row. Default None, without texts.
     """
-    lines, first = placing.lines, placing.lines[0].header
+    lines, first = decision.lines, decision.lines[0].header
     for line in lines:
         if not 1 <= line.num_tokens <= seq_len:
             header = line.header
             reason = refusal(recipe, header.size, line.num_tokens, seq_len, header.frames)
             return Rejection(header.shard, header.key, header.member, "plan", reason)
-    if len(lines) > recipe.max_images or placing.num_tokens > seq_len:
+    if len(lines) > recipe.max_images or decision.num_tokens > seq_len:
         reason = (
-            f"its {len(lines)} images become {placing.num_tokens} tokens, and one row takes them together: it holds "
+            f"its {len(lines)} images become {decision.num_tokens} tokens, which must fit one row together: a row holds "
             f"seq_len={seq_len} tokens and max_images={recipe.max_images}"
         )
         return Rejection(first.shard, first.key, "", "plan", reason)
     if text_len is not None and not first.text:
-        return Rejection(first.shard, first.key, "", "target", "it has no text, and the others have")
-    if text_len is not None and placing.num_text > text_len:
-        reason = f"its text has {placing.num_text} tokens, a row holds text_len={text_len}; raise text_len, or let tokenize cut"
+        return Rejection(first.shard, first.key, "", "target", "it has no text, but with tokenize= every sample needs one")
+    if text_len is not None and decision.num_text > text_len:
+        reason = (
+            f"its text has {decision.num_text} tokens, more than the text_len={text_len} of a row: raise text_len, or let "
+            f"tokenize truncate"
+        )
         return Rejection(first.shard, first.key, "", "plan", reason)
     return None
 
@@ -133,7 +136,7 @@ class OnlinePlanner:
         text_len: int | None = None,
     ) -> None:
         if tail not in TAILS:
-            raise ConfigError(f"tail is one of {', '.join(TAILS)}, got {tail!r}")
+            raise ConfigError(f"tail must be one of {', '.join(TAILS)}, got {tail!r}")
         if tail == "wrap" and len(recipe.patch_sizes) > 1:
             raise ConfigError("tail='wrap' cannot repeat rows that were planned for another patch size: use 'pad' or 'drop'")
         require_epoch(epoch)
@@ -153,8 +156,8 @@ class OnlinePlanner:
         self._account = Losses()
         self._first_ordinal = seen + stream
         self._step = stream
-        self._pass = self._barren_passes = 0  # over a source that is repeated
-        self._fruitful = False  # this pass had an image that the recipe takes
+        self._pass = self._empty_passes = 0  # over a source that is repeated
+        self._taken_any = False  # this pass had an image that the recipe takes
         self._held: _Held | None = None
         self._ended = self._finished = False  # no more events will be fed, no more plans made
         self._fatal: str | None = None  # why fewer steps were planned than requested
@@ -181,7 +184,7 @@ class OnlinePlanner:
     @property
     def nothing_usable(self) -> bool:
         """True if whole passes over a repeated source had no sample that the recipe takes. Another pass would not help."""
-        return self._barren_passes >= (_BARREN_PASSES if self._recipe.redraws else 1)
+        return self._empty_passes >= (_EMPTY_PASSES if self._recipe.redraws else 1)
 
     @property
     def too_many_errors(self) -> bool:
@@ -200,7 +203,7 @@ class OnlinePlanner:
         while todo and not self.done and not self.too_many_errors:
             patch_size = self._patch_size  # a new one plans the rest of the block again
             samples = (event for event in todo if not isinstance(event, ShardFault))
-            placings = iter(self._decide([(account.seen + i, e) for i, e in enumerate(samples) if isinstance(e, Header)]))
+            decisions = iter(self._decide([(account.seen + i, e) for i, e in enumerate(samples) if isinstance(e, Header)]))
             while todo and not self.done and not self.too_many_errors and patch_size == self._patch_size:
                 event = todo.popleft()
                 if isinstance(event, ShardFault):
@@ -208,12 +211,12 @@ class OnlinePlanner:
                     continue
                 account.seen += 1
                 if isinstance(event, Header) and event.repeat > self._pass:
-                    self._barren_passes = 0 if self._fruitful else self._barren_passes + 1
-                    self._pass, self._fruitful = event.repeat, False
+                    self._empty_passes = 0 if self._taken_any else self._empty_passes + 1
+                    self._pass, self._taken_any = event.repeat, False
                 if isinstance(event, Rejection):
                     account.reject(event)
                 else:
-                    self._push(next(placings))
+                    self._push(next(decisions))
                 yield from self._complete_batches()
 
     def finish(self) -> Iterator[BatchPlan]:
@@ -248,12 +251,12 @@ class OnlinePlanner:
         dropped, account.dropped = account.dropped, {}
         if self._max_steps is not None and not self.done:
             why = (
-                f"a whole pass had no image that {self._recipe.resize!r} takes at patch_size={self._patch_size}"
+                f"{self._recipe.resize!r} accepted no image of a whole pass at patch_size={self._patch_size}"
                 if self.nothing_usable
-                else "it can be read only once. Give a source that can be read again (a list, files), or fewer steps"
+                else "it can be read only once. Use a source that can be read again (a list, files), or fewer steps"
             )
             self._fatal = f"{self._name} ended after {self._step} of {self._max_steps} steps: {why}"
-        yield replace(held.plan, info=replace(self._with_news(held.plan.info), dropped=dropped))
+        yield replace(held.plan, info=replace(self._with_new_losses(held.plan.info), dropped=dropped))
         if self._fatal:
             yield self._make_plan([], fatal=self._fatal)
 
@@ -261,16 +264,16 @@ class OnlinePlanner:
         """Yield the plan that was held back, then the fatal one. Samples that wait in rows stay there."""
         self._finished = True
         self._fatal = (
-            f"{self._name}: {self._account.in_a_row} samples in a row cannot be used; {self._account}. Look at the source, or "
-            f"pass on_error=ErrorPolicy('skip', max_in_a_row=None) to continue in any case"
+            f"{self._name}: {self._account.in_a_row} samples in a row cannot be used; {self._account}. Check the source, or "
+            f"pass on_error=ErrorPolicy('skip', max_in_a_row=None) to continue after any number of them"
         )
         held, self._held = self._held, None
         if held is not None:
-            yield replace(held.plan, info=self._with_news(held.plan.info))
+            yield replace(held.plan, info=self._with_new_losses(held.plan.info))
         yield self._make_plan([], fatal=self._fatal)
 
-    def _with_news(self, info: BatchInfo) -> BatchInfo:
-        """Return the info of a plan that was held back, together with everything counted since."""
+    def _with_new_losses(self, info: BatchInfo) -> BatchInfo:
+        """Return the info of a plan that was held back, with the losses counted since then added."""
         rejections, faults = self._account.take_new()
         return replace(
             info,
@@ -292,11 +295,11 @@ class OnlinePlanner:
         patch_size = self._patch_size_now()
         if patch_size == self._patch_size or self.done:
             return
-        # rows made for another patch size are void: their images go, in arrival order, through a fresh packer
+        # rows made for another patch size cannot be used: a new packer gets their images in arrival order
         again = self._rows.waiting()
         self._begin(patch_size)
-        for placing in self._decide([(placing.position, placing.lines[0].header) for placing in again]):
-            self._push(placing)
+        for decision in self._decide([(decision.position, decision.lines[0].header) for decision in again]):
+            self._push(decision)
 
     def _decide(self, headers: list[tuple[int, Header]], patch_size: int | None = None) -> list[SampleDecision]:
         """Decide about headers, given with their positions in the stream."""
@@ -304,13 +307,13 @@ class OnlinePlanner:
         patch_size = patch_size or self._patch_size
         return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=patch_size)
 
-    def _push(self, placing: SampleDecision) -> None:
-        rejection = refused(placing, self._recipe, self._seq_len, self._budget.text_len)
+    def _push(self, decision: SampleDecision) -> None:
+        rejection = refused(decision, self._recipe, self._seq_len, self._budget.text_len)
         if rejection is not None:
             self._account.reject(rejection)
         else:
-            self._fruitful, self._account.in_a_row = True, 0
-            self._rows.push(placing)
+            self._taken_any, self._account.in_a_row = True, 0
+            self._rows.push(decision)
 
     def _complete_batches(self) -> Iterator[BatchPlan]:
         while len(self._rows) >= self._recipe.rows and not self.done:
@@ -338,7 +341,7 @@ class OnlinePlanner:
         return rows + [[]] * missing if self._tail == "pad" else rows
 
     def _make_plan(self, rows: list[list[SampleDecision]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
-        fresh = [placing for row in rows[: len(rows) - repeated_rows] for placing in row]
+        fresh = [decision for row in rows[: len(rows) - repeated_rows] for decision in row]
         account = self._account
         rejections, faults = account.take_new()
         info = BatchInfo(
@@ -346,14 +349,16 @@ class OnlinePlanner:
             epoch=self._epoch,
             seen=account.seen,
             planned=len(fresh),
-            altered=sum(placing.cut > 0 for placing in fresh),
+            altered=sum(decision.cut > 0 for decision in fresh),
             dropped=account.dropped if fatal else {},
             rejections=rejections,
             shard_errors=faults,
         )
         return self._plan_of(rows, self._step, self._patch_size, info, fatal=fatal, repeated_rows=repeated_rows)
 
-    def _plan_of(self, rows: Any, step: int, patch_size: int, info: BatchInfo, **others: Any) -> BatchPlan:
+    def _plan_of(
+        self, rows: Sequence[Sequence[SampleDecision]], step: int, patch_size: int, info: BatchInfo, **others: Any
+    ) -> BatchPlan:
         return batch_plan(
             rows,
             step=step,
@@ -383,9 +388,9 @@ class OnlinePlanner:
         return {
             **state,
             "ended": self._ended,
-            "pass": [self._pass, self._barren_passes, self._fruitful],
+            "pass": [self._pass, self._empty_passes, self._taken_any],
             "rows": self._rows.state_dict(),
-            "waiting": [placing.position for placing in self._rows.waiting()],
+            "waiting": [decision.position for decision in self._rows.waiting()],
             "first_rows": _positions(self._first_rows),
             "held": held and {"step": held.plan.step, "patch_size": held.plan.patch_size, "info": held.plan.info.to_json(),
                               "rows": _positions(held.rows), "repeated_rows": held.plan.repeated_rows},
@@ -414,21 +419,24 @@ class OnlinePlanner:
         for position, key_hash, height, width in state["samples"]:
             header = headers.get(position)
             if header is None or int(rng.key_hash([header.draw_key])[0]) != key_hash:
-                what = "is none that can be used" if header is None else f"has another key: {header.key}"
+                what = "is missing or cannot be used" if header is None else f"has another key: {header.key}"
                 raise SourceError(f"{self._name} has changed since the state was saved: its sample {position} {what}")
             if header.size != (height, width):
-                size = f"{header.size.height} x {header.size.width} (height x width), it was {height} x {width}"
+                size = f"{header.size.height} x {header.size.width} (height x width), but had {height} x {width}"
                 raise SourceError(f"{self._name} has changed since the state was saved: its sample {header.key} has {size}")
         if self._checksum(headers[position] for position, *_ in state["samples"]) != state["texts"]:
-            raise SourceError(f"{self._name}: its texts became other tokens when the state was saved: has tokenize changed?")
+            raise SourceError(
+                f"{self._name}: tokenize returns other tokens than when the state was saved: restore the texts and tokenize of "
+                f"that time, or start without the state"
+            )
 
-        def again(rows: Any, patch_size: int) -> list[list[SampleDecision]]:
+        def again(rows: list[list[tuple[int, int]]], patch_size: int) -> list[list[SampleDecision]]:
             wanted = [(p, headers[p]) for p in sorted({p for row in rows for p, _ in row})]
-            decided = {placing.position: placing for placing in self._decide(wanted, patch_size)}
+            decided = {decision.position: decision for decision in self._decide(wanted, patch_size)}
             return [[decided[position].shortened(num_tokens) for position, num_tokens in row] for row in rows]
 
         self._ended = state["ended"]
-        self._pass, self._barren_passes, self._fruitful = state["pass"]
+        self._pass, self._empty_passes, self._taken_any = state["pass"]
         self._rows.load_state_dict(state["rows"], self._decide([(p, headers[p]) for p in state["waiting"]]))
         self._first_rows = again(state["first_rows"], self._patch_size)
         if held := state["held"]:
@@ -468,4 +476,4 @@ class _Held(NamedTuple):
 
 
 def _positions(rows: list[list[SampleDecision]]) -> list[list[tuple[int, int]]]:
-    return [[(placing.position, placing.num_tokens) for placing in row] for row in rows]
+    return [[(decision.position, decision.num_tokens) for decision in row] for row in rows]

@@ -47,15 +47,15 @@ class Rows:
         """Return the number of closed rows that no batch has taken."""
         return len(self._closed)
 
-    def push(self, placing: SampleDecision) -> None:
+    def push(self, decision: SampleDecision) -> None:
         """Give the packer a sample.
 
         Raises:
             PackingError: the packer broke its contract.
         """
-        self._waiting[placing.position] = placing
-        self._open_bytes += placing.num_bytes
-        if closed := self._packer.push(self._item(placing)):
+        self._waiting[decision.position] = decision
+        self._open_bytes += decision.num_bytes
+        if closed := self._packer.push(self._item(decision)):
             self._close(closed)
         if self._exceeds(1.0):
             self._close_fullest()
@@ -67,9 +67,9 @@ class Rows:
             PackingError: the packer broke its contract, or did not return an item.
         """
         self._close(self._packer.flush())
-        lost = [placing.lines[0].header.key for placing in self.waiting() if placing.position not in self._queued]
+        lost = [decision.lines[0].header.key for decision in self.waiting() if decision.position not in self._queued]
         if lost:
-            raise PackingError(f"{self._packer!r} lost {len(lost)} items at flush, the first is {lost[0]}")
+            raise PackingError(f"{self._packer!r} did not return {len(lost)} items at flush, the first is {lost[0]}")
 
     def take(self, count: int) -> list[list[SampleDecision]]:
         """Remove and return the rows that closed first: ``count`` of them, or all if there are fewer."""
@@ -81,20 +81,20 @@ class Rows:
         """Return every sample in open and in closed rows, in arrival order."""
         return [self._waiting[position] for position in sorted(self._waiting)]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the state, JSON-safe, with samples by position.
 
         It is ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``.
         """
         return {"packer": self._packer.state_dict(), "closed": [[list(item) for item in row.items] for row in self._closed]}
 
-    def load_state_dict(self, state: dict[str, Any], placings: Sequence[SampleDecision]) -> None:
-        """Continue from `state_dict`. `placings` are all samples that waited, with the decisions they were pushed with."""
+    def load_state_dict(self, state: dict[str, Any], decisions: Sequence[SampleDecision]) -> None:
+        """Continue from `state_dict`. `decisions` has every sample that waited, as it was pushed."""
         self._packer.load_state_dict(state["packer"])
-        self._waiting = {placing.position: placing for placing in placings}
+        self._waiting = {decision.position: decision for decision in decisions}
         self._closed = deque(Row(tuple(Item(*item) for item in items)) for items in state["closed"])
         self._queued = {item.id for row in self._closed for item in row.items}
-        self._open_bytes = sum(placing.num_bytes for placing in placings if placing.position not in self._queued)
+        self._open_bytes = sum(decision.num_bytes for decision in decisions if decision.position not in self._queued)
 
     def _close(self, rows: Sequence[Row]) -> None:
         for row in rows:
@@ -106,21 +106,22 @@ class Rows:
     def _check(self, row: Row) -> None:
         ids = [item.id for item in row.items]
         if not ids or len(set(ids)) != len(ids) or any(i not in self._waiting or i in self._queued for i in ids):
-            raise PackingError(f"{self._packer!r} closed a row with empty, doubled or invented items: {ids}")
+            raise PackingError(f"{self._packer!r} closed a row that is empty or has repeated or unknown items: {ids}")
         for item in row.items:
             given = self._waiting[item.id].num_tokens
             if item.num_tokens != given and not (least := fewest_tokens(given, self._packer)) <= item.num_tokens < given:
                 raise PackingError(
-                    f"{self._packer!r} made {item.num_tokens} of the {given} tokens of an item, {least} … {given} are allowed"
+                    f"{self._packer!r} made {item.num_tokens} of the {given} tokens of an item: it must keep {least} … {given}"
                 )
         tokens, images = row.num_tokens, sum(len(self._waiting[item.id].lines) for item in row.items)
         text, limit = sum(self._waiting[item.id].num_text for item in row.items), self._budget
         if tokens > self._seq_len or images > limit.max_images:
             raise PackingError(
-                f"{self._packer!r} put {tokens} tokens and {images} images in a row of {self._seq_len} and {limit.max_images}"
+                f"{self._packer!r} put {tokens} tokens and {images} images in a row of seq_len={self._seq_len} and "
+                f"max_images={limit.max_images}"
             )
         if limit.text_len is not None and text > limit.text_len:
-            raise PackingError(f"{self._packer!r} put {text} text tokens in a row of {limit.text_len}")
+            raise PackingError(f"{self._packer!r} put {text} text tokens in a row of text_len={limit.text_len}")
 
     def _exceeds(self, share: float) -> bool:
         if self._lookahead is not None and len(self._waiting) - len(self._queued) > share * self._lookahead:
@@ -137,5 +138,5 @@ class Rows:
         for position in sorted(item.id for row in rows for item in row.items):
             self._close(self._packer.push(self._item(self._waiting[position])))
 
-    def _item(self, placing: SampleDecision) -> Item:
-        return Item(placing.position, placing.num_tokens, self._budget.charge(len(placing.lines), placing.num_text))
+    def _item(self, decision: SampleDecision) -> Item:
+        return Item(decision.position, decision.num_tokens, self._budget.charge(len(decision.lines), decision.num_text))

@@ -7,10 +7,11 @@ counts of lengths.
 from patchpack.plan.packing.balance import AttentionCost, balance, imbalance, row_costs
 from patchpack.plan.packing.bounds import lower_bound
 from patchpack.plan.packing.greedy import BestFit, FirstFit, GreedyPacker, NextFit
-from patchpack.plan.packing.histogram import Patterns, pack_histogram
+from patchpack.plan.packing.histogram import pack_histogram
 from patchpack.plan.packing.lengths import Packing
 from patchpack.plan.packing.lookahead import Lookahead, pack_stream
 from patchpack.plan.packing.offline import pack_lengths
+from patchpack.plan.packing.patterns import Patterns
 from patchpack.plan.packing.prices import Prices, learn_prices
 from patchpack.plan.packing.protocol import Item, Packer, PackerFactory, Row, fewest_tokens
 from patchpack.plan.packing.tight import TightPacking, pack_tight

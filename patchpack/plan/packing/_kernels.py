@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from patchpack._arrays import Int64Array
 from patchpack._jit import njit
 
 
 @njit
-def first_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, tree: Any, free: Any, row_of: Any) -> int:
+def first_fit(
+    lengths: Int64Array,
+    slots: Int64Array,
+    seq_len: int,
+    max_images: int,
+    tree: Int64Array,
+    free: Int64Array,
+    row_of: Int64Array,
+) -> int:
     """Assign a row to each length by first-fit, and return the number of rows.
 
     tree: int64 ``[2 * leaves]``, a heap of maxima over the rooms of the rows, filled with seq_len. A row without a slot has
@@ -44,7 +51,7 @@ def first_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, tree: Any
 
 
 @njit
-def next_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, row_of: Any) -> int:
+def next_fit(lengths: Int64Array, slots: Int64Array, seq_len: int, max_images: int, row_of: Int64Array) -> int:
     """Assign a row to each length while only the newest row is open, and return the number of rows."""
     row, room, free = -1, -1, 0
     for i in range(len(lengths)):
@@ -57,7 +64,15 @@ def next_fit(lengths: Any, slots: Any, seq_len: int, max_images: int, row_of: An
 
 
 @njit
-def best_fit(lengths: Any, slots: Any, max_images: int, top: Any, below: Any, free: Any, row_of: Any) -> int:
+def best_fit(
+    lengths: Int64Array,
+    slots: Int64Array,
+    max_images: int,
+    top: Int64Array,
+    below: Int64Array,
+    free: Int64Array,
+    row_of: Int64Array,
+) -> int:
     """Assign a row to each length by best-fit, and return the number of rows.
 
     Rows of equal room form a stack, the one changed last on top. top: int64 ``[seq_len + 1]`` of −1, the stacks. below, free:

@@ -7,10 +7,9 @@ first row, number of rows, kind, and how many items of that kind each of these r
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from patchpack._arrays import Int64Array, LineArray, UInt64Array
 from patchpack._jit import njit
 
 _MANY, _BLOCK = 8, 256  # rows of a pattern that are worth dealing part by part, and rows dealt at once
@@ -19,7 +18,7 @@ _MANY, _BLOCK = 8, 256  # rows of a pattern that are worth dealing part by part,
 
 
 @njit
-def count(keys: Any, one: Any, two: Any, three: Any, four: Any) -> None:
+def count(keys: Int64Array, one: Int64Array, two: Int64Array, three: Int64Array, four: Int64Array) -> None:
     """Add how often each key occurs to four tables, int64 ``[largest key + 1]``, in turn. Their sum is the count.
 
     An addition to an entry waits for the previous addition to the same entry, and neighbours are often equal. One table may
@@ -36,7 +35,7 @@ def count(keys: Any, one: Any, two: Any, three: Any, four: Any) -> None:
 
 
 @njit
-def group(keys: Any, ends: Any, order: Any) -> None:
+def group(keys: Int64Array, ends: UInt64Array, order: LineArray) -> None:
     """Write the items by key, in arrival order, into order ``[n]``.
 
     ends: uint64 ``[largest key + 1]``, first the start of each key in order, afterwards its end. It is unsigned, like the
@@ -51,7 +50,7 @@ def group(keys: Any, ends: Any, order: Any) -> None:
 
 
 @njit
-def shuffle(ends: Any, words: Any, order: Any) -> None:
+def shuffle(ends: Int64Array, words: Int64Array, order: LineArray) -> None:
     """Permute the items of each kind, backwards by Fisher and Yates: words, int64 ``[n]`` >= 0, are random bits."""
     start = 0
     for kind in range(len(ends)):
@@ -62,7 +61,16 @@ def shuffle(ends: Any, words: Any, order: Any) -> None:
 
 
 @njit
-def deal(offsets: Any, kinds: Any, repeats: Any, rows: Any, places: Any, order: Any, items: Any, row_offsets: Any) -> None:
+def deal(
+    offsets: Int64Array,
+    kinds: Int64Array,
+    repeats: Int64Array,
+    rows: Int64Array,
+    places: Int64Array,
+    order: LineArray,
+    items: Int64Array,
+    row_offsets: Int64Array,
+) -> None:
     """Assign the items to the rows of a list of patterns, each kind in its order.
 
     ``rows[p]`` rows have pattern p. Its parts are ``offsets[p]:offsets[p + 1]``, each a kind and its repeats. places: int64
@@ -92,7 +100,9 @@ def deal(offsets: Any, kinds: Any, repeats: Any, rows: Any, places: Any, order: 
 
 
 @njit
-def _deal_many(kinds: Any, repeats: Any, rows: int, places: Any, order: Any, items: Any, filled: int) -> int:
+def _deal_many(
+    kinds: Int64Array, repeats: Int64Array, rows: int, places: Int64Array, order: LineArray, items: Int64Array, filled: int
+) -> int:
     """Deal many rows of one pattern, part by part over blocks of rows that stay in the cache, and return filled."""
     width = 0
     for part in range(len(kinds)):
@@ -119,7 +129,9 @@ def _deal_many(kinds: Any, repeats: Any, rows: int, places: Any, order: Any, ite
 
 
 @njit
-def gather(steps: Any, first: Any, last: Any, offsets: Any, kinds: Any, repeats: Any) -> None:
+def gather(
+    steps: Int64Array, first: Int64Array, last: Int64Array, offsets: Int64Array, kinds: Int64Array, repeats: Int64Array
+) -> None:
     """Convert steps to the parts of patterns: pattern p gets each step with ``first <= p < last``, in the order of the steps.
 
     offsets: int64 ``[patterns + 1]``. Without kinds it adds the number of parts to ``offsets[p + 1]``. With kinds it fills
@@ -140,8 +152,8 @@ def gather(steps: Any, first: Any, last: Any, offsets: Any, kinds: Any, repeats:
 
 @njit
 def decreasing(
-    lengths: Any, slots: Any, counts: Any, seq_len: int, max_slots: int, worst: int, rows: int,
-    top: Any, fine: Any, coarse: Any, groups: Any, steps: Any,
+    lengths: Int64Array, slots: Int64Array, counts: Int64Array, seq_len: int, max_slots: int, worst: int, rows: int,
+    top: Int64Array, fine: Int64Array, coarse: Int64Array, groups: Int64Array, steps: Int64Array,
 ) -> int:  # fmt: skip
     """Pack one kind after the other, the first `worst` kinds by worst-fit, the others by best-fit, and return the steps.
 
@@ -207,7 +219,7 @@ def decreasing(
 
 
 @njit
-def _push(g: int, room: int, top: Any, below: Any, fine: Any, coarse: Any) -> None:
+def _push(g: int, room: int, top: Int64Array, below: Int64Array, fine: Int64Array, coarse: Int64Array) -> None:
     """Put group g on top of the stack of a room."""
     below[g] = top[room]
     top[room] = g
@@ -216,7 +228,7 @@ def _push(g: int, room: int, top: Any, below: Any, fine: Any, coarse: Any) -> No
 
 
 @njit
-def _remove(g: int, over: int, room: int, top: Any, below: Any, fine: Any, coarse: Any) -> None:
+def _remove(g: int, over: int, room: int, top: Int64Array, below: Int64Array, fine: Int64Array, coarse: Int64Array) -> None:
     """Take group g, which lies under group over or (−1) on top, out of the stack of a room."""
     if over >= 0:
         below[over] = below[g]
@@ -229,7 +241,7 @@ def _remove(g: int, over: int, room: int, top: Any, below: Any, fine: Any, coars
 
 
 @njit
-def _lowest(fine: Any, coarse: Any, start: int) -> int:
+def _lowest(fine: Int64Array, coarse: Int64Array, start: int) -> int:
     """Return the lowest marked room >= start, or −1."""
     word = start >> 5
     if word >= len(fine):
@@ -251,7 +263,7 @@ def _lowest(fine: Any, coarse: Any, start: int) -> int:
 
 
 @njit
-def _highest(fine: Any, coarse: Any, start: int) -> int:
+def _highest(fine: Int64Array, coarse: Int64Array, start: int) -> int:
     """Return the highest marked room <= start, or −1."""
     if start < 0:
         return -1
@@ -272,7 +284,7 @@ def _highest(fine: Any, coarse: Any, start: int) -> int:
 
 @njit
 def _low_bit(word: int) -> int:
-    """Index of the lowest set bit of a word in 1 … 2**32 − 1."""
+    """Return the index of the lowest set bit of a word in 1 … 2**32 − 1."""
     bit = 0
     for half in (16, 8, 4, 2, 1):
         if word & ((1 << half) - 1) == 0:
@@ -283,7 +295,7 @@ def _low_bit(word: int) -> int:
 
 @njit
 def _high_bit(word: int) -> int:
-    """Index of the highest set bit of a word in 1 … 2**32 − 1."""
+    """Return the index of the highest set bit of a word in 1 … 2**32 − 1."""
     bit = 0
     for half in (16, 8, 4, 2, 1):
         if word >> half:

@@ -7,10 +7,9 @@ is the result.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from patchpack._arrays import BoolArray, Int32Array, Int64Array, UInt64Array
 from patchpack._jit import njit
 
 TOKENS, SLOTS, WORTH, BORN = range(4)
@@ -20,7 +19,7 @@ FEW = 8  # slots that a completion counts one by one
 
 
 @njit
-def shift_or(base: Any, source: Any, n: int, words: int, out: Any) -> None:
+def shift_or(base: UInt64Array, source: UInt64Array, n: int, words: int, out: UInt64Array) -> None:
     """Compute ``out = base | source << n`` over the first `words` words of three uint64 bit sets."""
     skip = n >> 6
     up = np.uint64(n & 63)
@@ -33,13 +32,13 @@ def shift_or(base: Any, source: Any, n: int, words: int, out: Any) -> None:
 
 
 @njit
-def has(bits: Any, i: int) -> bool:
+def has(bits: UInt64Array, i: int) -> bool:
     """Return True if i is in the set."""
     return (bits[i >> 6] >> np.uint64(i & 63)) & ONE != 0  # type: ignore[no-any-return]  # numba's bool
 
 
 @njit
-def highest(bits: Any, limit: int) -> int:
+def highest(bits: UInt64Array, limit: int) -> int:
     """Return the largest member in ``0 … limit``, or −1 if there is no member."""
     j = limit >> 6
     word = bits[j] & (ALL >> np.uint64(63 - (limit & 63)))
@@ -53,7 +52,7 @@ def highest(bits: Any, limit: int) -> int:
 
 
 @njit
-def lowest(bits: Any, start: int, stop: int) -> int:
+def lowest(bits: UInt64Array, start: int, stop: int) -> int:
     """Return the smallest member in ``start … stop``, or −1 if there is no member."""
     for i in range(start, stop + 1):
         if has(bits, i):
@@ -75,7 +74,8 @@ def steps(slots: int, width: int) -> int:
 
 @njit
 def complete(
-    pool: Any, among: Any, m: int, room: int, over: int, cap: int, width: int, even: bool, reach: Any, taken: Any
+    pool: Int64Array, among: Int64Array, m: int, room: int, over: int, cap: int, width: int, even: bool,
+    reach: UInt64Array, taken: BoolArray,
 ) -> int:  # fmt: skip
     """Add to `taken` the fullest completion of a row from the columns ``among[:m]``, and return its slots.
 
@@ -131,7 +131,8 @@ def complete(
 
 @njit
 def fullest(
-    pool: Any, count: int, seq_len: int, max_images: int, near: int, max_cut: float, reach: Any, among: Any, taken: Any
+    pool: Int64Array, count: int, seq_len: int, max_images: int, near: int, max_cut: float,
+    reach: UInt64Array, among: Int64Array, taken: BoolArray,
 ) -> None:  # fmt: skip
     """Take the oldest items that fit until `near` mean lengths or slots are left, then the fullest completion from the pool.
 
@@ -173,16 +174,16 @@ def fullest(
 
 @njit
 def max_value_row(
-    pool: Any,
+    pool: Int64Array,
     count: int,
     seq_len: int,
     max_images: int,
     due: bool,
-    fewest: Any,
-    sizes: Any,
-    prices: Any,
-    order: Any,
-    taken: Any,
+    fewest: Int32Array,
+    sizes: Int64Array,
+    prices: Int64Array,
+    order: Int64Array,
+    taken: BoolArray,
 ) -> bool:
     """Take the row of the highest price, made of the prices of which most items wait. Return False if slots do not suffice.
 
@@ -254,7 +255,7 @@ def max_value_row(
 
 
 @njit
-def one_more(pool: Any, count: int, seq_len: int, max_images: int, max_cut: float, taken: Any) -> None:
+def one_more(pool: Int64Array, count: int, seq_len: int, max_images: int, max_cut: float, taken: BoolArray) -> None:
     """Add to a row that is not full the item that makes it full with the least to cut off.
 
     If there is one that loses fewer tokens than would stay empty.
@@ -277,7 +278,7 @@ def one_more(pool: Any, count: int, seq_len: int, max_images: int, max_cut: floa
 
 
 @njit
-def shorten(pool: Any, count: int, seq_len: int, taken: Any) -> None:
+def shorten(pool: Int64Array, count: int, seq_len: int, taken: BoolArray) -> None:
     """Cut what is over off the longest item of the row, of equals the oldest."""
     tokens, longest = 0, -1
     for k in range(count):
@@ -291,8 +292,8 @@ def shorten(pool: Any, count: int, seq_len: int, taken: Any) -> None:
 
 @njit
 def choose(
-    pool: Any, count: int, due: bool, seq_len: int, max_images: int, near: int, max_cut: float,
-    reach: Any, fewest: Any, sizes: Any, prices: Any, order: Any, taken: Any,
+    pool: Int64Array, count: int, due: bool, seq_len: int, max_images: int, near: int, max_cut: float,
+    reach: UInt64Array, fewest: Int32Array, sizes: Int64Array, prices: Int64Array, order: Int64Array, taken: BoolArray,
 ) -> None:  # fmt: skip
     """Choose the next row: by price where there are prices and slots suffice, else the fullest, which has the oldest item.
 
@@ -308,7 +309,7 @@ def choose(
 
 
 @njit
-def remove(pool: Any, count: int, taken: Any) -> int:
+def remove(pool: Int64Array, count: int, taken: BoolArray) -> int:
     """Close the gaps that the taken items leave, and return how many items stay."""
     m = 0
     for k in range(count):
@@ -321,8 +322,9 @@ def remove(pool: Any, count: int, taken: Any) -> int:
 
 @njit
 def stream(
-    lengths: Any, slots: Any, table: Any, longest: int, pool: Any, seq_len: int, max_images: int, near: int, max_cut: float,
-    items: Any, offsets: Any, cuts: Any, reach: Any, fewest: Any, sizes: Any, prices: Any, order: Any, taken: Any,
+    lengths: Int64Array, slots: Int64Array, table: Int64Array, longest: int, pool: Int64Array, seq_len: int, max_images: int,
+    near: int, max_cut: float, items: Int64Array, offsets: Int64Array, cuts: Int64Array, reach: UInt64Array, fewest: Int32Array,
+    sizes: Int64Array, prices: Int64Array, order: Int64Array, taken: BoolArray,
 ) -> int:  # fmt: skip
     """Push all items and flush, and return the number of rows.
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from patchpack._arrays import Float64Array, Int64Array
 from patchpack._jit import njit
 
 
 @njit
-def best_row(lengths: Any, values: Any, best: Any, last: Any, row: Any) -> float:
+def best_row(lengths: Int64Array, values: Float64Array, best: Float64Array, last: Int64Array, row: Int64Array) -> float:
     """Find the highest value of a row of any number of copies, by the knapsack of Gilmore and Gomory (1961).
 
     lengths: int64 ``[m]``, rising. values: float64 ``[m]``. best: float64 ``[seq_len + 1]``, last: int64 ``[seq_len + 1]``,

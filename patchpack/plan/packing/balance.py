@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from patchpack import rng
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
-from patchpack.plan.packing.lengths import Packing
+from patchpack.plan.packing.lengths import Lengths, Packing
 
 Costs = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
@@ -50,8 +50,8 @@ Cost = Callable[[npt.NDArray[np.int64]], Costs]
 
 
 def balance(
-    rows: Packing | Sequence[Sequence[int] | npt.NDArray[Any]],
-    lengths: Sequence[int] | npt.NDArray[Any] | None = None,
+    rows: Packing | Sequence[Lengths],
+    lengths: Lengths | None = None,
     *,
     num_ranks: int,
     window: int = 64,
@@ -109,8 +109,8 @@ def balance(
 
 
 def row_costs(
-    rows: Packing | Sequence[Sequence[int] | npt.NDArray[Any]],
-    lengths: Sequence[int] | npt.NDArray[Any] | None = None,
+    rows: Packing | Sequence[Lengths],
+    lengths: Lengths | None = None,
     *,
     cost: Cost | None = None,
 ) -> Costs:
@@ -131,7 +131,7 @@ def row_costs(
     wrong = np.flatnonzero(~(np.isfinite(costs) & (costs >= 0)))
     if wrong.size:
         raise ConfigError(
-            f"cost made {costs[wrong[0]]} of a length of {items[wrong[0]]} ({wrong.size} such): a cost is finite and >= 0"
+            f"cost must return finite numbers >= 0, got {costs[wrong[0]]} for a length of {items[wrong[0]]} ({wrong.size} such)"
         )
     sums: Costs = _row_sums(costs.astype(np.float64 if costs.dtype.kind == "f" else np.int64), offsets)
     return sums
@@ -153,42 +153,43 @@ def imbalance(steps: npt.NDArray[np.int64], costs: Costs) -> float:
     return float(waits.sum() / len(steps)) if len(steps) else 0.0
 
 
-def _flat(rows: Any, lengths: Any) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+def _flat(rows: Packing | Sequence[Lengths], lengths: Lengths | None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return the lengths in the order of the rows, and the begin and end of each row."""
     if isinstance(rows, Packing):
         if lengths is None:
             raise ConfigError(
-                "a Packing holds indices: pass the lengths it was made of as well, balance(packing, lengths, ...)"
+                "a Packing has only indices: pass the lengths that it packs too, as balance(packing, lengths, ...)"
             )
         table = _require_lengths(lengths)
         if len(rows.items) and not 0 <= rows.items.min() <= rows.items.max() < len(table):
-            raise ConfigError(f"the Packing has item {rows.items.max()}, there are {len(table)} lengths: pass its own lengths")
+            raise ConfigError(
+                f"the Packing has item {rows.items.max()}, but there are {len(table)} lengths: pass the lengths that it packs"
+            )
         items, offsets = (table if rows.cuts is None else table - rows.cuts)[rows.items], rows.offsets
     else:
         if lengths is not None:
-            raise ConfigError("lengths belongs to a Packing; rows given by their lengths need none")
-        counts = [len(row) for row in rows]
-        items = _require_lengths(list(chain.from_iterable(rows)))
+            raise ConfigError("lengths is for a Packing only: leave it out for rows that are lists of lengths")
+        sequences = cast("Sequence[Lengths]", rows)  # a type checker takes a Packing for one too
+        counts = [len(row) for row in sequences]
+        items = _require_lengths(list(chain.from_iterable(sequences)))
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     tokens = _row_sums(items, offsets)
     if len(tokens) and tokens.max() > MOST_TOKENS:
-        raise ConfigError(f"row {tokens.argmax()} has {tokens.max()} tokens, {MOST_TOKENS} at most")
+        raise ConfigError(f"a row may have {MOST_TOKENS} tokens at most, row {tokens.argmax()} has {tokens.max()}")
     return items, offsets
 
 
-def _require_lengths(lengths: Any) -> npt.NDArray[np.int64]:
+def _require_lengths(lengths: npt.ArrayLike) -> npt.NDArray[np.int64]:
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise ConfigError(f"lengths must be integers, got {array.dtype} of shape {array.shape}")
     bad = np.flatnonzero((array < 1) | (array > MOST_TOKENS))
     if bad.size:
-        raise ConfigError(
-            f"length {array[bad[0]]} is not in 1 … {MOST_TOKENS} ({bad.size} such lengths, the first at {bad[0]})"
-        )
+        raise ConfigError(f"lengths must be in 1 … {MOST_TOKENS}, got {array[bad[0]]} at {bad[0]} ({bad.size} such)")
     return array.astype(np.int64)
 
 
-def _row_sums(values: Any, offsets: npt.NDArray[np.int64]) -> Any:
+def _row_sums(values: np.ndarray, offsets: npt.NDArray[np.int64]) -> np.ndarray:
     sums = np.zeros(len(offsets) - 1, dtype=values.dtype)
     some = np.diff(offsets) > 0  # reduceat would give an empty row the value after it
     if some.any():

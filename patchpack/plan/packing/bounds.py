@@ -8,20 +8,18 @@ column generation. It gives a bound at any time it is stopped, because any price
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
-from patchpack.plan.packing.lengths import require_lengths
-from patchpack.plan.packing.linear_program import ColumnGeneration, affordable, require_solver
+from patchpack.plan.packing.lengths import Lengths, require_lengths
+from patchpack.plan.packing.published.linear_program import ColumnGeneration, affordable, require_solver
 
 
 def lower_bound(
-    lengths: Sequence[int] | npt.NDArray[Any],
+    lengths: Lengths,
     seq_len: int,
     max_images: int | None = None,
     *,
@@ -106,8 +104,8 @@ def martello_toth(sizes: Int64, counts: Int64, seq_len: int) -> int:
     return int(large + max(0, (-(-short // seq_len)).max()))
 
 
-def require_seconds(time_limit: Any) -> None:
+def require_seconds(time_limit: object) -> None:
     """Raise `ConfigError` unless time_limit is a positive number."""
     number = isinstance(time_limit, (int, float, np.integer, np.floating)) and not isinstance(time_limit, bool)
-    if not number or not time_limit > 0:
+    if not number or not cast(float, time_limit) > 0:
         raise ConfigError(f"time_limit must be a positive number of seconds, got {time_limit!r}")

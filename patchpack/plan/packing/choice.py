@@ -8,9 +8,9 @@ from patchpack.plan._integers import Int64
 from patchpack.plan.packing.lookahead import LEAST_WAITING, MOST_WAITING, Lookahead, pack_stream
 from patchpack.plan.packing.prices import learn_prices
 
-_POOL = 8  # rows whose images wait
-_LOOSE = 1.005  # rows, as a share of the lower bound, above which prices are tried
-_LESSONS = (2048, 4096, 8192)  # numbers of lengths that prices are learnt from: the prices differ by more than precision
+_POOL = 8  # number of rows whose images wait in the packer
+_LOOSE = 1.005  # prices are tried if rows exceed this multiple of the lower bound
+_LESSONS = (2048, 4096, 8192)  # sizes of the samples that prices are learnt from; each gives other prices, the best are kept
 
 
 def choose_lookahead(lengths: Int64, *, seq_len: int, max_images: int) -> Lookahead:

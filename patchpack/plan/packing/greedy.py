@@ -56,7 +56,7 @@ class GreedyPacker:
         self._rows = []
         return [row.close() for row in rows]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return ``{"rows": [[[id, num_tokens, num_slots], ...], ...]}``, oldest row first."""
         return {"rows": [[list(item) for item in row.items] for row in self._rows]}
 

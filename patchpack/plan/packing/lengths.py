@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
+
+Lengths = Sequence[int] | npt.NDArray[np.integer]
 
 
 class Packing(NamedTuple):
@@ -36,7 +39,7 @@ class Packing(NamedTuple):
         return self.items[self.offsets[r] : self.offsets[r + 1]]
 
 
-def require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
+def require_lengths(lengths: npt.ArrayLike, seq_len: int) -> npt.NDArray[np.int64]:
     """Return the lengths as int64 ``[n]``, or raise `ConfigError` with the first that is not an integer in ``1 … seq_len``."""
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
@@ -45,13 +48,13 @@ def require_lengths(lengths: Any, seq_len: int) -> npt.NDArray[np.int64]:
     if array.size and not 1 <= array.min() <= array.max() <= seq_len:
         bad = np.flatnonzero((array < 1) | (array > seq_len))
         raise ConfigError(
-            f"lengths[{bad[0]}] = {array[bad[0]]} is not in 1 … seq_len={seq_len} ({bad.size} such lengths): "
+            f"lengths must be in 1 … seq_len={seq_len}, got lengths[{bad[0]}] = {array[bad[0]]} ({bad.size} such): "
             f"raise seq_len or shorten them"
         )
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def require_slots(slots: Any, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
+def require_slots(slots: npt.ArrayLike, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
     """Return the slots as int64 ``[n]``, or raise `ConfigError` with the first that is not an integer in ``1 … max_images``.
 
     Args:
@@ -61,12 +64,12 @@ def require_slots(slots: Any, n: int, max_images: int | None) -> npt.NDArray[np.
     """
     array = np.asarray(slots)
     if array.shape != (n,) or (array.size and not np.issubdtype(array.dtype, np.integer)):
-        raise ConfigError(f"slots must be {n} integers, one for each length, got {array.dtype} of shape {array.shape}")
+        raise ConfigError(f"slots must be {n} integers, one per length, got {array.dtype} of shape {array.shape}")
     high = 1 << 30 if max_images is None else max_images
     bad = np.flatnonzero((array < 1) | (array > high))
     if bad.size:
         raise ConfigError(
-            f"slots[{bad[0]}] = {array[bad[0]]} is not in 1 … max_images={max_images} ({bad.size} such items): "
+            f"slots must be in 1 … max_images={max_images}, got slots[{bad[0]}] = {array[bad[0]]} ({bad.size} such): "
             f"raise max_images or split the item"
         )
     return np.ascontiguousarray(array, dtype=np.int64)

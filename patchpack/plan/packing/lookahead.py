@@ -6,23 +6,21 @@ later rows. Then each row is the one of highest value under prices per length (s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from patchpack._arrays import BoolArray, Int32Array, Int64Array, UInt64Array
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
-from patchpack.plan.packing.lengths import Packing, require_lengths, require_slots
+from patchpack.plan.packing.lengths import Lengths, Packing, require_lengths, require_slots
 from patchpack.plan.packing.prices import MOST_TOKENS, Prices
 from patchpack.plan.packing.protocol import Item, Packer, Row, fewest_tokens
 
 LEAST_WAITING, MOST_WAITING = 64, 1 << 12
-NEAR, LAYERS = 6, 33  # mean lengths (or slots) left when the completion is searched; numbers of slot steps, 0 … 32
+NEAR, LAYERS = 6, 33  # room in mean lengths (or slots) at which the end of a row is searched; number of slot steps, 0 … 32
 _UNLIMITED = 1 << 30
-Lengths = Sequence[int] | npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Lookahead:
             require_int("waiting", self.waiting, 1, MOST_WAITING)
         number = isinstance(self.max_cut, (int, float)) and not isinstance(self.max_cut, bool)
         if not number or not 0 <= self.max_cut < 1:
-            raise ConfigError(f"max_cut is a share of an item's tokens, a number in [0, 1), got {self.max_cut!r}")
+            raise ConfigError(f"max_cut must be a number in [0, 1), the share of an item's tokens, got {self.max_cut!r}")
         if self.longest_wait is not None:
             require_int("longest_wait", self.longest_wait, 0, 1 << 30)
         if not (self.prices is None or isinstance(self.prices, Prices)):
@@ -90,7 +88,9 @@ class Lookahead:
         if self.prices is None:
             return np.zeros(seq_len + 1, dtype=np.int64)
         if self.prices.seq_len != seq_len:
-            raise ConfigError(f"prices are for seq_len={self.prices.seq_len}, rows have {seq_len}: learn prices for {seq_len}")
+            raise ConfigError(
+                f"the prices are for seq_len={self.prices.seq_len}, but rows have {seq_len}: learn prices for {seq_len}"
+            )
         return self.prices.table()
 
 
@@ -123,7 +123,7 @@ class LookaheadPacker:
         """See `Packer`. Each row contains the oldest of the items that are left."""
         return [self._close(True) for _ in iter(lambda: len(self._items), 0)]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return ``{"waiting": [[id, num_tokens, num_slots, age], ...]}``, oldest first.
 
         The age of an item counts the items pushed since.
@@ -135,7 +135,7 @@ class LookaheadPacker:
         """See `Packer`. It raises `ConfigError` for items that do not fit, and if as many items wait as close a row."""
         if len(state["waiting"]) >= self._pool.shape[1]:
             raise ConfigError(
-                f"{len(state['waiting'])} items wait in the state: raise waiting={self._pool.shape[1]} above that"
+                f"the state has {len(state['waiting'])} waiting items, more than waiting={self._pool.shape[1]} allows: raise it"
             )
         self._items, self._pushed = [], 0
         for *item, age in state["waiting"]:
@@ -208,10 +208,12 @@ def pack_stream(
     return Packing(items, offsets[: num_rows + 1].copy(), cuts if options.max_cut else None)
 
 
-def _scratch(options: Lookahead, waiting: int, seq_len: int) -> tuple[npt.NDArray[Any], ...]:
+def _scratch(
+    options: Lookahead, waiting: int, seq_len: int
+) -> tuple[UInt64Array, Int32Array, Int64Array, Int64Array, Int64Array, BoolArray]:
     """Return the working memory of `choose`, in its order. Pages that are never touched cost nothing."""
     places, units = waiting + 1, 0 if options.prices is None else options.prices.units
-    longest = 2 * seq_len - fewest_tokens(seq_len, options)  # of a row that is to be cut
+    longest = 2 * seq_len - fewest_tokens(seq_len, options)  # most tokens of a row before an item is cut
     return (
         np.empty((places, LAYERS, longest // 64 + 1), dtype=np.uint64),
         np.empty((places, units + 1), dtype=np.int32),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import IndexArray, Int64Array
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
 from patchpack.plan.packing import histogram
-from patchpack.plan.packing.lengths import Packing, require_lengths, require_slots
+from patchpack.plan.packing.lengths import Lengths, Packing, require_lengths, require_slots
+from patchpack.plan.packing.patterns import Kinds
 from patchpack.plan.packing.tight import pack_tight
 
 Method = Literal["first_fit", "next_fit", "best_fit", "spread", "best_fit_decreasing", "spfhp", "lpfhp", "nnlshp", "tight"]
@@ -21,12 +22,12 @@ _TABLE, _SMALL_TABLE = 1 << 24, 1 << 15  # entries of a table of counts, and of 
 
 
 def pack_lengths(
-    lengths: Sequence[int] | npt.NDArray[Any],
+    lengths: Lengths,
     *,
     seq_len: int,
     max_images: int | None = None,
     method: Method = "spread",
-    slots: Sequence[int] | npt.NDArray[Any] | None = None,
+    slots: Lengths | None = None,
     seed: int | None = None,
 ) -> Packing:
     """Pack variable-length sequences into rows of seq_len tokens and at most max_images slots.
@@ -43,7 +44,7 @@ def pack_lengths(
     * ``best_fit_decreasing``: best-fit, longest first. ``lpfhp`` is its name in Krell et al. (2107.02027), and the same rows.
     * ``spfhp``, by Krell et al.: worst-fit, longest first, into the row with most room. Items that fit nowhere open a row each.
     * ``nnlshp``, by Krell et al.: non-negative least squares over patterns of at most three items. It is slow (20 s at seq_len
-      512), and needs scipy and a seq_len up to 1024.
+      512), and needs scipy (``patchpack[solver]``) and a seq_len up to 1024.
     * ``spread``, the default: best-fit-decreasing first. If that stays above ``max(sum / seq_len, slots / max_images)``, it
       tries some sixty plans and keeps the best. They open that many rows or a few more at once, spread the longer items over
       them by worst-fit, and fill them with the shorter items by best-fit. It never has more rows than best_fit_decreasing.
@@ -99,21 +100,23 @@ def pack_lengths(
         cap = max_images
     if method in ("first_fit", "best_fit", "next_fit"):
         if seed is not None:
-            raise ConfigError(f"{method} packs in arrival order and has nothing to permute: leave seed={seed!r} out")
+            raise ConfigError(f"{method} packs in arrival order and uses no seed: leave out seed={seed!r}")
         return _in_arrival_order(sizes, widths, seq_len, cap, method)
     if method == "tight":
         if widths is not None and (widths != 1).any():
-            raise ConfigError(f"tight packs items of one slot, got one of {widths.max()}: use spread or first_fit")
+            raise ConfigError(f"tight packs items of one slot only, got an item of {widths.max()}: use spread or first_fit")
         return pack_tight(sizes, seq_len=seq_len, max_images=max_images, seed=seed or 0).packing
     if method not in histogram.HISTOGRAM_METHODS:
         others = ", ".join((*histogram.HISTOGRAM_METHODS, "tight"))
-        raise ConfigError(f"unknown method {method!r}: choose first_fit, best_fit or next_fit in arrival order, or {others}")
+        raise ConfigError(
+            f"method must be first_fit, best_fit or next_fit, in arrival order, or one of {others}, got {method!r}"
+        )
     if seed is not None:
         require_int("seed", seed, 0, (1 << 64) - 1)
     return _by_kind(sizes, widths, seq_len, cap, method, seed)
 
 
-def _in_arrival_order(sizes: Any, widths: Any, seq_len: int, cap: int, method: str) -> Packing:
+def _in_arrival_order(sizes: Int64Array, widths: Int64Array | None, seq_len: int, cap: int, method: str) -> Packing:
     from patchpack.plan.packing import _kernels  # numba costs 0.15 s to import: only when rows are made
 
     if widths is None:
@@ -134,14 +137,15 @@ def _in_arrival_order(sizes: Any, widths: Any, seq_len: int, cap: int, method: s
     return Packing(np.argsort(row_of, kind="stable").astype(np.int64), offsets)
 
 
-def _by_kind(sizes: Any, widths: Any, seq_len: int, cap: int, method: str, seed: int | None) -> Packing:
+def _by_kind(sizes: Int64Array, widths: Int64Array | None, seq_len: int, cap: int, method: str, seed: int | None) -> Packing:
     """Group the items by kind, plan on the kinds, and deal the items to the planned rows."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 
     keys, values, kinds = _kinds(sizes, widths, seq_len)
     patterns = histogram.plan(kinds, seq_len, cap, method)
     starts = np.concatenate([[0], np.cumsum(kinds.counts)])[:-1].astype(np.int64)
-    order = np.empty(len(sizes), dtype=np.int32 if len(sizes) < 1 << 31 else np.int64)
+    dtype: npt.DTypeLike = np.int32 if len(sizes) < 1 << 31 else np.int64
+    order = np.empty(len(sizes), dtype=dtype)
     ends = np.empty(values.max(initial=-1) + 1, dtype=np.uint64)
     ends[values] = starts
     kernels.group(keys, ends, order)
@@ -155,7 +159,7 @@ def _by_kind(sizes: Any, widths: Any, seq_len: int, cap: int, method: str, seed:
     return packing
 
 
-def _kinds(sizes: Any, widths: Any, seq_len: int) -> tuple[Any, Any, histogram.Kinds]:
+def _kinds(sizes: Int64Array, widths: Int64Array | None, seq_len: int) -> tuple[Int64Array, IndexArray, Kinds]:
     """Return a key of each item, the key of each kind, and the kinds: by length, then by slots, both descending."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 
@@ -172,5 +176,5 @@ def _kinds(sizes: Any, widths: Any, seq_len: int) -> tuple[Any, Any, histogram.K
         values, keys, counts = (each[::-1] for each in np.unique(keys, return_inverse=True, return_counts=True))
         keys, names = keys[::-1].astype(np.int64), np.arange(len(values))[::-1]
     slots = np.ones_like(values) if widths is None else values % base
-    kinds = histogram.Kinds(*(np.ascontiguousarray(each, dtype=np.int64) for each in (values // base, slots, counts)))
+    kinds = Kinds(*(np.ascontiguousarray(each, dtype=np.int64) for each in (values // base, slots, counts)))
     return keys, names, kinds

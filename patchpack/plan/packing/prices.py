@@ -5,16 +5,14 @@ They are the dual values of Gilmore and Gomory's linear program over all possibl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
-from patchpack.plan.packing.lengths import require_lengths
+from patchpack.plan.packing.lengths import Lengths, require_lengths
 
 MOST_TOKENS, MOST_UNITS = 1 << 20, 255
 
@@ -52,7 +50,7 @@ class Prices:
         return worth
 
 
-def learn_prices(lengths: Sequence[int] | npt.NDArray[Any], *, seq_len: int, most_units: int = 128) -> Prices | None:
+def learn_prices(lengths: Lengths, *, seq_len: int, most_units: int = 128) -> Prices | None:
     """Learn the worth of each length from a sample of a few thousand lengths. It takes a tenth of a second.
 
     The prices are the dual values of the linear program over all possible rows, by column generation with a revised simplex
@@ -74,7 +72,7 @@ def learn_prices(lengths: Sequence[int] | npt.NDArray[Any], *, seq_len: int, mos
     require_int("seq_len", seq_len, 1, MOST_TOKENS)
     require_int("most_units", most_units, 1, 128)
     if not len(sizes):
-        raise ConfigError("lengths is empty: prices are learnt from a sample, some thousand lengths")
+        raise ConfigError("lengths must not be empty: prices are learnt from some thousand lengths")
     kinds = np.unique(sizes)
     if len(kinds) > 256:
         kinds = np.unique(np.quantile(sizes, np.linspace(0, 1, 257), method="inverted_cdf"))
@@ -83,8 +81,8 @@ def learn_prices(lengths: Sequence[int] | npt.NDArray[Any], *, seq_len: int, mos
     bound, units, worth = 0.0, 0, kinds
     for scale in range(1, most_units + 1):
         rounded = np.rint(values * scale)
-        best_row = max(1, round(_richest(kinds, rounded, seq_len)[0]))
-        needed = float(share @ rounded) / best_row  # rows per item that any packing needs
+        best_row = max(1, round(_max_value_row(kinds, rounded, seq_len)[0]))
+        needed = float(share @ rounded) / best_row  # a lower bound on rows per item, for any packing
         if best_row <= most_units and needed > bound * 1.0002:
             bound, units, worth = needed, best_row, rounded.astype(np.int64)
     if sizes.mean() > 0.995 * seq_len * bound:
@@ -94,15 +92,15 @@ def learn_prices(lengths: Sequence[int] | npt.NDArray[Any], *, seq_len: int, mos
 
 def _dual_values(kinds: Int64, share: npt.NDArray[np.float64], seq_len: int) -> npt.NDArray[np.float64]:
     """Return values ``[m]``, rising, within 0.1 % of optimal: no row holds more than 1, and the sample nearly the most."""
-    inverse = np.diag(1.0 / (seq_len // kinds))  # of the basis: first, rows of one length each
+    inverse = np.diag(1.0 / (seq_len // kinds))  # inverse of the basis, which begins with rows of one length each
     amount, cost, bound, found = inverse @ share, np.ones(len(kinds)), 0.0, np.zeros(len(kinds))
-    for _ in range(40 * len(kinds) + 1000):  # ends long before; a limit, because degenerate steps can cycle
+    for _ in range(40 * len(kinds) + 1000):  # a limit, because degenerate steps can cycle; normally far fewer
         dual = cost @ inverse
         column, k = np.zeros(len(kinds)), int(np.diff(dual, prepend=0.0).argmin())
         priced = dual[k] - (dual[k - 1] if k else 0.0) >= -1e-9
         if priced:
             dual = np.maximum.accumulate(dual)
-            worth, column = _richest(kinds, dual, seq_len)
+            worth, column = _max_value_row(kinds, dual, seq_len)
             if share @ dual > bound * worth:
                 bound, found = float(share @ dual) / worth, dual / worth
             if share @ dual <= 1.001 * bound:
@@ -123,7 +121,7 @@ def _dual_values(kinds: Int64, share: npt.NDArray[np.float64], seq_len: int) -> 
     return found
 
 
-def _richest(kinds: Int64, values: npt.NDArray[np.float64], seq_len: int) -> tuple[float, npt.NDArray[np.float64]]:
+def _max_value_row(kinds: Int64, values: npt.NDArray[np.float64], seq_len: int) -> tuple[float, npt.NDArray[np.float64]]:
     """Return the value of the best row and its number of items of each kind.
 
     Values do not fall, so only kinds at which they rise are needed.

@@ -52,7 +52,7 @@ class Packer(Protocol):
         """Close and return all open rows."""
         ...
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, object]:
         """Return the state, JSON-safe: open rows and waiting items."""
         ...
 

@@ -8,9 +8,9 @@ solved (see `bounds`). Whole rows of its solution are used, again and again for 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,16 +18,17 @@ import numpy.typing as npt
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_int
 from patchpack.plan.packing.bounds import require_seconds, simple_bound
-from patchpack.plan.packing.histogram import Kinds, plan
-from patchpack.plan.packing.lengths import Packing, require_lengths
-from patchpack.plan.packing.linear_program import ColumnGeneration, affordable, require_solver
+from patchpack.plan.packing.histogram import plan
+from patchpack.plan.packing.lengths import Lengths, Packing, require_lengths
+from patchpack.plan.packing.patterns import Kinds
+from patchpack.plan.packing.published.linear_program import ColumnGeneration, affordable, require_solver
 
-_WINDOW, _TAIL = 256, 3  # waiting items that the end of a row is chosen from, and its mean lengths
-_TURNS = 200  # rows between two looks at the clock
-_MOST_FILLED = 20_000  # left-over items that every step of the rounding packs by the cheap methods
-_MOST_STARTS = 20_000  # rows of the best packing so far that the linear program starts from
-_POOR = 0.01  # gap at which a method in progress gives way to the linear program
-_SHARE = 0.7  # of the time that is left when the linear program starts; the rest is for rounding
+_WINDOW, _TAIL = 256, 3  # number of waiting items from which the end of a row is chosen; length of this end in mean lengths
+_TURNS = 200  # rows between two checks of the time
+_MOST_FILLED = 20_000  # most left-over items that each step of the rounding packs with the cheap methods
+_MOST_STARTS = 20_000  # most rows of the best packing so far with which the linear program starts
+_POOR = 0.01  # gap beyond which a method stops, because the linear program does better
+_SHARE = 0.7  # share of the remaining time that the linear program gets; the rest is for rounding
 
 
 class TightPacking(NamedTuple):
@@ -60,7 +61,7 @@ class _Rows(NamedTuple):
 
 
 def pack_tight(
-    lengths: Sequence[int] | npt.NDArray[Any],
+    lengths: Lengths,
     *,
     seq_len: int,
     max_images: int | None = None,
@@ -112,7 +113,7 @@ def pack_tight(
         return best is not None and len(best.ends) - bound <= max(1, gap * bound)
 
     for method in problem.cheap():
-        most = (1 + max(gap, _POOR)) * bound + 1 if solvable else np.inf  # what the program does better is not waited for
+        most = (1 + max(gap, _POOR)) * bound + 1 if solvable else np.inf  # beyond it the linear program does better
         rows = method(counts, most)
         if rows is not None and (best is None or len(rows.ends) < len(best.ends)):
             best = rows

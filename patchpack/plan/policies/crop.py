@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import IndexArray
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, ceil_div, columns, require_int, set_tuples
 from patchpack.plan.policies.resize import Pix2Struct
 from patchpack.plan.policies.resize.budget import MAX_BUDGET
 from patchpack.types import FloatArray, IntArray
 
+Number = TypeVar("Number", int, float)
 TRIES = 10
 
 
@@ -51,7 +53,7 @@ class WholeImage:
 
     draws = 0
 
-    def __call__(self, sizes: Any, patch_size: int = 0, u: FloatArray | None = None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int = 0, u: FloatArray | None = None) -> IntArray:
         """Return ``(0, 0, height, width)`` for each size.
 
         Args:
@@ -88,11 +90,11 @@ class RandomResizedCrop:
         set_tuples(self, "scale", "ratio")
         (low, high), (thin, wide) = _pair("scale", self.scale), _pair("ratio", self.ratio)
         if not 0 < low <= high <= 1:
-            raise ConfigError(f"scale is a range of shares of the area, 0 < lowest <= highest <= 1; got {self.scale!r}")
+            raise ConfigError(f"scale must be a range of shares of the area, 0 < lowest <= highest <= 1, got {self.scale!r}")
         if not 0 < thin <= wide < math.inf:
-            raise ConfigError(f"ratio is a range of width / height, 0 < lowest <= highest; got {self.ratio!r}")
+            raise ConfigError(f"ratio must be a range of width / height, 0 < lowest <= highest, got {self.ratio!r}")
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None) -> IntArray:
         """See `CropPolicy`."""
         u = _drawn(u, self.draws)
         h, w = columns(sizes)
@@ -108,7 +110,7 @@ class RandomResizedCrop:
             open_ = open_[~fits]
         return _placed(h, w, height, width, u, centred=open_)
 
-    def _try(self, h: Int64, w: Int64, unit_area: FloatArray, unit_aspect: FloatArray) -> tuple[Any, Any]:
+    def _try(self, h: Int64, w: Int64, unit_area: FloatArray, unit_aspect: FloatArray) -> tuple[Int64, Int64]:
         (low, high), (thin, wide) = self.scale, self.ratio
         area = h.astype(np.float64) * w * (low + unit_area * (high - low))
         aspect = np.exp(math.log(thin) + unit_aspect * (math.log(wide) - math.log(thin)))
@@ -142,7 +144,7 @@ class RandomCrop:
     def _sides(self) -> tuple[int, int]:
         return _pair("size", self.size) if isinstance(self.size, tuple) else (self.size, self.size)
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None) -> IntArray:
         """See `CropPolicy`."""
         h, w = columns(sizes)
         height, width = self._sides
@@ -167,7 +169,7 @@ class BudgetCrop:
     def __post_init__(self) -> None:
         require_int("max_patches", self.max_patches, 1, MAX_BUDGET)
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None) -> IntArray:
         """See `CropPolicy`."""
         h, w = columns(sizes)
         fits = ceil_div(h, patch_size) * ceil_div(w, patch_size) <= self.max_patches
@@ -176,7 +178,7 @@ class BudgetCrop:
         return _placed(h, w, np.where(fits, h, height), np.where(fits, w, width), _drawn(u, self.draws))
 
 
-def _placed(h: Int64, w: Int64, height: Int64, width: Int64, u: FloatArray, centred: Any = ()) -> IntArray:
+def _placed(h: Int64, w: Int64, height: Int64, width: Int64, u: FloatArray, centred: IndexArray | tuple[()] = ()) -> IntArray:
     """Return boxes with these sides, placed by the first two draws. The boxes listed in `centred` are placed in the middle."""
     top = (u[:, 0] * (h - height + 1)).astype(np.int64)
     left = (u[:, 1] * (w - width + 1)).astype(np.int64)
@@ -195,10 +197,10 @@ def _drawn(u: FloatArray | None, draws: int) -> FloatArray:
     return u
 
 
-def _pair(name: str, value: Any) -> tuple[Any, Any]:
+def _pair(name: str, value: tuple[Number, Number]) -> tuple[Number, Number]:
     try:
         low, high = value
         low < high  # noqa: B015  numbers, at least
     except (TypeError, ValueError):
-        raise ConfigError(f"{name} is a pair of numbers, got {value!r}") from None
+        raise ConfigError(f"{name} must be a pair of numbers, got {value!r}") from None
     return low, high

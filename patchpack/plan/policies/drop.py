@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -51,7 +51,7 @@ class NoDrop:
 
     draws = 0
 
-    def __call__(self, grids: Any, u: FloatArray | None = None, seen: Any = None) -> IntArray:
+    def __call__(self, grids: npt.ArrayLike, u: FloatArray | None = None, seen: npt.ArrayLike | None = None) -> IntArray:
         """Return ``rows * cols`` for each grid.
 
         Args:
@@ -76,7 +76,7 @@ class Constant:
     def __post_init__(self) -> None:
         _require_rate("rate", self.rate)
 
-    def __call__(self, grids: Any, u: FloatArray | None = None, seen: Any = None) -> IntArray:
+    def __call__(self, grids: npt.ArrayLike, u: FloatArray | None = None, seen: npt.ArrayLike | None = None) -> IntArray:
         """See `DropPolicy`."""
         return keep(grids, self.rate)
 
@@ -101,7 +101,7 @@ class Beta:
         require_number("mean", self.mean)
         require_number("max", self.max)
         if not 0 < self.mean < self.max <= 1:
-            raise ConfigError(f"need 0 < mean < max <= 1, got mean={self.mean}, max={self.max}")
+            raise ConfigError(f"expected 0 < mean < max <= 1, got mean={self.mean}, max={self.max}")
 
     def rates(self, u: FloatArray) -> FloatArray:
         """Return drop rates for uniforms ``[n]``, float64 in [0, max]."""
@@ -109,7 +109,7 @@ class Beta:
         concentration = 1 / VARIANCE_RULE - 1
         return self.max * quantile.beta(u, concentration * m, concentration * (1 - m))
 
-    def __call__(self, grids: Any, u: FloatArray | None, seen: Any = None) -> IntArray:
+    def __call__(self, grids: npt.ArrayLike, u: FloatArray | None, seen: npt.ArrayLike | None = None) -> IntArray:
         """See `DropPolicy`."""
         return keep(grids, self.rates(_drawn(u)))
 
@@ -142,17 +142,17 @@ class ByResolution:
             require_number(name, getattr(self, name))
         if not (1 <= self.fewest < self.most and self.std >= 0):
             raise ConfigError(
-                f"need 1 <= fewest < most and std >= 0, got fewest={self.fewest}, most={self.most}, std={self.std}"
+                f"expected 1 <= fewest < most and std >= 0, got fewest={self.fewest}, most={self.most}, std={self.std}"
             )
 
-    def rates(self, num_patches: Any, u: FloatArray) -> FloatArray:
+    def rates(self, num_patches: npt.ArrayLike, u: FloatArray) -> FloatArray:
         """Return drop rates for patch counts ``[n]`` and uniforms ``[n]``, float64 in [0, 0.99]."""
         along = np.clip((np.asarray(num_patches, dtype=np.float64) - self.fewest) / (self.most - self.fewest), 0, 1)
         offset = self.std * quantile.truncated_normal(u, 0.0, 1.0, -2.0, 2.0)
         rates: FloatArray = np.clip(self.low + (self.high - self.low) * along + offset, 0.0, 0.99)
         return rates
 
-    def __call__(self, grids: Any, u: FloatArray | None, seen: Any = None) -> IntArray:
+    def __call__(self, grids: npt.ArrayLike, u: FloatArray | None, seen: npt.ArrayLike | None = None) -> IntArray:
         """See `DropPolicy`."""
         return keep(grids, self.rates(_num_patches(grids), _drawn(u)))
 
@@ -183,17 +183,18 @@ class Scheduled:
         require_number("tau", self.tau)
         if not (math.isfinite(self.mu) and math.isfinite(self.tau) and self.tau != 0):
             raise ConfigError(
-                f"mu and tau are numbers of images, and the rate changes over tau, so it is not 0; got mu={self.mu}, "
+                f"mu and tau must be numbers of images, and tau must not be 0, because the rate changes over it; got "
+                f"mu={self.mu}, "
                 f"tau={self.tau}"
             )
 
-    def rates(self, seen: Any) -> FloatArray:
+    def rates(self, seen: npt.ArrayLike) -> FloatArray:
         """Return drop rates for ordinals ``[n]``, float64 in [low, high]."""
         x = np.clip((np.asarray(seen, dtype=np.float64) - self.mu) / self.tau, -500, 500)
         rates: FloatArray = self.low + (self.high - self.low) / (1 + np.exp(-x))
         return rates
 
-    def __call__(self, grids: Any, u: FloatArray | None, seen: Any) -> IntArray:
+    def __call__(self, grids: npt.ArrayLike, u: FloatArray | None, seen: npt.ArrayLike) -> IntArray:
         """See `DropPolicy`."""
         return keep(grids, self.rates(seen))
 
@@ -203,14 +204,14 @@ def follows_seen(policy: DropPolicy) -> bool:
     return not isinstance(policy, (NoDrop, Constant, Beta, ByResolution))
 
 
-def keep(grids: Any, rate: Any) -> IntArray:
+def keep(grids: npt.ArrayLike, rate: float | FloatArray) -> IntArray:
     """Return the patches kept of each grid, int32 ``[n]``: ``max(1, floor(rows * cols * (1 − rate) + 1/2))``."""
     n = _num_patches(grids)
     kept: IntArray = np.clip(np.floor(n * (1.0 - rate) + 0.5), 1, n).astype(np.int32)
     return kept
 
 
-def _num_patches(grids: Any) -> npt.NDArray[np.int64]:
+def _num_patches(grids: npt.ArrayLike) -> npt.NDArray[np.int64]:
     counts: npt.NDArray[np.int64] = np.asarray(grids, dtype=np.int64).reshape(-1, 2).prod(axis=1)
     return counts
 

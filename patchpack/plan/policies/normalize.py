@@ -28,7 +28,7 @@ class MeanStd:
         set_tuples(self, "mean", "std")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
-                raise ConfigError(f"{name} is three numbers, for red, green and blue, got {values!r}")
+                raise ConfigError(f"{name} must be three numbers, for red, green and blue, got {values!r}")
             for value in values:
                 require_number(name, value)
         if not all(0 <= m <= 1 for m in self.mean) or not all(0 < s <= 1 for s in self.std):

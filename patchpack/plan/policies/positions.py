@@ -10,7 +10,7 @@ crop is a crop of the mirrored image: ids count from the left of the mirrored pi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from patchpack.types import Grid
 class PositionScheme(Protocol):
     """A rule from one grid to its position ids."""
 
-    def __call__(self, grid: Grid) -> npt.NDArray[Any]:
+    def __call__(self, grid: Grid) -> np.ndarray:
         """Return the position ids, int32 or float32 ``[rows * cols, A]``, in raster order."""
         ...
 
@@ -71,7 +71,7 @@ class WindowScheme(Protocol):
         """The frame of the ids: "crop" or "image"."""
         ...
 
-    def within(self, grid: Grid, rows: Window, cols: Window) -> npt.NDArray[Any]:
+    def within(self, grid: Grid, rows: Window, cols: Window) -> np.ndarray:
         """Return the position ids of a crop in the whole image, like `PositionScheme.__call__`.
 
         Args:
@@ -82,14 +82,14 @@ class WindowScheme(Protocol):
         ...
 
 
-def of_image(scheme: Any) -> bool:
+def of_image(scheme: object) -> bool:
     """Return True for a scheme whose ids are places in the whole image."""
     return isinstance(scheme, WindowScheme) and scheme.of == "image"
 
 
 def _require_of(of: str) -> None:
     if of not in ("crop", "image"):
-        raise ConfigError(f"positions are of the 'crop' or of the 'image', got of={of!r}")
+        raise ConfigError(f"of must be 'crop' or 'image', got {of!r}")
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ clip of one frame, and packing does not distinguish the two.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -50,7 +49,7 @@ class Video:
         """Tubelets along time of the longest clip, ``ceil(num_frames / t)``, or None without a limit."""
         return None if self.num_frames is None else -(-self.num_frames // self.tubelet)
 
-    def times(self, frames: Any) -> Int64:
+    def times(self, frames: npt.ArrayLike) -> Int64:
         """Return the tubelets along time of clips with T frames, int64 ``[n]``: ``ceil(min(T, num_frames) / t)``."""
         return ceil_div(frames if self.num_frames is None else np.minimum(frames, self.num_frames), self.tubelet)
 
@@ -61,7 +60,7 @@ class Video:
         return np.pad(numbers, (0, -taken % self.tubelet), mode="edge")
 
 
-def with_time(ids: npt.NDArray[Any], times: int) -> npt.NDArray[Any]:
+def with_time(ids: np.ndarray, times: int) -> np.ndarray:
     """Return the position ids of all steps of time, ``[times * n, 1 + A]``, from the ids ``[n, A]`` of one step.
 
     The number of the step comes first.

@@ -1,4 +1,4 @@
-"""A whole epoch at once: sizes and keys to an order, rows and steps, for every rank. Integers only.
+"""The planning of a whole epoch: from sizes and keys to an order, rows and steps for every rank. Integers only.
 
 Samples come in the order of `shuffled_lines` and go through `pack_stream` in that order. Rows then close nearly in the order
 their images arrive. Shuffled samples therefore make shuffled rows, and no window has to be permuted afterwards.
@@ -7,11 +7,11 @@ their images arrive. Shuffled samples therefore make shuffled rows, and no windo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import Int32Array, IntegerArray
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_bool, require_int
 from patchpack.plan.online.planner import TAILS, Tail
@@ -48,8 +48,8 @@ class EpochRows:
         seen: number of positions that are accounted for: in a row of a step, refused, or dropped.
     """
 
-    order: npt.NDArray[Any]
-    items: npt.NDArray[Any]
+    order: IntegerArray
+    items: IntegerArray
     num_tokens: npt.NDArray[np.int32]
     offsets: Int64
     steps: Int64
@@ -140,11 +140,11 @@ def plan_rows(
     """
     _require(recipe, table, shuffle, num_ranks, tail, balance, steps_per_epoch, packer)
     rows_per_step = num_ranks * recipe.rows
-    supply = EpochSamples(recipe, table, epoch=epoch, shuffle=shuffle, seen=seen, repeat=steps_per_epoch is not None)
+    samples = EpochSamples(recipe, table, epoch=epoch, shuffle=shuffle, seen=seen, repeat=steps_per_epoch is not None)
     if len(recipe.patch_sizes) > 1:
-        rows = several_sizes(supply, recipe, epoch, rows_per_step, steps_per_epoch, packer)
+        rows = several_sizes(samples, recipe, epoch, rows_per_step, steps_per_epoch, packer)
     else:
-        rows = one_size(supply, recipe, None if steps_per_epoch is None else steps_per_epoch * rows_per_step, packer)
+        rows = one_size(samples, recipe, None if steps_per_epoch is None else steps_per_epoch * rows_per_step, packer)
     items, tokens, offsets = rows
     sequence = np.arange(len(offsets) - 1, dtype=np.int64)
     if balance and num_ranks > 1:
@@ -153,13 +153,13 @@ def plan_rows(
 
     placed = sequence[: len(sequence) if tail != "drop" else steps.size]
     images = int(np.diff(offsets)[placed].sum())
-    n = supply.num_samples
+    n = samples.num_samples
     met = n if steps_per_epoch is None or not len(items) else max(n, int(items.max()) + 1)
-    refused, refused_tokens = supply.refused()
+    refused, refused_tokens = samples.refused()
     known = int(np.searchsorted(refused, met))
     left = met - images - known
     return EpochRows(
-        order=supply.order,
+        order=samples.order,
         items=items,
         num_tokens=tokens,
         offsets=offsets,
@@ -176,7 +176,7 @@ def plan_rows(
 
 
 def _require(
-    recipe: Recipe, table: Sizes, shuffle: int, num_ranks: int, tail: Tail, balance: bool, steps: int | None, packer: Any
+    recipe: Recipe, table: Sizes, shuffle: int, num_ranks: int, tail: Tail, balance: bool, steps: int | None, packer: object
 ) -> None:
     require_shuffle(shuffle)
     require_int("num_ranks", num_ranks, 1, 1 << 20)
@@ -184,20 +184,20 @@ def _require(
     if steps is not None:
         require_int("steps_per_epoch", steps, 1, 1 << 40)
         if table.hash_again is None and len(table.sizes):
-            raise ConfigError("steps_per_epoch may repeat samples: give Sizes a hash_again")
+            raise ConfigError("steps_per_epoch may repeat samples, which needs Sizes(hash_again=...)")
     if tail not in TAILS:
-        raise ConfigError(f"tail is one of {', '.join(TAILS)}, got {tail!r}")
+        raise ConfigError(f"tail must be one of {', '.join(TAILS)}, got {tail!r}")
     if not (packer is None or isinstance(packer, Lookahead)):
         raise ConfigError(f"packer must be Lookahead(...) or None, got {packer!r}")
     if packer is not None and packer.max_cut:
-        raise ConfigError(f"nothing is cut in a planned epoch: set max_cut=0, got {packer!r}")
+        raise ConfigError(f"a planned epoch never shortens samples: use a packer with max_cut=0, got {packer!r}")
     if len(recipe.patch_sizes) > 1 and tail == "wrap":
         raise ConfigError("tail='wrap' cannot repeat rows that were planned for another patch size: use 'pad' or 'drop'")
     if len(recipe.patch_sizes) > 1 and balance:
-        raise ConfigError("balance=True moves rows between steps, which have patch sizes of their own: use one patch size")
+        raise ConfigError("balance=True moves rows between steps, but steps have different patch sizes: use one patch size")
 
 
-def _balanced(tokens: Any, offsets: Int64, num_ranks: int, recipe: Recipe, epoch: int) -> Int64:
+def _balanced(tokens: Int32Array, offsets: Int64, num_ranks: int, recipe: Recipe, epoch: int) -> Int64:
     """Return all rows, in an order whose steps are balanced. Rows move within windows only."""
     rows_per_step, num_rows = num_ranks * recipe.rows, len(offsets) - 1
     window = max(_FEWEST_STEPS, round(_TOGETHER / num_ranks)) * rows_per_step

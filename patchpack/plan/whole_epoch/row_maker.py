@@ -1,12 +1,13 @@
-"""Positions of an epoch to rows: at one patch size, or at the patch size of the step that each row belongs to."""
+"""The rows of an epoch, made from its samples: at one patch size, or at the patch size of each row's step."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import Int32Array, IntegerArray
 from patchpack.plan._integers import Int64
 from patchpack.plan.packing import Lookahead, pack_stream
 from patchpack.plan.packing.choice import choose_lookahead
@@ -17,14 +18,14 @@ _SEGMENT = 1 << 20  # samples packed at a time; the pool is emptied in between, 
 _TRIED = 1 << 14  # samples that the packer is chosen on
 _GROUP = 256  # steps planned together where there are several patch sizes
 
-Rows = tuple[npt.NDArray[Any], npt.NDArray[np.int32], Int64]  # items, tokens, offsets
+Rows = tuple[npt.NDArray[np.integer], npt.NDArray[np.int32], Int64]  # items, tokens, offsets
 
 
-def one_size(supply: EpochSamples, recipe: Recipe, needed: int | None, packer: Lookahead | None) -> Rows:
+def one_size(samples: EpochSamples, recipe: Recipe, needed: int | None, packer: Lookahead | None) -> Rows:
     """Make the rows of an epoch that has one patch size.
 
     Args:
-        supply: the samples of the epoch.
+        samples: the samples of the epoch.
         recipe: the policies, with one patch size.
         needed: number of rows. As many passes are read as it takes. None makes all rows of one pass.
         packer: options of the packer. None: the choice of `choose_lookahead`.
@@ -32,13 +33,13 @@ def one_size(supply: EpochSamples, recipe: Recipe, needed: int | None, packer: L
     patch_size = recipe.patch_sizes[0]
     seq_len = recipe.row_len(patch_size)
     packer = packer or choose_lookahead(
-        supply.sample(_TRIED, patch_size, seq_len), seq_len=seq_len, max_images=recipe.max_images
+        samples.sample(_TRIED, patch_size, seq_len), seq_len=seq_len, max_images=recipe.max_images
     )
     found, counts, total = [], [], 0
     # rows that hold all of needed * seq_len tokens are needed rows at least
-    while (needed is None or total < needed * seq_len) and len(block := supply.take()):
-        positions, tokens = supply.count(block, patch_size, seq_len)
-        found.append(positions.astype(supply.order.dtype))
+    while (needed is None or total < needed * seq_len) and len(block := samples.take()):
+        taken, tokens = samples.count(block, patch_size, seq_len)
+        found.append(taken.astype(samples.order.dtype))
         counts.append(tokens)
         total += int(tokens.sum())
     positions, tokens = _joined(found, counts)
@@ -54,7 +55,7 @@ def one_size(supply: EpochSamples, recipe: Recipe, needed: int | None, packer: L
 
 
 def several_sizes(
-    supply: EpochSamples, recipe: Recipe, epoch: int, rows_per_step: int, max_steps: int | None, packer: Lookahead | None
+    samples: EpochSamples, recipe: Recipe, epoch: int, rows_per_step: int, max_steps: int | None, packer: Lookahead | None
 ) -> Rows:
     """Make rows in the order of their steps, each at the patch size of its step.
 
@@ -63,14 +64,14 @@ def several_sizes(
     are made together.
 
     Args:
-        supply: the samples of the epoch.
+        samples: the samples of the epoch.
         recipe: the policies, with several patch sizes.
         epoch: epoch of the draws of the patch sizes.
         rows_per_step: rows of a step, over all ranks.
         max_steps: number of steps. None: until the samples end.
         packer: options of the packer. None: the choice of `choose_lookahead` for each patch size.
     """
-    maker = _RowMaker(supply, recipe, packer)
+    maker = _RowMaker(samples, recipe, packer)
     parts: list[Rows] = []
     step, group = 0, _GROUP
     while max_steps is None or step < max_steps:
@@ -99,12 +100,12 @@ def several_sizes(
 class _RowMaker:
     """A maker of rows of changing patch sizes, from images in order. It keeps the images that no row took for the next call."""
 
-    def __init__(self, supply: EpochSamples, recipe: Recipe, packer: Lookahead | None) -> None:
-        self._supply, self._recipe, self._packer = supply, recipe, packer
+    def __init__(self, samples: EpochSamples, recipe: Recipe, packer: Lookahead | None) -> None:
+        self._samples, self._recipe, self._packer = samples, recipe, packer
         self._chosen: dict[int, Lookahead] = {}
         self._waiting = np.empty(0, dtype=np.int64)
 
-    def put_back(self, positions: npt.NDArray[Any]) -> None:
+    def put_back(self, positions: IntegerArray) -> None:
         """Put images back, because no row holds them after all."""
         self._waiting = np.sort(np.concatenate([self._waiting, positions]))
 
@@ -113,16 +114,16 @@ class _RowMaker:
         recipe, seq_len = self._recipe, self._recipe.row_len(patch_size)
         if patch_size not in self._chosen:
             self._chosen[patch_size] = self._packer or choose_lookahead(
-                self._supply.sample(_TRIED, patch_size, seq_len), seq_len=seq_len, max_images=recipe.max_images
+                self._samples.sample(_TRIED, patch_size, seq_len), seq_len=seq_len, max_images=recipe.max_images
             )
         found, counts, total = [], [], 0
         while total < num_rows * seq_len:
             if len(self._waiting):
                 block, self._waiting = self._waiting[:1024], self._waiting[1024:]
-            elif not len(block := self._supply.take()):
+            elif not len(block := self._samples.take()):
                 break
-            positions, tokens = self._supply.count(block, patch_size, seq_len)
-            found.append(positions)
+            taken, tokens = self._samples.count(block, patch_size, seq_len)
+            found.append(taken)
             counts.append(tokens)
             total += int(tokens.sum())
         positions, tokens = _joined(found, counts)
@@ -133,7 +134,7 @@ class _RowMaker:
         return kept
 
 
-def _joined(found: list[Any], counts: list[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int32]]:
+def _joined(found: Sequence[IntegerArray], counts: Sequence[Int32Array]) -> tuple[IntegerArray, npt.NDArray[np.int32]]:
     if not found:
         return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32)
     return np.concatenate(found), np.concatenate(counts)

@@ -9,17 +9,18 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack import rng
+from patchpack._arrays import IntegerArray
 from patchpack.plan._integers import Int64
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import shuffled_lines
 from patchpack.plan.table import plan_table
 
-HashAgain = Callable[[npt.NDArray[Any], int], rng.U64]
+HashAgain = Callable[[IntegerArray, int], rng.U64]
 """A function from lines and the number of a later pass to the hashes of their draw keys in it, uint64 ``[n]``."""
 
 BLOCK = 1 << 13  # samples decided at a time: numpy's columns stay in the cache
-TOO_MANY_PIXELS, TOO_MANY_BYTES = -1, -2  # stand in place of a token count
-_BARREN_PASSES = 10  # as of `OnlinePlanner`
+TOO_MANY_PIXELS, TOO_MANY_BYTES = -1, -2  # used instead of a token count
+_EMPTY_PASSES = 10  # the same number as in `patchpack.plan.online.planner`
 
 
 class Sizes(NamedTuple):
@@ -33,13 +34,13 @@ class Sizes(NamedTuple):
         num_bytes: int ``[n]``, bytes of the image files. Default None, not known.
     """
 
-    sizes: npt.NDArray[Any]
+    sizes: IntegerArray
     key_hash: rng.U64
     starts: Int64
     hash_again: HashAgain | None = None
-    num_bytes: npt.NDArray[Any] | None = None
+    num_bytes: IntegerArray | None = None
 
-    def hashes(self, lines: npt.NDArray[Any], number: int) -> rng.U64:
+    def hashes(self, lines: IntegerArray, number: int) -> rng.U64:
         """Return the hashes of the draw keys of lines, all in one pass."""
         if not number:
             hashes: rng.U64 = self.key_hash[lines]
@@ -65,10 +66,10 @@ class EpochSamples:
         self.num_samples = len(table.sizes)
         self._passes = [self._order(0)]
         self._next, self._taken_any = 0, False
-        self._refused: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = []
+        self._refused: list[tuple[IntegerArray, npt.NDArray[Any]]] = []
 
     @property
-    def order(self) -> npt.NDArray[Any]:
+    def order(self) -> IntegerArray:
         """Line in the index of each position, over all passes that have begun."""
         return np.concatenate(self._passes) if len(self._passes) > 1 else self._passes[0]
 
@@ -86,8 +87,8 @@ class EpochSamples:
         """Return the next positions, some thousand of one pass, or an empty array at the end."""
         n, start = self.num_samples, self._next
         if start == n * len(self._passes):
-            fruitless = not self._taken_any and len(self._passes) >= (_BARREN_PASSES if self._recipe.redraws else 1)
-            if not self._repeat or not n or fruitless:
+            nothing_usable = not self._taken_any and len(self._passes) >= (_EMPTY_PASSES if self._recipe.redraws else 1)
+            if not self._repeat or not n or nothing_usable:
                 return np.empty(0, dtype=np.int64)
             self._passes.append(self._order(len(self._passes)))
         self._next = min(start + BLOCK, n * len(self._passes))
@@ -131,7 +132,7 @@ class EpochSamples:
         tokens = tokens[shuffled]
         return tokens[(tokens >= 1) & (tokens <= seq_len)].astype(np.int64)
 
-    def _order(self, number: int) -> npt.NDArray[Any]:
+    def _order(self, number: int) -> IntegerArray:
         return shuffled_lines(
             self._table.starts, seed=self._recipe.seed, epoch=self._epoch, shuffle=self._shuffle, number=number
         )
@@ -140,7 +141,7 @@ class EpochSamples:
         lines = self._passes[number][positions - number * self.num_samples]
         return self._decide(lines, self._table.hashes(lines, number), self._seen + positions, patch_size)
 
-    def _decide(self, lines: Any, hashes: rng.U64, ordinals: Int64, patch_size: int) -> npt.NDArray[np.int32]:
+    def _decide(self, lines: IntegerArray, hashes: rng.U64, ordinals: Int64, patch_size: int) -> npt.NDArray[np.int32]:
         sizes = self._table.sizes[lines].astype(np.int64)
         decided = plan_table(self._recipe, sizes, hashes, epoch=self._epoch, seen=ordinals, patch_size=patch_size)
         tokens: npt.NDArray[np.int32] = decided.num_tokens

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Iterator, Sequence
+import os
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
 from multiprocessing.context import BaseContext
@@ -24,11 +25,12 @@ from patchpack.stream.tar.remote import expand
 from patchpack.stream.tar.shards import is_compressed
 from patchpack.stream.tar.urls import absolute, is_local
 
+Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Progress = Callable[[int, int, int], None]
 """Called with (shards done, shards in all, samples so far) after every shard."""
 
 
-def find_shards(shards: Any, members: SampleFields) -> tuple[list[str], list[str]]:
+def find_shards(shards: Paths, members: SampleFields) -> tuple[list[str], list[str]]:
     """Find the paths or URLs, and the labels, of the shards behind paths and patterns.
 
     Raises:
@@ -38,12 +40,13 @@ def find_shards(shards: Any, members: SampleFields) -> tuple[list[str], list[str
     source = open_source(shards, image=";".join(members.image), target=None)
     if not isinstance(source, ShardSource):
         raise SourceError(
-            f"{source.name} cannot be indexed: an index is made of tar shards (a folder or a dataset knows its items already)"
+            f"{source.name} cannot be indexed: expected tar shards. A folder or a dataset needs no index, it knows its items "
+            f"already"
         )
     urls = [found for url in source.urls for found in ([url] if is_local(url) or _is_command(url) else expand(url))]
     for url in urls:
         if _is_command(url):
-            raise not_by_offset(url, "it is a command's output")
+            raise not_by_offset(url, "it is the output of a command")
         if is_compressed(url):
             raise not_by_offset(url, "it is compressed")
         if is_local(url):  # checked now, not after all others are scanned; behind a URL it is checked when it is opened
@@ -68,14 +71,16 @@ def require_one_place_per_key(labels: Sequence[str]) -> None:
         parts = label.split("/")
         above = next((p for i in range(1, len(parts)) if (p := "/".join(parts[:i])) in known), None)
         if above is not None:
-            raise SourceError(f"shards {above} and {label} could give two samples the same key: rename one of them")
+            raise SourceError(f"shards {above} and {label} could contain samples of the same key: rename one of them")
 
 
 def require_same_fields(update: Any, members: SampleFields) -> None:
-    """Raise `ConfigError` unless an index to update was built with these fields and limits. The error names what differs."""
+    """Raise `ConfigError` unless an index to update was built with these fields and limits, or there is none to update."""
+    if update is None:
+        return
     before = getattr(update, "members", None)
     if not isinstance(before, SampleFields):
-        raise ConfigError(f"update is an earlier Index, got {update!r}: patchpack.Index.open(path) opens a saved one")
+        raise ConfigError(f"update must be an earlier Index, got {update!r}: patchpack.Index.open(path) opens a saved one")
     now = _options(members)
     for name, then in _options(before).items():
         if then != now[name]:

@@ -15,30 +15,49 @@ The file depends on the contents alone: equal contents give equal files.
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
+import struct
 from collections.abc import Mapping
 from pathlib import Path
-from struct import Struct
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 from zlib import crc32
 
 import numpy as np
-import numpy.typing as npt
+from msgspec import Meta, Struct, ValidationError, convert
 
 from patchpack.errors import ConfigError, IndexFileError
 from patchpack.stream.jobs.atomic import replace_file
+from patchpack.stream.jobs.values import Count, decode
 
-Column = npt.NDArray[Any]
+Column = np.ndarray
 Columns = dict[str, Column]
 
 MAGIC = b"\x93patchpack-index"
 VERSION = 2
 ALIGNMENT = 64
 
-_FIXED = Struct("<16sIIQ")
+_FIXED = struct.Struct("<16sIIQ")
 _DTYPES = ("|u1", "<u2", "<u4", "<u8")
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError)  # of a wrong head
+UNREADABLE = (ValidationError, LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+
+
+class _Place(NamedTuple):
+    """The place of a column in a file."""
+
+    name: str
+    dtype: Literal["|u1", "<u2", "<u4", "<u8"]
+    shape: Annotated[tuple[Count, ...], Meta(min_length=1)]
+    begin: Annotated[Count, Meta(multiple_of=ALIGNMENT)]
+    checksum: Count
+
+
+class _Layout(Struct):
+    """The fields of a head that `write` adds."""
+
+    columns: list[_Place]
+    bytes: Count
 
 
 def narrow(column: Column) -> Column:
@@ -47,7 +66,7 @@ def narrow(column: Column) -> Column:
     return column.astype(next(dtype for dtype in _DTYPES if largest <= np.iinfo(dtype).max), copy=False)
 
 
-def write(path: str | os.PathLike[str], head: Mapping[str, Any], columns: Columns) -> None:
+def write(path: str | os.PathLike[str], head: Mapping[str, object], columns: Columns) -> None:
     """Write a file in one step: a reader of `path` finds the complete old file or the complete new one.
 
     Args:
@@ -79,7 +98,7 @@ def write(path: str | os.PathLike[str], head: Mapping[str, Any], columns: Column
         replace_file(path, fill)
     except OSError as error:
         raise IndexFileError(
-            f"{path} cannot be written: {type(error).__name__}: {error}. What was there is untouched"
+            f"{path} cannot be written: {type(error).__name__}: {error}. An earlier file there is unchanged"
         ) from error
 
 
@@ -95,7 +114,7 @@ def require_replaceable(path: Path) -> None:
         raise ConfigError(f"cannot write {path}: there is no folder {path.parent}") from None
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {type(error).__name__}: {error}") from None
-    raise ConfigError(f"{path} exists and is no index of patchpack: nothing was overwritten, choose another name")
+    raise ConfigError(f"{path} exists and is not an index of patchpack: nothing was overwritten, choose another name")
 
 
 def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[str, Any], Columns]:
@@ -119,11 +138,14 @@ def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[st
     except OSError as error:
         raise IndexFileError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
     try:
-        whole = begin + head["bytes"]
+        layout = convert(head, _Layout)
+        whole = begin + layout.bytes
         if size != whole:
-            raise IndexFileError(f"{path} has {size} bytes and should have {whole}: it is cut or put together. {_AGAIN}")
-        columns = {name: _view(mapped, begin, *place) for name, *place, _ in head["columns"]}
-        changed = [name for name, *_, checksum in head["columns"] if verify and crc32(columns[name].data) != checksum]
+            raise IndexFileError(
+                f"{path} must have {whole} bytes, got {size}: it is incomplete or joined with other data. {_AGAIN}"
+            )
+        columns = {place.name: _view(mapped, begin, place) for place in layout.columns}
+        changed = [place.name for place in layout.columns if verify and crc32(columns[place.name].data) != place.checksum]
     except UNREADABLE as error:
         raise damaged(path, f"{type(error).__name__}: {error}") from None
     if changed:
@@ -131,7 +153,7 @@ def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[st
     return head, columns
 
 
-_AGAIN = "Make it again: patchpack index SHARDS -o FILE"
+_AGAIN = "Build it again: patchpack index SHARDS -o FILE"
 
 
 def damaged(path: object, why: str) -> IndexFileError:
@@ -143,33 +165,27 @@ def _read_head(file: BinaryIO, path: object, size: int) -> tuple[dict[str, Any],
     """Return the head, and the position where the columns begin."""
     fixed = file.read(_FIXED.size)
     if fixed[: len(MAGIC)] != MAGIC[: len(fixed)] or not fixed:
-        raise IndexFileError(f"{path} is no index of patchpack: it begins with {fixed[:16]!r}")
+        raise IndexFileError(f"{path} is not an index of patchpack: it begins with {fixed[:16]!r}")
     if len(fixed) < _FIXED.size:
-        raise IndexFileError(f"{path} is cut after {size} bytes. {_AGAIN}")
+        raise IndexFileError(f"{path} is incomplete, it ends after {size} bytes. {_AGAIN}")
     _, version, checksum, length = _FIXED.unpack(fixed)
     if version != VERSION:
-        what = "update patchpack, or make it again" if version > VERSION else _AGAIN[0].lower() + _AGAIN[1:]
-        raise IndexFileError(f"{path} is of version {version}, this patchpack reads {VERSION}: {what}")
+        what = "update patchpack, or build it again" if version > VERSION else _AGAIN[0].lower() + _AGAIN[1:]
+        raise IndexFileError(f"{path} is an index of version {version}, this patchpack reads version {VERSION}: {what}")
     if length > size - _FIXED.size:
-        raise IndexFileError(f"{path} is cut inside its head, after {size} bytes, or damaged. {_AGAIN}")
+        raise IndexFileError(f"{path} ends inside its head, after {size} bytes, or is damaged. {_AGAIN}")
     text = file.read(length)
     if crc32(text) != checksum:
         raise damaged(path, "its head does not match its checksum")
     try:
-        head = json.loads(text)
-        head["columns"]
+        head = decode(text, dict[str, Any])
     except UNREADABLE as error:
         raise damaged(path, f"its head: {type(error).__name__}: {error}") from None
     return head, _aligned(_FIXED.size + length)
 
 
-def _view(mapped: mmap.mmap, first: int, dtype: str, shape: list[int], begin: int) -> Column:
-    if dtype not in _DTYPES or begin < 0 or begin % ALIGNMENT or min(shape) < 0:
-        raise ValueError(f"no column is {dtype} {shape} at {begin}")
-    count = 1
-    for side in shape:
-        count *= side
-    return np.frombuffer(mapped, np.dtype(dtype), count, first + begin).reshape(shape)
+def _view(mapped: mmap.mmap, first: int, place: _Place) -> Column:
+    return np.frombuffer(mapped, place.dtype, math.prod(place.shape), first + place.begin).reshape(place.shape)
 
 
 def _pad(file: BinaryIO) -> None:

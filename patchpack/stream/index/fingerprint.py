@@ -18,8 +18,8 @@ from patchpack.errors import SourceError
 from patchpack.stream.tar.remote import RemoteFile
 from patchpack.stream.tar.urls import is_local
 
-_SPOTS = 8
-_SPOT_BYTES = 4096
+_PARTS = 8
+_PART_BYTES = 4096
 _TAIL_BYTES = 12 * 1024  # tar files end in up to 10 kB of zeros
 _AT_A_TIME = 16  # requests to the servers of remote shards
 
@@ -55,7 +55,7 @@ def fingerprint(url: str) -> Fingerprint:
         if not is_local(url):
             remote = RemoteFile(url)
             num_bytes, version = remote.status()
-            return Fingerprint(num_bytes, version, _hashed(remote.read(*spot) for spot in _spots(num_bytes)))
+            return Fingerprint(num_bytes, version, _hashed(remote.read(*part) for part in _parts(num_bytes)))
         with open(url, "rb", buffering=0) as file:
             status = os.fstat(file.fileno())
 
@@ -63,7 +63,7 @@ def fingerprint(url: str) -> Fingerprint:
                 file.seek(begin)
                 return file.read(count)
 
-            digest = _hashed(read(*spot) for spot in _spots(status.st_size))
+            digest = _hashed(read(*part) for part in _parts(status.st_size))
     except OSError as error:
         raise SourceError(f"{url} cannot be read: {type(error).__name__}: {error}") from None
     return Fingerprint(status.st_size, status.st_mtime_ns, digest)
@@ -76,11 +76,11 @@ def _hashed(pieces: Iterable[bytes]) -> str:
     return hashed.hexdigest()
 
 
-def _spots(num_bytes: int) -> list[tuple[int, int]]:
-    if num_bytes <= _SPOTS * _SPOT_BYTES + _TAIL_BYTES:
+def _parts(num_bytes: int) -> list[tuple[int, int]]:
+    if num_bytes <= _PARTS * _PART_BYTES + _TAIL_BYTES:
         return [(0, num_bytes)]
     tail = num_bytes - _TAIL_BYTES
-    return [(i * tail // _SPOTS, _SPOT_BYTES) for i in range(_SPOTS)] + [(tail, _TAIL_BYTES)]
+    return [(i * tail // _PARTS, _PART_BYTES) for i in range(_PARTS)] + [(tail, _TAIL_BYTES)]
 
 
 def changed(url: str, known: Fingerprint) -> str:
@@ -88,7 +88,7 @@ def changed(url: str, known: Fingerprint) -> str:
     try:
         num_bytes, version = status_of(url)
         if num_bytes != known.num_bytes:
-            return f"has {num_bytes:,} bytes and had {known.num_bytes:,}"
+            return f"has {num_bytes:,} bytes, but had {known.num_bytes:,}"
         if (version != "" and version == known.version) or fingerprint(url).digest == known.digest:
             return ""
     except FileNotFoundError:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from msgspec import Struct, convert
 
 from patchpack.image.formats import Reading
 from patchpack.stream.index.fingerprint import Fingerprint
-from patchpack.stream.jobs.values import count, text
+from patchpack.stream.jobs.values import Count
 from patchpack.stream.sample.fields import Limits, SampleFields
 from patchpack.types import TargetKind, TargetSpec
 
@@ -65,40 +66,41 @@ class Head:
         }
 
     @classmethod
-    def from_json(cls, head: Mapping[str, Any]) -> Head:
+    def from_json(cls, head: Any) -> Head:
         """Return the head from the values of `to_json`. Raises one of `columns.UNREADABLE` for other values."""
-        target, kind = head["target"], head["target_kind"]
-        members = SampleFields(
-            tuple(map(text, head["image"])),
-            tuple(map(text, target)) if isinstance(target, list) else None if target is None else text(target),
-            limits=Limits(
-                count(head["max_pixels"]),
-                count(head["max_bytes"]),
-                clips=False,
-                reading=Reading(formats=tuple(map(text, head.get("formats", ())))),
-            ),
-        )
+        said = convert(head, _Written)
+        limits = Limits(said.max_pixels, said.max_bytes, clips=False, reading=Reading(formats=said.formats))
+        members = SampleFields(said.image, said.target, limits=limits)
+        kind: TargetKind
+        if isinstance(said.target_kind, _Several):
+            kind = {name: TargetSpec(*spec) for name, spec in said.target_kind.each.items()}
+        else:
+            kind = said.target_kind and TargetSpec(*said.target_kind)
         shards = tuple(
-            Shard(
-                text(label),
-                text(url),
-                Fingerprint(count(size), _version(version), text(digest)),
-                count(samples),
-                text(prefix),
-            )
-            for label, url, size, version, digest, samples, prefix in head["shards"]
+            Shard(label, url, Fingerprint(size, version, digest), samples, prefix)
+            for label, url, size, version, digest, samples, prefix in said.shards
         )
-        target_kind = {text(k): _spec(v) for k, v in kind["each"].items()} if isinstance(kind, dict) else kind and _spec(kind)
-        kinds = tuple((text(rest), text(name)) for rest, name in head["kinds"])
-        return cls(members, shards, kinds, target_kind, text(head["fingerprint"]))
+        return cls(members, shards, said.kinds, kind, said.fingerprint)
 
 
-def _version(value: Any) -> int | str:
-    return value if isinstance(value, str) else int(value)
+_Spec = tuple[Literal["int64", "float32", "object"], tuple[Count, ...]]
 
 
-def _spec(value: Any) -> TargetSpec:
-    dtype, shape = value
-    if dtype not in ("int64", "float32", "object"):
-        raise ValueError(f"targets are not of {dtype!r}")
-    return TargetSpec(dtype, tuple(map(count, shape)))
+class _Several(Struct):
+    """The kinds of several targets, by name."""
+
+    each: dict[str, _Spec]
+
+
+class _Written(Struct):
+    """The values of `Head.to_json`."""
+
+    fingerprint: str
+    image: tuple[str, ...]
+    target: str | tuple[str, ...] | None
+    max_pixels: Count
+    max_bytes: Count
+    target_kind: _Several | _Spec | None
+    kinds: tuple[tuple[str, str], ...]
+    shards: tuple[tuple[str, str, Count, int | str, str, Count, str], ...]  # fields of a shard and its fingerprint
+    formats: tuple[str, ...] = ()

@@ -9,17 +9,18 @@ from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
 from multiprocessing.context import BaseContext
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import IntegerArray
 from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
 from patchpack.image.formats import MAX_BYTES, MAX_PIXELS, Reading, require_readable
 from patchpack.paint.targets import infer_kind
 from patchpack.report import Rejection, ShardFault
 from patchpack.stream.index import columns as files
 from patchpack.stream.index.build import (
+    Paths,
     Progress,
     assemble,
     find_shards,
@@ -82,7 +83,7 @@ class Index:
     @classmethod
     def build(
         cls,
-        shards: Any,
+        shards: Paths,
         *,
         image: str | Sequence[str] = IMAGE,
         target: str | tuple[str, ...] | None = LABEL,
@@ -123,12 +124,11 @@ class Index:
         members = parse_members(image, target, None, Limits(max_pixels, max_bytes, False, reading))
         if members.several:
             raise ConfigError(
-                f"an index has one image per sample, and image={image!r} asks for several: load the shards themselves"
+                f"an index has one image per sample, but image={image!r} requests several: load the shards without an index"
             )
         urls, labels = find_shards(shards, members)
         require_one_place_per_key(labels)
-        if update is not None:
-            require_same_fields(update, members)
+        require_same_fields(update, members)
         tasks = [ShardTask(url, label, members) for url, label in zip(urls, labels, strict=True)]
         as_before = {} if update is None else update._unchanged(tasks)
         fresh = [task for task in tasks if task.label not in as_before]
@@ -149,7 +149,7 @@ class Index:
         return cls(replace(head, target_kind=kind), columns)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, shards: Any = None, verify: bool = True) -> Index:
+    def open(cls, path: str | os.PathLike[str], *, shards: Paths | None = None, verify: bool = True) -> Index:
         """Map a saved index.
 
         Args:
@@ -178,9 +178,10 @@ class Index:
         if found:
             shard, why = found[0]
             raise StaleIndexError(
-                f"{self._path or self.name}: {len(found)} of {self.num_shards} shards are not as they were indexed, the first "
-                f"is {shard.url}, it {why}. Update the index, only such shards are read again: patchpack index SHARDS "
-                f"--update FILE -o FILE; or say where they are now: Index.open(FILE, shards=...)"
+                f"{self._path or self.name}: {len(found)} of {self.num_shards} shards have changed since they were indexed, "
+                f"the first "
+                f"is {shard.url}, which {why}. Update the index, which reads only these shards: patchpack index SHARDS "
+                f"--update FILE -o FILE. If the shards have moved, pass them: Index.open(FILE, shards=...)"
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -201,7 +202,7 @@ class Index:
     def __repr__(self) -> str:
         return f"Index({len(self)} samples of {self.name}, {len(self.rejections)} rejected)"
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         if self._path is None:
             return Index, (self._head, self._columns)
         return _reopen, (self._path, self.fingerprint, [s.url for s in self.shards] if self._moved else None)
@@ -212,7 +213,7 @@ class Index:
         return self._lines.sizes()
 
     @property
-    def num_bytes(self) -> npt.NDArray[Any]:
+    def num_bytes(self) -> np.ndarray:
         """Bytes of every image file, unsigned ``[n]``."""
         return self._columns["length"]
 
@@ -236,7 +237,7 @@ class Index:
         """Shards that could not be read to their end."""
         return self._lines.losses[1]
 
-    def headers(self, lines: Any) -> tuple[Header, ...]:
+    def headers(self, lines: Sequence[int] | IntegerArray) -> tuple[Header, ...]:
         """Return the header of each line. Its location is ready for `reader`.
 
         Args:
@@ -248,7 +249,7 @@ class Index:
         """
         lines = np.asarray(lines)
         if lines.size and (lines.ndim != 1 or lines.dtype.kind not in "iu" or lines.min() < 0 or lines.max() >= len(self)):
-            raise ConfigError(f"lines must be integers of 0 … {len(self) - 1} in one dimension, got {lines!r}")
+            raise ConfigError(f"lines must be a flat sequence of integers in 0 … {len(self) - 1}, got {lines!r}")
         return self._lines.headers(lines.astype(np.int64))
 
     def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
@@ -285,22 +286,24 @@ def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:
     """Return the index of a pickle that holds its file. `urls` are the locations of its shards if they have moved."""
     head, columns = _parse(path)
     if head.fingerprint != fingerprint:
-        raise IndexFileError(f"{path} is another index than the one that was sent here: it was replaced meanwhile")
+        raise IndexFileError(
+            f"{path} was replaced since this process was sent its name: do not write to an index that is in use"
+        )
     if urls is not None:
         head = replace(head, shards=tuple(s._replace(url=url) for s, url in zip(head.shards, urls, strict=True)))
     return Index(head, columns, path, moved=urls is not None)
 
 
-def _moved(path: str, head: Head, shards: Any) -> tuple[Shard, ...]:
+def _moved(path: str, head: Head, shards: Paths) -> tuple[Shard, ...]:
     """Return the shards of a head with their current locations."""
     urls, labels = find_shards(shards, head.members)
     now = dict(zip(labels, urls, strict=True))
     missing = [s.label for s in head.shards if s.label not in now]
     if missing:
         raise StaleIndexError(
-            f"{path}: {len(missing)} of {len(head.shards)} shards are not among those given, the first is {missing[0]}"
+            f"{path}: {len(missing)} of its {len(head.shards)} shards were not given, the first is {missing[0]}"
         )
     if len(now) > len(head.shards):
         extra = next(label for label in labels if label not in {s.label for s in head.shards})
-        raise StaleIndexError(f"{path} was made of {len(head.shards)} shards, {len(now)} were given; {extra} is not among them")
+        raise StaleIndexError(f"{path} has {len(head.shards)} shards, {len(now)} were given: {extra} is not one of its shards")
     return tuple(s._replace(url=now[s.label]) for s in head.shards)

@@ -5,7 +5,6 @@ A mapped file may hold any value. A value that leads out of a column or a shard 
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from functools import cached_property
@@ -19,6 +18,7 @@ from patchpack.stream.index.columns import UNREADABLE, Column, Columns, damaged
 from patchpack.stream.index.head import Head
 from patchpack.stream.index.scan import ShardColumns
 from patchpack.stream.index.strings import STRIDE, Strings
+from patchpack.stream.jobs.values import decode
 from patchpack.stream.tar.byte_reader import BLOCK
 from patchpack.stream.tar.reader import Slice
 from patchpack.types import Header, IntArray, Size
@@ -60,9 +60,9 @@ class Lines:
         expected += [(self._columns["size"], (n, 2))]
         blobs = [*(s.blob for s in strings), self._columns["losses"]]
         if not self._head.shards or any(column.shape != shape for column, shape in expected):
-            raise ValueError(f"its columns do not have {n} lines")
+            raise ValueError(f"its columns must have {n} lines each")
         if self._columns["key_hash"].dtype.itemsize != 8 or any(b.dtype != np.uint8 or b.ndim != 1 for b in blobs):
-            raise ValueError("a column is of another type")
+            raise ValueError("a column has another type")
 
     @property
     def _prefixes(self) -> list[str]:
@@ -77,7 +77,7 @@ class Lines:
         """Return int32 ``[n, 2]``, height and width."""
         column = self._columns["size"]
         if len(column) and (column.min() < 1 or column.max() > np.iinfo(np.int32).max):
-            raise self._damaged(ValueError("it has a size that no image has"))
+            raise self._damaged(ValueError("it has an impossible image size"))
         return column.astype(np.int32)
 
     def formats(self) -> Counter[str]:
@@ -91,10 +91,7 @@ class Lines:
     def losses(self) -> tuple[list[Rejection], list[ShardFault]]:
         """Rejections and faults of the scan, parsed on first access."""
         try:
-            rejected, faults = json.loads(self._columns["losses"].tobytes())
-            if any(type(text) is not str for entry in (*rejected, *faults) for text in entry):
-                raise TypeError("a reason that is no text")
-            return [Rejection(*entry) for entry in rejected], [ShardFault(*entry) for entry in faults]
+            return decode(self._columns["losses"].tobytes(), tuple[list[Rejection], list[ShardFault]])
         except UNREADABLE as error:
             raise self._damaged(error) from None
 
@@ -108,7 +105,7 @@ class Lines:
             rests = [self._head.kinds[kind][0] for kind in self._columns["kind"][lines].tolist()]
             sizes = self._columns["size"][lines].astype(np.int64)
             if len(sizes) and (sizes.min() < 1 or sizes.max() > np.iinfo(np.int32).max):
-                raise ValueError("it has a size that no image has")
+                raise ValueError("it has an impossible image size")
         except UNREADABLE as error:
             raise self._damaged(error) from None
         each_labels = zip(*labels, strict=True) if labels else [()] * len(lines)

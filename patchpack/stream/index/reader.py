@@ -32,5 +32,5 @@ class IndexReader(ShardReader):
             status = os.fstat(file)
             if (status.st_size, status.st_mtime_ns) != known[:2] and (why := changed(self._urls[shard], known)):
                 os.close(file)
-                raise StaleIndexError(f"{self._urls[shard]} is not as it was indexed, it {why}: update the index")
+                raise StaleIndexError(f"{self._urls[shard]} has changed since it was indexed, it {why}: update the index")
         return file

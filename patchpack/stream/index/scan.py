@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -76,10 +76,13 @@ def scan_columns(task: ShardTask) -> ShardColumns:
     rejections: list[Rejection] = []
     faults: list[ShardFault] = []
     stem_at = len(label) + 1
-    with _opened(url, before.num_bytes) as (read, tape):
-        for event in scan_shard(url, 0, label, members, tape):
+    with _opened(url, before.num_bytes) as (read, reader):
+        for event in scan_shard(url, 0, label, members, reader):
             if type(event) is Header:
-                key, _, member, size, (_, image, places), *_ = event
+                key, _, member, size, location, *_ = event
+                _, image, places = cast(
+                    "tuple[int, tuple[int, int], list[tuple[int, int]]]", location
+                )  # a `Slice` of one image
                 kind = member[len(key) - stem_at :], image_format(read(image[0], 12))
                 names.append(key)
                 images += image
@@ -92,7 +95,7 @@ def scan_columns(task: ShardTask) -> ShardColumns:
             elif isinstance(event, ShardFault):
                 faults.append(event)
     if status_of(url) != before[:2]:
-        raise SourceError(f"{url} was written to while it was scanned: build the index when it is whole")
+        raise SourceError(f"{url} was written to while it was scanned: build the index once the file is complete")
     stems = [key[stem_at:] for key in names]
     prefix = os.path.commonprefix([min(stems), max(stems)]) if stems else ""  # noqa: RUF071 characters are meant
     columns: Columns = {
@@ -123,9 +126,9 @@ def _opened(url: str, num_bytes: int) -> Iterator[tuple[_Read, RangeReader | Non
         finally:
             os.close(file)
     else:
-        tape = RangeReader(RemoteFile(url).read, num_bytes)
-        require_uncompressed(url, tape.read)
-        yield tape.read, tape
+        reader = RangeReader(RemoteFile(url).read, num_bytes)
+        require_uncompressed(url, reader.read)
+        yield reader.read, reader
 
 
 def _read_of(file: int, offset: int, length: int) -> bytes:
@@ -134,19 +137,19 @@ def _read_of(file: int, offset: int, length: int) -> bytes:
 
 def not_by_offset(url: str, why: str) -> SourceError:
     """Return the error for a shard that cannot be indexed."""
-    return SourceError(f"{url} cannot be indexed, {why}: members are read by offset, from uncompressed tar files")
+    return SourceError(f"{url} cannot be indexed: {why}. Expected an uncompressed tar file, whose members are read by offset")
 
 
 def require_uncompressed(url: str, read: _Read) -> None:
     """Raise `SourceError` for a shard whose first bytes show a compression."""
     if starts_compressed(read):
-        raise not_by_offset(url, "it is compressed, whatever its name says")
+        raise not_by_offset(url, "it is compressed, although its name does not say so")
 
 
 def scan_events(task: ShardTask) -> Iterator[Event]:
     """Yield the events that `scan_columns` scans: from `patchpack.stream.tar.shards.scan_shard`, behind a URL by ranges."""
-    with _opened(task.url, fingerprint(task.url).num_bytes) as (_, tape):
-        yield from scan_shard(task.url, 0, task.label, task.members, tape)
+    with _opened(task.url, fingerprint(task.url).num_bytes) as (_, reader):
+        yield from scan_shard(task.url, 0, task.label, task.members, reader)
 
 
 class _Label:

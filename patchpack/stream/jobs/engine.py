@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sized
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from multiprocessing.context import BaseContext
+from types import ModuleType
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from patchpack.errors import ConfigError, PatchpackError, SourceError
@@ -30,10 +31,10 @@ Result = TypeVar("Result")
 def require_engine(engine: str, num_workers: int) -> None:
     """Raise `ConfigError` for an unknown engine or a wrong number of workers."""
     if engine not in ENGINES:
-        raise ConfigError(f"engine is one of {', '.join(ENGINES)}, got {engine!r}")
+        raise ConfigError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
     if isinstance(num_workers, bool) or not isinstance(num_workers, int) or num_workers < 0:
-        none = "run here" if engine == "local" else "all CPUs of the cluster"
-        raise ConfigError(f"num_workers must be 0 ({none}) or how many run at a time, got {num_workers!r}")
+        none = "run in this process" if engine == "local" else "all CPUs of the cluster"
+        raise ConfigError(f"num_workers must be 0 ({none}) or the number of workers, got {num_workers!r}")
     if engine == "ray":
         _ray()
 
@@ -154,12 +155,12 @@ def _ray() -> Any:
         ray.remote  # noqa: B018 Python would import a folder of this name as a package
     except (ImportError, AttributeError):
         raise ConfigError(
-            "engine='ray' needs Ray, on every machine: pip install 'patchpack[ray]'. Or take engine='local'"
+            "engine='ray' needs Ray on every machine: pip install 'patchpack[ray]', or use engine='local'"
         ) from None
     return ray
 
 
-def _connect(ray: Any) -> bool:
+def _connect(ray: ModuleType) -> bool:
     """Return True if this call opened the connection, which must then be closed."""
     if ray.is_initialized():
         return False
@@ -167,24 +168,31 @@ def _connect(ray: Any) -> bool:
     try:
         ray.init(log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-        raise ConfigError(f"no Ray cluster: {type(error).__name__}: {error}. See docs/howto/clusters.md") from error
+        raise ConfigError(
+            f"cannot connect to a Ray cluster: {type(error).__name__}: {error}. See docs/howto/clusters.md"
+        ) from error
     return True
 
 
-def _outcome(function: Callable[[Any], Any], task: Any, version: str) -> Any:
+def _outcome(function: Callable[[Task], Result], task: Task, version: str) -> Result | _Failed:
     """Return the result of a task in a worker, on any machine."""
     from patchpack._version import __version__
 
     if __version__ != version:
         where = platform.node()
-        return _Failed(ConfigError(f"{where} has patchpack {__version__}, and {version} asks for its help: install the same"))
+        return _Failed(
+            ConfigError(
+                f"{where} has patchpack {__version__}, but the machine that sent the task has {version}: install the same "
+                f"version"
+            )
+        )
     try:
         return function(task)
     except PatchpackError as error:
         return _Failed(error)
 
 
-def _result(ray: Any, reference: Any, doing: str) -> Any:
+def _result(ray: ModuleType, reference: object, doing: str) -> Any:
     try:
         result = ray.get(reference)
     except ray.exceptions.RayTaskError as error:  # an error of another kind, with Ray's traceback

@@ -84,7 +84,7 @@ def write_packed(
         steps_per_shard = max(1, SHARD_BYTES // slot_bytes_of(recipe))
     require_int("steps_per_shard", steps_per_shard, 1, 1 << 40)
     if not isinstance(index, Index):
-        raise ConfigError(f"packed shards are made of an index: patchpack.Index.build(shards), got {type(index).__name__}")
+        raise ConfigError(f"packed shards need an index, patchpack.Index.build(shards), got {type(index).__name__}")
     numbers = {"epoch": epoch, "num_epochs": num_epochs, "shuffle": shuffle, "seen": seen, "steps_per_shard": steps_per_shard}
     versions = versions_of(recipe)
     made_of = {
@@ -123,7 +123,8 @@ def write_packed(
             if progress is not None:
                 progress(done, sum(plans.num_steps.values()), images)
     epochs = tuple(_epoch(number, count, parts) for number, count in plans.num_steps.items())
-    Manifest(pack, made_of, repr(recipe), epochs, tuple(part.shard for part in parts)).save(folder)
+    num_steps = sum(plans.num_steps.values())
+    Manifest(pack, made_of, repr(recipe), num_steps, epochs, tuple(part.shard for part in parts)).save(folder)
     for name in filter(_is_left_over, os.listdir(folder)):
         (folder / name).unlink(missing_ok=True)
 
@@ -166,8 +167,8 @@ def _epoch(epoch: int, num_steps: int, parts: Sequence[PackedPart]) -> PackedEpo
             account.add(info)
     report = account.report()
     if report.waiting:
-        raise PackingError(f"epoch {epoch}: {report.waiting} samples are neither packed nor named: {report}")
-    return PackedEpoch(epoch, num_steps, report)
+        raise PackingError(f"epoch {epoch}: {report.waiting} samples are neither packed nor reported as lost: {report}")
+    return PackedEpoch.of(epoch, num_steps, report)
 
 
 def _is_finished(folder: Path, pack: str) -> bool:
@@ -177,14 +178,17 @@ def _is_finished(folder: Path, pack: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be the folder of a pack: {type(error).__name__}: {error}") from None
+        raise ConfigError(f"{folder} cannot be used as a folder of packed shards: {type(error).__name__}: {error}") from None
     if NAME in names:
         try:
             found = Manifest.read(folder).fingerprint
         except SourceError as error:
-            raise ConfigError(f"{error}; nothing was overwritten, choose another folder") from None
+            raise ConfigError(f"{error}. Nothing was overwritten, choose another folder") from None
         if found != pack:
-            raise ConfigError(f"{folder} holds another pack, {found}; nothing was overwritten, choose another folder")
+            raise ConfigError(
+                f"{folder} has the packed shards of another index or recipe, {found}: nothing was overwritten, choose another "
+                f"folder"
+            )
         return True
     for name in names:
         if not _is_left_over(name):
@@ -201,7 +205,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{folder} cannot be made: {type(error).__name__}: {error}") from None
+        raise ConfigError(f"{folder} cannot be created: {type(error).__name__}: {error}") from None
 
 
 def _require_here(folder: Path, shard: PackedShard) -> None:
@@ -209,8 +213,7 @@ def _require_here(folder: Path, shard: PackedShard) -> None:
     path = folder / shard.name
     size = path.stat().st_size if path.exists() else None
     if size != shard.num_bytes:
-        what = "is not here" if size is None else f"has {size} bytes here"
+        what = "is missing here" if size is None else f"has {size} bytes here"
         raise SourceError(
-            f"{path} was written with {shard.num_bytes} bytes by a worker and {what}: the folder must be one that all machines "
-            f"share"
+            f"a worker wrote {path} with {shard.num_bytes} bytes, and it {what}: choose a folder that all machines share"
         )

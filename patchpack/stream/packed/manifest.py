@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Annotated, Any, BinaryIO, Literal
+
+from msgspec import Meta, Struct, convert, to_builtins
 
 from patchpack.errors import SourceError
 from patchpack.report import Rejection, Report, ShardFault
 from patchpack.stream.jobs.atomic import replace_file
-from patchpack.stream.jobs.values import count, text
+from patchpack.stream.jobs.values import Count, decode
 from patchpack.stream.packed.steps import UNREADABLE
 
 FORMAT = "patchpack-packed"
 VERSION = 1
 NAME = "manifest.json"
 
-_NAMED = re.compile(r"packed-[0-9]{6,}\.tar").fullmatch
 
-
-class PackedShard(NamedTuple):
+class PackedShard(Struct, frozen=True, forbid_unknown_fields=True):
     """A tar file of packed batches.
 
     Attributes:
@@ -35,12 +33,17 @@ class PackedShard(NamedTuple):
         digest: hexadecimal BLAKE2b of the file.
     """
 
-    name: str
-    epoch: int
-    first_step: int
-    offsets: tuple[int, ...]
-    num_bytes: int
+    name: Annotated[str, Meta(pattern=r"\Apacked-[0-9]{6,}\.tar\Z")]
+    epoch: Count
+    first_step: Count
+    offsets: Annotated[tuple[Count, ...], Meta(min_length=1)]
+    num_bytes: Count
     digest: str
+
+    def __post_init__(self) -> None:
+        rising = all(after > before for before, after in pairwise((*self.offsets, self.num_bytes)))
+        if self.offsets[0] != 0 or not rising:
+            raise ValueError(f"its batches cannot begin and end at {self.offsets} of {self.num_bytes} bytes")
 
     @property
     def num_steps(self) -> int:
@@ -48,22 +51,50 @@ class PackedShard(NamedTuple):
         return len(self.offsets) - 1
 
 
-class PackedEpoch(NamedTuple):
-    """One epoch of a pack: its number, its batches, and the account of its samples."""
+class PackedEpoch(Struct, dict=True):
+    """One epoch of a pack: its number, its batches, and the account of its samples, field by field as in `Report`."""
 
-    epoch: int
-    num_steps: int
-    report: Report
+    epoch: Count
+    num_steps: Count
+    seen: Count
+    packed: Count
+    altered: Count
+    warnings: dict[str, Count]
+    rejected: list[dict[str, str]]
+    dropped: dict[str, Count]
+    shard_errors: list[dict[str, str]]
+
+    @classmethod
+    def of(cls, epoch: int, num_steps: int, report: Report) -> PackedEpoch:
+        """Return an epoch.
+
+        Args:
+            epoch: its number.
+            num_steps: its number of batches.
+            report: the account of its samples, none of them waiting.
+        """
+        rejected, faults = ([loss._asdict() for loss in losses] for losses in (report.rejected, report.shard_errors))
+        counts = report.seen, report.packed, report.altered, report.warnings
+        return cls(epoch, num_steps, *counts, rejected, report.dropped, faults)
+
+    @cached_property
+    def report(self) -> Report:
+        """The account of its samples."""
+        rejected, faults = [Rejection(**r) for r in self.rejected], [ShardFault(**f) for f in self.shard_errors]
+        return Report(self.seen, self.packed, 0, rejected, self.dropped, faults, self.altered, self.warnings)
+
+    def __post_init__(self) -> None:
+        self.report  # noqa: B018 - raises TypeError for losses with other fields
 
 
-@dataclass(frozen=True)
-class Manifest:
+class Manifest(Struct, frozen=True):
     """The contents of a manifest.
 
     Attributes:
         fingerprint: hexadecimal; equal if index, recipe, options and versions are. Every batch carries it.
         made_of: content of the fingerprint: the index's fingerprint, every field of the recipe, options, versions.
         recipe: repr of the recipe.
+        num_steps: number of batches.
         epochs: the epochs in order.
         shards: the shards in order.
     """
@@ -71,21 +102,24 @@ class Manifest:
     fingerprint: str
     made_of: dict[str, Any]
     recipe: str
+    num_steps: Count
     epochs: tuple[PackedEpoch, ...]
     shards: tuple[PackedShard, ...]
 
+    def __post_init__(self) -> None:
+        met = sum(e.num_steps for e in self.epochs)
+        # compare numbers first: they may be huge in a wrong file, but the list of shards is as short as the file
+        fits = 0 < met == self.num_steps == sum(s.num_steps for s in self.shards)
+        if not fits or [(e.epoch, step) for e in self.epochs for step in range(e.num_steps)] != [
+            (s.epoch, s.first_step + i) for s in self.shards for i in range(s.num_steps)
+        ]:
+            raise ValueError(f"its shards must hold the {self.num_steps} steps of its epochs")
+        if any(after.epoch <= before.epoch for before, after in pairwise(self.epochs)):
+            raise ValueError("its epochs must be in order")
+
     def save(self, folder: Path) -> None:
         """Write the manifest in one step."""
-        head = {
-            "format": FORMAT,
-            "version": VERSION,
-            "fingerprint": self.fingerprint,
-            "made_of": self.made_of,
-            "recipe": self.recipe,
-            "num_steps": sum(e.num_steps for e in self.epochs),
-            "epochs": [{"epoch": e.epoch, "num_steps": e.num_steps, **_report_to_json(e.report)} for e in self.epochs],
-            "shards": [shard._asdict() for shard in self.shards],
-        }
+        head = {"format": FORMAT, "version": VERSION, **to_builtins(self)}
         written = json.dumps(head, sort_keys=True, indent=1).encode("ascii")
 
         def fill(file: BinaryIO) -> None:
@@ -101,61 +135,28 @@ class Manifest:
             read = path.read_bytes()
         except FileNotFoundError:
             unfinished = any(folder.glob("packed-*.tar"))
-            why = "they are not finished, run the same patchpack pack again" if unfinished else "make some: patchpack pack"
+            why = (
+                "packing did not finish, run the same patchpack pack again" if unfinished else "write them with patchpack pack"
+            )
             raise SourceError(f"{folder} has no {NAME}, so it holds no packed shards: {why}") from None
         except OSError as error:
             raise SourceError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
         try:
-            head = json.loads(read)
-            if head["format"] != FORMAT:
-                raise ValueError(f"its format is {head['format']!r}")
-            version = head["version"]
+            head = decode(read, dict[str, Any])
+            version = convert(head, _Format).version
             if version <= VERSION:
-                return cls._from_json(head)
+                return convert(head, cls)
         except UNREADABLE as error:
             raise SourceError(
-                f"{path} is no manifest of packed shards, or damaged ({type(error).__name__}: {error}): pack again"
+                f"{path} is not a manifest of packed shards, or is damaged ({type(error).__name__}: {error}): pack again"
             ) from None
-        raise SourceError(f"{path} is of version {version}, this patchpack reads up to {VERSION}: update patchpack")
-
-    @classmethod
-    def _from_json(cls, head: Mapping[str, Any]) -> Manifest:
-        epochs = tuple(PackedEpoch(count(e["epoch"]), count(e["num_steps"]), _report_from_json(e)) for e in head["epochs"])
-        shards = tuple(_shard_from_json(**shard) for shard in head["shards"])
-        said, met = head["num_steps"], sum(e.num_steps for e in epochs)
-        # compare numbers first: they may be huge in a wrong file, but the list of shards is as short as the file
-        fits = 0 < met == said == sum(s.num_steps for s in shards)
-        if not fits or [(e.epoch, step) for e in epochs for step in range(e.num_steps)] != [
-            (s.epoch, s.first_step + i) for s in shards for i in range(s.num_steps)
-        ]:
-            raise ValueError(f"its shards do not hold the {said} steps of its epochs")
-        if any(after.epoch <= before.epoch for before, after in pairwise(epochs)):
-            raise ValueError("its epochs are not in order")
-        return cls(text(head["fingerprint"]), dict(head["made_of"]), text(head["recipe"]), epochs, shards)
+        raise SourceError(
+            f"{path} is a manifest of version {version}, this patchpack reads up to version {VERSION}: update patchpack"
+        )
 
 
-def _report_to_json(report: Report) -> dict[str, Any]:
-    return {
-        "seen": report.seen,
-        "packed": report.packed,
-        "altered": report.altered,
-        "warnings": report.warnings,
-        "rejected": [r._asdict() for r in report.rejected],
-        "dropped": report.dropped,
-        "shard_errors": [f._asdict() for f in report.shard_errors],
-    }
+class _Format(Struct):
+    """The fields of a manifest of any version."""
 
-
-def _report_from_json(said: Mapping[str, Any]) -> Report:
-    rejected = [Rejection(**{name: text(value) for name, value in r.items()}) for r in said["rejected"]]
-    faults = [ShardFault(**{name: text(value) for name, value in f.items()}) for f in said["shard_errors"]]
-    dropped, warnings = ({text(what): count(images) for what, images in said[name].items()} for name in ("dropped", "warnings"))
-    return Report(count(said["seen"]), count(said["packed"]), 0, rejected, dropped, faults, count(said["altered"]), warnings)
-
-
-def _shard_from_json(*, name: Any, epoch: Any, first_step: Any, offsets: Any, num_bytes: Any, digest: Any) -> PackedShard:
-    shard = PackedShard(text(name), count(epoch), count(first_step), tuple(map(count, offsets)), count(num_bytes), text(digest))
-    rising = all(after > before for before, after in pairwise((*shard.offsets, shard.num_bytes)))
-    if not _NAMED(shard.name) or shard.offsets[0] != 0 or not rising:
-        raise ValueError(f"what it says of {shard.name!r} cannot be")
-    return shard
+    format: Literal["patchpack-packed"]
+    version: Count

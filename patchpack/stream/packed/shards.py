@@ -148,7 +148,7 @@ class PackedShards(Dataset[PackedBatch]):
         """
         step = operator.index(step)
         if not -len(self) <= step < len(self):
-            raise IndexError(f"step {step} of {len(self)}")
+            raise IndexError(f"step must be in 0 … {len(self) - 1}, got {step}")
         step %= len(self)
         number = bisect_right(self._starts, step) - 1
         shard, at = self.shards[number], step - self._starts[number]
@@ -166,7 +166,7 @@ class PackedShards(Dataset[PackedBatch]):
         except OSError as error:
             raise ShardError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
         if got < end - begin:
-            raise ShardError(f"{path} ends early: {got} of {end - begin} bytes at {begin}. {_AGAIN}")
+            raise ShardError(f"{path} ends early: it has {got} of {end - begin} bytes at {begin}. {_AGAIN}")
         try:
             return read_step(data, Place(self.fingerprint, shard.epoch, shard.first_step + at))
         except ShardError as error:
@@ -193,7 +193,7 @@ class PackedShards(Dataset[PackedBatch]):
             except OSError as error:
                 raise ShardError(f"{path} cannot be read: {type(error).__name__}: {error}") from None
             if hashed.hexdigest() != shard.digest:
-                raise ShardError(f"{path} has other contents than were written. {_AGAIN}")
+                raise ShardError(f"{path} has changed since it was written. {_AGAIN}")
             for step in range(self._starts[number], self._starts[number + 1]):
                 try:
                     validate(self[step])
@@ -208,8 +208,9 @@ class PackedShards(Dataset[PackedBatch]):
             raise ShardError(f"{path} cannot be read: {type(error).__name__}: {error}. {_AGAIN}") from None
         if size != shard.num_bytes:
             raise ShardError(
-                f"{path} has {size:,} bytes and should have {shard.num_bytes:,}: it is cut, or of another pack. {_AGAIN}"
+                f"{path} must have {shard.num_bytes:,} bytes, got {size:,}: it is incomplete or belongs to another pack. "
+                f"{_AGAIN}"
             )
 
 
-_AGAIN = "Remove it and the manifest and run the same patchpack pack again: what is whole stays"
+_AGAIN = "Remove it and the manifest, then run the same patchpack pack again, which keeps the complete shards"

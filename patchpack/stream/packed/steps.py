@@ -18,17 +18,21 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from msgspec import Struct, ValidationError
+from msgspec.structs import asdict
 
+from patchpack.batch._types import Objects, Targets
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ShardError, TargetError
 from patchpack.report import BatchInfo
+from patchpack.stream.jobs.values import Count, decode
 from patchpack.stream.tar.byte_reader import BLOCK
 from patchpack.stream.tar.members import read_members
 from patchpack.types import BatchPlan
@@ -49,7 +53,7 @@ _DTYPES = {
     "<f4": torch.float32,
 }
 _MAGIC = b"\x93NUMPY\x01\x00"
-UNREADABLE = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, RecursionError, OSError, RuntimeError)
+UNREADABLE = (ValidationError, LookupError, TypeError, ValueError, AttributeError, OverflowError, OSError, RuntimeError)
 
 
 class Place(NamedTuple):
@@ -65,7 +69,19 @@ class Place(NamedTuple):
         return f"{self.epoch:03d}-{self.step:07d}"
 
 
-def write_step(batch: PackedBatch, place: Place, plan: BatchPlan) -> Iterator[bytes | memoryview]:
+class About(Struct):
+    """The JSON of a step: its place, its fields that are not arrays, and its targets or the names of their arrays."""
+
+    pack: str
+    epoch: Count
+    step: Count
+    keys: list[list[str]]
+    patch_size: Count
+    info: dict[str, Any]
+    targets: Mapping[str, object] | None
+
+
+def write_step(batch: PackedBatch[np.ndarray], place: Place, plan: BatchPlan) -> Iterator[bytes | memoryview]:
     """Yield a batch of numpy arrays as pieces of a tar file. Together they are whole blocks.
 
     Args:
@@ -77,13 +93,7 @@ def write_step(batch: PackedBatch, place: Place, plan: BatchPlan) -> Iterator[by
         TargetError: JSON does not hold a target; its sample is named.
     """
     targets, arrays = _targets(batch, plan)
-    about = {
-        **place._asdict(),
-        "keys": batch.keys,
-        "patch_size": batch.patch_size,
-        "info": batch.info.to_json(),
-        "targets": targets,
-    }
+    about = asdict(About(*place, batch.keys, batch.patch_size, batch.info.to_json(), targets))
     text = json.dumps(about, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
     yield from _member(f"{place.key}.json", text)
     for name in (*_ARRAYS, *(name for name in _OPTIONAL if getattr(batch, name) is not None)):
@@ -106,29 +116,29 @@ def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
         memory: npt.NDArray[np.uint8] = data.numpy()
         members = read_members(_Memory(memory))
         begin, size = next(members).where
-        about = json.loads(memory[begin : begin + size].tobytes())
+        about = decode(memory[begin : begin + size].tobytes(), About)
         require_place(about, place)  # before other checks: in a file that was mixed up nothing fits
         arrays = {_array_of(m.name, place): _tensor(data, memory, *m.where) for m in members}
         fields = {name: arrays.pop(name) for name in (*_ARRAYS, *(name for name in _OPTIONAL if name in arrays))}
         fields |= {name: value.clone() for name, value in fields.items() if name != "patches"}
-        targets = _targets_from(about["targets"], arrays)
+        targets = _targets_from(about.targets, arrays)
         if arrays:
-            raise ValueError(f"it holds {min(arrays)}, which no batch has")
-        info = BatchInfo.from_json(about["info"])
-        batch = PackedBatch(**fields, targets=targets, keys=about["keys"], patch_size=about["patch_size"], info=info)
+            raise ValueError(f"it has an array {min(arrays)}, which is not a field of a batch")
+        info = BatchInfo.from_json(about.info)
+        batch = PackedBatch(**fields, targets=targets, keys=about.keys, patch_size=about.patch_size, info=info)
         _require_fitting(batch)
         return batch
     except (*UNREADABLE, tarfile.TarError, EOFError, StopIteration) as error:
         raise ShardError(f"step {place.step} of epoch {place.epoch} is damaged ({type(error).__name__}: {error})") from None
 
 
-def require_place(about: Any, place: Place) -> None:
+def require_place(about: About, place: Place) -> None:
     """Raise `ShardError` unless a record is of the given place."""
-    said = Place(about["pack"], about["epoch"], about["step"])
+    said = Place(about.pack, about.epoch, about.step)
     if said.pack != place.pack:
-        raise ShardError(f"it is of another pack, {said.pack}, where {place.pack} is expected")
+        raise ShardError(f"expected a step of pack {place.pack}, got one of {said.pack}")
     if said != place:
-        raise ShardError(f"it holds step {said.step} of epoch {said.epoch} where {place.step} of {place.epoch} is expected")
+        raise ShardError(f"expected step {place.step} of epoch {place.epoch}, got step {said.step} of epoch {said.epoch}")
 
 
 def _member(name: str, *parts: bytes | memoryview) -> Iterator[bytes | memoryview]:
@@ -139,14 +149,14 @@ def _member(name: str, *parts: bytes | memoryview) -> Iterator[bytes | memoryvie
     yield bytes(-info.size % BLOCK)
 
 
-def _array(name: str, array: npt.NDArray[Any]) -> Iterator[bytes | memoryview]:
+def _array(name: str, array: np.ndarray) -> Iterator[bytes | memoryview]:
     array = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
     return _member(name, header.getvalue(), array.reshape(-1).view(np.uint8).data)
 
 
-def _targets(batch: PackedBatch, plan: BatchPlan) -> tuple[Any, list[tuple[str, npt.NDArray[Any]]]]:
+def _targets(batch: PackedBatch[np.ndarray], plan: BatchPlan) -> tuple[dict[str, object] | None, list[tuple[str, np.ndarray]]]:
     """Return the entry of the JSON for targets, and the targets that are arrays, by the name of their member."""
     targets = batch.targets
     if targets is None:
@@ -161,13 +171,14 @@ def _targets(batch: PackedBatch, plan: BatchPlan) -> tuple[Any, list[tuple[str, 
             header = next(lines)
             if not _is_json(value):
                 raise TargetError(
-                    f"{header.key}: its target is {_shown(value)}, which JSON does not hold as it is. Labels of packed shards "
-                    f"are numbers, arrays of one shape, or what JSON holds: index .cls, .npy, .txt or .json members, or none"
+                    f"{header.key}: its target is {_shown(value)}, which JSON cannot store unchanged. Labels of packed shards "
+                    f"must be numbers, arrays of one shape, or values that JSON can store: index .cls, .npy, .txt or .json "
+                    f"members, or no labels"
                 )
     return {"objects": targets}, []
 
 
-def _is_json(value: Any) -> bool:
+def _is_json(value: object) -> bool:
     """Return True if a value comes back from JSON with the same value and type."""
     if type(value) is list:
         return all(map(_is_json, value))
@@ -176,18 +187,19 @@ def _is_json(value: Any) -> bool:
     return value is None or type(value) in (bool, int, str) or (type(value) is float and math.isfinite(value))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def _targets_from(said: Any, arrays: dict[str, torch.Tensor]) -> Any:
+def _targets_from(said: Any, arrays: dict[str, torch.Tensor]) -> Targets[torch.Tensor]:
     if said is None:
         return None
     ((kind, value),) = said.items()
     if kind == "dict":
         return {name: arrays.pop(f"targets.{i}").clone() for i, name in enumerate(value)}
-    return arrays.pop("targets").clone() if kind == "array" else value
+    objects: Objects = value
+    return arrays.pop("targets").clone() if kind == "array" else objects
 
 
 class _Memory:
@@ -208,19 +220,19 @@ class _Memory:
 def _array_of(name: str, place: Place) -> str:
     """Return ``targets.0`` for ``000-0000017.targets.0.npy``."""
     if not (name.startswith(f"{place.key}.") and name.endswith(".npy")):
-        raise ValueError(f"it holds {name}")
+        raise ValueError(f"it has a member {name}")
     return name[len(place.key) + 1 : -len(".npy")]
 
 
 def _tensor(data: torch.Tensor, memory: npt.NDArray[np.uint8], begin: int, size: int) -> torch.Tensor:
     start = memory[begin : begin + 10].tobytes()
     if start[:8] != _MAGIC:
-        raise ValueError("an array does not begin as one")
+        raise ValueError("an array does not begin with the mark of .npy")
     length = 10 + int.from_bytes(start[8:], "little")
     dtype, shape = _array_header(memory[begin : begin + min(length, size)].tobytes())
     num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
     if num_bytes != size - length:
-        raise ValueError(f"an array {dtype} {list(shape)} does not have {size - length} bytes")
+        raise ValueError(f"an array of {dtype} {list(shape)} cannot have {size - length} bytes")
     return data[begin + length : begin + size].view(_DTYPES[dtype]).reshape(shape)
 
 
@@ -233,7 +245,7 @@ def _array_header(header: bytes) -> tuple[str, tuple[int, ...]]:
     except Exception as error:  # Python's tokenizer may fail first, with other errors
         raise ValueError(f"an array's header cannot be read ({type(error).__name__}: {error})") from None
     if fortran or dtype.str not in _DTYPES or file.read():
-        raise ValueError(f"no array of a batch is {dtype}")
+        raise ValueError(f"an array of a batch cannot have the dtype {dtype}")
     return dtype.str, shape
 
 
@@ -256,13 +268,10 @@ def _require_fitting(batch: PackedBatch) -> None:
     ):
         got = tuple(getattr(batch, name).shape)
         if got != shape:
-            raise ValueError(f"{name} is {list(got)} and should be {list(shape)}")
+            raise ValueError(f"{name} must be {list(shape)}, got {list(got)}")
     if batch.text_ids is not None or batch.text_segment_ids is not None:
         shapes = [list(getattr(array, "shape", ())) for array in (batch.text_ids, batch.text_segment_ids)]
         if shapes[0] != shapes[1] or len(shapes[0]) != 2 or shapes[0][0] != rows:
-            raise ValueError(f"text_ids and text_segment_ids are {shapes[0]} and {shapes[1]}")
-    keys = batch.keys
-    if type(keys) is not list or len(keys) != rows or any(type(row) is not list or set(map(type, row)) - {str} for row in keys):
-        raise ValueError("keys do not fit")
-    if type(batch.patch_size) is not int:
-        raise ValueError(f"patch_size is {batch.patch_size!r:.60}")
+            raise ValueError(f"text_ids and text_segment_ids must have equal shapes, got {shapes[0]} and {shapes[1]}")
+    if len(batch.keys) != rows:
+        raise ValueError(f"keys must be one list per row, got {len(batch.keys)} lists")

@@ -7,23 +7,23 @@ finds the finished shards and makes the rest. Every worker makes the same bytes.
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from patchpack._version import __version__
 from patchpack.errors import ConfigError, ShardError, SourceError
 from patchpack.plan.recipe import Recipe
 from patchpack.report import BatchInfo
 from patchpack.stream.jobs.atomic import replace_file
+from patchpack.stream.jobs.values import decode
 from patchpack.stream.packed import steps
 from patchpack.stream.packed.manifest import PackedShard
-from patchpack.stream.packed.steps import Place, require_place, write_step
+from patchpack.stream.packed.steps import About, Place, require_place, write_step
 from patchpack.stream.painting.painter import painted
 from patchpack.stream.sample.source import Reader
 from patchpack.stream.tar.byte_reader import BLOCK, SeekableReader
@@ -70,7 +70,9 @@ def write_shard(task: PackTask) -> PackedPart:
     """
     here = versions_of(task.recipe)
     if here != task.versions:
-        raise ConfigError(f"pixels depend on versions: here are {here}, the task was made with {task.versions}: make them one")
+        raise ConfigError(
+            f"pixels depend on versions, so all machines need the same: here are {here}, the task has {task.versions}"
+        )
     if os.path.exists(task.path):
         return _read_again(task)
     offsets, infos, hashed = [0], [], blake2b(digest_size=16)
@@ -88,7 +90,7 @@ def write_shard(task: PackTask) -> PackedPart:
             batch = painted(plan, task.recipe, task.reader)
             for rejection in batch.info.rejections[len(plan.info.rejections) :]:
                 if rejection.stage == "read":  # it may be readable later, but the hole in the batch would stay
-                    raise SourceError(f"{rejection.key} cannot be read now: {rejection.reason}. Run the same again")
+                    raise SourceError(f"{rejection.key} cannot be read now: {rejection.reason}. Run the same command again")
             for piece in write_step(batch, _place(task.pack, plan), plan):
                 put(piece)
             offsets.append(at)
@@ -125,41 +127,41 @@ def _read_again(task: PackTask) -> PackedPart:
             for member in read_members(SeekableReader(file)):
                 if member.name.endswith(".json"):  # the first of its batch
                     offsets.append(member.where[0] - BLOCK)
-                    about = _json_at(file, member.where)
+                    about = _about_at(file, member.where)
                     require_place(about, _place(task.pack, next(left)))
-                    infos.append(_counters(BatchInfo.from_json(about["info"])))
+                    infos.append(_counters(BatchInfo.from_json(about.info)))
             offsets.append(file.seek(0, io.SEEK_END) - len(steps.END))
             file.seek(0)
             hashed = blake2b(digest_size=16)
             while chunk := file.read(1 << 20):
                 hashed.update(chunk)
         if next(left, None) is not None or len(infos) != len(task.plans):
-            raise ValueError("it holds another number of batches")
+            raise ValueError("it has another number of batches")
+        return _part(task, offsets, infos, hashed.hexdigest())
     except _FOREIGN as error:
         raise _foreign(task.path, error) from None
-    return _part(task, offsets, infos, hashed.hexdigest())
 
 
 def require_of_pack(path: Path, pack: str) -> None:
     """Raise `ConfigError` unless a file begins with a batch of this pack."""
     try:
         with open(path, "rb") as file:
-            about = _json_at(file, next(read_members(SeekableReader(file))).where)
-        if about["pack"] != pack:
-            raise ShardError(f"it is of pack {about['pack']}, this would be {pack}")
+            about = _about_at(file, next(read_members(SeekableReader(file))).where)
+        if about.pack != pack:
+            raise ShardError(f"expected pack {pack}, got {about.pack}")
     except _FOREIGN as error:
         raise _foreign(path, error) from None
 
 
-def _json_at(file: BinaryIO, where: tuple[int, int]) -> Any:
+def _about_at(file: BinaryIO, where: tuple[int, int]) -> About:
     file.seek(where[0])
-    return json.loads(file.read(where[1]))
+    return decode(file.read(where[1]), About)
 
 
 def _foreign(path: object, error: Exception) -> ConfigError:
     return ConfigError(
-        f"{path} is there and is not what this pack would hold ({type(error).__name__}: {error}): choose another folder, or "
-        f"empty it if nobody needs what it holds"
+        f"{path} exists, but this pack would write other contents ({type(error).__name__}: {error}): choose another folder, or "
+        f"empty this one if its contents are not needed"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 
 from patchpack.batch.packed import PackedBatch
@@ -20,7 +21,7 @@ from patchpack.stream.workers.watch import StatusBoard, WorkerSeeds
 from patchpack.types import BatchPlan, Header
 
 
-class Painter(Dataset[PackedBatch]):
+class Painter(Dataset[PackedBatch[np.ndarray]]):
     """A dataset whose index is a `BatchPlan` and whose item is a `PackedBatch` of numpy arrays.
 
     Args:
@@ -43,7 +44,7 @@ class Painter(Dataset[PackedBatch]):
         self._recipe = planner.recipe
         self._reader = planner.source.reader  # without the source: an iterator cannot be sent to a worker, and need not be
 
-    def __getitem__(self, plan: BatchPlan) -> PackedBatch:
+    def __getitem__(self, plan: BatchPlan) -> PackedBatch[np.ndarray]:
         """Paint one plan. Raises according to ``on_error``."""
         if plan.fatal:
             raise SourceError(plan.fatal)
@@ -54,7 +55,7 @@ class Painter(Dataset[PackedBatch]):
         return batch
 
 
-class SendingPainter(Dataset[PackedBatch | SharedBatch]):
+class SendingPainter(Dataset[PackedBatch[np.ndarray] | SharedBatch]):
     """The painter of a `Loader`. Workers send a `SharedBatch`, also for a batch with errors.
 
     Attributes:
@@ -76,7 +77,7 @@ class SendingPainter(Dataset[PackedBatch | SharedBatch]):
             "It deals rows to ranks already, and pp.to_device moves batches"
         )
 
-    def __getitem__(self, work: BatchPlan | Assignment) -> PackedBatch | SharedBatch:
+    def __getitem__(self, work: BatchPlan | Assignment) -> PackedBatch[np.ndarray] | SharedBatch:
         """Paint one plan. A worker paints into shared memory: into the slot of its assignment, if it has one."""
         plan, number = work if isinstance(work, Assignment) else (work, None)
         worker = get_worker_info()
@@ -97,9 +98,9 @@ def painted(
     plan: BatchPlan,
     recipe: Recipe,
     reader: Reader,
-    batch: PackedBatch | None = None,
+    batch: PackedBatch[np.ndarray] | None = None,
     note: Callable[[Header], None] | None = None,
-) -> PackedBatch:
+) -> PackedBatch[np.ndarray]:
     """Paint a plan. If the plan is fatal, its reason goes into ``info.fatal``.
 
     Args:

@@ -8,20 +8,29 @@ samples that were met. After an epoch that `steps_per_epoch` ended, that include
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from patchpack.batch.packed import PackedBatch
 from patchpack.plan.online.planner import already_reported
 from patchpack.report import BatchInfo
+from patchpack.stream.painting.assignments import Assignments
+from patchpack.stream.painting.in_workers import InWorkers
 from patchpack.stream.painting.painter import SendingPainter
+from patchpack.stream.planning.resume import require_same, require_whole, with_checksum
 from patchpack.stream.planning.stream_planner import StreamPlanner
-from patchpack.stream.workers.shared_batch import SharedBatch, share
+from patchpack.stream.workers.shared_batch import SharedBatch, require_room, share
+from patchpack.stream.workers.slot_pool import slot_bytes_of
+from patchpack.stream.workers.watch import WorkerSeeds
+
+if TYPE_CHECKING:
+    from patchpack.stream.loader import Loader
 
 
-class PlannedInWorkers(IterableDataset[PackedBatch | SharedBatch]):
+class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
     """A stream of batches per worker. Torch's loader takes them in turns: stream i makes steps i, i + n, i + 2n, ...
 
     Args:
@@ -68,7 +77,7 @@ class PlannedInWorkers(IterableDataset[PackedBatch | SharedBatch]):
         """Forget the loaded state once the workers run: workers of another epoch begin at its beginning."""
         self._resume = None
 
-    def __iter__(self) -> Iterator[PackedBatch | SharedBatch]:
+    def __iter__(self) -> Iterator[PackedBatch[np.ndarray] | SharedBatch]:
         """Yield this worker's batches. Their info has the worker's number and the state after them."""
         worker = get_worker_info()
         number, num_streams = (worker.id, worker.num_workers) if worker else (0, 1)
@@ -119,3 +128,70 @@ class _Turns(NamedTuple):
 
     states: list[Mapping[str, Any] | None]
     first: int
+
+
+class PlanningInWorkers(InWorkers):
+    """Planning and painting in worker processes, for items that must be decoded to find their size."""
+
+    _planner: StreamPlanner
+
+    def _open(self, seeds: WorkerSeeds | None) -> None:
+        self._streams = PlannedInWorkers(self._planner, self._num_workers)
+        self._painter, self._assignments = self._streams.painter, Assignments(self._planner)
+        self._painter.seeds = seeds
+        self.dataset, self.sampler = self._streams, None
+
+    def begin(self) -> None:
+        """Compile the kernels, and tell the epoch to workers that run already."""
+        super().begin()
+        self._streams.begin(self._planner.epoch, self._planner.seen)
+        self._seen_before = self._planner.seen
+
+    def arrived(self, info: BatchInfo) -> int:
+        """Keep the state of a batch's stream. Return the samples that the stream reported before this iteration."""
+        self._streams.arrived(info)
+        return self._streams.already_reported(info.worker)
+
+    def one_ends_all(self) -> bool:
+        """Return True if a number of steps is set: one of several streams may have no image if the others have some."""
+        return self._planner.steps_per_epoch is not None
+
+    def all_delivered(self) -> None:
+        """Count the samples of the epoch, which the planner in this process did not meet."""
+        self._planner.count_epoch(self._seen_before + self._streams.seen)
+
+    def _begin_epoch(self) -> None:
+        return None  # the parent does not know the plans
+
+    def _started(self) -> None:
+        self._streams.started()
+
+    def _restart(self) -> None:
+        self._streams.again()
+
+    def _slots(self) -> None:
+        # the parent does not know of a batch before it is painted, so it cannot assign a slot
+        require_room(slot_bytes_of(self._planner.recipe, self._planner.text_len), self._num_slots)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw and shuffle for another epoch from the next iteration on."""
+        if epoch != self._planner.epoch:
+            self._planner.count_epoch(self._planner.seen + self._streams.forget())
+        self._planner.set_epoch(epoch)
+
+    def state_dict(self, step: int | None, *, finished: bool) -> dict[str, Any]:
+        """Return the state of every stream after its last batch that arrived."""
+        state = self._planner.state_dict(None, finished=finished)
+        return {**state, "streams": self._num_workers, **self._at(state, None if finished else self._streams.state_dict())}
+
+    def load_state_dict(self, loader: Loader, state: Mapping[str, Any]) -> None:
+        """Continue every stream of the loader after its state."""
+        require_same(state, {"streams": self._num_workers})
+        require_whole(state, self._planner.position_fields)
+        self._planner.load_state_dict({**state, **self._at(state, None)})
+        if state["at"] is not None:
+            self._streams.load_state_dict(state["at"])
+        loader.forget_workers()  # persistent ones have begun already
+
+    def _at(self, state: Mapping[str, Any], at: Any) -> dict[str, Any]:
+        return with_checksum({**{name: state[name] for name in self._planner.position_fields}, "at": at})

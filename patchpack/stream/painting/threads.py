@@ -8,17 +8,20 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import local
 
+import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from patchpack.batch.packed import PackedBatch
+from patchpack.paint.resample import compile_kernels
 from patchpack.stream.painting.painter import painted
+from patchpack.stream.painting.transport import Transport
 from patchpack.stream.planning.planner import Planner
 from patchpack.types import BatchPlan
 
 PLANNED_AHEAD = 2  # batches per thread that are painted before they are requested
 
 
-class PaintedAhead(Sampler["Future[PackedBatch]"]):
+class PaintedAhead(Sampler["Future[PackedBatch[np.ndarray]]"]):
     """A sampler of batches that threads are painting, in the order of the planner.
 
     In a DataLoader without workers it is the sampler of `Finished`. A plan goes to a thread when it is made, and the loader
@@ -36,18 +39,18 @@ class PaintedAhead(Sampler["Future[PackedBatch]"]):
         """Return the length of the planner."""
         return len(self._planner)
 
-    def __iter__(self) -> Iterator[Future[PackedBatch]]:
+    def __iter__(self) -> Iterator[Future[PackedBatch[np.ndarray]]]:
         """Yield one epoch. Threads end with the iterator, and their unfinished batches are completed and dropped."""
         mine, reader, recipe = local(), self._planner.source.reader, self._planner.recipe
 
         def open_files() -> None:
             mine.reader = copy.copy(reader)  # a reader keeps descriptors and closes the oldest, so threads cannot share it
 
-        def work(plan: BatchPlan) -> PackedBatch:
+        def work(plan: BatchPlan) -> PackedBatch[np.ndarray]:
             return painted(plan, recipe, mine.reader)
 
         pool = ThreadPoolExecutor(self._num_threads, "patchpack-painter", open_files)
-        started: deque[Future[PackedBatch]] = deque()
+        started: deque[Future[PackedBatch[np.ndarray]]] = deque()
         try:
             for plan in self._planner:
                 started.append(pool.submit(work, plan))
@@ -59,9 +62,26 @@ class PaintedAhead(Sampler["Future[PackedBatch]"]):
             pool.shutdown(cancel_futures=True)
 
 
-class Finished(Dataset[PackedBatch]):
+class Finished(Dataset[PackedBatch[np.ndarray]]):
     """A dataset whose index is a batch in painting, and whose item is that batch."""
 
-    def __getitem__(self, batch: Future[PackedBatch]) -> PackedBatch:
+    def __getitem__(self, batch: Future[PackedBatch[np.ndarray]]) -> PackedBatch[np.ndarray]:
         """Wait for the batch. Raises errors of painting."""
         return batch.result()
+
+
+class InThreads(Transport):
+    """Painting in threads of this process.
+
+    Args:
+        planner: makes the plans.
+        num_threads: threads that paint, at least 1.
+    """
+
+    def __init__(self, planner: Planner, num_threads: int) -> None:
+        self._planner = planner
+        self.dataset, self.sampler = Finished(), PaintedAhead(planner, num_threads)
+
+    def begin(self) -> None:
+        """Compile the kernels here, once."""
+        compile_kernels(self._planner.recipe)

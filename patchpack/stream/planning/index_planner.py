@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
 import numpy as np
-from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_epoch
-from patchpack.plan.online.planner import MAX_IN_A_ROW, Tail
-from patchpack.plan.packing import Lookahead
 from patchpack.plan.policies.drop import follows_seen
-from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of
 from patchpack.plan.whole_epoch.epoch import plan_rows
 from patchpack.plan.whole_epoch.samples import Sizes
 from patchpack.stream.planning.epoch_plan import EpochPlan, require_place
-from patchpack.stream.planning.planner import Planner
-from patchpack.stream.planning.probe import probe_targets, require_recipe
+from patchpack.stream.planning.planner import Planner, PlanOptions
+from patchpack.stream.planning.probe import probe_targets
 from patchpack.stream.planning.resume import recipe_fields
-from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.labels import MappedReader, map_name
-from patchpack.stream.sources.indexed import IndexSource
-from patchpack.stream.sources.opening import SourceOptions, open_within
+from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.types import BatchPlan, TargetKind
 
 STATE = 3  # version of a state: raised for other fields, or if the same arguments plan other rows
@@ -49,50 +41,34 @@ class IndexPlanner(Planner):
     """
 
     position_fields = _PLACE
-    text_len: int | None = None  # an index holds no texts
     states_kept = 1 << 30  # a state is a step
 
-    def __init__(
-        self,
-        source: Any,
-        recipe: Recipe,
-        *,
-        shuffle: bool | int = 0,
-        epoch: int = 0,
-        steps_per_epoch: int | None = None,
-        tail: Tail = "short",
-        balance: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        seen: int = 0,
-        packer: Lookahead | None = None,
-        text_len: int | None = None,
-        max_in_a_row: int | None = MAX_IN_A_ROW,
-        scanner: str | BaseContext | None = None,
-        timeout: float = 0.0,
-        states_kept: int = 64,
-        **reading: Unpack[SourceOptions],
-    ) -> None:
-        require_place(rank, world_size)
-        self.recipe = require_recipe(recipe)
-        if text_len is not None:
+    @classmethod
+    def suits(cls, source: Any) -> bool:
+        """Return True for an index."""
+        return is_index(source) or isinstance(source, IndexSource)
+
+    def _prepare(self, options: PlanOptions) -> None:
+        require_place(options.rank, options.world_size)
+        if options.text_len is not None:
             raise ConfigError("an index holds no texts, and rows are planned with them: load the shards themselves")
-        opened = open_within(Limits.of(recipe), source, **reading)
-        assert isinstance(opened, IndexSource)
-        self.source, self._index = opened, opened.index
-        shuffle = block_of(shuffle, len(self._index))
+        assert isinstance(self.source, IndexSource)
+        self._index = self.source.index
         self._kind: TargetKind = self._index.target_kind
-        if isinstance(opened.reader, MappedReader):
-            self._kind, _ = probe_targets(opened.scan(), opened.reader)
-        require_epoch(epoch)
-        self.epoch, self.seen = int(epoch), int(seen)  # a state holds them, and JSON has no numbers of numpy
-        self._arguments: dict[str, Any] = {"shuffle": shuffle, "tail": tail, "balance": balance, "packer": packer}
-        self._rank, self._world_size = int(rank), int(world_size)
-        self._first_step, self.already_reported = 0, 0
+        if isinstance(self.source.reader, MappedReader):
+            self._kind, _ = probe_targets(self.source.scan(), self.source.reader)
+        self._arguments: dict[str, Any] = {
+            "shuffle": block_of(options.shuffle, len(self._index)),
+            "tail": options.tail,
+            "balance": options.balance,
+            "packer": options.packer,
+        }
+        self._rank, self._world_size = options.rank, options.world_size
+        self._first_step = 0
         self._run: _Run | None = None
         self._made: tuple[tuple[int, int], EpochPlan] | None = None
-        plan_rows(recipe, _EMPTY, num_ranks=world_size, steps_per_epoch=steps_per_epoch, **self._arguments)  # checks now
-        self.steps_per_epoch = None if steps_per_epoch is None else int(steps_per_epoch)
+        steps, ranks = options.steps_per_epoch, options.world_size
+        plan_rows(self.recipe, _EMPTY, num_ranks=ranks, steps_per_epoch=steps, **self._arguments)  # checks now
 
     @property
     def rank(self) -> int:

@@ -25,7 +25,7 @@ def require_place(rank: object, world_size: object) -> None:
     """Raise `ConfigError` unless both are integers and ``0 <= rank < world_size``."""
     for name, value in (("rank", rank), ("world_size", world_size)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise ConfigError(f"{name} is an integer, got {value!r}")
+            raise ConfigError(f"{name} must be an integer, got {value!r}")
     if not 0 <= rank < world_size:  # type: ignore[operator]
         raise ConfigError(f"need 0 <= rank < world_size, got rank={rank}, world_size={world_size}")
 

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.context import BaseContext
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.utils.data import Sampler
 from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_epoch
+from patchpack.plan._integers import require_bool, require_epoch, require_int
 from patchpack.plan.online.planner import MAX_IN_A_ROW, Tail
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.planning.order import require_place
+from patchpack.stream.planning.probe import require_recipe
 from patchpack.stream.planning.resume import require_same, require_whole, with_checksum
+from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.source import Source
-from patchpack.stream.sources.indexed import IndexSource, is_index
-from patchpack.stream.sources.opening import SourceOptions
+from patchpack.stream.sources.opening import SourceOptions, open_within
 from patchpack.types import BatchPlan
+
+
+class PlanOptions(NamedTuple):
+    """The arguments of a `Planner` that its kinds use differently, see there."""
+
+    shuffle: bool | int
+    steps_per_epoch: int | None
+    tail: Tail
+    balance: bool
+    rank: int
+    world_size: int
+    packer: Lookahead | None
+    text_len: int | None
+    max_in_a_row: int | None
+    scanner: str | BaseContext | None
+    timeout: float
+    states_kept: int
 
 
 class Planner(Sampler[BatchPlan]):
@@ -68,14 +87,16 @@ class Planner(Sampler[BatchPlan]):
     text_len: int | None
     states_kept: int
 
-    def __new__(cls, source: Any = None, *arguments: Any, **options: Any) -> Planner:
+    def __new__(cls, source: Any = None, *_: Any, **__: Any) -> Planner:
         """Return the planner for the kind of the source."""
-        if cls is Planner:  # imported here, because both are planners themselves
-            from patchpack.stream.planning.index_planner import IndexPlanner
-            from patchpack.stream.planning.stream_planner import StreamPlanner
-
-            cls = IndexPlanner if is_index(source) or isinstance(source, IndexSource) else StreamPlanner
+        if cls is Planner:
+            cls = next(kind for kind in Planner.__subclasses__() if kind.suits(source))  # the package imports both
         return super().__new__(cls)
+
+    @classmethod
+    def suits(cls, source: Any) -> bool:
+        """Return True if this kind of planner plans the source."""
+        raise NotImplementedError
 
     def __init__(
         self,
@@ -98,7 +119,27 @@ class Planner(Sampler[BatchPlan]):
         states_kept: int = 64,
         **reading: Unpack[SourceOptions],
     ) -> None:
-        raise NotImplementedError  # each kind has its own; this signature is what both take
+        self.recipe = require_recipe(recipe)
+        self.source = open_within(Limits.of(recipe), source, **reading)
+        require_epoch(epoch)
+        if steps_per_epoch is not None:
+            require_int("steps_per_epoch", steps_per_epoch, 1, 1 << 50)
+            steps_per_epoch = int(steps_per_epoch)  # a state holds it, and JSON has no numbers of numpy
+        require_bool("balance", balance)
+        require_place(rank, world_size)
+        self.epoch, self.seen, self.steps_per_epoch, self.text_len = int(epoch), int(seen), steps_per_epoch, text_len
+        self.already_reported = 0
+        rank, world_size = int(rank), int(world_size)
+        self._prepare(
+            PlanOptions(
+                shuffle, steps_per_epoch, tail, balance, rank, world_size, packer, text_len, max_in_a_row, scanner, timeout,
+                states_kept,
+            )
+        )  # fmt: skip
+
+    def _prepare(self, options: PlanOptions) -> None:
+        """Check and keep the options. Raises `ConfigError` for one that does not suit the kind of source."""
+        raise NotImplementedError
 
     @property
     def rank(self) -> int:

@@ -13,12 +13,14 @@ from dataclasses import fields
 from typing import Any
 from zlib import crc32
 
+from msgspec import convert, to_builtins
+
 from patchpack.errors import ConfigError
 from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.recipe import Recipe
 from patchpack.report import ShardFault
 from patchpack.stream.planning.order import Mark, OrderedSource
-from patchpack.types import Event, Header, TargetKind, TargetSpec
+from patchpack.types import Event, Header, TargetKind
 
 STATE = 5  # version of a state
 
@@ -56,7 +58,7 @@ def snapshot(planner: OnlinePlanner, marks: Marks, kind: TargetKind) -> dict[str
     first = {position for row in state.get("first_rows", ()) for position, _ in row}  # read from the beginning if needed
     waiting = (position for position, *_ in state.get("samples", ()) if position not in first)
     mark = marks.before(min(waiting, default=state["account"]["seen"]))
-    return {"planner": state, "mark": list(mark), "kind": _kind_to_json(kind)}
+    return {"planner": state, "mark": list(mark), "kind": to_builtins(kind)}
 
 
 def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSource, events: Iterator[Event]) -> None:
@@ -102,7 +104,7 @@ def _collect(events: Iterator[Event], at: int, stop: int, wanted: set[int], head
 
 def kind_of(state: Mapping[str, Any]) -> TargetKind:
     """Return the kind of the targets with which the epoch began."""
-    kind: TargetKind = _kind_from_json(state["kind"])
+    kind: TargetKind = convert(state["kind"], TargetKind)
     return kind
 
 
@@ -152,15 +154,3 @@ def require_names(saved: Any, names: Iterable[str]) -> None:
 
 def _checksum(place: Mapping[str, Any]) -> int:
     return crc32(json.dumps(place, sort_keys=True).encode("ascii"))
-
-
-def _kind_to_json(kind: TargetKind) -> Any:
-    if isinstance(kind, dict):
-        return {name: _kind_to_json(spec) for name, spec in kind.items()}
-    return None if kind is None else [kind.dtype, list(kind.shape)]
-
-
-def _kind_from_json(kind: Any) -> Any:
-    if isinstance(kind, dict):
-        return {name: _kind_from_json(spec) for name, spec in kind.items()}
-    return None if kind is None else TargetSpec(kind[0], tuple(kind[1]))

@@ -7,27 +7,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
-from multiprocessing.context import BaseContext
 from typing import Any
 
-from typing_extensions import Unpack
-
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_bool, require_epoch, require_int
-from patchpack.plan.online.planner import MAX_IN_A_ROW, OnlinePlanner, Tail, already_reported
-from patchpack.plan.packing import Lookahead
+from patchpack.plan._integers import require_int
+from patchpack.plan.online.planner import OnlinePlanner, already_reported
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of
 from patchpack.report import Rejection, ShardFault
-from patchpack.stream.planning.order import Mark, Order, OrderedSource, require_place
-from patchpack.stream.planning.planner import Planner
-from patchpack.stream.planning.probe import probe_targets, require_recipe, target_kind_of
+from patchpack.stream.planning.order import Mark, Order, OrderedSource
+from patchpack.stream.planning.planner import Planner, PlanOptions
+from patchpack.stream.planning.probe import probe_targets, target_kind_of
 from patchpack.stream.planning.resume import STATE, Marks, kind_of, recipe_fields, restore, snapshot
 from patchpack.stream.planning.scanner import scan_ahead
-from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.labels import map_name
 from patchpack.stream.sample.text import require_picklable, require_text_len
-from patchpack.stream.sources.opening import SourceOptions, open_within
+from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.workers.watch import keep_random_states
 from patchpack.types import BatchPlan, Event, TargetKind
 
@@ -42,59 +37,35 @@ class StreamPlanner(Planner):
 
     position_fields = PLACE
 
-    def __init__(
-        self,
-        source: Any,
-        recipe: Recipe,
-        *,
-        shuffle: bool | int = 0,
-        epoch: int = 0,
-        steps_per_epoch: int | None = None,
-        tail: Tail = "short",
-        balance: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        seen: int = 0,
-        packer: Lookahead | None = None,
-        text_len: int | None = None,
-        max_in_a_row: int | None = MAX_IN_A_ROW,
-        scanner: str | BaseContext | None = None,
-        timeout: float = 0.0,
-        states_kept: int = 64,
-        **reading: Unpack[SourceOptions],
-    ) -> None:
-        require_bool("balance", balance)
-        require_place(rank, world_size)
-        if balance:
-            raise ConfigError("balance=True needs an index: rows of a stream are dealt as they come")
-        if packer is not None:
-            raise ConfigError(f"packer={packer!r} is for an index: rows of a stream are packed by Recipe.packer")
-        self.recipe = require_recipe(recipe)
-        self.source = open_within(Limits.of(recipe), source, **reading)
-        text = self.source.text
-        require_text_len(text, text_len)
+    @classmethod
+    def suits(cls, source: Any) -> bool:
+        """Return True for anything but an index."""
+        return not is_index(source) and not isinstance(source, IndexSource)
+
+    def _prepare(self, options: PlanOptions) -> None:
+        if options.balance:
+            raise ConfigError("balance=True needs an index: rows of a stream are dealt in arrival order")
+        if options.packer is not None:
+            raise ConfigError(f"packer={options.packer!r} is for an index: rows of a stream are packed by Recipe.packer")
+        text, scanner = self.source.text, options.scanner
+        require_text_len(text, options.text_len)
         if scanner is not None and text is not None:
             require_picklable(text.tokenize, scanner if isinstance(scanner, str) else scanner.get_start_method())
-        if world_size > 1 and self.source.is_split:
+        if options.world_size > 1 and self.source.is_split:
             raise ConfigError(
                 f"{self.source.name} is split by rank already, and would be split again: pass the whole stream, or rank=0 and "
                 f"world_size=1"
             )
-        if steps_per_epoch is not None:
-            require_int("steps_per_epoch", steps_per_epoch, 1, 1 << 50)
-            steps_per_epoch = int(steps_per_epoch)
-        require_int("states_kept", states_kept, 1, 1 << 30)
-        self.text_len, self.states_kept = text_len, states_kept
-        self._max_in_a_row, self._timeout = max_in_a_row, timeout
-        require_epoch(epoch)
-        self.epoch, self.seen = int(epoch), int(seen)  # a state holds them, and JSON has no numbers of numpy
-        self.already_reported = 0
+        require_int("states_kept", options.states_kept, 1, 1 << 30)
+        self.states_kept = options.states_kept
+        self._max_in_a_row, self._timeout = options.max_in_a_row, options.timeout
         self._resume: Mapping[str, Any] | None = None
         self._start_run()
         self._states: dict[int, dict[str, Any]] = {}
-        self.steps_per_epoch, self._tail = steps_per_epoch, tail
-        self._order = Order(recipe.seed, epoch, block_of(shuffle), steps_per_epoch is not None, int(rank), int(world_size))
-        self._together = world_size > 1 and tail == "pad" and steps_per_epoch is None
+        self._tail, repeat = options.tail, options.steps_per_epoch is not None
+        rank, world_size = options.rank, options.world_size
+        self._order = Order(self.recipe.seed, self.epoch, block_of(options.shuffle), repeat, rank, world_size)
+        self._together = world_size > 1 and options.tail == "pad" and not repeat
         self._scanner = None if self.source.scan_in_process else scanner
         if self._together:
             self.source = self.source.reading_twice()  # every rank reads every header, and paints its own images

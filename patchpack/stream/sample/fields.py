@@ -96,7 +96,8 @@ class SampleFields:
         """Return the same fields with other limits. Raises `ConfigError` if frames are named and the recipe takes no clips."""
         if self.frames and not limits.clips:
             raise ConfigError(
-                f"frames={';'.join(self.frames)!r} makes clips, and the recipe takes none: give it video=Video(...)"
+                f"frames={';'.join(self.frames)!r} makes clips, but the recipe has video=None: use a recipe with "
+                f"video=Video(...)"
             )
         return replace(self, limits=limits)
 

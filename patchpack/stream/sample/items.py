@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from PIL import Image
 
+from patchpack._arrays import UInt8Array
 from patchpack._shown import text_of
 from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
 from patchpack.image.decode import require_bytes
@@ -21,11 +22,14 @@ from patchpack.stream.sample.names import nearest, nearest_member
 from patchpack.stream.sample.text import Text
 from patchpack.types import Clip, Sample
 
+if TYPE_CHECKING:
+    from patchpack.types import Picture
+
 ToSample = Callable[[int, Any], Sample]
 """(number in the stream, item) → `Sample`; raises `TargetError` or `DecodeError` for an item that it cannot convert."""
 
 
-def make_sample(number: int, item: Any, members: SampleFields, to_sample: ToSample | None) -> Sample:
+def make_sample(number: int, item: object, members: SampleFields, to_sample: ToSample | None) -> Sample:
     """Return the `Sample` of an item, made by `as_sample` or by the user's function.
 
     Args:
@@ -47,11 +51,11 @@ def make_sample(number: int, item: Any, members: SampleFields, to_sample: ToSamp
     except Exception as error:
         raise SourceError(f"to_sample raised {type(error).__name__} for item {number}: {text_of(error)}") from error
     if not isinstance(sample, Sample):
-        raise SourceError(f"to_sample made a {type(sample).__name__} of item {number}, expected a patchpack.Sample")
+        raise SourceError(f"to_sample must return a patchpack.Sample, got a {type(sample).__name__} for item {number}")
     return sample
 
 
-def as_sample(number: int, item: Any, members: SampleFields) -> Sample:
+def as_sample(number: int, item: object, members: SampleFields) -> Sample:
     """Convert an item of a known kind to a `Sample`.
 
     * `Sample`: returned unchanged.
@@ -85,7 +89,8 @@ def as_sample(number: int, item: Any, members: SampleFields) -> Sample:
     if isinstance(item, Mapping):
         if isinstance(item.get("__key__", ""), (list, tuple)):
             raise SourceError(
-                f"item {number} is a batch: its '__key__' is a list of {len(item['__key__'])} keys. Rows are packed of single "
+                f"item {number} is a batch: its '__key__' is a list of {len(item['__key__'])} keys. Rows are packed from "
+                f"single "
                 f"samples, so leave .batched() out of the pipeline, or call .unbatched() after it"
             )
         names = {str(name).lower(): name for name in item}
@@ -104,8 +109,8 @@ def as_sample(number: int, item: Any, members: SampleFields) -> Sample:
     ):
         if target is not None:
             raise SourceError(
-                f"item {number} is a {type(item).__name__} of {len(item)} images, and a label is expected. For images that "
-                f"belong together pass target=None, or ([image, image], label) where they have a label"
+                f"item {number} is a {type(item).__name__} of {len(item)} images without a label. For images that "
+                f"belong together pass target=None, or yield ([image, image], label) if they have a label"
             )
         _refuse_names(number, "a list of images", members)
         return Sample(str(number), list(item))
@@ -118,12 +123,13 @@ def as_sample(number: int, item: Any, members: SampleFields) -> Sample:
         return Sample(str(number), item)
     what = _described(item)
     if isinstance(item, (tuple, list)) and len(item) != 2:
-        what += f", {len(item)} members where a pair has two"
+        what += f", which is {len(item)} members, not a pair"
     elif target is not None and is_picture(item):
         what += " without a label (target=None for unlabelled images)"
     raise SourceError(
         f"item {number} is {what}: expected a patchpack.Sample, a webdataset dict, a row with an 'image' column "
-        f"(image= names another), or a pair (image, target) with the image as file bytes, a uint8 [H, W, 3] array or a PIL "
+        f"(or another one, given as image=), or a pair (image, target) with the image as file bytes, a uint8 [H, W, 3] array "
+        f"or a PIL "
         f"image (not yet a tensor); or pass to_sample=, a function (number, item) -> patchpack.Sample"
     )
 
@@ -134,10 +140,10 @@ def _refuse_names(number: int, what: str, members: SampleFields) -> None:
     target = f"target={members.target!r}" if members.target_given and members.target is not None else ""
     if image or target:
         given = " and ".join(filter(None, (image, target)))
-        raise SourceError(f"item {number} is {what}, which has no names, and {given} would not be used: leave it out")
+        raise SourceError(f"item {number} is {what}, which has no names, so {given} cannot be used: leave it out")
 
 
-def _refuse_unclear(number: int, item: Mapping[Any, Any], names: Mapping[str, Any], members: SampleFields) -> None:
+def _refuse_unclear(number: int, item: Mapping[object, object], names: Mapping[str, object], members: SampleFields) -> None:
     """Raise if names differ only in case, or if two usual names are present and the user named neither.
 
     Raises:
@@ -150,22 +156,22 @@ def _refuse_unclear(number: int, item: Mapping[Any, Any], names: Mapping[str, An
         for name in asked & names.keys():
             alike = [repr(other) for other in item if str(other).lower() == name]
             if len(alike) > 1:
-                raise SourceError(f"item {number} has {' and '.join(alike)}, which differ in case alone: rename all but one")
+                raise SourceError(f"item {number} has {' and '.join(alike)}, which differ only in case: rename all but one")
     if "__key__" in item:
         return
     given = [name for name in members.image if name in names] if members.image_given else []
     if len(given) > 1:
         raise SourceError(
-            f"item {number} has columns {' and '.join(map(repr, given))}, and image= names both: one of them is read. For "
-            f"several images of a row use a column that holds a list of them, or to_sample="
+            f"item {number} has columns {' and '.join(map(repr, given))}, and image= names both, but only one can be read. For "
+            f"several images per row use a column with lists of images, or to_sample="
         )
     if not members.target_given and len(labels) > 1 and all(name in names for name in labels):
-        raise TargetError(f"row {number} has columns {' and '.join(map(repr, labels))}: pass target= to say which is the label")
+        raise TargetError(f"row {number} has columns {' and '.join(map(repr, labels))}: pass the name of the label as target=")
     if not members.image_given and "image" in names and (others := [name for name in members.image if name in names]):
-        raise SourceError(f"item {number} has columns 'image' and {others[0]!r}: pass image= to say which holds the image")
+        raise SourceError(f"item {number} has columns 'image' and {others[0]!r}: pass the name of the image's column as image=")
 
 
-def refuse_batch(number: int, item: Any) -> None:
+def refuse_batch(number: int, item: object) -> None:
     """Raise `SourceError` for a pair of n images and n labels, which a pipeline's ``.batched(n)`` makes."""
     if not isinstance(item, (tuple, list)) or len(item) != 2 or isinstance(item[1], (str, bytes, Mapping)):
         return
@@ -174,14 +180,18 @@ def refuse_batch(number: int, item: Any) -> None:
     if not several or not hasattr(labels, "__len__") or getattr(labels, "shape", None) == ():
         return
     if 0 < len(images) == len(labels):
-        pair = f"{len(images)} images and {len(labels)} labels" if len(images) > 1 else "a list of one image and one of a label"
+        pair = (
+            f"{len(images)} images and {len(labels)} labels"
+            if len(images) > 1
+            else "a list of one image and a list of one label"
+        )
         raise SourceError(
-            f"item {number} is a pair of {pair}, which looks like a batch. Leave .batched() out of the pipeline; for images "
+            f"item {number} is a pair of {pair}, which looks like a batch. Leave .batched() out of the pipeline. For images "
             f"that belong together yield patchpack.Sample(key, images, labels)"
         )
 
 
-def _is_surely_picture(value: Any, formats: tuple[str, ...]) -> bool:
+def _is_surely_picture(value: object, formats: tuple[str, ...]) -> bool:
     if isinstance(value, (bytes, bytearray, memoryview)):
         return starts_as_image(bytes(value[:12]), formats)
     return isinstance(value, (Image.Image, Clip)) or (
@@ -189,11 +199,11 @@ def _is_surely_picture(value: Any, formats: tuple[str, ...]) -> bool:
     )
 
 
-def _are_pictures(value: Any) -> bool:
+def _are_pictures(value: object) -> bool:
     return is_picture(value) or (is_several(value) and bool(value) and all(map(is_picture, value)))
 
 
-def _described(item: Any) -> str:
+def _described(item: object) -> str:
     if isinstance(item, Mapping):
         return f"a {type(item).__name__} with {', '.join(map(repr, list(item)[:8]))}"
     if isinstance(item, (tuple, list)):
@@ -205,13 +215,13 @@ def _described(item: Any) -> str:
     return f"a {type(item).__name__}"
 
 
-def key_of(item: Mapping[Any, Any]) -> str:
+def key_of(item: Mapping[object, object]) -> str:
     """Return the key of a webdataset dict."""
     key = str(item["__key__"])
     return f"{os.path.basename(str(item['__url__']))}/{key}" if "__url__" in item else key
 
 
-def _from_webdataset(item: Mapping[Any, Any], names: Mapping[str, Any], members: SampleFields) -> Sample:
+def _from_webdataset(item: Mapping[object, object], names: Mapping[str, object], members: SampleFields) -> Sample:
     key, target = key_of(item), members.target
     frames = members.frames_of(names)
     found = frames or members.images_of(names)
@@ -237,9 +247,9 @@ def _from_webdataset(item: Mapping[Any, Any], names: Mapping[str, Any], members:
 
 def _from_row(
     number: int,
-    item: Mapping[Any, Any],
-    names: Mapping[str, Any],
-    columns: list[Any],
+    item: Mapping[object, object],
+    names: Mapping[str, object],
+    columns: list[object],
     members: SampleFields,
 ) -> Sample:
     target, pictures = members.target, [_picture(item[column], members.limits.max_bytes) for column in columns]
@@ -257,18 +267,19 @@ def _from_row(
     return Sample(str(number), picture, join(target, [item[names[label]] for label in labels]))
 
 
-def _text(item: Mapping[Any, Any], names: Mapping[str, Any], asked: Text) -> str:
+def _text(item: Mapping[object, object], names: Mapping[str, object], asked: Text) -> str:
     return asked.of(item[asked.column(names)])
 
 
-def _clip(frames: list[Any]) -> Any:
+def _clip(frames: list[object]) -> Clip | UInt8Array:
     """Return the clip of these frames, or of a single list or array of frames."""
     if len(frames) == 1 and frames_of(frames[0]) is not None:
-        return frames[0]
-    return Clip(frames[0] if len(frames) == 1 and is_several(frames[0]) else frames)
+        return cast("Clip | UInt8Array", frames[0])
+    given = frames[0] if len(frames) == 1 and is_several(frames[0]) else frames
+    return Clip(cast("Sequence[Picture]", given))  # each frame is checked when it is read
 
 
-def _picture(value: Any, max_bytes: int) -> Any:
+def _picture(value: object, max_bytes: int) -> Any:
     """Return the image of a column, taken out of ``{"bytes", "path"}`` (of ``datasets.Image(decode=False)``) if necessary."""
     if is_several(value):
         return [_picture(one, max_bytes) for one in value]

@@ -33,7 +33,7 @@ def map_name(reader: Reader) -> str | None:
     return reader.name if isinstance(reader, MappedReader) else None
 
 
-def join(target: str | tuple[str, ...] | None, values: Sequence[Any]) -> Any:
+def join(target: str | tuple[str, ...] | None, values: Sequence[object]) -> object:
     """Return the target of a sample from the values of its labels: None, the one value, or a dict by name."""
     if target is None:
         return None
@@ -63,23 +63,23 @@ class MappedReader:
         """Set the epoch of a reader that has one."""
         tell_epoch(self._reader, epoch)
 
-    def __call__(self, location: Any) -> tuple[Any, Any]:
+    def __call__(self, location: Any) -> tuple[object, object]:
         """Return the image and the mapped target, see `Reader`."""
         image, target = self._reader(location)
         return image, self._mapped(target)
 
-    def target(self, location: Any) -> Any:
+    def target(self, location: Any) -> object:
         """Return the mapped target, see `Reader`."""
         return self._mapped(self._reader.target(location))
 
-    def _mapped(self, target: Any) -> Any:
+    def _mapped(self, target: object) -> object:
         try:
             return self._map(target)
         except Exception as error:
-            raise TargetError(f"map_target failed on {shown(target)}: {said(error)}") from error
+            raise TargetError(f"map_target failed for {shown(target)}: {said(error)}") from error
 
 
-def decode_target(extension: str, data: bytes) -> Any:
+def decode_target(extension: str, data: bytes) -> object:
     """Return the value of a label member.
 
     ``cls``: class index, an integer of 64 bits in digits. ``txt``: str. ``json``: the JSON value. ``npy``: the array. Pickled
@@ -112,9 +112,9 @@ def _class_index(data: bytes) -> int:
     raise ValueError("expected an integer of 64 bits")
 
 
-def _array(data: bytes) -> Any:
+def _array(data: bytes) -> np.ndarray:
     file = io.BytesIO(data)
     array = np.lib.format.read_array(file, allow_pickle=False)
     if file.tell() != len(data):  # the header describes fewer bytes than there are: the numbers may be wrong
-        raise ValueError(f"{len(data) - file.tell()} bytes behind an array of shape {list(array.shape)}")
+        raise ValueError(f"{len(data) - file.tell()} bytes follow an array of shape {list(array.shape)}")
     return array

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from patchpack.errors import ConfigError
 from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
@@ -11,11 +10,11 @@ from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.names import IMAGE, Default
 
 
-def require_callable(**functions: Any) -> None:
+def require_callable(**functions: object) -> None:
     """Raise `ConfigError` for an argument that is neither None nor a function."""
     for name, function in functions.items():
         if function is not None and not callable(function):
-            raise ConfigError(f"{name} is a function, got a {type(function).__name__}")
+            raise ConfigError(f"{name} must be a function, got a {type(function).__name__}")
 
 
 def require_unnamed(members: SampleFields, to_sample: ToSample | None) -> None:
@@ -23,9 +22,9 @@ def require_unnamed(members: SampleFields, to_sample: ToSample | None) -> None:
     if to_sample is None:
         return
     if members.image_given:
-        raise ConfigError(f"image={';'.join(members.image)!r} is not used: to_sample= says what the image is")
+        raise ConfigError(f"image={';'.join(members.image)!r} cannot be used, because to_sample= makes the image: leave it out")
     if members.target_given and members.target is not None:
-        raise ConfigError(f"target={members.target!r} is not used: to_sample= says what the label is")
+        raise ConfigError(f"target={members.target!r} cannot be used, because to_sample= makes the label: leave it out")
 
 
 def parse_members(
@@ -50,7 +49,7 @@ def parse_members(
     labels: str | tuple[str, ...] | None
     if isinstance(target, (tuple, list)):
         if not target:
-            raise ConfigError("target must name at least one label, or be None for none")
+            raise ConfigError("target must name at least one label, or be None for no labels")
         labels = tuple(_label(name) for name in target)
     else:
         labels = None if target is None else _label(target)
@@ -63,12 +62,12 @@ def parse_members(
     return named.within(limits)
 
 
-def _label(name: Any) -> str:
+def _label(name: object) -> str:
     if not isinstance(name, str):
-        raise ConfigError(f"target is a name, a list of names for a dict of labels, or None for none, got {name!r}")
+        raise ConfigError(f"target must be a name, a list of names for a dict of labels, or None for no labels, got {name!r}")
     if name.lower().startswith("json:"):
         cure = f"target='json', map_target=lambda label: label[{name.partition(':')[2]!r}]"
-        raise ConfigError(f"target={name!r}: a field is taken out of a label by {cure}")
+        raise ConfigError(f"target={name!r} cannot select a field of a label: use {cure}")
     return name.lower().lstrip(".")
 
 
@@ -76,7 +75,9 @@ def _split(name: str, given: str | Sequence[str], such: str) -> tuple[str, ...]:
     if isinstance(given, (list, tuple)) and all(isinstance(part, str) for part in given):
         given = ";".join(given)
     if not isinstance(given, str):
-        raise ConfigError(f"{name} is a name, several with ';' between, or a list of names, such as {such!r}, got {given!r}")
+        raise ConfigError(
+            f"{name} must be a name, several joined with ';', or a list of names, such as {such!r}, got {given!r}"
+        )
     extensions = tuple(filter(None, (e.strip().lstrip(".").lower() for e in given.split(";"))))
     if not extensions:
         raise ConfigError(f"{name} must name at least one extension, such as {such!r}, got {given!r}")

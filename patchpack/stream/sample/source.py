@@ -21,7 +21,7 @@ class Reader(Protocol):
         """Return (image, target). Raises `SourceError` or `TargetError`."""
         ...
 
-    def target(self, location: Any) -> Any:
+    def target(self, location: Any) -> object:
         """Return the target alone."""
         ...
 
@@ -67,7 +67,7 @@ class Source(ABC):
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
         """Yield the events of these parts in this order, like `scan`. Only for a source with `num_parts`."""
-        raise NotImplementedError(f"{type(self).__name__} has no parts")
+        raise NotImplementedError(f"{type(self).__name__} has num_parts but does not define scan_parts")
 
     def set_epoch(self, epoch: int) -> None:  # noqa: B027 - most sources have no epoch
         """Set the epoch of a source whose samples depend on it. It is called before each pass. Default: does nothing."""
@@ -114,7 +114,7 @@ class FieldSource(Source):
         """Set the fields to read, and make the reader for them."""
 
 
-def tell_epoch(items: Any, epoch: int) -> None:
+def tell_epoch(items: object, epoch: int) -> None:
     """Call ``items.set_epoch(epoch)`` if `items` has such a method, like the streams of `datasets`."""
     if callable(set_epoch := getattr(items, "set_epoch", None)):
         set_epoch(epoch)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -40,14 +40,14 @@ class Text(NamedTuple):
         """Names that a row's column may have; the first one present is used."""
         return (self.member, "text") if self.member == TEXT else (self.member,)
 
-    def column(self, names: Mapping[str, Any]) -> Any:
+    def column(self, names: Mapping[str, object]) -> object:
         """Return the row's column that has the text, by names in lower case. Raises `TargetError` if there is none."""
         for name in self.columns:
             if name in names:
                 return names[name]
         raise TargetError(f"no text member or column {self.member!r}, it has: {', '.join(names)}")
 
-    def of(self, value: Any) -> str:
+    def of(self, value: object) -> str:
         """Return the text from a member's bytes, or from an object that a pipeline decoded.
 
         Raises:
@@ -64,21 +64,21 @@ class Text(NamedTuple):
             raise TargetError(f"text {self.name!r} must be a str, got {_shown(value)}")
         return value
 
-    def tokens(self, text: Any) -> bytes:
+    def tokens(self, text: object) -> bytes:
         """Return the value of `Header.text`. Raises `TargetError` if there is no text, or its tokens are not valid."""
         if not isinstance(text, str):
-            raise TargetError(f"a sample's text must be a str where tokenize is given, got {_shown(text)}")
+            raise TargetError(f"with tokenize= the text of a sample must be a str, got {_shown(text)}")
         try:
             ids = np.asarray(self.tokenize(text))
         except Exception as error:
-            raise TargetError(f"tokenize failed on {_shown(text)}: {said(error)}") from error
+            raise TargetError(f"tokenize failed for {_shown(text)}: {said(error)}") from error
         if ids.ndim == 1 and not len(ids):
-            raise TargetError(f"tokenize made no token of {_shown(text)}: give every text one, such as one that ends it")
+            raise TargetError(f"tokenize must return at least one token, such as an end token, got none for {_shown(text)}")
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise TargetError(f"tokenize must make a list of integers of {_shown(text)}, got {_shown(ids.tolist())}")
+            raise TargetError(f"tokenize must return a list of integers, got {_shown(ids.tolist())} for {_shown(text)}")
         low, high = int(ids.min()), int(ids.max())
         if low < _INT32.min or high > _INT32.max:
-            raise TargetError(f"tokenize made {low} … {high} of {_shown(text)}: tokens are integers of 32 bits")
+            raise TargetError(f"tokenize must return integers of 32 bits, got {low} … {high} for {_shown(text)}")
         return ids.astype(np.int32).tobytes()
 
     @property
@@ -86,12 +86,12 @@ class Text(NamedTuple):
         """The name of the text in the user's form."""
         return self.member if self.field is None else f"{self.member}:{self.field}"
 
-    def _in_object(self, value: Any) -> Any:
+    def _in_object(self, value: object) -> object:
         if isinstance(value, str):
             try:
                 value = json.loads(value)
             except (ValueError, RecursionError) as error:
-                raise TargetError(f"text {self.member!r} is no JSON: {error}") from None
+                raise TargetError(f"text {self.member!r} is not JSON: {error}") from None
         if not isinstance(value, Mapping) or self.field not in value:
             has = ", ".join(map(repr, value)) if isinstance(value, Mapping) else _shown(value)
             raise TargetError(f"text {self.member!r} has no field {self.field!r}, it has: {has}")
@@ -106,16 +106,16 @@ def parse_text(text: str, tokenize: Tokenize | None) -> Text | None:
     """
     if tokenize is None:
         if text != TEXT:
-            raise ConfigError(f"text={text!r} is read where something makes tokens of it: pass tokenize= and text_len= too")
+            raise ConfigError(f"text={text!r} needs a tokenizer: pass tokenize= and text_len= too")
         return None
     if isinstance(tokenize, type) or not callable(tokenize):
-        raise ConfigError(f"tokenize is a function text -> token ids, got {tokenize!r}")
+        raise ConfigError(f"tokenize must be a function text -> token ids, got {tokenize!r}")
     if not isinstance(text, str):
-        raise ConfigError(f"text names a member or column, as 'txt', or a field of one, as 'json:caption'; got {text!r}")
+        raise ConfigError(f"text must name a member or column, such as 'txt', or a field, such as 'json:caption', got {text!r}")
     member, colon, field = text.partition(":")
     member = member.strip().lstrip(".").lower()
     if not member or (colon and not field):
-        raise ConfigError(f"text names a member or column, as 'txt', or a field of one, as 'json:caption'; got {text!r}")
+        raise ConfigError(f"text must name a member or column, such as 'txt', or a field, such as 'json:caption', got {text!r}")
     return Text(member, field or None, tokenize)
 
 
@@ -123,9 +123,7 @@ def require_text_len(text: Text | None, text_len: int | None) -> None:
     """Raise `ConfigError` unless both are given, or neither."""
     if (text is None) != (text_len is None):
         got = f"text_len={text_len!r} without tokenize=" if text is None else "tokenize= without text_len="
-        raise ConfigError(
-            f"tokenize makes tokens of texts and text_len says how many of them a row holds: they go together, got {got}"
-        )
+        raise ConfigError(f"tokenize= and text_len=, the text tokens per row, must be passed together, got {got}")
 
 
 def require_picklable(tokenize: Tokenize | None, start_method: str) -> None:
@@ -136,11 +134,11 @@ def require_picklable(tokenize: Tokenize | None, start_method: str) -> None:
         pickle.dumps(tokenize)
     except Exception as error:
         raise ConfigError(
-            f"tokenize runs in the process that reads headers, and cannot be sent to one that is started by {start_method!r}: "
-            f"{type(error).__name__}: {error}. Make it a function of a module, or an object that pickles"
+            f"tokenize runs in the process that reads headers, and cannot be sent to a process started by {start_method!r}: "
+            f"{type(error).__name__}: {error}. Use a function of a module, or an object that can be pickled"
         ) from None
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = shown(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.image.decode import require_bytes, too_many_bytes
@@ -82,7 +82,7 @@ def _with_text(header: Header, image: Path, asked: SampleFields) -> Header | Rej
     try:
         return header._replace(text=asked.text.tokens(asked.text.of(_read_beside(path, asked.limits.max_bytes))))
     except FileNotFoundError:
-        return Rejection(header.shard, header.key, path.name, "target", f"no text beside it: {path.name} is not there")
+        return Rejection(header.shard, header.key, path.name, "target", f"there is no text file {path.name} beside the image")
     except OSError as error:
         return Rejection(header.shard, header.key, path.name, "read", f"{type(error).__name__}: {error}")
     except TargetError as error:
@@ -125,7 +125,7 @@ class FileReader:
         self._root, self._max_bytes, self._target = root, max_bytes, target
         self._classes = None if class_names is None else {name: i for i, name in enumerate(class_names)}
 
-    def __call__(self, location: str) -> tuple[bytes, Any]:
+    def __call__(self, location: str) -> tuple[bytes, object]:
         """Return the bytes and the label of an image, see `Reader`."""
         try:
             with open(Path(self._root, location), "rb") as file:
@@ -135,7 +135,7 @@ class FileReader:
             raise SourceError(f"{type(error).__name__}: {error}") from None
         return data, self.target(location)
 
-    def target(self, location: str) -> Any:
+    def target(self, location: str) -> object:
         """Return the label of an image, see `Reader`."""
         if self._classes is not None:
             return self._classes[location.split("/", 1)[0]]
@@ -149,13 +149,12 @@ class FileReader:
         return join(self._target, values)
 
 
-def _file_size(file: Any, asked: SampleFields) -> Size:
+def _file_size(file: BinaryIO, asked: SampleFields) -> Size:
     length = file.seek(0, os.SEEK_END)
 
     def read(offset: int, count: int) -> bytes:
         file.seek(offset)
-        data: bytes = file.read(count)
-        return data
+        return file.read(count)
 
     limits = {"max_pixels": asked.limits.max_pixels, "max_bytes": asked.limits.max_bytes}
     return read_size_at(read, length, **limits, formats=asked.limits.reading.formats)

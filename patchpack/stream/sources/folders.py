@@ -54,15 +54,18 @@ class FolderSource(FieldSource):
             self._hidden = [path for path in found if path.name.startswith(".")]
         self._in_classes = members.target is not None and not members.target_given
         if classes is not None and not self._in_classes:
-            raise ConfigError(f"classes= names class folders, and target={members.target!r} takes no labels from them")
+            raise ConfigError(
+                f"classes= is for labels from class folders, but target={members.target!r} reads other labels: leave one of "
+                f"them out"
+            )
         self.class_names = _class_names(root, classes) if self._in_classes else None
         self.set_members(members)
         if self.class_names and classes is None:
             _warn_of_doubtful_classes(root, self.class_names, self._files)
         if self._in_classes and not self.class_names:
             raise SourceError(
-                f"{root} has no class subfolders to take labels from; pass target=None for unlabelled images, or target='json' "
-                f"where a .json file beside each image holds its label"
+                f"{root} has no class subfolders for labels: pass target=None for unlabelled images, or target='json' "
+                f"if a .json file beside each image has its label"
             )
 
     def set_members(self, members: SampleFields) -> None:
@@ -72,7 +75,7 @@ class FolderSource(FieldSource):
         self.ignored = _by_extension([*self._listed, *self._hidden], self._files, members)
         if not self._files:
             wanted, has = ";".join(sorted(extensions)), ", ".join(f"{n} {kind}" for kind, n in self.ignored.items())
-            raise SourceError(f"{root}: no file with extension {wanted}; it has: {has or 'nothing'}")
+            raise SourceError(f"{root} has no file with extension {wanted}, it has: {has or 'no files'}")
         self.members = members
         self.reader = FileReader(
             str(root),
@@ -100,7 +103,7 @@ class FolderSource(FieldSource):
             path = self._files[number]
             key = path.relative_to(self._root).as_posix()
             if self._first[path] != number:
-                yield Rejection(self.name, key, path.name, "read", "this path comes twice in the list of files")
+                yield Rejection(self.name, key, path.name, "read", "this path appears twice in the list of files")
                 continue
             if self._in_classes and (fault := self._class_fault(key)):
                 yield Rejection(self.name, key, path.name, "target", fault)
@@ -109,13 +112,13 @@ class FolderSource(FieldSource):
             missing = [] if self._in_classes else [e for e in self.members.labels if not beside(path, e).exists()]
             if missing and isinstance(header, Header):
                 name = beside(path, missing[0]).name
-                header = Rejection(self.name, key, name, "target", f"no label beside it: {name} is not there")
+                header = Rejection(self.name, key, name, "target", f"there is no label file {name} beside the image")
             yield header
 
     def _class_fault(self, key: str) -> str:
         name, slash, _ = key.partition("/")
         if not slash:
-            return "lies beside the class subfolders, not in one"
+            return "is not in a class subfolder"
         if name in self._known:
             return ""
         return f"its folder {name!r} is not one of the {len(self._known)} classes{nearest(name, self._known)}"
@@ -144,7 +147,7 @@ def _class_names(root: Path, classes: Sequence[str] | None) -> list[str]:
             or not all(isinstance(name, str) for name in names)
             or len(set(names)) < len(names)
         ):
-            raise ConfigError(f"classes= is a list of different names of folders, got {classes!r}")
+            raise ConfigError(f"classes= must be a list of different names of folders, got {classes!r}")
         return names
     # an empty class folder counts, else class numbers would differ between two splits
     return sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
@@ -157,7 +160,7 @@ def _warn_of_doubtful_classes(root: Path, names: list[str], images: list[Path]) 
     splits = [name for name in names if name.lower() in _SPLITS]
     if len(splits) > 1 or (used and not any(len(place) == 2 for place in places)):
         shown = ", ".join(splits if len(splits) > 1 else sorted(used)[:4])
-        what = "look like splits" if len(splits) > 1 else "hold their images in folders of their own"
+        what = "look like splits" if len(splits) > 1 else "have their images in subfolders"
         warnings.warn(
             f"{root}: its class folders ({shown}) {what}. If they are splits, load one of them, such as "
             f"{root / (splits or names)[0]}",
@@ -167,8 +170,8 @@ def _warn_of_doubtful_classes(root: Path, names: list[str], images: list[Path]) 
     if empty and used:
         shown = ", ".join(empty[:4]) + (", …" if len(empty) > 4 else "")
         warnings.warn(
-            f"{root}: {len(empty)} of its {len(names)} class folders hold no image ({shown}), and are numbered as classes all "
-            f"the same. Pass classes= to name the folders that are classes",
+            f"{root}: {len(empty)} of its {len(names)} class folders have no image ({shown}), but are numbered as classes. "
+            f"Pass the names of the class folders as classes=",
             stacklevel=3,
         )
 

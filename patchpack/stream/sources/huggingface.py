@@ -5,20 +5,19 @@ The library is imported only for an object that comes from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Mapping
 from dataclasses import replace
-from inspect import iscoroutinefunction
 from typing import Any
 
+from patchpack._foreign.datasets import may_have_format
 from patchpack.errors import ConfigError, SourceError
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.names import nearest
 
-UNDECODED_FIRST = "a stream of datasets decodes before .map: cast its image column to Image(decode=False) first"
+UNDECODED_FIRST = "a streamed data set decodes images before .map: cast its image column to Image(decode=False) before"
 
 
-def is_huggingface(source: Any) -> bool:
+def is_huggingface(source: object) -> bool:
     """Return True for an object of the `datasets` library."""
     return type(source).__module__.partition(".")[0] == "datasets"
 
@@ -44,7 +43,7 @@ def undecoded(dataset: Any, members: SampleFields) -> tuple[Any, SampleFields, l
         return dataset, members, None
     if not isinstance(features, Mapping):
         raise SourceError(
-            f"a {type(dataset).__name__} of a data set is one column: pass the data set, and image= the column's name"
+            f"a {type(dataset).__name__} is one column of a data set: pass the data set, and the column's name as image="
         )
     pictures = [name for name, feature in features.items() if _is_picture(feature)]
     dataset = _unformatted(dataset)
@@ -92,8 +91,7 @@ def _unformatted(dataset: Any) -> Any:
     """Return the stored rows with the columns of the format. A data set whose rows a function makes is returned unchanged."""
     form = getattr(dataset, "format", None)
     if form is None:  # a stream
-        formatting = getattr(dataset, "_formatting", None)
-        return dataset if formatting is None else dataset.with_format(None)
+        return dataset.with_format(None) if may_have_format(dataset) else dataset
     if form["type"] in (None, "custom"):
         return dataset
     columns = list(dataset.column_names if form["output_all_columns"] else form["columns"])
@@ -112,25 +110,24 @@ def _require_columns(members: SampleFields, features: Any, pictures: list[str]) 
     has = f"the data set's columns are: {', '.join(features)}"
     frames = members.frames_of(names)
     if members.frames and not frames:
-        raise ConfigError(f"frames={';'.join(members.frames)!r} fits no column; {has}")
+        raise ConfigError(f"frames={';'.join(members.frames)!r} matches no column; {has}")
     usual = () if members.image_given else ("image",)
     if not frames and "__key__" not in names and not any(name in names for name in (*members.image, *usual)):
         shown = f"image={';'.join(members.image)!r} is not a column" if members.image_given else "no column is named 'image'"
-        cure = f"; pass image= one of {', '.join(pictures)}" if pictures else "; pass image= its name"
+        cure = f"; pass image= one of {', '.join(pictures)}" if pictures else "; pass its name as image="
         raise ConfigError(f"{shown}; {has}{nearest(members.image[0], features) or cure}")
     given = [name for name in members.image if name in names] if members.image_given and not frames else []
     if len(given) > 1:
         raise ConfigError(
-            f"image={';'.join(members.image)!r} names {len(given)} columns of the data set, {' and '.join(given)}, and one of "
-            f"them is read. For several images of a row use a column that holds a list of them, or to_sample="
+            f"image={';'.join(members.image)!r} names {len(given)} columns of the data set, {' and '.join(given)}, but only "
+            f"one can "
+            f"be read. For several images per row use a column with lists of images, or to_sample="
         )
     missing = [label for label in members.labels if label not in names]
     if missing and members.target_given:
         raise ConfigError(f"target={missing[0]!r} is not a column; {has}{nearest(missing[0], features)}")
     if missing and "label" not in names - {name.lower() for name in pictures}:
-        raise ConfigError(
-            f"which column holds the label? {has[0].upper()}{has[1:]}; pass target= its name, or target=None for none"
-        )
+        raise ConfigError(f"expected the name of the label's column as target=, or target=None for no labels; {has}")
     if members.text is not None and not any(name in names for name in members.text.columns):
         raise ConfigError(f"text={members.text.name!r} is not a column; {has}{nearest(members.text.member, features)}")
 
@@ -138,54 +135,3 @@ def _require_columns(members: SampleFields, features: Any, pictures: list[str]) 
 def is_plain(dataset: Any) -> bool:
     """Return True for rows in their stored form, without a format or transform."""
     return getattr(dataset, "format", {"type": None})["type"] is None
-
-
-# chains of these count exactly how many items they have read, and share no state with a copy
-_EXACT = {
-    "ArrowExamplesIterable",
-    "RebatchedArrowExamplesIterable",
-    "FormattedExamplesIterable",
-    "SelectColumnsIterable",
-    "MappedExamplesIterable",
-    "FilteredExamplesIterable",
-}
-
-
-def stream_behind_error(stream: Any) -> tuple[Any, Any] | None:
-    """Return a stream that begins behind the item for which `stream` raised in its last iteration.
-
-    A stream is a chain of generators, and a generator ends with its first error. The rest is opened from
-    ``stream.state_dict()``, which counts the item at fault as read.
-
-    Returns:
-        A copy of `stream` and the state it begins with. None if items could be lost, repeat, or get other numbers. Such streams
-        have a shuffle buffer, several streams together, ``take`` or ``skip``, a generator of the user, or a function that takes
-        several items or their numbers.
-    """
-    generators = list(_generators(getattr(stream, "_ex_iterable", None)))
-    if not generators or not hasattr(stream, "state_dict") or not all(map(_is_exact, generators)):
-        return None
-    state = stream.state_dict()
-    try:
-        behind = deepcopy(stream)  # else the user's stream would begin there too
-        behind.load_state_dict(state)
-    except Exception:  # a function or its arguments cannot be copied
-        return None
-    return behind, state
-
-
-def _is_exact(generator: Any) -> bool:
-    return (
-        type(generator).__name__ in _EXACT
-        and not getattr(generator, "batched", False)
-        and not getattr(generator, "with_indices", False)
-        and not iscoroutinefunction(getattr(generator, "function", None))
-    )
-
-
-def _generators(first: Any) -> Iterator[Any]:
-    """Yield the generators of a stream: `first`, the ones it reads from, and so on."""
-    if first is not None:
-        yield first
-        for inner in (getattr(first, "ex_iterable", None), *getattr(first, "ex_iterables", ())):
-            yield from _generators(inner)

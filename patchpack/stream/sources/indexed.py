@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, TypeGuard
+from typing import Protocol, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._arrays import IntegerArray
 from patchpack.report import Rejection, ShardFault
 from patchpack.stream.sample.source import Reader, Source
 from patchpack.types import Event, Header, TargetKind
@@ -53,12 +54,12 @@ class SampleIndex(Protocol):
     @property
     def faults(self) -> list[ShardFault]: ...
 
-    def headers(self, lines: npt.NDArray[Any]) -> tuple[Header, ...]:
+    def headers(self, lines: IntegerArray) -> tuple[Header, ...]:
         """Return the header of each line."""
         ...
 
 
-def is_index(source: Any) -> TypeGuard[SampleIndex]:
+def is_index(source: object) -> TypeGuard[SampleIndex]:
     """Return True for an index. Only the class is inspected, because reading an attribute may compute a column."""
     return callable(getattr(type(source), "headers", None)) and hasattr(source, "key_hash") and hasattr(source, "starts")
 

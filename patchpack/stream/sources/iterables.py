@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from PIL import Image
 
+from patchpack._foreign.datasets import is_split_by_node, stream_behind_error
 from patchpack._shown import said
 from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceError, TargetError
 from patchpack.image.decode import to_rgb
@@ -19,11 +20,14 @@ from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
 from patchpack.stream.sample.items import ToSample, key_of, make_sample, refuse_batch
 from patchpack.stream.sample.labels import without_address
 from patchpack.stream.sample.source import FieldSource, tell_epoch
-from patchpack.stream.sources.huggingface import UNDECODED_FIRST, is_huggingface, stream_behind_error
+from patchpack.stream.sources.huggingface import UNDECODED_FIRST, is_huggingface
 from patchpack.stream.sources.shares import origin_of
 from patchpack.types import Clip, Event, Header, Inline, Sample
 
-NO_IMAGES = "a list of no images: leave the sample out, or give it one"
+if TYPE_CHECKING:
+    from patchpack.types import Picture
+
+NO_IMAGES = "a sample must have at least one image, got an empty list: leave the sample out"
 
 
 class IterableSource(FieldSource):
@@ -44,7 +48,7 @@ class IterableSource(FieldSource):
 
     def __init__(
         self,
-        items: Iterable[Any],
+        items: Iterable[object],
         members: SampleFields,
         *,
         to_sample: ToSample | None = None,
@@ -56,7 +60,7 @@ class IterableSource(FieldSource):
         origin = origin_of(items)
         self.name = f"{type(origin).__name__} of samples"
         if isinstance(origin, Iterator):
-            self.name += ", which is read once"
+            self.name += ", which can be read once"
         self.is_split = is_split(items)
         self._may_be_batched = repeating or _is_pipeline(items)
         self.set_members(members)
@@ -92,7 +96,9 @@ class IterableSource(FieldSource):
             key = str(sample.key) if own else self._numbers.key(count)
             if not self._repeating:
                 if key in seen:
-                    yield Rejection("", key, "", "read", "this key came before in the same pass: give every sample its own")
+                    yield Rejection(
+                        "", key, "", "read", "this key appeared before in the same pass: give every sample its own key"
+                    )
                     continue
                 seen.add(key)
             yield carried(key, sample, self.members, count if self._repeating else 0)
@@ -116,8 +122,14 @@ class Numbers(NamedTuple):
         return f"{self.stream}{self.first + count * self.step}"
 
 
-def read_items(items: Iterable[Any], name: str, numbers: Numbers) -> Iterator[Any]:
-    """Yield the items. An item for which the iterable raises gives a `Rejection`, or a `ShardFault` if no item follows it."""
+def read_items(items: Iterable[object], name: str, numbers: Numbers) -> Iterator[object]:
+    """Yield the items. An item for which the iterable raises gives a `Rejection`, or a `ShardFault` if no item follows it.
+
+    Args:
+        items: the iterable.
+        name: name of the source, for a `ShardFault`.
+        numbers: numbers of the items, which are the keys of rejections.
+    """
     iterator, number, error = iter(items), 0, None
     state: Any = None  # the state of a stream of datasets from which `items` continues
     while True:
@@ -130,7 +142,7 @@ def read_items(items: Iterable[Any], name: str, numbers: Numbers) -> Iterator[An
             behind = stream_behind_error(items) if is_huggingface(items) else None
             if behind is None or behind[1] == state:
                 cure = f"; {UNDECODED_FIRST}" if is_huggingface(items) else ""
-                yield ShardFault(name, f"{error}, and nothing came after it{cure}")
+                yield ShardFault(name, f"{error}; the iterable returned no item after this error{cure}")
                 return
             yield Rejection("", numbers.key(number - 1), "", "read", error)
             (items, state), error = behind, None
@@ -150,19 +162,19 @@ def read_items(items: Iterable[Any], name: str, numbers: Numbers) -> Iterator[An
         number += 1
 
 
-def _is_pipeline(items: Any) -> bool:
+def _is_pipeline(items: Iterable[object]) -> bool:
     """Return True for an object of a library whose pipelines make batches of samples."""
     return any(kind.__module__.partition(".")[0] in ("webdataset", "torch", "datasets") for kind in type(items).__mro__)
 
 
-def is_split(items: Any) -> bool:
+def is_split(items: Iterable[object]) -> bool:
     """Return True for a stream that is already divided among ranks.
 
     Such streams are webdataset's with `split_by_node`, and those of datasets with `split_dataset_by_node`.
     """
     stages = getattr(items, "pipeline", ())
     by_node = any(getattr(stage, "__name__", "") == "split_by_node" for stage in stages)
-    return by_node or getattr(items, "_distributed", None) is not None
+    return by_node or is_split_by_node(items)
 
 
 def carried(key: str, sample: Sample, members: SampleFields, repeat: int = 0) -> Header | Rejection:
@@ -176,14 +188,14 @@ def carried(key: str, sample: Sample, members: SampleFields, repeat: int = 0) ->
     """
     target = None if members.target is None else sample.target
 
-    def locate(part: int, image: Any) -> InlineSample:
+    def locate(part: int, image: object) -> InlineSample:
         return InlineSample(image, target, members.limits)
 
     return header_of(key, sample, members, locate, repeat, held=True)
 
 
 def header_of(
-    key: str, sample: Sample, members: SampleFields, locate: Callable[[int, Any], Any], repeat: int = 0, *, held: bool
+    key: str, sample: Sample, members: SampleFields, locate: Callable[[int, object], object], repeat: int = 0, *, held: bool
 ) -> Header | Rejection:
     """Return the header of a sample with any kind of image, or its rejection, which names the image at fault among several.
 
@@ -195,10 +207,10 @@ def header_of(
         repeat: number in the stream that a repeated key draws under, default 0.
         held: True if the image stays in memory until it is painted, so that its bytes are counted.
     """
-    image: Any = sample.image
-    several = is_several(image)
+    image: object = sample.image
+    images: Sequence[object] = image if (several := is_several(image)) else [image]
     headers: list[Header] = []
-    for part, one in enumerate(image if several else [image]):
+    for part, one in enumerate(images):
         member = f"[{part}]" if several else ""
         try:
             frames = frames_of(one) if members.limits.clips else None
@@ -230,7 +242,7 @@ def refused(key: str, error: PatchpackError, member: str = "") -> Rejection:
     return Rejection("", key, member, stage, str(error))
 
 
-def _own_key(item: Any) -> str | None:
+def _own_key(item: object) -> str | None:
     return key_of(item) if isinstance(item, Mapping) and "__key__" in item else None
 
 
@@ -247,21 +259,21 @@ class InlineSample:
         limits: options for reading a PIL image.
     """
 
-    def __init__(self, image: Any, target: Any, limits: Limits = NO_LIMITS) -> None:
+    def __init__(self, image: object, target: object, limits: Limits = NO_LIMITS) -> None:
         self.image, self.target, self._limits = image, target, limits
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[object, ...]:
         image = self.image
         try:
             if isinstance(image, Clip) and isinstance(image.frames, (list, tuple)):
-                image = Clip([self._sent(frame) for frame in image.frames])
+                image = Clip([cast("Picture", self._sent(frame)) for frame in image.frames])
             return pickle.loads, (pickle.dumps(Inline(self._sent(image), self.target)),)
         except DecodeError as error:
             return DecodeError, (str(error),)
         except Exception as error:
             return SourceError, (f"cannot be sent to a worker: {said(error)}",)
 
-    def _sent(self, image: Any) -> Any:
+    def _sent(self, image: object) -> object:
         if isinstance(image, Image.Image):
             return np.asarray(to_rgb(image, background=self._limits.background, reading=self._limits.reading))
         return bytes(image) if isinstance(image, memoryview) else image
@@ -270,12 +282,12 @@ class InlineSample:
 class InlineReader:
     """A `Reader` for a location that is the sample itself, or the error that pickling raised."""
 
-    def __call__(self, location: Inline | InlineSample | PatchpackError) -> tuple[Any, Any]:
+    def __call__(self, location: Inline | InlineSample | PatchpackError) -> tuple[object, object]:
         """Return the image and label of the location, see `Reader`."""
         if isinstance(location, PatchpackError):
             raise location
         return location.image, location.target
 
-    def target(self, location: Inline | InlineSample) -> Any:
+    def target(self, location: Inline | InlineSample) -> object:
         """Return the label of the location, see `Reader`."""
         return location.target

@@ -11,7 +11,9 @@ from copy import copy
 from typing import Any, TypeGuard
 
 import numpy as np
+import numpy.typing as npt
 
+from patchpack._arrays import Int64Array
 from patchpack._shown import said
 from patchpack.errors import ConfigError, DecodeError, SampleError, SourceError
 from patchpack.image.picture import frame_count, frames_of, is_several, within
@@ -48,20 +50,20 @@ class MapStyleSource(FieldSource):
 
     def __init__(
         self,
-        dataset: Any,
+        dataset: Sequence[object],
         members: SampleFields,
         *,
         to_sample: ToSample | None,
-        sizes: Any = None,
+        sizes: npt.ArrayLike | None = None,
         size_of: SizeOf | None = None,
         cheap: bool = False,
     ) -> None:
         self.num_parts = len(dataset)
         self.name = f"{type(dataset).__name__} of {self.num_parts} items"
         if not self.num_parts:
-            raise SourceError(f"{self.name}: there is nothing to read")
+            raise SourceError(f"{self.name} is empty: expected at least one item")
         if sizes is not None and size_of is not None:
-            raise ConfigError("sizes and size_of say the same thing: pass one of them")
+            raise ConfigError("sizes and size_of both give the sizes: pass only one of them")
         self._sizes = None if sizes is None else _checked_sizes(sizes, self.num_parts)
         self._dataset, self._to_sample, self._size_of = dataset, to_sample, size_of
         if members.text is not None:  # an item is read for its text, which gives its size too
@@ -134,7 +136,9 @@ class ItemReader:
         sized: True if the user gave the size of every item, so that each was planned as one image. Default False.
     """
 
-    def __init__(self, dataset: Any, members: SampleFields, to_sample: ToSample | None, *, sized: bool = False) -> None:
+    def __init__(
+        self, dataset: Sequence[object], members: SampleFields, to_sample: ToSample | None, *, sized: bool = False
+    ) -> None:
         self._sized = sized
         self._dataset, self._members, self._to_sample = dataset, members, to_sample
         self._inline = InlineReader()
@@ -147,7 +151,7 @@ class ItemReader:
             self._epoch, self._last = epoch, None
             tell_epoch(self._dataset, epoch)
 
-    def __call__(self, location: int | tuple[int, int] | Inline | InlineSample) -> tuple[Any, Any]:
+    def __call__(self, location: int | tuple[int, int] | Inline | InlineSample) -> tuple[object, object]:
         """Return the image and label of a location, see `Reader`. A pair is an item's number and the number of its part."""
         if isinstance(location, tuple) and not isinstance(location, Inline):
             return self._part(*location)
@@ -158,7 +162,7 @@ class ItemReader:
             self._require_one_image(location, sample.image)
         return sample.image, None if self._members.target is None else sample.target
 
-    def _require_one_image(self, number: int, image: Any) -> None:
+    def _require_one_image(self, number: int, image: object) -> None:
         """Raise `DecodeError` for several images or a clip, of which a given size says too little."""
         frames = frames_of(image) if self._members.limits.clips else None
         if is_several(image) or (frames is not None and frame_count(frames) != 1):
@@ -168,23 +172,23 @@ class ItemReader:
                 f"several images and for clips"
             )
 
-    def _part(self, number: int, part: int) -> tuple[Any, Any]:
+    def _part(self, number: int, part: int) -> tuple[object, object]:
         if self._last is None or self._last[0] != number or not part:
             self._last = None
             self._last = number, self.sample(number, self.item(number))
         sample = self._last[1]
         if not is_several(sample.image) or part >= len(sample.image):
-            raise SourceError(f"item {number} has changed: it has no image {part} any more")
+            raise SourceError(f"item {number} has changed: its image {part} is missing now")
         image = sample.image[part]
         if part == len(sample.image) - 1:
             self._last = None
         return image, None if self._members.target is None else sample.target
 
-    def target(self, location: int | tuple[int, int] | Inline | InlineSample) -> Any:
+    def target(self, location: int | tuple[int, int] | Inline | InlineSample) -> object:
         """Return the label of a location, see `Reader`."""
         return self(location)[1]
 
-    def item(self, number: int) -> Any:
+    def item(self, number: int) -> object:
         """Return ``dataset[number]``. Raises `SourceError` for any error of the dataset."""
         try:
             return self._dataset[number]
@@ -193,18 +197,19 @@ class ItemReader:
         except Exception as error:
             raise SourceError(f"item {number} of the dataset raised {said(error)}") from error
 
-    def sample(self, number: int, item: Any) -> Sample:
+    def sample(self, number: int, item: object) -> Sample:
         """Return the `Sample` of an item. Raises like `make_sample`, and `SourceError` for a key that would not be used."""
         sample = make_sample(number, item, self._members, self._to_sample)
         if sample.key != str(number) and (self._to_sample is not None or isinstance(item, Sample)):
             raise SourceError(
-                f"item {number} is a Sample with the key {sample.key!r}, and keys of a dataset with items by number are the "
-                f"numbers: give it str(number), or pass an iterable of Samples"
+                f"item {number} is a Sample with the key {sample.key!r}, but the key of an item of this dataset must be its "
+                f"number: "
+                f"use str(number) as the key, or pass an iterable of Samples"
             )
         return sample
 
 
-def is_map_style(source: Any) -> TypeGuard[Sequence[Any]]:
+def is_map_style(source: object) -> TypeGuard[Sequence[object]]:
     """Return True for an object with items by number and a length that is neither a plain list nor a stream."""
     import torch.utils.data  # torch gives its streams a `__getitem__` that only raises
 
@@ -213,7 +218,7 @@ def is_map_style(source: Any) -> TypeGuard[Sequence[Any]]:
     return hasattr(type(source), "__getitem__") and hasattr(type(source), "__len__")
 
 
-def _checked_sizes(sizes: Any, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _checked_sizes(sizes: npt.ArrayLike | None, count: int) -> Int64Array:
     table = np.asarray(sizes)
     if table.shape != (count, 2) or table.dtype.kind not in "iu" or table.min(initial=1) < 1:
         least = f", the smallest is {table.min()}" if table.size and table.dtype.kind in "iuf" else ""

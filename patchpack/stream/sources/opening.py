@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy.typing as npt
 from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError, SourceError
@@ -28,7 +29,7 @@ from patchpack.stream.sources.huggingface import converts, is_huggingface, is_pl
 from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.iterables import IterableSource
 from patchpack.stream.sources.map_style import MapStyleSource, SizeOf, is_map_style
-from patchpack.stream.sources.refused import refuse_other_objects
+from patchpack.stream.sources.refused import refuse_tables_and_packed
 from patchpack.stream.sources.shards import ShardSource
 from patchpack.stream.tar.urls import in_working_folder, is_local
 
@@ -44,14 +45,14 @@ class SourceOptions(TypedDict, total=False):
     to_sample: ToSample | None
     map_target: MapTarget | None
     classes: Sequence[str] | None
-    sizes: Any
+    sizes: npt.ArrayLike | None
     size_of: SizeOf | None
     text: str
     tokenize: Tokenize | None
 
 
 def open_source(
-    source: Any,
+    source: object,
     *,
     image: str | Sequence[str] = IMAGE,
     frames: str | None = None,
@@ -59,7 +60,7 @@ def open_source(
     to_sample: ToSample | None = None,
     map_target: MapTarget | None = None,
     classes: Sequence[str] | None = None,
-    sizes: Any = None,
+    sizes: npt.ArrayLike | None = None,
     size_of: SizeOf | None = None,
     text: str = TEXT,
     tokenize: Tokenize | None = None,
@@ -110,13 +111,13 @@ def open_source(
 DEFAULTS = {name: one.default for name, one in inspect.signature(open_source).parameters.items() if name != "source"}
 
 
-def open_within(limits: Limits, source: Any, **options: Unpack[SourceOptions]) -> Source:
+def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]) -> Source:
     """Return a `Source` of a user's data, with the limits of a recipe.
 
     Args:
-        limits: of the recipe.
-        source: as for `open_source`.
-        **options: those of `open_source`.
+        limits: limits of the recipe.
+        source: data in any form that `open_source` accepts.
+        **options: options of `open_source`.
 
     Raises:
         SourceError, ConfigError: as in `open_source`; or the recipe does not take the frames of clips.
@@ -129,11 +130,13 @@ def open_within(limits: Limits, source: Any, **options: Unpack[SourceOptions]) -
     require_callable(map_target=map_target, to_sample=to_sample, size_of=size_of)
     for name in given:
         if isinstance(source, Source) and name != "map_target":
-            raise ConfigError(f"{name}= is not used: {source.name} is a source already. Pass {name}= to the call that opens it")
+            raise ConfigError(f"{name}= cannot be used, because {source.name} is already opened: pass {name}= to open_source")
         if is_index(source) and name in ("text", "tokenize"):
-            raise ConfigError("an index holds no texts, and rows are planned with them: load the shards themselves")
+            raise ConfigError("an index holds no texts, which tokenize= needs: load the shards without the index")
         if is_index(source) and name != "map_target":
-            raise ConfigError(f"{name} is decided when an index is built and cannot be passed with it")
+            raise ConfigError(
+                f"{name}= cannot be passed with an index, because it is fixed when the index is built: leave it out"
+            )
     if isinstance(source, Source):
         opened = source.within(limits)
         if opened is not source and isinstance(source.reader, MappedReader):
@@ -143,14 +146,19 @@ def open_within(limits: Limits, source: Any, **options: Unpack[SourceOptions]) -
     else:
         opened = _opened(limits, source, asked)
     if to_sample is not None and not isinstance(opened, (MapStyleSource, IterableSource)):
-        raise ConfigError(f"to_sample= makes samples of the items of a dataset or an iterable; {opened.name} has none")
+        raise ConfigError(
+            f"to_sample= is for the items of a dataset or an iterable, and {opened.name} has no such items: leave it out"
+        )
     if classes is not None and not isinstance(opened, FolderSource):
-        raise ConfigError(f"classes= names the class folders of image files; {opened.name} has none")
+        raise ConfigError(f"classes= is for folders of image files, and {opened.name} is not one: leave it out")
     if (sizes is not None or size_of is not None) and not isinstance(opened, MapStyleSource):
-        raise ConfigError(f"sizes and size_of are for datasets with items by number; {opened.name} knows its own sizes")
+        raise ConfigError(
+            f"sizes= and size_of= are for datasets with __getitem__, and {opened.name} reads its own sizes: leave them out"
+        )
     if asked["frames"] is not None and isinstance(opened, FolderSource):
         raise ConfigError(
-            f"frames={asked['frames']!r} takes members of shards or columns of items; {opened.name} has one image per sample"
+            f"frames={asked['frames']!r} needs members of shards or columns of items, and {opened.name} has one image per "
+            f"sample"
         )
     if map_target is not None:
         opened = copy(opened)  # the user's source stays unchanged
@@ -164,7 +172,7 @@ def _is_same(value: Any, default: Any) -> bool:
     )
 
 
-def _opened(limits: Limits, source: Any, asked: Mapping[str, Any]) -> Source:
+def _opened(limits: Limits, source: object, asked: Mapping[str, Any]) -> Source:
     """Return a source of files or items."""
     members = parse_members(asked["image"], asked["target"], asked["frames"], limits)
     require_unnamed(members, asked["to_sample"])
@@ -176,7 +184,7 @@ def _opened(limits: Limits, source: Any, asked: Mapping[str, Any]) -> Source:
     return opened
 
 
-def _opened_files(source: Any, members: SampleFields, classes: Sequence[str] | None) -> Source | None:
+def _opened_files(source: object, members: SampleFields, classes: Sequence[str] | None) -> Source | None:
     """Return a source of the files behind paths, or None if `source` is no path."""
     paths = _paths(source)
     if paths is None:
@@ -188,7 +196,7 @@ def _opened_files(source: Any, members: SampleFields, classes: Sequence[str] | N
     return _files(paths, members, classes)
 
 
-def _paths(source: Any) -> list[str] | None:
+def _paths(source: object) -> list[str] | None:
     """Return the paths or patterns that a source consists of, or None if it is something else."""
     if isinstance(source, (str, os.PathLike)):
         source = [source]
@@ -202,13 +210,16 @@ def _as_file(path: str) -> str:
     return f".{os.sep}{path}" if path.startswith("pipe:") else path
 
 
-def _items(source: Any, members: SampleFields, to_sample: ToSample | None, sizes: Any, size_of: SizeOf | None) -> Source:
+def _items(
+    source: object, members: SampleFields, to_sample: ToSample | None, sizes: npt.ArrayLike | None, size_of: SizeOf | None
+) -> Source:
     """Return a source of items: by number if the object allows it, else in iteration order."""
     if isinstance(source, Mapping):
         raise SourceError(
-            f"got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of its values"
+            f"expected one data set, got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of "
+            f"its values"
         )
-    refuse_other_objects(source)
+    refuse_tables_and_packed(source)
     cheap, classes = False, None
     opened: MapStyleSource | IterableSource
     if is_huggingface(source) and to_sample is None:  # the user's function gets the rows in the form that the user knows
@@ -233,7 +244,7 @@ def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | 
     remote = next((url for url in urls if "://" in url and _is_picture(url, members)), None)
     if remote is not None:
         raise SourceError(
-            f"{remote} is the URL of an image, and single images are read from this machine only: download them, "
+            f"{remote} is the URL of an image, but single images are read from this machine only: download them, "
             f"or put them into tar shards, which are read from URLs too"
         )
     pictures = [url for url in urls if is_local(url) and not url.lower().endswith(_ARCHIVES)]
@@ -242,17 +253,18 @@ def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | 
     folders = [url for url in pictures if os.path.isdir(url)]
     if folders:
         raise SourceError(
-            f"{folders[0]} is a folder in a list: pass one folder, whose subfolders are the classes, or a list of files"
+            f"{folders[0]} is a folder, but a list must hold files: pass one folder, whose subfolders are the classes, or a "
+            f"list of files"
         )
     extensions = image_extensions(members)
     strange = [url for url in pictures if os.path.exists(url) and not is_asked_image(Path(url), members, extensions)]
     if strange or len(pictures) < len(urls):
         shown, wanted = (strange or pictures)[0], ";".join(sorted(extensions))
-        hint = "; shards and images do not mix" if len(pictures) < len(urls) else ""
+        hint = "; a list holds shards or images, not both" if len(pictures) < len(urls) else ""
         if shown.lower().endswith(".index"):
             hint = f"; a saved index is opened by patchpack.Index.open({shown!r})"
         if shown.lower().endswith((".heic", ".heif")):
-            hint = "; HEIC is read by a plugin of Pillow's: see Recipe.formats"
+            hint = "; HEIC needs a plugin of Pillow, see Recipe.formats"
         raise SourceError(f"{shown} is neither a folder nor a tar file ({', '.join(_ARCHIVES)}) nor an image ({wanted}){hint}")
     missing = [url for url in pictures if not os.path.exists(url)]
     if missing:
@@ -273,7 +285,7 @@ def _expand(pattern: str) -> list[str]:
         return [pattern]
     parts = pattern.split("::")
     if "{" not in pattern and len(parts) > 1 and all(part.lower().endswith(_ARCHIVES) for part in parts):
-        raise SourceError(f"{pattern}: several shards are given as a list, {parts!r}")
+        raise SourceError(f"expected one shard or pattern, got {pattern}: pass several shards as a list, {parts!r}")
     if "{" in pattern:
         from webdataset.shardlists import expand_urls  # patterns follow webdataset's rules
 

@@ -1,4 +1,4 @@
-"""Objects that look like sources of samples and are none, each with what to do instead."""
+"""Tables of columns (pandas, polars, arrow) and packed shards, which are not sources, and what to do instead."""
 
 from __future__ import annotations
 
@@ -14,25 +14,22 @@ _TABLES = {
 }
 
 
-def _of_a_table(source: Any) -> str | None:
-    """Return the cure for a table, which is not a source; None for anything else."""
+def refuse_tables_and_packed(source: Any) -> None:
+    """Raise `SourceError` for a table of columns, and for packed shards, which hold batches."""
+    kinds = source if isinstance(source, type) else type(source)
+    if any(kind.__name__ == "PackedShards" for kind in kinds.__mro__):
+        raise SourceError(
+            "packed shards hold batches already, not samples: iterate over DataLoader(packed, batch_size=None) instead of load"
+        )
+    cure = _cure_of_table(source)
+    if cure is not None:
+        kind = type(source)
+        raise SourceError(f"a {kind.__module__.partition('.')[0]} {kind.__name__} has columns, not samples: pass {cure}")
+
+
+def _cure_of_table(source: Any) -> str | None:
     for kind in type(source).__mro__:  # a GeoDataFrame is a DataFrame
         cure = _TABLES.get((kind.__module__.partition(".")[0], kind.__name__))
         if cure is not None:
             return cure
     return None
-
-
-def refuse_other_objects(source: Any) -> None:
-    """Raise `SourceError` for a table of columns, and for packed shards, which hold batches."""
-    kinds = source if isinstance(source, type) else type(source)
-    if any(kind.__name__ == "PackedShards" and kind.__module__.startswith("patchpack.") for kind in kinds.__mro__):
-        raise SourceError(
-            "packed shards hold batches already, not samples: iterate over DataLoader(packed, batch_size=None) instead of load"
-        )
-    cure = _of_a_table(source)
-    if cure is not None:
-        kind = type(source)
-        raise SourceError(
-            f"a {kind.__module__.partition('.')[0]} {kind.__name__} is a table of columns, not of samples: pass {cure}"
-        )

@@ -21,9 +21,11 @@ class ShardSource(FieldSource):
     def __init__(self, urls: list[str], members: SampleFields) -> None:
         missing = [url for url in urls if is_local(url) and not os.path.isfile(url)]
         if missing:
-            what = "is no file" if os.path.exists(missing[0]) else "is not there"
+            what = "is not a file" if os.path.exists(missing[0]) else "does not exist"
             where = in_working_folder(missing[0])
-            raise SourceError(f"{len(missing)} of {len(urls)} shards are missing, the first is {missing[0]}: it {what}{where}")
+            raise SourceError(
+                f"{len(missing)} of {len(urls)} shards are missing, the first is {missing[0]}, which {what}{where}"
+            )
         self.urls = urls
         self.labels = shard_labels(urls)
         self.fingerprint = digest(self.labels)

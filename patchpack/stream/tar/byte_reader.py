@@ -49,7 +49,7 @@ class StreamReader:
 
     end = 0
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: BinaryIO) -> None:
         self._read = getattr(file, "stream", file).read  # gopen's pipe checks the command at every read; closing does it too
         self._at = 0
         self._start = b""
@@ -115,7 +115,7 @@ def compression_of(start: bytes) -> str:
     return "xz" if start[:6] == b"\xfd7zXZ\0" or start[:4] == b"\x5d\0\0\x80" else ""
 
 
-def _decompressed(start: bytes, read: Callable[[int], bytes]) -> Any:
+def _decompressed(start: bytes, read: Callable[[int], bytes]) -> io.BufferedIOBase | None:
     """Return the file behind a compressed stream, or None if `start`, its first bytes, shows no compression."""
     raw, kind = _Raw(start, read), compression_of(start)
     try:
@@ -132,7 +132,7 @@ def _decompressed(start: bytes, read: Callable[[int], bytes]) -> Any:
 
             return LZMAFile(io.BufferedReader(raw, _BUFFER))
     except ImportError as error:
-        raise tarfile.ReadError(f"is compressed in a way that this Python was built without ({error})") from None
+        raise tarfile.ReadError(f"has a compression that this build of Python does not support ({error})") from None
     return None
 
 

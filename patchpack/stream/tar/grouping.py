@@ -1,4 +1,4 @@
-"""Grouping of tar members into complete samples. Losses of a broken shard are named.
+"""Grouping of tar members into complete samples. The faults of a broken shard are reported.
 
 A sample is a run of members that share everything up to the first dot of the file name. The rest is the member's extension.
 webdataset groups members too, but does not report losses.
@@ -39,9 +39,9 @@ class Grouper:
             whole = self.close()
             group = self._open = Group(stem)
             if stem in self._done:
-                group.fault = "this key came before in the same shard: its members are doubled or not side by side"
+                group.fault = "this key appeared earlier in the same shard: its members are repeated or not adjacent"
         if extension in group.members:
-            group.fault = group.fault or f"two members named {member.name}"
+            group.fault = group.fault or f"two members are named {member.name}"
         group.members[extension] = member
         return whole
 

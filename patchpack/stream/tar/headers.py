@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 from zlib import adler32
 
+from typing_extensions import Self
+
 from patchpack.stream.tar.byte_reader import BLOCK
 
 _HEADER_BYTES = 1 << 16  # largest header, with its records and long names
@@ -148,7 +150,7 @@ def unusual(read: Callable[[int, int], bytes], at: int, known: bytes, shared: di
     tar = tarfile.TarFile(fileobj=file, tarinfo=_TarHeader, encoding="utf-8", pax_headers=shared)
     info = tar.next()
     if info is None or tar.offset <= at:  # a step back would never end
-        raise tarfile.ReadError(f"no valid header at byte {at} (it announces less than nothing), what follows was not read")
+        raise tarfile.ReadError(f"no valid header at byte {at} (its size is negative), the rest was not read")
     return info, tar.offset
 
 
@@ -159,7 +161,7 @@ class _TarHeader(tarfile.TarInfo):
     """
 
     @classmethod
-    def fromtarfile(cls, tar: tarfile.TarFile) -> Any:
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
         begin = tar.offset
         try:
             _require_records(tar.fileobj)
@@ -167,12 +169,12 @@ class _TarHeader(tarfile.TarInfo):
         except (tarfile.EOFHeaderError, tarfile.ReadError, OSError, EOFError):  # type: ignore[attr-defined]
             raise
         except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
-            lost = f"no end marker at byte {begin}, what followed is lost" if begin else "it is empty"
+            lost = f"no end marker at byte {begin}, so members after it are lost" if begin else "it is empty"
             raise tarfile.ReadError(lost) from None
         except Exception as error:
-            raise tarfile.ReadError(f"no valid header at byte {begin} ({error}), what follows was not read") from None
+            raise tarfile.ReadError(f"no valid header at byte {begin} ({error}), the rest was not read") from None
         if info.size < 0:
-            raise tarfile.ReadError(f"{info.name} announces {info.size} bytes, what follows was not read")
+            raise tarfile.ReadError(f"the header of {info.name} says {info.size} bytes, the rest was not read")
         return info
 
 
@@ -193,7 +195,7 @@ def _require_records(file: Any) -> None:
         if record is None or not record.end() < stop <= size or records[stop - 1] != ord("\n"):
             raise ValueError(f"its records are damaged: {records[at : at + 40]!r}")
         if record[2] == b"size" and not records[record.end() : stop - 1].isdigit():
-            raise ValueError(f"its records announce {records[record.end() : stop - 1]!r} bytes")
+            raise ValueError(f"its records say {records[record.end() : stop - 1]!r} bytes")
         at = stop
 
 
@@ -209,7 +211,7 @@ class _Ahead:
 
     def peek(self, count: int) -> bytes:
         if not 0 <= count <= self._limit - self._at:
-            raise ValueError(f"it takes {count} bytes more, a header has at most {_HEADER_BYTES}")
+            raise ValueError(f"it has {count} more bytes, but a header may have {_HEADER_BYTES} at most")
         if len(self._known) < count:
             self._known += self._read_at(self._at + len(self._known), count - len(self._known))
         return self._known[:count]

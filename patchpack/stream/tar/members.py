@@ -1,4 +1,4 @@
-"""The members of a tar file, one after another, from any file object. Losses of a broken file are named.
+"""The members of a tar file, one after another, from any file object. The faults of a broken file are reported.
 
 The standard library is slow at headers. So it reads one header for all headers that differ only in name, size, date and
 checksum. Their common part is remembered, and the rest is read here. Pax headers that only hold a file's date (webdataset's own
@@ -47,11 +47,11 @@ class CutError(tarfile.ReadError):
         self.name = name
 
 
-def read_members(tape: ByteReader, held: Callable[[str, int], bool] | None = None) -> Iterator[Member]:
+def read_members(reader: ByteReader, held: Callable[[str, int], bool] | None = None) -> Iterator[Member]:
     """Yield the members of a tar file in order, up to its end marker. Folders are skipped; links, devices etc. have a fault.
 
     Args:
-        tape: reads the file.
+        reader: reads the file.
         held: (name, bytes) → True if `Member.data` is wanted. None for no member.
 
     Raises:
@@ -59,7 +59,7 @@ def read_members(tape: ByteReader, held: Callable[[str, int], bool] | None = Non
         tarfile.ReadError: an invalid header, a missing end marker, or bytes behind it. The offset is named.
         OSError, EOFError: the file cannot be read further.
     """
-    read = tape.read
+    read = reader.read
     shapes: dict[bytes, Shape] = {}
     shared: dict[str, str] = {}  # records of pax headers that hold for all later members
     front, before = b"", None
@@ -93,11 +93,11 @@ def read_members(tape: ByteReader, held: Callable[[str, int], bool] | None = Non
         data = None
         if held is not None and regular and not fault and held(name, size):
             if size > HELD_BYTES:
-                fault = f"{name} has {size} bytes, at most {HELD_BYTES} are read from a stream"
+                fault = f"{name} has {size} bytes, more than the {HELD_BYTES} that are read from a stream"
             else:
                 data = _data(read, name, begin, size)
-        if data is None and stop > tape.end:
-            _pass(tape, name, size, stop)
+        if data is None and stop > reader.end:
+            _pass(reader, name, size, stop)
         if regular or fault:
             yield Member(name, (begin, size), data, fault)
         at = following
@@ -110,17 +110,17 @@ def _data(read: Callable[[int, int], bytes], name: str, begin: int, size: int) -
     except UNREADABLE as error:
         raise CutError(name, str(error)) from None
     if len(data) != size:
-        raise CutError(name, f"it announces {size} bytes, {len(data)} are there")
+        raise CutError(name, f"its header says {size} bytes, the file has {len(data)}")
     return data
 
 
-def _pass(tape: ByteReader, name: str, size: int, stop: int) -> None:
+def _pass(reader: ByteReader, name: str, size: int, stop: int) -> None:
     try:
-        there = size - (stop - tape.reach(stop))
+        there = size - (stop - reader.reach(stop))
     except UNREADABLE as error:
         raise CutError(name, str(error)) from None
     if there != size:
-        raise CutError(name, f"it announces {size} bytes, {max(0, there)} are there")
+        raise CutError(name, f"its header says {size} bytes, the file has {max(0, there)}")
 
 
 def _check_rest(read: Callable[[int, int], bytes], at: int) -> None:
@@ -129,6 +129,6 @@ def _check_rest(read: Callable[[int, int], bytes], at: int) -> None:
     while chunk := read(at, CHUNK):
         if chunk != bytes(len(chunk)):
             raise tarfile.ReadError(
-                f"goes on after its end marker at byte {begin - BLOCK} (tar files put together?), what follows was not read"
+                f"has more data after its end marker at byte {begin - BLOCK} (joined tar files?), which was not read"
             )
         at += len(chunk)

@@ -47,7 +47,7 @@ class ShardReader:
         # descriptors, because a garbage collector would close file objects with a warning
         self._files: dict[int, int | RemoteFile] = {}
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_files": {}}
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound now: modules are empty at exit
@@ -55,19 +55,19 @@ class ShardReader:
             if isinstance(file, int):
                 close(file)
 
-    def __call__(self, location: Slice | Inline) -> tuple[Any, Any]:
+    def __call__(self, location: Slice | Inline) -> tuple[object, object]:
         """Return the image and target, see `patchpack.paint.painter.Fetch`."""
         if isinstance(location, Inline):
             return location.image, location.target
         return self._image(location), self.target(location)
 
-    def _image(self, location: Slice) -> Any:
+    def _image(self, location: Slice) -> object:
         where: Any = location.image
         if isinstance(where[0], tuple):
             return Clip(cast(Any, _Frames(partial(self._read, location.shard), where)))
         return self._read(location.shard, where)
 
-    def target(self, location: Slice | Inline) -> Any:
+    def target(self, location: Slice | Inline) -> object:
         """Return the target alone."""
         if isinstance(location, Inline):
             return location.target
@@ -91,7 +91,7 @@ class ShardReader:
             return file.read(offset, length)
         data = read_at(file, length, offset)
         if len(data) != length:
-            raise SourceError(f"{self._urls[shard]} has changed: {len(data)} of {length} bytes at {offset}")
+            raise SourceError(f"{self._urls[shard]} has changed: it has only {len(data)} of {length} bytes at {offset}")
         return data
 
     def _kept_open(self, shard: int) -> int | RemoteFile:

@@ -69,8 +69,8 @@ class RemoteFile:
             info = fs.info(path)
         size = info.get("size")
         if info.get("type") == "directory" or size is None:
-            what = "is a folder" if size is not None else "has no size that its server tells"
-            raise SourceError(f"{self._url} {what}: only a file that can be read by offset will do")
+            what = "is a folder" if size is not None else "has a server that does not report its size"
+            raise SourceError(f"{self._url} {what}: expected a file that can be read by offset")
         said = {name.lower().replace("-", "").replace("_", ""): value for name, value in info.items()}
         found = next((name for name in _VERSIONS if said.get(name)), None)
         return Status(int(size), f"{found}={said[found]}" if found else "")
@@ -84,10 +84,10 @@ class RemoteFile:
             data: bytes = fs.cat_file(path, start=offset, end=offset + length)
         if len(data) > length:
             raise SourceError(
-                f"{self._url}: its server sent {len(data)} bytes where {length} were asked for: it knows no ranges"
+                f"{self._url}: the server sent {len(data)} bytes for a request of {length}: it does not support range requests"
             )
         if len(data) < length:
-            raise SourceError(f"{self._url} has changed: {len(data)} of {length} bytes at {offset}")
+            raise SourceError(f"{self._url} has changed: it has only {len(data)} of {length} bytes at {offset}")
         return data
 
     def _here(self) -> tuple[Any, str]:

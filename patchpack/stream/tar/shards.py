@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import BinaryIO, NamedTuple, cast
 
 from patchpack.errors import DecodeError, TargetError
 from patchpack.image.decode import too_many_bytes
@@ -25,7 +25,7 @@ BUFFER_BYTES = 1 << 14  # one read of the file then covers small members, the he
 
 
 def is_compressed(url: str) -> bool:
-    """Return True for the name of a compressed file, in which an offset is known only after all before it is unpacked."""
+    """Return True for the name of a compressed file. Its members cannot be read by offset."""
     return url.lower().endswith((".gz", ".tgz", ".bz2", ".xz"))
 
 
@@ -34,7 +34,7 @@ def starts_compressed(read: Callable[[int, int], bytes]) -> bool:
     return bool(compression_of(read(0, MAGIC_BYTES)))
 
 
-def scan_shard(url: str, number: int, label: str, members: SampleFields, tape: RangeReader | None = None) -> Iterator[Event]:
+def scan_shard(url: str, number: int, label: str, members: SampleFields, reader: RangeReader | None = None) -> Iterator[Event]:
     """Yield the events of one shard in order; a pure function of the file.
 
     Args:
@@ -42,18 +42,18 @@ def scan_shard(url: str, number: int, label: str, members: SampleFields, tape: R
         number: number of the shard in the list, for locations.
         label: its name in keys and reports.
         members: the requested image, labels and text, and the limits.
-        tape: a reader of ranges, if the shard is behind a URL and locations are to be offsets. None reads it as a stream.
+        reader: a reader of ranges, if the shard is behind a URL and locations are to be offsets. None reads it as a stream.
 
     Yields:
         A `Header` per sample, a `Rejection` per unusable sample, and at most one `ShardFault`, last.
 
     Raises:
-        SourceError: an error of the tape. A short failure of the network is not a fault of the shard.
+        SourceError: the reader failed. A short failure of the network is not a fault of the shard.
     """
     fault = None
     file = None
-    if tape is not None:
-        fault = yield from _scan_by_offset(tape, tape.read, number, label, members)
+    if reader is not None:
+        fault = yield from _scan_by_offset(reader, reader.read, number, label, members)
         if fault:
             yield ShardFault(label, fault)
         return
@@ -74,15 +74,16 @@ def scan_shard(url: str, number: int, label: str, members: SampleFields, tape: R
         yield ShardFault(label, fault)
 
 
-def _open(url: str) -> Any:
+def _open(url: str) -> BinaryIO:
     if is_local(url):
         return open(url, "rb", buffering=BUFFER_BYTES)
     from webdataset.gopen import gopen  # costs 0.7 s to import: only for a URL or a pipe
 
-    return gopen(url, "rb")
+    opened: BinaryIO = gopen(url, "rb")
+    return opened
 
 
-def _is_seekable(url: str, file: Any) -> bool:
+def _is_seekable(url: str, file: BinaryIO) -> bool:
     """Return True for a local, uncompressed tar file, whose members can be read again by offset."""
     if not is_local(url) or is_compressed(url):
         return False
@@ -90,18 +91,18 @@ def _is_seekable(url: str, file: Any) -> bool:
     return not starts_compressed(lambda at, count: read_at(place, count, at))
 
 
-def _scan_seekable(file: Any, number: int, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
+def _scan_seekable(file: BinaryIO, number: int, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
     place = file.fileno()  # without the buffer, which holds the next header and must keep it
     return _scan_by_offset(SeekableReader(file), lambda at, count: read_at(place, count, at), number, label, asked)
 
 
 def _scan_by_offset(
-    tape: ByteReader, read: Callable[[int, int], bytes], number: int, label: str, asked: SampleFields
+    reader: ByteReader, read: Callable[[int, int], bytes], number: int, label: str, asked: SampleFields
 ) -> Generator[Event, None, str | None]:
-    return _scan(read_members(tape), lambda group: _offset_event(group, read, number, label, asked), asked)
+    return _scan(read_members(reader), lambda group: _offset_event(group, read, number, label, asked), asked)
 
 
-def _scan_stream(file: Any, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
+def _scan_stream(file: BinaryIO, label: str, asked: SampleFields) -> Generator[Event, None, str | None]:
     members = read_members(StreamReader(file), lambda name, size: asked_for(name, asked, size))
     return _scan(members, lambda group: _inline_event(group, label, asked), asked)
 
@@ -120,7 +121,7 @@ def _scan(
         fault = str(error)
         grouped.cut(error.name)
     except UNREADABLE as error:
-        fault = f"is not a whole tar file: {error}"
+        fault = f"is not a complete tar file: {error}"
     last = grouped.close()
     if last is not None:
         yield event(last)
@@ -201,7 +202,7 @@ def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, 
         return sized
     data = read(*text.where)
     if len(data) != text.where[1]:
-        return Rejection(label, key, text.name, "read", f"{len(data)} of {text.where[1]} bytes could be read")
+        return Rejection(label, key, text.name, "read", f"only {len(data)} of its {text.where[1]} bytes could be read")
     return _with_text(sized, data, text.name, asked)
 
 
@@ -232,7 +233,7 @@ def _inline_event(group: Group, label: str, asked: SampleFields) -> Event:
     if isinstance(chosen, Rejection):
         return chosen
     key, images, labels, text, clip = chosen
-    target: Any = None
+    target: object = None
 
     def header(image: Member) -> Header:
         assert image.data is not None  # requested, so it was read
@@ -251,6 +252,6 @@ def _inline_event(group: Group, label: str, asked: SampleFields) -> Event:
         target = join(asked.target, [decode_target(e, m.data or b"") for e, m in zip(asked.labels, labels, strict=True)])
     except TargetError as error:
         return Rejection(label, key, images[0].name if len(images) == 1 else "", "target", str(error))
-    rest = tuple(other._replace(location=other.location._replace(target=target)) for other in sized.rest)
-    whole = sized._replace(location=sized.location._replace(target=target), rest=rest)
+    rest = tuple(other._replace(location=cast(Inline, other.location)._replace(target=target)) for other in sized.rest)
+    whole = sized._replace(location=cast(Inline, sized.location)._replace(target=target), rest=rest)
     return whole if text is None else _with_text(whole, text.data or b"", text.name, asked)

@@ -12,7 +12,7 @@ def is_local(url: str) -> bool:
 
 def in_working_folder(path: str) -> str:
     """Return the folder in which a relative path was searched, for an error about a missing file; else ""."""
-    return "" if os.path.isabs(path) or not is_local(path) else f" (the working folder is {os.getcwd()})"
+    return "" if os.path.isabs(path) or not is_local(path) else f" (working directory {os.getcwd()})"
 
 
 def absolute(url: str) -> str:

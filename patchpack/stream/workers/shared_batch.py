@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
-from torch.utils.data._utils.collate import default_collate_fn_map
 
+from patchpack._foreign.torch import collate_with
+from patchpack.batch._types import Array, ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError
 from patchpack.stream.workers.slot_pool import MORE_ROOM, Slot, shared_bytes
@@ -41,10 +42,10 @@ class SharedBatch(NamedTuple):
     """
 
     shared: torch.Tensor | Slot
-    batch: PackedBatch
+    batch: PackedBatch[Place]
 
 
-def wrap(blank: PackedBatch, slot: Slot | None = None) -> tuple[SharedBatch, PackedBatch]:
+def wrap(blank: PackedBatch[np.ndarray], slot: Slot | None = None) -> tuple[SharedBatch, PackedBatch[np.ndarray]]:
     """Wrap a blank batch of numpy arrays in shared memory.
 
     Args:
@@ -54,28 +55,30 @@ def wrap(blank: PackedBatch, slot: Slot | None = None) -> tuple[SharedBatch, Pac
     Returns:
         The shared batch, and the same blank batch with its arrays in shared memory, so that painting into it needs no copy.
     """
-    shelf = _Shelf(None if slot is None else slot.memory.size)
-    places = PackedBatch._make(map(shelf.place, blank))
+    allocator = _Allocator(None if slot is None else slot.memory.size)
+    places: PackedBatch[Place] = PackedBatch._make(map(allocator.place, blank))
     shared: torch.Tensor | Slot
     if slot is None:
-        shared = shared_bytes(shelf.end)
+        shared = shared_bytes(allocator.end)
         memory = shared.numpy()
     else:
         shared, memory = slot, slot.memory
-        slot.num_bytes = min(shelf.end, memory.size)
-    inside = _filled(places, lambda p: memory[p.start : p.start + p.num_bytes].view(p.dtype).reshape(p.shape))
+        slot.num_bytes = min(allocator.end, memory.size)
+    inside: PackedBatch[np.ndarray] = _filled(
+        places, lambda p: memory[p.start : p.start + p.num_bytes].view(p.dtype).reshape(p.shape)
+    )
     for mine, given in zip(inside[1:], blank[1:], strict=True):
         _copy(mine, given)
     return SharedBatch(shared, places), inside
 
 
-def unwrap(parcel: SharedBatch) -> PackedBatch:
+def unwrap(sent: SharedBatch) -> PackedBatch:
     """Unwrap a shared batch, as tensors.
 
     Patches are a view of the shared memory. The rest, a few per cent, is copied, so that keeping the targets of an epoch does
     not keep its pixels.
     """
-    shared, places = parcel
+    shared, places = sent
     assert isinstance(shared, torch.Tensor)
     first = _aligned(places.patches.num_bytes)
     rest = shared[first:].clone()
@@ -90,24 +93,29 @@ def unwrap(parcel: SharedBatch) -> PackedBatch:
     return _filled(places, view)
 
 
-def as_tensors(sent: Any) -> Any:
+def as_sent(sent: Any) -> Any:
+    """Return a batch as tensors, and a `SharedBatch` unchanged: the collate function of a DataLoader."""
+    return sent if isinstance(sent, SharedBatch) else as_tensors(sent)
+
+
+def as_tensors(sent: PackedBatch[ArrayT]) -> PackedBatch:
     """Convert arrays to tensors. Torch's own function would visit every key and every counter too."""
-    if isinstance(sent, SharedBatch):
-        return sent
-    batch = PackedBatch._make(torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in sent)
+    batch: PackedBatch = PackedBatch._make(
+        torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in sent
+    )
     if isinstance(batch.targets, dict):
         return batch._replace(targets={name: torch.as_tensor(values) for name, values in batch.targets.items()})
     return batch
 
 
-def _refuse_to_stack(batches: list[PackedBatch], **_: Any) -> Any:
+def _refuse_to_stack(batches: list[PackedBatch[np.ndarray]], **_: object) -> NoReturn:
     """Raise `ConfigError`: torch's collation calls this if a DataLoader was made without ``batch_size=None``."""
     raise ConfigError(
-        f"batches are packed already, and this DataLoader would stack {len(batches)} of them: pass batch_size=None to it"
+        f"this DataLoader would stack {len(batches)} batches, which are packed already: pass batch_size=None to DataLoader"
     )
 
 
-default_collate_fn_map[PackedBatch] = _refuse_to_stack
+collate_with(PackedBatch, _refuse_to_stack)
 
 
 def require_room(num_bytes: int, batches: int) -> None:
@@ -120,7 +128,7 @@ def require_room(num_bytes: int, batches: int) -> None:
     free = shutil.disk_usage(_SHARED).free
     if free < num_bytes * batches:
         raise ConfigError(
-            f"{_SHARED} has {free >> 20} MiB free, and {batches} batches of {num_bytes / (1 << 20):.1f} MiB may be under way: "
+            f"{_SHARED} has {free >> 20} MiB free, but {batches} batches of {num_bytes / (1 << 20):.1f} MiB may be in flight: "
             f"{MORE_ROOM}"
         )
 
@@ -131,13 +139,13 @@ def share(tensor: torch.Tensor) -> torch.Tensor:
     return shared
 
 
-class _Shelf:
+class _Allocator:
     """The positions of arrays, one after the other, up to a number of bytes."""
 
     def __init__(self, room: int | None) -> None:
         self.end, self._room = 0, room
 
-    def place(self, array: Any) -> Any:
+    def place(self, array: object) -> object:
         if isinstance(array, dict):
             return {name: self.place(entry) for name, entry in array.items()}
         if not isinstance(array, np.ndarray) or (self._room is not None and self.end + array.nbytes > self._room):
@@ -150,20 +158,20 @@ def _aligned(num_bytes: int) -> int:
     return -(-num_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def _filled(places: PackedBatch, make: Callable[[Place], Any]) -> PackedBatch:
+def _filled(places: PackedBatch[Place], make: Callable[[Place], Array]) -> PackedBatch[Array]:
     return PackedBatch._make(_fill(field, make) for field in places)
 
 
-def _fill(field: Any, make: Callable[[Place], Any]) -> Any:
+def _fill(field: object, make: Callable[[Place], object]) -> object:
     # not a closure that calls itself: such a cycle would hold the memory until the collector finds it
     if isinstance(field, dict):
         return {name: _fill(entry, make) for name, entry in field.items()}
     return make(field) if isinstance(field, Place) else field
 
 
-def _copy(mine: Any, given: Any) -> None:
-    if isinstance(given, dict):
+def _copy(mine: object, given: object) -> None:
+    if isinstance(given, dict) and isinstance(mine, dict):
         for name, entry in given.items():
             _copy(mine[name], entry)
-    elif isinstance(given, np.ndarray):
+    elif isinstance(given, np.ndarray) and isinstance(mine, np.ndarray):
         mine[...] = given

@@ -11,24 +11,24 @@ from __future__ import annotations
 
 import itertools
 import mmap
-from typing import Any
 from weakref import WeakValueDictionary, finalize
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from patchpack._foreign.torch import shared_zeros
 from patchpack.errors import ConfigError
 from patchpack.plan.recipe import Recipe
 from patchpack.types import Grid
 
 MORE_ROOM = (
-    "enlarge /dev/shm (docker run --shm-size=2g), take fewer workers, rows or batches ahead (prefetch_factor), or threads"
+    "enlarge /dev/shm (docker run --shm-size=2g), use fewer workers, rows or prefetched batches (prefetch_factor), or threads"
 )
 SPARE = 3  # batches beyond those in flight: one that arrives, the current one, the previous one that is released next
 
 _numbers = itertools.count()
-_rings: WeakValueDictionary[int, SlotPool] = WeakValueDictionary()  # of this process: an arriving slot names its pool
+_pools: WeakValueDictionary[int, SlotPool] = WeakValueDictionary()  # of this process: an arriving slot names its pool
 
 
 class SlotPool:
@@ -46,9 +46,9 @@ class SlotPool:
         # the slot that was returned last is used first: its pages are in the cache, and unneeded slots never get pages
         self._free = list(range(num_slots))
         self._given: set[int] = set()
-        _rings[self._number] = self
+        _pools[self._number] = self
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {"_stride": self._stride, "_memory": self._memory, "_number": self._number}
 
     def take(self) -> int | None:
@@ -80,7 +80,7 @@ class SlotPool:
         except KeyError:
             return torch.empty(0, dtype=torch.uint8)
         held = self._bytes(number, num_bytes)
-        # torch keeps this array for as long as the storage lives; appending to a list needs no lock, in any thread
+        # torch keeps this array as long as the storage exists; appending to a list needs no lock, in any thread
         finalize(held, self._free.append, number).atexit = False
         return torch.from_numpy(held)
 
@@ -94,7 +94,7 @@ class Slot:
     """A slot in the worker that paints into it. Pickled to the parent, it arrives as a tensor.
 
     Args:
-        ring: number of its pool.
+        pool: number of its pool.
         number: number of the slot in the pool.
         memory: uint8 array of all its bytes.
 
@@ -103,18 +103,18 @@ class Slot:
         num_bytes: number of bytes that are sent.
     """
 
-    def __init__(self, ring: int, number: int, memory: npt.NDArray[np.uint8]) -> None:
-        self._ring, self._number = ring, number
+    def __init__(self, pool: int, number: int, memory: npt.NDArray[np.uint8]) -> None:
+        self._pool, self._number = pool, number
         self.memory, self.num_bytes = memory, memory.size
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _arrive, (self._ring, self._number, self.num_bytes)
+    def __reduce__(self) -> tuple[object, ...]:
+        return _arrive, (self._pool, self._number, self.num_bytes)
 
 
-def _arrive(ring: int, number: int, num_bytes: int) -> torch.Tensor:
-    # the pool ends with its loop, and batches that arrive later are not used
-    its_ring = _rings.get(ring)
-    return torch.empty(0, dtype=torch.uint8) if its_ring is None else its_ring.arrived(number, num_bytes)
+def _arrive(pool: int, number: int, num_bytes: int) -> torch.Tensor:
+    # a pool exists as long as its iteration; a batch that arrives later is not used
+    found = _pools.get(pool)
+    return torch.empty(0, dtype=torch.uint8) if found is None else found.arrived(number, num_bytes)
 
 
 def slot_bytes_of(recipe: Recipe, text_len: int | None = None) -> int:
@@ -146,8 +146,7 @@ def shared_bytes(num_bytes: int) -> torch.Tensor:
     Raises:
         ConfigError: there is not enough shared memory.
     """
-    try:  # like torch's own `default_collate`; `zeros().share_memory_()` writes all of it, twice
-        storage = torch.UntypedStorage._new_shared(num_bytes)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    try:
+        return shared_zeros(num_bytes)
     except RuntimeError as error:
-        raise ConfigError(f"no room for {num_bytes / (1 << 20):.1f} MiB that processes share ({error}): {MORE_ROOM}") from None
-    return torch.tensor([], dtype=torch.uint8).set_(storage)
+        raise ConfigError(f"shared memory has no {num_bytes / (1 << 20):.1f} MiB free ({error}): {MORE_ROOM}") from None

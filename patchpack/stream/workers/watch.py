@@ -15,11 +15,13 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from multiprocessing.process import BaseProcess
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 
+from patchpack._foreign.torch import deaths_raise, is_death, is_timeout, shut_down, workers_of
 from patchpack.errors import WorkerError
 from patchpack.rng import Stage, key_hash, uniforms
 from patchpack.stream.workers.slot_pool import MORE_ROOM, shared_bytes
@@ -31,11 +33,14 @@ _LENGTH = struct.Struct("=H")
 _SHOWN = 8  # workers named in an error
 
 _HINTS = {
-    "SIGKILL": "the kernel kills a process when memory runs out: its log says so",
-    "SIGBUS": f"memory that processes share ran out: {MORE_ROOM}",
-    "SIGSEGV": "native code crashed, most likely on that file; leave it out, or see it alone with patchpack replay",
+    "SIGKILL": "the kernel kills a process when memory runs out: check its log (dmesg)",
+    "SIGBUS": f"shared memory ran out: {MORE_ROOM}",
+    "SIGSEGV": "native code crashed, most likely on that file: leave it out, or paint it alone with patchpack replay",
 }
 _HINTS["SIGABRT"] = _HINTS["SIGILL"] = _HINTS["SIGFPE"] = _HINTS["SIGSEGV"]
+
+
+T = TypeVar("T")
 
 
 class StatusBoard:
@@ -49,7 +54,7 @@ class StatusBoard:
         self._memory = shared_bytes(num_workers * _ROW)
         self._view: memoryview | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {"_memory": self._memory, "_view": None}
 
     def write(self, worker: int, text: str) -> None:
@@ -72,7 +77,9 @@ class StatusBoard:
         def note(header: Header) -> None:
             nonlocal image
             image += 1
-            self.write(worker, f"painted image {image} of step {step}: {header.key} (member {header.member} of {header.shard})")
+            self.write(
+                worker, f"was painting image {image} of step {step}: {header.key} (member {header.member} of {header.shard})"
+            )
 
         return note
 
@@ -106,7 +113,7 @@ class WorkerSeeds:
 
     def start(self, worker: int) -> None:
         """Seed the global generators of this process, which is a worker."""
-        random.seed(self._of(f"worker {worker}, random"))  # each its own: `random` and numpy have the same algorithm
+        random.seed(self._of(f"worker {worker}, random"))  # not numpy's seed: `random` and numpy have the same algorithm
         seed = self._of(f"worker {worker}, numpy")
         np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002  the global generator, which users' code may draw from
         torch.manual_seed(self._of(f"worker {worker}, torch"))
@@ -160,7 +167,7 @@ def end_with_parent() -> None:
 
     def watch() -> None:
         pause = threading.Event()
-        # a sibling that was forked later holds the other end of the sentinel's pipe; a fork server is not the parent
+        # both are checked: a worker that was forked later keeps the sentinel's pipe open, and a fork server is not the parent
         while os.getppid() == parent and (process is None or process.is_alive()):
             pause.wait(TICK)
         os._exit(1)
@@ -168,7 +175,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="patchpack-watch").start()
 
 
-def next_of(sending: Iterator[Any], board: StatusBoard, timeout: float, waited_for: Callable[[], str] = str) -> Any:
+def next_of(sending: Iterator[T], board: StatusBoard, timeout: float, waited_for: Callable[[], str] = str) -> T:
     """Return the next batch that workers send.
 
     Args:
@@ -181,21 +188,21 @@ def next_of(sending: Iterator[Any], board: StatusBoard, timeout: float, waited_f
         StopIteration: the epoch is over.
         WorkerError: a worker died, or all are frozen. All of them are ended before.
     """
-    waited, workers = 0.0, getattr(sending, "_workers", ())
+    waited, workers = 0.0, workers_of(sending)
     while True:
         problem: str | None = None
         try:  # around all of it: torch's handler may raise between any two lines in there
-            with _told_of_deaths(sending, workers):
+            with deaths_raise(sending):
                 problem = _dead(workers, board)
                 if problem is None:
                     return next(sending)
         except RuntimeError as error:
             problem = _dead(workers, board)
-            if problem is None and str(error).startswith("DataLoader timed out"):
+            if problem is None and is_timeout(error):
                 waited += TICK
                 if timeout and waited >= timeout:
                     problem = _frozen(workers, board, timeout)
-            elif problem is None and str(error).startswith("DataLoader worker (pid"):
+            elif problem is None and is_death(error):
                 problem = str(error)
             elif problem is None:
                 raise
@@ -204,40 +211,20 @@ def next_of(sending: Iterator[Any], board: StatusBoard, timeout: float, waited_f
             raise WorkerError(problem + waited_for())
 
 
-@contextmanager
-def _told_of_deaths(sending: Iterator[Any], workers: Sequence[Any]) -> Iterator[None]:
-    """Allow torch's handler to raise for these workers inside this context only, and not in a training step."""
-    enter: Any = getattr(torch._C, "_set_worker_pids", None)
-    leave: Any = getattr(torch._C, "_remove_worker_pids", None)
-    handle: Any = sending
-    if enter is None or leave is None or not hasattr(sending, "_worker_pids_set"):  # another version of torch
-        yield
-        return
-    if not handle._worker_pids_set:
-        enter(id(handle), tuple(worker.pid for worker in workers))
-        handle._worker_pids_set = True
-    try:
-        yield
-    finally:
-        if handle._worker_pids_set:
-            leave(id(handle))
-            handle._worker_pids_set = False
-
-
-def _dead(workers: Sequence[Any], board: StatusBoard) -> str | None:
+def _dead(workers: Sequence[BaseProcess], board: StatusBoard) -> str | None:
     """Return a description of a worker that died, or None. A worker whose share is over has ended without an error."""
     for number, worker in enumerate(workers):
         if not worker.is_alive() and worker.exitcode != 0:
-            name = how(worker.exitcode)
+            name = how(cast(int, worker.exitcode))  # it has ended
             hint = next((f"; {hint}" for cause, hint in _HINTS.items() if cause in name), "")
             return f"worker {number} (pid {worker.pid}) {name}; it {_at(board, number)}{hint}"
     return None
 
 
-def _frozen(workers: Sequence[Any], board: StatusBoard, timeout: float) -> str:
-    told = [f"worker {number} (pid {worker.pid}) {_at(board, number)}" for number, worker in enumerate(workers[:_SHOWN])]
+def _frozen(workers: Sequence[BaseProcess], board: StatusBoard, timeout: float) -> str:
+    lines = [f"worker {number} (pid {worker.pid}) {_at(board, number)}" for number, worker in enumerate(workers[:_SHOWN])]
     more = f"; {len(workers) - _SHOWN} more" if len(workers) > _SHOWN else ""
-    return f"nothing came from {len(workers)} workers for {timeout:g} seconds (timeout): {'; '.join(told)}{more}"
+    return f"{len(workers)} workers sent no batch for {timeout:g} seconds (timeout): {'; '.join(lines)}{more}"
 
 
 def _at(board: StatusBoard, worker: int) -> str:
@@ -254,13 +241,11 @@ def how(exitcode: int) -> str:
         return f"was killed by signal {-exitcode} (exit code {exitcode})"
 
 
-def _end(sending: Iterator[Any], workers: Sequence[Any]) -> None:
-    """Kill the remaining workers at once: a stopped process ignores other signals, and the others paint for no reader."""
+def _end(sending: Iterator[object], workers: Sequence[BaseProcess]) -> None:
+    """Kill the remaining workers at once. A stopped process ignores other signals, and no one reads what the others paint."""
     for worker in workers:
         if worker.is_alive():
             worker.kill()
     for worker in workers:
         worker.join()
-    shut_down = getattr(sending, "_shutdown_workers", None)
-    if shut_down is not None:
-        shut_down()
+    shut_down(sending)

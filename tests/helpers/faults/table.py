@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from helpers.painted import Maker, members
 
 NO_LABEL, NO_IMAGE = "no label member 'cls', it has: png", "no image member (jpg;jpeg;png;webp), it has: cls"
-AGAIN = "this key came before in the same shard: its members are doubled or not side by side"
+AGAIN = "this key appeared earlier in the same shard: its members are repeated or not adjacent"
 
 
 class Lost(NamedTuple):

@@ -31,10 +31,10 @@ CUT_LABEL = Lost("s2", "read", "the shard ends inside s2.cls")
 GONE = "no end marker at byte"
 for name, write, delivered, rejected, said in (
     ("cut in the first header", until("s1.png", "header", 100), "", [], "no valid header at byte 0"),
-    ("cut in the first image", until("s1.png", "data", 600), "", [], "ends inside s1.png (it announces"),
+    ("cut in the first image", until("s1.png", "data", 600), "", [], "ends inside s1.png (its header says"),
     ("cut in the first label", until("s1.cls", "data"), "", [Lost("s1", "read", "ends inside s1.cls")], "ends inside s1.cls"),
-    ("cut in an image", until("s2.png", "data", 600), "1", [], "ends inside s2.png (it announces"),
-    ("cut in a label", until("s2.cls", "data"), "1", [CUT_LABEL], "ends inside s2.cls (it announces"),
+    ("cut in an image", until("s2.png", "data", 600), "1", [], "ends inside s2.png (its header says"),
+    ("cut in a label", until("s2.cls", "data"), "1", [CUT_LABEL], "ends inside s2.cls (its header says"),
     ("cut behind an image", until("s2.png", "end"), "1", [Lost("s2", "target", NO_LABEL)], GONE),
     ("cut in the header of an image", until("s2.png", "header", 300), "1", [], "no valid header at byte"),
     ("cut in the header of a label", until("s2.cls", "header", 300), "1", [Lost("s2", "target", NO_LABEL)], "no valid header"),
@@ -83,11 +83,11 @@ fault("a wrong sum on a label", "1", Lost("s2", "target", NO_LABEL), fault="no v
 table(
     ("a size of 4 EiB", instead_of("s2.png", with_size(EIB)), "1"),
     ("a size of 8 GiB", instead_of("s2.png", with_size(b"77777777777\0")), "1"),
-    fault="ends inside s2.png (it announces",
+    fault="ends inside s2.png (its header says",
 )
 # by us, or by the tarfile of newer Pythons
-fault("a size below zero", "1", fault="what follows was not read")(instead_of("s2.png", with_size(b"\xff" * 10 + b"\xfc\x00")))
-fault("a label of 4 EiB", "1", CUT_LABEL, fault="ends inside s2.cls (it announces 4611686018427387904 bytes")(
+fault("a size below zero", "1", fault="the rest was not read")(instead_of("s2.png", with_size(b"\xff" * 10 + b"\xfc\x00")))
+fault("a label of 4 EiB", "1", CUT_LABEL, fault="ends inside s2.cls (its header says 4611686018427387904 bytes")(
     instead_of("s2.cls", with_size(EIB))
 )
 fault("a size too small by blocks", "1", Lost("s2", "target", NO_LABEL), fault="no valid header at byte")(
@@ -96,12 +96,12 @@ fault("a size too small by blocks", "1", Lost("s2", "target", NO_LABEL), fault="
 fault("a size that takes the label in", "1 3", Lost("s2", "target", NO_LABEL))(
     lambda m: instead_of("s2.png", with_size(b"%011o\0" % (len(padded(m.image(2))) + 2 * BLOCK)))(m)
 )
-fault("a block of zeros between", "1", fault="goes on after its end marker")(
+fault("a block of zeros between", "1", fault="has more data after its end marker")(
     lambda m: members(m.samples(1)) + bytes(BLOCK) + m.whole(2, 3)
 )
-fault("two tars put together", "1", fault="goes on after its end marker at byte")(lambda m: m.whole(1) + m.whole(2, 3))
+fault("two tars put together", "1", fault="has more data after its end marker at byte")(lambda m: m.whole(1) + m.whole(2, 3))
 fault("two tars put together, the first without an end", "1 2 3")(lambda m: members(m.samples(1)) + m.whole(2, 3))
-fault("junk behind the end", "1 2 3", fault="goes on after its end marker at byte")(lambda m: m.whole() + b"junk")
+fault("junk behind the end", "1 2 3", fault="has more data after its end marker at byte")(lambda m: m.whole() + b"junk")
 fault("zeros behind the end", "1 2 3")(lambda m: m.whole() + bytes(10_000))
 
 # ---------------------------------------------------------------------------------------------------------- not a tar file

@@ -82,7 +82,7 @@ def test_numpy_on_request(processor: Any) -> None:
     arrays = processor(image, return_tensors="np")
     assert all(isinstance(value, np.ndarray) for value in arrays.values())
     assert same(arrays, processor(image))
-    with pytest.raises(pp.errors.ConfigError, match=r"return_tensors is 'pt'.*got 'tf'"):
+    with pytest.raises(pp.errors.ConfigError, match=r"return_tensors must be 'pt'.*got 'tf'"):
         processor(image, return_tensors="tf")
 
 
@@ -92,7 +92,7 @@ def test_a_call_may_change_a_field() -> None:
     assert same(QwenVLProcessor()(images=[image], max_pixels=20 * 28**2), PROCESSORS[1](image))
     with pytest.raises(
         pp.errors.ConfigError,
-        match=r"Siglip2Processor does not know max_patches=9; a call takes images, return_tensors and patch_size",
+        match=r"Siglip2Processor has no option max_patches=9; a call takes images, return_tensors and patch_size",
     ):
         PROCESSORS[0](image, max_patches=9)
 
@@ -187,7 +187,7 @@ def test_like_pix2struct_and_timm(tmp_path: Path) -> None:
         (Siglip2Processor, {"resample": 9}, "resample=9"),
         (QwenVLProcessor, {"do_center_crop": True}, "do_center_crop=True"),
         (Pix2StructProcessor, {"is_vqa": True}, "is_vqa=True"),
-        (Pix2StructProcessor, {"patch_size": {"height": 8, "width": 16}}, "square here, not 8 x 16"),
+        (Pix2StructProcessor, {"patch_size": {"height": 8, "width": 16}}, "equal height and width, got 8 x 16"),
     ],
 )
 def test_what_is_not_done_here_is_refused(make: Any, config: dict[str, Any], named: str) -> None:
@@ -245,22 +245,22 @@ def test_like_takes_all_that_carries_settings(carrier: str, tmp_path: Path) -> N
     [
         (QwenVLProcessor, 5, "takes the settings of Qwen2VLImageProcessor: the object, .* got 5$"),
         (QwenVLProcessor, None, "got None$"),
-        (QwenVLProcessor, {}, "a dict of size, min_pixels, .* got an empty dict$"),
+        (QwenVLProcessor, {}, "a dict with some of size, min_pixels, .* got an empty dict$"),
         (QwenVLProcessor, {"learning_rate": 1, "steps": 2}, "got a dict of learning_rate, steps$"),
         (QwenVLProcessor, {"image_processor": {"a": 1}}, "whose image_processor is a dict of a$"),
         (QwenVLProcessor, [qwen_file()], "got a list$"),
         (QwenVLProcessor, SimpleNamespace(patch_size=14, temporal_patch_size=2), "got a SimpleNamespace$"),  # a model's
         (QwenVLProcessor, pp.recipes.qwen2_vl(), "got a Recipe$"),  # its max_pixels is a limit of decoding
-        (QwenVLProcessor, PROCESSORS[0], "got a Siglip2Processor. Another class makes other arguments"),
+        (QwenVLProcessor, PROCESSORS[0], "got a Siglip2Processor. Another class may make other arguments"),
         (Siglip2Processor, PROCESSORS[1], "takes the settings of Siglip2ImageProcessor: .* got a QwenVLProcessor"),
         (TimmNaFlexProcessor, PROCESSORS[1], "got a QwenVLProcessor"),
         (Siglip2Processor, qwen_file(), r"a dict of .*\(Qwen2VLImageProcessor\)"),
         (QwenVLProcessor, qwen_file() | {"image_processor_type": "Glm4vImageProcessor"}, r"\(Glm4vImageProcessor\)"),
-        (QwenVLProcessor, {"size": {"height": 224, "width": 224}, "image_mean": [0.5] * 3}, "size=.*it has shortest_edge"),
-        (QwenVLProcessor, {"size": 224}, "size=224 is not done here"),
+        (QwenVLProcessor, {"size": {"height": 224, "width": 224}, "image_mean": [0.5] * 3}, "size=.*among shortest_edge"),
+        (QwenVLProcessor, {"size": 224}, "size=224 is not supported"),
         (QwenVLProcessor, {"image_mean": [0.5, 0.5]}, r"image_mean=\[0.5, 0.5\] .*three numbers"),
         (QwenVLProcessor, {"image_std": "x"}, "image_std='x' .*three numbers"),
-        (Siglip2Processor, {"size": {"height": 2, "width": 2}, "image_std": [1] * 3}, "size=.*follows from max_num_patches"),
+        (Siglip2Processor, {"size": {"height": 2, "width": 2}, "image_std": [1] * 3}, "size=.*is derived from max_num_patches"),
         (Pix2StructProcessor, {"patch_size": 16}, "got a dict of patch_size$"),
         (TimmNaFlexProcessor, {"input_size": (3, 2, 2)}, "got a dict of input_size$"),
         (TimmNaFlexProcessor, np.zeros(3), "mean=<built-in method"),
@@ -276,7 +276,7 @@ def test_like_refuses_what_carries_none(make: Any, given: Any, named: str) -> No
 
 
 def test_like_refuses_folders_and_files_that_carry_none(tmp_path: Path) -> None:
-    with pytest.raises(pp.errors.ConfigError, match=r"states no image processor.*the folder holds nothing"):
+    with pytest.raises(pp.errors.ConfigError, match=r"has no settings of an image processor.*the folder holds no files"):
         QwenVLProcessor.like(tmp_path)
     written(tmp_path, processor_config={"processor_class": "Qwen2VLProcessor"}, tokenizer_config={})
     with pytest.raises(pp.errors.ConfigError, match=r"holds processor_config\.json, tokenizer_config\.json"):
@@ -284,7 +284,7 @@ def test_like_refuses_folders_and_files_that_carry_none(tmp_path: Path) -> None:
     with pytest.raises(pp.errors.ConfigError, match=r"tokenizer_config\.json with an empty dict"):
         QwenVLProcessor.like(tmp_path / "tokenizer_config.json")
     (tmp_path / "preprocessor_config.json").write_text("{")
-    with pytest.raises(pp.errors.ConfigError, match=r"preprocessor_config\.json is no JSON"):
+    with pytest.raises(pp.errors.ConfigError, match=r"preprocessor_config\.json is not JSON"):
         QwenVLProcessor.like(tmp_path)
 
 
@@ -384,7 +384,7 @@ def test_arrays_on_a_device_are_refused() -> None:
     for tensors in ("np", None):
         with pytest.raises(pp.errors.ConfigError, match="device='meta' needs return_tensors='pt'"):
             PROCESSORS[0](pictures()["picture-02"], return_tensors=tensors, device="meta")
-    with pytest.raises(pp.errors.ConfigError, match="device='nowhere' is no device of torch"):
+    with pytest.raises(pp.errors.ConfigError, match="device='nowhere' is not a device that torch knows"):
         PROCESSORS[0](pictures()["picture-02"], device="nowhere")
 
 
@@ -467,9 +467,9 @@ def test_means_to_255_are_refused(kind: Any) -> None:
         kind.like({**kind().to_dict(), "image_mean": HALVES})
     with pytest.raises(pp.errors.ConfigError, match=said):
         kind.like(kind().to_dict(), image_std=HALVES)
-    with pytest.raises(pp.errors.ConfigError, match="rescale_factor=1 is not done here"):
+    with pytest.raises(pp.errors.ConfigError, match="rescale_factor=1 is not supported"):
         kind()(image, image_mean=HALVES, image_std=HALVES, rescale_factor=1)
-    with pytest.raises(pp.errors.ConfigError, match="mean is three numbers"):
+    with pytest.raises(pp.errors.ConfigError, match="mean must be three numbers"):
         kind(image_mean=0.5)(image)
 
 

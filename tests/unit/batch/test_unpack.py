@@ -55,7 +55,7 @@ def test_dense_of_dropped_patches_matches_the_picture() -> None:
 def test_several_batches_have_images_and_no_values() -> None:
     batch = by_hand()
     assert [image.key for image in pp.unpack([batch, with_gap(), batch])] == [*"abc", *"ac", *"abc"]
-    with pytest.raises(pp.errors.ConfigError, match=r"values belong to one batch"):
+    with pytest.raises(pp.errors.ConfigError, match=r"values for one batch only"):
         list(pp.unpack([batch], batch.targets))
 
 
@@ -63,7 +63,7 @@ def test_several_batches_have_images_and_no_values() -> None:
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((4, 2), {}, r"\[2, 6, \.\.\.\] per token or \[2, 3, \.\.\.\] per slot, got \[4, 2\]; per='image' for what"),
+        ((4, 2), {}, r"\[2, 6, \.\.\.\] per token or \[2, 3, \.\.\.\] per slot, got \[4, 2\]; pass per='image' for outputs"),
         ((3, 5), {"per": "image"}, r"\[2, \.\.\.\] per image, got \[3, 5\]"),
         ((5,), {"per": "ragged"}, r"\[4, \.\.\.\] per ragged"),
         ((2, 3), {"dense": True}, r"\[2, 6, \.\.\.\] per token"),
@@ -82,9 +82,9 @@ def test_what_cannot_be_laid_out_is_refused() -> None:
     with pytest.raises(pp.errors.ShapeError, match=r"c keeps 5 of its 6 patches, and int32 has no NaN"):
         list(pp.unpack(batch, batch.position_ids, dense=True))
     fractions = batch._replace(position_ids=batch.position_ids / np.float32(3))
-    with pytest.raises(pp.errors.ShapeError, match=r"c keeps 5 of its 6 patches, and fractions do not say which"):
+    with pytest.raises(pp.errors.ShapeError, match=r"c keeps 5 of its 6 patches, and fractional positions do not tell which"):
         list(pp.unpack(fractions, batch.patches * 1.0, dense=True))
-    with pytest.raises(pp.errors.ConfigError, match="dense values are of tokens, a slot has one"):
+    with pytest.raises(pp.errors.ConfigError, match="dense=True needs one value per token, got one per slot"):
         list(pp.unpack(batch, batch.targets, per="slot", dense=True))
-    with pytest.raises(pp.errors.ConfigError, match="per is one of 'slot', 'token', 'image', 'ragged', got 'row'"):
+    with pytest.raises(pp.errors.ConfigError, match="per must be one of 'slot', 'token', 'image', 'ragged', got 'row'"):
         list(pp.unpack(batch, batch.targets, per="row"))  # type: ignore[arg-type]

@@ -285,16 +285,16 @@ MUTATIONS = {
     "norm_without_std": (replace("norm", lambda a: a[:1]), "norm must be"),
     "norm_flat": (replace("norm", lambda a: a[0]), "norm must have 2 axes"),
     "targets_short": (replace("targets", lambda a: a[:, 1:]), "targets must be"),
-    "targets_ragged_list": (replace("targets", lambda a: [[1, 2]]), "targets must hold"),
+    "targets_ragged_list": (replace("targets", lambda a: [[1, 2]]), "targets must be lists"),
     "keys_of_two_rows": (replace("keys", lambda k: k + k), "keys must hold"),
-    "keys_short": (replace("keys", lambda k: [k[0][:2]]), "3 images but 2 keys"),
+    "keys_short": (replace("keys", lambda k: [k[0][:2]]), "one key per image, got 3 images and 2 keys"),
     "other_patch_size": (replace("patch_size", lambda p: 2), "patches must be"),
     # samples, which a batch made by hand does not number
     "samples_int64": (replace("sample_ids", lambda _: np.array([[1, 2, 3, 0]])), "sample_ids must be int32"),
     "samples_short": (replace("sample_ids", lambda _: np.array([[1, 2, 3]], dtype=np.int32)), "sample_ids must be"),
     "sample_left_out": (replace("sample_ids", lambda _: np.array([[1, 3, 3, 0]], dtype=np.int32)), "sample_ids must be 1"),
     "sample_missing": (replace("sample_ids", lambda _: np.array([[0, 1, 2, 0]], dtype=np.int32)), "sample_ids must be 1"),
-    "sample_in_an_empty_slot": (replace("sample_ids", lambda _: np.array([[1, 2, 3, 3]], dtype=np.int32)), "are set beyond"),
+    "sample_in_an_empty_slot": (replace("sample_ids", lambda _: np.array([[1, 2, 3, 3]], dtype=np.int32)), "must be 0 beyond"),
     # dtypes
     "patches_int32": (cast("patches", "int32"), "patches must be uint8 or float32 or float16"),
     "positions_float64": (cast("position_ids", "float64"), "position_ids must be"),
@@ -310,19 +310,19 @@ MUTATIONS = {
     "num_images_beyond_slots": (put("num_images", 0, 5), "num_images must be in 0 … 4"),
     "num_images_negative": (put("num_images", 0, -1), "num_images must be in 0 … 4"),
     "slot_beyond_images": (put("slot_mask", (0, 3), True), "beyond num_images"),
-    "slot_off": (put("slot_mask", (0, 1), False), "segment_ids must name exactly"),
-    "segments_out_of_order": (put("segment_ids", (0, 2), 2), "row 0: segment_ids must be"),
+    "slot_off": (put("slot_mask", (0, 1), False), "segment_ids must contain the readable slots"),
+    "segments_out_of_order": (put("segment_ids", (0, 2), 2), "row 0: segment_ids must not decrease"),
     "segment_negative": (put("segment_ids", (0, 16), -1), "must not be negative"),
-    "segment_of_no_slot": (put("segment_ids", (0, 14), 4), "segment_ids must name exactly"),
-    "segment_lost": (put("segment_ids", (0, slice(10, 15)), 0), "segment_ids must name exactly"),
-    "padding_inside_an_image": (put("segment_ids", (0, 5), 0), "padding between readable images"),
-    "padding_before_an_image": (put("segment_ids", (0, 4), 0), "padding between readable images"),
-    "more_tokens_than_patches": (put("grid_sizes", (0, 1), (2, 2)), "slot 1 has 6 tokens of a grid"),
-    "grid_missing": (put("grid_sizes", (0, 1), (0, 0)), "slot 1 has 6 tokens of a grid"),
-    "grid_in_an_empty_slot": (put("grid_sizes", (0, 3), (1, 1)), "slot 3 holds no image"),
-    "size_missing": (put("source_sizes", (0, 2), (0, 20)), "slot 2 has no source size"),
-    "patch_in_padding": (put("patches", (0, 16, 2), 1), "patches must be zero where padding"),
-    "position_in_padding": (put("position_ids", (0, 15, 0), 1), "position_ids must be zero where padding"),
+    "segment_of_no_slot": (put("segment_ids", (0, 14), 4), "segment_ids must contain the readable slots"),
+    "segment_lost": (put("segment_ids", (0, slice(10, 15)), 0), "segment_ids must contain the readable slots"),
+    "padding_inside_an_image": (put("segment_ids", (0, 5), 0), "padding must come after the last image"),
+    "padding_before_an_image": (put("segment_ids", (0, 4), 0), "padding must come after the last image"),
+    "more_tokens_than_patches": (put("grid_sizes", (0, 1), (2, 2)), "slot 1 must have 1 … all tokens of its grid .*, got 6"),
+    "grid_missing": (put("grid_sizes", (0, 1), (0, 0)), "slot 1 must have 1 … all tokens of its grid .*, got 6"),
+    "grid_in_an_empty_slot": (put("grid_sizes", (0, 3), (1, 1)), "slot 3 has no image"),
+    "size_missing": (put("source_sizes", (0, 2), (0, 20)), "slot 2 must have a source size"),
+    "patch_in_padding": (put("patches", (0, 16, 2), 1), "patches must be zero at padding"),
+    "position_in_padding": (put("position_ids", (0, 15, 0), 1), "position_ids must be zero at padding"),
     "target_in_an_empty_slot": (put("targets", (0, 3), 0), "targets must be −100"),
     "nan_missing": (replace("targets", lambda a: a.astype(np.float32)), "targets must be −100 .* or NaN"),
     "target_in_an_empty_slot_of_a_dict": (replace("targets", lambda a: {"x": np.abs(a)}), "targets must be −100"),
@@ -342,7 +342,7 @@ def test_validate_refuses_a_gap_inside_an_image(kind: Kind) -> None:
     """Where some slot is unreadable padding may lie between images, but not inside one."""
     batch = put("segment_ids", (0, slice(None)), [1, 0, 1, 0, 3, 3])(with_gap())
     batch = put("patches", (0, 1), 0)(put("position_ids", (0, 1), 0)(batch))
-    with pytest.raises(pp.errors.ShapeError, match="the tokens of slot 0 are not contiguous"):
+    with pytest.raises(pp.errors.ShapeError, match="the tokens of slot 0 must be contiguous"):
         pp.validate(kind(batch))
 
 

@@ -108,7 +108,7 @@ def spectrum_slope(grey: np.ndarray) -> float:
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
     bounds = np.geomspace(3 / side, 0.35, 12)
     rings = np.digitize(frequency, bounds)
-    means = [power[rings == ring].mean() for ring in range(1, 12)]
+    means = [power[rings == radius].mean() for radius in range(1, 12)]
     return float(np.polyfit(np.log(bounds[:-1] * bounds[1:]) / 2, np.log(means), 1)[0])
 
 

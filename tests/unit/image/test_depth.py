@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import patchpack as pp
-from patchpack.image import pillow_warnings as warned
+from patchpack.image import pillow_warnings
 from patchpack.image.decode import decode, to_rgb
 from patchpack.image.depth import NARROW
 from tests.helpers.deep_files import png, tiff
@@ -30,9 +30,9 @@ def grey(data: bytes, **options: Any) -> np.ndarray[Any, Any]:
 
 
 def kinds(data: bytes, **options: Any) -> list[str]:
-    warned.forget()
+    pillow_warnings.forget()
     decode(data, **options)
-    return warned.heard()
+    return pillow_warnings.heard()
 
 
 def with_one(pixels: np.ndarray[Any, Any], value: float) -> np.ndarray[Any, Any]:

@@ -155,7 +155,7 @@ def test_a_small_image_comes_out_exact() -> None:
 
 
 def test_the_whole_size_is_compared() -> None:
-    with pytest.raises(DecodeError, match=r"the header said 160 x 240 \(height x width\), the pixels are 240 x 160"):
+    with pytest.raises(DecodeError, match=r"expected 160 x 240 pixels \(height x width\), as the header said, got 240 x 160"):
         part_of_picture(jpeg(np.zeros((160, 240, 3), np.uint8), 6), Size(160, 240), (0, 0, 160, 240), (2, 2), FAST)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import logging
 import pickle
@@ -12,8 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from types import FunctionType
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -21,9 +19,8 @@ import pytest
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin
 
 import patchpack as pp
-from helpers.hard_images import Hard, cut_exif, own, saved, tiled_tiff
-from patchpack.image import pillow_warnings as warned
-from patchpack.image import tiff as libtiff
+from helpers.hard_images import Hard, cut_exif, own, saved
+from patchpack.image import pillow_warnings
 from patchpack.image.decode import decode, decode_image, open_image, oriented_size, to_rgb
 from patchpack.image.pillow_warnings import OTHER, SEVERAL_FRAMES, CapturedWarnings, forget, heard
 from patchpack.paint.part import part_of_picture
@@ -145,7 +142,7 @@ def test_one_inside_the_other() -> None:
         warnings.resetwarnings()  # pytest puts them back
     with CapturedWarnings(), warnings.catch_warnings():
         pass
-    assert warned._here.deep == 0
+    assert pillow_warnings._here.deep == 0
 
 
 @contextmanager
@@ -213,30 +210,6 @@ def test_what_pillow_logs_of_a_broken_tiff_is_not_printed(capfd: pytest.CaptureF
         decode(data)
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("PIL.TiffImagePlugin").filter(record())
-
-
-def test_what_libtiff_thinks_is_not_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    set_handler = libtiff._set_handler()
-    if isinstance(set_handler, FunctionType):
-        pytest.skip("this Pillow's libtiff cannot be reached")
-    told = []
-    handler = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: told.append(1))
-    here = ctypes.cast(handler, ctypes.c_void_p).value
-    before = set_handler(here)
-    try:
-        with pytest.raises(pp.errors.DecodeError, match="OSError"):
-            decode(tiled_tiff(10, 256), max_pixels=65_536)
-        with libtiff.SilentLibtiff(), libtiff.SilentLibtiff():
-            pass
-        assert not told
-        with suppress(OSError):
-            Image.open(io.BytesIO(tiled_tiff(10, 256))).load()
-        assert told  # as it was, for everybody else
-    finally:
-        assert set_handler(before) == here
-    with pytest.raises(pp.errors.DecodeError, match="OSError"):
-        decode(tiled_tiff(10, 256), max_pixels=65_536)
-    assert capfd.readouterr() == ("", "")
 
 
 # ---------------------------------------------------------------------------------------------------------------- errors

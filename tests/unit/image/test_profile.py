@@ -10,8 +10,7 @@ import pytest
 from PIL import Image, ImageCms
 
 import patchpack as pp
-from patchpack.image import pillow_warnings as warned
-from patchpack.image import profile
+from patchpack.image import pillow_warnings, profile
 from patchpack.image.decode import decode
 from patchpack.image.profile import BROKEN
 from tests.helpers.icc import icc_profile
@@ -105,9 +104,9 @@ def test_transparency_is_laid_over_the_background_as_it_is() -> None:
     ],
 )
 def test_a_profile_that_cannot_be_used_is_counted(image: Image.Image, icc: bytes) -> None:
-    warned.forget()
+    pillow_warnings.forget()
     assert np.array_equal(converted(saved(image, icc=icc)), np.asarray(image))
-    assert warned.heard() == [BROKEN]
+    assert pillow_warnings.heard() == [BROKEN]
     (batch,) = pp.pack_images([saved(image, icc=icc)], RECIPE.replace(icc="srgb"))
     assert batch.info.warnings == {BROKEN: 1}
 
@@ -136,5 +135,5 @@ def test_a_pil_image_is_converted_before_it_travels(workers: int) -> None:
 
 def test_a_pillow_without_littlecms_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile, "is_there", lambda: False)
-    with pytest.raises(pp.errors.ConfigError, match="icc='srgb' needs a Pillow that was built with LittleCMS"):
+    with pytest.raises(pp.errors.ConfigError, match="icc='srgb' needs Pillow with LittleCMS"):
         pp.load([], RECIPE.replace(icc="srgb"))

@@ -97,7 +97,7 @@ def test_rules_are_not_interchangeable() -> None:
 
 
 def test_a_rule_that_nobody_defines_is_refused() -> None:
-    with pytest.raises(ConfigError, match="antialias=True wants align_corners=False"):
+    with pytest.raises(ConfigError, match="antialias=True needs align_corners=False"):
         Interpolation(align_corners=True, antialias=True)
-    with pytest.raises(ConfigError, match="kernel is 'bilinear' or 'bicubic', got 'nearest'"):
+    with pytest.raises(ConfigError, match="kernel must be 'bilinear' or 'bicubic', got 'nearest'"):
         Interpolation(kernel="nearest")

@@ -165,7 +165,7 @@ def test_an_embedding_of_another_patch_size_is_a_convolution_with_the_resized_ke
 
 
 def test_what_cannot_be_resized_is_refused() -> None:
-    with pytest.raises(ConfigError, match="method is 'pi', 'plain', 'area' or 'norm', got 'nearest'"):
+    with pytest.raises(ConfigError, match="method must be 'pi', 'plain', 'area' or 'norm', got 'nearest'"):
         resize_kernel(W, (3, 3), method="nearest")
     with pytest.raises(ShapeError, match="at least 1×1 pixels, got 0×3"):
         resize_kernel(W, (0, 3))

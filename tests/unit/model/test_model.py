@@ -360,15 +360,15 @@ def test_bfloat16(attention: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"width": 10, "heads": 4}, "width=10 is not a multiple of heads=4"),
+        ({"width": 10, "heads": 4}, "width must be a multiple of heads=4, got 10"),
         ({"heads": 0}, "heads must be at least 1"),
         ({"num_classes": -1}, "num_classes must be at least 0"),
-        ({"attention": "flash"}, "attention='flash' is not one of 'auto', 'loop', 'bucketed'"),
+        ({"attention": "flash"}, "attention must be one of 'auto', 'loop', 'bucketed', .* got 'flash'"),
         (
             {"attention": "bucketed", "static": True},
-            "'bucketed' has other shapes for every batch. Take 'auto'",
+            "'bucketed' changes shapes with every batch: use 'auto'",
         ),
-        ({"attention": bucketed, "static": True}, "'bucketed' has other shapes for every batch. Take 'auto'"),
+        ({"attention": bucketed, "static": True}, "'bucketed' changes shapes with every batch: use 'auto'"),
     ],
 )
 def test_a_model_that_cannot_work_is_refused(changes: dict[str, object], message: str) -> None:
@@ -378,7 +378,7 @@ def test_a_model_that_cannot_work_is_refused(changes: dict[str, object], message
 
 def test_a_batch_of_another_kind_is_refused() -> None:
     batch = make_batch()
-    with pytest.raises(ShapeError, match=r"patch_size is 4, the batch's is 2\. A model made with flexible='pi'"):
+    with pytest.raises(ShapeError, match=r"patch_size=4, the model's, got 2\. A model made with flexible='pi'"):
         make_model(patch_size=4)(batch)
     with pytest.raises(ShapeError, match="a patch must have 12 values, got 4"):
         make_model()(batch._replace(patches=batch.patches[..., :4]))
@@ -405,7 +405,7 @@ def test_the_sum_is_what_the_mean_divides() -> None:
 
 
 def test_another_reduction_is_refused() -> None:
-    with pytest.raises(ConfigError, match="reduction is 'mean' or 'sum', got 'none'"):
+    with pytest.raises(ConfigError, match="reduction must be 'mean' or 'sum', got 'none'"):
         cross_entropy(torch.zeros(2, 3, 4), torch.zeros(2, 3, dtype=torch.int64), reduction="none")
 
 

@@ -112,11 +112,11 @@ def test_what_a_model_cannot_take_is_refused() -> None:
     single = packed(CLIPS.replace(video=pp.Video(1)), {"a": PIXELS[0]})
     with pytest.raises(pp.errors.ShapeError, match=r"\(time, row, col\)"):
         of_images(single)
-    with pytest.raises(pp.errors.ShapeError, match="the batch is of patches"):
+    with pytest.raises(pp.errors.ShapeError, match="but the batch has patches"):
         model.for_video(of_images, tubelet=1, max_times=2)(images)
-    with pytest.raises(pp.errors.ConfigError, match="takes clips already"):
+    with pytest.raises(pp.errors.ConfigError, match="already takes clips"):
         model.for_video(of_clips, tubelet=2, max_times=2)
-    with pytest.raises(pp.errors.ConfigError, match="at least one frame"):
+    with pytest.raises(pp.errors.ConfigError, match="at least 1 frame"):
         model.for_video(of_images, tubelet=0, max_times=2)
     with pytest.raises(pp.errors.ConfigError, match="at least one entry"):
         model.for_video(of_images, tubelet=2, max_times=0)

@@ -106,13 +106,15 @@ def test_every_parameter_gets_a_gradient(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [*WHOLE])
 def test_a_fraction_is_no_row(kind: str) -> None:
-    with pytest.raises(ShapeError, match=r"integer \(row, col\) pairs, got torch.float32 .* recipe positions=Absolute\(\)"):
+    with pytest.raises(
+        ShapeError, match=r"integer \(row, col\) pairs, got torch.float32 .* recipe with positions=Absolute\(\)"
+    ):
         WHOLE[kind][0]()(*ids_of((2, 2), pp.positions.Fractional()))
 
 
 @pytest.mark.parametrize("kind", [*FRACTIONAL])
 def test_a_row_is_no_fraction(kind: str) -> None:
-    with pytest.raises(ShapeError, match=r"as fractions, got torch.int32 .* recipe positions=Fractional\(centered=True\)"):
+    with pytest.raises(ShapeError, match=r"as fractions, got torch.int32 .* recipe with positions=Fractional\(centered=True\)"):
         FRACTIONAL[kind][0]()(*ids_of((2, 2)))
 
 
@@ -287,17 +289,20 @@ def test_the_spread_of_fourier_frequencies() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (partial(RasterPositions, width=8, max_tokens=0), "at least one entry per axis and one value, got 0×8"),
-        (partial(JointPositions, width=8, max_len=0), "at least one entry per axis and one value, got 0×0×8"),
-        (partial(GridPositions, width=8, grid=(7, 0), how=SIGLIP2), "at least one entry per axis and one value, got 7×0×8"),
-        (partial(FactorizedPositions, width=8, max_len=0), "at least one entry per axis and one value, got 0×8"),
-        (partial(FactorizedPositions, width=8, max_len=4, combine="concat"), "combine is 'sum', 'product' or 'stack'"),
-        (partial(FactorizedPositions, width=9, max_len=4, combine="stack"), "width=9 is odd"),
-        (partial(FactorizedPositions, width=8, max_len=4, first=1, fractional=True), "leave first at 0"),
+        (partial(RasterPositions, width=8, max_tokens=0), "at least one entry per axis and one value per entry, got 0×8"),
+        (partial(JointPositions, width=8, max_len=0), "at least one entry per axis and one value per entry, got 0×0×8"),
+        (
+            partial(GridPositions, width=8, grid=(7, 0), how=SIGLIP2),
+            "at least one entry per axis and one value per entry, got 7×0×8",
+        ),
+        (partial(FactorizedPositions, width=8, max_len=0), "at least one entry per axis and one value per entry, got 0×8"),
+        (partial(FactorizedPositions, width=8, max_len=4, combine="concat"), "combine must be 'sum', 'product' or 'stack'"),
+        (partial(FactorizedPositions, width=9, max_len=4, combine="stack"), "needs an even width, got 9"),
+        (partial(FactorizedPositions, width=8, max_len=4, first=1, fractional=True), "needs first=0, got 1"),
         (partial(SinusoidalPositions, width=6), "multiple of 4, got 6"),
         (partial(SinusoidalPositions, width=0), "multiple of 4, got 0"),
         (partial(SinusoidalPositions, width=8, max_len=0), "max_len must be at least 1, got 0"),
-        (partial(FourierPositions, width=7), "width=7 is odd"),
+        (partial(FourierPositions, width=7), "width must be even and at least 2, .* got 7"),
         (partial(FourierPositions, width=8, std=0.0), "std must be positive, got 0.0"),
     ],
 )

@@ -68,7 +68,7 @@ def test_parts_can_be_changed() -> None:
 
 
 def test_an_unknown_size_is_refused() -> None:
-    with pytest.raises(ConfigError, match="size='XL' is not one of Ti, S, M, B, L"):
+    with pytest.raises(ConfigError, match=r"size must be one of Ti, S, M, B, L, .* got 'XL'"):
         presets.vit("XL", 16)
 
 
@@ -76,8 +76,8 @@ def test_an_unknown_size_is_refused() -> None:
     ("parts", "message"),
     [
         ({"pool": "class"}, "pool='class' reads the class token"),
-        ({"pool": "max"}, "pool is 'map', 'mean' or 'class'"),
-        ({"drop_path": 1.0}, r"drop_path is a probability in \[0, 1\)"),
+        ({"pool": "max"}, "pool must be 'map', 'mean' or 'class'"),
+        ({"drop_path": 1.0}, r"drop_path must be a probability in \[0, 1\)"),
         ({"registers": -1}, "registers must be at least 0"),
         ({"rope": 100.0, "heads": 4}, "head width that is a multiple of 4, got 2"),
     ],

@@ -75,12 +75,12 @@ def test_repatch_there_and_back() -> None:
 
 
 def test_what_cannot_be_cut_again_is_refused() -> None:
-    with pytest.raises(ShapeError, match="an image of 24 × 24 pixels has no whole number of patches of 16"):
+    with pytest.raises(ShapeError, match="an image of 24 × 24 pixels cannot be cut into whole patches of 16"):
         repatch(Batches(8).batch, 16)
     batch = Batches(8).batch
     first = (batch.segment_ids == 1).nonzero()[0]
     batch.segment_ids[first[0], first[1]] = 0
-    with pytest.raises(ShapeError, match=r"tokens left: without its dropped patches"):
+    with pytest.raises(ShapeError, match=r"tokens, but cutting it into other patches needs all of them"):
         repatch(batch, 4)
 
 
@@ -107,7 +107,7 @@ def test_a_student_starts_as_its_teacher() -> None:
 
 
 def test_a_student_of_other_parts_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"do not share positions\.rows"):
+    with pytest.raises(ConfigError, match=r"differ in positions\.rows"):
         start_from(presets.navit(TINY, 8, num_classes=5), presets.vit(TINY, 8, num_classes=5))
 
 
@@ -137,7 +137,7 @@ def test_a_student_comes_to_agree_with_its_teacher() -> None:
 
 @pytest.mark.parametrize("numbers", [{"temperature": 0.0}, {"label_weight": 1.5}])
 def test_distillation_refuses(numbers: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="want temperature > 0 and label_weight in"):
+    with pytest.raises(ConfigError, match="temperature must be > 0 and label_weight in"):
         distillation(flexible(), **numbers)
 
 
@@ -174,5 +174,5 @@ def test_scales_and_biases_do_not_decay() -> None:
 
 
 def test_training_refuses() -> None:
-    with pytest.raises(ConfigError, match="want epochs >= 1"):
+    with pytest.raises(ConfigError, match="expected epochs >= 1"):
         next(fit(flexible(), Batches(8), epochs=0))

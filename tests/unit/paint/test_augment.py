@@ -101,11 +101,11 @@ def test_a_window_is_its_definition(start: int, length: int, after: int, target:
 
 
 def test_what_positions_are_of() -> None:
-    with pytest.raises(pp.errors.ConfigError, match=r"of the 'crop' or of the 'image', got of='whole'"):
+    with pytest.raises(pp.errors.ConfigError, match=r"of must be 'crop' or 'image', got 'whole'"):
         pp.positions.Absolute(of="whole")  # type: ignore[arg-type]
     (batch, *_) = pp.load(SAMPLES, NATIVE, target=None)
     assert batch.info.positions == "image"
-    with pytest.raises(pp.errors.ShapeError, match=r"places in the whole image do not say which"):
+    with pytest.raises(pp.errors.ShapeError, match=r"positions in the whole image do not tell which"):
         list(pp.unpack(batch, np.zeros((*batch.segment_ids.shape, 1), np.float32), per="token", dense=True))
 
 
@@ -171,10 +171,10 @@ def test_padding_is_not_augmented() -> None:
 @pytest.mark.parametrize(
     ("function", "message"),
     [
-        (lambda pixels, generator: pixels[1:], r"must return an array uint8 \[\d+, \d+, 3\] for 0, got uint8"),
+        (lambda pixels, generator: pixels[1:], r"must return a uint8 array \[\d+, \d+, 3\] for 0, got uint8"),
         (lambda pixels, generator: pixels / 255, r"for 0, got float64"),
         (lambda pixels, generator: None, r"for 0, got NoneType"),
-        (lambda pixels, generator: pixels[9999], r"failed on 0, IndexError: "),
+        (lambda pixels, generator: pixels[9999], r"failed for 0: IndexError: "),
     ],
 )
 def test_a_function_that_is_wrong_is_told_with_its_image(function: Any, message: str) -> None:
@@ -183,8 +183,8 @@ def test_a_function_that_is_wrong_is_told_with_its_image(function: Any, message:
 
 
 def test_refusals_at_construction() -> None:
-    with pytest.raises(pp.errors.ConfigError, match=r"augment is a function"):
+    with pytest.raises(pp.errors.ConfigError, match=r"augment must be a function"):
         PLAIN.replace(augment=3)
-    with pytest.raises(pp.errors.ConfigError, match=r"use MeanStd"):
+    with pytest.raises(pp.errors.ConfigError, match=r"use normalize=MeanStd"):
         PLAIN.replace(augment=shift, dtype="float32", normalize=pp.normalize.PerImage())
     assert PLAIN.replace(augment=shift).for_eval().augment is None

@@ -106,7 +106,7 @@ def test_names_of_a_dict_are_strings(target: Any) -> None:
     with pytest.raises(pp.errors.TargetError, match="the names of a dict of labels are strings, got"):
         infer_kind(target)
     kind = infer_kind({"1": 5})
-    with pytest.raises(pp.errors.TargetError, match=r"expected targets \['1'\], got"):
+    with pytest.raises(pp.errors.TargetError, match=r"expected a dict of the targets 1, as the first sample had, got"):
         store(allocate(kind, 1, 1), kind, 0, 0, target)
 
 
@@ -135,7 +135,7 @@ def test_an_error_whose_text_cannot_be_shown_is_a_rejection() -> None:
 
     _, report = load([0, 1, 2], map_target=failing)
     assert [r.key for r in report.rejected] == ["k1"]
-    assert report.rejected[0].reason == "map_target failed on 1: ValueError: (its text cannot be shown)"
+    assert report.rejected[0].reason == "map_target failed for 1: ValueError: (its text cannot be shown)"
 
 
 @pytest.mark.parametrize("label", [16777217, -16777217, np.int64(2**53 + 1), [0, 16777217], True])
@@ -144,7 +144,10 @@ def test_an_integer_that_float32_cannot_hold_is_refused(label: Any) -> None:
     if label is True:
         store(allocate(kind, 1, 1), kind, 0, 0, label)
         return
-    with pytest.raises(pp.errors.TargetError, match=r"float32 cannot hold the integer .* exactly: give labels as integers"):
+    with pytest.raises(
+        pp.errors.TargetError,
+        match=r"float32 holds exactly, got the integer .*: give labels as",
+    ):
         store(allocate(kind, 1, 1), kind, 0, 0, label)
 
 
@@ -217,7 +220,7 @@ def test_another_kind_is_refused_and_nothing_written(name: str) -> None:
     first, other = MISMATCHES[name]
     kind = infer_kind(first)
     targets, untouched = allocate(kind, 1, 1), allocate(kind, 1, 1)
-    with pytest.raises(pp.errors.TargetError, match=r"first sample had|expected targets"):
+    with pytest.raises(pp.errors.TargetError, match=r"first sample had"):
         store(targets, kind, 0, 0, other)
     np.testing.assert_equal(targets, untouched)
 
@@ -420,13 +423,13 @@ def test_a_tensor_is_a_number(name: str, workers: int) -> None:
 
 def test_a_double_beyond_float32_is_refused_though_torch_makes_it_infinite() -> None:
     stored = allocate(TargetSpec("float32"), 1, 1)
-    with pytest.raises(pp.errors.TargetError, match="cannot hold tensor"):
+    with pytest.raises(pp.errors.TargetError, match="range of float32, got tensor"):
         store(stored, TargetSpec("float32"), 0, 0, torch.tensor(1e300, dtype=torch.float64))
 
 
 def test_a_float_beyond_float32_is_refused_not_infinite() -> None:
     stored = allocate(TargetSpec("float32"), 1, 2)
-    with pytest.raises(pp.errors.TargetError, match=r"cannot hold 1e\+300"):
+    with pytest.raises(pp.errors.TargetError, match=r"range of float32, got 1e\+300"):
         store(stored, TargetSpec("float32"), 0, 0, 1e300)
     store(stored, TargetSpec("float32"), 0, 1, float("inf"))  # infinity itself is a float
     assert np.isnan(stored[0, 0])

@@ -220,7 +220,7 @@ def draw(sizes, path: Path, monkeypatch) -> None:
 
 def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch) -> None:
     s = study([(90, 90)], pp.recipes.navit())
-    with pytest.raises(ConfigError, match=r"drawn as .png, .pdf or .svg, got 'study.jpg'"):
+    with pytest.raises(ConfigError, match=r"ends in .png, .pdf or .svg, got 'study.jpg'"):
         s.plot("study.jpg")
     if "matplotlib" in sys.modules:
         with pytest.raises(ConfigError, match="cannot be written, FileNotFoundError"):
@@ -239,10 +239,10 @@ def test_what_cannot_be_drawn_is_refused(tmp_path: Path, monkeypatch) -> None:
         ([1, 2], {}, "sizes must be integers [n, 2]"),
         ([[1, 2, 3]], {}, "got int64 [1, 3]"),
         ([[1.5, 2]], {}, "got float64 [1, 2]"),
-        ([[1, 2], [0, 5]], {}, "sizes[1] = [0, 5] is not in 1 … 2147483647 (1 such): leave them out"),
+        ([[1, 2], [0, 5]], {}, "sizes must be in 1 … 2147483647, got sizes[1] = [0, 5] (1 such): leave them out"),
         ([[1, 2]], {"keys": ["a", "b"]}, "1 sizes and 2 keys"),
         ([[1, 2]], {"epoch": -1}, "epoch must be an integer in 0 …"),
-        ([[1, 2]], {"recipe": "navit"}, "a study is of a Recipe, got 'navit'"),
+        ([[1, 2]], {"recipe": "navit"}, "study needs a Recipe, such as patchpack.recipes.navit(), got 'navit'"),
         ([[320, 320]], {"recipe": native()}, "no image to pack, 1 samples seen, 1 rejected"),
     ],
 )

@@ -66,7 +66,7 @@ def test_shards_are_sorted_and_small() -> None:
 
 
 def test_another_split_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'train' and 'val', not 'test'"):
+    with pytest.raises(ConfigError, match=r"'train' or 'val', got 'test'"):
         shards("test")
 
 

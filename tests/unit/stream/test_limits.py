@@ -172,10 +172,10 @@ def test_the_limit_leaves_room_for_the_largest_picture_uncompressed() -> None:
 
 def test_pixels_of_a_tile_count_as_those_of_a_picture() -> None:
     """It is decoded whole: a file of 154 bytes would take as many as it announces."""
-    with pytest.raises(pp.errors.DecodeError, match=r"at most 64000000 pixels, got a picture in tiles of 16384 x 16384"):
+    with pytest.raises(pp.errors.DecodeError, match=r"at most 64000000 pixels, got an image in tiles of 16384 x 16384"):
         open_image(tiled_tiff(10, 16_384))
     assert open_image(tiled_tiff(10, 256), max_pixels=65_536).size == (10, 10)
-    with pytest.raises(pp.errors.DecodeError, match="got a picture in tiles of 256 x 256"):
+    with pytest.raises(pp.errors.DecodeError, match="got an image in tiles of 256 x 256"):
         open_image(tiled_tiff(10, 256), max_pixels=65_535)
 
 
@@ -210,7 +210,7 @@ def test_a_picture_of_another_size_is_refused_with_both(form: str, dtype: Any, d
     for height, width in ((40, 30), (31, 40), (30, 39), (1, 1), (3000, 4000)):
         with pytest.raises(pp.errors.DecodeError) as error:
             part_of_picture(FORMS[form], Size(height, width), (0, 0, height, width), (16, 16), recipe)
-        assert f"the header said {height} x {width} (height x width), the pixels are 30 x 40" in str(error.value)
+        assert f"expected {height} x {width} pixels (height x width), as the header said, got 30 x 40" in str(error.value)
 
 
 @pytest.mark.parametrize("decode", ["exact", "fast", "turbo"])
@@ -225,7 +225,7 @@ def test_sizes_that_lie_cost_only_their_image(form: str, decode: Any) -> None:
     (batch,) = lying
     (rejection,) = batch.info.rejections
     assert (rejection.key, rejection.stage) == ("2", "decode")
-    assert rejection.reason == "the header said 40 x 30 (height x width), the pixels are 30 x 40"
+    assert rejection.reason == "expected 40 x 30 pixels (height x width), as the header said, got 30 x 40"
     assert batch.slot_mask[0, :4].tolist() == [True, True, False, True]
     for key in "013":
         ours, theirs = (next(i for i in pp.unpack(b[0]) if i.key == key) for b in (lying, honest))

@@ -110,5 +110,5 @@ def test_a_stage_without_positions_gives_no_state() -> None:
 
 @pytest.mark.parametrize("resumable", ["yes", 1, None])
 def test_resumable_is_true_or_false(resumable: Any) -> None:
-    with pytest.raises(pp.errors.ConfigError, match="resumable is True or False, got"):
+    with pytest.raises(pp.errors.ConfigError, match="resumable must be True or False, got"):
         pp.Pack(RECIPE, resumable=resumable)

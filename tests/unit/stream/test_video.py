@@ -18,7 +18,7 @@ import patchpack as pp
 from helpers.naive_paint import paint_clip_alone
 from patchpack import testing
 from patchpack.batch.unpack import PackedImage
-from patchpack.cli.draw import draw_rows, picture_of
+from patchpack.cli.pictures.rows import draw_rows, picture_of
 from patchpack.paint.patchify import unpatchify_clip
 from patchpack.plan.table import plan_table
 from patchpack.stream.workers.slot_pool import slot_bytes_of
@@ -81,15 +81,16 @@ def test_a_video_of_no_frames_is_refused(options: dict[str, Any]) -> None:
 
 def test_the_bound_counts_all_steps_of_time() -> None:
     IMAGES.replace(seq_len=256, video=pp.Video(2, num_frames=8))
-    with pytest.raises(
-        pp.errors.ConfigError, match=r"seq_len=256 .* up to 320 patches, through Video\(tubelet=2, num_frames=9\)"
-    ):
+    with pytest.raises(pp.errors.ConfigError, match=r"seq_len=256 .* up to 320 patches of Video\(tubelet=2, num_frames=9\)"):
         IMAGES.replace(seq_len=256, video=pp.Video(2, num_frames=9))
     alone = IMAGES.replace(seq_len=None, max_images=1, video=pp.Video(2, num_frames=8))
     assert alone.row_len(8) == 256
     with pytest.raises(pp.errors.ConfigError, match="set num_frames in"):
         alone.replace(video=pp.Video(2))
-    for wrong, match in (({"video": 2}, "Video"), ({"normalize": pp.normalize.PerImage(), "dtype": "float32"}, "its own mean")):
+    for wrong, match in (
+        ({"video": 2}, "Video"),
+        ({"normalize": pp.normalize.PerImage(), "dtype": "float32"}, "each frame of a clip by itself"),
+    ):
         with pytest.raises(pp.errors.ConfigError, match=match):
             CLIPS.replace(**wrong)
 
@@ -298,7 +299,7 @@ def refusals(recipe: pp.Recipe, *images: Any) -> list[tuple[str, str]]:
 
 
 def test_without_video_a_clip_is_refused() -> None:
-    why = ("header", "a clip, and the recipe takes none: give it video=Video(...)")
+    why = ("header", "got a clip, but the recipe has video=None: use a recipe with video=Video(...)")
     assert refusals(IMAGES, PIXELS[:4], pp.Clip([PIXELS[0]]), [PIXELS[0], PIXELS[:2]]) == [why] * 3
 
 
@@ -321,9 +322,9 @@ def test_a_fault_in_one_frame_names_it_and_takes_the_sample() -> None:
         ("decode", "frame 2 of 5: ", ""),
         ("decode", "frame 3 of 4: ", "16 x 32"),
         ("decode", "frame 3 of 4: ", ""),
-        ("decode", "frame 1 of 2: ", "as a frame"),
-        ("header", "a clip of no frames", ""),
-        ("header", "a clip of no frames", ""),
+        ("decode", "frame 1 of 2: ", "as each frame"),
+        ("header", "a clip must have at least one frame, got 0: leave the sample out", ""),
+        ("header", "a clip must have at least one frame, got 0: leave the sample out", ""),
         ("header", "expected file bytes", "float32"),
         ("header", "", "image"),
         ("plan", "a clip of 40 frames", "240 tokens"),
@@ -382,9 +383,9 @@ def test_sizes_that_are_known_know_nothing_of_frames() -> None:
     [
         ("times", lambda t: t.long(), "times must be int32"),
         ("times", lambda t: t[:, :2], "times must be"),
-        ("times", lambda t: t * 0 + 1, "do not go by time|48 tokens"),
-        ("times", lambda t: t + 1, "holds no image but times"),
-        ("position_ids", lambda ids: ids.flip(1), "zero where padding|by time"),
+        ("times", lambda t: t * 0 + 1, "must be in order of time|got 48"),
+        ("times", lambda t: t + 1, "its times must be 0"),
+        ("position_ids", lambda ids: ids.flip(1), "zero at padding|order of time"),
         ("patches", lambda p: p[..., 1:], "patches must be"),
     ],
 )
@@ -422,7 +423,7 @@ def test_adapters_take_clips_or_say_why_not() -> None:
     assert shapes["0"] == [4, 2, 4]
     assert shapes["1"][0] == 1
     for adapter in (pp.adapters.siglip2, pp.adapters.timm_naflex, pp.adapters.pix2struct):
-        with pytest.raises(pp.errors.ConfigError, match="of tubelets"):
+        with pytest.raises(pp.errors.ConfigError, match="holds tubelets"):
             adapter(batch)
     with pytest.raises(pp.errors.ConfigError, match=r"tubelets of 2 frames, the model takes 1.*Video\(tubelet=1\)"):
         pp.adapters.qwen_vl(batch, temporal_patch_size=1)

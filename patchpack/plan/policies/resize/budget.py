@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, ceil_div, columns, grid_of, isqrt, require_bool, require_int
@@ -43,7 +44,7 @@ class Pix2Struct:
         """Return max_patches. Proof: ``floor(x) * floor(y) <= x * y = M``, and a clamp to 1 leaves the other factor <= M."""
         return self.max_patches
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
         """See `ResizePolicy`."""
         h, w = columns(sizes)
         if self.exact:
@@ -88,7 +89,7 @@ class NaFlex:
         """Return max_patches. s* is feasible by definition, every search checks that, and a 1 x 1 grid is always feasible."""
         return self.max_patches
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
         """See `ResizePolicy`."""
         h, w = columns(sizes)
         return self._bisected(h, w, patch_size) if self.search == "bisection" else self._exact(h, w, patch_size)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import ceil_div, columns, grid_of, require_bool, require_int
@@ -34,12 +35,10 @@ class Square:
     def bound(self, patch_size: int) -> int:
         """Return ``(size / patch_size)**2``, or raise `ConfigError` if patch_size does not divide size."""
         if self.size % patch_size:
-            raise ConfigError(
-                f"Square(size={self.size}) cannot be cut into patches of {patch_size}: choose a size that is a multiple"
-            )
+            raise ConfigError(f"Square's size must be a multiple of patch_size={patch_size}, got {self.size}")
         return (self.size // patch_size) ** 2
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
         """See `ResizePolicy`."""
         self.bound(patch_size)
         side = np.full(len(columns(sizes)[0]), self.size // patch_size)
@@ -70,7 +69,7 @@ class LongestSide:
         """Return ``ceil(longest / patch_size)**2``, because both sides end at most at longest."""
         return int(ceil_div(self.longest, patch_size)) ** 2
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
         """See `ResizePolicy`."""
         h, w = columns(sizes)
         longer = np.maximum(h, w)
@@ -102,14 +101,14 @@ class Native:
         require_int("max_patches", self.max_patches, 1, MAX_BUDGET)
         if self.edge not in ("crop", "pad") or self.oversize not in ("shrink", "reject"):
             raise ConfigError(
-                f"edge is 'crop' or 'pad', oversize 'shrink' or 'reject'; got edge={self.edge!r}, oversize={self.oversize!r}"
+                f"edge must be 'crop' or 'pad', oversize 'shrink' or 'reject', got {self.edge!r} and {self.oversize!r}"
             )
 
     def bound(self, patch_size: int) -> int:
         """Return max_patches. A larger grid is shrunk to a Pix2Struct grid of at most that many patches, or refused."""
         return self.max_patches
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
         """See `ResizePolicy`."""
         native = self._native(sizes, patch_size)
         over = native.prod(axis=1, dtype=np.int64)[:, None] > self.max_patches
@@ -117,7 +116,7 @@ class Native:
             return np.where(over, np.int32(0), native)
         return np.where(over, Pix2Struct(self.max_patches, exact=True)(sizes, patch_size), native)
 
-    def place(self, sizes: Any, grids: IntArray, patch_size: int) -> tuple[IntArray, IntArray]:
+    def place(self, sizes: npt.ArrayLike, grids: IntArray, patch_size: int) -> tuple[IntArray, IntArray]:
         """See `PlacingPolicy`. An image that fits is not resampled. An image over the budget is read whole."""
         whole = np.stack(columns(sizes), axis=1)
         covered = np.asarray(grids, dtype=np.int64) * patch_size
@@ -128,7 +127,7 @@ class Native:
         target = np.where(fits, part, covered)
         return np.concatenate([corner, extent], axis=1).astype(np.int32), target.astype(np.int32)
 
-    def _native(self, sizes: Any, patch_size: int) -> IntArray:
+    def _native(self, sizes: npt.ArrayLike, patch_size: int) -> IntArray:
         h, w = columns(sizes)
         if self.edge == "pad":
             return grid_of(ceil_div(h, patch_size), ceil_div(w, patch_size))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
+from patchpack._arrays import Int64Array
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import columns, grid_of, isqrt, require_int, require_number, set_tuples
 from patchpack.plan.policies import quantile
@@ -44,16 +46,18 @@ class NaViT:
     def __post_init__(self) -> None:
         set_tuples(self, "resolution")
         if isinstance(self.resolution, tuple) and len(self.resolution) != 2:
-            raise ConfigError(f"resolution is a number of pixels, or the lowest and the highest, got {self.resolution!r}")
+            raise ConfigError(f"resolution must be a number of pixels, or the lowest and the highest, got {self.resolution!r}")
         low, high = self.range
         for side in (low, high):
             require_int("resolution", side, 1, MAX_RESOLUTION)
         if low > high:
-            raise ConfigError(f"resolution needs lowest <= highest, got {self.resolution!r}")
+            raise ConfigError(f"resolution must be a range with lowest <= highest, got {self.resolution!r}")
         if self.eval_resolution is not None:
             require_int("eval_resolution", self.eval_resolution, 1, MAX_RESOLUTION)
         if self.sampling not in ("uniform", "normal") or self.on not in ("side", "area"):
-            raise ConfigError(f"sampling is 'uniform' or 'normal', on is 'side' or 'area'; got {self.sampling!r}, {self.on!r}")
+            raise ConfigError(
+                f"sampling must be 'uniform' or 'normal', on 'side' or 'area', got {self.sampling!r} and {self.on!r}"
+            )
         require_number("mean", self.mean)
         require_number("std", self.std)
         if not self.std > 0:
@@ -76,7 +80,7 @@ class NaViT:
         """
         return max(1, self.range[1] ** 2 // patch_size**2)
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
         """See `ResizePolicy`."""
         h, w = columns(sizes)
         area, patch_area = self._areas(len(h), u), patch_size**2
@@ -94,7 +98,7 @@ class NaViT:
             fixed = max(1, math.isqrt(max_patches * patch_size**2))
         return replace(self, resolution=fixed)
 
-    def _areas(self, n: int, u: FloatArray | None) -> Any:
+    def _areas(self, n: int, u: FloatArray | None) -> Int64Array:
         """Return A = floor(r**2) per image, int64 ``[n]``."""
         low, high = self.range
         if not self.draws:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import columns, grid_of, require_number
@@ -45,7 +45,8 @@ class SmartResize:
                 require_number(name, getattr(self, name))
         if not 1 <= self.min_pixels <= self.max_pixels < 1 << 40:
             raise ConfigError(
-                f"need 1 <= min_pixels <= max_pixels < 2**40, got min_pixels={self.min_pixels}, max_pixels={self.max_pixels}"
+                f"expected 1 <= min_pixels <= max_pixels < 2**40, got min_pixels={self.min_pixels}, "
+                f"max_pixels={self.max_pixels}"
             )
         if self.merge < 1 or (self.min_side is not None and self.min_side < 1):
             raise ConfigError(f"merge and min_side must be >= 1, got merge={self.merge}, min_side={self.min_side}")
@@ -70,7 +71,7 @@ class SmartResize:
         others = np.minimum(longest, np.ceil(least / (j - 1) + 1e-9)).astype(np.int64)
         return self.merge**2 * int(max(blocks, longest, (j * others).max(initial=0)))
 
-    def __call__(self, sizes: Any, patch_size: int, u: FloatArray | None = None) -> IntArray:
+    def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
         """See `ResizePolicy`."""
         f = patch_size * self.merge
         h, w = (side.astype(np.float64) for side in columns(sizes))

@@ -143,10 +143,10 @@ class BrokenResize:
 
 
 BROKEN_RESIZE = {
-    "overshoots": r"made 42 patches of a \[33, 900\] image \(height, width\) at patch_size=16, above its own bound of 30",
+    "overshoots": r"made 42 patches of a \[33, 900\] image \(height, width\) at patch_size=16, more than its own bound of 30",
     "half": r"made the grid \[0, 5\] of a \[33, 900\] image",
     "negative": r"made the grid \[-2, -2\] of a \[33, 900\] image",
-    "huge": "returned a number that 32 bits do not hold: 4294967297",
+    "huge": "must return integers of 32 bits, got 4294967297",
     "flat": r"must return integers \[8, 2\], got int64 \[16\]",
     "short": r"must return integers \[8, 2\], got int64 \[7, 2\]",
     "floats": r"must return integers \[8, 2\], got float64 \[8, 2\]",
@@ -458,14 +458,14 @@ class BrokenPacker(GreedyPacker):
 
 
 BROKEN_PACKERS = {
-    "keeps": r"BrokenPacker\('keeps'\) lost 3 items at flush, the first is s.tar/006",
-    "loses": r"BrokenPacker\('loses'\) lost 4 items at flush, the first is s.tar/001",
-    "doubles": r"closed a row with empty, doubled or invented items: \[0, 1, 0\]",
-    "invents": r"doubled or invented items: \[0, 1, 999\]",
-    "repeats": r"doubled or invented items: \[0\]",
-    "empty": r"empty, doubled or invented items: \[\]",
-    "overfills": r"BrokenPacker\('overfills'\) put 64 tokens and 4 images in a row of 40 and 4",
-    "slots": r"BrokenPacker\('slots'\) put 8 tokens and 8 images in a row of 40 and 4",
+    "keeps": r"BrokenPacker\('keeps'\) did not return 3 items at flush, the first is s.tar/006",
+    "loses": r"BrokenPacker\('loses'\) did not return 4 items at flush, the first is s.tar/001",
+    "doubles": r"closed a row that is empty or has repeated or unknown items: \[0, 1, 0\]",
+    "invents": r"repeated or unknown items: \[0, 1, 999\]",
+    "repeats": r"repeated or unknown items: \[0\]",
+    "empty": r"a row that is empty or has repeated or unknown items: \[\]",
+    "overfills": r"BrokenPacker\('overfills'\) put 64 tokens and 4 images in a row of seq_len=40 and max_images=4",
+    "slots": r"BrokenPacker\('slots'\) put 8 tokens and 8 images in a row of seq_len=40 and max_images=4",
 }
 
 
@@ -511,7 +511,7 @@ def test_an_item_is_shortened_no_more_than_allowed() -> None:
         recipe = Recipe(
             resize=Native(100), seq_len=100, rows=1, packer=lambda s, m, c=max_cut: CuttingPacker(s, m, c, cuts=0.5)
         )
-        with pytest.raises(PackingError, match=rf"made 25 of the 42 tokens of an item, {allowed} … 42 are allowed"):
+        with pytest.raises(PackingError, match=rf"made 25 of the 42 tokens of an item: it must keep {allowed} … 42"):
             plans_of(recipe, headers([(16 * 5, 16 * 15), (16 * 7, 16 * 6)]))
 
 

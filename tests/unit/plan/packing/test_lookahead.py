@@ -182,7 +182,7 @@ def test_a_state_that_does_not_fit_is_refused() -> None:
     for i in range(3):
         packer.push(Item(i, 6))
     state = packer.state_dict()
-    with pytest.raises(ConfigError, match="3 items wait in the state: raise waiting=3 above that"):
+    with pytest.raises(ConfigError, match="the state has 3 waiting items, more than waiting=3 allows"):
         Lookahead(3)(10, 9).load_state_dict(state)
     with pytest.raises(ConfigError, match=r"Item\(id=0, .* does not fit a row of 5 tokens"):
         Lookahead(9)(5, 9).load_state_dict(state)
@@ -197,30 +197,30 @@ def test_options_are_a_value(options) -> None:
 # ------------------------------------------------------------------------------------------------------------ the errors
 
 REFUSED = {
-    "zero": (lambda: rows_of([3, 0], 10), r"lengths\[1\] = 0 is not in 1 … seq_len=10"),
+    "zero": (lambda: rows_of([3, 0], 10), r"lengths must be in 1 … seq_len=10, got lengths\[1\] = 0"),
     "over seq_len": (lambda: rows_of([11], 10), r"lengths\[0\] = 11"),
     "floats": (lambda: rows_of([3.0], 10), "integers, got float64"),
     "seq_len": (lambda: rows_of([3], 1 << 21), r"seq_len must be an integer in 1 … 1048576, got 2097152"),
     "max_images": (lambda: rows_of([3], 10, 0), "max_images must be an integer .* got 0"),
-    "no slots": (lambda: rows_of([3], 10, 4, [0]), r"slots\[0\] = 0 is not in 1 … max_images=4"),
-    "too many slots": (lambda: rows_of([3], 10, 4, [5]), r"slots\[0\] = 5 is not in 1 … max_images=4"),
+    "no slots": (lambda: rows_of([3], 10, 4, [0]), r"slots must be in 1 … max_images=4, got slots\[0\] = 0"),
+    "too many slots": (lambda: rows_of([3], 10, 4, [5]), r"slots must be in 1 … max_images=4, got slots\[0\] = 5"),
     "slots of another list": (lambda: rows_of([3], 10, 4, [1, 1]), r"slots must be 1 integers.* shape \(2,\)"),
     "waiting 0": (lambda: Lookahead(0), "waiting must be an integer in 1 … 4096, got 0"),
     "waiting float": (lambda: Lookahead(2.0), "waiting must be an integer .* got 2.0"),
     "waiting much": (lambda: Lookahead(5000), "waiting must be an integer .* got 5000"),
     "longest_wait": (lambda: Lookahead(4, -1), "longest_wait must be an integer .* got -1"),
-    "max_cut 1": (lambda: Lookahead(max_cut=1.0), r"max_cut is a share .* number in \[0, 1\), got 1.0"),
-    "max_cut below": (lambda: Lookahead(max_cut=-0.1), r"max_cut is a share .* got -0.1"),
-    "max_cut NaN": (lambda: Lookahead(max_cut=float("nan")), r"max_cut is a share .* got nan"),
-    "max_cut text": (lambda: Lookahead(max_cut="0.1"), r"max_cut is a share .* got '0.1'"),
+    "max_cut 1": (lambda: Lookahead(max_cut=1.0), r"max_cut must be a number in \[0, 1\).* got 1.0"),
+    "max_cut below": (lambda: Lookahead(max_cut=-0.1), r"max_cut must be a number .* got -0.1"),
+    "max_cut NaN": (lambda: Lookahead(max_cut=float("nan")), r"max_cut must be a number .* got nan"),
+    "max_cut text": (lambda: Lookahead(max_cut="0.1"), r"max_cut must be a number .* got '0.1'"),
     "prices": (lambda: Lookahead(4, None, {6: 2}), r"prices must be Prices or None, got \{6: 2\}: learn_prices"),
-    "prices of another row": (lambda: Lookahead(4, None, SIX_OR_MORE)(11, 3), "for seq_len=10, rows have 11: learn prices"),
+    "prices of another row": (lambda: Lookahead(4, None, SIX_OR_MORE)(11, 3), "for seq_len=10, but rows have 11: learn prices"),
     "units": (lambda: Prices(10, 256, ()), "units must be an integer in 1 … 255, got 256"),
     "step too long": (lambda: Prices(10, 2, ((11, 1),)), "length of a step must be an integer in 1 … 10, got 11"),
     "lengths fall": (lambda: Prices(10, 2, ((6, 1), (5, 2))), "length of a step must be an integer in 7 … 10, got 5"),
     "worths stay": (lambda: Prices(10, 2, ((5, 1), (6, 1))), "worth of a step must be an integer in 2 … 2, got 1"),
     "worth of a step": (lambda: Prices(10, 2, ((5, 3),)), "worth of a step must be an integer in 1 … 2, got 3"),
-    "no sample": (lambda: learn_prices([], seq_len=10), "lengths is empty"),
+    "no sample": (lambda: learn_prices([], seq_len=10), "lengths must not be empty"),
     "sample": (lambda: learn_prices([11], seq_len=10), r"lengths\[0\] = 11"),
     "most_units": (lambda: learn_prices([3], seq_len=10, most_units=0), "most_units must be an integer in 1 … 128, got 0"),
 }  # fmt: skip

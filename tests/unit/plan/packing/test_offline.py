@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -20,27 +18,26 @@ def rows_of(packing: Packing) -> list[list[int]]:
 
 
 CASES = {
-    # lengths, seq_len, max_images, slots -> rows of best-fit decreasing, spfhp
-    "nothing": ([], 10, None, None, [], []),
-    "one": ([10], 10, 1, None, [[0]], [[0]]),
-    "longest first": ([4, 6, 5, 2], 10, None, None, [[1, 0], [2, 3]], [[2, 0], [1, 3]]),
-    "least room, most room": ([7, 6, 3], 10, None, None, [[0, 2], [1]], [[0], [1, 2]]),
-    "as many as fit, or a row each": ([3, 3, 3, 3], 10, None, None, [[0, 1, 2], [3]], [[0], [1], [2], [3]]),
-    "as many as fit within the cap": ([2, 2, 2], 10, 2, None, [[0, 1], [2]], [[0], [1], [2]]),
-    "most room, one at a time": ([5, 6, 2, 2], 10, None, None, [[1, 2, 3], [0]], [[1, 2], [0, 3]]),
-    "a full slot count closes": ([5, 1, 1, 1], 10, 2, None, [[0, 1], [2, 3]], [[0, 1], [2], [3]]),
-    "slots decide between equals": ([4, 4, 1], 10, 3, [1, 3, 1], [[1], [0, 2]], [[1], [0, 2]]),
-    "a row too short of slots is passed over": ([7, 6, 3], 10, 3, [2, 1, 2], [[0], [1, 2]], [[0], [1, 2]]),
-    "and stays open": ([7, 5, 2, 1, 1], 10, 5, [1, 3, 1, 2, 1], [[0, 2, 3], [1, 4]], [[0, 3], [1, 2, 4]]),
+    # lengths, seq_len, max_images, slots -> rows of best-fit decreasing
+    "nothing": ([], 10, None, None, []),
+    "one": ([10], 10, 1, None, [[0]]),
+    "longest first": ([4, 6, 5, 2], 10, None, None, [[1, 0], [2, 3]]),
+    "least room, most room": ([7, 6, 3], 10, None, None, [[0, 2], [1]]),
+    "as many as fit, or a row each": ([3, 3, 3, 3], 10, None, None, [[0, 1, 2], [3]]),
+    "as many as fit within the cap": ([2, 2, 2], 10, 2, None, [[0, 1], [2]]),
+    "most room, one at a time": ([5, 6, 2, 2], 10, None, None, [[1, 2, 3], [0]]),
+    "a full slot count closes": ([5, 1, 1, 1], 10, 2, None, [[0, 1], [2, 3]]),
+    "slots decide between equals": ([4, 4, 1], 10, 3, [1, 3, 1], [[1], [0, 2]]),
+    "a row too short of slots is passed over": ([7, 6, 3], 10, 3, [2, 1, 2], [[0], [1, 2]]),
+    "and stays open": ([7, 5, 2, 1, 1], 10, 5, [1, 3, 1, 2, 1], [[0, 2, 3], [1, 4]]),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("lengths", "seq_len", "cap", "slots", "best", "worst"), CASES.values(), ids=CASES)
-def test_named_cases(lengths, seq_len, cap, slots, best, worst) -> None:
-    for method, expected in (("best_fit_decreasing", best), ("lpfhp", best), ("spfhp", worst)):
-        packing = pack_lengths(lengths, seq_len=seq_len, max_images=cap, slots=slots, method=method)
-        assert sorted(map(sorted, rows_of(packing))) == sorted(map(sorted, expected)), method
-        assert (packing.items.dtype, packing.offsets.dtype) == (np.int64, np.int64)
+@pytest.mark.parametrize(("lengths", "seq_len", "cap", "slots", "expected"), CASES.values(), ids=CASES)
+def test_named_cases(lengths, seq_len, cap, slots, expected) -> None:
+    packing = pack_lengths(lengths, seq_len=seq_len, max_images=cap, slots=slots, method="best_fit_decreasing")
+    assert sorted(map(sorted, rows_of(packing))) == sorted(map(sorted, expected))
+    assert (packing.items.dtype, packing.offsets.dtype) == (np.int64, np.int64)
 
 
 def test_the_default_pairs_long_with_short_where_slots_are_scarce() -> None:
@@ -113,18 +110,18 @@ def test_every_item_may_get_every_place() -> None:
 
 @pytest.mark.parametrize("method", ARRIVAL)
 def test_arrival_order_has_nothing_to_permute(method) -> None:
-    with pytest.raises(ConfigError, match=f"{method} packs in arrival order .* leave seed=7 out"):
+    with pytest.raises(ConfigError, match=f"{method} packs in arrival order .* leave out seed=7"):
         pack_lengths([3], seq_len=10, method=method, seed=7)
 
 
 # -------------------------------------------------------------------------------------------------------------- errors
 
 REFUSED = {
-    "length 0": ([3, 0], {}, r"lengths\[1\] = 0 is not in 1 … seq_len=10"),
-    "length over seq_len": ([11], {}, r"lengths\[0\] = 11 is not in 1 … seq_len=10"),
-    "length beyond int64": ([2**63], {}, r"lengths\[0\] = 9223372036854775808 is not in"),
+    "length 0": ([3, 0], {}, r"lengths must be in 1 … seq_len=10, got lengths\[1\] = 0"),
+    "length over seq_len": ([11], {}, r"lengths must be in 1 … seq_len=10, got lengths\[0\] = 11"),
+    "length beyond int64": ([2**63], {}, r"got lengths\[0\] = 9223372036854775808"),
     "float": ([3.0], {}, "integers, got float64"),
-    "slots 0": ([3, 3], {"slots": [1, 0], "max_images": 4}, r"slots\[1\] = 0 is not in 1 … max_images=4 \(1 such items\)"),
+    "slots 0": ([3, 3], {"slots": [1, 0], "max_images": 4}, r"slots must be in 1 … max_images=4, got slots\[1\] = 0 "),
     "slots over the cap": ([3], {"slots": [5], "max_images": 4}, r"slots\[0\] = 5 .* raise max_images"),
     "slots 0 without a cap": ([3], {"slots": [0]}, r"slots\[0\] = 0"),
     "slots float": ([3], {"slots": [1.0], "max_images": 4}, "slots must be 1 integers, .* got float64"),
@@ -132,9 +129,7 @@ REFUSED = {
     "seed": ([3], {"seed": -1}, "seed must be an integer in 0 … 18446744073709551615, got -1"),
     "seed float": ([3], {"seed": 1.0}, "seed must be an integer"),
     "max_images": ([3], {"max_images": 0}, "max_images must be an integer .* got 0"),
-    "method": ([3], {"method": "worst"}, "unknown method 'worst': choose first_fit, .* or spread, best_fit_decreasing, spfhp"),
-    "nnlshp, long rows": ([3], {"method": "nnlshp", "seq_len": 1025}, "seq_len up to 1024, got 1025"),
-    "nnlshp, slots": ([3], {"method": "nnlshp", "slots": [2], "max_images": 2}, "items of one slot, got one of 2"),
+    "method": ([3], {"method": "worst"}, "first_fit, .* one of spread, best_fit_decreasing, spfhp.* got 'worst'"),
 }  # fmt: skip
 
 
@@ -145,18 +140,18 @@ def test_what_cannot_be_packed_is_named(lengths, options, message) -> None:
 
 
 HISTOGRAMS = {
-    "length 0": ([2, 3], {}, r"counts\[0\] = 2: a length of 0 is not in 1 … seq_len=4"),
-    "over seq_len": ([0, 0, 0, 0, 0, 7], {}, r"counts\[5\] = 7: a length of 5 is not in 1 … seq_len=4"),
-    "negative": ([0, 3, -2], {}, r"counts\[2\] = -2 is negative"),
+    "length 0": ([2, 3], {}, r"lengths must be in 1 … seq_len=4, got counts\[0\] = 2"),
+    "over seq_len": ([0, 0, 0, 0, 0, 7], {}, r"lengths must be in 1 … seq_len=4, got counts\[5\] = 7"),
+    "negative": ([0, 3, -2], {}, r"got counts\[2\] = -2"),
     "float": ([0.0, 3.0], {}, "integers, got float64"),
     "object": ([0, 2**70, 1.5], {}, "integers, got object|integers, got float64"),
     "two axes": ([[0, 1]], {}, r"of shape \(1, 2\)"),
-    "beyond int64": ([0, 0, 2**62], {}, "9223372036854775808 tokens in all, more than 2\\*\\*63 − 1"),
-    "far beyond int64": ([0, 2**70], {}, "1180591620717411303424 tokens"),
-    "beyond together": ([0, 2**62, 2**61], {}, "9223372036854775808 tokens"),
+    "beyond int64": ([0, 0, 2**62], {}, "may have 2\\*\\*63 − 1 tokens in total, got 9223372036854775808"),
+    "far beyond int64": ([0, 2**70], {}, "in total, got 1180591620717411303424"),
+    "beyond together": ([0, 2**62, 2**61], {}, "got 9223372036854775808"),
     "max_images": ([0, 1], {"max_images": 0}, "max_images must be an integer .* got 0"),
     "seq_len": ([0, 1], {"seq_len": 0}, "seq_len must be an integer .* got 0"),
-    "method": ([0, 1], {"method": "first_fit"}, "unknown method 'first_fit': choose one of spread"),
+    "method": ([0, 1], {"method": "first_fit"}, "method must be one of spread, .* got 'first_fit'"),
 }  # fmt: skip
 
 
@@ -186,30 +181,6 @@ def test_an_empty_histogram_has_no_rows() -> None:
         assert patterns.num_rows == 0
 
 
-def test_nnlshp_says_that_scipy_is_missing(monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
-    with pytest.raises(ConfigError, match="nnlshp needs scipy, which is not installed: pip install scipy"):
-        pack_lengths([3], seq_len=10, method="nnlshp")
-
-
-NNLSHP = {
-    "full rows of three": ([2, 3, 5] * 4, None, [[2, 3, 5]] * 4),
-    "a pattern keeps what there is": ([4, 4], None, [[4, 4]]),
-    "and is used on without what ran out": ([12] * 10 + [6] * 3, None, [[6, 12, 12]] * 3 + [[12, 12]] * 2),
-    "short residuals weigh little": ([12] * 10, None, [[12, 12]] * 5),
-    "what is left gets a row each": ([6, 6, 6, 6], 2, [[6]] * 4),
-    "depth 2": ([2, 8, 5, 5], 2, [[2, 8], [5, 5]]),
-    "depth 1": ([2, 8], 1, [[2], [8]]),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("lengths", "cap", "expected"), NNLSHP.values(), ids=NNLSHP)
-def test_nnlshp_on_named_cases(lengths, cap, expected) -> None:
-    pytest.importorskip("scipy")
-    packing = pack_lengths(lengths, seq_len=30 if 12 in lengths else 10, max_images=cap, method="nnlshp")
-    assert sorted(sorted(lengths[i] for i in row) for row in rows_of(packing)) == expected
-
-
 # ------------------------------------------------------------------------------------------------- what it must reach
 
 
@@ -237,12 +208,3 @@ def test_the_default_respects_a_cap_that_binds(seq_len, share) -> None:
 def test_the_default_reaches_the_bound_where_slots_alone_decide(cap) -> None:
     lengths = lists.make("navit", 100_000, 4096)
     assert pack_lengths(lengths, seq_len=4096, max_images=cap).num_rows == -(-len(lengths) // cap)
-
-
-@pytest.mark.parametrize("num_rows", [1, 7, 8, 256, 257, 600])
-def test_rows_alike_get_their_items_in_order_of_arrival(num_rows) -> None:
-    """However many there are, and though worst-fit puts the three short ones into a row one at a time."""
-    packing = pack_lengths([7] * num_rows + [1] * (3 * num_rows), seq_len=10, method="spfhp")
-    short = num_rows + np.arange(3 * num_rows).reshape(num_rows, 3)
-    assert packing.offsets.tolist() == list(range(0, 4 * num_rows + 1, 4))
-    assert packing.items.reshape(num_rows, 4).tolist() == np.column_stack([np.arange(num_rows), short]).tolist()

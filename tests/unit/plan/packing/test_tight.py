@@ -129,7 +129,7 @@ def test_coco_with_few_slots_comes_to_its_linear_bound() -> None:
 
 
 REFUSED = {
-    "zero": ([3, 0], {}, r"lengths\[1\] = 0 is not in 1 … seq_len=10"),
+    "zero": ([3, 0], {}, r"lengths must be in 1 … seq_len=10, got lengths\[1\] = 0"),
     "over seq_len": ([3, 11], {}, r"lengths\[1\] = 11 .* raise seq_len"),
     "floats": ([3.0], {}, "integers, got float64"),
     "seq_len 0": ([3], {"seq_len": 0}, "seq_len must be an integer .* got 0"),
@@ -151,7 +151,7 @@ def test_what_cannot_be_packed_is_named(lengths, options, message) -> None:
 
 def test_a_missing_solver_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "highspy", None)
-    with pytest.raises(ConfigError, match=r"need highspy .*pip install 'patchpack\[solver\]'"):
+    with pytest.raises(ConfigError, match=r"needs highspy.*pip install 'patchpack\[solver\]'"):
         pack_tight([3], seq_len=10)
 
 
@@ -175,10 +175,5 @@ def test_tight_takes_the_seed_of_pack_lengths(monkeypatch) -> None:
 
 
 def test_tight_refuses_items_of_several_slots() -> None:
-    with pytest.raises(ConfigError, match="tight packs items of one slot, got one of 3: use spread"):
+    with pytest.raises(ConfigError, match="tight packs items of one slot only, got an item of 3: use spread"):
         pack_lengths([5, 5], seq_len=10, max_images=4, slots=[1, 3], method="tight")
-
-
-def test_the_solver_prints_nothing(capfd) -> None:
-    assert lower_bound([1200] * 30 + [1170] * 20 + [640] * 31, 4096, lp=True) == 22
-    assert capfd.readouterr() == ("", "")

@@ -14,7 +14,7 @@ from patchpack.errors import ConfigError
 RECIPE = pp.Recipe(resize=resize.Native(16), patch_size=4, seq_len=16)
 
 WRONG: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
-    "mean": (lambda v: normalize.MeanStd(v), [0.5, "abc", (0.5,), None, {1: 2}], "mean is three numbers"),
+    "mean": (lambda v: normalize.MeanStd(v), [0.5, "abc", (0.5,), None, {1: 2}], "mean must be three numbers"),
     "mean of text": (lambda v: normalize.MeanStd((v,) * 3), ["0.5", True], "mean must be a number, got"),
     "std of text": (lambda v: normalize.MeanStd(std=(v,) * 3), ["0.5", None], "std must be a number, got"),
     "mean to 255": (lambda v: normalize.MeanStd((v,) * 3), [127.5, 1.1, -0.1, float("nan")], "0-1 scale, .* divide by 255"),
@@ -24,19 +24,19 @@ WRONG: dict[str, tuple[Callable[[Any], Any], list[Any], str]] = {
     "max_rate": (lambda v: drop.Beta(0.5, v), ["0.9"], "max must be a number"),
     "std of a rate": (lambda v: drop.ByResolution(0.1, 0.2, 1, 9, v), ["0.1"], "std must be a number"),
     "mu": (lambda v: drop.Scheduled(v, 1.0, 0.0, 0.5), ["5"], "mu must be a number"),
-    "keep_aspect": (lambda v: positions.Fractional(keep_aspect=v), ["no", 1, None], "keep_aspect is True or False"),
-    "centered": (lambda v: positions.Fractional(centered=v), ["no", 0], "centered is True or False"),
-    "upscale": (lambda v: resize.LongestSide(16, upscale=v), ["no"], "upscale is True or False"),
-    "upscale of NaFlex": (lambda v: resize.NaFlex(16, upscale=v), ["no"], "upscale is True or False"),
-    "exact": (lambda v: resize.Pix2Struct(16, exact=v), ["no"], "exact is True or False"),
+    "keep_aspect": (lambda v: positions.Fractional(keep_aspect=v), ["no", 1, None], "keep_aspect must be True or False"),
+    "centered": (lambda v: positions.Fractional(centered=v), ["no", 0], "centered must be True or False"),
+    "upscale": (lambda v: resize.LongestSide(16, upscale=v), ["no"], "upscale must be True or False"),
+    "upscale of NaFlex": (lambda v: resize.NaFlex(16, upscale=v), ["no"], "upscale must be True or False"),
+    "exact": (lambda v: resize.Pix2Struct(16, exact=v), ["no"], "exact must be True or False"),
     "pixels": (lambda v: resize.SmartResize(v, 4096), ["256"], "min_pixels must be a number"),
     "std of a draw": (lambda v: resize.NaViT(std=v), ["1"], "std must be a number"),
-    "range": (resize.NaViT, [(64,), [64, 128, 256]], "resolution is a number of pixels, or the lowest"),
-    "background": (lambda v: RECIPE.replace(background=v), [7, "white", (1, 2), None], "background is three integers"),
+    "range": (resize.NaViT, [(64,), [64, 128, 256]], "resolution must be a number of pixels, or the lowest"),
+    "background": (lambda v: RECIPE.replace(background=v), [7, "white", (1, 2), None], "background must be three integers"),
     "a colour": (lambda v: RECIPE.replace(background=v), [(1.0, 2, 3), [True, 1, 1], (0, 0, 256)], "background .* must be an"),
-    "size": (lambda v: pp.plan_image(v, RECIPE), [("30", 3), (30.5, 3), (30, 3.0)], r"size is \(height, width\) in pixels"),
+    "size": (lambda v: pp.plan_image(v, RECIPE), [("30", 3), (30.5, 3), (30, 3.0)], "size must be "),
     "epoch": (lambda v: pp.plan_image((9, 9), RECIPE, epoch=v), ["1", 1.0, -1], "epoch must be an integer"),
-    "key": (lambda v: pp.plan_image((9, 9), RECIPE, key=v), [1, None], "key is a string"),
+    "key": (lambda v: pp.plan_image((9, 9), RECIPE, key=v), [1, None], "key must be a string"),
     "patch_size": (lambda v: pp.plan_image((9, 9), RECIPE, patch_size=v), ["4", 4.0], "patch_size must be an integer"),
 }  # fmt: skip
 

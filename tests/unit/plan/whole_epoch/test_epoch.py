@@ -274,12 +274,12 @@ def test_balance_moves_rows_within_windows_only_and_evens_ranks() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tail": "long"}, "tail is one of short, drop, pad, wrap, got 'long'"),
-        ({"shuffle": -1}, "shuffle is the number of samples permuted at a time"),
-        ({"shuffle": True}, "shuffle is the number of samples permuted at a time, .* got True"),
+        ({"tail": "long"}, "tail must be one of short, drop, pad, wrap, got 'long'"),
+        ({"shuffle": -1}, "shuffle must be in 0 … 1099511627776"),
+        ({"shuffle": True}, "the samples permuted at a time .* got True"),
         ({"steps_per_epoch": 0}, "steps_per_epoch must be an integer in 1"),
         ({"packer": pp.packing.FirstFit()}, "packer must be Lookahead"),
-        ({"packer": pp.packing.Lookahead(max_cut=0.1)}, "nothing is cut in a planned epoch"),
+        ({"packer": pp.packing.Lookahead(max_cut=0.1)}, "a planned epoch never shortens samples"),
         ({"recipe": pp.recipes.flexivit(), "tail": "wrap"}, "tail='wrap' cannot repeat rows"),
         ({"recipe": pp.recipes.flexivit(), "balance": True}, "use one patch size"),
     ],

@@ -127,7 +127,7 @@ def test_faults_and_rejections_of_several_shards(tmp_path: Path) -> None:
     assert [(r.key, r.stage) for r in index.rejections] == [
         ("a.tar/s002", "header"), ("a.tar/s003", "read"), ("a.tar/s001", "read"), ("c.tar/s006", "read"),
     ]  # fmt: skip
-    assert "came before" in index.rejections[2].reason  # a key that is doubled
+    assert "appeared earlier" in index.rejections[2].reason  # a key that is doubled
     assert [fault.shard for fault in index.faults] == ["c.tar"]
     assert index.starts.tolist() == [0, 2, 2, 3, 4]
 
@@ -204,7 +204,7 @@ def test_headers_come_as_asked(saved: Path) -> None:
     assert index.headers(lines) == tuple(every[line] for line in lines)
     assert index.headers([]) == ()
     for wrong in ([-1], [len(index)], [0.5], [[0]], [True]):
-        with pytest.raises(pp.errors.ConfigError, match="lines must be integers of 0 … 21"):
+        with pytest.raises(pp.errors.ConfigError, match="lines must be a flat sequence of integers in 0 … 21"):
             index.headers(wrong)
 
 
@@ -222,8 +222,8 @@ def test_what_cannot_be_read_by_offset_is_refused(tmp_path: Path, shards: list[s
     Image.new("RGB", (4, 4)).save(tmp_path / "x" / "a.png")
     shutil.copy(shards[0], tmp_path / "a.tar.gz")
     for source, why in (
-        (tmp_path / "x", "x/ cannot be indexed: an index is made of tar shards"),
-        ("pipe:cat a.tar", "it is a command's output"),
+        (tmp_path / "x", "x/ cannot be indexed: expected tar shards"),
+        ("pipe:cat a.tar", "it is the output of a command"),
         (tmp_path / "a.tar.gz", "it is compressed"),
         ("https://host/a.tar.gz", "it is compressed"),
         ([shards[0], str(tmp_path / "no.tar")], "1 of 2 shards are missing"),
@@ -243,7 +243,7 @@ def test_shards_that_could_share_a_key_are_refused(tmp_path: Path, monkeypatch: 
     write_tar(tmp_path / "y" / "x.tar", samples(2))
     write_tar(tmp_path / "y" / "b.tar", samples(2))
     monkeypatch.chdir(tmp_path / "y")
-    with pytest.raises(pp.errors.SourceError, match=r"shards x\.tar and x\.tar/b\.tar could give two samples the same key"):
+    with pytest.raises(pp.errors.SourceError, match=r"shards x\.tar and x\.tar/b\.tar could contain samples of the same key"):
         pp.Index.build(["x.tar", inner, "b.tar"])
 
 
@@ -283,15 +283,16 @@ kinds = st.one_of(
 )
 
 
+NAMES = st.text(max_size=5) | st.just("a\udcff")  # file names need not be UTF-8
 prints = st.builds(Fingerprint, st.integers(0, 2**60), st.one_of(st.integers(), st.text()), st.text())
-texts = st.lists(st.text(max_size=5), min_size=1).map(tuple)
+texts = st.lists(NAMES, min_size=1).map(tuple)
 
 
 @given(
     texts,
     st.one_of(st.none(), st.text(max_size=5), texts),
-    st.lists(st.builds(Shard, st.text(), st.text(), prints, st.integers(0, 9), st.text())).map(tuple),
-    st.lists(st.tuples(st.text(), st.text())).map(tuple),
+    st.lists(st.builds(Shard, NAMES, NAMES, prints, st.integers(0, 9), NAMES)).map(tuple),
+    st.lists(st.tuples(NAMES, NAMES)).map(tuple),
     st.one_of(kinds, st.dictionaries(st.text(), kinds.filter(bool), min_size=1)),
 )
 def test_heads_come_back(image: Any, target: Any, shards: Any, names: Any, kind: Any) -> None:
@@ -325,7 +326,7 @@ def test_an_index_is_sent_by_path_or_whole(shards: list[str], saved: Path) -> No
     assert len(pickle.dumps(built)) < 400
     sent = pickle.dumps(opened)
     pp.Index.build(shards[:2]).save(saved)
-    with pytest.raises(pp.errors.IndexFileError, match="another index than the one that was sent here"):
+    with pytest.raises(pp.errors.IndexFileError, match="was replaced since this process was sent its name"):
         pickle.loads(sent)
     assert len(opened.headers(range(22))) == 22  # an open map is not moved by a new file
 
@@ -339,8 +340,8 @@ def test_a_missing_or_foreign_file_is_refused(tmp_path: Path, shards: list[str])
     for path, why in (
         ("no", "cannot be read: FileNotFoundError"),
         (".", "cannot be read"),
-        ("empty", "is no index"),
-        ("a-0.tar", "is no index"),
+        ("empty", "is not an index"),
+        ("a-0.tar", "is not an index"),
     ):
         with pytest.raises(pp.errors.IndexFileError, match=why):
             pp.Index.open(tmp_path / path)
@@ -353,7 +354,7 @@ def test_every_cut_is_refused(saved: Path) -> None:
         with pytest.raises(pp.errors.IndexFileError):
             pp.Index.open(saved)
     saved.write_bytes(whole + b"\0")
-    with pytest.raises(pp.errors.IndexFileError, match="it is cut or put together"):
+    with pytest.raises(pp.errors.IndexFileError, match="it is incomplete or joined with other data"):
         pp.Index.open(saved)
 
 
@@ -372,12 +373,15 @@ def test_a_newer_version_is_refused_by_name(saved: Path) -> None:
     whole = bytearray(saved.read_bytes())
     whole[16:20] = (files.VERSION + 1).to_bytes(4, "little")
     saved.write_bytes(whole)
-    with pytest.raises(pp.errors.IndexFileError, match="is of version 3, this patchpack reads 2: update patchpack"):
+    with pytest.raises(
+        pp.errors.IndexFileError, match="is an index of version 3, this patchpack reads version 2: update patchpack"
+    ):
         pp.Index.open(saved)
     whole[16:20] = (files.VERSION - 1).to_bytes(4, "little")
     saved.write_bytes(whole)
     with pytest.raises(
-        pp.errors.IndexFileError, match=r"is of version 1, this patchpack reads 2: make it again: patchpack index"
+        pp.errors.IndexFileError,
+        match=r"is an index of version 1, this patchpack reads version 2: build it again: patchpack index",
     ):
         pp.Index.open(saved)
 
@@ -468,12 +472,48 @@ def test_heads_that_lie_are_an_answer_or_a_refusal(saved: Path, data: Any, nonse
         saved.write_bytes(sound)
 
 
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda head: head.update(image="jpg"), r"Expected `array`, got `str` - at `\$\.image`"),
+        (lambda head: head.update(max_bytes=1 << 63), "Expected `int` <= 9223372036854775807"),
+        (lambda head: head.update(max_pixels=True), "Expected `int`, got `bool`"),
+        (lambda head: head.update(target_kind=["int32", []]), r"Invalid enum value 'int32' - at `\$\.target_kind\[0\]`"),
+        (lambda head: head.update(target_kind={"each": {"cls": None}}), "Expected `array`, got `null`"),
+        (lambda head: head["shards"][0].pop(), r"Expected `array` of length 7, got 6 - at `\$\.shards\[0\]`"),
+        (lambda head: head["shards"][0].__setitem__(3, 1.5), "got `float`"),
+        (lambda head: head.pop("kinds"), "missing required field `kinds`"),
+        (lambda head: head.pop("columns"), "missing required field `columns`"),
+        (lambda head: head["columns"][0].__setitem__(1, "|O"), r"Invalid enum value '\|O'"),
+        (lambda head: head["columns"][0].__setitem__(2, []), "Expected `array` of length >= 1"),
+        (lambda head: head["columns"][0].__setitem__(2, [-1]), "Expected `int` >= 0"),
+        (lambda head: head["columns"][0].__setitem__(2, [1 << 62] * 2), "OverflowError"),
+        (lambda head: head["columns"][1].__setitem__(3, 8), "Expected `int` that's a multiple of 64"),
+    ],
+)
+def test_heads_that_lie_are_refused_by_their_field(change: Any, why: str, saved: Path) -> None:
+    def changed(head: Any) -> Any:
+        change(head)
+        return head
+
+    saved.write_bytes(with_head(saved.read_bytes(), changed))
+    with pytest.raises(pp.errors.IndexFileError, match=rf"is damaged \(.*{why}.*\)\. Build it again"):
+        pp.Index.open(saved)
+
+
+def test_a_head_that_never_ends_is_refused(saved: Path) -> None:
+    whole, deep = saved.read_bytes(), b"[" * 100_000
+    saved.write_bytes(whole[:20] + crc32(deep).to_bytes(4, "little") + len(deep).to_bytes(8, "little") + deep)
+    with pytest.raises(pp.errors.IndexFileError, match=r"is damaged \(its head: RecursionError"):
+        pp.Index.open(saved)
+
+
 def test_lines_that_lie_are_refused_by_what_they_lead_to(saved: Path) -> None:
     last = 21
     for name, value, why in (
         ("offset", 99, "it has a member outside its shard"),
         ("length", 60_000, "it has a member outside its shard"),
-        ("size", [0, 5], "it has a size that no image has"),
+        ("size", [0, 5], "it has an impossible image size"),
         ("kind", 7, "index out of range"),
         ("stem.lengths", 200, "a string lies outside its column"),
         ("label0.lengths", 200, "a string lies outside its column"),
@@ -484,7 +524,7 @@ def test_lines_that_lie_are_refused_by_what_they_lead_to(saved: Path) -> None:
         columns[name][min(last, len(columns[name]) - 1)] = value
         path = saved.with_name("lies.index")
         files.write(path, head, columns)
-        with pytest.raises(pp.errors.IndexFileError, match=rf"lies\.index is damaged \(.*{why}.*\)\. Make it again"):
+        with pytest.raises(pp.errors.IndexFileError, match=rf"lies\.index is damaged \(.*{why}.*\)\. Build it again"):
             use(path)
         if name == "size":
             with pytest.raises(pp.errors.IndexFileError, match=why):
@@ -511,7 +551,7 @@ def test_a_failing_write_leaves_the_old_file(saved: Path, shards: list[str], mon
     for name in ("fsync", "replace"):
         with monkeypatch.context() as patch:
             patch.setattr(os, name, lambda *_: full(0))
-            with pytest.raises(pp.errors.IndexFileError, match=r"cannot be written: OSError.*No space left.*untouched"):
+            with pytest.raises(pp.errors.IndexFileError, match=r"cannot be written: OSError.*No space left.*unchanged"):
                 index.save(saved)
         assert saved.read_bytes() == before
         assert [path.name for path in saved.parent.iterdir() if path.suffix == ".tmp"] == []
@@ -522,7 +562,7 @@ def test_a_failing_write_leaves_the_old_file(saved: Path, shards: list[str], mon
 def test_nothing_but_an_index_is_overwritten(shards: list[str], tmp_path: Path) -> None:
     index = pp.Index.build(shards)
     before = Path(shards[0]).read_bytes()
-    with pytest.raises(pp.errors.ConfigError, match="exists and is no index of patchpack: nothing was overwritten"):
+    with pytest.raises(pp.errors.ConfigError, match="exists and is not an index of patchpack: nothing was overwritten"):
         index.save(shards[0])
     assert Path(shards[0]).read_bytes() == before
     with pytest.raises(pp.errors.ConfigError, match="there is no folder"):
@@ -546,15 +586,16 @@ def edit(path: str, place: int = 1 << 9, *, later: bool = True) -> None:
 def test_changed_and_missing_shards_are_named(saved: Path, shards: list[str], tmp_path: Path) -> None:
     edit(shards[1])
     with pytest.raises(
-        pp.errors.StaleIndexError, match=r"1 of 4 shards .* the first is .*a-1\.tar, it has other contents\. Update the index"
+        pp.errors.StaleIndexError,
+        match=r"1 of 4 shards .* the first is .*a-1\.tar, which has other contents\. Update the index",
     ):
         pp.Index.open(saved)
     with open(shards[0], "ab") as file:
         file.write(b"\0")
-    with pytest.raises(pp.errors.StaleIndexError, match=r"2 of 4 shards .*a-0\.tar, it has 10,241 bytes and had 10,240"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"2 of 4 shards .*a-0\.tar, which has 10,241 bytes, but had 10,240"):
         pp.Index.open(saved)
     Path(shards[0]).unlink()
-    with pytest.raises(pp.errors.StaleIndexError, match=r"2 of 4 shards .*a-0\.tar, it is missing"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"2 of 4 shards .*a-0\.tar, which is missing"):
         pp.Index.open(saved)
     assert len(pp.Index.open(saved, verify=False)) == 22
 
@@ -566,7 +607,7 @@ def test_only_shards_with_another_time_are_opened(saved: Path, shards: list[str]
     monkeypatch.setattr("patchpack.stream.index.fingerprint.fingerprint", refuse)
     pp.Index.open(saved)
     os.utime(shards[2], ns=(0, 0))
-    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of 4 shards .*a-2\.tar, it cannot be read \(opened\)"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of 4 shards .*a-2\.tar, which cannot be read \(opened\)"):
         pp.Index.open(saved)
 
 
@@ -580,16 +621,16 @@ def test_shards_that_moved(saved: Path, shards: list[str], tmp_path: Path) -> No
     there.mkdir()
     for path in shards:
         shutil.move(path, there)
-    with pytest.raises(pp.errors.StaleIndexError, match=r"4 of 4 shards .* it is missing.* say where they are now"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"4 of 4 shards .* which is missing.* have moved, pass them"):
         pp.Index.open(saved)
     index = pp.Index.open(saved, shards=str(there / "a-{0..3}.tar"))
     check_readers(index, str(there / "a-*.tar"))
     check_readers(pickle.loads(pickle.dumps(index)), str(there / "a-*.tar"))
     assert index.fingerprint == pp.Index.open(saved, verify=False).fingerprint
-    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of 4 shards are not among those given, the first is a-3\.tar"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of its 4 shards were not given, the first is a-3\.tar"):
         pp.Index.open(saved, shards=str(there / "a-{0..2}.tar"))
     write_tar(there / "a-4.tar", samples(99))
-    with pytest.raises(pp.errors.StaleIndexError, match=r"made of 4 shards, 5 were given; a-4\.tar is not among them"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"has 4 shards, 5 were given: a-4\.tar is not one of its shards"):
         pp.Index.open(saved, shards=str(there / "a-*.tar"))
     index.save(saved)
     assert len(pp.Index.open(saved)) == 22

@@ -69,10 +69,10 @@ def test_a_process_that_dies_is_named_by_what_it_did() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("spark", 0), "engine is one of local, ray, got 'spark'"),
-        (("local", -1), "num_workers must be 0 .run here. or how many run at a time, got -1"),
+        (("spark", 0), "engine must be one of local, ray, got 'spark'"),
+        (("local", -1), "num_workers must be 0 .run in this process. or the number of workers, got -1"),
         (("local", True), "got True"),
-        (("ray", 1.5), "all CPUs of the cluster. or how many run at a time, got 1.5"),
+        (("ray", 1.5), "all CPUs of the cluster. or the number of workers, got 1.5"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: tuple[Any, Any], message: str) -> None:
@@ -92,6 +92,6 @@ def test_a_missing_ray_is_said_with_the_line_that_installs_it(monkeypatch: pytes
 
 def test_other_versions_are_refused_where_the_work_is_done() -> None:
     failed = engine._outcome(square, 3, "0.0.0")
-    with pytest.raises(pp.errors.ConfigError, match=r"has patchpack .*, and 0.0.0 asks for its help"):
+    with pytest.raises(pp.errors.ConfigError, match=r"has patchpack .*, but the machine that sent the task has 0.0.0"):
         raise failed.error
     assert engine._outcome(square, 3, pp.__version__) == 9

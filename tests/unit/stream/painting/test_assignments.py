@@ -13,23 +13,23 @@ def plans(count: int) -> Any:
 
 
 def test_other_workers_are_given_what_has_not_arrived_and_then_the_rest() -> None:
-    under_way = InFlight(plans(6))
-    first = iter(under_way)
+    in_flight = InFlight(plans(6))
+    first = iter(in_flight)
     assert [next(first).step for _ in range(4)] == [0, 1, 2, 3]
     for step in (0, 1):
-        under_way.arrived(step)
-    assert [plan.step for plan in under_way] == [2, 3, 4, 5]
+        in_flight.arrived(step)
+    assert [plan.step for plan in in_flight] == [2, 3, 4, 5]
     for step in range(2, 6):
-        under_way.arrived(step)
-    assert list(under_way) == []
+        in_flight.arrived(step)
+    assert list(in_flight) == []
 
 
 def test_what_is_waited_for_is_the_first_that_has_not_arrived() -> None:
     header = SimpleNamespace(key="a/7", member="7.jpg", shard="a")
     given = plans(3)
     given[1].headers = (header,)
-    under_way = InFlight(given)
-    list(under_way)
-    assert under_way.next() == ""  # a step without an image is nobody's
-    under_way.arrived(0)
-    assert under_way.next() == "; waited for is step 1, from a/7 (member 7.jpg of a) on"
+    in_flight = InFlight(given)
+    list(in_flight)
+    assert in_flight.next() == ""  # a step without an image is nobody's
+    in_flight.arrived(0)
+    assert in_flight.next() == "; waited for is step 1, from a/7 (member 7.jpg of a) on"

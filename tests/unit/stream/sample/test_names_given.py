@@ -38,7 +38,7 @@ NAMELESS: dict[str, Any] = {
 @pytest.mark.parametrize("what", NAMELESS)
 def test_a_name_for_an_item_without_names_is_refused(what: str, options: dict[str, str]) -> None:
     """It was not used, and nothing said so."""
-    said = f"item 0 is {what}, which has no names, and .*{list(options.values())[-1]}.* would not be used"
+    said = f"item 0 is {what}, which has no names, so .*{list(options.values())[-1]}.* cannot be used"
     with pytest.raises(pp.errors.SourceError, match=said):
         list(pp.load([NAMELESS[what]], RECIPE, **options))
     with pytest.raises(pp.errors.SourceError, match=said):
@@ -48,14 +48,14 @@ def test_a_name_for_an_item_without_names_is_refused(what: str, options: dict[st
 
 @pytest.mark.parametrize("image", [picture(), [picture(), picture()]], ids=["an image", "a list of images"])
 def test_a_name_for_images_alone_is_refused(image: Any) -> None:
-    with pytest.raises(pp.errors.SourceError, match="which has no names, and image='tif' would not be used"):
+    with pytest.raises(pp.errors.SourceError, match="which has no names, so image='tif' cannot be used"):
         list(pp.load([image], RECIPE, target=None, image="tif"))
 
 
 @pytest.mark.parametrize("options", [{"image": "tif"}, {"target": "jsn"}], ids=str)
 def test_a_name_beside_to_sample_is_refused(options: dict[str, str]) -> None:
     for make in (lambda **given: pp.load([1], RECIPE, **given), lambda **given: pp.Pack(RECIPE, **given)):
-        with pytest.raises(pp.errors.ConfigError, match=r"is not used: to_sample= says what the (image|label) is"):
+        with pytest.raises(pp.errors.ConfigError, match=r"cannot be used, because to_sample= makes the (image|label)"):
             make(to_sample=lambda number, item: pp.Sample(str(number), picture(), 1), **options)
 
 
@@ -64,13 +64,13 @@ def test_to_sample_of_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.png").write_bytes(png())
     for source in (tmp_path / "a.tar", tmp_path):
-        with pytest.raises(pp.errors.ConfigError, match="to_sample= makes samples of the items of a dataset or an iterable"):
+        with pytest.raises(pp.errors.ConfigError, match="to_sample= is for the items of a dataset or an iterable"):
             pp.load(source, RECIPE, to_sample=lambda number, item: item, classes=None)
 
 
 @pytest.mark.parametrize("name", ["map_target", "to_sample", "size_of"])
 def test_what_is_no_function_is_refused(name: str) -> None:
-    with pytest.raises(pp.errors.ConfigError, match=f"{name} is a function, got a dict"):
+    with pytest.raises(pp.errors.ConfigError, match=f"{name} must be a function, got a dict"):
         pp.load([NAMELESS["a pair"]], RECIPE, **{name: {0: 1}})
 
 
@@ -91,7 +91,7 @@ class Keyed(torch.utils.data.Dataset[Any]):
 def test_a_key_that_would_not_be_used_is_refused(sizes: Any) -> None:
     """The number took its place."""
     with pytest.raises(
-        pp.errors.SourceError, match=r"item 0 is a Sample with the key 'img0', and keys of a dataset .* are the"
+        pp.errors.SourceError, match=r"item 0 is a Sample with the key 'img0', but the key of an item of this dataset must"
     ):
         list(pp.load(Keyed("img{}"), RECIPE, sizes=sizes))
     assert [batch.keys for batch in pp.load(Keyed("{}"), RECIPE, sizes=sizes)] == [[["0", "1"]]]
@@ -99,7 +99,7 @@ def test_a_key_that_would_not_be_used_is_refused(sizes: Any) -> None:
 
 @pytest.mark.parametrize("key", [None, b"k"])
 def test_a_key_that_is_no_text_is_refused(key: Any) -> None:
-    with pytest.raises(TypeError, match="the key of a sample is a str, got"):
+    with pytest.raises(TypeError, match="the key of a sample must be a str, got"):
         pp.Sample(key, picture())
 
 
@@ -131,7 +131,7 @@ def test_classes_without_an_order_are_refused(tmp_path: Path, classes: Any) -> N
     """A set numbered them in the order of its hashes."""
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "1.png").write_bytes(png())
-    with pytest.raises(pp.errors.ConfigError, match="classes= is a list of different names of folders"):
+    with pytest.raises(pp.errors.ConfigError, match="classes= must be a list of different names of folders"):
         pp.load(tmp_path, RECIPE, classes=classes)
     assert pp.load(tmp_path, RECIPE, classes=np.array(["dog", "cat"])).classes == ["dog", "cat"]
 
@@ -159,17 +159,17 @@ def test_options_that_are_none_are_refused_by_name() -> None:
         pp.pack_images([picture()], RECIPE, fuse=3)
     with pytest.raises(pp.errors.ConfigError, match="num_workers must be an integer in 0"):
         pp.load([NAMELESS["a pair"]], RECIPE, num_workers=-1)
-    with pytest.raises(pp.errors.ConfigError, match="QwenVLProcessor has no max_pixel; did you mean 'max_pixels'"):
+    with pytest.raises(pp.errors.ConfigError, match="QwenVLProcessor has no field max_pixel; did you mean 'max_pixels'"):
         pp.adapters.QwenVLProcessor.like(pp.adapters.QwenVLProcessor(), max_pixel=3)
     for std in ((0.0, 1.0, 1.0), (float("nan"), 1.0, 1.0)):
         with pytest.raises(pp.errors.ConfigError, match="MeanStd takes numbers on the 0-1 scale"):
             pp.normalize.MeanStd((0.5, 0.5, 0.5), std)
     table = datasets.Dataset.from_dict({"image": [{"bytes": png(), "path": None}]}).cast_column("image", datasets.Image())
-    with pytest.raises(pp.errors.SourceError, match="a Column of a data set is one column: pass the data set"):
+    with pytest.raises(pp.errors.SourceError, match="a Column is one column of a data set: pass the data set"):
         pp.load(table["image"], RECIPE, target=None)
 
 
-NO_PAIRS = [((picture(), 1, 2), "3 members where a pair has two"), ((1, picture()), "a int, a Image")]
+NO_PAIRS = [((picture(), 1, 2), "which is 3 members, not a pair"), ((1, picture()), "a int, a Image")]
 
 
 @pytest.mark.parametrize(("item", "said"), NO_PAIRS, ids=["three", "swapped"])

@@ -38,8 +38,8 @@ UNREADABLE: dict[str, tuple[str, Any, str]] = {
     "not UTF-8": ("txt", b"a\xff", "text 'txt' is not UTF-8: invalid start byte at byte 1"),
     "a number": ("txt", 3, "text 'txt' must be a str, got int 3"),
     "nothing": ("txt", None, "must be a str, got NoneType"),
-    "no JSON": ("json:caption", b"{", "text 'json' is no JSON: "),
-    "nested too deeply": ("json:caption", b"[" * 100_000, "text 'json' is no JSON: "),
+    "no JSON": ("json:caption", b"{", "text 'json' is not JSON: "),
+    "nested too deeply": ("json:caption", b"[" * 100_000, "text 'json' is not JSON: "),
     "another field": ("json:title", CAPTION, "has no field 'title', it has: 'caption', 'list'"),
     "no object": ("json:caption", b"[1]", r"has no field 'caption', it has: list \[1\]"),
     "several captions": ("json:list", CAPTION, r"text 'json:list' must be a str, got list \['a', 'b'\]"),
@@ -72,17 +72,17 @@ TOKENS: dict[str, Any] = {
     "a tensor": torch.tensor([5, 6]),
 }
 NO_TOKENS: dict[str, tuple[Any, str]] = {
-    "none": ([], "made no token of str 'a cat'"),
-    "floats": ([1.0], "must make a list of integers"),
-    "bools": ([True], "must make a list of integers"),
-    "words": (["a"], "must make a list of integers"),
-    "a number": (3, "must make a list of integers"),
-    "a table": ([[1, 2]], "must make a list of integers"),
-    "ragged": ([[1], [1, 2]], "tokenize failed on str 'a cat': ValueError"),
-    "None": (None, "must make a list of integers"),
-    "too large": ([1, 2**31], "made 1 … 2147483648 of str 'a cat'"),
+    "none": ([], "got none for str 'a cat'"),
+    "floats": ([1.0], "must return a list of integers"),
+    "bools": ([True], "must return a list of integers"),
+    "words": (["a"], "must return a list of integers"),
+    "a number": (3, "must return a list of integers"),
+    "a table": ([[1, 2]], "must return a list of integers"),
+    "ragged": ([[1], [1, 2]], "tokenize failed for str 'a cat': ValueError"),
+    "None": (None, "must return a list of integers"),
+    "too large": ([1, 2**31], "got 1 … 2147483648 for str 'a cat'"),
     "too small": ([-(2**31) - 1], "integers of 32 bits"),
-    "beyond 64 bits": ([2**70], "must make a list of integers"),
+    "beyond 64 bits": ([2**70], "must return a list of integers"),
 }
 
 
@@ -104,20 +104,20 @@ def test_what_is_no_list_of_tokens_says_so(made: Any, why: str) -> None:
 def test_what_tokenize_raises_is_told() -> None:
     asked = parse_text("txt", fails)
     assert asked is not None
-    with pytest.raises(pp.errors.TargetError, match="tokenize failed on str 'a cat': KeyError: 'a cat'"):
+    with pytest.raises(pp.errors.TargetError, match="tokenize failed for str 'a cat': KeyError: 'a cat'"):
         asked.tokens("a cat")
-    with pytest.raises(pp.errors.TargetError, match="must be a str where tokenize is given, got NoneType"):
+    with pytest.raises(pp.errors.TargetError, match="with tokenize= the text of a sample must be a str, got NoneType"):
         asked.tokens(None)
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "no text_len": ({"tokenize": tokenize}, "they go together"),
-    "no tokenize": ({"text_len": 8}, "they go together"),
+    "no text_len": ({"tokenize": tokenize}, "must be passed together"),
+    "no tokenize": ({"text_len": 8}, "must be passed together"),
     "a text that nobody reads": ({"text": "json:caption"}, "pass tokenize="),
-    "no name": ({"text": "", "tokenize": tokenize, "text_len": 8}, "text names a member"),
-    "no field": ({"text": "json:", "tokenize": tokenize, "text_len": 8}, "text names a member"),
-    "no function": ({"tokenize": "words", "text_len": 8}, "tokenize is a function"),
-    "a class": ({"tokenize": dict, "text_len": 8}, "tokenize is a function"),
+    "no name": ({"text": "", "tokenize": tokenize, "text_len": 8}, "text must name a member"),
+    "no field": ({"text": "json:", "tokenize": tokenize, "text_len": 8}, "text must name a member"),
+    "no function": ({"tokenize": "words", "text_len": 8}, "tokenize must be a function"),
+    "a class": ({"tokenize": dict, "text_len": 8}, "tokenize must be a function"),
     "text_len 0": ({"tokenize": tokenize, "text_len": 0}, "text_len"),
     "text_len True": ({"tokenize": tokenize, "text_len": True}, "text_len"),
 }
@@ -134,16 +134,16 @@ def test_refused_at_construction(options: dict[str, Any], why: str) -> None:
 def test_an_index_has_no_texts() -> None:
     index = pp.Index.build(pp.samples.shards("val"))
     for options in ({"tokenize": tokenize, "text_len": 8}, {"text": "json:caption"}):
-        with pytest.raises(pp.errors.ConfigError, match="load the shards themselves"):
+        with pytest.raises(pp.errors.ConfigError, match="an index holds no texts"):
             pp.load(index, RECIPE, **options)
-    with pytest.raises(pp.errors.ConfigError, match="load the shards themselves"):
+    with pytest.raises(pp.errors.ConfigError, match="an index holds no texts"):
         Planner(index, RECIPE, tokenize=tokenize, text_len=8)
 
 
 def test_a_function_that_no_other_process_can_have() -> None:
     require_picklable(tokenize, "spawn")
     require_picklable(lambda text: [1], "fork")
-    with pytest.raises(pp.errors.ConfigError, match="cannot be sent to one that is started by 'spawn'"):
+    with pytest.raises(pp.errors.ConfigError, match="cannot be sent to a process started by 'spawn'"):
         pp.load(
             [], RECIPE, tokenize=lambda text: [1], text_len=8, num_workers=1, dataloader={"multiprocessing_context": "spawn"}
         )
@@ -247,14 +247,14 @@ def test_padding_looks_at_nothing_and_has_position_0() -> None:
 
 
 BREAKS: dict[str, tuple[Any, str]] = {
-    "one field alone": (lambda b: {"text_ids": None}, "must both be there"),
+    "one field alone": (lambda b: {"text_ids": None}, "must both be given"),
     "a dtype": (lambda b: {"text_ids": b.text_ids.long()}, "text_ids must be int32"),
     "other rows": (lambda b: {"text_ids": b.text_ids[:0], "text_segment_ids": b.text_segment_ids[:0]}, "must be"),
     "two lengths": (lambda b: {"text_ids": b.text_ids[:, 1:]}, "must be"),
-    "ids in padding": (lambda b: {"text_ids": b.text_ids + 1}, "zero where padding"),
+    "ids in padding": (lambda b: {"text_ids": b.text_ids + 1}, "zero at padding"),
     "a text that nobody has": (lambda b: {"text_segment_ids": b.text_segment_ids * 3}, "first slot of every readable sample"),
     "a text that is missing": (lambda b: {"text_segment_ids": b.text_segment_ids.clamp(max=1)}, "first slot of every"),
-    "another order": (lambda b: {"text_segment_ids": b.text_segment_ids.flip(1)}, "must ascend"),
+    "another order": (lambda b: {"text_segment_ids": b.text_segment_ids.flip(1)}, "must not decrease"),
     "less than nothing": (lambda b: {"text_segment_ids": -b.text_segment_ids}, "not be negative"),
 }
 
@@ -270,13 +270,13 @@ def test_validate_refuses(change: Any, why: str) -> None:
 # ----------------------------------------------------------------------------------------------------- what walks batches
 
 
-def test_a_batch_in_a_parcel_to_a_device_and_its_digest() -> None:
+def test_a_shared_batch_to_a_device_and_its_digest() -> None:
     batch = batches_of(samples(["a b", "c d"]))[0]
     assert pp.to_device(batch, "cpu").text_ids.tolist() == batch.text_ids.tolist()
     arrays = batch._replace(**{n: v.numpy() for n, v in batch._asdict().items() if isinstance(v, torch.Tensor)})
-    parcel, inside = wrap(arrays)
+    shared, inside = wrap(arrays)
     inside.patches[...] = arrays.patches  # painted there; all else is copied
-    back = unwrap(parcel)
+    back = unwrap(shared)
     assert pp.digest(back) == pp.digest(batch) == pp.digest(arrays)
     assert pp.digest(back._replace(text_ids=back.text_ids + 1)) != pp.digest(batch)
     room = slot_bytes_of(RECIPE.replace(rows=500), 100) - slot_bytes_of(RECIPE.replace(rows=500))
@@ -299,5 +299,5 @@ def test_one_picture_again_with_its_text() -> None:
     again = pp.replay(source, RECIPE, "7", **options)
     assert again.text_ids.tolist() == ids(7)
     assert pp.digest(again) == pp.digest(images["7"])
-    with pytest.raises(pp.errors.ConfigError, match="they go together"):
+    with pytest.raises(pp.errors.ConfigError, match="must be passed together"):
         pp.replay(source, RECIPE, "7", tokenize=tokenize)

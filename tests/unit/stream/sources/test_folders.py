@@ -140,7 +140,7 @@ def test_an_image_without_its_label_is_a_rejection(tmp_path: Path) -> None:
 
 def test_a_label_that_no_image_has_is_refused(tmp_path: Path) -> None:
     fill(tmp_path, cat__a_DOT_png=image())
-    with pytest.raises(pp.errors.TargetError, match=r"no label beside it: a\.nonsense is not there"):
+    with pytest.raises(pp.errors.TargetError, match=r"no label file a\.nonsense beside the image"):
         list(pp.load(str(tmp_path), RECIPE, target="nonsense"))
 
 
@@ -172,19 +172,19 @@ def test_a_folder_that_is_not_among_the_classes_is_a_rejection(tmp_path: Path) -
 
 @pytest.mark.parametrize("classes", ["cat", ["cat", "cat"], [1, 2], {"cat": 5}], ids=str)
 def test_classes_that_are_not_different_names_are_refused(tmp_path: Path, classes: Any) -> None:
-    with pytest.raises(pp.errors.ConfigError, match="classes= is a list of different names"):
+    with pytest.raises(pp.errors.ConfigError, match="classes= must be a list of different names"):
         pp.load(classes_of(tmp_path, "cat"), RECIPE, classes=classes)
 
 
 @pytest.mark.parametrize("source", [lambda folder: [pp.Sample("a", image(), 0)], lambda folder: pp.samples.shards("val")])
 def test_classes_of_a_source_without_folders_are_refused(tmp_path: Path, source: Callable[[Path], Any]) -> None:
-    with pytest.raises(pp.errors.ConfigError, match="classes= names the class folders"):
+    with pytest.raises(pp.errors.ConfigError, match="classes= is for folders of image files"):
         pp.load(source(tmp_path), RECIPE, classes=["a"])
 
 
 def test_classes_beside_another_label_are_refused(tmp_path: Path) -> None:
     for target in (None, "json"):
-        with pytest.raises(pp.errors.ConfigError, match="classes= names class folders, and target="):
+        with pytest.raises(pp.errors.ConfigError, match="classes= is for labels from class folders, but target="):
             pp.load(classes_of(tmp_path, "cat"), RECIPE, classes=["cat"], target=target)
 
 
@@ -249,9 +249,9 @@ DOUBTFUL = {
         ["train/cat/1.png", "val/cat/1.png", "test/1.png"],
         r"class folders \(test, train, val\) look like splits",
     ),
-    "deeper": (["a/cat/1.png", "b/cat/1.png"], r"class folders \(a, b\) hold their images in folders of their own"),
-    "deeper, a stray file": (["a/cat/1.png", "a/notes.txt", "b/cat/1.png"], "folders of their own"),
-    "labels beside images": (["images/1.png", "labels/1.txt"], r"1 of its 2 class folders hold no image \(labels\)"),
+    "deeper": (["a/cat/1.png", "b/cat/1.png"], r"class folders \(a, b\) have their images in subfolders"),
+    "deeper, a stray file": (["a/cat/1.png", "a/notes.txt", "b/cat/1.png"], "in subfolders"),
+    "labels beside images": (["images/1.png", "labels/1.txt"], r"1 of its 2 class folders have no image \(labels\)"),
     "what systems leave": (
         ["cat/1.png", "__MACOSX/cat/._1.png", "__pycache__/x.pyc"],
         r"2 of its 3 .*\(__MACOSX, __pycache__\)",

@@ -115,7 +115,7 @@ def test_two_columns_named_for_one_image_are_refused(streaming: bool) -> None:
     pairs = pairs.cast_column("img", datasets.Image()).cast_column("mask", datasets.Image())
     source = pairs.to_iterable_dataset() if streaming else pairs
     with pytest.raises(
-        pp.errors.ConfigError, match=r"image='img;mask' names 2 columns of the data set, img and mask, and one of them is read"
+        pp.errors.ConfigError, match=r"image='img;mask' names 2 columns of the data set, img and mask, but only one can be read"
     ):
         pp.load(source, RECIPE, image=["img", "mask"])
     assert len(painted(source, image=["img", "picture"])) == 5

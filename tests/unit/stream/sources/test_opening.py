@@ -125,7 +125,7 @@ def test_a_flat_folder_has_no_labels(folder: Path) -> None:
 
 def test_a_flat_folder_with_labels_asked_says_what_to_do(folder: Path) -> None:
     fill(folder, "1.png")
-    with pytest.raises(pp.errors.SourceError, match="no class subfolders to take labels from; pass target=None"):
+    with pytest.raises(pp.errors.SourceError, match="no class subfolders for labels: pass target=None"):
         open_source(folder)
 
 
@@ -175,7 +175,7 @@ def test_a_link_that_leads_nowhere_is_a_rejection(folder: Path) -> None:
 def test_an_empty_class_folder_keeps_its_index(folder: Path) -> None:
     fill(folder, "ant/a.png", "zebra/z.png")
     (folder / "moth").mkdir()
-    with pytest.warns(UserWarning, match=r"1 of its 3 class folders hold no image \(moth\)"):
+    with pytest.warns(UserWarning, match=r"1 of its 3 class folders have no image \(moth\)"):
         source = open_source(folder)
     assert isinstance(source, FolderSource)
     assert source.class_names == ["ant", "moth", "zebra"]
@@ -197,7 +197,7 @@ def test_the_name_of_this_folder_is_its_own(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_an_empty_folder_is_refused(folder: Path) -> None:
-    with pytest.raises(pp.errors.SourceError, match=r"no file with extension .*bmp;.*jpg;.*webp; it has: nothing"):
+    with pytest.raises(pp.errors.SourceError, match=r"no file with extension .*bmp;.*jpg;.*webp, it has: no files"):
         open_source(folder)
 
 
@@ -339,7 +339,9 @@ def generator() -> Iterator[pp.Sample]:
 def test_a_generator_is_read_once(num_workers: int) -> None:
     loader = pp.load(generator(), RECIPE, num_workers=num_workers)
     assert [key for batch in loader for row in batch.keys for key in row] == [f"k{i}" for i in range(5)]
-    with pytest.raises(pp.errors.SourceError, match="generator of samples, which is read once: no image to pack, 0 samples"):
+    with pytest.raises(
+        pp.errors.SourceError, match="generator of samples, which can be read once: no image to pack, 0 samples"
+    ):
         list(loader)
 
 
@@ -460,5 +462,5 @@ def test_a_source_of_ones_own_is_taken_as_it_is() -> None:
     assert batch.targets[0, :3].tolist() == [-100, 1, -100]
     assert [str(r) for r in loader.report().rejected] == [
         "k0: the label is gone [read]",
-        "k2: the header said 4 x 6 (height x width), the pixels are 6 x 4 [decode]",
+        "k2: expected 4 x 6 pixels (height x width), as the header said, got 6 x 4 [decode]",
     ]

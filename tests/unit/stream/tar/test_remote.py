@@ -39,11 +39,11 @@ def remote(tmp_path: Path) -> Iterator[str]:
     CountedFiles.forget()
 
 
-# ------------------------------------------------------------------------------------------------------------ the tape
+# ------------------------------------------------------------------------------------------------------------ the reader
 
 
-def tape_of(data: bytes) -> tuple[RangeReader, list[tuple[int, int]]]:
-    """A tape, and the ranges it asks for."""
+def reader_of(data: bytes) -> tuple[RangeReader, list[tuple[int, int]]]:
+    """A reader, and the ranges it asks for."""
     asked: list[tuple[int, int]] = []
 
     def fetch(offset: int, length: int) -> bytes:
@@ -59,19 +59,19 @@ def tape_of(data: bytes) -> tuple[RangeReader, list[tuple[int, int]]]:
 @example(len(DATA), [(0, 10), (2 * FIRST_BYTES - 5, 6)])  # a byte more than the first window has
 def test_any_reads_give_what_is_there(size: int, reads: list[tuple[int, int]]) -> None:
     data = DATA[:size]
-    tape, _ = tape_of(data)
+    reader, _ = reader_of(data)
     for at, count in reads:
-        assert tape.read(at, count) == data[at : at + count]
-        assert tape.reach(at) == min(at, size)
+        assert reader.read(at, count) == data[at : at + count]
+        assert reader.reach(at) == min(at, size)
 
 
 def test_what_is_skipped_is_not_asked_for() -> None:
     data = bytes(50 * 100_000)
-    tape, asked = tape_of(data)
+    reader, asked = reader_of(data)
     for i in range(50):
         for offset, count in ((0, 512), (512, 4096), (5120, 512)):  # a header, a start, the next header
-            tape.read(100_000 * i + offset, count)
-        tape.read(100_000 * max(0, i - 1) + 600, 12)  # and back to the sample before
+            reader.read(100_000 * i + offset, count)
+        reader.read(100_000 * max(0, i - 1) + 600, 12)  # and back to the sample before
     assert len(asked) == 50
     assert {length for _, length in asked[1:]} == {FIRST_BYTES}
 
@@ -79,23 +79,23 @@ def test_what_is_skipped_is_not_asked_for() -> None:
 @pytest.mark.parametrize("size", [1536, 3072, 7168, 13_312, 22_016, 30_720])
 def test_small_samples_are_asked_for_once_and_many_at_a_time(size: int) -> None:
     data = bytes(400 * size)
-    tape, asked = tape_of(data)
+    reader, asked = reader_of(data)
     for i in range(400):
-        tape.read(size * i, 512)
-        tape.read(size * max(0, i - 1) + 512, min(4096, size - 512))  # the start of the one before, once it is whole
+        reader.read(size * i, 512)
+        reader.read(size * max(0, i - 1) + 512, min(4096, size - 512))  # the start of the one before, once it is whole
     assert sum(length for _, length in asked) <= 1.05 * len(data)
     assert len(asked) < 60
 
 
 def test_reads_in_a_row_take_ever_more_at_once() -> None:
     data = bytes(40 << 20)
-    tape, asked = tape_of(data)
+    reader, asked = reader_of(data)
     for at in range(0, len(data), 1024):
-        tape.read(at, 512)
+        reader.read(at, 512)
     assert max(length for _, length in asked) == MOST_BYTES
     assert len(asked) < 50
-    tape, asked = tape_of(data)
-    tape.read(0, 3 * MOST_BYTES)
+    reader, asked = reader_of(data)
+    reader.read(0, 3 * MOST_BYTES)
     assert asked == [(0, 3 * MOST_BYTES)]
 
 
@@ -108,7 +108,7 @@ def test_a_read_is_one_request_of_as_many_bytes(remote: str) -> None:
     assert file.read(len(DATA) - 3, 3) == DATA[-3:]
     assert file.read(5, 0) == b""
     assert CountedFiles.requests == [("a.tar", 100, 7), ("a.tar", len(DATA) - 3, 3)]
-    with pytest.raises(pp.errors.SourceError, match=r"a\.tar has changed: 2 of 9 bytes"):
+    with pytest.raises(pp.errors.SourceError, match=r"a\.tar has changed: it has only 2 of 9 bytes"):
         file.read(len(DATA) - 2, 9)
 
 
@@ -131,7 +131,7 @@ def test_versions_are_the_surest_that_is_told(
 
 
 def test_what_is_no_file_is_refused(remote: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for told, why in (({"size": None}, "has no size"), ({"size": 0, "type": "directory"}, "is a folder")):
+    for told, why in (({"size": None}, "does not report its size"), ({"size": 0, "type": "directory"}, "is a folder")):
         monkeypatch.setattr(CountedFiles, "info", lambda self, path, told=told: told)
         with pytest.raises(pp.errors.SourceError, match=why):
             RemoteFile(remote).status()
@@ -226,7 +226,7 @@ def test_changes_of_a_remote_file(remote: str, tmp_path: Path) -> None:
     path.write_bytes(b"x" + DATA[1:])
     assert changed(remote, known) == "has other contents"
     path.write_bytes(DATA[1:])
-    assert changed(remote, known) == "has 262,143 bytes and had 262,144"
+    assert changed(remote, known) == "has 262,143 bytes, but had 262,144"
     path.unlink()
     assert changed(remote, known) == "is missing"
     assert not unchanged(remote, known)
@@ -256,7 +256,7 @@ def test_a_server_without_ranges_is_named(tmp_path: Path) -> None:
         assert changed(f"{url}/b.tar", fingerprint(f"{url}/a.tar")) == "is missing"
     with (
         served(tmp_path, ranges=False) as url,
-        pytest.raises(pp.errors.SourceError, match="sent 262144 bytes where 9 were asked for: it knows no ranges"),
+        pytest.raises(pp.errors.SourceError, match="sent 262144 bytes for a request of 9: it does not support range requests"),
     ):
         RemoteFile(f"{url}/a.tar").read(3, 9)
 
@@ -264,5 +264,7 @@ def test_a_server_without_ranges_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
 def test_a_compressed_shard_behind_a_url_cannot_be_indexed_whatever_its_name(remote: str, tmp_path: Path, pack: Any) -> None:
     (tmp_path / "a.tar").write_bytes(pack(bytes(10_240)))
-    with pytest.raises(pp.errors.SourceError, match=r"a\.tar cannot be indexed, it is compressed, whatever its name says"):
+    with pytest.raises(
+        pp.errors.SourceError, match=r"a\.tar cannot be indexed: it is compressed, although its name does not say so"
+    ):
         pp.Index.build(remote)

@@ -270,14 +270,14 @@ def test_a_doubled_member_is_a_rejection(shard: Shard) -> None:
     account = read(shard([*sample(1), ("s2.png", picture(2)), ("s2.png", picture(9)), ("s2.cls", b"2"), *sample(3)]))
     assert account.whole == ["a.tar/s1", "a.tar/s3"]
     assert account.rejected == [("a.tar/s2", "read")]
-    assert "two members named s2.png" in account.reasons[0]
+    assert "two members are named s2.png" in account.reasons[0]
 
 
 def test_a_key_that_comes_again_is_a_rejection(shard: Shard) -> None:
     account = read(shard([*sample(1), *sample(2), *sample(7, "s1"), *sample(3)]))
     assert account.whole == ["a.tar/s1", "a.tar/s2", "a.tar/s3"]
     assert account.rejected == [("a.tar/s1", "read")]
-    assert "came before in the same shard" in account.reasons[0]
+    assert "appeared earlier in the same shard" in account.reasons[0]
 
 
 def test_members_that_are_not_side_by_side_are_never_put_together(shard: Shard) -> None:
@@ -358,15 +358,15 @@ FAULTS = {
     "junk_for_header_of_label": (
         WHOLE[: 3 * MEMBER] + JUNK + WHOLE[3 * MEMBER + BLOCK :], ["s1"], [("s2", "target")], "no valid header at byte 3072",
     ),
-    "two_tars": (WHOLE + tar_bytes(samples(4)), ["s1", "s2", "s3"], [], "goes on after its end marker"),
-    "junk_at_the_end": (WHOLE + b"\0" * 100 + b"x", ["s1", "s2", "s3"], [], "goes on after its end marker"),
+    "two_tars": (WHOLE + tar_bytes(samples(4)), ["s1", "s2", "s3"], [], "has more data after its end marker"),
+    "junk_at_the_end": (WHOLE + b"\0" * 100 + b"x", ["s1", "s2", "s3"], [], "has more data after its end marker"),
     "size_of_4_eib": (
         AFTER_ONE + header_of("s2.png", b"\x80" + struct.pack(">3xQ", 1 << 62)) + picture(2), ["s1"], [], "ends inside s2.png",
     ),
     "size_below_zero": (
-        AFTER_ONE + header_of("s2.png", b"\xff" * 10 + b"\xfc\x00") + WHOLE, ["s1"], [], "what follows was not read",
+        AFTER_ONE + header_of("s2.png", b"\xff" * 10 + b"\xfc\x00") + WHOLE, ["s1"], [], "the rest was not read",
     ),
-    "pax_size_below_zero": (AFTER_ONE + pax_size("-1024") + WHOLE, ["s1"], [], "what follows was not read"),
+    "pax_size_below_zero": (AFTER_ONE + pax_size("-1024") + WHOLE, ["s1"], [], "the rest was not read"),
     "endless_long_names": (AFTER_ONE + long_name() * 3000, ["s1"], [], "no valid header at byte"),
 }  # fmt: skip
 
@@ -453,7 +453,7 @@ def test_a_shard_that_shrinks_after_its_scan_is_a_source_error(shard: Shard) -> 
     source = open_source(path)
     headers = list(source.scan())
     Path(path).write_bytes(WHOLE[:MEMBER])
-    with pytest.raises(pp.errors.SourceError, match=r"has changed: 0 of \d+ bytes at"):
+    with pytest.raises(pp.errors.SourceError, match=r"has changed: it has only 0 of \d+ bytes at"):
         source.reader(headers[-1].location)  # type: ignore[union-attr]
 
 
@@ -488,7 +488,7 @@ def test_a_shard_named_tar_is_known_to_be_compressed_by_its_first_bytes(shard: S
     assert read(str(path)) == read(plain)
     assert len(read(plain).stems[0]) == 3
     with pytest.raises(
-        pp.errors.SourceError, match=rf"{path.name} cannot be indexed, it is compressed, whatever its name says"
+        pp.errors.SourceError, match=rf"{path.name} cannot be indexed: it is compressed, although its name does not say so"
     ):
         pp.Index.build(str(path))
 

@@ -16,7 +16,7 @@ from torch.utils.data._utils.pin_memory import pin_memory
 
 import patchpack as pp
 from patchpack.paint.painter import blank, paint
-from patchpack.stream.painting import transports
+from patchpack.stream.painting import in_workers
 from patchpack.stream.workers.shared_batch import SharedBatch, unwrap, wrap
 from patchpack.stream.workers.slot_pool import SPARE, slot_bytes_of
 from patchpack.types import BatchPlan
@@ -56,9 +56,9 @@ def assert_equal(one: Any, other: Any) -> None:
 def test_what_is_painted_inside_comes_out_as_it_is_painted_alone(target: str, dtype: Any) -> None:
     recipe = RECIPE.replace(dtype=dtype)
     plan, reader = plan_of(TARGETS[target], recipe)
-    parcel, inside = wrap(blank(plan, recipe))
+    shared, inside = wrap(blank(plan, recipe))
     paint(plan, recipe, reader, inside)
-    sent = default_convert(parcel)  # as torch's loader does in the worker
+    sent = default_convert(shared)  # as torch's loader does in the worker
     assert isinstance(sent, SharedBatch)
     arrived = unwrap(sent)
     for name, one, other in zip(arrived._fields, paint(plan, recipe, reader), arrived, strict=True):
@@ -75,14 +75,14 @@ def test_an_empty_batch_can_be_sent() -> None:
 
 def test_who_keeps_the_targets_keeps_no_pixels() -> None:
     plan, _ = plan_of(TARGETS["class"])
-    parcel, _ = wrap(blank(plan, RECIPE))
-    arrived = unwrap(parcel)
-    assert arrived.patches.data_ptr() == parcel.shared.data_ptr()  # not copied
+    shared, _ = wrap(blank(plan, RECIPE))
+    arrived = unwrap(shared)
+    assert arrived.patches.data_ptr() == shared.shared.data_ptr()  # not copied
     for field in arrived[1:9]:
-        assert field.untyped_storage().nbytes() < 0.1 * parcel.shared.untyped_storage().nbytes()
+        assert field.untyped_storage().nbytes() < 0.1 * shared.shared.untyped_storage().nbytes()
 
 
-def test_a_pinned_parcel_opens_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pinned_batch_is_unwrapped_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU nothing can be pinned, so the walk is what is tested here."""
     pinned: list[int] = []
 
@@ -93,9 +93,9 @@ def test_a_pinned_parcel_opens_pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
     monkeypatch.setattr(torch.Tensor, "is_pinned", lambda tensor: True)
     plan, reader = plan_of(TARGETS["several"])
-    parcel, inside = wrap(blank(plan, RECIPE))
+    shared, inside = wrap(blank(plan, RECIPE))
     expected = paint(plan, RECIPE, reader, inside)
-    arrived = unwrap(pin_memory(default_convert(parcel)))
+    arrived = unwrap(pin_memory(default_convert(shared)))
     assert len(pinned) == 2  # the whole, and the small part that is copied out of it
     for one, other in zip(expected, arrived, strict=True):
         assert_equal(one, other)
@@ -118,7 +118,7 @@ def test_too_little_shared_memory_is_named_before_a_worker_starts(monkeypatch: p
     loader = pp.load(pp.samples.shards("val"), RECIPE, num_workers=2, dataloader={"prefetch_factor": 3})
     room = SimpleNamespace(free=9 * num_bytes - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: room)
-    with pytest.raises(pp.errors.ConfigError, match=r"/dev/shm has 0 MiB free, and 9 batches of 0\.1 MiB may be under way"):
+    with pytest.raises(pp.errors.ConfigError, match=r"/dev/shm has 0 MiB free, but 9 batches of 0\.1 MiB may be in flight"):
         next(iter(loader))
     room.free += 1
     assert len(list(loader)) > 1
@@ -128,7 +128,7 @@ def test_too_little_shared_memory_is_named_before_a_worker_starts(monkeypatch: p
 
 def test_float_patches_of_several_sizes_are_counted_at_their_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(transports, "require_room", lambda *numbers: asked.append(numbers))
+    monkeypatch.setattr(in_workers, "require_room", lambda *numbers: asked.append(numbers))
     recipe = RECIPE.replace(rows=3, dtype="float16", patch_size=(8, 32, 16), resize=pp.resize.NaFlex(64))
     list(pp.load(pp.samples.shards("val"), recipe, num_workers=1))
     ((num_bytes, batches),) = asked

@@ -1,4 +1,4 @@
-"""A ring of shared memory: a slot comes back when nothing shows any of it, and not before."""
+"""A pool of shared memory: a slot comes back when nothing shows any of it, and not before."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ def crossed(sent: Any) -> Any:
     return ForkingPickler.loads(ForkingPickler.dumps(sent))
 
 
-def arrival(ring: SlotPool, number: int, value: int, num_bytes: int = 40) -> torch.Tensor:
+def arrival(pool: SlotPool, number: int, value: int, num_bytes: int = 40) -> torch.Tensor:
     """A slot that a worker has filled with one value."""
-    slot = ring.slot(number)
+    slot = pool.slot(number)
     slot.memory[:] = value
     slot.num_bytes = num_bytes
     tensor: torch.Tensor = crossed(slot)
@@ -63,93 +63,93 @@ def arrival(ring: SlotPool, number: int, value: int, num_bytes: int = 40) -> tor
 
 
 def test_what_is_written_into_a_slot_arrives_without_a_copy() -> None:
-    ring = SlotPool(2, 40)
-    number = ring.take()
+    pool = SlotPool(2, 40)
+    number = pool.take()
     assert number is not None
-    tensor = arrival(ring, number, 7)
+    tensor = arrival(pool, number, 7)
     assert tensor.dtype == torch.uint8
     assert tensor.tolist() == [7] * 40
-    ring.slot(number).memory[3] = 9
+    pool.slot(number).memory[3] = 9
     assert tensor[3] == 9
 
 
 def test_slots_do_not_overlap() -> None:
-    ring = SlotPool(3, 5000)
-    numbers = [ring.take() for _ in range(3)]
+    pool = SlotPool(3, 5000)
+    numbers = [pool.take() for _ in range(3)]
     assert sorted(numbers) == [0, 1, 2]
-    assert ring.take() is None
-    tensors = [arrival(ring, number, number + 1, 5000) for number in numbers]
+    assert pool.take() is None
+    tensors = [arrival(pool, number, number + 1, 5000) for number in numbers]
     for number, tensor in zip(numbers, tensors, strict=True):
         assert (tensor == number + 1).all()
 
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_a_slot_is_held_by_whatever_shows_it(view: str) -> None:
-    ring = SlotPool(1, 40)
-    tensor = arrival(ring, ring.take(), 5).reshape(10, 4)
+    pool = SlotPool(1, 40)
+    tensor = arrival(pool, pool.take(), 5).reshape(10, 4)
     held = VIEWS[view](tensor)
     del tensor
-    assert ring.take() is None
+    assert pool.take() is None
     del held
-    assert ring.take() == 0
+    assert pool.take() == 0
 
 
 @pytest.mark.parametrize("copy", COPIES)
 def test_a_copy_holds_no_slot(copy: str) -> None:
-    ring = SlotPool(1, 40)
-    tensor = arrival(ring, ring.take(), 5).reshape(10, 4)
+    pool = SlotPool(1, 40)
+    tensor = arrival(pool, pool.take(), 5).reshape(10, 4)
     kept = COPIES[copy](tensor)
     del tensor
-    assert ring.take() == 0
+    assert pool.take() == 0
     del kept
-    assert ring.take() is None  # not given back twice
+    assert pool.take() is None  # not given back twice
 
 
 def test_the_last_slot_back_goes_first() -> None:
-    ring = SlotPool(3, 40)
-    first, second = ring.take(), ring.take()
+    pool = SlotPool(3, 40)
+    first, second = pool.take(), pool.take()
     del second
-    arrival(ring, first, 1)
-    assert ring.take() == first
+    arrival(pool, first, 1)
+    assert pool.take() == first
 
 
 def test_only_what_did_not_arrive_is_recalled() -> None:
-    ring = SlotPool(3, 40)
-    lost, held, gone = ring.take(), ring.take(), ring.take()
-    tensor = arrival(ring, held, 1)
-    arrival(ring, gone, 1)
-    ring.recall()
-    assert sorted([ring.take(), ring.take()]) == sorted([lost, gone])
-    assert ring.take() is None
+    pool = SlotPool(3, 40)
+    lost, held, gone = pool.take(), pool.take(), pool.take()
+    tensor = arrival(pool, held, 1)
+    arrival(pool, gone, 1)
+    pool.recall()
+    assert sorted([pool.take(), pool.take()]) == sorted([lost, gone])
+    assert pool.take() is None
     assert (tensor == 1).all()
 
 
 def test_what_arrives_after_it_was_recalled_is_not_looked_at() -> None:
-    ring = SlotPool(2, 40)
-    number = ring.take()
-    ring.recall()
-    assert arrival(ring, number, 1).numel() == 0
-    assert sorted([ring.take(), ring.take()]) == [0, 1]  # and the slot is not free twice
-    assert ring.take() is None
+    pool = SlotPool(2, 40)
+    number = pool.take()
+    pool.recall()
+    assert arrival(pool, number, 1).numel() == 0
+    assert sorted([pool.take(), pool.take()]) == [0, 1]  # and the slot is not free twice
+    assert pool.take() is None
 
 
 def test_memory_outlives_its_ring_as_long_as_it_is_held() -> None:
-    ring = SlotPool(2, 40)
-    first, second = ring.take(), ring.take()
-    tensor, late = arrival(ring, first, 3), ring.slot(second)
-    del ring
+    pool = SlotPool(2, 40)
+    first, second = pool.take(), pool.take()
+    tensor, late = arrival(pool, first, 3), pool.slot(second)
+    del pool
     assert (tensor == 3).all()
     assert crossed(late).numel() == 0  # nobody waits for it
 
 
 def test_a_ring_in_another_process_is_the_memory_alone() -> None:
-    ring = SlotPool(2, 40)
-    number = ring.take()
-    state = ring.__getstate__()
+    pool = SlotPool(2, 40)
+    number = pool.take()
+    state = pool.__getstate__()
     theirs = SlotPool.__new__(SlotPool)
     theirs.__dict__.update(state)
     theirs.slot(number).memory[:] = 8
-    assert arrival(ring, number, 8)[0] == 8
+    assert arrival(pool, number, 8)[0] == 8
     assert not hasattr(theirs, "_free")
 
 
@@ -197,21 +197,21 @@ def same(one: Any, other: Any) -> bool:
 def test_what_a_slot_held_before_does_not_show(recipe: pp.Recipe) -> None:
     """Padding, pixels beyond the target, places of pictures that cannot be read: all of it is written."""
     made, reader = plans(recipe)
-    ring, rejected = SlotPool(1, slot_bytes_of(recipe)), 0
+    pool, rejected = SlotPool(1, slot_bytes_of(recipe)), 0
     for plan in made:
         clean = blank(plan, recipe)
         clean.patches[...] = 0
         expected = paint(plan, recipe, reader, clean)
         rejected += len(expected.info.rejections)
         for dirt in (0xA5, 0xFF):
-            number = ring.take()
+            number = pool.take()
             assert number is not None
-            slot = ring.slot(number)
+            slot = pool.slot(number)
             slot.memory[:] = dirt
-            parcel, inside = wrap(blank(plan, recipe), slot)
-            assert not any(isinstance(field, np.ndarray) for field in parcel.batch)  # there is room for everything
+            sent, inside = wrap(blank(plan, recipe), slot)
+            assert not any(isinstance(field, np.ndarray) for field in sent.batch)  # there is room for everything
             paint(plan, recipe, reader, inside)
-            arrived = unwrap(crossed(default_convert(parcel)))
+            arrived = unwrap(crossed(default_convert(sent)))
             assert all(map(same, expected, arrived))
             del arrived
     assert rejected == 1
@@ -231,24 +231,24 @@ def test_painting_alone_writes_every_patch(recipe: pp.Recipe) -> None:
 
 def test_who_keeps_the_targets_holds_no_slot() -> None:
     (plan, *_), _ = plans(RECIPES["navit"])
-    ring = SlotPool(1, slot_bytes_of(RECIPES["navit"]))
-    parcel, _ = wrap(blank(plan, RECIPES["navit"]), ring.slot(ring.take()))
-    arrived = unwrap(crossed(default_convert(parcel)))
-    del parcel
-    assert ring.take() is None
+    pool = SlotPool(1, slot_bytes_of(RECIPES["navit"]))
+    sent, _ = wrap(blank(plan, RECIPES["navit"]), pool.slot(pool.take()))
+    arrived = unwrap(crossed(default_convert(sent)))
+    del sent
+    assert pool.take() is None
     arrived = arrived._replace(patches=None)
-    assert ring.take() == 0
+    assert pool.take() == 0
 
 
 def test_targets_that_a_slot_has_no_room_for_travel_beside() -> None:
     recipe = RECIPES["navit"]
     (plan, *_), reader = plans(recipe, lambda i: {"class": i, "map": np.full(4000, i + 0.5, dtype=np.float32)})
-    ring = SlotPool(1, slot_bytes_of(recipe))
-    parcel, inside = wrap(blank(plan, recipe), ring.slot(ring.take()))
+    pool = SlotPool(1, slot_bytes_of(recipe))
+    sent, inside = wrap(blank(plan, recipe), pool.slot(pool.take()))
     expected = paint(plan, recipe, reader, blank(plan, recipe))
     paint(plan, recipe, reader, inside)
-    assert isinstance(parcel.batch.targets["map"], np.ndarray)
-    arrived = unwrap(crossed(default_convert(parcel)))
+    assert isinstance(sent.batch.targets["map"], np.ndarray)
+    arrived = unwrap(crossed(default_convert(sent)))
     assert all(map(same, expected, arrived))
 
 
@@ -257,13 +257,13 @@ def test_a_pinned_copy_holds_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor, *args: tensor.clone())
     recipe = RECIPES["navit"]
     (plan, *_), reader = plans(recipe)
-    ring = SlotPool(1, slot_bytes_of(recipe))
-    parcel, inside = wrap(blank(plan, recipe), ring.slot(ring.take()))
+    pool = SlotPool(1, slot_bytes_of(recipe))
+    sent, inside = wrap(blank(plan, recipe), pool.slot(pool.take()))
     paint(plan, recipe, reader, inside)
-    pinned = pin_memory(crossed(default_convert(parcel)))
+    pinned = pin_memory(crossed(default_convert(sent)))
     assert isinstance(pinned, SharedBatch)
-    assert ring.take() == 0
-    ring.slot(0).memory[:] = 0xA5
+    assert pool.take() == 0
+    pool.slot(0).memory[:] = 0xA5
     assert all(map(same, paint(plan, recipe, reader), unwrap(pinned)))
 
 
@@ -272,5 +272,5 @@ def test_shared_memory_that_is_full_says_what_to_do(monkeypatch: pytest.MonkeyPa
         raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>: No space left on device (28)")
 
     monkeypatch.setattr(torch.UntypedStorage, "_new_shared", full)
-    with pytest.raises(pp.errors.ConfigError, match=r"no room for 2\.0 MiB .*No space left on device.*enlarge /dev/shm"):
+    with pytest.raises(pp.errors.ConfigError, match=r"has no 2\.0 MiB free .*No space left on device.*enlarge /dev/shm"):
         shared_bytes(2 << 20)

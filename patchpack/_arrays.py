@@ -1,0 +1,18 @@
+"""Types of numpy arrays by dtype, for annotations. An array whose dtype varies is a bare `numpy.ndarray`."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+BoolArray = npt.NDArray[np.bool_]
+UInt8Array = npt.NDArray[np.uint8]
+UInt32Array = npt.NDArray[np.uint32]
+UInt64Array = npt.NDArray[np.uint64]
+Int32Array = npt.NDArray[np.int32]
+Int64Array = npt.NDArray[np.int64]
+IndexArray = npt.NDArray[np.intp]
+Float32Array = npt.NDArray[np.float32]
+Float64Array = npt.NDArray[np.float64]
+IntegerArray = npt.NDArray[np.integer]  # any integers, as a caller may give them
+LineArray = npt.NDArray[np.int32 | np.int64]  # numbers of lines or items: int32 where it holds them

@@ -1,0 +1,59 @@
+"""Silence of the libtiff inside Pillow, which writes up to a line per row of a broken file to standard error.
+
+Its message handler belongs to the whole process. So it is removed when the first thread begins to read a TIFF, and restored
+when the last one is done. Faults are still raised as errors of Pillow, with a reason.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import cache
+from typing import Any
+
+from PIL import Image
+
+_lock = threading.Lock()
+_reading, _theirs = 0, None  # threads that read a TIFF, and the original handler
+
+
+class SilentLibtiff:
+    """A context in which libtiff prints nothing to standard error, if this Pillow's libtiff can be reached."""
+
+    def __enter__(self) -> None:
+        global _reading, _theirs
+        with _lock:
+            if _reading == 0:
+                _theirs = _set_handler()(None)
+            _reading += 1
+
+    def __exit__(self, *_: object) -> None:
+        global _reading, _theirs
+        with _lock:
+            _reading -= 1
+            if _reading == 0:
+                _set_handler()(_theirs)
+
+
+def _begin() -> None:
+    """Reset the lock in a forked process, in which a thread that no longer exists may hold it."""
+    global _lock, _reading
+    _lock, _reading = threading.Lock(), 0
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin)
+
+
+@cache
+def _set_handler() -> Any:
+    """Return libtiff's ``TIFFSetErrorHandler``, from the library that Pillow decodes with: new handler → old handler."""
+    try:
+        import ctypes
+
+        core: Any = vars(Image).get("core")
+        function = ctypes.CDLL(core.__file__).TIFFSetErrorHandler  # searched only in the libraries that this file links to
+        function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p
+    except (ImportError, OSError, AttributeError):  # built without libtiff, or with it inside
+        return lambda handler: handler
+    return function

@@ -1,0 +1,82 @@
+"""Torch's internals: shared memory without a write, and the workers behind a DataLoader's iterator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+def shared_zeros(num_bytes: int) -> torch.Tensor:
+    """Return zeros that other processes can see, uint8 ``[num_bytes]``. Nothing is written.
+
+    With a torch that cannot make shared storage, all bytes are written twice.
+
+    Raises:
+        RuntimeError: there is not enough shared memory.
+    """
+    make: Any = getattr(torch.UntypedStorage, "_new_shared", None)  # used by torch's own `default_collate`
+    if make is None:
+        zeros: torch.Tensor = torch.zeros(num_bytes, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
+        return zeros
+    return torch.tensor([], dtype=torch.uint8).set_(make(num_bytes))
+
+
+def workers_of(iterator: Iterator[Any]) -> Sequence[Any]:
+    """Return the worker processes of a DataLoader's iterator, none with a torch that hides them."""
+    workers: Sequence[Any] = getattr(iterator, "_workers", ())
+    return workers
+
+
+@contextmanager
+def deaths_raise(iterator: Iterator[Any]) -> Iterator[None]:
+    """Allow torch's signal handler to raise for workers of an iterator inside this context only, and not in a training step.
+
+    With a torch that has no list of workers the context does nothing, and the handler may raise anywhere.
+    """
+    enter: Any = getattr(torch._C, "_set_worker_pids", None)
+    leave: Any = getattr(torch._C, "_remove_worker_pids", None)
+    handle: Any = iterator
+    if enter is None or leave is None or not hasattr(iterator, "_worker_pids_set"):
+        yield
+        return
+    if not handle._worker_pids_set:
+        enter(id(handle), tuple(worker.pid for worker in workers_of(iterator)))
+        handle._worker_pids_set = True
+    try:
+        yield
+    finally:
+        if handle._worker_pids_set:
+            leave(id(handle))
+            handle._worker_pids_set = False
+
+
+def is_timeout(error: RuntimeError) -> bool:
+    """Return True for the error of a DataLoader that waited for its ``timeout``. Torch tells it by the text alone."""
+    return str(error).startswith("DataLoader timed out")
+
+
+def is_death(error: RuntimeError) -> bool:
+    """Return True for the error with which torch tells that a worker died."""
+    return str(error).startswith("DataLoader worker (pid")
+
+
+def shut_down(iterator: Iterator[Any]) -> None:
+    """End the threads and queues of an iterator whose workers have ended. Torch's own finalizer does it otherwise."""
+    end: Any = getattr(iterator, "_shutdown_workers", None)
+    if end is not None:
+        end()
+
+
+def collate_with(kind: type, function: Callable[..., Any]) -> None:
+    """Have torch's `default_collate` call a function for values of a type.
+
+    With a torch whose table is elsewhere nothing changes: `default_collate` then raises an error of its own, or stacks them.
+    """
+    try:
+        from torch.utils.data._utils.collate import default_collate_fn_map
+    except ImportError:
+        return
+    default_collate_fn_map[kind] = function

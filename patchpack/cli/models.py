@@ -1,0 +1,57 @@
+"""The models that ``--model`` and ``--weights`` name."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from patchpack.errors import ConfigError
+from patchpack.model import ViT, presets
+from patchpack.model.weights import load_big_vision, load_timm
+
+
+def load_model(name: str, weights: str | None) -> ViT:
+    """Return a model without a classifier, in evaluation mode.
+
+    Args:
+        name: a preset in `patchpack.model.presets`.
+        weights: a ``.npz`` of big_vision, or a state dict of timm or of this package that torch saved. None gives random
+            weights, always the same.
+
+    Raises:
+        ConfigError: the preset or the file does not exist, or the weights are those of another model.
+    """
+    known = sorted(key for key, value in vars(presets).items() if isinstance(value, partial))
+    if name not in known:
+        raise ConfigError(f"--model={name!r} is not one of {', '.join(known)}")
+    make = getattr(presets, name)
+    torch.manual_seed(0)
+    model: ViT = make(num_classes=0)
+    if weights is None:
+        return model.eval()
+    path = Path(weights)
+    try:
+        if path.suffix == ".npz":
+            load_big_vision(model, _without_classifier(dict(np.load(path))))
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            load = load_timm if any(key.endswith("norm1.weight") for key in state) else _load_own
+            load(model, _without_classifier(state))
+    except OSError as error:
+        raise ConfigError(f"--weights cannot be read, {type(error).__name__}: {error}") from error
+    return model.eval()
+
+
+def _without_classifier(state: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if not name.removeprefix("params/").startswith(("head.", "head/"))}
+
+
+def _load_own(model: ViT, state: dict[str, Any]) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ConfigError(f"--weights are not of this model: {str(error).splitlines()[-1].strip()}") from error

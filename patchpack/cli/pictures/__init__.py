@@ -1,0 +1,1 @@
+"""Pictures that the commands write: packed rows with Pillow, figures with matplotlib."""

@@ -1,0 +1,94 @@
+"""Loops of the linear program, compiled on first use. Arrays and integers only; no allocation, no randomness, no raise."""
+
+from __future__ import annotations
+
+from patchpack._arrays import BoolArray, Int64Array
+from patchpack._jit import njit
+
+
+@njit
+def price(
+    sizes: Int64Array,
+    copies: Int64Array,
+    endless: BoolArray,
+    values: Int64Array,
+    step: int,
+    best: Int64Array,
+    old: Int64Array,
+    take: BoolArray,
+    last: Int64Array,
+) -> None:
+    """Find the most valuable row by a knapsack over two budgets, and store every pass's choices.
+
+    Pass s offers ``copies[s]`` pieces of ``sizes[s]`` tokens and value ``values[s]`` each: all of them or none. Where
+    ``endless[s]`` is True, it offers any number, one at a time (then copies is 1). A piece takes `step` slots: 1, or 0 where
+    there is no cap and one line of the tables is enough.
+
+    best: int64 ``[slots + 1, seq_len + 1]`` of zeros, becomes the largest value of a row within that many slots and tokens.
+    old: int64 ``[seq_len + 1]``, scratch. take: bool ``[passes, slots + 1, seq_len + 1]``, True where the pass is used. last:
+    int64 ``[passes]``, the value of the best row that ends with the pass, −1 where it does not fit.
+    """
+    slots, seq_len = best.shape[0] - 1, best.shape[1] - 1
+    for s in range(len(sizes)):
+        tokens, worth, lines = sizes[s] * copies[s], values[s] * copies[s], step * copies[s]
+        last[s] = -1
+        if tokens > seq_len or lines > slots:
+            take[s] = False
+            continue
+        if not endless[s]:
+            last[s] = best[slots - lines, seq_len - tokens] + worth
+        for k in range(slots + 1):
+            e = k if endless[s] else slots - k  # a copy at a time builds on rows already changed, all at once must not
+            line, chosen = best[e], take[s, e]
+            if e < lines:
+                chosen[:] = False
+                continue
+            chosen[:tokens] = False
+            if endless[s]:
+                below = best[e - lines]
+                for c in range(tokens, seq_len + 1):
+                    better = below[c - tokens] + worth > line[c]
+                    chosen[c] = better
+                    if better:
+                        line[c] = below[c - tokens] + worth
+            else:
+                old[:] = best[e - lines]
+                for c in range(tokens, seq_len + 1):
+                    value = old[c - tokens] + worth
+                    chosen[c] = value > line[c]
+                    line[c] = max(line[c], value)
+        if endless[s]:
+            last[s] = best[slots - lines, seq_len - tokens] + worth
+
+
+@njit
+def trace(
+    sizes: Int64Array,
+    copies: Int64Array,
+    endless: BoolArray,
+    index: Int64Array,
+    step: int,
+    take: BoolArray,
+    end: int,
+    column: Int64Array,
+) -> None:
+    """Add the pieces of each kind in the row that ends with pass `end` to `column`, int64 ``[kinds]``.
+
+    index: kind of each pass. end: −1 for the best row of all.
+    """
+    e, c = take.shape[1] - 1, take.shape[2] - 1
+    s = len(sizes) - 1
+    if end >= 0:
+        column[index[end]] += copies[end]
+        e -= step * copies[end]
+        c -= sizes[end] * copies[end]
+        s = end if endless[end] else end - 1
+    while s >= 0:
+        if take[s, e, c]:
+            column[index[s]] += copies[s]
+            e -= step * copies[s]
+            c -= sizes[s] * copies[s]
+            if not endless[s]:
+                s -= 1
+        else:
+            s -= 1
