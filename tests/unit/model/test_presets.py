@@ -68,7 +68,7 @@ def test_parts_can_be_changed() -> None:
 
 
 def test_an_unknown_size_is_refused() -> None:
-    with pytest.raises(ConfigError, match="size must be one of Ti, S, M, B, L, .* got 'XL'"):
+    with pytest.raises(ConfigError, match=r"size must be one of Ti, S, M, B, L, .* got 'XL'"):
         presets.vit("XL", 16)
 
 
