@@ -159,7 +159,7 @@ def test_over_http(folder: Path, tmp_path: Path) -> None:
             assert_same_batches(local(folder), index, **options)
         (folder / NAMES[1]).write_bytes(b"other")
         with pytest.raises(
-            pp.errors.StaleIndexError, match=rf"1 of 3 shards .* first is {url}/train-0001\.tar, it has 5 bytes"
+            pp.errors.StaleIndexError, match=rf"1 of 3 shards .* first is {url}/train-0001\.tar, which has 5 bytes"
         ):
             index.verify()
     with served(folder, ranges=False) as url, pytest.raises(pp.errors.SourceError, match="it does not support range requests"):
@@ -265,7 +265,7 @@ def test_changed_shards_are_refused_and_alone_read_again(
     path = tmp_path / "a.index"
     pp.Index.build(counted).save(path)
     (folder / NAMES[1]).write_bytes(originals[NAMES[2]])
-    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of 3 shards .*counted://.*/train-0001\.tar, it has"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"1 of 3 shards .*counted://.*/train-0001\.tar, which has"):
         pp.Index.open(path)
     CountedFiles.forget()
     old = pp.Index.open(path, verify=False)
@@ -273,7 +273,7 @@ def test_changed_shards_are_refused_and_alone_read_again(
     assert {name for name, *_ in CountedFiles.requests} == {NAMES[1]}
     assert_same_index(updated, local(folder, target="cls"))
     (folder / NAMES[0]).unlink()
-    with pytest.raises(pp.errors.StaleIndexError, match=r"train-0000\.tar, it is missing"):
+    with pytest.raises(pp.errors.StaleIndexError, match=r"train-0000\.tar, which is missing"):
         updated.verify()
     with pytest.raises(pp.errors.SourceError, match=r"train-0000\.tar cannot be read: FileNotFoundError"):
         pp.Index.build(counted, update=updated)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from multiprocessing.context import BaseContext
 from typing import Any, NamedTuple
 
@@ -90,7 +91,9 @@ class Planner(Sampler[BatchPlan]):
     def __new__(cls, source: Any = None, *_: Any, **__: Any) -> Planner:
         """Return the planner for the kind of the source."""
         if cls is Planner:
-            cls = next(kind for kind in Planner.__subclasses__() if kind.suits(source))  # the package imports both
+            for name in ("index_planner", "stream_planner"):  # imported now, because both are planners themselves
+                import_module(f"patchpack.stream.planning.{name}")
+            cls = next(kind for kind in Planner.__subclasses__() if kind.suits(source))
         return super().__new__(cls)
 
     @classmethod
