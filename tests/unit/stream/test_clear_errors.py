@@ -18,7 +18,7 @@ import patchpack as pp
 from helpers.captioned import write_tar
 from patchpack.stream.planning.epoch_plan import EpochPlan
 
-RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=4, seq_len=8, rows=2, max_images=2)
+RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=4, seq_len=8, rows_per_batch=2, max_images=2)
 COUNT = 40
 
 

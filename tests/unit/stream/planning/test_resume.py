@@ -18,8 +18,8 @@ from patchpack.stream.planning.resume import kind_of, snapshot
 from patchpack.types import TargetSpec
 
 RECIPE = pp.Recipe(
-    resize=pp.resize.Native(16), patch_size=4, seq_len=16, max_images=4, rows=1, packer=pp.packing.NextFit(),
-    drop=pp.drop.Scheduled(mu=5, tau=1e-3, low=0.0, high=0.5),
+    resize=pp.resize.Native(16), patch_size=4, seq_len=16, max_images=4, rows_per_batch=1, packer=pp.packing.NextFit(),
+    drop=pp.drop.Scheduled(midpoint=5, width=1e-3, low=0.0, high=0.5),
 )  # fmt: skip
 IMAGE = np.zeros((16, 16, 3), dtype=np.uint8)
 
