@@ -104,7 +104,7 @@ class PackedBatch(NamedTuple, Generic[Array]):
         try:
             rows, seq_len = batch.segment_ids.shape
             dtype = str(batch.patches.dtype).removeprefix("torch.")
-        except (AttributeError, TypeError, ValueError):  # made by hand of other things, or on its way
+        except (AttributeError, TypeError, ValueError):  # some fields are not arrays, as while a batch is sent by a worker
             return f"PackedBatch({', '.join(f'{name}={value!r}' for name, value in zip(self._fields, self, strict=True))})"
         size = f"{counted(rows, 'row')} x {seq_len} tokens"
         try:
