@@ -55,7 +55,7 @@ def samples(count: int) -> list[pp.Sample]:
 
 def recipes() -> dict[str, pp.Recipe]:
     """The three ways of sizing, packed."""
-    common = {"seq_len": SEQ_LEN, "max_images": 64, "rows": 2}
+    common = {"seq_len": SEQ_LEN, "max_images": 64, "rows_per_batch": 2}
     sampled = pp.resize.NaViT((64, 256))
     return {
         "native": pp.recipes.navit(resize=pp.resize.Native(SEQ_LEN), drop=pp.drop.NoDrop(), **common),
@@ -66,7 +66,7 @@ def recipes() -> dict[str, pp.Recipe]:
 
 def padded(recipe: pp.Recipe) -> pp.Recipe:
     """One image to a row, rows as long as the longest of a batch."""
-    return recipe.replace(seq_len=None, max_images=1, rows=TOGETHER, packer=pp.packing.FirstFit())
+    return recipe.replace(seq_len=None, max_images=1, rows_per_batch=TOGETHER, packer=pp.packing.FirstFit())
 
 
 def trimmed(batch: pp.PackedBatch) -> pp.PackedBatch:
@@ -110,7 +110,7 @@ def least(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str,
 def steps(rounds: int, widths: tuple[int, ...] = (64, 192)) -> dict[str, Any]:
     """Packed against padded."""
     found: dict[str, Any] = {}
-    square = pp.recipes.square(size=256, seq_len=None, max_images=1, rows=TOGETHER)
+    square = pp.recipes.square(size=256, seq_len=None, max_images=1, rows_per_batch=TOGETHER)
     for name, recipe in recipes().items():
         some = samples(IMAGES[name])
         arms = {"packed": list(pp.load(some, recipe)), "padded": [trimmed(batch) for batch in pp.load(some, padded(recipe))]}
@@ -176,11 +176,13 @@ def share(rounds: int) -> dict[str, Any]:
 def on_cuda(rounds: int) -> dict[str, Any]:
     """Tokens/s of a ViT-B/16 training step."""
     some = samples(256)
-    recipe = recipes()["native"].replace(rows=16)
+    recipe = recipes()["native"].replace(rows_per_batch=16)
     device = torch.device("cuda")
     moved = {
-        "packed": [pp.to_device(batch, device) for batch in pp.load(some, recipe)],
-        "padded": [pp.to_device(trimmed(batch), device) for batch in pp.load(some, padded(recipe).replace(rows=32))],
+        "packed": [pp.standardize(batch.to(device)) for batch in pp.load(some, recipe)],
+        "padded": [
+            pp.standardize(trimmed(batch).to(device)) for batch in pp.load(some, padded(recipe).replace(rows_per_batch=32))
+        ],
     }
     real = sum(int(pp.token_mask(batch).sum()) for batch in moved["packed"])
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "real tokens": real}

@@ -138,7 +138,7 @@ def write_shards(folder: Path, split: str) -> list[str]:
 def recipe(seed: int = 0, rows: int = 4) -> pp.Recipe:
     """Native sizes; a picture of the square root of whose area is between 48 and 92 pixels is some 9 to 33 patches."""
     return pp.Recipe(
-        resize=pp.resize.Native(128, oversize="shrink"), seq_len=256, max_images=32, rows=rows, seed=seed,
+        resize=pp.resize.Native(128, oversize="shrink"), seq_len=256, max_images=32, rows_per_batch=rows, seed=seed,
         drop=pp.drop.Constant(0.2), augment=None,
     )  # fmt: skip
 

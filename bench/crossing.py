@@ -108,7 +108,7 @@ def main() -> None:
     """Paint one batch and send it in every way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dtype", choices=("uint8", "float16", "float32"), default="uint8", help="of the patches")
-    recipe = pp.recipes.navit(seq_len=1024, rows=8, dtype=parser.parse_args().dtype)
+    recipe = pp.recipes.navit(seq_len=1024, rows_per_batch=8, dtype=parser.parse_args().dtype)
     planner = pp.Planner(pp.samples.shards("train"), recipe)
     batch = paint(next(iter(planner)), recipe, planner.source.reader)
     answer = {

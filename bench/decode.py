@@ -1,4 +1,4 @@
-"""How far from the exact pixels is decode="fast", and what do "fast" and "turbo" save?
+"""How far from the exact pixels is decode="draft", and what do "draft" and "simplejpeg" save?
 
     OMP_NUM_THREADS=1 python bench/decode.py [SHARDS ...] [--images 200] [--large 4] [--rounds 5]
 
@@ -49,7 +49,7 @@ from patchpack.types import Grid, Size
 from resample import files
 
 RECIPE = pp.recipes.siglip2_naflex(max_patches=256)
-MODES = ("exact", "fast", "turbo") if find_spec("simplejpeg") else ("exact", "fast")
+MODES = ("exact", "draft", "simplejpeg") if find_spec("simplejpeg") else ("exact", "draft")
 P = 16
 
 
@@ -82,7 +82,7 @@ def planned(data: bytes) -> tuple[Size, tuple[int, int, int, int], tuple[int, in
     size = read_size(data)
     table = plan_table(RECIPE, [size], np.zeros(1, dtype=np.uint64))
     grid = Grid(*table.grid[0].tolist())
-    return size, tuple(table.box[0].tolist()), tuple(table.target[0].tolist()), grid
+    return size, tuple(table.box[0].tolist()), tuple(table.resized[0].tolist()), grid
 
 
 def painted(data: bytes, mode: str, plan: Any) -> np.ndarray:
@@ -107,7 +107,7 @@ def difference(images: list[bytes]) -> dict[str, Any]:
     levels, scaled = [], []
     for data in images:
         plan = planned(data)
-        levels.append(np.abs(painted(data, "fast", plan).astype(np.int16) - painted(data, "exact", plan)))
+        levels.append(np.abs(painted(data, "draft", plan).astype(np.int16) - painted(data, "exact", plan)))
         scaled.append(scale_for(plan[1], plan[2]) > 1)
     answer = {"images": len(images), "scaled": sum(scaled), **distance(levels, "")}
     if 0 < sum(scaled) < len(images):
@@ -134,10 +134,10 @@ def by_budget(images: list[bytes]) -> dict[str, Any]:
     cases += [(36, kernel, whole) for kernel in ("lanczos", "hamming", "box", "nearest")]
     cases += [(n, "bilinear", part) for n in (36, 16)]
     for patches, kernel, crop in cases:
-        recipe = pp.recipes.siglip2_naflex(max_patches=patches, seq_len=256, rows=1, resample=kernel, crop=crop)
+        recipe = pp.recipes.siglip2_naflex(max_patches=patches, seq_len=256, rows_per_batch=1, resample=kernel, crop=crop)
         exact, fast = (
             {image.key: image.patches.numpy().astype(np.int64) for batch in batches for image in pp.unpack(batch)}
-            for batches in (pp.pack_images(images, recipe.replace(decode=mode)) for mode in ("exact", "fast"))
+            for batches in (pp.pack_images(images, recipe.replace(decode=mode)) for mode in ("exact", "draft"))
         )
         squares = [float(((fast[key] - exact[key]) ** 2).mean()) for key in exact]
         found = [10 * math.log10(255**2 / square) for square in squares if square]
@@ -198,7 +198,7 @@ def side_by_side(path: Path) -> dict[str, Any]:
     for kind in ("landscape", "edges", "rings"):
         data = saved(drawn(kind))
         plan = planned(data)
-        exact, fast = (unpatchify(painted(data, mode, plan), plan[3], P).astype(np.int16) for mode in ("exact", "fast"))
+        exact, fast = (unpatchify(painted(data, mode, plan), plan[3], P).astype(np.int16) for mode in ("exact", "draft"))
         answer[kind] = {"scale": scale_for(plan[1], plan[2]), **distance([np.abs(fast - exact)], "")}
         gap = np.full((exact.shape[0], 8, 3), 255)
         rows.append(np.concatenate([exact, gap, fast, gap, np.minimum(8 * np.abs(fast - exact), 255)], axis=1)[:112])

@@ -53,8 +53,8 @@ def table(name: str, n: int) -> Sizes:
 def recipe(name: str, seq_len: int) -> Recipe:
     """NaViT's draws, or native grids."""
     if name == "navit":
-        return recipes.navit(seq_len=seq_len, max_images=max(64, seq_len // 16), rows=ROWS)
-    return Recipe(resize=Native(seq_len), seq_len=seq_len, max_images=64, rows=ROWS)
+        return recipes.navit(seq_len=seq_len, max_images=max(64, seq_len // 16), rows_per_batch=ROWS)
+    return Recipe(resize=Native(seq_len), seq_len=seq_len, max_images=64, rows_per_batch=ROWS)
 
 
 def fill(rows: EpochRows, seq_len: int) -> float:

@@ -156,7 +156,7 @@ def outside(sizes: I64) -> float:
 
 def square_pixels(crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
     """Crops resized to 28 x 28 by a recipe of one patch each: float32 ``[n, 784]`` in −1 … 1, and int64 ``[n]``."""
-    recipe = pp.recipes.square(size=SIDE, patch_size=SIDE, rows=500)
+    recipe = pp.recipes.square(size=SIDE, patch_size=SIDE, rows_per_batch=500)
     pixels, targets = [], []
     for batch in pp.load(crops, recipe, sizes=crops.sizes):
         pixels.append(batch.patches[:, 0, ::3].float() / 127.5 - 1)  # three equal channels

@@ -35,7 +35,7 @@ HEAT = LinearSegmentedColormap.from_list("heat", ["#ffffff", "#cfe3f1", "#56b4e9
 DROPPED = np.array([236, 239, 242])
 IMAGES = {"shape-00110": "78 × 99", "shape-00056": "123 × 67", "shape-00069": "29 × 99", "shape-00098": "24 × 24"}
 EPOCHS = 40  # passes over the samples in the figures of packing: 16,800 images
-ONE_IMAGE = {"patch_size": 8, "seq_len": 4096, "max_images": 1, "rows": 1, "dtype": "uint8"}
+ONE_IMAGE = {"patch_size": 8, "seq_len": 4096, "max_images": 1, "rows_per_batch": 1, "dtype": "uint8"}
 
 
 def samples(*splits: str) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def drop() -> Figure:
 
 def mask() -> Figure:
     """Who attends to whom in a padded, a packed and a packed-and-dropped row of 256 tokens."""
-    dropped = pp.recipes.navit(seq_len=256, rows=1, resize=pp.resize.NaViT((64, 192)))
+    dropped = pp.recipes.navit(seq_len=256, rows_per_batch=1, resize=pp.resize.NaViT((64, 192)))
     whole = dropped.replace(drop=pp.drop.NoDrop())
     made = {"one image to a row": whole.replace(max_images=1), "packed": whole, "packed, tokens dropped": dropped}
     cmap, ticks = ListedColormap([GROUND, *HUES]), (0, 64, 128, 192, 256)

@@ -113,7 +113,7 @@ Pictures = dict[int, pp.PackedBatch]
 
 def recipe_of(patch_sizes: tuple[int, ...], rows: int, seed: int = 0) -> pp.Recipe:
     """One picture per row; with several sizes, one is drawn per step."""
-    return pp.recipes.flexivit(size=SIDE, patch_size=patch_sizes, rows=rows, normalize=CROPS, seed=seed)
+    return pp.recipes.flexivit(size=SIDE, patch_size=patch_sizes, rows_per_batch=rows, normalize=CROPS, seed=seed)
 
 
 def painted(crops: fashion.Crops, patch_sizes: Sequence[int] = SIZES) -> Pictures:
@@ -155,14 +155,14 @@ class Drawn:
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[pp.PackedBatch]:
-        for step, numbers in enumerate(self._order().split(self._recipe.rows)):
+        for step, numbers in enumerate(self._order().split(self._recipe.rows_per_batch)):
             yield rows_of(self._pictures[self._recipe.patch_size_at(self._epoch, step)], numbers)
 
     def _order(self) -> Tensor:
         count = len(next(iter(self._pictures.values())).keys)
         if self._steps is None:
             return torch.arange(count)
-        wanted = self._steps * self._recipe.rows
+        wanted = self._steps * self._recipe.rows_per_batch
         generator = torch.Generator().manual_seed(self._recipe.seed + (self._epoch << 32))
         passes = [torch.randperm(count, generator=generator) for _ in range(-(-wanted // count))]
         return torch.cat(passes)[:wanted]

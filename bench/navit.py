@@ -61,7 +61,7 @@ class Training:
 
     def __init__(self, run: Run, data: fashion.Splits, protocol: Protocol) -> None:
         recipe = arms()[run.arm]
-        self.recipe = recipe.replace(seed=run.seed, rows=run.setting.tokens // recipe.row_len(4))
+        self.recipe = recipe.replace(seed=run.seed, rows_per_batch=run.setting.tokens // recipe.row_len(4))
         torch.manual_seed(run.seed)
         self._model = protocol.model(static=True)
         self.average = AveragedModel(protocol.model(static=False), multi_avg_fn=_towards)
@@ -117,7 +117,7 @@ def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[]
         "curve": curve,
         "steps": steps,
         "tokens per image": round(tokens / images, 2),
-        "fill": round(tokens / (steps * recipe.rows * recipe.row_len(4)), 4),
+        "fill": round(tokens / (steps * recipe.rows_per_batch * recipe.row_len(4)), 4),
         "images/s": round(images / used, 1),
         "data share": round(waited / used, 3),
         "test": accuracy(average, painted(data.test, recipe)) if run.phase == "final" else None,
@@ -151,7 +151,7 @@ def pace(
 
 def painted(crops: fashion.Crops, recipe: pp.Recipe) -> list[pp.PackedBatch]:
     """All pictures, at the recipe's resolution for evaluation."""
-    many = recipe.for_eval().replace(rows=max(1, 3136 // recipe.row_len(4)))
+    many = recipe.for_eval().replace(rows_per_batch=max(1, 3136 // recipe.row_len(4)))
     return list(pp.load(crops, many, sizes=crops.sizes))
 
 

@@ -133,7 +133,7 @@ def recipe(grids: Grids, kind: Kind, settings: Settings, seed: int = 0) -> pp.Re
     """The input side: nothing but the ids of positions depends on the kind."""
     return pp.Recipe(
         resize=OneOf(grids), positions=kind.scheme, patch_size=PATCH_SIZE, seq_len=SEQ_LEN, max_images=24,
-        rows=settings.rows, seed=seed,
+        rows_per_batch=settings.rows, seed=seed,
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ WHOLE = pp.recipes.siglip2_naflex(max_patches=image_peers.BUDGET, dtype="float32
 WHOLE_UINT8 = WHOLE.replace(dtype="uint8")
 RECIPES = {"uint8, half dropped": HALF, "float32, none dropped": WHOLE, "uint8, none dropped": WHOLE_UINT8}
 # ways to paint large files: name → what it changes in the recipe
-MODES: dict[str, dict[str, Any]] = {"exact": {}, "fast": {"decode": "fast"}}
+MODES: dict[str, dict[str, Any]] = {"exact": {}, "draft": {"decode": "draft"}}
 
 T = "T: Pillow open + load"
 # number, contender above, contender below, "<=" or ">=", target of the ratio

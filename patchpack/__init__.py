@@ -5,7 +5,7 @@
     for batch in pp.load("train-{0000..0099}.tar", pp.recipes.navit(seq_len=1024), shuffle=True):
         batch.patches.shape                      # (rows, seq_len, patch_size * patch_size * 3)
 
-Importing this loads neither torch nor webdataset: they come with `load`, `Planner`, `Painter`, `Pack` and `to_device`.
+Importing this loads neither torch nor webdataset: they come with `load`, `Planner`, `Painter`, `Pack` and `standardize`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from patchpack.types import Clip, Sample
 
 if TYPE_CHECKING:
     from patchpack import adapters, model, samples, testing
-    from patchpack.batch.device import to_device
+    from patchpack.batch.device import standardize
     from patchpack.stream.distributed import global_images
     from patchpack.stream.index import Index
     from patchpack.stream.load import load
@@ -64,7 +64,7 @@ _LAZY = {
     "open_source": "patchpack.stream.sources.opening",
     "pack_images": "patchpack.stream.pictures",
     "replay": "patchpack.stream.replay",
-    "to_device": "patchpack.batch.device",
+    "standardize": "patchpack.batch.device",
 }
 _FAMILIES = ("adapters", "samples", "testing", "model")
 
@@ -96,7 +96,7 @@ __all__ = [
     "pack_images",
     # batches and functions of batches
     "PackedBatch", "unpack", "token_mask", "attention_mask", "pool_mask", "ragged", "fill_rate", "text", "validate", "digest",
-    "to_device", "global_images",
+    "standardize", "global_images",
     # reports, errors, and predictions without pixels
     "Report", "Rejection", "ShardFault", "errors", "replay", "study", "plan_image",
     # models, sample data, checks for your own policies

@@ -77,7 +77,7 @@ class BatchInfo:
         seen: samples that the planner has met up to this batch.
         planned: samples that this batch was planned to hold. Rows that came before in the epoch are not counted again.
         packed: those of them that could be painted. 0 in a plan.
-        altered: packed samples that lost tokens so that their row ends exactly full.
+        shortened: packed samples that lost tokens so that their row ends exactly full.
         dropped: samples left out by a named rule since the batch before, by rule.
         rejections: samples lost since the batch before.
         shard_errors: containers that could not be read to their end, since the batch before.
@@ -99,7 +99,7 @@ class BatchInfo:
     seen: int = 0
     planned: int = 0
     packed: int = 0
-    altered: int = 0
+    shortened: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     rejections: list[Rejection] = field(default_factory=list)
     shard_errors: list[ShardFault] = field(default_factory=list)
@@ -181,7 +181,7 @@ class Report:
         rejected: samples that did not reach a batch, with the reason.
         dropped: samples left out by a named rule, e.g. ``{"tail": 3}``.
         shard_errors: containers that could not be read to their end.
-        altered: packed samples that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
+        shortened: packed samples that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
         warnings: packed images that were odd, by what Pillow warned of, or what was left out: see docs/howto/bad-data.md.
         ignored: files of a folder that are not images, or not of the extensions asked for, by extension; they are not samples.
     """
@@ -192,7 +192,7 @@ class Report:
     rejected: list[Rejection] = field(default_factory=list)
     dropped: dict[str, int] = field(default_factory=dict)
     shard_errors: list[ShardFault] = field(default_factory=list)
-    altered: int = 0
+    shortened: int = 0
     warnings: dict[str, int] = field(default_factory=dict)
     ignored: dict[str, int] = field(default_factory=dict)
 
@@ -222,7 +222,7 @@ class Report:
         for report in reports:
             total.seen += report.seen
             total.packed += report.packed
-            total.altered += report.altered
+            total.shortened += report.shortened
             waiting += report.waiting
             total.rejected += report.rejected
             total.shard_errors += report.shard_errors
@@ -237,7 +237,7 @@ class Report:
         ]
         lines += [f"  rejected {r}" for r in self.rejected]
         lines += [f"  dropped {n} by {rule}" for rule, n in self.dropped.items()]
-        lines += [f"  shortened {self.altered} of the packed, to fill rows exactly"] if self.altered else []
+        lines += [f"  shortened {self.shortened} of the packed, to fill rows exactly"] if self.shortened else []
         lines += [f"  shard {f.shard}: {f.reason}" for f in self.shard_errors]
         lines += [f"  warnings for {n} of the packed: {kind}" for kind, n in self.warnings.items()]
         lines += [f"  ignored {n} files that are not requested images: {kind}" for kind, n in self.ignored.items()]
@@ -248,11 +248,11 @@ class Account:
     """The account of one stream, batch by batch. Adding a batch costs what the batch says, however long the account is.
 
     Attributes:
-        seen, packed, rejected, dropped, shard_errors, altered, warnings: the fields of `Report` so far.
+        seen, packed, rejected, dropped, shard_errors, shortened, warnings: the fields of `Report` so far.
     """
 
     def __init__(self) -> None:
-        self.seen = self.packed = self.altered = 0
+        self.seen = self.packed = self.shortened = 0
         self.rejected: list[Rejection] = []
         self.shard_errors: list[ShardFault] = []
         self.dropped: dict[str, int] = {}
@@ -272,7 +272,7 @@ class Account:
         _add(self.dropped, info.dropped)
         if delivered:
             self.packed += info.packed
-            self.altered += info.altered
+            self.shortened += info.shortened
             _add(self.warnings, info.warnings)
 
     @property
@@ -289,7 +289,7 @@ class Account:
             rejected=list(self.rejected),
             dropped=dict(self.dropped),
             shard_errors=list(self.shard_errors),
-            altered=self.altered,
+            shortened=self.shortened,
             warnings=dict(self.warnings),
         )
 

@@ -89,7 +89,7 @@ class PlanTable(NamedTuple):
 
     Attributes:
         box: int32 ``[n, 4]`` (top, left, height, width) of the part that is read, in source pixels after orientation.
-        target: int32 ``[n, 2]`` (height, width) in pixels that the box is resampled to.
+        resized: int32 ``[n, 2]`` (height, width) in pixels that the box is resampled to.
         flip: bool ``[n]``, mirrored left to right after resampling.
         grid: int32 ``[n, 2]`` (rows, cols) before dropping; (0, 0) where the policy refuses the size.
         num_tokens: int32 ``[n]`` patches kept, ``1 … times * rows * cols``; 0 where refused.
@@ -97,7 +97,7 @@ class PlanTable(NamedTuple):
     """
 
     box: IntArray
-    target: IntArray
+    resized: IntArray
     flip: npt.NDArray[np.bool_]
     grid: IntArray
     num_tokens: IntArray

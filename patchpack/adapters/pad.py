@@ -9,7 +9,7 @@ from torch import Tensor
 
 from patchpack.batch._types import ArrayT, Targets
 from patchpack.batch.packed import PackedBatch
-from patchpack.batch.views import ragged, standardize
+from patchpack.batch.views import ragged, standardize_patches
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.stream.workers.shared_batch import as_tensors
 
@@ -80,7 +80,7 @@ def padded(batch: PackedBatch[ArrayT], *, length: int | None = None, patch_size:
     image = torch.repeat_interleave(torch.arange(len(names), device=starts.device), num_tokens)
     place = torch.arange(len(image), device=starts.device) - starts[image]
     patches = flat.patches.new_zeros((len(names), length, flat.patches.shape[1]), dtype=torch.float32)
-    patches[image, place] = standardize(flat.patches, tensors.norm)
+    patches[image, place] = standardize_patches(flat.patches, tensors.norm)
     position_ids = flat.position_ids.new_zeros((len(names), length, flat.position_ids.shape[1]))
     position_ids[image, place] = flat.position_ids
     row, slot = flat.places[:, 0], flat.places[:, 1]

@@ -25,7 +25,7 @@ from patchpack.adapters.settings import Family, Settings
 from patchpack.batch._types import ArrayT
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.unpack import ValueT
-from patchpack.batch.views import standardize
+from patchpack.batch.views import standardize_patches
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.paint.resample import norm_of
 from patchpack.plan._integers import require_int
@@ -154,7 +154,7 @@ def reorder(
         mean, std = norm.numpy()
         table = ((np.arange(256, dtype=np.float32)[:, None] - mean) / std).reshape(-1)
     else:
-        patches = standardize(patches, norm)
+        patches = standardize_patches(patches, norm)
     kernels.reorder(
         patches.contiguous().numpy().reshape(-1), starts, grids, merge_size, temporal, table, out.numpy().reshape(-1)
     )
@@ -166,7 +166,7 @@ def _reordered_there(
     """Return the result of `reorder` for patches on a device."""
     orders = [start + block_order(rows, cols, merge_size) for start, (rows, cols) in zip(starts, grids.tolist(), strict=True)]
     order = torch.from_numpy(np.concatenate([*orders, np.empty(0, dtype=np.int64)])).to(patches.device)
-    mine = standardize(patches.reshape(-1, patches.shape[-1])[order], norm)
+    mine = standardize_patches(patches.reshape(-1, patches.shape[-1])[order], norm)
     pixels = mine.reshape(len(order), 1, patches.shape[-1] // 3, 3).transpose(1, 3).transpose(2, 3)  # [T, channel, 1, y x]
     answer: Tensor = pixels.expand(-1, -1, temporal, -1).reshape(len(order), temporal * patches.shape[-1])
     return answer
@@ -268,7 +268,7 @@ class QwenVLProcessor(Processor):
             resize=resize,
             patch_size=self.patch_size,
             seq_len=resize.bound(self.patch_size),
-            rows=2,
+            rows_per_batch=2,
             resample=self.resample,
             normalize=MeanStd(self.image_mean, self.image_std),
         )

@@ -71,7 +71,7 @@ class PackedBatch(NamedTuple, Generic[Array]):
     times: Array | None = None
 
     def to(self, device: Device, *, non_blocking: bool = True) -> PackedBatch:
-        """Return a new batch with every tensor on a device. Nothing is normalised and no dtype changes, see `to_device`.
+        """Return a new batch with every tensor on a device. Nothing is normalised and no dtype changes, see `standardize`.
 
         Args:
             device: a device, in any form that torch accepts. numpy arrays become tensors there.
@@ -84,7 +84,7 @@ class PackedBatch(NamedTuple, Generic[Array]):
         if isinstance(device, torch.dtype):
             raise ConfigError(
                 f"to({device}) would convert ids too: batch.to(device) moves the batch and keeps every dtype, "
-                f"patchpack.to_device(batch, device, {device}) moves it and normalises patches to that dtype"
+                f"patchpack.standardize(batch, {device}) gives patches of that dtype"
             )
         return self._each(lambda tensor: torch.as_tensor(tensor).to(device, non_blocking=non_blocking), torch.Tensor)
 
@@ -104,7 +104,7 @@ class PackedBatch(NamedTuple, Generic[Array]):
         try:
             rows, seq_len = batch.segment_ids.shape
             dtype = str(batch.patches.dtype).removeprefix("torch.")
-        except (AttributeError, TypeError, ValueError):  # made by hand of other things, or on its way
+        except (AttributeError, TypeError, ValueError):  # some fields are not arrays, as while a batch is sent by a worker
             return f"PackedBatch({', '.join(f'{name}={value!r}' for name, value in zip(self._fields, self, strict=True))})"
         size = f"{counted(rows, 'row')} x {seq_len} tokens"
         try:

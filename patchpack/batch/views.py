@@ -113,7 +113,7 @@ def ragged(batch: PackedBatch[ArrayT], static: bool = False) -> Ragged[ArrayT]:
     return Ragged(batch.patches[mask], batch.position_ids[mask], _arrays.cumulative(used), longest, places)
 
 
-def standardize(patches: ArrayT, norm: ArrayT, dtype: npt.DTypeLike | torch.dtype | None = None) -> ArrayT:
+def standardize_patches(patches: ArrayT, norm: ArrayT, dtype: npt.DTypeLike | torch.dtype | None = None) -> ArrayT:
     """Return ``(patch − mean) / std`` per channel.
 
     Args:

@@ -1,6 +1,7 @@
 """Fast decoding of common JPEG files: onto the canvas, where the resampler reads them, without an image object.
 
-The decoder is Pillow's own, or simplejpeg's (``pip install patchpack[turbo]``). Both use libjpeg-turbo and give equal pixels.
+The decoder is Pillow's own, or simplejpeg's (``pip install patchpack[simplejpeg]``). Both use libjpeg-turbo and give
+equal pixels.
 For a file that is not common, not upright or not complete the result is None. Pillow then opens or refuses it, so that results
 and errors do not depend on the decoder.
 """
@@ -14,13 +15,13 @@ from patchpack.image.canvas import Pixels, canvas
 from patchpack.image.jpeg import jpeg_head
 
 
-def decode_fast_jpeg(data: bytes, max_pixels: int, *, turbo: bool = False, tagged: bool = True) -> Pixels | None:
+def decode_fast_jpeg(data: bytes, max_pixels: int, *, simplejpeg: bool = False, tagged: bool = True) -> Pixels | None:
     """Return the pixels of an upright colour JPEG without a fault, None for any other file.
 
     Args:
         data: a complete file.
         max_pixels: the result is None for a larger image.
-        turbo: True decodes with simplejpeg, which must be installed. Default False.
+        simplejpeg: True decodes with simplejpeg, which must be installed. Default False.
         tagged: True (default) also decodes a JPEG with a colour profile, without converting its colours.
 
     Returns:
@@ -33,7 +34,7 @@ def decode_fast_jpeg(data: bytes, max_pixels: int, *, turbo: bool = False, tagge
     if height * width > min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels):
         return None
     pixels = canvas(head.size)
-    whole = _by_simplejpeg(data, pixels) if turbo else decode_jpeg(data, pixels)
+    whole = _by_simplejpeg(data, pixels) if simplejpeg else decode_jpeg(data, pixels)
     return pixels if whole else None
 
 

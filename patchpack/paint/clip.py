@@ -54,13 +54,13 @@ def paint_clip(out: np.ndarray, image: object, placed: PlacedImage, plan: BatchP
                 by_frame[:, at] = by_frame[:, at - 1]
                 continue
             try:
-                picture, box = part_of_picture(frame_at(frames, number), placed.header.size, placed.box, placed.target, recipe)
+                picture, box = part_of_picture(frame_at(frames, number), placed.header.size, placed.box, placed.resized, recipe)
             except (DecodeError, SourceError) as error:
                 if alone:
                     raise
                 raise type(error)(f"frame {number} of {count}: {error}") from error
             change = change_of(recipe, plan.epoch, placed.header.draw_key)  # made again, so that every frame has the same draws
             write_pixels(
-                own, picture, box, placed.target, placed.flip, placed.grid, kept, plan.patch_size, recipe, places, change,
+                own, picture, box, placed.resized, placed.flip, placed.grid, kept, plan.patch_size, recipe, places, change,
                 frame=(at, tubelet),
             )  # fmt: skip

@@ -22,7 +22,7 @@ class PlacedImage(NamedTuple):
     Attributes:
         header: header of the image.
         box: (top, left, height, width) of the part that is read, from the plan.
-        target: (height, width) that it is resampled to, from the plan.
+        resized: (height, width) that it is resampled to, from the plan.
         flip: True if it is mirrored, from the plan.
         grid: rows and columns of patches, from the plan.
         row: its row in the batch.
@@ -35,7 +35,7 @@ class PlacedImage(NamedTuple):
 
     header: Header
     box: tuple[int, int, int, int]
-    target: tuple[int, int]
+    resized: tuple[int, int]
     flip: bool
     grid: Grid
     row: int
@@ -74,14 +74,14 @@ class Layout:
         whole = [places[a:b] for a, b in pairwise(patch_ends.tolist())]
         starts = (ends[:-1] - self._row_ends[self._row]).tolist()
         lines = zip(
-            headers, table.box.tolist(), table.target.tolist(), table.flip.tolist(), table.grid.tolist(), self._row.tolist(),
+            headers, table.box.tolist(), table.resized.tolist(), table.flip.tolist(), table.grid.tolist(), self._row.tolist(),
             self._slot.tolist(), starts, tokens.tolist(), kept, whole, table.times.tolist(), strict=True,
         )  # fmt: skip
         return [
             PlacedImage(
                 header,
                 box,
-                target,
+                resized,
                 flip,
                 Grid(*grid),
                 row,
@@ -91,7 +91,7 @@ class Layout:
                 where.reshape(times * grid[0], grid[1]),
                 times,
             )
-            for header, box, target, flip, grid, row, slot, start, n, numbers, where, times in lines
+            for header, box, resized, flip, grid, row, slot, start, n, numbers, where, times in lines
         ]
 
     def write(self, batch: PackedBatch[np.ndarray], recipe: Recipe) -> None:
@@ -145,8 +145,8 @@ def _ids_in_image(images: list[PlacedImage], recipe: Recipe, patch_size: int) ->
         (top, left, height, width), size, (rows, cols) = placed.box, placed.header.size, placed.grid
         own = scheme.within(
             placed.grid,
-            window(top, height, size.height, placed.target[0], rows, patch_size),
-            window(left, width, size.width, placed.target[1], cols, patch_size, placed.flip),
+            window(top, height, size.height, placed.resized[0], rows, patch_size),
+            window(left, width, size.width, placed.resized[1], cols, patch_size, placed.flip),
         )
         ids.append(_through_time(own, placed.times, recipe))
     return ids, np.cumsum([0, *map(len, ids[:-1])]).tolist()

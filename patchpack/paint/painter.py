@@ -59,7 +59,7 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch[np.ndarray]:
         batch.info.boxes = [plan.table.box[a:b].tolist() for a, b in _spans(plan)]
     if of_image(recipe.positions):
         batch.info.positions = "image"
-    if recipe.flip:
+    if recipe.flip_prob:
         batch.info.flips = [plan.table.flip[a:b].tolist() for a, b in _spans(plan)]
     return batch
 
@@ -123,7 +123,7 @@ def paint(
 
 
 def _paint_image(batch: PackedBatch[np.ndarray], plan: BatchPlan, recipe: Recipe, fetch: Fetch, placed: PlacedImage) -> None:
-    header, target_size, row = placed.header, placed.target, placed.row
+    header, target_size, row = placed.header, placed.resized, placed.row
     image, target = fetch(header.location)
     if recipe.video is not None:
         paint_clip(batch.patches[row, placed.tokens], image, placed, plan, recipe)

@@ -42,16 +42,16 @@ def part_of_picture(
     if file is not None:
         require_bytes(picture_bytes(file), recipe.max_bytes)
     reading = reading_of(recipe)
-    if recipe.decode == "fast" and file is not None:
+    if recipe.decode == "draft" and file is not None:
         opened = open_image(bytes(file), max_pixels=limit, formats=recipe.formats)
         _match(oriented_size(opened), size)  # before decoding: the box does not fit an image of another size
         drafted = draft.draft(opened, size, box, target, recipe.background, reading)
         if drafted is not None:
             return drafted
     elif reads_memory(recipe) and (file is not None or is_rgb(image)):
-        turbo, tagged = recipe.decode == "turbo", recipe.icc == "ignore"
+        simplejpeg, tagged = recipe.decode == "simplejpeg", recipe.icc == "ignore"
         if file is not None:
-            pixels = decode_fast_jpeg(bytes(file), limit, turbo=turbo, tagged=tagged)
+            pixels = decode_fast_jpeg(bytes(file), limit, simplejpeg=simplejpeg, tagged=tagged)
         else:
             pixels = widened(cast("UInt8Array", image))  # it `is_rgb`
         if pixels is not None:

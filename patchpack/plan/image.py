@@ -20,7 +20,7 @@ class ImagePlan(NamedTuple):
 
     Attributes:
         grid: rows and cols of patches.
-        target: height and width in pixels that the image is resampled to.
+        resized: height and width in pixels that the image is resampled to.
         num_tokens: patches that are kept, over all tubelets along time.
         num_merged: tokens that remain where the model merges blocks of patches (`SmartResize.merge`),
             ``times * rows * cols / merge**2``. For other recipes it equals `num_tokens`.
@@ -28,7 +28,7 @@ class ImagePlan(NamedTuple):
     """
 
     grid: Grid
-    target: Size
+    resized: Size
     num_tokens: int
     num_merged: int
     times: int = 1
@@ -55,7 +55,7 @@ def plan_image(
 
     Example:
         >>> plan_image((480, 640), recipes.qwen2_vl())
-        ImagePlan(grid=Grid(rows=34, cols=46), target=Size(height=476, width=644), num_tokens=1564, num_merged=391, times=1)
+        ImagePlan(grid=Grid(rows=34, cols=46), resized=Size(height=476, width=644), num_tokens=1564, num_merged=391, times=1)
     """
     height, width = _sides(size)
     if patch_size is None and len(recipe.patch_sizes) > 1:
@@ -75,7 +75,7 @@ def plan_image(
     merge = getattr(recipe.resize, "merge", 1)
     if merge > 1 and tokens < times * grid.num_patches:
         raise ConfigError(f"{recipe.drop!r} drops patches from blocks that the model merges: use NoDrop() or merge=1")
-    return ImagePlan(grid, Size(*table.target[0].tolist()), tokens, tokens // merge**2, times)
+    return ImagePlan(grid, Size(*table.resized[0].tolist()), tokens, tokens // merge**2, times)
 
 
 def _sides(size: Sequence[int]) -> tuple[int, int]:

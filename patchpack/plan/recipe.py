@@ -26,7 +26,7 @@ DTYPES = ("uint8", "float32", "float16")
 KERNELS = ("nearest", "box", "bilinear", "hamming", "bicubic", "lanczos")
 
 ORDERS = ("pillow", "horizontal_first")
-DECODES = ("exact", "fast", "turbo")
+DECODES = ("exact", "draft", "simplejpeg")
 DEEPS = ("header", "range")
 ICCS = ("ignore", "srgb")
 
@@ -39,7 +39,7 @@ class Recipe:
         resize: rule from image sizes to grids of patches.
         crop: rule for the part of an image that is read. The resize policy receives the size of that part. Default
             `WholeImage`, all of the image.
-        flip: share of the images that are mirrored left to right, 0 … 1. Default 0.
+        flip_prob: share of the images that are mirrored left to right, 0 … 1. Default 0.
         drop: rule from grids to token counts. Default `NoDrop`, every patch is kept.
         positions: rule from a grid to position ids. Default `Absolute`, row and column.
         packer: factory of the packer that turns token counts into rows. Default `Lookahead()`.
@@ -47,14 +47,15 @@ class Recipe:
             every rank (FlexiViT). Default 16.
         seq_len: tokens per row. Default 1024. With None a row has ``resize.bound(patch_size)`` tokens and one image.
         max_images: slots per row, NaViT's Emax. Default 64.
-        rows: rows per batch. Default 8.
+        rows_per_batch: rows per batch. Default 8.
         resample: antialiased kernel: nearest, box, bilinear, hamming, bicubic or lanczos. Default bilinear.
         resample_order: order of the kernel's two passes. "pillow", the default, gives the pixels of the installed Pillow. Up
             to Pillow 12 that is "horizontal_first"; from 13 on the order depends on the sizes. "horizontal_first" gives the
             same pixels with every version.
-        decode: "exact", the default, decodes every pixel of the file with Pillow. "fast" decodes a JPEG at 1/2, 1/4 or 1/8 of
-            its size where that leaves at least twice the target's pixels per side. Its pixels differ a bit
-            (docs/howto/decoding.md). "turbo" gives the pixels of "exact" sooner. It needs ``pip install patchpack[turbo]``.
+        decode: "exact", the default, decodes every pixel of the file with Pillow. "draft" decodes a JPEG at 1/2, 1/4 or 1/8 of
+            its size where that leaves at least twice the pixels wanted per side. Its pixels differ a bit
+            (docs/howto/decoding.md). "simplejpeg" gives the pixels of "exact" sooner. It needs
+            ``pip install patchpack[simplejpeg]``.
         deep: scaling of images with more than 8 bits. "header", the default, divides by the largest value that the file's
             header allows (see `decode`). "range" maps the image's own smallest and largest value to the full scale.
         icc: treatment of an embedded colour profile. "ignore", the default, uses the stored colours. "srgb" converts them to
@@ -82,17 +83,17 @@ class Recipe:
 
     resize: ResizePolicy
     crop: CropPolicy = field(default_factory=WholeImage)
-    flip: float = 0.0
+    flip_prob: float = 0.0
     drop: DropPolicy = field(default_factory=NoDrop)
     positions: PositionScheme = field(default_factory=Absolute)
     packer: PackerFactory = field(default_factory=Lookahead)
     patch_size: int | tuple[int, ...] = 16
     seq_len: int | None = 1024
     max_images: int = 64
-    rows: int = 8
+    rows_per_batch: int = 8
     resample: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bilinear"
     resample_order: Literal["pillow", "horizontal_first"] = "pillow"
-    decode: Literal["exact", "fast", "turbo"] = "exact"
+    decode: Literal["exact", "draft", "simplejpeg"] = "exact"
     deep: Literal["header", "range"] = "header"
     icc: Literal["ignore", "srgb"] = "ignore"
     formats: tuple[str, ...] = ()
@@ -117,11 +118,18 @@ class Recipe:
                 raise ConfigError(f"{name} must be a {protocol.__name__} (see its docstring), got {policy!r}")
         if isinstance(self.packer, type) or not callable(self.packer):
             raise ConfigError(f"packer must be a function of (seq_len, max_images), such as Lookahead(64), got {self.packer!r}")
-        for name, high in (("max_images", 1 << 20), ("rows", 1 << 20), ("max_pixels", 1 << 40), ("max_bytes", 1 << 40)):
+        for name, high in (
+            ("max_images", 1 << 20),
+            ("rows_per_batch", 1 << 20),
+            ("max_pixels", 1 << 40),
+            ("max_bytes", 1 << 40),
+        ):
             require_int(name, getattr(self, name), 1, high)
         require_int("seed", self.seed, 0, (1 << 64) - 1)
-        if isinstance(self.flip, bool) or not isinstance(self.flip, (int, float)) or not 0 <= self.flip <= 1:
-            raise ConfigError(f"flip must be a number in 0 … 1, the share of images that are mirrored, got {self.flip!r}")
+        if isinstance(self.flip_prob, bool) or not isinstance(self.flip_prob, (int, float)) or not 0 <= self.flip_prob <= 1:
+            raise ConfigError(
+                f"flip_prob must be a number in 0 … 1, the share of images that are mirrored, got {self.flip_prob!r}"
+            )
         if self.seq_len is not None:
             require_int("seq_len", self.seq_len, 1, 1 << 30)
         if not self.patch_sizes:
@@ -136,8 +144,10 @@ class Recipe:
             raise ConfigError(f"resample_order must be one of {ORDERS}, got {self.resample_order!r}")
         if self.decode not in DECODES:
             raise ConfigError(f"decode must be one of {DECODES}, got {self.decode!r}")
-        if self.decode == "turbo" and find_spec("simplejpeg") is None:
-            raise ConfigError("decode='turbo' needs simplejpeg: pip install 'patchpack[turbo]', or use decode='exact'")
+        if self.decode == "simplejpeg" and find_spec("simplejpeg") is None:
+            raise ConfigError(
+                "decode='simplejpeg' needs simplejpeg: pip install 'patchpack[simplejpeg]', or use decode='exact'"
+            )
         if self.deep not in DEEPS or self.icc not in ICCS:
             raise ConfigError(f"deep must be one of {DEEPS}, icc one of {ICCS}, got {self.deep!r} and {self.icc!r}")
         if not isinstance(self.formats, tuple) or not all(
@@ -255,7 +265,7 @@ class Recipe:
                 f"{policy!r} makes random draws: give it a method for_eval(patch_size, max_patches) that returns a policy "
                 f"without"
             )
-        return self.replace(resize=policy, crop=WholeImage(), flip=0.0, augment=None, drop=NoDrop(), patch_size=p)
+        return self.replace(resize=policy, crop=WholeImage(), flip_prob=0.0, augment=None, drop=NoDrop(), patch_size=p)
 
     def _eval_patch_size(self, max_patches: int | None) -> int:
         sizes = sorted(self.patch_sizes)

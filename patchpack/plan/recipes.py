@@ -35,7 +35,9 @@ def pix2struct(*, max_patches: int = 2048, **changes: Any) -> Recipe:
 
     Patches are float32, because standardised values are not integers.
     """
-    return _recipe(changes, resize=Pix2Struct(max_patches), seq_len=max_patches, rows=4, normalize=PerImage(), dtype="float32")
+    return _recipe(
+        changes, resize=Pix2Struct(max_patches), seq_len=max_patches, rows_per_batch=4, normalize=PerImage(), dtype="float32"
+    )
 
 
 def siglip2_naflex(*, max_patches: int = 256, **changes: Any) -> Recipe:
@@ -91,7 +93,7 @@ def flexivit(*, size: int = 240, **changes: Any) -> Recipe:
 
 def square(*, size: int = 224, **changes: Any) -> Recipe:
     """Return the recipe of the ViT baseline 2010.11929: every image resized to a square, one image per row, no padding."""
-    return _recipe(changes, resize=Square(size), seq_len=None, max_images=1, rows=32)
+    return _recipe(changes, resize=Square(size), seq_len=None, max_images=1, rows_per_batch=32)
 
 
 PRESETS: dict[str, Callable[..., Recipe]] = {
@@ -133,4 +135,6 @@ def _recipe(changes: dict[str, Any], **fields: Any) -> Recipe:
 def _smart(changes: dict[str, Any], resize: SmartResize, patch_size: int, **fields: Any) -> Recipe:
     p = changes.get("patch_size", patch_size)
     seq_len = max(map(resize.bound, p)) if isinstance(p, tuple) else resize.bound(p)
-    return _recipe(changes, resize=resize, patch_size=patch_size, seq_len=seq_len, rows=2, resample="bicubic", **fields)
+    return _recipe(
+        changes, resize=resize, patch_size=patch_size, seq_len=seq_len, rows_per_batch=2, resample="bicubic", **fields
+    )

@@ -63,7 +63,7 @@ class Study:
         distortion: spread of ``|log(aspect after / aspect before)|``. Aspect is width / height, before resampling that of the
             part that is read.
         dropped_tokens: share of the patches of all grids that no row holds, because they were dropped, or cut by the packer.
-        altered: number of images that the packer shortened.
+        shortened: number of images that the packer shortened.
         waits: spread of the number of items that arrive after an image until its row ends.
         out_of_slots: share of rows with every slot taken and room for tokens left.
         attention: spread over rows of Σn² / seq_len², the part of a dense attention matrix that lies within images.
@@ -86,7 +86,7 @@ class Study:
     upscaled: float
     distortion: Spread
     dropped_tokens: float
-    altered: int
+    shortened: int
     waits: Spread
     out_of_slots: float
     attention: Spread
@@ -119,7 +119,7 @@ class Study:
             f"fill {100 * self.fill_rate:.2f} %, {100 * self.steady_fill_rate:.2f} % before the last rows; "
             f"{100 * self.out_of_slots:.1f} % of rows ran out of slots",
             f"{100 * self.dropped_tokens:.1f} % of patches dropped, {100 * self.upscaled:.1f} % of images made larger, "
-            f"{self.altered:,} cut to fill a row",
+            f"{self.shortened:,} cut to fill a row",
             f"{self.refused:,} refused, {self.over_long:,} too long for a row",
             "",
             f"{'':<26}" + "".join(f"{name:>9}" for name in ("mean", "min", "5 %", "median", "95 %", "max")),
@@ -213,7 +213,7 @@ def study(sizes: npt.ArrayLike, recipe: Recipe, *, epoch: int = 0, keys: Sequenc
     steady = np.array([i not in watch.at_end for i in placed[offsets[:-1]].tolist()])
     steady = steady if steady.any() else ~steady
     waits = np.array([watch.waits[i] for i in sorted(placed.tolist())], dtype=np.int64)
-    height, width = decided.target.astype(np.float64).T
+    height, width = decided.resized.astype(np.float64).T
     box_height, box_width = decided.box[:, 2:].astype(np.float64).T
     outside = np.setdiff1d(np.arange(len(table)), placed)
     refused = _refused(table[outside], [names[i] for i in outside.tolist()], outside, recipe, epoch)
@@ -231,7 +231,7 @@ def study(sizes: npt.ArrayLike, recipe: Recipe, *, epoch: int = 0, keys: Sequenc
         upscaled=float((height * width > box_height * box_width).mean()),
         distortion=Spread.of(np.abs(np.log(width * box_height / (height * box_width)))),
         dropped_tokens=float(1 - tokens.sum() / decided.grid.astype(np.int64).prod(axis=1).sum()),
-        altered=sum(plan.info.altered for plan in plans),
+        shortened=sum(plan.info.shortened for plan in plans),
         waits=Spread.of(waits),
         out_of_slots=float(((counts == recipe.max_images) & (row_tokens < row_lens)).mean()),
         attention=Spread.of(pairs / row_lens**2),

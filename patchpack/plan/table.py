@@ -85,17 +85,17 @@ def plan_table(
         )
 
     if isinstance(recipe.resize, PlacingPolicy):
-        box, target = recipe.resize.place(sizes, grids, p)
+        box, resized = recipe.resize.place(sizes, grids, p)
         place = f"{recipe.resize!r}.place"
-        box, target = _int_columns(box, (n, 4), place), _int_columns(target, (n, 2), place)
+        box, resized = _int_columns(box, (n, 4), place), _int_columns(resized, (n, 2), place)
         if corner is not None:
             box[:, :2] += corner
     else:
         box = np.concatenate([np.zeros((n, 2), np.int64) if corner is None else corner, sizes], axis=1).astype(np.int32)
-        target = grids * np.int32(p)
+        resized = grids * np.int32(p)
     return PlanTable(
         box=box,
-        target=target,
+        resized=resized,
         flip=_flips(recipe, n, epoch, key_hash),
         grid=np.where(accepted[:, None], grids, np.int32(0)),
         num_tokens=np.where(accepted, tokens, np.int32(0)),
@@ -130,9 +130,9 @@ def _part(recipe: Recipe, sizes: Int64, patch_size: int, epoch: int, hashes: rng
 
 
 def _flips(recipe: Recipe, n: int, epoch: int, hashes: rng.U64) -> npt.NDArray[np.bool_]:
-    if not recipe.flip:
+    if not recipe.flip_prob:
         return np.zeros(n, dtype=np.bool_)
-    flips: npt.NDArray[np.bool_] = rng.uniforms(recipe.seed, epoch, hashes, rng.Stage.FLIP, 1)[:, 0] < recipe.flip
+    flips: npt.NDArray[np.bool_] = rng.uniforms(recipe.seed, epoch, hashes, rng.Stage.FLIP, 1)[:, 0] < recipe.flip_prob
     return flips
 
 

@@ -71,7 +71,7 @@ def replay(
     images = _found(events, key, opened.name).in_pass(repeat).images
     require_int(f"part of {key}", part, 0, len(images) - 1)
     header = images[part]._replace(rest=(), text=images[0].text)  # every image of a sample has its text
-    alone = recipe.replace(rows=1, packer=FirstFit(), patch_size=recipe.patch_size_at(epoch, step))
+    alone = recipe.replace(rows_per_batch=1, packer=FirstFit(), patch_size=recipe.patch_size_at(epoch, step))
     planner = OnlinePlanner(alone, epoch=epoch, seen=ordinal, target_kind=kind, name=opened.name, text_len=text_len)
     (plan,) = [*planner.feed([header]), *planner.finish()]
     if num_tokens is not None and plan.headers:

@@ -118,7 +118,7 @@ def recipes(patch_size: int = 4) -> st.SearchStrategy[Recipe]:
         positions=schemes,
         packer=packer_factories(),
         max_images=st.integers(1, 9),
-        rows=st.integers(1, 4),
+        rows_per_batch=st.integers(1, 4),
         dtype=st.sampled_from(["uint8", "float32"]),
         seed=st.integers(0, 2**64 - 1),
     )

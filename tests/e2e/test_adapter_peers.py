@@ -179,7 +179,7 @@ PEERS = [*MAKERS, "timm_naflex"]
 
 def batches_of(peer: Peer) -> Iterator[pp.PackedBatch]:
     """The pictures packed, several to a row, with one that cannot be read among them."""
-    recipe = peer.ours.recipe.replace(seq_len=500, rows=2, max_images=16)
+    recipe = peer.ours.recipe.replace(seq_len=500, rows_per_batch=2, max_images=16)
     images = [*IMAGES[:7], b"no image", *IMAGES[7:]]
     yield from pp.pack_images(images, recipe, keys=[*KEYS[:7], "broken", *KEYS[7:]], on_error="skip")
 
@@ -406,7 +406,7 @@ def test_a_clip_and_an_image_are_what_the_video_processor_makes_of_them(name: st
         size=size, patch_size=p, image_mean=made.ours.image_mean, image_std=made.ours.image_std
     )  # fmt: skip
     clips = np.random.default_rng(2).integers(0, 256, (9, 4 * p, 6 * p, 3), dtype=np.uint8)
-    recipe = made.ours.recipe.replace(video=pp.Video(2), seq_len=1024, rows=1)
+    recipe = made.ours.recipe.replace(video=pp.Video(2), seq_len=1024, rows_per_batch=1)
     samples = {"8": clips[:8], "7": clips[1:8], "1": clips[8]}
     (batch,) = pp.load([pp.Sample(*item) for item in samples.items()], recipe, target=None)
     inputs = adapters.qwen_vl(batch)

@@ -26,9 +26,9 @@ def darker(pixels: Any, generator: np.random.Generator) -> Any:
 
 RECIPE = pp.recipes.navit(
     seq_len=256,
-    rows=2,
+    rows_per_batch=2,
     crop=pp.crop.RandomResizedCrop(),
-    flip=0.5,
+    flip_prob=0.5,
     augment=darker,
     drop=pp.drop.Beta(),
     positions=pp.positions.Absolute(of="image"),

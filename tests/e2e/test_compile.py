@@ -14,7 +14,9 @@ from patchpack.model import NaViT, ViT, cross_entropy
 
 STEPS = 20
 # few slots and a greedy packer, so that rows end in padding; the packer that looks ahead would fill every row of 128 tokens
-RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((48, 128)), seq_len=128, max_images=10, rows=2, packer=pp.packing.FirstFit())
+RECIPE = pp.recipes.navit(
+    resize=pp.resize.NaViT((48, 128)), seq_len=128, max_images=10, rows_per_batch=2, packer=pp.packing.FirstFit()
+)
 # traces, guards and differentiates as every backend does; only kernels are not generated, which takes half a minute
 BACKEND = "aot_eager"
 
@@ -99,7 +101,7 @@ TENSORS = ("patches", "position_ids", "segment_ids", "num_images", "grid_sizes",
 @pytest.mark.slow
 def test_junk_in_padding_stays_out_of_a_compiled_step(batches: list[pp.PackedBatch]) -> None:
     batch = next(batch for batch in batches if (batch.segment_ids == 0).any())
-    clean = pp.to_device(batch, "cpu")
+    clean = pp.standardize(batch.to("cpu"))
     padding = (clean.segment_ids == 0)[:, :, None]
     dirty = clean._replace(
         patches=torch.where(padding, torch.nan, clean.patches),
@@ -125,7 +127,7 @@ def test_static_ragged_has_the_same_shapes_for_every_batch(batches: list[pp.Pack
 
 @pytest.mark.parametrize("tail", ["drop", "pad", "wrap"])
 def test_one_pass_keeps_its_shape_if_the_tail_is_not_short(tail: str) -> None:
-    recipe = RECIPE.replace(rows=5)
+    recipe = RECIPE.replace(rows_per_batch=5)
     shapes = {tuple(batch.patches.shape) for batch in pp.load(pp.samples.shards("val"), recipe, tail=tail)}
     assert shapes == {(5, 128, 768)}
     assert len({len(batch.keys) for batch in pp.load(pp.samples.shards("val"), recipe)}) == 2

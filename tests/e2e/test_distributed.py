@@ -23,7 +23,7 @@ from patchpack.model import NaViT, cross_entropy
 
 VAL = pp.samples.shards("val")
 # 100 images fill eight rows: two batches of two rows for ranks 0 and 1, and nothing in the second batch of rank 2
-RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((48, 96)), seq_len=112, max_images=24, rows=2)
+RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((48, 96)), seq_len=112, max_images=24, rows_per_batch=2)
 WORLD_SIZE, STEPS = 3, 2
 HOWTO = Path(__file__).resolve().parents[2] / "docs" / "howto" / "distributed.md"
 
@@ -99,7 +99,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[Answer]:
 def alone() -> list[np.ndarray]:
     """Gradients of the mean over all images, in one process, packed into other rows."""
     model = make_model()
-    batches = list(pp.load(VAL, RECIPE.replace(seq_len=256, rows=3)))
+    batches = list(pp.load(VAL, RECIPE.replace(seq_len=256, rows_per_batch=3)))
     losses = [cross_entropy(model(batch), batch.targets, reduction="sum") for batch in batches]
     (sum(losses) / 100).backward()
     return gradients(model)

@@ -19,7 +19,7 @@ import patchpack as pp
 from helpers.profiles import weight
 
 COUNT = 12
-RECIPE = pp.Recipe(resize=pp.resize.NaFlex(1), patch_size=16, seq_len=2, rows=1, max_images=2)
+RECIPE = pp.Recipe(resize=pp.resize.NaFlex(1), patch_size=16, seq_len=2, rows_per_batch=1, max_images=2)
 
 pytestmark = [  # datasets leave open files to the garbage collector; a stream is read again on resume, with a warning
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

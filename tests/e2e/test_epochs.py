@@ -29,7 +29,7 @@ from patchpack.types import Event, Header, Size
 
 TRAIN, VAL = pp.samples.shards("train"), pp.samples.shards("val")
 SLOW = pytest.mark.slow
-RECIPE = pp.recipes.navit(seq_len=256, rows=4)
+RECIPE = pp.recipes.navit(seq_len=256, rows_per_batch=4)
 
 
 def keys_of(batches: Iterable[pp.PackedBatch]) -> list[str]:
@@ -186,7 +186,7 @@ def test_wrap_tail_repeats_the_first_rows_and_does_not_count_them() -> None:
 
 def test_wrap_goes_round_where_an_epoch_is_shorter_than_a_batch() -> None:
     samples = [pp.Sample(f"s{i}", np.full((32, 32, 3), i, np.uint8), i) for i in range(3)]
-    (batch,) = pp.load(samples, pp.recipes.square(size=32, rows=8), tail="wrap")
+    (batch,) = pp.load(samples, pp.recipes.square(size=32, rows_per_batch=8), tail="wrap")
     assert [row[0] for row in batch.keys] == ["s0", "s1", "s2", "s0", "s1", "s2", "s0", "s1"]
     assert batch.info.packed == 3
 
@@ -195,7 +195,7 @@ def test_an_unreadable_image_in_a_wrapped_row_is_rejected_once() -> None:
     good = np.zeros((32, 32, 3), np.uint8)
     png = open_png()
     samples = [pp.Sample("bad", png[: len(png) // 2], 0), pp.Sample("good", good, 1)]
-    loader = pp.load(samples, pp.recipes.square(size=32, rows=4), tail="wrap", on_error="skip")
+    loader = pp.load(samples, pp.recipes.square(size=32, rows_per_batch=4), tail="wrap", on_error="skip")
     list(loader)
     report = loader.report()
     assert (report.seen, report.packed, len(report.rejected), report.waiting) == (2, 1, 1, 0)
@@ -213,7 +213,7 @@ def open_png() -> bytes:
 
 def test_a_tail_that_drops_everything_is_an_error_that_says_so() -> None:
     samples = [pp.Sample("only", np.zeros((32, 32, 3), np.uint8), 0)]
-    loader = pp.load(samples, pp.recipes.square(size=32, rows=8), tail="drop")
+    loader = pp.load(samples, pp.recipes.square(size=32, rows_per_batch=8), tail="drop")
     with pytest.raises(pp.errors.SourceError, match=r"no image to pack, 1 samples seen, 0 rejected, dropped: \{'tail': 1\}"):
         list(loader)
     assert loader.report().dropped == {"tail": 1}
@@ -239,7 +239,7 @@ def test_options_that_cannot_work_are_refused_at_once(options: dict[str, Any], m
 
 
 def test_steps_per_epoch_repeats_the_source_with_other_draws() -> None:
-    loader = load(steps_per_epoch=50, recipe=pp.recipes.navit(seq_len=256, rows=4))
+    loader = load(steps_per_epoch=50, recipe=pp.recipes.navit(seq_len=256, rows_per_batch=4))
     batches = list(loader)
     assert len(loader) == len(batches) == 50
     times = Counter(keys_of(batches))
@@ -275,7 +275,7 @@ def test_len_is_unknown_without_steps() -> None:
 
 
 def test_a_schedule_goes_on_through_repeats_and_epochs() -> None:
-    recipe = RECIPE.replace(drop=pp.drop.Scheduled(mu=500, tau=100))
+    recipe = RECIPE.replace(drop=pp.drop.Scheduled(midpoint=500, width=100))
     loader = load(recipe=recipe, steps_per_epoch=30)
     kept = [[len(i.patches) / i.grid.num_patches for batch in loader for i in pp.unpack(batch)] for _ in range(2)]
     assert np.mean(kept[0][:100]) > 0.75 > 0.3 > np.mean(kept[1][-100:])
@@ -334,7 +334,7 @@ def test_evaluation_delivers_every_image_once_in_equal_steps(shards: list[str], 
 def test_evaluation_reports_a_rejection_once_over_all_ranks() -> None:
     samples = [pp.Sample(f"s{i}", np.zeros((32, 32, 3), np.uint8), i) for i in range(7)]
     samples.insert(3, pp.Sample("bad", b"not a picture", 0))
-    recipe = pp.recipes.square(size=32, rows=2)
+    recipe = pp.recipes.square(size=32, rows_per_batch=2)
     reports = []
     for rank in range(3):
         loader = pp.load(samples, recipe, tail="pad", rank=rank, world_size=3, on_error="skip")
@@ -351,7 +351,7 @@ def test_every_rank_of_an_evaluation_raises_for_what_one_reports(tmp_path: Path)
     samples.insert(3, pp.Sample("bad", b"not a picture", 0))
     for rank in range(3):
         with pytest.raises(pp.errors.DecodeError, match="bad: expected a readable"):
-            list(pp.load(samples, pp.recipes.square(size=32, rows=2), tail="pad", rank=rank, world_size=3))
+            list(pp.load(samples, pp.recipes.square(size=32, rows_per_batch=2), tail="pad", rank=rank, world_size=3))
     cut = tmp_path / "cut.tar"
     cut.write_bytes(Path(TRAIN[0]).read_bytes()[:300_000])
     for rank in range(2):
@@ -367,7 +367,7 @@ def test_many_ranks_without_steps_warn_of_the_deadlock() -> None:
 @pytest.mark.parametrize("tail", ["short", "drop", "pad", "wrap"])
 @given(st.lists(st.booleans(), max_size=40), st.integers(1, 4), st.sampled_from([None, 1, 3]))
 def test_conservation_over_tails_and_steps(tail: Any, good: list[bool], rows: int, steps: int | None) -> None:
-    recipe = pp.Recipe(resize=pp.resize.Native(16), seq_len=40, patch_size=8, rows=rows, max_images=3)
+    recipe = pp.Recipe(resize=pp.resize.Native(16), seq_len=40, patch_size=8, rows_per_batch=rows, max_images=3)
     planner = OnlinePlanner(recipe, tail=tail, max_steps=steps)
     events = [
         Header(str(i), "", "", Size(8 + 8 * (i % 3), 16), None) if ok else pp.Rejection("", str(i), "", "header", "bad")
@@ -449,7 +449,7 @@ def train_and_evaluate_on_a_rank(rank: int, world_size: int, store: str, shards:
 
 def train_and_evaluate(shards: list[str], wait: Callable[[], None]) -> dict[str, Any]:
     answer: dict[str, Any] = {}
-    small = RECIPE.replace(rows=1, packer=pp.packing.NextFit())  # three steps stay within the first pass
+    small = RECIPE.replace(rows_per_batch=1, packer=pp.packing.NextFit())  # three steps stay within the first pass
     for name, loader in (
         ("train", pp.load(shards, small, shuffle=20, steps_per_epoch=3)),
         ("eval", pp.load(shards, RECIPE.for_eval(), tail="pad")),
@@ -467,7 +467,13 @@ def test_nine_ranks_over_eight_shards_all_have_samples(eight_shards: list[str], 
     shares, evaluated = [], []
     for rank in range(9):
         train = pp.load(
-            eight_shards, RECIPE.replace(rows=1), shuffle=20, steps_per_epoch=2, rank=rank, world_size=9, num_workers=workers
+            eight_shards,
+            RECIPE.replace(rows_per_batch=1),
+            shuffle=20,
+            steps_per_epoch=2,
+            rank=rank,
+            world_size=9,
+            num_workers=workers,
         )
         shares.append(list(train))
         held_out = pp.load(eight_shards, RECIPE.for_eval(), tail="pad", rank=rank, world_size=9, num_workers=workers)

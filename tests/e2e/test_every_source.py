@@ -27,7 +27,7 @@ from patchpack.stream.painting.painter import SendingPainter
 from patchpack.testing import check_batch
 
 COUNT = 48
-RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((32, 96)), patch_size=16, seq_len=64, max_images=8, rows=2)
+RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((32, 96)), patch_size=16, seq_len=64, max_images=8, rows_per_batch=2)
 
 pytestmark = [  # webdataset and datasets leave open files to the garbage collector
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -423,7 +423,9 @@ def test_conservation_with_workers(source: str, tail: str, tmp_path_factory: Any
 def check_conservation(
     source: str, tmp_path_factory: Any, *, tail: Any, kinds: list[str], workers: int, shuffle: int, steps: int | None
 ) -> None:
-    recipe = pp.Recipe(resize=pp.resize.Native(60, oversize="reject"), seq_len=64, max_images=4, rows=3, patch_size=16)
+    recipe = pp.Recipe(
+        resize=pp.resize.Native(60, oversize="reject"), seq_len=64, max_images=4, rows_per_batch=3, patch_size=16
+    )
     items = Mixed(kinds)
     folder = tmp_path_factory.mktemp("c") if source in ("shards", "folder") else Path()
     opened, options = conserving_source(source, items, folder)

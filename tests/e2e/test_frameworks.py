@@ -27,7 +27,7 @@ index = pp.Index.build(pp.samples.shards("val"))
 loader = pp.load(index, pp.recipes.navit(seq_len=256, rows=1), tail="short", shuffle=50)
 keys = []
 for batch in loader:
-    model(pp.to_device(batch, "cpu").patches).square().mean().backward()
+    model(pp.standardize(batch.to("cpu")).patches).square().mean().backward()
     keys.append([key for row in batch.keys for key in row])
 dist.barrier()
 print(json.dumps([dist.get_rank(), len(loader), keys]), flush=True)
@@ -48,7 +48,7 @@ index = pp.Index.build(pp.samples.shards("val"))
 loader = pp.load(index, pp.recipes.navit(seq_len=256, rows=1), tail="pad", shuffle=50)
 keys = []
 for batch in loader:
-    batch = pp.to_device(batch, accelerator.device)
+    batch = pp.standardize(batch.to(accelerator.device))
     accelerator.backward(model(batch.patches).square().mean())
     optimizer.step()
     optimizer.zero_grad()
@@ -78,7 +78,7 @@ class Module(lightning.LightningModule):
         return pp.load(index, pp.recipes.navit(seq_len=256, rows=1), tail="pad", shuffle=50)
     def training_step(self, batch, number):
         self.keys.append([key for row in batch.keys for key in row])
-        return self.model(pp.to_device(batch, self.device).patches).square().mean()
+        return self.model(pp.standardize(batch.to(self.device)).patches).square().mean()
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), 1e-3)
 
@@ -141,7 +141,7 @@ def test_every_image_comes_to_one_rank_in_equal_steps(framework: str, tmp_path: 
     seen = []
     for number, printed in enumerate(lines):
         rank, steps, keys = json.loads(printed[0])
-        recipe = pp.recipes.navit(seq_len=256, rows=1)
+        recipe = pp.recipes.navit(seq_len=256, rows_per_batch=1)
         plans = EpochPlan(index, recipe, shuffle=50, tail=tail, rank=rank, world_size=count)  # type: ignore[arg-type]
         assert (rank, steps) == (number, len(plans))
         assert keys == [[header.key for header in plan.headers] for plan in plans]

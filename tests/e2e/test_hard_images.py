@@ -27,12 +27,12 @@ from patchpack.image.formats import FORMATS
 from patchpack.plan.table import plan_table
 
 RECIPES = {
-    "naflex": pp.recipes.siglip2_naflex(rows=2),
-    "qwen": pp.recipes.qwen2_vl(max_pixels=28 * 28 * 256, seq_len=1024, rows=2),
-    "navit": pp.recipes.navit(rows=2),
-    "fast": pp.recipes.siglip2_naflex(max_patches=16, rows=1, decode="fast"),
-    "turbo": pp.recipes.siglip2_naflex(max_patches=64, rows=2, decode="turbo"),
-    "pix2struct": pp.recipes.pix2struct(max_patches=128, rows=2),
+    "naflex": pp.recipes.siglip2_naflex(rows_per_batch=2),
+    "qwen": pp.recipes.qwen2_vl(max_pixels=28 * 28 * 256, seq_len=1024, rows_per_batch=2),
+    "navit": pp.recipes.navit(rows_per_batch=2),
+    "draft": pp.recipes.siglip2_naflex(max_patches=16, rows_per_batch=1, decode="draft"),
+    "simplejpeg": pp.recipes.siglip2_naflex(max_patches=64, rows_per_batch=2, decode="simplejpeg"),
+    "pix2struct": pp.recipes.pix2struct(max_patches=128, rows_per_batch=2),
 }
 OPTIONS: dict[str, dict[str, Any]] = {
     "as it goes": {},

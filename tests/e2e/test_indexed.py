@@ -20,7 +20,7 @@ from patchpack.stream.planning.epoch_plan import EpochPlan
 from patchpack.testing import check_batch
 
 TRAIN, VAL = pp.samples.shards("train"), pp.samples.shards("val")
-RECIPE = pp.recipes.navit(seq_len=256, rows=2)
+RECIPE = pp.recipes.navit(seq_len=256, rows_per_batch=2)
 
 
 SLOW = pytest.mark.slow
@@ -144,7 +144,7 @@ def test_ranks_merged_in_step_order_paint_the_same_rows(val: pp.Index, workers: 
             [
                 row
                 for step in zip(*ranks, strict=True)
-                for i in range(RECIPE.rows)
+                for i in range(RECIPE.rows_per_batch)
                 for batch in step
                 for row in rows_of(pp.PackedBatch(*(_row(field, i) for field in batch)))
             ]
@@ -159,7 +159,7 @@ def _row(field: Any, i: int) -> Any:
 
 @pytest.mark.parametrize("world_size", range(1, 10))
 def test_nine_ranks_over_eight_shards(world_size: int, eight: pp.Index) -> None:
-    recipe = RECIPE.replace(rows=1)
+    recipe = RECIPE.replace(rows_per_batch=1)
     for tail in ("short", "pad", "drop", "wrap"):
         plans = [EpochPlan(eight, recipe, rank=r, world_size=world_size, shuffle=20, tail=tail) for r in range(world_size)]
         assert len({len(plan) for plan in plans}) == 1
@@ -235,7 +235,7 @@ def test_repeated_passes_draw_and_paint_anew(val: pp.Index) -> None:
 
 
 def test_a_flexible_patch_size(val: pp.Index) -> None:
-    recipe = pp.recipes.flexivit(rows=4)
+    recipe = pp.recipes.flexivit(rows_per_batch=4)
     loader = pp.load(val, recipe, shuffle=20, num_workers=2)
     batches = list(loader)
     assert [batch.patch_size for batch in batches] == [recipe.patch_size_at(0, step) for step in range(len(loader))]
@@ -280,7 +280,7 @@ def spoilt(samples: list[list[Entry]], tmp_path_factory: pytest.TempPathFactory)
 @pytest.mark.parametrize("world_size", [1, 3])
 @pytest.mark.parametrize("workers", [0, 2])
 def test_accounts_add_up_over_ranks(spoilt: pp.Index, world_size: int, workers: int) -> None:
-    recipe = pp.Recipe(resize=pp.resize.Native(64, oversize="reject"), seq_len=300, rows=1, patch_size=16)
+    recipe = pp.Recipe(resize=pp.resize.Native(64, oversize="reject"), seq_len=300, rows_per_batch=1, patch_size=16)
     index, reports = spoilt, []
     for rank in range(world_size):
         loader = pp.load(index, recipe, rank=rank, world_size=world_size, on_error="skip", num_workers=workers)
@@ -337,7 +337,7 @@ def test_every_rank_raises_for_what_the_first_reports(samples: list[list[Entry]]
     ):
         for rank in range(3):
             with pytest.raises(error, match=message):
-                list(pp.load(index, recipe.replace(rows=1), rank=rank, world_size=3))
+                list(pp.load(index, recipe.replace(rows_per_batch=1), rank=rank, world_size=3))
 
 
 def test_an_index_without_a_usable_image_says_so(val: pp.Index) -> None:
@@ -348,7 +348,7 @@ def test_an_index_without_a_usable_image_says_so(val: pp.Index) -> None:
         for options in ({}, {"steps_per_epoch": 3}, {"num_workers": 1}):
             with pytest.raises(pp.errors.SourceError, match=message):
                 list(pp.load(index, RECIPE, on_error="skip", **options))
-    loader = pp.load(val, RECIPE.replace(rows=200), tail="drop")
+    loader = pp.load(val, RECIPE.replace(rows_per_batch=200), tail="drop")
     with pytest.raises(
         pp.errors.SourceError, match=r"no image to pack, 100 samples seen, 0 rejected, dropped: \{'tail': 100\}"
     ):
@@ -373,7 +373,7 @@ def test_an_image_over_the_recipes_limit_of_pixels_is_rejected(samples: list[lis
 # -------------------------------------------------------------------------------------------------------------- resume
 
 
-DROPPING = RECIPE.replace(drop=pp.drop.Scheduled(mu=150, tau=40), rows=1)
+DROPPING = RECIPE.replace(drop=pp.drop.Scheduled(midpoint=150, width=40), rows_per_batch=1)
 
 
 @pytest.fixture(scope="module")
@@ -438,7 +438,7 @@ def test_resume_after_batches(
 
 @pytest.mark.parametrize("world_size", [1, 2])
 def test_the_account_after_a_resume_is_of_what_comes_after_it(spoilt: pp.Index, world_size: int) -> None:
-    recipe = pp.Recipe(resize=pp.resize.Native(64, oversize="reject"), seq_len=100, rows=1, patch_size=16)
+    recipe = pp.Recipe(resize=pp.resize.Native(64, oversize="reject"), seq_len=100, rows_per_batch=1, patch_size=16)
     for rank in range(world_size):
         options: dict[str, Any] = {"rank": rank, "world_size": world_size, "on_error": "skip"}
         whole = pp.load(spoilt, recipe, **options)
@@ -504,7 +504,7 @@ def test_the_epoch_of_a_state_goes_on_and_any_other_is_whole(val: pp.Index) -> N
 
 @pytest.mark.parametrize("cut", [pytest.param(1, marks=SLOW), pytest.param(2, marks=SLOW), 3, pytest.param(4, marks=SLOW)])
 def test_resume_with_another_world_size_goes_on_where_the_rows_stopped(val: pp.Index, cut: int) -> None:
-    recipe, options = DROPPING.replace(rows=1), {"shuffle": 50, "tail": "pad"}
+    recipe, options = DROPPING.replace(rows_per_batch=1), {"shuffle": 50, "tail": "pad"}
 
     def rows_from(state: dict[str, Any] | None, world_size: int, steps: int | None = None) -> tuple[list[Any], dict[str, Any]]:
         ranks, states = [], []
@@ -561,7 +561,7 @@ def test_states_that_are_none(val: pp.Index) -> None:
             loader.load_state_dict(state)
 
 
-@pytest.mark.parametrize("options", [{"balance": True}, {"recipe": pp.recipes.flexivit(rows=1)}])
+@pytest.mark.parametrize("options", [{"balance": True}, {"recipe": pp.recipes.flexivit(rows_per_batch=1)}])
 def test_another_world_size_is_refused_where_rows_depend_on_it(val: pp.Index, options: dict[str, Any]) -> None:
     recipe = options.pop("recipe", RECIPE)
     state = pp.load(val, recipe, rank=0, world_size=2, **options).state_dict()
@@ -583,7 +583,7 @@ def test_resume_of_a_repeated_index(val: pp.Index) -> None:
 
 def test_a_rejected_batch_is_not_delivered(samples: list[list[Entry]], tmp_path: Path) -> None:
     """A state taken after an error is that of the batch before, so that the error comes again."""
-    recipe = pp.Recipe(resize=pp.resize.NaFlex(64), seq_len=64, rows=1)
+    recipe = pp.Recipe(resize=pp.resize.NaFlex(64), seq_len=64, rows_per_batch=1)
     index = index_of(tmp_path / "broken", [entry for sample in (*samples[:3], BROKEN, *samples[4:6]) for entry in sample])
     loader = pp.load(index, recipe)
     with pytest.raises(pp.errors.DecodeError):

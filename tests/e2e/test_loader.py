@@ -25,7 +25,7 @@ from patchpack.samples import shards
 from patchpack.testing import check_batch
 
 NAVIT = pp.recipes.navit(seq_len=1024)
-SMALL = pp.Recipe(resize=pp.resize.Native(64), patch_size=4, seq_len=64, max_images=4, rows=2)
+SMALL = pp.Recipe(resize=pp.resize.Native(64), patch_size=4, seq_len=64, max_images=4, rows_per_batch=2)
 
 Batches = list[pp.PackedBatch]
 
@@ -188,7 +188,7 @@ def test_another_seed_draws_anew() -> None:
 
 
 def test_flexivit_sees_every_picture_once_without_padding() -> None:
-    recipe = pp.recipes.flexivit(size=48, patch_size=(16, 12, 8, 6, 4), rows=40)
+    recipe = pp.recipes.flexivit(size=48, patch_size=(16, 12, 8, 6, 4), rows_per_batch=40)
     batches = list(pp.load(shards("train"), recipe))
     assert sorted(keys_of(batches)) == sorted(labels_of(shards("train")))
     assert len({batch.patch_size for batch in batches}) > 1
@@ -465,13 +465,13 @@ class CutToFit(GreedyPacker):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_shortened_images_are_painted_shorter_and_counted(workers: int) -> None:
-    recipe = pp.recipes.navit(seq_len=256, rows=2, drop=pp.drop.NoDrop(), packer=lambda s, m: CutToFit(s, m))
+    recipe = pp.recipes.navit(seq_len=256, rows_per_batch=2, drop=pp.drop.NoDrop(), packer=lambda s, m: CutToFit(s, m))
     loader = pp.load(pp.samples.shards("train"), recipe, num_workers=workers)
     shortened = []
     for batch in loader:
         check_batch(batch)
         shortened += [i.key for i in pp.unpack(batch) if len(i.patches) < i.grid.num_patches]
     report = loader.report()
-    assert report.altered == len(shortened) > 0
+    assert report.shortened == len(shortened) > 0
     assert report.packed == 420
-    assert f"altered {len(shortened)} of the packed" in str(report)
+    assert f"shortened {len(shortened)} of the packed" in str(report)

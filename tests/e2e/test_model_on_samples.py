@@ -12,7 +12,9 @@ from patchpack.model.presets import Size
 from patchpack.report import BatchInfo
 
 SHARDS = pp.samples.shards("val")[:1]
-RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((48, 128)), seq_len=256, max_images=32, rows=2, drop=pp.drop.NoDrop())
+RECIPE = pp.recipes.navit(
+    resize=pp.resize.NaViT((48, 128)), seq_len=256, max_images=32, rows_per_batch=2, drop=pp.drop.NoDrop()
+)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from PIL import Image
 
 import patchpack as pp
 
-RECIPE = pp.Recipe(resize=pp.resize.Native(24, edge="pad"), patch_size=4, seq_len=64, max_images=8, rows=2)
+RECIPE = pp.Recipe(resize=pp.resize.Native(24, edge="pad"), patch_size=4, seq_len=64, max_images=8, rows_per_batch=2)
 
 
 def array(number: int) -> Any:

@@ -30,7 +30,7 @@ from patchpack.stream.tar.reader import ShardReader
 from patchpack.types import BatchPlan
 
 TRAIN, VAL = pp.samples.shards("train"), pp.samples.shards("val")
-RECIPE = pp.recipes.navit(seq_len=256, rows=2, seed=3)
+RECIPE = pp.recipes.navit(seq_len=256, rows_per_batch=2, seed=3)
 OPTIONS: dict[str, Any] = {"num_epochs": 2, "shuffle": 50, "steps_per_shard": 12}
 
 
@@ -106,13 +106,13 @@ def test_batches_are_those_of_load(packed: pp.PackedShards, index: pp.Index) -> 
 @pytest.mark.parametrize(
     ("recipe", "options"),
     [
-        (pp.recipes.flexivit(size=48, patch_size=(16, 12, 8), rows=20), {"tail": "pad"}),
-        (pp.recipes.pix2struct(max_patches=64, rows=3, seq_len=128), {"tail": "wrap"}),
+        (pp.recipes.flexivit(size=48, patch_size=(16, 12, 8), rows_per_batch=20), {"tail": "pad"}),
+        (pp.recipes.pix2struct(max_patches=64, rows_per_batch=3, seq_len=128), {"tail": "wrap"}),
         (
             pp.recipes.siglip2_naflex(max_patches=64, seq_len=256, dtype="float16", positions=pp.positions.Fractional()),
             {"tail": "drop"},
         ),
-        (RECIPE.replace(drop=pp.drop.Scheduled(mu=400, tau=200)), {"num_epochs": 2, "epoch": 1}),
+        (RECIPE.replace(drop=pp.drop.Scheduled(midpoint=400, width=200)), {"num_epochs": 2, "epoch": 1}),
     ],
     ids=["several patch sizes, padded", "float32, wrapped", "float16, fractional, dropped", "drop schedule"],
 )
@@ -518,7 +518,7 @@ def test_a_record_that_says_every_counter_is_read(packed: pp.PackedShards) -> No
 
     def spelt_out(content: bytes) -> bytes:
         about = json.loads(content)
-        plain = {"step": 0, "epoch": 0, "altered": 0, "dropped": {}, "rejections": [], "shard_errors": [], "warnings": {}}
+        plain = {"step": 0, "epoch": 0, "shortened": 0, "dropped": {}, "rejections": [], "shard_errors": [], "warnings": {}}
         assert plain.keys() - about["info"].keys()
         return json.dumps({**about, "info": {**plain, **about["info"]}}).encode()
 

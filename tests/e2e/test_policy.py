@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 import patchpack as pp
 from patchpack.report import Rejection, ShardFault
 
-RECIPE = pp.recipes.siglip2_naflex(seq_len=256, rows=2)
+RECIPE = pp.recipes.siglip2_naflex(seq_len=256, rows_per_batch=2)
 
 
 def jpeg() -> bytes:

@@ -27,7 +27,7 @@ pytestmark = [
 ]
 
 TRAIN = pp.samples.shards("train")
-RECIPE = pp.recipes.navit(seq_len=256, rows=2)
+RECIPE = pp.recipes.navit(seq_len=256, rows_per_batch=2)
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ import patchpack as pp
 from helpers.remote_files import CountedFiles, served
 from patchpack.cli import main
 
-RECIPE = pp.recipes.navit(seq_len=256, rows=2)
+RECIPE = pp.recipes.navit(seq_len=256, rows_per_batch=2)
 ASKED: dict[str, Any] = {"target": ("cls", "json")}
 NAMES = [f"train-{i:04}.tar" for i in range(3)]
 EACH = 12

@@ -16,10 +16,10 @@ from patchpack.cli import main
 
 SHARDS = pp.samples.shards("val")
 RECIPES = {
-    "navit": pp.recipes.navit(seq_len=256, rows=2, seed=7),
-    "siglip2": pp.recipes.siglip2_naflex(seq_len=512, rows=2),
-    "scheduled": pp.recipes.navit(seq_len=256, rows=2, drop=pp.drop.Scheduled(mu=30, tau=10)),
-    "flexivit": pp.recipes.flexivit(size=48, patch_size=(8, 12, 16), rows=8),
+    "navit": pp.recipes.navit(seq_len=256, rows_per_batch=2, seed=7),
+    "siglip2": pp.recipes.siglip2_naflex(seq_len=512, rows_per_batch=2),
+    "scheduled": pp.recipes.navit(seq_len=256, rows_per_batch=2, drop=pp.drop.Scheduled(midpoint=30, width=10)),
+    "flexivit": pp.recipes.flexivit(size=48, patch_size=(8, 12, 16), rows_per_batch=8),
 }
 
 
@@ -37,7 +37,7 @@ def test_replayed_is_what_training_saw(name: str) -> None:
 
 
 def test_an_image_that_a_packer_cut_is_replayed_by_its_tokens() -> None:
-    recipe = pp.recipes.siglip2_naflex(max_patches=64, seq_len=150, rows=2, packer=pp.packing.Lookahead(max_cut=0.5))
+    recipe = pp.recipes.siglip2_naflex(max_patches=64, seq_len=150, rows_per_batch=2, packer=pp.packing.Lookahead(max_cut=0.5))
     cut = 0
     for batch in pp.load(SHARDS, recipe):
         for image in pp.unpack(batch):

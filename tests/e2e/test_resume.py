@@ -21,7 +21,7 @@ from patchpack.stream.sources.opening import open_source
 from patchpack.types import Header
 
 TRAIN = pp.samples.shards("train")
-RECIPE = pp.recipes.navit(seq_len=256, rows=2, seed=3, drop=pp.drop.Beta(0.5, 0.9))
+RECIPE = pp.recipes.navit(seq_len=256, rows_per_batch=2, seed=3, drop=pp.drop.Beta(0.5, 0.9))
 NO_POSITIONS = "ignore:.*has no positions to begin at:UserWarning"
 
 
@@ -97,7 +97,7 @@ ORDERS = [
 ]  # fmt: skip
 RECIPES = {
     "navit": RECIPE,
-    "several patch sizes": pp.recipes.flexivit(rows=2),
+    "several patch sizes": pp.recipes.flexivit(rows_per_batch=2),
     "a packer of one's own choice": RECIPE.replace(packer=pp.packing.FirstFit(4)),
     "cuts and a schedule": RECIPE.replace(packer=pp.packing.Lookahead(32, max_cut=0.1), drop=pp.drop.Scheduled(300, 40)),
 }

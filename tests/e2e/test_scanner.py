@@ -52,7 +52,7 @@ def test_stopping_early_leaves_no_process() -> None:
 
 
 def test_leaving_a_loader_early_leaves_no_process() -> None:
-    loader = pp.load(pp.samples.shards("train"), pp.recipes.navit(seq_len=256, rows=1), num_workers=1)
+    loader = pp.load(pp.samples.shards("train"), pp.recipes.navit(seq_len=256, rows_per_batch=1), num_workers=1)
     for _ in loader:
         break
     assert orphans() == []
@@ -69,7 +69,7 @@ def test_a_killed_scanner_is_an_error_not_a_hang() -> None:
 
 
 def test_plans_do_not_depend_on_who_scans() -> None:
-    recipe = pp.recipes.navit(seq_len=256, rows=2)
+    recipe = pp.recipes.navit(seq_len=256, rows_per_batch=2)
     here, ahead = (pp.Planner(pp.samples.shards("train"), recipe, scanner=how) for how in (None, "fork"))
     keys = [[[h.key for h in plan.headers] for plan in planner] for planner in (here, ahead)]
     assert keys[0] == keys[1]

@@ -33,7 +33,12 @@ WEBDATASET = (
 
 P = 4
 RECIPE = pp.Recipe(
-    resize=pp.resize.Native(24, edge="pad"), patch_size=P, seq_len=64, max_images=8, rows=2, packer=pp.packing.FirstFit()
+    resize=pp.resize.Native(24, edge="pad"),
+    patch_size=P,
+    seq_len=64,
+    max_images=8,
+    rows_per_batch=2,
+    packer=pp.packing.FirstFit(),
 )
 COUNTS = (1, 3, 2, 1, 4, 2, 5, 1, 2, 3, 6, 1)
 
@@ -71,7 +76,7 @@ def told(batch: PackedBatch) -> Iterator[tuple[int, list[tuple[int, int]]]]:
 
 def test_a_row_by_hand() -> None:
     counts = (2, 1, 3)
-    (batch,) = pp.load(documents(counts), RECIPE.replace(rows=1))
+    (batch,) = pp.load(documents(counts), RECIPE.replace(rows_per_batch=1))
     pp.validate(batch)
     assert batch.sample_ids.tolist() == [[1, 1, 2, 3, 3, 3, 0, 0]]
     assert batch.keys == [["0", "0", "1", "2", "2", "2"]]
@@ -82,7 +87,7 @@ def test_a_row_by_hand() -> None:
 
 
 def test_samples_of_one_image_are_numbered_too() -> None:
-    (batch,) = pp.load([pp.Sample(str(i), page(i, 0), i) for i in range(3)], RECIPE.replace(rows=1))
+    (batch,) = pp.load([pp.Sample(str(i), page(i, 0), i) for i in range(3)], RECIPE.replace(rows_per_batch=1))
     assert batch.sample_ids.tolist() == [[1, 2, 3, 0, 0, 0, 0, 0]]
 
 
@@ -153,7 +158,7 @@ def broken(sample: int, part: int) -> bytes:
 
 def test_one_bad_page_loses_its_sample_and_names_itself() -> None:
     whole = list(pp.load(documents(image=png), RECIPE))
-    loader = pp.load(documents(image=broken), RECIPE.replace(rows=3), on_error="skip")
+    loader = pp.load(documents(image=broken), RECIPE.replace(rows_per_batch=3), on_error="skip")
     batches = list(loader)
     found = sorted(parts for batch in batches for _, parts in told(batch))
     assert found == sorted(parts for batch in whole for _, parts in told(batch) if parts[0][0] not in (2, 4))

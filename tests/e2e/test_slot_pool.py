@@ -26,7 +26,7 @@ from patchpack.stream.workers.slot_pool import SPARE
 from patchpack.testing import check_batch
 from patchpack.types import BatchPlan
 
-RECIPE = pp.recipes.navit(seq_len=256, rows=1)
+RECIPE = pp.recipes.navit(seq_len=256, rows_per_batch=1)
 STEPS = 40
 AHEAD = 4  # two workers, two batches each
 SLOTS = AHEAD + SPARE
@@ -142,7 +142,7 @@ def test_unreadable_pictures_leave_zeros_in_memory_that_came_round(tmp_path: Pat
     samples = [pp.Sample(f"s{i}", np.full((64, 64, 3), 255, dtype=np.uint8), i) for i in range(60)]
     for i in range(1, 60, 4):
         samples[i] = pp.Sample(f"s{i}", png_without_end(i), i)
-    recipe = pp.recipes.siglip2_naflex(max_patches=16, seq_len=40, rows=1)
+    recipe = pp.recipes.siglip2_naflex(max_patches=16, seq_len=40, rows_per_batch=1)
     alone = list(pp.load(samples, recipe, on_error="skip"))
     loader = pp.load(samples, recipe, on_error="skip", **WORKERS)
     padded = 0

@@ -23,7 +23,7 @@ from patchpack.plan.table import plan_table
 from patchpack.testing import check_batch
 
 TRAIN = pp.samples.shards("train")
-RECIPE = pp.recipes.navit(seq_len=256, rows=2)
+RECIPE = pp.recipes.navit(seq_len=256, rows_per_batch=2)
 EXTENSIONS = "jpg;png;webp"
 
 pytestmark = [  # webdataset leaves its open shards to the garbage collector
@@ -458,7 +458,7 @@ class Outstanding:
 
 @pytest.mark.parametrize("lookahead", [{"lookahead": 8}, {"lookahead_bytes": 8 * 100 * 60 * 3}])
 def test_a_lookahead_bounds_what_is_held(lookahead: dict[str, int]) -> None:
-    recipe = RECIPE.replace(rows=1, resize=pp.resize.NaViT((32, 64)))
+    recipe = RECIPE.replace(rows_per_batch=1, resize=pp.resize.NaViT((32, 64)))
     held: dict[bool, list[int]] = {}
     for bounded in (False, True):
         samples, delivered = Outstanding(400, 100), 0
@@ -494,7 +494,7 @@ def test_a_pipeline_that_is_split_by_rank_is_not_split_again() -> None:
 
 
 def test_streams_that_are_not_at_their_end_add_up_what_waits() -> None:
-    stage = pp.Pack(RECIPE.replace(rows=1))
+    stage = pp.Pack(RECIPE.replace(rows_per_batch=1))
     samples = [pp.Sample(str(i), png(i, (200, 300)), i) for i in range(30)]
     for streams in (1, 2):
         loader = DataLoader(stage.over(samples), batch_size=None, num_workers=2 if streams == 2 else 0)

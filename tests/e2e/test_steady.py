@@ -21,7 +21,7 @@ import patchpack as pp
 from helpers.hard_images import EXTENSIONS, own, write_shard
 
 EPOCHS = 10
-RECIPE = pp.recipes.navit(rows=2)
+RECIPE = pp.recipes.navit(rows_per_batch=2)
 # kB that this process and its children have to themselves, after each epoch
 CHILD = """
     import ctypes, gc, os, sys

@@ -124,7 +124,7 @@ def test_ranks_share_an_evaluation(tmp_path: Path) -> None:
 @pytest.mark.parametrize("step", [0, 1, 3])
 def test_resumed_is_as_if_never_stopped(step: int, tail: Any, tmp_path: Path) -> None:
     source = shard(tmp_path)
-    recipe = RECIPE.replace(rows=1)
+    recipe = RECIPE.replace(rows_per_batch=1)
     options: dict[str, Any] = {**OPTIONS, "shuffle": 8, "tail": tail, "epoch": 2}
     loader = pp.load(source, recipe, **options)
     whole, states = [], []

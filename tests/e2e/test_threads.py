@@ -14,7 +14,7 @@ import patchpack as pp
 from patchpack.image.decode import decode
 from patchpack.stream.tar.reader import ShardReader
 
-RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((32, 96)), seq_len=64, max_images=8, rows=2)
+RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((32, 96)), seq_len=64, max_images=8, rows_per_batch=2)
 
 
 def painters() -> int:

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 import patchpack as pp
 
-RECIPE = pp.Recipe(resize=pp.resize.NaFlex(1), patch_size=16, seq_len=1, rows=1, max_images=1)
+RECIPE = pp.Recipe(resize=pp.resize.NaFlex(1), patch_size=16, seq_len=1, rows_per_batch=1, max_images=1)
 COUNT = 8
 DRAWS: dict[str, Callable[[], float]] = {
     "torch": lambda: float(torch.rand(())),

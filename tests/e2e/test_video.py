@@ -18,7 +18,13 @@ from patchpack.paint.patchify import unpatchify_clip
 from patchpack.stream.packed.steps import END, Place, read_step, write_step
 
 CLIPS = pp.Recipe(
-    resize=pp.resize.Native(16), patch_size=8, seq_len=64, max_images=6, rows=1, video=pp.Video(2), drop=pp.drop.Constant(0.2)
+    resize=pp.resize.Native(16),
+    patch_size=8,
+    seq_len=64,
+    max_images=6,
+    rows_per_batch=1,
+    video=pp.Video(2),
+    drop=pp.drop.Constant(0.2),
 )
 PIXELS = np.random.default_rng(1).integers(0, 256, (12, 12, 16, 16, 3), dtype=np.uint8)
 

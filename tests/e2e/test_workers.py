@@ -22,7 +22,7 @@ from patchpack.samples import shards
 from patchpack.stream.workers.watch import StatusBoard, end_with_parent, how
 from patchpack.types import Header, Size
 
-RECIPE = pp.recipes.navit(seq_len=512, rows=2, seed=3)
+RECIPE = pp.recipes.navit(seq_len=512, rows_per_batch=2, seed=3)
 FORK = {"multiprocessing_context": "fork"}
 WORKERS: dict[str, Any] = {"num_workers": 2, "dataloader": FORK}
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals")
@@ -228,7 +228,7 @@ class Unsized(torch.utils.data.Dataset[Any]):
 
 
 def test_workers_that_plan_for_themselves_go_on_where_they_were() -> None:
-    recipe = pp.recipes.siglip2_naflex(max_patches=64, seq_len=128, rows=1)
+    recipe = pp.recipes.siglip2_naflex(max_patches=64, seq_len=128, rows_per_batch=1)
     before = digests(pp.load(Unsized(), recipe, **WORKERS))
     loader = pp.load(Unsized(Dies(40, kill)), recipe, on_error=pp.ErrorPolicy(worker_restarts=1), **WORKERS)
     with pytest.warns(RuntimeWarning, match="take over"):
@@ -330,7 +330,7 @@ def test_a_stage_and_a_painter_refuse_what_is_for_processes(name: str) -> None:
 
 
 def endless(options: dict[str, Any]) -> pp.Loader:
-    recipe = pp.recipes.navit(seq_len=256, rows=1)
+    recipe = pp.recipes.navit(seq_len=256, rows_per_batch=1)
     return pp.load(shards("train"), recipe, steps_per_epoch=10**6, shuffle=9, num_workers=2, **options)
 
 

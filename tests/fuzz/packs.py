@@ -85,7 +85,7 @@ def packed() -> pp.PackedShards:
         for extension, data in (("jpg", file.getvalue()), ("cls", b"%d" % n))
     ]
     url = scratch.write("p.tar", archive_with(*((header_of(entry, tarfile.GNU_FORMAT), entry.data) for entry in entries)))
-    recipe = pp.recipes.siglip2_naflex(max_patches=4, seq_len=8, max_images=3, rows=1, patch_size=4)
+    recipe = pp.recipes.siglip2_naflex(max_patches=4, seq_len=8, max_images=3, rows_per_batch=1, patch_size=4)
     return pp.PackedShards.write(pp.Index.build(url), recipe, Path(scratch.folder) / "pack", num_epochs=2, steps_per_shard=2)
 
 

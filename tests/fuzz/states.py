@@ -21,7 +21,7 @@ from .files import Scratch
 from .target import Target
 from .trees import edited
 
-RECIPE = pp.recipes.siglip2_naflex(max_patches=16, seq_len=32, max_images=4, rows=2, patch_size=4, seed=3)
+RECIPE = pp.recipes.siglip2_naflex(max_patches=16, seq_len=32, max_images=4, rows_per_batch=2, patch_size=4, seed=3)
 CUT = 2  # steps before a state is saved
 
 
@@ -70,7 +70,7 @@ def cases() -> dict[str, tuple[Callable[[], Any], str, list[Any]]]:
         "shards": lambda: Planner(urls, RECIPE),
         "shuffled": lambda: Planner(urls, RECIPE, shuffle=5, steps_per_epoch=5, tail="pad"),
         "several patch sizes": lambda: Planner(urls, RECIPE.replace(patch_size=(4, 8)), shuffle=5, tail="drop"),
-        "a share of all": lambda: Planner(urls, RECIPE.replace(rows=1), tail="pad", rank=1, world_size=2),
+        "a share of all": lambda: Planner(urls, RECIPE.replace(rows_per_batch=1), tail="pad", rank=1, world_size=2),
         "index": lambda: IndexPlanner(sizes, RECIPE, shuffle=6, tail="wrap"),
         "index, so many steps": lambda: IndexPlanner(sizes, RECIPE, steps_per_epoch=7, world_size=2),
     }

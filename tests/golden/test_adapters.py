@@ -105,7 +105,7 @@ def test_twenty_pictures(name: str, way: str, theirs: dict[str, Any]) -> None:
         recipe = case.processor.recipe
         if name != "pix2struct":
             recipe = recipe.replace(dtype="uint8" if way == "batches, uint8" else "float32")
-        recipe = recipe.replace(seq_len=500, rows=2, max_images=16)
+        recipe = recipe.replace(seq_len=500, rows_per_batch=2, max_images=16)
         got = from_batches(name, recipe, [pp.Sample(key, image) for key, image in zip(KEYS, IMAGES, strict=True)])
     assert sorted(got) == list(KEYS)
     fields = {field.split("/")[1]: value for field, value in theirs.items() if field.startswith(f"{name}/")}

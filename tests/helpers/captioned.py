@@ -17,7 +17,7 @@ from patchpack.batch.unpack import PackedImage
 
 COUNT = 24
 TEXT_LEN = 24
-RECIPE = pp.Recipe(resize=pp.resize.Native(12, edge="pad"), patch_size=4, seq_len=20, max_images=5, rows=2)
+RECIPE = pp.Recipe(resize=pp.resize.Native(12, edge="pad"), patch_size=4, seq_len=20, max_images=5, rows_per_batch=2)
 
 
 def png(i: int) -> bytes:

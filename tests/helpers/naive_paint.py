@@ -43,7 +43,7 @@ def paint_alone(sample: pp.Sample, recipe: pp.Recipe, *, epoch: int = 0, ordinal
     rows, cols = plan.grid[0].tolist()
     per_image = isinstance(recipe.normalize, pp.normalize.PerImage)
     values = standardize(picture) if per_image else picture
-    values = resize(values, plan.box[0].tolist(), plan.target[0].tolist(), recipe.resample, recipe.resample_order)
+    values = resize(values, plan.box[0].tolist(), plan.resized[0].tolist(), recipe.resample, recipe.resample_order)
     values = pad(values, rows * p, cols * p)
     if recipe.dtype != "uint8" and not per_image:
         mean, std = (np.array(c, dtype=np.float64) * 255 for c in (recipe.normalize.mean, recipe.normalize.std))
@@ -181,7 +181,7 @@ def paint_clip_alone(key: str, frames: Sequence[Any], recipe: pp.Recipe, *, epoc
     rows, cols = plan.grid[0].tolist()
     cut = []
     for frame in taken:
-        values = resize(frame, plan.box[0].tolist(), plan.target[0].tolist(), recipe.resample, recipe.resample_order)
+        values = resize(frame, plan.box[0].tolist(), plan.resized[0].tolist(), recipe.resample, recipe.resample_order)
         values = pad(values, rows * p, cols * p)
         cut.append(patches(values[:, ::-1] if plan.flip[0] else values, p))
     tokens, ids = [], []

@@ -19,7 +19,7 @@ PATCH = 8
 BITS = 12
 MAX_LABEL = (1 << BITS) - 1
 
-RECIPE = pp.Recipe(resize=pp.resize.Native(64), patch_size=PATCH, seq_len=128, max_images=8, rows=2)
+RECIPE = pp.Recipe(resize=pp.resize.Native(64), patch_size=PATCH, seq_len=128, max_images=8, rows_per_batch=2)
 
 Entry = tuple[str, bytes]
 

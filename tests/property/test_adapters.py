@@ -13,7 +13,7 @@ from helpers.batches import batches, to_torch
 from patchpack.adapters import _kernels_qwen as kernels
 from patchpack.adapters import keys, padded
 from patchpack.adapters.qwen import block_order
-from patchpack.batch.views import standardize
+from patchpack.batch.views import standardize_patches
 
 
 @given(batches())
@@ -27,7 +27,7 @@ def test_padded_of_a_batch_is_its_images_alone(batch: pp.PackedBatch) -> None:
         assert got.patches.shape[0] == 0
         return
     wanted, mask = naive_adapters.one_per_row(
-        [standardize(image.patches, batch.norm) for image in images], got.patches.shape[1]
+        [standardize_patches(image.patches, batch.norm) for image in images], got.patches.shape[1]
     )
     assert np.array_equal(got.patches, wanted)
     assert np.array_equal(got.token_mask, mask)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import patchpack as pp
 from helpers.batches import ROWS, SEQ_LEN, SLOTS, batches, to_torch
-from patchpack.batch.views import standardize
+from patchpack.batch.views import standardize_patches
 from patchpack.testing import check_batch
 
 
@@ -51,7 +51,10 @@ def test_unpack_in_numpy_and_torch_agrees(batch: pp.PackedBatch) -> None:
 
 @given(batches())
 def test_normalize_in_numpy_and_torch_agrees(batch: pp.PackedBatch) -> None:
-    assert same(standardize(batch.patches, batch.norm), standardize(*(torch.as_tensor(a) for a in (batch.patches, batch.norm))))
+    assert same(
+        standardize_patches(batch.patches, batch.norm),
+        standardize_patches(*(torch.as_tensor(a) for a in (batch.patches, batch.norm))),
+    )
 
 
 @given(batches(num_rows=st.just(ROWS)))
@@ -124,14 +127,14 @@ def test_unpack_hands_values_back_by_key(batch: pp.PackedBatch) -> None:
 
 
 @given(batches(), st.sampled_from([torch.float32, torch.bfloat16]))
-def test_to_device_is_idempotent(batch: pp.PackedBatch, dtype: torch.dtype) -> None:
-    once = pp.to_device(batch, "cpu", dtype=dtype)
-    twice = pp.to_device(once, "cpu", dtype=dtype)
+def test_standardize_is_idempotent(batch: pp.PackedBatch, dtype: torch.dtype) -> None:
+    once = pp.standardize(batch.to("cpu"), dtype)
+    twice = pp.standardize(once.to("cpu"), dtype)
     assert torch.equal(once.patches, twice.patches)
 
 
 @given(batches(), st.sampled_from([torch.float32, torch.bfloat16]))
-def test_to_device_keeps_padding_zero(batch: pp.PackedBatch, dtype: torch.dtype) -> None:
-    moved = pp.to_device(batch, "cpu", dtype=dtype)
+def test_standardize_keeps_padding_zero(batch: pp.PackedBatch, dtype: torch.dtype) -> None:
+    moved = pp.standardize(batch.to("cpu"), dtype)
     assert not moved.patches[moved.segment_ids == 0].any()
     pp.validate(moved)

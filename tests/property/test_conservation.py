@@ -175,7 +175,7 @@ def recipes(draw: st.DrawFn) -> pp.Recipe:
     return pp.Recipe(
         resize=pp.resize.Native(LARGEST, oversize="reject"), drop=draw(drop_policies()), packer=draw(packer_factories()),
         patch_size=PATCH, seq_len=draw(st.integers(LARGEST, 3 * LARGEST)), max_images=draw(st.integers(1, 4)),
-        rows=draw(st.integers(1, 3)), seed=draw(st.integers(0, 99)),
+        rows_per_batch=draw(st.integers(1, 3)), seed=draw(st.integers(0, 99)),
     )  # fmt: skip
 
 

@@ -19,10 +19,10 @@ from patchpack.stream.sources.indexed import IndexSource
 from patchpack.types import BatchPlan, Header
 
 SHARDS = st.lists(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), max_size=15), min_size=1, max_size=5)
-BASE = pp.Recipe(resize=pp.resize.Native(16), patch_size=8, seq_len=40, max_images=3, rows=1)
-DRAWN = pp.recipes.navit(resize=pp.resize.NaViT((8, 40)), patch_size=8, seq_len=40, max_images=4, rows=1)
+BASE = pp.Recipe(resize=pp.resize.Native(16), patch_size=8, seq_len=40, max_images=3, rows_per_batch=1)
+DRAWN = pp.recipes.navit(resize=pp.resize.NaViT((8, 40)), patch_size=8, seq_len=40, max_images=4, rows_per_batch=1)
 FLEXI = BASE.replace(resize=pp.resize.NaFlex(16), patch_size=(4, 8, 16))
-RECIPES = st.sampled_from([BASE, DRAWN, DRAWN.replace(drop=pp.drop.Scheduled(mu=20, tau=5)), FLEXI])
+RECIPES = st.sampled_from([BASE, DRAWN, DRAWN.replace(drop=pp.drop.Scheduled(midpoint=20, width=5)), FLEXI])
 
 
 def plans_of(index: Any, recipe: pp.Recipe, world_size: int, **options: Any) -> list[list[BatchPlan]]:
@@ -38,7 +38,7 @@ def rows_in(plan: BatchPlan) -> list[list[str]]:
 def test_every_sample_once_equal_steps_no_row_over(
     shards: Any, recipe: pp.Recipe, rows: int, world_size: int, tail: Any, shuffle: int
 ) -> None:
-    index, recipe = of_sizes(*shards), recipe.replace(rows=rows)
+    index, recipe = of_sizes(*shards), recipe.replace(rows_per_batch=rows)
     ranks = plans_of(index, recipe, world_size, tail=tail, shuffle=shuffle)
     assert len({len(plans) for plans in ranks}) == 1
     keys = [h.key for plans in ranks for plan in plans for h in plan.headers]
@@ -68,7 +68,7 @@ def test_ranks_merged_in_step_order_are_the_same_rows(shards: Any, recipe: pp.Re
 def test_steps_are_exact_and_whatever_is_left_has_a_name(
     shards: Any, recipe: pp.Recipe, rows: int, world_size: int, steps: int
 ) -> None:
-    index, recipe = of_sizes(*shards), recipe.replace(rows=rows)
+    index, recipe = of_sizes(*shards), recipe.replace(rows_per_batch=rows)
     plan = EpochPlan(index, recipe, world_size=world_size, steps_per_epoch=steps, shuffle=7)
     assert len(plan) == (steps if len(index) else 0)
     assert plan.rows.images().sum() + sum(plan.rows.dropped.values()) == plan.rows.seen >= len(index)

@@ -145,8 +145,8 @@ def test_no_row_is_empty(source: list[pp.Sample], recipe: pp.Recipe) -> None:
 @given(samples(), small_recipes())
 def test_only_the_last_batch_has_fewer_rows(source: list[pp.Sample], recipe: pp.Recipe) -> None:
     counts = [len(batch.keys) for batch in pack(source, recipe).batches]
-    assert all(count == recipe.rows for count in counts[:-1])
-    assert all(1 <= count <= recipe.rows for count in counts[-1:])
+    assert all(count == recipe.rows_per_batch for count in counts[:-1])
+    assert all(1 <= count <= recipe.rows_per_batch for count in counts[-1:])
 
 
 # --------------------------------------------------------------------------------------------------------- 3: segments
@@ -238,7 +238,7 @@ def test_a_patch_size_per_step_loses_and_changes_nothing(
         patch_size=(2, 3, 5),
         seq_len=seq_len,
         max_images=4,
-        rows=rows,
+        rows_per_batch=rows,
         seed=seed,
     )
     packed = pack(source, recipe)
@@ -388,7 +388,7 @@ def test_an_unreadable_image_moves_nobody(source: list[pp.Sample], recipe: pp.Re
 def test_greedy_equals_the_loop_of_the_paper(source: list[pp.Sample], seq_len: int, max_images: int) -> None:
     recipe = pp.Recipe(
         resize=pp.resize.NaViT((8, 25)), drop=pp.drop.Beta(0.3, 0.8), packer=pp.packing.FirstFit(10**6),
-        patch_size=PATCH_SIZE, seq_len=seq_len, max_images=max_images, rows=2,
+        patch_size=PATCH_SIZE, seq_len=seq_len, max_images=max_images, rows_per_batch=2,
     )  # fmt: skip
     packed = pack(source, recipe)
     lengths = [len(packed.images[sample.key].patches) for sample in source]
@@ -398,14 +398,14 @@ def test_greedy_equals_the_loop_of_the_paper(source: list[pp.Sample], seq_len: i
 
 def test_greedy_by_hand() -> None:
     """Lengths 6, 5, 4, 3, 2 in rows of 10 and three slots."""
-    recipe = pp.Recipe(resize=pp.resize.Native(10), patch_size=1, seq_len=10, max_images=3, rows=9)
+    recipe = pp.Recipe(resize=pp.resize.Native(10), patch_size=1, seq_len=10, max_images=3, rows_per_batch=9)
     source = [pp.Sample(str(n), np.zeros((1, n, 3), dtype=np.uint8)) for n in (6, 5, 4, 3, 2)]
     assert pack(source, recipe).rows == [["6", "4"], ["5", "3", "2"]]
 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 7])
 def test_one_pixel_is_an_image(patch_size: int) -> None:
-    recipe = pp.Recipe(resize=pp.resize.Native(4), patch_size=patch_size, seq_len=4, max_images=1, rows=1)
+    recipe = pp.Recipe(resize=pp.resize.Native(4), patch_size=patch_size, seq_len=4, max_images=1, rows_per_batch=1)
     (batch,) = pp.load([pp.Sample("dot", np.full((1, 1, 3), 9, dtype=np.uint8), 1)], recipe)
     assert batch.grid_sizes[0, 0].tolist() == [1, 1]
     assert batch.source_sizes[0, 0].tolist() == [1, 1]

@@ -69,7 +69,7 @@ def several_patch_sizes() -> st.SearchStrategy[Recipe]:
 
 
 def any_recipe() -> st.SearchStrategy[Recipe]:
-    return st.one_of(testing.recipes(), several_patch_sizes(), st.just(recipes.flexivit(rows=2)))
+    return st.one_of(testing.recipes(), several_patch_sizes(), st.just(recipes.flexivit(rows_per_batch=2)))
 
 
 def planned(recipe: Recipe, todo: Sequence[Event], cuts: Sequence[int] = (), **options: Any) -> list[BatchPlan]:
@@ -159,7 +159,7 @@ def test_every_event_that_is_no_header_is_told_once(recipe, todo) -> None:
 def test_no_row_exceeds_seq_len_or_max_images(recipe, todo) -> None:
     for plan in planned(recipe, todo):
         assert plan.seq_len == recipe.row_len(plan.patch_size)
-        assert plan.num_rows <= recipe.rows
+        assert plan.num_rows <= recipe.rows_per_batch
         for row in slices(plan):
             assert 0 < plan.table.num_tokens[row].sum() <= plan.seq_len
             assert 0 < len(plan.headers[row]) <= recipe.max_images
@@ -189,12 +189,12 @@ def test_steps_count_and_patch_sizes_follow_them(recipe, todo) -> None:
 @given(any_recipe(), events())
 def test_only_the_last_plan_is_short_or_fatal(recipe, todo) -> None:
     plans = planned(recipe, todo)
-    assert all(plan.num_rows == recipe.rows and plan.fatal is None for plan in plans[:-1])
+    assert all(plan.num_rows == recipe.rows_per_batch and plan.fatal is None for plan in plans[:-1])
     assert (plans[-1].fatal is None) == (plans[-1].num_rows > 0)
 
 
 @given(any_recipe(), events(), st.integers(0, 1 << 30))
-@example(recipes.flexivit(rows=2), [Header(str(i), "", "", Size(30, 40), i) for i in range(20)], 0)
+@example(recipes.flexivit(rows_per_batch=2), [Header(str(i), "", "", Size(30, 40), i) for i in range(20)], 0)
 def test_a_plan_holds_the_table_of_its_images_at_its_patch_size(recipe, todo, seen) -> None:
     """Whatever was thrown away and planned again on the way: size, key, epoch, ordinal and patch size decide."""
     samples = [event for event in todo if not isinstance(event, ShardFault)]  # an unreadable one has its ordinal too
@@ -228,7 +228,7 @@ def test_rows_keep_the_order_of_arrival(recipe, todo) -> None:
 )
 def test_batches_are_the_rows_of_the_packer_in_order(lengths, open_rows, best, max_images, rows) -> None:
     packer = BestFit(open_rows) if best else FirstFit(open_rows)
-    recipe = Recipe(resize=OnePerPatch(), patch_size=1, seq_len=30, max_images=max_images, rows=rows, packer=packer)
+    recipe = Recipe(resize=OnePerPatch(), patch_size=1, seq_len=30, max_images=max_images, rows_per_batch=rows, packer=packer)
     todo = [Header(str(i), "", "", Size(1, n), None) for i, n in enumerate(lengths)]
     expected = naive.online(lengths, 30, max_images, open_rows=open_rows, best=best)
     plans = [plan for plan in planned(recipe, todo) if plan.fatal is None]

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 import patchpack as pp
 from helpers.profiles import examples
 
-RECIPE = pp.Recipe(resize=pp.resize.NaFlex(2), patch_size=8, seq_len=8, rows=2, max_images=4)
+RECIPE = pp.Recipe(resize=pp.resize.NaFlex(2), patch_size=8, seq_len=8, rows_per_batch=2, max_images=4)
 
 pytestmark = [  # datasets leave open files to the garbage collector
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

@@ -33,7 +33,7 @@ def streams(draw: Any) -> tuple[pp.Recipe, int, list[list[tuple[int, int]]], lis
     """A recipe, text_len, and samples: sides of their images, in patches of one pixel, and the tokens of their texts."""
     recipe = pp.Recipe(
         resize=pp.resize.Native(30, oversize="reject"), patch_size=1, seq_len=draw(st.integers(30, 60)),
-        max_images=draw(st.integers(1, 9)), rows=draw(st.integers(1, 3)), packer=draw(st.sampled_from(PACKERS)),
+        max_images=draw(st.integers(1, 9)), rows_per_batch=draw(st.integers(1, 3)), packer=draw(st.sampled_from(PACKERS)),
     )  # fmt: skip
     text_len = draw(st.integers(1, 40))
     image = st.tuples(st.integers(1, 7), st.integers(1, 5))

@@ -16,7 +16,9 @@ from PIL import Image
 import patchpack as pp
 from patchpack.plan.online.planner import OnlinePlanner
 
-RECIPE = pp.Recipe(resize=pp.resize.NaFlex(6), patch_size=4, seq_len=16, rows=2, max_images=4, normalize=pp.normalize.HALF)
+RECIPE = pp.Recipe(
+    resize=pp.resize.NaFlex(6), patch_size=4, seq_len=16, rows_per_batch=2, max_images=4, normalize=pp.normalize.HALF
+)
 
 
 def sample(number: int, target: Any) -> pp.Sample:
@@ -81,9 +83,7 @@ def test_a_batch_of_arrays_becomes_one_of_tensors() -> None:
 
 
 def test_a_dtype_is_no_device() -> None:
-    with pytest.raises(
-        pp.errors.ConfigError, match=r"keeps every dtype, patchpack\.to_device\(batch, device, torch\.float16\)"
-    ):
+    with pytest.raises(pp.errors.ConfigError, match=r"keeps every dtype, patchpack\.standardize\(batch, torch\.float16\)"):
         batch_of(1).to(torch.float16)
     with pytest.raises(TypeError):
         batch_of(1).to("cpu", torch.float16)
@@ -146,7 +146,7 @@ def test_a_batch_says_what_it_holds_in_one_line() -> None:
     batch = batch_of(1, 0)
     assert repr(batch) == "PackedBatch(1 row x 16 tokens, 2 images, 75.0 % full, patch 4, uint8)"
     assert repr(batch.to("cpu")) == repr(batch)
-    assert str(pp.to_device(batch, "cpu")) == repr(batch).replace("uint8", "float32")
+    assert str(pp.standardize(batch.to("cpu"))) == repr(batch).replace("uint8", "float32")
     assert repr(next(pp.Pack(RECIPE)([sample(0, 1), sample(1, 0)]))) == repr(batch)
     assert f"{[batch]}" == f"[{batch!r}]"
 

@@ -33,7 +33,7 @@ for name in ("samples", "testing", "model", "adapters"):
     print(there, getattr(pp, name).__name__)
 from patchpack import *
 print([name for name in pp.__all__ if globals().get(name) is None or globals()[name] is not getattr(pp, name)])
-print(load.__name__, recipes.navit().rows)
+print(load.__name__, recipes.navit().rows_per_batch)
 """
     modules = [f"False patchpack.{name}" for name in ("samples", "testing", "model", "adapters")]
     assert fresh(code).splitlines() == [*modules, "[]", "load 8"]

@@ -17,7 +17,7 @@ import patchpack as pp
 from helpers.batches import by_hand
 from patchpack.report import Account, BatchInfo, Rejection, Report, ShardFault
 
-COUNTERS = ("step", "epoch", "seen", "planned", "packed", "altered", "worker", "streams")
+COUNTERS = ("step", "epoch", "seen", "planned", "packed", "shortened", "worker", "streams")
 COUNTS = st.integers(0, 1 << 40)
 TEXTS = st.text(max_size=5)
 STAGES = st.sampled_from(["read", "header", "plan", "decode", "target"])
@@ -46,7 +46,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
 INFOS = st.fixed_dictionaries({}, optional=FIELDS).map(lambda given: BatchInfo(**given))
 BAD, CUT = Rejection("a.tar", "k", "k.jpg", "decode", "no picture"), ShardFault("a.tar", "cut")
 SAID: dict[str, Any] = {  # of every field a value that is not its default
-    "step": 3, "epoch": 1, "seen": 9, "planned": 4, "packed": 3, "altered": 2, "dropped": {"tail": 1}, "rejections": [BAD],
+    "step": 3, "epoch": 1, "seen": 9, "planned": 4, "packed": 3, "shortened": 2, "dropped": {"tail": 1}, "rejections": [BAD],
     "shard_errors": [CUT], "warnings": {"odd": 1}, "repeats": [[0, 1]], "boxes": [[[0, 1, 2, 3], [4, 5, 6, 7]]],
     "flips": [[True, False]], "positions": "image", "worker": 1, "streams": 2, "state": {"at": [1, "x", None]},
     "fatal": "nothing", "elsewhere": [BAD, CUT],
@@ -94,7 +94,7 @@ def test_what_is_not_said_is_the_default() -> None:
 def test_what_earlier_versions_wrote_is_read() -> None:
     """They said every counter, whatever it was."""
     said = {
-        "step": 0, "epoch": 0, "seen": 5, "planned": 4, "packed": 3, "altered": 0, "dropped": {}, "warnings": {"odd": 1},
+        "step": 0, "epoch": 0, "seen": 5, "planned": 4, "packed": 3, "shortened": 0, "dropped": {}, "warnings": {"odd": 1},
         "rejections": [BAD._asdict()], "shard_errors": [], "boxes": [[[0, 0, 8, 8]]], "flips": [[False]],
     }  # fmt: skip
     expected = BatchInfo(
@@ -165,7 +165,7 @@ def naive(said: list[tuple[BatchInfo, int, bool]]) -> Report:
         rejected=rejected,
         dropped=dropped,
         shard_errors=[fault for info in infos for fault in info.shard_errors],
-        altered=sum(info.altered for info in delivered),
+        shortened=sum(info.shortened for info in delivered),
         warnings=summed([info.warnings for info in delivered]),
     )
 
@@ -195,7 +195,7 @@ def test_accounts_of_streams_add_up(said: list[tuple[BatchInfo, int, int]]) -> N
             streams[-1].append(info)
     parts = [naive([(info, 0, True) for info in stream]) for stream in streams]
     collected, total = pp.Report.collect(by_hand()._replace(info=info) for info in infos), pp.Report.total(parts)
-    for name in ("seen", "packed", "waiting", "altered"):
+    for name in ("seen", "packed", "waiting", "shortened"):
         assert getattr(collected, name) == getattr(total, name) == sum(getattr(part, name) for part in parts)
     whole = naive([(info, 0, True) for info in infos])
     for report in (collected, total):

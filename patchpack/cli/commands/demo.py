@@ -103,7 +103,7 @@ def _train(console: Console, folder: Path, given_epochs: int | None) -> Path:
     parameters = sum(p.numel() for p in model.parameters())
     console.print(
         f"Training a NaViT of {parameters / 1e6:.1f} M parameters on {len(shards)} shards.\n"
-        f"Resolution and token drop are drawn per image; a batch is {recipe.rows} rows of {recipe.seq_len} tokens.\n"
+        f"Resolution and token drop are drawn per image; a batch is {recipe.rows_per_batch} rows of {recipe.seq_len} tokens.\n"
     )
     by_epoch = groupby(program.train(model, loader, epochs), key=lambda step: step[0])
     first, losses = _show_first_epoch(console, next(by_epoch)[1], loader)

@@ -136,7 +136,7 @@ def _embedded(batch: pp.PackedBatch, network: ViT, device: str) -> npt.NDArray[n
     import torch
 
     with torch.inference_mode():
-        pooled = network(pp.to_device(batch, device)).float().cpu()
+        pooled = network(pp.standardize(batch.to(device))).float().cpu()
         vectors: npt.NDArray[np.float32] = pooled[batch.slot_mask].numpy()  # a copy
     return vectors
 

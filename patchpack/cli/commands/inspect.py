@@ -146,7 +146,7 @@ def _print_suggestion(console: Console, path: str, found: Survey, chosen: Sugges
         f"import patchpack as pp\n\nrecipe = {chosen.call}\n"
         f"loader = pp.load({path!r}, recipe{options}, shuffle=True, num_workers=4)\n"
         # a spawned worker imports the program
-        f'if __name__ == "__main__":\n    for batch in loader:\n        inputs = pp.to_device(batch, "cpu")  # or "cuda"'
+        f'if __name__ == "__main__":\n    for batch in loader:\n        inputs = pp.standardize(batch.to("cpu"))  # or "cuda"'
     )
     for line in ("", *code.splitlines(), ""):
         say(console, line)

@@ -47,9 +47,9 @@ def comparison_recipes() -> Recipes:
     native = pp.resize.NaFlex(144, upscale=False)
     rows = COMPARED_IMAGES
     return {
-        "square": ("128 x 128", pp.recipes.square(size=128, rows=rows)),
-        "padded": ("native, one per row", pp.Recipe(resize=native, seq_len=144, max_images=1, rows=rows)),
-        "packed": ("native, packed rows", pp.Recipe(resize=native, seq_len=256, max_images=48, rows=rows)),
+        "square": ("128 x 128", pp.recipes.square(size=128, rows_per_batch=rows)),
+        "padded": ("native, one per row", pp.Recipe(resize=native, seq_len=144, max_images=1, rows_per_batch=rows)),
+        "packed": ("native, packed rows", pp.Recipe(resize=native, seq_len=256, max_images=48, rows_per_batch=rows)),
     }
 
 
@@ -82,7 +82,7 @@ def _step_seconds(model: NaViT, batches: list[pp.PackedBatch]) -> float:
 
 def _stretch(recipe: pp.Recipe, sizes: npt.NDArray[np.int32]) -> float:
     table = plan_table(recipe, sizes, np.zeros(len(sizes), dtype=np.uint64))
-    scale = table.target / table.box[:, 2:]
+    scale = table.resized / table.box[:, 2:]
     return float(np.exp(np.abs(np.log(scale[:, 0] / scale[:, 1]))).mean())
 
 

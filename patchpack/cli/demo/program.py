@@ -10,7 +10,7 @@ from patchpack.model import NaViT, Step, accuracy, fit
 EPOCHS = 40
 
 # the paper's recipe at laptop size: resolution and token drop drawn per image, rows of 256 tokens with up to 48 images
-recipe = pp.recipes.navit(resize=pp.resize.NaViT((48, 128), eval_resolution=96), seq_len=256, max_images=48, rows=2)
+recipe = pp.recipes.navit(resize=pp.resize.NaViT((48, 128), eval_resolution=96), seq_len=256, max_images=48, rows_per_batch=2)
 
 
 def make_model() -> NaViT:

@@ -22,7 +22,7 @@ class ImageDecision(NamedTuple):
     header: Header
     key_hash: int
     box: list[int]
-    target: list[int]
+    resized: list[int]
     flip: bool
     grid: list[int]
     num_tokens: int
@@ -132,7 +132,7 @@ def batch_plan(rows: Sequence[Sequence[SampleDecision]], **fields: Any) -> Batch
         offsets=np.concatenate([[0], np.cumsum([len(row) for row in lines_of])]).astype(np.int32),
         table=PlanTable(
             box=np.array([line.box for line in lines], dtype=np.int32).reshape(-1, 4),
-            target=np.array([line.target for line in lines], dtype=np.int32).reshape(-1, 2),
+            resized=np.array([line.resized for line in lines], dtype=np.int32).reshape(-1, 2),
             flip=np.array([line.flip for line in lines], dtype=np.bool_),
             grid=np.array([line.grid for line in lines], dtype=np.int32).reshape(-1, 2),
             num_tokens=np.array([line.num_tokens for line in lines], dtype=np.int32),

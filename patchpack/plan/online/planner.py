@@ -91,7 +91,7 @@ class OnlinePlanner:
     blocks. The planner holds back one plan, so that the last batch reports everything that was counted after it.
 
     Args:
-        recipe: the policies. A batch has ``recipe.rows`` rows.
+        recipe: the policies. A batch has ``recipe.rows_per_batch`` rows.
         epoch: epoch of the draws, 0 … 2**32 − 1. Default 0.
         seen: number of samples read in earlier epochs. It is the ordinal of the first sample here, for drop schedules.
             Default 0.
@@ -235,7 +235,7 @@ class OnlinePlanner:
             return
         while not self.done:
             self._rows.flush()  # again after each batch: a new patch size opens rows anew
-            if not len(self._rows) or (self._tail == "drop" and len(self._rows) < self._recipe.rows):
+            if not len(self._rows) or (self._tail == "drop" and len(self._rows) < self._recipe.rows_per_batch):
                 break
             yield from self._complete_batch()
         account = self._account
@@ -316,11 +316,11 @@ class OnlinePlanner:
             self._rows.push(decision)
 
     def _complete_batches(self) -> Iterator[BatchPlan]:
-        while len(self._rows) >= self._recipe.rows and not self.done:
+        while len(self._rows) >= self._recipe.rows_per_batch and not self.done:
             yield from self._complete_batch()
 
     def _complete_batch(self) -> Iterator[BatchPlan]:
-        rows = self._rows.take(self._recipe.rows)
+        rows = self._rows.take(self._recipe.rows_per_batch)
         held, self._held = self._held, _Held(self._batch(rows), rows)
         self._step += self._num_streams
         self._start_step()
@@ -328,14 +328,14 @@ class OnlinePlanner:
             yield held.plan
 
     def _batch(self, rows: list[list[SampleDecision]]) -> BatchPlan:
-        if self._tail == "wrap" and len(self._first_rows) < self._recipe.rows:
-            self._first_rows += rows[: self._recipe.rows - len(self._first_rows)]
+        if self._tail == "wrap" and len(self._first_rows) < self._recipe.rows_per_batch:
+            self._first_rows += rows[: self._recipe.rows_per_batch - len(self._first_rows)]
         whole = self._filled(rows)
         return self._make_plan(whole, repeated_rows=len(whole) - len(rows) if self._tail == "wrap" else 0)
 
     def _filled(self, rows: list[list[SampleDecision]]) -> list[list[SampleDecision]]:
         """Return the rows of a batch, with the rows that the tail adds."""
-        missing = self._recipe.rows - len(rows)
+        missing = self._recipe.rows_per_batch - len(rows)
         if self._tail == "wrap":
             return rows + [self._first_rows[i % len(self._first_rows)] for i in range(missing)]
         return rows + [[]] * missing if self._tail == "pad" else rows
@@ -349,7 +349,7 @@ class OnlinePlanner:
             epoch=self._epoch,
             seen=account.seen,
             planned=len(fresh),
-            altered=sum(decision.cut > 0 for decision in fresh),
+            shortened=sum(decision.cut > 0 for decision in fresh),
             dropped=account.dropped if fatal else {},
             rejections=rejections,
             shard_errors=faults,

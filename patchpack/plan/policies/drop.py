@@ -83,31 +83,31 @@ class Constant:
 
 @dataclass(frozen=True)
 class Beta:
-    """A drop rate per image, ``max * Beta(a, b)`` with mean ``mean``.
+    """A drop rate per image, ``max_rate * Beta(a, b)`` with mean ``mean``.
 
-    With ``m = mean / max`` and variance ``0.3 * m * (1 − m)``: ``a = 7/3 * m``, ``b = 7/3 * (1 − m)``.
+    With ``m = mean / max_rate`` and variance ``0.3 * m * (1 − m)``: ``a = 7/3 * m``, ``b = 7/3 * (1 − m)``.
     Source: NaViT 2307.06304 section 2.1 and appendix.
 
     Attributes:
-        mean: mean drop rate, in (0, max). Default 0.5.
-        max: largest drop rate, in (0, 1]. Default 0.9.
+        mean: mean drop rate, in (0, max_rate). Default 0.5.
+        max_rate: largest drop rate, in (0, 1]. Default 0.9.
     """
 
     mean: float = 0.5
-    max: float = 0.9
+    max_rate: float = 0.9
     draws = 1
 
     def __post_init__(self) -> None:
         require_number("mean", self.mean)
-        require_number("max", self.max)
-        if not 0 < self.mean < self.max <= 1:
-            raise ConfigError(f"expected 0 < mean < max <= 1, got mean={self.mean}, max={self.max}")
+        require_number("max_rate", self.max_rate)
+        if not 0 < self.mean < self.max_rate <= 1:
+            raise ConfigError(f"expected 0 < mean < max_rate <= 1, got mean={self.mean}, max_rate={self.max_rate}")
 
     def rates(self, u: FloatArray) -> FloatArray:
-        """Return drop rates for uniforms ``[n]``, float64 in [0, max]."""
-        m = self.mean / self.max
+        """Return drop rates for uniforms ``[n]``, float64 in [0, max_rate]."""
+        m = self.mean / self.max_rate
         concentration = 1 / VARIANCE_RULE - 1
-        return self.max * quantile.beta(u, concentration * m, concentration * (1 - m))
+        return self.max_rate * quantile.beta(u, concentration * m, concentration * (1 - m))
 
     def __call__(self, grids: npt.ArrayLike, u: FloatArray | None, seen: npt.ArrayLike | None = None) -> IntArray:
         """See `DropPolicy`."""
@@ -161,17 +161,17 @@ class ByResolution:
 class Scheduled:
     """A drop rate that moves with the number of images seen. Images that are near in time have nearly the same rate.
 
-    ``rho(n) = low + (high − low) * sigmoid((n − mu) / tau)``. With tau < 0 the rate falls over time, which the paper found to
-    help. Source: NaViT 2307.06304 section 3.
+    ``rho(n) = low + (high − low) * sigmoid((n − midpoint) / width)``. With width < 0 the rate falls
+    over time, which the paper found to help. Source: NaViT 2307.06304 section 3.
 
     Attributes:
-        mu: number of images seen at the middle of the change.
-        tau: number of images over which the rate changes, not 0. A negative value reverses the direction.
+        midpoint: number of images seen at the middle of the change.
+        width: number of images over which the rate changes, not 0. A negative value reverses the direction.
         low, high: the two rates, in [0, 1). Default 0.2 and 0.8.
     """
 
-    mu: float
-    tau: float
+    midpoint: float
+    width: float
     low: float = 0.2
     high: float = 0.8
     draws = 0
@@ -179,18 +179,18 @@ class Scheduled:
     def __post_init__(self) -> None:
         _require_rate("low", self.low)
         _require_rate("high", self.high)
-        require_number("mu", self.mu)
-        require_number("tau", self.tau)
-        if not (math.isfinite(self.mu) and math.isfinite(self.tau) and self.tau != 0):
+        require_number("midpoint", self.midpoint)
+        require_number("width", self.width)
+        if not (math.isfinite(self.midpoint) and math.isfinite(self.width) and self.width != 0):
             raise ConfigError(
-                f"mu and tau must be numbers of images, and tau must not be 0, because the rate changes over it; got "
-                f"mu={self.mu}, "
-                f"tau={self.tau}"
+                f"midpoint and width must be numbers of images, and width must not be 0, because the rate changes over it; got "
+                f"midpoint={self.midpoint}, "
+                f"width={self.width}"
             )
 
     def rates(self, seen: npt.ArrayLike) -> FloatArray:
         """Return drop rates for ordinals ``[n]``, float64 in [low, high]."""
-        x = np.clip((np.asarray(seen, dtype=np.float64) - self.mu) / self.tau, -500, 500)
+        x = np.clip((np.asarray(seen, dtype=np.float64) - self.midpoint) / self.width, -500, 500)
         rates: FloatArray = self.low + (self.high - self.low) / (1 + np.exp(-x))
         return rates
 

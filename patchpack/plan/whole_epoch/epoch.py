@@ -114,8 +114,8 @@ def plan_rows(
     """Plan one epoch for all ranks.
 
     Args:
-        recipe: the policies. A batch of one rank has ``recipe.rows`` rows. The recipe's packer is that of streams and is not
-            used.
+        recipe: the policies. A batch of one rank has ``recipe.rows_per_batch`` rows. The recipe's packer is for streams and is
+            not used.
         table: the samples.
         epoch: epoch of the draws and the shuffling. Default 0.
         seen: number of positions of earlier epochs, for drop schedules: the ordinal of a position is seen plus the position.
@@ -139,7 +139,7 @@ def plan_rows(
         ConfigError: an option that cannot work, or an error of `plan_table`.
     """
     _require(recipe, table, shuffle, num_ranks, tail, balance, steps_per_epoch, packer)
-    rows_per_step = num_ranks * recipe.rows
+    rows_per_step = num_ranks * recipe.rows_per_batch
     samples = EpochSamples(recipe, table, epoch=epoch, shuffle=shuffle, seen=seen, repeat=steps_per_epoch is not None)
     if len(recipe.patch_sizes) > 1:
         rows = several_sizes(samples, recipe, epoch, rows_per_step, steps_per_epoch, packer)
@@ -199,7 +199,7 @@ def _require(
 
 def _balanced(tokens: Int32Array, offsets: Int64, num_ranks: int, recipe: Recipe, epoch: int) -> Int64:
     """Return all rows, in an order whose steps are balanced. Rows move within windows only."""
-    rows_per_step, num_rows = num_ranks * recipe.rows, len(offsets) - 1
+    rows_per_step, num_rows = num_ranks * recipe.rows_per_batch, len(offsets) - 1
     window = max(_FEWEST_STEPS, round(_TOGETHER / num_ranks)) * rows_per_step
     sequence = np.arange(num_rows, dtype=np.int64)
     for start in range(0, num_rows, window):

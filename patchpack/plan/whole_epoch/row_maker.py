@@ -36,7 +36,7 @@ def one_size(samples: EpochSamples, recipe: Recipe, needed: int | None, packer: 
         samples.sample(_TRIED, patch_size, seq_len), seq_len=seq_len, max_images=recipe.max_images
     )
     found, counts, total = [], [], 0
-    # rows that hold all of needed * seq_len tokens are needed rows at least
+    # rows with needed * seq_len tokens in total are at least `needed` rows
     while (needed is None or total < needed * seq_len) and len(block := samples.take()):
         taken, tokens = samples.count(block, patch_size, seq_len)
         found.append(taken.astype(samples.order.dtype))

@@ -58,7 +58,7 @@ class PackedEpoch(Struct, dict=True):
     num_steps: Count
     seen: Count
     packed: Count
-    altered: Count
+    shortened: Count
     warnings: dict[str, Count]
     rejected: list[dict[str, str]]
     dropped: dict[str, Count]
@@ -74,14 +74,14 @@ class PackedEpoch(Struct, dict=True):
             report: the account of its samples, none of them waiting.
         """
         rejected, faults = ([loss._asdict() for loss in losses] for losses in (report.rejected, report.shard_errors))
-        counts = report.seen, report.packed, report.altered, report.warnings
+        counts = report.seen, report.packed, report.shortened, report.warnings
         return cls(epoch, num_steps, *counts, rejected, report.dropped, faults)
 
     @cached_property
     def report(self) -> Report:
         """The account of its samples."""
         rejected, faults = [Rejection(**r) for r in self.rejected], [ShardFault(**f) for f in self.shard_errors]
-        return Report(self.seen, self.packed, 0, rejected, self.dropped, faults, self.altered, self.warnings)
+        return Report(self.seen, self.packed, 0, rejected, self.dropped, faults, self.shortened, self.warnings)
 
     def __post_init__(self) -> None:
         self.report  # noqa: B018 - raises TypeError for losses with other fields

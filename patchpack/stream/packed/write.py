@@ -167,5 +167,5 @@ def _foreign(path: object, error: Exception) -> ConfigError:
 
 def versions_of(recipe: Recipe) -> dict[str, str]:
     """Return the installed versions of the packages that decide about pixels."""
-    names = ["numpy", "pillow", *(["simplejpeg"] if recipe.decode == "turbo" else [])]
+    names = ["numpy", "pillow", *(["simplejpeg"] if recipe.decode == "simplejpeg" else [])]
     return {"patchpack": __version__, **{name: version(name) for name in names}}

@@ -74,7 +74,7 @@ class SendingPainter(Dataset[PackedBatch[np.ndarray] | SharedBatch]):
         """Raise `ConfigError`: only another DataLoader that is made of this dataset calls it."""
         raise ConfigError(
             "a DataLoader was made anew around this loader's dataset, as Accelerate's prepare does: do not hand it over. "
-            "It deals rows to ranks already, and pp.to_device moves batches"
+            "It deals rows to ranks already, and batch.to(device) moves batches"
         )
 
     def __getitem__(self, work: BatchPlan | Assignment) -> PackedBatch[np.ndarray] | SharedBatch:

@@ -135,13 +135,13 @@ class IndexPlanner(Planner):
         step = first if step is None else step
         if finished:
             seen, step = self.seen, 0
-        rows = step * self.world_size * self.recipe.rows
+        rows = step * self.world_size * self.recipe.rows_per_batch
         return {"world_size": self.world_size, "epoch": epoch, "seen": seen, "step": step, "rows": rows}
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         if state["world_size"] != self.world_size:
             self._require_same_rows(state["world_size"])
-        rows, rows_per_step = state["rows"], self.world_size * self.recipe.rows
+        rows, rows_per_step = state["rows"], self.world_size * self.recipe.rows_per_batch
         if rows % rows_per_step:
             raise ConfigError(
                 f"world_size differs, {state['world_size']} and {self.world_size}: {rows} rows were delivered, which is no "
@@ -153,7 +153,7 @@ class IndexPlanner(Planner):
         """Return the fields of a state that say which run it belongs to."""
         rows_per_epoch = None
         if self.steps_per_epoch is not None:
-            rows_per_epoch = self.steps_per_epoch * self.world_size * self.recipe.rows
+            rows_per_epoch = self.steps_per_epoch * self.world_size * self.recipe.rows_per_batch
         return {
             "state": STATE,
             "index": self._index.fingerprint,

@@ -246,7 +246,7 @@ class StreamPlanner(Planner):
     def _share_of_all(self, resume: Mapping[str, Any] | None) -> Iterator[BatchPlan]:
         """Yield this rank's share, every world_size-th row, of plans for all ranks, with ``world_size`` times the rows."""
         rank, world_size = self._order.rank, self._order.world_size
-        everything = self.recipe.replace(rows=self.recipe.rows * world_size)
+        everything = self.recipe.replace(rows_per_batch=self.recipe.rows_per_batch * world_size)
         seen = before = 0 if resume is None else resume["mine"]
         for plan in self._plans(replace(self._order, epoch=self.epoch, rank=0, world_size=1), everything, resume):
             self.already_reported = before
@@ -254,7 +254,7 @@ class StreamPlanner(Planner):
             info = replace(plan.info, planned=sum(not header.part for header in mine.headers))
             if rank:  # the first rank reports losses that no rank gets; the others get the first one, so that all may stop
                 first: list[Rejection | ShardFault] = [*info.rejections[:1], *info.shard_errors[:1]]
-                info = replace(info, rejections=[], shard_errors=[], dropped={}, altered=0, elsewhere=first)
+                info = replace(info, rejections=[], shard_errors=[], dropped={}, shortened=0, elsewhere=first)
             seen += info.planned + len(info.rejections)
             self._states[plan.step + 1]["mine"] = seen
             yield replace(mine, info=replace(info, seen=seen))

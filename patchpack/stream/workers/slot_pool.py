@@ -133,7 +133,9 @@ def slot_bytes_of(recipe: Recipe, text_len: int | None = None) -> int:
     pixels = 3 * tubelet * np.dtype(recipe.dtype).itemsize
     row = max(recipe.row_len(p) * (p * p * pixels + tokens) for p in recipe.patch_sizes)
     text = 8 * (text_len or 0)  # id, segment
-    return _whole_pages(recipe.rows * (row + text + recipe.max_images * images + 4) + 1024)  # norm, and alignment of arrays
+    return _whole_pages(
+        recipe.rows_per_batch * (row + text + recipe.max_images * images + 4) + 1024
+    )  # norm, and alignment of arrays
 
 
 def _whole_pages(num_bytes: int) -> int:

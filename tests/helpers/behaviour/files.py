@@ -139,9 +139,9 @@ def viewed(out: Parts, kind: str) -> None:
             for view in ("text_mask", "text_attention_mask", "text_pool_mask", "text_position_ids"):
                 out.add(view, names.call(view, batch))
             out.add("ragged_text", list(names.call("ragged_text", batch)))
-        moved = names.call("to_device", batch, "cpu")
+        moved = names.to_device(batch, "cpu")
         out.add("moved", [names.read(moved, label) for label in names.BATCH])
-        half = names.call("to_device", batch, "cpu", torch.bfloat16)
+        half = names.to_device(batch, "cpu", torch.bfloat16)
         out.add("bfloat16", names.read(half, "patches").float())
         moved = names.read(batch, "to")("cpu")
         out.add("only moved", [names.read(moved, label) for label in names.BATCH])

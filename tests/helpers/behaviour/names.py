@@ -48,7 +48,7 @@ OBJECTS: dict[str, tuple[str, ...]] = {
     "build_index": ("Index.build",),
     "open_index": ("Index.open",),
     "collect": ("Report.collect",),
-    "normalize_patches": ("paint.batch:normalize", "batch.views:standardize"),
+    "normalize_patches": ("paint.batch:normalize", "batch.views:standardize_patches", "batch.views:standardize"),
     **{name: (name, f"paint.patchify:{name}") for name in ("patchify", "unpatchify")},
     "decode": ("decode", "image.decode:decode"),
     "read_size": ("read_size", "image.size:read_size"),
@@ -153,6 +153,14 @@ def load(source: Any, recipe: Any, **words: Any) -> Any:
 def planner(source: Any, recipe: Any, *, of_index: bool = False, **words: Any) -> Any:
     """Return the planner of a source, or of an index."""
     return _placed("IndexPlanner" if of_index else "Planner", source, recipe, words)
+
+
+def to_device(batch: Any, device: Any, dtype: Any = None) -> Any:
+    """Return a batch on a device, standardised."""
+    try:
+        return find("to_device")(batch, device, dtype)
+    except NoSuchNameError:
+        return find("standardize")(batch.to(device), dtype)
 
 
 def replay(source: Any, recipe: Any, key: str, **words: Any) -> Any:

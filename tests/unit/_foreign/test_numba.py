@@ -17,9 +17,9 @@ from patchpack.paint import fused, resample
 
 PICTURES = [np.random.default_rng(0).integers(0, 256, (h, w, 3), dtype=np.uint8) for h, w in ((90, 134), (5, 3), (64, 64))]
 RECIPES = {
-    "bilinear": pp.recipes.navit(rows=2),
-    "bicubic": pp.recipes.navit(rows=2, resample="bicubic", resample_order="horizontal_first", dtype="float32"),
-    "per image": pp.recipes.pix2struct(rows=1, seq_len=2048),
+    "bilinear": pp.recipes.navit(rows_per_batch=2),
+    "bicubic": pp.recipes.navit(rows_per_batch=2, resample="bicubic", resample_order="horizontal_first", dtype="float32"),
+    "per image": pp.recipes.pix2struct(rows_per_batch=1, seq_len=2048),
 }
 
 

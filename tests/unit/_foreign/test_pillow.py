@@ -25,8 +25,8 @@ FILES = [
     for format, options in (("JPEG", {}), ("JPEG", {"exif": TURNED}), ("PNG", {}), ("PNG", {"exif": TURNED}))
 ]
 RECIPES = [
-    pp.recipes.navit(rows=2),
-    pp.recipes.navit(rows=2, resample="bicubic", dtype="float32", normalize=pp.normalize.IMAGENET),
+    pp.recipes.navit(rows_per_batch=2),
+    pp.recipes.navit(rows_per_batch=2, resample="bicubic", dtype="float32", normalize=pp.normalize.IMAGENET),
 ]
 
 

@@ -18,7 +18,7 @@ from patchpack._foreign import torch as foreign
 from patchpack.stream.workers import shared_batch, slot_pool, watch
 
 PICTURES = np.random.default_rng(0).integers(0, 256, (12, 32, 48, 3), dtype=np.uint8)
-RECIPE = pp.recipes.siglip2_naflex(max_patches=16, seq_len=16, rows=2)
+RECIPE = pp.recipes.siglip2_naflex(max_patches=16, seq_len=16, rows_per_batch=2)
 
 
 def patches(num_workers: int) -> list[np.ndarray[Any, Any]]:

@@ -28,7 +28,7 @@ def sample(key: str, grid: tuple[int, int], p: int = 4) -> pp.Sample:
 def packed(samples: list[pp.Sample], **changes: Any) -> pp.PackedBatch:
     """All of them in one batch of torch tensors; rows of 64 tokens."""
     recipe = pp.Recipe(
-        **{"resize": pp.resize.Native(60), "patch_size": 4, "seq_len": 64, "max_images": 5, "rows": 9, **changes}
+        **{"resize": pp.resize.Native(60), "patch_size": 4, "seq_len": 64, "max_images": 5, "rows_per_batch": 9, **changes}
     )
     (batch,) = pp.load(samples, recipe, on_error="skip")
     return batch
@@ -158,7 +158,7 @@ def test_normalised_once(adapter: Callable[..., Any]) -> None:
     batch = four()
     numpy_batch = batch._replace(**{n: v.numpy() for n, v in batch._asdict().items() if isinstance(v, torch.Tensor)})
     wanted = adapter(batch)
-    for other in (four(dtype="float32"), pp.to_device(batch, "cpu"), numpy_batch):
+    for other in (four(dtype="float32"), pp.standardize(batch.to("cpu")), numpy_batch):
         got = adapter(other)
         assert got.keys() == wanted.keys()
         for name, value in wanted.items():

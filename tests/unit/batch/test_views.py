@@ -11,7 +11,7 @@ import torch
 
 import patchpack as pp
 from helpers.batches import TOKENS, by_hand, to_torch, with_gap
-from patchpack.batch.views import standardize
+from patchpack.batch.views import standardize_patches
 from patchpack.testing import check_batch
 
 
@@ -117,7 +117,7 @@ def test_a_batch_without_rows_has_every_view(kind: Kind, static: bool) -> None:
     assert (tuple(flat.patches.shape), flat.cu_seqlens.tolist(), flat.places.tolist()) == ((0, 3), [0], [])
     assert pp.fill_rate(empty) == 0
     assert list(pp.unpack(empty)) == []
-    assert tuple(pp.to_device(empty, "cpu").patches.shape) == (0, 6, 3)
+    assert tuple(pp.standardize(empty.to("cpu")).patches.shape) == (0, 6, 3)
 
 
 # -------------------------------------------------------------------------------------------------------------- unpack
@@ -181,60 +181,60 @@ NORMALIZED = [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
 
 def test_normalize_by_hand() -> None:
     norm = np.array([MEAN, STD], dtype=np.float32)
-    value = standardize(np.array([[PATCH]], dtype=np.uint8), norm)
+    value = standardize_patches(np.array([[PATCH]], dtype=np.uint8), norm)
     assert value.tolist() == [[NORMALIZED]]
     assert value.dtype == np.float32
-    assert standardize(np.array([[PATCH]], dtype=np.uint8), norm, np.float16).dtype == np.float16
+    assert standardize_patches(np.array([[PATCH]], dtype=np.uint8), norm, np.float16).dtype == np.float16
 
 
 def test_normalize_by_hand_in_torch() -> None:
     norm = torch.tensor([MEAN, STD])
-    value = standardize(torch.tensor([[PATCH]], dtype=torch.uint8), norm)
+    value = standardize_patches(torch.tensor([[PATCH]], dtype=torch.uint8), norm)
     assert value.tolist() == [[NORMALIZED]]
     assert value.dtype == torch.float32
-    assert standardize(torch.tensor([[PATCH]], dtype=torch.uint8), norm, torch.bfloat16).dtype == torch.bfloat16
+    assert standardize_patches(torch.tensor([[PATCH]], dtype=torch.uint8), norm, torch.bfloat16).dtype == torch.bfloat16
 
 
-# ----------------------------------------------------------------------------------------------------------- to_device
+# ----------------------------------------------------------------------------------------------------------- standardize
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
-def test_to_device_normalises_like_numpy(kind: Kind, dtype: torch.dtype | None) -> None:
+def test_standardize_normalises_like_numpy(kind: Kind, dtype: torch.dtype | None) -> None:
     batch = by_hand()
-    moved = pp.to_device(kind(batch), "cpu", dtype=dtype)
-    expected = torch.as_tensor(standardize(batch.patches, batch.norm)).to(dtype or torch.float32)
+    moved = pp.standardize(kind(batch).to("cpu"), dtype)
+    expected = torch.as_tensor(standardize_patches(batch.patches, batch.norm)).to(dtype or torch.float32)
     assert moved.patches.dtype == (dtype or torch.float32)
     assert torch.equal(moved.patches[0, :15], expected[0, :15])
     assert moved.norm.tolist() == [[0.0] * 3, [1.0] * 3]
 
 
-def test_to_device_keeps_padding_zero(kind: Kind) -> None:
-    moved = pp.to_device(kind(with_gap()), "cpu")
+def test_standardize_keeps_padding_zero(kind: Kind) -> None:
+    moved = pp.standardize(kind(with_gap()).to("cpu"))
     assert not moved.patches[0, 2:4].any()
     assert not moved.patches[1].any()
     pp.validate(moved)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32, torch.bfloat16])
-def test_to_device_normalises_once(kind: Kind, dtype: torch.dtype | None) -> None:
-    once = pp.to_device(kind(by_hand()), "cpu", dtype=dtype)
-    twice = pp.to_device(once, "cpu", dtype=dtype)
+def test_standardize_normalises_once(kind: Kind, dtype: torch.dtype | None) -> None:
+    once = pp.standardize(kind(by_hand()).to("cpu"), dtype)
+    twice = pp.standardize(once.to("cpu"), dtype)
     assert torch.equal(once.patches, twice.patches)
     assert torch.equal(once.norm, twice.norm)
 
 
-def test_to_device_leaves_float_patches_as_they_are(kind: Kind) -> None:
+def test_standardize_leaves_float_patches_as_they_are(kind: Kind) -> None:
     batch = by_hand()
     batch = batch._replace(patches=batch.patches.astype(np.float16), norm=np.array([[0] * 3, [1] * 3], dtype=np.float32))
-    moved = pp.to_device(kind(batch), "cpu")
+    moved = pp.standardize(kind(batch).to("cpu"))
     assert moved.patches.dtype == torch.float16
     assert moved.patches.tolist() == batch.patches.tolist()
-    assert pp.to_device(kind(batch), "cpu", dtype=torch.float32).patches.dtype == torch.float32
+    assert pp.standardize(kind(batch).to("cpu"), torch.float32).patches.dtype == torch.float32
 
 
-def test_to_device_moves_every_array(kind: Kind) -> None:
+def test_standardize_moves_every_array(kind: Kind) -> None:
     targets = {"age": np.array([[1, 2, 3, -100]]), "score": np.array([[1, 2, 3, np.nan]], dtype=np.float32)}
-    moved = pp.to_device(kind(by_hand()._replace(targets=targets)), "meta")
+    moved = pp.standardize(kind(by_hand()._replace(targets=targets)).to("meta"))
     arrays = [f for f in (*moved, *moved.targets.values()) if isinstance(f, torch.Tensor)]
     assert len(arrays) == 10
     assert {str(array.device) for array in arrays} == {"meta"}

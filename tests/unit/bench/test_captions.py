@@ -36,7 +36,7 @@ def test_words() -> None:
 
 def test_a_text_tower_looks_at_one_text_alone() -> None:
     words = captions.Words(["a b c"])
-    recipe = pp.Recipe(resize=pp.resize.Square(16), seq_len=3, max_images=3, rows=2)
+    recipe = pp.Recipe(resize=pp.resize.Square(16), seq_len=3, max_images=3, rows_per_batch=2)
     image = np.zeros((16, 16, 3), np.uint8)
 
     def batch(*texts: str) -> pp.PackedBatch:

@@ -75,7 +75,7 @@ def test_splits_are_fixed_and_share_nothing(folder: Path) -> None:
 
 def test_a_loader_takes_them_with_known_sizes(folder: Path) -> None:
     train = fashion.splits(folder, validation=3).train
-    recipe = pp.Recipe(resize=pp.resize.Native(49, edge="pad"), patch_size=4, seq_len=49, rows=4)
+    recipe = pp.Recipe(resize=pp.resize.Native(49, edge="pad"), patch_size=4, seq_len=49, rows_per_batch=4)
     seen = []
     for batch in pp.load(train, recipe, sizes=train.sizes, shuffle=1):
         pp.validate(batch)

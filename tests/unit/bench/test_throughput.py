@@ -123,7 +123,7 @@ def test_peak_memory_of_a_stream(pictures) -> None:
 
 @pytest.mark.slow
 def test_two_workers_are_measured_beside_two_processes(pictures) -> None:
-    recipe = pp.recipes.siglip2_naflex(max_patches=16, rows=1, seq_len=64)
+    recipe = pp.recipes.siglip2_naflex(max_patches=16, rows_per_batch=1, seq_len=64)
     result = image_scaling.measure(pp.samples.shards("val"), pictures, {"small": recipe}, rounds=1, steps=4)
     assert result["bare decoding, 2 processes over 1"]["median"] > 0
     assert result["small, 2 worker processes"]["batches identical to one thread's"] is True

@@ -20,7 +20,7 @@ from tests.helpers.deep_files import png, tiff
 RAMP12 = np.arange(4096).reshape(64, 64)
 RAMP16 = np.linspace(0, 65535, 4096).astype(int).reshape(64, 64)
 UNIT = np.linspace(0, 1, 4096, dtype=np.float32).reshape(64, 64)
-RECIPE = pp.recipes.siglip2_naflex(max_patches=16, seq_len=64, rows=1)
+RECIPE = pp.recipes.siglip2_naflex(max_patches=16, seq_len=64, rows_per_batch=1)
 
 
 def grey(data: bytes, **options: Any) -> np.ndarray[Any, Any]:

@@ -1,4 +1,4 @@
-"""decode="fast": which files are decoded smaller, by how much, and where a box of the image lies then."""
+"""decode="draft": which files are decoded smaller, by how much, and where a box of the image lies then."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.helpers.lossless import lossless_jpeg
 
 ORIENTATION = 0x0112
 WHITE = (255, 255, 255)
-FAST = pp.Recipe(resize=pp.resize.NaFlex(64), decode="fast")
+FAST = pp.Recipe(resize=pp.resize.NaFlex(64), decode="draft")
 
 
 def blocks(rows: int, cols: int) -> np.ndarray:
@@ -182,7 +182,7 @@ def test_a_batch_is_near_the_exact_one(orientation: int, changes: dict[str, Any]
     data = jpeg(pixels.astype(np.uint8), orientation, quality=95)
     batches = [
         next(iter(pp.load([pp.Sample("a", data)], FAST.replace(decode=decode, **changes), tail="pad")))
-        for decode in ("exact", "fast")
+        for decode in ("exact", "draft")
     ]
     exact, fast = batches
     assert int(exact.slot_mask.sum()) == 1
@@ -203,10 +203,10 @@ def test_a_lossless_jpeg_is_decoded_in_full(workers: int) -> None:
     assert np.array_equal(np.asarray(picture), pixels)
     assert box == (8, 16, 80, 80)
     sample = pp.Sample("a", data)
-    recipe = FAST.replace(rows=1, resize=pp.resize.NaFlex(4))
+    recipe = FAST.replace(rows_per_batch=1, resize=pp.resize.NaFlex(4))
     fast, exact = (
         next(iter(pp.load([sample], recipe.replace(decode=decode), target=None, tail="pad", num_workers=workers)))
-        for decode in ("fast", "exact")
+        for decode in ("draft", "exact")
     )
     assert torch.equal(fast.patches, exact.patches)
 
@@ -215,7 +215,7 @@ def test_a_lossless_jpeg_is_decoded_in_full(workers: int) -> None:
 def test_a_broken_file_is_refused_in_the_same_words(cut: float) -> None:
     for whole in (jpeg(blocks(160, 240)), lossless_jpeg(blocks(160, 240))):
         data, reasons = whole[: int(len(whole) * cut)], []
-        for decode in ("fast", "exact"):
+        for decode in ("draft", "exact"):
             with pytest.raises(DecodeError) as caught:
                 part_of_picture(data, Size(160, 240), (0, 0, 160, 240), (2, 2), FAST.replace(decode=decode))
             reasons.append(str(caught.value))

@@ -28,7 +28,7 @@ from patchpack.paint.resample import write_pixels
 from patchpack.types import Grid, Size
 
 LIMIT = 64_000_000
-WAYS = ["exact"] + ["turbo"] * (find_spec("simplejpeg") is not None)
+WAYS = ["exact"] + ["simplejpeg"] * (find_spec("simplejpeg") is not None)
 RECIPES = {way: pp.Recipe(resize=pp.resize.NaFlex(64), decode=way) for way in WAYS}  # type: ignore[arg-type]
 RNG = np.random.default_rng(0)
 PICTURE = Image.fromarray(RNG.integers(0, 256, (45, 67, 3), dtype=np.uint8)).resize((134, 90))
@@ -61,7 +61,7 @@ def same(data: bytes) -> bool:
 
 def short(data: bytes) -> bool:
     """True if every way is the short one."""
-    answers = {decode_fast_jpeg(data, LIMIT, turbo=way == "turbo") is not None for way in WAYS}
+    answers = {decode_fast_jpeg(data, LIMIT, simplejpeg=way == "simplejpeg") is not None for way in WAYS}
     assert len(answers) == 1
     return answers.pop()
 
@@ -173,7 +173,7 @@ def test_batches_are_those_of_picture_objects(changes: dict[str, Any], monkeypat
     samples = [
         pp.Sample(str(i), data) for i, data in enumerate([*ORDINARY.values(), saved(orientation=6), saved(format="PNG")])
     ]
-    recipes = [pp.recipes.navit(rows=2, decode=way).replace(**changes) for way in WAYS]
+    recipes = [pp.recipes.navit(rows_per_batch=2, decode=way).replace(**changes) for way in WAYS]
     batches = [list(pp.load(samples, recipe, tail="pad")) for recipe in recipes]
     monkeypatch.setattr("patchpack.paint.part.decode_fast_jpeg", lambda *_, **__: None)
     expected = list(pp.load(samples, recipes[0], tail="pad"))

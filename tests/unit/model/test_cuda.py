@@ -38,7 +38,7 @@ def answers(net: ViT, some: pp.PackedBatch, *, half: bool = False) -> list[torch
 @pytest.mark.parametrize("attention", ["dense", "flex"])
 def test_rows_on_a_gpu_give_the_same_numbers(attention: str, static: bool) -> None:
     expected = answers(model("loop"), batch())
-    found = answers(model(attention, static=static).cuda(), pp.to_device(batch(), "cuda"))
+    found = answers(model(attention, static=static).cuda(), pp.standardize(batch().to("cuda")))
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=2e-5 * max(1.0, float(other.abs().max())))
 
@@ -49,15 +49,15 @@ def test_the_flash_kernel_gives_the_same_numbers_in_bfloat16(attention: str) -> 
     if not has_varlen():  # asked here, because it imports torch's compiler
         pytest.skip("this torch has no varlen_attn")
     exact = answers(model("loop"), batch())
-    near = answers(model("dense").cuda(), pp.to_device(batch(), "cuda"), half=True)
-    found = answers(model(attention).cuda(), pp.to_device(batch(), "cuda"), half=True)
+    near = answers(model("dense").cuda(), pp.standardize(batch().to("cuda")), half=True)
+    found = answers(model(attention).cuda(), pp.standardize(batch().to("cuda")), half=True)
     for one, other, truth in zip(found, near, exact, strict=True):
         allowed = 3 * (other - truth).abs().max() + 1e-2 * truth.abs().max() + 1e-6
         assert (one - truth).abs().max() <= allowed
 
 
 def test_a_batch_without_images_is_a_step_like_any_other() -> None:
-    some = pp.to_device(batch(), "cuda")
+    some = pp.standardize(batch().to("cuda"))
     empty = some._replace(segment_ids=some.segment_ids * 0, grid_sizes=some.grid_sizes * 0, slot_mask=some.slot_mask & False)
     with torch.autocast("cuda", dtype=torch.bfloat16):
         logits = model("auto").cuda()(empty)

@@ -12,7 +12,7 @@ import patchpack as pp
 from patchpack import model
 from patchpack.model.embed import PatchEmbed, inflate_kernel
 
-IMAGES = pp.Recipe(resize=pp.resize.Native(64), patch_size=8, seq_len=160, max_images=8, rows=2)
+IMAGES = pp.Recipe(resize=pp.resize.Native(64), patch_size=8, seq_len=160, max_images=8, rows_per_batch=2)
 CLIPS = IMAGES.replace(video=pp.Video(tubelet=2))
 PIXELS = np.random.default_rng(3).integers(0, 256, (9, 24, 32, 3), dtype=np.uint8)
 NAVIT: dict[str, Any] = {"patch_size": 8, "width": 32, "depth": 2, "heads": 2, "num_classes": 3}
@@ -81,7 +81,7 @@ def test_clips_and_images_in_one_batch_train_a_model() -> None:
     both = {"forth": (np.concatenate([one, other]), 0), "back": (np.concatenate([other, one]), 1)}
     images = {**both, "image": (one[0], 2)}
     samples = [pp.Sample(f"{name}{i}", image, target) for i in range(4) for name, (image, target) in images.items()]
-    recipe = CLIPS.replace(resize=pp.resize.Native(4), seq_len=32, rows=4)
+    recipe = CLIPS.replace(resize=pp.resize.Native(4), seq_len=32, rows_per_batch=4)
     (batch,) = pp.load(samples, recipe)
     assert (batch.times[batch.slot_mask] == 1).sum() == 4
     assert (batch.times[batch.slot_mask] == 2).sum() == 8

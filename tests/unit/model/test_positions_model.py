@@ -317,7 +317,7 @@ def test_positions_that_cannot_work_are_refused(make: Callable[[], nn.Module], m
 def batch_for(kind: str, *numbers: int) -> pp.PackedBatch:
     """Three pictures of different grids in one row, or some of them, and padding at its end."""
     scheme = pp.positions.Fractional(centered=True) if kind in FRACTIONAL else pp.positions.Absolute()
-    recipe = pp.Recipe(resize=pp.resize.Native(24), patch_size=4, seq_len=64, max_images=4, rows=1, positions=scheme)
+    recipe = pp.Recipe(resize=pp.resize.Native(24), patch_size=4, seq_len=64, max_images=4, rows_per_batch=1, positions=scheme)
     random = torch.Generator().manual_seed(1)
     sizes = [(8, 20), (16, 12), (4, 4)]
     samples = [

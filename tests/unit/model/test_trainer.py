@@ -32,7 +32,7 @@ class Batches:
             drop=pp.drop.NoDrop(),
             patch_size=patch_size,
             seq_len=2880 // patch_size**2,
-            rows=2,
+            rows_per_batch=2,
         )
         self.epochs: list[int] = []
         (self.batch,) = pp.load(samples, recipe)

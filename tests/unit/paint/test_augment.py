@@ -29,8 +29,8 @@ def places(height: int, width: int) -> np.ndarray:
 SOURCES = {str(i): places(60 + 17 * i, 250 - 19 * i) for i in range(10)}
 SAMPLES = [pp.Sample(key, pixels, None) for key, pixels in SOURCES.items()]
 NATIVE = pp.Recipe(
-    resize=pp.resize.Native(1024), crop=pp.crop.RandomCrop((40, 56)), flip=0.5, drop=pp.drop.Constant(0.5),
-    patch_size=P, rows=2, seed=3,
+    resize=pp.resize.Native(1024), crop=pp.crop.RandomCrop((40, 56)), flip_prob=0.5, drop=pp.drop.Constant(0.5),
+    patch_size=P, rows_per_batch=2, seed=3,
     positions=pp.positions.Absolute(of="image"),
 )  # fmt: skip
 
@@ -144,14 +144,20 @@ def test_a_function_sees_its_image_and_a_generator_of_its_own() -> None:
     first = next(
         iter(
             pp.load(
-                SAMPLES[:1], recipe.replace(crop=pp.crop.WholeImage(), flip=0.0, drop=pp.drop.NoDrop()), target=None, epoch=0
+                SAMPLES[:1],
+                recipe.replace(crop=pp.crop.WholeImage(), flip_prob=0.0, drop=pp.drop.NoDrop()),
+                target=None,
+                epoch=0,
             )
         )
     )
     later = next(
         iter(
             pp.load(
-                SAMPLES[:1], recipe.replace(crop=pp.crop.WholeImage(), flip=0.0, drop=pp.drop.NoDrop()), target=None, epoch=1
+                SAMPLES[:1],
+                recipe.replace(crop=pp.crop.WholeImage(), flip_prob=0.0, drop=pp.drop.NoDrop()),
+                target=None,
+                epoch=1,
             )
         )
     )
@@ -160,7 +166,7 @@ def test_a_function_sees_its_image_and_a_generator_of_its_own() -> None:
 
 def test_padding_is_not_augmented() -> None:
     recipe = NATIVE.replace(
-        resize=pp.resize.Native(1024, edge="pad"), crop=pp.crop.RandomCrop(9), drop=pp.drop.NoDrop(), flip=0.0
+        resize=pp.resize.Native(1024, edge="pad"), crop=pp.crop.RandomCrop(9), drop=pp.drop.NoDrop(), flip_prob=0.0
     )
     for image, _ in painted(recipe.replace(augment=lambda pixels, generator: np.full_like(pixels, 7))):
         pixels = unpatchify(np.asarray(image.patches), image.grid, P)

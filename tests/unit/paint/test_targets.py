@@ -21,7 +21,7 @@ from patchpack.paint.targets import allocate, infer_kind, store
 from patchpack.stream.sample.labels import decode_target
 from patchpack.types import TargetSpec
 
-RECIPE = pp.Recipe(resize=pp.resize.Native(9), patch_size=2, seq_len=9, max_images=3, rows=1)
+RECIPE = pp.Recipe(resize=pp.resize.Native(9), patch_size=2, seq_len=9, max_images=3, rows_per_batch=1)
 
 # ---------------------------------------------------------------------------------------------------------------- kinds
 

@@ -82,9 +82,9 @@ def test_only_navit_drops() -> None:
 
 @presets
 def test_a_preset_can_be_changed_on_the_way(name) -> None:
-    recipe = recipes.get(name, seed=7, rows=3)
-    assert (recipe.seed, recipe.rows) == (7, 3)
-    assert recipe.replace(seed=0, rows=recipes.get(name).rows) == recipes.get(name)
+    recipe = recipes.get(name, seed=7, rows_per_batch=3)
+    assert (recipe.seed, recipe.rows_per_batch) == (7, 3)
+    assert recipe.replace(seed=0, rows_per_batch=recipes.get(name).rows_per_batch) == recipes.get(name)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_replace_changes_and_checks() -> None:
     with pytest.raises(ConfigError, match=r"seq_len=255 .* 256 patches"):
         recipe.replace(seq_len=255)
     with pytest.raises(
-        ConfigError, match=r"sequence_length.*the fields of a recipe are resize, crop, flip, drop, .*max_pixels"
+        ConfigError, match=r"sequence_length.*the fields of a recipe are resize, crop, flip_prob, drop, .*max_pixels"
     ):
         recipe.replace(sequence_length=4096)
 
@@ -166,8 +166,8 @@ REFUSED = {
     "packer is a class": ({"packer": FirstFit}, "packer must be a function .* got <class"),
     "max_images 0": ({"max_images": 0}, "max_images must be an integer in 1 … 1048576, got 0"),
     "max_images float": ({"max_images": 2.0}, "max_images must be an integer .* got 2.0"),
-    "rows 0": ({"rows": 0}, "rows must be an integer .* got 0"),
-    "rows truth": ({"rows": True}, "rows must be an integer .* got True"),
+    "rows 0": ({"rows_per_batch": 0}, "rows_per_batch must be an integer .* got 0"),
+    "rows truth": ({"rows_per_batch": True}, "rows_per_batch must be an integer .* got True"),
     "max_pixels 0": ({"max_pixels": 0}, "max_pixels must be an integer .* got 0"),
     "seed negative": ({"seed": -1}, "seed must be an integer in 0 … 18446744073709551615, got -1"),
     "seed too large": ({"seed": 1 << 64}, "got 18446744073709551616"),
@@ -224,7 +224,7 @@ def test_an_unbounded_policy_needs_a_seq_len_only() -> None:
     assert recipe.row_len(16) == 64
 
 
-@pytest.mark.parametrize("name", ["seq_len", "rows", "seed", "patch_size"])
+@pytest.mark.parametrize("name", ["seq_len", "rows_per_batch", "seed", "patch_size"])
 def test_numpy_integers_are_integers(name) -> None:
     assert getattr(Recipe(resize=R, **{name: np.int64(256)}), name) == 256
 
@@ -282,7 +282,9 @@ def test_a_patch_size_is_a_function_of_seed_epoch_and_step() -> None:
 
     assert drawn(0, 0) == drawn(0, 0)
     assert len({tuple(drawn(seed, epoch)) for seed in (0, 1) for epoch in (0, 1)}) == 4
-    assert recipes.flexivit().replace(rows=5, dtype="float32").patch_size_at(2, 3) == recipes.flexivit().patch_size_at(2, 3)
+    assert recipes.flexivit().replace(rows_per_batch=5, dtype="float32").patch_size_at(
+        2, 3
+    ) == recipes.flexivit().patch_size_at(2, 3)
 
 
 def test_patch_sizes_never_change() -> None:
@@ -403,12 +405,12 @@ def test_defaults() -> None:
 
 def test_decode_is_one_of_three() -> None:
     assert Recipe(resize=NaFlex(256)).decode == "exact"
-    with pytest.raises(ConfigError, match=r"decode must be one of \('exact', 'fast', 'turbo'\), got 'draft'"):
-        Recipe(resize=NaFlex(256), decode="draft")
+    with pytest.raises(ConfigError, match=r"decode must be one of \('exact', 'draft', 'simplejpeg'\), got 'fast'"):
+        Recipe(resize=NaFlex(256), decode="fast")
 
 
-def test_turbo_without_its_package_is_refused_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simplejpeg_without_its_package_is_refused_at_construction(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("patchpack.plan.recipe.find_spec", lambda _: None)
-    assert Recipe(resize=NaFlex(256), decode="fast").decode == "fast"
-    with pytest.raises(ConfigError, match=r"pip install 'patchpack\[turbo\]'"):
-        Recipe(resize=NaFlex(256), decode="turbo")
+    assert Recipe(resize=NaFlex(256), decode="draft").decode == "draft"
+    with pytest.raises(ConfigError, match=r"pip install 'patchpack\[simplejpeg\]'"):
+        Recipe(resize=NaFlex(256), decode="simplejpeg")

@@ -57,7 +57,7 @@ def test_figures_worked_out_by_hand() -> None:
     assert s.longest_wait == 3
     assert s.attention.mean == pytest.approx((52 + 82 + 4) / 300)
     assert (s.attention.min, s.attention.max) == (0.04, 0.82)
-    assert (s.upscaled, s.dropped_tokens, s.altered) == (0, 0, 0)
+    assert (s.upscaled, s.dropped_tokens, s.shortened) == (0, 0, 0)
     assert s.distortion == (0,) * 6
 
 
@@ -121,13 +121,13 @@ class Cutting:
 def test_tokens_that_the_packer_cuts_are_dropped_tokens() -> None:
     s = study(patches((2, 5), (2, 4)), native(packer=lambda seq_len, max_images: Cutting()))
     assert s.num_tokens.tolist() == [9, 7]
-    assert s.altered == 2
+    assert s.shortened == 2
     assert s.dropped_tokens == pytest.approx(2 / 18)
 
 
 @given(SIZES, st.integers(0, 3), st.sampled_from([1, 3, 64]))
 def test_a_study_is_the_epoch_it_speaks_of(sizes, epoch, max_images) -> None:
-    recipe = pp.recipes.navit(seq_len=256, max_images=max_images, rows=3, packer=pp.packing.FirstFit(4))
+    recipe = pp.recipes.navit(seq_len=256, max_images=max_images, rows_per_batch=3, packer=pp.packing.FirstFit(4))
     keys = [f"image {i}" for i in range(len(sizes))]
     headers = [Header(key, "", "", Size(*size), None) for key, size in zip(keys, sizes, strict=True)]
     planner = OnlinePlanner(recipe, epoch=epoch)
@@ -149,7 +149,9 @@ def test_a_study_is_the_epoch_it_speaks_of(sizes, epoch, max_images) -> None:
 
 @given(st.integers(1, 60), st.integers(0, 5))
 def test_with_several_patch_sizes_every_image_is_there_once(n, epoch) -> None:
-    recipe = pp.Recipe(resize=pp.resize.NaFlex(64), patch_size=(8, 16), seq_len=128, rows=2, packer=pp.packing.FirstFit(3))
+    recipe = pp.Recipe(
+        resize=pp.resize.NaFlex(64), patch_size=(8, 16), seq_len=128, rows_per_batch=2, packer=pp.packing.FirstFit(3)
+    )
     s = study(np.random.default_rng(n).integers(20, 300, (n, 2)), recipe, epoch=epoch)
     assert (s.num_images, len(s.image_waits), s.offsets[-1]) == (n, n, n)
     assert 0 < s.fill_rate <= 1
@@ -157,7 +159,7 @@ def test_with_several_patch_sizes_every_image_is_there_once(n, epoch) -> None:
 
 
 def test_a_study_of_a_sources_sizes_and_keys_is_what_its_planner_plans() -> None:
-    recipe = pp.recipes.navit(seq_len=512, rows=4)
+    recipe = pp.recipes.navit(seq_len=512, rows_per_batch=4)
     planner = pp.Planner(pp.samples.shards("val"), recipe, epoch=1)
     headers = [event for event in planner.source.scan() if isinstance(event, Header)]
     s = study([h.size for h in headers], recipe, epoch=1, keys=[h.key for h in headers])
@@ -186,7 +188,7 @@ def test_the_table_says_what_was_found() -> None:
     assert lines[7].split() == ["images", "per", "row", "2.0", "2.0", "2.0", "2.0", "2.0", "2.0"]
     assert len({len(line) for line in lines[5:]}) == 1
     assert max(map(len, lines)) <= 80
-    assert "rows of 25 to 900 tokens and one slot" in study([[90, 90]] * 99, pp.recipes.flexivit(rows=1)).table()
+    assert "rows of 25 to 900 tokens and one slot" in study([[90, 90]] * 99, pp.recipes.flexivit(rows_per_batch=1)).table()
 
 
 def test_repr_is_short() -> None:

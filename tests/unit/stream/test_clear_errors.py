@@ -20,7 +20,7 @@ from helpers.captioned import write_tar
 from helpers.standin import of_sizes
 from patchpack.stream.planning.epoch_plan import EpochPlan
 
-RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=4, seq_len=8, rows=2, max_images=2)
+RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=4, seq_len=8, rows_per_batch=2, max_images=2)
 COUNT = 40
 
 
@@ -327,7 +327,7 @@ def test_values_and_dtypes_of_another_kind_are_refused() -> None:
         with pytest.raises(pp.errors.ShapeError, match="values must be an array or a tensor, got a"):
             list(pp.unpack(batch, values))
     with pytest.raises(pp.errors.ConfigError, match=r"dtype must be one of torch's, such as torch\.float16, got 'float16'"):
-        pp.to_device(batch, "cpu", dtype="float16")  # type: ignore[arg-type]
+        pp.standardize(batch, dtype="float16")  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------------------------------ indexes and packs
@@ -408,7 +408,9 @@ class Clips(Numbers):
 def test_sizes_of_items_that_are_several_images_or_clips_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(pp.errors.DecodeError, match="item 0 is 2 images, and sizes= and size_of= give the size of one image"):
         list(pp.load(Several(), RECIPE, **options))
-    clips = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=4, seq_len=8, rows=2, video=pp.Video(num_frames=2, tubelet=1))
+    clips = pp.Recipe(
+        resize=pp.resize.NaFlex(4), patch_size=4, seq_len=8, rows_per_batch=2, video=pp.Video(num_frames=2, tubelet=1)
+    )
     with pytest.raises(pp.errors.DecodeError, match="item 0 is a clip, and sizes= and size_of= give the size of one image"):
         list(pp.load(Clips(), clips, **options))
 

@@ -19,7 +19,7 @@ from patchpack.image.decode import decode
 from patchpack.image.size import read_size, read_size_at
 
 MAGIC = b"toyIMAGE"
-RECIPE = pp.recipes.siglip2_naflex(max_patches=16, seq_len=64, rows=1)
+RECIPE = pp.recipes.siglip2_naflex(max_patches=16, seq_len=64, rows_per_batch=1)
 ASKED = RECIPE.replace(formats=("TOY",))
 
 
@@ -84,7 +84,7 @@ def test_no_recipe_takes_a_format_it_does_not_name() -> None:
     assert rejection.reason.startswith("expected a readable JPEG")
 
 
-@pytest.mark.parametrize("decode", ["exact", "fast"])
+@pytest.mark.parametrize("decode", ["exact", "draft"])
 @pytest.mark.parametrize("workers", [0, 1])
 def test_images_in_memory(decode: Any, workers: int) -> None:
     recipe = ASKED.replace(decode=decode)

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 import patchpack as pp
 from patchpack.stream import stage
 
-RECIPE = pp.Recipe(resize=pp.resize.Native(16), patch_size=4, seq_len=16, rows=1)
+RECIPE = pp.Recipe(resize=pp.resize.Native(16), patch_size=4, seq_len=16, rows_per_batch=1)
 IMAGE = np.zeros((16, 16, 3), dtype=np.uint8)
 PAIRS = [(IMAGE, number) for number in range(6)]
 

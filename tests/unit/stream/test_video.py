@@ -25,7 +25,7 @@ from patchpack.stream.workers.slot_pool import slot_bytes_of
 from patchpack.types import Grid, Size
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (9, 24, 32, 3), dtype=np.uint8)
-IMAGES = pp.Recipe(resize=pp.resize.Native(64), patch_size=8, seq_len=160, max_images=8, rows=1)
+IMAGES = pp.Recipe(resize=pp.resize.Native(64), patch_size=8, seq_len=160, max_images=8, rows_per_batch=1)
 CLIPS = IMAGES.replace(video=pp.Video(tubelet=2))
 
 
@@ -143,7 +143,7 @@ EVERY = {
     "float": CLIPS.replace(dtype="float32"),
     "through Pillow": CLIPS.replace(resample="lanczos", resize=pp.resize.Native(8)),
     "resized, dropped": CLIPS.replace(
-        resize=pp.resize.Native(8), drop=pp.drop.Constant(0.5), flip=0.5, crop=pp.crop.RandomCrop((20, 20))
+        resize=pp.resize.Native(8), drop=pp.drop.Constant(0.5), flip_prob=0.5, crop=pp.crop.RandomCrop((20, 20))
     ),
     "augmented": CLIPS.replace(augment=lambda pixels, generator: pixels ^ generator.integers(0, 256, dtype=np.uint8)),
 }
@@ -185,11 +185,11 @@ def test_clips_are_what_they_are_alone(
     recipe = recipe.replace(
         video=video,
         seq_len=1 << 13,
-        rows=1,
+        rows_per_batch=1,
         max_images=max(3, recipe.max_images),
         normalize=pp.normalize.HALF,
         dtype="uint8",
-        flip=flip,
+        flip_prob=flip,
         resample="lanczos" if through_pillow else recipe.resample,
     )
     loader = pp.load([pp.Sample(str(i), clip) for i, clip in enumerate(several)], recipe, target=None, on_error="skip")
@@ -226,7 +226,7 @@ def test_ids_in_the_whole_image_are_those_of_the_crop() -> None:
 
 def test_all_frames_get_one_draw() -> None:
     still = np.repeat(PIXELS[:1], 4, axis=0)
-    recipe = EVERY["augmented"].replace(crop=pp.crop.RandomCrop((16, 16)), flip=0.5, seed=4)
+    recipe = EVERY["augmented"].replace(crop=pp.crop.RandomCrop((16, 16)), flip_prob=0.5, seed=4)
     (clip,) = unpacked(recipe, still)
     frames = unpatchify_clip(clip.patches, clip.times, clip.grid, 8)
     assert (frames == frames[0]).all()
@@ -400,8 +400,8 @@ def test_validate_sees_a_wrong_time(field: str, value: Any, match: str) -> None:
 
 
 def test_a_slot_of_a_ring_holds_a_batch_of_clips() -> None:
-    recipe = CLIPS.replace(rows=3, max_images=8)
-    batch = packed(recipe.replace(rows=1), PIXELS[:8])
+    recipe = CLIPS.replace(rows_per_batch=3, max_images=8)
+    batch = packed(recipe.replace(rows_per_batch=1), PIXELS[:8])
     arrays = [value for value in batch if isinstance(value, torch.Tensor)]
     assert slot_bytes_of(recipe) >= 3 * sum(a.nbytes for a in arrays)
     assert slot_bytes_of(CLIPS) > slot_bytes_of(IMAGES.replace(max_images=8))

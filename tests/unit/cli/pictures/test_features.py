@@ -18,7 +18,7 @@ def test_colours_lie_on_their_patches() -> None:
             return batch.position_ids.float() * torch.tensor([10.0, 1.0])
 
     image = np.zeros((64, 96, 3), dtype=np.uint8)
-    recipe = pp.recipes.navit(resize=pp.resize.Native(24), seq_len=32, rows=1, drop=pp.drop.Constant(0.25))
+    recipe = pp.recipes.navit(resize=pp.resize.Native(24), seq_len=32, rows_per_batch=1, drop=pp.drop.Constant(0.25))
     planner = pp.Planner([pp.Sample("a", image)], recipe)
     batch = pp.Painter(planner)[next(iter(planner))]
     images = list(pp.unpack(batch))

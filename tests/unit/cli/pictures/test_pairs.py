@@ -19,7 +19,7 @@ from patchpack.stream.sources.opening import open_source
 def test_extreme_shapes_can_be_seen(size: tuple[int, int], tmp_path: Path) -> None:
     Image.new("RGB", size, (255, 0, 0)).save(tmp_path / "needle.png")
     photo(tmp_path / "other.jpg")
-    recipe = rows.drawable(pp.recipes.siglip2_naflex(rows=1))
+    recipe = rows.drawable(pp.recipes.siglip2_naflex(rows_per_batch=1))
     found = first_rows(open_source(str(tmp_path), target=None), recipe, 0)
     needle = [image for image in found.images if image.key == "needle.png"]
     assert tuple(needle[0].source_size) == size[::-1]

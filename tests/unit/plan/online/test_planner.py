@@ -58,7 +58,7 @@ def test_a_table_has_its_shapes_and_dtypes() -> None:
     shapes = {name: (column.shape, column.dtype) for name, column in table._asdict().items()}
     assert shapes == {
         "box": ((8, 4), np.int32),
-        "target": ((8, 2), np.int32),
+        "resized": ((8, 2), np.int32),
         "flip": ((8,), np.bool_),
         "grid": ((8, 2), np.int32),
         "num_tokens": ((8,), np.int32),
@@ -69,7 +69,7 @@ def test_a_table_has_its_shapes_and_dtypes() -> None:
 def test_a_table_without_a_place_reads_whole_images() -> None:
     table = table_of(Recipe(resize=Pix2Struct(64), patch_size=8), SIZES)
     assert table.box.tolist() == [[0, 0, h, w] for h, w in SIZES]
-    assert np.array_equal(table.target, table.grid * 8)
+    assert np.array_equal(table.resized, table.grid * 8)
     assert np.array_equal(table.num_tokens, table.grid.prod(axis=1))
     assert not table.flip.any()
 
@@ -77,7 +77,7 @@ def test_a_table_without_a_place_reads_whole_images() -> None:
 def test_a_table_asks_the_policy_for_its_place() -> None:
     table = table_of(Recipe(resize=Native(64)), [(75, 101), (9, 3)])
     assert table.box.tolist() == [[5, 2, 64, 96], [0, 0, 9, 3]]
-    assert table.target.tolist() == [[64, 96], [9, 3]]
+    assert table.resized.tolist() == [[64, 96], [9, 3]]
     assert table.grid.tolist() == [[4, 6], [1, 1]]
 
 
@@ -105,7 +105,7 @@ def test_policies_draw_from_their_own_stages() -> None:
 
 
 def test_seen_is_an_ordinal_or_the_first_of_them() -> None:
-    recipe = Recipe(resize=Square(160), drop=Scheduled(mu=1003, tau=1e-3, low=0.2, high=0.8))
+    recipe = Recipe(resize=Square(160), drop=Scheduled(midpoint=1003, width=1e-3, low=0.2, high=0.8))
     assert table_of(recipe, SIZES, seen=1000).num_tokens.tolist() == [80, 80, 80, 50, 20, 20, 20, 20]
     assert table_of(recipe, SIZES, seen=np.arange(8) + 1000).num_tokens.tolist() == [80, 80, 80, 50, 20, 20, 20, 20]
     assert table_of(recipe, SIZES, seen=[2000, 0] * 4).num_tokens.tolist() == [20, 80] * 4
@@ -208,7 +208,9 @@ def test_a_drop_policy_never_meets_a_refused_grid() -> None:
 
 # ------------------------------------------------------------------------------------------------------------- a plan
 
-SMALL = Recipe(resize=NaFlex(16), seq_len=40, max_images=3, rows=2, packer=NextFit())  # squares: 16 tokens, two to a row
+SMALL = Recipe(
+    resize=NaFlex(16), seq_len=40, max_images=3, rows_per_batch=2, packer=NextFit()
+)  # squares: 16 tokens, two to a row
 SQUARES = headers([(100, 100)] * 9)
 
 
@@ -308,7 +310,7 @@ def test_a_state_in_which_the_plan_held_back_says_every_counter_is_read() -> Non
     state = json.loads(json.dumps(planner.state_dict()))
     said = state["held"]["info"]
     assert said == {"epoch": 2, "seen": 6, "planned": 4, "rejections": [bad("a")._asdict()]}
-    state["held"]["info"] = {"step": 0, "altered": 0, "dropped": {}, "shard_errors": [], **said}
+    state["held"]["info"] = {"step": 0, "shortened": 0, "dropped": {}, "shard_errors": [], **said}
     again = OnlinePlanner(SMALL, epoch=2)
     again.load_state_dict(state, {position: SQUARES[position - 1] for position, *_ in state["samples"]})
     infos = [[plan.info for plan in [*one.feed(events[7:]), *one.finish()]] for one in (planner, again)]
@@ -320,10 +322,10 @@ def test_images_of_a_void_row_are_planned_again_in_their_order() -> None:
     """A step at p 8 takes the first of the rows that were full; the others go back to the images they were made of."""
     recipe = Recipe(
         resize=Pix2Struct(32),
-        drop=Scheduled(mu=8, tau=-1),
+        drop=Scheduled(midpoint=8, width=-1),
         patch_size=(4, 8),
         seq_len=32,
-        rows=1,
+        rows_per_batch=1,
         packer=FirstFit(9),
         max_images=9,
     )
@@ -334,7 +336,7 @@ def test_images_of_a_void_row_are_planned_again_in_their_order() -> None:
         lines = [int(h.key[-3:]) for h in plan.headers]
         expected = table_of(recipe, SIZES * 3, seen=2, patch_size=plan.patch_size).take(lines)
         assert lines == sorted(lines)
-        assert plan.table.target.tolist() == expected.target.tolist()
+        assert plan.table.resized.tolist() == expected.resized.tolist()
         assert plan.table.num_tokens.tolist() == expected.num_tokens.tolist()
     assert sorted(h.key for plan in plans for h in plan.headers) == [h.key for h in todo]
 
@@ -414,8 +416,8 @@ def test_a_source_with_nothing_usable_ends_in_one_fatal_plan(events, fatal) -> N
 def test_a_schedule_follows_the_ordinal_over_all_epochs() -> None:
     """Every sample has an ordinal, one that is refused or cannot be read too: it is a position, whoever counts."""
     recipe = Recipe(
-        resize=Native(100, oversize="reject"), drop=Scheduled(mu=13, tau=1e-3, low=0.2, high=0.8), seq_len=100, rows=99,
-        packer=NextFit(), max_images=1,
+        resize=Native(100, oversize="reject"), drop=Scheduled(midpoint=13, width=1e-3, low=0.2, high=0.8),
+        seq_len=100, rows_per_batch=99, packer=NextFit(), max_images=1,
     )  # fmt: skip
     events: list[Event] = list(headers([(160, 160), (999, 999)] + [(160, 160)] * 4))
     events.insert(1, bad("x"))
@@ -475,7 +477,7 @@ def test_a_broken_packer_is_named(fault, message) -> None:
         return BrokenPacker(seq_len, max_images, fault)
 
     budget = 1 if fault == "slots" else 16
-    recipe = Recipe(resize=NaFlex(budget), seq_len=40, max_images=4, rows=99, packer=make)
+    recipe = Recipe(resize=NaFlex(budget), seq_len=40, max_images=4, rows_per_batch=99, packer=make)
     with pytest.raises(PackingError, match=message):
         plans_of(recipe, headers([(100, 100)] * (8 if fault == "slots" else 9)))
 
@@ -497,19 +499,19 @@ class CuttingPacker(GreedyPacker):
 
 
 def test_a_packer_may_shorten_items_to_end_rows_full_and_they_are_counted() -> None:
-    recipe = Recipe(resize=Native(100), seq_len=100, rows=1, packer=lambda s, m: CuttingPacker(s, m, 0.1, cuts=0.1))
+    recipe = Recipe(resize=Native(100), seq_len=100, rows_per_batch=1, packer=lambda s, m: CuttingPacker(s, m, 0.1, cuts=0.1))
     todo = headers([(16 * 6, 16 * 10), (16 * 7, 16 * 6), (16 * 10, 16 * 10)])  # 60, 42, 100 tokens
     plans = plans_of(recipe, todo)
     assert [plan.table.num_tokens.tolist() for plan in plans] == [[60, 40], [100]]
     assert [plan.table.grid.tolist() for plan in plans] == [[[6, 10], [7, 6]], [[10, 10]]]
-    assert [plan.info.altered for plan in plans] == [1, 0]
+    assert [plan.info.shortened for plan in plans] == [1, 0]
     testing.check_packer(lambda s, m: CuttingPacker(s, m, 0.1, cuts=0.1))
 
 
 def test_an_item_is_shortened_no_more_than_allowed() -> None:
     for max_cut, allowed in ((0.1, 38), (0.0, 42)):
         recipe = Recipe(
-            resize=Native(100), seq_len=100, rows=1, packer=lambda s, m, c=max_cut: CuttingPacker(s, m, c, cuts=0.5)
+            resize=Native(100), seq_len=100, rows_per_batch=1, packer=lambda s, m, c=max_cut: CuttingPacker(s, m, c, cuts=0.5)
         )
         with pytest.raises(PackingError, match=rf"made 25 of the 42 tokens of an item: it must keep {allowed} … 42"):
             plans_of(recipe, headers([(16 * 5, 16 * 15), (16 * 7, 16 * 6)]))
@@ -519,7 +521,7 @@ def test_an_item_is_shortened_no_more_than_allowed() -> None:
 
 
 def test_flexivit_changes_its_patch_size_from_step_to_step() -> None:
-    recipe = recipes.flexivit(rows=3)
+    recipe = recipes.flexivit(rows_per_batch=3)
     plans = plans_of(recipe, headers(SIZES * 4), epoch=5)
     assert [plan.patch_size for plan in plans] == [recipe.patch_size_at(5, step) for step in range(11)]
     assert len({plan.patch_size for plan in plans}) > 3
@@ -527,14 +529,14 @@ def test_flexivit_changes_its_patch_size_from_step_to_step() -> None:
         side = 240 // plan.patch_size
         assert plan.seq_len == side**2
         assert plan.table.grid.tolist() == [[side, side]] * len(plan.headers)
-        assert plan.table.target.tolist() == [[240, 240]] * len(plan.headers)
+        assert plan.table.resized.tolist() == [[240, 240]] * len(plan.headers)
     assert sorted(h.key for plan in plans for h in plan.headers) == [h.key for h in headers(SIZES * 4)]
 
 
 def test_a_size_refused_at_one_patch_size_only() -> None:
     """80 x 80 is 100 patches of 8 and 16 of 20: whether it is refused depends on the step at which its turn comes."""
     recipe = Recipe(
-        resize=Native(64, oversize="reject"), patch_size=(8, 20), seq_len=64, rows=1, max_images=1, packer=FirstFit(4)
+        resize=Native(64, oversize="reject"), patch_size=(8, 20), seq_len=64, rows_per_batch=1, max_images=1, packer=FirstFit(4)
     )
     events = headers([(80, 80)] * 30)
     plans = plans_of(recipe, events)
@@ -553,7 +555,7 @@ def held(plans: list[BatchPlan]) -> list[str]:
 
 
 def test_a_lookahead_bounds_the_images_that_wait() -> None:
-    recipe = Recipe(resize=Native(64), seq_len=64, patch_size=16, rows=1, packer=FirstFit(open_rows=8))
+    recipe = Recipe(resize=Native(64), seq_len=64, patch_size=16, rows_per_batch=1, packer=FirstFit(open_rows=8))
     todo = headers([(16 * (1 + i % 5), 16 * (1 + i % 3)) for i in range(200)])
     for lookahead in (1, 3, 10):
         planner = OnlinePlanner(recipe, lookahead=lookahead)
@@ -566,7 +568,7 @@ def test_a_lookahead_bounds_the_images_that_wait() -> None:
 
 
 def test_a_lookahead_in_bytes_closes_the_fullest_rows_and_packs_the_rest_anew() -> None:
-    recipe = Recipe(resize=Native(100), seq_len=100, patch_size=16, rows=1, packer=FirstFit(open_rows=8))
+    recipe = Recipe(resize=Native(100), seq_len=100, patch_size=16, rows_per_batch=1, packer=FirstFit(open_rows=8))
     tokens = [(10, 6), (10, 5), (9, 5), (10, 3), (10, 7), (10, 3)]
     todo = [h._replace(num_bytes=10) for h in headers([(16 * rows, 16 * cols) for rows, cols in tokens])]
     plans = plans_of(recipe, todo, lookahead_bytes=40)
@@ -580,7 +582,7 @@ def test_a_lookahead_in_bytes_closes_the_fullest_rows_and_packs_the_rest_anew() 
 
 def test_a_lookahead_that_was_exceeded_is_brought_down_to_three_quarters() -> None:
     """Or every image from then on would have everything packed anew."""
-    recipe = Recipe(resize=Native(64), seq_len=64, patch_size=16, rows=1, packer=FirstFit(open_rows=8))
+    recipe = Recipe(resize=Native(64), seq_len=64, patch_size=16, rows_per_batch=1, packer=FirstFit(open_rows=8))
     planner = OnlinePlanner(recipe, lookahead=4)
     assert not list(planner.feed(headers([(16 * 8, 16 * 5)] * 4)))
     assert len(list(planner.feed([header(9, 16 * 8, 16 * 5)]))) == 1  # two rows closed, one plan is held back
@@ -588,7 +590,7 @@ def test_a_lookahead_that_was_exceeded_is_brought_down_to_three_quarters() -> No
 
 def test_a_lookahead_that_is_not_met_changes_nothing() -> None:
     todo = headers([(16 * (1 + i % 5), 16 * (1 + i % 3)) for i in range(100)])
-    recipe = Recipe(resize=Native(64), seq_len=64, patch_size=16, rows=2)
+    recipe = Recipe(resize=Native(64), seq_len=64, patch_size=16, rows_per_batch=2)
     bounded = OnlinePlanner(recipe, lookahead=10_000, lookahead_bytes=1)  # headers hold no bytes
     assert held([*bounded.feed(todo), *bounded.finish()]) == held(plans_of(recipe, todo))
 
@@ -597,7 +599,12 @@ def test_a_lookahead_that_is_not_met_changes_nothing() -> None:
 def test_streams_share_steps_and_ordinals(num_streams: int) -> None:
     """Every num_streams-th sample and step; the drop of an image does not depend on how many streams there are."""
     recipe = Recipe(
-        resize=Native(16), drop=Scheduled(mu=13, tau=3, low=0.2, high=0.8), seq_len=16, patch_size=8, rows=2, max_images=1
+        resize=Native(16),
+        drop=Scheduled(midpoint=13, width=3, low=0.2, high=0.8),
+        seq_len=16,
+        patch_size=8,
+        rows_per_batch=2,
+        max_images=1,
     )
     todo: list[Event] = list(headers([(32, 32)] * 20))
     todo[4] = bad("x")

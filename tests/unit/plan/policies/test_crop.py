@@ -26,7 +26,7 @@ from patchpack.testing import check_crop_policy
 
 MOST = 1 - 2.0**-53  # the largest uniform
 VAL = pp.samples.shards("val")
-CROPPED = pp.recipes.navit(seq_len=256, rows=2, seed=5, crop=pp.crop.RandomResizedCrop(), flip=0.5)
+CROPPED = pp.recipes.navit(seq_len=256, rows_per_batch=2, seed=5, crop=pp.crop.RandomResizedCrop(), flip_prob=0.5)
 
 
 def box(policy: Any, size: tuple[int, int], u: list[float], patch_size: int = 16) -> list[int]:
@@ -113,7 +113,7 @@ def test_a_budget_crop_is_native_and_within_its_budget(h: int, w: int, a: float,
     assert math.ceil(height / p) * math.ceil(width / p) <= budget
     recipe = pp.Recipe(resize=pp.resize.Native(budget, edge="pad"), crop=pp.crop.BudgetCrop(budget), patch_size=p)
     table = plan_table(recipe, [(h, w)], rng.key_hash(["a"]))
-    assert table.target.tolist() == table.box[:, 2:].tolist()  # no pixel is resampled
+    assert table.resized.tolist() == table.box[:, 2:].tolist()  # no pixel is resampled
 
 
 def test_every_place_is_as_likely() -> None:
@@ -140,9 +140,9 @@ def test_every_place_is_as_likely() -> None:
         (lambda: pp.crop.BudgetCrop(0), r"max_patches must be"),
         (lambda: CROPPED.replace(crop=pp.crop.RandomResizedCrop), r"crop must be an instance"),
         (lambda: CROPPED.replace(crop=None), r"crop must be a CropPolicy"),
-        (lambda: CROPPED.replace(flip=1.5), r"flip must be a number in 0 … 1.*got 1.5"),
-        (lambda: CROPPED.replace(flip=True), r"flip must be a number"),
-        (lambda: CROPPED.replace(flip=float("nan")), r"flip must be a number"),
+        (lambda: CROPPED.replace(flip_prob=1.5), r"flip_prob must be a number in 0 … 1.*got 1.5"),
+        (lambda: CROPPED.replace(flip_prob=True), r"flip_prob must be a number"),
+        (lambda: CROPPED.replace(flip_prob=float("nan")), r"flip_prob must be a number"),
         (lambda: pp.crop.RandomCrop(5)(np.ones((1, 2)), 16, None), r"draws 2 uniforms"),
     ],
 )
@@ -191,8 +191,8 @@ def test_plans_without_crops_are_what_they_were(name: str) -> None:
 
 def test_a_crop_moves_no_other_draw_and_its_size_is_what_is_resized() -> None:
     sizes, hashes = np.full((500, 2), (300, 400)), rng.key_hash(map(str, range(500)))
-    plain = CROPPED.replace(crop=pp.crop.WholeImage(), flip=0.0, resize=pp.resize.Square(64))
-    cropped = plain.replace(crop=pp.crop.RandomCrop(100), flip=0.25)
+    plain = CROPPED.replace(crop=pp.crop.WholeImage(), flip_prob=0.0, resize=pp.resize.Square(64))
+    cropped = plain.replace(crop=pp.crop.RandomCrop(100), flip_prob=0.25)
     a, b = (plan_table(recipe, sizes, hashes) for recipe in (plain, cropped))
     assert np.array_equal(a.num_tokens, b.num_tokens)  # the same draw of the drop
     assert b.box[:, 2:].tolist() == [[100, 100]] * 500
@@ -223,7 +223,7 @@ def test_one_image_is_cropped_alone_as_among_others(seed: int, epoch: int, sizes
 
 def test_for_eval_sees_whole_images() -> None:
     recipe = CROPPED.for_eval()
-    assert (recipe.crop, recipe.flip) == (pp.crop.WholeImage(), 0.0)
+    assert (recipe.crop, recipe.flip_prob) == (pp.crop.WholeImage(), 0.0)
 
 
 def test_what_is_refused_names_the_crop() -> None:
@@ -256,7 +256,7 @@ def test_workers_index_stage_and_replay_agree(tmp_path: Path) -> None:
     index = pp.Index.open(tmp_path / "val.index")
     indexed = images_of(pp.load(index, CROPPED, epoch=1, shuffle=50))
     assert indexed == found
-    plain = images_of(pp.load(VAL, CROPPED.replace(crop=pp.crop.WholeImage(), flip=0.0), epoch=1))
+    plain = images_of(pp.load(VAL, CROPPED.replace(crop=pp.crop.WholeImage(), flip_prob=0.0), epoch=1))
     assert sum(plain[key] != found[key] for key in found) > 0.9 * len(found)
     for key in list(found)[::40]:
         assert pp.digest(pp.replay(VAL, CROPPED, key, epoch=1)) == found[key]
@@ -271,7 +271,7 @@ def test_a_batch_says_what_was_cropped() -> None:
                 plan = plan_table(CROPPED, [size], rng.key_hash([key]), epoch=1)
                 assert batch.info.boxes[row][slot] == plan.box[0].tolist()
                 assert batch.info.flips[row][slot] is bool(plan.flip[0])
-    (batch, *_) = pp.load(VAL, CROPPED.replace(crop=pp.crop.WholeImage(), flip=0.0))
+    (batch, *_) = pp.load(VAL, CROPPED.replace(crop=pp.crop.WholeImage(), flip_prob=0.0))
     assert (batch.info.boxes, batch.info.flips) == (None, None)
 
 
@@ -294,7 +294,7 @@ def test_painted_is_pillows_crop_and_resize(resample: Any, form: str) -> None:
     recipe = pp.Recipe(
         resize=pp.resize.NaViT(96),
         crop=pp.crop.RandomResizedCrop(),
-        flip=0.5,
+        flip_prob=0.5,
         resample=resample,
         seed=9,
         seq_len=256,

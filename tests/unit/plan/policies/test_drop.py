@@ -160,32 +160,32 @@ def test_by_resolution_looks_at_its_own_grid() -> None:
 
 
 def test_scheduled_is_the_formula() -> None:
-    policy = Scheduled(mu=1000, tau=200, low=0.2, high=0.8)
+    policy = Scheduled(midpoint=1000, width=200, low=0.2, high=0.8)
     seen = np.array([0, 800, 1000, 1200, 5000])
     expected = [0.2 + 0.6 / (1 + math.exp(-(n - 1000) / 200)) for n in seen.tolist()]
     assert policy.rates(seen) == pytest.approx(expected, rel=1e-12)
     assert policy.rates(np.array([1000]))[0] == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize(("tau", "sign"), [(200, 1), (-200, -1)])
-def test_scheduled_moves_where_the_sign_of_tau_says(tau, sign) -> None:
-    rates = Scheduled(mu=1000, tau=tau).rates(np.arange(0, 3000, 10))
+@pytest.mark.parametrize(("width", "sign"), [(200, 1), (-200, -1)])
+def test_scheduled_moves_where_the_sign_of_width_says(width, sign) -> None:
+    rates = Scheduled(midpoint=1000, width=width).rates(np.arange(0, 3000, 10))
     assert np.all(np.sign(np.diff(rates)) == sign)
 
 
 @given(
-    mu=st.floats(-1e9, 1e9),
-    tau=st.one_of(st.floats(1e-6, 1e9), st.floats(-1e9, -1e-6)),
+    midpoint=st.floats(-1e9, 1e9),
+    width=st.one_of(st.floats(1e-6, 1e9), st.floats(-1e9, -1e-6)),
     ends=st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)).map(sorted),
     seen=st.integers(0, 1 << 40),
 )
-def test_scheduled_stays_between_its_ends(mu, tau, ends, seen) -> None:
-    rate = Scheduled(mu, tau, *ends).rates(np.array([seen]))[0]
+def test_scheduled_stays_between_its_ends(midpoint, width, ends, seen) -> None:
+    rate = Scheduled(midpoint, width, *ends).rates(np.array([seen]))[0]
     assert ends[0] <= rate <= ends[1] + 1e-15
 
 
 def test_scheduled_follows_the_ordinal_and_nothing_drawn() -> None:
-    policy = Scheduled(mu=1000, tau=1, low=0.2, high=0.8)
+    policy = Scheduled(midpoint=1000, width=1, low=0.2, high=0.8)
     assert policy.draws == 0
     assert policy(np.repeat(HUNDRED, 3, axis=0), None, np.array([0, 1000, 2000])).tolist() == [80, 50, 20]
 
@@ -280,9 +280,9 @@ REFUSED = {
     "constant of all": (lambda: Constant(1.0), "rate must be in .* got 1.0"),
     "constant below 0": (lambda: Constant(-0.1), "got -0.1"),
     "constant nan": (lambda: Constant(math.nan), "got nan"),
-    "beta mean 0": (lambda: Beta(0.0, 0.9), "mean=0.0, max=0.9"),
-    "beta mean at max": (lambda: Beta(0.9, 0.9), "mean=0.9, max=0.9"),
-    "beta max above 1": (lambda: Beta(0.5, 1.1), "max=1.1"),
+    "beta mean 0": (lambda: Beta(0.0, 0.9), "mean=0.0, max_rate=0.9"),
+    "beta mean at max": (lambda: Beta(0.9, 0.9), "mean=0.9, max_rate=0.9"),
+    "beta max above 1": (lambda: Beta(0.5, 1.1), "max_rate=1.1"),
     "beta nan": (lambda: Beta(math.nan, 0.9), "mean=nan"),
     "resolution low": (lambda: ByResolution(-0.1, 0.5, 1, 2), "low must be .* got -0.1"),
     "resolution high": (lambda: ByResolution(0.1, 1.0, 1, 2), "high must be .* got 1.0"),
@@ -290,9 +290,9 @@ REFUSED = {
     "resolution from 0": (lambda: ByResolution(0.1, 0.5, 0, 2), "fewest=0"),
     "resolution std": (lambda: ByResolution(0.1, 0.5, 1, 2, std=-1.0), "std=-1.0"),
     "resolution std nan": (lambda: ByResolution(0.1, 0.5, 1, 2, std=math.nan), "std=nan"),
-    "schedule tau 0": (lambda: Scheduled(100, 0), "mu=100, tau=0"),
-    "schedule tau nan": (lambda: Scheduled(100, math.nan), "tau=nan"),
-    "schedule mu nan": (lambda: Scheduled(math.nan, 1), "mu=nan"),
+    "schedule tau 0": (lambda: Scheduled(100, 0), "midpoint=100, width=0"),
+    "schedule tau nan": (lambda: Scheduled(100, math.nan), "width=nan"),
+    "schedule mu nan": (lambda: Scheduled(math.nan, 1), "midpoint=nan"),
     "schedule low": (lambda: Scheduled(100, 1, low=-0.2), "low must be .* got -0.2"),
     "schedule high": (lambda: Scheduled(100, 1, high=1.0), "high must be .* got 1.0"),
 }

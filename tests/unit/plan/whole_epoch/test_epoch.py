@@ -18,7 +18,7 @@ from patchpack.plan.table import plan_table
 from patchpack.plan.whole_epoch.epoch import EpochRows, plan_rows
 from patchpack.plan.whole_epoch.samples import Sizes
 
-ONES = pp.Recipe(resize=pp.resize.Native(16), patch_size=8, seq_len=16, max_images=2, rows=2)  # 8 x 8 is one token
+ONES = pp.Recipe(resize=pp.resize.Native(16), patch_size=8, seq_len=16, max_images=2, rows_per_batch=2)  # 8 x 8 is one token
 
 
 def table(sizes: Any, starts: Any = None) -> Sizes:
@@ -91,7 +91,7 @@ def test_rows_in_the_order_of_the_index() -> None:
 
 
 def test_ranks_take_every_other_row() -> None:
-    rows = plan_rows(ONES.replace(rows=1), squares(9, 9, 7, 7, 16, 3), num_ranks=2)
+    rows = plan_rows(ONES.replace(rows_per_batch=1), squares(9, 9, 7, 7, 16, 3), num_ranks=2)
     assert rows_of(rows, 0) == [[[0, 2]], [[4]]]
     assert rows_of(rows, 1) == [[[1, 3]], [[5]]]
     assert rows.images().tolist() == [[2, 2], [1, 1]]
@@ -131,7 +131,7 @@ def test_tails_on_the_last_rank(tail: Any, expected: Any, images: int) -> None:
 
 
 def test_a_short_tail_gives_a_rank_without_rows_an_empty_one() -> None:
-    rows = plan_rows(ONES.replace(rows=1), FIVE, num_ranks=4)
+    rows = plan_rows(ONES.replace(rows_per_batch=1), FIVE, num_ranks=4)
     assert [rows_of(rows, rank) for rank in range(4)] == [[[[0]], [[4]]], [[[1]], [[]]], [[[2]], [[]]], [[[3]], [[]]]]
 
 
@@ -166,7 +166,7 @@ def test_what_no_row_takes_is_refused_with_its_reason() -> None:
 
 
 def test_every_refusal_is_told_in_one_step_for_any_number_of_ranks() -> None:
-    recipe = ONES.replace(resize=OnePerPatch(), rows=1)
+    recipe = ONES.replace(resize=OnePerPatch(), rows_per_batch=1)
     sizes = table([(8, 100) if i % 3 == 0 else (8, 128) for i in range(50)])
     for ranks in (1, 2, 3, 7):
         rows = plan_rows(recipe, sizes, num_ranks=ranks)
@@ -199,7 +199,7 @@ def test_steps_that_need_a_part_of_another_pass_count_what_they_met_of_it() -> N
 
 
 def test_steps_repeat_an_epoch_in_another_order_with_other_draws() -> None:
-    recipe = pp.recipes.navit(seq_len=256, rows=4)
+    recipe = pp.recipes.navit(seq_len=256, rows_per_batch=4)
     sizes = table(np.random.default_rng(0).integers(100, 600, (40, 2)))
     rows = plan_rows(recipe, sizes, steps_per_epoch=20, shuffle=40)
     assert len(rows.steps) == 20
@@ -215,7 +215,7 @@ def test_steps_repeat_an_epoch_in_another_order_with_other_draws() -> None:
 
 
 def test_an_ordinal_is_a_position() -> None:
-    recipe = ONES.replace(drop=pp.drop.Scheduled(mu=13, tau=1e-3), resize=pp.resize.Native(16))
+    recipe = ONES.replace(drop=pp.drop.Scheduled(midpoint=13, width=1e-3), resize=pp.resize.Native(16))
     rows = plan_rows(recipe, squares(*[10] * 6), seen=10, shuffle=6)
     kept = dict(zip(rows.items.tolist(), rows.num_tokens.tolist(), strict=True))
     assert [kept[i] for i in range(6)] == [8, 8, 8, 5, 2, 2]
@@ -225,7 +225,7 @@ def test_an_ordinal_is_a_position() -> None:
 
 
 def test_every_row_is_planned_at_the_patch_size_of_its_step() -> None:
-    recipe = pp.recipes.flexivit(rows=2)
+    recipe = pp.recipes.flexivit(rows_per_batch=2)
     rng_ = np.random.default_rng(0)
     sizes = table(rng_.integers(50, 500, (700, 2)))
     rows = plan_rows(recipe, sizes, epoch=2, shuffle=100)
@@ -240,7 +240,9 @@ def test_every_row_is_planned_at_the_patch_size_of_its_step() -> None:
 
 
 def test_patch_sizes_mix_in_rows_that_are_full() -> None:
-    recipe = pp.Recipe(resize=pp.resize.NaViT((64, 200)), patch_size=(8, 16, 32), seq_len=1024, max_images=256, rows=4)
+    recipe = pp.Recipe(
+        resize=pp.resize.NaViT((64, 200)), patch_size=(8, 16, 32), seq_len=1024, max_images=256, rows_per_batch=4
+    )
     sizes = table(np.random.default_rng(0).integers(50, 500, (20_000, 2)))
     rows = plan_rows(recipe, sizes, shuffle=1000)
     assert len(np.unique(rows.items)) == 20_000
@@ -253,7 +255,7 @@ def test_patch_sizes_mix_in_rows_that_are_full() -> None:
 
 
 def test_balance_moves_rows_within_windows_only_and_evens_ranks() -> None:
-    recipe = pp.Recipe(resize=pp.resize.Native(1024), seq_len=1024, rows=2)
+    recipe = pp.Recipe(resize=pp.resize.Native(1024), seq_len=1024, rows_per_batch=2)
     sizes = table(np.exp(np.random.default_rng(0).normal(5.5, 0.6, (60_000, 2))).astype(int))
     plain, even = (plan_rows(recipe, sizes, num_ranks=4, balance=balance, tail="pad") for balance in (False, True))
     assert np.array_equal(plain.items, even.items)

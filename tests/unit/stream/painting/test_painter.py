@@ -9,7 +9,7 @@ import pytest
 
 import patchpack as pp
 
-RECIPE = pp.Recipe(resize=pp.resize.Native(16), patch_size=4, seq_len=16, rows=1)
+RECIPE = pp.Recipe(resize=pp.resize.Native(16), patch_size=4, seq_len=16, rows_per_batch=1)
 IMAGE = np.zeros((16, 16, 3), dtype=np.uint8)
 SAMPLES = [pp.Sample(str(number), IMAGE, number) for number in range(3)]
 

@@ -16,7 +16,7 @@ from patchpack.stream.painting.planned_in_workers import PlannedInWorkers
 from patchpack.stream.planning.planner import Planner
 from patchpack.types import TargetSpec
 
-RECIPE = pp.Recipe(resize=pp.resize.Native(16), patch_size=4, seq_len=16, rows=1)
+RECIPE = pp.Recipe(resize=pp.resize.Native(16), patch_size=4, seq_len=16, rows_per_batch=1)
 IMAGE = np.zeros((16, 16, 3), dtype=np.uint8)
 INT, FLOAT = TargetSpec("int64"), TargetSpec("float32")
 

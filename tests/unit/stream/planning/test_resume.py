@@ -21,8 +21,8 @@ from patchpack.stream.sources.iterables import InlineReader
 from patchpack.types import TargetSpec
 
 RECIPE = pp.Recipe(
-    resize=pp.resize.Native(16), patch_size=4, seq_len=16, max_images=4, rows=1, packer=pp.packing.NextFit(),
-    drop=pp.drop.Scheduled(mu=5, tau=1e-3, low=0.0, high=0.5),
+    resize=pp.resize.Native(16), patch_size=4, seq_len=16, max_images=4, rows_per_batch=1, packer=pp.packing.NextFit(),
+    drop=pp.drop.Scheduled(midpoint=5, width=1e-3, low=0.0, high=0.5),
 )  # fmt: skip
 IMAGE = np.zeros((16, 16, 3), dtype=np.uint8)
 
@@ -157,7 +157,7 @@ def test_a_state_of_other_fields_is_refused(source: Any, saved: dict[str, Any], 
 
 
 CLIPS = pp.Recipe(
-    resize=pp.resize.Native(16), patch_size=4, seq_len=64, rows=1, video=pp.Video(num_frames=2, tubelet=1),
+    resize=pp.resize.Native(16), patch_size=4, seq_len=64, rows_per_batch=1, video=pp.Video(num_frames=2, tubelet=1),
 )  # fmt: skip
 
 

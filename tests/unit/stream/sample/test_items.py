@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import patchpack as pp
 
-RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=16, seq_len=16, rows=1, max_images=4)
+RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=16, seq_len=16, rows_per_batch=1, max_images=4)
 
 pytestmark = [  # datasets leave open files to the garbage collector
     pytest.mark.filterwarnings("ignore::ResourceWarning"),

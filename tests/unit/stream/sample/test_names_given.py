@@ -15,7 +15,7 @@ from PIL import Image
 import patchpack as pp
 from helpers.captioned import write_tar
 
-RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=16, seq_len=16, rows=1)
+RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=16, seq_len=16, rows_per_batch=1)
 
 
 def png(height: int = 16) -> bytes:

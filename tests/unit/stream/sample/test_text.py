@@ -272,14 +272,14 @@ def test_validate_refuses(change: Any, why: str) -> None:
 
 def test_a_shared_batch_to_a_device_and_its_digest() -> None:
     batch = batches_of(samples(["a b", "c d"]))[0]
-    assert pp.to_device(batch, "cpu").text_ids.tolist() == batch.text_ids.tolist()
+    assert pp.standardize(batch.to("cpu")).text_ids.tolist() == batch.text_ids.tolist()
     arrays = batch._replace(**{n: v.numpy() for n, v in batch._asdict().items() if isinstance(v, torch.Tensor)})
     shared, inside = wrap(arrays)
     inside.patches[...] = arrays.patches  # painted there; all else is copied
     back = unwrap(shared)
     assert pp.digest(back) == pp.digest(batch) == pp.digest(arrays)
     assert pp.digest(back._replace(text_ids=back.text_ids + 1)) != pp.digest(batch)
-    room = slot_bytes_of(RECIPE.replace(rows=500), 100) - slot_bytes_of(RECIPE.replace(rows=500))
+    room = slot_bytes_of(RECIPE.replace(rows_per_batch=500), 100) - slot_bytes_of(RECIPE.replace(rows_per_batch=500))
     assert abs(room - 500 * 100 * 8) <= 4096
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 import patchpack as pp
 from patchpack.cli import main
 
-RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=16, seq_len=8, rows=1)
+RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=16, seq_len=8, rows_per_batch=1)
 
 
 def image(kind: str = "png", **options: Any) -> bytes:

@@ -12,7 +12,7 @@ from PIL import Image
 
 import patchpack as pp
 
-RECIPE = pp.recipes.siglip2_naflex(max_patches=16, seq_len=64, rows=1)
+RECIPE = pp.recipes.siglip2_naflex(max_patches=16, seq_len=64, rows_per_batch=1)
 PIXELS = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 
 

@@ -19,7 +19,7 @@ from patchpack.stream.sources.map_style import MapStyleSource, is_map_style
 from patchpack.stream.sources.opening import open_source
 from patchpack.types import Header
 
-RECIPE = pp.recipes.square(size=32, rows=4)
+RECIPE = pp.recipes.square(size=32, rows_per_batch=4)
 
 
 class Counting(Dataset[Any]):
@@ -340,7 +340,7 @@ def test_steps_are_shared_among_workers(steps: int) -> None:
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores
 def test_a_drop_schedule_goes_on_over_epochs_whoever_plans() -> None:
     recipe = pp.recipes.navit(
-        drop=pp.drop.Scheduled(mu=40, tau=4, low=0.1, high=0.9), seq_len=64, resize=pp.resize.Native(64), patch_size=4
+        drop=pp.drop.Scheduled(midpoint=40, width=4, low=0.1, high=0.9), seq_len=64, resize=pp.resize.Native(64), patch_size=4
     )
     found = []
     for workers in (0, 2, 3):

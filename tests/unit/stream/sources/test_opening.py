@@ -18,7 +18,7 @@ from patchpack.stream.sources.folders import FolderSource
 from patchpack.stream.sources.opening import open_source
 from patchpack.types import Header, Size
 
-RECIPE = pp.Recipe(resize=pp.resize.Native(64), patch_size=2, seq_len=64, max_images=8, rows=1)
+RECIPE = pp.Recipe(resize=pp.resize.Native(64), patch_size=2, seq_len=64, max_images=8, rows_per_batch=1)
 
 
 def pixels(value: int, height: int = 4, width: int = 6) -> Any:
@@ -207,7 +207,7 @@ def test_shuffling_a_folder_permutes_all_of_its_files(tmp_path: Path) -> None:
         path = tmp_path / str(i // 20) / f"{i}.png"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(png(1))
-    loader = pp.load(tmp_path, pp.recipes.square(size=32, rows=10), shuffle=1)
+    loader = pp.load(tmp_path, pp.recipes.square(size=32, rows_per_batch=10), shuffle=1)
     classes = [set(batch.targets[:, 0].tolist()) for batch in loader]
     assert sum(len(found) == 3 for found in classes) >= 4
 

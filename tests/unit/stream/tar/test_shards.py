@@ -533,7 +533,7 @@ def test_leaving_a_pipe_early_ends_its_command(shard: Shard) -> None:
 
 def test_the_same_pixels_from_a_stream(shard: Shard) -> None:
     path = shard(samples(*range(1, 9)))
-    recipe = pp.Recipe(resize=pp.resize.Native(9), patch_size=1, seq_len=40, max_images=5, rows=2)
+    recipe = pp.Recipe(resize=pp.resize.Native(9), patch_size=1, seq_len=40, max_images=5, rows_per_batch=2)
     ours, theirs = (list(pp.load(url, recipe)) for url in (path, f"pipe:cat {path}"))
     for a, b in zip(ours, theirs, strict=True):
         assert a.keys == b.keys

@@ -29,7 +29,7 @@ TARGETS: dict[str, Any] = {
     "several": lambda i: {"class": i, "box": [0.0, 1.0, 2.0, i]},
     "object": lambda i: f"caption {i}",
 }
-RECIPE = pp.recipes.navit(seq_len=64, resize=pp.resize.NaViT((16, 64)), rows=2, max_images=5)
+RECIPE = pp.recipes.navit(seq_len=64, resize=pp.resize.NaViT((16, 64)), rows_per_batch=2, max_images=5)
 
 
 def plan_of(target: Any, recipe: pp.Recipe = RECIPE) -> tuple[BatchPlan, Any]:
@@ -106,7 +106,7 @@ def test_a_pinned_batch_is_unwrapped_pinned(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_holding_batches_takes_one_file_descriptor_each() -> None:
     before = len(os.listdir("/proc/self/fd"))
-    held = list(pp.load(pp.samples.shards("train"), pp.recipes.navit(seq_len=256, rows=1), num_workers=2))
+    held = list(pp.load(pp.samples.shards("train"), pp.recipes.navit(seq_len=256, rows_per_batch=1), num_workers=2))
     assert len(held) > 50
     assert len(os.listdir("/proc/self/fd")) - before <= len(held) + 20
 
@@ -129,7 +129,7 @@ def test_too_little_shared_memory_is_named_before_a_worker_starts(monkeypatch: p
 def test_float_patches_of_several_sizes_are_counted_at_their_largest(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
     monkeypatch.setattr(in_workers, "require_room", lambda *numbers: asked.append(numbers))
-    recipe = RECIPE.replace(rows=3, dtype="float16", patch_size=(8, 32, 16), resize=pp.resize.NaFlex(64))
+    recipe = RECIPE.replace(rows_per_batch=3, dtype="float16", patch_size=(8, 32, 16), resize=pp.resize.NaFlex(64))
     list(pp.load(pp.samples.shards("val"), recipe, num_workers=1))
     ((num_bytes, batches),) = asked
     pixels = 2 * 3 * 64 * 3 * 32 * 32

@@ -172,14 +172,16 @@ def plans(recipe: pp.Recipe, target: Callable[[int], Any] = int) -> tuple[list[B
 
 
 RECIPES = {
-    "navit": pp.recipes.navit(seq_len=64, resize=pp.resize.NaViT((16, 64)), rows=2, max_images=5),
-    "naflex": pp.recipes.siglip2_naflex(max_patches=64, seq_len=150, rows=2),
-    "float32": pp.recipes.siglip2_naflex(max_patches=64, seq_len=150, rows=2, dtype="float32"),
-    "float16": pp.recipes.siglip2_naflex(max_patches=64, seq_len=150, rows=2, dtype="float16", drop=pp.drop.Beta(0.5, 0.9)),
-    "pix2struct": pp.recipes.pix2struct(max_patches=64, seq_len=150, rows=2),
-    "qwen2_vl": pp.recipes.qwen2_vl(max_pixels=28**2 * 64, seq_len=500, rows=2),
-    "flexivit": pp.recipes.flexivit(size=48, patch_size=(16, 12, 8, 6, 4), rows=3),
-    "through Pillow": pp.recipes.square(size=64, resample="lanczos", rows=3),
+    "navit": pp.recipes.navit(seq_len=64, resize=pp.resize.NaViT((16, 64)), rows_per_batch=2, max_images=5),
+    "naflex": pp.recipes.siglip2_naflex(max_patches=64, seq_len=150, rows_per_batch=2),
+    "float32": pp.recipes.siglip2_naflex(max_patches=64, seq_len=150, rows_per_batch=2, dtype="float32"),
+    "float16": pp.recipes.siglip2_naflex(
+        max_patches=64, seq_len=150, rows_per_batch=2, dtype="float16", drop=pp.drop.Beta(0.5, 0.9)
+    ),
+    "pix2struct": pp.recipes.pix2struct(max_patches=64, seq_len=150, rows_per_batch=2),
+    "qwen2_vl": pp.recipes.qwen2_vl(max_pixels=28**2 * 64, seq_len=500, rows_per_batch=2),
+    "flexivit": pp.recipes.flexivit(size=48, patch_size=(16, 12, 8, 6, 4), rows_per_batch=3),
+    "through Pillow": pp.recipes.square(size=64, resample="lanczos", rows_per_batch=3),
 }
 
 
