@@ -99,7 +99,7 @@ def our_stages(pictures: Pictures, shards: Sequence[str], recipe: pp.Recipe) -> 
     planners = {form: pp.Planner(getattr(pictures, form), recipe) for form in ("files", "arrays")}
     stages = []
     for form, planner in planners.items():
-        painter, plans = pp.Painter(planner, recipe, on_error="skip"), list(planner)
+        painter, plans = pp.Painter(planner, on_error="skip"), list(planner)
         stages.append(Contender(f"plan {form}", _again(planner)))
         stages.append(Contender(f"paint {form}", _painting(painter, plans)))
     on_disk = pp.Planner(list(shards), recipe)

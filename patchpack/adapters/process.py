@@ -227,7 +227,9 @@ def like(kind: type[P], processor: object, changes: Mapping[str, object]) -> P:
     given = settings.given
     if isinstance(given, kind):
         return replace(given, **changes)  # type: ignore[type-var]
-    return kind(**{**kind()._fields(settings), **changes})
+    made = kind(**{**kind()._fields(settings), **changes})
+    made.recipe  # noqa: B018  refuses what cannot be done now, such as means on the 0-255 scale
+    return made
 
 
 def colours_of(processor: Any) -> dict[str, object]:

@@ -6,6 +6,7 @@ import torch
 
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.views import standardize_patches, token_mask
+from patchpack.errors import ConfigError
 
 
 def standardize(batch: PackedBatch, dtype: torch.dtype | None = None) -> PackedBatch:
@@ -20,7 +21,12 @@ def standardize(batch: PackedBatch, dtype: torch.dtype | None = None) -> PackedB
 
     Returns:
         The batch with patches standardised, zero where padding, norm (0, 1): nothing is standardised twice.
+
+    Raises:
+        ConfigError: `dtype` is not one of torch's.
     """
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise ConfigError(f"dtype must be one of torch's, such as torch.float16, got {dtype!r}")
     patches = batch.patches
     if patches.dtype == torch.uint8:
         value = standardize_patches(patches, batch.norm, dtype or torch.float32)

@@ -195,6 +195,8 @@ def _checked(batch: PackedBatch[ArrayT], images: list[_ReadableImage], values: V
         raise ConfigError(f"per must be one of {', '.join(map(repr, shapes))}, got {per!r}")
     if dense and per == "slot":
         raise ConfigError("dense=True needs one value per token, got one per slot: use per='token', 'image' or 'ragged'")
+    if not hasattr(values, "shape"):
+        raise ShapeError(f"values must be an array or a tensor, got a {type(values).__name__}")
     guesses: tuple[Per, ...] = (per,) if per else ("token",) if dense else ("slot", "token")
     found: Per | None = next((g for g in guesses if tuple(values.shape[: len(shapes[g])]) == shapes[g]), None)
     if found is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from patchpack._shown import shown
 from patchpack.batch._types import Objects, Targets
 from patchpack.errors import TargetError
 from patchpack.types import TargetKind, TargetSpec
@@ -24,12 +25,19 @@ def infer_kind(target: object) -> TargetKind:
     Integers (and bools) become int64, floats float32. Arrays and tensors of either keep their shape, with any width or device.
     A dict whose values are all of these becomes a dict of kinds. Any other target stays an object. None means there are no
     targets.
+
+    Raises:
+        TargetError: a dict of numbers whose names are not all strings, or a masked array with masked values.
     """
     if target is None:
         return None
     if isinstance(target, Mapping):
-        specs = {str(name): _infer(value) for name, value in target.items()}
-        return specs if specs and all(s.dtype != "object" for s in specs.values()) else TargetSpec("object")
+        specs = {name: _infer(value) for name, value in target.items()}
+        if not specs or any(spec.dtype == "object" for spec in specs.values()):
+            return TargetSpec("object")
+        if not _has_names(target):
+            raise TargetError(f"the names of a dict of labels are strings, got {shown(target)}")
+        return specs
     return _infer(target)
 
 
@@ -72,17 +80,18 @@ def store(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int, v
     """
     if kind is None:
         if value is not None:
-            raise TargetError(f"expected no target, as the first sample had none, got {value!r}")
+            raise TargetError(f"expected no target, as the first sample had none, got {shown(value)}")
     elif isinstance(kind, dict):
-        entries = {str(name): entry for name, entry in value.items()} if isinstance(value, Mapping) else {}
-        if set(entries) != set(kind):
+        if not isinstance(value, Mapping) or not _has_names(value) or set(value) != set(kind):
             raise TargetError(
-                f"expected a dict of the targets {', '.join(sorted(kind))}, as the first sample had, got {value!r}"
+                f"expected a dict of the targets {', '.join(sorted(kind))}, as the first sample had, got {shown(value)}"
             )
-        checked = {name: _as(spec, entries[name]) for name, spec in kind.items()}
+        checked = {name: _as(spec, value[name]) for name, spec in kind.items()}
         for name, entry in checked.items():
             _by_name(targets)[name][row, slot] = entry
     elif kind.dtype == "object":
+        if value is None:  # the filler of empty slots
+            raise TargetError("expected a target, as the first sample had, got None")
         _objects(targets)[row][slot] = value
     else:
         _array(targets)[row, slot] = _as(kind, value)
@@ -126,6 +135,8 @@ def _infer(value: object) -> TargetSpec:
         return TargetSpec("object")
     try:
         array = np.asarray(_without_torch(value))
+    except TargetError:
+        raise
     except Exception:  # ragged, or a tensor without plain numbers
         return TargetSpec("object")
     if array.dtype.kind in "biu":
@@ -143,13 +154,28 @@ def _as(spec: TargetSpec, value: object) -> object:
     # an int is a valid float, but a float is not a class index
     if got.shape != spec.shape or (got.dtype != spec.dtype and not (spec.dtype == "float32" and got.dtype == "int64")):
         shape = f" {list(spec.shape)}" if spec.shape else ""
-        raise TargetError(f"expected a target of kind {spec.dtype}{shape} as the first sample had, got {value!r}")
+        raise TargetError(f"expected a target of kind {spec.dtype}{shape} as the first sample had, got {shown(value)}")
     numbers = _without_torch(value)
     with np.errstate(over="ignore"):
         stored = np.asarray(numbers, dtype=spec.dtype)
     if spec.dtype == "float32" and np.any(np.isinf(stored) & np.isfinite(np.asarray(numbers, dtype=np.float64))):
-        raise TargetError(f"expected a target within the range of float32, got {value!r}")
+        raise TargetError(f"expected a target within the range of float32, got {shown(value)}")
+    if spec.dtype == "float32" and got.dtype == "int64" and not _is_exact(np.asarray(numbers), stored):
+        raise TargetError(
+            f"expected a target that float32 holds exactly, got the integer {shown(value)}: give labels as integers"
+        )
     return stored
+
+
+def _has_names(target: Mapping[object, object]) -> bool:
+    return all(isinstance(name, str) for name in target)
+
+
+def _is_exact(integers: np.ndarray, floats: np.ndarray) -> bool:
+    """Return True if floats are equal to the integers that they were made of."""
+    if not integers.size or (integers.dtype.kind != "b" and integers.min() >= -(1 << 24) and integers.max() <= 1 << 24):
+        return True
+    return [int(value) for value in floats.ravel()] == [int(value) for value in integers.ravel()]
 
 
 def _without_torch(value: object) -> object:
@@ -157,6 +183,8 @@ def _without_torch(value: object) -> object:
 
     Floats become float64, which holds every value of every narrower kind; numpy has no bfloat16.
     """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TargetError(f"a label with masked values has no number there, got {shown(value)}: fill them first")
     if isinstance(value, (list, tuple)):
         return [_without_torch(entry) for entry in value]
     if not (hasattr(value, "detach") and hasattr(value, "is_floating_point")):

@@ -1,4 +1,4 @@
-"""Exact integer arithmetic over arrays, where a floating formula would miss by one, and the check of an integer option."""
+"""Exact integer arithmetic over arrays, where a floating formula would miss by one, and checks of options."""
 
 from __future__ import annotations
 
@@ -39,6 +39,26 @@ def require_int(name: str, value: object, low: int, high: int) -> None:
     """Raise `ConfigError` unless value is an integer in low … high. A bool or a float is not an integer."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ConfigError(f"{name} must be an integer in {low} … {high}, got {value!r}")
+
+
+def require_number(name: str, value: object) -> None:
+    """Raise `ConfigError` unless value is an integer or a float. A bool is not a number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise ConfigError(f"{name} must be a number, got {value!r}")
+
+
+def set_tuples(options: object, *names: str) -> None:
+    """Replace lists, as a YAML file gives them, in these fields of a frozen dataclass by tuples."""
+    for name in names:
+        value = getattr(options, name)
+        if isinstance(value, list):
+            object.__setattr__(options, name, tuple(value))
+
+
+def require_bool(name: str, value: object) -> None:
+    """Raise `ConfigError` unless value is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ConfigError(f"{name} must be True or False, got {value!r}")
 
 
 def require_epoch(epoch: object) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from patchpack import rng
 from patchpack.errors import ConfigError, SizeError
-from patchpack.plan._integers import require_int
+from patchpack.plan._integers import require_epoch, require_int
 from patchpack.plan.online.planner import refusal
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.table import plan_table
@@ -61,6 +62,10 @@ def plan_image(
         raise ConfigError(f"the recipe has several patch sizes, {recipe.patch_sizes}: pass one of them as patch_size=")
     p = recipe.patch_sizes[0] if patch_size is None else patch_size
     require_int("frames", frames, 1, 1 << 30)
+    require_int("patch_size", p, 1, 4096)
+    require_epoch(epoch)
+    if not isinstance(key, str):
+        raise ConfigError(f"key must be a string, as in reports and PackedBatch.keys, got {key!r}")
     clip = None if frames == 1 else [frames]
     table = plan_table(recipe, [(height, width)], rng.key_hash([key]), epoch=epoch, patch_size=p, frames=clip)
     tokens = int(table.num_tokens[0])
@@ -75,9 +80,9 @@ def plan_image(
 
 def _sides(size: Sequence[int]) -> tuple[int, int]:
     try:
-        height, width = (int(side) for side in size)
+        height, width = (operator.index(side) for side in size)
     except (TypeError, ValueError):
-        raise ConfigError(f"size must be (height, width) in pixels, got {size!r}") from None
+        raise ConfigError(f"size must be (height, width) in pixels, two integers, got {size!r}") from None
     if min(height, width) < 1:
         raise ConfigError(f"size must be (height, width) in pixels, each at least 1, got {size!r}")
     return height, width

@@ -13,7 +13,7 @@ import numpy as np
 from patchpack import rng
 from patchpack._arrays import UInt8Array
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_int
+from patchpack.plan._integers import require_int, set_tuples
 from patchpack.plan.packing import Lookahead, PackerFactory
 from patchpack.plan.policies.crop import CropPolicy, WholeImage
 from patchpack.plan.policies.drop import DropPolicy, NoDrop
@@ -107,6 +107,7 @@ class Recipe:
     max_bytes: int = 1 << 29
 
     def __post_init__(self) -> None:
+        set_tuples(self, "patch_size", "formats", "background")
         for name, protocol in (
             ("resize", ResizePolicy), ("crop", CropPolicy), ("drop", DropPolicy), ("positions", PositionScheme),
         ):  # fmt: skip
@@ -170,8 +171,10 @@ class Recipe:
             raise ConfigError(
                 "normalize=PerImage() would standardise each frame of a clip by itself: use normalize=MeanStd(...) with video"
             )
-        if len(self.background) != 3 or not all(0 <= c <= 255 for c in self.background):
-            raise ConfigError(f"background must be three numbers in 0 … 255, got {self.background!r}")
+        if not isinstance(self.background, tuple) or len(self.background) != 3:
+            raise ConfigError(f"background must be three integers in 0 … 255, red, green and blue, got {self.background!r}")
+        for colour in self.background:
+            require_int("background (red, green and blue)", colour, 0, 255)
         for p in self.patch_sizes:
             self._check_bound(p)
 

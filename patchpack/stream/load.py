@@ -17,6 +17,7 @@ from patchpack.plan.online.planner import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.loader import DATALOADER_OPTIONS, DECIDED, Loader, require_options
 from patchpack.stream.painting.transports import plans_ahead
+from patchpack.stream.planning.order import require_place
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.policy import ErrorPolicy, OnError
 from patchpack.stream.sample.names import nearest
@@ -144,6 +145,7 @@ def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
     if (rank is None) != (world_size is None):
         raise ConfigError(f"rank and world_size go together, got rank={rank}, world_size={world_size}")
     if rank is not None and world_size is not None:
+        require_place(rank, world_size)
         return rank, world_size
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()

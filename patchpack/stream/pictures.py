@@ -15,7 +15,7 @@ from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
 from patchpack.image.picture import is_picture, is_several
 from patchpack.plan.recipe import Recipe
-from patchpack.report import Rejection, Report
+from patchpack.report import Rejection, Report, ShardFault
 from patchpack.stream.load import load
 from patchpack.stream.loader import Loader
 from patchpack.stream.policy import ErrorPolicy, OnError
@@ -24,7 +24,7 @@ from patchpack.stream.sample.names import IMAGE
 from patchpack.stream.sample.parsing import parse_members
 from patchpack.stream.sample.source import FieldSource
 from patchpack.stream.sources.files import FileReader, scan_file
-from patchpack.stream.sources.iterables import NO_IMAGES, InlineReader, carried, is_split
+from patchpack.stream.sources.iterables import NO_IMAGES, InlineReader, Numbers, carried, is_split, read_items
 from patchpack.stream.workers.exits import closed_at_exit
 from patchpack.types import Event, Header, Sample
 
@@ -125,6 +125,9 @@ def pack_images(
     return ImageBatches(loader)
 
 
+_NO_KEY = object()
+
+
 class PictureSource(FieldSource):
     """A `Source` of images in any form. A path is read twice: its header, and later its pixels.
 
@@ -150,17 +153,25 @@ class PictureSource(FieldSource):
         seen: set[str] = set()
         given = None if self._keys is None else iter(self._keys)
         number = -1
-        for number, item in enumerate(self._images):
-            name = _key_of(item, number) if given is None else next(given, None)
-            if name is None:
+        for number, item in enumerate(read_items(self._images, self.name, Numbers())):
+            if isinstance(item, ShardFault):
+                yield item
+                return  # the images that would follow are not known, so keys cannot be counted
+            name = _key_of(item, number) if given is None else next(given, _NO_KEY)
+            if name is _NO_KEY:
                 raise ConfigError(f"there must be one key per image, or keys=None, got {number} keys and more images")
+            if name is None:
+                raise ConfigError(f"there must be one key per image, or keys=None, got None as the key of image {number}")
             key = str(name)
+            if isinstance(item, Rejection):
+                yield item._replace(key=key)
+                continue
             if key in seen:
                 yield Rejection("", key, "", "read", "this key appeared before: give every image its own key with keys=")
                 continue
             seen.add(key)
             yield self._event(key, item)
-        if given is not None and next(given, None) is not None:
+        if given is not None and next(given, _NO_KEY) is not _NO_KEY:
             raise ConfigError(f"there must be one key per image, or keys=None, got {number + 1} images and more keys")
 
     def _event(self, key: str, item: object) -> Header | Rejection:

@@ -58,7 +58,11 @@ class ErrorPolicy:
             raise ConfigError(f"timeout is a number of seconds, 0 for none, got {self.timeout!r}")
         require_int("worker_restarts", self.worker_restarts, 0, 1 << 30)
         if self.log is not None:
+            if not isinstance(self.log, (str, os.PathLike)) or not os.fspath(self.log):
+                raise ConfigError(f"log must be the path of a file, or None, got {self.log!r}")
             log = Path(self.log).absolute()
+            if log.is_dir():
+                raise ConfigError(f"log={str(log)!r} is a folder: give the path of a file to append to")
             if not log.parent.is_dir():
                 raise ConfigError(f"log={str(log)!r}: there is no folder {log.parent.name!r} to write it to")
             object.__setattr__(self, "log", log)

@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.painter import paint
-from patchpack.plan._integers import require_epoch
+from patchpack.plan._integers import require_bool, require_epoch
 from patchpack.plan.online.planner import OnlinePlanner, Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.planning.order import Mark, Order, OrderedSource
@@ -34,12 +34,13 @@ from patchpack.stream.planning.stream_planner import LOOKAHEAD_BYTES
 from patchpack.stream.policy import ErrorJudge, ErrorPolicy, OnError
 from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.items import ToSample
-from patchpack.stream.sample.labels import MappedReader, MapTarget
+from patchpack.stream.sample.labels import MappedReader, MapTarget, map_name
 from patchpack.stream.sample.names import IMAGE, LABEL
 from patchpack.stream.sample.parsing import parse_members, require_callable, require_unnamed
 from patchpack.stream.sample.source import Reader, tell_epoch
 from patchpack.stream.sample.text import TEXT, Tokenize, parse_text, require_text_len
-from patchpack.stream.sources.iterables import InlineReader, IterableSource
+from patchpack.stream.sources.iterables import InlineReader, IterableSource, Numbers
+from patchpack.stream.sources.shares import Share, in_order, require_items
 from patchpack.stream.workers.shared_batch import share
 from patchpack.types import BatchPlan, TargetKind
 
@@ -56,7 +57,8 @@ class Pack:
     is picklable.
 
     Each stream packs on its own, so batches depend on how the pipeline splits itself over ranks and workers. The stage never
-    splits it again. A key may repeat (``resampled=True``): draws depend on the key and on the sample's number in the stream.
+    splits it again. The key of an item without one is its number in the stream, with several workers ``"<worker>/<number>"``. A
+    key may repeat (``resampled=True``): draws depend on the key and on the sample's number in the stream.
 
     Args:
         recipe: sizes, augmentation and packing of the samples.
@@ -119,6 +121,7 @@ class Pack:
         self._epoch = share(
             torch.tensor([epoch, epoch > 0])
         )  # and whether the user set it; workers that outlive an epoch see changes too
+        require_bool("resumable", resumable)
         self._resumable = resumable
         self._states: dict[int, Mapping[str, Any]] = {}  # by stream: the state of its last delivered batch
         self._num_streams = 1
@@ -154,7 +157,13 @@ class Pack:
         self._num_streams = batch.info.streams
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of every stream after its last `delivered` batch. JSON-safe, some kB a stream, no pixels."""
+        """Return the position of every stream after its last `delivered` batch. JSON-safe, some kB a stream, no pixels.
+
+        Raises:
+            ConfigError: the stage was made without ``resumable=True``, so its batches carry no state.
+        """
+        if not self._resumable:
+            raise ConfigError("this stage does not know its position: make it with resumable=True, and call delivered(batch)")
         return {
             **self._belongs_to(),
             **with_checksum(
@@ -188,6 +197,8 @@ class Pack:
         return {
             "state": STATE,
             **recipe_fields(self._recipe),
+            **self._members.item_names(self._to_sample),
+            "map_target": map_name(self._reader),
             "tail": self._tail,
             "lookahead": list(self._lookahead),
             "text": self._text,
@@ -198,17 +209,26 @@ class Pack:
         """Return a dataset of the stage over `items`, for ``DataLoader(..., batch_size=None)``.
 
         By torch's contract an `IterableDataset` (as of webdataset and `datasets`) divides itself among workers. Any other
-        iterable does not know the workers, so each worker takes its share by position.
+        iterable does not know the workers, so each worker takes its share by position. A dataset with items by number ends at
+        its length.
+
+        Raises:
+            ConfigError: `items` is a path, or not iterable.
         """
+        require_items(items)
         return _Packed(self, items)
 
     def __call__(self, items: Iterable[Any]) -> Iterator[PackedBatch[np.ndarray]]:
         """Yield the batches of the items, in order."""
+        require_items(items)
         self._judge.begin()
-        source = IterableSource(items, self._members, to_sample=self._to_sample, repeating=True)
-        self._tell_epoch(source)
         worker = get_worker_info()
         number, num_streams = (worker.id, worker.num_workers) if worker else (0, 1)
+        numbers = Numbers(stream=f"{number}/" if num_streams > 1 else "")
+        if isinstance(items, Share):
+            numbers = Numbers(items.number, items.num_shares)
+        source = IterableSource(in_order(items), self._members, to_sample=self._to_sample, repeating=True, numbers=numbers)
+        self._tell_epoch(source)
         if self._resume and num_streams != self._num_streams:
             raise ConfigError(f"the state is of {self._num_streams} streams, here are {num_streams}: use as many workers")
         resume = self._resume.pop(number, None)
@@ -267,5 +287,4 @@ class _Packed(IterableDataset[PackedBatch[np.ndarray]]):
         worker = get_worker_info()
         if worker is None or isinstance(self._items, IterableDataset):
             return self._stage(self._items)
-        self._stage._tell_epoch(self._items)
-        return self._stage(islice(self._items, worker.id, None, worker.num_workers))
+        return self._stage(Share(self._items, worker.id, worker.num_workers))

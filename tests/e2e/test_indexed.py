@@ -176,7 +176,7 @@ def test_nine_ranks_over_eight_shards(world_size: int, eight: pp.Index) -> None:
 def test_rows_are_painted_as_the_streaming_mode_paints_them(val: pp.Index) -> None:
     """The same plan, painted by the loader of an index and by a painter of the shards."""
     plan = EpochPlan(val, RECIPE, 1, shuffle=50)
-    painter = pp.Painter(VAL, RECIPE)
+    painter = pp.Painter(pp.Planner(VAL, RECIPE))
     for batch, one in zip(pp.load(val, RECIPE, shuffle=50, epoch=1), plan, strict=True):
         assert_equal(batch, pp.PackedBatch(*(_torch(field) for field in painter[one])))
 

@@ -132,14 +132,8 @@ def test_workers_change_nothing(packed: tuple[Batches, pp.Report], num_workers: 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_ordinary_dataloader_gives_the_same(packed: tuple[Batches, pp.Report], num_workers: int) -> None:
     planner = pp.Planner(shards("train"), NAVIT)
-    loader = DataLoader(pp.Painter(planner, NAVIT), sampler=planner, batch_size=None, num_workers=num_workers)
+    loader = DataLoader(pp.Painter(planner), sampler=planner, batch_size=None, num_workers=num_workers)
     assert_same(loader, packed[0])
-
-
-def test_a_painter_needs_no_planner_beside_it(packed: tuple[Batches, pp.Report]) -> None:
-    painter = pp.Painter(shards("train"), NAVIT)
-    first = next(iter(pp.Planner(shards("train"), NAVIT)))
-    assert np.array_equal(painter[first].patches, packed[0][0].patches)
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -382,7 +376,7 @@ def test_a_painter_raises_the_leaf(
     source: Callable[..., str], broken: dict[str, bytes], error: type[Exception], num_workers: int
 ) -> None:
     planner = pp.Planner(source(broken), SMALL)
-    loader = DataLoader(pp.Painter(planner, SMALL), sampler=planner, batch_size=None, num_workers=num_workers)
+    loader = DataLoader(pp.Painter(planner), sampler=planner, batch_size=None, num_workers=num_workers)
     with pytest.raises(error, match=r"a\.tar/s7 \(s7\.png\)") as caught:
         list(loader)
     assert type(caught.value) is error
@@ -392,7 +386,7 @@ def test_a_painter_raises_the_leaf(
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_a_painter_raises_for_a_source_without_one_picture(num_workers: int) -> None:
     planner = pp.Planner([pp.Sample("k", b"x")], SMALL)
-    loader = DataLoader(pp.Painter(planner, SMALL, on_error="skip"), sampler=planner, batch_size=None, num_workers=num_workers)
+    loader = DataLoader(pp.Painter(planner, on_error="skip"), sampler=planner, batch_size=None, num_workers=num_workers)
     with pytest.raises(pp.errors.SourceError, match="no image to pack") as caught:
         list(loader)
     end_workers(caught)
@@ -400,7 +394,7 @@ def test_a_painter_raises_for_a_source_without_one_picture(num_workers: int) -> 
 
 def test_a_painter_that_skips_tells_in_info(source: Callable[..., str]) -> None:
     planner = pp.Planner(source(PIXELS_BROKEN), SMALL)
-    painter = pp.Painter(planner, SMALL, on_error="skip")
+    painter = pp.Painter(planner, on_error="skip")
     batches = [painter[plan] for plan in planner]
     assert [r.key for batch in batches for r in batch.info.rejections] == ["a.tar/s7"]
     assert sum(batch.info.packed for batch in batches) == 11
@@ -410,7 +404,7 @@ def test_a_painter_that_skips_tells_in_info(source: Callable[..., str]) -> None:
 def test_a_plan_is_painted_twice_alike(source: Callable[..., str]) -> None:
     """What is found while painting stays out of the plan."""
     planner = pp.Planner(source(PIXELS_BROKEN), SMALL)
-    painter = pp.Painter(planner, SMALL, on_error="skip")
+    painter = pp.Painter(planner, on_error="skip")
     for plan in planner:
         before = copy.deepcopy(plan.info)
         once, again = painter[plan], painter[plan]
@@ -422,7 +416,7 @@ def test_a_plan_is_painted_twice_alike(source: Callable[..., str]) -> None:
 # ------------------------------------------------------------------------------------------------------- bad arguments
 
 
-@pytest.mark.parametrize("make", [pp.load, pp.Planner, pp.Painter])
+@pytest.mark.parametrize("make", [pp.load, pp.Planner])
 def test_a_recipe_by_name_is_refused(make: Any) -> None:
     with pytest.raises(pp.errors.ConfigError, match=r"expected a Recipe, such as patchpack.recipes.navit\(\), got 'navit'"):
         make([], "navit")
@@ -433,7 +427,7 @@ def test_another_policy_for_errors_is_refused(typo: Any) -> None:
     with pytest.raises(pp.errors.ConfigError, match="on_error is 'raise', 'skip' or a function"):
         pp.load([], SMALL, on_error=typo)
     with pytest.raises(pp.errors.ConfigError, match="on_error is 'raise', 'skip' or a function"):
-        pp.Painter([], SMALL, on_error=typo)
+        pp.Painter(pp.Planner([], SMALL), on_error=typo)
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def test_dicts_and_rows_have_frames_too() -> None:
 def test_a_step_of_clips_comes_back_from_a_packed_shard() -> None:
     planner = pp.Planner([pp.Sample(str(i), PIXELS[i, :4], i) for i in range(3)], CLIPS)
     plan = next(iter(planner))
-    batch = pp.Painter(planner, CLIPS)[plan]
+    batch = pp.Painter(planner)[plan]
     import torch
 
     written = b"".join(bytes(part) for part in write_step(batch, Place("p", 0, 0), plan)) + END

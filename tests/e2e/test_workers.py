@@ -324,7 +324,7 @@ def test_options_of_a_data_loader_that_cannot_be_are_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["timeout", "worker_restarts"])
 def test_a_stage_and_a_painter_refuse_what_is_for_processes(name: str) -> None:
     policy = pp.ErrorPolicy("skip", **{name: 3})
-    for make in (lambda: pp.Pack(RECIPE, on_error=policy), lambda: pp.Painter([], RECIPE, on_error=policy)):
+    for make in (lambda: pp.Pack(RECIPE, on_error=policy), lambda: pp.Painter(pp.Planner([], RECIPE), on_error=policy)):
         with pytest.raises(pp.errors.ConfigError, match=f"{name}=3 is for load, which starts processes"):
             make()
 

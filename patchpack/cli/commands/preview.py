@@ -97,7 +97,7 @@ def first_rows(source: Source, recipe: pp.Recipe, epoch: int) -> Preview:
     """
     planner = pp.Planner(source, recipe, epoch=epoch)
     plan = next(iter(planner))
-    batch = pp.Painter(planner, recipe, on_error="skip")[plan]
+    batch = pp.Painter(planner, on_error="skip")[plan]
     first = sorted(pp.unpack(batch), key=lambda image: (image.slot, image.row))[:_PAIRS]  # some of every row
     images = sorted(first, key=lambda image: (image.row, image.slot))
     wanted = {(image.key, image.part) for image in images}

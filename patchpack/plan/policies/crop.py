@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from patchpack._arrays import IndexArray
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import Int64, ceil_div, columns, require_int
+from patchpack.plan._integers import Int64, ceil_div, columns, require_int, set_tuples
 from patchpack.plan.policies.resize import Pix2Struct
 from patchpack.plan.policies.resize.budget import MAX_BUDGET
 from patchpack.types import FloatArray, IntArray
@@ -87,6 +87,7 @@ class RandomResizedCrop:
     draws = 2 + 2 * TRIES
 
     def __post_init__(self) -> None:
+        set_tuples(self, "scale", "ratio")
         (low, high), (thin, wide) = _pair("scale", self.scale), _pair("ratio", self.ratio)
         if not 0 < low <= high <= 1:
             raise ConfigError(f"scale must be a range of shares of the area, 0 < lowest <= highest <= 1, got {self.scale!r}")
@@ -135,6 +136,7 @@ class RandomCrop:
     draws = 2
 
     def __post_init__(self) -> None:
+        set_tuples(self, "size")
         for side in self._sides:
             require_int("size", side, 1, 1 << 20)
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
+from patchpack.plan._integers import require_number
 from patchpack.plan.policies import quantile
 from patchpack.types import FloatArray, IntArray
 
@@ -97,6 +98,8 @@ class Beta:
     draws = 1
 
     def __post_init__(self) -> None:
+        require_number("mean", self.mean)
+        require_number("max_rate", self.max_rate)
         if not 0 < self.mean < self.max_rate <= 1:
             raise ConfigError(f"expected 0 < mean < max_rate <= 1, got mean={self.mean}, max_rate={self.max_rate}")
 
@@ -135,6 +138,8 @@ class ByResolution:
     def __post_init__(self) -> None:
         _require_rate("low", self.low)
         _require_rate("high", self.high)
+        for name in ("fewest", "most", "std"):
+            require_number(name, getattr(self, name))
         if not (1 <= self.fewest < self.most and self.std >= 0):
             raise ConfigError(
                 f"expected 1 <= fewest < most and std >= 0, got fewest={self.fewest}, most={self.most}, std={self.std}"
@@ -174,6 +179,8 @@ class Scheduled:
     def __post_init__(self) -> None:
         _require_rate("low", self.low)
         _require_rate("high", self.high)
+        require_number("midpoint", self.midpoint)
+        require_number("width", self.width)
         if not (math.isfinite(self.midpoint) and math.isfinite(self.width) and self.width != 0):
             raise ConfigError(
                 f"midpoint and width must be numbers of images, and width must not be 0, because the rate changes over it; got "
@@ -216,5 +223,6 @@ def _drawn(u: FloatArray | None) -> FloatArray:
 
 
 def _require_rate(name: str, rate: float) -> None:
+    require_number(name, rate)
     if not 0 <= rate < 1:
         raise ConfigError(f"{name} must be in [0, 1), got {rate}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
 
 from patchpack.errors import ConfigError
+from patchpack.plan._integers import require_number, set_tuples
 
 
 @dataclass(frozen=True)
@@ -13,20 +14,28 @@ class MeanStd:
     """The normalisation ``(x / 255 − mean) / std`` per channel, after resizing.
 
     Attributes:
-        mean, std: three numbers each (red, green, blue), on the 0–1 scale, std > 0. Default 0.5.
+        mean: three numbers in 0 … 1, for red, green and blue. Default 0.5 each.
+        std: three numbers above 0, at most 1. Default 0.5 each.
+
+    Raises:
+        ConfigError: other numbers, such as those on the 0–255 scale.
     """
 
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
-        if (
-            len(self.mean) != 3
-            or len(self.std) != 3
-            or not all(map(isfinite, self.mean))
-            or not all(0 < s < inf for s in self.std)
-        ):
-            raise ConfigError(f"mean and std must be three finite numbers each, std > 0, got mean={self.mean}, std={self.std}")
+        set_tuples(self, "mean", "std")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if not isinstance(values, Sequence) or isinstance(values, str) or len(values) != 3:
+                raise ConfigError(f"{name} must be three numbers, for red, green and blue, got {values!r}")
+            for value in values:
+                require_number(name, value)
+        if not all(0 <= m <= 1 for m in self.mean) or not all(0 < s <= 1 for s in self.std):
+            raise ConfigError(
+                f"MeanStd takes numbers on the 0-1 scale, mean in 0 … 1 and std above 0, at most 1: divide by 255 what is on "
+                f"the 0-255 scale; got mean={self.mean}, std={self.std}"
+            )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
+from patchpack.plan._integers import require_bool
 from patchpack.types import Grid
 
 
@@ -142,6 +143,8 @@ class Fractional:
     of: Literal["crop", "image"] = "crop"
 
     def __post_init__(self) -> None:
+        require_bool("keep_aspect", self.keep_aspect)
+        require_bool("centered", self.centered)
         _require_of(self.of)
 
     def __call__(self, grid: Grid) -> npt.NDArray[np.float32]:

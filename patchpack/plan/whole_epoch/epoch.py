@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from patchpack._arrays import Int32Array, IntegerArray
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import Int64, require_int
+from patchpack.plan._integers import Int64, require_bool, require_int
 from patchpack.plan.online.planner import TAILS, Tail
 from patchpack.plan.packing import Lookahead, Packing
 from patchpack.plan.packing.balance import balance as balanced_steps
@@ -180,6 +180,7 @@ def _require(
 ) -> None:
     require_shuffle(shuffle)
     require_int("num_ranks", num_ranks, 1, 1 << 20)
+    require_bool("balance", balance)
     if steps is not None:
         require_int("steps_per_epoch", steps, 1, 1 << 40)
         if table.hash_again is None and len(table.sizes):

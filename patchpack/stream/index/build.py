@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from patchpack.errors import SourceError
+from patchpack.errors import ConfigError, SourceError
 from patchpack.stream.index.columns import Column, Columns, narrow
 from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.scan import ShardColumns, ShardTask, not_by_offset, require_uncompressed, scan_columns
@@ -72,6 +72,34 @@ def require_one_place_per_key(labels: Sequence[str]) -> None:
         above = next((p for i in range(1, len(parts)) if (p := "/".join(parts[:i])) in known), None)
         if above is not None:
             raise SourceError(f"shards {above} and {label} could contain samples of the same key: rename one of them")
+
+
+def require_same_fields(update: Any, members: SampleFields) -> None:
+    """Raise `ConfigError` unless an index to update was built with these fields and limits, or there is none to update."""
+    if update is None:
+        return
+    before = getattr(update, "members", None)
+    if not isinstance(before, SampleFields):
+        raise ConfigError(f"update must be an earlier Index, got {update!r}: patchpack.Index.open(path) opens a saved one")
+    now = _options(members)
+    for name, then in _options(before).items():
+        if then != now[name]:
+            raise ConfigError(
+                f"{name} differs: the index to update was made for {then}, this one is to be for {now[name]}. Make it the "
+                f"same, or build without update="
+            )
+
+
+def _options(members: SampleFields) -> dict[str, Any]:
+    """Return the options of `Index.build` that decide what is read, by name."""
+    limits = members.limits
+    return {
+        "image": ";".join(members.image),
+        "target": members.target,
+        "max_pixels": limits.max_pixels,
+        "max_bytes": limits.max_bytes,
+        "formats": limits.reading.formats,
+    }
 
 
 def scan_all(

@@ -19,7 +19,15 @@ from patchpack.image.formats import MAX_BYTES, MAX_PIXELS, Reading, require_read
 from patchpack.paint.targets import infer_kind
 from patchpack.report import Rejection, ShardFault
 from patchpack.stream.index import columns as files
-from patchpack.stream.index.build import Paths, Progress, assemble, find_shards, require_one_place_per_key, scan_all
+from patchpack.stream.index.build import (
+    Paths,
+    Progress,
+    assemble,
+    find_shards,
+    require_one_place_per_key,
+    require_same_fields,
+    scan_all,
+)
 from patchpack.stream.index.columns import Columns
 from patchpack.stream.index.fingerprint import ask_each, changed, unchanged
 from patchpack.stream.index.head import Head, Shard
@@ -120,10 +128,7 @@ class Index:
             )
         urls, labels = find_shards(shards, members)
         require_one_place_per_key(labels)
-        if update is not None and update.members != members:
-            raise ConfigError(
-                f"the index in update has {update.members}, the new one must have {members}: build it without update"
-            )
+        require_same_fields(update, members)
         tasks = [ShardTask(url, label, members) for url, label in zip(urls, labels, strict=True)]
         as_before = {} if update is None else update._unchanged(tasks)
         fresh = [task for task in tasks if task.label not in as_before]

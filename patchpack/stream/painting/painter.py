@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, get_worker_info
-from typing_extensions import Unpack
 
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
@@ -15,11 +13,8 @@ from patchpack.paint.painter import blank, paint
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.painting.assignments import Assignment
 from patchpack.stream.planning.planner import Planner
-from patchpack.stream.planning.probe import require_recipe
 from patchpack.stream.policy import ErrorJudge, ErrorPolicy, OnError
-from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.source import Reader, tell_epoch
-from patchpack.stream.sources.opening import SourceOptions, open_within
 from patchpack.stream.workers.shared_batch import SharedBatch, wrap
 from patchpack.stream.workers.slot_pool import SlotPool
 from patchpack.stream.workers.watch import StatusBoard, WorkerSeeds
@@ -30,30 +25,24 @@ class Painter(Dataset[PackedBatch[np.ndarray]]):
     """A dataset whose index is a `BatchPlan` and whose item is a `PackedBatch` of numpy arrays.
 
     Args:
-        source: the `Planner`, or its source.
-        recipe: the planner's recipe.
+        planner: the `Planner` that makes the plans. Its recipe and its reader are used.
         on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Under ``"skip"`` rejections are in
             ``batch.info``. Each painting process counts separately. Default ``"raise"``.
-        **reading: options of `open_source`, as for the planner.
 
     Raises:
-        ConfigError: options of `open_source` beside a planner, or those of an `ErrorPolicy` that are for processes.
+        ConfigError: anything other than a planner, or options of an `ErrorPolicy` that are for processes.
     """
 
-    def __init__(
-        self,
-        source: Any,
-        recipe: Recipe,
-        *,
-        on_error: OnError | ErrorPolicy = "raise",
-        **reading: Unpack[SourceOptions],
-    ) -> None:
+    def __init__(self, planner: Planner, *, on_error: OnError | ErrorPolicy = "raise") -> None:
+        if not isinstance(planner, Planner):
+            raise ConfigError(
+                f"Painter takes the Planner whose plans it paints, got a {type(planner).__name__}: make "
+                f"planner = patchpack.Planner(source, recipe, ...), then patchpack.Painter(planner)"
+            )
         policy = ErrorPolicy.of(on_error).require_default("Painter", "timeout", "worker_restarts")
         self._judge = ErrorJudge(policy)
-        self._recipe = require_recipe(recipe)
-        planned = source.source if isinstance(source, Planner) else source
-        opened = open_within(Limits.of(recipe), planned, **reading)
-        self._reader = opened.reader  # without the source: an iterator cannot be sent to a worker, and need not be
+        self._recipe = planner.recipe
+        self._reader = planner.source.reader  # without the source: an iterator cannot be sent to a worker, and need not be
 
     def __getitem__(self, plan: BatchPlan) -> PackedBatch[np.ndarray]:
         """Paint one plan. Raises according to ``on_error``."""

@@ -242,5 +242,5 @@ def _refused(recipe: Recipe, header: Header, num_tokens: int) -> Rejection:
 def require_place(rank: int, world_size: int) -> None:
     """Raise `ConfigError` unless ``0 <= rank < world_size``."""
     require_int("world_size", world_size, 1, 1 << 20)
-    if isinstance(rank, bool) or not 0 <= rank < world_size:
+    if isinstance(rank, bool) or not isinstance(rank, (int, np.integer)) or not 0 <= rank < world_size:
         raise ConfigError(f"need 0 <= rank < world_size, got rank={rank}, world_size={world_size}")

@@ -17,11 +17,11 @@ from patchpack.stream.planning.epoch_plan import EpochPlan, require_place
 from patchpack.stream.planning.planner import Planner, PlanOptions
 from patchpack.stream.planning.probe import probe_targets
 from patchpack.stream.planning.resume import recipe_fields
-from patchpack.stream.sample.labels import MappedReader
+from patchpack.stream.sample.labels import MappedReader, map_name
 from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.types import BatchPlan, TargetKind
 
-STATE = 2  # version of a state: raised for other fields, or if the same arguments plan other rows
+STATE = 3  # version of a state: raised for other fields, or if the same arguments plan other rows
 
 _PLACE = ("world_size", "epoch", "seen", "step", "rows")  # in a state: the position in an epoch
 
@@ -158,6 +158,7 @@ class IndexPlanner(Planner):
             "state": STATE,
             "index": self._index.fingerprint,
             **recipe_fields(self.recipe),
+            "map_target": map_name(self.source.reader),
             **{name: value if name != "packer" else repr(value) for name, value in self._arguments.items()},
             "rows per epoch": rows_per_epoch,
         }

@@ -21,6 +21,15 @@ from patchpack.types import Event, Header
 _SINGLES = 256  # parts of one sample each between two marks
 
 
+def require_place(rank: object, world_size: object) -> None:
+    """Raise `ConfigError` unless both are integers and ``0 <= rank < world_size``."""
+    for name, value in (("rank", rank), ("world_size", world_size)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise ConfigError(f"{name} must be an integer, got {value!r}")
+    if not 0 <= rank < world_size:  # type: ignore[operator]
+        raise ConfigError(f"need 0 <= rank < world_size, got rank={rank}, world_size={world_size}")
+
+
 @dataclass(frozen=True)
 class Order:
     """The order in which one rank reads one epoch.
@@ -44,12 +53,16 @@ class Order:
     world_size: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rank < self.world_size:
-            raise ConfigError(f"need 0 <= rank < world_size, got rank={self.rank}, world_size={self.world_size}")
+        require_place(self.rank, self.world_size)
         if isinstance(self.shuffle, bool) or not 0 <= self.shuffle <= rng.MAX_DRAWS:
             raise ConfigError(
                 f"shuffle is the number of headers permuted at a time, 0 … {rng.MAX_DRAWS} (0 for none), got {self.shuffle!r}"
             )
+
+    @property
+    def in_source_order(self) -> bool:
+        """True if this reader meets every sample, in the order of the source."""
+        return not self.shuffle and self.world_size == 1
 
     def share(self, number: int, count: int) -> Order:
         """Return the part of this share for one of `count` readers. Parts are dealt in turns."""

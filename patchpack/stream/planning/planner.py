@@ -11,10 +11,11 @@ from torch.utils.data import Sampler
 from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_epoch, require_int
+from patchpack.plan._integers import require_bool, require_epoch, require_int
 from patchpack.plan.online.planner import MAX_IN_A_ROW, Tail
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.planning.order import require_place
 from patchpack.stream.planning.probe import require_recipe
 from patchpack.stream.planning.resume import require_same, require_whole, with_checksum
 from patchpack.stream.sample.fields import Limits
@@ -126,8 +127,12 @@ class Planner(Sampler[BatchPlan]):
         require_epoch(epoch)
         if steps_per_epoch is not None:
             require_int("steps_per_epoch", steps_per_epoch, 1, 1 << 50)
-        self.epoch, self.seen, self.steps_per_epoch, self.text_len = epoch, seen, steps_per_epoch, text_len
+            steps_per_epoch = int(steps_per_epoch)  # a state holds it, and JSON has no numbers of numpy
+        require_bool("balance", balance)
+        require_place(rank, world_size)
+        self.epoch, self.seen, self.steps_per_epoch, self.text_len = int(epoch), int(seen), steps_per_epoch, text_len
         self.already_reported = 0
+        rank, world_size = int(rank), int(world_size)
         self._prepare(
             PlanOptions(
                 shuffle, steps_per_epoch, tail, balance, rank, world_size, packer, text_len, max_in_a_row, scanner, timeout,
@@ -181,7 +186,7 @@ class Planner(Sampler[BatchPlan]):
         require_epoch(epoch)
         if epoch != self.epoch:
             self.seen += self._forget_state()
-        self.epoch = epoch
+        self.epoch = int(epoch)
         self._start_run()
 
     def state_dict(self, step: int | None = None, *, finished: bool = False) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from patchpack.image.formats import reading_of, require_readable
 from patchpack.paint.targets import infer_kind
 from patchpack.plan.recipe import Recipe
 from patchpack.report import Rejection
-from patchpack.stream.sample.source import Reader
+from patchpack.stream.sample.source import Reader, Source
 from patchpack.types import Event, Header, TargetKind
 
 
@@ -21,6 +21,29 @@ def require_recipe(recipe: Any) -> Recipe:
         raise ConfigError(f"expected a Recipe, such as patchpack.recipes.navit(), got {recipe!r}")
     require_readable(reading_of(recipe))
     return recipe
+
+
+def target_kind_of(source: Source, max_in_a_row: int | None) -> tuple[TargetKind, bool]:
+    """Return the kind of the first readable target in the order of a source with parts, and whether the search came to an end.
+
+    So the kind does not depend on the shuffling, the rank, or the worker. The search ends without an answer after
+    `max_in_a_row` samples in a row whose header or target cannot be used.
+
+    Args:
+        source: a source with parts.
+        max_in_a_row: number of samples after which the search ends. None for no limit.
+    """
+    in_a_row = 0
+    for event in source.scan():
+        if isinstance(event, Header):
+            try:
+                return infer_kind(source.reader.target(event.location)), True
+            except (TargetError, SourceError, OSError):
+                pass  # the painter reports it
+        in_a_row += isinstance(event, (Header, Rejection))
+        if max_in_a_row is not None and in_a_row >= max_in_a_row:
+            return None, False
+    return None, True
 
 
 def probe_targets(

@@ -22,7 +22,7 @@ from patchpack.report import ShardFault
 from patchpack.stream.planning.order import Mark, OrderedSource
 from patchpack.types import Event, Header, TargetKind
 
-STATE = 4  # version of a state
+STATE = 5  # version of a state
 
 
 class Marks:

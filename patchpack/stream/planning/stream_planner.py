@@ -17,12 +17,14 @@ from patchpack.plan.shuffle import block_of
 from patchpack.report import Rejection, ShardFault
 from patchpack.stream.planning.order import Mark, Order, OrderedSource
 from patchpack.stream.planning.planner import Planner, PlanOptions
-from patchpack.stream.planning.probe import probe_targets
+from patchpack.stream.planning.probe import probe_targets, target_kind_of
 from patchpack.stream.planning.resume import STATE, Marks, kind_of, recipe_fields, restore, snapshot
 from patchpack.stream.planning.scanner import scan_ahead
+from patchpack.stream.sample.labels import map_name
 from patchpack.stream.sample.text import require_picklable, require_text_len
 from patchpack.stream.sources.indexed import IndexSource, is_index
-from patchpack.types import BatchPlan, TargetKind
+from patchpack.stream.workers.watch import keep_random_states
+from patchpack.types import BatchPlan, Event, TargetKind
 
 _BLOCK = 64  # headers planned at a time: numpy's cost per call is spread, and the first batch does not wait
 
@@ -67,6 +69,7 @@ class StreamPlanner(Planner):
         self._scanner = None if self.source.scan_in_process else scanner
         if self._together:
             self.source = self.source.reading_twice()  # every rank reads every header, and paints its own images
+        self._kind: tuple[TargetKind, bool] | None = None  # found once, see `target_kind_of`
         self._new_planner(None)  # refuses a wrong tail or number of steps now
 
     def _start_run(self) -> None:
@@ -122,6 +125,8 @@ class StreamPlanner(Planner):
             "source": self.source.name,
             "samples or shards": self.source.fingerprint,
             **recipe_fields(self.recipe),
+            **self.source.read_fields(),
+            "map_target": map_name(self.source.reader),
             "shuffle": order.shuffle,
             "steps_per_epoch": self.steps_per_epoch,
             "tail": self._tail,
@@ -167,6 +172,13 @@ class StreamPlanner(Planner):
                 f"where sizes are not known: use fewer workers, or pass sizes= or size_of="
             )
 
+    def _source_kind(self) -> tuple[TargetKind, bool]:
+        """Find the kind of the targets of a source with parts, once, see `target_kind_of`. Return its answer."""
+        if self._kind is None:
+            with keep_random_states():  # a dataset may draw for its first item
+                self._kind = target_kind_of(self.source, self._max_in_a_row)
+        return self._kind
+
     def _new_planner(self, kind: TargetKind, recipe: Recipe | None = None, **stream: int) -> OnlinePlanner:
         return OnlinePlanner(
             recipe or self.recipe,
@@ -204,10 +216,8 @@ class StreamPlanner(Planner):
                 restore(resume, planner, OrderedSource(self.source, order), events)
             else:
                 self.already_reported = 0
-                kind, probed = probe_targets(
-                    events, self.source.reader, repeated=self._order.repeat, max_in_a_row=self._max_in_a_row
-                )
-                planner, events = self._new_planner(kind, recipe, **stream), iter(probed)
+                kind, events = self._target_kind(events, order)
+                planner = self._new_planner(kind, recipe, **stream)
             while planner.takes_more and (block := list(islice(events, _BLOCK))):
                 for plan in planner.feed(block):
                     self._remember(plan.step + 1, snapshot(planner, marks, kind))
@@ -218,6 +228,15 @@ class StreamPlanner(Planner):
                 self.seen = begun + planner.seen
             yield plan
         self.seen = begun + planner.seen
+
+    def _target_kind(self, events: Iterator[Event], order: Order) -> tuple[TargetKind, Iterator[Event]]:
+        """Return the kind of the targets, and the events. It is a function of the source alone if that has parts."""
+        if self.source.num_parts is not None and not order.in_source_order:
+            kind, found = self._source_kind()
+            if found:
+                return kind, events
+        kind, probed = probe_targets(events, self.source.reader, repeated=self._order.repeat, max_in_a_row=self._max_in_a_row)
+        return kind, iter(probed)
 
     def _remember(self, step: int, state: dict[str, Any]) -> None:
         self._states[step] = state

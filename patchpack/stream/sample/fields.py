@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
+from typing import Any
 
 from patchpack.errors import ConfigError
 from patchpack.image.decode import WHITE, Colour
 from patchpack.image.formats import DEFAULT, MAX_BYTES, MAX_PIXELS, Reading, reading_of, require_readable
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.sample.names import function_name
 from patchpack.stream.sample.text import Text
 
 
@@ -102,6 +104,28 @@ class SampleFields:
     def without_text(self) -> SampleFields:
         """Return the fields that are still read once a sample is planned."""
         return replace(self, text=None)
+
+    def names(self) -> dict[str, Any]:
+        """Return the names of all fields, JSON-safe, by the option that gave them."""
+        return {
+            "image": list(self.image),
+            "target": list(self.target) if isinstance(self.target, tuple) else self.target,
+            "frames": list(self.frames),
+            "tokenize": None if self.text is None else function_name(self.text.tokenize),
+        }
+
+    def item_names(self, to_sample: Callable[..., Any] | None) -> dict[str, Any]:
+        """Return `names` for items of a dataset or an iterable, whose columns have other usual names, and the user's function.
+
+        Args:
+            to_sample: the function that makes samples of the items, None for items of a known kind.
+        """
+        names = self.names()
+        if not self.image_given:
+            names["image"] = [*self.image, "image"]
+        if self.target is not None and not self.target_given:
+            names["target"] = [*self.labels, "label"]
+        return {**names, "to_sample": function_name(to_sample)}
 
     @property
     def labels(self) -> tuple[str, ...]:

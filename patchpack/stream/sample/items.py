@@ -11,13 +11,14 @@ import numpy as np
 from PIL import Image
 
 from patchpack._arrays import UInt8Array
+from patchpack._shown import text_of
 from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
 from patchpack.image.decode import require_bytes
 from patchpack.image.formats import starts_as_image
 from patchpack.image.picture import frames_of, is_picture, is_several
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.labels import decode_target, join
-from patchpack.stream.sample.names import nearest
+from patchpack.stream.sample.names import nearest, nearest_member
 from patchpack.stream.sample.text import Text
 from patchpack.types import Clip, Sample
 
@@ -48,7 +49,7 @@ def make_sample(number: int, item: object, members: SampleFields, to_sample: ToS
     except (MemoryError, PatchpackError):
         raise
     except Exception as error:
-        raise SourceError(f"to_sample raised {type(error).__name__} for item {number}: {error}") from error
+        raise SourceError(f"to_sample raised {type(error).__name__} for item {number}: {text_of(error)}") from error
     if not isinstance(sample, Sample):
         raise SourceError(f"to_sample must return a patchpack.Sample, got a {type(sample).__name__} for item {number}")
     return sample
@@ -226,7 +227,10 @@ def _from_webdataset(item: Mapping[object, object], names: Mapping[str, object],
     found = frames or members.images_of(names)
     if not found:
         has = ", ".join(str(name) for name in item if not str(name).startswith("__"))
-        raise DecodeError(f"no image member ({';'.join((*members.frames, *members.image))}), it has: {has}")
+        wanted = (*members.frames, *members.image)
+        raise DecodeError(
+            f"no image member ({';'.join(wanted)}), it has: {has}{nearest_member(wanted, names) if members.image_given else ''}"
+        )
     pictures = [_picture(item[names[e]], members.limits.max_bytes) for e in found[: None if frames or members.several else 1]]
     picture = _clip(pictures) if frames else pictures[0] if len(pictures) == 1 else pictures
     if target is None:

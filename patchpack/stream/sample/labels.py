@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from patchpack._shown import said, shown
 from patchpack.errors import TargetError
+from patchpack.stream.sample.names import function_name
 from patchpack.stream.sample.source import Reader, tell_epoch
 
 MapTarget = Callable[[Any], Any]
@@ -26,6 +28,11 @@ def without_address(text: str) -> str:
     return _ADDRESS.sub("", text)
 
 
+def map_name(reader: Reader) -> str | None:
+    """Return the name of the function that a reader passes targets through, None without one."""
+    return reader.name if isinstance(reader, MappedReader) else None
+
+
 def join(target: str | tuple[str, ...] | None, values: Sequence[object]) -> object:
     """Return the target of a sample from the values of its labels: None, the one value, or a dict by name."""
     if target is None:
@@ -34,10 +41,15 @@ def join(target: str | tuple[str, ...] | None, values: Sequence[object]) -> obje
 
 
 class MappedReader:
-    """A reader that passes targets through a user's function."""
+    """A reader that passes targets through a user's function.
+
+    Attributes:
+        name: name of the function.
+    """
 
     def __init__(self, reader: Reader, map_target: MapTarget) -> None:
         self._reader, self._map = reader, map_target
+        self.name = function_name(map_target)
 
     def around(self, reader: Reader) -> MappedReader:
         """Return another reader with the same function."""
@@ -64,7 +76,7 @@ class MappedReader:
         try:
             return self._map(target)
         except Exception as error:
-            raise TargetError(f"map_target failed for {target!r}: {type(error).__name__}: {error}") from error
+            raise TargetError(f"map_target failed for {shown(target)}: {said(error)}") from error
 
 
 def decode_target(extension: str, data: bytes) -> object:

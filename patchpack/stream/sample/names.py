@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from functools import partial
+from typing import Any
 
 
 class Default(str):
@@ -19,8 +21,32 @@ IMAGE = Default("jpg;jpeg;png;webp")
 LABEL = Default("cls")
 
 
+def function_name(function: Callable[..., Any] | None) -> str | None:
+    """Return the qualified name of a function, or of the class of a callable object, None for None. The module is left out."""
+    while isinstance(function, partial):
+        function = function.func
+    if function is None:
+        return None
+    name: str = getattr(function, "__qualname__", type(function).__qualname__)
+    return name
+
+
 def nearest(name: str, there: Iterable[object]) -> str:
     """Return ``"; did you mean 'label'?"`` for the name that resembles `name` most, or ``""`` if no name does."""
     names = {str(other).lower(): str(other) for other in there}
     close = get_close_matches(name.lower(), names, 1)
     return f"; did you mean {names[close[0]]!r}?" if close else ""
+
+
+def nearest_member(wanted: Iterable[str], there: Iterable[object]) -> str:
+    """Return a suggestion like `nearest` for the names of images, of which some may be patterns, and are not among `there`.
+
+    Members are named by their extension without its dot, so ``*.png`` fits no ``png``.
+    """
+    names = [str(name) for name in there]
+    for name in wanted:
+        bare = name.rpartition("*")[2].lstrip(".")
+        hint = f"; did you mean {bare!r}?" if "*" in name and bare in names else nearest(name, names)
+        if hint:
+            return hint
+    return ""

@@ -76,6 +76,10 @@ class Source(ABC):
         """Return the source with the limits of a recipe. Default: the source itself, which has no limits."""
         return self
 
+    def read_fields(self) -> dict[str, Any]:
+        """Return what is read of every sample, JSON-safe by option. A saved state holds it. Default: nothing is known."""
+        return {}
+
     def reading_twice(self) -> Source:
         """Return the source without images in memory: what was decoded for its size is read again. Default: the source."""
         return self
@@ -100,6 +104,10 @@ class FieldSource(Source):
         other = copy(self)
         other.set_members(self.members.within(limits))
         return other
+
+    def read_fields(self) -> dict[str, Any]:
+        """Return the names of the fields that are read of every sample, see `Source`."""
+        return self.members.names()
 
     @abstractmethod
     def set_members(self, members: SampleFields) -> None:

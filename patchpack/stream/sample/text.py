@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from patchpack._shown import said, shown
 from patchpack.errors import ConfigError, TargetError
 
 Tokenize = Callable[[str], Sequence[int]]
@@ -70,7 +71,7 @@ class Text(NamedTuple):
         try:
             ids = np.asarray(self.tokenize(text))
         except Exception as error:
-            raise TargetError(f"tokenize failed for {_shown(text)}: {type(error).__name__}: {error}") from error
+            raise TargetError(f"tokenize failed for {_shown(text)}: {said(error)}") from error
         if ids.ndim == 1 and not len(ids):
             raise TargetError(f"tokenize must return at least one token, such as an end token, got none for {_shown(text)}")
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
@@ -139,5 +140,5 @@ def require_picklable(tokenize: Tokenize | None, start_method: str) -> None:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    text = shown(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

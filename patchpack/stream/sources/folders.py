@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 from patchpack.errors import ConfigError, SourceError
 from patchpack.report import Rejection
@@ -87,6 +88,10 @@ class FolderSource(FieldSource):
         self.num_parts = len(self._files)
         given = [] if self._classes is None else self.class_names or []
         self.fingerprint = digest([*(path.relative_to(root).as_posix() for path in self._files), *given])
+
+    def read_fields(self) -> dict[str, Any]:
+        """Return the names of the fields. The label is the class folder, or the file beside the image, see `Source`."""
+        return {**self.members.names(), "target": ["class folder"]} if self._in_classes else self.members.names()
 
     def scan(self) -> Iterator[Event]:
         """Yield a header or rejection for each file, see `Source`."""

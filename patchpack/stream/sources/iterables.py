@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from PIL import Image
 
 from patchpack._foreign.datasets import is_split_by_node, stream_behind_error
+from patchpack._shown import said
 from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceError, TargetError
 from patchpack.image.decode import to_rgb
 from patchpack.image.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
@@ -20,6 +21,7 @@ from patchpack.stream.sample.items import ToSample, key_of, make_sample, refuse_
 from patchpack.stream.sample.labels import without_address
 from patchpack.stream.sample.source import FieldSource, tell_epoch
 from patchpack.stream.sources.huggingface import UNDECODED_FIRST, is_huggingface
+from patchpack.stream.sources.shares import origin_of
 from patchpack.types import Clip, Event, Header, Inline, Sample
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class IterableSource(FieldSource):
         members: names of image, label and text, and the limits.
         to_sample: ``(number, item) -> Sample``, default None.
         repeating: True if keys may repeat, default False.
+        numbers: numbers of the items in their whole pipeline, if `items` is a share of it. Default: 0, 1, 2, ...
     """
 
     scan_in_process = True
@@ -50,10 +53,13 @@ class IterableSource(FieldSource):
         *,
         to_sample: ToSample | None = None,
         repeating: bool = False,
+        numbers: Numbers | None = None,
     ) -> None:
         self._items, self._to_sample, self._repeating = items, to_sample, repeating
-        self.name = f"{type(items).__name__} of samples"
-        if isinstance(items, Iterator):
+        self._numbers = numbers or Numbers()
+        origin = origin_of(items)
+        self.name = f"{type(origin).__name__} of samples"
+        if isinstance(origin, Iterator):
             self.name += ", which can be read once"
         self.is_split = is_split(items)
         self._may_be_batched = repeating or _is_pipeline(items)
@@ -63,6 +69,10 @@ class IterableSource(FieldSource):
         """Set the fields to read, see `FieldSource`."""
         self.members, self.reader = members, InlineReader()
 
+    def read_fields(self) -> dict[str, Any]:
+        """Return the names of columns and members, and of the function that makes samples, see `Source`."""
+        return self.members.item_names(self._to_sample)
+
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of a stream that has one, such as a stream of `datasets`."""
         tell_epoch(self._items, epoch)
@@ -70,18 +80,20 @@ class IterableSource(FieldSource):
     def scan(self) -> Iterator[Event]:
         """Yield headers, see `Source`. An item that is not a sample, or for which the iterable raises, gives a rejection."""
         seen: set[str] = set()
-        for number, item in enumerate(_items(self._items, self.name)):
+        for count, item in enumerate(read_items(self._items, self.name, self._numbers)):
             if isinstance(item, (Rejection, ShardFault)):
                 yield item
                 continue
+            number = self._numbers.first + count * self._numbers.step
             try:
                 if self._may_be_batched and self._to_sample is None:
                     refuse_batch(number, item)
                 sample = make_sample(number, item, self.members, self._to_sample)
             except (SampleError, SourceError) as error:
-                yield refused(_key_of(item, number), error)
+                yield refused(_own_key(item) or self._numbers.key(count), error)
                 continue
-            key = str(sample.key)
+            own = self._to_sample is not None or isinstance(item, Sample) or _own_key(item) is not None
+            key = str(sample.key) if own else self._numbers.key(count)
             if not self._repeating:
                 if key in seen:
                     yield Rejection(
@@ -89,11 +101,35 @@ class IterableSource(FieldSource):
                     )
                     continue
                 seen.add(key)
-            yield carried(key, sample, self.members, number if self._repeating else 0)
+            yield carried(key, sample, self.members, count if self._repeating else 0)
 
 
-def _items(items: Iterable[object], name: str) -> Iterator[object]:
-    """Yield the items. An item for which the iterable raises gives a `Rejection`, or a `ShardFault` if no item follows it."""
+class Numbers(NamedTuple):
+    """Numbers of the items of a share in the pipeline that they come from, which are keys of items without one.
+
+    Attributes:
+        first: number of the first item, default 0.
+        step: difference between the numbers of two items that follow each other, default 1.
+        stream: number of the stream, as ``"<number>/"``, if each of several streams counts its own items. Default ``""``.
+    """
+
+    first: int = 0
+    step: int = 1
+    stream: str = ""
+
+    def key(self, count: int) -> str:
+        """Return the key of an item, by the number of items before it in its share."""
+        return f"{self.stream}{self.first + count * self.step}"
+
+
+def read_items(items: Iterable[object], name: str, numbers: Numbers) -> Iterator[object]:
+    """Yield the items. An item for which the iterable raises gives a `Rejection`, or a `ShardFault` if no item follows it.
+
+    Args:
+        items: the iterable.
+        name: name of the source, for a `ShardFault`.
+        numbers: numbers of the items, which are the keys of rejections.
+    """
     iterator, number, error = iter(items), 0, None
     state: Any = None  # the state of a stream of datasets from which `items` continues
     while True:
@@ -108,7 +144,7 @@ def _items(items: Iterable[object], name: str) -> Iterator[object]:
                 cure = f"; {UNDECODED_FIRST}" if is_huggingface(items) else ""
                 yield ShardFault(name, f"{error}; the iterable returned no item after this error{cure}")
                 return
-            yield Rejection("", str(number - 1), "", "read", error)
+            yield Rejection("", numbers.key(number - 1), "", "read", error)
             (items, state), error = behind, None
             iterator = iter(items)
             continue
@@ -116,11 +152,11 @@ def _items(items: Iterable[object], name: str) -> Iterator[object]:
             raise
         except Exception as raised:
             if error is not None:
-                yield Rejection("", str(number - 1), "", "read", error)
-            error = without_address(f"item {number} raised {type(raised).__name__}: {raised}")
+                yield Rejection("", numbers.key(number - 1), "", "read", error)
+            error = without_address(f"item {numbers.key(number)} raised {said(raised)}")
         else:
             if error is not None:
-                yield Rejection("", str(number - 1), "", "read", error)
+                yield Rejection("", numbers.key(number - 1), "", "read", error)
             error = None
             yield item
         number += 1
@@ -206,8 +242,8 @@ def refused(key: str, error: PatchpackError, member: str = "") -> Rejection:
     return Rejection("", key, member, stage, str(error))
 
 
-def _key_of(item: object, number: int) -> str:
-    return key_of(item) if isinstance(item, Mapping) and "__key__" in item else str(number)
+def _own_key(item: object) -> str | None:
+    return key_of(item) if isinstance(item, Mapping) and "__key__" in item else None
 
 
 class InlineSample:
@@ -235,7 +271,7 @@ class InlineSample:
         except DecodeError as error:
             return DecodeError, (str(error),)
         except Exception as error:
-            return SourceError, (f"cannot be sent to a worker: {type(error).__name__}: {error}",)
+            return SourceError, (f"cannot be sent to a worker: {said(error)}",)
 
     def _sent(self, image: object) -> object:
         if isinstance(image, Image.Image):

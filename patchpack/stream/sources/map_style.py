@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
 
 from patchpack._arrays import Int64Array
+from patchpack._shown import said
 from patchpack.errors import ConfigError, DecodeError, SampleError, SourceError
-from patchpack.image.picture import is_several, within
+from patchpack.image.picture import frame_count, frames_of, is_several, within
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.items import ToSample, make_sample
 from patchpack.stream.sample.source import FieldSource, tell_epoch
@@ -33,7 +34,7 @@ class MapStyleSource(FieldSource):
         dataset: items are of a kind that `as_sample` takes, or ``to_sample(i, item)`` makes a `Sample` of each.
         members: image and label names, pixel limit.
         to_sample: ``(number, item) -> Sample``, or None.
-        sizes: int ``[n, 2]`` oriented height and width of every item; None if unknown.
+        sizes: int ``[n, 2]`` oriented height and width of every item, which is one image; None if unknown.
         size_of: number → (height, width), if that is cheap; None if unknown.
         cheap: True if reading an item does not decode it. It may then be read once for its size and once to paint it. Default
             False.
@@ -75,7 +76,12 @@ class MapStyleSource(FieldSource):
         """Set the fields to read, see `FieldSource`."""
         self.members = members
         self.items = ItemReader(self._dataset, members, self._to_sample)
-        self.reader = ItemReader(self._dataset, members.without_text(), self._to_sample)
+        sized = self._sizes is not None or self._size_of is not None
+        self.reader = ItemReader(self._dataset, members.without_text(), self._to_sample, sized=sized)
+
+    def read_fields(self) -> dict[str, Any]:
+        """Return the names of columns and members, and of the function that makes samples, see `Source`."""
+        return self.members.item_names(self._to_sample)
 
     def reading_twice(self) -> MapStyleSource:
         """Return the same source without held images: an item that is read for its size is read again to be painted."""
@@ -127,9 +133,13 @@ class ItemReader:
         dataset: the dataset with items by number.
         members: names of image and label.
         to_sample: ``(number, item) -> Sample``, or None.
+        sized: True if the user gave the size of every item, so that each was planned as one image. Default False.
     """
 
-    def __init__(self, dataset: Sequence[object], members: SampleFields, to_sample: ToSample | None) -> None:
+    def __init__(
+        self, dataset: Sequence[object], members: SampleFields, to_sample: ToSample | None, *, sized: bool = False
+    ) -> None:
+        self._sized = sized
         self._dataset, self._members, self._to_sample = dataset, members, to_sample
         self._inline = InlineReader()
         self._epoch: int | None = None
@@ -148,7 +158,19 @@ class ItemReader:
         if not isinstance(location, int):
             return self._inline(location)
         sample = self.sample(location, self.item(location))
+        if self._sized:
+            self._require_one_image(location, sample.image)
         return sample.image, None if self._members.target is None else sample.target
+
+    def _require_one_image(self, number: int, image: object) -> None:
+        """Raise `DecodeError` for several images or a clip, of which a given size says too little."""
+        frames = frames_of(image) if self._members.limits.clips else None
+        if is_several(image) or (frames is not None and frame_count(frames) != 1):
+            what = f"{len(image)} images" if is_several(image) else "a clip"
+            raise DecodeError(
+                f"item {number} is {what}, and sizes= and size_of= give the size of one image: leave them out for items of "
+                f"several images and for clips"
+            )
 
     def _part(self, number: int, part: int) -> tuple[object, object]:
         if self._last is None or self._last[0] != number or not part:
@@ -173,7 +195,7 @@ class ItemReader:
         except MemoryError:
             raise
         except Exception as error:
-            raise SourceError(f"item {number} of the dataset raised {type(error).__name__}: {error}") from error
+            raise SourceError(f"item {number} of the dataset raised {said(error)}") from error
 
     def sample(self, number: int, item: object) -> Sample:
         """Return the `Sample` of an item. Raises like `make_sample`, and `SourceError` for a key that would not be used."""
@@ -214,4 +236,4 @@ def _asked_size(size_of: SizeOf, number: int) -> Size:
     except MemoryError:
         raise
     except Exception as error:
-        raise DecodeError(f"size_of({number}) failed: {type(error).__name__}: {error}") from error
+        raise DecodeError(f"size_of({number}) failed: {said(error)}") from error

@@ -29,15 +29,15 @@ from patchpack.stream.sources.huggingface import converts, is_huggingface, is_pl
 from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.iterables import IterableSource
 from patchpack.stream.sources.map_style import MapStyleSource, SizeOf, is_map_style
+from patchpack.stream.sources.refused import refuse_tables_and_packed
 from patchpack.stream.sources.shards import ShardSource
-from patchpack.stream.sources.tables import cure_of_table
 from patchpack.stream.tar.urls import in_working_folder, is_local
 
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 class SourceOptions(TypedDict, total=False):
-    """The options of `open_source`, which `load`, `Planner`, `Painter` and `replay` hand on to it."""
+    """The options of `open_source`, which `load`, `Planner` and `replay` hand on to it."""
 
     image: str | Sequence[str]
     frames: str | None
@@ -86,7 +86,8 @@ def open_source(
         map_target: decoded label → target, e.g. a look-up. An exception in it rejects the sample.
         classes: names of the class folders in the order of their numbers, for a folder that may lack some, such as a
             validation split. None takes the folders that exist, sorted. An image in another folder is rejected.
-        sizes: int ``[n, 2]``, oriented height and width of every item of a dataset by number, if they are known.
+        sizes: int ``[n, 2]``, oriented height and width of every item of a dataset by number, if they are known. Every item is
+            then one image, neither several nor a clip.
         size_of: number → (height, width), instead of ``sizes``, if that is cheap. Without either, an item that does not come as
             file bytes must be decoded to find its size. Each worker then plans its own share, and batches depend on the number
             of workers.
@@ -218,9 +219,7 @@ def _items(
             f"expected one data set, got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of "
             f"its values"
         )
-    if (cure := cure_of_table(source)) is not None:
-        kind = type(source)
-        raise SourceError(f"a {kind.__module__.partition('.')[0]} {kind.__name__} has columns, not samples: pass {cure}")
+    refuse_tables_and_packed(source)
     cheap, classes = False, None
     opened: MapStyleSource | IterableSource
     if is_huggingface(source) and to_sample is None:  # the user's function gets the rows in the form that the user knows
@@ -262,6 +261,8 @@ def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | 
     if strange or len(pictures) < len(urls):
         shown, wanted = (strange or pictures)[0], ";".join(sorted(extensions))
         hint = "; a list holds shards or images, not both" if len(pictures) < len(urls) else ""
+        if shown.lower().endswith(".index"):
+            hint = f"; a saved index is opened by patchpack.Index.open({shown!r})"
         if shown.lower().endswith((".heic", ".heif")):
             hint = "; HEIC needs a plugin of Pillow, see Recipe.formats"
         raise SourceError(f"{shown} is neither a folder nor a tar file ({', '.join(_ARCHIVES)}) nor an image ({wanted}){hint}")

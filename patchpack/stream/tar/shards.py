@@ -12,7 +12,7 @@ from patchpack.image.size import read_size, read_size_at
 from patchpack.report import Rejection, ShardFault
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.labels import decode_target, join
-from patchpack.stream.sample.names import nearest
+from patchpack.stream.sample.names import nearest, nearest_member
 from patchpack.stream.tar.byte_reader import MAGIC_BYTES, ByteReader, SeekableReader, StreamReader, compression_of
 from patchpack.stream.tar.grouping import Group, Grouper, asked_for
 from patchpack.stream.tar.members import UNREADABLE, CutError, Member, read_members
@@ -153,7 +153,9 @@ def _chosen(group: Group, label: str, asked: SampleFields) -> _Chosen | Rejectio
         return Rejection(label, key, member, "read", group.fault)
     if not images:
         has = ", ".join(sorted(group.members))
-        return Rejection(label, key, "", "read", f"no image member ({';'.join((*asked.frames, *asked.image))}), it has: {has}")
+        wanted = (*asked.frames, *asked.image)
+        hint = nearest_member(wanted, group.members) if asked.image_given else ""
+        return Rejection(label, key, "", "read", f"no image member ({';'.join(wanted)}), it has: {has}{hint}")
     missing = [extension for extension in asked.labels if extension not in group.members]
     if missing:
         has = ", ".join(sorted(group.members))

@@ -14,6 +14,7 @@ import signal
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
 from typing import TypeVar, cast
 
@@ -126,6 +127,18 @@ class WorkerSeeds:
     def _of(self, name: str) -> int:
         (uniform,) = uniforms(self._seed, self.epoch, key_hash([f"rank {self._rank}, {name}"]), Stage.WORKERS, 1)[0]
         return int(uniform * (1 << 53))  # all of its bits
+
+
+@contextmanager
+def keep_random_states() -> Iterator[None]:
+    """Restore the global generators of `random`, numpy and torch afterwards, whatever the user's code draws meanwhile."""
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  the user's code may draw from it
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])  # noqa: NPY002
+        torch.set_rng_state(states[2])
 
 
 class WorkerStart:

@@ -451,3 +451,28 @@ def test_without_transformers_or_with_a_broken_one_a_processor_is_itself(
         assert not isinstance(processor, stand_in)
         with pytest.raises(AttributeError, match="valid_kwargs"):
             processor.valid_kwargs  # noqa: B018
+
+
+HALVES = [127.5] * 3
+
+
+@pytest.mark.parametrize("kind", [Siglip2Processor, QwenVLProcessor], ids=lambda kind: kind.__name__)
+def test_means_to_255_are_refused(kind: Any) -> None:
+    """transformers would rescale by 1 / 255 and then subtract 127.5: every pixel near -1, in silence."""
+    said = "MeanStd takes numbers on the 0-1 scale, .* divide by 255"
+    image = np.zeros((64, 64, 3), dtype=np.uint8)
+    with pytest.raises(pp.errors.ConfigError, match=said):
+        kind()(image, image_mean=HALVES, image_std=HALVES)
+    with pytest.raises(pp.errors.ConfigError, match=said):
+        kind.like({**kind().to_dict(), "image_mean": HALVES})
+    with pytest.raises(pp.errors.ConfigError, match=said):
+        kind.like(kind().to_dict(), image_std=HALVES)
+    with pytest.raises(pp.errors.ConfigError, match="rescale_factor=1 is not supported"):
+        kind()(image, image_mean=HALVES, image_std=HALVES, rescale_factor=1)
+    with pytest.raises(pp.errors.ConfigError, match="mean must be three numbers"):
+        kind(image_mean=0.5)(image)
+
+
+def test_a_number_that_is_text_is_refused_by_name() -> None:
+    with pytest.raises(pp.errors.ConfigError, match="max_pixels must be a number, got '3'"):
+        QwenVLProcessor.like(QwenVLProcessor().to_dict(), max_pixels="3")

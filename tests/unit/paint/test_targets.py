@@ -51,7 +51,7 @@ KINDS = {
     "complex": (torch.zeros(2, dtype=torch.complex64), OBJECT),
     "dict_of_tensors": ({"a": torch.tensor(3.0, dtype=torch.bfloat16)}, {"a": FLOAT}),
     "dict": ({"a": 1, "b": [0.5, 1]}, {"a": INT, "b": TargetSpec("float32", (2,))}),
-    "dict_int_keys": ({7: 1}, {"7": INT}),
+    "dict_int_keys_of_text": ({7: "x"}, OBJECT),
     "dict_of_text": ({"a": 1, "b": "x"}, OBJECT),
     "empty_dict": ({}, OBJECT),
     "none": (None, None),
@@ -101,11 +101,83 @@ def test_dict_targets_are_a_dict_of_arrays() -> None:
     assert np.isnan(targets["score"][0, 1])
 
 
-def test_dict_keys_may_be_numbers() -> None:
-    kind = infer_kind({7: 1})
+@pytest.mark.parametrize("target", [{7: 1}, {1: 5, "1": 6}, {("a", "b"): 1}])
+def test_names_of_a_dict_are_strings(target: Any) -> None:
+    with pytest.raises(pp.errors.TargetError, match="the names of a dict of labels are strings, got"):
+        infer_kind(target)
+    kind = infer_kind({"1": 5})
+    with pytest.raises(pp.errors.TargetError, match=r"expected a dict of the targets 1, as the first sample had, got"):
+        store(allocate(kind, 1, 1), kind, 0, 0, target)
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    "label", [10**5000, Unshowable(), [10**5000], {"a": Unshowable()}], ids=["int", "object", "list", "dict"]
+)
+def test_a_label_that_cannot_be_shown_is_a_rejection(label: Any) -> None:
+    for first in (1, 0.5, {"b": 1}, None):
+        kind = infer_kind(first)
+        with pytest.raises(pp.errors.TargetError, match=r"cannot be shown \((ValueError|RuntimeError)\)"):
+            store(allocate(kind, 1, 1), kind, 0, 0, label)
+    _, report = load([1, label, 2])
+    assert [r.key for r in report.rejected] == ["k1"]
+
+
+def test_an_error_whose_text_cannot_be_shown_is_a_rejection() -> None:
+    def failing(label: int) -> int:
+        if label == 1:
+            raise ValueError(Unshowable())
+        return label
+
+    _, report = load([0, 1, 2], map_target=failing)
+    assert [r.key for r in report.rejected] == ["k1"]
+    assert report.rejected[0].reason == "map_target failed for 1: ValueError: (its text cannot be shown)"
+
+
+@pytest.mark.parametrize("label", [16777217, -16777217, np.int64(2**53 + 1), [0, 16777217], True])
+def test_an_integer_that_float32_cannot_hold_is_refused(label: Any) -> None:
+    kind = infer_kind([0.5, 0.5] if isinstance(label, list) else 0.5)
+    if label is True:
+        store(allocate(kind, 1, 1), kind, 0, 0, label)
+        return
+    with pytest.raises(
+        pp.errors.TargetError,
+        match=r"float32 holds exactly, got the integer .*: give labels as",
+    ):
+        store(allocate(kind, 1, 1), kind, 0, 0, label)
+
+
+@pytest.mark.parametrize("label", [16777216, 2**40, 0, [2**30, -(2**25)]])
+def test_an_integer_that_float32_holds_is_kept(label: Any) -> None:
+    kind = infer_kind([0.5, 0.5] if isinstance(label, list) else 0.5)
     targets = allocate(kind, 1, 1)
-    store(targets, kind, 0, 0, {7: 5})
-    assert targets["7"].tolist() == [[5]]
+    store(targets, kind, 0, 0, label)
+    assert targets[0, 0].tolist() == (label if isinstance(label, list) else float(label))
+
+
+MASKED = np.ma.array([1, 2], mask=[False, True])
+
+
+@pytest.mark.parametrize(
+    "label", [MASKED, np.ma.masked, [MASKED, MASKED], {"a": MASKED}], ids=["array", "masked", "list", "dict"]
+)
+def test_masked_values_are_no_labels(label: Any) -> None:
+    with pytest.raises(pp.errors.TargetError, match="a label with masked values has no number there"):
+        infer_kind(label)
+    assert infer_kind(np.ma.array([1, 2], mask=False)) == TargetSpec("int64", (2,))
+    _, report = load([label, 1])
+    assert [(r.key, r.stage) for r in report.rejected] == [("k0", "target")]
+
+
+def test_none_after_a_text_is_a_rejection() -> None:
+    (batch,), report = load(["cat", None, "dog"])
+    assert [(r.key, r.stage) for r in report.rejected] == [("k1", "target")]
+    assert batch.targets == [["cat", None, "dog"]]
+    assert batch.slot_mask.tolist() == [[True, False, True]]
 
 
 def test_other_objects_are_a_nested_list_with_none() -> None:
@@ -135,6 +207,7 @@ MISMATCHES = {
     "text_for_float": (0.5, "x"),
     "other_shape": ([1, 2], [1, 2, 3]),
     "value_for_none": (None, 1),
+    "none_for_text": ("x", None),
     "other_names": ({"a": 1}, {"b": 1}),
     "name_missing": ({"a": 1, "b": 2}, {"a": 1}),
     "int_for_dict": ({"a": 1}, 1),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 
 import patchpack as pp
 from helpers.captioned import write_tar
+from helpers.standin import of_sizes
 from patchpack.stream.planning.epoch_plan import EpochPlan
 
 RECIPE = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=4, seq_len=8, rows_per_batch=2, max_images=2)
@@ -129,7 +131,7 @@ def test_a_loader_that_would_stack_batches_is_told_batch_size_none() -> None:
         next(iter(DataLoader(stage)))
     planner = pp.Planner(SAMPLES, RECIPE)
     with pytest.raises(pp.errors.ConfigError, match=said):
-        next(iter(DataLoader(pp.Painter(planner, RECIPE), sampler=planner)))
+        next(iter(DataLoader(pp.Painter(planner), sampler=planner)))
     batch = next(iter(DataLoader(stage, batch_size=None)))
     assert isinstance(batch.patches, torch.Tensor)
 
@@ -287,3 +289,181 @@ def test_a_shard_under_another_name_is_refused(tmp_path: Path, monkeypatch: pyte
     for other in (str(tmp_path / "a.tar"), "link.tar", "./a.tar"):
         with pytest.raises(pp.errors.SourceError, match=f"shard .*{other[-8:]} is listed twice"):
             pp.load(["a.tar", other], RECIPE)
+
+
+# -------------------------------------------------------------------------------------------- options of the wrong kind
+
+
+@pytest.mark.parametrize("make", [pp.load, pp.Planner], ids=["load", "Planner"])
+@pytest.mark.parametrize(
+    ("rank", "world_size", "said"),
+    [("1", 2, "rank must be an integer, got '1'"), (0.0, 1, "rank must be an integer, got 0.0"), (True, 2, "rank must"),
+     (1, "2", "world_size must be an integer, got '2'"), (2, 2, "need 0 <= rank < world_size, got rank=2")],
+)  # fmt: skip
+def test_a_rank_is_an_integer(make: Any, rank: Any, world_size: Any, said: str) -> None:
+    with pytest.raises(pp.errors.ConfigError, match=said):
+        make(SAMPLES, RECIPE, rank=rank, world_size=world_size, tail="pad")
+
+
+@pytest.mark.parametrize("balance", ["no", 1, None, ""])
+def test_balance_is_true_or_false(balance: Any) -> None:
+    with pytest.raises(pp.errors.ConfigError, match="balance must be True or False, got"):
+        pp.load(SAMPLES, RECIPE, balance=balance)
+    with pytest.raises(pp.errors.ConfigError, match="balance must be True or False, got"):
+        pp.load(of_sizes([(8, 9)] * 4), RECIPE, balance=balance)
+
+
+def test_a_log_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(pp.errors.ConfigError, match="is a folder: give the path of a file to append to"):
+        pp.ErrorPolicy("skip", log=tmp_path)
+    for log in ("", 3, b"bad.jsonl", True):
+        with pytest.raises(pp.errors.ConfigError, match="log must be the path of a file, or None, got"):
+            pp.ErrorPolicy("skip", log=log)  # type: ignore[arg-type]
+
+
+def test_values_and_dtypes_of_another_kind_are_refused() -> None:
+    batch = next(iter(pp.load(SAMPLES, RECIPE)))
+    for values in ([1, 2], 3, "x"):
+        with pytest.raises(pp.errors.ShapeError, match="values must be an array or a tensor, got a"):
+            list(pp.unpack(batch, values))
+    with pytest.raises(pp.errors.ConfigError, match=r"dtype must be one of torch's, such as torch\.float16, got 'float16'"):
+        pp.standardize(batch, dtype="float16")  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------------ indexes and packs
+
+
+def in_a_shard(path: Path) -> str:
+    return write_tar(path, {str(number): {"png": png(number), "cls": b"1"} for number in range(2)})
+
+
+def test_an_index_to_update_says_what_differs(tmp_path: Path) -> None:
+    shard = in_a_shard(tmp_path / "a.tar")
+    index = pp.Index.build(shard)
+    for options, said in (
+        ({"target": None}, "target differs: the index to update was made for cls, this one is to be for None"),
+        ({"image": "png"}, "image differs: the index to update was made for jpg;jpeg;png;webp, this one is to be for png"),
+        ({"max_pixels": 9}, "max_pixels differs"),
+        ({"max_bytes": 9999}, "max_bytes differs"),
+    ):
+        with pytest.raises(pp.errors.ConfigError, match=said):
+            pp.Index.build(shard, update=index, **options)
+    with pytest.raises(pp.errors.ConfigError, match=r"update must be an earlier Index, got 'x.index': patchpack\.Index\.open"):
+        pp.Index.build(shard, update="x.index")  # type: ignore[arg-type]
+
+
+def test_a_saved_index_as_a_source_says_what_opens_it(tmp_path: Path) -> None:
+    path = tmp_path / "train.index"
+    pp.Index.build(in_a_shard(tmp_path / "a.tar")).save(path)
+    with pytest.raises(pp.errors.SourceError, match=r"a saved index is opened by patchpack\.Index\.open\('.*train\.index'\)"):
+        pp.load(path, RECIPE)
+
+
+@pytest.mark.parametrize("options", [{"target": "cls"}, {"image": "jpg;jpeg;png;webp"}, {"text": "txt"}])
+def test_a_name_beside_an_index_is_refused_though_it_is_the_default(options: dict[str, str]) -> None:
+    name = next(iter(options))
+    if name == "text":  # `text` has no default that stands for other names
+        pp.load(of_sizes([(8, 9)] * 4), RECIPE, **options)
+        return
+    with pytest.raises(pp.errors.ConfigError, match=f"{name}= cannot be passed with an index"):
+        pp.load(of_sizes([(8, 9)] * 4), RECIPE, **options)
+
+
+@pytest.mark.parametrize("source", [pp.PackedShards, pp.PackedShards.__new__(pp.PackedShards)], ids=["class", "object"])
+def test_packed_shards_hold_batches_already(source: Any) -> None:
+    with pytest.raises(pp.errors.SourceError, match="packed shards hold batches already"):
+        pp.load(source, RECIPE)
+
+
+# ---------------------------------------------------------------------------------------------------- names of images
+
+
+@pytest.mark.parametrize(
+    ("image", "hint"),
+    [("*.png", "did you mean 'png'?"), ("pngg", "did you mean 'png'?"), ("jpg;*png*", None), ("xyz", "it has: cls, png [")],
+)
+def test_a_name_that_no_image_has_is_told_the_nearest(tmp_path: Path, image: str, hint: str | None) -> None:
+    shard = in_a_shard(tmp_path / "a.tar")
+    if hint is None:
+        assert sum(batch.info.packed for batch in pp.load(shard, RECIPE, image=image)) == 2
+        return
+    with pytest.raises(pp.errors.PatchpackError, match=re.escape(hint)):
+        list(pp.load(shard, RECIPE, image=image))
+    dicts = [{"__key__": "k", "png": SAMPLES[0].image, "cls": 1}]
+    with pytest.raises(pp.errors.PatchpackError, match=re.escape(hint.replace("it has: cls, png", "it has: png, cls"))):
+        list(pp.load(dicts, RECIPE, image=image))
+
+
+class Several(Numbers):
+    def __getitem__(self, number: int) -> Any:
+        return [SAMPLES[number].image] * 2, number
+
+
+class Clips(Numbers):
+    def __getitem__(self, number: int) -> Any:
+        return pp.Clip([SAMPLES[number].image] * 2), number
+
+
+@pytest.mark.parametrize("options", [{"sizes": [(8, 9)] * COUNT}, {"size_of": lambda number: (8, 9)}], ids=["sizes", "size_of"])
+def test_sizes_of_items_that_are_several_images_or_clips_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(pp.errors.DecodeError, match="item 0 is 2 images, and sizes= and size_of= give the size of one image"):
+        list(pp.load(Several(), RECIPE, **options))
+    clips = pp.Recipe(
+        resize=pp.resize.NaFlex(4), patch_size=4, seq_len=8, rows_per_batch=2, video=pp.Video(num_frames=2, tubelet=1)
+    )
+    with pytest.raises(pp.errors.DecodeError, match="item 0 is a clip, and sizes= and size_of= give the size of one image"):
+        list(pp.load(Clips(), clips, **options))
+
+
+# --------------------------------------------------------------------------------------------------------- pack_images
+
+
+class Broken:
+    """An iterator that raises for its second image and continues."""
+
+    def __init__(self) -> None:
+        self.number = -1
+
+    def __iter__(self) -> Broken:
+        return self
+
+    def __next__(self) -> Any:
+        self.number += 1
+        if self.number == 1:
+            raise ValueError("broken")
+        if self.number == 4:
+            raise StopIteration
+        return SAMPLES[self.number].image
+
+
+def broken_generator() -> Any:
+    yield SAMPLES[0].image
+    raise ValueError("broken")
+
+
+@pytest.mark.parametrize("keys", [None, ["a", "b", "c", "d"]])
+def test_an_image_for_which_the_iterator_raises_is_one_rejection(keys: list[str] | None) -> None:
+    loader = pp.pack_images(Broken(), RECIPE, keys=keys, on_error="skip")
+    packed = [key for batch in loader for row in batch.keys for key in row]
+    report = loader.report()
+    assert packed == (["0", "2", "3"] if keys is None else ["a", "c", "d"])
+    assert [(r.key, r.stage, r.reason) for r in report.rejected] == [
+        ("1" if keys is None else "b", "read", "item 1 raised ValueError: broken")
+    ]
+    with pytest.raises(pp.errors.SourceError, match="item 1 raised ValueError: broken"):
+        list(pp.pack_images(Broken(), RECIPE))
+
+
+def test_a_generator_of_images_that_raises_ends_as_a_fault() -> None:
+    loader = pp.pack_images(broken_generator(), RECIPE, keys=["a", "b", "c"], on_error="skip")
+    assert [key for batch in loader for row in batch.keys for key in row] == ["a"]
+    (fault,) = loader.report().shard_errors
+    assert fault.reason == "item 1 raised ValueError: broken; the iterable returned no item after this error"
+
+
+def test_a_key_that_is_none_is_refused_as_such() -> None:
+    images = [SAMPLES[0].image, SAMPLES[1].image]
+    with pytest.raises(pp.errors.ConfigError, match="got None as the key of image 0"):
+        list(pp.pack_images(images, RECIPE, keys=[None, "b"]))  # type: ignore[list-item]
+    with pytest.raises(pp.errors.ConfigError, match="got 1 keys and more images"):
+        list(pp.pack_images(images, RECIPE, keys=["b"]))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import Int64, ceil_div, columns, grid_of, isqrt, require_int
+from patchpack.plan._integers import Int64, ceil_div, columns, grid_of, isqrt, require_bool, require_int
 from patchpack.types import FloatArray, IntArray
 
 MAX_BUDGET = 1 << 24
@@ -38,6 +38,7 @@ class Pix2Struct:
 
     def __post_init__(self) -> None:
         require_int("max_patches", self.max_patches, 1, MAX_BUDGET)
+        require_bool("exact", self.exact)
 
     def bound(self, patch_size: int) -> int:
         """Return max_patches. Proof: ``floor(x) * floor(y) <= x * y = M``, and a clamp to 1 leaves the other factor <= M."""
@@ -80,6 +81,7 @@ class NaFlex:
 
     def __post_init__(self) -> None:
         require_int("max_patches", self.max_patches, 1, MAX_BUDGET)
+        require_bool("upscale", self.upscale)
         if self.search not in ("exact", "bisection"):
             raise ConfigError(f"search must be 'exact' or 'bisection', got {self.search!r}")
 

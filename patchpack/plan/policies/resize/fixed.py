@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import ceil_div, columns, grid_of, require_int
+from patchpack.plan._integers import ceil_div, columns, grid_of, require_bool, require_int
 from patchpack.plan.policies.resize.budget import MAX_BUDGET, Pix2Struct
 from patchpack.types import FloatArray, IntArray
 
@@ -63,6 +63,7 @@ class LongestSide:
 
     def __post_init__(self) -> None:
         require_int("longest", self.longest, 1, MAX_SIDE)
+        require_bool("upscale", self.upscale)
 
     def bound(self, patch_size: int) -> int:
         """Return ``ceil(longest / patch_size)**2``, because both sides end at most at longest."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from patchpack._arrays import Int64Array
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import columns, grid_of, isqrt, require_int
+from patchpack.plan._integers import columns, grid_of, isqrt, require_int, require_number, set_tuples
 from patchpack.plan.policies import quantile
 from patchpack.types import FloatArray, IntArray
 
@@ -44,6 +44,9 @@ class NaViT:
     eval_resolution: int | None = None
 
     def __post_init__(self) -> None:
+        set_tuples(self, "resolution")
+        if isinstance(self.resolution, tuple) and len(self.resolution) != 2:
+            raise ConfigError(f"resolution must be a number of pixels, or the lowest and the highest, got {self.resolution!r}")
         low, high = self.range
         for side in (low, high):
             require_int("resolution", side, 1, MAX_RESOLUTION)
@@ -55,6 +58,8 @@ class NaViT:
             raise ConfigError(
                 f"sampling must be 'uniform' or 'normal', on 'side' or 'area', got {self.sampling!r} and {self.on!r}"
             )
+        require_number("mean", self.mean)
+        require_number("std", self.std)
         if not self.std > 0:
             raise ConfigError(f"std must be > 0, got {self.std}")
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import columns, grid_of
+from patchpack.plan._integers import columns, grid_of, require_number
 from patchpack.types import FloatArray, IntArray
 
 MAX_ASPECT = 200
@@ -40,6 +40,9 @@ class SmartResize:
     draws = 0
 
     def __post_init__(self) -> None:
+        for name in ("min_pixels", "max_pixels", "merge", "min_side"):
+            if name != "min_side" or self.min_side is not None:
+                require_number(name, getattr(self, name))
         if not 1 <= self.min_pixels <= self.max_pixels < 1 << 40:
             raise ConfigError(
                 f"expected 1 <= min_pixels <= max_pixels < 2**40, got min_pixels={self.min_pixels}, "

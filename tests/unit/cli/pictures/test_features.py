@@ -20,7 +20,7 @@ def test_colours_lie_on_their_patches() -> None:
     image = np.zeros((64, 96, 3), dtype=np.uint8)
     recipe = pp.recipes.navit(resize=pp.resize.Native(24), seq_len=32, rows_per_batch=1, drop=pp.drop.Constant(0.25))
     planner = pp.Planner([pp.Sample("a", image)], recipe)
-    batch = pp.Painter(planner, recipe)[next(iter(planner))]
+    batch = pp.Painter(planner)[next(iter(planner))]
     images = list(pp.unpack(batch))
     colours = np.asarray(draw_features(batch, images, Place(width=8, depth=0, heads=1))["a"])
     assert colours.shape == (4, 6, 3)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import patchpack as pp
 from helpers.standin import of_sizes
@@ -15,6 +17,7 @@ from patchpack.stream.painting.planned_in_workers import PlannedInWorkers
 from patchpack.stream.planning.epoch_plan import EpochPlan
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.planning.resume import kind_of, snapshot
+from patchpack.stream.sources.iterables import InlineReader
 from patchpack.types import TargetSpec
 
 RECIPE = pp.Recipe(
@@ -90,3 +93,133 @@ def test_after_a_resume_the_turn_is_that_of_the_stream_behind_the_last() -> None
     assert streams.state_dict() == {"states": [{"number": 0}, {"number": 1}, None], "first": 2}
     streams.arrived(BatchInfo(worker=2, state={"number": 2}))
     assert streams.state_dict()["first"] == 0
+
+
+# ------------------------------------------------------------------------------- what is read must be what was read before
+
+
+def first_label(label: Any) -> Any:
+    return label
+
+
+def other_label(label: Any) -> Any:
+    return label
+
+
+def as_sample(number: int, item: Any) -> pp.Sample:
+    return pp.Sample(str(number), IMAGE, number)
+
+
+def other_sample(number: int, item: Any) -> pp.Sample:
+    return pp.Sample(str(number), IMAGE, number + 1)
+
+
+class Rows:
+    """Four rows with two images and two labels."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        return {"a": IMAGE, "b": IMAGE, "x": number, "y": number + 1}
+
+
+ROWS = [Rows()[number] for number in range(4)]
+READING = {"image": "a", "target": "x"}
+
+
+@pytest.mark.parametrize("source", [Rows(), ROWS], ids=["dataset", "iterable"])
+@pytest.mark.parametrize(
+    ("saved", "now", "said"),
+    [
+        (READING, READING | {"target": "y"}, "target differs: the state was saved with x, this loader has y"),
+        (READING, READING | {"target": ["x", "y"]}, "target differs: the state was saved with x, this loader has "),
+        (READING, READING | {"target": None}, "target differs: the state was saved with x, this loader has None"),
+        (READING, READING | {"image": "b"}, "image differs"),
+        (READING, READING | {"map_target": first_label}, "map_target differs: the state was saved with None, this loader has"),
+        (READING | {"map_target": first_label}, READING | {"map_target": other_label}, "map_target differs"),
+        ({"to_sample": as_sample}, {"to_sample": other_sample}, "to_sample differs: the state was saved with as_sample, this"),
+    ],
+    ids=["target", "targets", "no target", "image", "map_target", "other map_target", "to_sample"],
+)  # fmt: skip
+def test_a_state_of_other_fields_is_refused(source: Any, saved: dict[str, Any], now: dict[str, Any], said: str) -> None:
+    loader = pp.load(source, RECIPE, **saved)
+    next(iter(loader))
+    state = json.loads(json.dumps(loader.state_dict()))
+    pp.load(source, RECIPE, **saved).load_state_dict(state)
+    with pytest.raises(pp.errors.ConfigError, match=said):
+        pp.load(source, RECIPE, **now).load_state_dict(state)
+    if source is ROWS:
+        stage = pp.Pack(RECIPE, resumable=True, **saved)
+        stage.delivered(next(iter(stage(source))))
+        with pytest.raises(pp.errors.ConfigError, match=said):
+            pp.Pack(RECIPE, resumable=True, **now).load_state_dict(json.loads(json.dumps(stage.state_dict())))
+
+
+CLIPS = pp.Recipe(
+    resize=pp.resize.Native(16), patch_size=4, seq_len=64, rows_per_batch=1, video=pp.Video(num_frames=2, tubelet=1),
+)  # fmt: skip
+
+
+def test_a_state_of_other_frames_is_refused() -> None:
+    rows = [{"__key__": str(n), "a.npy": IMAGE, "1.png": IMAGE, "2.png": IMAGE, "cls": n} for n in range(4)]
+    loader = pp.load(rows, CLIPS, frames="1.png")
+    next(iter(loader))
+    with pytest.raises(pp.errors.ConfigError, match="frames differs"):
+        pp.load(rows, CLIPS, frames="2.png").load_state_dict(loader.state_dict())
+
+
+def test_a_state_of_a_folder_whose_labels_were_its_classes_is_refused_for_labels_beside(tmp_path: Any) -> None:
+    (tmp_path / "a").mkdir()
+    Image.fromarray(IMAGE).save(tmp_path / "a" / "1.png")
+    (tmp_path / "a" / "1.cls").write_text("3")
+    loader = pp.load(tmp_path, RECIPE)
+    next(iter(loader))
+    with pytest.raises(
+        pp.errors.ConfigError, match=r"target differs: the state was saved with \['class folder'\], this loader"
+    ):
+        pp.load(tmp_path, RECIPE, target="cls").load_state_dict(loader.state_dict())
+
+
+class Labels(InlineReader):
+    """A reader of an index without pixels: every label is 1."""
+
+    def target(self, location: Any) -> Any:
+        return 1
+
+
+def test_a_state_of_an_index_with_another_map_target_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    index = of_sizes([(16, 16)] * 8)
+    monkeypatch.setattr(index, "reader", Labels())
+    state = pp.load(index, RECIPE, map_target=first_label).state_dict()
+    pp.load(index, RECIPE, map_target=functools.partial(first_label)).load_state_dict(state)
+    with pytest.raises(
+        pp.errors.ConfigError, match="map_target differs: the state was saved with first_label, this loader has"
+    ):
+        pp.load(index, RECIPE, map_target=other_label).load_state_dict(state)
+
+
+def test_a_state_of_another_tokenizer_is_refused() -> None:
+    rows = [{"image": IMAGE, "label": 1, "text": "a"}] * 2
+    loader = pp.load(rows, RECIPE, tokenize=lambda text: [1], text_len=4)
+    state = loader.state_dict()
+    with pytest.raises(pp.errors.ConfigError, match="tokenize differs"):
+        pp.load(rows, RECIPE, tokenize=len, text_len=4).load_state_dict(state)
+
+
+def test_a_state_of_an_earlier_version_is_refused_by_its_number() -> None:
+    loader = pp.load(Rows(), RECIPE, **READING)
+    state = loader.state_dict()
+    with pytest.raises(pp.errors.ConfigError, match="state differs: the state was saved with 4, this loader has 5"):
+        loader.load_state_dict(state | {"state": 4})
+
+
+@pytest.mark.parametrize("source", [Rows(), of_sizes([(16, 16)] * 8)], ids=["dataset", "index"])
+def test_a_state_of_numpys_numbers_is_json(source: Any) -> None:
+    options = {"epoch": np.int64(3), "steps_per_epoch": np.int64(2), "rank": np.int64(0), "world_size": np.int64(1)}
+    names = READING if isinstance(source, Rows) else {}
+    planner = Planner(source, RECIPE, shuffle=np.int64(4), seen=np.int64(5), **names, **options)
+    state = json.loads(json.dumps(planner.state_dict()))
+    assert (state["epoch"], state["seen"]) == (3, 5)
+    planner.set_epoch(np.int64(4))
+    assert json.loads(json.dumps(planner.state_dict()))["epoch"] == 4

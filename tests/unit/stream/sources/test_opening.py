@@ -159,7 +159,7 @@ def test_a_file_that_vanishes_after_the_scan_is_a_rejection(folder: Path) -> Non
     planner = pp.Planner(folder, RECIPE)
     (plan,) = planner
     (folder / "a" / "1.png").unlink()
-    batch = pp.Painter(planner, RECIPE, on_error="skip")[plan]
+    batch = pp.Painter(planner, on_error="skip")[plan]
     assert batch.slot_mask[0, :2].tolist() == [False, True]
     assert [(r.key, r.stage) for r in batch.info.rejections] == [("a/1.png", "read")]
 

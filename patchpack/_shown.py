@@ -1,0 +1,27 @@
+"""Values and errors of the user's own code as text for messages. A message must not end a run that its fault does not end."""
+
+from __future__ import annotations
+
+_LIMIT = 2000
+
+
+def shown(value: object) -> str:
+    """Return the `repr` of a value. A value that has none is shown by its class, and a long one is cut."""
+    try:
+        text = repr(value)
+    except Exception as error:  # an int of too many digits, or a class of the user
+        return f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
+    return text if len(text) <= _LIMIT else f"{text[:_LIMIT]}..."
+
+
+def said(error: BaseException) -> str:
+    """Return the class and the text of an error."""
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of an error, or a note that it has none."""
+    try:
+        return str(error)
+    except Exception:
+        return "(its text cannot be shown)"
