@@ -91,7 +91,9 @@ def add_seq_len(parser: argparse.ArgumentParser) -> None:
 
 def add_rows(parser: argparse.ArgumentParser) -> None:
     """Add the number of rows per batch."""
-    parser.add_argument("--rows", type=int, default=None, metavar="N", help="put N rows into a batch (default: the preset's)")
+    parser.add_argument(
+        "--rows-per-batch", type=int, default=None, metavar="N", help="put N rows into a batch (default: the preset's)"
+    )
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -167,7 +169,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
     """Return the preset that ``--recipe`` names with the row length, rows and seed of the command line."""
     from patchpack.plan import recipes
 
-    given = {name: getattr(arguments, name, None) for name in ("seq_len", "rows", "seed")}
+    given = {name: getattr(arguments, name, None) for name in ("seq_len", "rows_per_batch", "seed")}
     return recipes.get(arguments.recipe, **{name: value for name, value in given.items() if value is not None})
 
 

@@ -45,7 +45,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def arguments(source: Any, out: Path, *more: str) -> list[str]:
-    return ["embed", str(source), "--model", "siglip2_b16", "-o", str(out), "--rows", "2", "--part-size", "34", *more]
+    return ["embed", str(source), "--model", "siglip2_b16", "-o", str(out), "--rows-per-batch", "2", "--part-size", "34", *more]
 
 
 def read(out: Path) -> tuple[dict[str, Any], dict[str, str]]:

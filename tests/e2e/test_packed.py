@@ -605,7 +605,7 @@ def test_webdataset_reads_the_files(packed: pp.PackedShards) -> None:
 def test_the_command_line_writes_what_write_does(
     packed: pp.PackedShards, index: pp.Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recipe = ["--recipe", "navit", "--seq-len", "256", "--rows", "2", "--seed", "3"]
+    recipe = ["--recipe", "navit", "--seq-len", "256", "--rows-per-batch", "2", "--seed", "3"]
     options = ["--epochs", "2", "--shuffle", "50", "--steps-per-shard", "12"]
     assert main(["pack", *TRAIN, str(tmp_path / "a"), *recipe, *options]) == 0
     printed = capsys.readouterr().out.splitlines()
@@ -630,7 +630,7 @@ def test_the_command_line_writes_the_same_from_an_index_and_with_processes_that_
     packed: pp.PackedShards, index: pp.Index, tmp_path: Path
 ) -> None:
     index.save(tmp_path / "train.index")
-    recipe = ["--recipe", "navit", "--seq-len", "256", "--rows", "2", "--seed", "3"]
+    recipe = ["--recipe", "navit", "--seq-len", "256", "--rows-per-batch", "2", "--seed", "3"]
     options = ["--epochs", "2", "--shuffle", "50", "--steps-per-shard", "12", "--num-workers", "2"]
     assert main(["pack", str(tmp_path / "train.index"), str(tmp_path / "b"), *recipe, *options]) == 0
     assert contents(tmp_path / "b") == contents(packed.path)

@@ -336,7 +336,7 @@ def test_the_command_line(counted: str, folder: Path, tmp_path: Path, capsys: py
     assert_same_index(local(folder, target="cls"), pp.Index.open(out))
     assert main(["index", counted, "--update", out, "-o", out]) == 0
     assert "3 of 3 shards as in the earlier index, not read again" in capsys.readouterr().out.splitlines()
-    assert main(["pack", counted, str(tmp_path / "p"), "--seq-len", "1024", "--rows", "1"]) == 0
+    assert main(["pack", counted, str(tmp_path / "p"), "--seq-len", "1024", "--rows-per-batch", "1"]) == 0
     assert pp.PackedShards(tmp_path / "p").num_images == 36
     assert main(["index", "memory://no.tar", "-o", str(tmp_path / "b.index")]) == 1
     assert "no.tar cannot be read: FileNotFoundError" in capsys.readouterr().err

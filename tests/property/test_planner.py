@@ -63,7 +63,7 @@ def several_patch_sizes() -> st.SearchStrategy[Recipe]:
         drop=st.sampled_from([NoDrop(), Beta(0.2, 0.9), Scheduled(30, 10)]),
         packer=st.sampled_from([FirstFit(), FirstFit(3), BestFit(), BestFit(3), NextFit()]),
         max_images=st.integers(1, 5),
-        rows=st.integers(1, 2),
+        rows_per_batch=st.integers(1, 2),
         seed=st.integers(0, 2**64 - 1),
     )
 

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source(parser)
     add_recipe(parser)
     add_seq_len(parser)
-    parser.add_argument("--rows", type=int, default=2, metavar="N", help="draw N rows (default: 2)")
+    parser.add_argument("--rows", dest="rows_per_batch", type=int, default=2, metavar="N", help="draw N rows (default: 2)")
     add_epoch(parser)
     add_seed(parser)
     parser.add_argument("--ids", action="store_true", help="write slot numbers")
