@@ -16,6 +16,7 @@ from patchpack.batch._types import Array, ArrayT, Generic, Targets
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.views import sample_ids
 from patchpack.errors import ConfigError, ShapeError
+from patchpack.plan._integers import require_bool
 from patchpack.types import Grid, Size
 
 if TYPE_CHECKING:
@@ -109,6 +110,8 @@ def unpack(
         ShapeError: `values` have another shape. With ``dense=True`` also if an image lost patches and its positions are
             fractions or its values are integers.
     """
+    require_bool("dense", dense)
+    require_bool("several", several)
     if not isinstance(batch, PackedBatch):
         if values is not None:
             raise ConfigError("unpack takes values for one batch only: call unpack(batch, values) for each batch")

@@ -326,6 +326,9 @@ def test_values_and_dtypes_of_another_kind_are_refused() -> None:
     for values in ([1, 2], 3, "x"):
         with pytest.raises(pp.errors.ShapeError, match="values must be an array or a tensor, got a"):
             list(pp.unpack(batch, values))
+    for name in ("dense", "several"):
+        with pytest.raises(pp.errors.ConfigError, match=f"{name} must be True or False, got 'no'"):
+            list(pp.unpack(batch, **{name: "no"}))  # type: ignore[call-overload]
     with pytest.raises(pp.errors.ConfigError, match=r"dtype must be one of torch's, such as torch\.float16, got 'float16'"):
         pp.standardize(batch, dtype="float16")  # type: ignore[arg-type]
 
