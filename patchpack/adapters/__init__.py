@@ -13,7 +13,8 @@ from patchpack.adapters.inputs import ModelInputs
 from patchpack.adapters.naflex import TimmNaFlexProcessor, timm_naflex
 from patchpack.adapters.pad import Padded, keys, padded
 from patchpack.adapters.pix import Pix2StructProcessor, pix2struct
-from patchpack.adapters.qwen import QwenVLProcessor, qwen_vl, unpack_qwen_vl
+from patchpack.adapters.qwen import qwen_vl, unpack_qwen_vl
+from patchpack.adapters.qwen_processor import QwenVLProcessor
 from patchpack.adapters.siglip import Siglip2Processor, siglip2
 
 __all__ = [

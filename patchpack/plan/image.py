@@ -9,7 +9,7 @@ from typing import NamedTuple
 from patchpack import rng
 from patchpack.errors import ConfigError, SizeError
 from patchpack.plan._integers import require_epoch, require_int
-from patchpack.plan.online.planner import refusal
+from patchpack.plan.online.refusals import refusal
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.table import plan_table
 from patchpack.types import Grid, Size

@@ -13,7 +13,7 @@ import torch.distributed as distributed
 from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError
-from patchpack.plan.online.planner import Tail
+from patchpack.plan.online.batches import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.loader import DATALOADER_OPTIONS, DECIDED, Loader, require_options
 from patchpack.stream.painting.transports import plans_ahead

@@ -15,7 +15,8 @@ from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.painter import paint
 from patchpack.plan._integers import require_bool, require_epoch
-from patchpack.plan.online.planner import OnlinePlanner, Tail
+from patchpack.plan.online.batches import Tail
+from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.planning.order import Mark, Order, OrderedSource
 from patchpack.stream.planning.probe import probe_targets, require_recipe

@@ -3,81 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
-from zlib import crc32
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from patchpack import rng
-from patchpack.errors import ConfigError, SourceError
+from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_epoch, require_int
+from patchpack.plan.online.batches import TAILS, Batches, Tail
 from patchpack.plan.online.budget import Budget
-from patchpack.plan.online.decisions import SampleDecision, batch_plan, decide
+from patchpack.plan.online.decisions import SampleDecision, decide
 from patchpack.plan.online.losses import Losses
+from patchpack.plan.online.refusals import refused
 from patchpack.plan.online.rows import Rows
-from patchpack.plan.policies.crop import WholeImage
+from patchpack.plan.online.saved import checksum_of_texts, positions_of, require_same_samples
 from patchpack.plan.recipe import Recipe
 from patchpack.report import BatchInfo, Rejection, ShardFault
-from patchpack.types import BatchPlan, Event, Header, Size, TargetKind
+from patchpack.types import BatchPlan, Event, Header, TargetKind
 
-Tail = Literal["short", "drop", "pad", "wrap"]
-TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
 _EMPTY_PASSES = 10  # a rule that draws may refuse every image of a small source in one pass and take some in the next
-
-
-def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int, frames: int = 1) -> str:
-    """Return why no row takes an image of `num_tokens` tokens.
-
-    Args:
-        recipe: the policies.
-        size: height and width of the image in pixels.
-        num_tokens: tokens of the image, 0 if the policy refuses its size.
-        seq_len: tokens per row.
-        frames: number of frames of a clip. Default 1, an image.
-    """
-    if num_tokens == 0:
-        part = "" if isinstance(recipe.crop, WholeImage) else f", or of what {recipe.crop!r} leaves of it"
-        return f"{recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width){part}"
-    clip = f"a clip of {frames} frames of " if frames > 1 else ""
-    return (
-        f"{clip}{size.height} x {size.width} (height x width) becomes {num_tokens} tokens, a row holds "
-        f"seq_len={seq_len}; raise seq_len or use a policy with a bound"
-        f"{', and num_frames' if clip else ''}"
-    )
-
-
-def refused(decision: SampleDecision, recipe: Recipe, seq_len: int, text_len: int | None = None) -> Rejection | None:
-    """Return a rejection that says why no row takes a sample, or None if a row takes it.
-
-    Args:
-        decision: the decisions about the sample.
-        recipe: the policies and the number of slots per row.
-        seq_len: tokens per row.
-        text_len: text tokens per row. Default None, without texts.
-    """
-    lines, first = decision.lines, decision.lines[0].header
-    for line in lines:
-        if not 1 <= line.num_tokens <= seq_len:
-            header = line.header
-            reason = refusal(recipe, header.size, line.num_tokens, seq_len, header.frames)
-            return Rejection(header.shard, header.key, header.member, "plan", reason)
-    if len(lines) > recipe.max_images or decision.num_tokens > seq_len:
-        reason = (
-            f"its {len(lines)} images become {decision.num_tokens} tokens, which must fit one row together: a row holds "
-            f"seq_len={seq_len} tokens and max_images={recipe.max_images}"
-        )
-        return Rejection(first.shard, first.key, "", "plan", reason)
-    if text_len is not None and not first.text:
-        return Rejection(first.shard, first.key, "", "target", "it has no text, but with tokenize= every sample needs one")
-    if text_len is not None and decision.num_text > text_len:
-        reason = (
-            f"its text has {decision.num_text} tokens, more than the text_len={text_len} of a row: raise text_len, or let "
-            f"tokenize truncate"
-        )
-        return Rejection(first.shard, first.key, "", "plan", reason)
-    return None
 
 
 MAX_IN_A_ROW = 100
@@ -148,11 +93,11 @@ class OnlinePlanner:
         ):
             if value is not None:
                 require_int(argument, value, 1, 1 << 50)
-        self._recipe, self._epoch, self._target_kind, self._name = recipe, epoch, target_kind, name
+        self._recipe, self._epoch, self._name = recipe, epoch, name
         self._tail, self._max_steps, self._num_streams = tail, max_steps, num_streams
         self._lookahead, self._max_in_a_row = (lookahead, lookahead_bytes), max_in_a_row
         self._budget = Budget(recipe.max_images, text_len)
-        self._first_rows: list[list[SampleDecision]] = []  # stored for tail="wrap"
+        self._batches = Batches(recipe, epoch, tail, target_kind, text_len)
         self._account = Losses()
         self._first_ordinal = seen + stream
         self._step = stream
@@ -321,24 +266,14 @@ class OnlinePlanner:
 
     def _complete_batch(self) -> Iterator[BatchPlan]:
         rows = self._rows.take(self._recipe.rows_per_batch)
-        held, self._held = self._held, _Held(self._batch(rows), rows)
+        self._batches.remember(rows)
+        whole = self._batches.filled(rows)
+        repeated_rows = len(whole) - len(rows) if self._tail == "wrap" else 0
+        held, self._held = self._held, _Held(self._make_plan(whole, repeated_rows=repeated_rows), rows)
         self._step += self._num_streams
         self._start_step()
         if held is not None:
             yield held.plan
-
-    def _batch(self, rows: list[list[SampleDecision]]) -> BatchPlan:
-        if self._tail == "wrap" and len(self._first_rows) < self._recipe.rows_per_batch:
-            self._first_rows += rows[: self._recipe.rows_per_batch - len(self._first_rows)]
-        whole = self._filled(rows)
-        return self._make_plan(whole, repeated_rows=len(whole) - len(rows) if self._tail == "wrap" else 0)
-
-    def _filled(self, rows: list[list[SampleDecision]]) -> list[list[SampleDecision]]:
-        """Return the rows of a batch, with the rows that the tail adds."""
-        missing = self._recipe.rows_per_batch - len(rows)
-        if self._tail == "wrap":
-            return rows + [self._first_rows[i % len(self._first_rows)] for i in range(missing)]
-        return rows + [[]] * missing if self._tail == "pad" else rows
 
     def _make_plan(self, rows: list[list[SampleDecision]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
         fresh = [decision for row in rows[: len(rows) - repeated_rows] for decision in row]
@@ -354,22 +289,7 @@ class OnlinePlanner:
             rejections=rejections,
             shard_errors=faults,
         )
-        return self._plan_of(rows, self._step, self._patch_size, info, fatal=fatal, repeated_rows=repeated_rows)
-
-    def _plan_of(
-        self, rows: Sequence[Sequence[SampleDecision]], step: int, patch_size: int, info: BatchInfo, **others: Any
-    ) -> BatchPlan:
-        return batch_plan(
-            rows,
-            step=step,
-            epoch=self._epoch,
-            patch_size=patch_size,
-            seq_len=self._recipe.row_len(patch_size),
-            target_kind=self._target_kind,
-            info=info,
-            text_len=self._budget.text_len,
-            **others,
-        )
+        return self._batches.plan(rows, self._patch_size, info, fatal=fatal, repeated_rows=repeated_rows)
 
     # ----------------------------------------------------------------------------------------------------------- resume
 
@@ -383,7 +303,7 @@ class OnlinePlanner:
         if self._finished:
             return {**state, "finished": True, "fatal": self._fatal}
         held = self._held
-        rows = [*self._first_rows, *(held.rows if held else []), self._rows.waiting()]
+        rows = [*self._batches.first_rows, *(held.rows if held else []), self._rows.waiting()]
         samples = {one.position: one for row in rows for one in row}
         return {
             **state,
@@ -391,13 +311,15 @@ class OnlinePlanner:
             "pass": [self._pass, self._empty_passes, self._taken_any],
             "rows": self._rows.state_dict(),
             "waiting": [decision.position for decision in self._rows.waiting()],
-            "first_rows": _positions(self._first_rows),
+            "first_rows": positions_of(self._batches.first_rows),
             "held": held and {"step": held.plan.step, "patch_size": held.plan.patch_size, "info": held.plan.info.to_json(),
-                              "rows": _positions(held.rows), "repeated_rows": held.plan.repeated_rows},
+                              "rows": positions_of(held.rows), "repeated_rows": held.plan.repeated_rows},
             "samples": [
                 (position, samples[position].key_hash, *samples[position].lines[0].header.size) for position in sorted(samples)
             ],
-            "texts": self._checksum(samples[position].lines[0].header for position in sorted(samples)),
+            "texts": checksum_of_texts(
+                (samples[p].lines[0].header for p in sorted(samples)), self._budget.text_len is not None
+            ),
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any], headers: Mapping[int, Header]) -> None:
@@ -416,19 +338,7 @@ class OnlinePlanner:
         if state.get("finished"):
             self._finished, self._fatal = True, state["fatal"]
             return
-        for position, key_hash, height, width in state["samples"]:
-            header = headers.get(position)
-            if header is None or int(rng.key_hash([header.draw_key])[0]) != key_hash:
-                what = "is missing or cannot be used" if header is None else f"has another key: {header.key}"
-                raise SourceError(f"{self._name} has changed since the state was saved: its sample {position} {what}")
-            if header.size != (height, width):
-                size = f"{header.size.height} x {header.size.width} (height x width), but had {height} x {width}"
-                raise SourceError(f"{self._name} has changed since the state was saved: its sample {header.key} has {size}")
-        if self._checksum(headers[position] for position, *_ in state["samples"]) != state["texts"]:
-            raise SourceError(
-                f"{self._name}: tokenize returns other tokens than when the state was saved: restore the texts and tokenize of "
-                f"that time, or start without the state"
-            )
+        require_same_samples(state, headers, self._name, with_texts=self._budget.text_len is not None)
 
         def again(rows: list[list[tuple[int, int]]], patch_size: int) -> list[list[SampleDecision]]:
             wanted = [(p, headers[p]) for p in sorted({p for row in rows for p, _ in row})]
@@ -438,34 +348,12 @@ class OnlinePlanner:
         self._ended = state["ended"]
         self._pass, self._empty_passes, self._taken_any = state["pass"]
         self._rows.load_state_dict(state["rows"], self._decide([(p, headers[p]) for p in state["waiting"]]))
-        self._first_rows = again(state["first_rows"], self._patch_size)
+        self._batches.first_rows = again(state["first_rows"], self._patch_size)
         if held := state["held"]:
             rows = again(held["rows"], held["patch_size"])
-            plan = self._plan_of(
-                self._filled(rows),
-                held["step"],
-                held["patch_size"],
-                BatchInfo.from_json(held["info"]),
-                repeated_rows=held["repeated_rows"],
-            )
+            info, filled = BatchInfo.from_json(held["info"]), self._batches.filled(rows)
+            plan = self._batches.plan(filled, held["patch_size"], info, repeated_rows=held["repeated_rows"])
             self._held = _Held(plan, rows)
-
-    def _checksum(self, headers: Iterable[Header]) -> int:
-        """Return a checksum of all texts, 0 without texts. Rows hold as many tokens as the texts had when they were planned."""
-        found = 0
-        if self._budget.text_len is not None:
-            for header in headers:
-                found = crc32(header.text, found)
-        return found
-
-
-def already_reported(state: Mapping[str, Any]) -> int:
-    """Return how many samples the plans before a state hold or have reported as lost."""
-    account, held = state["account"], state.get("held")
-    waiting = len(state.get("waiting", ())) + len(account["rejections"])
-    if held is not None:
-        waiting += sum(map(len, held["rows"])) + len(held["info"].get("rejections", ()))
-    return int(account["seen"]) - waiting
 
 
 class _Held(NamedTuple):
@@ -473,7 +361,3 @@ class _Held(NamedTuple):
 
     plan: BatchPlan
     rows: list[list[SampleDecision]]
-
-
-def _positions(rows: list[list[SampleDecision]]) -> list[list[tuple[int, int]]]:
-    return [[(decision.position, decision.num_tokens) for decision in row] for row in rows]

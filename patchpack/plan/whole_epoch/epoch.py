@@ -14,7 +14,7 @@ import numpy.typing as npt
 from patchpack._arrays import Int32Array, IntegerArray
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_bool, require_int
-from patchpack.plan.online.planner import TAILS, Tail
+from patchpack.plan.online.batches import TAILS, Tail
 from patchpack.plan.packing import Lookahead, Packing
 from patchpack.plan.packing.balance import balance as balanced_steps
 from patchpack.plan.recipe import Recipe

@@ -32,6 +32,7 @@ from patchpack.stream.index.columns import Columns
 from patchpack.stream.index.fingerprint import ask_each, changed, unchanged
 from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.lines import Lines
+from patchpack.stream.index.opening import parse, with_locations
 from patchpack.stream.index.reader import IndexReader
 from patchpack.stream.index.scan import ShardColumns, ShardTask
 from patchpack.stream.jobs.engine import Engine, require_engine
@@ -163,9 +164,9 @@ class Index:
             StaleIndexError: shards are missing or have changed; the first one is named.
         """
         path = os.path.abspath(path)
-        head, columns = _parse(path, verify=verify)
+        head, columns = parse(path, verify=verify)
         if shards is not None:
-            head = replace(head, shards=_moved(path, head, shards))
+            head = replace(head, shards=with_locations(path, head, shards))
         index = cls(head, columns, path, moved=shards is not None)
         if verify:
             index.verify()
@@ -274,17 +275,9 @@ class Index:
         return None
 
 
-def _parse(path: str, *, verify: bool = False) -> tuple[Head, Columns]:
-    head, columns = files.read(path, verify=verify)
-    try:
-        return Head.from_json(head), columns
-    except files.UNREADABLE as error:
-        raise files.damaged(path, f"its head: {type(error).__name__}: {error}") from None
-
-
 def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:
     """Return the index of a pickle that holds its file. `urls` are the locations of its shards if they have moved."""
-    head, columns = _parse(path)
+    head, columns = parse(path)
     if head.fingerprint != fingerprint:
         raise IndexFileError(
             f"{path} was replaced since this process was sent its name: do not write to an index that is in use"
@@ -292,18 +285,3 @@ def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:
     if urls is not None:
         head = replace(head, shards=tuple(s._replace(url=url) for s, url in zip(head.shards, urls, strict=True)))
     return Index(head, columns, path, moved=urls is not None)
-
-
-def _moved(path: str, head: Head, shards: Paths) -> tuple[Shard, ...]:
-    """Return the shards of a head with their current locations."""
-    urls, labels = find_shards(shards, head.members)
-    now = dict(zip(labels, urls, strict=True))
-    missing = [s.label for s in head.shards if s.label not in now]
-    if missing:
-        raise StaleIndexError(
-            f"{path}: {len(missing)} of its {len(head.shards)} shards were not given, the first is {missing[0]}"
-        )
-    if len(now) > len(head.shards):
-        extra = next(label for label in labels if label not in {s.label for s in head.shards})
-        raise StaleIndexError(f"{path} has {len(head.shards)} shards, {len(now)} were given: {extra} is not one of its shards")
-    return tuple(s._replace(url=now[s.label]) for s in head.shards)

@@ -14,7 +14,7 @@ from typing import Any
 from patchpack.errors import ConfigError, PackingError, SourceError
 from patchpack.paint.resample import compile_kernels
 from patchpack.plan._integers import require_int
-from patchpack.plan.online.planner import Tail
+from patchpack.plan.online.batches import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of, require_shuffle
 from patchpack.report import Account

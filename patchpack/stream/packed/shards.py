@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.validate import validate
 from patchpack.errors import ShapeError, ShardError
-from patchpack.plan.online.planner import Tail
+from patchpack.plan.online.batches import Tail
 from patchpack.plan.recipe import Recipe
 from patchpack.report import Report
 from patchpack.stream.index import Index

@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from patchpack.batch.packed import PackedBatch
-from patchpack.plan.online.planner import already_reported
+from patchpack.plan.online.saved import already_reported
 from patchpack.report import BatchInfo
 from patchpack.stream.painting.assignments import Assignments
 from patchpack.stream.painting.in_workers import InWorkers

@@ -13,7 +13,8 @@ from patchpack import rng
 from patchpack.errors import ConfigError
 from patchpack.image.decode import too_many_bytes
 from patchpack.plan._integers import require_int
-from patchpack.plan.online.planner import Tail, refusal
+from patchpack.plan.online.batches import Tail
+from patchpack.plan.online.refusals import refusal
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of

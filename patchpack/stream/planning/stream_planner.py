@@ -11,7 +11,8 @@ from typing import Any
 
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_int
-from patchpack.plan.online.planner import OnlinePlanner, already_reported
+from patchpack.plan.online.planner import OnlinePlanner
+from patchpack.plan.online.saved import already_reported
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of
 from patchpack.report import Rejection, ShardFault

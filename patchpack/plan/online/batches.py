@@ -1,0 +1,77 @@
+"""Plans of batches from rows, with the rows that the tail of an epoch adds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from patchpack.plan.online.decisions import SampleDecision, batch_plan
+from patchpack.plan.recipe import Recipe
+from patchpack.report import BatchInfo
+from patchpack.types import BatchPlan, TargetKind
+
+Tail = Literal["short", "drop", "pad", "wrap"]
+TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
+
+
+class Batches:
+    """The plans of the batches of one epoch.
+
+    Args:
+        recipe: gives the rows of a batch and their length.
+        epoch: number of the epoch.
+        tail: treatment of rows that do not fill a batch, see `OnlinePlanner`.
+        target_kind: kind of the source's targets.
+        text_len: text tokens per row, None without texts.
+
+    Attributes:
+        first_rows: the first rows of the epoch, at most a batch of them. They are kept for ``tail="wrap"`` only.
+    """
+
+    def __init__(self, recipe: Recipe, epoch: int, tail: Tail, target_kind: TargetKind, text_len: int | None) -> None:
+        self._recipe, self._epoch, self._tail = recipe, epoch, tail
+        self._target_kind, self._text_len = target_kind, text_len
+        self.first_rows: list[list[SampleDecision]] = []
+
+    def remember(self, rows: list[list[SampleDecision]]) -> None:
+        """Keep rows that are among the first of the epoch, if the tail repeats them."""
+        if self._tail == "wrap":
+            self.first_rows += rows[: max(0, self._recipe.rows_per_batch - len(self.first_rows))]
+
+    def filled(self, rows: list[list[SampleDecision]]) -> list[list[SampleDecision]]:
+        """Return the rows of a batch, with the rows that the tail adds."""
+        per_batch = self._recipe.rows_per_batch
+        if self._tail == "wrap":
+            return rows + [self.first_rows[i % len(self.first_rows)] for i in range(per_batch - len(rows))]
+        return rows + [[]] * (per_batch - len(rows)) if self._tail == "pad" else rows
+
+    def plan(
+        self,
+        rows: Sequence[Sequence[SampleDecision]],
+        patch_size: int,
+        info: BatchInfo,
+        *,
+        fatal: str | None = None,
+        repeated_rows: int = 0,
+    ) -> BatchPlan:
+        """Return the plan of a batch.
+
+        Args:
+            rows: its rows.
+            patch_size: pixels per side of a patch.
+            info: its info, which has the step.
+            fatal: why no further batch can be made, None if one can. Default None.
+            repeated_rows: number of rows at the end that were in another batch. Default 0.
+        """
+        return batch_plan(
+            rows,
+            step=info.step,
+            epoch=self._epoch,
+            patch_size=patch_size,
+            seq_len=self._recipe.row_len(patch_size),
+            target_kind=self._target_kind,
+            info=info,
+            text_len=self._text_len,
+            fatal=fatal,
+            repeated_rows=repeated_rows,
+        )

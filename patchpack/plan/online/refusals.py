@@ -1,0 +1,62 @@
+"""The reasons why no row takes a sample."""
+
+from __future__ import annotations
+
+from patchpack.plan.online.decisions import SampleDecision
+from patchpack.plan.policies.crop import WholeImage
+from patchpack.plan.recipe import Recipe
+from patchpack.report import Rejection
+from patchpack.types import Size
+
+
+def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int, frames: int = 1) -> str:
+    """Return why no row takes an image of `num_tokens` tokens.
+
+    Args:
+        recipe: the policies.
+        size: height and width of the image in pixels.
+        num_tokens: tokens of the image, 0 if the policy refuses its size.
+        seq_len: tokens per row.
+        frames: number of frames of a clip. Default 1, an image.
+    """
+    if num_tokens == 0:
+        part = "" if isinstance(recipe.crop, WholeImage) else f", or of what {recipe.crop!r} leaves of it"
+        return f"{recipe.resize!r} refuses a size of {size.height} x {size.width} (height x width){part}"
+    clip = f"a clip of {frames} frames of " if frames > 1 else ""
+    return (
+        f"{clip}{size.height} x {size.width} (height x width) becomes {num_tokens} tokens, a row holds "
+        f"seq_len={seq_len}; raise seq_len or use a policy with a bound"
+        f"{', and num_frames' if clip else ''}"
+    )
+
+
+def refused(decision: SampleDecision, recipe: Recipe, seq_len: int, text_len: int | None = None) -> Rejection | None:
+    """Return a rejection that says why no row takes a sample, or None if a row takes it.
+
+    Args:
+        decision: the decisions about the sample.
+        recipe: the policies and the number of slots per row.
+        seq_len: tokens per row.
+        text_len: text tokens per row. Default None, without texts.
+    """
+    lines, first = decision.lines, decision.lines[0].header
+    for line in lines:
+        if not 1 <= line.num_tokens <= seq_len:
+            header = line.header
+            reason = refusal(recipe, header.size, line.num_tokens, seq_len, header.frames)
+            return Rejection(header.shard, header.key, header.member, "plan", reason)
+    if len(lines) > recipe.max_images or decision.num_tokens > seq_len:
+        reason = (
+            f"its {len(lines)} images become {decision.num_tokens} tokens, which must fit one row together: a row holds "
+            f"seq_len={seq_len} tokens and max_images={recipe.max_images}"
+        )
+        return Rejection(first.shard, first.key, "", "plan", reason)
+    if text_len is not None and not first.text:
+        return Rejection(first.shard, first.key, "", "target", "it has no text, but with tokenize= every sample needs one")
+    if text_len is not None and decision.num_text > text_len:
+        reason = (
+            f"its text has {decision.num_text} tokens, more than the text_len={text_len} of a row: raise text_len, or let "
+            f"tokenize truncate"
+        )
+        return Rejection(first.shard, first.key, "", "plan", reason)
+    return None
