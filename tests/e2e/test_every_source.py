@@ -248,7 +248,7 @@ def fast(kinds: Iterable[str], *chosen: str) -> list[Any]:
 
 @pytest.mark.parametrize("kind", fast(MAKERS, "shards", "folder", "pairs", "dataset", "huggingface"))
 def test_forked_workers_change_nothing(kind: str, opened: Any, expected: Any, planned_by_workers: Any) -> None:
-    forked = run(kind, opened, num_workers=2, persistent_workers=True, multiprocessing_context="fork")
+    forked = run(kind, opened, num_workers=2, dataloader={"persistent_workers": True, "multiprocessing_context": "fork"})
     # what happens to an image is the same in any case
     assert forked.tokens == expected(kind).tokens
     assert forked.told == (planned_by_workers if kind in PLANNED_BY_WORKERS else expected)(kind).told
@@ -283,7 +283,7 @@ def test_a_spawned_worker_paints_the_same(opened: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shards", "pairs", "dataset of dicts", "huggingface"])
 def test_two_epochs_with_spawned_workers(kind: str, opened: Any, expected: Any, planned_by_workers: Any) -> None:
-    spawned = run(kind, opened, num_workers=2, persistent_workers=True, multiprocessing_context="spawn")
+    spawned = run(kind, opened, num_workers=2, dataloader={"persistent_workers": True, "multiprocessing_context": "spawn"})
     assert spawned.told == (planned_by_workers if kind in PLANNED_BY_WORKERS else expected)(kind).told
 
 

@@ -33,7 +33,7 @@ WAYS = {
     b = enumerate(pp.load(SHARDS, RECIPE, num_workers=1, steps_per_epoch=50, shuffle=True)); next(b)
 """,
     "workers that outlive an epoch": """
-    loader = pp.load(SHARDS, RECIPE, num_workers=1, persistent_workers=True)
+    loader = pp.load(SHARDS, RECIPE, num_workers=1, dataloader={"persistent_workers": True})
     a = begun(loader)
 """,
     "an index": """
