@@ -133,7 +133,7 @@ def test_an_index_of_memory_is_that_of_the_files(where: str, memory: str, folder
     ],
 )
 def test_processes_make_file_systems_of_their_own(options: dict[str, Any], counted: str, folder: Path) -> None:
-    if "multiprocessing_context" in options:  # a process that is not forked knows the file systems that fsspec brings
+    if "dataloader" in options:  # a process that is not forked knows the file systems that fsspec brings
         counted = f"file://{folder}/*.tar"
     index = pp.Index.build(counted, **ASKED)
     assert_same_index(local(folder), index)

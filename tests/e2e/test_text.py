@@ -141,9 +141,15 @@ def longer(text: str) -> list[int]:
     return [*tokenize(text), 1]
 
 
+longer.__qualname__ = tokenize.__qualname__  # a function of another name is refused before
+
+
 CHANGED: dict[str, tuple[dict[str, Any], str]] = {
     "text_len": ({"text_len": TEXT_LEN + 1}, "text_len differs: the state was saved with 24, this loader has 25"),
-    "no text": ({"tokenize": None, "text_len": None}, "text differs: the state was saved with txt, this loader has None"),
+    "no text": (
+        {"tokenize": None, "text_len": None},
+        "tokenize differs: the state was saved with tokenize, this loader has None",
+    ),
 }
 
 
