@@ -24,7 +24,7 @@ import patchpack as pp
 dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
 model = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(768, 1))
 index = pp.Index.build(pp.samples.shards("val"))
-loader = pp.load(index, pp.recipes.navit(seq_len=256, rows=1), tail="short", shuffle=50)
+loader = pp.load(index, pp.recipes.navit(seq_len=256, rows_per_batch=1), tail="short", shuffle=50)
 keys = []
 for batch in loader:
     model(pp.standardize(batch.to("cpu")).patches).square().mean().backward()
@@ -45,7 +45,7 @@ model = torch.nn.Linear(768, 1)
 optimizer = torch.optim.SGD(model.parameters(), 1e-3)
 model, optimizer = accelerator.prepare(model, optimizer)            # not the loader: it knows its rank
 index = pp.Index.build(pp.samples.shards("val"))
-loader = pp.load(index, pp.recipes.navit(seq_len=256, rows=1), tail="pad", shuffle=50)
+loader = pp.load(index, pp.recipes.navit(seq_len=256, rows_per_batch=1), tail="pad", shuffle=50)
 keys = []
 for batch in loader:
     batch = pp.standardize(batch.to(accelerator.device))
@@ -75,7 +75,7 @@ class Module(lightning.LightningModule):
         self.model, self.keys = torch.nn.Linear(768, 1), []
     def train_dataloader(self):                                     # here: by now the ranks know of each other
         index = pp.Index.build(pp.samples.shards("val"))
-        return pp.load(index, pp.recipes.navit(seq_len=256, rows=1), tail="pad", shuffle=50)
+        return pp.load(index, pp.recipes.navit(seq_len=256, rows_per_batch=1), tail="pad", shuffle=50)
     def training_step(self, batch, number):
         self.keys.append([key for row in batch.keys for key in row])
         return self.model(pp.standardize(batch.to(self.device)).patches).square().mean()

@@ -148,7 +148,7 @@ def test_nothing_is_printed_and_no_warning_is_an_error(files: Sequence[Hard], sh
     done = in_a_child(
         f"""
         for workers in (0, 2):
-            loader = pp.load({shard!r}, pp.recipes.siglip2_naflex(rows=2), image={EXTENSIONS!r}, num_workers=workers,
+            loader = pp.load({shard!r}, pp.recipes.siglip2_naflex(rows_per_batch=2), image={EXTENSIONS!r}, num_workers=workers,
                              on_error=pp.ErrorPolicy("skip", max_in_a_row=None))
             packed = sum(batch.info.packed for batch in loader)
         print(packed, sum(loader.report().warnings.values()))

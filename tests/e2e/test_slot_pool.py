@@ -251,7 +251,7 @@ def test_a_killed_fork_leaves_no_name_behind() -> None:
 KILLED = """
 import os, signal, sys
 import patchpack as pp
-loader = pp.load(pp.samples.shards("train"), pp.recipes.navit(seq_len=256, rows=1), num_workers=2)
+loader = pp.load(pp.samples.shards("train"), pp.recipes.navit(seq_len=256, rows_per_batch=1), num_workers=2)
 batches = iter(loader)
 next(batches)
 print(*[name for name in os.listdir("/dev/shm") if name.startswith("torch_" + str(os.getpid()))], "names", flush=True)

@@ -50,7 +50,7 @@ CHILD = """
         shards = pp.Index.build(shards, image=sys.argv[5])
     else:
         options["image"] = sys.argv[5]
-    loader = pp.load(shards, pp.recipes.navit(rows=2), shuffle=32, on_error="skip", **options)
+    loader = pp.load(shards, pp.recipes.navit(rows_per_batch=2), shuffle=32, on_error="skip", **options)
     for epoch in range(epochs):
         loader.set_epoch(epoch)
         packed = 0

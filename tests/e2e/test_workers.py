@@ -369,7 +369,7 @@ import os, signal, sys
 import patchpack as pp
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs the tests in the background may ignore it
-loader = pp.load(pp.samples.shards("train"), pp.recipes.navit(seq_len=256, rows=1), steps_per_epoch=10**6, shuffle=9,
+loader = pp.load(pp.samples.shards("train"), pp.recipes.navit(seq_len=256, rows_per_batch=1), steps_per_epoch=10**6, shuffle=9,
                  num_workers=2, **eval(sys.argv[1]))
 for number, batch in enumerate(loader):
     if number == 5:

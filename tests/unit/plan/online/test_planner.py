@@ -562,7 +562,9 @@ def test_a_lookahead_bounds_the_images_that_wait() -> None:
         plans = []
         for header in todo:
             plans += planner.feed([header])
-            assert len(planner.state_dict()["waiting"]) <= lookahead  # no row is closed and left (rows=1): all are open
+            assert (
+                len(planner.state_dict()["waiting"]) <= lookahead
+            )  # no row is closed and left (rows_per_batch=1): all are open
         plans += planner.finish()
         assert sorted(held(plans)) == [h.key for h in todo]
 
