@@ -64,3 +64,10 @@ def require_bool(name: str, value: object) -> None:
 def require_epoch(epoch: object) -> None:
     """Raise `ConfigError` unless epoch is an integer in 0 … 2**32 − 1, the range of `patchpack.rng.uniforms`."""
     require_int("epoch", epoch, 0, (1 << 32) - 1)
+
+
+def require_limits(**limits: int | None) -> None:
+    """Raise `ConfigError` unless each of these arguments is None or an integer of at least 1."""
+    for name, value in limits.items():
+        if value is not None:
+            require_int(name, value, 1, 1 << 50)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from patchpack.errors import ConfigError, PatchpackError, SourceError
 from patchpack.plan._integers import require_int
-from patchpack.plan.online.planner import MAX_IN_A_ROW
+from patchpack.plan.online.losses import MAX_IN_A_ROW
 from patchpack.report import BatchInfo, Rejection, ShardFault
 
 OnError = Literal["raise", "skip"] | Callable[[Any], bool]

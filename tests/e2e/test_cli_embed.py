@@ -135,6 +135,18 @@ def test_workers_and_shards(tmp_path: Path) -> None:
     assert all(vector.dtype == np.float16 for vector in alone[0].values())
 
 
+def test_other_files_and_names_are_another_run(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments(photos, tmp_path / "out")) == 0
+    assert main(arguments(photos, tmp_path / "out", "--image", "jpg;png")) == 1
+    assert "was begun with image=" in capsys.readouterr().err
+    (photos / "101.jpg").write_bytes((photos / "000.jpg").read_bytes())
+    assert main(arguments(photos, tmp_path / "out")) == 1
+    assert "was begun with samples or shards=" in capsys.readouterr().err
+    (tmp_path / "out" / "progress.json").write_text("{")
+    assert main(arguments(photos, tmp_path / "out")) == 1
+    assert "progress.json is damaged" in capsys.readouterr().err
+
+
 def test_refusals(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(arguments(photos, tmp_path / "out")) == 0
     for more, what in (

@@ -21,7 +21,6 @@ from patchpack.cli.opening import open_typed
 from patchpack.cli.terminal import count_of, progress, say, say_losses
 from patchpack.report import Rejection
 from patchpack.stream.jobs.atomic import replace_file
-from patchpack.stream.planning.resume import recipe_fields
 
 if TYPE_CHECKING:
     from patchpack.model import ViT
@@ -90,8 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     network = _model(console, arguments.model, arguments.weights, arguments.device)
     opened, _ = open_typed(arguments.source, image=arguments.image, target=None)
     loader = pp.load(opened, recipe.for_eval(), on_error="skip", num_workers=arguments.num_workers, rank=0, world_size=1)
-    about = {"source": opened.name, "model": arguments.model, "weights": _digest(arguments.weights)}
-    about |= {"dtype": dtype, "part_size": part_size, **recipe_fields(loader.planner.recipe)}
+    about = {"model": arguments.model, "weights": _digest(arguments.weights), "dtype": dtype, "part_size": part_size}
+    about |= loader.planner.belongs_to()  # the source, its samples, what is read of them, and the recipe
     folder.mkdir(parents=True, exist_ok=True)
     state = _read_progress(folder, about)
     if state["finished"]:
@@ -184,8 +183,11 @@ def _read_progress(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
     path = folder / PROGRESS
     if not path.exists():
         return {**about, "parts": 0, "images": 0, "rejected": 0, "loader": None, "finished": False}
-    state: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    for name, value in about.items():
+    try:
+        state: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise pp.errors.ConfigError(f"{path} is damaged ({error}): choose another folder, or delete this one") from None
+    for name, value in json.loads(json.dumps(about)).items():  # as JSON holds it
         if state.get(name) != value:
             raise pp.errors.ConfigError(
                 f"{folder} was begun with {name}={state.get(name)!r}, this run has {value!r}: take another folder"

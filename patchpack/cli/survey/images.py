@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from patchpack.errors import SampleError, SourceError
+from patchpack.errors import SampleError, SourceError, TargetError
 from patchpack.image.decode import open_image, to_rgb
 from patchpack.report import Rejection, ShardFault
 from patchpack.stream.sample.source import Source
@@ -95,7 +95,8 @@ def survey(source: Source, events: Iterable[Event]) -> Survey:
                 try:
                     format_name, mode = _kind_of(source, header)
                 except (SampleError, SourceError, OSError) as error:
-                    rejected.append(Rejection(header.shard, header.key, header.member, "decode", str(error)))
+                    stage = "target" if isinstance(error, TargetError) else "decode"
+                    rejected.append(Rejection(header.shard, header.key, header.member, stage, str(error)))
                     continue
                 sizes.append(header.size)
                 keys.append(header.draw_key)

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 from patchpack.plan.online.decisions import SampleDecision, batch_plan
+from patchpack.plan.online.saved import positions_of
 from patchpack.plan.recipe import Recipe
 from patchpack.report import BatchInfo
 from patchpack.types import BatchPlan, TargetKind
 
 Tail = Literal["short", "drop", "pad", "wrap"]
 TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
+
+
+class HeldPlan(NamedTuple):
+    """A plan that waits until the samples after it are counted, and its own rows."""
+
+    plan: BatchPlan
+    rows: list[list[SampleDecision]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the position and the rows of the plan."""
+        plan = self.plan
+        return {"step": plan.step, "patch_size": plan.patch_size, "info": plan.info.to_json(),
+                "rows": positions_of(self.rows), "repeated_rows": plan.repeated_rows}  # fmt: skip
 
 
 class Batches:
@@ -33,10 +47,12 @@ class Batches:
         self._target_kind, self._text_len = target_kind, text_len
         self.first_rows: list[list[SampleDecision]] = []
 
-    def remember(self, rows: list[list[SampleDecision]]) -> None:
-        """Keep rows that are among the first of the epoch, if the tail repeats them."""
+    def completed(self, rows: list[list[SampleDecision]]) -> tuple[list[list[SampleDecision]], int]:
+        """Return the rows of the next batch, with the rows that the tail adds, and how many were in another batch."""
         if self._tail == "wrap":
             self.first_rows += rows[: max(0, self._recipe.rows_per_batch - len(self.first_rows))]
+        whole = self.filled(rows)
+        return whole, len(whole) - len(rows) if self._tail == "wrap" else 0
 
     def filled(self, rows: list[list[SampleDecision]]) -> list[list[SampleDecision]]:
         """Return the rows of a batch, with the rows that the tail adds."""

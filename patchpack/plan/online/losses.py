@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from patchpack.report import Rejection, ShardFault
+from patchpack.report import BatchInfo, Rejection, ShardFault
+
+MAX_IN_A_ROW = 100
+"""Number of unusable samples in a row after which the source counts as broken."""
 
 
 class Losses:
@@ -43,6 +47,29 @@ class Losses:
         """Count images that a rule leaves out."""
         if images:
             self.dropped[rule] = self.dropped.get(rule, 0) + images
+
+    def info(self, step: int, epoch: int, planned: int, shortened: int, *, fatal: bool) -> BatchInfo:
+        """Return the info of a batch, with the losses since the last one.
+
+        Args:
+            step: number of the batch.
+            epoch: number of the epoch.
+            planned: number of its samples.
+            shortened: number of its samples that were shortened.
+            fatal: True if no batch follows. What rules left out is then part of the info.
+        """
+        rejections, faults = self.take_new()
+        dropped = self.dropped if fatal else {}
+        return BatchInfo(
+            step=step, epoch=epoch, seen=self.seen, planned=planned, shortened=shortened, dropped=dropped,
+            rejections=rejections, shard_errors=faults,
+        )  # fmt: skip
+
+    def added_to(self, info: BatchInfo) -> BatchInfo:
+        """Return the info of a plan that was held back, with the losses counted since then added."""
+        rejections, faults = self.take_new()
+        rejections, faults = [*info.rejections, *rejections], [*info.shard_errors, *faults]
+        return replace(info, seen=self.seen, rejections=rejections, shard_errors=faults)
 
     def take_new(self) -> tuple[list[Rejection], list[ShardFault]]:
         """Return the rejections and the faults since the last call."""

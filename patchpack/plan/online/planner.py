@@ -5,28 +5,23 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_epoch, require_int
-from patchpack.plan.online.batches import TAILS, Batches, Tail
+from patchpack.plan._integers import require_epoch, require_limits
+from patchpack.plan.online.batches import TAILS, Batches, HeldPlan, Tail
 from patchpack.plan.online.budget import Budget
 from patchpack.plan.online.decisions import SampleDecision, decide
-from patchpack.plan.online.losses import Losses
-from patchpack.plan.online.refusals import refused
+from patchpack.plan.online.losses import MAX_IN_A_ROW, Losses
+from patchpack.plan.online.passes import Passes
+from patchpack.plan.online.refusals import refused, too_few_steps, too_many_errors
 from patchpack.plan.online.rows import Rows
-from patchpack.plan.online.saved import checksum_of_texts, positions_of, require_same_samples
+from patchpack.plan.online.saved import positions_of, require_same_samples, samples_to_json, shortened_again
 from patchpack.plan.recipe import Recipe
 from patchpack.report import BatchInfo, Rejection, ShardFault
 from patchpack.types import BatchPlan, Event, Header, TargetKind
-
-_EMPTY_PASSES = 10  # a rule that draws may refuse every image of a small source in one pass and take some in the next
-
-
-MAX_IN_A_ROW = 100
-"""Number of unusable samples in a row after which the source counts as broken."""
 
 
 class OnlinePlanner:
@@ -38,8 +33,7 @@ class OnlinePlanner:
     Args:
         recipe: the policies. A batch has ``recipe.rows_per_batch`` rows.
         epoch: epoch of the draws, 0 … 2**32 − 1. Default 0.
-        seen: number of samples read in earlier epochs. It is the ordinal of the first sample here, for drop schedules.
-            Default 0.
+        seen: number of samples read in earlier epochs, the ordinal of the first sample here for drop schedules. Default 0.
         target_kind: the kind of the source's targets. Every plan carries it. Default None, no targets.
         name: name of the source, for messages.
         tail: treatment of the last rows of an epoch if they do not fill a batch. ``"short"``, the default, leaves the batch
@@ -50,10 +44,8 @@ class OnlinePlanner:
         stream: number of this planner among the planners that share an epoch, from 0. Default 0.
         num_streams: number of planners that share an epoch. Each receives every num_streams-th sample and plans every
             num_streams-th step, of ``max_steps`` in all. Default 1.
-        lookahead: most samples that may wait in open rows. Beyond it the fullest rows are closed. Default None, no limit but
-            the packer's.
-        lookahead_bytes: most bytes of `Header.num_bytes` that may wait in open rows. Beyond it the fullest rows are closed.
-            Default None, no limit.
+        lookahead: most samples that may wait in open rows. Beyond it the fullest rows are closed. Default None, no limit.
+        lookahead_bytes: most bytes of `Header.num_bytes` that may wait, in the same way. Default None, no limit.
         max_in_a_row: number of unusable samples in a row after which the epoch ends with a fatal plan that says so. Default
             100. None: never.
         text_len: text tokens per row, beside the tokens of images, where headers have texts (`Header.text`). Default None,
@@ -85,14 +77,7 @@ class OnlinePlanner:
         if tail == "wrap" and len(recipe.patch_sizes) > 1:
             raise ConfigError("tail='wrap' cannot repeat rows that were planned for another patch size: use 'pad' or 'drop'")
         require_epoch(epoch)
-        for argument, value in (
-            ("max_steps", max_steps),
-            ("lookahead", lookahead),
-            ("lookahead_bytes", lookahead_bytes),
-            ("max_in_a_row", max_in_a_row),
-        ):
-            if value is not None:
-                require_int(argument, value, 1, 1 << 50)
+        require_limits(max_steps=max_steps, lookahead=lookahead, lookahead_bytes=lookahead_bytes, max_in_a_row=max_in_a_row)
         self._recipe, self._epoch, self._name = recipe, epoch, name
         self._tail, self._max_steps, self._num_streams = tail, max_steps, num_streams
         self._lookahead, self._max_in_a_row = (lookahead, lookahead_bytes), max_in_a_row
@@ -101,12 +86,11 @@ class OnlinePlanner:
         self._account = Losses()
         self._first_ordinal = seen + stream
         self._step = stream
-        self._pass = self._empty_passes = 0  # over a source that is repeated
-        self._taken_any = False  # this pass had an image that the recipe takes
-        self._held: _Held | None = None
+        self._passes = Passes(recipe)
+        self._held: HeldPlan | None = None
         self._ended = self._finished = False  # no more events will be fed, no more plans made
         self._fatal: str | None = None  # why fewer steps were planned than requested
-        self._begin(self._patch_size_now())
+        self._begin(recipe.patch_size_at(epoch, stream))
 
     def __repr__(self) -> str:
         return f"OnlinePlanner({self._name}, epoch {self._epoch}, step {self._step}, {self.seen} seen)"
@@ -129,7 +113,7 @@ class OnlinePlanner:
     @property
     def nothing_usable(self) -> bool:
         """True if whole passes over a repeated source had no sample that the recipe takes. Another pass would not help."""
-        return self._empty_passes >= (_EMPTY_PASSES if self._recipe.redraws else 1)
+        return self._passes.nothing_usable
 
     @property
     def too_many_errors(self) -> bool:
@@ -155,9 +139,8 @@ class OnlinePlanner:
                     account.fault(event)
                     continue
                 account.seen += 1
-                if isinstance(event, Header) and event.repeat > self._pass:
-                    self._empty_passes = 0 if self._taken_any else self._empty_passes + 1
-                    self._pass, self._taken_any = event.repeat, False
+                if isinstance(event, Header):
+                    self._passes.reach(event.repeat)
                 if isinstance(event, Rejection):
                     account.reject(event)
                 else:
@@ -195,40 +178,20 @@ class OnlinePlanner:
             return
         dropped, account.dropped = account.dropped, {}
         if self._max_steps is not None and not self.done:
-            why = (
-                f"{self._recipe.resize!r} accepted no image of a whole pass at patch_size={self._patch_size}"
-                if self.nothing_usable
-                else "it can be read only once. Use a source that can be read again (a list, files), or fewer steps"
-            )
+            why = too_few_steps(self._recipe, self._patch_size, nothing_usable=self.nothing_usable)
             self._fatal = f"{self._name} ended after {self._step} of {self._max_steps} steps: {why}"
-        yield replace(held.plan, info=replace(self._with_new_losses(held.plan.info), dropped=dropped))
+        yield replace(held.plan, info=replace(account.added_to(held.plan.info), dropped=dropped))
         if self._fatal:
             yield self._make_plan([], fatal=self._fatal)
 
     def _stop(self) -> Iterator[BatchPlan]:
         """Yield the plan that was held back, then the fatal one. Samples that wait in rows stay there."""
         self._finished = True
-        self._fatal = (
-            f"{self._name}: {self._account.in_a_row} samples in a row cannot be used; {self._account}. Check the source, or "
-            f"pass on_error=ErrorPolicy('skip', max_in_a_row=None) to continue after any number of them"
-        )
+        self._fatal = too_many_errors(self._name, self._account)
         held, self._held = self._held, None
         if held is not None:
-            yield replace(held.plan, info=self._with_new_losses(held.plan.info))
+            yield replace(held.plan, info=self._account.added_to(held.plan.info))
         yield self._make_plan([], fatal=self._fatal)
-
-    def _with_new_losses(self, info: BatchInfo) -> BatchInfo:
-        """Return the info of a plan that was held back, with the losses counted since then added."""
-        rejections, faults = self._account.take_new()
-        return replace(
-            info,
-            seen=self._account.seen,
-            rejections=[*info.rejections, *rejections],
-            shard_errors=[*info.shard_errors, *faults],
-        )
-
-    def _patch_size_now(self) -> int:
-        return self._recipe.patch_size_at(self._epoch, self._step)
 
     def _begin(self, patch_size: int) -> None:
         """Open new rows for a patch size."""
@@ -237,7 +200,7 @@ class OnlinePlanner:
         self._rows = Rows(recipe.packer, self._seq_len, self._budget, *self._lookahead)
 
     def _start_step(self) -> None:
-        patch_size = self._patch_size_now()
+        patch_size = self._recipe.patch_size_at(self._epoch, self._step)
         if patch_size == self._patch_size or self.done:
             return
         # rows made for another patch size cannot be used: a new packer gets their images in arrival order
@@ -249,15 +212,16 @@ class OnlinePlanner:
     def _decide(self, headers: list[tuple[int, Header]], patch_size: int | None = None) -> list[SampleDecision]:
         """Decide about headers, given with their positions in the stream."""
         ordinals = self._first_ordinal + self._num_streams * np.array([p for p, _ in headers], dtype=np.int64)
-        patch_size = patch_size or self._patch_size
-        return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=patch_size)
+        p = patch_size or self._patch_size
+        return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=p)
 
     def _push(self, decision: SampleDecision) -> None:
         rejection = refused(decision, self._recipe, self._seq_len, self._budget.text_len)
         if rejection is not None:
             self._account.reject(rejection)
         else:
-            self._taken_any, self._account.in_a_row = True, 0
+            self._passes.take()
+            self._account.in_a_row = 0
             self._rows.push(decision)
 
     def _complete_batches(self) -> Iterator[BatchPlan]:
@@ -266,10 +230,8 @@ class OnlinePlanner:
 
     def _complete_batch(self) -> Iterator[BatchPlan]:
         rows = self._rows.take(self._recipe.rows_per_batch)
-        self._batches.remember(rows)
-        whole = self._batches.filled(rows)
-        repeated_rows = len(whole) - len(rows) if self._tail == "wrap" else 0
-        held, self._held = self._held, _Held(self._make_plan(whole, repeated_rows=repeated_rows), rows)
+        whole, repeated_rows = self._batches.completed(rows)
+        held, self._held = self._held, HeldPlan(self._make_plan(whole, repeated_rows=repeated_rows), rows)
         self._step += self._num_streams
         self._start_step()
         if held is not None:
@@ -277,18 +239,8 @@ class OnlinePlanner:
 
     def _make_plan(self, rows: list[list[SampleDecision]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
         fresh = [decision for row in rows[: len(rows) - repeated_rows] for decision in row]
-        account = self._account
-        rejections, faults = account.take_new()
-        info = BatchInfo(
-            step=self._step,
-            epoch=self._epoch,
-            seen=account.seen,
-            planned=len(fresh),
-            shortened=sum(decision.cut > 0 for decision in fresh),
-            dropped=account.dropped if fatal else {},
-            rejections=rejections,
-            shard_errors=faults,
-        )
+        shortened = sum(decision.cut > 0 for decision in fresh)
+        info = self._account.info(self._step, self._epoch, len(fresh), shortened, fatal=fatal is not None)
         return self._batches.plan(rows, self._patch_size, info, fatal=fatal, repeated_rows=repeated_rows)
 
     # ----------------------------------------------------------------------------------------------------------- resume
@@ -304,23 +256,16 @@ class OnlinePlanner:
             return {**state, "finished": True, "fatal": self._fatal}
         held = self._held
         rows = [*self._batches.first_rows, *(held.rows if held else []), self._rows.waiting()]
-        samples = {one.position: one for row in rows for one in row}
         return {
             **state,
             "ended": self._ended,
-            "pass": [self._pass, self._empty_passes, self._taken_any],
+            "pass": self._passes.state(),
             "rows": self._rows.state_dict(),
             "waiting": [decision.position for decision in self._rows.waiting()],
             "first_rows": positions_of(self._batches.first_rows),
-            "held": held and {"step": held.plan.step, "patch_size": held.plan.patch_size, "info": held.plan.info.to_json(),
-                              "rows": positions_of(held.rows), "repeated_rows": held.plan.repeated_rows},
-            "samples": [
-                (position, samples[position].key_hash, *samples[position].lines[0].header.size) for position in sorted(samples)
-            ],
-            "texts": checksum_of_texts(
-                (samples[p].lines[0].header for p in sorted(samples)), self._budget.text_len is not None
-            ),
-        }  # fmt: skip
+            "held": held and held.to_json(),
+            **samples_to_json(rows, with_texts=self._budget.text_len is not None),
+        }
 
     def load_state_dict(self, state: dict[str, Any], headers: Mapping[int, Header]) -> None:
         """Continue from `state_dict`. The next event to feed is the sample at position ``state["account"]["seen"]``.
@@ -342,22 +287,14 @@ class OnlinePlanner:
 
         def again(rows: list[list[tuple[int, int]]], patch_size: int) -> list[list[SampleDecision]]:
             wanted = [(p, headers[p]) for p in sorted({p for row in rows for p, _ in row})]
-            decided = {decision.position: decision for decision in self._decide(wanted, patch_size)}
-            return [[decided[position].shortened(num_tokens) for position, num_tokens in row] for row in rows]
+            return shortened_again(rows, self._decide(wanted, patch_size))
 
         self._ended = state["ended"]
-        self._pass, self._empty_passes, self._taken_any = state["pass"]
+        self._passes.restore(state["pass"])
         self._rows.load_state_dict(state["rows"], self._decide([(p, headers[p]) for p in state["waiting"]]))
         self._batches.first_rows = again(state["first_rows"], self._patch_size)
         if held := state["held"]:
             rows = again(held["rows"], held["patch_size"])
             info, filled = BatchInfo.from_json(held["info"]), self._batches.filled(rows)
             plan = self._batches.plan(filled, held["patch_size"], info, repeated_rows=held["repeated_rows"])
-            self._held = _Held(plan, rows)
-
-
-class _Held(NamedTuple):
-    """A plan that waits until the samples after it are counted, and its own rows."""
-
-    plan: BatchPlan
-    rows: list[list[SampleDecision]]
+            self._held = HeldPlan(plan, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from patchpack.plan.online.decisions import SampleDecision
+from patchpack.plan.online.losses import Losses
 from patchpack.plan.policies.crop import WholeImage
 from patchpack.plan.recipe import Recipe
 from patchpack.report import Rejection
@@ -60,3 +61,24 @@ def refused(decision: SampleDecision, recipe: Recipe, seq_len: int, text_len: in
         )
         return Rejection(first.shard, first.key, "", "plan", reason)
     return None
+
+
+def too_many_errors(name: str, losses: Losses) -> str:
+    """Return why planning stops after samples in a row that cannot be used."""
+    return (
+        f"{name}: {losses.in_a_row} samples in a row cannot be used; {losses}. Check the source, or "
+        f"pass on_error=ErrorPolicy('skip', max_in_a_row=None) to continue after any number of them"
+    )
+
+
+def too_few_steps(recipe: Recipe, patch_size: int, *, nothing_usable: bool) -> str:
+    """Return why a source ended before the requested number of steps.
+
+    Args:
+        recipe: the policies.
+        patch_size: pixels per side of a patch.
+        nothing_usable: True if the recipe took no image of a whole pass.
+    """
+    if nothing_usable:
+        return f"{recipe.resize!r} accepted no image of a whole pass at patch_size={patch_size}"
+    return "it can be read only once. Use a source that can be read again (a list, files), or fewer steps"

@@ -45,6 +45,17 @@ def require_same_samples(state: Mapping[str, Any], headers: Mapping[int, Header]
         )
 
 
+def samples_to_json(rows: Iterable[Iterable[SampleDecision]], *, with_texts: bool) -> dict[str, Any]:
+    """Return position, hash of the key and size of every sample in some rows, and a checksum of their texts."""
+    samples = {one.position: one for row in rows for one in row}
+    ordered = [samples[position] for position in sorted(samples)]
+    headers = [one.lines[0].header for one in ordered]
+    return {
+        "samples": [(one.position, one.key_hash, *header.size) for one, header in zip(ordered, headers, strict=True)],
+        "texts": checksum_of_texts(headers, with_texts),
+    }
+
+
 def checksum_of_texts(headers: Iterable[Header], with_texts: bool) -> int:
     """Return a checksum of all texts, 0 without texts. Rows hold as many tokens as the texts had when they were planned."""
     found = 0
@@ -57,3 +68,9 @@ def checksum_of_texts(headers: Iterable[Header], with_texts: bool) -> int:
 def positions_of(rows: list[list[SampleDecision]]) -> list[list[tuple[int, int]]]:
     """Return the position and the tokens of each sample in some rows."""
     return [[(decision.position, decision.num_tokens) for decision in row] for row in rows]
+
+
+def shortened_again(rows: list[list[tuple[int, int]]], decisions: Iterable[SampleDecision]) -> list[list[SampleDecision]]:
+    """Return the decisions of rows of (position, tokens), each shortened to these tokens."""
+    decided = {decision.position: decision for decision in decisions}
+    return [[decided[position].shortened(num_tokens) for position, num_tokens in row] for row in rows]

@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import require_bool, require_epoch, require_int
 from patchpack.plan.online.batches import Tail
-from patchpack.plan.online.planner import MAX_IN_A_ROW
+from patchpack.plan.online.losses import MAX_IN_A_ROW
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.recipe import Recipe
 from patchpack.stream.planning.order import require_place

@@ -1,0 +1,44 @@
+"""Passes over a source that is repeated, and whether another one could help."""
+
+from __future__ import annotations
+
+from patchpack.plan.recipe import Recipe
+
+_EMPTY = 10  # a rule that draws may refuse every image of a small source in one pass and take some in the next
+
+
+class Passes:
+    """The number of the current pass, and how many before it had no sample that the recipe takes.
+
+    Args:
+        recipe: the policies.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self._most_empty = _EMPTY if recipe.redraws else 1
+        self._number = self._empty = 0
+        self._taken_any = False  # in this pass
+
+    def take(self) -> None:
+        """Note that a sample was taken."""
+        self._taken_any = True
+
+    def reach(self, number: int) -> None:
+        """Note that a sample of a pass was read."""
+        if number > self._number:
+            self._empty = 0 if self._taken_any else self._empty + 1
+            self._number, self._taken_any = number, False
+
+    @property
+    def nothing_usable(self) -> bool:
+        """True if whole passes had no sample that the recipe takes. Another pass would not help."""
+        return self._empty >= self._most_empty
+
+    def state(self) -> list[int | bool]:
+        """Return the state, JSON-safe."""
+        return [self._number, self._empty, self._taken_any]
+
+    def restore(self, state: list[int | bool]) -> None:
+        """Continue from `state`."""
+        number, empty, taken = state
+        self._number, self._empty, self._taken_any = int(number), int(empty), bool(taken)
