@@ -415,7 +415,8 @@ def test_shards_that_are_cut_missing_or_mixed_are_refused(
     ("change", "message"),
     [
         (lambda head: head.update(format="other"), "is not a manifest of packed shards"),
-        (lambda head: head.update(version=2), "of version 2, this patchpack reads up to version 1: update patchpack"),
+        (lambda head: head.update(version=3), "of version 3, this patchpack reads version 2: update patchpack"),
+        (lambda head: head.update(version=1), "of version 1, this patchpack reads version 2: pack again"),
         (lambda head: head["shards"].pop(), "must hold the .* steps of its epochs"),
         (lambda head: head["shards"].reverse(), "must hold the"),
         (lambda head: head.update(num_steps=1), "must hold the 1 steps"),
@@ -514,7 +515,7 @@ def test_an_array_header_that_does_not_end_is_damage(packed: pp.PackedShards) ->
 
 
 def test_a_record_that_says_every_counter_is_read(packed: pp.PackedShards) -> None:
-    """Earlier versions wrote such records; today's leave out what is the default."""
+    """Records leave out counters at their default; one that spells them out says the same."""
 
     def spelt_out(content: bytes) -> bytes:
         about = json.loads(content)

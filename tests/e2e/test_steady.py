@@ -90,7 +90,7 @@ def alive() -> Counter[str]:
     return Counter(type(found).__name__ for found in gc.get_objects() if issubclass(type(found), kinds))
 
 
-@pytest.mark.parametrize("kind", ["streamed", "indexed"])
+@pytest.mark.parametrize("kind", [pytest.param("streamed", marks=pytest.mark.slow), "indexed"])
 def test_no_picture_outlives_its_epoch(kind: str, tmp_path: Path) -> None:
     """Compare the tensors, pictures and errors that are alive after one epoch and after the next."""
     shards = write_shard(tmp_path / "hard.tar", own())

@@ -17,7 +17,7 @@ from patchpack.stream.jobs.values import Count, decode
 from patchpack.stream.packed.steps import UNREADABLE
 
 FORMAT = "patchpack-packed"
-VERSION = 1
+VERSION = 2  # raised if a file of an earlier one would be misread
 NAME = "manifest.json"
 
 
@@ -144,15 +144,14 @@ class Manifest(Struct, frozen=True):
         try:
             head = decode(read, dict[str, Any])
             version = convert(head, _Format).version
-            if version <= VERSION:
+            if version == VERSION:
                 return convert(head, cls)
         except UNREADABLE as error:
             raise SourceError(
                 f"{path} is not a manifest of packed shards, or is damaged ({type(error).__name__}: {error}): pack again"
             ) from None
-        raise SourceError(
-            f"{path} is a manifest of version {version}, this patchpack reads up to version {VERSION}: update patchpack"
-        )
+        cure = "update patchpack" if version > VERSION else "pack again"
+        raise SourceError(f"{path} is a manifest of version {version}, this patchpack reads version {VERSION}: {cure}")
 
 
 class _Format(Struct):
