@@ -137,6 +137,8 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
             raise ConfigError(
                 f"{name}= cannot be passed with an index, because it is fixed when the index is built: leave it out"
             )
+    if map_target is not None and isinstance(source, Source) and isinstance(source.reader, MappedReader):
+        raise ConfigError(f"map_target= cannot be used, because {source.name} was opened with another one: pass one of them")
     if isinstance(source, Source):
         opened = source.within(limits)
         if opened is not source and isinstance(source.reader, MappedReader):

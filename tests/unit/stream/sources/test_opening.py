@@ -464,3 +464,72 @@ def test_a_source_of_ones_own_is_taken_as_it_is() -> None:
         "k0: the label is gone [read]",
         "k2: expected 4 x 6 pixels (height x width), as the header said, got 6 x 4 [decode]",
     ]
+
+
+# ------------------------------------------------------------------------------------------------ sources opened before
+
+
+def below(folder: Path) -> Path:
+    fill(folder, "a/1.png", "b/2.png", "b/3.png")
+    return folder
+
+
+def plus_1000(label: int) -> int:
+    return label + 1000
+
+
+SMALLER = RECIPE.replace(max_pixels=1000)  # other limits than those of a source that no recipe reads yet
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, SMALLER], ids=["the same limits", "other limits"])
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_opened_source_keeps_its_function(folder: Path, recipe: pp.Recipe, num_workers: int) -> None:
+    source = pp.open_source(str(below(folder)), map_target=plus_1000)
+    (batch,) = pp.load(source, recipe, num_workers=num_workers)
+    assert batch.targets[0, :3].tolist() == [1000, 1001, 1001]
+    (batch,) = pp.load(pp.open_source(str(folder)), recipe, map_target=plus_1000, num_workers=num_workers)
+    assert batch.targets[0, :3].tolist() == [1000, 1001, 1001]
+
+
+def test_a_source_is_opened_once_and_read_by_recipes_with_limits_of_their_own(folder: Path) -> None:
+    source = pp.open_source(str(below(folder)))
+    fill(folder, "b/2.png")
+    (folder / "a/1.png").write_bytes(noise_png())  # 40 x 40
+    assert pp.load(source, RECIPE, on_error="skip").report().seen == 0
+    loader = pp.load(source, SMALLER, on_error="skip")
+    list(loader)
+    assert [(loss.key, loss.stage) for loss in loader.report().rejected] == [("a/1.png", "header")]
+    loader = pp.load(source, RECIPE, on_error="skip")
+    list(loader)
+    assert loader.report().rejected == []
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"target": "json"},
+        {"target": "cls"},
+        {"image": "png"},
+        {"classes": ["a", "b"]},
+        {"sizes": [[1, 1]]},
+        {"frames": "*.png"},
+    ],
+    ids=str,
+)
+def test_an_option_beside_an_opened_source_is_refused(folder: Path, option: dict[str, Any]) -> None:
+    source = pp.open_source(str(below(folder)))
+    with pytest.raises(pp.errors.ConfigError, match=f"{next(iter(option))}= cannot be used, because photos/ is already opened"):
+        pp.load(source, RECIPE, **option)
+
+
+def test_two_functions_for_one_label_are_refused(folder: Path) -> None:
+    source = pp.open_source(str(below(folder)), map_target=plus_1000)
+    with pytest.raises(pp.errors.ConfigError, match="map_target= cannot be used, because photos/ was opened with another one"):
+        pp.load(source, RECIPE, map_target=plus_1000)
+
+
+def test_frames_of_an_opened_source_need_a_recipe_for_clips() -> None:
+    row = {"__key__": "k", "0.png": png(1), "1.png": png(2), "cls": 3}
+    source = pp.open_source([row], frames="*.png")
+    with pytest.raises(pp.errors.ConfigError, match="makes clips, and the recipe"):
+        pp.load(source, RECIPE)
