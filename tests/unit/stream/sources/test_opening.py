@@ -531,5 +531,5 @@ def test_two_functions_for_one_label_are_refused(folder: Path) -> None:
 def test_frames_of_an_opened_source_need_a_recipe_for_clips() -> None:
     row = {"__key__": "k", "0.png": png(1), "1.png": png(2), "cls": 3}
     source = pp.open_source([row], frames="*.png")
-    with pytest.raises(pp.errors.ConfigError, match="makes clips, and the recipe"):
+    with pytest.raises(pp.errors.ConfigError, match="makes clips, but the recipe"):
         pp.load(source, RECIPE)
