@@ -36,7 +36,7 @@ def attention_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
 
 
 def pool_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
-    """Return bool ``[B, E, S]``, True where token s is of the image in slot e: ``mask[b, e, s] = segment_ids[b, s] == e + 1``."""
+    """Return bool ``[B, E, S]``, True where token s is of slot e's image: ``mask[b, e, s] = segment_ids[b, s] == e + 1``."""
     slots = _arrays.arange(batch.segment_ids, batch.slot_mask.shape[1]) + 1
     mask: ArrayT = batch.segment_ids[:, None, :] == slots[None, :, None]
     return mask
