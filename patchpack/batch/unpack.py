@@ -231,7 +231,7 @@ def _own(image: _ReadableImage, values: ValueT, per: Per) -> ValueT:
 
 
 def _on_grid(batch: PackedBatch[ArrayT], image: _ReadableImage, own: ValueT) -> ValueT:
-    """Return the values of an image's n tokens, ``own[:n]``, as ``[rows, cols, ...]``; for clips ``[times, rows, cols, ...]``."""
+    """Return the values of an image's n tokens, ``own[:n]``, as ``[rows, cols, ...]``. Clips have an axis of time before it."""
     grid: list[int] = batch.grid_sizes[image.row, image.slot].tolist()
     cols = grid[1]
     if batch.times is not None:
