@@ -5,9 +5,9 @@ because compilers do not vectorise plain loops over three channels and four taps
 
 A weight is split into two numbers: ``w = 65536 * high + low``, with ``low`` in −32768 … 32767 and ``high`` in −128 … 127. All
 products then fit 16-bit multiplication, which is twice as fast as 32-bit multiplication. The sum over taps is
-``sum(w * pixel) = 65536 * sum(high * pixel) + sum(low * pixel)``. Results count modulo 2**32, so ``sum(high * pixel)`` is needed
-modulo 2**16 only. Two rows are computed side by side. In the horizontal pass they are two output pixels, in the vertical pass
-two taps.
+``sum(w * pixel) = 65536 * sum(high * pixel) + sum(low * pixel)``. Results count modulo 2**32, so the sum with ``high`` is
+needed modulo 2**16 only. Two rows are computed side by side. In the horizontal pass they are two output pixels, in the
+vertical pass two taps.
 """
 # mypy: disallow-untyped-decorators=False, disallow-subclassing-any=False
 
