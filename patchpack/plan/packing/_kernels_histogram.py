@@ -135,9 +135,9 @@ def gather(
 ) -> None:
     """Convert steps to the parts of patterns: pattern p gets each step with ``first <= p < last``, in the order of the steps.
 
-    `offsets` is int64 ``[patterns + 1]``. If `kinds` is empty, the function only counts: it adds the number of parts of pattern p
-    to ``offsets[p + 1]``. Otherwise it fills `kinds` and `repeats` from ``offsets[p]`` on, and moves ``offsets[p]`` to the end
-    of pattern p.
+    `offsets` is int64 ``[patterns + 1]``. If `kinds` is empty, the function only counts: it adds the number of parts of
+    pattern p to ``offsets[p + 1]``. Otherwise it fills `kinds` and `repeats` from ``offsets[p]`` on, and moves ``offsets[p]``
+    to the end of pattern p.
     """
     for step in range(len(first)):
         for p in range(first[step], last[step]):

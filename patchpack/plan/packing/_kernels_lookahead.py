@@ -329,9 +329,9 @@ def stream(
 ) -> int:  # fmt: skip
     """Push all items and flush, and return the number of rows.
 
-    slots: int64 ``[n]``. table: int64 ``[seq_len + 1]``, price of each length. items: int64 ``[n]``, offsets: int64
-    ``[n + 1]``, the rows as CSR. cuts: int64 ``[n]`` of 0, becomes the tokens cut off each length; ``[0]`` with a max_cut of
-    0.
+    `slots` is int64 ``[n]``. `table` is int64 ``[seq_len + 1]``, the price of each length. The rows are written to `items`,
+    int64 ``[n]``, and `offsets`, int64 ``[n + 1]``: row r is ``items[offsets[r]:offsets[r + 1]]``. The tokens cut off each item
+    are written to `cuts`, int64 ``[n]`` of 0, or ``[0]`` if `max_cut` is 0.
     """
     n, i, count, rows, out = len(lengths), 0, 0, 0, 0
     offsets[0] = 0
