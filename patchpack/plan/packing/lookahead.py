@@ -32,8 +32,8 @@ class Lookahead:
     searches the pool for the items that fill the row best (a subset sum). Among equally good choices it prefers older items.
     The oldest item is in every row. If items take more than two slots on average, slots are counted in coarser steps.
 
-    With prices a row is the row of the highest total price. Among items of equal price it prefers lengths of which many items
-    wait.
+    With prices each row is a row of the highest total price. Among such rows the packer prefers prices of which many items
+    wait, and within a price the oldest items.
 
     No item waits for more than `longest_wait` later items. When the oldest item reaches this age, the next row contains it.
 
