@@ -1,11 +1,12 @@
-"""Native-resolution images in, packed batches out: the input side of NaViT-style vision transformers.
+"""The input side of NaViT-style vision transformers: from images at their native resolution to packed batches.
 
     import patchpack as pp
 
     for batch in pp.load("train-{0000..0099}.tar", pp.recipes.navit(seq_len=1024), shuffle=True):
         batch.patches.shape                      # (rows, seq_len, patch_size * patch_size * 3)
 
-Importing this loads neither torch nor webdataset: they come with `load`, `Planner`, `Painter`, `Pack` and `standardize`.
+``import patchpack`` imports neither torch nor webdataset. They are imported at the first use of `load`, `Planner`, `Painter`,
+`Pack` or `standardize`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Types of numpy arrays by dtype, for annotations. An array whose dtype varies is a bare `numpy.ndarray`."""
+"""The types of numpy arrays by dtype, for annotations. An array whose dtype varies is annotated as `numpy.ndarray`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The one way kernels are compiled: on first use, without the interpreter's lock, kept on disk wherever that is possible.
+"""The decorator that compiles kernels with numba: on first use, without the interpreter's lock, and with a cache on disk.
 
-numba's cache looks at the file a kernel is written in and at nothing else, so a kernel and every compiled function it calls
-live in one file: a change in another would go unnoticed.
+numba's cache checks only the file in which a kernel is written. Therefore a kernel and every compiled function that it calls
+are in one file. The cache would not notice a change in another file.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
 def njit(function: Kernel) -> Kernel:
-    """Compile on first use; another process takes the machine code from the disk.
+    """Compile a function on its first call. Other processes load the machine code from the disk.
 
-    Where neither the package's folder nor the user's can be written, ``cache=True`` raises while a module is imported; such a
-    place compiles once per process.
+    If neither the package's folder nor the user's cache folder can be written, numba raises an error for ``cache=True``. The
+    function is then compiled once per process.
     """
     try:
         return cast(Kernel, numba.njit(nogil=True, cache=True)(function))

@@ -1,4 +1,7 @@
-"""Philox4x32-10 by the draw, for many draws of few keys. Arrays and integers only, no allocation, no exceptions."""
+"""The random generator Philox4x32-10 as kernels, for many draws of few keys.
+
+The kernels use arrays and integers only. They neither allocate nor raise.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,14 @@ _11, _21, _32 = np.uint64(11), np.uint64(21), np.uint64(32)
 
 @njit
 def _block(seed: np.uint64, epoch: np.uint64, hashed: np.uint64, last: np.uint64) -> tuple[np.uint64, np.uint64]:
-    """Return two draws of 53 bits, uint64. `last` is the fourth word of the counter: the stage and the number of the block."""
+    """Return the two draws of one block, each 53 bits in a uint64.
+
+    Args:
+        seed: seed of the draws.
+        epoch: epoch of the draws.
+        hashed: hash of the key.
+        last: fourth word of the counter, which is made of the stage and the number of the block.
+    """
     c0, c1 = hashed & _LOW, hashed >> _32
     c2, c3 = epoch, last
     k0, k1 = seed & _LOW, seed >> _32
@@ -32,10 +42,11 @@ def uniforms(seed: np.uint64, epoch: np.uint64, stage: np.uint64, hashes: UInt64
     """Write the result of `patchpack.rng.uniforms` to an array.
 
     Args:
-        seed, epoch: uint64.
-        stage: uint64, already shifted to the top of its 32-bit word.
-        hashes: uint64 ``[m]``.
-        out: float64 ``[m, n]``, the result.
+        seed: seed of the draws.
+        epoch: epoch of the draws.
+        stage: purpose of the draws, shifted left by 24 bits.
+        hashes: uint64 ``[m]``, the hashes of the keys.
+        out: float64 ``[m, n]``, the result, which is written.
     """
     n = out.shape[1]
     for i in range(len(hashes)):
@@ -48,12 +59,12 @@ def uniforms(seed: np.uint64, epoch: np.uint64, stage: np.uint64, hashes: UInt64
 
 @njit
 def select(draws: UInt64Array, counts: Int64Array, out: IndexArray) -> None:
-    """Write the positions of the smallest draws to an array, ascending. Of equal draws the first counts as smaller.
+    """Write the positions of the k smallest draws to an array, in ascending order. Of equal draws the first counts as smaller.
 
     Args:
-        draws: uint64 ``[n]`` of 53 bits, n >= len(out).
-        counts: int64 zeros, working memory. Its length is a power of two, and about n is fastest.
-        out: int64 ``[k]``, the positions of the k smallest draws.
+        draws: uint64 ``[n]``, draws of 53 bits, n >= k.
+        counts: int64 zeros, working memory. Its length is a power of two. A length of about n is fastest.
+        out: int64 ``[k]``, the result, which is written.
     """
     n, k = len(draws), len(out)
     shift, most = np.uint64(53), len(counts)
@@ -93,12 +104,15 @@ def smallest(
     """Write the result of `patchpack.rng.smallest` to an array.
 
     Args:
-        seed, epoch, stage, hashes: as in `uniforms`.
+        seed: seed of the draws.
+        epoch: epoch of the draws.
+        stage: purpose of the draws, shifted left by 24 bits.
+        hashes: uint64 ``[m]``, the hashes of the keys.
         n: int64 ``[m]``, number of draws of each key.
-        k: int64 ``[m]``, number of smallest draws of each key.
-        draws: uint64, working memory for the largest n.
-        counts: int64, working memory for the largest n. Its length is a power of two.
-        out: int64, the positions of the smallest draws, key after key.
+        k: int64 ``[m]``, number of smallest draws to find for each key.
+        draws: uint64 ``[>= max(n)]``, working memory.
+        counts: int64 ``[>= max(n)]``, working memory. Its length is a power of two.
+        out: int64 ``[sum(k)]``, the positions of the smallest draws, key after key, which are written.
     """
     end = 0
     for i in range(len(hashes)):

@@ -1,4 +1,4 @@
-"""Batches and reports saved with ``torch.save`` load with ``torch.load``'s default, which takes registered types only."""
+"""The registration of types with torch, so that ``torch.load`` can load batches and reports with its default settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MODULE = "torch.serialization"
 
 
 def allow_loading(types: Sequence[type]) -> None:
-    """Allow torch to load saved instances of these types. If torch is not imported, this takes effect when it is."""
+    """Allow torch to load saved instances of `types`. If torch is not imported yet, this takes effect at its import."""
     module = sys.modules.get(_MODULE)
     if module is not None:
         _allow(module, types)
@@ -27,7 +27,7 @@ def _allow(module: ModuleType, types: Sequence[type]) -> None:
 
 
 class _WhenImported(MetaPathFinder):
-    """A finder that finds no module. It sees torch's module being imported, once, and then allows the types."""
+    """An import hook that waits for the import of ``torch.serialization``, and then registers the types."""
 
     def __init__(self, types: Sequence[type]) -> None:
         self._types = types

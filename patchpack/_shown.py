@@ -1,4 +1,4 @@
-"""Values and errors of the user's own code as text for messages. A message must not end a run that its fault does not end."""
+"""The text of a user's values and errors, for messages. These functions never raise, even if the user's `repr` does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ _LIMIT = 2000
 
 
 def shown(value: object) -> str:
-    """Return the `repr` of a value. A value that has none is shown by its class, and a long one is cut."""
+    """Return the `repr` of a value, cut after 2000 characters. If the `repr` raises an error, name the class of the value."""
     try:
         text = repr(value)
     except Exception as error:  # an int of too many digits, or a class of the user

@@ -1,3 +1,3 @@
-"""The version, which the package and what it writes carry."""
+"""The version of the package, which is also written into its files."""
 
 __version__ = "0.1.0.dev0"

@@ -1,10 +1,13 @@
-"""The exceptions of the package: one base class, and subclasses that are made of one string, as torch workers need."""
+"""The exceptions of the package: one base class and its subclasses.
+
+Each is constructed from one string, because torch's workers send exceptions in this form.
+"""
 
 from __future__ import annotations
 
 
 class PatchpackError(Exception):
-    """Root of everything patchpack raises on purpose."""
+    """The base class of all exceptions that patchpack raises on purpose."""
 
 
 class ConfigError(PatchpackError, ValueError):
@@ -12,15 +15,15 @@ class ConfigError(PatchpackError, ValueError):
 
 
 class ShapeError(PatchpackError, ValueError):
-    """An array that is not what its place needs: wrong shape, dtype or contents."""
+    """An array with a wrong shape, dtype or content."""
 
 
 class PackingError(PatchpackError):
-    """A packer broke its contract: lost, doubled or invented an item, or over-filled a row."""
+    """A packer that broke its contract: it lost, doubled or invented an item, or filled a row with too many tokens."""
 
 
 class SourceError(PatchpackError):
-    """A source that is missing, empty, or not something patchpack can read."""
+    """A source that is missing, empty, or of a kind that patchpack cannot read."""
 
 
 class ShardError(SourceError):
@@ -28,19 +31,19 @@ class ShardError(SourceError):
 
 
 class IndexFileError(SourceError):
-    """An index that cannot be used: missing, foreign, cut, damaged, of a newer version, or not to be written."""
+    """An index file that cannot be read or written: missing, not an index, incomplete, damaged, or of a newer version."""
 
 
 class StaleIndexError(SourceError):
-    """An index whose shards have changed since, or are not where it says."""
+    """An index whose shards have changed or moved since the index was made."""
 
 
 class WorkerError(PatchpackError, RuntimeError):
-    """A painting process that died, or answers no more."""
+    """A painting process that died or no longer responds."""
 
 
 class SampleError(PatchpackError):
-    """One sample that cannot be used. Its leaves say at which stage it fell out."""
+    """One sample that cannot be used. The subclasses say at which stage it failed."""
 
 
 class DecodeError(SampleError):
@@ -48,8 +51,8 @@ class DecodeError(SampleError):
 
 
 class TargetError(SampleError):
-    """A label that is missing, or not of the kind the first sample had."""
+    """A label that is missing, or of another kind than the label of the first sample."""
 
 
 class SizeError(SampleError):
-    """An image whose size the recipe refuses: too thin, too large, or too many patches for a row."""
+    """An image whose size the recipe refuses: it is too thin or too large, or has too many patches for a row."""

@@ -1,4 +1,4 @@
-"""The fate of samples on their way into batches: losses, what each batch says of itself, and the account of an epoch."""
+"""Records of the samples on their way into batches: the losses, the facts about each batch, and the report of an epoch."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _STAGE_ERRORS: dict[str, type[errors.PatchpackError]] = {
 
 
 class Rejection(NamedTuple):
-    """One sample that did not reach a batch, and why.
+    """The record of one sample that did not reach a batch, with the reason.
 
     Attributes:
-        shard: the shard or folder it came from, "" for an iterable.
+        shard: the shard or folder of the sample, "" for an iterable.
         key: the sample's key.
-        member: the file at fault inside the shard (``n0144.jpg``), or the image at fault among several (``[2]``, the third);
-            "" if there is none.
-        stage: ``read`` (bytes), ``header`` (size), ``plan`` (no row takes the size, or so long a text), ``decode`` (pixels)
-            or ``target`` (label or text).
-        reason: the cause, as what was expected and what came.
+        member: the file with the fault inside the shard (``n0144.jpg``), or the image with the fault among the sample's images
+            (``[2]`` is the third). "" if there is neither.
+        stage: the stage that failed: ``read`` (the bytes), ``header`` (the size), ``plan`` (no row takes the image or the
+            text), ``decode`` (the pixels), or ``target`` (the label or the text).
+        reason: the cause: what was expected, and what was found.
     """
 
     shard: str
@@ -52,11 +52,11 @@ class Rejection(NamedTuple):
 
 
 class ShardFault(NamedTuple):
-    """A container that could not be read to its end: which, and why. Samples read before the fault are kept.
+    """The record of a container that could not be read to its end. Samples read before the fault are kept.
 
     Attributes:
         shard: name of the container.
-        reason: the cause.
+        reason: the cause of the fault.
     """
 
     shard: str
@@ -69,29 +69,30 @@ class ShardFault(NamedTuple):
 
 @dataclass
 class BatchInfo:
-    """The words of a batch beside its tensors: its place in the epoch, and the samples since the batch before it.
+    """The facts about a batch beside its tensors: its place in the epoch, its counters, and the losses before it.
 
     Attributes:
         step: number of the batch in its epoch, from 0.
-        epoch: the epoch its draws belong to.
-        seen: samples that the planner has met up to this batch.
-        planned: samples that this batch was planned to hold. Rows that came before in the epoch are not counted again.
-        packed: those of them that could be painted. 0 in a plan.
-        shortened: packed samples that lost tokens so that their row ends exactly full.
-        dropped: samples left out by a named rule since the batch before, by rule.
-        rejections: samples lost since the batch before.
-        shard_errors: containers that could not be read to their end, since the batch before.
-        warnings: painted images that were odd, by kind.
-        repeats: of every image, like `PackedBatch.keys`, the number it was drawn under beside its key (a later pass over the
-            source, or a place in an endless stream). None where all are 0.
-        boxes: of every image (top, left, height, width) of the part that was read, in source pixels. None without a crop.
-        flips: of every image True where it is mirrored. None where the recipe mirrors none.
-        positions: "image" where position ids are places in the whole image and not in its crop, else None.
-        worker: number of the stream that made the batch, 0 where there is one.
-        streams: how many streams there are.
-        state: where that stream is after this batch, see `patchpack.Pack`. None where nobody asked for it.
-        fatal: why this batch holds nothing and none comes after it, else None.
-        elsewhere: the first losses that another rank reports, so that all ranks may stop together.
+        epoch: number of the epoch, which addresses the draws.
+        seen: number of samples that the planner has read in this epoch, up to this batch.
+        planned: number of samples that the plan has for this batch. Rows repeated from earlier in the epoch do not count.
+        packed: number of these samples that could be painted. 0 in a plan.
+        shortened: number of packed samples that lost tokens so that their row ends exactly full.
+        dropped: number of samples that a rule left out since the previous batch, by the name of the rule.
+        rejections: samples that were lost since the previous batch.
+        shard_errors: containers that could not be read to their end, since the previous batch.
+        warnings: number of painted samples with a warning, by kind of warning.
+        repeats: nested list like `PackedBatch.keys`, a number for each image, which together with the key addresses its draws:
+            the number of the pass over the source, or a place in an endless stream. None if all are 0.
+        boxes: nested list, (top, left, height, width) of the part of each image that was read, in source pixels. None if the
+            recipe does not crop.
+        flips: nested list, True for each image that is mirrored. None if the recipe does not mirror.
+        positions: "image" if position ids are positions in the whole image and not in its crop. Else None.
+        worker: number of the stream that made the batch, from 0.
+        streams: number of streams.
+        state: state of the stream after this batch (see `patchpack.Pack`). None unless it was requested.
+        fatal: the reason if this batch is empty and no batch follows. Else None.
+        elsewhere: the first losses that another rank reports, so that all ranks can stop together.
     """
 
     step: int = 0
@@ -115,7 +116,7 @@ class BatchInfo:
     elsewhere: list[Rejection | ShardFault] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
-        """Return the fields that differ from their defaults, as a dict for JSON. `from_json` reads it."""
+        """Return the fields that differ from their defaults, as a dict for JSON. `from_json` reads this dict."""
         said = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != getattr(_PLAIN, f.name)}
         for name in _LOSSES & said.keys():
             said[name] = [loss._asdict() for loss in said[name]]
@@ -123,10 +124,10 @@ class BatchInfo:
 
     @classmethod
     def from_json(cls, said: object) -> BatchInfo:
-        """Return the `BatchInfo` that `to_json` wrote.
+        """Return the `BatchInfo` from a result of `to_json`.
 
         Raises:
-            TypeError: an unknown field, or a value of another type.
+            TypeError: `said` has an unknown field, or a value of a wrong type.
         """
         if not isinstance(said, dict):
             raise TypeError(f"info must be a dict, got {said!r:.60}")
@@ -154,7 +155,7 @@ def _loss_from_json(said: dict[str, str]) -> Rejection | ShardFault:
 
 
 def _are(values: list[Any], kind: object) -> bool:
-    """Return True if each value is of a kind: a class, `Any`, a union, or a list or dict of one of these."""
+    """Return True if each of `values` has the type `kind`: a class, `Any`, a union, or a list or dict of one of these."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     if Any in kinds:
         return True
@@ -170,20 +171,21 @@ def _are(values: list[Any], kind: object) -> bool:
 
 @dataclass(frozen=True)
 class Report:
-    """The account of one epoch: ``seen == packed + rejected + dropped + waiting``, always.
+    """The report of one epoch. The numbers of samples always satisfy ``seen == packed + rejected + dropped + waiting``.
 
-    What is counted are samples, each once, however many images it has.
+    A sample counts once, even if it has several images.
 
     Attributes:
-        seen: samples the planner has met, up to the last batch delivered.
-        packed: readable samples in delivered batches.
-        waiting: planned or queued, not delivered yet; 0 at the end of an epoch.
+        seen: number of samples that the planner has read, up to the last delivered batch.
+        packed: number of readable samples in delivered batches.
+        waiting: number of samples that are planned or queued, but not delivered yet. 0 at the end of an epoch.
         rejected: samples that did not reach a batch, with the reason.
-        dropped: samples left out by a named rule, e.g. ``{"tail": 3}``.
+        dropped: number of samples that a rule left out, by the name of the rule, e.g. ``{"tail": 3}``.
         shard_errors: containers that could not be read to their end.
-        shortened: packed samples that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
-        warnings: packed images that were odd, by what Pillow warned of, or what was left out: see docs/howto/bad-data.md.
-        ignored: files of a folder that are not images, or not of the extensions asked for, by extension; they are not samples.
+        shortened: number of packed samples that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
+        warnings: number of packed samples with a warning, by kind of warning (see docs/howto/bad-data.md).
+        ignored: number of files in a folder that are not images or do not have a requested extension, by extension. They are
+            not samples.
     """
 
     seen: int = 0
@@ -198,12 +200,14 @@ class Report:
 
     @classmethod
     def collect(cls, batches: Iterable[PackedBatch[ArrayT]]) -> Report:
-        """Return the account of the batches of `patchpack.Pack` streams under a DataLoader of your own, added up.
+        """Return the report of batches that `patchpack.Pack` made under your own DataLoader.
 
-        ``waiting`` is what the last batch of a stream had not delivered yet, 0 for streams that came to their end.
+        `waiting` is the number of samples that were not delivered after the last batch of each stream. It is 0 for streams that
+        ended.
 
         Args:
-            batches: all of them, in the order they came. A stream is known by its worker; a step 0 begins a new one.
+            batches: all batches, in the order in which the DataLoader delivered them. Each worker has one stream. A batch with
+                step 0 begins a new stream.
         """
         open_streams: dict[int, Account] = {}
         done: list[Account] = []
@@ -216,7 +220,7 @@ class Report:
 
     @classmethod
     def total(cls, reports: Iterable[Report]) -> Report:
-        """Return the account of several streams together."""
+        """Return the sum of the reports of several streams."""
         total = Account()
         waiting = 0
         for report in reports:
@@ -245,10 +249,10 @@ class Report:
 
 
 class Account:
-    """The account of one stream, batch by batch. Adding a batch costs what the batch says, however long the account is.
+    """The running report of one stream, to which batches are added one by one.
 
     Attributes:
-        seen, packed, rejected, dropped, shard_errors, shortened, warnings: the fields of `Report` so far.
+        seen, packed, rejected, dropped, shard_errors, shortened, warnings: the fields of `Report`, for the batches so far.
     """
 
     def __init__(self) -> None:
@@ -262,9 +266,11 @@ class Account:
         """Add the next batch of the stream.
 
         Args:
-            info: of the batch.
-            before: samples in ``info.seen`` that belong to no batch of this account, as a resumed stream has them.
-            delivered: False for a batch that is raised for instead: its images still wait.
+            info: info of the batch.
+            before: number of samples in ``info.seen`` that belong to earlier batches, which were not added here because the
+                stream was resumed. Default 0.
+            delivered: False if an error is raised instead of delivering the batch. Its images then count as waiting. Default
+                True.
         """
         self.seen = info.seen - before
         self.rejected += info.rejections
@@ -277,11 +283,15 @@ class Account:
 
     @property
     def waiting(self) -> int:
-        """Samples that are planned or queued, and not delivered yet."""
+        """Number of samples that are planned or queued, but not delivered yet."""
         return self.seen - self.packed - len(self.rejected) - sum(self.dropped.values())
 
     def report(self, waiting: int | None = None) -> Report:
-        """Return the account so far. What is added later does not change it."""
+        """Return the report so far. Batches that are added later do not change it.
+
+        Args:
+            waiting: value for `Report.waiting`. Default None, the `waiting` of this account.
+        """
         return Report(
             seen=self.seen,
             packed=self.packed,

@@ -1,8 +1,7 @@
-"""Randomness by address: a draw is a function of (seed, epoch, key, stage) and of nothing else.
+"""Random draws by address: a draw depends on (seed, epoch, key, stage) alone.
 
 The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), vectorised over keys
-in numpy. Ten million images and one image get their numbers from the same formula. Order, worker, rank and resume therefore
-cannot change them.
+in numpy. Therefore the draws of an image do not depend on the order of images, on the worker or rank, or on a resume.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _MANY = 16  # draws per key: one for every patch of an image, where sizes and ra
 
 
 class Stage(IntEnum):
-    """The purpose of a draw. Append only: a new stage must not change the numbers of the old ones."""
+    """The purpose of a draw. Only append to it: a new stage must not change the numbers of the existing stages."""
 
     RESIZE = 0
     DROP = 1
@@ -47,9 +46,9 @@ class Stage(IntEnum):
 
 
 def key_hash(keys: Iterable[str]) -> U64:
-    """Return the hash of each key, uint64 ``[n]``: the first eight bytes (little endian) of BLAKE2b of its UTF-8 form.
+    """Return the hash of each key, uint64 ``[n]``: the first eight bytes (little endian) of BLAKE2b of the key in UTF-8.
 
-    A file name that is not UTF-8 is hashed by its own bytes.
+    For a file name that is not UTF-8, the bytes of the name are hashed.
     """
     digests = b"".join(hashlib.blake2b(_bytes(key), digest_size=8).digest() for key in keys)
     return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
@@ -63,21 +62,21 @@ def _bytes(key: str) -> bytes:
 
 
 def uniforms(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray[np.float64]:
-    """Return n uniforms in [0, 1) for each key.
+    """Return `n` uniform draws in [0, 1) for each key.
 
     Args:
         seed: the recipe's seed, 0 … 2**64 − 1.
         epoch: epoch of the draws, 0 … 2**32 − 1.
         hashes: uint64 ``[m]``, the hashes of the keys (see `key_hash`).
         stage: purpose of the draws, 0 … 255, one of `Stage`.
-        n: draws per key, 0 … 2**24.
+        n: number of draws per key, 0 … 2**24.
 
     Returns:
-        float64 ``[m, n]``, multiples of 2**-53. Draws 2b and 2b + 1 come from the block with counter
-        ``(hash low, hash high, epoch, stage << 24 | b)`` under the key ``(seed low, seed high)``.
+        float64 ``[m, n]``, multiples of 2**-53. Draws 2b and 2b + 1 come from the Philox block with the counter
+        ``(hash low, hash high, epoch, stage << 24 | b)`` and the key ``(seed low, seed high)``. Low and high are 32 bits each.
 
     Raises:
-        ConfigError: a number out of its range.
+        ConfigError: an argument is out of its range.
     """
     _require(seed, epoch, stage, n)
     hashes = np.asarray(hashes, dtype=np.uint64)
@@ -108,7 +107,7 @@ def _require(seed: int, epoch: int, stage: int, n: int) -> None:
 
 
 def permutation(seed: int, epoch: int, stage: int, start: int, n: int, *, block: int | None = None) -> npt.NDArray[np.intp]:
-    """Return the positions ``0 … n − 1``, sorted by a draw for each of the addresses ``start … start + n − 1``.
+    """Return the positions ``0 … n − 1`` in random order. Position i is sorted by the draw with the address ``start + i``.
 
     Args:
         seed: the recipe's seed, 0 … 2**64 − 1.
@@ -116,10 +115,10 @@ def permutation(seed: int, epoch: int, stage: int, start: int, n: int, *, block:
         stage: purpose of the draws, 0 … 255, one of `Stage`.
         start: the first address, 0 … 2**64 − n.
         n: number of positions, >= 0.
-        block: number of positions that are permuted among themselves. Default None, all of them in one block.
+        block: number of positions that are permuted among themselves. Default None, all positions in one block.
 
     Returns:
-        intp ``[n]``, a stable argsort.
+        intp ``[n]``, the positions. The sort is stable.
     """
     u = np.empty(n, dtype=np.float64)
     for i in range(0, n, _CACHED):
@@ -144,21 +143,23 @@ def _many(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray
 
 
 def smallest(seed: int, epoch: int, hashes: U64, stage: int, n: npt.ArrayLike, k: npt.ArrayLike) -> npt.NDArray[np.intp]:
-    """Return the indices of the k smallest of each key's n uniforms: a random subset of ``0 … n - 1``, all equally likely.
+    """Return a random subset of ``0 … n − 1`` for each key, all subsets of size `k` being equally likely.
+
+    The subset has the indices of the `k` smallest of the key's `n` uniform draws.
 
     Args:
         seed: the recipe's seed, 0 … 2**64 − 1.
         epoch: epoch of the draws, 0 … 2**32 − 1.
         hashes: uint64 ``[m]``, the hashes of the keys (see `key_hash`).
         stage: purpose of the draws, 0 … 255, one of `Stage`.
-        n: integers ``[m]``, uniforms of each key, 1 … 2**24.
-        k: integers ``[m]``, size of each subset, 1 … n. Where k is n, nothing is drawn.
+        n: integers ``[m]``, number of draws of each key, 1 … 2**24.
+        k: integers ``[m]``, size of each key's subset, 1 … n. If `k` equals `n`, nothing is drawn.
 
     Returns:
-        intp ``[sum(k)]``, key after key, ascending within a key. Of equal draws the first count as smaller.
+        intp ``[sum(k)]``, the subsets key after key, ascending within a key. Of equal draws the first counts as smaller.
 
     Raises:
-        ConfigError: a number out of its range.
+        ConfigError: an argument is out of its range.
     """
     from patchpack import _kernels_rng as kernels
 
@@ -176,7 +177,7 @@ def smallest(seed: int, epoch: int, hashes: U64, stage: int, n: npt.ArrayLike, k
 
 
 def philox4x32(counter: tuple[U64, U64, U64, U64], key: tuple[int, int]) -> tuple[U64, U64, U64, U64]:
-    """Apply ten Philox rounds: four 32-bit words (held in uint64 arrays) per counter."""
+    """Apply ten Philox rounds to each counter, which consists of four 32-bit words. A word is stored in a uint64 array."""
     c0, c1, c2, c3 = (np.array(word, dtype=np.uint64) for word in counter)
     high, low = np.empty_like(c0), np.empty_like(c0)  # the only allocation: for a few keys it dominates the cost
     for k0, k1 in _round_keys(*key):
@@ -196,6 +197,6 @@ def philox4x32(counter: tuple[U64, U64, U64, U64], key: tuple[int, int]) -> tupl
 
 @lru_cache(maxsize=64)
 def _round_keys(k0: int, k1: int) -> list[tuple[U64, U64]]:
-    """Return the key of each round: both halves grow by their Weyl constant, modulo 2**32."""
+    """Return the key of each round. Each half of the key grows by its Weyl constant per round, modulo 2**32."""
     keys = [((k0 + i * _WEYL[0]) & 0xFFFFFFFF, (k1 + i * _WEYL[1]) & 0xFFFFFFFF) for i in range(_ROUNDS)]
     return [(np.array(first, dtype=np.uint64), np.array(second, dtype=np.uint64)) for first, second in keys]

@@ -1,4 +1,4 @@
-"""The nouns: what travels on the plan rail (integers) and on the paint rail (pixels). All immutable."""
+"""The data types that planning (integers) and painting (pixels) exchange. All of them are immutable."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Size(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Rows and columns of patches an image is cut into."""
+    """Rows and columns of patches that an image is cut into."""
 
     rows: int
     cols: int
@@ -41,14 +41,14 @@ class Grid(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clip:
-    """The frames of a clip, as `Sample.image`, for a recipe with `video`. A uint8 ``[T, H, W, 3]`` array means the same.
+    """The frames of a clip, as a value of `Sample.image`, for a recipe with `video`.
 
-    All frames have one size. Frames are requested lazily, each at most once, so a custom sequence may decode on access. With
-    workers it must be picklable.
+    A uint8 array ``[T, H, W, 3]`` means the same. All frames have one size. Frames are requested lazily, each at most once, so
+    a custom sequence may decode on access. With workers the sequence must be picklable.
 
     Attributes:
-        frames: at least one frame, each as file bytes, a uint8 ``[H, W, 3]`` array, or a PIL image. Any object with
-            ``len(frames)`` and ``frames[i]``.
+        frames: sequence of at least one frame: any object with ``len(frames)`` and ``frames[i]``. A frame is file bytes, a
+            uint8 ``[H, W, 3]`` array, or a PIL image.
     """
 
     frames: Sequence[Picture]
@@ -59,15 +59,15 @@ class Clip:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image, or several that belong together, with a key and a label.
+    """One image, or several images that belong together, with a key and a label.
 
     Attributes:
-        key: the name of the sample in reports. It seeds the sample's draws, and is unique within one pass over the source.
+        key: name of the sample in reports, unique within one pass over the source. It addresses the sample's draws.
         image: compressed file bytes, a uint8 ``[H, W, 3]`` array, or a PIL image. A clip is a `Clip` or a uint8
-            ``[T, H, W, 3]`` array. A list of these holds images that belong together (the pages of a document): they are
-            placed in one row, in this order, or rejected together.
-        target: class index, float, array of a fixed shape, dict of these, any other object, or None.
-        text: the text beside the image, such as a caption. It is read where a ``tokenize`` is given. Default None.
+            ``[T, H, W, 3]`` array. A list of these holds images that belong together, such as the pages of a document. They
+            are placed in one row in this order, or rejected together.
+        target: class index, float, array of a fixed shape, dict of these, or any other object. Default None, no target.
+        text: text that belongs to the image, such as a caption. It is used only with ``tokenize``. Default None.
     """
 
     key: str
@@ -88,12 +88,12 @@ class PlanTable(NamedTuple):
     """The decisions about n images, as columns. Line i is image i.
 
     Attributes:
-        box: int32 ``[n, 4]`` (top, left, height, width) of the part that is read, in source pixels after orientation.
-        resized: int32 ``[n, 2]`` (height, width) in pixels that the box is resampled to.
-        flip: bool ``[n]``, mirrored left to right after resampling.
-        grid: int32 ``[n, 2]`` (rows, cols) before dropping; (0, 0) where the policy refuses the size.
-        num_tokens: int32 ``[n]`` patches kept, ``1 … times * rows * cols``; 0 where refused.
-        times: int32 ``[n]`` tubelets along time, 1 for an image.
+        box: int32 ``[n, 4]``, (top, left, height, width) of the part that is read, in source pixels after orientation.
+        resized: int32 ``[n, 2]``, (height, width) in pixels that the box is resampled to.
+        flip: bool ``[n]``, True if the image is mirrored left to right after resampling.
+        grid: int32 ``[n, 2]``, (rows, cols) of patches before dropping. (0, 0) if the policy refuses the size.
+        num_tokens: int32 ``[n]``, number of kept patches, ``1 … times * rows * cols``. 0 if the policy refuses the size.
+        times: int32 ``[n]``, tubelets along time, 1 for an image.
     """
 
     box: IntArray
@@ -104,26 +104,27 @@ class PlanTable(NamedTuple):
     times: IntArray
 
     def take(self, lines: npt.NDArray[np.intp] | Sequence[int]) -> PlanTable:
-        """Return the same columns with only these lines, in this order."""
+        """Return a table with only the given lines, in the given order."""
         index = np.asarray(lines, dtype=np.intp)
         return PlanTable._make(column[index] for column in self)
 
 
 class Header(NamedTuple):
-    """The size, the key and the location of one image, as the planner needs them.
+    """The key, the size and the location of one image, from which the planner works.
 
     Attributes:
         key: the sample's key.
-        shard: the container's name in reports, "" if there is none.
-        member: the image file's name inside it, "" if there is none.
-        size: oriented height and width in pixels.
-        location: the place of image and target, for the source's reader; picklable.
-        repeat: number of the pass over the source within the epoch, from 0.
-        num_bytes: bytes of memory that the location holds until the image is painted; 0 for a mere place in a file.
-        part: number of the image within its sample, from 0.
-        rest: the other images of the sample, in order; empty for all but the first image.
-        text: the tokens of the sample's text, int32 as bytes; empty for all but the first image.
-        frames: number of frames of a clip; 1 for an image.
+        shard: name of the container in reports, "" without a container.
+        member: name of the image file inside the container, "" without a file.
+        size: height and width in pixels, after orientation.
+        location: location of the image and its target, which the source's reader understands. It is picklable.
+        repeat: number of the pass over the source within the epoch, from 0. Default 0.
+        num_bytes: bytes of memory that `location` holds until the image is painted. Default 0, for a place in a file.
+        part: number of the image within its sample, from 0. Default 0.
+        rest: headers of the sample's other images, in order. Only the first image of a sample has them. Default empty.
+        text: tokens of the sample's text, the bytes of an int32 array. Only the first image of a sample has them. Default
+            empty.
+        frames: number of frames of a clip. Default 1, an image.
     """
 
     key: str
@@ -145,13 +146,13 @@ class Header(NamedTuple):
 
     @property
     def draw_key(self) -> str:
-        """The address of the image's draws: the key, the number of the pass if it is not 0, and the part if it is not 0."""
+        """The key that addresses the image's draws: the sample's key, then `repeat` and `part` unless they are 0."""
         key = f"{self.key}#{self.repeat}" if self.repeat else self.key
         return f"{key}[{self.part}]" if self.part else key
 
     @property
     def images(self) -> tuple[Header, ...]:
-        """The images of the sample, of which this is the first."""
+        """Headers of all images of the sample. This header is the first of them."""
         return (self, *self.rest)
 
     def in_pass(self, repeat: int) -> Header:
@@ -161,14 +162,14 @@ class Header(NamedTuple):
 
 
 class Inline(NamedTuple):
-    """Location of a sample that cannot be read again: image and target travel in the plan."""
+    """The location of a sample that cannot be read again. It holds the image and the target themselves."""
 
     image: object
     target: object
 
 
 class TargetSpec(NamedTuple):
-    """Kind of a target: int64 or float32 arrays of one shape, or any other object (``dtype == "object"``)."""
+    """The kind of a target: int64 or float32 arrays of one shape, or any other object (``dtype == "object"``)."""
 
     dtype: str
     shape: tuple[int, ...] = ()
@@ -180,24 +181,25 @@ TargetKind = TargetSpec | dict[str, TargetSpec] | None  # a dict for samples wit
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """All a worker needs to paint one batch: a few kB, picklable.
+    """The plan of one batch, with everything that a worker needs to paint it. It has a few kB and is picklable.
 
-    Row r holds the lines ``offsets[r]:offsets[r + 1]`` of the columns, in slot order.
+    Row r of the batch holds the images ``offsets[r] … offsets[r + 1] − 1``, in slot order.
 
     Attributes:
-        step: number of this batch in its epoch, from 0.
-        epoch: the epoch its draws belong to.
+        step: number of the batch in its epoch, from 0.
+        epoch: number of the epoch, which addresses the draws.
         patch_size: pixels per side of a patch in this batch.
         seq_len: tokens per row.
-        offsets: int32 ``[rows + 1]``.
-        table: decisions, one line per image.
-        key_hash: uint64 ``[n]``.
-        headers: key, size and location, one per line.
-        target_kind: the kind of the source's targets, so that empty slots have a dtype.
-        info: counters and rejections since the previous plan; becomes ``PackedBatch.info``.
-        fatal: why there is no batch at all (no readable image in the source), else None.
-        repeated_rows: rows at the end that came before in this epoch (``tail="wrap"``); they are not counted again.
-        text_len: text tokens per row, None without texts.
+        offsets: int32 ``[rows + 1]``, begin and end of each row in `table`.
+        table: decisions about the n images of the batch, one line per image.
+        key_hash: uint64 ``[n]``, hash of each image's `Header.draw_key`.
+        headers: key, size and location of each image.
+        target_kind: kind of the source's targets, which decides the dtype of empty slots.
+        info: counters, and losses since the previous plan. It becomes `PackedBatch.info`.
+        fatal: the reason if no batch can be made, for example because the source has no readable image. Default None.
+        repeated_rows: number of rows at the end that repeat earlier rows of the epoch (``tail="wrap"``). They are not counted
+            again. Default 0.
+        text_len: text tokens per row. Default None, without texts.
     """
 
     step: int
@@ -215,7 +217,7 @@ class BatchPlan:
     text_len: int | None = None
 
     def take_rows(self, rows: Sequence[int]) -> BatchPlan:
-        """Return the same plan with only these rows, in this order. `info` is shared."""
+        """Return a plan with only the given rows, in the given order. It shares `info` with this plan."""
         spans = [np.arange(self.offsets[r], self.offsets[r + 1]) for r in rows]
         lines = np.concatenate(spans) if spans else np.arange(0)
         offsets = np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int32)
@@ -231,7 +233,7 @@ class BatchPlan:
 
     @property
     def num_rows(self) -> int:
-        """Rows in this batch."""
+        """Number of rows in the batch."""
         return len(self.offsets) - 1
 
     def __repr__(self) -> str:

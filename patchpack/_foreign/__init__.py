@@ -1,5 +1,5 @@
-"""Interfaces that other packages keep to themselves: one module per package, and no other module touches them.
+"""Undocumented interfaces of other packages, in one module per package. No other module of patchpack uses such interfaces.
 
-Each use has a fallback that needs documented interfaces only. ``docs/design.md`` lists what is touched, what it gives, and the
-fallback. This package imports nothing of the others.
+Each use has a fallback that needs documented interfaces only. ``docs/design.md`` lists each interface with its purpose and its
+fallback. The modules here import no other module of patchpack.
 """

@@ -1,7 +1,7 @@
-"""The list of filters of Python's `warnings`, changed in place.
+"""A filter of warnings that is inserted into the list of filters of Python's `warnings`, and removed from it.
 
-`warnings.catch_warnings` replaces the filters of the whole process. Two threads that leave it in the wrong order leave them
-replaced. A filter that is inserted into the list and removed from it has no such effect.
+`warnings.catch_warnings` replaces that list for the whole process. If two threads leave `warnings.catch_warnings` in the wrong
+order, the list stays replaced. Inserting and removing one filter has no such effect.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 
 class ThreadFilter:
-    """A filter of warnings that asks two functions, which may look at their own thread.
+    """A filter of warnings that calls two functions in the thread that warns.
 
-    If Python has no such list, all warnings of the package are ignored instead, and the functions are not called.
+    If `warnings` has no list of filters, the functions are not called. All warnings of one package are then ignored.
 
     Args:
-        is_text: takes the text of a warning and returns True to go on.
-        is_module: takes the name of the module that warns, after `is_text`. True ignores the warning.
-        package: name of the package that is ignored in the other case.
+        is_text: a function from the text of a warning to a bool. True lets `is_module` decide.
+        is_module: a function from the name of the module that warns to a bool. True ignores the warning.
+        package: name of the package whose warnings are ignored if there is no list.
     """
 
     def __init__(self, is_text: Callable[[str], bool], is_module: Callable[[str], bool], package: str) -> None:
@@ -30,7 +30,7 @@ class ThreadFilter:
         self._package = package
 
     def insert(self) -> list[Any] | None:
-        """Put the filter before all others, and return the list that it is in, for `remove`."""
+        """Put the filter before all other filters. Return the changed list, which `remove` needs, or None without a list."""
         filters: Any = getattr(warnings, "filters", None)
         if not isinstance(filters, list):
             warnings.filterwarnings("ignore", module=rf"{self._package}\.")
@@ -39,7 +39,7 @@ class ThreadFilter:
         return filters
 
     def remove(self, filters: list[Any] | None) -> None:
-        """Remove the filter once from the list that `insert` returned."""
+        """Remove the filter from the list that `insert` returned. If it is in there twice, one of the two stays."""
         if filters is not None:
             with suppress(ValueError):  # other code emptied the list meanwhile
                 filters.remove(self._entry)

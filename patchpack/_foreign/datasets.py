@@ -1,6 +1,6 @@
-"""Internals of streams of Hugging Face's `datasets`: their format, the chain of generators, and a division among ranks.
+"""Internals of the streams of Hugging Face's `datasets`: the format, the generators, and the division among ranks.
 
-`datasets` itself is not imported.
+This module does not import `datasets`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 
 def may_have_format(stream: Any) -> bool:
-    """Return False for a stream without a format. With a `datasets` that does not tell it is always True."""
+    """Return False for a stream without a format. If `datasets` does not show the format, return True."""
     return getattr(stream, "_formatting", stream) is not None
 
 
 def is_split_by_node(stream: Any) -> bool:
-    """Return True for a stream of ``split_dataset_by_node``. With a `datasets` that does not tell it is always False."""
+    """Return True for a stream of ``split_dataset_by_node``. If `datasets` does not show the division, return False."""
     return getattr(stream, "_distributed", None) is not None
 
 
@@ -33,15 +33,15 @@ _EXACT = {
 
 
 def stream_behind_error(stream: Any) -> tuple[Any, Any] | None:
-    """Return a stream that begins behind the item for which `stream` raised in its last iteration.
+    """Return a stream that begins after the item for which `stream` raised an error in its last iteration.
 
-    A stream is a chain of generators, and a generator ends with its first error. The rest is opened from
-    ``stream.state_dict()``, which counts the item at fault as read.
+    A stream is a chain of generators, and a generator ends with its first error. Therefore a copy of the stream continues from
+    ``stream.state_dict()``, which counts the item with the error as read.
 
     Returns:
-        A copy of `stream` and the state it begins with. None if items could be lost, repeat, or get other numbers. Such streams
-        have a shuffle buffer, several streams together, ``take`` or ``skip``, a generator of the user, or a function that takes
-        several items or their numbers.
+        A copy of `stream`, and the state with which the copy begins. None if the copy could lose items, repeat items, or number
+        items differently. This is the case for a stream with a shuffle buffer, with several streams in it, with ``take`` or
+        ``skip``, with a user's generator, or with a function that takes several items or the numbers of items.
     """
     generators = list(_generators(getattr(stream, "_ex_iterable", None)))
     if not generators or not hasattr(stream, "state_dict") or not all(map(_is_exact, generators)):
@@ -65,7 +65,7 @@ def _is_exact(generator: Any) -> bool:
 
 
 def _generators(first: Any) -> Iterator[Any]:
-    """Yield the generators of a stream: `first`, the ones it reads from, and so on."""
+    """Yield the generators of a stream: `first`, the generators from which `first` reads, and so on."""
     if first is not None:
         yield first
         for inner in (getattr(first, "ex_iterable", None), *getattr(first, "ex_iterables", ())):

@@ -1,7 +1,7 @@
-"""Silence of the libtiff inside Pillow, which writes up to a line per row of a broken file to standard error.
+"""Silence of the libtiff inside Pillow, which may print a line to standard error for every row of a broken file.
 
-Its message handler belongs to the whole process. So it is removed when the first thread begins to read a TIFF, and restored
-when the last one is done. Faults are still raised as errors of Pillow, with a reason.
+libtiff has one handler of messages for the whole process. The handler is removed when the first thread begins to read a TIFF
+file. It is restored when no thread reads a TIFF file. Pillow still raises an error with a reason for a broken file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _reading, _theirs = 0, None  # threads that read a TIFF, and the original handle
 
 
 class SilentLibtiff:
-    """A context in which libtiff prints nothing to standard error, if this Pillow's libtiff can be reached."""
+    """A context in which libtiff prints nothing to standard error. It has no effect if Pillow's libtiff cannot be reached."""
 
     def __enter__(self) -> None:
         global _reading, _theirs
@@ -36,7 +36,7 @@ class SilentLibtiff:
 
 
 def _begin() -> None:
-    """Reset the lock in a forked process, in which a thread that no longer exists may hold it."""
+    """Reset the lock in a forked process. A thread that exists only in the parent process may have held the lock."""
     global _lock, _reading
     _lock, _reading = threading.Lock(), 0
 
@@ -47,7 +47,7 @@ if hasattr(os, "register_at_fork"):
 
 @cache
 def _set_handler() -> Any:
-    """Return libtiff's ``TIFFSetErrorHandler``, from the library that Pillow decodes with: new handler → old handler."""
+    """Return ``TIFFSetErrorHandler`` of the libtiff that Pillow uses: a function from the new handler to the old handler."""
     try:
         import ctypes
 

@@ -27,10 +27,10 @@ class _Memory:
 
 
 def memory_of(picture: Image.Image) -> npt.NDArray[np.uint8] | None:
-    """Return the memory of a loaded RGB image, uint8 ``[height * width * 4]``, red, green, blue and a filler.
+    """Return the memory of a loaded RGB image, uint8 ``[height * width * 4]``: red, green, blue and an unused byte per pixel.
 
-    It is valid as long as the image. Return None if it is not in one piece, because Pillow allocates by blocks of 16 MiB, and
-    with a Pillow that does not export it. Its pixels must then be copied.
+    The memory is valid as long as the image exists. Return None if the memory is not in one piece, because Pillow allocates in
+    blocks of 16 MiB. Also return None if this version of Pillow does not export the memory. After None, copy the pixels.
     """
     try:
         capsule = _capsule_of(picture)
@@ -55,12 +55,13 @@ def decode_jpeg(data: bytes, pixels: npt.NDArray[np.uint8]) -> bool:
     """Decode a complete colour JPEG into an array, without an image object.
 
     Args:
-        data: the file.
-        pixels: uint8 ``[height, width, 4]``, contiguous, of the file's size. It becomes red, green, blue and a filler.
+        data: the bytes of the file.
+        pixels: contiguous uint8 array ``[height, width, 4]``, the output, of the size in the file's header. The four channels
+            become red, green, blue and an unused byte.
 
     Returns:
-        False for a file with a fault, and with a Pillow that has no such decoder. Parts of pixels may then be written, and
-        Pillow must open the file.
+        True if all pixels are written. False for a file with a fault, or if this version of Pillow has no such decoder. After
+        False a part of `pixels` may be overwritten, and the file must be opened with Pillow.
     """
     height, width, _ = pixels.shape
     try:
@@ -74,5 +75,5 @@ def decode_jpeg(data: bytes, pixels: npt.NDArray[np.uint8]) -> bool:
 
 
 def has_unread_exif(image: Image.Image) -> bool:
-    """Return True if no EXIF tag of an image was read or set yet. With a Pillow that does not tell it is always False."""
+    """Return True if no EXIF tag of an image was read or set yet. If this Pillow version does not show that, return False."""
     return getattr(image, "_exif", image) is None

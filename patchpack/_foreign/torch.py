@@ -1,4 +1,4 @@
-"""Torch's internals: shared memory without a write, and the workers behind a DataLoader's iterator."""
+"""Torch's internals: shared memory that is not written at creation, and the workers behind a DataLoader's iterator."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 
 def shared_zeros(num_bytes: int) -> torch.Tensor:
-    """Return zeros that other processes can see, uint8 ``[num_bytes]``. Nothing is written.
+    """Return zeros in shared memory, uint8 ``[num_bytes]``, without writing a byte.
 
-    With a torch that cannot make shared storage, all bytes are written twice.
+    If this version of torch cannot make shared storage, all bytes are written twice.
 
     Raises:
         RuntimeError: there is not enough shared memory.
@@ -25,16 +25,17 @@ def shared_zeros(num_bytes: int) -> torch.Tensor:
 
 
 def workers_of(iterator: Iterator[Any]) -> Sequence[Any]:
-    """Return the worker processes of a DataLoader's iterator, none with a torch that hides them."""
+    """Return the worker processes of a DataLoader's iterator, or an empty sequence if this version of torch hides them."""
     workers: Sequence[Any] = getattr(iterator, "_workers", ())
     return workers
 
 
 @contextmanager
 def deaths_raise(iterator: Iterator[Any]) -> Iterator[None]:
-    """Allow torch's signal handler to raise for workers of an iterator inside this context only, and not in a training step.
+    """Limit torch's errors about dead workers of an iterator to this context, so that no training step is interrupted.
 
-    With a torch that has no list of workers the context does nothing, and the handler may raise anywhere.
+    Torch's signal handler raises these errors. If this version of torch has no list of workers, the context does nothing, and
+    the handler may raise at any time.
     """
     enter: Any = getattr(torch._C, "_set_worker_pids", None)
     leave: Any = getattr(torch._C, "_remove_worker_pids", None)
@@ -54,26 +55,30 @@ def deaths_raise(iterator: Iterator[Any]) -> Iterator[None]:
 
 
 def is_timeout(error: RuntimeError) -> bool:
-    """Return True for the error of a DataLoader that waited for its ``timeout``. Torch tells it by the text alone."""
+    """Return True for the error of a DataLoader whose ``timeout`` has passed. Only the text of the error shows that."""
     return str(error).startswith("DataLoader timed out")
 
 
 def is_death(error: RuntimeError) -> bool:
-    """Return True for the error with which torch tells that a worker died."""
+    """Return True for the error that torch raises when a worker died."""
     return str(error).startswith("DataLoader worker (pid")
 
 
 def shut_down(iterator: Iterator[Any]) -> None:
-    """End the threads and queues of an iterator whose workers have ended. Torch's own finalizer does it otherwise."""
+    """End the threads and queues of an iterator whose workers have ended.
+
+    Without this call they end when Python deletes the iterator.
+    """
     end: Any = getattr(iterator, "_shutdown_workers", None)
     if end is not None:
         end()
 
 
 def collate_with(kind: type, function: Callable[..., Any]) -> None:
-    """Have torch's `default_collate` call a function for values of a type.
+    """Have torch's `default_collate` call `function` for values of the type `kind`.
 
-    With a torch whose table is elsewhere nothing changes: `default_collate` then raises an error of its own, or stacks them.
+    If this version of torch keeps its table of types elsewhere, nothing changes. `default_collate` then raises an error for
+    such values, or stacks them.
     """
     try:
         from torch.utils.data._utils.collate import default_collate_fn_map

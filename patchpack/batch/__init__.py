@@ -1,1 +1,1 @@
-"""Derived views of a packed batch: masks, ragged form, single images, checks, digests."""
+"""Functions of a packed batch: masks, the ragged form (without padding), single images, checks and digests."""

@@ -1,4 +1,4 @@
-"""The few operations numpy and torch spell differently. A tensor carries its own methods, so torch is never imported here."""
+"""The operations that numpy and torch write differently. This module calls methods of tensors, so it never imports torch."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def nonzero(mask: ArrayT) -> ArrayT:
 
 
 def cumulative(lengths: ArrayT) -> ArrayT:
-    """Return int32 ``[N + 1]``: 0 and the running sums of the lengths."""
+    """Return 0 and the running sums of N lengths, int32 ``[N + 1]``."""
     if isinstance(lengths, np.ndarray):
         return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     sums = lengths.new_zeros(len(lengths) + 1)
@@ -74,6 +74,6 @@ def is_floating(value: np.ndarray | torch.Tensor) -> bool:
 
 
 def full_of_nan(like: ArrayT, n: int) -> ArrayT:
-    """Return NaN of shape ``[n, ...]``, with the dtype and the further axes of `like`."""
+    """Return an array ``[n, ...]`` that is full of NaN. It has the dtype and the further axes of `like`."""
     shape = (n, *like.shape[1:])
     return np.full(shape, np.nan, like.dtype) if isinstance(like, np.ndarray) else like.new_full(shape, float("nan"))

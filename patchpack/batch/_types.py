@@ -1,4 +1,4 @@
-"""Types over which a batch is generic: arrays of numpy or tensors of torch."""
+"""The type variables of a batch, which holds either numpy arrays or torch tensors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 else:
 
     class _NoBase:
-        """A base that only type checkers see. torch before 2.7 finds the tensors of a named tuple only if its base is tuple."""
+        """A base class that only type checkers see.
+
+        Before version 2.7, torch finds the tensors of a named tuple only if `tuple` is the only base class.
+        """
 
         def __getitem__(self, parameter: object) -> _NoBase:
             return self

@@ -1,4 +1,4 @@
-"""A batch whose patches are standardised, on the device where it is."""
+"""Standardisation of a batch's patches, on the device that holds the batch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from patchpack.errors import ConfigError
 def standardize(batch: PackedBatch, dtype: torch.dtype | None = None) -> PackedBatch:
     """Return a batch with standardised patches: ``(patch − mean) / std`` with the mean and std of `PackedBatch.norm`.
 
-    Move the batch first, ``standardize(batch.to(device))``: uint8 patches are a quarter of the bytes, and the arithmetic runs
-    on the device.
+    Move the batch first: ``standardize(batch.to(device))``. Then uint8 patches are moved, which have a quarter of the bytes of
+    float32 patches, and the device does the arithmetic.
 
     Args:
         batch: a batch of tensors.
-        dtype: dtype of the patches. None is float32 for uint8 patches, and leaves float patches unchanged.
+        dtype: dtype of the returned patches. Default None: float32 for uint8 patches, and an unchanged dtype for float patches.
 
     Returns:
-        The batch with patches standardised, zero where padding, norm (0, 1): nothing is standardised twice.
+        A batch with standardised patches, which are 0 at padding. Its `norm` has mean 0 and std 1, so a second call changes
+        nothing.
 
     Raises:
         ConfigError: `dtype` is not one of torch's.

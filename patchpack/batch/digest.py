@@ -1,4 +1,4 @@
-"""A short name for what is in a batch or an image, the same wherever it was painted: for bug reports and for comparing runs."""
+"""Digests: a short string for the content of a batch or of an image, for bug reports and for comparing runs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _ONLY_IF_THERE = ("text_ids", "text_segment_ids", "times")
 
 
 def digest(packed: PackedBatch[ArrayT] | PackedImage[ArrayT]) -> str:
-    """Return 32 hexadecimal digits of SHA-256 over names, dtypes, shapes and bytes of all fields.
+    """Return 32 hexadecimal digits of SHA-256 over the names, dtypes, shapes and bytes of all fields.
 
-    A batch's `info` is left out, and an image's row and slot: an image has one digest in every batch, painted by any number of
-    workers, replayed, or read back from packed shards.
+    The digest of a batch leaves out `info`. The digest of an image leaves out `row` and `slot`, so an image has the same digest
+    in every batch. The number of workers does not change a digest. A replayed batch, or a batch read from packed shards, has
+    the same digest too.
 
     Args:
-        packed: a batch, or one of `unpack`'s images; arrays of numpy or of torch.
+        packed: a batch, or an image from `unpack`. Its arrays are numpy arrays or torch tensors.
     """
     found = hashlib.sha256()
     for name, value in zip(packed._fields, packed, strict=True):

@@ -1,4 +1,4 @@
-"""A packed batch, the only thing a model sees."""
+"""The packed batch, which is the input of a model."""
 
 from __future__ import annotations
 
@@ -19,38 +19,43 @@ if TYPE_CHECKING:
 
 
 class PackedBatch(NamedTuple, Generic[Array]):
-    """The only thing a model sees: B rows of S tokens, up to E images per row. A painter makes numpy, a loader torch.
+    """A batch of B rows of S tokens, with up to E images per row. A model receives nothing else.
 
-    To a type checker `PackedBatch` holds tensors, and ``PackedBatch[np.ndarray]`` arrays.
+    A painter makes batches of numpy arrays. A loader makes batches of torch tensors. For a type checker, `PackedBatch` holds
+    tensors and ``PackedBatch[np.ndarray]`` holds arrays.
 
-    Everything else (masks, ragged form, fill rate) is derived by a function, see `patchpack.batch.views`.
+    Masks, the ragged form and the fill rate are not stored. The functions of `patchpack.batch.views` compute them.
 
     Attributes:
-        patches: uint8, float32 or float16 ``[B, S, D]``, ``D = patch_size * patch_size * 3`` in (y, x, channel) order;
-            zeros where padding.
-        position_ids: int32 ``[B, S, A]``, or float32 if fractional; zeros where padding. A = 1 raster, 2 row and col.
-        segment_ids: int32 ``[B, S]``; 0 is padding, k the row's k-th image (1-based).
-        num_images: int32 ``[B]`` used slots.
-        grid_sizes: int32 ``[B, E, 2]`` rows and cols before dropping; 0 in empty or unreadable slots.
-        source_sizes: int32 ``[B, E, 2]`` oriented height and width of the source in pixels.
-        slot_mask: bool ``[B, E]``, true where a slot holds a readable image.
-        targets: aligned with slots, every image has its sample's, ``[B, E, ...]``: int64 (−100 elsewhere), float32 (NaN
-            elsewhere), a dict of these, a nested list (None elsewhere), or None without targets.
-        norm: float32 ``[2, 3]``, mean and std on the 0–255 scale: ``value = (patch − mean) / std``; (0, 1) when the
-            patches are normalised already.
-        keys: ``[B][≤ E]`` nested list of sample keys, one per image.
+        patches: uint8, float32 or float16 ``[B, S, D]``, the pixels of each token, ``D = patch_size * patch_size * 3`` in
+            (y, x, channel) order. 0 at padding.
+        position_ids: int32 ``[B, S, A]``, the position of each token in its image, or float32 for fractional positions. A is 1
+            for raster numbers, and 2 for row and column. 0 at padding.
+        segment_ids: int32 ``[B, S]``, the image of each token: k for the row's k-th image, counted from 1. 0 at padding.
+        num_images: int32 ``[B]``, number of used slots in each row.
+        grid_sizes: int32 ``[B, E, 2]``, rows and columns of patches before dropping. 0 in slots without a readable image.
+        source_sizes: int32 ``[B, E, 2]``, height and width of the source image in pixels, after EXIF orientation. 0 in slots
+            without a readable image.
+        slot_mask: bool ``[B, E]``, True where a slot holds a readable image.
+        targets: the targets of the slots, ``[B, E, ...]``. Every image has the target of its sample. The type is int64 (−100 in
+            slots without a readable image), float32 (NaN in such slots), a dict of such arrays, or a nested list (None in such
+            slots). None if the source has no targets.
+        norm: float32 ``[2, 3]``, mean and std on the 0–255 scale, for ``value = (patch − mean) / std``. Mean 0 and std 1 if
+            the patches are normalised already.
+        keys: nested list ``[B][≤ E]``, the key of each image's sample.
         patch_size: pixels per side of a patch.
-        info: a `BatchInfo`: step, epoch, counters and rejections since the previous batch, and what was drawn for each image.
-        sample_ids: int32 ``[B, E]``; 0 in slots that are not used, k for images of the row's k-th sample (1-based): 1, 2, 3, …
-            where every sample is one image. None in a batch made by hand says the same.
-        text_ids: int32 ``[B, text_len]`` tokens of the texts of a row, one after the other in slot order; zeros where padding.
-            None without texts.
-        text_segment_ids: int32 ``[B, text_len]``; 0 is padding, k a token of the text of the sample whose first image is the
-            row's k-th image (1-based). None without texts.
-        times: int32 ``[B, E]`` tubelets along time before dropping, 1 for an image; 0 in empty or unreadable slots. None where
-            the recipe takes no clips. With it a token is a tubelet, ``D = t * patch_size * patch_size * 3`` in (frame, y, x,
-            channel) order, tokens go by time, then row and col, and the first of A + 1 position ids is the number of the
-            tubelet along time, a float where the others are fractions; 0 for an image.
+        info: a `BatchInfo`: step, epoch, counters, rejections since the previous batch, and the draws of each image.
+        sample_ids: int32 ``[B, E]``, the sample of each image: k for the row's k-th sample, counted from 1. 0 in unused slots.
+            Default None, for a batch made by hand: every image is a sample by itself.
+        text_ids: int32 ``[B, text_len]``, tokens of the row's texts, one text after the other in slot order. 0 at padding.
+            Default None, no texts.
+        text_segment_ids: int32 ``[B, text_len]``, the text of each text token: k for the text of the sample whose first image
+            is the row's k-th image, counted from 1. 0 at padding. Default None, no texts.
+        times: int32 ``[B, E]``, tubelets along time before dropping, 1 for an image. 0 in slots without a readable image.
+            Default None, for a recipe without `Recipe.video`. In a batch with `times` a token is a tubelet, which is a patch
+            through t frames: ``D = t * patch_size * patch_size * 3`` in (frame, y, x, channel) order. Tokens are then ordered
+            by time, row and column. Position ids have one more entry, which comes first: the number of the tubelet along time.
+            It is 0 for an image, and a float if the other entries are fractional.
     """
 
     patches: Array
@@ -71,11 +76,11 @@ class PackedBatch(NamedTuple, Generic[Array]):
     times: Array | None = None
 
     def to(self, device: Device, *, non_blocking: bool = True) -> PackedBatch:
-        """Return a new batch with every tensor on a device. Nothing is normalised and no dtype changes, see `standardize`.
+        """Return a new batch with every tensor on a device. Values and dtypes do not change: `standardize` normalises patches.
 
         Args:
-            device: a device, in any form that torch accepts. numpy arrays become tensors there.
-            non_blocking: passed to ``Tensor.to``: a copy from pinned memory then runs beside other work. Default True.
+            device: a device, in any form that torch accepts. numpy arrays become tensors on this device.
+            non_blocking: True lets a copy from pinned memory run beside other work (passed to ``Tensor.to``). Default True.
 
         Raises:
             ConfigError: `device` is a dtype.
@@ -89,7 +94,7 @@ class PackedBatch(NamedTuple, Generic[Array]):
         return self._each(lambda tensor: torch.as_tensor(tensor).to(device, non_blocking=non_blocking), torch.Tensor)
 
     def pin_memory(self) -> PackedBatch:
-        """Return a new batch whose tensors are in pinned memory, from which `to` does not wait."""
+        """Return a new batch whose tensors are in pinned memory. `to` copies from pinned memory without waiting."""
         torch = import_module("torch")
         return self._each(lambda tensor: torch.as_tensor(tensor).pin_memory(), torch.Tensor)
 
@@ -123,7 +128,7 @@ class PackedBatch(NamedTuple, Generic[Array]):
 
 
 def _changed(field: object, change: Callable[[object], torch.Tensor], kinds: tuple[type, ...]) -> object:
-    """Return a field of a batch with all of its tensors changed. A target that is not a tensor is left unchanged."""
+    """Return a field of a batch with `change` applied to all of its tensors. Other targets stay unchanged."""
     if isinstance(field, dict):
         return {name: _changed(entry, change, kinds) for name, entry in field.items()}
     if isinstance(field, list):

@@ -1,6 +1,7 @@
-"""Views of the texts in a `PackedBatch`, as those of `patchpack.batch.views` are of its images; nothing here is stored.
+"""Functions that derive masks, positions and the ragged form of the texts in a `PackedBatch`. The results are not stored.
 
-Every function takes a batch of numpy arrays or of torch tensors, with texts, and answers in kind.
+`patchpack.batch.views` does the same for the images. Every function here takes a batch with texts, of numpy arrays or of
+torch tensors, and returns arrays of the same kind.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def mask(batch: PackedBatch[ArrayT]) -> ArrayT:
 
 
 def attention_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
-    """Return bool ``[B, text_len, text_len]``, True where token i may attend to token j: same text, neither is padding."""
+    """Return bool ``[B, text_len, text_len]``, True where token i may attend to token j: both belong to one text."""
     segments = _segments(batch)
     mask: ArrayT = (segments[:, :, None] == segments[:, None, :]) & (segments > 0)[:, None, :]
     return mask
@@ -30,8 +31,8 @@ def attention_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
 def pool_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
     """Return bool ``[B, E, text_len]``, True where token t belongs to the text of the sample whose first image is in slot e.
 
-    ``mask[b, e, t] = text_segment_ids[b, t] == e + 1``. ``mask.any(-1)``, bool ``[B, E]``, says which slots have a text: every
-    slot of an image that is a sample by itself.
+    ``mask[b, e, t] = text_segment_ids[b, t] == e + 1``. ``mask.any(-1)``, bool ``[B, E]``, is True in the slots whose image is
+    the first one of a sample with a text.
     """
     segments = _segments(batch)
     slots = _arrays.arange(segments, batch.slot_mask.shape[1]) + 1
@@ -40,7 +41,7 @@ def pool_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
 
 
 def position_ids(batch: PackedBatch[ArrayT]) -> ArrayT:
-    """Return int64 ``[B, text_len]``, the number of a token in its text, from 0; 0 where padding."""
+    """Return int64 ``[B, text_len]``, the number of each token within its text, from 0. Padding has 0."""
     pooled = pool_mask(batch)
     count = pooled.cumsum(-1) - 1  # of each text, where it is
     numbers: ArrayT = (count * pooled).sum(1)
@@ -48,13 +49,14 @@ def position_ids(batch: PackedBatch[ArrayT]) -> ArrayT:
 
 
 class Ragged(NamedTuple, Generic[Array]):
-    """All texts of a batch end to end, as variable-length attention kernels take them.
+    """All texts of a batch end to end, in the form that variable-length attention kernels take.
 
     Attributes:
-        text_ids: int32 ``[T]``.
-        cu_seqlens: int32 ``[N + 1]``, text i holds ``text_ids[cu_seqlens[i]:cu_seqlens[i + 1]]``.
-        max_seqlen: longest text in tokens.
-        places: int64 ``[N, 2]`` (row, slot) of the first image of the sample that each belongs to.
+        text_ids: int32 ``[T]``, tokens of all N texts.
+        cu_seqlens: int32 ``[N + 1]``, the begin and the end of each text: text i is
+            ``text_ids[cu_seqlens[i]:cu_seqlens[i + 1]]``.
+        max_seqlen: number of tokens of the longest text.
+        places: int64 ``[N, 2]``, (row, slot) of the first image of each text's sample.
     """
 
     text_ids: Array
@@ -64,7 +66,7 @@ class Ragged(NamedTuple, Generic[Array]):
 
 
 def ragged(batch: PackedBatch[ArrayT]) -> Ragged[ArrayT]:
-    """Return the texts without their padding, in row-major slot order."""
+    """Return all texts of a batch without padding, in row-major slot order."""
     lengths = pool_mask(batch).sum(-1)  # [B, E]
     there = lengths > 0
     used = lengths[there]

@@ -89,26 +89,27 @@ def unpack(
     """Yield the readable images of a batch in row-major slot order, or a model's values for these images.
 
     Args:
-        batch: one batch. Without `values` also an iterable of batches.
-        values: None for the images themselves (default), or the model's values. For N readable images with T tokens the shape
-            is ``[B, E, ...]`` per slot, ``[B, S, ...]`` per token, ``[N, ...]`` per image, as models with an adapter return
-            them, or ``[T, ...]``, ragged.
-        per: ``"slot"``, ``"token"``, ``"image"`` or ``"ragged"``, the meaning of the first axes of `values`. None infers slot
-            or token from the shape, and slot if both fit (default).
-        dense: True arranges the values of an image's tokens on its grid, with NaN for dropped patches (default False). Values
-            per image are then ``[N, L, ...]``, with the image's own tokens first.
-        several: True yields, for every sample, a list of the values of its images (default False). It is needed if a sample
-            has several images.
+        batch: one batch. If `values` is None, an iterable of batches works too.
+        values: a model's values for this batch. Default None yields the images themselves. The batch has N readable images
+            with T tokens in all. The shape of the values is ``[B, E, ...]`` (per slot), ``[B, S, ...]`` (per token),
+            ``[N, ...]`` (per image, from a model with an adapter), or ``[T, ...]`` (ragged: per token, without padding).
+        per: meaning of the first axes of `values`: ``"slot"``, ``"token"``, ``"image"`` or ``"ragged"``. Default None infers
+            ``"slot"`` or ``"token"`` from the shape. If both fit, it takes ``"token"`` with ``dense=True``, else ``"slot"``.
+        dense: True arranges the values of an image's tokens on its grid, with NaN for dropped patches. Default False. With
+            ``per="image"`` the shape of `values` is then ``[N, L, ...]``, and the image's tokens come first along L.
+        several: True yields one list per sample, with the values of all its images. A sample with several images needs it.
+            Default False.
 
     Yields:
-        `PackedImage`s; with values, pairs ``(key, value)``. A value is ``[...]`` per slot or image, ``[n, ...]`` per token or
-        ragged, ``[rows, cols, ...]`` if dense, ``[times, rows, cols, ...]`` if dense and the recipe has `video`.
+        `PackedImage`s without `values`, and pairs ``(key, value)`` with `values`. A value is ``[...]`` per slot or image, and
+        ``[n, ...]`` per token or ragged, for an image of n tokens. With ``dense=True`` it is ``[rows, cols, ...]``, or
+        ``[times, rows, cols, ...]`` if the recipe has `video`.
 
     Raises:
-        ConfigError: `per` is unknown, `values` come with several batches or with ``dense=True`` per slot, or a sample has
-            several images without ``several=True``.
-        ShapeError: `values` have another shape. With ``dense=True`` also if an image lost patches and its positions are
-            fractions or its values are integers.
+        ConfigError: `per` is unknown. Or `values` are given for several batches, or per slot with ``dense=True``. Or a sample
+            has several images and `several` is False.
+        ShapeError: `values` have a wrong shape. With ``dense=True`` also: an image lost patches, and its values are integers
+            or its positions do not tell which patches are left.
     """
     require_bool("dense", dense)
     require_bool("several", several)
@@ -140,7 +141,13 @@ def unpack(
 
 
 class _ReadableImage(NamedTuple):
-    """The place of a readable image: `tokens` are indices in its row, `number` and `start` count images and tokens before."""
+    """The place of a readable image in its batch.
+
+    Attributes:
+        tokens: indices of its tokens in the row.
+        number: number of readable images before it in the batch.
+        start: number of tokens of these images.
+    """
 
     key: str
     row: int
@@ -185,7 +192,7 @@ def _image(batch: PackedBatch[ArrayT], image: _ReadableImage) -> PackedImage[Arr
 
 
 def _checked(batch: PackedBatch[ArrayT], images: list[_ReadableImage], values: ValueT, per: Per | None, dense: bool) -> Per:
-    """Return what the values are given per. Raise the errors of `unpack` if they do not fit."""
+    """Return the meaning of the first axes of `values`, given or inferred. Raise the errors of `unpack` if they do not fit."""
     rows, seq_len = batch.segment_ids.shape
     num_tokens = sum(len(image.tokens) for image in images)
     shapes: dict[Per, tuple[int, ...]] = {
@@ -224,7 +231,7 @@ def _own(image: _ReadableImage, values: ValueT, per: Per) -> ValueT:
 
 
 def _on_grid(batch: PackedBatch[ArrayT], image: _ReadableImage, own: ValueT) -> ValueT:
-    """Return the values of an image's tokens, the first entries, as ``[rows, cols, ...]``; for clips with an axis of time."""
+    """Return the values of an image's n tokens, ``own[:n]``, as ``[rows, cols, ...]``. Clips have an axis of time before it."""
     grid: list[int] = batch.grid_sizes[image.row, image.slot].tolist()
     cols = grid[1]
     if batch.times is not None:

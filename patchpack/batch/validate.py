@@ -1,4 +1,4 @@
-"""The statements a `PackedBatch` makes about itself, checked."""
+"""The check that the fields of a `PackedBatch` agree with its documentation and with each other."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _OPTIONAL = ("sample_ids", "text_ids", "text_segment_ids", "times")
 
 
 def validate(batch: PackedBatch[ArrayT]) -> None:
-    """Check every statement `PackedBatch` makes about itself.
+    """Check that a batch keeps every rule that the docstring of `PackedBatch` states.
 
     Raises:
-        ShapeError: the first that does not hold, with the row.
+        ShapeError: a rule is broken. The message names the first broken rule, with its row if there is one.
     """
     b: PackedBatch[np.ndarray] = PackedBatch._make(map(_arrays.to_numpy, batch))
     left_out = {name for name in _OPTIONAL if getattr(b, name) is None}

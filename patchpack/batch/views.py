@@ -1,4 +1,4 @@
-"""Views of a `PackedBatch`: masks, ragged form, normalised patches. Nothing here is stored.
+"""Functions that derive masks, the ragged form and normalised patches from a `PackedBatch`. The results are not stored.
 
 Every function takes a batch of numpy arrays or of torch tensors, and returns arrays of the same kind.
 """
@@ -25,10 +25,10 @@ def token_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
 
 
 def attention_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
-    """Return bool ``[B, S, S]``, True where token i may attend to token j: same image, neither is padding.
+    """Return bool ``[B, S, S]``, True where token i may attend to token j: both belong to one image.
 
-    ``mask[b, i, j] = segment_ids[b, i] == segment_ids[b, j] > 0``; rows of padding are all False. Block diagonal
-    (NaViT 2307.06304 section 2.2). For scaled_dot_product_attention insert a head axis: ``mask[:, None]``.
+    ``mask[b, i, j] = segment_ids[b, i] == segment_ids[b, j] > 0``, so a padding token attends to nothing. The mask is block
+    diagonal (NaViT 2307.06304 section 2.2). ``scaled_dot_product_attention`` needs an axis of heads: ``mask[:, None]``.
     """
     segments = batch.segment_ids
     mask: ArrayT = (segments[:, :, None] == segments[:, None, :]) & (segments > 0)[:, None, :]
@@ -36,16 +36,16 @@ def attention_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
 
 
 def pool_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
-    """Return bool ``[B, E, S]``, True where token s belongs to slot e: ``mask[b, e, s] = segment_ids[b, s] == e + 1``."""
+    """Return bool ``[B, E, S]``, True where token s is of slot e's image: ``mask[b, e, s] = segment_ids[b, s] == e + 1``."""
     slots = _arrays.arange(batch.segment_ids, batch.slot_mask.shape[1]) + 1
     mask: ArrayT = batch.segment_ids[:, None, :] == slots[None, :, None]
     return mask
 
 
 def sample_ids(batch: PackedBatch[ArrayT]) -> ArrayT:
-    """Return int32 ``[B, E]``, the sample whose image a slot holds; see `PackedBatch.sample_ids`.
+    """Return int32 ``[B, E]``, the number of the sample in each slot, as in `PackedBatch.sample_ids`.
 
-    In a batch without them every slot is a sample by itself.
+    If `PackedBatch.sample_ids` is None, every image is a sample by itself.
     """
     if batch.sample_ids is not None:
         return batch.sample_ids
@@ -55,21 +55,23 @@ def sample_ids(batch: PackedBatch[ArrayT]) -> ArrayT:
 
 
 def fill_rate(batch: PackedBatch[ArrayT]) -> float:
-    """Return real tokens / (rows * seq_len), in [0, 1]; 0 for a batch without rows."""
+    """Return the share of tokens that are not padding, 0 … 1. A batch without rows has 0."""
     mask = token_mask(batch)
     share: float = float(mask.sum()) / max(1, mask.shape[0] * mask.shape[1])
     return share
 
 
 class Ragged(NamedTuple, Generic[Array]):
-    """All images of a batch end to end, as variable-length attention kernels take them.
+    """All images of a batch end to end, in the form that variable-length attention kernels take.
 
     Attributes:
-        patches: ``[T, D]``.
-        position_ids: ``[T, A]``.
-        cu_seqlens: int32 ``[N + 1]``, image i holds ``patches[cu_seqlens[i]:cu_seqlens[i + 1]]``.
-        max_seqlen: longest image in tokens; ``S`` in the static form.
-        places: int64 ``[N, 2]`` (row, slot) of each image, to scatter results back; (−1, −1) for static padding.
+        patches: ``[T, D]``, patches of all T tokens.
+        position_ids: ``[T, A]``, position ids of all tokens.
+        cu_seqlens: int32 ``[N + 1]``, the begin and the end of each image: image i is
+            ``patches[cu_seqlens[i]:cu_seqlens[i + 1]]``.
+        max_seqlen: number of tokens of the longest image. With ``static=True`` it is ``S``, the tokens of a row.
+        places: int64 ``[N, 2]``, (row, slot) of each image, to write results back. Segments of padding have (−1, −1), which
+            occur with ``static=True`` only.
     """
 
     patches: Array
@@ -80,15 +82,15 @@ class Ragged(NamedTuple, Generic[Array]):
 
 
 def ragged(batch: PackedBatch[ArrayT], static: bool = False) -> Ragged[ArrayT]:
-    """Return the batch without its padding.
+    """Return all images of a batch end to end, without padding.
 
     Args:
         batch: the batch.
-        static: True for fixed shapes, for compiled models: ``T = B * S`` and ``N = B * E + B``. Slots follow each other in
-            order, an empty one has length 0; the padding follows as B segments of at most S tokens.
+        static: True keeps all shapes fixed, for compiled models: ``T = B * S`` and ``N = B * E + B``. Then every slot is an
+            image, and an empty slot has length 0. The padding comes last, as B segments of at most S tokens. Default False.
 
     Returns:
-        `Ragged`; images in row-major slot order, tokens in raster order.
+        `Ragged`, with images in row-major slot order, and the tokens of an image in raster order.
     """
     mask = token_mask(batch)
     num_rows, seq_len = mask.shape
@@ -117,12 +119,13 @@ def standardize_patches(patches: ArrayT, norm: ArrayT, dtype: npt.DTypeLike | to
     """Return ``(patch − mean) / std`` per channel.
 
     Args:
-        patches: ``[..., D]`` with the channel as the fastest axis, uint8 or float; numpy or torch.
-        norm: float32 ``[2, C]`` mean and std on the patches' own scale, as in a batch.
-        dtype: of the result, numpy or torch like the patches; None is float32. The arithmetic is float32.
+        patches: uint8 or float ``[..., D]``, a numpy array or a torch tensor. The channel is the fastest axis.
+        norm: float32 ``[2, C]``, mean and std of each channel on the scale of `patches`.
+        dtype: dtype of the result, of numpy for an array and of torch for a tensor. Default None, float32. The arithmetic is in
+            float32 in either case.
 
     Returns:
-        The same shape.
+        An array or a tensor with the shape of `patches`.
     """
     channels = norm.shape[1]
     pixels = patches.reshape(*patches.shape[:-1], patches.shape[-1] // channels, channels)

@@ -1,1 +1,1 @@
-"""Reading of images: from file bytes to sizes, and to uint8 pixels."""
+"""The reading of images: from the bytes of a file to its size, and to uint8 pixels."""

@@ -1,4 +1,4 @@
-"""Pixels of three bytes to pixels of four. Only arrays and integers, no allocation, no exceptions."""
+"""The kernel that widens pixels of three bytes to four. It uses arrays and integers only. It neither allocates nor raises."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ _8, _16, _24 = np.uint32(8), np.uint32(16), np.uint32(24)
 
 @njit
 def widen(pixels: UInt8Array, out: UInt32Array) -> None:
-    """Write pixels of three bytes, uint8 ``[3 n]``, as uint32 ``[n]`` with red in the lowest byte and 0 in the highest."""
+    """Widen n pixels from three bytes to four.
+
+    Args:
+        pixels: uint8 ``[3 * n]``, red, green and blue of each pixel.
+        out: uint32 ``[n]``, the result. Red is in the lowest byte of a pixel, and the highest byte is 0.
+    """
     for i in range(len(out)):
         red, green, blue = np.uint32(pixels[3 * i]), np.uint32(pixels[3 * i + 1]), np.uint32(pixels[3 * i + 2])
         out[i] = red | (green << _8) | (blue << _16)

@@ -1,6 +1,6 @@
-"""Memory for decoded images, which is used again for each one, so that its pages are mapped and in the cache.
+"""The canvas: memory of a thread that is reused for every image it decodes, so that the memory stays mapped and in the cache.
 
-Each thread has one canvas. An image must be painted before the next one is decoded.
+Each thread has one canvas. A thread must finish painting an image before it decodes the next image.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _thread = _Thread()
 
 
 def canvas(size: Size) -> Pixels:
-    """Return uint8 ``[H, W, 4]`` with any content, contiguous. It shares memory with the result of this thread's last call."""
+    """Return an uninitialised contiguous array, uint8 ``[H, W, 4]``. The next call in this thread reuses its memory."""
     num_bytes = 4 * size.height * size.width
     if num_bytes > HELD_BYTES:
         memory = np.empty(num_bytes, dtype=np.uint8)
@@ -39,7 +39,7 @@ def canvas(size: Size) -> Pixels:
 
 
 def widened(pixels: UInt8Array) -> Pixels:
-    """Return uint8 ``[H, W, 3]`` as ``[H, W, 4]`` on the canvas: red, green, blue and a filler."""
+    """Copy uint8 pixels ``[H, W, 3]`` onto the canvas, as ``[H, W, 4]``: red, green, blue and an unused byte."""
     from patchpack.image import _kernels_canvas as kernels
 
     out = canvas(Size(*pixels.shape[:2]))

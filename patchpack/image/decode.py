@@ -1,12 +1,11 @@
-"""Decoding of file bytes to upright 8-bit RGB, or `DecodeError`: formats, orientation, and conversion of colours.
+"""Decoding of image files to upright 8-bit RGB: formats, orientation, and conversion of colours.
 
-Formats are JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, TIFF and AVIF, if this Pillow supports them. Of an animation, of
-pages and of several images in one file, the first is decoded. No other format is tried, even if Pillow has plugins, except the
-formats that a recipe names (`Recipe.formats`).
+The formats are JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, TIFF and AVIF, if the installed Pillow supports them. If a
+file holds several images, pages or frames, the first is decoded. Further formats are tried only if a recipe names them
+(`Recipe.formats`), even if Pillow has plugins for more.
 
-Pillow raises errors of a dozen classes over broken files (a test has them), and new ones with new releases. All of them become
-a `DecodeError`. Only `MemoryError` and exceptions that are not an `Exception` pass. Its warnings are counted, see
-`patchpack.image.pillow_warnings`.
+Pillow raises errors of many classes for broken files. All of them become a `DecodeError`, except `MemoryError` and exceptions
+that are not an `Exception`. Warnings of Pillow are counted (see `patchpack.image.pillow_warnings`).
 """
 
 from __future__ import annotations
@@ -56,33 +55,35 @@ def decode(
     icc: str = "ignore",
     formats: tuple[str, ...] = (),
 ) -> npt.NDArray[np.uint8]:
-    """Decode an image file to pixels, upright, in colour, without transparency.
+    """Decode an image file to upright RGB pixels without transparency.
 
-    Grey, palette, CMYK, LAB and YCbCr are converted. Grey of more than 8 bits is scaled so that white, by the header, is 255:
+    Grey, palette, CMYK, LAB and YCbCr images are converted to RGB. Grey images with more than 8 bits are scaled so that white
+    becomes 255. The header decides which value is white:
 
-    * 16 bits: white is 65535, with a sign 32767.
-    * 12 bits: white is 4095, for a TIFF, and for a PNG whose sBIT says so and whose values are in the low bits.
-    * 32-bit integers: white is 65535, or the largest value if that is larger.
-    * floats: taken from [0, 1], else from [0, 255], where values slightly beyond either end are cut. Other values (negative
-      numbers too) are scaled from their minimum to their maximum. NaN and infinity count as 0.
+    * 16 bits: white is 65535, or 32767 for signed integers.
+    * 12 bits: white is 4095, for a TIFF, and for a PNG whose sBIT chunk states 12 bits and whose values use the low bits.
+    * 32-bit integers: white is 65535, or the largest value of the image if that is above 65535.
+    * floats: white is 1 if all values are in [0, 1], or 255 if all are in [0, 255]. Values slightly outside are clipped. Other
+      images, also with negative values, are scaled from their minimum to their maximum. NaN and infinity count as 0.
 
-    If white is stored as 0, the result is inverted. Of 16-bit colours Pillow gives the upper 8 bits.
+    If the header says that white is stored as 0, the result is inverted. For 16-bit colours, Pillow reads the upper 8 bits.
 
     Args:
-        data: a complete image file.
-        max_pixels: larger images are refused by their header, before a pixel is decoded. Default 64 million. Pillow's own
-            limit, twice ``Image.MAX_IMAGE_PIXELS`` (179 million), holds as well.
-        background: (red, green, blue) that shows through transparency, default white.
-        deep: ``"header"`` (default) or ``"range"``, see `Recipe`.
-        icc: ``"ignore"`` (default) or ``"srgb"``, see `Recipe`.
-        formats: names of further formats, see `Recipe`. Default none.
+        data: the bytes of a complete image file.
+        max_pixels: limit on the pixels of an image. A larger image is refused at its header, before a pixel is decoded.
+            Default 64 million. Pillow's own limit of 2 * ``Image.MAX_IMAGE_PIXELS`` (179 million) applies as well.
+        background: (red, green, blue), 0 … 255, the colour behind transparent pixels. Default white.
+        deep: scaling of images with more than 8 bits. ``"header"`` (default) as above, or ``"range"``, which scales from the
+            image's smallest value to its largest.
+        icc: treatment of a colour profile. ``"ignore"`` (default) uses the stored colours, ``"srgb"`` converts them to sRGB.
+        formats: names of further formats, as in `Recipe.formats`. Default none.
 
     Returns:
-        uint8 ``[H, W, 3]``, rows from the top as displayed (EXIF or XMP orientation applied).
+        uint8 ``[H, W, 3]``, oriented as displayed: the EXIF or XMP orientation is applied.
 
     Raises:
-        DecodeError: `data` is not a readable image of a known format, or over the limit.
-        ConfigError: a format has no plugin, or this Pillow cannot convert profiles.
+        DecodeError: `data` is not a readable image of a known format, or has too many pixels.
+        ConfigError: Pillow has no plugin for one of `formats`, or cannot convert colour profiles.
     """
     reading = Reading(deep, icc, formats)
     require_readable(reading)
@@ -92,13 +93,13 @@ def decode(
 def decode_image(
     data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """Decode an image file like `decode`, to a Pillow image of mode RGB. An upright RGB file is loaded and not copied.
+    """Decode an image file like `decode`, to a Pillow image of mode RGB. An upright RGB image is not copied.
 
     Args:
-        data: a complete image file.
-        max_pixels: larger images are refused, default 64 million.
-        background: (red, green, blue) that shows through transparency, default white.
-        reading: further formats, scaling of deep images, and handling of colour profiles.
+        data: the bytes of a complete image file.
+        max_pixels: limit on the pixels of an image. A larger image is refused. Default 64 million.
+        background: (red, green, blue), 0 … 255, the colour behind transparent pixels. Default white.
+        reading: options for reading files. Default: as in a default `Recipe`.
     """
     image = open_image(data, max_pixels=max_pixels, formats=reading.formats)
     return first_frame(image, background=background, reading=reading)
@@ -110,10 +111,10 @@ def first_frame(
     """Convert an image of `open_image` with `to_rgb`, and note a warning if the file has more frames.
 
     Args:
-        image: opened by `open_image`.
-        background: (red, green, blue) that shows through transparency, default white.
-        full: height and width in the file, for errors, if the image is decoded smaller. Default None.
-        reading: scaling of deep images, and handling of colour profiles.
+        image: a Pillow image from `open_image`.
+        background: (red, green, blue), 0 … 255, the colour behind transparent pixels. Default white.
+        full: height and width in the file, which error messages state. Default None, the size of `image`.
+        reading: options for reading files. Default: as in a default `Recipe`.
     """
     picture = to_rgb(image, background=background, full=full, reading=reading)
     try:
@@ -141,13 +142,13 @@ def too_many_bytes(num_bytes: int, max_bytes: int) -> str:
 def to_rgb(
     image: Image.Image, *, background: Colour = WHITE, full: Size | None = None, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """Convert a Pillow image like `decode`: upright and in RGB. The same object is returned if nothing has to change.
+    """Convert a Pillow image like `decode`, to an upright RGB image. If nothing has to change, return the same object.
 
     Args:
-        image: loaded or not.
-        background: (red, green, blue) that shows through transparency, default white.
-        full: height and width in the file, for errors, if the image is decoded smaller. Default None.
-        reading: scaling of deep images, and handling of colour profiles.
+        image: a Pillow image, loaded or not.
+        background: (red, green, blue), 0 … 255, the colour behind transparent pixels. Default white.
+        full: height and width in the file, which error messages state. Default None, the size of `image`.
+        reading: options for reading files. Default: as in a default `Recipe`.
     """
     with CapturedWarnings(), _Refusing(image, full or Size(image.height, image.width)):
         match_key_to_pixels(image)
@@ -166,22 +167,22 @@ def to_rgb(
 
 
 def turned(image: Image.Image, turn: Image.Transpose) -> Image.Image:
-    """Return the image as displayed."""
+    """Return the image with a transpose applied, and without the tag that requires the transpose."""
     image = image.transpose(turn)
     image.info = {}  # else the tag would turn the image once more
     return image
 
 
 def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = ()) -> Image.Image:
-    """Open the image in a file: its format is known and its size within the limit, but no pixel is decoded.
+    """Open an image file, and check its format and its size, without decoding a pixel.
 
     Args:
         data: the bytes of a file, or a file object.
-        max_pixels: larger images are refused, default 64 million.
-        formats: formats besides `FORMATS`, default none.
+        max_pixels: limit on the pixels of an image. A larger image is refused. Default 64 million.
+        formats: names of formats besides `FORMATS`. Default none.
 
     Raises:
-        DecodeError: like `decode`, for faults that the header shows.
+        DecodeError: the file is not an image of a known format, its header is broken, or it has too many pixels.
     """
     file = io.BytesIO(data) if isinstance(data, (bytes, bytearray, memoryview)) else data
     try:
@@ -205,14 +206,14 @@ def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS, formats
 
 
 def _tile(image: Image.Image) -> Size:
-    """Return the size of a TIFF's tiles. A tile is decoded completely, and may be much larger than the image."""
+    """Return height and width of a TIFF's tiles, or (1, 1) without tiles. A tile may be much larger than the image."""
     tags = getattr(image, "tag_v2", {})
     height, width = tags.get(_TILE_HEIGHT), tags.get(_TILE_WIDTH)
     return Size(height, width) if isinstance(height, int) and isinstance(width, int) else Size(1, 1)
 
 
 def oriented_size(image: Image.Image) -> Size:
-    """Return the height and width that `to_rgb` will give an image, without decoding pixels."""
+    """Return height and width of an image after orientation, without decoding a pixel."""
     width, height = image.size
     if _ORIENTATION in getattr(image, "tag_v2", ()):  # Pillow's TIFF reader has swapped the sides already
         return Size(height, width)
@@ -223,7 +224,7 @@ def oriented_size(image: Image.Image) -> Size:
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """Return the transpose that makes an image upright, or None if it is upright or has no valid tag."""
+    """Return the transpose that makes an image upright. Return None if it is upright, or has no valid orientation tag."""
     if _PLACES_OF_TAGS.isdisjoint(image.info) and has_unread_exif(image) and not hasattr(image, "tag_v2"):
         return None  # the common case: no tag, and no tag was read or set
     try:
@@ -248,7 +249,7 @@ def _flatten(image: Image.Image, background: Colour) -> Image.Image:
 
 
 class _Refusing:
-    """A context in which every error of an image's pixels becomes a `DecodeError`."""
+    """A context in which every error while an image's pixels are decoded becomes a `DecodeError`."""
 
     def __init__(self, image: Image.Image, size: Size) -> None:
         self.format, self.size = image.format, size

@@ -1,4 +1,7 @@
-"""Scaling of images of more than 8 bits to 8. The header says what white is. Images with hardly any contrast are noted."""
+"""Scaling of images from more than 8 bits to 8 bits. The header decides which value is white.
+
+Images with hardly any contrast get a warning.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,15 @@ _FEW = 1000  # one in a thousand values at either end does not count as used
 
 
 class Depth(NamedTuple):
-    """The description of pixels in a header.
+    """The facts about pixels of more than 8 bits that the header of a file states.
 
     Attributes:
-        white: value of white. None for floats, and for 32-bit integers, for which a header says only how they are stored.
-        low_bits: significant bits from a PNG's sBIT, 0 without it. Values in the low bits are scaled by them.
-        inverted: True if white is stored as 0.
-        unsigned: True for 32 bits without a sign, which Pillow reads with one.
-        colour: True if not grey: Pillow decodes the upper 8 bits of each value.
+        white: value of white. Default None, not known: for floats and for 32-bit integers the header does not state it.
+        low_bits: number of significant bits from a PNG's sBIT chunk, 0 without the chunk. If the values use the low bits,
+            they are scaled by this number. Default 0.
+        inverted: True if white is stored as 0. Default False.
+        unsigned: True for unsigned 32-bit integers, which Pillow reads as signed ones. Default False.
+        colour: True for a colour image. Pillow has then decoded the upper 8 bits of each value. Default False.
     """
 
     white: float | None = None
@@ -40,7 +44,10 @@ class Depth(NamedTuple):
 
 
 def of(image: Image.Image) -> Depth | None:
-    """Return the header's description, or None for an image of 8 bits. Of a loaded image, a PNG's sBIT is not known."""
+    """Return what the header says about pixels of more than 8 bits, or None for an image of 8 bits.
+
+    Call it before the image is loaded: loading a PNG loses its sBIT chunk.
+    """
     tags = getattr(image, "tag_v2", {})
     bits = max(_numbers(tags.get(_BITS)), default=0)
     if image.mode not in _GREYS:
@@ -57,11 +64,13 @@ def of(image: Image.Image) -> Depth | None:
 
 
 def eight_bits(image: Image.Image, depth: Depth, *, stretch: bool) -> Image.Image:
-    """Return a loaded image in 8 bits: grey as mode L, or LA if one of its values means transparent; colour in its mode.
+    """Return a loaded image in 8 bits.
+
+    A grey image gets mode L, or mode LA if one of its values means transparent. A colour image keeps its mode.
 
     Args:
-        image: of a deep mode, or of colour that had more than 8 bits in its file.
-        depth: description from its header.
+        image: a loaded image that has more than 8 bits in its file.
+        depth: facts from the header of the file.
         stretch: True scales from the image's smallest value to its largest, and ignores the header.
     """
     if depth.colour:
@@ -95,7 +104,7 @@ def eight_bits(image: Image.Image, depth: Depth, *, stretch: bool) -> Image.Imag
 
 
 def _ends(values: npt.NDArray[np.float64], mode: str, depth: Depth) -> tuple[float, float]:
-    """Return the values of black and white."""
+    """Return the value of black and the value of white."""
     low, high = float(values.min()), float(values.max())
     if mode == "F":
         for white, beyond in _FLOATS:
@@ -110,7 +119,7 @@ def _ends(values: npt.NDArray[np.float64], mode: str, depth: Depth) -> tuple[flo
 
 
 def _stand_low(values: npt.NDArray[np.float64], bits: int) -> bool:
-    """Return True if values were not scaled to 16 bits, as PNG requires: then their lower bits would be 0, or 1."""
+    """Return True if the values were not scaled to 16 bits. The lower bits of scaled values, as PNG requires, are 0 or 1."""
     return bool((values.astype(np.int64) & ((1 << (16 - bits)) - 1)).max() > 1)
 
 
@@ -129,7 +138,7 @@ def _colour(image: Image.Image, stretch: bool) -> Image.Image:
 
 
 def _look(levels: npt.NDArray[np.uint8]) -> None:
-    """Note an image whose values, except the rarest, lie within a tenth of the range."""
+    """Warn of an image whose values, except the rarest at either end, lie within a tenth of the range."""
     if not levels.size:
         return
     counts = np.bincount(levels.reshape(-1), minlength=256)
@@ -141,7 +150,7 @@ def _look(levels: npt.NDArray[np.uint8]) -> None:
 
 
 def _low_bits(image: Image.Image) -> int:
-    """Return the bits of grey from a PNG's sBIT, 0 if there is none. The position in its file is restored."""
+    """Return the significant bits of grey from a PNG's sBIT chunk, 0 without the chunk. The file keeps its position."""
     if not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile or image.fp is None:
         return 0
     file, place = image.fp, image.fp.tell()

@@ -1,8 +1,8 @@
-"""Decoding at a half, a quarter or an eighth of the size, if the target is that much smaller: not exact, but much faster.
+"""Decoding of a JPEG at 1/2, 1/4 or 1/8 of its size, if it is then resampled to a much smaller size: faster, but not exact.
 
-A JPEG stores 8 x 8 blocks by frequency. From the lowest frequencies libjpeg makes 4, 2 or 1 pixels per side of a block. The
-others are read but never computed (Pillow: ``Image.draft``). The resulting image has at least twice the target's pixels per
-side, and the normal antialiased resampling then makes the target from it.
+A JPEG stores blocks of 8 x 8 pixels as frequencies. From the lowest frequencies libjpeg makes 4, 2 or 1 pixels per side of a
+block (Pillow: ``Image.draft``). It reads the other frequencies, but does not compute with them. The drafted image has at least
+twice as many pixels per side as the target, the size that it is resampled to.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _COLS_BACK = {Transpose.ROTATE_180, Transpose.FLIP_LEFT_RIGHT, Transpose.TRANSVE
 
 
 def scale_for(box: Box, target: tuple[int, int]) -> int:
-    """Return how many times smaller an image may be decoded: the largest of 8, 4, 2 and 1 that leaves `MARGIN` targets."""
+    """Return the factor by which an image may be decoded smaller: 8, 4, 2 or 1.
+
+    It is the largest factor that leaves at least `MARGIN` * `target` pixels per side of the box.
+    """
     room = min(box[2] // (MARGIN * target[0]), box[3] // (MARGIN * target[1]))
     return next((scale for scale in _SCALES if scale <= room), 1)
 
@@ -34,13 +37,14 @@ def scale_for(box: Box, target: tuple[int, int]) -> int:
 def scaled_box(box: Box, size: Size, scale: int, turn: Transpose | None) -> Box:
     """Scale a box of an oriented image to the pixels of its drafted image.
 
-    Every edge is rounded to the nearest, so it is at most half a pixel off. That holds at the far edge of the image too, where
-    the drafted image may have a pixel that is mostly beyond the image.
+    Every edge is rounded to the nearest pixel, so it is at most half a pixel off. That also holds at the far edge of the image,
+    where the last pixel of the drafted image may lie mostly outside the image.
 
     Args:
-        box: (top, left, height, width), oriented.
-        size: of the whole image, oriented.
-        scale: how many times smaller it was decoded. Blocks count from the corner where the stored pixels begin.
+        box: (top, left, height, width) in pixels of the oriented image.
+        size: height and width of the whole oriented image.
+        scale: factor by which the drafted image was decoded smaller. Its pixels are counted from the corner where the stored
+            pixels begin.
         turn: the transpose that made the drafted image upright, or None.
     """
     top, left, height, width = box
@@ -54,19 +58,19 @@ def draft(
 ) -> tuple[Image.Image, Box] | None:
     """Decode an opened image as small as the target allows. Return an upright RGB image, and the box in its pixels.
 
-    Return None for a file that cannot be decoded smaller, such as a lossless JPEG, or not at all. It must then be opened and
-    decoded again.
+    Return None if decoding at a smaller size fails, for example for a lossless JPEG. The caller must then open the file again
+    and decode it in full.
 
     Args:
-        image: opened by `open_image`, not loaded. Any format but JPEG is decoded in full.
-        size: of the whole image, oriented.
-        box: (top, left, height, width) within it.
+        image: a Pillow image from `open_image`, not loaded. If its format is not JPEG, it is decoded in full.
+        size: height and width of the whole oriented image.
+        box: (top, left, height, width) of the part that is used, in pixels of the oriented image.
         target: (height, width) that the box will be resampled to.
-        background: (red, green, blue) that shows through transparency.
-        reading: scaling of deep images, and handling of colour profiles.
+        background: (red, green, blue), 0 … 255, the colour behind transparent pixels.
+        reading: options for reading files. Default: as in a default `Recipe`.
 
     Raises:
-        DecodeError: like `decode`.
+        DecodeError: an image that is decoded in full cannot be decoded.
     """
     full = Size(image.height, image.width)
     scale = scale_for(box, target) if isinstance(image, JpegImageFile) else 1

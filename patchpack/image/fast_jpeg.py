@@ -1,9 +1,8 @@
-"""Fast decoding of common JPEG files: onto the canvas, where the resampler reads them, without an image object.
+"""Fast decoding of common JPEG files, onto the canvas (see `patchpack.image.canvas`) and without an image object.
 
-The decoder is Pillow's own, or simplejpeg's (``pip install patchpack[simplejpeg]``). Both use libjpeg-turbo and give
-equal pixels.
-For a file that is not common, not upright or not complete the result is None. Pillow then opens or refuses it, so that results
-and errors do not depend on the decoder.
+The decoder is Pillow's own, or simplejpeg's (``pip install patchpack[simplejpeg]``). Both use libjpeg-turbo and give equal
+pixels. If a file is unusual, not upright or not complete, the result is None. The file is then left to Pillow, so results and
+errors do not depend on the decoder.
 """
 
 from __future__ import annotations
@@ -16,16 +15,16 @@ from patchpack.image.jpeg import jpeg_head
 
 
 def decode_fast_jpeg(data: bytes, max_pixels: int, *, simplejpeg: bool = False, tagged: bool = True) -> Pixels | None:
-    """Return the pixels of an upright colour JPEG without a fault, None for any other file.
+    """Return the pixels of an upright colour JPEG without a fault. Return None for any other file.
 
     Args:
-        data: a complete file.
-        max_pixels: the result is None for a larger image.
-        simplejpeg: True decodes with simplejpeg, which must be installed. Default False.
-        tagged: True (default) also decodes a JPEG with a colour profile, without converting its colours.
+        data: the bytes of a complete file.
+        max_pixels: limit on the pixels of an image. The result is None for a larger image.
+        simplejpeg: True decodes with simplejpeg, which must be installed. False decodes with Pillow. Default False.
+        tagged: True also decodes a JPEG with a colour profile, without converting its colours. Default True.
 
     Returns:
-        uint8 ``[H, W, 4]``, red, green, blue, filler. It is on the `canvas`, so it is valid until the next image.
+        uint8 ``[H, W, 4]``: red, green, blue and an unused byte. It is on the canvas, so the thread's next image overwrites it.
     """
     head = jpeg_head(data)
     if head is None or head.layers != 3 or not head.upright or (head.tagged and not tagged):

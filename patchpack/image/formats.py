@@ -1,4 +1,4 @@
-"""The formats of image files, the options for reading them, and the limits."""
+"""The formats of image files, the options for reading image files, and the limits on their size."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from patchpack.plan.recipe import Recipe
 
 
 class Reading(NamedTuple):
-    """The options for reading files: the fields of a recipe with the same names, see `Recipe`."""
+    """The options for reading image files, which are the fields of a `Recipe` with the same names.
+
+    Attributes:
+        deep: scaling of images with more than 8 bits, ``"header"`` (default) or ``"range"``.
+        icc: treatment of a colour profile, ``"ignore"`` (default) or ``"srgb"``.
+        formats: names of further formats. Default none.
+    """
 
     deep: str = "header"
     icc: str = "ignore"
@@ -35,12 +41,12 @@ _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b
 
 
 def reading_of(recipe: Recipe) -> Reading:
-    """Return the options with which a recipe reads files."""
+    """Return the options with which a recipe reads image files."""
     return Reading(recipe.deep, recipe.icc, recipe.formats)
 
 
 def require_readable(reading: Reading) -> None:
-    """Raise `ConfigError` for a format without a plugin in this Pillow, or for colour profiles without LittleCMS."""
+    """Raise `ConfigError` if Pillow lacks a plugin for one of the formats, or LittleCMS for colour profiles."""
     missing = [name for name in reading.formats if not _is_registered(name)]
     if missing:
         raise ConfigError(
@@ -59,14 +65,14 @@ def _is_registered(name: str) -> bool:
 
 
 def extensions_of(formats: tuple[str, ...]) -> frozenset[str]:
-    """Return the extensions of files that can be decoded, including a recipe's further formats."""
+    """Return the extensions (without a dot) of all formats that can be decoded: the known ones and the given `formats`."""
     if not formats:
         return EXTENSIONS
     return EXTENSIONS | {ending[1:] for ending, name in Image.registered_extensions().items() if name in formats}
 
 
 def starts_as_image(data: bytes, formats: tuple[str, ...] = ()) -> bool:
-    """Return True for the first 12 bytes of a file in one of `FORMATS` or of the further ones. Its name does not matter."""
+    """Return True if `data`, the first 12 bytes of a file, are those of an image in one of `FORMATS` or of `formats`."""
     brand = data[8:12]
     return (
         data.startswith(_STARTS)
@@ -77,7 +83,7 @@ def starts_as_image(data: bytes, formats: tuple[str, ...] = ()) -> bool:
 
 
 def _accepts(name: str, data: bytes) -> bool:
-    """Return True if a plugin of Pillow accepts a file by its first bytes. A plugin that does not check them accepts none."""
+    """Return True if Pillow's plugin for a format accepts the first bytes of a file. Without such a check, return False."""
     accept = Image.OPEN[name][1] if _is_registered(name) else None
     try:
         return accept is not None and accept(data) is True

@@ -1,7 +1,7 @@
 """Size and orientation of a common JPEG, from the segments before its first scan. Any other file is left to Pillow.
 
-There is a result only if Pillow would open the file and give the same. Every segment that Pillow parses must have a form that
-Pillow accepts without complaint. For any other or rare form the result is None (a test compares, on broken files too).
+There is a result only if Pillow would open the file and return the same result. Every segment that Pillow parses must have a
+form that Pillow accepts without a warning. If a segment has a rare or a broken form, the result is None.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _READ = {_ORIENTATION: (3, 1), 0x011A: (5, 1), 0x0128: (3, 1)}
 
 
 class JpegHead(NamedTuple):
-    """The contents of the segments before the pixels.
+    """The properties of a JPEG that the segments before its pixels state.
 
     Attributes:
-        size: height and width, oriented.
-        layers: 1, 3 or 4 components.
-        upright: True if the pixels are stored as displayed.
-        tagged: True if there is a colour profile, or a part of one.
+        size: height and width in pixels, after orientation.
+        layers: number of colour components, 1, 3 or 4.
+        upright: True if the pixels are stored in the orientation in which they are displayed.
+        tagged: True if the file has a colour profile, or a part of one. Default False.
     """
 
     size: Size
@@ -44,7 +44,11 @@ class JpegHead(NamedTuple):
 
 
 def jpeg_size(data: bytes) -> Size | None:
-    """Return the oriented height and width, or None if Pillow has to read the file. Arguments are as in `jpeg_head`."""
+    """Return the oriented height and width of a JPEG, or None if Pillow has to read the file.
+
+    Args:
+        data: the bytes of a JPEG file, or at least its start with all segments before the pixels.
+    """
     head = jpeg_head(data)
     return None if head is None else head.size
 
@@ -53,7 +57,7 @@ def jpeg_head(data: bytes) -> JpegHead | None:
     """Return the size, components and orientation, or None if Pillow has to read the file.
 
     Args:
-        data: a JPEG file, or at least its start with all segments before the pixels.
+        data: the bytes of a JPEG file, or at least its start with all segments before the pixels.
     """
     if data[:2] != b"\xff\xd8":
         return None
@@ -100,14 +104,14 @@ def jpeg_head(data: bytes) -> JpegHead | None:
 
 
 def _are_tables(data: bytes, at: int, stop: int) -> bool:
-    """Return True for complete quantisation tables."""
+    """Return True if the bytes ``at … stop`` are complete quantisation tables."""
     while at < stop:
         at += 65 if data[at] < 16 else 129
     return at == stop
 
 
 def _is_readable(marker: int, segment: bytes) -> bool:
-    """Return True for an application's segment that Pillow reads without an error."""
+    """Return True if Pillow reads a segment of an application (such as JFIF or Photoshop) without an error."""
     if marker == 0xE0:
         return not segment.startswith(b"JFIF") or len(segment) >= 12
     if marker == 0xE2:  # colour profiles; not the directory of a multi-picture file
@@ -118,7 +122,7 @@ def _is_readable(marker: int, segment: bytes) -> bool:
 
 
 def _orientation(tiff: bytes) -> int | None:
-    """Return the value of the tag in the first directory, 0 without it, or None if anything in the directory is unusual."""
+    """Return the orientation tag of the first EXIF directory, or 0 if it is missing. Return None for an unusual directory."""
     if tiff[:4] not in _ENTRIES or len(tiff) < 8:
         return None
     unpack_offset, unpack_count, entry, unpack_place = _ENTRIES[tiff[:4]]

@@ -1,4 +1,4 @@
-"""The kinds of `Sample.image`: their pixels, and the size of images in memory."""
+"""The kinds of values that `Sample.image` may have: how to tell them apart, and how to get their pixels and their sizes."""
 
 from __future__ import annotations
 
@@ -23,24 +23,29 @@ NO_VIDEO = "got a clip, but the recipe has video=None: use a recipe with video=V
 
 
 def is_picture(value: object) -> TypeGuard[Picture | Clip]:
-    """Return True for a value whose type `Sample.image` may have."""
+    """Return True if the type of a value is one that `Sample.image` may have for a single image or clip."""
     return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray, Clip))
 
 
 def frames_of(image: object) -> Sequence[object] | None:
-    """Return the frames of a clip in order, None for any other image. No frame is read."""
+    """Return the frames of a clip in order, without reading one. Return None for any other image."""
     if isinstance(image, Clip):
         return image.frames
     return image if isinstance(image, np.ndarray) and image.ndim == 4 else None  # type: ignore[return-value]  # like a sequence
 
 
 def is_several(image: object) -> TypeGuard[Sequence[object]]:
-    """Return True for a list of images that belong together."""
+    """Return True for a list or a tuple, which holds images that belong together."""
     return isinstance(image, (list, tuple))
 
 
 def frame_count(frames: Sequence[object]) -> int:
-    """Return the number of frames of a clip. Raises like `frame_at`, and `DecodeError` for 0 frames."""
+    """Return the number of frames of a clip.
+
+    Raises:
+        SourceError: ``len(frames)`` raised an `OSError`.
+        DecodeError: ``len(frames)`` raised another error, or is 0.
+    """
     with _asking():
         count = len(frames)
     if not count:
@@ -52,8 +57,8 @@ def frame_at(frames: Sequence[object], number: int) -> object:
     """Return one frame of a clip.
 
     Raises:
-        SourceError: the frame could not be read.
-        DecodeError: any other error of a user's sequence, or a value that is not an image.
+        SourceError: ``frames[number]`` raised an `OSError`.
+        DecodeError: ``frames[number]`` raised another error, or is not a single image.
     """
     with _asking():
         frame = frames[number]
@@ -75,10 +80,12 @@ def _asking() -> Iterator[None]:
 
 
 def held_size(image: object, *, max_pixels: int = MAX_PIXELS) -> Size:
-    """Return the oriented height and width of an image in memory: an array or a PIL image, which is not loaded.
+    """Return the oriented height and width of an image in memory: a uint8 array ``[H, W, 3]`` or a PIL image.
+
+    A PIL image is not loaded.
 
     Raises:
-        DecodeError: anything else, or an image over the limit.
+        DecodeError: `image` is neither of these, or has more than `max_pixels` pixels.
     """
     if isinstance(image, Image.Image):
         return within(oriented_size(image), max_pixels)
@@ -94,12 +101,12 @@ def rgb_picture(
 
     Args:
         image: file bytes, a PIL image or a uint8 array ``[H, W, 3]``.
-        max_pixels: limit for file bytes, default 64 million.
-        background: (red, green, blue) that shows through transparency, default white.
-        reading: further formats, scaling of deep images, and handling of colour profiles.
+        max_pixels: limit on the pixels of an image file. Default 64 million. It does not apply to arrays and PIL images.
+        background: (red, green, blue), 0 … 255, the colour behind transparent pixels. Default white.
+        reading: options for reading files. Default: as in a default `Recipe`.
 
     Raises:
-        DecodeError: anything else, or bytes that cannot be decoded.
+        DecodeError: `image` is not one of these, or cannot be decoded.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
         return decode_image(bytes(image), max_pixels=max_pixels, background=background, reading=reading)
@@ -111,9 +118,9 @@ def rgb_picture(
 
 
 def picture_bytes(image: object) -> int:
-    """Return the bytes of memory of a sample's image. A PIL image counts with its pixels, loaded or not.
+    """Return the bytes of memory that a sample's image takes. The pixels of a PIL image count even if it is not loaded.
 
-    A clip whose frames are neither an array nor a list counts as 0, because the size of its contents is not known.
+    A clip counts as 0 if its frames are in a custom sequence, because the size of that sequence is not known.
     """
     if isinstance(image, Clip):
         held = image.frames if isinstance(image.frames, (list, tuple, np.ndarray)) else ()
@@ -124,7 +131,7 @@ def picture_bytes(image: object) -> int:
 
 
 def within(size: Size, max_pixels: int) -> Size:
-    """Return the size if it has between 1 and `max_pixels` pixels, else raise `DecodeError`."""
+    """Return `size` unchanged. Raise `DecodeError` unless it has 1 … `max_pixels` pixels."""
     if min(size) < 1 or size.height * size.width > max_pixels:
         raise DecodeError(f"expected 1 … max_pixels={max_pixels} pixels, got {size.height} x {size.width} (height x width)")
     return size

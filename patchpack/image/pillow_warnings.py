@@ -1,12 +1,11 @@
-"""Warnings of Pillow while an image is opened and decoded: counted by kind, never printed, never an error.
+"""Pillow's warnings about images: recorded by kind, not printed, and never raised as errors.
 
-Python's own tools do not work for painting in threads. `warnings.catch_warnings` replaces the filters and the output of the
-whole process, so two threads that leave it in the wrong order leave it replaced. Here one filter is put before all others
-while an image is decoded, and removed afterwards. Its two patterns are functions that know whether their own thread is
-decoding (`patchpack._foreign.cpython`). So a warning of Pillow is recorded in the thread that decodes. All other threads are
-unaffected, also under ``-W error``.
+`warnings.catch_warnings` is not safe when several threads paint. It replaces the filters of the whole process, and if two
+threads leave it in the wrong order, the filters stay replaced. Therefore this module inserts one filter while a thread decodes
+an image, and removes it afterwards (see `patchpack._foreign.cpython`). The filter records Pillow's warnings in threads that
+decode. It does not affect other threads, even with ``-W error``.
 
-If other code in this process has shown a text before, Python leaves it out the second time. It is then not counted.
+Python shows each text of a warning once. If other code in this process has shown a text before, the warning is not recorded.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import threading
 from patchpack._foreign.cpython import ThreadFilter
 
 SEVERAL_FRAMES = "several frames, the first is taken"
-"""The warning for an animation, a multi-page TIFF, a multi-picture JPEG."""
+"""The warning for an animation, a TIFF of several pages, or a JPEG of several pictures."""
 
 # part of a text of Pillow → kind; the texts contain numbers, so they cannot be the kinds
 _KINDS = {
@@ -34,7 +33,7 @@ OTHER = "other warnings of Pillow's"
 
 
 class _Here(threading.local):
-    """The state of this thread."""
+    """The state of one thread: how deep it is inside `CapturedWarnings`, and the warnings that it has recorded."""
 
     deep = 0  # contexts that are entered, one inside the other
     text = ""
@@ -45,17 +44,17 @@ _here = _Here()
 
 
 def note(kind: str) -> None:
-    """Note a warning of some kind about the current image."""
+    """Record a kind of warning about the image that this thread decodes."""
     _here.heard |= {kind}
 
 
 def forget() -> None:
-    """Forget the warnings of the last image."""
+    """Forget the warnings that this thread has recorded."""
     _here.heard = frozenset()
 
 
 def heard() -> list[str]:
-    """Return the kinds of warnings in this thread since `forget`, each once, in alphabetical order."""
+    """Return the kinds of warnings that this thread has recorded since `forget`, each once, in alphabetical order."""
     return sorted(_here.heard)
 
 

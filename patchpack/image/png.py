@@ -1,4 +1,4 @@
-"""Tags behind the pixels of a PNG, and its key of transparency, which Pillow leaves to its users."""
+"""Two properties of PNG files that Pillow does not handle: tags behind the pixels, and the depth of the transparent colour."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _GREY_STEPS = {"1": (255, 1), "L;2": (85, 3), "L;4": (17, 15)}
 
 
 def read_late_chunks(image: PngImagePlugin.PngImageFile) -> None:
-    """Put tags from behind a PNG's pixels into `image.info`, like loading would."""
+    """Read the tags that are stored behind the pixels of a PNG into `image.info`, as loading the image would do."""
     if not image.tile or image.fp is None:  # loaded already
         return
     file, place = image.fp, image.fp.tell()
@@ -33,7 +33,7 @@ def read_late_chunks(image: PngImagePlugin.PngImageFile) -> None:
 
 
 def match_key_to_pixels(image: Image.Image) -> None:
-    """Scale a PNG's transparent colour to 8 bits, because Pillow scales the pixels of other depths, but not that colour."""
+    """Scale the transparent colour of a PNG to 8 bits. Pillow scales pixels of other depths to 8 bits, but not this colour."""
     key = image.info.get("transparency")
     if key is None or not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile:
         return

@@ -1,4 +1,4 @@
-"""Embedded colour profiles: conversion of pixels to sRGB with Pillow's LittleCMS, if a recipe requests it."""
+"""The conversion of colours from an embedded colour profile to sRGB, with Pillow's LittleCMS."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 BROKEN = "the colour profile cannot be used, so colours are not converted"
-"""The warning for a profile that LittleCMS cannot read, or that is for other pixels, such as CMYK in an RGB file."""
+"""The warning for a profile that LittleCMS cannot read, or that does not fit the pixels, such as CMYK in an RGB file."""
 
 _MODES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
 
 
 def is_there() -> bool:
-    """Return True if this Pillow converts profiles."""
+    """Return True if the installed Pillow can convert colour profiles."""
     return bool(features.check_module("littlecms2"))
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Return the image with its colours in sRGB, of mode RGB or RGBA, or unchanged if the profile cannot be used.
+    """Return the image with its colours in sRGB, in mode RGB or RGBA. If the profile cannot be used, return it unchanged.
 
     Args:
-        image: loaded, of 8 bits.
-        profile: ICC profile in the form of an image file.
+        image: a loaded image of 8 bits per channel.
+        profile: bytes of the ICC profile that is embedded in the image file.
     """
     from PIL import ImageCms
 
@@ -57,7 +57,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def _transform(profile: bytes) -> tuple[ImageCmsTransform, str] | None:
-    """Return a transform for the colours of a profile, and the mode of its pixels; None for a profile of other pixels."""
+    """Return the transform from a profile to sRGB, and the mode of the pixels it converts. Return None for unknown modes."""
     from PIL import ImageCms
 
     given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -68,7 +68,7 @@ def _transform(profile: bytes) -> tuple[ImageCmsTransform, str] | None:
 
 
 def _taken_apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Return the colours without transparency, and the transparency."""
+    """Return the colours of an image without transparency, and its transparency, or None without one."""
     if not image.has_transparency_data:
         return image, None
     if image.mode in ("L", "LA", "La"):

@@ -1,8 +1,8 @@
-"""Sizes of images from their bytes, without decoding a pixel, for the planner.
+"""The sizes of images, read from the headers of their files without decoding a pixel. The planner needs only these.
 
-The result is the shape that `patchpack.image.decode.decode` gives, so orientation counts. A file may still be broken when its
-pixels are decoded. Common JPEG files are read by `patchpack.image.jpeg`, in a ninth of the time that Pillow takes to open one.
-All other files, and all errors, are left to Pillow.
+The size is the height and width that `patchpack.image.decode.decode` gives, after orientation. A file whose size is known may
+still have broken pixels. `patchpack.image.jpeg` reads common JPEG files in a ninth of the time that Pillow takes to open one.
+Pillow reads all other files and words all errors.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def picture_size(
 
     Args:
         image: file bytes, a PIL image or a uint8 array ``[H, W, 3]``.
-        max_pixels: limit of pixels, default 64 million.
-        max_bytes: limit of file bytes, default 512 MiB.
-        formats: further formats, see `Recipe`. Default none.
+        max_pixels: limit on the pixels of an image. Default 64 million.
+        max_bytes: limit on the bytes of an image file. Default 512 MiB.
+        formats: names of further formats, as in `Recipe.formats`. Default none.
 
     Raises:
-        DecodeError: another kind of value, bytes of no known format, or an image over a limit.
+        DecodeError: `image` is not one of these, has no known format, or is over a limit.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
         require_bytes(memoryview(image).nbytes, max_bytes)
@@ -49,12 +49,12 @@ def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, 
     """Return the oriented height and width of an image file.
 
     Args:
-        data: a complete file.
-        max_pixels: limit of pixels, default 64 million.
-        formats: further formats, see `Recipe`. Default none.
+        data: the bytes of a complete file.
+        max_pixels: limit on the pixels of an image. Default 64 million.
+        formats: names of further formats, as in `Recipe.formats`. Default none.
 
     Raises:
-        DecodeError: `data` is not an image of a known format, or has more than `max_pixels`.
+        DecodeError: `data` is not an image of a known format, or has more than `max_pixels` pixels.
     """
     return _jpeg_size(data, max_pixels) or oriented_size(open_image(data, max_pixels=max_pixels, formats=formats))
 
@@ -67,20 +67,20 @@ def read_size_at(
     max_bytes: int = MAX_BYTES,
     formats: tuple[str, ...] = (),
 ) -> Size:
-    """Return the size of a file that is read in parts, like `read_size`: its start, and the rest only if that is necessary.
+    """Return the oriented height and width of an image file, reading as little of the file as possible.
 
-    The start is enough for most JPEG, GIF and BMP files. WebP, AVIF and PNG may have an orientation behind the pixels, TIFF its
-    whole directory.
+    It reads the start of the file, and the rest only if necessary. The start is enough for most JPEG, GIF and BMP files. WebP,
+    AVIF and PNG files may have an orientation behind the pixels. TIFF files may have their whole directory there.
 
     Args:
-        read: ``read(offset, count)`` gives `count` bytes of the file. Its errors are raised unchanged.
-        length: bytes in the file.
-        max_pixels: limit of pixels, default 64 million.
-        max_bytes: limit of a file, default 512 MiB. Of a longer file nothing is read.
-        formats: further formats, see `Recipe`. Default none.
+        read: a function from (offset, count) to `count` bytes of the file. Errors of `read` are raised unchanged.
+        length: number of bytes in the file.
+        max_pixels: limit on the pixels of an image. Default 64 million.
+        max_bytes: limit on the bytes of a file. Default 512 MiB. No byte of a longer file is read.
+        formats: names of further formats, as in `Recipe.formats`. Default none.
 
     Raises:
-        DecodeError: like `read_size` on the whole file, or for a file over the limit.
+        DecodeError: the file is not an image of a known format, or is over a limit.
     """
     if length > max_bytes:  # compared here first, because this runs for every header
         require_bytes(length, max_bytes)
@@ -106,7 +106,7 @@ def read_size_at(
 
 
 def _jpeg_size(data: bytes, max_pixels: int) -> Size | None:
-    """Return the result of `jpeg_size`, or None over our limit or Pillow's, so that Pillow words the error."""
+    """Return the result of `jpeg_size`. Return None for an image over a limit, so that Pillow opens it and raises the error."""
     size = jpeg_size(data)
     if size is None or size.height * size.width > min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels):
         return None
@@ -114,9 +114,10 @@ def _jpeg_size(data: bytes, max_pixels: int) -> Size | None:
 
 
 class _Start(io.BytesIO):
-    """The start of a file with its whole length. `overrun` is True once a reader requested bytes beyond the start.
+    """A file object that has the start of a file, and knows the length of the whole file.
 
-    It does not raise then, because Pillow would take the exception for a broken file in some places, for its end in others.
+    `overrun` becomes True when a reader requests bytes beyond the start. No exception is raised then, because Pillow would take
+    it for a broken file, or for the end of the file.
     """
 
     def __init__(self, data: bytes, length: int) -> None:

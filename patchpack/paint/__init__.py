@@ -1,1 +1,1 @@
-"""The painting of planned batches. A plan decides everything, except which patches survive: that is drawn here."""
+"""The painting of planned batches. A plan decides everything except which patches of an image are kept, drawn here."""

@@ -1,4 +1,4 @@
-"""The same two passes on real numbers, like Pillow's mode F: sums in float64, each pass rounded to float32."""
+"""Antialiased resampling of real numbers, like Pillow's mode F: sums in float64, each of the two passes rounded to float32."""
 
 from __future__ import annotations
 
@@ -17,11 +17,19 @@ def horizontal_first(
     between: Float32Array,
     out: Float32Array,
 ) -> None:
-    """Resample ``values[src]``.
+    """Resample ``values[src]``, with the horizontal pass first.
 
-    src: uint8 ``[h, w, >= 3]``. values: float32 ``[256]``. starts, weights: the first tap of each output column and row, int64,
-    and its weights, float64 ``[n, taps]``; taps past the source weigh nothing. between: float32 ``[h, width, 3]``.
-    out: float32 ``[height, width, 3]``.
+    A tap is a pixel of the input that counts in a pixel of the output.
+
+    Args:
+        src: uint8 ``[h, w, >= 3]``, the source image.
+        values: float32 ``[256]``, the number of each pixel value.
+        x_starts: int64 ``[width]``, the first tap of each output column.
+        x_weights: float64 ``[width, taps]``, the weights of its taps. Taps beyond the source are not read.
+        y_starts: int64 ``[height]``, the first tap of each output row.
+        y_weights: float64 ``[height, taps]``, the weights of its taps. Taps beyond the source are not read.
+        between: float32 ``[h, width, 3]``, working memory.
+        out: float32 ``[height, width, 3]``, the result.
     """
     height, width = out.shape[:2]
     for r in range(y_starts[0], min(y_starts[height - 1] + y_weights.shape[1], src.shape[0])):
@@ -55,7 +63,7 @@ def vertical_first(
     between: Float32Array,
     out: Float32Array,
 ) -> None:
-    """Write the result of `horizontal_first` with the vertical pass first; `between` is float32 ``[1, w, 3]``."""
+    """Resample like `horizontal_first`, but with the vertical pass first. `between` is float32 ``[1, w, 3]``."""
     height, width = out.shape[:2]
     for y in range(height):
         for x in range(src.shape[1]):

@@ -1,10 +1,13 @@
-"""Antialiased resampling of 8-bit colour, to the bit like Pillow: 22-bit weights, each pass rounded to 8 bits.
+"""Antialiased resampling of 8-bit colour, equal to Pillow's to the bit: 22-bit weights, each pass rounded to 8 bits.
 
-The loops step over vectors ("lanes"), because compilers make no vectors of plain loops over three channels and four taps.
-A weight is split, ``w = 65536 * high + low`` with ``low`` in −32768 … 32767 and ``high`` in −128 … 127. So 16-bit products are
-enough, of which a machine computes twice as many as 32-bit ones. ``sum(w * pixel)`` is ``65536 * sum(high * pixel) +
-sum(low * pixel)``, and modulo 2**32 the first sum counts modulo 2**16. Two rows are computed side by side, as two output pixels
-or two taps.
+A tap is a pixel of the input that counts in a pixel of the output. The loops use vectors of integers ("lanes") explicitly,
+because compilers do not vectorise plain loops over three channels and four taps.
+
+A weight is split into two numbers: ``w = 65536 * high + low``, with ``low`` in −32768 … 32767 and ``high`` in −128 … 127. All
+products then fit 16-bit multiplication, which is twice as fast as 32-bit multiplication. The sum over taps is
+``sum(w * pixel) = 65536 * sum(high * pixel) + sum(low * pixel)``. Results count modulo 2**32, so the sum with ``high`` is
+needed modulo 2**16 only. Two rows are computed side by side. In the horizontal pass they are two output pixels, in the
+vertical pass two taps.
 """
 # mypy: disallow-untyped-decorators=False, disallow-subclassing-any=False
 
@@ -89,7 +92,10 @@ def _mix(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, order: Iterable[int]) 
 
 
 def _by_lane(n: int, part: int, size: int) -> list[int]:
-    """Return the order that interleaves a[i] and b[i] for i in one part of each 128-bit lane; a and b have n values."""
+    """Return the order that interleaves ``a[i]`` and ``b[i]``, for each i in one part of either 128-bit lane.
+
+    Both vectors have `n` values. `size` is the number of values in a part.
+    """
     lane = n // 2
     return [half + part * size + i + n * other for half in (0, lane) for i in range(size) for other in (0, 1)]
 
@@ -112,13 +118,16 @@ def _load(
 
 
 def _spread(builder: ir.IRBuilder, word: ir.Value, n: int) -> ir.Value:
-    """Return one number in all n lanes."""
+    """Return a vector that has the number `word` in all of its `n` lanes."""
     empty = ir.Constant(_vector(word.type, n), ir.Undefined)
     return _mix(builder, builder.insert_element(empty, word, ir.Constant(_I32, 0)), empty, [0] * n)
 
 
 def _add_lows(builder: ir.IRBuilder, sums: ir.Value, pixels: ir.Value, part: int, lows: ir.Value) -> ir.Value:
-    """Add pixel * low of both taps, for the bytes in one half of each 128-bit lane: [32 x i8] → [8 x i32]."""
+    """Add ``low * pixel`` of two taps to `sums`, for the bytes in one half of each 128-bit lane.
+
+    `pixels` is a vector of 32 bytes, `sums` and the result are vectors of 8 int32.
+    """
     wide = builder.bitcast(_mix(builder, pixels, _constant(_I8, [0] * 32), _by_lane(32, part, 8)), _vector(_I16, 16))
     lows = builder.bitcast(_spread(builder, lows, 8), _vector(_I16, 16))
     int32s = _vector(_I32, 16)
@@ -129,7 +138,10 @@ def _add_lows(builder: ir.IRBuilder, sums: ir.Value, pixels: ir.Value, part: int
 
 
 def _add_highs(builder: ir.IRBuilder, sums: ir.Value, pixels: ir.Value, highs: ir.Value) -> ir.Value:
-    """Add pixel * high of both taps, modulo 2**16: [32 x i8] → [16 x i16]."""
+    """Add ``high * pixel`` of two taps to `sums`, modulo 2**16.
+
+    `pixels` is a vector of 32 bytes, `sums` and the result are vectors of 16 int16.
+    """
     int16s = _vector(_I16, 16)
     if _AVX2:  # saturates, but a pair of highs is at most 75 together: 75 * 255 < 2**15
         kind = ir.FunctionType(int16s, [pixels.type, pixels.type])
@@ -166,7 +178,7 @@ def _store(
 
 @intrinsic
 def no_pixels(typing: TypingContext) -> Lowering:
-    """Begin two pixels, one of each row, with the value one half, so that truncation rounds."""
+    """Begin the sums of two pixels, one in either row. They begin with one half, so that the later truncation rounds."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         return context.make_tuple(builder, signature.return_type, [_constant(_I32, [_HALF] * 8), _constant(_I16, [0] * 16)])
@@ -184,7 +196,7 @@ def add_taps(
     weights: types.Type,
     quad: types.Type,
 ) -> Lowering:
-    """Add four taps: the 16 bytes at upper and at lower, times the weights at quad."""
+    """Add four taps to the sums: the 16 bytes at `upper` and the 16 bytes at `lower`, times the four weights at `quad`."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         lows, highs = cgutils.unpack_tuple(builder, args[0])
@@ -205,7 +217,7 @@ def add_taps(
 
 @intrinsic
 def store_pixels(typing: TypingContext, out: types.Type, upper: types.Type, lower: types.Type, pixels: types.Type) -> Lowering:
-    """Store four bytes for each pixel. The fourth is in the place of the next pixel's first byte, until that is written."""
+    """Store four bytes for each pixel. The next pixel overwrites the fourth byte with its own first byte."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         lows, highs = cgutils.unpack_tuple(builder, args[3])
@@ -222,7 +234,7 @@ def store_pixels(typing: TypingContext, out: types.Type, upper: types.Type, lowe
 
 @intrinsic
 def no_bytes(typing: TypingContext) -> Lowering:
-    """Begin `CHUNK` bytes of a row."""
+    """Begin the sums of `CHUNK` bytes of a row. They begin with one half, so that the later truncation rounds."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         sums = [_constant(_I32, [_HALF] * 8)] * 4 + [_constant(_I16, [0] * 16)] * 2
@@ -241,7 +253,7 @@ def add_rows(
     weights: types.Type,
     pair: types.Type,
 ) -> Lowering:
-    """Add two taps: `CHUNK` bytes at upper and at lower, times the weights at pair."""
+    """Add two taps to the sums: `CHUNK` bytes at `upper` and at `lower`, times the two weights at `pair`."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         sums = cgutils.unpack_tuple(builder, args[0])
@@ -261,7 +273,7 @@ def add_rows(
 
 @intrinsic
 def store_bytes(typing: TypingContext, out: types.Type, at: types.Type, sums: types.Type) -> Lowering:
-    """Store all `CHUNK` bytes, in order."""
+    """Store `CHUNK` bytes, in the order of the row."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         sums = cgutils.unpack_tuple(builder, args[2])
@@ -278,7 +290,7 @@ def store_bytes(typing: TypingContext, out: types.Type, at: types.Type, sums: ty
 
 @intrinsic
 def word_at(typing: TypingContext, words: types.Type, at: types.Type) -> Lowering:
-    """Return one word of a table. `at` must not be negative; a plain index would check that."""
+    """Return ``words[at]``, where `at` must not be negative. Unlike a plain index, this does not check for negative numbers."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         word = _load(context, builder, signature.args[0], args[0], args[1], 0, _I32, 4)
@@ -289,7 +301,7 @@ def word_at(typing: TypingContext, words: types.Type, at: types.Type) -> Lowerin
 
 @intrinsic
 def byte_at(typing: TypingContext, src: types.Type, at: types.Type) -> Lowering:
-    """Return one byte, like `word_at`."""
+    """Return ``src[at]``, where `at` must not be negative, as in `word_at`."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         byte = _load(context, builder, signature.args[0], args[0], args[1], 0, _I8, 1)
@@ -300,7 +312,7 @@ def byte_at(typing: TypingContext, src: types.Type, at: types.Type) -> Lowering:
 
 @intrinsic
 def copy(typing: TypingContext, out: types.Type, to: types.Type, src: types.Type, at: types.Type, n: types.Type) -> Lowering:
-    """Copy n bytes."""
+    """Copy `n` bytes from ``src[at]`` on to ``out[to]`` on."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         ends = [
@@ -322,7 +334,10 @@ def standardise(
     numbers: types.Type,
     norm: types.Type,
 ) -> Lowering:
-    """Write (byte − mean) / std of `STRIDE` bytes as float32. Means are at byte `norm` of numbers, stds `NORM` further."""
+    """Write ``(byte − mean) / std`` for `STRIDE` bytes, as float32.
+
+    The means begin at byte `norm` of `numbers`. The stds begin `NORM` bytes after the means.
+    """
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         floats = _vector(ir.FloatType(), STRIDE)
@@ -415,7 +430,11 @@ def _horizontal(
     above: int,
     below: int,
 ) -> None:
-    """Make pixels first … stop of two rows: 4-byte ones at upper and lower of src, 3-byte ones at above and below of out."""
+    """Resample the output pixels ``first … stop − 1`` of two rows in the horizontal pass.
+
+    The source rows begin at `upper` and `lower` in `src`, with 4 bytes per pixel. The output rows begin at `above` and `below`
+    in `out`, with 3 bytes per pixel. `words` is the number of words in `table` per output pixel.
+    """
     if words == HEAD + QUAD:  # no inner loop, which is up to a fifth faster; for bilinear to half the size and more
         for x in range(first, stop):
             word = x * (HEAD + QUAD)
@@ -444,7 +463,11 @@ def _horizontal(
 def _vertical(
     src: UInt8Array, rows: Int64Array, weights: UInt32Array, word: int, first: int, stop: int, limit: int, out: UInt8Array
 ) -> None:
-    """Write bytes first … stop of a row to out, weights from word on. Rows of src are limit bytes long, at least `CHUNK`."""
+    """Write the bytes ``first … stop − 1`` of an output row to `out` in the vertical pass.
+
+    `rows` has the begin of the source row of each tap. The weights begin at `word` in `weights`. A source row has `limit`
+    bytes, at least `CHUNK`.
+    """
     for start in range(first, stop, CHUNK):
         at = min(start, limit - CHUNK)
         sums = no_bytes()
@@ -466,7 +489,10 @@ def _emit(
     size: int,
     out: UInt8Array,
 ) -> None:
-    """Write one row of pixels into row y of the patches that it crosses."""
+    """Write a row of pixels into row `y` of the patches it crosses, which are row `row` of the grid.
+
+    `size` is the number of bytes of an output number. The other arguments are as in `horizontal_first`.
+    """
     step = -3 if mirrored else 3
     for col in range(places.shape[1]):
         place = places[row, col]
@@ -507,19 +533,40 @@ def horizontal_first(
     places: Int64Array, tall: int, wide: int, mirrored: bool, rows: Int64Array, between: UInt8Array, need: UInt8Array,
     line: UInt8Array, numbers: UInt8Array, size: int, out: UInt8Array,
 ) -> int:  # fmt: skip
-    """Make output rows first … stop. Each source row is resampled once, for the kept patches only, just before it is used.
+    """Make the output rows ``first … stop − 1``, with the horizontal pass first, and write them into the kept patches.
 
-    src: uint8, pixels of 4 bytes, source_width in a row; row r of the source is at ``base + r * pitch``, up to last_row.
-    done: rows before it were resampled by the call before, whose between this is; 0 at first. Returns the same for the next.
-    x_table, y_starts, y_table: see `tables`; all horizontal taps are within source_width.
-    places: int64 ``[rows, cols]`` of the grid: the row of out for each patch, −1 for a dropped one.
-    tall, wide: size of a patch in pixels.
-    mirrored: patches are written right to left (and places are mirrored too). rows: int64 ``[vertical taps]``.
-    between: uint8 ``[(vertical taps + 2) * n]``, n >= 3 * width + `CHUNK`. need: uint8 ``[cols]``.
-    line: uint8 ``[3 * cols * wide + CHUNK]``.
-    numbers: uint8 ``[256 * 3 * size]``, the output of a pixel, by value and channel; not read if size is 1. For float32 `NORM`
-        bytes of means and as many of stds may follow, over the channels in turn, from which the numbers are computed.
-    out: uint8 ``[kept * tall * wide * 3 * size]``.
+    Each source row is resampled once, just before it is used, and for the columns of kept patches only.
+
+    Args:
+        src: uint8, the source, with 4 bytes per pixel.
+        base: place of source row 0 in `src`, in bytes.
+        pitch: bytes from one source row to the next.
+        source_width: pixels in a source row.
+        first: first output row.
+        stop: end of the output rows.
+        done: number of source rows that earlier calls with the same `between` have resampled or skipped. 0 in the first call.
+        last_row: number of the last source row.
+        width: width of the result in pixels, without padding.
+        x_taps: number of horizontal taps, a multiple of four.
+        x_table: horizontal weights (see `_kernels_weights.tables`). All taps are within `source_width`.
+        y_starts: int64 ``[height]``, the first vertical tap of each output row.
+        y_table: vertical weights (see `_kernels_weights.tables`).
+        places: int64 ``[rows, cols]``, the place in `out` of each patch of the grid, −1 for a dropped patch.
+        tall: height of a patch in pixels.
+        wide: width of a patch in pixels.
+        mirrored: True writes the pixels of a patch from right to left. The columns of `places` must be mirrored too.
+        rows: int64 ``[vertical taps]``, working memory.
+        between: uint8 ``[(vertical taps + 2) * n]`` with ``n >= 3 * width + CHUNK``, the resampled source rows.
+        need: uint8 ``[cols]``, working memory.
+        line: uint8 ``[3 * cols * wide + CHUNK]``, working memory for one output row.
+        numbers: uint8 ``[256 * 3 * size]``, the output number of each pixel value and channel. Not read if `size` is 1. For
+            float32 it may go on with `NORM` bytes of means and `NORM` bytes of stds, for the channels in turn. The numbers
+            are then computed from these, which is faster.
+        size: bytes of an output number: 1, 2 or 4.
+        out: uint8 ``[kept * tall * wide * 3 * size]``, the kept patches.
+
+    Returns:
+        The value of `done` for the next call.
     """
     height, cols, words = len(y_starts), places.shape[1], HEAD + x_taps // 4 * QUAD
     taps = len(rows)
@@ -581,10 +628,11 @@ def vertical_first(
     places: Int64Array, tall: int, wide: int, mirrored: bool, rows: Int64Array, between: UInt8Array, need: UInt8Array,
     line: UInt8Array, numbers: UInt8Array, size: int, out: UInt8Array,
 ) -> int:  # fmt: skip
-    """Do the same with the vertical pass first, directly from the source, for the kept patches of a row only.
+    """Make output rows like `horizontal_first`, but with the vertical pass first.
 
-    source_width: at least 8. between: uint8 ``[n]``, n >= 4 * (source_width + horizontal taps) + `CHUNK`, one row.
-    done and need are not read.
+    It reads the source directly, for the columns of kept patches only. The arguments are those of `horizontal_first`, with
+    these differences: `source_width` is at least 8, `between` is one row, uint8 ``[n]`` with
+    ``n >= 4 * (source_width + x_taps) + CHUNK``, and `done` and `need` are not used.
     """
     height, cols, words = len(y_starts), places.shape[1], HEAD + x_taps // 4 * QUAD
     taps = len(rows)

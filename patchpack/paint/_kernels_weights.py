@@ -1,7 +1,8 @@
-"""Weights of an antialiased kernel, in float64 with the same operations as in Pillow's resampling, and in fixed point.
+"""The weights of an antialiased resampling kernel, in float64 and in fixed point.
 
-A fixed-point weight ``w = floor(2**22 * weight + 1/2)`` (half away from zero) is stored as ``65536 * high + low`` with ``low``
-in −32768 … 32767. The layouts below are packed for the vectors of `_kernels_resample`.
+The float64 weights come from the same operations as in Pillow. A fixed-point weight w is 2**22 times the float64 weight,
+rounded (half away from zero). It is stored as two numbers, ``w = 65536 * high + low``, with ``low`` in −32768 … 32767. A tap
+is a pixel of the input that counts in a pixel of the output. Tables are packed for the vectors of `_kernels_resample`.
 """
 
 from __future__ import annotations
@@ -20,10 +21,22 @@ def tables(
     width: int, out_width: int, height: int, out_height: int, radius: float, cubic: bool,
     weights: Float64Array, x_table: UInt32Array, y_starts: Int64Array, y_table: UInt32Array,
 ) -> tuple[int, int]:  # fmt: skip
-    """Make the fixed-point taps of a resize. Return the number of horizontal (a multiple of four) and of vertical (even) taps.
+    """Make the tables of fixed-point weights for a resize.
 
-    weights: float64, one tap each, room for either. x_table: uint32, filled with ``out_width * (HEAD + QUAD * quads)`` words.
-    y_starts: int64 ``[out_height]``, first taps. y_table: uint32, filled with ``out_height * PAIR * pairs`` words.
+    Args:
+        width: width of the source in pixels.
+        out_width: width of the result in pixels.
+        height: height of the source in pixels.
+        out_height: height of the result in pixels.
+        radius: reach of the kernel on either side, in pixels of the smaller of source and result.
+        cubic: True for bicubic, False for bilinear.
+        weights: float64 ``[>= taps]``, working memory for the larger number of taps.
+        x_table: uint32, the horizontal table. ``HEAD + QUAD * x_taps / 4`` words are written per output column.
+        y_starts: int64 ``[out_height]``, the first tap of each output row, is written.
+        y_table: uint32, the vertical table. ``PAIR * y_taps / 2`` words are written per output row.
+
+    Returns:
+        The number of horizontal taps, a multiple of four, and the number of vertical taps, an even number.
     """
     x_scale, y_scale = width / out_width, height / out_height
     x_taps = (most_taps(width, out_width, x_scale, radius) + 3) // 4 * 4
@@ -50,7 +63,7 @@ def tables(
 
 @njit
 def most_taps(in_size: int, out_size: int, scale: float, radius: float) -> int:
-    """Return the largest number of input pixels of an output pixel; scale: in_size / out_size."""
+    """Return the largest number of taps that an output pixel has. `scale` is ``in_size / out_size``."""
     most = 0
     for i in range(out_size):
         start, stop = _span(in_size, scale, radius, i)
@@ -60,7 +73,10 @@ def most_taps(in_size: int, out_size: int, scale: float, radius: float) -> int:
 
 @njit
 def weigh_all(in_size: int, out_size: int, radius: float, cubic: bool, starts: Int64Array, weights: Float64Array) -> None:
-    """Write first taps to starts, int64 ``[out_size]``, and weights to float64 ``[out_size * taps]``."""
+    """Write the first tap of each output pixel to `starts`, int64 ``[out_size]``, and the weights of all taps to `weights`.
+
+    `weights` is float64 ``[out_size * taps]``. Its length decides the number of taps.
+    """
     taps = len(weights) // out_size
     for i in range(out_size):
         starts[i] = weigh(in_size, in_size / out_size, radius, cubic, i, taps, weights, i * taps)
@@ -68,10 +84,10 @@ def weigh_all(in_size: int, out_size: int, radius: float, cubic: bool, starts: I
 
 @njit
 def weigh(in_size: int, scale: float, radius: float, cubic: bool, i: int, taps: int, weights: Float64Array, at: int) -> int:
-    """Write the weights of output pixel i, float64 at ``at … at + taps``, and return the first tap.
+    """Write the weights of output pixel `i` to ``weights[at : at + taps]``, and return its first tap.
 
-    Their sum is 1, and they are 0 beyond the kernel. The first tap is further left than the kernel if otherwise not all taps
-    would be within the input.
+    The sum of the weights is 1. Taps outside the kernel have weight 0. Near the end of the input the first tap moves to the
+    left, so that all taps are within the input.
     """
     step = 1.0 / max(scale, 1.0)
     centre = (i + 0.5) * scale

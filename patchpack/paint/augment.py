@@ -1,4 +1,4 @@
-"""The pixel function of a recipe, and its random numbers."""
+"""The function of a recipe that changes pixels (`Recipe.augment`), and the random numbers it receives."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ Change = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
 
 
 def change_of(recipe: Recipe, epoch: int, draw_key: str) -> Change | None:
-    """Return the function that changes the resized pixels of one image, uint8 ``[H, W, 3]``, or None without `augment`.
+    """Return the function that changes the resized pixels of one image, or None if the recipe has no `augment`.
 
-    The generator is numpy's Philox. Its key is two draws of the image at stage AUGMENT, so it depends on (seed, epoch, key)
-    alone. numpy may change how its methods use a generator, so equal bits need an equal numpy.
+    The function takes and returns uint8 ``[H, W, 3]``. It raises a `ConfigError` that names the image if `augment` fails, or
+    if it returns an array of another dtype or shape.
 
-    The returned function raises `ConfigError`, naming the image, if `augment` fails or does not return uint8 of that shape.
+    `augment` receives a generator of numpy's Philox. Its key is made of two draws of the image, so it depends on the seed, the
+    epoch and the key of the image alone. Another version of numpy may draw other numbers from the same generator.
 
     Args:
-        recipe: the recipe with `augment`.
+        recipe: the recipe of the batch.
         epoch: epoch of the draws.
-        draw_key: key of the image for draws.
+        draw_key: key that addresses the draws of the image (see `Header.draw_key`).
     """
     augment = recipe.augment
     if augment is None:

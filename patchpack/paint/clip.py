@@ -1,4 +1,4 @@
-"""Painting of a clip's tubelets, frame by frame. A frame is decoded once, and only if one of its patches is kept."""
+"""The painting of a clip's tubelets (patches through several frames). A frame is decoded only if one of its patches is kept."""
 
 from __future__ import annotations
 
@@ -15,21 +15,23 @@ from patchpack.types import BatchPlan
 
 
 def paint_clip(out: np.ndarray, image: object, placed: PlacedImage, plan: BatchPlan, recipe: Recipe) -> None:
-    """Write the tubelets of a clip. An image counts as a clip of one frame.
+    """Write the kept tubelets of a clip. An image counts as a clip of one frame.
 
-    All frames are cropped, mirrored and augmented in the same way. A repeated frame is copied. Dropped tubelets cost nothing: a
-    step of time without kept tubelets is not decoded.
+    All frames are cropped, mirrored and augmented in the same way. A repeated frame is decoded once and copied. If no tubelet
+    of a step of time is kept, its frames are not decoded.
 
     Args:
-        out: ``[len(placed.kept), t * patch_size**2 * 3]`` of the recipe's dtype, contiguous.
-        image: a value of `Sample.image` except a list.
-        placed: its place in the batch.
+        out: contiguous array ``[len(placed.kept), t * patch_size**2 * 3]`` of the recipe's dtype, which is written. t is the
+            number of frames in a tubelet.
+        image: the clip or image, a value of `Sample.image` but not a list.
+        placed: the place of the clip in the batch.
         plan: plan of the batch.
         recipe: recipe of the batch, with `video`.
 
     Raises:
-        DecodeError, SourceError: a frame cannot be read or has another size, and its number is named; or the number of frames
-            differs.
+        SourceError: a frame cannot be read. The message has the number of the frame.
+        DecodeError: a frame cannot be decoded or has another size than planned, and the message has the number of the frame.
+            Or the number of frames differs from the plan.
     """
     assert recipe.video is not None  # without it no image is a clip
     frames = frames_of(image)

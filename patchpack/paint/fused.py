@@ -1,9 +1,11 @@
-"""Resampling, cutting and dropping in one pass: only pixels of kept patches are computed, directly from Pillow's memory.
+"""Resampling and cutting into patches in one step, which computes only the pixels of kept patches.
 
-Bilinear and bicubic with 8 bits per channel are equal to the bit to Pillow's ``Image.resize``: 22-bit fixed-point weights made
-in float64, two passes, each rounded to 8 bits. The order of the passes changes the result, and Pillow's order has changed. Up
-to version 12 the horizontal pass is first. From 13 on the vertical one is first if ``th < h and 2 * (w - tw) < h - th``, as
-Pillow's results show.
+The source is read directly from Pillow's memory. The results equal those of Pillow's ``Image.resize`` to the bit, for bilinear
+and bicubic resampling with 8 bits per channel: the fixed-point weights of 22 bits are made in float64, and each of the two
+passes is rounded to 8 bits.
+
+The order of the passes changes the result. Up to version 12 of Pillow the horizontal pass is first. From version 13 on, the
+vertical pass is first if ``th < h and 2 * (w - tw) < h - th``, for a source of h x w and a result of th x tw pixels.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ _MIN_WIDTH = 8  # pixels: one vector of the vertical pass
 
 
 class Cut(NamedTuple):
-    """The target of the pixels.
+    """The division of the resampled pixels into patches.
 
     Attributes:
-        places: int64 ``[rows, cols]`` of the grid: the row of the output for each patch, −1 if it is dropped.
+        places: int64 ``[rows, cols]``, the output row of each patch of the grid, −1 for a dropped patch.
         tall: height of a patch in pixels.
         wide: width of a patch in pixels.
         mirrored: True if the image is mirrored left to right after resampling. Default False.
@@ -46,14 +48,15 @@ def resize(picture: Image.Image, size: tuple[int, int], kernel: str, *, order: O
     """Resize a whole image.
 
     Args:
-        picture: mode RGB, its pixels loaded.
-        size: (height, width), >= 1.
-        kernel: bilinear or bicubic, antialiased.
-        order: "pillow" (default) for the order of the two passes in the installed Pillow; "horizontal_first" for the same
-            pixels with every version of it.
+        picture: a loaded image of mode RGB.
+        size: (height, width) of the result in pixels, >= 1.
+        kernel: antialiased kernel, ``"bilinear"`` or ``"bicubic"``.
+        order: order of the two passes. ``"pillow"`` (default) is the order of the installed Pillow. ``"horizontal_first"``
+            gives the same pixels with every version of Pillow.
 
     Returns:
-        uint8 ``[height, width, 3]``; with "pillow" equal to ``np.asarray(picture.resize(size[::-1], FILTERS[kernel]))``.
+        uint8 ``[height, width, 3]``. With ``order="pillow"`` it equals
+        ``np.asarray(picture.resize(size[::-1], FILTERS[kernel]))``.
     """
     out = np.empty((1, size[0] * size[1] * 3), dtype=np.uint8)
     whole = Cut(np.zeros((1, 1), dtype=np.int64), *size)
@@ -62,7 +65,12 @@ def resize(picture: Image.Image, size: tuple[int, int], kernel: str, *, order: O
 
 
 def places(grid: Grid, kept: IndexArray) -> Int64Array:
-    """Return the number of each patch of a grid among the kept, ascending ones: int64 ``[rows, cols]``, −1 if dropped."""
+    """Return the number of each patch among the kept patches, int64 ``[rows, cols]``, −1 for a dropped patch.
+
+    Args:
+        grid: rows and columns of patches.
+        kept: ascending numbers of the kept patches, in raster order.
+    """
     n = grid.num_patches
     if len(kept) == n:
         return np.arange(n, dtype=np.int64).reshape(grid)
@@ -77,11 +85,11 @@ def resize_numbers(
     """Resample ``numbers[pixels]`` like Pillow's mode F: sums in float64, each pass rounded to float32.
 
     Args:
-        pixels: uint8 ``[h, w, 3]``.
-        numbers: float32 ``[256]``.
-        size: (height, width).
-        kernel: bilinear or bicubic.
-        order: order of the two passes, see `resize`. Default "pillow".
+        pixels: uint8 ``[h, w, 3]``, the source image.
+        numbers: float32 ``[256]``, the number of each pixel value.
+        size: (height, width) of the result in pixels.
+        kernel: antialiased kernel, ``"bilinear"`` or ``"bicubic"``.
+        order: order of the two passes, as in `resize`. Default ``"pillow"``.
 
     Returns:
         float32 ``[height, width, 3]``.
@@ -111,15 +119,15 @@ def paint_patches(
     """Resample a box of an image and write the kept patches.
 
     Args:
-        picture: mode RGB, its pixels loaded; or uint8 ``[H, W, 4]``, contiguous, of red, green, blue and a filler.
-        box: (top, left, height, width) in its pixels. Pixels outside are not read.
-        target: (height, width) that the box is resampled to. Pixels of the grid beyond it are 0.
-        cut: the target of each patch.
-        kernel: bilinear or bicubic.
-        out: ``[kept, tall * wide * 3]``, contiguous: row, column, channel inside a patch.
-        numbers: the output of a pixel, ``[256, 3]`` by value and channel, of out's dtype, which has 2 or 4 bytes. For float32
-            the additional rows of `resample.number_table` may follow. None (default) if out is uint8.
-        order: order of the two passes, see `resize`. Default "pillow".
+        picture: a loaded image of mode RGB. Or a contiguous uint8 array ``[H, W, 4]`` of red, green, blue and an unused byte.
+        box: (top, left, height, width) in pixels of `picture`. Pixels outside the box are not read.
+        target: (height, width) in pixels that the box is resampled to. Pixels of the grid beyond this size are 0.
+        cut: division of the resampled pixels into patches.
+        kernel: antialiased kernel, ``"bilinear"`` or ``"bicubic"``.
+        out: contiguous array ``[kept, tall * wide * 3]``, which is written. A patch is in (row, column, channel) order.
+        numbers: ``[256, 3]``, the output number of each pixel value and channel, in the dtype of `out`, which has 2 or 4
+            bytes. For float32 the further rows of `resample.number_table` may follow. Default None, for uint8 output.
+        order: order of the two passes, as in `resize`. Default ``"pillow"``.
     """
     vertical_first = order == "pillow" and _vertical_goes_first(box[2:], target)
     _paint(picture, box, target, cut, kernel, numbers, out, vertical_first)
@@ -187,16 +195,19 @@ def _paint(
 def tables(
     height: int, width: int, target: tuple[int, int], kernel: str
 ) -> tuple[int, UInt32Array, int, Int64Array, UInt32Array]:
-    """Return the taps and weights of a resize, for the kernels.
+    """Return the fixed-point weights of a resize, for the kernels.
+
+    A tap is a pixel of the input that counts in a pixel of the output.
 
     Args:
-        height: of the source in pixels.
-        width: of the source in pixels.
-        target: (height, width) of the result.
-        kernel: bilinear or bicubic.
+        height: height of the source in pixels.
+        width: width of the source in pixels.
+        target: (height, width) of the result in pixels.
+        kernel: ``"bilinear"`` or ``"bicubic"``.
 
     Returns:
-        Number of horizontal taps and their table; number of vertical taps, the first one of each output row, and their table.
+        Number of horizontal taps, and the table of their weights. Then number of vertical taps, the first vertical tap of each
+        output row, and the table of their weights. For the tables see `_kernels_weights`.
     """
     from patchpack.paint import _kernels_weights as kernels
 
@@ -211,12 +222,17 @@ def tables(
 
 
 def weights_of(in_size: int, out_size: int, kernel: str) -> tuple[Int64Array, Float64Array]:
-    """Return the first tap of each output pixel, int64 ``[out_size]``, and weights, float64 ``[out_size, taps]``.
+    """Return the weights of a resize along one side.
+
+    A tap is a pixel of the input that counts in a pixel of the output.
 
     Args:
-        in_size: pixels of the source along one side.
-        out_size: pixels of the result along that side.
-        kernel: bilinear or bicubic.
+        in_size: pixels of the source along the side.
+        out_size: pixels of the result along the side.
+        kernel: ``"bilinear"`` or ``"bicubic"``.
+
+    Returns:
+        The first tap of each output pixel, int64 ``[out_size]``, and the weights of its taps, float64 ``[out_size, taps]``.
     """
     from patchpack.paint import _kernels_weights as kernels
 
@@ -230,14 +246,15 @@ def weights_of(in_size: int, out_size: int, kernel: str) -> tuple[Int64Array, Fl
 
 
 def as_picture(pixels: UInt8Array) -> Image.Image:
-    """Return uint8 ``[H, W, 4]`` of red, green, blue and a filler as an image of mode RGB: a copy."""
+    """Copy uint8 ``[H, W, 4]`` (red, green, blue and an unused byte) to an image of mode RGB."""
     return Image.fromarray(np.ascontiguousarray(pixels[..., :3]))
 
 
 def memory(picture: Image.Image | UInt8Array) -> UInt8Array | None:
-    """Return the memory of a loaded RGB image, uint8 ``[height * width * 4]``, red, green, blue and a filler.
+    """Return the memory of a loaded RGB image, uint8 ``[height * width * 4]``: red, green, blue and an unused byte per pixel.
 
-    It is valid as long as the image. Return None if it is not in one piece: Pillow allocates by blocks of 16 MiB.
+    The memory is valid as long as the image exists. Return None if the memory is not in one piece, because Pillow allocates in
+    blocks of 16 MiB.
     """
     return picture.reshape(-1) if isinstance(picture, np.ndarray) else memory_of(picture)
 
@@ -253,7 +270,7 @@ def _copied(picture: Image.Image, narrowest: int) -> UInt8Array:
 
 @lru_cache(maxsize=2)
 def compile_kernels(numbers: bool) -> None:
-    """Compile, or load from disk, all kernels of painting, with numbers also those of `resize_numbers`."""
+    """Compile the kernels of painting, or load them from disk. With `numbers`, do the same for `resize_numbers`."""
     pillow_order()
     if numbers:
         pixels = np.zeros((9, 2, 3), dtype=np.uint8)
@@ -268,10 +285,10 @@ def _vertical_goes_first(size: tuple[int, int], target: tuple[int, int]) -> bool
 
 @lru_cache(maxsize=1)
 def pillow_order() -> Literal["by size", "horizontal first"] | None:
-    """Return the order of passes in the installed Pillow, found by comparing results to the bit; None if neither order fits.
+    """Return the order of the two passes in the installed Pillow, which is found by comparing results to the bit.
 
-    With None no kernel here replaces Pillow's resize, and all images must be resized by it. None is also the result with a
-    numba that lacks what the kernels are made of.
+    Return None if neither order gives Pillow's results, or if the installed numba cannot compile the kernels. After None, all
+    images must be resized with Pillow.
     """
     try:
         from patchpack.paint import _kernels_resample  # noqa: F401

@@ -1,4 +1,4 @@
-"""The layout of a batch before its first pixel: the patches that survive, the places of images, and the ids of tokens."""
+"""The layout of a batch, computed before any pixel: the patches that are kept, the places of images, and the ids of tokens."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class PlacedImage(NamedTuple):
 
     Attributes:
         header: header of the image.
-        box: (top, left, height, width) of the part that is read, from the plan.
-        resized: (height, width) that it is resampled to, from the plan.
-        flip: True if it is mirrored, from the plan.
-        grid: rows and columns of patches, from the plan.
-        row: its row in the batch.
-        slot: its slot in the row.
-        tokens: its tokens in that row.
-        kept: intp, ascending numbers of the patches that survive.
-        places: int64 ``[times * rows, cols]``, the number of each patch among the kept, −1 for a dropped one.
-        times: tubelets along time, from the plan.
+        box: (top, left, height, width) of the part that is read, in source pixels.
+        resized: (height, width) in pixels that this part is resampled to.
+        flip: True if the image is mirrored left to right.
+        grid: rows and columns of patches before dropping.
+        row: row of the image in the batch.
+        slot: slot of the image in the row.
+        tokens: slice of the row's tokens that belong to the image.
+        kept: intp ``[tokens]``, ascending numbers of the patches that are not dropped.
+        places: int64 ``[times * rows, cols]``, the number of each patch among the kept patches, −1 for a dropped patch.
+        times: tubelets along time, 1 for an image.
     """
 
     header: Header
@@ -47,10 +47,10 @@ class PlacedImage(NamedTuple):
 
 
 class Layout:
-    """The places of all images of a batch, computed at once. One image after the other would take many times as long.
+    """The places of all images of a batch. They are computed together, because one image at a time would take much longer.
 
     Attributes:
-        images: place of every line of the plan.
+        images: the place of each image, in the order of the plan.
     """
 
     def __init__(self, plan: BatchPlan, recipe: Recipe) -> None:
@@ -95,7 +95,7 @@ class Layout:
         ]
 
     def write(self, batch: PackedBatch[np.ndarray], recipe: Recipe) -> None:
-        """Write all fields but pixels and targets, as if every image were readable."""
+        """Write all fields of a batch except `patches` and `targets`, as if every image were readable."""
         if not self.images:
             return
         ids, begins = (
@@ -130,7 +130,7 @@ class Layout:
 
 
 def _ids(images: list[PlacedImage], recipe: Recipe) -> tuple[list[np.ndarray], list[int]]:
-    """Return the position ids of every grid, and where each image's ids begin among them."""
+    """Return the position ids of every different grid, and the number at which each image's ids begin when they are joined."""
     grids = {(placed.grid, placed.times): 0 for placed in images}  # a batch has few different grids
     ids = [_through_time(recipe.positions(grid), times, recipe) for grid, times in grids]
     begins = dict(zip(grids, np.cumsum([0, *map(len, ids[:-1])]).tolist(), strict=True))
@@ -138,7 +138,7 @@ def _ids(images: list[PlacedImage], recipe: Recipe) -> tuple[list[np.ndarray], l
 
 
 def _ids_in_image(images: list[PlacedImage], recipe: Recipe, patch_size: int) -> tuple[list[np.ndarray], list[int]]:
-    """Return the same for a scheme that depends on the crop."""
+    """Return the position ids of every image, and the number at which they begin, for a scheme that depends on the crop."""
     scheme = cast("WindowScheme", recipe.positions)  # `of_image` said so
     ids = []
     for placed in images:
@@ -153,12 +153,12 @@ def _ids_in_image(images: list[PlacedImage], recipe: Recipe, patch_size: int) ->
 
 
 def _through_time(ids: np.ndarray, times: int, recipe: Recipe) -> np.ndarray:
-    """Return the ids of one step of time repeated for all steps. Without clips they are returned unchanged."""
+    """Repeat the position ids of one step of time for all steps. If the recipe has no `video`, return `ids` unchanged."""
     return ids if recipe.video is None else with_time(ids, times)
 
 
 def wipe(batch: PackedBatch[np.ndarray], placed: PlacedImage) -> None:
-    """Remove an unreadable image: padding, and a masked slot. With a sample's first image its text is removed."""
+    """Replace an unreadable image by padding and mask its slot. If it is the first of its sample, remove the text as well."""
     row, slot, tokens = placed.row, placed.slot, placed.tokens
     batch.patches[row, tokens] = 0
     batch.position_ids[row, tokens] = 0

@@ -1,4 +1,4 @@
-"""The painter, which makes a batch from a plan and a reader. It decodes every image once and writes it once, into its place."""
+"""The painter, which makes a batch from a plan. It decodes every image once and writes its pixels once, into the batch."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from patchpack.report import Rejection
 from patchpack.types import BatchPlan, Grid, Header
 
 Fetch = Callable[[object], tuple[object, object]]
-"""location → (image, target); raises `SourceError` or `TargetError` for a location that it cannot read."""
+"""A function from a location to (image, target). It raises `SourceError` or `TargetError` if it cannot read the location."""
 
 
 def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch[np.ndarray]:
-    """Return a planned batch without pixels: zeros in arrays of the final shape and dtype, and targets that stand for "none".
+    """Return a planned batch before it is painted.
 
-    The patches are not initialised, not even with zeros.
+    All arrays have their final shape and dtype, and are 0. The patches are not initialised. The targets hold the fillers of
+    empty slots.
     """
     rows, seq_len, slots = plan.num_rows, plan.seq_len, recipe.max_images
     scheme = recipe.positions(Grid(1, 1))
@@ -73,18 +74,17 @@ def paint(
 ) -> PackedBatch[np.ndarray]:
     """Paint one planned batch.
 
-    An unreadable image leaves padding in its place. So do the other images of its sample, and its text. Their tokens get
-    segment 0 and zeros, their slots are masked, and all other images stay in place. The sample is named in
-    ``info.rejections``. Warnings about readable images are counted in ``info.warnings``: samples by kind, each once per kind.
+    If an image is unreadable, all images of its sample and the sample's text become padding: their tokens get segment 0 and
+    zeros, and their slots are masked. All other images stay in place. ``info.rejections`` names the sample. ``info.warnings``
+    counts the readable samples with a warning, by kind of warning.
 
     Args:
-        plan: places of the images.
-        recipe: the recipe of the plan.
-        fetch: reads image and target of one location.
-        batch: the `blank` of this plan to paint into, also in shared memory. None (default) for a new one. All of its patches
-            are written.
-        note: called with the header of each image before it is fetched, so that a crash can be traced to an image. Default
-            None.
+        plan: plan of the batch.
+        recipe: recipe of the plan.
+        fetch: a function from a location to (image, target).
+        batch: result of `blank` for this plan, which is painted. It may be in shared memory. Default None, a new batch.
+        note: a function that is called with the header of each image before the image is fetched, so that a crash can be
+            traced to an image. Default None.
 
     Returns:
         `PackedBatch` of numpy arrays.
@@ -140,7 +140,7 @@ def _paint_image(batch: PackedBatch[np.ndarray], plan: BatchPlan, recipe: Recipe
 
 
 def _samples(images: list[PlacedImage]) -> Iterator[list[PlacedImage]]:
-    """Yield the places of each sample's images, which are side by side in one row."""
+    """Yield, for each sample, the places of its images. They are side by side in one row."""
     sample: list[PlacedImage] = []
     for placed in images:
         if sample and not placed.header.part:

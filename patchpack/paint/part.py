@@ -1,4 +1,4 @@
-"""The pixels of the part of an image that is painted."""
+"""The decoding of an image for painting, and the place of the painted part in the decoded pixels."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ from patchpack.types import Size
 def part_of_picture(
     image: object, size: Size, box: draft.Box, target: tuple[int, int], recipe: Recipe
 ) -> tuple[Image.Image | UInt8Array, draft.Box]:
-    """Decode the image of a sample as the recipe says, and return it with a box in its pixels.
+    """Decode the image of a sample as the recipe says, and return it with the box in its pixels.
+
+    The decoded image may be smaller than the file's image if the recipe has ``decode="draft"``. The box is then smaller too.
 
     Args:
         image: file bytes, or a decoded image.
-        size: planned height and width, oriented.
-        box: (top, left, height, width) within that size.
+        size: planned height and width in pixels, after orientation.
+        box: (top, left, height, width) of the part that is used, in pixels of an image of that size.
         target: (height, width) that the box will be resampled to.
-        recipe: decoder, limits and background.
+        recipe: recipe with the decoder, the limits and the background.
 
     Returns:
-        An upright image of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and a filler, which the next call in this
-        thread overwrites. Then the box in the pixels of that image.
+        The image and the box. The image is an upright Pillow image of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and
+        an unused byte. The next call in this thread overwrites such an array.
 
     Raises:
-        DecodeError: like `rgb_picture`, for an image of another size, or for a file of too many bytes.
+        DecodeError: the image cannot be decoded, its size differs from `size`, or it is over a limit.
     """
     limit, file = recipe.max_pixels, image if isinstance(image, (bytes, bytearray, memoryview)) else None
     if file is not None:

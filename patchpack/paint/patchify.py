@@ -1,4 +1,4 @@
-"""Pixels to patches and back."""
+"""The conversion of images to patches, and of patches to images."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from patchpack.types import Grid
 
 
 def patchify(image: np.ndarray, patch_size: int) -> np.ndarray:
-    """Cut an image into patches, raster order, (y, x, channel) inside a patch.
+    """Cut an image into patches, in raster order. The values of a patch are in (y, x, channel) order.
 
     Args:
-        image: any dtype ``[H, W, C]`` with H and W multiples of patch_size.
-        patch_size: pixels per side.
+        image: array ``[H, W, C]`` of any dtype. H and W are multiples of `patch_size`.
+        patch_size: pixels per side of a patch.
 
     Returns:
-        The same dtype ``[rows * cols, patch_size * patch_size * C]``; a view where the layout allows, else a copy.
+        Array ``[rows * cols, patch_size * patch_size * C]`` of the same dtype. It is a view if the memory layout allows, else a
+        copy.
 
     Raises:
-        ShapeError: sides that are not multiples of patch_size.
+        ShapeError: `image` does not have three axes, or H or W is not a positive multiple of `patch_size`.
 
     Example:
         >>> patchify(np.arange(16).reshape(4, 4, 1), 2)[1].tolist()
@@ -31,17 +32,15 @@ def patchify(image: np.ndarray, patch_size: int) -> np.ndarray:
 
 
 def unpatchify(patches: np.ndarray, grid: Grid | tuple[int, int], patch_size: int) -> np.ndarray:
-    """Unpatchify: ``[rows * cols, patch_size**2 * C]`` to ``[rows * patch_size, cols * patch_size, C]``.
-
-    It is the inverse of `patchify`.
+    """Join all patches of an image, ``[rows * patch_size, cols * patch_size, C]``: the inverse of `patchify`.
 
     Args:
-        patches: ``[rows * cols, patch_size**2 * C]``.
-        grid: (rows, cols).
-        patch_size: pixels per side.
+        patches: array ``[rows * cols, patch_size**2 * C]``, in raster order.
+        grid: (rows, cols) of patches.
+        patch_size: pixels per side of a patch.
 
     Raises:
-        ShapeError: a number of patches other than rows * cols, or a length that is not patch_size**2 times channels.
+        ShapeError: the number of patches is not rows * cols, or their length is not a multiple of ``patch_size**2``.
     """
     rows, cols = grid
     if patches.ndim != 2 or len(patches) != rows * cols or patches.shape[1] % patch_size**2:
@@ -54,19 +53,20 @@ def unpatchify(patches: np.ndarray, grid: Grid | tuple[int, int], patch_size: in
 
 
 def unpatchify_clip(patches: np.ndarray, times: int, grid: Grid | tuple[int, int], patch_size: int) -> np.ndarray:
-    """Unpatchify a clip: return its frames from all of its tubelets.
+    """Join all tubelets of a clip, and return its frames. A tubelet is a patch through t frames.
 
     Args:
-        patches: ``[times * rows * cols, t * patch_size**2 * 3]``.
+        patches: array ``[times * rows * cols, t * patch_size**2 * 3]``, ordered by time, row and column.
         times: tubelets along time.
-        grid: (rows, cols).
-        patch_size: pixels per side.
+        grid: (rows, cols) of patches.
+        patch_size: pixels per side of a patch.
 
     Returns:
-        ``[times * t, rows * patch_size, cols * patch_size, 3]``; t equal frames for an image.
+        Array ``[times * t, rows * patch_size, cols * patch_size, 3]``. For an image all t frames are equal.
 
     Raises:
-        ShapeError: another number of tubelets, or a length that is not patch_size**2 times 3 times frames.
+        ShapeError: the number of tubelets is not times * rows * cols, or their length is not a multiple of
+            ``3 * patch_size**2``.
     """
     rows, cols = grid
     if patches.ndim != 2 or len(patches) != times * rows * cols or patches.shape[1] % (3 * patch_size**2):
@@ -79,7 +79,11 @@ def unpatchify_clip(patches: np.ndarray, times: int, grid: Grid | tuple[int, int
 
 
 def patch_view(image: np.ndarray, patch_size: int) -> np.ndarray:
-    """Return a view ``[rows, cols, patch_size, patch_size, C]`` of the image. Raises like `patchify`."""
+    """Return a view ``[rows, cols, patch_size, patch_size, C]`` of an image.
+
+    Raises:
+        ShapeError: `image` does not have three axes, or a side is not a positive multiple of `patch_size`.
+    """
     if image.ndim != 3 or image.shape[0] % patch_size or image.shape[1] % patch_size or not image.size:
         raise ShapeError(
             f"expected an image [H, W, C] with H and W multiples of patch_size={patch_size}, got {list(image.shape)}"

@@ -1,4 +1,4 @@
-"""Resampling of an RGB image to the numbers in its patches: antialiased, to the bit like Pillow, in the recipe's order."""
+"""Antialiased resampling of an RGB image to the numbers in its patches. The results equal Pillow's to the bit."""
 
 from __future__ import annotations
 
@@ -44,19 +44,20 @@ def write_pixels(
     """Resample one image and write the kept patches.
 
     Args:
-        out: ``[len(kept), patch_size**2 * 3]`` of the recipe's dtype, contiguous; for tubelets t times as wide.
-        picture: RGB, oriented; or uint8 ``[H, W, 4]``, see `fused.paint_patches`.
-        box: (top, left, height, width) of the part that is read, in its pixels.
-        target: (height, width) that this part is resampled to.
+        out: contiguous array ``[len(kept), patch_size**2 * 3]`` of the recipe's dtype, which is written. For tubelets of t
+            frames it is t times as wide.
+        picture: an upright image of mode RGB. Or uint8 ``[H, W, 4]`` of red, green, blue and an unused byte.
+        box: (top, left, height, width) of the part that is read, in pixels of `picture`.
+        target: (height, width) in pixels that this part is resampled to.
         flip: True mirrors left to right, after resampling and padding.
-        grid: (rows, cols). The area beyond the target is zero-padded right and bottom, in pixel values.
-        kept: ascending numbers of the patches, in raster order.
+        grid: (rows, cols) of patches. The area beyond `target`, at the right and at the bottom, gets pixel value 0.
+        kept: ascending numbers of the patches that are not dropped, in raster order.
         patch_size: pixels per side of a patch.
-        recipe: kernel, order of its passes, normalisation, dtype.
-        places: `fused.places` of the grid and the kept, None (default) if they are not known.
-        change: a function of the resampled pixels, see `change_of`. None (default) for no change.
-        frame: (number, t): the frame's number among the t frames of every tubelet. Other frames are not changed. Default
-            (0, 1).
+        recipe: recipe with the kernel, the order of its passes, the normalisation and the dtype.
+        places: result of ``fused.places(grid, kept)``. Default None, computed here if necessary.
+        change: a function that takes and returns the resampled pixels (see `change_of`). Default None, no change.
+        frame: (number, t): the number of this frame among the t frames of a tubelet. Only this frame is written. Default
+            (0, 1), for images.
     """
     number, tubelet = frame
     if change is not None or not reads_memory(recipe):
@@ -74,12 +75,12 @@ def write_pixels(
 
 
 def reads_memory(recipe: Recipe) -> bool:
-    """Return True if patches are made directly from the memory of an image, False if Pillow resizes the whole image."""
+    """Return True if patches are made directly from the memory of an image. Return False if Pillow resizes the whole image."""
     return recipe.resample in fused.RADIUS and isinstance(recipe.normalize, MeanStd) and fused.pillow_order() is not None
 
 
 def compile_kernels(recipe: Recipe) -> None:
-    """Compile, or load from disk, the kernels for painting with a recipe; once per process."""
+    """Compile the kernels for painting with a recipe, or load them from disk. A second call in a process does nothing."""
     rng.smallest(0, 0, np.zeros(1, dtype=np.uint64), rng.Stage.KEEP, [2], [1])
     widened(np.zeros((1, 1, 3), dtype=np.uint8))
     if recipe.resample in fused.RADIUS:
@@ -95,19 +96,20 @@ def render(
     recipe: Recipe,
     change: Change | None = None,
 ) -> np.ndarray:
-    """Render all pixels of one image for its patches, through Pillow.
+    """Compute all pixels of an image's grid of patches, with Pillow.
 
     Args:
-        picture: RGB, oriented.
-        box: (top, left, height, width) of the part that is read.
-        target: (height, width) that this part is resampled to.
-        grid: (rows, cols). The area beyond the target is zero-padded right and bottom.
+        picture: an upright image of mode RGB.
+        box: (top, left, height, width) of the part that is read, in pixels of `picture`.
+        target: (height, width) in pixels that this part is resampled to.
+        grid: (rows, cols) of patches. The area beyond `target`, at the right and at the bottom, is padded with 0.
         patch_size: pixels per side of a patch.
-        recipe: kernel, order of its passes, normalisation, dtype.
-        change: a function of the resampled pixels, None (default) for no change.
+        recipe: recipe with the kernel, the order of its passes, the normalisation and the dtype.
+        change: a function that takes and returns the resampled pixels. Default None, no change.
 
     Returns:
-        ``[rows * patch_size, cols * patch_size, 3]``: uint8 without normalisation, or float32 normalised.
+        Array ``[rows * patch_size, cols * patch_size, 3]``. It is uint8 and not normalised if the recipe's dtype is uint8, else
+        float32 and normalised.
     """
     order = recipe.resample_order
     if isinstance(recipe.normalize, PerImage):
@@ -127,9 +129,9 @@ def write_patches(out: np.ndarray, pixels: np.ndarray, kept: npt.NDArray[np.intp
     """Write the kept patches of an image, cast to the dtype of the output.
 
     Args:
-        out: ``[len(kept), D]``. Its rows need not be contiguous.
-        pixels: the image, ``[H, W, 3]``.
-        kept: ascending numbers of the patches, in raster order.
+        out: array ``[len(kept), D]``, which is written. Its rows need not be contiguous.
+        pixels: array ``[H, W, 3]``, the image.
+        kept: ascending numbers of the patches that are not dropped, in raster order.
         patch_size: pixels per side of a patch.
     """
     view = patch_view(pixels, patch_size)
@@ -141,21 +143,22 @@ def write_patches(out: np.ndarray, pixels: np.ndarray, kept: npt.NDArray[np.intp
 
 
 def norm_of(normalize: MeanStd | PerImage) -> npt.NDArray[np.float32]:
-    """Return mean and std on the 0–255 scale, float32 ``[2, 3]``; (0, 1) for numbers that are standardised already."""
+    """Return mean and std on the 0–255 scale, float32 ``[2, 3]``. For `PerImage` they are 0 and 1."""
     if isinstance(normalize, PerImage):
         return identity_norm()
     return (np.array([normalize.mean, normalize.std], dtype=np.float64) * 255).astype(np.float32)
 
 
 def identity_norm() -> npt.NDArray[np.float32]:
-    """Return the norm of normalised patches: mean 0, std 1."""
+    """Return the norm of patches that are normalised already, float32 ``[2, 3]``: mean 0 and std 1."""
     return np.array([[0, 0, 0], [1, 1, 1]], dtype=np.float32)
 
 
 def number_table(recipe: Recipe) -> np.ndarray:
-    """Return the output of every pixel value in the recipe's dtype, ``[256, 3]``: ``(value − mean) / std`` in float32, cast.
+    """Return ``(value − mean) / std`` for every pixel value and channel, ``[256, 3]``.
 
-    For float32 the table is ``[272, 3]``: 8 rows of the mean and 8 of the std follow, for kernels that compute the numbers.
+    It is computed in float32 and cast to the recipe's dtype. For float32 the table is ``[272, 3]``: 8 rows of the mean and 8
+    rows of the std follow, from which kernels can compute the numbers themselves.
     """
     assert isinstance(recipe.normalize, MeanStd)  # `PerImage` has no fixed table
     return _number_table(tuple(recipe.normalize.mean), tuple(recipe.normalize.std), recipe.dtype)
@@ -169,9 +172,10 @@ def _number_table(mean: tuple[float, float, float], std: tuple[float, float, flo
 
 
 def standard_numbers(picture: Image.Image) -> npt.NDArray[np.float32]:
-    """Standardise every pixel value of an image, float32 ``[256]`` (Pix2Struct).
+    """Return the standardised number of every pixel value, float32 ``[256]``, for one image (Pix2Struct).
 
-    ``(value − mean) / max(std, 1 / sqrt(N))`` over all N values, in float64.
+    The number is ``(value − mean) / max(std, 1 / sqrt(N))``, computed in float64. Mean and std are over all N values of the
+    image, of all channels together.
     """
     counts = np.array(picture.histogram()).reshape(3, 256).sum(axis=0)
     n, values = counts.sum(), np.arange(256)

@@ -1,4 +1,4 @@
-"""Labels beside slots: one dtype and shape for a whole source, and a defined filler in every empty slot."""
+"""The targets (labels) of a batch: one dtype and shape for a whole source, and a filler in every slot without an image."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FILLERS = {"int64": -100, "float32": float("nan"), "object": None}
 def infer_kind(target: object) -> TargetKind:
     """Infer the kind of a source's targets from its first one.
 
-    Integers (and bools) become int64, floats float32. Arrays and tensors of either keep their shape, with any width or device.
-    A dict whose values are all of these becomes a dict of kinds. Any other target stays an object. None means there are no
-    targets.
+    Integers and bools become int64, and floats become float32. Arrays and tensors of such numbers keep their shape. Their width
+    in bits and their device do not matter. A dict of such values becomes a dict of kinds. Any other target stays an object. If
+    `target` is None, the kind is None: there are no targets.
 
     Raises:
-        TargetError: a dict of numbers whose names are not all strings, or a masked array with masked values.
+        TargetError: `target` is a dict of numbers with a name that is not a string, or an array with masked values.
     """
     if target is None:
         return None
@@ -46,11 +46,12 @@ def allocate(kind: TargetKind, rows: int, slots: int) -> Targets[np.ndarray]:
 
     Args:
         kind: kind of the targets.
-        rows: rows of the batch.
-        slots: slots of a row.
+        rows: number of rows of the batch.
+        slots: number of slots of a row.
 
     Returns:
-        Arrays ``[rows, slots, ...]`` of fillers, a dict of them, a nested list, or None.
+        An array ``[rows, slots, ...]`` full of the filler, or a dict of such arrays if `kind` is a dict. For objects a nested
+        list full of None. None if `kind` is None.
     """
     if kind is None:
         return None
@@ -76,7 +77,7 @@ def store(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int, v
         value: the target.
 
     Raises:
-        TargetError: the value is not of the kind of the first sample. Nothing is written then.
+        TargetError: `value` does not have the kind that was inferred from the first sample. Then nothing is written.
     """
     if kind is None:
         if value is not None:
@@ -98,7 +99,7 @@ def store(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int, v
 
 
 def erase(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int) -> None:
-    """Restore the filler of a slot, as before `store`.
+    """Write the filler into a slot, as it was before `store`.
 
     Args:
         targets: result of `allocate`.
@@ -172,16 +173,16 @@ def _has_names(target: Mapping[object, object]) -> bool:
 
 
 def _is_exact(integers: np.ndarray, floats: np.ndarray) -> bool:
-    """Return True if floats are equal to the integers that they were made of."""
+    """Return True if `floats` are equal to the integers from which they were made."""
     if not integers.size or (integers.dtype.kind != "b" and integers.min() >= -(1 << 24) and integers.max() <= 1 << 24):
         return True
     return [int(value) for value in floats.ravel()] == [int(value) for value in integers.ravel()]
 
 
 def _without_torch(value: object) -> object:
-    """Return torch's tensors, alone or in lists, as arrays, and any other value unchanged.
+    """Convert torch tensors, alone or in lists, to numpy arrays. Return any other value unchanged.
 
-    Floats become float64, which holds every value of every narrower kind; numpy has no bfloat16.
+    Tensors of floats become float64, because numpy has no bfloat16, and float64 holds every value of narrower floats.
     """
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise TargetError(f"a label with masked values has no number there, got {shown(value)}: fill them first")

@@ -1,1 +1,1 @@
-"""The planning stage. It works on integers only: sizes, token counts and rows, without reading a pixel."""
+"""The planning of batches. It works on integers (sizes, token counts and rows) and reads no pixel."""

@@ -1,4 +1,4 @@
-"""Exact integer arithmetic over arrays, where a floating formula would miss by one, and checks of options."""
+"""Exact integer arithmetic over arrays, for which floats could be off by one, and checks of options."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ def isqrt(x: npt.ArrayLike) -> Int64:
 
 
 def ceil_div(a: npt.ArrayLike, b: npt.ArrayLike) -> Int64:
-    """Return ``ceil(a / b)`` of integers, b > 0."""
+    """Return ``ceil(a / b)`` for integers `a` and `b`, b > 0."""
     return np.asarray(-(-np.asarray(a, dtype=np.int64) // np.asarray(b, dtype=np.int64)))
 
 
 def columns(sizes: npt.ArrayLike) -> tuple[Int64, Int64]:
-    """Return the two columns of an integer table ``[n, 2]`` as int64: height and width, or rows and cols."""
+    """Return the two columns of an integer table ``[n, 2]``, each int64 ``[n]``: height and width, or rows and cols."""
     table = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
 
 def grid_of(rows: npt.ArrayLike, cols: npt.ArrayLike) -> npt.NDArray[np.int32]:
-    """Return rows and cols ``[n]`` as one int32 table ``[n, 2]``."""
+    """Return `rows` and `cols`, each ``[n]``, as the two columns of an int32 table ``[n, 2]``."""
     return np.stack([rows, cols], axis=1).astype(np.int32)
 
 
 def require_int(name: str, value: object, low: int, high: int) -> None:
-    """Raise `ConfigError` unless value is an integer in low … high. A bool or a float is not an integer."""
+    """Raise `ConfigError` unless `value` is an integer in `low` … `high`. A bool or a float is not an integer."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not low <= value <= high:
         raise ConfigError(f"{name} must be an integer in {low} … {high}, got {value!r}")
 
 
 def require_number(name: str, value: object) -> None:
-    """Raise `ConfigError` unless value is an integer or a float. A bool is not a number."""
+    """Raise `ConfigError` unless `value` is an integer or a float. A bool is not a number."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ConfigError(f"{name} must be a number, got {value!r}")
 
 
 def set_tuples(options: object, *names: str) -> None:
-    """Replace lists, as a YAML file gives them, in these fields of a frozen dataclass by tuples."""
+    """Replace lists by tuples in the named fields of a frozen dataclass. A YAML file gives lists."""
     for name in names:
         value = getattr(options, name)
         if isinstance(value, list):
@@ -56,13 +56,13 @@ def set_tuples(options: object, *names: str) -> None:
 
 
 def require_bool(name: str, value: object) -> None:
-    """Raise `ConfigError` unless value is True or False."""
+    """Raise `ConfigError` unless `value` is True or False."""
     if not isinstance(value, (bool, np.bool_)):
         raise ConfigError(f"{name} must be True or False, got {value!r}")
 
 
 def require_epoch(epoch: object) -> None:
-    """Raise `ConfigError` unless epoch is an integer in 0 … 2**32 − 1, the range of `patchpack.rng.uniforms`."""
+    """Raise `ConfigError` unless `epoch` is an integer in 0 … 2**32 − 1, the range of `patchpack.rng.uniforms`."""
     require_int("epoch", epoch, 0, (1 << 32) - 1)
 
 

@@ -1,4 +1,4 @@
-"""The loop that picks the rows of each step, compiled on first use. Arrays and integers only; no allocation, no raise."""
+"""The kernel that chooses the rows of each step. It uses arrays and integers only. It neither allocates nor raises."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ def steps_from_pool(
     taken: UInt8Array,
     steps: Int64Array,
 ) -> None:
-    """Choose the rows of each step: the oldest row of the pool, and the neighbours in weight with which the step loses least.
+    """Choose the rows of each step: the oldest row of a pool, and neighbours in weight with which ranks wait least.
 
-    weights: int64 ``[n]``, >= 0, the sum of any ``num_ranks`` of them below 2**53. arrivals: int64 ``[n]``, every row once:
-    the first ``window * num_ranks`` rows by weight, then each next num_ranks rows by weight. pool, spare: int64
-    ``[min(n, window * num_ranks)]``. taken: uint8 ``[n]`` of zeros. steps: int64 ``[ceil(n / num_ranks), num_ranks]`` of −1.
+    Args:
+        weights: int64 ``[n]``, >= 0, the cost of each row. The sum of any num_ranks weights is below 2**53.
+        arrivals: int64 ``[n]``, numbers of all rows: the first window * num_ranks rows sorted by weight, then each next group
+            of num_ranks rows sorted by weight.
+        window: number of steps whose rows are in the pool.
+        pool: int64 ``[min(n, window * num_ranks)]``, working memory.
+        spare: int64 ``[min(n, window * num_ranks)]``, working memory.
+        taken: uint8 ``[n]`` of zeros, working memory.
+        steps: int64 ``[ceil(n / num_ranks), num_ranks]`` of −1, the rows of each step, which are written.
     """
     n, num_ranks = len(weights), steps.shape[1]
     size = min(n, window * num_ranks)

@@ -1,4 +1,4 @@
-"""The waiting times of items in a packer: a factory around another factory, whose packers record how long items wait."""
+"""The measurement of waiting times in a packer, by a factory that wraps the packers of another factory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from patchpack.plan.packing import Item, Packer, PackerFactory, Row
 
 
 class Watch:
-    """A packer factory that records how long items wait. Its packers behave like those of the wrapped factory."""
+    """A packer factory that records how long items wait. Its packers behave like the packers of the wrapped factory."""
 
     def __init__(self, factory: PackerFactory) -> None:
         self._factory = factory

@@ -1,4 +1,4 @@
-"""The plan of one image, from its size: how many tokens a prompt must reserve for it, before a pixel is read."""
+"""The plan of one image from its size, for example to find how many tokens a prompt must reserve for the image."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class ImagePlan(NamedTuple):
     """The plan of one image: its grid, its size after resampling, and its tokens.
 
     Attributes:
-        grid: rows and cols of patches.
+        grid: rows and columns of patches.
         resized: height and width in pixels that the image is resampled to.
-        num_tokens: patches that are kept, over all tubelets along time.
-        num_merged: tokens that remain where the model merges blocks of patches (`SmartResize.merge`),
-            ``times * rows * cols / merge**2``. For other recipes it equals `num_tokens`.
+        num_tokens: number of kept patches. For a clip it is the number of kept tubelets.
+        num_merged: number of tokens after the model has merged blocks of patches, ``times * rows * cols / merge**2`` (see
+            `SmartResize.merge`). Without merging it equals `num_tokens`.
         times: tubelets along time, 1 for an image.
     """
 
@@ -40,18 +40,18 @@ def plan_image(
     """Decide everything about one image or clip, exactly as `load` and `pack_images` do.
 
     Args:
-        size: oriented (height, width) in pixels, as `read_size` returns it. For a PIL image it is ``image.size[::-1]``.
-        recipe: the policies and the seed.
-        key: key of the image. It matters only for a recipe that draws. Default "".
-        epoch: epoch of the draws. It matters only for a recipe that draws. Default 0.
-        patch_size: pixels per side of a patch. Required if the recipe has several sizes. Default None, the recipe's only
-            size.
+        size: (height, width) in pixels, after EXIF orientation. For an upright PIL image it is ``image.size[::-1]``.
+        recipe: recipe with the policies and the seed.
+        key: key of the image, which matters only if the recipe draws random numbers. Default "".
+        epoch: epoch of the draws, which matters only if the recipe draws random numbers. Default 0.
+        patch_size: pixels per side of a patch. Required if the recipe has several patch sizes. Default None, the recipe's
+            only patch size.
         frames: number of frames of a clip, >= 1. Default 1, an image.
 
     Raises:
-        SizeError: the recipe refuses the size, or a row does not hold its tokens.
-        ConfigError: `size` is not a size, a clip is planned without `Recipe.video`, the recipe has several patch sizes and
-            `patch_size` is None, or patches would be dropped before they are merged.
+        SizeError: the recipe refuses the size, or the image has more tokens than a row.
+        ConfigError: `size` is not two positive integers. Or `frames` is above 1 without `Recipe.video`. Or `patch_size` is None
+            although the recipe has several. Or the recipe drops patches that the model would merge.
 
     Example:
         >>> plan_image((480, 640), recipes.qwen2_vl())

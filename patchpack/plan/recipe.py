@@ -1,4 +1,4 @@
-"""The full, reproducible description of the input side: policies, sizes, numbers and seed."""
+"""The recipe: a complete, reproducible description of how images become batches."""
 
 from __future__ import annotations
 
@@ -39,46 +39,48 @@ class Recipe:
         resize: rule from image sizes to grids of patches.
         crop: rule for the part of an image that is read. The resize policy receives the size of that part. Default
             `WholeImage`, all of the image.
-        flip_prob: share of the images that are mirrored left to right, 0 … 1. Default 0.
+        flip_prob: probability that an image is mirrored left to right, 0 … 1. Default 0.
         drop: rule from grids to token counts. Default `NoDrop`, every patch is kept.
         positions: rule from a grid to position ids. Default `Absolute`, row and column.
         packer: factory of the packer that turns token counts into rows. Default `Lookahead()`.
-        patch_size: pixels per side of a patch, 1 … 4096. With a tuple of several sizes one is drawn per step, the same on
-            every rank (FlexiViT). Default 16.
-        seq_len: tokens per row. Default 1024. With None a row has ``resize.bound(patch_size)`` tokens and one image.
-        max_images: slots per row, NaViT's Emax. Default 64.
+        patch_size: pixels per side of a patch, 1 … 4096. From a tuple of sizes, one size is drawn per step, the same on every
+            rank (FlexiViT). Default 16.
+        seq_len: tokens per row. None makes rows of one image and ``resize.bound(patch_size)`` tokens. Default 1024.
+        max_images: slots per row, which is the most images in a row (NaViT's Emax). Default 64.
         rows_per_batch: rows per batch. Default 8.
-        resample: antialiased kernel: nearest, box, bilinear, hamming, bicubic or lanczos. Default bilinear.
-        resample_order: order of the kernel's two passes. "pillow", the default, gives the pixels of the installed Pillow. Up
-            to Pillow 12 that is "horizontal_first"; from 13 on the order depends on the sizes. "horizontal_first" gives the
-            same pixels with every version.
-        decode: "exact", the default, decodes every pixel of the file with Pillow. "draft" decodes a JPEG at 1/2, 1/4 or 1/8 of
-            its size where that leaves at least twice the pixels wanted per side. Its pixels differ a bit
-            (docs/howto/decoding.md). "simplejpeg" gives the pixels of "exact" sooner. It needs
-            ``pip install patchpack[simplejpeg]``.
-        deep: scaling of images with more than 8 bits. "header", the default, divides by the largest value that the file's
-            header allows (see `decode`). "range" maps the image's own smallest and largest value to the full scale.
-        icc: treatment of an embedded colour profile. "ignore", the default, uses the stored colours. "srgb" converts them to
-            sRGB.
-        formats: names of further formats, for which Pillow has a plugin or you registered one: ``("HEIF",)``. Default none.
+        resample: antialiased resampling kernel: "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos". Default
+            "bilinear".
+        resample_order: order of the kernel's horizontal and vertical pass, which changes the pixels a bit. "pillow" (default)
+            gives the pixels of the installed Pillow. Up to version 12 Pillow runs the horizontal pass first. From version 13
+            on its order depends on the sizes. "horizontal_first" gives the same pixels with every version of Pillow.
+        decode: method of decoding. "exact" (default) decodes every pixel of the file with Pillow. "simplejpeg" gives the same
+            pixels in less time, and needs ``pip install patchpack[simplejpeg]``. "draft" decodes a JPEG at 1/2, 1/4 or 1/8 of
+            its size if that leaves at least twice as many pixels per side as the resized image has. Its pixels differ
+            slightly (docs/howto/decoding.md).
+        deep: scaling of images with more than 8 bits. "header" (default) divides by the value of white according to the file's
+            header. "range" scales from the image's smallest value to its largest.
+        icc: treatment of an embedded colour profile. "ignore" (default) uses the stored colours. "srgb" converts them to sRGB.
+        formats: names of further file formats, for which Pillow has a plugin or you registered one: ``("HEIF",)``. Default
+            none.
         augment: a custom function ``(pixels, generator) -> pixels``, called before mirroring and padding. It receives the
-            resized image as uint8 ``[height, width, 3]``, which it may write on, and a `numpy.random.Generator` of that image
-            in that epoch. It returns an array of the same shape. It must be picklable where workers are spawned. Default
-            None, which is faster: then only kept patches are resampled.
-        video: a `Video` that says which frames of a clip are read. Default None: clips are refused. With it every token is a
-            tubelet, also of an image, and position ids begin with the time (see `PackedBatch`).
-        normalize: `MeanStd` (after resizing) or `PerImage` (before resizing). Default ``(x / 255 − 0.5) / 0.5``.
-        dtype: type of the patches: ``uint8`` (normalised on the device), ``float32`` or ``float16``
-            (normalised by the painter). Default ``uint8``.
+            resized image as uint8 ``[height, width, 3]``, which it may overwrite, and a `numpy.random.Generator` for this
+            image and epoch. It returns a uint8 array of the same shape. It must be picklable if workers are spawned. Default
+            None, which is faster because only kept patches are resampled.
+        video: `Video` settings, which say which frames of a clip are read. Every token is then a tubelet (a patch through
+            several frames), and position ids begin with the time (see `PackedBatch.times`). Default None, clips are refused.
+        normalize: normalisation of the pixel values, `MeanStd` (after resizing) or `PerImage` (before resizing). Default
+            `MeanStd` with ``(x / 255 − 0.5) / 0.5``.
+        dtype: dtype of the patches: "uint8" (normalise later, on the device), "float32" or "float16" (normalised by the
+            painter). Default "uint8".
         seed: seed of every draw, 0 … 2**64 − 1. Default 0.
-        background: red, green and blue, 0–255, behind transparent pixels. Default white.
+        background: (red, green, blue), 0 … 255, the colour behind transparent pixels. Default white.
         max_pixels: limit on the pixels of an image. A larger image is refused at its header, before it is decoded. Default 64
             million.
-        max_bytes: limit on the bytes of an image file. A larger file is refused, without reading it where its length is known
-            before. The default is 8 bytes for each of 64 million pixels: 16-bit colour with alpha, uncompressed.
+        max_bytes: limit on the bytes of an image file. A larger file is refused. It is not read if its length is known before.
+            Default 512 MiB, which holds 64 million pixels of 16-bit colour with alpha, uncompressed.
 
     Raises:
-        ConfigError: at construction, if any setting could not work later.
+        ConfigError: a setting, or a combination of settings, cannot work. It is raised at construction.
     """
 
     resize: ResizePolicy
@@ -197,7 +199,7 @@ class Recipe:
             )
 
     def _bound(self, patch_size: int) -> int | None:
-        """Return the most tokens of one image, or of one clip where its frames are limited."""
+        """Return the most tokens of one image, or of one clip if `video` is set. Return None if there is no limit."""
         bound = self.resize.bound(patch_size)
         return bound if bound is None or self.video is None else bound * (self.video.max_times or 1)
 
@@ -212,7 +214,7 @@ class Recipe:
         return bool(self.resize.draws or self.crop.draws)
 
     def patch_size_at(self, epoch: int, step: int) -> int:
-        """Return the patch size of one step, a function of (seed, epoch, step). It is the same on every rank."""
+        """Return the patch size of one step. It depends on seed, epoch and step alone, so it is the same on every rank."""
         sizes = self.patch_sizes
         if len(sizes) == 1:
             return sizes[0]
@@ -220,7 +222,7 @@ class Recipe:
         return sizes[int(u[0, 0] * len(sizes))]
 
     def row_len(self, patch_size: int) -> int:
-        """Return the tokens per row at this patch size: seq_len, or the bound of one image."""
+        """Return the tokens per row at a patch size: `seq_len`, or the most tokens of one image if `seq_len` is None."""
         if self.seq_len is not None:
             return self.seq_len
         bound = self._bound(patch_size)
@@ -228,7 +230,7 @@ class Recipe:
         return bound
 
     def replace(self, **changes: Any) -> Recipe:
-        """Return the same recipe with some fields changed, and check it again."""
+        """Return a copy of the recipe with some fields changed. The copy is checked like a new recipe."""
         try:
             return replace(self, **changes)
         except TypeError as error:
@@ -237,15 +239,15 @@ class Recipe:
     def for_eval(self, max_patches: int | None = None, patch_size: int | None = None) -> Recipe:
         """Return the recipe for evaluation: without draws, dropping, cropping, mirroring and augmentation.
 
-        A sampled resolution is replaced by its stated fixed value (see `NaViT.eval_resolution`).
+        A resolution that is drawn per image is replaced by a fixed one (see `NaViT.eval_resolution`).
 
         Args:
-            max_patches: a new budget per image, in patches. Default None keeps the policy's own budget.
-            patch_size: the patch size, one of the recipe's. Default None: the finest whose bound is within max_patches.
-                Without max_patches it is 16 if the recipe has it, else the finest.
+            max_patches: new budget per image in patches. Default None keeps the budget of the resize policy.
+            patch_size: one of the recipe's patch sizes. Default None: the smallest patch size at which an image has at most
+                `max_patches` patches. If `max_patches` is None too, it is 16 if the recipe has it, else the smallest.
 
         Raises:
-            ConfigError: the policy has no budget to change, or it draws and does not say how to fix its choice.
+            ConfigError: the resize policy has no budget to change, or it draws and has no method `for_eval`.
         """
         p = patch_size if patch_size is not None else self._eval_patch_size(max_patches)
         policy: Any = self.resize

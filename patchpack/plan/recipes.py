@@ -1,6 +1,6 @@
-"""Named presets: the input side of published models, as their papers state it. Each is a function that returns a `Recipe`.
+"""Presets: functions that return the `Recipe` of a published model, as its paper states it.
 
-Any field can be changed by keyword: ``recipes.navit(seq_len=4096, seed=7)``.
+Any field of the recipe can be changed by keyword: ``recipes.navit(seq_len=4096, seed=7)``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ FLEXIVIT_PATCH_SIZES = (48, 40, 30, 24, 20, 16, 15, 12, 10, 8)
 
 
 def navit(**changes: Any) -> Recipe:
-    """Return the recipe of NaViT 2307.06304: r ~ U(64, 256) per image, aspect kept, p 16, Beta drop (mean 0.5, max 0.9).
+    """Return the recipe of NaViT 2307.06304: resolution drawn from U(64, 256) per image, aspect ratio kept, patch size 16.
 
-    The images are packed. Emax is not published. An image keeps 56 tokens in the mean. With one slot for every 16 tokens of a
-    row (at least 64 slots), rows therefore fill with tokens before they run out of slots. The paper states no value range;
-    the preset uses (x − 0.5) / 0.5.
+    The drop rate follows a Beta distribution (mean 0.5, largest 0.9). Two settings are not in the paper. Pixel values are
+    normalised to (x − 0.5) / 0.5. Rows have one slot for every 16 tokens, at least 64 slots. An image keeps 56 tokens on
+    average, so rows are full of tokens before they run out of slots.
     """
     seq_len = changes.get("seq_len")
     slots = max(64, seq_len // 16) if isinstance(seq_len, int) else 64
@@ -31,9 +31,9 @@ def navit(**changes: Any) -> Recipe:
 
 
 def pix2struct(*, max_patches: int = 2048, **changes: Any) -> Recipe:
-    """Return the recipe of Pix2Struct 2210.03347: 2048 patches of 16 (pretraining), standardised per image before resizing.
+    """Return the recipe of Pix2Struct 2210.03347: at most 2048 patches (pretraining), patch size 16.
 
-    Patches are float32, because standardised values are not integers.
+    Each image is standardised by itself before resizing. Patches are therefore float32.
     """
     return _recipe(
         changes, resize=Pix2Struct(max_patches), seq_len=max_patches, rows_per_batch=4, normalize=PerImage(), dtype="float32"
@@ -41,16 +41,15 @@ def pix2struct(*, max_patches: int = 2048, **changes: Any) -> Recipe:
 
 
 def siglip2_naflex(*, max_patches: int = 256, **changes: Any) -> Recipe:
-    """Return the recipe of SigLIP 2 NaFlex: the largest ceiled grid within the budget, p 16, bilinear, (x − 0.5) / 0.5.
+    """Return the recipe of SigLIP 2 NaFlex: the largest grid within the budget, patch size 16, bilinear, (x − 0.5) / 0.5.
 
-    The grid is searched by bisection, as in transformers and timm, so the sizes equal theirs. ``resize=NaFlex(256)`` is
-    exact.
+    The grid is searched by bisection, as in transformers and timm, and equals theirs. ``resize=NaFlex(256)`` searches exactly.
     """
     return _recipe(changes, resize=NaFlex(max_patches, search="bisection"), seq_len=max(1024, max_patches))
 
 
 def qwen2_vl(*, min_pixels: int = 56**2, max_pixels: int = 28**2 * 1280, **changes: Any) -> Recipe:
-    """Return the recipe of Qwen2-VL (and 2.5): smart resize to multiples of 28, p 14, bicubic, CLIP mean and std.
+    """Return the recipe of Qwen2-VL (and 2.5): smart resize to multiples of 28, patch size 14, bicubic, CLIP mean and std.
 
     Args:
         min_pixels: area in pixels below which an image is scaled up. Default ``56**2``.
@@ -61,7 +60,7 @@ def qwen2_vl(*, min_pixels: int = 56**2, max_pixels: int = 28**2 * 1280, **chang
 
 
 def qwen3_vl(*, min_pixels: int = 256**2, max_pixels: int = 4096**2, **changes: Any) -> Recipe:
-    """Return the recipe of Qwen3-VL: smart resize to multiples of 32, p 16, bicubic, (x − 0.5) / 0.5.
+    """Return the recipe of Qwen3-VL: smart resize to multiples of 32, patch size 16, bicubic, (x − 0.5) / 0.5.
 
     Args:
         min_pixels: area in pixels below which an image is scaled up. Default ``256**2``.
@@ -72,11 +71,11 @@ def qwen3_vl(*, min_pixels: int = 256**2, max_pixels: int = 4096**2, **changes: 
 
 
 def paddleocr_vl(*, min_pixels: int = 384**2, max_pixels: int = 1536**2, **changes: Any) -> Recipe:
-    """Return the recipe of PaddleOCR-VL: smart resize to multiples of 28, p 14, bicubic, (x − 0.5) / 0.5.
+    """Return the recipe of PaddleOCR-VL: smart resize to multiples of 28, patch size 14, bicubic, (x − 0.5) / 0.5.
 
     Sides shorter than 28 are first scaled up to 28.
 
-    The default limits are those of the transformers class. Released checkpoints state their own (147,384 and 2,822,400).
+    The default limits are the defaults in transformers. Released checkpoints have other limits (147,384 and 2,822,400 pixels).
 
     Args:
         min_pixels: area in pixels below which an image is scaled up. Default ``384**2``.
@@ -87,12 +86,12 @@ def paddleocr_vl(*, min_pixels: int = 384**2, max_pixels: int = 1536**2, **chang
 
 
 def flexivit(*, size: int = 240, **changes: Any) -> Recipe:
-    """Return the recipe of FlexiViT 2212.08013: 240 x 240, one of ten patch sizes per step, one image per row, no padding."""
+    """Return the recipe of FlexiViT 2212.08013: images of 240 x 240, a patch size drawn per step, one image per row."""
     return square(size=size, **{"patch_size": FLEXIVIT_PATCH_SIZES, **changes})
 
 
 def square(*, size: int = 224, **changes: Any) -> Recipe:
-    """Return the recipe of the ViT baseline 2010.11929: every image resized to a square, one image per row, no padding."""
+    """Return the recipe of ViT 2010.11929: every image resized to a square of `size` pixels per side, one image per row."""
     return _recipe(changes, resize=Square(size), seq_len=None, max_images=1, rows_per_batch=32)
 
 
@@ -103,7 +102,7 @@ PRESETS: dict[str, Callable[..., Recipe]] = {
 
 
 def get(name: str, **changes: Any) -> Recipe:
-    """Return the preset of this name, or raise `ConfigError` with the known names."""
+    """Return the recipe of the preset `name`. Raise `ConfigError` with the known names if there is no such preset."""
     if name not in PRESETS:
         raise _unknown(name)
     return PRESETS[name](**changes)

@@ -1,4 +1,4 @@
-"""The order of an index's samples in one epoch: shards are permuted, then samples within blocks."""
+"""The order of an index's samples in one epoch: the shards are permuted, then the samples within blocks."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from patchpack.rng import Stage
 
 MOST_SAMPLES = 1 << 40
 SHUFFLE_BLOCK = 1024
-"""Number of headers permuted at a time with ``shuffle=True``, where a source is not permuted as a whole."""
+"""Number of samples permuted at a time with ``shuffle=True``, if a source is not permuted as a whole."""
 
 _TOGETHER = 1 << 16  # samples permuted at a time where blocks are small
 
 
 def require_shuffle(shuffle: object) -> None:
-    """Raise `ConfigError` unless shuffle is a number of samples that may be permuted at a time."""
+    """Raise `ConfigError` unless `shuffle` is a number of samples that may be permuted at a time."""
     if isinstance(shuffle, bool) or not isinstance(shuffle, (int, np.integer)) or not 0 <= shuffle <= MOST_SAMPLES:
         raise ConfigError(
             f"shuffle must be in 0 … {MOST_SAMPLES}, the samples permuted at a time (0: in order), got {shuffle!r}"
@@ -26,11 +26,11 @@ def require_shuffle(shuffle: object) -> None:
 
 
 def block_of(shuffle: object, whole: int = SHUFFLE_BLOCK) -> int:
-    """Return how many samples are permuted at a time, for the value of a user's ``shuffle``.
+    """Return the number of samples that are permuted at a time, for a user's value of `shuffle`.
 
     Args:
-        shuffle: True, False (0), or the number itself.
-        whole: the number that True stands for. Default 1024.
+        shuffle: True, False (which means 0), or the number of samples.
+        whole: number that True means. Default 1024.
 
     Raises:
         ConfigError: `shuffle` is neither a bool nor an integer.
@@ -45,17 +45,17 @@ def block_of(shuffle: object, whole: int = SHUFFLE_BLOCK) -> int:
 
 
 def shuffled_lines(starts: npt.NDArray[np.int64], *, seed: int, epoch: int, shuffle: int, number: int = 0) -> LineArray:
-    """Return the lines of an index in the order of one pass. It equals the order of a source without rejections.
+    """Return the lines of an index in the order of one pass. A source without rejections delivers samples in this order.
 
     Args:
-        starts: int64 ``[shards + 1]``; the samples of shard s are the lines ``starts[s]:starts[s + 1]``.
+        starts: int64 ``[shards + 1]``, begin and end of each shard. Shard s has the lines ``starts[s]:starts[s + 1]``.
         seed: seed of the draws, 0 … 2**64 − 1.
         epoch: epoch of the draws, 0 … 2**32 − 1.
-        shuffle: 0 for the order of the index. Otherwise shards are permuted, and samples in blocks of this many.
+        shuffle: number of samples that are permuted at a time, after the shards are permuted. 0 keeps the order of the index.
         number: number of the pass within the epoch, from 0. Default 0.
 
     Returns:
-        int32 ``[n]`` (int64 from 2**31 lines on), each of ``0 … n − 1`` once.
+        int32 ``[n]`` (int64 from 2**31 lines on), each of the lines ``0 … n − 1`` once.
     """
     n = int(starts[-1])
     dtype: npt.DTypeLike = np.int32 if n < 1 << 31 else np.int64

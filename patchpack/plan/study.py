@@ -1,7 +1,7 @@
-"""The effect of a recipe on images of given sizes, before a pixel is read: rows, fill, waits, and lost or shortened images.
+"""The effect of a recipe on images of given sizes, without reading a pixel: rows, fill, waits, lost and shortened images.
 
-Sizes go through `OnlinePlanner` and the recipe's own packer. The figures are therefore those of an epoch of training in this
-order.
+The sizes go through `OnlinePlanner` and the recipe's own packer. The figures therefore equal the figures of an epoch of
+training with the images in this order.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MAX_SIDE = (1 << 31) - 1  # plans hold sizes as int32
 
 
 class Spread(NamedTuple):
-    """The distribution of a quantity: its mean, and percentiles 0, 5, 50, 95 and 100 (numpy's linear interpolation)."""
+    """The distribution of a quantity: its mean, and its percentiles 0, 5, 50, 95 and 100 (numpy's linear interpolation)."""
 
     mean: float
     min: float
@@ -46,31 +46,33 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The result of one epoch of a recipe over images of given sizes. ``print(study.table())`` shows it, `plot` draws it.
+    """The figures of one epoch of a recipe over images of given sizes. ``print(study.table())`` shows them, `plot` draws them.
 
     Attributes:
         recipe, epoch: the recipe and the epoch that were studied.
-        num_images: number of images in rows.
-        num_rows: number of rows that hold them.
-        refused: number of images that the resize rule refuses, or with more than ``recipe.max_pixels``.
-        over_long: number of images with more tokens than a row holds.
-        fill_rate: tokens / (rows · seq_len) over all rows.
-        steady_fill_rate: the same over the rows that closed before the end of the epoch, which is the fill of a long epoch.
-            It equals `fill_rate` if no row closed before the end.
-        images_per_row: spread over rows.
-        tokens: spread over images of the tokens that are packed.
-        upscaled: share of images resampled to more pixels than were read.
-        distortion: spread of ``|log(aspect after / aspect before)|``. Aspect is width / height, before resampling that of the
-            part that is read.
-        dropped_tokens: share of the patches of all grids that no row holds, because they were dropped, or cut by the packer.
+        num_images: number of images that are in rows.
+        num_rows: number of rows.
+        refused: number of images that the resize rule refuses, or that have more than ``recipe.max_pixels`` pixels.
+        over_long: number of images that have more tokens than a row.
+        fill_rate: share of the rows' token places that are used, over all rows.
+        steady_fill_rate: share of used token places over the rows that closed before the end of the epoch. It estimates the
+            fill rate of a long epoch. It equals `fill_rate` if no row closed before the end.
+        images_per_row: spread over rows of the number of images.
+        tokens: spread over images of the number of packed tokens.
+        upscaled: share of images that are resampled to more pixels than were read.
+        distortion: spread over images of ``|log(aspect after / aspect before)|``, the change of the aspect ratio (width /
+            height) from the part that is read to the resized image.
+        dropped_tokens: share of all patches that are in no row, because they were dropped, or cut by the packer.
         shortened: number of images that the packer shortened.
-        waits: spread of the number of items that arrive after an image until its row ends.
-        out_of_slots: share of rows with every slot taken and room for tokens left.
-        attention: spread over rows of Σn² / seq_len², the part of a dense attention matrix that lies within images.
+        waits: spread over images of the number of images that arrive between an image and the end of its row.
+        out_of_slots: share of rows that have no free slot, but still have room for tokens.
+        attention: spread over rows of Σn² / seq_len², for images of n tokens: the share of a dense attention matrix that lies
+            within images.
         num_tokens: int64 ``[num_images]``, tokens of each image, in the order of rows and slots.
         offsets: int64 ``[num_rows + 1]``, begin and end of each row in `num_tokens`.
         row_lens: int64 ``[num_rows]``, tokens that each row can hold.
-        image_waits: int64 ``[num_images]``, in arrival order.
+        image_waits: int64 ``[num_images]``, number of images that arrived between each image and the end of its row, in
+            arrival order.
     """
 
     recipe: Recipe
@@ -97,12 +99,12 @@ class Study:
 
     @property
     def longest_wait(self) -> int:
-        """Largest number of items that arrived between an image and the end of its row."""
+        """Largest number of images that arrived between an image and the end of its row."""
         return int(self.waits.max)
 
     @property
     def row_tokens(self) -> Int64:
-        """Tokens in each row, int64 ``[num_rows]``."""
+        """Number of tokens in each row, int64 ``[num_rows]``."""
         return np.add.reduceat(self.num_tokens, self.offsets[:-1])
 
     def table(self) -> str:
@@ -137,7 +139,7 @@ class Study:
         """Draw tokens per image, images per row, fill of rows and waits as histograms, into a .png, .pdf or .svg.
 
         Raises:
-            ConfigError: the path has another suffix, it cannot be written, or matplotlib is missing.
+            ConfigError: `path` has another suffix or cannot be written, or matplotlib is missing.
         """
         suffix = os.path.splitext(os.fspath(path))[1].lower()
         if suffix not in (".png", ".pdf", ".svg"):
@@ -169,19 +171,19 @@ class Study:
 
 
 def study(sizes: npt.ArrayLike, recipe: Recipe, *, epoch: int = 0, keys: Sequence[str] | None = None) -> Study:
-    """Measure what a recipe does, from sizes alone.
+    """Measure the effect of a recipe from the sizes of images alone.
 
     Args:
-        sizes: int ``[n, 2]`` oriented (height, width) in pixels, >= 1, in arrival order.
-        recipe: the policies, the packer and the seed.
+        sizes: int ``[n, 2]``, (height, width) of each image in pixels after orientation, >= 1, in arrival order.
+        recipe: recipe with the policies, the packer and the seed.
         epoch: epoch of the draws. Default 0.
-        keys: n names of the images, which seed their draws. Default None: "0", "1", …
+        keys: keys of the n images, which address their draws. Default None: "0", "1", …
 
     Returns:
-        `Study`.
+        `Study`, the figures of the epoch.
 
     Raises:
-        ConfigError: sizes that are not integers >= 1, another number of keys, or a recipe that takes none of these images.
+        ConfigError: `sizes` are not integers >= 1, the number of `keys` is not n, or the recipe takes none of the images.
 
     Example:
         >>> import patchpack as pp
@@ -243,7 +245,7 @@ def study(sizes: npt.ArrayLike, recipe: Recipe, *, epoch: int = 0, keys: Sequenc
 
 
 def _events(table: Int64, names: list[str], max_pixels: int, positions: range) -> Iterator[Event]:
-    """Yield headers as a source yields them, and a rejection where a source refuses."""
+    """Yield the events of a source with images of these sizes: a header, or a rejection if an image has too many pixels."""
     for i, (height, width) in zip(positions, table[positions.start : positions.stop].tolist(), strict=True):
         if height * width > max_pixels:
             reason = f"{height} x {width} (height x width) has more than max_pixels={max_pixels} pixels"
@@ -253,7 +255,7 @@ def _events(table: Int64, names: list[str], max_pixels: int, positions: range) -
 
 
 def _refused(sizes: Int64, names: list[str], positions: Int64, recipe: Recipe, epoch: int) -> int:
-    """Return how many of the images that no row took would not have fitted a longer row either."""
+    """Return how many of these images are refused at every row length. No row has taken any of these images."""
     refused = sizes.prod(axis=1) > recipe.max_pixels
     for patch_size in recipe.patch_sizes:
         plan = plan_table(recipe, sizes, key_hash(names), epoch=epoch, seen=positions, patch_size=patch_size)
@@ -275,7 +277,7 @@ def _require_sizes(sizes: npt.ArrayLike) -> Int64:
 
 
 def _bins(values: np.ndarray) -> npt.NDArray[np.float64]:
-    """Return the edges of at most 40 bins. For integers each bin holds equally many."""
+    """Return the edges of about 40 bins. If the values are integers, each bin covers the same number of integers."""
     low, high = float(values.min()), float(values.max())
     step = max(1.0, np.ceil((high - low + 1) / 40)) if values.dtype.kind == "i" else max(0.1, (high - low) / 40)
     return np.arange(low - 0.5 * (values.dtype.kind == "i"), high + step, step)

@@ -1,4 +1,4 @@
-"""Sizes and keys to decisions: everything about n images, as columns, without reading a pixel."""
+"""The decisions about n images from their sizes and keys, as columns, without reading a pixel."""
 
 from __future__ import annotations
 
@@ -29,20 +29,22 @@ def plan_table(
     """Decide everything about n images from their sizes and keys.
 
     Args:
-        recipe: the policies and the seed.
-        sizes: int ``[n, 2]`` oriented (height, width) in pixels, >= 1.
+        recipe: recipe with the policies and the seed.
+        sizes: int ``[n, 2]``, (height, width) of each image in pixels after orientation, >= 1.
         key_hash: uint64 ``[n]``, the hashes of the keys (see `patchpack.rng.key_hash`).
         epoch: epoch of the draws. Default 0.
-        seen: int64 ``[n]`` ordinals over all epochs, for drop schedules, or the first of them. Default 0.
-        patch_size: pixels per side of a patch, one of the recipe's sizes. Default None, the first of them.
-        frames: int ``[n]``, frames of each clip, 1 for an image. Default None: all are images.
+        seen: int64 ``[n]``, number of each image over all epochs, for drop schedules. Or one integer, the number of the first
+            image. Default 0.
+        patch_size: pixels per side of a patch. Default None, the first patch size of the recipe.
+        frames: int ``[n]``, number of frames of each clip, 1 for an image. Default None, all are images.
 
     Returns:
         `PlanTable` of n lines. Where the policy refuses a size, the grid is (0, 0) and the tokens are 0.
 
     Raises:
-        ConfigError: a policy breaks its protocol (shape, dtype, a box outside its image, half a grid, its own bound, or a
-            token count outside ``1 … rows * cols``), or there are clips and the recipe has no `video`.
+        ConfigError: a policy breaks its protocol. It returns a wrong shape or dtype, a box outside the image, a grid with one
+            side of 0, more patches than its own bound, or a token count outside ``1 … rows * cols``. Or `frames` are given
+            although the recipe has no `video`.
     """
     sizes = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     n = len(sizes)
@@ -104,7 +106,7 @@ def plan_table(
 
 
 def _times(recipe: Recipe, frames: npt.ArrayLike | None, n: int) -> IntArray:
-    """Return the tubelets along time."""
+    """Return the number of tubelets along time for each image, int32 ``[n]``, 1 for images."""
     if frames is None:
         return np.ones(n, dtype=np.int32)
     if recipe.video is None:
@@ -113,7 +115,7 @@ def _times(recipe: Recipe, frames: npt.ArrayLike | None, n: int) -> IntArray:
 
 
 def _part(recipe: Recipe, sizes: Int64, patch_size: int, epoch: int, hashes: rng.U64) -> tuple[IntArray | None, Int64]:
-    """Return corner and size of the part of each image that is read. The corner is None where all of every image is read."""
+    """Return the corner and the size of the part of each image that is read. Without a crop the corner is None."""
     if isinstance(recipe.crop, WholeImage):
         return None, sizes
     u = _uniforms(recipe, epoch, hashes, rng.Stage.CROP)

@@ -16,7 +16,7 @@ TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
 
 
 class HeldPlan(NamedTuple):
-    """A plan that waits until the samples after it are counted, and its own rows."""
+    """A plan that is held back until the samples after it are counted, together with its rows."""
 
     plan: BatchPlan
     rows: list[list[SampleDecision]]
@@ -32,7 +32,7 @@ class Batches:
     """The plans of the batches of one epoch.
 
     Args:
-        recipe: gives the rows of a batch and their length.
+        recipe: recipe with the number of rows of a batch and the tokens of a row.
         epoch: number of the epoch.
         tail: treatment of rows that do not fill a batch, see `OnlinePlanner`.
         target_kind: kind of the source's targets.
@@ -48,7 +48,7 @@ class Batches:
         self.first_rows: list[list[SampleDecision]] = []
 
     def completed(self, rows: list[list[SampleDecision]]) -> tuple[list[list[SampleDecision]], int]:
-        """Return the rows of the next batch, with the rows that the tail adds, and how many were in another batch."""
+        """Return the rows of the next batch, with the rows that the tail adds, and the number of repeated rows among them."""
         if self._tail == "wrap":
             self.first_rows += rows[: max(0, self._recipe.rows_per_batch - len(self.first_rows))]
         whole = self.filled(rows)
@@ -73,10 +73,10 @@ class Batches:
         """Return the plan of a batch.
 
         Args:
-            rows: its rows.
+            rows: rows of the batch.
             patch_size: pixels per side of a patch.
-            info: its info, which has the step.
-            fatal: why no further batch can be made, None if one can. Default None.
+            info: info of the batch, which has the step.
+            fatal: the reason if no further batch can be made. Default None.
             repeated_rows: number of rows at the end that were in another batch. Default 0.
         """
         return batch_plan(

@@ -1,4 +1,4 @@
-"""Rows that hold text beside images: both are charged to the slots, the one number that packers count besides tokens."""
+"""The capacity of rows that hold text and images. Both are counted in slots, because packers count only tokens and slots."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_UNITS = 1 << 30  # packers treat this number as no limit
 
 
 class Budget:
-    """The capacity of a row for images and text, in units of which it has ``capacity``.
+    """The capacity of a row for images and text, counted in units. A row has `capacity` units.
 
     A text token takes ``capacity / text_len`` units and an image takes ``capacity / max_images`` units. A sample takes the
     units of its text or the units of its images, whichever is more. The sum of these maxima bounds both sums: a row within
@@ -41,12 +41,12 @@ class Budget:
             )
 
     def charge(self, num_images: int, num_text: int) -> int:
-        """Return the units that a sample takes, ``1 … capacity`` if it fits a row by itself."""
+        """Return the number of units that a sample takes. It is ``1 … capacity`` if the sample fits an empty row."""
         units = num_images * (self.capacity // self.max_images)
         return units if self.text_len is None else max(units, num_text * (self.capacity // self.text_len))
 
     def packer(self, factory: PackerFactory, seq_len: int) -> Packer:
-        """Return a packer of such rows. The default pool of a `Lookahead` is sized by the number of images, with text too."""
+        """Return a packer whose slots are the units of this budget. The default pool of a `Lookahead` still counts images."""
         if self.text_len is not None and isinstance(factory, Lookahead) and factory.waiting is None:
             factory = replace(factory, waiting=factory.limits(self.max_images)[0])
         return factory(seq_len, self.capacity)

@@ -17,7 +17,7 @@ from patchpack.types import BatchPlan, Header, PlanTable
 
 
 class ImageDecision(NamedTuple):
-    """One image between its header and its batch: the decided columns of `PlanTable`."""
+    """The decisions about one image, which are a line of `PlanTable`, with the header of the image."""
 
     header: Header
     key_hash: int
@@ -31,12 +31,12 @@ class ImageDecision(NamedTuple):
 
 
 class SampleDecision(NamedTuple):
-    """A sample between its header and its batch. A packer handles it as one item.
+    """The decisions about one sample. A packer handles a sample as one item.
 
     Attributes:
         position: number of the sample in the stream, from 0.
-        key_hash: hash of the draw key of its first image.
-        lines: the decisions about its images, in order. A row takes all of them or none.
+        key_hash: hash of the draw key of the sample's first image.
+        lines: decisions about the sample's images, in order. A row takes all of these images, or no image of the sample.
     """
 
     position: int
@@ -45,17 +45,17 @@ class SampleDecision(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Number of tokens of all its images."""
+        """Number of tokens of all images of the sample."""
         return sum(line.num_tokens for line in self.lines)
 
     @property
     def num_text(self) -> int:
-        """Number of tokens of its text."""
+        """Number of tokens of the sample's text."""
         return self.lines[0].header.num_text
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of memory that its images hold until they are painted, the sum of `Header.num_bytes`."""
+        """Bytes of memory that the sample's images hold until they are painted, the sum of `Header.num_bytes`."""
         return sum(line.header.num_bytes for line in self.lines)
 
     @property
@@ -64,9 +64,7 @@ class SampleDecision(NamedTuple):
         return sum(line.cut for line in self.lines)
 
     def shortened(self, num_tokens: int) -> SampleDecision:
-        """Return the sample with `num_tokens` tokens.
-
-        The surplus is taken from its longest images, which then are equally long.
+        """Return the sample cut to `num_tokens` tokens. Tokens are taken from its longest images, which become equally long.
 
         Raises:
             PackingError: `num_tokens` is less than the number of images.
@@ -98,9 +96,9 @@ def decide(
 
     Args:
         recipe: the policies and the seed.
-        headers: pairs of position and header, one per sample.
+        headers: pairs of a sample's position and its header, one pair per sample.
         epoch: epoch of the draws.
-        ordinals: int64 ``[n]``, the ordinal of each sample over all epochs, for drop schedules.
+        ordinals: int64 ``[n]``, number of each sample over all epochs, for drop schedules.
         patch_size: pixels per side of a patch.
     """
     if not headers:

@@ -12,7 +12,7 @@ MAX_IN_A_ROW = 100
 
 
 class Losses:
-    """The samples read in one epoch, and the reasons why some of them are lost. The next plan reports every loss, once.
+    """The record of the samples read in one epoch, and of the losses among them. Each loss is reported once, by the next plan.
 
     Attributes:
         seen: number of samples read.
@@ -56,7 +56,7 @@ class Losses:
             epoch: number of the epoch.
             planned: number of its samples.
             shortened: number of its samples that were shortened.
-            fatal: True if no batch follows. What rules left out is then part of the info.
+            fatal: True if no batch follows. The info then includes the samples that rules left out.
         """
         rejections, faults = self.take_new()
         dropped = self.dropped if fatal else {}
@@ -66,7 +66,7 @@ class Losses:
         )  # fmt: skip
 
     def added_to(self, info: BatchInfo) -> BatchInfo:
-        """Return the info of a plan that was held back, with the losses counted since then added."""
+        """Return the info of a plan that was held back, with the later losses added."""
         rejections, faults = self.take_new()
         rejections, faults = [*info.rejections, *rejections], [*info.shard_errors, *faults]
         return replace(info, seen=self.seen, rejections=rejections, shard_errors=faults)

@@ -1,4 +1,4 @@
-"""Passes over a source that is repeated, and whether another one could help."""
+"""The passes over a repeated source, and the test whether another pass could have a usable sample."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _EMPTY = 10  # a rule that draws may refuse every image of a small source in one
 
 
 class Passes:
-    """The number of the current pass, and how many before it had no sample that the recipe takes.
+    """The number of the current pass, and the number of earlier passes in a row without a sample that the recipe takes.
 
     Args:
         recipe: the policies.
@@ -20,11 +20,11 @@ class Passes:
         self._taken_any = False  # in this pass
 
     def take(self) -> None:
-        """Note that a sample was taken."""
+        """Note that the recipe took a sample of the current pass."""
         self._taken_any = True
 
     def reach(self, number: int) -> None:
-        """Note that a sample of a pass was read."""
+        """Note that a sample of pass `number` was read."""
         if number > self._number:
             self._empty = 0 if self._taken_any else self._empty + 1
             self._number, self._taken_any = number, False

@@ -1,4 +1,4 @@
-"""The online planner, which plans batches from sizes while samples arrive. One instance plans one epoch of one stream."""
+"""The online planner, which plans batches from sizes while samples arrive. An instance plans one epoch of one stream."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class OnlinePlanner:
     blocks. The planner holds back one plan, so that the last batch reports everything that was counted after it.
 
     Args:
-        recipe: the policies. A batch has ``recipe.rows_per_batch`` rows.
+        recipe: recipe of the batches. A batch has ``recipe.rows_per_batch`` rows.
         epoch: epoch of the draws, 0 … 2**32 − 1. Default 0.
-        seen: number of samples read in earlier epochs, the ordinal of the first sample here for drop schedules. Default 0.
+        seen: number of samples read in earlier epochs, which drop schedules need. Default 0.
         target_kind: the kind of the source's targets. Every plan carries it. Default None, no targets.
         name: name of the source, for messages.
         tail: treatment of the last rows of an epoch if they do not fill a batch. ``"short"``, the default, leaves the batch
@@ -42,17 +42,17 @@ class OnlinePlanner:
         max_steps: number of batches after which the epoch ends. Samples that still wait are then dropped and counted. Default
             None: the epoch ends with the source.
         stream: number of this planner among the planners that share an epoch, from 0. Default 0.
-        num_streams: number of planners that share an epoch. Each receives every num_streams-th sample and plans every
-            num_streams-th step, of ``max_steps`` in all. Default 1.
-        lookahead: most samples that may wait in open rows. Beyond it the fullest rows are closed. Default None, no limit.
-        lookahead_bytes: most bytes of `Header.num_bytes` that may wait, in the same way. Default None, no limit.
-        max_in_a_row: number of unusable samples in a row after which the epoch ends with a fatal plan that says so. Default
-            100. None: never.
-        text_len: text tokens per row, beside the tokens of images, where headers have texts (`Header.text`). Default None,
-            without texts.
+        num_streams: number of planners that share an epoch. Each planner receives every num_streams-th sample. It plans every
+            num_streams-th of the `max_steps` steps. Default 1.
+        lookahead: most samples that may wait in open rows. If more wait, the fullest rows are closed. Default None, no limit.
+        lookahead_bytes: most bytes of `Header.num_bytes` that may wait in open rows. If more wait, the fullest rows are closed.
+            Default None, no limit.
+        max_in_a_row: number of unusable samples in a row after which the epoch ends with a fatal plan. None for no limit.
+            Default 100.
+        text_len: text tokens per row, beside the tokens of images (see `Header.text`). Default None, without texts.
 
     Raises:
-        ConfigError: a tail or a number that cannot work.
+        ConfigError: `tail` is unknown, or a number is out of its range.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class OnlinePlanner:
 
     @property
     def finished(self) -> bool:
-        """True if the last plan of the epoch has been made. `seen` then counts no further."""
+        """True if the last plan of the epoch has been made. `seen` then stays the same."""
         return self._finished
 
     @property
@@ -246,10 +246,10 @@ class OnlinePlanner:
     # ----------------------------------------------------------------------------------------------------------- resume
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of this planner after the last plan it gave. It is JSON-safe and small.
+        """Return the state of the planner after the last plan that it returned. The state is small and JSON-safe.
 
-        For a sample it holds the position, the hash of its key, and its size. After the last plan it holds only that planning
-        has finished.
+        It holds the position, the hash of the key, and the size of each waiting sample. After the last plan of the epoch it
+        holds only that planning has finished.
         """
         state = {"step": self._step, "patch_size": self._patch_size, "account": self._account.state_dict()}
         if self._finished:
@@ -271,11 +271,11 @@ class OnlinePlanner:
         """Continue from `state_dict`. The next event to feed is the sample at position ``state["account"]["seen"]``.
 
         Args:
-            state: state of a planner made with the same arguments.
-            headers: the header of every position in ``state["samples"]``.
+            state: state of a planner that was made with the same arguments.
+            headers: mapping from each position in ``state["samples"]`` to the header of this sample.
 
         Raises:
-            SourceError: a header is missing or belongs to another sample or size, or texts have changed or have other tokens.
+            SourceError: a header is missing, belongs to another sample, or has another size. Or the tokens of texts changed.
         """
         self._step = state["step"]
         self._account.load_state_dict(state["account"])

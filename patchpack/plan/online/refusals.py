@@ -11,12 +11,12 @@ from patchpack.types import Size
 
 
 def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int, frames: int = 1) -> str:
-    """Return why no row takes an image of `num_tokens` tokens.
+    """Return the reason why no row takes an image of `num_tokens` tokens, as a text.
 
     Args:
-        recipe: the policies.
+        recipe: recipe of the batches.
         size: height and width of the image in pixels.
-        num_tokens: tokens of the image, 0 if the policy refuses its size.
+        num_tokens: number of tokens of the image, 0 if a policy refuses its size.
         seq_len: tokens per row.
         frames: number of frames of a clip. Default 1, an image.
     """
@@ -64,7 +64,7 @@ def refused(decision: SampleDecision, recipe: Recipe, seq_len: int, text_len: in
 
 
 def too_many_errors(name: str, losses: Losses) -> str:
-    """Return why planning stops after samples in a row that cannot be used."""
+    """Return the reason why planning stops after too many unusable samples in a row, as a text."""
     return (
         f"{name}: {losses.in_a_row} samples in a row cannot be used; {losses}. Check the source, or "
         f"pass on_error=ErrorPolicy('skip', max_in_a_row=None) to continue after any number of them"
@@ -72,7 +72,7 @@ def too_many_errors(name: str, losses: Losses) -> str:
 
 
 def too_few_steps(recipe: Recipe, patch_size: int, *, nothing_usable: bool) -> str:
-    """Return why a source ended before the requested number of steps.
+    """Return the reason why a source ended before the requested number of steps, as a text.
 
     Args:
         recipe: the policies.

@@ -1,4 +1,4 @@
-"""Samples on their way into rows: first in the packer, then in closed rows until a batch takes them."""
+"""The rows of one epoch: samples wait in the packer's open rows, then in closed rows until a batch takes them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _RELIEF = 0.75  # an exceeded lookahead is reduced to this share, so that the ne
 
 
 class Rows:
-    """One packer, the samples that wait in it, and the rows it closed, in order. It checks the packer's contract.
+    """A packer, the samples that wait in it, and the rows that it has closed, in order. The packer's contract is checked.
 
     Args:
         factory: factory of the packer.
         seq_len: tokens per row.
         budget: capacity of a row for images and text.
-        lookahead: most samples that may wait in open rows. Beyond it the fullest rows are closed and the rest is packed
-            again. Default None, no limit but the packer's.
-        lookahead_bytes: most bytes of `Header.num_bytes` that may wait in open rows, with the same effect. Default None, no
-            limit.
+        lookahead: most samples that may wait in open rows. If more wait, the fullest rows are closed, and the other samples are
+            packed again. Default None, no limit besides the packer's own.
+        lookahead_bytes: most bytes of `Header.num_bytes` that may wait in open rows. More bytes have the same effect. Default
+            None, no limit.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Rows:
             raise PackingError(f"{self._packer!r} did not return {len(lost)} items at flush, the first is {lost[0]}")
 
     def take(self, count: int) -> list[list[SampleDecision]]:
-        """Remove and return the rows that closed first: ``count`` of them, or all if there are fewer."""
+        """Remove and return the `count` rows that closed first, or all closed rows if there are fewer."""
         rows = [self._closed.popleft() for _ in range(min(count, len(self._closed)))]
         self._queued.difference_update(item.id for row in rows for item in row.items)
         return [[self._waiting.pop(item.id).shortened(item.num_tokens) for item in row.items] for row in rows]
@@ -82,14 +82,14 @@ class Rows:
         return [self._waiting[position] for position in sorted(self._waiting)]
 
     def state_dict(self) -> dict[str, object]:
-        """Return the state, JSON-safe, with samples by position.
+        """Return the state, which is JSON-safe and names samples by their positions.
 
-        It is ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``.
+        The state is ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``.
         """
         return {"packer": self._packer.state_dict(), "closed": [[list(item) for item in row.items] for row in self._closed]}
 
     def load_state_dict(self, state: dict[str, Any], decisions: Sequence[SampleDecision]) -> None:
-        """Continue from `state_dict`. `decisions` has every sample that waited, as it was pushed."""
+        """Continue from a state of `state_dict`. `decisions` has every sample that waited, with its tokens before any cut."""
         self._packer.load_state_dict(state["packer"])
         self._waiting = {decision.position: decision for decision in decisions}
         self._closed = deque(Row(tuple(Item(*item) for item in items)) for items in state["closed"])

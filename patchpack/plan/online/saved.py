@@ -1,4 +1,4 @@
-"""Samples in the state of an online planner: by position and key, and compared when a run continues."""
+"""The samples in the state of an online planner. They are saved by position and key, and compared when a run continues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchpack.types import Header
 
 
 def already_reported(state: Mapping[str, Any]) -> int:
-    """Return how many samples the plans before a state hold or have reported as lost."""
+    """Return the number of samples that the plans before a state hold or have reported as lost."""
     account, held = state["account"], state.get("held")
     waiting = len(state.get("waiting", ())) + len(account["rejections"])
     if held is not None:
@@ -22,11 +22,11 @@ def already_reported(state: Mapping[str, Any]) -> int:
 
 
 def require_same_samples(state: Mapping[str, Any], headers: Mapping[int, Header], name: str, *, with_texts: bool) -> None:
-    """Raise `SourceError` if the samples of a state differ from the source's.
+    """Raise `SourceError` if the samples of a state differ from the samples of the source.
 
     Args:
-        state: of an `OnlinePlanner`.
-        headers: the header of every position in ``state["samples"]``.
+        state: state of an `OnlinePlanner`.
+        headers: mapping from each position in ``state["samples"]`` to the header of this sample.
         name: name of the source.
         with_texts: True if texts are read.
     """
@@ -57,7 +57,7 @@ def samples_to_json(rows: Iterable[Iterable[SampleDecision]], *, with_texts: boo
 
 
 def checksum_of_texts(headers: Iterable[Header], with_texts: bool) -> int:
-    """Return a checksum of all texts, 0 without texts. Rows hold as many tokens as the texts had when they were planned."""
+    """Return a checksum of the tokens of all texts, or 0 without texts."""
     found = 0
     if with_texts:
         for header in headers:

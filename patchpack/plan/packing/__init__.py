@@ -1,7 +1,7 @@
-"""Lengths to rows under a token budget and a number of slots, either as the items arrive or all at once.
+"""Packing of items into rows with a limit on tokens and on slots, either as the items arrive or all at once.
 
-`protocol` defines an online packer, `greedy` has the paper's packers, `offline` packs a whole list, and `histogram` packs
-counts of lengths.
+`protocol` defines the interface of an online packer, and `greedy` has the packers of the NaViT paper. `offline` packs a whole
+list of lengths. `histogram` packs counts of lengths.
 """
 
 from patchpack.plan.packing.balance import AttentionCost, balance, imbalance, row_costs

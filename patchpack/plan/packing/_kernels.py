@@ -1,4 +1,4 @@
-"""Loops over items and rows, compiled on first use. Arrays and integers only; no allocation, no randomness, no raise."""
+"""Kernels that pack items into rows. They use arrays and integers only. They neither allocate nor raise."""
 
 from __future__ import annotations
 
@@ -18,8 +18,17 @@ def first_fit(
 ) -> int:
     """Assign a row to each length by first-fit, and return the number of rows.
 
-    tree: int64 ``[2 * leaves]``, a heap of maxima over the rooms of the rows, filled with seq_len. A row without a slot has
-    room −1, so lengths are >= 0. free: the same over free slots, filled with max_images.
+    The room of a row is the number of tokens that it can still take.
+
+    Args:
+        lengths: int64 ``[n]``, >= 0, tokens of each item.
+        slots: int64 ``[n]``, slots of each item.
+        seq_len: tokens per row.
+        max_images: slots per row.
+        tree: int64 ``[2 * leaves]``, filled with `seq_len`: a heap of maxima over the rooms of the rows. A row without a free
+            slot has room −1.
+        free: int64 ``[2 * leaves]``, filled with `max_images`: a heap of maxima over the free slots of the rows.
+        row_of: int64 ``[n]``, the row of each item, which is written.
     """
     leaves = len(tree) // 2
     rows = 0
@@ -75,8 +84,17 @@ def best_fit(
 ) -> int:
     """Assign a row to each length by best-fit, and return the number of rows.
 
-    Rows of equal room form a stack, the one changed last on top. top: int64 ``[seq_len + 1]`` of −1, the stacks. below, free:
-    int64 ``[n]``, links and free slots per row.
+    The room of a row is the number of tokens that it can still take. Rows of equal room form a stack, with the row changed last
+    on top.
+
+    Args:
+        lengths: int64 ``[n]``, tokens of each item.
+        slots: int64 ``[n]``, slots of each item.
+        max_images: slots per row.
+        top: int64 ``[seq_len + 1]`` of −1, the top row of the stack of each room.
+        below: int64 ``[n]``, working memory, the row below each row in its stack.
+        free: int64 ``[n]``, working memory, the free slots of each row.
+        row_of: int64 ``[n]``, the row of each item, which is written.
     """
     rows = 0
     seq_len = len(top) - 1

@@ -1,8 +1,9 @@
-"""Loops over a histogram of lengths and over items, compiled on first use. As in `_kernels`: arrays and integers only.
+"""Kernels that pack a histogram of lengths. They use arrays and integers only. They neither allocate nor raise.
 
-A kind is a length with a number of slots. Its items are interchangeable. Rows with the same contents are a group, a range of
-row numbers, so the time of planning depends on the kinds and not on the items. A plan is a list of steps, int64 ``[4, steps]``:
-first row, number of rows, kind, and how many items of that kind each of these rows gets.
+A kind is a length with a number of slots. Items of one kind are interchangeable. Rows with the same contents form a group, a
+range of row numbers. The time therefore depends on the number of kinds, not on the number of items. The room of a row is the
+number of tokens that it can still take. A plan is a list of steps, int64 ``[4, steps]``: first row, number of rows, kind, and
+the number of items of this kind that each of these rows gets.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ _MANY, _BLOCK = 8, 256  # rows of a pattern that are worth dealing part by part,
 
 @njit
 def count(keys: Int64Array, one: Int64Array, two: Int64Array, three: Int64Array, four: Int64Array) -> None:
-    """Add how often each key occurs to four tables, int64 ``[largest key + 1]``, in turn. Their sum is the count.
+    """Count how often each key occurs, in four tables in turn, each int64 ``[largest key + 1]``. Their sum is the count.
 
-    An addition to an entry waits for the previous addition to the same entry, and neighbours are often equal. One table may
-    be passed for all four.
+    Four tables are faster than one, because neighbouring keys are often equal, and an addition waits for the previous addition
+    to the same entry. One table may be passed four times.
     """
     whole = len(keys) - len(keys) % 4
     for i in range(0, whole, 4):
@@ -36,10 +37,10 @@ def count(keys: Int64Array, one: Int64Array, two: Int64Array, three: Int64Array,
 
 @njit
 def group(keys: Int64Array, ends: UInt64Array, order: LineArray) -> None:
-    """Write the items by key, in arrival order, into order ``[n]``.
+    """Write the numbers of the items to `order`, ``[n]``, sorted by key, and in arrival order within a key.
 
-    ends: uint64 ``[largest key + 1]``, first the start of each key in order, afterwards its end. It is unsigned, like the
-    indices here, because a signed index is tested for counting from the back.
+    `ends` is uint64 ``[largest key + 1]``. It has the start of each key in `order`, and afterwards the end of each key. It is
+    unsigned because numba tests signed indices for negative numbers.
     """
     one = np.uint64(1)
     for i in range(len(keys)):
@@ -51,7 +52,7 @@ def group(keys: Int64Array, ends: UInt64Array, order: LineArray) -> None:
 
 @njit
 def shuffle(ends: Int64Array, words: Int64Array, order: LineArray) -> None:
-    """Permute the items of each kind, backwards by Fisher and Yates: words, int64 ``[n]`` >= 0, are random bits."""
+    """Permute the items of each kind, by Fisher and Yates from the back. `words`, int64 ``[n]`` >= 0, are random bits."""
     start = 0
     for kind in range(len(ends)):
         for i in range(ends[kind] - 1, start, -1):
@@ -71,11 +72,11 @@ def deal(
     items: Int64Array,
     row_offsets: Int64Array,
 ) -> None:
-    """Assign the items to the rows of a list of patterns, each kind in its order.
+    """Assign items to the rows of a list of patterns. Items of one kind are taken in the order of `order`.
 
-    ``rows[p]`` rows have pattern p. Its parts are ``offsets[p]:offsets[p + 1]``, each a kind and its repeats. places: int64
-    ``[kinds]``, first the start of each kind in order, afterwards its end. Out: items, int64 ``[n]``; row_offsets, int64
-    ``[rows + 1]``.
+    ``rows[p]`` rows have pattern p. The parts of pattern p are ``offsets[p]:offsets[p + 1]``. A part is a kind in `kinds`, with
+    the number of its items in `repeats`. `places`, int64 ``[kinds]``, has the start of each kind in `order`, and afterwards
+    the end of each kind. The results are written to `items`, int64 ``[n]``, and `row_offsets`, int64 ``[rows + 1]``.
     """
     filled, row = 0, 0
     row_offsets[0] = 0
@@ -103,7 +104,7 @@ def deal(
 def _deal_many(
     kinds: Int64Array, repeats: Int64Array, rows: int, places: Int64Array, order: LineArray, items: Int64Array, filled: int
 ) -> int:
-    """Deal many rows of one pattern, part by part over blocks of rows that stay in the cache, and return filled."""
+    """Assign items to many rows of one pattern, in blocks of rows that fit the cache. Return the new value of `filled`."""
     width = 0
     for part in range(len(kinds)):
         width += repeats[part]
@@ -134,8 +135,9 @@ def gather(
 ) -> None:
     """Convert steps to the parts of patterns: pattern p gets each step with ``first <= p < last``, in the order of the steps.
 
-    offsets: int64 ``[patterns + 1]``. Without kinds it adds the number of parts to ``offsets[p + 1]``. With kinds it fills
-    kinds and repeats from ``offsets[p]`` on and moves ``offsets[p]`` to the end of p.
+    `offsets` is int64 ``[patterns + 1]``. If `kinds` is empty, the function only counts: it adds the number of parts of
+    pattern p to ``offsets[p + 1]``. Otherwise it fills `kinds` and `repeats` from ``offsets[p]`` on, and moves ``offsets[p]``
+    to the end of pattern p.
     """
     for step in range(len(first)):
         for p in range(first[step], last[step]):
@@ -220,7 +222,7 @@ def decreasing(
 
 @njit
 def _push(g: int, room: int, top: Int64Array, below: Int64Array, fine: Int64Array, coarse: Int64Array) -> None:
-    """Put group g on top of the stack of a room."""
+    """Put group `g` on top of the stack of groups whose rows have this room."""
     below[g] = top[room]
     top[room] = g
     fine[room >> 5] |= 1 << (room & 31)
@@ -229,7 +231,7 @@ def _push(g: int, room: int, top: Int64Array, below: Int64Array, fine: Int64Arra
 
 @njit
 def _remove(g: int, over: int, room: int, top: Int64Array, below: Int64Array, fine: Int64Array, coarse: Int64Array) -> None:
-    """Take group g, which lies under group over or (−1) on top, out of the stack of a room."""
+    """Take group `g` out of the stack of a room. `over` is the group directly above it, or −1 if it is on top."""
     if over >= 0:
         below[over] = below[g]
     else:

@@ -1,8 +1,8 @@
-"""The choice of the waiting items that make the next row, compiled on first use.
+"""Kernels that choose which waiting items make the next row. They neither allocate nor raise.
 
-No function here allocates, raises or draws. A pool is int64 ``[4, waiting]``, its first `count` columns in arrival order. Its
-lines are TOKENS, SLOTS, WORTH (price units of the item) and BORN (its number in the stream). `taken`, bool ``[waiting]``,
-is the result.
+A pool is int64 ``[4, waiting]``. Its first `count` columns are the waiting items, in arrival order. Its lines are TOKENS,
+SLOTS, WORTH (the price of the item in units) and BORN (the number of the item in the stream). The result is `taken`, bool
+``[waiting]``, which is True for the items of the row.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def shift_or(base: UInt64Array, source: UInt64Array, n: int, words: int, out: UI
 
 @njit
 def has(bits: UInt64Array, i: int) -> bool:
-    """Return True if i is in the set."""
+    """Return True if `i` is in the set `bits`."""
     return (bits[i >> 6] >> np.uint64(i & 63)) & ONE != 0  # type: ignore[no-any-return]  # numba's bool
 
 
@@ -62,13 +62,13 @@ def lowest(bits: UInt64Array, start: int, stop: int) -> int:
 
 @njit
 def slack(tokens: int, max_cut: float) -> int:
-    """Return the tokens that may be cut off an item, see `protocol.fewest_tokens`."""
+    """Return the number of tokens that may be cut off an item of this many tokens (see `protocol.fewest_tokens`)."""
     return min(tokens - 1, int(max_cut * tokens))
 
 
 @njit
 def steps(slots: int, width: int) -> int:
-    """Return ``ceil(slots / width)``, or 0 where slots are free."""
+    """Return ``ceil(slots / width)``, or 0 if `width` is 0, which means that slots are not counted."""
     return (slots + width - 1) // width if width else 0
 
 
@@ -256,9 +256,10 @@ def max_value_row(
 
 @njit
 def one_more(pool: Int64Array, count: int, seq_len: int, max_images: int, max_cut: float, taken: BoolArray) -> None:
-    """Add to a row that is not full the item that makes it full with the least to cut off.
+    """Add an item to a row that is not full, such that cutting the item fills the row exactly.
 
-    If there is one that loses fewer tokens than would stay empty.
+    Among the waiting items it is the item that loses least. Nothing is added if every item would lose at least as many tokens
+    as would stay empty.
     """
     room, left, longest = seq_len, max_images, 0
     for k in range(count):
@@ -279,7 +280,7 @@ def one_more(pool: Int64Array, count: int, seq_len: int, max_images: int, max_cu
 
 @njit
 def shorten(pool: Int64Array, count: int, seq_len: int, taken: BoolArray) -> None:
-    """Cut what is over off the longest item of the row, of equals the oldest."""
+    """Cut the tokens that exceed `seq_len` off the longest item of the row, the oldest of equals."""
     tokens, longest = 0, -1
     for k in range(count):
         if taken[k]:
@@ -295,9 +296,9 @@ def choose(
     pool: Int64Array, count: int, due: bool, seq_len: int, max_images: int, near: int, max_cut: float,
     reach: UInt64Array, fewest: Int32Array, sizes: Int64Array, prices: Int64Array, order: Int64Array, taken: BoolArray,
 ) -> None:  # fmt: skip
-    """Choose the next row: by price where there are prices and slots suffice, else the fullest, which has the oldest item.
+    """Choose the next row: the row of highest price if there are prices and enough slots, else the fullest row.
 
-    An item that is cut to end the row has fewer TOKENS afterwards.
+    The fullest row has the oldest item. An item that is cut has fewer TOKENS in the pool afterwards.
     """
     if fewest.shape[1] > 1 and max_value_row(pool, count, seq_len, max_images, due, fewest, sizes, prices, order, taken):
         if max_cut > 0:
@@ -310,7 +311,7 @@ def choose(
 
 @njit
 def remove(pool: Int64Array, count: int, taken: BoolArray) -> int:
-    """Close the gaps that the taken items leave, and return how many items stay."""
+    """Remove the taken items from the pool, and return the number of items that stay."""
     m = 0
     for k in range(count):
         if not taken[k]:
@@ -328,9 +329,9 @@ def stream(
 ) -> int:  # fmt: skip
     """Push all items and flush, and return the number of rows.
 
-    slots: int64 ``[n]``. table: int64 ``[seq_len + 1]``, price of each length. items: int64 ``[n]``, offsets: int64
-    ``[n + 1]``, the rows as CSR. cuts: int64 ``[n]`` of 0, becomes the tokens cut off each length; ``[0]`` with a max_cut of
-    0.
+    `slots` is int64 ``[n]``. `table` is int64 ``[seq_len + 1]``, the price of each length. The rows are written to `items`,
+    int64 ``[n]``, and `offsets`, int64 ``[n + 1]``: row r is ``items[offsets[r]:offsets[r + 1]]``. The tokens cut off each item
+    are written to `cuts`, int64 ``[n]`` of 0, or ``[0]`` if `max_cut` is 0.
     """
     n, i, count, rows, out = len(lengths), 0, 0, 0, 0
     offsets[0] = 0

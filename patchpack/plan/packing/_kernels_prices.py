@@ -1,4 +1,4 @@
-"""The row of most value under prices per length, compiled on first use. Arrays only; no allocation, no raise."""
+"""The kernel that finds the row of highest value, if each length has a value. It neither allocates nor raises."""
 
 from __future__ import annotations
 
@@ -8,10 +8,16 @@ from patchpack._jit import njit
 
 @njit
 def best_row(lengths: Int64Array, values: Float64Array, best: Float64Array, last: Int64Array, row: Int64Array) -> float:
-    """Find the highest value of a row of any number of copies, by the knapsack of Gilmore and Gomory (1961).
+    """Return the highest value of a row, and write the row, by the knapsack of Gilmore and Gomory (1961).
 
-    lengths: int64 ``[m]``, rising. values: float64 ``[m]``. best: float64 ``[seq_len + 1]``, last: int64 ``[seq_len + 1]``,
-    scratch. row: int64 ``[m]``, becomes the copies of each length in the row.
+    A row may hold any number of copies of each length.
+
+    Args:
+        lengths: int64 ``[m]``, rising.
+        values: float64 ``[m]``, the value of each length.
+        best: float64 ``[seq_len + 1]``, working memory.
+        last: int64 ``[seq_len + 1]``, working memory.
+        row: int64 ``[m]``, number of copies of each length in the row, which is written.
     """
     best[0] = 0.0
     room = len(best) - 1

@@ -1,4 +1,4 @@
-"""Loops of near-optimal packing, compiled on first use. Arrays and integers only; no allocation, no randomness, no raise."""
+"""Kernels of near-optimal packing. They use arrays and integers only. They neither allocate nor raise."""
 
 from __future__ import annotations
 
@@ -24,9 +24,16 @@ def fill_decreasing(
     are kept for later. A row is repeated while its lengths last. Returns True if all items are packed. Otherwise the turns,
     one per new row, are used up, and the caller must call again.
 
-    sizes: int64 ``[kinds]``, decreasing. counts: int64 ``[kinds]``, becomes zeros. state: int64 ``[3]`` of zeros: rows, items
-    in them, first kind left. reach, used: int64 ``[seq_len + 1]``, scratch. kinds: int64 ``[items]``, kind of each item in
-    row order. ends: int64 ``[items]``, end of each row.
+    Args:
+        sizes: int64 ``[kinds]``, the distinct lengths, decreasing.
+        counts: int64 ``[kinds]``, number of items of each length that are left. All are 0 at the end.
+        seq_len: tokens per row.
+        state: int64 ``[3]``, zeros at first: number of rows, number of items in these rows, first kind that is left.
+        turns: most new rows of this call.
+        reach: int64 ``[seq_len + 1]``, working memory.
+        used: int64 ``[seq_len + 1]``, working memory.
+        kinds: int64 ``[items]``, kind of each item in row order, which is written.
+        ends: int64 ``[items]``, end of each row, which is written.
     """
     rows, filled, first = state
     while first < len(sizes):
@@ -92,11 +99,21 @@ def fill_in_turn(
     fullest. Returns True if all items are packed. Otherwise the turns, one per row, are used up, and the caller must call
     again.
 
-    queue: int64 ``[n]``, lengths. state: int64 ``[3]``: rows, items in them, waiting tokens; starts as 0, 0, the sum. after:
-    int64 ``[n + 1]``, the item behind each, the head behind n; starts as ``1 … n, 0``. masks: int64
-    ``[window + 1, seq_len + 1]``, scratch: bit e of ``masks[w, c]`` is set when e of the first w waiting items make c tokens.
-    waiting: int64 ``[window]``, scratch. items: int64 ``[n]``, positions in the queue in row order. ends: int64 ``[n]``, end
-    of each row.
+    Args:
+        queue: int64 ``[n]``, length of each item.
+        seq_len: tokens per row.
+        max_images: slots per row.
+        tail: number of last tokens of a row that the subset sum fills.
+        state: int64 ``[3]``: number of rows, number of items in these rows, number of waiting tokens. It starts as 0, 0, and
+            the sum of `queue`.
+        turns: most new rows of this call.
+        after: int64 ``[n + 1]``, the item after each item in the queue. ``after[n]`` is the first item. It starts as
+            ``1 … n, 0``.
+        masks: int64 ``[window + 1, seq_len + 1]``, working memory. Bit e of ``masks[w, c]`` is set if e of the first w waiting
+            items have c tokens together.
+        waiting: int64 ``[window]``, working memory.
+        items: int64 ``[n]``, positions in the queue in row order, which are written.
+        ends: int64 ``[n]``, end of each row, which is written.
     """
     n, window = len(queue), len(waiting)
     rows, filled, tokens = state

@@ -61,32 +61,32 @@ def balance(
 ) -> npt.NDArray[np.int64]:
     """Deal rows into steps in which every rank has nearly the same work.
 
-    The pool holds the rows of `window` steps. A step takes the oldest row of the pool. Of the runs of num_ranks neighbours in
-    cost that hold this row, it takes the one with the least ``1 − mean / max`` (of equals the lighter). Then as many new rows
-    enter the pool. The last `window` steps are cut from the remaining rows in sorted order. At the end the steps are shuffled
-    in blocks of `window`, and the rows of a step over the ranks, so that neither time nor rank is sorted by size.
+    A pool holds the rows of `window` steps, sorted by cost. A step takes the oldest row of the pool and its neighbours in cost,
+    `num_ranks` rows in all. Among these runs of neighbours it chooses the one with the least ``1 − mean / max`` of the costs.
+    Among equal runs it chooses the lighter one. Then as many new rows enter the pool. At the end the steps are shuffled in
+    blocks of `window` steps, and the rows of a step are shuffled over the ranks. So neither time nor rank is sorted by cost.
 
-    Others sort whole windows by cost and cut them. Starting from the oldest row lets a rare row wait for similar ones, and
-    ranks wait a quarter to a half less (`bench/balance.py`).
+    The usual method sorts whole windows by cost and cuts them. Here a rare row may wait for similar rows, so ranks wait a
+    quarter to a half less (`bench/balance.py`).
 
     Args:
-        rows: a `Packing`, or the lengths in each row.
-        lengths: int ``[n]``, the lengths that a `Packing` was made of. Default None, for rows given by their lengths.
-        num_ranks: rows per step, one per rank, >= 1. With k rows per rank pass ``k * num_ranks`` and split each step.
+        rows: a `Packing`, or a sequence with the lengths in each row.
+        lengths: int ``[n]``, the lengths from which a `Packing` was made. Default None, if `rows` are lengths.
+        num_ranks: number of rows per step, one per rank, >= 1. For k rows per rank, pass ``k * num_ranks`` and split each step.
         window: number of steps whose rows are in the pool, >= 1. 1 keeps the order of steps. Default 64.
-        cost: function from lengths int64 ``[n]`` to the cost of each image, >= 0. A row costs the sum of its images. Default
-            None, `AttentionCost`.
+        cost: a function from lengths, int64 ``[n]``, to the cost of each image, >= 0. The cost of a row is the sum over its
+            images. Default None, `AttentionCost`.
         seed: seed of the shuffling. Default 0.
         epoch: epoch of the shuffling. Default 0.
 
     Returns:
-        int64 ``[ceil(rows / num_ranks), num_ranks]``: indices of rows, each once. −1 where the last step has no row for a
-        rank. A row comes less than ``2 * window`` steps early. It comes late by as much as it takes to be the oldest: two or
-        three windows on the lists measured, and at most ``window * num_ranks`` steps beside the shuffling.
+        int64 ``[ceil(rows / num_ranks), num_ranks]``, indices of the rows of each step, each row once. −1 if the last step has
+        no row for a rank. A row comes less than ``2 * window`` steps early. It comes at most ``window * num_ranks`` steps late,
+        apart from the shuffling. In measurements it was two or three windows.
 
     Raises:
-        ConfigError: lengths that are not integers >= 1, a row of over 2**30 tokens, a `Packing` without its lengths, a cost
-            that is negative or not finite, or a number out of its range.
+        ConfigError: a length is not an integer >= 1, a row has more than 2**30 tokens, `lengths` are missing for a `Packing`, a
+            cost is negative or not finite, or a number is out of its range.
 
     Example:
         >>> balance([[9], [3, 3], [3], [9]], num_ranks=2, window=2, seed=1).tolist()
@@ -117,12 +117,12 @@ def row_costs(
     """Return the cost of each row, the sum of its images' costs. An empty row costs 0.
 
     Args:
-        rows: a `Packing`, or the lengths in each row.
-        lengths: int ``[n]``, the lengths that a `Packing` was made of. Default None, for rows given by their lengths.
-        cost: function from lengths int64 ``[n]`` to the cost of each image, >= 0. Default None, `AttentionCost`.
+        rows: a `Packing`, or a sequence with the lengths in each row.
+        lengths: int ``[n]``, the lengths from which a `Packing` was made. Default None, if `rows` are lengths.
+        cost: a function from lengths, int64 ``[n]``, to the cost of each image, >= 0. Default None, `AttentionCost`.
 
     Raises:
-        ConfigError: the errors of `balance` for these arguments.
+        ConfigError: an argument cannot be used, as in `balance`.
     """
     items, offsets = _flat(rows, lengths)
     costs = np.asarray((AttentionCost() if cost is None else cost)(items))
@@ -198,10 +198,7 @@ def _row_sums(values: np.ndarray, offsets: npt.NDArray[np.int64]) -> np.ndarray:
 
 
 def _weights(costs: Costs, num_ranks: int) -> npt.NDArray[np.int64]:
-    """Return the costs as int64, unchanged or scaled.
-
-    The sum of any num_ranks of them is below 2**53, so that the loop is exact.
-    """
+    """Return the costs as int64, scaled if the sum of any `num_ranks` costs could reach 2**53. The kernel is then exact."""
     most = float(costs.max(initial=0))
     room = (1 << 52) // num_ranks
     if costs.dtype.kind == "i" and most <= room:

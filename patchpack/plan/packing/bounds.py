@@ -32,10 +32,10 @@ def lower_bound(
         lengths: integers ``[n]``, each in ``1 … seq_len``.
         seq_len: tokens per row.
         max_images: items per row. Default None, no limit.
-        lp: True also solves the linear program over all rows. It needs ``patchpack[solver]``. The program is left out where
-            distinct lengths · slots · tokens are over 2**27, because a knapsack over them would not fit in memory. Default
-            False.
-        time_limit: seconds for the linear program, > 0. The bound proven by then counts. Default 60.
+        lp: True also solves the linear program over all rows, which needs ``patchpack[solver]``. The program is left out if
+            the number of distinct lengths times slots times tokens is over 2**27, because it would need too much memory.
+            Default False.
+        time_limit: most seconds for the linear program, > 0. When they end, the bound that is proven so far counts. Default 60.
 
     Returns:
         ``max(ceil(sum / seq_len), ceil(n / max_images), L2)``, L2 by Martello and Toth (Discrete Applied Mathematics 28,
@@ -105,7 +105,7 @@ def martello_toth(sizes: Int64, counts: Int64, seq_len: int) -> int:
 
 
 def require_seconds(time_limit: object) -> None:
-    """Raise `ConfigError` unless time_limit is a positive number."""
+    """Raise `ConfigError` unless `time_limit` is a positive number."""
     number = isinstance(time_limit, (int, float, np.integer, np.floating)) and not isinstance(time_limit, bool)
     if not number or not cast(float, time_limit) > 0:
         raise ConfigError(f"time_limit must be a positive number of seconds, got {time_limit!r}")

@@ -16,9 +16,9 @@ _LESSONS = (2048, 4096, 8192)  # sizes of the samples that prices are learnt fro
 def choose_lookahead(lengths: Int64, *, seq_len: int, max_images: int) -> Lookahead:
     """Return the options that pack a sample of lengths into the fewest rows.
 
-    The images of eight rows wait, at least 64 and at most 4096. If that leaves more than
-    ``1.005 * max(sum / seq_len, n / max_images)`` rows, prices are learnt from three parts of the sample, and the best of the
-    four options is returned.
+    The first choice is a pool of as many images as eight rows hold, at least 64 and at most 4096. If it makes more than
+    ``1.005 * max(sum / seq_len, n / max_images)`` rows, prices (see `learn_prices`) are learnt from three parts of the sample.
+    The best of these four choices is returned.
 
     Args:
         lengths: int64 ``[n]``, each in ``1 … seq_len``. Some thousand lengths in no particular order suffice.

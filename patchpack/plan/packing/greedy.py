@@ -15,15 +15,15 @@ from patchpack.plan.packing.protocol import Item, Packer, Row
 
 
 class GreedyPacker:
-    """A packer by an any-fit rule over a bounded list of open rows, oldest first.
+    """A packer that puts each item into one of a limited number of open rows.
 
-    A row closes when it is full in tokens or slots. If no open row has room and ``open_rows`` rows are open, the fullest one
-    is closed first (the oldest of equals). `flush` returns the open rows fullest first, so the emptiest row is the last.
+    A row closes when its tokens or its slots are full. If no open row has room for an item and `open_rows` rows are open, the
+    fullest row is closed (the oldest of equals). `flush` returns the open rows in order of fill, the fullest first.
 
     Args:
         seq_len: tokens per row.
         max_images: slots per row.
-        open_rows: rows kept open, >= 1.
+        open_rows: most rows that are open at a time, >= 1.
         best: True puts an item into the row that it leaves fullest, False into the oldest row with room.
     """
 
@@ -101,7 +101,7 @@ class FirstFit:
     """The factory of NaViT's greedy packer: an item goes into the oldest open row that has room.
 
     Attributes:
-        open_rows: rows kept open, >= 1. It limits how far an item can move from its arrival order. Default 16.
+        open_rows: most rows that are open at a time, >= 1. It limits how far an item moves from its arrival order. Default 16.
     """
 
     open_rows: int = 16
@@ -116,10 +116,10 @@ class FirstFit:
 
 @dataclass(frozen=True)
 class BestFit:
-    """The factory of a packer that puts an item into the open row it leaves fullest, the oldest of equals.
+    """The factory of a packer that puts an item into the fullest open row that has room, the oldest of equals.
 
     Attributes:
-        open_rows: rows kept open, >= 1. Default 16.
+        open_rows: most rows that are open at a time, >= 1. Default 16.
     """
 
     open_rows: int = 16

@@ -29,18 +29,18 @@ def pack_histogram(
     """Pack a histogram of lengths into rows, in a time that does not depend on the number of items.
 
     Args:
-        counts: integers ``[at least 1]``. ``counts[n]`` items have n tokens, as `numpy.bincount` counts. No item may have 0
-            tokens or more than seq_len. All items together have at most 2**63 − 1 tokens.
+        counts: integers, the number of items of each length: ``counts[n]`` items have n tokens, as in `numpy.bincount`. No item
+            may have 0 tokens, or more than `seq_len`. All items together may have at most 2**63 − 1 tokens.
         seq_len: tokens per row.
         max_images: items per row. Default None, no limit.
         method: a method of `pack_lengths` that works on the histogram. Default "spread".
 
     Returns:
-        `Patterns`. The number of items of each length equals that of counts.
+        `Patterns`, which hold each length as often as `counts` says.
 
     Raises:
-        ConfigError: counts are negative, not integers, or of lengths that fit no row, totals are beyond 2**63 − 1, a cap is
-            below 1, the method is unknown, or scipy is missing for nnlshp.
+        ConfigError: `counts` are negative, not integers, or count items that fit no row or more than 2**63 − 1 tokens.
+            `seq_len` or `max_images` is below 1, `method` is unknown, or scipy is missing for ``"nnlshp"``.
 
     Example:
         >>> patterns = pack_histogram([0, 0, 3, 0, 3], seq_len=10)

@@ -1,7 +1,8 @@
-"""Rows from a bounded pool of waiting items: close to arrival order, and as full as the pool allows.
+"""A packer that makes rows from a limited pool of waiting items: close to arrival order, and as full as the pool allows.
 
-Each row is the fullest that contains the oldest item. Where few lengths occur, the fullest row now can leave a worse pool for
-later rows. Then each row is the one of highest value under prices per length (see `prices`).
+Each row is the fullest row that contains the oldest item. If the list has few different lengths, the fullest row may leave a
+worse pool for later rows. Then each length can be given a price, its worth in a row (see `prices`), and each row is the row of
+the highest total price.
 """
 
 from __future__ import annotations
@@ -25,34 +26,32 @@ _UNLIMITED = 1 << 30
 
 @dataclass(frozen=True)
 class Lookahead:
-    """The factory of a packer with a pool of waiting items. When it is full, or an item must go, one row is built and closed.
+    """The factory of a packer with a pool of waiting items. A row is made and closed when the pool is full, or an item is due.
 
-    Without prices the row takes the oldest items that fit, until about 6 mean lengths (or 6 slots) are left. Then it takes
-    the fullest completion there is, found as a subset sum over the pool. Of equally full completions it takes the one with
-    the fewest young items. The oldest item is in every row. Items of more than two slots on average are wide (tokens of a
-    text are counted that way). For wide items the completion starts when 6 mean items' slots are left, and slots are counted
-    in 32 steps of the remaining slots, rounded up. With prices the row is the most expensive one, made of the lengths of
-    which most items wait.
+    Without prices a row begins with the oldest items that fit, until the room of about 6 mean items is left. Then the packer
+    searches the pool for the items that fill the row best (a subset sum). Among equally good choices it prefers older items.
+    The oldest item is in every row. If items take more than two slots on average, slots are counted in coarser steps.
 
-    No item waits longer than `longest_wait`. At every push at most one item, the oldest, reaches that age, because no two
-    items have the same age. The row that this push then closes contains it.
+    With prices each row is a row of the highest total price. Among such rows the packer prefers prices of which many items
+    wait, and within a price the oldest items.
 
-    A row is built from the pool alone, so `waiting` should be several times the number of images in a row. Three times is
-    enough for small smooth lengths, sixteen times for large ones.
+    No item waits for more than `longest_wait` later items. When the oldest item reaches this age, the next row contains it.
 
-    With `max_cut` a row that would not end exactly full may instead hold a little too much. Its longest item is then
-    shortened by the excess, so that the row ends exactly full (NaViT 2307.06304 appendix A.3 mentions a similar step). An
-    item is cut only by fewer tokens than would otherwise stay empty: no image loses ten patches to save five of padding.
+    Only the pool can fill a row, so `waiting` should be several times the number of images in a row: three times for many
+    small lengths, sixteen times for large lengths.
+
+    With `max_cut` the longest item of a row may lose tokens, so that the row ends exactly full (NaViT 2307.06304 appendix A.3
+    mentions a similar step). An item is cut only if it loses fewer tokens than would otherwise stay empty.
 
     Attributes:
-        waiting: items in the pool, 1 … 4096. The push that fills the pool closes a row. Default None: as many as a row has
-            slots, between 64 and 4096, or 64 where slots are unlimited.
-        longest_wait: most items pushed after an item before its row is closed, >= 0. Default None: 8 times the items in the
-            pool.
-        prices: result of `learn_prices`, for lists where few lengths occur (native grids of one camera). Default None, the
-            fullest row.
-        max_cut: share of an item's tokens that may be cut off, in [0, 1). An item of n tokens comes back with at least
-            ``n − floor(max_cut n)`` tokens, and at least 1. At most one item of a row is cut. Default 0.
+        waiting: number of items in the pool, 1 … 4096. The push that fills the pool closes a row. Default None: the number of
+            slots of a row, but at least 64 and at most 4096, or 64 if slots are unlimited.
+        longest_wait: most items that may be pushed after an item before its row is closed, >= 0. Default None: 8 times the
+            number of items in the pool.
+        prices: result of `learn_prices`, for lists with few different lengths (such as images of one camera at their native
+            size). Default None, each row is the fullest row.
+        max_cut: share of an item's tokens that may be cut off, in [0, 1). An item of n tokens keeps at least
+            ``n − floor(max_cut * n)`` tokens, and at least 1. At most one item of a row is cut. Default 0.
     """
 
     waiting: int | None = None
@@ -72,12 +71,12 @@ class Lookahead:
             raise ConfigError(f"prices must be Prices or None, got {self.prices!r}: learn_prices makes them from lengths")
 
     def __call__(self, seq_len: int, max_images: int) -> Packer:
-        """See `PackerFactory`. It raises `ConfigError` for prices of another seq_len, and for a seq_len above 2**20."""
+        """See `PackerFactory`. Raise `ConfigError` for prices of another `seq_len`, and for a `seq_len` above 2**20."""
         require_int("max_images", max_images, 1, _UNLIMITED)
         return LookaheadPacker(self, seq_len, max_images)
 
     def limits(self, max_images: int | None) -> tuple[int, int]:
-        """Return the items in the pool and the longest wait, for rows of `max_images` slots (None: no limit)."""
+        """Return the number of items in the pool and the longest wait, for rows of `max_images` slots (None: no limit)."""
         slots = 1 if max_images is None else max_images
         waiting = min(max(slots, LEAST_WAITING), MOST_WAITING) if self.waiting is None else self.waiting
         return waiting, 8 * waiting if self.longest_wait is None else self.longest_wait
@@ -126,13 +125,13 @@ class LookaheadPacker:
     def state_dict(self) -> dict[str, object]:
         """Return ``{"waiting": [[id, num_tokens, num_slots, age], ...]}``, oldest first.
 
-        The age of an item counts the items pushed since.
+        The age of an item is the number of items that were pushed after it.
         """
         born = self._pool[3].tolist()
         return {"waiting": [[*item, self._pushed - 1 - born[k]] for k, item in enumerate(self._items)]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Packer`. It raises `ConfigError` for items that do not fit, and if as many items wait as close a row."""
+        """See `Packer`. Raise `ConfigError` if an item does not fit a row, or if the items do not fit the pool."""
         if len(state["waiting"]) >= self._pool.shape[1]:
             raise ConfigError(
                 f"the state has {len(state['waiting'])} waiting items, more than waiting={self._pool.shape[1]} allows: raise it"
@@ -175,16 +174,16 @@ def pack_stream(
         lengths: integers ``[n]``, each in ``1 … seq_len``.
         seq_len: tokens per row, at most 2**20.
         max_images: slots per row. Default None, no limit.
-        slots: integers ``[n]``, slots of each item, each in ``1 … max_images``. Default None, one each.
-        packer: the options. Default None, ``Lookahead()``.
+        slots: integers ``[n]``, slots of each item, each in ``1 … max_images``. Default None, one slot per item.
+        packer: options of the packer. Default None, ``Lookahead()``.
 
     Returns:
-        `Packing`. Every index appears once, and rows are in the order they close. With ``max_cut`` it also holds the tokens
-        cut off each length.
+        `Packing`. Every index appears once, and rows are in the order in which they close. With `Lookahead.max_cut` it also
+        has the number of tokens that are cut off each item.
 
     Raises:
-        ConfigError: a length or a number of slots that no row holds (the message names the first), or prices of another
-            seq_len.
+        ConfigError: no row holds a length or a number of slots (the message names the first), or `packer` has prices of
+            another `seq_len`.
 
     Example:
         >>> packing = pack_stream([6, 7, 4, 3], seq_len=10, packer=Lookahead(waiting=3))
@@ -211,7 +210,7 @@ def pack_stream(
 def _scratch(
     options: Lookahead, waiting: int, seq_len: int
 ) -> tuple[UInt64Array, Int32Array, Int64Array, Int64Array, Int64Array, BoolArray]:
-    """Return the working memory of `choose`, in its order. Pages that are never touched cost nothing."""
+    """Return the working memory of the kernel `choose`, in the order of its arguments."""
     places, units = waiting + 1, 0 if options.prices is None else options.prices.units
     longest = 2 * seq_len - fewest_tokens(seq_len, options)  # most tokens of a row before an item is cut
     return (

@@ -1,4 +1,4 @@
-"""A whole list of lengths to rows at once: in arrival order, or planned on the histogram of the lengths."""
+"""Packing of a whole list of lengths at once: in arrival order, or planned on the histogram of the lengths."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def pack_lengths(
     slots: Lengths | None = None,
     seed: int | None = None,
 ) -> Packing:
-    """Pack variable-length sequences into rows of seq_len tokens and at most max_images slots.
+    """Pack variable-length sequences into rows of `seq_len` tokens and at most `max_images` slots.
 
-    Three methods pack in arrival order and leave every row open to the end. A row lists its items as they arrived:
+    Three methods pack in arrival order and keep every row open to the end. The items of a row are in arrival order:
 
-    * ``first_fit``: the oldest row with room.
-    * ``best_fit``: the row that the item leaves fullest, of equals the one changed last.
-    * ``next_fit``: the newest row, or a new one.
+    * ``first_fit`` puts an item into the oldest row with room.
+    * ``best_fit`` puts an item into the fullest row with room, of equals the row that was changed last.
+    * ``next_fit`` puts an item into the newest row, or into a new row.
 
     Other methods work on the histogram of the lengths. Their rows are sorted, long items before short ones, so shuffle them
     before use:
@@ -72,10 +72,9 @@ def pack_lengths(
         seq_len: tokens per row.
         max_images: slots per row. Default None, no limit.
         method: one of the methods above. Default "spread".
-        slots: integers ``[n]``, slots that each item takes, in ``1 … max_images``. An item stays in one row. Default None, one
-            each.
-        seed: seed of a permutation of equal items, 0 … 2**64 − 1, for methods on the histogram only. For tight it is the seed
-            of `pack_tight`. Default None: equal items are dealt to the rows in arrival order.
+        slots: integers ``[n]``, slots that each item takes, in ``1 … max_images``. Default None, one slot per item.
+        seed: seed of a permutation of equal items, 0 … 2**64 − 1, for methods on the histogram only. For ``tight`` it is the
+            seed of `pack_tight`. Default None: equal items are dealt to the rows in arrival order.
 
     Returns:
         `Packing`. Every index appears once. The same arguments give the same rows.

@@ -74,7 +74,7 @@ def decreasing(kinds: Kinds, seq_len: int, max_slots: int, *, worst: int = 0, ro
 
 
 def patterns_of(steps: Int64) -> Patterns:
-    """Return ranges of rows that went through the same steps. Rows that got no item are the last and are left out."""
+    """Return the patterns that steps make. Rows with the same steps share a pattern, and rows without an item are left out."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 
     edges = np.unique(np.concatenate([steps[0], steps[0] + steps[1]]))

@@ -1,4 +1,4 @@
-"""The interface of an online packer: items go in as they arrive, rows come out as they close."""
+"""The interface of an online packer, which receives items as they arrive and returns rows as they close."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class Row(NamedTuple):
 
 
 def fewest_tokens(num_tokens: int, packer: object) -> int:
-    """Return the fewest tokens that an item may come back with: ``num_tokens - floor(max_cut * num_tokens)``, at least 1."""
+    """Return the fewest tokens that a packer may leave to an item: ``num_tokens - floor(max_cut * num_tokens)``, at least 1."""
     max_cut: float = getattr(packer, "max_cut", 0.0)
     return max(1, num_tokens - int(max_cut * num_tokens))
 
 
 @runtime_checkable
 class Packer(Protocol):
-    """The one policy with state. Every pushed item comes back in exactly one row, from `push` or from `flush`.
+    """A packer. It returns every pushed item in exactly one row, from `push` or from `flush`.
 
-    A packer may have an attribute ``max_cut``, a share in [0, 1). An item may then come back with up to
+    A packer may have an attribute `max_cut`, a share in [0, 1). It may then return an item with up to
     ``floor(max_cut * num_tokens)`` tokens fewer, so that its row ends exactly full. Without the attribute items come back
     unchanged.
     """
@@ -57,7 +57,7 @@ class Packer(Protocol):
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where `state_dict` was taken."""
+        """Continue from a state that `state_dict` returned."""
         ...
 
 
@@ -65,5 +65,5 @@ class PackerFactory(Protocol):
     """The packer setting of a recipe. It makes a new packer for each stream, so the recipe stays immutable."""
 
     def __call__(self, seq_len: int, max_images: int) -> Packer:
-        """Return a packer for rows of seq_len tokens and max_images slots."""
+        """Return a packer for rows of `seq_len` tokens and `max_images` slots."""
         ...

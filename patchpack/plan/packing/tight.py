@@ -1,8 +1,8 @@
 """Packing to within a stated gap of the lower bound, for lists that are packed once and read often.
 
-Cheap methods come first: best-fit-decreasing, rows filled one by one by subset sums (the idea of minimum bin slack, Gupta and
-Ho 1999), or rows filled in turn with a limit on slots. If these stay away from the bound, the linear program over all rows is
-solved (see `bounds`). Whole rows of its solution are used, again and again for the items that are left.
+Fast methods are tried first: best-fit-decreasing, rows filled one by one by subset sums (the idea of minimum bin slack, Gupta
+and Ho 1999), or rows filled in arrival order if slots are limited. If their result is not within the gap, the linear program
+over all rows is solved (see `bounds`). Whole rows of its solution are used, and it is solved again for the items that are left.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class TightPacking(NamedTuple):
     Attributes:
         packing: the rows, in the order of their first items, with the items of a row in arrival order.
         lower_bound: number of rows that every packing needs, as far as proven.
-        seconds: time taken.
-        finished: True if it ended for a reason other than the time limit. Only then is the result a function of the
-            arguments.
+        seconds: time that the packing took.
+        finished: True if the packing ended for another reason than the time limit. Only then do the same arguments give the
+            same result.
     """
 
     packing: Packing
@@ -71,15 +71,15 @@ def pack_tight(
 ) -> TightPacking:
     """Pack into nearly as few rows as possible.
 
-    Methods are tried from the cheapest on. The search ends at a packing within `gap`, or one row, of the bound. Only the last
-    method, the linear program, goes as near to the bound as it can.
+    Methods are tried from the fastest to the slowest. The search ends at a packing within `gap`, or within one row, of the
+    lower bound. The last method, the linear program, goes on until it comes no nearer to the bound.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
         seq_len: tokens per row.
         max_images: items per row. Default None, no limit.
         gap: share of rows over the bound at which the search may end, >= 0. Default 0.001.
-        time_limit: seconds, from the start, > 0. Best-fit-decreasing always runs to its end. Default 60.
+        time_limit: most seconds from the start, > 0. Best-fit-decreasing always runs to its end. Default 60.
         seed: seed of the orders in which ties are tried, >= 0. Default 0.
 
     Returns:
@@ -138,7 +138,7 @@ class _Problem(NamedTuple):
     deadline: float
 
     def cheap(self) -> Iterator[Callable[[Int64, float], _Rows | None]]:
-        """Yield the methods, each from counts and the most rows that are of use to rows. Only the first always has a result."""
+        """Yield the fast methods. Each takes counts and the most rows that are useful. It returns rows, or None if it fails."""
         if self.counts.sum():
             yield self.best_fit_decreasing
             yield self.fill_decreasing
@@ -146,7 +146,7 @@ class _Problem(NamedTuple):
                 yield self.fill_in_turn
 
     def best_fit_decreasing(self, counts: Int64, most: float) -> _Rows:
-        """Pack the longest first, each into the row it leaves fullest."""
+        """Pack the longest items first, each into the fullest row that has room."""
         index = np.flatnonzero(counts)[::-1]
         kinds = Kinds(self.sizes[index], np.ones_like(index), counts[index])
         patterns = plan(kinds, self.seq_len, self.max_images or self.seq_len, "best_fit_decreasing")
@@ -211,7 +211,7 @@ class _Problem(NamedTuple):
     def _rounded(self, program: ColumnGeneration) -> Iterator[_Rows]:
         """Yield packings by whole rows of the solution, then of the solution for the items left, and so on.
 
-        At each step the cheap methods pack the items that are left.
+        At each step the fast methods (see `cheap`) pack the items that are left.
         """
         left, kinds, ends = self.counts.copy(), [self.counts[:0]], [self.counts[:0]]
         amounts: npt.NDArray[np.float64] | None = program.amounts

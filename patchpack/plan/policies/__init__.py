@@ -1,1 +1,1 @@
-"""The rules of a recipe: resize, crop, drop, positions, normalisation, video."""
+"""The policies of a recipe: resize, crop, drop, positions, normalisation and video."""

@@ -1,7 +1,7 @@
-"""Sizes to boxes: the part of each image that is read. The resize policy then receives the size of that part.
+"""Crop policies, which choose the part of each image that is read. The resize policy then receives the size of that part.
 
-Boxes are (top, left, height, width) in oriented source pixels, never empty, never outside the image. Two draws choose the
-place: ``top = floor(u * (H − height + 1))``, and left in the same way. Every place is therefore equally likely.
+A box is (top, left, height, width) in source pixels after orientation. It has at least one pixel and lies within the image.
+Two draws choose its place: ``top = floor(u * (H − height + 1))``, and left in the same way. So all places are equally likely.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ class CropPolicy(Protocol):
 
     @property
     def draws(self) -> int:
-        """Number of uniforms per image, 0 for a policy that does not draw."""
+        """Number of uniform draws per image, 0 for a policy that does not draw."""
         ...
 
     def __call__(self, sizes: npt.NDArray[np.int64], patch_size: int, u: FloatArray | None) -> IntArray:
-        """Return boxes for sizes.
+        """Return the box of each image.
 
         Args:
-            sizes: int ``[n, 2]`` (height, width) in pixels, >= 1.
+            sizes: int ``[n, 2]``, (height, width) of each image in pixels, >= 1.
             patch_size: pixels per side of a patch, >= 1.
-            u: float64 ``[n, draws]`` in [0, 1), or None when ``draws == 0``.
+            u: float64 ``[n, draws]``, uniform draws in [0, 1), or None if `draws` is 0.
 
         Returns:
-            integers ``[n, 4]`` (top, left, height, width), within the image, with sides of at least one pixel.
+            Integers ``[n, 4]``, (top, left, height, width), within the image, with sides of at least one pixel.
         """
         ...
 
 
 @dataclass(frozen=True)
 class WholeImage:
-    """The whole image, without a crop."""
+    """The crop policy that reads the whole image."""
 
     draws = 0
 
@@ -57,9 +57,9 @@ class WholeImage:
         """Return ``(0, 0, height, width)`` for each size.
 
         Args:
-            sizes: int ``[n, 2]`` (height, width) in pixels, >= 1.
+            sizes: int ``[n, 2]``, (height, width) of each image in pixels, >= 1.
             patch_size: not used.
-            u: not used, this policy does not draw.
+            u: not used, because this policy does not draw.
         """
         h, w = columns(sizes)
         return _boxes(np.zeros_like(h), np.zeros_like(h), h, w)
@@ -71,15 +71,15 @@ class RandomResizedCrop:
 
     ``area = H * W * U(scale)``, ``aspect = exp(U(log ratio))`` (width / height), ``width = round(sqrt(area * aspect))``,
     ``height = round(sqrt(area / aspect))``. The first of ten such pairs that fits the image is used. If no pair fits, the box
-    is the largest central one whose aspect ratio is in the range, to the nearest pixel. Halves are rounded to even. Source:
+    is the largest central box whose aspect ratio is in the range, to the nearest pixel. Halves are rounded to even. Source:
     Szegedy et al. 1409.4842 section 6; torchvision ``RandomResizedCrop``.
 
     Draws 0 and 1 choose the place. Draws ``2 + 2k`` and ``3 + 2k`` give area and aspect of try k. The size of the box
     therefore does not depend on its place.
 
     Attributes:
-        scale: lowest and highest share of the image's area, in (0, 1]. Default 0.08 and 1.
-        ratio: lowest and highest width / height, > 0. Default 3/4 and 4/3.
+        scale: lowest and highest share of the image's area that the box covers, in (0, 1]. Default 0.08 and 1.
+        ratio: lowest and highest aspect ratio (width / height) of the box, > 0. Default 3/4 and 4/3.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -126,10 +126,10 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A box of ``size x size`` pixels at a random place. A shorter side of the image is kept whole.
+    """A box of fixed size at a random place. If a side of the image is shorter than the box, the whole side is read.
 
     Attributes:
-        size: pixels per side, or (height, width).
+        size: pixels per side of a square box, or (height, width) in pixels.
     """
 
     size: int | tuple[int, int]
@@ -153,11 +153,12 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class BudgetCrop:
-    """A box of at most ``max_patches`` patches of source pixels, at a random place, in the image's aspect ratio.
+    """A box at a random place that covers at most `max_patches` patches of source pixels, in the image's aspect ratio.
 
-    An image of at most M = max_patches patches (``ceil(H / p) * ceil(W / p)``) stays whole. For larger images
-    ``height = min(H, p * clamp(isqrt(M * H // W), 1, M))``, and width likewise. That is at most M patches, by `Pix2Struct`'s
-    proof. If `Native` follows, no pixel is resampled, whereas `Native` alone would shrink the image.
+    M is `max_patches` and p is the patch size. An image with at most M patches, ``ceil(H / p) * ceil(W / p)``, is read whole.
+    For a larger image ``height = min(H, p * clamp(isqrt(M * H // W), 1, M))``, and width in the same way. This box has at most
+    M patches (see the proof in `Pix2Struct.bound`). With `Native` as the resize policy no pixel is then resampled. Without the
+    crop, `Native` would shrink such an image.
 
     Attributes:
         max_patches: budget of one image in patches, >= 1.
@@ -179,7 +180,7 @@ class BudgetCrop:
 
 
 def _placed(h: Int64, w: Int64, height: Int64, width: Int64, u: FloatArray, centred: IndexArray | tuple[()] = ()) -> IntArray:
-    """Return boxes with these sides, placed by the first two draws. The boxes listed in `centred` are placed in the middle."""
+    """Return boxes with sides `height` and `width`, placed by the first two draws. Boxes listed in `centred` are central."""
     top = (u[:, 0] * (h - height + 1)).astype(np.int64)
     left = (u[:, 1] * (w - width + 1)).astype(np.int64)
     if len(centred):

@@ -1,8 +1,7 @@
-"""Grids to token counts: how many patches of an image are kept.
+"""Drop policies, which decide how many patches of an image are kept.
 
-One draw per image decides both the count that is packed and the patches that are dropped. With a drop rate ρ the number kept
-of n patches is ``max(1, floor(n * (1 − ρ) + 1/2))`` everywhere. That is the nearest integer, so the mean rate is the
-requested rate (NaViT states no rounding).
+With a drop rate ρ, ``max(1, floor(n * (1 − ρ) + 1/2))`` of n patches are kept. This rounds to the nearest integer, so the mean
+rate is the requested rate (the NaViT paper states no rounding).
 """
 
 from __future__ import annotations
@@ -28,19 +27,19 @@ class DropPolicy(Protocol):
 
     @property
     def draws(self) -> int:
-        """Number of uniforms per image, 0 for a policy that does not draw."""
+        """Number of uniform draws per image, 0 for a policy that does not draw."""
         ...
 
     def __call__(self, grids: IntArray, u: FloatArray | None, seen: npt.NDArray[np.int64]) -> IntArray:
-        """Return token counts for grids.
+        """Return the number of kept patches of each image.
 
         Args:
-            grids: int ``[n, 2]`` (rows, cols) >= 1.
-            u: float64 ``[n, draws]`` in [0, 1), or None when ``draws == 0``.
-            seen: int64 ``[n]``, each image's ordinal over all epochs, from 0.
+            grids: int ``[n, 2]``, (rows, cols) of each image's patches, >= 1.
+            u: float64 ``[n, draws]``, uniform draws in [0, 1), or None if `draws` is 0.
+            seen: int64 ``[n]``, number of each image over all epochs, from 0.
 
         Returns:
-            int32 ``[n]``, the number of patches kept, ``1 … rows * cols``.
+            int32 ``[n]``, number of kept patches, ``1 … rows * cols``.
         """
         ...
 
@@ -55,8 +54,8 @@ class NoDrop:
         """Return ``rows * cols`` for each grid.
 
         Args:
-            grids: int ``[n, 2]`` (rows, cols) >= 1.
-            u: not used, this policy does not draw.
+            grids: int ``[n, 2]``, (rows, cols) of each image's patches, >= 1.
+            u: not used, because this policy does not draw.
             seen: not used.
         """
         return keep(grids, 0.0)
@@ -83,9 +82,9 @@ class Constant:
 
 @dataclass(frozen=True)
 class Beta:
-    """A drop rate per image, ``max_rate * Beta(a, b)`` with mean ``mean``.
+    """A drop rate that is drawn for each image: `max_rate` times a draw from the distribution Beta(a, b).
 
-    With ``m = mean / max_rate`` and variance ``0.3 * m * (1 − m)``: ``a = 7/3 * m``, ``b = 7/3 * (1 − m)``.
+    With ``m = mean / max_rate``, the parameters are ``a = 7/3 * m`` and ``b = 7/3 * (1 − m)``, so the mean rate is `mean`.
     Source: NaViT 2307.06304 section 2.1 and appendix.
 
     Attributes:
@@ -104,7 +103,7 @@ class Beta:
             raise ConfigError(f"expected 0 < mean < max_rate <= 1, got mean={self.mean}, max_rate={self.max_rate}")
 
     def rates(self, u: FloatArray) -> FloatArray:
-        """Return drop rates for uniforms ``[n]``, float64 in [0, max_rate]."""
+        """Return the drop rates for uniform draws ``[n]``, float64 ``[n]`` in [0, max_rate]."""
         m = self.mean / self.max_rate
         concentration = 1 / VARIANCE_RULE - 1
         return self.max_rate * quantile.beta(u, concentration * m, concentration * (1 - m))
@@ -123,8 +122,8 @@ class ByResolution:
     deviation).
 
     Attributes:
-        low, high: mean rate at ``fewest`` and at ``most`` patches, in [0, 1).
-        fewest, most: numbers of patches at the two ends, ``1 <= fewest < most``.
+        low, high: mean rate at `fewest` patches and mean rate at `most` patches, in [0, 1).
+        fewest, most: the numbers of patches between which the mean rate changes, ``1 <= fewest < most``.
         std: standard deviation of the rate, >= 0. Default 0.02.
     """
 
@@ -146,7 +145,7 @@ class ByResolution:
             )
 
     def rates(self, num_patches: npt.ArrayLike, u: FloatArray) -> FloatArray:
-        """Return drop rates for patch counts ``[n]`` and uniforms ``[n]``, float64 in [0, 0.99]."""
+        """Return the drop rates for numbers of patches ``[n]`` and uniform draws ``[n]``, float64 ``[n]`` in [0, 0.99]."""
         along = np.clip((np.asarray(num_patches, dtype=np.float64) - self.fewest) / (self.most - self.fewest), 0, 1)
         offset = self.std * quantile.truncated_normal(u, 0.0, 1.0, -2.0, 2.0)
         rates: FloatArray = np.clip(self.low + (self.high - self.low) * along + offset, 0.0, 0.99)
@@ -159,15 +158,15 @@ class ByResolution:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A drop rate that moves with the number of images seen. Images that are near in time have nearly the same rate.
+    """A drop rate that changes in the course of training, with the number n of images seen.
 
-    ``rho(n) = low + (high − low) * sigmoid((n − midpoint) / width)``. With width < 0 the rate falls
-    over time, which the paper found to help. Source: NaViT 2307.06304 section 3.
+    ``rate(n) = low + (high − low) * sigmoid((n − midpoint) / width)``. With a negative `width` the rate falls during training,
+    which the paper found to help. Source: NaViT 2307.06304 section 3.
 
     Attributes:
         midpoint: number of images seen at the middle of the change.
         width: number of images over which the rate changes, not 0. A negative value reverses the direction.
-        low, high: the two rates, in [0, 1). Default 0.2 and 0.8.
+        low, high: the lower and the higher rate, in [0, 1). Default 0.2 and 0.8.
     """
 
     midpoint: float
@@ -189,7 +188,7 @@ class Scheduled:
             )
 
     def rates(self, seen: npt.ArrayLike) -> FloatArray:
-        """Return drop rates for ordinals ``[n]``, float64 in [low, high]."""
+        """Return the drop rates for numbers of images seen ``[n]``, float64 ``[n]`` in [low, high]."""
         x = np.clip((np.asarray(seen, dtype=np.float64) - self.midpoint) / self.width, -500, 500)
         rates: FloatArray = self.low + (self.high - self.low) / (1 + np.exp(-x))
         return rates
@@ -200,12 +199,12 @@ class Scheduled:
 
 
 def follows_seen(policy: DropPolicy) -> bool:
-    """Return True if an image's ordinal may change how many patches the policy keeps. A custom policy counts as True."""
+    """Return True if the number of kept patches may depend on the number of images seen. For a custom policy return True."""
     return not isinstance(policy, (NoDrop, Constant, Beta, ByResolution))
 
 
 def keep(grids: npt.ArrayLike, rate: float | FloatArray) -> IntArray:
-    """Return the patches kept of each grid, int32 ``[n]``: ``max(1, floor(rows * cols * (1 − rate) + 1/2))``."""
+    """Return the number of kept patches of each grid, int32 ``[n]``: ``max(1, floor(rows * cols * (1 − rate) + 1/2))``."""
     n = _num_patches(grids)
     kept: IntArray = np.clip(np.floor(n * (1.0 - rate) + 0.5), 1, n).astype(np.int32)
     return kept

@@ -1,4 +1,4 @@
-"""Normalisation of pixel values: by a fixed mean and standard deviation, or by each image's own."""
+"""The normalisation of pixel values: by a fixed mean and standard deviation, or by the mean and deviation of each image."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MeanStd:
         std: three numbers above 0, at most 1. Default 0.5 each.
 
     Raises:
-        ConfigError: other numbers, such as those on the 0–255 scale.
+        ConfigError: a number is out of its range, for example because it is on the 0–255 scale.
     """
 
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
@@ -43,8 +43,7 @@ class PerImage:
     """The normalisation ``(x − mean) / max(std, 1 / sqrt(N))`` over all N values of one image, *before* resizing.
 
     It uses the population standard deviation, as in google-research/pix2struct ``preprocessors.py``
-    (TF per_image_standardization). Its patches are float32 or float16, because the values of the resized image are not on the
-    0–255 scale.
+    (TF per_image_standardization). Patches must be float32 or float16, because standardised values are not integers.
     """
 
 

@@ -1,10 +1,10 @@
-"""Grid to position ids: the place of each patch in its image, in raster order.
+"""Position schemes, which give each patch of a grid its position ids, in raster order.
 
-Fractions are one correctly rounded float32 division of small integers, never a product of rounded numbers.
-Source: NaViT 2307.06304 section 2.1 and figure 4.
+A fractional id is one division of small integers, correctly rounded to float32. Source: NaViT 2307.06304 section 2.1 and
+figure 4.
 
-The ids of a crop are places in the crop or, with ``of="image"``, places in the whole image at the crop's scale. A mirrored
-crop is a crop of the mirrored image: ids count from the left of the mirrored pixels.
+If an image is cropped, ids are positions in the crop. With ``of="image"`` they are positions in the whole image, in patches of
+the crop's scale. In a mirrored image, ids count from the left of the mirrored pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from patchpack.types import Grid
 
 @runtime_checkable
 class PositionScheme(Protocol):
-    """A rule from one grid to its position ids."""
+    """A rule from a grid to the position ids of its patches."""
 
     def __call__(self, grid: Grid) -> np.ndarray:
         """Return the position ids, int32 or float32 ``[rows * cols, A]``, in raster order."""
@@ -30,11 +30,11 @@ class PositionScheme(Protocol):
 
 
 class Window(NamedTuple):
-    """The place of a crop on one axis of its image: integers in ``1 / unit`` of a patch, from the image's edge.
+    """The place of a crop on one axis of its image. All lengths are integers, and `unit` of them make a patch.
 
     Attributes:
-        start: start of the crop's first patch.
-        extent: end of the image, or end of the crop's last patch if that is padded beyond the image.
+        start: distance from the edge of the image to the crop's first patch.
+        extent: distance from the edge to the end of the image, or to the end of the crop's last patch if that is further.
         unit: length of a patch.
     """
 
@@ -44,15 +44,15 @@ class Window(NamedTuple):
 
 
 def window(start: int, length: int, side: int, target: int, count: int, patch_size: int, flip: bool = False) -> Window:
-    """Return the window of a crop on one axis.
+    """Return the place of a crop on one axis of its image.
 
-    ``length`` source pixels become ``target`` pixels, so a patch covers ``patch_size * length / target`` source pixels.
+    `length` source pixels become `target` pixels, so a patch covers ``patch_size * length / target`` source pixels.
 
     Args:
         start, length: start and length of the box, in source pixels.
         side: length of the whole source, in pixels.
-        target: number of pixels that the box is resampled to.
-        count: number of patches.
+        target: number of pixels that the box is resampled to along the axis.
+        count: number of patches along the axis.
         patch_size: pixels per side of a patch.
         flip: True if the image is mirrored along this axis. Default False.
     """
@@ -64,18 +64,18 @@ def window(start: int, length: int, side: int, target: int, count: int, patch_si
 
 @runtime_checkable
 class WindowScheme(Protocol):
-    """A position scheme that also gives ids in the whole image. It is called where its ``of`` is "image"."""
+    """A position scheme that can also give ids in the whole image. `within` is called if `of` is "image"."""
 
     @property
     def of(self) -> str:
-        """The frame of the ids: "crop" or "image"."""
+        """The area to which ids refer: "crop" or "image"."""
         ...
 
     def within(self, grid: Grid, rows: Window, cols: Window) -> np.ndarray:
-        """Return the position ids of a crop in the whole image, like `PositionScheme.__call__`.
+        """Return the position ids of a crop's patches in the whole image, in the form of `PositionScheme.__call__`.
 
         Args:
-            grid: rows and cols of the crop.
+            grid: rows and columns of patches of the crop.
             rows: the crop's place on the vertical axis.
             cols: the crop's place on the horizontal axis.
         """
@@ -83,7 +83,7 @@ class WindowScheme(Protocol):
 
 
 def of_image(scheme: object) -> bool:
-    """Return True for a scheme whose ids are places in the whole image."""
+    """Return True for a scheme whose ids are positions in the whole image."""
     return isinstance(scheme, WindowScheme) and scheme.of == "image"
 
 
@@ -94,13 +94,12 @@ def _require_of(of: str) -> None:
 
 @dataclass(frozen=True)
 class Absolute:
-    """The scheme (row, col), int32 ``[n, 2]``, from 0.
+    """The position scheme (row, col), int32 ``[n, 2]``, counted from 0.
 
     Attributes:
-        of: "crop", the default, or "image". With "image" ids lie on the grid that the whole image has at the crop's scale:
-            ``row + floor(top / p')``, and col likewise, where p' is the number of source pixels per patch. For a box of
-            height h in an image of height H the row ids are below ``rows * H / h + 1``. A table of positions must hold that
-            many.
+        of: area to which ids refer, "crop" (default) or "image". With "image" the row is ``row + floor(top / p')``, where p'
+            is the number of source pixels per patch, and the column likewise. If the crop has height h in an image of height
+            H, row ids are below ``rows * H / h + 1``. A model's table of positions must be that long.
     """
 
     of: Literal["crop", "image"] = "crop"
@@ -124,18 +123,17 @@ class Absolute:
 
 @dataclass(frozen=True)
 class Fractional:
-    """Positions as a share of the image, float32 ``[n, 2]`` in [0, 1).
+    """The position scheme of fractions of the image, float32 ``[n, 2]`` in [0, 1).
 
-    ``(row + c) / rows, (col + c) / cols`` with c = 0, or 1/2 if ``centered``. With ``keep_aspect`` both are divided by
-    ``max(rows, cols)``. The last index i = n − 1 maps to (n − 1) / n. That follows the text of the paper, not the label of
-    its figure.
+    The ids are ``(row + c) / rows`` and ``(col + c) / cols``, with c = 0, or c = 1/2 if `centered`. The last of n rows has
+    (n − 1) / n, which follows the text of the paper and not the label of its figure.
 
     Attributes:
-        keep_aspect: True divides both axes by the longer side, so that the ids show the aspect ratio. Default False.
-        centered: True for patch centres, False for patch corners. Default False.
-        of: "crop", the default, or "image" for shares of the whole image: ``(top + (row + c) * p') / H``, rounded to float32,
-            where p' is the number of source pixels per patch. If a crop at the edge is padded beyond the image, H ends where
-            the padding ends, so ids stay below 1.
+        keep_aspect: True divides both ids by ``max(rows, cols)``, so that they show the aspect ratio. Default False.
+        centered: True for the centres of patches, False for their top left corners. Default False.
+        of: area to which ids refer, "crop" (default) or "image". With "image" the ids are fractions of the whole image:
+            ``(top + (row + c) * p') / H``, rounded to float32, where p' is the number of source pixels per patch. If the crop
+            is padded beyond the image, H includes the padding, so ids stay below 1.
     """
 
     keep_aspect: bool = False
@@ -173,7 +171,7 @@ class Fractional:
 
 @dataclass(frozen=True)
 class Raster:
-    """The scheme ``row * cols + col``, int32 ``[n, 1]``: the 1-D table of ViT 2010.11929."""
+    """The position scheme ``row * cols + col``, int32 ``[n, 1]``, for the 1-D position table of ViT 2010.11929."""
 
     def __call__(self, grid: Grid) -> npt.NDArray[np.int32]:
         """See `PositionScheme`."""

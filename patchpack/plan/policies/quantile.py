@@ -1,6 +1,7 @@
-"""Inverse distribution functions over arrays of uniforms. One image and ten million images use the same formula.
+"""Quantiles (inverse distribution functions) of arrays of uniform draws.
 
-Both functions interpolate between the nodes of a table of exact quantiles. The table is computed once per set of parameters.
+`beta` and `truncated_normal` interpolate in a table of exact quantiles, between its points, the nodes. The table is computed
+once for each set of parameters.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ _NORMAL_CELLS = 4096
 
 
 def beta(u: Float, a: float, b: float) -> Float:
-    """Return the quantile of Beta(a, b) at u, float64.
+    """Return the quantiles of the distribution Beta(a, b) at `u`, float64.
 
-    Nodes lie at ``x = sin²θ``, θ evenly spaced in [0, π/2], with their exact distribution function; θ is interpolated. For u
-    in 1e-9 … 1 − 1e-9 the error in x is below the width of a cell, 2e-4, for a and b up to 1000. It is below 1e-6 for the
-    parameters used in practice (a + b = 7/3). Nearer to the ends float64 has no digits left to invert if a or b is large.
+    The table has the exact distribution function at the nodes ``x = sin²θ``, with θ evenly spaced in [0, π/2]. The function
+    interpolates θ. For u in 1e-9 … 1 − 1e-9 the error in x is below 2e-4 for `a` and `b` up to 1000. It is below 1e-6 for the
+    parameters used in practice (a + b = 7/3). Nearer to 0 and 1, float64 is not precise enough if `a` or `b` is large.
 
     Args:
-        u: float64 uniforms in [0, 1).
+        u: float64, uniform draws in [0, 1).
         a: first parameter, > 0.
         b: second parameter, > 0.
     """
@@ -35,13 +36,13 @@ def beta(u: Float, a: float, b: float) -> Float:
 
 
 def truncated_normal(u: Float, mean: float, std: float, low: float, high: float) -> Float:
-    """Return the quantile at u of Normal(mean, std) conditioned on [low, high], float64.
+    """Return the quantiles at `u` of the normal distribution truncated to [low, high], float64.
 
-    Nodes are evenly spaced in [low, high]. For u in 1e-9 … 1 − 1e-9 the error is below 1e-5 * (high − low) if std is at least
-    (high − low) / 200 and the interval begins at most 3 std from the mean.
+    The nodes are evenly spaced in [low, high]. For u in 1e-9 … 1 − 1e-9 the error is below 1e-5 * (high − low), if `std` is at
+    least (high − low) / 200, and [low, high] begins at most 3 * std from `mean`.
 
     Args:
-        u: float64 uniforms in [0, 1).
+        u: float64, uniform draws in [0, 1).
         mean: mean of the normal before truncation.
         std: standard deviation of the normal before truncation, > 0.
         low: lower end of the interval.
@@ -69,15 +70,15 @@ def _beta_table(a: float, b: float) -> tuple[Float, Float]:
 
 
 def _invertible(cdf: Float) -> Float:
-    """Return the table without steps down, and without values so small that the slope between two nodes is infinite."""
+    """Return the table of a distribution function, made rising, and without values that are too small to be inverted."""
     return np.maximum.accumulate(np.where(cdf < 1e-280, 0.0, cdf))
 
 
 def regularized_beta(x: Float, y: Float, a: float, b: float) -> Float:
-    """Return the distribution function of Beta(a, b) at x.
+    """Return the distribution function of Beta(a, b) at `x`.
 
-    It evaluates the continued fraction of Abramowitz & Stegun 26.5.8 by the modified Lentz method, on the side where it
-    converges fast.
+    It evaluates the continued fraction 26.5.8 of Abramowitz & Stegun by the modified Lentz method, for `x` or for `y`,
+    whichever converges faster.
 
     Args:
         x: float64 arguments in [0, 1].

@@ -1,4 +1,4 @@
-"""Clips to steps of time: which frames of a clip are used, and how many tubelets they make.
+"""The settings for clips: which frames of a clip are used, and how many tubelets they make.
 
 A clip is cut into tubelets of ``t x p x p`` pixels (ViViT 2103.15691). A token is a patch through t frames. An image is a
 clip of one frame, and packing does not distinguish the two.
@@ -18,13 +18,13 @@ from patchpack.plan._integers import Int64, ceil_div, require_int
 class Video:
     """The settings for clips: frames per token, and frames per clip.
 
-    Of T frames ``n = min(T, num_frames)`` are used. The i-th is frame number ``floor((2 i + 1) T / (2 n))``, the middle of
-    the i-th of n equal parts, so all T frames are used if n = T. If n is not a multiple of the tubelet, the last frame is
-    repeated, as in Qwen2-VL. An image is its one frame, t times.
+    A clip of T frames is cut into ``n = min(T, num_frames)`` equal parts, and the middle frame of each part is used: for part i
+    it is frame ``floor((2 i + 1) T / (2 n))``. If n is not a multiple of `tubelet`, the last frame is repeated, as in
+    Qwen2-VL. The frame of an image is repeated `tubelet` times.
 
     Attributes:
-        tubelet: frames per token, t, >= 1. Default 2.
-        num_frames: most frames used of a clip, >= 1. Default None, all frames.
+        tubelet: number of frames per token, >= 1. Default 2.
+        num_frames: most frames of a clip that are used, >= 1. Default None, all frames.
 
     Raises:
         ConfigError: `tubelet` or `num_frames` is not an integer, or below 1.
@@ -46,24 +46,24 @@ class Video:
 
     @property
     def max_times(self) -> int | None:
-        """Tubelets along time of the longest clip, ``ceil(num_frames / t)``, or None without a limit."""
+        """Number of tubelets along time of the longest clip, ``ceil(num_frames / tubelet)``, or None without a limit."""
         return None if self.num_frames is None else -(-self.num_frames // self.tubelet)
 
     def times(self, frames: npt.ArrayLike) -> Int64:
-        """Return the tubelets along time of clips with T frames, int64 ``[n]``: ``ceil(min(T, num_frames) / t)``."""
+        """Return the number of tubelets along time of each clip, int64 ``[n]``: ``ceil(min(frames, num_frames) / tubelet)``."""
         return ceil_div(frames if self.num_frames is None else np.minimum(frames, self.num_frames), self.tubelet)
 
     def frame_numbers(self, frames: int) -> Int64:
-        """Return the numbers of the frames that tubelets are cut from, int64 ``[times * t]``, for a clip of `frames` >= 1."""
+        """Return the numbers of the used frames of a clip, int64 ``[times * tubelet]``. `frames` is its number of frames."""
         taken = frames if self.num_frames is None else min(frames, self.num_frames)
         numbers: Int64 = (2 * np.arange(taken, dtype=np.int64) + 1) * frames // (2 * taken)
         return np.pad(numbers, (0, -taken % self.tubelet), mode="edge")
 
 
 def with_time(ids: np.ndarray, times: int) -> np.ndarray:
-    """Return the position ids of all steps of time, ``[times * n, 1 + A]``, from the ids ``[n, A]`` of one step.
+    """Return the position ids for all steps of time, ``[times * n, 1 + A]``, from the ids of one step, ``[n, A]``.
 
-    The number of the step comes first.
+    The first id of a token is the number of its step.
     """
     steps = np.repeat(np.arange(times, dtype=ids.dtype), len(ids))
     return np.concatenate([steps[:, None], np.tile(ids, (times, 1))], axis=1)

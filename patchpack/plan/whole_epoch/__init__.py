@@ -1,1 +1,1 @@
-"""Planning of an epoch whose sizes are all known."""
+"""The planning of a whole epoch, for a source whose sizes are all known."""

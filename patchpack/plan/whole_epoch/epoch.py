@@ -1,7 +1,7 @@
-"""The planning of a whole epoch: from sizes and keys to an order, rows and steps for every rank. Integers only.
+"""The planning of a whole epoch: from sizes and keys to rows, and to the steps of every rank.
 
-Samples come in the order of `shuffled_lines` and go through `pack_stream` in that order. Rows then close nearly in the order
-their images arrive. Shuffled samples therefore make shuffled rows, and no window has to be permuted afterwards.
+Samples are packed by `pack_stream` in the order of `shuffled_lines`. Rows close nearly in the order in which their images
+arrive. So shuffled samples make shuffled rows, and rows need not be shuffled again.
 """
 
 from __future__ import annotations
@@ -34,13 +34,14 @@ class EpochRows:
 
     Attributes:
         order: int32 or int64 ``[positions]``, line in the index of each position.
-        items: int32 or int64 ``[images]``, positions row after row: row r holds ``items[offsets[r]:offsets[r + 1]]``.
-        num_tokens: int32 ``[images]``, tokens of each of the items.
+        items: int32 or int64 ``[images]``, positions of the images, row after row. Row r is
+            ``items[offsets[r]:offsets[r + 1]]``.
+        num_tokens: int32 ``[images]``, number of tokens of each image in `items`.
         offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
-        steps: int64 ``[steps, num_ranks * rows per batch]``, rows of each step, −1 for an empty one. Rank r has every
-            num_ranks-th of them, from the r-th on.
+        steps: int64 ``[steps, num_ranks * rows per batch]``, rows of each step, −1 for an empty row. Rank r has every
+            num_ranks-th row of a step, from the r-th row on.
         last_rows: number of rows in the last step (``tail="short"``).
-        repeated_rows: number of these rows, at their end, that are repeats of earlier ones.
+        repeated_rows: number of rows at the end of the last step that repeat earlier rows (``tail="wrap"``).
         num_ranks, num_samples: number of ranks, and number of samples of a pass.
         refused, refused_tokens: positions that no row can take, rising, and their token counts: 0 where the resize policy
             refuses the size, −1 where it has too many pixels.
@@ -63,20 +64,20 @@ class EpochRows:
     seen: int
 
     def rows_of(self, step: int, rank: int) -> Int64:
-        """Return the rows of one rank in a step, −1 for an empty one."""
+        """Return the rows of one rank in a step, −1 for an empty row."""
         end = self.last_rows if step == len(self.steps) - 1 else self.steps.shape[1]
         rows: Int64 = self.steps[step, rank : end : self.num_ranks]
         return rows
 
     def repeated_of(self, step: int, rank: int) -> int:
-        """Return how many of these rows, at their end, are repeats of earlier rows of the epoch."""
+        """Return the number of rows, at the end of a rank's rows in a step, that repeat earlier rows of the epoch."""
         if not self.repeated_rows or step < len(self.steps) - 1:
             return 0
         columns = np.arange(rank, self.last_rows, self.num_ranks)
         return int((columns >= self.last_rows - self.repeated_rows).sum())
 
     def images(self) -> Int64:
-        """Return the images that each rank gets in each step, without repeated rows: int64 ``[steps, num_ranks]``."""
+        """Return the number of images of each rank in each step, int64 ``[steps, num_ranks]``. Repeated rows do not count."""
         counts: Int64 = np.append(np.diff(self.offsets), 0)[self.steps]  # −1 is the 0 at the end
         if self.repeated_rows:
             counts[-1, self.last_rows - self.repeated_rows :] = 0
@@ -114,21 +115,20 @@ def plan_rows(
     """Plan one epoch for all ranks.
 
     Args:
-        recipe: the policies. A batch of one rank has ``recipe.rows_per_batch`` rows. The recipe's packer is for streams and is
-            not used.
-        table: the samples.
-        epoch: epoch of the draws and the shuffling. Default 0.
-        seen: number of positions of earlier epochs, for drop schedules: the ordinal of a position is seen plus the position.
-            Default 0.
-        shuffle: 0, the default, for the order of the index. Otherwise shards are permuted, and samples in blocks of this
-            many.
+        recipe: recipe of the batches. A batch of one rank has ``recipe.rows_per_batch`` rows. The packer of the recipe is not
+            used, because it is for streams.
+        table: sizes and keys of the samples.
+        epoch: epoch of the draws and of the shuffling. Default 0.
+        seen: number of positions in earlier epochs, which drop schedules need. Default 0.
+        shuffle: number of samples that are permuted at a time, after the shards are permuted. Default 0, the order of the
+            index.
         num_ranks: ranks that share each step, >= 1. Default 1.
         tail: treatment of rows that do not fill a last step. ``"short"``, the default, has fewer rows, but at least one per
             rank, which may be empty. ``"drop"`` drops their images and counts them. ``"pad"`` adds empty rows. ``"wrap"``
             repeats the first rows.
         balance: True deals rows so that the ranks of a step have nearly equal work (see `patchpack.packing.balance`). Rows
             move in windows of 2520 batches' rows (2520 / num_ranks steps), or of 64 steps where that is more. Default False.
-        steps_per_epoch: exactly this many steps, with samples repeated as needed. Default None, one pass.
+        steps_per_epoch: exact number of steps. Samples are repeated if necessary. Default None, the steps of one pass.
         packer: options of the packer, with ``max_cut=0``, because nothing is cut. Default None: the choice of
             `choose_lookahead` on 16,384 samples of the epoch.
 
@@ -214,7 +214,7 @@ def _balanced(tokens: Int32Array, offsets: Int64, num_ranks: int, recipe: Recipe
 
 
 def _deal(sequence: Int64, rows_per_step: int, num_ranks: int, tail: Tail) -> tuple[Int64, int, int]:
-    """Return the steps ``[steps, rows_per_step]``, how many rows the last one has, and how many of those are repeated."""
+    """Return the steps ``[steps, rows_per_step]``, the number of rows of the last step, and how many of these are repeated."""
     full, rest = divmod(len(sequence), rows_per_step)
     if not rest or tail == "drop":
         return sequence[: full * rows_per_step].reshape(full, rows_per_step), rows_per_step, 0

@@ -27,7 +27,7 @@ def one_size(samples: EpochSamples, recipe: Recipe, needed: int | None, packer: 
     Args:
         samples: the samples of the epoch.
         recipe: the policies, with one patch size.
-        needed: number of rows. As many passes are read as it takes. None makes all rows of one pass.
+        needed: number of rows to make, from as many passes as necessary. None makes all rows of one pass.
         packer: options of the packer. None: the choice of `choose_lookahead`.
     """
     patch_size = recipe.patch_sizes[0]
@@ -98,7 +98,7 @@ def several_sizes(
 
 
 class _RowMaker:
-    """A maker of rows of changing patch sizes, from images in order. It keeps the images that no row took for the next call."""
+    """A maker of rows of changing patch sizes, from images in order. Images that no row took are kept for the next call."""
 
     def __init__(self, samples: EpochSamples, recipe: Recipe, packer: Lookahead | None) -> None:
         self._samples, self._recipe, self._packer = samples, recipe, packer
@@ -106,11 +106,11 @@ class _RowMaker:
         self._waiting = np.empty(0, dtype=np.int64)
 
     def put_back(self, positions: IntegerArray) -> None:
-        """Put images back, because no row holds them after all."""
+        """Put images back into the queue, because their row is not used."""
         self._waiting = np.sort(np.concatenate([self._waiting, positions]))
 
     def make(self, patch_size: int, num_rows: int) -> Rows:
-        """Make `num_rows` rows. If the images do not suffice, return fewer rows, which then hold all images there are."""
+        """Make `num_rows` rows. If there are too few images, return fewer rows, which hold all images."""
         recipe, seq_len = self._recipe, self._recipe.row_len(patch_size)
         if patch_size not in self._chosen:
             self._chosen[patch_size] = self._packer or choose_lookahead(
@@ -151,7 +151,7 @@ def _stacked(parts: list[Rows]) -> Rows:
 
 
 def _first(rows: Rows, count: int, start: int = 0) -> Rows:
-    """Return rows ``start … start + count − 1``, or as many of these as there are."""
+    """Return the rows ``start … start + count − 1``, or fewer if there are not enough rows."""
     items, tokens, offsets = rows
     edges = offsets[start : start + count + 1]
     span = slice(int(edges[0]), int(edges[-1]))

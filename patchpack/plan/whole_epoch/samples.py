@@ -1,4 +1,4 @@
-"""The samples of an epoch in their order. Token counts are computed on request, and samples that fit no row are set aside."""
+"""The samples of an epoch in order. Token counts are computed on request. Samples that fit no row are recorded as refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from patchpack.plan.shuffle import shuffled_lines
 from patchpack.plan.table import plan_table
 
 HashAgain = Callable[[IntegerArray, int], rng.U64]
-"""A function from lines and the number of a later pass to the hashes of their draw keys in it, uint64 ``[n]``."""
+"""A function from lines and the number of a pass to the hashes of the lines' draw keys in this pass, uint64 ``[n]``."""
 
 BLOCK = 1 << 13  # samples decided at a time: numpy's columns stay in the cache
 TOO_MANY_PIXELS, TOO_MANY_BYTES = -1, -2  # used instead of a token count
@@ -27,11 +27,11 @@ class Sizes(NamedTuple):
     """The integers that an index holds about n samples.
 
     Attributes:
-        sizes: int ``[n, 2]`` oriented height and width in pixels.
+        sizes: int ``[n, 2]``, height and width of each image in pixels, after orientation.
         key_hash: uint64 ``[n]``, the hashes of the keys (see `patchpack.rng.key_hash`).
         starts: int64 ``[shards + 1]``, first sample of each shard.
-        hash_again: function that hashes the keys in a later pass. Needed only where samples are repeated. Default None.
-        num_bytes: int ``[n]``, bytes of the image files. Default None, not known.
+        hash_again: a function that hashes the keys in a later pass. Needed only if samples are repeated. Default None.
+        num_bytes: int ``[n]``, number of bytes of each image file. Default None, not known.
     """
 
     sizes: IntegerArray
@@ -41,7 +41,7 @@ class Sizes(NamedTuple):
     num_bytes: IntegerArray | None = None
 
     def hashes(self, lines: IntegerArray, number: int) -> rng.U64:
-        """Return the hashes of the draw keys of lines, all in one pass."""
+        """Return the hashes of the draw keys of `lines` in pass `number`, uint64."""
         if not number:
             hashes: rng.U64 = self.key_hash[lines]
             return hashes
@@ -50,7 +50,7 @@ class Sizes(NamedTuple):
 
 
 class EpochSamples:
-    """The samples of an epoch, by position in its order, pass after pass if `repeat`.
+    """The samples of an epoch, by their position in the order of the epoch. With `repeat`, passes follow each other.
 
     Args:
         recipe, epoch: the policies and the epoch of the draws.
@@ -84,7 +84,7 @@ class EpochSamples:
         return where[order], tokens[order]
 
     def take(self) -> Int64:
-        """Return the next positions, some thousand of one pass, or an empty array at the end."""
+        """Return the next positions, a few thousand of one pass. Return an empty array at the end."""
         n, start = self.num_samples, self._next
         if start == n * len(self._passes):
             nothing_usable = not self._taken_any and len(self._passes) >= (_EMPTY_PASSES if self._recipe.redraws else 1)
@@ -95,7 +95,7 @@ class EpochSamples:
         return np.arange(start, self._next, dtype=np.int64)
 
     def count(self, positions: Int64, patch_size: int, seq_len: int) -> tuple[Int64, npt.NDArray[np.int32]]:
-        """Return the positions that a row of seq_len tokens can take, and their token counts.
+        """Return those of the given positions that a row of `seq_len` tokens can take, and their token counts.
 
         Args:
             positions: int64 ``[n]``, rising.

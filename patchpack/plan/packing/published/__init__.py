@@ -1,1 +1,1 @@
-"""Packers and the linear program as they were published. They need no more than the extra ``solver``."""
+"""Published packers, and the linear program over all rows. Some need the extra ``patchpack[solver]``."""

@@ -1,4 +1,4 @@
-"""Loops of the linear program, compiled on first use. Arrays and integers only; no allocation, no randomness, no raise."""
+"""Kernels of the linear program. They use arrays and integers only. They neither allocate nor raise."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def _nnlshp(kinds: Kinds, seq_len: int, max_slots: int) -> Patterns:
 
 
 def _full_rows(seq_len: int, depth: int) -> list[tuple[int, ...]]:
-    """Return every set of at most depth (<= 3) lengths that sums to seq_len, each in descending order."""
+    """Return every set of at most `depth` (<= 3) lengths whose sum is `seq_len`. The lengths of a set are descending."""
     rows: list[tuple[int, ...]] = [(seq_len,)]
     if depth >= 2:
         rows += [(seq_len - a, a) for a in range(1, seq_len // 2 + 1)]
@@ -76,7 +76,10 @@ def _full_rows(seq_len: int, depth: int) -> list[tuple[int, ...]]:
 
 
 def _take(pattern: tuple[int, ...], times: int, left: dict[int, int], rows: list[tuple[tuple[int, ...], int]]) -> None:
-    """Append up to times rows of pattern to rows, without the lengths that have run out, and take them from left."""
+    """Append at most `times` rows of `pattern` to `rows`, and subtract their items from `left`.
+
+    A length that has run out is omitted from the pattern.
+    """
     while pattern and times:
         pattern = tuple(n for i, n in enumerate(pattern) if left.get(n, 0) > pattern[:i].count(n))
         if pattern:

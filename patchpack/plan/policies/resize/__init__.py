@@ -1,4 +1,4 @@
-"""Sizes to grids: how many rows and columns of patches an image becomes.
+"""Resize policies, which decide how many rows and columns of patches an image is cut into.
 
 Every rule rounds differently (floor, ceil, half-even, pad), so each has its own class, named after its paper or code base. A
 custom rule is one class with ``draws``, ``bound`` and ``__call__``. It needs no registration.
@@ -28,23 +28,23 @@ class ResizePolicy(Protocol):
 
     @property
     def draws(self) -> int:
-        """Number of uniforms per image, 0 for a policy that does not draw."""
+        """Number of uniform draws per image, 0 for a policy that does not draw."""
         ...
 
     def bound(self, patch_size: int) -> int | None:
-        """Return the proven largest ``rows * cols``, or None if there is no bound."""
+        """Return a proven upper bound of ``rows * cols``, or None if there is no bound."""
         ...
 
     def __call__(self, sizes: npt.NDArray[np.int64], patch_size: int, u: FloatArray | None) -> IntArray:
-        """Return grids for sizes.
+        """Return the grid of each image.
 
         Args:
-            sizes: int ``[n, 2]`` (height, width) in pixels, >= 1.
+            sizes: int ``[n, 2]``, (height, width) of each image in pixels, >= 1.
             patch_size: pixels per side of a patch, >= 1.
-            u: float64 ``[n, draws]`` in [0, 1), or None when ``draws == 0``.
+            u: float64 ``[n, draws]``, uniform draws in [0, 1), or None if `draws` is 0.
 
         Returns:
-            int32 ``[n, 2]`` (rows, cols) >= 1, or (0, 0) where this rule refuses the size.
+            int32 ``[n, 2]``, (rows, cols) >= 1, or (0, 0) if the policy refuses the size.
         """
         ...
 
@@ -53,16 +53,18 @@ class ResizePolicy(Protocol):
 class PlacingPolicy(Protocol):
     """A resize policy that also chooses the part of the source that is read, and the size it is resampled to.
 
-    For other policies the box is the whole image and the target is ``grid * patch_size``. A target smaller than its grid is
-    zero-padded right and bottom.
+    With other policies the whole image is read and resampled to ``grid * patch_size`` pixels. A policy of this kind may choose
+    a smaller size, which is then padded with 0 at the right and at the bottom.
     """
 
     def place(self, sizes: npt.NDArray[np.int64], grids: IntArray, patch_size: int) -> tuple[IntArray, IntArray]:
-        """Return boxes ``[n, 4]`` (top, left, height, width) and targets ``[n, 2]`` (height, width), int32, in pixels.
+        """Return the boxes that are read, and the sizes that they are resampled to.
+
+        They are int32 ``[n, 4]``, (top, left, height, width), and int32 ``[n, 2]``, (height, width), in pixels.
 
         Args:
-            sizes: int ``[n, 2]`` (height, width) in pixels, >= 1.
-            grids: int32 ``[n, 2]`` (rows, cols), the result of the policy for these sizes.
+            sizes: int ``[n, 2]``, (height, width) of each image in pixels, >= 1.
+            grids: int32 ``[n, 2]``, (rows, cols), the policy's grids for these sizes.
             patch_size: pixels per side of a patch, >= 1.
         """
         ...

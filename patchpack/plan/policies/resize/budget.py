@@ -1,4 +1,4 @@
-"""Grids that fill a budget of patches: Pix2Struct (floor) and NaFlex (ceil)."""
+"""Resize policies that fill a budget of patches: `Pix2Struct` rounds down, `NaFlex` rounds up."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ _HALVINGS = 24  # 100 / 2**23 is above NAFLEX_EPS, 100 / 2**24 below, for every 
 
 @dataclass(frozen=True)
 class Pix2Struct:
-    """The most whole patches that the budget allows, aspect ratio kept up to two floors. Images are scaled up and down.
+    """The resize policy of Pix2Struct: as many whole patches as the budget allows, rounded down, at the same aspect ratio.
 
-    ``scale = sqrt(M * (p / h) * (p / w))``, ``rows = clamp(floor(scale * h / p), 1, M)``, cols likewise, M = max_patches.
-    Source: Pix2Struct 2210.03347, google-research/pix2struct ``preprocessors.py``. The floor keeps rows * cols <= M.
+    Images are scaled up or down. With M = max_patches: ``scale = sqrt(M * (p / h) * (p / w))`` and
+    ``rows = clamp(floor(scale * h / p), 1, M)``, and cols likewise. Source: Pix2Struct 2210.03347,
+    google-research/pix2struct ``preprocessors.py``.
 
     Attributes:
         max_patches: budget of one image in patches, >= 1.
-        exact: False, the default, follows the published formula bit for bit in float64. True evaluates
-            ``rows = clamp(isqrt(M * h // w), 1, M)`` in integers, which does not lose a row where the root is an integer (224
-            x 224 at p 16 and M 25: 5 x 5, not 4 x 4).
+        exact: False (default) evaluates the published formula in float64, equal to the bit. True evaluates
+            ``rows = clamp(isqrt(M * h // w), 1, M)`` in integers. Then no row is lost to rounding if the root is an integer:
+            224 x 224 pixels at p = 16 and M = 25 give 5 x 5 patches, not 4 x 4.
     """
 
     max_patches: int
@@ -41,7 +42,7 @@ class Pix2Struct:
         require_bool("exact", self.exact)
 
     def bound(self, patch_size: int) -> int:
-        """Return max_patches. Proof: ``floor(x) * floor(y) <= x * y = M``, and a clamp to 1 leaves the other factor <= M."""
+        """Return `max_patches`. Proof: ``floor(x) * floor(y) <= x * y = M``. If one side is clamped to 1, the other is <= M."""
         return self.max_patches
 
     def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
@@ -58,9 +59,9 @@ class Pix2Struct:
 
 @dataclass(frozen=True)
 class NaFlex:
-    """The grid of the largest scale whose ceiled grid fits the budget: SigLIP 2 NaFlex, timm NaFlex.
+    """The resize policy of SigLIP 2 NaFlex and timm NaFlex: the largest scale whose grid, rounded up, fits the budget.
 
-    ``s* = max { s <= 100 : ceil(s * h / p) * ceil(s * w / p) <= N }``, rows = ceil(s* * h / p), cols likewise.
+    ``s* = max { s <= 100 : ceil(s * h / p) * ceil(s * w / p) <= N }``, rows = ceil(s* * h / p), and cols likewise.
     Source: big_vision ``pp/proj/image_text/ops_naflex.py``.
 
     Attributes:
@@ -86,7 +87,7 @@ class NaFlex:
             raise ConfigError(f"search must be 'exact' or 'bisection', got {self.search!r}")
 
     def bound(self, patch_size: int) -> int:
-        """Return max_patches. s* is feasible by definition, every search checks that, and a 1 x 1 grid is always feasible."""
+        """Return `max_patches`. Proof: every search checks that the grid fits the budget, and a 1 x 1 grid always fits."""
         return self.max_patches
 
     def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:

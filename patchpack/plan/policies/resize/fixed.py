@@ -1,4 +1,4 @@
-"""Rules without a budget search: one square, a longest side, or the image at its own resolution."""
+"""Resize policies that do not search for a scale: a fixed square, a longest side, or the image's own resolution."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Square:
     Source: ViT 2010.11929 section 3.1; FlexiViT 2212.08013 section 3.1 (grid = image // patch size).
 
     Attributes:
-        size: pixels per side, a multiple of every patch size it is used with.
+        size: pixels per side of the square, a multiple of every patch size of the recipe.
     """
 
     size: int
@@ -33,7 +33,7 @@ class Square:
         require_int("size", self.size, 1, MAX_SIDE)
 
     def bound(self, patch_size: int) -> int:
-        """Return ``(size / patch_size)**2``, or raise `ConfigError` if patch_size does not divide size."""
+        """Return ``(size / patch_size)**2``. Raise `ConfigError` if `patch_size` does not divide `size`."""
         if self.size % patch_size:
             raise ConfigError(f"Square's size must be a multiple of patch_size={patch_size}, got {self.size}")
         return (self.size // patch_size) ** 2
@@ -53,8 +53,8 @@ class LongestSide:
     Exact integers: ``floor(h * longest / max(h, w))``. Source: Pixtral 12B (p 16, longest 1024).
 
     Attributes:
-        longest: pixels of the longer side, at most.
-        upscale: True also scales smaller images up to ``longest``. Default False.
+        longest: most pixels of the longer side.
+        upscale: True also scales smaller images up, to a longer side of `longest` pixels. Default False.
     """
 
     longest: int
@@ -66,7 +66,7 @@ class LongestSide:
         require_bool("upscale", self.upscale)
 
     def bound(self, patch_size: int) -> int:
-        """Return ``ceil(longest / patch_size)**2``, because both sides end at most at longest."""
+        """Return ``ceil(longest / patch_size)**2``, because both sides have at most `longest` pixels."""
         return int(ceil_div(self.longest, patch_size)) ** 2
 
     def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:
@@ -82,14 +82,15 @@ class LongestSide:
 
 @dataclass(frozen=True)
 class Native:
-    """The image at its own resolution. It changes only if it does not fit whole patches, or the budget.
+    """The image at its own resolution. An image is resampled only if it has more patches than the budget.
 
     Attributes:
         max_patches: budget of one image in patches, >= 1.
-        edge: ``"crop"``, the default, keeps the central ``floor(h / p) x floor(w / p)`` patches, and zero-pads a side under
-            one patch. ``"pad"`` keeps every pixel in ``ceil(h / p) x ceil(w / p)`` patches, zero-padded right and bottom.
-        oversize: ``"shrink"``, the default, resizes an image over the budget to its exact Pix2Struct grid. ``"reject"``
-            refuses it.
+        edge: treatment of sides that are not multiples of the patch size. ``"crop"`` (default) keeps the central
+            ``floor(h / p) x floor(w / p)`` patches, and pads a side shorter than a patch with 0. ``"pad"`` keeps every pixel,
+            in ``ceil(h / p) x ceil(w / p)`` patches, and pads with 0 at the right and at the bottom.
+        oversize: treatment of an image over the budget. ``"shrink"`` (default) resizes it to the grid of
+            ``Pix2Struct(max_patches, exact=True)``. ``"reject"`` refuses it.
     """
 
     max_patches: int
@@ -105,7 +106,7 @@ class Native:
             )
 
     def bound(self, patch_size: int) -> int:
-        """Return max_patches. A larger grid is shrunk to a Pix2Struct grid of at most that many patches, or refused."""
+        """Return `max_patches`. An image with more patches is shrunk to a `Pix2Struct` grid within the budget, or refused."""
         return self.max_patches
 
     def __call__(self, sizes: npt.ArrayLike, patch_size: int, u: FloatArray | None = None) -> IntArray:

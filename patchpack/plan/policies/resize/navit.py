@@ -1,4 +1,4 @@
-"""NaViT's sampled resolution: the area is drawn, the aspect ratio is kept."""
+"""The resize policy of NaViT: the resolution is drawn for each image, and the aspect ratio is kept."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class NaViT:
         resolution: r in pixels, or the range (lowest, highest) that r is drawn from, one draw per image. Default (64, 256).
         sampling: distribution of the draw. ``"uniform"`` is the default. ``"normal"`` maps a normal (mean, std), truncated to
             [−1, 1], linearly to the range.
-        mean, std: parameters of that normal. Default −0.5 and 1. The mean −0.5 (small images more often) is the paper's best.
-        on: the quantity that the draw is linear in, ``"side"`` (the paper's choice and the default) or ``"area"``.
-        eval_resolution: the fixed r of `for_eval`. Default None, the highest of the range.
+        mean, std: mean and standard deviation of that normal distribution. Default −0.5 and 1. A mean of −0.5, which makes
+            small images more frequent, is the paper's best.
+        on: quantity that is drawn: ``"side"`` (default, as in the paper) draws r, ``"area"`` draws r².
+        eval_resolution: fixed r in pixels that `for_eval` uses. Default None, the highest r of the range.
     """
 
     resolution: int | tuple[int, int] = (64, 256)
@@ -65,12 +66,12 @@ class NaViT:
 
     @property
     def range(self) -> tuple[int, int]:
-        """The pair (lowest, highest) of r in pixels."""
+        """Lowest and highest r in pixels."""
         return self.resolution if isinstance(self.resolution, tuple) else (self.resolution, self.resolution)
 
     @property
     def draws(self) -> int:
-        """Number of uniforms per image: 1, or 0 for a fixed resolution."""
+        """Number of uniform draws per image: 1, or 0 for a fixed resolution."""
         return 0 if self.range[0] == self.range[1] else 1
 
     def bound(self, patch_size: int) -> int:
@@ -92,14 +93,14 @@ class NaViT:
         return grid_of(np.maximum(rows, 1), np.maximum(cols, 1))
 
     def for_eval(self, patch_size: int, max_patches: int | None = None) -> NaViT:
-        """Return the same rule at one fixed resolution: `eval_resolution`, or the largest r of at most max_patches patches."""
+        """Return the policy at a fixed resolution: `eval_resolution`, or the largest r with at most `max_patches` patches."""
         fixed = self.eval_resolution or self.range[1]
         if max_patches is not None:
             fixed = max(1, math.isqrt(max_patches * patch_size**2))
         return replace(self, resolution=fixed)
 
     def _areas(self, n: int, u: FloatArray | None) -> Int64Array:
-        """Return A = floor(r**2) per image, int64 ``[n]``."""
+        """Return the area ``A = floor(r**2)`` for each image, int64 ``[n]``."""
         low, high = self.range
         if not self.draws:
             return np.full(n, high * high, dtype=np.int64)

@@ -25,12 +25,13 @@ class SmartResize:
 
     Attributes:
         min_pixels: area in pixels below which an image is scaled up.
-        max_pixels: area in pixels above which an image is scaled down. A side clamped to f, and the minimum branch of a thin
-            image, may exceed it. `bound` counts both.
-        merge: patches per side that the model merges into one token. Grids are multiples of it. Default 2.
-        min_side: sides shorter than this are first scaled up to it, aspect ratio kept (PaddleOCR-VL: 28). Default None, no
-            lifting. GLM-4.xV is nearly this rule, with half of its limits, because it counts an image as two frames. It
-            rounds such sides down, which gave another size to 4 of 4,512.
+        max_pixels: area in pixels above which an image is scaled down. Very thin images may end above this area. `bound` takes
+            them into account.
+        merge: number of patches per side that the model merges into one token. Rows and columns are multiples of `merge`.
+            Default 2.
+        min_side: least pixels of the shorter side. An image with a shorter side is first scaled up, at its aspect ratio
+            (PaddleOCR-VL: 28). Default None, no least side. For GLM-4.xV use half of its limits, because it counts an image
+            as two frames. It rounds short sides down, so its size differed for 4 of 4,512 images.
     """
 
     min_pixels: int
