@@ -60,13 +60,13 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
 
     * `Sample`: returned unchanged.
     * webdataset dict (with ``__key__``): its image is the member with the first image extension that is present. Its label is
-    the label member; bytes are decoded by extension. If the dict has ``__url__``, the shard's file name is part of the key.
+      the label member; bytes are decoded by extension. If the dict has ``__url__``, the shard's file name is part of the key.
     * dicts and rows with frames: the members or columns that match ``members.frames`` are the frames of a clip, or one such
-    member holds a list of the frames.
+      member holds a list of the frames.
     * Hugging Face row: its image is the first column of ``image`` that is present, as a PIL image or as ``{"bytes", "path"}``.
       Its label is column ``target``. If the user named neither, they may be columns ``image`` and ``label``.
     * pair ``(image, target)``, as from torchvision's datasets. If no target is read, the item may also be the image alone,
-    ``(image, text)``, or a list of images that belong together.
+      ``(image, text)``, or a list of images that belong together.
 
     An item may have a list of images in place of one image: ``([image, image], target)``. The case of column names does not
     matter. A text is a member of the dict, or a column of the row (``text`` if there is no ``txt``).
