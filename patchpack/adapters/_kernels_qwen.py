@@ -1,4 +1,4 @@
-"""Kernel that writes patches in Qwen's order. Only arrays and integers; no allocation and no exceptions.
+"""The kernel that writes patches in Qwen's order. It takes only arrays and integers, allocates nothing and raises nothing.
 
 `tests/helpers/naive_adapters.py` has a slow reference.
 """
@@ -24,13 +24,14 @@ def reorder(
     """Write the patches of all images block by block, channel first, and repeat each patch once per frame.
 
     Args:
-        patches: uint8 or float32 ``[tokens * D]``, (y, x, channel) in a patch.
-        starts: int64 ``[N]``, number of the first patch of each image; all its patches follow in raster order.
-        grids: int64 ``[N, 2]``, (rows, cols) of each image, multiples of merge.
-        merge: patches per side of a block.
-        temporal: frames per patch.
-        table: float32 ``[256 * 3]``, result of a uint8 pixel by value and channel; empty if patches are float.
-        out: float32 ``[T * temporal * D]``, the result, (channel, frame, y, x) in a patch.
+        patches: uint8 or float32 ``[tokens * D]``, all patches behind each other, each in the order (y, x, channel).
+        starts: int64 ``[N]``, number of the first patch of each image. The other patches of the image follow in raster order.
+        grids: int64 ``[N, 2]``, (rows, cols) of each image, multiples of `merge`.
+        merge: number of patches per side of a block.
+        temporal: number of frames per patch.
+        table: float32 ``[256 * 3]``, the normalised value of a uint8 pixel, by value and channel. It is empty if patches are
+            float.
+        out: float32 ``[T * temporal * D]``, the array for the result, each patch in the order (channel, frame, y, x).
     """
     tokens = 0
     for i in range(len(starts)):

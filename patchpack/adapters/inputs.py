@@ -1,4 +1,4 @@
-"""Keyword arguments of a model: a dict that can be moved."""
+"""The keyword arguments of a model, as a dict whose tensors can be moved to a device."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ class ModelInputs(dict[str, Any]):
         """Return a copy with the tensors moved to a device, converted to a dtype, or both.
 
         Args:
-            device: device of the returned tensors; None keeps theirs (default). A dtype may stand here instead.
-            dtype: dtype of the returned floating-point tensors; None keeps theirs (default). Masks and ids keep their dtype.
-            non_blocking: copy from pinned memory without waiting for the copy (default False).
+            device: device of the returned tensors. None (default) keeps the device of each tensor. A dtype may be given here
+                instead.
+            dtype: dtype of the returned floating-point tensors. None (default) keeps the dtype of each tensor. Masks and ids
+                always keep their dtype.
+            non_blocking: True copies from pinned memory without waiting for the copy (default False).
         """
         if isinstance(device, torch.dtype):
             device, dtype = dtype, device

@@ -1,4 +1,4 @@
-"""NaFlexViT in timm."""
+"""The adapter and the processor for NaFlexViT in timm."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from patchpack.plan.recipe import Recipe
 def timm_naflex(batch: PackedBatch[ArrayT], *, max_seq_len: int | None = None, patch_size: int | None = None) -> ModelInputs:
     """Return the dict that ``NaFlexVit`` takes: call ``model(inputs)``, not ``model(**inputs)``.
 
-    The model takes the largest row and column of an image as its grid, so an image must have all its patches. The model can
-    drop patches itself (``patch_drop_rate``).
+    The model takes the largest row and column of an image as the image's grid, so no patch may have been dropped. The model
+    itself can drop patches (``patch_drop_rate``).
 
     Args:
         batch: a batch made with ``recipes.siglip2_naflex`` or with another recipe that drops no patches.
-        max_seq_len: tokens per image; None for those of the longest image (default).
-        patch_size: the model's patch size, compared with the batch's; None skips the comparison (default).
+        max_seq_len: number of tokens per image in the result. None (default) takes the number of the longest image.
+        patch_size: patch size of the model, which must equal that of the batch. None (default) skips the comparison.
 
     Returns:
         ``patches`` float32 ``[N, max_seq_len, patch_size**2 * 3]``, ``patch_coord`` int64 ``[N, max_seq_len, 2]`` (row, col),
-        ``patch_valid`` bool ``[N, max_seq_len]``; N readable images in (row, slot) order.
+        and ``patch_valid`` bool ``[N, max_seq_len]``, for N readable images in (row, slot) order.
 
     Raises:
         ConfigError: an image lost patches, or the patch sizes differ.
-        ShapeError: an image has more than max_seq_len patches.
+        ShapeError: an image has more than `max_seq_len` patches.
     """
     images = padded(batch, length=max_seq_len, patch_size=patch_size)
     require_whole(images.keys, images.num_tokens, images.grid_sizes, "timm's NaFlexViT")
@@ -52,7 +52,7 @@ class TimmNaFlexProcessor(Processor):
 
     Attributes:
         patch_size: pixels per side of a patch (default 16).
-        max_seq_len: patches per image at most, and the length of the arrays (default 576).
+        max_seq_len: largest number of patches per image, and length of the arrays (default 576).
         mean: mean per channel on the 0–1 scale (default 0.5 each).
         std: standard deviation per channel on the 0–1 scale (default 0.5 each).
         interpolation: resampling kernel, one of those of `Recipe` (default ``"bicubic"``).
@@ -73,12 +73,12 @@ class TimmNaFlexProcessor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> TimmNaFlexProcessor:
-        """Return a processor with the settings of another one, and some fields changed.
+        """Return a processor with the settings of another processor or model, and some fields changed.
 
         Args:
             processor: the dict from ``timm.data.resolve_model_data_config(model)``, the model, or a folder with its
                 ``config.json``.
-            **changes: fields of this processor, which take precedence.
+            **changes: fields of this processor by name, which override those settings.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.

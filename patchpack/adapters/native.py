@@ -1,6 +1,6 @@
 """Subclasses of the processors that are also instances of transformers' ``BaseImageProcessor``.
 
-This module does not import transformers by itself: a subclass is made only after other code has imported transformers.
+This module never imports transformers. A subclass is made only after other code has imported transformers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _made: dict[type, type | None] = {}
 
 
 def native_class(plain: type) -> type:
-    """Return a subclass of a class and of ``BaseImageProcessor``, or the class itself if transformers is not imported."""
+    """Return a subclass of `plain` and of ``BaseImageProcessor``. Return `plain` itself if transformers is not imported."""
     if sys.modules.get("transformers") is None or plain in _made.values():
         return plain
     if plain not in _made:
@@ -24,7 +24,7 @@ def native_class(plain: type) -> type:
 
 
 def become_native(processor: object) -> bool:
-    """Make a processor an instance of `native_class` of its class, and return whether its class changed."""
+    """Change the class of a processor to the `native_class` of its class. Return True if the class changed."""
     wanted = native_class(type(processor))
     if wanted is type(processor):
         return False
@@ -33,7 +33,7 @@ def become_native(processor: object) -> bool:
 
 
 def plain_class(kind: type) -> type:
-    """Return the importable class of which a native class was made; return any other class unchanged."""
+    """Return the class from which `native_class` made a class. Return any other class unchanged."""
     return next((plain for plain, native in _made.items() if native is kind), kind)
 
 

@@ -1,4 +1,4 @@
-"""Unpacked batches with one image per row, for models without packing, and the checks of what these models accept."""
+"""Unpacked batches with one image per row, for models that do not take packed rows, and checks of such batches."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ class Padded(NamedTuple):
         num_tokens: int64 ``[N]``, tokens of each image.
         grid_sizes: int32 ``[N, 2]``, (rows, cols) of each image in patches.
         source_sizes: int32 ``[N, 2]``, (height, width) of each image in pixels.
-        targets: the images' targets of the batch: an array ``[N, ...]``, a dict of arrays, a list, or None.
+        targets: targets of the images, in the form that the batch has: an array ``[N, ...]``, a dict of arrays, a list, or
+            None.
         keys: keys of the images.
-        places: int64 ``[N, 2]``, (row, slot) of each image in the batch.
+        places: int64 ``[N, 2]``, the (row, slot) that each image had in the batch.
         patch_size: pixels per side of a patch.
     """
 
@@ -50,9 +51,10 @@ def padded(batch: PackedBatch[ArrayT], *, length: int | None = None, patch_size:
     Empty slots and images that could not be read are left out.
 
     Args:
-        batch: a batch of torch tensors or numpy arrays. Its patches may be uint8 or normalised: they are normalised once.
-        length: tokens per row, L; None for those of the longest image (default).
-        patch_size: the model's patch size, compared with the batch's; None skips the comparison (default).
+        batch: a batch of torch tensors or numpy arrays. uint8 patches are normalised here. Float patches are already
+            normalised.
+        length: number L of tokens per row in the result. None (default) takes the number of the longest image.
+        patch_size: patch size of the model, which must equal that of the batch. None (default) skips the comparison.
 
     Raises:
         ShapeError: an image has more tokens than `length`.
@@ -99,12 +101,12 @@ def padded(batch: PackedBatch[ArrayT], *, length: int | None = None, patch_size:
 
 
 def keys(batch: PackedBatch[ArrayT]) -> list[str]:
-    """Return the keys of the readable images in (row, slot) order: key i belongs to image i of an adapter."""
+    """Return the keys of the readable images in (row, slot) order. Key i belongs to image i in the result of an adapter."""
     return [batch.keys[row][slot] for row, slot in torch.as_tensor(batch.slot_mask).nonzero().tolist()]
 
 
 def require_patch_size(batch: PackedBatch[ArrayT], patch_size: int | None) -> None:
-    """Raise `ConfigError` if the batch's patch size is not the model's; None skips the check."""
+    """Raise `ConfigError` if the batch has another patch size than the model. If `patch_size` is None, skip the check."""
     if patch_size is not None and batch.patch_size != patch_size:
         raise ConfigError(
             f"the batch has patches of {batch.patch_size} pixels, the model takes {patch_size}: pack with a recipe of "
@@ -113,7 +115,7 @@ def require_patch_size(batch: PackedBatch[ArrayT], patch_size: int | None) -> No
 
 
 def require_whole(names: list[str], num_tokens: Tensor, grid_sizes: Tensor, model: str) -> None:
-    """Raise `ConfigError` for the first image that lost patches, for a model that infers positions from the grid.
+    """Raise `ConfigError` if an image lost patches. It is for models that infer positions from the grid.
 
     Args:
         names: names of the images, for the error.
@@ -132,7 +134,7 @@ def require_whole(names: list[str], num_tokens: Tensor, grid_sizes: Tensor, mode
 
 
 def rows_and_cols(images: Padded, model: str) -> Tensor:
-    """Return the (row, col) of each token in its grid, as int64 ``[N, L, 2]``; zeros at padding.
+    """Return the (row, col) of each token in its grid, as int64 ``[N, L, 2]``, with zeros at padding.
 
     Raises:
         ConfigError: patches are missing and the batch's positions are not whole numbers.

@@ -1,4 +1,4 @@
-"""Pix2Struct in transformers."""
+"""The adapter and the processor for Pix2Struct in transformers."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ from patchpack.plan.recipe import Recipe
 def pix2struct(batch: PackedBatch[ArrayT], *, max_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:
     """Return the arguments of ``Pix2StructVisionModel`` and of ``Pix2StructForConditionalGeneration``.
 
-    A patch carries its row and column, so images may have lost patches.
+    Each patch carries its row and column, so patches may have been dropped.
 
     Args:
-        batch: a batch made with ``recipes.pix2struct``: the model is trained on images that are standardised one by one.
-        max_patches: tokens per image; None for those of the longest image (default).
-        patch_size: the model's patch size, compared with the batch's; None skips the comparison (default).
+        batch: a batch made with ``recipes.pix2struct``, because the model was trained on images that are standardised one by
+            one.
+        max_patches: number of tokens per image in the result. None (default) takes the number of the longest image.
+        patch_size: patch size of the model, which must equal that of the batch. None (default) skips the comparison.
 
     Returns:
         ``flattened_patches`` float32 ``[N, max_patches, 2 + patch_size**2 * 3]``, which begins with row and column, counted
@@ -38,7 +39,7 @@ def pix2struct(batch: PackedBatch[ArrayT], *, max_patches: int | None = None, pa
 
     Raises:
         ConfigError: an image lost patches and its positions are fractions, or the patch sizes differ.
-        ShapeError: an image has more than max_patches patches.
+        ShapeError: an image has more than `max_patches` patches.
     """
     images = padded(batch, length=max_patches, patch_size=patch_size)
     ids = rows_and_cols(images, "Pix2Struct") + images.token_mask[:, :, None]
@@ -53,11 +54,11 @@ class Pix2StructProcessor(Processor):
     """A faster processor with the results of transformers' ``Pix2StructImageProcessor`` on Pillow; see `pix2struct`.
 
     This processor and the Pillow backend divide by the standard deviation of the population, as the paper's code does. The
-    torchvision backend divides by that of a sample. A header (``is_vqa``) is not rendered.
+    torchvision backend divides by the standard deviation of a sample. A header (``is_vqa``) is not rendered.
 
     Attributes:
         patch_size: pixels per side of a patch, which is square (default 16).
-        max_patches: patches per image at most, and the length of the arrays (default 2048).
+        max_patches: largest number of patches per image, and length of the arrays (default 2048).
     """
 
     patch_size: int = 16
@@ -74,12 +75,12 @@ class Pix2StructProcessor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> Pix2StructProcessor:
-        """Return a processor with the settings of another one, and some fields changed.
+        """Return a processor with the settings of another processor, and some fields changed.
 
         Args:
             processor: an image processor of transformers, a processor of text and images that holds one, the folder that
                 either was saved to, its ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that file.
-            **changes: fields of this processor, which take precedence.
+            **changes: fields of this processor by name, which override those settings.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and standardising.

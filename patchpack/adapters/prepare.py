@@ -1,4 +1,4 @@
-"""Images of a processor's call: checked and measured before the first is decoded, then painted one by one."""
+"""The images of a processor's call. All are checked and measured before any is decoded. Then they are painted one by one."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 
 class Prepared(NamedTuple):
-    """Images that the resize policy accepts, not decoded yet.
+    """The images of a call. The resize policy accepts their sizes, and no image is decoded yet.
 
     Attributes:
-        pictures: images of the kinds that a `Sample` may hold.
+        pictures: the images, of the kinds that a `Sample` may hold.
         names: names of the images, for errors.
         sizes: heights and widths in pixels, after EXIF orientation.
         grids: int64 ``[N, 2]``, (rows, cols) of each image in patches.
@@ -50,17 +50,18 @@ class Prepared(NamedTuple):
 
 
 def prepare(images: object, recipe: Recipe, layout: str | None = None) -> Prepared:
-    """Return the images of a call with their sizes and grids, read from the headers.
+    """Read the headers of the images of a call. Return the images with their sizes and grids.
 
     Args:
-        images: one image, or a list of images or of lists; the kinds of image are those of `Processor`.
+        images: one image, a list of images, or a list of lists. `Processor` takes the same kinds of image.
         recipe: a recipe whose resize policy makes no random draws.
-        layout: ``"channels_first"`` or ``"channels_last"`` for arrays; None infers it from each shape (default).
+        layout: ``"channels_first"`` or ``"channels_last"``, the layout of arrays. None (default) infers the layout from each
+            shape.
 
     Raises:
         SourceError: a path cannot be read.
         DecodeError: an image cannot be decoded.
-        SizeError: the resize policy refuses a size.
+        SizeError: the resize policy refuses the size of an image.
     """
     pictures, names, sizes = [], [], []
     read = FileReader("", None, recipe.max_bytes)
@@ -82,7 +83,7 @@ def grids_of(sizes: list[Size], names: list[str], recipe: Recipe) -> npt.NDArray
         recipe: the recipe whose resize policy makes the grids.
 
     Raises:
-        SizeError: the resize policy refuses a size.
+        SizeError: the resize policy refuses the size of an image.
     """
     table = np.array(sizes, dtype=np.int64).reshape(-1, 2)
     grids = np.asarray(recipe.resize(table, recipe.patch_sizes[0], None), dtype=np.int64)
@@ -119,14 +120,14 @@ def paint(prepared: Prepared, i: int, recipe: Recipe, out: np.ndarray) -> None:
 
 
 def _flat(images: object) -> list[object]:
-    """Return the images of nested lists and of batches in one list."""
+    """Return all images in nested lists and in batches as one list."""
     if not isinstance(images, (list, tuple)) and not (isinstance(images, (np.ndarray, torch.Tensor)) and images.ndim > 3):
         return [images]
     return [one for image in images for one in _flat(image)]
 
 
 def _coloured(image: Any, layout: str | None) -> object:
-    """Return an array or tensor of three channels or one as ``[H, W, 3]``; return any other image unchanged."""
+    """Return an array or tensor of one or three channels as ``[H, W, 3]``. Return any other image unchanged."""
     image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
     if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
         return image

@@ -1,4 +1,4 @@
-"""Base class of the processors: a call with images, settings to and from files, and the methods that transformers calls."""
+"""The base class of the processors: calls with images, saving and loading of settings, and methods that transformers calls."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ P = TypeVar("P", bound="Processor")
 class Processor(ABC):
     """A processor that turns images into the arguments of a model, called as the processors of transformers are.
 
-    Subclasses are dataclasses. Once transformers has been imported, an instance also counts as one of its
-    ``BaseImageProcessor``: see `native`.
+    Subclasses are dataclasses. Once transformers has been imported, an instance is also an instance of transformers'
+    ``BaseImageProcessor``. See `native`.
 
     Attributes:
-        recipe: recipe with which `load` and `pack_images` make batches of the same patches, for the adapter.
-        model_input_names: names of the arguments.
-        do_resize, do_rescale, do_normalize, do_convert_rgb, rescale_factor: steps that are always done, as transformers names
-            them.
+        recipe: recipe for `load` and `pack_images`. Their batches hold the same patches, and the adapter takes them.
+        model_input_names: names of the model's arguments that the processor makes.
+        do_resize, do_rescale, do_normalize, do_convert_rgb, rescale_factor: steps that are always done, under their names in
+            transformers.
     """
 
     recipe: Recipe
@@ -58,19 +58,20 @@ class Processor(ABC):
     _UNDONE: ClassVar[Mapping[str, tuple[object, ...]]] = {}  # options of a call that change nothing, see `check_call`
 
     def __call__(self, images: object, *, return_tensors: Returned | None = "pt", **changes: object) -> ModelInputs:
-        """Return the model's arguments for one image or a list of images, in their order.
+        """Return the model's arguments for one image or for a list of images, in the order of the list.
 
         The adapter of the same model documents the arguments.
 
         Args:
-            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, grey ones ``[H, W]``, ``[H, W, 1]`` or
-                ``[1, H, W]``, batches of either with one axis in front, file bytes, or paths.
+            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, grey arrays ``[H, W]``, ``[H, W, 1]`` or
+                ``[1, H, W]``, batches of such arrays with one more axis in front, file bytes, or paths.
             return_tensors: ``"pt"`` for tensors (default); ``"np"`` or None for arrays.
-            **changes: fields of the processor, changed for this call. Other options of transformers' processors are accepted
-                if they ask for what is always done: ``size``, ``resample``, ``do_resize``, ``device``, …
+            **changes: fields of the processor by name, changed for this call only. Other options of transformers' processors
+                (``size``, ``resample``, ``do_resize``, ``device``, …) are accepted if they ask for something that this
+                processor does anyway.
 
         Raises:
-            SourceError, DecodeError: an image cannot be read; the message has its number or path.
+            SourceError, DecodeError: an image cannot be read. The error names its number or path.
             SizeError: the model does not take the shape of an image.
             ConfigError: an option is unknown, or asks for something that this processor cannot do.
         """
@@ -90,13 +91,15 @@ class Processor(ABC):
         return inputs if device is None else inputs.to(_device(device))
 
     def preprocess(self, images: object, **options: Any) -> ModelInputs:
-        """Return what a call of the processor returns."""
+        """Return the same result as a call of the processor."""
         return self(images, **options)
 
     def fetch_images(self, images: object) -> object:
-        """Return the images with each path replaced by the opened image; transformers' processors of text and images call this.
+        """Return the images, with each path replaced by the opened image.
 
-        If transformers is imported, it loads the strings that are not paths of files, such as the URL in a conversation.
+        The processors of text and images in transformers call this method.
+
+        If transformers is imported, transformers loads strings that are not paths of files, such as a URL in a conversation.
 
         Raises:
             DecodeError: a file is not an image.
@@ -111,11 +114,11 @@ class Processor(ABC):
         return images
 
     def get_number_of_image_patches(self, height: int, width: int, images_kwargs: Mapping[str, object] | None = None) -> int:
-        """Return the number of patches of an image of this size; servers count placeholders before they have the image.
+        """Return the number of patches of an image of this size. Servers call this method before they have the image.
 
         Args:
             height, width: size of the image in pixels.
-            images_kwargs: options of the call; None for none (default).
+            images_kwargs: options of the call by name. None (default) means no options.
 
         Raises:
             SizeError: the model does not take this size.
@@ -127,7 +130,7 @@ class Processor(ABC):
     # ---------------------------------------------------------------------------------------------------- saved and read again
 
     def to_dict(self) -> dict[str, object]:
-        """Return the settings as the model's own processor writes them to its file; `like` accepts them."""
+        """Return the settings as the model's own processor writes them to its file. `like` accepts this dict."""
         return {"image_processor_type": self._FAMILY.theirs, **self._stated()}
 
     def to_json_string(self) -> str:
@@ -135,7 +138,7 @@ class Processor(ABC):
         return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], push_to_hub: bool = False, **_: object) -> list[str]:
-        """Write the settings to a file in a folder. The model's own processor, and `like` of this class, can read it.
+        """Write the settings to a file in a folder. The model's own processor and `like` of this class can read the file.
 
         Returns:
             The path of the file, in a list.
@@ -153,12 +156,12 @@ class Processor(ABC):
 
     @classmethod
     def from_pretrained(cls: type[P], folder: str | os.PathLike[str], **changes: object) -> P:
-        """Return what `like` returns for a folder or file; nothing is downloaded."""
+        """Return the result of `like` for a folder or file. Nothing is downloaded."""
         return like(cls, os.fspath(folder), changes)
 
     @classmethod
     def from_dict(cls: type[P], settings: Mapping[str, object], **changes: object) -> P:
-        """Return what `like` returns for a dict."""
+        """Return the result of `like` for a dict."""
         return like(cls, settings, changes)
 
     # ----------------------------------------------------------------------------------------------- defined by each subclass
@@ -173,12 +176,18 @@ class Processor(ABC):
 
     @abstractmethod
     def _fields(self, settings: Settings) -> dict[str, object]:
-        """Return the fields that settings change. Raise `ConfigError` for a setting that this processor cannot apply."""
+        """Return the values of this processor's fields that given settings change.
+
+        Raise `ConfigError` for a setting that this processor cannot apply.
+        """
 
     # ------------------------------------------------------------------------------------------------------------------ inside
 
     def _changed(self: P, changes: Mapping[str, object]) -> P:
-        """Return a processor with the options of a call applied. Raise `ConfigError` for unknown or impossible ones."""
+        """Return a processor with the options of a call applied.
+
+        Raise `ConfigError` for an option that is unknown or cannot be applied.
+        """
         if not changes:
             return self
         own = [field.name for field in fields(self)]  # type: ignore[arg-type]
@@ -199,7 +208,10 @@ class Processor(ABC):
 
         @property
         def __class__(self):
-            """The class that ``isinstance`` reads: once transformers is imported, also a subclass of its base class."""
+            """The class that ``isinstance`` reads.
+
+            Once transformers is imported, it is also a subclass of transformers' ``BaseImageProcessor``.
+            """
             return native.native_class(type(self)) if self._NATIVE else type(self)
 
         def __getattr__(self, name):
@@ -209,12 +221,12 @@ class Processor(ABC):
 
 
 def like(kind: type[P], processor: object, changes: Mapping[str, object]) -> P:
-    """Return a processor with the settings of another one, and some fields changed.
+    """Return a processor with the settings of another processor, and some fields changed.
 
     Args:
         kind: class of the returned processor.
         processor: a processor, folder, file or dict with the settings, as in `Processor.like` of the class.
-        changes: fields of the returned processor, which take precedence.
+        changes: fields of the returned processor by name, which override those settings.
 
     Raises:
         ConfigError: a changed field does not exist, or `processor` has no such settings.

@@ -1,7 +1,7 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in transformers.
+"""The adapter for Qwen2-VL, Qwen2.5-VL and Qwen3-VL in transformers.
 
-These models take patches in blocks, which they merge, with channels first and with two frames in each patch. The two frames of
-an image are equal. A clip is a sequence of steps in time; each step is like an image whose two frames differ.
+These models take patches in blocks, and merge the patches of a block. A patch has channels first, and two frames. For an image
+the two frames are equal. A clip is a sequence of steps in time. Each step is like an image whose two frames differ.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ def qwen_vl(
     """Return the image arguments of Qwen2-VL, Qwen2.5-VL and Qwen3-VL models, vision models and complete ones.
 
     Images follow each other without padding. The patches of an image come in blocks of ``merge_size x merge_size``: blocks in
-    raster order, and patches in raster order inside a block. A patch is (channel, frame, row, column), and an image has
-    ``temporal_patch_size`` equal frames. The model infers positions from the grid, so an image must have all its patches. With
-    a recipe of ``video=Video(tubelet=temporal_patch_size)`` the frames are those of the clip, in order of time.
+    raster order, and patches in raster order inside a block. The values of a patch have the order (channel, frame, row,
+    column). An image has ``temporal_patch_size`` equal frames. The model infers positions from the grid, so no patch may have
+    been dropped. With a recipe that has ``video=Video(tubelet=temporal_patch_size)``, the frames are those of the clip, in
+    order of time.
 
     Args:
         batch: a batch made with ``recipes.qwen2_vl`` or ``recipes.qwen3_vl``, or with another recipe whose grids are multiples
-            of merge_size.
-        merge_size: patches per side of a block that the model merges (default 2).
-        temporal_patch_size: frames per patch of the model (default 2).
-        patch_size: the model's patch size, compared with the batch's; None skips the comparison (default).
+            of `merge_size`.
+        merge_size: number of patches per side of a block that the model merges (default 2).
+        temporal_patch_size: number of frames per patch of the model (default 2).
+        patch_size: patch size of the model, which must equal that of the batch. None (default) skips the comparison.
 
     Returns:
         ``pixel_values`` float32 ``[T, 3 * temporal_patch_size * patch_size**2]`` of T patches in total; ``image_grid_thw``
@@ -49,7 +50,7 @@ def qwen_vl(
 
     Raises:
         ConfigError: an image lost patches, the patch sizes differ, or tubelets have another number of frames.
-        ShapeError: a grid is not a multiple of merge_size.
+        ShapeError: a grid is not a multiple of `merge_size`.
     """
     require_int("merge_size", merge_size, 1, 1 << 10)
     require_int("temporal_patch_size", temporal_patch_size, 1, 1 << 10)
@@ -78,8 +79,9 @@ def unpack_qwen_vl(batch: PackedBatch[ArrayT], features: ValueT, *, merge_size: 
     """Return the features of a Qwen model for each image, arranged on the grid of the image.
 
     Args:
-        batch: the batch that `qwen_vl` was called with.
-        features: ``[T, ...]`` per patch, in the order of ``pixel_values``, or ``[T / merge_size**2, ...]`` per merged block.
+        batch: the batch with which `qwen_vl` was called.
+        features: features ``[T, ...]`` per patch, in the order of ``pixel_values``, or ``[T / merge_size**2, ...]`` per merged
+            block.
         merge_size: patches per side of a block, as in the call of `qwen_vl` (default 2).
 
     Yields:
@@ -87,7 +89,7 @@ def unpack_qwen_vl(batch: PackedBatch[ArrayT], features: ValueT, *, merge_size: 
         per block. With a recipe that has `video`, an axis of time comes first.
 
     Raises:
-        ShapeError: the number of features is that of neither patches nor blocks.
+        ShapeError: the number of features is neither the number of patches nor that of blocks.
     """
     tensors = as_tensors(batch)
     _, grids, times = _images(tensors, merge_size)
@@ -125,16 +127,17 @@ def block_order(rows: int, cols: int, merge: int) -> IndexArray:
 def reorder(
     patches: Tensor, starts: Int64Array, grids: Int64Array, norm: Tensor, merge_size: int, temporal: int, out: Tensor
 ) -> None:
-    """Write patches in Qwen's order, normalised; all tensors are in CPU memory.
+    """Normalise patches and write them in Qwen's order. All tensors are in CPU memory.
 
     Args:
-        patches: uint8 or float ``[..., D]``, in raster order from ``starts`` on. Tubelets are patches of several frames.
+        patches: uint8 or float ``[..., D]``. The patches of an image are in raster order, from its number in ``starts`` on. A
+            patch of a clip has several frames.
         starts: int64 ``[N]``, number of the first patch of each image.
         grids: int64 ``[N, 2]``, (rows, cols) of each image.
-        norm: ``[2, 3]``, mean and standard deviation per channel that the patches still need.
+        norm: ``[2, 3]``, mean and standard deviation per channel, with which the patches are normalised.
         merge_size: patches per side of a block.
         temporal: number of equal frames that each patch becomes.
-        out: float32 ``[T, temporal * D]``, the result.
+        out: float32 ``[T, temporal * D]``, the array for the result.
     """
     from patchpack.adapters import _kernels_qwen as kernels  # numba costs 0.15 s to import
 
@@ -152,7 +155,7 @@ def reorder(
 def _reordered_there(
     patches: Tensor, starts: Int64Array, grids: Int64Array, norm: Tensor, merge_size: int, temporal: int
 ) -> Tensor:
-    """Return the result of `reorder` for patches on a device."""
+    """Return the result of `reorder` for patches on a device other than the CPU."""
     orders = [start + block_order(rows, cols, merge_size) for start, (rows, cols) in zip(starts, grids.tolist(), strict=True)]
     order = torch.from_numpy(np.concatenate([*orders, np.empty(0, dtype=np.int64)])).to(patches.device)
     mine = standardize_patches(patches.reshape(-1, patches.shape[-1])[order], norm)
@@ -162,7 +165,7 @@ def _reordered_there(
 
 
 def _images(batch: PackedBatch, merge_size: int) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Return int64 arrays of readable images: first patch in ``[B * S]`` ``[N]``, grid ``[N, 2]`` and steps of time ``[N]``."""
+    """Return int64 arrays of the readable images: number of the first patch ``[N]``, grid ``[N, 2]``, steps in time ``[N]``."""
     segments, slot_mask = batch.segment_ids.cpu().numpy(), batch.slot_mask.cpu().numpy()
     seq_len, slots = segments.shape[1], slot_mask.shape[1]
     token = np.flatnonzero(segments)
@@ -185,7 +188,7 @@ def _images(batch: PackedBatch, merge_size: int) -> tuple[Int64Array, Int64Array
 
 
 def _steps(starts: Int64Array, grids: Int64Array, times: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Return first patch and grid of every step of time, as if each were an image."""
+    """Return the first patch and the grid of every step in time, as if each step were an image."""
     if (times == 1).all():
         return starts, grids
     step = np.arange(times.sum()) - np.repeat(np.cumsum(times) - times, times)
@@ -193,5 +196,5 @@ def _steps(starts: Int64Array, grids: Int64Array, times: Int64Array) -> tuple[In
 
 
 def grid_of_times(grids: Int64Array, times: Int64Array) -> Tensor:
-    """Return int64 ``[N, 3]``: steps in time, rows and columns of every image or clip."""
+    """Return the grid of every image or clip as int64 ``[N, 3]``: steps in time, rows and columns."""
     return torch.from_numpy(np.column_stack([times, grids]))

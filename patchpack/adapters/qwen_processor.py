@@ -29,8 +29,8 @@ class QwenVLProcessor(Processor):
     min_pixels=256**2, max_pixels=4096**2`` and 0.5 for every mean and deviation, or call `like` with the model's folder.
 
     Attributes:
-        min_pixels: pixels of a resized image at least, ``size["shortest_edge"]`` in transformers (default 56²).
-        max_pixels: pixels of a resized image at most, ``size["longest_edge"]`` in transformers (default 1280 · 28²).
+        min_pixels: smallest number of pixels of a resized image, ``size["shortest_edge"]`` in transformers (default 56²).
+        max_pixels: largest number of pixels of a resized image, ``size["longest_edge"]`` in transformers (default 1280 · 28²).
         patch_size: pixels per side of a patch (default 14).
         temporal_patch_size: frames per patch (default 2).
         merge_size: patches per side of a block that the model merges (default 2).
@@ -57,12 +57,12 @@ class QwenVLProcessor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> QwenVLProcessor:
-        """Return a processor with the settings of another one, and some fields changed.
+        """Return a processor with the settings of another processor, and some fields changed.
 
         Args:
             processor: an image processor of transformers, a processor of text and images that holds one, the folder that
                 either was saved to, its ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that file.
-            **changes: fields of this processor, which take precedence.
+            **changes: fields of this processor by name, which override those settings.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
@@ -71,7 +71,7 @@ class QwenVLProcessor(Processor):
 
     @property
     def size(self) -> Mapping[str, int]:
-        """The limits under their names in transformers, as a read-only dict."""
+        """The limits `min_pixels` and `max_pixels` under their names in transformers, as a read-only dict."""
         return MappingProxyType({"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels})
 
     @cached_property

@@ -1,4 +1,4 @@
-"""Settings of another processor, read from the object, from the folder or file it was saved to, or from a dict."""
+"""The settings of another processor, read from the processor, from the folder or file it was saved to, or from a dict."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Family(NamedTuple):
         theirs: name of the original processor.
         types: regular expression of the names that its class may have.
         own: settings of which a processor of this kind has at least one.
-        inside: field or attribute under which a larger object holds the processor's settings.
+        inside: name of the field or attribute in which a larger object holds the processor's settings.
         files: names of the settings file in a folder, the preferred one first.
     """
 
@@ -44,7 +44,7 @@ class Family(NamedTuple):
 class Settings:
     """Settings of another processor, of the file it was saved to, or of one call.
 
-    A setting for a step besides resizing to patches and normalising raises `ConfigError`; it is not ignored.
+    A setting for a step other than resizing to patches and normalising raises `ConfigError`. No such setting is ignored.
     """
 
     def __init__(self, given: object) -> None:
@@ -59,23 +59,23 @@ class Settings:
             raise not_done("rescale_factor", scale, "expected 1 / 255")
 
     def get(self, name: str) -> Any:
-        """Return one setting; None if it is not set."""
+        """Return the value of one setting. Return None if it is not set."""
         return _get(self.given, name)
 
     def take(self, **fields: str) -> dict[str, Any]:
         """Return the values of the settings that are set, under other names.
 
         Args:
-            **fields: name in the result → name of the setting.
+            **fields: the name of each setting, by its name in the result.
         """
         found = {ours: self.get(theirs) for ours, theirs in fields.items()}
         return {name: value for name, value in found.items() if value is not None}
 
     def whole(self, **fields: str) -> dict[str, int]:
-        """Return the result of `take` as integers; a file may hold 14.0 for 14.
+        """Return the result of `take` as integers, because a file may hold 14.0 for 14.
 
         Args:
-            **fields: name in the result → name of the setting.
+            **fields: the name of each setting, by its name in the result.
 
         Raises:
             ConfigError: a value is not a whole number.
@@ -89,7 +89,7 @@ class Settings:
         return taken
 
     def entries(self, field: str, names: tuple[str, ...]) -> dict[str, Any]:
-        """Return the entries of a setting that is a dict or an object; empty if it is not set.
+        """Return the entries of a setting that is a dict or an object. The result is empty if it is not set.
 
         Args:
             field: name of the setting.
@@ -108,7 +108,9 @@ class Settings:
         return found
 
     def colours(self, mean: str = "image_mean", std: str = "image_std", kernel: str = "resample") -> dict[str, Any]:
-        """Return mean, standard deviation and kernel under the names of their settings, each only if it is set.
+        """Return the mean, standard deviation and kernel under the names of their settings.
+
+        A value that is not set is left out.
 
         Args:
             mean: name of the setting that holds the mean (default ``"image_mean"``).
@@ -178,7 +180,10 @@ def describe(given: object) -> str:
 
 
 def kernel_of(name: str, given: object) -> str:
-    """Return the name of a resampling kernel in `Recipe`, from its name, Pillow's number, or an enum member of either."""
+    """Return the name that a resampling kernel has in `Recipe`.
+
+    `given` is a name, Pillow's number, or a member of an enum of these.
+    """
     value = getattr(given, "value", given)
     if isinstance(value, str) and value in FILTERS:
         return value
@@ -193,7 +198,8 @@ def check_call(changes: Mapping[str, object], undone: Mapping[str, tuple[object,
 
     Args:
         changes: options of the call by name.
-        undone: settings that the processor cannot change → values that ask for what it does in any case.
+        undone: settings that the processor cannot change, by name. For each, the values that ask for what the processor does
+            anyway.
     """
     for name in _BY_CALL:
         if changes.get(name) is not None:
@@ -214,8 +220,8 @@ def not_done(name: str, value: object, instead: str) -> ConfigError:
 
     Args:
         name: name of the setting.
-        value: its value.
-        instead: accepted values, or the reason.
+        value: value of the setting.
+        instead: the values that are accepted, or the reason.
     """
     return ConfigError(
         f"{name}={value!r} is not supported by patchpack's processors ({instead}): use the processor that supports it"
@@ -230,7 +236,10 @@ def _wanted(family: Family, taker: str) -> str:
 
 
 def _is_sign(name: str, value: object) -> bool:
-    """Return whether a setting shows that an object is a processor. An integer patch_size does not: a model has one too."""
+    """Return True if a setting shows that an object is a processor.
+
+    An integer `patch_size` does not, because models have it too.
+    """
     return value is not None and not (name == "patch_size" and isinstance(value, int))
 
 
@@ -239,7 +248,10 @@ def _get(given: object, name: str) -> Any:
 
 
 def _types(given: object) -> list[str]:
-    """Return the names of an object's image processor classes; empty for a dict or object without such a name."""
+    """Return the names of an object's image processor classes.
+
+    The result is empty for an object or dict without such a name.
+    """
     if isinstance(family := getattr(type(given), "_FAMILY", None), Family):
         return [family.theirs]
     if isinstance(given, Mapping):
@@ -282,5 +294,5 @@ def _json(path: Path) -> Any:
 
 
 def is_number(value: object) -> bool:
-    """Return whether a value is an int or a float, and not a bool."""
+    """Return True if a value is an int or a float, and not a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)

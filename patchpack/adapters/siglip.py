@@ -1,4 +1,4 @@
-"""SigLIP 2 (NaFlex) in transformers."""
+"""The adapter and the processor for SigLIP 2 (NaFlex) in transformers."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from patchpack.plan.recipe import Recipe
 def siglip2(batch: PackedBatch[ArrayT], *, max_num_patches: int | None = None, patch_size: int | None = None) -> ModelInputs:
     """Return the arguments of ``Siglip2VisionModel``.
 
-    The model resizes its position table to the grid of each image and takes token k as patch k in raster order. So an image
-    must have all its patches. The batch's position ids are not used.
+    The model resizes its position table to the grid of each image, and takes token k as patch k in raster order. So no patch
+    may have been dropped. The batch's position ids are not used.
 
     Args:
         batch: a batch made with ``recipes.siglip2_naflex`` or with another recipe that drops no patches.
-        max_num_patches: tokens per image; None for those of the longest image (default). The model's outputs do not depend on
-            it.
-        patch_size: the model's patch size, compared with the batch's; None skips the comparison (default).
+        max_num_patches: number of tokens per image in the result. None (default) takes the number of the longest image. The
+            model's outputs do not depend on this number.
+        patch_size: patch size of the model, which must equal that of the batch. None (default) skips the comparison.
 
     Returns:
         ``pixel_values`` float32 ``[N, max_num_patches, patch_size**2 * 3]``, ``pixel_attention_mask`` int32
@@ -40,7 +40,7 @@ def siglip2(batch: PackedBatch[ArrayT], *, max_num_patches: int | None = None, p
 
     Raises:
         ConfigError: an image lost patches, or the patch sizes differ.
-        ShapeError: an image has more than max_num_patches patches.
+        ShapeError: an image has more than `max_num_patches` patches.
     """
     images = padded(batch, length=max_num_patches, patch_size=patch_size)
     require_whole(images.keys, images.num_tokens, images.grid_sizes, "SigLIP 2")
@@ -57,7 +57,7 @@ class Siglip2Processor(Processor):
 
     Attributes:
         patch_size: pixels per side of a patch (default 16).
-        max_num_patches: patches per image at most, and the length of the arrays (default 256).
+        max_num_patches: largest number of patches per image, and length of the arrays (default 256).
         image_mean: mean per channel on the 0–1 scale (default 0.5 each).
         image_std: standard deviation per channel on the 0–1 scale (default 0.5 each).
         resample: resampling kernel, one of those of `Recipe` (default ``"bilinear"``).
@@ -79,12 +79,12 @@ class Siglip2Processor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> Siglip2Processor:
-        """Return a processor with the settings of another one, and some fields changed.
+        """Return a processor with the settings of another processor, and some fields changed.
 
         Args:
             processor: an image processor of transformers, a processor of text and images that holds one, the folder that
                 either was saved to, its ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that file.
-            **changes: fields of this processor, which take precedence.
+            **changes: fields of this processor by name, which override those settings.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.

@@ -13,9 +13,11 @@ from patchpack.errors import PatchpackError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, 1 after an error that is printed, or 130 after Ctrl-C.
+    """Run a command and return its exit status.
 
-    Raises `SystemExit` with status 2 for arguments that no command takes.
+    The status is 0 after success, 1 after an error, which is printed, or 130 after Ctrl-C.
+
+    Arguments that no command takes raise `SystemExit` with status 2.
     """
     given = sys.argv[1:] if argv is None else list(argv)
     try:

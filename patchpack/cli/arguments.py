@@ -21,7 +21,7 @@ def describe(parser: argparse.ArgumentParser, text: str, *examples: str) -> None
 
     Args:
         parser: the parser of the command.
-        text: description; it is printed with its line breaks, and not wrapped.
+        text: the description. It is printed with its line breaks, and not wrapped.
         examples: whole command lines.
     """
     parser.description = text
@@ -30,7 +30,7 @@ def describe(parser: argparse.ArgumentParser, text: str, *examples: str) -> None
 
 
 def add_source(parser: argparse.ArgumentParser, metavar: str = "SOURCE", about: str = SOURCE) -> None:
-    """Add the source and the fields of its samples.
+    """Add the argument of a source, and the options that name the fields of its samples.
 
     Args:
         parser: the parser of the command.
@@ -48,7 +48,7 @@ def add_source(parser: argparse.ArgumentParser, metavar: str = "SOURCE", about: 
 
 
 def add_image(parser: argparse.ArgumentParser) -> None:
-    """Add the extensions of the images."""
+    """Add the option for the extensions of the images."""
     parser.add_argument(
         "--image", default=IMAGE, metavar="EXT",
         help=f"read images from files with one of these extensions, separated by ; (default: {IMAGE})",
@@ -56,11 +56,11 @@ def add_image(parser: argparse.ArgumentParser) -> None:
 
 
 def add_indexed_fields(parser: argparse.ArgumentParser, index: str) -> None:
-    """Add the fields of a sample for a command that may find them in an index.
+    """Add the options that name the fields of a sample, for a command that may take them from an index.
 
     Args:
         parser: the parser of the command.
-        index: the index whose fields are the default, as the help says it.
+        index: words for the index whose fields are the default, for the help.
     """
     parser.add_argument(
         "--image", metavar="EXT",
@@ -80,51 +80,51 @@ def _add_no_target(add_argument: Callable[..., object]) -> None:
 
 
 def add_recipe(parser: argparse.ArgumentParser, default: str = "navit") -> None:
-    """Add the name of a preset; `recipe_of` returns the recipe."""
+    """Add the option ``--recipe``, the name of a preset. `recipe_of` returns the recipe."""
     parser.add_argument("--recipe", default=default, help=f"use this preset of patchpack.recipes (default: {default})")
 
 
 def add_seq_len(parser: argparse.ArgumentParser) -> None:
-    """Add the number of tokens per row."""
+    """Add the option for the number of tokens per row."""
     parser.add_argument("--seq-len", type=int, default=None, metavar="N", help="fill rows of N tokens (default: the preset's)")
 
 
 def add_rows(parser: argparse.ArgumentParser) -> None:
-    """Add the number of rows per batch."""
+    """Add the option for the number of rows per batch."""
     parser.add_argument(
         "--rows-per-batch", type=int, default=None, metavar="N", help="put N rows into a batch (default: the preset's)"
     )
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    """Add the seed of the recipe."""
+    """Add the option for the seed of the recipe."""
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="draw sizes, crops and dropped patches with this seed (default: 0)"
     )
 
 
 def add_epoch(parser: argparse.ArgumentParser, about: str = "plan this epoch, counted from 0 (default: 0)") -> None:
-    """Add the number of the epoch."""
+    """Add the option for the number of the epoch."""
     parser.add_argument("--epoch", type=int, default=0, metavar="N", help=about)
 
 
 def add_limit(parser: argparse.ArgumentParser, default: int, task: str) -> None:
-    """Add the largest number of samples or images, which `limit_of` checks.
+    """Add the option ``--limit``, a largest number of samples or images. `limit_of` checks it.
 
     Args:
         parser: the parser of the command.
-        default: the largest number.
+        default: the number without the option.
         task: a verb and its object that say what the number limits.
     """
     parser.add_argument("--limit", type=int, default=default, metavar="N", help=f"{task} (default: {default})")
 
 
 def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add the name of a model and the file of its weights; the name is required where there is no default.
+    """Add the options for the name of a model and the file of its weights. Without a default the name is required.
 
     Args:
         parser: the parser of the command.
-        default: the name that the help gives as default. The command sets it.
+        default: the name that the help gives as default. The command itself uses this default. None: the name is required.
     """
     about = "use this preset of patchpack.model.presets" + ("" if default is None else f" (default: {default})")
     parser.add_argument("--model", required=default is None, metavar="NAME", help=about)
@@ -135,7 +135,7 @@ def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> No
 
 
 def add_workers(parser: argparse.ArgumentParser, task: str) -> None:
-    """Add the number of processes and the engine that starts them.
+    """Add the options for the number of processes and for the engine that starts them.
 
     Args:
         parser: the parser of the command.
@@ -152,13 +152,13 @@ def add_workers(parser: argparse.ArgumentParser, task: str) -> None:
 
 
 def parse_labels(text: str) -> str | tuple[str, ...]:
-    """Return one label unchanged, and several with commas between them as a tuple."""
+    """Return one label unchanged. Return several labels, separated by commas, as a tuple."""
     several = tuple(part.strip() for part in text.split(",") if part.strip())
     return several if len(several) > 1 else text
 
 
 def parse_numbers(text: str) -> list[int]:
-    """Return whole numbers that have commas between. Raise `argparse.ArgumentTypeError` for anything else."""
+    """Return the whole numbers in a text, which are separated by commas. Any other text raises `argparse.ArgumentTypeError`."""
     try:
         return [int(number) for number in text.split(",")]
     except ValueError:
@@ -166,7 +166,7 @@ def parse_numbers(text: str) -> list[int]:
 
 
 def recipe_of(arguments: argparse.Namespace) -> Recipe:
-    """Return the preset that ``--recipe`` names with the row length, rows and seed of the command line."""
+    """Return the preset that ``--recipe`` names, with the row length, number of rows and seed of the command line."""
     from patchpack.plan import recipes
 
     given = {name: getattr(arguments, name, None) for name in ("seq_len", "rows_per_batch", "seed")}
@@ -174,7 +174,7 @@ def recipe_of(arguments: argparse.Namespace) -> Recipe:
 
 
 def limit_of(arguments: argparse.Namespace) -> int:
-    """Return ``--limit``. Raise `ConfigError` unless it is at least 1."""
+    """Return the value of ``--limit``. Raise `ConfigError` unless the value is at least 1."""
     from patchpack.errors import ConfigError
 
     if arguments.limit < 1:

@@ -1,4 +1,4 @@
-"""The models that ``--model`` and ``--weights`` name."""
+"""The loading of the model that ``--model`` and ``--weights`` name."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def load_model(name: str, weights: str | None) -> ViT:
     """Return a model without a classifier, in evaluation mode.
 
     Args:
-        name: a preset in `patchpack.model.presets`.
-        weights: a ``.npz`` of big_vision, or a state dict of timm or of this package that torch saved. None gives random
-            weights, always the same.
+        name: name of a preset in `patchpack.model.presets`.
+        weights: path of a ``.npz`` file of big_vision, or of a state dict of timm or of this package that torch saved. None
+            gives random weights, which are the same every time.
 
     Raises:
         ConfigError: the preset or the file does not exist, or the weights are those of another model.

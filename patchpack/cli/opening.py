@@ -1,4 +1,4 @@
-"""Sources that a user types. Where no label is named, the first sample decides whether there are labels."""
+"""The opening of a source that a user types. If the user names no label, the first sample decides whether there are labels."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from patchpack.types import Event, Header
 
 
 def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None = AUTO) -> tuple[Source, str | None]:
-    """Return the source behind a path, and the extension of its labels, None if it has no labels.
+    """Return the source that a path names, and the extension of its labels. The extension is None if there are no labels.
 
     Args:
-        path: shards, a folder, a glob or one file; several shards as a list.
+        path: shards, a folder, a glob or one file, or a list of several shards.
         image: extensions of the image, separated by ``;``. Default jpg, jpeg, png, webp.
-        target: extension of the label. None means no labels. Default `AUTO`: ``cls`` if the first sample has such a label.
+        target: extension of the label. None reads no labels. Default `AUTO`: ``cls`` if the first sample has such a label, else
+            None.
 
     Raises:
         SourceError: the path does not exist or cannot be read.
@@ -39,7 +40,7 @@ def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None 
 
 
 def typed_target(shards: list[str], *, image: str) -> str | None:
-    """Return the extension of the labels of shards for an index, None if they have no labels.
+    """Return the extension of the labels of shards for an index. Return None if the shards have no labels.
 
     The shards are read as the index reads them, so they may lie behind any URL. `open_typed` does the same for a source.
     """
@@ -59,12 +60,12 @@ def _label_of(events: Iterable[Event]) -> str | None:
 
 
 def source_arguments(path: str, image: str, target: str | None) -> str:
-    """Return a source and its options as a shell takes them.
+    """Return a source and its options as part of a shell command.
 
     Args:
         path: the source.
-        image: value of ``--image``; left out if it is the default.
-        target: value of ``--target``; left out if it is `AUTO`, ``--no-target`` if it is None.
+        image: value of ``--image``. The option is left out for the default.
+        target: value of ``--target``. The option is left out for `AUTO`. None gives ``--no-target``.
     """
     flags = "" if image == IMAGE else f" --image {shlex.quote(image)}"
     flags += "" if target == AUTO else " --no-target" if target is None else f" --target {shlex.quote(target)}"

@@ -1,4 +1,4 @@
-"""Text on the terminal: counts in words, file names with any characters in them, samples that cannot be used, progress."""
+"""Text on the terminal: counts, file names with any characters, samples that cannot be used, and progress."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def say(console: Console, text: str) -> None:
 
 
 def printable(text: str, encoding: str) -> str:
-    """Return text with escapes for control characters and for what the encoding lacks, since file names may hold both."""
+    """Return text with escapes for control characters and for characters that the encoding lacks. File names may hold both."""
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def count_of(number: int, name: str, plural: str = "s") -> str:
-    """Return ``1 image`` or ``1,024 images``.
+    """Return a number with its noun, such as ``1 image`` or ``1,024 images``.
 
     Args:
         number: the count.
-        name: name of one thing.
-        plural: ending of the name for other counts than 1. Default "s".
+        name: noun for one thing.
+        plural: ending of the noun for any count except 1. Default "s".
     """
     return f"{number:,} {name}{'' if number == 1 else plural}"
 
 
 def percent(share: float) -> str:
-    """Return a share in whole percents, which are 0 or 100 only if the share is exactly that."""
+    """Return a fraction as a whole number of percent. The number is 0 or 100 only if the fraction is exactly 0 or 1."""
     return "under 1 %" if 0 < share < 0.005 else "over 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
 
 
@@ -47,8 +47,8 @@ def say_losses(console: Console, rejected: Sequence[Rejection], faults: Sequence
 
     Args:
         console: the terminal.
-        rejected: the samples. The first ten are printed with their reasons, the others counted by stage.
-        faults: the shards.
+        rejected: the samples that cannot be used. The first ten are printed with their reasons. The rest are counted by stage.
+        faults: the shards that could not be read to their end.
     """
     for rejection in rejected[:_SHOWN]:
         inside = "" if rejection.key.endswith(rejection.member) else f" ({rejection.member})"
@@ -62,5 +62,5 @@ def say_losses(console: Console, rejected: Sequence[Rejection], faults: Sequence
 
 
 def progress(console: Console, *columns: ProgressColumn) -> Progress:
-    """Return a line of progress that disappears at its end, and is not shown where the output is no terminal."""
+    """Return a progress line that disappears when it ends. It is not shown if the output is not a terminal."""
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

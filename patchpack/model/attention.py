@@ -1,13 +1,14 @@
 """Attention among the tokens of one image. Every backend is one function, ``attend(q, k, v, layout)``, on ragged tokens.
 
-All give the same numbers:
+All backends give the same numbers:
 
-- `loop`: one call per image, the definition.
-- `bucketed`: images of equal length are stacked and attended together. It has no mask and no padding, so cost is the sum of
-n² over images. It makes at most ``sqrt(2 T)`` calls for T tokens.
-- `dense`: whole rows under a block-diagonal mask, as in the paper's figure. Cost is ``B * S²``. Shapes are the batch's, so it
-suits a compiled model.
-- `flex`: rows under the same mask, skipped block by block (torch's FlexAttention), for CUDA, where it is compiled.
+- `loop`: one call per image. It defines the result of all other backends.
+- `bucketed`: one call for all images of equal length. There is no mask and no padding, so the cost is the sum of n² over images
+  of n tokens. For T tokens there are at most ``sqrt(2 T)`` calls.
+- `dense`: one call on whole rows under a block-diagonal mask, as in the NaViT paper's figure. The cost is ``B * S²``. All
+  shapes are those of the batch, which suits a compiled model.
+- `flex`: torch's FlexAttention on rows under the same mask. It skips blocks of the mask that hold no pair. It is for CUDA,
+  where it is compiled.
 - `varlen`: the flash kernel for ragged tokens, for CUDA with bfloat16 or float16.
 """
 
@@ -27,9 +28,9 @@ from patchpack.model.static import AnyLayout
 
 
 class Attend(Protocol):
-    """Attention restricted to tokens of the same image: q, k, v ``[T, heads, d]`` → ``[T, heads, d]``.
+    """A function for attention among the tokens of each image: q, k, v ``[T, heads, d]`` → ``[T, heads, d]``.
 
-    The layout is a `Layout`, or a `StaticLayout` in a model made with ``static=True``.
+    The function also takes the layout: a `Layout`, or a `StaticLayout` in a model made with ``static=True``.
     """
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: Any, /) -> Tensor: ...
@@ -57,7 +58,7 @@ def loop(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 
 def bucketed(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """Attend with one call per length. The ``[n, heads, length, d]`` of n images is a view of their ragged tokens.
+    """Attend with one call per length. The tensor ``[n, heads, length, d]`` of n images is a view of the ragged tokens.
 
     Args:
         q, k, v: queries, keys and values, each ``[T, heads, d]``.
@@ -113,8 +114,8 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 def auto(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
     """Attend with the fastest backend for the device, dtype and shape. `bench/attention.py` has the table.
 
-    CPU: `bucketed`. CUDA: `varlen` in 16 bits, else `flex` from rows of 1024 tokens on, else `dense`. Static shapes: `dense`
-    on CPU and for short rows, `flex` for long rows on CUDA.
+    On CPU the backend is `bucketed`. On CUDA it is `varlen` for 16-bit dtypes, otherwise `flex` for rows of at least 1024
+    tokens and `dense` for shorter rows. With static shapes it is `flex` for long rows on CUDA, otherwise `dense`.
 
     Args:
         q, k, v: queries, keys and values, each ``[T, heads, d]``.
@@ -140,7 +141,7 @@ def backend(attention: AttentionName | Attend, *, static: bool = False) -> Atten
     """Return the function of this name. A custom function is returned unchanged.
 
     Raises:
-        ConfigError: the name is unknown, or with static shapes it belongs to a backend whose shapes differ between batches.
+        ConfigError: the name is unknown, or `static` is True and the backend's shapes differ between batches.
     """
     if not callable(attention) and attention not in NAMED:
         raise ConfigError(f"attention must be one of {', '.join(map(repr, NAMED))}, or a function, got {attention!r}")
@@ -161,7 +162,7 @@ def has_varlen() -> bool:
 
 
 def _nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return the result for zero tokens. It still reaches every parameter behind q, k and v, with zero gradients."""
+    """Return the result for zero tokens. It depends on q, k and v, so that their parameters get zero gradients."""
     return q * 0 + k * 0 + v
 
 
@@ -179,7 +180,7 @@ def _varlen_attn() -> Any:
 def flex_attention() -> Callable[..., Tensor]:
     """Return FlexAttention uncompiled, for a model that is compiled as a whole, and for CPU.
 
-    On CPU it computes the whole matrix.
+    On CPU, FlexAttention computes the whole matrix.
     """
     try:
         from torch.nn.attention.flex_attention import flex_attention

@@ -22,7 +22,7 @@ class BlockStyle:
     Attributes:
         bias: True gives every linear map and norm a bias. Default True.
         qk_norm: True applies LayerNorm to queries and keys per head (ViT-22B, 2302.05442 §2). Default False.
-        layer_scale: start value of a learned scale per channel on both branches. Default None, no such scale.
+        layer_scale: start value of a learned scale per channel on both branches. Default None: no scale.
         activation: ``"gelu"`` (the default), or ``"gelu_tanh"``, the approximation that JAX code bases (big_vision, SigLIP)
             train with.
     """
@@ -46,12 +46,14 @@ class BlockStyle:
         return nn.Sequential(self.linear(width, hidden), gelu, self.linear(hidden, width))
 
     def scale(self, width: int) -> nn.Module:
-        """Return the scale at the end of a branch."""
+        """Return the module for the scale at the end of a branch."""
         return nn.Identity() if self.layer_scale is None else LayerScale(width, self.layer_scale)
 
 
 class Block(nn.Module):
-    """The map ``x + attention(norm(x))``, then ``x + mlp(norm(x))``. In training each branch may leave an image out.
+    """The transformer block ``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
+
+    In training each branch may leave an image out.
 
     Args:
         width: values per token, a multiple of `heads`.
@@ -60,8 +62,8 @@ class Block(nn.Module):
         attend: attention function, see `patchpack.model.attention`.
         style: settings of norms, linear maps and the activation.
         drop_path: probability in [0, 1) that a branch leaves an *image* out (stochastic depth, 1603.09382), whatever its row.
-            The other images are scaled by ``1 / (1 − drop_path)``. Drawn from torch's default generator, like dropout.
-            Default 0.
+            The other images are scaled by ``1 / (1 − drop_path)``. The draws come from torch's default generator, as for
+            dropout. Default 0.
     """
 
     def __init__(
@@ -87,8 +89,8 @@ class Block(nn.Module):
         Args:
             x: tokens ``[T, width]``.
             layout: layout of the batch.
-            angles: float ``[T, d / 2]`` by which queries and keys are rotated (see `patchpack.model.rope`). Default None, no
-                rotation.
+            angles: float ``[T, d / 2]``, angles by which queries and keys are rotated (see `patchpack.model.rope`). Default
+                None: no rotation.
         """
         q, k, v = self.qkv(self.norm_attention(x)).unflatten(1, (3, self.heads, -1)).unbind(1)  # each [T, heads, d]
         q, k = self.norm_q(q), self.norm_k(k)

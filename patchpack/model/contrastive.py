@@ -1,8 +1,8 @@
 """Contrastive losses over the slots of a batch: image features against the features of their partners, such as captions.
 
-All ``N = B · E`` slots take part in a shape that never changes, with empty ones masked out (NaViT 2307.06304 §2.2). Most of
-the N × N table of logits therefore belongs to empty slots. The whole table is never stored. Its rows are computed `chunk` at
-a time, and computed again for the gradient.
+All ``N = B · E`` slots take part, so shapes never change. Empty slots are masked out (NaViT 2307.06304 §2.2). Most of the N × N
+table of logits therefore belongs to empty slots. The whole table is never stored. `chunk` rows of the table are computed at a
+time, and computed again for the gradient.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from patchpack.errors import ConfigError, ShapeError
 
 
 def softmax_contrastive(images: Tensor, others: Tensor, mask: Tensor, *, scale: Tensor | float, chunk: int = 1024) -> Tensor:
-    """Return CLIP's loss (2103.00020 §2.3): each image must find its partner among all others of the batch, and vice versa.
+    """Return CLIP's loss (2103.00020 §2.3): each image must find its partner among all partners of the batch, and vice versa.
 
     Args:
         images: float ``[B, E, d]``, features of the images. They are normalised here to length 1.
         others: float ``[B, E, d]``, features of their partners, aligned by slot. They are normalised here to length 1.
         mask: bool ``[B, E]``, True for slots that hold a pair, as a batch's `slot_mask`.
         scale: factor of the similarities, the inverse temperature. It may be learned.
-        chunk: rows of logits at a time, >= 1. Memory is ``chunk · B · E`` numbers, forward and backward. Default 1024.
+        chunk: number of rows of logits that are computed at a time, >= 1. Memory is ``chunk · B · E`` numbers, forward and
+            backward. Default 1024.
 
     Returns:
         A scalar, the mean over pairs of ``(logsumexp_j s_ij + logsumexp_j s_ji) / 2 − s_ii`` with
-        ``s_ij = scale · ⟨image_i, other_j⟩``. It is 0 with zero gradients without any pair. Empty slots never get a gradient.
+        ``s_ij = scale · ⟨image_i, other_j⟩``. Without any pair it is 0 with zero gradients. Empty slots never get a gradient.
 
     Raises:
-        ShapeError: features or mask of other slots.
-        ConfigError: a chunk below 1.
+        ShapeError: features and mask do not describe the same slots.
+        ConfigError: `chunk` is below 1.
     """
     x, y, real = _flat(images, others, mask, chunk)
     scaled = x * scale
@@ -56,7 +57,7 @@ def softmax_contrastive(images: Tensor, others: Tensor, mask: Tensor, *, scale: 
 def sigmoid_contrastive(
     images: Tensor, others: Tensor, mask: Tensor, *, scale: Tensor | float, bias: Tensor | float, chunk: int = 1024
 ) -> Tensor:
-    """Return SigLIP's loss (2303.15343 §3.2): a binary decision for every image and other, whether they belong together.
+    """Return SigLIP's loss (2303.15343 §3.2): a binary decision, for every image and partner, whether they belong together.
 
     Args:
         images: float ``[B, E, d]``, features of the images. They are normalised here to length 1.
@@ -64,15 +65,16 @@ def sigmoid_contrastive(
         mask: bool ``[B, E]``, True for slots that hold a pair, as a batch's `slot_mask`.
         scale: factor of the similarities, the inverse temperature. It may be learned.
         bias: number added to every scaled similarity. It may be learned.
-        chunk: rows of logits at a time, >= 1. Memory is ``chunk · B · E`` numbers, forward and backward. Default 1024.
+        chunk: number of rows of logits that are computed at a time, >= 1. Memory is ``chunk · B · E`` numbers, forward and
+            backward. Default 1024.
 
     Returns:
         A scalar, ``−(1 / pairs) · Σ_ij log σ(z_ij · (scale · ⟨image_i, other_j⟩ + bias))`` over full slots, z = 1 on the
-        diagonal and −1 off it. It is 0 with zero gradients without any pair. Empty slots never get a gradient.
+        diagonal and −1 off it. Without any pair it is 0 with zero gradients. Empty slots never get a gradient.
 
     Raises:
-        ShapeError: features or mask of other slots.
-        ConfigError: a chunk below 1.
+        ShapeError: features and mask do not describe the same slots.
+        ConfigError: `chunk` is below 1.
     """
     x, y, real = _flat(images, others, mask, chunk)
     numbers = torch.arange(len(x), device=x.device)
@@ -106,7 +108,7 @@ def _chunks(chunk: int, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
 
 
 def _again(part: Callable[..., Any], *arguments: Tensor) -> Any:
-    """Return the result of `part`. It is computed again for its gradient, and none of it is stored until then."""
+    """Return the result of `part`. No intermediate result is stored: `part` is computed again for its gradient."""
     return checkpoint(part, *arguments, use_reentrant=False)
 
 

@@ -21,12 +21,12 @@ from patchpack.model.vit import ViT
 def start_from(student: ViT, teacher: ViT) -> None:
     """Give a student the teacher's weights: the kernel PI-resized, the table of positions interpolated, the rest unchanged.
 
-    A student that stores a kernel and a table of the teacher's sizes gives the teacher's results. A student with a larger
-    kernel has the teacher's tokens for patches enlarged to it. At the teacher's patch size its kernel is resized twice, and
-    two resizes do not equal one.
+    A student whose kernel and table have the teacher's sizes gives the teacher's results. A student with a larger kernel gives
+    the teacher's tokens for patches that are enlarged to the size of its kernel. At the teacher's patch size the student's
+    kernel is resized twice, so its tokens differ a little.
 
     Raises:
-        ConfigError: with the name of the first weight that the two do not share.
+        ConfigError: student and teacher do not have the same weights. The error names the first difference.
     """
     state = dict(teacher.state_dict())
     size = student.patch_size
@@ -50,12 +50,13 @@ def distillation(teacher: ViT, *, temperature: float = 1.0, label_weight: float 
     without a gradient.
 
     Args:
-        teacher: a model of a fixed patch size, or a flexible one, used at the size of its stored kernel.
+        teacher: a model of a fixed patch size, or a flexible model, which is used at the size of its stored kernel.
         temperature: divisor of the logits on both sides, > 0. Default 1.
-        label_weight: share of `cross_entropy` with the labels in the loss, in [0, 1]. Default 0.
+        label_weight: weight of `cross_entropy` with the labels in the loss, in [0, 1]. The distillation has the rest. Default
+            0.
 
     Raises:
-        ConfigError: a number out of its range.
+        ConfigError: a number is out of its range.
     """
     if temperature <= 0 or not 0 <= label_weight <= 1:
         raise ConfigError(f"temperature must be > 0 and label_weight in [0, 1], got {temperature} and {label_weight}")

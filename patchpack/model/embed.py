@@ -1,4 +1,4 @@
-"""Patches to tokens: one linear map of the normalised pixels, for one patch size or, as in FlexiViT, for any."""
+"""The map from patches to tokens: linear in the normalised pixels, for one patch size or, as in FlexiViT, for any."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class PatchEmbed(nn.Module):
     Args:
         patch_size: pixels per side of the stored kernel.
         width: values per token.
-        bias: True gives the map a bias, which does not change when the kernel is resized. Default False.
+        bias: True gives the map a bias. Resizing the kernel does not change the bias. Default False.
         flexible: method that resizes the kernel to the batch's patch size in every forward pass. Default None: the kernel is
             not resized, and another patch size is an error.
         how: rule of interpolation for the resize (see `patchpack.model.kernel.resize_kernel`). Default FlexiViT's.
@@ -47,12 +47,13 @@ class PatchEmbed(nn.Module):
 
         Args:
             patches: uint8 or float ``[T, D]``.
-            norm: float ``[2, 3]`` mean and std per channel, ``value = (patch - mean) / std``. (0, 1) for float patches.
-            patch_size: pixels per side of the patches, ``D = tubelet · patch_size² · 3``. Default None, that of the stored
+            norm: float ``[2, 3]``, mean and std per channel: ``value = (patch - mean) / std``. For float patches they are 0 and
+                1.
+            patch_size: pixels per side of the patches, ``D = tubelet · patch_size² · 3``. Default None: that of the stored
                 kernel.
 
         Raises:
-            ShapeError: the patches have another size than a kernel that is not flexible, or another number of values.
+            ShapeError: the kernel is not flexible and the patches have another size, or a patch has another number of values.
         """
         weight = self.kernel(patch_size or self.patch_size)
         if patches.shape[-1] != weight.shape[1]:
@@ -70,7 +71,7 @@ class PatchEmbed(nn.Module):
         """Return the kernel for a patch size, ``[width, tubelet · patch_size² · 3]``, always from the stored kernel.
 
         Raises:
-            ShapeError: another size than the stored one, if the kernel is not flexible.
+            ShapeError: the kernel is not flexible, and `patch_size` is not that of the stored kernel.
         """
         if patch_size == self.patch_size:
             return self.linear.weight
@@ -84,12 +85,12 @@ class PatchEmbed(nn.Module):
 
 
 def inflate_kernel(kernel: Tensor, tubelet: int) -> Tensor:
-    """Return an image's kernel as a kernel of tubelets: in the central frame, number ``tubelet // 2``, zeros in the others.
+    """Return a kernel for tubelets that has the image kernel in its central frame, ``tubelet // 2``, and zeros in other frames.
 
     The token of a tubelet then equals the token of its central frame as an image (ViViT 2103.15691 §3.4).
 
     Args:
-        kernel: ``[width, D]`` of a flattened patch.
+        kernel: the kernel for images, ``[width, D]`` for flattened patches of D values.
         tubelet: frames per token, t, >= 1.
 
     Returns:

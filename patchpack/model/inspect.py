@@ -1,4 +1,4 @@
-"""Inspection of a model: features as colours, distances of attention, similar positions, and alignment of two features."""
+"""Tools to inspect a model: features as colours, distances of attention, similarity of positions, and alignment of features."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ def pca_colours(features: Tensor) -> Tensor:
         features: float ``[T, d]``, all features that share one colour scale, for instance those of several images.
 
     Returns:
-        uint8 ``[T, 3]``: components by falling variance. Each is stretched so that its 1st and 99th percentile are 0 and 255.
-        Its sign is such that the longest feature along it is bright. A missing component is middle grey.
+        uint8 ``[T, 3]``: components by falling variance. Each component is stretched so that its 1st and 99th percentile are 0
+        and 255. The sign of a component makes the feature with the largest absolute value bright. A missing component is middle
+        grey.
     """
     x = features.detach().float()
     x = x - x.mean(0) if len(x) else x
@@ -46,12 +47,13 @@ def attention_distance(model: ViT, batch: PackedBatch) -> Tensor:
     """Measure how far each head attends (ViT 2010.11929, figure 7), in pixels of the resized images.
 
     Args:
-        model: a model with ``static=False``. Its blocks are run one image at a time.
+        model: a model with ``static=False``. Its blocks run on one image at a time.
         batch: a batch with integer (row, col) positions.
 
     Returns:
         float ``[depth, heads]``: the mean over all patches i of ``patch_size · Σ_j a_ij ‖p_i − p_j‖ / Σ_j a_ij`` over the
-        patches j of the same image, with a the head's attention and p (row, col). Class and register tokens are left out.
+        patches j of the same image. Here a is the head's attention, and p is (row, col). Class and register tokens are left
+        out.
     """
     if model.static:
         raise ShapeError("attention_distance needs a model made with static=False")
@@ -102,9 +104,9 @@ def position_similarity(positions: nn.Module, rows: int, cols: int) -> Tensor:
 class MinibatchCKA:
     """Linear centred kernel alignment of two features of the same images, batch by batch (2010.15327 §2).
 
-    ``Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) · Σ HSIC₁(L, L))`` over batches, with ``K = X Xᵀ``, ``L = Y Yᵀ`` and the unbiased HSIC₁.
-    In expectation the sums do not depend on how images are batched. FlexiViT compares patch sizes with it
-    (2212.08013, figure 8).
+    The alignment is ``Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) · Σ HSIC₁(L, L))``, summed over batches, with ``K = X Xᵀ``, ``L = Y Yᵀ``
+    and the unbiased HSIC₁. In expectation the sums do not depend on how images are batched. FlexiViT compares patch sizes with
+    it (2212.08013, figure 8).
 
     Example:
         >>> cka, x = MinibatchCKA(), torch.randn(8, 5)
@@ -117,10 +119,10 @@ class MinibatchCKA:
         self._sums = torch.zeros(3, dtype=torch.float64)
 
     def update(self, x: Tensor, y: Tensor) -> None:
-        """Add a batch: ``[n, d]`` and ``[n, e]`` of the same n >= 4 images.
+        """Add a batch: features ``[n, d]`` and ``[n, e]`` of the same n images, n >= 4.
 
         Raises:
-            ShapeError: fewer than 4 images, or different numbers of images.
+            ShapeError: there are fewer than 4 images, or `x` and `y` have different numbers of images.
         """
         if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or len(x) < 4:
             raise ShapeError(f"expected [n, d] and [n, e] of the same n >= 4 images, got {list(x.shape)} and {list(y.shape)}")
@@ -148,7 +150,7 @@ def _hsic(k: Tensor, m: Tensor) -> Tensor:
 
 @contextmanager
 def _attending(model: ViT, attend: object) -> Iterator[None]:
-    """Let all blocks attend by another function inside the ``with`` block."""
+    """Make all blocks attend with another function inside the ``with`` block."""
     before = [block.attend for block in model.blocks]
     try:
         for block in model.blocks:

@@ -1,8 +1,8 @@
-"""Resizing along one axis as a matrix, which turns a table of one length into a table of another.
+"""Resizing along one axis as a matrix, which turns a table of one length into a table of another length.
 
 Position tables and patch kernels are resized by the same rules. Code bases differ in three settings
-(kernel, corners, antialias), which are not interchangeable. `CONVENTIONS` lists the rule of each. A resize in two dimensions
-is one matrix per axis.
+(kernel, corners, antialias), which are not interchangeable. `CONVENTIONS` lists the rule of each code base. A resize in two
+dimensions is one matrix per axis.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Interpolation:
 
     Attributes:
         kernel: ``"bilinear"`` (the default) or ``"bicubic"``.
-        align_corners: True puts the outermost entries of both tables at the same place. False, the default, lets both tables
-            cover the same interval, with each entry in the middle of its share (half-pixel).
-        antialias: True makes the kernel as wide as the entries it replaces when shrinking. Bicubic is then Keys' with a =
-            −0.5, otherwise with a = −0.75, as in torch. Default False.
+        align_corners: True puts the outermost entries of both tables at the same position. False, the default, lets both tables
+            cover the same interval. Then each entry is in the middle of its equal part of the interval (half-pixel).
+        antialias: True makes the kernel as wide as the entries it replaces when shrinking. As in torch, a bicubic kernel is
+            then Keys' with a = −0.5, and with a = −0.75 otherwise. Default False.
 
     Raises:
-        ConfigError: another kernel, or antialias with aligned corners, which no code base defines.
+        ConfigError: the kernel is unknown, or `antialias` and `align_corners` are both True, which no code base defines.
     """
 
     kernel: Kernel = "bilinear"
@@ -48,10 +48,10 @@ class Interpolation:
             )
 
     def weights(self, index: Tensor, length: Tensor | int, table: int) -> Tensor:
-        """Return the share of each table entry in each entry of the resized table.
+        """Return the weight of each table entry in each entry of the resized table.
 
         Args:
-            index: integers ``[T]``, entries of the resized table, ``0 … length − 1``.
+            index: integers ``[T]``, numbers of entries of the resized table, ``0 … length − 1``.
             length: ``[T]`` or one number, length of the resized table.
             table: number of entries of the table.
 
@@ -75,7 +75,10 @@ class Interpolation:
         return weights.new_zeros(len(index), table).scatter_add(1, taps.clamp(0, table - 1).long(), weights)
 
     def matrix(self, source: int, target: int) -> Tensor:
-        """Return the matrix float64 ``[target, source]`` of ``resized = matrix @ values``. Do not write to it, it is cached."""
+        """Return the matrix float64 ``[target, source]`` of ``resized = matrix @ values``.
+
+        The matrix is cached, so do not write to it.
+        """
         return _matrix(self, source, target)
 
 
@@ -99,7 +102,7 @@ def resize_grid(table: Tensor, rows: int, cols: int, how: Interpolation) -> Tens
     Args:
         table: ``[table rows, table cols, width]``.
         rows: rows of the new grid.
-        cols: columns of the new grid. An example is 14×14 (196 positions) → 64×64 (4096).
+        cols: columns of the new grid. For example, 14×14 (196 positions) becomes 64×64 (4096).
         how: the rule, one of `CONVENTIONS`.
 
     Returns:

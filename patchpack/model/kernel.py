@@ -1,8 +1,9 @@
 """One patch kernel for every patch size: FlexiViT's pseudo-inverse resize (2212.08013 §3.4), and its alternatives.
 
-Resizing a patch is linear, ``vec(Bx) = B vec(x)``. A token is ``⟨x, w⟩``. For a resized patch it stays the same if the kernel
-becomes ``pinv(Bᵀ) w``. That is exact when enlarging, and the best approximation for white patches when shrinking. B of a
-resize in two dimensions is a Kronecker product, and so is its pseudo-inverse: one small matrix per axis.
+Resizing a patch x is linear: the resized patch is ``B x``. A token is ``⟨x, w⟩`` with the kernel w. The token of the resized
+patch is the same if the kernel becomes ``pinv(Bᵀ) w``. This is exact if patches are enlarged. If patches are shrunk, it is the
+best approximation for patches of white noise. In two dimensions B is a Kronecker product, and so is its pseudo-inverse, so one
+small matrix per axis is enough.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def resize_kernel(
     method: Method = "pi",
     dims: tuple[int, int] = (-2, -1),
 ) -> Tensor:
-    """Return the kernel for patches of another size. Resize from the stored kernel only: two resizes do not equal one.
+    """Return the kernel for patches of another size. Always resize the stored kernel, because two resizes do not equal one.
 
     Args:
         kernel: float tensor with the patch's height and width among its axes.
@@ -36,16 +37,16 @@ def resize_kernel(
         how: rule by which the *images* are resized from one patch size to the other. The default is FlexiViT's; timm's is
             ``Interpolation(kernel="bicubic", antialias=True)``.
         method: ``"pi"`` (the default) is the pseudo-inverse. ``"plain"`` resizes the kernel like an image, so a constant
-            patch's token grows with the patch's area. ``"area"`` divides that by the growth in area. ``"norm"`` scales each
-            output's kernel to the norm it had (the first axis is the outputs').
+            patch's token grows with the patch's area. ``"area"`` resizes in the same way and divides by the growth in area.
+            ``"norm"`` scales the resized kernel of each output to its norm before the resize (outputs are the first axis).
         dims: axes of height and width. Default (−2, −1), those of a convolution's ``[out, in, height, width]``.
 
     Returns:
-        The same shape and dtype, `size` along `dims`.
+        A kernel of the same dtype and shape, except for `size` along `dims`.
 
     Raises:
-        ConfigError: another method.
-        ShapeError: a size below 1.
+        ConfigError: the method is unknown.
+        ShapeError: the size is below 1.
 
     Example:
         >>> w = torch.tensor([[0.5, 0.6], [0.7, 0.8]])

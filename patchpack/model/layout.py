@@ -28,14 +28,14 @@ class Bucket(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """The places of a batch's ragged tokens. Images are ordered by their number of tokens, shortest first.
+    """The layout of a batch's ragged tokens. Images are ordered by their number of tokens, shortest first.
 
     Attributes:
-        segment_ids: int ``[B, S]`` as in the batch: 0 is padding, k the row's k-th image.
+        segment_ids: int ``[B, S]`` as in the batch: 0 is padding, and k is the row's k-th image.
         max_images: E, slots per row.
-        tokens: int64 ``[T]``, place of each ragged token in the flattened rows, ``row * S + column``.
+        tokens: int64 ``[T]``, position of each ragged token in the flattened rows, ``row * S + column``.
         images: int64 ``[T]``, the image of each ragged token, ``0 … N - 1``, never decreasing.
-        slots: int64 ``[N]``, place of each image in the flattened slots, ``row * E + slot``.
+        slots: int64 ``[N]``, position of each image in the flattened slots, ``row * E + slot``.
         lengths: int64 ``[N]``, tokens per image, >= 1, never decreasing.
     """
 
@@ -77,7 +77,7 @@ class Layout:
         return rows.flatten(0, 1).index_select(0, self.tokens)
 
     def to_rows(self, ragged: Tensor) -> Tensor:
-        """Convert ragged tokens to rows, ``[T, ...] → [B, S, ...]``, with zeros where padding."""
+        """Convert ragged tokens to rows, ``[T, ...] → [B, S, ...]``, with zeros at padding."""
         return _place(ragged, self.tokens, self.segment_ids.shape[0], self.segment_ids.shape[1])
 
     def to_slots(self, images: Tensor) -> Tensor:
@@ -101,10 +101,10 @@ class Layout:
 
     @cached_property
     def buckets(self) -> list[Bucket]:
-        """Runs of images of equal length, which are neighbours.
+        """A list of runs of images. The images of a run are neighbours and have equal numbers of tokens.
 
-        There are at most ``sqrt(2 T)`` buckets, because different lengths add up. A batch without any token has one bucket of
-        no images. It runs like any other batch, and its gradients are zeros.
+        There are at most ``sqrt(2 T)`` buckets, because all buckets have different lengths, which sum up to T at most. A batch
+        without any token has one bucket of no images. It runs like any other batch, and its gradients are zeros.
         """
         lengths, counts = torch.unique_consecutive(self.lengths, return_counts=True)
         pairs = zip(counts.tolist(), lengths.tolist(), strict=True)
@@ -121,7 +121,7 @@ class Layout:
 
     @cached_property
     def block_mask(self) -> BlockMask:
-        """The same mask for FlexAttention: the blocks of 128 × 128 pairs that hold any pair."""
+        """The mask `same_image` for FlexAttention, as a list of the blocks of 128 × 128 pairs that are not empty."""
         return block_mask(self.segment_ids)
 
     @property
@@ -133,7 +133,7 @@ class Layout:
 def block_mask(segment_ids: Tensor) -> BlockMask:
     """Return FlexAttention's `BlockMask` ``[B, 1, S, S]``, the mask of `Layout.same_image` by blocks.
 
-    It is True where two tokens of a row belong to one image, or both are padding.
+    The mask is True where two tokens of a row belong to one image, or both are padding.
     """
     from torch.nn.attention.flex_attention import create_block_mask
 
@@ -147,8 +147,8 @@ def block_mask(segment_ids: Tensor) -> BlockMask:
 def with_prefix(segment_ids: Tensor, slot_mask: Tensor, prefix: int) -> Tensor:
     """Return segment ids of rows that end in `prefix` more tokens for each slot, ``[B, S + E · prefix]``.
 
-    The model adds these tokens (class token, registers), slot after slot. They are padding in slots without an image. The
-    batch and its budget do not contain them.
+    The model adds these tokens (class token, registers), slot after slot. For slots without an image the added tokens are
+    padding. The batch and the recipe's tokens per row do not include the added tokens.
 
     Args:
         segment_ids: int ``[B, S]`` as in the batch.
@@ -164,7 +164,7 @@ def check_segments(segment_ids: Tensor, max_images: int) -> None:
     """Raise `ShapeError` unless every segment id names a slot of its row. While compiling, only the shape is checked.
 
     Raises:
-        ShapeError: with the shape or the ids that were found.
+        ShapeError: the ids do not fit. The error gives the shape or the ids that were found.
     """
     if segment_ids.ndim != 2:
         raise ShapeError(f"segment_ids must be [B, S], got shape {list(segment_ids.shape)}")

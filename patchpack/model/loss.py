@@ -21,8 +21,8 @@ def cross_entropy(logits: Tensor, targets: Targets, *, reduction: Reduction = "m
     Args:
         logits: float ``[B, E, classes]``.
         targets: int64 ``[B, E]``, class indices, −100 in slots without a labelled image.
-        reduction: ``"mean"`` over the labelled images of this batch (the default), or their ``"sum"``. Add up sums if one
-            step has several batches (ranks, accumulation), see `patchpack.global_images`.
+        reduction: ``"mean"`` over the labelled images of this batch (the default), or their ``"sum"``. If one step has several
+            batches (ranks, accumulation), use the sum, and see `patchpack.global_images`.
 
     Returns:
         A scalar: the sum of ``−log softmax(logits)[target]`` over labelled slots, for ``"mean"`` divided by their number.
@@ -31,7 +31,7 @@ def cross_entropy(logits: Tensor, targets: Targets, *, reduction: Reduction = "m
 
     Raises:
         ShapeError: logits and targets do not describe the same slots.
-        ConfigError: another reduction.
+        ConfigError: the reduction is unknown.
     """
     _require(reduction)
     labels = cast("Tensor", targets)  # other kinds of targets have losses of their own
@@ -48,8 +48,8 @@ def sigmoid_cross_entropy(logits: Tensor, targets: Targets, *, reduction: Reduct
 
     Args:
         logits: float ``[B, E, classes]``.
-        targets: int64 ``[B, E]`` with one class per image, −100 in slots without a labelled image. Or float
-            ``[B, E, classes]`` in [0, 1] with any number of classes per image, NaN in those slots.
+        targets: int64 ``[B, E]`` with one class per image, and −100 in slots without a labelled image. Or float ``[B, E,
+            classes]`` in [0, 1] with any number of classes per image, and NaN in slots without a labelled image.
         reduction: ``"mean"`` over the labelled images of this batch (the default), or their ``"sum"``.
 
     Returns:
@@ -58,7 +58,7 @@ def sigmoid_cross_entropy(logits: Tensor, targets: Targets, *, reduction: Reduct
 
     Raises:
         ShapeError: logits and targets do not describe the same slots.
-        ConfigError: another reduction.
+        ConfigError: the reduction is unknown.
     """
     _require(reduction)
     labels = cast("Tensor", targets)  # other kinds of targets have losses of their own

@@ -1,6 +1,6 @@
-"""Tokens to one vector per image. `AttentionPool` is the MAP head, `MeanPool` the mean, `ClassToken` the class token.
+"""Pooling of tokens to one vector per image: `AttentionPool` (the MAP head), `MeanPool`, and `ClassToken`.
 
-The first two pool the patches. They leave out class and register tokens, which the model added.
+`AttentionPool` and `MeanPool` pool the patches only. They leave out the class and register tokens that the model added.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from patchpack.model.static import AnyLayout
 class AttentionPool(nn.Module):
     """Attention of one learned query over an image's tokens, then a residual MLP: ``[T, width] → [N, width]``.
 
-    This is the MAP head of big_vision (``models/vit.py``, `MAPHead`). Its query projection is applied to a constant, so the
-    projected query is learned here.
+    This is the MAP head of big_vision (``models/vit.py``, `MAPHead`). In big_vision the query projection is applied to a
+    learned constant. Here the projected query itself is learned.
 
     Args:
         width: values per token, a multiple of `heads`.
@@ -40,7 +40,7 @@ class AttentionPool(nn.Module):
         Args:
             x: tokens ``[T, width]``.
             layout: layout of the tokens.
-            prefix: tokens that the model added per slot. They stand at the end of each row. Default 0.
+            prefix: tokens that the model added per slot. These tokens stand at the end of each row. Default 0.
         """
         k, v = self.kv(x).unflatten(1, (2, self.heads, -1)).unbind(1)  # each [T, heads, d]
         scores = (k * self.query).sum(-1) * self.query.shape[1] ** -0.5
@@ -62,7 +62,7 @@ class MeanPool(nn.Module):
         Args:
             x: tokens ``[T, width]``.
             layout: layout of the tokens.
-            prefix: tokens that the model added per slot. They stand at the end of each row. Default 0.
+            prefix: tokens that the model added per slot. These tokens stand at the end of each row. Default 0.
         """
         patch = patch_flags(layout, prefix).to(x.dtype)
         total = segment_sum(x * patch, layout.images, layout.num_images)
@@ -78,7 +78,8 @@ class ClassToken(nn.Module):
         Args:
             x: tokens ``[T, width]``.
             layout: layout of the tokens.
-            prefix: tokens that the model added per slot, >= 1. They stand at the end of each row, slot after slot. Default 1.
+            prefix: tokens that the model added per slot, >= 1. These tokens stand at the end of each row, slot after slot.
+                Default 1.
         """
         rows = layout.to_rows(x)
         return layout.from_slots(rows[:, rows.shape[1] - layout.max_images * prefix :: prefix])
@@ -96,9 +97,9 @@ def segment_sum(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
 
 
 def segment_softmax(scores: Tensor, segments: Tensor, num_segments: int) -> Tensor:
-    """Return the softmax of scores within each segment. It is stable like torch's: the largest exponent is 0.
+    """Return the softmax of scores within each segment. Like torch's softmax it is stable: the largest exponent is 0.
 
-    A segment whose scores are all −∞ gets zeros, and its gradients are not NaN.
+    A segment whose scores are all −∞ gets zeros, and gradients that are not NaN.
 
     Args:
         scores: float ``[T, heads]``.

@@ -1,8 +1,8 @@
-"""Learned tables of positions: a vector for a patch's place in its image, added to its token.
+"""Learned tables of positions. A table gives a vector for a patch's position in its image. The vector is added to the token.
 
-`patchpack.model.waves` has the computed positions. Every kind is a module ``positions(position_ids [T, 2], grids [T, 2]) →
-[T, width]``. It receives (row, col) of each token, and the rows and columns of its image before any token was dropped. A
-custom kind needs only this call. If it has a method `check`, that is called first.
+`patchpack.model.waves` has the computed positions. Every kind of positions is a module ``positions(position_ids [T, 2], grids
+[T, 2]) → [T, width]``. It receives (row, col) of each token, and the rows and columns of the token's image before any token was
+dropped. A custom kind needs only this call. If the module has a method `check`, the model calls this method first.
 
 Ids come from the recipe's ``positions=``: integers from `Absolute`, fractions of the image from `Fractional`.
 """
@@ -24,13 +24,14 @@ Combine = Literal["sum", "product", "stack"]
 
 
 class RasterPositions(nn.Module):
-    """A table over raster order: ViT's 1-D positions (2010.11929 §3.1), which do not depend on rows.
+    """A table with an entry per raster number: ViT's 1-D positions (2010.11929 §3.1).
 
-    In a grid of another shape an entry stands for another place: ``table[row · cols + col]``. There is no interpolation.
+    A token reads ``table[row · cols + col]``. So in a grid of another shape an entry stands for another position. There is no
+    interpolation.
 
     Args:
         width: values per token.
-        max_tokens: number of entries, the largest ``rows · cols``.
+        max_tokens: number of entries: the largest ``rows · cols`` of a grid.
     """
 
     def __init__(self, *, width: int, max_tokens: int) -> None:
@@ -38,12 +39,12 @@ class RasterPositions(nn.Module):
         self.table = new_table(max_tokens, width)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the positions of (row, col), int ``[T, 2]``, in their grids ``[T, 2]``: ``[T, width]``."""
+        """Return the vectors ``[T, width]`` of positions (row, col), int ``[T, 2]``, in grids (rows, cols), ``[T, 2]``."""
         require_whole(position_ids)
         return F.embedding(position_ids[:, 0] * grids[:, 1] + position_ids[:, 1], self.table)
 
     def check(self, grid_sizes: Tensor) -> None:
-        """Raise `ShapeError` if a grid has more patches than the table has entries, see `require_within`.
+        """Raise `ShapeError` if a grid has more patches than the table has entries. See `require_within`.
 
         Raises:
             ShapeError: with both numbers.
@@ -57,9 +58,9 @@ class RasterPositions(nn.Module):
 
 
 class JointPositions(nn.Module):
-    """A table with an entry for every (row, col): Pix2Struct's positions as NaViT describes them (2307.06304 §2.1).
+    """A table with an entry for every (row, col): Pix2Struct's positions, as NaViT (2307.06304 §2.1) describes them.
 
-    It has ``max_len² · width`` parameters. An entry that no training image reached keeps its start value. (The published
+    The table has ``max_len² · width`` parameters. An entry that no training image reached keeps its start value. (The published
     Pix2Struct adds a row table and a column table: `FactorizedPositions` with ``max_len=4096, first=1``.)
 
     Args:
@@ -72,7 +73,7 @@ class JointPositions(nn.Module):
         self.table = new_table(max_len, max_len, width)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the positions of (row, col), int ``[T, 2]``: ``[T, width]``."""
+        """Return the vectors ``[T, width]`` of positions (row, col), int ``[T, 2]``."""
         require_whole(position_ids)
         # not row · max_len + col: a column beyond the table would be read from the next row
         return self.table[position_ids[:, 0], position_ids[:, 1]]
@@ -85,19 +86,19 @@ class JointPositions(nn.Module):
 class FactorizedPositions(nn.Module):
     """A table of `max_len` rows and one of `max_len` columns (NaViT, 2307.06304, "factorized positional embeddings").
 
-    They have ``2 · max_len · width`` parameters (stacked, half of that). A grid that did not occur in training consists of
-    rows and columns that did.
+    The tables have ``2 · max_len · width`` parameters, or half of that with ``combine="stack"``. A grid that did not occur in
+    training has known positions if its rows and columns occurred in other grids.
 
     Args:
         width: values per token.
-        max_len: entries per table. This is the longest side of a grid, in patches, unless `fractional`.
+        max_len: number of entries per table. Unless `fractional` is True, this is the longest side of a grid, in patches.
         combine: ``"sum"`` of the two entries (the paper's best and the default), their ``"product"``, or both side by side
             (``"stack"``).
-        first: entry of the tables that position 0 reads. Default 0. It is 1 for Pix2Struct, whose ids are 1-based with 0 for
+        first: number of the entry that position 0 reads. Default 0. Use 1 for Pix2Struct, whose ids begin at 1, with 0 for
             padding.
-        fractional: True for ids that are fractions of the image, read `between` entries. A table then covers an image of any
-            size. With ``Fractional(centered=True)`` an image of `max_len` patches reads the entries one by one. Default
-            False.
+        fractional: True for ids that are fractions of the image. The tables are then read by linear interpolation (see
+            `between`), and cover an image of any size. With ``Fractional(centered=True)`` an image of `max_len` patches reads
+            the entries one by one. Default False.
     """
 
     def __init__(self, *, width: int, max_len: int, combine: Combine = "sum", first: int = 0, fractional: bool = False) -> None:
@@ -115,7 +116,10 @@ class FactorizedPositions(nn.Module):
         self.rows, self.cols = new_table(max_len, own, std=std), new_table(max_len, own, std=std)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the positions of (row, col), ``[T, 2]``, integers or, if `fractional`, floats: ``[T, width]``."""
+        """Return the vectors ``[T, width]`` of positions (row, col), ``[T, 2]``.
+
+        The positions are floats if `fractional` is True, else integers.
+        """
         if self.fractional:
             require_fractions(position_ids)
             rows, cols = (
@@ -135,17 +139,17 @@ class FactorizedPositions(nn.Module):
 
 
 class GridPositions(nn.Module):
-    """A table for one grid, resized to every other: ViT's learned positions (14×14), FlexiViT's (7×7), SigLIP 2's (16×16).
+    """A table for one grid, resized to every other grid: ViT's learned positions (14×14), FlexiViT's (7×7), SigLIP 2's (16×16).
 
-    The table is never resized as an image. Each token computes its own weights, so a batch of a hundred different grids costs
-    as much as a batch of one grid, ``T · table² · width`` multiplications.
+    The resized table is never stored. Each token computes its own weights for the table's entries. So a batch of a hundred
+    different grids costs as much as a batch of one grid: ``T · entries · width`` multiplications.
 
     Args:
         grid: (rows, cols) of the table.
         width: values per token.
         how: the rule, one of `patchpack.model.interpolate.CONVENTIONS`.
-        preserve_aspect: True resizes the table to a square of the longer side and uses the image's part of it, so that a step
-            down is as long as a step right (timm's ``pos_embed_ar_preserving``). Default False.
+        preserve_aspect: True resizes the table to a square with the side of the image's longer side, and uses the section that
+            the image covers. Then a step down is as long as a step right (timm's ``pos_embed_ar_preserving``). Default False.
     """
 
     def __init__(self, *, grid: tuple[int, int], width: int, how: Interpolation, preserve_aspect: bool = False) -> None:
@@ -154,7 +158,7 @@ class GridPositions(nn.Module):
         self.table = new_table(*grid, width)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the positions of (row, col), int ``[T, 2]``, in their grids ``[T, 2]``: ``[T, width]``."""
+        """Return the vectors ``[T, width]`` of positions (row, col), int ``[T, 2]``, in grids (rows, cols), ``[T, 2]``."""
         require_whole(position_ids)
         places = position_ids.to(torch.float64 if self.table.dtype == torch.float64 else torch.float32)
         lengths = grids.clamp(min=1)  # padding's grid is 0 × 0
@@ -171,9 +175,9 @@ def combined(rows: Tensor, cols: Tensor, combine: Combine) -> Tensor:
     """Combine the vectors of rows and of columns into one.
 
     Args:
-        rows: float ``[T, width]``, or half of the width for "stack".
-        cols: float of the same shape.
-        combine: "sum", "product", or "stack" for both side by side.
+        rows: float ``[T, width]``, vectors of rows. For "stack", float ``[T, width / 2]``.
+        cols: float of the same shape, vectors of columns.
+        combine: "sum", "product", or "stack", which puts both vectors side by side.
     """
     if combine == "sum":
         return rows + cols
@@ -181,15 +185,15 @@ def combined(rows: Tensor, cols: Tensor, combine: Combine) -> Tensor:
 
 
 def between(values: Callable[[Tensor], Tensor], fractions: Tensor, max_len: int) -> Tensor:
-    """Read a table at fractions of its length, bilinearly between entries.
+    """Read a table at fractions of its length, with linear interpolation between neighbouring entries.
 
     Entry k is at ``(k + 0.5) / max_len``, like the centre of a patch. Beyond the ends the outermost entries repeat.
     ``out = (1 − s) · values(⌊u⌋) + s · values(⌊u⌋ + 1)`` with ``u = fraction · max_len − 0.5`` and ``s = u − ⌊u⌋``.
 
     Args:
         values: function from entries, int64 ``[T]`` in ``0 … max_len − 1``, to their vectors, ``[T, width]``.
-        fractions: float ``[T]``.
-        max_len: entries of the table.
+        fractions: float ``[T]``, positions as fractions of the table's length.
+        max_len: number of entries of the table.
 
     Returns:
         ``[T, width]``, in the dtype of the values.
@@ -202,7 +206,9 @@ def between(values: Callable[[Tensor], Tensor], fractions: Tensor, max_len: int)
 
 
 def new_table(*shape: int, std: float | None = None) -> nn.Parameter:
-    """Create a table whose last axis is a token's values, drawn from N(0, std²). None for std means ``width^−0.5``.
+    """Create a table of random values from N(0, std²).
+
+    The last axis holds the values of a token. Default `std`: ``width^−0.5``.
 
     Raises:
         ConfigError: an axis without entries.
@@ -217,7 +223,7 @@ def require_whole(position_ids: Tensor) -> None:
     """Raise `ShapeError` unless positions are integer (row, col) pairs.
 
     Raises:
-        ShapeError: with the dtype that came, and the setting that the recipe should have.
+        ShapeError: the positions have another form. The error gives their dtype, and the setting that the recipe should have.
     """
     if position_ids.shape[-1] != 2 or position_ids.is_floating_point():
         raise ShapeError(
@@ -232,7 +238,7 @@ def require_fractions(position_ids: Tensor) -> None:
     """Raise `ShapeError` unless positions are (row, col) as fractions of the image.
 
     Raises:
-        ShapeError: with the dtype that came, and the setting that the recipe should have.
+        ShapeError: the positions have another form. The error gives their dtype, and the setting that the recipe should have.
     """
     if position_ids.shape[-1] != 2 or not position_ids.is_floating_point():
         raise ShapeError(
@@ -244,9 +250,8 @@ def require_fractions(position_ids: Tensor) -> None:
 def require_within(grid_sizes: Tensor, max_len: int) -> None:
     """Raise `ShapeError` if a grid is longer than a table.
 
-    The check reads grids, not the ids of the tokens that are kept. With token drop the ids would pass or fail by chance.
-    While compiling there is no check, because it would break the graph. An id beyond the tables is then torch's own index
-    error.
+    The check reads the grids, because with token drop the ids of the kept tokens would pass or fail by chance. While compiling
+    there is no check, because a check would break the graph. Torch then raises its own index error for an id beyond the table.
 
     Raises:
         ShapeError: with both numbers.
@@ -260,5 +265,5 @@ def require_within(grid_sizes: Tensor, max_len: int) -> None:
 
 
 def _largest(numbers: Tensor) -> int:
-    """Return the largest number, 0 for an empty tensor and while compiling."""
+    """Return the largest number in a tensor. Return 0 for an empty tensor, and while compiling."""
     return 0 if torch.compiler.is_compiling() or not numbers.numel() else int(numbers.max())

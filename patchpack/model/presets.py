@@ -1,7 +1,7 @@
 """Models by their usual names: `vit_b16`, `flexivit_b`, `navit_s16`, `naflexvit_b16`, `siglip2_b16`, …
 
-Each is a function of ``num_classes`` and of any argument of `ViT` to change. Weights are random until
-`patchpack.model.weights` loads others.
+Each preset is a function. It takes ``num_classes``, and any argument of `ViT` that you want to change. Weights are random until
+`patchpack.model.weights` loads trained ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from patchpack.model.vit import ViT
 
 
 class Size(NamedTuple):
-    """Width of tokens, number of blocks, hidden width of an MLP, attention heads."""
+    """The size of a model: width of tokens, number of blocks, hidden width of an MLP, and number of attention heads."""
 
     width: int
     depth: int
@@ -54,15 +54,15 @@ def vit(
     how: Interpolation = CONVENTIONS["big_vision vit"],
     **parts: Any,
 ) -> ViT:
-    """Make a ViT (2010.11929): class token, and learned positions of one grid, interpolated by location for every other grid.
+    """Make a ViT (2010.11929) with a class token and learned positions of one grid, which are interpolated for other grids.
 
     Args:
         size: a name in `SIZES`, or a custom `Size`.
         patch_size: pixels per side of a patch.
         num_classes: logits per image, 0 for features. Default 1000.
         image_size: pixels per side of the square image whose grid the table of positions has. Default 224.
-        how: rule by which the table is resized. `CONVENTIONS` has those of the code bases. Default big_vision's.
-        **parts: any argument of `ViT`. It replaces the setting made here.
+        how: rule by which the table is resized. `CONVENTIONS` has the rules of several code bases. Default big_vision's.
+        **parts: any arguments of `ViT`. They replace the settings made here.
     """
     width, depth, mlp_dim, heads = _size(size)
     side = image_size // patch_size
@@ -92,11 +92,11 @@ def flexivit(
         num_classes: logits per image, 0 for features. Default 1000.
         kernel_size: pixels per side of the stored kernel, which is PI-resized to the batch's patch size. Default 32.
         grid: rows and columns of the stored table of positions, which is resized to the image's grid. Default 7.
-        how: rule by which the kernel is resized. The default is FlexiViT's; timm's is ``CONVENTIONS["timm"]``. Without
-            antialias, as in FlexiViT, a kernel much larger than the patch is read at only a few of its points. Then store a
-            kernel near the smallest patch size.
+        how: rule by which the kernel is resized. The default is FlexiViT's; timm's is ``CONVENTIONS["timm"]``. FlexiViT's rule
+            has no antialias: of a kernel much larger than the patch, it reads only a few points. With this rule, choose a
+            `kernel_size` near the smallest patch size.
         positions_how: rule by which the table is resized. The default is FlexiViT's; timm's is ``CONVENTIONS["timm"]``.
-        **parts: any argument of `ViT`. It replaces the setting made here.
+        **parts: any arguments of `ViT`. They replace the settings made here.
     """
     width = _size(size).width
     preset: dict[str, Any] = {
@@ -107,14 +107,14 @@ def flexivit(
 
 
 def navit(size: str | Size, patch_size: int, *, num_classes: int = 1000, max_len: int = 128, **parts: Any) -> ViT:
-    """Make a NaViT (2307.06304): query-key norm, no biases, factorised positions summed, attention pooling.
+    """Make a NaViT (2307.06304) with query-key norm, no biases, summed factorised positions, and attention pooling.
 
     Args:
         size: a name in `SIZES`, or a custom `Size`.
         patch_size: pixels per side of a patch.
         num_classes: logits per image, 0 for features. Default 1000.
         max_len: longest side of a grid, in patches. Default 128.
-        **parts: any argument of `ViT`. It replaces the setting made here.
+        **parts: any arguments of `ViT`. They replace the settings made here.
     """
     width, depth, mlp_dim, heads = _size(size)
     preset: dict[str, Any] = {
@@ -126,7 +126,7 @@ def navit(size: str | Size, patch_size: int, *, num_classes: int = 1000, max_len
 
 
 def naflexvit(size: str | Size, patch_size: int, *, num_classes: int = 1000, **parts: Any) -> ViT:
-    """Make timm's NaFlexViT (``naflexvit_base_patch16_gap``): four registers, mean pooling, a 16×16 table for every grid.
+    """Make timm's NaFlexViT (``naflexvit_base_patch16_gap``) with four registers, mean pooling, and a 16×16 position table.
 
     The table is resized to the grid of each image.
 
@@ -134,7 +134,7 @@ def naflexvit(size: str | Size, patch_size: int, *, num_classes: int = 1000, **p
         size: a name in `SIZES`, or a custom `Size`.
         patch_size: pixels per side of a patch.
         num_classes: logits per image, 0 for features. Default 1000.
-        **parts: any argument of `ViT`. It replaces the setting made here.
+        **parts: any arguments of `ViT`. They replace the settings made here.
     """
     width = _size(size).width
     preset: dict[str, Any] = {
@@ -149,7 +149,7 @@ def naflexvit(size: str | Size, patch_size: int, *, num_classes: int = 1000, **p
 
 
 def siglip2(size: str | Size, patch_size: int, *, num_classes: int = 0, **parts: Any) -> ViT:
-    """Make the image tower of SigLIP 2 NaFlex (2502.14786): attention pooling, tanh-GELU, a 16×16 table for every grid.
+    """Make the image tower of SigLIP 2 NaFlex (2502.14786) with attention pooling, tanh-GELU, and a 16×16 position table.
 
     The table is resized to the grid of each image.
 
@@ -157,7 +157,7 @@ def siglip2(size: str | Size, patch_size: int, *, num_classes: int = 0, **parts:
         size: a name in `SIZES`, or a custom `Size`.
         patch_size: pixels per side of a patch.
         num_classes: logits per image. With 0, the default, the model returns the pooled features.
-        **parts: any argument of `ViT`. It replaces the setting made here.
+        **parts: any arguments of `ViT`. They replace the settings made here.
     """
     width = _size(size).width
     preset: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The same images cut into patches of another size, for a teacher with another patch size than the student's."""
+"""A batch's images cut into patches of another size, for a teacher with another patch size than the student's."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from patchpack.model.layout import Layout
 
 
 def repatch(batch: PackedBatch, patch_size: int) -> PackedBatch:
-    """Return the batch with its images in the same rows and slots, pixel for pixel, in patches of another size.
+    """Return a batch of the same images, with the same pixels, rows and slots, in patches of another size.
 
     Args:
         batch: a batch of torch tensors, without dropped tokens, with integer (row, col) positions.
-        patch_size: pixels per side. It must divide both sides of every image.
+        patch_size: pixels per side of the new patches. It must divide both sides of every image.
 
     Returns:
-        A batch whose rows are as long as the fullest row needs, ``seq_len = max_b Σ_e rows_be · cols_be``, without gaps.
+        A batch whose rows have no gaps and are as long as the fullest row: ``seq_len = max_b Σ_e rows_be · cols_be``.
         Grids, positions and segments are those of the new patches. Targets, keys and slots are the same.
 
     Raises:
-        ShapeError: tokens of an image were dropped, or its sides are not multiples of `patch_size`.
+        ShapeError: tokens of an image were dropped, or the sides of an image are not multiples of `patch_size`.
     """
     if patch_size == batch.patch_size:
         return batch

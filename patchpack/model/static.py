@@ -1,9 +1,9 @@
-"""The layout of a compiled model: every shape is that of the batch, whatever images it holds.
+"""The layout of a compiled model, in which all shapes are the same for any images in the batch.
 
-`patchpack.model.layout` gathers the real tokens, so the number of tokens differs from batch to batch, and ``torch.compile``
-breaks its graph or recompiles. Here no tokens are gathered: all ``T = B * S`` tokens stay in row order, all ``B * E`` slots
-are images, and padding belongs to one more image whose results are not used. The cost is computing on padding, of which a
-packed batch has little.
+`patchpack.model.layout` gathers the real tokens. So the number of tokens differs from batch to batch, and ``torch.compile``
+breaks its graph or recompiles. Here no tokens are gathered. All ``T = B * S`` tokens stay in row order. All ``B * E`` slots
+count as images. Padding belongs to one more image, whose results are not used. The cost is that the model also computes on
+padding, of which a packed batch has little.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class StaticLayout:
 
     Attributes:
         segment_ids: int ``[B, S]`` as in the batch.
-        real: bool ``[B, S]``, False where padding.
+        real: bool ``[B, S]``, True for the tokens of images and False for padding.
         max_images: E, slots per row.
-        images: int64 ``[T]``, the image of each token, ``row * E + slot``; ``B * E`` for padding.
-        used: bool ``[B, E]``, slots with at least one token.
+        images: int64 ``[T]``, the image of each token, ``row * E + slot``. For padding it is ``B * E``.
+        used: bool ``[B, E]``, True for slots with at least one token.
         same_image: bool ``[B, 1, S, S]``: True where two tokens of a row belong to one image. Pairs of padding tokens are
             True as well, so that no softmax runs over an empty set.
     """
@@ -59,14 +59,14 @@ class StaticLayout:
         return StaticLayout(segment_ids, real, max_images, images, used.view(num_rows, max_images), same_image)
 
     def to_ragged(self, rows: Tensor) -> Tensor:
-        """Convert rows to tokens, ``[B, S, ...] → [T, ...]``, with zeros where padding.
+        """Convert rows to tokens, ``[B, S, ...] → [T, ...]``, with zeros at padding.
 
         Zeros are selected rather than multiplied, because NaN times zero is NaN.
         """
         return _only(self.real, rows).flatten(0, 1)
 
     def to_rows(self, ragged: Tensor) -> Tensor:
-        """Convert tokens to rows, ``[T, ...] → [B, S, ...]``, with zeros where padding."""
+        """Convert tokens to rows, ``[T, ...] → [B, S, ...]``, with zeros at padding."""
         return _only(self.real, ragged.view(*self.real.shape, *ragged.shape[1:]))
 
     def to_slots(self, images: Tensor) -> Tensor:
@@ -74,13 +74,13 @@ class StaticLayout:
         return _only(self.used, images[:-1].view(*self.used.shape, *images.shape[1:]))
 
     def from_slots(self, slots: Tensor) -> Tensor:
-        """Convert slots to images, ``[B, E, ...] → [B * E + 1, ...]``, with zeros for the padding's image."""
+        """Convert slots to images, ``[B, E, ...] → [B * E + 1, ...]``. The last image, to which padding belongs, gets zeros."""
         flat = slots.flatten(0, 1)
         return torch.cat([flat, flat.new_zeros(1, *flat.shape[1:])])
 
     @property
     def num_images(self) -> int:
-        """Number of images, ``B * E + 1``: slots, empty ones too, and the padding."""
+        """Number of images, ``B * E + 1``: one per slot, full or empty, and one for padding."""
         return self.used.numel() + 1
 
     @property
@@ -92,7 +92,7 @@ class StaticLayout:
     def block_mask(self) -> BlockMask:
         """The mask `same_image` for FlexAttention, computed once.
 
-        It is stored in a list, because a compiler does not follow a cached property's lock.
+        The mask is stored in a list, because the compiler cannot trace the lock of a cached property.
         """
         if not self._block_mask:
             self._block_mask.append(block_mask(self.segment_ids))
@@ -103,5 +103,5 @@ AnyLayout = Layout | StaticLayout
 
 
 def _only(mask: Tensor, values: Tensor) -> Tensor:
-    """Return `values` where the mask is True, zeros elsewhere. The mask's axes are the first axes of the values."""
+    """Return `values` where the mask is True, and zeros elsewhere. The mask has the first axes of `values`."""
     return torch.where(mask.view(*mask.shape, *[1] * (values.ndim - mask.ndim)), values, values.new_zeros(()))

@@ -1,4 +1,4 @@
-"""A small training loop, the same for the demo and the benchmarks: AdamW, warm-up, cosine, clipped gradients."""
+"""A small training loop for the demo and the benchmarks: AdamW, warm-up, cosine learning rate, and gradient clipping."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from patchpack.model.vit import ViT
 
 
 class Batches(Protocol):
-    """The batches that `fit` trains on: a `patchpack.Loader`, or any object that is iterated once per epoch."""
+    """The batches that `fit` trains on: a `patchpack.Loader`, or any other object that can be iterated once per epoch."""
 
     def set_epoch(self, epoch: int) -> None: ...
 
@@ -25,7 +25,7 @@ class Batches(Protocol):
 
 
 class Step(NamedTuple):
-    """One optimizer step: its epoch, its batch, the loss before it, and the seconds since the last step."""
+    """One optimizer step: its epoch, its batch, the loss before the step, and the seconds since the last step."""
 
     epoch: int
     batch: PackedBatch
@@ -34,7 +34,7 @@ class Step(NamedTuple):
 
 
 def label_loss(model: ViT, batch: PackedBatch) -> Tensor:
-    """Return the cross-entropy with the labels, mean over images."""
+    """Return the cross-entropy with the labels as a mean over the labelled images."""
     return cross_entropy(model(batch), batch.targets)
 
 
@@ -55,19 +55,20 @@ def fit(
 
     Args:
         model: the model. It is in training mode from the first step on.
-        batches: the batches, on the model's device. Its ``set_epoch`` is called before each epoch.
-        epochs: passes over the batches, >= 1.
-        steps_per_epoch: batches in an epoch. The learning rate then changes with every step. Default None: it changes with
-            every epoch.
+        batches: the batches, on the model's device. The method ``set_epoch`` of this object is called before each epoch.
+        epochs: number of passes over the batches, >= 1.
+        steps_per_epoch: number of batches in an epoch, if it is known. The learning rate then changes with every step. Default
+            None: the learning rate changes with every epoch.
         peak_lr: learning rate after warm-up, > 0. Default 0.002.
-        warm_up: share of the training in which the rate grows linearly from 0, in [0, 1). Default 0.1.
-        final: least rate, as a share of the peak. Between peak and end the rate follows half a cosine. Default 0.01.
-        weight_decay: decay of matrices and tables. Scales and biases have no decay. Default 0.05.
-        clip: norm that gradients are clipped to. Default 1.
+        warm_up: fraction of the training in which the learning rate grows linearly from 0, in [0, 1). Default 0.1.
+        final: learning rate at the end, as a fraction of the peak. Between peak and end the rate follows half a cosine. Default
+            0.01.
+        weight_decay: AdamW's weight decay of matrices and tables. Scales and biases have no decay. Default 0.05.
+        clip: largest norm of the gradients. Larger gradients are scaled down. Default 1.
         loss: function ``(model, batch) → scalar``. `patchpack.model.distill` makes one with a teacher. Default `label_loss`.
 
     Raises:
-        ConfigError: a number that cannot work.
+        ConfigError: a number cannot work.
     """
     if epochs < 1 or not 0 <= warm_up < 1 or peak_lr <= 0:
         raise ConfigError(f"expected epochs >= 1, warm_up in [0, 1) and peak_lr > 0, got {epochs}, {warm_up} and {peak_lr}")
@@ -92,12 +93,14 @@ def fit(
 
 
 def rate(done: float, *, warm_up: float, final: float) -> float:
-    """Return the learning rate after a share of the training, as a share of the peak rate: linear, then half a cosine.
+    """Return the learning rate at a point of the training, as a fraction of the peak rate.
+
+    It grows linearly, then follows half a cosine.
 
     Args:
-        done: share of the training, in (0, 1].
-        warm_up: share of the training in which the rate grows linearly from 0.
-        final: least rate, as a share of the peak.
+        done: fraction of the training that is done, in (0, 1].
+        warm_up: fraction of the training in which the rate grows linearly from 0.
+        final: rate at the end, as a fraction of the peak.
     """
     if done < warm_up:
         return done / warm_up
@@ -105,7 +108,10 @@ def rate(done: float, *, warm_up: float, final: float) -> float:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, list[nn.Parameter] | float]]:
-    """Return two groups of parameters: matrices and tables with decay, then scales and biases (one axis) without."""
+    """Return two groups of parameters for an optimizer. The first has weight decay: matrices and tables.
+
+    The second has none: scales and biases, which have one axis.
+    """
     split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in model.parameters():
         split[parameter.ndim < 2].append(parameter)
@@ -114,9 +120,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, li
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Batches) -> float:
-    """Return the share of images whose largest logit is their class, over one pass in evaluation mode.
+    """Return the fraction of images whose largest logit is that of their class, in one pass in evaluation mode.
 
-    The model's own mode is restored at the end.
+    At the end the model gets back the mode that it had before.
     """
     training = model.training
     model.eval()

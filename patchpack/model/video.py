@@ -1,8 +1,8 @@
-"""A model of clips from a model of images.
+"""The conversion of a model of images to a model of clips.
 
-The kernel is put in a tubelet's central frame, and a position in time that starts at zero is added. Attention needs no
-change: a clip is one segment, and all its tokens attend to each other. Source: ViViT 2103.15691
-(central frame initialisation), which NaViT 2307.06304 uses too.
+A tubelet is a patch of several frames. The image kernel is used for a tubelet's central frame, and a learned position in time,
+which starts at zero, is added. Attention does not change: a clip is one segment, and all tokens of a clip attend to each other.
+Source: ViViT 2103.15691 (central frame initialisation), which NaViT 2307.06304 uses too.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ Model = TypeVar("Model", bound=ViT)
 
 
 class TemporalPositions(nn.Module):
-    """A position in time, added to a position in space: ``spatial(row, col) + table[time]``.
+    """Positions in time and space, which are added: ``spatial(row, col) + table[time]``.
 
-    The table starts at zero, so a model of images gives the same positions at every step of time as for the image. Time 0,
-    which all images have, is learned like the other times.
+    The table starts at zero, so at first the positions are those of an image at every time. Time 0, which all images have, is
+    learned like all other times.
 
     Args:
-        spatial: a module of `patchpack.model.positions`, of `waves`, or a custom one. None if the model has rotary positions
-            only.
+        spatial: a module of `patchpack.model.positions` or `waves`, or a custom module of positions. None if the model has
+            rotary positions only.
         width: values per token.
-        max_times: number of entries, the most tubelets along time (`patchpack.Video.max_times`).
+        max_times: number of entries: the largest number of tubelets along time (`patchpack.Video.max_times`).
 
     Raises:
-        ConfigError: a table without entries.
+        ConfigError: the table would have no entries.
     """
 
     def __init__(self, spatial: nn.Module | None, *, width: int, max_times: int) -> None:
@@ -47,22 +47,25 @@ class TemporalPositions(nn.Module):
         self.table = nn.Parameter(torch.zeros(max_times, width))
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the positions ``[T, width]`` of ids ``[T, 1 + A]`` (time, then the ids of `spatial`) in grids ``[T, 2]``."""
+        """Return the vectors ``[T, width]`` of ids ``[T, 1 + A]`` in grids ``[T, 2]``.
+
+        An id is the time, then the A ids for `spatial`.
+        """
         moment = F.embedding(position_ids[:, 0].long(), self.table)
         return moment if self.spatial is None else moment + self.spatial(position_ids[:, 1:], grids)
 
     def check(self, grid_sizes: Tensor) -> None:
-        """Check grids by the `check` of `spatial`, if it has one."""
+        """Check grids with the method `check` of `spatial`, if there is one."""
         if (check := getattr(self.spatial, "check", None)) is not None:
             check(grid_sizes)
 
     def check_times(self, times: Tensor | None) -> None:
-        """Raise `ShapeError` for a batch of patches, and for a clip longer than the table.
+        """Raise `ShapeError` for a batch that was made without `video`, and for a clip longer than the table.
 
         While compiling, the length of clips is not checked.
 
         Raises:
-            ShapeError: with the batch's property, and the setting that the recipe should have.
+            ShapeError: the batch does not fit. The error gives the setting that the recipe should have.
         """
         if times is None:
             raise ShapeError("the model takes tubelets, but the batch has patches: use a recipe with video=Video(...)")
@@ -75,19 +78,19 @@ class TemporalPositions(nn.Module):
 
 
 def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
-    """Copy an image model into one that takes clips, and images among them.
+    """Return a copy of an image model that takes clips, and batches of clips and images.
 
-    For an image, which is the same frame t times, the copy gives the result of the original. For a clip its tokens are those
-    of the central frames as images: no part of it depends on time yet.
+    An image is taken as a clip of equal frames. For an image the copy gives the result of the original model. For a clip the
+    tokens are those of the central frames as images, because no weight depends on time yet.
 
     Args:
-        model: any `ViT`. Its weights are copied.
-        tubelet: frames per token, that of the recipe's `patchpack.Video`.
-        max_times: the most tubelets along time.
+        model: any `ViT`. The weights are copied.
+        tubelet: number of frames per token, as in the recipe's `patchpack.Video`.
+        max_times: the largest number of tubelets along time.
 
     Returns:
-        The same kind of model, with `inflate_kernel` of its kernel and `TemporalPositions` around its positions. All else is
-        unchanged.
+        The same kind of model, with `inflate_kernel` of its kernel and `TemporalPositions` around its positions. Everything
+        else is unchanged.
 
     Raises:
         ConfigError: the model already takes clips, or a number is below 1.

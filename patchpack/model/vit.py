@@ -35,34 +35,36 @@ class ViT(nn.Module):
         depth: number of blocks, >= 0.
         heads: number of attention heads, >= 1.
         num_classes: logits per image. With 0, the default, the model has no head and returns its features.
-        mlp_dim: hidden width of an MLP. Default None, ``4 · width``.
-        embed: module from patches to tokens. Default None, a plain `PatchEmbed`.
-        positions: module whose result is added to a token: from `patchpack.model.positions`, from `waves`, or a custom one.
-            Default None, no positions.
-        rope: base of rotary positions (see `patchpack.model.rope`), usually 10,000. Default None, no rotary positions.
-        style: settings of the blocks: biases, query-key norm, layer scale, activation. Default None, `BlockStyle()`.
+        mlp_dim: hidden width of an MLP. Default None: ``4 · width``.
+        embed: module that maps patches to tokens. Default None: a plain `PatchEmbed`.
+        positions: module whose result is added to the tokens: one of `patchpack.model.positions` or `waves`, or a custom
+            module. Default None: no positions.
+        rope: base of rotary positions (see `patchpack.model.rope`), usually 10,000. Default None: no rotary positions.
+        style: settings of the blocks: biases, query-key norm, layer scale, activation. Default None: `BlockStyle()`.
         class_token: True adds a class token to each image. Default False.
-        registers: number of register tokens that the model adds to each image. Default 0. The rows inside the model are
-            longer by the class and register tokens of every slot. The loader's budgets do not change.
-        pool: ``"map"`` (attention pooling, the MAP head, the default), ``"mean"`` over patches, or the ``"class"`` token.
+        registers: number of register tokens that the model adds to each image. Default 0. Rows inside the model are longer by
+            the class and register tokens of every slot. The tokens per row of the recipe do not include these tokens.
+        pool: way from tokens to a vector per image: ``"map"`` (attention pooling, the MAP head, the default), ``"mean"`` over
+            patches, or the ``"class"`` token.
         norm: place of the final LayerNorm, ``"before"`` (the default) or ``"after"`` pooling.
-        drop_path: probability of stochastic depth at the last block, in [0, 1), per image. It grows linearly from 0 at the
-            first block. Default 0.
-        attention: ``"auto"`` (the default), another name of `patchpack.model.attention`, or a function. All give the same
-            numbers.
+        drop_path: probability that a branch of the last block leaves an image out (stochastic depth), in [0, 1). The
+            probability grows linearly from 0 at the first block. Default 0.
+        attention: ``"auto"`` (the default), the name of another backend in `patchpack.model.attention`, or a function. All
+            backends give the same numbers.
         static: True gives fixed shapes for a compiled model: one graph for all batches of equal shape, and the same numbers.
-            The model then also computes on padding, so leave it off where nothing is compiled. Default False.
+            The model then also computes on padding, so use False if you do not compile the model. Default False.
 
     Raises:
-        ConfigError: a number that cannot work, a pool without its token, or a ragged attention with static shapes.
+        ConfigError: a number cannot work, ``pool="class"`` is given without `class_token`, or `static` with an attention
+            backend that needs ragged tokens.
 
     Compiled:
-        ``torch.compile(ViT(..., static=True), fullgraph=True)`` takes a whole `PackedBatch`. It reads neither ``keys`` nor
-        ``info``, so their values, which differ in every batch, cause no recompilation. (Code around the model that reads them
-        would cause it: give it ``batch._replace(keys=[], info=pp.report.BatchInfo())``.) The number of rows must not change:
-        ``steps_per_epoch=...`` or ``tail="pad"`` keep the last batch of an epoch from being short. The compiled model leaves
-        out checks that read values (grids within `max_len`, segment ids within the slots). `patchpack.validate` does these
-        checks for batches you make yourself.
+        ``torch.compile(ViT(..., static=True), fullgraph=True)`` takes a whole `PackedBatch`. The model reads neither ``keys``
+        nor ``info``. Their values differ in every batch, but cause no recompilation. If compiled code around the model reads
+        them, pass ``batch._replace(keys=[], info=pp.report.BatchInfo())`` to this code. The number of rows must not change, so
+        use ``steps_per_epoch=...`` or ``tail="pad"``, with which the last batch of an epoch is not shorter. The compiled model
+        leaves out checks that read values (grids within `max_len`, segment ids within the slots). For batches that you make
+        yourself, `patchpack.validate` makes these checks.
     """
 
     def __init__(
@@ -138,14 +140,16 @@ class ViT(nn.Module):
         return self.embed.patch_size
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Return logits ``[B, E, num_classes]``, zeros in slots without a readable image. Without classes return `features`.
+        """Return logits ``[B, E, num_classes]``, with zeros in slots without a readable image.
+
+        If `num_classes` is 0, return the result of `features`.
 
         Args:
             batch: a batch of torch tensors. Uint8 patches are normalised here, with the batch's `norm`.
 
         Raises:
-            ShapeError: the batch was made for another patch size (and the kernel is not flexible), or holds a grid longer
-                than the table of positions.
+            ShapeError: the batch has another patch size and the kernel is not flexible, or the batch has a grid longer than the
+                table of positions.
         """
         x, layout = self._trunk(batch)
         return layout.to_slots(self.head(self._pooled(x, layout)))
@@ -156,7 +160,10 @@ class ViT(nn.Module):
         return layout.to_slots(self._pooled(x, layout))
 
     def tokens(self, batch: PackedBatch) -> Tensor:
-        """Return one vector per patch, ``[B, S, width]``, after the final norm, zeros where padding. See `patchpack.unpack`."""
+        """Return one vector per patch after the final norm, ``[B, S, width]``, with zeros at padding.
+
+        See `patchpack.unpack`.
+        """
         x, layout = self._trunk(batch)
         return layout.to_rows(self.norm(x))[:, : batch.segment_ids.shape[1]]
 
@@ -168,7 +175,7 @@ class ViT(nn.Module):
     def _trunk(self, batch: PackedBatch) -> tuple[Tensor, AnyLayout]:
         """Return the tokens after the last block, ``[T, width]``, and their layout.
 
-        The model's own tokens are at the end of each row.
+        The class and register tokens that the model adds are at the end of each row.
         """
         if not isinstance(batch.patches, Tensor):
             raise ShapeError(f"the model takes a batch of torch tensors, got {type(batch.patches).__name__} patches")
@@ -198,7 +205,7 @@ class ViT(nn.Module):
 
 
 class NaViT(ViT):
-    """NaViT (2307.06304): query-key normalisation, factorised positions, attention pooling, and no bias anywhere.
+    """The NaViT model (2307.06304): query-key normalisation, factorised positions, attention pooling, and no biases.
 
     Args:
         patch_size: pixels per side of a patch.
@@ -208,7 +215,7 @@ class NaViT(ViT):
         num_classes: logits per image. With 0, the default, the model returns its features.
         mlp_ratio: hidden width of an MLP, divided by `width`. Default 4.
         max_len: longest side of a grid, in patches, >= 1. Default 128.
-        drop_path: probability of stochastic depth at the last block, in [0, 1). Default 0.
+        drop_path: probability that a branch of the last block leaves an image out (stochastic depth), in [0, 1). Default 0.
         attention: ``"auto"`` (the default), another name of `patchpack.model.attention`, or a function.
         static: True gives fixed shapes for a compiled model, see `ViT`. Default False.
 
@@ -257,6 +264,6 @@ def _used(layout: AnyLayout) -> Tensor:
 
 
 def _lengthened(x: Tensor, layout: AnyLayout, longer: AnyLayout, own: Tensor) -> Tensor:
-    """Return the tokens ``[T, ...]`` of a layout placed into a longer one, whose rows end in `own`."""
+    """Return tokens ``[T, ...]`` moved to a layout with longer rows. The rows of this layout end in the tokens `own`."""
     rows = layout.to_rows(x)
     return longer.to_ragged(torch.cat([rows, own.expand(len(rows), *own.shape)], dim=1))

@@ -1,6 +1,6 @@
 """Computed positions: sines and cosines of (row, col), fixed or with learned frequencies.
 
-They are called like the tables of `patchpack.model.positions`, and have no limit on the length of a grid.
+These modules are called like the tables of `patchpack.model.positions`, and have no limit on the length of a grid.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from patchpack.model.positions import between, require_fractions, require_whole
 class SinusoidalPositions(nn.Module):
     """Fixed sines and cosines without parameters: half of a token's values for its row, half for its column.
 
-    ``[sin(row · f), cos(row · f), sin(col · f), cos(col · f)]`` with ``f_i = base^(−i / (width / 4))``, the frequencies of
-    Vaswani et al. (1706.03762 §3.5) for each axis; NaViT's "sinusoidal" (2307.06304).
+    The vector is ``[sin(row · f), cos(row · f), sin(col · f), cos(col · f)]`` with ``f_i = base^(−i / (width / 4))``. These are
+    the frequencies of Vaswani et al. (1706.03762 §3.5) for each axis, and NaViT's "sinusoidal" positions (2307.06304).
 
     Args:
         width: values per token, a multiple of 4.
-        base: the slowest wave turns by about ``1 / base`` per patch. Default 10,000.
+        base: number that sets the frequencies. The slowest wave turns by about ``1 / base`` radians per patch. Default 10,000.
         moco: True for the form of MoCo-v3 and big_vision's `posemb_sincos_2d`: columns before rows, and the slowest wave
             turns by exactly ``1 / base``, ``f_i = base^(−i / (width / 4 − 1))``. Default False.
-        fractional: True for ids that are fractions of the image, read `between` the entries of the table that `max_len`
-            patches would have. Default False.
-        max_len: entries of that table. Absolute ids have no limit. Default 128.
+        fractional: True for ids that are fractions of the image. They are read by linear interpolation in a table of `max_len`
+            entries (see `between`). Default False.
+        max_len: number of entries of the table for fractional ids. Absolute ids have no limit. Default 128.
 
     Raises:
-        ConfigError: a width that is not a multiple of 4, or a table without entries.
+        ConfigError: the width is not a multiple of 4, or the table would have no entries.
     """
 
     like: Tensor
@@ -48,7 +48,10 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("like", torch.empty(0), persistent=False)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the positions of (row, col), ``[T, 2]``, integers or, if `fractional`, floats: ``[T, width]``."""
+        """Return the vectors ``[T, width]`` of positions (row, col), ``[T, 2]``.
+
+        The positions are floats if `fractional` is True, else integers.
+        """
         if self.fractional:
             require_fractions(position_ids)
             rows, cols = (between(self._waves, axis, self.max_len) for axis in position_ids.unbind(-1))
@@ -68,16 +71,17 @@ class SinusoidalPositions(nn.Module):
 class FourierPositions(nn.Module):
     """Learned Fourier features (2106.02795): sines and cosines of one linear map of (row, col), with `width` parameters.
 
-    ``[sin(row · u + col · v), cos(row · u + col · v)]``, u and v of ``width / 2`` values each; NaViT's "learned Fourier".
+    The vector is ``[sin(row · u + col · v), cos(row · u + col · v)]``, with u and v of ``width / 2`` values each. NaViT calls
+    it "learned Fourier".
 
     Args:
         width: values per token, even.
         fractional: True for ids that are fractions of the image. Default False.
-        std: standard deviation of u and v at the start, in radians per unit. Default None: 0.5 per patch
-            (a wave is a dozen patches long), or 2π per image if `fractional`.
+        std: standard deviation of u and v at the start of training, in radians. Default None: 0.5 per patch (a wave is a dozen
+            patches long), or 2π per image if `fractional` is True.
 
     Raises:
-        ConfigError: an odd width, or a std that is not positive.
+        ConfigError: the width is odd, or `std` is not positive.
     """
 
     def __init__(self, *, width: int, fractional: bool = False, std: float | None = None) -> None:
@@ -91,7 +95,10 @@ class FourierPositions(nn.Module):
         self.frequencies = nn.Parameter(torch.randn(2, width // 2) * std)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the positions of (row, col), ``[T, 2]``, integers or, if `fractional`, floats: ``[T, width]``."""
+        """Return the vectors ``[T, width]`` of positions (row, col), ``[T, 2]``.
+
+        The positions are floats if `fractional` is True, else integers.
+        """
         (require_fractions if self.fractional else require_whole)(position_ids)
         # a sum of two, not a matrix product: autocast would round angles to three digits
         angles = (position_ids[:, :, None] * self.frequencies.to(angle_dtype(self.frequencies))).sum(1)
@@ -99,7 +106,7 @@ class FourierPositions(nn.Module):
 
 
 def angle_dtype(like: Tensor) -> torch.dtype:
-    """Return float64 for a float64 model, else float32.
+    """Return the dtype for angles: float64 for a float64 model, else float32.
 
     Angles reach hundreds of radians, which bfloat16 resolves only to the nearest radian.
     """

@@ -1,7 +1,7 @@
-"""The project's own images: four small shards of drawn textures, to try every part of the pipeline on.
+"""The project's own images: four small shards of drawn textures, on which every part of the pipeline can be tried.
 
-They show ten textures in random colours, sizes and file formats. Only the texture tells the class. `patchpack.samples.draw`
-draws them. This module reads no image, so it costs nothing to import.
+The images show ten textures in random colours, sizes and file formats. The class of an image is its texture.
+`patchpack.samples.draw` draws the images. This module reads no image, so importing it is quick.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def shards(split: str) -> list[str]:
         split: ``"train"`` or ``"val"``.
 
     Raises:
-        ConfigError: another split.
+        ConfigError: the split is unknown.
         SourceError: the files are not beside this module.
     """
     if split not in _SPLITS:

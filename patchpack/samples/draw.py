@@ -1,8 +1,8 @@
 """Draw the sample shards: ``python -m patchpack.samples.draw [OUTDIR]``, by default into this module's own folder.
 
-Every picture is a formula: a texture evaluated at each pixel, in two colours. Its class, size and format are dealt out
-per shard. Its looks are drawn from a generator seeded by the sample's number. The class decides only the texture. The
-same Pillow and numpy write the same bytes.
+Every picture is a formula: a texture in two colours, evaluated at each pixel. Classes and formats are divided evenly within a
+shard. The look of a picture comes from a random generator that is seeded by the sample's number. The class decides only the
+texture. The same versions of Pillow and numpy write the same bytes.
 """
 
 from __future__ import annotations
@@ -66,13 +66,13 @@ class Spec(NamedTuple):
     """The properties of a sample, before it is drawn.
 
     Attributes:
-        number: number of the sample, which names it and seeds its looks.
+        number: number of the sample, which is in its key and seeds its look.
         label: index into `CLASS_NAMES`.
-        extension: one of `FORMATS`.
-        height: pixels, after EXIF orientation.
-        width: pixels, after EXIF orientation.
+        extension: extension of the file, one of `FORMATS`.
+        height: height in pixels, after EXIF orientation.
+        width: width in pixels, after EXIF orientation.
         mode: Pillow mode of the file: ``RGB``, ``L``, ``P`` or ``RGBA``. Default ``RGB``.
-        turned: True if it is stored lying on its side, with EXIF orientation 6. Default False.
+        turned: True if the picture is stored on its side, with EXIF orientation 6. Default False.
     """
 
     number: int
@@ -85,12 +85,12 @@ class Spec(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Name of the sample inside its shard; it does not tell the class."""
+        """Name of the sample inside its shard. The name does not tell the class."""
         return f"shape-{self.number:05d}"
 
 
 def main(arguments: list[str]) -> None:
-    """Draw all shards into the one folder named, or beside this module."""
+    """Draw all shards into the folder that `arguments` names, or by default beside this module."""
     if len(arguments) > 1:
         raise SystemExit("usage: python -m patchpack.samples.draw [OUTDIR]")
     folder = Path(arguments[0]) if arguments else Path(__file__).parent
@@ -99,7 +99,7 @@ def main(arguments: list[str]) -> None:
 
 
 def draw(folder: Path) -> list[Path]:
-    """Write every shard into a folder, which is made if it is missing. Return the paths written."""
+    """Write every shard into a folder, and return the paths of the shards. A missing folder is made."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     first = 0
@@ -115,11 +115,11 @@ def draw(folder: Path) -> list[Path]:
 
 
 def deal(first: int, count: int) -> list[Spec]:
-    """Return the properties of one shard's samples: classes and formats in even shares, in random order.
+    """Return the properties of the samples of one shard. Each class and each format is equally frequent. The order is random.
 
     Args:
-        first: number of the shard's first sample.
-        count: samples in the shard.
+        first: number of the first sample in the shard.
+        count: number of samples in the shard.
     """
     rng = np.random.default_rng([SEED, first, count])
     # every class gets the same share of each format, so the format says nothing about the class
@@ -136,7 +136,7 @@ def deal(first: int, count: int) -> list[Spec]:
 
 
 def render(spec: Spec) -> Image.Image:
-    """Return the picture after EXIF orientation, ``RGB`` or ``L``."""
+    """Return the picture as it looks after EXIF orientation, in mode ``RGB`` or ``L``."""
     rng = np.random.default_rng([SEED, spec.number])
     ink = _ink(spec, rng)
     paper_colour, ink_colour = _colours(rng)
@@ -153,7 +153,7 @@ def render(spec: Spec) -> Image.Image:
 
 
 def caption(spec: Spec) -> str:
-    """Return a picture's description: its shape, the texture, and the two colours, ``"wide: teal dots on cream"``."""
+    """Return the description of a picture by shape, texture and colours, such as ``"wide: teal dots on cream"``."""
     rng = np.random.default_rng([SEED, spec.number])
     _ink(spec, rng)  # draws before the colours do
     paper, ink = _colours(rng)
@@ -168,7 +168,7 @@ def caption(spec: Spec) -> str:
 
 
 def captions(split: str) -> dict[str, str]:
-    """Return the `caption` of every sample of a split, ``"train"`` or ``"val"``, by its key: ``"shape-00000"``."""
+    """Return the `caption` of every sample of a split, ``"train"`` or ``"val"``, by key, such as ``"shape-00000"``."""
     found: dict[str, str] = {}
     first = 0
     for name, count in SHARDS.items():
@@ -179,7 +179,7 @@ def captions(split: str) -> dict[str, str]:
 
 
 def encode(spec: Spec) -> bytes:
-    """Return the picture's file."""
+    """Return the bytes of the picture's file."""
     image = render(spec)
     out = io.BytesIO()
     if spec.extension == "jpg":
@@ -227,7 +227,10 @@ def _mode(extension: str, nth: int) -> str:
 
 
 def _size(rng: Generator) -> tuple[int, int]:
-    """Draw (height, width) in pixels: the area is even on a log scale, and middling aspect ratios are more frequent."""
+    """Draw a random (height, width) in pixels.
+
+    Areas are uniform on a logarithmic scale, and medium aspect ratios are frequent.
+    """
     side = math.exp(rng.uniform(math.log(SIDE_PX[0]), math.log(SIDE_PX[1])))
     limit = math.log(MAX_ASPECT)
     stretch = math.exp(rng.triangular(-limit, 0.0, limit) / 2)
@@ -235,7 +238,7 @@ def _size(rng: Generator) -> tuple[int, int]:
 
 
 def _colours(rng: Generator) -> tuple[Field, Field]:
-    """Draw two colours of the palette, slightly moved, far enough apart in lightness. Either may be the lighter one."""
+    """Draw two random colours near colours of the palette, far enough apart in lightness. Either may be the lighter one."""
     palette = list(PALETTE.values())
     while True:
         pair = np.array([palette[i] for i in rng.choice(len(palette), 2, replace=False)], dtype=np.float64)
@@ -252,13 +255,13 @@ def _colour_name(colour: Field) -> str:
 
 
 def _coordinates(spec: Spec) -> tuple[Field, Field]:
-    """Return row and column of every pixel centre from the picture's middle, float64 ``[H, W]``, in pixels."""
+    """Return the row and column of every pixel centre from the middle of the picture, float64 ``[H, W]`` each, in pixels."""
     y, x = np.mgrid[: spec.height, : spec.width].astype(np.float64)
     return y - (spec.height - 1) / 2, x - (spec.width - 1) / 2
 
 
 def _ink(spec: Spec, rng: Generator) -> Field:
-    """Return the share of ink in each pixel, float64 ``[H, W]`` in [0, 1]."""
+    """Return how much of each pixel has the ink colour, float64 ``[H, W]`` in [0, 1]."""
     texture = TEXTURES[CLASS_NAMES[spec.label]]
     # in units of the root of the area: a resize to a given area then leaves the texture readable, whatever the aspect
     period_px = rng.uniform(*texture.period) * math.sqrt(spec.height * spec.width)

@@ -1,7 +1,7 @@
 """The ten textures of the sample shards, as formulas.
 
-Each takes coordinates in periods, float64 ``[H, W]``, and returns how deep inside the ink a point lies, in periods: positive
-inside, negative outside.
+Each formula takes coordinates in periods, float64 ``[H, W]``. It returns how deep each point lies inside the ink, in periods.
+The depth is positive inside the ink and negative outside.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def _centred(v: Field) -> Field:
 
 
 def _cells(v: Field, u: Field, rng: Generator) -> tuple[Field, Field]:
-    """Return coordinates inside a unit cell, from a centre that is a little off. Odd rows of cells may be shifted by half."""
+    """Return coordinates inside a unit cell, counted from a point near its centre.
+
+    Odd rows of cells may be shifted by half a cell.
+    """
     row = np.rint(v).astype(np.int64)
     u = u + 0.5 * (row % 2) * rng.integers(2)
     column = np.rint(u).astype(np.int64)
@@ -81,14 +84,14 @@ def _cells(v: Field, u: Field, rng: Generator) -> tuple[Field, Field]:
 
 
 class Texture(NamedTuple):
-    """The drawing of one class.
+    """The way in which one class is drawn.
 
     Attributes:
         depth: function that evaluates the texture, one of the functions above.
-        period: shortest and longest period, in units of the root of the picture's area.
-        tilt: largest random turn either way, degrees.
-        angle: turn besides, either way, degrees.
-        soft: the texture has no edges.
+        period: shortest and longest period, as fractions of the square root of the picture's area.
+        tilt: largest random rotation to either side, in degrees.
+        angle: fixed rotation to either side, in degrees, in addition to `tilt`.
+        soft: True if the texture has no sharp edges.
     """
 
     depth: Callable[[Field, Field, Generator], Field]

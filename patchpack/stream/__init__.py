@@ -1,1 +1,1 @@
-"""The stream from samples to packed batches. No sample is lost uncounted."""
+"""The stream from samples to packed batches. Every sample that is not packed is counted."""

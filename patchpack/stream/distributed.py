@@ -13,13 +13,13 @@ from patchpack.batch.packed import PackedBatch
 
 
 def global_images(batch: PackedBatch, group: distributed.ProcessGroup | None = None) -> Tensor:
-    """Return the number of readable images of a batch, summed over all ranks: ``slot_mask.sum()`` of each.
+    """Return the number of readable images of a batch, ``slot_mask.sum()``, summed over all ranks.
 
-    It is one all-reduce, so every rank of the group must call it for each of its batches, also for empty ones.
+    The function makes one all-reduce. So every rank of the group must call it for each of its batches, empty batches included.
 
     Weighting:
-        DDP averages gradients over ranks. The result is the gradient of the mean over all images of a step if each micro-batch
-        differentiates its *sum* of per-image losses, times ``world_size``, divided by the number of images of all ranks and
+        DDP averages gradients over ranks. To get the gradient of the mean over all images of a step, differentiate for each
+        micro-batch the *sum* of its losses per image, times ``world_size``, divided by the number of images of all ranks and
         accumulation steps::
 
             total = sum(pp.global_images(batch) for batch in micro_batches)
@@ -31,12 +31,12 @@ def global_images(batch: PackedBatch, group: distributed.ProcessGroup | None = N
     ``pp.global_images(batch._replace(slot_mask=batch.targets != -100))``.
 
     Args:
-        batch: numpy or torch. The backend must know its device: move it first for NCCL.
-        group: the ranks to add up; None for all of them.
+        batch: a batch of numpy arrays or torch tensors. For NCCL, move the batch to the GPU first.
+        group: the process group whose ranks are summed. Default None: all ranks.
 
     Returns:
-        int64 scalar on the batch's device (CPU for numpy), the same on every rank. Without an initialised process group, the
-        count of this batch.
+        An int64 scalar on the batch's device (CPU for numpy), the same on every rank. Without an initialised process group it
+        is the count of this batch.
     """
     count = torch.as_tensor(batch.slot_mask).sum()
     if distributed.is_available() and distributed.is_initialized():

@@ -49,48 +49,54 @@ def load(
     """Return a loader of packed batches of torch tensors from a source of images.
 
     Args:
-        source: webdataset shards (path, brace pattern, glob, or a list of them), a folder, image files, a dataset with items by
-            number (torch, Hugging Face), an iterable of `Sample`, webdataset dicts, Hugging Face rows, or pairs
-            (image, target), or a `Source` from `open_source`. The epochs of an index are planned as a whole: rows are fuller,
-            ``len()`` is exact, all ranks have the same number of steps, and a state is a step.
+        source: the images, in one of these forms: webdataset shards (a path, brace pattern, glob, or a list of these), a
+            folder, image files, a dataset with items by number (torch, Hugging Face), an iterable, an index, or a `Source` from
+            `open_source`. The items of an iterable are `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image,
+            target). The epochs of an index are planned as a whole. Then rows are fuller, ``len()`` is exact, all ranks have the
+            same number of steps, and a saved state only holds the number of a step.
         recipe: sizes, augmentation and packing of the samples, see `patchpack.recipes`.
-        shuffle: False or 0 for the source's order. A number permutes shards, and headers in blocks of this many, by (seed,
-            epoch); files of a folder and items of a dataset are permuted as a whole. True permutes an index as a whole too, and
-            uses blocks of 1024 for shards, streams and other iterables.
-        epoch: number of the epoch, for the draws, the shuffling, and a source with a ``set_epoch`` (a stream of `datasets`).
-            See `Loader.set_epoch`.
-        steps_per_epoch: exactly this many batches on every rank, the source repeated as needed. None for one pass. Images
-            that still wait when an epoch ends this way are dropped, and counted under ``steps_per_epoch``.
-        tail: handling of the last rows of a pass if they do not fill a batch. ``"short"`` makes a shorter batch, ``"drop"``
-            drops and counts their images, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows (repeats are not
-            counted).
-        balance: for an index, deal rows so that ranks have nearly equal work in each step.
-        text_len: with ``tokenize``, tokens of text per row, in addition to those of images. Default None.
-        rank: number of this process's share of the source, from 0. None takes it from `torch.distributed` if that is
-            initialised, else 0. Whole shards are dealt if every rank can have one, else samples by position. With
-            ``tail="pad"`` and no ``steps_per_epoch`` every rank plans all headers and takes its own rows: all ranks together
-            see every image once, in equal steps.
-        world_size: number of shares. None takes it from `torch.distributed` if that is initialised, else 1.
-        num_workers: painting processes, default 0. They do not change batches (but see `size_of`). One more process reads
-            headers ahead.
-        num_threads: painting threads of this process, instead of `num_workers`, default 0. They do not change batches. No data
-            is sent between processes, but all threads share one interpreter. Use a few threads, and a dataset that several
-            threads may read.
-        on_error: ``"raise"`` stops at the first unusable sample and names it. ``"skip"`` counts and names it in
+        shuffle: False or 0 keeps the source's order (default). A number n permutes shards, and samples inside blocks of n, by
+            (seed, epoch). True uses blocks of 1024 for shards and iterables, and permutes an index as a whole. Files of a
+            folder and items of a dataset by number are permuted as a whole, with True and with any n.
+        epoch: number of the epoch, default 0. The random draws and the shuffling depend on it. A source with a method
+            ``set_epoch`` (a stream of `datasets`) is set to this epoch. See `Loader.set_epoch`.
+        steps_per_epoch: exact number of batches of an epoch on every rank. The source is repeated if it is too short. Images
+            that still wait for a row when the epoch ends are dropped, and counted under ``steps_per_epoch``. Default None: an
+            epoch is one pass over the source.
+        tail: handling of the last rows of a pass if they do not fill a batch. ``"short"`` (default) makes a shorter batch,
+            ``"drop"`` drops and counts their images, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows (repeats are
+            not counted).
+        balance: True deals the rows of an index so that ranks have nearly equal work in each step. Default False.
+        text_len: tokens of text per row, in addition to the tokens of images. It goes together with ``tokenize``. Default None:
+            no texts.
+        rank: number of this process among `world_size` processes, from 0. Default None: that of `torch.distributed` if that is
+            initialised, else 0. Each rank reads whole shards if every rank can have one, else every world_size-th sample. With
+            ``tail="pad"`` and no ``steps_per_epoch`` every rank plans all samples and takes its own rows. Then all ranks
+            together see every image once, in equal numbers of steps.
+        world_size: number of processes that share the source. Default None: that of `torch.distributed` if that is initialised,
+            else 1.
+        num_workers: number of processes that paint batches, default 0. It does not change batches (except as `size_of` says).
+            One more process reads headers ahead.
+        num_threads: number of threads of this process that paint batches, instead of `num_workers`, default 0. It does not
+            change batches. No data is sent between processes, but all threads share one interpreter, so use a few threads only.
+            Several threads must be able to read the dataset at the same time.
+        on_error: ``"raise"`` stops at the first unusable sample and names it. ``"skip"`` counts and names unusable samples in
             `Loader.report` and continues. A function of a `Rejection` (or `ShardFault`) returns True to continue. An
             `ErrorPolicy` holds one of these with a log file, limits, a timeout and restarts of workers. Default ``"raise"``.
         dataloader: options of `torch.utils.data.DataLoader` by name, such as ``{"pin_memory": True, "prefetch_factor": 4}``.
-            Random numbers that a dataset of yours draws in workers are seeded by the recipe's seed, epoch, rank and worker. A
-            ``generator`` here seeds them in torch's way instead. A resume in the middle of an epoch does not repeat them.
+            If your dataset draws random numbers in workers, they are seeded by the recipe's seed, epoch, rank and worker. With
+            a ``generator`` here they are seeded in torch's way instead. A resume in the middle of an epoch does not repeat
+            these random numbers.
         **reading: options of `open_source`: ``image``, ``frames``, ``target``, ``to_sample``, ``map_target``, ``classes``,
-            ``sizes``, ``size_of``, ``text``, ``tokenize``. They say what is read of every sample.
+            ``sizes``, ``size_of``, ``text``, ``tokenize``. These options say which members of every sample are read, and how.
 
     Returns:
-        A `Loader`. Iterate it, then read ``loader.report()``. Its ``len()`` is ``steps_per_epoch``, and a `TypeError` without.
+        A `Loader`. Iterate it, then read ``loader.report()``. Its ``len()`` is exact for an index, else ``steps_per_epoch``.
+        Otherwise ``len()`` raises `TypeError`.
 
     Raises:
-        SourceError, ConfigError: arguments are checked as far as possible before iteration. `Loader.__iter__` lists the errors
-            while iterating.
+        SourceError, ConfigError: the source cannot be read, or an argument cannot work. Arguments are checked as far as
+            possible before iteration. `Loader.__iter__` lists the errors while iterating.
     """
     options = require_options(dataloader)
     require_known(reading)
@@ -126,7 +132,10 @@ def load(
 
 
 def require_known(options: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for an option that `load` does not have. The error says where it belongs, or names a similar one."""
+    """Raise `ConfigError` for an option that `load` does not have.
+
+    The error says where the option belongs, or names a similar option.
+    """
     for name in options:
         if name in SOURCE_DEFAULTS:
             continue
@@ -141,7 +150,10 @@ def require_known(options: Mapping[str, Any]) -> None:
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return this process's rank and the number of ranks: as given, else from torch.distributed, else one rank."""
+    """Return this process's rank and the number of ranks. A value that is not given comes from torch.distributed.
+
+    Without torch.distributed there is one rank.
+    """
     if (rank is None) != (world_size is None):
         raise ConfigError(f"rank and world_size go together, got rank={rank}, world_size={world_size}")
     if rank is not None and world_size is not None:

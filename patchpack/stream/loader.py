@@ -1,4 +1,4 @@
-"""The loader behind `patchpack.load`: plans, a transport and the account of the epoch, as a torch DataLoader."""
+"""The loader behind `patchpack.load`: a torch DataLoader that plans, paints, and keeps account of every sample."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DATALOADER_OPTIONS = frozenset(inspect.signature(DataLoader.__init__).parameters
 
 
 def require_options(options: Any) -> dict[str, Any]:
-    """Return the options of a torch DataLoader by name, an empty dict for None.
+    """Return the options of a torch DataLoader by name. Return an empty dict for None.
 
     Raises:
         ConfigError: an option that a DataLoader does not have, or that a recipe or `load` decides.
@@ -54,15 +54,15 @@ class Loader(DataLoader[PackedBatch]):
     """A `torch.utils.data.DataLoader` of `PackedBatch`es of tensors. Made by `load`.
 
     Args:
-        planner: yields the plans of the batches.
-        num_workers: painting processes, default 0.
-        num_threads: painting threads of this process, instead of `num_workers`, default 0.
+        planner: the planner that yields the plans of the batches.
+        num_workers: number of processes that paint, default 0.
+        num_threads: number of threads of this process that paint, instead of `num_workers`, default 0.
         on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Default ``"raise"``.
         dataloader: options of `torch.utils.data.DataLoader` that a recipe does not decide. Default None.
 
     Attributes:
         planner: the given planner.
-        fatal: the error of the last iteration if its planner could make no batch, or no further one. Else None.
+        fatal: the error of the last iteration if the planner could make no batch, or no further batch. Else None.
 
     Raises:
         ConfigError: an option that cannot work.
@@ -109,8 +109,9 @@ class Loader(DataLoader[PackedBatch]):
         Raises:
             ConfigError: with workers, the shared memory is smaller than their batches.
             WorkerError: workers died or froze more often than `worker_restarts`.
-            PatchpackError: under ``on_error="raise"``, the first unusable sample or shard, before the batch that would have
-                held it. In any case, a source without a single usable image, or more losses than the fuse allows.
+            PatchpackError: under ``on_error="raise"`` a sample or shard is unusable. It is raised before the batch that would
+                have held the sample. Under any `on_error`, the source has no usable image, or more samples are lost than the
+                `ErrorPolicy` allows.
         """
         return closed_at_exit(self._batches())
 
@@ -146,7 +147,7 @@ class Loader(DataLoader[PackedBatch]):
             raise self.fatal
 
     def _received(self, info: BatchInfo) -> Exception | None:
-        """Account for a batch that has arrived. Return the error to raise instead of delivering it, or None."""
+        """Count the samples of a batch that has arrived. Return the error to raise instead of delivering the batch, or None."""
         error = self._judge.judge(info, self._seen(info))
         if error is None and info.fatal is not None:
             self.fatal = SourceError(info.fatal)
@@ -156,7 +157,7 @@ class Loader(DataLoader[PackedBatch]):
         return error
 
     def _nothing_usable(self) -> SourceError | None:
-        """Return the error if an epoch was iterated from its beginning and every sample was rejected, else None."""
+        """Return an error if an epoch was iterated from its beginning and every sample was rejected. Otherwise return None."""
         report = self.report()
         if self.planner.already_reported or not report.rejected or len(report.rejected) < report.seen:
             return None
@@ -164,15 +165,18 @@ class Loader(DataLoader[PackedBatch]):
         return SourceError(f"{self.planner.source.name}: no image to pack, {counts}; the first: {report.rejected[0]}")
 
     def _seen(self, info: BatchInfo) -> int:
-        """Return the number of samples met by all streams, with a batch's own count for its stream."""
+        """Return the number of samples that all streams have met. `info` has the number of the stream that made the batch."""
         return info.seen + sum(account.seen for number, account in self._accounts.items() if number != info.worker)
 
     def forget_workers(self) -> None:
-        """Start other workers in the next iteration, also if workers are persistent."""
+        """Start new workers in the next iteration, even if workers are persistent."""
         self._iterator = None
 
     def __len__(self) -> int:
-        """Return the number of batches: for an index, of this epoch; else ``steps_per_epoch``, or raise `TypeError` without."""
+        """Return the number of batches of an epoch.
+
+        For an index it is that of the current epoch, else ``steps_per_epoch``. Without ``steps_per_epoch`` raise `TypeError`.
+        """
         return len(self.planner)
 
     def __bool__(self) -> bool:
@@ -185,33 +189,36 @@ class Loader(DataLoader[PackedBatch]):
         return f"Loader({self.planner!r}{workers}{threads})"
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw and shuffle for another epoch from the next iteration on. See `Planner.set_epoch`."""
+        """Set the epoch that the next iteration draws and shuffles for. See `Planner.set_epoch`."""
         self._transport.set_epoch(epoch)
         self._delivered, self._finished = None, False
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position in the epoch after the last delivered batch, even if workers are ahead.
+        """Return the position in the epoch after the last delivered batch. Batches that workers made ahead do not count.
 
-        The state is small and JSON-safe, and holds no pixels. The method is torchdata's protocol, so trainers that support it
-        find it.
+        The state is small and JSON-safe, and holds no pixels. The method follows torchdata's protocol, so trainers that support
+        this protocol call it.
         """
         return self._transport.state_dict(self._delivered, finished=self._finished)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue, in the next iteration, after the last batch of the state. Batches are the same to the last bit.
+        """Make the next iteration continue after the last batch of the state. Batches are the same to the last bit.
 
         A state saved after the end of an epoch starts the next epoch. `report` counts only samples after the state. The number
         of workers or threads may differ, except for sources whose sizes are not known (`size_of`).
 
         Raises:
             ConfigError: the state is damaged, or an argument, a field of the recipe or a property of the source differs. The
-                error names it. See `Planner.load_state_dict`.
+                error names the difference. See `Planner.load_state_dict`.
         """
         self._transport.load_state_dict(self, state)
         self._delivered, self._finished, self._accounts = None, False, {}
 
     def report(self) -> Report:
-        """Return the account up to the last batch delivered or raised for. Painting workers do not change it."""
+        """Return the account of all samples up to the last delivered batch, or up to the batch that an error replaced.
+
+        The number of workers does not change the report.
+        """
         total = Report.total(account.report() for account in self._accounts.values())
         return replace(total, ignored=dict(self.planner.source.ignored))
 

@@ -1,4 +1,4 @@
-"""The `patchpack.pack_images` function: a list of images to batches, for inference, from any object that holds an image."""
+"""The `patchpack.pack_images` function, which packs a list of images of any kind into batches for inference."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class ImageBatches:
         return f"ImageBatches({self._loader!r})"
 
     def __iter__(self) -> Iterator[PackedBatch]:
-        """Iterate over torch batches. There are no batches if there is no usable image.
+        """Iterate over torch batches. Without a usable image there are no batches.
 
         Raises:
-            PatchpackError: under ``on_error="raise"``, the first unusable image, by its key.
+            PatchpackError: under ``on_error="raise"`` an image is unusable. The error names its key.
             ConfigError: the numbers of keys and images differ.
         """
         return closed_at_exit(self._batches())
@@ -56,7 +56,10 @@ class ImageBatches:
                 raise
 
     def report(self) -> Report:
-        """Return the account up to the last batch. Its ``rejected`` names the images that are in no batch, with the reason."""
+        """Return the account up to the last batch.
+
+        The report's ``rejected`` names the images that are in no batch, each with the reason.
+        """
         return self._loader.report()
 
 
@@ -72,28 +75,29 @@ def pack_images(
 ) -> ImageBatches:
     """Pack images into batches, for inference.
 
-    Images wait until they fill rows well, so they come out in another order than they went in. `unpack` gives the key of each
-    vector. Images are read one after the other, when a batch needs them. Of a generator only the waiting images are held in
-    memory. Of a path only the path is held until its image is painted.
+    Images wait until they fill rows well, so batches hold them in another order. `unpack` gives the key of each vector. Images
+    are read one after the other, when a batch needs them. If `images` is a generator, only the waiting images are held in
+    memory. For an image given as a path, only the path is held until the image is painted.
 
     Args:
         images: an iterable, a mapping of keys to images, or a single image (but not an array of four axes). An image is a path,
-            a PIL image, a uint8 array or tensor ``[H, W, 3]`` or ``[3, H, W]``, file bytes, a clip (`Clip`, or an axis of
-            frames in front, for a recipe with `video`), or a `Sample`. Kinds may be mixed. A list inside the iterable is one
-            sample: images that belong together, in one row, under one key.
+            a PIL image, a uint8 array or tensor ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or a `Sample`. A recipe with
+            `video` also takes clips: a `Clip`, or an array with an axis of frames in front. Kinds may be mixed. A list inside
+            the iterable is one sample, whose images are packed in one row under one key.
         recipe: sizes and packing of the images. ``recipe.for_eval()`` has no random draws and drops nothing.
-        keys: keys of the images. None uses the path, the sample's own key, or else the number of the image, from 0.
-        on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`, see `load`. Without an
-            `ErrorPolicy` any number of unusable images in a row is accepted. Default ``"raise"``.
-        num_workers: painting processes, default 0, see `load`.
-        num_threads: painting threads, instead of `num_workers`, default 0, see `load`.
+        keys: keys of the images. Default None: the key of an image is its path, the key of its `Sample`, or else its number,
+            from 0.
+        on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`, see `load`. Unless you pass an
+            `ErrorPolicy`, any number of unusable images in a row is accepted. Default ``"raise"``.
+        num_workers: number of processes that paint, default 0, see `load`.
+        num_threads: number of threads that paint, instead of `num_workers`, default 0, see `load`.
         **options: further options of `load`, such as ``dataloader``.
 
     Returns:
-        An iterable of torch `PackedBatch`es with a `report`.
+        An iterable of torch `PackedBatch`es that has a method `report`.
 
     Raises:
-        ConfigError: at construction, for wrong arguments.
+        ConfigError: an argument cannot work. It is raised by this call, before iteration.
 
     Example:
         for batch in pp.pack_images(paths, recipe.for_eval(), on_error="skip"):
@@ -129,11 +133,11 @@ _NO_KEY = object()
 
 
 class PictureSource(FieldSource):
-    """A `Source` of images in any form. A path is read twice: its header, and later its pixels.
+    """A `Source` of images in any form. An image given as a path is read twice: first its header, and later its pixels.
 
     Args:
         images: the images, in the forms that `pack_images` accepts.
-        keys: keys of the images, None for paths, samples' own keys or numbers.
+        keys: keys of the images. None: the key of an image is its path, the key of its `Sample`, or else its number.
     """
 
     scan_in_process = True  # a generator cannot be sent to another process
@@ -145,7 +149,7 @@ class PictureSource(FieldSource):
         self.set_members(parse_members(IMAGE, None))
 
     def set_members(self, members: SampleFields) -> None:
-        """Set the limits, see `FieldSource`."""
+        """Set the limits for reading images, see `FieldSource`."""
         self.members, self.reader = members, PictureReader(members.limits.max_bytes)
 
     def scan(self) -> Iterator[Event]:
@@ -200,7 +204,7 @@ class PictureSource(FieldSource):
 
 
 class PictureReader:
-    """A `Reader` from a path or an inline sample to (image, None)."""
+    """A `Reader` of images: from a path or an inline sample to (image, None)."""
 
     def __init__(self, max_bytes: int) -> None:
         self._inline, self._files = InlineReader(), FileReader("", None, max_bytes)
@@ -215,10 +219,10 @@ class PictureReader:
 
 
 def channels_last(image: object) -> Any:
-    """Return an image with channels last.
+    """Return an image with the axis of channels last.
 
-    A uint8 tensor becomes an array, and ``[3, H, W]`` becomes ``[H, W, 3]``, also with an axis of frames. ``[3, W, 3]`` and
-    every other image is unchanged.
+    A uint8 tensor becomes an array. The shape ``[3, H, W]`` becomes ``[H, W, 3]``, with or without an axis of frames in front.
+    The shape ``[3, W, 3]`` and every other image are unchanged.
     """
     if isinstance(image, torch.Tensor):
         image = image.detach().cpu().numpy()

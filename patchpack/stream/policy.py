@@ -1,4 +1,4 @@
-"""The policy for unusable samples: raise, skip, record, or stop when there are too many."""
+"""The policy for unusable samples: raise an error, skip the sample, record it, or stop when there are too many."""
 
 from __future__ import annotations
 
@@ -23,21 +23,24 @@ class ErrorPolicy:
     """The handling of unusable samples, damaged shards and dead workers: ``on_error`` of `load`, `Pack` and `Painter`.
 
     Attributes:
-        on_error: ``"raise"`` stops at the first unusable sample and names it. ``"skip"`` counts and names it in the report and
-            continues. A function of a `Rejection` or `ShardFault` returns True to continue. It is called once for each, in
-            order.
-        log: a file to which each unusable sample and shard is appended as one line of JSON: step, epoch, shard, member, key,
-            stage, reason. Default None.
-        max_in_a_row: raise after this many unusable samples in a row, even with ``"skip"``, because the source is probably
-            broken. Default 100. None sets no limit.
-        max_share: raise if more than this share of at least 100 samples is unusable, a number in (0, 1). Default None.
-        timeout: seconds without a batch from any worker, or without a header from the process that reads them. After that they
-            count as frozen, and an error names what each was doing. Default 600. 0 waits for ever. Only for `load`.
-        worker_restarts: how often in an epoch workers may be started again if one died or all are frozen, default 0. The new
-            workers paint the unfinished batches, and nothing is lost or doubled. Each restart gives a warning. Only for `load`.
+        on_error: ``"raise"`` stops at the first unusable sample and names it. ``"skip"`` counts and names unusable samples in
+            the report and continues. A function is called with each `Rejection` and `ShardFault` once, in order, and returns
+            True to continue.
+        log: path of a file to which each unusable sample and shard is appended as one line of JSON: step, epoch, shard, member,
+            key, stage, reason. Default None: no file.
+        max_in_a_row: number of unusable samples in a row after which an error is raised, even with ``"skip"``, because the
+            source is probably broken. Default 100. None sets no limit.
+        max_share: largest accepted fraction of unusable samples, in (0, 1), checked from 100 samples on. Default None: no
+            limit.
+        timeout: seconds without a batch from any worker, or without a header from the process that reads headers, after which
+            these processes count as frozen. An error then names what each process was doing. Default 600. 0 sets no limit. Only
+            `load` uses it.
+        worker_restarts: number of times in an epoch that workers may be replaced because one died or all are frozen, default 0.
+            The new workers paint the unfinished batches, so no batch is lost or doubled. Each restart gives a warning. Only
+            `load` uses it.
 
     Raises:
-        ConfigError: any other value.
+        ConfigError: an attribute has a value that is not described here.
     """
 
     on_error: OnError = "raise"
@@ -69,11 +72,17 @@ class ErrorPolicy:
 
     @classmethod
     def of(cls, on_error: OnError | ErrorPolicy) -> ErrorPolicy:
-        """Return the policy that the argument ``on_error`` of a public function stands for: itself, or its short form."""
+        """Return the policy that the argument ``on_error`` of a public function stands for.
+
+        An `ErrorPolicy` is returned unchanged.
+        """
         return on_error if isinstance(on_error, ErrorPolicy) else cls(on_error)
 
     def require_default(self, user: str, *names: str) -> ErrorPolicy:
-        """Return the policy. Raise `ConfigError` if one of these attributes was set, because the user of it cannot obey it."""
+        """Return the policy. Raise `ConfigError` if an attribute in `names` was set.
+
+        `user` is the name of the function or class that cannot follow these attributes.
+        """
         defaults = {field.name: field.default for field in fields(self)}
         for name in names:
             if getattr(self, name) != defaults[name]:
@@ -82,7 +91,10 @@ class ErrorPolicy:
 
 
 class ErrorJudge:
-    """The decision about every loss of one iteration. The loader, the painter and `Pack` call it for every batch."""
+    """The decision about every lost sample of one iteration.
+
+    The loader, the painter and `Pack` call `judge` for every batch.
+    """
 
     def __init__(self, policy: ErrorPolicy) -> None:
         self._policy = policy
@@ -96,8 +108,8 @@ class ErrorJudge:
         """Return the error to raise instead of delivering a batch, or None.
 
         Args:
-            info: of the batch.
-            seen: samples met so far; None takes ``info.seen``.
+            info: info of the batch.
+            seen: number of samples met so far. Default None: ``info.seen``.
         """
         on_error = self._policy.on_error
         losses: list[Rejection | ShardFault] = [*info.rejections, *info.shard_errors]

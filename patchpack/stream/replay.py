@@ -1,4 +1,4 @@
-"""One image again as training saw it: planned and painted alone, from its key and the numbers that address its draws."""
+"""Replay of one image as training saw it. The image is planned and painted alone, with the same random draws."""
 
 from __future__ import annotations
 
@@ -42,25 +42,28 @@ def replay(
     """Paint one image as a run with this recipe did.
 
     Args:
-        source: the source of the run, as `load` takes it, or an opened `Source`.
+        source: the source of the run, in any form that `load` takes.
         recipe: the recipe of the run, with the same seed.
         key: key of the image, as in reports and `PackedBatch.keys`.
         epoch: number of the epoch in the run, default 0.
-        step: number of its batch, default 0. Only a recipe with several patch sizes uses it.
-        repeat: number of the pass over the source within the epoch, ``info.repeats`` of its batch. Default 0, for a source that
-            is not repeated.
-        ordinal: number of the sample in the run, over all epochs, default 0. Only a drop schedule uses it.
-        num_tokens: tokens of the image in its batch, if a packer's ``max_cut`` left fewer than planned. None for all.
-        part: number of the image within a sample of several, from 0.
-        text_len: ``text_len`` of the run, if it had texts. Then pass its ``tokenize`` and ``text`` too.
+        step: number of the image's batch, default 0. Only a recipe with several patch sizes uses the number.
+        repeat: number of the pass over the source within the epoch, which ``info.repeats`` of the batch holds. Default 0, the
+            first pass.
+        ordinal: number of the sample in the run, over all epochs, default 0. Only a drop schedule uses the number.
+        num_tokens: number of tokens of the image in its batch, if a packer's ``max_cut`` left fewer than planned. Default None:
+            all planned tokens.
+        part: number of the image within a sample of several images, from 0. Default 0.
+        text_len: ``text_len`` of the run, if the run had texts. Then pass ``tokenize`` and ``text`` of the run too. Default
+            None.
         **reading: ``image``, ``target`` and the other options of `open_source` that the run passed to `load`.
 
     Returns:
-        The image, of numpy arrays: its surviving patches, ids, grid and target, to the bit.
+        The image as numpy arrays: the patches that were not dropped, ids, grid and target. All are equal to the run's to the
+            bit.
 
     Raises:
         SourceError: no sample has that key.
-        ConfigError: `num_tokens` is more than planned, or `part` more than the sample has.
+        ConfigError: `num_tokens` is more than planned, or the sample has no image with number `part`.
         PatchpackError: the sample cannot be used, for the reason that the run reported.
     """
     opened = open_within(Limits.of(recipe), source, **reading)

@@ -51,40 +51,41 @@ _PLACE = ("epoch", "streams", "states")  # in a state: positions of the streams
 
 
 class Pack:
-    """A stage from samples to `PackedBatch`es of numpy arrays.
+    """A stage of your pipeline that turns samples into `PackedBatch`es of numpy arrays.
 
-    It is for pipelines that cannot seek. ``stream.compose(pp.Pack(recipe))`` is webdataset's way.
-    ``pp.Pack(recipe).over(stream)`` makes a torch dataset of any stream. Called on an iterable, the stage is a generator. It
-    is picklable.
+    The stage is for pipelines that can only be read from their beginning. For webdataset write
+    ``stream.compose(pp.Pack(recipe))``. For any other stream ``pp.Pack(recipe).over(stream)`` makes a torch dataset. A call of
+    the stage with an iterable returns a generator of batches. The stage is picklable.
 
-    Each stream packs on its own, so batches depend on how the pipeline splits itself over ranks and workers. The stage never
-    splits it again. The key of an item without one is its number in the stream, with several workers ``"<worker>/<number>"``. A
-    key may repeat (``resampled=True``): draws depend on the key and on the sample's number in the stream.
+    The stream of each worker is packed by itself, so batches depend on how the pipeline splits itself over ranks and workers.
+    The stage never splits a pipeline that splits itself. An item without a key gets its number in the stream as key, or with
+    several workers ``"<worker>/<number>"``. A key may repeat (``resampled=True``), because random draws depend on the key and
+    on the sample's number in the stream.
 
     Args:
         recipe: sizes, augmentation and packing of the samples.
         image: member of a webdataset dict, or column of a row. See `patchpack.stream.sample.items.as_sample`.
-        frames: members or column that hold the frames of a clip, default None.
-        target: member or column that holds the label, several for a dict of labels, None for no labels.
-        to_sample: ``(number, item) -> Sample``, for items of another kind.
-        map_target: decoded label → target.
+        frames: members or column that hold the frames of a clip. Default None: no clips.
+        target: member or column that holds the label. Several give a dict of labels. None reads no labels.
+        to_sample: a function ``(number, item) -> Sample``, for items of another kind. Default None.
+        map_target: a function from the decoded label to the target. Default None.
         text: member or column that holds the text, see `load`.
-        tokenize: text → token ids, None for no texts, see `load`.
-        text_len: tokens of text per row, see `load`.
-        epoch: number of the epoch, for the draws, default 0. See `set_epoch`.
-        lookahead: images that may wait in open rows, default 4096. Beyond that the fullest rows are closed. A batch on its way,
-            one held back, and a block of 16 items come on top.
-        lookahead_bytes: bytes that the waiting images may hold, as the pipeline yields them, default 256 MiB. Beyond that
-            the fullest rows are closed.
+        tokenize: a function from a text to its token ids, see `load`. Default None: no texts.
+        text_len: number of tokens of text per row, see `load`. Default None: no texts.
+        epoch: number of the epoch, which random draws depend on. Default 0. See `set_epoch`.
+        lookahead: number of images that may wait in unfinished rows, default 4096. If more wait, the fullest rows are closed.
+            The stage also holds two batches and a block of 16 items.
+        lookahead_bytes: number of bytes that the waiting images may hold, in the form in which the pipeline yields them,
+            default 256 MiB. If they hold more, the fullest rows are closed.
         tail: handling of the last rows of a stream that ends, default ``"short"``. See `OnlinePlanner`.
         on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Under ``"skip"`` rejections are in
             ``batch.info``, see `Report.collect`. Each stream counts separately. Default ``"raise"``.
-        resumable: True stores the state of the stream in the ``info.state`` of every batch, some kB, for `delivered`. Default
-            False.
+        resumable: True stores the state of the stream in the ``info.state`` of every batch, where `delivered` reads it. A state
+            takes some kB. Default False.
 
     Raises:
-        ConfigError: at construction.
-        SourceError: while iterating, for an item of an unknown kind or a stream without one usable image.
+        ConfigError: an option cannot work. It is raised at construction.
+        SourceError: an item is of an unknown kind, or a stream has no usable image. It is raised while iterating.
     """
 
     def __init__(
@@ -130,10 +131,10 @@ class Pack:
         self._planner(None)  # refuses wrong arguments now
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw for another epoch from the next iteration on, also in workers that run already.
+        """Set the epoch that the next iteration draws for, also in workers that run already.
 
-        The stage does not shuffle. From now on, if the pipeline has a ``set_epoch``, each iteration first sets it to this
-        epoch.
+        The stage does not shuffle. If the pipeline has a method ``set_epoch``, each later iteration first calls it with the
+        stage's epoch.
         """
         require_epoch(epoch)
         if epoch != self.epoch:
@@ -142,7 +143,7 @@ class Pack:
 
     @property
     def epoch(self) -> int:
-        """The epoch of the next iteration's draws."""
+        """The epoch that the next iteration draws for."""
         return int(self._epoch[0])
 
     def _tell_epoch(self, items: Any) -> None:
@@ -150,7 +151,10 @@ class Pack:
             tell_epoch(items, self.epoch)
 
     def delivered(self, batch: PackedBatch[np.ndarray]) -> None:
-        """Note, in the training process, that a batch has arrived for good: `state_dict` then is the state after it."""
+        """Record, in the training process, that training has used a batch.
+
+        `state_dict` then returns the state after this batch.
+        """
         if batch.info.state is None:
             raise ConfigError("this batch carries no state: make the stage with resumable=True")
         self._resume = {}  # already running: the next epoch starts at its beginning
@@ -158,7 +162,9 @@ class Pack:
         self._num_streams = batch.info.streams
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position of every stream after its last `delivered` batch. JSON-safe, some kB a stream, no pixels.
+        """Return the position of every stream after its last `delivered` batch.
+
+        The state is JSON-safe, takes some kB per stream, and holds no pixels.
 
         Raises:
             ConfigError: the stage was made without ``resumable=True``, so its batches carry no state.
@@ -177,15 +183,16 @@ class Pack:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue, in the next iteration of every stream, after its last delivered batch.
+        """Make the next iteration of every stream continue after its last delivered batch.
 
-        Call it before the DataLoader starts its workers. A pipeline has no positions, so it is read again from its beginning,
-        and samples that were packed are skipped without decoding. The rest of each stream is unchanged. Torch takes the first
-        batch from its first worker, so streams keep their turns only if the state was saved after a whole round of them.
+        Call this method before the DataLoader starts its workers. A pipeline has no positions, so it is read again from its
+        beginning, and samples that were packed are skipped without decoding. The remaining batches of each stream are the same.
+        Torch always takes the first batch from its first worker. So the order of batches from several workers is the same only
+        if the state was saved after the same number of batches from every worker.
 
         Raises:
-            ConfigError: an argument or a field of the recipe differs, which the error names; or the state is damaged. The
-                number of streams is compared when they start.
+            ConfigError: the state is damaged, or an argument or a field of the recipe differs. The error names the difference.
+                The number of streams is compared when they start.
         """
         require_same(state, self._belongs_to())
         require_whole(state, _PLACE)
@@ -207,14 +214,13 @@ class Pack:
         }
 
     def over(self, items: Iterable[Any]) -> IterableDataset[PackedBatch[np.ndarray]]:
-        """Return a dataset of the stage over `items`, for ``DataLoader(..., batch_size=None)``.
+        """Return a torch dataset of the batches that the stage makes of `items`, for ``DataLoader(..., batch_size=None)``.
 
-        By torch's contract an `IterableDataset` (as of webdataset and `datasets`) divides itself among workers. Any other
-        iterable does not know the workers, so each worker takes its share by position. A dataset with items by number ends at
-        its length.
+        Torch expects an `IterableDataset` (such as those of webdataset and `datasets`) to divide itself among workers. Any
+        other iterable is divided here: worker w of n takes items w, w + n, … A dataset with items by number ends at its length.
 
         Raises:
-            ConfigError: `items` is a path, or not iterable.
+            ConfigError: `items` is a path, or cannot be iterated.
         """
         require_items(items)
         return _Packed(self, items)

@@ -1,4 +1,4 @@
-"""Property checks of policies, packers and batches. A failed check shows the smallest example that hypothesis found."""
+"""Property checks of policies, packers and batches. A check that fails shows the smallest example that hypothesis found."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from patchpack.testing.strategies import grids, lengths, size_tables, uniform_ta
 def check_resize_policy(policy: resize.ResizePolicy, *, patch_size: int = 16, examples: int = 100) -> None:
     """Assert that a resize policy keeps its protocol.
 
-    The policy returns integer grids ``[n, 2]`` of at least one patch, or (0, 0) to refuse a size. A grid never exceeds the
-    policy's `bound`. Row i depends on row i alone, a second call returns the same, and inputs stay unchanged. If the policy
-    has `place`, boxes lie inside the image and resized sizes inside the grid.
+    The policy returns integer grids ``[n, 2]`` of at least one patch, or (0, 0) to refuse a size. A grid never has more patches
+    than the policy's `bound`. Row i of the result depends on row i of the input alone. A second call returns the same grids.
+    Inputs stay unchanged. If the policy has a method `place`, boxes lie inside the image and resized sizes inside the grid.
 
     Args:
-        policy: the policy.
+        policy: the policy to check.
         patch_size: pixels per side of a patch (default 16).
         examples: number of random tables of sizes to try (default 100).
 
@@ -74,11 +74,11 @@ def check_resize_policy(policy: resize.ResizePolicy, *, patch_size: int = 16, ex
 def check_crop_policy(policy: crop.CropPolicy, *, patch_size: int = 16, examples: int = 100) -> None:
     """Assert that a crop policy keeps its protocol.
 
-    The policy returns integer boxes ``[n, 4]`` of at least one pixel, inside their images. Row i depends on row i alone, a
-    second call returns the same, and inputs stay unchanged.
+    The policy returns integer boxes ``[n, 4]`` of at least one pixel, inside their images. Row i of the result depends on row i
+    of the input alone. A second call returns the same boxes. Inputs stay unchanged.
 
     Args:
-        policy: the policy.
+        policy: the policy to check.
         patch_size: pixels per side of a patch (default 16).
         examples: number of random tables of sizes to try (default 100).
 
@@ -107,11 +107,11 @@ def check_crop_policy(policy: crop.CropPolicy, *, patch_size: int = 16, examples
 def check_drop_policy(policy: Any, *, examples: int = 100) -> None:
     """Assert that a drop policy keeps its protocol.
 
-    The policy returns the number of patches to keep, integers ``[n]``, each at least one and at most all patches. Row i depends
-    on row i alone.
+    The policy returns the numbers of patches to keep, integers ``[n]``, each at least one and at most all patches. Row i of the
+    result depends on row i of the input alone.
 
     Args:
-        policy: the policy.
+        policy: the policy to check.
         examples: number of random tables of grids to try (default 100).
 
     Raises:
@@ -139,11 +139,11 @@ def check_packer(factory: PackerFactory, *, seq_len: int = 64, max_images: int =
     """Assert that a packer keeps its protocol.
 
     Every item is returned exactly once, unchanged or shortened as far as ``max_cut`` allows. No row is empty or exceeds
-    ``seq_len`` tokens or ``max_images`` slots. `flush` returns all remaining items. A packer restored from its state through
-    JSON, saved at any point, returns the same rows from there on.
+    ``seq_len`` tokens or ``max_images`` slots. `flush` returns all remaining items. The state may be saved as JSON at any
+    point. A packer restored from the state returns the same rows from this point on.
 
     Args:
-        factory: function of `seq_len` and `max_images` that returns a new packer.
+        factory: a function of `seq_len` and `max_images` that returns a new packer.
         seq_len: tokens per row (default 64).
         max_images: slots per row (default 7).
         examples: number of random sequences of items to try (default 100).
@@ -193,7 +193,7 @@ def check_batch(batch: PackedBatch[ArrayT]) -> None:
     every token once.
 
     Raises:
-        AssertionError: two views disagree.
+        AssertionError: two views of the batch disagree.
         ShapeError: the batch breaks a rule of `validate`.
     """
     validate(batch)

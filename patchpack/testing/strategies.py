@@ -15,7 +15,7 @@ from patchpack.plan.recipe import Recipe
 
 
 def sizes(max_side: int = 20_000) -> st.SearchStrategy[tuple[int, int]]:
-    """Return a strategy of sizes (height, width) in pixels, from single pixels and thin strips to photographs."""
+    """Return a strategy of sizes (height, width) in pixels. They reach from single pixels and thin strips to photographs."""
     side = st.one_of(st.integers(1, 40), st.integers(1, 2000), st.integers(1, max_side))
     return st.tuples(side, side)
 
@@ -34,8 +34,8 @@ def grids(max_side: int = 64) -> st.SearchStrategy[tuple[int, int]]:
 def lengths(seq_len: int, max_items: int = 60) -> st.SearchStrategy[list[int]]:
     """Return a strategy of lists of token counts that fit a row of `seq_len`.
 
-    A list holds small counts only, or a mixture of small, arbitrary and nearly full ones. Long lists are as likely as short
-    ones.
+    A list holds small counts only, or a mixture of small counts, arbitrary counts and counts close to `seq_len`. Long lists are
+    as likely as short lists.
     """
     small = st.integers(1, max(1, seq_len // 8))
     length = st.one_of(small, st.integers(1, seq_len), st.integers(max(1, seq_len - 3), seq_len))
@@ -44,7 +44,10 @@ def lengths(seq_len: int, max_items: int = 60) -> st.SearchStrategy[list[int]]:
 
 
 def uniform_tables(n: int, draws: int) -> st.SearchStrategy[npt.NDArray[np.float64] | None]:
-    """Return a strategy of uniform draws for n images, float64 ``[n, draws]`` in [0, 1), often at an end; None if draws=0."""
+    """Return a strategy of uniform draws for n images, float64 ``[n, draws]`` in [0, 1). Values at the ends are frequent.
+
+    If `draws` is 0, it is a strategy of None.
+    """
     if draws == 0:
         return st.none()
     u = st.one_of(st.just(0.0), st.just(1 - 2.0**-53), st.floats(0, 1, exclude_max=True))

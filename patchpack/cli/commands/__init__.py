@@ -1,6 +1,6 @@
-"""The commands, a module each: `add_arguments` declares the arguments, `run` does the work and returns the exit status.
+"""The commands, one module for each. `add_arguments` declares the arguments. `run` does the work and returns the exit status.
 
-A module is imported only when its command is called. It imports torch inside of functions, so that ``--help`` does not wait.
+A module is imported only when its command is called. It imports torch inside of functions, so that ``--help`` is quick.
 """
 
 from __future__ import annotations

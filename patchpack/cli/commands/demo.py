@@ -1,4 +1,4 @@
-"""``patchpack demo``: three ways to batch compared, then the program that trains, with tables, progress and pictures."""
+"""``patchpack demo``: a comparison of three ways to make batches, then a training program, with tables and pictures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run the demo, or write its program; return the exit status."""
+    """Run the demo, or write its training program to a file. Return the exit status."""
     if arguments.write:
         return _write_program(Path(arguments.write))
     if arguments.epochs is not None and arguments.epochs < 1:

@@ -1,4 +1,7 @@
-"""``patchpack embed``: a vector for every image of a source, written in parts, so that a killed run can go on."""
+"""``patchpack embed``: a vector for every image of a source.
+
+Vectors are written in parts, so that a killed run can continue.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +33,12 @@ DTYPES = {"float32": np.float32, "float16": np.float16}
 
 
 class Part(NamedTuple):
-    """The results of some batches.
+    """The results of some batches, which are written to files of their own.
 
     Attributes:
-        vectors: ``[n, width]``.
-        keys: keys of the vectors.
-        rejected: images between them that cannot be used.
+        vectors: the vectors of n images, ``[n, width]``.
+        keys: key of the image of each vector.
+        rejected: the unusable images that were met in these batches.
     """
 
     vectors: npt.NDArray[Any]
@@ -72,13 +75,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Embed a source, from its beginning or where an earlier run stopped; return the exit status.
+    """Embed a source from its beginning, or from where an earlier run stopped. Return the exit status.
 
-    The folder gets ``part-000000.npy`` ``[n, width]``, ``part-000000.jsonl`` with the key of each of its rows in order,
-    ``part-000000.rejected.jsonl`` where images cannot be used, and so on. ``progress.json`` counts the finished parts.
+    For each part the folder gets up to three files. ``part-000000.npy`` holds the vectors, ``[n, width]``.
+    ``part-000000.jsonl`` holds the key of each vector, in the same order. ``part-000000.rejected.jsonl`` names unusable images,
+    if there are any. ``progress.json`` counts the finished parts.
 
     Raises:
-        ConfigError: the folder is of a run with other arguments, the part size is below 1, or the dtype is unknown.
+        ConfigError: the folder holds a run with other arguments, the part size is below 1, or the dtype is unknown.
     """
     recipe, dtype, part_size = recipe_of(arguments), arguments.dtype, arguments.part_size
     if part_size < 1 or dtype not in DTYPES:
@@ -141,7 +145,9 @@ def _embedded(batch: pp.PackedBatch, network: ViT, device: str) -> npt.NDArray[n
 
 
 def _parts(loader: pp.Loader, network: ViT, device: str, dtype: Any, part_size: int) -> Iterator[Part]:
-    """Yield the vectors of the loader's batches in parts. At each yield the loader's state is that after the part.
+    """Yield the vectors of the loader's batches in parts.
+
+    Whenever a part is yielded, the loader's state is the state after this part.
 
     Raises `SourceError` if no image of the source can be used.
     """
@@ -179,7 +185,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def _read_progress(folder: Path, about: dict[str, Any]) -> dict[str, Any]:
-    """Return the progress of an earlier run. Raise `ConfigError` if it had other arguments."""
+    """Return the progress of an earlier run. Raise `ConfigError` if that run had other arguments."""
     path = folder / PROGRESS
     if not path.exists():
         return {**about, "parts": 0, "images": 0, "rejected": 0, "loader": None, "finished": False}

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Build and save an index, and print what it holds; return the exit status."""
+    """Build and save an index, and print what it holds. Return the exit status."""
     require_engine(arguments.engine, arguments.num_workers)
     out = Path(arguments.out)
     require_replaceable(out)  # before anything slow
@@ -55,16 +55,16 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def build(console: Console, shards: list[str], arguments: argparse.Namespace, *, update: Index | None = None) -> Index:
-    """Build an index and show the progress.
+    """Build an index, and show the progress while shards are scanned.
 
     Args:
         console: the terminal.
-        shards: paths, URLs and patterns.
-        arguments: values of `add_indexed_fields` and `add_workers`.
+        shards: paths, URLs and patterns of the shards.
+        arguments: the parsed command line, with the options of `add_indexed_fields` and `add_workers`.
         update: an older index, from which unchanged shards and the default fields are taken. Default None.
 
     Raises:
-        SourceError: no sample can be used. The reasons are printed before.
+        SourceError: no sample can be used. The reasons are printed before the error is raised.
     """
     image, target = arguments.image, arguments.target
     if image is None:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Survey a source, print what was found and draw it; return the exit status."""
+    """Decode every image of a source, print what was found, and draw a figure of it. Return the exit status."""
     path, image, target, limit = arguments.source, arguments.image, arguments.target, limit_of(arguments)
     out = None
     if arguments.out is not None:  # before the pass over the data, which may take long

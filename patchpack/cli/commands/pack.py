@@ -1,4 +1,4 @@
-"""``patchpack pack``: whole epochs painted once, into a folder of packed shards."""
+"""``patchpack pack``: whole epochs, painted once and written into a folder of packed shards."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Plan, paint and write epochs, and print what was written; return the exit status."""
+    """Plan, paint and write epochs, and print what was written. Return the exit status."""
     recipe = recipe_of(arguments)
     require_engine(arguments.engine, arguments.num_workers)
     console, start, source = Console(), time.perf_counter(), arguments.source

@@ -1,4 +1,4 @@
-"""``patchpack plan``: a recipe at several row lengths and numbers of slots, and which combination to take."""
+"""``patchpack plan``: a comparison of a recipe at several row lengths and numbers of slots, with a recommendation."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Study every combination, print a table and a recommendation, and draw them; return the exit status."""
+    """Measure every combination, print a table and a recommendation, and draw a figure of both. Return the exit status."""
     path, limit, out = arguments.source, limit_of(arguments), None
     if arguments.out is not None:  # before anything slow
         from patchpack.cli.pictures.files import figure_path

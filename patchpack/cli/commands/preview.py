@@ -1,4 +1,4 @@
-"""``patchpack preview``: packed rows of a source as a picture, and their images before and after resizing."""
+"""``patchpack preview``: a picture of packed rows of a source, and of their images before and after resizing."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Draw the first batch of a source, and a model's features of it; return the exit status."""
+    """Draw the first batch of a source. If a model is named, draw its features of the images too. Return the exit status."""
     recipe = recipe_of(arguments)
     path = png_path(arguments.out)  # before the data, which may be slow
     model = None
@@ -89,7 +89,7 @@ def first_rows(source: Source, recipe: pp.Recipe, epoch: int) -> Preview:
 
     Args:
         source: the source.
-        recipe: a recipe that `drawable` returned.
+        recipe: a recipe for pictures, as `drawable` returns it.
         epoch: number of the epoch.
 
     Raises:

@@ -1,4 +1,4 @@
-"""``patchpack replay``: one image as training saw it, in numbers and as a picture."""
+"""``patchpack replay``: one image as training saw it, described in numbers and drawn as a picture."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print how the image was planned and painted, and draw it; return the exit status."""
+    """Print how one image was planned and painted, and draw the image. Return the exit status."""
     recipe, key = recipe_of(arguments), arguments.key
     path = None if arguments.out is None else png_path(arguments.out)
     opened, _ = open_typed(arguments.source, image=arguments.image, target=arguments.target)

@@ -1,4 +1,4 @@
-"""The same images batched in three ways: tokens, padding, stretch and speed of each."""
+"""A comparison of three ways to batch the same images: by tokens, padding, stretch and speed."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Recipes = dict[str, tuple[str, pp.Recipe]]  # name → description and recipe
 
 
 class Measured(NamedTuple):
-    """One way of batching, measured.
+    """The measurements of one way of batching.
 
     Attributes:
         name: name of the way.
-        how: its description.
-        tokens: number of tokens that a model computes, padding included.
-        waste: share of padding in them.
+        how: description of the way.
+        tokens: number of tokens that a model computes on, padding included.
+        waste: fraction of padding among these tokens, in [0, 1].
         stretch: mean factor by which one side of an image is stretched against the other, at least 1.
-        images_per_second: speed of training steps.
+        images_per_second: number of images per second in training steps.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 
 
 def comparison_recipes() -> Recipes:
-    """Return the recipes of the three ways. Native size is the grid of patches that covers an image, at most 144."""
+    """Return the recipes of the three ways. At native size, an image gets as many patches as cover it, at most 144."""
     native = pp.resize.NaFlex(144, upscale=False)
     rows = COMPARED_IMAGES
     return {
@@ -54,7 +54,10 @@ def comparison_recipes() -> Recipes:
 
 
 def measure(recipes: Recipes, samples: list[pp.Sample]) -> list[Measured]:
-    """Pack the same samples in several ways, and time training steps on each, in turns; the fastest counts."""
+    """Pack the same samples in several ways, and time training steps on each way, in turns.
+
+    The fastest run of each way counts.
+    """
     model = program.make_model()
     packed = {name: list(pp.load(samples, recipe)) for name, (_, recipe) in recipes.items()}
     seconds = dict.fromkeys(recipes, float("inf"))

@@ -1,4 +1,4 @@
-"""Style, headings and axes of the figures, and text that their font can show.
+"""The style, headings and axes of the figures, and the text that their font can show.
 
 Figures are drawn with matplotlib's objects, without pyplot. matplotlib is imported only when a figure is drawn.
 """
@@ -43,7 +43,7 @@ _STYLE = {
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Draw in the style of these figures, and restore the user's settings afterwards."""
+    """Draw in the style of these figures inside the ``with`` block. Afterwards restore the user's settings of matplotlib."""
     from matplotlib import style
 
     with style.context(["default", _STYLE]):
@@ -68,20 +68,20 @@ def note_above(axes: Axes, text: str, *, x: float = 0, **style: Any) -> None:
     Args:
         axes: the axes.
         text: the line.
-        x: its place from left, 0, to right, 1. Default 0.
+        x: position of the line, from 0 (left) to 1 (right). Default 0.
         **style: properties of the text for matplotlib.
     """
     axes.annotate(text, (x, 1), (0, 9), xycoords="axes fraction", textcoords="offset points", **style)
 
 
 def ticks(axis: Any, low: float, high: float, most: int = 7) -> None:
-    """Write plain numbers on a log axis, as many as fit side by side.
+    """Write plain numbers on a logarithmic axis, as many as fit side by side.
 
     Args:
         axis: an axis of matplotlib.
-        low: the lower end.
-        high: the upper end.
-        most: largest number of numbers. Default 7.
+        low: lower end of the axis.
+        high: upper end of the axis.
+        most: the most numbers to write. Default 7.
     """
     powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
     for steps in ((1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9), (1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
@@ -93,14 +93,14 @@ def ticks(axis: Any, low: float, high: float, most: int = 7) -> None:
 
 
 def mark(axis: Any, places: dict[str, float]) -> None:
-    """Write texts at places of an axis, and draw a grid through them."""
+    """Write texts at positions of an axis, and draw a grid line at each position."""
     axis.set_ticks([*places.values()], [*places])
     axis.set_ticks([], minor=True)
     axis.axes.grid(axis=axis.axis_name, color=BAND, lw=0.7)
 
 
 def source_name(source: str) -> str:
-    """Return the last part of a source's name, without folders, query or command, which a picture shall not show."""
+    """Return the last part of a source's name for a picture. Folders, the query of a URL and commands are left out."""
     if source.startswith("pipe:"):
         return "a pipe"
     if "://" in source:
@@ -111,7 +111,7 @@ def source_name(source: str) -> str:
 
 
 def shown(text: str, longest: int) -> str:
-    """Return text that fits a title. A character that the font lacks becomes a box, without matplotlib's warning."""
+    """Return text shortened to fit a title. A character that the font lacks becomes a box, without matplotlib's warning."""
     from matplotlib.font_manager import findfont, get_font
 
     glyphs = get_font(findfont("DejaVu Sans")).get_charmap()

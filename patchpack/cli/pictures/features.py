@@ -1,4 +1,4 @@
-"""A model's features of images as colours, each on its patch."""
+"""A model's features of images, drawn as colours, one for each patch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _DROPPED = 230  # grey
 
 @torch.no_grad()
 def draw_features(batch: PackedBatch[ArrayT], images: list[PackedImage[ArrayT]], model: ViT) -> dict[str, Image.Image]:
-    """Return a picture of each image by its key, one pixel per patch.
+    """Return, by key, a picture of the features of each image. A picture has one pixel per patch.
 
     Colours are the first three principal components of the tokens of all these images. Dropped patches are grey.
 
     Args:
         batch: a batch of numpy arrays.
-        images: images of this batch.
+        images: the images of the batch to draw.
         model: the model that computes the tokens.
     """
     tensors = {name: torch.from_numpy(value) for name, value in batch._asdict().items() if isinstance(value, np.ndarray)}

@@ -1,4 +1,4 @@
-"""Paths of pictures, checked before anything slow is read."""
+"""Paths of pictures, which are checked before any slow work begins."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ FIGURES = (".png", ".pdf", ".svg")  # formats of matplotlib
 
 
 def png_path(out: str) -> Path:
-    """Return the path of a PNG after its folder is made.
+    """Make the folder of a PNG file, and return the path of the file.
 
     Raises:
-        ConfigError: another suffix, a folder in place of the file, or a folder that cannot be made.
+        ConfigError: the path has another suffix than .png, or is a folder, or its folder cannot be made.
     """
     path = Path(out)
     if path.suffix.lower() != ".png":
@@ -24,11 +24,11 @@ def png_path(out: str) -> Path:
 
 
 def figure_path(out: str) -> Path:
-    """Return the path of a figure after its folder is made.
+    """Make the folder of a figure's file, and return the path of the file.
 
     Raises:
-        ConfigError: another suffix than .png, .pdf and .svg, matplotlib is missing, a folder in place of the file, or a folder
-            that cannot be made.
+        ConfigError: the path has another suffix than .png, .pdf and .svg, or is a folder, or its folder cannot be made, or
+            matplotlib is not installed.
     """
     path = Path(out)
     if path.suffix.lower() not in FIGURES:

@@ -1,4 +1,4 @@
-"""Images before and after resizing: the picture in the file, and below it the patches for the model."""
+"""Pictures of images before and after resizing. The patches for the model are drawn below the picture in the file."""
 
 from __future__ import annotations
 
@@ -26,15 +26,19 @@ def draw_pairs(
     ids: bool = False,
     features: Mapping[str, Image.Image] | None = None,
 ) -> Image.Image:
-    """Draw each image as in its file, and below it as the model gets it, underlined in its colour in the rows.
+    """Draw each image as in its file, and below it as the model gets it.
+
+    The line below an image has the colour that the image has in the picture of the rows.
 
     Args:
         images: images of one batch.
-        originals: the images as in their files, by key and part. A thumbnail of the size `CELL` is enough.
+        originals: the images as in their files, by (key, number of the image in its sample). Thumbnails of the size `CELL` are
+            enough.
         patch_size: pixels per side of a patch.
-        width: pixels of the picture.
-        ids: write row and slot as well. Default False.
-        features: pictures of features by key, one pixel per patch, which are drawn below. Default None.
+        width: width of the picture in pixels.
+        ids: True writes the numbers of row and slot too. Default False.
+        features: pictures of the model's features by key, one pixel per patch. They are drawn below the images. Default None:
+            no features.
     """
     per_line = max(1, (width + _GAP) // (CELL.width + _GAP))
     lines = [images[i : i + per_line] for i in range(0, len(images), per_line)]
@@ -83,7 +87,7 @@ def _words(text: str, colour: str) -> Image.Image:
 
 
 def shortened(key: str, width: int) -> str:
-    """Return the end of a key, which differs from its neighbours' ends, in letters that the font has.
+    """Return the end of a key, in letters that the font has. The ends of keys differ more than their beginnings.
 
     It is at most `width` pixels long.
     """

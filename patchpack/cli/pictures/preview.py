@@ -20,14 +20,14 @@ WIDTH = 1200
 
 
 class Preview(NamedTuple):
-    """The first rows of an epoch, and the images in them.
+    """The contents of a preview: the first rows of an epoch, and the images in these rows.
 
     Attributes:
         plan: plan of the batch.
-        batch: the rows.
+        batch: the batch of the first rows.
         images: the images that are drawn before and after resizing.
-        originals: the pictures in their files, by key and part.
-        features: pictures of their features by key, one pixel per patch. None without a model.
+        originals: the pictures in the images' files, by (key, number of the image in its sample).
+        features: pictures of the model's features of the images by key, one pixel per patch. None without a model.
         model: name and weights of the model.
     """
 
@@ -40,7 +40,7 @@ class Preview(NamedTuple):
 
 
 def contents(batch: PackedBatch[np.ndarray]) -> str:
-    """Return the number of images and rows as text."""
+    """Return the number of images and rows of a batch as text."""
     readable = int(batch.slot_mask.sum())
     lost = sum(map(len, batch.keys)) - readable
     unreadable = f" and {lost} unreadable" if lost else ""
@@ -51,11 +51,11 @@ def draw_preview(preview: Preview, name: str, *, epoch: int, seed: int, ids: boo
     """Draw the rows, then images before and after resizing.
 
     Args:
-        preview: the rows.
+        preview: the contents to draw.
         name: name of the preset, for the text.
         epoch: number of the epoch, for the text.
         seed: seed of the draws, for the text.
-        ids: write slot numbers.
+        ids: True writes the numbers of slots.
     """
     plan, batch, images, originals, features, model = preview
     p, seq_len = batch.patch_size, batch.segment_ids.shape[1]

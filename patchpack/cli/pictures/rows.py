@@ -1,7 +1,7 @@
-"""Pictures of packed rows: every image with its kept patches in their places, and below the row's tokens as a bar.
+"""Pictures of packed rows. Every image is drawn with its kept patches. A bar below shows the tokens of the row.
 
-Each image has another colour than its neighbours. Grey hatching is a dropped patch in an image, and padding in a bar. A crossed
-box is an unreadable image, whose place in the row stays empty.
+Each image has another colour than its neighbours. In an image, grey hatching is a dropped patch. In a bar, it is padding. A
+crossed box is an unreadable image, whose place in the row stays empty.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _CROSSED = 26  # pixels per side of the box of an unreadable image
 
 
 def drawable(recipe: Recipe) -> Recipe:
-    """Return a recipe with the same places and pixels in the form that pictures need: uint8 patches, (row, col) positions."""
+    """Return a recipe that packs the same pixels in the form that pictures need: uint8 patches and (row, col) positions."""
     same = recipe.normalize if isinstance(recipe.normalize, normalize.MeanStd) else normalize.HALF
     return recipe.replace(dtype="uint8", positions=positions.Absolute(), normalize=same)
 
 
 def picture_of(image: PackedImage[ArrayT], patch_size: int, size: Size | None = None) -> Image.Image:
-    """Draw one image as the model gets it: kept patches in their places, dropped ones hatched; of a clip the middle frame.
+    """Draw one image as the model gets it, with dropped patches hatched. For a clip, draw the middle frame.
 
     Args:
-        image: uint8 patches with (row, col) positions, or (time, row, col) for a clip.
+        image: the image, with uint8 patches and (row, col) positions. A clip has (time, row, col) positions.
         patch_size: pixels per side of a patch.
-        size: size of the picture in pixels. Default None: the size of the image.
+        size: size of the picture in pixels. Default None: the size of the resized image.
 
     Raises:
         ShapeError: the patches are not uint8, or the positions are not (row, col).
@@ -64,18 +64,19 @@ def picture_of(image: PackedImage[ArrayT], patch_size: int, size: Size | None = 
 
 
 def scaled(picture: Image.Image, size: Size) -> Image.Image:
-    """Resize a picture. Pixels are averaged if it gets smaller, and repeated if it gets larger."""
+    """Resize a picture. Pixels are averaged in a smaller picture, and repeated in a larger one."""
     larger = size.height >= picture.height and size.width >= picture.width
     return picture.resize((size.width, size.height), Image.Resampling.NEAREST if larger else Image.Resampling.BOX)
 
 
 def fitted(size: Size, scale: float, within: Size) -> Size:
-    """Return a size times a scale, or a smaller one that fits.
+    """Return a size times a scale, or a smaller size if that does not fit.
 
     Args:
-        size: pixels.
+        size: size in pixels.
         scale: factor for both sides.
-        within: largest size. No side is thinner than `THINNEST`, so a long thin picture may be a little wider than `within`.
+        within: largest size in pixels. No side gets shorter than `THINNEST`, so the short side of a long picture may exceed
+            `within` a little.
     """
     scale = min(scale, within.height / size.height, within.width / size.width)
     return Size(max(THINNEST, round(size.height * scale)), max(THINNEST, round(size.width * scale)))
@@ -96,17 +97,19 @@ def draw_rows(
     """Draw rows of a batch, one below the other.
 
     Args:
-        batch: uint8 patches with absolute positions, numpy or torch.
+        batch: a batch of numpy arrays or torch tensors, with uint8 patches and absolute positions.
         plan: the plan of the batch. Without it, an unreadable image that no readable image follows looks like padding.
         rows: numbers of the rows to draw. Default None: all.
-        width: pixels of the picture. Default 1000.
-        height: pixels of a square image with as many patches as the largest in the picture. Default 64. The others are drawn
-            to scale, unless they are too long to fit. Without captions, every image is drawn as large as fits this height.
-        per_token: pixels of a token in the bars. Default None: `seq_len` tokens fill the width. Bars of several pictures
-            are comparable if this number is the same.
-        captions: write above each row how full it is. Default True.
-        legend: explain above all rows what they show. Default False.
-        ids: write the slot number below every image, and into its part of the bar where it fits. Default False.
+        width: width of the picture in pixels. Default 1000.
+        height: height in pixels of a square image with as many patches as the largest image in the picture. Default 64. All
+            other images are drawn to the same scale, unless they are too long to fit. With ``captions=False`` every image is
+            drawn as large as fits this height.
+        per_token: width of a token in the bars, in pixels. Default None: `seq_len` tokens fill the width. Bars of several
+            pictures are comparable if this number is the same.
+        captions: True writes above each row how full the row is. Default True.
+        legend: True explains above all rows what the picture shows. Default False.
+        ids: True writes the slot number below every image, and into the image's section of the bar if it is wide enough.
+            Default False.
     """
     slots: list[list[PackedImage[ArrayT] | None]] = [[None] * len(keys) for keys in batch.keys]
     for image in unpack(batch):
@@ -138,7 +141,7 @@ def _caption(row: int, images: Sequence[PackedImage[ArrayT] | None], tokens: int
 
 
 def _lengths(batch: PackedBatch[ArrayT], plan: BatchPlan | None, row: int) -> list[int]:
-    """Return the tokens of every slot of a row. An unreadable image keeps its place, which is padding."""
+    """Return the number of tokens of every slot of a row. An unreadable image keeps its planned tokens, which are padding."""
     if plan is not None:
         lengths: list[int] = plan.table.num_tokens[plan.offsets[row] : plan.offsets[row + 1]].tolist()
         return lengths
@@ -195,9 +198,9 @@ def _side_by_side(strip: Image.Image, bar: Image.Image, *, at: int, width: int) 
 def _strip(
     images: Sequence[PackedImage[ArrayT] | None], patch_size: int, width: int, height: int, common: float | None, ids: bool
 ) -> Image.Image:
-    """Draw the images of a row, each underlined in its colour, on as many lines as they need.
+    """Draw the images of a row on as many lines as they need. Each image is underlined in its colour.
 
-    `common` is the scale of all; None draws each as large as fits the height.
+    `common` is the scale of all images. None draws each image as large as fits the height.
     """
     gap, rule, face = 6, 4, font(12)
     within = Size(3 * height // 2, width) if common else Size(height, min(width, 2 * height - 16))

@@ -1,4 +1,4 @@
-"""Colours and patterns of every picture, and pictures laid out on white."""
+"""The colours and patterns of every picture, and the layout of pictures on white."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HUES = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#332288", "#56b4
 
 
 def font(size: int) -> Any:
-    """Return Pillow's scalable font; `size` is in pixels."""
+    """Return Pillow's scalable font in a size of `size` pixels."""
     return ImageFont.load_default(size)
 
 
@@ -38,7 +38,7 @@ def line(text: str, colour: str, width: int) -> Image.Image:
     Args:
         text: the text, with letters that `font` has.
         colour: colour of the letters.
-        width: pixels. Text that is longer is cut off.
+        width: width of the picture in pixels. A longer text is cut off.
     """
     sheet = Image.new("RGB", (width, 18), PAPER)
     ImageDraw.Draw(sheet).text((0, 0), text, fill=colour, font=font(14))
@@ -52,7 +52,7 @@ def panel(title: str, lines: Sequence[str], body: Image.Image, *, width: int) ->
         title: the title, in large letters.
         lines: the text, in small letters.
         body: the picture.
-        width: pixels.
+        width: width of the result in pixels.
     """
     head = 34 + 20 * len(lines) + 10
     sheet = Image.new("RGB", (width, head + body.height + 4), PAPER)
@@ -70,7 +70,7 @@ def stack(parts: Sequence[Image.Image], *, gap: int, width: int) -> Image.Image:
     Args:
         parts: the pictures.
         gap: pixels between two pictures.
-        width: pixels.
+        width: width of the result in pixels.
     """
     sheet = Image.new("RGB", (width, sum(p.height + gap for p in parts) - gap if parts else 1), PAPER)
     y = 0
@@ -86,8 +86,8 @@ def beside(parts: Sequence[Image.Image], *, gap: int, margin: int, level: str = 
     Args:
         parts: the pictures, at least one.
         gap: pixels between two pictures.
-        margin: pixels around all of them.
-        level: "top" or "bottom", the edge that is level. Default "top".
+        margin: pixels around all pictures together.
+        level: the edge at which the pictures are aligned, "top" or "bottom". Default "top".
     """
     width = sum(p.width for p in parts) + gap * (len(parts) - 1) + 2 * margin
     tallest = max(p.height for p in parts)
@@ -100,7 +100,7 @@ def beside(parts: Sequence[Image.Image], *, gap: int, margin: int, level: str = 
 
 
 def save(picture: Image.Image, path: Path) -> Path:
-    """Write a PNG, and its folder if that is missing. Return the path."""
+    """Write a picture as a PNG file, and return the path. A missing folder is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path, optimize=True)
     return path
@@ -118,9 +118,9 @@ def hatching(size: Size, *, outline: bool = False) -> Image.Image:
 
 
 def cross(sheet: Image.Image, box: tuple[int, int, int, int]) -> None:
-    """Draw the crossing lines of an unreadable image into a box, which differ from hatching in more than colour.
+    """Draw two crossing lines, the sign of an unreadable image, into a box.
 
-    The box is left, top, right and bottom in pixels; its ends are drawn as well.
+    The box is (left, top, right, bottom) in pixels, with its right column and bottom row included.
     """
     left, top, right, bottom = box
     tile = Image.new("RGB", (right - left + 1, bottom - top + 1), PAPER)

@@ -1,4 +1,4 @@
-"""The figure of ``patchpack plan``: fill, images per row and waits of every combination, side by side."""
+"""The figure of ``patchpack plan``, which shows fill, images per row and waits of every combination side by side."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from patchpack.plan.study import Study
 
 
 def draw_studies(studies: list[Study], choice: Choice, title: str, path: Path) -> Path:
-    """Draw fill, images per row and waits of every combination into a file. Return the path.
+    """Draw the fill, images per row and waits of every combination into a file. Return the path.
 
     Args:
         studies: the combinations.
-        choice: the recommended one, which has another colour.
+        choice: the recommended combination, which is drawn in another colour.
         title: title of the figure. Characters that the font lacks become boxes.
-        path: path of the file, made by `figure_path`.
+        path: path of the file, as `figure_path` returns it.
     """
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine

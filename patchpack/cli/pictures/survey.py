@@ -25,10 +25,10 @@ def draw_survey(found: Survey, chosen: Suggestion, source: str, path: Path) -> P
     """Draw a survey and its suggestion into a file. Return the path.
 
     Args:
-        found: the survey, of at least one image.
+        found: the survey. It has at least one image.
         chosen: the suggestion for it.
         source: the source as the user typed it. Only its last part is shown.
-        path: path of the file, made by `figure_path`.
+        path: path of the file, as `figure_path` returns it.
     """
     from matplotlib.figure import Figure
 
@@ -81,7 +81,7 @@ def _sizes(axes: Axes, found: Survey) -> None:
 
 
 def _dots_or_density(axes: Axes, x: npt.NDArray[np.int64], y: npt.NDArray[np.int64], span: tuple[float, float]) -> str:
-    """Draw dots for few images and a density for many. Return a note that says which."""
+    """Draw a dot per image for few images, and a density for many. Return a note that says which was drawn."""
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     if len(x) <= _DOTS:
@@ -108,7 +108,7 @@ def _dots_or_density(axes: Axes, x: npt.NDArray[np.int64], y: npt.NDArray[np.int
 
 
 def _shapes(axes: Axes, found: Survey) -> None:
-    """Draw a histogram of width / height, in which no bin holds both square images and others."""
+    """Draw a histogram of width / height. No bin holds both square images and images that are not square."""
     slant = np.exp(np.abs(np.log(found.aspects)))  # the long side over the short one
     reach = min(16.0, max(4.0, float(np.quantile(slant, 0.999))))
     per_band = 5 if len(found.sizes) > 200 else 3
@@ -140,7 +140,7 @@ def _shapes(axes: Axes, found: Survey) -> None:
 
 
 def _tokens(axes: Axes, found: Survey, chosen: Suggestion) -> None:
-    """Draw tokens per image, in the files and under the recipe, and the length of a row on the same axis."""
+    """Draw the tokens per image at the size in the file and under the recipe. The row length is marked on the same axis."""
     packed, native = chosen.packed, found.native_tokens
     low, high = _span(np.concatenate([native, packed.tokens, [packed.seq_len]]), least=8.0)
     edges = np.unique(np.floor(np.geomspace(low, high, 34))) + 0.5  # a count lies between two edges
@@ -168,7 +168,7 @@ def _tokens(axes: Axes, found: Survey, chosen: Suggestion) -> None:
 
 
 def _fills(axes: Axes, chosen: Suggestion) -> None:
-    """Draw the share of real tokens, with one image per row and in packed rows of several lengths."""
+    """Draw the fraction of real tokens, for one image per row and for packed rows of several lengths."""
     tokens = chosen.packed.tokens
     bars = [(f"one image\nper row of {tokens.max()}", float(tokens.mean() / tokens.max()), "padded", False)]
     for packed in chosen.tried:
@@ -191,7 +191,7 @@ def _fills(axes: Axes, chosen: Suggestion) -> None:
 
 
 def _span(values: npt.NDArray[Any], *, least: float) -> tuple[float, float]:
-    """Return the ends of a log axis around some values, at least a factor `least` apart."""
+    """Return the ends of a logarithmic axis around some values. The ends are at least a factor `least` apart."""
     low, high = float(values.min()), float(values.max())
     margin = max(1.15 * (high / low) ** 0.03, (least * low / high) ** 0.5)
     return low / margin, high * margin

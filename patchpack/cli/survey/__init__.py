@@ -1,1 +1,1 @@
-"""Sizes and kinds of the images of a source, and the recipes that suit them. Nothing is printed or drawn here."""
+"""The sizes and kinds of the images of a source, and the recipes that suit these images. Nothing is printed or drawn here."""

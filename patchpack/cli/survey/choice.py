@@ -17,7 +17,7 @@ _ENOUGH = 4  # images per row; below, one more or less is a quarter of the row
 
 
 class Choice(NamedTuple):
-    """The recommended combination, and why."""
+    """The recommended combination of row length and slots, and the reason for it."""
 
     study: Study
     reason: str
@@ -28,8 +28,8 @@ def combinations(name: str, seq_lens: list[int] | None, max_images: list[int] | 
 
     Args:
         name: name of the preset.
-        seq_lens: tokens per row. None takes 512, 1024, 2048 and 4096 as far as one image fits.
-        max_images: slots per row. None takes the preset's.
+        seq_lens: the row lengths in tokens. None: those of 512, 1024, 2048 and 4096 into which any image fits.
+        max_images: the numbers of slots per row. None: the number that the preset has.
 
     Raises:
         ConfigError: the preset puts one image in a row, so that there is nothing to choose.
@@ -47,11 +47,11 @@ def combinations(name: str, seq_lens: list[int] | None, max_images: list[int] | 
 
 
 def recommend(studies: list[Study]) -> Choice:
-    """Choose the shortest rows, with the fewest slots, among the good combinations.
+    """Choose a good combination with the shortest rows, and among these the one with the fewest slots.
 
-    A combination is good if its rows seldom run out of slots, hold at least four images, and are within half a percent of
-    the fullest, by `Study.steady_fill_rate`. If no combination is good, rows with fewer images are allowed first, then rows
-    that run out of slots.
+    A combination is good if its rows seldom run out of slots, hold at least four images, and are as full as those of the
+    fullest combination to within half a percent (`Study.steady_fill_rate`). If no combination is good, rows with fewer images
+    are allowed first, then rows that run out of slots.
     """
     free = [s for s in studies if s.out_of_slots <= _BINDING]
     pool = free or [s for s in studies if s.out_of_slots == min(s.out_of_slots for s in studies)]
@@ -86,6 +86,6 @@ def recommend(studies: list[Study]) -> Choice:
 
 
 def row_lens_of(study: Study) -> str:
-    """Return the tokens per row as text, the shortest and the longest row where they differ."""
+    """Return the number of tokens per row as text. If rows differ in length, the text gives the shortest and the longest."""
     low, high = int(study.row_lens.min()), int(study.row_lens.max())
     return f"{low}" if low == high else f"{low}-{high}"

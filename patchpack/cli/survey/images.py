@@ -1,4 +1,4 @@
-"""A pass over a source that decodes every image: sizes, kinds, and what cannot be used."""
+"""A pass over a source that decodes every image, to find sizes, kinds, and samples that cannot be used."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Survey(NamedTuple):
 
     Attributes:
         sizes: sizes of the readable images.
-        keys: keys that seed the draws, one per size.
+        keys: keys of the images, on which random draws depend, one per size.
         formats, modes: number of images by file format and by Pillow's mode.
         rejected: samples that cannot be used.
         faults: shards that could not be read to their end.
-        complete: False if the pass stopped at its limit.
-        ignored: number of files of a folder that are not images, by extension.
+        complete: False if the pass stopped at the limit of samples.
+        ignored: number of files of a folder, by extension, that are not images.
     """
 
     sizes: SizeTable
@@ -64,7 +64,7 @@ class Survey(NamedTuple):
 
     @property
     def off_square(self) -> npt.NDArray[np.bool_]:
-        """Mask of the images with one side more than 20 % longer than the other."""
+        """A mask: True for images with one side more than 20 % longer than the other."""
         # in integers: 1.2 has no exact float
         off: npt.NDArray[np.bool_] = 10 * self.sizes.max(axis=1) > round(10 * OFF_SQUARE) * self.sizes.min(axis=1)
         return off
@@ -76,11 +76,11 @@ class Survey(NamedTuple):
 
 
 def survey(source: Source, events: Iterable[Event]) -> Survey:
-    """Decode every image once and return sizes and kinds of the readable ones, and why the others cannot be read.
+    """Decode every image once. Return sizes and kinds of the readable images, and the reasons why others cannot be read.
 
     Args:
         source: the source.
-        events: headers, rejections and faults of its scan.
+        events: headers, rejections and faults of the source's scan.
     """
     sizes, keys, rejected, faults = [], [], [], []
     formats: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Heights and widths of images from a table in a file, or from the headers of a source. No image is decoded."""
+"""The heights and widths of images, from a table in a file or from the headers of a source. No image is decoded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sizes(NamedTuple):
 
     Attributes:
         table: int64 ``[n, 2]``, height and width in pixels.
-        keys: keys that seed the draws. None for a table, which has no keys.
+        keys: keys of the images, on which random draws depend. None for a table, which has no keys.
         complete: False if there are more sizes than the limit.
         without_size: lines of a table that are left out because a side is below 1 pixel.
         rejected: samples of a source that cannot be used.
@@ -43,8 +43,8 @@ def read_sizes(path: str, progress: Progress, *, order: str | None, limit: int, 
 
     Args:
         path: a ``.npz`` or ``.csv`` file, or a source.
-        progress: shows how many headers are read.
-        order: order of the columns of a ``.npz`` whose array has another name than ``hw`` and ``wh``: one of these two.
+        progress: progress line that shows how many headers are read.
+        order: ``"hw"`` or ``"wh"``, the order of the columns in a ``.npz`` file, if its array has another name than these two.
         limit: largest number of sizes, or of samples of a source.
         image: extensions of the images of a source.
         target: extension of the labels of a source, see `open_typed`.

@@ -17,12 +17,13 @@ _ROW_LENS = (512, 1024, 2048, 4096)
 
 
 class Packed(NamedTuple):
-    """A recipe on the sizes of a survey.
+    """The result of packing the sizes of a survey with a recipe.
 
     Attributes:
         seq_len: tokens per row.
         tokens: number of tokens of every image.
-        fill: share of real tokens in all rows but the last, which is seldom full; of the only row, if there is one.
+        fill: fraction of real tokens in all rows except the last, which is seldom full. If there is only one row, the fraction
+            in this row.
         num_rows: number of rows.
     """
 
@@ -37,9 +38,9 @@ class Suggestion(NamedTuple):
 
     Attributes:
         call: the recipe as code.
-        reason: why this recipe.
-        packed: the recipe on the sizes of the survey.
-        tried: the same preset at every row length that was tried.
+        reason: the reason for this recipe, as text.
+        packed: the result of packing the sizes of the survey with the recipe.
+        tried: the results of the same preset at every row length that was tried.
     """
 
     call: str
@@ -49,7 +50,7 @@ class Suggestion(NamedTuple):
 
 
 def suggest(found: Survey, *, labelled: bool) -> Suggestion:
-    """Return a preset for these images, with the shortest rows whose fill is within half a percent of longer ones."""
+    """Return a preset for these images, with the shortest rows whose fill is within half a percent of that of longer rows."""
     dense = bool(np.median(found.native_tokens) > 2048)
     if dense:
         name, budget, reason = "siglip2_naflex", 1024, "large pages or screenshots: a budget of 1024 patches keeps them legible"
@@ -73,8 +74,8 @@ def pack_sizes(recipe: Recipe, seq_len: int, found: Survey) -> Packed:
 
     Args:
         recipe: the recipe.
-        seq_len: its tokens per row.
-        found: the sizes, at least one.
+        seq_len: number of tokens per row.
+        found: the survey. It has at least one image.
     """
     planner = OnlinePlanner(recipe)
     headers = [Header(key, "", "", Size(int(h), int(w)), None) for key, (h, w) in zip(found.keys, found.sizes, strict=True)]

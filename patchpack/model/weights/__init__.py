@@ -1,4 +1,4 @@
-"""Weights of other code bases into our model and back: timm's state dicts and big_vision's npz files."""
+"""The conversion of weights between our model and other code bases: timm's state dicts and big_vision's npz files."""
 
 from patchpack.model.weights.big_vision import load_big_vision, save_big_vision
 from patchpack.model.weights.timm import load_timm, to_timm

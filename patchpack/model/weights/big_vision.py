@@ -1,4 +1,4 @@
-"""big_vision's npz files into our model and back: ViT, FlexiViT and the image tower of SigLIP (2, NaFlex).
+"""The conversion between our model and big_vision's npz files: ViT, FlexiViT and the image towers of SigLIP and SigLIP 2.
 
 flax stores a linear map as ``[in, out]``, attention by head (``[width, heads, d]`` for queries, keys and values,
 ``[heads, d, width]`` for the output), and a convolution as ``[height, width, in, out]``. Blocks are separate
@@ -32,13 +32,14 @@ def load_big_vision(model: ViT, weights: str | Path | Arrays) -> None:
     """Load the weights of a big_vision model.
 
     Args:
-        model: a model made with the same parts, for instance by a preset. Its weights are overwritten. big_vision's MLPs are
-            ``BlockStyle(activation="gelu_tanh")``. If the class token has a position, it is added to the token.
+        model: a model with the same parts as the file, for instance from a preset. The model's weights are overwritten. For
+            big_vision's MLPs the model needs ``BlockStyle(activation="gelu_tanh")``. If the file has a position for the class
+            token, the position is added to the token.
         weights: path of an npz file, or the arrays in it by name.
 
     Raises:
-        ConfigError: a file without the weights of an image tower, or weights that are missing, left over, or of another
-            shape. The model is then unchanged.
+        ConfigError: the file has no weights of an image tower, or weights are missing, left over, or of another shape. The
+            model is then unchanged.
     """
     if isinstance(weights, str | Path):
         with np.load(weights) as file:
@@ -88,11 +89,12 @@ def save_big_vision(model: ViT, path: str | Path) -> None:
     """Write our weights as a big_vision npz file, which `load_big_vision` and timm's ``load_pretrained`` read.
 
     Args:
-        model: a model that big_vision has names for: a table of positions for one grid, biases, no registers, no layer scale.
+        model: a model whose weights all have names in big_vision: with a table of positions for one grid and with biases,
+            without registers and layer scale.
         path: path of the file.
 
     Raises:
-        ConfigError: with the weights that big_vision has no name for.
+        ConfigError: big_vision has no name for some weights. The error lists these weights.
     """
     state = {name: value.detach().float().cpu() for name, value in model.state_dict().items()}
     side, width = model.patch_size, state["embed.linear.weight"].shape[0]
@@ -134,7 +136,7 @@ def _apart(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _layers(found: dict[str, Tensor], theirs: dict[str, Tensor], ours: str, at: str, pairs: Pairs) -> None:
-    """Rename norms and linear maps."""
+    """Rename the weights of norms and linear maps from big_vision's names to ours."""
     for our, their in pairs:
         for leaf, name in (("weight", "scale"), ("weight", "kernel"), ("bias", "bias")):
             if (value := theirs.pop(f"{at}{their}/{name}", None)) is not None:
@@ -150,7 +152,7 @@ def _layers_back(theirs: dict[str, Tensor], state: dict[str, Tensor], ours: str,
 
 
 def _attention(found: dict[str, Tensor], theirs: dict[str, Tensor], ours: str, at: str, *, with_query: bool) -> None:
-    """Put queries, keys and values of all heads side by side."""
+    """Convert the weights of attention: queries, keys and values of all heads are put side by side in one matrix."""
     names, our = (("query", "key", "value"), "qkv") if with_query else (("key", "value"), "kv")
     for leaf, turn in (("kernel", lambda w: w.flatten(1).T), ("bias", torch.flatten)):
         if all(f"{at}{name}/{leaf}" in theirs for name in names):

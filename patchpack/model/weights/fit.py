@@ -1,4 +1,4 @@
-"""The last step of all loading: weights by our names, checked against the model as a whole."""
+"""The last step of loading weights. The weights, under our names, are checked against the model and copied."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ OPTIONAL = re.compile(r"\bqkv\.bias$").search
 
 
 def take_over(model: ViT, found: Mapping[str, Tensor]) -> None:
-    """Load exactly these weights, by our names. Missing biases of queries, keys and values become zeros.
+    """Load weights under our names into a model. Missing biases of queries, keys and values become zeros.
 
     Raises:
-        ConfigError: with the weights that are missing, left over, or of another shape. The model is then unchanged.
+        ConfigError: weights are missing, left over, or of another shape. The error lists these weights. The model is then
+            unchanged.
     """
     wanted = model.state_dict()
     missing = sorted(wanted.keys() - found.keys() - {name for name in wanted if OPTIONAL(name)})

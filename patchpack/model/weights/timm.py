@@ -1,8 +1,8 @@
-"""timm's state dicts into our model and back.
+"""The conversion between timm's state dicts and our model.
 
-Weights that timm stores in another shape are converted: convolution kernels become maps of (y, x, channel) patches, positions
-of class and register tokens are added to those tokens, and a pooling query is multiplied by its projection. The rest is
-renamed.
+Weights that timm stores in another form are converted. Convolution kernels become linear maps of (y, x, channel) patches.
+Positions of class and register tokens are added to these tokens. A pooling query is multiplied by its projection. All other
+weights are only renamed.
 """
 
 from __future__ import annotations
@@ -38,14 +38,15 @@ _REST = (("norm", "norm"), ("norm_pooled", "fc_norm"), ("head", "head"))
 
 
 def load_timm(model: ViT, state: Mapping[str, Tensor]) -> None:
-    """Load the weights of a timm ``vit_*``, ``flexivit_*`` or ``naflexvit_*``.
+    """Load the weights of a timm model ``vit_*``, ``flexivit_*`` or ``naflexvit_*``.
 
     Args:
-        model: a model made with the same parts, for instance by a preset. Its weights are overwritten.
+        model: a model with the same parts as timm's, for instance from a preset. The model's weights are overwritten.
         state: timm's ``model.state_dict()``.
 
     Raises:
-        ConfigError: with the weights that are missing, left over, or of another shape. The model is then unchanged.
+        ConfigError: weights are missing, left over, or of another shape. The error lists these weights. The model is then
+            unchanged.
 
     Example:
         ``load_timm(presets.vit_b16(), timm.create_model("vit_base_patch16_224", pretrained=True).state_dict())``
@@ -87,15 +88,17 @@ def load_timm(model: ViT, state: Mapping[str, Tensor]) -> None:
 
 
 def to_timm(model: ViT, family: Family = "vit") -> dict[str, Tensor]:
-    """Return our weights under timm's names, the inverse of `load_timm`: ``timm_model.load_state_dict(to_timm(model))``.
+    """Return our weights under timm's names, for ``timm_model.load_state_dict(to_timm(model))``.
+
+    It is the inverse of `load_timm`.
 
     Args:
         model: a model with a table of positions for one grid (`GridPositions`), or factorised positions for NaFlexViT.
-        family: family of timm models whose layout is written. ``"vit"``, the default, gives class and register tokens
-            positions (zeros). ``"flexivit"`` and ``"naflexvit"`` do not.
+        family: family of timm models that the result is for. ``"vit"``, the default, has positions for class and register
+            tokens, which are set to zero. ``"flexivit"`` and ``"naflexvit"`` have no such positions.
 
     Raises:
-        ConfigError: positions that timm cannot hold.
+        ConfigError: timm has no such kind of positions.
     """
     state = {name: value.detach() for name, value in model.state_dict().items()}
     naflex = family == "naflexvit"

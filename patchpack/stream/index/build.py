@@ -1,4 +1,4 @@
-"""Building an index: shards are scanned one by one, here or elsewhere, and their columns are joined in order."""
+"""Building an index: each shard is scanned by itself, in any process, and the columns of all shards are joined in order."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ Progress = Callable[[int, int, int], None]
 
 
 def find_shards(shards: Paths, members: SampleFields) -> tuple[list[str], list[str]]:
-    """Find the paths or URLs, and the labels, of the shards behind paths and patterns.
+    """Find the shards that paths and patterns name. Return their paths or URLs, and their labels.
 
     Raises:
-        SourceError: there are none, or one cannot be read by offset.
-        ConfigError: a URL, and fsspec is not installed.
+        SourceError: there are no shards, or a shard cannot be read by offset.
+        ConfigError: a shard is behind a URL, and fsspec is not installed.
     """
     source = open_source(shards, image=";".join(members.image), target=None)
     if not isinstance(source, ShardSource):
@@ -75,7 +75,7 @@ def require_one_place_per_key(labels: Sequence[str]) -> None:
 
 
 def require_same_fields(update: Any, members: SampleFields) -> None:
-    """Raise `ConfigError` unless an index to update was built with these fields and limits, or there is none to update."""
+    """Raise `ConfigError` if `update` is an index that was built with other fields or limits. None for `update` passes."""
     if update is None:
         return
     before = getattr(update, "members", None)
@@ -91,7 +91,7 @@ def require_same_fields(update: Any, members: SampleFields) -> None:
 
 
 def _options(members: SampleFields) -> dict[str, Any]:
-    """Return the options of `Index.build` that decide what is read, by name."""
+    """Return, by name, the options of `Index.build` that decide which members are read."""
     limits = members.limits
     return {
         "image": ";".join(members.image),
@@ -110,8 +110,8 @@ def scan_all(
     Args:
         tasks: the shards to scan.
         engine: ``"local"`` (default) or ``"ray"``.
-        num_workers: processes that scan, 0 (default) for this process.
-        context: a multiprocessing context, or the name of a start method. None for the platform's.
+        num_workers: number of processes that scan. With 0 (default) this process scans.
+        context: a multiprocessing context, or the name of a start method. Default None: the platform's start method.
     """
     if engine == "ray":  # a worker on another machine is in another folder
         tasks = [task._replace(url=absolute(task.url)) for task in tasks]
@@ -119,7 +119,7 @@ def scan_all(
 
 
 def assemble(tasks: Sequence[ShardTask], parts: Iterator[ShardColumns]) -> tuple[Head, Columns]:
-    """Return one index of all shards. Its kind of targets is not yet set."""
+    """Return one index of all shards. The index does not have its kind of targets yet."""
     kinds: dict[tuple[str, str], int] = {}
     entries: list[Shard] = []
     pieces: dict[str, list[Column]] = {}
@@ -151,7 +151,7 @@ def _compact(merged: Columns, num_labels: int) -> Iterator[tuple[str, Column]]:
 
 
 def _digest(members: SampleFields, shards: Sequence[Shard], columns: Columns) -> str:
-    """Return a hash of everything that plans depend on. The shards' locations and copy dates are not part of it."""
+    """Return a hash of everything that plans depend on. Locations and dates of the shards do not change the hash."""
     asked = [
         members.image,
         members.target,

@@ -54,7 +54,7 @@ class _Place(NamedTuple):
 
 
 class _Layout(Struct):
-    """The fields of a head that `write` adds."""
+    """The fields that `write` adds to a head."""
 
     columns: list[_Place]
     bytes: Count
@@ -70,12 +70,12 @@ def write(path: str | os.PathLike[str], head: Mapping[str, object], columns: Col
     """Write a file in one step: a reader of `path` finds the complete old file or the complete new one.
 
     Args:
-        path: of the file.
-        head: fields of the head, for JSON.
+        path: path of the index file.
+        head: fields of the head, as values for JSON.
         columns: arrays by name.
 
     Raises:
-        IndexFileError: the file cannot be written; the old one is unchanged.
+        IndexFileError: the file cannot be written. An old file is then unchanged.
         ConfigError: `path` is a file of another kind.
     """
     path = Path(path)
@@ -103,7 +103,10 @@ def write(path: str | os.PathLike[str], head: Mapping[str, object], columns: Col
 
 
 def require_replaceable(path: Path) -> None:
-    """Raise `ConfigError` unless `path` is free or an index, so that a mistyped path cannot overwrite a shard."""
+    """Raise `ConfigError` if `path` is a file other than an index.
+
+    So a mistyped path cannot overwrite a shard.
+    """
     try:
         with open(path, "rb") as file:
             if file.read(len(MAGIC)) == MAGIC:
@@ -118,17 +121,17 @@ def require_replaceable(path: Path) -> None:
 
 
 def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[str, Any], Columns]:
-    """Map a file.
+    """Map an index file.
 
     Args:
-        path: of the file.
-        verify: True reads all of it and compares the columns with their checksums. Default False.
+        path: path of the index file.
+        verify: True reads the whole file and compares each column with its checksum. Default False.
 
     Returns:
-        The head, and read-only columns over the map. Pages are read from disk on access.
+        The head, and read-only columns that lie in the mapped file. Pages are read from disk on access.
 
     Raises:
-        IndexFileError: the file is missing, foreign, cut, damaged, or of another version.
+        IndexFileError: the file is missing, cut, damaged, of another version, or no index.
     """
     try:
         with open(path, "rb") as file:

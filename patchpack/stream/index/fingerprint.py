@@ -1,9 +1,10 @@
-"""The check that a shard is still the indexed one, without reading all of it.
+"""The check that a shard has not changed since it was indexed. Only a few blocks of the shard are read.
 
-The first check asks the file system once, for the size and the version: the time of the last change, or behind a URL an ETag
-or another value of the file system. If both are equal, the shard counts as unchanged, as in make and rsync. A copy elsewhere
-has another version. Then the size and a hash of a few blocks decide. `changed` cannot tell such a copy from an edit that keeps
-the size and misses these blocks. `Fingerprint` also holds the version, and updating an index compares it.
+The first check asks the file system once, for the size and the version. The version of a local file is the time of its last
+change. The version of a file behind a URL is an ETag or another value of the file system. If size and version are both equal,
+the shard counts as unchanged, as in make and rsync. A copied shard has another version. Then the size and a hash of a few
+blocks decide. So `changed` does not notice an edit that keeps the size and misses these blocks. `unchanged`, which updating an
+index calls, also compares the version.
 """
 
 from __future__ import annotations
@@ -31,9 +32,10 @@ class Fingerprint(NamedTuple):
 
     Attributes:
         num_bytes: size of the file.
-        version: for a local file the time of its last change in ns, for a remote one the version from its file system. See
-            `patchpack.stream.tar.remote.Status`.
-        digest: hexadecimal BLAKE2b of its first 4 kB, its last 12 kB and 4 kB at seven places evenly between.
+        version: for a local file the time of its last change in ns, for a remote file the version that its file system reports.
+            See `patchpack.stream.tar.remote.Status`.
+        digest: hexadecimal BLAKE2b of the first 4 kB of the file, the last 12 kB, and 4 kB at each of seven places evenly
+            between.
     """
 
     num_bytes: int
@@ -42,7 +44,7 @@ class Fingerprint(NamedTuple):
 
 
 def status_of(url: str) -> tuple[int, int | str]:
-    """Return the current size and version with one request. Raises `OSError` or `SourceError` if there is no answer."""
+    """Request the current size and version of a file. Raises `OSError` or `SourceError` if there is no answer."""
     if not is_local(url):
         return RemoteFile(url).status()
     status = os.stat(url)
@@ -50,7 +52,7 @@ def status_of(url: str) -> tuple[int, int | str]:
 
 
 def fingerprint(url: str) -> Fingerprint:
-    """Return the fingerprint of a file now. Raises `SourceError` if it cannot be read."""
+    """Return the current fingerprint of a file. Raises `SourceError` if it cannot be read."""
     try:
         if not is_local(url):
             remote = RemoteFile(url)
@@ -84,7 +86,7 @@ def _parts(num_bytes: int) -> list[tuple[int, int]]:
 
 
 def changed(url: str, known: Fingerprint) -> str:
-    """Return how a file differs from its fingerprint, "" if it does not."""
+    """Return how a file differs from its fingerprint, as text. Return "" if there is no difference."""
     try:
         num_bytes, version = status_of(url)
         if num_bytes != known.num_bytes:
@@ -99,7 +101,7 @@ def changed(url: str, known: Fingerprint) -> str:
 
 
 def unchanged(url: str, known: Fingerprint) -> bool:
-    """Return True if an update need not read a file again, because its contents and its version are unchanged.
+    """Return True if the contents and the version of a file are unchanged, so that an update need not read it again.
 
     Raises:
         SourceError: the file cannot be read.
@@ -113,7 +115,7 @@ def unchanged(url: str, known: Fingerprint) -> bool:
 
 
 def ask_each(question: Callable[[str, Fingerprint], Answer], shards: Sequence[tuple[str, Fingerprint]]) -> list[Answer]:
-    """Return `changed` or `unchanged` of each shard, in order. Several remote requests run at a time, since most wait."""
+    """Return the answer of `question` for each shard, in order. Several remote requests run at a time."""
     if all(is_local(url) for url, _ in shards):
         return [question(url, known) for url, known in shards]
     with ThreadPoolExecutor(_AT_A_TIME) as pool:

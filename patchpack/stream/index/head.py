@@ -1,4 +1,4 @@
-"""The head of an index, with its shards, to JSON and back."""
+"""The head of an index, which lists its shards, and its conversion to JSON and back."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Shard(NamedTuple):
     """A shard at the time it was indexed.
 
     Attributes:
-        label: its name in keys and reports.
-        url: its location, as given by the user.
-        fingerprint: its fingerprint.
-        num_samples: number of usable samples.
-        prefix: common beginning of all stems.
+        label: name of the shard in keys and reports.
+        url: path or URL of the shard, as the user gave it.
+        fingerprint: fingerprint of the shard's file.
+        num_samples: number of usable samples in the shard.
+        prefix: common beginning of the stems of all samples. A stem is a member's name up to the first dot of the file name.
     """
 
     label: str
@@ -39,7 +39,8 @@ class Head:
     Attributes:
         members: the fields that were read of each sample.
         shards: the shards in order.
-        kinds: (rest of the image's name behind the stem, format) by number.
+        kinds: every pair (rest of an image's name behind the stem, image format) that occurs. A sample refers to its pair by
+            number.
         target_kind: kind of the first readable target.
         fingerprint: hexadecimal hash of everything that plans depend on.
     """
@@ -51,7 +52,7 @@ class Head:
     fingerprint: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return the head as values for JSON, see `from_json`."""
+        """Return the head as values for JSON, which `from_json` reads."""
         members, kind = self.members, self.target_kind
         return {
             "fingerprint": self.fingerprint,
@@ -67,7 +68,7 @@ class Head:
 
     @classmethod
     def from_json(cls, head: Any) -> Head:
-        """Return the head from the values of `to_json`. Raises one of `columns.UNREADABLE` for other values."""
+        """Return the head from the values of `to_json`. Other values raise one of the errors in `columns.UNREADABLE`."""
         said = convert(head, _Written)
         limits = Limits(said.max_pixels, said.max_bytes, clips=False, reading=Reading(formats=said.formats))
         members = SampleFields(said.image, said.target, limits=limits)

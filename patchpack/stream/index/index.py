@@ -44,27 +44,30 @@ from patchpack.types import Header, IntArray, TargetKind
 
 
 class Index:
-    """The sizes, keys and places of every usable sample of some shards, in order. Line i is sample i.
+    """A table of the size, key and place of every usable sample of some shards, in order. Line i describes sample i.
 
-    An index takes a few dozen bytes per sample, in one file that is mapped and not read. `build` makes it, `save` writes it,
-    and `open` opens it. It is picklable: by its path if it is saved, else with its contents.
+    An index takes a few dozen bytes per sample. `build` makes an index, `save` writes it to one file, and `open` maps that file
+    without reading it whole. An index is picklable: the pickle of a saved index holds its path, that of an unsaved index holds
+    its contents.
 
     Args:
-        head: all but the columns.
+        head: the contents of the index without its columns.
         columns: arrays by name.
-        path: file of the index, None if it is not saved.
-        moved: True if the shards are at other locations than in the file. Default False.
+        path: file of the index. Default None: the index is not saved.
+        moved: True if the shards are at other locations than the file says. Default False.
 
     Attributes:
-        name: name for messages.
+        name: name of the index in messages.
         members: the fields that were read of each sample.
         shards: location, label and fingerprint of each shard.
         num_shards: number of shards.
-        starts: int64 ``[num_shards + 1]``; lines ``starts[s] … starts[s + 1] - 1`` are of shard s, in its order.
-        key_hash: uint64 ``[n]``, see `patchpack.rng.key_hash`.
+        starts: int64 ``[num_shards + 1]``. Lines ``starts[s] … starts[s + 1] - 1`` are the samples of shard s, in the order of
+            the shard.
+        key_hash: uint64 ``[n]``, the hash of each sample's key, see `patchpack.rng.key_hash`.
         target_kind: kind of the first readable target.
-        fingerprint: hexadecimal; equal if samples, sizes and shards are the same, even at other locations.
-        reader: location of a header to (image bytes, target).
+        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are the same, even at
+            other locations.
+        reader: a function from the location in a header to (image bytes, target).
     """
 
     def __init__(self, head: Head, columns: Columns, path: str | None = None, *, moved: bool = False) -> None:
@@ -101,23 +104,27 @@ class Index:
 
         Args:
             shards: uncompressed tar files: a path, a URL of any kind that fsspec opens (``patchpack[remote]``), a pattern
-                ``train-{0000..0099}.tar``, a glob, or a list of them. Behind URLs only headers are read, by ranges.
+                ``train-{0000..0099}.tar``, a glob, or a list of these. Of a shard behind a URL only the ranges with headers are
+                read.
             image: extensions of the image, as for `patchpack.load`.
             target: extensions of the label, as for `patchpack.load`.
-            max_pixels: limit checked on image headers, default 64 million. Larger images are rejected.
-            max_bytes: limit of an image file, default 512 MiB. Larger files are rejected without reading them.
-            formats: names of further formats, as in `Recipe`. A recipe for this index has to name them too.
-            num_workers: processes that scan, one shard each at a time. 0 (default) scans in this process, or with Ray on every
-                CPU of the cluster.
+            max_pixels: largest number of pixels of an image, checked on its header, default 64 million. Larger images are
+                rejected.
+            max_bytes: largest size of an image file in bytes, default 512 MiB. Larger files are rejected without being read.
+            formats: names of further image formats, as in `Recipe`. A recipe for this index must name the same formats.
+            num_workers: number of processes that scan, each one shard at a time. With 0 (default) and ``engine="local"`` this
+                process scans. With 0 and ``engine="ray"`` every CPU of the cluster scans.
             engine: ``"local"`` (default) for processes of this machine, ``"ray"`` for a Ray cluster, see
                 `patchpack.stream.jobs.engine.run_all`. The result is the same to the byte.
-            update: an earlier index. Shards that are unchanged since then are not read again. The result is the same too.
-            progress: called with (shards done, shards in all, samples so far). Default None.
-            context: a multiprocessing context, or the name of a start method, for the processes.
+            update: an earlier index. Shards that have not changed since then are not read again. The result is the same.
+                Default None: all shards are read.
+            progress: a function that is called with (shards done, shards in all, samples so far) after each shard. Default
+                None.
+            context: a multiprocessing context, or the name of a start method, for the processes. Default None: the platform's.
 
         Raises:
-            SourceError: there are no shards, one cannot be read by offset, or one is being written.
-            ConfigError: `update` was made for other members or another limit; Ray or fsspec is not installed.
+            SourceError: there are no shards, a shard cannot be read by offset, or a shard is being written.
+            ConfigError: `update` was built with other members or limits, or Ray or fsspec is needed and not installed.
         """
         require_engine(engine, num_workers)
         reading = Reading(formats=formats)
@@ -154,14 +161,14 @@ class Index:
         """Map a saved index.
 
         Args:
-            path: of the file.
-            shards: the new locations of its shards, in any form that `build` takes. None if they have not moved.
-            verify: True (default) reads the whole file and compares it with its checksums, and checks every shard: its size
-                and version, and a few of its blocks if it was written or copied since.
+            path: path of the index file.
+            shards: the new locations of the shards, in any form that `build` takes. Default None: the shards have not moved.
+            verify: True (default) compares the whole file with its checksums, and compares size and version of every shard with
+                the index. Of a shard with another version, a few blocks are compared too.
 
         Raises:
-            IndexFileError: the file is missing, foreign, cut, damaged or of another version.
-            StaleIndexError: shards are missing or have changed; the first one is named.
+            IndexFileError: the file is missing, cut, damaged, of another version, or no index.
+            StaleIndexError: shards are missing or have changed. The error names the first of these shards.
         """
         path = os.path.abspath(path)
         head, columns = parse(path, verify=verify)
@@ -190,7 +197,7 @@ class Index:
 
         Raises:
             ConfigError: `path` is a file of another kind, or its folder does not exist.
-            IndexFileError: the file cannot be written; the old one is unchanged.
+            IndexFileError: the file cannot be written. An old file is then unchanged.
         """
         path = os.path.abspath(path)
         files.write(path, self._head.to_json(), self._columns)
@@ -210,27 +217,27 @@ class Index:
 
     @cached_property
     def sizes(self) -> IntArray:
-        """Height and width of every image, oriented, int32 ``[n, 2]``."""
+        """Height and width of every image in pixels, after EXIF orientation: int32 ``[n, 2]``."""
         return self._lines.sizes()
 
     @property
     def num_bytes(self) -> np.ndarray:
-        """Bytes of every image file, unsigned ``[n]``."""
+        """Size of every image file in bytes, unsigned ``[n]``."""
         return self._columns["length"]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all columns."""
+        """Size of all columns together, in bytes."""
         return sum(column.nbytes for column in self._columns.values())
 
     @property
     def formats(self) -> Counter[str]:
-        """Number of images by format, from their first bytes."""
+        """Number of images by format. The format is known from the first bytes of a file."""
         return self._lines.formats()
 
     @cached_property
     def rejections(self) -> list[Rejection]:
-        """Samples that cannot be used, in order, with the reason."""
+        """Samples that cannot be used, in order, each with the reason."""
         return self._lines.losses[0]
 
     @cached_property
@@ -239,10 +246,10 @@ class Index:
         return self._lines.losses[1]
 
     def headers(self, lines: Sequence[int] | IntegerArray) -> tuple[Header, ...]:
-        """Return the header of each line. Its location is ready for `reader`.
+        """Return the header of each line. `reader` takes the location in a header.
 
         Args:
-            lines: integers, ``0 … n - 1``, in any order.
+            lines: numbers of lines, ``0 … n - 1``, in any order.
 
         Raises:
             ConfigError: a line does not exist.
@@ -254,7 +261,7 @@ class Index:
         return self._lines.headers(lines.astype(np.int64))
 
     def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
-        """Return the columns of each unchanged shard by label, in the form that scanning gives."""
+        """Return, by label, the columns of each shard that has not changed, in the form that scanning gives."""
         known = {shard.label: (number, shard.fingerprint) for number, shard in enumerate(self.shards)}
         shared = [task for task in tasks if task.label in known]
         same = ask_each(unchanged, [(task.url, known[task.label][1]) for task in shared])
@@ -276,7 +283,7 @@ class Index:
 
 
 def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:
-    """Return the index of a pickle that holds its file. `urls` are the locations of its shards if they have moved."""
+    """Return an index from a pickle that holds only its path. `urls` are the locations of the shards if they have moved."""
     head, columns = parse(path)
     if head.fingerprint != fingerprint:
         raise IndexFileError(

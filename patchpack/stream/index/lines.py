@@ -1,6 +1,6 @@
-"""The lines of an index: headers for a batch, or a whole shard in the form that scanning gives.
+"""The lines of an index, read as the headers of a batch, or as the columns of a whole shard.
 
-A mapped file may hold any value. A value that leads out of a column or a shard raises `IndexFileError` before it is used.
+A damaged file may hold any value. A value that points outside a column or a shard raises `IndexFileError` before it is used.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ I64 = npt.NDArray[np.int64]
 
 
 class Lines:
-    """The lines of a head and columns that fit together, with `starts` as in `Index`.
+    """The lines of an index, given as its head and its columns. `starts` is that of `Index`.
 
     Args:
-        head: all but the columns.
+        head: the contents of the index without its columns.
         columns: arrays by name.
         name: name of the index, for messages.
 
     Raises:
-        IndexFileError: head and columns do not fit together.
+        IndexFileError: the head and the columns contradict each other.
     """
 
     def __init__(self, head: Head, columns: Columns, name: str) -> None:
@@ -66,7 +66,10 @@ class Lines:
 
     @property
     def _prefixes(self) -> list[str]:
-        """The prefixes of columns with places: of the image, and of labels that are not all kept in the index."""
+        """The prefixes of the columns that hold places in shards.
+
+        There is one for the image, and one for each label of which the index does not keep every value.
+        """
         labels = [f"label{i}." for i in range(len(self._head.members.labels))]
         return ["", *(prefix for prefix in labels if f"{prefix}length" in self._columns)]
 
@@ -74,7 +77,7 @@ class Lines:
         return damaged(self._name, f"{type(error).__name__}: {error}")
 
     def sizes(self) -> IntArray:
-        """Return int32 ``[n, 2]``, height and width."""
+        """Return height and width of every image in pixels, int32 ``[n, 2]``."""
         column = self._columns["size"]
         if len(column) and (column.min() < 1 or column.max() > np.iinfo(np.int32).max):
             raise self._damaged(ValueError("it has an impossible image size"))
@@ -96,7 +99,7 @@ class Lines:
             raise self._damaged(error) from None
 
     def headers(self, lines: I64) -> tuple[Header, ...]:
-        """Return the headers of lines, ``0 <= line < n``. See `Index.headers`."""
+        """Return the headers of some lines, ``0 <= line < n``. See `Index.headers`."""
         shards = np.searchsorted(self.starts, lines, side="right") - 1
         try:
             images = self._places("", lines, shards)
@@ -118,7 +121,7 @@ class Lines:
         return tuple(made)
 
     def _places(self, prefix: str, lines: I64, shards: I64) -> list[tuple[int, int]]:
-        """Return (offset, length) in bytes of each, inside its shard."""
+        """Return the place of one member of each line: (offset, length) in bytes inside its shard."""
         offsets, lengths = (self._columns[f"{prefix}{part}"][lines].astype(np.uint64) for part in ("offset", "length"))
         limits = self._shard_bytes[shards]
         inside = offsets <= limits // np.uint64(BLOCK)

@@ -23,8 +23,8 @@ def with_locations(path: str, head: Head, shards: Paths) -> tuple[Shard, ...]:
 
     Args:
         path: path of the index, for messages.
-        head: its head.
-        shards: paths or patterns of the shards today.
+        head: head of the index.
+        shards: paths or patterns of the current locations of the shards.
 
     Raises:
         StaleIndexError: the shards are not those of the index.

@@ -1,4 +1,4 @@
-"""The reader of samples by places from an index. It checks that shards are still the indexed ones."""
+"""The reader of samples at the places that an index gives. It checks that shards have not changed since they were indexed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from patchpack.stream.tar.remote import RemoteFile
 
 
 class IndexReader(ShardReader):
-    """A `ShardReader` that checks a local shard when it opens it.
+    """A `ShardReader` that compares each local shard with the index before reading from it.
 
-    Small labels are in the index and images in the shard. If another file replaced the shard, they would not belong together.
+    Small labels are in the index, images are in the shard. If another file has replaced the shard, labels and images do not
+    belong together.
 
     Raises:
-        StaleIndexError: when reading, the shard is not the indexed one.
+        StaleIndexError: when reading, a shard has changed since it was indexed.
     """
 
     def __init__(self, shards: Sequence[Shard], members: SampleFields) -> None:

@@ -29,7 +29,7 @@ INLINE_BYTES = 32
 
 
 class ShardTask(NamedTuple):
-    """The description of one shard to scan; picklable."""
+    """The description of one shard to scan. It is picklable."""
 
     url: str
     label: str
@@ -40,12 +40,15 @@ class ShardColumns(NamedTuple):
     """The result of scanning a shard.
 
     Attributes:
-        fingerprint: of the shard.
-        prefix: common beginning of all stems, which is not repeated in `columns`.
-        kinds: (rest of the image's name behind the stem, format) by number, in order of first use.
-        columns: one line per sample. ``size`` height and width, ``key_hash``, ``kind``, the image's ``offset`` in blocks of 512
-            bytes and ``length`` in bytes; ``stem.lengths`` and ``stem.bytes``. For each label i ``label{i}.lengths`` and
-            ``.bytes`` if it is kept here, else ``label{i}.offset`` and ``.length`` (which is 0 if it is kept).
+        fingerprint: fingerprint of the shard.
+        prefix: common beginning of the stems of all samples, which `columns` leaves out. A stem is a member's name up to the
+            first dot of the file name.
+        kinds: every pair (rest of an image's name behind the stem, image format) that occurs, in order of first use.
+        columns: arrays by name, one line per sample. ``size`` is height and width. ``key_hash`` is the hash of the key.
+            ``kind`` is a number in `kinds`. ``offset`` is the image's position in blocks of 512 bytes, ``length`` its bytes.
+            ``stem.lengths`` and ``stem.bytes`` hold the stems. For label i, ``label{i}.lengths`` and ``label{i}.bytes`` hold
+            the labels that are kept here, ``label{i}.offset`` and ``label{i}.length`` the places of the others. The length is 0
+            for a label that is kept.
         rejections: rejected samples, from `patchpack.stream.tar.shards.scan_shard`.
         faults: faults of the shard, from the same function.
     """
@@ -62,8 +65,8 @@ def scan_columns(task: ShardTask) -> ShardColumns:
     """Scan an uncompressed shard, local or behind a URL.
 
     Raises:
-        SourceError: the shard cannot be opened, is compressed, or was written to meanwhile; or reading from a URL failed.
-        ConfigError: a URL, and fsspec is not installed.
+        SourceError: the shard cannot be opened, is compressed, was written to during the scan, or reading from a URL failed.
+        ConfigError: the shard is behind a URL, and fsspec is not installed.
     """
     url, label, members = task
     before = fingerprint(url)
@@ -116,7 +119,7 @@ _Read = Callable[[int, int], bytes]  # (offset, length)
 
 @contextmanager
 def _opened(url: str, num_bytes: int) -> Iterator[tuple[_Read, RangeReader | None]]:
-    """Yield a function that reads by offset, and the byte reader to scan if it is not a local file."""
+    """Yield a function that reads by offset, and the byte reader to scan. The byte reader is None for a local file."""
     if is_local(url):
         file = open_descriptor(url)
         try:
@@ -147,13 +150,13 @@ def require_uncompressed(url: str, read: _Read) -> None:
 
 
 def scan_events(task: ShardTask) -> Iterator[Event]:
-    """Yield the events that `scan_columns` scans: from `patchpack.stream.tar.shards.scan_shard`, behind a URL by ranges."""
+    """Yield the events of a shard, from `patchpack.stream.tar.shards.scan_shard`. A shard behind a URL is read by ranges."""
     with _opened(task.url, fingerprint(task.url).num_bytes) as (_, reader):
         yield from scan_shard(task.url, 0, task.label, task.members, reader)
 
 
 class _Label:
-    """One label of every sample: its bytes, or its place if it is long."""
+    """One label of every sample: its bytes, or the place of a long label in the shard."""
 
     def __init__(self) -> None:
         self.values: list[bytes] = []
@@ -178,7 +181,7 @@ def _places(prefix: str, places: Sequence[int]) -> Columns:
 
 
 def image_format(start: bytes) -> str:
-    """Return the format of an image by its first 12 bytes, in Pillow's name; "" for a rare one."""
+    """Return Pillow's name for the format of an image, from its first 12 bytes. Return "" for a rare format."""
     if start[:3] == b"\xff\xd8\xff":
         return "JPEG"
     if start[:8] == b"\x89PNG\r\n\x1a\n":

@@ -1,6 +1,6 @@
-"""The columns of many short byte strings: their lengths, their bytes, and the begin of every 64th.
+"""The columns of many short byte strings: all lengths, all bytes, and the position where every 64th string begins.
 
-The begin of every string would take more space than most lengths. The sum of at most 63 lengths gives the others.
+The position of every string would take more space than its length does. So the other positions are sums of at most 63 lengths.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Strings(NamedTuple):
     Attributes:
         lengths: unsigned ``[n]``.
         starts: unsigned ``[ceil(n / 64)]``, positions in `blob` where the strings 0, 64, 128, … begin.
-        blob: uint8, one string behind the other.
+        blob: uint8, the bytes of all strings, one behind the other.
     """
 
     lengths: Column
@@ -39,18 +39,18 @@ class Strings(NamedTuple):
 
     @classmethod
     def of(cls, columns: Columns, name: str) -> Strings:
-        """Return the strings of this name in a file."""
+        """Return the strings whose columns have this name in a file."""
         return cls(*(columns[f"{name}.{part}"] for part in ("lengths", "starts", "bytes")))
 
     def columns(self, name: str) -> Columns:
-        """Return the columns in the form of a file, see `of`."""
+        """Return the columns under their names in a file, as `of` reads them."""
         return {f"{name}.lengths": self.lengths, f"{name}.starts": self.starts, f"{name}.bytes": self.blob}
 
     def begins(self, lines: I64) -> I64:
-        """Return where these strings begin, ``0 <= line <= n``. String n begins at the end.
+        """Return the positions in `blob` where some strings begin, ``0 <= line <= n``. Position n is the end of `blob`.
 
         Raises:
-            ValueError: starts or lengths lead out of the blob.
+            ValueError: `starts` or `lengths` point outside `blob`.
         """
         n = len(self.lengths)
         at_end = lines == n
@@ -68,10 +68,10 @@ class Strings(NamedTuple):
         return places
 
     def take(self, lines: I64) -> list[bytes]:
-        """Take these strings, ``0 <= line < n``.
+        """Return some strings by their numbers, ``0 <= line < n``.
 
         Raises:
-            ValueError: starts or lengths lead out of the blob.
+            ValueError: `starts` or `lengths` point outside `blob`.
         """
         begins = self.begins(lines)
         stops = begins + self.lengths[lines].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Writing of files in one step: they exist completely or not at all."""
+"""Writing of files in one step: a file exists completely or not at all."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import BinaryIO
 def replace_file(path: Path, fill: Callable[[BinaryIO], None]) -> None:
     """Write a file beside `path`, then move it there. A reader of `path` finds the complete old file or the complete new one.
 
-    A process that is killed meanwhile leaves ``.NAME.XXXXXXXX.tmp`` and nothing else. Errors of `fill` are raised.
+    A process that is killed while writing leaves only a file ``.NAME.XXXXXXXX.tmp``. Errors of `fill` are raised.
     """
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")  # beside it: a rename does not cross file systems
     try:

@@ -1,7 +1,7 @@
-"""One pure function over many tasks: here, in processes of this machine, or on a Ray cluster. Results are in the tasks' order.
+"""One pure function called on many tasks: in this process, in processes of this machine, or on a Ray cluster.
 
-The function and its tasks are picklable. A result depends on its task alone, so the engine, the number of workers and repeated
-tasks cannot change it.
+Results come in the order of the tasks. The function and its tasks are picklable. A result depends on its task alone, so the
+engine, the number of workers and repeated tasks cannot change it.
 """
 
 from __future__ import annotations
@@ -48,24 +48,24 @@ def run_all(
     context: str | BaseContext | None = None,
     doing: str = "works",
 ) -> Generator[Result, None, None]:
-    """Yield the results of ``map(function, tasks)``, which runs elsewhere.
+    """Yield the results of ``map(function, tasks)``, computed by an engine.
 
-    Only a few tasks are in flight at a time, and only a few results wait for earlier ones.
+    Only a few tasks run at a time, and only a few results wait for the results of earlier tasks.
 
     Args:
-        function: pure and importable. Its errors are raised here.
+        function: a pure function that can be imported. Errors that it raises are raised here.
         tasks: an iterable, read lazily.
-        engine: ``"local"`` (default) for processes of this machine. ``"ray"`` for the Ray cluster that this process is
-            connected to, else the one that ``RAY_ADDRESS`` or ``ray start`` names, else one of this machine for the duration of
-            the call.
-        num_workers: how many run at a time. 0 (default) runs here, without a process, or on Ray uses all CPUs of the cluster,
-            including machines that join later.
-        context: for the local processes a multiprocessing context, or the name of a start method. None for the platform's.
-        doing: the activity of the processes, for messages. Default ``"works"``.
+        engine: ``"local"`` (default) for processes of this machine, or ``"ray"`` for a Ray cluster. The cluster is the one that
+            this process is connected to. Without a connection it is the cluster that ``RAY_ADDRESS`` or ``ray start`` names, or
+            else a cluster of this machine alone that ends with the call.
+        num_workers: number of tasks that run at a time. With 0 (default) and ``"local"`` this process runs them. With 0 and
+            ``"ray"`` all CPUs of the cluster do, including those of machines that join later.
+        context: a multiprocessing context, or the name of a start method, for local processes. Default None: the platform's.
+        doing: a verb for what the processes do, for messages. Default ``"works"``.
 
     Raises:
         ConfigError: the engine is missing, or machines have different versions of patchpack.
-        SourceError: a process died; on Ray, `TRIES` workers were killed by the same task.
+        SourceError: a local process died, or on Ray the same task killed `TRIES` workers.
     """
     require_engine(engine, num_workers)
     if engine == "ray":
@@ -102,7 +102,7 @@ def _in_processes(
 
 
 class _Failed(NamedTuple):
-    """An error of patchpack as a result, because Ray would wrap a raised error in one of its own."""
+    """An error of patchpack, returned as a result. If it were raised, Ray would wrap it in an error of its own."""
 
     error: PatchpackError
 
@@ -148,7 +148,7 @@ def _on_ray(
 
 
 def _ray() -> Any:
-    """Import and return Ray. It takes 0.7 s, so it is imported only when the engine is used."""
+    """Import Ray and return the module. The import takes 0.7 s, so it happens only when Ray is used."""
     try:
         import ray
 
@@ -161,7 +161,7 @@ def _ray() -> Any:
 
 
 def _connect(ray: ModuleType) -> bool:
-    """Return True if this call opened the connection, which must then be closed."""
+    """Connect to a Ray cluster. Return True if this call opened the connection and the caller must close it."""
     if ray.is_initialized():
         return False
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # for a cluster that is started here: no telemetry
@@ -175,7 +175,7 @@ def _connect(ray: ModuleType) -> bool:
 
 
 def _outcome(function: Callable[[Task], Result], task: Task, version: str) -> Result | _Failed:
-    """Return the result of a task in a worker, on any machine."""
+    """Return the result of a task. This function runs in a worker, on any machine."""
     from patchpack._version import __version__
 
     if __version__ != version:

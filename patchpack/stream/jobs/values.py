@@ -1,4 +1,4 @@
-"""Values from JSON, decoded as declared types, because a file may hold anything."""
+"""Values from JSON, checked against declared types, because a file may hold anything."""
 
 from __future__ import annotations
 
@@ -14,5 +14,8 @@ Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
 def decode(text: bytes, kind: type[Value]) -> Value:
-    """Return the value of a JSON text as a type. Raises `ValidationError`, `ValueError` or `RecursionError` for other texts."""
+    """Return the value of a JSON text as an instance of `kind`. Any other text raises one of three errors.
+
+    The errors are `ValidationError`, `ValueError` and `RecursionError`.
+    """
     return convert(json.loads(text), kind)  # msgspec's own parser refuses file names that are not UTF-8

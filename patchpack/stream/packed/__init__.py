@@ -1,4 +1,4 @@
-"""Packed shards: batches that are painted once and kept as tar files, then read in many epochs without painting."""
+"""Packed shards: tar files of batches. A batch is painted once, and read in many epochs without painting."""
 
 from patchpack.stream.packed.shards import PackedShards
 

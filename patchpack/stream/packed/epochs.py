@@ -1,4 +1,7 @@
-"""Writing epochs as packed shards: planned here, painted and written anywhere, one task per tar file, the manifest last."""
+"""Writing epochs as packed shards.
+
+This process makes the plans. Any process may paint and write, one tar file per task. The manifest is written last.
+"""
 
 from __future__ import annotations
 
@@ -58,16 +61,17 @@ def write_packed(
     Args:
         index: index of the images.
         recipe: sizes, augmentation and packing of the images.
-        path: the folder.
+        path: the folder to write into.
         epoch: the first epoch, default 0.
         num_epochs: number of epochs, default 1.
         shuffle: False or 0 for the order of the index, True for a full shuffle, else the size of a block.
         tail: handling of rows that do not fill a last step, default ``"short"``.
-        seen: samples of earlier epochs, for drop schedules. Default 0.
-        steps_per_shard: batches of a file. None for as many as take 256 MB.
-        num_workers: processes that paint, 0 (default) for this process.
+        seen: number of samples met in earlier epochs, which drop schedules depend on. Default 0.
+        steps_per_shard: number of batches in a file. Default None: as many as take 256 MB.
+        num_workers: number of processes that paint. With 0 (default) this process paints.
         engine: ``"local"`` (default) or ``"ray"``.
-        progress: called with (batches written, batches in the epochs planned so far, images so far). Default None.
+        progress: a function that is called with (batches written, batches in the epochs planned so far, images so far). Default
+            None.
         context: a multiprocessing context, or the name of a start method, for local processes.
     """
     require_engine(engine, num_workers)
@@ -133,7 +137,7 @@ class _Plans:
     """The plans of one epoch after another, in parts of `num_steps` batches.
 
     Attributes:
-        num_steps: steps by epoch, of the epochs planned so far.
+        num_steps: number of steps of each epoch planned so far, by the number of the epoch.
     """
 
     def __init__(self, index: Index, recipe: Recipe, epoch: int, num_epochs: int, *, seen: int, **options: Any) -> None:
@@ -172,7 +176,7 @@ def _epoch(epoch: int, num_steps: int, parts: Sequence[PackedPart]) -> PackedEpo
 
 
 def _is_finished(folder: Path, pack: str) -> bool:
-    """Return True if this pack is complete. Raises `ConfigError` if the folder holds anything else."""
+    """Return True if the folder holds this pack, complete. Raise `ConfigError` if the folder holds anything else."""
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
@@ -197,7 +201,7 @@ def _is_finished(folder: Path, pack: str) -> bool:
 
 
 def _is_left_over(name: str) -> bool:
-    """Return True for an unfinished file of a killed process."""
+    """Return True for the name of an unfinished file that a killed process left."""
     return name.startswith((".packed-", f".{NAME}.")) and name.endswith(".tmp")
 
 

@@ -1,4 +1,4 @@
-"""The manifest of a folder of packed shards, one JSON file that is written last. Without it the folder holds no pack."""
+"""The manifest of a folder of packed shards: a JSON file that is written last. A folder without a manifest holds no pack."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class PackedShard(Struct, frozen=True, forbid_unknown_fields=True):
     """A tar file of packed batches.
 
     Attributes:
-        name: of the file.
+        name: name of the file.
         epoch: epoch of its first batch.
         first_step: step of its first batch.
-        offsets: positions in bytes where its batches begin, and where the last one ends.
-        num_bytes: of the file.
+        offsets: positions in bytes where each batch begins, and where the last batch ends.
+        num_bytes: size of the file in bytes.
         digest: hexadecimal BLAKE2b of the file.
     """
 
@@ -47,12 +47,12 @@ class PackedShard(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def num_steps(self) -> int:
-        """Number of batches in it."""
+        """Number of batches in the file."""
         return len(self.offsets) - 1
 
 
 class PackedEpoch(Struct, dict=True):
-    """One epoch of a pack: its number, its batches, and the account of its samples, field by field as in `Report`."""
+    """One epoch of a pack: its number, its number of batches, and the fields of its `Report`."""
 
     epoch: Count
     num_steps: Count
@@ -66,12 +66,12 @@ class PackedEpoch(Struct, dict=True):
 
     @classmethod
     def of(cls, epoch: int, num_steps: int, report: Report) -> PackedEpoch:
-        """Return an epoch.
+        """Return the entry of an epoch.
 
         Args:
-            epoch: its number.
-            num_steps: its number of batches.
-            report: the account of its samples, none of them waiting.
+            epoch: number of the epoch.
+            num_steps: number of batches of the epoch.
+            report: the report of the epoch. No sample may still be waiting for a row.
         """
         rejected, faults = ([loss._asdict() for loss in losses] for losses in (report.rejected, report.shard_errors))
         counts = report.seen, report.packed, report.shortened, report.warnings
@@ -79,7 +79,7 @@ class PackedEpoch(Struct, dict=True):
 
     @cached_property
     def report(self) -> Report:
-        """The account of its samples."""
+        """The report of the epoch's samples."""
         rejected, faults = [Rejection(**r) for r in self.rejected], [ShardFault(**f) for f in self.shard_errors]
         return Report(self.seen, self.packed, 0, rejected, self.dropped, faults, self.shortened, self.warnings)
 
@@ -91,8 +91,10 @@ class Manifest(Struct, frozen=True):
     """The contents of a manifest.
 
     Attributes:
-        fingerprint: hexadecimal; equal if index, recipe, options and versions are. Every batch carries it.
-        made_of: content of the fingerprint: the index's fingerprint, every field of the recipe, options, versions.
+        fingerprint: a hexadecimal hash. Two packs have equal fingerprints if index, recipe, options and versions are equal.
+            Every batch carries the fingerprint.
+        made_of: everything that the fingerprint is computed from: the index's fingerprint, every field of the recipe, options,
+            versions.
         recipe: repr of the recipe.
         num_steps: number of batches.
         epochs: the epochs in order.
@@ -129,7 +131,7 @@ class Manifest(Struct, frozen=True):
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read the manifest of a folder. Raises `SourceError` if it is missing, foreign, damaged, or of a newer version."""
+        """Read the manifest of a folder. Raises `SourceError` if it is missing, damaged, or newer."""
         path = folder / NAME
         try:
             read = path.read_bytes()

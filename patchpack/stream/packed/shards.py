@@ -1,4 +1,4 @@
-"""Packed shards as a dataset: from the number of a step to its batch."""
+"""Packed shards as a dataset: item i is the batch of step i."""
 
 from __future__ import annotations
 
@@ -30,23 +30,25 @@ from patchpack.stream.packed.steps import END, Place, read_step
 class PackedShards(Dataset[PackedBatch]):
     """A dataset of batches that `write` or ``patchpack pack`` painted once. Item i is batch i, as from `patchpack.load`.
 
-    Everything is fixed, including draws and dropped patches. Only the order can vary. Nothing is ever unpickled.
+    The batches are fixed, with their random draws and dropped patches. Only the order of batches can vary. No file is ever
+    unpickled.
 
     Args:
         path: the folder.
 
     Attributes:
         path: absolute path of the folder.
-        fingerprint: hexadecimal; equal if index, recipe, options and versions of the painting packages are.
+        fingerprint: a hexadecimal hash. Two packs have equal fingerprints if index, recipe, options and versions of the
+            painting packages are equal.
         recipe: repr of the recipe.
-        made_of: content of the fingerprint, see `Manifest`.
+        made_of: everything that the fingerprint is computed from, see `Manifest`.
         shards: the files, in order.
         reports: `patchpack.Report` of each epoch, by its number.
         num_images: number of readable images, over all epochs.
-        nbytes: bytes of all files.
+        nbytes: size of all files together, in bytes.
 
     Raises:
-        SourceError: the folder holds no packed shards, or the manifest is damaged or newer.
+        SourceError: the folder holds no packed shards, or its manifest is damaged, or written by a newer version.
         ShardError: a shard is missing, or has another size.
 
     Example:
@@ -87,28 +89,30 @@ class PackedShards(Dataset[PackedBatch]):
     ) -> PackedShards:
         """Plan epochs, paint all of their batches, and write them.
 
-        A second run with the same arguments continues where the first was killed. `reports` names the unusable samples.
+        If a run is killed, a second run with the same arguments continues. `reports` names the unusable samples.
 
         Args:
             index: index of the images.
             recipe: sizes, augmentation and packing of the images.
             path: a folder that is new, empty, or holds the files of an earlier run with the same arguments.
             epoch: the first epoch, default 0.
-            num_epochs: number of epochs, default 1. One epoch is written behind the other.
-            shuffle: False or 0 for the order of the index, True for a full shuffle, else the size of a block. Rows
-                stay in this order for all later reads. See `patchpack.EpochPlan`.
+            num_epochs: number of epochs, default 1. The epochs are written one behind the other.
+            shuffle: False or 0 for the order of the index, True for a full shuffle, else the size of a block. All later reads
+                find rows in this order. See `patchpack.EpochPlan`.
             tail: handling of rows that do not fill a last step, default ``"short"``. See `patchpack.EpochPlan`.
-            seen: samples of earlier epochs, for drop schedules. Default 0.
-            steps_per_shard: batches of a file. None for as many as take 256 MB.
-            num_workers: processes that paint, one file at a time, 0 (default) for this process. Files are the same to the byte.
+            seen: number of samples met in earlier epochs, which drop schedules depend on. Default 0.
+            steps_per_shard: number of batches in a file. Default None: as many as take 256 MB.
+            num_workers: number of processes that paint, each one file at a time. With 0 (default) this process paints. The
+                number does not change a byte of the files.
             engine: ``"local"`` (default) or ``"ray"``, see `patchpack.stream.jobs.engine.run_all`.
-            progress: called with (batches written, batches in the epochs planned so far, images so far). Default None.
+            progress: a function that is called with (batches written, batches in the epochs planned so far, images so far).
+                Default None.
             context: a multiprocessing context, or the name of a start method, for local processes.
 
         Raises:
-            ConfigError: an option that cannot work, or a folder that holds something else.
+            ConfigError: an option cannot work, or the folder holds something else.
             StaleIndexError: shards have changed since they were indexed.
-            TargetError: a target that is neither number, array nor JSON; its sample is named.
+            TargetError: a target is neither a number, an array nor a JSON value. The error names the sample.
             SourceError: no image can be packed, images cannot be read now, or the folder cannot be written.
         """
         write_packed(
@@ -136,11 +140,11 @@ class PackedShards(Dataset[PackedBatch]):
         return f"PackedShards({len(self)} batches, {self.num_images} images in {len(self.shards)} files of {self.path})"
 
     def steps_of(self, epoch: int) -> range:
-        """Return the items of one epoch. Raises `KeyError` for an epoch that was not packed."""
+        """Return the numbers of one epoch's batches. Raises `KeyError` for an epoch that was not packed."""
         return self._epochs[epoch]
 
     def __getitem__(self, step: int) -> PackedBatch:
-        """Read one batch of tensors, −1 for the last. Any number of processes may read the files.
+        """Read one batch of tensors by its number. −1 is the last batch. Any number of processes may read the files.
 
         Raises:
             IndexError: the step does not exist.
@@ -177,10 +181,10 @@ class PackedShards(Dataset[PackedBatch]):
         return map(self.__getitem__, range(len(self)))
 
     def verify(self) -> None:
-        """Read everything once, and check every file's hash and every batch's consistency.
+        """Read all files once, check the hash of each file, and check that each batch is consistent.
 
         Raises:
-            ShardError: the first file with a fault.
+            ShardError: a file has a fault. The error names the first such file.
         """
         for number, shard in enumerate(self.shards):
             path = self.path / shard.name

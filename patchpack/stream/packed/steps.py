@@ -1,4 +1,4 @@
-"""One batch as a run of tar members, and back.
+"""The conversion of one batch to a run of tar members, and back.
 
 ::
 
@@ -9,7 +9,7 @@
     KEY.targets.npy         or KEY.targets.0.npy, … for a dict, its names in the JSON
 
 KEY is ``EPOCH-STEP``. Contents begin at multiples of 64 bytes, so that arrays need not be copied if all was read in one piece.
-The bytes depend on the batch alone: headers have no date and no owner.
+The bytes depend on the batch alone, because the tar headers have no date and no owner.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ UNREADABLE = (ValidationError, LookupError, TypeError, ValueError, AttributeErro
 
 
 class Place(NamedTuple):
-    """The position of a step: its pack, epoch and number."""
+    """The position of a step: the fingerprint of its pack, its epoch, and its number."""
 
     pack: str
     epoch: int
@@ -65,12 +65,12 @@ class Place(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The common name of its members."""
+        """The part of the name that all members of the step share."""
         return f"{self.epoch:03d}-{self.step:07d}"
 
 
 class About(Struct):
-    """The JSON of a step: its place, its fields that are not arrays, and its targets or the names of their arrays."""
+    """The JSON of a step: its place, the batch's fields that are not arrays, and the targets or the names of their arrays."""
 
     pack: str
     epoch: Count
@@ -82,15 +82,15 @@ class About(Struct):
 
 
 def write_step(batch: PackedBatch[np.ndarray], place: Place, plan: BatchPlan) -> Iterator[bytes | memoryview]:
-    """Yield a batch of numpy arrays as pieces of a tar file. Together they are whole blocks.
+    """Yield a batch of numpy arrays as pieces of a tar file. All pieces together are a whole number of blocks.
 
     Args:
         batch: the painted batch.
-        place: its pack, epoch and step.
-        plan: the plan it was painted from.
+        place: pack, epoch and step of the batch.
+        plan: the plan that the batch was painted from.
 
     Raises:
-        TargetError: JSON does not hold a target; its sample is named.
+        TargetError: a target is neither an array nor a JSON value. The error names the sample.
     """
     targets, arrays = _targets(batch, plan)
     about = asdict(About(*place, batch.keys, batch.patch_size, batch.info.to_json(), targets))
@@ -106,11 +106,12 @@ def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
     """Return the batch of a step, as tensors.
 
     Args:
-        data: uint8, its members and `END`. The patches are a view of it, the rest is copied.
+        data: uint8, the bytes of the step's members followed by `END`. The batch's patches are a view of `data`, the rest is
+            copied.
         place: the expected pack, epoch and step.
 
     Raises:
-        ShardError: it is of another pack, cut, or damaged.
+        ShardError: the step is of another pack, cut, or damaged.
     """
     try:
         memory: npt.NDArray[np.uint8] = data.numpy()
@@ -133,7 +134,7 @@ def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
 
 
 def require_place(about: About, place: Place) -> None:
-    """Raise `ShardError` unless a record is of the given place."""
+    """Raise `ShardError` unless the JSON of a step names the given place."""
     said = Place(about.pack, about.epoch, about.step)
     if said.pack != place.pack:
         raise ShardError(f"expected a step of pack {place.pack}, got one of {said.pack}")
@@ -157,7 +158,7 @@ def _array(name: str, array: np.ndarray) -> Iterator[bytes | memoryview]:
 
 
 def _targets(batch: PackedBatch[np.ndarray], plan: BatchPlan) -> tuple[dict[str, object] | None, list[tuple[str, np.ndarray]]]:
-    """Return the entry of the JSON for targets, and the targets that are arrays, by the name of their member."""
+    """Return the JSON entry for targets, and by member name the targets that are arrays."""
     targets = batch.targets
     if targets is None:
         return None, []
@@ -179,7 +180,7 @@ def _targets(batch: PackedBatch[np.ndarray], plan: BatchPlan) -> tuple[dict[str,
 
 
 def _is_json(value: object) -> bool:
-    """Return True if a value comes back from JSON with the same value and type."""
+    """Return True if writing a value as JSON and reading it again gives the same value and type."""
     if type(value) is list:
         return all(map(_is_json, value))
     if type(value) is dict:
@@ -209,7 +210,7 @@ class _Memory:
         self._memory, self.end = memory, len(memory)
 
     def read(self, at: int, count: int) -> bytes:
-        """Read bytes, see `patchpack.stream.tar.byte_reader.ByteReader`."""
+        """Read `count` bytes at offset `at`, see `patchpack.stream.tar.byte_reader.ByteReader`."""
         return self._memory[at : at + count].tobytes()
 
     def reach(self, at: int) -> int:
@@ -250,7 +251,7 @@ def _array_header(header: bytes) -> tuple[str, tuple[int, ...]]:
 
 
 def _require_fitting(batch: PackedBatch) -> None:
-    """Raise `ValueError` unless the shapes fit together. `patchpack.validate` checks the contents too."""
+    """Raise `ValueError` unless the shapes of a batch's arrays fit together. `patchpack.validate` checks the contents too."""
     rows, seq_len = batch.segment_ids.shape
     slots = batch.slot_mask.shape[1]
     pixels = 3 * batch.patch_size**2

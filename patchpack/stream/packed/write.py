@@ -1,7 +1,7 @@
 """Writing one packed shard on any worker: a pure function of its task and the images.
 
-A shard is moved into place when it is complete. So a task that is started again, by Ray or by the next run of the same command,
-finds the finished shards and makes the rest. Every worker makes the same bytes.
+A shard is moved into place when it is complete. If Ray or a second run of the same command starts a task again, the task keeps
+a finished shard. Every worker makes the same bytes.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ _FOREIGN = (*steps.UNREADABLE, *UNREADABLE, ShardError, StopIteration)
 
 
 class PackTask(NamedTuple):
-    """The description of one shard to write; picklable.
+    """The description of one shard to write. It is picklable.
 
     Attributes:
         path: absolute path of the file.
-        pack: fingerprint that its batches carry.
-        plans: plans of its batches.
+        pack: fingerprint of the pack, which the batches of the file carry.
+        plans: plans of the batches in the file.
         recipe: recipe of the plans.
         reader: reader of the images, the same on every machine.
-        versions: versions of the packages that decide about pixels.
+        versions: versions of the packages that pixel values depend on.
     """
 
     path: str
@@ -54,19 +54,19 @@ class PackTask(NamedTuple):
 
 
 class PackedPart(NamedTuple):
-    """The result of a task: an entry of the manifest, and the infos of its batches."""
+    """The result of a task: the manifest's entry for the shard, and the `BatchInfo` of each batch."""
 
     shard: PackedShard
     infos: list[BatchInfo]
 
 
 def write_shard(task: PackTask) -> PackedPart:
-    """Paint and write a shard, or read it if it exists already. A pure function of the task and the images.
+    """Paint and write a shard. If the shard exists already, read it. The result depends on the task and the images alone.
 
     Raises:
         SourceError: images cannot be read, or the folder cannot be written.
-        TargetError: a target that cannot be kept.
-        ConfigError: the path holds a file of another pack, or versions differ from those at the time of planning.
+        TargetError: a target is neither a number, an array nor a JSON value.
+        ConfigError: the path holds a file of another pack, or package versions have changed since planning.
     """
     here = versions_of(task.recipe)
     if here != task.versions:
@@ -110,7 +110,10 @@ def _part(task: PackTask, offsets: list[int], infos: list[BatchInfo], digest: st
 
 
 def _counters(info: BatchInfo) -> BatchInfo:
-    """Return the info without its entries for each image, because the infos of all batches are held in memory."""
+    """Return a batch's info without its entries for each image.
+
+    The infos of all batches are held in memory, so they must be small.
+    """
     return replace(info, repeats=None, boxes=None, flips=None)
 
 
@@ -119,7 +122,7 @@ def _place(pack: str, plan: BatchPlan) -> Place:
 
 
 def _read_again(task: PackTask) -> PackedPart:
-    """Return the part of a shard that an earlier run has written. It was moved into place when it was complete."""
+    """Return the result for a shard that an earlier run has written. Such a shard is complete."""
     offsets, infos = [], []
     left = iter(task.plans)
     try:
@@ -143,7 +146,7 @@ def _read_again(task: PackTask) -> PackedPart:
 
 
 def require_of_pack(path: Path, pack: str) -> None:
-    """Raise `ConfigError` unless a file begins with a batch of this pack."""
+    """Raise `ConfigError` unless the first batch of a file is of this pack."""
     try:
         with open(path, "rb") as file:
             about = _about_at(file, next(read_members(SeekableReader(file))).where)
@@ -166,6 +169,6 @@ def _foreign(path: object, error: Exception) -> ConfigError:
 
 
 def versions_of(recipe: Recipe) -> dict[str, str]:
-    """Return the installed versions of the packages that decide about pixels."""
+    """Return the installed versions of the packages that pixel values depend on."""
     names = ["numpy", "pillow", *(["simplejpeg"] if recipe.decode == "simplejpeg" else [])]
     return {"patchpack": __version__, **{name: version(name) for name in names}}

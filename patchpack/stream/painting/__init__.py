@@ -1,1 +1,1 @@
-"""Painters as torch datasets, and the way of their batches to the training process."""
+"""Painters as torch datasets, and the transports that bring their batches to the training process."""

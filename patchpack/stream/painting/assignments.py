@@ -1,4 +1,4 @@
-"""Assignments of workers: plans, each with a slot to paint into, and the plans that have not come back."""
+"""Assignments of workers: each is a plan with a slot of shared memory to paint into. Unfinished plans are remembered."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from patchpack.types import BatchPlan
 
 
 class Assignment(NamedTuple):
-    """A plan for a worker, and the number of the slot to paint it into."""
+    """A plan for a worker, and the number of the slot of shared memory to paint it into."""
 
     plan: BatchPlan
     slot: int | None
 
 
 class InFlight:
-    """The plans of one epoch, for one set of workers after another. Plans that one set did not finish go first to the next.
+    """The plans of one epoch. If workers are replaced, the new workers first get the plans that the old ones did not finish.
 
-    Planning continues in this process, so a worker that dies does not affect it.
+    Plans are made in this process, so a worker that dies does not affect planning.
     """
 
     def __init__(self, planner: Planner) -> None:
@@ -30,7 +30,7 @@ class InFlight:
         self._given: dict[int, BatchPlan] = {}  # by step
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        """Yield the plans in flight, then the rest of the epoch."""
+        """Yield the plans that workers did not finish, then the rest of the epoch."""
         yield from list(self._given.values())
         for plan in self._plans:
             self._given[plan.step] = plan
@@ -41,7 +41,7 @@ class InFlight:
         self._given.pop(step, None)
 
     def next(self) -> str:
-        """Return a description of the next expected batch, as the end of a sentence."""
+        """Return a description of the next expected batch, worded as the end of a sentence."""
         plan = min(self._given.values(), key=lambda plan: plan.step, default=None)
         if plan is None or not plan.headers:
             return ""
@@ -49,17 +49,17 @@ class InFlight:
         return f"; waited for is step {plan.step}, from {first.key} (member {first.member} of {first.shard}) on"
 
     def close(self) -> None:
-        """Close the epoch: planning ends, and with it the process that reads headers."""
+        """Close the epoch. Planning ends, and so does the process that reads headers."""
         if hasattr(self._plans, "close"):
             self._plans.close()
 
 
 class Assignments(Sampler[Assignment]):
-    """A sampler of plans with a slot each, for one set of workers.
+    """A sampler that yields each plan together with a slot to paint into.
 
     Attributes:
-        pool: the slot pool of the next iteration; None for no slots.
-        in_flight: the plans in flight that the iteration continues; None takes new plans from the planner.
+        pool: the slot pool of the next iteration. None gives no slots.
+        in_flight: the unfinished plans that the next iteration begins with. None begins a new epoch of the planner.
     """
 
     def __init__(self, planner: Planner) -> None:
@@ -72,7 +72,10 @@ class Assignments(Sampler[Assignment]):
         return len(self._planner)
 
     def __iter__(self) -> Iterator[Assignment]:
-        """Yield one epoch, or the rest of it. Torch requests the first one when no worker paints into the pool anymore."""
+        """Yield one epoch, or the rest of one.
+
+        Torch requests the first plan only when no worker paints into the pool anymore.
+        """
         pool = self.pool
         if pool is not None:
             pool.recall()

@@ -1,4 +1,4 @@
-"""Painting in worker processes, into shared memory, while this process plans."""
+"""The transport in which worker processes paint into shared memory while this process plans."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class InWorkers(Transport):
-    """Painting in worker processes, into slots of shared memory. If a worker dies, others may take over.
+    """Painting in worker processes, into slots of shared memory. If a worker dies, new workers may paint its batches.
 
     Args:
-        planner: makes the plans, in this process.
-        num_workers: worker processes, at least 1.
-        policy: its timeout and restarts of workers.
-        prefetch: batches that each worker makes before they are requested.
-        seeds: for random numbers that the user's code draws in workers, None if the user seeds them.
+        planner: the planner that makes the plans, in this process.
+        num_workers: number of worker processes, at least 1.
+        policy: the error policy, of which the timeout and the worker restarts are used.
+        prefetch: number of batches that each worker makes before they are requested.
+        seeds: seeds for the random numbers that the user's code draws in workers. None if the user seeds these numbers.
     """
 
     def __init__(
@@ -49,11 +49,14 @@ class InWorkers(Transport):
         self.dataset, self.sampler = self._painter, self._assignments
 
     def begin(self) -> None:
-        """Compile the kernels here, once: a forked worker inherits them, a spawned one finds them on disk."""
+        """Compile the kernels in this process, once. A forked worker inherits them, and a spawned worker finds them on disk."""
         compile_kernels(self._planner.recipe)
 
     def sent(self, loader: Loader) -> Generator[Any, None, None]:
-        """Yield what the workers of one epoch send. If one dies, start others, at most `worker_restarts` times."""
+        """Yield the batches that the workers of one epoch send.
+
+        If a worker dies, start new workers, at most `worker_restarts` times.
+        """
         in_flight = self._begin_epoch()
         restarts = self._policy.worker_restarts
         board = self._board or StatusBoard(self._num_workers)
@@ -93,10 +96,10 @@ class InWorkers(Transport):
         return InFlight(self._planner)
 
     def _started(self) -> None:
-        """Note that the workers run."""
+        """Record that the workers run."""
 
     def _restart(self) -> None:
-        """Prepare other workers for the rest of the epoch."""
+        """Prepare new workers for the rest of the epoch."""
 
     def _slots(self) -> SlotPool | None:
         """Return the slots that the workers of the next iteration paint into, or None if each batch gets its own memory.

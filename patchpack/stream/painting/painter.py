@@ -1,4 +1,4 @@
-"""The painter as a torch dataset: it paints a planned batch in a worker. A second class is for the loader."""
+"""The painter as a torch dataset: the index of an item is a plan, and the item is the painted batch."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Painter(Dataset[PackedBatch[np.ndarray]]):
     """A dataset whose index is a `BatchPlan` and whose item is a `PackedBatch` of numpy arrays.
 
     Args:
-        planner: the `Planner` that makes the plans. Its recipe and its reader are used.
+        planner: the `Planner` that makes the plans. The painter uses the recipe and the reader of the planner.
         on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Under ``"skip"`` rejections are in
             ``batch.info``. Each painting process counts separately. Default ``"raise"``.
 
     Raises:
-        ConfigError: anything other than a planner, or options of an `ErrorPolicy` that are for processes.
+        ConfigError: `planner` is not a planner, or `on_error` is an `ErrorPolicy` with options that only `load` can follow.
     """
 
     def __init__(self, planner: Planner, *, on_error: OnError | ErrorPolicy = "raise") -> None:
@@ -45,7 +45,7 @@ class Painter(Dataset[PackedBatch[np.ndarray]]):
         self._reader = planner.source.reader  # without the source: an iterator cannot be sent to a worker, and need not be
 
     def __getitem__(self, plan: BatchPlan) -> PackedBatch[np.ndarray]:
-        """Paint one plan. Raises according to ``on_error``."""
+        """Paint one plan. Unusable images raise errors as ``on_error`` says."""
         if plan.fatal:
             raise SourceError(plan.fatal)
         batch = painted(plan, self._recipe, self._reader)
@@ -56,12 +56,12 @@ class Painter(Dataset[PackedBatch[np.ndarray]]):
 
 
 class SendingPainter(Dataset[PackedBatch[np.ndarray] | SharedBatch]):
-    """The painter of a `Loader`. Workers send a `SharedBatch`, also for a batch with errors.
+    """The painter of a `Loader`. In a worker it makes a `SharedBatch`, even for a batch with errors.
 
     Attributes:
-        pool: the slot pool that assignments refer to. It is set before workers start, which then have it.
-        board: the status board of workers. It is set before workers start too.
-        seeds: for random numbers that the user's code draws in workers; None if the user seeds them.
+        pool: the slot pool that assignments refer to. It is set before workers start, so that every worker has it.
+        board: the status board on which workers write what they paint. It is set before workers start.
+        seeds: seeds for the random numbers that the user's code draws in workers. None if the user seeds these numbers.
     """
 
     def __init__(self, planner: Planner) -> None:
@@ -71,14 +71,17 @@ class SendingPainter(Dataset[PackedBatch[np.ndarray] | SharedBatch]):
         self.seeds: WorkerSeeds | None = None
 
     def __len__(self) -> int:
-        """Raise `ConfigError`: only another DataLoader that is made of this dataset calls it."""
+        """Raise `ConfigError`. This method is called only if the user makes another DataLoader of this dataset."""
         raise ConfigError(
             "a DataLoader was made anew around this loader's dataset, as Accelerate's prepare does: do not hand it over. "
             "It deals rows to ranks already, and batch.to(device) moves batches"
         )
 
     def __getitem__(self, work: BatchPlan | Assignment) -> PackedBatch[np.ndarray] | SharedBatch:
-        """Paint one plan. A worker paints into shared memory: into the slot of its assignment, if it has one."""
+        """Paint one plan.
+
+        A worker paints into shared memory: into the slot of its assignment, or into new memory without a slot.
+        """
         plan, number = work if isinstance(work, Assignment) else (work, None)
         worker = get_worker_info()
         if worker is None:
@@ -104,11 +107,11 @@ def painted(
     """Paint a plan. If the plan is fatal, its reason goes into ``info.fatal``.
 
     Args:
-        plan: of the batch.
-        recipe: of the plan.
-        reader: reads images and targets.
-        batch: a blank batch to paint into, None for a new one.
-        note: called with the header of each image before it is painted, default None.
+        plan: plan of the batch.
+        recipe: recipe of the plan.
+        reader: the reader of images and targets.
+        batch: a blank batch to paint into. Default None: a new batch.
+        note: a function that is called with the header of each image before the image is painted. Default None.
     """
     tell_epoch(reader, plan.epoch)
     batch = paint(plan, recipe, reader, batch, note)

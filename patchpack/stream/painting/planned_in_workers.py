@@ -1,8 +1,9 @@
 """Planning in the workers, for items that must be decoded to find their size.
 
-Each worker plans and paints the samples of its own share, and sends only finished batches. So batches depend on the number of
-workers, which no other source under `patchpack.load` does. The pixels of an image do not depend on it. (A drop schedule counts
-samples that were met. After an epoch that `steps_per_epoch` ended, that includes samples that streams had read ahead.)
+Each worker plans and paints its own part of the samples, and sends only finished batches. So batches depend on the number of
+workers. With every other kind of source they do not. The pixels of an image never depend on the number of workers. A drop
+schedule counts the samples that were read. If `steps_per_epoch` ends an epoch, the count includes samples that workers had read
+ahead.
 """
 
 from __future__ import annotations
@@ -31,17 +32,19 @@ if TYPE_CHECKING:
 
 
 class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
-    """A stream of batches per worker. Torch's loader takes them in turns: stream i makes steps i, i + n, i + 2n, ...
+    """One stream of batches for each of n workers.
+
+    Torch's loader takes batches in turns: stream i makes steps i, i + n, i + 2n, ...
 
     Args:
-        planner: a planner whose source reads pixels.
+        planner: a planner whose source decodes images to find their sizes.
         num_workers: number of streams, at least 1.
 
     Attributes:
-        painter: the painter of the workers.
+        painter: the painter that each worker uses.
 
     Raises:
-        ConfigError: a stream that has to make steps would have no sample.
+        ConfigError: a stream would have no sample, but has steps to make.
     """
 
     def __init__(self, planner: StreamPlanner, num_workers: int) -> None:
@@ -54,16 +57,19 @@ class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
         self._begun = self._turns = _Turns([None] * num_workers, 0)
 
     def begin(self, epoch: int, seen: int) -> None:
-        """Begin an epoch before the workers start. Workers that run already see it too."""
+        """Begin an epoch, before workers start. Workers that run already learn the new epoch too."""
         self._begin.copy_(torch.tensor([epoch, seen]))
         self._begun = self._turns = self._resume or _Turns([None] * len(self._turns.states), 0)
 
     def again(self) -> None:
-        """Restart within an iteration with other workers: each stream continues after its last batch that arrived."""
+        """Prepare new workers within an iteration. Each stream continues after its last batch that arrived."""
         self._resume = self._turns
 
     def forget(self) -> int:
-        """Forget a loaded state because another epoch begins. Return the samples of its epoch if that was over, else 0."""
+        """Forget a loaded state, because another epoch begins.
+
+        Return the number of samples in the epoch of the state if that epoch was over, else 0.
+        """
         if self._resume is None:
             return 0
         states = [state for state in self._resume.states if state is not None]
@@ -74,11 +80,14 @@ class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
         return seen
 
     def started(self) -> None:
-        """Forget the loaded state once the workers run: workers of another epoch begin at its beginning."""
+        """Forget the loaded state once the workers run, so that later workers begin their epoch at its beginning."""
         self._resume = None
 
     def __iter__(self) -> Iterator[PackedBatch[np.ndarray] | SharedBatch]:
-        """Yield this worker's batches. Their info has the worker's number and the state after them."""
+        """Yield this worker's batches.
+
+        The info of each batch has the worker's number, and the state of the stream after the batch.
+        """
         worker = get_worker_info()
         number, num_streams = (worker.id, worker.num_workers) if worker else (0, 1)
         begin = None
@@ -105,13 +114,13 @@ class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
         self._turns = _Turns(states, (number + 1) % len(states))
 
     def already_reported(self, number: int) -> int:
-        """Return how many samples a stream's batches before this iteration held or reported."""
+        """Return the number of samples that a stream's batches before this iteration held or reported."""
         state = self._begun.states[number]
         return 0 if state is None else already_reported(state["planner"])
 
     @property
     def seen(self) -> int:
-        """Samples that all streams have met in this epoch, up to their batches that have arrived."""
+        """Number of samples that all streams have met in this epoch, each up to its last batch that has arrived."""
         return sum(state["planner"]["account"]["seen"] for state in self._turns.states if state is not None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,7 +128,7 @@ class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
         return {"states": self._turns.states, "first": self._turns.first}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Start later workers from this state."""
+        """Make workers that start later continue from a state."""
         self._resume = self._turns = _Turns(list(state["states"]), state["first"])
 
 
@@ -142,22 +151,28 @@ class PlanningInWorkers(InWorkers):
         self.dataset, self.sampler = self._streams, None
 
     def begin(self) -> None:
-        """Compile the kernels, and tell the epoch to workers that run already."""
+        """Compile the kernels, and pass the epoch on to workers that run already."""
         super().begin()
         self._streams.begin(self._planner.epoch, self._planner.seen)
         self._seen_before = self._planner.seen
 
     def arrived(self, info: BatchInfo) -> int:
-        """Keep the state of a batch's stream. Return the samples that the stream reported before this iteration."""
+        """Keep the state of a batch's stream. Return the number of samples that the stream reported before this iteration."""
         self._streams.arrived(info)
         return self._streams.already_reported(info.worker)
 
     def one_ends_all(self) -> bool:
-        """Return True if a number of steps is set: one of several streams may have no image if the others have some."""
+        """Return True if one stream without a usable image ends the epoch.
+
+        It does if `steps_per_epoch` is set, because every stream must then make batches.
+        """
         return self._planner.steps_per_epoch is not None
 
     def all_delivered(self) -> None:
-        """Count the samples of the epoch, which the planner in this process did not meet."""
+        """Add the samples of the epoch to the planner's count.
+
+        The planner in this process has not met them, because workers planned.
+        """
         self._planner.count_epoch(self._seen_before + self._streams.seen)
 
     def _begin_epoch(self) -> None:
@@ -174,7 +189,7 @@ class PlanningInWorkers(InWorkers):
         require_room(slot_bytes_of(self._planner.recipe, self._planner.text_len), self._num_slots)
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw and shuffle for another epoch from the next iteration on."""
+        """Set the epoch that the next iteration draws and shuffles for."""
         if epoch != self._planner.epoch:
             self._planner.count_epoch(self._planner.seen + self._streams.forget())
         self._planner.set_epoch(epoch)
@@ -185,7 +200,7 @@ class PlanningInWorkers(InWorkers):
         return {**state, "streams": self._num_workers, **self._at(state, None if finished else self._streams.state_dict())}
 
     def load_state_dict(self, loader: Loader, state: Mapping[str, Any]) -> None:
-        """Continue every stream of the loader after its state."""
+        """Make every stream of the loader continue after its saved state."""
         require_same(state, {"streams": self._num_workers})
         require_whole(state, self._planner.position_fields)
         self._planner.load_state_dict({**state, **self._at(state, None)})

@@ -1,4 +1,7 @@
-"""Painting in threads of this process: nothing is sent, and Pillow and the kernels release the interpreter lock."""
+"""The transport in which threads of this process paint.
+
+No data is sent, and Pillow and the kernels release the interpreter lock.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ PLANNED_AHEAD = 2  # batches per thread that are painted before they are request
 
 
 class PaintedAhead(Sampler["Future[PackedBatch[np.ndarray]]"]):
-    """A sampler of batches that threads are painting, in the order of the planner.
+    """A sampler of batches that threads are painting. Batches come in the order of their plans.
 
-    In a DataLoader without workers it is the sampler of `Finished`. A plan goes to a thread when it is made, and the loader
-    waits for its batch when it is its turn. The number of threads does not change batches.
+    It is the sampler for the dataset `Finished`, in a DataLoader without workers. A thread starts to paint a plan when the plan
+    is made. The loader waits for each batch in order. The number of threads does not change batches.
 
     Args:
-        planner: makes the plans, in the thread that iterates.
-        num_threads: threads that paint, >= 1. Each opens its own files.
+        planner: the planner that makes the plans, in the thread that iterates.
+        num_threads: number of threads that paint, at least 1. Each thread opens its own files.
     """
 
     def __init__(self, planner: Planner, num_threads: int) -> None:
@@ -40,7 +43,10 @@ class PaintedAhead(Sampler["Future[PackedBatch[np.ndarray]]"]):
         return len(self._planner)
 
     def __iter__(self) -> Iterator[Future[PackedBatch[np.ndarray]]]:
-        """Yield one epoch. Threads end with the iterator, and their unfinished batches are completed and dropped."""
+        """Yield one epoch.
+
+        When the iterator ends, threads complete and drop the batches that they are painting, and end too.
+        """
         mine, reader, recipe = local(), self._planner.source.reader, self._planner.recipe
 
         def open_files() -> None:
@@ -63,10 +69,10 @@ class PaintedAhead(Sampler["Future[PackedBatch[np.ndarray]]"]):
 
 
 class Finished(Dataset[PackedBatch[np.ndarray]]):
-    """A dataset whose index is a batch in painting, and whose item is that batch."""
+    """A dataset whose index is the `Future` of a batch, and whose item is that batch."""
 
     def __getitem__(self, batch: Future[PackedBatch[np.ndarray]]) -> PackedBatch[np.ndarray]:
-        """Wait for the batch. Raises errors of painting."""
+        """Wait for the batch and return it. Errors of painting are raised here."""
         return batch.result()
 
 
@@ -74,8 +80,8 @@ class InThreads(Transport):
     """Painting in threads of this process.
 
     Args:
-        planner: makes the plans.
-        num_threads: threads that paint, at least 1.
+        planner: the planner that makes the plans.
+        num_threads: number of threads that paint, at least 1.
     """
 
     def __init__(self, planner: Planner, num_threads: int) -> None:
@@ -83,5 +89,5 @@ class InThreads(Transport):
         self.dataset, self.sampler = Finished(), PaintedAhead(planner, num_threads)
 
     def begin(self) -> None:
-        """Compile the kernels here, once."""
+        """Compile the kernels once, before threads need them."""
         compile_kernels(self._planner.recipe)

@@ -1,4 +1,7 @@
-"""The way from plans to painted batches: the interface of all ways, and the simplest one, in this process."""
+"""A transport brings batches from their plans to the training loop.
+
+This module has the interface, and the simplest transport.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Transport:
-    """Painting in this process, when a batch is requested. Other transports are subclasses.
+    """The transport that paints in this process when a batch is requested. Other transports are subclasses.
 
     Args:
-        planner: makes the plans.
+        planner: the planner that makes the plans.
 
     Attributes:
-        dataset: the dataset of the loader.
-        sampler: the sampler of the loader, None if the dataset is a stream.
+        dataset: the torch dataset that the loader reads.
+        sampler: the sampler that the loader uses. None if the dataset is a stream.
     """
 
     dataset: Dataset[Any]
@@ -42,18 +45,18 @@ class Transport:
         return DataLoader.__iter__(loader)
 
     def arrived(self, info: BatchInfo) -> int:
-        """Note that a batch has arrived. Return the samples that its stream reported before this iteration."""
+        """Record that a batch has arrived. Return the number of samples that its stream reported before this iteration."""
         return self._planner.already_reported
 
     def one_ends_all(self) -> bool:
-        """Return True if a stream without a usable image ends the epoch, although others may have some."""
+        """Return True if one stream without a usable image ends the epoch, although other streams may have usable images."""
         return True
 
     def all_delivered(self) -> None:
-        """Note that the last batch of the epoch is delivered."""
+        """Record that the last batch of the epoch is delivered."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw and shuffle for another epoch from the next iteration on."""
+        """Set the epoch that the next iteration draws and shuffles for."""
         self._planner.set_epoch(epoch)
 
     def state_dict(self, step: int | None, *, finished: bool) -> dict[str, Any]:
@@ -61,6 +64,6 @@ class Transport:
         return {**self._planner.state_dict(step, finished=finished), "streams": 1}
 
     def load_state_dict(self, loader: Loader, state: Mapping[str, Any]) -> None:
-        """Continue the loader after the state, see `Planner.load_state_dict`."""
+        """Make the loader continue after a state, see `Planner.load_state_dict`."""
         require_same(state, {"streams": 1})
         self._planner.load_state_dict(state)

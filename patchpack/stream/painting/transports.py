@@ -1,4 +1,4 @@
-"""The choice among the four transports: in this process, in threads, in workers, and planned in workers too."""
+"""The choice among four transports: painting in this process, in threads, in workers, or planning and painting in workers."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _PREFETCH = 2  # torch's default: batches that each worker makes before they are
 
 
 def plans_ahead(num_workers: int, num_threads: int, options: Mapping[str, Any]) -> int:
-    """Return how many plans may be on their way to a batch. Raises `ConfigError` for numbers that cannot work.
+    """Return the number of plans that may be waiting for their batch. Raises `ConfigError` for numbers that cannot work.
 
     Args:
-        num_workers: painting processes.
-        num_threads: painting threads.
-        options: of `torch.utils.data.DataLoader`.
+        num_workers: number of processes that paint.
+        num_threads: number of threads that paint.
+        options: options of `torch.utils.data.DataLoader` by name.
     """
     require_int("num_workers", num_workers, 0, 1 << 10)
     require_int("num_threads", num_threads, 0, 1 << 10)
@@ -42,15 +42,15 @@ def transport_of(
     """Return the transport of a loader.
 
     Args:
-        planner: makes the plans.
-        num_workers: painting processes, 0 for none.
-        num_threads: painting threads, 0 for none.
-        policy: its timeout and restarts of workers.
-        options: of `torch.utils.data.DataLoader`.
-        seeds: for random numbers that the user's code draws in workers, None if the user seeds them.
+        planner: the planner that makes the plans.
+        num_workers: number of processes that paint, 0 for no processes.
+        num_threads: number of threads that paint, 0 for no threads.
+        policy: the error policy, of which the timeout and the worker restarts are used.
+        options: options of `torch.utils.data.DataLoader` by name.
+        seeds: seeds for the random numbers that the user's code draws in workers. None if the user seeds these numbers.
 
     Raises:
-        ConfigError: processes and threads together, or a planner that keeps too few states.
+        ConfigError: processes and threads are given together, or the planner keeps too few states.
     """
     needed = plans_ahead(num_workers, num_threads, options) + 1
     if num_threads and num_workers:

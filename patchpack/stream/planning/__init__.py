@@ -1,1 +1,1 @@
-"""Planners as torch samplers: order, ranks and states."""
+"""Planners as torch samplers, with the order of samples, the shares of ranks, and saved states."""

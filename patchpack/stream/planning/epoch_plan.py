@@ -1,4 +1,4 @@
-"""The plan of a whole epoch of an index, made before its first pixel: a sequence of the plans of its batches."""
+"""The plan of a whole epoch of an index: a sequence of the plans of its batches, made before any image is read."""
 
 from __future__ import annotations
 
@@ -28,29 +28,30 @@ from patchpack.types import BatchPlan, Header, counted
 
 
 class EpochPlan(Sequence[BatchPlan]):
-    """All batches of one rank in one epoch. ``plan[step]`` is made on access.
+    """A sequence of the plans of all batches of one rank in one epoch. ``plan[step]`` is computed on access.
 
     Args:
-        index: `patchpack.Index`, or an object with its columns, see `patchpack.stream.sources.indexed.SampleIndex`.
-        recipe: sizes and augmentation of its samples. Its packer is for streams and is not used here.
-        epoch: number of the epoch, for the draws and the shuffling. Default 0.
-        shuffle: False or 0 for the order of the index. A number permutes shards, and samples in blocks of this many. True uses
-            one block for all samples, a full shuffle. Smaller blocks keep reads of neighbours together.
-        rank: number of this process, default 0. Of each step it has every world_size-th row from the rank-th on.
+        index: a `patchpack.Index`, or another object with the attributes of `patchpack.stream.sources.indexed.SampleIndex`.
+        recipe: sizes and augmentation of the samples. The recipe's packer is for streams and is not used here.
+        epoch: number of the epoch, which random draws and shuffling depend on. Default 0.
+        shuffle: False or 0 keeps the order of the index (default). A number n permutes shards, and samples inside blocks of n.
+            True permutes all samples as one block. With small blocks, samples that are read together lie close together.
+        rank: number of this process, default 0. Of the rows of each step, this rank gets rows rank, rank + world_size, …
         world_size: number of ranks, default 1. All ranks have the same number of steps.
         tail: handling of rows that do not fill a last step, default ``"short"``. See
             `patchpack.plan.whole_epoch.epoch.plan_rows`.
         balance: True deals rows so that ranks have nearly equal work in each step. Default False.
-        steps_per_epoch: exactly this many steps, samples repeated as needed. None for one pass.
-        seen: samples of earlier epochs, all ranks together, for drop schedules. Default 0.
-        packer: `Lookahead` options without `max_cut`. None chooses options that suit the sizes.
+        steps_per_epoch: exact number of steps. Samples are repeated if there are too few. Default None: one pass over the
+            index.
+        seen: number of samples met in earlier epochs by all ranks together, which drop schedules depend on. Default 0.
+        packer: a `Lookahead` without `max_cut`, whose options are used. Default None: options that suit the sizes.
 
     Attributes:
-        rows: `patchpack.plan.whole_epoch.epoch.EpochRows`, in integers, all ranks.
-        fatal: the reason if there is no batch at all, else None.
+        rows: the rows of all ranks, as integers: `patchpack.plan.whole_epoch.epoch.EpochRows`.
+        fatal: the reason why there is no batch at all, or None if there is one.
 
     Raises:
-        ConfigError: an option that cannot work.
+        ConfigError: an option cannot work.
 
     Example:
         >>> plan = pp.EpochPlan(index, recipe, epoch=3, shuffle=10_000, rank=0, world_size=8, tail="pad")  # doctest: +SKIP
@@ -102,11 +103,11 @@ class EpochPlan(Sequence[BatchPlan]):
     @overload
     def __getitem__(self, step: slice) -> list[BatchPlan]: ...
     def __getitem__(self, step: int | slice) -> BatchPlan | list[BatchPlan]:
-        """Return the plan of one step, −1 for the last, or a list of plans for a slice.
+        """Return the plan of one step, or a list of plans for a slice. Step −1 is the last one.
 
         Raises:
             IndexError: the step does not exist.
-            ConfigError: a policy decides otherwise now than when the epoch was planned.
+            ConfigError: a policy now gives an image another number of tokens than when the epoch was planned.
         """
         if isinstance(step, slice):
             return [self[i] for i in range(*step.indices(len(self)))]
@@ -127,14 +128,17 @@ class EpochPlan(Sequence[BatchPlan]):
         return plan
 
     def already_reported(self, step: int) -> int:
-        """Return how many samples this rank reported in the steps before: planned, refused, or rejected by the index."""
+        """Return the number of samples that this rank reported before a step.
+
+        A reported sample is planned, refused, or rejected by the index.
+        """
         told = int(self._images[:step].sum())
         if self.rank == 0 and step:
             told += len(self._index.rejections) + self.rows.refused_in(step - 1).stop
         return told
 
     def fatal_plan(self) -> BatchPlan:
-        """Return a plan without images that holds the reason, for an epoch without any batch."""
+        """Return a plan without images for an epoch without any batch. The plan holds the reason."""
         plan = self._made(0, self.recipe.patch_size_at(self.epoch, 0), _NONE, np.zeros(1, dtype=np.int32), 0)
         return replace(plan, fatal=self.fatal)
 
@@ -172,7 +176,10 @@ class EpochPlan(Sequence[BatchPlan]):
         )
 
     def _require_as_planned(self, plan: BatchPlan, rows: list[int]) -> None:
-        """Raise `ConfigError` if tokens differ from the planned ones: a row packed for fewer tokens has no room for more."""
+        """Raise `ConfigError` if an image has another number of tokens than planned.
+
+        A row has no room for more tokens than it was packed for.
+        """
         edges, tokens = self.rows.offsets, self.rows.num_tokens
         planned = [n for r in rows if r >= 0 for n in tokens[edges[r] : edges[r + 1]].tolist()]
         for header, then, now in zip(plan.headers, planned, plan.table.num_tokens.tolist(), strict=True):
@@ -183,7 +190,10 @@ class EpochPlan(Sequence[BatchPlan]):
                 )
 
     def _info(self, step: int, planned: int) -> BatchInfo:
-        """Return the info of a step. Rank 0 reports losses that no rank gets. The others learn of one, to stop too."""
+        """Return the info of a step.
+
+        Rank 0 reports the losses of the whole index. The other ranks only learn of the first losses, so that they can stop too.
+        """
         index, rows, first = self._index, self.rows, self.rank == 0
         told = self._refusals(rows.refused_in(step))
         faults = list(index.faults) if step == 0 else []

@@ -1,4 +1,4 @@
-"""The planner of an index: whole epochs, one after another."""
+"""The planner of an index, which plans one whole epoch after another."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class IndexPlanner(Planner):
         return 0
 
     def plan(self) -> EpochPlan:
-        """Return the plan of the current epoch."""
+        """Return the `EpochPlan` of the current epoch."""
         wanted = (self.epoch, self.seen if follows_seen(self.recipe.drop) else 0)
         if self._made is None or self._made[0] != wanted:
             self._made = None  # one epoch at a time
@@ -113,11 +113,17 @@ class IndexPlanner(Planner):
         return self._made[1]
 
     def __len__(self) -> int:
-        """Return the number of batches of the current epoch, the same for every rank. Plan the epoch if that is necessary."""
+        """Return the number of batches of the current epoch, the same for every rank.
+
+        Plan the epoch if it is not planned yet.
+        """
         return len(self.plan()) if self.steps_per_epoch is None else self.steps_per_epoch
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        """Yield the plans of one epoch, or a single one with `BatchPlan.fatal` set if there is nothing to pack."""
+        """Yield the plans of one epoch.
+
+        If there is nothing to pack, yield a single plan with `BatchPlan.fatal` set.
+        """
         plan, first = self.plan(), self._first_step
         self._first_step, self.already_reported = 0, plan.already_reported(first)
         self._run = _Run(self.epoch, self.seen, first)
@@ -150,7 +156,7 @@ class IndexPlanner(Planner):
         self.epoch, self.seen, self._first_step, self._run = state["epoch"], state["seen"], rows // rows_per_step, None
 
     def belongs_to(self) -> dict[str, Any]:
-        """Return the fields of a state that say which run it belongs to."""
+        """Return the fields of a state that identify the run it belongs to."""
         rows_per_epoch = None
         if self.steps_per_epoch is not None:
             rows_per_epoch = self.steps_per_epoch * self.world_size * self.recipe.rows_per_batch

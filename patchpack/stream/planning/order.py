@@ -1,6 +1,6 @@
-"""The order in which a source is read: shards and headers are shuffled, passes repeat, and each rank gets its share.
+"""The order in which a rank reads a source: shuffled or not, once or repeatedly, and all samples or a share of them.
 
-The order is a function of (seed, epoch, pass, rank, world size). There is no generator, and the only state is a position.
+The order is a function of (seed, epoch, pass, rank, world size). No random generator is kept. The only state is a position.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SINGLES = 256  # parts of one sample each between two marks
 
 
 def require_place(rank: object, world_size: object) -> None:
-    """Raise `ConfigError` unless both are integers and ``0 <= rank < world_size``."""
+    """Raise `ConfigError` unless `rank` and `world_size` are integers and ``0 <= rank < world_size``."""
     for name, value in (("rank", rank), ("world_size", world_size)):
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
             raise ConfigError(f"{name} must be an integer, got {value!r}")
@@ -35,14 +35,14 @@ class Order:
     """The order in which one rank reads one epoch.
 
     Attributes:
-        seed: seed of the shuffling.
-        epoch: epoch of the shuffling.
-        shuffle: 0 keeps the source's order. Else shards are permuted, and headers inside blocks of this many. A source whose
-            parts are single samples is permuted as a whole.
-        repeat: True begins again when the source ends, for ever. Each pass is shuffled and drawn anew.
-        rank: number of this share, from 0. Whole shards are dealt if there is one for every rank, else samples are dealt by
-            their position.
-        world_size: number of shares.
+        seed: seed that the shuffling depends on.
+        epoch: number of the epoch that the shuffling depends on.
+        shuffle: 0 keeps the source's order. A number n permutes the parts of the source (such as shards), and headers inside
+            blocks of n. A source whose parts are single samples is permuted as a whole.
+        repeat: True reads the source again and again without end. Each pass has a new shuffle and new random draws.
+        rank: number of this rank, from 0. Each rank gets whole parts of the source if there is one for every rank. Otherwise
+            each rank gets every world_size-th sample.
+        world_size: number of ranks that share the source.
     """
 
     seed: int = 0
@@ -61,24 +61,28 @@ class Order:
 
     @property
     def in_source_order(self) -> bool:
-        """True if this reader meets every sample, in the order of the source."""
+        """True if this rank reads every sample, in the order of the source."""
         return not self.shuffle and self.world_size == 1
 
     def share(self, number: int, count: int) -> Order:
-        """Return the part of this share for one of `count` readers. Parts are dealt in turns."""
+        """Return the order for one of `count` readers that divide this rank's samples.
+
+        Samples are dealt to the readers in turns.
+        """
         return replace(self, rank=self.rank + number * self.world_size, world_size=self.world_size * count)
 
 
 class Mark(NamedTuple):
-    """A position in an ordered source where reading can begin, before the first event that is read there.
+    """A position in an ordered source at which reading can begin. An event is a header, a rejection or a fault.
 
     Attributes:
-        samples: headers and rejections before it, over all passes.
-        repeat: number of the pass.
-        part: number of the part to open, among this rank's parts in their order.
-        position: samples of the pass before that part. If ranks share parts, the samples of all ranks.
-        events: this rank's events of the pass before that part.
-        block: this rank's events of the pass before the block that begins here; not less than `events`.
+        samples: number of headers and rejections before the position, over all passes.
+        repeat: number of the pass, from 0.
+        part: number of the part to read from, counted in the order of this rank's parts.
+        position: number of samples of the pass before that part. If ranks share parts, it counts the samples of all ranks.
+        events: number of this rank's events of the pass before that part.
+        block: number of this rank's events of the pass before the shuffled block that begins at the position. It is at least
+            `events`.
     """
 
     samples: int = 0
@@ -93,12 +97,12 @@ _BEGINNING = Mark()
 
 
 class OrderedSource:
-    """A source read in an order. A scanner process runs it.
+    """A source that is read in a given order. A scanner process may run it.
 
     Args:
         source: the source to read.
         order: the order and the share.
-        start: position at which to begin. The events are the same as those after it in a complete scan.
+        start: position at which to begin. The scan yields the same events as a complete scan does after this position.
     """
 
     def __init__(self, source: Source, order: Order, start: Mark = _BEGINNING) -> None:
@@ -107,11 +111,14 @@ class OrderedSource:
 
     @property
     def has_parts(self) -> bool:
-        """True if reading can begin at other positions than the beginning."""
+        """True if the source has parts, so that reading can begin at each of them."""
         return self._source.num_parts is not None
 
     def scan(self) -> Generator[Event | Mark, None, None]:
-        """Yield headers, rejections, faults and marks in this order. `Header.repeat` is the number of the pass."""
+        """Yield headers, rejections and faults in the order, and marks between them.
+
+        `Header.repeat` is the number of the pass.
+        """
         first = self._start
         samples = first.samples
         for number in count(first.repeat) if self._order.repeat else range(first.repeat, 1):
@@ -128,7 +135,7 @@ class OrderedSource:
                 return
 
     def _blocks(self, number: int, start: Mark) -> Iterator[Event | Mark]:
-        """Yield the events of one pass, and marks whose samples are not counted yet."""
+        """Yield the events of one pass, and marks. The field `samples` of these marks is not set yet."""
         events, size = self._share(number, start), self._order.shuffle
         if not size or self._source.one_sample_per_part:
             yield from events
@@ -177,5 +184,8 @@ class OrderedSource:
                 position += is_sample
 
     def _permutation(self, stage: rng.Stage, number: int, start: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-        """Return a permutation of the positions ``start … start + n - 1`` of pass `number`, with one draw for each."""
+        """Return a permutation of the positions ``start … start + n - 1`` of pass `number`.
+
+        It takes one random draw per position.
+        """
         return rng.permutation(self._order.seed, self._order.epoch, stage, (number << 40) + start, n)

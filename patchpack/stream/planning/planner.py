@@ -1,4 +1,4 @@
-"""The planner of a source, stream or index: it decides every batch from headers alone, and knows where it stands."""
+"""The planner of a source, which decides every batch from headers alone and can save its position."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from patchpack.types import BatchPlan
 
 
 class PlanOptions(NamedTuple):
-    """The arguments of a `Planner` that its kinds use differently, see there."""
+    """The arguments of a `Planner` that `StreamPlanner` and `IndexPlanner` use in different ways. See `Planner` for each."""
 
     shuffle: bool | int
     steps_per_epoch: int | None
@@ -45,39 +45,46 @@ class PlanOptions(NamedTuple):
 class Planner(Sampler[BatchPlan]):
     """A sampler of `BatchPlan`s, for ``DataLoader(painter, sampler=planner, batch_size=None)``.
 
-    All decisions are made here, in one process, so the number of workers cannot change a batch. Rows of a stream are planned
-    while it is read. The epochs of an index are planned as a whole: rows are fuller, ``len()`` is exact, all ranks have the
-    same number of steps, and a state is a step.
+    The planner makes all decisions in one process, so the number of workers cannot change a batch. The rows of a stream are
+    planned while the stream is read. The epochs of an index are planned as a whole. Then rows are fuller, ``len()`` is exact,
+    all ranks have the same number of steps, and a saved state only holds the number of a step.
 
     Args:
         source: the samples, as `open_source` takes them.
-        recipe: sizes, augmentation and packing of the samples. Its packer is for streams and is not used for an index.
-        shuffle: False or 0 for the source's order, else shards are permuted, and headers in blocks of this many. For True see
-            `load`.
-        epoch: number of the epoch, for the draws, the shuffling, and a source with a ``set_epoch``. Default 0. See `set_epoch`.
-        steps_per_epoch: exactly this many batches, the source repeated as needed. None for one pass.
+        recipe: sizes, augmentation and packing of the samples. The recipe's packer is not used for an index.
+        shuffle: False or 0 keeps the source's order (default). A number n permutes shards, and samples inside blocks of n. True
+            uses the block size that `load` describes.
+        epoch: number of the epoch, default 0. The random draws and the shuffling depend on it. A source with a method
+            ``set_epoch`` is set to this epoch. See `set_epoch`.
+        steps_per_epoch: exact number of batches of an epoch. The source is repeated if it is too short. Default None: an epoch
+            is one pass over the source.
         tail: handling of the last rows if they do not fill a batch, default ``"short"``. See `OnlinePlanner`.
         balance: True deals the rows of an index so that ranks have nearly equal work in each step. Default False.
-        rank: number of the share of the source, default 0, see `Order`. With ``tail="pad"`` and no ``steps_per_epoch``
-            (evaluation) every rank plans the whole source and takes its rows of each batch: every image once, equal steps.
-        world_size: number of shares, default 1.
-        seen: samples met in earlier epochs, for drop schedules, default 0. It grows with every epoch iterated to its end.
-        packer: `Lookahead` options without `max_cut` for an index. None chooses options that suit the sizes.
+        rank: number of this process among `world_size` processes, default 0. `Order` describes the samples that a rank gets.
+            With ``tail="pad"`` and no ``steps_per_epoch`` (evaluation) every rank plans the whole source and takes its rows of
+            each batch. Then all ranks together see every image once, in equal numbers of steps.
+        world_size: number of processes that share the source, default 1.
+        seen: number of samples met in earlier epochs, which drop schedules depend on, default 0. The number grows with every
+            epoch that is iterated to its end.
+        packer: for an index, a `Lookahead` without `max_cut`, whose options are used. Default None: options that suit the
+            sizes.
         text_len: tokens of text per row, for a source with ``tokenize``. Default None.
-        max_in_a_row: the planning of a stream stops after this many rejections in a row, default 100. None never stops it.
+        max_in_a_row: number of rejections in a row after which the planning of a stream stops, default 100. None sets no limit.
         scanner: a multiprocessing context, or the name of a start method. Headers of shards and folders are then read ahead in
-            a separate process. None reads them in this process, between batches. It does not change plans.
-        timeout: seconds without a header after which the process that reads them counts as frozen. Default 0: no limit.
-        states_kept: number of plans that may be on their way to a batch. `state_dict` has a state for each. Default 64.
+            a separate process. Default None: headers are read in this process, between batches. The choice does not change
+                plans.
+        timeout: seconds without a header after which the process that reads headers counts as frozen. Default 0: no limit.
+        states_kept: number of latest plans for which `state_dict` can give a state. At most this many plans may be waiting for
+            their batch. Default 64.
         **reading: options of `open_source`.
 
     Attributes:
         recipe: the given recipe.
         source: the `Source` that is planned.
-        already_reported: samples that the steps before the first one of this iteration have reported.
+        already_reported: number of samples that were reported before the first step of this iteration.
 
     Raises:
-        SourceError, ConfigError: at construction.
+        SourceError, ConfigError: the source cannot be read, or an option cannot work. Both are raised at construction.
     """
 
     recipe: Recipe
@@ -142,7 +149,7 @@ class Planner(Sampler[BatchPlan]):
         )  # fmt: skip
 
     def _prepare(self, options: PlanOptions) -> None:
-        """Check and keep the options. Raises `ConfigError` for one that does not suit the kind of source."""
+        """Check and keep the options. Raises `ConfigError` for an option that does not suit the kind of source."""
         raise NotImplementedError
 
     @property
@@ -157,11 +164,14 @@ class Planner(Sampler[BatchPlan]):
 
     @property
     def plans_in_workers(self) -> bool:
-        """True if items are decoded to find their sizes, so that workers plan too."""
+        """True if images are decoded to find their sizes. Each worker then plans its own batches."""
         return self.source.decodes_to_scan
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        """Yield the plans of one epoch, or a single one with `BatchPlan.fatal` set if there is nothing to pack."""
+        """Yield the plans of one epoch.
+
+        If there is nothing to pack, yield a single plan with `BatchPlan.fatal` set.
+        """
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -179,10 +189,10 @@ class Planner(Sampler[BatchPlan]):
         return f"Planner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw and shuffle for another epoch from the next iteration on.
+        """Set the epoch that the next iteration draws and shuffles for.
 
-        A source with a ``set_epoch`` is set to the planner's epoch when an iteration begins. The same epoch as in a loaded
-        state continues from that state.
+        When an iteration begins, a source with a method ``set_epoch`` is set to the same epoch. If `epoch` is the epoch of a
+        loaded state, the next iteration continues from that state.
         """
         require_epoch(epoch)
         if epoch != self.epoch:
@@ -191,13 +201,13 @@ class Planner(Sampler[BatchPlan]):
         self._start_run()
 
     def state_dict(self, step: int | None = None, *, finished: bool = False) -> dict[str, Any]:
-        """Return the position in the epoch of the last iteration after its first `step` batches.
+        """Return a position in the epoch of the last iteration: that after its first `step` batches.
 
         The state is JSON-safe: a few kB, no pixels, no paths.
 
         Args:
-            step: batches of that epoch that are done, including those before a resume. For a stream it must be among the last
-                `states_kept` plans. None for the batches before the iteration began.
+            step: number of batches of that epoch that are done, including batches before a resume. For a stream, the last of
+                them must be among the last `states_kept` plans. Default None: the number of batches before the iteration began.
             finished: True if that epoch is over. The next iteration then starts a new epoch.
 
         Raises:
@@ -206,16 +216,17 @@ class Planner(Sampler[BatchPlan]):
         return {**self.belongs_to(), **with_checksum(self._position(step, finished))}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue, in the next iteration, after the last plan of the state.
+        """Make the next iteration continue after the last plan of the state.
 
-        A stream is read again from a little before: from the shard, or the block of shuffled headers, with the oldest image
-        that still waits. A source without positions (an iterable) is read from its beginning, with a warning. Of an index no
-        batch before the state is planned. Another world size is possible for an index if rows do not depend on it (balance off,
-        one patch size) and the rows that all ranks had together are whole steps of the new world size.
+        A stream is read again from a little before the state: from the shard, or the block of shuffled headers, that holds the
+        oldest image still waiting for a row. A source without parts (an iterable) is read from its beginning, with a warning.
+        For an index, no batch before the state is planned again. The world size may change for an index, on two conditions.
+        Rows must not depend on the world size (balance off, one patch size). The rows that all ranks had together must be a
+        whole number of steps of the new world size.
 
         Raises:
-            ConfigError: an argument, a field of the recipe or a property of the source differs, and the error names it; or the
-                state is damaged.
+            ConfigError: the state is damaged, or an argument, a field of the recipe or a property of the source differs. The
+                error names the difference.
         """
         require_same(state, self.belongs_to())
         require_whole(state, self.position_fields)
@@ -226,7 +237,7 @@ class Planner(Sampler[BatchPlan]):
         raise ConfigError(f"{self.source.name} is planned while it is read: only the epoch of an index is planned as a whole")
 
     def count_epoch(self, seen: int) -> None:
-        """Set the samples met so far, after an epoch that workers planned."""
+        """Set the number of samples met so far, after an epoch that workers planned."""
         self.seen = seen
 
     @property
@@ -235,7 +246,10 @@ class Planner(Sampler[BatchPlan]):
         raise NotImplementedError
 
     def belongs_to(self) -> dict[str, Any]:
-        """Return the fields of a state that say which run it belongs to. All must be the same in the run that continues."""
+        """Return the fields of a state that identify its run.
+
+        All of these fields must be the same in the run that continues.
+        """
         raise NotImplementedError
 
     @property
@@ -243,11 +257,14 @@ class Planner(Sampler[BatchPlan]):
         raise NotImplementedError
 
     def _start_run(self) -> None:
-        """Note where the next iteration begins."""
+        """Record where the next iteration begins."""
         raise NotImplementedError
 
     def _forget_state(self) -> int:
-        """Forget a loaded state because another epoch begins. Return the samples of its epoch if that was over, else 0."""
+        """Forget a loaded state, because another epoch begins.
+
+        Return the number of samples in the epoch of the state if that epoch was over, else 0.
+        """
         raise NotImplementedError
 
     def _position(self, step: int | None, finished: bool) -> dict[str, Any]:

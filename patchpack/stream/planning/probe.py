@@ -1,4 +1,4 @@
-"""Refusals before planning begins, and the kind of the targets."""
+"""Checks before planning begins, and the search for the kind of the targets."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from patchpack.types import Event, Header, TargetKind
 
 
 def require_recipe(recipe: Any) -> Recipe:
-    """Return the recipe. Raises `ConfigError` if it is not a recipe, or needs a reader that this process does not have."""
+    """Return the argument if it is a recipe. Raise `ConfigError` for another object.
+
+    A recipe that needs a reader of images that is not installed raises `ConfigError` too.
+    """
     if not isinstance(recipe, Recipe):
         raise ConfigError(f"expected a Recipe, such as patchpack.recipes.navit(), got {recipe!r}")
     require_readable(reading_of(recipe))
@@ -24,10 +27,12 @@ def require_recipe(recipe: Any) -> Recipe:
 
 
 def target_kind_of(source: Source, max_in_a_row: int | None) -> tuple[TargetKind, bool]:
-    """Return the kind of the first readable target in the order of a source with parts, and whether the search came to an end.
+    """Find the first readable target of a source with parts.
 
-    So the kind does not depend on the shuffling, the rank, or the worker. The search ends without an answer after
-    `max_in_a_row` samples in a row whose header or target cannot be used.
+    Return the kind of this target, and whether the search came to an end.
+
+    The search follows the order of the source, so the kind does not depend on the shuffling, the rank, or the worker. The
+    search ends without an answer after `max_in_a_row` samples in a row whose header or target cannot be used.
 
     Args:
         source: a source with parts.
@@ -52,10 +57,11 @@ def probe_targets(
     """Return the kind of the first readable target, and the same events again.
 
     Args:
-        events: of a scan.
-        reader: reads targets.
-        repeated: True if the events continue for ever, pass after pass. Only the first pass is then probed. Default False.
-        max_in_a_row: number of rejections in a row after which the search ends. Default None, for no limit.
+        events: events of a scan.
+        reader: the reader of targets.
+        repeated: True if the source is read again and again without end. The search is then limited to the first pass. Default
+            False.
+        max_in_a_row: number of rejections in a row after which the search ends. Default None: no limit.
     """
     met: list[Event] = []
     in_a_row = 0

@@ -1,7 +1,7 @@
-"""The position in an epoch, so that another process can continue: saving a stream's planner and finding its position again.
+"""The position of a stream's planner in an epoch: saving the position, and finding it again in another process.
 
-A state holds no headers and no bytes. Samples that wait are stored by their number, and the source is read again from the last
-mark before the first of them.
+A state holds no headers and no bytes. It holds the numbers of the samples that wait for a row. To resume, the source is read
+again from the last mark before the first of these samples. A mark is a position at which reading can begin.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STATE = 5  # version of a state
 
 
 class Marks:
-    """The marks of a scan, taken out of its events."""
+    """The marks of a scan: the positions at which reading can begin. They are taken out of the events of the scan."""
 
     def __init__(self, start: Mark) -> None:
         self._met = [start]
@@ -40,19 +40,19 @@ class Marks:
                 yield event
 
     def before(self, sample: int) -> Mark:
-        """Return the last mark at or before a sample, by its number. Marks before it are removed."""
+        """Return the last mark at or before the sample with this number. Earlier marks are removed."""
         while len(self._met) > 1 and self._met[1].samples <= sample:
             del self._met[0]
         return self._met[0]
 
 
 def snapshot(planner: OnlinePlanner, marks: Marks, kind: TargetKind) -> dict[str, Any]:
-    """Return the position of a stream after the last plan of its planner. JSON-safe.
+    """Return the position of a stream after the last plan of its planner, as JSON-safe values.
 
     Args:
-        planner: of the stream.
-        marks: of its scan.
-        kind: of the targets.
+        planner: the planner of the stream.
+        marks: marks of the stream's scan.
+        kind: kind of the targets.
     """
     state = planner.state_dict()
     first = {position for row in state.get("first_rows", ()) for position, _ in row}  # read from the beginning if needed
@@ -62,12 +62,12 @@ def snapshot(planner: OnlinePlanner, marks: Marks, kind: TargetKind) -> dict[str
 
 
 def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSource, events: Iterator[Event]) -> None:
-    """Bring a new planner to the position of a `snapshot`. The next event of `events` is then for it.
+    """Bring a new planner to the position of a `snapshot`. The planner then continues with the next event of `events`.
 
     Args:
-        state: result of `snapshot`.
-        planner: made with the same arguments.
-        ordered: the whole source, from its beginning.
+        state: the result of `snapshot`.
+        planner: a new planner, made with the same arguments as the saved one.
+        ordered: the source in its order, from its beginning.
         events: events of the source from the state's mark on.
 
     Raises:
@@ -90,7 +90,7 @@ def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSo
 
 
 def _collect(events: Iterator[Event], at: int, stop: int, wanted: set[int], headers: dict[int, Header]) -> None:
-    """Take events up to the sample before `stop`, and keep the headers of wanted samples."""
+    """Consume the events of samples `at … stop - 1`, and keep the headers of wanted samples."""
     while at < stop:
         event = next(events, None)
         if event is None:  # the planner reports what is missing
@@ -109,7 +109,7 @@ def kind_of(state: Mapping[str, Any]) -> TargetKind:
 
 
 def recipe_fields(recipe: Recipe) -> dict[str, str]:
-    """Return every field of a recipe as text. Addresses in memory are removed from it."""
+    """Return every field of a recipe as text. Addresses in memory are removed from the text."""
     return {f"recipe.{f.name}": re.sub(r" at 0x[0-9a-fA-F]+", "", repr(getattr(recipe, f.name))) for f in fields(recipe)}
 
 
@@ -125,12 +125,12 @@ def require_same(saved: Any, now: Mapping[str, Any]) -> None:
 
 
 def with_checksum(place: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a position in an epoch with their checksum, which detects a changed digit."""
+    """Return the fields of a position together with a checksum. The checksum detects a changed digit."""
     return {**place, "checksum": _checksum(place)}
 
 
 def require_whole(saved: Mapping[str, Any], names: Collection[str]) -> None:
-    """Raise `ConfigError` if these fields of a state differ from the result of `with_checksum`, or one is missing."""
+    """Raise `ConfigError` if a field of a state is missing, or the checksum of `with_checksum` does not fit."""
     require_names(saved, (*names, "checksum"))
     try:
         whole = saved["checksum"] == _checksum({name: saved[name] for name in names})

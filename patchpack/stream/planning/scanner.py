@@ -1,6 +1,6 @@
-"""The scanner: a separate process that reads headers ahead of the planner, so that the training thread does not read them.
+"""The scanner: a separate process that reads headers ahead of the planner, so that the training thread need not do it.
 
-It yields the same events in the same order as a scan in this process.
+The scanner yields the same events in the same order as a scan in this process.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SMALL = 1 << 16  # bytes of a block that are sent that way; a block with images
 
 
 class Scannable(Protocol):
-    """The source that a scanner reads, also a source in an order."""
+    """An object that a scanner reads: a source, or an `OrderedSource`."""
 
     name: str
 
@@ -40,12 +40,13 @@ def scan_ahead(source: Scannable, context: str | BaseContext, timeout: float = 0
     """Yield the events of ``source.scan()``, read in another process.
 
     Args:
-        source: picklable under the start method in use. It is scanned from its beginning.
+        source: the source to read, from its beginning. It must be picklable if the start method pickles it.
         context: a multiprocessing context, or the name of a start method.
-        timeout: seconds without an event after which the process counts as frozen. Default 0, which waits for ever.
+        timeout: seconds without an event after which the process counts as frozen. Default 0: no limit.
 
     Raises:
-        SourceError: the scanner raised, died, or is frozen. The error names the last sample before, if there was one.
+        SourceError: the scanner raised an error, died, or is frozen. The error names the last sample that was read, if there is
+            one.
     """
     processes: Any = multiprocessing.get_context(context) if isinstance(context, str) else context
     receiver, sender = processes.Pipe(duplex=False)

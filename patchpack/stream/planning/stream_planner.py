@@ -1,4 +1,4 @@
-"""The planner of a stream: rows are decided while headers are read, in the parent process."""
+"""The planner of a stream, which plans rows while headers are read. It runs in the training process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class StreamPlanner(Planner):
 
     @classmethod
     def suits(cls, source: Any) -> bool:
-        """Return True for anything but an index."""
+        """Return True for every source except an index."""
         return not is_index(source) and not isinstance(source, IndexSource)
 
     def _prepare(self, options: PlanOptions) -> None:
@@ -84,7 +84,10 @@ class StreamPlanner(Planner):
         return seen
 
     def __len__(self) -> int:
-        """Return ``steps_per_epoch``. Raises `TypeError` without it, because the number of batches is not known in advance."""
+        """Return ``steps_per_epoch``.
+
+        If it is None, raise `TypeError`, because the number of batches is not known in advance.
+        """
         if self.steps_per_epoch is None:
             raise TypeError("the number of batches is not known before the end of the source; steps_per_epoch fixes it")
         return self.steps_per_epoch
@@ -119,7 +122,7 @@ class StreamPlanner(Planner):
         self._start_run()
 
     def belongs_to(self) -> dict[str, Any]:
-        """Return the fields of a state that say which run it belongs to."""
+        """Return the fields of a state that identify the run it belongs to."""
         order = self._order
         return {
             "state": STATE,
@@ -150,14 +153,14 @@ class StreamPlanner(Planner):
     def stream(
         self, number: int, num_streams: int, resume: Mapping[str, Any] | None = None
     ) -> Iterator[tuple[BatchPlan, dict[str, Any]]]:
-        """Yield the plans of one of several streams that share this rank's samples and steps, each with a state.
+        """Yield the plans of one of several streams that share this rank's samples and steps. Each plan comes with a state.
 
-        All streams together have one plan for every batch.
+        All streams together yield one plan for every batch.
 
         Args:
             number: number of the stream, from 0.
             num_streams: number of streams.
-            resume: the state that came with the last plan that is done, None to begin the epoch.
+            resume: the state that came with the last plan whose batch is done. Default None: the stream begins the epoch.
         """
         if self.steps_per_epoch is None or number < self.steps_per_epoch:
             share = replace(self._order.share(number, num_streams), epoch=self.epoch)
@@ -174,7 +177,7 @@ class StreamPlanner(Planner):
             )
 
     def _source_kind(self) -> tuple[TargetKind, bool]:
-        """Find the kind of the targets of a source with parts, once, see `target_kind_of`. Return its answer."""
+        """Return the answer of `target_kind_of` for a source with parts. The search is made once."""
         if self._kind is None:
             with keep_random_states():  # a dataset may draw for its first item
                 self._kind = target_kind_of(self.source, self._max_in_a_row)
@@ -231,7 +234,7 @@ class StreamPlanner(Planner):
         self.seen = begun + planner.seen
 
     def _target_kind(self, events: Iterator[Event], order: Order) -> tuple[TargetKind, Iterator[Event]]:
-        """Return the kind of the targets, and the events. It is a function of the source alone if that has parts."""
+        """Return the kind of the targets, and the events. If the source has parts, the kind depends on the source alone."""
         if self.source.num_parts is not None and not order.in_source_order:
             kind, found = self._source_kind()
             if found:
@@ -245,7 +248,10 @@ class StreamPlanner(Planner):
             del self._states[next(iter(self._states))]
 
     def _share_of_all(self, resume: Mapping[str, Any] | None) -> Iterator[BatchPlan]:
-        """Yield this rank's share, every world_size-th row, of plans for all ranks, with ``world_size`` times the rows."""
+        """Plan for all ranks together, with ``world_size`` times the rows.
+
+        Yield plans of this rank's rows, every world_size-th row.
+        """
         rank, world_size = self._order.rank, self._order.world_size
         everything = self.recipe.replace(rows_per_batch=self.recipe.rows_per_batch * world_size)
         seen = before = 0 if resume is None else resume["mine"]

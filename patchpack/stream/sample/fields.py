@@ -1,4 +1,4 @@
-"""The fields that are read of every sample, with their limits."""
+"""The fields that are read of every sample, and the limits on reading them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Limits:
     """The part of a recipe that scanning and reading a source depend on.
 
     Attributes:
-        max_pixels: limit of pixels per image, checked on the header. Default 64 million.
-        max_bytes: limit of an image file, and of a text, checked before it is read. Default 512 MiB.
-        clips: True if clips are read. The default is True, for a source that no recipe reads yet.
-        reading: options for reading image files, and PIL images that are sent to a worker.
-        background: colour under a transparent PIL image that is sent to a worker. Default white.
+        max_pixels: largest number of pixels of an image, checked on its header. Default 64 million.
+        max_bytes: largest size in bytes of an image file or of a text, checked before reading. Default 512 MiB.
+        clips: True if clips are read. Default True, for a source that is not used with a recipe yet.
+        reading: options for reading image files, and for PIL images that are sent to a worker.
+        background: colour put under a transparent PIL image that is sent to a worker. Default white.
     """
 
     max_pixels: int = MAX_PIXELS
@@ -48,15 +48,16 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class SampleFields:
-    """The names of a sample's members that are read. No other member is opened.
+    """The names of the members that are read of every sample. No other member is opened.
 
     Attributes:
-        image: extensions of the image, of which the first present is taken; or patterns (``*.jpg``), for all that match.
-        target: extension of the label, several for a dict of labels, None for no labels.
+        image: extensions of the image, or patterns. Of extensions, the first one present in a sample is taken. A pattern
+            (``*.jpg``) takes all members that match.
+        target: extension of the label. Several extensions give a dict of labels. None reads no labels.
         frames: patterns of members, or of columns, that are the frames of a clip. A sample with such members is a clip, even if
             it has other images.
-        text: location of the text and its tokenizer, None for no texts.
-        limits: limits and reading options of the recipe.
+        text: location of the text, and the tokenizer. None reads no texts.
+        limits: limits and reading options that the recipe sets.
         image_given: True if the user named the image. Otherwise a row's image may also be in column ``image``.
         target_given: True if the user named the label. Otherwise a row's label may also be in column ``label``, and files in
             class folders get their label from the folder.
@@ -72,18 +73,24 @@ class SampleFields:
 
     @cached_property
     def several(self) -> bool:
-        """True if all members that match a pattern are images of a sample."""
+        """True if `image` holds patterns, so that a sample may have several images."""
         return any("*" in extension for extension in self.image)
 
     def images_of(self, extensions: Iterable[str]) -> list[str]:
-        """Return the extensions of a sample's images, in order. Patterns may give several, ordered by the numbers in them."""
+        """Return the extensions of a sample's images, in order.
+
+        The extensions that match a pattern are sorted by the numbers in them.
+        """
         there = list(extensions)
         if not self.several:
             return [extension for extension in self.image if extension in there]
         return _matching(there, self.image)
 
     def frames_of(self, extensions: Iterable[str]) -> list[str]:
-        """Return the extensions of the frames of a sample's clip, ordered by the numbers in them; empty for an image."""
+        """Return the extensions of the frames of a sample's clip, sorted by the numbers in them.
+
+        For a sample without frames, return an empty list.
+        """
         return _matching(extensions, self.frames) if self.frames else []
 
     def is_image(self, extension: str) -> bool:
@@ -102,11 +109,11 @@ class SampleFields:
         return replace(self, limits=limits)
 
     def without_text(self) -> SampleFields:
-        """Return the fields that are still read once a sample is planned."""
+        """Return the fields without the text, which is not read again after a sample is planned."""
         return replace(self, text=None)
 
     def names(self) -> dict[str, Any]:
-        """Return the names of all fields, JSON-safe, by the option that gave them."""
+        """Return the names of all fields as JSON-safe values, by the option that gave them."""
         return {
             "image": list(self.image),
             "target": list(self.target) if isinstance(self.target, tuple) else self.target,
@@ -115,10 +122,12 @@ class SampleFields:
         }
 
     def item_names(self, to_sample: Callable[..., Any] | None) -> dict[str, Any]:
-        """Return `names` for items of a dataset or an iterable, whose columns have other usual names, and the user's function.
+        """Return `names` for the items of a dataset or an iterable, together with the name of the user's function.
+
+        Columns of items have other default names than members of shards.
 
         Args:
-            to_sample: the function that makes samples of the items, None for items of a known kind.
+            to_sample: the user's function that makes samples of the items. None for items of a known kind.
         """
         names = self.names()
         if not self.image_given:
@@ -140,5 +149,5 @@ def _matching(extensions: Iterable[str], patterns: tuple[str, ...]) -> list[str]
 
 
 def _by_value(extension: str) -> list[tuple[int, str]]:
-    """Return a sort key that puts ``10.jpg`` after ``9.jpg``."""
+    """Return a key for sorting that puts ``10.jpg`` after ``9.jpg``."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split("([0-9]+)", extension)]

@@ -56,31 +56,31 @@ def make_sample(number: int, item: object, members: SampleFields, to_sample: ToS
 
 
 def as_sample(number: int, item: object, members: SampleFields) -> Sample:
-    """Convert an item of a known kind to a `Sample`.
+    """Convert an item of a user's pipeline to a `Sample`. These kinds of item are known:
 
     * `Sample`: returned unchanged.
-    * webdataset dict (``__key__``): the first image extension that is present, and the label member, decoded by extension if it
-      is bytes. The shard's file name is part of the key if ``__url__`` is known.
-    * both dicts and rows: the members or columns that match ``members.frames`` are the frames of a clip, or one of them holds a
-      list of the frames.
+    * webdataset dict (with ``__key__``): its image is the member with the first image extension that is present. Its label is
+      the label member; bytes are decoded by extension. If the dict has ``__url__``, the shard's file name is part of the key.
+    * dicts and rows with frames: the members or columns that match ``members.frames`` are the frames of a clip, or one such
+      member holds a list of the frames.
     * Hugging Face row: its image is the first column of ``image`` that is present, as a PIL image or as ``{"bytes", "path"}``.
       Its label is column ``target``. If the user named neither, they may be columns ``image`` and ``label``.
-    * pair ``(image, target)``, as from torchvision's datasets. Without targets also the image alone, ``(image, text)``, or a
-      list of images that belong together.
+    * pair ``(image, target)``, as from torchvision's datasets. If no target is read, the item may also be the image alone,
+      ``(image, text)``, or a list of images that belong together.
 
-    Instead of an image there may be a list of images that belong together: ``([image, image], target)``. The case of column
-    names does not matter. A text is a member of the dict, or a column of the row (``text`` without ``txt``).
+    An item may have a list of images in place of one image: ``([image, image], target)``. The case of column names does not
+    matter. A text is a member of the dict, or a column of the row (``text`` if there is no ``txt``).
 
     Args:
-        number: number of the item in its stream. It is the key if the item has none.
+        number: number of the item in its stream. If the item has no key, the number is its key.
         item: an item of the pipeline.
-        members: extensions of image and label in a webdataset dict, or columns of a row. A file behind a path that is longer
-            than `Limits.max_bytes` is not read.
+        members: names of image and label: extensions in a webdataset dict, or columns of a row. A file larger than
+            `Limits.max_bytes` is not read.
 
     Raises:
         SourceError: the item is of another kind.
         TargetError: a label or a text is missing, or does not have the form of its extension.
-        DecodeError: the item has no image, or a path cannot be read, or its file is over the limit.
+        DecodeError: the item has no image, or the file that it names cannot be read or is over the limit.
     """
     if isinstance(item, Sample):
         _refuse_names(number, "a patchpack.Sample", members)
@@ -135,7 +135,7 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
 
 
 def _refuse_names(number: int, what: str, members: SampleFields) -> None:
-    """Raise `SourceError` if the user named an image or a label, but the item has no names."""
+    """Raise `SourceError` if the user named an image or a label, but the item is not a dict or row with names."""
     image = f"image={';'.join(members.image)!r}" if members.image_given else ""
     target = f"target={members.target!r}" if members.target_given and members.target is not None else ""
     if image or target:
@@ -144,7 +144,7 @@ def _refuse_names(number: int, what: str, members: SampleFields) -> None:
 
 
 def _refuse_unclear(number: int, item: Mapping[object, object], names: Mapping[str, object], members: SampleFields) -> None:
-    """Raise if names differ only in case, or if two usual names are present and the user named neither.
+    """Raise an error if names differ only in case, or if two default names are present and the user named neither.
 
     Raises:
         SourceError: two columns may be the image, or the same name occurs twice.
@@ -272,7 +272,7 @@ def _text(item: Mapping[object, object], names: Mapping[str, object], asked: Tex
 
 
 def _clip(frames: list[object]) -> Clip | UInt8Array:
-    """Return the clip of these frames, or of a single list or array of frames."""
+    """Return a clip of these frames. A single element of `frames` may be a list or an array of all frames."""
     if len(frames) == 1 and frames_of(frames[0]) is not None:
         return cast("Clip | UInt8Array", frames[0])
     given = frames[0] if len(frames) == 1 and is_several(frames[0]) else frames
@@ -280,7 +280,7 @@ def _clip(frames: list[object]) -> Clip | UInt8Array:
 
 
 def _picture(value: object, max_bytes: int) -> Any:
-    """Return the image of a column, taken out of ``{"bytes", "path"}`` (of ``datasets.Image(decode=False)``) if necessary."""
+    """Return the image of a column. A dict ``{"bytes", "path"}``, as from ``datasets.Image(decode=False)``, is unpacked."""
     if is_several(value):
         return [_picture(one, max_bytes) for one in value]
     if not isinstance(value, Mapping):

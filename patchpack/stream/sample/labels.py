@@ -1,4 +1,4 @@
-"""Labels to targets: members decoded by extension (text and numbers only, never a pickle), joined, mapped."""
+"""The way from labels to targets: members are decoded by extension, joined, and mapped. A pickle is never decoded."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ def without_address(text: str) -> str:
 
 
 def map_name(reader: Reader) -> str | None:
-    """Return the name of the function that a reader passes targets through, None without one."""
+    """Return the name of the function that a reader passes targets through. Return None if there is no such function."""
     return reader.name if isinstance(reader, MappedReader) else None
 
 
 def join(target: str | tuple[str, ...] | None, values: Sequence[object]) -> object:
-    """Return the target of a sample from the values of its labels: None, the one value, or a dict by name."""
+    """Return the target of a sample from the values of its labels.
+
+    Without labels it is None, for one label its value, for several labels a dict by name.
+    """
     if target is None:
         return None
     return values[0] if isinstance(target, str) else dict(zip(target, values, strict=True))
@@ -52,15 +55,15 @@ class MappedReader:
         self.name = function_name(map_target)
 
     def around(self, reader: Reader) -> MappedReader:
-        """Return another reader with the same function."""
+        """Return a copy that passes targets of another reader through the same function."""
         return MappedReader(reader, self._map)
 
     def __copy__(self) -> MappedReader:
-        """Return a copy with separate open files, for another thread."""
+        """Return a copy that opens its own files, for another thread."""
         return self.around(copy(self._reader))
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of a reader that has one."""
+        """Set the epoch of the inner reader, if it has a method `set_epoch`."""
         tell_epoch(self._reader, epoch)
 
     def __call__(self, location: Any) -> tuple[object, object]:
@@ -82,8 +85,8 @@ class MappedReader:
 def decode_target(extension: str, data: bytes) -> object:
     """Return the value of a label member.
 
-    ``cls``: class index, an integer of 64 bits in digits. ``txt``: str. ``json``: the JSON value. ``npy``: the array. Pickled
-    arrays, and bytes after the array, are refused. Any other extension: the bytes.
+    ``cls`` holds a class index in digits, an integer of 64 bits. ``txt`` gives a str, ``json`` the JSON value, and ``npy`` the
+    array. A pickled array and bytes after the array are refused. Any other extension gives the bytes.
 
     Raises:
         TargetError: the bytes do not have the form of the extension.

@@ -9,9 +9,9 @@ from typing import Any
 
 
 class Default(str):
-    """A default name in a signature. Because the user did not give it, other usual names may be tried instead.
+    """A default name in a signature. If the user does not give a name, other common names may be tried instead of this one.
 
-    A name that a user gave is used, or refused.
+    A name that the user gives is never replaced by another name.
     """
 
     __slots__ = ()
@@ -22,7 +22,10 @@ LABEL = Default("cls")
 
 
 def function_name(function: Callable[..., Any] | None) -> str | None:
-    """Return the qualified name of a function, or of the class of a callable object, None for None. The module is left out."""
+    """Return the qualified name of a function, or of the class of a callable object, without its module.
+
+    Return None for None.
+    """
     while isinstance(function, partial):
         function = function.func
     if function is None:
@@ -39,9 +42,9 @@ def nearest(name: str, there: Iterable[object]) -> str:
 
 
 def nearest_member(wanted: Iterable[str], there: Iterable[object]) -> str:
-    """Return a suggestion like `nearest` for the names of images, of which some may be patterns, and are not among `there`.
+    """Return a suggestion like `nearest` for names of images that are not among `there`. Some names may be patterns.
 
-    Members are named by their extension without its dot, so ``*.png`` fits no ``png``.
+    Members are named by their extension without its dot, so the pattern ``*.png`` does not match the member ``png``.
     """
     names = [str(name) for name in there]
     for name in wanted:

@@ -1,4 +1,4 @@
-"""The names of fields as users give them, parsed to `SampleFields`."""
+"""The parsing of the field names that users give, to `SampleFields`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def require_callable(**functions: object) -> None:
 
 
 def require_unnamed(members: SampleFields, to_sample: ToSample | None) -> None:
-    """Raise `ConfigError` for a name of image or label together with `to_sample`, because it would not be used."""
+    """Raise `ConfigError` for a name of image or label together with `to_sample`, because the name would not be used."""
     if to_sample is None:
         return
     if members.image_given:
@@ -37,12 +37,12 @@ def parse_members(
 
     Args:
         image: extensions, columns or patterns of the image, as a list or separated by ``;``.
-        target: name of the label, several, or None.
-        frames: patterns of the frames of a clip, default None.
-        limits: limits and reading options of the recipe.
+        target: name of the label, or several names for a dict of labels. None reads no labels.
+        frames: patterns of the frames of a clip. Default None: no clips.
+        limits: limits and reading options that the recipe sets.
 
     Raises:
-        ConfigError: extensions are empty, or the recipe does not take frames.
+        ConfigError: extensions are empty, or frames are named and the recipe takes no clips.
     """
     extensions = _split("image", image, IMAGE)
     patterns = () if frames is None else _split("frames", frames, "*.jpg")

@@ -29,24 +29,25 @@ class Reader(Protocol):
 class Source(ABC):
     """Samples in a fixed order: their headers, and a reader of their images and labels.
 
-    `open_source` makes one of most kinds of data. For any other kind write a subclass with `scan`, `name` and `reader`. What
-    else a source can do is declared by the attributes below, each with a default.
+    `open_source` makes a source of most kinds of data. For any other kind write a subclass with `scan`, `name` and `reader`.
+    The other attributes below have defaults. Set them if your source can do more.
 
     Attributes:
         name: name of the source in messages and saved states.
-        reader: location of a header → (image, target). It is pickled to workers. If it has a method ``set_epoch``, that is
-            called in every process before the samples of an epoch are read.
+        reader: a function from the location in a header to (image, target). It must be picklable, because workers call it. If
+            the reader has a method ``set_epoch``, every process calls this method before the samples of an epoch are read.
         num_parts: number of parts, such as shards, that `scan_parts` reads separately, so that they can be permuted and dealt
             to ranks. Default None: the source has no parts and is read from its beginning.
         one_sample_per_part: True if every part is one sample, so that permuting the parts is a full shuffle. Default False.
-        scan_in_process: True if headers are always scanned in the planning process: they cost nothing to read, or the source
-            cannot be pickled. Default False.
-        decodes_to_scan: True if images must be decoded to find their sizes. Workers then plan their own shares. Default False.
+        scan_in_process: True if the planning process always scans headers itself, because they cost nothing to read or the
+            source cannot be pickled. Default False.
+        decodes_to_scan: True if images must be decoded to find their sizes. Each worker then plans its own part of the samples.
+            Default False.
         is_split: True if the source is divided among ranks already. Default False.
-        fingerprint: hash of the names of the samples, by which a saved state recognises the source. Default None.
-        class_names: names of the classes in the order of their numbers, None if unknown.
-        ignored: number of files that are not read, by extension. Default empty.
-        text: location of the text and its tokenizer, None without texts.
+        fingerprint: a hash of the names of the samples, by which a saved state recognises the source. Default None: no check.
+        class_names: names of the classes in the order of their numbers. Default None: unknown.
+        ignored: number of files that are not read, by extension. Default: an empty dict.
+        text: location of the text, and the tokenizer. Default None: no texts.
     """
 
     name: str
@@ -63,25 +64,37 @@ class Source(ABC):
 
     @abstractmethod
     def scan(self) -> Iterator[Event]:
-        """Yield headers, rejections and container faults in order. The order is the same at every call."""
+        """Yield headers, rejections and faults of shards in order. The order is the same at every call."""
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """Yield the events of these parts in this order, like `scan`. Only for a source with `num_parts`."""
+        """Yield the headers, rejections and faults of some parts, in the given order.
+
+        Only a source with `num_parts` has parts.
+        """
         raise NotImplementedError(f"{type(self).__name__} has num_parts but does not define scan_parts")
 
     def set_epoch(self, epoch: int) -> None:  # noqa: B027 - most sources have no epoch
-        """Set the epoch of a source whose samples depend on it. It is called before each pass. Default: does nothing."""
+        """Set the epoch of a source whose samples depend on the epoch.
+
+        The method is called before each pass. By default it does nothing.
+        """
 
     def within(self, limits: Limits) -> Source:
-        """Return the source with the limits of a recipe. Default: the source itself, which has no limits."""
+        """Return the source with the limits of a recipe. By default return the source itself, which has no limits."""
         return self
 
     def read_fields(self) -> dict[str, Any]:
-        """Return what is read of every sample, JSON-safe by option. A saved state holds it. Default: nothing is known."""
+        """Return the names of the fields that are read of every sample, as JSON-safe values by option.
+
+        A saved state holds these names. By default the dict is empty.
+        """
         return {}
 
     def reading_twice(self) -> Source:
-        """Return the source without images in memory: what was decoded for its size is read again. Default: the source."""
+        """Return a source that holds no decoded images. An image that was decoded for its size is read again to be painted.
+
+        By default return the source itself.
+        """
         return self
 
     def __repr__(self) -> str:
@@ -98,7 +111,10 @@ class FieldSource(Source):
     members: SampleFields
 
     def within(self, limits: Limits) -> FieldSource:
-        """Return the source with the limits of a recipe. Raises `ConfigError` if the recipe does not take its clips."""
+        """Return the source with the limits of a recipe.
+
+        Raises `ConfigError` if the source has clips and the recipe takes none.
+        """
         if limits == self.members.limits:
             return self
         other = copy(self)
@@ -111,11 +127,11 @@ class FieldSource(Source):
 
     @abstractmethod
     def set_members(self, members: SampleFields) -> None:
-        """Set the fields to read, and make the reader for them."""
+        """Set the fields to read, and make a reader for these fields."""
 
 
 def tell_epoch(items: object, epoch: int) -> None:
-    """Call ``items.set_epoch(epoch)`` if `items` has such a method, like the streams of `datasets`."""
+    """Call ``items.set_epoch(epoch)`` if `items` has this method. Streams of `datasets` have it."""
     if callable(set_epoch := getattr(items, "set_epoch", None)):
         set_epoch(epoch)
 

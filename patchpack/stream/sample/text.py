@@ -1,6 +1,6 @@
 """Texts beside images: the location of a sample's text, and its tokens from the user's function.
 
-Both are read together with headers, because the planner must know how many tokens a row holds.
+Texts are read and tokenized together with headers, because the planner must know how many tokens a row holds.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Text(NamedTuple):
     """The location of texts, and their tokenizer.
 
     Attributes:
-        member: extension of the member or of the file beside the image, or column of a row.
-        field: field of the JSON object in the member; None if the member is the text itself.
-        tokenize: text → token ids.
+        member: extension of the member or of the file that holds the text, or column of a row.
+        field: name of a field of the JSON object in the member. None if the member is the text itself.
+        tokenize: a function from a text to its token ids.
     """
 
     member: str
@@ -37,11 +37,14 @@ class Text(NamedTuple):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names that a row's column may have; the first one present is used."""
+        """Names that a row's column of texts may have. The first one present is used."""
         return (self.member, "text") if self.member == TEXT else (self.member,)
 
     def column(self, names: Mapping[str, object]) -> object:
-        """Return the row's column that has the text, by names in lower case. Raises `TargetError` if there is none."""
+        """Return the name of the row's column that has the text. Raises `TargetError` if there is none.
+
+        `names` gives every column by its name in lower case.
+        """
         for name in self.columns:
             if name in names:
                 return names[name]
@@ -51,7 +54,7 @@ class Text(NamedTuple):
         """Return the text from a member's bytes, or from an object that a pipeline decoded.
 
         Raises:
-            TargetError: bytes that are not UTF-8 or JSON, an object without the field, or a value that is not a text.
+            TargetError: the bytes are not UTF-8 or JSON, the object has no such field, or the value is not a text.
         """
         if isinstance(value, (bytes, bytearray, memoryview)):
             try:
@@ -65,7 +68,10 @@ class Text(NamedTuple):
         return value
 
     def tokens(self, text: object) -> bytes:
-        """Return the value of `Header.text`. Raises `TargetError` if there is no text, or its tokens are not valid."""
+        """Return the token ids of a text, for `Header.text`.
+
+        Raises `TargetError` if there is no text, or the tokens are not valid.
+        """
         if not isinstance(text, str):
             raise TargetError(f"with tokenize= the text of a sample must be a str, got {_shown(text)}")
         try:
@@ -83,7 +89,7 @@ class Text(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name of the text in the user's form."""
+        """The name of the text as the user gives it, such as ``"json:caption"``."""
         return self.member if self.field is None else f"{self.member}:{self.field}"
 
     def _in_object(self, value: object) -> object:
@@ -120,14 +126,14 @@ def parse_text(text: str, tokenize: Tokenize | None) -> Text | None:
 
 
 def require_text_len(text: Text | None, text_len: int | None) -> None:
-    """Raise `ConfigError` unless both are given, or neither."""
+    """Raise `ConfigError` unless `text` and `text_len` are both given, or both None."""
     if (text is None) != (text_len is None):
         got = f"text_len={text_len!r} without tokenize=" if text is None else "tokenize= without text_len="
         raise ConfigError(f"tokenize= and text_len=, the text tokens per row, must be passed together, got {got}")
 
 
 def require_picklable(tokenize: Tokenize | None, start_method: str) -> None:
-    """Raise `ConfigError` if `tokenize` cannot be pickled and the start method needs it."""
+    """Raise `ConfigError` if the start method pickles `tokenize` and `tokenize` cannot be pickled."""
     if tokenize is None or start_method == "fork":
         return
     try:

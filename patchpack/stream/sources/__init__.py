@@ -1,1 +1,1 @@
-"""Sources of samples: folders, iterables, datasets, indexes."""
+"""Sources of samples: shards, folders, iterables, datasets, indexes."""

@@ -1,4 +1,4 @@
-"""Image files on this machine: their headers, their bytes, and what lies beside them."""
+"""Image files on this machine: headers, bytes, and the files of labels and texts beside them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from patchpack.types import Header, Size
 
 
 def image_extensions(members: SampleFields) -> frozenset[str]:
-    """Return the extensions of image files: the user's choice, else the extensions of every format that can be decoded."""
+    """Return the extensions of image files: the extensions that the user chose, or else of every format that can be decoded."""
     if members.image_given:
         return frozenset(members.image)
     return extensions_of(members.limits.reading.formats) - {*members.labels, *text_extensions(members)}
@@ -30,12 +30,14 @@ def text_extensions(members: SampleFields) -> tuple[str, ...]:
 
 
 def is_asked_image(path: Path, members: SampleFields, extensions: frozenset[str]) -> bool:
-    """Return True for a file with one of these extensions, and without named extensions for an image without extension.
+    """Return True for a file with one of these extensions.
+
+    If the user named no extension, return True for an image file without extension too.
 
     Args:
         path: the file.
         members: the fields of a sample.
-        extensions: the `image_extensions` of `members`, which are the same for all files.
+        extensions: the result of `image_extensions` for `members`.
     """
     extension = path.suffix[1:].lower()
     if extension or members.image_given:
@@ -53,11 +55,11 @@ def scan_file(path: Path, key: str, shard: str, location: str, asked: SampleFiel
     """Read the header of an image file.
 
     Args:
-        path: of the file.
-        key: of the sample.
+        path: path of the file.
+        key: key of the sample.
         shard: name of the folder, for reports.
         location: location from which a `Reader` later reads the image.
-        asked: limits, formats and text.
+        asked: the fields to read, with limits, formats and the location of the text.
 
     Returns:
         The header, or the reason why there is none.
@@ -105,13 +107,13 @@ def _read_beside(path: Path, max_bytes: int) -> bytes:
 
 
 class FileReader:
-    """A `Reader` from a relative path to (file bytes, label). The label is the class number, or read from the file beside it.
+    """A `Reader` from a relative path to (file bytes, label). The label is the class number, or is read from a label file.
 
     Args:
         root: the folder that paths are relative to.
-        class_names: names of the class folders in the order of their numbers. None if labels are not taken from folders.
-        max_bytes: limit of a file, default 512 MiB.
-        target: extensions of the label files beside the image, default None.
+        class_names: names of the class folders in the order of their numbers. None: labels are not taken from folders.
+        max_bytes: largest size of a file in bytes, default 512 MiB.
+        target: extensions of the label files beside the image. Default None: no label files.
     """
 
     def __init__(

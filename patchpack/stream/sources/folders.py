@@ -21,22 +21,22 @@ _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "te
 
 
 class FolderSource(FieldSource):
-    """A folder of image files. Keys are paths relative to it.
+    """A folder of image files. The key of an image is its path relative to the folder.
 
-    If the user names a label (``target="json"``), it is read from the file beside the image with the same name and that
-    extension. A text is read the same way. Otherwise the class is the first folder below the root, numbered by its position in
-    `class_names`.
+    If the user names a label (``target="json"``), the label is read from a file beside the image, with the same name and this
+    extension. A text is read the same way. If the user names no label, the label is the class: the first folder below the root,
+    as its position in `class_names`.
 
     Args:
         root: the folder.
         members: the requested image, labels and text, and the limits.
-        files: the files to use. None takes every file below `root`, except hidden ones.
-        classes: names of the classes in the order of their numbers. None takes the class folders that exist, sorted.
+        files: the files to use. Default None: every file below `root` that is not hidden.
+        classes: names of the classes in the order of their numbers. Default None: the class folders that exist, sorted.
 
     Attributes:
-        class_names: names of the classes, as given or of the existing folders, sorted. None if labels are not taken from
-            folders.
-        ignored: number of files that are not images, or do not have a requested extension, by extension.
+        class_names: names of the classes: those given, or the class folders that exist, sorted. None if labels are not taken
+            from folders.
+        ignored: number of files, by extension, that are no images or do not have a requested extension.
     """
 
     one_sample_per_part = True
@@ -69,7 +69,7 @@ class FolderSource(FieldSource):
             )
 
     def set_members(self, members: SampleFields) -> None:
-        """Set the fields to read, see `FieldSource`, and choose the files that are images."""
+        """Set the fields to read, and choose the files that are images. See `FieldSource`."""
         root, extensions = self._root, image_extensions(members)
         self._files = [path for path in self._listed if is_asked_image(path, members, extensions)]
         self.ignored = _by_extension([*self._listed, *self._hidden], self._files, members)
@@ -90,7 +90,7 @@ class FolderSource(FieldSource):
         self.fingerprint = digest([*(path.relative_to(root).as_posix() for path in self._files), *given])
 
     def read_fields(self) -> dict[str, Any]:
-        """Return the names of the fields. The label is the class folder, or the file beside the image, see `Source`."""
+        """Return the names of the fields, and whether labels are class folders or files beside the images. See `Source`."""
         return {**self.members.names(), "target": ["class folder"]} if self._in_classes else self.members.names()
 
     def scan(self) -> Iterator[Event]:
@@ -98,7 +98,10 @@ class FolderSource(FieldSource):
         return self.scan_parts(range(len(self._files)))
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """Yield those of some files, see `Source`. Every file is a part, so that a shuffle mixes the classes."""
+        """Yield a header or rejection for some files, see `Source`.
+
+        Every file is a part, so that a shuffle mixes the classes.
+        """
         for number in parts:
             path = self._files[number]
             key = path.relative_to(self._root).as_posix()
@@ -125,7 +128,7 @@ class FolderSource(FieldSource):
 
 
 def _by_extension(files: list[Path], images: list[Path], members: SampleFields) -> dict[str, int]:
-    """Return how many files are neither images nor labels or texts beside them, by extension."""
+    """Return the number of files, by extension, that are neither images nor the labels or texts of images."""
     read_beside = {*members.labels, *text_extensions(members)}
     asked = set(images)
     kinds = Counter(_kind(path) for path in files if path not in asked)
@@ -177,7 +180,7 @@ def _warn_of_doubtful_classes(root: Path, names: list[str], images: list[Path]) 
 
 
 def _files_below(root: Path) -> Iterator[Path]:
-    """Yield the files below a folder, hidden ones too. Links are followed, but not in a circle. Hidden folders are skipped."""
+    """Yield the files below a folder, hidden files too. Hidden folders are skipped. Links are followed, but not in a circle."""
     above = {str(root): frozenset[str]()}  # by folder: the real paths of the folders that contain it
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)

@@ -1,6 +1,6 @@
 """Hugging Face `datasets`: rows with images as file bytes, so that headers are read without decoding the images.
 
-The library is imported only for an object that comes from it.
+`datasets` is imported only if the source is an object of this library.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ def is_huggingface(source: object) -> bool:
 def undecoded(dataset: Any, members: SampleFields) -> tuple[Any, SampleFields, list[str] | None]:
     """Return the data set with its images as ``{"bytes", "path"}`` and only the requested columns.
 
-    A format (`with_format`, `set_format`) gives the same rows in another type, so rows are read without it. The data set is
-    returned unchanged if a function of the user makes its rows (`with_transform`), or if it does not know its columns. A column
-    of images with a mode (`Image(mode="L")`) is not changed either, because `datasets` converts it when it decodes.
+    A format (`with_format`, `set_format`) gives the same rows in another type, so rows are read without their format. The data
+    set is returned unchanged if a function of the user makes the rows (`with_transform`), or if the columns are not known. A
+    column of images with a mode (`Image(mode="L")`) is not changed either, because `datasets` converts it when it decodes.
 
     Returns:
-        Three values. The data set. The `members`, with the only image column as its image if the user named none and none of
-        the usual names is a column. The names of the classes of its label column, or None if that has none.
+        Three values: the data set, the fields to read, and the class names. If the user named no image, no column has a default
+            name, and there is one column of images, the fields take this column as image. The class names are those of the
+            label column, or None if it has none.
 
     Raises:
-        ConfigError: the data set lacks a column that the user named, or has none for a requested field.
+        ConfigError: the data set lacks a column that the user named, or has no column for a requested field.
     """
     import datasets
 
@@ -77,18 +78,21 @@ def _is_picture(feature: Any) -> bool:
 
 
 def _has_mode(feature: Any) -> bool:
-    """Return True for images that `datasets` converts to a mode."""
+    """Return True for a column of images that `datasets` converts to a colour mode, such as ``"L"``."""
     picture = getattr(feature, "feature", feature)
     return getattr(picture, "mode", None) is not None and getattr(picture, "decode", False) is True
 
 
 def converts(dataset: Any) -> bool:
-    """Return True if `datasets` decodes images of an `undecoded` data set, because their column has a mode."""
+    """Return True if the result of `undecoded` still has images that `datasets` decodes, because their column has a mode."""
     return any(_has_mode(feature) for feature in (dataset.features or {}).values())
 
 
 def _unformatted(dataset: Any) -> Any:
-    """Return the stored rows with the columns of the format. A data set whose rows a function makes is returned unchanged."""
+    """Return a data set of the stored rows, with the columns that its format shows.
+
+    A data set whose rows a function makes is returned unchanged.
+    """
     form = getattr(dataset, "format", None)
     if form is None:  # a stream
         return dataset.with_format(None) if may_have_format(dataset) else dataset

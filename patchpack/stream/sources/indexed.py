@@ -17,22 +17,22 @@ _BLOCK = 1 << 10  # headers made at a time
 
 
 class SampleIndex(Protocol):
-    """The part of an index of n usable samples that planning uses. Samples are in the order of their shards.
+    """The attributes of an index of n usable samples that planning uses. Samples are in the order of their shards.
 
     Attributes:
-        sizes: int32 ``[n, 2]`` oriented height and width.
-        key_hash: uint64 ``[n]``, `patchpack.rng.key_hash` of the keys.
+        sizes: int32 ``[n, 2]``, height and width in pixels, after EXIF orientation.
+        key_hash: uint64 ``[n]``, the result of `patchpack.rng.key_hash` for each key.
         starts: int64 ``[num_shards + 1]``: the samples of shard s are ``starts[s]:starts[s + 1]``.
         num_shards: number of shards.
-        name: name for messages.
+        name: name of the index in messages.
         target_kind: kind of the targets.
         rejections: samples that scanning refused.
         faults: shards that scanning could not read to their end.
-        fingerprint: fingerprint of the whole content; equal for equal content.
-        reader: location to (image bytes, target).
+        fingerprint: a hash of the whole content. Two indexes with equal content have equal fingerprints.
+        reader: a function from a location to (image bytes, target).
 
-    It may also have ``num_bytes``, int ``[n]``, the sizes of the image files. `Recipe.max_bytes` is then checked before images
-    are read.
+    An index may also have ``num_bytes``, int ``[n]``, the sizes of the image files in bytes. Then `Recipe.max_bytes` is checked
+    before images are read.
     """
 
     key_hash: npt.NDArray[np.uint64]
@@ -60,12 +60,15 @@ class SampleIndex(Protocol):
 
 
 def is_index(source: object) -> TypeGuard[SampleIndex]:
-    """Return True for an index. Only the class is inspected, because reading an attribute may compute a column."""
+    """Return True for an index.
+
+    Only the class of the object is inspected, because reading an attribute may compute a column.
+    """
     return callable(getattr(type(source), "headers", None)) and hasattr(source, "key_hash") and hasattr(source, "starts")
 
 
 class IndexSource(Source):
-    """The samples of an index. Rejections and faults come with the first shard.
+    """The samples of an index as a source. Rejections and faults of all shards come with the first shard.
 
     Attributes:
         index: the given index.

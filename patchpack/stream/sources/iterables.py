@@ -1,4 +1,4 @@
-"""Iterables of samples. The planner reads them once, and images and targets travel in the plans."""
+"""Iterables of samples. The planner reads each iterable once. Plans carry the images and targets to the workers."""
 
 from __future__ import annotations
 
@@ -31,17 +31,20 @@ NO_IMAGES = "a sample must have at least one image, got an empty list: leave the
 
 
 class IterableSource(FieldSource):
-    """Any iterable of samples. The planner reads it once, and images and targets travel in the plans.
+    """A source of any iterable of samples.
 
-    Items are of a kind that `as_sample` takes, or ``to_sample(number, item)`` makes a `Sample` of each. A key that repeats in a
-    pass is rejected. With ``repeating`` (an endless stream) the repeated key gets draws by its number in the stream instead.
+    The planner reads the iterable once. Plans carry the images and targets to the workers.
+
+    Items are of a kind that `as_sample` takes, or ``to_sample(number, item)`` makes a `Sample` of each. A sample whose key
+    repeats in a pass is rejected. With ``repeating=True`` (an endless stream) it is accepted, and its random draws also depend
+    on the sample's number in the stream.
 
     Args:
         items: the iterable.
         members: names of image, label and text, and the limits.
-        to_sample: ``(number, item) -> Sample``, default None.
-        repeating: True if keys may repeat, default False.
-        numbers: numbers of the items in their whole pipeline, if `items` is a share of it. Default: 0, 1, 2, ...
+        to_sample: a function ``(number, item) -> Sample``. Default None: items are of a known kind.
+        repeating: True if keys may repeat. Default False.
+        numbers: numbers of the items in the whole pipeline, if `items` is a part of a pipeline. Default: 0, 1, 2, ...
     """
 
     scan_in_process = True
@@ -70,15 +73,18 @@ class IterableSource(FieldSource):
         self.members, self.reader = members, InlineReader()
 
     def read_fields(self) -> dict[str, Any]:
-        """Return the names of columns and members, and of the function that makes samples, see `Source`."""
+        """Return the names of columns and members, and the name of the function that makes samples. See `Source`."""
         return self.members.item_names(self._to_sample)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of a stream that has one, such as a stream of `datasets`."""
+        """Set the epoch of an iterable with a method `set_epoch`, such as a stream of `datasets`."""
         tell_epoch(self._items, epoch)
 
     def scan(self) -> Iterator[Event]:
-        """Yield headers, see `Source`. An item that is not a sample, or for which the iterable raises, gives a rejection."""
+        """Yield headers, see `Source`.
+
+        An item that is not a sample gives a rejection. So does an item for which the iterable raises an error.
+        """
         seen: set[str] = set()
         for count, item in enumerate(read_items(self._items, self.name, self._numbers)):
             if isinstance(item, (Rejection, ShardFault)):
@@ -105,12 +111,15 @@ class IterableSource(FieldSource):
 
 
 class Numbers(NamedTuple):
-    """Numbers of the items of a share in the pipeline that they come from, which are keys of items without one.
+    """The numbers that items have in their whole pipeline, if a reader gets every `step`-th item.
+
+    An item without a key gets its number as key.
 
     Attributes:
         first: number of the first item, default 0.
-        step: difference between the numbers of two items that follow each other, default 1.
-        stream: number of the stream, as ``"<number>/"``, if each of several streams counts its own items. Default ``""``.
+        step: difference between the numbers of two consecutive items, default 1.
+        stream: prefix ``"<number of the stream>/"`` of the keys, if each of several streams counts its own items. Default
+            ``""``.
     """
 
     first: int = 0
@@ -118,17 +127,19 @@ class Numbers(NamedTuple):
     stream: str = ""
 
     def key(self, count: int) -> str:
-        """Return the key of an item, by the number of items before it in its share."""
+        """Return the key of the item that comes after `count` other items of the same reader."""
         return f"{self.stream}{self.first + count * self.step}"
 
 
 def read_items(items: Iterable[object], name: str, numbers: Numbers) -> Iterator[object]:
-    """Yield the items. An item for which the iterable raises gives a `Rejection`, or a `ShardFault` if no item follows it.
+    """Yield the items of an iterable.
+
+    An item for which the iterable raises an error gives a `Rejection`, or a `ShardFault` if no item follows.
 
     Args:
         items: the iterable.
         name: name of the source, for a `ShardFault`.
-        numbers: numbers of the items, which are the keys of rejections.
+        numbers: numbers of the items, which rejections have as keys.
     """
     iterator, number, error = iter(items), 0, None
     state: Any = None  # the state of a stream of datasets from which `items` continues
@@ -170,7 +181,7 @@ def _is_pipeline(items: Iterable[object]) -> bool:
 def is_split(items: Iterable[object]) -> bool:
     """Return True for a stream that is already divided among ranks.
 
-    Such streams are webdataset's with `split_by_node`, and those of datasets with `split_dataset_by_node`.
+    Such streams are those of webdataset with `split_by_node`, and those of `datasets` with `split_dataset_by_node`.
     """
     stages = getattr(items, "pipeline", ())
     by_node = any(getattr(stage, "__name__", "") == "split_by_node" for stage in stages)
@@ -181,10 +192,10 @@ def carried(key: str, sample: Sample, members: SampleFields, repeat: int = 0) ->
     """Return a header whose location is the sample itself, or the rejection of the sample.
 
     Args:
-        key: of the sample.
-        sample: image and target.
+        key: key of the sample.
+        sample: the sample, with image and target.
         members: names of image, label and text, and the limits.
-        repeat: number in the stream that a repeated key draws under, default 0.
+        repeat: number of the sample in the stream, which random draws depend on if keys repeat. Default 0.
     """
     target = None if members.target is None else sample.target
 
@@ -197,14 +208,16 @@ def carried(key: str, sample: Sample, members: SampleFields, repeat: int = 0) ->
 def header_of(
     key: str, sample: Sample, members: SampleFields, locate: Callable[[int, object], object], repeat: int = 0, *, held: bool
 ) -> Header | Rejection:
-    """Return the header of a sample with any kind of image, or its rejection, which names the image at fault among several.
+    """Return the header of a sample with any kind of image, or its rejection.
+
+    The rejection of a sample with several images names the image at fault.
 
     Args:
-        key: of the sample.
-        sample: image and text.
+        key: key of the sample.
+        sample: the sample, with image and text.
         members: names of image, label and text, and the limits.
-        locate: (part, its image) → location to read it from.
-        repeat: number in the stream that a repeated key draws under, default 0.
+        locate: a function from (number of an image in the sample, the image) to a location from which the image can be read.
+        repeat: number of the sample in the stream, which random draws depend on if keys repeat. Default 0.
         held: True if the image stays in memory until it is painted, so that its bytes are counted.
     """
     image: object = sample.image
@@ -234,9 +247,9 @@ def refused(key: str, error: PatchpackError, member: str = "") -> Rejection:
     """Return the rejection of a sample that does not come from a container.
 
     Args:
-        key: of the sample.
+        key: key of the sample.
         error: the reason. Its class decides the stage.
-        member: the image at fault among several, "" for none.
+        member: name of the image at fault if the sample has several. Default "".
     """
     stage = "target" if isinstance(error, TargetError) else "header" if isinstance(error, DecodeError) else "read"
     return Rejection("", key, member, stage, str(error))
@@ -247,11 +260,11 @@ def _own_key(item: object) -> str | None:
 
 
 class InlineSample:
-    """An `Inline` location with a user's objects that can always be pickled.
+    """A location that carries a user's objects, and that can always be pickled. See `Inline`.
 
-    If a plan cannot be pickled, it is lost on its way to a worker, and the worker waits for ever. So an object that does not
-    pickle arrives as the error that it raised. A PIL image is decoded before, because its own pickle loses everything in the
-    file except the pixels.
+    If a plan could not be pickled, the worker would wait for it for ever. So an object that cannot be pickled is replaced by
+    the error that pickling raised. A PIL image is decoded before pickling, because PIL's own pickle keeps only the pixels of
+    the file.
 
     Args:
         image: the image of the sample.

@@ -1,7 +1,7 @@
-"""Map-style datasets (of torch, of Hugging Face): items by number, readable in any order. Keys are the numbers.
+"""Map-style datasets, such as those of torch and Hugging Face: items that are read by number, in any order.
 
-Sizes come from the user if they are known, else from the items. An item with file bytes is read twice, the first time only its
-header. A decoded image is held in memory until it is painted.
+The key of an item is its number. The user may give the sizes. Otherwise they come from the items. An item with file bytes is
+read twice: first only its header, later its pixels. A decoded image is held in memory until it is painted.
 """
 
 from __future__ import annotations
@@ -28,22 +28,25 @@ SizeOf = Callable[[int], tuple[int, int]]
 
 
 class MapStyleSource(FieldSource):
-    """A dataset with ``dataset[i]`` and ``len(dataset)``.
+    """A source of a dataset with ``dataset[i]`` and ``len(dataset)``.
 
     Args:
-        dataset: items are of a kind that `as_sample` takes, or ``to_sample(i, item)`` makes a `Sample` of each.
-        members: image and label names, pixel limit.
-        to_sample: ``(number, item) -> Sample``, or None.
-        sizes: int ``[n, 2]`` oriented height and width of every item, which is one image; None if unknown.
-        size_of: number → (height, width), if that is cheap; None if unknown.
-        cheap: True if reading an item does not decode it. It may then be read once for its size and once to paint it. Default
-            False.
+        dataset: the dataset. Its items are of a kind that `as_sample` takes, or ``to_sample(i, item)`` makes a `Sample` of
+            each.
+        members: names of image, label and text, and the limits.
+        to_sample: a function ``(number, item) -> Sample``. None: items are of a known kind.
+        sizes: int ``[n, 2]``, height and width of every item in pixels, after EXIF orientation. Every item is then one image.
+            None: the sizes are not known.
+        size_of: a function from the number of an item to (height, width), if that is cheap. None: there is no such function.
+        cheap: True if reading an item does not decode the image. The item may then be read twice: for its size, and to paint
+            it. Default False.
 
     With texts every item is read for its text, even if its size is known, so `sizes` and `size_of` save nothing.
 
     Raises:
-        SourceError: an empty dataset.
-        ConfigError: sizes that are not positive integers, or not one for every item; `sizes` and `size_of` together.
+        SourceError: the dataset is empty.
+        ConfigError: `sizes` are not positive integers, there is not one size for every item, or `sizes` and `size_of` are both
+            given.
     """
 
     one_sample_per_part = True
@@ -80,17 +83,20 @@ class MapStyleSource(FieldSource):
         self.reader = ItemReader(self._dataset, members.without_text(), self._to_sample, sized=sized)
 
     def read_fields(self) -> dict[str, Any]:
-        """Return the names of columns and members, and of the function that makes samples, see `Source`."""
+        """Return the names of columns and members, and the name of the function that makes samples. See `Source`."""
         return self.members.item_names(self._to_sample)
 
     def reading_twice(self) -> MapStyleSource:
-        """Return the same source without held images: an item that is read for its size is read again to be painted."""
+        """Return the same source, but without images held in memory.
+
+        An item that is read for its size is read again to be painted.
+        """
         other = copy(self)
         other.decodes_to_scan, other.scan_in_process = False, self._sizes is not None
         return other
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of a dataset that has one."""
+        """Set the epoch of a dataset with a method `set_epoch`."""
         self.items.set_epoch(epoch)
 
     def scan(self) -> Iterator[Event]:
@@ -127,12 +133,12 @@ class MapStyleSource(FieldSource):
 
 
 class ItemReader:
-    """A `Reader` from the number of an item to (image, target). It also takes an item that travels as its own location.
+    """A `Reader` from the number of an item to (image, target). A location may also be the item itself.
 
     Args:
         dataset: the dataset with items by number.
         members: names of image and label.
-        to_sample: ``(number, item) -> Sample``, or None.
+        to_sample: a function ``(number, item) -> Sample``. None: items are of a known kind.
         sized: True if the user gave the size of every item, so that each was planned as one image. Default False.
     """
 
@@ -146,13 +152,16 @@ class ItemReader:
         self._last: tuple[int, Sample] | None = None  # a sample of several images, which are read one after the other
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of a dataset that has one. In a worker it changes the worker's copy."""
+        """Set the epoch of a dataset with a method `set_epoch`. In a worker this changes the worker's copy of the dataset."""
         if epoch != self._epoch:
             self._epoch, self._last = epoch, None
             tell_epoch(self._dataset, epoch)
 
     def __call__(self, location: int | tuple[int, int] | Inline | InlineSample) -> tuple[object, object]:
-        """Return the image and label of a location, see `Reader`. A pair is an item's number and the number of its part."""
+        """Return the image and label of a location, see `Reader`.
+
+        A pair as location is the number of an item and the number of an image in it.
+        """
         if isinstance(location, tuple) and not isinstance(location, Inline):
             return self._part(*location)
         if not isinstance(location, int):
@@ -163,7 +172,7 @@ class ItemReader:
         return sample.image, None if self._members.target is None else sample.target
 
     def _require_one_image(self, number: int, image: object) -> None:
-        """Raise `DecodeError` for several images or a clip, of which a given size says too little."""
+        """Raise `DecodeError` for several images or a clip, because the user gave a single size for the item."""
         frames = frames_of(image) if self._members.limits.clips else None
         if is_several(image) or (frames is not None and frame_count(frames) != 1):
             what = f"{len(image)} images" if is_several(image) else "a clip"
@@ -189,7 +198,7 @@ class ItemReader:
         return self(location)[1]
 
     def item(self, number: int) -> object:
-        """Return ``dataset[number]``. Raises `SourceError` for any error of the dataset."""
+        """Return ``dataset[number]``. An error of the dataset is raised as `SourceError`."""
         try:
             return self._dataset[number]
         except MemoryError:
@@ -198,7 +207,10 @@ class ItemReader:
             raise SourceError(f"item {number} of the dataset raised {said(error)}") from error
 
     def sample(self, number: int, item: object) -> Sample:
-        """Return the `Sample` of an item. Raises like `make_sample`, and `SourceError` for a key that would not be used."""
+        """Return the `Sample` of an item.
+
+        It raises the errors of `make_sample`, and `SourceError` for a `Sample` whose key would not be used.
+        """
         sample = make_sample(number, item, self._members, self._to_sample)
         if sample.key != str(number) and (self._to_sample is not None or isinstance(item, Sample)):
             raise SourceError(
@@ -210,7 +222,7 @@ class ItemReader:
 
 
 def is_map_style(source: object) -> TypeGuard[Sequence[object]]:
-    """Return True for an object with items by number and a length that is neither a plain list nor a stream."""
+    """Return True for an object with items by number and a length. Plain lists and streams give False."""
     import torch.utils.data  # torch gives its streams a `__getitem__` that only raises
 
     if isinstance(source, (list, tuple, str, bytes, bytearray, torch.utils.data.IterableDataset)):

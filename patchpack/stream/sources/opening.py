@@ -1,4 +1,4 @@
-"""The opening of a user's data as a `Source`."""
+"""The function that opens a user's data as a `Source`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 class SourceOptions(TypedDict, total=False):
-    """The options of `open_source`, which `load`, `Planner` and `replay` hand on to it."""
+    """The options of `open_source`. `load`, `Planner` and `replay` take the same options and pass them on."""
 
     image: str | Sequence[str]
     frames: str | None
@@ -65,42 +65,45 @@ def open_source(
     text: str = TEXT,
     tokenize: Tokenize | None = None,
 ) -> Source:
-    """Return a `Source` of a user's data: what is read of every sample, and how.
+    """Return a `Source` of a user's data. The options say which members of every sample are read, and how.
 
     Args:
-        source: webdataset shards (path, brace pattern ``train-{0000..0099}.tar``, glob, URL or ``pipe:`` command, or a list of
-            them), a folder, image files (one, a glob, or a list), a dataset with items by number (torch, Hugging Face), an
-            iterable of `Sample`, webdataset dicts, Hugging Face rows, or pairs (image, target), an index of shards (image and
-            target were chosen when it was built), or a `Source`, taken unchanged.
+        source: the data, in one of these forms: webdataset shards (a path, brace pattern ``train-{0000..0099}.tar``, glob, URL
+            or ``pipe:`` command, or a list of these), a folder, image files (one path, a glob, or a list), a dataset with items
+            by number (torch, Hugging Face), an iterable, an index of shards, or a `Source`. The items of an iterable are
+            `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image, target). For an index, image and target were chosen
+            when it was built. A `Source` is returned unchanged.
         image: extensions of the image member or file, or columns of a row, as a list or separated by ``;``. A pattern
-            (``*.jpg``) stands for all members of a sample that match, see `Sample`. If you leave it out, a row's image may also
-            be in column ``image``, and a folder's images are all files in a format that can be decoded.
+            (``*.jpg``) stands for all members of a sample that match, see `Sample`. If you leave `image` out, a row's image may
+            also be in column ``image``, and a folder's images are all files in a format that can be decoded.
         frames: for a sample in shards or a webdataset dict, patterns of the members (``*.jpg``) that are the frames of a clip.
-            Frames are in order, numbers in their names by value. For a row, its column of frames. A sample without frames is an
-            image. Default None.
+            Frames are sorted by name, with numbers in names compared by value. For a row, the name of its column of frames. A
+                sample without frames is an image. Default None: no clips.
         target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``) or of the file beside an image of a folder,
-            or the column of a row. Several give a dict of labels, None gives unlabelled images. A name that you pass is used
-            or refused. If you leave it out, a row's label may also be in ``label``, and the label of a folder's image is the
-            number of its class subfolder.
-        to_sample: ``(number, item) -> Sample``, for items of any other kind.
-        map_target: decoded label → target, e.g. a look-up. An exception in it rejects the sample.
+            or the column of a row. Several extensions give a dict of labels. None gives unlabelled images. A name that you pass
+            is never replaced by another. If you leave `target` out, a row's label may also be in ``label``, and the label of a
+            folder's image is the number of its class subfolder.
+        to_sample: a function ``(number, item) -> Sample``, for items of any other kind. Default None.
+        map_target: a function from the decoded label to the target, such as a look-up. If it raises an error, the sample is
+            rejected. Default None.
         classes: names of the class folders in the order of their numbers, for a folder that may lack some, such as a
-            validation split. None takes the folders that exist, sorted. An image in another folder is rejected.
-        sizes: int ``[n, 2]``, oriented height and width of every item of a dataset by number, if they are known. Every item is
-            then one image, neither several nor a clip.
-        size_of: number → (height, width), instead of ``sizes``, if that is cheap. Without either, an item that does not come as
-            file bytes must be decoded to find its size. Each worker then plans its own share, and batches depend on the number
-            of workers.
-        text: with ``tokenize``, the extension of the text member or of the file beside an image of a folder, or the column of a
-            row (``text``, if there is no ``txt``). ``"json:caption"`` is a field of the JSON object in that member.
-        tokenize: text → token ids, at least one. Batches then have ``text_ids``. None reads no text. It runs once per sample
-            and epoch while headers are read, because a row has room for ``text_len`` tokens. It must be picklable if processes
-            are spawned. An exception in it rejects the sample. A text longer than ``text_len`` is rejected and never cut, so
-            cut texts in here.
+            validation split. Default None: the folders that exist, sorted. An image in another folder is rejected.
+        sizes: int ``[n, 2]``, height and width in pixels, after EXIF orientation, of every item of a dataset by number. Every
+            item must then be a single image. Default None: the sizes are not known.
+        size_of: a function from the number of an item to (height, width), instead of ``sizes``, if that is cheap. Default None.
+            Without `sizes` and `size_of`, an item that does not come as file bytes must be decoded to find its size. Each
+            worker then plans its own part of the samples, and batches depend on the number of workers.
+        text: name of the text, used with ``tokenize``: the extension of the text member, or of the file beside an image of a
+            folder, or the column of a row (``text``, if there is no ``txt``). ``"json:caption"`` names the field ``caption`` of
+            the JSON object in member ``json``.
+        tokenize: a function from a text to its token ids, at least one. Batches then have ``text_ids``. Default None: no texts
+            are read. The function runs once per sample and epoch, while headers are read, because a row has room for
+            ``text_len`` tokens. It must be picklable if processes are spawned. If it raises an error, the sample is rejected. A
+            text with more than ``text_len`` tokens is rejected and never cut, so shorten texts in this function.
 
     Raises:
         SourceError: files are missing, a folder is empty, or the kind of source is unknown.
-        ConfigError: image extensions are empty; sizes cannot be used; an option does not fit the kind of source.
+        ConfigError: image extensions are empty, sizes cannot be used, or an option does not fit the kind of source.
     """
     return open_within(
         NO_LIMITS, source, image=image, frames=frames, target=target, to_sample=to_sample, map_target=map_target,
@@ -120,7 +123,7 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
         **options: options of `open_source`.
 
     Raises:
-        SourceError, ConfigError: as in `open_source`; or the recipe does not take the frames of clips.
+        SourceError, ConfigError: as in `open_source`. `ConfigError` also if the recipe does not take the frames of clips.
     """
     given = {name: value for name, value in options.items() if not _is_same(value, DEFAULTS[name])}
     asked: dict[str, Any] = {**DEFAULTS, **options}
@@ -187,7 +190,7 @@ def _opened(limits: Limits, source: object, asked: Mapping[str, Any]) -> Source:
 
 
 def _opened_files(source: object, members: SampleFields, classes: Sequence[str] | None) -> Source | None:
-    """Return a source of the files behind paths, or None if `source` is no path."""
+    """Return a source of the files that paths name, or None if `source` is no path."""
     paths = _paths(source)
     if paths is None:
         return None
@@ -199,7 +202,7 @@ def _opened_files(source: object, members: SampleFields, classes: Sequence[str] 
 
 
 def _paths(source: object) -> list[str] | None:
-    """Return the paths or patterns that a source consists of, or None if it is something else."""
+    """Return the paths or patterns in `source`. Return None if `source` is something else."""
     if isinstance(source, (str, os.PathLike)):
         source = [source]
     if isinstance(source, (list, tuple)) and source and all(isinstance(s, (str, os.PathLike)) for s in source):
@@ -215,7 +218,7 @@ def _as_file(path: str) -> str:
 def _items(
     source: object, members: SampleFields, to_sample: ToSample | None, sizes: npt.ArrayLike | None, size_of: SizeOf | None
 ) -> Source:
-    """Return a source of items: by number if the object allows it, else in iteration order."""
+    """Return a source of items. Items are read by number if the object allows it, else in iteration order."""
     if isinstance(source, Mapping):
         raise SourceError(
             f"expected one data set, got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of "
@@ -241,7 +244,7 @@ def _items(
 
 
 def _files(patterns: list[str], members: SampleFields, classes: Sequence[str] | None) -> Source:
-    """Return a source of the shards or the image files behind some patterns, but not of both."""
+    """Return a source of the shards or of the image files that patterns match, but not of both."""
     urls = [url for pattern in patterns for url in _expand(pattern)]
     remote = next((url for url in urls if "://" in url and _is_picture(url, members)), None)
     if remote is not None:

@@ -1,4 +1,4 @@
-"""Tables of columns (pandas, polars, arrow) and packed shards, which are not sources, and what to do instead."""
+"""Errors for tables of columns (pandas, polars, arrow) and packed shards, which are not sources. Each error says what to do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TABLES = {
 
 
 def refuse_tables_and_packed(source: Any) -> None:
-    """Raise `SourceError` for a table of columns, and for packed shards, which hold batches."""
+    """Raise `SourceError` for a table of columns, and for packed shards, which hold batches instead of samples."""
     kinds = source if isinstance(source, type) else type(source)
     if any(kind.__name__ == "PackedShards" for kind in kinds.__mro__):
         raise SourceError(

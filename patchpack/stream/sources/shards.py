@@ -42,13 +42,15 @@ class ShardSource(FieldSource):
         return self.scan_parts(range(len(self.urls)))
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """Yield those of some shards, see `Source`."""
+        """Yield a header or rejection for each sample of some shards, see `Source`."""
         for number in parts:
             yield from scan_shard(self.urls[number], number, self.labels[number], self.members)
 
 
 def shard_labels(urls: list[str]) -> list[str]:
-    """Return a name per shard for keys and reports: its file name, with as many parent folders as make the names different.
+    """Return a name per shard for keys and reports.
+
+    It is the file name, with as many parent folders as are needed to make the names different.
 
     Names are the same on all machines, because folders above the first one that differs are left out.
     """

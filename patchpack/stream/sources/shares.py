@@ -1,4 +1,4 @@
-"""An iterable in order for one of several readers, each of which takes its share of the items by their positions."""
+"""The division of an iterable among several readers. Each reader takes every num_shares-th item."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from patchpack.stream.sample.source import tell_epoch
 class Share(Iterable[Any]):
     """The items of an iterable at positions `number`, ``number + num_shares``, ...
 
-    An item for which the iterable raises has a position too, and raises in the share that it belongs to.
+    If the iterable raises an error for an item, the item keeps its position. The share that the item belongs to raises the
+    error.
 
     Args:
         items: the iterable, or a dataset with items by number.
@@ -25,7 +26,7 @@ class Share(Iterable[Any]):
         self.items, self.number, self.num_shares = items, number, num_shares
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of an iterable that has one."""
+        """Set the epoch of an iterable with a method `set_epoch`."""
         tell_epoch(self.items, epoch)
 
     def __iter__(self) -> Iterator[Any]:
@@ -59,14 +60,14 @@ class _ShareIterator(Iterator[Any]):
 class ByNumber(Iterable[Any]):
     """The items of a dataset with ``dataset[i]`` and ``len(dataset)``, in order.
 
-    Python's own iteration of such an object continues until the dataset raises `IndexError`, which it need not do.
+    Python's own iteration of such an object continues until the dataset raises `IndexError`. Some datasets never raise it.
     """
 
     def __init__(self, dataset: Any) -> None:
         self.items = dataset
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of a dataset that has one."""
+        """Set the epoch of a dataset with a method `set_epoch`."""
         tell_epoch(self.items, epoch)
 
     def __iter__(self) -> Iterator[Any]:
@@ -75,7 +76,10 @@ class ByNumber(Iterable[Any]):
 
 
 def in_order(items: Iterable[Any]) -> Iterable[Any]:
-    """Return an iterable of the items that ends where a dataset with items by number ends, and else `items` themselves."""
+    """Return an iterable of all items, in order.
+
+    For a dataset with items by number it ends at the dataset's length. Any other iterable is returned unchanged.
+    """
     kind = type(items)
     if hasattr(kind, "__iter__") or not (hasattr(kind, "__getitem__") and hasattr(kind, "__len__")):
         return items
@@ -83,14 +87,14 @@ def in_order(items: Iterable[Any]) -> Iterable[Any]:
 
 
 def origin_of(items: Iterable[Any]) -> Iterable[Any]:
-    """Return the object of the user behind a share or a dataset in order."""
+    """Return the user's object that a `Share` or `ByNumber` was made of. Any other object is returned unchanged."""
     while isinstance(items, (Share, ByNumber)):
         items = items.items
     return items
 
 
 def require_items(items: Any) -> None:
-    """Raise `ConfigError` for paths, whose samples `patchpack.load` reads, and for an object that cannot be iterated."""
+    """Raise `ConfigError` for paths, and for an object that cannot be iterated. `patchpack.load` reads the samples of paths."""
     paths = items if isinstance(items, (list, tuple)) and items else [items]
     if all(isinstance(path, (str, os.PathLike)) for path in paths):
         raise ConfigError(

@@ -1,1 +1,1 @@
-"""Tar shards: bytes, members, samples, local and remote."""
+"""Tar shards, local and remote: reading of bytes, members and samples."""

@@ -1,4 +1,4 @@
-"""Byte readers of tar files, forwards: of a file that can seek, or of any object with a ``read``, compressed or not."""
+"""Byte readers that read tar files forwards: from a file that can seek, or from any object with ``read``, compressed or not."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _BUFFER = 1 << 16
 
 
 class ByteReader(Protocol):
-    """An object that `patchpack.stream.tar.members.read_members` reads from."""
+    """An object from which `patchpack.stream.tar.members.read_members` reads the bytes of a tar file."""
 
     end: int  # the file is known to have at least this many bytes
 
     def read(self, at: int, count: int) -> bytes:
-        """Read `count` bytes at offset `at`, fewer only if the file ends."""
+        """Read `count` bytes at offset `at`. Fewer bytes are returned only if the file ends."""
         ...
 
     def reach(self, at: int) -> int:
-        """Return how far the file goes, at most to offset `at`."""
+        """Return `at`, or the size of the file if that is smaller. Only the bytes up to `at` are examined."""
         ...
 
 
 class SeekableReader:
-    """A file that can be read anywhere. Other reads of it in between do no harm."""
+    """A byte reader of a file that can seek. Other code may read the file in between."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.end = file.seek(0, io.SEEK_END)
         self._seek, self._read = file.seek, file.read
 
     def read(self, at: int, count: int) -> bytes:
-        """Read bytes at an offset, see `ByteReader`."""
+        """Read `count` bytes at offset `at`, see `ByteReader`."""
         self._seek(at)
         return self._read(count)
 
@@ -45,7 +45,7 @@ class SeekableReader:
 
 
 class StreamReader:
-    """A file read once from its beginning. gzip, bzip2 and xz are recognised by their first bytes."""
+    """A byte reader that reads a file once from its beginning. gzip, bzip2 and xz are recognised by their first bytes."""
 
     end = 0
 
@@ -61,7 +61,7 @@ class StreamReader:
             self._read = unpacked.read
 
     def read(self, at: int, count: int) -> bytes:
-        """Read bytes, see `ByteReader`. `at` must not lie before the end of the last read."""
+        """Read `count` bytes at offset `at`, see `ByteReader`. `at` must not lie before the end of the last read."""
         gap = at - self._at
         if gap >= BLOCK:
             if self.reach(at) < at:
@@ -72,7 +72,7 @@ class StreamReader:
         return data[gap:] if gap else data
 
     def reach(self, at: int) -> int:
-        """Return the reachable offset, see `ByteReader`. It reads up to there."""
+        """Read up to offset `at`, and return how far the file goes, see `ByteReader`."""
         while self._at < at and (part := self._pull(min(CHUNK, at - self._at))):
             self._at += len(part)
         return self._at
@@ -107,7 +107,7 @@ class StreamReader:
 
 
 def compression_of(start: bytes) -> str:
-    """Return the extension of a compressed file by its first bytes, "" for any other."""
+    """Return the extension of a compressed file, from its first bytes. Return "" for any other file."""
     if start[:3] == b"\x1f\x8b\x08":
         return "gz"
     if start[:3] == b"BZh" and start[4:10] == b"1AY&SY":
@@ -116,7 +116,7 @@ def compression_of(start: bytes) -> str:
 
 
 def _decompressed(start: bytes, read: Callable[[int], bytes]) -> io.BufferedIOBase | None:
-    """Return the file behind a compressed stream, or None if `start`, its first bytes, shows no compression."""
+    """Return a file of the decompressed bytes of a stream. Return None if the first bytes, `start`, show no compression."""
     raw, kind = _Raw(start, read), compression_of(start)
     try:
         if kind == "gz":

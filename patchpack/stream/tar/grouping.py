@@ -1,7 +1,7 @@
-"""Grouping of tar members into complete samples. The faults of a broken shard are reported.
+"""The grouping of tar members into samples. A broken shard's faults are reported.
 
-A sample is a run of members that share everything up to the first dot of the file name. The rest is the member's extension.
-webdataset groups members too, but does not report losses.
+A sample is a run of members whose names are equal up to the first dot of the file name. The rest of a name is the member's
+extension. webdataset groups members in the same way, but does not report losses.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from patchpack.stream.tar.members import Member
 
 @dataclass
 class Group:
-    """The members of one sample by extension. `fault` is the reason if it cannot be used."""
+    """The members of one sample by extension. If the sample cannot be used, `fault` is the reason."""
 
     stem: str
     members: dict[str, Member] = field(default_factory=dict)
@@ -22,7 +22,7 @@ class Group:
 
 
 class Grouper:
-    """Grouping of members to complete samples. A sample is complete when a member of another one begins."""
+    """A collector of members that returns complete samples. A sample is complete when a member of another sample begins."""
 
     def __init__(self, asked: SampleFields) -> None:
         self._asked = asked
@@ -30,7 +30,7 @@ class Grouper:
         self._done: set[str] = set()
 
     def add(self, member: Member) -> Group | None:
-        """Take the next member. Return the sample that is complete now, if this member begins another one."""
+        """Take the next member. If the member begins another sample, return the sample before, which is now complete."""
         if member.fault and not asked_for(member.name, self._asked):
             return None  # a link that is not read begins no sample
         stem, extension = split_name(member.name)
@@ -46,14 +46,14 @@ class Grouper:
         return whole
 
     def cut(self, name: str) -> None:
-        """Mark the sample of this member as incomplete, because the shard ends inside the member."""
+        """Mark the sample of a member as incomplete, because the shard ends inside this member."""
         if self._open is None or self._open.stem != split_name(name)[0]:
             return  # no member of the sample arrived; the shard's fault names the member
         if asked_for(name, self._asked):
             self._open.fault = self._open.fault or f"the shard ends inside {name}"
 
     def close(self) -> Group | None:
-        """Return the sample that is left at the end, or None."""
+        """Return the last sample at the end of the shard, or None if there is none."""
         group, self._open = self._open, None
         if group is not None:
             self._done.add(group.stem)
@@ -71,12 +71,12 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def asked_for(name: str, asked: SampleFields, size: int = 0) -> bool:
-    """Return True if a member is ever opened.
+    """Return True if a member will be opened.
 
     Args:
         name: name of the member.
         asked: the requested image, labels and text, and the limits.
-        size: bytes of the member, default 0.
+        size: size of the member in bytes, default 0.
     """
     extension = split_name(name)[1]
     limited = asked.is_image(extension) or (asked.text is not None and extension == asked.text.member)

@@ -1,4 +1,4 @@
-"""Headers of tar members: the common ones are read here, the others by the standard library."""
+"""Headers of tar members. Common headers are read here, all other headers by the standard library."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NO_MATTER = {b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname", 
 
 
 class Shape(NamedTuple):
-    """The common part of headers of one kind."""
+    """The bytes that all headers of one kind have in common."""
 
     type: bytes
     prefix: str  # of the name
@@ -36,19 +36,19 @@ def behind(read: Callable[[int, int], bytes], at: int, size: int) -> bytes:
     """Read the records or the long name behind a header, and the next header.
 
     Args:
-        read: (offset, length) to bytes.
+        read: a function from (offset, length) to bytes of the file.
         at: offset of the first byte behind the header.
-        size: bytes of the records or of the long name.
+        size: number of bytes of the records or of the long name.
     """
     return read(at, size + -size % BLOCK + BLOCK) if size <= _RECORDS_BYTES else b""
 
 
 def named(before: _Parsed, more: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
-    """Return a file's header together with the one before it, or None unless both are common.
+    """Return the header of a file, with the name from the header before it. Return None unless both headers are common.
 
     Args:
-        before: (type, name, size) of the header before it.
-        more: bytes of `behind`.
+        before: (type, name, size) of the header before the file's header.
+        more: the bytes that `behind` returned.
         shapes: kinds of headers met so far.
     """
     kind, _, size = before
@@ -86,7 +86,7 @@ def parse(block: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
 
 
 def _learn(block: bytes, shapes: dict[bytes, Shape]) -> Shape | None:
-    """Remember the part that a header shares with others of its kind, if that kind is read here."""
+    """Remember the part that a header shares with all headers of its kind, if headers of this kind are read here."""
     try:
         kind = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").type
     except (tarfile.TarError, ValueError):
@@ -104,7 +104,7 @@ def _learn(block: bytes, shapes: dict[bytes, Shape]) -> Shape | None:
 
 
 def _pax_path(records: bytes, size: int) -> str | None:
-    """Return the name in a pax header, "" without a name, or None if the header has other or damaged records."""
+    """Return the name in a pax header. Return "" if there is no name, and None if the header has other or damaged records."""
     dated = _DATED(records)
     if dated is not None and int(dated[2]) == size == len(dated[1]):
         return ""
@@ -141,9 +141,9 @@ def unusual(read: Callable[[int, int], bytes], at: int, known: bytes, shared: di
     """Return a header read by the standard library, and the position of the next one.
 
     Args:
-        read: (offset, length) to bytes.
+        read: a function from (offset, length) to bytes of the file.
         at: offset of the header.
-        known: bytes from there on that are read already.
+        known: bytes from `at` on that are read already.
         shared: records of pax headers that hold for all later members.
     """
     file: Any = _Ahead(read, at, known)
@@ -155,9 +155,9 @@ def unusual(read: Callable[[int, int], bytes], at: int, known: bytes, shared: di
 
 
 class _TarHeader(tarfile.TarInfo):
-    """A tar header. Reading raises `tarfile.ReadError` with the reason if there is none.
+    """A tar header, read by the standard library. Invalid bytes raise `tarfile.ReadError` with the reason.
 
-    The standard library would silently take every invalid header for the end of the archive.
+    The standard library itself would take an invalid header for the end of the archive, without an error.
     """
 
     @classmethod
@@ -179,9 +179,11 @@ class _TarHeader(tarfile.TarInfo):
 
 
 def _require_records(file: Any) -> None:
-    """Raise `ValueError` if the next header is of pax and has damaged records, of which many Pythons skip the rest.
+    """Raise `ValueError` if the next header is a pax header with damaged records.
 
-    The records may hold a name, and without it the member would get another name.
+    After a damaged record, many versions of Python skip the rest of the records.
+
+    The skipped records may hold the name of the member, which would then get another name.
     """
     block = file.peek(BLOCK)
     if block[156:157] not in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE):
@@ -200,7 +202,7 @@ def _require_records(file: Any) -> None:
 
 
 class _Ahead:
-    """The bytes of a header as a file for the standard library: known bytes first, then the byte reader's, up to a limit."""
+    """A file with the bytes of a header, for the standard library. Bytes come from memory first, then from the byte reader."""
 
     def __init__(self, read: Callable[[int, int], bytes], at: int, known: bytes) -> None:
         self._read_at, self._at, self._known = read, at, known

@@ -1,9 +1,9 @@
 """The members of a tar file, one after another, from any file object. The faults of a broken file are reported.
 
-The standard library is slow at headers. So it reads one header for all headers that differ only in name, size, date and
-checksum. Their common part is remembered, and the rest is read here. Pax headers that only hold a file's date (webdataset's own
-writer puts one before every member) or name are read here too, and so are GNU's long names. A test compares the members with
-the standard library's.
+The standard library reads headers slowly. So it reads only one of all headers that differ in nothing but name, size, date and
+checksum. The common part of these headers is remembered, and further headers of this kind are read here. Pax headers that only
+hold a file's date or name are read here too. webdataset's own writer puts such a header before every member. GNU's long names
+are also read here. A test compares the members with the members that the standard library reads.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NOT_FILES = {
 
 
 class Member(NamedTuple):
-    """One member of a tar file except folders: a regular file, or another kind with a fault."""
+    """One member of a tar file that is not a folder: a regular file, or a member of another kind with a fault."""
 
     name: str
     where: tuple[int, int]  # offset, length
@@ -40,7 +40,7 @@ class Member(NamedTuple):
 
 
 class CutError(tarfile.ReadError):
-    """The file ends inside a member."""
+    """An error for a tar file that ends inside a member."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"ends inside {name} ({why})")
@@ -48,15 +48,19 @@ class CutError(tarfile.ReadError):
 
 
 def read_members(reader: ByteReader, held: Callable[[str, int], bool] | None = None) -> Iterator[Member]:
-    """Yield the members of a tar file in order, up to its end marker. Folders are skipped; links, devices etc. have a fault.
+    """Yield the members of a tar file in order, up to its end marker.
+
+    Folders are skipped. Links, devices and other kinds of member have a fault.
 
     Args:
-        reader: reads the file.
-        held: (name, bytes) → True if `Member.data` is wanted. None for no member.
+        reader: the byte reader of the file.
+        held: a function from (name, number of bytes) of a member to True if its `Member.data` is wanted. Default None: for no
+            member.
 
     Raises:
-        CutError: the file ends inside a member, which is named.
-        tarfile.ReadError: an invalid header, a missing end marker, or bytes behind it. The offset is named.
+        CutError: the file ends inside a member. The error names the member.
+        tarfile.ReadError: a header is invalid, the end marker is missing, or bytes follow the end marker. The error names the
+            offset.
         OSError, EOFError: the file cannot be read further.
     """
     read = reader.read

@@ -1,4 +1,4 @@
-"""The reader of samples in shards, from a location to image and target."""
+"""The reader of samples in shards, which returns the image and the target at a location."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from patchpack.types import Clip, Inline
 class Slice(NamedTuple):
     """The location of a sample in a seekable shard: (offset, length) in bytes of its image and of its labels.
 
-    A clip has a pair for each frame. A label may be stored as bytes instead, because an index holds small labels.
+    A clip has a pair (offset, length) for each frame. A label may be held as bytes instead of a pair, because an index holds
+    small labels.
     """
 
     shard: int
@@ -40,7 +41,7 @@ class _Frames:
 
 
 class ShardReader:
-    """A reader from a location to (image bytes, target). It is picklable, and every process opens its own files."""
+    """A reader that returns (image bytes, target) at a location. It is picklable, and every process opens its own files."""
 
     def __init__(self, urls: list[str], members: SampleFields) -> None:
         self._urls, self._members = urls, members
@@ -95,7 +96,7 @@ class ShardReader:
         return data
 
     def _kept_open(self, shard: int) -> int | RemoteFile:
-        """Open a shard, which then stays open between samples."""
+        """Open a shard and keep it open between samples."""
         url = self._urls[shard]
         return open_descriptor(url) if is_local(url) else RemoteFile(url)
 
@@ -106,12 +107,14 @@ def open_descriptor(path: str) -> int:
 
 
 def read_at(file: int, length: int, offset: int) -> bytes:
-    """Read bytes of an open file without moving its position, which forked workers share. Fewer come only at its end.
+    """Read bytes of an open file at an offset. Fewer bytes are returned only at the end of the file.
+
+    The position of the file, which forked workers share, does not move.
 
     Args:
         file: descriptor of the file.
         length: number of bytes.
-        offset: of the first byte.
+        offset: position of the first byte.
     """
     if hasattr(os, "pread"):
         return os.pread(file, length, offset)

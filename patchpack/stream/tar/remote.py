@@ -1,4 +1,4 @@
-"""Files behind URLs, read by ranges with fsspec's file systems (S3, GCS, HTTP, …).
+"""Files behind URLs, read in ranges of bytes with fsspec's file systems (S3, GCS, HTTP, …).
 
 fsspec is imported only when a URL is read by offset. Local shards do not need it.
 """
@@ -34,8 +34,9 @@ class Status(NamedTuple):
 
     Attributes:
         num_bytes: size in bytes.
-        version: of its contents, as ``etag=…``, ``mtime=…``; "" if nothing is reported. fsspec's own ``ukey`` is not used: for
-            HTTP it is a hash of the URL, for most others a hash of all reported values, also of those without any meaning here.
+        version: version of the contents, as ``etag=…`` or ``mtime=…``. It is "" if the file system reports neither. fsspec's
+            own ``ukey`` is not used: for HTTP it is a hash of the URL, and for most other file systems a hash of all reported
+            values, which may change although the contents do not.
     """
 
     num_bytes: int
@@ -43,7 +44,7 @@ class Status(NamedTuple):
 
 
 class RemoteFile:
-    """A file behind a URL. Threads may share it. A forked process makes its own file system.
+    """A file behind a URL. Threads may share the object. A forked process makes its own file system.
 
     Args:
         url: a URL that fsspec opens.
@@ -57,7 +58,7 @@ class RemoteFile:
         self._of: tuple[int, Any, str] = (os.getpid(), *_file_system(url))
 
     def status(self) -> Status:
-        """Request size and version; every call is a new request.
+        """Request the size and version of the file. Every call is a new request.
 
         Raises:
             FileNotFoundError: the file does not exist.
@@ -99,14 +100,15 @@ class RemoteFile:
 
 
 class RangeReader:
-    """A `patchpack.stream.tar.byte_reader.ByteReader` that reads ranges. It keeps the latest windows.
+    """A `patchpack.stream.tar.byte_reader.ByteReader` that requests windows: ranges of bytes larger than the single reads.
 
-    After a skipped member a window has `FIRST_BYTES`. If little is skipped, the next window begins at the end of the last one
-    and is twice as long, up to `MOST_BYTES`. It also keeps the end of the last one, so that no byte is requested twice.
+    The latest windows are kept. After a large skipped member, a window has `FIRST_BYTES`. If little is skipped, the next window
+    begins at the end of the last window and is twice as long, up to `MOST_BYTES`. The new window also keeps the last bytes of
+    the old one, so that no byte is requested twice.
 
     Args:
-        fetch: ``(offset, length)`` to exactly that many bytes.
-        num_bytes: size of the file.
+        fetch: a function from ``(offset, length)`` to exactly `length` bytes.
+        num_bytes: size of the file in bytes.
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], num_bytes: int) -> None:
@@ -117,7 +119,7 @@ class RangeReader:
         self._ahead = FIRST_BYTES
 
     def read(self, at: int, count: int) -> bytes:
-        """Read bytes, see `ByteReader`."""
+        """Read `count` bytes at offset `at`, see `ByteReader`."""
         count = min(count, self.end - at)
         if count <= 0:
             return b""
@@ -165,7 +167,7 @@ def expand(pattern: str) -> list[str]:
 
 
 def _file_system(url: str) -> tuple[Any, str]:
-    """Return the file system and the path in it. fsspec keeps one for each process and its options."""
+    """Return the file system of a URL, and the path in it. fsspec keeps one file system for each process and set of options."""
     try:
         from fsspec.core import url_to_fs
     except ImportError:
@@ -179,7 +181,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _named(url: str, missing: bool = False) -> Iterator[None]:
-    """Raise `SourceError` with the URL for every kind of error that libraries of file systems raise."""
+    """Turn every kind of error that libraries of file systems raise into a `SourceError` that names the URL."""
     try:
         yield
     except FileNotFoundError as error:

@@ -25,7 +25,7 @@ BUFFER_BYTES = 1 << 14  # one read of the file then covers small members, the he
 
 
 def is_compressed(url: str) -> bool:
-    """Return True for the name of a compressed file. Its members cannot be read by offset."""
+    """Return True for the name of a compressed file. The members of such a file cannot be read by offset."""
     return url.lower().endswith((".gz", ".tgz", ".bz2", ".xz"))
 
 
@@ -35,20 +35,23 @@ def starts_compressed(read: Callable[[int, int], bytes]) -> bool:
 
 
 def scan_shard(url: str, number: int, label: str, members: SampleFields, reader: RangeReader | None = None) -> Iterator[Event]:
-    """Yield the events of one shard in order; a pure function of the file.
+    """Yield the events of one shard in order. They depend on the file alone.
 
     Args:
-        url: local path, or a URL that webdataset's ``gopen`` opens. gzip, bzip2 and xz are recognised by their first bytes.
-        number: number of the shard in the list, for locations.
-        label: its name in keys and reports.
+        url: a local path, or a URL that webdataset's ``gopen`` opens. gzip, bzip2 and xz are recognised by their first bytes.
+        number: number of the shard in the list of shards, which locations hold.
+        label: name of the shard in keys and reports.
         members: the requested image, labels and text, and the limits.
-        reader: a reader of ranges, if the shard is behind a URL and locations are to be offsets. None reads it as a stream.
+        reader: a reader of ranges, if the shard is behind a URL and locations shall be offsets. Default None: the shard is read
+            as a stream.
 
     Yields:
-        A `Header` per sample, a `Rejection` per unusable sample, and at most one `ShardFault`, last.
+        A `Header` per usable sample, a `Rejection` per unusable sample, and at the end a `ShardFault` if the shard cannot be
+        read to its end.
 
     Raises:
-        SourceError: the reader failed. A short failure of the network is not a fault of the shard.
+        SourceError: the reader of ranges failed. This is not reported as a fault of the shard, because the network may have
+            failed.
     """
     fault = None
     file = None
@@ -129,7 +132,7 @@ def _scan(
 
 
 class _Chosen(NamedTuple):
-    """The requested members of a sample. `clip` is True if the images are the frames of a clip."""
+    """The members of a sample that are read. `clip` is True if the images are the frames of a clip."""
 
     key: str
     images: list[Member]
@@ -139,7 +142,7 @@ class _Chosen(NamedTuple):
 
 
 def _chosen(group: Group, label: str, asked: SampleFields) -> _Chosen | Rejection:
-    """Return the requested members of a sample, or the rejection of it."""
+    """Return the requested members of a sample, or the rejection of the sample."""
     key = f"{label}/{group.stem}"
     frames = asked.frames_of(group.members)
     images = [group.members[extension] for extension in frames or asked.images_of(group.members)]
@@ -216,7 +219,7 @@ def _with_text(sized: Header, data: bytes, member: str, asked: SampleFields) -> 
 
 
 def _together(images: list[Member], header: Callable[[Member], Header], label: str, key: str) -> Header | Rejection:
-    """Return the header of a sample from the headers of its one or several images."""
+    """Return the header of a sample, made from the headers of its images."""
     headers: list[Header] = []
     for image in images:
         try:

@@ -11,10 +11,13 @@ def is_local(url: str) -> bool:
 
 
 def in_working_folder(path: str) -> str:
-    """Return the folder in which a relative path was searched, for an error about a missing file; else ""."""
+    """Return words for an error about a missing file: the folder that a relative path starts from.
+
+    Return "" for other paths.
+    """
     return "" if os.path.isabs(path) or not is_local(path) else f" (working directory {os.getcwd()})"
 
 
 def absolute(url: str) -> str:
-    """Return a name of the same shard for a process in another folder."""
+    """Return the absolute path of a shard, for a process with another working folder. A URL is returned unchanged."""
     return os.path.abspath(url) if is_local(url) else url

@@ -1,1 +1,1 @@
-"""Worker processes: shared memory, status, random numbers, exit."""
+"""Worker processes: their shared memory, status, random numbers and exit."""

@@ -1,4 +1,4 @@
-"""Closing of open iterators at exit, before the interpreter unloads the modules that closing needs."""
+"""The closing of open iterators at exit, before the interpreter unloads modules that are needed to close them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ _ending = False
 
 
 def closed_at_exit(iterator: Generator[_T, None, None]) -> Generator[_T, None, None]:
-    """Return the items of an iterator, which is closed before the interpreter ends if it is still open.
+    """Yield the items of an iterator. If it is still open when the interpreter ends, close it before.
 
-    If another thread runs it then, it ends after the current item. Otherwise the interpreter would stop it inside torch.
+    If another thread is running the iterator then, the iterator ends after its current item. Without this, the interpreter
+    would stop the thread inside torch.
     """
     items = _until_exit(iterator)
     _open[items] = os.getpid()

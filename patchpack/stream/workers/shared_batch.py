@@ -1,7 +1,8 @@
-"""A batch between two processes: all of its arrays in one piece of shared memory.
+"""A batch that is sent between two processes, with all of its arrays in one piece of shared memory.
 
-Every tensor that is sent costs the training thread a file descriptor and about 0.1 ms, and a batch has ten. A slot of a pool
-costs neither. If no slot is free, the batch gets a tensor of its own.
+Every tensor that is sent costs the training thread a file descriptor and about 0.1 ms, and a batch has ten tensors. A slot is a
+piece of shared memory that is used again for batch after batch, and sending its number costs neither. If no slot is free, the
+batch gets one new tensor for all arrays.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class SharedBatch(NamedTuple):
     """A batch in the form that a worker sends. Torch's loader traverses and pins it like any tuple.
 
     Attributes:
-        shared: uint8 ``[num_bytes]``, the patches first. In a worker it is a `Slot`, which arrives as this tensor.
-        batch: a `PackedBatch` whose arrays are `Place`s. An array that does not fit into the slot is sent unchanged.
+        shared: uint8 ``[num_bytes]``, the memory of all arrays, the patches first. In a worker it is a `Slot`, which arrives as
+            this tensor.
+        batch: a `PackedBatch` with a `Place` instead of each array. An array that does not fit into the slot is sent unchanged.
     """
 
     shared: torch.Tensor | Slot
@@ -46,11 +48,11 @@ class SharedBatch(NamedTuple):
 
 
 def wrap(blank: PackedBatch[np.ndarray], slot: Slot | None = None) -> tuple[SharedBatch, PackedBatch[np.ndarray]]:
-    """Wrap a blank batch of numpy arrays in shared memory.
+    """Move a blank batch of numpy arrays to shared memory.
 
     Args:
         blank: the blank batch. Its patches are not copied.
-        slot: the slot to use; None for new shared memory.
+        slot: the slot to use. Default None: new shared memory.
 
     Returns:
         The shared batch, and the same blank batch with its arrays in shared memory, so that painting into it needs no copy.
@@ -73,10 +75,10 @@ def wrap(blank: PackedBatch[np.ndarray], slot: Slot | None = None) -> tuple[Shar
 
 
 def unwrap(sent: SharedBatch) -> PackedBatch:
-    """Unwrap a shared batch, as tensors.
+    """Return the tensors of a shared batch as a `PackedBatch`.
 
-    Patches are a view of the shared memory. The rest, a few per cent, is copied, so that keeping the targets of an epoch does
-    not keep its pixels.
+    The patches are a view of the shared memory. The other tensors, a few per cent of the bytes, are copied. So if you keep the
+    targets of an epoch, you do not keep its pixels.
     """
     shared, places = sent
     assert isinstance(shared, torch.Tensor)
@@ -94,12 +96,12 @@ def unwrap(sent: SharedBatch) -> PackedBatch:
 
 
 def as_sent(sent: Any) -> Any:
-    """Return a batch as tensors, and a `SharedBatch` unchanged: the collate function of a DataLoader."""
+    """Return a batch of tensors, or a `SharedBatch` unchanged. This is the collate function of a DataLoader."""
     return sent if isinstance(sent, SharedBatch) else as_tensors(sent)
 
 
 def as_tensors(sent: PackedBatch[ArrayT]) -> PackedBatch:
-    """Convert arrays to tensors. Torch's own function would visit every key and every counter too."""
+    """Convert the arrays of a batch to tensors. Torch's own function would visit every key and every counter too."""
     batch: PackedBatch = PackedBatch._make(
         torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in sent
     )
@@ -109,7 +111,7 @@ def as_tensors(sent: PackedBatch[ArrayT]) -> PackedBatch:
 
 
 def _refuse_to_stack(batches: list[PackedBatch[np.ndarray]], **_: object) -> NoReturn:
-    """Raise `ConfigError`: torch's collation calls this if a DataLoader was made without ``batch_size=None``."""
+    """Raise `ConfigError`. Torch calls this function if a DataLoader was made without ``batch_size=None``."""
     raise ConfigError(
         f"this DataLoader would stack {len(batches)} batches, which are packed already: pass batch_size=None to DataLoader"
     )
@@ -119,9 +121,10 @@ collate_with(PackedBatch, _refuse_to_stack)
 
 
 def require_room(num_bytes: int, batches: int) -> None:
-    """Raise `ConfigError` if `batches` of `num_bytes` each do not fit into the free shared memory.
+    """Raise `ConfigError` if `batches` batches of `num_bytes` bytes each do not fit into the free shared memory.
 
-    A worker that writes beyond it is killed, or other loaders of the machine are. Torch's error does not give the reason.
+    If shared memory runs out, the worker that writes to it is killed, or workers of other loaders are. Torch's error does not
+    give the reason.
     """
     if not os.path.isdir(_SHARED):
         return
@@ -134,13 +137,13 @@ def require_room(num_bytes: int, batches: int) -> None:
 
 
 def share(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the tensor, in memory that other processes see."""
+    """Return the tensor in memory that other processes see."""
     shared: torch.Tensor = tensor.share_memory_()  # type: ignore[no-untyped-call]  # torch leaves it untyped
     return shared
 
 
 class _Allocator:
-    """The positions of arrays, one after the other, up to a number of bytes."""
+    """An allocator of positions for arrays in a piece of memory, one after the other, up to its number of bytes."""
 
     def __init__(self, room: int | None) -> None:
         self.end, self._room = 0, room

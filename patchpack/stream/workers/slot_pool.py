@@ -1,10 +1,11 @@
-"""Shared memory that worker processes paint into again and again. Only the number of a slot is sent between processes.
+"""A pool of slots: pieces of shared memory that workers paint batches into again and again. Only slot numbers are sent.
 
 A shared tensor that is made for every batch has new pages in both processes, and mapping them costs as much as writing them.
 The pages of a pool stay mapped.
 
-Only the parent assigns slots, each with a plan. It gets a slot back when no object in its process refers to the slot's memory
-anymore. No lock is shared, so a killed worker leaves no lock held. The memory has no name that could outlive the processes.
+Only the parent process assigns slots, each together with a plan. A slot is free again when no object in the parent refers to
+its memory anymore. No lock is shared, so a killed worker leaves no lock held. The memory has no name that could outlive the
+processes.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _pools: WeakValueDictionary[int, SlotPool] = WeakValueDictionary()  # of this pr
 
 
 class SlotPool:
-    """A pool of slots in shared memory. The parent makes it. A worker, forked or spawned, has only the memory.
+    """A pool of slots in shared memory. The parent makes the pool. A worker, forked or spawned, has only the pool's memory.
 
     Args:
-        num_slots: number of batches that it holds.
-        slot_bytes: bytes of a batch, see `slot_bytes_of`.
+        num_slots: number of slots, each for one batch.
+        slot_bytes: size of a slot in bytes, see `slot_bytes_of`.
     """
 
     def __init__(self, num_slots: int, slot_bytes: int) -> None:
@@ -52,7 +53,7 @@ class SlotPool:
         return {"_stride": self._stride, "_memory": self._memory, "_number": self._number}
 
     def take(self) -> int | None:
-        """Take a slot to paint one batch into. Return None if all are in use: the batch then gets memory of its own."""
+        """Take a free slot to paint one batch into. Return None if all slots are in use. The batch then gets new memory."""
         try:
             slot = self._free.pop()
         except IndexError:
@@ -61,19 +62,19 @@ class SlotPool:
         return slot
 
     def recall(self) -> None:
-        """Recall slots that were assigned and did not arrive. Call it only when no worker paints into this pool anymore."""
+        """Free the slots that were assigned and did not arrive. Call this only when no worker paints into the pool anymore."""
         while self._given:
             self._free.append(self._given.pop())
 
     def slot(self, number: int) -> Slot:
-        """Return the memory of a slot, in a worker. It holds the bytes of its last batch."""
+        """Return the memory of a slot, in a worker. The memory still holds the bytes of the slot's last batch."""
         return Slot(self._number, number, self._bytes(number, self._stride))
 
     def arrived(self, number: int, num_bytes: int) -> torch.Tensor:
         """Return the first bytes of a slot as a tensor, in the parent: uint8 ``[num_bytes]``, empty if the slot was recalled.
 
-        The slot is free again when the tensor's storage ends, with the last tensor, view or numpy array of any part of it. (A
-        process forked from this one sees the same memory and holds no slot.)
+        The slot is free again when the last tensor, view or numpy array of its memory is deleted. (A process forked from this
+        one sees the same memory and does not keep a slot from being freed.)
         """
         try:
             self._given.remove(number)  # once: a slot is never free twice
@@ -91,16 +92,16 @@ class SlotPool:
 
 
 class Slot:
-    """A slot in the worker that paints into it. Pickled to the parent, it arrives as a tensor.
+    """A slot, as the worker that paints into it sees it. When a worker sends the slot, it arrives in the parent as a tensor.
 
     Args:
-        pool: number of its pool.
+        pool: number of the slot's pool.
         number: number of the slot in the pool.
-        memory: uint8 array of all its bytes.
+        memory: uint8 array of all bytes of the slot.
 
     Attributes:
-        memory: uint8 array of all its bytes.
-        num_bytes: number of bytes that are sent.
+        memory: uint8 array of all bytes of the slot.
+        num_bytes: number of bytes of the batch in the slot, which the parent gets.
     """
 
     def __init__(self, pool: int, number: int, memory: npt.NDArray[np.uint8]) -> None:
@@ -118,13 +119,15 @@ def _arrive(pool: int, number: int, num_bytes: int) -> torch.Tensor:
 
 
 def slot_bytes_of(recipe: Recipe, text_len: int | None = None) -> int:
-    """Return the most bytes that a batch takes, in whole pages, with one number as the target of every image.
+    """Return the largest number of bytes that a batch takes, rounded up to whole pages.
 
-    Larger targets are sent beside the slot.
+    A target counts as one number per image.
+
+    Larger targets are sent outside the slot.
 
     Args:
-        recipe: of the batches.
-        text_len: text tokens per row, None without texts.
+        recipe: recipe of the batches.
+        text_len: number of text tokens per row. Default None: no texts.
     """
     scheme = recipe.positions(Grid(1, 1))
     tubelet, clips = (1, 0) if recipe.video is None else (recipe.video.tubelet, 1)
@@ -143,7 +146,7 @@ def _whole_pages(num_bytes: int) -> int:
 
 
 def shared_bytes(num_bytes: int) -> torch.Tensor:
-    """Return zeros that other processes can see, uint8 ``[num_bytes]``. No page is touched.
+    """Return zeros that other processes can see, uint8 ``[num_bytes]``. Pages take no memory before they are written.
 
     Raises:
         ConfigError: there is not enough shared memory.

@@ -1,8 +1,8 @@
-"""Supervision of painting processes: the current image of each, the time without any batch, and the error when one dies.
+"""Supervision of painting processes: the current image of each process, the time without any batch, and the error if one dies.
 
-Torch notices that a worker died with a signal handler, which may raise anywhere in the training loop and gives only its number.
-Here the error is raised while waiting for a batch, and it names the worker's current image. So a file that crashes a decoder is
-named.
+Torch uses a signal handler to notice that a worker died. The handler may raise an error anywhere in the training loop, and
+gives only the worker's number. Here the error is raised while waiting for a batch, and names the image that the worker was
+painting. So the error names a file that crashes a decoder.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class StatusBoard:
     """The status of each worker, in memory that outlives the worker.
 
     Args:
-        num_workers: number of lines.
+        num_workers: number of workers. The board has a line for each.
     """
 
     def __init__(self, num_workers: int) -> None:
@@ -58,7 +58,7 @@ class StatusBoard:
         return {"_memory": self._memory, "_view": None}
 
     def write(self, worker: int, text: str) -> None:
-        """Write a worker's line, "" when it waits for work."""
+        """Write the line of a worker. The text is "" while the worker waits for work."""
         data = text.encode("utf-8", "backslashreplace")[: _ROW - _LENGTH.size]
         view, start = self._bytes(), worker * _ROW
         view[start + _LENGTH.size : start + _LENGTH.size + len(data)] = data
@@ -71,7 +71,10 @@ class StatusBoard:
         return bytes(view[start + _LENGTH.size :][:length]).decode("utf-8", "replace")
 
     def painting(self, worker: int, step: int) -> Callable[[Header], None]:
-        """Return a function for `patchpack.paint.painter.paint` that writes down each image of a step before it is painted."""
+        """Return a function that writes each image of a step on the board before the image is painted.
+
+        `patchpack.paint.painter.paint` calls the function.
+        """
         image = 0
 
         def note(header: Header) -> None:
@@ -90,29 +93,31 @@ class StatusBoard:
 
 
 class WorkerSeeds:
-    """Seeds for random numbers that the user's code draws in workers: a dataset, a `map_target`, a tokenizer.
+    """The seeds of random numbers that the user's code draws in workers.
 
-    They are a function of the recipe's seed, the epoch, the rank and the worker. They seed the global generators of `random`,
+    Such code is a dataset, a `map_target`, or a tokenizer.
+
+    The seeds depend on the recipe's seed, the epoch, the rank and the worker. They seed the global generators of `random`,
     numpy and torch in the worker, and no generator of the parent. A saved state does not hold how many numbers were drawn, so a
     resume in the middle of an epoch does not repeat these draws.
 
     Args:
-        seed: of the recipe.
-        rank: of this process.
+        seed: seed of the recipe.
+        rank: rank of this process.
 
     Attributes:
-        epoch: the epoch that workers were last seeded for.
+        epoch: the epoch that worker processes were last seeded for.
     """
 
     def __init__(self, seed: int, rank: int) -> None:
         self._seed, self._rank, self.epoch = seed, rank, 0
 
     def base(self) -> int:
-        """Return the seed of the generator that torch draws its own base seed from, for this epoch."""
+        """Return a seed for this epoch. It is for the generator from which torch draws its own base seed."""
         return self._of("loader")
 
     def start(self, worker: int) -> None:
-        """Seed the global generators of this process, which is a worker."""
+        """Seed the global generators of a worker. The method is called in the worker."""
         random.seed(self._of(f"worker {worker}, random"))  # not numpy's seed: `random` and numpy have the same algorithm
         seed = self._of(f"worker {worker}, numpy")
         np.random.seed([seed & 0xFFFFFFFF, seed >> 32])  # noqa: NPY002  the global generator, which users' code may draw from
@@ -131,7 +136,10 @@ class WorkerSeeds:
 
 @contextmanager
 def keep_random_states() -> Iterator[None]:
-    """Restore the global generators of `random`, numpy and torch afterwards, whatever the user's code draws meanwhile."""
+    """Restore the global generators of `random`, numpy and torch at the end of the ``with`` block.
+
+    The user's code may draw any numbers inside the block.
+    """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002  the user's code may draw from it
     try:
         yield
@@ -142,18 +150,21 @@ def keep_random_states() -> Iterator[None]:
 
 
 class WorkerStart:
-    """A ``worker_init_fn`` that ends the worker soon after its parent, seeds its random numbers, then calls the user's.
+    """A ``worker_init_fn`` for torch's DataLoader. It makes the worker end soon after its parent, and seeds random numbers.
+
+    Then it calls the user's ``worker_init_fn``.
 
     Args:
-        users: the user's ``worker_init_fn``, or None.
-        seeds: None if the user gave the DataLoader a generator, because torch's own seeding is then used.
+        users: the user's ``worker_init_fn``. None: there is none.
+        seeds: the seeds of the worker's random numbers. None if the user gave the DataLoader a generator, because torch's own
+            seeding is then used.
     """
 
     def __init__(self, users: Callable[[int], None] | None, seeds: WorkerSeeds | None) -> None:
         self._users, self._seeds = users, seeds
 
     def __call__(self, worker: int) -> None:
-        """Start the worker: runs before anything else in it."""
+        """Prepare a worker. Torch calls this method in the worker before anything else."""
         end_with_parent()
         if self._seeds is not None:
             self._seeds.start(worker)
@@ -162,7 +173,7 @@ class WorkerStart:
 
 
 def end_with_parent() -> None:
-    """End this process within a second of its parent's end, because nothing would read its results."""
+    """Make this process end within a second of its parent's end, because nothing would read its results."""
     parent, process = os.getppid(), multiprocessing.parent_process()
 
     def watch() -> None:
@@ -176,17 +187,17 @@ def end_with_parent() -> None:
 
 
 def next_of(sending: Iterator[T], board: StatusBoard, timeout: float, waited_for: Callable[[], str] = str) -> T:
-    """Return the next batch that workers send.
+    """Wait for the next batch that workers send, and return it.
 
     Args:
         sending: torch's iterator over workers, made with ``timeout=TICK``.
-        board: the workers' status board.
-        timeout: seconds without a batch after which workers count as frozen; 0 waits for ever.
-        waited_for: returns a description of the expected batch, for an error.
+        board: the status board on which workers write what they paint.
+        timeout: seconds without a batch after which workers count as frozen. 0 sets no limit.
+        waited_for: a function that returns a description of the expected batch, for an error. Default: an empty description.
 
     Raises:
         StopIteration: the epoch is over.
-        WorkerError: a worker died, or all are frozen. All of them are ended before.
+        WorkerError: a worker died, or all workers are frozen. All workers are killed before the error is raised.
     """
     waited, workers = 0.0, workers_of(sending)
     while True:
@@ -212,7 +223,10 @@ def next_of(sending: Iterator[T], board: StatusBoard, timeout: float, waited_for
 
 
 def _dead(workers: Sequence[BaseProcess], board: StatusBoard) -> str | None:
-    """Return a description of a worker that died, or None. A worker whose share is over has ended without an error."""
+    """Return a description of a worker that died, or None if none died.
+
+    A worker without further samples ends without an error, and does not count as dead.
+    """
     for number, worker in enumerate(workers):
         if not worker.is_alive() and worker.exitcode != 0:
             name = how(cast(int, worker.exitcode))  # it has ended
@@ -232,7 +246,7 @@ def _at(board: StatusBoard, worker: int) -> str:
 
 
 def how(exitcode: int) -> str:
-    """Describe how a process ended, in words."""
+    """Return a description of how a process ended, from its exit code."""
     if exitcode >= 0:
         return f"ended with exit code {exitcode}"
     try:
@@ -242,7 +256,10 @@ def how(exitcode: int) -> str:
 
 
 def _end(sending: Iterator[object], workers: Sequence[BaseProcess]) -> None:
-    """Kill the remaining workers at once. A stopped process ignores other signals, and no one reads what the others paint."""
+    """Kill the remaining workers at once. Their batches would not be read.
+
+    The kill signal also ends a suspended process, which ignores other signals.
+    """
     for worker in workers:
         if worker.is_alive():
             worker.kill()
