@@ -30,7 +30,9 @@ class Lookahead:
 
     Without prices a row begins with the oldest items that fit, until the room of about 6 mean items is left. Then the packer
     searches the pool for the items that fill the row best (a subset sum). Among equally good choices it prefers older items.
-    The oldest item is in every row. If items take more than two slots on average, slots are counted in coarser steps.
+    The oldest item is in every row. If items take more than two slots on average (text
+    tokens are counted as slots), the search begins when the slots of 6 mean items are left. It then counts slots in 32 steps of
+    the remaining slots, rounded up.
 
     With prices each row is a row of the highest total price. Among such rows the packer prefers prices of which many items
     wait, and within a price the oldest items.

@@ -1,5 +1,6 @@
 """Drop policies, which decide how many patches of an image are kept.
 
+One draw per image decides the number that is packed. The painter draws which patches these are.
 With a drop rate ρ, ``max(1, floor(n * (1 − ρ) + 1/2))`` of n patches are kept. This rounds to the nearest integer, so the mean
 rate is the requested rate (the NaViT paper states no rounding).
 """
@@ -84,7 +85,8 @@ class Constant:
 class Beta:
     """A drop rate that is drawn for each image: `max_rate` times a draw from the distribution Beta(a, b).
 
-    With ``m = mean / max_rate``, the parameters are ``a = 7/3 * m`` and ``b = 7/3 * (1 − m)``, so the mean rate is `mean`.
+    With ``m = mean / max_rate``, the parameters are ``a = 7/3 * m`` and ``b = 7/3 * (1 − m)``. So the mean rate is
+    `mean`, and Beta(a, b) has the variance ``0.3 * m * (1 − m)``.
     Source: NaViT 2307.06304 section 2.1 and appendix.
 
     Attributes:
