@@ -54,7 +54,8 @@ class Loader(DataLoader[PackedBatch]):
     """A `torch.utils.data.DataLoader` of `PackedBatch`es of tensors. Made by `load`.
 
     Args:
-        planner: the planner that yields the plans of the batches.
+        planner: the planner that yields the plans of the batches. Its own ``max_in_a_row`` and ``timeout`` hold while it plans;
+            `load` makes them equal to those of `on_error`.
         num_workers: number of processes that paint, default 0.
         num_threads: number of threads of this process that paint, instead of `num_workers`, default 0.
         on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Default ``"raise"``.

@@ -67,7 +67,7 @@ def too_many_errors(name: str, losses: Losses) -> str:
     """Return the reason why planning stops after too many unusable samples in a row, as a text."""
     return (
         f"{name}: {losses.in_a_row} samples in a row cannot be used; {losses}. Check the source, or "
-        f"pass on_error=ErrorPolicy('skip', max_in_a_row=None) to continue after any number of them"
+        f"pass on_error=ErrorPolicy('skip', max_in_a_row=None) to load, or max_in_a_row=None to Planner, to accept any number"
     )
 
 

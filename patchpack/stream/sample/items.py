@@ -90,8 +90,7 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
         if isinstance(item.get("__key__", ""), (list, tuple)):
             raise SourceError(
                 f"item {number} is a batch: its '__key__' is a list of {len(item['__key__'])} keys. Rows are packed from "
-                f"single "
-                f"samples, so leave .batched() out of the pipeline, or call .unbatched() after it"
+                f"single samples, so leave .batched() out of the pipeline, or call .unbatched() after it"
             )
         names = {str(name).lower(): name for name in item}
         columns = [names[name] for name in members.frames_of(names)]
@@ -129,8 +128,7 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
     raise SourceError(
         f"item {number} is {what}: expected a patchpack.Sample, a webdataset dict, a row with an 'image' column "
         f"(or another one, given as image=), or a pair (image, target) with the image as file bytes, a uint8 [H, W, 3] array "
-        f"or a PIL "
-        f"image (not yet a tensor); or pass to_sample=, a function (number, item) -> patchpack.Sample"
+        f"or a PIL image (not yet a tensor); or pass to_sample=, a function (number, item) -> patchpack.Sample"
     )
 
 

@@ -19,7 +19,7 @@ from patchpack.image.formats import EXTENSIONS
 from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
 from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.labels import MappedReader, MapTarget
-from patchpack.stream.sample.names import IMAGE, LABEL
+from patchpack.stream.sample.names import IMAGE, LABEL, nearest
 from patchpack.stream.sample.parsing import parse_members, require_callable, require_unnamed
 from patchpack.stream.sample.source import Source
 from patchpack.stream.sample.text import TEXT, Tokenize, parse_text
@@ -125,6 +125,9 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
     Raises:
         SourceError, ConfigError: as in `open_source`. `ConfigError` also if the recipe does not take the frames of clips.
     """
+    for name in options:
+        if name not in DEFAULTS:  # of a planner or a replay: `load` has looked further
+            raise ConfigError(f"{name}= is no option of open_source{nearest(name, DEFAULTS)}")
     given = {name: value for name, value in options.items() if not _is_same(value, DEFAULTS[name])}
     asked: dict[str, Any] = {**DEFAULTS, **options}
     to_sample, map_target, classes, sizes, size_of = (

@@ -533,3 +533,10 @@ def test_frames_of_an_opened_source_need_a_recipe_for_clips() -> None:
     source = pp.open_source([row], frames="*.png")
     with pytest.raises(pp.errors.ConfigError, match="makes clips, but the recipe"):
         pp.load(source, RECIPE)
+
+
+def test_a_misspelt_option_of_a_planner_is_refused(folder: Path) -> None:
+    below(folder)
+    for make in (pp.Planner, lambda source, recipe, **options: pp.replay(source, recipe, "a/1.png", **options)):
+        with pytest.raises(pp.errors.ConfigError, match="taget= is no option of open_source; did you mean 'target'"):
+            make(str(folder), RECIPE, taget=None)
