@@ -24,11 +24,13 @@ def standardize(batch: PackedBatch, dtype: torch.dtype | None = None) -> PackedB
         nothing.
 
     Raises:
-        ConfigError: `dtype` is not one of torch's.
+        ConfigError: `dtype` is not one of torch's, or the batch holds arrays of numpy.
     """
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise ConfigError(f"dtype must be one of torch's, such as torch.float16, got {dtype!r}")
     patches = batch.patches
+    if not isinstance(patches, torch.Tensor):
+        raise ConfigError("standardize takes a batch of tensors, got one of arrays: call batch.to(device) first")
     if patches.dtype == torch.uint8:
         value = standardize_patches(patches, batch.norm, dtype or torch.float32)
         patches = torch.where(token_mask(batch)[:, :, None], value, value.new_zeros(()))

@@ -11,7 +11,7 @@ from torch.utils.data import Sampler
 from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError
-from patchpack.plan._integers import require_bool, require_epoch, require_int
+from patchpack.plan._integers import require_bool, require_epoch, require_int, require_number
 from patchpack.plan.online.batches import Tail
 from patchpack.plan.online.losses import MAX_IN_A_ROW
 from patchpack.plan.packing import Lookahead
@@ -137,6 +137,7 @@ class Planner(Sampler[BatchPlan]):
             require_int("steps_per_epoch", steps_per_epoch, 1, 1 << 50)
             steps_per_epoch = int(steps_per_epoch)  # a state holds it, and JSON has no numbers of numpy
         require_bool("balance", balance)
+        require_number("timeout", timeout)
         require_place(rank, world_size)
         self.epoch, self.seen, self.steps_per_epoch, self.text_len = int(epoch), int(seen), steps_per_epoch, text_len
         self.already_reported = 0

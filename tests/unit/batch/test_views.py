@@ -353,3 +353,8 @@ def test_every_field_has_a_mutation() -> None:
         changed |= {name for name, a, b in zip(batch._fields, batch, change(batch), strict=True) if a is not b}
     elsewhere = {"times", "text_ids", "text_segment_ids"}  # test_video.py, test_text.py
     assert changed == set(batch._fields) - {"info"} - elsewhere
+
+
+def test_arrays_are_to_be_moved_before_they_are_standardised() -> None:
+    with pytest.raises(pp.errors.ConfigError, match=r"takes a batch of tensors, got one of arrays: call batch\.to\(device\)"):
+        pp.standardize(by_hand())

@@ -540,3 +540,8 @@ def test_a_misspelt_option_of_a_planner_is_refused(folder: Path) -> None:
     for make in (pp.Planner, lambda source, recipe, **options: pp.replay(source, recipe, "a/1.png", **options)):
         with pytest.raises(pp.errors.ConfigError, match="taget= is no option of open_source; did you mean 'target'"):
             make(str(folder), RECIPE, taget=None)
+
+
+def test_a_timeout_of_a_planner_is_a_number(folder: Path) -> None:
+    with pytest.raises(pp.errors.ConfigError, match="timeout must be a number, got 'x'"):
+        pp.Planner(str(below(folder)), RECIPE, timeout="x")  # type: ignore[arg-type]
