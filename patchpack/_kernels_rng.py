@@ -46,7 +46,7 @@ def uniforms(seed: np.uint64, epoch: np.uint64, stage: np.uint64, hashes: UInt64
         epoch: epoch of the draws.
         stage: purpose of the draws, shifted left by 24 bits.
         hashes: uint64 ``[m]``, the hashes of the keys.
-        out: float64 ``[m, n]``, the result, which is written.
+        out: float64 ``[m, n]``, output: the result.
     """
     n = out.shape[1]
     for i in range(len(hashes)):
@@ -64,7 +64,7 @@ def select(draws: UInt64Array, counts: Int64Array, out: IndexArray) -> None:
     Args:
         draws: uint64 ``[n]``, draws of 53 bits, n >= k.
         counts: int64 zeros, working memory. Its length is a power of two. A length of about n is fastest.
-        out: int64 ``[k]``, the result, which is written.
+        out: int64 ``[k]``, output: the result.
     """
     n, k = len(draws), len(out)
     shift, most = np.uint64(53), len(counts)

@@ -108,6 +108,27 @@ class PlanTable(NamedTuple):
         index = np.asarray(lines, dtype=np.intp)
         return PlanTable._make(column[index] for column in self)
 
+    def part(self, start: int, stop: int) -> PlanTable:
+        """Return the lines ``start … stop − 1``. The columns are views of this table's columns."""
+        box, resized, flip, grid, num_tokens, times = self
+        lines = slice(start, stop)
+        return PlanTable(box[lines], resized[lines], flip[lines], grid[lines], num_tokens[lines], times[lines])
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[PlanTable]) -> PlanTable:
+        """Return the lines of all tables, in order, in columns of their own."""
+        return cls._make(map(np.concatenate, zip(_NO_LINES, *tables, strict=True)))
+
+
+_NO_LINES = PlanTable(
+    box=np.empty((0, 4), dtype=np.int32),
+    resized=np.empty((0, 2), dtype=np.int32),
+    flip=np.empty(0, dtype=np.bool_),
+    grid=np.empty((0, 2), dtype=np.int32),
+    num_tokens=np.empty(0, dtype=np.int32),
+    times=np.empty(0, dtype=np.int32),
+)
+
 
 class Header(NamedTuple):
     """The key, the size and the location of one image, from which the planner works.

@@ -108,8 +108,8 @@ def unpack(
     Raises:
         ConfigError: `per` is unknown. Or `values` are given for several batches, or per slot with ``dense=True``. Or a sample
             has several images and `several` is False.
-        ShapeError: `values` have a wrong shape. With ``dense=True`` also: an image lost patches, and its values are integers
-            or its positions do not tell which patches are left.
+        ShapeError: `values` have a wrong shape. Or, with ``dense=True``, an image lost patches and its values cannot be
+            arranged, because they are integers, or because the positions do not show which patches are left.
     """
     require_bool("dense", dense)
     require_bool("several", several)

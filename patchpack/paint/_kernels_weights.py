@@ -28,11 +28,11 @@ def tables(
         out_width: width of the result in pixels.
         height: height of the source in pixels.
         out_height: height of the result in pixels.
-        radius: reach of the kernel on either side, in pixels of the smaller of source and result.
+        radius: reach of the kernel on either side, in pixels of the source or of the result, whichever is smaller.
         cubic: True for bicubic, False for bilinear.
         weights: float64 ``[>= taps]``, working memory for the larger number of taps.
         x_table: uint32, the horizontal table. ``HEAD + QUAD * x_taps / 4`` words are written per output column.
-        y_starts: int64 ``[out_height]``, the first tap of each output row, is written.
+        y_starts: int64 ``[out_height]``, output: the first tap of each output row.
         y_table: uint32, the vertical table. ``PAIR * y_taps / 2`` words are written per output row.
 
     Returns:

@@ -21,8 +21,8 @@ def paint_clip(out: np.ndarray, image: object, placed: PlacedImage, plan: BatchP
     of a step of time is kept, its frames are not decoded.
 
     Args:
-        out: contiguous array ``[len(placed.kept), t * patch_size**2 * 3]`` of the recipe's dtype, which is written. t is the
-            number of frames in a tubelet.
+        out: contiguous array ``[len(placed.kept), t * patch_size**2 * 3]`` of the recipe's dtype. The function writes into this
+            array. t is the number of frames in a tubelet.
         image: the clip or image, a value of `Sample.image` but not a list.
         placed: the place of the clip in the batch.
         plan: plan of the batch.

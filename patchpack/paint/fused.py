@@ -124,7 +124,8 @@ def paint_patches(
         target: (height, width) in pixels that the box is resampled to. Pixels of the grid beyond this size are 0.
         cut: division of the resampled pixels into patches.
         kernel: antialiased kernel, ``"bilinear"`` or ``"bicubic"``.
-        out: contiguous array ``[kept, tall * wide * 3]``, which is written. A patch is in (row, column, channel) order.
+        out: contiguous array ``[kept, tall * wide * 3]``. The function writes into this array. A patch is in (row, column,
+            channel) order.
         numbers: ``[256, 3]``, the output number of each pixel value and channel, in the dtype of `out`, which has 2 or 4
             bytes. For float32 the further rows of `resample.number_table` may follow. Default None, for uint8 output.
         order: order of the two passes, as in `resize`. Default ``"pillow"``.

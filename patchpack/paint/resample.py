@@ -44,8 +44,8 @@ def write_pixels(
     """Resample one image and write the kept patches.
 
     Args:
-        out: contiguous array ``[len(kept), patch_size**2 * 3]`` of the recipe's dtype, which is written. For tubelets of t
-            frames it is t times as wide.
+        out: contiguous array ``[len(kept), patch_size**2 * 3]`` of the recipe's dtype. The function writes into this array. For
+            tubelets of t frames it is t times as wide.
         picture: an upright image of mode RGB. Or uint8 ``[H, W, 4]`` of red, green, blue and an unused byte.
         box: (top, left, height, width) of the part that is read, in pixels of `picture`.
         target: (height, width) in pixels that this part is resampled to.
@@ -129,7 +129,7 @@ def write_patches(out: np.ndarray, pixels: np.ndarray, kept: npt.NDArray[np.intp
     """Write the kept patches of an image, cast to the dtype of the output.
 
     Args:
-        out: array ``[len(kept), D]``, which is written. Its rows need not be contiguous.
+        out: array ``[len(kept), D]``. The function writes into this array. Its rows need not be contiguous.
         pixels: array ``[H, W, 3]``, the image.
         kept: ascending numbers of the patches that are not dropped, in raster order.
         patch_size: pixels per side of a patch.

@@ -318,11 +318,9 @@ class Moody:
 
 
 def test_a_policy_that_changes_its_mind_is_named(val: pp.Index) -> None:
-    plan = EpochPlan(val, RECIPE.replace(drop=Moody()))
-    with pytest.raises(
-        pp.errors.ConfigError, match=r"tokens when the epoch was planned and has .* must be functions of their arg"
-    ):
-        plan[0]
+    expected = r"had 1 tokens of grid \[.* and then 2 of \[.*Moody.* must be functions of their arg"
+    with pytest.raises(pp.errors.ConfigError, match=expected):
+        EpochPlan(val, RECIPE.replace(drop=Moody()))
 
 
 def test_every_rank_raises_for_what_the_first_reports(samples: list[list[Entry]], tmp_path: Path) -> None:

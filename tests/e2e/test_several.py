@@ -22,8 +22,8 @@ import patchpack as pp
 from helpers.painted import members as tar
 from patchpack.batch.packed import PackedBatch
 from patchpack.cli import main
-from patchpack.plan.online.decisions import ImageDecision, SampleDecision
-from patchpack.types import Header, Size
+from patchpack.plan.online.decisions import SampleDecision
+from patchpack.types import Header, PlanTable, Size
 
 # webdataset leaves its open shards to the garbage collector
 WEBDATASET = (
@@ -336,8 +336,10 @@ def test_lists_in_lists_are_refused(inner: Any) -> None:
 
 
 def decision(*tokens: int) -> SampleDecision:
-    lines = (ImageDecision(Header("k", "", "", Size(1, 1), None), 7, [], [], False, [], n) for n in tokens)
-    return SampleDecision(0, 7, tuple(lines))
+    n = len(tokens)
+    pairs, counts = np.ones((n, 2), np.int32), np.array(tokens, np.int32)
+    table = PlanTable(np.ones((n, 4), np.int32), pairs, np.zeros(n, np.bool_), pairs, counts, np.ones(n, np.int32))
+    return SampleDecision(0, Header("k", "", "", Size(1, 1), None), table, np.full(n, 7, np.uint64), sum(tokens), 0)
 
 
 @pytest.mark.parametrize(
@@ -354,20 +356,20 @@ def decision(*tokens: int) -> SampleDecision:
 )
 def test_what_a_packer_cuts_is_taken_from_the_longest(tokens: Any, left: int, expected: Any) -> None:
     short = decision(*tokens).shortened(left)
-    assert tuple(line.num_tokens for line in short.lines) == expected
-    assert tuple(line.cut for line in short.lines) == tuple(np.subtract(tokens, expected))
+    assert tuple(short.table.num_tokens.tolist()) == expected
+    assert short.num_tokens == left
     assert short.cut == sum(tokens) - left
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=12), st.data())
 def test_shortened_is_level(tokens: list[int], data: Any) -> None:
     left = data.draw(st.integers(len(tokens), sum(tokens)))
-    lines = decision(*tokens).shortened(left).lines
-    cut = [line.num_tokens for line in lines if line.cut]
-    assert sum(line.num_tokens for line in lines) == left
-    assert all(line.num_tokens >= 1 for line in lines)
+    after = decision(*tokens).shortened(left).table.num_tokens.tolist()
+    cut = [now for now, then in zip(after, tokens, strict=True) if now != then]
+    assert sum(after) == left
+    assert min(after) >= 1
     assert not cut or max(cut) - min(cut) <= 1
-    assert not cut or all(line.num_tokens <= max(cut) + 1 for line in lines)
+    assert not cut or max(after) <= max(cut) + 1
 
 
 def test_fewer_tokens_than_images_are_the_packers_fault() -> None:

@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 import patchpack as pp
 from helpers.standin import of_sizes
+from patchpack import rng
+from patchpack.plan.table import plan_table
 from patchpack.plan.whole_epoch.epoch import plan_rows
 from patchpack.plan.whole_epoch.samples import Sizes
 from patchpack.stream.planning.epoch_plan import EpochPlan
@@ -22,7 +24,8 @@ SHARDS = st.lists(st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), ma
 BASE = pp.Recipe(resize=pp.resize.Native(16), patch_size=8, seq_len=40, max_images=3, rows_per_batch=1)
 DRAWN = pp.recipes.navit(resize=pp.resize.NaViT((8, 40)), patch_size=8, seq_len=40, max_images=4, rows_per_batch=1)
 FLEXI = BASE.replace(resize=pp.resize.NaFlex(16), patch_size=(4, 8, 16))
-RECIPES = st.sampled_from([BASE, DRAWN, DRAWN.replace(drop=pp.drop.Scheduled(midpoint=20, width=5)), FLEXI])
+CROPPED = DRAWN.replace(crop=pp.crop.RandomResizedCrop(), flip_prob=0.5)
+RECIPES = st.sampled_from([BASE, DRAWN, DRAWN.replace(drop=pp.drop.Scheduled(midpoint=20, width=5)), CROPPED, FLEXI])
 
 
 def plans_of(index: Any, recipe: pp.Recipe, world_size: int, **options: Any) -> list[list[BatchPlan]]:
@@ -76,18 +79,24 @@ def test_steps_are_exact_and_whatever_is_left_has_a_name(
 
 
 @given(SHARDS, RECIPES, st.integers(1, 4), st.integers(0, 30), st.sampled_from([None, 3]))
-def test_the_tokens_of_a_step_are_those_it_was_packed_with(
+def test_the_decisions_of_a_step_are_those_of_its_images_alone(
     shards: Any, recipe: pp.Recipe, world_size: int, shuffle: int, steps: int | None
 ) -> None:
-    """Decisions are made twice: for the rows, and for the batch."""
+    """Grids are decided block by block and kept. The slow twin decides everything about one batch at once."""
     index = of_sizes(*shards)
     for rank in range(world_size):
         plan = EpochPlan(index, recipe, 3, rank=rank, world_size=world_size, shuffle=shuffle, seen=11, steps_per_epoch=steps)
         for step in range(len(plan)):
-            rows = [r for r in plan.rows.rows_of(step, rank).tolist() if r >= 0]
-            packed = [n for r in rows for n in plan.rows.num_tokens[plan.rows.offsets[r] : plan.rows.offsets[r + 1]].tolist()]
-            assert plan[step].table.num_tokens.tolist() == packed
-            assert plan[step].headers == plan[step].headers
+            made, edges, rows = plan[step], plan.rows.offsets, plan.rows.rows_of(step, rank).tolist()
+            positions = [n for r in rows if r >= 0 for n in plan.rows.items[edges[r] : edges[r + 1]].tolist()]
+            sizes = np.array([header.size for header in made.headers]).reshape(-1, 2)
+            hashes = rng.key_hash(header.draw_key for header in made.headers)
+            ordinals = 11 + np.array(positions, dtype=np.int64)
+            alone = plan_table(recipe, sizes, hashes, epoch=3, seen=ordinals, patch_size=made.patch_size)
+            assert np.array_equal(made.key_hash, hashes)
+            for one, other in zip(made.table, alone, strict=True):
+                assert one.dtype == other.dtype
+                assert np.array_equal(one, other)
 
 
 @given(SHARDS, st.integers(0, 40), st.integers(0, 3), st.integers(0, 5))

@@ -1,9 +1,8 @@
-"""The decisions about single images, the samples they belong to, and the batch made of rows of samples."""
+"""The decisions about samples, and the batch made of rows of samples."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,52 +15,37 @@ from patchpack.plan.table import plan_table
 from patchpack.types import BatchPlan, Header, PlanTable
 
 
-class ImageDecision(NamedTuple):
-    """The decisions about one image, which are a line of `PlanTable`, with the header of the image."""
-
-    header: Header
-    key_hash: int
-    box: list[int]
-    resized: list[int]
-    flip: bool
-    grid: list[int]
-    num_tokens: int
-    times: int = 1
-    cut: int = 0  # tokens that the packer took away, so that its row ends exactly full
-
-
 class SampleDecision(NamedTuple):
     """The decisions about one sample. A packer handles a sample as one item.
 
     Attributes:
         position: number of the sample in the stream, from 0.
-        key_hash: hash of the draw key of the sample's first image.
-        lines: decisions about the sample's images, in order. A row takes all of these images, or no image of the sample.
+        header: header of the sample.
+        table: decisions about the sample's images, one line per image, in order. A row takes all of these images, or no image
+            of the sample.
+        key_hash: uint64, hashes of the draw keys of the sample's images.
+        num_tokens: number of tokens of all images of the sample.
+        num_bytes: bytes of memory that the sample's images hold until they are painted, the sum of `Header.num_bytes`.
+        cut: number of tokens that the packer took away, so that its row ends exactly full. Default 0.
     """
 
     position: int
-    key_hash: int
-    lines: tuple[ImageDecision, ...]
+    header: Header
+    table: PlanTable
+    key_hash: npt.NDArray[np.uint64]
+    num_tokens: int
+    num_bytes: int
+    cut: int = 0
 
     @property
-    def num_tokens(self) -> int:
-        """Number of tokens of all images of the sample."""
-        return sum(line.num_tokens for line in self.lines)
+    def num_images(self) -> int:
+        """Number of images of the sample."""
+        return len(self.key_hash)
 
     @property
     def num_text(self) -> int:
         """Number of tokens of the sample's text."""
-        return self.lines[0].header.num_text
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of memory that the sample's images hold until they are painted, the sum of `Header.num_bytes`."""
-        return sum(line.header.num_bytes for line in self.lines)
-
-    @property
-    def cut(self) -> int:
-        """Number of tokens that the packer took away."""
-        return sum(line.cut for line in self.lines)
+        return self.header.num_text
 
     def shortened(self, num_tokens: int) -> SampleDecision:
         """Return the sample cut to `num_tokens` tokens. Tokens are taken from its longest images, which become equally long.
@@ -69,15 +53,14 @@ class SampleDecision(NamedTuple):
         Raises:
             PackingError: `num_tokens` is less than the number of images.
         """
-        over = self.num_tokens - num_tokens
+        cut = over = self.num_tokens - num_tokens
         if not over:
             return self
-        if num_tokens < len(self.lines):
+        if num_tokens < self.num_images:
             raise PackingError(
-                f"only {num_tokens} tokens are left for the {len(self.lines)} images of {self.lines[0].header.key}, which need "
-                f"one each"
+                f"only {num_tokens} tokens are left for the {self.num_images} images of {self.header.key}, which need one each"
             )
-        left = [line.num_tokens for line in self.lines]
+        left = self.table.num_tokens.tolist()
         while over:
             longest = max(left)
             among = [i for i, n in enumerate(left) if n == longest]
@@ -85,8 +68,8 @@ class SampleDecision(NamedTuple):
             for k, i in enumerate(among):
                 left[i] -= step // len(among) + (k < step % len(among))
             over -= step
-        lines = zip(self.lines, left, strict=True)
-        return self._replace(lines=tuple(line._replace(num_tokens=n, cut=line.num_tokens - n) for line, n in lines))
+        table = self.table._replace(num_tokens=np.array(left, dtype=np.int32))
+        return self._replace(table=table, num_tokens=num_tokens, cut=self.cut + cut)
 
 
 def decide(
@@ -110,33 +93,33 @@ def decide(
     seen = np.repeat(ordinals, counts)
     frames = None if recipe.video is None else [image.frames for image in images]
     table = plan_table(recipe, sizes, hashes, epoch=epoch, seen=seen, patch_size=patch_size, frames=frames)
-    columns = zip(*(column.tolist() for column in table), strict=True)
-    lines = (
-        ImageDecision(image, key_hash, *decided)
-        for image, key_hash, decided in zip(images, hashes.tolist(), columns, strict=True)
-    )
-    decisions = []
-    for (position, _), count in zip(headers, counts, strict=True):
-        own = tuple(islice(lines, count))
-        decisions.append(SampleDecision(position, own[0].key_hash, own))
+    tokens, decisions, start = table.num_tokens.tolist(), [], 0
+    for (position, header), count in zip(headers, counts, strict=True):
+        stop = start + count
+        decision = SampleDecision(
+            position,
+            header,
+            table.part(start, stop),
+            hashes[start:stop],
+            tokens[start] if count == 1 else sum(tokens[start:stop]),
+            header.num_bytes if count == 1 else sum(image.num_bytes for image in header.images),
+        )
+        decisions.append(decision)
+        start = stop
     return decisions
 
 
 def batch_plan(rows: Sequence[Sequence[SampleDecision]], **fields: Any) -> BatchPlan:
     """Return the plan whose rows hold these samples. `fields` are the other fields of `BatchPlan`."""
-    lines_of = [[line for decision in row for line in decision.lines] for row in rows]
-    lines = [line for row in lines_of for line in row]
+    decisions = [decision for row in rows for decision in row]
+    counts = [sum(decision.num_images for decision in row) for row in rows]
     return BatchPlan(
-        offsets=np.concatenate([[0], np.cumsum([len(row) for row in lines_of])]).astype(np.int32),
-        table=PlanTable(
-            box=np.array([line.box for line in lines], dtype=np.int32).reshape(-1, 4),
-            resized=np.array([line.resized for line in lines], dtype=np.int32).reshape(-1, 2),
-            flip=np.array([line.flip for line in lines], dtype=np.bool_),
-            grid=np.array([line.grid for line in lines], dtype=np.int32).reshape(-1, 2),
-            num_tokens=np.array([line.num_tokens for line in lines], dtype=np.int32),
-            times=np.array([line.times for line in lines], dtype=np.int32),
-        ),
-        key_hash=np.array([line.key_hash for line in lines], dtype=np.uint64),
-        headers=tuple(line.header for line in lines),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+        table=PlanTable.concatenate([decision.table for decision in decisions]),
+        key_hash=np.concatenate([_NO_KEYS, *(decision.key_hash for decision in decisions)]),
+        headers=tuple(header for decision in decisions for header in decision.header.images),
         **fields,
     )
+
+
+_NO_KEYS = np.empty(0, dtype=np.uint64)

@@ -206,7 +206,7 @@ class OnlinePlanner:
         # rows made for another patch size cannot be used: a new packer gets their images in arrival order
         again = self._rows.waiting()
         self._begin(patch_size)
-        for decision in self._decide([(decision.position, decision.lines[0].header) for decision in again]):
+        for decision in self._decide([(decision.position, decision.header) for decision in again]):
             self._push(decision)
 
     def _decide(self, headers: list[tuple[int, Header]], patch_size: int | None = None) -> list[SampleDecision]:

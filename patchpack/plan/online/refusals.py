@@ -40,15 +40,14 @@ def refused(decision: SampleDecision, recipe: Recipe, seq_len: int, text_len: in
         seq_len: tokens per row.
         text_len: text tokens per row. Default None, without texts.
     """
-    lines, first = decision.lines, decision.lines[0].header
-    for line in lines:
-        if not 1 <= line.num_tokens <= seq_len:
-            header = line.header
-            reason = refusal(recipe, header.size, line.num_tokens, seq_len, header.frames)
+    first, num_images = decision.header, decision.num_images
+    for header, num_tokens in zip(first.images, decision.table.num_tokens.tolist(), strict=True):
+        if not 1 <= num_tokens <= seq_len:
+            reason = refusal(recipe, header.size, num_tokens, seq_len, header.frames)
             return Rejection(header.shard, header.key, header.member, "plan", reason)
-    if len(lines) > recipe.max_images or decision.num_tokens > seq_len:
+    if num_images > recipe.max_images or decision.num_tokens > seq_len:
         reason = (
-            f"its {len(lines)} images become {decision.num_tokens} tokens, which must fit one row together: a row holds "
+            f"its {num_images} images become {decision.num_tokens} tokens, which must fit one row together: a row holds "
             f"seq_len={seq_len} tokens and max_images={recipe.max_images}"
         )
         return Rejection(first.shard, first.key, "", "plan", reason)

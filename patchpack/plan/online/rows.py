@@ -67,7 +67,7 @@ class Rows:
             PackingError: the packer broke its contract, or did not return an item.
         """
         self._close(self._packer.flush())
-        lost = [decision.lines[0].header.key for decision in self.waiting() if decision.position not in self._queued]
+        lost = [decision.header.key for decision in self.waiting() if decision.position not in self._queued]
         if lost:
             raise PackingError(f"{self._packer!r} did not return {len(lost)} items at flush, the first is {lost[0]}")
 
@@ -113,7 +113,7 @@ class Rows:
                 raise PackingError(
                     f"{self._packer!r} made {item.num_tokens} of the {given} tokens of an item: it must keep {least} … {given}"
                 )
-        tokens, images = row.num_tokens, sum(len(self._waiting[item.id].lines) for item in row.items)
+        tokens, images = row.num_tokens, sum(self._waiting[item.id].num_images for item in row.items)
         text, limit = sum(self._waiting[item.id].num_text for item in row.items), self._budget
         if tokens > self._seq_len or images > limit.max_images:
             raise PackingError(
@@ -139,4 +139,4 @@ class Rows:
             self._close(self._packer.push(self._item(self._waiting[position])))
 
     def _item(self, decision: SampleDecision) -> Item:
-        return Item(decision.position, decision.num_tokens, self._budget.charge(len(decision.lines), decision.num_text))
+        return Item(decision.position, decision.num_tokens, self._budget.charge(decision.num_images, decision.num_text))

@@ -49,9 +49,9 @@ def samples_to_json(rows: Iterable[Iterable[SampleDecision]], *, with_texts: boo
     """Return position, hash of the key and size of every sample in some rows, and a checksum of their texts."""
     samples = {one.position: one for row in rows for one in row}
     ordered = [samples[position] for position in sorted(samples)]
-    headers = [one.lines[0].header for one in ordered]
+    headers = [one.header for one in ordered]
     return {
-        "samples": [(one.position, one.key_hash, *header.size) for one, header in zip(ordered, headers, strict=True)],
+        "samples": [(one.position, int(one.key_hash[0]), *header.size) for one, header in zip(ordered, headers, strict=True)],
         "texts": checksum_of_texts(headers, with_texts),
     }
 

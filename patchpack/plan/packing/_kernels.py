@@ -28,7 +28,7 @@ def first_fit(
         tree: int64 ``[2 * leaves]``, filled with `seq_len`: a heap of maxima over the rooms of the rows. A row without a free
             slot has room −1.
         free: int64 ``[2 * leaves]``, filled with `max_images`: a heap of maxima over the free slots of the rows.
-        row_of: int64 ``[n]``, the row of each item, which is written.
+        row_of: int64 ``[n]``, output: the row of each item.
     """
     leaves = len(tree) // 2
     rows = 0
@@ -94,7 +94,7 @@ def best_fit(
         top: int64 ``[seq_len + 1]`` of −1, the top row of the stack of each room.
         below: int64 ``[n]``, working memory, the row below each row in its stack.
         free: int64 ``[n]``, working memory, the free slots of each row.
-        row_of: int64 ``[n]``, the row of each item, which is written.
+        row_of: int64 ``[n]``, output: the row of each item.
     """
     rows = 0
     seq_len = len(top) - 1

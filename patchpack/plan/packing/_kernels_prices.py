@@ -17,7 +17,7 @@ def best_row(lengths: Int64Array, values: Float64Array, best: Float64Array, last
         values: float64 ``[m]``, the value of each length.
         best: float64 ``[seq_len + 1]``, working memory.
         last: int64 ``[seq_len + 1]``, working memory.
-        row: int64 ``[m]``, number of copies of each length in the row, which is written.
+        row: int64 ``[m]``, output: number of copies of each length in the row.
     """
     best[0] = 0.0
     room = len(best) - 1

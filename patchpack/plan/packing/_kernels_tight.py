@@ -32,8 +32,8 @@ def fill_decreasing(
         turns: most new rows of this call.
         reach: int64 ``[seq_len + 1]``, working memory.
         used: int64 ``[seq_len + 1]``, working memory.
-        kinds: int64 ``[items]``, kind of each item in row order, which is written.
-        ends: int64 ``[items]``, end of each row, which is written.
+        kinds: int64 ``[items]``, output: kind of each item in row order.
+        ends: int64 ``[items]``, output: end of each row.
     """
     rows, filled, first = state
     while first < len(sizes):
@@ -113,7 +113,7 @@ def fill_in_turn(
             items have c tokens together.
         waiting: int64 ``[window]``, working memory.
         items: int64 ``[n]``, positions in the queue in row order, which are written.
-        ends: int64 ``[n]``, end of each row, which is written.
+        ends: int64 ``[n]``, output: end of each row.
     """
     n, window = len(queue), len(waiting)
     rows, filled, tokens = state

@@ -24,7 +24,7 @@ class GreedyPacker:
         seq_len: tokens per row.
         max_images: slots per row.
         open_rows: most rows that are open at a time, >= 1.
-        best: True puts an item into the row that it leaves fullest, False into the oldest row with room.
+        best: True takes the row with the least room that suffices for the item. False takes the oldest row with enough room.
     """
 
     def __init__(self, seq_len: int, max_images: int, *, open_rows: int, best: bool) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from patchpack._arrays import Int32Array, IntegerArray
+from patchpack._arrays import IntegerArray
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64, require_bool, require_int
 from patchpack.plan.online.batches import TAILS, Tail
@@ -19,6 +19,7 @@ from patchpack.plan.packing import Lookahead, Packing
 from patchpack.plan.packing.balance import balance as balanced_steps
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import require_shuffle
+from patchpack.plan.table import GridTable
 from patchpack.plan.whole_epoch.row_maker import one_size, several_sizes
 from patchpack.plan.whole_epoch.samples import EpochSamples, Sizes
 
@@ -36,7 +37,7 @@ class EpochRows:
         order: int32 or int64 ``[positions]``, line in the index of each position.
         items: int32 or int64 ``[images]``, positions of the images, row after row. Row r is
             ``items[offsets[r]:offsets[r + 1]]``.
-        num_tokens: int32 ``[images]``, number of tokens of each image in `items`.
+        grids: the decisions about each image in `items` that rows depend on. They are made once.
         offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
         steps: int64 ``[steps, num_ranks * rows per batch]``, rows of each step, −1 for an empty row. Rank r has every
             num_ranks-th row of a step, from the r-th row on.
@@ -51,7 +52,7 @@ class EpochRows:
 
     order: IntegerArray
     items: IntegerArray
-    num_tokens: npt.NDArray[np.int32]
+    grids: GridTable
     offsets: Int64
     steps: Int64
     last_rows: int
@@ -62,6 +63,11 @@ class EpochRows:
     refused_tokens: npt.NDArray[np.int32]
     dropped: dict[str, int]
     seen: int
+
+    @property
+    def num_tokens(self) -> IntegerArray:
+        """Number of tokens of each image in `items`, integers ``[images]``."""
+        return self.grids.num_tokens
 
     def rows_of(self, step: int, rank: int) -> Int64:
         """Return the rows of one rank in a step, −1 for an empty row."""
@@ -136,19 +142,20 @@ def plan_rows(
         `EpochRows`. There are no steps if nothing can be packed.
 
     Raises:
-        ConfigError: an option that cannot work, or an error of `plan_table`.
+        ConfigError: an option that cannot work, or an error of `plan_table`. Or a policy is not a function of its arguments.
     """
     _require(recipe, table, shuffle, num_ranks, tail, balance, steps_per_epoch, packer)
     rows_per_step = num_ranks * recipe.rows_per_batch
     samples = EpochSamples(recipe, table, epoch=epoch, shuffle=shuffle, seen=seen, repeat=steps_per_epoch is not None)
+    samples.require_functions(recipe.patch_sizes[0])
     if len(recipe.patch_sizes) > 1:
         rows = several_sizes(samples, recipe, epoch, rows_per_step, steps_per_epoch, packer)
     else:
         rows = one_size(samples, recipe, None if steps_per_epoch is None else steps_per_epoch * rows_per_step, packer)
-    items, tokens, offsets = rows
+    items, grids, offsets = rows
     sequence = np.arange(len(offsets) - 1, dtype=np.int64)
     if balance and num_ranks > 1:
-        sequence = _balanced(tokens, offsets, num_ranks, recipe, epoch)
+        sequence = _balanced(grids.num_tokens, offsets, num_ranks, recipe, epoch)
     steps, last_rows, repeated = _deal(sequence, rows_per_step, num_ranks, tail)
 
     placed = sequence[: len(sequence) if tail != "drop" else steps.size]
@@ -161,7 +168,7 @@ def plan_rows(
     return EpochRows(
         order=samples.order,
         items=items,
-        num_tokens=tokens,
+        grids=grids,
         offsets=offsets,
         steps=steps,
         last_rows=last_rows,
@@ -197,7 +204,7 @@ def _require(
         raise ConfigError("balance=True moves rows between steps, but steps have different patch sizes: use one patch size")
 
 
-def _balanced(tokens: Int32Array, offsets: Int64, num_ranks: int, recipe: Recipe, epoch: int) -> Int64:
+def _balanced(tokens: IntegerArray, offsets: Int64, num_ranks: int, recipe: Recipe, epoch: int) -> Int64:
     """Return all rows, in an order whose steps are balanced. Rows move within windows only."""
     rows_per_step, num_rows = num_ranks * recipe.rows_per_batch, len(offsets) - 1
     window = max(_FEWEST_STEPS, round(_TOGETHER / num_ranks)) * rows_per_step

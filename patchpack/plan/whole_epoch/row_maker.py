@@ -3,22 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from patchpack._arrays import Int32Array, IntegerArray
+from patchpack._arrays import IntegerArray
 from patchpack.plan._integers import Int64
 from patchpack.plan.packing import Lookahead, pack_stream
 from patchpack.plan.packing.choice import choose_lookahead
 from patchpack.plan.recipe import Recipe
+from patchpack.plan.table import GridTable
 from patchpack.plan.whole_epoch.samples import EpochSamples
 
 _SEGMENT = 1 << 20  # samples packed at a time; the pool is emptied in between, which leaves about ten rows partly empty
 _TRIED = 1 << 14  # samples that the packer is chosen on
 _GROUP = 256  # steps planned together where there are several patch sizes
 
-Rows = tuple[npt.NDArray[np.integer], npt.NDArray[np.int32], Int64]  # items, tokens, offsets
+
+class Rows(NamedTuple):
+    """Rows of images, in order.
+
+    Attributes:
+        items: integers ``[images]``, positions of the images, row after row.
+        grids: the decisions about the images, in the same order.
+        offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
+    """
+
+    items: IntegerArray
+    grids: GridTable
+    offsets: Int64
+
+    @classmethod
+    def stacked(cls, parts: Sequence[Rows]) -> Rows:
+        """Return the rows of several parts, one after the other."""
+        if not parts:
+            return NO_ROWS
+        sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+        offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        grids = GridTable.concatenate([part.grids for part in parts])
+        return cls(np.concatenate([part.items for part in parts]), grids, offsets)
+
+    def first(self, count: int, start: int = 0) -> Rows:
+        """Return the rows ``start … start + count − 1``, or fewer if there are not enough rows."""
+        edges = self.offsets[start : start + count + 1]
+        span = slice(int(edges[0]), int(edges[-1]))
+        return Rows(self.items[span], self.grids.take(span), edges - edges[0])
+
+
+NO_ROWS = Rows(
+    np.empty(0, dtype=np.int64),
+    GridTable(np.empty((0, 2), dtype=np.int32), np.empty(0, dtype=np.int32)),
+    np.zeros(1, dtype=np.int64),
+)
 
 
 def one_size(samples: EpochSamples, recipe: Recipe, needed: int | None, packer: Lookahead | None) -> Rows:
@@ -35,23 +71,23 @@ def one_size(samples: EpochSamples, recipe: Recipe, needed: int | None, packer: 
     packer = packer or choose_lookahead(
         samples.sample(_TRIED, patch_size, seq_len), seq_len=seq_len, max_images=recipe.max_images
     )
-    found, counts, total = [], [], 0
+    images, total = _Images(samples.num_samples), 0
     # rows with needed * seq_len tokens in total are at least `needed` rows
     while (needed is None or total < needed * seq_len) and len(block := samples.take()):
-        taken, tokens = samples.count(block, patch_size, seq_len)
-        found.append(taken.astype(samples.order.dtype))
-        counts.append(tokens)
-        total += int(tokens.sum())
-    positions, tokens = _joined(found, counts)
-    del found, counts
+        taken, grids = samples.decide(block, patch_size, seq_len)
+        images.append(taken.astype(samples.order.dtype), grids)
+        total += int(grids.num_tokens.sum(dtype=np.int64))
+    positions, grids = images.positions, images.grids
     edges = [np.zeros(1, dtype=np.int64)]
     for start in range(0, len(positions), _SEGMENT):
         part = slice(start, start + _SEGMENT)
-        packing = pack_stream(tokens[part], seq_len=seq_len, max_images=recipe.max_images, packer=packer)
-        positions[part], tokens[part] = positions[part][packing.items], tokens[part][packing.items]
+        packing = pack_stream(grids.num_tokens[part], seq_len=seq_len, max_images=recipe.max_images, packer=packer)
+        for column in (positions, *grids):
+            if column is not None:
+                column[part] = column[part][packing.items]
         edges.append(packing.offsets[1:] + start)
-    rows = (positions, tokens, np.concatenate(edges))
-    return rows if needed is None else _first(rows, needed)
+    rows = Rows(positions, grids, np.concatenate(edges))
+    return rows if needed is None else rows.first(needed)
 
 
 def several_sizes(
@@ -80,21 +116,77 @@ def several_sizes(
         made: dict[int, Rows] = {}
         for p in dict.fromkeys(sizes):
             made[p] = maker.make(p, sizes.count(p) * rows_per_step)
-            if len(made[p][2]) - 1 < sizes.count(p) * rows_per_step:
+            if len(made[p].offsets) - 1 < sizes.count(p) * rows_per_step:
                 break
         else:
             taken = dict.fromkeys(made, 0)
             for p in sizes:
-                parts.append(_first(made[p], rows_per_step, taken[p]))
+                parts.append(made[p].first(rows_per_step, taken[p]))
                 taken[p] += rows_per_step
             step += count
             continue
         if count == 1:
             parts.append(made[sizes[0]])
             break
-        maker.put_back(np.concatenate([items for items, _, _ in made.values()]))
+        maker.put_back(np.concatenate([rows.items for rows in made.values()]))
         group = max(1, count // 4)
-    return _stacked(parts)
+    return Rows.stacked(parts)
+
+
+class _Images:
+    """Images in the order in which blocks of them are appended: their positions, and their grids.
+
+    Each column is one array, made for the expected number of images. Memory that is not written costs nothing, and no column
+    is ever held twice.
+    """
+
+    def __init__(self, expected: int) -> None:
+        self._positions, self._grid, self._num_tokens, self._crop = (_Column(expected) for _ in range(4))
+
+    def append(self, positions: IntegerArray, grids: GridTable) -> None:
+        """Append a block of images without ``times``."""
+        self._positions.append(positions)
+        self._grid.append(grids.grid)
+        self._num_tokens.append(grids.num_tokens)
+        if grids.crop is not None:
+            self._crop.append(grids.crop)
+
+    @property
+    def positions(self) -> IntegerArray:
+        """Positions of the images, integers ``[images]``."""
+        return NO_ROWS.items if self._positions.lines is None else self._positions.lines
+
+    @property
+    def grids(self) -> GridTable:
+        """Decisions about the images."""
+        grid, num_tokens = self._grid.lines, self._num_tokens.lines
+        return NO_ROWS.grids if grid is None or num_tokens is None else GridTable(grid, num_tokens, self._crop.lines)
+
+
+class _Column:
+    """One array that grows. Its dtype becomes wider if a block needs that."""
+
+    def __init__(self, expected: int) -> None:
+        self._expected, self._count = expected, 0
+        self._array: IntegerArray | None = None
+
+    @property
+    def lines(self) -> IntegerArray | None:
+        """The lines appended so far, or None before the first block."""
+        return None if self._array is None else self._array[: self._count]
+
+    def append(self, block: IntegerArray) -> None:
+        """Append the lines of a block."""
+        stop, old = self._count + len(block), self._array
+        if old is None:
+            self._array = np.empty((max(self._expected, stop), *block.shape[1:]), dtype=block.dtype)
+        elif stop > len(old) or np.result_type(old, block) != old.dtype:
+            capacity = len(old) if stop <= len(old) else max(2 * len(old), stop)
+            self._array = np.empty((capacity, *block.shape[1:]), dtype=np.result_type(old, block))
+            self._array[: self._count] = old[: self._count]
+        assert self._array is not None
+        self._array[self._count : stop] = block
+        self._count = stop
 
 
 class _RowMaker:
@@ -116,43 +208,22 @@ class _RowMaker:
             self._chosen[patch_size] = self._packer or choose_lookahead(
                 self._samples.sample(_TRIED, patch_size, seq_len), seq_len=seq_len, max_images=recipe.max_images
             )
-        found, counts, total = [], [], 0
+        found, decided, total = [], [], 0
         while total < num_rows * seq_len:
             if len(self._waiting):
                 block, self._waiting = self._waiting[:1024], self._waiting[1024:]
             elif not len(block := self._samples.take()):
                 break
-            taken, tokens = self._samples.count(block, patch_size, seq_len)
+            taken, grids = self._samples.decide(block, patch_size, seq_len)
             found.append(taken)
-            counts.append(tokens)
-            total += int(tokens.sum())
-        positions, tokens = _joined(found, counts)
-        packing = pack_stream(tokens, seq_len=seq_len, max_images=recipe.max_images, packer=self._chosen[patch_size])
-        rows = (positions[packing.items], tokens[packing.items], packing.offsets)
-        kept = _first(rows, num_rows)
-        self.put_back(rows[0][len(kept[0]) :])
+            decided.append(grids)
+            total += int(grids.num_tokens.sum(dtype=np.int64))
+        if not found:
+            return NO_ROWS
+        positions, grids = np.concatenate(found), GridTable.concatenate(decided)
+        packer = self._chosen[patch_size]
+        packing = pack_stream(grids.num_tokens, seq_len=seq_len, max_images=recipe.max_images, packer=packer)
+        rows = Rows(positions[packing.items], grids.take(packing.items), packing.offsets)
+        kept = rows.first(num_rows)
+        self.put_back(rows.items[len(kept.items) :])
         return kept
-
-
-def _joined(found: Sequence[IntegerArray], counts: Sequence[Int32Array]) -> tuple[IntegerArray, npt.NDArray[np.int32]]:
-    if not found:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32)
-    return np.concatenate(found), np.concatenate(counts)
-
-
-def _stacked(parts: list[Rows]) -> Rows:
-    if not parts:
-        return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int32), np.zeros(1, dtype=np.int64)
-    if len(parts) == 1:
-        return parts[0]
-    sizes = np.concatenate([np.diff(offsets) for _, _, offsets in parts])
-    offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    return np.concatenate([items for items, _, _ in parts]), np.concatenate([tokens for _, tokens, _ in parts]), offsets
-
-
-def _first(rows: Rows, count: int, start: int = 0) -> Rows:
-    """Return the rows ``start … start + count − 1``, or fewer if there are not enough rows."""
-    items, tokens, offsets = rows
-    edges = offsets[start : start + count + 1]
-    span = slice(int(edges[0]), int(edges[-1]))
-    return items[span], tokens[span], edges - edges[0]

@@ -1,4 +1,4 @@
-"""The samples of an epoch in order. Token counts are computed on request. Samples that fit no row are recorded as refused."""
+"""The samples of an epoch in order. Grids are decided on request. Samples that fit no row are recorded as refused."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import numpy.typing as npt
 
 from patchpack import rng
 from patchpack._arrays import IntegerArray
+from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import shuffled_lines
-from patchpack.plan.table import plan_table
+from patchpack.plan.table import GridTable, decide_grids, plan_table
 
 HashAgain = Callable[[IntegerArray, int], rng.U64]
 """A function from lines and the number of a pass to the hashes of the lines' draw keys in this pass, uint64 ``[n]``."""
 
 BLOCK = 1 << 13  # samples decided at a time: numpy's columns stay in the cache
 TOO_MANY_PIXELS, TOO_MANY_BYTES = -1, -2  # used instead of a token count
+_COMPARED = 64  # samples that are decided twice, to find policies that are no functions
 _EMPTY_PASSES = 10  # the same number as in `patchpack.plan.online.planner`
 
 
@@ -83,6 +85,26 @@ class EpochSamples:
         order = np.argsort(where, kind="stable")
         return where[order], tokens[order]
 
+    def require_functions(self, patch_size: int) -> None:
+        """Raise `ConfigError` if the policies decide otherwise about the first samples when they are called again.
+
+        Ranks plan on their own. With such policies, they would make different rows, and lose samples without a message.
+        """
+        positions = np.arange(min(_COMPARED, self.num_samples), dtype=np.int64)
+        first, again = (self._decide(positions, 0, patch_size) for _ in range(2))
+        differ = first.num_tokens != again.num_tokens
+        for one, other in ((first.grid, again.grid), (first.crop, again.crop)):
+            if one is not None and other is not None:
+                differ |= (one != other).any(axis=1)
+        if differ.any():
+            i = int(np.argmax(differ))
+            size, recipe = self._table.sizes[self._passes[0][i]].tolist(), self._recipe
+            raise ConfigError(
+                f"a {size} image (height, width) had {first.num_tokens[i]} tokens of grid {first.grid[i].tolist()}, and then "
+                f"{again.num_tokens[i]} of {again.grid[i].tolist()}: {recipe.crop!r}, {recipe.resize!r} and {recipe.drop!r} "
+                f"must be functions of their arguments"
+            )
+
     def take(self) -> Int64:
         """Return the next positions, a few thousand of one pass. Return an empty array at the end."""
         n, start = self.num_samples, self._next
@@ -94,28 +116,29 @@ class EpochSamples:
         self._next = min(start + BLOCK, n * len(self._passes))
         return np.arange(start, self._next, dtype=np.int64)
 
-    def count(self, positions: Int64, patch_size: int, seq_len: int) -> tuple[Int64, npt.NDArray[np.int32]]:
-        """Return those of the given positions that a row of `seq_len` tokens can take, and their token counts.
+    def decide(self, positions: Int64, patch_size: int, seq_len: int) -> tuple[Int64, GridTable]:
+        """Return those of the given positions that a row of `seq_len` tokens can take, and their grids.
 
         Args:
-            positions: int64 ``[n]``, rising.
+            positions: int64 ``[n]``, rising, at least one.
             patch_size: pixels per side of a patch.
             seq_len: tokens per row.
         """
-        kept, counts = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int32)]
+        kept, decided = [], []
         for number in range(len(self._passes)):
             low, high = np.searchsorted(positions, (number * self.num_samples, (number + 1) * self.num_samples))
             for start in range(low, high, BLOCK):
                 part = positions[start : min(start + BLOCK, high)]
-                tokens = self._tokens(part, number, patch_size)
+                grids = self._decide(part, number, patch_size)
+                tokens = grids.num_tokens
                 good = (tokens >= 1) & (tokens <= seq_len)
                 if not good.all():
                     self._refused.append((part[~good], tokens[~good]))
-                    part, tokens = part[good], tokens[good]
+                    part, grids = part[good], grids.take(good)
                 kept.append(part)
-                counts.append(tokens)
+                decided.append(grids.compact())
                 self._taken_any = self._taken_any or len(part) > 0
-        return np.concatenate(kept), np.concatenate(counts)
+        return np.concatenate(kept), GridTable.concatenate(decided)
 
     def sample(self, count: int, patch_size: int, seq_len: int) -> Int64:
         """Return the token counts of at most `count` samples, spread evenly over the index, with the draws of the first pass.
@@ -127,7 +150,11 @@ class EpochSamples:
         """
         n = self.num_samples
         lines = np.unique(np.linspace(0, max(0, n - 1), min(count, n)).astype(np.int64))
-        tokens = self._decide(lines, self._table.key_hash[lines], self._seen + lines, patch_size)
+        sizes, hashes = self._table.sizes[lines].astype(np.int64), self._table.key_hash[lines]
+        whole = plan_table(  # all of the table, so that each policy is checked before the epoch begins
+            self._recipe, sizes, hashes, epoch=self._epoch, seen=self._seen + lines, patch_size=patch_size
+        )
+        tokens = self._within_limits(lines, sizes, whole.num_tokens)
         shuffled = rng.permutation(0, 0, rng.Stage.HEADERS, 0, len(lines))  # neighbours may be alike
         tokens = tokens[shuffled]
         return tokens[(tokens >= 1) & (tokens <= seq_len)].astype(np.int64)
@@ -137,14 +164,17 @@ class EpochSamples:
             self._table.starts, seed=self._recipe.seed, epoch=self._epoch, shuffle=self._shuffle, number=number
         )
 
-    def _tokens(self, positions: Int64, number: int, patch_size: int) -> npt.NDArray[np.int32]:
+    def _decide(self, positions: Int64, number: int, patch_size: int) -> GridTable:
+        """Return the grids of positions of one pass. Samples over a limit have a negative number of tokens."""
         lines = self._passes[number][positions - number * self.num_samples]
-        return self._decide(lines, self._table.hashes(lines, number), self._seen + positions, patch_size)
+        sizes, hashes = self._table.sizes[lines].astype(np.int64), self._table.hashes(lines, number)
+        grids = decide_grids(
+            self._recipe, sizes, hashes, epoch=self._epoch, ordinals=self._seen + positions, patch_size=patch_size
+        )
+        return grids._replace(num_tokens=self._within_limits(lines, sizes, grids.num_tokens))
 
-    def _decide(self, lines: IntegerArray, hashes: rng.U64, ordinals: Int64, patch_size: int) -> npt.NDArray[np.int32]:
-        sizes = self._table.sizes[lines].astype(np.int64)
-        decided = plan_table(self._recipe, sizes, hashes, epoch=self._epoch, seen=ordinals, patch_size=patch_size)
-        tokens: npt.NDArray[np.int32] = decided.num_tokens
+    def _within_limits(self, lines: IntegerArray, sizes: Int64, tokens: IntegerArray) -> IntegerArray:
+        """Replace the token counts of samples over a limit by `TOO_MANY_PIXELS` or `TOO_MANY_BYTES`, and return the counts."""
         tokens[sizes[:, 0] * sizes[:, 1] > self._recipe.max_pixels] = TOO_MANY_PIXELS
         if self._table.num_bytes is not None:
             tokens[self._table.num_bytes[lines] > self._recipe.max_bytes] = TOO_MANY_BYTES

@@ -18,7 +18,7 @@ from patchpack.plan.online.refusals import refusal
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of
-from patchpack.plan.table import plan_table
+from patchpack.plan.table import place_grids
 from patchpack.plan.whole_epoch.epoch import EpochRows, plan_rows
 from patchpack.plan.whole_epoch.samples import TOO_MANY_BYTES, TOO_MANY_PIXELS, Sizes
 from patchpack.report import BatchInfo, Rejection
@@ -35,7 +35,7 @@ class EpochPlan(Sequence[BatchPlan]):
         recipe: sizes and augmentation of the samples. The recipe's packer is for streams and is not used here.
         epoch: number of the epoch, which random draws and shuffling depend on. Default 0.
         shuffle: False or 0 keeps the order of the index (default). A number n permutes shards, and samples inside blocks of n.
-            True permutes all samples as one block. With small blocks, samples that are read together lie close together.
+            True permutes all samples as one block. With small blocks, the samples of a batch lie near each other in the shards.
         rank: number of this process, default 0. Of the rows of each step, this rank gets rows rank, rank + world_size, …
         world_size: number of ranks, default 1. All ranks have the same number of steps.
         tail: handling of rows that do not fill a last step, default ``"short"``. See
@@ -107,7 +107,6 @@ class EpochPlan(Sequence[BatchPlan]):
 
         Raises:
             IndexError: the step does not exist.
-            ConfigError: a policy now gives an image another number of tokens than when the epoch was planned.
         """
         if isinstance(step, slice):
             return [self[i] for i in range(*step.indices(len(self)))]
@@ -115,17 +114,10 @@ class EpochPlan(Sequence[BatchPlan]):
             raise IndexError(f"step {step} of {len(self)}")
         step %= len(self)
         chosen = self.rows.rows_of(step, self.rank).tolist()
-        spans = [self.rows.items[self.rows.offsets[r] : self.rows.offsets[r + 1]] if r >= 0 else _NONE for r in chosen]
-        patch_size = self.recipe.patch_size_at(self.epoch, step)
-        plan = self._made(
-            step,
-            patch_size,
-            np.concatenate(spans).astype(np.int64),
-            np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int32),
-            self.rows.repeated_of(step, self.rank),
-        )
-        self._require_as_planned(plan, chosen)
-        return plan
+        edges = self.rows.offsets
+        spans = [np.arange(edges[r], edges[r + 1]) if r >= 0 else _NONE for r in chosen]
+        offsets = np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int32)
+        return self._plan(step, np.concatenate(spans), offsets, self.rows.repeated_of(step, self.rank))
 
     def already_reported(self, step: int) -> int:
         """Return the number of samples that this rank reported before a step.
@@ -139,13 +131,12 @@ class EpochPlan(Sequence[BatchPlan]):
 
     def fatal_plan(self) -> BatchPlan:
         """Return a plan without images for an epoch without any batch. The plan holds the reason."""
-        plan = self._made(0, self.recipe.patch_size_at(self.epoch, 0), _NONE, np.zeros(1, dtype=np.int32), 0)
-        return replace(plan, fatal=self.fatal)
+        return replace(self._plan(0, _NONE, np.zeros(1, dtype=np.int32), 0), fatal=self.fatal)
 
-    def _made(
-        self, step: int, patch_size: int, positions: npt.NDArray[np.int64], offsets: npt.NDArray[np.int32], repeated: int
-    ) -> BatchPlan:
-        rows = self.rows
+    def _plan(self, step: int, images: npt.NDArray[np.int64], offsets: npt.NDArray[np.int32], repeated: int) -> BatchPlan:
+        """Return the plan of a step from its images, which are places in `EpochRows.items`."""
+        rows, patch_size = self.rows, self.recipe.patch_size_at(self.epoch, step)
+        positions = rows.items[images].astype(np.int64)
         lines = rows.order[positions]
         headers = self._index.headers(lines)
         hashes = self._index.key_hash[lines]
@@ -153,41 +144,21 @@ class EpochPlan(Sequence[BatchPlan]):
         if passes.any():
             headers = tuple(h._replace(repeat=number) for h, number in zip(headers, passes.tolist(), strict=True))
             hashes = rng.key_hash(header.draw_key for header in headers)
-        table = plan_table(
-            self.recipe,
-            self._table.sizes[lines],
-            hashes,
-            epoch=self.epoch,
-            seen=self.seen + positions,
-            patch_size=patch_size,
-        )
+        sizes = self._table.sizes[lines].astype(np.int64)
+        grids = rows.grids.take(images)
         return BatchPlan(
             step=step,
             epoch=self.epoch,
             patch_size=patch_size,
             seq_len=self.recipe.row_len(patch_size),
             offsets=offsets,
-            table=table,
+            table=place_grids(self.recipe, grids, sizes, hashes, epoch=self.epoch, patch_size=patch_size),
             key_hash=hashes,
             headers=headers,
             target_kind=self._index.target_kind,
             info=self._info(step, int(offsets[len(offsets) - 1 - repeated])),
             repeated_rows=repeated,
         )
-
-    def _require_as_planned(self, plan: BatchPlan, rows: list[int]) -> None:
-        """Raise `ConfigError` if an image has another number of tokens than planned.
-
-        A row has no room for more tokens than it was packed for.
-        """
-        edges, tokens = self.rows.offsets, self.rows.num_tokens
-        planned = [n for r in rows if r >= 0 for n in tokens[edges[r] : edges[r + 1]].tolist()]
-        for header, then, now in zip(plan.headers, planned, plan.table.num_tokens.tolist(), strict=True):
-            if then != now:
-                raise ConfigError(
-                    f"{header.key} had {then} tokens when the epoch was planned and has {now} now: {self.recipe.resize!r} and "
-                    f"{self.recipe.drop!r} must be functions of their arguments"
-                )
 
     def _info(self, step: int, planned: int) -> BatchInfo:
         """Return the info of a step.

@@ -86,7 +86,7 @@ def decode_target(extension: str, data: bytes) -> object:
     """Return the value of a label member.
 
     ``cls`` holds a class index in digits, an integer of 64 bits. ``txt`` gives a str, ``json`` the JSON value, and ``npy`` the
-    array. A pickled array and bytes after the array are refused. Any other extension gives the bytes.
+    array. A pickled array is refused. An array with more bytes after it is refused too. Any other extension gives the bytes.
 
     Raises:
         TargetError: the bytes do not have the form of the extension.

@@ -1,4 +1,4 @@
-"""Run the tests against 40 small faults of the library, one after the other, in a copy of the tree.
+"""Run the tests against 41 small faults of the library, one after the other, in a copy of the tree.
 
     python tests/helpers/mutations/run.py [--tier nearest|fast|all] [--only NN ...] [--results FILE] [--keep-going]
 

@@ -44,7 +44,9 @@ class Pass(NamedTuple):
 
 
 class ColumnGeneration:
-    """The linear program ``min sum x, A x >= counts, x >= 0`` over the rows A that hold no more of a length than there is.
+    """The linear program ``min sum x, A x >= counts, x >= 0``. Each column of A is one possible row.
+
+    A possible row holds no more items of a length than the list has.
 
     Args:
         sizes: int64 ``[kinds]``, the distinct lengths, increasing.

@@ -11,12 +11,14 @@ import pytest
 
 import lists
 import patchpack as pp
+from helpers.standin import of_sizes
 from patchpack import rng
 from patchpack.plan.packing.choice import choose_lookahead
 from patchpack.plan.shuffle import shuffled_lines
 from patchpack.plan.table import plan_table
 from patchpack.plan.whole_epoch.epoch import EpochRows, plan_rows
 from patchpack.plan.whole_epoch.samples import Sizes
+from patchpack.stream.planning.epoch_plan import EpochPlan
 
 ONES = pp.Recipe(resize=pp.resize.Native(16), patch_size=8, seq_len=16, max_images=2, rows_per_batch=2)  # 8 x 8 is one token
 
@@ -95,6 +97,36 @@ def test_ranks_take_every_other_row() -> None:
     assert rows_of(rows, 0) == [[[0, 2]], [[4]]]
     assert rows_of(rows, 1) == [[[1, 3]], [[5]]]
     assert rows.images().tolist() == [[2, 2], [1, 1]]
+
+
+def test_policies_decide_about_each_image_once() -> None:
+    met: list[tuple[int, int]] = []
+
+    @dataclass(frozen=True)
+    class Listening(pp.resize.Native):
+        def __call__(self, sizes: Any, patch_size: int, u: Any = None) -> Any:
+            met.extend(map(tuple, sizes.tolist()))
+            return super().__call__(sizes, patch_size, u)
+
+    sizes = [(8, 8 * n) for n in (9, 7, 5, 3)]
+    index = of_sizes(sizes)
+    plan = EpochPlan(index, ONES.replace(resize=Listening(16)), packer=pp.packing.Lookahead())
+    met.clear()
+    assert sorted(size for batch in plan for size in batch.table.resized.tolist()) == sorted(map(list, sizes))
+    assert met == []
+
+
+def test_grids_of_more_than_16_bits() -> None:
+    """Columns have 16 bits as long as these suffice, and more from the block that needs them on."""
+    long, few = 70_000, 20_000
+    recipe = pp.Recipe(resize=pp.resize.Native(1 << 17), patch_size=1, seq_len=1 << 17, max_images=64, rows_per_batch=8)
+    sizes = np.array([[1, 1 + i % 5] for i in range(few)] + [[1, long]] + [[1, 2]] * few)
+    rows = plan_rows(recipe, table(sizes), shuffle=0)
+    assert rows.grids.grid.dtype == np.int32
+    assert np.array_equal(rows.grids.grid, sizes[rows.order[rows.items]])
+    assert np.array_equal(rows.num_tokens, sizes[rows.order[rows.items]].prod(axis=1))
+    small = plan_rows(recipe, table(sizes[:few]), shuffle=0)
+    assert (small.grids.grid.dtype, small.num_tokens.dtype) == (np.uint16, np.uint16)
 
 
 FIVE = squares(*[16] * 5)
