@@ -112,7 +112,7 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 
 def auto(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
-    """Attend with the fastest backend for the device, dtype and shape. `bench/attention.py` has the table.
+    """Attend with the fastest backend for the device, dtype and shape. `bench/model/attention.py` has the table.
 
     On CPU the backend is `bucketed`. On CUDA it is `varlen` for 16-bit dtypes, otherwise `flex` for rows of at least 1024
     tokens and `dense` for shorter rows. With static shapes it is `flex` for long rows on CUDA, otherwise `dense`.

@@ -12,6 +12,6 @@ def importable_torchvision(request: pytest.FixtureRequest) -> None:
     """Make a torchvision importable that was built for another device than torch; Lightning and transformers import it."""
     marked = request.node.get_closest_marker("peers") or request.node.get_closest_marker("docs")
     if marked and importlib.util.find_spec("torchvision"):
-        from image_peers import make_torchvision_importable
+        from bench.images.peers import make_torchvision_importable
 
         make_torchvision_importable()

@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 import torch
 
-import image_peers
 import patchpack as pp
+from bench.images.peers import make_torchvision_importable
 from helpers.mixed_images import pictures
 from patchpack import adapters
 
@@ -58,7 +58,7 @@ def transformers() -> Any:
 def _torchvision() -> None:
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("needs the extra peers: torchvision")
-    image_peers.make_torchvision_importable()
+    make_torchvision_importable()
 
 
 def peer(name: str, request: pytest.FixtureRequest) -> Peer:
@@ -344,15 +344,15 @@ import sys
 from patchpack import adapters
 processor = adapters.QwenVLProcessor()
 assert not isinstance(processor, str) and "transformers" not in sys.modules
-import image_peers
-image_peers.make_torchvision_importable()
+from bench.images.peers import make_torchvision_importable
+make_torchvision_importable()
 from transformers.image_processing_base import ImageProcessingMixin
 assert isinstance(processor, ImageProcessingMixin) and processor.valid_kwargs.__annotations__["max_pixels"]
 """
 
 
 def test_made_before_transformers_is_imported(transformers: Any) -> None:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # of image_peers
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}  # of bench
     program = [sys.executable, "-W", "ignore", "-c", FIRST]
     done = subprocess.run(program, capture_output=True, text=True, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr

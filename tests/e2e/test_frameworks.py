@@ -92,8 +92,8 @@ print(json.dumps([trainer.global_rank, trainer.global_step, module.keys]), flush
 """
 
 
-BENCH = Path(__file__).resolve().parents[2] / "bench"
-IMPORTABLE = "import image_peers; image_peers.make_torchvision_importable()\n"  # see `conftest`
+ROOT = Path(__file__).resolve().parents[2]
+IMPORTABLE = "from bench.images.peers import make_torchvision_importable; make_torchvision_importable()\n"  # see `conftest`
 
 
 def free_port() -> str:
@@ -107,7 +107,7 @@ def on_ranks(count: int, program: str, folder: Path) -> list[list[str]]:
     shared = {
         **os.environ, "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(),
-        "PYTHONPATH": os.pathsep.join([str(BENCH), os.environ.get("PYTHONPATH", "")]), "TORCHELASTIC_RUN_ID": "test",
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]), "TORCHELASTIC_RUN_ID": "test",
         "GROUP_RANK": "0", "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
     }  # fmt: skip
     ranks = [

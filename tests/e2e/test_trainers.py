@@ -20,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 
-import image_peers
+from bench.images.peers import make_torchvision_importable
 from patchpack import adapters
 
 pytestmark = [pytest.mark.peers, pytest.mark.filterwarnings("ignore")]  # the peers' own warnings
@@ -49,7 +49,7 @@ ARGUMENTS: dict[str, Any] = {
 def transformers() -> Any:
     if importlib.util.find_spec("torchvision") is None:
         pytest.skip("needs the extra peers: torchvision, without which transformers has no processor of videos")
-    image_peers.make_torchvision_importable()
+    make_torchvision_importable()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return pytest.importorskip("transformers", minversion="5.18", reason="needs the extra peers: transformers")
@@ -143,7 +143,7 @@ except ImportError:
     pass
 try:
     import torchvision
-except RuntimeError:                                # built for another device; see bench/image_peers.py
+except RuntimeError:                                # built for another device; see bench/images/peers.py
     import torch
     schemas = torch.library.Library("torchvision", "DEF")
     for name in ("nms", "qnms"):

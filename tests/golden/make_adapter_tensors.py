@@ -4,7 +4,7 @@ Whole tensors would be megabytes, so every vector of pixels is stored as its pro
 stored beside them: two tensors that agree in those agree. Ids, masks and grids are stored whole.
 
 Made with transformers 5.23.0 (Pillow backends), timm 1.0.31, torch 2.13.0 and Pillow 13.0.0. Run from the project's root:
-``PYTHONPATH=.:bench:tests python tests/golden/make_adapter_tensors.py``.
+``PYTHONPATH=.:tests python tests/golden/make_adapter_tensors.py``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import image_peers
+from bench.images.peers import make_torchvision_importable
 from helpers.mixed_images import pictures
 
 IMAGES = list(pictures().values())
@@ -27,7 +27,7 @@ def project(values: Any, vectors: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    image_peers.make_torchvision_importable()
+    make_torchvision_importable()
     import transformers
     from timm.data import create_transform
     from timm.data.naflex_dataset import NaFlexCollator

@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-import lists
+from bench import lists
 from patchpack.plan.packing import Patterns, pack_histogram, pack_tight
 
 WIKIPEDIA, SQUAD = ("wikipedia_512", 512), ("squad11_384", 384)

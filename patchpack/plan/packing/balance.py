@@ -67,7 +67,7 @@ def balance(
     blocks of `window` steps, and the rows of a step are shuffled over the ranks. So neither time nor rank is sorted by cost.
 
     The usual method sorts whole windows by cost and cuts them. Here a rare row may wait for similar rows, so ranks wait a
-    quarter to a half less (`bench/balance.py`).
+    quarter to a half less (`bench/packing/balance.py`).
 
     Args:
         rows: a `Packing`, or a sequence with the lengths in each row.

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-import lists
+from bench import lists
 from patchpack.errors import ConfigError
 from patchpack.plan.packing import Item, Lookahead, Packer, Prices, Row, learn_prices, pack_stream
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import lists
+from bench import lists
 from patchpack.errors import ConfigError
 from patchpack.plan.packing import Packing, Patterns, pack_histogram, pack_lengths
 

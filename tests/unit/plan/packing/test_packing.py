@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-import lists
+from bench import lists
 from helpers import goldens
 from patchpack import rng
 from patchpack.errors import ConfigError

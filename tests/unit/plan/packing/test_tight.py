@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-import lists
+from bench import lists
 from patchpack.errors import ConfigError
 from patchpack.plan.packing import TightPacking, lower_bound, offline, pack_lengths, pack_tight
 

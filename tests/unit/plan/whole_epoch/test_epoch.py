@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-import lists
 import patchpack as pp
+from bench import lists
 from helpers.standin import of_sizes
 from patchpack import rng
 from patchpack.plan.packing.choice import choose_lookahead

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import lists
+from bench import lists
 from patchpack.plan.packing import lower_bound
 
 pytest.importorskip("highspy")

@@ -1,0 +1,151 @@
+"""What the results of `bench.model.navit` say: seconds to a target, a table, and the plot. Knows no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TARGETS = (0.84, 0.87, 0.88)
+REFERENCE = "square"
+MEANS = ("images/s", "tokens per image", "fill", "data share")
+COLOURS = {
+    "square": "#9a9a9a",
+    "padded": "#3c3c3c",
+    "packed": "#3b6fb6",
+    "area": "#3f8f5b",
+    "resolution": "#c98a1b",
+    "drop": "#b8403a",
+}
+ImageDecision = dict[str, Any]
+Point = tuple[float, int, float]  # CPU seconds, images, validation accuracy
+
+
+def cost_to(curve: Sequence[Point], target: float) -> tuple[float, float] | None:
+    """CPU seconds and images after which the accuracy first reaches a target, on the straight line between two points.
+
+    The first point's if that is there already; None if no point is.
+    """
+    before: Point | None = None
+    for seconds, images, reached in curve:
+        if reached >= target:
+            if before is None:
+                return seconds, images
+            share = (target - before[2]) / (reached - before[2])
+            return before[0] + share * (seconds - before[0]), before[1] + share * (images - before[1])
+        before = (seconds, images, reached)
+    return None
+
+
+def table(lines: Sequence[ImageDecision], targets: Sequence[float] = TARGETS) -> dict[str, ImageDecision]:
+    """What the final runs of every arm say: means and standard deviations over seeds, and ratios to the `REFERENCE`.
+
+    What a target costs is None unless every seed reaches it. "times" is the reference's cost over the arm's, its spread by
+    propagation: of the CPU seconds measured, and, where the arms were run in turns, of images times the median cost of one,
+    which does not depend on what else the machine was doing while an arm was trained.
+    """
+    finals: dict[str, list[ImageDecision]] = {}
+    for line in lines:
+        if line["phase"] == "final":
+            finals.setdefault(line["arm"], []).append(line)
+    paces = {line["arm"]: line["ms"] for line in lines if line["phase"] == "pace"}
+    rows: dict[str, ImageDecision] = {}
+    for name, runs in sorted(finals.items(), key=lambda arm: list(COLOURS).index(arm[0])):
+        costs = {target: [cost_to(run["curve"], target) for run in runs] for target in targets}
+        reached = {target: None if None in found else np.array(found) for target, found in costs.items()}
+        rows[name] = {
+            "setting": runs[0]["setting"],
+            "seeds": len(runs),
+            "test %": _spread([100 * run["test"] for run in runs], 2),
+            "images": round(float(np.mean([run["curve"][-1][1] for run in runs]))),
+            **{what: round(float(np.mean([run[what] for run in runs])), 4) for what in MEANS},
+            "ms": paces.get(name),
+            "seconds to": {t: None if cost is None else _spread(cost[:, 0], 1) for t, cost in reached.items()},
+            "images to": {t: None if cost is None else _spread(cost[:, 1], 0) for t, cost in reached.items()},
+        }
+    for row in rows.values():
+        row["times"] = {t: _ratio(rows.get(REFERENCE), row, "seconds to", t) for t in targets}
+        row["times in turns"] = {t: _ratio(rows.get(REFERENCE), row, "images to", t) for t in targets}
+    return rows
+
+
+def _spread(values: Any, digits: int) -> list[float]:
+    """Mean, and standard deviation over n - 1 (0 for one value)."""
+    return [round(float(np.mean(values)), digits), round(float(np.std(values, ddof=1)) if len(values) > 1 else 0.0, digits)]
+
+
+def _ratio(reference: ImageDecision | None, row: ImageDecision, what: str, target: float) -> list[float] | None:
+    if reference is None or reference[what][target] is None or row[what][target] is None:
+        return None
+    (above, d_above), (below, d_below) = reference[what][target], row[what][target]
+    ratio = above / below
+    if what == "images to":
+        if reference["ms"] is None or row["ms"] is None:
+            return None
+        ratio *= reference["ms"][1] / row["ms"][1]
+    return [round(ratio, 2), round(ratio * float(np.hypot(d_above / above, d_below / below)), 2)]
+
+
+def show(lines: Sequence[ImageDecision], rows: Mapping[str, ImageDecision]) -> None:
+    """The table as Markdown, and what else the file holds."""
+    targets = list(next(iter(rows.values()))["seconds to"]) if rows else []
+    columns = ["arm", "lr, tokens", "seeds", "test %", "images/s", "tokens per image", "fill", "data", "ms per image"]
+    columns += [part for t in targets for part in (f"s to {100 * t:g} %", "images", f"{REFERENCE} takes", "in turns")]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+    for name, row in rows.items():
+        lr, tokens = row["setting"]
+        cells = [name, f"{lr:g}, {tokens}", f"{row['seeds']}", _shown(row["test %"]), f"{row['images/s']:.0f}"]
+        cells += [f"{row['tokens per image']:.1f}", f"{row['fill']:.3f}", f"{100 * row['data share']:.0f} %"]
+        cells += ["-" if row["ms"] is None else "{1:.2f} ({0:.2f} … {2:.2f})".format(*row["ms"])]
+        for target in targets:
+            images = row["images to"][target]
+            cells += [_shown(row["seconds to"][target]), "-" if images is None else f"{images[0]:,.0f}"]
+            cells += [f"{_shown(row[what][target])} ×" for what in ("times", "times in turns")]
+        print(f"| {' | '.join(cells)} |")
+    for name in rows if any(line["phase"] == "tune" for line in lines) else ():
+        tried = [line for line in lines if line["phase"] == "tune" and line["arm"] == name]
+        print(f"tried for {name}:", *(f"{line['setting']} {100 * line['curve'][-1][2]:.2f} %" for line in tried), sep="  ")
+    print(f"CPU minutes in all: {sum(line.get('CPU seconds with evaluation', 0.0) for line in lines) / 60:.1f}")
+
+
+def _shown(spread: Sequence[float] | None) -> str:
+    return "-" if spread is None else f"{spread[0]:g} ± {spread[1]:g}"
+
+
+def plot(lines: Sequence[ImageDecision], path: Path, *, linear: float | None = None, target: float = TARGETS[-1]) -> None:
+    """Validation accuracy against CPU seconds: the mean over seeds, and from the lowest to the highest."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5), dpi=150, layout="constrained")
+    for name, colour in COLOURS.items():
+        curves = [np.array(line["curve"]) for line in lines if line["phase"] == "final" and line["arm"] == name]
+        if not curves:
+            continue
+        # every run is measured at the same moments, give or take a step, until the first that had enough
+        moments = min(map(len, curves))
+        seconds = np.mean([curve[:moments, 0] for curve in curves], axis=0)
+        accuracy = 100 * np.array([np.interp(seconds, curve[:, 0], curve[:, 2]) for curve in curves])
+        axes.fill_between(seconds, accuracy.min(axis=0), accuracy.max(axis=0), color=colour, alpha=0.2, linewidth=0)
+        axes.plot(seconds, accuracy.mean(axis=0), color=colour, linewidth=2, marker="o", markersize=3, label=name)
+    for name, mark in {"target": target, "a linear classifier": linear}.items():
+        if mark is not None:
+            axes.axhline(100 * mark, color="black", linewidth=0.8, linestyle=":")
+            axes.annotate(f"{name}, {100 * mark:.1f} %", (0.4, 100 * mark), xycoords=("axes fraction", "data"),
+                          xytext=(5, 3), textcoords="offset points", va="bottom", fontsize=9)  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+    axes.xaxis.set_major_formatter(matplotlib.ticker.FuncFormatter(lambda x, _: f"{x:g}"))
+    axes.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    axes.set(xlabel="CPU seconds, one thread: data, model, optimizer", ylabel="validation accuracy, %")
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower right", title="mean and range over seeds", framealpha=1, edgecolor="none")
+    axes.set_title("Quality for compute, Fashion-MNIST cropped to the object", loc="left", fontsize=11)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    pyplot.close(figure)
