@@ -22,13 +22,15 @@ from patchpack.batch.packed import PackedBatch
 from patchpack.batch.unpack import unpack
 from patchpack.batch.validate import validate
 from patchpack.batch.views import attention_mask, fill_rate, pool_mask, ragged, token_mask
+from patchpack.batch_info import BatchInfo
+from patchpack.losses import Rejection, ShardFault
 from patchpack.plan import packing, recipes
 from patchpack.plan.image import plan_image
 from patchpack.plan.policies import crop, drop, normalize, positions, resize
 from patchpack.plan.policies.video import Video
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.study import study
-from patchpack.report import BatchInfo, Rejection, Report, ShardFault
+from patchpack.report import Report
 from patchpack.types import Clip, Sample
 
 if TYPE_CHECKING:

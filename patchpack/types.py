@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from patchpack.report import BatchInfo, Rejection, ShardFault
+from patchpack.batch_info import BatchInfo
+from patchpack.losses import Rejection, ShardFault
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PILImage

@@ -38,6 +38,7 @@ from patchpack.image.decode import decode_image
 from patchpack.paint import fused
 from patchpack.paint.patchify import patch_view
 from patchpack.paint.resample import FILTERS, norm_of, write_pixels
+from patchpack.paint.weights import RADIUS, tables
 from patchpack.types import Grid
 
 P = 16
@@ -83,13 +84,13 @@ def mean(rows: list[dict[str, float]]) -> dict[str, float]:
 def resizing(images: list[bytes], rounds: int) -> dict[str, Any]:
     """Whole pictures."""
     answer: dict[str, Any] = {}
-    for kernel in fused.RADIUS:
+    for kernel in RADIUS:
         for task, patches in TASKS.items():
             rows, weights, equal = [], [], True
             for data in images:
                 picture = decode_image(data)
                 size = size_for(picture, patches)
-                anew = partial(fused.tables.__wrapped__, picture.height, picture.width, size, kernel)
+                anew = partial(tables.__wrapped__, picture.height, picture.width, size, kernel)
                 weights.append(
                     in_turn({"weights": lambda _, anew=anew: anew()}, partial(decode_image, data), rounds)["weights"]
                 )
@@ -171,7 +172,7 @@ def large(data: bytes, rounds: int) -> dict[str, Any]:
         decode_image(data).resize((width, height), Image.Resampling.BICUBIC).save(file, "jpeg", quality=90)
         big = file.getvalue()
         size = size_for(Image.open(io.BytesIO(big)), 256)
-        for kernel in fused.RADIUS:
+        for kernel in RADIUS:
             run: dict[str, Callable[[bytes], Any]] = {
                 "decode": decode_with_pillow,
                 "decode, pillow": lambda data, s=size, k=kernel: pillow_resize(decode_with_pillow(data), size=s, kernel=k),

@@ -43,12 +43,12 @@ import patchpack as pp
 from bench import results
 from bench.model import fashion
 from bench.model import flexivit_table as tables
+from patchpack.batch_info import BatchInfo
 from patchpack.model import ViT, presets
 from patchpack.model.distill import distillation, start_from
 from patchpack.model.interpolate import Interpolation
 from patchpack.model.repatch import repatch
 from patchpack.model.trainer import accuracy, fit, label_loss
-from patchpack.report import BatchInfo
 
 SIDE, SIZES = 24, (4, 6, 8, 12)
 TOKENS = {p: (SIDE // p) ** 2 for p in SIZES}

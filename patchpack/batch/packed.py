@@ -10,8 +10,8 @@ import numpy as np
 from typing_extensions import NamedTuple
 
 from patchpack.batch._types import Array, Device, Generic, Targets
+from patchpack.batch_info import BatchInfo
 from patchpack.errors import ConfigError
-from patchpack.report import BatchInfo
 from patchpack.types import counted
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from rich.padding import Padding
 from rich.progress import Progress, ProgressColumn
 from rich.text import Text
 
-from patchpack.report import Rejection, ShardFault
+from patchpack.losses import Rejection, ShardFault
 
 _SHOWN = 10  # rejections in full
 

@@ -16,13 +16,13 @@ from typing import Literal, NamedTuple
 import numpy as np
 from PIL import Image
 
-from patchpack._arrays import Float32Array, Float64Array, IndexArray, Int64Array, UInt8Array, UInt32Array
+from patchpack._arrays import Float32Array, IndexArray, Int64Array, UInt8Array
 from patchpack._foreign.pillow import memory_of
+from patchpack.paint.weights import RADIUS, tables, weights_of
 from patchpack.types import Grid
 
 Order = Literal["pillow", "horizontal_first"]
 
-RADIUS = {"bilinear": 1.0, "bicubic": 2.0}
 BAND_BYTES = 1 << 20  # for an image whose memory is not in one piece: a copied band of this size stays in the cache
 _NO_NUMBERS = np.empty(0, dtype=np.uint8)
 _MIN_WIDTH = 8  # pixels: one vector of the vertical pass
@@ -190,57 +190,6 @@ def _paint(
                 pixels = _copied(part, narrowest)
             done = resample(pixels, -begin * 4 * width, 4 * width, width, first, stop, done, end - 1, *arguments)
         first = stop
-
-
-@lru_cache(maxsize=64)  # many photographs have the same size
-def tables(
-    height: int, width: int, target: tuple[int, int], kernel: str
-) -> tuple[int, UInt32Array, int, Int64Array, UInt32Array]:
-    """Return the fixed-point weights of a resize, for the kernels.
-
-    A tap is a pixel of the input that counts in a pixel of the output.
-
-    Args:
-        height: height of the source in pixels.
-        width: width of the source in pixels.
-        target: (height, width) of the result in pixels.
-        kernel: ``"bilinear"`` or ``"bicubic"``.
-
-    Returns:
-        Number of horizontal taps, and the table of their weights. Then number of vertical taps, the first vertical tap of each
-        output row, and the table of their weights. For the tables see `_kernels_weights`.
-    """
-    from patchpack.paint import _kernels_weights as kernels
-
-    radius, (out_height, out_width) = RADIUS[kernel], target
-    x_most, y_most = (int(2 * radius * max(size / out, 1)) + 5 for size, out in ((width, out_width), (height, out_height)))
-    x_table = np.empty(out_width * (kernels.HEAD + -(-x_most // 4) * kernels.QUAD), dtype=np.uint32)
-    y_table = np.empty(out_height * (y_most + 1) // 2 * kernels.PAIR, dtype=np.uint32)
-    y_starts, weights = np.empty(out_height, dtype=np.int64), np.empty(max(x_most, y_most) + 3)
-    cubic = kernel == "bicubic"
-    x_taps, y_taps = kernels.tables(width, out_width, height, out_height, radius, cubic, weights, x_table, y_starts, y_table)
-    return x_taps, x_table, y_taps, y_starts, y_table
-
-
-def weights_of(in_size: int, out_size: int, kernel: str) -> tuple[Int64Array, Float64Array]:
-    """Return the weights of a resize along one side.
-
-    A tap is a pixel of the input that counts in a pixel of the output.
-
-    Args:
-        in_size: pixels of the source along the side.
-        out_size: pixels of the result along the side.
-        kernel: ``"bilinear"`` or ``"bicubic"``.
-
-    Returns:
-        The first tap of each output pixel, int64 ``[out_size]``, and the weights of its taps, float64 ``[out_size, taps]``.
-    """
-    from patchpack.paint import _kernels_weights as kernels
-
-    starts = np.empty(out_size, dtype=np.int64)
-    weights = np.empty((out_size, kernels.most_taps(in_size, out_size, in_size / out_size, RADIUS[kernel])), dtype=np.float64)
-    kernels.weigh_all(in_size, out_size, RADIUS[kernel], kernel == "bicubic", starts, weights.reshape(-1))
-    return starts, weights
 
 
 # -------------------------------------------------------------------------------------------------------------- memory

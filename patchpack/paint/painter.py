@@ -11,6 +11,7 @@ import numpy as np
 from patchpack import errors
 from patchpack.batch.packed import PackedBatch
 from patchpack.image import pillow_warnings
+from patchpack.losses import Rejection
 from patchpack.paint import targets
 from patchpack.paint.augment import change_of
 from patchpack.paint.clip import paint_clip
@@ -20,7 +21,6 @@ from patchpack.paint.resample import identity_norm, norm_of, write_pixels
 from patchpack.plan.policies.crop import WholeImage
 from patchpack.plan.policies.positions import of_image
 from patchpack.plan.recipe import Recipe
-from patchpack.report import Rejection
 from patchpack.types import BatchPlan, Grid, Header
 
 Fetch = Callable[[object], tuple[object, object]]

@@ -13,6 +13,7 @@ from patchpack.image.canvas import widened
 from patchpack.paint import fused
 from patchpack.paint.augment import Change
 from patchpack.paint.patchify import patch_view
+from patchpack.paint.weights import RADIUS
 from patchpack.plan.policies.normalize import MeanStd, PerImage
 from patchpack.plan.recipe import Recipe
 from patchpack.types import Grid
@@ -76,14 +77,14 @@ def write_pixels(
 
 def reads_memory(recipe: Recipe) -> bool:
     """Return True if patches are made directly from the memory of an image. Return False if Pillow resizes the whole image."""
-    return recipe.resample in fused.RADIUS and isinstance(recipe.normalize, MeanStd) and fused.pillow_order() is not None
+    return recipe.resample in RADIUS and isinstance(recipe.normalize, MeanStd) and fused.pillow_order() is not None
 
 
 def compile_kernels(recipe: Recipe) -> None:
     """Compile the kernels for painting with a recipe, or load them from disk. A second call in a process does nothing."""
     rng.smallest(0, 0, np.zeros(1, dtype=np.uint64), rng.Stage.KEEP, [2], [1])
     widened(np.zeros((1, 1, 3), dtype=np.uint8))
-    if recipe.resample in fused.RADIUS:
+    if recipe.resample in RADIUS:
         fused.compile_kernels(isinstance(recipe.normalize, PerImage))
 
 
@@ -209,7 +210,7 @@ def _resize_numbers(
     order: fused.Order,
 ) -> npt.NDArray[np.float32]:
     pixels = np.asarray(_cropped(picture, box))
-    if kernel in fused.RADIUS and fused.pillow_order() is not None:
+    if kernel in RADIUS and fused.pillow_order() is not None:
         return fused.resize_numbers(pixels, numbers, target, kernel, order=order)
     planes = [Image.fromarray(numbers[pixels[..., channel]]) for channel in range(3)]
     return np.stack([np.asarray(_resize(plane, target, kernel, order)) for plane in planes], axis=2)

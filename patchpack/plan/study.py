@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import ConfigError
+from patchpack.losses import Rejection
 from patchpack.plan._integers import Int64
 from patchpack.plan._watch import Watch
 from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.table import plan_table
-from patchpack.report import Rejection
 from patchpack.rng import key_hash
 from patchpack.types import BatchPlan, Event, Header, PlanTable, Size
 

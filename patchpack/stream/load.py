@@ -15,7 +15,8 @@ from typing_extensions import Unpack
 from patchpack.errors import ConfigError
 from patchpack.plan.online.batches import Tail
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.loader import DATALOADER_OPTIONS, DECIDED, Loader, require_options
+from patchpack.stream.dataloader_options import DATALOADER_OPTIONS, DECIDED, require_options
+from patchpack.stream.loader import Loader
 from patchpack.stream.painting.transports import plans_ahead
 from patchpack.stream.planning.order import require_place
 from patchpack.stream.planning.planner import Planner

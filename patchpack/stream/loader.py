@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,43 +10,16 @@ import torch
 from torch.utils.data import DataLoader
 
 from patchpack.batch.packed import PackedBatch
-from patchpack.errors import ConfigError, SourceError
-from patchpack.plan._integers import require_int
-from patchpack.report import Account, BatchInfo, Report
+from patchpack.errors import SourceError
+from patchpack.report import Report
+from patchpack.stream.dataloader_options import require_options
+from patchpack.stream.epoch_account import EpochAccount
 from patchpack.stream.painting.transports import transport_of
 from patchpack.stream.planning.planner import Planner
-from patchpack.stream.policy import ErrorJudge, ErrorPolicy, OnError
-from patchpack.stream.sample.names import nearest
+from patchpack.stream.policy import ErrorPolicy, OnError
 from patchpack.stream.workers.exits import closed_at_exit
 from patchpack.stream.workers.shared_batch import SharedBatch, as_sent, unwrap
 from patchpack.stream.workers.watch import TICK, WorkerSeeds, WorkerStart
-
-DECIDED = ("batch_size", "sampler", "batch_sampler", "collate_fn", "drop_last", "dataset", "in_order")
-_OWN = {"num_workers": "num_workers=", "timeout": "on_error=patchpack.ErrorPolicy('raise', timeout=...)"}
-DATALOADER_OPTIONS = frozenset(inspect.signature(DataLoader.__init__).parameters) - {"self", *_OWN}
-
-
-def require_options(options: Any) -> dict[str, Any]:
-    """Return the options of a torch DataLoader by name. Return an empty dict for None.
-
-    Raises:
-        ConfigError: an option that a DataLoader does not have, or that a recipe or `load` decides.
-    """
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping):
-        raise ConfigError(f"dataloader is a dict of options of torch's DataLoader, got {options!r}")
-    for name in options:
-        if name in DECIDED:
-            raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) or tail and cannot be passed")
-        if name in _OWN:
-            raise ConfigError(f"{name} is an argument of its own: pass {_OWN[name]} instead of dataloader={{{name!r}: ...}}")
-        if name not in DATALOADER_OPTIONS:
-            raise ConfigError(f"dataloader= has {name!r}, which is no option of DataLoader{nearest(name, DATALOADER_OPTIONS)}")
-    prefetch = options.get("prefetch_factor")
-    if prefetch is not None:
-        require_int("prefetch_factor", prefetch, 1, 1 << 20)
-    return dict(options)
 
 
 class Loader(DataLoader[PackedBatch]):
@@ -63,7 +35,6 @@ class Loader(DataLoader[PackedBatch]):
 
     Attributes:
         planner: the given planner.
-        fatal: the error of the last iteration if the planner could make no batch, or no further batch. Else None.
 
     Raises:
         ConfigError: an option that cannot work.
@@ -80,10 +51,8 @@ class Loader(DataLoader[PackedBatch]):
     ) -> None:
         policy, options = ErrorPolicy.of(on_error), require_options(dataloader)
         self.planner = planner
-        self.fatal: SourceError | None = None
-        self._judge = ErrorJudge(policy)
         self._num_threads = num_threads
-        self._accounts: dict[int, Account] = {}  # by stream; only one if the parent plans
+        self._account = EpochAccount(policy)
         self._delivered: int | None = None  # batches of this epoch, including those before a resume
         self._finished = False
         # iterating a DataLoader draws from torch's global generator unless it has a generator itself
@@ -117,8 +86,8 @@ class Loader(DataLoader[PackedBatch]):
         return closed_at_exit(self._batches())
 
     def _batches(self) -> Generator[PackedBatch, None, None]:
-        self._accounts, self._delivered, self._finished, self.fatal = {}, None, False, None
-        self._judge.begin()
+        self._delivered, self._finished = None, False
+        self._account.begin()
         self._transport.begin()
         if self._seeds:
             self._seeds.epoch = self.planner.epoch
@@ -127,7 +96,8 @@ class Loader(DataLoader[PackedBatch]):
         try:
             for sent in sending:
                 batch = unwrap(sent) if isinstance(sent, SharedBatch) else sent
-                error = self._received(batch.info)
+                error = self._account.judge(batch.info, one_ends_all=self._transport.one_ends_all())
+                self._account.add(batch.info, before=self._transport.arrived(batch.info), delivered=error is None)
                 if error is not None:
                     raise error
                 if batch.info.fatal is None:
@@ -142,32 +112,8 @@ class Loader(DataLoader[PackedBatch]):
             del sending
         self._finished = True
         self._transport.all_delivered()
-        if not self.fatal and self.planner.world_size == 1:  # one of several ranks cannot know
-            self.fatal = self._nothing_usable()
-        if self.fatal and not self.report().packed:
-            raise self.fatal
-
-    def _received(self, info: BatchInfo) -> Exception | None:
-        """Count the samples of a batch that has arrived. Return the error to raise instead of delivering the batch, or None."""
-        error = self._judge.judge(info, self._seen(info))
-        if error is None and info.fatal is not None:
-            self.fatal = SourceError(info.fatal)
-            error = self.fatal if self._transport.one_ends_all() else None
-        before = self._transport.arrived(info)
-        self._accounts.setdefault(info.worker, Account()).add(info, before=before, delivered=error is None)
-        return error
-
-    def _nothing_usable(self) -> SourceError | None:
-        """Return an error if an epoch was iterated from its beginning and every sample was rejected. Otherwise return None."""
-        report = self.report()
-        if self.planner.already_reported or not report.rejected or len(report.rejected) < report.seen:
-            return None
-        counts = f"{report.seen} samples seen, {len(report.rejected)} rejected"
-        return SourceError(f"{self.planner.source.name}: no image to pack, {counts}; the first: {report.rejected[0]}")
-
-    def _seen(self, info: BatchInfo) -> int:
-        """Return the number of samples that all streams have met. `info` has the number of the stream that made the batch."""
-        return info.seen + sum(account.seen for number, account in self._accounts.items() if number != info.worker)
+        # one of several ranks, or a run that was resumed, has not seen the whole epoch
+        self._account.end(self.planner.source.name, whole=self.planner.world_size == 1 and not self.planner.already_reported)
 
     def forget_workers(self) -> None:
         """Start new workers in the next iteration, even if workers are persistent."""
@@ -213,15 +159,20 @@ class Loader(DataLoader[PackedBatch]):
                 error names the difference. See `Planner.load_state_dict`.
         """
         self._transport.load_state_dict(self, state)
-        self._delivered, self._finished, self._accounts = None, False, {}
+        self._delivered, self._finished = None, False
+        self._account.begin()
 
     def report(self) -> Report:
         """Return the account of all samples up to the last delivered batch, or up to the batch that an error replaced.
 
         The number of workers does not change the report.
         """
-        total = Report.total(account.report() for account in self._accounts.values())
-        return replace(total, ignored=dict(self.planner.source.ignored))
+        return replace(self._account.report(), ignored=dict(self.planner.source.ignored))
+
+    @property
+    def fatal(self) -> SourceError | None:
+        """The error of the last iteration if the planner could make no batch, or no further batch. Else None."""
+        return self._account.fatal
 
     @property
     def classes(self) -> list[str] | None:

@@ -14,8 +14,9 @@ from PIL import Image
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
 from patchpack.image.picture import is_picture, is_several
+from patchpack.losses import Rejection, ShardFault
 from patchpack.plan.recipe import Recipe
-from patchpack.report import Rejection, Report, ShardFault
+from patchpack.report import Report
 from patchpack.stream.load import load
 from patchpack.stream.loader import Loader
 from patchpack.stream.policy import ErrorPolicy, OnError
@@ -24,7 +25,8 @@ from patchpack.stream.sample.names import IMAGE
 from patchpack.stream.sample.parsing import parse_members
 from patchpack.stream.sample.source import FieldSource
 from patchpack.stream.sources.files import FileReader, scan_file
-from patchpack.stream.sources.iterables import NO_IMAGES, InlineReader, Numbers, carried, is_split, read_items
+from patchpack.stream.sources.inline import InlineReader
+from patchpack.stream.sources.iterables import NO_IMAGES, Numbers, carried, is_split, read_items
 from patchpack.stream.workers.exits import closed_at_exit
 from patchpack.types import Event, Header, Sample
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from patchpack.batch_info import BatchInfo
 from patchpack.errors import ConfigError, PatchpackError, SourceError
+from patchpack.losses import Rejection, ShardFault
 from patchpack.plan._integers import require_int
 from patchpack.plan.online.losses import MAX_IN_A_ROW
-from patchpack.report import BatchInfo, Rejection, ShardFault
 
 OnError = Literal["raise", "skip"] | Callable[[Any], bool]
 _ENOUGH = 100  # a share counts only from this many samples on

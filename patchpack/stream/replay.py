@@ -11,12 +11,12 @@ from typing_extensions import Unpack
 
 from patchpack.batch.unpack import PackedImage, unpack
 from patchpack.errors import SourceError
+from patchpack.losses import Rejection
 from patchpack.paint.painter import paint
 from patchpack.plan._integers import require_int
 from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.packing import FirstFit
 from patchpack.plan.recipe import Recipe
-from patchpack.report import Rejection
 from patchpack.stream.planning.probe import probe_targets
 from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.source import tell_epoch

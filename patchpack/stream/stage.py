@@ -40,7 +40,8 @@ from patchpack.stream.sample.names import IMAGE, LABEL
 from patchpack.stream.sample.parsing import parse_members, require_callable, require_unnamed
 from patchpack.stream.sample.source import Reader, tell_epoch
 from patchpack.stream.sample.text import TEXT, Tokenize, parse_text, require_text_len
-from patchpack.stream.sources.iterables import InlineReader, IterableSource, Numbers
+from patchpack.stream.sources.inline import InlineReader
+from patchpack.stream.sources.iterables import IterableSource, Numbers
 from patchpack.stream.sources.shares import Share, in_order, require_items
 from patchpack.stream.workers.shared_batch import share
 from patchpack.types import BatchPlan, TargetKind

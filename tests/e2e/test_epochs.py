@@ -19,10 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import patchpack as pp
+from patchpack.losses import ShardFault
 from patchpack.plan.online.planner import OnlinePlanner
-from patchpack.report import ShardFault
 from patchpack.stream.planning.order import Mark, Order, OrderedSource
-from patchpack.stream.sources.iterables import InlineReader
+from patchpack.stream.sources.inline import InlineReader
 from patchpack.stream.sources.opening import open_source
 from patchpack.testing import check_batch
 from patchpack.types import Event, Header, Size

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 import patchpack as pp
 from helpers.profiles import weight
-from patchpack.report import BatchInfo
+from patchpack.batch_info import BatchInfo
 from patchpack.stream.painting.painter import SendingPainter
 from patchpack.testing import check_batch
 

@@ -19,8 +19,8 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import patchpack as pp
+from patchpack.batch_info import BatchInfo
 from patchpack.plan.packing import GreedyPacker, fewest_tokens
-from patchpack.report import BatchInfo
 from patchpack.samples import shards
 from patchpack.testing import check_batch
 

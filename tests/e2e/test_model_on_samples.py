@@ -7,9 +7,9 @@ import torch
 
 import patchpack as pp
 from patchpack.batch.unpack import PackedImage
+from patchpack.batch_info import BatchInfo
 from patchpack.model import ViT, presets
 from patchpack.model.presets import Size
-from patchpack.report import BatchInfo
 
 SHARDS = pp.samples.shards("val")[:1]
 RECIPE = pp.recipes.navit(

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader, DistributedSampler, Subset
 
 import patchpack as pp
+from patchpack.batch_info import BatchInfo
 from patchpack.cli import main
-from patchpack.report import BatchInfo
 from patchpack.stream.packed import epochs, steps, write
 from patchpack.stream.packed.steps import END, Place, read_step
 from patchpack.stream.planning.epoch_plan import EpochPlan

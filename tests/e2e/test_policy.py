@@ -17,7 +17,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 import patchpack as pp
-from patchpack.report import Rejection, ShardFault
+from patchpack.losses import Rejection, ShardFault
 
 RECIPE = pp.recipes.siglip2_naflex(seq_len=256, rows_per_batch=2)
 

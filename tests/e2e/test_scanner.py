@@ -11,7 +11,7 @@ import pytest
 
 import patchpack as pp
 from patchpack.stream.planning import scanner
-from patchpack.stream.sources.iterables import InlineReader
+from patchpack.stream.sources.inline import InlineReader
 from patchpack.stream.sources.opening import open_source
 from patchpack.types import Event
 

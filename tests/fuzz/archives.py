@@ -14,7 +14,7 @@ from PIL import Image
 
 from patchpack.errors import DecodeError, TargetError
 from patchpack.image.size import read_size
-from patchpack.report import Rejection, ShardFault
+from patchpack.losses import Rejection, ShardFault
 from patchpack.stream.sample.fields import Limits, SampleFields
 from patchpack.stream.tar.byte_reader import BLOCK, SeekableReader, StreamReader
 from patchpack.stream.tar.members import UNREADABLE, Member, read_members

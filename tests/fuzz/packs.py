@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import patchpack as pp
+from patchpack.batch_info import BatchInfo
 from patchpack.errors import ShardError, SourceError
-from patchpack.report import BatchInfo
 from patchpack.stream.packed.manifest import NAME
 from patchpack.stream.packed.steps import END, Place, read_step
 from patchpack.stream.tar.byte_reader import BLOCK

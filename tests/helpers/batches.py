@@ -7,7 +7,7 @@ import torch
 from hypothesis import strategies as st
 
 import patchpack as pp
-from patchpack.report import BatchInfo
+from patchpack.batch_info import BatchInfo
 from patchpack.types import Grid
 
 TOKENS = (4, 6, 5)  # and two of padding

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from patchpack.batch.packed import PackedBatch
-from patchpack.report import BatchInfo
+from patchpack.batch_info import BatchInfo
 
 
 def pack(

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from patchpack import rng
-from patchpack.report import Rejection, ShardFault
-from patchpack.stream.sources.iterables import InlineReader
+from patchpack.losses import Rejection, ShardFault
+from patchpack.stream.sources.inline import InlineReader
 from patchpack.types import Header, Size
 
 

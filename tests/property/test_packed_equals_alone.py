@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from patchpack.batch.packed import PackedBatch
+from patchpack.batch_info import BatchInfo
 from patchpack.model import ViT, cross_entropy
 from patchpack.model.block import BlockStyle
 from patchpack.model.interpolate import CONVENTIONS
 from patchpack.model.positions import FactorizedPositions, GridPositions
 from patchpack.model.waves import FourierPositions
-from patchpack.report import BatchInfo
 
 PATCH_SIZE, CLASSES, MAX_LEN = 2, 3, 5
 D = PATCH_SIZE * PATCH_SIZE * 3

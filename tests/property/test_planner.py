@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from helpers import naive
 from patchpack import recipes, rng, testing
+from patchpack.losses import Rejection, ShardFault
 from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.packing import BestFit, FirstFit, NextFit
 from patchpack.plan.policies.drop import Beta, NoDrop, Scheduled
 from patchpack.plan.policies.resize import LongestSide, NaFlex, Native, NaViT, Pix2Struct, Square
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.table import plan_table
-from patchpack.report import Rejection, ShardFault
 from patchpack.types import BatchPlan, Event, Header, Size
 
 

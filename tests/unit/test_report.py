@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 import patchpack as pp
 from helpers.batches import by_hand
-from patchpack.report import Account, BatchInfo, Rejection, Report, ShardFault
+from patchpack.batch_info import BatchInfo
+from patchpack.losses import Rejection, ShardFault
+from patchpack.report import Account, Report
 
 COUNTERS = ("step", "epoch", "seen", "planned", "packed", "shortened", "worker", "streams")
 COUNTS = st.integers(0, 1 << 40)

@@ -22,7 +22,7 @@ import patchpack as pp
 from patchpack.cli.arguments import SOURCE, add_image, add_model, add_recipe, add_rows, add_seq_len, describe, recipe_of
 from patchpack.cli.opening import open_typed
 from patchpack.cli.terminal import count_of, progress, say, say_losses
-from patchpack.report import Rejection
+from patchpack.losses import Rejection
 from patchpack.stream.jobs.atomic import replace_file
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from patchpack.errors import SampleError, SourceError, TargetError
 from patchpack.image.decode import open_image, to_rgb
-from patchpack.report import Rejection, ShardFault
+from patchpack.losses import Rejection, ShardFault
 from patchpack.stream.sample.source import Source
 from patchpack.types import Event, Header
 

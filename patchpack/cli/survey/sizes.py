@@ -14,7 +14,7 @@ from rich.progress import Progress
 
 from patchpack.cli.opening import open_typed
 from patchpack.errors import ConfigError, SourceError
-from patchpack.report import Rejection, ShardFault
+from patchpack.losses import Rejection, ShardFault
 from patchpack.types import Header
 
 

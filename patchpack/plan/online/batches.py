@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
+from patchpack.batch_info import BatchInfo
 from patchpack.plan.online.decisions import SampleDecision, batch_plan
 from patchpack.plan.online.saved import positions_of
 from patchpack.plan.recipe import Recipe
-from patchpack.report import BatchInfo
 from patchpack.types import BatchPlan, TargetKind
 
 Tail = Literal["short", "drop", "pad", "wrap"]

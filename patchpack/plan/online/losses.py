@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from patchpack.report import BatchInfo, Rejection, ShardFault
+from patchpack.batch_info import BatchInfo
+from patchpack.losses import Rejection, ShardFault
 
 MAX_IN_A_ROW = 100
 """Number of unusable samples in a row after which the source counts as broken."""

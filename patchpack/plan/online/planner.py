@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from patchpack.batch_info import BatchInfo
 from patchpack.errors import ConfigError
+from patchpack.losses import Rejection, ShardFault
 from patchpack.plan._integers import require_epoch, require_limits
 from patchpack.plan.online.batches import TAILS, Batches, HeldPlan, Tail
 from patchpack.plan.online.budget import Budget
@@ -20,7 +22,6 @@ from patchpack.plan.online.refusals import refused, too_few_steps, too_many_erro
 from patchpack.plan.online.rows import Rows
 from patchpack.plan.online.saved import positions_of, require_same_samples, samples_to_json, shortened_again
 from patchpack.plan.recipe import Recipe
-from patchpack.report import BatchInfo, Rejection, ShardFault
 from patchpack.types import BatchPlan, Event, Header, TargetKind
 
 
@@ -85,8 +86,7 @@ class OnlinePlanner:
         self._batches = Batches(recipe, epoch, tail, target_kind, text_len)
         self._account = Losses()
         self._first_ordinal = seen + stream
-        self._step = stream
-        self._passes = Passes(recipe)
+        self._step, self._passes = stream, Passes(recipe)
         self._held: HeldPlan | None = None
         self._ended = self._finished = False  # no more events will be fed, no more plans made
         self._fatal: str | None = None  # why fewer steps were planned than requested

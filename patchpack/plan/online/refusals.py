@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from patchpack.losses import Rejection
 from patchpack.plan.online.decisions import SampleDecision
 from patchpack.plan.online.losses import Losses
 from patchpack.plan.policies.crop import WholeImage
 from patchpack.plan.recipe import Recipe
-from patchpack.report import Rejection
 from patchpack.types import Size
 
 

@@ -16,8 +16,8 @@ import numpy.typing as npt
 from patchpack._arrays import IntegerArray
 from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
 from patchpack.image.formats import MAX_BYTES, MAX_PIXELS, Reading, require_readable
+from patchpack.losses import Rejection, ShardFault
 from patchpack.paint.targets import infer_kind
-from patchpack.report import Rejection, ShardFault
 from patchpack.stream.index import columns as files
 from patchpack.stream.index.build import (
     Paths,

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack.errors import IndexFileError
-from patchpack.report import Rejection, ShardFault
+from patchpack.losses import Rejection, ShardFault
 from patchpack.stream.index.columns import UNREADABLE, Column, Columns, damaged
 from patchpack.stream.index.head import Head
 from patchpack.stream.index.scan import ShardColumns

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from patchpack import rng
 from patchpack.errors import SourceError
-from patchpack.report import Rejection, ShardFault
+from patchpack.losses import Rejection, ShardFault
 from patchpack.stream.index.columns import Columns, narrow
 from patchpack.stream.index.fingerprint import Fingerprint, fingerprint, status_of
 from patchpack.stream.sample.fields import SampleFields

@@ -11,7 +11,8 @@ from typing import Annotated, Any, BinaryIO, Literal
 from msgspec import Meta, Struct, convert, to_builtins
 
 from patchpack.errors import SourceError
-from patchpack.report import Rejection, Report, ShardFault
+from patchpack.losses import Rejection, ShardFault
+from patchpack.report import Report
 from patchpack.stream.jobs.atomic import replace_file
 from patchpack.stream.jobs.values import Count, decode
 from patchpack.stream.packed.steps import UNREADABLE

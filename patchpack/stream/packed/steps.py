@@ -30,8 +30,8 @@ from msgspec.structs import asdict
 
 from patchpack.batch._types import Objects, Targets
 from patchpack.batch.packed import PackedBatch
+from patchpack.batch_info import BatchInfo
 from patchpack.errors import ShardError, TargetError
-from patchpack.report import BatchInfo
 from patchpack.stream.jobs.values import Count, decode
 from patchpack.stream.tar.byte_reader import BLOCK
 from patchpack.stream.tar.members import read_members

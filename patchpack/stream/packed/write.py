@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 from patchpack._version import __version__
+from patchpack.batch_info import BatchInfo
 from patchpack.errors import ConfigError, ShardError, SourceError
 from patchpack.plan.recipe import Recipe
-from patchpack.report import BatchInfo
 from patchpack.stream.jobs.atomic import replace_file
 from patchpack.stream.jobs.values import decode
 from patchpack.stream.packed import steps

@@ -16,8 +16,8 @@ import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from patchpack.batch.packed import PackedBatch
+from patchpack.batch_info import BatchInfo
 from patchpack.plan.online.saved import already_reported
-from patchpack.report import BatchInfo
 from patchpack.stream.painting.assignments import Assignments
 from patchpack.stream.painting.in_workers import InWorkers
 from patchpack.stream.painting.painter import SendingPainter

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from patchpack.report import BatchInfo
+from patchpack.batch_info import BatchInfo
 from patchpack.stream.painting.painter import SendingPainter
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.planning.resume import require_same

@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack import rng
+from patchpack.batch_info import BatchInfo
 from patchpack.errors import ConfigError
 from patchpack.image.decode import too_many_bytes
+from patchpack.losses import Rejection
 from patchpack.plan._integers import require_int
 from patchpack.plan.online.batches import Tail
 from patchpack.plan.online.refusals import refusal
@@ -21,7 +23,6 @@ from patchpack.plan.shuffle import block_of
 from patchpack.plan.table import place_grids
 from patchpack.plan.whole_epoch.epoch import EpochRows, plan_rows
 from patchpack.plan.whole_epoch.samples import TOO_MANY_BYTES, TOO_MANY_PIXELS, Sizes
-from patchpack.report import BatchInfo, Rejection
 from patchpack.stream.planning.probe import require_recipe
 from patchpack.stream.sources.indexed import SampleIndex
 from patchpack.types import BatchPlan, Header, counted

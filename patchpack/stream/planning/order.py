@@ -14,7 +14,7 @@ import numpy as np
 
 from patchpack import rng
 from patchpack.errors import ConfigError
-from patchpack.report import ShardFault
+from patchpack.losses import ShardFault
 from patchpack.stream.sample.source import Source
 from patchpack.types import Event, Header
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.image.formats import reading_of, require_readable
+from patchpack.losses import Rejection
 from patchpack.paint.targets import infer_kind
 from patchpack.plan.recipe import Recipe
-from patchpack.report import Rejection
 from patchpack.stream.sample.source import Reader, Source
 from patchpack.types import Event, Header, TargetKind
 

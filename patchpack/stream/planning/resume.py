@@ -16,9 +16,9 @@ from zlib import crc32
 from msgspec import convert, to_builtins
 
 from patchpack.errors import ConfigError
+from patchpack.losses import ShardFault
 from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.recipe import Recipe
-from patchpack.report import ShardFault
 from patchpack.stream.planning.order import Mark, OrderedSource
 from patchpack.types import Event, Header, TargetKind
 

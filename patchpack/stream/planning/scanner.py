@@ -16,7 +16,7 @@ from multiprocessing.reduction import ForkingPickler
 from typing import Any, Protocol
 
 from patchpack.errors import SourceError
-from patchpack.report import Rejection
+from patchpack.losses import Rejection
 from patchpack.stream.planning.order import Mark
 from patchpack.stream.workers.watch import TICK, StatusBoard, end_with_parent, how
 from patchpack.types import Event, Header

@@ -10,12 +10,12 @@ from itertools import islice
 from typing import Any
 
 from patchpack.errors import ConfigError
+from patchpack.losses import Rejection, ShardFault
 from patchpack.plan._integers import require_int
 from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.online.saved import already_reported
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of
-from patchpack.report import Rejection, ShardFault
 from patchpack.stream.planning.order import Mark, Order, OrderedSource
 from patchpack.stream.planning.planner import Planner, PlanOptions
 from patchpack.stream.planning.probe import probe_targets, target_kind_of

@@ -11,7 +11,7 @@ from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.image.decode import require_bytes, too_many_bytes
 from patchpack.image.formats import MAX_BYTES, extensions_of, starts_as_image
 from patchpack.image.size import read_size_at
-from patchpack.report import Rejection
+from patchpack.losses import Rejection
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.labels import decode_target, join
 from patchpack.types import Header, Size

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from patchpack.errors import ConfigError, SourceError
-from patchpack.report import Rejection
+from patchpack.losses import Rejection
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.names import nearest
 from patchpack.stream.sample.source import FieldSource, digest

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack._arrays import IntegerArray
-from patchpack.report import Rejection, ShardFault
+from patchpack.losses import Rejection, ShardFault
 from patchpack.stream.sample.source import Reader, Source
 from patchpack.types import Event, Header, TargetKind
 

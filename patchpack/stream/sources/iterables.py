@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
-
-import numpy as np
-from PIL import Image
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from patchpack._foreign.datasets import is_split_by_node, stream_behind_error
 from patchpack._shown import said
 from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceError, TargetError
-from patchpack.image.decode import to_rgb
 from patchpack.image.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
 from patchpack.image.size import picture_size
-from patchpack.report import Rejection, ShardFault
-from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
+from patchpack.losses import Rejection, ShardFault
+from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.items import ToSample, key_of, make_sample, refuse_batch
 from patchpack.stream.sample.labels import without_address
 from patchpack.stream.sample.source import FieldSource, tell_epoch
 from patchpack.stream.sources.huggingface import UNDECODED_FIRST, is_huggingface
+from patchpack.stream.sources.inline import InlineReader, InlineSample
 from patchpack.stream.sources.shares import origin_of
-from patchpack.types import Clip, Event, Header, Inline, Sample
+from patchpack.types import Event, Header, Sample
 
 if TYPE_CHECKING:
-    from patchpack.types import Picture
+    pass
 
 NO_IMAGES = "a sample must have at least one image, got an empty list: leave the sample out"
 
@@ -257,50 +253,3 @@ def refused(key: str, error: PatchpackError, member: str = "") -> Rejection:
 
 def _own_key(item: object) -> str | None:
     return key_of(item) if isinstance(item, Mapping) and "__key__" in item else None
-
-
-class InlineSample:
-    """A location that carries a user's objects, and that can always be pickled. See `Inline`.
-
-    If a plan could not be pickled, the worker would wait for it for ever. So an object that cannot be pickled is replaced by
-    the error that pickling raised. A PIL image is decoded before pickling, because PIL's own pickle keeps only the pixels of
-    the file.
-
-    Args:
-        image: the image of the sample.
-        target: its label.
-        limits: options for reading a PIL image.
-    """
-
-    def __init__(self, image: object, target: object, limits: Limits = NO_LIMITS) -> None:
-        self.image, self.target, self._limits = image, target, limits
-
-    def __reduce__(self) -> tuple[object, ...]:
-        image = self.image
-        try:
-            if isinstance(image, Clip) and isinstance(image.frames, (list, tuple)):
-                image = Clip([cast("Picture", self._sent(frame)) for frame in image.frames])
-            return pickle.loads, (pickle.dumps(Inline(self._sent(image), self.target)),)
-        except DecodeError as error:
-            return DecodeError, (str(error),)
-        except Exception as error:
-            return SourceError, (f"cannot be sent to a worker: {said(error)}",)
-
-    def _sent(self, image: object) -> object:
-        if isinstance(image, Image.Image):
-            return np.asarray(to_rgb(image, background=self._limits.background, reading=self._limits.reading))
-        return bytes(image) if isinstance(image, memoryview) else image
-
-
-class InlineReader:
-    """A `Reader` for a location that is the sample itself, or the error that pickling raised."""
-
-    def __call__(self, location: Inline | InlineSample | PatchpackError) -> tuple[object, object]:
-        """Return the image and label of the location, see `Reader`."""
-        if isinstance(location, PatchpackError):
-            raise location
-        return location.image, location.target
-
-    def target(self, location: Inline | InlineSample) -> object:
-        """Return the label of the location, see `Reader`."""
-        return location.target

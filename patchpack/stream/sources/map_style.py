@@ -20,7 +20,8 @@ from patchpack.image.picture import frame_count, frames_of, is_several, within
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.items import ToSample, make_sample
 from patchpack.stream.sample.source import FieldSource, tell_epoch
-from patchpack.stream.sources.iterables import InlineReader, InlineSample, carried, header_of, refused
+from patchpack.stream.sources.inline import InlineReader, InlineSample
+from patchpack.stream.sources.iterables import carried, header_of, refused
 from patchpack.types import Event, Header, Inline, Sample, Size
 
 SizeOf = Callable[[int], tuple[int, int]]

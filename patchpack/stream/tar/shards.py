@@ -9,7 +9,7 @@ from typing import BinaryIO, NamedTuple, cast
 from patchpack.errors import DecodeError, TargetError
 from patchpack.image.decode import too_many_bytes
 from patchpack.image.size import read_size, read_size_at
-from patchpack.report import Rejection, ShardFault
+from patchpack.losses import Rejection, ShardFault
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.labels import decode_target, join
 from patchpack.stream.sample.names import nearest, nearest_member

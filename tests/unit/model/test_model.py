@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from patchpack.batch.packed import PackedBatch
+from patchpack.batch_info import BatchInfo
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.model import NaViT, cross_entropy, sigmoid_cross_entropy
 from patchpack.model.attention import bucketed, dense, flex, loop
@@ -18,7 +19,6 @@ from patchpack.model.layout import Layout
 from patchpack.model.pool import AttentionPool, segment_softmax
 from patchpack.model.positions import FactorizedPositions
 from patchpack.model.static import StaticLayout
-from patchpack.report import BatchInfo
 
 # an unreadable image in the middle of the first row, nothing at all in the second, two slots swapped in the third
 SEGMENT_IDS = torch.tensor([[1, 1, 0, 0, 3, 3, 0], [0] * 7, [2, 2, 2, 1, 0, 0, 0]], dtype=torch.int32)

@@ -22,9 +22,10 @@ from helpers.profiles import weight
 from patchpack.image.decode import decode
 from patchpack.paint import fused
 from patchpack.paint.resample import FILTERS, number_table, standard_numbers, write_pixels
+from patchpack.paint.weights import RADIUS
 from patchpack.types import Grid
 
-KERNELS = st.sampled_from(sorted(fused.RADIUS))
+KERNELS = st.sampled_from(sorted(RADIUS))
 SIDES = st.one_of(st.integers(1, 3), st.integers(1, 40), st.integers(1, 300))
 SIZES = st.tuples(SIDES, SIDES)
 
@@ -55,14 +56,14 @@ def test_equals_pillow(size: tuple[int, int], target: tuple[int, int], kernel: s
     assert np.array_equal(fused.resize(picture, target, kernel), by_pillow(picture, target, kernel))
 
 
-@pytest.mark.parametrize("kernel", fused.RADIUS)
+@pytest.mark.parametrize("kernel", RADIUS)
 def test_equals_pillow_on_every_tiny_size(kernel: str) -> None:
     for h, w, th, tw in itertools.product(range(1, 5), repeat=4):
         picture = noise(h, w)
         assert np.array_equal(fused.resize(picture, (th, tw), kernel), by_pillow(picture, (th, tw), kernel)), (h, w, th, tw)
 
 
-@pytest.mark.parametrize("kernel", fused.RADIUS)
+@pytest.mark.parametrize("kernel", RADIUS)
 @pytest.mark.parametrize(
     ("size", "target"),
     [
@@ -77,7 +78,7 @@ def test_equals_pillow_on(size: tuple[int, int], target: tuple[int, int], kernel
     assert np.array_equal(fused.resize(picture, target, kernel), by_pillow(picture, target, kernel))
 
 
-@pytest.mark.parametrize("kernel", fused.RADIUS)
+@pytest.mark.parametrize("kernel", RADIUS)
 def test_extremes_do_not_wrap(kernel: str) -> None:
     """Black beside white, where a cubic overshoots both."""
     board = np.kron(np.indices((40, 40)).sum(axis=0) % 2, np.ones((5, 5))).astype(np.uint8)[..., None] * np.full(
@@ -97,7 +98,7 @@ def twenty_photographs(photographs: list[str]) -> list[Image.Image]:
 
 
 @pytest.mark.parametrize("patches", [64, 256, 576, 0], ids=["64", "256", "576", "twice the size"])
-@pytest.mark.parametrize("kernel", fused.RADIUS)
+@pytest.mark.parametrize("kernel", RADIUS)
 def test_equals_pillow_on_photographs(twenty_photographs: list[Image.Image], kernel: str, patches: int) -> None:
     for picture in twenty_photographs:
         scale = (patches * 256 / (picture.height * picture.width)) ** 0.5 if patches else 2

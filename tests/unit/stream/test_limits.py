@@ -16,8 +16,8 @@ from helpers.hard_images import Hard, saved, tiled_tiff, turned, two_sizes, writ
 from helpers.opening import opened
 from patchpack.image.decode import decode, open_image
 from patchpack.image.formats import MAX_BYTES, MAX_PIXELS
+from patchpack.losses import Rejection
 from patchpack.paint.part import part_of_picture
-from patchpack.report import Rejection
 from patchpack.stream.sources.opening import open_source
 from patchpack.stream.tar import shards
 from patchpack.stream.tar.members import HELD_BYTES

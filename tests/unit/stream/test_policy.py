@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from patchpack.batch_info import BatchInfo
 from patchpack.errors import SourceError
-from patchpack.report import BatchInfo, Rejection
+from patchpack.losses import Rejection
 from patchpack.stream.policy import ErrorJudge, ErrorPolicy
 
 BAD = Rejection("a.tar", "k", "k.jpg", "decode", "no picture")

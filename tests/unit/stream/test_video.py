@@ -453,7 +453,7 @@ def test_qwen_gets_steps_of_time_as_blocks_of_real_frames() -> None:
 
 
 def test_a_clip_travels_to_a_worker() -> None:
-    from patchpack.stream.sources.iterables import InlineSample
+    from patchpack.stream.sources.inline import InlineSample
 
     frames = [Image.fromarray(PIXELS[0]), memoryview(png(PIXELS[1])), PIXELS[2]]
     image, target = pickle.loads(pickle.dumps(InlineSample(pp.Clip(frames), 3)))

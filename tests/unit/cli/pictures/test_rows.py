@@ -10,9 +10,9 @@ from PIL import Image
 
 import patchpack as pp
 from helpers.drawn import photo
+from patchpack.batch_info import BatchInfo
 from patchpack.cli.commands.preview import first_rows
 from patchpack.cli.pictures import rows, sheet
-from patchpack.report import BatchInfo
 from patchpack.stream.sources.opening import open_source
 from patchpack.types import Size
 

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from patchpack import recipes, rng, testing
+from patchpack.batch_info import BatchInfo
 from patchpack.errors import ConfigError, PackingError
+from patchpack.losses import Rejection, ShardFault
 from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.packing import FirstFit, GreedyPacker, Item, NextFit, Row
 from patchpack.plan.policies.drop import Beta, Scheduled
 from patchpack.plan.policies.resize import NaFlex, Native, NaViT, Pix2Struct, SmartResize, Square
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.table import plan_table
-from patchpack.report import BatchInfo, Rejection, ShardFault
 from patchpack.types import BatchPlan, Event, Header, Size, TargetSpec
 
 SIZES = [(480, 640), (375, 500), (100, 100), (33, 900), (1080, 1920), (7, 7), (224, 224), (640, 427)]

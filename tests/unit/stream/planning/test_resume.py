@@ -12,12 +12,12 @@ from PIL import Image
 
 import patchpack as pp
 from helpers.standin import of_sizes
-from patchpack.report import BatchInfo
+from patchpack.batch_info import BatchInfo
 from patchpack.stream.painting.planned_in_workers import PlannedInWorkers
 from patchpack.stream.planning.epoch_plan import EpochPlan
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.planning.resume import kind_of, snapshot
-from patchpack.stream.sources.iterables import InlineReader
+from patchpack.stream.sources.inline import InlineReader
 from patchpack.types import TargetSpec
 
 RECIPE = pp.Recipe(

@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import Dataset, Subset, TensorDataset
 
 import patchpack as pp
-from patchpack.report import Rejection
+from patchpack.losses import Rejection
 from patchpack.stream.sources.map_style import MapStyleSource, is_map_style
 from patchpack.stream.sources.opening import open_source
 from patchpack.types import Header
