@@ -179,14 +179,14 @@ def _opened(limits: Limits, source: object, asked: Mapping[str, Any]) -> Source:
     members = parse_members(asked["image"], asked["target"], asked["frames"], limits)
     require_unnamed(members, asked["to_sample"])
     members = replace(members, text=parse_text(asked["text"], asked["tokenize"]))
-    opened = _openedopen_files(source, members, asked["classes"])
+    opened = _open_paths(source, members, asked["classes"])
     if opened is None:
         opened = _items(source, members, asked["to_sample"], asked["sizes"], asked["size_of"])
     opened.text = members.text
     return opened
 
 
-def _openedopen_files(source: object, members: SampleFields, classes: Sequence[str] | None) -> Source | None:
+def _open_paths(source: object, members: SampleFields, classes: Sequence[str] | None) -> Source | None:
     """Return a source of the files that paths name, or None if `source` is no path."""
     paths = _paths(source)
     if paths is None:
