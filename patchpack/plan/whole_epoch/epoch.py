@@ -37,7 +37,7 @@ class EpochRows:
         order: int32 or int64 ``[positions]``, the line of the index at each position.
         items: int32 or int64 ``[images]``, positions of the images, row after row. Row r is
             ``items[offsets[r]:offsets[r + 1]]``.
-        grids: grid and tokens of each image in `items`. They are decided once.
+        grids: `GridTable` of the images in `items`.
         offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
         steps: int64 ``[steps, num_ranks * rows per batch]``, rows of each step, −1 for an empty row. Rank r has the rows r, r +
             num_ranks, … of a step.

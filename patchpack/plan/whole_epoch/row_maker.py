@@ -25,7 +25,7 @@ class Rows(NamedTuple):
 
     Attributes:
         items: integers ``[images]``, positions of the images, row after row.
-        grids: grids and tokens of the images, in the order of `items`.
+        grids: `GridTable` of the images, in the order of `items`.
         offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
     """
 
@@ -96,7 +96,7 @@ def several_sizes(
     """Make rows in the order of their steps, each at the patch size of its step.
 
     The rows of up to 256 steps are made together, patch size by patch size, in the order in which the sizes first occur. Images
-    that are left over are packed first in the next group of steps. Near the end, where the images may not suffice, fewer and
+    that are left over are packed first when the next rows are made. Near the end, where the images may not suffice, fewer and
     fewer steps are made together.
 
     Args:
