@@ -1,8 +1,8 @@
 """A packer that makes rows from a limited pool of waiting items: close to arrival order, and as full as the pool allows.
 
 Each row is the fullest row that contains the oldest item. If the list has few different lengths, the fullest row may leave
-items that fit later rows badly. Then each length can get a price, its worth in a row (see `prices`). Each row is then the row
-of the highest total price.
+items that fit later rows badly. Such a list can have a price for each length, its worth in a row (see `prices`). Each row is
+then the row of the highest total price.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Lookahead:
     Without prices a row begins with the oldest items that fit, until room for about 6 items of mean length is left. Then the
     packer searches the pool for the items that fill the row best (a subset sum). Among equally good choices it prefers older
     items. The oldest item is in every row. If items take more than two slots on average (text tokens are counted as slots), the
-    search also begins when 6 items' mean number of slots is left. It then divides the remaining slots into 32 steps, and counts
-    the slots of an item in steps, rounded up.
+    search also begins when 6 times this mean number of slots is left. It then divides the remaining slots into 32 steps, and
+    counts the slots of an item in steps, rounded up.
 
     With prices each row has the highest total price. Among equal rows the packer prefers items whose price many waiting items
     have, and within a price the oldest items.
@@ -170,7 +170,7 @@ def pack_stream(
     slots: Lengths | None = None,
     packer: Lookahead | None = None,
 ) -> Packing:
-    """Pack a whole list as a `Lookahead` packer does: push the items one by one, then flush. Return the rows in that order.
+    """Pack a whole list as a `Lookahead` packer does: push the items one by one, then flush.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.

@@ -50,9 +50,9 @@ def pack_lengths(
       as many rows as the bound, or a few more, at once. It spreads the longer items over these rows by worst-fit, and fills the
       rows with the shorter items by best-fit. There are never more rows than with ``best_fit_decreasing``.
 
-    ``tight`` returns the rows of `pack_tight`. They are near-optimal, but packing takes seconds (at most a minute) where the
-    other methods take milliseconds. The method needs ``patchpack[solver]``. Call `pack_tight` to get the bound and the gap, or
-    to set the time limit.
+    ``tight`` returns the rows of `pack_tight`. They are near-optimal, but packing takes seconds (up to about a minute) where
+    the other methods take milliseconds. The method needs ``patchpack[solver]``. Call `pack_tight` to get the bound and the gap,
+    or to set the time limit.
 
     ``spread`` is the default because decreasing orders leave the short items for the end, where slots run out. The table has
     the bound ``max(sum / seq_len, slots / max_images)`` in % of the number of rows, for four lists of 300,000 items (NaViT with

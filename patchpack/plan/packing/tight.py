@@ -72,7 +72,7 @@ def pack_tight(
     """Pack into nearly as few rows as possible.
 
     Methods are tried from the fastest to the slowest. The search ends when a packing is within `gap`, or within one row, of the
-    lower bound. If no packing is, the last method, the linear program, runs until it finds no improvement.
+    lower bound. The last method is the linear program. It ends also when it finds no further improvement.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
@@ -176,7 +176,7 @@ class _Problem(NamedTuple):
         return None if over else rows
 
     def fill_in_turn(self, counts: Int64, most: float) -> _Rows | None:
-        """Fill rows with the compiled kernel `fill_in_turn`. Return None if the time is up or `most` rows cannot suffice."""
+        """Fill rows with the compiled kernel `fill_in_turn`. Return None if the time is up or over `most` rows are needed."""
         from patchpack.plan.packing import _kernels_tight
 
         kinds = np.random.default_rng(self.seed).permutation(np.repeat(np.arange(len(self.sizes)), counts))
@@ -212,7 +212,7 @@ class _Problem(NamedTuple):
         return best, program.bound, not program.stopped
 
     def _rounded(self, program: ColumnGeneration) -> Iterator[_Rows]:
-        """Yield packings made by rounding the solution of the linear program down.
+        """Yield packings made by rounding down the solution of the linear program.
 
         The program is solved again for the items that are left, as often as necessary.
 

@@ -73,7 +73,7 @@ class RandomResizedCrop:
     ``area = H * W * U(scale)``, ``aspect = exp(U(log ratio))`` (width / height), ``width = round(sqrt(area * aspect))``,
     ``height = round(sqrt(area / aspect))``. Up to ten such pairs (width, height) are drawn, and the first that fits the image
     is used. If no pair fits, the box is the largest central box whose aspect ratio is in the range. Its sides are rounded to
-    the nearest pixel, halves to even. Source: Szegedy et al. 1409.4842 section 6; torchvision ``RandomResizedCrop``.
+    the nearest pixel, halves to even. Source: Szegedy et al. 1409.4842 section 6, and torchvision ``RandomResizedCrop``.
 
     Draws 0 and 1 choose the position. Draws ``2 + 2k`` and ``3 + 2k`` give area and aspect of try k. The size of the box
     therefore does not depend on its position.

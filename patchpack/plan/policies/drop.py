@@ -117,7 +117,7 @@ class Beta:
 
 @dataclass(frozen=True)
 class ByResolution:
-    """A drop rate drawn for each image from a normal distribution, whose mean is linear in the number of patches.
+    """A drop rate drawn for each image from a normal distribution. Its mean is linear in the number of patches.
 
     ``mu(n) = low + (high − low) * clip((n − fewest) / (most − fewest), 0, 1)``, rate ~ Normal(mu, std) truncated at two
     standard deviations, clipped to [0, 0.99]. Source: NaViT 2307.06304 section 3, with rates 0.5 ± δ. The 0.02 of the paper is

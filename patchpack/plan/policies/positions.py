@@ -34,7 +34,8 @@ class Window(NamedTuple):
 
     Attributes:
         start: distance from the edge of the image to the crop's first patch.
-        extent: distance from the edge to the end of the image. If the crop's last patch ends further out, distance to its end.
+        extent: distance from the edge to the end of the image. If the crop's last patch ends further out, distance to the end
+            of this patch.
         unit: length of a patch.
     """
 

@@ -20,7 +20,7 @@ _SMOOTH = 0.5  # weight of the best prices so far against the newest (Wentges 19
 
 
 def affordable(sizes: Int64, seq_len: int, max_images: int | None) -> bool:
-    """Return True if the linear program's knapsacks are small enough to be solved.
+    """Return True if the knapsacks of the linear program are small enough to be solved.
 
     Args:
         sizes: int64 ``[kinds]``, the distinct lengths, increasing.
@@ -141,7 +141,7 @@ class ColumnGeneration:
             self.bound, self._prices = bound, prices / max_value_row
 
     def _passes(self, order: Int64) -> Pass:
-        """Return 1, 2, 4, … and the rest of each kind, or one at a time where there are more than fit."""
+        """Return the passes of each kind: 1, 2, 4, … and the remaining items, or one endless pass if more exist than fit."""
         kinds: list[int] = []
         copies: list[int] = []
         for kind, most, count in zip(order.tolist(), self._most[order].tolist(), self._counts[order].tolist(), strict=True):

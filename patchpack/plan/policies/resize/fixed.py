@@ -49,9 +49,9 @@ class Square:
 class LongestSide:
     """A limit on the longer side. A longer image is shrunk to the limit, then sides are rounded up to whole patches (Pixtral).
 
-    Let ``r = max(h, w) / longest``. If r > 1, then ``h = floor(h / r)`` and ``w = floor(w / r)``. In both cases rows = ceil(h /
-    p), at least 1, and cols likewise. The floor is exact, in integers: ``floor(h * longest / max(h, w))``. Source: Pixtral 12B
-    (p 16, longest 1024).
+    Let ``r = max(h, w) / longest``. If r > 1, then ``h = floor(h / r)`` and ``w = floor(w / r)``. In both cases
+    ``rows = ceil(h / p)``, at least 1, and cols likewise. The floor is exact, in integers: ``floor(h * longest / max(h, w))``.
+    Source: Pixtral 12B (p 16, longest 1024).
 
     Attributes:
         longest: largest length of the longer side, in pixels.
