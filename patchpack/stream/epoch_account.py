@@ -60,7 +60,7 @@ class EpochAccount:
 
         Args:
             name: name of the source.
-            whole: True if this object counted all samples of the epoch. Then it is fatal if every sample was rejected.
+            whole: True if this object counted all samples of the epoch. Then the epoch fails if every sample was rejected.
         """
         report = self.report()
         if whole and not self.fatal and report.rejected and len(report.rejected) >= report.seen:

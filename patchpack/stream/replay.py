@@ -47,7 +47,7 @@ def replay(
         key: key of the image, as in reports and `PackedBatch.keys`.
         epoch: number of the epoch in the run, default 0.
         step: number of the image's batch, default 0. Only a recipe with several patch sizes uses the number.
-        repeat: number of the pass over the source within the epoch, which ``info.repeats`` of the batch holds. Default 0, the
+        repeat: number of the pass over the source within the epoch. It is in ``info.repeats`` of the batch. Default 0, the
             first pass.
         ordinal: number of the sample in the run, over all epochs, default 0. Only a drop schedule uses the number.
         num_tokens: number of tokens of the image in its batch, if a packer's ``max_cut`` left fewer than planned. Default None:

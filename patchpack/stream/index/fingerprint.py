@@ -1,9 +1,9 @@
 """The check that a shard has not changed since it was indexed. Only a few blocks of the shard are read.
 
-The first check asks the file system once, for the size and the version. The version of a local file is the time of its last
-change. The version of a remote file is an ETag or another value that its file system reports. If size and version are both
-equal, the shard counts as unchanged. make and rsync use the same rule. If only the version differs, as after copying, a hash of
-a few blocks decides. So `changed` does not notice an edit that keeps the size and changes only other blocks.
+The first check asks the file system once for the size and the version of the shard. The version of a local file is the time of
+its last change. The version of a remote file is an ETag or another value that its file system reports. If size and version are
+both equal, the shard counts as unchanged. make and rsync use the same rule. If only the version differs, as after copying, a
+hash of a few blocks decides. So `changed` does not notice an edit that keeps the size and changes only other blocks.
 
 The function `unchanged` also requires an equal version. It is called when an index is updated.
 """

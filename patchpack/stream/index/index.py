@@ -106,7 +106,7 @@ class Index:
 
         Args:
             shards: uncompressed tar files: a path, a URL, a pattern ``train-{0000..0099}.tar``, a glob, or a list of these. A
-                URL may be of any kind that fsspec opens. It needs ``patchpack[remote]``. Only the parts of a remote shard that
+                URL may be of any kind that fsspec opens. URLs need ``patchpack[remote]``. Only the parts of a remote shard that
                 hold headers are read.
             image: extensions of the image, as for `patchpack.load`.
             target: extensions of the label, as for `patchpack.load`.
@@ -118,8 +118,8 @@ class Index:
                 process scans. With 0 and ``engine="ray"`` every CPU of the cluster scans.
             engine: ``"local"`` (default) for processes of this machine, ``"ray"`` for a Ray cluster, see
                 `patchpack.stream.jobs.engine.run_all`. Both give the same index, to the byte.
-            update: an earlier index. Shards that have not changed since then are not read again. The new index is the same as
-                without `update`. Default None: all shards are read.
+            update: an earlier index. Shards that have not changed since then are not read again. The new index is the same,
+                with or without `update`. Default None: all shards are read.
             progress: a function that is called with (shards done, shards in all, samples so far) after each shard. Default
                 None.
             context: a multiprocessing context, or the name of a start method, for the processes. Default None: the platform's

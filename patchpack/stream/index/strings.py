@@ -48,7 +48,7 @@ class Strings(NamedTuple):
         return {f"{name}.lengths": self.lengths, f"{name}.starts": self.starts, f"{name}.bytes": self.blob}
 
     def begins(self, lines: I64) -> I64:
-        """Return the positions in `blob` where the strings with some numbers begin, ``0 … n``. For n this is the end of `blob`.
+        """Return the positions in `blob` where strings begin, given their numbers ``0 … n``. For n this is the end of `blob`.
 
         Raises:
             ValueError: `starts` or `lengths` point outside `blob`.
@@ -69,7 +69,7 @@ class Strings(NamedTuple):
         return places
 
     def take(self, lines: I64) -> list[bytes]:
-        """Return some strings by their numbers, ``0 <= line < n``.
+        """Return some strings, given by their numbers ``0 … n - 1``.
 
         Raises:
             ValueError: `starts` or `lengths` point outside `blob`.

@@ -70,7 +70,7 @@ class Place(NamedTuple):
 
 
 class About(Struct):
-    """The JSON of a step: its place, the batch's fields that are not arrays, and the targets or the names of their arrays."""
+    """The JSON of a step: its `Place`, the fields of the batch that are not arrays, and the targets or their array names."""
 
     pack: str
     epoch: Count

@@ -1,6 +1,6 @@
 """The interface of transports, and the simplest transport.
 
-A transport has the batches painted from their plans, and brings them to the training loop.
+A transport brings plans to the process or thread that paints, and brings the painted batches to the training loop.
 """
 
 from __future__ import annotations

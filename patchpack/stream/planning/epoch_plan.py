@@ -34,7 +34,7 @@ class EpochPlan(Sequence[BatchPlan]):
     Args:
         index: a `patchpack.Index`, or another object with the attributes of `patchpack.stream.sources.indexed.SampleIndex`.
         recipe: sizes and augmentation of the samples. The recipe's packer is for streams and is not used here.
-        epoch: number of the epoch, which random draws and shuffling depend on. Default 0.
+        epoch: number of the epoch. Random draws and shuffling depend on it. Default 0.
         shuffle: False or 0 keeps the order of the index (default). A number n permutes the shards, and the samples inside each
             block of n samples. True permutes all samples as one block. With small blocks, the samples of a batch lie near each
             other in the shards.
@@ -45,7 +45,7 @@ class EpochPlan(Sequence[BatchPlan]):
         balance: True distributes rows so that all ranks have nearly equal work in each step. Default False.
         steps_per_epoch: exact number of steps. Samples are repeated if there are too few. Default None: one pass over the
             index.
-        seen: number of samples met in earlier epochs by all ranks together, which drop schedules depend on. Default 0.
+        seen: number of samples that all ranks together met in earlier epochs. Drop schedules depend on it. Default 0.
         packer: a `Lookahead` without ``max_cut``. Rows are packed with its options. Default None: the options are chosen from
             the sizes.
 
@@ -137,7 +137,7 @@ class EpochPlan(Sequence[BatchPlan]):
         return replace(self._plan(0, _NONE, np.zeros(1, dtype=np.int32), 0), fatal=self.fatal)
 
     def _plan(self, step: int, images: npt.NDArray[np.int64], offsets: npt.NDArray[np.int32], repeated: int) -> BatchPlan:
-        """Return the plan of a step from its images. Each is given by its position in `EpochRows.items`."""
+        """Return the plan of a step from its images, which are given as positions in `EpochRows.items`."""
         rows, patch_size = self.rows, self.recipe.patch_size_at(self.epoch, step)
         positions = rows.items[images].astype(np.int64)
         lines = rows.order[positions]

@@ -64,8 +64,8 @@ class Planner(Sampler[BatchPlan]):
             With ``tail="pad"`` and no ``steps_per_epoch`` (evaluation) every rank plans the whole source and yields only its
             own rows of each batch. Then all ranks together see every image once, in equal numbers of steps.
         world_size: number of processes that share the source, default 1.
-        seen: number of samples met in earlier epochs, which drop schedules depend on, default 0. The number grows with every
-            epoch that is iterated to its end.
+        seen: number of samples met in earlier epochs, default 0. Drop schedules depend on it. The number grows with every epoch
+            that is iterated to its end.
         packer: a `Lookahead` without ``max_cut``. The rows of an index are packed with its options. Other sources do not use
             it. Default None: the options are chosen from the sizes.
         text_len: tokens of text per row, for a source with ``tokenize``. Default None.
@@ -220,11 +220,11 @@ class Planner(Sampler[BatchPlan]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration continue after the last plan of the state.
 
-        A stream is read again from a little before the state: from the shard, or the block of shuffled headers, that holds the
-        oldest image still waiting for a row. A source without parts (an iterable) is read from its beginning, with a warning.
-        For an index, the batches before the state are not planned again. With an index, `world_size` may change on two
-        conditions. First, rows must not depend on it: `balance` is False, and the recipe has one patch size. Second, the number
-        of rows that all ranks together have delivered must be a multiple of the new `world_size` times `rows_per_batch`.
+        A stream is read again from a little before the state. Reading starts at the shard, or at the block of shuffled headers,
+        that holds the oldest image still waiting for a row. A source without parts (an iterable) is read from its beginning,
+        with a warning. For an index, the batches before the state are not planned again. With an index, `world_size` may change
+        on two conditions. First, rows must not depend on it: `balance` is False, and the recipe has one patch size. Second, the
+        number of rows that all ranks together have delivered must be a multiple of the new `world_size` times `rows_per_batch`.
 
         Raises:
             ConfigError: the state is damaged, or an argument, a field of the recipe or a property of the source differs. The

@@ -55,7 +55,7 @@ def snapshot(planner: OnlinePlanner, marks: Marks, kind: TargetKind) -> dict[str
         kind: kind of the targets.
     """
     state = planner.state_dict()
-    first = {position for row in state.get("first_rows", ()) for position, _ in row}  # read from the beginning if needed
+    first = {position for row in state.get("first_rows", ()) for position, _ in row}  # `restore` can read these again
     waiting = (position for position, *_ in state.get("samples", ()) if position not in first)
     mark = marks.before(min(waiting, default=state["account"]["seen"]))
     return {"planner": state, "mark": list(mark), "kind": to_builtins(kind)}
