@@ -6,7 +6,7 @@
     KEY.patches.npy         every array in its memory layout, uncompressed, never a pickle
     KEY.position_ids.npy    …
     KEY.times.npy           if the recipe takes clips
-    KEY.targets.npy         for a dict: KEY.targets.0.npy, …, and the names of the dict are in the JSON
+    KEY.targets.npy         targets that are arrays; for a dict KEY.targets.0.npy, …, with its names in the JSON
 
 KEY is ``EPOCH-STEP``. Contents begin at multiples of 64 bytes. So if a step is read in one piece, its arrays need not be
 copied. The bytes depend on the batch alone, because the tar headers have no date and no owner.
