@@ -1,4 +1,5 @@
-"""The operations that numpy and torch write differently. This module calls methods of tensors, so it never imports torch."""
+"""Operations that are written differently in numpy and torch. The module calls methods of tensors, so it never imports torch.
+"""
 
 from __future__ import annotations
 
