@@ -1,5 +1,4 @@
-"""Operations that are written differently in numpy and torch. The module calls methods of tensors, so it never imports torch.
-"""
+"""Operations that numpy and torch spell differently. This module calls methods of tensors, so it never imports torch."""
 
 from __future__ import annotations
 

@@ -44,14 +44,15 @@ class PackedBatch(NamedTuple, Generic[Array]):
             the patches are normalised already.
         keys: nested list ``[B][≤ E]``, the key of each image's sample.
         patch_size: pixels per side of a patch.
-        info: a `BatchInfo`: step, epoch, counters, rejections since the previous batch, and the draws of each image.
+        info: a `BatchInfo`: step, epoch, counters, rejections since the previous batch, and the random draws of each image.
         sample_ids: int32 ``[B, E]``, the sample of each image: k for the row's k-th sample, counted from 1. 0 in unused slots.
             Default None, for a batch made by hand: every image is a sample by itself.
         text_ids: int32 ``[B, text_len]``, tokens of the row's texts, one text after the other in slot order. 0 at padding.
             Default None, no texts.
         text_segment_ids: int32 ``[B, text_len]``, the text of each text token: k for the text of the sample whose first image
             is the row's k-th image, counted from 1. 0 at padding. Default None, no texts.
-        times: int32 ``[B, E]``, tubelets along time before dropping, 1 for an image. 0 in slots without a readable image.
+        times: int32 ``[B, E]``, number of tubelets along time before dropping, 1 for an image. 0 in slots without a readable
+            image.
             Default None, for a recipe without `Recipe.video`. In a batch with `times` a token is a tubelet, which is a patch
             through t frames: ``D = t * patch_size * patch_size * 3`` in (frame, y, x, channel) order. Tokens are then ordered
             by time, row and column. Position ids then begin with one more entry, the number of the tubelet along time. This
@@ -105,7 +106,7 @@ class PackedBatch(NamedTuple, Generic[Array]):
         return changed._replace(keys=self.keys)
 
     def __repr__(self) -> str:
-        batch = cast("PackedBatch", self)  # what is read here, arrays and tensors have alike
+        batch = cast("PackedBatch", self)  # arrays and tensors both have the attributes that are read here
         try:
             rows, seq_len = batch.segment_ids.shape
             dtype = str(batch.patches.dtype).removeprefix("torch.")

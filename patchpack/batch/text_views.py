@@ -43,7 +43,7 @@ def pool_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
 def position_ids(batch: PackedBatch[ArrayT]) -> ArrayT:
     """Return int64 ``[B, text_len]``, the number of each token within its text, from 0. Padding has 0."""
     pooled = pool_mask(batch)
-    count = pooled.cumsum(-1) - 1  # of each text, where it is
+    count = pooled.cumsum(-1) - 1  # counts the tokens of each text from 0; only valid at these tokens
     numbers: ArrayT = (count * pooled).sum(1)
     return numbers
 

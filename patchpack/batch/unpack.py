@@ -95,15 +95,16 @@ def unpack(
             ``[T, ...]`` (ragged: per token, without padding). B, E and S are rows, slots per row and tokens per row. N is the
             number of readable images, and T is the number of their tokens.
         per: meaning of the first axes of `values`: ``"slot"``, ``"token"``, ``"image"`` or ``"ragged"``. Default None infers
-            ``"slot"`` or ``"token"`` from the shape, and takes ``"slot"`` if both fit. With ``dense=True`` it is ``"token"``.
+            ``"slot"`` or ``"token"`` from the shape, and takes ``"slot"`` if both fit. With ``dense=True``, None means
+            ``"token"``.
         dense: True arranges the values of an image's tokens on its grid, with NaN for dropped patches. Default False. With
-            ``per="image"`` the shape of `values` is then ``[N, L, ...]``. An image's tokens are the first values along L.
+            ``dense=True, per="image"`` the shape of `values` is ``[N, L, ...]``. An image's tokens come first along L.
         several: True yields one list per sample, with the values of all its images. It must be True if a sample has several
             images. Default False.
 
     Yields:
-        A `PackedImage` for each image if `values` is None, else a pair ``(key, value)``. For values per slot or per image, a
-        yielded value is ``[...]``. For values per token or ragged, it is ``[n, ...]`` for an image of n tokens. With
+        A `PackedImage` per image if `values` is None, else a pair ``(key, value)`` per image. If `values` are per slot or per
+        image, the value of an image is ``[...]``. If they are per token or ragged, it is ``[n, ...]`` for n tokens. With
         ``dense=True`` it is ``[rows, cols, ...]``, or ``[times, rows, cols, ...]`` if the recipe has `video`.
 
     Raises:

@@ -121,7 +121,7 @@ def _ends(values: npt.NDArray[np.float64], mode: str, depth: Depth) -> tuple[flo
 def _stand_low(values: npt.NDArray[np.float64], bits: int) -> bool:
     """Return True if the values use the low `bits` bits, that is, if they were not scaled to 16 bits as PNG requires.
 
-    In scaled values the lowest ``16 − bits`` bits make 0 or 1.
+    In scaled values the lowest ``16 − bits`` bits are 0 or 1.
     """
     return bool((values.astype(np.int64) & ((1 << (16 - bits)) - 1)).max() > 1)
 
@@ -141,7 +141,10 @@ def _colour(image: Image.Image, stretch: bool) -> Image.Image:
 
 
 def _look(levels: npt.NDArray[np.uint8]) -> None:
-    """Record a warning if an image's values lie within a tenth of the range, without the lowest and highest thousandth."""
+    """Record a warning if an image's values lie within a tenth of the range.
+
+    The lowest and the highest thousandth of the values do not count.
+    """
     if not levels.size:
         return
     counts = np.bincount(levels.reshape(-1), minlength=256)
@@ -153,7 +156,9 @@ def _look(levels: npt.NDArray[np.uint8]) -> None:
 
 
 def _low_bits(image: Image.Image) -> int:
-    """Return the number of significant bits of grey from a PNG's sBIT chunk, 0 without the chunk. The file keeps its position.
+    """Return the number of significant bits of grey from a PNG's sBIT chunk, 0 without the chunk.
+
+    The file's position does not change.
     """
     if not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile or image.fp is None:
         return 0

@@ -83,8 +83,7 @@ def starts_as_image(data: bytes, formats: tuple[str, ...] = ()) -> bool:
 
 
 def _accepts(name: str, data: bytes) -> bool:
-    """Return True if Pillow's plugin for a format accepts the first bytes of a file. Return False if the plugin has no check.
-    """
+    """Return True if Pillow's plugin for a format accepts the first bytes of a file, False if the plugin cannot check them."""
     accept = Image.OPEN[name][1] if _is_registered(name) else None
     try:
         return accept is not None and accept(data) is True

@@ -33,7 +33,7 @@ OTHER = "other warnings of Pillow's"
 
 
 class _Here(threading.local):
-    """The state of one thread: how deep it is inside `CapturedWarnings`, and the warnings that it has recorded."""
+    """The state of one thread: how many `CapturedWarnings` contexts it is in, and the warnings that it has recorded."""
 
     deep = 0  # contexts that are entered, one inside the other
     text = ""

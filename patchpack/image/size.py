@@ -2,7 +2,7 @@
 
 The size is the height and width that `patchpack.image.decode.decode` gives, after orientation. A file whose size is known may
 still have broken pixels. For a common JPEG file, `patchpack.image.jpeg` takes a ninth of the time that Pillow takes to open the
-file. Pillow opens all other files, and all error messages are about Pillow's attempt.
+file. Pillow opens all other files, and all errors come from Pillow.
 """
 
 from __future__ import annotations
@@ -107,8 +107,7 @@ def read_size_at(
 
 
 def _jpeg_size(data: bytes, max_pixels: int) -> Size | None:
-    """Return the result of `jpeg_size`, or None for an image over a limit, so that Pillow opens the file and raises the error.
-    """
+    """Return the result of `jpeg_size`, or None for an image over a limit. Pillow then opens the file and raises the error."""
     size = jpeg_size(data)
     if size is None or size.height * size.width > min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels):
         return None

@@ -58,7 +58,7 @@ def loop(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 
 def bucketed(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """Attend with one call for the n images of a length, on ``[n, heads, length, d]``, a view of the ragged tokens.
+    """Attend with one call per length. The n images of a length are ``[n, heads, length, d]``, a view of the ragged tokens.
 
     Args:
         q, k, v: queries, keys and values, each ``[T, heads, d]``.

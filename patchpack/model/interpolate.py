@@ -1,8 +1,8 @@
 """Resizing along one axis as a matrix. The matrix turns a table of one length into a table of another length.
 
-Position tables and patch kernels are resized by the same rules. Code bases use different rules, which are not interchangeable.
-The rules differ in three settings: kernel, corners and antialias. `CONVENTIONS` lists the rule of each code base. A resize in
-two dimensions is one matrix per axis.
+A rule says how to resize, for position tables and patch kernels alike. Each code base has its own rule, and the rules are not
+interchangeable. They differ in three settings: kernel, corners and antialias. `CONVENTIONS` lists the rule of each code base. A
+resize in two dimensions is one matrix per axis.
 """
 
 from __future__ import annotations

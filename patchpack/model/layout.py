@@ -95,7 +95,7 @@ class Layout:
 
     @cached_property
     def cu_seqlens(self) -> Tensor:
-        """Limits of the images, int32 ``[N + 1]``: image i is ``ragged[cu_seqlens[i]:cu_seqlens[i + 1]]``."""
+        """The limits between images, int32 ``[N + 1]``: image i is ``ragged[cu_seqlens[i]:cu_seqlens[i + 1]]``."""
         ends = self.lengths.cumsum(0, dtype=torch.int32)
         return torch.cat([ends.new_zeros(1), ends])
 

@@ -140,7 +140,7 @@ class FactorizedPositions(nn.Module):
 
 
 class GridPositions(nn.Module):
-    """A table for one grid, which is resized to every other grid. ViT has a grid of 14×14, FlexiViT 7×7, and SigLIP 2 16×16.
+    """A table for one grid, which is resized to every other grid. The grid is 14×14 in ViT, 7×7 in FlexiViT, 16×16 in SigLIP 2.
 
     The resized table is never stored. Each token computes its own weights for the table's entries. So a batch of a hundred
     different grids costs as much as a batch of one grid: ``T · entries · width`` multiplications.
@@ -149,7 +149,7 @@ class GridPositions(nn.Module):
         grid: (rows, cols) of the table.
         width: values per token.
         how: rule by which the table is resized, one of `patchpack.model.interpolate.CONVENTIONS`.
-        preserve_aspect: True resizes the table to a square with the length of the image's longer side, and uses the part of the
+        preserve_aspect: True resizes the table to a square whose side is the longer side of the image, and uses the part of the
             square that the image covers. A step down is then as long as a step to the right (timm's
             ``pos_embed_ar_preserving``). Default False.
     """

@@ -54,7 +54,7 @@ def vit(
     how: Interpolation = CONVENTIONS["big_vision vit"],
     **parts: Any,
 ) -> ViT:
-    """Make a ViT (2010.11929) with a class token and learned positions of one grid, which are interpolated for other grids.
+    """Make a ViT (2010.11929) with a class token and learned positions for one grid, which are interpolated for other grids.
 
     Args:
         size: a name in `SIZES`, or a custom `Size`.

@@ -1,8 +1,8 @@
 """The conversion of a model of images to a model of clips.
 
-A tubelet is a patch of several frames. The image kernel is used for a tubelet's central frame. A learned position in time is
-added to each token, and starts at zero. Attention does not change: a clip is one segment, and all tokens of a clip attend to
-each other. This is central frame initialisation, from ViViT (2103.15691). NaViT (2307.06304) uses it too.
+A tubelet is a patch of several frames. The image kernel is used for a tubelet's central frame. A learned position in time,
+which starts at zero, is added to each token. Attention does not change: a clip is one segment, and all tokens of a clip attend
+to each other. This is the central frame initialisation of ViViT (2103.15691), which NaViT (2307.06304) uses too.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
     """Return a copy of an image model that takes clips, and batches of clips and images.
 
     An image counts as a clip of equal frames. For an image, the copy gives the result of the original model. For a clip, each
-    token starts as the token that the original model makes of the central frame of its tubelet. Before training, no weight
-    depends on time.
+    token enters the first block as the token that the original model makes of the central frame of its tubelet. This changes
+    with training: before it, no weight depends on time.
 
     Args:
         model: any `ViT`. The weights are copied.

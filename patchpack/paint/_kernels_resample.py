@@ -126,7 +126,7 @@ def _spread(builder: ir.IRBuilder, word: ir.Value, n: int) -> ir.Value:
 def _add_lows(builder: ir.IRBuilder, sums: ir.Value, pixels: ir.Value, part: int, lows: ir.Value) -> ir.Value:
     """Add ``low * pixel`` of two taps to `sums`, for the bytes in one half of each 128-bit lane.
 
-    `pixels` is a vector of 32 bytes, `sums` and the result are vectors of 8 int32.
+    `pixels` is a vector of 32 bytes. `sums` and the result are vectors of 8 int32.
     """
     wide = builder.bitcast(_mix(builder, pixels, _constant(_I8, [0] * 32), _by_lane(32, part, 8)), _vector(_I16, 16))
     lows = builder.bitcast(_spread(builder, lows, 8), _vector(_I16, 16))
@@ -140,7 +140,7 @@ def _add_lows(builder: ir.IRBuilder, sums: ir.Value, pixels: ir.Value, part: int
 def _add_highs(builder: ir.IRBuilder, sums: ir.Value, pixels: ir.Value, highs: ir.Value) -> ir.Value:
     """Add ``high * pixel`` of two taps to `sums`, modulo 2**16.
 
-    `pixels` is a vector of 32 bytes, `sums` and the result are vectors of 16 int16.
+    `pixels` is a vector of 32 bytes. `sums` and the result are vectors of 16 int16.
     """
     int16s = _vector(_I16, 16)
     if _AVX2:  # saturates, but a pair of highs is at most 75 together: 75 * 255 < 2**15
@@ -489,7 +489,7 @@ def _emit(
     size: int,
     out: UInt8Array,
 ) -> None:
-    """Write a row of pixels into the patches of grid row `row`. In each patch it becomes the pixel row `y`.
+    """Write a row of pixels into the patches of grid row `row`. In each patch the pixels become row `y`.
 
     `size` is the number of bytes of an output number. The other arguments are as in `horizontal_first`.
     """
@@ -551,7 +551,7 @@ def horizontal_first(
         x_table: horizontal weights (see `_kernels_weights.tables`). All taps are within `source_width`.
         y_starts: int64 ``[height]``, the first vertical tap of each output row.
         y_table: vertical weights (see `_kernels_weights.tables`).
-        places: int64 ``[rows, cols]``, the place in `out` of each patch of the grid, −1 for a dropped patch.
+        places: int64 ``[rows, cols]``, the number of each patch among the kept patches in `out`, −1 for a dropped patch.
         tall: height of a patch in pixels.
         wide: width of a patch in pixels.
         mirrored: True writes the pixels of a patch from right to left. The columns of `places` must be mirrored too.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from patchpack._arrays import Float64Array, Int64Array, UInt32Array
 from patchpack._jit import njit
 
-# Compiled into the kernels of both files, but the cache sees only one file: a change here needs a change there.
+# `_kernels_resample` is compiled with these constants too, but numba's cache watches one file only: change both files.
 HEAD = 2  # words before the horizontal weights of a pixel: the position of its first tap in bytes, and an unused word
 QUAD = 6  # words of four horizontal weights: two pairs of lows, then two pairs of highs, each twice
 PAIR = 2  # words of two vertical weights: the lows, the highs
@@ -37,7 +37,8 @@ def tables(
         y_table: uint32, output: the table of vertical weights, ``PAIR * y_taps / 2`` words per output row.
 
     Returns:
-        `x_taps`, the number of horizontal taps, is a multiple of four. `y_taps`, the number of vertical taps, is even.
+        Two numbers: `x_taps`, the number of horizontal taps, which is a multiple of four, and `y_taps`, the number of vertical
+        taps, which is even.
     """
     x_scale, y_scale = width / out_width, height / out_height
     x_taps = (most_taps(width, out_width, x_scale, radius) + 3) // 4 * 4

@@ -31,7 +31,7 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch[np.ndarray]:
     """Return the batch of a plan, before any image is written.
 
     All arrays have their final shape and dtype. `num_images`, `keys` and `norm` have their final values. `patches` is not
-    initialised. `targets` has the value of empty slots in every slot. All other arrays are 0.
+    initialised. `targets` has a filler in every slot, the value for slots without an image. All other arrays are 0.
     """
     rows, seq_len, slots = plan.num_rows, plan.seq_len, recipe.max_images
     scheme = recipe.positions(Grid(1, 1))

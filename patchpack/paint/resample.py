@@ -176,7 +176,7 @@ def standard_numbers(picture: Image.Image) -> npt.NDArray[np.float32]:
     """Return the standardised number of every pixel value, float32 ``[256]``, for one image, as in Pix2Struct.
 
     The number is ``(value − mean) / max(std, 1 / sqrt(N))``, computed in float64. Mean and std are over all N values of the
-    image. All channels are taken together.
+    image, in all channels together.
     """
     counts = np.array(picture.histogram()).reshape(3, 256).sum(axis=0)
     n, values = counts.sum(), np.arange(256)
