@@ -46,8 +46,8 @@ def qwen_vl(
     Returns:
         ``pixel_values`` float32 ``[T, 3 * temporal_patch_size * patch_size**2]`` for T patches in total, and
         ``image_grid_thw`` int64 ``[N, 3]``, the (times, rows, cols) of N readable images and clips in (row, slot) order. An
-        image has times 1. Call a vision model with ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``. A complete model takes clips under
-        other names: ``pixel_values_videos`` and ``video_grid_thw``.
+        image has times 1. Call a vision model with ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``. A complete
+        model takes clips under other names: ``pixel_values_videos`` and ``video_grid_thw``.
 
     Raises:
         ConfigError: an image lost patches, the patch sizes differ, or the batch's tubelets do not have `temporal_patch_size`
