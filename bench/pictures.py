@@ -23,7 +23,10 @@ _MEGAPIXELS = 12_000_000
 
 
 def default_shards() -> list[str]:
-    """Return the shards in ``data/photos`` of the folder that PATCHPACK_TEST_DATA names. Without it, return the package's samples."""
+    """Return the shards in ``data/photos`` of the folder that PATCHPACK_TEST_DATA names.
+
+    Without it, return the package's samples.
+    """
     named = os.environ.get("PATCHPACK_TEST_DATA", "")
     photographs = sorted(map(str, Path(named, "data", "photos").glob("*.tar"))) if named else []
     return photographs or list(pp.samples.shards("train"))

@@ -1,15 +1,17 @@
-"""What do the processors of `patchpack.adapters` cost beside the original processors, from decoded pictures to the same tensors?
+"""What do the processors of `patchpack.adapters` cost beside the original processors, from decoded pictures to the same
+tensors?
 
     python -m bench.images.adapters [SHARDS ...] [--images 96] [--batch 8] [--rounds 7] [--quick] [--json FILE]
 
 The figures are CPU time on one thread. The processors take turns in rounds (`bench.images.rounds`). Ratios are taken inside a
-round. The output has their medians and quartiles over the rounds. Both processors start from Pillow images of mode RGB in memory
-and end with batches of torch tensors. Both have the same settings: 256 patches of 16 x 16 pixels, or of 14 x 14 for Qwen2-VL.
+round. The output has their medians and quartiles over the rounds. Both processors start from Pillow images of mode RGB in
+memory and end with batches of torch tensors. Both have the same settings: 256 patches of 16 x 16 pixels, or of 14 x 14 for
+Qwen2-VL.
 
 Beside each ratio stand the largest difference between the two batches' pixel values, and whether everything else (names, masks,
 grids, ids, shapes, dtypes) is equal. The Pillow backends resample as patchpack does. The torchvision backends differ by a grey
-level or two, and with bicubic resampling rarely by more. A peer is another package's processor. Peers that are not installed are
-named in the output (``pip install -e '.[bench-images]'``).
+level or two, and with bicubic resampling rarely by more. A peer is another package's processor. Peers that are not installed
+are named in the output (``pip install -e '.[bench-images]'``).
 """
 
 from __future__ import annotations

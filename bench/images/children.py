@@ -58,7 +58,10 @@ START_UP = {
 
 
 def start_up(shards: Sequence[str], repeats: int) -> dict[str, Any]:
-    """Return the wall and CPU seconds of whole processes, and the seconds of the parts of a first batch. All caches are filled before."""
+    """Return the wall and CPU seconds of whole processes, and the seconds of the parts of a first batch.
+
+    All caches are filled before.
+    """
     answer: dict[str, Any] = {}
     for name, code in START_UP.items():
         runs = [_run(code) for _ in range(repeats + 1)][1:]  # the first one fills caches
@@ -75,7 +78,8 @@ def start_up(shards: Sequence[str], repeats: int) -> dict[str, Any]:
 
 
 def peak_memory(files: Sequence[pp.Sample], count: int, kind: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """Return the peak memory in MiB of a process that loads `count` files with `pp.load`, and its peak before the first of them.
+    """Return the peak memory in MiB of a process that loads `count` files with `pp.load`, and its peak before the first of
+    them.
 
     `kind` is ``"folder"``, whose files are read when they are painted, or ``"iterable"``, whose bytes wait together with their
     plans.

@@ -208,7 +208,10 @@ def padding(fills: list[float]) -> np.ndarray:
 
 
 def fill(lengths: np.ndarray, packer: Any) -> float:
-    """Return the fill rate of rows of 256 tokens and 64 slots that a packer makes from a stream. The last ten rows are left out."""
+    """Return the fill rate of rows of 256 tokens and 64 slots that a packer makes from a stream.
+
+    The last ten rows are left out.
+    """
     made, rows = packer(256, 64), []
     for i, n in enumerate(lengths.tolist()):
         rows += made.push(pp.packing.Item(i, n))
@@ -241,7 +244,9 @@ def lengths() -> Figure:
 
 
 def kernels() -> Figure:
-    """Draw a kernel for patches of 16 pixels at other sizes, by plain resizing and by pseudo-inverse, with a constant patch's token."""
+    """Draw a kernel for patches of 16 pixels at other sizes, by plain resizing and by pseudo-inverse, with a constant patch's
+    token.
+    """
     import torch
 
     from patchpack.model.kernel import resize_kernel

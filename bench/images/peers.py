@@ -1,8 +1,8 @@
 """The peers: other packages' ways to prepare images, run as their users run them.
 
-File bytes go through Pillow to a processor, in batches. Sizes are set to 256 patches of 16 x 16 pixels. No peer is a dependency.
-`find` says which peers are installed, and why others cannot run. Weights are not needed, because processors are made with the
-defaults of their classes.
+File bytes go through Pillow to a processor, in batches. Sizes are set to 256 patches of 16 x 16 pixels. No peer is a
+dependency. `find` says which peers are installed, and why others cannot run. Weights are not needed, because processors are
+made with the defaults of their classes.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def find(pictures: Pictures, batch_size: int) -> tuple[list[Contender], list[Con
 def make_torchvision_importable() -> None:
     """Make a torchvision that was built for another device importable beside a CPU torch.
 
-    Without this call the import fails, because two of torchvision's operators have no schema. With empty schemas its Python half
-    works. The transforms use only this half.
+    Without this call the import fails, because two of torchvision's operators have no schema. With empty schemas its Python
+    half works. The transforms use only this half.
     """
     try:
         importlib.import_module("torchvision")
@@ -202,7 +202,10 @@ def _count_segments(batch: Any) -> Made:
 
 
 def _torchvision(pictures: Pictures) -> tuple[Process, Any]:
-    """Return the classic square transform: shorter side to 256, the middle 224 x 224, 196 tokens. The rest of the picture is lost."""
+    """Return the classic square transform: shorter side to 256, the middle 224 x 224, 196 tokens.
+
+    The rest of the picture is lost.
+    """
     transforms = importlib.import_module("torchvision.transforms")
     square = transforms.Compose(
         [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(_MEAN, _STD)]
@@ -212,7 +215,10 @@ def _torchvision(pictures: Pictures) -> tuple[Process, Any]:
 
 
 def _pillow_numpy(pictures: Pictures) -> tuple[Process, Any]:
-    """Return what one writes by hand: Pillow's resize, numpy's transpose, one padded float32 array per batch. Sizes are known before."""
+    """Return what one writes by hand: Pillow's resize, numpy's transpose, one padded float32 array per batch.
+
+    Sizes are known before.
+    """
     targets = _targets(pictures)
 
     def process(images: list[Any]) -> Any:

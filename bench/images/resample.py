@@ -1,9 +1,12 @@
-"""How much faster than Pillow does patchpack resample patches, with equal bytes? What do dropped patches save? And at 12 megapixels?
+"""How much faster than Pillow does patchpack resample patches, with equal bytes? What do dropped patches save?
+
+And at 12 megapixels?
 
     OMP_NUM_THREADS=1 python -m bench.images.resample [shards ...] [--images 100] [--rounds 5]
 
-The figures are CPU time on one thread, in ms per image. The candidates take turns in every round. Each starts from a picture that
-was decoded just before. Decoding is not timed. The median of each image counts. The output is JSON. ``equal`` compares every byte.
+The figures are CPU time on one thread, in ms per image. The candidates take turns in every round. Each starts from a picture
+that was decoded just before. Decoding is not timed. The median of each image counts. The output is JSON. ``equal`` compares
+every byte.
 
 * resize: the whole picture is resized to 64, 256 or 576 patches of 16 x 16 pixels with its aspect kept, and to twice its size.
   ``ratio`` is Pillow's time over ours. Our time is without the weights, as for a size that occurred before. ``weights`` is the

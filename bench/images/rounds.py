@@ -15,7 +15,9 @@ from typing import Any, NamedTuple
 
 
 class Made(NamedTuple):
-    """The contents of a batch: number of images, number of their tokens, and number of positions for tokens in the batch's arrays."""
+    """The contents of a batch: number of images, number of their tokens, and number of positions for tokens in the batch's
+    arrays.
+    """
 
     images: int
     tokens: int
@@ -48,7 +50,9 @@ def exhaust(contender: Contender) -> None:
 
 
 def try_all(contenders: Iterable[Contender], images: int) -> tuple[list[Contender], dict[str, Any], dict[str, str]]:
-    """Run each contender once without timing it, so that kernels compile and caches fill. Leave out each contender that cannot run.
+    """Run each contender once without timing it, so that kernels compile and caches fill.
+
+    Leave out each contender that cannot run.
 
     Returns:
         The contenders that ran, the counts of what each made, and for each of the others the reason why it does not run.

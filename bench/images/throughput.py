@@ -1,20 +1,22 @@
-"""What does an image cost from file bytes to its slot in a packed batch, beside bare decoding and beside other packages (peers)?
+"""What does an image cost from file bytes to its slot in a packed batch, beside bare decoding and beside other packages
+(peers)?
 
     python -m bench.images.throughput [SHARDS ...] [--images 200] [--rounds 7] [--quick] [--json FILE] [--parts rates large ...]
 
-Everything goes through the public API. The figures are CPU time on one thread, with the pictures in memory. Contenders take turns
-in rounds (`bench.images.rounds`). Ratios are taken inside a round. The output has medians and quartiles over the rounds. T is
-Pillow's open and load of the same bytes. Peers that are not installed are named with the reason
-(``pip install -e '.[bench-images]'``). The parts are:
+Everything goes through the public API. The figures are CPU time on one thread, with the pictures in memory. Contenders take
+turns in rounds (`bench.images.rounds`). Ratios are taken inside a round. The output has medians and quartiles over the rounds.
+T is Pillow's open and load of the same bytes. Peers that are not installed are named with the reason (``pip install -e
+'.[bench-images]'``). The parts are:
 
-* ``rates``: from bytes to batches and from decoded pictures to batches, with patchpack and with the peers. Counts of the results
-  stand beside the times. The stages of patchpack are timed one by one.
+* ``rates``: from bytes to batches and from decoded pictures to batches, with patchpack and with the peers. Counts of the
+  results stand beside the times. The stages of patchpack are timed one by one.
 * ``scaling``: two workers against one thread, beside two processes that only decode (wall time).
-* ``large``: JPEGs of 12 megapixels: patchpack against Pillow's decode and resize, and the peak memory of a stream of such files.
+* ``large``: JPEGs of 12 megapixels: patchpack against Pillow's decode and resize, and the peak memory of a stream of such
+  files.
 * ``start``: seconds to import, to ``--help``, and to a first batch.
 
-The output is tables. ``--json`` writes the same figures with quartiles. The targets are the project's own, for photographs of 0.2
-megapixels.
+The output is tables. ``--json`` writes the same figures with quartiles. The targets are the project's own, for photographs of
+0.2 megapixels.
 """
 
 from __future__ import annotations
@@ -71,7 +73,9 @@ def count_ours(batch: pp.PackedBatch) -> Made:
 
 
 def our_contenders(pictures: Pictures) -> tuple[list[Contender], list[Contender]]:
-    """Return T and patchpack's contenders that start from file bytes, and patchpack's contenders that start from decoded pictures."""
+    """Return T and patchpack's contenders that start from file bytes, and patchpack's contenders that start from decoded
+    pictures.
+    """
     from_bytes = [Contender(T, lambda: _bare(pictures.files, pictures.formats))]
     decoded = []
     for name, recipe in RECIPES.items():
@@ -93,7 +97,9 @@ def _bare(files: Sequence[pp.Sample], formats: tuple[str, ...]) -> Iterator[None
 
 
 def our_stages(pictures: Pictures, shards: Sequence[str], recipe: pp.Recipe) -> list[Contender]:
-    """Return contenders for single stages: planning and painting, each from bytes and from pixels, and reading file and label on disk."""
+    """Return contenders for single stages: planning and painting, each from bytes and from pixels, and reading file and label
+    on disk.
+    """
     planners = {form: pp.Planner(getattr(pictures, form), recipe) for form in ("files", "arrays")}
     stages = []
     for form, planner in planners.items():
