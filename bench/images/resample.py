@@ -1,6 +1,6 @@
 """How much faster than Pillow does patchpack resample patches, with equal bytes? What do dropped patches save?
 
-And at 12 megapixels?
+How fast are both at 12 megapixels?
 
     OMP_NUM_THREADS=1 python -m bench.images.resample [shards ...] [--images 100] [--rounds 5]
 
