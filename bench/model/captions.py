@@ -16,8 +16,8 @@ with these words. Chance takes this into account: it is the mean over queries of
 replacement, include a match. All 100 held-out captions differ. Of these, 12 are also among the 384 different captions of
 training pictures.
 
-The output is a line per seed: pictures per step; fill of the rows with image tokens and with words; mean loss of the first 10
-and of the last 10 steps; recall in both directions beside chance; CPU seconds of training and in total.
+The output is a line per seed: pictures per step, fill of the rows with image tokens and with words, mean loss of the first 10
+and of the last 10 steps, recall in both directions beside chance, CPU seconds of training, and CPU seconds in total.
 """
 
 from __future__ import annotations
