@@ -34,7 +34,7 @@ def longest_wait(packing: Packing, options: Lookahead, max_images: int | None = 
     """Return the largest number of items that were pushed after an item before its row closed.
 
     Rows that the final flush closed are left out. A row closes at one of two pushes: the push that makes the oldest item too
-    old, or the push that fills up the waiting items. These are full when all items that no earlier row took reach the limit.
+    old, or the push after which as many items wait as `options` allows.
     """
     waiting, longest = options.limits(max_images)
     starts, n = packing.offsets[:-1], len(packing.items)

@@ -313,7 +313,7 @@ def main() -> None:
     print(*(f"{key}: {value}" for key, value in answer.items()), sep="\n")
     budget = 0.02 if quick else 0.2
     names, seq_lens = (("coco", "lognormal"), (SEQ_LEN,)) if quick else (lists.NAMES, SEQ_LENS)
-    whole = [peer for peer in peers if not peer.name.startswith("grain first-fit")]  # slow, and never fuller than grain's best-fit
+    whole = [peer for peer in peers if not peer.name.startswith("grain first-fit")]  # slow, never fuller than its best-fit
     answer["offline"] = offline(names, seq_lens, 100_000 if quick else 10_000_000, whole, budget)
     answer["capped"] = capped(names, SEQ_LEN, 20_000 if quick else 300_000)
     arrivals = [peer for peer in peers if peer.online]

@@ -44,7 +44,7 @@ class Sent(Dataset[Any]):
         self.begun = 0.0
 
     def __getitem__(self, number: int | None) -> Any:
-        now = time.process_time()  # the time since the batch before covers all work of this process for that batch, with sending
+        now = time.process_time()  # the time since the last batch covers all work of this process for it, with sending
         self.batch.info.state, self.begun = {"ms": 1e3 * (now - self.begun)}, now
         if self.way == "ten tensors":
             return self.batch._replace(patches=self.batch.patches.copy())

@@ -1,4 +1,4 @@
-"""What do packed shards cost, which are painted once: to make, to read back, and to store?
+"""What do packed shards, which are painted once, cost to make, to read back and to store?
 
     OMP_NUM_THREADS=1 python -m bench.reading.packed [SHARD ...] [--rounds 5]
 
