@@ -5,12 +5,12 @@
 The painter resamples every image to at most 256 patches of 16 x 16 pixels, with the bilinear kernel. No patch is dropped. There
 are two sets of images: photographs as they are, and JPEGs of 12 megapixels (4000 x 3000, quality 90, 4:2:0) made from the
 photographs. A JPEG shows either one enlarged photograph, which is smoother than what a camera writes, or many photographs side
-by side, which is rougher. Reading a file's bytes costs the same at any scale. So the more bytes a file has per pixel (``bytes
-per pixel``), the less "draft" saves.
+by side, which is rougher. Reading a file's bytes costs the same at any scale. So the more bytes a file has per
+pixel (``bytes per pixel``), the less "draft" saves.
 
-* The difference is that of "draft" from "exact", in levels of 256: its mean and maximum over all values of the set, and its
-  PSNR in dB. ``scaled`` counts the images that were decoded at a smaller size. All other images are exact. ``mean of scaled``
-  and ``psnr of scaled`` cover the scaled images only.
+* The difference between "draft" and "exact" is in levels of 256: mean and maximum over all values of the set. Beside them
+  stands the PSNR in dB. ``scaled`` counts the images that were decoded at a smaller size. All other images are exact. ``mean of
+  scaled`` and ``psnr of scaled`` cover the scaled images only.
 * ``--budgets`` prints other figures: for several numbers of patches, kernels and crops, how many photographs were decoded at a
   smaller size, and the worst, the quartiles and the best of their PSNR.
 * The time is CPU ms per image on one thread, from file bytes to patches. The modes take turns in every round. The median of

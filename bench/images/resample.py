@@ -161,7 +161,7 @@ def keeping(images: list[bytes], rounds: int) -> dict[str, Any]:
 
 
 def decode_with_pillow(data: bytes) -> Image.Image:
-    """Decode with Pillow, which every exact way needs at least."""
+    """Decode with Pillow. Every exact way takes at least this time."""
     image = Image.open(io.BytesIO(data), formats=("JPEG",))
     image.load()
     return image

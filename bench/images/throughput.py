@@ -5,8 +5,8 @@
 
 Everything goes through the public API. The figures are CPU time on one thread, with the pictures in memory. Contenders take
 turns in rounds (`bench.images.rounds`). Ratios are taken inside a round. The output has medians and quartiles over the rounds.
-T is Pillow's open and load of the same bytes. Peers that are not installed are named with the reason (``pip install -e
-'.[bench-images]'``). The parts are:
+T is Pillow's open and load of the same bytes. Peers that are not installed are named with the reason
+(``pip install -e '.[bench-images]'``). The parts are:
 
 * ``rates``: from bytes to batches and from decoded pictures to batches, with patchpack and with the peers. Counts of the
   results stand beside the times. The stages of patchpack are timed one by one.

@@ -12,7 +12,7 @@ Everything except attention is computed on padding, too. *Packed* rows hold 1024
 * `native`: each image has its own size, with at most 1024 tokens.
 * `sampled`: each image has a resolution drawn from U(64, 256).
 * `sampled and dropped`: in addition, half of an image's tokens are dropped on average, in packed and in padded rows. A third
-  candidate is *padded square*, with every image at 256 × 256 pixels, which drawn resolutions and dropping replace.
+  candidate is *padded square*, with every image at 256 × 256 pixels: training without drawn resolutions and dropping.
 
 `backends` measures forward and backward of attention alone, with four heads of 16 channels and images of equal expected length
 in a row. `share` measures attention's share of a block's forward pass under a dense mask, with 1, 2, 4 and 8 images of 256

@@ -66,7 +66,7 @@ class Processor(ABC):
         Args:
             images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, grey arrays ``[H, W]``, ``[H, W, 1]`` or
                 ``[1, H, W]``, batches of such arrays with one more axis in front, file bytes, or paths.
-            return_tensors: ``"pt"`` for tensors (default); ``"np"`` or None for arrays.
+            return_tensors: ``"pt"`` (default) for tensors, ``"np"`` or None for numpy arrays.
             **changes: fields of the processor with other values for this call only. Other options of transformers' processors
                 (``size``, ``resample``, ``do_resize``, ``device``, …) are accepted if they ask for something that this
                 processor does anyway.
@@ -170,7 +170,7 @@ class Processor(ABC):
 
     @abstractmethod
     def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
-        """Return the model's arguments by name."""
+        """Return the model's arguments, as a dict from names to arrays."""
 
     @abstractmethod
     def _stated(self) -> dict[str, object]:

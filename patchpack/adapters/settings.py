@@ -43,7 +43,7 @@ class Family(NamedTuple):
 
 
 class Settings:
-    """Settings of another processor, of the file it was saved to, or of one call.
+    """Settings of another processor, of a saved processor's file, or of one call.
 
     A setting for a step other than resizing to patches and normalising raises `ConfigError`. No such setting is ignored.
     """
@@ -239,7 +239,7 @@ def _wanted(family: Family, taker: str) -> str:
 def _is_sign(name: str, value: object) -> bool:
     """Return True if a setting shows that an object is a processor.
 
-    An integer `patch_size` does not, because models have it too.
+    An integer `patch_size` is no such sign, because models have one, too.
     """
     return value is not None and not (name == "patch_size" and isinstance(value, int))
 

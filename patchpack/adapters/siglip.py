@@ -36,7 +36,8 @@ def siglip2(batch: PackedBatch[ArrayT], *, max_num_patches: int | None = None, p
 
     Returns:
         ``pixel_values`` float32 ``[N, max_num_patches, patch_size**2 * 3]``, ``pixel_attention_mask`` int32
-        ``[N, max_num_patches]``, ``spatial_shapes`` int64 ``[N, 2]`` (rows, cols); N readable images in (row, slot) order.
+        ``[N, max_num_patches]``, and ``spatial_shapes`` int64 ``[N, 2]`` (rows, cols), for N readable images in (row, slot)
+        order.
 
     Raises:
         ConfigError: an image lost patches, or the patch sizes differ.
@@ -115,7 +116,7 @@ class Siglip2Processor(Processor):
         return {**STEPS, **colours_of(self), "patch_size": self.patch_size, "max_num_patches": self.max_num_patches}
 
     def _fields(self, settings: Settings) -> dict[str, object]:
-        if settings.get("size") is not None:  # SigLIP 1, which resizes to a square, has one
+        if settings.get("size") is not None:  # SigLIP 1 resizes to a square and has this setting
             raise not_done("size", settings.get("size"), "the size is derived from max_num_patches")
         taken = settings.whole(patch_size="patch_size", max_num_patches="max_num_patches")
         return {**taken, **settings.colours()}
