@@ -23,8 +23,7 @@ def sizes(name: str) -> npt.NDArray[np.int64]:
 
 
 def histogram(name: str) -> npt.NDArray[np.int64]:
-    """Return the number of sequences of each length from 0 on, like `numpy.bincount`, for ``wikipedia_512`` or ``squad11_384``.
-    """
+    """Return the number of sequences of each length, from 0 on, in the list ``wikipedia_512`` or ``squad11_384``."""
     with np.load(DATA / f"{name}.npz") as file:
         return np.concatenate([[0], file["count"].astype(np.int64)])
 
@@ -32,8 +31,8 @@ def histogram(name: str) -> npt.NDArray[np.int64]:
 def make(name: str, n: int, seq_len: int, seed: int = 0) -> npt.NDArray[np.int64]:
     """Return the token counts of n images at patch size 16. Each count is in 1 … seq_len.
 
-    * ``navit``: ImageNet's shapes with sides from U(128, 512) and the aspect kept. Tokens are dropped at a rate from Beta(2,
-      2). Lengths are small and spread smoothly.
+    * ``navit``: ImageNet's shapes with sides from U(128, 512) and the aspect kept. Tokens are dropped at a rate from
+      Beta(2, 2). Lengths are small and spread smoothly.
     * ``imagenet``: native grids. Sizes are drawn with replacement, and each side is multiplied by exp(N(0, 0.05)).
     * ``coco``: native grids of unchanged sizes. Only 277 different lengths occur.
     * ``lognormal``: areas of exp(N(log 512 tokens, 1)), with a long tail. This list needs no file.

@@ -1,2 +1,1 @@
-"""Benchmarks of images: the cost of decoding, resampling and painting beside other packages, and the figures of docs/explain.
-"""
+"""Benchmarks of images: the cost of decoding, resampling and painting, beside other packages, and the figures of the docs."""

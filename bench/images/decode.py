@@ -9,8 +9,8 @@ by side, which is rougher. Reading a file's bytes costs the same at any scale. S
 pixel (``bytes per pixel``), the less "draft" saves.
 
 * The difference between "draft" and "exact" is in levels of 256: mean and maximum over all values of the set. Beside them
-  stands the PSNR in dB. ``scaled`` counts the images that were decoded at a smaller size. All other images are exact. ``mean of
-  scaled`` and ``psnr of scaled`` cover the scaled images only.
+  stands the PSNR in dB. ``scaled`` counts the images that were decoded at a smaller size. All other images are exact.
+  ``mean of scaled`` and ``psnr of scaled`` cover the scaled images only.
 * ``--budgets`` prints other figures: for several numbers of patches, kernels and crops, how many photographs were decoded at a
   smaller size, and the worst, the quartiles and the best of their PSNR.
 * The time is CPU ms per image on one thread, from file bytes to patches. The modes take turns in every round. The median of

@@ -247,8 +247,7 @@ def arriving(names: Sequence[str], seq_len: int, items: int, peers: Sequence[Pac
 
 
 def published(name: str, counts: Any, seq_len: int, *, slow: bool, seconds: float) -> Record:
-    """Return the efficiency in % and the seconds of the algorithms of Krell et al. and of patchpack, on a histogram of lengths.
-    """
+    """Return efficiency in % and seconds of the algorithms of Krell et al. and of patchpack, on a histogram of lengths."""
     tokens, lengths = int(counts @ np.arange(len(counts))), np.repeat(np.arange(len(counts)), counts)
     answer: Record = {"histogram": name, "seq_len": seq_len, "items": len(lengths)}
     methods: tuple[Any, ...] = ("spfhp", "lpfhp", "nnlshp", "spread")

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m bench.packing.tight [--items 100000] [--seed 0] [--cap 1.04] [--seconds 60]
 
-Every list of `bench.lists` is packed into rows of 256 to 16384 tokens, and with best-fit-decreasing in the same run. `--cap
-1.04` also limits the items per row to 1.04 times their mean number. Kernels are compiled before. The output is JSON with one
-line per packing. Fill and gap are in per cent. The gap is the distance to the proven bound. The simple bound, without the
+Every list of `bench.lists` is packed into rows of 256 to 16384 tokens, and with best-fit-decreasing in the same run.
+`--cap 1.04` also limits the items per row to 1.04 times their mean number. Kernels are compiled before. The output is JSON with
+one line per packing. Fill and gap are in per cent. The gap is the distance to the proven bound. The simple bound, without the
 linear program, stands beside it.
 """
 

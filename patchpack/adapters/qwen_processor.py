@@ -25,8 +25,9 @@ from patchpack.plan.recipe import Recipe
 class QwenVLProcessor(Processor):
     """A faster processor with the results of transformers' ``Qwen2VLImageProcessor`` on Pillow. See `qwen_vl`.
 
-    Qwen2.5-VL and Qwen3-VL use the same processor. The defaults are Qwen2-VL's settings. For Qwen3-VL set ``patch_size=16,
-    min_pixels=256**2, max_pixels=4096**2`` and 0.5 for every mean and deviation, or call `like` with the model's folder.
+    Qwen2.5-VL and Qwen3-VL use the same processor. The defaults are Qwen2-VL's settings. For Qwen3-VL set
+    ``patch_size=16, min_pixels=256**2, max_pixels=4096**2`` and 0.5 for every mean and deviation, or call `like` with the
+    model's folder.
 
     Attributes:
         min_pixels: smallest number of pixels of a resized image, ``size["shortest_edge"]`` in transformers (default 56²).

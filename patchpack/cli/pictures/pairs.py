@@ -26,7 +26,7 @@ def draw_pairs(
     ids: bool = False,
     features: Mapping[str, Image.Image] | None = None,
 ) -> Image.Image:
-    """Draw each image twice: above as it is in its file, below as the model gets it.
+    """Draw each image twice: above as the file has it, below as the model gets it.
 
     The line below an image has the colour that the image has in the picture of the rows.
 
