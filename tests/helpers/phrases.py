@@ -1,4 +1,4 @@
-"""The lists behind `helpers.words`: phrases and old names that must not come back, and first words of docstrings."""
+"""The lists that `helpers.words` uses: phrases and old names that must not come back, and first words of docstrings."""
 
 from __future__ import annotations
 
