@@ -48,7 +48,9 @@ def timm_naflex(batch: PackedBatch[ArrayT], *, max_seq_len: int | None = None, p
 
 @dataclass(frozen=True, kw_only=True)
 class TimmNaFlexProcessor(Processor):
-    """A faster processor with the results of timm's evaluation transform and collation for NaFlex. See `timm_naflex`.
+    """A processor that gives the results of timm's evaluation transform and collation for NaFlex, but faster.
+
+    See `timm_naflex`.
 
     Attributes:
         patch_size: pixels per side of a patch (default 16).
@@ -87,7 +89,10 @@ class TimmNaFlexProcessor(Processor):
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make the same patches. The adapter takes their batches."""
+        """A recipe for `load` and `pack_images` that gives the same patches as this processor.
+
+        Pass the batches of `load` or `pack_images` to the adapter `timm_naflex`.
+        """
         return recipes.siglip2_naflex(
             max_patches=self.max_seq_len,
             patch_size=self.patch_size,

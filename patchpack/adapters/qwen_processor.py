@@ -23,7 +23,7 @@ from patchpack.plan.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class QwenVLProcessor(Processor):
-    """A faster processor with the results of transformers' ``Qwen2VLImageProcessor`` on Pillow. See `qwen_vl`.
+    """A processor that gives the results of transformers' ``Qwen2VLImageProcessor`` on Pillow, but faster. See `qwen_vl`.
 
     Qwen2.5-VL and Qwen3-VL use the same processor. The defaults are Qwen2-VL's settings. For Qwen3-VL set
     ``patch_size=16, min_pixels=256**2, max_pixels=4096**2`` and 0.5 for every mean and deviation, or call `like` with the
@@ -78,7 +78,10 @@ class QwenVLProcessor(Processor):
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make the same patches. The adapter takes their batches."""
+        """A recipe for `load` and `pack_images` that gives the same patches as this processor.
+
+        Pass the batches of `load` or `pack_images` to the adapter `qwen_vl`.
+        """
         resize = SmartResize(self.min_pixels, self.max_pixels, self.merge_size)
         return Recipe(
             resize=resize,

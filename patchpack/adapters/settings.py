@@ -183,7 +183,7 @@ def describe(given: object) -> str:
 def kernel_of(name: str, given: object) -> str:
     """Return the name that a resampling kernel has in `Recipe`.
 
-    `given` is the name of a kernel, Pillow's number of it, or an enum member whose value is such a name or number.
+    `given` is the name of a kernel, Pillow's number for a kernel, or an enum member whose value is such a name or number.
     """
     value = getattr(given, "value", given)
     if isinstance(value, str) and value in FILTERS:

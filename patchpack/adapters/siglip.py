@@ -54,7 +54,7 @@ def siglip2(batch: PackedBatch[ArrayT], *, max_num_patches: int | None = None, p
 
 @dataclass(frozen=True, kw_only=True)
 class Siglip2Processor(Processor):
-    """A faster processor with the results of transformers' ``Siglip2ImageProcessor`` on Pillow. See `siglip2`.
+    """A processor that gives the results of transformers' ``Siglip2ImageProcessor`` on Pillow, but faster. See `siglip2`.
 
     Attributes:
         patch_size: pixels per side of a patch (default 16).
@@ -95,7 +95,10 @@ class Siglip2Processor(Processor):
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make the same patches. The adapter takes their batches."""
+        """A recipe for `load` and `pack_images` that gives the same patches as this processor.
+
+        Pass the batches of `load` or `pack_images` to the adapter `siglip2`.
+        """
         return recipes.siglip2_naflex(
             max_patches=self.max_num_patches,
             patch_size=self.patch_size,

@@ -23,7 +23,7 @@ NO_VIDEO = "got a clip, but the recipe has video=None: use a recipe with video=V
 
 
 def is_picture(value: object) -> TypeGuard[Picture | Clip]:
-    """Return True if the type of a value is one that `Sample.image` may have for a single image or clip."""
+    """Return True if a value has a type that `Sample.image` accepts for one image or one clip."""
     return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray, Clip))
 
 

@@ -28,9 +28,10 @@ from patchpack.model.static import AnyLayout
 
 
 class Attend(Protocol):
-    """A function for attention among the tokens of each image: q, k, v ``[T, heads, d]`` → ``[T, heads, d]``.
+    """A function for attention among the tokens of each image. It returns ``[T, heads, d]``.
 
-    The function also takes the layout: a `Layout`, or a `StaticLayout` in a model made with ``static=True``.
+    The function takes queries, keys and values, each ``[T, heads, d]``, and the layout of the batch: a `Layout`, or a
+    `StaticLayout` in a model made with ``static=True``.
     """
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: Any, /) -> Tensor: ...
@@ -46,7 +47,9 @@ def loop(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """Attend with one call per image, on tensors ``[heads, length, d]``.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     lengths = layout.lengths.tolist()
@@ -61,7 +64,9 @@ def bucketed(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """Attend with one call per length. The n images of a length are ``[n, heads, length, d]``, a view of the ragged tokens.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     sizes = [images * tokens for images, tokens in layout.buckets]
@@ -76,7 +81,9 @@ def dense(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
     """Attend with one call for the batch, on ``[B, heads, S, d]`` under the mask ``layout.same_image``.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     q, k, v = (layout.to_rows(x).transpose(1, 2) for x in (q, k, v))
@@ -88,7 +95,9 @@ def flex(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
     """Attend on rows, ``[B, heads, S, d]``, without computing blocks of the mask that hold no pair.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     attend = flex_attention() if torch.compiler.is_compiling() or not q.is_cuda else _compiled_flex_attention()
@@ -101,7 +110,9 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """Attend with one call of the variable-length flash kernel, on ``[T, heads, d]`` and ``cu_seqlens``.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     if not layout.num_images:
@@ -118,7 +129,9 @@ def auto(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
     tokens and `dense` for shorter rows. With static shapes it is `flex` for long rows on CUDA, otherwise `dense`.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     rows = flex if q.is_cuda and layout.seq_len >= FLEX_FROM else dense
@@ -178,7 +191,7 @@ def _varlen_attn() -> Any:
 
 
 def flex_attention() -> Callable[..., Tensor]:
-    """Return FlexAttention uncompiled, for a model that is compiled as a whole, and for CPU.
+    """Return FlexAttention uncompiled. It is for models that are compiled as a whole, and for the CPU.
 
     On CPU, FlexAttention computes the whole matrix.
     """

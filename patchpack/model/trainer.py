@@ -34,7 +34,7 @@ class Step(NamedTuple):
 
 
 def label_loss(model: ViT, batch: PackedBatch) -> Tensor:
-    """Return the cross-entropy with the labels as a mean over the labelled images."""
+    """Return the mean cross-entropy over the labelled images of a batch."""
     return cross_entropy(model(batch), batch.targets)
 
 

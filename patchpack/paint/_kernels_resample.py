@@ -92,7 +92,7 @@ def _mix(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, order: Iterable[int]) 
 
 
 def _by_lane(n: int, part: int, size: int) -> list[int]:
-    """Return the order that interleaves ``a[i]`` and ``b[i]``, for each i in part number `part` of either 128-bit lane.
+    """Return indices that interleave vectors a and b: ``a[i]``, ``b[i]``, for each i in part `part` of both 128-bit lanes.
 
     The vectors a and b have `n` values each. `size` is the number of values in a part.
     """

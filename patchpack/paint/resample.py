@@ -173,7 +173,7 @@ def _number_table(mean: tuple[float, float, float], std: tuple[float, float, flo
 
 
 def standard_numbers(picture: Image.Image) -> npt.NDArray[np.float32]:
-    """Return the standardised number of every pixel value, float32 ``[256]``, for one image, as in Pix2Struct.
+    """Return the standardised number of each pixel value of one image, float32 ``[256]``, as in Pix2Struct.
 
     The number is ``(value − mean) / max(std, 1 / sqrt(N))``, computed in float64. Mean and std are over all N values of the
     image, in all channels together.

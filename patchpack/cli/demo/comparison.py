@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 
 
 def comparison_recipes() -> Recipes:
-    """Return the recipes of the three ways. At native size, an image gets as many patches as cover it, at most 144."""
+    """Return the recipes of the three ways. At native size, an image gets the patches that cover it, at most 144."""
     native = pp.resize.NaFlex(144, upscale=False)
     rows = COMPARED_IMAGES
     return {

@@ -24,7 +24,7 @@ class Choice(NamedTuple):
 
 
 def combinations(name: str, seq_lens: list[int] | None, max_images: list[int] | None) -> list[Recipe]:
-    """Return a preset at each row length with each number of slots.
+    """Return the recipes of a preset, one for every combination of row length and number of slots.
 
     Args:
         name: name of the preset.
