@@ -32,8 +32,9 @@ def timm_naflex(batch: PackedBatch[ArrayT], *, max_seq_len: int | None = None, p
         patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
-        ``patches`` float32 ``[N, max_seq_len, patch_size**2 * 3]``, ``patch_coord`` int64 ``[N, max_seq_len, 2]`` (row, col),
-        and ``patch_valid`` bool ``[N, max_seq_len]``, for N readable images in (row, slot) order.
+        A dict for N readable images, in (row, slot) order. ``patches`` is float32 ``[N, max_seq_len, patch_size**2 * 3]``.
+        ``patch_coord`` is int64 ``[N, max_seq_len, 2]``, (row, col) of each patch. ``patch_valid`` is bool
+        ``[N, max_seq_len]``, False at padding.
 
     Raises:
         ConfigError: an image lost patches, or the patch sizes differ.
@@ -75,12 +76,12 @@ class TimmNaFlexProcessor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> TimmNaFlexProcessor:
-        """Return a processor with the settings of another processor or model, and some fields changed.
+        """Return a processor that has the settings of another processor or model, except for the fields in `changes`.
 
         Args:
             processor: the dict from ``timm.data.resolve_model_data_config(model)``, the model, or a folder with its
                 ``config.json``.
-            **changes: fields of the new processor. They override the settings of `processor`.
+            **changes: values of single fields, used in place of the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.

@@ -34,9 +34,9 @@ def pix2struct(batch: PackedBatch[ArrayT], *, max_patches: int | None = None, pa
         patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
-        ``flattened_patches`` float32 ``[N, max_patches, 2 + patch_size**2 * 3]`` and ``attention_mask`` float32
-        ``[N, max_patches]``, for N readable images in (row, slot) order. Each flattened patch begins with its row and column,
-        which count from 1. At padding they are 0.
+        A dict for N readable images, in (row, slot) order. ``flattened_patches`` is float32
+        ``[N, max_patches, 2 + patch_size**2 * 3]``. Each flattened patch begins with its row and column, which count from 1 and
+        are 0 at padding. ``attention_mask`` is float32 ``[N, max_patches]``, 0 at padding.
 
     Raises:
         ConfigError: an image lost patches and its positions are fractions, or the patch sizes differ.
@@ -76,13 +76,13 @@ class Pix2StructProcessor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> Pix2StructProcessor:
-        """Return a processor with the settings of another processor, and some fields changed.
+        """Return a processor that has the settings of another processor, except for the fields in `changes`.
 
         Args:
             processor: an image processor of transformers, or a processor of text and images that contains an image processor.
                 Also the folder of a saved processor, the ``processor_config.json`` or ``preprocessor_config.json`` in that
                 folder, or the dict in such a file.
-            **changes: fields of the new processor. They override the settings of `processor`.
+            **changes: values of single fields, used in place of the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and standardising.

@@ -229,12 +229,12 @@ class Processor(ABC):
 
 
 def like(kind: type[P], processor: object, changes: Mapping[str, object]) -> P:
-    """Return a processor with the settings of another processor, and some fields changed.
+    """Return a processor that has the settings of another processor, except for the fields in `changes`.
 
     Args:
         kind: class of the returned processor.
         processor: source of the settings: a processor, folder, file or dict that ``kind.like`` accepts.
-        changes: dict of fields of the returned processor. They override the settings of `processor`.
+        changes: dict from field names to values, used in place of the settings of `processor`.
 
     Raises:
         ConfigError: a changed field does not exist, or `processor` has no such settings.

@@ -58,13 +58,13 @@ class QwenVLProcessor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> QwenVLProcessor:
-        """Return a processor with the settings of another processor, and some fields changed.
+        """Return a processor that has the settings of another processor, except for the fields in `changes`.
 
         Args:
             processor: an image processor of transformers, or a processor of text and images that contains an image processor.
                 Also the folder of a saved processor, the ``processor_config.json`` or ``preprocessor_config.json`` in that
                 folder, or the dict in such a file.
-            **changes: fields of the new processor. They override the settings of `processor`.
+            **changes: values of single fields, used in place of the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.

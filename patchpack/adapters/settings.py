@@ -199,8 +199,8 @@ def check_call(changes: Mapping[str, object], undone: Mapping[str, tuple[object,
 
     Args:
         changes: options of the call by name.
-        undone: dict from the name of a setting that the processor cannot change to the accepted values. These values ask for
-            what the processor does anyway.
+        undone: dict with the accepted values of each setting that the processor cannot change, by name of the setting. The
+            accepted values ask for what the processor does anyway.
     """
     for name in _BY_CALL:
         if changes.get(name) is not None:

@@ -35,9 +35,9 @@ def siglip2(batch: PackedBatch[ArrayT], *, max_num_patches: int | None = None, p
         patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
-        ``pixel_values`` float32 ``[N, max_num_patches, patch_size**2 * 3]``, ``pixel_attention_mask`` int32
-        ``[N, max_num_patches]``, and ``spatial_shapes`` int64 ``[N, 2]`` (rows, cols), for N readable images in (row, slot)
-        order.
+        A dict for N readable images, in (row, slot) order. ``pixel_values`` is float32
+        ``[N, max_num_patches, patch_size**2 * 3]``. ``pixel_attention_mask`` is int32 ``[N, max_num_patches]``, 0 at padding.
+        ``spatial_shapes`` is int64 ``[N, 2]``, (rows, cols) of each image.
 
     Raises:
         ConfigError: an image lost patches, or the patch sizes differ.
@@ -80,13 +80,13 @@ class Siglip2Processor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> Siglip2Processor:
-        """Return a processor with the settings of another processor, and some fields changed.
+        """Return a processor that has the settings of another processor, except for the fields in `changes`.
 
         Args:
             processor: an image processor of transformers, or a processor of text and images that contains an image processor.
                 Also the folder of a saved processor, the ``processor_config.json`` or ``preprocessor_config.json`` in that
                 folder, or the dict in such a file.
-            **changes: fields of the new processor. They override the settings of `processor`.
+            **changes: values of single fields, used in place of the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.

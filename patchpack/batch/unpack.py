@@ -90,10 +90,10 @@ def unpack(
 
     Args:
         batch: one batch. If `values` is None, an iterable of batches works too.
-        values: a model's values for this batch. Default None yields the images themselves. The shape of the values is
-            ``[B, E, ...]`` (per slot), ``[B, S, ...]`` (per token), ``[N, ...]`` (per image, from a model with an adapter), or
-            ``[T, ...]`` (ragged: per token, without padding). B, E and S are rows, slots per row and tokens per row. N is the
-            number of readable images, and T is the number of their tokens.
+        values: a model's values for this batch. Default None yields the images themselves. The shape is ``[B, E, ...]``
+            for values per slot, or ``[B, S, ...]`` for values per token. A model with an adapter gives values per image,
+            ``[N, ...]``. Ragged values are per token without padding, ``[T, ...]``. B, E and S are rows, slots per row and
+            tokens per row. N is the number of readable images, and T the number of their tokens.
         per: meaning of the first axes of `values`: ``"slot"``, ``"token"``, ``"image"`` or ``"ragged"``. Default None infers
             ``"slot"`` or ``"token"`` from the shape, and takes ``"slot"`` if both fit. With ``dense=True``, None means
             ``"token"``.

@@ -25,14 +25,14 @@ _FEW = 1000  # one in a thousand values at either end does not count as used
 
 
 class Depth(NamedTuple):
-    """What the header of an image file states about pixels of more than 8 bits.
+    """The properties of pixels of more than 8 bits, as the header of their file states them.
 
     Attributes:
         white: value of white. Default None, not known: for floats and for 32-bit integers the header does not state this value.
         low_bits: number of significant bits from a PNG's sBIT chunk, 0 without the chunk. If the pixel values use the low bits,
             white is ``2**low_bits − 1``. Default 0.
         inverted: True if white is stored as 0. Default False.
-        unsigned: True for unsigned 32-bit integers, which Pillow reads as signed ones. Default False.
+        unsigned: True for unsigned 32-bit integers, which Pillow reads as signed integers. Default False.
         colour: True for a colour image, of which Pillow decodes only the upper 8 bits of each value. Default False.
     """
 

@@ -7,8 +7,8 @@ All backends give the same numbers:
   of n tokens. For T tokens there are at most ``sqrt(2 T)`` calls.
 - `dense`: one call on whole rows under a block-diagonal mask, as in the NaViT paper's figure. The cost is ``B * S²``. All
   shapes follow from the shape of the batch, as a compiled model needs.
-- `flex`: torch's FlexAttention on rows under the same mask. It skips blocks of the mask that hold no pair. It is for CUDA,
-  where it is compiled.
+- `flex`: torch's FlexAttention on rows under a block-diagonal mask. Blocks of the mask that hold no pair are skipped. This
+  backend is for CUDA, where FlexAttention is compiled.
 - `varlen`: the flash kernel for ragged tokens, for CUDA with bfloat16 or float16.
 """
 
@@ -125,8 +125,9 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 def auto(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
     """Attend with the fastest backend for the device, dtype and shape. `bench/model/attention.py` measures the backends.
 
-    On CPU the backend is `bucketed`. On CUDA it is `varlen` for 16-bit dtypes, otherwise `flex` for rows of at least 1024
-    tokens and `dense` for shorter rows. With static shapes it is `flex` for long rows on CUDA, otherwise `dense`.
+    On CPU the backend is `bucketed`. On CUDA the backend is `varlen` for 16-bit dtypes. For other dtypes on CUDA it is `flex`
+    for rows of at least 1024 tokens, and `dense` for shorter rows. With static shapes the backend is `flex` for long rows on
+    CUDA, and `dense` in all other cases.
 
     Args:
         q: queries ``[T, heads, d]``.
@@ -175,7 +176,7 @@ def has_varlen() -> bool:
 
 
 def _nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return the result for zero tokens. It depends on q, k and v, so that their parameters get zero gradients."""
+    """Return the result for zero tokens. It depends on q, k and v, so the parameters of q, k and v get zero gradients."""
     return q * 0 + k * 0 + v
 
 

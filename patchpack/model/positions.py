@@ -191,7 +191,7 @@ class GridPositions(nn.Module):
 
 
 def combined(rows: Tensor, cols: Tensor, combine: Combine) -> Tensor:
-    """Combine the vectors of rows and of columns into one.
+    """Combine the vectors of rows and of columns into one vector per token.
 
     Args:
         rows: float ``[T, width]``, vectors of rows. For "stack", float ``[T, width / 2]``.

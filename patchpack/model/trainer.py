@@ -111,8 +111,8 @@ def rate(done: float, *, warm_up: float, final: float) -> float:
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, list[nn.Parameter] | float]]:
     """Return two groups of parameters for an optimizer.
 
-    The first group has weight decay. It holds matrices and tables. The second group has no weight decay. It holds scales and
-    biases, which have one axis.
+    The first group holds matrices and tables, and has weight decay. The second group holds scales and biases, which have one
+    axis, and has no weight decay.
     """
     split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in model.parameters():

@@ -92,8 +92,8 @@ def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
         max_times: the largest number of tubelets along time.
 
     Returns:
-        A model of the same class. Its kernel is made by `inflate_kernel`, and its positions are `TemporalPositions` around the
-        original positions. Everything else is unchanged.
+        A model of the same class as `model`. The patch kernel is made by `inflate_kernel`. The positions are
+        `TemporalPositions` around the original positions. Everything else is unchanged.
 
     Raises:
         ConfigError: the model already takes clips, or a number is below 1.

@@ -237,7 +237,7 @@ def _vertical_goes_first(size: tuple[int, int], target: tuple[int, int]) -> bool
 
 @lru_cache(maxsize=1)
 def pillow_order() -> Literal["by size", "horizontal first"] | None:
-    """Return the order of the two passes in the installed Pillow. It is found by comparing results to the bit.
+    """Return the order of the two passes in the installed Pillow. Results are compared to find it.
 
     Return None if neither order gives Pillow's results, or if the installed numba cannot compile the kernels. After None, all
     images must be resized with Pillow.

@@ -16,8 +16,8 @@ def patchify(image: np.ndarray, patch_size: int) -> np.ndarray:
         patch_size: pixels per side of a patch.
 
     Returns:
-        Array ``[rows * cols, patch_size * patch_size * C]`` of the same dtype. It is a view if the memory layout allows, else a
-        copy.
+        Array ``[rows * cols, patch_size * patch_size * C]`` of the dtype of `image`. The array is a view if the memory
+        layout allows a view, else a copy.
 
     Raises:
         ShapeError: `image` does not have three axes, or H or W is not a positive multiple of `patch_size`.

@@ -54,9 +54,9 @@ def comparison_recipes() -> Recipes:
 
 
 def measure(recipes: Recipes, samples: list[pp.Sample]) -> list[Measured]:
-    """Pack the same samples in several ways, and time training steps on each way, in turns.
+    """Pack samples in several ways, and time training steps of each way.
 
-    The fastest run of each way counts.
+    The ways take turns, and the fastest run of each way counts.
     """
     model = program.make_model()
     packed = {name: list(pp.load(samples, recipe)) for name, (_, recipe) in recipes.items()}

@@ -64,7 +64,7 @@ def picture_of(image: PackedImage[ArrayT], patch_size: int, size: Size | None = 
 
 
 def scaled(picture: Image.Image, size: Size) -> Image.Image:
-    """Resize a picture. Pixels are averaged in a smaller picture, and repeated in a larger one."""
+    """Resize a picture. Pixels are averaged to make it smaller, and repeated to make it larger."""
     larger = size.height >= picture.height and size.width >= picture.width
     return picture.resize((size.width, size.height), Image.Resampling.NEAREST if larger else Image.Resampling.BOX)
 

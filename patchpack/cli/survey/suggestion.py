@@ -40,7 +40,7 @@ class Suggestion(NamedTuple):
         call: the recipe as code.
         reason: the reason for this recipe, as text.
         packed: the result of packing the sizes of the survey with the recipe.
-        tried: the results of the same preset at every row length that was tried.
+        tried: the results of this preset at every row length that was tried.
     """
 
     call: str
