@@ -14,7 +14,7 @@ from typing import Any
 
 
 class ThreadFilter:
-    """A filter of warnings that calls two functions in the thread that warns.
+    """A warning filter that asks two functions. They are called in the thread that warns.
 
     If `warnings` has no list of filters, the functions are not called. All warnings of one package are then ignored.
 

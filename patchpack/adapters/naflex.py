@@ -112,7 +112,7 @@ class TimmNaFlexProcessor(Processor):
         return {"patches": patches, "patch_coord": coord, "patch_valid": prepared.mask(length)}
 
     def to_dict(self) -> dict[str, object]:
-        """Return the settings under timm's names, as `like` accepts them."""
+        """Return the settings under timm's names. `like` accepts this dict."""
         return self._stated()
 
     def _stated(self) -> dict[str, object]:

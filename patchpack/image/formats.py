@@ -12,7 +12,7 @@ from patchpack.plan.recipe import Recipe
 
 
 class Reading(NamedTuple):
-    """The options for reading image files, which are the fields of a `Recipe` with the same names.
+    """The options for reading image files. A `Recipe` has fields with the same names.
 
     Attributes:
         deep: scaling of images with more than 8 bits, ``"header"`` (default) or ``"range"``.

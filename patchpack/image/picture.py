@@ -118,7 +118,7 @@ def rgb_picture(
 
 
 def picture_bytes(image: object) -> int:
-    """Return the bytes of memory that a sample's image takes. The pixels of a PIL image count even before they are loaded.
+    """Return the number of bytes of a sample's image in memory. The pixels of a PIL image count even before they are loaded.
 
     A clip whose frames are in a custom sequence counts as 0, because the size of the sequence is not known.
     """

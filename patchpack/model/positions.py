@@ -152,7 +152,7 @@ class FactorizedPositions(nn.Module):
 
 
 class GridPositions(nn.Module):
-    """A table for one grid, which is resized to every other grid. The grid is 14×14 in ViT, 7×7 in FlexiViT, 16×16 in SigLIP 2.
+    """A table for one grid. The table is resized to other grids. Its grid is 14×14 in ViT, 7×7 in FlexiViT, 16×16 in SigLIP 2.
 
     The resized table is never stored. Each token computes its own weights for the table's entries. So a batch of a hundred
     different grids costs as much as a batch of one grid: ``T · entries · width`` multiplications.

@@ -122,9 +122,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, li
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Batches) -> float:
-    """Return the fraction of images whose largest logit belongs to the image's class, in one pass in evaluation mode.
+    """Return the fraction of images whose largest logit belongs to the image's class.
 
-    Afterwards the model is in its previous mode again.
+    The model makes one pass over the batches in evaluation mode. Afterwards the model is in its previous mode again.
     """
     training = model.training
     model.eval()

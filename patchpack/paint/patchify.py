@@ -32,7 +32,7 @@ def patchify(image: np.ndarray, patch_size: int) -> np.ndarray:
 
 
 def unpatchify(patches: np.ndarray, grid: Grid | tuple[int, int], patch_size: int) -> np.ndarray:
-    """Join all patches of an image, as the inverse of `patchify`. Return ``[rows * patch_size, cols * patch_size, C]``.
+    """Join all patches of an image (the inverse of `patchify`). Return ``[rows * patch_size, cols * patch_size, C]``.
 
     Args:
         patches: array ``[rows * cols, patch_size**2 * C]``, in raster order.

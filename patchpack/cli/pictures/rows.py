@@ -28,7 +28,7 @@ _CROSSED = 26  # pixels per side of the box of an unreadable image
 
 
 def drawable(recipe: Recipe) -> Recipe:
-    """Return a recipe that packs the same pixels in the form that pictures need: uint8 patches and (row, col) positions."""
+    """Return the recipe with uint8 patches and (row, col) positions, which pictures need. The packed pixels do not change."""
     same = recipe.normalize if isinstance(recipe.normalize, normalize.MeanStd) else normalize.HALF
     return recipe.replace(dtype="uint8", positions=positions.Absolute(), normalize=same)
 

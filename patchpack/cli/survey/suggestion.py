@@ -50,7 +50,7 @@ class Suggestion(NamedTuple):
 
 
 def suggest(found: Survey, *, labelled: bool) -> Suggestion:
-    """Return a preset for these images. Its rows are the shortest whose fill is within half a percent of longer rows' fill."""
+    """Return a preset for these images, with the shortest rows that are at most half a percent less full than longer rows."""
     dense = bool(np.median(found.native_tokens) > 2048)
     if dense:
         name, budget, reason = "siglip2_naflex", 1024, "large pages or screenshots: a budget of 1024 patches keeps them legible"
