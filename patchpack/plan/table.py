@@ -82,7 +82,7 @@ def plan_table(
         recipe: recipe with the policies and the seed.
         sizes: int ``[n, 2]``, (height, width) of each image in pixels after orientation, >= 1.
         key_hash: uint64 ``[n]``, the hashes of the keys (see `patchpack.rng.key_hash`).
-        epoch: epoch number, on which the random draws depend. Default 0.
+        epoch: epoch of the draws. Default 0.
         seen: int64 ``[n]``, running number of each image over all epochs, for drop schedules. One integer is the number of the
             first image. Default 0.
         patch_size: pixels per side of a patch. Default None, the first patch size of the recipe.
@@ -120,7 +120,7 @@ def decide_grids(
         recipe: recipe with the policies and the seed.
         sizes: int64 ``[n, 2]``, (height, width) of each image in pixels after orientation, >= 1.
         key_hash: uint64 ``[n]``, the hashes of the keys.
-        epoch: epoch number, on which the random draws depend.
+        epoch: epoch of the draws.
         ordinals: int64 ``[n]``, running number of each image over all epochs, for drop schedules.
         patch_size: pixels per side of a patch.
         frames: int ``[n]``, number of frames of each clip, 1 for an image. Default None, all are images.
@@ -181,7 +181,7 @@ def place_grids(recipe: Recipe, grids: GridTable, sizes: Int64, key_hash: rng.U6
         grids: the grids of n images.
         sizes: int64 ``[n, 2]``, (height, width) of each image in pixels.
         key_hash: uint64 ``[n]``, the hashes of the keys.
-        epoch: epoch number, on which the random draws depend.
+        epoch: epoch of the draws.
         patch_size: pixels per side of a patch.
 
     Raises:

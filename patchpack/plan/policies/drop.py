@@ -24,10 +24,7 @@ VARIANCE_RULE = 0.3  # NaViT appendix: variance of u is 0.3 * mean * (1 − mean
 
 @runtime_checkable
 class DropPolicy(Protocol):
-    """A rule that computes from each image's grid how many of its patches are kept.
-
-    Row i of the result depends on row i of the input alone.
-    """
+    """A rule from grids to the number of patches kept. Row i of the result depends on row i of the input alone."""
 
     @property
     def draws(self) -> int:

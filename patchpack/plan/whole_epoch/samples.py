@@ -53,15 +53,14 @@ class Sizes(NamedTuple):
 
 
 class EpochSamples:
-    """The samples of an epoch, in the epoch's order. If `repeat` is True, further passes over the samples follow.
+    """The samples of an epoch, in the epoch's order. With `repeat`, one pass follows the other.
 
     Args:
-        recipe: the recipe with the policies.
-        epoch: epoch number, on which the random draws depend.
+        recipe, epoch: the policies and the epoch of the draws.
         table: the samples.
         shuffle: number of samples that are permuted at a time (see `shuffled_lines`). 0 keeps the order of the index.
         seen: number of samples in earlier epochs, for drop schedules.
-        repeat: True begins another pass when a pass ends. False ends after one pass.
+        repeat: True begins another pass when a pass ends.
     """
 
     def __init__(self, recipe: Recipe, table: Sizes, *, epoch: int, shuffle: int, seen: int, repeat: bool) -> None:

@@ -95,7 +95,7 @@ class SlotPool:
 
 
 class Slot:
-    """A worker's view of the slot into which the worker paints. When a worker sends the slot, the parent receives a tensor.
+    """The worker's view of a slot that it paints into. When a worker sends the slot, the parent receives a tensor.
 
     Args:
         pool: number of the slot's pool.

@@ -36,10 +36,7 @@ def _slots(sizes: Int64, seq_len: int, max_images: int | None) -> int:
 
 
 class Pass(NamedTuple):
-    """Arrays with one entry per step of the dynamic program for a bounded knapsack.
-
-    In a bounded knapsack, each length can be used a limited number of times. `_kernels_linear_program.price` reads the arrays.
-    """
+    """The steps of a knapsack over bounded numbers of pieces, for `_kernels_linear_program.price`."""
 
     kinds: Int64
     copies: Int64
