@@ -64,9 +64,9 @@ class Sample:
 
     Attributes:
         key: name of the sample in reports, unique within one pass over the source. The sample's random draws depend on the key.
-        image: compressed file bytes, a uint8 ``[H, W, 3]`` array, or a PIL image. A clip is a `Clip` or a uint8
-            ``[T, H, W, 3]`` array. A list holds several images or clips that belong together, such as the pages of a document.
-            All of a list are packed into one row in the order of the list, or all are rejected.
+        image: compressed file bytes, a uint8 ``[H, W, 3]`` array, or a PIL image. A clip is a `Clip` or a uint8 ``[T, H, W,
+            3]`` array. A list holds several images or clips that belong together, such as the pages of a document. All images
+            of a list are packed into one row in the order of the list, or all are rejected.
         target: class index, float, array of a fixed shape, dict of these, or any other object. Default None, no target.
         text: text that belongs to the image, such as a caption. It is used only with ``tokenize``. Default None.
     """
@@ -168,7 +168,7 @@ class Header(NamedTuple):
 
     @property
     def draw_key(self) -> str:
-        """The key on which the image's draws depend: the sample's key, then `repeat` and `part` unless they are 0."""
+        """The key on which the image's random draws depend: the sample's key, then `repeat` and `part` unless they are 0."""
         key = f"{self.key}#{self.repeat}" if self.repeat else self.key
         return f"{key}[{self.part}]" if self.part else key
 
@@ -184,7 +184,7 @@ class Header(NamedTuple):
 
 
 class Inline(NamedTuple):
-    """The location of a sample that cannot be read again. It holds the image and the target themselves."""
+    """The location of a sample that cannot be read again. The location holds the image and the target themselves."""
 
     image: object
     target: object

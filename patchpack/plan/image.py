@@ -51,7 +51,7 @@ def plan_image(
     Raises:
         SizeError: the recipe refuses the size, or the image has more tokens than a row.
         ConfigError: `size` is not two positive integers. Or `frames` is above 1 without `Recipe.video`. Or `patch_size` is None
-            although the recipe has several. Or the recipe drops patches that the model would merge.
+            although the recipe has several patch sizes. Or the recipe drops patches that the model would merge.
 
     Example:
         >>> plan_image((480, 640), recipes.qwen2_vl())

@@ -94,12 +94,13 @@ def load(
             ``sizes``, ``size_of``, ``text``, ``tokenize``. These options say which members of every sample are read, and how.
 
     Returns:
-        A `Loader`. Iterate over it, then call ``loader.report()``. For an index, ``len(loader)`` is exact. For any other source
-        it is ``steps_per_epoch``, or raises `TypeError` if that is None.
+        A `Loader`. Iterate over it, then call ``loader.report()``. For an index, ``len(loader)`` is exact. For any other
+        source, ``len(loader)`` is ``steps_per_epoch``. If ``steps_per_epoch`` is None, ``len(loader)`` raises `TypeError`.
 
     Raises:
-        SourceError, ConfigError: the source cannot be read, or an argument cannot work. Arguments are checked as far as
-            possible before iteration. `Loader.__iter__` lists the errors that iteration raises.
+        SourceError: the source cannot be read.
+        ConfigError: an argument cannot work. Arguments are checked as far as possible before iteration. `Loader.__iter__` lists
+            the errors that iteration raises.
     """
     options = require_options(dataloader)
     require_known(reading)
@@ -153,7 +154,7 @@ def require_known(options: Mapping[str, Any]) -> None:
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return this process's rank and the number of ranks. If they are None, they come from torch.distributed.
+    """Return the rank of this process and the number of ranks. If both arguments are None, torch.distributed gives both values.
 
     Without torch.distributed there is one rank.
     """

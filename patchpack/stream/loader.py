@@ -26,11 +26,11 @@ class Loader(DataLoader[PackedBatch]):
     """A `torch.utils.data.DataLoader` of `PackedBatch`es of tensors. Made by `load`.
 
     Args:
-        planner: the planner that yields the plans of the batches. While it plans, the ``max_in_a_row`` and ``timeout`` of the
-            planner apply. `load` sets them to the values in `on_error`.
+        planner: the planner that yields the plans of the batches. While the planner plans, its own ``max_in_a_row`` and
+            ``timeout`` apply. `load` sets both to the values in `on_error`.
         num_workers: number of processes that paint, default 0.
         num_threads: number of threads of this process that paint, instead of `num_workers`, default 0.
-        on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Default ``"raise"``.
+        on_error: ``"raise"``, ``"skip"``, a function, or an `ErrorPolicy`, see `load`. Default ``"raise"``.
         dataloader: options of `torch.utils.data.DataLoader` that a recipe does not decide. Default None.
 
     Attributes:
@@ -122,8 +122,8 @@ class Loader(DataLoader[PackedBatch]):
     def __len__(self) -> int:
         """Return the number of batches of an epoch.
 
-        For an index this is the number for the current epoch. For any other source it is ``steps_per_epoch``, or a `TypeError`
-        is raised if that is None.
+        For an index this is the number for the current epoch. For any other source the number is ``steps_per_epoch``. If
+        ``steps_per_epoch`` is None, a `TypeError` is raised.
         """
         return len(self.planner)
 

@@ -26,7 +26,7 @@ def lower_bound(
     lp: bool = False,
     time_limit: float = 60.0,
 ) -> int:
-    """Return a number of rows that every packing of these lengths needs.
+    """Return a lower bound on the number of rows that any packing of these lengths needs.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.

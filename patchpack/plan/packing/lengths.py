@@ -18,7 +18,7 @@ class Packing(NamedTuple):
     """Rows as numpy CSR: row r holds ``items[offsets[r]:offsets[r + 1]]``.
 
     Attributes:
-        items: int64 ``[n]``, indices into the lengths. Within a row they are in arrival order, or in the order that
+        items: int64 ``[n]``, indices into the lengths. Within a row, items are in arrival order, or in the order that
             `pack_lengths` states.
         offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
         cuts: int64 ``[n]``, number of tokens to cut off each item, so that its row ends exactly full. It is ordered like the
@@ -55,7 +55,7 @@ def require_lengths(lengths: npt.ArrayLike, seq_len: int) -> npt.NDArray[np.int6
 
 
 def require_slots(slots: npt.ArrayLike, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
-    """Return the slots as int64 ``[n]``, or raise `ConfigError` that names the first not in ``1 … max_images``.
+    """Return the slots as int64 ``[n]``. If one is not in ``1 … max_images``, raise `ConfigError` with the first such number.
 
     Args:
         slots: integers, the slots of each item.

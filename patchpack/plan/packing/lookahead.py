@@ -48,8 +48,8 @@ class Lookahead:
     Attributes:
         waiting: number of items in the pool, 1 … 4096. The push that fills the pool closes a row. Default None: the number of
             slots of a row, within 64 … 4096, or 64 if slots are unlimited.
-        longest_wait: most items that may be pushed after an item before its row is closed, >= 0. Default None: 8 times the
-            number of items in the pool.
+        longest_wait: largest number of items that may be pushed between an item and the closing of its row, >= 0. Default None:
+            8 times the number of items in the pool.
         prices: result of `learn_prices`, for lists with few different lengths (such as images of one camera at their native
             size). Default None, each row is the fullest row.
         max_cut: share of an item's tokens that may be cut off, in [0, 1). An item of n tokens keeps at least
@@ -99,7 +99,7 @@ class LookaheadPacker:
     """The packer that `Lookahead` makes.
 
     Args:
-        options: the pool, the longest wait, the prices and the cut.
+        options: the `Lookahead` with the size of the pool, the longest wait, the prices and `max_cut`.
         seq_len: tokens per row, 1 … 2**20.
         max_images: slots per row, 1 … 2**30. 2**30 means no limit.
     """

@@ -135,10 +135,10 @@ def write_packed(
 
 
 class _Plans:
-    """The plans of one epoch after another, in parts of `num_steps` batches.
+    """The plans of one epoch after another, in parts of several batches.
 
     Attributes:
-        num_steps: number of steps of each epoch planned so far, by the number of the epoch.
+        num_steps: dict from the number of each epoch planned so far to its number of steps.
     """
 
     def __init__(self, index: Index, recipe: Recipe, epoch: int, num_epochs: int, *, seen: int, **options: Any) -> None:

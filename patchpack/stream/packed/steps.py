@@ -204,7 +204,7 @@ def _targets_from(said: Any, arrays: dict[str, torch.Tensor]) -> Targets[torch.T
 
 
 class _Memory:
-    """A byte reader of a step in memory."""
+    """A byte reader of a step whose bytes are in memory."""
 
     def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
         self._memory, self.end = memory, len(memory)

@@ -106,7 +106,7 @@ class EpochPlan(Sequence[BatchPlan]):
     @overload
     def __getitem__(self, step: slice) -> list[BatchPlan]: ...
     def __getitem__(self, step: int | slice) -> BatchPlan | list[BatchPlan]:
-        """Return the plan of one step, or a list of plans for a slice. Step −1 is the last one.
+        """Return the plan of one step, or a list of plans for a slice. Step −1 is the last step.
 
         Raises:
             IndexError: the step does not exist.

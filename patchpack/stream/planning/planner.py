@@ -50,7 +50,7 @@ class Planner(Sampler[BatchPlan]):
     all ranks have the same number of steps, and a saved state holds only the number of a step.
 
     Args:
-        source: the samples, as `open_source` takes them.
+        source: the samples, in any form that `open_source` accepts.
         recipe: sizes, augmentation and packing of the samples. The recipe's packer is not used for an index.
         shuffle: False or 0 keeps the source's order (default). A number n permutes the shards, and the samples inside each
             block of n samples. True uses the block size that `load` describes.
@@ -84,7 +84,8 @@ class Planner(Sampler[BatchPlan]):
         already_reported: number of samples that were reported before the first step of this iteration.
 
     Raises:
-        SourceError, ConfigError: the source cannot be read, or an option cannot work. Both are raised at construction.
+        SourceError: the source cannot be read. It is raised at construction.
+        ConfigError: an option cannot work. It is raised at construction.
     """
 
     recipe: Recipe
@@ -223,8 +224,9 @@ class Planner(Sampler[BatchPlan]):
         A stream is read again from a little before the state. Reading starts at the shard, or at the block of shuffled headers,
         that holds the oldest image still waiting for a row. A source without parts (an iterable) is read from its beginning,
         with a warning. For an index, the batches before the state are not planned again. With an index, `world_size` may change
-        on two conditions. First, rows must not depend on it: `balance` is False, and the recipe has one patch size. Second, the
-        number of rows that all ranks together have delivered must be a multiple of the new `world_size` times `rows_per_batch`.
+        on two conditions. First, rows must not depend on `world_size`: `balance` is False, and the recipe has one patch size.
+        Second, the number of rows that all ranks together have delivered must be a multiple of the new `world_size` times
+        `rows_per_batch`.
 
         Raises:
             ConfigError: the state is damaged, or an argument, a field of the recipe or a property of the source differs. The

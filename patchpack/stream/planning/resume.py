@@ -66,7 +66,7 @@ def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSo
 
     Args:
         state: the result of `snapshot`.
-        planner: a new planner, made with the same arguments as the saved one.
+        planner: a new planner, made with the same arguments as the planner of the snapshot.
         ordered: the source in its order, from its beginning.
         events: events of the source from the state's mark on.
 
@@ -103,7 +103,7 @@ def _collect(events: Iterator[Event], at: int, stop: int, wanted: set[int], head
 
 
 def kind_of(state: Mapping[str, Any]) -> TargetKind:
-    """Return the kind of the targets that a state holds. It was found at the beginning of the epoch."""
+    """Return the kind of the targets that a state holds. The kind was found at the beginning of the epoch."""
     kind: TargetKind = convert(state["kind"], TargetKind)
     return kind
 

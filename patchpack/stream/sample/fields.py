@@ -113,7 +113,7 @@ class SampleFields:
         return replace(self, text=None)
 
     def names(self) -> dict[str, Any]:
-        """Return the names of all fields as JSON-safe values, by the option that gave them."""
+        """Return a JSON-safe dict from each option to the names of fields that the option gave."""
         return {
             "image": list(self.image),
             "target": list(self.target) if isinstance(self.target, tuple) else self.target,

@@ -29,14 +29,15 @@ def without_address(text: str) -> str:
 
 
 def map_name(reader: Reader) -> str | None:
-    """Return the name of the function that a reader passes targets through. Return None if there is no such function."""
+    """Return the name of the user's function that a reader applies to targets. Return None if there is no such function."""
     return reader.name if isinstance(reader, MappedReader) else None
 
 
 def join(target: str | tuple[str, ...] | None, values: Sequence[object]) -> object:
     """Return the target of a sample from the values of its labels.
 
-    For one label the target is its value. For several labels it is a dict by name. Without labels it is None.
+    For one label, the target is the value of the label. For several labels, the target is a dict from names to values. Without
+    labels, the target is None.
     """
     if target is None:
         return None
@@ -44,7 +45,7 @@ def join(target: str | tuple[str, ...] | None, values: Sequence[object]) -> obje
 
 
 class MappedReader:
-    """A reader that passes targets through a user's function.
+    """A reader that applies a user's function to targets.
 
     Attributes:
         name: name of the function.
@@ -55,7 +56,7 @@ class MappedReader:
         self.name = function_name(map_target)
 
     def around(self, reader: Reader) -> MappedReader:
-        """Return a copy with another reader, whose targets pass through the same function."""
+        """Return a copy that wraps another reader, and applies the same function to the targets of this reader."""
         return MappedReader(reader, self._map)
 
     def __copy__(self) -> MappedReader:

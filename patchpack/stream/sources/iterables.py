@@ -74,7 +74,7 @@ class IterableSource(FieldSource):
         return self.members.item_names(self._to_sample)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of an iterable with a method `set_epoch`, such as a stream of `datasets`."""
+        """Set the epoch of the iterable, if it has a method `set_epoch` (a stream of `datasets` has one)."""
         tell_epoch(self._items, epoch)
 
     def scan(self) -> Iterator[Event]:

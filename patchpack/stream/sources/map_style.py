@@ -88,7 +88,7 @@ class MapStyleSource(FieldSource):
         return self.members.item_names(self._to_sample)
 
     def reading_twice(self) -> MapStyleSource:
-        """Return the same source, but without images held in memory.
+        """Return a source of the same items that holds no images in memory.
 
         An item that is read for its size is later read again for its pixels.
         """

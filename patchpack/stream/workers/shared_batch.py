@@ -1,8 +1,8 @@
 """A batch that is sent between two processes, with all of its arrays in one piece of shared memory.
 
 Every tensor that is sent costs the training thread a file descriptor and about 0.1 ms, and a batch has ten tensors. A slot is a
-piece of shared memory that is used for one batch after another. Only its number is sent, which costs neither a file descriptor
-nor this time. If no slot is free, the batch gets one new tensor for all of its arrays.
+piece of shared memory that is used for one batch after another. Only the number of the slot is sent, which costs neither a file
+descriptor nor this time. If no slot is free, the batch gets one new tensor for all of its arrays.
 """
 
 from __future__ import annotations

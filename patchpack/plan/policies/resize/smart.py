@@ -17,12 +17,12 @@ MAX_ASPECT = 200
 
 @dataclass(frozen=True)
 class SmartResize:
-    """Sides rounded to multiples of ``f = patch_size * merge``. Images outside [min_pixels, max_pixels] are scaled.
+    """Sides rounded to multiples of ``f = patch_size * merge``. An image with too many or too few pixels is scaled.
 
-    ``H = rint(h / f) * f`` (half to even), and W likewise. If ``H * W > max``, then ``H = max(f, floor(h / b / f) * f)`` with
-    ``b = sqrt(h * w / max)``, and W likewise. If ``H * W < min``, then ``H = ceil(h * b / f) * f`` with
-    ``b = sqrt(min / (h * w))``, and W likewise. Aspect ratios above 200 are refused. Source: Qwen2-VL ``smart_resize``
-    (transformers ``image_processing_qwen2_vl.py``).
+    In the formulas, min is `min_pixels` and max is `max_pixels`. ``H = rint(h / f) * f`` (half to even), and W likewise. If ``H
+    * W > max``, then ``H = max(f, floor(h / b / f) * f)`` with ``b = sqrt(h * w / max)``, and W likewise. If ``H * W < min``,
+    then ``H = ceil(h * b / f) * f`` with ``b = sqrt(min / (h * w))``, and W likewise. Aspect ratios above 200 are refused.
+    Source: Qwen2-VL ``smart_resize`` (transformers ``image_processing_qwen2_vl.py``).
 
     Attributes:
         min_pixels: area in pixels below which an image is scaled up.
