@@ -64,9 +64,9 @@ class Sample:
 
     Attributes:
         key: name of the sample in reports, unique within one pass over the source. The sample's random draws depend on the key.
-        image: compressed file bytes, a uint8 ``[H, W, 3]`` array, or a PIL image. A clip is a `Clip` or a uint8 ``[T, H, W,
-            3]`` array. A list holds several images or clips that belong together, such as the pages of a document. All images
-            of a list are packed into one row in the order of the list, or all are rejected.
+        image: compressed file bytes, a uint8 ``[H, W, 3]`` array, or a PIL image. A clip is a `Clip` or a uint8
+            ``[T, H, W, 3]`` array. A list holds several images or clips that belong together, such as the pages of a document.
+            All images of a list are packed into one row in the order of the list, or all are rejected.
         target: class index, float, array of a fixed shape, dict of these, or any other object. Default None, no target.
         text: text that belongs to the image, such as a caption. It is used only with ``tokenize``. Default None.
     """

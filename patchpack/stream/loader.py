@@ -150,7 +150,9 @@ class Loader(DataLoader[PackedBatch]):
         return self._transport.state_dict(self._delivered, finished=self._finished)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next iteration continue after a saved state. It repeats no batch, and batches are the same to the last bit.
+        """Make the next iteration continue after a saved state.
+
+        No batch is repeated. All batches equal those that the saved run would have made, to the last bit.
 
         If the state was saved after the end of an epoch, the next iteration starts the next epoch. `report` counts only samples
         after the state. The number of workers or threads may differ from the saved run, except for sources whose image sizes

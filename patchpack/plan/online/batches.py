@@ -49,7 +49,7 @@ class Batches:
         self.first_rows: list[list[SampleDecision]] = []
 
     def completed(self, rows: list[list[SampleDecision]]) -> tuple[list[list[SampleDecision]], int]:
-        """Return the next batch's rows, with the rows that `tail` adds, and the number of repeated rows among all of these."""
+        """Return two values: the rows of the next batch, with rows that `tail` adds, and the number of repeated rows."""
         if self._tail == "wrap":
             self.first_rows += rows[: max(0, self._recipe.rows_per_batch - len(self.first_rows))]
         whole = self.filled(rows)

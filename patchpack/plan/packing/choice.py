@@ -17,7 +17,7 @@ def choose_lookahead(lengths: Int64, *, seq_len: int, max_images: int) -> Lookah
     """Return the options that pack a sample of lengths into the fewest rows.
 
     First, a pool of as many waiting images as eight rows hold is tried, at least 64 and at most 4096. If this pool needs more
-    rows than ``1.005 * max(sum / seq_len, n / max_images)`` , prices (see `learn_prices`) are learnt from three parts of the
+    rows than ``1.005 * max(sum / seq_len, n / max_images)``, prices (see `learn_prices`) are learnt from three parts of the
     sample and tried too. The best of these four choices is returned.
 
     Args:

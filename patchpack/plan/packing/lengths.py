@@ -40,7 +40,10 @@ class Packing(NamedTuple):
 
 
 def require_lengths(lengths: npt.ArrayLike, seq_len: int) -> npt.NDArray[np.int64]:
-    """Return the lengths as int64 ``[n]``, or raise `ConfigError` that names the first not in ``1 … seq_len``."""
+    """Return the lengths as int64 ``[n]``.
+
+    Raise `ConfigError` if a length is not in ``1 … seq_len``. The error names the first such length.
+    """
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ConfigError(f"lengths must be a flat sequence of integers, got {array.dtype} of shape {array.shape}")

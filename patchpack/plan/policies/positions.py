@@ -50,8 +50,8 @@ def window(start: int, length: int, side: int, target: int, count: int, patch_si
     `length` source pixels become `target` pixels, so a patch covers ``patch_size * length / target`` source pixels.
 
     Args:
-        start: first source pixel of the box.
-        length: length of the box, in source pixels.
+        start: first source pixel of the box along the axis.
+        length: length of the box along the axis, in source pixels.
         side: length of the whole source, in pixels.
         target: number of pixels that the box is resampled to along the axis.
         count: number of patches along the axis.

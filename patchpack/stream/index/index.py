@@ -265,7 +265,10 @@ class Index:
         return self._lines.headers(lines.astype(np.int64))
 
     def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
-        """Return the columns of each shard that has not changed, by its label. The columns have the form of a new scan."""
+        """Return a dict from the label of each unchanged shard to its columns.
+
+        The columns have the form that a new scan gives.
+        """
         known = {shard.label: (number, shard.fingerprint) for number, shard in enumerate(self.shards)}
         shared = [task for task in tasks if task.label in known]
         same = ask_each(unchanged, [(task.url, known[task.label][1]) for task in shared])

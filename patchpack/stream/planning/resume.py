@@ -90,7 +90,7 @@ def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSo
 
 
 def _collect(events: Iterator[Event], at: int, stop: int, wanted: set[int], headers: dict[int, Header]) -> None:
-    """Consume the events of samples `at … stop - 1`, and keep the headers of wanted samples."""
+    """Consume the events of samples `at … stop - 1`, and put the headers of samples in `wanted` into `headers`."""
     while at < stop:
         event = next(events, None)
         if event is None:  # the planner reports what is missing

@@ -25,10 +25,10 @@ def price(
     slots: 1, or 0 if slots are unlimited. With 0, the tables need only the line of 0 slots.
 
     Three arrays are written. `best` is int64 ``[slots + 1, seq_len + 1]``, zeros before the call. ``best[e, c]`` becomes the
-    largest value of a row of at most e slots and c tokens. `take` is bool ``[passes, slots + 1, seq_len + 1]``. ``take[s, e,
-    c]`` becomes True if the best row of the passes up to s uses pass s. `last` is int64 ``[passes]``. ``last[s]`` becomes the
-    value of the best row whose last pass is s, or −1 if pass s does not fit a row. `old`, int64 ``[seq_len + 1]``, is working
-    memory.
+    largest value of a row of at most e slots and c tokens. `take` is bool ``[passes, slots + 1, seq_len + 1]``.
+    ``take[s, e, c]`` becomes True if the best row of the passes up to s uses pass s. `last` is int64 ``[passes]``. ``last[s]``
+    becomes the value of the best row whose last pass is s, or −1 if pass s does not fit a row. `old`, int64 ``[seq_len + 1]``,
+    is working memory.
     """
     slots, seq_len = best.shape[0] - 1, best.shape[1] - 1
     for s in range(len(sizes)):
