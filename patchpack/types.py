@@ -178,7 +178,7 @@ class Header(NamedTuple):
         return (self, *self.rest)
 
     def in_pass(self, repeat: int) -> Header:
-        """Return the header of the same sample in pass number `repeat` over its source."""
+        """Return the header of this sample for pass number `repeat` over the source."""
         rest = tuple(other._replace(repeat=repeat) for other in self.rest)
         return self._replace(repeat=repeat, rest=rest)
 
@@ -216,7 +216,7 @@ class BatchPlan:
         table: decisions about the n images of the batch, one line per image.
         key_hash: uint64 ``[n]``, hash of each image's `Header.draw_key`.
         headers: key, size and location of each image.
-        target_kind: kind of the source's targets. It decides the dtype of the targets of empty slots.
+        target_kind: kind of the source's targets. This kind decides the dtype of the targets of empty slots.
         info: counters, and losses since the previous plan. It becomes `PackedBatch.info`.
         fatal: reason why no batch can be made, for example that the source has no readable image. Default None, a normal batch.
         repeated_rows: number of rows at the end that repeat earlier rows of the epoch (``tail="wrap"``). These rows are not
@@ -239,7 +239,7 @@ class BatchPlan:
     text_len: int | None = None
 
     def take_rows(self, rows: Sequence[int]) -> BatchPlan:
-        """Return a plan with only the given rows, in the given order. It shares `info` with this plan."""
+        """Return a plan with only the given rows, in the given order. The new plan shares `info` with this plan."""
         spans = [np.arange(self.offsets[r], self.offsets[r + 1]) for r in rows]
         lines = np.concatenate(spans) if spans else np.arange(0)
         offsets = np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int32)

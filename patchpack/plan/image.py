@@ -43,7 +43,7 @@ def plan_image(
         size: (height, width) in pixels, after EXIF orientation. For an upright PIL image it is ``image.size[::-1]``.
         recipe: recipe with the policies and the seed.
         key: key of the image. It matters only if the recipe draws random numbers. Default "".
-        epoch: epoch of the random numbers. It matters only if the recipe draws any. Default 0.
+        epoch: number of the epoch. It matters only if the recipe draws random numbers. Default 0.
         patch_size: pixels per side of a patch. Required if the recipe has several patch sizes. Default None, the recipe's
             only patch size.
         frames: number of frames of a clip, >= 1. Default 1, an image.

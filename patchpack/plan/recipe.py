@@ -215,7 +215,7 @@ class Recipe:
         return bool(self.resize.draws or self.crop.draws)
 
     def patch_size_at(self, epoch: int, step: int) -> int:
-        """Return the patch size of one step. It depends on seed, epoch and step alone, so it is the same on every rank."""
+        """Return the patch size of one step. The size depends on seed, epoch and step alone, so all ranks get one size."""
         sizes = self.patch_sizes
         if len(sizes) == 1:
             return sizes[0]

@@ -61,13 +61,13 @@ class Study:
         images_per_row: number of images in a row, as a `Spread` over rows.
         tokens: number of packed tokens of an image, as a `Spread` over images.
         upscaled: share of images that are resampled to more pixels than were read.
-        distortion: ``|log(aspect after / aspect before)|`` of an image, as a `Spread` over images. It is the change of the
+        distortion: ``|log(aspect after / aspect before)|`` of an image, as a `Spread` over images. This is the change of the
             aspect ratio (width / height) from the part that is read to the resized image.
         dropped_tokens: share of all patches that are in no row, because they were dropped, or cut by the packer.
         shortened: number of images from which the packer cut tokens.
         waits: number of images that arrive between an image and the closing of its row, as a `Spread` over images.
         out_of_slots: share of rows that have no free slot left, although they have room for tokens.
-        attention: Σn² / seq_len² of a row with images of n tokens, as a `Spread` over rows. It is the share of a dense
+        attention: Σn² / seq_len² of a row with images of n tokens, as a `Spread` over rows. This is the share of a dense
             attention matrix that lies within images.
         num_tokens: int64 ``[num_images]``, tokens of each image, in the order of rows and slots.
         offsets: int64 ``[num_rows + 1]``, begin and end of each row in `num_tokens`.
@@ -178,7 +178,7 @@ def study(sizes: npt.ArrayLike, recipe: Recipe, *, epoch: int = 0, keys: Sequenc
         sizes: int ``[n, 2]``, (height, width) of each image in pixels after orientation, >= 1, in arrival order.
         recipe: recipe with the policies, the packer and the seed.
         epoch: number of the epoch, on which the random draws depend. Default 0.
-        keys: keys of the n images, on which their random draws depend. Default None: "0", "1", …
+        keys: keys of the n images. The random draws of an image depend on its key. Default None: "0", "1", …
 
     Returns:
         `Study`, the figures of the epoch.

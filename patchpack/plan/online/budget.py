@@ -1,4 +1,4 @@
-"""The capacity of rows that hold text and images. Both are counted in slots, because packers count only tokens and slots."""
+"""The capacity of rows that hold text and images. Packers see both as slots, because they count only tokens and slots."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ class OnlinePlanner:
         """Continue from a state of `state_dict`. The next event to feed is the sample at position ``state["account"]["seen"]``.
 
         Args:
-            state: state of a planner that was made with the same arguments.
+            state: state of a planner that was made with the arguments of this planner.
             headers: mapping from each position in ``state["samples"]`` to the header of this sample.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The samples in the state of an online planner. They are saved by position and key, and compared when a run continues."""
+"""The samples in the state of an online planner, saved by position and key. They are compared when a run continues."""
 
 from __future__ import annotations
 

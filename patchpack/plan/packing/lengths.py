@@ -21,8 +21,8 @@ class Packing(NamedTuple):
         items: int64 ``[n]``, indices into the lengths. Within a row, items are in arrival order, or in the order that
             `pack_lengths` states.
         offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
-        cuts: int64 ``[n]``, number of tokens to cut off each item, so that its row ends exactly full. It is ordered like the
-            lengths, not like the rows. Default None, no item is cut.
+        cuts: int64 ``[n]``, number of tokens to cut off each item, so that its row ends exactly full. The order is that of the
+            lengths, not of the rows. Default None, no item is cut.
     """
 
     items: npt.NDArray[np.int64]

@@ -31,8 +31,8 @@ class Lookahead:
     Without prices a row begins with the oldest items that fit, until room for about 6 items of mean length is left. Then the
     packer searches the pool for the items that fill the row best (a subset sum). Among equally good choices it prefers older
     items. The oldest item is in every row. If items take more than two slots on average (text tokens are counted as slots), the
-    search also begins when 6 times this mean number of slots is left. It then divides the remaining slots into 32 steps, and
-    counts the slots of an item in steps, rounded up.
+    search also begins when 6 times this mean number of slots is left. The search then divides the remaining slots into 32
+    steps, and counts the slots of an item in steps, rounded up.
 
     With prices each row has the highest total price. Among equal rows the packer prefers items whose price many waiting items
     have, and within a price the oldest items.
@@ -114,7 +114,7 @@ class LookaheadPacker:
         self._pushed = 0
 
     def push(self, item: Item) -> list[Row]:
-        """See `Packer`. It closes at most one row, and raises `ConfigError` for an item that no row can hold."""
+        """See `Packer`. Close at most one row. Raise `ConfigError` for an item that no row can hold."""
         self._add(item, self._pushed)
         self._pushed += 1
         due = self._pushed - 1 - int(self._pool[3, 0]) >= self._longest

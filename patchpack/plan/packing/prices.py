@@ -1,4 +1,4 @@
-"""The prices of lengths: their worth in a row, in whole units, learnt from a sample. They help if few different lengths occur.
+"""The prices of lengths, learnt from a sample: what a length is worth in a row. Prices help if few different lengths occur.
 
 Prices are the dual values of Gilmore and Gomory's linear program over all possible rows (Operations Research 9, 1961).
 """

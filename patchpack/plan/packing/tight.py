@@ -1,9 +1,9 @@
 """Packing into a number of rows within a given gap of the lower bound. It suits lists that are packed once and read often.
 
 Fast methods are tried first: best-fit-decreasing, rows filled one by one by subset sums (the idea of minimum bin slack, Gupta
-and Ho 1999), or rows filled in arrival order if slots are limited. If their result is not within the gap, the linear program
-over all rows is solved (see `bounds`). Each row of the solution is used as often as the solution says, rounded down. The
-program is then solved again for the items that are left.
+and Ho 1999), or rows filled in arrival order if slots are limited. If no result of these methods is within the gap, the linear
+program over all rows is solved (see `bounds`). Each row of the solution is used as often as the solution says, rounded down.
+The program is then solved again for the items that are left.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def pack_tight(
     """Pack into nearly as few rows as possible.
 
     Methods are tried from the fastest to the slowest. The search ends when a packing is within `gap`, or within one row, of the
-    lower bound. The last method is the linear program. It ends also when it finds no further improvement.
+    lower bound. The last method is the linear program, which also ends when it finds no further improvement.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.

@@ -1,8 +1,8 @@
 """Drop policies, which decide how many patches of an image are kept.
 
-One random draw per image decides how many patches are packed. The painter later draws which patches are kept. With a drop rate
-ρ, ``max(1, floor(n * (1 − ρ) + 1/2))`` of n patches are kept. This rounds to the nearest integer, so the mean rate is the
-requested rate (the NaViT paper states no rounding).
+One random draw per image decides how many patches are packed. The painter later chooses at random which patches are kept. With
+a drop rate ρ, ``max(1, floor(n * (1 − ρ) + 1/2))`` of n patches are kept. This rounds to the nearest integer, so the mean rate
+is the requested rate (the NaViT paper states no rounding).
 """
 
 from __future__ import annotations

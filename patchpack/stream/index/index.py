@@ -67,8 +67,8 @@ class Index:
             shard.
         key_hash: uint64 ``[n]``, the hash of each sample's key, see `patchpack.rng.key_hash`.
         target_kind: kind of the first readable target.
-        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are the same, even if
-            the shards are at different locations.
+        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are equal, even if the
+            shards are at different locations.
         reader: a function from the location in a header to (image bytes, target).
     """
 

@@ -48,7 +48,9 @@ class Strings(NamedTuple):
         return {f"{name}.lengths": self.lengths, f"{name}.starts": self.starts, f"{name}.bytes": self.blob}
 
     def begins(self, lines: I64) -> I64:
-        """Return the positions in `blob` where strings begin, given their numbers ``0 … n``. For n this is the end of `blob`.
+        """Return the positions in `blob` where the strings with the numbers `lines` begin.
+
+        A number is in ``0 … n``. For n, the end of `blob` is returned.
 
         Raises:
             ValueError: `starts` or `lengths` point outside `blob`.
@@ -69,7 +71,7 @@ class Strings(NamedTuple):
         return places
 
     def take(self, lines: I64) -> list[bytes]:
-        """Return some strings, given by their numbers ``0 … n - 1``.
+        """Return the strings with the numbers `lines`, each in ``0 … n - 1``.
 
         Raises:
             ValueError: `starts` or `lengths` point outside `blob`.

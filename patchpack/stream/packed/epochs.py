@@ -1,7 +1,7 @@
 """The writing of epochs as packed shards.
 
-The process that calls `write_packed` makes the plans. It or its workers paint and write the batches, one tar file per task. The
-manifest is written last.
+The process that calls `write_packed` makes the plans. This process or its workers paint and write the batches, one tar file per
+task. The manifest is written last.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from patchpack.types import BatchPlan, Header, counted
 
 
 class EpochPlan(Sequence[BatchPlan]):
-    """A sequence of the plans of all batches of one rank in one epoch. ``plan[step]`` is computed on access.
+    """The plans of all batches of one rank in one epoch, as a sequence. ``plan[step]`` is computed on access.
 
     Args:
         index: a `patchpack.Index`, or another object with the attributes of `patchpack.stream.sources.indexed.SampleIndex`.

@@ -102,7 +102,7 @@ class OrderedSource:
     Args:
         source: the source to read.
         order: the order, with the share of this rank.
-        start: position at which to begin. The scan yields the same events as a complete scan does after this position.
+        start: position at which to begin. The scan yields the events that a complete scan yields after this position.
     """
 
     def __init__(self, source: Source, order: Order, start: Mark = _BEGINNING) -> None:

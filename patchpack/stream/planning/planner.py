@@ -252,7 +252,7 @@ class Planner(Sampler[BatchPlan]):
     def belongs_to(self) -> dict[str, Any]:
         """Return the fields of a state that identify its run.
 
-        All of these fields must be the same in the run that continues.
+        A run that continues must have equal values in all of these fields.
         """
         raise NotImplementedError
 

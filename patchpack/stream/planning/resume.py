@@ -1,7 +1,7 @@
-"""The position of a stream's planner in an epoch. It is saved in one process and found again in another.
+"""The position of a stream's planner in an epoch, which is saved in one process and restored in another.
 
-A state holds no headers and no bytes. It holds the numbers of the samples that wait for a row. A mark is a position in the
-source at which reading can begin. To resume, the source is read again from the last mark before the first of these samples.
+A state holds the numbers of the samples that wait for a row, but no headers and no bytes. A mark is a position in the source at
+which reading can begin. To resume, the source is read again from the last mark before the first of these samples.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STATE = 5  # version of a state
 
 
 class Marks:
-    """The marks of a scan: the positions at which reading can begin. A scan yields them among its events."""
+    """The marks of a scan: the positions at which reading can begin. A scan yields marks among its events."""
 
     def __init__(self, start: Mark) -> None:
         self._met = [start]

@@ -24,7 +24,7 @@ _INTEGER = re.compile(rb"[+-]?[0-9]{1,19}").fullmatch
 
 
 def without_address(text: str) -> str:
-    """Return a message without addresses in memory, so that a report is the same every time."""
+    """Return a message without addresses in memory, so that two equal runs give equal reports."""
     return _ADDRESS.sub("", text)
 
 
@@ -87,8 +87,8 @@ def decode_target(extension: str, data: bytes) -> object:
     """Return the value of a label member.
 
     A ``cls`` member must be a decimal integer within 64 bits, the number of a class. A ``txt`` member gives a str, ``json`` the
-    JSON value, and ``npy`` the array. A pickled array is refused. So is an array with further bytes after its end. Any other
-    extension gives the bytes.
+    JSON value, and ``npy`` the array. Two kinds of array are refused: a pickled array, and an array with further bytes after
+    its end. Any other extension gives the bytes.
 
     Raises:
         TargetError: the bytes do not have the form of the extension.

@@ -31,7 +31,7 @@ from patchpack.stream.sources.refused import refuse_tables_and_packed
 
 
 class SourceOptions(TypedDict, total=False):
-    """The options of `open_source`. `load`, `Planner` and `replay` take the same options and pass them on."""
+    """The options of `open_source`. `load`, `Planner` and `replay` take these options too, and pass them on."""
 
     image: str | Sequence[str]
     frames: str | None

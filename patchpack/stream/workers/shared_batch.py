@@ -55,7 +55,8 @@ def wrap(blank: PackedBatch[np.ndarray], slot: Slot | None = None) -> tuple[Shar
         slot: the slot to use. Default None: new shared memory.
 
     Returns:
-        The shared batch, and the same blank batch with its arrays in shared memory, so that painting into it needs no copy.
+        Two values: the shared batch, and the blank batch after its arrays were moved to shared memory. Painting into this blank
+        batch needs no further copy.
     """
     allocator = _Allocator(None if slot is None else slot.memory.size)
     places: PackedBatch[Place] = PackedBatch._make(map(allocator.place, blank))

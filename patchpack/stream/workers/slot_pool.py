@@ -76,8 +76,8 @@ class SlotPool:
     def arrived(self, number: int, num_bytes: int) -> torch.Tensor:
         """Return the first `num_bytes` bytes of a slot, in the parent, as a uint8 tensor. It is empty if the slot was recalled.
 
-        The slot is free again when the last tensor, view or numpy array of its memory is deleted. (A process forked from this
-        one sees the same memory and does not keep a slot from being freed.)
+        The slot is free again when the last tensor, view or numpy array of its memory is deleted. (A process forked from the
+        parent sees this memory too, but does not keep a slot from being freed.)
         """
         try:
             self._given.remove(number)  # once: a slot is never free twice

@@ -29,8 +29,8 @@ class NaViT:
 
     Attributes:
         resolution: r in pixels, or a range (lowest, highest) from which r is drawn for each image. Default (64, 256).
-        sampling: distribution of the draw. ``"uniform"`` is the default. ``"normal"`` draws from a normal distribution
-            truncated to [−1, 1], and maps the draw linearly to the range.
+        sampling: distribution from which r is drawn. ``"uniform"`` is the default. ``"normal"`` draws from a normal
+            distribution truncated to [−1, 1], and maps the drawn number linearly to the range.
         mean: mean of the normal distribution before truncation. Default −0.5, which makes small images more frequent, and was
             the best mean in the paper.
         std: standard deviation of the normal distribution before truncation. Default 1.

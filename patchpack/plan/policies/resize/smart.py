@@ -27,7 +27,7 @@ class SmartResize:
     Attributes:
         min_pixels: area in pixels below which an image is scaled up.
         max_pixels: area in pixels above which an image is scaled down. Very thin images may end above this area. `bound` takes
-            them into account.
+            such images into account.
         merge: number of patches per side that the model merges into one token. Rows and columns are multiples of `merge`.
             Default 2.
         min_side: smallest length of a side, in pixels. An image with a shorter side is first scaled up at its aspect ratio
