@@ -152,7 +152,7 @@ class Loader(DataLoader[PackedBatch]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration continue after a saved state.
 
-        No batch is repeated. All batches equal those that the saved run would have made, to the last bit.
+        No batch is repeated. All batches equal the batches that the saved run would have made, to the last bit.
 
         If the state was saved after the end of an epoch, the next iteration starts the next epoch. `report` counts only samples
         after the state. The number of workers or threads may differ from the saved run, except for sources whose image sizes

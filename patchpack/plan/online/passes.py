@@ -33,7 +33,7 @@ class Passes:
 
     @property
     def nothing_usable(self) -> bool:
-        """True if so many passes in a row had no usable sample that another pass would not help."""
+        """True if the last passes had no usable sample, and another pass would not help."""
         return self._empty >= self._most_empty
 
     def state(self) -> list[int | bool]:

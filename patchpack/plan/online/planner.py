@@ -112,7 +112,7 @@ class OnlinePlanner:
 
     @property
     def nothing_usable(self) -> bool:
-        """True if so many passes over a repeated source had no usable sample that another pass would not help."""
+        """True if the last passes over a repeated source had no usable sample, and another pass would not help."""
         return self._passes.nothing_usable
 
     @property

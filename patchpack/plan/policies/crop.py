@@ -185,7 +185,10 @@ class BudgetCrop:
 
 
 def _placed(h: Int64, w: Int64, height: Int64, width: Int64, u: FloatArray, centred: IndexArray | tuple[()] = ()) -> IntArray:
-    """Return boxes with sides `height` and `width`, placed by the first two draws. Boxes listed in `centred` are central."""
+    """Return boxes with sides `height` and `width`. The first two draws in `u` place a box.
+
+    A box whose index is in `centred` is placed in the centre.
+    """
     top = (u[:, 0] * (h - height + 1)).astype(np.int64)
     left = (u[:, 1] * (w - width + 1)).astype(np.int64)
     if len(centred):

@@ -70,7 +70,10 @@ class Place(NamedTuple):
 
 
 class About(Struct):
-    """The JSON of a step: its `Place`, the fields of the batch that are not arrays, and the targets or their array names."""
+    """The JSON of a step: its `Place`, the fields of the batch that are not arrays, and its targets.
+
+    If targets are arrays, the JSON has the names of these arrays in place of the targets.
+    """
 
     pack: str
     epoch: Count

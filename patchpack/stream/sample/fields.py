@@ -100,7 +100,7 @@ class SampleFields:
         return bool(self.frames_of([extension]))
 
     def within(self, limits: Limits) -> SampleFields:
-        """Return the same fields with other limits. Raises `ConfigError` if frames are named and the recipe takes no clips."""
+        """Return these fields with other limits. Raises `ConfigError` if frames are named and the recipe takes no clips."""
         if self.frames and not limits.clips:
             raise ConfigError(
                 f"frames={';'.join(self.frames)!r} makes clips, but the recipe has video=None: use a recipe with "

@@ -144,7 +144,7 @@ def share(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _Allocator:
-    """An allocator of positions for arrays in a piece of memory, one after the other, up to its number of bytes."""
+    """An allocator that gives each array the next free position in a piece of memory, if enough memory is left."""
 
     def __init__(self, room: int | None) -> None:
         self.end, self._room = 0, room

@@ -1,4 +1,4 @@
-"""Supervision of painting processes: the image that each is at, the time without a batch, and the error if a process dies.
+"""Supervision of painting processes: the image that each one paints, the time without a batch, and the error if one dies.
 
 Torch uses a signal handler to notice that a worker died. The handler may raise an error anywhere in the training loop, and
 gives only the worker's number. Here the error is raised while waiting for a batch, and names the image that the worker was
