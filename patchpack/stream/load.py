@@ -60,7 +60,7 @@ def load(
             block of n samples, as a function of (seed, epoch). True uses blocks of 1024 samples for shards and iterables, and
             permutes an index as a whole. Folders and map-style datasets are always permuted as a whole, with True and with any
             n.
-        epoch: number of the epoch, default 0. The random draws and the shuffling depend on it. A source with a method
+        epoch: number of the epoch, default 0. The random draws and the shuffling depend on this number. A source with a method
             ``set_epoch`` (such as a streaming dataset of `datasets`) is set to this epoch. See `Loader.set_epoch`.
         steps_per_epoch: exact number of batches of an epoch on every rank. The source is repeated if it is too short. Images
             that still wait for a row when the epoch ends are dropped. The report counts these images under the name

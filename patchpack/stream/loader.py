@@ -137,7 +137,7 @@ class Loader(DataLoader[PackedBatch]):
         return f"Loader({self.planner!r}{workers}{threads})"
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the next epoch. Random draws and shuffling depend on it. See `Planner.set_epoch`."""
+        """Set the number of the next epoch. Random draws and shuffling depend on this number. See `Planner.set_epoch`."""
         self._transport.set_epoch(epoch)
         self._delivered, self._finished = None, False
 

@@ -44,7 +44,7 @@ class ImageBatches:
         """Iterate over torch batches. Without a usable image there are no batches.
 
         Raises:
-            PatchpackError: under ``on_error="raise"`` an image is unusable. The error names its key.
+            PatchpackError: under ``on_error="raise"`` an image is unusable. The error names the key of the image.
             ConfigError: the numbers of keys and images differ.
         """
         return closed_at_exit(self._batches())

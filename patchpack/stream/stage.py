@@ -73,7 +73,7 @@ class Pack:
         text: member or column that holds the text, see `load`.
         tokenize: a function from a text to its token ids, see `load`. Default None: no texts.
         text_len: number of tokens of text per row, see `load`. Default None: no texts.
-        epoch: number of the epoch. Random draws depend on it. Default 0. See `set_epoch`.
+        epoch: number of the epoch. Random draws depend on this number. Default 0. See `set_epoch`.
         lookahead: number of images that may wait in unfinished rows, default 4096. If more wait, the fullest rows are closed.
             The stage also holds two batches and a block of 16 items.
         lookahead_bytes: number of bytes that the waiting images may take, in the form in which the pipeline yields them,
@@ -132,7 +132,7 @@ class Pack:
         self._planner(None)  # raises now for wrong arguments
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the next epoch. Random draws depend on it. Workers that are already running see it too.
+        """Set the number of the next epoch. Random draws depend on this number. Workers that are already running see it too.
 
         The stage does not shuffle. If the pipeline has a method ``set_epoch``, each later iteration first calls it with the
         stage's epoch.
@@ -144,7 +144,7 @@ class Pack:
 
     @property
     def epoch(self) -> int:
-        """Number of the next epoch. Random draws depend on it."""
+        """Number of the next epoch. Random draws depend on this number."""
         return int(self._epoch[0])
 
     def _tell_epoch(self, items: Any) -> None:

@@ -67,7 +67,7 @@ def write_packed(
         num_epochs: number of epochs, default 1.
         shuffle: False or 0 for the order of the index, True for a full shuffle, or the number of samples in a shuffled block.
         tail: handling of the last rows if they do not fill a step, default ``"short"``.
-        seen: number of samples met in earlier epochs. Drop schedules depend on it. Default 0.
+        seen: number of samples met in earlier epochs. Drop schedules depend on this number. Default 0.
         steps_per_shard: number of batches in a file. Default None: as many as take 256 MB.
         num_workers: number of processes that paint. With 0 (default) this process paints.
         engine: ``"local"`` (default) or ``"ray"``.

@@ -189,7 +189,7 @@ class PlanningInWorkers(InWorkers):
         require_room(slot_bytes_of(self._planner.recipe, self._planner.text_len), self._num_slots)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the next epoch. Random draws and shuffling depend on it."""
+        """Set the number of the next epoch. Random draws and shuffling depend on this number."""
         if epoch != self._planner.epoch:
             self._planner.count_epoch(self._planner.seen + self._streams.forget())
         self._planner.set_epoch(epoch)

@@ -34,7 +34,7 @@ class EpochPlan(Sequence[BatchPlan]):
     Args:
         index: a `patchpack.Index`, or another object with the attributes of `patchpack.stream.sources.indexed.SampleIndex`.
         recipe: sizes and augmentation of the samples. The recipe's packer is for streams and is not used here.
-        epoch: number of the epoch. Random draws and shuffling depend on it. Default 0.
+        epoch: number of the epoch. Random draws and shuffling depend on this number. Default 0.
         shuffle: False or 0 keeps the order of the index (default). A number n permutes the shards, and the samples inside each
             block of n samples. True permutes all samples as one block. With small blocks, the samples of a batch lie near each
             other in the shards.
@@ -45,7 +45,7 @@ class EpochPlan(Sequence[BatchPlan]):
         balance: True distributes rows so that all ranks have nearly equal work in each step. Default False.
         steps_per_epoch: exact number of steps. Samples are repeated if there are too few. Default None: one pass over the
             index.
-        seen: number of samples that all ranks together met in earlier epochs. Drop schedules depend on it. Default 0.
+        seen: number of samples that all ranks together met in earlier epochs. Drop schedules depend on this number. Default 0.
         packer: a `Lookahead` without ``max_cut``. Rows are packed with its options. Default None: the options are chosen from
             the sizes.
 

@@ -54,7 +54,7 @@ class Planner(Sampler[BatchPlan]):
         recipe: sizes, augmentation and packing of the samples. The recipe's packer is not used for an index.
         shuffle: False or 0 keeps the source's order (default). A number n permutes the shards, and the samples inside each
             block of n samples. True uses the block size that `load` describes.
-        epoch: number of the epoch, default 0. The random draws and the shuffling depend on it. A source with a method
+        epoch: number of the epoch, default 0. The random draws and the shuffling depend on this number. A source with a method
             ``set_epoch`` is set to this epoch. See `set_epoch`.
         steps_per_epoch: exact number of batches of an epoch. The source is repeated if it is too short. Default None: an epoch
             is one pass over the source.
@@ -64,8 +64,8 @@ class Planner(Sampler[BatchPlan]):
             With ``tail="pad"`` and no ``steps_per_epoch`` (evaluation) every rank plans the whole source and yields only its
             own rows of each batch. Then all ranks together see every image once, in equal numbers of steps.
         world_size: number of processes that share the source, default 1.
-        seen: number of samples met in earlier epochs, default 0. Drop schedules depend on it. The number grows with every epoch
-            that is iterated to its end.
+        seen: number of samples met in earlier epochs, default 0. Drop schedules depend on this number. The number grows with
+            every epoch that is iterated to its end.
         packer: a `Lookahead` without ``max_cut``. The rows of an index are packed with its options. Other sources do not use
             it. Default None: the options are chosen from the sizes.
         text_len: tokens of text per row, for a source with ``tokenize``. Default None.
@@ -191,7 +191,7 @@ class Planner(Sampler[BatchPlan]):
         return f"Planner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the next epoch. Random draws and shuffling depend on it.
+        """Set the number of the next epoch. Random draws and shuffling depend on this number.
 
         When an iteration begins, a source with a method ``set_epoch`` is set to the same epoch. If `epoch` is the epoch of a
         loaded state, the next iteration continues from that state.

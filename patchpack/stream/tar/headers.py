@@ -62,7 +62,7 @@ def named(before: _Parsed, more: bytes, shapes: dict[bytes, Shape]) -> _Parsed |
 
 
 def parse(block: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
-    """Return (type, name, size) of a common header, or None if the standard library has to read it."""
+    """Return (type, name, size) of a header of a common kind, or None if the standard library has to read the header."""
     shape = shapes.get(block[100:124] + block[154:])
     if shape is None:
         shape = _learn(block, shapes)
