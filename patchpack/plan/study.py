@@ -1,7 +1,7 @@
 """The effect of a recipe on images of given sizes, without reading a pixel: rows, fill, waits, lost images, shortened images.
 
-The sizes go through `OnlinePlanner` and the recipe's own packer. Training for one epoch with the images in this order would
-therefore give the same figures.
+The sizes go through the planner that `patchpack.load` uses for streams, and the recipe's own packer. Training for one epoch
+with the images in this order would therefore give the same figures.
 """
 
 from __future__ import annotations

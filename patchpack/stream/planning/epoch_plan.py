@@ -57,8 +57,9 @@ class EpochPlan(Sequence[BatchPlan]):
         ConfigError: an option cannot work.
 
     Example:
-        >>> plan = pp.EpochPlan(index, recipe, epoch=3, shuffle=10_000, rank=0, world_size=8, tail="pad")  # doctest: +SKIP
-        >>> len(plan), plan[17].keys  # doctest: +SKIP
+        >>> planner = pp.Planner(index, recipe, epoch=3, shuffle=10_000, rank=0, world_size=8, tail="pad")  # doctest: +SKIP
+        >>> plan = planner.plan()  # doctest: +SKIP
+        >>> len(plan), [header.key for header in plan[17].headers]  # doctest: +SKIP
     """
 
     def __init__(

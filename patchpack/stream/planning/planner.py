@@ -58,9 +58,10 @@ class Planner(Sampler[BatchPlan]):
             ``set_epoch`` is set to this epoch. See `set_epoch`.
         steps_per_epoch: exact number of batches of an epoch. The source is repeated if it is too short. Default None: an epoch
             is one pass over the source.
-        tail: handling of the last rows if they do not fill a batch, default ``"short"``. See `OnlinePlanner`.
+        tail: handling of the last rows if they do not fill a batch, default ``"short"``. `load` describes the values.
         balance: True distributes the rows of an index so that all ranks have nearly equal work in each step. Default False.
-        rank: number of this process among `world_size` processes, default 0. `Order` describes the samples that a rank gets.
+        rank: number of this process among `world_size` processes, default 0. Each rank reads whole shards if there is a
+            shard for every rank, and otherwise every world_size-th sample.
             With ``tail="pad"`` and no ``steps_per_epoch`` (evaluation) every rank plans the whole source and yields only its
             own rows of each batch. Then all ranks together see every image once, in equal numbers of steps.
         world_size: number of processes that share the source, default 1.
