@@ -13,6 +13,7 @@ _STAGE_ERRORS: dict[str, type[errors.PatchpackError]] = {
     "target": errors.TargetError,
     "plan": errors.SizeError,
 }
+STAGES = tuple(_STAGE_ERRORS)
 
 
 class Rejection(NamedTuple):

@@ -51,10 +51,10 @@ def load(
 
     Args:
         source: the images, in one of these forms: webdataset shards (a path, brace pattern, glob, or a list of these), a
-            folder, image files, a map-style dataset (torch, Hugging Face), an iterable, an index, or a `Source` from
-            `open_source`. The items of an iterable are `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image,
-            target). With an index, each epoch is planned as a whole. So rows are fuller, ``len()`` is exact, all ranks have the
-            same number of steps, and a saved state holds only the number of a step.
+            folder, image files, a map-style dataset (torch, Hugging Face), an iterable, an index, or a `Source`, from
+            `open_source` or of a class of your own. The items of an iterable are `Sample`s, webdataset dicts, Hugging Face
+            rows, or pairs (image, target). With an index, each epoch is planned as a whole. So rows are fuller, ``len()`` is
+            exact, all ranks have the same number of steps, and a saved state holds only the number of a step.
         recipe: sizes, augmentation and packing of the samples, see `patchpack.recipes`.
         shuffle: False or 0 keeps the source's order (default). A number n permutes the shards, and the samples inside each
             block of n samples, as a function of (seed, epoch). True uses blocks of 1024 samples for shards and iterables, and

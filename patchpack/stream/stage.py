@@ -38,7 +38,7 @@ from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.labels import MappedReader, MapTarget, map_name
 from patchpack.stream.sample.names import IMAGE, LABEL
 from patchpack.stream.sample.parsing import parse_members, require_callable, require_unnamed
-from patchpack.stream.sample.source import Reader, tell_epoch
+from patchpack.stream.sample.source import ReadSample, tell_epoch
 from patchpack.stream.sample.text import TEXT, Tokenize, parse_text, require_text_len
 from patchpack.stream.sources.inline import InlineReader
 from patchpack.stream.sources.iterables import IterableSource, Numbers
@@ -78,7 +78,7 @@ class Pack:
             The stage also holds two batches and a block of 16 items.
         lookahead_bytes: number of bytes that the waiting images may take, in the form in which the pipeline yields them,
             default 256 MiB. If they take more, the fullest rows are closed.
-        tail: handling of the last rows of a stream that ends, default ``"short"``. See `OnlinePlanner`.
+        tail: handling of the last rows of a stream that ends, default ``"short"``. `load` describes the values.
         on_error: ``"raise"``, ``"skip"``, a function, or an `ErrorPolicy`, see `load`. Under ``"skip"`` rejections are in
             ``batch.info``, see `Report.collect`. Each stream counts separately. Default ``"raise"``.
         resumable: True stores the state of the stream in the ``info.state`` of every batch. The method `delivered` needs this
@@ -118,7 +118,7 @@ class Pack:
         require_text_len(self._members.text, text_len)
         self._text, self._text_len = None if tokenize is None else text, text_len
         self._to_sample = to_sample
-        self._reader: Reader = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)
+        self._reader: ReadSample = InlineReader() if map_target is None else MappedReader(InlineReader(), map_target)
         self._tail, self._lookahead = tail, (lookahead, lookahead_bytes)
         require_epoch(epoch)
         self._epoch = share(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import tarfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -25,6 +25,7 @@ from helpers.profiles import weight
 from patchpack.batch_info import BatchInfo
 from patchpack.stream.painting.painter import SendingPainter
 from patchpack.testing import check_batch
+from patchpack.types import Event, Header, Size
 
 COUNT = 48
 RECIPE = pp.recipes.navit(resize=pp.resize.NaViT((32, 96)), patch_size=16, seq_len=64, max_images=8, rows_per_batch=2)
@@ -133,6 +134,37 @@ def decoded(rows: Any) -> Any:
     return rows  # a transform: the rows no longer are what is stored
 
 
+def read_own(i: int) -> tuple[bytes, int]:
+    return png(i), i
+
+
+class Own(pp.Source):
+    """A source of a user's class, whose reader is a plain function."""
+
+    name = "own"
+
+    def __init__(self) -> None:
+        self.reader = read_own
+
+    def scan(self) -> Iterator[Event]:
+        for i in range(COUNT):
+            yield Header(f"s{i}", "", "", Size(*size_of(i)), i)
+
+
+class OwnParts(Own):
+    """A source of a user's class, in parts of six samples."""
+
+    num_parts = COUNT // 6
+
+    def scan(self) -> Iterator[Event]:
+        return self.scan_parts(range(self.num_parts))
+
+    def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
+        for part in parts:
+            for i in range(6 * part, 6 * part + 6):
+                yield Header(f"s{i}", f"part {part}", "", Size(*size_of(i)), i)
+
+
 MAKERS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "shards": (write_shards, {}),
     "fewer shards than ranks": (partial(write_shards, count=1), {}),
@@ -151,6 +183,8 @@ MAKERS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "huggingface": (lambda _: huggingface(text=["x"] * COUNT), {}),
     "huggingface transformed": (lambda _: huggingface().with_transform(decoded), {"image": "img"}),
     "huggingface streaming": (lambda _: huggingface().to_iterable_dataset(num_shards=3), {}),
+    "own source": (lambda _: Own(), {}),
+    "own source in parts": (lambda _: OwnParts(), {}),
 }
 PLANNED_BY_WORKERS = {"dataset", "dataset of dicts", "huggingface transformed"}
 

@@ -25,7 +25,7 @@ from patchpack.stream.packed import steps
 from patchpack.stream.packed.manifest import PackedShard
 from patchpack.stream.packed.steps import About, Place, require_place, write_step
 from patchpack.stream.painting.painter import painted
-from patchpack.stream.sample.source import Reader
+from patchpack.stream.sample.source import ReadSample
 from patchpack.stream.tar.byte_reader import BLOCK, SeekableReader
 from patchpack.stream.tar.members import UNREADABLE, read_members
 from patchpack.types import BatchPlan
@@ -49,7 +49,7 @@ class PackTask(NamedTuple):
     pack: str
     plans: Sequence[BatchPlan]
     recipe: Recipe
-    reader: Reader
+    reader: ReadSample
     versions: dict[str, str]
 
 

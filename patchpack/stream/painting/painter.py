@@ -14,7 +14,7 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.painting.assignments import Assignment
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.policy import ErrorJudge, ErrorPolicy, OnError
-from patchpack.stream.sample.source import Reader, tell_epoch
+from patchpack.stream.sample.source import ReadSample, tell_epoch
 from patchpack.stream.workers.shared_batch import SharedBatch, wrap
 from patchpack.stream.workers.slot_pool import SlotPool
 from patchpack.stream.workers.watch import StatusBoard, WorkerSeeds
@@ -100,7 +100,7 @@ class SendingPainter(Dataset[PackedBatch[np.ndarray] | SharedBatch]):
 def painted(
     plan: BatchPlan,
     recipe: Recipe,
-    reader: Reader,
+    reader: ReadSample,
     batch: PackedBatch[np.ndarray] | None = None,
     note: Callable[[Header], None] | None = None,
 ) -> PackedBatch[np.ndarray]:

@@ -11,7 +11,7 @@ from patchpack.image.formats import reading_of, require_readable
 from patchpack.losses import Rejection
 from patchpack.paint.targets import infer_kind
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.sample.source import Reader, Source
+from patchpack.stream.sample.source import ReadSample, Source, target_at
 from patchpack.types import Event, Header, TargetKind
 
 
@@ -42,7 +42,7 @@ def target_kind_of(source: Source, max_in_a_row: int | None) -> tuple[TargetKind
     for event in source.scan():
         if isinstance(event, Header):
             try:
-                return infer_kind(source.reader.target(event.location)), True
+                return infer_kind(target_at(source.reader, event.location)), True
             except (TargetError, SourceError, OSError):
                 pass  # the painter reports it
         in_a_row += isinstance(event, (Header, Rejection))
@@ -52,7 +52,7 @@ def target_kind_of(source: Source, max_in_a_row: int | None) -> tuple[TargetKind
 
 
 def probe_targets(
-    events: Iterator[Event], reader: Reader, *, repeated: bool = False, max_in_a_row: int | None = None
+    events: Iterator[Event], reader: ReadSample, *, repeated: bool = False, max_in_a_row: int | None = None
 ) -> tuple[TargetKind, Iterable[Event]]:
     """Return the kind of the first readable target, and an iterable of all events, also of the events that the search read.
 
@@ -78,7 +78,7 @@ def probe_targets(
         if repeated and event.repeat:
             return None, chain(met, events)
         try:
-            return infer_kind(reader.target(event.location)), chain(met, events)
+            return infer_kind(target_at(reader, event.location)), chain(met, events)
         except (TargetError, SourceError, OSError):
             continue  # the painter reports it
     return None, met

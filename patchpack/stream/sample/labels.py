@@ -14,7 +14,7 @@ import numpy as np
 from patchpack._shown import said, shown
 from patchpack.errors import TargetError
 from patchpack.stream.sample.names import function_name
-from patchpack.stream.sample.source import Reader, tell_epoch
+from patchpack.stream.sample.source import ReadSample, target_at, tell_epoch
 
 MapTarget = Callable[[Any], Any]
 """Decoded label → target, e.g. a vocabulary look-up."""
@@ -28,7 +28,7 @@ def without_address(text: str) -> str:
     return _ADDRESS.sub("", text)
 
 
-def map_name(reader: Reader) -> str | None:
+def map_name(reader: ReadSample) -> str | None:
     """Return the name of the user's function that a reader applies to targets. Return None if there is no such function."""
     return reader.name if isinstance(reader, MappedReader) else None
 
@@ -51,11 +51,11 @@ class MappedReader:
         name: name of the function.
     """
 
-    def __init__(self, reader: Reader, map_target: MapTarget) -> None:
+    def __init__(self, reader: ReadSample, map_target: MapTarget) -> None:
         self._reader, self._map = reader, map_target
         self.name = function_name(map_target)
 
-    def around(self, reader: Reader) -> MappedReader:
+    def around(self, reader: ReadSample) -> MappedReader:
         """Return a copy that wraps another reader, and applies the same function to the targets of this reader."""
         return MappedReader(reader, self._map)
 
@@ -74,7 +74,7 @@ class MappedReader:
 
     def target(self, location: Any) -> object:
         """Return the mapped target, see `Reader`."""
-        return self._mapped(self._reader.target(location))
+        return self._mapped(target_at(self._reader, location))
 
     def _mapped(self, target: object) -> object:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
 from hashlib import blake2b
 from types import MappingProxyType
@@ -12,6 +12,9 @@ from typing import Any, Protocol
 from patchpack.stream.sample.fields import Limits, SampleFields
 from patchpack.stream.sample.text import Text
 from patchpack.types import Event
+
+ReadSample = Callable[[Any], tuple[Any, Any]]
+"""A function from the location in a header to (image, target). A `Reader` is such a function."""
 
 
 class Reader(Protocol):
@@ -29,13 +32,27 @@ class Reader(Protocol):
 class Source(ABC):
     """Samples in a fixed order: their headers, and a reader of their images and labels.
 
-    `open_source` makes a source of most kinds of data. For any other kind write a subclass with `scan`, `name` and `reader`.
+    `open_source` makes a source of most kinds of data. For any other kind write a subclass with `scan`, `name` and `reader`,
+    and pass an object of the subclass to `load`. The page "Read your own kind of data" of the documentation has an example.
     The other attributes below have defaults. Set an attribute if its default does not describe your source.
 
+    `scan` yields objects of three classes. ``Event`` in its signature is the union of the three:
+
+    - `patchpack.types.Header`, one per sample: key, shard, member, size and location. The size is a
+      `patchpack.types.Size`, (height, width) in pixels. Two samples of one scan must have different keys.
+    - `patchpack.Rejection`: a sample that cannot be used, with the reason.
+    - `patchpack.ShardFault`: a container, such as a shard, that cannot be read to its end.
+
+    What a subclass yields and returns is checked. A sample with the key of an earlier sample of the scan is a rejection, and so
+    is a sample for which the reader raises an error or does not return a pair. Any other item of a wrong kind is an error.
+
     Attributes:
-        name: name of the source in messages and saved states.
-        reader: a function from the location in a header to (image, target). It must be picklable, because workers call it. If
-            the reader has a method ``set_epoch``, every process calls this method before the samples of an epoch are read.
+        name: name of the source in messages and saved states, a str.
+        reader: a function from the location in a header to a tuple (image, target). The image is file bytes, a uint8
+            ``[H, W, 3]`` array, or a PIL image, and the target is None for a sample without a label. The reader may be a
+            function, a method, or an object with ``__call__``. It must be picklable, because workers call it. If the reader
+            has a method ``target(location)``, the first target is found with this method, without reading the image. If the
+            reader has a method ``set_epoch``, every process calls this method before the samples of an epoch are read.
         num_parts: number of parts, such as shards, that `scan_parts` reads separately, so that they can be permuted and dealt
             to ranks. Default None: the source has no parts and is read from its beginning.
         one_sample_per_part: True if every part is one sample, so that permuting the parts is a full shuffle. Default False.
@@ -51,7 +68,7 @@ class Source(ABC):
     """
 
     name: str
-    reader: Reader
+    reader: ReadSample
     num_parts: int | None = None
     one_sample_per_part: bool = False
     scan_in_process: bool = False
@@ -64,10 +81,10 @@ class Source(ABC):
 
     @abstractmethod
     def scan(self) -> Iterator[Event]:
-        """Yield headers, rejections and shard faults in order. Every call yields them in this order."""
+        """Yield a `Header`, a `Rejection` or a `ShardFault` for each sample or container. Every call has the same order."""
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
-        """Yield the headers, rejections and faults of some parts, in the given order.
+        """Yield the headers, rejections and shard faults of some parts, as `scan` does, in the given order.
 
         Only a source with `num_parts` has parts.
         """
@@ -128,6 +145,12 @@ class FieldSource(Source):
     @abstractmethod
     def set_members(self, members: SampleFields) -> None:
         """Set the fields to read, and make a reader for these fields."""
+
+
+def target_at(reader: ReadSample, location: Any) -> object:
+    """Return the target at a location. If the reader has no method `target`, the image is read too."""
+    target = getattr(reader, "target", None)
+    return target(location) if callable(target) else reader(location)[1]
 
 
 def tell_epoch(items: object, epoch: int) -> None:

@@ -23,6 +23,7 @@ from patchpack.types import Event, Header, Sample
 if TYPE_CHECKING:
     pass
 
+SAME_KEY = "this key appeared before in the same pass: give every sample its own key"
 NO_IMAGES = "a sample must have at least one image, got an empty list: leave the sample out"
 
 
@@ -99,9 +100,7 @@ class IterableSource(FieldSource):
             key = str(sample.key) if own else self._numbers.key(count)
             if not self._repeating:
                 if key in seen:
-                    yield Rejection(
-                        "", key, "", "read", "this key appeared before in the same pass: give every sample its own key"
-                    )
+                    yield Rejection("", key, "", "read", SAME_KEY)
                     continue
                 seen.add(key)
             yield carried(key, sample, self.members, count if self._repeating else 0)

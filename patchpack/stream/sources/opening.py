@@ -27,6 +27,7 @@ from patchpack.stream.sources.huggingface import converts, is_huggingface, is_pl
 from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.iterables import IterableSource
 from patchpack.stream.sources.map_style import MapStyleSource, SizeOf, is_map_style
+from patchpack.stream.sources.own import OwnSource, checked
 from patchpack.stream.sources.refused import refuse_tables_and_packed
 
 
@@ -66,7 +67,7 @@ def open_source(
             or ``pipe:`` command, or a list of these), a folder, image files (one path, a glob, or a list), a map-style dataset
             (torch, Hugging Face), an iterable, an index of shards, or a `Source`. The items of an iterable are `Sample`s,
             webdataset dicts, Hugging Face rows, or pairs (image, target). For an index, `image` and `target` were chosen when
-            the index was built. A `Source` is returned unchanged.
+            the index was built. With a `Source` only `map_target` can be passed, because the source is opened already.
         image: extensions of the image member or file, or columns of a row, as a list or separated by ``;``. A pattern
             (``*.jpg``) stands for all members of a sample that match, see `Sample`. If you leave `image` out, a row's image may
             also be in column ``image``, and a folder's images are all files in a format that can be decoded.
@@ -128,10 +129,14 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
     to_sample, map_target, classes, sizes, size_of = (
         asked[name] for name in ("to_sample", "map_target", "classes", "sizes", "size_of")
     )
+    if isinstance(source, type) and issubclass(source, Source):
+        raise ConfigError(f"{source.__name__} is a class: pass an object of the class, {source.__name__}(...)")
+    if isinstance(source, Source):
+        source = checked(source)
     require_callable(map_target=map_target, to_sample=to_sample, size_of=size_of)
     for name in given:
         if isinstance(source, Source) and name != "map_target":
-            raise ConfigError(f"{name}= cannot be used, because {source.name} is already opened: pass {name}= to open_source")
+            raise ConfigError(f"{name}= cannot be used, because {_why_fixed(source, name)}")
         if is_index(source) and name in ("text", "tokenize"):
             raise ConfigError("an index holds no texts, which tokenize= needs: load the shards without the index")
         if is_index(source) and name != "map_target":
@@ -167,6 +172,13 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
         opened = copy(opened)  # the user's source stays unchanged
         opened.reader = MappedReader(opened.reader, map_target)
     return opened
+
+
+def _why_fixed(source: Source, name: str) -> str:
+    """Return why an option cannot be passed with a source, and what to do."""
+    if isinstance(source, OwnSource):
+        return f"{source.name} is a source of your own, and its reader decides what is read: leave {name}= out"
+    return f"{source.name} is already opened: leave {name}= out, or pass it to the call of open_source that opened the data"
 
 
 def _is_same(value: Any, default: Any) -> bool:
@@ -233,9 +245,10 @@ def _items(
     elif isinstance(source, Iterable) and not isinstance(source, (bytes, bytearray)):
         opened = IterableSource(source, members, to_sample=to_sample)
     else:
+        what = f"the class {source.__name__}" if isinstance(source, type) else f"a {type(source).__name__}"
         raise SourceError(
-            f"cannot read samples from a {type(source).__name__}: expected shards, a folder, image files, an iterable of "
-            f"patchpack.Sample, or a dataset with __getitem__ and __len__"
+            f"cannot read samples from {what}: expected shards, a folder, image files, an iterable of patchpack.Sample, a "
+            f"dataset with __getitem__ and __len__, an index, or an object of a subclass of patchpack.Source"
         )
     opened.class_names = classes
     return opened
