@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError, SourceError
+from patchpack.plan.recipe import Recipe
 from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
 from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.labels import MappedReader, MapTarget
@@ -122,7 +123,7 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
     """
     for name in options:
         if name not in DEFAULTS:  # from a planner or a replay: `load` has checked more names
-            raise ConfigError(f"{name}= is no option of open_source{nearest(name, DEFAULTS)}")
+            raise unknown_option("open_source", name, DEFAULTS)
     given = {name: value for name, value in options.items() if not _is_same(value, DEFAULTS[name])}
     asked: dict[str, Any] = {**DEFAULTS, **options}
     to_sample, map_target, classes, sizes, size_of = (
@@ -167,6 +168,29 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
         opened = copy(opened)  # the user's source stays unchanged
         opened.reader = MappedReader(opened.reader, map_target)
     return opened
+
+
+def unknown_option(user: str, name: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for an option that a function does not have. The error says where the option belongs, if that is known.
+
+    Args:
+        user: name of the function.
+        name: name of the option.
+        known: names of the options that the function has.
+    """
+    if name in _RECIPE_FIELDS:
+        return ConfigError(f"{name}= is a field of the recipe: pass recipe.replace({name}=...) to {user}")
+    if name in _ELSEWHERE:
+        return ConfigError(f"{name}= is no option of {user}: {_ELSEWHERE[name]}")
+    return ConfigError(f"{name}= is no option of {user}{nearest(name, known)}")
+
+
+_RECIPE_FIELDS = frozenset(field.name for field in fields(Recipe))
+_ELSEWHERE = {  # names that other libraries use
+    **dict.fromkeys(("label", "labels", "label_column"), "the label is named by target="),
+    **dict.fromkeys(("transform", "transforms"), "pass recipe.replace(augment=...), or map the labels with map_target="),
+    **dict.fromkeys(("num_workers", "num_threads", "on_error", "dataloader"), "it belongs to load, which runs the planner"),
+}
 
 
 def _is_same(value: Any, default: Any) -> bool:
