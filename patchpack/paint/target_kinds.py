@@ -15,7 +15,6 @@ KindOption: TypeAlias = OneKind | Mapping[str, OneKind] | None
 """The values of ``target_kind``, see `patchpack.open_source`."""
 
 _DTYPES = {"int": "int64", "float": "float32", "object": "object"}
-_WORDS = {dtype: word for word, dtype in _DTYPES.items()}
 _FORMS = "'int', 'float', 'object', a pair of a number and a shape such as ('float', (4,)), or a dict of these by label"
 
 
@@ -34,14 +33,23 @@ def parse_kind(given: object) -> TargetKind:
     return _spec(given)
 
 
+def option_of(kind: TargetKind) -> KindOption:
+    """Return the value of ``target_kind`` that declares a kind."""
+    if isinstance(kind, dict):
+        return {name: _option(spec) for name, spec in kind.items()}
+    return None if kind is None else _option(kind)
+
+
+def _option(spec: TargetSpec) -> OneKind:
+    if spec.dtype == "object":
+        return "object"
+    word: Literal["int", "float"] = "int" if spec.dtype == "int64" else "float"
+    return (word, tuple(spec.shape)) if spec.shape else word
+
+
 def in_words(kind: TargetKind) -> str:
     """Return the value of ``target_kind`` that declares a kind, as text."""
-    if isinstance(kind, dict):
-        return f"{{{', '.join(f'{name!r}: {in_words(spec)}' for name, spec in kind.items())}}}"
-    if kind is None:
-        return "None"
-    word = _WORDS[kind.dtype]
-    return f"({word!r}, {tuple(kind.shape)!r})" if kind.shape else repr(word)
+    return repr(option_of(kind))
 
 
 def declared_by(kind: TargetKind) -> str | None:

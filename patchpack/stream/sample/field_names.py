@@ -67,7 +67,12 @@ def label_names(target: str | tuple[str, ...] | None) -> tuple[FieldName, ...]:
 
 
 def parse_object(what: str, member: str, value: object) -> object:
-    """Return the object in a member: parsed if it is JSON as text or bytes, else unchanged.
+    """Return the object in a member. JSON as text or bytes is parsed, and any other value is returned unchanged.
+
+    Args:
+        what: the word for the member in errors, "label" or "text".
+        member: name of the member.
+        value: contents of the member.
 
     Raises:
         TargetError: the bytes are not UTF-8, or the text is not JSON.
@@ -82,7 +87,16 @@ def parse_object(what: str, member: str, value: object) -> object:
 
 
 def decoded(what: str, member: str, value: object) -> object:
-    """Return bytes as text, and any other value unchanged. Raises `TargetError` for bytes that are not UTF-8."""
+    """Return bytes as text, and any other value unchanged.
+
+    Args:
+        what: the word for the member in errors, "label" or "text".
+        member: name of the member.
+        value: contents of the member.
+
+    Raises:
+        TargetError: the bytes are not UTF-8.
+    """
     if not isinstance(value, (bytes, bytearray, memoryview)):
         return value
     try:
