@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 import patchpack as pp
 from helpers.captioned import png, write_tar
+from patchpack.cli import main
+from patchpack.types import TargetSpec
 
 COUNT = 12
 RECIPE = pp.Recipe(resize=pp.resize.Native(12, edge="pad"), patch_size=4, seq_len=20, max_images=5, rows_per_batch=2)
@@ -391,3 +393,19 @@ def test_tensors_stay_tensors_and_objects_lists(tmp_path: Path) -> None:
     torch.save(moved, file)
     file.seek(0)
     assert pp.digest(torch.load(file)) == pp.digest(batch)
+
+
+# ------------------------------------------------------------------------------------------------------------- command line
+
+
+def test_an_index_of_the_command_line_keeps_the_declared_kind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, out = shard(tmp_path), tmp_path / "s.index"
+    assert main(["index", path, "-o", str(out), "--target", "json:boxes", "--target-kind", "object"]) == 0
+    index = pp.Index.open(out)
+    assert index.fingerprint == pp.Index.build(path, **options("boxes")).fingerprint
+    assert targets_of(pp.load(index, RECIPE)) == expected("boxes")
+    assert main(["index", path, "--update", str(out), "-o", str(out)]) == 0
+    assert pp.Index.open(out).fingerprint == index.fingerprint
+    assert main(["index", path, "--update", str(out), "-o", str(out), "--target-kind", "float"]) == 0
+    assert pp.Index.open(out).target_kind == TargetSpec("float32", (), True)
+    capsys.readouterr()
