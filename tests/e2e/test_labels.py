@@ -134,6 +134,16 @@ def test_every_source_has_every_label(name: str, kind: str, tmp_path: Path) -> N
     assert loader.report().packed == COUNT
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_field_of_a_column_of_objects(streamed: bool) -> None:
+    objects = [{"Class": i, "boxes": about(i)["boxes"]} for i in range(COUNT)]
+    data = rows(objects).rename_column("json", "Meta")
+    kind = {"meta:Class": "int", "meta:boxes": "object"}
+    loader = pp.load(data.to_iterable_dataset() if streamed else data, RECIPE, target=tuple(kind), target_kind=kind)
+    assert targets_of(loader) == {i: {"meta:Class": i, "meta:boxes": about(i)["boxes"]} for i in range(COUNT)}
+    assert loader.classes is None
+
+
 @pytest.mark.parametrize("name", LABELS)
 def test_an_index_and_its_packed_shards_have_every_label(name: str, tmp_path: Path) -> None:
     path = shard(tmp_path)

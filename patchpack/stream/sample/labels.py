@@ -48,20 +48,22 @@ def target_of(target: str | tuple[str, ...] | None, values: Sequence[object], *,
     Raises:
         TargetError: a member does not have the form of its extension, or has no such field.
     """
+    if isinstance(target, str) and ":" not in target:  # the usual label
+        return _whole(target, values[0], decode)
     names = label_names(target)
     members = dict(zip(dict.fromkeys(name.member for name in names), values, strict=True))
     objects = {m: parse_object("label", m, members[m]) for m in {name.member for name in names if name.field is not None}}
-    found: list[object] = []
-    for name in names:
-        value = members[name.member]
-        if name.field is not None:
-            value = name.of("label", objects[name.member])
-        elif decode and isinstance(value, bytes):
-            value = decode_target(name.member, value)
-        found.append(value)
+    found = [
+        _whole(name.member, members[name.member], decode) if name.field is None else name.of("label", objects[name.member])
+        for name in names
+    ]
     if target is None:
         return None
     return found[0] if isinstance(target, str) else dict(zip(target, found, strict=True))
+
+
+def _whole(member: str, value: object, decode: bool) -> object:
+    return decode_target(member, value) if decode and isinstance(value, bytes) else value
 
 
 class MappedReader:
