@@ -89,7 +89,7 @@ LABELS: dict[str, tuple[Any, Any, Callable[[int], Any]]] = {  # target, target_k
     "tags": ("json:tags", "object", lambda i: about(i)["tags"]),
     "None among them": ("json:known", "object", lambda i: about(i)["known"]),
     "a class and boxes": (
-        ("cls", "json:boxes", "json:tags"),
+        ("json:tags", "cls", "json:boxes"),  # not in the order of the alphabet
         {"cls": "int", "json:boxes": "object", "json:tags": "object"},
         lambda i: {"cls": i, "json:boxes": about(i)["boxes"], "json:tags": about(i)["tags"]},
     ),
