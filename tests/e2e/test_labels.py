@@ -90,7 +90,7 @@ LABELS: dict[str, tuple[Any, Any, Callable[[int], Any]]] = {  # target, target_k
     "None among them": ("json:known", "object", lambda i: about(i)["known"]),
     "a class and boxes": (
         ("json:tags", "cls", "json:boxes"),  # not in the order of the alphabet
-        {"cls": "int", "json:boxes": "object", "json:tags": "object"},
+        {"json:tags": "object", "cls": "int", "json:boxes": "object"},
         lambda i: {"cls": i, "json:boxes": about(i)["boxes"], "json:tags": about(i)["tags"]},
     ),
     "a dict as one object": (

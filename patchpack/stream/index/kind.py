@@ -40,7 +40,7 @@ def with_declared(head: Head, kind: TargetKind) -> Head:
 
 
 def first_kind(headers: Callable[[IntegerArray], tuple[Header, ...]], count: int, reader: Reader) -> TargetKind:
-    """Return the kind of the first readable target, like `patchpack.stream.planning.probe.probe_targets`.
+    """Return the kind of the first readable target, as `patchpack.stream.planning.probe.probe_targets` does.
 
     Args:
         headers: a function that returns the headers of some samples.

@@ -59,7 +59,7 @@ def probe_targets(
     repeated: bool = False,
     max_in_a_row: int | None = None,
 ) -> tuple[TargetKind, Iterable[Event]]:
-    """Return the kind of the targets, and an iterable of the same events from the first one on.
+    """Return the kind of the targets, and an iterable of all events, also of the events that the search read.
 
     The kind is the declared kind, or else the kind of the first readable target.
 
