@@ -90,7 +90,8 @@ def load(
             worker. If you pass a ``generator`` here, torch seeds them in its own way. A resume in the middle of an epoch does
             not repeat these random numbers.
         **reading: options of `open_source`: ``image``, ``frames``, ``target``, ``to_sample``, ``map_target``, ``classes``,
-            ``sizes``, ``size_of``, ``text``, ``tokenize``. These options say which members of every sample are read, and how.
+            ``sizes``, ``size_of``, ``text``, ``tokenize``, ``target_kind``. These options say which members of every sample are
+            read, and how.
 
     Returns:
         A `Loader`. Iterate over it, then call ``loader.report()``. For an index, ``len(loader)`` is exact. For any other

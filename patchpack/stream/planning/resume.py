@@ -22,7 +22,7 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.planning.order import Mark, OrderedSource
 from patchpack.types import Event, Header, TargetKind
 
-STATE = 5  # version of a state
+STATE = 6  # version of a state
 
 
 class Marks:

@@ -246,9 +246,10 @@ def test_a_number_of_steps_that_is_none_is_refused_by_its_name(shards: str, step
             pp.load(source, RECIPE, steps_per_epoch=steps)
 
 
-def test_a_field_of_a_label_is_told_map_target(shards: str) -> None:
-    with pytest.raises(pp.errors.ConfigError, match=r"target='json', map_target=lambda label: label\['score'\]"):
-        pp.load(shards, RECIPE, target="json:score")
+@pytest.mark.parametrize("target", ["json:", ":score", "", ("cls", "json:")])
+def test_a_label_without_a_member_or_a_field_is_refused(shards: str, target: Any) -> None:
+    with pytest.raises(pp.errors.ConfigError, match="target must name a member or column, such as 'cls', or a field, such as"):
+        pp.load(shards, RECIPE, target=target)
 
 
 def test_an_iterator_that_was_read_says_so() -> None:
