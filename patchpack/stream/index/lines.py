@@ -12,7 +12,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from patchpack.errors import IndexFileError
+from patchpack._arrays import IntegerArray
+from patchpack.errors import ConfigError, IndexFileError
 from patchpack.losses import Rejection, ShardFault
 from patchpack.stream.index.columns import UNREADABLE, Column, Columns, damaged
 from patchpack.stream.index.head import Head
@@ -24,6 +25,14 @@ from patchpack.stream.tar.reader import Slice
 from patchpack.types import Header, IntArray, Size
 
 I64 = npt.NDArray[np.int64]
+
+
+def checked(lines: Sequence[int] | IntegerArray, count: int) -> I64:
+    """Return the numbers of lines as an array. Raise `ConfigError` unless they are a flat sequence of 0 … `count` - 1."""
+    found = np.asarray(lines)
+    if found.size and (found.ndim != 1 or found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= count):
+        raise ConfigError(f"lines must be a flat sequence of integers in 0 … {count - 1}, got {found!r}")
+    return found.astype(np.int64)
 
 
 class Lines:

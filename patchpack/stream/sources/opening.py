@@ -137,14 +137,14 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
             raise ConfigError(
                 f"{name}= cannot be passed with an index, because it is fixed when the index is built: leave it out"
             )
-    if map_target is not None and isinstance(source, Source) and isinstance(source.reader, MappedReader):
+    if map_target is not None and (isinstance(source, Source) or is_index(source)) and isinstance(source.reader, MappedReader):
         raise ConfigError(f"map_target= cannot be used, because {source.name} was opened with another one: pass one of them")
     if isinstance(source, Source):
         opened = source.within(limits)
-        if opened is not source and isinstance(source.reader, MappedReader):
+        if isinstance(source.reader, MappedReader) and not isinstance(opened.reader, MappedReader):
             opened.reader = source.reader.around(opened.reader)
     elif is_index(source):
-        opened = IndexSource(source)
+        opened = IndexSource(source).within(limits)
     else:
         opened = _opened(limits, source, asked)
     if to_sample is not None and not isinstance(opened, (MapStyleSource, IterableSource)):
@@ -188,7 +188,7 @@ def _opened(limits: Limits, source: object, asked: Mapping[str, Any]) -> Source:
 
 def _open_paths(source: object, members: SampleFields, classes: Sequence[str] | None) -> Source | None:
     """Return a source of the files that paths name, or None if `source` is no path."""
-    paths = _paths(source)
+    paths = paths_of(source)
     if paths is None:
         return None
     if len(paths) == 1 and paths[0].startswith("file://") and os.path.isdir(paths[0][7:]):
@@ -198,7 +198,7 @@ def _open_paths(source: object, members: SampleFields, classes: Sequence[str] | 
     return open_files(paths, members, classes)
 
 
-def _paths(source: object) -> list[str] | None:
+def paths_of(source: object) -> list[str] | None:
     """Return the paths or patterns in `source`. Return None if `source` is something else."""
     if isinstance(source, (str, os.PathLike)):
         source = [source]

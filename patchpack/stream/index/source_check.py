@@ -1,0 +1,132 @@
+"""The check that a folder or a dataset has not changed since it was indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from patchpack._shown import shown
+from patchpack.errors import SampleError, SourceError
+from patchpack.stream.index.columns import Columns
+from patchpack.stream.index.source_head import SourceHead
+from patchpack.stream.index.source_scan import file_status
+from patchpack.stream.sample.labels import map_name
+from patchpack.stream.sample.source import Source
+from patchpack.stream.sources.folders import FolderSource
+from patchpack.types import Header, Size
+
+_COMPARED = 16  # samples of a dataset whose sizes are compared, because nothing else says whether it has changed
+_AT_A_TIME = 1 << 12
+
+
+def fields_of(source: Source) -> dict[str, object]:
+    """Return what is read of every sample, as JSON-safe values by option."""
+    fields = source.read_fields()
+    name = map_name(source.reader)
+    return fields if name is None else {**fields, "map_target": name}
+
+
+def other_source(source: Source, head: SourceHead) -> str:
+    """Return how a source differs from the one that was indexed, as text. Return "" if there is no difference."""
+    fields = fields_of(source)
+    for name in sorted({*fields, *head.fields}):
+        if fields.get(name) != head.fields.get(name):
+            return f"was opened with {name}={shown(fields.get(name))}, but had {name}={shown(head.fields.get(name))}"
+    if source.class_names != head.class_names:
+        return _other_classes(source.class_names, head.class_names)
+    return ""
+
+
+def _other_classes(now: list[str] | None, then: list[str] | None) -> str:
+    for number, (one, other) in enumerate(zip(now or [], then or [], strict=False)):
+        if one != other:
+            return f"has class {number} named {one!r}, but had {other!r}"
+    return f"has {len(now or [])} classes, but had {len(then or [])}"
+
+
+def changed_files(
+    source: FolderSource, head: SourceHead, columns: Columns, headers: Callable[[], Iterable[Header]], refused: set[str]
+) -> str:
+    """Return how the files of a folder differ from the indexed ones, as text that names the first difference.
+
+    Return "" if there is no difference.
+
+    A file whose time of change differs, but not its size, is read again. If its image has the same height and width, the index
+    is right about the file.
+
+    Args:
+        source: the folder or the list of files now.
+        head: the contents of the index without its columns.
+        columns: the columns of the index.
+        headers: a function that returns the headers of all samples of the index.
+        refused: keys of the files that the index refuses.
+    """
+    count = source.num_parts or 0
+    if source.fingerprint != head.samples or count != head.num_parts:
+        known = {*(header.key for header in headers()), *refused}
+        now = [source.part_key(part) for part in range(count)]
+        new = next((key for key in now if key not in known), None)
+        gone = next(iter(sorted(known.difference(now))), None)
+        if new is not None:
+            return f"has a new file, {new}"
+        return "has its files in another order" if gone is None else f"has lost the file {gone}"
+    doubtful = list(_doubtful(source, columns))
+    if not doubtful:
+        return ""
+    then = {header.key: header.size for header in headers()}
+    for part in doubtful:
+        key = source.part_key(part)
+        if tuple(file_status(source, part, part + 1)["file.bytes"]) != (columns["file.bytes"][part],):
+            return f"has a changed file, {key}"
+        event = next(iter(source.scan_parts([part])))
+        if (event.size if isinstance(event, Header) else None) != then.get(key):
+            return f"has a changed file, {key}"
+    return ""
+
+
+def _doubtful(source: FolderSource, columns: Columns) -> Iterator[int]:
+    """Yield the numbers of the files whose size or time of change differs."""
+    count = len(columns["file.bytes"])
+    for start in range(0, count, _AT_A_TIME):
+        stop = min(start + _AT_A_TIME, count)
+        now = file_status(source, start, stop)
+        differs = np.zeros(stop - start, dtype=bool)
+        for name, column in now.items():
+            differs |= column != columns[name][start:stop]
+        yield from (np.flatnonzero(differs) + start).tolist()
+
+
+def changed_items(source: Source, head: SourceHead, headers: Iterable[Header]) -> str:
+    """Return how a dataset differs from the indexed one, as text. Return "" if no difference is found.
+
+    The number of items is compared, and the sizes of the given samples.
+    """
+    if source.num_parts != head.num_parts:
+        return f"has {source.num_parts} items, but had {head.num_parts}"
+    if source.fingerprint != head.samples:
+        return "has samples of other names"
+    for header in headers:
+        now = _size_now(source, header)
+        if now is not None and now != header.size:
+            return f"has other images: item {header.key} had {tuple(header.size)} pixels (height, width), and has {tuple(now)}"
+    return ""
+
+
+def _size_now(source: Source, header: Header) -> Size | None:
+    """Return the size of an item. Return None if it cannot be found without reading the whole source."""
+    if not source.one_sample_per_part or not header.key.isdecimal() or int(header.key) >= (source.num_parts or 0):
+        return None
+    try:
+        event = next(iter(source.scan_parts([int(header.key)])), None)
+    except (SampleError, SourceError):
+        return Size(0, 0)
+    if not isinstance(event, Header):
+        return Size(0, 0)
+    return event.size if event.key == header.key else None
+
+
+def spread(count: int) -> list[int]:
+    """Return a few lines of an index of `count` lines, evenly spread."""
+    found: list[int] = np.unique(np.linspace(0, count - 1, min(_COMPARED, count)).astype(np.int64)).tolist()
+    return found
