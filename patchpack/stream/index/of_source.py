@@ -103,12 +103,12 @@ class SourceIndex(Index):
                 objects that a file cannot hold.
             IndexFileError: the file cannot be written. An old file is then unchanged.
         """
-        line = self._of_source.first_object()
+        line = self.first_object()
         if line is not None:
-            location = self.headers([line])[0].location
+            header = self.headers([line])[0]
             raise ConfigError(
-                f"the index of {self.name} cannot be saved, because the location of sample {self.headers([line])[0].key} is a "
-                f"{type(location).__name__}: expected str, int, or a tuple of these. Build it in every run instead"
+                f"the index of {self.name} cannot be saved, because the location of sample {header.key} is a "
+                f"{type(header.location).__name__}: expected str, int, or a tuple of these. Build it in every run instead"
             )
         path = os.path.abspath(path)
         files.write(path, self._of.to_json(), self._columns)
@@ -144,6 +144,10 @@ class SourceIndex(Index):
     def faults(self) -> list[ShardFault]:
         """Faults that the source reported while it was scanned."""
         return self._of_source.losses[1]
+
+    def first_object(self) -> int | None:
+        """Return the first line whose location is an object that a file cannot hold. Return None if there is none."""
+        return self._of_source.first_object()
 
     def _headers(self, lines: npt.NDArray[np.int64]) -> tuple[Header, ...]:
         return self._of_source.headers(lines)
@@ -242,7 +246,7 @@ def reopen(path: str, source: object, head: SourceHead, columns: Columns) -> Sou
     Raises:
         ConfigError: the file names no paths, and `source` is None.
         SourceError: the source cannot be opened.
-        IndexFileError: the columns contradict each other.
+        IndexFileError: the columns contradict each other, or hold locations that a file cannot hold.
     """
     options = head.origin.options or {}
     if source is None:
@@ -256,4 +260,7 @@ def reopen(path: str, source: object, head: SourceHead, columns: Columns) -> Sou
     given = cast("SourceOptions", {} if isinstance(source, Source) else options)
     opened = open_within(head.limits, source, **given)
     require_indexable(opened)
-    return SourceIndex(opened.reading_twice(), head, columns, path)
+    index = SourceIndex(opened.reading_twice(), head, columns, path)
+    if index.first_object() is not None:  # a pickle may run any code
+        raise files.damaged(path, "it has a location that a file cannot hold")
+    return index

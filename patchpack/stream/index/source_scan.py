@@ -212,7 +212,7 @@ def rest_of(kind: int, rest: bytes, key: str) -> tuple[str, object]:
     if kind == NUMBER:
         return "", int(key)
     if kind == OBJECT:
-        member, location = pickle.loads(rest)  # made by this program: a file with this kind is refused
+        member, location = pickle.loads(rest)  # made by this program: a file with this kind of rest is refused
     else:
         member, location = json.loads(rest)
     if not isinstance(member, str):
