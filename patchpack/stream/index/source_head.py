@@ -12,6 +12,7 @@ from patchpack.image.formats import Reading
 from patchpack.stream.index.head import WrittenKind, kind_from_json, kind_to_json
 from patchpack.stream.jobs.values import Count
 from patchpack.stream.sample.fields import Limits
+from patchpack.stream.sample.names import Default
 from patchpack.stream.sources.opening import paths_of
 from patchpack.types import TargetKind
 
@@ -35,9 +36,10 @@ class Origin:
     def of(cls, source: object, options: Mapping[str, Any]) -> Origin:
         """Return the arguments that a file can hold, of the data and the options that a user gave to `open_source`."""
         paths = paths_of(source)
-        if not all(_is_text(value) for value in options.values()):
+        given = {name: value for name, value in options.items() if not isinstance(value, Default)}
+        if not all(_is_text(value) for value in given.values()):
             return cls(paths, None)
-        return cls(paths, {name: list(one) if isinstance(one, (list, tuple)) else one for name, one in options.items()})
+        return cls(paths, {name: list(value) if isinstance(value, (list, tuple)) else value for name, value in given.items()})
 
 
 def _is_text(value: object) -> bool:
