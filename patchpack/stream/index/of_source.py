@@ -67,12 +67,6 @@ class SourceIndex(Index):
         self.starts: npt.NDArray[np.int64] = np.array([0, len(self.key_hash)], dtype=np.int64)
         self.reader: Reader = source.reader
 
-    def reader_within(self, limits: Limits) -> Reader:
-        """Return the reader of images and targets within the limits of a recipe."""
-        if isinstance(self.source, FolderSource) and limits.max_bytes == self._of.limits.max_bytes:
-            return self.reader  # no other limit counts, and a folder would be listed again
-        return open_within(replace(limits, clips=False), self.source).reader
-
     def verify(self) -> None:
         """Raise `StaleIndexError` if the folder or the dataset has changed since it was indexed.
 

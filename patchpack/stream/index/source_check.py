@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -71,30 +71,22 @@ def changed_files(
         if new is not None:
             return f"has a new file, {new}"
         return "has its files in another order" if gone is None else f"has lost the file {gone}"
-    doubtful = list(_doubtful(source, columns))
+    doubtful = []
+    for start in range(0, count, _AT_A_TIME):
+        parts = slice(start, min(start + _AT_A_TIME, count))
+        now = file_status(source, parts.start, parts.stop)
+        other = np.flatnonzero(now["file.bytes"] != columns["file.bytes"][parts])
+        if len(other):
+            return f"has a changed file, {source.part_key(start + int(other[0]))}"
+        doubtful += (np.flatnonzero(now["file.time"] != columns["file.time"][parts]) + start).tolist()
     if not doubtful:
         return ""
     then = {header.key: header.size for header in headers()}
-    for part in doubtful:
+    for part, event in zip(doubtful, source.scan_parts(doubtful), strict=True):
         key = source.part_key(part)
-        if tuple(file_status(source, part, part + 1)["file.bytes"]) != (columns["file.bytes"][part],):
-            return f"has a changed file, {key}"
-        event = next(iter(source.scan_parts([part])))
         if (event.size if isinstance(event, Header) else None) != then.get(key):
             return f"has a changed file, {key}"
     return ""
-
-
-def _doubtful(source: FolderSource, columns: Columns) -> Iterator[int]:
-    """Yield the numbers of the files whose size or time of change differs."""
-    count = len(columns["file.bytes"])
-    for start in range(0, count, _AT_A_TIME):
-        stop = min(start + _AT_A_TIME, count)
-        now = file_status(source, start, stop)
-        differs = np.zeros(stop - start, dtype=bool)
-        for name, column in now.items():
-            differs |= column != columns[name][start:stop]
-        yield from (np.flatnonzero(differs) + start).tolist()
 
 
 def changed_items(source: Source, head: SourceHead, headers: Iterable[Header]) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from copy import copy
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, TypeGuard
 
 import numpy as np
@@ -12,7 +11,6 @@ import numpy.typing as npt
 from patchpack._arrays import IntegerArray
 from patchpack.losses import Rejection, ShardFault
 from patchpack.plan.shuffle import block_of
-from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.source import Reader, Source
 from patchpack.types import Event, Header, TargetKind
 
@@ -35,8 +33,7 @@ class SampleIndex(Protocol):
         reader: a function from a location to (image bytes, target).
 
     An index may also have ``num_bytes``, int ``[n]``, the sizes of the image files in bytes. Then `Recipe.max_bytes` is checked
-    before images are read. With ``permuted_as_a_whole = True``, any `shuffle` but 0 permutes all samples. With a method
-    ``reader_within(limits)``, the reader that this method returns is used with a recipe of these limits.
+    before images are read. With ``permuted_as_a_whole = True``, any `shuffle` but 0 permutes all samples.
     """
 
     key_hash: npt.NDArray[np.uint64]
@@ -96,15 +93,6 @@ class IndexSource(Source):
         self.reader = index.reader
         self.class_names: list[str] | None = getattr(index, "class_names", None)
         self.ignored: Mapping[str, int] = getattr(index, "ignored", {})
-
-    def within(self, limits: Limits) -> Source:
-        """Return the source with a reader for the limits of a recipe, see `Source`."""
-        reader_within: Callable[[Limits], Reader] | None = getattr(self.index, "reader_within", None)
-        if reader_within is None:
-            return self
-        other = copy(self)
-        other.reader = reader_within(limits)
-        return other
 
     def scan(self) -> Iterator[Event]:
         """Yield the rejections, faults and headers of the index, see `Source`."""

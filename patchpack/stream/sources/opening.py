@@ -141,10 +141,10 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
         raise ConfigError(f"map_target= cannot be used, because {source.name} was opened with another one: pass one of them")
     if isinstance(source, Source):
         opened = source.within(limits)
-        if isinstance(source.reader, MappedReader) and not isinstance(opened.reader, MappedReader):
+        if opened is not source and isinstance(source.reader, MappedReader):
             opened.reader = source.reader.around(opened.reader)
     elif is_index(source):
-        opened = IndexSource(source).within(limits)
+        opened = IndexSource(source)
     else:
         opened = _opened(limits, source, asked)
     if to_sample is not None and not isinstance(opened, (MapStyleSource, IterableSource)):

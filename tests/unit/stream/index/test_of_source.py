@@ -106,6 +106,16 @@ def test_the_index_of_a_folder(folder: Path) -> None:
     assert index.class_names == ["cat", "dog"]
 
 
+def test_byte_counts_are_those_of_usable_files(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"no image")
+    paths = [picture(tmp_path / f"{i}.png", 5 * i, 40) for i in (1, 3)]
+    (tmp_path / "2.png").write_bytes(b"no image")
+    index = pp.Index.build(tmp_path, target=None)
+    assert index.num_bytes.tolist() == [path.stat().st_size for path in paths]
+    assert len(set(index.num_bytes.tolist())) == 2
+    assert pp.Index.build(Items([(3, 4)])).num_bytes is None
+
+
 def test_the_headers_of_an_index_are_those_of_a_scan(folder: Path) -> None:
     for source in (pp.open_source(folder), pp.open_source(folder, target=None), pp.open_source(Items([(3, 4)] * 9))):
         index = pp.Index.build(source)
