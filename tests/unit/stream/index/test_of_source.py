@@ -154,6 +154,11 @@ def test_fingerprints_tell_contents_apart(folder: Path) -> None:
     moved = folder.parent / "elsewhere" / "photos"
     shutil.copytree(folder, moved)
     assert pp.Index.build(moved).fingerprint == one.fingerprint
+    (moved / "cow").mkdir()  # a class between the others, so that dogs have another number
+    with pytest.warns(UserWarning, match="1 of its 3 class folders have no image"):
+        other = pp.Index.build(moved)
+    assert other.key_hash.tolist() == one.key_hash.tolist()
+    assert other.fingerprint != one.fingerprint
 
 
 names = st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=6).filter(lambda name: name not in (".", ".."))
@@ -256,6 +261,13 @@ def rewritten_in_as_many_bytes(folder: Path) -> None:
     os.utime(path, ns=(1, 1))
 
 
+def lengthened_at_the_same_time(folder: Path) -> None:
+    path = folder / "cat" / "2.png"
+    status = path.stat()
+    path.write_bytes(path.read_bytes() + b"x")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
 def mended(folder: Path) -> None:
     picture(folder / "dog" / "3.png")
 
@@ -271,6 +283,7 @@ def classed(folder: Path) -> None:
         (shrunk, r"has lost the file cat/1\.png"),
         (rewritten, r"has a changed file, cat/2\.png"),
         (rewritten_in_as_many_bytes, r"has a changed file, cat/2\.png"),
+        (lengthened_at_the_same_time, r"has a changed file, cat/2\.png"),
         (mended, r"has a changed file, dog/3\.png"),
         (classed, "has class 0 named 'bird', but had 'cat'"),
     ],
