@@ -1,4 +1,7 @@
-"""The opening of a source that a user types. If the user names no label, the first sample decides whether there are labels."""
+"""The opening of a source that a user types on the command line.
+
+If the user names no label, the first sample decides whether there are labels.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None 
 def typed_target(shards: list[str], *, image: str) -> str | None:
     """Return the label of shards, of a folder or of files for an index. Return None if there are no labels.
 
-    The shards are read as the index reads them, so they may lie behind any URL. `open_typed` does the same for a source.
+    The shards may have any URL that an index can read. For other sources `open_typed` makes the same decision.
     """
     if not isinstance(open_source(shards, image=image, target=None), ShardSource):
         return LABEL if open_typed(shards, image=image)[1] else None

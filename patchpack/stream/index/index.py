@@ -1,4 +1,4 @@
-"""The index of a corpus of shards: built once, opened in milliseconds, and read many lines at a time."""
+"""The index of a set of shards. It is built once, opens in milliseconds, and gives the headers of many samples at a time."""
 
 from __future__ import annotations
 
@@ -33,12 +33,10 @@ from patchpack.stream.index.build import (
     tasks_of,
 )
 from patchpack.stream.index.columns import Columns
-from patchpack.stream.index.fingerprint import ask_each, unchanged
 from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.lines import Lines, checked
 from patchpack.stream.index.opening import parse, require_unchanged, with_locations
 from patchpack.stream.index.reader import IndexReader
-from patchpack.stream.index.scan import ShardColumns, ShardTask
 from patchpack.stream.index.source_head import Origin, SourceHead
 from patchpack.stream.jobs.engine import Engine, require_engine
 from patchpack.stream.sample.fields import Limits, SampleFields
@@ -51,11 +49,13 @@ _BLOCK = 1 << 10  # headers made at a time
 
 
 class Index:
-    """A table of the size, key and place of every usable sample of some shards, in order. Line i describes sample i.
+    """A table of the size, key and location of every usable sample of some shards.
+
+    Samples are numbered 0 … n − 1, in the order of the shards. Line i of the table describes sample i.
 
     An index takes a few dozen bytes per sample. `build` makes an index, `save` writes it to one file, and `open` maps that file
-    without reading it whole. An index is picklable: the pickle of a saved index holds its path, that of an unsaved index holds
-    its contents.
+    without reading it whole. An index is picklable: the pickle of a saved index holds only the path, and the pickle of an
+    unsaved index holds all contents.
 
     Args:
         head: the contents of the index without its columns.
@@ -69,12 +69,12 @@ class Index:
         members: the fields that were read of each sample.
         shards: location, label and fingerprint of each shard.
         num_shards: number of shards.
-        starts: int64 ``[num_shards + 1]``. Lines ``starts[s] … starts[s + 1] - 1`` are the samples of shard s, in the order of
-            the shard.
+        starts: int64 ``[num_shards + 1]``. Shard s holds the samples ``starts[s] … starts[s + 1] - 1``, in the order of the
+            shard.
         key_hash: uint64 ``[n]``, the hash of each sample's key, see `patchpack.rng.key_hash`.
         target_kind: kind of the first readable target.
-        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are the same, even at
-            other locations.
+        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are the same, even if
+            the shards are at different locations.
         reader: a function from the location in a header to (image bytes, target).
     """
 
@@ -112,10 +112,10 @@ class Index:
         """Read the header of every sample once, and return the index of all samples.
 
         Args:
-            source: uncompressed tar files: a path, a URL of any kind that fsspec opens (``patchpack[remote]``), a pattern
-                ``train-{0000..0099}.tar``, a glob, or a list of these. Of a shard behind a URL only the ranges with headers are
-                read. Or a folder, image files, a dataset with items by number (torch, Hugging Face), or a `Source` with parts
-                from `open_source`. If a dataset does not state sizes, every image is decoded once.
+            source: uncompressed tar files: a path, a URL, a pattern ``train-{0000..0099}.tar``, a glob, or a list of these. A
+                URL may be of any kind that fsspec opens. URLs need ``patchpack[remote]``. Only the parts of a remote shard that
+                hold headers are read. Or a folder, image files, a dataset with items by number (torch, Hugging Face), or a
+                `Source` with parts from `open_source`. If a dataset does not state sizes, every image is decoded once.
             max_pixels: largest number of pixels of an image, checked on its header, default 64 million. Larger images are
                 rejected.
             max_bytes: largest size of an image file in bytes, default 512 MiB. Larger files are rejected without being read.
@@ -123,13 +123,14 @@ class Index:
             num_workers: number of processes that scan, each one shard, or some hundred files or items, at a time. With 0
                 (default) and ``engine="local"`` this process scans. With 0 and ``engine="ray"`` every CPU of the cluster scans.
             engine: ``"local"`` (default) for processes of this machine, ``"ray"`` for a Ray cluster, see
-                `patchpack.stream.jobs.engine.run_all`. The result is the same to the byte. Only shards can be scanned by Ray.
-            update: an earlier index of shards. Shards that have not changed since then are not read again. The result is the
-                same. Default None: everything is read.
-            progress: a function that is called with (parts done, parts in all, samples so far) after each shard, or after some
+                `patchpack.stream.jobs.engine.run_all`. Both give the same index, to the byte. Ray scans only shards.
+            update: an earlier index of shards. Shards that have not changed since then are not read again. The new index is the
+                same, with or without `update`. Default None: everything is read.
+            progress: a function that is called with (parts done, parts in all, samples so far), after each shard or after some
                 hundred files or items. Default None.
-            context: a multiprocessing context, or the name of a start method, for the processes. Default None: the platform's.
-            **reading: options of `open_source`, such as ``image``, ``target``, ``classes`` and ``sizes``. For shards these are
+            context: a multiprocessing context, or the name of a start method, for the processes. Default None: the platform's
+                start method.
+            **reading: options of `open_source`, such as ``image``, ``target``, ``classes`` and ``sizes``. Shards take
                 ``image`` and ``target``. An index holds no clips and no texts.
 
         Raises:
@@ -151,7 +152,7 @@ class Index:
             return index
         require_same_fields(update, opened.members)
         tasks = tasks_of(opened)
-        as_before = {} if update is None else update._unchanged(tasks)
+        as_before = {} if update is None else update._lines.unchanged(tasks)
         fresh = [task for task in tasks if task.label not in as_before]
         with closing(scan_all(fresh, engine=engine, num_workers=num_workers, context=context)) as scanned:
             head, columns = assemble(tasks, in_order(tasks, as_before, scanned, progress))
@@ -163,7 +164,7 @@ class Index:
     def open(
         cls, path: str | os.PathLike[str], *, shards: Paths | None = None, source: object = None, verify: bool = True
     ) -> Index:
-        """Map a saved index.
+        """Map a saved index into memory.
 
         Args:
             path: path of the index file.
@@ -171,12 +172,13 @@ class Index:
             source: for an index of a folder or a dataset, the data, as `build` took it. Default None: the folder or the files
                 have not moved. A dataset must always be passed.
             verify: True (default) compares the whole file with its checksums, and compares size and version of every shard with
-                the index. Of a shard with another version, a few blocks are compared too. Of a folder, the names, sizes and
-                times of all files are compared. Of a dataset, the number of items and the sizes of a few items are compared.
+                the index. If only the version of a shard differs, the hash of a few blocks decides. Of a folder, the names,
+                sizes and times of all files are compared. Of a dataset, the number of items and the sizes of a few items are
+                compared.
 
         Raises:
-            IndexFileError: the file is missing, cut, damaged, of another version, or no index.
-            StaleIndexError: shards are missing or have changed, or a folder or a dataset has changed. The error names the first
+            IndexFileError: the file is missing, cut off, damaged, no index, or has another version.
+            StaleIndexError: shards, a folder or a dataset have changed since they were indexed. The error names the first
                 difference.
             ConfigError: `shards` is passed with an index of a folder or a dataset, `source` with an index of shards, or the
                 index needs its dataset as `source`.
@@ -203,11 +205,11 @@ class Index:
         require_unchanged(self._path or self.name, self.shards)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the index in one step: a reader finds the old file or the new one, never a part.
+        """Write the index in one step: a reader finds the complete old file or the complete new one.
 
         Raises:
             ConfigError: `path` is a file of another kind, or its folder does not exist.
-            IndexFileError: the file cannot be written. An old file is then unchanged.
+            IndexFileError: the file cannot be written. A file that was there before is unchanged.
         """
         path = os.path.abspath(path)
         files.write(path, self._head.to_json(), self._columns)
@@ -242,7 +244,7 @@ class Index:
 
     @property
     def formats(self) -> Counter[str]:
-        """Number of images by format. The format is known from the first bytes of a file."""
+        """Number of images of each format. The first bytes of a file show its format."""
         return self._lines.formats()
 
     @cached_property
@@ -256,14 +258,14 @@ class Index:
         return self._lines.losses[1]
 
     def headers(self, lines: Sequence[int] | IntegerArray) -> tuple[Header, ...]:
-        """Return the header of each line. `reader` takes the location in a header.
+        """Return the headers of some samples. `reader` reads a sample from the location in its header.
 
         Args:
-            lines: numbers of lines, ``0 … n - 1``, in any order.
+            lines: numbers of the samples, ``0 … n - 1``, in any order.
 
         Raises:
-            ConfigError: a line does not exist.
-            IndexFileError: the file is damaged at one of these lines.
+            ConfigError: a number is not in ``0 … n - 1``.
+            IndexFileError: the file is damaged where it describes one of these samples.
         """
         return self._headers(checked(lines, len(self)))
 
@@ -274,17 +276,6 @@ class Index:
 
     def _headers(self, lines: npt.NDArray[np.int64]) -> tuple[Header, ...]:
         return self._lines.headers(lines)
-
-    def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
-        """Return, by label, the columns of each shard that has not changed, in the form that scanning gives."""
-        known = {shard.label: (number, shard.fingerprint) for number, shard in enumerate(self.shards)}
-        shared = [task for task in tasks if task.label in known]
-        same = ask_each(unchanged, [(task.url, known[task.label][1]) for task in shared])
-        return {
-            task.label: self._lines.part(known[task.label][0])
-            for task, as_it_was in zip(shared, same, strict=True)
-            if as_it_was
-        }
 
 
 def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:

@@ -65,9 +65,9 @@ def changed_files(
     count = source.num_parts or 0
     if source.fingerprint != head.samples or count != head.num_parts:
         known = {*(header.key for header in headers()), *refused}
-        now = [source.part_key(part) for part in range(count)]
-        new = next((key for key in now if key not in known), None)
-        gone = next(iter(sorted(known.difference(now))), None)
+        keys = [source.part_key(part) for part in range(count)]
+        new = next((key for key in keys if key not in known), None)
+        gone = min(known.difference(keys), default=None)
         if new is not None:
             return f"has a new file, {new}"
         return "has its files in another order" if gone is None else f"has lost the file {gone}"
