@@ -114,7 +114,7 @@ class Index:
         Args:
             source: uncompressed tar files: a path, a URL, a pattern ``train-{0000..0099}.tar``, a glob, or a list of these. A
                 URL may be of any kind that fsspec opens. URLs need ``patchpack[remote]``. Only the parts of a remote shard that
-                hold headers are read. Or a folder, image files, a dataset with items by number (torch, Hugging Face), or a
+                hold headers are read. Or a folder, image files, a map-style dataset (torch, Hugging Face), or a
                 `Source` with parts from `open_source`. If a dataset does not state sizes, every image is decoded once.
             max_pixels: largest number of pixels of an image, checked on its header, default 64 million. Larger images are
                 rejected.

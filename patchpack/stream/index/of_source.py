@@ -1,4 +1,4 @@
-"""The index of a folder, a list of image files or a dataset with items by number.
+"""The index of a folder, a list of image files or a map-style dataset.
 
 It holds what an index of shards holds: the size, the key and the location of every usable sample. So epochs are planned as a
 whole. The images themselves are read by the reader of the source.
@@ -37,7 +37,7 @@ from patchpack.types import Header, IntArray
 
 
 class SourceIndex(Index):
-    """An index of a folder, a list of image files, or a dataset with items by number. `Index.build` and `Index.open` make it.
+    """An index of a folder, a list of image files, or a map-style dataset. `Index.build` and `Index.open` make it.
 
     It is planned like an index of shards, and has the same attributes, with these differences. `shards` is empty, because there
     are none. `num_bytes` is None if the images are not files. `formats` is empty, because formats are not recorded. `shuffle`

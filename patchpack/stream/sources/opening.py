@@ -64,7 +64,7 @@ def open_source(
     Args:
         source: the data, in one of these forms: webdataset shards (a path, brace pattern ``train-{0000..0099}.tar``, glob, URL
             or ``pipe:`` command, or a list of these), a folder, image files (one path, a glob, or a list), a map-style dataset
-            (torch, Hugging Face), an iterable, an index of shards, or a `Source`. The items of an iterable are `Sample`s,
+            (torch, Hugging Face), an iterable, an index, or a `Source`. The items of an iterable are `Sample`s,
             webdataset dicts, Hugging Face rows, or pairs (image, target). For an index, `image` and `target` were chosen when
             the index was built. A `Source` is returned unchanged.
         image: extensions of the image member or file, or columns of a row, as a list or separated by ``;``. A pattern
