@@ -85,7 +85,13 @@ def open_to_index(source: object, limits: Limits, reading: SourceOptions) -> Sou
 
 
 def require_for_shards(name: str, engine: Engine, update: object) -> None:
-    """Raise `ConfigError` if an option that only shards can have is passed with another source."""
+    """Raise `ConfigError` if an option that only shards can have is passed with another source.
+
+    Args:
+        name: name of the source, for the message.
+        engine: the engine that was requested.
+        update: the earlier index that was passed, or None.
+    """
     if engine != "local":
         raise ConfigError(f"engine={engine!r} scans shards, and {name} is not shards: use engine='local' with num_workers")
     if update is not None:
@@ -187,7 +193,7 @@ def in_order(
         tasks: all shards.
         as_before: columns of unchanged shards, by label.
         fresh: columns of the other shards, in order.
-        progress: see `Progress`. None reports nothing.
+        progress: a function that is called after each shard, see `Progress`. None reports nothing.
     """
     samples = 0
     for done, task in enumerate(tasks, 1):

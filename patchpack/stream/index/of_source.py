@@ -1,7 +1,7 @@
 """The index of a folder, a list of image files or a map-style dataset.
 
-It holds what an index of shards holds: the size, the key and the location of every usable sample. So epochs are planned as a
-whole. The images themselves are read by the reader of the source.
+Like an index of shards, the index holds the size, the key and the location of every usable sample. So epochs are planned as a
+whole. The reader of the source reads the images.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ from patchpack.types import Header, IntArray
 class SourceIndex(Index):
     """An index of a folder, a list of image files, or a map-style dataset. `Index.build` and `Index.open` make it.
 
-    It is planned like an index of shards, and has the same attributes, with these differences. `shards` is empty, because there
-    are none. `num_bytes` is None if the images are not files. `formats` is empty, because formats are not recorded. `shuffle`
-    always permutes all samples, with True and with any number.
+    A `SourceIndex` is planned like an index of shards and has the same attributes, with these differences. `shards` is an empty
+    tuple. `num_bytes` is None if the images are not files. `formats` is empty, because formats are not recorded. `shuffle`
+    permutes all samples, with True and with any number.
 
     Args:
         source: the indexed source, opened within the limits of the index.

@@ -93,6 +93,11 @@ def changed_items(source: Source, head: SourceHead, headers: Iterable[Header]) -
     """Return how a dataset differs from the indexed one, as text. Return "" if no difference is found.
 
     The number of items is compared, and the sizes of the given samples.
+
+    Args:
+        source: the dataset now.
+        head: the contents of the index without its columns.
+        headers: headers of some samples of the index.
     """
     if source.num_parts != head.num_parts:
         return f"has {source.num_parts} items, but had {head.num_parts}"

@@ -147,7 +147,13 @@ def scan_range(source: Source, span: tuple[int, int]) -> PartColumns:
 
 
 def file_status(source: FolderSource, start: int, stop: int) -> Columns:
-    """Return size in bytes and time of the last change in ns of some files of a folder. Both are 0 for a missing file."""
+    """Return size in bytes and time of the last change in ns of some files of a folder. Both are 0 for a missing file.
+
+    Args:
+        source: the folder or the list of files.
+        start: number of the first file.
+        stop: number of the file after the last one.
+    """
     found = [_status(source.part_file(part)) for part in range(start, stop)]
     table = np.array(found, dtype=np.uint64).reshape(-1, 2)
     return {"file.bytes": table[:, 0], "file.time": table[:, 1]}
@@ -203,6 +209,11 @@ def is_plain(location: object) -> bool:
 
 def rest_of(kind: int, rest: bytes, key: str) -> tuple[str, object]:
     """Return the member and the location of a header.
+
+    Args:
+        kind: kind of the rest.
+        rest: bytes of the rest, empty for the kinds FILE and NUMBER.
+        key: key of the sample.
 
     Raises:
         ValueError: the rest does not have the form of its kind.
