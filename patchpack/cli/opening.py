@@ -46,7 +46,7 @@ def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None 
 def typed_target(shards: list[str], *, image: str) -> str | None:
     """Return the label of shards, of a folder or of files for an index. Return None if there are no labels.
 
-    The shards may have any URL that an index can read. For other sources `open_typed` makes the same decision.
+    The shards may have any URL that an index can read. For other sources, `open_typed` finds the labels.
     """
     if not isinstance(open_source(shards, image=image, target=None), ShardSource):
         return LABEL if open_typed(shards, image=image)[1] else None

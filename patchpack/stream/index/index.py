@@ -73,8 +73,8 @@ class Index:
             shard.
         key_hash: uint64 ``[n]``, the hash of each sample's key, see `patchpack.rng.key_hash`.
         target_kind: kind of the first readable target.
-        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are the same, even if
-            the shards are at different locations.
+        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are equal, even if the
+            shards are at different locations.
         reader: a function from the location in a header to (image bytes, target).
     """
 
@@ -123,9 +123,9 @@ class Index:
             num_workers: number of processes that scan, each one shard, or some hundred files or items, at a time. With 0
                 (default) and ``engine="local"`` this process scans. With 0 and ``engine="ray"`` every CPU of the cluster scans.
             engine: ``"local"`` (default) for processes of this machine, ``"ray"`` for a Ray cluster, see
-                `patchpack.stream.jobs.engine.run_all`. Both give the same index, to the byte. Ray scans only shards.
-            update: an earlier index of shards. Shards that have not changed since then are not read again. The new index is the
-                same, with or without `update`. Default None: everything is read.
+                `patchpack.stream.jobs.engine.run_all`. Both engines give byte-identical indexes. Ray scans only shards.
+            update: an earlier index of shards. Shards that have not changed since then are not read again. `update` saves time,
+                and does not change the result. Default None: everything is read.
             progress: a function that is called with (parts done, parts in all, samples so far), after each shard or after some
                 hundred files or items. Default None.
             context: a multiprocessing context, or the name of a start method, for the processes. Default None: the platform's
@@ -174,7 +174,7 @@ class Index:
             verify: True (default) compares the whole file with its checksums, and compares size and version of every shard with
                 the index. If only the version of a shard differs, the hash of a few blocks decides. Of a folder, the names,
                 sizes and times of all files are compared. Of a dataset, the number of items and the sizes of a few items are
-                compared.
+                compared. False reads only the head of the index file, and lists the files of a folder.
 
         Raises:
             IndexFileError: the file is missing, cut off, damaged, no index, or has another version.

@@ -100,7 +100,7 @@ class SampleFields:
         return bool(self.frames_of([extension]))
 
     def within(self, limits: Limits) -> SampleFields:
-        """Return the same fields with other limits. Raises `ConfigError` if frames are named and the recipe takes no clips."""
+        """Return these fields with other limits. Raises `ConfigError` if frames are named and the recipe takes no clips."""
         if self.frames and not limits.clips:
             raise ConfigError(
                 f"frames={';'.join(self.frames)!r} makes clips, but the recipe has video=None: use a recipe with "
@@ -113,7 +113,7 @@ class SampleFields:
         return replace(self, text=None)
 
     def names(self) -> dict[str, Any]:
-        """Return the names of all fields as JSON-safe values, by the option that gave them."""
+        """Return a JSON-safe dict from each option to the names of fields that the option gave."""
         return {
             "image": list(self.image),
             "target": list(self.target) if isinstance(self.target, tuple) else self.target,

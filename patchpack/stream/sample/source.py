@@ -64,7 +64,7 @@ class Source(ABC):
 
     @abstractmethod
     def scan(self) -> Iterator[Event]:
-        """Yield headers, rejections and faults of shards in order. The order is the same at every call."""
+        """Yield headers, rejections and shard faults in order. Every call yields them in this order."""
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
         """Yield the headers, rejections and faults of some parts, in the given order.
