@@ -185,6 +185,9 @@ MAKERS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "huggingface streaming": (lambda _: huggingface().to_iterable_dataset(num_shards=3), {}),
     "own source": (lambda _: Own(), {}),
     "own source in parts": (lambda _: OwnParts(), {}),
+    "index of a folder": (lambda folder: pp.Index.build(write_folder(folder, classes=True)), {}),
+    "index of a dataset": (lambda _: pp.Index.build(Pictures()), {}),
+    "index of huggingface": (lambda _: pp.Index.build(huggingface(), image="img"), {}),
 }
 PLANNED_BY_WORKERS = {"dataset", "dataset of dicts", "huggingface transformed"}
 

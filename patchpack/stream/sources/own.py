@@ -52,7 +52,9 @@ class OwnSource(Source):
 
     def __getattribute__(self, name: str) -> Any:
         if name in _OWN_ATTRIBUTES:
-            return getattr(object.__getattribute__(self, "_own"), name)
+            here = object.__getattribute__(self, "__dict__")  # an attribute that was set on this object counts, as with a copy
+            if name not in here:
+                return getattr(here["_own"], name)
         return object.__getattribute__(self, name)
 
     def __getattr__(self, name: str) -> Any:
@@ -90,8 +92,7 @@ class OwnSource(Source):
 
     def within(self, limits: Limits) -> Source:
         """Return the source with the limits of a recipe, see `Source`."""
-        own = self._own.within(limits)
-        return self if own is self._own else checked(own)
+        return self._around(self._own.within(limits))
 
     def read_fields(self) -> dict[str, Any]:
         """Return the names of the fields that the user's source reads."""
@@ -99,12 +100,18 @@ class OwnSource(Source):
 
     def reading_twice(self) -> Source:
         """Return a source that holds no decoded images, see `Source`."""
-        own = self._own.reading_twice()
+        other = self._around(self._own.reading_twice())
+        if other is not self and isinstance(self.reader, MappedReader):
+            other.reader = self.reader.around(other.reader)
+        return other
+
+    def _around(self, own: Source) -> Source:
+        """Return a source that checks `own`, and has the attributes that were set on this object."""
         if own is self._own:
             return self
-        other = checked(own)
-        if isinstance(self.reader, MappedReader):
-            other.reader = self.reader.around(other.reader)
+        other = copy(checked(own))
+        for name in _OWN_ATTRIBUTES & vars(self).keys():
+            setattr(other, name, getattr(self, name))
         return other
 
 

@@ -350,6 +350,15 @@ def test_a_source_is_wrapped_once_and_keeps_its_attributes() -> None:
     assert opened.read_fields() == {}
 
 
+def test_a_declared_kind_of_targets_holds() -> None:
+    mine = Mine()
+    opened = pp.open_source(mine, target_kind="float")
+    assert mine.target_kind is None
+    for source, options in ((opened, {}), (mine, {"target_kind": "float"})):
+        (batch,) = pp.load(source, RECIPE, **options)
+        assert str(batch.targets.dtype) == "torch.float32"
+
+
 def test_a_source_of_the_library_is_not_wrapped() -> None:
     source = pp.open_source([pp.Sample("a", np.zeros((32, 48, 3), dtype=np.uint8), 1)])
     assert not isinstance(source, OwnSource)
@@ -371,3 +380,34 @@ def test_a_source_that_a_method_returns_is_wrapped_too(method: str) -> None:
         for image in pp.unpack(batch)
     ]
     assert sorted(targets) == [100, 101, 101, 102]
+    assert pp.Planner(Changing(), RECIPE, target_kind="float", tail="pad", world_size=2).source.target_kind is not None
+
+
+def test_an_index_of_a_source_reads_with_its_function() -> None:
+    class Listed(Parted):
+        def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
+            return map(header, parts)
+
+        def scan(self) -> Iterator[Event]:
+            return self.scan_parts(range(3))
+
+    index = pp.Index.build(Listed())
+    assert run(index) == ([0, 1, 2], [])
+
+
+@pytest.mark.filterwarnings("ignore:mine has no positions to begin at")
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_resumed_run_rejects_the_same_samples(num_workers: int) -> None:
+    def load() -> pp.Loader:
+        more = [header(1), *map(header, range(3, 30)), header(7), header(29)]
+        return pp.load(Mine(*more), RECIPE, shuffle=4, on_error="skip", num_workers=num_workers)
+
+    whole = load()
+    expected = [pp.digest(batch) for batch in whole]
+    for stop in (1, 2, len(expected) - 1):
+        first, then = load(), load()
+        batches = iter(first)
+        found = [pp.digest(next(batches)) for _ in range(stop)]
+        then.load_state_dict(first.state_dict())
+        assert found + [pp.digest(batch) for batch in then] == expected
+        assert [r.key for r in whole.report().rejected].count("k1") == 1
