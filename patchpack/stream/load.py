@@ -50,15 +50,16 @@ def load(
     """Return a loader of packed batches of torch tensors from a source of images.
 
     Args:
-        source: the images, in one of these forms: webdataset shards (a path, brace pattern, glob, or a list of these), a
-            folder, image files, a dataset with items by number (torch, Hugging Face), an iterable, an index, or a `Source` from
-            `open_source`. The items of an iterable are `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image,
-            target). The epochs of an index are planned as a whole. Then rows are fuller, ``len()`` is exact, all ranks have the
-            same number of steps, and a saved state only holds the number of a step.
+        source: the images, in one of these forms: webdataset shards (a path, brace pattern, glob, or a list of these), a folder
+            or a list of folders, image files, a table with a column of paths (CSV, JSON Lines, Parquet, a DataFrame), a dataset
+            with items by number (torch, Hugging Face), an iterable, an index, or a `Source` from `open_source`. The items of an
+            iterable are `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image, target). The epochs of an index are
+            planned as a whole. Then rows are fuller, ``len()`` is exact, all ranks have the same number of steps, and a saved
+            state only holds the number of a step.
         recipe: sizes, augmentation and packing of the samples, see `patchpack.recipes`.
         shuffle: False or 0 keeps the source's order (default). A number n permutes shards, and samples inside blocks of n, by
             (seed, epoch). True uses blocks of 1024 for shards and iterables, and permutes an index as a whole. Files of a
-            folder and items of a dataset by number are permuted as a whole, with True and with any n.
+            folder, rows of a table and items of a dataset by number are permuted as a whole, with True and with any n.
         epoch: number of the epoch, default 0. The random draws and the shuffling depend on it. A source with a method
             ``set_epoch`` (a stream of `datasets`) is set to this epoch. See `Loader.set_epoch`.
         steps_per_epoch: exact number of batches of an epoch on every rank. The source is repeated if it is too short. Images
@@ -89,7 +90,8 @@ def load(
             a ``generator`` here they are seeded in torch's way instead. A resume in the middle of an epoch does not repeat
             these random numbers.
         **reading: options of `open_source`: ``image``, ``frames``, ``target``, ``to_sample``, ``map_target``, ``classes``,
-            ``sizes``, ``size_of``, ``text``, ``tokenize``. These options say which members of every sample are read, and how.
+            ``sizes``, ``size_of``, ``text``, ``tokenize``, ``root``, ``keys``. These options say which members of every sample
+            are read, and how.
 
     Returns:
         A `Loader`. Iterate it, then read ``loader.report()``. Its ``len()`` is exact for an index, else ``steps_per_epoch``.
