@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import patchpack as pp
+from patchpack.cli import main
 from patchpack.testing import check_batch
 
 COUNT = 40
@@ -113,6 +114,21 @@ def test_a_single_image_is_replayed(source: str, table: Any, folder: Path) -> No
     image = next(iter(pp.unpack(next(iter(pp.load(given, RECIPE, shuffle=True, **options))))))
     again = pp.replay(given, RECIPE, image.key, **options)
     assert np.array_equal(again.patches, image.patches)
+
+
+@pytest.mark.parametrize("column", ["label", "number"])
+def test_the_commands_read_tables_with_and_without_labels(
+    column: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [f"file,{column}", *(f"{name},{label}" for name, label in rows_of(folder))]
+    table = folder / "photos" / "t.csv"
+    table.write_text("\n".join(lines))
+    assert main(["inspect", str(table)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{COUNT} images in " in printed
+    assert ("target=None" in printed) == (column == "number")
+    with pytest.raises(pp.errors.SourceError, match=r"t\.csv cannot be indexed"):
+        pp.Index.build(str(table))
 
 
 DAMAGE = ["good", "good", "missing", "no image", "no label", "no path", "again", "short"]

@@ -19,6 +19,7 @@ from patchpack.stream.index.scan import ShardColumns, ShardTask, not_by_offset, 
 from patchpack.stream.index.strings import Strings
 from patchpack.stream.jobs.engine import Engine, run_all
 from patchpack.stream.sample.fields import SampleFields
+from patchpack.stream.sample.names import IMAGE
 from patchpack.stream.sources.opening import open_source
 from patchpack.stream.sources.shards import ShardSource, shard_labels
 from patchpack.stream.tar.remote import expand
@@ -37,7 +38,7 @@ def find_shards(shards: Paths, members: SampleFields) -> tuple[list[str], list[s
         SourceError: there are no shards, or a shard cannot be read by offset.
         ConfigError: a shard is behind a URL, and fsspec is not installed.
     """
-    source = open_source(shards, image=";".join(members.image), target=None)
+    source = open_source(shards, image=";".join(members.image) if members.image_given else IMAGE, target=None)
     if not isinstance(source, ShardSource):
         raise SourceError(
             f"{source.name} cannot be indexed: expected tar shards. A folder or a dataset needs no index, it knows its items "
