@@ -6,10 +6,11 @@ Prints JSON. The table has a row for each of `--rows` paths, which are hard link
 Each kind of table runs in a process of its own, after one batch of a small table has compiled the kernels:
 
 * `open s`: seconds of CPU of `open_source`, which reads the table, types the labels and hashes paths and labels.
-* `first batch s`: seconds from `load(..., shuffle=True)` to the first batch, in one process, and `first batch CPU s`: seconds of
-  CPU of the same. Opening is included.
-* `scan us`: microseconds of CPU per row to scan all rows; `beside the header us`: the same without `scan_file`, which reads the file.
-* `B per row`: bytes of memory that the opened source keeps, per row, by the growth of the process.
+* `first batch s`: seconds from `load(..., shuffle=True)` to the first batch, in one process. Opening is included.
+* `first batch CPU s`: seconds of CPU for the same.
+* `scan us`: microseconds of CPU per row to scan all rows.
+* `beside the header us`: microseconds of CPU per row without `scan_file`, which reads the header of the file.
+* `B per row`: bytes of memory per row that the opened source keeps, by the growth of the process.
 """
 
 from __future__ import annotations
