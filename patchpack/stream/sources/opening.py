@@ -78,8 +78,8 @@ def open_source(
             (``*.jpg``) stands for all members of a sample that match, see `Sample`. If you leave `image` out, a row's image may
             also be in column ``image``, and a folder's images are all files in a format that can be decoded. For a table,
             `image` names the column of paths. If you leave `image` out for a table, exactly one column must have one of the
-            names ``image``, ``file``, ``file_name``, ``filename``, ``path``, ``image_path`` and ``filepath``. A list of paths in a
-            cell stands for several images of one sample.
+            names ``image``, ``file``, ``file_name``, ``filename``, ``path``, ``image_path`` and ``filepath``. A list of paths
+            in a cell stands for several images of one sample.
         frames: for a sample in shards or a webdataset dict, patterns of the members (``*.jpg``) that are the frames of a clip.
             Frames are sorted by name, with numbers in names compared by value. For a row, the name of the column that holds the
             frames. A sample without frames is an image. Default None: no clips.
