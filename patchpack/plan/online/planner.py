@@ -180,7 +180,7 @@ class OnlinePlanner:
             return
         dropped, account.dropped = account.dropped, {}
         if self._max_steps is not None and not self.done:
-            why = too_few_steps(self._recipe, self._patch_size, nothing_usable=self.nothing_usable)
+            why = too_few_steps(self._recipe, self._patch_size, account.first_fault, nothing_usable=self.nothing_usable)
             self._fatal = f"{self._name} ended after {self._step} of {self._max_steps} steps: {why}"
         yield replace(held.plan, info=replace(account.added_to(held.plan.info, list), dropped=dropped))
         if self._fatal:

@@ -30,7 +30,7 @@ class SourceMark(NamedTuple):
         mark: a position before it at which reading can begin.
         events: number of events between `mark` and the position.
         found: True if the source gave a header before the position in the pass of `mark`.
-        ended: True if the source has been read to its end in an earlier pass.
+        ended: True if a pass of the source has been read to its end.
     """
 
     mark: Mark = Mark()
@@ -118,7 +118,7 @@ class OrderedMix:
         ]
         marked = [reading.mark for reading in readings]
         while True:
-            if any(reading.mark is not mark for reading, mark in zip(readings, marked, strict=True)):
+            if any(reading.mark != mark for reading, mark in zip(readings, marked, strict=True)):
                 marked = [reading.mark for reading in readings]
                 yield MixMark(samples, schedule.state(), [reading.position for reading in readings])
             source = schedule.choose()
@@ -131,20 +131,17 @@ class OrderedMix:
                 schedule.took(source, self._tokens(header, samples) if self._tokens else 1)
                 samples += 1
                 yield header
+                reading.ended = reading.ended or (mix.stop == "last" and reading.is_over())
             elif not reading.found:
                 yield reading.nothing_usable()
                 return
-            elif self._is_over(readings, source):
+            elif mix.stop == "first":
                 return
             else:
+                reading.ended = True
                 reading.begin_pass()
-
-    def _is_over(self, readings: Sequence[_Reading], source: int) -> bool:
-        """Return True if the mix ends, because a pass of `source` is over."""
-        if self._mix.stop == "first":
-            return True
-        readings[source].ended = True
-        return self._mix.stop == "last" and all(reading.ended or reading.is_over() for reading in readings)
+            if mix.stop == "last" and all(reading.ended for reading in readings):
+                return
 
 
 class _Reading:
@@ -153,7 +150,7 @@ class _Reading:
     Attributes:
         mark: the last position at which reading can begin.
         found: True if the current pass has given a header.
-        ended: True if an earlier pass has been read to its end.
+        ended: True if a pass has been read to its end.
         header: the header that `until_header` stopped at. None at the end of a pass.
     """
 

@@ -35,15 +35,17 @@ def kind_of_mix(mix: Mix, events: Iterator[Event], max_in_a_row: int | None) -> 
             wanted[number] = name
             continue
         with keep_random_states():  # a dataset may draw for its first item
-            target, found = first_target_of(_Named(source, number, name), mix.reader, max_in_a_row)
-        if found:
-            targets[name] = target
+            found, _ = first_target_of(_Named(source, number, name), mix.reader, max_in_a_row)
+        targets.update((name, target) for target in found)
     met: list[Event] = []
     unusable = 0
     while wanted and (max_in_a_row is None or unusable < max_in_a_row) and (event := next(events, None)) is not None:
         met.append(event)
         unusable += not isinstance(event, Header)
         if not isinstance(event, Header) or not isinstance(event.location, InSource) or event.location.source not in wanted:
+            continue
+        if event.repeat:  # its first pass had no target that can be read
+            del wanted[event.location.source]
             continue
         try:
             target = mix.reader.target(event.location)

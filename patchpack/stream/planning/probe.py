@@ -39,14 +39,14 @@ def target_kind_of(source: Source, max_in_a_row: int | None) -> tuple[TargetKind
 
     See `first_target_of`.
     """
-    target, found = first_target_of(source, source.reader, max_in_a_row)
-    return infer_kind(target), found
+    targets, ended = first_target_of(source, source.reader, max_in_a_row)
+    return infer_kind(targets[0]) if targets else None, ended
 
 
-def first_target_of(source: Scanned, reader: Reader, max_in_a_row: int | None) -> tuple[object, bool]:
+def first_target_of(source: Scanned, reader: Reader, max_in_a_row: int | None) -> tuple[list[object], bool]:
     """Find the first readable target of a source with parts.
 
-    Return this target, and whether the search came to an end. Without a readable target, return None as the target.
+    Return a list of this target, and whether the search came to an end. The list is empty if no target is found.
 
     The search follows the order of the source, so the kind does not depend on the shuffling, the rank, or the worker. The
     search ends without an answer after `max_in_a_row` samples in a row whose header or target cannot be used.
@@ -62,13 +62,13 @@ def first_target_of(source: Scanned, reader: Reader, max_in_a_row: int | None) -
             try:
                 target = reader.target(event.location)
                 infer_kind(target)
-                return target, True
+                return [target], True
             except (TargetError, SourceError, OSError):
                 pass  # the painter reports it
         in_a_row += isinstance(event, (Header, Rejection))
         if max_in_a_row is not None and in_a_row >= max_in_a_row:
-            return None, False
-    return None, True
+            return [], False
+    return [], True
 
 
 def probe_targets(

@@ -58,7 +58,8 @@ def snapshot(planner: OnlinePlanner, marks: Marks, kind: TargetKind) -> dict[str
     state = planner.state_dict()
     first = {position for row in state.get("first_rows", ()) for position, _ in row}  # read from the beginning if needed
     waiting = (position for position, *_ in state.get("samples", ()) if position not in first)
-    mark = marks.before(min(waiting, default=state["account"]["seen"]))
+    # a mark behind the last sample is met only by a scan that has read ahead, and a state must not depend on that
+    mark = marks.before(min(waiting, default=state["account"]["seen"] - 1))
     return {"planner": state, "mark": list(mark), "kind": to_builtins(kind)}
 
 

@@ -62,6 +62,11 @@ class Source(ABC):
     ignored: Mapping[str, int] = MappingProxyType({})
     text: Text | None = None
 
+    @property
+    def texts(self) -> list[Text]:
+        """The location of texts and the tokenizer, one or none. A mix has those of all its sources."""
+        return [] if self.text is None else [self.text]
+
     @abstractmethod
     def scan(self) -> Iterator[Event]:
         """Yield headers, rejections and faults of shards in order. The order is the same at every call."""

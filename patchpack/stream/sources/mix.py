@@ -17,6 +17,7 @@ from patchpack.plan.mixture import By
 from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.labels import map_name
 from patchpack.stream.sample.source import Reader, Source, tell_epoch
+from patchpack.stream.sample.text import Text
 from patchpack.stream.sources.indexed import IndexSource
 from patchpack.stream.sources.opening import open_source, open_within
 from patchpack.types import Event, Header
@@ -79,7 +80,6 @@ class Mix(Source):
         self._set_sources({name: open_source(source) for name, (source, _) in zip(known, pairs, strict=True)})
         _require_mixable(self.sources)
         self.name = f"mix of {', '.join(known)}"
-        self.scan_in_process = any(source.scan_in_process for source in self.sources.values())
         classes = [source.class_names for source in self.sources.values()]
         self.class_names = classes[0] if all(names == classes[0] for names in classes) else None
 
@@ -88,6 +88,12 @@ class Mix(Source):
         self.reader = MixReader([source.reader for source in sources.values()])
         self.ignored = sum((Counter(source.ignored) for source in sources.values()), Counter())
         self.text = next((source.text for source in sources.values()), None)
+        self.scan_in_process = any(source.scan_in_process for source in sources.values())
+
+    @property
+    def texts(self) -> list[Text]:
+        """The location of texts and the tokenizer of every source."""
+        return [text for source in self.sources.values() for text in source.texts]
 
     def scan(self) -> Iterator[Event]:
         """Yield the headers, rejections and faults of every source once, one source after the other. See `Source`."""
@@ -119,7 +125,7 @@ class Mix(Source):
         """Return the options of the mix and the fields of every source, as JSON-safe values by name. See `Source`."""
         return {
             "names": list(self.sources),
-            "weights": [str(weight) for weight in self.weights],
+            "weights": [str(weight / sum(self.weights)) for weight in self.weights],
             "by": self.by,
             "stop": self.stop,
             **{
