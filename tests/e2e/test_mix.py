@@ -103,9 +103,9 @@ def test_any_thousand_samples_of_a_rank_have_the_shares(shuffle: int, rank: tupl
 @given(st.lists(st.fractions(Fraction(1, 100), 100, max_denominator=100) | st.floats(0.01, 100), min_size=1, max_size=5))
 def test_shares_hold_for_any_weights(weights: list[Fraction | float]) -> None:
     mix = pp.Mix([(Made(9 + i), weight) for i, weight in enumerate(weights)])
-    got = names(fed(mix, 1500, shuffle=16))
+    got = names(fed(mix, 1100, shuffle=16))
     exact = [Fraction(str(weight)) if isinstance(weight, float) else weight for weight in weights]
-    for start in range(0, 500, 50):
+    for start in range(0, 100, 11):
         counts = Counter(got[start : start + 1000])
         for i, weight in enumerate(exact):
             assert abs(counts[str(i)] - 1000 * weight / sum(exact)) < 1
@@ -129,11 +129,11 @@ def test_by_tokens_counts_the_tokens_that_are_planned(drop: Any) -> None:
 
 def test_a_rejected_header_is_replaced_by_the_next_of_its_source() -> None:
     mix = pp.Mix([(Made(30, bad=range(0, 30, 2)), 1), (Made(30), 1)], names=["half", "all"])
-    loader = pp.load(mix, RECIPE, steps_per_epoch=30, on_error="skip")
+    loader = pp.load(mix, RECIPE, steps_per_epoch=12, on_error="skip")
     counts = Counter(key.split("/")[0] for key in keys(list(loader)))
     report = loader.report()
     assert abs(counts["half"] - counts["all"]) < 16
-    assert report.by_source["half"].rejected == len(report.rejected) > 30
+    assert report.by_source["half"].rejected == len(report.rejected) > 10
     assert report.by_source["all"].rejected == 0
     assert_adds_up(report)
 
@@ -329,25 +329,27 @@ def test_reading_begins_again_at_any_mark(by: str, shuffle: int, stop: Any, data
 
     def ordered(start: Any = None) -> list[Any]:
         order = Order(shuffle=shuffle, rank=0, world_size=1)
-        return list(islice(OrderedMix(mix, order, TokenCount(LONG, 0, 0), start).scan(), 120))
+        return list(islice(OrderedMix(mix, order, TokenCount(LONG, 0, 0), start).scan(), 70))
 
     whole = ordered()
-    for at, event in enumerate(whole):
+    marks = [at for at, event in enumerate(whole) if isinstance(event, MixMark)]
+    for at in marks[:: max(1, len(marks) // 6)]:
+        event = whole[at]
         if isinstance(event, MixMark):
             saved = MixMark.of(json.loads(json.dumps(event)))
             assert saved == event
             assert ordered(saved)[: len(whole) - at - 1] == whole[at + 1 :]
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_ratios_hold_over_a_resume_in_the_middle(workers: int) -> None:
     def make() -> pp.Loader:
-        return pp.load(mixed(), RECIPE, steps_per_epoch=90, shuffle=8, num_workers=workers)
+        return pp.load(mixed(), RECIPE, steps_per_epoch=30, shuffle=8, num_workers=workers)
 
     loader, got = make(), []
     for number, batch in enumerate(loader):
         got += [key.split("/")[0] for row in batch.keys for key in row]
-        if number == 40:
+        if number == 13:
             break
     again = make()
     again.load_state_dict(json.loads(json.dumps(loader.state_dict())))

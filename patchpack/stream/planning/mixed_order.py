@@ -5,7 +5,8 @@ The only state is a position: a `MixMark` has the position in every source, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -21,6 +22,9 @@ from patchpack.stream.planning.order import Mark, Order, OrderedSource
 from patchpack.stream.sample.source import Source
 from patchpack.stream.sources.mix import Mix, named
 from patchpack.types import Event, Header
+
+_BLOCK = 64  # samples whose tokens are counted together: numpy's cost per call is spread
+_BLOCK_BYTES = 1 << 24  # most bytes of images in such a block, if headers carry images
 
 
 class SourceMark(NamedTuple):
@@ -61,7 +65,10 @@ class MixMark(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenCount:
-    """The number of tokens that a planner plans for a sample.
+    """The number of tokens that a planner plans for each sample.
+
+    It is exact for a recipe with one patch size and without a drop schedule. A schedule is evaluated at the beginning of the
+    epoch, and patches have the first patch size.
 
     Attributes:
         recipe: the policies.
@@ -75,14 +82,13 @@ class TokenCount:
     seen: int
     text_len: int | None = None
 
-    def __call__(self, header: Header, position: int) -> int:
-        """Return the tokens of the sample at a position of the epoch. A sample that no row takes counts as one token."""
-        patch_size = self.recipe.patch_sizes[0]
-        ordinals = np.array([self.seen + position], dtype=np.int64)
-        (decision,) = decide(self.recipe, [(position, header)], epoch=self.epoch, ordinals=ordinals, patch_size=patch_size)
-        if refused(decision, self.recipe, self.recipe.row_len(patch_size), self.text_len) is not None:
-            return 1
-        return decision.num_tokens
+    def __call__(self, headers: Sequence[Header]) -> list[int]:
+        """Return the tokens of each sample. A sample that no row takes counts as one token."""
+        recipe, patch_size = self.recipe, self.recipe.patch_sizes[0]
+        ordinals = np.full(len(headers), self.seen, dtype=np.int64)
+        decisions = decide(recipe, list(enumerate(headers)), epoch=self.epoch, ordinals=ordinals, patch_size=patch_size)
+        row_len = recipe.row_len(patch_size)
+        return [1 if refused(one, recipe, row_len, self.text_len) else one.num_tokens for one in decisions]
 
 
 class OrderedMix:
@@ -98,7 +104,7 @@ class OrderedMix:
 
     def __init__(self, mix: Mix, order: Order, tokens: TokenCount, start: MixMark | None = None) -> None:
         self._mix, self._order = mix, order
-        self._tokens: Callable[[Header, int], int] | None = tokens if mix.by == "tokens" else None
+        self._tokens = tokens if mix.by == "tokens" else None
         self.start = start or MixMark(0, schedule_of(mix.by, mix.weights).state(), [SourceMark()] * len(mix.sources))
         self.name = mix.name
 
@@ -113,7 +119,7 @@ class OrderedMix:
         schedule = schedule_of(mix.by, mix.weights)
         schedule.restore(self.start.schedule)
         readings = [
-            _Reading(source, number, name, self._order, at)
+            _Reading(source, number, name, self._order, at, self._tokens)
             for (number, (name, source)), at in zip(enumerate(mix.sources.items()), self.start.sources, strict=True)
         ]
         marked = [reading.mark for reading in readings]
@@ -128,7 +134,7 @@ class OrderedMix:
                 yield event
             header = reading.header
             if header is not None:
-                schedule.took(source, self._tokens(header, samples) if self._tokens else 1)
+                schedule.took(source, reading.num_tokens)
                 samples += 1
                 yield header
                 reading.ended = reading.ended or (mix.stop == "last" and reading.is_over())
@@ -152,14 +158,16 @@ class _Reading:
         found: True if the current pass has given a header.
         ended: True if a pass has been read to its end.
         header: the header that `until_header` stopped at. None at the end of a pass.
+        num_tokens: tokens of this header's sample. 1 if tokens are not counted.
     """
 
-    def __init__(self, source: Source, number: int, name: str, order: Order, at: SourceMark) -> None:
+    def __init__(self, source: Source, number: int, name: str, order: Order, at: SourceMark, tokens: TokenCount | None) -> None:
         own = (order.seed + int(rng.key_hash([name])[0])) % (1 << 64)  # sources of equal length get different shuffles
         self._ordered = OrderedSource(source, replace(order, seed=own, repeat=False))
-        self._number, self._name = number, name
+        self._number, self._name, self._tokens = number, name, tokens
         self.mark, events, self.found, self.ended = at
         self.header: Header | None = None
+        self.num_tokens = 1
         self._begin_at(self.mark)
         for _ in range(events):
             self._next()
@@ -173,7 +181,6 @@ class _Reading:
         """Yield the rejections and faults before the next header of the pass. Then set `header`."""
         self.header = None
         while (event := self._next()) is not None:
-            event = named(event, self._number, self._name)
             if isinstance(event, Header):
                 self.header, self.found = event, True
                 return
@@ -181,7 +188,7 @@ class _Reading:
 
     def is_over(self) -> bool:
         """Return True if the pass has given a header and has no event left."""
-        return self.found and self._look_ahead() is None
+        return self.found and not self._look_ahead()
 
     def begin_pass(self) -> None:
         """Begin the next pass."""
@@ -205,24 +212,35 @@ class _Reading:
 
     def _begin_at(self, mark: Mark) -> None:
         self.mark, self._events = mark, 0  # events since the mark
-        self._ahead: tuple[Mark | None, Event] | None = None
+        self._ahead: deque[tuple[Mark | None, Event, int]] = deque()
         self._scan = self._ordered.scan_pass(mark)
 
-    def _look_ahead(self) -> tuple[Mark | None, Event] | None:
-        """Return the next event of the pass and the mark before it, if there is one. Return None at the end of the pass."""
-        mark = None
-        while self._ahead is None and (event := next(self._scan, None)) is not None:
+    def _look_ahead(self) -> bool:
+        """Return True if the pass has one more event. Read a block of events if none is left from the last block."""
+        if not self._ahead:
+            block = list(self._block())
+            headers = [event for _, event in block if isinstance(event, Header)]
+            counts = iter(self._tokens(headers) if self._tokens and headers else [1] * len(headers))
+            self._ahead.extend((mark, event, next(counts) if isinstance(event, Header) else 0) for mark, event in block)
+        return bool(self._ahead)
+
+    def _block(self) -> Iterator[tuple[Mark | None, Event]]:
+        """Yield the next events of the pass, each with the mark before it, if there is one."""
+        mark, size, num_bytes = None, _BLOCK if self._tokens else 1, 0
+        for event in self._scan:
             if isinstance(event, Mark):
                 mark = event
-            else:
-                self._ahead = mark, event
-        return self._ahead
+                continue
+            yield mark, named(event, self._number, self._name)
+            mark, size = None, size - 1
+            num_bytes += event.num_bytes if isinstance(event, Header) else 0
+            if not size or num_bytes > _BLOCK_BYTES:
+                return
 
     def _next(self) -> Event | None:
-        found = self._look_ahead()
-        if found is None:
+        if not self._look_ahead():
             return None
-        (mark, event), self._ahead = found, None
+        mark, event, self.num_tokens = self._ahead.popleft()
         if mark is not None:
             self.mark, self._events = mark, 0
         self._events += 1

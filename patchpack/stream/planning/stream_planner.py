@@ -55,8 +55,9 @@ class StreamPlanner(Planner):
             raise ConfigError(f"packer={options.packer!r} is for an index: rows of a stream are packed by Recipe.packer")
         text, scanner = self.source.text, options.scanner
         require_text_len(text, options.text_len)
-        for each in self.source.texts if scanner is not None else ():
-            require_picklable(each.tokenize, scanner if isinstance(scanner, str) else scanner.get_start_method())
+        if scanner is not None:
+            for each in self.source.texts:
+                require_picklable(each.tokenize, scanner if isinstance(scanner, str) else scanner.get_start_method())
         if options.world_size > 1 and self.source.is_split:
             raise ConfigError(
                 f"{self.source.name} is split by rank already, and would be split again: pass the whole stream, or rank=0 and "

@@ -45,7 +45,8 @@ class Mix(Source):
         by: quantity that the weights are shares of. With ``"samples"`` (default), any 1000 consecutive samples of a rank have
             each source's share of 1000, rounded up or down. With ``"tokens"``, each sample comes from the source with the
             fewest tokens so far, divided by its weight. A source then has at most its share of all tokens plus the tokens of
-            one sample. Tokens are those that stay after dropping, at the recipe's first patch size.
+            one sample. Tokens are those that stay after dropping, at the recipe's first patch size. A drop schedule is evaluated
+            at the beginning of the epoch.
         names: a name for each source, for keys and reports. A name is not empty, has no ``/``, and occurs once. Default None:
             the numbers of the sources, ``"0"``, ``"1"``, …
         stop: ``"first"`` ends an epoch when a source has no sample left that is due. ``"last"`` ends it when every source has
