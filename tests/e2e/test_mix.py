@@ -127,6 +127,22 @@ def test_by_tokens_counts_the_tokens_that_are_planned(drop: Any) -> None:
         assert abs(tokens[name] - share * whole) < slack
 
 
+@pytest.mark.parametrize("drop", [pp.drop.NoDrop(), pp.drop.Beta(0.5, 0.9)], ids=repr)
+def test_by_tokens_the_source_with_the_fewest_tokens_for_its_weight_is_next(drop: Any) -> None:
+    recipe, mix = LONG.replace(drop=drop, seed=5, packer=pp.packing.FirstFit(1)), mixed("tokens")
+    planner = pp.Planner(mix, recipe, steps_per_epoch=40, shuffle=8)
+    planned = {}
+    for plan in planner:
+        planned |= {h.draw_key: n for h, n in zip(plan.headers, plan.table.num_tokens.tolist(), strict=True)}
+    had = dict.fromkeys("abc", Fraction(0))
+    weights = dict(zip("abc", mix.weights, strict=True))
+    met = fed(mix, len(planned), recipe, shuffle=8, seed=5)
+    for header in met[: len(planned) - 20]:  # the last ones still waited for a row
+        name = header.key[0]
+        assert had[name] == min(had.values())
+        had[name] += planned[header.draw_key] / weights[name]
+
+
 def test_a_rejected_header_is_replaced_by_the_next_of_its_source() -> None:
     mix = pp.Mix([(Made(30, bad=range(0, 30, 2)), 1), (Made(30), 1)], names=["half", "all"])
     loader = pp.load(mix, RECIPE, steps_per_epoch=12, on_error="skip")
