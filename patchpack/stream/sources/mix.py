@@ -28,9 +28,9 @@ Stop = Literal["first", "last"]
 class Mix(Source):
     """A source that takes samples from several sources in fixed ratios.
 
-    The order of the sources follows from the weights alone. It is the same on every rank, and shuffling does not change it.
-    Each source is shuffled and divided among ranks on its own. The key of a sample is ``"<name of its
-    source>/<its key>"``, and addresses the sample's random draws.
+    Nothing is drawn to choose a source. By samples, the order of the sources follows from the weights alone, so it is the same
+    on every rank and with every shuffle. Each source is shuffled and divided among ranks on its own. The key of a sample is
+    ``"<name of its source>/<its key>"``, and addresses the sample's random draws.
 
     A source that ends begins its next pass. Each pass has a new shuffle and new random draws. A mix therefore has no end unless
     `stop` is set, and `load` then needs ``steps_per_epoch``. Every epoch begins each source anew.
@@ -45,8 +45,8 @@ class Mix(Source):
         by: quantity that the weights are shares of. With ``"samples"`` (default), any 1000 consecutive samples of a rank have
             each source's share of 1000, rounded up or down. With ``"tokens"``, each sample comes from the source with the
             fewest tokens so far, divided by its weight. A source then has at most its share of all tokens plus the tokens of
-            one sample. A sample counts with the tokens that stay after dropping, at the recipe's first patch size. A
-            drop schedule is evaluated at the beginning of the epoch.
+            one sample. A sample counts with the tokens that stay after dropping, at the recipe's first patch size. A drop
+            schedule is evaluated at the beginning of the epoch.
         names: a name for each source, for keys and reports. A name is not empty, has no ``/``, and occurs once. Default None:
             the numbers of the sources, ``"0"``, ``"1"``, …
         stop: ``"first"`` ends an epoch when a source has no sample left that is due. ``"last"`` ends it when every source has
