@@ -1,4 +1,4 @@
-"""The random generator Philox4x32-10 as kernels, for many draws of few keys.
+"""The random generator Philox4x32-10 as compiled kernels, used for many random draws of few keys.
 
 The kernels use arrays and integers only. They neither allocate nor raise.
 """
@@ -18,13 +18,13 @@ _11, _21, _32 = np.uint64(11), np.uint64(21), np.uint64(32)
 
 @njit
 def _block(seed: np.uint64, epoch: np.uint64, hashed: np.uint64, last: np.uint64) -> tuple[np.uint64, np.uint64]:
-    """Return the two draws of one block, each 53 bits in a uint64.
+    """Return the two random draws of one Philox block, each 53 bits in a uint64.
 
     Args:
-        seed: seed of the draws.
-        epoch: epoch of the draws.
+        seed: seed of the random draws.
+        epoch: number of the epoch, on which the random draws depend.
         hashed: hash of the key.
-        last: fourth word of the counter, which is made of the stage and the number of the block.
+        last: fourth word of the counter. It holds the stage and the number of the block.
     """
     c0, c1 = hashed & _LOW, hashed >> _32
     c2, c3 = epoch, last
@@ -42,9 +42,9 @@ def uniforms(seed: np.uint64, epoch: np.uint64, stage: np.uint64, hashes: UInt64
     """Write the result of `patchpack.rng.uniforms` to an array.
 
     Args:
-        seed: seed of the draws.
-        epoch: epoch of the draws.
-        stage: purpose of the draws, shifted left by 24 bits.
+        seed: seed of the random draws.
+        epoch: number of the epoch, on which the random draws depend.
+        stage: purpose of the random draws, shifted left by 24 bits.
         hashes: uint64 ``[m]``, the hashes of the keys.
         out: float64 ``[m, n]``, output: the result.
     """
@@ -59,7 +59,7 @@ def uniforms(seed: np.uint64, epoch: np.uint64, stage: np.uint64, hashes: UInt64
 
 @njit
 def select(draws: UInt64Array, counts: Int64Array, out: IndexArray) -> None:
-    """Write the positions of the k smallest draws to an array, in ascending order. Of equal draws the first counts as smaller.
+    """Write the positions of the k smallest draws to `out`, in ascending order. Of equal draws, the first counts as smaller.
 
     Args:
         draws: uint64 ``[n]``, draws of 53 bits, n >= k.
@@ -72,10 +72,10 @@ def select(draws: UInt64Array, counts: Int64Array, out: IndexArray) -> None:
         shift, most = shift - np.uint64(1), most >> 1
     for i in range(n):
         counts[draws[i] >> shift] += 1
-    below, bucket = 0, np.uint64(0)  # draws in the buckets before the one that the last kept draw is in
+    below, bucket = 0, np.uint64(0)  # number of draws in the buckets before the last kept draw's
     while below + counts[bucket] < k:
         below, bucket = below + counts[bucket], bucket + np.uint64(1)
-    last, place = bucket << shift, -1  # the last kept draw so far, and where it is
+    last, place = bucket << shift, -1  # the last kept draw so far, and its position
     for _ in range(k - below):
         least, where = (bucket + np.uint64(1)) << shift, -1
         for i in range(n):
@@ -104,15 +104,15 @@ def smallest(
     """Write the result of `patchpack.rng.smallest` to an array.
 
     Args:
-        seed: seed of the draws.
-        epoch: epoch of the draws.
-        stage: purpose of the draws, shifted left by 24 bits.
+        seed: seed of the random draws.
+        epoch: number of the epoch, on which the random draws depend.
+        stage: purpose of the random draws, shifted left by 24 bits.
         hashes: uint64 ``[m]``, the hashes of the keys.
         n: int64 ``[m]``, number of draws of each key.
         k: int64 ``[m]``, number of smallest draws to find for each key.
         draws: uint64 ``[>= max(n)]``, working memory.
         counts: int64 ``[>= max(n)]``, working memory. Its length is a power of two.
-        out: int64 ``[sum(k)]``, the positions of the smallest draws, key after key, which are written.
+        out: int64 ``[sum(k)]``, output: the positions of the smallest draws, key after key.
     """
     end = 0
     for i in range(len(hashes)):

@@ -44,8 +44,8 @@ class Grid(NamedTuple):
 class Clip:
     """The frames of a clip, as a value of `Sample.image`, for a recipe with `video`.
 
-    A uint8 array ``[T, H, W, 3]`` means the same. All frames have one size. Frames are requested lazily, each at most once, so
-    a custom sequence may decode on access. With workers the sequence must be picklable.
+    A uint8 array ``[T, H, W, 3]`` may be given in its place. All frames have one size. Frames are requested lazily, each at
+    most once, so a custom sequence may decode on access. With workers the sequence must be picklable.
 
     Attributes:
         frames: sequence of at least one frame: any object with ``len(frames)`` and ``frames[i]``. A frame is file bytes, a
@@ -63,10 +63,10 @@ class Sample:
     """One image, or several images that belong together, with a key and a label.
 
     Attributes:
-        key: name of the sample in reports, unique within one pass over the source. It addresses the sample's draws.
+        key: name of the sample in reports, unique within one pass over the source. The sample's random draws depend on the key.
         image: compressed file bytes, a uint8 ``[H, W, 3]`` array, or a PIL image. A clip is a `Clip` or a uint8
-            ``[T, H, W, 3]`` array. A list of these holds images that belong together, such as the pages of a document. They
-            are placed in one row in this order, or rejected together.
+            ``[T, H, W, 3]`` array. A list holds several images or clips that belong together, such as the pages of a document.
+            All images of a list are packed into one row in the order of the list, or all are rejected.
         target: class index, float, array of a fixed shape, dict of these, or any other object. Default None, no target.
         text: text that belongs to the image, such as a caption. It is used only with ``tokenize``. Default None.
     """
@@ -86,7 +86,7 @@ class Sample:
 
 
 class PlanTable(NamedTuple):
-    """The decisions about n images, as columns. Line i is image i.
+    """The decisions about n images, as the columns of a table. Line i has the decisions about image i.
 
     Attributes:
         box: int32 ``[n, 4]``, (top, left, height, width) of the part that is read, in source pixels after orientation.
@@ -94,7 +94,7 @@ class PlanTable(NamedTuple):
         flip: bool ``[n]``, True if the image is mirrored left to right after resampling.
         grid: int32 ``[n, 2]``, (rows, cols) of patches before dropping. (0, 0) if the policy refuses the size.
         num_tokens: int32 ``[n]``, number of kept patches, ``1 … times * rows * cols``. 0 if the policy refuses the size.
-        times: int32 ``[n]``, tubelets along time, 1 for an image.
+        times: int32 ``[n]``, number of tubelets (patches through several frames) along time, 1 for an image.
     """
 
     box: IntArray
@@ -117,7 +117,7 @@ class PlanTable(NamedTuple):
 
     @classmethod
     def concatenate(cls, tables: Sequence[PlanTable]) -> PlanTable:
-        """Return the lines of all tables, in order, in columns of their own."""
+        """Return a new table with the lines of all tables, in order."""
         return cls._make(map(np.concatenate, zip(_NO_LINES, *tables, strict=True)))
 
 
@@ -132,19 +132,19 @@ _NO_LINES = PlanTable(
 
 
 class Header(NamedTuple):
-    """The key, the size and the location of one image, from which the planner works.
+    """The key, the size and the location of one image: the planner's input.
 
     Attributes:
         key: the sample's key.
         shard: name of the container in reports, "" without a container.
         member: name of the image file inside the container, "" without a file.
         size: height and width in pixels, after orientation.
-        location: location of the image and its target, which the source's reader understands. It is picklable.
+        location: location of the image and its target, in the form that the source's reader expects. It is picklable.
         repeat: number of the pass over the source within the epoch, from 0. Default 0.
-        num_bytes: bytes of memory that `location` holds until the image is painted. Default 0, for a place in a file.
+        num_bytes: bytes of memory that `location` holds until the image is painted. Default 0, for an image in a file.
         part: number of the image within its sample, from 0. Default 0.
         rest: headers of the sample's other images, in order. Only the first image of a sample has them. Default empty.
-        text: tokens of the sample's text, the bytes of an int32 array. Only the first image of a sample has them. Default
+        text: token ids of the sample's text, as the bytes of an int32 array. Only the first image of a sample has them. Default
             empty.
         frames: number of frames of a clip. Default 1, an image.
     """
@@ -168,7 +168,7 @@ class Header(NamedTuple):
 
     @property
     def draw_key(self) -> str:
-        """The key that addresses the image's draws: the sample's key, then `repeat` and `part` unless they are 0."""
+        """The key on which the image's random draws depend: the sample's key, then `repeat` and `part` unless they are 0."""
         key = f"{self.key}#{self.repeat}" if self.repeat else self.key
         return f"{key}[{self.part}]" if self.part else key
 
@@ -178,13 +178,13 @@ class Header(NamedTuple):
         return (self, *self.rest)
 
     def in_pass(self, repeat: int) -> Header:
-        """Return the same sample in another pass over its source."""
+        """Return the header of this sample for pass number `repeat` over the source."""
         rest = tuple(other._replace(repeat=repeat) for other in self.rest)
         return self._replace(repeat=repeat, rest=rest)
 
 
 class Inline(NamedTuple):
-    """The location of a sample that cannot be read again. It holds the image and the target themselves."""
+    """The location of a sample that cannot be read again. The location holds the image and the target themselves."""
 
     image: object
     target: object
@@ -203,24 +203,24 @@ TargetKind = TargetSpec | dict[str, TargetSpec] | None  # a dict for samples wit
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The plan of one batch, with everything that a worker needs to paint it. It has a few kB and is picklable.
+    """The plan of one batch, with everything that a worker needs to paint the batch. A plan is picklable and has a few kB.
 
     Row r of the batch holds the images ``offsets[r] … offsets[r + 1] − 1``, in slot order.
 
     Attributes:
         step: number of the batch in its epoch, from 0.
-        epoch: number of the epoch, which addresses the draws.
+        epoch: number of the epoch, on which the random draws depend.
         patch_size: pixels per side of a patch in this batch.
         seq_len: tokens per row.
         offsets: int32 ``[rows + 1]``, begin and end of each row in `table`.
         table: decisions about the n images of the batch, one line per image.
         key_hash: uint64 ``[n]``, hash of each image's `Header.draw_key`.
         headers: key, size and location of each image.
-        target_kind: kind of the source's targets, which decides the dtype of empty slots.
+        target_kind: kind of the source's targets. This kind decides the dtype of the targets of empty slots.
         info: counters, and losses since the previous plan. It becomes `PackedBatch.info`.
-        fatal: the reason if no batch can be made, for example because the source has no readable image. Default None.
-        repeated_rows: number of rows at the end that repeat earlier rows of the epoch (``tail="wrap"``). They are not counted
-            again. Default 0.
+        fatal: reason why no batch can be made, for example that the source has no readable image. Default None, a normal batch.
+        repeated_rows: number of rows at the end that repeat earlier rows of the epoch (``tail="wrap"``). These rows are not
+            counted again. Default 0.
         text_len: text tokens per row. Default None, without texts.
     """
 
@@ -239,7 +239,7 @@ class BatchPlan:
     text_len: int | None = None
 
     def take_rows(self, rows: Sequence[int]) -> BatchPlan:
-        """Return a plan with only the given rows, in the given order. It shares `info` with this plan."""
+        """Return a plan with only the given rows, in the given order. The new plan shares `info` with this plan."""
         spans = [np.arange(self.offsets[r], self.offsets[r + 1]) for r in rows]
         lines = np.concatenate(spans) if spans else np.arange(0)
         offsets = np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int32)

@@ -12,16 +12,16 @@ from typing import Any
 
 
 def may_have_format(stream: Any) -> bool:
-    """Return False for a stream without a format. If `datasets` does not show the format, return True."""
+    """Return True if a stream has a format, or if `datasets` does not show the format. Return False if it has none."""
     return getattr(stream, "_formatting", stream) is not None
 
 
 def is_split_by_node(stream: Any) -> bool:
-    """Return True for a stream of ``split_dataset_by_node``. If `datasets` does not show the division, return False."""
+    """Return True if ``split_dataset_by_node`` made the stream. Return False otherwise, or if `datasets` does not show it."""
     return getattr(stream, "_distributed", None) is not None
 
 
-# chains of these count exactly how many items they have read, and share no state with a copy
+# a chain of these generators counts exactly how many items it has read, and shares no state with its copy
 _EXACT = {
     "ArrowExamplesIterable",
     "RebatchedArrowExamplesIterable",
@@ -33,22 +33,22 @@ _EXACT = {
 
 
 def stream_behind_error(stream: Any) -> tuple[Any, Any] | None:
-    """Return a stream that begins after the item for which `stream` raised an error in its last iteration.
+    """Return a copy of a stream that begins after the item at which the last iteration of `stream` raised an error.
 
     A stream is a chain of generators, and a generator ends with its first error. Therefore a copy of the stream continues from
     ``stream.state_dict()``, which counts the item with the error as read.
 
     Returns:
         A copy of `stream`, and the state with which the copy begins. None if the copy could lose items, repeat items, or number
-        items differently. This is the case for a stream with a shuffle buffer, with several streams in it, with ``take`` or
-        ``skip``, with a user's generator, or with a function that takes several items or the numbers of items.
+        items differently. This is the case for a stream with a shuffle buffer, with several combined streams, with ``take`` or
+        ``skip``, with a user's generator, or with a function that takes batches of items or item numbers.
     """
     generators = list(_generators(getattr(stream, "_ex_iterable", None)))
     if not generators or not hasattr(stream, "state_dict") or not all(map(_is_exact, generators)):
         return None
     state = stream.state_dict()
     try:
-        behind = deepcopy(stream)  # else the user's stream would begin there too
+        behind = deepcopy(stream)  # without a copy, the user's own stream would begin there too
         behind.load_state_dict(state)
     except Exception:  # a function or its arguments cannot be copied
         return None

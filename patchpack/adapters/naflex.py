@@ -23,17 +23,18 @@ from patchpack.plan.recipe import Recipe
 def timm_naflex(batch: PackedBatch[ArrayT], *, max_seq_len: int | None = None, patch_size: int | None = None) -> ModelInputs:
     """Return the dict that ``NaFlexVit`` takes: call ``model(inputs)``, not ``model(**inputs)``.
 
-    The model takes the largest row and column of an image as the image's grid, so no patch may have been dropped. The model
+    The model infers the grid of an image from its largest row and column numbers, so no patch may have been dropped. The model
     itself can drop patches (``patch_drop_rate``).
 
     Args:
         batch: a batch made with ``recipes.siglip2_naflex`` or with another recipe that drops no patches.
-        max_seq_len: number of tokens per image in the result. None (default) takes the number of the longest image.
-        patch_size: patch size of the model, which must equal that of the batch. None (default) skips the comparison.
+        max_seq_len: number of tokens per image in the result. None (default) takes the length of the longest image.
+        patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
-        ``patches`` float32 ``[N, max_seq_len, patch_size**2 * 3]``, ``patch_coord`` int64 ``[N, max_seq_len, 2]`` (row, col),
-        and ``patch_valid`` bool ``[N, max_seq_len]``, for N readable images in (row, slot) order.
+        A dict for N readable images, in (row, slot) order. ``patches`` is float32 ``[N, max_seq_len, patch_size**2 * 3]``.
+        ``patch_coord`` is int64 ``[N, max_seq_len, 2]``, (row, col) of each patch. ``patch_valid`` is bool
+        ``[N, max_seq_len]``, False at padding.
 
     Raises:
         ConfigError: an image lost patches, or the patch sizes differ.
@@ -48,14 +49,16 @@ def timm_naflex(batch: PackedBatch[ArrayT], *, max_seq_len: int | None = None, p
 
 @dataclass(frozen=True, kw_only=True)
 class TimmNaFlexProcessor(Processor):
-    """A faster processor with the results of timm's evaluation transform and collation for NaFlex; see `timm_naflex`.
+    """A processor that gives the results of timm's evaluation transform and collation for NaFlex, but faster.
+
+    See `timm_naflex`.
 
     Attributes:
         patch_size: pixels per side of a patch (default 16).
         max_seq_len: largest number of patches per image, and length of the arrays (default 576).
         mean: mean per channel on the 0–1 scale (default 0.5 each).
         std: standard deviation per channel on the 0–1 scale (default 0.5 each).
-        interpolation: resampling kernel, one of those of `Recipe` (default ``"bicubic"``).
+        interpolation: resampling kernel, a name that `Recipe` accepts (default ``"bicubic"``).
     """
 
     patch_size: int = 16
@@ -73,12 +76,12 @@ class TimmNaFlexProcessor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> TimmNaFlexProcessor:
-        """Return a processor with the settings of another processor or model, and some fields changed.
+        """Return a processor that has the settings of another processor or model, except for the fields in `changes`.
 
         Args:
             processor: the dict from ``timm.data.resolve_model_data_config(model)``, the model, or a folder with its
                 ``config.json``.
-            **changes: fields of this processor by name, which override those settings.
+            **changes: values of single fields, used in place of the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
@@ -87,7 +90,10 @@ class TimmNaFlexProcessor(Processor):
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make batches of the same patches, for the adapter."""
+        """A recipe for `load` and `pack_images` that gives the same patches as this processor.
+
+        Pass the batches of `load` or `pack_images` to the adapter `timm_naflex`.
+        """
         return recipes.siglip2_naflex(
             max_patches=self.max_seq_len,
             patch_size=self.patch_size,
@@ -106,7 +112,7 @@ class TimmNaFlexProcessor(Processor):
         return {"patches": patches, "patch_coord": coord, "patch_valid": prepared.mask(length)}
 
     def to_dict(self) -> dict[str, object]:
-        """Return the settings under timm's names, as `like` accepts them."""
+        """Return the settings under timm's names. `like` accepts this dict."""
         return self._stated()
 
     def _stated(self) -> dict[str, object]:

@@ -34,16 +34,20 @@ P = TypeVar("P", bound="Processor")
 
 
 class Processor(ABC):
-    """A processor that turns images into the arguments of a model, called as the processors of transformers are.
+    """A processor that turns images into the arguments of a model. It is called like a processor of transformers.
 
     Subclasses are dataclasses. Once transformers has been imported, an instance is also an instance of transformers'
     ``BaseImageProcessor``. See `native`.
 
     Attributes:
-        recipe: recipe for `load` and `pack_images`. Their batches hold the same patches, and the adapter takes them.
+        recipe: a recipe for `load` and `pack_images` that gives the same patches as this processor. Pass the batches of `load`
+            or `pack_images` to the model's adapter.
         model_input_names: names of the model's arguments that the processor makes.
-        do_resize, do_rescale, do_normalize, do_convert_rgb, rescale_factor: steps that are always done, under their names in
-            transformers.
+        do_resize: True, because images are always resized. The name is transformers' name.
+        do_rescale: True, because pixels are always rescaled. The name is transformers' name.
+        do_normalize: True, because pixels are always normalised. The name is transformers' name.
+        do_convert_rgb: True, because images are always converted to RGB. The name is transformers' name.
+        rescale_factor: factor of the rescaling, 1 / 255.
     """
 
     recipe: Recipe
@@ -63,15 +67,17 @@ class Processor(ABC):
         The adapter of the same model documents the arguments.
 
         Args:
-            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, grey arrays ``[H, W]``, ``[H, W, 1]`` or
-                ``[1, H, W]``, batches of such arrays with one more axis in front, file bytes, or paths.
-            return_tensors: ``"pt"`` for tensors (default); ``"np"`` or None for arrays.
-            **changes: fields of the processor by name, changed for this call only. Other options of transformers' processors
+            images: one image, or a list of images. An image is a PIL image, file bytes, a path, or a uint8 array or tensor. The
+                array of a colour image is ``[H, W, 3]`` or ``[3, H, W]``. The array of a grey image is ``[H, W]``,
+                ``[H, W, 1]`` or ``[1, H, W]``. An array with one more axis in front is a batch of images.
+            return_tensors: ``"pt"`` (default) for tensors, ``"np"`` or None for numpy arrays.
+            **changes: fields of the processor with other values for this call only. Other options of transformers' processors
                 (``size``, ``resample``, ``do_resize``, ``device``, …) are accepted if they ask for something that this
                 processor does anyway.
 
         Raises:
-            SourceError, DecodeError: an image cannot be read. The error names its number or path.
+            SourceError: a path cannot be read. The error names the path.
+            DecodeError: an image cannot be decoded. The error names the number or the path of the image.
             SizeError: the model does not take the shape of an image.
             ConfigError: an option is unknown, or asks for something that this processor cannot do.
         """
@@ -91,7 +97,7 @@ class Processor(ABC):
         return inputs if device is None else inputs.to(_device(device))
 
     def preprocess(self, images: object, **options: Any) -> ModelInputs:
-        """Return the same result as a call of the processor."""
+        """Return the result of calling the processor with these arguments."""
         return self(images, **options)
 
     def fetch_images(self, images: object) -> object:
@@ -99,7 +105,8 @@ class Processor(ABC):
 
         The processors of text and images in transformers call this method.
 
-        If transformers is imported, transformers loads strings that are not paths of files, such as a URL in a conversation.
+        A string that is not the path of a file, such as a URL in a conversation, is loaded by transformers if transformers is
+        imported. Otherwise the string is returned unchanged.
 
         Raises:
             DecodeError: a file is not an image.
@@ -117,8 +124,9 @@ class Processor(ABC):
         """Return the number of patches of an image of this size. Servers call this method before they have the image.
 
         Args:
-            height, width: size of the image in pixels.
-            images_kwargs: options of the call by name. None (default) means no options.
+            height: height of the image in pixels.
+            width: width of the image in pixels.
+            images_kwargs: dict of the options of the call. None (default) means no options.
 
         Raises:
             SizeError: the model does not take this size.
@@ -130,7 +138,7 @@ class Processor(ABC):
     # ---------------------------------------------------------------------------------------------------- saved and read again
 
     def to_dict(self) -> dict[str, object]:
-        """Return the settings as the model's own processor writes them to its file. `like` accepts this dict."""
+        """Return the settings in the form that the model's own processor writes to its file. `like` accepts this dict."""
         return {"image_processor_type": self._FAMILY.theirs, **self._stated()}
 
     def to_json_string(self) -> str:
@@ -168,7 +176,7 @@ class Processor(ABC):
 
     @abstractmethod
     def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
-        """Return the model's arguments by name."""
+        """Return the model's arguments, as a dict from names to arrays."""
 
     @abstractmethod
     def _stated(self) -> dict[str, object]:
@@ -176,7 +184,7 @@ class Processor(ABC):
 
     @abstractmethod
     def _fields(self, settings: Settings) -> dict[str, object]:
-        """Return the values of this processor's fields that given settings change.
+        """Return the fields of this processor that the given settings change, as a dict from names to new values.
 
         Raise `ConfigError` for a setting that this processor cannot apply.
         """
@@ -210,7 +218,7 @@ class Processor(ABC):
         def __class__(self):
             """The class that ``isinstance`` reads.
 
-            Once transformers is imported, it is also a subclass of transformers' ``BaseImageProcessor``.
+            Once transformers is imported, this class is also a subclass of transformers' ``BaseImageProcessor``.
             """
             return native.native_class(type(self)) if self._NATIVE else type(self)
 
@@ -221,12 +229,12 @@ class Processor(ABC):
 
 
 def like(kind: type[P], processor: object, changes: Mapping[str, object]) -> P:
-    """Return a processor with the settings of another processor, and some fields changed.
+    """Return a processor that has the settings of another processor, except for the fields in `changes`.
 
     Args:
         kind: class of the returned processor.
-        processor: a processor, folder, file or dict with the settings, as in `Processor.like` of the class.
-        changes: fields of the returned processor by name, which override those settings.
+        processor: source of the settings: a processor, folder, file or dict that ``kind.like`` accepts.
+        changes: dict from field names to values, used in place of the settings of `processor`.
 
     Raises:
         ConfigError: a changed field does not exist, or `processor` has no such settings.
@@ -245,7 +253,7 @@ def like(kind: type[P], processor: object, changes: Mapping[str, object]) -> P:
 
 
 def colours_of(processor: Any) -> dict[str, object]:
-    """Return mean, standard deviation and kernel under transformers' names, as values for JSON."""
+    """Return mean, standard deviation and resampling kernel under transformers' names, as values for JSON."""
     return {
         "image_mean": list(processor.image_mean),
         "image_std": list(processor.image_std),

@@ -1,7 +1,7 @@
 """Size and orientation of a common JPEG, from the segments before its first scan. Any other file is left to Pillow.
 
-There is a result only if Pillow would open the file and return the same result. Every segment that Pillow parses must have a
-form that Pillow accepts without a warning. If a segment has a rare or a broken form, the result is None.
+The functions return a result only if Pillow would open the file and give the same result. Every segment that Pillow parses must
+have a form that Pillow accepts without a warning. If a segment has a rare or a broken form, the result is None.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class JpegHead(NamedTuple):
         size: height and width in pixels, after orientation.
         layers: number of colour components, 1, 3 or 4.
         upright: True if the pixels are stored in the orientation in which they are displayed.
-        tagged: True if the file has a colour profile, or a part of one. Default False.
+        tagged: True if the file has a colour profile, or a part of a profile. Default False.
     """
 
     size: Size
@@ -54,7 +54,7 @@ def jpeg_size(data: bytes) -> Size | None:
 
 
 def jpeg_head(data: bytes) -> JpegHead | None:
-    """Return the size, components and orientation, or None if Pillow has to read the file.
+    """Return size, components and orientation of a JPEG, or None if Pillow has to read the file.
 
     Args:
         data: the bytes of a JPEG file, or at least its start with all segments before the pixels.
@@ -111,7 +111,7 @@ def _are_tables(data: bytes, at: int, stop: int) -> bool:
 
 
 def _is_readable(marker: int, segment: bytes) -> bool:
-    """Return True if Pillow reads a segment of an application (such as JFIF or Photoshop) without an error."""
+    """Return True if Pillow reads an application segment (such as JFIF or Photoshop) without an error."""
     if marker == 0xE0:
         return not segment.startswith(b"JFIF") or len(segment) >= 12
     if marker == 0xE2:  # colour profiles; not the directory of a multi-picture file

@@ -23,12 +23,12 @@ NO_VIDEO = "got a clip, but the recipe has video=None: use a recipe with video=V
 
 
 def is_picture(value: object) -> TypeGuard[Picture | Clip]:
-    """Return True if the type of a value is one that `Sample.image` may have for a single image or clip."""
+    """Return True if a value has a type that `Sample.image` accepts for one image or one clip."""
     return isinstance(value, (bytes, bytearray, memoryview, Image.Image, np.ndarray, Clip))
 
 
 def frames_of(image: object) -> Sequence[object] | None:
-    """Return the frames of a clip in order, without reading one. Return None for any other image."""
+    """Return the frames of a clip in order, without reading a frame. Return None if `image` is not a clip."""
     if isinstance(image, Clip):
         return image.frames
     return image if isinstance(image, np.ndarray) and image.ndim == 4 else None  # type: ignore[return-value]  # like a sequence
@@ -85,7 +85,7 @@ def held_size(image: object, *, max_pixels: int = MAX_PIXELS) -> Size:
     A PIL image is not loaded.
 
     Raises:
-        DecodeError: `image` is neither of these, or has more than `max_pixels` pixels.
+        DecodeError: `image` has another type, or more than `max_pixels` pixels.
     """
     if isinstance(image, Image.Image):
         return within(oriented_size(image), max_pixels)
@@ -97,7 +97,7 @@ def held_size(image: object, *, max_pixels: int = MAX_PIXELS) -> Size:
 def rgb_picture(
     image: object, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """Return the upright RGB image of a sample's value.
+    """Return a sample's image as an upright RGB image.
 
     Args:
         image: file bytes, a PIL image or a uint8 array ``[H, W, 3]``.
@@ -106,7 +106,7 @@ def rgb_picture(
         reading: options for reading files. Default: as in a default `Recipe`.
 
     Raises:
-        DecodeError: `image` is not one of these, or cannot be decoded.
+        DecodeError: `image` has another type, or cannot be decoded.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
         return decode_image(bytes(image), max_pixels=max_pixels, background=background, reading=reading)
@@ -118,9 +118,9 @@ def rgb_picture(
 
 
 def picture_bytes(image: object) -> int:
-    """Return the bytes of memory that a sample's image takes. The pixels of a PIL image count even if it is not loaded.
+    """Return the number of bytes of a sample's image in memory. The pixels of a PIL image count even before they are loaded.
 
-    A clip counts as 0 if its frames are in a custom sequence, because the size of that sequence is not known.
+    A clip whose frames are in a custom sequence counts as 0, because the size of the sequence is not known.
     """
     if isinstance(image, Clip):
         held = image.frames if isinstance(image.frames, (list, tuple, np.ndarray)) else ()

@@ -1,8 +1,8 @@
 """The conversion of a model of images to a model of clips.
 
-A tubelet is a patch of several frames. The image kernel is used for a tubelet's central frame, and a learned position in time,
-which starts at zero, is added. Attention does not change: a clip is one segment, and all tokens of a clip attend to each other.
-Source: ViViT 2103.15691 (central frame initialisation), which NaViT 2307.06304 uses too.
+A tubelet is a patch of several frames. The image kernel is used for a tubelet's central frame. A learned position in time,
+which starts at zero, is added to each token. Attention does not change: a clip is one segment, and all tokens of a clip attend
+to each other. This is the central frame initialisation of ViViT (2103.15691), which NaViT (2307.06304) uses too.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Model = TypeVar("Model", bound=ViT)
 
 
 class TemporalPositions(nn.Module):
-    """Positions in time and space, which are added: ``spatial(row, col) + table[time]``.
+    """The sum of positions in space and in time: ``spatial(row, col) + table[time]``.
 
-    The table starts at zero, so at first the positions are those of an image at every time. Time 0, which all images have, is
-    learned like all other times.
+    The table starts at zero, so before training every time has the positions of an image. Images have time 0, which is learned
+    like all other times.
 
     Args:
         spatial: a module of `patchpack.model.positions` or `waves`, or a custom module of positions. None if the model has
             rotary positions only.
         width: values per token.
-        max_times: number of entries: the largest number of tubelets along time (`patchpack.Video.max_times`).
+        max_times: number of entries in the table, the largest number of tubelets along time (`patchpack.Video.max_times`).
 
     Raises:
         ConfigError: the table would have no entries.
@@ -47,9 +47,11 @@ class TemporalPositions(nn.Module):
         self.table = nn.Parameter(torch.zeros(max_times, width))
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the vectors ``[T, width]`` of ids ``[T, 1 + A]`` in grids ``[T, 2]``.
+        """Return one vector per token, ``[T, width]``.
 
-        An id is the time, then the A ids for `spatial`.
+        Args:
+            position_ids: ``[T, 1 + A]``, ids of each token: the time, then A ids for `spatial`.
+            grids: ``[T, 2]``, (rows, cols) of the image of each token.
         """
         moment = F.embedding(position_ids[:, 0].long(), self.table)
         return moment if self.spatial is None else moment + self.spatial(position_ids[:, 1:], grids)
@@ -78,10 +80,11 @@ class TemporalPositions(nn.Module):
 
 
 def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
-    """Return a copy of an image model that takes clips, and batches of clips and images.
+    """Copy an image model, and change the copy so that it takes batches of clips, of images, or of both.
 
-    An image is taken as a clip of equal frames. For an image the copy gives the result of the original model. For a clip the
-    tokens are those of the central frames as images, because no weight depends on time yet.
+    An image counts as a clip of equal frames. For an image, the copy gives the result of the original model. For a clip, the
+    first block gets, for each tubelet, the token that the original model makes of the tubelet's central frame. This is so only
+    before training, when no weight depends on time.
 
     Args:
         model: any `ViT`. The weights are copied.
@@ -89,8 +92,8 @@ def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
         max_times: the largest number of tubelets along time.
 
     Returns:
-        The same kind of model, with `inflate_kernel` of its kernel and `TemporalPositions` around its positions. Everything
-        else is unchanged.
+        A model of the same class as `model`. The patch kernel is made by `inflate_kernel`. The positions are
+        `TemporalPositions` around the original positions. Everything else is unchanged.
 
     Raises:
         ConfigError: the model already takes clips, or a number is below 1.

@@ -23,11 +23,11 @@ class SinusoidalPositions(nn.Module):
     Args:
         width: values per token, a multiple of 4.
         base: number that sets the frequencies. The slowest wave turns by about ``1 / base`` radians per patch. Default 10,000.
-        moco: True for the form of MoCo-v3 and big_vision's `posemb_sincos_2d`: columns before rows, and the slowest wave
-            turns by exactly ``1 / base``, ``f_i = base^(−i / (width / 4 − 1))``. Default False.
-        fractional: True for ids that are fractions of the image. They are read by linear interpolation in a table of `max_len`
-            entries (see `between`). Default False.
-        max_len: number of entries of the table for fractional ids. Absolute ids have no limit. Default 128.
+        moco: True for the form of MoCo-v3 and big_vision's `posemb_sincos_2d`. Columns come before rows, and the slowest wave
+            turns by exactly ``1 / base``: ``f_i = base^(−i / (width / 4 − 1))``. Default False.
+        fractional: True for position ids that are fractions of the image. The vectors are then interpolated linearly in a table
+            of `max_len` entries (see `between`). Default False.
+        max_len: number of entries of the table for fractional ids. Integer ids have no limit. Default 128.
 
     Raises:
         ConfigError: the width is not a multiple of 4, or the table would have no entries.
@@ -48,9 +48,11 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("like", torch.empty(0), persistent=False)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the vectors ``[T, width]`` of positions (row, col), ``[T, 2]``.
+        """Return one vector per token, ``[T, width]``.
 
-        The positions are floats if `fractional` is True, else integers.
+        Args:
+            position_ids: ``[T, 2]``, (row, col) of each token. Floats if `fractional` is True, else integers.
+            grids: ``[T, 2]``, (rows, cols) of each token's image, not used.
         """
         if self.fractional:
             require_fractions(position_ids)
@@ -72,11 +74,11 @@ class FourierPositions(nn.Module):
     """Learned Fourier features (2106.02795): sines and cosines of one linear map of (row, col), with `width` parameters.
 
     The vector is ``[sin(row · u + col · v), cos(row · u + col · v)]``, with u and v of ``width / 2`` values each. NaViT calls
-    it "learned Fourier".
+    these positions "learned Fourier".
 
     Args:
         width: values per token, even.
-        fractional: True for ids that are fractions of the image. Default False.
+        fractional: True for position ids that are fractions of the image. Default False.
         std: standard deviation of u and v at the start of training, in radians. Default None: 0.5 per patch (a wave is a dozen
             patches long), or 2π per image if `fractional` is True.
 
@@ -95,9 +97,11 @@ class FourierPositions(nn.Module):
         self.frequencies = nn.Parameter(torch.randn(2, width // 2) * std)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the vectors ``[T, width]`` of positions (row, col), ``[T, 2]``.
+        """Return one vector per token, ``[T, width]``.
 
-        The positions are floats if `fractional` is True, else integers.
+        Args:
+            position_ids: ``[T, 2]``, (row, col) of each token. Floats if `fractional` is True, else integers.
+            grids: ``[T, 2]``, (rows, cols) of each token's image, not used.
         """
         (require_fractions if self.fractional else require_whole)(position_ids)
         # a sum of two, not a matrix product: autocast would round angles to three digits

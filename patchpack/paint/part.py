@@ -1,4 +1,4 @@
-"""The decoding of an image for painting, and the place of the painted part in the decoded pixels."""
+"""The decoding of an image for a batch, and the scaling of its box (the part that is used) to the decoded pixels."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ from patchpack.types import Size
 def part_of_picture(
     image: object, size: Size, box: draft.Box, target: tuple[int, int], recipe: Recipe
 ) -> tuple[Image.Image | UInt8Array, draft.Box]:
-    """Decode the image of a sample as the recipe says, and return it with the box in its pixels.
+    """Decode the image of a sample as the recipe says. Return the decoded image, and the box in pixels of the decoded image.
 
-    The decoded image may be smaller than the file's image if the recipe has ``decode="draft"``. The box is then smaller too.
+    If the recipe has ``decode="draft"``, the decoded image may be smaller than the image in the file. The box is then scaled
+    down too.
 
     Args:
         image: file bytes, or a decoded image.
-        size: planned height and width in pixels, after orientation.
-        box: (top, left, height, width) of the part that is used, in pixels of an image of that size.
-        target: (height, width) that the box will be resampled to.
+        size: height and width in pixels that were planned, after orientation.
+        box: (top, left, height, width) of the part that is used, in pixels of an image of `size`.
+        target: (height, width) in pixels that the box will be resampled to.
         recipe: recipe with the decoder, the limits and the background.
 
     Returns:
@@ -38,7 +39,8 @@ def part_of_picture(
         an unused byte. The next call in this thread overwrites such an array.
 
     Raises:
-        DecodeError: the image cannot be decoded, its size differs from `size`, or it is over a limit.
+        DecodeError: the image cannot be decoded, its size differs from `size`, or it has more pixels or bytes than the recipe
+            allows.
     """
     limit, file = recipe.max_pixels, image if isinstance(image, (bytes, bytearray, memoryview)) else None
     if file is not None:

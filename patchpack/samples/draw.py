@@ -30,13 +30,13 @@ SHARDS = {
 }
 FORMATS = ("webp", "png", "jpg")
 
-# (height, width) in pixels that every shard has, so that the ends of the range are met and not just approached
+# (height, width) in pixels of images that every shard has, so that both ends of the range occur
 EXTREMES = ((24, 144), (144, 24), (24, 24), (150, 900), (900, 150))
-# root of the area of all others, pixels; no side is under the shortest one
+# range of the square root of the area of all other images, in pixels; no side is shorter than the shortest side above
 SIDE_PX = (48.0, 92.0)
 MIN_SIDE_PX = 24
 MAX_ASPECT = 6.0
-# of JPEG and WebP files; it is low, but flat colours still look right
+# quality of JPEG and WebP files; it is low, but flat colours still look right
 QUALITY = 35
 
 PALETTE = {
@@ -168,7 +168,10 @@ def caption(spec: Spec) -> str:
 
 
 def captions(split: str) -> dict[str, str]:
-    """Return the `caption` of every sample of a split, ``"train"`` or ``"val"``, by key, such as ``"shape-00000"``."""
+    """Return a dict from the key of each sample of a split to its `caption`. A key is for example ``"shape-00000"``.
+
+    The split is ``"train"`` or ``"val"``.
+    """
     found: dict[str, str] = {}
     first = 0
     for name, count in SHARDS.items():

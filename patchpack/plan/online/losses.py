@@ -22,11 +22,11 @@ class Losses:
 
     Attributes:
         seen: number of samples read.
-        rejected: number of samples that were rejected one by one.
-        first_rejection: the first rejection, else None.
-        first_fault: the first container that could not be read to its end, else None.
+        rejected: number of rejected samples.
+        first_rejection: the first rejection, None without a rejection.
+        first_fault: the fault of the first container that could not be read to its end, None without a fault.
         in_a_row: number of rejections since the last usable sample.
-        dropped: number of samples left out by a rule, by the rule's name.
+        dropped: dict from the name of a rule to the number of samples that the rule left out.
     """
 
     def __init__(self, sources: Sequence[str] = ()) -> None:
@@ -40,7 +40,7 @@ class Losses:
         self._faults: list[ShardFault] = []
 
     def reject(self, rejection: Rejection) -> None:
-        """Count one sample as lost."""
+        """Record that a sample was rejected."""
         self.rejected += 1
         self.in_a_row += 1
         self.first_rejection = self.first_rejection or rejection
@@ -67,7 +67,7 @@ class Losses:
         *,
         fatal: bool,
     ) -> BatchInfo:
-        """Return the info of a batch, with the losses since the last one.
+        """Return the info of a batch, with the losses that no earlier info has.
 
         Args:
             step: number of the batch.
@@ -85,7 +85,7 @@ class Losses:
         )  # fmt: skip
 
     def added_to(self, info: BatchInfo, waiting: Callable[[], Sequence[SampleDecision]]) -> BatchInfo:
-        """Return the info of a plan that was held back, with the later losses added.
+        """Return the info of a plan that was held back, after adding the losses that were recorded in the meantime.
 
         Args:
             info: info of the plan.
@@ -106,7 +106,7 @@ class Losses:
         return counts
 
     def take_new(self) -> tuple[list[Rejection], list[ShardFault]]:
-        """Return the rejections and the faults since the last call."""
+        """Return the rejections and the faults that were recorded since the last call."""
         new = self._rejections, self._faults
         self._rejections, self._faults = [], []
         return new
@@ -125,7 +125,7 @@ class Losses:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`."""
+        """Continue from a state that `state_dict` returned."""
         first, fault = state["first_rejection"], state["first_fault"]
         self.seen, self.rejected, self.dropped = state["seen"], state["rejected"], dict(state["dropped"])
         self.first_rejection = None if first is None else Rejection(**first)

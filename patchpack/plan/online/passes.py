@@ -1,17 +1,19 @@
-"""The passes over a repeated source, and the test whether another pass could have a usable sample."""
+"""The count of passes over a repeated source, and the check whether another pass could have a usable sample."""
 
 from __future__ import annotations
 
 from patchpack.plan.recipe import Recipe
 
-_EMPTY = 10  # a rule that draws may refuse every image of a small source in one pass and take some in the next
+_EMPTY = 10  # a random rule may refuse every image of a small source in one pass, and take some in the next pass
 
 
 class Passes:
-    """The number of the current pass, and the number of earlier passes in a row without a sample that the recipe takes.
+    """Two counters: the number of the current pass over a source, and how many passes just before it had no usable sample.
+
+    A sample is usable if the recipe takes it.
 
     Args:
-        recipe: the policies.
+        recipe: recipe that takes or refuses the samples.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -31,7 +33,7 @@ class Passes:
 
     @property
     def nothing_usable(self) -> bool:
-        """True if whole passes had no sample that the recipe takes. Another pass would not help."""
+        """True if the last passes had no usable sample, and another pass would not help."""
         return self._empty >= self._most_empty
 
     def state(self) -> list[int | bool]:
@@ -39,6 +41,6 @@ class Passes:
         return [self._number, self._empty, self._taken_any]
 
     def restore(self, state: list[int | bool]) -> None:
-        """Continue from `state`."""
+        """Continue from a state that `state` returned."""
         number, empty, taken = state
         self._number, self._empty, self._taken_any = int(number), int(empty), bool(taken)

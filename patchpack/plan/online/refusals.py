@@ -32,11 +32,11 @@ def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int, frames: i
 
 
 def refused(decision: SampleDecision, recipe: Recipe, seq_len: int, text_len: int | None = None) -> Rejection | None:
-    """Return a rejection that says why no row takes a sample, or None if a row takes it.
+    """Return a rejection that says why no row takes a sample, or None if a row takes the sample.
 
     Args:
         decision: the decisions about the sample.
-        recipe: the policies and the number of slots per row.
+        recipe: recipe of the batches.
         seq_len: tokens per row.
         text_len: text tokens per row. Default None, without texts.
     """
@@ -74,10 +74,10 @@ def too_few_steps(recipe: Recipe, patch_size: int, fault: ShardFault | None, *, 
     """Return the reason why a source ended before the requested number of steps, as a text.
 
     Args:
-        recipe: the policies.
+        recipe: recipe of the batches.
         patch_size: pixels per side of a patch.
         fault: the first part of the source that could not be read to its end. None if there is none.
-        nothing_usable: True if the recipe took no image of a whole pass.
+        nothing_usable: True if the recipe took no image in a whole pass over the source.
     """
     if nothing_usable:
         return f"{recipe.resize!r} accepted no image of a whole pass at patch_size={patch_size}"

@@ -1,10 +1,10 @@
 """Position schemes, which give each patch of a grid its position ids, in raster order.
 
-A fractional id is one division of small integers, correctly rounded to float32. Source: NaViT 2307.06304 section 2.1 and
+A fractional id is the quotient of two small integers, correctly rounded to float32. Source: NaViT 2307.06304 section 2.1 and
 figure 4.
 
-If an image is cropped, ids are positions in the crop. With ``of="image"`` they are positions in the whole image, in patches of
-the crop's scale. In a mirrored image, ids count from the left of the mirrored pixels.
+If an image is cropped, ids are positions in the crop. With ``of="image"`` ids are positions in the whole image, counted in
+patches at the scale of the crop. In a mirrored image, ids count from the left of the mirrored pixels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from patchpack.types import Grid
 
 @runtime_checkable
 class PositionScheme(Protocol):
-    """A rule from a grid to the position ids of its patches."""
+    """A rule that gives the position ids of the patches of a grid."""
 
     def __call__(self, grid: Grid) -> np.ndarray:
         """Return the position ids, int32 or float32 ``[rows * cols, A]``, in raster order."""
@@ -30,11 +30,12 @@ class PositionScheme(Protocol):
 
 
 class Window(NamedTuple):
-    """The place of a crop on one axis of its image. All lengths are integers, and `unit` of them make a patch.
+    """The position of a crop on one axis of its image. All lengths are integers, in a unit in which a patch has length `unit`.
 
     Attributes:
         start: distance from the edge of the image to the crop's first patch.
-        extent: distance from the edge to the end of the image, or to the end of the crop's last patch if that is further.
+        extent: distance from the edge to the end of the image. If the crop's last patch ends further out, distance from the
+            edge to the end of this patch.
         unit: length of a patch.
     """
 
@@ -44,12 +45,13 @@ class Window(NamedTuple):
 
 
 def window(start: int, length: int, side: int, target: int, count: int, patch_size: int, flip: bool = False) -> Window:
-    """Return the place of a crop on one axis of its image.
+    """Return the position of a crop on one axis of its image.
 
     `length` source pixels become `target` pixels, so a patch covers ``patch_size * length / target`` source pixels.
 
     Args:
-        start, length: start and length of the box, in source pixels.
+        start: first source pixel of the box along the axis.
+        length: length of the box along the axis, in source pixels.
         side: length of the whole source, in pixels.
         target: number of pixels that the box is resampled to along the axis.
         count: number of patches along the axis.
@@ -76,8 +78,8 @@ class WindowScheme(Protocol):
 
         Args:
             grid: rows and columns of patches of the crop.
-            rows: the crop's place on the vertical axis.
-            cols: the crop's place on the horizontal axis.
+            rows: the crop's position on the vertical axis.
+            cols: the crop's position on the horizontal axis.
         """
         ...
 
@@ -94,12 +96,12 @@ def _require_of(of: str) -> None:
 
 @dataclass(frozen=True)
 class Absolute:
-    """The position scheme (row, col), int32 ``[n, 2]``, counted from 0.
+    """The position scheme with the ids (row, col), counted from 0, as int32 ``[n, 2]``.
 
     Attributes:
-        of: area to which ids refer, "crop" (default) or "image". With "image" the row is ``row + floor(top / p')``, where p'
-            is the number of source pixels per patch, and the column likewise. If the crop has height h in an image of height
-            H, row ids are below ``rows * H / h + 1``. A model's table of positions must be that long.
+        of: area to which ids refer, "crop" (default) or "image". With "image" the row is ``row + floor(top / p')``, where p' is
+            the number of source pixels per patch, and the column likewise. If the crop has height h in an image of height H,
+            row ids are below ``rows * H / h + 1``. A model's table of positions must be long enough for these ids.
     """
 
     of: Literal["crop", "image"] = "crop"
@@ -123,10 +125,10 @@ class Absolute:
 
 @dataclass(frozen=True)
 class Fractional:
-    """The position scheme of fractions of the image, float32 ``[n, 2]`` in [0, 1).
+    """The position scheme whose ids are fractions of the sides of the image, as float32 ``[n, 2]`` in [0, 1).
 
-    The ids are ``(row + c) / rows`` and ``(col + c) / cols``, with c = 0, or c = 1/2 if `centered`. The last of n rows has
-    (n − 1) / n, which follows the text of the paper and not the label of its figure.
+    The ids are ``(row + c) / rows`` and ``(col + c) / cols``, with c = 0, or c = 1/2 if `centered`. With c = 0, the last of n
+    rows has the id (n − 1) / n, as in the text of the paper. The label in the paper's figure differs.
 
     Attributes:
         keep_aspect: True divides both ids by ``max(rows, cols)``, so that they show the aspect ratio. Default False.
@@ -149,18 +151,18 @@ class Fractional:
         """See `PositionScheme`."""
         longer = max(grid)
         divisor = np.array([longer, longer] if self.keep_aspect else grid, dtype=np.float32)
-        # doubled, so that the half of a centre is an integer too: one division, one rounding
+        # doubled, so that centres (halves) are integers too: one division, one rounding
         twice = (2 * Absolute()(Grid(*grid)) + int(self.centered)).astype(np.float32)
         return twice / (2 * divisor)
 
     def within(self, grid: Grid, rows: Window, cols: Window) -> npt.NDArray[np.float32]:
         """See `WindowScheme`."""
         ids = np.empty((*grid, 2), dtype=np.float32)
-        # sides in patches, as fractions: the longer one divides both
+        # sides in patches, as fractions: the longer side divides both ids
         longer = rows if rows.extent * cols.unit >= cols.extent * rows.unit else cols
         for axis, (count, own) in enumerate(zip(grid, (rows, cols), strict=True)):
             side = longer if self.keep_aspect else own
-            # Python's integers and their division: one rounding, however large the pixels
+            # Python's integers: the division rounds once, however many pixels there are
             shares = [
                 (2 * own.start + (2 * i + self.centered) * own.unit) * side.unit / (2 * own.unit * side.extent)
                 for i in range(count)
@@ -171,7 +173,7 @@ class Fractional:
 
 @dataclass(frozen=True)
 class Raster:
-    """The position scheme ``row * cols + col``, int32 ``[n, 1]``, for the 1-D position table of ViT 2010.11929."""
+    """The position scheme with id ``row * cols + col``, int32 ``[n, 1]``. It suits the 1-D position table of ViT 2010.11929."""
 
     def __call__(self, grid: Grid) -> npt.NDArray[np.int32]:
         """See `PositionScheme`."""

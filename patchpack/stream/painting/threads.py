@@ -1,6 +1,6 @@
 """The transport in which threads of this process paint.
 
-No data is sent, and Pillow and the kernels release the interpreter lock.
+No data is sent to other processes. Pillow and the compiled kernels release the interpreter lock.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ PLANNED_AHEAD = 2  # batches per thread that are painted before they are request
 class PaintedAhead(Sampler["Future[PackedBatch[np.ndarray]]"]):
     """A sampler of batches that threads are painting. Batches come in the order of their plans.
 
-    It is the sampler for the dataset `Finished`, in a DataLoader without workers. A thread starts to paint a plan when the plan
-    is made. The loader waits for each batch in order. The number of threads does not change batches.
+    This sampler and the dataset `Finished` belong together, in a DataLoader without workers. A thread starts to paint a plan
+    when the plan is made. The loader waits for each batch in order. The number of threads does not change batches.
 
     Args:
         planner: the planner that makes the plans, in the thread that iterates.
@@ -43,9 +43,9 @@ class PaintedAhead(Sampler["Future[PackedBatch[np.ndarray]]"]):
         return len(self._planner)
 
     def __iter__(self) -> Iterator[Future[PackedBatch[np.ndarray]]]:
-        """Yield one epoch.
+        """Yield the futures of the batches of one epoch.
 
-        When the iterator ends, threads complete and drop the batches that they are painting, and end too.
+        When the iterator ends, each thread finishes and drops the batch that it is painting, and then ends.
         """
         mine, reader, recipe = local(), self._planner.source.reader, self._planner.recipe
 

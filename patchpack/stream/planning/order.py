@@ -18,7 +18,7 @@ from patchpack.losses import Rejection, ShardFault
 from patchpack.stream.sample.source import Source
 from patchpack.types import Event, Header
 
-_SINGLES = 256  # parts of one sample each between two marks
+_SINGLES = 256  # number of parts between two marks, if each part is one sample
 
 
 def require_place(rank: object, world_size: object) -> None:
@@ -79,10 +79,10 @@ class Mark(NamedTuple):
         samples: number of headers and rejections before the position, over all passes.
         repeat: number of the pass, from 0.
         part: number of the part to read from, counted in the order of this rank's parts.
-        position: number of samples of the pass before that part. If ranks share parts, it counts the samples of all ranks.
-        events: number of this rank's events of the pass before that part.
-        block: number of this rank's events of the pass before the shuffled block that begins at the position. It is at least
-            `events`.
+        position: number of samples in the pass, before that part. If ranks share parts, the samples of all ranks are counted.
+        events: number of events of this rank in the pass, before that part.
+        block: number of events of this rank in the pass, before the shuffled block that begins at the position. The number is
+            at least `events`.
     """
 
     samples: int = 0
@@ -97,12 +97,12 @@ _BEGINNING = Mark()
 
 
 class OrderedSource:
-    """A source that is read in a given order. A scanner process may run it.
+    """A source that is read in a given order. A separate process may read it.
 
     Args:
         source: the source to read.
-        order: the order and the share.
-        start: position at which to begin. The scan yields the same events as a complete scan does after this position.
+        order: the order, with the share of this rank.
+        start: position at which to begin. The scan yields the events that a complete scan yields after this position.
     """
 
     def __init__(self, source: Source, order: Order, start: Mark = _BEGINNING) -> None:
@@ -203,6 +203,6 @@ class OrderedSource:
     def _permutation(self, stage: rng.Stage, number: int, start: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         """Return a permutation of the positions ``start … start + n - 1`` of pass `number`.
 
-        It takes one random draw per position.
+        The permutation takes one random draw per position.
         """
         return rng.permutation(self._order.seed, self._order.epoch, stage, (number << 40) + start, n)

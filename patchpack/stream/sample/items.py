@@ -59,17 +59,20 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
     """Convert an item of a user's pipeline to a `Sample`. These kinds of item are known:
 
     * `Sample`: returned unchanged.
-    * webdataset dict (with ``__key__``): its image is the member with the first image extension that is present. Its label is
-      the label member; bytes are decoded by extension. If the dict has ``__url__``, the shard's file name is part of the key.
-    * dicts and rows with frames: the members or columns that match ``members.frames`` are the frames of a clip, or one such
-      member holds a list of the frames.
-    * Hugging Face row: its image is the first column of ``image`` that is present, as a PIL image or as ``{"bytes", "path"}``.
-      Its label is column ``target``. If the user named neither, they may be columns ``image`` and ``label``.
+    * webdataset dict (with ``__key__``): its image is the member with the first image extension that the dict has. Its label is
+      the label member. If the label is bytes, they are decoded by their extension. If the dict has ``__url__``, the shard's
+      file name is part of the key.
+    * dicts and rows with frames: the members or columns that match ``members.frames`` are the frames of a clip. If only one
+      matches, it may also hold a list of all frames.
+    * Hugging Face row: its image is the first column of `members.image` that the row has, as a PIL image or as ``{"bytes",
+      "path"}``. Its label is the column `members.target`. If the user did not name the image, it may also be in column
+      ``image``. If the user did not name the label, it may also be in column ``label``.
     * pair ``(image, target)``, as from torchvision's datasets. If no target is read, the item may also be the image alone,
       ``(image, text)``, or a list of images that belong together.
 
-    An item may have a list of images in place of one image: ``([image, image], target)``. The case of column names does not
-    matter. A text is a member of the dict, or a column of the row (``text`` if there is no ``txt``).
+    An item may have a list of images in place of one image: ``([image, image], target)``. Column names may be in upper or lower
+    case. A text is in a member of the dict, or in a column of the row. The default column is ``txt``, or ``text`` if there is
+    no ``txt``.
 
     Args:
         number: number of the item in its stream. If the item has no key, the number is its key.
@@ -80,7 +83,7 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
     Raises:
         SourceError: the item is of another kind.
         TargetError: a label or a text is missing, or does not have the form of its extension.
-        DecodeError: the item has no image, or the file that it names cannot be read or is over the limit.
+        DecodeError: the item has no image, or it names a file that cannot be read or is over the limit.
     """
     if isinstance(item, Sample):
         _refuse_names(number, "a patchpack.Sample", members)
@@ -142,10 +145,10 @@ def _refuse_names(number: int, what: str, members: SampleFields) -> None:
 
 
 def _refuse_unclear(number: int, item: Mapping[object, object], names: Mapping[str, object], members: SampleFields) -> None:
-    """Raise an error if names differ only in case, or if two default names are present and the user named neither.
+    """Raise an error if two names differ only in case, or if two default names are present and the user chose neither.
 
     Raises:
-        SourceError: two columns may be the image, or the same name occurs twice.
+        SourceError: two columns may be the image, or a name occurs twice.
         TargetError: two columns may be the label.
     """
     labels = (*members.labels, *(("label",) if members.labels and not members.target_given else ()))

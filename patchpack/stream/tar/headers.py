@@ -33,18 +33,18 @@ _Parsed = tuple[bytes, str, int]  # type, name, size
 
 
 def behind(read: Callable[[int, int], bytes], at: int, size: int) -> bytes:
-    """Read the records or the long name behind a header, and the next header.
+    """Read the records or the long name after a header, and the next header.
 
     Args:
         read: a function from (offset, length) to bytes of the file.
-        at: offset of the first byte behind the header.
+        at: offset of the first byte after the header.
         size: number of bytes of the records or of the long name.
     """
     return read(at, size + -size % BLOCK + BLOCK) if size <= _RECORDS_BYTES else b""
 
 
 def named(before: _Parsed, more: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
-    """Return the header of a file, with the name from the header before it. Return None unless both headers are common.
+    """Return the header of a file, with the name that the header before it gives. Return None unless both headers are common.
 
     Args:
         before: (type, name, size) of the header before the file's header.
@@ -62,7 +62,7 @@ def named(before: _Parsed, more: bytes, shapes: dict[bytes, Shape]) -> _Parsed |
 
 
 def parse(block: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
-    """Return (type, name, size) of a common header, or None if the standard library has to read it."""
+    """Return (type, name, size) of a header of a common kind, or None if the standard library has to read the header."""
     shape = shapes.get(block[100:124] + block[154:])
     if shape is None:
         shape = _learn(block, shapes)
@@ -86,7 +86,10 @@ def parse(block: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
 
 
 def _learn(block: bytes, shapes: dict[bytes, Shape]) -> Shape | None:
-    """Remember the part that a header shares with all headers of its kind, if headers of this kind are read here."""
+    """Store in `shapes` the bytes that all headers of one kind share, and return them as a `Shape`.
+
+    Return None if this module does not read headers of this kind.
+    """
     try:
         kind = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").type
     except (tarfile.TarError, ValueError):
@@ -138,7 +141,7 @@ def _long_name(buffer: bytes) -> str | None:
 
 
 def unusual(read: Callable[[int, int], bytes], at: int, known: bytes, shared: dict[str, str]) -> tuple[tarfile.TarInfo, int]:
-    """Return a header read by the standard library, and the position of the next one.
+    """Return a header that the standard library reads, and the position of the next header.
 
     Args:
         read: a function from (offset, length) to bytes of the file.
@@ -157,7 +160,7 @@ def unusual(read: Callable[[int, int], bytes], at: int, known: bytes, shared: di
 class _TarHeader(tarfile.TarInfo):
     """A tar header, read by the standard library. Invalid bytes raise `tarfile.ReadError` with the reason.
 
-    The standard library itself would take an invalid header for the end of the archive, without an error.
+    Without this class, the standard library would read an invalid header as the end of the archive and raise no error.
     """
 
     @classmethod
@@ -181,9 +184,8 @@ class _TarHeader(tarfile.TarInfo):
 def _require_records(file: Any) -> None:
     """Raise `ValueError` if the next header is a pax header with damaged records.
 
-    After a damaged record, many versions of Python skip the rest of the records.
-
-    The skipped records may hold the name of the member, which would then get another name.
+    After a damaged record, many versions of Python skip the rest of the records. If the name of the member is among these, the
+    member would get another name.
     """
     block = file.peek(BLOCK)
     if block[156:157] not in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE):
@@ -202,7 +204,7 @@ def _require_records(file: Any) -> None:
 
 
 class _Ahead:
-    """A file with the bytes of a header, for the standard library. Bytes come from memory first, then from the byte reader."""
+    """A file from which the standard library reads a header. Bytes come from memory first, then from the byte reader."""
 
     def __init__(self, read: Callable[[int, int], bytes], at: int, known: bytes) -> None:
         self._read_at, self._at, self._known = read, at, known
