@@ -220,6 +220,28 @@ def test_a_mix_of_every_kind_of_source(tmp_path: Path) -> None:
     assert_adds_up(loader.report())
 
 
+def length(text: str) -> list[int]:
+    return [len(text)]
+
+
+@pytest.mark.parametrize("by", ["samples", "tokens"])
+def test_texts_and_samples_of_several_images(by: str) -> None:
+    def items(start: int) -> list[pp.Sample]:
+        return [pp.Sample(f"{i}", [picture(start + i), picture(start + i + 50)], i, "x" * (start + i)) for i in range(6)]
+
+    sources = [(pp.open_source(items(1), tokenize=length), 1), (pp.open_source(items(20), tokenize=length), 1)]
+    loader = pp.load(pp.Mix(sources, by=by, stop="first"), RECIPE.replace(seq_len=32), text_len=8)  # type: ignore[arg-type]
+    seen = []
+    for batch in loader:
+        assert batch.text_ids is not None
+        seen += [int(number) for number in batch.text_ids.flatten() if number]
+        for image in pp.unpack(batch):
+            assert image.key.split("/")[1] == str(int(image.target))
+    assert sorted(seen) == [*range(1, 7), *range(20, 26)]
+    assert sum(counts.packed for counts in loader.report().by_source.values()) == 12
+    assert_adds_up(loader.report())
+
+
 class ByNumber(Dataset[Any]):
     """Five images by number."""
 
@@ -355,6 +377,38 @@ def test_reading_begins_again_at_any_mark(by: str, shuffle: int, stop: Any, data
             saved = MixMark.of(json.loads(json.dumps(event)))
             assert saved == event
             assert ordered(saved)[: len(whole) - at - 1] == whole[at + 1 :]
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rank", [(0, 1), (1, 2), (2, 3)], ids=str)
+@pytest.mark.parametrize("cut", [None, 7])
+def test_the_samples_seen_between_any_two_batches_have_the_shares(workers: int, rank: tuple[int, int], cut: int | None) -> None:
+    """5:3:2 in 1000 is 5:3:2 in every ten, give or take the ends; a resumed run counts on from what it saw before."""
+
+    def make() -> pp.Loader:
+        where = {"rank": rank[0], "world_size": rank[1]}
+        return pp.load(mixed(), RECIPE, steps_per_epoch=16, shuffle=8, num_workers=workers, **where)  # type: ignore[arg-type]
+
+    seen: list[dict[str, int]] = [dict.fromkeys("abc", 0)]
+    loader, before = make(), dict.fromkeys("abc", 0)
+    for number, _ in enumerate(loader):
+        counts = loader.report().by_source
+        seen.append({name: count.seen for name, count in counts.items()})
+        if number == cut:
+            before = {name: count.seen - count.waiting for name, count in counts.items()}
+            break
+    if cut is not None:
+        again = make()
+        again.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+        for _ in again:
+            counts = again.report().by_source
+            seen.append({name: before[name] + count.seen for name, count in counts.items()})
+    assert len(seen) == 17
+    for start, earlier in enumerate(seen):
+        for later in seen[start + 1 :]:
+            count = sum(later.values()) - sum(earlier.values())
+            for name, share in zip("abc", (0.5, 0.3, 0.2), strict=True):
+                assert abs(later[name] - earlier[name] - share * count) < 2
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
