@@ -64,14 +64,14 @@ class Processor(ABC):
     def __call__(self, images: object, *, return_tensors: Returned | None = "pt", **changes: object) -> ModelInputs:
         """Return the model's arguments for one image or for a list of images, in the order of the list.
 
-        The adapter of the same model documents the arguments.
+        The documentation of the model's adapter describes the returned arguments.
 
         Args:
             images: one image, or a list of images. An image is a PIL image, file bytes, a path, or a uint8 array or tensor. The
                 array of a colour image is ``[H, W, 3]`` or ``[3, H, W]``. The array of a grey image is ``[H, W]``,
                 ``[H, W, 1]`` or ``[1, H, W]``. An array with one more axis in front is a batch of images.
             return_tensors: ``"pt"`` (default) for tensors, ``"np"`` or None for numpy arrays.
-            **changes: fields of the processor with other values for this call only. Other options of transformers' processors
+            **changes: other values for fields of the processor, for this call only. Other options of transformers' processors
                 (``size``, ``resample``, ``do_resize``, ``device``, …) are accepted if they ask for something that this
                 processor does anyway.
 

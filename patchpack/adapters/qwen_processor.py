@@ -73,7 +73,7 @@ class QwenVLProcessor(Processor):
 
     @property
     def size(self) -> Mapping[str, int]:
-        """The limits `min_pixels` and `max_pixels` under their names in transformers, as a read-only dict."""
+        """The limits `min_pixels` and `max_pixels` with the names that transformers uses, as a read-only dict."""
         return MappingProxyType({"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels})
 
     @cached_property

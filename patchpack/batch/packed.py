@@ -49,8 +49,9 @@ class PackedBatch(NamedTuple, Generic[Array]):
             Default None, for a batch made by hand: every image is a sample by itself.
         text_ids: int32 ``[B, text_len]``, tokens of the row's texts, one text after the other in slot order. 0 at padding.
             Default None, no texts.
-        text_segment_ids: int32 ``[B, text_len]``, the text of each text token: k for the text of the sample whose first image
-            is the row's k-th image, counted from 1. 0 at padding. Default None, no texts.
+        text_segment_ids: int32 ``[B, text_len]``. For each text token, the number of the image that its text belongs to,
+            counted from 1 in each row. If a sample has several images, its first image counts. 0 at padding. Default None, no
+            texts.
         times: int32 ``[B, E]``, number of tubelets along time before dropping, 1 for an image. 0 in slots without a readable
             image.
             Default None, for a recipe without `Recipe.video`. In a batch with `times`, a token is a tubelet: a patch through t

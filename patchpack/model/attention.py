@@ -7,8 +7,8 @@ All backends give the same numbers:
   of n tokens. For T tokens there are at most ``sqrt(2 T)`` calls.
 - `dense`: one call on whole rows under a block-diagonal mask, as in the NaViT paper's figure. The cost is ``B * S²``. All
   shapes follow from the shape of the batch, as a compiled model needs.
-- `flex`: torch's FlexAttention on rows under a block-diagonal mask. Blocks of the mask that hold no pair are skipped. This
-  backend is for CUDA, where FlexAttention is compiled.
+- `flex`: torch's FlexAttention on rows under a block-diagonal mask. Blocks of the mask in which no query may attend to
+  a key are skipped. This backend is for CUDA, where FlexAttention is compiled.
 - `varlen`: the flash kernel for ragged tokens, for CUDA with bfloat16 or float16.
 """
 
@@ -92,7 +92,9 @@ def dense(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
-    """Attend on rows, ``[B, heads, S, d]``, without computing blocks of the mask that hold no pair.
+    """Compute attention with the tokens arranged in rows, ``[B, heads, S, d]``.
+
+    Blocks of the mask in which no query may attend to a key are skipped.
 
     Args:
         q: queries ``[T, heads, d]``.

@@ -33,7 +33,7 @@ class Passes:
 
     @property
     def nothing_usable(self) -> bool:
-        """True if the last passes had no usable sample, and another pass would not help."""
+        """True if the most recent passes had no usable sample, and another pass would not help."""
         return self._empty >= self._most_empty
 
     def state(self) -> list[int | bool]:

@@ -45,9 +45,10 @@ class OnlinePlanner:
         stream: number of this planner among the planners that share an epoch, from 0. Default 0.
         num_streams: number of planners that share an epoch. Each planner receives every num_streams-th sample, and plans every
             num_streams-th of the `max_steps` steps. Default 1.
-        lookahead: most samples that may wait in open rows. If more wait, the fullest rows are closed. Default None, no limit.
-        lookahead_bytes: most bytes (`Header.num_bytes`) that the samples in open rows may hold. If they hold more, the fullest
-            rows are closed. Default None, no limit.
+        lookahead: largest number of samples that may wait in open rows. If more wait, the fullest rows are closed. Default
+            None, no limit.
+        lookahead_bytes: largest number of bytes (`Header.num_bytes`) that the samples in open rows may hold. If they hold
+            more, the fullest rows are closed. Default None, no limit.
         max_in_a_row: number of consecutive unusable samples after which the epoch ends with a plan that has `fatal` set. None
             for no limit. Default 100.
         text_len: text tokens per row, in addition to the tokens of images (see `Header.text`). Default None, without texts.
@@ -114,7 +115,7 @@ class OnlinePlanner:
 
     @property
     def nothing_usable(self) -> bool:
-        """True if the last passes over a repeated source had no usable sample, and another pass would not help."""
+        """True if the most recent passes over a repeated source had no usable sample, and another pass would not help."""
         return self._passes.nothing_usable
 
     @property

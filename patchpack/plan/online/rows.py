@@ -21,10 +21,10 @@ class Rows:
         factory: factory of the packer.
         seq_len: tokens per row.
         budget: capacity of a row for images and text.
-        lookahead: most samples that may wait in open rows. If more wait, the fullest rows are closed, and the other samples are
-            packed again. Default None, no limit besides the packer's own.
-        lookahead_bytes: most bytes (`Header.num_bytes`) that the samples in open rows may hold. If they hold more, the fullest
-            rows are closed, and the other samples are packed again. Default None, no limit.
+        lookahead: largest number of samples that may wait in open rows. If more wait, the fullest rows are closed, and the
+            other samples are packed again. Default None, no limit besides the packer's own.
+        lookahead_bytes: largest number of bytes (`Header.num_bytes`) that the samples in open rows may hold. If they hold
+            more, the fullest rows are closed, and the other samples are packed again. Default None, no limit.
     """
 
     def __init__(

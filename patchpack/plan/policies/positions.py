@@ -99,9 +99,10 @@ class Absolute:
     """The position scheme with the ids (row, col), counted from 0, as int32 ``[n, 2]``.
 
     Attributes:
-        of: area to which ids refer, "crop" (default) or "image". With "image" the row is ``row + floor(top / p')``, where p' is
-            the number of source pixels per patch, and the column likewise. If the crop has height h in an image of height H,
-            row ids are below ``rows * H / h + 1``. A model's table of positions must be long enough for these ids.
+        of: area to which ids refer, "crop" (default) or "image". With "image", ``floor(top / p')`` is added to the row, and
+            ``floor(left / p')`` to the column. p' is the number of source pixels per patch. If the crop has height h in an
+            image of height H, row ids are below ``rows * H / h + 1``. A model's table of positions must be long enough for
+            these ids.
     """
 
     of: Literal["crop", "image"] = "crop"

@@ -1,4 +1,4 @@
-"""The fields that are read of every sample, and the limits on reading them."""
+"""The fields that are read from every sample, and the limits on reading them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class SampleFields:
-    """The names of the members that are read of every sample. No other member is opened.
+    """The names of the members that are read from every sample. No other member is opened.
 
     Attributes:
         image: extensions of the image, or patterns. Among extensions, the first one that a sample has is used. A pattern

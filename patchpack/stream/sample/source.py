@@ -89,7 +89,7 @@ class Source(ABC):
         return self
 
     def read_fields(self) -> dict[str, Any]:
-        """Return the names of the fields that are read of every sample, as JSON-safe values by option.
+        """Return the names of the fields that are read from every sample, as JSON-safe values by option.
 
         A saved state holds these names. By default the dict is empty.
         """
@@ -127,7 +127,7 @@ class FieldSource(Source):
         return other
 
     def read_fields(self) -> dict[str, Any]:
-        """Return the names of the fields that are read of every sample, see `Source`."""
+        """Return the names of the fields that are read from every sample, see `Source`."""
         return self.members.names()
 
     @abstractmethod

@@ -137,7 +137,7 @@ class ColumnGeneration:
         return None if solved is None else solved[1]
 
     def _learn(self, prices: Int64, max_value_row: int) -> None:
-        """Raise the bound to ``sum(counts prices) / max_value_row``, because no row is worth more than `max_value_row`."""
+        """Increase the bound to ``sum(counts prices) / max_value_row``, because no row is worth more than `max_value_row`."""
         total = sum(map(int.__mul__, prices.tolist(), self._counts.tolist()))
         bound = -(-total // max_value_row)
         if bound >= self.bound:
