@@ -214,8 +214,7 @@ class OnlinePlanner:
     def _decide(self, headers: list[tuple[int, Header]], patch_size: int | None = None) -> list[SampleDecision]:
         """Return the decisions about samples, which are given as pairs (position in the stream, header)."""
         ordinals = self._first_ordinal + self._num_streams * np.array([p for p, _ in headers], dtype=np.int64)
-        patch_size = patch_size or self._patch_size
-        return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=patch_size)
+        return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=patch_size or self._patch_size)
 
     def _push(self, decision: SampleDecision) -> None:
         rejection = refused(decision, self._recipe, self._seq_len, self._budget.text_len)
