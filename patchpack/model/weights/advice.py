@@ -28,9 +28,11 @@ class _Call:
     def __init__(self, name: str) -> None:
         self.name, self.values, self.texts = name, dict[str, Any](), list[str]()
 
-    def add(self, name: str, value: object, text: str | None = None) -> None:
+    def add(self, name: str, value: object, text: str | None = None, *, shown: bool = True) -> None:
+        """Add an argument. Its name is not shown if it is a positional argument."""
         self.values[name] = value
-        self.texts.append(f"{name}={value!r}" if text is None else f"{name}={text}")
+        text = repr(value) if text is None else text
+        self.texts.append(f"{name}={text}" if shown else text)
 
     def make(self) -> ViT:
         """Make the model on the meta device, where weights have shapes and no memory."""
@@ -47,44 +49,56 @@ def misfit(theirs: Parts, ours: Parts, problems: str, *, flexible: bool, head: b
     """Return the error about weights that do not fit.
 
     Args:
-        theirs: parts of the weights.
+        theirs: parts of the weights, after the resizes that the user asked for.
         ours: parts of the model.
         problems: result of `misfits`.
         flexible: True if the model resizes its kernel to the batch's patch size.
         head: True if the head of the weights was to be loaded.
-        convert: function from a number of heads to the weights under our names, without a resize.
+        convert: function from a number of heads to the weights under our names.
     """
-    different = differences(theirs, ours)
-    facts = [_difference(name, theirs, ours, flexible) for name in different if name != "entries"]
-    if theirs.entries is not None and theirs.grid is None:
-        facts.append(
-            f"the table has {theirs.entries} positions, and a state dict does not tell the rows and columns of this grid "
-            f"(pass the timm model to tell them)"
-        )
-    call = _fitting(theirs, ours, flexible=flexible, convert=convert)
+    different = set(differences(theirs, ours)) - {"entries"}
+    facts = [_difference(name, theirs, ours, flexible) for name in differences(theirs, ours) if name in different]
+    unknown = theirs.entries is not None and theirs.grid is None
+    if unknown:
+        facts.append(f"the table has {theirs.entries} positions, which is not the number of a square grid")
+    call = None if unknown else _fitting(theirs, ours, flexible=flexible, keep=not head, convert=convert)
     if call is None or not facts:
         facts.append(problems)
-    cures = [f"make the model with {call}{_assumed(theirs)}"] if call is not None else []
-    if "grid" in different and None not in (theirs.grid, ours.grid):
-        cures.append("pass resize_positions=True to resize the table of positions")
-    if "patch_size" in different:
-        cures.append("pass resize_kernel=True to resize the patch kernel")
-    if "num_classes" in different and head:
-        cures.append("pass head=False to leave out the head of the weights")
-    cures = cures or ["make the model with the same parts as the weights"]
-    if set(different) <= {"grid", "entries", "patch_size", "num_classes"} and call is not None and len(cures) > 1:
-        ways = f"{cures[0]}, or {' and '.join(cures[1:])}"
+    options = _options(different, theirs, ours)
+    passed = " and ".join(f"{option} ({effect})" for option, effect in options.values())
+    if call is None:
+        way = "make the model with the same parts as the weights"
+        if unknown:
+            way = "pass the timm model instead of its state dict, because the model tells the rows and columns"
     else:
-        ways = "; ".join(cures)
-    return ConfigError(f"these weights do not fit the model: {'; '.join(filter(None, facts))}. To load them, {ways}")
+        way = f"make the model with {call}{_assumed(theirs)}"
+        if options and different == options.keys():
+            way += f", or pass {passed}"
+        elif options:
+            way += f". The {' and the '.join(sorted(options))} may differ if you pass {passed}"
+    return ConfigError(f"these weights do not fit the model: {'; '.join(filter(None, facts))}. To load them, {way}")
+
+
+def _options(different: set[str], theirs: Parts, ours: Parts) -> dict[str, tuple[str, str]]:
+    """Return the part that differs → the option of `load_timm` that makes it fit, and the effect of this option."""
+    options = {}
+    if "grid" in different:
+        options["grid"] = ("resize_positions=True", "the table of positions is resized")
+    if "patch_size" in different:
+        options["patch_size"] = ("resize_kernel=True", "the patch kernel is resized")
+    if "num_classes" in different:
+        kept = "the model keeps its own head" if ours.num_classes else "the head of the weights is left out"
+        options["num_classes"] = ("head=False", kept)
+    return options
 
 
 def _difference(name: str, theirs: Parts, ours: Parts, flexible: bool) -> str:
     values = [getattr(theirs, name), getattr(ours, name)]
     if name == "grid":
         shown = ["×".join(map(str, grid)) for grid in values]
-        if flexible or any(rows != cols for rows, cols in values):
-            values = shown
+        square = all(rows == cols for rows, cols in values)
+        if flexible or not square:
+            values = [rows for rows, _ in values] if square else shown
         else:
             name = "image_size"
             values = [
@@ -96,7 +110,7 @@ def _difference(name: str, theirs: Parts, ours: Parts, flexible: bool) -> str:
     return f"{name}={values[0]} in the weights, {values[1]} in the model"
 
 
-def _fitting(theirs: Parts, ours: Parts, *, flexible: bool, convert: Convert) -> _Call | None:
+def _fitting(theirs: Parts, ours: Parts, *, flexible: bool, keep: bool, convert: Convert) -> _Call | None:
     """Return a call that makes a model which takes these weights. Return None if no preset makes such a model."""
     heads = _heads(theirs, ours)
     if theirs.mlp_dim is None or theirs.patch_size < 1:
@@ -106,7 +120,8 @@ def _fitting(theirs: Parts, ours: Parts, *, flexible: bool, convert: Convert) ->
         model = call.make()
     except ConfigError:
         return None
-    fits = not misfits(model, convert(heads)) and not differences(theirs, parts_of_model(model))
+    kept = {name for name in model.state_dict() if keep and name.startswith("head.")}
+    fits = not misfits(model, convert(heads), kept) and not differences(theirs, parts_of_model(model))
     return call if fits else None
 
 
@@ -114,40 +129,41 @@ def _call(theirs: Parts, ours: Parts, size: presets.Size, flexible: bool) -> _Ca
     call = _Call("flexivit" if flexible else "vit")
     named = next((name for name, known in presets.SIZES.items() if known == size), None)
     sizes = ", ".join(f"{name}={value}" for name, value in size._asdict().items())
-    call.add("size", size, repr(named) if named else f"presets.Size({sizes})")
-    call.add("kernel_size" if flexible else "patch_size", theirs.patch_size)
-    square = theirs.grid is not None and theirs.grid[0] == theirs.grid[1]
-    if theirs.grid is not None and square:
-        if flexible:
-            call.add("grid", theirs.grid[0])
-        else:
-            call.add("image_size", theirs.grid[0] * theirs.patch_size)
-    call.add("num_classes", theirs.num_classes or 0)
-    if flexible:
-        call.add("how", CONVENTIONS["timm"], _TIMM)
-    if square:
-        call.add("positions_how" if flexible else "how", CONVENTIONS["timm"], _TIMM)
-    elif theirs.grid is not None:
-        grid, width = theirs.grid, theirs.width
-        text = f"GridPositions(grid={grid}, width={width}, how={_TIMM})"
-        call.add("positions", lambda: GridPositions(grid=grid, width=width, how=CONVENTIONS["timm"]), text)
-    elif theirs.max_len is not None:
-        length, width = theirs.max_len, theirs.width
-        text = f"FactorizedPositions(width={width}, max_len={length}, fractional=True)"
-        call.add("positions", lambda: FactorizedPositions(width=width, max_len=length, fractional=True), text)
-    else:
-        call.add("positions", None)
+    call.add("size", size, f'"{named}"' if named else f"presets.Size({sizes})", shown=False)
+    call.add("kernel_size" if flexible else "patch_size", theirs.patch_size, shown=flexible)
+    _add_positions(call, theirs, flexible)
+    call.add("num_classes", ours.num_classes if theirs.num_classes is None else theirs.num_classes)
     if not theirs.class_token:
         call.add("class_token", False)
     if theirs.registers:
         call.add("registers", theirs.registers)
     pool = theirs.pool or ("mean" if theirs.norm == "after" else "class")
     if pool != "class":
-        call.add("pool", pool)
+        call.add("pool", pool, f'"{pool}"')
     if theirs.norm != "before":
-        call.add("norm", theirs.norm)
+        call.add("norm", theirs.norm, f'"{theirs.norm}"')
     _add_style(call, theirs, ours)
     return call
+
+
+def _add_positions(call: _Call, theirs: Parts, flexible: bool) -> None:
+    grid, width, length = theirs.grid, theirs.width, theirs.max_len
+    if flexible:
+        call.add("how", CONVENTIONS["timm"], _TIMM)
+    if grid is not None and grid[0] == grid[1]:
+        if flexible:
+            call.add("grid", grid[0])
+        else:
+            call.add("image_size", grid[0] * theirs.patch_size)
+        call.add("positions_how" if flexible else "how", CONVENTIONS["timm"], _TIMM)
+    elif grid is not None:
+        text = f"GridPositions(grid={grid}, width={width}, how={_TIMM})"
+        call.add("positions", lambda: GridPositions(grid=grid, width=width, how=CONVENTIONS["timm"]), text)
+    elif length is not None:
+        text = f"FactorizedPositions(width={width}, max_len={length}, fractional=True)"
+        call.add("positions", lambda: FactorizedPositions(width=width, max_len=length, fractional=True), text)
+    else:
+        call.add("positions", None)
 
 
 def _add_style(call: _Call, theirs: Parts, ours: Parts) -> None:
@@ -162,7 +178,7 @@ def _add_style(call: _Call, theirs: Parts, ours: Parts) -> None:
     if activation != "gelu":
         options["activation"] = activation
     if options:
-        text = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        text = ", ".join(f"{name}={value!r}".replace("'", '"') for name, value in options.items())
         call.add("style", BlockStyle(**options), f"BlockStyle({text})")
 
 

@@ -97,7 +97,7 @@ def read_file(path: str | Path) -> Any:
             f"torch.load(path, weights_only=False), and pass the result instead of the path"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise ConfigError(f"{str(path)!r} cannot be read, {type(error).__name__}: {_first_line(error)}") from error
+        raise ConfigError(_unreadable(file, error)) from error
 
 
 def _read_safetensors(file: Path) -> dict[str, Tensor]:
@@ -109,8 +109,12 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     try:
         state: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise ConfigError(f"{str(file)!r} cannot be read, {type(error).__name__}: {_first_line(error)}") from error
+        raise ConfigError(_unreadable(file, error)) from error
     return state
+
+
+def _unreadable(file: Path, error: Exception) -> str:
+    return f"{str(file)!r} cannot be read, {type(error).__name__}: {_first_line(error)}. The file may be incomplete"
 
 
 def _groups(content: Mapping[Any, Any], path: tuple[str, ...]) -> Iterator[_Found]:

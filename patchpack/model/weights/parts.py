@@ -14,6 +14,10 @@ from patchpack.model.pool import AttentionPool, MeanPool
 from patchpack.model.positions import FactorizedPositions, GridPositions
 from patchpack.model.vit import ViT
 
+_TABLE, _LINES, _NONE = "one table", "a table of rows and a table of columns", "none"
+TOLD_BY_MODULE = frozenset({"heads", "pool", "activation", "eps", "block"})
+"""The parts of a timm model that only the module tells. Weights have the same names and shapes without them."""
+
 _EPS = 1e-6  # of every LayerNorm of our model
 
 
@@ -29,6 +33,7 @@ class Parts:
         patch_size: pixels per side of the stored patch kernel.
         grid: rows and columns of the table of positions.
         entries: number of entries of the table of positions that belong to patches.
+        positions: kind of positions, as the words of an error.
         max_len: number of entries of factorised tables of positions.
         num_classes: logits per image, 0 without a head.
         class_token: True if images have a class token.
@@ -50,6 +55,7 @@ class Parts:
     patch_size: int
     grid: tuple[int, int] | None
     entries: int | None
+    positions: str
     max_len: int | None
     num_classes: int | None
     class_token: bool
@@ -78,6 +84,7 @@ def parts_of_model(model: ViT) -> Parts:
         patch_size=model.patch_size,
         grid=grid,
         entries=math.prod(grid) if grid else None,
+        positions=_kind(positions),
         max_len=positions.max_len if isinstance(positions, FactorizedPositions) else None,
         num_classes=model.head.out_features if isinstance(model.head, nn.Linear) else 0,
         class_token=model.class_token,
@@ -106,7 +113,9 @@ def parts_of_weights(theirs: Mapping[str, Tensor], module: nn.Module | None, lik
     shapes = {name: tuple(value.shape) for name, value in theirs.items()}
     registers = shapes["reg_token"][1] if "reg_token" in theirs else 0
     class_token = "cls_token" in theirs
-    grid, entries = _grid(shapes.get("pos_embed"), class_token + registers, like)
+    stored = getattr(getattr(module, "patch_embed", None), "grid_size", None)
+    hints = [(int(grid[0]), int(grid[1])) for grid in (stored, like.grid) if grid is not None]
+    grid, entries = _grid(shapes.get("pos_embed"), class_token + registers, hints)
     norm_of_head = shapes.get("blocks.0.attn.q_norm.weight")
     after = "fc_norm.weight" in theirs
     parts = Parts(
@@ -117,6 +126,7 @@ def parts_of_weights(theirs: Mapping[str, Tensor], module: nn.Module | None, lik
         patch_size=side,
         grid=grid,
         entries=entries,
+        positions=_TABLE if "pos_embed" in theirs else _LINES if "pos_embed_y" in theirs else _NONE,
         max_len=shapes["pos_embed_y"][1] if "pos_embed_y" in theirs else None,
         num_classes=shapes["head.weight"][0] if "head.weight" in theirs else 0,
         class_token=class_token,
@@ -142,42 +152,49 @@ def differences(theirs: Parts, ours: Parts) -> list[str]:
     ]
 
 
+def _kind(positions: nn.Module | None) -> str:
+    if isinstance(positions, GridPositions):
+        return _TABLE
+    if isinstance(positions, FactorizedPositions):
+        return _LINES
+    return _NONE if positions is None else type(positions).__name__
+
+
 def _is_block(name: str) -> bool:
     return name.startswith("blocks.") and name.split(".")[1].isdecimal()
 
 
-def _grid(table: tuple[int, ...] | None, prefix: int, like: Parts) -> tuple[tuple[int, int] | None, int | None]:
+def _grid(
+    table: tuple[int, ...] | None, prefix: int, hints: list[tuple[int, int]]
+) -> tuple[tuple[int, int] | None, int | None]:
     """Return the grid of a table of positions and its number of entries for patches.
 
-    The table may hold positions of class and register tokens too. A grid is square, or our model's grid. None is returned as
-    grid if the number of entries allows neither.
+    The table may hold positions of class and register tokens too.
+
+    Args:
+        table: shape of timm's table, ``[1, entries, width]`` or ``[1, rows, cols, width]``. None means no table.
+        prefix: number of class and register tokens.
+        hints: grids that the table may have. Without a hint that fits, the grid is square. The grid is None if the number of
+            entries is not a square number.
     """
     if table is None:
         return None, None
     if len(table) == 4:
         return (table[1], table[2]), table[1] * table[2]
     counts = [table[1] - prefix, table[1]]
-    for count in counts:
-        if like.grid is not None and count == like.entries:
-            return like.grid, count
-    for count in counts:
-        if count > 0 and math.isqrt(count) ** 2 == count:
-            return (math.isqrt(count), math.isqrt(count)), count
-    return None, table[1]
+    squares = [(math.isqrt(count), math.isqrt(count)) for count in counts if count > 0]
+    fitting = [grid for grid in (*hints, *squares) if math.prod(grid) in counts]
+    return (fitting[0], math.prod(fitting[0])) if fitting else (None, table[1])
 
 
 def _with_module(parts: Parts, module: nn.Module) -> Parts:
     """Return the parts with the values that the timm model tells, beside its weights."""
     block: Any = next(iter(getattr(module, "blocks", ())), None)
     attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
-    embed = getattr(module, "patch_embed", None)
-    grid = parts.grid if parts.entries is None else getattr(embed, "grid_size", parts.grid)
     pool = getattr(module, "global_pool", None)
     return replace(
         parts,
         heads=getattr(attention, "num_heads", parts.heads),
-        grid=None if grid is None else (int(grid[0]), int(grid[1])),
-        entries=None if grid is None else int(grid[0]) * int(grid[1]),
         pool={"token": "class", "avg": "mean", "": parts.pool, None: parts.pool}.get(pool, pool),
         activation=_activation(getattr(mlp, "act", None)),
         eps=getattr(getattr(block, "norm1", None), "eps", None),

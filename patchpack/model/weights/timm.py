@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,11 +18,10 @@ from patchpack.model.vit import ViT
 from patchpack.model.weights.advice import misfit
 from patchpack.model.weights.checkpoint import read_checkpoint
 from patchpack.model.weights.fit import misfits, take_over
-from patchpack.model.weights.parts import differences, parts_of_model, parts_of_weights
+from patchpack.model.weights.parts import TOLD_BY_MODULE, differences, parts_of_model, parts_of_weights
 from patchpack.model.weights.renaming import from_timm, pairs, short_names
 
 Family = Literal["vit", "flexivit", "naflexvit"]
-_TOLD_BY_MODULE = {"heads", "pool", "activation", "eps", "block"}
 _HOW = CONVENTIONS["timm"]
 
 
@@ -94,18 +94,28 @@ def load_timm(
     keep = {name for name in model.state_dict() if name.startswith("head.")} if head is not True else set()
     ours = parts_of_model(model)
     told = parts_of_weights(theirs, module, ours)
+    resized = []
+    if head is not True:
+        told = replace(told, num_classes=None)
+    if resize_kernel and told.patch_size != ours.patch_size and _is_kernel(theirs["proj.weight"], told.patch_size):
+        theirs["proj.weight"] = _kernel_to(theirs["proj.weight"], told.patch_size, ours.patch_size)
+        told = replace(told, patch_size=ours.patch_size)
+        resized.append("embed.linear.weight")
+    to = ours.grid if resize_positions and told.grid is not None and told.grid != ours.grid else None
+    from_grid = told.grid
+    if to is not None:
+        told = replace(told, grid=to, entries=ours.entries)
+        resized.append("positions.table")
 
     def convert(heads: int) -> dict[str, Tensor]:
-        return from_timm(theirs, depth=max(told.depth, ours.depth), heads=heads, grid=told.grid)
+        found = from_timm(theirs, depth=told.depth, heads=heads, grid=from_grid)
+        if to is not None:
+            found["positions.table"] = resize_grid(found["positions.table"].float(), *to, _HOW)
+        return found
 
     found = convert(model.heads)
-    resized = []
-    if resize_kernel and _kernel_to(found, model.patch_size, told.patch_size):
-        resized.append("embed.linear.weight")
-    if resize_positions and isinstance(model.positions, GridPositions) and _table_to(found, model.positions.table.shape[:2]):
-        resized.append("positions.table")
     problems = misfits(model, found, keep)
-    if problems or _TOLD_BY_MODULE & set(differences(told, ours)):
+    if problems or TOLD_BY_MODULE & set(differences(told, ours)):
         raise misfit(told, ours, problems, flexible=model.embed.flexible is not None, head=head is True, convert=convert)
     take_over(model, found, keep)
     return Loaded(tuple(sorted(keep)), tuple(sorted(left_out)), tuple(resized))
@@ -123,23 +133,16 @@ def _of_head(state: Mapping[str, Tensor], head: bool | str) -> set[str]:
     return names
 
 
-def _kernel_to(found: dict[str, Tensor], size: int, stored: int) -> bool:
-    """Resize the patch kernel in `found` to a patch size. Return True if its size changes."""
-    kernel = found["embed.linear.weight"]
-    if size == stored or kernel.shape[1] != stored * stored * 3:
-        return False
-    kernel = kernel.float().view(-1, stored, stored, 3)
-    found["embed.linear.weight"] = resized_kernel(kernel, (size, size), how=_HOW, dims=(1, 2)).flatten(1)
-    return True
+def _is_kernel(kernel: Tensor, size: int) -> bool:
+    return kernel.ndim == 4 or (kernel.ndim == 2 and kernel.shape[1] == 3 * size * size)
 
 
-def _table_to(found: dict[str, Tensor], grid: tuple[int, ...]) -> bool:
-    """Resize the table of positions in `found` to a grid. Return True if its grid changes."""
-    table = found.get("positions.table")
-    if table is None or table.ndim != 3 or table.shape[:2] == grid or table.shape[0] * table.shape[1] == 0:
-        return False
-    found["positions.table"] = resize_grid(table.float(), grid[0], grid[1], _HOW)
-    return True
+def _kernel_to(kernel: Tensor, stored: int, size: int) -> Tensor:
+    """Return timm's patch kernel, a convolution or a linear map, for another patch size, in the same form."""
+    if kernel.ndim == 4:
+        return resized_kernel(kernel.float(), (size, size), how=_HOW)
+    pixels = kernel.float().view(len(kernel), stored, stored, -1)
+    return resized_kernel(pixels, (size, size), how=_HOW, dims=(1, 2)).flatten(1)
 
 
 def to_timm(model: ViT, family: Family = "vit") -> dict[str, Tensor]:
