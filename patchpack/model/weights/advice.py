@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,10 +37,11 @@ class _Call:
         self.texts.append(f"{name}={text}" if shown else text)
 
     def make(self) -> ViT:
-        """Make the model on the meta device, where weights have shapes and no memory."""
-        with torch.device("meta"):
+        """Make the model without changing torch's random state. The model has one block at most, to save time and memory."""
+        size: presets.Size = self.values["size"]
+        with torch.random.fork_rng(devices=[]):
             values = {name: value() if callable(value) else value for name, value in self.values.items()}
-            model: ViT = getattr(presets, self.name)(**values)
+            model: ViT = getattr(presets, self.name)(**values | {"size": size._replace(depth=min(1, size.depth))})
         return model
 
     def __str__(self) -> str:
@@ -121,8 +124,20 @@ def _fitting(theirs: Parts, ours: Parts, *, flexible: bool, keep: bool, convert:
     except ConfigError:
         return None
     kept = {name for name in model.state_dict() if keep and name.startswith("head.")}
-    fits = not misfits(model, convert(heads), kept) and not differences(theirs, parts_of_model(model))
-    return call if fits else None
+    found = _one_block(convert(heads), theirs.depth)
+    made = replace(parts_of_model(model), depth=theirs.depth)
+    return call if found is not None and not misfits(model, found, kept) and not differences(theirs, made) else None
+
+
+def _one_block(found: Mapping[str, Tensor], depth: int) -> dict[str, Tensor] | None:
+    """Return the weights without all blocks but the first. Return None unless all blocks have the same names and shapes."""
+    blocks: list[dict[str, torch.Size]] = [{} for _ in range(depth)]
+    for name, value in found.items():
+        if (block := re.match(r"blocks\.(\d+)\.", name)) is not None:
+            blocks[int(block[1])][name[block.end() :]] = value.shape
+    if any(block != blocks[0] for block in blocks):
+        return None
+    return {name: value for name, value in found.items() if not re.match(r"blocks\.0*[1-9]", name)}
 
 
 def _call(theirs: Parts, ours: Parts, size: presets.Size, flexible: bool) -> _Call:
