@@ -74,7 +74,7 @@ def misfit(theirs: Parts, ours: Parts, problems: str, *, flexible: bool, head: b
         if unknown:
             way = "pass the timm model instead of its state dict, because the model tells the rows and columns"
     else:
-        way = f"make the model with {call}{_assumed(theirs)}"
+        way = f"make the model with {call}{_assumed(theirs, ours)}"
         if options and different == options.keys():
             way += f", or pass {passed}"
         elif options:
@@ -163,13 +163,12 @@ def _call(theirs: Parts, ours: Parts, size: presets.Size, flexible: bool) -> _Ca
 
 def _add_positions(call: _Call, theirs: Parts, flexible: bool) -> None:
     grid, width, length = theirs.grid, theirs.width, theirs.max_len
+    square = grid is not None and grid[0] == grid[1]
+    if grid is not None and square:
+        call.add("grid" if flexible else "image_size", grid[0] * (1 if flexible else theirs.patch_size))
     if flexible:
         call.add("how", CONVENTIONS["timm"], _TIMM)
-    if grid is not None and grid[0] == grid[1]:
-        if flexible:
-            call.add("grid", grid[0])
-        else:
-            call.add("image_size", grid[0] * theirs.patch_size)
+    if square:
         call.add("positions_how" if flexible else "how", CONVENTIONS["timm"], _TIMM)
     elif grid is not None:
         text = f"GridPositions(grid={grid}, width={width}, how={_TIMM})"
@@ -209,7 +208,9 @@ def _heads(theirs: Parts, ours: Parts) -> int:
     return max(1, theirs.width // _HEAD_WIDTH) if theirs.width % _HEAD_WIDTH == 0 else 1
 
 
-def _assumed(theirs: Parts) -> str:
-    """Return a remark that the number of heads is assumed, unless a module or a preset tells it."""
+def _assumed(theirs: Parts, ours: Parts) -> str:
+    """Return a remark that the number of heads is assumed, unless a module, a preset or the user's model tells it."""
     known = any(size[:3] == (theirs.width, theirs.depth, theirs.mlp_dim) for size in presets.SIZES.values())
-    return "" if theirs.heads is not None or known else " (a state dict does not tell the number of heads, which is assumed)"
+    if theirs.heads is not None or known or theirs.width == ours.width:
+        return ""
+    return " (a state dict does not tell the number of heads, which is assumed)"

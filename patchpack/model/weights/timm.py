@@ -26,7 +26,7 @@ _HOW = CONVENTIONS["timm"]
 
 
 class Loaded(NamedTuple):
-    """The weights that `load_timm` did not copy as they are.
+    """The names of the weights that `load_timm` left out, resized, or did not change in the model.
 
     Attributes:
         fresh: names of the model's weights that keep the values from before, sorted.

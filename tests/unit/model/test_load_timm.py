@@ -325,9 +325,9 @@ def test_flexivits_kernel_and_grid_in_exact_words() -> None:
     text = refusal(presets.flexivit("Ti", num_classes=10), weights)
     assert text == (
         "these weights do not fit the model: kernel_size=16 in the weights, 32 in the model; grid=15 in the weights, "
-        '7 in the model. To load them, make the model with presets.flexivit("Ti", kernel_size=16, how=CONVENTIONS["timm"], '
-        'grid=15, positions_how=CONVENTIONS["timm"], num_classes=10), or pass resize_positions=True (the table of positions '
-        "is resized) and resize_kernel=True (the patch kernel is resized)"
+        '7 in the model. To load them, make the model with presets.flexivit("Ti", kernel_size=16, grid=15, '
+        'how=CONVENTIONS["timm"], positions_how=CONVENTIONS["timm"], num_classes=10), or pass resize_positions=True (the table '
+        "of positions is resized) and resize_kernel=True (the patch kernel is resized)"
     )
     load_timm(eval(call_in(text), NAMES), weights)
 
@@ -354,10 +354,14 @@ def test_weights_that_no_preset_takes() -> None:
 
 
 def test_the_number_of_heads_is_said_to_be_assumed() -> None:
-    text = refusal(vit(num_classes=3), state())
-    assert "heads=2), 8, image_size=32" in text
-    assert "(a state dict does not tell the number of heads, which is assumed)" in text
-    assert "assumed" not in refusal(vit(num_classes=3), as_module(state(), blocks__0__attn__num_heads=2))
+    """A state dict does not tell it. The user's model of the same width does, and so do a module and the sizes with names."""
+    wide = presets.vit(presets.Size(64, 1, 64, 4), 8, num_classes=5, image_size=32)
+    said = 'heads=1), 8, image_size=32, how=CONVENTIONS["timm"], num_classes=5) (a state dict does not tell the number of heads'
+    assert said in refusal(wide, state())
+    module = as_module(state(), blocks__0__attn__num_heads=2)
+    for text in (refusal(wide, module), refusal(vit(num_classes=5, image_size=64), state())):
+        assert "heads=2), 8," in text
+        assert "assumed" not in text
 
 
 OTHERS: dict[str, Callable[[], ViT]] = {
