@@ -13,13 +13,12 @@ from torch import Tensor
 from patchpack.errors import ConfigError
 from patchpack.model import presets
 from patchpack.model.block import BlockStyle
-from patchpack.model.interpolate import CONVENTIONS
+from patchpack.model.interpolate import CONVENTIONS, Interpolation
 from patchpack.model.positions import FactorizedPositions, GridPositions
 from patchpack.model.vit import ViT
 from patchpack.model.weights.fit import misfits
 from patchpack.model.weights.parts import Parts, differences, parts_of_model
 
-_TIMM = 'CONVENTIONS["timm"]'
 _HEAD_WIDTH = 64  # values per head of nearly all ViTs
 Convert = Callable[[int], Mapping[str, Tensor]]
 
@@ -110,6 +109,8 @@ def _difference(name: str, theirs: Parts, ours: Parts, flexible: bool) -> str:
             ]
     if name == "patch_size" and flexible:
         name = "kernel_size"
+    if name == "how":
+        values = [_rule(how) for how in values]
     return f"{name}={values[0]} in the weights, {values[1]} in the model"
 
 
@@ -163,21 +164,34 @@ def _call(theirs: Parts, ours: Parts, size: presets.Size, flexible: bool) -> _Ca
 
 def _add_positions(call: _Call, theirs: Parts, flexible: bool) -> None:
     grid, width, length = theirs.grid, theirs.width, theirs.max_len
-    square = grid is not None and grid[0] == grid[1]
-    if grid is not None and square:
+    how = theirs.how or CONVENTIONS["timm"]
+    text = _rule(how)
+    plain = grid is not None and grid[0] == grid[1] and not theirs.preserve_aspect
+    if grid is not None and plain:
         call.add("grid" if flexible else "image_size", grid[0] * (1 if flexible else theirs.patch_size))
     if flexible:
-        call.add("how", CONVENTIONS["timm"], _TIMM)
-    if square:
-        call.add("positions_how" if flexible else "how", CONVENTIONS["timm"], _TIMM)
+        call.add("how", CONVENTIONS["timm"], _rule(CONVENTIONS["timm"]))
+    if plain:
+        call.add("positions_how" if flexible else "how", how, text)
     elif grid is not None:
-        text = f"GridPositions(grid={grid}, width={width}, how={_TIMM})"
-        call.add("positions", lambda: GridPositions(grid=grid, width=width, how=CONVENTIONS["timm"]), text)
+        square = ", preserve_aspect=True" if theirs.preserve_aspect else ""
+        preserve = bool(theirs.preserve_aspect)
+        call.add(
+            "positions",
+            lambda: GridPositions(grid=grid, width=width, how=how, preserve_aspect=preserve),
+            f"GridPositions(grid={grid}, width={width}, how={text}{square})",
+        )
     elif length is not None:
         text = f"FactorizedPositions(width={width}, max_len={length}, fractional=True)"
         call.add("positions", lambda: FactorizedPositions(width=width, max_len=length, fractional=True), text)
     else:
         call.add("positions", None)
+
+
+def _rule(how: Interpolation) -> str:
+    """Return a rule as text, by its name if it has one. Of two names for one rule the last is taken."""
+    names = [name for name, known in CONVENTIONS.items() if known == how]
+    return f'CONVENTIONS["{names[-1]}"]' if names else repr(how)
 
 
 def _add_style(call: _Call, theirs: Parts, ours: Parts) -> None:

@@ -10,12 +10,13 @@ from typing import Any
 from torch import Tensor, nn
 
 from patchpack.model.block import LayerScale
+from patchpack.model.interpolate import Interpolation
 from patchpack.model.pool import AttentionPool, MeanPool
 from patchpack.model.positions import FactorizedPositions, GridPositions
 from patchpack.model.vit import ViT
 
 _TABLE, _LINES, _NONE = "one table", "a table of rows and a table of columns", "none"
-TOLD_BY_MODULE = frozenset({"heads", "pool", "activation", "eps", "block"})
+TOLD_BY_MODULE = frozenset({"heads", "how", "preserve_aspect", "pool", "activation", "eps", "block"})
 """The parts of a timm model that only the module tells. Weights have the same names and shapes without them."""
 
 _EPS = 1e-6  # of every LayerNorm of our model
@@ -34,6 +35,8 @@ class Parts:
         grid: rows and columns of the table of positions.
         entries: number of entries of the table of positions that belong to patches.
         positions: kind of positions, as the words of an error.
+        how: rule by which the table is resized for each image. Only a NaFlexViT tells it.
+        preserve_aspect: True if the table is resized to a square (see `GridPositions`). Only a NaFlexViT tells it.
         max_len: number of entries of factorised tables of positions.
         num_classes: logits per image, 0 without a head.
         class_token: True if images have a class token.
@@ -56,6 +59,8 @@ class Parts:
     grid: tuple[int, int] | None
     entries: int | None
     positions: str
+    how: Interpolation | None
+    preserve_aspect: bool | None
     max_len: int | None
     num_classes: int | None
     class_token: bool
@@ -85,6 +90,8 @@ def parts_of_model(model: ViT) -> Parts:
         grid=grid,
         entries=math.prod(grid) if grid else None,
         positions=_kind(positions),
+        how=positions.how if isinstance(positions, GridPositions) else None,
+        preserve_aspect=positions.preserve_aspect if isinstance(positions, GridPositions) else None,
         max_len=positions.max_len if isinstance(positions, FactorizedPositions) else None,
         num_classes=model.head.out_features if isinstance(model.head, nn.Linear) else 0,
         class_token=model.class_token,
@@ -127,6 +134,8 @@ def parts_of_weights(theirs: Mapping[str, Tensor], module: nn.Module | None, lik
         grid=grid,
         entries=entries,
         positions=_TABLE if "pos_embed" in theirs else _LINES if "pos_embed_y" in theirs else _NONE,
+        how=None,
+        preserve_aspect=None,
         max_len=shapes["pos_embed_y"][1] if "pos_embed_y" in theirs else None,
         num_classes=shapes["head.weight"][0] if "head.weight" in theirs else 0,
         class_token=class_token,
@@ -191,15 +200,27 @@ def _with_module(parts: Parts, module: nn.Module) -> Parts:
     """Return the parts with the values that the timm model tells, beside its weights."""
     block: Any = next(iter(getattr(module, "blocks", ())), None)
     attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
-    pool = getattr(module, "global_pool", None)
+    pool, embeds = getattr(module, "global_pool", None), getattr(module, "embeds", None)
+    how = _rule(embeds) if parts.positions == _TABLE else None
     return replace(
         parts,
         heads=getattr(attention, "num_heads", parts.heads),
+        how=how,
+        preserve_aspect=None if how is None else bool(embeds.pos_embed_ar_preserving),
         pool={"token": "class", "avg": "mean", "": parts.pool, None: parts.pool}.get(pool, pool),
         activation=_activation(getattr(mlp, "act", None)),
         eps=getattr(getattr(block, "norm1", None), "eps", None),
         block=None if block is None else type(block).__name__,
     )
+
+
+def _rule(embeds: Any) -> Interpolation | None:
+    """Return the rule by which timm's NaFlexViT resizes its table for each image. Return None for other models."""
+    if embeds is None or not hasattr(embeds, "pos_embed_ar_preserving"):
+        return None
+    if embeds.pos_embed_use_grid_sample:
+        return Interpolation()
+    return Interpolation(kernel=embeds.pos_embed_interp_mode, antialias=embeds.pos_embed_antialias)
 
 
 def _activation(act: nn.Module | None) -> str | None:

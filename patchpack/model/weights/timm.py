@@ -80,8 +80,8 @@ def load_timm(
         ConfigError: the file cannot be read, the checkpoint has weights of no or of several timm models, `head` names no
             weights, or the weights do not fit the model. If the weights do not fit, the error names the sizes that differ and
             the arguments of a preset that makes a fitting model. The model is unchanged after every error. A state dict does
-            not tell the number of heads, the kind of pooling with a class token, and the activation. These parts are compared
-            only if `weights` is a timm model.
+            not tell the number of heads, the pooling of a model with a class token, the activation, the order of norms, and
+            NaFlexViT's rule for resizing its table. These parts are compared only if `weights` is a timm model.
 
     Example:
         ``load_timm(presets.vit_b16(), timm.create_model("vit_base_patch16_224", pretrained=True))``
@@ -110,7 +110,7 @@ def load_timm(
     def convert(heads: int) -> dict[str, Tensor]:
         found = from_timm(theirs, depth=told.depth, heads=heads, grid=from_grid)
         if to is not None:
-            found["positions.table"] = resize_grid(found["positions.table"].float(), *to, _HOW)
+            found["positions.table"] = resize_grid(found["positions.table"].float(), *to, told.how or _HOW)
         return found
 
     found = convert(model.heads)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from patchpack.errors import ConfigError
 from patchpack.model import ViT, presets
 from patchpack.model.block import BlockStyle
-from patchpack.model.interpolate import CONVENTIONS, resize_grid
+from patchpack.model.interpolate import CONVENTIONS, Interpolation, resize_grid
 from patchpack.model.positions import FactorizedPositions, GridPositions
 from patchpack.model.weights import load_timm, save_big_vision, to_timm
 
@@ -435,6 +435,35 @@ def test_parts_that_only_a_module_tells_are_compared(attributes: dict[str, Any],
         load_timm(eval(call_in(text), NAMES), as_module(state(), **attributes))
     else:
         assert any(name in said for name in ("avgmax", "SiLU", "eps"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "antialias", "sample", "square", "said"),
+    [
+        ("bicubic", True, False, False, None),
+        ("bicubic", True, False, True, "preserve_aspect=True in the weights, False in the model"),
+        ("bilinear", True, False, False, 'how=CONVENTIONS["siglip2"] in the weights, CONVENTIONS["timm"] in the model'),
+        ("bicubic", False, False, False, 'how=CONVENTIONS["moonvit"] in the weights, CONVENTIONS["timm"] in the model'),
+        ("bicubic", True, True, False, 'how=CONVENTIONS["paddleocr_vl"] in the weights, CONVENTIONS["timm"] in the model'),
+    ],
+)
+def test_the_rule_by_which_naflexvit_resizes_its_table(
+    mode: str, antialias: bool, sample: bool, square: bool, said: str | None
+) -> None:
+    weights = to_timm(presets.naflexvit(TINY, 8, num_classes=4), "naflexvit")
+    rule = {"interp_mode": mode, "antialias": antialias, "use_grid_sample": sample, "ar_preserving": square}
+    module = as_module(weights, **{f"embeds__pos_embed_{name}": value for name, value in rule.items()})
+    model = presets.naflexvit(TINY, 8, num_classes=4)
+    if said is None:
+        load_timm(model, module)
+        return
+    text = refusal(model, module)
+    assert said in text
+    made = eval(call_in(text), NAMES)
+    load_timm(made, module)
+    kernel = "bilinear" if sample else mode
+    assert made.positions.how == Interpolation(kernel=kernel, antialias=antialias and not sample)  # type: ignore[arg-type]
+    assert made.positions.preserve_aspect == square
 
 
 def test_a_module_that_says_the_same_loads() -> None:
