@@ -185,12 +185,13 @@ def test_one_of_several_models_is_chosen_by_name() -> None:
 
 def test_a_name_before_another_name_is_an_entry_of_its_own() -> None:
     """timm's training script saves both, and the shorter name is the start of the longer one."""
-    ema = {name: value * 2 for name, value in state().items()}
-    checkpoint = {"state_dict": state(), "state_dict_ema": ema}
-    for entry, weights in checkpoint.items():
-        model = vit()
-        load_timm(model, checkpoint, entry=entry)
-        assert_loaded(model, weights)
+    both = {"state_dict": state(), "state_dict_ema": {name: value * 2 for name, value in state().items()}}
+    for prefix in ("", "module."):
+        checkpoint = {entry: prefixed(weights, prefix) for entry, weights in both.items()}
+        for entry, weights in both.items():
+            model = vit()
+            load_timm(model, checkpoint, entry=entry)
+            assert_loaded(model, weights)
 
 
 def test_an_entry_leaves_out_what_is_outside() -> None:
@@ -283,6 +284,23 @@ def test_weights_without_a_head_leave_the_models_head() -> None:
     assert "num_classes=0 in the weights, 5 in the model" in text
     assert text.endswith("or pass head=False (the model keeps its own head)")
     load_timm(eval(call_in(text), NAMES), features)
+
+
+def test_a_head_that_is_left_out_is_no_difference() -> None:
+    text = refusal(vit(num_classes=37), state(image_size=48), head=False)
+    assert text == (
+        "these weights do not fit the model: image_size=48 (grid 6×6) in the weights, 32 (grid 4×4) in the model. To load them, "
+        "make the model with presets.vit(presets.Size(width=16, depth=2, mlp_dim=32, heads=2), 8, image_size=48, "
+        'how=CONVENTIONS["timm"], num_classes=37), or pass resize_positions=True (the table of positions is resized)'
+    )
+    load_timm(eval(call_in(text), NAMES), state(image_size=48), head=False)
+
+
+def test_a_second_head_is_not_left_out_in_silence() -> None:
+    """DeiT's distilled models have such a head."""
+    weights = state() | {"head_dist.weight": torch.zeros(5, 16)}
+    assert "left over: head_dist.weight" in refusal(vit(), weights, head=False)
+    assert "left over: head_dist.weight" in refusal(vit(), weights)
 
 
 def test_a_head_of_another_name() -> None:
