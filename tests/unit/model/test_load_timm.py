@@ -289,8 +289,8 @@ def test_weights_without_a_head_leave_the_models_head() -> None:
 def test_a_head_that_is_left_out_is_no_difference() -> None:
     text = refusal(vit(num_classes=37), state(image_size=48), head=False)
     assert text == (
-        "these weights do not fit the model: image_size=48 (grid 6×6) in the weights, 32 (grid 4×4) in the model. To load them, "
-        "make the model with presets.vit(presets.Size(width=16, depth=2, mlp_dim=32, heads=2), 8, image_size=48, "
+        "these weights do not fit the model: image_size=48 (grid 6×6) in the weights, 32 (grid 4×4) in the model. To load "
+        "them, make the model with presets.vit(presets.Size(width=16, depth=2, mlp_dim=32, heads=2), 8, image_size=48, "
         'how=CONVENTIONS["timm"], num_classes=37), or pass resize_positions=True (the table of positions is resized)'
     )
     load_timm(eval(call_in(text), NAMES), state(image_size=48), head=False)
