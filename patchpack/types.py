@@ -66,7 +66,7 @@ class Sample:
         key: name of the sample in reports, unique within one pass over the source. The sample's random draws depend on the key.
         image: compressed file bytes, a uint8 ``[H, W, 3]`` array, or a PIL image. A clip is a `Clip` or a uint8
             ``[T, H, W, 3]`` array. A list holds several images or clips that belong together, such as the pages of a document.
-            All of a list are packed into one row in the order of the list, or all are rejected.
+            All images of a list are packed into one row in the order of the list, or all are rejected.
         target: class index, float, array of a fixed shape, dict of these, or any other object. Default None, no target.
         text: text that belongs to the image, such as a caption. It is used only with ``tokenize``. Default None.
     """
@@ -168,7 +168,7 @@ class Header(NamedTuple):
 
     @property
     def draw_key(self) -> str:
-        """The key on which the image's draws depend: the sample's key, then `repeat` and `part` unless they are 0."""
+        """The key on which the image's random draws depend: the sample's key, then `repeat` and `part` unless they are 0."""
         key = f"{self.key}#{self.repeat}" if self.repeat else self.key
         return f"{key}[{self.part}]" if self.part else key
 
@@ -178,13 +178,13 @@ class Header(NamedTuple):
         return (self, *self.rest)
 
     def in_pass(self, repeat: int) -> Header:
-        """Return the header of the same sample in pass number `repeat` over its source."""
+        """Return the header of this sample for pass number `repeat` over the source."""
         rest = tuple(other._replace(repeat=repeat) for other in self.rest)
         return self._replace(repeat=repeat, rest=rest)
 
 
 class Inline(NamedTuple):
-    """The location of a sample that cannot be read again. It holds the image and the target themselves."""
+    """The location of a sample that cannot be read again. The location holds the image and the target themselves."""
 
     image: object
     target: object
@@ -216,7 +216,7 @@ class BatchPlan:
         table: decisions about the n images of the batch, one line per image.
         key_hash: uint64 ``[n]``, hash of each image's `Header.draw_key`.
         headers: key, size and location of each image.
-        target_kind: kind of the source's targets. It decides the dtype of the targets of empty slots.
+        target_kind: kind of the source's targets. This kind decides the dtype of the targets of empty slots.
         info: counters, and losses since the previous plan. It becomes `PackedBatch.info`.
         fatal: reason why no batch can be made, for example that the source has no readable image. Default None, a normal batch.
         repeated_rows: number of rows at the end that repeat earlier rows of the epoch (``tail="wrap"``). These rows are not
@@ -239,7 +239,7 @@ class BatchPlan:
     text_len: int | None = None
 
     def take_rows(self, rows: Sequence[int]) -> BatchPlan:
-        """Return a plan with only the given rows, in the given order. It shares `info` with this plan."""
+        """Return a plan with only the given rows, in the given order. The new plan shares `info` with this plan."""
         spans = [np.arange(self.offsets[r], self.offsets[r + 1]) for r in rows]
         lines = np.concatenate(spans) if spans else np.arange(0)
         offsets = np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int32)

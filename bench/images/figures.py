@@ -116,7 +116,7 @@ def drop() -> Figure:
     density = np.array([np.histogram(pp.drop.Beta(m, 0.9).rates(u), edges, density=True)[0] for m in means])
     mesh = beta.pcolormesh(edges, np.append(means, 0.9) - 0.025, np.minimum(density, 4), cmap=HEAT, vmin=0, vmax=4)
     beta.plot(means, means, color="#d55e00", linewidth=1.2)
-    beta.set(xlabel="drop rate of an image", ylabel="mean", title="Beta(mean, max=0.9)")
+    beta.set(xlabel="drop rate of an image", ylabel="mean", title="Beta(mean, max_rate=0.9)")
     above.colorbar(mesh, ax=beta, label="density, 4 and more", fraction=0.05)
 
     policy = pp.drop.ByResolution(0.1, 0.9, fewest=16, most=576)
@@ -128,13 +128,13 @@ def drop() -> Figure:
 
     seen = np.linspace(0, 10e6, 400)
     curves = {
-        "tau = −0.5 M": (pp.drop.Scheduled(5e6, -5e5), HUES[0], "-"),
-        "tau = −2 M": (pp.drop.Scheduled(5e6, -2e6), HUES[0], "--"),
-        "tau = +0.5 M": (pp.drop.Scheduled(5e6, 5e5), HUES[3], "-"),
+        "width = −0.5 M": (pp.drop.Scheduled(5e6, -5e5), HUES[0], "-"),
+        "width = −2 M": (pp.drop.Scheduled(5e6, -2e6), HUES[0], "--"),
+        "width = +0.5 M": (pp.drop.Scheduled(5e6, 5e5), HUES[3], "-"),
     }
     for label, (schedule, colour, dash) in curves.items():
         scheduled.plot(seen / 1e6, schedule.rates(seen), color=colour, linestyle=dash, label=label)
-    scheduled.set(xlabel="images seen, millions", ylabel="drop rate", title="Scheduled(mu=5 M, tau)", ylim=(0, 1))
+    scheduled.set(xlabel="images seen, millions", ylabel="drop rate", title="Scheduled(midpoint=5 M, width)", ylim=(0, 1))
     scheduled.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, -0.02))
 
     data = samples()["shape-00110"]

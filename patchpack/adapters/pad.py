@@ -1,4 +1,4 @@
-"""Unpacked batches with one image per row, for models that do not take packed rows, and checks of such batches."""
+"""Unpacking of batches to one image per row, for models that do not take packed rows. Also checks of the unpacked batches."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def add_indexed_fields(parser: argparse.ArgumentParser, index: str) -> None:
 
     Args:
         parser: the parser of the command.
-        index: the words with which the help names the index whose fields are the default.
+        index: words for the help text: the name of the index from which the defaults are read.
     """
     parser.add_argument(
         "--image", metavar="EXT",

@@ -21,7 +21,7 @@ def load_model(name: str, weights: str | None) -> ViT:
     Args:
         name: name of a preset in `patchpack.model.presets`.
         weights: path of the weights: a ``.npz`` file from big_vision, or a file from torch or safetensors with the
-            weights of timm or of patchpack. None gives random weights, the same in every run.
+            weights of timm or of patchpack. None gives random weights, which do not differ between runs.
 
     Raises:
         ConfigError: the preset or the file does not exist, or the weights belong to another model.

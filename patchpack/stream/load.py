@@ -60,7 +60,7 @@ def load(
             block of n samples, as a function of (seed, epoch). True uses blocks of 1024 samples for shards and iterables, and
             permutes an index as a whole. Folders and map-style datasets are always permuted as a whole, with True and with any
             n.
-        epoch: number of the epoch, default 0. The random draws and the shuffling depend on it. A source with a method
+        epoch: number of the epoch, default 0. The random draws and the shuffling depend on this number. A source with a method
             ``set_epoch`` (such as a streaming dataset of `datasets`) is set to this epoch. See `Loader.set_epoch`.
         steps_per_epoch: exact number of batches of an epoch on every rank. The source is repeated if it is too short. Images
             that still wait for a row when the epoch ends are dropped. The report counts these images under the name
@@ -94,12 +94,13 @@ def load(
             ``sizes``, ``size_of``, ``text``, ``tokenize``. These options say which members of every sample are read, and how.
 
     Returns:
-        A `Loader`. Iterate over it, then call ``loader.report()``. For an index, ``len(loader)`` is exact. For any other source
-        it is ``steps_per_epoch``, or raises `TypeError` if that is None.
+        A `Loader`. Iterate over it, then call ``loader.report()``. For an index, ``len(loader)`` is exact. For any other
+        source, ``len(loader)`` is ``steps_per_epoch``. If ``steps_per_epoch`` is None, ``len(loader)`` raises `TypeError`.
 
     Raises:
-        SourceError, ConfigError: the source cannot be read, or an argument cannot work. Arguments are checked as far as
-            possible before iteration. `Loader.__iter__` lists the errors that iteration raises.
+        SourceError: the source cannot be read.
+        ConfigError: an argument cannot work. Arguments are checked as far as possible before iteration. `Loader.__iter__` lists
+            the errors that iteration raises.
     """
     options = require_options(dataloader)
     require_known(reading)
@@ -153,7 +154,7 @@ def require_known(options: Mapping[str, Any]) -> None:
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return this process's rank and the number of ranks. If they are None, they come from torch.distributed.
+    """Return the rank of this process and the number of ranks. If both arguments are None, torch.distributed gives both values.
 
     Without torch.distributed there is one rank.
     """

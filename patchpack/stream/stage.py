@@ -73,13 +73,13 @@ class Pack:
         text: member or column that holds the text, see `load`.
         tokenize: a function from a text to its token ids, see `load`. Default None: no texts.
         text_len: number of tokens of text per row, see `load`. Default None: no texts.
-        epoch: number of the epoch. Random draws depend on it. Default 0. See `set_epoch`.
+        epoch: number of the epoch. Random draws depend on this number. Default 0. See `set_epoch`.
         lookahead: number of images that may wait in unfinished rows, default 4096. If more wait, the fullest rows are closed.
             The stage also holds two batches and a block of 16 items.
         lookahead_bytes: number of bytes that the waiting images may take, in the form in which the pipeline yields them,
             default 256 MiB. If they take more, the fullest rows are closed.
         tail: handling of the last rows of a stream that ends, default ``"short"``. See `OnlinePlanner`.
-        on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Under ``"skip"`` rejections are in
+        on_error: ``"raise"``, ``"skip"``, a function, or an `ErrorPolicy`, see `load`. Under ``"skip"`` rejections are in
             ``batch.info``, see `Report.collect`. Each stream counts separately. Default ``"raise"``.
         resumable: True stores the state of the stream in the ``info.state`` of every batch. The method `delivered` needs this
             state. A state takes some kB. Default False.
@@ -132,7 +132,7 @@ class Pack:
         self._planner(None)  # raises now for wrong arguments
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the next epoch. Random draws depend on it. Workers that are already running see it too.
+        """Set the number of the next epoch. Random draws depend on this number. Workers that are already running see it too.
 
         The stage does not shuffle. If the pipeline has a method ``set_epoch``, each later iteration first calls it with the
         stage's epoch.
@@ -144,7 +144,7 @@ class Pack:
 
     @property
     def epoch(self) -> int:
-        """Number of the next epoch. Random draws depend on it."""
+        """Number of the next epoch. Random draws depend on this number."""
         return int(self._epoch[0])
 
     def _tell_epoch(self, items: Any) -> None:
@@ -187,9 +187,9 @@ class Pack:
         """Make the next iteration of every stream continue after its last delivered batch.
 
         Call this method before the DataLoader starts its workers. A pipeline has no positions, so it is read again from its
-        beginning, and samples that were packed are skipped without decoding. The remaining batches of each stream are the same.
-        Torch always takes the first batch from its first worker. So the order of batches from several workers is the same only
-        if the state was saved after the same number of batches from every worker.
+        beginning, and samples that were packed are skipped without decoding. Each stream then makes the batches that it would
+        have made without the interruption. Torch always takes the first batch from its first worker. So several workers deliver
+        their batches in the original order only if the state was saved after the same number of batches from every worker.
 
         Raises:
             ConfigError: the state is damaged, or an argument or a field of the recipe differs. The error names the difference.

@@ -56,7 +56,7 @@ def misfit(theirs: Parts, ours: Parts, problems: str, *, flexible: bool, head: b
         problems: result of `misfits`.
         flexible: True if the model resizes its kernel to the batch's patch size.
         head: True if the head of the weights was to be loaded.
-        convert: function from a number of heads to the weights under our names.
+        convert: function from a number of heads to the weights under patchpack's names.
     """
     different = set(differences(theirs, ours)) - {"entries"}
     facts = [_difference(name, theirs, ours, flexible) for name in differences(theirs, ours) if name in different]

@@ -1,4 +1,4 @@
-"""The last step of loading weights: weights that have our names are checked against the model and copied into the model."""
+"""The last step of loading weights: weights under patchpack's names are checked against the model and copied into the model."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ OPTIONAL = re.compile(r"\bqkv\.bias$").search
 
 
 def take_over(model: ViT, found: Mapping[str, Tensor], keep: Set[str] = frozenset()) -> None:
-    """Load weights that have our names into a model. Missing biases of queries, keys and values become zeros.
+    """Load weights under patchpack's names into a model. Missing biases of queries, keys and values become zeros.
 
     Args:
         model: the model.
-        found: our name → weight.
+        found: patchpack's name → weight.
         keep: names of weights that keep the model's values. `found` does not have these names. Default: no names.
 
     Raises:
@@ -38,7 +38,7 @@ def misfits(model: ViT, found: Mapping[str, Tensor], keep: Set[str] = frozenset(
 
     Args:
         model: the model, which may be on the meta device.
-        found: our name → weight.
+        found: patchpack's name → weight.
         keep: names of weights that keep the model's values.
     """
     wanted = {name: value for name, value in model.state_dict().items() if name not in keep}

@@ -19,7 +19,7 @@ _TABLE, _LINES, _NONE = "one table", "a table of rows and a table of columns", "
 TOLD_BY_MODULE = frozenset({"heads", "how", "preserve_aspect", "pool", "activation", "eps", "block"})
 """The parts of a timm model that only the module tells. Weights have the same names and shapes without them."""
 
-_EPS = 1e-6  # of every LayerNorm of our model
+_EPS = 1e-6  # of every LayerNorm of a patchpack model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +41,14 @@ class Parts:
         num_classes: logits per image, 0 without a head.
         class_token: True if images have a class token.
         registers: number of register tokens.
-        pool: ``"map"``, ``"mean"`` or ``"class"``. Any other name is a pooling that our model does not have.
+        pool: ``"map"``, ``"mean"`` or ``"class"``. Any other name is a pooling that patchpack does not have.
         norm: place of the final LayerNorm, ``"before"`` or ``"after"`` pooling.
         bias: True if the linear maps have biases.
         qk_norm: True if queries and keys are normalised.
         layer_scale: True if branches end in a learned scale.
-        activation: ``"gelu"`` or ``"gelu_tanh"``. Any other name is an activation that our model does not have.
+        activation: ``"gelu"`` or ``"gelu_tanh"``. Any other name is an activation that patchpack does not have.
         eps: the number that a LayerNorm adds to the variance.
-        block: name of timm's class of blocks. Our blocks are ``"Block"``.
+        block: name of timm's class of blocks, ``"Block"`` for the blocks that patchpack has.
     """
 
     width: int
@@ -76,7 +76,7 @@ class Parts:
 
 
 def parts_of_model(model: ViT) -> Parts:
-    """Return the parts of our model."""
+    """Return the parts of a patchpack model."""
     block: Any = model.blocks[0] if len(model.blocks) else None
     positions = model.positions
     grid = (positions.table.shape[0], positions.table.shape[1]) if isinstance(positions, GridPositions) else None
@@ -113,7 +113,7 @@ def parts_of_weights(theirs: Mapping[str, Tensor], module: nn.Module | None, lik
     Args:
         theirs: timm's weights under the names that `short_names` gives, with a patch kernel.
         module: the timm model, if the user passed it. It tells parts that weights do not tell.
-        like: parts of our model. A table that can have several grids has the grid of our model, if this grid is one of them.
+        like: parts of the patchpack model. A table that can have several grids has this model's grid, if the grid is one of them.
     """
     kernel = theirs["proj.weight"]
     side = kernel.shape[-1] if kernel.ndim == 4 else math.isqrt(kernel.shape[1] // 3)

@@ -1,4 +1,4 @@
-"""timm's names and forms of weights beside ours.
+"""timm's names and forms of weights, and patchpack's names and forms.
 
 Weights that timm stores in another form are converted. Convolution kernels become linear maps of (y, x, channel) patches.
 Positions of class and register tokens are added to these tokens. A pooling query is multiplied by its projection. All other
@@ -30,7 +30,7 @@ _REST = (("norm", "norm"), ("norm_pooled", "fc_norm"), ("head", "head"))
 
 
 def pairs(depth: int) -> list[tuple[str, str]]:
-    """Return (our name, timm's name) of every weight that is only renamed, for a model of `depth` blocks."""
+    """Return (patchpack's name, timm's name) of every weight that is only renamed, for a model of `depth` blocks."""
     modules = [(f"pool.{ours}", f"attn_pool.{their}") for ours, their in _POOL] + list(_REST)
     modules += [(f"blocks.{i}.{ours}", f"blocks.{i}.{their}") for i in range(depth) for ours, their in _BLOCK]
     return [(f"{ours}.{leaf}", f"{their}.{leaf}") for ours, their in modules for leaf in ("weight", "bias", "gamma")]
@@ -43,7 +43,7 @@ def short_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_timm(theirs: Mapping[str, Tensor], *, depth: int, heads: int, grid: tuple[int, int] | None) -> dict[str, Tensor]:
-    """Return timm's weights under our names and in our forms. Weights without a name of ours keep their names.
+    """Return timm's weights under patchpack's names and in patchpack's forms. Weights that patchpack has no name for keep theirs.
 
     Args:
         theirs: weights under the names that `short_names` gives.

@@ -1,4 +1,4 @@
-"""The conversion between timm's weights and our model. `patchpack.model.weights.renaming` has the names and forms."""
+"""The conversion between timm's weights and a patchpack model. `patchpack.model.weights.renaming` has the names and forms."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _kernel_to(kernel: Tensor, stored: int, size: int) -> Tensor:
 
 
 def to_timm(model: ViT, family: Family = "vit") -> dict[str, Tensor]:
-    """Return our weights under timm's names, for ``timm_model.load_state_dict(to_timm(model))``.
+    """Return a model's weights under timm's names, for ``timm_model.load_state_dict(to_timm(model))``.
 
     This function is the inverse of `load_timm`.
 

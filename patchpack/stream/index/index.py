@@ -67,8 +67,8 @@ class Index:
             shard.
         key_hash: uint64 ``[n]``, the hash of each sample's key, see `patchpack.rng.key_hash`.
         target_kind: kind of the first readable target.
-        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are the same, even if
-            the shards are at different locations.
+        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are equal, even if the
+            shards are at different locations.
         reader: a function from the location in a header to (image bytes, target).
     """
 
@@ -117,9 +117,9 @@ class Index:
             num_workers: number of processes that scan, each one shard at a time. With 0 (default) and ``engine="local"`` this
                 process scans. With 0 and ``engine="ray"`` every CPU of the cluster scans.
             engine: ``"local"`` (default) for processes of this machine, ``"ray"`` for a Ray cluster, see
-                `patchpack.stream.jobs.engine.run_all`. Both give the same index, to the byte.
-            update: an earlier index. Shards that have not changed since then are not read again. The new index is the same,
-                with or without `update`. Default None: all shards are read.
+                `patchpack.stream.jobs.engine.run_all`. Both engines give byte-identical indexes.
+            update: an earlier index. Shards that have not changed since then are not read again. `update` saves time, and does
+                not change the result. Default None: all shards are read.
             progress: a function that is called with (shards done, shards in all, samples so far) after each shard. Default
                 None.
             context: a multiprocessing context, or the name of a start method, for the processes. Default None: the platform's
@@ -167,7 +167,8 @@ class Index:
             path: path of the index file.
             shards: the new locations of the shards, in any form that `build` takes. Default None: the shards have not moved.
             verify: True (default) compares the whole file with its checksums, and compares size and version of every shard with
-                the index. If only the version of a shard differs, the hash of a few blocks decides.
+                the index. If only the version of a shard differs, the hash of a few blocks decides. False reads only the head
+                of the file.
 
         Raises:
             IndexFileError: the file is missing, cut off, damaged, no index, or has another version.
@@ -264,7 +265,10 @@ class Index:
         return self._lines.headers(lines.astype(np.int64))
 
     def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
-        """Return the columns of each shard that has not changed, by its label. The columns have the form of a new scan."""
+        """Return a dict from the label of each unchanged shard to its columns.
+
+        The columns have the form that a new scan gives.
+        """
         known = {shard.label: (number, shard.fingerprint) for number, shard in enumerate(self.shards)}
         shared = [task for task in tasks if task.label in known]
         same = ask_each(unchanged, [(task.url, known[task.label][1]) for task in shared])
@@ -275,7 +279,7 @@ class Index:
         }
 
     def _probe_targets(self) -> TargetKind:
-        """Return the kind of the first readable target, like `patchpack.stream.planning.probe.probe_targets`."""
+        """Return the kind of the first readable target, as `patchpack.stream.planning.probe.probe_targets` does."""
         for begin in range(0, len(self), 64):
             for header in self.headers(np.arange(begin, min(begin + 64, len(self)))):
                 try:

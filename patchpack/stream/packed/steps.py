@@ -70,7 +70,10 @@ class Place(NamedTuple):
 
 
 class About(Struct):
-    """The JSON of a step: its `Place`, the fields of the batch that are not arrays, and the targets or their array names."""
+    """The JSON of a step: its `Place`, the fields of the batch that are not arrays, and its targets.
+
+    If targets are arrays, the JSON has the names of these arrays in place of the targets.
+    """
 
     pack: str
     epoch: Count
@@ -204,7 +207,7 @@ def _targets_from(said: Any, arrays: dict[str, torch.Tensor]) -> Targets[torch.T
 
 
 class _Memory:
-    """A byte reader of a step in memory."""
+    """A byte reader of a step whose bytes are in memory."""
 
     def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
         self._memory, self.end = memory, len(memory)

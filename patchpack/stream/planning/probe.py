@@ -54,7 +54,7 @@ def target_kind_of(source: Source, max_in_a_row: int | None) -> tuple[TargetKind
 def probe_targets(
     events: Iterator[Event], reader: Reader, *, repeated: bool = False, max_in_a_row: int | None = None
 ) -> tuple[TargetKind, Iterable[Event]]:
-    """Return the kind of the first readable target, and an iterable of the same events from the first one on.
+    """Return the kind of the first readable target, and an iterable of all events, also of the events that the search read.
 
     Args:
         events: events of a scan.

@@ -1,4 +1,4 @@
-"""The fields that are read of every sample, and the limits on reading them."""
+"""The fields that are read from every sample, and the limits on reading them."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class SampleFields:
-    """The names of the members that are read of every sample. No other member is opened.
+    """The names of the members that are read from every sample. No other member is opened.
 
     Attributes:
         image: extensions of the image, or patterns. Among extensions, the first one that a sample has is used. A pattern
@@ -100,7 +100,7 @@ class SampleFields:
         return bool(self.frames_of([extension]))
 
     def within(self, limits: Limits) -> SampleFields:
-        """Return the same fields with other limits. Raises `ConfigError` if frames are named and the recipe takes no clips."""
+        """Return these fields with other limits. Raises `ConfigError` if frames are named and the recipe takes no clips."""
         if self.frames and not limits.clips:
             raise ConfigError(
                 f"frames={';'.join(self.frames)!r} makes clips, but the recipe has video=None: use a recipe with "
@@ -113,7 +113,7 @@ class SampleFields:
         return replace(self, text=None)
 
     def names(self) -> dict[str, Any]:
-        """Return the names of all fields as JSON-safe values, by the option that gave them."""
+        """Return a JSON-safe dict from each option to the names of fields that the option gave."""
         return {
             "image": list(self.image),
             "target": list(self.target) if isinstance(self.target, tuple) else self.target,

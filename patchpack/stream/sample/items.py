@@ -148,7 +148,7 @@ def _refuse_unclear(number: int, item: Mapping[object, object], names: Mapping[s
     """Raise an error if two names differ only in case, or if two default names are present and the user chose neither.
 
     Raises:
-        SourceError: two columns may be the image, or the same name occurs twice.
+        SourceError: two columns may be the image, or a name occurs twice.
         TargetError: two columns may be the label.
     """
     labels = (*members.labels, *(("label",) if members.labels and not members.target_given else ()))

@@ -24,19 +24,20 @@ _INTEGER = re.compile(rb"[+-]?[0-9]{1,19}").fullmatch
 
 
 def without_address(text: str) -> str:
-    """Return a message without addresses in memory, so that a report is the same every time."""
+    """Return a message without addresses in memory, so that two equal runs give equal reports."""
     return _ADDRESS.sub("", text)
 
 
 def map_name(reader: Reader) -> str | None:
-    """Return the name of the function that a reader passes targets through. Return None if there is no such function."""
+    """Return the name of the user's function that a reader applies to targets. Return None if there is no such function."""
     return reader.name if isinstance(reader, MappedReader) else None
 
 
 def join(target: str | tuple[str, ...] | None, values: Sequence[object]) -> object:
     """Return the target of a sample from the values of its labels.
 
-    For one label the target is its value. For several labels it is a dict by name. Without labels it is None.
+    For one label, the target is the value of the label. For several labels, the target is a dict from names to values. Without
+    labels, the target is None.
     """
     if target is None:
         return None
@@ -44,7 +45,7 @@ def join(target: str | tuple[str, ...] | None, values: Sequence[object]) -> obje
 
 
 class MappedReader:
-    """A reader that passes targets through a user's function.
+    """A reader that applies a user's function to targets.
 
     Attributes:
         name: name of the function.
@@ -55,7 +56,7 @@ class MappedReader:
         self.name = function_name(map_target)
 
     def around(self, reader: Reader) -> MappedReader:
-        """Return a copy with another reader, whose targets pass through the same function."""
+        """Return a copy that wraps another reader, and applies the same function to the targets of this reader."""
         return MappedReader(reader, self._map)
 
     def __copy__(self) -> MappedReader:
@@ -86,8 +87,8 @@ def decode_target(extension: str, data: bytes) -> object:
     """Return the value of a label member.
 
     A ``cls`` member must be a decimal integer within 64 bits, the number of a class. A ``txt`` member gives a str, ``json`` the
-    JSON value, and ``npy`` the array. A pickled array is refused. So is an array with further bytes after its end. Any other
-    extension gives the bytes.
+    JSON value, and ``npy`` the array. Two kinds of array are refused: a pickled array, and an array with further bytes after
+    its end. Any other extension gives the bytes.
 
     Raises:
         TargetError: the bytes do not have the form of the extension.

@@ -33,7 +33,7 @@ def parse_members(
     frames: str | None = None,
     limits: Limits = NO_LIMITS,
 ) -> SampleFields:
-    """Return the fields that are read of every sample.
+    """Return the fields that are read from every sample.
 
     Args:
         image: extensions, columns or patterns of the image, as a list or separated by ``;``.

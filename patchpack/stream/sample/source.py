@@ -64,7 +64,7 @@ class Source(ABC):
 
     @abstractmethod
     def scan(self) -> Iterator[Event]:
-        """Yield headers, rejections and faults of shards in order. The order is the same at every call."""
+        """Yield headers, rejections and shard faults in order. Every call yields them in this order."""
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
         """Yield the headers, rejections and faults of some parts, in the given order.
@@ -84,7 +84,7 @@ class Source(ABC):
         return self
 
     def read_fields(self) -> dict[str, Any]:
-        """Return the names of the fields that are read of every sample, as JSON-safe values by option.
+        """Return the names of the fields that are read from every sample, as JSON-safe values by option.
 
         A saved state holds these names. By default the dict is empty.
         """
@@ -122,7 +122,7 @@ class FieldSource(Source):
         return other
 
     def read_fields(self) -> dict[str, Any]:
-        """Return the names of the fields that are read of every sample, see `Source`."""
+        """Return the names of the fields that are read from every sample, see `Source`."""
         return self.members.names()
 
     @abstractmethod

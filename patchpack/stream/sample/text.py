@@ -105,7 +105,7 @@ class Text(NamedTuple):
 
 
 def parse_text(text: str, tokenize: Tokenize | None) -> Text | None:
-    """Return the location of texts from ``"txt"`` or ``"json:caption"``, or None without `tokenize`.
+    """Return the location of texts for a name such as ``"txt"`` or ``"json:caption"``. Return None without `tokenize`.
 
     Raises:
         ConfigError: a text is named without `tokenize`, the name is empty, or `tokenize` cannot be called.

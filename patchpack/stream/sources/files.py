@@ -81,7 +81,7 @@ def scan_file(path: Path, key: str, shard: str, location: str, asked: SampleFiel
 
 
 def _with_text(header: Header, image: Path, asked: SampleFields) -> Header | Rejection:
-    """Return the header of an image with the tokens of the text beside it."""
+    """Return the header of an image after adding the tokens of the text file beside the image, or a rejection."""
     assert asked.text is not None
     path = beside(image, asked.text.member)
     try:

@@ -33,7 +33,7 @@ def undecoded(dataset: Any, members: SampleFields) -> tuple[Any, SampleFields, l
     Returns:
         Three values: the data set, the fields to read, and the class names. Suppose that the user named no image, that no
         column has a default name, and that there is exactly one column of images. Then this column is the image in the fields.
-        The class names come from the label column. They are None if that column has none.
+        The class names come from the label column. If this column has no class names, None is returned in their place.
 
     Raises:
         ConfigError: the data set lacks a column that the user named, or has no column for a requested field.

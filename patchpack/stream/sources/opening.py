@@ -31,7 +31,7 @@ from patchpack.stream.sources.refused import refuse_tables_and_packed
 
 
 class SourceOptions(TypedDict, total=False):
-    """The options of `open_source`. `load`, `Planner` and `replay` take the same options and pass them on."""
+    """The options of `open_source`. `load`, `Planner` and `replay` take these options too, and pass them on."""
 
     image: str | Sequence[str]
     frames: str | None
@@ -117,8 +117,8 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
         **options: options of `open_source`.
 
     Raises:
-        SourceError, ConfigError: as in `open_source`. A `ConfigError` is also raised if `frames` is given and the recipe takes
-            no clips.
+        SourceError: as in `open_source`.
+        ConfigError: as in `open_source`. Or `frames` is given and the recipe takes no clips.
     """
     for name in options:
         if name not in DEFAULTS:  # from a planner or a replay: `load` has checked more names

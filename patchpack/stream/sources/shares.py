@@ -26,7 +26,7 @@ class Share(Iterable[Any]):
         self.items, self.number, self.num_shares = items, number, num_shares
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of an iterable with a method `set_epoch`."""
+        """Set the epoch of the iterable, if it has a method `set_epoch`."""
         tell_epoch(self.items, epoch)
 
     def __iter__(self) -> Iterator[Any]:
@@ -67,7 +67,7 @@ class ByNumber(Iterable[Any]):
         self.items = dataset
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of a dataset with a method `set_epoch`."""
+        """Set the epoch of the dataset, if it has a method `set_epoch`."""
         tell_epoch(self.items, epoch)
 
     def __iter__(self) -> Iterator[Any]:

@@ -16,7 +16,7 @@ from patchpack.types import Clip, Inline
 
 
 class Slice(NamedTuple):
-    """The location of a sample in a seekable shard: (offset, length) in bytes of its image and of its labels.
+    """The location of a sample in a seekable shard: one pair (offset, length) in bytes for the image, and one for each label.
 
     A clip has a pair (offset, length) for each frame. A small label may be bytes in place of a pair, because an index stores
     the values of small labels.

@@ -210,7 +210,7 @@ def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, 
 
 
 def _with_text(sized: Header, data: bytes, member: str, asked: SampleFields) -> Header | Rejection:
-    """Return the header of a sample with the tokens of its text."""
+    """Return the header of a sample after adding the tokens of its text, or a rejection."""
     assert asked.text is not None
     try:
         return sized._replace(text=asked.text.tokens(asked.text.of(data)))
