@@ -43,7 +43,7 @@ def short_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_timm(theirs: Mapping[str, Tensor], *, depth: int, heads: int, grid: tuple[int, int] | None) -> dict[str, Tensor]:
-    """Return timm's weights under patchpack's names and in patchpack's forms. Weights that patchpack has no name for keep theirs.
+    """Return timm's weights under patchpack's names and in its forms. Weights that patchpack has no name for keep their names.
 
     Args:
         theirs: weights under the names that `short_names` gives.
