@@ -167,7 +167,7 @@ def _without_prefixes(found: _Found, entry: str | None) -> dict[str, Tensor]:
 
 def _shorter(name: str, prefix: str) -> str:
     for part in prefix.split("."):
-        if not part or not name.startswith(f"{part}."):
+        if not name.startswith(f"{part}."):
             break
         name = name.removeprefix(f"{part}.")
     return name

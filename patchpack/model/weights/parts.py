@@ -113,7 +113,7 @@ def parts_of_weights(theirs: Mapping[str, Tensor], module: nn.Module | None, lik
     Args:
         theirs: timm's weights under the names that `short_names` gives, with a patch kernel.
         module: the timm model, if the user passed it. It tells parts that weights do not tell.
-        like: parts of the patchpack model. A table that can have several grids has the grid of this model, if the grids include it.
+        like: parts of the patchpack model. If the table can have several grids, this model's grid is preferred.
     """
     kernel = theirs["proj.weight"]
     side = kernel.shape[-1] if kernel.ndim == 4 else math.isqrt(kernel.shape[1] // 3)

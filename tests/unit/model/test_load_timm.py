@@ -565,6 +565,16 @@ def test_a_table_of_an_unknown_grid() -> None:
     assert torch.equal(model.positions.table, resize_grid(wide.positions.table, 4, 4, CONVENTIONS["timm"]))
 
 
+def test_a_module_tells_its_grid_where_the_models_grid_fits_too() -> None:
+    """16 positions are a grid of 4×4, as in the model, or of 2×8, as in the module."""
+    module = as_module(state(), patch_embed__grid_size=(2, 8))
+    assert "grid=2×8 in the weights, 4×4 in the model" in refusal(vit(), module)
+    model = vit()
+    assert load_timm(model, module, resize_positions=True).resized == ("positions.table",)
+    stored = state()["pos_embed"][0, 1:].view(2, 8, 16)
+    assert torch.equal(model.positions.table, resize_grid(stored, 4, 4, CONVENTIONS["timm"]))
+
+
 def test_kernels_that_are_no_images_kernels() -> None:
     grey = state() | {"patch_embed.proj.weight": torch.zeros(16, 1, 8, 8)}
     for options in ({}, {"resize_kernel": True}):
