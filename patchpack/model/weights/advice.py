@@ -153,7 +153,8 @@ def _call(theirs: Parts, ours: Parts, size: presets.Size, flexible: bool) -> _Ca
         call.add("class_token", False)
     if theirs.registers:
         call.add("registers", theirs.registers)
-    pool = theirs.pool or ("mean" if theirs.norm == "after" else "class")
+    pool = theirs.pool or (ours.pool if ours.class_token and ours.pool != "map" else None)
+    pool = pool or ("mean" if theirs.norm == "after" else "class")
     if pool != "class":
         call.add("pool", pool, f'"{pool}"')
     if theirs.norm != "before":

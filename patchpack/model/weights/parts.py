@@ -200,7 +200,8 @@ def _with_module(parts: Parts, module: nn.Module) -> Parts:
     """Return the parts with the values that the timm model tells, beside its weights."""
     block: Any = next(iter(getattr(module, "blocks", ())), None)
     attention, mlp = getattr(block, "attn", None), getattr(block, "mlp", None)
-    pool, embeds = getattr(module, "global_pool", None), getattr(module, "embeds", None)
+    pool = getattr(module, "global_pool", None)
+    embeds: Any = getattr(module, "embeds", None)
     how = _rule(embeds) if parts.positions == _TABLE else None
     return replace(
         parts,

@@ -371,6 +371,29 @@ def test_weights_that_no_preset_takes() -> None:
     assert "num_classes=5 in the weights, 3 in the model; missing: norm.weight; left over: norm_pre.weight" in text
 
 
+def test_a_block_that_differs_from_the_first_is_no_presets() -> None:
+    weights = state()
+    del weights["blocks.1.norm1.weight"]
+    text = refusal(vit(num_classes=3), weights)
+    assert "missing: blocks.1.norm_attention.weight" in text
+    assert "presets." not in text
+
+
+def test_pooling_that_a_state_dict_does_not_tell_is_the_models() -> None:
+    """Weights with a class token have the same names with both kinds of pooling."""
+    load_timm(vit(pool="mean"), state())
+    text = refusal(vit(pool="mean", num_classes=3), state())
+    assert text.startswith("these weights do not fit the model: num_classes=5 in the weights, 3 in the model. To load them")
+    assert 'pool="mean"' in call_in(text)
+
+
+def test_an_error_leaves_torchs_random_numbers() -> None:
+    model, weights = vit(num_classes=3), state()
+    before = torch.random.get_rng_state()
+    refusal(model, weights)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_the_number_of_heads_is_said_to_be_assumed() -> None:
     """A state dict does not tell it. The user's model of the same width does, and so do a module and the sizes with names."""
     wide = presets.vit(presets.Size(64, 1, 64, 4), 8, num_classes=5, image_size=32)
