@@ -191,10 +191,18 @@ class Inline(NamedTuple):
 
 
 class TargetSpec(NamedTuple):
-    """The kind of a target: int64 or float32 arrays of one shape, or any other object (``dtype == "object"``)."""
+    """The kind of a target: int64 or float32 arrays of one shape, or any other object (``dtype == "object"``).
+
+    Attributes:
+        dtype: ``"int64"``, ``"float32"`` or ``"object"``.
+        shape: shape of the target of one image. Default (), a number.
+        declared: True if the user passed the kind as ``target_kind``. Default False: the first readable target has this kind. A
+            declared object may be None.
+    """
 
     dtype: str
     shape: tuple[int, ...] = ()
+    declared: bool = False
 
 
 Event = Header | Rejection | ShardFault  # what a source's scan yields, in order

@@ -38,8 +38,8 @@ class PackedBatch(NamedTuple, Generic[Array]):
             without a readable image.
         slot_mask: bool ``[B, E]``, True where a slot holds a readable image.
         targets: the targets of the slots, ``[B, E, ...]``. Every image has the target of its sample. The targets are an int64
-            array, a float32 array, a dict of such arrays, or a nested list. Slots without a readable image have −100 (int64),
-            NaN (float32) or None (list). None if the source has no targets.
+            array, a float32 array, a nested list of objects, or a dict of these. Slots without a readable image have −100
+            (int64), NaN (float32) or None (list). None if the source has no targets.
         norm: float32 ``[2, 3]``, mean and std on the 0–255 scale, for ``value = (patch − mean) / std``. Mean 0 and std 1 if
             the patches are normalised already.
         keys: nested list ``[B][≤ E]``, the key of each image's sample.

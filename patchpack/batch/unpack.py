@@ -272,5 +272,5 @@ def _target_at(targets: Targets[ArrayT], row: int, slot: int) -> object:
     if targets is None:
         return None
     if isinstance(targets, dict):
-        return {name: values[row, slot] for name, values in targets.items()}
+        return {name: values[row][slot] for name, values in targets.items()}
     return targets[row][slot]

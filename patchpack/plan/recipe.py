@@ -29,6 +29,13 @@ ORDERS = ("pillow", "horizontal_first")
 DECODES = ("exact", "draft", "simplejpeg")
 DEEPS = ("header", "range")
 ICCS = ("ignore", "srgb")
+_ALLOWED = {
+    "resample": KERNELS, "dtype": DTYPES, "resample_order": ORDERS, "decode": DECODES, "deep": DEEPS, "icc": ICCS,
+}  # fmt: skip
+_SUCH_AS = {
+    "resize": "patchpack.resize.NaFlex(256)", "crop": "patchpack.crop.RandomResizedCrop()",
+    "drop": "patchpack.drop.Constant(0.5)", "positions": "patchpack.positions.Absolute()",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +125,7 @@ class Recipe:
             if isinstance(policy, type):  # a class has all methods of its instances, but would fail at the first image
                 raise ConfigError(f"{name} must be an instance: {policy.__name__}(...), got the class itself")
             if not isinstance(policy, protocol):
-                raise ConfigError(f"{name} must be a {protocol.__name__} (see its docstring), got {policy!r}")
+                raise ConfigError(f"{name} must be a {protocol.__name__}, such as {_SUCH_AS[name]}, got {policy!r}")
         if isinstance(self.packer, type) or not callable(self.packer):
             raise ConfigError(f"packer must be a function of (seq_len, max_images), such as Lookahead(64), got {self.packer!r}")
         for name, high in (
@@ -139,20 +146,13 @@ class Recipe:
             raise ConfigError("patch_size must be at least one size, got ()")
         for p in self.patch_sizes:
             require_int("patch_size", p, 1, 4096)
-        if self.resample not in KERNELS or self.dtype not in DTYPES:
-            raise ConfigError(
-                f"resample must be one of {KERNELS}, dtype one of {DTYPES}, got {self.resample!r} and {self.dtype!r}"
-            )
-        if self.resample_order not in ORDERS:
-            raise ConfigError(f"resample_order must be one of {ORDERS}, got {self.resample_order!r}")
-        if self.decode not in DECODES:
-            raise ConfigError(f"decode must be one of {DECODES}, got {self.decode!r}")
+        for name, allowed in _ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         if self.decode == "simplejpeg" and find_spec("simplejpeg") is None:
             raise ConfigError(
                 "decode='simplejpeg' needs simplejpeg: pip install 'patchpack[simplejpeg]', or use decode='exact'"
             )
-        if self.deep not in DEEPS or self.icc not in ICCS:
-            raise ConfigError(f"deep must be one of {DEEPS}, icc one of {ICCS}, got {self.deep!r} and {self.icc!r}")
         if not isinstance(self.formats, tuple) or not all(
             isinstance(name, str) and name and name == name.upper() for name in self.formats
         ):

@@ -21,10 +21,9 @@ from patchpack.stream.painting.transports import plans_ahead
 from patchpack.stream.planning.order import require_place
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.policy import ErrorPolicy, OnError
-from patchpack.stream.sample.names import nearest
 from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.opening import DEFAULTS as SOURCE_DEFAULTS
-from patchpack.stream.sources.opening import SourceOptions
+from patchpack.stream.sources.opening import SourceOptions, unknown_option
 
 POLICY_OPTIONS = {field.name for field in fields(ErrorPolicy)} - {"on_error"}
 
@@ -91,7 +90,8 @@ def load(
             worker. If you pass a ``generator`` here, torch seeds them in its own way. A resume in the middle of an epoch does
             not repeat these random numbers.
         **reading: options of `open_source`: ``image``, ``frames``, ``target``, ``to_sample``, ``map_target``, ``classes``,
-            ``sizes``, ``size_of``, ``text``, ``tokenize``. These options say which members of every sample are read, and how.
+            ``sizes``, ``size_of``, ``text``, ``tokenize``, ``target_kind``. These options say which members of every sample are
+            read, and how.
 
     Returns:
         A `Loader`. Iterate over it, then call ``loader.report()``. For an index, ``len(loader)`` is exact. For any other
@@ -150,7 +150,7 @@ def require_known(options: Mapping[str, Any]) -> None:
         if name in POLICY_OPTIONS:
             raise ConfigError(f"{name}= is part of an error policy: pass on_error=patchpack.ErrorPolicy('skip', {name}=...)")
         known = [*SOURCE_DEFAULTS, *inspect.signature(load).parameters, *DATALOADER_OPTIONS]
-        raise ConfigError(f"{name}= is no option of load{nearest(name, known)}")
+        raise unknown_option("load", name, known)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:

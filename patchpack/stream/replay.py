@@ -70,7 +70,7 @@ def replay(
     require_text_len(opened.text, text_len)
     opened.set_epoch(epoch)
     tell_epoch(opened.reader, epoch)
-    kind, events = probe_targets(opened.scan(), opened.reader)
+    kind, events = probe_targets(opened.scan(), opened.reader, opened.target_kind)
     images = _found(events, key, opened.name).in_pass(repeat).images
     require_int(f"part of {key}", part, 0, len(images) - 1)
     header = images[part]._replace(rest=(), text=images[0].text)  # every image of a sample has the text of the sample

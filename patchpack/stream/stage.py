@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.painter import paint
+from patchpack.paint.target_kinds import KindOption, declared_by, parse_kind
 from patchpack.plan._integers import require_bool, require_epoch
 from patchpack.plan.online.batches import Tail
 from patchpack.plan.online.planner import OnlinePlanner
@@ -40,9 +41,10 @@ from patchpack.stream.sample.names import IMAGE, LABEL
 from patchpack.stream.sample.parsing import parse_members, require_callable, require_unnamed
 from patchpack.stream.sample.source import Reader, tell_epoch
 from patchpack.stream.sample.text import TEXT, Tokenize, parse_text, require_text_len
+from patchpack.stream.sources.declared import require_possible
 from patchpack.stream.sources.inline import InlineReader
 from patchpack.stream.sources.iterables import IterableSource, Numbers
-from patchpack.stream.sources.shares import Share, in_order, require_items
+from patchpack.stream.sources.shares import Share, StagedItems, in_order, require_items
 from patchpack.stream.workers.shared_batch import share
 from patchpack.types import BatchPlan, TargetKind
 
@@ -72,6 +74,7 @@ class Pack:
         map_target: a function from the decoded label to the target. Default None.
         text: member or column that holds the text, see `load`.
         tokenize: a function from a text to its token ids, see `load`. Default None: no texts.
+        target_kind: kind of all targets, see `open_source`. Default None: the first readable target of each stream decides.
         text_len: number of tokens of text per row, see `load`. Default None: no texts.
         epoch: number of the epoch. Random draws depend on this number. Default 0. See `set_epoch`.
         lookahead: number of images that may wait in unfinished rows, default 4096. If more wait, the fullest rows are closed.
@@ -100,6 +103,7 @@ class Pack:
         map_target: MapTarget | None = None,
         text: str = TEXT,
         tokenize: Tokenize | None = None,
+        target_kind: KindOption = None,
         text_len: int | None = None,
         epoch: int = 0,
         lookahead: int = _LOOKAHEAD,
@@ -115,6 +119,9 @@ class Pack:
         require_callable(map_target=map_target, to_sample=to_sample)
         require_unnamed(members, to_sample)
         self._members = replace(members, text=parse_text(text, tokenize))
+        self._kind = parse_kind(target_kind)
+        if self._kind is not None and map_target is None:
+            require_possible(members, self._kind, "this stage")
         require_text_len(self._members.text, text_len)
         self._text, self._text_len = None if tokenize is None else text, text_len
         self._to_sample = to_sample
@@ -208,6 +215,7 @@ class Pack:
             **recipe_fields(self._recipe),
             **self._members.item_names(self._to_sample),
             "map_target": map_name(self._reader),
+            "target_kind": declared_by(self._kind),
             "tail": self._tail,
             "lookahead": list(self._lookahead),
             "text": self._text,
@@ -225,7 +233,7 @@ class Pack:
             ConfigError: `items` is a path, or cannot be iterated.
         """
         require_items(items)
-        return _Packed(self, items)
+        return StagedItems(self, items)
 
     def __call__(self, items: Iterable[Any]) -> Iterator[PackedBatch[np.ndarray]]:
         """Yield the batches of the items, in order."""
@@ -248,7 +256,7 @@ class Pack:
             planner = self._planner(kind)
             restore(resume, planner, ordered, events)
         else:
-            kind, probed = probe_targets(events, self._reader, max_in_a_row=self._policy.max_in_a_row)
+            kind, probed = probe_targets(events, self._reader, self._kind, max_in_a_row=self._policy.max_in_a_row)
             planner, events = self._planner(kind), iter(probed)
 
         def painted(plan: BatchPlan) -> PackedBatch[np.ndarray]:
@@ -286,14 +294,3 @@ class Pack:
         if error is not None:
             raise error
         return batch
-
-
-class _Packed(IterableDataset[PackedBatch[np.ndarray]]):
-    def __init__(self, stage: Pack, items: Iterable[Any]) -> None:
-        self._stage, self._items = stage, items
-
-    def __iter__(self) -> Iterator[PackedBatch[np.ndarray]]:
-        worker = get_worker_info()
-        if worker is None or isinstance(self._items, IterableDataset):
-            return self._stage(self._items)
-        return self._stage(Share(self._items, worker.id, worker.num_workers))

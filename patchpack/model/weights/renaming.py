@@ -68,7 +68,7 @@ def from_timm(theirs: Mapping[str, Tensor], *, depth: int, heads: int, grid: tup
             table = table[0]
             if own is not None and len(table) == entries + len(own):
                 own, table = own + table[: len(own)], table[len(own) :]
-            table = table.reshape(*grid, -1) if len(table) == entries else table
+            table = table.reshape(*grid, -1)
         found["positions.table"] = table[0] if table.ndim == 4 else table
     if own is not None:
         found["prefix"] = own

@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack._arrays import IntegerArray
-from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
+from patchpack.errors import ConfigError, IndexFileError, StaleIndexError
 from patchpack.image.formats import MAX_BYTES, MAX_PIXELS, Reading, require_readable
 from patchpack.losses import Rejection, ShardFault
-from patchpack.paint.targets import infer_kind
+from patchpack.paint.target_kinds import KindOption
 from patchpack.stream.index import columns as files
 from patchpack.stream.index.build import (
     Paths,
@@ -31,6 +31,7 @@ from patchpack.stream.index.build import (
 from patchpack.stream.index.columns import Columns
 from patchpack.stream.index.fingerprint import ask_each, changed, unchanged
 from patchpack.stream.index.head import Head, Shard
+from patchpack.stream.index.kind import declared_kind, first_kind, with_declared
 from patchpack.stream.index.lines import Lines
 from patchpack.stream.index.opening import parse, with_locations
 from patchpack.stream.index.reader import IndexReader
@@ -66,7 +67,7 @@ class Index:
         starts: int64 ``[num_shards + 1]``. Shard s holds the samples ``starts[s] … starts[s + 1] - 1``, in the order of the
             shard.
         key_hash: uint64 ``[n]``, the hash of each sample's key, see `patchpack.rng.key_hash`.
-        target_kind: kind of the first readable target.
+        target_kind: kind of the targets: the kind given to `build`, or the kind of the first readable target.
         fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are equal, even if the
             shards are at different locations.
         reader: a function from the location in a header to (image bytes, target).
@@ -93,6 +94,7 @@ class Index:
         *,
         image: str | Sequence[str] = IMAGE,
         target: str | tuple[str, ...] | None = LABEL,
+        target_kind: KindOption = None,
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = MAX_BYTES,
         formats: tuple[str, ...] = (),
@@ -109,7 +111,8 @@ class Index:
                 URL may be of any kind that fsspec opens. URLs need ``patchpack[remote]``. Only the parts of a remote shard that
                 hold headers are read.
             image: extensions of the image, as for `patchpack.load`.
-            target: extensions of the label, as for `patchpack.load`.
+            target: name of the label, or several names, as for `patchpack.load`.
+            target_kind: kind of all targets, as for `patchpack.load`. Default None: the first readable target decides.
             max_pixels: largest number of pixels of an image, checked on its header, default 64 million. Larger images are
                 rejected.
             max_bytes: largest size of an image file in bytes, default 512 MiB. Larger files are rejected without being read.
@@ -127,7 +130,8 @@ class Index:
 
         Raises:
             SourceError: there are no shards, a shard cannot be read by offset, or a shard is being written.
-            ConfigError: `update` was built with other members or limits, or Ray or fsspec is needed and not installed.
+            ConfigError: `update` was built with other members or limits, the labels cannot have the kind `target_kind`, or Ray
+                or fsspec is needed and not installed.
         """
         require_engine(engine, num_workers)
         reading = Reading(formats=formats)
@@ -137,6 +141,7 @@ class Index:
             raise ConfigError(
                 f"an index has one image per sample, but image={image!r} requests several: load the shards without an index"
             )
+        declared = declared_kind(target_kind, members)
         urls, labels = find_shards(shards, members)
         require_one_place_per_key(labels)
         require_same_fields(update, members)
@@ -156,8 +161,10 @@ class Index:
 
         with closing(scanned):  # ends its processes
             head, columns = assemble(tasks, parts())
-        kind = cls(head, columns)._probe_targets()
-        return cls(replace(head, target_kind=kind), columns)
+        if declared is not None:
+            return cls(with_declared(head, declared), columns)
+        index = cls(head, columns)
+        return cls(replace(head, target_kind=first_kind(index.headers, len(index), index.reader)), columns)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, shards: Paths | None = None, verify: bool = True) -> Index:
@@ -277,16 +284,6 @@ class Index:
             for task, as_it_was in zip(shared, same, strict=True)
             if as_it_was
         }
-
-    def _probe_targets(self) -> TargetKind:
-        """Return the kind of the first readable target, as `patchpack.stream.planning.probe.probe_targets` does."""
-        for begin in range(0, len(self), 64):
-            for header in self.headers(np.arange(begin, min(begin + 64, len(self)))):
-                try:
-                    return infer_kind(self.reader.target(header.location))
-                except (TargetError, SourceError, OSError):
-                    continue  # the painter reports it
-        return None
 
 
 def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:

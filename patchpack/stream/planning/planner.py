@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from multiprocessing.context import BaseContext
@@ -21,7 +23,8 @@ from patchpack.stream.planning.probe import require_recipe
 from patchpack.stream.planning.resume import require_same, require_whole, with_checksum
 from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.source import Source
-from patchpack.stream.sources.opening import SourceOptions, open_within
+from patchpack.stream.sources.opening import DEFAULTS as SOURCE_DEFAULTS
+from patchpack.stream.sources.opening import SourceOptions, open_within, unknown_option
 from patchpack.types import BatchPlan
 
 
@@ -131,6 +134,9 @@ class Planner(Sampler[BatchPlan]):
         states_kept: int = 64,
         **reading: Unpack[SourceOptions],
     ) -> None:
+        for name in reading:
+            if name not in SOURCE_DEFAULTS:
+                raise unknown_option("Planner", name, [*SOURCE_DEFAULTS, *inspect.signature(Planner.__init__).parameters])
         self.recipe = require_recipe(recipe)
         self.source = open_within(Limits.of(recipe), source, **reading)
         require_epoch(epoch)
@@ -139,6 +145,13 @@ class Planner(Sampler[BatchPlan]):
             steps_per_epoch = int(steps_per_epoch)  # a state holds it, and JSON has no numbers of numpy
         require_bool("balance", balance)
         require_number("timeout", timeout)
+        if timeout < 0:
+            raise ConfigError(f"timeout is a number of seconds, 0 for no limit, got {timeout!r}")
+        require_int("seen", seen, 0, 1 << 62)
+        require_int("states_kept", states_kept, 1, 1 << 62)
+        if isinstance(scanner, str) and scanner not in multiprocessing.get_all_start_methods():
+            known = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
+            raise ConfigError(f"scanner is a multiprocessing context, None, or one of {known} here, got {scanner!r}")
         require_place(rank, world_size)
         self.epoch, self.seen, self.steps_per_epoch, self.text_len = int(epoch), int(seen), steps_per_epoch, text_len
         self.already_reported = 0

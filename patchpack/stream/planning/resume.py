@@ -22,7 +22,7 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.planning.order import Mark, OrderedSource
 from patchpack.types import Event, Header, TargetKind
 
-STATE = 5  # version of a state
+STATE = 6  # version of a state
 
 
 class Marks:
@@ -117,6 +117,11 @@ def require_same(saved: Any, now: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for the first field in which a state differs from the current arguments."""
     for name, value in now.items():
         require_names(saved, [name])  # in order: the version comes first
+        if name == "state" and saved[name] != value:
+            raise ConfigError(
+                f"the state has version {saved[name]}, this loader reads version {value}: it was saved for another kind of "
+                f"source (an index, or not) or by another version of patchpack. Start anew without load_state_dict"
+            )
         if saved[name] != value:
             raise ConfigError(
                 f"{name} differs: the state was saved with {saved[name]}, this loader has {value}. Make it the same, or start "
@@ -149,7 +154,7 @@ def require_names(saved: Any, names: Iterable[str]) -> None:
         raise ConfigError(f"expected a state that state_dict() gave, got {type(saved).__name__}")
     for name in names:
         if name not in saved:
-            raise ConfigError(f"the state says nothing of {name}: it is not one of this kind of loader, or of another version")
+            raise ConfigError(f"the state says nothing of {name}: it is no state of this kind of loader, or of another version")
 
 
 def _checksum(place: Mapping[str, Any]) -> int:

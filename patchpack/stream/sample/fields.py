@@ -13,6 +13,7 @@ from patchpack.errors import ConfigError
 from patchpack.image.decode import WHITE, Colour
 from patchpack.image.formats import DEFAULT, MAX_BYTES, MAX_PIXELS, Reading, reading_of, require_readable
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.sample.field_names import label_names
 from patchpack.stream.sample.names import function_name
 from patchpack.stream.sample.text import Text
 
@@ -53,7 +54,8 @@ class SampleFields:
     Attributes:
         image: extensions of the image, or patterns. Among extensions, the first one that a sample has is used. A pattern
             (``*.jpg``) stands for all members that match it.
-        target: extension of the label. With several extensions the target is a dict of labels. None reads no labels.
+        target: name of the label: an extension, or a field such as ``json:label``. With several names the target is a dict of
+            labels. None reads no labels.
         frames: patterns of members, or of columns, that are the frames of a clip. A sample with such members is a clip, even if
             it has other images.
         text: location of the text, and the tokenizer. None reads no texts.
@@ -136,12 +138,10 @@ class SampleFields:
             names["target"] = [*self.labels, "label"]
         return {**names, "to_sample": function_name(to_sample)}
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Extensions of all labels. The tuple is empty if no labels are read."""
-        if self.target is None:
-            return ()
-        return (self.target,) if isinstance(self.target, str) else self.target
+        """Extensions of the members that hold labels, each once. The tuple is empty if no labels are read."""
+        return tuple(dict.fromkeys(name.member for name in label_names(self.target)))
 
 
 def _matching(extensions: Iterable[str], patterns: tuple[str, ...]) -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from patchpack._shown import said, shown
 from patchpack.errors import TargetError
+from patchpack.stream.sample.field_names import label_names, parse_object
 from patchpack.stream.sample.names import function_name
 from patchpack.stream.sample.source import Reader, tell_epoch
 
@@ -33,15 +34,37 @@ def map_name(reader: Reader) -> str | None:
     return reader.name if isinstance(reader, MappedReader) else None
 
 
-def join(target: str | tuple[str, ...] | None, values: Sequence[object]) -> object:
-    """Return the target of a sample from the values of its labels.
+def target_of(target: str | tuple[str, ...] | None, values: Sequence[object], *, decode: bool = True) -> object:
+    """Return the target of a sample from the members that hold its labels.
 
     For one label, the target is the value of the label. For several labels, the target is a dict from names to values. Without
     labels, the target is None.
+
+    Args:
+        target: names of the labels, as in `SampleFields`.
+        values: the members, in the order of `SampleFields.labels`.
+        decode: True (default) decodes a member of bytes by its extension, see `decode_target`. False leaves bytes unchanged,
+            because the name of a column is not an extension.
+
+    Raises:
+        TargetError: a member does not have the form of its extension, or has no such field.
     """
+    if isinstance(target, str) and ":" not in target:  # the usual label
+        return _whole(target, values[0], decode)
+    names = label_names(target)
+    members = dict(zip(dict.fromkeys(name.member for name in names), values, strict=True))
+    objects = {m: parse_object("label", m, members[m]) for m in {name.member for name in names if name.field is not None}}
+    found = [
+        _whole(name.member, members[name.member], decode) if name.field is None else name.of("label", objects[name.member])
+        for name in names
+    ]
     if target is None:
         return None
-    return values[0] if isinstance(target, str) else dict(zip(target, values, strict=True))
+    return found[0] if isinstance(target, str) else dict(zip(target, found, strict=True))
+
+
+def _whole(member: str, value: object, decode: bool) -> object:
+    return decode_target(member, value) if decode and isinstance(value, bytes) else value
 
 
 class MappedReader:

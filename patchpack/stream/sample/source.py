@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from patchpack.stream.sample.fields import Limits, SampleFields
 from patchpack.stream.sample.text import Text
-from patchpack.types import Event
+from patchpack.types import Event, TargetKind
 
 
 class Reader(Protocol):
@@ -48,6 +48,7 @@ class Source(ABC):
         class_names: names of the classes in the order of their numbers. Default None: unknown.
         ignored: number of files that are not read, by extension. Default: an empty dict.
         text: location of the text, and the tokenizer. Default None: no texts.
+        target_kind: kind of the targets that the user declares. Default None: the first readable target decides.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Source(ABC):
     class_names: list[str] | None = None
     ignored: Mapping[str, int] = MappingProxyType({})
     text: Text | None = None
+    target_kind: TargetKind = None
 
     @abstractmethod
     def scan(self) -> Iterator[Event]:

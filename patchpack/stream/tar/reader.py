@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 
 from patchpack.errors import SourceError
 from patchpack.stream.sample.fields import SampleFields
-from patchpack.stream.sample.labels import decode_target, join
+from patchpack.stream.sample.labels import target_of
 from patchpack.stream.tar.remote import RemoteFile
 from patchpack.stream.tar.urls import is_local
 from patchpack.types import Clip, Inline
@@ -72,12 +72,8 @@ class ShardReader:
         """Return the target alone."""
         if isinstance(location, Inline):
             return location.target
-        asked = self._members
-        found = zip(asked.labels, location.labels, strict=True)
-        return join(
-            asked.target,
-            [decode_target(e, at if isinstance(at, bytes) else self._read(location.shard, at)) for e, at in found],
-        )
+        found = [at if isinstance(at, bytes) else self._read(location.shard, at) for at in location.labels]
+        return target_of(self._members.target, found)
 
     def _read(self, shard: int, where: tuple[int, int]) -> bytes:
         offset, length = where

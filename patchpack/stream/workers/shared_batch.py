@@ -107,7 +107,8 @@ def as_tensors(sent: PackedBatch[ArrayT]) -> PackedBatch:
         torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in sent
     )
     if isinstance(batch.targets, dict):
-        return batch._replace(targets={name: torch.as_tensor(values) for name, values in batch.targets.items()})
+        of_labels = batch.targets.items()
+        return batch._replace(targets={name: v if isinstance(v, list) else torch.as_tensor(v) for name, v in of_labels})
     return batch
 
 

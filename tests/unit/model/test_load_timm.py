@@ -284,6 +284,8 @@ def test_weights_without_a_head_leave_the_models_head() -> None:
     assert "num_classes=0 in the weights, 5 in the model" in text
     assert text.endswith("or pass head=False (the model keeps its own head)")
     load_timm(eval(call_in(text), NAMES), features)
+    text = refusal(vit(num_classes=0), state())
+    assert text.endswith("or pass head=False (the head of the weights is left out)")
 
 
 def test_a_head_that_is_left_out_is_no_difference() -> None:

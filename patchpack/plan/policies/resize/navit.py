@@ -56,10 +56,14 @@ class NaViT:
             raise ConfigError(f"resolution must be a range with lowest <= highest, got {self.resolution!r}")
         if self.eval_resolution is not None:
             require_int("eval_resolution", self.eval_resolution, 1, MAX_RESOLUTION)
-        if self.sampling not in ("uniform", "normal") or self.on not in ("side", "area"):
+        if isinstance(self.sampling, int):
             raise ConfigError(
-                f"sampling must be 'uniform' or 'normal', on 'side' or 'area', got {self.sampling!r} and {self.on!r}"
+                f"a range of resolutions is a pair: NaViT(({self.resolution}, {self.sampling})), got two arguments"
             )
+        if self.sampling not in ("uniform", "normal"):
+            raise ConfigError(f"sampling must be 'uniform' or 'normal', got {self.sampling!r}")
+        if self.on not in ("side", "area"):
+            raise ConfigError(f"on must be 'side' or 'area', got {self.on!r}")
         require_number("mean", self.mean)
         require_number("std", self.std)
         if not self.std > 0:
