@@ -13,9 +13,13 @@ from patchpack.batch_info import BatchInfo
 from patchpack.losses import Rejection, ShardFault
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
+    import os
+    from typing import Any
 
-    Picture = bytes | npt.NDArray[np.uint8] | PILImage  # file bytes, ``[H, W, 3]`` or an image
+    from PIL.Image import Image as PILImage
+    from torch import Tensor
+
+    Picture = bytes | str | os.PathLike[str] | npt.NDArray[Any] | Tensor | PILImage  # the forms of a single image
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
@@ -44,12 +48,12 @@ class Grid(NamedTuple):
 class Clip:
     """The frames of a clip, as a value of `Sample.image`, for a recipe with `video`.
 
-    A uint8 array ``[T, H, W, 3]`` means the same. All frames have one size. Frames are requested lazily, each at most once, so
-    a custom sequence may decode on access. With workers the sequence must be picklable.
+    An array ``[T, H, W, 3]`` means the same. All frames have one size. Frames are requested lazily, each at most once, so a
+    custom sequence may decode on access. With workers the sequence must be picklable.
 
     Attributes:
-        frames: sequence of at least one frame: any object with ``len(frames)`` and ``frames[i]``. A frame is file bytes, a
-            uint8 ``[H, W, 3]`` array, or a PIL image.
+        frames: sequence of at least one frame: any object with ``len(frames)`` and ``frames[i]``. A frame has any form that
+            `Sample.image` may have for a single image.
     """
 
     frames: Sequence[Picture]
@@ -64,9 +68,18 @@ class Sample:
 
     Attributes:
         key: name of the sample in reports, unique within one pass over the source. It addresses the sample's draws.
-        image: compressed file bytes, a uint8 ``[H, W, 3]`` array, or a PIL image. A clip is a `Clip` or a uint8
-            ``[T, H, W, 3]`` array. A list of these holds images that belong together, such as the pages of a document. They
-            are placed in one row in this order, or rejected together.
+        image: a single image, a clip, or a list of these. A single image is one of these:
+
+            * a path, a `str` or `os.PathLike`: only the header is read to plan, and the worker that paints reads the file. A
+              relative path starts from the working folder at the time when the sample is read.
+            * a data URI (``data:image/png;base64,…``), or the base64 of an image file.
+            * the bytes of an image file.
+            * a PIL image.
+            * a numpy array or torch tensor ``[H, W]``, ``[H, W, 1 | 3 | 4]`` or ``[1 | 3 | 4, H, W]``, of uint8, uint16, or
+              floats in [0, 1]. Four channels are RGB and alpha, which is composed over the recipe's `background`.
+
+            A clip is a `Clip`, or an array with an axis of frames in front. A list holds images that belong together, such as
+            the pages of a document. They are placed in one row in this order, or rejected together.
         target: class index, float, array of a fixed shape, dict of these, or any other object. Default None, no target.
         text: text that belongs to the image, such as a caption. It is used only with ``tokenize``. Default None.
     """
