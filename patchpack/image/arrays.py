@@ -65,7 +65,7 @@ def require_image(array: npt.NDArray[Any]) -> None:
     """
     if array.ndim not in (2, 3) or (array.ndim == 3 and not {array.shape[0], array.shape[2]} & {*CHANNELS}):
         raise DecodeError(f"expected an array {LAYOUTS}, got {_shape_of(array)}")
-    if array.dtype.kind != "f" and array.dtype not in (np.uint8, np.uint16):
+    if array.dtype != np.uint8 and not _has_16_bits(array) and array.dtype.kind != "f":
         raise DecodeError(f"expected an array of {_TYPES}, got {_shape_of(array)}{_values(array)}: {_cure(array)}")
     if array.ndim == 3 and array.shape[0] in CHANNELS and array.shape[2] in CHANNELS:
         raise DecodeError(
@@ -133,9 +133,9 @@ def rgb_of(array: npt.NDArray[Any], *, background: Colour = WHITE, reading: Read
         if pixels.shape[2] < 4:
             return np.ascontiguousarray(pixels) if pixels.shape[2] == 3 else np.repeat(pixels, 3, axis=2)
         image = Image.fromarray(np.ascontiguousarray(pixels))
-    elif pixels.dtype == np.uint16 and pixels.shape[2] == 1:
+    elif _has_16_bits(pixels) and pixels.shape[2] == 1:
         image = Image.fromarray(np.ascontiguousarray(pixels[:, :, 0], dtype=np.uint16))
-    elif pixels.dtype == np.uint16:
+    elif _has_16_bits(pixels):
         upper = Image.fromarray(np.ascontiguousarray(pixels >> 8, dtype=np.uint8))
         image = depth.eight_bits(upper, depth.Depth(colour=True), stretch=stretch)
     elif pixels.dtype.kind == "f":
@@ -143,6 +143,10 @@ def rgb_of(array: npt.NDArray[Any], *, background: Colour = WHITE, reading: Read
     else:
         raise DecodeError(f"expected an array of {_TYPES}, got {_shape_of(array)}{_values(array)}: {_cure(array)}")
     return np.asarray(to_rgb(image, background=background, reading=reading))
+
+
+def _has_16_bits(array: npt.NDArray[Any]) -> bool:
+    return array.dtype.kind == "u" and array.itemsize == 2  # in either order of bytes
 
 
 def _levels(pixels: npt.NDArray[Any], stretch: bool) -> UInt8Array:
