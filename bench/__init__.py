@@ -1,1 +1,1 @@
-"""Benchmarks: one question a script, each run as a module from the top of the repository."""
+"""Benchmarks. Each script answers one question. Run a script as a module from the top of the repository."""

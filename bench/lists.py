@@ -1,4 +1,4 @@
-"""The lists of lengths that packers are compared on, made from real image sizes."""
+"""Lists of lengths on which packers are compared, made from real image sizes."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ _P = 16
 
 
 def sizes(name: str) -> npt.NDArray[np.int64]:
-    """(width, height) of real images, ``[n, 2]``: of COCO for ``coco``, else of ImageNet."""
+    """Return the (width, height) of real images, ``[n, 2]``: from COCO for ``coco``, otherwise from ImageNet."""
     with np.load(DATA / FILES["coco" if name == "coco" else "imagenet"]) as file:
         wh = file["wh"].astype(np.int64)
         return wh[file["index"]] if "index" in file else wh
 
 
 def histogram(name: str) -> npt.NDArray[np.int64]:
-    """Number of sequences of each length from 0 on, as `numpy.bincount` counts: ``wikipedia_512`` or ``squad11_384``."""
+    """Return the number of sequences of each length, from 0 on, in the list ``wikipedia_512`` or ``squad11_384``."""
     with np.load(DATA / f"{name}.npz") as file:
         return np.concatenate([[0], file["count"].astype(np.int64)])
 
 
 def make(name: str, n: int, seq_len: int, seed: int = 0) -> npt.NDArray[np.int64]:
-    """Token counts of n images at patch 16, each in 1 … seq_len.
+    """Return the token counts of n images at patch size 16. Each count is in 1 … seq_len.
 
-    * ``navit``: ImageNet's shapes with sides U(128, 512), aspect kept, tokens dropped at a rate from Beta(2, 2). Small, smooth.
-    * ``imagenet``: native grids, sizes drawn with replacement, each side times exp(N(0, 0.05)).
-    * ``coco``: native grids, sizes as they are: a comb of 277 lengths.
-    * ``lognormal``: areas exp(N(log 512 tokens, 1)), a long tail. Needs no file.
+    * ``navit``: ImageNet's shapes with sides from U(128, 512) and the aspect kept. Tokens are dropped at a rate from
+      Beta(2, 2). Lengths are small and spread smoothly.
+    * ``imagenet``: native grids. Sizes are drawn with replacement, and each side is multiplied by exp(N(0, 0.05)).
+    * ``coco``: native grids of unchanged sizes. Only 277 different lengths occur.
+    * ``lognormal``: areas of exp(N(log 512 tokens, 1)), with a long tail. This list needs no file.
 
-    A native grid over seq_len becomes the Pix2Struct grid of at most seq_len.
+    A native grid of more than seq_len patches becomes the Pix2Struct grid of at most seq_len patches.
     """
     rng = np.random.default_rng(seed)
     if name == "lognormal":

@@ -1,4 +1,4 @@
-"""The pictures that throughput is measured on: held in memory as files and as pixels, and enlarged to 12 megapixels."""
+"""The pictures on which throughput is measured: in memory as files and as pixels, and enlarged to 12 megapixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _MEGAPIXELS = 12_000_000
 
 
 def default_shards() -> list[str]:
-    """The shards in ``data/photos`` of the folder that PATCHPACK_TEST_DATA names; without them the samples of the package."""
+    """Return the shards in ``data/photos`` of the folder that PATCHPACK_TEST_DATA names.
+
+    Without it, return the package's samples.
+    """
     named = os.environ.get("PATCHPACK_TEST_DATA", "")
     photographs = sorted(map(str, Path(named, "data", "photos").glob("*.tar"))) if named else []
     return photographs or list(pp.samples.shards("train"))
@@ -36,9 +39,9 @@ class Pictures:
     Attributes:
         files: samples whose image is the bytes of a file.
         arrays: samples whose image is uint8 ``[H, W, 3]``, upright.
-        pil: loaded Pillow images of mode RGB, as the peers open them: an orientation tag is not followed.
-        formats: what the files are, for `Image.open`.
-        lost: files that cannot be decoded; they are in none of the lists.
+        pil: loaded Pillow images of mode RGB, as the peers open them. Their EXIF orientation is not applied.
+        formats: formats of the files, for `Image.open`.
+        lost: number of files that cannot be decoded. None of the lists has them.
     """
 
     files: list[pp.Sample]
@@ -51,7 +54,7 @@ class Pictures:
         return len(self.files)
 
     def describe(self) -> dict[str, Any]:
-        """Sizes of files and pictures, and formats: the distribution that the figures are for."""
+        """Return the sizes of files and pictures, and the formats. The measured figures hold for this distribution."""
         kilobytes = [len(sample.image) / 1e3 for sample in self.files]
         megapixels = [sample.image.shape[0] * sample.image.shape[1] / 1e6 for sample in self.arrays]
         return {
@@ -66,7 +69,7 @@ class Pictures:
 
 
 def read_pictures(shards: Sequence[str], limit: int) -> Pictures:
-    """The first pictures of the shards, taken evenly from all of them."""
+    """Return the first pictures of the shards, the same number from each shard."""
     each = -(-limit // len(shards))
     files: list[pp.Sample] = []
     for shard in shards:
@@ -79,7 +82,7 @@ def read_pictures(shards: Sequence[str], limit: int) -> Pictures:
 
 
 def pictures_of(files: list[pp.Sample]) -> Pictures:
-    """The files that can be decoded, in both forms."""
+    """Return the files that can be decoded, as files and as pixels."""
     kept, arrays, opened, formats, lost = [], [], [], set(), 0
     for sample in files:
         try:
@@ -96,10 +99,10 @@ def pictures_of(files: list[pp.Sample]) -> Pictures:
 
 
 def enlarged(pictures: Pictures, count: int) -> list[pp.Sample]:
-    """So many JPEG files of 12 megapixels, 4:3, quality 90.
+    """Return `count` JPEG files of 12 megapixels, 4:3, quality 90.
 
-    A photograph is enlarged twice and laid out mirrored at its edges: enlarged alone it would be smooth and quick to
-    decode, tiled alone it would be as rough as a thumbnail.
+    A photograph is enlarged to twice its size and repeated, mirrored at its edges. If it were only enlarged, it would be smooth
+    and quick to decode. If it were only repeated, it would be as rough as a thumbnail.
     """
     height, width = 3000, _MEGAPIXELS // 3000
     files = []

@@ -1,4 +1,4 @@
-"""A file of results, a line of JSON per run, that a long benchmark goes on from."""
+"""A file of results with a line of JSON per run, with which a long benchmark continues after an interruption."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def read(out: Path, **wanted: Any) -> list[dict[str, Any]]:
-    """The lines whose fields are these; a line that a killed call left unfinished is passed over."""
+    """Return the lines whose fields have the wanted values. A line that a killed run left unfinished is skipped."""
     lines = []
     for text in out.read_text().splitlines() if out.exists() else []:
         try:
@@ -22,7 +22,7 @@ def read(out: Path, **wanted: Any) -> list[dict[str, Any]]:
 
 
 def append(out: Path, line: dict[str, Any]) -> None:
-    """One more line, on a line of its own whatever stands at the end of the file."""
+    """Append a result as a line of its own, even if the file ends with an unfinished line."""
     before = out.read_bytes() if out.exists() else b""
     with out.open("ab") as file:
         file.write((b"\n" if before and not before.endswith(b"\n") else b"") + json.dumps(line).encode() + b"\n")

@@ -1,4 +1,4 @@
-"""The variables that limit libraries to one thread, which a library reads when it is loaded."""
+"""The environment variables that limit libraries to one thread. A library reads its variable when it is loaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_
 
 
 def limit_to_one() -> None:
-    """Begin this program again with every variable of `THREADS` set to 1; return where all of them are."""
+    """Restart this program with every variable of `THREADS` set to 1. Return if all of them are set already."""
     if any(os.environ.get(name) != "1" for name in THREADS):
         os.environ.update(dict.fromkeys(THREADS, "1"))
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

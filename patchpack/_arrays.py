@@ -1,4 +1,4 @@
-"""The types of numpy arrays by dtype, for annotations. An array whose dtype varies is annotated as `numpy.ndarray`."""
+"""Names for annotations: one numpy array type per dtype. An array whose dtype varies is annotated as `numpy.ndarray`."""
 
 from __future__ import annotations
 
@@ -14,5 +14,5 @@ Int64Array = npt.NDArray[np.int64]
 IndexArray = npt.NDArray[np.intp]
 Float32Array = npt.NDArray[np.float32]
 Float64Array = npt.NDArray[np.float64]
-IntegerArray = npt.NDArray[np.integer]  # any integers, as a caller may give them
-LineArray = npt.NDArray[np.int32 | np.int64]  # numbers of lines or items: int32 where it holds them
+IntegerArray = npt.NDArray[np.integer]  # integers of any dtype, as a caller may give them
+LineArray = npt.NDArray[np.int32 | np.int64]  # numbers of table lines or items: int32 if it is wide enough

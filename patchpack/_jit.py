@@ -1,7 +1,9 @@
-"""The decorator that compiles kernels with numba: on first use, without the interpreter's lock, and with a cache on disk.
+"""The decorator that compiles kernels with numba at their first use. Kernels run without the interpreter's lock.
 
-numba's cache checks only the file in which a kernel is written. Therefore a kernel and every compiled function that it calls
-are in one file. The cache would not notice a change in another file.
+Compiled kernels are cached on disk.
+
+numba's cache checks only the file in which a kernel is written, so it does not notice a change in another file. Therefore a
+kernel and every compiled function that it calls are in one file.
 """
 
 from __future__ import annotations

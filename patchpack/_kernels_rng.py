@@ -1,4 +1,4 @@
-"""The random generator Philox4x32-10 as kernels, for many draws of few keys.
+"""The random generator Philox4x32-10 as compiled kernels, used for many random draws of few keys.
 
 The kernels use arrays and integers only. They neither allocate nor raise.
 """
@@ -24,7 +24,7 @@ def _block(seed: np.uint64, epoch: np.uint64, hashed: np.uint64, last: np.uint64
         seed: seed of the draws.
         epoch: epoch of the draws.
         hashed: hash of the key.
-        last: fourth word of the counter, which is made of the stage and the number of the block.
+        last: fourth word of the counter. It holds the stage and the number of the block.
     """
     c0, c1 = hashed & _LOW, hashed >> _32
     c2, c3 = epoch, last
@@ -59,7 +59,7 @@ def uniforms(seed: np.uint64, epoch: np.uint64, stage: np.uint64, hashes: UInt64
 
 @njit
 def select(draws: UInt64Array, counts: Int64Array, out: IndexArray) -> None:
-    """Write the positions of the k smallest draws to an array, in ascending order. Of equal draws the first counts as smaller.
+    """Write the positions of the k smallest draws to `out`, from low to high. Of equal draws the first counts as smaller.
 
     Args:
         draws: uint64 ``[n]``, draws of 53 bits, n >= k.
@@ -72,10 +72,10 @@ def select(draws: UInt64Array, counts: Int64Array, out: IndexArray) -> None:
         shift, most = shift - np.uint64(1), most >> 1
     for i in range(n):
         counts[draws[i] >> shift] += 1
-    below, bucket = 0, np.uint64(0)  # draws in the buckets before the one that the last kept draw is in
+    below, bucket = 0, np.uint64(0)  # number of draws in the buckets before the last kept draw's
     while below + counts[bucket] < k:
         below, bucket = below + counts[bucket], bucket + np.uint64(1)
-    last, place = bucket << shift, -1  # the last kept draw so far, and where it is
+    last, place = bucket << shift, -1  # the last kept draw so far, and its position
     for _ in range(k - below):
         least, where = (bucket + np.uint64(1)) << shift, -1
         for i in range(n):
@@ -112,7 +112,7 @@ def smallest(
         k: int64 ``[m]``, number of smallest draws to find for each key.
         draws: uint64 ``[>= max(n)]``, working memory.
         counts: int64 ``[>= max(n)]``, working memory. Its length is a power of two.
-        out: int64 ``[sum(k)]``, the positions of the smallest draws, key after key, which are written.
+        out: int64 ``[sum(k)]``, output: the positions of the smallest draws, key after key.
     """
     end = 0
     for i in range(len(hashes)):

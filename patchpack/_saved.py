@@ -12,7 +12,7 @@ _MODULE = "torch.serialization"
 
 
 def allow_loading(types: Sequence[type]) -> None:
-    """Allow torch to load saved instances of `types`. If torch is not imported yet, this takes effect at its import."""
+    """Allow torch to load saved instances of `types`. If torch is not imported yet, wait for its import."""
     module = sys.modules.get(_MODULE)
     if module is not None:
         _allow(module, types)
@@ -38,7 +38,7 @@ class _WhenImported(MetaPathFinder):
         sys.meta_path.remove(self)
         spec = PathFinder.find_spec(name, path, target)
         loader = getattr(spec, "loader", None)
-        if loader is None:  # another finder has this module and is asked next
+        if loader is None:  # another finder has this module: Python asks it next
             return None
         run = loader.exec_module
 

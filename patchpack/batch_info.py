@@ -1,4 +1,4 @@
-"""The facts about a batch beside its tensors, and their form as JSON."""
+"""The facts about a batch that are not in its tensors, and the conversion of these facts to JSON."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from patchpack.losses import Rejection, ShardFault
 
 @dataclass
 class BatchInfo:
-    """The facts about a batch beside its tensors: its place in the epoch, its counters, and the losses before it.
+    """The facts about a batch that are not in its tensors: position in the epoch, counters, and losses before the batch.
 
     Attributes:
         step: number of the batch in its epoch, from 0.
-        epoch: number of the epoch, which addresses the draws.
+        epoch: number of the epoch, on which the random draws depend.
         seen: number of samples that the planner has read in this epoch, up to this batch.
         planned: number of samples that the plan has for this batch. Rows repeated from earlier in the epoch do not count.
-        packed: number of these samples that could be painted. 0 in a plan.
+        packed: number of the planned samples that could be painted. 0 in a plan.
         shortened: number of packed samples that lost tokens so that their row ends exactly full.
-        dropped: number of samples that a rule left out since the previous batch, by the name of the rule.
+        dropped: dict from the name of a rule to the number of samples that the rule left out since the previous batch.
         rejections: samples that were lost since the previous batch.
-        shard_errors: containers that could not be read to their end, since the previous batch.
-        warnings: number of painted samples with a warning, by kind of warning.
-        repeats: nested list like `PackedBatch.keys`, a number for each image, which together with the key addresses its draws:
-            the number of the pass over the source, or a place in an endless stream. None if all are 0.
-        boxes: nested list, (top, left, height, width) of the part of each image that was read, in source pixels. None if the
+        shard_errors: containers (such as tar files) whose reading failed since the previous batch.
+        warnings: dict from the kind of a warning to the number of painted samples with this warning.
+        repeats: nested list like `PackedBatch.keys`, with a number for each image: the number of the pass over the source, or a
+            position in an endless stream. The image's random draws depend on its key and on this number. None if all are 0.
+        boxes: nested list with the part of each image that was read: (top, left, height, width) in source pixels. None if the
             recipe does not crop.
-        flips: nested list, True for each image that is mirrored. None if the recipe does not mirror.
+        flips: nested list with True for each image that is mirrored. None if the recipe does not mirror.
         positions: "image" if position ids are positions in the whole image and not in its crop. Else None.
         worker: number of the stream that made the batch, from 0.
         streams: number of streams.
         state: state of the stream after this batch (see `patchpack.Pack`). None unless it was requested.
-        fatal: the reason if this batch is empty and no batch follows. Else None.
+        fatal: reason why planning had to stop. The batch is then empty, and no batch follows. Else None.
         elsewhere: the first losses that another rank reports, so that all ranks can stop together.
     """
 
@@ -98,7 +98,7 @@ def _loss_from_json(said: dict[str, str]) -> Rejection | ShardFault:
 
 
 def _are(values: list[Any], kind: object) -> bool:
-    """Return True if each of `values` has the type `kind`: a class, `Any`, a union, or a list or dict of one of these."""
+    """Return True if each value has the type `kind`. `kind` is a class, `Any`, a union, or a list or dict of one of these."""
     kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     if Any in kinds:
         return True

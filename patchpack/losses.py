@@ -21,8 +21,8 @@ class Rejection(NamedTuple):
     Attributes:
         shard: the shard or folder of the sample, "" for an iterable.
         key: the sample's key.
-        member: the file with the fault inside the shard (``n0144.jpg``), or the image with the fault among the sample's images
-            (``[2]`` is the third). "" if there is neither.
+        member: name of the faulty file inside the shard (``n0144.jpg``), or number of the faulty image in the sample (``[2]``
+            is the third image). "" if neither is known.
         stage: the stage that failed: ``read`` (the bytes), ``header`` (the size), ``plan`` (no row takes the image or the
             text), ``decode`` (the pixels), or ``target`` (the label or the text).
         reason: the cause: what was expected, and what was found.
@@ -39,7 +39,7 @@ class Rejection(NamedTuple):
         return f"{self.key}{where}: {self.reason} [{self.stage}]"
 
     def as_error(self) -> errors.PatchpackError:
-        """Return the exception this rejection becomes under ``on_error="raise"``."""
+        """Return the exception that is raised for this rejection with ``on_error="raise"``."""
         return _STAGE_ERRORS[self.stage](f"{self}. Pass on_error='skip' to count such samples and go on.")
 
 
@@ -55,5 +55,5 @@ class ShardFault(NamedTuple):
     reason: str
 
     def as_error(self) -> errors.ShardError:
-        """Return the exception this fault becomes under ``on_error="raise"``."""
+        """Return the exception that is raised for this fault with ``on_error="raise"``."""
         return errors.ShardError(f"{self.shard}: {self.reason}. Pass on_error='skip' to count it and go on.")

@@ -1,4 +1,4 @@
-"""The report of an epoch, and the account from which it is made."""
+"""The report of an epoch, and the running counts (the account) from which the report is made."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ class Report:
         seen: number of samples that the planner has read, up to the last delivered batch.
         packed: number of readable samples in delivered batches.
         waiting: number of samples that are planned or queued, but not delivered yet. 0 at the end of an epoch.
-        rejected: samples that did not reach a batch, with the reason.
-        dropped: number of samples that a rule left out, by the name of the rule, e.g. ``{"tail": 3}``.
-        shard_errors: containers that could not be read to their end.
-        shortened: number of packed samples that lost tokens so that their row ends exactly full (a packer's ``max_cut``).
-        warnings: number of packed samples with a warning, by kind of warning (see docs/howto/bad-data.md).
-        ignored: number of files in a folder that are not images or do not have a requested extension, by extension. They are
-            not samples.
+        rejected: one `Rejection`, with the reason, for each sample that did not reach a batch.
+        dropped: dict from the name of a rule to the number of samples that the rule left out, e.g. ``{"tail": 3}``.
+        shard_errors: containers (such as tar files) that could not be read to their end.
+        shortened: number of packed samples that lost tokens so that their row ends exactly full (see `Lookahead.max_cut`).
+        warnings: dict from the kind of a warning to the number of packed samples with this warning (see
+            docs/howto/bad-data.md).
+        ignored: dict from a file extension to the number of files of a folder that are not images, or were not requested. These
+            files do not count as samples.
     """
 
     seen: int = 0
@@ -47,8 +48,8 @@ class Report:
     def collect(cls, batches: Iterable[PackedBatch[ArrayT]]) -> Report:
         """Return the report of batches that `patchpack.Pack` made under your own DataLoader.
 
-        `waiting` is the number of samples that were not delivered after the last batch of each stream. It is 0 for streams that
-        ended.
+        `waiting` counts the samples that were read but not delivered up to the last batch of each stream. A stream that ended
+        adds 0.
 
         Args:
             batches: all batches, in the order in which the DataLoader delivered them. Each worker has one stream. A batch with
@@ -112,8 +113,8 @@ class Account:
 
         Args:
             info: info of the batch.
-            before: number of samples in ``info.seen`` that belong to earlier batches, which were not added here because the
-                stream was resumed. Default 0.
+            before: number of samples in ``info.seen`` that were counted before the stream was resumed. Their batches were not
+                added to this account. Default 0.
             delivered: False if an error is raised instead of delivering the batch. Its images then count as waiting. Default
                 True.
         """

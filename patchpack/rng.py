@@ -1,4 +1,4 @@
-"""Random draws by address: a draw depends on (seed, epoch, key, stage) alone.
+"""Random numbers, called draws, each of which depends on (seed, epoch, key, stage) alone: the address of the draw.
 
 The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), vectorised over keys
 in numpy. Therefore the draws of an image do not depend on the order of images, on the worker or rank, or on a resume.
@@ -19,18 +19,18 @@ from patchpack.errors import ConfigError
 U64 = npt.NDArray[np.uint64]
 
 _ROUNDS = 10
-# arrays without an axis: numpy takes them in half the time of its scalars
+# arrays without an axis: numpy computes with them in half the time that its scalars take
 _MULTIPLIERS = (np.array(0xD2511F53, dtype=np.uint64), np.array(0xCD9E8D57, dtype=np.uint64))
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.array(0xFFFFFFFF, dtype=np.uint64)
 _SHIFT32, _SHIFT21, _SHIFT11 = (np.array(bits, dtype=np.uint64) for bits in (32, 21, 11))
 MAX_DRAWS = 1 << 24
-_CACHED = 1 << 13  # draws whose words the cache holds
-_MANY = 16  # draws per key: one for every patch of an image, where sizes and rates take one or two
+_CACHED = 1 << 13  # most draws for which the cache holds the words
+_MANY = 16  # draws per key, as for every patch of an image. Sizes and rates take one or two draws
 
 
 class Stage(IntEnum):
-    """The purpose of a draw. Only append to it: a new stage must not change the numbers of the existing stages."""
+    """The purpose of a draw. Add a new stage at the end only, so that existing stages keep their numbers."""
 
     RESIZE = 0
     DROP = 1
@@ -73,7 +73,8 @@ def uniforms(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDAr
 
     Returns:
         float64 ``[m, n]``, multiples of 2**-53. Draws 2b and 2b + 1 come from the Philox block with the counter
-        ``(hash low, hash high, epoch, stage << 24 | b)`` and the key ``(seed low, seed high)``. Low and high are 32 bits each.
+        ``(hash low, hash high, epoch, stage << 24 | b)`` and the key ``(seed low, seed high)``. In both, low and high stand for
+        32 bits each.
 
     Raises:
         ConfigError: an argument is out of its range.
@@ -90,7 +91,7 @@ def uniforms(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDAr
     counter[3] = np.uint64(stage << 24) | np.arange(blocks, dtype=np.uint64)
     words = philox4x32((counter[0], counter[1], counter[2], counter[3]), (seed & 0xFFFFFFFF, seed >> 32))
     out = np.empty((len(hashes), blocks, 2), dtype=np.float64)
-    for half in range(min(n, 2)):  # a single draw needs the first half alone
+    for half in range(min(n, 2)):  # a single draw needs only the first half
         high, low = words[2 * half], words[2 * half + 1]
         out[:, :, half] = ((high << _SHIFT21) | (low >> _SHIFT11)) * 2.0**-53
     return out.reshape(len(hashes), 2 * blocks)[:, :n]
@@ -107,15 +108,17 @@ def _require(seed: int, epoch: int, stage: int, n: int) -> None:
 
 
 def permutation(seed: int, epoch: int, stage: int, start: int, n: int, *, block: int | None = None) -> npt.NDArray[np.intp]:
-    """Return the positions ``0 … n − 1`` in random order. Position i is sorted by the draw with the address ``start + i``.
+    """Return the positions ``0 … n − 1`` in random order: sorted by one draw each.
+
+    Position i has the draw of key ``start + i``.
 
     Args:
         seed: the recipe's seed, 0 … 2**64 − 1.
         epoch: epoch of the draws, 0 … 2**32 − 1.
         stage: purpose of the draws, 0 … 255, one of `Stage`.
-        start: the first address, 0 … 2**64 − n.
+        start: key of the draw of position 0, 0 … 2**64 − n.
         n: number of positions, >= 0.
-        block: number of positions that are permuted among themselves. Default None, all positions in one block.
+        block: length of a block. Positions stay within their block. Default None, all positions in one block.
 
     Returns:
         intp ``[n]``, the positions. The sort is stable.
@@ -134,16 +137,16 @@ def permutation(seed: int, epoch: int, stage: int, start: int, n: int, *, block:
 
 
 def _many(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDArray[np.float64]:
-    from patchpack import _kernels_rng as kernels  # numba costs 0.15 s to import: planning does without
+    from patchpack import _kernels_rng as kernels  # numba takes 0.15 s to import, and planning does not need it
 
     many = np.empty((len(hashes), n), dtype=np.float64)
-    hashes = np.array(hashes)  # contiguous and writable: one kind of array is compiled for
+    hashes = np.array(hashes)  # contiguous and writable: the kernel is compiled for one kind of array
     kernels.uniforms(np.uint64(seed), np.uint64(epoch), np.uint64(stage << 24), hashes, many)
     return many
 
 
 def smallest(seed: int, epoch: int, hashes: U64, stage: int, n: npt.ArrayLike, k: npt.ArrayLike) -> npt.NDArray[np.intp]:
-    """Return a random subset of ``0 … n − 1`` for each key, all subsets of size `k` being equally likely.
+    """Return a random subset of ``0 … n − 1`` for each key. All subsets of size `k` are equally likely.
 
     The subset has the indices of the `k` smallest of the key's `n` uniform draws.
 
@@ -156,7 +159,7 @@ def smallest(seed: int, epoch: int, hashes: U64, stage: int, n: npt.ArrayLike, k
         k: integers ``[m]``, size of each key's subset, 1 … n. If `k` equals `n`, nothing is drawn.
 
     Returns:
-        intp ``[sum(k)]``, the subsets key after key, ascending within a key. Of equal draws the first counts as smaller.
+        intp ``[sum(k)]``, the subsets, key after key. The indices of a key ascend. Of equal draws the first counts as smaller.
 
     Raises:
         ConfigError: an argument is out of its range.
@@ -179,7 +182,7 @@ def smallest(seed: int, epoch: int, hashes: U64, stage: int, n: npt.ArrayLike, k
 def philox4x32(counter: tuple[U64, U64, U64, U64], key: tuple[int, int]) -> tuple[U64, U64, U64, U64]:
     """Apply ten Philox rounds to each counter, which consists of four 32-bit words. A word is stored in a uint64 array."""
     c0, c1, c2, c3 = (np.array(word, dtype=np.uint64) for word in counter)
-    high, low = np.empty_like(c0), np.empty_like(c0)  # the only allocation: for a few keys it dominates the cost
+    high, low = np.empty_like(c0), np.empty_like(c0)  # the only allocation: for a few keys, allocation is most of the cost
     for k0, k1 in _round_keys(*key):
         np.multiply(c0, _MULTIPLIERS[0], out=high)
         np.multiply(c2, _MULTIPLIERS[1], out=low)

@@ -48,8 +48,8 @@ class Grid(NamedTuple):
 class Clip:
     """The frames of a clip, as a value of `Sample.image`, for a recipe with `video`.
 
-    An array ``[T, H, W, 3]`` means the same. All frames have one size. Frames are requested lazily, each at most once, so a
-    custom sequence may decode on access. With workers the sequence must be picklable.
+    An array ``[T, H, W, 3]`` may be given in its place. All frames have one size. Frames are requested lazily, each at most
+    once, so a custom sequence may decode on access. With workers the sequence must be picklable.
 
     Attributes:
         frames: sequence of at least one frame: any object with ``len(frames)`` and ``frames[i]``. A frame has any form that
@@ -67,8 +67,8 @@ class Sample:
     """One image, or several images that belong together, with a key and a label.
 
     Attributes:
-        key: name of the sample in reports, unique within one pass over the source. It addresses the sample's draws.
-        image: a single image, a clip, or a list of these. A single image is one of these:
+        key: name of the sample in reports, unique within one pass over the source. The sample's random draws depend on the key.
+        image: a single image, a clip, or a list of these. A single image is one of these values:
 
             * a path, a `str` or `os.PathLike`: only the header is read to plan, and the worker that paints reads the file. A
               relative path starts from the working folder at the time when the sample is read.
@@ -78,8 +78,9 @@ class Sample:
             * a numpy array or torch tensor ``[H, W]``, ``[H, W, 1 | 3 | 4]`` or ``[1 | 3 | 4, H, W]``, of uint8, uint16, or
               floats in [0, 1]. Four channels are RGB and alpha, which is composed over the recipe's `background`.
 
-            A clip is a `Clip`, or an array with an axis of frames in front. A list holds images that belong together, such as
-            the pages of a document. They are placed in one row in this order, or rejected together.
+            A clip is a `Clip`, or an array with an axis of frames in front. A list holds several images or clips that belong
+            together, such as the pages of a document. All of a list are packed into one row in the order of the list, or all
+            are rejected.
         target: class index, float, array of a fixed shape, dict of these, or any other object. Default None, no target.
         text: text that belongs to the image, such as a caption. It is used only with ``tokenize``. Default None.
     """
@@ -99,7 +100,7 @@ class Sample:
 
 
 class PlanTable(NamedTuple):
-    """The decisions about n images, as columns. Line i is image i.
+    """The decisions about n images, as the columns of a table. Line i has the decisions about image i.
 
     Attributes:
         box: int32 ``[n, 4]``, (top, left, height, width) of the part that is read, in source pixels after orientation.
@@ -107,7 +108,7 @@ class PlanTable(NamedTuple):
         flip: bool ``[n]``, True if the image is mirrored left to right after resampling.
         grid: int32 ``[n, 2]``, (rows, cols) of patches before dropping. (0, 0) if the policy refuses the size.
         num_tokens: int32 ``[n]``, number of kept patches, ``1 … times * rows * cols``. 0 if the policy refuses the size.
-        times: int32 ``[n]``, tubelets along time, 1 for an image.
+        times: int32 ``[n]``, number of tubelets (patches through several frames) along time, 1 for an image.
     """
 
     box: IntArray
@@ -130,7 +131,7 @@ class PlanTable(NamedTuple):
 
     @classmethod
     def concatenate(cls, tables: Sequence[PlanTable]) -> PlanTable:
-        """Return the lines of all tables, in order, in columns of their own."""
+        """Return a new table with the lines of all tables, in order."""
         return cls._make(map(np.concatenate, zip(_NO_LINES, *tables, strict=True)))
 
 
@@ -145,19 +146,19 @@ _NO_LINES = PlanTable(
 
 
 class Header(NamedTuple):
-    """The key, the size and the location of one image, from which the planner works.
+    """The key, the size and the location of one image: the planner's input.
 
     Attributes:
         key: the sample's key.
         shard: name of the container in reports, "" without a container.
         member: name of the image file inside the container, "" without a file.
         size: height and width in pixels, after orientation.
-        location: location of the image and its target, which the source's reader understands. It is picklable.
+        location: location of the image and its target, in the form that the source's reader expects. It is picklable.
         repeat: number of the pass over the source within the epoch, from 0. Default 0.
-        num_bytes: bytes of memory that `location` holds until the image is painted. Default 0, for a place in a file.
+        num_bytes: bytes of memory that `location` holds until the image is painted. Default 0, for an image in a file.
         part: number of the image within its sample, from 0. Default 0.
         rest: headers of the sample's other images, in order. Only the first image of a sample has them. Default empty.
-        text: tokens of the sample's text, the bytes of an int32 array. Only the first image of a sample has them. Default
+        text: token ids of the sample's text, as the bytes of an int32 array. Only the first image of a sample has them. Default
             empty.
         frames: number of frames of a clip. Default 1, an image.
     """
@@ -181,7 +182,7 @@ class Header(NamedTuple):
 
     @property
     def draw_key(self) -> str:
-        """The key that addresses the image's draws: the sample's key, then `repeat` and `part` unless they are 0."""
+        """The key on which the image's draws depend: the sample's key, then `repeat` and `part` unless they are 0."""
         key = f"{self.key}#{self.repeat}" if self.repeat else self.key
         return f"{key}[{self.part}]" if self.part else key
 
@@ -191,7 +192,7 @@ class Header(NamedTuple):
         return (self, *self.rest)
 
     def in_pass(self, repeat: int) -> Header:
-        """Return the same sample in another pass over its source."""
+        """Return the header of the same sample in pass number `repeat` over its source."""
         rest = tuple(other._replace(repeat=repeat) for other in self.rest)
         return self._replace(repeat=repeat, rest=rest)
 
@@ -216,24 +217,24 @@ TargetKind = TargetSpec | dict[str, TargetSpec] | None  # a dict for samples wit
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """The plan of one batch, with everything that a worker needs to paint it. It has a few kB and is picklable.
+    """The plan of one batch, with everything that a worker needs to paint the batch. A plan is picklable and has a few kB.
 
     Row r of the batch holds the images ``offsets[r] … offsets[r + 1] − 1``, in slot order.
 
     Attributes:
         step: number of the batch in its epoch, from 0.
-        epoch: number of the epoch, which addresses the draws.
+        epoch: number of the epoch, on which the random draws depend.
         patch_size: pixels per side of a patch in this batch.
         seq_len: tokens per row.
         offsets: int32 ``[rows + 1]``, begin and end of each row in `table`.
         table: decisions about the n images of the batch, one line per image.
         key_hash: uint64 ``[n]``, hash of each image's `Header.draw_key`.
         headers: key, size and location of each image.
-        target_kind: kind of the source's targets, which decides the dtype of empty slots.
+        target_kind: kind of the source's targets. It decides the dtype of the targets of empty slots.
         info: counters, and losses since the previous plan. It becomes `PackedBatch.info`.
-        fatal: the reason if no batch can be made, for example because the source has no readable image. Default None.
-        repeated_rows: number of rows at the end that repeat earlier rows of the epoch (``tail="wrap"``). They are not counted
-            again. Default 0.
+        fatal: reason why no batch can be made, for example that the source has no readable image. Default None, a normal batch.
+        repeated_rows: number of rows at the end that repeat earlier rows of the epoch (``tail="wrap"``). These rows are not
+            counted again. Default 0.
         text_len: text tokens per row. Default None, without texts.
     """
 

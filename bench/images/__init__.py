@@ -1,1 +1,1 @@
-"""Benchmarks of images: what decoding, resampling and painting cost beside the peers, and the figures of docs/explain."""
+"""Benchmarks of images: the cost of decoding, resampling and painting, beside other packages, and the figures of the docs."""

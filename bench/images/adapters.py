@@ -1,13 +1,17 @@
-"""What do the processors of `patchpack.adapters` cost beside the peers' own, from decoded pictures to the same tensors?
+"""What do the processors of `patchpack.adapters` cost beside the original processors, from decoded pictures to the same
+tensors?
 
     python -m bench.images.adapters [SHARDS ...] [--images 96] [--batch 8] [--rounds 7] [--quick] [--json FILE]
 
-One thread, CPU time; contenders take turns in rounds (`bench.images.rounds`), the ratio is taken inside a round, medians and
-quartiles over them. Both start from Pillow images of mode RGB in memory and end with batches of torch tensors, with the same
-settings: 256 patches of 16, or for Qwen2-VL 256 of 14. Beside each ratio stands the largest difference between the two batches'
-pixel values, and whether everything else (names, masks, grids, ids, shapes, dtypes) is equal: the Pillow backends resample as
-we do, those on torchvision differ by a grey level or two, bicubic rarely by more. Peers that are not installed are named (``pip
-install -e '.[bench-images]'``).
+The figures are CPU time on one thread. The processors take turns in rounds (`bench.images.rounds`). Ratios are taken inside a
+round. The output has their medians and quartiles over the rounds. Both processors start from Pillow images of mode RGB in
+memory and end with batches of torch tensors. Both have the same settings: 256 patches of 16 x 16 pixels, or of 14 x 14 for
+Qwen2-VL.
+
+Beside each ratio stand the largest difference between the two batches' pixel values, and whether everything else (names, masks,
+grids, ids, shapes, dtypes) is equal. The Pillow backends resample as patchpack does. The torchvision backends differ by a grey
+level or two, and with bicubic resampling rarely by more. A peer is another package's processor. Peers that are not installed
+are named in the output (``pip install -e '.[bench-images]'``).
 """
 
 from __future__ import annotations
@@ -35,25 +39,25 @@ Process = Callable[[list[Any]], Any]
 
 
 def siglip2(pil: bool) -> tuple[Process, Process]:
-    """The peer's processor and ours with its settings."""
+    """Return the peer's processor for SigLIP 2, and ours with the same settings."""
     theirs = _transformers("Siglip2ImageProcessor", pil, max_num_patches=BUDGET)
     return _called(theirs), adapters.Siglip2Processor.like(theirs)
 
 
 def qwen2_vl(pil: bool) -> tuple[Process, Process]:
-    """The same of Qwen2-VL, 2.5 and 3, which share one."""
+    """Return the peer's processor for Qwen2-VL, Qwen2.5-VL and Qwen3-VL, and ours with the same settings."""
     theirs = _transformers("Qwen2VLImageProcessor", pil, size={"shortest_edge": 56**2, "longest_edge": BUDGET * 14**2})
     return _called(theirs), adapters.QwenVLProcessor.like(theirs)
 
 
 def pix2struct(pil: bool) -> tuple[Process, Process]:
-    """The same of Pix2Struct."""
+    """Return the peer's processor for Pix2Struct, and ours with the same settings."""
     theirs = _transformers("Pix2StructImageProcessor", pil, max_patches=BUDGET)
     return _called(theirs), adapters.Pix2StructProcessor.like(theirs)
 
 
 def timm_naflex(pil: bool) -> tuple[Process, Process]:
-    """timm's transform for evaluation, on Pillow, and its collation."""
+    """Return timm's evaluation transform on Pillow with its collation, and our processor with the same settings."""
     make_torchvision_importable()
     data = importlib.import_module("timm.data")
     collate = importlib.import_module("timm.data.naflex_dataset").NaFlexCollator(BUDGET)
@@ -100,7 +104,7 @@ PEERS: dict[str, tuple[Callable[[bool], tuple[Process, Process]], bool]] = {
 
 
 def compare(theirs: Any, ours: Any) -> dict[str, Any]:
-    """Largest difference of real values, and whether the rest is equal."""
+    """Return the largest difference of floating-point values, and whether everything else is equal."""
     largest, equal = 0.0, set(theirs) == set(ours)
     for name, value in theirs.items():
         mine = ours[name]
@@ -114,7 +118,7 @@ def compare(theirs: Any, ours: Any) -> dict[str, Any]:
 
 
 def measure(images: list[Any], batch_size: int, rounds: int) -> dict[str, Any]:
-    """All peers: times, ratios, what the tensors differ by; and why a peer is missing."""
+    """Return times, ratios and tensor differences for every peer, and for each missing peer the reason."""
     groups = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
     contenders, quality, missing = [], {}, {}
     for name, (make, pil) in PEERS.items():
@@ -149,7 +153,7 @@ def _over(process: Process, groups: list[list[Any]]) -> Callable[[], Iterator[An
 
 
 def show(results: dict[str, Any]) -> None:
-    """The results as a table."""
+    """Print the results as a table."""
     print(json.dumps(results["environment"]))
     print(json.dumps(results["pictures"]))
     print(f"\n{'ms per image':26} {'theirs':>8} {'ours':>8}   ratio  quartiles      largest difference   rest")
@@ -165,7 +169,7 @@ def show(results: dict[str, Any]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure and print; the results."""
+    """Measure, print and return the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", nargs="*", help=SHARDS)
     parser.add_argument("--images", type=int, default=96, help="pictures held in memory (default: 96)")

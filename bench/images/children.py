@@ -1,4 +1,4 @@
-"""What only a process of its own can tell: how long a start takes, and how much memory a stream of large files needs."""
+"""Measurements that need a process of their own: the time to start, and the memory for a stream of large files."""
 
 from __future__ import annotations
 
@@ -58,7 +58,10 @@ START_UP = {
 
 
 def start_up(shards: Sequence[str], repeats: int) -> dict[str, Any]:
-    """Seconds of whole processes, wall and CPU, and of the parts of a first batch; whatever can be cached is."""
+    """Return the wall and CPU seconds of whole processes, and the seconds of the parts of a first batch.
+
+    All caches are filled before.
+    """
     answer: dict[str, Any] = {}
     for name, code in START_UP.items():
         runs = [_run(code) for _ in range(repeats + 1)][1:]  # the first one fills caches
@@ -75,9 +78,11 @@ def start_up(shards: Sequence[str], repeats: int) -> dict[str, Any]:
 
 
 def peak_memory(files: Sequence[pp.Sample], count: int, kind: str, changes: dict[str, Any]) -> dict[str, Any]:
-    """MiB at most of a process that takes so many files through `pp.load`, and of it before the first of them.
+    """Return the peak memory in MiB of a process that loads `count` files with `pp.load`, and its peak before the first of
+    them.
 
-    kind: ``"folder"``, whose files are read when they are painted; ``"iterable"``, whose bytes wait with their plans.
+    `kind` is ``"folder"``, whose files are read when they are painted, or ``"iterable"``, whose bytes wait together with their
+    plans.
     """
     with tempfile.TemporaryDirectory() as folder:
         for number, sample in zip(range(count), cycle(files)):
@@ -96,7 +101,7 @@ def peak_memory(files: Sequence[pp.Sample], count: int, kind: str, changes: dict
 
 
 def _run(code: str, *arguments: str) -> tuple[float, float, str]:
-    """(wall seconds, CPU seconds, what it printed) of a Python of its own."""
+    """Run code in a new Python process. Return wall seconds, CPU seconds and the printed text."""
     before, begin = os.times(), time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True)
     wall, after = time.perf_counter() - begin, os.times()

@@ -2,19 +2,22 @@
 
     OMP_NUM_THREADS=1 python -m bench.images.decode [SHARDS ...] [--images 200] [--large 4] [--rounds 5]
 
-Every image is resampled to at most 256 patches of 16 x 16 pixels, none dropped, bilinear, by the painter itself.
-Sets: photographs as they are, and JPEGs of 12 megapixels (4000 x 3000, quality 90, 4:2:0) made of them: one enlarged, which is
-smoother than what a camera writes, or many side by side, which is rougher. Reading a file's bytes costs the same at any scale,
-so the more of them a pixel takes (``bytes per pixel``), the less fast saves.
+The painter resamples every image to at most 256 patches of 16 x 16 pixels, with the bilinear kernel. No patch is dropped. There
+are two sets of images: photographs as they are, and JPEGs of 12 megapixels (4000 x 3000, quality 90, 4:2:0) made from the
+photographs. A JPEG shows either one enlarged photograph, which is smoother than what a camera writes, or many photographs side
+by side, which is rougher. Reading a file's bytes costs the same at any scale. So the more bytes a file has per
+pixel (``bytes per pixel``), the less "draft" saves.
 
-* difference: of fast from exact, in levels of 256: mean and maximum over all values of the set, and its PSNR in dB; ``scaled``
-  counts the images that were decoded smaller (the others are exact), ``mean of scaled`` and ``psnr of scaled`` are theirs.
-* ``--budgets`` prints instead, for several numbers of patches, kernels and crops, how many photographs were decoded smaller
-  and the worst, the quartiles and the best of their PSNR.
-* time: CPU ms per image of one thread, from file bytes to patches; the contenders take turns in every round, the median of an
-  image counts. ``decode`` is decoding alone. ``T`` is Pillow's open and load.
+* The difference between "draft" and "exact" is in levels of 256: mean and maximum over all values of the set. Beside them
+  stands the PSNR in dB. ``scaled`` counts the images that were decoded at a smaller size. All other images are exact.
+  ``mean of scaled`` and ``psnr of scaled`` cover the scaled images only.
+* ``--budgets`` prints other figures: for several numbers of patches, kernels and crops, how many photographs were decoded at a
+  smaller size, and the worst, the quartiles and the best of their PSNR.
+* The time is CPU ms per image on one thread, from file bytes to patches. The modes take turns in every round. The median of
+  each image counts. ``decode`` is decoding alone. ``T`` is Pillow's open and load.
 
-Prints JSON. ``--picture FILE`` draws exact, fast and eight times their difference instead, of three pictures made by formula.
+The output is JSON. ``--picture FILE`` draws three pictures made by formula, each exact, as a draft, and as eight times the
+difference of the two.
 """
 
 from __future__ import annotations
@@ -54,12 +57,12 @@ P = 16
 
 
 def enlarged(photographs: list[bytes]) -> bytes:
-    """A JPEG of 12 megapixels: the first photograph, larger."""
+    """Return a JPEG of 12 megapixels that shows the first photograph, enlarged."""
     return saved(Image.open(io.BytesIO(photographs[0])).convert("RGB").resize((4000, 3000), Image.Resampling.BICUBIC))
 
 
 def tiled(photographs: list[bytes]) -> bytes:
-    """A JPEG of 12 megapixels: photographs as they are, 9 in a row, cut to 448 x 336 pixels."""
+    """Return a JPEG of 12 megapixels that shows photographs as they are, 9 in a row, each cut to 448 x 336 pixels."""
     canvas = Image.new("RGB", (4000, 3000))
     for at in range(81):
         tile = Image.open(io.BytesIO(photographs[at % len(photographs)])).convert("RGB")
@@ -71,14 +74,14 @@ def tiled(photographs: list[bytes]) -> bytes:
 
 
 def saved(picture: Image.Image) -> bytes:
-    """As a JPEG."""
+    """Return a picture as the bytes of a JPEG file."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=90)
     return file.getvalue()
 
 
 def planned(data: bytes) -> tuple[Size, tuple[int, int, int, int], tuple[int, int], Grid]:
-    """Size, box, target and grid of one image, as its recipe plans them."""
+    """Return size, box, resized size and grid of one image, as the recipe plans them."""
     size = read_size(data)
     table = plan_table(RECIPE, [size], np.zeros(1, dtype=np.uint64))
     grid = Grid(*table.grid[0].tolist())
@@ -86,7 +89,7 @@ def planned(data: bytes) -> tuple[Size, tuple[int, int, int, int], tuple[int, in
 
 
 def painted(data: bytes, mode: str, plan: Any) -> np.ndarray:
-    """All patches of one image."""
+    """Return all patches of one image."""
     size, box, target, grid = plan
     recipe = RECIPE.replace(decode=mode)
     picture, box = part_of_picture(data, size, box, target, recipe)
@@ -96,14 +99,14 @@ def painted(data: bytes, mode: str, plan: Any) -> np.ndarray:
 
 
 def loaded(data: bytes) -> Image.Image:
-    """Pillow's open and load."""
+    """Open and load an image with Pillow."""
     image = Image.open(io.BytesIO(data))
     image.load()
     return image
 
 
 def difference(images: list[bytes]) -> dict[str, Any]:
-    """Of fast from exact."""
+    """Return how much "draft" differs from "exact" on some images."""
     levels, scaled = [], []
     for data in images:
         plan = planned(data)
@@ -116,7 +119,7 @@ def difference(images: list[bytes]) -> dict[str, Any]:
 
 
 def distance(levels: list[np.ndarray], which: str) -> dict[str, Any]:
-    """Mean, maximum and PSNR."""
+    """Return mean, maximum and PSNR of differences."""
     values = sum(of.size for of in levels)
     squares = sum(int((of.astype(np.int64) ** 2).sum()) for of in levels)
     return {
@@ -127,7 +130,7 @@ def distance(levels: list[np.ndarray], which: str) -> dict[str, Any]:
 
 
 def by_budget(images: list[bytes]) -> dict[str, Any]:
-    """PSNR of single photographs, through the public door."""
+    """Return the PSNR of single photographs by number of patches, kernel and crop, with public functions only."""
     answer = {}
     whole, part = pp.crop.WholeImage(), pp.crop.RandomResizedCrop()
     cases = [(n, kernel, whole) for kernel in ("bilinear", "bicubic") for n in (256, 128, 64, 36, 16, 4)]
@@ -148,7 +151,7 @@ def by_budget(images: list[bytes]) -> dict[str, Any]:
 
 
 def timing(images: list[bytes], rounds: int) -> dict[str, Any]:
-    """CPU ms per image."""
+    """Return the CPU ms per image of each mode."""
     rows = []
     for data in images:
         plan = planned(data)
@@ -177,7 +180,9 @@ def timing(images: list[bytes], rounds: int) -> dict[str, Any]:
 
 
 def drawn(kind: str) -> Image.Image:
-    """1800 x 2400 pixels by formula: edges, a landscape of all scales (as photographs have), or ever finer rings."""
+    """Draw 1800 x 2400 pixels by formula: edges, a landscape with details of all scales (as photographs have), or ever finer
+    rings.
+    """
     height, width = 1800, 2400
     if kind == "edges":
         return render(Spec(3, CLASS_NAMES.index("triangles"), "jpg", height, width))
@@ -193,7 +198,7 @@ def drawn(kind: str) -> Image.Image:
 
 
 def side_by_side(path: Path) -> dict[str, Any]:
-    """Draw exact, fast and their difference; how far apart they are."""
+    """Draw "exact", "draft" and their difference into a file. Return the differences."""
     rows, answer = [], {}
     for kind in ("landscape", "edges", "rings"):
         data = saved(drawn(kind))

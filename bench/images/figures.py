@@ -1,9 +1,9 @@
-"""What do the rules look like? Draws the figures of docs/explain from the sample shards.
+"""What do the rules look like? This script draws the figures of docs/explain from the sample shards.
 
-Everything in them is painted or planned by the library, nothing is sketched.
+The library paints or plans everything in the figures. Nothing is sketched by hand.
 
-    python -m bench.images.figures docs/images                                        # all of them, a CPU minute
-    python -m bench.images.figures docs/images --only resize-rules attention-blocks   # some
+    python -m bench.images.figures docs/images                                        # all figures, one minute of CPU time
+    python -m bench.images.figures docs/images --only resize-rules attention-blocks   # some figures
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ONE_IMAGE = {"patch_size": 8, "seq_len": 4096, "max_images": 1, "rows_per_batch"
 
 
 def samples(*splits: str) -> dict[str, Any]:
-    """Sample by the stem of its key, as the loader reads them."""
+    """Return the samples of some splits, as the loader reads them, by the stem of the key."""
     import webdataset as wds
 
     found = {}
@@ -50,12 +50,12 @@ def samples(*splits: str) -> dict[str, Any]:
 
 
 def sizes() -> np.ndarray:
-    """Height and width of the training samples, ``[420, 2]``."""
+    """Return height and width of the training samples, ``[420, 2]``."""
     return np.array([Image.open(io.BytesIO(data)).size[::-1] for data in samples("train").values()])
 
 
 def painted(data: bytes, recipe: pp.Recipe) -> tuple[np.ndarray, PackedImage]:
-    """Pixels of an image as a batch holds them, grey where a patch was dropped, and the image."""
+    """Return the pixels of an image as a batch holds them, grey where a patch was dropped. Return the packed image, too."""
     image = next(pp.unpack(next(iter(pp.pack_images([data], recipe)))))
     rows, cols = image.grid
     p = recipe.patch_sizes[0]
@@ -66,7 +66,7 @@ def painted(data: bytes, recipe: pp.Recipe) -> tuple[np.ndarray, PackedImage]:
 
 
 def resize() -> Figure:
-    """Four samples under every rule, at one scale."""
+    """Draw four samples under every resize rule, at one scale."""
     rules = {
         "NaViT(64)": pp.resize.NaViT(64), "Pix2Struct(64)": pp.resize.Pix2Struct(64), "NaFlex(64)": pp.resize.NaFlex(64),
         "SmartResize": pp.resize.SmartResize(2048, 4096), "LongestSide(64)": pp.resize.LongestSide(64),
@@ -106,7 +106,7 @@ def resize() -> Figure:
 
 
 def drop() -> Figure:
-    """Densities of the drop rate under the three kinds of policies, and what is left of a picture."""
+    """Draw the densities of the drop rate under the three kinds of drop policies, and what remains of a picture."""
     figure = Figure(figsize=(11, 6.1), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=(8, 5))
     u = (np.arange(20_000) + 0.5) / 20_000
@@ -116,7 +116,7 @@ def drop() -> Figure:
     density = np.array([np.histogram(pp.drop.Beta(m, 0.9).rates(u), edges, density=True)[0] for m in means])
     mesh = beta.pcolormesh(edges, np.append(means, 0.9) - 0.025, np.minimum(density, 4), cmap=HEAT, vmin=0, vmax=4)
     beta.plot(means, means, color="#d55e00", linewidth=1.2)
-    beta.set(xlabel="drop rate of an image", ylabel="mean", title="Beta(mean, max=0.9)")
+    beta.set(xlabel="drop rate of an image", ylabel="mean", title="Beta(mean, max_rate=0.9)")
     above.colorbar(mesh, ax=beta, label="density, 4 and more", fraction=0.05)
 
     policy = pp.drop.ByResolution(0.1, 0.9, fewest=16, most=576)
@@ -128,13 +128,13 @@ def drop() -> Figure:
 
     seen = np.linspace(0, 10e6, 400)
     curves = {
-        "tau = −0.5 M": (pp.drop.Scheduled(5e6, -5e5), HUES[0], "-"),
-        "tau = −2 M": (pp.drop.Scheduled(5e6, -2e6), HUES[0], "--"),
-        "tau = +0.5 M": (pp.drop.Scheduled(5e6, 5e5), HUES[3], "-"),
+        "width = −0.5 M": (pp.drop.Scheduled(5e6, -5e5), HUES[0], "-"),
+        "width = −2 M": (pp.drop.Scheduled(5e6, -2e6), HUES[0], "--"),
+        "width = +0.5 M": (pp.drop.Scheduled(5e6, 5e5), HUES[3], "-"),
     }
     for label, (schedule, colour, dash) in curves.items():
         scheduled.plot(seen / 1e6, schedule.rates(seen), color=colour, linestyle=dash, label=label)
-    scheduled.set(xlabel="images seen, millions", ylabel="drop rate", title="Scheduled(mu=5 M, tau)", ylim=(0, 1))
+    scheduled.set(xlabel="images seen, millions", ylabel="drop rate", title="Scheduled(midpoint=5 M, width)", ylim=(0, 1))
     scheduled.legend(fontsize=9, loc="lower center", bbox_to_anchor=(0.5, -0.02))
 
     data = samples()["shape-00110"]
@@ -148,7 +148,7 @@ def drop() -> Figure:
 
 
 def mask() -> Figure:
-    """Who attends to whom in a padded, a packed and a packed-and-dropped row of 256 tokens."""
+    """Draw which tokens attend to which in three rows of 256 tokens: padded, packed, and packed with dropped tokens."""
     dropped = pp.recipes.navit(seq_len=256, rows_per_batch=1, resize=pp.resize.NaViT((64, 192)))
     whole = dropped.replace(drop=pp.drop.NoDrop())
     made = {"one image to a row": whole.replace(max_images=1), "packed": whole, "packed, tokens dropped": dropped}
@@ -171,7 +171,7 @@ def mask() -> Figure:
 
 
 def lookahead() -> Figure:
-    """How full rows are over how many images wait, for three recipes and two packers."""
+    """Draw how full rows are against the number of waiting images, for three recipes and two packers."""
     shapes = np.tile(sizes(), (EPOCHS, 1))[np.random.default_rng(0).permutation(420 * EPOCHS)]
     keys = np.arange(len(shapes), dtype=np.uint64)
     recipes = {
@@ -203,12 +203,15 @@ def lookahead() -> Figure:
 
 
 def padding(fills: list[float]) -> np.ndarray:
-    """In percent, never below what the axis shows."""
+    """Return the share of padding in percent. No value is below the lower end of the axis."""
     return np.maximum(100 * (1 - np.array(fills)), 0.005)
 
 
 def fill(lengths: np.ndarray, packer: Any) -> float:
-    """Fill rate of the rows of 256 tokens and 64 slots that a packer makes of a stream, all but the last ten."""
+    """Return the fill rate of rows of 256 tokens and 64 slots that a packer makes from a stream.
+
+    The last ten rows are left out.
+    """
     made, rows = packer(256, 64), []
     for i, n in enumerate(lengths.tolist()):
         rows += made.push(pp.packing.Item(i, n))
@@ -218,7 +221,7 @@ def fill(lengths: np.ndarray, packer: Any) -> float:
 
 
 def lengths() -> Figure:
-    """Tokens per image of three recipes, the bound of each, and the row that holds them."""
+    """Draw the tokens per image of three recipes, with the bound of each recipe and a row length that holds it."""
     shapes = np.tile(sizes(), (EPOCHS, 1))
     keys = np.arange(len(shapes), dtype=np.uint64)
     recipes = {
@@ -241,7 +244,9 @@ def lengths() -> Figure:
 
 
 def kernels() -> Figure:
-    """A kernel for patches of 16 at other sizes: plain resize and pseudo-inverse, and the token of a constant patch."""
+    """Draw a kernel for patches of 16 pixels at other sizes, by plain resizing and by pseudo-inverse, with a constant patch's
+    token.
+    """
     import torch
 
     from patchpack.model.kernel import resize_kernel
@@ -267,7 +272,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
 
 
 def save(figure: Figure, path: Path) -> None:
-    """A PNG of 256 colours without dates or versions in it."""
+    """Write a PNG of 256 colours that holds no dates and no versions."""
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=120, facecolor="white", metadata={"Software": None})
     Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)

@@ -1,4 +1,4 @@
-"""The machine that images are prepared on: its versions, processor, load and threads."""
+"""The machine on which images are prepared: package versions, processor, load and threads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PACKAGES = ("torch", "numpy", "pillow", "numba", "transformers", "timm", "vit-py
 
 
 def environment() -> dict[str, Any]:
-    """Versions, processor, threads."""
+    """Return versions, processor, load and threads."""
     versions = {}
     for name in PACKAGES:
         try:

@@ -1,6 +1,7 @@
-"""The peers as their users run them: file bytes → Pillow → processor, in batches; sizes set to 256 patches of 16.
+"""The peers: other packages' ways to prepare images, run as their users run them.
 
-None of them is a dependency: `find` says which are here, and why the others are not. Weights are not needed; processors are
+File bytes go through Pillow to a processor, in batches. Sizes are set to 256 patches of 16 x 16 pixels. No peer is a
+dependency. `find` says which peers are installed, and why others cannot run. Weights are not needed, because processors are
 made with the defaults of their classes.
 """
 
@@ -29,7 +30,7 @@ Process = Callable[[list[Any]], Any]
 
 
 def find(pictures: Pictures, batch_size: int) -> tuple[list[Contender], list[Contender], dict[str, str]]:
-    """Peers that start from file bytes, peers that start from decoded images, and why a peer is missing."""
+    """Return peers that start from file bytes, peers that start from decoded images, and for each missing peer the reason."""
     make_torchvision_importable()
     from_bytes: list[Contender] = []
     decoded: list[Contender] = []
@@ -50,9 +51,10 @@ def find(pictures: Pictures, batch_size: int) -> tuple[list[Contender], list[Con
 
 
 def make_torchvision_importable() -> None:
-    """A torchvision built for another device does not import beside a CPU torch: two of its operators have no schema.
+    """Make a torchvision that was built for another device importable beside a CPU torch.
 
-    Given empty ones its Python half works, which is all that transforms use.
+    Without this call the import fails, because two of torchvision's operators have no schema. With empty schemas its Python
+    half works. The transforms use only this half.
     """
     try:
         importlib.import_module("torchvision")
@@ -89,7 +91,7 @@ def _over(images: Callable[[], Iterable[Any]], process: Process, batch_size: int
 
 
 def _processor(name: str, fast: bool, **options: Any) -> Process:
-    """A processor of transformers: its fast form, on torchvision, or its form on Pillow and numpy."""
+    """Return a processor of transformers: the fast one on torchvision, or the one on Pillow and numpy."""
     transformers = importlib.import_module("transformers")
     if int(transformers.__version__.split(".")[0]) < 5:  # there the plain name is the slow form
         raise ImportError(f"transformers 5 or later is expected, this is {transformers.__version__}")
@@ -141,7 +143,7 @@ def _count_pix2struct(batch: Any) -> Made:
 
 
 def _timm(pictures: Pictures) -> tuple[Process, Any]:
-    """The transform and collation that `timm.data.create_loader` sets up for NaFlex evaluation."""
+    """Return the transform and the collation that `timm.data.create_loader` sets up for NaFlex evaluation."""
     data = importlib.import_module("timm.data")
     collate = importlib.import_module("timm.data.naflex_dataset").NaFlexCollator(BUDGET)
     transform = data.create_transform(
@@ -159,7 +161,10 @@ def _count_timm(batch: Any) -> Made:
 
 
 def _vit_pytorch(pictures: Pictures) -> tuple[Process, Any]:
-    """Resized by torchvision, grouped by vit-pytorch; patchified, half of the patches dropped and padded as its NaViT does."""
+    """Return the way of vit-pytorch's NaViT: torchvision resizes, vit-pytorch groups images into rows.
+
+    Images are then cut into patches, half of the patches are dropped, and rows are padded as vit-pytorch's NaViT does it.
+    """
     group = importlib.import_module("vit_pytorch.na_vit").group_images_by_max_seq_len
     functional = importlib.import_module("torchvision.transforms.functional")
     targets = _targets(pictures)
@@ -197,7 +202,10 @@ def _count_segments(batch: Any) -> Made:
 
 
 def _torchvision(pictures: Pictures) -> tuple[Process, Any]:
-    """The square of old: shorter side to 256, the middle 224 x 224; 196 tokens, the rest of the picture is gone."""
+    """Return the classic square transform: shorter side to 256, the middle 224 x 224, 196 tokens.
+
+    The rest of the picture is lost.
+    """
     transforms = importlib.import_module("torchvision.transforms")
     square = transforms.Compose(
         [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor(), transforms.Normalize(_MEAN, _STD)]
@@ -207,7 +215,10 @@ def _torchvision(pictures: Pictures) -> tuple[Process, Any]:
 
 
 def _pillow_numpy(pictures: Pictures) -> tuple[Process, Any]:
-    """What one writes by hand: Pillow's resize, numpy's transpose, one padded float32 array per batch; sizes known before."""
+    """Return what one writes by hand: Pillow's resize, numpy's transpose, one padded float32 array per batch.
+
+    Sizes are known before.
+    """
     targets = _targets(pictures)
 
     def process(images: list[Any]) -> Any:
@@ -226,7 +237,10 @@ def _pillow_numpy(pictures: Pictures) -> tuple[Process, Any]:
 
 
 def _targets(pictures: Pictures) -> dict[tuple[int, int], tuple[int, int]]:
-    """(width, height) of a picture → the (height, width) it is resized to; a present to peers that would work it out."""
+    """Return the (height, width) to which a picture is resized, by its (width, height).
+
+    The peers then need not compute the size, which is to their advantage.
+    """
     sizes = sorted({image.size for image in pictures.pil})
     grids = pp.resize.NaFlex(BUDGET)([(height, width) for width, height in sizes], PATCH)
     return {size: (PATCH * rows, PATCH * cols) for size, (rows, cols) in zip(sizes, grids.tolist(), strict=True)}
@@ -244,4 +258,4 @@ MAKERS: dict[str, Callable[[Pictures], tuple[Process, Any]]] = {
     "torchvision 224": _torchvision,
     "Pillow + numpy": _pillow_numpy,
 }
-DECODED = ("Siglip2 fast", "timm NaFlex", "Pillow + numpy")  # these also from images that are decoded already
+DECODED = ("Siglip2 fast", "timm NaFlex", "Pillow + numpy")  # these peers also run on decoded images

@@ -1,16 +1,19 @@
-"""How much faster than Pillow, and to the bit as it, are patches resampled; what do dropped patches save; and on 12 megapixels?
+"""How much faster than Pillow does patchpack resample patches, with equal bytes? What do dropped patches save?
+
+How fast are both at 12 megapixels?
 
     OMP_NUM_THREADS=1 python -m bench.images.resample [shards ...] [--images 100] [--rounds 5]
 
-CPU time of one thread, ms per image: the candidates take turns, rounds times, each on a picture decoded just before (not
-timed); the median of an image counts. Prints JSON.
-``equal`` is a comparison of every byte.
+The figures are CPU time on one thread, in ms per image. The candidates take turns in every round. Each starts from a picture
+that was decoded just before. Decoding is not timed. The median of each image counts. The output is JSON. ``equal`` compares
+every byte.
 
-* resize: the whole picture, to 64, 256 or 576 patches of 16 x 16 pixels (aspect kept) and to twice its size;
-  ``ratio`` is Pillow's time over ours, with weights at hand, as for a size met before; ``weights`` is what they take anew.
-* keep: 256 patches, bilinear, of which a share is kept; resampled, normalised and written, against all of them resampled by the
-  same kernel, then cut, gathered and normalised by numpy; ``share`` is the time relative to keeping all.
-* large: JPEG of 12 megapixels, decoded by Pillow and resized to 256 patches by either.
+* resize: the whole picture is resized to 64, 256 or 576 patches of 16 x 16 pixels with its aspect kept, and to twice its size.
+  ``ratio`` is Pillow's time over ours. Our time is without the weights, as for a size that occurred before. ``weights`` is the
+  time to compute the weights.
+* keep: a share of 256 patches is kept, resampled bilinearly, normalised and written. The comparison resamples all patches with
+  the same kernel, and then cuts, gathers and normalises them with numpy. ``share`` is the time relative to keeping all patches.
+* large: Pillow decodes a JPEG of 12 megapixels. Then Pillow or patchpack resizes it to 256 patches.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ TASKS: dict[str, int | None] = {"64 patches": 64, "256 patches": 256, "576 patch
 
 
 def files(shards: Sequence[str], limit: int) -> Iterator[bytes]:
-    """Bytes of the first JPEG members."""
+    """Yield the bytes of the first JPEG members."""
     for shard in shards:
         with tarfile.open(shard) as tar:
             for member in tar:
@@ -56,7 +59,7 @@ def files(shards: Sequence[str], limit: int) -> Iterator[bytes]:
 
 
 def size_for(picture: Image.Image, patches: int | None) -> tuple[int, int]:
-    """(height, width) in whole patches, or doubled."""
+    """Return a (height, width) in whole patches. If `patches` is None, return twice the picture's size."""
     if patches is None:
         return 2 * picture.height, 2 * picture.width
     scale = math.sqrt(patches * P * P / (picture.height * picture.width))
@@ -64,7 +67,7 @@ def size_for(picture: Image.Image, patches: int | None) -> tuple[int, int]:
 
 
 def in_turn(candidates: dict[str, Callable[[Any], Any]], fresh: Callable[[], Any], rounds: int) -> dict[str, float]:
-    """Median ms of each, one after the other in every round, each on what fresh gives."""
+    """Return the median ms of each candidate. All run one after the other in every round, each on a new result of `fresh`."""
     times: dict[str, list[float]] = {name: [] for name in candidates}
     for turn in range(rounds + 1):
         for name, run in candidates.items():
@@ -77,12 +80,12 @@ def in_turn(candidates: dict[str, Callable[[Any], Any]], fresh: Callable[[], Any
 
 
 def mean(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Mean over images."""
+    """Return the mean over images."""
     return {name: round(float(np.mean([row[name] for row in rows])), 4) for name in rows[0]}
 
 
 def resizing(images: list[bytes], rounds: int) -> dict[str, Any]:
-    """Whole pictures."""
+    """Measure the resizing of whole pictures."""
     answer: dict[str, Any] = {}
     for kernel in RADIUS:
         for task, patches in TASKS.items():
@@ -107,18 +110,18 @@ def resizing(images: list[bytes], rounds: int) -> dict[str, Any]:
 
 
 def pillow_resize(picture: Image.Image, *, size: tuple[int, int], kernel: str) -> Image.Image:
-    """The peer."""
+    """Resize with Pillow, the peer."""
     return picture.resize(size[::-1], FILTERS[kernel])
 
 
 def paint_kept(picture: Image.Image, *, out: Any, size: tuple[int, int], kept: Any, recipe: pp.Recipe) -> None:
-    """What the painter does."""
+    """Resample and write the kept patches as the painter does."""
     grid, box = Grid(size[0] // P, size[1] // P), (0, 0, picture.height, picture.width)
     write_pixels(out, picture, box, size, False, grid, kept, P, recipe)
 
 
 def resize_all(picture: Image.Image, *, out: Any, size: tuple[int, int], kept: Any, recipe: pp.Recipe) -> None:
-    """Every pixel resampled, then cut, gathered and normalised."""
+    """Resample every pixel, then cut, gather and normalise the kept patches."""
     view = patch_view(fused.resize(picture, size, recipe.resample), P)
     cols = view.shape[1]
     chosen = view.reshape(len(kept), *view.shape[2:]) if len(kept) == view.shape[0] * cols else view[kept // cols, kept % cols]
@@ -129,7 +132,7 @@ def resize_all(picture: Image.Image, *, out: Any, size: tuple[int, int], kept: A
 
 
 def keeping(images: list[bytes], rounds: int) -> dict[str, Any]:
-    """Kept patches."""
+    """Measure the resampling of kept patches."""
     answer: dict[str, Any] = {}
     for dtype in ("uint8", "float32", "float16"):
         recipe = pp.Recipe(resize=pp.resize.NaFlex(256), dtype=dtype)  # type: ignore[arg-type]  # one of its names
@@ -158,14 +161,14 @@ def keeping(images: list[bytes], rounds: int) -> dict[str, Any]:
 
 
 def decode_with_pillow(data: bytes) -> Image.Image:
-    """The floor of every exact path."""
+    """Decode with Pillow. Every exact way takes at least this time."""
     image = Image.open(io.BytesIO(data), formats=("JPEG",))
     image.load()
     return image
 
 
 def large(data: bytes, rounds: int) -> dict[str, Any]:
-    """JPEG files of 12 megapixels, made from a photograph."""
+    """Measure JPEG files of 12 megapixels, made from a photograph."""
     answer: dict[str, Any] = {}
     for height, width in ((3000, 4000), (4000, 3000)):
         file = io.BytesIO()
@@ -186,7 +189,7 @@ def large(data: bytes, rounds: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """All three."""
+    """Measure all three parts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", nargs="*", default=default_shards(), help=SHARDS)
     parser.add_argument("--images", type=int, default=100)

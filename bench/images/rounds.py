@@ -1,5 +1,7 @@
-"""Contenders that take turns: every round runs each of them once over the same pictures, so that what disturbs the machine
-disturbs them alike, and ratios are taken inside a round.
+"""Contenders that take turns in rounds.
+
+Every round runs each contender once over the same pictures. Other work on the machine then slows all contenders alike. Ratios
+are taken inside a round.
 """
 
 from __future__ import annotations
@@ -13,7 +15,9 @@ from typing import Any, NamedTuple
 
 
 class Made(NamedTuple):
-    """What a batch holds: images, their tokens, and the places for tokens in the arrays handed over."""
+    """The contents of a batch: number of images, number of their tokens, and number of positions for tokens in the batch's
+    arrays.
+    """
 
     images: int
     tokens: int
@@ -25,9 +29,9 @@ class Contender:
     """One way to make batches of the same pictures.
 
     Attributes:
-        name: in the table.
-        batches: makes them all, from the start.
-        count: what is in one of them; None for a stage that makes no batch.
+        name: name in the table.
+        batches: function that makes all batches, from the start.
+        count: function that counts the contents of one batch. None for a stage that makes no batch.
     """
 
     name: str
@@ -40,16 +44,18 @@ Times = dict[str, list[float]]
 
 
 def exhaust(contender: Contender) -> None:
-    """Make all its batches and let go of each at once."""
+    """Make all batches of a contender, and release each at once."""
     for _ in contender.batches():
         pass
 
 
 def try_all(contenders: Iterable[Contender], images: int) -> tuple[list[Contender], dict[str, Any], dict[str, str]]:
-    """Run each once, not timed: kernels compile, caches fill, and who cannot run is left out.
+    """Run each contender once without timing it, so that kernels compile and caches fill.
+
+    Leave out each contender that cannot run.
 
     Returns:
-        Those that ran; what they make of the pictures; and why the others do not run.
+        The contenders that ran, the counts of what each made, and for each of the others the reason why it does not run.
     """
     able, quality, missing = [], {}, {}
     for contender in contenders:
@@ -70,7 +76,10 @@ def try_all(contenders: Iterable[Contender], images: int) -> tuple[list[Contende
 
 
 def take_turns(contenders: Sequence[Contender], images: int, rounds: int) -> Times:
-    """CPU time of this process, all its threads, in milliseconds per image; the order moves on by one each round."""
+    """Return the CPU time of each contender in milliseconds per image, over all threads of this process.
+
+    The order of the contenders moves on by one in each round.
+    """
     times: Times = {contender.name: [] for contender in contenders}
     for number in range(rounds):
         start = number % len(contenders)
@@ -83,16 +92,16 @@ def take_turns(contenders: Sequence[Contender], images: int, rounds: int) -> Tim
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, Any]:
-    """Median and quartiles."""
+    """Return the median and the quartiles."""
     low, middle, high = statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3
     return {"median": round(middle, digits), "quartiles": [round(low, digits), round(high, digits)]}
 
 
 def ratios(times: Times, above: str, below: str) -> list[float]:
-    """``above / below`` in each round."""
+    """Return ``above / below`` in each round."""
     return [a / b for a, b in zip(times[above], times[below], strict=True)]
 
 
 def differences(times: Times, whole: str, *parts: str) -> list[float]:
-    """``whole - sum(parts)`` in each round."""
+    """Return ``whole - sum(parts)`` in each round."""
     return [w - sum(p) for w, *p in zip(times[whole], *(times[part] for part in parts), strict=True)]

@@ -1,6 +1,6 @@
-"""Two workers on two cores: what the loader makes of them, beside what two processes make of bare decoding in the same round.
+"""How much faster is the loader with two workers on two cores? Two processes that only decode are measured in the same round.
 
-Wall time, in a steady state: workers run already, and the first batches of an epoch only start the clock.
+Times are wall times in a steady state: the workers already run, and the clock starts after the first batches of an epoch.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import patchpack as pp
 from bench.images.rounds import spread
 from bench.pictures import Pictures
 
-_WARM_UP = 8  # batches: two from each worker, and by then the process that reads headers is as far ahead as it gets
+_WARM_UP = 8  # batches: two from each worker; after them the process that reads headers is as far ahead as it can be
 _AT_A_TIME = 4  # files that a decoding process takes, so that both end together
 LOADERS: dict[str, dict[str, Any]] = {
     "2 worker processes": {"num_workers": 2, "dataloader": {"persistent_workers": True}},
@@ -30,7 +30,7 @@ LOADERS: dict[str, dict[str, Any]] = {
 def measure(
     shards: Sequence[str], pictures: Pictures, recipes: dict[str, pp.Recipe], *, rounds: int, steps: int
 ) -> dict[str, Any]:
-    """Images per second with two workers over images per second with one, for bare decoding and for each recipe."""
+    """Return images per second with two workers over images per second with one, for decoding alone and for each recipe."""
     decoders = [_Decoders(pictures, n, passes=max(1, 1000 // len(pictures))) for n in (1, 2)]
     one = {name: _Epochs(shards, recipe, steps, {"num_workers": 0}) for name, recipe in recipes.items()}
     two = {
@@ -38,7 +38,7 @@ def measure(
         for name in recipes
         for loader, options in LOADERS.items()
     }
-    digests = {name: epochs.digests() for name, epochs in one.items()}  # and workers start
+    digests = {name: epochs.digests() for name, epochs in one.items()}  # this starts the workers, too
     same = {label: epochs.digests() == digests[name] for label, (name, epochs) in two.items()}
     bare: list[float] = []
     scaled: dict[str, list[float]] = {label: [] for label in two}
@@ -77,7 +77,7 @@ class _Epochs:
         self._loader = pp.load(list(shards), recipe, steps_per_epoch=_WARM_UP + steps, on_error="skip", **options)
 
     def rate(self) -> float:
-        """Images per second, from the arrival of the last warm-up batch to the end."""
+        """Return images per second, from the arrival of the last warm-up batch to the end."""
         begin, images = 0.0, 0
         for number, batch in enumerate(self._loader):
             if number < _WARM_UP:
@@ -87,7 +87,7 @@ class _Epochs:
         return images / (time.perf_counter() - begin)
 
     def digests(self) -> list[str]:
-        """What every batch holds."""
+        """Return the digest of every batch."""
         return [_digest(batch) for batch in self._loader]
 
 
@@ -113,7 +113,7 @@ class _Decoders:
             process.start()
 
     def rate(self) -> float:
-        """Images per second."""
+        """Return images per second."""
         self._next.value = 0
         begin = time.perf_counter()
         for _ in range(self._count):

@@ -1,17 +1,22 @@
-"""What does an image cost from file bytes to its place in a packed batch, beside bare decoding and beside the peers?
+"""What does an image cost from file bytes to its slot in a packed batch, beside bare decoding and beside other packages
+(peers)?
 
     python -m bench.images.throughput [SHARDS ...] [--images 200] [--rounds 7] [--quick] [--json FILE] [--parts rates large ...]
 
-Everything goes through the public API. One thread, CPU time, pictures in memory; contenders take turns in rounds
-(`bench.images.rounds`), ratios are taken inside a round, medians and quartiles over them. T is Pillow's open and load of the
-same bytes. Peers that are not installed are named with the reason (``pip install -e '.[bench-images]'``). Parts:
+Everything goes through the public API. The figures are CPU time on one thread, with the pictures in memory. Contenders take
+turns in rounds (`bench.images.rounds`). Ratios are taken inside a round. The output has medians and quartiles over the rounds.
+T is Pillow's open and load of the same bytes. Peers that are not installed are named with the reason
+(``pip install -e '.[bench-images]'``). The parts are:
 
-* ``rates``: bytes to batches, decoded pictures to batches, ours and the peers'; what comes out beside how fast; our stages.
-* ``scaling``: two workers against one thread, beside what two processes make of bare decoding (wall time).
-* ``large``: JPEGs of 12 megapixels: our path against Pillow's decode and resize; peak memory of a stream of them.
-* ``start``: seconds to import, to ``--help``, to a first batch.
+* ``rates``: from bytes to batches and from decoded pictures to batches, with patchpack and with the peers. Counts of the
+  results stand beside the times. The stages of patchpack are timed one by one.
+* ``scaling``: two workers against one thread, beside two processes that only decode (wall time).
+* ``large``: JPEGs of 12 megapixels: patchpack against Pillow's decode and resize, and the peak memory of a stream of such
+  files.
+* ``start``: seconds to import, to ``--help``, and to a first batch.
 
-Prints tables; ``--json`` writes the same with quartiles. Targets are those of the project, for photographs of 0.2 megapixels.
+The output is tables. ``--json`` writes the same figures with quartiles. The targets are the project's own, for photographs of
+0.2 megapixels.
 """
 
 from __future__ import annotations
@@ -43,7 +48,7 @@ HALF = pp.recipes.siglip2_naflex(max_patches=BUDGET, drop=pp.drop.Beta(0.5, 0.9)
 WHOLE = pp.recipes.siglip2_naflex(max_patches=BUDGET, dtype="float32")
 WHOLE_UINT8 = WHOLE.replace(dtype="uint8")
 RECIPES = {"uint8, half dropped": HALF, "float32, none dropped": WHOLE, "uint8, none dropped": WHOLE_UINT8}
-# ways to paint large files: name → what it changes in the recipe
+# ways to paint large files: name → changed fields of the recipe
 MODES: dict[str, dict[str, Any]] = {"exact": {}, "draft": {"decode": "draft"}}
 
 T = "T: Pillow open + load"
@@ -63,12 +68,14 @@ TARGETS = [
 
 
 def count_ours(batch: pp.PackedBatch) -> Made:
-    """What a batch of ours holds."""
+    """Count the contents of a batch of patchpack."""
     return Made(int(batch.slot_mask.sum()), int(pp.token_mask(batch).sum()), batch.segment_ids.numel())
 
 
 def our_contenders(pictures: Pictures) -> tuple[list[Contender], list[Contender]]:
-    """Ours from file bytes, T before them; and ours from decoded pictures."""
+    """Return T and patchpack's contenders that start from file bytes, and patchpack's contenders that start from decoded
+    pictures.
+    """
     from_bytes = [Contender(T, lambda: _bare(pictures.files, pictures.formats))]
     decoded = []
     for name, recipe in RECIPES.items():
@@ -90,7 +97,9 @@ def _bare(files: Sequence[pp.Sample], formats: tuple[str, ...]) -> Iterator[None
 
 
 def our_stages(pictures: Pictures, shards: Sequence[str], recipe: pp.Recipe) -> list[Contender]:
-    """Planning and painting by themselves, from bytes and from pixels; and reading file and label where shards are on disk."""
+    """Return contenders for single stages: planning and painting, each from bytes and from pixels, and reading file and label
+    on disk.
+    """
     planners = {form: pp.Planner(getattr(pictures, form), recipe) for form in ("files", "arrays")}
     stages = []
     for form, planner in planners.items():
@@ -112,7 +121,7 @@ def _painting(painter: pp.Painter, plans: list[BatchPlan]) -> Any:
 
 
 def breakdown(times: Times, whole: str) -> dict[str, Any]:
-    """Microseconds per image by stage, as differences inside a round; `whole` is the loader on the same recipe."""
+    """Return microseconds per image by stage, as differences inside a round. `whole` names the loader with the same recipe."""
     parts = {
         "header (bytes to size)": differences(times, "plan files", "plan arrays"),
         "plan (draws, grids, rows)": times["plan arrays"],
@@ -126,7 +135,7 @@ def breakdown(times: Times, whole: str) -> dict[str, Any]:
 
 
 def rates(pictures: Pictures, shards: Sequence[str], rounds: int, batch_size: int, *, peers: bool = True) -> dict[str, Any]:
-    """The first part: contenders in turns, targets, stages."""
+    """Measure the first part: contenders in turns, targets and stages."""
     from_bytes, decoded = our_contenders(pictures)
     missing: dict[str, str] = {}
     if peers:
@@ -154,7 +163,7 @@ def _judged(times: Times, figure: int, above: str, below: str, sign: str, target
 
 
 def large(pictures: Pictures, *, count: int, rounds: int, stream: int) -> dict[str, Any]:
-    """12 megapixels: our path against Pillow's, and the memory of a stream."""
+    """Measure files of 12 megapixels: patchpack's time against Pillow's, and the memory of a stream."""
     files = enlarged(pictures, count)
     grids = {sample.key: pp.resize.NaFlex(BUDGET)([read_size(sample.image)], PATCH)[0] for sample in files}
 
@@ -185,7 +194,7 @@ def large(pictures: Pictures, *, count: int, rounds: int, stream: int) -> dict[s
 
 
 def show(results: dict[str, Any]) -> None:
-    """The results as tables."""
+    """Print the results as tables."""
     print(json.dumps(results["environment"]))
     print(json.dumps(results["pictures"]))
     if part := results.get("rates"):
@@ -221,7 +230,7 @@ def _show_tree(tree: dict[str, Any], indent: str = "  ") -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure and print; the results."""
+    """Measure, print and return the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", nargs="*", help=SHARDS)
     parser.add_argument("--images", type=int, default=200, help="pictures held in memory (default: 200)")

@@ -1,1 +1,1 @@
-"""Benchmarks of the reference model: what packing, positions, patch sizes and captions are worth in training."""
+"""Benchmarks of the reference model: the effect of packing, positions, patch sizes and captions on training."""

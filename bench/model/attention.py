@@ -2,18 +2,25 @@
 
     OMP_NUM_THREADS=1 python -m bench.model.attention [--part steps backends share] [--rounds 5] [--device cpu] [-o FILE.png]
 
-Prints JSON. CPU figures are seconds of process time, the least of the rounds, which go through all candidates in turn.
+The output is JSON. CPU figures are seconds of process time. In every round all candidates take turns. The lowest time counts.
 
-`steps`: forward and backward of the same images (24 native, 96 sampled), drawn from ImageNet's sizes (or those of the shipped
-samples where that list is not there), by one model of two blocks. *Padded* is what a batch of such images is elsewhere: one
-image to a row, rows as long as the longest of eight, attention masked, everything else computed on padding too. *Packed* rows
-hold 1024 tokens. `native` is each image at its own size (at most 1024 tokens), `sampled` at a resolution drawn from U(64,
-256), `sampled and dropped` with half of its tokens dropped on average as well, in both arms; there *padded square*, every
-image at 256 × 256, is what resolutions and drop are taken instead of.
-`backends`: forward and backward of attention alone, four heads of 16, images of equal expected length to a row.
-`share`: attention's part of a block's forward pass at 1, 2, 4, 8 images of 256 tokens to a row under a dense mask, and the
-formula ``n / (6 d + n)`` with n tokens attended per query and width d, MLP ratio 4.
-`--device cuda` measures a ViT-B/16 instead, bfloat16, packed (varlen, flex, dense) against padded (dense), in tokens/s.
+`steps` measures forward and backward of the same images (24 native, 96 sampled) by one model of two blocks. The sizes of the
+images are drawn from ImageNet's sizes, or from the sizes of the package's samples if ImageNet's list is not installed. *Padded*
+is a batch as other libraries make it: one image per row, rows as long as the longest of eight images, and masked attention.
+Everything except attention is computed on padding, too. *Packed* rows hold 1024 tokens. There are three kinds of sizes:
+
+* `native`: each image has its own size, with at most 1024 tokens.
+* `sampled`: each image has a resolution drawn from U(64, 256).
+* `sampled and dropped`: in addition, half of an image's tokens are dropped on average, in packed and in padded rows. A third
+  candidate is *padded square*, with every image at 256 × 256 pixels: training without drawn resolutions and dropping.
+
+`backends` measures forward and backward of attention alone, with four heads of 16 channels and images of equal expected length
+in a row. `share` measures attention's share of a block's forward pass under a dense mask, with 1, 2, 4 and 8 images of 256
+tokens per row. Beside the share stands the formula ``n / (6 d + n)``, with n tokens attended per query, width d and MLP ratio
+4.
+
+`--device cuda` measures a ViT-B/16 in bfloat16 in place of all this: packed rows (varlen, flex, dense) against padded rows
+(dense), in tokens/s.
 """
 
 from __future__ import annotations
@@ -41,12 +48,12 @@ from patchpack.model.positions import FactorizedPositions
 IMAGES = {"native": 24, "sampled": 96, "sampled and dropped": 96}
 TOGETHER, SEQ_LEN = 8, 1024
 NAVIT = BlockStyle(bias=False, qk_norm=True)
-ROWS = ((256, 16), (1024, 64), (4096, 64))  # row length, images to a row
+ROWS = ((256, 16), (1024, 64), (4096, 64))  # row length, images per row
 SHARE_WIDTHS, SHARE_IMAGES = (64, 128, 256, 512, 1024), (1, 2, 4, 8)
 
 
 def samples(count: int) -> list[pp.Sample]:
-    """Pictures of noise in ImageNet's sizes."""
+    """Return pictures of noise in ImageNet's sizes."""
     random = np.random.default_rng(0)
     wh = lists.sizes("imagenet")
     shrunk = np.minimum(wh[random.integers(0, len(wh), count)][:, ::-1], 1024)
@@ -54,7 +61,7 @@ def samples(count: int) -> list[pp.Sample]:
 
 
 def recipes() -> dict[str, pp.Recipe]:
-    """The three ways of sizing, packed."""
+    """Return the recipes of the three kinds of sizes, for packed rows."""
     common = {"seq_len": SEQ_LEN, "max_images": 64, "rows_per_batch": 2}
     sampled = pp.resize.NaViT((64, 256))
     return {
@@ -65,12 +72,12 @@ def recipes() -> dict[str, pp.Recipe]:
 
 
 def padded(recipe: pp.Recipe) -> pp.Recipe:
-    """One image to a row, rows as long as the longest of a batch."""
+    """Return a recipe with one image per row. Rows are as long as the longest image of a batch."""
     return recipe.replace(seq_len=None, max_images=1, rows_per_batch=TOGETHER, packer=pp.packing.FirstFit())
 
 
 def trimmed(batch: pp.PackedBatch) -> pp.PackedBatch:
-    """Rows as long as the longest needs."""
+    """Cut the rows of a batch to the length of the longest row."""
     longest = int((batch.segment_ids > 0).sum(1).max())
     return batch._replace(
         patches=batch.patches[:, :longest],
@@ -88,14 +95,14 @@ def small(width: int, *, static: bool = False) -> ViT:
 
 
 def step(model: ViT, batches: list[pp.PackedBatch]) -> None:
-    """Forward and backward of all images."""
+    """Run forward and backward of all images."""
     for batch in batches:
         cross_entropy(model(batch), batch.targets).backward()  # type: ignore[no-untyped-call]
     model.zero_grad()
 
 
 def least(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Least CPU seconds of each, after one run that is not counted; each round asks all of them."""
+    """Return the lowest CPU seconds of each candidate. Each round runs all candidates. The first run of each does not count."""
     best = dict.fromkeys(candidates, float("inf"))
     for run in candidates.values():
         run()
@@ -108,7 +115,7 @@ def least(candidates: dict[str, Callable[[], object]], rounds: int) -> dict[str,
 
 
 def steps(rounds: int, widths: tuple[int, ...] = (64, 192)) -> dict[str, Any]:
-    """Packed against padded."""
+    """Measure training steps on packed and on padded rows."""
     found: dict[str, Any] = {}
     square = pp.recipes.square(size=256, seq_len=None, max_images=1, rows_per_batch=TOGETHER)
     for name, recipe in recipes().items():
@@ -131,12 +138,12 @@ def steps(rounds: int, widths: tuple[int, ...] = (64, 192)) -> dict[str, Any]:
 
 
 def filled(batches: list[pp.PackedBatch]) -> float:
-    """Real tokens / all tokens."""
+    """Return real tokens / all tokens."""
     return sum(int(pp.token_mask(b).sum()) for b in batches) / sum(b.segment_ids.numel() for b in batches)
 
 
 def backends(rounds: int) -> dict[str, Any]:
-    """ms of each attention."""
+    """Return the ms of each attention."""
     found: dict[str, Any] = {}
     for seq_len, count in ROWS:
         cuts = np.sort(np.random.default_rng(0).choice(seq_len - 1, count - 1, replace=False)) + 1
@@ -150,12 +157,12 @@ def backends(rounds: int) -> dict[str, Any]:
 
 
 def attend(name: str, qkv: tuple[Tensor, ...], layout: Layout) -> None:
-    """Forward and backward."""
+    """Run forward and backward of one attention."""
     torch.autograd.grad(NAMED[name](*qkv, layout).sum(), qkv)
 
 
 def share(rounds: int) -> dict[str, Any]:
-    """Attention's part of a block, measured and by the formula, in %."""
+    """Return attention's share of a block in %, as measured and by the formula."""
     found: dict[str, Any] = {}
     for width in SHARE_WIDTHS:
         found[str(width)] = {}
@@ -174,7 +181,7 @@ def share(rounds: int) -> dict[str, Any]:
 
 
 def on_cuda(rounds: int) -> dict[str, Any]:
-    """Tokens/s of a ViT-B/16 training step."""
+    """Return the tokens/s of a training step of a ViT-B/16."""
     some = samples(256)
     recipe = recipes()["native"].replace(rows_per_batch=16)
     device = torch.device("cuda")
@@ -205,7 +212,7 @@ def on_cuda(rounds: int) -> dict[str, Any]:
 
 
 def draw(found: dict[str, Any], path: str) -> None:
-    """Attention's share against width."""
+    """Draw attention's share against width."""
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")

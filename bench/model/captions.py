@@ -1,22 +1,23 @@
-"""Do an image tower and a text tower, trained together on packed rows of pictures and captions, find each other's?
+"""Can an image tower and a text tower, trained together on packed rows of pictures and captions, match pictures with captions?
 
     OMP_NUM_THREADS=1 python -m bench.model.captions [--steps 300] [--seeds 0 1 2] [--results captions.jsonl]
 
-The pictures are the shipped samples at their own sizes, 420 to train on and 100 held out. A caption says what was drawn,
-``"wide: teal dots on cream"``: shape, colour, texture, colour under it (`patchpack.samples.draw.captions`). Words are tokens,
-those of the training captions; a word that is new is one token for all such.
+The pictures are the package's samples at their own sizes, 420 to train on and 100 held out. A caption describes the drawing,
+``"wide: teal dots on cream"``: shape, colour, texture, and the colour of the ground (`patchpack.samples.draw.captions`). Tokens
+are the words of the training captions. All other words share one token.
 
-Both towers are small transformers over packed rows, the texts' attention block diagonal as the images' is, each text pooled by
-`text_pool_mask` into the slot of its image. The loss is CLIP's over all slots of a batch, a chunk of logits at a time
-(`patchpack.model.softmax_contrastive`), its temperature learned.
+Both towers are small transformers over packed rows. Attention is block diagonal over texts as it is over images. Each text is
+pooled with `text_pool_mask` into the slot of its image. The loss is CLIP's loss over all slots of a batch, computed for a chunk
+of logits at a time (`patchpack.model.softmax_contrastive`). The temperature is learned.
 
-Recall at k of a held-out picture: one of the k captions nearest to it (cosine) is its own. Captions are texts, so a picture is
-right with any caption of the same words, and a caption with any picture of these; chance is counted with that, the mean over
-queries of the probability that k draws without replacement hold a right one. All 100 held-out captions differ; 12 of them are
-also one of the 384 different captions of training pictures.
+Recall at k of a held-out picture is 1 if its own caption is among the k captions with the highest cosine similarity. Two
+captions of the same words count as equal, so a picture matches any caption of the same words, and a caption matches any picture
+with these words. Chance takes this into account: it is the mean over queries of the probability that k captions, drawn without
+replacement, include a match. All 100 held-out captions differ. Of these, 12 are also among the 384 different captions of
+training pictures.
 
-Prints a line per seed: pictures a step; fill of the rows with tokens and with words; loss at the start (mean of the first 10
-steps) and at the end (of the last 10); recalls both ways beside chance; CPU seconds, of training and of all.
+The output is a line per seed: pictures per step, fill of the rows with image tokens and with words, mean loss of the first 10
+and of the last 10 steps, recall in both directions beside chance, CPU seconds of training, and CPU seconds in total.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ END, UNKNOWN = 0, 1
 
 
 class Words:
-    """Word-level tokenizer: a number for every word of some texts, one for all others, and one that ends a text."""
+    """A word-level tokenizer: one number for each word of some texts, one for all other words, and one that ends a text."""
 
     def __init__(self, texts: Sequence[str]) -> None:
         words = sorted({word for text in texts for word in text.split()})
@@ -54,12 +55,12 @@ class Words:
         self.size = 2 + len(words)
 
     def __call__(self, text: str) -> list[int]:
-        """Token ids, at least one."""
+        """Return the token ids of a text, at least one."""
         return [*(self._numbers.get(word, UNKNOWN) for word in text.split()), END]
 
 
 class TextTower(nn.Module):
-    """Texts of packed rows to a feature per slot: a pre-norm transformer in which a token looks at its own text alone."""
+    """A pre-norm transformer from the texts of packed rows to one feature per slot. A token attends only to its own text."""
 
     def __init__(self, vocabulary: int, *, width: int, depth: int, heads: int, longest: int = 77) -> None:
         super().__init__()
@@ -70,9 +71,9 @@ class TextTower(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, batch: pp.PackedBatch) -> Tensor:
-        """``[B, E, width]``, the mean over each text; zeros where a slot has none."""
+        """Return ``[B, E, width]``, the mean over the tokens of each text, with zeros for a slot without a text."""
         x = self.words(batch.text_ids) + self.places(pp.text.position_ids(batch))
-        itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)  # padding needs something to look at
+        itself = torch.eye(x.shape[1], dtype=torch.bool, device=x.device)  # padding needs a token to attend to
         mask = (pp.text.attention_mask(batch) | itself)[:, None]
         for block in self.blocks:
             x = block(x, mask)
@@ -97,7 +98,7 @@ class _Block(nn.Module):
 
 
 class TwoTowers(nn.Module):
-    """Image and text features in one space, and the temperature they are compared at."""
+    """A model that maps images and texts to features in one space, with a learned temperature for comparing them."""
 
     def __init__(self, vocabulary: int, *, width: int = 96, depth: int = 4, features: int = 64) -> None:
         super().__init__()
@@ -108,17 +109,17 @@ class TwoTowers(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
 
     def forward(self, batch: pp.PackedBatch) -> tuple[Tensor, Tensor]:
-        """Two ``[B, E, features]``, aligned by slot."""
+        """Return image features and text features, ``[B, E, features]`` each. The same slot holds an image and its text."""
         return self.heads[0](self.images(batch)), self.heads[1](self.texts(batch))
 
     def loss(self, batch: pp.PackedBatch, chunk: int = 256) -> Tensor:
-        """CLIP's, over every slot of the batch that holds a pair."""
+        """Return CLIP's loss over every slot of the batch that holds an image and a text."""
         pairs = batch.slot_mask & pp.text.pool_mask(batch).any(-1)
         return softmax_contrastive(*self(batch), pairs, scale=self.log_scale.exp().clamp(max=100), chunk=chunk)
 
 
 def write_shards(folder: Path, split: str) -> list[str]:
-    """The shipped shards of a split with a caption beside every picture, ``KEY.txt``; their paths."""
+    """Write the sample shards of a split with a caption ``KEY.txt`` beside every picture. Return the paths."""
     captions = draw.captions(split)
     paths = []
     for source in map(Path, pp.samples.shards(split)):
@@ -136,7 +137,10 @@ def write_shards(folder: Path, split: str) -> list[str]:
 
 
 def recipe(seed: int = 0, rows: int = 4) -> pp.Recipe:
-    """Native sizes; a picture of the square root of whose area is between 48 and 92 pixels is some 9 to 33 patches."""
+    """Return a recipe of native sizes.
+
+    The square root of a picture's area is between 48 and 92 pixels, so a picture has about 9 to 33 patches.
+    """
     return pp.Recipe(
         resize=pp.resize.Native(128, oversize="shrink"), seq_len=256, max_images=32, rows_per_batch=rows, seed=seed,
         drop=pp.drop.Constant(0.2), augment=None,
@@ -144,7 +148,7 @@ def recipe(seed: int = 0, rows: int = 4) -> pp.Recipe:
 
 
 def train(train_shards: list[str], words: Words, *, steps: int, seed: int, lr: float = 2e-3, rows: int = 4) -> Any:
-    """A trained pair of towers, the loss of every step, and what the batches held."""
+    """Return a trained pair of towers, the loss of every step, and counts of the contents of the batches."""
     torch.manual_seed(seed)
     model = TwoTowers(words.size)
     loader = pp.load(
@@ -172,7 +176,7 @@ def train(train_shards: list[str], words: Words, *, steps: int, seed: int, lr: f
 
 @torch.no_grad()
 def features(model: TwoTowers, shards: list[str], words: Words) -> tuple[Tensor, Tensor, list[tuple[int, ...]]]:
-    """Of every held-out sample: features of its picture and of its caption, length 1, and its caption's tokens."""
+    """Return picture features, caption features and caption tokens of every held-out sample. Features have length 1."""
     pictures, texts, captions = [], [], []
     for batch in pp.load(shards, recipe().for_eval(), target=None, tokenize=words, text_len=TEXT_LEN):
         both = [F.normalize(value, dim=-1) for value in model(batch)]
@@ -183,19 +187,22 @@ def features(model: TwoTowers, shards: list[str], words: Words) -> tuple[Tensor,
 
 
 def recall(queries: Tensor, others: Tensor, right: Tensor, k: int) -> float:
-    """Share of queries with a right one among the k nearest others. right: bool ``[queries, others]``."""
+    """Return the share of queries with a match among the k nearest others.
+
+    `right` marks matches, bool ``[queries, others]``.
+    """
     nearest = (queries @ others.T).topk(k).indices
     return float(right.gather(1, nearest).any(1).float().mean())
 
 
 def chance(right: Tensor, k: int) -> float:
-    """What drawing k others without replacement would give."""
+    """Return the recall that k others drawn without replacement would give."""
     n, counts = right.shape[1], right.sum(1).tolist()
     return sum(1 - math.comb(n - count, k) / math.comb(n, k) for count in counts) / len(counts)
 
 
 def run(folder: Path, *, steps: int, seed: int) -> dict[str, Any]:
-    """One seed, as a line of the results."""
+    """Train and evaluate with one seed. Return a line of the results."""
     begun = time.process_time()
     train_shards, val_shards = (write_shards(folder, split) for split in ("train", "val"))
     words = Words(list(draw.captions("train").values()))
@@ -219,14 +226,14 @@ def run(folder: Path, *, steps: int, seed: int) -> dict[str, Any]:
 
 
 def lines(*, steps: int, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """A line per seed."""
+    """Yield a line of the results per seed."""
     with TemporaryDirectory() as folder:
         for seed in seeds:
             yield run(Path(folder), steps=steps, seed=seed)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train, look, print."""
+    """Train, evaluate and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=300, help="of training")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])

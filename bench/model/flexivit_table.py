@@ -1,4 +1,4 @@
-"""Tables and the figure of `bench.model.flexivit`, from its lines."""
+"""Tables and the figure of `bench.model.flexivit`, from its lines of results."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLEXIBLE_STYLES = ((FAINT, "-"), ("#0072b2", "-"), ("#d55e00", (0, (4, 2))), (IN
 
 
 class Spread(NamedTuple):
-    """Over seeds."""
+    """The mean and the range of a figure over seeds."""
 
     mean: float
     low: float
@@ -28,19 +28,25 @@ class Spread(NamedTuple):
 
 
 def spread(lines: Sequence[ImageDecision], arm: str, what: str, size: int) -> Spread | None:
-    """Of one number of an arm's lines, accuracies in percent; None where there is none."""
+    """Return the mean and range of one figure of an arm at one patch size, accuracies in percent.
+
+    Return None if there is no line.
+    """
     factor = 1 if what == "ms per image" else 100
     values = [factor * line[what][str(size)] for line in lines if line["arm"] == arm and str(size) in line[what]]
     return Spread(float(np.mean(values)), min(values), max(values)) if values else None
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
+    """Return a table in Markdown."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def accuracies(lines: Sequence[ImageDecision], arms: Sequence[str], sizes: Sequence[int]) -> str:
-    """Accuracy in percent at each patch size, mean and range of the seeds; "plain": kernels resized like pictures."""
+    """Return a table of the accuracy in percent at each patch size: mean and range over seeds.
+
+    Lines called "plain" are for kernels resized like pictures.
+    """
     rows = []
     for arm in _known(lines, arms):
         for what, name in (("accuracy", arm), ("plain", f"{arm}, plain")):
@@ -51,7 +57,10 @@ def accuracies(lines: Sequence[ImageDecision], arms: Sequence[str], sizes: Seque
 
 
 def distances(lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: Sequence[str]) -> str:
-    """Points of accuracy between each flexible arm and the fixed model of a size at that size, seed by seed."""
+    """Return a table of the points of accuracy that each flexible arm has more than the fixed model of a size, at this size.
+
+    The difference is taken for each seed.
+    """
     own = {(size, line["seed"]): line["accuracy"][str(size)] for arm, size in fixed.items() for line in _of(lines, arm)}
     rows = []
     for arm in _known(lines, flexible):
@@ -68,7 +77,7 @@ def distances(lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible
 
 
 def costs(lines: Sequence[ImageDecision], arms: Sequence[str], sizes: Sequence[int]) -> str:
-    """CPU seconds and steps of a training, and ms of CPU time per image at inference."""
+    """Return a table of the CPU seconds and steps of a training, and the ms of CPU time per image at inference."""
     rows = []
     for arm in _known(lines, arms):
         of = _of(lines, arm)
@@ -89,13 +98,13 @@ def _known(lines: Sequence[ImageDecision], arms: Sequence[str]) -> list[str]:
 
 
 def draw(lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: Sequence[str], path: Path) -> Path:
-    """Accuracy against patch size, and against the time of an image at inference; bars are the range of the seeds.
+    """Draw accuracy against patch size, and against the time of an image at inference. Bars show the range over seeds.
 
     Args:
-        lines: of the runs.
+        lines: lines of the runs.
         fixed: arm → its patch size.
-        flexible: arms of the flexible models, the last of which is drawn boldest.
-        path: .png, .svg or .pdf.
+        flexible: arms of the flexible models. The last one is drawn boldest.
+        path: path of a .png, .svg or .pdf file.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -122,7 +131,7 @@ def draw(lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: Seq
 
 
 def _by_size(panel: Any, lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: str) -> None:
-    """The fixed models and one flexible one at every size; a fixed one's own size is the large dot."""
+    """Draw the fixed models and one flexible model at every patch size. A large dot marks a fixed model's own size."""
     sizes = list(fixed.values())
     for (arm, own), colour in zip(fixed.items(), FIXED_COLOURS, strict=True):
         points = _points(lines, arm, "accuracy", sizes)
@@ -143,9 +152,10 @@ def _by_size(panel: Any, lines: Sequence[ImageDecision], fixed: Mapping[str, int
 
 
 def _by_time(panel: Any, lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: Sequence[str]) -> None:
-    """Every size of the flexible models; of the fixed ones their own.
+    """Draw the flexible models at every patch size, and the fixed models at their own size.
 
-    At one patch size all models do the same work but for resizing a kernel, so it has one time, the least that was measured.
+    At one patch size all models do the same work, except for the resizing of a kernel. So each size has a single time, the
+    lowest time that was measured.
     """
     sizes = list(fixed.values())
     times = {size: min(line["ms per image"][str(size)] for line in lines) for size in sizes}

@@ -2,31 +2,33 @@
 
     OMP_NUM_THREADS=1 python -m bench.model.navit [--data FOLDER] [--results navit.jsonl] [--plot navit.png] [--minutes 9]
 
-One model, one optimizer, one data set (`bench.model.fashion`: clothes cropped to the object, so that they have many shapes),
-patches of 4 pixels. The model is compiled for fixed shapes, so whatever a row holds beside tokens is paid for. The arms differ
-in their recipe alone:
+All arms share one model, one optimizer and one data set (`bench.model.fashion`: clothes cropped to the object, so that they
+have many shapes). Patches have 4 pixels per side. The model is compiled for fixed shapes, so padding costs as much as tokens.
+The arms differ only in their recipe:
 
-- square: every crop resized to 28 x 28, 49 tokens, one image per row;
-- padded: native size and aspect, one image per row, padded to 49 tokens;
-- packed: the same tokens, rows packed;
-- area: packed, every crop resized to the area of 22 x 22 pixels, its aspect kept;
-- resolution: packed, and that area drawn per image and epoch;
-- drop: that, and a share of its tokens dropped, the share drawn per image and epoch.
+- square: every crop is resized to 28 x 28 pixels, 49 tokens, with one image per row;
+- padded: native size and aspect, with one image per row, padded to 49 tokens;
+- packed: the same tokens in packed rows;
+- area: packed, with every crop resized to the area of 22 x 22 pixels and its aspect kept;
+- resolution: packed, with an area drawn per image and epoch;
+- drop: as resolution, and a share of the tokens is dropped, drawn per image and epoch.
 
-Cost is CPU time of this process on one thread, data and model and optimizer, without compiling and evaluation
-(`time.process_time`, no workers, so that nothing is done elsewhere). Beside other work a core does less per second, so at the
-end the arms also take steps in turns, and images to a target times that cost of an image is a second answer.
+Cost is CPU time of this process on one thread for data, model and optimizer, without compiling and evaluation
+(`time.process_time`, without workers, so that all work is counted). If other work runs on the machine, a core does less per
+second. Therefore the arms also take steps in turns at the end. The number of images to a target times the cost of an image in
+turns is a second answer.
 
-Accuracy is that of the averaged weights on 5000 validation pictures, every arm at its recipe's `for_eval()`. A run ends where
-88 % of them are right, or when its time is over; the 10,000 test pictures are looked at once, then. All arms have one setting
-(learning rate, tokens per batch): the better of two in runs of 25 seconds, for all arms but "resolution". A protocol with
-several tries each for a quarter of the length, and runs the best on the validation pictures with several seeds.
+Accuracy is measured with the averaged weights on 5000 validation pictures, with every arm at its recipe's `for_eval()`. A run
+ends when 88 % of them are right, or when its time is over. Only then the 10,000 test pictures are used, once. All arms have one
+setting (learning rate, tokens per batch). In runs of 25 seconds it was the better of two for all arms but "resolution". If a
+protocol has several settings, each is tried for a quarter of the length. The best setting on the validation pictures then runs
+with several seeds.
 
-The learning rate warms up and stays, and weights are averaged over about the last ninth of the run so far (polynomial
-decay averaging, 1212.1824), so that every point of a curve is a model to be used and no schedule's length has to be guessed.
+The learning rate warms up and then stays constant. Weights are averaged over about the last ninth of the run so far (polynomial
+decay averaging, 1212.1824). So every point of a curve is a usable model, and no length of a schedule has to be guessed.
 
-Every run is a line of the results file. A call goes on where the last one ended; with nothing left to do it prints the table
-and draws the plot.
+Every run is a line of the results file. A call continues where the last one ended. If nothing is left to do, it prints the
+table and draws the plot.
 """
 
 from __future__ import annotations
@@ -52,11 +54,11 @@ from patchpack.model import cross_entropy
 
 
 class Training:
-    """A model, its optimizer, and what it is fed with; compiled, and ready for its first step.
+    """A compiled model, its optimizer and its batches, ready for the first step.
 
     Attributes:
-        recipe: of the arm, with the run's seed and tokens per batch.
-        average: the averaged weights, in a model that computes real tokens only: the same numbers.
+        recipe: recipe of the arm, with the run's seed and tokens per batch.
+        average: the averaged weights, in a model that computes real tokens only and gives the same numbers.
     """
 
     def __init__(self, run: Run, data: fashion.Splits, protocol: Protocol) -> None:
@@ -78,7 +80,7 @@ class Training:
         self._batches = _endless(loader)
 
     def step(self, clock: Callable[[], float]) -> tuple[pp.PackedBatch, float]:
-        """One step; its batch, and how long that took to come."""
+        """Do one step. Return its batch, and how long the batch took to arrive."""
         start = clock()
         batch = next(self._batches)
         waited = clock() - start
@@ -93,7 +95,7 @@ class Training:
 
 
 def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[], float] = time.process_time) -> ImageDecision:
-    """One run, as a line of the results file."""
+    """Do one run. Return its line for the results file."""
     begun = clock()
     torch.compiler.reset()
     training = Training(run, data, protocol)
@@ -134,7 +136,7 @@ def pace(
     steps: int = 5,
     clock: Callable[[], float] = time.process_time,
 ) -> list[ImageDecision]:
-    """CPU milliseconds per image, the arms in turns: what one costs over another whatever else the machine was doing."""
+    """Return the CPU milliseconds per image of arms that take turns, so that other work on the machine slows all arms alike."""
     begun = clock()
     torch.compiler.reset()
     trainings = [Training(run, data, protocol) for run in runs]
@@ -150,14 +152,14 @@ def pace(
 
 
 def painted(crops: fashion.Crops, recipe: pp.Recipe) -> list[pp.PackedBatch]:
-    """All pictures, at the recipe's resolution for evaluation."""
+    """Return batches of all pictures, at the recipe's resolution for evaluation."""
     many = recipe.for_eval().replace(rows_per_batch=max(1, 3136 // recipe.row_len(4)))
     return list(pp.load(crops, many, sizes=crops.sizes))
 
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Sequence[pp.PackedBatch]) -> float:
-    """Share of pictures whose best logit is their class."""
+    """Return the share of pictures whose highest logit is their class."""
     right = total = 0
     for batch in batches:
         right += int((model(batch).argmax(-1) == batch.targets)[batch.slot_mask].sum())
@@ -166,7 +168,7 @@ def accuracy(model: nn.Module, batches: Sequence[pp.PackedBatch]) -> float:
 
 
 def _towards(averaged: Sequence[Tensor], current: Sequence[Tensor], count: Tensor) -> None:
-    """Polynomial decay averaging with eta = 8, in place: step t weighs 9 / (t + 8)."""
+    """Average weights in place by polynomial decay averaging with eta = 8: step t has the weight 9 / (t + 8)."""
     weight = 9 / (float(count) + 9)  # count is t - 1
     for mean, value in zip(averaged, current, strict=True):
         mean.lerp_(value, weight)
@@ -185,7 +187,7 @@ def _identity(run: Run) -> ImageDecision:
 
 
 def todo(lines: Sequence[ImageDecision], protocol: Protocol, names: Sequence[str]) -> Iterator[Run]:
-    """Runs that have no line yet, as far as they can be known: all to tune, then seed after seed of the best settings."""
+    """Yield the runs that have no line yet: all tuning runs, or else the final runs with the best settings, seed after seed."""
     done = [{key: line[key] for key in Run._fields} for line in lines if line["phase"] in ("tune", "final")]
     tuning = [Run("tune", name, setting, 0) for name in names for setting in protocol.settings]
     missing = [run for run in tuning if _identity(run) not in done] if len(protocol.settings) > 1 else []
@@ -197,7 +199,10 @@ def todo(lines: Sequence[ImageDecision], protocol: Protocol, names: Sequence[str
 
 
 def tuned(lines: Sequence[ImageDecision], arm: str, protocol: Protocol) -> Setting:
-    """The setting with the best last validation accuracy among the tuning runs, the first of equals; or the only one."""
+    """Return the setting with the best last validation accuracy among the tuning runs. Among equals, return the first.
+
+    If the protocol has only one setting, return that.
+    """
     if len(protocol.settings) == 1:
         return protocol.settings[0]
     tried = [line for line in lines if line["phase"] == "tune" and line["arm"] == arm]
@@ -205,13 +210,13 @@ def tuned(lines: Sequence[ImageDecision], arm: str, protocol: Protocol) -> Setti
 
 
 def about(protocol: Protocol) -> ImageDecision:
-    """The first line of a results file: what its runs have in common."""
-    what: ImageDecision = json.loads(json.dumps(asdict(protocol)))  # as it is read again
+    """Return the first line of a results file, which describes what its runs have in common."""
+    what: ImageDecision = json.loads(json.dumps(asdict(protocol)))  # as JSON returns it
     return {"phase": "about", "protocol": what, "arms": {name: repr(arm) for name, arm in arms().items()}}
 
 
 def environment() -> ImageDecision:
-    """Versions and processor."""
+    """Return versions, processor and threads."""
     cpu = [line.split(":")[1].strip() for line in _lines_of("/proc/cpuinfo") if line.startswith("model name")]
     return {
         "python": platform.python_version(),
@@ -230,10 +235,10 @@ def _lines_of(path: str) -> list[str]:
 
 
 def read(path: Path, protocol: Protocol) -> list[ImageDecision]:
-    """The lines of a results file, none if there is no such file; a line that a killed run left half written is dropped.
+    """Return the lines of a results file, or none if there is no such file. A half-written line of a killed run is left out.
 
     Raises:
-        ValueError: the file is of another protocol or of other arms.
+        ValueError: the file was made with another protocol or other arms.
     """
     lines: list[ImageDecision] = []
     for text in _lines_of(str(path)):
@@ -259,9 +264,10 @@ def restore(
     minutes: float = float("inf"),
     clock: Callable[[], float] = time.process_time,
 ) -> tuple[list[ImageDecision], bool]:
-    """Run what has no line yet, line by line, until `minutes` of wall time are nearly over; all lines, and if all is done.
+    """Do the runs that have no line yet, until `minutes` of wall time are nearly over.
 
-    A run is begun only if one as long as the last of its kind would still fit.
+    A run begins only if a run as long as the last one of its phase would still fit. Return all lines, and whether all runs are
+    done.
     """
     begun = time.monotonic()
     lines = read(path, protocol)
@@ -280,7 +286,7 @@ def restore(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Go on, then print and draw what there is."""
+    """Continue the runs, then print and draw the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=fashion.DATA, help="folder of the IDX files")
     parser.add_argument("--results", type=Path, default=Path("navit.jsonl"))
@@ -300,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     added: list[ImageDecision] = []
     if done and all(line["phase"] != "linear" for line in lines):
         added += [{"phase": "linear", "test": fashion.linear_accuracy(data.train, data.test)}]
-    if done and not paced.issuperset(options.arms):  # all again, since they must take turns
+    if done and not paced.issuperset(options.arms):  # all arms again, because they must take turns
         added += pace([Run("final", name, tuned(lines, name, protocol), 0) for name in options.arms], data, protocol)
     with options.results.open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in added)

@@ -1,4 +1,4 @@
-"""What `bench.model.navit` compares: five recipes, and all that is the same for them."""
+"""The arms that `bench.model.navit` compares: six recipes, and everything that they share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CROPS = pp.normalize.MeanStd((0.442,) * 3, (0.353,) * 3)  # grey levels inside t
 
 
 class Setting(NamedTuple):
-    """What is tuned."""
+    """The values that are tuned."""
 
     lr: float
     tokens: int  # per batch
@@ -26,7 +26,7 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is the same for all arms."""
+    """The settings that all arms share."""
 
     width: int = 48
     depth: int = 3
@@ -34,16 +34,16 @@ class Protocol:
     mlp_ratio: float = 2
     seconds: float = 420  # of training, by the clock of `train`, at most
     enough: float = 0.88  # validation accuracy at which a run may end
-    settings: tuple[Setting, ...] = (Setting(2e-3, 784),)  # several are tried for a quarter of the length
+    settings: tuple[Setting, ...] = (Setting(2e-3, 784),)  # if there are several, each is tried for a quarter of the length
     seeds: tuple[int, ...] = (0, 1, 2)
     warm_up: int = 100  # steps
     weight_decay: float = 0.05
-    compiled: bool = True  # the model, for fixed shapes
-    position_scale: float = 4  # times the model's initial positions: louder ones are learnt sooner, in every arm
-    points: tuple[float, ...] = field(default=tuple(round(1.3**-k, 4) for k in range(7, -1, -1)))  # when to look, of seconds
+    compiled: bool = True  # whether the model is compiled for fixed shapes
+    position_scale: float = 4  # factor for the model's initial positions: larger ones are learnt sooner, in every arm
+    points: tuple[float, ...] = field(default=tuple(round(1.3**-k, 4) for k in range(7, -1, -1)))  # evaluation times / seconds
 
     def model(self, *, static: bool) -> NaViT:
-        """Its weights are drawn from torch's generator."""
+        """Return a model whose weights are drawn from torch's generator."""
         model = NaViT(
             patch_size=4, width=self.width, depth=self.depth, heads=self.heads, mlp_ratio=self.mlp_ratio, max_len=49,
             num_classes=fashion.NUM_CLASSES, static=static,
@@ -56,10 +56,11 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Lattice:
-    """Positions: the cell of a `cells` x `cells` lattice over the whole image that the middle of a patch falls into.
+    """A position scheme: the cell of a `cells` x `cells` lattice over the whole image that contains the middle of a patch.
 
-    ``row = (2 i + 1) * cells // (2 rows)``, columns likewise: int32 ``[rows * cols, 2]``. For 28 x 28 pixels it is the grid
-    itself; in images of other sizes a row is as far down the object as there, which a short training has no time to learn.
+    The row is ``(2 i + 1) * cells // (2 rows)`` for patch row i, and columns likewise: int32 ``[rows * cols, 2]``. For 28 x 28
+    pixels the result equals the grid positions. In an image of another size, a row number means the same height in the object.
+    A short training has no time to learn this relation.
     """
 
     cells: int = 7
@@ -80,10 +81,10 @@ class Run(NamedTuple):
 
 
 def arms() -> dict[str, pp.Recipe]:
-    """The contenders: what they are fed with, by name."""
+    """Return the recipes of the arms, by name."""
     common: dict[str, Any] = {"patch_size": 4, "normalize": CROPS, "positions": Lattice()}
     native, drawn = pp.resize.Native(49, edge="pad"), pp.resize.NaViT((16, 24), eval_resolution=22)
-    one = {"seq_len": 49, "max_images": 1, "packer": pp.packing.NextFit(), **common}  # nothing to look ahead for
+    one = {"seq_len": 49, "max_images": 1, "packer": pp.packing.NextFit(), **common}  # no lookahead is needed
     return {
         "square": pp.Recipe(resize=pp.resize.Square(28), **one),
         "padded": pp.Recipe(resize=native, **one),

@@ -1,4 +1,4 @@
-"""What the results of `bench.model.navit` say: seconds to a target, a table, and the plot. Knows no torch."""
+"""The results of `bench.model.navit`: seconds to a target, a table and the plot. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ Point = tuple[float, int, float]  # CPU seconds, images, validation accuracy
 
 
 def cost_to(curve: Sequence[Point], target: float) -> tuple[float, float] | None:
-    """CPU seconds and images after which the accuracy first reaches a target, on the straight line between two points.
+    """Return the CPU seconds and images after which the accuracy first reaches a target, interpolated linearly between two
+    points.
 
-    The first point's if that is there already; None if no point is.
+    If the first point reaches the target, return its own values. If no point does, return None.
     """
     before: Point | None = None
     for seconds, images, reached in curve:
@@ -40,11 +41,13 @@ def cost_to(curve: Sequence[Point], target: float) -> tuple[float, float] | None
 
 
 def table(lines: Sequence[ImageDecision], targets: Sequence[float] = TARGETS) -> dict[str, ImageDecision]:
-    """What the final runs of every arm say: means and standard deviations over seeds, and ratios to the `REFERENCE`.
+    """Return the results of the final runs of every arm: means and standard deviations over seeds, and ratios to the
+    `REFERENCE`.
 
-    What a target costs is None unless every seed reaches it. "times" is the reference's cost over the arm's, its spread by
-    propagation: of the CPU seconds measured, and, where the arms were run in turns, of images times the median cost of one,
-    which does not depend on what else the machine was doing while an arm was trained.
+    The cost of a target is None unless every seed reaches the target. "times" is the reference's cost divided by the arm's,
+    with its spread by error propagation. There are two such ratios. The first is of the measured CPU seconds. The second exists
+    if the arms ran in turns: it is of the number of images times the median cost of an image. Other work on the machine while
+    an arm was trained does not change the second ratio.
     """
     finals: dict[str, list[ImageDecision]] = {}
     for line in lines:
@@ -72,7 +75,7 @@ def table(lines: Sequence[ImageDecision], targets: Sequence[float] = TARGETS) ->
 
 
 def _spread(values: Any, digits: int) -> list[float]:
-    """Mean, and standard deviation over n - 1 (0 for one value)."""
+    """Return the mean, and the standard deviation over n - 1 (0 for one value)."""
     return [round(float(np.mean(values)), digits), round(float(np.std(values, ddof=1)) if len(values) > 1 else 0.0, digits)]
 
 
@@ -89,7 +92,7 @@ def _ratio(reference: ImageDecision | None, row: ImageDecision, what: str, targe
 
 
 def show(lines: Sequence[ImageDecision], rows: Mapping[str, ImageDecision]) -> None:
-    """The table as Markdown, and what else the file holds."""
+    """Print the table as Markdown, and the other contents of the file."""
     targets = list(next(iter(rows.values()))["seconds to"]) if rows else []
     columns = ["arm", "lr, tokens", "seeds", "test %", "images/s", "tokens per image", "fill", "data", "ms per image"]
     columns += [part for t in targets for part in (f"s to {100 * t:g} %", "images", f"{REFERENCE} takes", "in turns")]
@@ -115,7 +118,7 @@ def _shown(spread: Sequence[float] | None) -> str:
 
 
 def plot(lines: Sequence[ImageDecision], path: Path, *, linear: float | None = None, target: float = TARGETS[-1]) -> None:
-    """Validation accuracy against CPU seconds: the mean over seeds, and from the lowest to the highest."""
+    """Draw validation accuracy against CPU seconds: the mean over seeds, and the range from the lowest to the highest seed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -126,7 +129,7 @@ def plot(lines: Sequence[ImageDecision], path: Path, *, linear: float | None = N
         curves = [np.array(line["curve"]) for line in lines if line["phase"] == "final" and line["arm"] == name]
         if not curves:
             continue
-        # every run is measured at the same moments, give or take a step, until the first that had enough
+        # runs are measured at the same moments, to within a step, until the first run ends
         moments = min(map(len, curves))
         seconds = np.mean([curve[:moments, 0] for curve in curves], axis=0)
         accuracy = 100 * np.array([np.interp(seconds, curve[:, 0], curve[:, 2]) for curve in curves])

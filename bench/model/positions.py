@@ -1,20 +1,23 @@
-"""Which positions extrapolate? One small model, every kind of positions, on grids that training never showed.
+"""Which positions extrapolate?
+
+One small model is trained with every kind of positions, and tested on grids not seen in training.
 
     python -m bench.model.positions [--data FOLDER] [--out positions.jsonl] [--minutes N] [--plot docs/images/positions.png]
 
-Fashion-MNIST cropped to its object (`bench.model.fashion` says how to install it), stretched to grids of patches of 2 pixels. A
-patch that small says little, so a model must know where it was. In training a picture gets one of 15 grids, 3 to 8 patches per
-side and 12 to 24 in all, whatever its own shape: no class has a shape of its own, and only geometry differs between the
-conditions:
+The pictures are Fashion-MNIST, cropped to the object (`bench.model.fashion` says how to install it) and stretched to grids of
+patches of 2 pixels. Such a small patch says little, so a model must know where the patch was. In training a picture gets one of
+15 grids, with 3 to 8 patches per side and 12 to 24 patches in total, whatever the picture's own shape. So no class has a shape
+of its own, and the conditions of the test differ in geometry only:
 
-* ``trained``: the same grids, other pictures;
-* ``combinations``: 5 to 8 per side, so at least 25 patches: every row and every column was seen, never together;
-* ``sizes``: 9 to 12 per side: rows and columns that no training picture had.
+* ``trained``: the grids of training, with other pictures;
+* ``combinations``: 5 to 8 patches per side, so at least 25 patches. Every row and every column was seen, but never together;
+* ``sizes``: 9 to 12 patches per side: rows and columns that no training picture had.
 
-The model is a NaViT of width 64 (biases off, query-key norm, attention pooling), 2 blocks, trained for one pass over a part of
-the training pictures; a seed decides its start, the pictures, their order and their grids, the same for every kind. Each run is
-one line of ``--out``; runs that are there are not repeated, and ``--minutes`` ends a call before the next run. Then a table of
-what is there and, with ``--plot``, a figure. One thread; a run takes about half a minute.
+The model is a NaViT of width 64 with 2 blocks (no biases, query-key norm, attention pooling). It is trained for one pass over a
+part of the training pictures. A seed decides the initial weights, the pictures, their order and their grids, equally for every
+kind of positions. Each run is one line of ``--out``. Runs that have a line are not repeated. ``--minutes`` stops the program
+before the next run. At the end the program prints a table of all lines and, with ``--plot``, draws a figure. Everything runs on
+one thread. A run takes about half a minute.
 """
 
 from __future__ import annotations
@@ -47,7 +50,7 @@ Grids = tuple[tuple[int, int], ...]
 
 
 def grids_of(low: int, high: int, *, most: int = 1 << 20) -> Grids:
-    """All (rows, cols) from `low` to `high` with at least 12 and at most `most` patches."""
+    """Return all grids (rows, cols) with sides from `low` to `high`, at least 12 patches and at most `most` patches."""
     sides = range(low, high + 1)
     return tuple((rows, cols) for rows in sides for cols in sides if 12 <= rows * cols <= most)
 
@@ -63,22 +66,24 @@ TITLES = {
 
 @dataclass(frozen=True)
 class OneOf:
-    """A resize policy: every image gets one of these grids, all equally likely, whatever its shape."""
+    """A resize policy that gives every image one of some grids, all equally likely, whatever the image's shape."""
 
     grids: Grids
     draws = 1
 
     def bound(self, patch_size: int) -> int:
-        """Patches of the largest."""
+        """Return the number of patches of the largest grid."""
         return max(rows * cols for rows, cols in self.grids)
 
     def __call__(self, sizes: Any, patch_size: int, u: Any = None) -> Any:
-        """int32 ``[n, 2]``, see `ResizePolicy`."""
+        """Return int32 ``[n, 2]``, see `ResizePolicy`."""
         return np.array(self.grids, dtype=np.int32)[(u[:, 0] * len(self.grids)).astype(np.int64)]
 
 
 class Kind(NamedTuple):
-    """One kind of positions: what ids it reads, what is added to tokens, and what turns queries and keys."""
+    """One kind of positions: the ids that the model reads, the module that adds to tokens, and the base of RoPE for queries and
+    keys.
+    """
 
     group: str
     scheme: pp.positions.PositionScheme
@@ -115,13 +120,13 @@ GROUPS = {name: kind.group for name, kind in KINDS.items()}
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What is the same in all runs of a table.
+    """The settings that all runs of a table share.
 
     Attributes:
-        train: pictures that a run is trained on, once each.
-        test: pictures of the test file, under each condition.
-        rows: of 256 tokens per step.
-        rate: largest learning rate: 30 steps up, then falling linearly to 0.
+        train: number of pictures that a run is trained on, once each.
+        test: number of pictures of the test file under each condition.
+        rows: rows of 256 tokens per step.
+        rate: largest learning rate. It rises for 30 steps and then falls linearly to 0.
     """
 
     train: int = 22_000
@@ -131,7 +136,7 @@ class Settings:
 
 
 def recipe(grids: Grids, kind: Kind, settings: Settings, seed: int = 0) -> pp.Recipe:
-    """The input side: nothing but the ids of positions depends on the kind."""
+    """Return the recipe. Only the position ids depend on the kind."""
     return pp.Recipe(
         resize=OneOf(grids), positions=kind.scheme, patch_size=PATCH_SIZE, seq_len=SEQ_LEN, max_images=24,
         rows_per_batch=settings.rows, seed=seed,
@@ -139,7 +144,7 @@ def recipe(grids: Grids, kind: Kind, settings: Settings, seed: int = 0) -> pp.Re
 
 
 def build(kind: Kind, seed: int) -> ViT:
-    """The model; all but its positions starts the same for every kind."""
+    """Return the model before training. All weights except those of the positions are the same for every kind."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         positions = kind.make() if kind.make else None
@@ -151,7 +156,7 @@ def build(kind: Kind, seed: int) -> ViT:
 
 
 def train(model: ViT, crops: fashion.Crops, kind: Kind, seed: int, settings: Settings) -> float:
-    """One pass; the mean loss of its last tenth."""
+    """Train for one pass. Return the mean loss of its last tenth."""
     plan = recipe(TRAINED, kind, settings, seed)
     tokens = np.mean([rows * cols for rows, cols in TRAINED]) * len(crops)
     steps = max(1, round(tokens / (settings.rows * SEQ_LEN)))
@@ -170,7 +175,7 @@ def train(model: ViT, crops: fashion.Crops, kind: Kind, seed: int, settings: Set
 
 @torch.no_grad()
 def accuracy(model: ViT, crops: fashion.Crops, grids: Grids, kind: Kind, settings: Settings) -> float:
-    """Share of pictures whose class is named; their grids are the same for every kind and seed."""
+    """Return the share of pictures whose class is predicted. Their grids are the same for every kind and seed."""
     model.eval()
     right = total = 0
     for batch in pp.load(crops, recipe(grids, kind, settings), sizes=crops.sizes):
@@ -181,7 +186,7 @@ def accuracy(model: ViT, crops: fashion.Crops, grids: Grids, kind: Kind, setting
 
 
 def run(name: str, seed: int, data: fashion.Splits, settings: Settings) -> dict[str, Any]:
-    """Train and ask one model: a line of the results."""
+    """Train and evaluate one model. Return a line of the results."""
     start, kind = time.process_time(), KINDS[name]
     picked = np.random.default_rng(seed).permutation(len(data.train))[: settings.train]
     model = build(kind, seed)
@@ -196,13 +201,13 @@ def run(name: str, seed: int, data: fashion.Splits, settings: Settings) -> dict[
 
 
 def missing(lines: Sequence[dict[str, Any]], names: Sequence[str], seeds: int) -> Iterator[tuple[str, int]]:
-    """(kind, seed) of the runs to come, all kinds with one seed before the next seed."""
+    """Yield the (kind, seed) of the runs that have no line yet. All kinds with one seed come before the next seed."""
     done = {(line["kind"], line["seed"]) for line in lines}
     yield from ((name, seed) for seed in range(seeds) for name in names if (name, seed) not in done)
 
 
 def summary(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Kind → condition → mean, least and greatest accuracy over seeds, in percent."""
+    """Return kind → condition → (mean, lowest, highest) accuracy over seeds, in percent."""
     found: dict[str, dict[str, tuple[float, float, float]]] = {}
     for name in KINDS:
         of = [100 * np.array(list(line["accuracy"].values())) for line in lines if line["kind"] == name]
@@ -213,7 +218,7 @@ def summary(lines: Sequence[dict[str, Any]]) -> dict[str, dict[str, tuple[float,
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Markdown: mean accuracy in percent and the range of the seeds."""
+    """Return a Markdown table of the mean accuracy in percent and its range over seeds."""
     text = [f"| positions | parameters | {' | '.join(CONDITIONS)} |", "|---" * (2 + len(CONDITIONS)) + "|"]
     for name, by in summary(lines).items():
         own = next(line["parameters of positions"] for line in lines if line["kind"] == name)
@@ -223,7 +228,7 @@ def table(lines: Sequence[dict[str, Any]]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run what is missing, as long as there is time; print the table; draw."""
+    """Do the missing runs while there is time. Print the table and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=fashion.DATA, help="folder of the IDX files")
     parser.add_argument("--out", type=Path, default=Path("positions.jsonl"), help="JSON lines: one per run, and to go on from")

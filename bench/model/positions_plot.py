@@ -16,13 +16,12 @@ def draw(
     titles: Mapping[str, str],
     path: Path,
 ) -> Path:
-    """One panel per condition, one line per kind: the mean over seeds, and a bar from the least to the greatest.
+    """Draw one panel per condition with one line per kind: the mean over seeds, and a bar from the lowest to the highest.
 
     Args:
-        summary: kind → condition → (mean, least, greatest), in percent.
-        groups: kind → group; a group has a colour and is set apart. A kind called "none" gives each panel its vertical line.
-        titles: condition → what stands above its panel.
-        path: .png, .svg or .pdf.
+        summary: kind → condition → (mean, lowest, highest), in percent.
+        groups: kind → group. Each group has a colour and is set apart from the others. A kind called "none" gives each panel
+            its vertical line. titles: condition → title above its panel. path: path of a .png, .svg or .pdf file.
     """
     import matplotlib
     from matplotlib.figure import Figure

@@ -1,1 +1,3 @@
-"""Benchmarks of packing: how full, how fast, how near to the bound, how evenly dealt to ranks."""
+"""Benchmarks of packing: how full rows are, how fast packers are, how near to the bound they come, how evenly ranks share the
+work.
+"""

@@ -1,10 +1,14 @@
-"""How long do ranks wait for each other when rows are dealt in the order they were packed, sorted by window, or balanced?
+"""How long do ranks wait for each other when rows are dealt in the order of packing, sorted by window, or balanced?
 
     OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m bench.packing.balance [--windows 4] [--seq-len 16384]
 
-Rows are packed offline with best-fit in arrival order, then dealt into steps of 8 and 64 ranks. Prints JSON: the mean over
-steps of 1 − mean/max over ranks, of Σn² (attention alone) and of the whole cost of a block at width 768; the share of all time
-that ranks wait, 1 − Σmean/Σmax; how many steps early and late a row comes; rows per second, best of several.
+Rows are packed offline with best-fit in arrival order, and then dealt into steps of 8 and of 64 ranks. There are two costs of a
+row: Σn² (attention alone), and the whole cost of a block at width 768. The output is JSON. For each cost it has these figures:
+
+* the imbalance: the mean over steps of 1 − mean/max over ranks;
+* the share of all time that ranks wait: 1 − Σmean/Σmax;
+* the largest number of steps by which a row comes early or late;
+* the rows per second, the best of several runs.
 """
 
 from __future__ import annotations
@@ -29,20 +33,20 @@ Steps = npt.NDArray[np.int64]
 
 
 def rows_of(name: str, seq_len: int, steps: int, num_ranks: int) -> tuple[Packing, npt.NDArray[np.int64]]:
-    """Rows for so many steps, and their lengths."""
+    """Return packed rows for `steps` steps, and the lengths of the items in them."""
     mean = lists.make(name, 4000, seq_len, seed=1).mean()
     lengths = lists.make(name, int(steps * num_ranks * seq_len / mean), seq_len)
     return pack_lengths(lengths, seq_len=seq_len, method="best_fit"), lengths
 
 
 def by_window(costs: Costs, num_ranks: int) -> Steps:
-    """Whole windows sorted and cut: what `balance` is compared with."""
+    """Sort the rows of each window by cost and cut them into steps. `balance` is compared with this way."""
     window = np.arange(len(costs)) // (WINDOW * num_ranks)
     return np.lexsort((costs, window)).reshape(-1, num_ranks)
 
 
 def quality(steps: Steps, costs: Costs) -> dict[str, float]:
-    """The mean over steps, and over time."""
+    """Return the mean imbalance over steps, and the share of time that ranks wait."""
     load = np.asarray(costs, dtype=np.float64)[steps]
     return {
         "imbalance": round(imbalance(steps, costs), 4),
@@ -51,7 +55,7 @@ def quality(steps: Steps, costs: Costs) -> dict[str, float]:
 
 
 def measure(name: str, seq_len: int, windows: int, num_ranks: int) -> dict[str, Any]:
-    """One list on so many ranks; steps with idle ranks are left out everywhere."""
+    """Measure one list on one number of ranks. Steps with idle ranks are left out everywhere."""
     packing, lengths = rows_of(name, seq_len, windows * WINDOW, num_ranks)
     whole = packing.num_rows // num_ranks
     answer: dict[str, Any] = {"rows": packing.num_rows, "steps": whole}
@@ -77,7 +81,7 @@ def measure(name: str, seq_len: int, windows: int, num_ranks: int) -> dict[str, 
 
 
 def main() -> None:
-    """All lists on all numbers of ranks."""
+    """Measure all lists on all numbers of ranks."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--seq-len", type=int, default=16384)

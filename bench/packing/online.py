@@ -1,11 +1,16 @@
-"""How full does a bounded pool of waiting items make the rows, how fast, and how long does an item wait?
+"""How full does a bounded number of waiting items make the rows, how fast is packing, and how long does an item wait?
 
     NUMBA_NUM_THREADS=1 python -m bench.packing.online
 
-Prints JSON per list of `bench.lists`: fill in % (what the end of the stream leaves in the last rows included), items/s of
-`pack_stream` (best of three after a warm-up, one thread), the longest wait in items, and the same against the number of
-waiting items, 8 … 1024; with and without prices where `learn_prices` finds any (in a sample of other draws of the same list);
-with first-fit over 16 open rows in the same run as the reference; and with `max_images` at 1.04 × the mean per row.
+The output is JSON. For each list of `bench.lists` it has:
+
+* the fill in %, which includes the last rows at the end of the stream;
+* the items/s of `pack_stream`, the best of three runs after a warm-up, on one thread;
+* the longest wait, in items;
+* these figures for 8 … 1024 waiting items;
+* these figures without prices and, if `learn_prices` finds any, with prices (learned from another random sample of the list);
+* first-fit over 16 open rows in the same run, as the reference;
+* these figures with `max_images` at 1.04 × the mean number of images per row.
 """
 
 from __future__ import annotations
@@ -26,10 +31,10 @@ CURVE = (8, 16, 32, 48, 64, 128, 256, 512, 1024)
 
 
 def longest_wait(packing: Packing, options: Lookahead, max_images: int | None = None) -> int:
-    """Items pushed after an item before its row closed, at most; rows that the flush closed are left out.
+    """Return the largest number of items that were pushed after an item before its row closed.
 
-    A row closes at the push that makes the oldest item too old, or that fills the pool: when as many items as the pool holds
-    have come that no earlier row took.
+    Rows that the final flush closed are left out. A row closes at one of two pushes: the push that makes the oldest item too
+    old, or the push after which as many items wait as `options` allows.
     """
     waiting, longest = options.limits(max_images)
     starts, n = packing.offsets[:-1], len(packing.items)
@@ -40,7 +45,7 @@ def longest_wait(packing: Packing, options: Lookahead, max_images: int | None = 
 
 
 def measure(lengths: npt.NDArray[np.int64], options: Lookahead, max_images: int | None = None) -> dict[str, Any]:
-    """Fill, share of the bound ``max(sum / seq_len, n / max_images)``, speed and wait of one packer on one list."""
+    """Return fill, share of the bound ``max(sum / seq_len, n / max_images)``, speed and wait of one packer on one list."""
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
@@ -56,7 +61,7 @@ def measure(lengths: npt.NDArray[np.int64], options: Lookahead, max_images: int 
 
 
 def first_fit(lengths: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """The paper's greedy, pushed item by item."""
+    """Return the figures of NaViT's greedy first-fit, pushed item by item."""
     packer, rows, some = FirstFit()(SEQ_LEN, 1 << 20), 0, lengths[:20_000]
     start = time.perf_counter()
     for i, n in enumerate(some.tolist()):
@@ -67,7 +72,7 @@ def first_fit(lengths: npt.NDArray[np.int64]) -> dict[str, Any]:
 
 
 def pushed(lengths: npt.NDArray[np.int64], options: Lookahead) -> int:
-    """Items/s through the protocol: a Python call for each."""
+    """Return the items/s with one Python call of `push` for each item."""
     packer, items = options(SEQ_LEN, 1 << 20), [Item(i, n) for i, n in enumerate(lengths[:50_000].tolist())]
     fill_up, _ = options.limits(1 << 20)
     for item in items[:fill_up]:
@@ -79,7 +84,7 @@ def pushed(lengths: npt.NDArray[np.int64], options: Lookahead) -> int:
 
 
 def main() -> None:
-    """Every list, alone and with a cap."""
+    """Measure every list, without and with a limit of images per row."""
     results: dict[str, Any] = {"python": platform.python_version(), "seq_len": SEQ_LEN, "items": ITEMS}
     pack_stream([1], seq_len=SEQ_LEN)
     for name in lists.NAMES:

@@ -1,15 +1,17 @@
-"""How full and how fast do the packers pack, beside installable peers and the published algorithms, in one run?
+"""How full do the packers pack, and how fast, beside installable peers and the published algorithms, in one run?
 
     python -m bench.packing.packers [--quick] [--json PATH]
 
-One thread (the script restarts itself with one). Items/s are those of CPU time, best of several runs after a warm-up, of the
-packing alone: peers find their lists, tensors or tokens made. A peer packs as many items as it can in a fraction of a second
-(many are quadratic: more items would make them slower), ours 10 million; fills are compared on the peer's items. Every result
-is read back: what it lost, packed twice or put into rows over seq_len is counted. Peers are optional:
+Everything runs on one thread (the script restarts itself with one). Items/s count the CPU time of packing alone, the best of
+several runs after a warm-up. The lists, tensors or tokens that a peer needs are made before. A peer packs as many items as it
+can in a fraction of a second, because many peers are quadratic and would be slower with more items. Patchpack packs 10 million
+items. Fills are compared on the peer's items. Every result is read back. The script counts items that were lost, items that
+were packed twice, and rows over seq_len. Peers are optional:
 
     pip install grain binpacking prtpy trl && pip install --no-deps vit-pytorch
 
-vit-pytorch alone, because it brings a torchvision that may not load, without which trl does not either. Prints Markdown tables.
+vit-pytorch is installed without dependencies, because it would bring a torchvision that may fail to import, and then trl fails,
+too. The output is Markdown tables.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from bench.packing.tables import faults, show
 from patchpack.plan.packing import Lookahead, learn_prices, pack_histogram, pack_lengths, pack_stream, pack_tight
 
 SEQ_LEN, SEQ_LENS = 4096, (256, 1024, 4096, 16384)
-MEASURED = "coco"  # whose memory: a process each, and here there are prices
+MEASURED = "coco"  # list on which memory is measured; learn_prices finds prices for it
 ROUNDS, NEAR = 4, 1.0  # runs of ours after the warm-up; points of fill within which a peer is compared
 METHODS: tuple[Any, ...] = ("spread", "best_fit_decreasing", "first_fit")  # tried with a cap
 HISTOGRAMS = {"wikipedia_512": 512, "squad11_384": 384}
@@ -47,7 +49,7 @@ Record = dict[str, Any]
 
 
 def audit(rows: Rows, lengths: Any, seq_len: int) -> Record:
-    """Fill of every row by what it may hold, in %, and what is wrong: items lost and repeated, rows over seq_len."""
+    """Return the fill of the rows in %, and the faults: items that were lost or repeated, and rows over seq_len."""
     starts = np.concatenate([[0], rows.ends[:-1]])
     tokens = np.concatenate([[0], np.cumsum(lengths[rows.items])])
     tokens = tokens[rows.ends] - tokens[starts]
@@ -62,21 +64,27 @@ def audit(rows: Rows, lengths: Any, seq_len: int) -> Record:
 
 
 def cpu(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of CPU, of all threads, and the result."""
+    """Return the CPU seconds of a function on all threads, and its result."""
     start = time.process_time()
     result = run()
     return time.process_time() - start, result
 
 
 def waits(rows: Rows, n: int) -> int:
-    """Items pushed after an item before its row closed, at most; rows that the end of the stream closed are left out."""
+    """Return the largest number of items that were pushed after an item before its row closed.
+
+    Rows that the end of the stream closed are left out.
+    """
     assert rows.closed is not None
     closed = np.repeat(rows.closed, np.diff(rows.ends, prepend=0))
     return int((closed - rows.items)[closed < n].max(initial=0))
 
 
 def measure(prepare: Prepare, lengths: Any, seq_len: int, fewest: int, budget: float) -> tuple[Record, Rows]:
-    """Twice as many items as long as a run takes less than the budget, in seconds; a short run is repeated."""
+    """Measure a packer.
+
+    The number of items is doubled as long as a run takes less than `budget` seconds. A short run is repeated.
+    """
     n = min(fewest, len(lengths))
     prepare(lengths[:64], seq_len)[0]()
     while True:
@@ -85,7 +93,7 @@ def measure(prepare: Prepare, lengths: Any, seq_len: int, fewest: int, budget: f
         if seconds >= budget or n == len(lengths):
             break
         n = min(len(lengths), 2 * n)
-    for _ in range(3):  # a first run may be several times as slow: memory is new, and the collector of garbage runs
+    for _ in range(3):  # a first run may be several times as slow: memory is new, and the garbage collector runs
         if budget and seconds > 4 * budget:
             break
         seconds = min(seconds, cpu(run)[0])
@@ -94,7 +102,7 @@ def measure(prepare: Prepare, lengths: Any, seq_len: int, fewest: int, budget: f
 
 
 def stream(options: Lookahead) -> Packer:
-    """`pack_stream` as a packer that may be put into another process."""
+    """Return `pack_stream` as a packer that can be sent to another process."""
 
     def prepare(lengths: Any, seq_len: int) -> Any:
         return lambda: pack_stream(lengths, seq_len=seq_len, packer=options), lambda made: Rows(made.items, made.offsets[1:])
@@ -103,12 +111,12 @@ def stream(options: Lookahead) -> Packer:
 
 
 def spread(lengths: Any, seq_len: int) -> Any:
-    """`pack_lengths` by default."""
+    """Return the run of `pack_lengths` with its default method, and the reader of its result."""
     return lambda: pack_lengths(lengths, seq_len=seq_len), lambda made: Rows(made.items, made.offsets[1:])
 
 
 def _grown(name: str, make: tuple[str, int, int], sender: Any) -> None:
-    """In a process of its own: by how many MiB the resident set was larger than before, at most, while it packed."""
+    """Pack in a process of its own, and send by how many MiB its peak resident set exceeded the resident set before."""
     listed, n, seq_len = make
     lengths = lists.make(listed, n, seq_len)
     if name == "spread":
@@ -127,13 +135,13 @@ def _grown(name: str, make: tuple[str, int, int], sender: Any) -> None:
 
 
 def _resident(field: str) -> int:
-    """A field of Linux's account of this process, in KiB."""
+    """Return a field of Linux's status file of this process, in KiB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def grown(name: str, listed: str, n: int, seq_len: int) -> float:
-    """Peak memory of packing in MiB, what comes out included and what goes in not. On Linux."""
+    """Return the peak memory of packing in MiB, with the result and without the input. This works on Linux only."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_grown, args=(name, (listed, n, seq_len), sender))
@@ -155,7 +163,7 @@ def _prices(listed: str, seq_len: int) -> Any:
 
 
 def offline(names: Sequence[str], seq_lens: Sequence[int], items: int, peers: Sequence[Packer], budget: float) -> list[Record]:
-    """The default on every list and length of rows, with how many times as fast as each peer it is."""
+    """Measure the default method on every list and row length, and how many times as fast as each peer it is."""
     answers = []
     for name in names:
         for seq_len in seq_lens:
@@ -182,7 +190,10 @@ def offline(names: Sequence[str], seq_lens: Sequence[int], items: int, peers: Se
 
 
 def capped(names: Sequence[str], seq_len: int, items: int) -> list[Record]:
-    """Share of the bound ``max(sum / seq_len, n / max_images)`` reached, in %, at 1.04 times the mean images per row."""
+    """Return the reached share of the bound ``max(sum / seq_len, n / max_images)`` in %.
+
+    `max_images` is 1.04 times the mean number of images per row.
+    """
     answers = []
     for name in names:
         lengths = lists.make(name, items, seq_len)
@@ -202,7 +213,10 @@ def capped(names: Sequence[str], seq_len: int, items: int) -> list[Record]:
 
 
 def arriving(names: Sequence[str], seq_len: int, items: int, peers: Sequence[Packer], budget: float) -> list[Record]:
-    """Packers of items as they arrive, each on as many as it can do, with ours on the same items beside it."""
+    """Measure packers of items as they arrive, each on as many items as it can pack in the time.
+
+    The fill of `Lookahead` on the same items stands beside each.
+    """
     answers = []
     for name in names:
         lengths, prices = lists.make(name, items, seq_len), _prices(name, seq_len)
@@ -233,14 +247,14 @@ def arriving(names: Sequence[str], seq_len: int, items: int, peers: Sequence[Pac
 
 
 def published(name: str, counts: Any, seq_len: int, *, slow: bool, seconds: float) -> Record:
-    """Efficiency in % of the algorithms of Krell et al. and of ours on a histogram of lengths, and seconds taken."""
+    """Return efficiency in % and seconds of the algorithms of Krell et al. and of patchpack, on a histogram of lengths."""
     tokens, lengths = int(counts @ np.arange(len(counts))), np.repeat(np.arange(len(counts)), counts)
     answer: Record = {"histogram": name, "seq_len": seq_len, "items": len(lengths)}
     methods: tuple[Any, ...] = ("spfhp", "lpfhp", "nnlshp", "spread")
     for method in methods:
         for depth in (None, 3):
             if method == "nnlshp" and (depth is None or not slow):
-                continue  # it is defined with a depth of 3
+                continue  # defined only with a depth of 3
             took, patterns = cpu(partial(pack_histogram, counts, seq_len=seq_len, max_images=depth, method=method))
             parts = np.repeat(patterns.rows, np.diff(patterns.offsets)) * patterns.repeats
             assert np.array_equal(np.bincount(patterns.lengths, weights=parts, minlength=len(counts)), counts)
@@ -255,7 +269,7 @@ def published(name: str, counts: Any, seq_len: int, *, slow: bool, seconds: floa
 
 
 def versions() -> Record:
-    """The machine, the packages and the day."""
+    """Return the machine, the packages and the day."""
     found = {}
     for name in (
         "numpy",
@@ -286,7 +300,7 @@ def _cpuinfo() -> list[str]:
 
 
 def main() -> None:
-    """Every question on every list."""
+    """Answer every question on every list."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few items: does it run?")
     parser.add_argument("--json", type=Path, help="where to write all figures")
@@ -298,7 +312,7 @@ def main() -> None:
     print(*(f"{key}: {value}" for key, value in answer.items()), sep="\n")
     budget = 0.02 if quick else 0.2
     names, seq_lens = (("coco", "lognormal"), (SEQ_LEN,)) if quick else (lists.NAMES, SEQ_LENS)
-    whole = [peer for peer in peers if not peer.name.startswith("grain first-fit")]  # slow, and never fuller than its best-fit
+    whole = [peer for peer in peers if not peer.name.startswith("grain first-fit")]  # slow, never fuller than its best-fit
     answer["offline"] = offline(names, seq_lens, 100_000 if quick else 10_000_000, whole, budget)
     answer["capped"] = capped(names, SEQ_LEN, 20_000 if quick else 300_000)
     arrivals = [peer for peer in peers if peer.online]

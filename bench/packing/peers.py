@@ -1,7 +1,7 @@
-"""Other people's packers behind one call, each through its public functions, as its users run it.
+"""Other packages' packers behind one interface. Each is called through its public functions, as its users call it.
 
-A packer takes lengths and gives the work to time and a way to read its result. Making its inputs (lists, tensors, tokens) and
-reading the result are not timed. A peer that does not import is left out, with the reason.
+A packer takes lengths. It returns the work to time, and a function that reads the result. Making the inputs (lists, tensors,
+tokens) and reading the result are not timed. A peer that cannot be imported is left out, with the reason.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ BINS = 32  # rows that grain keeps open
 
 
 class Rows(NamedTuple):
-    """What a packer made: item indices, row after row; where each row ends; and which push closed each.
+    """The result of a packer.
 
-    Attributes:
-        items: int64 ``[at most n, if it is right]``. An item of which tokens are missing is left out.
-        ends: int64 ``[rows]``.
-        closed: int64 ``[rows]``, index of the item whose push closed the row, n for the end of the stream; None offline.
+    Attributes: items: int64, the item indices, row after row: at most n if the packing is right. An item with missing tokens is
+        left out.
+        ends: int64 ``[rows]``, the position in `items` at which each row ends.
+        closed: int64 ``[rows]``, index of the item whose push closed the row, or n for the end of the stream. None offline.
     """
 
     items: Int64
@@ -39,7 +39,7 @@ Prepare = Callable[[Int64, int], tuple[Run, Callable[[Any], Rows]]]
 
 
 class Packer(NamedTuple):
-    """A packer by name, whether it packs as items arrive, and the fewest items that it is timed on."""
+    """A packer: its name, whether it packs items as they arrive, and the smallest number of items on which it is timed."""
 
     name: str
     online: bool
@@ -48,7 +48,7 @@ class Packer(NamedTuple):
 
 
 def rows_of(rows: Iterable[Sequence[int]], closed: Sequence[int] | None = None) -> Rows:
-    """`Rows` from a sequence of indices per row."""
+    """Return `Rows` from a sequence of indices per row."""
     parts = [np.asarray(row, dtype=np.int64) for row in rows]
     ends = np.cumsum([len(part) for part in parts], dtype=np.int64)
     items = np.concatenate([np.empty(0, dtype=np.int64), *parts])
@@ -56,7 +56,7 @@ def rows_of(rows: Iterable[Sequence[int]], closed: Sequence[int] | None = None) 
 
 
 def pushed(name: str, factory: PackerFactory) -> Packer:
-    """One of our packers, item by item."""
+    """Return one of patchpack's packers, to which items are pushed one by one."""
 
     def prepare(lengths: Int64, seq_len: int) -> tuple[Run, Callable[[Any], Rows]]:
         items = [Item(i, n) for i, n in enumerate(lengths.tolist())]
@@ -76,7 +76,7 @@ def pushed(name: str, factory: PackerFactory) -> Packer:
 
 
 def _binpacking() -> list[Packer]:
-    """Longest first, each into the emptiest row with room, which is looked for among all rows."""
+    """Return the packer that places the longest item first, into the emptiest row with room. It searches all rows for that."""
     import binpacking
 
     def prepare(lengths: Int64, seq_len: int) -> tuple[Run, Callable[[Any], Rows]]:
@@ -87,7 +87,7 @@ def _binpacking() -> list[Packer]:
 
 
 def _prtpy() -> list[Packer]:
-    """First-fit and best-fit-decreasing, a loop over all rows per item."""
+    """Return first-fit-decreasing and best-fit-decreasing, with a loop over all rows per item."""
     import prtpy
     from prtpy.packing.best_fit import decreasing as best_fit_decreasing
 
@@ -102,7 +102,10 @@ def _prtpy() -> list[Packer]:
 
 
 def _trl() -> list[Packer]:
-    """Best-fit-decreasing over batches of 1000; copies one int32 per token, the least that it takes."""
+    """Return best-fit-decreasing over batches of 1000 items.
+
+    It copies one int32 per token, the smallest payload that it takes.
+    """
     import datasets
     import pyarrow as pa
     from trl.data_utils import pack_dataset
@@ -126,7 +129,10 @@ def _trl() -> list[Packer]:
 
 
 def _grain() -> list[Packer]:
-    """First-fit and best-fit over 32 open rows; copies one int32 per token, the least that it takes, and makes two more."""
+    """Return first-fit and best-fit over 32 open rows.
+
+    They copy one int32 per token, the smallest payload that they take, and make two more per token.
+    """
     import grain
 
     class Source:
@@ -154,7 +160,7 @@ def _grain() -> list[Packer]:
                 for _ in stream():
                     pass
 
-            def read(_: Any) -> Rows:  # a second time, because rows that are kept would be what is timed
+            def read(_: Any) -> Rows:  # packs a second time, because keeping the rows would be timed, too
                 rows, closed = [], []
                 for row in stream():
                     rows.append(_whole(row["tokens"][row["tokens_segment_ids"] > 0], lengths))
@@ -173,9 +179,10 @@ def _grain() -> list[Packer]:
 
 
 def _vit_pytorch() -> list[Packer]:
-    """Next-fit over images of 1 × n patches of one pixel.
+    """Return next-fit over images of 1 × n patches of one pixel.
 
-    Its one file is loaded alone, because the package imports torchvision, whose wheel on PyPI does not load beside a CPU torch.
+    Only the file with the packer is loaded, because the package imports torchvision. The torchvision wheel on PyPI fails to
+    import beside a CPU torch.
     """
     import torch
 
@@ -186,7 +193,7 @@ def _vit_pytorch() -> list[Packer]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # its dataclasses and annotations look themselves up
+    sys.modules[spec.name] = module  # dataclasses and annotations look up their module here
     spec.loader.exec_module(module)
 
     def prepare(lengths: Int64, seq_len: int) -> tuple[Run, Callable[[Any], Rows]]:
@@ -204,14 +211,14 @@ def _vit_pytorch() -> list[Packer]:
 
 
 def _whole(tokens: Any, lengths: Int64) -> Int64:
-    """Items all of whose tokens are there; each token is the index of its item."""
+    """Return the items of which no token is missing. Each token is the index of its item."""
     items, first, counts = np.unique(np.asarray(tokens), return_index=True, return_counts=True)
     whole = counts == lengths[items]
     return np.asarray(items[whole][np.argsort(first[whole])], dtype=np.int64)
 
 
 def ours() -> list[Packer]:
-    """The greedy ones, of which first-fit with 16 open rows is NaViT's."""
+    """Return patchpack's greedy packers. NaViT uses first-fit with 16 open rows."""
     return [pushed("next-fit", NextFit()), pushed("first-fit, 16 open rows", FirstFit(16))]
 
 
@@ -219,7 +226,7 @@ LOADERS = {"binpacking": _binpacking, "prtpy": _prtpy, "TRL": _trl, "grain": _gr
 
 
 def find(name: str = "") -> tuple[list[Packer], dict[str, str]]:
-    """The peers that import, and why others do not; of one packer's project alone if it is named."""
+    """Return the peers that can be imported, and for each other peer the reason. With a packer's name, try its package only."""
     found: list[Packer] = []
     missing: dict[str, str] = {}
     for project, load in LOADERS.items():
@@ -227,6 +234,6 @@ def find(name: str = "") -> tuple[list[Packer], dict[str, str]]:
             continue
         try:
             found += load()
-        except Exception as error:  # whatever a foreign package does while it is imported
+        except Exception as error:  # a foreign package may raise any error while it is imported
             missing[project] = f"not installed: {type(error).__name__}: {error}".splitlines()[0]
     return found, missing

@@ -1,4 +1,4 @@
-"""What `packing` found, as Markdown tables."""
+"""The results of `packing` as Markdown tables."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Record = dict[str, Any]
 
 
 def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Markdown."""
+    """Print a table in Markdown."""
     print(f"\n{title}\n\n| " + " | ".join(columns) + " |\n|" + " --- |" * len(columns))
     for row in rows:
         assert len(row) == len(columns)
@@ -17,29 +17,29 @@ def _table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) ->
 
 
 def _rate(per_second: float) -> str:
-    """Items/s in millions or thousands."""
+    """Return items/s as text, in millions or thousands."""
     return f"{per_second / 1e6:.3g} M" if per_second >= 1e6 else f"{per_second / 1e3:.3g} k"
 
 
 def faults(record: Record) -> str:
-    """What an audit found."""
+    """Return the faults that an audit found, as text."""
     return ", ".join(f"{record[fault]} {fault}" for fault in ("lost", "repeated", "over") if record[fault]) or "–"
 
 
 def _effort(figure: Any) -> str:
-    """Efficiency and seconds; or a bound; or what was packed."""
+    """Return efficiency and seconds, or a bound, or another value, as text."""
     if isinstance(figure, list):
         return f"{figure[0]:.3f} ({figure[1]:.2g} s)"
     return f"{figure:.3f}" if isinstance(figure, float) else f"{figure}"
 
 
 def _mebibytes(record: Record) -> str:
-    """Peak memory, where it was measured."""
+    """Return the peak memory as text, empty if it was not measured."""
     return f"{record['MiB']:.1f}" if "MiB" in record else ""
 
 
 def show(answer: Record) -> None:
-    """All tables."""
+    """Print all tables."""
     names = list(dict.fromkeys(peer["packer"] for row in answer["offline"] for peer in row["peers"]))
     cells = []
     for row in answer["offline"]:

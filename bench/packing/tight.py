@@ -1,10 +1,11 @@
-"""How near to the bound does near-optimal packing come, and in what time?
+"""How near to the bound does near-optimal packing come, and how long does it take?
 
     OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m bench.packing.tight [--items 100000] [--seed 0] [--cap 1.04] [--seconds 60]
 
-Every list of `bench.lists`, rows of 256 to 16384 tokens; best-fit-decreasing beside it in the same run. With --cap also a cap
-of so many times the mean number of items per row. Kernels are compiled before. Prints JSON, one line per packing; fill and gap
-in per cent, the gap to the bound that was proven, beside it the bound without the linear program.
+Every list of `bench.lists` is packed into rows of 256 to 16384 tokens, and with best-fit-decreasing in the same run.
+`--cap 1.04` also limits the items per row to 1.04 times their mean number. Kernels are compiled before. The output is JSON with
+one line per packing. Fill and gap are in per cent. The gap is the distance to the proven bound. The simple bound, without the
+linear program, stands beside it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ SEQ_LENS = (256, 1024, 4096, 16384)
 
 
 def measure(name: str, seq_len: int, n: int, seed: int, cap: float | None, seconds: float) -> dict[str, Any]:
-    """One list packed by both."""
+    """Measure one list, packed by both methods."""
     lengths = lists.make(name, n, seq_len, seed)
     tokens = int(lengths.sum())
     most = None if cap is None else max(1, math.ceil(cap * n * seq_len / tokens))
@@ -48,7 +49,7 @@ def measure(name: str, seq_len: int, n: int, seed: int, cap: float | None, secon
 
 
 def main() -> None:
-    """Every list and length of rows."""
+    """Measure every list and row length."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--items", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,1 +1,1 @@
-"""Benchmarks of reading: archives, indexes, planned epochs, packs, and the way of a batch from a worker."""
+"""Benchmarks of reading: archives, indexes, planned epochs, packed shards, and the transfer of a batch from a worker."""

@@ -1,9 +1,9 @@
-"""How many of the container faults in `tests/helpers/faults` end with the right account, here and in webdataset?
+"""How many of the faulty tar files in `tests/helpers/faults` are handled correctly, by patchpack and by webdataset?
 
     OMP_NUM_THREADS=1 python -m bench.reading.containers [-o FILE]
 
-Right is: it ends within 10 seconds, every sample that is whole arrives with its own label (which its picture shows), nothing is
-unpickled, and where something is lost somebody is told. webdataset has a handler that counts and goes on.
+A file is handled correctly if reading ends within 10 seconds, every whole sample arrives with its own label (which its picture
+shows), nothing is unpickled, and every loss is reported. webdataset gets a handler that counts errors and continues.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LIMIT = 10  # seconds
 
 
 class Late(BaseException):
-    """No handler takes it for a fault of the data."""
+    """Raised when the time is over. No handler takes it for a fault of the data."""
 
 
 def late(*_: object) -> None:
@@ -41,20 +41,20 @@ def late(*_: object) -> None:
 
 
 def ours(path: str, fault: Fault) -> tuple[list[tuple[int, int]], int]:
-    """(label shown, label given) of what arrived, and how many losses were told."""
+    """Return (label shown, label given) of each sample that patchpack delivers, and the number of reported losses."""
     loader = pp.load(path, RECIPE, target=fault.target, on_error=pp.ErrorPolicy("skip", max_in_a_row=None))
     pairs = []
     try:
         for batch in loader:
             pairs += [(painted_label(image.patches), first(image.target)) for image in pp.unpack(batch)]
-    except pp.errors.SourceError:  # nothing at all to pack
+    except pp.errors.SourceError:  # no sample can be packed
         pass
     report = loader.report()
     return pairs, len(report.rejected) + len(report.shard_errors)
 
 
 def theirs(path: str, fault: Fault) -> tuple[list[tuple[int, int]], int]:
-    """The same of webdataset, decoding as its documentation shows."""
+    """Return the same two values for webdataset, which decodes as its documentation shows."""
     told = []
 
     def handler(error: Exception) -> bool:
@@ -98,7 +98,7 @@ def verdict(read: Any, path: str, fault: Fault) -> tuple[str, float]:
     got, whole = Counter(given for _, given in pairs), Counter(fault.labels().values())
     if whole - got:
         return "loses others", took
-    more = (got - whole).total()  # what is refused here, and arrives there with its own label, is no loss
+    more = (got - whole).total()  # a sample that patchpack refuses is no loss if it arrives with its own label
     return "right" if told or more or not (fault.rejected or fault.fault) else "lost in silence", took
 
 
@@ -110,7 +110,7 @@ def main() -> None:
     signal.signal(signal.SIGALRM, late)
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # where a pickle that is opened leaves its trace
+        os.chdir(folder)  # a pickle that is opened writes a file here
         for fault in FAULTS.values():
             path = fault.write_to(Path(folder))
             found[fault.name] = {"ours": verdict(ours, path, fault), "webdataset": verdict(theirs, path, fault)}

@@ -1,11 +1,13 @@
-"""What does it cost to hand a batch from a worker to the training thread: ten shared tensors, one, or a slot of a pool?
+"""What does it cost to hand a batch from a worker to the training thread: as ten shared tensors, as one, or in a slot of a
+pool?
 
     OMP_NUM_THREADS=1 python -m bench.reading.crossing [--dtype float32]
 
-One batch is painted once; a worker writes and sends it over and over: as torch converts a `PackedBatch` by itself, as a shared
-batch with memory of its own, and as one in a slot of the loader's pool. The training thread takes it, copies the patches once,
-as on their way to a device, and lets go of the batch before. What arrives is compared with what was sent. Prints JSON: medians
-and quartiles of CPU time per batch, of the training thread and of the worker process.
+One batch is painted once. A worker writes and sends it again and again, in three ways: as torch itself sends a `PackedBatch`,
+as a shared batch with its own memory, and as a shared batch in a slot of the loader's pool of reused memory. The training
+thread takes the batch, copies the patches once, as for a device, and releases the batch before. The received batch is compared
+with the sent one. The output is JSON: medians and quartiles of the CPU time per batch, of the training thread and of the worker
+process.
 """
 
 from __future__ import annotations
@@ -30,19 +32,19 @@ from patchpack.stream.workers.shared_batch import SharedBatch, unwrap, wrap
 from patchpack.stream.workers.slot_pool import SPARE, SlotPool, slot_bytes_of
 
 BATCHES, WARM_UP, KEPT = 60, 10, 4
-AHEAD = 2  # torch's own choice for one worker
+AHEAD = 2  # torch's default for one worker
 WAYS = ("ten tensors", "own memory", "slot")
 
 
 class Sent(Dataset[Any]):
-    """One painted batch, again and again; the index is a slot, or None."""
+    """A dataset that returns one painted batch again and again. An index is the number of a slot, or None."""
 
     def __init__(self, batch: pp.PackedBatch, way: str, pool: SlotPool | None) -> None:
         self.batch, self.way, self.pool = batch, way, pool
         self.begun = 0.0
 
     def __getitem__(self, number: int | None) -> Any:
-        now = time.process_time()  # since the batch before: all that this process did for it, sending included
+        now = time.process_time()  # the time since the last batch covers all work of this process for it, with sending
         self.batch.info.state, self.begun = {"ms": 1e3 * (now - self.begun)}, now
         if self.way == "ten tensors":
             return self.batch._replace(patches=self.batch.patches.copy())
@@ -53,15 +55,15 @@ class Sent(Dataset[Any]):
 
 
 def receive(batch: pp.PackedBatch, way: str, recipe: pp.Recipe) -> dict[str, Any]:
-    """Milliseconds per batch on both sides, and the file descriptors that a batch holds while it is kept."""
+    """Return the milliseconds per batch on both sides, and the number of file descriptors that a kept batch holds."""
     taking, making = [], []
     device = torch.from_numpy(np.zeros_like(batch.patches))
     loader = arriving(batch, way, recipe)
     arrived = None
     for _ in range(BATCHES + WARM_UP):
-        time.sleep(0.03)  # the next batch is there: waiting for it is not what is measured
+        time.sleep(0.03)  # until the next batch is there, because waiting must not be measured
         start = time.thread_time()
-        arrived = next(loader)  # and the one before is freed
+        arrived = next(loader)  # this frees the batch before
         device.copy_(arrived.patches)
         taking.append(1e3 * (time.thread_time() - start))
         making.append(arrived.info.state["ms"])
@@ -78,19 +80,19 @@ def receive(batch: pp.PackedBatch, way: str, recipe: pp.Recipe) -> dict[str, Any
     return {
         "training thread, ms": quartiles(taking),
         "worker, ms": quartiles(making),
-        # a pool has one for all of its batches
+        # a pool has one file descriptor for all of its batches
         "files per batch": max(0, files - (way == "slot")) // KEPT,
     }
 
 
 def quartiles(milliseconds: list[float]) -> dict[str, Any]:
-    """Of what follows the warm-up."""
+    """Return the median and the quartiles after the warm-up."""
     low, median, high = statistics.quantiles(milliseconds[WARM_UP:], n=4)
     return {"median": round(median, 2), "quartiles": [round(low, 2), round(high, 2)]}
 
 
 def arriving(batch: pp.PackedBatch, way: str, recipe: pp.Recipe) -> Iterator[pp.PackedBatch]:
-    """What a worker sends, opened."""
+    """Yield the batches that a worker sends, as `PackedBatch`."""
     pool = SlotPool(AHEAD + SPARE + KEPT, slot_bytes_of(recipe)) if way == "slot" else None
 
     def slots() -> Iterator[int | None]:

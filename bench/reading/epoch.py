@@ -1,14 +1,16 @@
-"""How long does it take to plan a whole epoch, in how much memory, how full are its rows, and what does shuffling cost?
+"""How long does planning a whole epoch take, in how much memory, how full are its rows, and what does shuffling cost?
 
     OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m bench.reading.epoch [--samples 1000000 10000000] [--rounds 3]
 
-Prints JSON. Sizes are those of `bench.lists`, 1000 to a shard, native grids at patch 16 (and NaViT's draws for `navit`); order,
-draws, packing and steps are all in the seconds, one thread, each number of samples in a process of its own. `planning MB` is
-the peak of that process above what it held before, sizes and keys (16 bytes per sample, mapped from disk in use) not counted.
+The output is JSON. Sizes come from `bench.lists`, with 1000 samples per shard. Grids are native at patch size 16. For `navit`
+they follow NaViT's random resolutions and drop rates. The seconds cover order, draws, packing and steps on one thread. Each
+number of samples is planned in its own process. `planning MB` is the peak memory of this process minus its memory before
+planning. So sizes and keys are not counted (16 bytes per sample, mapped from disk in normal use).
 
-Fill is of all rows of a shuffled epoch of 1 M samples in %, beside it `spread` on the same lengths and, on the first 100,000 of
-them, `tight`. Mixing is against the size of the blocks that samples are permuted in, for batches of 8 rows: distinct shards per
-image of a batch (the same for a full shuffle is the last line), and how far packing moves an image, in images (mean).
+Fill is in %, over all rows of a shuffled epoch of 1 M samples. Beside it stand the fill of `spread` on the same lengths and the
+fill of `tight` on the first 100,000 lengths. Mixing is measured for several sizes of the blocks in which samples are permuted,
+with batches of 8 rows. It has two figures: distinct shards per image of a batch (the last block size is a full shuffle), and
+the mean distance in images by which packing moves an image.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ SHARD, ROWS, BLOCKS = 1000, 8, (0, 100, 1000, 10_000, 100_000, 1_000_000)
 
 
 def table(name: str, n: int) -> Sizes:
-    """Sizes and keys of n images."""
+    """Return sizes and keys of n images."""
     rng = np.random.default_rng(0)
     wh = lists.sizes(name)
     sizes = np.empty((n, 2), dtype=np.int32)
@@ -51,19 +53,19 @@ def table(name: str, n: int) -> Sizes:
 
 
 def recipe(name: str, seq_len: int) -> Recipe:
-    """NaViT's draws, or native grids."""
+    """Return NaViT's recipe, or a recipe with native grids."""
     if name == "navit":
         return recipes.navit(seq_len=seq_len, max_images=max(64, seq_len // 16), rows_per_batch=ROWS)
     return Recipe(resize=Native(seq_len), seq_len=seq_len, max_images=64, rows_per_batch=ROWS)
 
 
 def fill(rows: EpochRows, seq_len: int) -> float:
-    """Tokens in all rows, in % of what they hold."""
+    """Return the tokens of all rows in % of the rows' length."""
     return round(100 * float(rows.num_tokens.sum(dtype=np.int64)) / seq_len / (len(rows.offsets) - 1), 3)
 
 
 def measure(name: str, n: int, rounds: int) -> dict[str, Any]:
-    """Seconds and memory of one number of samples, in this process."""
+    """Return the seconds and memory for one number of samples, in this process."""
     samples = table(name, n)
     plan_rows(recipe(name, 4096), table(name, 20_000))  # compiled
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -78,7 +80,7 @@ def measure(name: str, n: int, rounds: int) -> dict[str, Any]:
 
 
 def mixing(rows: EpochRows) -> dict[str, float]:
-    """See above."""
+    """Return the two figures of mixing that the module's docstring explains."""
     edges = rows.offsets[::ROWS].tolist()
     lines = rows.order[rows.items]
     distinct = [len(np.unique(lines[a:b] // SHARD)) / (b - a) for a, b in pairwise(edges[:2001])]
@@ -87,7 +89,7 @@ def mixing(rows: EpochRows) -> dict[str, float]:
 
 
 def main() -> None:
-    """Everything, or what one child is asked for."""
+    """Measure everything, or only the part that a child process is asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--samples", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--rounds", type=int, default=3)

@@ -1,12 +1,15 @@
-"""What does an index cost: a sample to scan, a sample to keep, the file to open, a batch of headers to ask for?
+"""What does an index cost: to scan a sample, to store a sample, to open the file, and to read a batch of headers?
 
     OMP_NUM_THREADS=1 python -m bench.reading.index [--samples 300] [--rounds 9] [--lines 1000000]
 
-Scanning: shards of jpg, cls and json as in `bench.reading.tar`, and the photographs in the folder that PATCHPACK_TEST_DATA
-names, or the package's samples. "places" is reading names, offsets and lengths alone, "events" what a planner without an index
-takes, "columns" what an index keeps; webdataset's iterators, which read every byte, say how fast the machine is.
-Keeping, opening, asking: an index of as many lines as wanted, with ImageNet's names, sizes and classes, made without shards.
-Prints JSON: medians and quartiles of the CPU time of the thread; rounds are interleaved, files are in the page cache.
+Scanning is measured on shards of jpg, cls and json files as in `bench.reading.tar`, and on the photographs in the folder that
+PATCHPACK_TEST_DATA names, or else on the package's samples. "places" reads only names, offsets and lengths. "events" reads what
+a planner without an index needs. "columns" reads what an index stores. webdataset's iterators read every byte. Their time shows
+the speed of the machine.
+
+Storing, opening and reading are measured on an index of `--lines` samples with ImageNet's names, sizes and classes, made
+without shards. The output is JSON: medians and quartiles of the CPU time of the thread. The ways take turns in every round.
+Files are in the page cache.
 """
 
 from __future__ import annotations
@@ -39,20 +42,20 @@ PER_SHARD = 10_000
 
 
 def summary(values: list[float]) -> dict[str, Any]:
-    """Median and quartiles."""
+    """Return the median and the quartiles."""
     low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     return {"median": round(median, 3), "quartiles": [round(low, 3), round(high, 3)], "least": round(min(values), 3)}
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """CPU time of this thread."""
+    """Return the CPU time of this thread for a function."""
     start = time.thread_time()
     work()
     return time.thread_time() - start
 
 
 def scanning(shards: dict[str, list[str]], rounds: int) -> dict[str, Any]:
-    """Microseconds per sample of each way, per kind of shard."""
+    """Return the microseconds per sample of each way of scanning, for each kind of shard."""
     ways: dict[str, Callable[[str], Any]] = {
         "places": lambda path: all(True for _ in tar.places(Path(path))),
         "events": lambda path: all(True for _ in scan_shard(path, 0, "label", ASKED)),
@@ -79,7 +82,10 @@ def scanning(shards: dict[str, list[str]], rounds: int) -> dict[str, Any]:
 
 
 def synthetic(lines: int, folder: Path) -> tuple[list[ShardTask], list[ShardColumns]]:
-    """Shards that were never written: ImageNet's names, 1000 classes, sizes around 400 x 500, files around 110 kB."""
+    """Return the columns of shards that were never written.
+
+    They have ImageNet's names, 1000 classes, sizes around 400 x 500 pixels, and files around 110 kB.
+    """
     rng = np.random.default_rng(0)
     tasks, parts = [], []
     for number in range(-(-lines // PER_SHARD)):
@@ -111,7 +117,7 @@ def synthetic(lines: int, folder: Path) -> tuple[list[ShardTask], list[ShardColu
 
 
 def keeping(lines: int, rounds: int, folder: Path) -> dict[str, Any]:
-    """Size, opening and asking of an index of so many lines."""
+    """Return the size of an index with `lines` samples, and the times for opening it and for reading headers."""
     tasks, parts = synthetic(lines, folder)
     start = time.thread_time()
     head, columns = assemble(tasks, iter(parts))
@@ -146,7 +152,7 @@ def keeping(lines: int, rounds: int, folder: Path) -> dict[str, Any]:
 
 
 def verifying(path: str, rounds: int) -> dict[str, Any]:
-    """Microseconds per shard to see that it has not changed: untouched since, and copied since."""
+    """Return the microseconds to check that a shard has not changed, for an untouched shard and for a copied one."""
     known = scan_columns(ShardTask(path, "label", ASKED)).fingerprint
     copied = known._replace(version=0)
     untouched = [1e6 / 50 * seconds(lambda: [changed(path, known) for _ in range(50)]) for _ in range(rounds)]
@@ -155,7 +161,7 @@ def verifying(path: str, rounds: int) -> dict[str, Any]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Write, check, measure."""
+    """Write the shards, check them and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=300)
     parser.add_argument("--bytes", type=int, default=117_000)

@@ -1,11 +1,12 @@
-"""What do packs cost that are painted once: to make, to read back, to keep?
+"""What do packed shards, which are painted once, cost to make, to read back and to store?
 
     OMP_NUM_THREADS=1 python -m bench.reading.packed [SHARD ...] [--rounds 5]
 
-Three recipes: half of the patches dropped, a few hundred patches of uint8, thousands of float32. Packs of one epoch are written
-to a temporary folder and read back batch by batch, out of the page cache, in rounds that take the recipes in turn. Prints JSON:
-medians and quartiles of images per second of CPU time of the one thread that does it, and how many times as fast reading is as
-painting was in the same round. Without shards: the photographs that PATCHPACK_TEST_DATA names, else the package's samples.
+There are three recipes: half of the patches dropped, a few hundred uint8 patches, and thousands of float32 patches. Packed
+shards of one epoch are written to a temporary folder and read back batch by batch from the page cache. In every round the
+recipes take turns. The output is JSON: medians and quartiles of images per second of CPU time of the single thread, and how
+many times as fast reading is as painting in the same round. Without shards, the photographs that PATCHPACK_TEST_DATA names are
+used, or else the package's samples.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ RECIPES = {
 
 
 def measure(index: pp.Index, recipe: pp.Recipe) -> dict[str, float]:
-    """One round of one recipe."""
+    """Measure one round of one recipe."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.thread_time()
         packed = pp.PackedShards.write(index, recipe, folder)
@@ -49,13 +50,13 @@ def measure(index: pp.Index, recipe: pp.Recipe) -> dict[str, float]:
 
 
 def summary(values: list[float]) -> dict[str, Any]:
-    """Median and quartiles."""
+    """Return the median and the quartiles."""
     low, median, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
     return {"median": round(median, 1), "quartiles": [round(low, 1), round(high, 1)]}
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Index, pack, read back."""
+    """Build the index, write packed shards, and read them back."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shards", nargs="*", metavar="SHARD")
     parser.add_argument("--rounds", type=int, default=5)

@@ -2,11 +2,13 @@
 
     OMP_NUM_THREADS=1 python -m bench.reading.tar [--samples 200] [--bytes 117000] [--rounds 15]
 
-Shards of jpg, cls and json, as webdataset's own writer makes them (every member dated by a pax header) and as ustar. Read as a
-local file, as a stream, and as a gzipped stream, by patchpack, by webdataset's tar iterators and by the standard library; all
-find the same bytes, which is checked. Prints JSON: medians and quartiles of the CPU time of the thread, in µs per sample; files
-are in the page cache, rounds are interleaved. "places" gives names, offsets and lengths without the bytes; "scan" adds the size
-of the image and the objects that the planner takes.
+Shards of jpg, cls and json files are written in two ways: as webdataset's own writer makes them (each member has a pax header
+with its date), and as ustar. patchpack, webdataset's tar iterators and the standard library read each shard as a local file, as
+a stream, and as a gzipped stream. A check ensures that all find the same bytes.
+
+The output is JSON: medians and quartiles of the CPU time of the thread, in µs per sample. Files are in the page cache, and the
+ways take turns in every round. "places" reads names, offsets and lengths without the bytes. "scan" also reads the size of the
+image and makes the objects that the planner takes.
 """
 
 from __future__ import annotations
@@ -44,12 +46,12 @@ Found = Iterator[dict[str, bytes]]
 
 
 def samples(n: int, num_bytes: int) -> Iterator[dict[str, Any]]:
-    """Photographs of one size in bytes, with a label and a description."""
+    """Yield samples whose images have `num_bytes` bytes, with a label and a description."""
     rng = np.random.default_rng(0)
     file = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (240, 320, 3), dtype=np.uint8)).save(file, "JPEG", quality=75)
     for i in range(n):
-        tail = rng.bytes(max(0, num_bytes - file.tell()))  # behind the end of the image
+        tail = rng.bytes(max(0, num_bytes - file.tell()))  # bytes after the end of the image
         name = f"n{i:08}"
         yield {
             "__key__": name,
@@ -60,7 +62,7 @@ def samples(n: int, num_bytes: int) -> Iterator[dict[str, Any]]:
 
 
 def write(folder: Path, n: int, num_bytes: int) -> dict[str, Path]:
-    """The shards, and their gzipped forms."""
+    """Write the shards and their gzipped copies. Return the paths."""
     paths = {"webdataset's": folder / "dated.tar", "ustar": folder / "ustar.tar"}
     with wds.TarWriter(str(paths["webdataset's"]), encoder=False) as writer:
         for sample in samples(n, num_bytes):
@@ -77,7 +79,7 @@ def write(folder: Path, n: int, num_bytes: int) -> dict[str, Path]:
 
 
 def grouped(members: Iterator[Member], data: Callable[[Member], bytes | None]) -> Found:
-    """Samples of `read_members`."""
+    """Group the members of `read_members` into samples."""
     grouper = Grouper(ASKED)
     for member in members:
         whole = grouper.add(member)
@@ -89,39 +91,39 @@ def grouped(members: Iterator[Member], data: Callable[[Member], bytes | None]) -
 
 
 def places(path: Path) -> Found:
-    """patchpack: where the members lie."""
+    """Read with patchpack where the members lie."""
     with open(path, "rb", buffering=BUFFER_BYTES) as file:
         yield from grouped(read_members(SeekableReader(file)), lambda _: None)
 
 
 def by_place(path: Path) -> Found:
-    """patchpack: where the members lie, and their bytes from there, as a worker reads them."""
+    """Read with patchpack where the members lie, and then their bytes by offset, as a worker does."""
     with open(path, "rb", buffering=BUFFER_BYTES) as file:
         number = file.fileno()
         yield from grouped(read_members(SeekableReader(file)), lambda m: os.pread(number, m.where[1], m.where[0]))
 
 
 def streamed(path: Path) -> Found:
-    """patchpack: a file that cannot seek."""
+    """Read with patchpack from a file that cannot seek."""
     with open(path, "rb") as file:
         yield from grouped(read_members(StreamReader(file), lambda *_: True), lambda m: m.data)
 
 
 def scanned(path: Path) -> Found:
-    """patchpack: what the planner takes."""
+    """Scan with patchpack, as the planner does."""
     for _ in open_source(str(path), image="jpg").scan():
         yield {}
 
 
 def by_webdataset(path: Path) -> Found:
-    """webdataset's iterators, its own fields left out."""
+    """Read with webdataset's iterators. Fields that webdataset adds are left out."""
     with open(path, "rb") as file:
         for sample in group_by_keys(tar_file_expander(iter([{"url": str(path), "stream": file}]))):
             yield {name: value for name, value in sample.items() if not name.startswith("__")}
 
 
 def by_tarfile(path: Path, mode: str) -> Found:
-    """The standard library, three members a sample."""
+    """Read with the standard library, three members per sample."""
     with open(path, "rb") as file, tarfile.open(fileobj=file, mode=mode) as tar:  # type: ignore[call-overload]
         sample: dict[str, bytes] = {}
         for info in tar:
@@ -143,7 +145,7 @@ WAYS: dict[str, dict[str, Callable[[Path], Found]]] = {
 
 
 def check(paths: dict[str, Path], n: int, num_bytes: int) -> None:
-    """Every way that gives bytes gives the same."""
+    """Assert that every way that reads bytes finds the same bytes."""
     expected = [{k: v for k, v in sample.items() if k != "__key__"} for sample in samples(n, num_bytes)]
     for path in paths.values():
         for how, ways in WAYS.items():
@@ -154,7 +156,7 @@ def check(paths: dict[str, Path], n: int, num_bytes: int) -> None:
 
 
 def main() -> None:
-    """Write, check, measure."""
+    """Write the shards, check the ways and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--bytes", type=int, default=117_000)

@@ -30,7 +30,7 @@ class ThreadFilter:
         self._package = package
 
     def insert(self) -> list[Any] | None:
-        """Put the filter before all other filters. Return the changed list, which `remove` needs, or None without a list."""
+        """Put the filter before all other filters. Return the changed list for `remove`, or None if there is no list."""
         filters: Any = getattr(warnings, "filters", None)
         if not isinstance(filters, list):
             warnings.filterwarnings("ignore", module=rf"{self._package}\.")
@@ -39,7 +39,7 @@ class ThreadFilter:
         return filters
 
     def remove(self, filters: list[Any] | None) -> None:
-        """Remove the filter from the list that `insert` returned. If it is in there twice, one of the two stays."""
+        """Remove the filter from the list that `insert` returned. If the list has the filter twice, remove only one."""
         if filters is not None:
             with suppress(ValueError):  # other code emptied the list meanwhile
                 filters.remove(self._entry)

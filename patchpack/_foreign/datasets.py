@@ -21,7 +21,7 @@ def is_split_by_node(stream: Any) -> bool:
     return getattr(stream, "_distributed", None) is not None
 
 
-# chains of these count exactly how many items they have read, and share no state with a copy
+# a chain of these generators counts exactly how many items it has read, and shares no state with its copy
 _EXACT = {
     "ArrowExamplesIterable",
     "RebatchedArrowExamplesIterable",
@@ -40,15 +40,15 @@ def stream_behind_error(stream: Any) -> tuple[Any, Any] | None:
 
     Returns:
         A copy of `stream`, and the state with which the copy begins. None if the copy could lose items, repeat items, or number
-        items differently. This is the case for a stream with a shuffle buffer, with several streams in it, with ``take`` or
-        ``skip``, with a user's generator, or with a function that takes several items or the numbers of items.
+        items differently. This is the case for a stream with a shuffle buffer, with several combined streams, with ``take`` or
+        ``skip``, with a user's generator, or with a function that takes batches of items or item numbers.
     """
     generators = list(_generators(getattr(stream, "_ex_iterable", None)))
     if not generators or not hasattr(stream, "state_dict") or not all(map(_is_exact, generators)):
         return None
     state = stream.state_dict()
     try:
-        behind = deepcopy(stream)  # else the user's stream would begin there too
+        behind = deepcopy(stream)  # without a copy, the user's own stream would begin there too
         behind.load_state_dict(state)
     except Exception:  # a function or its arguments cannot be copied
         return None

@@ -1,4 +1,4 @@
-"""Silence of the libtiff inside Pillow, which may print a line to standard error for every row of a broken file.
+"""A context that silences the libtiff inside Pillow. libtiff may print a line to standard error for every row of a broken file.
 
 libtiff has one handler of messages for the whole process. The handler is removed when the first thread begins to read a TIFF
 file. It is restored when no thread reads a TIFF file. Pillow still raises an error with a reason for a broken file.
@@ -54,6 +54,6 @@ def _set_handler() -> Any:
         core: Any = vars(Image).get("core")
         function = ctypes.CDLL(core.__file__).TIFFSetErrorHandler  # searched only in the libraries that this file links to
         function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p
-    except (ImportError, OSError, AttributeError):  # built without libtiff, or with it inside
+    except (ImportError, OSError, AttributeError):  # Pillow was built without libtiff, or linked statically
         return lambda handler: handler
     return function

@@ -55,7 +55,7 @@ def deaths_raise(iterator: Iterator[Any]) -> Iterator[None]:
 
 
 def is_timeout(error: RuntimeError) -> bool:
-    """Return True for the error of a DataLoader whose ``timeout`` has passed. Only the text of the error shows that."""
+    """Return True for the error of a DataLoader whose ``timeout`` has passed. Only its text distinguishes this error."""
     return str(error).startswith("DataLoader timed out")
 
 

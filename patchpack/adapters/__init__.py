@@ -4,7 +4,8 @@ An adapter is a function from a packed batch to a model's keyword arguments. The
 splits the rows: image i is the i-th readable image in (row, slot) order, the order of ``batch.slot_mask``. `keys` returns the
 keys of the images in this order, and ``pp.unpack(batch, outputs, per="image")`` returns the outputs with their keys.
 
-A processor makes the same arguments from a list of images. Its results are those of the model's own processor with Pillow.
+A processor makes the same arguments from a list of images. It gives the same results as the model's own processor gives on
+Pillow.
 """
 
 from __future__ import annotations

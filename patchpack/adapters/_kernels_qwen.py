@@ -1,6 +1,6 @@
 """The kernel that writes patches in Qwen's order. It takes only arrays and integers, allocates nothing and raises nothing.
 
-`tests/helpers/naive_adapters.py` has a slow reference.
+`tests/helpers/naive_adapters.py` has a slow reference implementation.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ def reorder(
     """Write the patches of all images block by block, channel first, and repeat each patch once per frame.
 
     Args:
-        patches: uint8 or float32 ``[tokens * D]``, all patches behind each other, each in the order (y, x, channel).
+        patches: uint8 or float32 ``[tokens * D]``, one patch after the other. The values of a patch have the order (y, x,
+            channel).
         starts: int64 ``[N]``, number of the first patch of each image. The other patches of the image follow in raster order.
         grids: int64 ``[N, 2]``, (rows, cols) of each image, multiples of `merge`.
         merge: number of patches per side of a block.
         temporal: number of frames per patch.
-        table: float32 ``[256 * 3]``, the normalised value of a uint8 pixel, by value and channel. It is empty if patches are
-            float.
-        out: float32 ``[T * temporal * D]``, the array for the result, each patch in the order (channel, frame, y, x).
+        table: float32 ``[256 * 3]``, the normalised value of a uint8 pixel, by value and channel. The table is empty if
+            the patches are float.
+        out: float32 ``[T * temporal * D]``, the array for the result. The values of a patch have the order (channel, frame, y,
+            x).
     """
     tokens = 0
     for i in range(len(starts)):

@@ -27,8 +27,8 @@ class ModelInputs(dict[str, Any]):
         """Return a copy with the tensors moved to a device, converted to a dtype, or both.
 
         Args:
-            device: device of the returned tensors. None (default) keeps the device of each tensor. A dtype may be given here
-                instead.
+            device: device of the returned tensors. None (default) keeps the device of each tensor. A dtype given here is
+                used as `dtype`.
             dtype: dtype of the returned floating-point tensors. None (default) keeps the dtype of each tensor. Masks and ids
                 always keep their dtype.
             non_blocking: True copies from pinned memory without waiting for the copy (default False).

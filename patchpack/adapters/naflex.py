@@ -23,13 +23,13 @@ from patchpack.plan.recipe import Recipe
 def timm_naflex(batch: PackedBatch[ArrayT], *, max_seq_len: int | None = None, patch_size: int | None = None) -> ModelInputs:
     """Return the dict that ``NaFlexVit`` takes: call ``model(inputs)``, not ``model(**inputs)``.
 
-    The model takes the largest row and column of an image as the image's grid, so no patch may have been dropped. The model
+    The model infers the grid of an image from its largest row and column numbers, so no patch may have been dropped. The model
     itself can drop patches (``patch_drop_rate``).
 
     Args:
         batch: a batch made with ``recipes.siglip2_naflex`` or with another recipe that drops no patches.
-        max_seq_len: number of tokens per image in the result. None (default) takes the number of the longest image.
-        patch_size: patch size of the model, which must equal that of the batch. None (default) skips the comparison.
+        max_seq_len: number of tokens per image in the result. None (default) takes the length of the longest image.
+        patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
         ``patches`` float32 ``[N, max_seq_len, patch_size**2 * 3]``, ``patch_coord`` int64 ``[N, max_seq_len, 2]`` (row, col),
@@ -48,14 +48,14 @@ def timm_naflex(batch: PackedBatch[ArrayT], *, max_seq_len: int | None = None, p
 
 @dataclass(frozen=True, kw_only=True)
 class TimmNaFlexProcessor(Processor):
-    """A faster processor with the results of timm's evaluation transform and collation for NaFlex; see `timm_naflex`.
+    """A faster processor with the results of timm's evaluation transform and collation for NaFlex. See `timm_naflex`.
 
     Attributes:
         patch_size: pixels per side of a patch (default 16).
         max_seq_len: largest number of patches per image, and length of the arrays (default 576).
         mean: mean per channel on the 0–1 scale (default 0.5 each).
         std: standard deviation per channel on the 0–1 scale (default 0.5 each).
-        interpolation: resampling kernel, one of those of `Recipe` (default ``"bicubic"``).
+        interpolation: resampling kernel, a name that `Recipe` accepts (default ``"bicubic"``).
     """
 
     patch_size: int = 16
@@ -78,7 +78,7 @@ class TimmNaFlexProcessor(Processor):
         Args:
             processor: the dict from ``timm.data.resolve_model_data_config(model)``, the model, or a folder with its
                 ``config.json``.
-            **changes: fields of this processor by name, which override those settings.
+            **changes: fields of the new processor. They override the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
@@ -87,7 +87,7 @@ class TimmNaFlexProcessor(Processor):
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make batches of the same patches, for the adapter."""
+        """The recipe with which `load` and `pack_images` make the same patches. The adapter takes their batches."""
         return recipes.siglip2_naflex(
             max_patches=self.max_seq_len,
             patch_size=self.patch_size,

@@ -13,20 +13,21 @@ from patchpack.batch.views import ragged, standardize_patches
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.stream.workers.shared_batch import as_tensors
 
-ImageTargets = Tensor | dict[str, Tensor] | list[object] | None  # of images, as `Targets` are of slots
+ImageTargets = Tensor | dict[str, Tensor] | list[object] | None  # one per image, of the types that `Targets` has per slot
 
 
 class Padded(NamedTuple):
     """The readable images of a batch, one in each row.
 
     Attributes:
-        patches: float32 ``[N, L, D]``, normalised patches, (y, x, channel) inside a patch; zeros at padding.
-        position_ids: ``[N, L, A]``, the batch's position ids; zeros at padding.
-        token_mask: bool ``[N, L]``, True at the tokens of an image, which come first in its row.
-        num_tokens: int64 ``[N]``, tokens of each image.
+        patches: float32 ``[N, L, D]``, normalised patches, with zeros at padding. The values of a patch have the order (y, x,
+            channel).
+        position_ids: ``[N, L, A]``, the batch's position ids, with zeros at padding.
+        token_mask: bool ``[N, L]``, True at tokens and False at padding. Tokens come first in each row.
+        num_tokens: int64 ``[N]``, number of tokens of each image.
         grid_sizes: int32 ``[N, 2]``, (rows, cols) of each image in patches.
         source_sizes: int32 ``[N, 2]``, (height, width) of each image in pixels.
-        targets: targets of the images, in the form that the batch has: an array ``[N, ...]``, a dict of arrays, a list, or
+        targets: targets of the images, in the same form as in the batch: an array ``[N, ...]``, a dict of arrays, a list, or
             None.
         keys: keys of the images.
         places: int64 ``[N, 2]``, the (row, slot) that each image had in the batch.
@@ -53,8 +54,8 @@ def padded(batch: PackedBatch[ArrayT], *, length: int | None = None, patch_size:
     Args:
         batch: a batch of torch tensors or numpy arrays. uint8 patches are normalised here. Float patches are already
             normalised.
-        length: number L of tokens per row in the result. None (default) takes the number of the longest image.
-        patch_size: patch size of the model, which must equal that of the batch. None (default) skips the comparison.
+        length: number L of tokens per row in the result. None (default) takes the length of the longest image.
+        patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Raises:
         ShapeError: an image has more tokens than `length`.
@@ -115,7 +116,7 @@ def require_patch_size(batch: PackedBatch[ArrayT], patch_size: int | None) -> No
 
 
 def require_whole(names: list[str], num_tokens: Tensor, grid_sizes: Tensor, model: str) -> None:
-    """Raise `ConfigError` if an image lost patches. It is for models that infer positions from the grid.
+    """Raise `ConfigError` if an image lost patches. Models that infer positions from the grid need this check.
 
     Args:
         names: names of the images, for the error.

@@ -28,14 +28,15 @@ def pix2struct(batch: PackedBatch[ArrayT], *, max_patches: int | None = None, pa
     Each patch carries its row and column, so patches may have been dropped.
 
     Args:
-        batch: a batch made with ``recipes.pix2struct``, because the model was trained on images that are standardised one by
-            one.
-        max_patches: number of tokens per image in the result. None (default) takes the number of the longest image.
-        patch_size: patch size of the model, which must equal that of the batch. None (default) skips the comparison.
+        batch: a batch made with ``recipes.pix2struct``. The model was trained on images that are standardised one by one, as
+            this recipe does it.
+        max_patches: number of tokens per image in the result. None (default) takes the length of the longest image.
+        patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
-        ``flattened_patches`` float32 ``[N, max_patches, 2 + patch_size**2 * 3]``, which begins with row and column, counted
-        from 1 and 0 at padding; ``attention_mask`` float32 ``[N, max_patches]``; N readable images in (row, slot) order.
+        ``flattened_patches`` float32 ``[N, max_patches, 2 + patch_size**2 * 3]`` and ``attention_mask`` float32
+        ``[N, max_patches]``, for N readable images in (row, slot) order. Each flattened patch begins with its row and column,
+        which count from 1. At padding they are 0.
 
     Raises:
         ConfigError: an image lost patches and its positions are fractions, or the patch sizes differ.
@@ -51,13 +52,13 @@ def pix2struct(batch: PackedBatch[ArrayT], *, max_patches: int | None = None, pa
 
 @dataclass(frozen=True, kw_only=True)
 class Pix2StructProcessor(Processor):
-    """A faster processor with the results of transformers' ``Pix2StructImageProcessor`` on Pillow; see `pix2struct`.
+    """A faster processor with the results of transformers' ``Pix2StructImageProcessor`` on Pillow. See `pix2struct`.
 
-    This processor and the Pillow backend divide by the standard deviation of the population, as the paper's code does. The
-    torchvision backend divides by the standard deviation of a sample. A header (``is_vqa``) is not rendered.
+    This processor and the Pillow backend divide by the population standard deviation, as the paper's code does. The
+    torchvision backend divides by the sample standard deviation. No header text is rendered above the image (``is_vqa``).
 
     Attributes:
-        patch_size: pixels per side of a patch, which is square (default 16).
+        patch_size: pixels per side of a square patch (default 16).
         max_patches: largest number of patches per image, and length of the arrays (default 2048).
     """
 
@@ -78,9 +79,10 @@ class Pix2StructProcessor(Processor):
         """Return a processor with the settings of another processor, and some fields changed.
 
         Args:
-            processor: an image processor of transformers, a processor of text and images that holds one, the folder that
-                either was saved to, its ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that file.
-            **changes: fields of this processor by name, which override those settings.
+            processor: an image processor of transformers, or a processor of text and images that contains an image processor.
+                Also the folder of a saved processor, the ``processor_config.json`` or ``preprocessor_config.json`` in that
+                folder, or the dict in such a file.
+            **changes: fields of the new processor. They override the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and standardising.
@@ -89,7 +91,7 @@ class Pix2StructProcessor(Processor):
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make batches of the same patches, for the adapter."""
+        """The recipe with which `load` and `pack_images` make the same patches. The adapter takes their batches."""
         return recipes.pix2struct(max_patches=self.max_patches, patch_size=self.patch_size)
 
     def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:

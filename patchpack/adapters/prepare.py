@@ -1,4 +1,7 @@
-"""The images of a processor's call. All are checked and measured before any is decoded. Then they are painted one by one."""
+"""Preparation of the images of a processor's call. All images are checked and measured before the first is decoded.
+
+Then the images are painted one by one: decoded, resized and cut into patches.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ T = TypeVar("T")
 
 
 class Prepared(NamedTuple):
-    """The images of a call. The resize policy accepts their sizes, and no image is decoded yet.
+    """The images of a call, before decoding. The resize policy has accepted their sizes.
 
     Attributes:
-        pictures: the images, of the kinds that a `Sample` may hold.
+        pictures: the images, each of a type that a `Sample` may hold.
         names: names of the images, for errors.
         sizes: heights and widths in pixels, after EXIF orientation.
         grids: int64 ``[N, 2]``, (rows, cols) of each image in patches.
@@ -53,10 +56,10 @@ def prepare(images: object, recipe: Recipe, layout: str | None = None) -> Prepar
     """Read the headers of the images of a call. Return the images with their sizes and grids.
 
     Args:
-        images: one image, a list of images, or a list of lists. `Processor` takes the same kinds of image.
+        images: one image, a list of images, or a list of lists. `Processor.__call__` documents the types of an image.
         recipe: a recipe whose resize policy makes no random draws.
-        layout: ``"channels_first"`` or ``"channels_last"``, the layout of arrays. None (default) infers the layout from each
-            shape.
+        layout: ``"channels_first"`` or ``"channels_last"``, the layout of arrays. None (default) infers the layout from the
+            shape of each array.
 
     Raises:
         SourceError: a path cannot be read.

@@ -34,16 +34,17 @@ P = TypeVar("P", bound="Processor")
 
 
 class Processor(ABC):
-    """A processor that turns images into the arguments of a model, called as the processors of transformers are.
+    """A processor that turns images into the arguments of a model. It is called like a processor of transformers.
 
     Subclasses are dataclasses. Once transformers has been imported, an instance is also an instance of transformers'
     ``BaseImageProcessor``. See `native`.
 
     Attributes:
-        recipe: recipe for `load` and `pack_images`. Their batches hold the same patches, and the adapter takes them.
+        recipe: recipe with which `load` and `pack_images` make the same patches. The model's adapter takes their batches.
         model_input_names: names of the model's arguments that the processor makes.
-        do_resize, do_rescale, do_normalize, do_convert_rgb, rescale_factor: steps that are always done, under their names in
-            transformers.
+        do_resize, do_rescale, do_normalize, do_convert_rgb: True, because these steps are always done. The names are
+            transformers' names.
+        rescale_factor: factor of the rescaling, 1 / 255.
     """
 
     recipe: Recipe
@@ -65,8 +66,8 @@ class Processor(ABC):
         Args:
             images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, grey arrays ``[H, W]``, ``[H, W, 1]`` or
                 ``[1, H, W]``, batches of such arrays with one more axis in front, file bytes, or paths.
-            return_tensors: ``"pt"`` for tensors (default); ``"np"`` or None for arrays.
-            **changes: fields of the processor by name, changed for this call only. Other options of transformers' processors
+            return_tensors: ``"pt"`` (default) for tensors, ``"np"`` or None for numpy arrays.
+            **changes: fields of the processor with other values for this call only. Other options of transformers' processors
                 (``size``, ``resample``, ``do_resize``, ``device``, …) are accepted if they ask for something that this
                 processor does anyway.
 
@@ -99,7 +100,8 @@ class Processor(ABC):
 
         The processors of text and images in transformers call this method.
 
-        If transformers is imported, transformers loads strings that are not paths of files, such as a URL in a conversation.
+        A string that is not the path of a file, such as a URL in a conversation, is loaded by transformers if transformers is
+        imported. Otherwise the string is returned unchanged.
 
         Raises:
             DecodeError: a file is not an image.
@@ -118,7 +120,7 @@ class Processor(ABC):
 
         Args:
             height, width: size of the image in pixels.
-            images_kwargs: options of the call by name. None (default) means no options.
+            images_kwargs: dict of the options of the call. None (default) means no options.
 
         Raises:
             SizeError: the model does not take this size.
@@ -168,7 +170,7 @@ class Processor(ABC):
 
     @abstractmethod
     def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:
-        """Return the model's arguments by name."""
+        """Return the model's arguments, as a dict from names to arrays."""
 
     @abstractmethod
     def _stated(self) -> dict[str, object]:
@@ -176,7 +178,7 @@ class Processor(ABC):
 
     @abstractmethod
     def _fields(self, settings: Settings) -> dict[str, object]:
-        """Return the values of this processor's fields that given settings change.
+        """Return the fields of this processor that the given settings change, as a dict from names to new values.
 
         Raise `ConfigError` for a setting that this processor cannot apply.
         """
@@ -225,8 +227,8 @@ def like(kind: type[P], processor: object, changes: Mapping[str, object]) -> P:
 
     Args:
         kind: class of the returned processor.
-        processor: a processor, folder, file or dict with the settings, as in `Processor.like` of the class.
-        changes: fields of the returned processor by name, which override those settings.
+        processor: a processor, folder, file or dict with the settings, as the class's own `like` takes it.
+        changes: dict of fields of the returned processor. They override the settings of `processor`.
 
     Raises:
         ConfigError: a changed field does not exist, or `processor` has no such settings.
@@ -245,7 +247,7 @@ def like(kind: type[P], processor: object, changes: Mapping[str, object]) -> P:
 
 
 def colours_of(processor: Any) -> dict[str, object]:
-    """Return mean, standard deviation and kernel under transformers' names, as values for JSON."""
+    """Return mean, standard deviation and resampling kernel under transformers' names, as values for JSON."""
     return {
         "image_mean": list(processor.image_mean),
         "image_std": list(processor.image_std),

@@ -1,7 +1,8 @@
 """The adapter for Qwen2-VL, Qwen2.5-VL and Qwen3-VL in transformers.
 
-These models take patches in blocks, and merge the patches of a block. A patch has channels first, and two frames. For an image
-the two frames are equal. A clip is a sequence of steps in time. Each step is like an image whose two frames differ.
+These models take patches in blocks, and merge the patches of a block. Each patch covers two frames. Its values have the order
+(channel, frame, row, column). For an image the two frames are equal. A clip is a sequence of steps in time. Each step is like
+an image whose two frames differ.
 """
 
 from __future__ import annotations
@@ -31,25 +32,26 @@ def qwen_vl(
 
     Images follow each other without padding. The patches of an image come in blocks of ``merge_size x merge_size``: blocks in
     raster order, and patches in raster order inside a block. The values of a patch have the order (channel, frame, row,
-    column). An image has ``temporal_patch_size`` equal frames. The model infers positions from the grid, so no patch may have
-    been dropped. With a recipe that has ``video=Video(tubelet=temporal_patch_size)``, the frames are those of the clip, in
-    order of time.
+    column). For an image, the ``temporal_patch_size`` frames of a patch are equal. For a clip, they are frames of the clip in
+    order of time. Clips need a recipe with ``video=Video(tubelet=temporal_patch_size)``. The model infers positions from the
+    grid, so no patch may have been dropped.
 
     Args:
         batch: a batch made with ``recipes.qwen2_vl`` or ``recipes.qwen3_vl``, or with another recipe whose grids are multiples
             of `merge_size`.
         merge_size: number of patches per side of a block that the model merges (default 2).
         temporal_patch_size: number of frames per patch of the model (default 2).
-        patch_size: patch size of the model, which must equal that of the batch. None (default) skips the comparison.
+        patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
-        ``pixel_values`` float32 ``[T, 3 * temporal_patch_size * patch_size**2]`` of T patches in total; ``image_grid_thw``
-        int64 ``[N, 3]`` (times, rows, cols), times 1 for an image; N readable images and clips in (row, slot) order. Call a
-        vision model with ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``. A complete model takes clips under
-        other names: ``pixel_values_videos`` and ``video_grid_thw``.
+        ``pixel_values`` float32 ``[T, 3 * temporal_patch_size * patch_size**2]`` for T patches in total, and
+        ``image_grid_thw`` int64 ``[N, 3]``, the (times, rows, cols) of N readable images and clips in (row, slot) order. An
+        image has times 1. Call a vision model with ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``. A complete
+        model takes clips under other names: ``pixel_values_videos`` and ``video_grid_thw``.
 
     Raises:
-        ConfigError: an image lost patches, the patch sizes differ, or tubelets have another number of frames.
+        ConfigError: an image lost patches, the patch sizes differ, or the batch's tubelets do not have `temporal_patch_size`
+            frames.
         ShapeError: a grid is not a multiple of `merge_size`.
     """
     require_int("merge_size", merge_size, 1, 1 << 10)
@@ -85,11 +87,11 @@ def unpack_qwen_vl(batch: PackedBatch[ArrayT], features: ValueT, *, merge_size: 
         merge_size: patches per side of a block, as in the call of `qwen_vl` (default 2).
 
     Yields:
-        ``(key, [rows, cols, ...])`` for features per patch, ``(key, [rows / merge_size, cols / merge_size, ...])`` for features
-        per block. With a recipe that has `video`, an axis of time comes first.
+        ``(key, [rows, cols, ...])`` for features per patch, or ``(key, [rows / merge_size, cols / merge_size, ...])`` for
+        features per block. With a recipe that has `video`, an axis of time comes first.
 
     Raises:
-        ShapeError: the number of features is neither the number of patches nor that of blocks.
+        ShapeError: the number of features is neither the number of patches nor the number of blocks.
     """
     tensors = as_tensors(batch)
     _, grids, times = _images(tensors, merge_size)
@@ -130,8 +132,8 @@ def reorder(
     """Normalise patches and write them in Qwen's order. All tensors are in CPU memory.
 
     Args:
-        patches: uint8 or float ``[..., D]``. The patches of an image are in raster order, from its number in ``starts`` on. A
-            patch of a clip has several frames.
+        patches: uint8 or float ``[..., D]``. The patches of image i follow in raster order from patch number ``starts[i]`` on.
+            A patch of a clip has several frames.
         starts: int64 ``[N]``, number of the first patch of each image.
         grids: int64 ``[N, 2]``, (rows, cols) of each image.
         norm: ``[2, 3]``, mean and standard deviation per channel, with which the patches are normalised.

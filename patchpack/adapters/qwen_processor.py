@@ -23,10 +23,11 @@ from patchpack.plan.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class QwenVLProcessor(Processor):
-    """A faster processor with the results of transformers' ``Qwen2VLImageProcessor`` on Pillow; see `qwen_vl`.
+    """A faster processor with the results of transformers' ``Qwen2VLImageProcessor`` on Pillow. See `qwen_vl`.
 
-    Qwen2.5-VL and Qwen3-VL use the same processor. The defaults are those of Qwen2-VL. For Qwen3-VL set ``patch_size=16,
-    min_pixels=256**2, max_pixels=4096**2`` and 0.5 for every mean and deviation, or call `like` with the model's folder.
+    Qwen2.5-VL and Qwen3-VL use the same processor. The defaults are Qwen2-VL's settings. For Qwen3-VL set
+    ``patch_size=16, min_pixels=256**2, max_pixels=4096**2`` and 0.5 for every mean and deviation, or call `like` with the
+    model's folder.
 
     Attributes:
         min_pixels: smallest number of pixels of a resized image, ``size["shortest_edge"]`` in transformers (default 56²).
@@ -34,9 +35,9 @@ class QwenVLProcessor(Processor):
         patch_size: pixels per side of a patch (default 14).
         temporal_patch_size: frames per patch (default 2).
         merge_size: patches per side of a block that the model merges (default 2).
-        image_mean: mean per channel on the 0–1 scale (default that of CLIP).
-        image_std: standard deviation per channel on the 0–1 scale (default that of CLIP).
-        resample: resampling kernel, one of those of `Recipe` (default ``"bicubic"``).
+        image_mean: mean per channel on the 0–1 scale (default: the mean that CLIP uses).
+        image_std: standard deviation per channel on the 0–1 scale (default: the deviation that CLIP uses).
+        resample: resampling kernel, a name that `Recipe` accepts (default ``"bicubic"``).
     """
 
     min_pixels: int = 56**2
@@ -60,9 +61,10 @@ class QwenVLProcessor(Processor):
         """Return a processor with the settings of another processor, and some fields changed.
 
         Args:
-            processor: an image processor of transformers, a processor of text and images that holds one, the folder that
-                either was saved to, its ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that file.
-            **changes: fields of this processor by name, which override those settings.
+            processor: an image processor of transformers, or a processor of text and images that contains an image processor.
+                Also the folder of a saved processor, the ``processor_config.json`` or ``preprocessor_config.json`` in that
+                folder, or the dict in such a file.
+            **changes: fields of the new processor. They override the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
@@ -76,7 +78,7 @@ class QwenVLProcessor(Processor):
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make batches of the same patches, for the adapter."""
+        """The recipe with which `load` and `pack_images` make the same patches. The adapter takes their batches."""
         resize = SmartResize(self.min_pixels, self.max_pixels, self.merge_size)
         return Recipe(
             resize=resize,

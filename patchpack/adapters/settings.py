@@ -28,10 +28,11 @@ class Family(NamedTuple):
 
     Attributes:
         theirs: name of the original processor.
-        types: regular expression of the names that its class may have.
+        types: regular expression that the class name of an original processor matches.
         own: settings of which a processor of this kind has at least one.
-        inside: name of the field or attribute in which a larger object holds the processor's settings.
-        files: names of the settings file in a folder, the preferred one first.
+        inside: name of the field or attribute that holds the processor's settings in a larger object, such as a processor of
+            text and images.
+        files: possible names of the settings file in a folder, the preferred name first.
     """
 
     theirs: str
@@ -42,7 +43,7 @@ class Family(NamedTuple):
 
 
 class Settings:
-    """Settings of another processor, of the file it was saved to, or of one call.
+    """Settings of another processor, of a saved processor's file, or of one call.
 
     A setting for a step other than resizing to patches and normalising raises `ConfigError`. No such setting is ignored.
     """
@@ -63,19 +64,19 @@ class Settings:
         return _get(self.given, name)
 
     def take(self, **fields: str) -> dict[str, Any]:
-        """Return the values of the settings that are set, under other names.
+        """Return the values of some settings, under other names. Settings that are not set are left out.
 
         Args:
-            **fields: the name of each setting, by its name in the result.
+            **fields: for each setting ``name_in_the_result="name of the setting"``.
         """
         found = {ours: self.get(theirs) for ours, theirs in fields.items()}
         return {name: value for name, value in found.items() if value is not None}
 
     def whole(self, **fields: str) -> dict[str, int]:
-        """Return the result of `take` as integers, because a file may hold 14.0 for 14.
+        """Return the result of `take` as integers. A file may hold 14.0 for 14.
 
         Args:
-            **fields: the name of each setting, by its name in the result.
+            **fields: for each setting ``name_in_the_result="name of the setting"``.
 
         Raises:
             ConfigError: a value is not a whole number.
@@ -89,7 +90,7 @@ class Settings:
         return taken
 
     def entries(self, field: str, names: tuple[str, ...]) -> dict[str, Any]:
-        """Return the entries of a setting that is a dict or an object. The result is empty if it is not set.
+        """Return the entries of a setting that is a dict or an object. The result is empty if the setting is not set.
 
         Args:
             field: name of the setting.
@@ -108,7 +109,7 @@ class Settings:
         return found
 
     def colours(self, mean: str = "image_mean", std: str = "image_std", kernel: str = "resample") -> dict[str, Any]:
-        """Return the mean, standard deviation and kernel under the names of their settings.
+        """Return the mean, standard deviation and resampling kernel, each under the name of its setting.
 
         A value that is not set is left out.
 
@@ -138,8 +139,8 @@ def settings_of(given: object, family: Family, taker: str) -> Settings:
     """Return the settings of a processor of a given kind.
 
     Args:
-        given: a processor, a processor of text and images that holds one, a folder or file that either was saved to, or the
-            content of that file.
+        given: an image processor, or a processor of text and images that contains an image processor. Also the folder or file
+            of a saved processor, or the content of such a file.
         family: kind of processor that is expected.
         taker: name of the function that was called, for errors.
 
@@ -182,7 +183,7 @@ def describe(given: object) -> str:
 def kernel_of(name: str, given: object) -> str:
     """Return the name that a resampling kernel has in `Recipe`.
 
-    `given` is a name, Pillow's number, or a member of an enum of these.
+    `given` is the name of a kernel, Pillow's number of it, or an enum member whose value is such a name or number.
     """
     value = getattr(given, "value", given)
     if isinstance(value, str) and value in FILTERS:
@@ -198,8 +199,8 @@ def check_call(changes: Mapping[str, object], undone: Mapping[str, tuple[object,
 
     Args:
         changes: options of the call by name.
-        undone: settings that the processor cannot change, by name. For each, the values that ask for what the processor does
-            anyway.
+        undone: dict from the name of a setting that the processor cannot change to the accepted values. These values ask for
+            what the processor does anyway.
     """
     for name in _BY_CALL:
         if changes.get(name) is not None:
@@ -221,7 +222,7 @@ def not_done(name: str, value: object, instead: str) -> ConfigError:
     Args:
         name: name of the setting.
         value: value of the setting.
-        instead: the values that are accepted, or the reason.
+        instead: the values that are accepted, or the reason why the setting is not applied.
     """
     return ConfigError(
         f"{name}={value!r} is not supported by patchpack's processors ({instead}): use the processor that supports it"
@@ -238,7 +239,7 @@ def _wanted(family: Family, taker: str) -> str:
 def _is_sign(name: str, value: object) -> bool:
     """Return True if a setting shows that an object is a processor.
 
-    An integer `patch_size` does not, because models have it too.
+    An integer `patch_size` is no such sign, because models have one, too.
     """
     return value is not None and not (name == "patch_size" and isinstance(value, int))
 

@@ -30,13 +30,14 @@ def siglip2(batch: PackedBatch[ArrayT], *, max_num_patches: int | None = None, p
 
     Args:
         batch: a batch made with ``recipes.siglip2_naflex`` or with another recipe that drops no patches.
-        max_num_patches: number of tokens per image in the result. None (default) takes the number of the longest image. The
+        max_num_patches: number of tokens per image in the result. None (default) takes the length of the longest image. The
             model's outputs do not depend on this number.
-        patch_size: patch size of the model, which must equal that of the batch. None (default) skips the comparison.
+        patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
         ``pixel_values`` float32 ``[N, max_num_patches, patch_size**2 * 3]``, ``pixel_attention_mask`` int32
-        ``[N, max_num_patches]``, ``spatial_shapes`` int64 ``[N, 2]`` (rows, cols); N readable images in (row, slot) order.
+        ``[N, max_num_patches]``, and ``spatial_shapes`` int64 ``[N, 2]`` (rows, cols), for N readable images in (row, slot)
+        order.
 
     Raises:
         ConfigError: an image lost patches, or the patch sizes differ.
@@ -53,14 +54,14 @@ def siglip2(batch: PackedBatch[ArrayT], *, max_num_patches: int | None = None, p
 
 @dataclass(frozen=True, kw_only=True)
 class Siglip2Processor(Processor):
-    """A faster processor with the results of transformers' ``Siglip2ImageProcessor`` on Pillow; see `siglip2`.
+    """A faster processor with the results of transformers' ``Siglip2ImageProcessor`` on Pillow. See `siglip2`.
 
     Attributes:
         patch_size: pixels per side of a patch (default 16).
         max_num_patches: largest number of patches per image, and length of the arrays (default 256).
         image_mean: mean per channel on the 0–1 scale (default 0.5 each).
         image_std: standard deviation per channel on the 0–1 scale (default 0.5 each).
-        resample: resampling kernel, one of those of `Recipe` (default ``"bilinear"``).
+        resample: resampling kernel, a name that `Recipe` accepts (default ``"bilinear"``).
     """
 
     patch_size: int = 16
@@ -82,9 +83,10 @@ class Siglip2Processor(Processor):
         """Return a processor with the settings of another processor, and some fields changed.
 
         Args:
-            processor: an image processor of transformers, a processor of text and images that holds one, the folder that
-                either was saved to, its ``processor_config.json`` or ``preprocessor_config.json``, or the dict in that file.
-            **changes: fields of this processor by name, which override those settings.
+            processor: an image processor of transformers, or a processor of text and images that contains an image processor.
+                Also the folder of a saved processor, the ``processor_config.json`` or ``preprocessor_config.json`` in that
+                folder, or the dict in such a file.
+            **changes: fields of the new processor. They override the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
@@ -93,7 +95,7 @@ class Siglip2Processor(Processor):
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make batches of the same patches, for the adapter."""
+        """The recipe with which `load` and `pack_images` make the same patches. The adapter takes their batches."""
         return recipes.siglip2_naflex(
             max_patches=self.max_num_patches,
             patch_size=self.patch_size,
@@ -114,7 +116,7 @@ class Siglip2Processor(Processor):
         return {**STEPS, **colours_of(self), "patch_size": self.patch_size, "max_num_patches": self.max_num_patches}
 
     def _fields(self, settings: Settings) -> dict[str, object]:
-        if settings.get("size") is not None:  # SigLIP 1, which resizes to a square, has one
+        if settings.get("size") is not None:  # SigLIP 1 resizes to a square and has this setting
             raise not_done("size", settings.get("size"), "the size is derived from max_num_patches")
         taken = settings.whole(patch_size="patch_size", max_num_patches="max_num_patches")
         return {**taken, **settings.colours()}

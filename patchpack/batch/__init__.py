@@ -1,1 +1,1 @@
-"""Functions of a packed batch: masks, the ragged form (without padding), single images, checks and digests."""
+"""Functions for a packed batch: masks, the ragged form (without padding), single images, checks and digests."""

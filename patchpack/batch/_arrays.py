@@ -1,4 +1,4 @@
-"""The operations that numpy and torch write differently. This module calls methods of tensors, so it never imports torch."""
+"""Operations that numpy and torch spell differently. This module calls methods of tensors, so it never imports torch."""
 
 from __future__ import annotations
 

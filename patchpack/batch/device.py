@@ -12,8 +12,8 @@ from patchpack.errors import ConfigError
 def standardize(batch: PackedBatch, dtype: torch.dtype | None = None) -> PackedBatch:
     """Return a batch with standardised patches: ``(patch − mean) / std`` with the mean and std of `PackedBatch.norm`.
 
-    Move the batch first: ``standardize(batch.to(device))``. Then uint8 patches are moved, which have a quarter of the bytes of
-    float32 patches, and the device does the arithmetic.
+    Move the batch to the device first: ``standardize(batch.to(device))``. The patches are then moved as uint8, which takes a
+    quarter of the bytes of float32, and the device does the arithmetic.
 
     Args:
         batch: a batch of tensors.
@@ -24,7 +24,7 @@ def standardize(batch: PackedBatch, dtype: torch.dtype | None = None) -> PackedB
         nothing.
 
     Raises:
-        ConfigError: `dtype` is not one of torch's, or the batch holds arrays of numpy.
+        ConfigError: `dtype` is not a torch dtype, or the batch holds numpy arrays.
     """
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise ConfigError(f"dtype must be one of torch's, such as torch.float16, got {dtype!r}")

@@ -19,11 +19,11 @@ def digest(packed: PackedBatch[ArrayT] | PackedImage[ArrayT]) -> str:
     """Return 32 hexadecimal digits of SHA-256 over the names, dtypes, shapes and bytes of all fields.
 
     The digest of a batch leaves out `info`. The digest of an image leaves out `row` and `slot`, so an image has the same digest
-    in every batch. The number of workers does not change a digest. A replayed batch, or a batch read from packed shards, has
-    the same digest too.
+    in every batch. The number of workers does not change a digest. If a batch is replayed, or read back from packed shards, it
+    has the digest of the original batch.
 
     Args:
-        packed: a batch, or an image from `unpack`. Its arrays are numpy arrays or torch tensors.
+        packed: a batch, or an image from `unpack`, with numpy arrays or torch tensors.
     """
     found = hashlib.sha256()
     for name, value in zip(packed._fields, packed, strict=True):

@@ -29,7 +29,7 @@ class PackedBatch(NamedTuple, Generic[Array]):
     Attributes:
         patches: uint8, float32 or float16 ``[B, S, D]``, the pixels of each token, ``D = patch_size * patch_size * 3`` in
             (y, x, channel) order. 0 at padding.
-        position_ids: int32 ``[B, S, A]``, the position of each token in its image, or float32 for fractional positions. A is 1
+        position_ids: int32 ``[B, S, A]`` (float32 for fractional positions), the position of each token in its image. A is 1
             for raster numbers, and 2 for row and column. 0 at padding.
         segment_ids: int32 ``[B, S]``, the image of each token: k for the row's k-th image, counted from 1. 0 at padding.
         num_images: int32 ``[B]``, number of used slots in each row.
@@ -37,25 +37,26 @@ class PackedBatch(NamedTuple, Generic[Array]):
         source_sizes: int32 ``[B, E, 2]``, height and width of the source image in pixels, after EXIF orientation. 0 in slots
             without a readable image.
         slot_mask: bool ``[B, E]``, True where a slot holds a readable image.
-        targets: the targets of the slots, ``[B, E, ...]``. Every image has the target of its sample. The type is int64 (−100 in
-            slots without a readable image), float32 (NaN in such slots), a dict of such arrays, or a nested list (None in such
-            slots). None if the source has no targets.
+        targets: the targets of the slots, ``[B, E, ...]``. Every image has the target of its sample. The targets are an int64
+            array, a float32 array, a dict of such arrays, or a nested list. Slots without a readable image have −100 (int64),
+            NaN (float32) or None (list). None if the source has no targets.
         norm: float32 ``[2, 3]``, mean and std on the 0–255 scale, for ``value = (patch − mean) / std``. Mean 0 and std 1 if
             the patches are normalised already.
         keys: nested list ``[B][≤ E]``, the key of each image's sample.
         patch_size: pixels per side of a patch.
-        info: a `BatchInfo`: step, epoch, counters, rejections since the previous batch, and the draws of each image.
+        info: a `BatchInfo`: step, epoch, counters, rejections since the previous batch, and the random draws of each image.
         sample_ids: int32 ``[B, E]``, the sample of each image: k for the row's k-th sample, counted from 1. 0 in unused slots.
             Default None, for a batch made by hand: every image is a sample by itself.
         text_ids: int32 ``[B, text_len]``, tokens of the row's texts, one text after the other in slot order. 0 at padding.
             Default None, no texts.
         text_segment_ids: int32 ``[B, text_len]``, the text of each text token: k for the text of the sample whose first image
             is the row's k-th image, counted from 1. 0 at padding. Default None, no texts.
-        times: int32 ``[B, E]``, tubelets along time before dropping, 1 for an image. 0 in slots without a readable image.
+        times: int32 ``[B, E]``, number of tubelets along time before dropping, 1 for an image. 0 in slots without a readable
+            image.
             Default None, for a recipe without `Recipe.video`. In a batch with `times` a token is a tubelet, which is a patch
             through t frames: ``D = t * patch_size * patch_size * 3`` in (frame, y, x, channel) order. Tokens are then ordered
-            by time, row and column. Position ids have one more entry, which comes first: the number of the tubelet along time.
-            It is 0 for an image, and a float if the other entries are fractional.
+            by time, row and column. Position ids then begin with one more entry, the number of the tubelet along time. This
+            entry is 0 for an image. It is a float if the other entries are fractional.
     """
 
     patches: Array
@@ -76,11 +77,11 @@ class PackedBatch(NamedTuple, Generic[Array]):
     times: Array | None = None
 
     def to(self, device: Device, *, non_blocking: bool = True) -> PackedBatch:
-        """Return a new batch with every tensor on a device. Values and dtypes do not change: `standardize` normalises patches.
+        """Return a new batch with every tensor on a device. Values and dtypes do not change. To normalise, use `standardize`.
 
         Args:
             device: a device, in any form that torch accepts. numpy arrays become tensors on this device.
-            non_blocking: True lets a copy from pinned memory run beside other work (passed to ``Tensor.to``). Default True.
+            non_blocking: True lets a copy from pinned memory run while other work goes on (as in ``Tensor.to``). Default True.
 
         Raises:
             ConfigError: `device` is a dtype.
@@ -105,7 +106,7 @@ class PackedBatch(NamedTuple, Generic[Array]):
         return changed._replace(keys=self.keys)
 
     def __repr__(self) -> str:
-        batch = cast("PackedBatch", self)  # what is read here, arrays and tensors have alike
+        batch = cast("PackedBatch", self)  # arrays and tensors both have the attributes that are read here
         try:
             rows, seq_len = batch.segment_ids.shape
             dtype = str(batch.patches.dtype).removeprefix("torch.")
@@ -128,7 +129,7 @@ class PackedBatch(NamedTuple, Generic[Array]):
 
 
 def _changed(field: object, change: Callable[[object], torch.Tensor], kinds: tuple[type, ...]) -> object:
-    """Return a field of a batch with `change` applied to all of its tensors. Other targets stay unchanged."""
+    """Return a field of a batch with `change` applied to all of its tensors. Other values stay unchanged."""
     if isinstance(field, dict):
         return {name: _changed(entry, change, kinds) for name, entry in field.items()}
     if isinstance(field, list):

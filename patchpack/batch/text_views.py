@@ -1,7 +1,7 @@
 """Functions that derive masks, positions and the ragged form of the texts in a `PackedBatch`. The results are not stored.
 
-`patchpack.batch.views` does the same for the images. Every function here takes a batch with texts, of numpy arrays or of
-torch tensors, and returns arrays of the same kind.
+`patchpack.batch.views` has the same functions for the images. Every function here takes a batch with texts. The batch holds
+numpy arrays or torch tensors, and the results are of the same kind.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def mask(batch: PackedBatch[ArrayT]) -> ArrayT:
 
 
 def attention_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
-    """Return bool ``[B, text_len, text_len]``, True where token i may attend to token j: both belong to one text."""
+    """Return bool ``[B, text_len, text_len]``, True where token i may attend to token j, because both belong to one text."""
     segments = _segments(batch)
     mask: ArrayT = (segments[:, :, None] == segments[:, None, :]) & (segments > 0)[:, None, :]
     return mask
@@ -43,7 +43,7 @@ def pool_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
 def position_ids(batch: PackedBatch[ArrayT]) -> ArrayT:
     """Return int64 ``[B, text_len]``, the number of each token within its text, from 0. Padding has 0."""
     pooled = pool_mask(batch)
-    count = pooled.cumsum(-1) - 1  # of each text, where it is
+    count = pooled.cumsum(-1) - 1  # counts the tokens of each text from 0; only valid at these tokens
     numbers: ArrayT = (count * pooled).sum(1)
     return numbers
 
@@ -53,7 +53,7 @@ class Ragged(NamedTuple, Generic[Array]):
 
     Attributes:
         text_ids: int32 ``[T]``, tokens of all N texts.
-        cu_seqlens: int32 ``[N + 1]``, the begin and the end of each text: text i is
+        cu_seqlens: int32 ``[N + 1]``, the positions at which texts begin and end: text i is
             ``text_ids[cu_seqlens[i]:cu_seqlens[i + 1]]``.
         max_seqlen: number of tokens of the longest text.
         places: int64 ``[N, 2]``, (row, slot) of the first image of each text's sample.

@@ -33,14 +33,14 @@ class PackedImage(NamedTuple, Generic[Array]):
         key: key of the image's sample.
         row: row of the image in the batch.
         slot: slot of the image in the row.
-        part: number of the image among those of its sample, from 0.
+        part: number of the image within its sample, from 0.
         patches: ``[n, D]``, the patches that were not dropped, in raster order.
-        position_ids: ``[n, A]``, their position ids.
+        position_ids: ``[n, A]``, the position ids of these patches.
         grid: rows and columns of patches before dropping.
         source_size: (height, width) of the source in pixels, after EXIF orientation.
         target: target of the image, as the batch stores it.
-        text_ids: int32 ``[m]``, tokens of the text of the image's sample; None without texts.
-        times: tubelets along time before dropping; None if the recipe has no `video`.
+        text_ids: int32 ``[m]``, tokens of the text of the image's sample. None if the batch has no texts.
+        times: number of tubelets along time before dropping. None if the recipe has no `video`.
     """
 
     key: str
@@ -90,26 +90,28 @@ def unpack(
 
     Args:
         batch: one batch. If `values` is None, an iterable of batches works too.
-        values: a model's values for this batch. Default None yields the images themselves. The batch has N readable images
-            with T tokens in all. The shape of the values is ``[B, E, ...]`` (per slot), ``[B, S, ...]`` (per token),
-            ``[N, ...]`` (per image, from a model with an adapter), or ``[T, ...]`` (ragged: per token, without padding).
+        values: a model's values for this batch. Default None yields the images themselves. The shape of the values is
+            ``[B, E, ...]`` (per slot), ``[B, S, ...]`` (per token), ``[N, ...]`` (per image, from a model with an adapter), or
+            ``[T, ...]`` (ragged: per token, without padding). B, E and S are rows, slots per row and tokens per row. N is the
+            number of readable images, and T is the number of their tokens.
         per: meaning of the first axes of `values`: ``"slot"``, ``"token"``, ``"image"`` or ``"ragged"``. Default None infers
-            ``"slot"`` or ``"token"`` from the shape. If both fit, it takes ``"token"`` with ``dense=True``, else ``"slot"``.
+            ``"slot"`` or ``"token"`` from the shape, and takes ``"slot"`` if both fit. With ``dense=True``, None means
+            ``"token"``.
         dense: True arranges the values of an image's tokens on its grid, with NaN for dropped patches. Default False. With
-            ``per="image"`` the shape of `values` is then ``[N, L, ...]``, and the image's tokens come first along L.
-        several: True yields one list per sample, with the values of all its images. A sample with several images needs it.
-            Default False.
+            ``dense=True, per="image"`` the shape of `values` is ``[N, L, ...]``. An image's tokens come first along L.
+        several: True yields one list per sample, with the values of all its images. It must be True if a sample has several
+            images. Default False.
 
     Yields:
-        `PackedImage`s without `values`, and pairs ``(key, value)`` with `values`. A value is ``[...]`` per slot or image, and
-        ``[n, ...]`` per token or ragged, for an image of n tokens. With ``dense=True`` it is ``[rows, cols, ...]``, or
-        ``[times, rows, cols, ...]`` if the recipe has `video`.
+        A `PackedImage` per image if `values` is None, else a pair ``(key, value)`` per image. If `values` are per slot or per
+        image, the value of an image is ``[...]``. If they are per token or ragged, it is ``[n, ...]`` for n tokens. With
+        ``dense=True`` it is ``[rows, cols, ...]``, or ``[times, rows, cols, ...]`` if the recipe has `video`.
 
     Raises:
-        ConfigError: `per` is unknown. Or `values` are given for several batches, or per slot with ``dense=True``. Or a sample
-            has several images and `several` is False.
-        ShapeError: `values` have a wrong shape. Or, with ``dense=True``, an image lost patches and its values cannot be
-            arranged, because they are integers, or because the positions do not show which patches are left.
+        ConfigError: `per` is unknown, `values` are given for several batches, values per slot are given with ``dense=True``, or
+            a sample has several images while `several` is False.
+        ShapeError: `values` have a wrong shape. With ``dense=True`` also if an image lost patches and its values cannot be
+            arranged: the values are integers, or the positions do not show which patches are left.
     """
     require_bool("dense", dense)
     require_bool("several", several)
@@ -144,9 +146,9 @@ class _ReadableImage(NamedTuple):
     """The place of a readable image in its batch.
 
     Attributes:
-        tokens: indices of its tokens in the row.
-        number: number of readable images before it in the batch.
-        start: number of tokens of these images.
+        tokens: indices of the image's tokens in the row.
+        number: number of readable images before this image in the batch.
+        start: number of tokens of the images before this image.
     """
 
     key: str
@@ -192,7 +194,7 @@ def _image(batch: PackedBatch[ArrayT], image: _ReadableImage) -> PackedImage[Arr
 
 
 def _checked(batch: PackedBatch[ArrayT], images: list[_ReadableImage], values: ValueT, per: Per | None, dense: bool) -> Per:
-    """Return the meaning of the first axes of `values`, given or inferred. Raise the errors of `unpack` if they do not fit."""
+    """Return the meaning of the first axes of `values`: `per`, or inferred if `per` is None. Raise the errors of `unpack`."""
     rows, seq_len = batch.segment_ids.shape
     num_tokens = sum(len(image.tokens) for image in images)
     shapes: dict[Per, tuple[int, ...]] = {
@@ -231,7 +233,7 @@ def _own(image: _ReadableImage, values: ValueT, per: Per) -> ValueT:
 
 
 def _on_grid(batch: PackedBatch[ArrayT], image: _ReadableImage, own: ValueT) -> ValueT:
-    """Return the values of an image's n tokens, ``own[:n]``, as ``[rows, cols, ...]``. Clips have an axis of time before it."""
+    """Return the values of an image's n tokens, ``own[:n]``, as ``[rows, cols, ...]``. Clips have a first axis of time."""
     grid: list[int] = batch.grid_sizes[image.row, image.slot].tolist()
     cols = grid[1]
     if batch.times is not None:

@@ -32,7 +32,7 @@ def validate(batch: PackedBatch[ArrayT]) -> None:
     """Check that a batch keeps every rule that the docstring of `PackedBatch` states.
 
     Raises:
-        ShapeError: a rule is broken. The message names the first broken rule, with its row if there is one.
+        ShapeError: a rule is broken. The message states the first broken rule, and the row if the rule is about a row.
     """
     b: PackedBatch[np.ndarray] = PackedBatch._make(map(_arrays.to_numpy, batch))
     left_out = {name for name in _OPTIONAL if getattr(b, name) is None}

@@ -1,6 +1,6 @@
 """Functions that derive masks, the ragged form and normalised patches from a `PackedBatch`. The results are not stored.
 
-Every function takes a batch of numpy arrays or of torch tensors, and returns arrays of the same kind.
+Every function takes a batch of numpy arrays or of torch tensors. The results are of the same kind as the arrays in the batch.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def token_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
 
 
 def attention_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
-    """Return bool ``[B, S, S]``, True where token i may attend to token j: both belong to one image.
+    """Return bool ``[B, S, S]``, True where token i may attend to token j, because both belong to one image.
 
     ``mask[b, i, j] = segment_ids[b, i] == segment_ids[b, j] > 0``, so a padding token attends to nothing. The mask is block
     diagonal (NaViT 2307.06304 section 2.2). ``scaled_dot_product_attention`` needs an axis of heads: ``mask[:, None]``.
@@ -36,7 +36,10 @@ def attention_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
 
 
 def pool_mask(batch: PackedBatch[ArrayT]) -> ArrayT:
-    """Return bool ``[B, E, S]``, True where token s is of slot e's image: ``mask[b, e, s] = segment_ids[b, s] == e + 1``."""
+    """Return bool ``[B, E, S]``, True where token s belongs to the image in slot e.
+
+    ``mask[b, e, s] = segment_ids[b, s] == e + 1``.
+    """
     slots = _arrays.arange(batch.segment_ids, batch.slot_mask.shape[1]) + 1
     mask: ArrayT = batch.segment_ids[:, None, :] == slots[None, :, None]
     return mask
@@ -55,7 +58,7 @@ def sample_ids(batch: PackedBatch[ArrayT]) -> ArrayT:
 
 
 def fill_rate(batch: PackedBatch[ArrayT]) -> float:
-    """Return the share of tokens that are not padding, 0 … 1. A batch without rows has 0."""
+    """Return the share of tokens that are not padding, 0 … 1. The result is 0 for a batch without rows."""
     mask = token_mask(batch)
     share: float = float(mask.sum()) / max(1, mask.shape[0] * mask.shape[1])
     return share
@@ -67,11 +70,11 @@ class Ragged(NamedTuple, Generic[Array]):
     Attributes:
         patches: ``[T, D]``, patches of all T tokens.
         position_ids: ``[T, A]``, position ids of all tokens.
-        cu_seqlens: int32 ``[N + 1]``, the begin and the end of each image: image i is
+        cu_seqlens: int32 ``[N + 1]``, the positions at which images begin and end: image i is
             ``patches[cu_seqlens[i]:cu_seqlens[i + 1]]``.
-        max_seqlen: number of tokens of the longest image. With ``static=True`` it is ``S``, the tokens of a row.
-        places: int64 ``[N, 2]``, (row, slot) of each image, to write results back. Segments of padding have (−1, −1), which
-            occur with ``static=True`` only.
+        max_seqlen: number of tokens of the longest image. With ``static=True`` it is S, the number of tokens in a row.
+        places: int64 ``[N, 2]``, (row, slot) of each image, with which results can be written back. With ``static=True`` there
+            are also segments of padding, which have (−1, −1).
     """
 
     patches: Array
@@ -86,8 +89,8 @@ def ragged(batch: PackedBatch[ArrayT], static: bool = False) -> Ragged[ArrayT]:
 
     Args:
         batch: the batch.
-        static: True keeps all shapes fixed, for compiled models: ``T = B * S`` and ``N = B * E + B``. Then every slot is an
-            image, and an empty slot has length 0. The padding comes last, as B segments of at most S tokens. Default False.
+        static: True keeps all shapes fixed, for compiled models: ``T = B * S`` and ``N = B * E + B``. Every slot then counts as
+            an image, and an empty slot has length 0. The padding comes last, as B segments of at most S tokens. Default False.
 
     Returns:
         `Ragged`, with images in row-major slot order, and the tokens of an image in raster order.
@@ -121,8 +124,8 @@ def standardize_patches(patches: ArrayT, norm: ArrayT, dtype: npt.DTypeLike | to
     Args:
         patches: uint8 or float ``[..., D]``, a numpy array or a torch tensor. The channel is the fastest axis.
         norm: float32 ``[2, C]``, mean and std of each channel on the scale of `patches`.
-        dtype: dtype of the result, of numpy for an array and of torch for a tensor. Default None, float32. The arithmetic is in
-            float32 in either case.
+        dtype: dtype of the result, a numpy dtype for an array and a torch dtype for a tensor. Default None, float32. The
+            arithmetic is always in float32.
 
     Returns:
         An array or a tensor with the shape of `patches`.

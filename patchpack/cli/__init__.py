@@ -15,7 +15,7 @@ from patchpack.errors import PatchpackError
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    The status is 0 after success, 1 after an error, which is printed, or 130 after Ctrl-C.
+    The status is 0 after success, 1 after an error, and 130 after Ctrl-C. The error is printed.
 
     Arguments that no command takes raise `SystemExit` with status 2.
     """

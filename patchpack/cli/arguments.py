@@ -56,11 +56,11 @@ def add_image(parser: argparse.ArgumentParser) -> None:
 
 
 def add_indexed_fields(parser: argparse.ArgumentParser, index: str) -> None:
-    """Add the options that name the fields of a sample, for a command that may take them from an index.
+    """Add the options that name the fields of a sample. Their defaults may come from an index.
 
     Args:
         parser: the parser of the command.
-        index: words for the index whose fields are the default, for the help.
+        index: the words with which the help names the index whose fields are the default.
     """
     parser.add_argument(
         "--image", metavar="EXT",
@@ -109,22 +109,23 @@ def add_epoch(parser: argparse.ArgumentParser, about: str = "plan this epoch, co
 
 
 def add_limit(parser: argparse.ArgumentParser, default: int, task: str) -> None:
-    """Add the option ``--limit``, a largest number of samples or images. `limit_of` checks it.
+    """Add the option ``--limit``, the largest number of samples or images. `limit_of` checks the value.
 
     Args:
         parser: the parser of the command.
-        default: the number without the option.
+        default: the number if the option is not given.
         task: a verb and its object that say what the number limits.
     """
     parser.add_argument("--limit", type=int, default=default, metavar="N", help=f"{task} (default: {default})")
 
 
 def add_model(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """Add the options for the name of a model and the file of its weights. Without a default the name is required.
+    """Add the options for the name of a model and the file of its weights.
 
     Args:
         parser: the parser of the command.
-        default: the name that the help gives as default. The command itself uses this default. None: the name is required.
+        default: the default name for the help text. The command itself must use this name if the option is not given. None: the
+            option is required.
     """
     about = "use this preset of patchpack.model.presets" + ("" if default is None else f" (default: {default})")
     parser.add_argument("--model", required=default is None, metavar="NAME", help=about)

@@ -19,11 +19,11 @@ def load_model(name: str, weights: str | None) -> ViT:
 
     Args:
         name: name of a preset in `patchpack.model.presets`.
-        weights: path of a ``.npz`` file of big_vision, or of a state dict of timm or of this package that torch saved. None
-            gives random weights, which are the same every time.
+        weights: path of the weights: a ``.npz`` file from big_vision, or a state dict from timm or patchpack, saved by torch.
+            None gives random weights, the same in every run.
 
     Raises:
-        ConfigError: the preset or the file does not exist, or the weights are those of another model.
+        ConfigError: the preset or the file does not exist, or the weights belong to another model.
     """
     known = sorted(key for key, value in vars(presets).items() if isinstance(value, partial))
     if name not in known:

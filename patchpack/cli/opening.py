@@ -1,4 +1,7 @@
-"""The opening of a source that a user types. If the user names no label, the first sample decides whether there are labels."""
+"""The opening of a source that a user types on the command line.
+
+If the user names no label, the first sample decides whether there are labels.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None 
 def typed_target(shards: list[str], *, image: str) -> str | None:
     """Return the extension of the labels of shards for an index. Return None if the shards have no labels.
 
-    The shards are read as the index reads them, so they may lie behind any URL. `open_typed` does the same for a source.
+    The shards may have any URL that an index can read. For other sources `open_typed` makes the same decision.
     """
     members = parse_members(image, LABEL)
     tasks = (ShardTask(url, label, members) for url, label in zip(*find_shards(shards, members), strict=True))

@@ -1,4 +1,4 @@
-"""The kernel that widens pixels of three bytes to four. It uses arrays and integers only. It neither allocates nor raises."""
+"""The kernel that widens pixels from three bytes to four. It uses arrays and integers only. It neither allocates nor raises."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The canvas: memory of a thread that is reused for every image it decodes, so that the memory stays mapped and in the cache.
+"""The canvas: memory that a thread reuses for each image that it decodes, so that the memory stays mapped and in the cache.
 
-Each thread has one canvas. A thread must finish painting an image before it decodes the next image.
+Each thread has one canvas. A thread must finish with the pixels of an image before it decodes the next image.
 """
 
 from __future__ import annotations

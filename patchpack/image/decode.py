@@ -1,11 +1,12 @@
 """Decoding of image files to upright 8-bit RGB: formats, orientation, and conversion of colours.
 
 The formats are JPEG (with MPO), PNG (with APNG), WebP, GIF, BMP, TIFF and AVIF, if the installed Pillow supports them. If a
-file holds several images, pages or frames, the first is decoded. Further formats are tried only if a recipe names them
-(`Recipe.formats`), even if Pillow has plugins for more.
+file holds several images, pages or frames, the first is decoded. Further formats are tried only if a recipe names them in
+`Recipe.formats`. A Pillow plugin for a format is not enough.
 
-Pillow raises errors of many classes for broken files. All of them become a `DecodeError`, except `MemoryError` and exceptions
-that are not an `Exception`. Warnings of Pillow are counted (see `patchpack.image.pillow_warnings`).
+Pillow raises errors of many classes for broken files. All these errors become a `DecodeError`. Only `MemoryError` is raised
+unchanged, and so is an exception that is no subclass of `Exception`, such as `KeyboardInterrupt`. Warnings of Pillow are
+recorded (see `patchpack.image.pillow_warnings`).
 """
 
 from __future__ import annotations
@@ -61,20 +62,22 @@ def decode(
     becomes 255. The header decides which value is white:
 
     * 16 bits: white is 65535, or 32767 for signed integers.
-    * 12 bits: white is 4095, for a TIFF, and for a PNG whose sBIT chunk states 12 bits and whose values use the low bits.
-    * 32-bit integers: white is 65535, or the largest value of the image if that is above 65535.
-    * floats: white is 1 if all values are in [0, 1], or 255 if all are in [0, 255]. Values slightly outside are clipped. Other
-      images, also with negative values, are scaled from their minimum to their maximum. NaN and infinity count as 0.
+    * 12 bits: white is 4095. A TIFF states its 12 bits in a tag. A PNG counts as 12 bits if its sBIT chunk states 12 bits and
+      its values use only the low bits.
+    * 32-bit integers: white is 65535, or the largest value of the image if this value is above 65535.
+    * floats: white is 1 if all values are in [0, 1], or 255 if all are in [0, 255]. Values slightly outside are clipped. NaN
+      and infinity count as 0.
+    * other floats, and integers with negative values: the image is scaled from its minimum to its maximum.
 
-    If the header says that white is stored as 0, the result is inverted. For 16-bit colours, Pillow reads the upper 8 bits.
+    If the header says that white is stored as 0, the result is inverted. Of 16-bit colours, Pillow reads only the upper 8 bits.
 
     Args:
         data: the bytes of a complete image file.
-        max_pixels: limit on the pixels of an image. A larger image is refused at its header, before a pixel is decoded.
-            Default 64 million. Pillow's own limit of 2 * ``Image.MAX_IMAGE_PIXELS`` (179 million) applies as well.
+        max_pixels: limit on the pixels of an image. A larger image is refused after its header is read, before a pixel is
+            decoded. Default 64 million. Pillow's own limit of 2 * ``Image.MAX_IMAGE_PIXELS`` (179 million) applies as well.
         background: (red, green, blue), 0 … 255, the colour behind transparent pixels. Default white.
-        deep: scaling of images with more than 8 bits. ``"header"`` (default) as above, or ``"range"``, which scales from the
-            image's smallest value to its largest.
+        deep: scaling of images with more than 8 bits. ``"header"`` (default) scales as described above. ``"range"`` scales from
+            the image's smallest value to its largest.
         icc: treatment of a colour profile. ``"ignore"`` (default) uses the stored colours, ``"srgb"`` converts them to sRGB.
         formats: names of further formats, as in `Recipe.formats`. Default none.
 
@@ -108,12 +111,12 @@ def decode_image(
 def first_frame(
     image: Image.Image, *, background: Colour = WHITE, full: Size | None = None, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """Convert an image of `open_image` with `to_rgb`, and note a warning if the file has more frames.
+    """Convert an image from `open_image` with `to_rgb`, and record a warning if the file has more frames.
 
     Args:
         image: a Pillow image from `open_image`.
         background: (red, green, blue), 0 … 255, the colour behind transparent pixels. Default white.
-        full: height and width in the file, which error messages state. Default None, the size of `image`.
+        full: height and width of the image in the file, for error messages. Default None, the size of `image`.
         reading: options for reading files. Default: as in a default `Recipe`.
     """
     picture = to_rgb(image, background=background, full=full, reading=reading)
@@ -129,7 +132,7 @@ def first_frame(
 
 
 def require_bytes(num_bytes: int, max_bytes: int) -> None:
-    """Raise `DecodeError` unless a file has at most `max_bytes`."""
+    """Raise `DecodeError` if a file has more than `max_bytes` bytes."""
     if num_bytes > max_bytes:
         raise DecodeError(too_many_bytes(num_bytes, max_bytes))
 
@@ -147,7 +150,7 @@ def to_rgb(
     Args:
         image: a Pillow image, loaded or not.
         background: (red, green, blue), 0 … 255, the colour behind transparent pixels. Default white.
-        full: height and width in the file, which error messages state. Default None, the size of `image`.
+        full: height and width of the image in the file, for error messages. Default None, the size of `image`.
         reading: options for reading files. Default: as in a default `Recipe`.
     """
     with CapturedWarnings(), _Refusing(image, full or Size(image.height, image.width)):
@@ -206,7 +209,7 @@ def open_image(data: bytes | IO[bytes], *, max_pixels: int = MAX_PIXELS, formats
 
 
 def _tile(image: Image.Image) -> Size:
-    """Return height and width of a TIFF's tiles, or (1, 1) without tiles. A tile may be much larger than the image."""
+    """Return height and width of a TIFF's tiles, or (1, 1) if it has no tiles. A tile may be much larger than the image."""
     tags = getattr(image, "tag_v2", {})
     height, width = tags.get(_TILE_HEIGHT), tags.get(_TILE_WIDTH)
     return Size(height, width) if isinstance(height, int) and isinstance(width, int) else Size(1, 1)
@@ -224,7 +227,7 @@ def oriented_size(image: Image.Image) -> Size:
 
 
 def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """Return the transpose that makes an image upright. Return None if it is upright, or has no valid orientation tag."""
+    """Return the transpose that makes an image upright, or None if the image is upright or has no valid orientation tag."""
     if _PLACES_OF_TAGS.isdisjoint(image.info) and has_unread_exif(image) and not hasattr(image, "tag_v2"):
         return None  # the common case: no tag, and no tag was read or set
     try:
@@ -249,7 +252,7 @@ def _flatten(image: Image.Image, background: Colour) -> Image.Image:
 
 
 class _Refusing:
-    """A context in which every error while an image's pixels are decoded becomes a `DecodeError`."""
+    """A context for decoding an image's pixels. Every error inside the context becomes a `DecodeError`."""
 
     def __init__(self, image: Image.Image, size: Size) -> None:
         self.format, self.size = image.format, size

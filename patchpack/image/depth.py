@@ -1,4 +1,4 @@
-"""Scaling of images from more than 8 bits to 8 bits. The header decides which value is white.
+"""Scaling of images from more than 8 bits to 8 bits. The header of the file decides which value is white.
 
 Images with hardly any contrast get a warning.
 """
@@ -28,12 +28,12 @@ class Depth(NamedTuple):
     """The facts about pixels of more than 8 bits that the header of a file states.
 
     Attributes:
-        white: value of white. Default None, not known: for floats and for 32-bit integers the header does not state it.
-        low_bits: number of significant bits from a PNG's sBIT chunk, 0 without the chunk. If the values use the low bits,
-            they are scaled by this number. Default 0.
+        white: value of white. Default None, not known: for floats and for 32-bit integers the header does not state this value.
+        low_bits: number of significant bits from a PNG's sBIT chunk, 0 without the chunk. If the pixel values use the low bits,
+            white is ``2**low_bits − 1``. Default 0.
         inverted: True if white is stored as 0. Default False.
         unsigned: True for unsigned 32-bit integers, which Pillow reads as signed ones. Default False.
-        colour: True for a colour image. Pillow has then decoded the upper 8 bits of each value. Default False.
+        colour: True for a colour image, of which Pillow decodes only the upper 8 bits of each value. Default False.
     """
 
     white: float | None = None
@@ -46,7 +46,7 @@ class Depth(NamedTuple):
 def of(image: Image.Image) -> Depth | None:
     """Return what the header says about pixels of more than 8 bits, or None for an image of 8 bits.
 
-    Call it before the image is loaded: loading a PNG loses its sBIT chunk.
+    Call this function before the image is loaded: loading a PNG loses its sBIT chunk.
     """
     tags = getattr(image, "tag_v2", {})
     bits = max(_numbers(tags.get(_BITS)), default=0)
@@ -64,14 +64,14 @@ def of(image: Image.Image) -> Depth | None:
 
 
 def eight_bits(image: Image.Image, depth: Depth, *, stretch: bool) -> Image.Image:
-    """Return a loaded image in 8 bits.
+    """Convert a loaded image to 8 bits per channel.
 
     A grey image gets mode L, or mode LA if one of its values means transparent. A colour image keeps its mode.
 
     Args:
         image: a loaded image that has more than 8 bits in its file.
         depth: facts from the header of the file.
-        stretch: True scales from the image's smallest value to its largest, and ignores the header.
+        stretch: True scales from the image's smallest value to its largest, whatever value the header gives for white.
     """
     if depth.colour:
         return _colour(image, stretch)
@@ -119,7 +119,10 @@ def _ends(values: npt.NDArray[np.float64], mode: str, depth: Depth) -> tuple[flo
 
 
 def _stand_low(values: npt.NDArray[np.float64], bits: int) -> bool:
-    """Return True if the values were not scaled to 16 bits. The lower bits of scaled values, as PNG requires, are 0 or 1."""
+    """Return True if the values use the low `bits` bits, that is, if they were not scaled to 16 bits as PNG requires.
+
+    In scaled values the lowest ``16 − bits`` bits are 0 or 1.
+    """
     return bool((values.astype(np.int64) & ((1 << (16 - bits)) - 1)).max() > 1)
 
 
@@ -138,9 +141,9 @@ def _colour(image: Image.Image, stretch: bool) -> Image.Image:
 
 
 def note_narrow(levels: npt.NDArray[np.uint8]) -> None:
-    """Note the warning `NARROW` if nearly all values of an image lie within a tenth of the range.
+    """Record a warning if an image's values lie within a tenth of the range.
 
-    The rarest values at either end do not count.
+    The lowest and the highest thousandth of the values do not count.
 
     Args:
         levels: values in 8 bits, of any shape.
@@ -156,7 +159,10 @@ def note_narrow(levels: npt.NDArray[np.uint8]) -> None:
 
 
 def _low_bits(image: Image.Image) -> int:
-    """Return the significant bits of grey from a PNG's sBIT chunk, 0 without the chunk. The file keeps its position."""
+    """Return the number of significant bits of grey from a PNG's sBIT chunk, 0 without the chunk.
+
+    The file's position does not change.
+    """
     if not isinstance(image, PngImagePlugin.PngImageFile) or not image.tile or image.fp is None:
         return 0
     file, place = image.fp, image.fp.tell()

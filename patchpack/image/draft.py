@@ -1,8 +1,8 @@
-"""Decoding of a JPEG at 1/2, 1/4 or 1/8 of its size, if it is then resampled to a much smaller size: faster, but not exact.
+"""Decoding of a JPEG at 1/2, 1/4 or 1/8 of its size, if the target size is much smaller. This is faster, but not exact.
 
-A JPEG stores blocks of 8 x 8 pixels as frequencies. From the lowest frequencies libjpeg makes 4, 2 or 1 pixels per side of a
-block (Pillow: ``Image.draft``). It reads the other frequencies, but does not compute with them. The drafted image has at least
-twice as many pixels per side as the target, the size that it is resampled to.
+A JPEG stores blocks of 8 x 8 pixels as frequencies. libjpeg can make 4, 2 or 1 pixels per side of a block from the lowest
+frequencies alone (Pillow: ``Image.draft``). The other frequencies are read, but not used. The result, the drafted image, has at
+least twice as many pixels per side as the target, which is the size that it is resampled to.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def scale_for(box: Box, target: tuple[int, int]) -> int:
 def scaled_box(box: Box, size: Size, scale: int, turn: Transpose | None) -> Box:
     """Scale a box of an oriented image to the pixels of its drafted image.
 
-    Every edge is rounded to the nearest pixel, so it is at most half a pixel off. That also holds at the far edge of the image,
-    where the last pixel of the drafted image may lie mostly outside the image.
+    Every edge of the box is rounded to the nearest pixel, so the edge is at most half a pixel off. This also holds at the far
+    edge of the image, where the last pixel of the drafted image may lie mostly outside the image.
 
     Args:
         box: (top, left, height, width) in pixels of the oriented image.
         size: height and width of the whole oriented image.
-        scale: factor by which the drafted image was decoded smaller. Its pixels are counted from the corner where the stored
-            pixels begin.
+        scale: factor by which the drafted image was decoded smaller. Pixels of the drafted image are counted from the corner
+            where the stored pixels begin.
         turn: the transpose that made the drafted image upright, or None.
     """
     top, left, height, width = box
@@ -56,21 +56,21 @@ def scaled_box(box: Box, size: Size, scale: int, turn: Transpose | None) -> Box:
 def draft(
     image: Image.Image, size: Size, box: Box, target: tuple[int, int], background: Colour, reading: Reading = DEFAULT
 ) -> tuple[Image.Image, Box] | None:
-    """Decode an opened image as small as the target allows. Return an upright RGB image, and the box in its pixels.
+    """Decode an opened image as small as the target allows. Return an upright RGB image, and the box in pixels of this image.
 
     Return None if decoding at a smaller size fails, for example for a lossless JPEG. The caller must then open the file again
     and decode it in full.
 
     Args:
-        image: a Pillow image from `open_image`, not loaded. If its format is not JPEG, it is decoded in full.
+        image: a Pillow image from `open_image`, not loaded. An image that is not a JPEG is decoded in full.
         size: height and width of the whole oriented image.
         box: (top, left, height, width) of the part that is used, in pixels of the oriented image.
-        target: (height, width) that the box will be resampled to.
+        target: (height, width) in pixels that the box will be resampled to.
         background: (red, green, blue), 0 … 255, the colour behind transparent pixels.
         reading: options for reading files. Default: as in a default `Recipe`.
 
     Raises:
-        DecodeError: an image that is decoded in full cannot be decoded.
+        DecodeError: the image is decoded in full, and decoding fails.
     """
     full = Size(image.height, image.width)
     scale = scale_for(box, target) if isinstance(image, JpegImageFile) else 1

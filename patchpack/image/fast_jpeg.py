@@ -1,8 +1,8 @@
-"""Fast decoding of common JPEG files, onto the canvas (see `patchpack.image.canvas`) and without an image object.
+"""Fast decoding of common JPEG files to the canvas of a thread (see `patchpack.image.canvas`), without a Pillow image.
 
-The decoder is Pillow's own, or simplejpeg's (``pip install patchpack[simplejpeg]``). Both use libjpeg-turbo and give equal
-pixels. If a file is unusual, not upright or not complete, the result is None. The file is then left to Pillow, so results and
-errors do not depend on the decoder.
+The decoder is Pillow's or simplejpeg's (``pip install patchpack[simplejpeg]``). Both use libjpeg-turbo and give equal pixels.
+If a file is unusual, not upright or not complete, the result is None. The file is then decoded with Pillow in the usual way, so
+results and errors do not depend on the decoder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def decode_fast_jpeg(data: bytes, max_pixels: int, *, simplejpeg: bool = False, 
         tagged: True also decodes a JPEG with a colour profile, without converting its colours. Default True.
 
     Returns:
-        uint8 ``[H, W, 4]``: red, green, blue and an unused byte. It is on the canvas, so the thread's next image overwrites it.
+        uint8 ``[H, W, 4]``: red, green, blue and an unused byte. The next image that this thread decodes overwrites the array.
     """
     head = jpeg_head(data)
     if head is None or head.layers != 3 or not head.upright or (head.tagged and not tagged):

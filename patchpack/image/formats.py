@@ -46,7 +46,7 @@ def reading_of(recipe: Recipe) -> Reading:
 
 
 def require_readable(reading: Reading) -> None:
-    """Raise `ConfigError` if Pillow lacks a plugin for one of the formats, or LittleCMS for colour profiles."""
+    """Raise `ConfigError` if Pillow lacks a plugin for one of the formats, or lacks LittleCMS and `icc` needs it."""
     missing = [name for name in reading.formats if not _is_registered(name)]
     if missing:
         raise ConfigError(
@@ -72,7 +72,7 @@ def extensions_of(formats: tuple[str, ...]) -> frozenset[str]:
 
 
 def starts_as_image(data: bytes, formats: tuple[str, ...] = ()) -> bool:
-    """Return True if `data`, the first 12 bytes of a file, are those of an image in one of `FORMATS` or of `formats`."""
+    """Return True if the first 12 bytes of a file (`data`) are the start of an image in one of `FORMATS` or of `formats`."""
     brand = data[8:12]
     return (
         data.startswith(_STARTS)
@@ -83,7 +83,7 @@ def starts_as_image(data: bytes, formats: tuple[str, ...] = ()) -> bool:
 
 
 def _accepts(name: str, data: bytes) -> bool:
-    """Return True if Pillow's plugin for a format accepts the first bytes of a file. Without such a check, return False."""
+    """Return True if Pillow's plugin for a format accepts the first bytes of a file, False if the plugin cannot check them."""
     accept = Image.OPEN[name][1] if _is_registered(name) else None
     try:
         return accept is not None and accept(data) is True

@@ -34,7 +34,7 @@ class JpegHead(NamedTuple):
         size: height and width in pixels, after orientation.
         layers: number of colour components, 1, 3 or 4.
         upright: True if the pixels are stored in the orientation in which they are displayed.
-        tagged: True if the file has a colour profile, or a part of one. Default False.
+        tagged: True if the file has a colour profile, or a part of a profile. Default False.
     """
 
     size: Size
@@ -111,7 +111,7 @@ def _are_tables(data: bytes, at: int, stop: int) -> bool:
 
 
 def _is_readable(marker: int, segment: bytes) -> bool:
-    """Return True if Pillow reads a segment of an application (such as JFIF or Photoshop) without an error."""
+    """Return True if Pillow reads an application segment (such as JFIF or Photoshop) without an error."""
     if marker == 0xE0:
         return not segment.startswith(b"JFIF") or len(segment) >= 12
     if marker == 0xE2:  # colour profiles; not the directory of a multi-picture file

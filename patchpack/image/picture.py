@@ -33,7 +33,7 @@ def is_picture(value: object) -> TypeGuard[Picture | Clip]:
 
 
 def frames_of(image: object) -> Sequence[object] | None:
-    """Return the frames of a clip in order, without reading one. Return None for any other image."""
+    """Return the frames of a clip in order, without reading a frame. Return None if `image` is not a clip."""
     if isinstance(image, Clip):
         return image.frames
     # an array or a tensor is like a sequence of its frames
@@ -91,7 +91,7 @@ def held_size(image: object, *, max_pixels: int = MAX_PIXELS) -> Size:
     A PIL image is not loaded, and the values of an array are not read.
 
     Raises:
-        DecodeError: `image` is none of these, or has more than `max_pixels` pixels.
+        DecodeError: `image` has another type, or more than `max_pixels` pixels.
     """
     if isinstance(image, Image.Image):
         return within(oriented_size(image), max_pixels)
@@ -131,7 +131,7 @@ def readable(
 def rgb_picture(
     image: object, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """Return the upright RGB image of a sample's value.
+    """Return a sample's image as an upright RGB image.
 
     Args:
         image: any value of `Sample.image` for a single image.
@@ -140,7 +140,7 @@ def rgb_picture(
         reading: options for reading files. Default: as in a default `Recipe`.
 
     Raises:
-        DecodeError: `image` is no single image, or cannot be decoded.
+        DecodeError: `image` has another type, or cannot be decoded.
         SourceError: the file that `image` names cannot be read.
     """
     image = readable(image, background=background, reading=reading)
@@ -152,10 +152,9 @@ def rgb_picture(
 
 
 def picture_bytes(image: object) -> int:
-    """Return the bytes of memory that a sample's image takes. The pixels of a PIL image count even if it is not loaded.
+    """Return the bytes of memory that a sample's image takes. The pixels of a PIL image count even before they are loaded.
 
-    A path counts as 0. A clip counts as 0 if its frames are in a custom sequence, because the size of that sequence is not
-    known.
+    A path counts as 0. A clip whose frames are in a custom sequence counts as 0, because the size of the sequence is not known.
     """
     if isinstance(image, Clip):
         held = image.frames if isinstance(image.frames, (list, tuple, np.ndarray)) else ()

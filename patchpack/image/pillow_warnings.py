@@ -1,9 +1,9 @@
 """Pillow's warnings about images: recorded by kind, not printed, and never raised as errors.
 
-`warnings.catch_warnings` is not safe when several threads paint. It replaces the filters of the whole process, and if two
+`warnings.catch_warnings` is not safe when several threads decode images. It replaces the filters of the whole process. If two
 threads leave it in the wrong order, the filters stay replaced. Therefore this module inserts one filter while a thread decodes
-an image, and removes it afterwards (see `patchpack._foreign.cpython`). The filter records Pillow's warnings in threads that
-decode. It does not affect other threads, even with ``-W error``.
+an image, and removes the filter afterwards (see `patchpack._foreign.cpython`). The filter records Pillow's warnings in threads
+that decode. Other threads are not affected, even with ``-W error``.
 
 Python shows each text of a warning once. If other code in this process has shown a text before, the warning is not recorded.
 """
@@ -33,7 +33,7 @@ OTHER = "other warnings of Pillow's"
 
 
 class _Here(threading.local):
-    """The state of one thread: how deep it is inside `CapturedWarnings`, and the warnings that it has recorded."""
+    """The state of one thread: how many `CapturedWarnings` contexts it is in, and the warnings that it has recorded."""
 
     deep = 0  # contexts that are entered, one inside the other
     text = ""
@@ -59,7 +59,7 @@ def heard() -> list[str]:
 
 
 class CapturedWarnings:
-    """A context that records Pillow's warnings in this thread. It may be entered again inside itself."""
+    """A context that records Pillow's warnings in this thread. Such contexts may be nested."""
 
     def __enter__(self) -> None:
         _here.deep += 1
@@ -88,5 +88,5 @@ def _is_heard_elsewhere(record: logging.LogRecord) -> bool:
 
 _FILTER = ThreadFilter(_is_text, _is_pillow, "PIL")
 
-# this logger repeats the fault of a file before Pillow raises, and Python prints messages without a handler
+# before Pillow raises an error about a file, it logs the same error here, and Python prints messages that have no handler
 logging.getLogger("PIL.TiffImagePlugin").addFilter(_is_heard_elsewhere)

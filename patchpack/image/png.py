@@ -1,4 +1,4 @@
-"""Two properties of PNG files that Pillow does not handle: tags behind the pixels, and the depth of the transparent colour."""
+"""Two properties of PNG files that Pillow does not handle: tags after the pixels, and the depth of the transparent colour."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _GREY_STEPS = {"1": (255, 1), "L;2": (85, 3), "L;4": (17, 15)}
 
 
 def read_late_chunks(image: PngImagePlugin.PngImageFile) -> None:
-    """Read the tags that are stored behind the pixels of a PNG into `image.info`, as loading the image would do."""
+    """Read the tags that a PNG file has after its pixels, and put them into `image.info`. Loading the image does the same."""
     if not image.tile or image.fp is None:  # loaded already
         return
     file, place = image.fp, image.fp.tell()

@@ -25,7 +25,7 @@ def is_there() -> bool:
 
 
 def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Return the image with its colours in sRGB, in mode RGB or RGBA. If the profile cannot be used, return it unchanged.
+    """Convert the colours of an image to sRGB, mode RGB or RGBA. If the profile cannot be used, return the image unchanged.
 
     Args:
         image: a loaded image of 8 bits per channel.
@@ -57,7 +57,7 @@ def to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
 
 @lru_cache(maxsize=8)
 def _transform(profile: bytes) -> tuple[ImageCmsTransform, str] | None:
-    """Return the transform from a profile to sRGB, and the mode of the pixels it converts. Return None for unknown modes."""
+    """Return the transform from a profile to sRGB, and the mode of its input pixels. Return None for an unknown mode."""
     from PIL import ImageCms
 
     given = ImageCms.ImageCmsProfile(io.BytesIO(profile))
@@ -68,7 +68,7 @@ def _transform(profile: bytes) -> tuple[ImageCmsTransform, str] | None:
 
 
 def _taken_apart(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Return the colours of an image without transparency, and its transparency, or None without one."""
+    """Return the colours of an image, and its transparency. The transparency is None if the image has none."""
     if not image.has_transparency_data:
         return image, None
     if image.mode in ("L", "LA", "La"):

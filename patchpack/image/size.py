@@ -1,8 +1,8 @@
-"""The sizes of images, read from the headers of their files without decoding a pixel. The planner needs only these.
+"""The sizes of images, read from the headers of their files without decoding a pixel. A plan needs only these sizes.
 
 The size is the height and width that `patchpack.image.decode.decode` gives, after orientation. A file whose size is known may
-still have broken pixels. `patchpack.image.jpeg` reads common JPEG files in a ninth of the time that Pillow takes to open one.
-Pillow reads all other files and words all errors.
+still have broken pixels. For a common JPEG file, `patchpack.image.jpeg` takes a ninth of the time that Pillow takes to open the
+file. Pillow opens all other files, and all errors come from Pillow.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def picture_size(
         formats: names of further formats, as in `Recipe.formats`. Default none.
 
     Raises:
-        DecodeError: `image` is no single image, has no known format, or is over a limit.
+        DecodeError: `image` has another type or an unknown format, or is over a limit.
         SourceError: the file that `image` names cannot be read.
     """
     if is_text(image):
@@ -101,8 +101,9 @@ def read_size_at(
 ) -> Size:
     """Return the oriented height and width of an image file, reading as little of the file as possible.
 
-    It reads the start of the file, and the rest only if necessary. The start is enough for most JPEG, GIF and BMP files. WebP,
-    AVIF and PNG files may have an orientation behind the pixels. TIFF files may have their whole directory there.
+    The function reads the start of the file, and the rest only if necessary. The start is enough for most JPEG, GIF and BMP
+    files. WebP, AVIF and PNG files may have an orientation after the pixels. TIFF files may have all their tags after the
+    pixels.
 
     Args:
         read: a function from (offset, count) to `count` bytes of the file. Errors of `read` are raised unchanged.
@@ -138,7 +139,7 @@ def read_size_at(
 
 
 def _jpeg_size(data: bytes, max_pixels: int) -> Size | None:
-    """Return the result of `jpeg_size`. Return None for an image over a limit, so that Pillow opens it and raises the error."""
+    """Return the result of `jpeg_size`, or None for an image over a limit. Pillow then opens the file and raises the error."""
     size = jpeg_size(data)
     if size is None or size.height * size.width > min(max_pixels, Image.MAX_IMAGE_PIXELS or max_pixels):
         return None
@@ -146,10 +147,10 @@ def _jpeg_size(data: bytes, max_pixels: int) -> Size | None:
 
 
 class _Start(io.BytesIO):
-    """A file object that has the start of a file, and knows the length of the whole file.
+    """A file object that holds only the start of a file, and knows the length of the whole file.
 
     `overrun` becomes True when a reader requests bytes beyond the start. No exception is raised then, because Pillow would take
-    it for a broken file, or for the end of the file.
+    an exception for a broken file, or for the end of the file.
     """
 
     def __init__(self, data: bytes, length: int) -> None:

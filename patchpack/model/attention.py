@@ -2,11 +2,11 @@
 
 All backends give the same numbers:
 
-- `loop`: one call per image. It defines the result of all other backends.
+- `loop`: one call per image. Its result is the reference for all other backends.
 - `bucketed`: one call for all images of equal length. There is no mask and no padding, so the cost is the sum of n² over images
   of n tokens. For T tokens there are at most ``sqrt(2 T)`` calls.
 - `dense`: one call on whole rows under a block-diagonal mask, as in the NaViT paper's figure. The cost is ``B * S²``. All
-  shapes are those of the batch, which suits a compiled model.
+  shapes follow from the shape of the batch, as a compiled model needs.
 - `flex`: torch's FlexAttention on rows under the same mask. It skips blocks of the mask that hold no pair. It is for CUDA,
   where it is compiled.
 - `varlen`: the flash kernel for ragged tokens, for CUDA with bfloat16 or float16.
@@ -43,7 +43,7 @@ FLEX_FROM = 1024
 
 
 def loop(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """Attend with one call per image, ``[heads, length, d]``.
+    """Attend with one call per image, on tensors ``[heads, length, d]``.
 
     Args:
         q, k, v: queries, keys and values, each ``[T, heads, d]``.
@@ -58,7 +58,7 @@ def loop(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 
 def bucketed(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """Attend with one call per length. The tensor ``[n, heads, length, d]`` of n images is a view of the ragged tokens.
+    """Attend with one call per length. The n images of a length are ``[n, heads, length, d]``, a view of the ragged tokens.
 
     Args:
         q, k, v: queries, keys and values, each ``[T, heads, d]``.
@@ -73,7 +73,7 @@ def bucketed(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 
 def dense(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
-    """Attend with one call for the batch: ``[B, heads, S, d]`` under the mask ``layout.same_image``.
+    """Attend with one call for the batch, on ``[B, heads, S, d]`` under the mask ``layout.same_image``.
 
     Args:
         q, k, v: queries, keys and values, each ``[T, heads, d]``.
@@ -112,7 +112,7 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 
 
 def auto(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
-    """Attend with the fastest backend for the device, dtype and shape. `bench/model/attention.py` has the table.
+    """Attend with the fastest backend for the device, dtype and shape. `bench/model/attention.py` measures the backends.
 
     On CPU the backend is `bucketed`. On CUDA it is `varlen` for 16-bit dtypes, otherwise `flex` for rows of at least 1024
     tokens and `dense` for shorter rows. With static shapes it is `flex` for long rows on CUDA, otherwise `dense`.
@@ -138,7 +138,7 @@ RAGGED = (loop, bucketed, varlen)
 
 
 def backend(attention: AttentionName | Attend, *, static: bool = False) -> Attend:
-    """Return the function of this name. A custom function is returned unchanged.
+    """Return the backend with a given name. A custom function is returned unchanged.
 
     Raises:
         ConfigError: the name is unknown, or `static` is True and the backend's shapes differ between batches.

@@ -53,7 +53,7 @@ class BlockStyle:
 class Block(nn.Module):
     """The transformer block ``x + attention(norm(x))``, then ``x + mlp(norm(x))``.
 
-    In training each branch may leave an image out.
+    In training, each branch may be skipped for some images (see `drop_path`).
 
     Args:
         width: values per token, a multiple of `heads`.
@@ -61,9 +61,9 @@ class Block(nn.Module):
         mlp_dim: hidden width of the MLP.
         attend: attention function, see `patchpack.model.attention`.
         style: settings of norms, linear maps and the activation.
-        drop_path: probability in [0, 1) that a branch leaves an *image* out (stochastic depth, 1603.09382), whatever its row.
-            The other images are scaled by ``1 / (1 − drop_path)``. The draws come from torch's default generator, as for
-            dropout. Default 0.
+        drop_path: probability in [0, 1) that a branch is skipped for an *image*, not for a row (stochastic depth, 1603.09382).
+            For the other images the branch is multiplied by ``1 / (1 − drop_path)``. The random numbers come from torch's
+            default generator, as for dropout. Default 0.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Contrastive losses over the slots of a batch: image features against the features of their partners, such as captions.
 
-All ``N = B · E`` slots take part, so shapes never change. Empty slots are masked out (NaViT 2307.06304 §2.2). Most of the N × N
-table of logits therefore belongs to empty slots. The whole table is never stored. `chunk` rows of the table are computed at a
-time, and computed again for the gradient.
+All ``N = B · E`` slots take part, so shapes never change. Empty slots are masked out (NaViT 2307.06304 §2.2). The N × N table
+of logits is large, and most of it belongs to empty slots. So the whole table is never stored: `chunk` rows of the table are
+computed at a time, and computed again for the gradient.
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ def softmax_contrastive(images: Tensor, others: Tensor, mask: Tensor, *, scale: 
 
     Args:
         images: float ``[B, E, d]``, features of the images. They are normalised here to length 1.
-        others: float ``[B, E, d]``, features of their partners, aligned by slot. They are normalised here to length 1.
-        mask: bool ``[B, E]``, True for slots that hold a pair, as a batch's `slot_mask`.
+        others: float ``[B, E, d]``, features of the partners: an image and its partner are in the same slot. They are
+            normalised here to length 1.
+        mask: bool ``[B, E]``, True for slots that hold a pair, for example a batch's `slot_mask`.
         scale: factor of the similarities, the inverse temperature. It may be learned.
         chunk: number of rows of logits that are computed at a time, >= 1. Memory is ``chunk · B · E`` numbers, forward and
             backward. Default 1024.
 
     Returns:
         A scalar, the mean over pairs of ``(logsumexp_j s_ij + logsumexp_j s_ji) / 2 − s_ii`` with
-        ``s_ij = scale · ⟨image_i, other_j⟩``. Without any pair it is 0 with zero gradients. Empty slots never get a gradient.
+        ``s_ij = scale · ⟨image_i, other_j⟩``. Without any pair the loss is 0 with zero gradients. Empty slots never get a
+        gradient.
 
     Raises:
         ShapeError: features and mask do not describe the same slots.
@@ -57,20 +59,21 @@ def softmax_contrastive(images: Tensor, others: Tensor, mask: Tensor, *, scale: 
 def sigmoid_contrastive(
     images: Tensor, others: Tensor, mask: Tensor, *, scale: Tensor | float, bias: Tensor | float, chunk: int = 1024
 ) -> Tensor:
-    """Return SigLIP's loss (2303.15343 §3.2): a binary decision, for every image and partner, whether they belong together.
+    """Return SigLIP's loss (2303.15343 §3.2): one binary decision per image and partner, whether the two belong together.
 
     Args:
         images: float ``[B, E, d]``, features of the images. They are normalised here to length 1.
-        others: float ``[B, E, d]``, features of their partners, aligned by slot. They are normalised here to length 1.
-        mask: bool ``[B, E]``, True for slots that hold a pair, as a batch's `slot_mask`.
+        others: float ``[B, E, d]``, features of the partners: an image and its partner are in the same slot. They are
+            normalised here to length 1.
+        mask: bool ``[B, E]``, True for slots that hold a pair, for example a batch's `slot_mask`.
         scale: factor of the similarities, the inverse temperature. It may be learned.
         bias: number added to every scaled similarity. It may be learned.
         chunk: number of rows of logits that are computed at a time, >= 1. Memory is ``chunk · B · E`` numbers, forward and
             backward. Default 1024.
 
     Returns:
-        A scalar, ``−(1 / pairs) · Σ_ij log σ(z_ij · (scale · ⟨image_i, other_j⟩ + bias))`` over full slots, z = 1 on the
-        diagonal and −1 off it. Without any pair it is 0 with zero gradients. Empty slots never get a gradient.
+        A scalar, ``−(1 / pairs) · Σ_ij log σ(z_ij · (scale · ⟨image_i, other_j⟩ + bias))``. The sum is over full slots. z is 1
+        on the diagonal and −1 elsewhere. Without any pair the loss is 0 with zero gradients. Empty slots never get a gradient.
 
     Raises:
         ShapeError: features and mask do not describe the same slots.

@@ -19,11 +19,12 @@ from patchpack.model.vit import ViT
 
 
 def start_from(student: ViT, teacher: ViT) -> None:
-    """Give a student the teacher's weights: the kernel PI-resized, the table of positions interpolated, the rest unchanged.
+    """Give a student the teacher's weights. The kernel and the table of positions are resized, and the rest is copied.
 
-    A student whose kernel and table have the teacher's sizes gives the teacher's results. A student with a larger kernel gives
-    the teacher's tokens for patches that are enlarged to the size of its kernel. At the teacher's patch size the student's
-    kernel is resized twice, so its tokens differ a little.
+    The kernel is PI-resized (see `resize_kernel`), and the table is interpolated. A student whose kernel and table have the
+    teacher's sizes gives the teacher's results. A student with a larger kernel gives the teacher's tokens for patches that are
+    enlarged to the size of the student's kernel. At the teacher's patch size the student's kernel is resized twice, so the
+    student's tokens differ a little from the teacher's.
 
     Raises:
         ConfigError: student and teacher do not have the same weights. The error names the first difference.
@@ -52,8 +53,8 @@ def distillation(teacher: ViT, *, temperature: float = 1.0, label_weight: float 
     Args:
         teacher: a model of a fixed patch size, or a flexible model, which is used at the size of its stored kernel.
         temperature: divisor of the logits on both sides, > 0. Default 1.
-        label_weight: weight of `cross_entropy` with the labels in the loss, in [0, 1]. The distillation has the rest. Default
-            0.
+        label_weight: weight in the loss of `cross_entropy` with the labels, in [0, 1]. The distillation has weight
+            ``1 − label_weight``. Default 0.
 
     Raises:
         ConfigError: a number is out of its range.

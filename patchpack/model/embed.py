@@ -1,4 +1,4 @@
-"""The map from patches to tokens: linear in the normalised pixels, for one patch size or, as in FlexiViT, for any."""
+"""The map from patches to tokens, linear in the normalised pixels. It takes one patch size, or any size as in FlexiViT."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from patchpack.model.kernel import FLEXIVIT, Method, resize_kernel
 
 
 class PatchEmbed(nn.Module):
-    """A linear map from a flattened patch, with pixels in (y, x, channel) order, to `width` values.
+    """A linear map from a flattened patch to `width` values.
 
-    A tubelet is flattened frame after frame.
+    A patch is flattened in (y, x, channel) order. A tubelet is flattened frame after frame.
 
     Args:
         patch_size: pixels per side of the stored kernel.
@@ -21,9 +21,9 @@ class PatchEmbed(nn.Module):
         bias: True gives the map a bias. Resizing the kernel does not change the bias. Default False.
         flexible: method that resizes the kernel to the batch's patch size in every forward pass. Default None: the kernel is
             not resized, and another patch size is an error.
-        how: rule of interpolation for the resize (see `patchpack.model.kernel.resize_kernel`). Default FlexiViT's.
-        norm: True adds a LayerNorm of the tokens, the remedy for plain resizing that FlexiViT compares with. Default False.
-        tubelet: frames per token, `patchpack.Video.tubelet`. Default 1, patches of images.
+        how: rule of interpolation for the resize (see `patchpack.model.kernel.resize_kernel`). Default: FlexiViT's rule.
+        norm: True adds a LayerNorm of the tokens. The FlexiViT paper tests it as a remedy for plain resizing. Default False.
+        tubelet: frames per token, as in `patchpack.Video.tubelet`. Default 1, for images.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class PatchEmbed(nn.Module):
 
         Args:
             patches: uint8 or float ``[T, D]``.
-            norm: float ``[2, 3]``, mean and std per channel: ``value = (patch - mean) / std``. For float patches they are 0 and
-                1.
-            patch_size: pixels per side of the patches, ``D = tubelet · patch_size² · 3``. Default None: that of the stored
+            norm: float ``[2, 3]``, mean and std per channel: ``value = (patch - mean) / std``. For float patches the mean is 0
+                and the std is 1.
+            patch_size: pixels per side of the patches, ``D = tubelet · patch_size² · 3``. Default None: the size of the stored
                 kernel.
 
         Raises:
-            ShapeError: the kernel is not flexible and the patches have another size, or a patch has another number of values.
+            ShapeError: the kernel is not flexible and the patches have another size, or D is wrong.
         """
         weight = self.kernel(patch_size or self.patch_size)
         if patches.shape[-1] != weight.shape[1]:
@@ -68,10 +68,10 @@ class PatchEmbed(nn.Module):
         return tokens
 
     def kernel(self, patch_size: int) -> Tensor:
-        """Return the kernel for a patch size, ``[width, tubelet · patch_size² · 3]``, always from the stored kernel.
+        """Return the kernel for a patch size, ``[width, tubelet · patch_size² · 3]``. It is made from the stored kernel.
 
         Raises:
-            ShapeError: the kernel is not flexible, and `patch_size` is not that of the stored kernel.
+            ShapeError: the kernel is not flexible, and `patch_size` differs from the size of the stored kernel.
         """
         if patch_size == self.patch_size:
             return self.linear.weight
@@ -87,7 +87,7 @@ class PatchEmbed(nn.Module):
 def inflate_kernel(kernel: Tensor, tubelet: int) -> Tensor:
     """Return a kernel for tubelets that has the image kernel in its central frame, ``tubelet // 2``, and zeros in other frames.
 
-    The token of a tubelet then equals the token of its central frame as an image (ViViT 2103.15691 §3.4).
+    The token of a tubelet then equals the token that the image kernel gives for the central frame (ViViT 2103.15691 §3.4).
 
     Args:
         kernel: the kernel for images, ``[width, D]`` for flattened patches of D values.

@@ -22,9 +22,9 @@ def pca_colours(features: Tensor) -> Tensor:
         features: float ``[T, d]``, all features that share one colour scale, for instance those of several images.
 
     Returns:
-        uint8 ``[T, 3]``: components by falling variance. Each component is stretched so that its 1st and 99th percentile are 0
-        and 255. The sign of a component makes the feature with the largest absolute value bright. A missing component is middle
-        grey.
+        uint8 ``[T, 3]``: the components, the one with the largest variance first. Each component is stretched so that its 1st
+        and 99th percentile are 0 and 255. The sign of a component is chosen so that the largest absolute value is bright. If
+        there are fewer than three components, each missing one is middle grey.
     """
     x = features.detach().float()
     x = x - x.mean(0) if len(x) else x
@@ -51,9 +51,9 @@ def attention_distance(model: ViT, batch: PackedBatch) -> Tensor:
         batch: a batch with integer (row, col) positions.
 
     Returns:
-        float ``[depth, heads]``: the mean over all patches i of ``patch_size · Σ_j a_ij ‖p_i − p_j‖ / Σ_j a_ij`` over the
-        patches j of the same image. Here a is the head's attention, and p is (row, col). Class and register tokens are left
-        out.
+        float ``[depth, heads]``: the mean over all patches i of ``patch_size · Σ_j a_ij ‖p_i − p_j‖ / Σ_j a_ij``. The sums are
+        over the patches j of the same image. Here a is the head's attention, and p is (row, col). Class and register tokens are
+        left out.
     """
     if model.static:
         raise ShapeError("attention_distance needs a model made with static=False")
@@ -102,11 +102,11 @@ def position_similarity(positions: nn.Module, rows: int, cols: int) -> Tensor:
 
 
 class MinibatchCKA:
-    """Linear centred kernel alignment of two features of the same images, batch by batch (2010.15327 §2).
+    """Linear centred kernel alignment of two kinds of features of the same images, batch by batch (2010.15327 §2).
 
-    The alignment is ``Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) · Σ HSIC₁(L, L))``, summed over batches, with ``K = X Xᵀ``, ``L = Y Yᵀ``
-    and the unbiased HSIC₁. In expectation the sums do not depend on how images are batched. FlexiViT compares patch sizes with
-    it (2212.08013, figure 8).
+    The alignment is ``Σ HSIC₁(K, L) / √(Σ HSIC₁(K, K) · Σ HSIC₁(L, L))``. The sums are over batches. For the features X and Y
+    of a batch, ``K = X Xᵀ`` and ``L = Y Yᵀ``. HSIC₁ is the unbiased estimator. In expectation the sums do not depend on how
+    images are batched. The FlexiViT paper compares patch sizes with this alignment (2212.08013, figure 8).
 
     Example:
         >>> cka, x = MinibatchCKA(), torch.randn(8, 5)
@@ -141,7 +141,7 @@ def _without_diagonal(gram: Tensor) -> Tensor:
 
 
 def _hsic(k: Tensor, m: Tensor) -> Tensor:
-    """Return the unbiased estimator for two Gram matrices without their diagonals."""
+    """Return HSIC₁, the unbiased estimator, for two Gram matrices whose diagonals are zero."""
     n = len(k)
     cross = k.sum() * m.sum() / ((n - 1) * (n - 2)) - 2 / (n - 2) * (k.sum(0) * m.sum(0)).sum()
     hsic: Tensor = ((k * m).sum() + cross) / (n * (n - 3))

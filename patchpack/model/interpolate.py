@@ -1,8 +1,8 @@
-"""Resizing along one axis as a matrix, which turns a table of one length into a table of another length.
+"""Resizing along one axis as a matrix. The matrix turns a table of one length into a table of another length.
 
-Position tables and patch kernels are resized by the same rules. Code bases differ in three settings
-(kernel, corners, antialias), which are not interchangeable. `CONVENTIONS` lists the rule of each code base. A resize in two
-dimensions is one matrix per axis.
+A rule says how to resize, for position tables and patch kernels alike. Each code base has its own rule, and the rules are not
+interchangeable. They differ in three settings: kernel, corners and antialias. `CONVENTIONS` lists the rule of each code base. A
+resize in two dimensions is one matrix per axis.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ TAPS = {"bilinear": (0, 1), "bicubic": (-1, 0, 1, 2)}
 
 @dataclass(frozen=True, kw_only=True)
 class Interpolation:
-    """One rule of resizing. The defaults are FlexiViT's for its patch kernels.
+    """One rule of resizing. The defaults are the rule that FlexiViT uses for its patch kernels.
 
     Attributes:
         kernel: ``"bilinear"`` (the default) or ``"bicubic"``.
         align_corners: True puts the outermost entries of both tables at the same position. False, the default, lets both tables
-            cover the same interval. Then each entry is in the middle of its equal part of the interval (half-pixel).
-        antialias: True makes the kernel as wide as the entries it replaces when shrinking. As in torch, a bicubic kernel is
-            then Keys' with a = −0.5, and with a = −0.75 otherwise. Default False.
+            cover the same interval. Each entry is then in the middle of its part of the interval, and all parts are equal
+            (half-pixel).
+        antialias: True widens the kernel when a table shrinks, so that it covers all entries that one new entry replaces. As in
+            torch, a bicubic kernel is Keys' kernel, with a = −0.5 if `antialias` is True and a = −0.75 if it is False. Default
+            False.
 
     Raises:
         ConfigError: the kernel is unknown, or `antialias` and `align_corners` are both True, which no code base defines.
@@ -56,8 +58,8 @@ class Interpolation:
             table: number of entries of the table.
 
         Returns:
-            ``[T, table]``, float64 for float64 indices, else float32. Every line sums to 1:
-            ``resized[index] = weights @ values`` for values ``[table, ...]``.
+            ``[T, table]``, float64 for float64 indices, else float32. Every row sums to 1. For values ``[table, ...]``,
+            ``resized[index] = weights @ values``.
         """
         index = index if index.is_floating_point() else index.float()
         length = torch.as_tensor(length, dtype=index.dtype, device=index.device)
@@ -75,7 +77,7 @@ class Interpolation:
         return weights.new_zeros(len(index), table).scatter_add(1, taps.clamp(0, table - 1).long(), weights)
 
     def matrix(self, source: int, target: int) -> Tensor:
-        """Return the matrix float64 ``[target, source]`` of ``resized = matrix @ values``.
+        """Return the matrix of a resize, float64 ``[target, source]``: ``resized = matrix @ values``.
 
         The matrix is cached, so do not write to it.
         """
@@ -99,14 +101,16 @@ CONVENTIONS = {
 def resize_grid(table: Tensor, rows: int, cols: int, how: Interpolation) -> Tensor:
     """Resize a table of positions to another grid permanently, for fine-tuning at another resolution.
 
+    For example, 14×14 (196 positions) becomes 64×64 (4096 positions).
+
     Args:
         table: ``[table rows, table cols, width]``.
         rows: rows of the new grid.
-        cols: columns of the new grid. For example, 14×14 (196 positions) becomes 64×64 (4096).
-        how: the rule, one of `CONVENTIONS`.
+        cols: columns of the new grid.
+        how: rule of the resize, one of `CONVENTIONS`.
 
     Returns:
-        ``[rows, cols, width]``: ``R @ table[:, :, k] @ C.T`` for every k, with R and C the rule's matrices.
+        ``[rows, cols, width]``: ``R @ table[:, :, k] @ C.T`` for every k. R and C are the rule's matrices for rows and columns.
     """
     down, across = (how.matrix(n, m).to(table) for n, m in zip(table.shape, (rows, cols), strict=False))
     return torch.einsum("ri,cj,ijk->rck", down, across, table)

@@ -29,20 +29,21 @@ def resize_kernel(
     method: Method = "pi",
     dims: tuple[int, int] = (-2, -1),
 ) -> Tensor:
-    """Return the kernel for patches of another size. Always resize the stored kernel, because two resizes do not equal one.
+    """Return the kernel for patches of another size. Always pass the stored kernel: two resizes in a row do not equal one.
 
     Args:
         kernel: float tensor with the patch's height and width among its axes.
         size: (height, width) of the new patch, in pixels, >= 1.
-        how: rule by which the *images* are resized from one patch size to the other. The default is FlexiViT's; timm's is
-            ``Interpolation(kernel="bicubic", antialias=True)``.
-        method: ``"pi"`` (the default) is the pseudo-inverse. ``"plain"`` resizes the kernel like an image, so a constant
-            patch's token grows with the patch's area. ``"area"`` resizes in the same way and divides by the growth in area.
-            ``"norm"`` scales the resized kernel of each output to its norm before the resize (outputs are the first axis).
-        dims: axes of height and width. Default (−2, −1), those of a convolution's ``[out, in, height, width]``.
+        how: rule by which the *images* are resized from one patch size to the other. The default is FlexiViT's rule. timm's
+            rule is ``Interpolation(kernel="bicubic", antialias=True)``.
+        method: ``"pi"`` (the default) is the pseudo-inverse. The other methods resize the kernel like an image. After
+            ``"plain"`` the token of a constant patch grows with the patch's area. ``"area"`` divides the resized kernel by the
+            growth in area. ``"norm"`` gives the resized kernel of each output the norm that it had before the resize (outputs
+            are the first axis).
+        dims: axes of height and width. Default (−2, −1), as in a convolution's kernel ``[out, in, height, width]``.
 
     Returns:
-        A kernel of the same dtype and shape, except for `size` along `dims`.
+        A kernel of the same dtype. Its shape differs from the given kernel only along `dims`, where it has `size`.
 
     Raises:
         ConfigError: the method is unknown.

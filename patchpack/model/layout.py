@@ -1,4 +1,4 @@
-"""The layout of a batch: the tokens that are real, and the image each belongs to.
+"""The layout of a batch: the tokens that are not padding, and the image that each token belongs to.
 
 The model runs on *ragged* tokens ``[T, ...]``: the real tokens of the whole batch, image after image, without padding. This
 module converts rows ``[B, S, ...]`` to ragged tokens and back, and images ``[N, ...]`` to slots ``[B, E, ...]``.
@@ -95,7 +95,7 @@ class Layout:
 
     @cached_property
     def cu_seqlens(self) -> Tensor:
-        """Limits of the images, int32 ``[N + 1]``: image i is ``ragged[cu_seqlens[i]:cu_seqlens[i + 1]]``."""
+        """The limits between images, int32 ``[N + 1]``: image i is ``ragged[cu_seqlens[i]:cu_seqlens[i + 1]]``."""
         ends = self.lengths.cumsum(0, dtype=torch.int32)
         return torch.cat([ends.new_zeros(1), ends])
 
@@ -103,8 +103,8 @@ class Layout:
     def buckets(self) -> list[Bucket]:
         """A list of runs of images. The images of a run are neighbours and have equal numbers of tokens.
 
-        There are at most ``sqrt(2 T)`` buckets, because all buckets have different lengths, which sum up to T at most. A batch
-        without any token has one bucket of no images. It runs like any other batch, and its gradients are zeros.
+        There are at most ``sqrt(2 T)`` buckets, because all buckets have different lengths, and the sum of these lengths is at
+        most T. A batch without any token has one bucket of no images. Such a batch runs like any other, with zero gradients.
         """
         lengths, counts = torch.unique_consecutive(self.lengths, return_counts=True)
         pairs = zip(counts.tolist(), lengths.tolist(), strict=True)
@@ -114,8 +114,8 @@ class Layout:
     def same_image(self) -> Tensor:
         """Mask of pairs, bool ``[B, 1, S, S]``: True where two tokens of a row belong to one image.
 
-        Pairs of padding tokens are True as well, so that no softmax runs over an empty set. `to_ragged` leaves their results
-        out.
+        Pairs of padding tokens are True as well, so that no softmax runs over an empty set. `to_ragged` leaves out the results
+        of padding.
         """
         return (self.segment_ids[:, :, None] == self.segment_ids[:, None, :])[:, None]
 
@@ -131,7 +131,7 @@ class Layout:
 
 
 def block_mask(segment_ids: Tensor) -> BlockMask:
-    """Return FlexAttention's `BlockMask` ``[B, 1, S, S]``, the mask of `Layout.same_image` by blocks.
+    """Return the mask `Layout.same_image` as FlexAttention's `BlockMask` ``[B, 1, S, S]``.
 
     The mask is True where two tokens of a row belong to one image, or both are padding.
     """
@@ -145,7 +145,7 @@ def block_mask(segment_ids: Tensor) -> BlockMask:
 
 
 def with_prefix(segment_ids: Tensor, slot_mask: Tensor, prefix: int) -> Tensor:
-    """Return segment ids of rows that end in `prefix` more tokens for each slot, ``[B, S + E · prefix]``.
+    """Return the segment ids of longer rows, ``[B, S + E · prefix]``. Each row ends in `prefix` more tokens for each slot.
 
     The model adds these tokens (class token, registers), slot after slot. For slots without an image the added tokens are
     padding. The batch and the recipe's tokens per row do not include the added tokens.
@@ -153,7 +153,7 @@ def with_prefix(segment_ids: Tensor, slot_mask: Tensor, prefix: int) -> Tensor:
     Args:
         segment_ids: int ``[B, S]`` as in the batch.
         slot_mask: bool ``[B, E]``, True for slots with an image.
-        prefix: tokens that the model adds per slot.
+        prefix: number of tokens that the model adds per slot.
     """
     slots = torch.arange(1, slot_mask.shape[1] + 1, device=segment_ids.device, dtype=segment_ids.dtype)
     own = torch.where(slot_mask, slots, 0).repeat_interleave(prefix, dim=1)

@@ -21,13 +21,13 @@ def cross_entropy(logits: Tensor, targets: Targets, *, reduction: Reduction = "m
     Args:
         logits: float ``[B, E, classes]``.
         targets: int64 ``[B, E]``, class indices, −100 in slots without a labelled image.
-        reduction: ``"mean"`` over the labelled images of this batch (the default), or their ``"sum"``. If one step has several
-            batches (ranks, accumulation), use the sum, and see `patchpack.global_images`.
+        reduction: ``"mean"`` (the default) or ``"sum"``, over the labelled images of this batch. If one step has several
+            batches (ranks, accumulation), use the sum (see `patchpack.global_images`).
 
     Returns:
-        A scalar: the sum of ``−log softmax(logits)[target]`` over labelled slots, for ``"mean"`` divided by their number.
-            Without any labelled image it is 0 with zero gradients, so an empty batch at an epoch's end is a step like any
-            other.
+        A scalar: the sum of ``−log softmax(logits)[target]`` over labelled slots. With ``"mean"`` this sum is divided by the
+            number of labelled slots. Without any labelled image the loss is 0 with zero gradients, so an empty batch at the end
+            of an epoch is a step like any other.
 
     Raises:
         ShapeError: logits and targets do not describe the same slots.
@@ -44,17 +44,18 @@ def cross_entropy(logits: Tensor, targets: Targets, *, reduction: Reduction = "m
 
 
 def sigmoid_cross_entropy(logits: Tensor, targets: Targets, *, reduction: Reduction = "mean") -> Tensor:
-    """Return the binary cross-entropy summed over classes, as a mean or sum over labelled images: NaViT's loss on JFT.
+    """Return the binary cross-entropy summed over classes, as a mean or sum over labelled images. It is NaViT's loss on JFT.
 
     Args:
         logits: float ``[B, E, classes]``.
         targets: int64 ``[B, E]`` with one class per image, and −100 in slots without a labelled image. Or float ``[B, E,
             classes]`` in [0, 1] with any number of classes per image, and NaN in slots without a labelled image.
-        reduction: ``"mean"`` over the labelled images of this batch (the default), or their ``"sum"``.
+        reduction: ``"mean"`` (the default) or ``"sum"``, over the labelled images of this batch.
 
     Returns:
-        A scalar: the sum over labelled slots and classes of ``−t log σ(x) − (1 − t) log σ(−x)``, for ``"mean"`` divided by
-            the number of labelled slots. Without any labelled image it is 0 with zero gradients.
+        A scalar: the sum of ``−t log σ(x) − (1 − t) log σ(−x)`` over labelled slots and classes, with logit x and target t.
+            With ``"mean"`` this sum is divided by the number of labelled slots. Without any labelled image the loss is 0 with
+            zero gradients.
 
     Raises:
         ShapeError: logits and targets do not describe the same slots.

@@ -1,6 +1,6 @@
 """Pooling of tokens to one vector per image: `AttentionPool` (the MAP head), `MeanPool`, and `ClassToken`.
 
-`AttentionPool` and `MeanPool` pool the patches only. They leave out the class and register tokens that the model added.
+`AttentionPool` and `MeanPool` use the patches only, and leave out the class and register tokens that the model added.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class AttentionPool(nn.Module):
         Args:
             x: tokens ``[T, width]``.
             layout: layout of the tokens.
-            prefix: tokens that the model added per slot. These tokens stand at the end of each row. Default 0.
+            prefix: number of tokens that the model added per slot. They stand at the end of each row. Default 0.
         """
         k, v = self.kv(x).unflatten(1, (2, self.heads, -1)).unbind(1)  # each [T, heads, d]
         scores = (k * self.query).sum(-1) * self.query.shape[1] ** -0.5
@@ -54,7 +54,7 @@ class AttentionPool(nn.Module):
 
 
 class MeanPool(nn.Module):
-    """Mean over the patches of an image, ``[T, width] → [N, width]``. The model's own tokens are left out."""
+    """Mean over the patches of an image, ``[T, width] → [N, width]``. Tokens that the model added are left out."""
 
     def forward(self, x: Tensor, layout: AnyLayout, prefix: int = 0) -> Tensor:
         """Return the mean of each image's patches.
@@ -62,7 +62,7 @@ class MeanPool(nn.Module):
         Args:
             x: tokens ``[T, width]``.
             layout: layout of the tokens.
-            prefix: tokens that the model added per slot. These tokens stand at the end of each row. Default 0.
+            prefix: number of tokens that the model added per slot. They stand at the end of each row. Default 0.
         """
         patch = patch_flags(layout, prefix).to(x.dtype)
         total = segment_sum(x * patch, layout.images, layout.num_images)
@@ -78,7 +78,7 @@ class ClassToken(nn.Module):
         Args:
             x: tokens ``[T, width]``.
             layout: layout of the tokens.
-            prefix: tokens that the model added per slot, >= 1. These tokens stand at the end of each row, slot after slot.
+            prefix: number of tokens that the model added per slot, >= 1. They stand at the end of each row, slot after slot.
                 Default 1.
         """
         rows = layout.to_rows(x)
@@ -86,7 +86,7 @@ class ClassToken(nn.Module):
 
 
 def segment_sum(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
-    """Sum values by segment, ``[T, ...] → [num_segments, ...]``: line i is the sum of the values whose segment is i.
+    """Sum values by segment, ``[T, ...] → [num_segments, ...]``. Entry i of the result is the sum of the values of segment i.
 
     Args:
         values: float ``[T, ...]``.
@@ -97,7 +97,7 @@ def segment_sum(values: Tensor, segments: Tensor, num_segments: int) -> Tensor:
 
 
 def segment_softmax(scores: Tensor, segments: Tensor, num_segments: int) -> Tensor:
-    """Return the softmax of scores within each segment. Like torch's softmax it is stable: the largest exponent is 0.
+    """Return the softmax of scores within each segment. It is as stable as torch's softmax, because the largest exponent is 0.
 
     A segment whose scores are all −∞ gets zeros, and gradients that are not NaN.
 

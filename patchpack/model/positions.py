@@ -26,12 +26,12 @@ Combine = Literal["sum", "product", "stack"]
 class RasterPositions(nn.Module):
     """A table with an entry per raster number: ViT's 1-D positions (2010.11929 §3.1).
 
-    A token reads ``table[row · cols + col]``. So in a grid of another shape an entry stands for another position. There is no
-    interpolation.
+    A token reads ``table[row · cols + col]``. An entry therefore stands for different positions in grids of different shapes.
+    There is no interpolation.
 
     Args:
         width: values per token.
-        max_tokens: number of entries: the largest ``rows · cols`` of a grid.
+        max_tokens: number of entries, the largest ``rows · cols`` of a grid.
     """
 
     def __init__(self, *, width: int, max_tokens: int) -> None:
@@ -47,7 +47,7 @@ class RasterPositions(nn.Module):
         """Raise `ShapeError` if a grid has more patches than the table has entries. See `require_within`.
 
         Raises:
-            ShapeError: with both numbers.
+            ShapeError: the table is too small. The error has both numbers.
         """
         most = _largest(grid_sizes.prod(-1))
         if most > len(self.table):
@@ -61,7 +61,8 @@ class JointPositions(nn.Module):
     """A table with an entry for every (row, col): Pix2Struct's positions, as NaViT (2307.06304 §2.1) describes them.
 
     The table has ``max_len² · width`` parameters. An entry that no training image reached keeps its start value. (The published
-    Pix2Struct adds a row table and a column table: `FactorizedPositions` with ``max_len=4096, first=1``.)
+    Pix2Struct adds an entry of a row table and one of a column table. For this model use `FactorizedPositions` with
+    ``max_len=4096, first=1``.)
 
     Args:
         width: values per token.
@@ -79,26 +80,26 @@ class JointPositions(nn.Module):
         return self.table[position_ids[:, 0], position_ids[:, 1]]
 
     def check(self, grid_sizes: Tensor) -> None:
-        """Raise `ShapeError` if a grid is longer than the table, see `require_within`."""
+        """Raise `ShapeError` if a side of a grid is longer than the table (see `require_within`)."""
         require_within(grid_sizes, len(self.table))
 
 
 class FactorizedPositions(nn.Module):
-    """A table of `max_len` rows and one of `max_len` columns (NaViT, 2307.06304, "factorized positional embeddings").
+    """A table of `max_len` rows and a table of `max_len` columns (NaViT, 2307.06304, "factorized positional embeddings").
 
-    The tables have ``2 · max_len · width`` parameters, or half of that with ``combine="stack"``. A grid that did not occur in
-    training has known positions if its rows and columns occurred in other grids.
+    The tables have ``2 · max_len · width`` parameters, or half as many with ``combine="stack"``. A grid that did not occur in
+    training has trained positions if its rows and columns occurred in other grids.
 
     Args:
         width: values per token.
         max_len: number of entries per table. Unless `fractional` is True, this is the longest side of a grid, in patches.
-        combine: ``"sum"`` of the two entries (the paper's best and the default), their ``"product"``, or both side by side
-            (``"stack"``).
-        first: number of the entry that position 0 reads. Default 0. Use 1 for Pix2Struct, whose ids begin at 1, with 0 for
-            padding.
-        fractional: True for ids that are fractions of the image. The tables are then read by linear interpolation (see
-            `between`), and cover an image of any size. With ``Fractional(centered=True)`` an image of `max_len` patches reads
-            the entries one by one. Default False.
+        combine: ``"sum"`` (the default, and best in the paper) adds the two entries. ``"product"`` multiplies the entries.
+            ``"stack"`` puts both entries side by side.
+        first: number of the entry that position 0 reads. Default 0. Use 1 for Pix2Struct, where ids begin at 1 and padding has
+            0.
+        fractional: True for position ids that are fractions of the image. The tables are then read by linear interpolation (see
+            `between`), and cover an image of any size. With ``Fractional(centered=True)``, an image of `max_len` patches per
+            side reads every entry exactly, without interpolation. Default False.
     """
 
     def __init__(self, *, width: int, max_len: int, combine: Combine = "sum", first: int = 0, fractional: bool = False) -> None:
@@ -133,13 +134,13 @@ class FactorizedPositions(nn.Module):
         return combined(rows, cols, self.combine)
 
     def check(self, grid_sizes: Tensor) -> None:
-        """Raise `ShapeError` if a grid is longer than the tables, see `require_within`. Fractions fit any table."""
+        """Raise `ShapeError` if a side of a grid is longer than the tables (see `require_within`). Fractions fit any table."""
         if not self.fractional:
             require_within(grid_sizes, self.max_len - self.first)
 
 
 class GridPositions(nn.Module):
-    """A table for one grid, resized to every other grid: ViT's learned positions (14×14), FlexiViT's (7×7), SigLIP 2's (16×16).
+    """A table for one grid, which is resized to every other grid. The grid is 14×14 in ViT, 7×7 in FlexiViT, 16×16 in SigLIP 2.
 
     The resized table is never stored. Each token computes its own weights for the table's entries. So a batch of a hundred
     different grids costs as much as a batch of one grid: ``T · entries · width`` multiplications.
@@ -147,9 +148,10 @@ class GridPositions(nn.Module):
     Args:
         grid: (rows, cols) of the table.
         width: values per token.
-        how: the rule, one of `patchpack.model.interpolate.CONVENTIONS`.
-        preserve_aspect: True resizes the table to a square with the side of the image's longer side, and uses the section that
-            the image covers. Then a step down is as long as a step right (timm's ``pos_embed_ar_preserving``). Default False.
+        how: rule by which the table is resized, one of `patchpack.model.interpolate.CONVENTIONS`.
+        preserve_aspect: True resizes the table to a square whose side is the longer side of the image, and uses the part of the
+            square that the image covers. A step down is then as long as a step to the right (timm's
+            ``pos_embed_ar_preserving``). Default False.
     """
 
     def __init__(self, *, grid: tuple[int, int], width: int, how: Interpolation, preserve_aspect: bool = False) -> None:
@@ -191,7 +193,7 @@ def between(values: Callable[[Tensor], Tensor], fractions: Tensor, max_len: int)
     ``out = (1 − s) · values(⌊u⌋) + s · values(⌊u⌋ + 1)`` with ``u = fraction · max_len − 0.5`` and ``s = u − ⌊u⌋``.
 
     Args:
-        values: function from entries, int64 ``[T]`` in ``0 … max_len − 1``, to their vectors, ``[T, width]``.
+        values: function from numbers of entries, int64 ``[T]`` in ``0 … max_len − 1``, to vectors ``[T, width]``.
         fractions: float ``[T]``, positions as fractions of the table's length.
         max_len: number of entries of the table.
 
@@ -208,10 +210,10 @@ def between(values: Callable[[Tensor], Tensor], fractions: Tensor, max_len: int)
 def new_table(*shape: int, std: float | None = None) -> nn.Parameter:
     """Create a table of random values from N(0, std²).
 
-    The last axis holds the values of a token. Default `std`: ``width^−0.5``.
+    The last axis holds the values of a token. Default `std`: ``width^−0.5``, with the length of the last axis as width.
 
     Raises:
-        ConfigError: an axis without entries.
+        ConfigError: an axis would have no entries.
     """
     if min(shape) < 1:
         shown = "×".join(map(str, shape))
@@ -248,13 +250,14 @@ def require_fractions(position_ids: Tensor) -> None:
 
 
 def require_within(grid_sizes: Tensor, max_len: int) -> None:
-    """Raise `ShapeError` if a grid is longer than a table.
+    """Raise `ShapeError` if a side of a grid is longer than a table.
 
-    The check reads the grids, because with token drop the ids of the kept tokens would pass or fail by chance. While compiling
-    there is no check, because a check would break the graph. Torch then raises its own index error for an id beyond the table.
+    The check reads the grids and not the ids: with token drop, the ids of the kept tokens would pass or fail by chance. While
+    compiling there is no check, because a check would break the graph. Torch then raises its own index error for an id beyond
+    the table.
 
     Raises:
-        ShapeError: with both numbers.
+        ShapeError: the table is too short. The error has both numbers.
     """
     longest = _largest(grid_sizes)
     if longest > max_len:

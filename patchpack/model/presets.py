@@ -54,15 +54,15 @@ def vit(
     how: Interpolation = CONVENTIONS["big_vision vit"],
     **parts: Any,
 ) -> ViT:
-    """Make a ViT (2010.11929) with a class token and learned positions of one grid, which are interpolated for other grids.
+    """Make a ViT (2010.11929) with a class token and learned positions for one grid, which are interpolated for other grids.
 
     Args:
         size: a name in `SIZES`, or a custom `Size`.
         patch_size: pixels per side of a patch.
         num_classes: logits per image, 0 for features. Default 1000.
-        image_size: pixels per side of the square image whose grid the table of positions has. Default 224.
-        how: rule by which the table is resized. `CONVENTIONS` has the rules of several code bases. Default big_vision's.
-        **parts: any arguments of `ViT`. They replace the settings made here.
+        image_size: pixels per side of a square image. The table of positions has the grid of this image. Default 224.
+        how: rule by which the table is resized. `CONVENTIONS` has the rules of several code bases. Default: big_vision's rule.
+        **parts: any arguments of `ViT`. They replace the settings of this preset.
     """
     width, depth, mlp_dim, heads = _size(size)
     side = image_size // patch_size
@@ -90,13 +90,15 @@ def flexivit(
     Args:
         size: a name in `SIZES`, or a custom `Size`.
         num_classes: logits per image, 0 for features. Default 1000.
-        kernel_size: pixels per side of the stored kernel, which is PI-resized to the batch's patch size. Default 32.
+        kernel_size: pixels per side of the stored kernel, which is resized to the batch's patch size by the pseudo-inverse
+            method (PI-resize). Default 32.
         grid: rows and columns of the stored table of positions, which is resized to the image's grid. Default 7.
-        how: rule by which the kernel is resized. The default is FlexiViT's; timm's is ``CONVENTIONS["timm"]``. FlexiViT's rule
-            has no antialias: of a kernel much larger than the patch, it reads only a few points. With this rule, choose a
-            `kernel_size` near the smallest patch size.
-        positions_how: rule by which the table is resized. The default is FlexiViT's; timm's is ``CONVENTIONS["timm"]``.
-        **parts: any arguments of `ViT`. They replace the settings made here.
+        how: rule by which the kernel is resized. The default is FlexiViT's rule. timm's rule is ``CONVENTIONS["timm"]``.
+            FlexiViT's rule has no antialias, so it reads only a few points of a kernel that is much larger than the patch. With
+            this rule, choose a `kernel_size` near the smallest patch size.
+        positions_how: rule by which the table is resized. The default is FlexiViT's rule. timm's rule is
+            ``CONVENTIONS["timm"]``.
+        **parts: any arguments of `ViT`. They replace the settings of this preset.
     """
     width = _size(size).width
     preset: dict[str, Any] = {
@@ -114,7 +116,7 @@ def navit(size: str | Size, patch_size: int, *, num_classes: int = 1000, max_len
         patch_size: pixels per side of a patch.
         num_classes: logits per image, 0 for features. Default 1000.
         max_len: longest side of a grid, in patches. Default 128.
-        **parts: any arguments of `ViT`. They replace the settings made here.
+        **parts: any arguments of `ViT`. They replace the settings of this preset.
     """
     width, depth, mlp_dim, heads = _size(size)
     preset: dict[str, Any] = {
@@ -134,7 +136,7 @@ def naflexvit(size: str | Size, patch_size: int, *, num_classes: int = 1000, **p
         size: a name in `SIZES`, or a custom `Size`.
         patch_size: pixels per side of a patch.
         num_classes: logits per image, 0 for features. Default 1000.
-        **parts: any arguments of `ViT`. They replace the settings made here.
+        **parts: any arguments of `ViT`. They replace the settings of this preset.
     """
     width = _size(size).width
     preset: dict[str, Any] = {
@@ -157,7 +159,7 @@ def siglip2(size: str | Size, patch_size: int, *, num_classes: int = 0, **parts:
         size: a name in `SIZES`, or a custom `Size`.
         patch_size: pixels per side of a patch.
         num_classes: logits per image. With 0, the default, the model returns the pooled features.
-        **parts: any arguments of `ViT`. They replace the settings made here.
+        **parts: any arguments of `ViT`. They replace the settings of this preset.
     """
     width = _size(size).width
     preset: dict[str, Any] = {

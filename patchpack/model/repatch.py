@@ -1,4 +1,4 @@
-"""A batch's images cut into patches of another size, for a teacher with another patch size than the student's."""
+"""The cutting of a batch's images into patches of another size, for a teacher and a student with different patch sizes."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ def repatch(batch: PackedBatch, patch_size: int) -> PackedBatch:
         patch_size: pixels per side of the new patches. It must divide both sides of every image.
 
     Returns:
-        A batch whose rows have no gaps and are as long as the fullest row: ``seq_len = max_b Σ_e rows_be · cols_be``.
-        Grids, positions and segments are those of the new patches. Targets, keys and slots are the same.
+        A batch whose rows have no gaps. A row is as long as the fullest row, ``seq_len = max_b Σ_e rows_be · cols_be`` with the
+        new grid of the image in row b and slot e. Grids, positions and segments describe the new patches. Targets, keys and
+        slots do not change.
 
     Raises:
         ShapeError: tokens of an image were dropped, or the sides of an image are not multiples of `patch_size`.
@@ -62,7 +63,7 @@ def repatch(batch: PackedBatch, patch_size: int) -> PackedBatch:
 
 
 def _cut_again(patches: Tensor, grid: list[int], old: int, new: int) -> Tensor:
-    """Cut n images of one grid again: ``[n, rows · cols, old² · C] → [n, rows' · cols', new² · C]``."""
+    """Cut n images of one grid into new patches: ``[n, rows · cols, old² · C] → [n, rows' · cols', new² · C]``."""
     rows, cols = grid
     pixels = patches.view(len(patches), rows, cols, old, old, -1).transpose(2, 3)
     pixels = pixels.reshape(len(patches), rows * old // new, new, cols * old // new, new, -1)

@@ -35,9 +35,9 @@ class Rope2d(nn.Module):
         self.register_buffer("like", torch.empty(0), persistent=False)  # knows the model's dtype, see `angle_dtype`
 
     def forward(self, position_ids: Tensor) -> Tensor:
-        """Return the angles ``[T, head_width / 2]`` of positions (row, col), integers or floats ``[T, 2]``.
+        """Return the angles of rotation, ``[T, head_width / 2]``. Angles of rows come first.
 
-        Angles of rows come first.
+        The positions are (row, col), integers or floats ``[T, 2]``.
         """
         steps = torch.arange(self.pairs, device=position_ids.device, dtype=angle_dtype(self.like))
         return (position_ids[:, :, None] * self.base ** -(steps / self.pairs)).flatten(1)

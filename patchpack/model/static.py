@@ -1,9 +1,9 @@
 """The layout of a compiled model, in which all shapes are the same for any images in the batch.
 
-`patchpack.model.layout` gathers the real tokens. So the number of tokens differs from batch to batch, and ``torch.compile``
-breaks its graph or recompiles. Here no tokens are gathered. All ``T = B * S`` tokens stay in row order. All ``B * E`` slots
-count as images. Padding belongs to one more image, whose results are not used. The cost is that the model also computes on
-padding, of which a packed batch has little.
+`patchpack.model.layout` gathers the real tokens, whose number differs from batch to batch. ``torch.compile`` then breaks its
+graph or recompiles. Here no tokens are gathered. All ``T = B * S`` tokens stay in row order. All ``B * E`` slots count as
+images. Padding belongs to one more image, whose results are not used. The cost is that the model also computes on padding. A
+packed batch has little padding.
 """
 
 from __future__ import annotations
@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class StaticLayout:
-    """The layout with the interface of `Layout`, in shapes that depend on B, S and E alone.
+    """A layout with the same interface as `Layout`. The shapes of its tensors depend only on B, S and E.
+
+    B is the number of rows, S the number of tokens per row, and E the number of slots per row.
 
     Attributes:
         segment_ids: int ``[B, S]`` as in the batch.
         real: bool ``[B, S]``, True for the tokens of images and False for padding.
         max_images: E, slots per row.
-        images: int64 ``[T]``, the image of each token, ``row * E + slot``. For padding it is ``B * E``.
+        images: int64 ``[T]``, the image of each token, ``row * E + slot``. The image of padding is ``B * E``.
         used: bool ``[B, E]``, True for slots with at least one token.
         same_image: bool ``[B, 1, S, S]``: True where two tokens of a row belong to one image. Pairs of padding tokens are
             True as well, so that no softmax runs over an empty set.
@@ -61,7 +63,7 @@ class StaticLayout:
     def to_ragged(self, rows: Tensor) -> Tensor:
         """Convert rows to tokens, ``[B, S, ...] → [T, ...]``, with zeros at padding.
 
-        Zeros are selected rather than multiplied, because NaN times zero is NaN.
+        Padding is replaced by zeros, not multiplied by zero, because NaN times zero is NaN.
         """
         return _only(self.real, rows).flatten(0, 1)
 

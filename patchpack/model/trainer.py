@@ -51,7 +51,7 @@ def fit(
     clip: float = 1.0,
     loss: Callable[[Any, PackedBatch], Tensor] = label_loss,
 ) -> Iterator[Step]:
-    """Train a model and yield after every step, so that the caller can print, measure, save, or stop.
+    """Train a model and yield a `Step` after every step, so that the caller can print, measure, save, or stop.
 
     Args:
         model: the model. It is in training mode from the first step on.
@@ -65,10 +65,11 @@ def fit(
             0.01.
         weight_decay: AdamW's weight decay of matrices and tables. Scales and biases have no decay. Default 0.05.
         clip: largest norm of the gradients. Larger gradients are scaled down. Default 1.
-        loss: function ``(model, batch) → scalar``. `patchpack.model.distill` makes one with a teacher. Default `label_loss`.
+        loss: function ``(model, batch) → scalar``. `patchpack.model.distill` makes such a function from a teacher. Default
+            `label_loss`.
 
     Raises:
-        ConfigError: a number cannot work.
+        ConfigError: a number is out of its range.
     """
     if epochs < 1 or not 0 <= warm_up < 1 or peak_lr <= 0:
         raise ConfigError(f"expected epochs >= 1, warm_up in [0, 1) and peak_lr > 0, got {epochs}, {warm_up} and {peak_lr}")
@@ -95,7 +96,7 @@ def fit(
 def rate(done: float, *, warm_up: float, final: float) -> float:
     """Return the learning rate at a point of the training, as a fraction of the peak rate.
 
-    It grows linearly, then follows half a cosine.
+    The rate grows linearly, then follows half a cosine.
 
     Args:
         done: fraction of the training that is done, in (0, 1].
@@ -108,9 +109,10 @@ def rate(done: float, *, warm_up: float, final: float) -> float:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, list[nn.Parameter] | float]]:
-    """Return two groups of parameters for an optimizer. The first has weight decay: matrices and tables.
+    """Return two groups of parameters for an optimizer.
 
-    The second has none: scales and biases, which have one axis.
+    The first group has weight decay. It holds matrices and tables. The second group has no weight decay. It holds scales and
+    biases, which have one axis.
     """
     split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in model.parameters():
@@ -120,9 +122,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, li
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Batches) -> float:
-    """Return the fraction of images whose largest logit is that of their class, in one pass in evaluation mode.
+    """Return the fraction of images whose largest logit belongs to the image's class, in one pass in evaluation mode.
 
-    At the end the model gets back the mode that it had before.
+    Afterwards the model is in its previous mode again.
     """
     training = model.training
     model.eval()

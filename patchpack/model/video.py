@@ -1,8 +1,8 @@
 """The conversion of a model of images to a model of clips.
 
-A tubelet is a patch of several frames. The image kernel is used for a tubelet's central frame, and a learned position in time,
-which starts at zero, is added. Attention does not change: a clip is one segment, and all tokens of a clip attend to each other.
-Source: ViViT 2103.15691 (central frame initialisation), which NaViT 2307.06304 uses too.
+A tubelet is a patch of several frames. The image kernel is used for a tubelet's central frame. A learned position in time,
+which starts at zero, is added to each token. Attention does not change: a clip is one segment, and all tokens of a clip attend
+to each other. This is the central frame initialisation of ViViT (2103.15691), which NaViT (2307.06304) uses too.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ Model = TypeVar("Model", bound=ViT)
 
 
 class TemporalPositions(nn.Module):
-    """Positions in time and space, which are added: ``spatial(row, col) + table[time]``.
+    """The sum of positions in space and in time: ``spatial(row, col) + table[time]``.
 
-    The table starts at zero, so at first the positions are those of an image at every time. Time 0, which all images have, is
-    learned like all other times.
+    The table starts at zero, so before training every time has the positions of an image. Images have time 0, which is learned
+    like all other times.
 
     Args:
         spatial: a module of `patchpack.model.positions` or `waves`, or a custom module of positions. None if the model has
             rotary positions only.
         width: values per token.
-        max_times: number of entries: the largest number of tubelets along time (`patchpack.Video.max_times`).
+        max_times: number of entries in the table, the largest number of tubelets along time (`patchpack.Video.max_times`).
 
     Raises:
         ConfigError: the table would have no entries.
@@ -49,7 +49,7 @@ class TemporalPositions(nn.Module):
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
         """Return the vectors ``[T, width]`` of ids ``[T, 1 + A]`` in grids ``[T, 2]``.
 
-        An id is the time, then the A ids for `spatial`.
+        The ids of a token are the time, then A ids for `spatial`.
         """
         moment = F.embedding(position_ids[:, 0].long(), self.table)
         return moment if self.spatial is None else moment + self.spatial(position_ids[:, 1:], grids)
@@ -80,8 +80,9 @@ class TemporalPositions(nn.Module):
 def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
     """Return a copy of an image model that takes clips, and batches of clips and images.
 
-    An image is taken as a clip of equal frames. For an image the copy gives the result of the original model. For a clip the
-    tokens are those of the central frames as images, because no weight depends on time yet.
+    An image counts as a clip of equal frames. For an image, the copy gives the result of the original model. For a clip, each
+    token enters the first block as the token that the original model makes of the central frame of its tubelet. This changes
+    with training: before it, no weight depends on time.
 
     Args:
         model: any `ViT`. The weights are copied.
@@ -89,8 +90,8 @@ def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
         max_times: the largest number of tubelets along time.
 
     Returns:
-        The same kind of model, with `inflate_kernel` of its kernel and `TemporalPositions` around its positions. Everything
-        else is unchanged.
+        A model of the same class. Its kernel is made by `inflate_kernel`, and its positions are `TemporalPositions` around the
+        original positions. Everything else is unchanged.
 
     Raises:
         ConfigError: the model already takes clips, or a number is below 1.

@@ -1,6 +1,6 @@
 """A vision transformer over packed rows of images of any size, with one result per image.
 
-The trunk runs on the real tokens only (see `patchpack.model.layout`). The results return to slots at the end. An image's
+The trunk runs on the real tokens only (see `patchpack.model.layout`). At the end the results are written into slots. An image's
 result therefore does not depend on its row, its neighbours, the order of its tokens, or the content of padding. For
 ``torch.compile`` the same model runs in fixed shapes (see `patchpack.model.static`).
 """
@@ -43,28 +43,28 @@ class ViT(nn.Module):
         style: settings of the blocks: biases, query-key norm, layer scale, activation. Default None: `BlockStyle()`.
         class_token: True adds a class token to each image. Default False.
         registers: number of register tokens that the model adds to each image. Default 0. Rows inside the model are longer by
-            the class and register tokens of every slot. The tokens per row of the recipe do not include these tokens.
-        pool: way from tokens to a vector per image: ``"map"`` (attention pooling, the MAP head, the default), ``"mean"`` over
-            patches, or the ``"class"`` token.
+            the class and register tokens of every slot. The recipe's tokens per row do not include these tokens.
+        pool: pooling of an image's tokens to one vector. ``"map"`` (the default) is attention pooling, the MAP head.
+            ``"mean"`` is the mean over patches. ``"class"`` is the class token.
         norm: place of the final LayerNorm, ``"before"`` (the default) or ``"after"`` pooling.
-        drop_path: probability that a branch of the last block leaves an image out (stochastic depth), in [0, 1). The
-            probability grows linearly from 0 at the first block. Default 0.
+        drop_path: probability that a residual branch of the last block is skipped for an image (stochastic depth), in [0, 1).
+            The probability grows linearly from 0 at the first block. Default 0.
         attention: ``"auto"`` (the default), the name of another backend in `patchpack.model.attention`, or a function. All
             backends give the same numbers.
-        static: True gives fixed shapes for a compiled model: one graph for all batches of equal shape, and the same numbers.
-            The model then also computes on padding, so use False if you do not compile the model. Default False.
+        static: True gives fixed shapes for a compiled model. One graph then serves all batches of equal shape, and the results
+            are the same. The model also computes on padding, so use False if you do not compile the model. Default False.
 
     Raises:
-        ConfigError: a number cannot work, ``pool="class"`` is given without `class_token`, or `static` with an attention
-            backend that needs ragged tokens.
+        ConfigError: a number is out of its range or does not fit the others, ``pool="class"`` is given without `class_token`,
+            or `static` is True with an attention backend that needs ragged tokens.
 
     Compiled:
-        ``torch.compile(ViT(..., static=True), fullgraph=True)`` takes a whole `PackedBatch`. The model reads neither ``keys``
-        nor ``info``. Their values differ in every batch, but cause no recompilation. If compiled code around the model reads
-        them, pass ``batch._replace(keys=[], info=pp.report.BatchInfo())`` to this code. The number of rows must not change, so
-        use ``steps_per_epoch=...`` or ``tail="pad"``, with which the last batch of an epoch is not shorter. The compiled model
-        leaves out checks that read values (grids within `max_len`, segment ids within the slots). For batches that you make
-        yourself, `patchpack.validate` makes these checks.
+        ``torch.compile(ViT(..., static=True), fullgraph=True)`` takes a whole `PackedBatch`. The model does not read ``keys``
+        and ``info``. The values of these fields differ in every batch, but cause no recompilation. If other compiled code reads
+        these fields, pass ``batch._replace(keys=[], info=pp.report.BatchInfo())`` to that code. The number of rows must not
+        change. Use ``steps_per_epoch=...`` or ``tail="pad"``, so that the last batch of an epoch is not shorter. The compiled
+        model leaves out checks that read values (grids within `max_len`, segment ids within the slots). For batches that you
+        make yourself, `patchpack.validate` checks the values.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class ViT(nn.Module):
     def tokens(self, batch: PackedBatch) -> Tensor:
         """Return one vector per patch after the final norm, ``[B, S, width]``, with zeros at padding.
 
-        See `patchpack.unpack`.
+        `patchpack.unpack` divides the result into images.
         """
         x, layout = self._trunk(batch)
         return layout.to_rows(self.norm(x))[:, : batch.segment_ids.shape[1]]
@@ -215,9 +215,10 @@ class NaViT(ViT):
         num_classes: logits per image. With 0, the default, the model returns its features.
         mlp_ratio: hidden width of an MLP, divided by `width`. Default 4.
         max_len: longest side of a grid, in patches, >= 1. Default 128.
-        drop_path: probability that a branch of the last block leaves an image out (stochastic depth), in [0, 1). Default 0.
-        attention: ``"auto"`` (the default), another name of `patchpack.model.attention`, or a function.
-        static: True gives fixed shapes for a compiled model, see `ViT`. Default False.
+        drop_path: probability that a residual branch of the last block is skipped for an image (stochastic depth), in [0, 1).
+            Default 0.
+        attention: ``"auto"`` (the default), the name of another backend in `patchpack.model.attention`, or a function.
+        static: True gives fixed shapes for a compiled model (see `ViT`). Default False.
 
     Example:
         >>> model = NaViT(patch_size=4, width=32, depth=2, heads=2, num_classes=10)
@@ -264,6 +265,6 @@ def _used(layout: AnyLayout) -> Tensor:
 
 
 def _lengthened(x: Tensor, layout: AnyLayout, longer: AnyLayout, own: Tensor) -> Tensor:
-    """Return tokens ``[T, ...]`` moved to a layout with longer rows. The rows of this layout end in the tokens `own`."""
+    """Return tokens ``[T, ...]`` moved to a layout with longer rows. Each longer row ends in the tokens `own`."""
     rows = layout.to_rows(x)
     return longer.to_ragged(torch.cat([rows, own.expand(len(rows), *own.shape)], dim=1))

@@ -23,11 +23,11 @@ class SinusoidalPositions(nn.Module):
     Args:
         width: values per token, a multiple of 4.
         base: number that sets the frequencies. The slowest wave turns by about ``1 / base`` radians per patch. Default 10,000.
-        moco: True for the form of MoCo-v3 and big_vision's `posemb_sincos_2d`: columns before rows, and the slowest wave
-            turns by exactly ``1 / base``, ``f_i = base^(−i / (width / 4 − 1))``. Default False.
-        fractional: True for ids that are fractions of the image. They are read by linear interpolation in a table of `max_len`
-            entries (see `between`). Default False.
-        max_len: number of entries of the table for fractional ids. Absolute ids have no limit. Default 128.
+        moco: True for the form of MoCo-v3 and big_vision's `posemb_sincos_2d`. Columns come before rows, and the slowest wave
+            turns by exactly ``1 / base``: ``f_i = base^(−i / (width / 4 − 1))``. Default False.
+        fractional: True for position ids that are fractions of the image. The vectors are then interpolated linearly in a table
+            of `max_len` entries (see `between`). Default False.
+        max_len: number of entries of the table for fractional ids. Integer ids have no limit. Default 128.
 
     Raises:
         ConfigError: the width is not a multiple of 4, or the table would have no entries.
@@ -72,11 +72,11 @@ class FourierPositions(nn.Module):
     """Learned Fourier features (2106.02795): sines and cosines of one linear map of (row, col), with `width` parameters.
 
     The vector is ``[sin(row · u + col · v), cos(row · u + col · v)]``, with u and v of ``width / 2`` values each. NaViT calls
-    it "learned Fourier".
+    these positions "learned Fourier".
 
     Args:
         width: values per token, even.
-        fractional: True for ids that are fractions of the image. Default False.
+        fractional: True for position ids that are fractions of the image. Default False.
         std: standard deviation of u and v at the start of training, in radians. Default None: 0.5 per patch (a wave is a dozen
             patches long), or 2π per image if `fractional` is True.
 

@@ -1,4 +1,4 @@
-"""Antialiased resampling of real numbers, like Pillow's mode F: sums in float64, each of the two passes rounded to float32."""
+"""Antialiased resampling of real numbers, like Pillow's mode F. Sums are in float64. Each pass is rounded to float32."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def horizontal_first(
 ) -> None:
     """Resample ``values[src]``, with the horizontal pass first.
 
-    A tap is a pixel of the input that counts in a pixel of the output.
+    A tap is an input pixel that contributes to an output pixel.
 
     Args:
         src: uint8 ``[h, w, >= 3]``, the source image.
         values: float32 ``[256]``, the number of each pixel value.
         x_starts: int64 ``[width]``, the first tap of each output column.
-        x_weights: float64 ``[width, taps]``, the weights of its taps. Taps beyond the source are not read.
+        x_weights: float64 ``[width, taps]``, the weights of a column's taps. Taps beyond the source are not read.
         y_starts: int64 ``[height]``, the first tap of each output row.
-        y_weights: float64 ``[height, taps]``, the weights of its taps. Taps beyond the source are not read.
+        y_weights: float64 ``[height, taps]``, the weights of a row's taps. Taps beyond the source are not read.
         between: float32 ``[h, width, 3]``, working memory.
         out: float32 ``[height, width, 3]``, the result.
     """

@@ -1,13 +1,13 @@
-"""Antialiased resampling of 8-bit colour, equal to Pillow's to the bit: 22-bit weights, each pass rounded to 8 bits.
+"""Antialiased resampling of 8-bit colour, bit for bit as in Pillow. Weights have 22 bits. Each pass is rounded to 8 bits.
 
-A tap is a pixel of the input that counts in a pixel of the output. The loops use vectors of integers ("lanes") explicitly,
-because compilers do not vectorise plain loops over three channels and four taps.
+A tap is an input pixel that contributes to an output pixel. The loops use vectors of integers ("lanes") explicitly, because
+compilers do not vectorise plain loops over three channels and four taps.
 
 A weight is split into two numbers: ``w = 65536 * high + low``, with ``low`` in −32768 … 32767 and ``high`` in −128 … 127. All
 products then fit 16-bit multiplication, which is twice as fast as 32-bit multiplication. The sum over taps is
-``sum(w * pixel) = 65536 * sum(high * pixel) + sum(low * pixel)``. Results count modulo 2**32, so the sum with ``high`` is
-needed modulo 2**16 only. Two rows are computed side by side. In the horizontal pass they are two output pixels, in the
-vertical pass two taps.
+``sum(w * pixel) = 65536 * sum(high * pixel) + sum(low * pixel)``. It is computed modulo 2**32, so the sum with ``high`` is
+needed only modulo 2**16. Two image rows are read at a time. In the horizontal pass each row gives one output pixel. In the
+vertical pass each row is one tap.
 """
 # mypy: disallow-untyped-decorators=False, disallow-subclassing-any=False
 
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 
 TABLE = 256 * 3  # numbers by value and channel
 STRIDE = 8  # numbers that are computed at a time
-NORM = 4 * 3 * STRIDE  # bytes of float32 means, or stds, until vector and channels begin together again
-CHUNK = 32  # bytes that the vertical pass computes at a time; it may read and write this many past the last requested one
+NORM = 4 * 3 * STRIDE  # bytes of 24 float32 means (or stds): vectors of 8 numbers and pixels of 3 channels both divide 24
+CHUNK = 32  # bytes that the vertical pass computes at a time; it may read and write this many bytes past the last requested one
 
 # --------------------------------------------------------------------------------------------------------------- lanes
 
@@ -92,9 +92,9 @@ def _mix(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, order: Iterable[int]) 
 
 
 def _by_lane(n: int, part: int, size: int) -> list[int]:
-    """Return the order that interleaves ``a[i]`` and ``b[i]``, for each i in one part of either 128-bit lane.
+    """Return the order that interleaves ``a[i]`` and ``b[i]``, for each i in part number `part` of either 128-bit lane.
 
-    Both vectors have `n` values. `size` is the number of values in a part.
+    The vectors a and b have `n` values each. `size` is the number of values in a part.
     """
     lane = n // 2
     return [half + part * size + i + n * other for half in (0, lane) for i in range(size) for other in (0, 1)]
@@ -126,7 +126,7 @@ def _spread(builder: ir.IRBuilder, word: ir.Value, n: int) -> ir.Value:
 def _add_lows(builder: ir.IRBuilder, sums: ir.Value, pixels: ir.Value, part: int, lows: ir.Value) -> ir.Value:
     """Add ``low * pixel`` of two taps to `sums`, for the bytes in one half of each 128-bit lane.
 
-    `pixels` is a vector of 32 bytes, `sums` and the result are vectors of 8 int32.
+    `pixels` is a vector of 32 bytes. `sums` and the result are vectors of 8 int32.
     """
     wide = builder.bitcast(_mix(builder, pixels, _constant(_I8, [0] * 32), _by_lane(32, part, 8)), _vector(_I16, 16))
     lows = builder.bitcast(_spread(builder, lows, 8), _vector(_I16, 16))
@@ -140,7 +140,7 @@ def _add_lows(builder: ir.IRBuilder, sums: ir.Value, pixels: ir.Value, part: int
 def _add_highs(builder: ir.IRBuilder, sums: ir.Value, pixels: ir.Value, highs: ir.Value) -> ir.Value:
     """Add ``high * pixel`` of two taps to `sums`, modulo 2**16.
 
-    `pixels` is a vector of 32 bytes, `sums` and the result are vectors of 16 int16.
+    `pixels` is a vector of 32 bytes. `sums` and the result are vectors of 16 int16.
     """
     int16s = _vector(_I16, 16)
     if _AVX2:  # saturates, but a pair of highs is at most 75 together: 75 * 255 < 2**15
@@ -178,7 +178,7 @@ def _store(
 
 @intrinsic
 def no_pixels(typing: TypingContext) -> Lowering:
-    """Begin the sums of two pixels, one in either row. They begin with one half, so that the later truncation rounds."""
+    """Begin the sums of two pixels, one in either row. The sums begin at one half, so that the later truncation rounds."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         return context.make_tuple(builder, signature.return_type, [_constant(_I32, [_HALF] * 8), _constant(_I16, [0] * 16)])
@@ -234,7 +234,7 @@ def store_pixels(typing: TypingContext, out: types.Type, upper: types.Type, lowe
 
 @intrinsic
 def no_bytes(typing: TypingContext) -> Lowering:
-    """Begin the sums of `CHUNK` bytes of a row. They begin with one half, so that the later truncation rounds."""
+    """Begin the sums of `CHUNK` bytes of a row. The sums begin at one half, so that the later truncation rounds."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         sums = [_constant(_I32, [_HALF] * 8)] * 4 + [_constant(_I16, [0] * 16)] * 2
@@ -312,7 +312,7 @@ def byte_at(typing: TypingContext, src: types.Type, at: types.Type) -> Lowering:
 
 @intrinsic
 def copy(typing: TypingContext, out: types.Type, to: types.Type, src: types.Type, at: types.Type, n: types.Type) -> Lowering:
-    """Copy `n` bytes from ``src[at]`` on to ``out[to]`` on."""
+    """Copy `n` bytes, ``src[at : at + n]``, to ``out[to : to + n]``."""
 
     def generate(context: BaseContext, builder: ir.IRBuilder, signature: Signature, args: Sequence[ir.Value]) -> ir.Value:
         ends = [
@@ -435,7 +435,7 @@ def _horizontal(
     The source rows begin at `upper` and `lower` in `src`, with 4 bytes per pixel. The output rows begin at `above` and `below`
     in `out`, with 3 bytes per pixel. `words` is the number of words in `table` per output pixel.
     """
-    if words == HEAD + QUAD:  # no inner loop, which is up to a fifth faster; for bilinear to half the size and more
+    if words == HEAD + QUAD:  # bilinear to half the size and more: without an inner loop it is up to a fifth faster
         for x in range(first, stop):
             word = x * (HEAD + QUAD)
             at = word_at(table, word)
@@ -465,8 +465,8 @@ def _vertical(
 ) -> None:
     """Write the bytes ``first … stop − 1`` of an output row to `out` in the vertical pass.
 
-    `rows` has the begin of the source row of each tap. The weights begin at `word` in `weights`. A source row has `limit`
-    bytes, at least `CHUNK`.
+    For each tap, `rows` has the index in `src` at which the source row of the tap begins. The weights begin at `word` in
+    `weights`. A source row has `limit` bytes, at least `CHUNK`.
     """
     for start in range(first, stop, CHUNK):
         at = min(start, limit - CHUNK)
@@ -489,7 +489,7 @@ def _emit(
     size: int,
     out: UInt8Array,
 ) -> None:
-    """Write a row of pixels into row `y` of the patches it crosses, which are row `row` of the grid.
+    """Write a row of pixels into the patches of grid row `row`. In each patch the pixels become row `y`.
 
     `size` is the number of bytes of an output number. The other arguments are as in `horizontal_first`.
     """
@@ -513,7 +513,7 @@ def _emit(
                 for channel in range(3):
                     copy(out, to + 2 * channel, numbers, 2 * (3 * byte_at(line, at + channel) + channel), 2)
                 at, to = at + step, to + 6
-        elif not mirrored and len(numbers) > 4 * TABLE:  # the same numbers, faster: a look-up is one at a time
+        elif not mirrored and len(numbers) > 4 * TABLE:  # gives the same numbers faster than look-ups, which are one by one
             whole = 3 * wide // STRIDE * STRIDE
             for i in range(0, whole, STRIDE):
                 standardise(out, to + 4 * i, line, at + i, numbers, 4 * TABLE + 4 * i % NORM)
@@ -539,11 +539,11 @@ def horizontal_first(
 
     Args:
         src: uint8, the source, with 4 bytes per pixel.
-        base: place of source row 0 in `src`, in bytes.
+        base: index in `src` at which source row 0 begins.
         pitch: bytes from one source row to the next.
         source_width: pixels in a source row.
         first: first output row.
-        stop: end of the output rows.
+        stop: the output row after the last one.
         done: number of source rows that earlier calls with the same `between` have resampled or skipped. 0 in the first call.
         last_row: number of the last source row.
         width: width of the result in pixels, without padding.
@@ -551,7 +551,7 @@ def horizontal_first(
         x_table: horizontal weights (see `_kernels_weights.tables`). All taps are within `source_width`.
         y_starts: int64 ``[height]``, the first vertical tap of each output row.
         y_table: vertical weights (see `_kernels_weights.tables`).
-        places: int64 ``[rows, cols]``, the place in `out` of each patch of the grid, −1 for a dropped patch.
+        places: int64 ``[rows, cols]``, the number of each patch among the kept patches in `out`, −1 for a dropped patch.
         tall: height of a patch in pixels.
         wide: width of a patch in pixels.
         mirrored: True writes the pixels of a patch from right to left. The columns of `places` must be mirrored too.
@@ -560,8 +560,8 @@ def horizontal_first(
         need: uint8 ``[cols]``, working memory.
         line: uint8 ``[3 * cols * wide + CHUNK]``, working memory for one output row.
         numbers: uint8 ``[256 * 3 * size]``, the output number of each pixel value and channel. Not read if `size` is 1. For
-            float32 it may go on with `NORM` bytes of means and `NORM` bytes of stds, for the channels in turn. The numbers
-            are then computed from these, which is faster.
+            float32, `NORM` bytes of means and `NORM` bytes of stds may follow, with the channels in turn. The output numbers
+            are then computed from these means and stds, which is faster.
         size: bytes of an output number: 1, 2 or 4.
         out: uint8 ``[kept * tall * wide * 3 * size]``, the kept patches.
 
@@ -630,9 +630,9 @@ def vertical_first(
 ) -> int:  # fmt: skip
     """Make output rows like `horizontal_first`, but with the vertical pass first.
 
-    It reads the source directly, for the columns of kept patches only. The arguments are those of `horizontal_first`, with
-    these differences: `source_width` is at least 8, `between` is one row, uint8 ``[n]`` with
-    ``n >= 4 * (source_width + x_taps) + CHUNK``, and `done` and `need` are not used.
+    The vertical pass reads the source directly, for the columns of kept patches only. The arguments are as in
+    `horizontal_first`, with three differences. `source_width` is at least 8. `between` is one row, uint8 ``[n]`` with
+    ``n >= 4 * (source_width + x_taps) + CHUNK``. `done` and `need` are not used.
     """
     height, cols, words = len(y_starts), places.shape[1], HEAD + x_taps // 4 * QUAD
     taps = len(rows)

@@ -1,8 +1,9 @@
 """The weights of an antialiased resampling kernel, in float64 and in fixed point.
 
-The float64 weights come from the same operations as in Pillow. A fixed-point weight w is 2**22 times the float64 weight,
-rounded (half away from zero). It is stored as two numbers, ``w = 65536 * high + low``, with ``low`` in −32768 … 32767. A tap
-is a pixel of the input that counts in a pixel of the output. Tables are packed for the vectors of `_kernels_resample`.
+The float64 weights are computed with the same operations as in Pillow. A fixed-point weight w is 2**22 times the float64
+weight, rounded (half away from zero). It is stored as two numbers, ``w = 65536 * high + low``, with ``low`` in −32768 … 32767.
+A tap is an input pixel that contributes to an output pixel. The tables have the memory layout that the vector instructions of
+`_kernels_resample` need.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from patchpack._arrays import Float64Array, Int64Array, UInt32Array
 from patchpack._jit import njit
 
-# Compiled into the kernels of both files, but the cache sees only one file: a change here needs a change there.
+# `_kernels_resample` is compiled with these constants too, but numba's cache watches one file only: change both files.
 HEAD = 2  # words before the horizontal weights of a pixel: the position of its first tap in bytes, and an unused word
 QUAD = 6  # words of four horizontal weights: two pairs of lows, then two pairs of highs, each twice
 PAIR = 2  # words of two vertical weights: the lows, the highs
@@ -28,15 +29,16 @@ def tables(
         out_width: width of the result in pixels.
         height: height of the source in pixels.
         out_height: height of the result in pixels.
-        radius: reach of the kernel on either side, in pixels of the source or of the result, whichever is smaller.
+        radius: reach of the kernel to either side, in pixels of the source when enlarging, and of the result when reducing.
         cubic: True for bicubic, False for bilinear.
-        weights: float64 ``[>= taps]``, working memory for the larger number of taps.
-        x_table: uint32, the horizontal table. ``HEAD + QUAD * x_taps / 4`` words are written per output column.
+        weights: float64 ``[>= max(x_taps, y_taps)]``, working memory.
+        x_table: uint32, output: the table of horizontal weights, ``HEAD + QUAD * x_taps / 4`` words per output column.
         y_starts: int64 ``[out_height]``, output: the first tap of each output row.
-        y_table: uint32, the vertical table. ``PAIR * y_taps / 2`` words are written per output row.
+        y_table: uint32, output: the table of vertical weights, ``PAIR * y_taps / 2`` words per output row.
 
     Returns:
-        The number of horizontal taps, a multiple of four, and the number of vertical taps, an even number.
+        Two numbers: `x_taps`, the number of horizontal taps, which is a multiple of four, and `y_taps`, the number of vertical
+        taps, which is even.
     """
     x_scale, y_scale = width / out_width, height / out_height
     x_taps = (most_taps(width, out_width, x_scale, radius) + 3) // 4 * 4
@@ -75,7 +77,7 @@ def most_taps(in_size: int, out_size: int, scale: float, radius: float) -> int:
 def weigh_all(in_size: int, out_size: int, radius: float, cubic: bool, starts: Int64Array, weights: Float64Array) -> None:
     """Write the first tap of each output pixel to `starts`, int64 ``[out_size]``, and the weights of all taps to `weights`.
 
-    `weights` is float64 ``[out_size * taps]``. Its length decides the number of taps.
+    `weights` is float64 ``[out_size * taps]``. The number of taps is computed from the length of `weights`.
     """
     taps = len(weights) // out_size
     for i in range(out_size):
@@ -84,10 +86,10 @@ def weigh_all(in_size: int, out_size: int, radius: float, cubic: bool, starts: I
 
 @njit
 def weigh(in_size: int, scale: float, radius: float, cubic: bool, i: int, taps: int, weights: Float64Array, at: int) -> int:
-    """Write the weights of output pixel `i` to ``weights[at : at + taps]``, and return its first tap.
+    """Write the weights of output pixel `i` to ``weights[at : at + taps]``, and return the first tap of this pixel.
 
-    The sum of the weights is 1. Taps outside the kernel have weight 0. Near the end of the input the first tap moves to the
-    left, so that all taps are within the input.
+    The sum of the weights is 1. Taps outside the kernel have weight 0. Near the end of the input the first tap is moved back,
+    so that all taps are within the input.
     """
     step = 1.0 / max(scale, 1.0)
     centre = (i + 0.5) * scale

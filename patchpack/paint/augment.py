@@ -1,4 +1,4 @@
-"""The function of a recipe that changes pixels (`Recipe.augment`), and the random numbers it receives."""
+"""The function of a recipe that changes pixels (`Recipe.augment`), and the random numbers that it receives."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ Change = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]]
 def change_of(recipe: Recipe, epoch: int, draw_key: str) -> Change | None:
     """Return the function that changes the resized pixels of one image, or None if the recipe has no `augment`.
 
-    The function takes and returns uint8 ``[H, W, 3]``. It raises a `ConfigError` that names the image if `augment` fails, or
-    if it returns an array of another dtype or shape.
+    The function takes and returns uint8 ``[H, W, 3]``. If `augment` fails, or returns an array of another dtype or shape, the
+    function raises a `ConfigError` that names the image.
 
-    `augment` receives a generator of numpy's Philox. Its key is made of two draws of the image, so it depends on the seed, the
-    epoch and the key of the image alone. Another version of numpy may draw other numbers from the same generator.
+    `augment` receives a Philox generator of numpy. Two random draws of the image are the key of this generator. The generator
+    therefore depends only on the seed, the epoch and the key of the image. Another version of numpy may draw other numbers from
+    the same generator.
 
     Args:
         recipe: the recipe of the batch.
-        epoch: epoch of the draws.
-        draw_key: key that addresses the draws of the image (see `Header.draw_key`).
+        epoch: epoch on which the random draws depend.
+        draw_key: key of the image, on which the random draws depend too (see `Header.draw_key`).
     """
     augment = recipe.augment
     if augment is None:

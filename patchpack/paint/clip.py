@@ -17,8 +17,8 @@ from patchpack.types import BatchPlan
 def paint_clip(out: np.ndarray, image: object, placed: PlacedImage, plan: BatchPlan, recipe: Recipe) -> None:
     """Write the kept tubelets of a clip. An image counts as a clip of one frame.
 
-    All frames are cropped, mirrored and augmented in the same way. A repeated frame is decoded once and copied. If no tubelet
-    of a step of time is kept, its frames are not decoded.
+    All frames are cropped, mirrored and augmented in the same way. A repeated frame is decoded once and copied. The frames of
+    one tubelet are a step of time. If no tubelet of a step is kept, the frames of this step are not decoded.
 
     Args:
         out: contiguous array ``[len(placed.kept), t * patch_size**2 * 3]`` of the recipe's dtype. The function writes into this
@@ -30,8 +30,8 @@ def paint_clip(out: np.ndarray, image: object, placed: PlacedImage, plan: BatchP
 
     Raises:
         SourceError: a frame cannot be read. The message has the number of the frame.
-        DecodeError: a frame cannot be decoded or has another size than planned, and the message has the number of the frame.
-            Or the number of frames differs from the plan.
+        DecodeError: a frame cannot be decoded, or its size differs from the plan. The message has the number of the frame. This
+            error is also raised if the number of frames differs from the plan.
     """
     assert recipe.video is not None  # without it no image is a clip
     frames = frames_of(image)

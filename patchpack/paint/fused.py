@@ -1,7 +1,7 @@
-"""Resampling and cutting into patches in one step, which computes only the pixels of kept patches.
+"""Resampling and cutting into patches in one step. Only the pixels of kept patches are computed.
 
-The source is read directly from Pillow's memory. The results equal those of Pillow's ``Image.resize`` to the bit, for bilinear
-and bicubic resampling with 8 bits per channel: the fixed-point weights of 22 bits are made in float64, and each of the two
+The source is read directly from Pillow's memory. For bilinear and bicubic resampling with 8 bits per channel, the results equal
+those of Pillow's ``Image.resize`` to the bit. The fixed-point weights of 22 bits are computed in float64, and each of the two
 passes is rounded to 8 bits.
 
 The order of the passes changes the result. Up to version 12 of Pillow the horizontal pass is first. From version 13 on, the
@@ -82,7 +82,7 @@ def places(grid: Grid, kept: IndexArray) -> Int64Array:
 def resize_numbers(
     pixels: UInt8Array, numbers: Float32Array, size: tuple[int, int], kernel: str, *, order: Order = "pillow"
 ) -> Float32Array:
-    """Resample ``numbers[pixels]`` like Pillow's mode F: sums in float64, each pass rounded to float32.
+    """Resample ``numbers[pixels]`` like Pillow's mode F. Sums are in float64, and each pass is rounded to float32.
 
     Args:
         pixels: uint8 ``[h, w, 3]``, the source image.
@@ -119,15 +119,15 @@ def paint_patches(
     """Resample a box of an image and write the kept patches.
 
     Args:
-        picture: a loaded image of mode RGB. Or a contiguous uint8 array ``[H, W, 4]`` of red, green, blue and an unused byte.
+        picture: a loaded image of mode RGB, or a contiguous uint8 array ``[H, W, 4]`` of red, green, blue and an unused byte.
         box: (top, left, height, width) in pixels of `picture`. Pixels outside the box are not read.
         target: (height, width) in pixels that the box is resampled to. Pixels of the grid beyond this size are 0.
         cut: division of the resampled pixels into patches.
         kernel: antialiased kernel, ``"bilinear"`` or ``"bicubic"``.
         out: contiguous array ``[kept, tall * wide * 3]``. The function writes into this array. A patch is in (row, column,
             channel) order.
-        numbers: ``[256, 3]``, the output number of each pixel value and channel, in the dtype of `out`, which has 2 or 4
-            bytes. For float32 the further rows of `resample.number_table` may follow. Default None, for uint8 output.
+        numbers: ``[256, 3]``, the output number of each pixel value and channel. Its dtype is the dtype of `out`, of 2 or 4
+            bytes. For float32, the further rows that `resample.number_table` adds may follow. Default None, for uint8 output.
         order: order of the two passes, as in `resize`. Default ``"pillow"``.
     """
     vertical_first = order == "pillow" and _vertical_goes_first(box[2:], target)
@@ -203,7 +203,7 @@ def as_picture(pixels: UInt8Array) -> Image.Image:
 def memory(picture: Image.Image | UInt8Array) -> UInt8Array | None:
     """Return the memory of a loaded RGB image, uint8 ``[height * width * 4]``: red, green, blue and an unused byte per pixel.
 
-    The memory is valid as long as the image exists. Return None if the memory is not in one piece, because Pillow allocates in
+    The memory is valid as long as the image exists. Return None if the memory is not in one piece: Pillow allocates memory in
     blocks of 16 MiB.
     """
     return picture.reshape(-1) if isinstance(picture, np.ndarray) else memory_of(picture)
@@ -220,7 +220,7 @@ def _copied(picture: Image.Image, narrowest: int) -> UInt8Array:
 
 @lru_cache(maxsize=2)
 def compile_kernels(numbers: bool) -> None:
-    """Compile the kernels of painting, or load them from disk. With `numbers`, do the same for `resize_numbers`."""
+    """Compile the resampling kernels, or load them from disk. If `numbers` is True, include the kernels of `resize_numbers`."""
     pillow_order()
     if numbers:
         pixels = np.zeros((9, 2, 3), dtype=np.uint8)
@@ -235,7 +235,7 @@ def _vertical_goes_first(size: tuple[int, int], target: tuple[int, int]) -> bool
 
 @lru_cache(maxsize=1)
 def pillow_order() -> Literal["by size", "horizontal first"] | None:
-    """Return the order of the two passes in the installed Pillow, which is found by comparing results to the bit.
+    """Return the order of the two passes in the installed Pillow. It is found by comparing results to the bit.
 
     Return None if neither order gives Pillow's results, or if the installed numba cannot compile the kernels. After None, all
     images must be resized with Pillow.
@@ -247,7 +247,7 @@ def pillow_order() -> Literal["by size", "horizontal first"] | None:
     pixels = np.random.default_rng(0).integers(0, 256, (23, 9, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
     agree = {"by size": True, "horizontal first": True}
-    for size in ((7, 4), (7, 2), (5, 12), (7, 1), (40, 3)):  # vertical first from 13 on: the first and the third
+    for size in ((7, 4), (7, 2), (5, 12), (7, 1), (40, 3)):  # from Pillow 13 on the vertical pass is first for three of them
         for kernel in RADIUS:
             theirs = np.asarray(picture.resize(size[::-1], Image.Resampling[kernel.upper()]))
             vertical = size[0] < 23 and 2 * (9 - size[1]) < 23 - size[0]

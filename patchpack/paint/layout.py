@@ -1,4 +1,7 @@
-"""The layout of a batch, computed before any pixel: the patches that are kept, the places of images, and the ids of tokens."""
+"""The layout of a batch: the patches that are kept, the places of images, and the ids of tokens.
+
+The layout is computed before any pixel is decoded.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +31,9 @@ class PlacedImage(NamedTuple):
         row: row of the image in the batch.
         slot: slot of the image in the row.
         tokens: slice of the row's tokens that belong to the image.
-        kept: intp ``[tokens]``, ascending numbers of the patches that are not dropped.
+        kept: intp ``[n]``, ascending numbers of the n patches that are not dropped.
         places: int64 ``[times * rows, cols]``, the number of each patch among the kept patches, −1 for a dropped patch.
-        times: tubelets along time, 1 for an image.
+        times: number of tubelets along time, 1 for an image.
     """
 
     header: Header
@@ -47,7 +50,7 @@ class PlacedImage(NamedTuple):
 
 
 class Layout:
-    """The places of all images of a batch. They are computed together, because one image at a time would take much longer.
+    """The places of all images of a batch. They are computed together, which is much faster than one image at a time.
 
     Attributes:
         images: the place of each image, in the order of the plan.
@@ -130,7 +133,10 @@ class Layout:
 
 
 def _ids(images: list[PlacedImage], recipe: Recipe) -> tuple[list[np.ndarray], list[int]]:
-    """Return the position ids of every different grid, and the number at which each image's ids begin when they are joined."""
+    """Return the position ids of every different grid, and for each image the index of its first id.
+
+    The index counts from the first id of the first grid, as if the arrays were concatenated.
+    """
     grids = {(placed.grid, placed.times): 0 for placed in images}  # a batch has few different grids
     ids = [_through_time(recipe.positions(grid), times, recipe) for grid, times in grids]
     begins = dict(zip(grids, np.cumsum([0, *map(len, ids[:-1])]).tolist(), strict=True))
@@ -138,7 +144,10 @@ def _ids(images: list[PlacedImage], recipe: Recipe) -> tuple[list[np.ndarray], l
 
 
 def _ids_in_image(images: list[PlacedImage], recipe: Recipe, patch_size: int) -> tuple[list[np.ndarray], list[int]]:
-    """Return the position ids of every image, and the number at which they begin, for a scheme that depends on the crop."""
+    """Return the position ids of every image, and the index of its first id, as `_ids` does.
+
+    This function is for position schemes that depend on the crop.
+    """
     scheme = cast("WindowScheme", recipe.positions)  # `of_image` said so
     ids = []
     for placed in images:
@@ -158,7 +167,7 @@ def _through_time(ids: np.ndarray, times: int, recipe: Recipe) -> np.ndarray:
 
 
 def wipe(batch: PackedBatch[np.ndarray], placed: PlacedImage) -> None:
-    """Replace an unreadable image by padding and mask its slot. If it is the first of its sample, remove the text as well."""
+    """Replace an unreadable image by padding, and mask its slot. Remove the text, if the image is the first of its sample."""
     row, slot, tokens = placed.row, placed.slot, placed.tokens
     batch.patches[row, tokens] = 0
     batch.position_ids[row, tokens] = 0

@@ -1,4 +1,4 @@
-"""The painter, which makes a batch from a plan. It decodes every image once and writes its pixels once, into the batch."""
+"""The making of a batch from a plan. Every image is decoded once, and its pixels are written once, directly to the batch."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ Fetch = Callable[[object], tuple[object, object]]
 
 
 def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch[np.ndarray]:
-    """Return a planned batch before it is painted.
+    """Return the batch of a plan, before any image is written.
 
-    All arrays have their final shape and dtype, and are 0. The patches are not initialised. The targets hold the fillers of
-    empty slots.
+    All arrays have their final shape and dtype. `num_images`, `keys` and `norm` have their final values. `patches` is not
+    initialised. `targets` has a filler in every slot, the value for slots without an image. All other arrays are 0.
     """
     rows, seq_len, slots = plan.num_rows, plan.seq_len, recipe.max_images
     scheme = recipe.positions(Grid(1, 1))
@@ -54,7 +54,7 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch[np.ndarray]:
         text_segment_ids=None if plan.text_len is None else np.zeros((rows, plan.text_len), dtype=np.int32),
         times=None if recipe.video is None else np.zeros((rows, slots), dtype=np.int32),
     )
-    if any(h.repeat for h in plan.headers):  # together with the keys they address the draws
+    if any(h.repeat for h in plan.headers):  # an image's random draws depend on its key and on this number
         batch.info.repeats = [[h.repeat for h in plan.headers[a:b]] for a, b in _spans(plan)]
     if not isinstance(recipe.crop, WholeImage):
         batch.info.boxes = [plan.table.box[a:b].tolist() for a, b in _spans(plan)]
@@ -72,17 +72,18 @@ def paint(
     batch: PackedBatch[np.ndarray] | None = None,
     note: Callable[[Header], None] | None = None,
 ) -> PackedBatch[np.ndarray]:
-    """Paint one planned batch.
+    """Paint one planned batch: decode and resample its images, and write their pixels.
 
-    If an image is unreadable, all images of its sample and the sample's text become padding: their tokens get segment 0 and
-    zeros, and their slots are masked. All other images stay in place. ``info.rejections`` names the sample. ``info.warnings``
-    counts the readable samples with a warning, by kind of warning.
+    If an image is unreadable, all images of its sample and the sample's text become padding: the tokens are 0 and have segment
+    id 0, and the images' slots are masked. All other images stay in place. ``info.rejections`` names the sample. For each kind
+    of warning, ``info.warnings`` has the number of readable samples with this warning.
 
     Args:
         plan: plan of the batch.
         recipe: recipe of the plan.
         fetch: a function from a location to (image, target).
-        batch: result of `blank` for this plan, which is painted. It may be in shared memory. Default None, a new batch.
+        batch: result of `blank` for this plan. The images are written into this batch, which may be in shared memory. Default
+            None, a new batch.
         note: a function that is called with the header of each image before the image is fetched, so that a crash can be
             traced to an image. Default None.
 
@@ -140,7 +141,7 @@ def _paint_image(batch: PackedBatch[np.ndarray], plan: BatchPlan, recipe: Recipe
 
 
 def _samples(images: list[PlacedImage]) -> Iterator[list[PlacedImage]]:
-    """Yield, for each sample, the places of its images. They are side by side in one row."""
+    """Yield one list per sample: the places of its images, which are side by side in one row."""
     sample: list[PlacedImage] = []
     for placed in images:
         if sample and not placed.header.part:

@@ -1,4 +1,4 @@
-"""The decoding of an image for painting, and the place of the painted part in the decoded pixels."""
+"""The decoding of an image for a batch, and the scaling of its box (the part that is used) to the decoded pixels."""
 
 from __future__ import annotations
 
@@ -21,23 +21,25 @@ from patchpack.types import Size
 def part_of_picture(
     image: object, size: Size, box: draft.Box, target: tuple[int, int], recipe: Recipe
 ) -> tuple[Image.Image | UInt8Array, draft.Box]:
-    """Decode the image of a sample as the recipe says, and return it with the box in its pixels.
+    """Decode the image of a sample as the recipe says. Return the decoded image, and the box in pixels of the decoded image.
 
-    The decoded image may be smaller than the file's image if the recipe has ``decode="draft"``. The box is then smaller too.
+    If the recipe has ``decode="draft"``, the decoded image may be smaller than the image in the file. The box is then scaled
+    down too.
 
     Args:
         image: any value of `Sample.image` for a single image.
-        size: planned height and width in pixels, after orientation.
-        box: (top, left, height, width) of the part that is used, in pixels of an image of that size.
-        target: (height, width) that the box will be resampled to.
+        size: height and width in pixels that were planned, after orientation.
+        box: (top, left, height, width) of the part that is used, in pixels of an image of `size`.
+        target: (height, width) in pixels that the box will be resampled to.
         recipe: recipe with the decoder, the limits and the background.
 
     Returns:
         The image and the box. The image is an upright Pillow image of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and
-        an unused byte. The next call in this thread overwrites such an array.
+        an unused byte. If it is an array, the next call in this thread overwrites it.
 
     Raises:
-        DecodeError: the image cannot be decoded, its size differs from `size`, or it is over a limit.
+        DecodeError: the image cannot be decoded, its size differs from `size`, or it has more pixels or bytes than the recipe
+            allows.
         SourceError: the file that `image` names cannot be read.
     """
     reading = reading_of(recipe)

@@ -32,7 +32,7 @@ def patchify(image: np.ndarray, patch_size: int) -> np.ndarray:
 
 
 def unpatchify(patches: np.ndarray, grid: Grid | tuple[int, int], patch_size: int) -> np.ndarray:
-    """Join all patches of an image, ``[rows * patch_size, cols * patch_size, C]``: the inverse of `patchify`.
+    """Join all patches of an image, as the inverse of `patchify`. Return ``[rows * patch_size, cols * patch_size, C]``.
 
     Args:
         patches: array ``[rows * cols, patch_size**2 * C]``, in raster order.
@@ -40,7 +40,7 @@ def unpatchify(patches: np.ndarray, grid: Grid | tuple[int, int], patch_size: in
         patch_size: pixels per side of a patch.
 
     Raises:
-        ShapeError: the number of patches is not rows * cols, or their length is not a multiple of ``patch_size**2``.
+        ShapeError: the number of patches is not rows * cols, or the length of a patch is not a multiple of ``patch_size**2``.
     """
     rows, cols = grid
     if patches.ndim != 2 or len(patches) != rows * cols or patches.shape[1] % patch_size**2:
@@ -57,7 +57,7 @@ def unpatchify_clip(patches: np.ndarray, times: int, grid: Grid | tuple[int, int
 
     Args:
         patches: array ``[times * rows * cols, t * patch_size**2 * 3]``, ordered by time, row and column.
-        times: tubelets along time.
+        times: number of tubelets along time.
         grid: (rows, cols) of patches.
         patch_size: pixels per side of a patch.
 
@@ -65,7 +65,7 @@ def unpatchify_clip(patches: np.ndarray, times: int, grid: Grid | tuple[int, int
         Array ``[times * t, rows * patch_size, cols * patch_size, 3]``. For an image all t frames are equal.
 
     Raises:
-        ShapeError: the number of tubelets is not times * rows * cols, or their length is not a multiple of
+        ShapeError: the number of tubelets is not times * rows * cols, or the length of a tubelet is not a multiple of
             ``3 * patch_size**2``.
     """
     rows, cols = grid

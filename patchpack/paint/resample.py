@@ -46,8 +46,8 @@ def write_pixels(
 
     Args:
         out: contiguous array ``[len(kept), patch_size**2 * 3]`` of the recipe's dtype. The function writes into this array. For
-            tubelets of t frames it is t times as wide.
-        picture: an upright image of mode RGB. Or uint8 ``[H, W, 4]`` of red, green, blue and an unused byte.
+            tubelets of t frames the second axis is t times as long.
+        picture: an upright image of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and an unused byte.
         box: (top, left, height, width) of the part that is read, in pixels of `picture`.
         target: (height, width) in pixels that this part is resampled to.
         flip: True mirrors left to right, after resampling and padding.
@@ -144,7 +144,7 @@ def write_patches(out: np.ndarray, pixels: np.ndarray, kept: npt.NDArray[np.intp
 
 
 def norm_of(normalize: MeanStd | PerImage) -> npt.NDArray[np.float32]:
-    """Return mean and std on the 0–255 scale, float32 ``[2, 3]``. For `PerImage` they are 0 and 1."""
+    """Return mean and std on the 0–255 scale, float32 ``[2, 3]``. For `PerImage` the mean is 0 and the std is 1."""
     if isinstance(normalize, PerImage):
         return identity_norm()
     return (np.array([normalize.mean, normalize.std], dtype=np.float64) * 255).astype(np.float32)
@@ -158,8 +158,8 @@ def identity_norm() -> npt.NDArray[np.float32]:
 def number_table(recipe: Recipe) -> np.ndarray:
     """Return ``(value − mean) / std`` for every pixel value and channel, ``[256, 3]``.
 
-    It is computed in float32 and cast to the recipe's dtype. For float32 the table is ``[272, 3]``: 8 rows of the mean and 8
-    rows of the std follow, from which kernels can compute the numbers themselves.
+    The table is computed in float32 and cast to the recipe's dtype. For float32 the table is ``[272, 3]``: 8 rows of the mean
+    and 8 rows of the std follow. From these rows, kernels can compute the numbers themselves.
     """
     assert isinstance(recipe.normalize, MeanStd)  # `PerImage` has no fixed table
     return _number_table(tuple(recipe.normalize.mean), tuple(recipe.normalize.std), recipe.dtype)
@@ -173,10 +173,10 @@ def _number_table(mean: tuple[float, float, float], std: tuple[float, float, flo
 
 
 def standard_numbers(picture: Image.Image) -> npt.NDArray[np.float32]:
-    """Return the standardised number of every pixel value, float32 ``[256]``, for one image (Pix2Struct).
+    """Return the standardised number of every pixel value, float32 ``[256]``, for one image, as in Pix2Struct.
 
     The number is ``(value − mean) / max(std, 1 / sqrt(N))``, computed in float64. Mean and std are over all N values of the
-    image, of all channels together.
+    image, in all channels together.
     """
     counts = np.array(picture.histogram()).reshape(3, 256).sum(axis=0)
     n, values = counts.sum(), np.arange(256)

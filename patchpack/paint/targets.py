@@ -20,14 +20,14 @@ FILLERS = {"int64": -100, "float32": float("nan"), "object": None}
 
 
 def infer_kind(target: object) -> TargetKind:
-    """Infer the kind of a source's targets from its first one.
+    """Infer the kind of all targets of a source from the first target.
 
-    Integers and bools become int64, and floats become float32. Arrays and tensors of such numbers keep their shape. Their width
-    in bits and their device do not matter. A dict of such values becomes a dict of kinds. Any other target stays an object. If
-    `target` is None, the kind is None: there are no targets.
+    Integers and bools become int64, and floats become float32. Arrays and tensors of numbers keep their shape. The width of the
+    numbers in bits and the device of a tensor do not matter. A dict of numbers, arrays or tensors becomes a dict of kinds. Any
+    other target stays an object. If `target` is None, the kind is None: there are no targets.
 
     Raises:
-        TargetError: `target` is a dict of numbers with a name that is not a string, or an array with masked values.
+        TargetError: `target` is a dict of numbers with a key that is not a string, or `target` is an array with masked values.
     """
     if target is None:
         return None
@@ -42,7 +42,7 @@ def infer_kind(target: object) -> TargetKind:
 
 
 def allocate(kind: TargetKind, rows: int, slots: int) -> Targets[np.ndarray]:
-    """Allocate the targets of an empty batch.
+    """Allocate the targets of an empty batch. Every slot gets the filler: −100 for int64, NaN for float32, None for objects.
 
     Args:
         kind: kind of the targets.
@@ -50,8 +50,8 @@ def allocate(kind: TargetKind, rows: int, slots: int) -> Targets[np.ndarray]:
         slots: number of slots of a row.
 
     Returns:
-        An array ``[rows, slots, ...]`` full of the filler, or a dict of such arrays if `kind` is a dict. For objects a nested
-        list full of None. None if `kind` is None.
+        For numbers, an array ``[rows, slots, ...]``. For a dict, a dict of such arrays. For objects, a nested list. None if
+        `kind` is None.
     """
     if kind is None:
         return None
@@ -99,7 +99,7 @@ def store(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int, v
 
 
 def erase(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int) -> None:
-    """Write the filler into a slot, as it was before `store`.
+    """Replace the target in a slot by the filler, which was there before `store`.
 
     Args:
         targets: result of `allocate`.
@@ -116,7 +116,7 @@ def erase(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int) -
         _array(targets)[row, slot] = FILLERS[kind.dtype]
 
 
-# What targets are follows from their kind, see `allocate`; a type checker cannot know it.
+# The type of targets follows from their kind (see `allocate`), which a type checker cannot know.
 
 
 def _by_name(targets: Targets[np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The weights of a resize: how much each pixel of the source counts in a pixel of the result."""
+"""The weights of a resize: how much each pixel of the source contributes to a pixel of the result."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ RADIUS = {"bilinear": 1.0, "bicubic": 2.0}  # reach of each kernel, in pixels
 def tables(
     height: int, width: int, target: tuple[int, int], kernel: str
 ) -> tuple[int, UInt32Array, int, Int64Array, UInt32Array]:
-    """Return the fixed-point weights of a resize, for the kernels.
+    """Return the fixed-point weights of a resize, for the compiled kernels.
 
-    A tap is a pixel of the input that counts in a pixel of the output.
+    A tap is an input pixel that contributes to an output pixel.
 
     Args:
         height: height of the source in pixels.
@@ -26,8 +26,8 @@ def tables(
         kernel: ``"bilinear"`` or ``"bicubic"``.
 
     Returns:
-        Number of horizontal taps, and the table of their weights. Then number of vertical taps, the first vertical tap of each
-        output row, and the table of their weights. For the tables see `_kernels_weights`.
+        Five values: the number of horizontal taps, the table of horizontal weights, the number of vertical taps, the first
+        vertical tap of each output row, and the table of vertical weights. `_kernels_weights` describes the tables.
     """
     from patchpack.paint import _kernels_weights as kernels
 
@@ -44,7 +44,7 @@ def tables(
 def weights_of(in_size: int, out_size: int, kernel: str) -> tuple[Int64Array, Float64Array]:
     """Return the weights of a resize along one side.
 
-    A tap is a pixel of the input that counts in a pixel of the output.
+    A tap is an input pixel that contributes to an output pixel.
 
     Args:
         in_size: pixels of the source along the side.
@@ -52,7 +52,7 @@ def weights_of(in_size: int, out_size: int, kernel: str) -> tuple[Int64Array, Fl
         kernel: ``"bilinear"`` or ``"bicubic"``.
 
     Returns:
-        The first tap of each output pixel, int64 ``[out_size]``, and the weights of its taps, float64 ``[out_size, taps]``.
+        The first tap of each output pixel, int64 ``[out_size]``, and the weights of all taps, float64 ``[out_size, taps]``.
     """
     from patchpack.paint import _kernels_weights as kernels
 

@@ -1,4 +1,4 @@
-"""Exact integer arithmetic over arrays, for which floats could be off by one, and checks of options."""
+"""Exact integer arithmetic over arrays, because floats could be off by one. The module also has checks of options."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def require_number(name: str, value: object) -> None:
 
 
 def set_tuples(options: object, *names: str) -> None:
-    """Replace lists by tuples in the named fields of a frozen dataclass. A YAML file gives lists."""
+    """Replace lists by tuples in the named fields of a frozen dataclass, because YAML files give lists."""
     for name in names:
         value = getattr(options, name)
         if isinstance(value, list):
@@ -67,7 +67,7 @@ def require_epoch(epoch: object) -> None:
 
 
 def require_limits(**limits: int | None) -> None:
-    """Raise `ConfigError` unless each of these arguments is None or an integer of at least 1."""
+    """Raise `ConfigError` unless each argument is None or an integer of at least 1."""
     for name, value in limits.items():
         if value is not None:
             require_int(name, value, 1, 1 << 50)

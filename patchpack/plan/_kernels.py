@@ -1,4 +1,4 @@
-"""The kernel that chooses the rows of each step. It uses arrays and integers only. It neither allocates nor raises."""
+"""The compiled kernel that chooses the rows of each step. It uses only arrays and integers. It neither allocates nor raises."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def steps_from_pool(
     taken: UInt8Array,
     steps: Int64Array,
 ) -> None:
-    """Choose the rows of each step: the oldest row of a pool, and neighbours in weight with which ranks wait least.
+    """Choose the rows of each step: the oldest row of a pool, and rows of similar weight, so that ranks wait little.
 
     Args:
         weights: int64 ``[n]``, >= 0, the cost of each row. The sum of any num_ranks weights is below 2**53.
-        arrivals: int64 ``[n]``, numbers of all rows: the first window * num_ranks rows sorted by weight, then each next group
-            of num_ranks rows sorted by weight.
+        arrivals: int64 ``[n]``, numbers of all rows in groups. The first group has window * num_ranks rows, each later group
+            has num_ranks rows. Within a group rows are sorted by weight.
         window: number of steps whose rows are in the pool.
         pool: int64 ``[min(n, window * num_ranks)]``, working memory.
         spare: int64 ``[min(n, window * num_ranks)]``, working memory.
         taken: uint8 ``[n]`` of zeros, working memory.
-        steps: int64 ``[ceil(n / num_ranks), num_ranks]`` of −1, the rows of each step, which are written.
+        steps: int64 ``[ceil(n / num_ranks), num_ranks]``, filled with −1, output: the rows of each step.
     """
     n, num_ranks = len(weights), steps.shape[1]
     size = min(n, window * num_ranks)
@@ -71,7 +71,7 @@ def steps_from_pool(
         arrived += more
         size = k
         pool, spare = spare, pool
-    while size > 0:  # all rows have arrived: neighbours, the heaviest first, so that a step with idle ranks is the lightest
+    while size > 0:  # all rows have arrived: take neighbours, heaviest first, so that a step with idle ranks is the lightest
         count = min(size, num_ranks)
         for rank in range(count):
             steps[step, rank] = pool[size - count + rank]

@@ -1,4 +1,4 @@
-"""The measurement of waiting times in a packer, by a factory that wraps the packers of another factory."""
+"""A packer factory that measures how long items wait. It wraps the packers of another factory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Watch:
 
     def __init__(self, factory: PackerFactory) -> None:
         self._factory = factory
-        self.waits: dict[int, int] = {}  # by position; an item that is packed again keeps waiting
+        self.waits: dict[int, int] = {}  # by position; an item that is packed again goes on waiting
         self.at_end: set[int] = set()  # positions in rows that were open when the epoch ended
         self.now = 0
 
@@ -27,7 +27,7 @@ class _Watched:
     def __repr__(self) -> str:
         return repr(self._packer)
 
-    def __getattr__(self, name: str) -> Any:  # what a packer may add to its protocol
+    def __getattr__(self, name: str) -> Any:  # attributes that a packer has beyond the protocol
         return getattr(self._packer, name)
 
     def push(self, item: Item) -> list[Row]:

@@ -21,10 +21,10 @@ class ImagePlan(NamedTuple):
     Attributes:
         grid: rows and columns of patches.
         resized: height and width in pixels that the image is resampled to.
-        num_tokens: number of kept patches. For a clip it is the number of kept tubelets.
+        num_tokens: number of kept patches, or of kept tubelets (patches through several frames) for a clip.
         num_merged: number of tokens after the model has merged blocks of patches, ``times * rows * cols / merge**2`` (see
             `SmartResize.merge`). Without merging it equals `num_tokens`.
-        times: tubelets along time, 1 for an image.
+        times: number of tubelets along time, 1 for an image.
     """
 
     grid: Grid
@@ -42,8 +42,8 @@ def plan_image(
     Args:
         size: (height, width) in pixels, after EXIF orientation. For an upright PIL image it is ``image.size[::-1]``.
         recipe: recipe with the policies and the seed.
-        key: key of the image, which matters only if the recipe draws random numbers. Default "".
-        epoch: epoch of the draws, which matters only if the recipe draws random numbers. Default 0.
+        key: key of the image. It matters only if the recipe draws random numbers. Default "".
+        epoch: epoch of the random numbers. It matters only if the recipe draws any. Default 0.
         patch_size: pixels per side of a patch. Required if the recipe has several patch sizes. Default None, the recipe's
             only patch size.
         frames: number of frames of a clip, >= 1. Default 1, an image.

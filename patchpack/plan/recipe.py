@@ -33,20 +33,20 @@ ICCS = ("ignore", "srgb")
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All settings that decide the content of a batch, except the images. Its `repr` can be pasted back as code.
+    """All settings that decide the content of a batch, except the images. A recipe's `repr` can be pasted back as code.
 
     Attributes:
         resize: rule from image sizes to grids of patches.
-        crop: rule for the part of an image that is read. The resize policy receives the size of that part. Default
+        crop: rule that chooses the part of an image that is read. The resize policy receives the size of this part. Default
             `WholeImage`, all of the image.
         flip_prob: probability that an image is mirrored left to right, 0 … 1. Default 0.
         drop: rule from grids to token counts. Default `NoDrop`, every patch is kept.
         positions: rule from a grid to position ids. Default `Absolute`, row and column.
         packer: factory of the packer that turns token counts into rows. Default `Lookahead()`.
-        patch_size: pixels per side of a patch, 1 … 4096. From a tuple of sizes, one size is drawn per step, the same on every
-            rank (FlexiViT). Default 16.
-        seq_len: tokens per row. None makes rows of one image and ``resize.bound(patch_size)`` tokens. Default 1024.
-        max_images: slots per row, which is the most images in a row (NaViT's Emax). Default 64.
+        patch_size: pixels per side of a patch, 1 … 4096. From a tuple of sizes, one size is drawn at random for each step. It
+            is the same on every rank (FlexiViT). Default 16.
+        seq_len: tokens per row. With None a row has ``resize.bound(patch_size)`` tokens and holds one image. Default 1024.
+        max_images: slots per row: the most images that a row can hold (NaViT's Emax). Default 64.
         rows_per_batch: rows per batch. Default 8.
         resample: antialiased resampling kernel: "nearest", "box", "bilinear", "hamming", "bicubic" or "lanczos". Default
             "bilinear".
@@ -55,19 +55,19 @@ class Recipe:
             on its order depends on the sizes. "horizontal_first" gives the same pixels with every version of Pillow.
         decode: method of decoding. "exact" (default) decodes every pixel of the file with Pillow. "simplejpeg" gives the same
             pixels in less time, and needs ``pip install patchpack[simplejpeg]``. "draft" decodes a JPEG at 1/2, 1/4 or 1/8 of
-            its size if that leaves at least twice as many pixels per side as the resized image has. Its pixels differ
-            slightly (docs/howto/decoding.md).
-        deep: scaling of images with more than 8 bits. "header" (default) divides by the value of white according to the file's
-            header. "range" scales from the image's smallest value to its largest.
+            its size if that leaves at least twice as many pixels per side as the resized image has. The pixels of "draft"
+            differ slightly (docs/howto/decoding.md).
+        deep: scaling of images with more than 8 bits. "header" (default) divides by the value that the file's header gives for
+            white. "range" scales from the image's smallest value to its largest.
         icc: treatment of an embedded colour profile. "ignore" (default) uses the stored colours. "srgb" converts them to sRGB.
-        formats: names of further file formats, for which Pillow has a plugin or you registered one: ``("HEIF",)``. Default
-            none.
+        formats: names of further file formats to accept, such as ``("HEIF",)``. Each needs a plugin of Pillow, or one that you
+            registered. Default none.
         augment: a custom function ``(pixels, generator) -> pixels``, called before mirroring and padding. It receives the
             resized image as uint8 ``[height, width, 3]``, which it may overwrite, and a `numpy.random.Generator` for this
             image and epoch. It returns a uint8 array of the same shape. It must be picklable if workers are spawned. Default
             None, which is faster because only kept patches are resampled.
-        video: `Video` settings, which say which frames of a clip are read. Every token is then a tubelet (a patch through
-            several frames), and position ids begin with the time (see `PackedBatch.times`). Default None, clips are refused.
+        video: `Video` settings: which frames of a clip are read. Every token is then a tubelet (a patch through several
+            frames), and position ids begin with the time (see `PackedBatch.times`). Default None, clips are refused.
         normalize: normalisation of the pixel values, `MeanStd` (after resizing) or `PerImage` (before resizing). Default
             `MeanStd` with ``(x / 255 − 0.5) / 0.5``.
         dtype: dtype of the patches: "uint8" (normalise later, on the device), "float32" or "float16" (normalised by the
@@ -76,8 +76,8 @@ class Recipe:
         background: (red, green, blue), 0 … 255, the colour behind transparent pixels. Default white.
         max_pixels: limit on the pixels of an image. A larger image is refused at its header, before it is decoded. Default 64
             million.
-        max_bytes: limit on the bytes of an image file. A larger file is refused. It is not read if its length is known before.
-            Default 512 MiB, which holds 64 million pixels of 16-bit colour with alpha, uncompressed.
+        max_bytes: limit on the bytes of an image file. A larger file is refused. If its size is known in advance, it is not
+            read at all. Default 512 MiB, which holds 64 million pixels of 16-bit colour with alpha, uncompressed.
 
     Raises:
         ConfigError: a setting, or a combination of settings, cannot work. It is raised at construction.
@@ -114,7 +114,7 @@ class Recipe:
             ("resize", ResizePolicy), ("crop", CropPolicy), ("drop", DropPolicy), ("positions", PositionScheme),
         ):  # fmt: skip
             policy = getattr(self, name)
-            if isinstance(policy, type):  # a class has every method too, but would fail at the first image
+            if isinstance(policy, type):  # a class has all methods of its instances, but would fail at the first image
                 raise ConfigError(f"{name} must be an instance: {policy.__name__}(...), got the class itself")
             if not isinstance(policy, protocol):
                 raise ConfigError(f"{name} must be a {protocol.__name__} (see its docstring), got {policy!r}")
@@ -210,7 +210,7 @@ class Recipe:
 
     @property
     def redraws(self) -> bool:
-        """True if a size that is refused in one pass over a source may be accepted in the next."""
+        """True if a size that is refused in one pass over a source may be accepted in the next pass."""
         return bool(self.resize.draws or self.crop.draws)
 
     def patch_size_at(self, epoch: int, step: int) -> int:
@@ -237,17 +237,18 @@ class Recipe:
             raise ConfigError(f"{error}; the fields of a recipe are {', '.join(self.__dataclass_fields__)}") from None
 
     def for_eval(self, max_patches: int | None = None, patch_size: int | None = None) -> Recipe:
-        """Return the recipe for evaluation: without draws, dropping, cropping, mirroring and augmentation.
+        """Return the recipe for evaluation: without random draws, dropping, cropping, mirroring and augmentation.
 
-        A resolution that is drawn per image is replaced by a fixed one (see `NaViT.eval_resolution`).
+        A resolution that is drawn per image is replaced by a fixed resolution (see `NaViT.eval_resolution`).
 
         Args:
             max_patches: new budget per image in patches. Default None keeps the budget of the resize policy.
             patch_size: one of the recipe's patch sizes. Default None: the smallest patch size at which an image has at most
-                `max_patches` patches. If `max_patches` is None too, it is 16 if the recipe has it, else the smallest.
+                `max_patches` patches. If `max_patches` is None too, the patch size is 16 if the recipe has 16, else the
+                smallest.
 
         Raises:
-            ConfigError: the resize policy has no budget to change, or it draws and has no method `for_eval`.
+            ConfigError: the resize policy has no budget to change, or it draws random numbers and has no method `for_eval`.
         """
         p = patch_size if patch_size is not None else self._eval_patch_size(max_patches)
         policy: Any = self.resize

@@ -43,7 +43,8 @@ def pix2struct(*, max_patches: int = 2048, **changes: Any) -> Recipe:
 def siglip2_naflex(*, max_patches: int = 256, **changes: Any) -> Recipe:
     """Return the recipe of SigLIP 2 NaFlex: the largest grid within the budget, patch size 16, bilinear, (x − 0.5) / 0.5.
 
-    The grid is searched by bisection, as in transformers and timm, and equals theirs. ``resize=NaFlex(256)`` searches exactly.
+    The grid is searched by bisection, as in transformers and timm, and equals the grid there. ``resize=NaFlex(256)`` searches
+    exactly.
     """
     return _recipe(changes, resize=NaFlex(max_patches, search="bisection"), seq_len=max(1024, max_patches))
 
@@ -73,7 +74,7 @@ def qwen3_vl(*, min_pixels: int = 256**2, max_pixels: int = 4096**2, **changes: 
 def paddleocr_vl(*, min_pixels: int = 384**2, max_pixels: int = 1536**2, **changes: Any) -> Recipe:
     """Return the recipe of PaddleOCR-VL: smart resize to multiples of 28, patch size 14, bicubic, (x − 0.5) / 0.5.
 
-    Sides shorter than 28 are first scaled up to 28.
+    Images with a side shorter than 28 pixels are first scaled up, so that this side has 28.
 
     The default limits are the defaults in transformers. Released checkpoints have other limits (147,384 and 2,822,400 pixels).
 
@@ -86,7 +87,7 @@ def paddleocr_vl(*, min_pixels: int = 384**2, max_pixels: int = 1536**2, **chang
 
 
 def flexivit(*, size: int = 240, **changes: Any) -> Recipe:
-    """Return the recipe of FlexiViT 2212.08013: images of 240 x 240, a patch size drawn per step, one image per row."""
+    """Return the recipe of FlexiViT 2212.08013: images of 240 x 240, a random patch size per step, one image per row."""
     return square(size=size, **{"patch_size": FLEXIVIT_PATCH_SIZES, **changes})
 
 
@@ -109,7 +110,7 @@ def get(name: str, **changes: Any) -> Recipe:
 
 
 class UnknownRecipeError(ConfigError, AttributeError):
-    """The error for a preset name that does not exist."""
+    """Raised if there is no preset of the requested name."""
 
 
 def __getattr__(name: str) -> Any:

@@ -14,11 +14,11 @@ MOST_SAMPLES = 1 << 40
 SHUFFLE_BLOCK = 1024
 """Number of samples permuted at a time with ``shuffle=True``, if a source is not permuted as a whole."""
 
-_TOGETHER = 1 << 16  # samples permuted at a time where blocks are small
+_TOGETHER = 1 << 16  # number of samples that one call permutes if blocks are small
 
 
 def require_shuffle(shuffle: object) -> None:
-    """Raise `ConfigError` unless `shuffle` is a number of samples that may be permuted at a time."""
+    """Raise `ConfigError` unless `shuffle` is a valid number of samples to permute at a time."""
     if isinstance(shuffle, bool) or not isinstance(shuffle, (int, np.integer)) or not 0 <= shuffle <= MOST_SAMPLES:
         raise ConfigError(
             f"shuffle must be in 0 … {MOST_SAMPLES}, the samples permuted at a time (0: in order), got {shuffle!r}"
@@ -30,7 +30,7 @@ def block_of(shuffle: object, whole: int = SHUFFLE_BLOCK) -> int:
 
     Args:
         shuffle: True, False (which means 0), or the number of samples.
-        whole: number that True means. Default 1024.
+        whole: number of samples that True means. Default 1024.
 
     Raises:
         ConfigError: `shuffle` is neither a bool nor an integer.
@@ -45,7 +45,7 @@ def block_of(shuffle: object, whole: int = SHUFFLE_BLOCK) -> int:
 
 
 def shuffled_lines(starts: npt.NDArray[np.int64], *, seed: int, epoch: int, shuffle: int, number: int = 0) -> LineArray:
-    """Return the lines of an index in the order of one pass. A source without rejections delivers samples in this order.
+    """Return the lines of an index in the order of one pass. If no sample is rejected, samples are delivered in this order.
 
     Args:
         starts: int64 ``[shards + 1]``, begin and end of each shard. Shard s has the lines ``starts[s]:starts[s + 1]``.

@@ -1,7 +1,7 @@
-"""The effect of a recipe on images of given sizes, without reading a pixel: rows, fill, waits, lost and shortened images.
+"""The effect of a recipe on images of given sizes, without reading a pixel: rows, fill, waits, lost images, shortened images.
 
-The sizes go through `OnlinePlanner` and the recipe's own packer. The figures therefore equal the figures of an epoch of
-training with the images in this order.
+The sizes go through `OnlinePlanner` and the recipe's own packer. Training for one epoch with the images in this order would
+therefore give the same figures.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from patchpack.plan.table import plan_table
 from patchpack.rng import key_hash
 from patchpack.types import BatchPlan, Event, Header, PlanTable, Size
 
-_BLOCK = 1 << 14  # sizes decided at a time
+_BLOCK = 1 << 14  # number of sizes decided at a time
 _MAX_SIDE = (1 << 31) - 1  # plans hold sizes as int32
 
 
@@ -46,7 +46,7 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """The figures of one epoch of a recipe over images of given sizes. ``print(study.table())`` shows them, `plot` draws them.
+    """The figures of one epoch of a recipe over images of given sizes. Show them with ``print(study.table())`` or `plot`.
 
     Attributes:
         recipe, epoch: the recipe and the epoch that were studied.
@@ -54,25 +54,25 @@ class Study:
         num_rows: number of rows.
         refused: number of images that the resize rule refuses, or that have more than ``recipe.max_pixels`` pixels.
         over_long: number of images that have more tokens than a row.
-        fill_rate: share of the rows' token places that are used, over all rows.
-        steady_fill_rate: share of used token places over the rows that closed before the end of the epoch. It estimates the
-            fill rate of a long epoch. It equals `fill_rate` if no row closed before the end.
-        images_per_row: spread over rows of the number of images.
-        tokens: spread over images of the number of packed tokens.
+        fill_rate: share of the token positions of all rows that hold a token.
+        steady_fill_rate: fill rate of only the rows that closed before the end of the epoch. It estimates the fill rate of a
+            long epoch. If no row closed before the end, it equals `fill_rate`.
+        images_per_row: number of images in a row, as a `Spread` over rows.
+        tokens: number of packed tokens of an image, as a `Spread` over images.
         upscaled: share of images that are resampled to more pixels than were read.
-        distortion: spread over images of ``|log(aspect after / aspect before)|``, the change of the aspect ratio (width /
-            height) from the part that is read to the resized image.
+        distortion: ``|log(aspect after / aspect before)|`` of an image, as a `Spread` over images. It is the change of the
+            aspect ratio (width / height) from the part that is read to the resized image.
         dropped_tokens: share of all patches that are in no row, because they were dropped, or cut by the packer.
-        shortened: number of images that the packer shortened.
-        waits: spread over images of the number of images that arrive between an image and the end of its row.
-        out_of_slots: share of rows that have no free slot, but still have room for tokens.
-        attention: spread over rows of Σn² / seq_len², for images of n tokens: the share of a dense attention matrix that lies
-            within images.
+        shortened: number of images from which the packer cut tokens.
+        waits: number of images that arrive between an image and the closing of its row, as a `Spread` over images.
+        out_of_slots: share of rows that have no free slot left, although they have room for tokens.
+        attention: Σn² / seq_len² of a row with images of n tokens, as a `Spread` over rows. It is the share of a dense
+            attention matrix that lies within images.
         num_tokens: int64 ``[num_images]``, tokens of each image, in the order of rows and slots.
         offsets: int64 ``[num_rows + 1]``, begin and end of each row in `num_tokens`.
-        row_lens: int64 ``[num_rows]``, tokens that each row can hold.
-        image_waits: int64 ``[num_images]``, number of images that arrived between each image and the end of its row, in
-            arrival order.
+        row_lens: int64 ``[num_rows]``, number of tokens that each row can hold.
+        image_waits: int64 ``[num_images]``, number of images that arrived between each image and the closing of its row. The
+            images are in arrival order.
     """
 
     recipe: Recipe
@@ -99,7 +99,7 @@ class Study:
 
     @property
     def longest_wait(self) -> int:
-        """Largest number of images that arrived between an image and the end of its row."""
+        """Largest number of images that arrived between an image and the closing of its row."""
         return int(self.waits.max)
 
     @property
@@ -136,7 +136,7 @@ class Study:
         return f"{self.num_images:,} images in {self.num_rows:,} rows of {row_lens} tokens and {slots} (epoch {self.epoch})"
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw tokens per image, images per row, fill of rows and waits as histograms, into a .png, .pdf or .svg.
+        """Draw histograms of tokens per image, images per row, fill of rows and waits into a .png, .pdf or .svg.
 
         Raises:
             ConfigError: `path` has another suffix or cannot be written, or matplotlib is missing.
@@ -177,7 +177,7 @@ def study(sizes: npt.ArrayLike, recipe: Recipe, *, epoch: int = 0, keys: Sequenc
         sizes: int ``[n, 2]``, (height, width) of each image in pixels after orientation, >= 1, in arrival order.
         recipe: recipe with the policies, the packer and the seed.
         epoch: epoch of the draws. Default 0.
-        keys: keys of the n images, which address their draws. Default None: "0", "1", …
+        keys: keys of the n images, on which their random draws depend. Default None: "0", "1", …
 
     Returns:
         `Study`, the figures of the epoch.
@@ -255,7 +255,7 @@ def _events(table: Int64, names: list[str], max_pixels: int, positions: range) -
 
 
 def _refused(sizes: Int64, names: list[str], positions: Int64, recipe: Recipe, epoch: int) -> int:
-    """Return how many of these images are refused at every row length. No row has taken any of these images."""
+    """Return how many of these images, which are in no row, are refused for any row length."""
     refused = sizes.prod(axis=1) > recipe.max_pixels
     for patch_size in recipe.patch_sizes:
         plan = plan_table(recipe, sizes, key_hash(names), epoch=epoch, seen=positions, patch_size=patch_size)

@@ -1,6 +1,6 @@
 """The decisions about n images from their sizes and keys, as columns, without reading a pixel.
 
-Rows depend on the grids and the token counts, which `decide_grids` decides. `place_grids` adds what painting needs.
+`decide_grids` decides grids and token counts, on which rows depend. `place_grids` adds the decisions that only painting needs.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from patchpack.types import FloatArray, IntArray, PlanTable
 
 
 class GridTable(NamedTuple):
-    """The decisions about n images that rows depend on, as columns. Line i is image i.
+    """The decisions that rows depend on, as the columns of a table. Line i has the decisions about image i.
 
     Attributes:
         grid: integers ``[n, 2]``, (rows, cols) of patches before dropping. (0, 0) if the policy refuses the size.
         num_tokens: integers ``[n]``, number of kept patches. 0 if the policy refuses the size.
-        crop: integers ``[n, 4]``, (top, left, height, width) of the part that the crop policy keeps. None without a crop.
-        times: int32 ``[n]``, tubelets along time. None if all are images.
+        crop: integers ``[n, 4]``, (top, left, height, width) of the part that the crop policy keeps. None if no image is
+            cropped.
+        times: int32 ``[n]``, number of tubelets (patches through several frames) along time. None if all are images.
     """
 
     grid: IntegerArray
@@ -48,13 +49,13 @@ class GridTable(NamedTuple):
         )
 
     def compact(self) -> GridTable:
-        """Return the same table with 16 bits for each number, in the columns where they suffice."""
+        """Return the same table with 16-bit integers in each column whose numbers fit 16 bits."""
         crop = None if self.crop is None else _compact(self.crop)
         return GridTable(_compact(self.grid), _compact(self.num_tokens), crop, self.times)
 
     @classmethod
     def concatenate(cls, tables: Sequence[GridTable]) -> GridTable:
-        """Return the lines of one or more tables of the same recipe, in order."""
+        """Return one table with the lines of the given tables of one recipe, in order."""
         crops = [table.crop for table in tables if table.crop is not None]
         times = [table.times for table in tables if table.times is not None]
         return cls(
@@ -82,13 +83,13 @@ def plan_table(
         sizes: int ``[n, 2]``, (height, width) of each image in pixels after orientation, >= 1.
         key_hash: uint64 ``[n]``, the hashes of the keys (see `patchpack.rng.key_hash`).
         epoch: epoch of the draws. Default 0.
-        seen: int64 ``[n]``, number of each image over all epochs, for drop schedules. Or one integer, the number of the first
-            image. Default 0.
+        seen: int64 ``[n]``, running number of each image over all epochs, for drop schedules. One integer is the number of the
+            first image. Default 0.
         patch_size: pixels per side of a patch. Default None, the first patch size of the recipe.
         frames: int ``[n]``, number of frames of each clip, 1 for an image. Default None, all are images.
 
     Returns:
-        `PlanTable` of n lines. Where the policy refuses a size, the grid is (0, 0) and the tokens are 0.
+        `PlanTable` of n lines. If the policy refuses a size, the image has the grid (0, 0) and 0 tokens.
 
     Raises:
         ConfigError: a policy breaks its protocol. It returns a wrong shape or dtype, a box outside the image, a grid with one
@@ -120,7 +121,7 @@ def decide_grids(
         sizes: int64 ``[n, 2]``, (height, width) of each image in pixels after orientation, >= 1.
         key_hash: uint64 ``[n]``, the hashes of the keys.
         epoch: epoch of the draws.
-        ordinals: int64 ``[n]``, number of each image over all epochs, for drop schedules.
+        ordinals: int64 ``[n]``, running number of each image over all epochs, for drop schedules.
         patch_size: pixels per side of a patch.
         frames: int ``[n]``, number of frames of each clip, 1 for an image. Default None, all are images.
 
@@ -152,7 +153,7 @@ def decide_grids(
 
     times = None if frames is None else _times(recipe, frames, n)
     some = np.where(accepted[:, None], grids, np.int32(1))  # a drop policy never receives an empty grid
-    if times is not None:  # it receives a clip as one tall grid
+    if times is not None:  # the drop policy receives a clip as one tall grid
         some = np.stack([some[:, 0].astype(np.int64) * times, some[:, 1]], axis=1)
         patches *= times
     u = _uniforms(recipe, epoch, key_hash, rng.Stage.DROP)

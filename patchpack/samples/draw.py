@@ -30,13 +30,13 @@ SHARDS = {
 }
 FORMATS = ("webp", "png", "jpg")
 
-# (height, width) in pixels that every shard has, so that the ends of the range are met and not just approached
+# (height, width) in pixels of images that every shard has, so that both ends of the range occur
 EXTREMES = ((24, 144), (144, 24), (24, 24), (150, 900), (900, 150))
-# root of the area of all others, pixels; no side is under the shortest one
+# range of the square root of the area of all other images, in pixels; no side is shorter than the shortest side above
 SIDE_PX = (48.0, 92.0)
 MIN_SIDE_PX = 24
 MAX_ASPECT = 6.0
-# of JPEG and WebP files; it is low, but flat colours still look right
+# quality of JPEG and WebP files; it is low, but flat colours still look right
 QUALITY = 35
 
 PALETTE = {

@@ -1,1 +1,1 @@
-"""The stream from samples to packed batches. Every sample that is not packed is counted."""
+"""Sources, planners, painters and loaders: from samples to packed batches. Every sample that is not packed is counted."""

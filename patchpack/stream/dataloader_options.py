@@ -18,10 +18,10 @@ DATALOADER_OPTIONS = frozenset(inspect.signature(DataLoader.__init__).parameters
 
 
 def require_options(options: Any) -> dict[str, Any]:
-    """Return the options of a torch DataLoader by name. Return an empty dict for None.
+    """Return the options of a torch DataLoader as a new dict, after a check. Return an empty dict for None.
 
     Raises:
-        ConfigError: an option that a DataLoader does not have, or that a recipe or `load` decides.
+        ConfigError: an option does not exist in DataLoader, or the recipe or `load` decides its value.
     """
     if options is None:
         return {}

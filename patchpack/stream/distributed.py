@@ -1,4 +1,4 @@
-"""The number of images that all ranks hold in a step together.
+"""The number of images in a step, over all ranks together.
 
 Packed batches hold different numbers of images, so a mean of per-rank means is not the mean over images.
 """
@@ -15,19 +15,20 @@ from patchpack.batch.packed import PackedBatch
 def global_images(batch: PackedBatch, group: distributed.ProcessGroup | None = None) -> Tensor:
     """Return the number of readable images of a batch, ``slot_mask.sum()``, summed over all ranks.
 
-    The function makes one all-reduce. So every rank of the group must call it for each of its batches, empty batches included.
+    The function makes one all-reduce. So every rank of the group must call this function for each of its batches, empty batches
+    included.
 
     Weighting:
-        DDP averages gradients over ranks. To get the gradient of the mean over all images of a step, differentiate for each
-        micro-batch the *sum* of its losses per image, times ``world_size``, divided by the number of images of all ranks and
-        accumulation steps::
+        DDP averages gradients over ranks. To get the gradient of the mean over all images of a step, do this for each
+        micro-batch: take the *sum* of the losses of its images, multiply by ``world_size``, and divide by the number of images
+        of all ranks and micro-batches. Then differentiate::
 
             total = sum(pp.global_images(batch) for batch in micro_batches)
             loss = cross_entropy(model(batch), batch.targets, reduction="sum") * world_size / total
 
         A step without any image on any rank has a total of 0. Use ``total.clamp(min=1)`` if that can happen.
 
-    Images are counted, labelled or not. If readable images may lack a label (−100), count labels instead:
+    Images without a label are counted too. If readable images may lack a label (−100), count labels instead:
     ``pp.global_images(batch._replace(slot_mask=batch.targets != -100))``.
 
     Args:
@@ -35,8 +36,8 @@ def global_images(batch: PackedBatch, group: distributed.ProcessGroup | None = N
         group: the process group whose ranks are summed. Default None: all ranks.
 
     Returns:
-        An int64 scalar on the batch's device (CPU for numpy), the same on every rank. Without an initialised process group it
-        is the count of this batch.
+        An int64 scalar on the batch's device (CPU for numpy), the same on every rank. Without an initialised process group, the
+        number of readable images of this batch alone.
     """
     count = torch.as_tensor(batch.slot_mask).sum()
     if distributed.is_available() and distributed.is_initialized():

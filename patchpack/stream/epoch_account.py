@@ -1,4 +1,4 @@
-"""The account of one epoch over all streams, and the errors that end the epoch."""
+"""The counts of one epoch over all streams of batches, and the errors that end the epoch."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from patchpack.stream.policy import ErrorJudge, ErrorPolicy
 
 
 class EpochAccount:
-    """The account of one epoch. Each stream of batches has an `Account` of its own, and an `ErrorPolicy` judges the losses.
+    """The counts of one epoch. Each stream of batches has its own `Account`.
+
+    An `ErrorPolicy` decides whether an unusable sample raises an error.
 
     Args:
         policy: the policy for unusable samples.
 
     Attributes:
-        fatal: the error that ended the epoch if the planner could make no batch, or no further batch. Else None.
+        fatal: the error that ended the epoch because the planner could make no batch, or no further batch. None without such an
+            error.
     """
 
     def __init__(self, policy: ErrorPolicy) -> None:
@@ -24,15 +27,15 @@ class EpochAccount:
         self.fatal: SourceError | None = None
 
     def begin(self) -> None:
-        """Begin an epoch."""
+        """Reset all counts for a new epoch."""
         self._streams, self.fatal = {}, None
         self._judge.begin()
 
     def judge(self, info: BatchInfo, *, one_ends_all: bool) -> Exception | None:
-        """Return the error to raise instead of delivering a batch that has arrived, or None.
+        """Return the error to raise in place of a batch that has arrived. Return None if the batch is to be delivered.
 
         Args:
-            info: info of the batch, which has the number of its stream.
+            info: info of the batch. Its field `worker` is the number of the stream.
             one_ends_all: True if the epoch ends when one stream has no further batch.
         """
         seen = info.seen + sum(account.seen for number, account in self._streams.items() if number != info.worker)
@@ -46,9 +49,9 @@ class EpochAccount:
         """Count the samples of a batch.
 
         Args:
-            info: info of the batch, which has the number of its stream.
+            info: info of the batch. Its field `worker` is the number of the stream.
             before: number of samples in ``info.seen`` that belong to batches before a resume.
-            delivered: False if an error is raised instead of delivering the batch.
+            delivered: False if an error is raised in place of the batch.
         """
         self._streams.setdefault(info.worker, Account()).add(info, before=before, delivered=delivered)
 
@@ -57,7 +60,7 @@ class EpochAccount:
 
         Args:
             name: name of the source.
-            whole: True if all samples of the epoch were counted here. If every one of them was rejected, that is fatal.
+            whole: True if this object counted all samples of the epoch. Then the epoch fails if every sample was rejected.
         """
         report = self.report()
         if whole and not self.fatal and report.rejected and len(report.rejected) >= report.seen:

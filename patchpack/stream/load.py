@@ -1,4 +1,4 @@
-"""`patchpack.load`: from a source and a recipe to a loader of packed batches."""
+"""The function `patchpack.load`, which makes a loader of packed batches from a source and a recipe."""
 
 from __future__ import annotations
 
@@ -51,53 +51,55 @@ def load(
 
     Args:
         source: the images, in one of these forms: webdataset shards (a path, brace pattern, glob, or a list of these), a
-            folder, image files, a dataset with items by number (torch, Hugging Face), an iterable, an index, or a `Source` from
+            folder, image files, a map-style dataset (torch, Hugging Face), an iterable, an index, or a `Source` from
             `open_source`. The items of an iterable are `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image,
-            target). The epochs of an index are planned as a whole. Then rows are fuller, ``len()`` is exact, all ranks have the
-            same number of steps, and a saved state only holds the number of a step.
+            target). With an index, each epoch is planned as a whole. So rows are fuller, ``len()`` is exact, all ranks have the
+            same number of steps, and a saved state holds only the number of a step.
         recipe: sizes, augmentation and packing of the samples, see `patchpack.recipes`.
-        shuffle: False or 0 keeps the source's order (default). A number n permutes shards, and samples inside blocks of n, by
-            (seed, epoch). True uses blocks of 1024 for shards and iterables, and permutes an index as a whole. Files of a
-            folder and items of a dataset by number are permuted as a whole, with True and with any n.
+        shuffle: False or 0 keeps the source's order (default). A number n permutes the shards, and the samples inside each
+            block of n samples, as a function of (seed, epoch). True uses blocks of 1024 samples for shards and iterables, and
+            permutes an index as a whole. Folders and map-style datasets are always permuted as a whole, with True and with any
+            n.
         epoch: number of the epoch, default 0. The random draws and the shuffling depend on it. A source with a method
-            ``set_epoch`` (a stream of `datasets`) is set to this epoch. See `Loader.set_epoch`.
+            ``set_epoch`` (such as a streaming dataset of `datasets`) is set to this epoch. See `Loader.set_epoch`.
         steps_per_epoch: exact number of batches of an epoch on every rank. The source is repeated if it is too short. Images
-            that still wait for a row when the epoch ends are dropped, and counted under ``steps_per_epoch``. Default None: an
-            epoch is one pass over the source.
+            that still wait for a row when the epoch ends are dropped. The report counts these images under the name
+            ``steps_per_epoch``. Default None: an epoch is one pass over the source.
         tail: handling of the last rows of a pass if they do not fill a batch. ``"short"`` (default) makes a shorter batch,
-            ``"drop"`` drops and counts their images, ``"pad"`` adds empty rows, ``"wrap"`` repeats the first rows (repeats are
-            not counted).
-        balance: True deals the rows of an index so that ranks have nearly equal work in each step. Default False.
-        text_len: tokens of text per row, in addition to the tokens of images. It goes together with ``tokenize``. Default None:
+            ``"drop"`` leaves out the rows and counts their images as dropped, ``"pad"`` adds empty rows, ``"wrap"`` repeats the
+            first rows (repeats are not counted).
+        balance: True distributes the rows of an index so that all ranks have nearly equal work in each step. Default False.
+        text_len: tokens of text per row, in addition to the tokens of images. Pass it together with ``tokenize``. Default None:
             no texts.
-        rank: number of this process among `world_size` processes, from 0. Default None: that of `torch.distributed` if that is
-            initialised, else 0. Each rank reads whole shards if every rank can have one, else every world_size-th sample. With
-            ``tail="pad"`` and no ``steps_per_epoch`` every rank plans all samples and takes its own rows. Then all ranks
-            together see every image once, in equal numbers of steps.
-        world_size: number of processes that share the source. Default None: that of `torch.distributed` if that is initialised,
-            else 1.
-        num_workers: number of processes that paint batches, default 0. It does not change batches (except as `size_of` says).
-            One more process reads headers ahead.
-        num_threads: number of threads of this process that paint batches, instead of `num_workers`, default 0. It does not
-            change batches. No data is sent between processes, but all threads share one interpreter, so use a few threads only.
-            Several threads must be able to read the dataset at the same time.
+        rank: number of this process among `world_size` processes, from 0. Default None: the rank in `torch.distributed` if that
+            is initialised, else 0. Each rank reads whole shards if there is a shard for every rank, and otherwise every
+            world_size-th sample. With ``tail="pad"`` and no ``steps_per_epoch``, every rank plans all samples and paints only
+            its own rows. Then all ranks together see every image once, in equal numbers of steps.
+        world_size: number of processes that share the source. Default None: the world size in `torch.distributed` if that is
+            initialised, else 1.
+        num_workers: number of processes that paint batches, default 0. The number does not change batches, with one exception
+            that `open_source` describes at ``size_of``. With workers, one more process reads headers ahead.
+        num_threads: number of threads of this process that paint batches, instead of `num_workers`, default 0. The number does
+            not change batches. No data is sent between processes, but all threads share one interpreter, so use a few threads
+            only. Several threads must be able to read the dataset at the same time.
         on_error: ``"raise"`` stops at the first unusable sample and names it. ``"skip"`` counts and names unusable samples in
-            `Loader.report` and continues. A function of a `Rejection` (or `ShardFault`) returns True to continue. An
-            `ErrorPolicy` holds one of these with a log file, limits, a timeout and restarts of workers. Default ``"raise"``.
+            `Loader.report` and continues. A function is called with each `Rejection` and `ShardFault`, and returns True to
+            continue. An `ErrorPolicy` combines one of these three with a log file, limits, a timeout and restarts of workers.
+            Default ``"raise"``.
         dataloader: options of `torch.utils.data.DataLoader` by name, such as ``{"pin_memory": True, "prefetch_factor": 4}``.
-            If your dataset draws random numbers in workers, they are seeded by the recipe's seed, epoch, rank and worker. With
-            a ``generator`` here they are seeded in torch's way instead. A resume in the middle of an epoch does not repeat
-            these random numbers.
+            Random numbers that your own dataset draws in workers are seeded from the recipe's seed, the epoch, the rank and the
+            worker. If you pass a ``generator`` here, torch seeds them in its own way. A resume in the middle of an epoch does
+            not repeat these random numbers.
         **reading: options of `open_source`: ``image``, ``frames``, ``target``, ``to_sample``, ``map_target``, ``classes``,
             ``sizes``, ``size_of``, ``text``, ``tokenize``. These options say which members of every sample are read, and how.
 
     Returns:
-        A `Loader`. Iterate it, then read ``loader.report()``. Its ``len()`` is exact for an index, else ``steps_per_epoch``.
-        Otherwise ``len()`` raises `TypeError`.
+        A `Loader`. Iterate over it, then call ``loader.report()``. For an index, ``len(loader)`` is exact. For any other source
+        it is ``steps_per_epoch``, or raises `TypeError` if that is None.
 
     Raises:
         SourceError, ConfigError: the source cannot be read, or an argument cannot work. Arguments are checked as far as
-            possible before iteration. `Loader.__iter__` lists the errors while iterating.
+            possible before iteration. `Loader.__iter__` lists the errors that iteration raises.
     """
     options = require_options(dataloader)
     require_known(reading)
@@ -151,7 +153,7 @@ def require_known(options: Mapping[str, Any]) -> None:
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return this process's rank and the number of ranks. A value that is not given comes from torch.distributed.
+    """Return this process's rank and the number of ranks. If they are None, they come from torch.distributed.
 
     Without torch.distributed there is one rank.
     """

@@ -1,4 +1,4 @@
-"""The loader behind `patchpack.load`: a torch DataLoader that plans, paints, and keeps account of every sample."""
+"""The loader that `patchpack.load` returns: a torch DataLoader that plans, paints, and counts every sample."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Loader(DataLoader[PackedBatch]):
     """A `torch.utils.data.DataLoader` of `PackedBatch`es of tensors. Made by `load`.
 
     Args:
-        planner: the planner that yields the plans of the batches. Its own ``max_in_a_row`` and ``timeout`` hold while it plans;
-            `load` makes them equal to those of `on_error`.
+        planner: the planner that yields the plans of the batches. While it plans, the ``max_in_a_row`` and ``timeout`` of the
+            planner apply. `load` sets them to the values in `on_error`.
         num_workers: number of processes that paint, default 0.
         num_threads: number of threads of this process that paint, instead of `num_workers`, default 0.
         on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Default ``"raise"``.
@@ -37,7 +37,7 @@ class Loader(DataLoader[PackedBatch]):
         planner: the given planner.
 
     Raises:
-        ConfigError: an option that cannot work.
+        ConfigError: an option cannot work.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Loader(DataLoader[PackedBatch]):
         users_generator, users_start = options.get("generator"), options.get("worker_init_fn")
         options["generator"] = users_generator or torch.Generator()
         self._seeds = None if users_generator else WorkerSeeds(planner.recipe.seed, planner.rank)
-        seeds = None if users_start else self._seeds  # the user's start may seed
+        seeds = None if users_start else self._seeds  # the user's worker_init_fn may seed them
         self._transport = transport_of(planner, num_workers, num_threads, policy, options, seeds)
         if num_workers:
             options["worker_init_fn"] = WorkerStart(users_start, self._seeds)
@@ -77,11 +77,11 @@ class Loader(DataLoader[PackedBatch]):
         """Iterate over the batches of one epoch, in order. An open iterator is closed when the interpreter ends.
 
         Raises:
-            ConfigError: with workers, the shared memory is smaller than their batches.
+            ConfigError: there are workers, and their batches do not fit into the shared memory.
             WorkerError: workers died or froze more often than `worker_restarts`.
-            PatchpackError: under ``on_error="raise"`` a sample or shard is unusable. It is raised before the batch that would
-                have held the sample. Under any `on_error`, the source has no usable image, or more samples are lost than the
-                `ErrorPolicy` allows.
+            PatchpackError: under ``on_error="raise"`` a sample or shard is unusable. The error comes in place of the batch that
+                would have held the sample. Whatever `on_error` is, an error is also raised if the source has no usable image,
+                or if more samples are unusable than the `ErrorPolicy` allows.
         """
         return closed_at_exit(self._batches())
 
@@ -105,7 +105,7 @@ class Loader(DataLoader[PackedBatch]):
                     if self._delivered == self.planner.steps_per_epoch:
                         self._transport.all_delivered()  # after the last step no further batch is requested
                     yield batch
-                del sent, batch  # before waiting for the next one: its memory may be painted again
+                del sent, batch  # before waiting for the next batch: workers may reuse the memory of this one
         finally:  # an error would keep its traceback alive, and the traceback the workers
             if isinstance(sending, Generator):
                 sending.close()
@@ -122,7 +122,8 @@ class Loader(DataLoader[PackedBatch]):
     def __len__(self) -> int:
         """Return the number of batches of an epoch.
 
-        For an index it is that of the current epoch, else ``steps_per_epoch``. Without ``steps_per_epoch`` raise `TypeError`.
+        For an index this is the number for the current epoch. For any other source it is ``steps_per_epoch``, or a `TypeError`
+        is raised if that is None.
         """
         return len(self.planner)
 
@@ -136,7 +137,7 @@ class Loader(DataLoader[PackedBatch]):
         return f"Loader({self.planner!r}{workers}{threads})"
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next iteration draws and shuffles for. See `Planner.set_epoch`."""
+        """Set the number of the next epoch. Random draws and shuffling depend on it. See `Planner.set_epoch`."""
         self._transport.set_epoch(epoch)
         self._delivered, self._finished = None, False
 
@@ -149,10 +150,11 @@ class Loader(DataLoader[PackedBatch]):
         return self._transport.state_dict(self._delivered, finished=self._finished)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next iteration continue after the last batch of the state. Batches are the same to the last bit.
+        """Make the next iteration continue after a saved state. It repeats no batch, and batches are the same to the last bit.
 
-        A state saved after the end of an epoch starts the next epoch. `report` counts only samples after the state. The number
-        of workers or threads may differ, except for sources whose sizes are not known (`size_of`).
+        If the state was saved after the end of an epoch, the next iteration starts the next epoch. `report` counts only samples
+        after the state. The number of workers or threads may differ from the saved run, except for sources whose image sizes
+        are not known (see ``size_of`` of `open_source`).
 
         Raises:
             ConfigError: the state is damaged, or an argument, a field of the recipe or a property of the source differs. The
@@ -163,7 +165,7 @@ class Loader(DataLoader[PackedBatch]):
         self._account.begin()
 
     def report(self) -> Report:
-        """Return the account of all samples up to the last delivered batch, or up to the batch that an error replaced.
+        """Return the report on all samples up to the last delivered batch, or up to the batch that an error replaced.
 
         The number of workers does not change the report.
         """
@@ -171,7 +173,7 @@ class Loader(DataLoader[PackedBatch]):
 
     @property
     def fatal(self) -> SourceError | None:
-        """The error of the last iteration if the planner could make no batch, or no further batch. Else None."""
+        """The error that ended the last iteration because no batch, or no further batch, could be planned. Else None."""
         return self._account.fatal
 
     @property

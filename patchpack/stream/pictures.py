@@ -53,12 +53,12 @@ class ImageBatches:
         try:
             yield from self._loader
         except SourceError as error:
-            # a source without a usable image is an error in training, but a valid result for a list of images
+            # without a usable image training cannot go on, but for a list of images no batch is a valid result
             if error is not self._loader.fatal:
                 raise
 
     def report(self) -> Report:
-        """Return the account up to the last batch.
+        """Return the report on the images up to the last batch.
 
         The report's ``rejected`` names the images that are in no batch, each with the reason.
         """
@@ -77,15 +77,16 @@ def pack_images(
 ) -> ImageBatches:
     """Pack images into batches, for inference.
 
-    Images wait until they fill rows well, so batches hold them in another order. `unpack` gives the key of each vector. Images
-    are read one after the other, when a batch needs them. If `images` is a generator, only the waiting images are held in
-    memory. For an image given as a path, only the path is held until the image is painted.
+    Images wait until they fill rows well, so batches do not hold them in the order of `images`. `unpack` gives the key of each
+    vector. Images are read one after the other, when a batch needs them. If `images` is a generator, only the waiting images
+    are held in memory. For an image given as a path, only the path is held until the image is painted.
 
     Args:
-        images: an iterable, a mapping of keys to images, or a single image (but not an array of four axes). An image has any
-            form that `Sample.image` may have, such as a path, file bytes, a PIL image, an array or a tensor. Or it is a
-            `Sample`. A recipe with `video` also takes clips: a `Clip`, or an array with an axis of frames in front. Forms may
-            be mixed. A list inside the iterable is one sample, whose images are packed in one row under one key.
+        images: an iterable of images, a mapping from keys to images, or a single image (but not an array of four axes). An
+            image has any form that `Sample.image` may have, such as a path, file bytes, a PIL image, an array or a tensor. Or
+            an image is a `Sample`. A recipe with `video` also takes clips: a `Clip`, or an array with an axis of frames in
+            front. Kinds may be mixed. A list inside the iterable is one sample, whose images are packed in one row under one
+            key.
         recipe: sizes and packing of the images. ``recipe.for_eval()`` has no random draws and drops nothing.
         keys: keys of the images. Default None: the key of an image is its path as you gave it, the key of its `Sample`, or else
             its number, from 0.
@@ -96,7 +97,7 @@ def pack_images(
         **options: further options of `load`, such as ``dataloader``.
 
     Returns:
-        An iterable of torch `PackedBatch`es that has a method `report`.
+        An iterable of torch `PackedBatch`es, with a method `report`.
 
     Raises:
         ConfigError: an argument cannot work. It is raised by this call, before iteration.
@@ -209,7 +210,7 @@ class PictureSource(FieldSource):
 
 
 class PictureReader:
-    """A `Reader` of images: from an absolute path or an inline sample to (image, None)."""
+    """A `Reader` of images. It returns (image, None) for an absolute path or for a location that holds the sample itself."""
 
     def __init__(self, max_bytes: int) -> None:
         self._inline, self._files = InlineReader(), FileReader("", None, max_bytes)

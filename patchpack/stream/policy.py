@@ -27,18 +27,18 @@ class ErrorPolicy:
         on_error: ``"raise"`` stops at the first unusable sample and names it. ``"skip"`` counts and names unusable samples in
             the report and continues. A function is called with each `Rejection` and `ShardFault` once, in order, and returns
             True to continue.
-        log: path of a file to which each unusable sample and shard is appended as one line of JSON: step, epoch, shard, member,
-            key, stage, reason. Default None: no file.
+        log: path of a file to which each unusable sample and shard is appended as one line of JSON, with step, epoch, shard,
+            member, key, stage and reason. Default None: no file.
         max_in_a_row: number of unusable samples in a row after which an error is raised, even with ``"skip"``, because the
             source is probably broken. Default 100. None sets no limit.
         max_share: largest accepted fraction of unusable samples, in (0, 1), checked from 100 samples on. Default None: no
             limit.
         timeout: seconds without a batch from any worker, or without a header from the process that reads headers, after which
             these processes count as frozen. An error then names what each process was doing. Default 600. 0 sets no limit. Only
-            `load` uses it.
+            `load` uses the timeout.
         worker_restarts: number of times in an epoch that workers may be replaced because one died or all are frozen, default 0.
             The new workers paint the unfinished batches, so no batch is lost or doubled. Each restart gives a warning. Only
-            `load` uses it.
+            `load` restarts workers.
 
     Raises:
         ConfigError: an attribute has a value that is not described here.
@@ -80,9 +80,9 @@ class ErrorPolicy:
         return on_error if isinstance(on_error, ErrorPolicy) else cls(on_error)
 
     def require_default(self, user: str, *names: str) -> ErrorPolicy:
-        """Return the policy. Raise `ConfigError` if an attribute in `names` was set.
+        """Return the policy. Raise `ConfigError` if an attribute in `names` does not have its default value.
 
-        `user` is the name of the function or class that cannot follow these attributes.
+        `user` is the name of the function or class that cannot use these attributes.
         """
         defaults = {field.name: field.default for field in fields(self)}
         for name in names:
@@ -92,7 +92,7 @@ class ErrorPolicy:
 
 
 class ErrorJudge:
-    """The decision about every lost sample of one iteration.
+    """An object that decides about every lost sample of one iteration.
 
     The loader, the painter and `Pack` call `judge` for every batch.
     """
@@ -102,11 +102,11 @@ class ErrorJudge:
         self._in_a_row = self._lost = 0
 
     def begin(self) -> None:
-        """Begin an epoch without losses."""
+        """Reset the counts of losses for a new epoch."""
         self._in_a_row = self._lost = 0
 
     def judge(self, info: BatchInfo, seen: int | None = None) -> PatchpackError | None:
-        """Return the error to raise instead of delivering a batch, or None.
+        """Return the error to raise in place of a batch. Return None if the batch is to be delivered.
 
         Args:
             info: info of the batch.

@@ -1,4 +1,4 @@
-"""Replay of one image as training saw it. The image is planned and painted alone, with the same random draws."""
+"""The replay of one image as training saw it. The image is planned and painted alone, with the same random draws."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def replay(
         key: key of the image, as in reports and `PackedBatch.keys`.
         epoch: number of the epoch in the run, default 0.
         step: number of the image's batch, default 0. Only a recipe with several patch sizes uses the number.
-        repeat: number of the pass over the source within the epoch, which ``info.repeats`` of the batch holds. Default 0, the
+        repeat: number of the pass over the source within the epoch. It is in ``info.repeats`` of the batch. Default 0, the
             first pass.
         ordinal: number of the sample in the run, over all epochs, default 0. Only a drop schedule uses the number.
         num_tokens: number of tokens of the image in its batch, if a packer's ``max_cut`` left fewer than planned. Default None:
@@ -58,8 +58,8 @@ def replay(
         **reading: ``image``, ``target`` and the other options of `open_source` that the run passed to `load`.
 
     Returns:
-        The image as numpy arrays: the patches that were not dropped, ids, grid and target. All are equal to the run's to the
-            bit.
+        The image as numpy arrays: the patches that were not dropped, ids, grid and target. All values equal those of the run,
+        to the bit.
 
     Raises:
         SourceError: no sample has that key.
@@ -73,7 +73,7 @@ def replay(
     kind, events = probe_targets(opened.scan(), opened.reader)
     images = _found(events, key, opened.name).in_pass(repeat).images
     require_int(f"part of {key}", part, 0, len(images) - 1)
-    header = images[part]._replace(rest=(), text=images[0].text)  # every image of a sample has its text
+    header = images[part]._replace(rest=(), text=images[0].text)  # every image of a sample has the text of the sample
     alone = recipe.replace(rows_per_batch=1, packer=FirstFit(), patch_size=recipe.patch_size_at(epoch, step))
     planner = OnlinePlanner(alone, epoch=epoch, seen=ordinal, target_kind=kind, name=opened.name, text_len=text_len)
     (plan,) = [*planner.feed([header]), *planner.finish()]

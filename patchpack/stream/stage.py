@@ -1,4 +1,4 @@
-"""The `patchpack.Pack` stage: planning and painting inside your own pipeline, in the process that runs it."""
+"""The stage `patchpack.Pack`, which plans and paints inside your own pipeline, in the process that runs the pipeline."""
 
 from __future__ import annotations
 
@@ -58,31 +58,31 @@ class Pack:
     ``stream.compose(pp.Pack(recipe))``. For any other stream ``pp.Pack(recipe).over(stream)`` makes a torch dataset. A call of
     the stage with an iterable returns a generator of batches. The stage is picklable.
 
-    The stream of each worker is packed by itself, so batches depend on how the pipeline splits itself over ranks and workers.
-    The stage never splits a pipeline that splits itself. An item without a key gets its number in the stream as key, or with
-    several workers ``"<worker>/<number>"``. A key may repeat (``resampled=True``), because random draws depend on the key and
-    on the sample's number in the stream.
+    The stream of each worker is packed separately, so batches depend on how the pipeline splits itself over ranks and workers.
+    The stage never splits a pipeline that splits itself. An item without a key gets its number in the stream as key, or
+    ``"<worker>/<number>"`` if there are several workers. A key may repeat (webdataset's ``resampled=True``). Random draws still
+    differ, because they depend on the key and on the sample's number in the stream.
 
     Args:
         recipe: sizes, augmentation and packing of the samples.
         image: member of a webdataset dict, or column of a row. See `patchpack.stream.sample.items.as_sample`.
         frames: members or column that hold the frames of a clip. Default None: no clips.
-        target: member or column that holds the label. Several give a dict of labels. None reads no labels.
+        target: member or column that holds the label. With several names the target is a dict of labels. None reads no labels.
         to_sample: a function ``(number, item) -> Sample``, for items of another kind. Default None.
         map_target: a function from the decoded label to the target. Default None.
         text: member or column that holds the text, see `load`.
         tokenize: a function from a text to its token ids, see `load`. Default None: no texts.
         text_len: number of tokens of text per row, see `load`. Default None: no texts.
-        epoch: number of the epoch, which random draws depend on. Default 0. See `set_epoch`.
+        epoch: number of the epoch. Random draws depend on it. Default 0. See `set_epoch`.
         lookahead: number of images that may wait in unfinished rows, default 4096. If more wait, the fullest rows are closed.
             The stage also holds two batches and a block of 16 items.
-        lookahead_bytes: number of bytes that the waiting images may hold, in the form in which the pipeline yields them,
-            default 256 MiB. If they hold more, the fullest rows are closed.
+        lookahead_bytes: number of bytes that the waiting images may take, in the form in which the pipeline yields them,
+            default 256 MiB. If they take more, the fullest rows are closed.
         tail: handling of the last rows of a stream that ends, default ``"short"``. See `OnlinePlanner`.
         on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Under ``"skip"`` rejections are in
             ``batch.info``, see `Report.collect`. Each stream counts separately. Default ``"raise"``.
-        resumable: True stores the state of the stream in the ``info.state`` of every batch, where `delivered` reads it. A state
-            takes some kB. Default False.
+        resumable: True stores the state of the stream in the ``info.state`` of every batch. The method `delivered` needs this
+            state. A state takes some kB. Default False.
 
     Raises:
         ConfigError: an option cannot work. It is raised at construction.
@@ -129,10 +129,10 @@ class Pack:
         self._states: dict[int, Mapping[str, Any]] = {}  # by stream: the state of its last delivered batch
         self._num_streams = 1
         self._resume: dict[int, Mapping[str, Any]] = {}
-        self._planner(None)  # refuses wrong arguments now
+        self._planner(None)  # raises now for wrong arguments
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next iteration draws for, also in workers that run already.
+        """Set the number of the next epoch. Random draws depend on it. Workers that are already running see it too.
 
         The stage does not shuffle. If the pipeline has a method ``set_epoch``, each later iteration first calls it with the
         stage's epoch.
@@ -144,7 +144,7 @@ class Pack:
 
     @property
     def epoch(self) -> int:
-        """The epoch that the next iteration draws for."""
+        """Number of the next epoch. Random draws depend on it."""
         return int(self._epoch[0])
 
     def _tell_epoch(self, items: Any) -> None:
@@ -193,7 +193,7 @@ class Pack:
 
         Raises:
             ConfigError: the state is damaged, or an argument or a field of the recipe differs. The error names the difference.
-                The number of streams is compared when they start.
+                The number of streams is compared when the streams start.
         """
         require_same(state, self._belongs_to())
         require_whole(state, _PLACE)
@@ -218,7 +218,8 @@ class Pack:
         """Return a torch dataset of the batches that the stage makes of `items`, for ``DataLoader(..., batch_size=None)``.
 
         Torch expects an `IterableDataset` (such as those of webdataset and `datasets`) to divide itself among workers. Any
-        other iterable is divided here: worker w of n takes items w, w + n, … A dataset with items by number ends at its length.
+        other iterable is divided here: worker w of n takes items w, w + n, … Iteration over a map-style dataset stops after
+        ``len(dataset)`` items.
 
         Raises:
             ConfigError: `items` is a path, or cannot be iterated.

@@ -37,7 +37,7 @@ def check_resize_policy(policy: resize.ResizePolicy, *, patch_size: int = 16, ex
         examples: number of random tables of sizes to try (default 100).
 
     Raises:
-        AssertionError: the policy breaks a rule; the message shows the smallest example found.
+        AssertionError: the policy breaks a rule. The message shows the smallest example found.
     """
     bound = policy.bound(patch_size)
 
@@ -83,7 +83,7 @@ def check_crop_policy(policy: crop.CropPolicy, *, patch_size: int = 16, examples
         examples: number of random tables of sizes to try (default 100).
 
     Raises:
-        AssertionError: the policy breaks a rule; the message shows the smallest example found.
+        AssertionError: the policy breaks a rule. The message shows the smallest example found.
     """
 
     def check(table: npt.NDArray[np.int64], u: npt.NDArray[np.float64] | None) -> None:
@@ -115,7 +115,7 @@ def check_drop_policy(policy: Any, *, examples: int = 100) -> None:
         examples: number of random tables of grids to try (default 100).
 
     Raises:
-        AssertionError: the policy breaks a rule; the message shows the smallest example found.
+        AssertionError: the policy breaks a rule. The message shows the smallest example found.
     """
 
     def check(table: npt.NDArray[np.int64], u: npt.NDArray[np.float64] | None) -> None:
@@ -149,7 +149,7 @@ def check_packer(factory: PackerFactory, *, seq_len: int = 64, max_images: int =
         examples: number of random sequences of items to try (default 100).
 
     Raises:
-        AssertionError: the packer breaks a rule; the message shows the smallest example found.
+        AssertionError: the packer breaks a rule. The message shows the smallest example found.
     """
 
     @_settings(examples)

@@ -46,7 +46,7 @@ def lengths(seq_len: int, max_items: int = 60) -> st.SearchStrategy[list[int]]:
 def uniform_tables(n: int, draws: int) -> st.SearchStrategy[npt.NDArray[np.float64] | None]:
     """Return a strategy of uniform draws for n images, float64 ``[n, draws]`` in [0, 1). Values at the ends are frequent.
 
-    If `draws` is 0, it is a strategy of None.
+    If `draws` is 0, every value of the strategy is None.
     """
     if draws == 0:
         return st.none()

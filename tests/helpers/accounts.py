@@ -1,4 +1,4 @@
-"""What became of every sample of a run, by shard; and what should have, of the faults in `faults`."""
+"""The real and the expected outcome of every sample of a run, by shard. `faults` says which outcome each fault should have."""
 
 from __future__ import annotations
 

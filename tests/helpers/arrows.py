@@ -1,7 +1,7 @@
-"""Modules of the package and the imports between them, read from the source; the package itself is not imported.
+"""Modules of the package and the imports between them, read from the source without importing the package.
 
-An arrow is a pair of modules (A, B) where A imports B, at its top or inside of a function. Imports for type checkers
-are left out. A room of a folder is a module or a sub-package directly inside of it.
+An arrow is a pair of modules (A, B) where A imports B, at the top of A or inside of a function. Imports for type checkers are
+left out. A room of a folder is a module or a sub-package directly inside of the folder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""Runs every fault while Python tells what is opened and what is unpickled; prints an account of the run as JSON.
+"""A program that runs every fault while Python's audit hook reports what is opened and unpickled.
 
-``python audited.py FOLDER``: shards are written there before anybody watches. Workers report through the same descriptor.
+It prints the results as JSON.
+
+``python audited.py FOLDER`` writes the shards there before the auditing begins. Workers report through the same descriptor.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Packed batches for tests of what a batch says: two made by hand, and a hypothesis strategy of random ones."""
+"""Packed batches for tests of the contents of a batch: two made by hand, and a hypothesis strategy of random batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures with captions as every kind of source has them, and what their texts become."""
+"""Pictures with captions in every kind of source, and the expected text arrays."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write pictures of more than 8 bits whose headers say what Pillow cannot write: 12 bits, white as 0, sBIT, no sign."""
+"""Write pictures of more than 8 bits with headers that Pillow cannot write: 12 bits, white as 0, sBIT, no sign."""
 
 from __future__ import annotations
 

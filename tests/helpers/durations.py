@@ -2,9 +2,9 @@
 
 The plugin adds ``--record-durations FILE``: after the run, FILE holds a JSON object of the seconds (set-up, call, tear-down)
 and the tiers of each test. The check, ``python tests/helpers/durations.py FILE``, runs every fast test that took over one
-second again, as the fast tier runs it. Those that still do run in one process, up to three times, and the check names each test
-whose median is over one second. It fails if one is over three seconds. Kernels are compiled by then. Both limits are those of
-the machine they were set on, which imports torch in 1.7 seconds; on a slower one they grow in proportion.
+second again, as the fast tier runs it. Tests that again take over one second run in one process, up to three times. By then the
+kernels are compiled. The check names each test whose median is over one second. It fails if a median is over three seconds.
+Both limits hold for a machine that imports torch in 1.7 seconds. On a slower machine they grow in proportion.
 """
 
 from __future__ import annotations

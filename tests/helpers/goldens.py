@@ -1,4 +1,4 @@
-"""Numbers that other code bases gave: the files of `tests/golden/data`, which its README describes."""
+"""Numbers that other code bases computed, from the files of `tests/golden/data`. The README there describes the files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Difficult image files that any Pillow can make, with what must become of each; and shards of such files."""
+"""Difficult image files that any version of Pillow can make, the expected outcome of each, and shards of such files."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A pytest plugin that fails a run which leaves a process, a block of shared memory, or a temporary file behind.
 
-Every run gets a temporary folder of its own (`TMPDIR`), removed at its end, which must then hold nothing but pytest's own
-folder, torch's cache and multiprocessing's folders. It also gets a mark in its environment, by which processes that outlive it
-are found. The plugin needs /proc and /dev/shm, so it does nothing outside of Linux.
+Every run gets a temporary folder of its own (`TMPDIR`). At the end of the run the folder is removed. By then it may hold only
+pytest's own folder, torch's cache and multiprocessing's folders. Every run also gets a mark in its environment variables, by
+which the plugin finds processes that outlive the run. The plugin needs /proc and /dev/shm, so it does nothing outside of Linux.
 """
 
 from __future__ import annotations

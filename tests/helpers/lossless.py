@@ -1,4 +1,7 @@
-"""Write lossless JPEG files (SOF3), which Pillow reads and does not write, and which no decoder makes smaller."""
+"""Write lossless JPEG files (SOF3).
+
+Pillow can read them but not write them, and no decoder can decode them at a smaller size.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Twenty pictures of mixed shapes, by integer formulas: the same on every machine, with every version of everything."""
+"""Twenty pictures of mixed shapes, made by integer formulas.
+
+They are the same on every machine and with every package version.
+"""
 
 from __future__ import annotations
 

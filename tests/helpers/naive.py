@@ -1,4 +1,4 @@
-"""Slow twins: every rule again, from its definition, by loops, without a look at the fast one."""
+"""Slow reference implementations: every rule again, from its definition, in loops, and independent of the fast code."""
 
 from __future__ import annotations
 

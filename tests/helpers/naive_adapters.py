@@ -1,4 +1,6 @@
-"""Slow twins of the adapters: one image alone, by loops, from what the models' papers and configurations say."""
+"""Slow reference implementations of the adapters, for one image at a time, in loops, from the models' papers and
+configurations.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What an index must say, taken from a scan of the same shards: lists of headers, nothing narrowed, nothing mapped."""
+"""The expected contents of an index, taken from a scan of the same shards: plain lists of headers, without compact arrays or
+mmap.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Slow twins of painting: one image alone, by loops, without a look at the fast path."""
+"""Slow reference implementations of painting, for one image at a time, in loops, and independent of the fast code."""
 
 from __future__ import annotations
 

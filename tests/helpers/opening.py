@@ -1,4 +1,4 @@
-"""Sources with limits, which only a recipe gives them elsewhere."""
+"""Sources opened with limits that otherwise only a recipe sets."""
 
 from __future__ import annotations
 

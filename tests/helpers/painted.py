@@ -1,4 +1,7 @@
-"""Shards whose pictures show their own label: 16 patches of black or white are its bits, so a wrong pairing can be seen."""
+"""Shards whose pictures show their own label as 16 black or white patches, one per bit.
+
+So a wrong label is seen in the picture.
+"""
 
 from __future__ import annotations
 

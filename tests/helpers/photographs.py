@@ -1,10 +1,10 @@
-"""Drawn pictures with the statistics of photographs, encoded in every way that photographs are, from a seed.
+"""Drawn pictures with the statistics of photographs, encoded in every format of photographs. All follow from a seed.
 
-A scene is a landscape, a still life, pebbles or a facade: fields with a spectrum of ``1/f**a``, and objects with hard edges,
-shading, texture and power-law sizes. A picture is a part of a scene with sensor noise. `photographs` encodes 96 of them;
-`write_shards` writes them as webdataset shards.
+A scene is a landscape, a still life, pebbles or a facade. It consists of fields with a spectrum of ``1/f**a``, and of objects
+with hard edges, shading, texture and power-law sizes. A picture is a part of a scene with sensor noise. `photographs` encodes
+96 pictures. `write_shards` writes them as webdataset shards.
 
-Pixels depend on the seed alone. Files depend on the version of the encoder, too.
+Pixels depend on the seed alone. Files also depend on the version of the encoder.
 """
 
 from __future__ import annotations

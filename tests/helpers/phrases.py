@@ -1,4 +1,4 @@
-"""The lists behind `helpers.words`: phrases and old names that must not come back, and first words of docstrings."""
+"""The lists that `helpers.words` uses: phrases and old names that must not come back, and first words of docstrings."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ OLD_NAMES = {
 }
 # the same for names in code alone: as words of prose they are plain English
 OLD_IDENTIFIERS = {
-    r"Line": "ImageDecision",
+    r"Line": "SampleDecision",
     r"Members": "SampleFields",
     r"placing": "decision",
     r"spot": "placed image, or part of a file",
@@ -66,6 +66,11 @@ OLD_IDENTIFIERS = {
     r"accounted": "already_reported",
     r"shelf": "allocator",
     r"ring": "slot pool",
+    r"to_device": "to, or standardize",
+    r"quarantine": "log",
+    r"altered": "shortened",
+    r"turbo": "simplejpeg",
+    r"fuse": "max_in_a_row",
 }
 
 VERBS = set(

@@ -1,7 +1,8 @@
-"""One factor for hypothesis: how many examples a property gets, in every tier.
+"""The number of examples that hypothesis tries for a property, in every tier of tests.
 
 `HYPOTHESIS_PROFILE` names a profile: fast (10 examples, the default), ci (40) or deep (2,000). fast and ci draw the same
-examples in every run, so a run that failed fails again; deep draws new ones. A cheap or important property asks for a multiple.
+examples in every run, so a run that failed fails again. deep draws new examples. A cheap or important property asks for a
+multiple.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""File systems of this machine that behave as if they were elsewhere, and count what they are asked for."""
+"""Local file systems that behave like remote ones, and count the requests that they get."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names to evaluate the repr of a recipe or a policy with."""
+"""The names with which a test evaluates the repr of a recipe or a policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An index of sizes alone, in memory: what planning asks for where there are no shards and no pixels."""
+"""An index of sizes alone, in memory, for tests of planning without shards and pixels."""
 
 from __future__ import annotations
 

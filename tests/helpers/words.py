@@ -8,8 +8,8 @@ There are three rules. `phrase`: no phrase of `helpers.phrases` stands in a docs
 `docs/`, or in `README.md`. `first line`: a public function begins with a verb; a public class, property or module begins with a
 noun phrase. `parameter`: a public function with three or more parameters documents each of them by name.
 
-The rules are a ratchet. `words_today.json` holds the number of hits per file and rule. A file may not have more. An entry that
-is too high fails as well, so that it is lowered with each clean-up. A file without an entry must be clean.
+`words_today.json` holds the allowed number of hits per file and rule. A file with more hits fails. A file with fewer hits
+fails, too, so that the number is lowered with each clean-up. A file without an entry must have no hits.
 """
 
 from __future__ import annotations

@@ -33,12 +33,12 @@ DTYPES = {"float32": np.float32, "float16": np.float16}
 
 
 class Part(NamedTuple):
-    """The results of some batches, which are written to files of their own.
+    """The results of some batches. Each part is written to its own files.
 
     Attributes:
         vectors: the vectors of n images, ``[n, width]``.
         keys: key of the image of each vector.
-        rejected: the unusable images that were met in these batches.
+        rejected: the unusable images among the images of these batches.
     """
 
     vectors: npt.NDArray[Any]
@@ -114,7 +114,7 @@ def run(arguments: argparse.Namespace) -> int:
                 "rejected": state["rejected"] + len(part.rejected),
                 "loader": loader.state_dict(),
             }
-            _write_text(folder / PROGRESS, json.dumps(state, indent=1))  # last, when the files that it counts are there
+            _write_text(folder / PROGRESS, json.dumps(state, indent=1))  # last: the files that it counts must exist
             bar.update(task, completed=state["images"])
     report, seconds = loader.report(), time.perf_counter() - start
     _write_text(folder / PROGRESS, json.dumps(state | {"finished": True, "loader": None}, indent=1))

@@ -1,4 +1,4 @@
-"""``patchpack index``: size and place of every sample of some shards, in one file."""
+"""``patchpack index``: one file with the size and location of every sample of some shards."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def build(console: Console, shards: list[str], arguments: argparse.Namespace, *,
         console: the terminal.
         shards: paths, URLs and patterns of the shards.
         arguments: the parsed command line, with the options of `add_indexed_fields` and `add_workers`.
-        update: an older index, from which unchanged shards and the default fields are taken. Default None.
+        update: an older index. Unchanged shards are taken from it and not read again. Its fields are the defaults of
+            ``--image`` and ``--target``. Default None.
 
     Raises:
         SourceError: no sample can be used. The reasons are printed before the error is raised.

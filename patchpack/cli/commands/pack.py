@@ -1,4 +1,4 @@
-"""``patchpack pack``: whole epochs, painted once and written into a folder of packed shards."""
+"""``patchpack pack``: whole epochs, painted once (decoded and cut into patches) and written into a folder of packed shards."""
 
 from __future__ import annotations
 

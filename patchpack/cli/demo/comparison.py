@@ -26,8 +26,8 @@ class Measured(NamedTuple):
     """The measurements of one way of batching.
 
     Attributes:
-        name: name of the way.
-        how: description of the way.
+        name: name of the way of batching.
+        how: description of the way of batching.
         tokens: number of tokens that a model computes on, padding included.
         waste: fraction of padding among these tokens, in [0, 1].
         stretch: mean factor by which one side of an image is stretched against the other, at least 1.

@@ -1,4 +1,4 @@
-"""Pictures of images before and after resizing. The patches for the model are drawn below the picture in the file."""
+"""Pictures of images before and after resizing. The upper picture is the file. The lower one shows the model's patches."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draw_pairs(
     ids: bool = False,
     features: Mapping[str, Image.Image] | None = None,
 ) -> Image.Image:
-    """Draw each image as in its file, and below it as the model gets it.
+    """Draw each image twice: above as the file has it, below as the model gets it.
 
     The line below an image has the colour that the image has in the picture of the rows.
 
@@ -89,7 +89,7 @@ def _words(text: str, colour: str) -> Image.Image:
 def shortened(key: str, width: int) -> str:
     """Return the end of a key, in letters that the font has. The ends of keys differ more than their beginnings.
 
-    It is at most `width` pixels long.
+    The result is at most `width` pixels long.
     """
     text, face = printable(key, "latin-1"), font(13)
     if face.getlength(text) <= width:

@@ -70,7 +70,7 @@ def scaled(picture: Image.Image, size: Size) -> Image.Image:
 
 
 def fitted(size: Size, scale: float, within: Size) -> Size:
-    """Return a size times a scale, or a smaller size if that does not fit.
+    """Return a size times a scale, or a smaller size if the scaled size does not fit.
 
     Args:
         size: size in pixels.

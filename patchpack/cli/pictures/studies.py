@@ -1,4 +1,4 @@
-"""The figure of ``patchpack plan``, which shows fill, images per row and waits of every combination side by side."""
+"""The figure of ``patchpack plan``: fill, images per row and waiting times of every combination, side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from patchpack.plan.study import Study
 
 
 def draw_studies(studies: list[Study], choice: Choice, title: str, path: Path) -> Path:
-    """Draw the fill, images per row and waits of every combination into a file. Return the path.
+    """Draw the fill, images per row and waiting times of every combination into a file. Return the path.
 
     Args:
         studies: the combinations.

@@ -12,8 +12,8 @@ from patchpack.plan.study import Study
 _SEQ_LENS = (512, 1024, 2048, 4096)
 _NEAR = 0.005  # fills that differ by less count as equal
 _BINDING = 0.01  # share of rows that may run out of slots
-_FEW = 10  # rows; the last of an epoch are emptier
-_ENOUGH = 4  # images per row; below, one more or less is a quarter of the row
+_FEW = 10  # rows; an epoch's last rows are emptier than the others
+_ENOUGH = 4  # images per row; with fewer, each image is more than a quarter of the row
 
 
 class Choice(NamedTuple):
@@ -28,7 +28,7 @@ def combinations(name: str, seq_lens: list[int] | None, max_images: list[int] | 
 
     Args:
         name: name of the preset.
-        seq_lens: the row lengths in tokens. None: those of 512, 1024, 2048 and 4096 into which any image fits.
+        seq_lens: the row lengths in tokens. None: the lengths among 512, 1024, 2048 and 4096 that hold any image.
         max_images: the numbers of slots per row. None: the number that the preset has.
 
     Raises:
@@ -47,10 +47,10 @@ def combinations(name: str, seq_lens: list[int] | None, max_images: list[int] | 
 
 
 def recommend(studies: list[Study]) -> Choice:
-    """Choose a good combination with the shortest rows, and among these the one with the fewest slots.
+    """Choose the good combination with the shortest rows. If several have the same rows, choose the one with the fewest slots.
 
-    A combination is good if its rows seldom run out of slots, hold at least four images, and are as full as those of the
-    fullest combination to within half a percent (`Study.steady_fill_rate`). If no combination is good, rows with fewer images
+    A combination is good if its rows seldom run out of slots, hold at least four images, and are at most half a percent less
+    full than the rows of the fullest combination (`Study.steady_fill_rate`). If no combination is good, rows with fewer images
     are allowed first, then rows that run out of slots.
     """
     free = [s for s in studies if s.out_of_slots <= _BINDING]

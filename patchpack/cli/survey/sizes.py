@@ -25,7 +25,7 @@ class Sizes(NamedTuple):
         table: int64 ``[n, 2]``, height and width in pixels.
         keys: keys of the images, on which random draws depend. None for a table, which has no keys.
         complete: False if there are more sizes than the limit.
-        without_size: lines of a table that are left out because a side is below 1 pixel.
+        without_size: number of lines of a table that are left out because a side is below 1 pixel.
         rejected: samples of a source that cannot be used.
         faults: shards that could not be read to their end.
     """
@@ -44,7 +44,8 @@ def read_sizes(path: str, progress: Progress, *, order: str | None, limit: int, 
     Args:
         path: a ``.npz`` or ``.csv`` file, or a source.
         progress: progress line that shows how many headers are read.
-        order: ``"hw"`` or ``"wh"``, the order of the columns in a ``.npz`` file, if its array has another name than these two.
+        order: ``"hw"`` or ``"wh"``, the order of the columns in a ``.npz`` file. Needed only if the array in the file has
+            neither of these two names.
         limit: largest number of sizes, or of samples of a source.
         image: extensions of the images of a source.
         target: extension of the labels of a source, see `open_typed`.

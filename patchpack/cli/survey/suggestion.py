@@ -50,7 +50,7 @@ class Suggestion(NamedTuple):
 
 
 def suggest(found: Survey, *, labelled: bool) -> Suggestion:
-    """Return a preset for these images, with the shortest rows whose fill is within half a percent of that of longer rows."""
+    """Return a preset for these images, with the shortest rows that are as full as longer rows to within half a percent."""
     dense = bool(np.median(found.native_tokens) > 2048)
     if dense:
         name, budget, reason = "siglip2_naflex", 1024, "large pages or screenshots: a budget of 1024 patches keeps them legible"

@@ -1,8 +1,8 @@
 """The conversion between our model and big_vision's npz files: ViT, FlexiViT and the image towers of SigLIP and SigLIP 2.
 
-flax stores a linear map as ``[in, out]``, attention by head (``[width, heads, d]`` for queries, keys and values,
-``[heads, d, width]`` for the output), and a convolution as ``[height, width, in, out]``. Blocks are separate
-(``encoderblock_0``, …), or stacked along a first axis (``encoderblock``) in models trained with ``scan=True``.
+flax stores a linear map as ``[in, out]``, and a convolution as ``[height, width, in, out]``. Attention is stored by head:
+``[width, heads, d]`` for queries, keys and values, and ``[heads, d, width]`` for the output. Blocks are separate arrays
+(``encoderblock_0``, …). In models trained with ``scan=True``, blocks are stacked along a first axis (``encoderblock``).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def load_big_vision(model: ViT, weights: str | Path | Arrays) -> None:
         model: a model with the same parts as the file, for instance from a preset. The model's weights are overwritten. For
             big_vision's MLPs the model needs ``BlockStyle(activation="gelu_tanh")``. If the file has a position for the class
             token, the position is added to the token.
-        weights: path of an npz file, or the arrays in it by name.
+        weights: path of an npz file, or a mapping from the names in such a file to the arrays.
 
     Raises:
         ConfigError: the file has no weights of an image tower, or weights are missing, left over, or of another shape. The
@@ -86,11 +86,11 @@ def load_big_vision(model: ViT, weights: str | Path | Arrays) -> None:
 
 
 def save_big_vision(model: ViT, path: str | Path) -> None:
-    """Write our weights as a big_vision npz file, which `load_big_vision` and timm's ``load_pretrained`` read.
+    """Write our weights as a big_vision npz file, which `load_big_vision` and timm's ``load_pretrained`` can read.
 
     Args:
-        model: a model whose weights all have names in big_vision: with a table of positions for one grid and with biases,
-            without registers and layer scale.
+        model: a model whose weights all have names in big_vision. It needs a table of positions for one grid, and biases. It
+            must not have registers or layer scale.
         path: path of the file.
 
     Raises:

@@ -41,7 +41,7 @@ def load_timm(model: ViT, state: Mapping[str, Tensor]) -> None:
     """Load the weights of a timm model ``vit_*``, ``flexivit_*`` or ``naflexvit_*``.
 
     Args:
-        model: a model with the same parts as timm's, for instance from a preset. The model's weights are overwritten.
+        model: a model with the same parts as the timm model, for instance from a preset. The model's weights are overwritten.
         state: timm's ``model.state_dict()``.
 
     Raises:
@@ -90,15 +90,16 @@ def load_timm(model: ViT, state: Mapping[str, Tensor]) -> None:
 def to_timm(model: ViT, family: Family = "vit") -> dict[str, Tensor]:
     """Return our weights under timm's names, for ``timm_model.load_state_dict(to_timm(model))``.
 
-    It is the inverse of `load_timm`.
+    This function is the inverse of `load_timm`.
 
     Args:
-        model: a model with a table of positions for one grid (`GridPositions`), or factorised positions for NaFlexViT.
+        model: a model with a table of positions for one grid (`GridPositions`). For NaFlexViT the model may have factorised
+            positions (`FactorizedPositions`) too.
         family: family of timm models that the result is for. ``"vit"``, the default, has positions for class and register
             tokens, which are set to zero. ``"flexivit"`` and ``"naflexvit"`` have no such positions.
 
     Raises:
-        ConfigError: timm has no such kind of positions.
+        ConfigError: this family of timm models does not have the kind of positions that the model has.
     """
     state = {name: value.detach() for name, value in model.state_dict().items()}
     naflex = family == "naflexvit"

@@ -1,4 +1,4 @@
-"""Plans of batches from rows, with the rows that the tail of an epoch adds."""
+"""Plans of batches, made from rows. At the end of an epoch, the option `tail` may add rows."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
 
 
 class HeldPlan(NamedTuple):
-    """A plan that is held back until the samples after it are counted, together with its rows."""
+    """A plan and its rows, held back until the losses after the plan are counted."""
 
     plan: BatchPlan
     rows: list[list[SampleDecision]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the position and the rows of the plan."""
+        """Return step, patch size, info and rows of the plan, JSON-safe."""
         plan = self.plan
         return {"step": plan.step, "patch_size": plan.patch_size, "info": plan.info.to_json(),
                 "rows": positions_of(self.rows), "repeated_rows": plan.repeated_rows}  # fmt: skip
 
 
 class Batches:
-    """The plans of the batches of one epoch.
+    """The maker of the plans of one epoch's batches.
 
     Args:
-        recipe: recipe with the number of rows of a batch and the tokens of a row.
+        recipe: recipe, which gives the number of rows of a batch and the tokens of a row.
         epoch: number of the epoch.
         tail: treatment of rows that do not fill a batch, see `OnlinePlanner`.
         target_kind: kind of the source's targets.
         text_len: text tokens per row, None without texts.
 
     Attributes:
-        first_rows: the first rows of the epoch, at most a batch of them. They are kept for ``tail="wrap"`` only.
+        first_rows: the first rows of the epoch, at most as many as a batch has. They are kept only with ``tail="wrap"``.
     """
 
     def __init__(self, recipe: Recipe, epoch: int, tail: Tail, target_kind: TargetKind, text_len: int | None) -> None:
@@ -48,14 +48,14 @@ class Batches:
         self.first_rows: list[list[SampleDecision]] = []
 
     def completed(self, rows: list[list[SampleDecision]]) -> tuple[list[list[SampleDecision]], int]:
-        """Return the rows of the next batch, with the rows that the tail adds, and the number of repeated rows among them."""
+        """Return the next batch's rows, with the rows that `tail` adds, and the number of repeated rows among all of these."""
         if self._tail == "wrap":
             self.first_rows += rows[: max(0, self._recipe.rows_per_batch - len(self.first_rows))]
         whole = self.filled(rows)
         return whole, len(whole) - len(rows) if self._tail == "wrap" else 0
 
     def filled(self, rows: list[list[SampleDecision]]) -> list[list[SampleDecision]]:
-        """Return the rows of a batch, with the rows that the tail adds."""
+        """Return the rows of a batch, followed by the rows that `tail` adds."""
         per_batch = self._recipe.rows_per_batch
         if self._tail == "wrap":
             return rows + [self.first_rows[i % len(self.first_rows)] for i in range(per_batch - len(rows))]
@@ -75,9 +75,9 @@ class Batches:
         Args:
             rows: rows of the batch.
             patch_size: pixels per side of a patch.
-            info: info of the batch, which has the step.
-            fatal: the reason if no further batch can be made. Default None.
-            repeated_rows: number of rows at the end that were in another batch. Default 0.
+            info: info of the batch. It gives the number of the step.
+            fatal: reason why no further batch can be made. Default None, a normal batch.
+            repeated_rows: number of rows at the end that repeat rows of another batch. Default 0.
         """
         return batch_plan(
             rows,

@@ -10,16 +10,16 @@ from patchpack.plan._integers import require_int
 from patchpack.plan.packing import Lookahead, Packer, PackerFactory
 
 MOST_TEXT = 1 << 20
-_MOST_UNITS = 1 << 30  # packers treat this number as no limit
+_MOST_UNITS = 1 << 30  # packers take this number of slots as no limit
 
 
 class Budget:
     """The capacity of a row for images and text, counted in units. A row has `capacity` units.
 
     A text token takes ``capacity / text_len`` units and an image takes ``capacity / max_images`` units. A sample takes the
-    units of its text or the units of its images, whichever is more. The sum of these maxima bounds both sums: a row within
-    its capacity holds at most `text_len` tokens of text and `max_images` images. The capacity is the least common multiple,
-    so nothing is rounded. Without text a unit is a slot.
+    units of its text or the units of its images, whichever is more. So a row within its capacity holds at most `text_len` text
+    tokens and `max_images` images. The capacity is the least common multiple of these two numbers, so nothing is rounded.
+    Without text a unit is a slot.
 
     Args:
         max_images: slots per row.
@@ -41,12 +41,12 @@ class Budget:
             )
 
     def charge(self, num_images: int, num_text: int) -> int:
-        """Return the number of units that a sample takes. It is ``1 … capacity`` if the sample fits an empty row."""
+        """Return the number of units that a sample takes: ``1 … capacity`` if the sample fits an empty row."""
         units = num_images * (self.capacity // self.max_images)
         return units if self.text_len is None else max(units, num_text * (self.capacity // self.text_len))
 
     def packer(self, factory: PackerFactory, seq_len: int) -> Packer:
-        """Return a packer whose slots are the units of this budget. The default pool of a `Lookahead` still counts images."""
+        """Return a packer whose slots are the units of this budget. A `Lookahead` still counts images for its default pool."""
         if self.text_len is not None and isinstance(factory, Lookahead) and factory.waiting is None:
             factory = replace(factory, waiting=factory.limits(self.max_images)[0])
         return factory(seq_len, self.capacity)

@@ -1,4 +1,4 @@
-"""The decisions about samples, and the batch made of rows of samples."""
+"""The decisions about samples, and the plan of a batch made of rows of samples."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class SampleDecision(NamedTuple):
     Attributes:
         position: number of the sample in the stream, from 0.
         header: header of the sample.
-        table: decisions about the sample's images, one line per image, in order. A row takes all of these images, or no image
-            of the sample.
-        key_hash: uint64, hashes of the draw keys of the sample's images.
+        table: decisions about the sample's images, one line per image, in order. A row takes either all of these images or none
+            of them.
+        key_hash: uint64 ``[images]``, hashes of the draw keys of the sample's images.
         num_tokens: number of tokens of all images of the sample.
-        num_bytes: bytes of memory that the sample's images hold until they are painted, the sum of `Header.num_bytes`.
-        cut: number of tokens that the packer took away, so that its row ends exactly full. Default 0.
+        num_bytes: bytes of memory that the sample's images hold until painting: the sum of `Header.num_bytes`.
+        cut: number of tokens that the packer cut off the sample, so that the row ends exactly full. Default 0.
     """
 
     position: int
@@ -48,7 +48,7 @@ class SampleDecision(NamedTuple):
         return self.header.num_text
 
     def shortened(self, num_tokens: int) -> SampleDecision:
-        """Return the sample cut to `num_tokens` tokens. Tokens are taken from its longest images, which become equally long.
+        """Return the sample cut to `num_tokens` tokens. Its longest images lose tokens, and become equally long.
 
         Raises:
             PackingError: `num_tokens` is less than the number of images.
@@ -75,13 +75,13 @@ class SampleDecision(NamedTuple):
 def decide(
     recipe: Recipe, headers: Sequence[tuple[int, Header]], *, epoch: int, ordinals: npt.NDArray[np.int64], patch_size: int
 ) -> list[SampleDecision]:
-    """Decide about samples.
+    """Make the decisions about samples from their headers.
 
     Args:
-        recipe: the policies and the seed.
+        recipe: recipe with the policies and the seed.
         headers: pairs of a sample's position and its header, one pair per sample.
         epoch: epoch of the draws.
-        ordinals: int64 ``[n]``, number of each sample over all epochs, for drop schedules.
+        ordinals: int64 ``[n]``, running number of each sample over all epochs, for drop schedules.
         patch_size: pixels per side of a patch.
     """
     if not headers:

@@ -17,11 +17,11 @@ class Losses:
 
     Attributes:
         seen: number of samples read.
-        rejected: number of samples that were rejected one by one.
-        first_rejection: the first rejection, else None.
-        first_fault: the first container that could not be read to its end, else None.
+        rejected: number of rejected samples.
+        first_rejection: the first rejection, None without a rejection.
+        first_fault: the fault of the first container that could not be read to its end, None without a fault.
         in_a_row: number of rejections since the last usable sample.
-        dropped: number of samples left out by a rule, by the rule's name.
+        dropped: dict from the name of a rule to the number of samples that the rule left out.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Losses:
         self._faults: list[ShardFault] = []
 
     def reject(self, rejection: Rejection) -> None:
-        """Count one sample as lost."""
+        """Record that a sample was rejected."""
         self.rejected += 1
         self.in_a_row += 1
         self.first_rejection = self.first_rejection or rejection
@@ -50,13 +50,13 @@ class Losses:
             self.dropped[rule] = self.dropped.get(rule, 0) + images
 
     def info(self, step: int, epoch: int, planned: int, shortened: int, *, fatal: bool) -> BatchInfo:
-        """Return the info of a batch, with the losses since the last one.
+        """Return the info of a batch, with the losses that no earlier info has.
 
         Args:
             step: number of the batch.
             epoch: number of the epoch.
-            planned: number of its samples.
-            shortened: number of its samples that were shortened.
+            planned: number of samples in the batch.
+            shortened: number of samples in the batch that were shortened.
             fatal: True if no batch follows. The info then includes the samples that rules left out.
         """
         rejections, faults = self.take_new()
@@ -67,13 +67,13 @@ class Losses:
         )  # fmt: skip
 
     def added_to(self, info: BatchInfo) -> BatchInfo:
-        """Return the info of a plan that was held back, with the later losses added."""
+        """Return the given info of a plan that was held back, with later losses added."""
         rejections, faults = self.take_new()
         rejections, faults = [*info.rejections, *rejections], [*info.shard_errors, *faults]
         return replace(info, seen=self.seen, rejections=rejections, shard_errors=faults)
 
     def take_new(self) -> tuple[list[Rejection], list[ShardFault]]:
-        """Return the rejections and the faults since the last call."""
+        """Return the rejections and the faults that were recorded since the last call."""
         new = self._rejections, self._faults
         self._rejections, self._faults = [], []
         return new
@@ -92,7 +92,7 @@ class Losses:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from `state_dict`."""
+        """Continue from a state that `state_dict` returned."""
         first, fault = state["first_rejection"], state["first_fault"]
         self.seen, self.rejected, self.dropped = state["seen"], state["rejected"], dict(state["dropped"])
         self.first_rejection = None if first is None else Rejection(**first)

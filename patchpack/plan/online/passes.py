@@ -1,14 +1,14 @@
-"""The passes over a repeated source, and the test whether another pass could have a usable sample."""
+"""The count of passes over a repeated source, and the check whether another pass could have a usable sample."""
 
 from __future__ import annotations
 
 from patchpack.plan.recipe import Recipe
 
-_EMPTY = 10  # a rule that draws may refuse every image of a small source in one pass and take some in the next
+_EMPTY = 10  # a random rule may refuse every image of a small source in one pass, and take some in the next pass
 
 
 class Passes:
-    """The number of the current pass, and the number of earlier passes in a row without a sample that the recipe takes.
+    """The number of the current pass, and the number of passes just before it in which the recipe took no sample.
 
     Args:
         recipe: the policies.
@@ -39,6 +39,6 @@ class Passes:
         return [self._number, self._empty, self._taken_any]
 
     def restore(self, state: list[int | bool]) -> None:
-        """Continue from `state`."""
+        """Continue from a state that `state` returned."""
         number, empty, taken = state
         self._number, self._empty, self._taken_any = int(number), int(empty), bool(taken)

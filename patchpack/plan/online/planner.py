@@ -29,7 +29,7 @@ class OnlinePlanner:
     """A planner that turns the headers of one epoch into `BatchPlan`s.
 
     Call `feed` with events in the order of the source, then `finish`. Plans do not depend on how the events are cut into
-    blocks. The planner holds back one plan, so that the last batch reports everything that was counted after it.
+    blocks. The planner holds back its newest plan, so that the last batch can also report the losses after the batch.
 
     Args:
         recipe: recipe of the batches. A batch has ``recipe.rows_per_batch`` rows.
@@ -38,18 +38,18 @@ class OnlinePlanner:
         target_kind: the kind of the source's targets. Every plan carries it. Default None, no targets.
         name: name of the source, for messages.
         tail: treatment of the last rows of an epoch if they do not fill a batch. ``"short"``, the default, leaves the batch
-            short. ``"drop"`` drops its images and counts them. ``"pad"`` adds empty rows. ``"wrap"`` repeats the first rows
-            of the epoch.
-        max_steps: number of batches after which the epoch ends. Samples that still wait are then dropped and counted. Default
+            short. ``"drop"`` drops the images of this batch and counts them. ``"pad"`` adds empty rows. ``"wrap"`` repeats the
+            first rows of the epoch.
+        max_steps: number of batches after which the epoch ends. Samples that still wait then are dropped and counted. Default
             None: the epoch ends with the source.
         stream: number of this planner among the planners that share an epoch, from 0. Default 0.
         num_streams: number of planners that share an epoch. Each planner receives every num_streams-th sample. It plans every
             num_streams-th of the `max_steps` steps. Default 1.
         lookahead: most samples that may wait in open rows. If more wait, the fullest rows are closed. Default None, no limit.
-        lookahead_bytes: most bytes of `Header.num_bytes` that may wait in open rows. If more wait, the fullest rows are closed.
-            Default None, no limit.
-        max_in_a_row: number of unusable samples in a row after which the epoch ends with a fatal plan. None for no limit.
-            Default 100.
+        lookahead_bytes: most bytes (`Header.num_bytes`) that the samples in open rows may hold. If they hold more, the fullest
+            rows are closed. Default None, no limit.
+        max_in_a_row: number of consecutive unusable samples after which the epoch ends with a plan that has `fatal` set. None
+            for no limit. Default 100.
         text_len: text tokens per row, beside the tokens of images (see `Header.text`). Default None, without texts.
 
     Raises:
@@ -88,7 +88,7 @@ class OnlinePlanner:
         self._first_ordinal = seen + stream
         self._step, self._passes = stream, Passes(recipe)
         self._held: HeldPlan | None = None
-        self._ended = self._finished = False  # no more events will be fed, no more plans made
+        self._ended = self._finished = False  # no more events are fed; no more plans are made
         self._fatal: str | None = None  # why fewer steps were planned than requested
         self._begin(recipe.patch_size_at(epoch, stream))
 
@@ -102,12 +102,12 @@ class OnlinePlanner:
 
     @property
     def done(self) -> bool:
-        """True if ``max_steps`` batches are planned, so that no more samples are taken."""
+        """True if ``max_steps`` batches are planned. The planner then takes no more samples."""
         return self._max_steps is not None and self._step >= self._max_steps
 
     @property
     def finished(self) -> bool:
-        """True if the last plan of the epoch has been made. `seen` then stays the same."""
+        """True if the last plan of the epoch has been made. After that, `seen` does not change any more."""
         return self._finished
 
     @property
@@ -117,7 +117,7 @@ class OnlinePlanner:
 
     @property
     def too_many_errors(self) -> bool:
-        """True if ``max_in_a_row`` samples in a row could not be used."""
+        """True if ``max_in_a_row`` consecutive samples could not be used."""
         return self._max_in_a_row is not None and self._account.in_a_row >= self._max_in_a_row
 
     @property
@@ -126,11 +126,11 @@ class OnlinePlanner:
         return not (self.done or self.nothing_usable or self.too_many_errors or self._ended or self._finished)
 
     def feed(self, events: Iterable[Event]) -> Iterator[BatchPlan]:
-        """Take a block of events and yield the plans that it completes."""
+        """Take a block of events, and yield the plans that these events complete."""
         todo, account = deque(events), self._account
         yield from self._complete_batches()  # batches that were complete when a state was saved
         while todo and not self.done and not self.too_many_errors:
-            patch_size = self._patch_size  # a new one plans the rest of the block again
+            patch_size = self._patch_size  # with a new patch size, the rest of the block is decided again
             samples = (event for event in todo if not isinstance(event, ShardFault))
             decisions = iter(self._decide([(account.seen + i, e) for i, e in enumerate(samples) if isinstance(e, Header)]))
             while todo and not self.done and not self.too_many_errors and patch_size == self._patch_size:
@@ -148,7 +148,7 @@ class OnlinePlanner:
                 yield from self._complete_batches()
 
     def finish(self) -> Iterator[BatchPlan]:
-        """End the epoch and yield the remaining plans, the last one according to ``tail``.
+        """End the epoch and yield the remaining plans. The last plan follows ``tail``.
 
         Raises:
             PackingError: the packer did not return an item.
@@ -162,13 +162,13 @@ class OnlinePlanner:
             yield from self._stop()
             return
         while not self.done:
-            self._rows.flush()  # again after each batch: a new patch size opens rows anew
+            self._rows.flush()  # again after each batch, because a new patch size opens new rows
             if not len(self._rows) or (self._tail == "drop" and len(self._rows) < self._recipe.rows_per_batch):
                 break
             yield from self._complete_batch()
         account = self._account
         if not self.done:
-            left = self._rows.take(len(self._rows))  # empty but for tail="drop"
+            left = self._rows.take(len(self._rows))  # empty unless tail is "drop"
             account.drop("tail", sum(len(row) for row in left))
         else:
             account.drop("steps_per_epoch", len(self._rows.waiting()))
@@ -185,7 +185,7 @@ class OnlinePlanner:
             yield self._make_plan([], fatal=self._fatal)
 
     def _stop(self) -> Iterator[BatchPlan]:
-        """Yield the plan that was held back, then the fatal one. Samples that wait in rows stay there."""
+        """Yield the plan that was held back, then a plan with `fatal` set. Samples that wait in rows stay in the rows."""
         self._finished = True
         self._fatal = too_many_errors(self._name, self._account)
         held, self._held = self._held, None
@@ -203,7 +203,7 @@ class OnlinePlanner:
         patch_size = self._recipe.patch_size_at(self._epoch, self._step)
         if patch_size == self._patch_size or self.done:
             return
-        # rows made for another patch size cannot be used: a new packer gets their images in arrival order
+        # rows of another patch size cannot be used: a new packer gets the images of these rows in arrival order
         again = self._rows.waiting()
         self._begin(patch_size)
         for decision in self._decide([(decision.position, decision.header) for decision in again]):
@@ -275,7 +275,7 @@ class OnlinePlanner:
             headers: mapping from each position in ``state["samples"]`` to the header of this sample.
 
         Raises:
-            SourceError: a header is missing, belongs to another sample, or has another size. Or the tokens of texts changed.
+            SourceError: a header is missing, belongs to another sample, or has another size. Or the token ids of texts changed.
         """
         self._step = state["step"]
         self._account.load_state_dict(state["account"])

@@ -32,7 +32,7 @@ def refusal(recipe: Recipe, size: Size, num_tokens: int, seq_len: int, frames: i
 
 
 def refused(decision: SampleDecision, recipe: Recipe, seq_len: int, text_len: int | None = None) -> Rejection | None:
-    """Return a rejection that says why no row takes a sample, or None if a row takes it.
+    """Return a rejection that says why no row takes a sample, or None if a row takes the sample.
 
     Args:
         decision: the decisions about the sample.
@@ -76,7 +76,7 @@ def too_few_steps(recipe: Recipe, patch_size: int, *, nothing_usable: bool) -> s
     Args:
         recipe: the policies.
         patch_size: pixels per side of a patch.
-        nothing_usable: True if the recipe took no image of a whole pass.
+        nothing_usable: True if the recipe took no image in a whole pass over the source.
     """
     if nothing_usable:
         return f"{recipe.resize!r} accepted no image of a whole pass at patch_size={patch_size}"

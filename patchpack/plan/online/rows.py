@@ -1,4 +1,4 @@
-"""The rows of one epoch: samples wait in the packer's open rows, then in closed rows until a batch takes them."""
+"""The rows of one epoch. Samples wait in the packer's open rows, then in closed rows until a batch takes the row."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from patchpack.plan.online.budget import Budget
 from patchpack.plan.online.decisions import SampleDecision
 from patchpack.plan.packing import Item, PackerFactory, Row, fewest_tokens
 
-_RELIEF = 0.75  # an exceeded lookahead is reduced to this share, so that the next image does not exceed it again
+_RELIEF = 0.75  # if the lookahead is exceeded, it is reduced to this share, so that the next image does not exceed it again
 
 
 class Rows:
-    """A packer, the samples that wait in it, and the rows that it has closed, in order. The packer's contract is checked.
+    """A packer, the samples that wait in it, and the rows that it closed, in order. Each returned row is checked.
 
     Args:
         factory: factory of the packer.
@@ -23,8 +23,8 @@ class Rows:
         budget: capacity of a row for images and text.
         lookahead: most samples that may wait in open rows. If more wait, the fullest rows are closed, and the other samples are
             packed again. Default None, no limit besides the packer's own.
-        lookahead_bytes: most bytes of `Header.num_bytes` that may wait in open rows. More bytes have the same effect. Default
-            None, no limit.
+        lookahead_bytes: most bytes (`Header.num_bytes`) that the samples in open rows may hold. If they hold more, rows are
+            closed likewise. Default None, no limit.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class Rows:
         return [self._waiting[position] for position in sorted(self._waiting)]
 
     def state_dict(self) -> dict[str, object]:
-        """Return the state, which is JSON-safe and names samples by their positions.
+        """Return the state, JSON-safe. It lists samples by their positions.
 
         The state is ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``.
         """
         return {"packer": self._packer.state_dict(), "closed": [[list(item) for item in row.items] for row in self._closed]}
 
     def load_state_dict(self, state: dict[str, Any], decisions: Sequence[SampleDecision]) -> None:
-        """Continue from a state of `state_dict`. `decisions` has every sample that waited, with its tokens before any cut."""
+        """Continue from a state of `state_dict`. `decisions` has all waiting samples, before any cut."""
         self._packer.load_state_dict(state["packer"])
         self._waiting = {decision.position: decision for decision in decisions}
         self._closed = deque(Row(tuple(Item(*item) for item in items)) for items in state["closed"])

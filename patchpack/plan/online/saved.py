@@ -13,7 +13,7 @@ from patchpack.types import Header
 
 
 def already_reported(state: Mapping[str, Any]) -> int:
-    """Return the number of samples that the plans before a state hold or have reported as lost."""
+    """Return the number of samples that the plans before a state packed or reported as lost."""
     account, held = state["account"], state.get("held")
     waiting = len(state.get("waiting", ())) + len(account["rejections"])
     if held is not None:
@@ -46,7 +46,7 @@ def require_same_samples(state: Mapping[str, Any], headers: Mapping[int, Header]
 
 
 def samples_to_json(rows: Iterable[Iterable[SampleDecision]], *, with_texts: bool) -> dict[str, Any]:
-    """Return position, hash of the key and size of every sample in some rows, and a checksum of their texts."""
+    """Return position, hash of the key and size of each sample in the rows, and a checksum of all their texts."""
     samples = {one.position: one for row in rows for one in row}
     ordered = [samples[position] for position in sorted(samples)]
     headers = [one.header for one in ordered]
@@ -66,11 +66,11 @@ def checksum_of_texts(headers: Iterable[Header], with_texts: bool) -> int:
 
 
 def positions_of(rows: list[list[SampleDecision]]) -> list[list[tuple[int, int]]]:
-    """Return the position and the tokens of each sample in some rows."""
+    """Return the position and the number of tokens of each sample in the rows."""
     return [[(decision.position, decision.num_tokens) for decision in row] for row in rows]
 
 
 def shortened_again(rows: list[list[tuple[int, int]]], decisions: Iterable[SampleDecision]) -> list[list[SampleDecision]]:
-    """Return the decisions of rows of (position, tokens), each shortened to these tokens."""
+    """Return the decisions for rows of (position, tokens). Each sample is shortened to its number of tokens."""
     decided = {decision.position: decision for decision in decisions}
     return [[decided[position].shortened(num_tokens) for position, num_tokens in row] for row in rows]

@@ -1,7 +1,7 @@
 """Packing of items into rows with a limit on tokens and on slots, either as the items arrive or all at once.
 
-`protocol` defines the interface of an online packer, and `greedy` has the packers of the NaViT paper. `offline` packs a whole
-list of lengths. `histogram` packs counts of lengths.
+`protocol` defines the interface of an online packer. `greedy` has the packer of the NaViT paper and its alternatives. `offline`
+packs a whole list of lengths. `histogram` packs counts of lengths.
 """
 
 from patchpack.plan.packing.balance import AttentionCost, balance, imbalance, row_costs

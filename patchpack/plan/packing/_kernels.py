@@ -1,4 +1,4 @@
-"""Kernels that pack items into rows. They use arrays and integers only. They neither allocate nor raise."""
+"""Compiled kernels that pack items into rows. They use only arrays and integers. They neither allocate nor raise."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def first_fit(
         slots: int64 ``[n]``, slots of each item.
         seq_len: tokens per row.
         max_images: slots per row.
-        tree: int64 ``[2 * leaves]``, filled with `seq_len`: a heap of maxima over the rooms of the rows. A row without a free
-            slot has room −1.
-        free: int64 ``[2 * leaves]``, filled with `max_images`: a heap of maxima over the free slots of the rows.
+        tree: int64 ``[2 * leaves]``, filled with `seq_len`: a binary tree of maxima over the rooms of the rows. A row without a
+            free slot has room −1.
+        free: int64 ``[2 * leaves]``, filled with `max_images`: a binary tree of maxima over the free slots of the rows.
         row_of: int64 ``[n]``, output: the row of each item.
     """
     leaves = len(tree) // 2
@@ -35,8 +35,9 @@ def first_fit(
     for i in range(len(lengths)):
         length, width = lengths[i], slots[i]
         node = 1
-        # The leftmost leaf with room and slots: a row never opened has all of both. Below a node that passes, the room may be
-        # one row's and the slots another's (never where every item takes one slot): then on to the next node to the right.
+        # Find the leftmost leaf with enough room and slots. A row that is not open has all of both. A node may pass although
+        # no row below it does: one row has the room, another the slots. The search then goes on to the next node to the right.
+        # This never happens if every item takes one slot.
         while True:
             if tree[node] < length or free[node] < width:
                 while node & 1:
@@ -61,7 +62,7 @@ def first_fit(
 
 @njit
 def next_fit(lengths: Int64Array, slots: Int64Array, seq_len: int, max_images: int, row_of: Int64Array) -> int:
-    """Assign a row to each length while only the newest row is open, and return the number of rows."""
+    """Assign a row to each length, with only the newest row open at any time, and return the number of rows."""
     row, room, free = -1, -1, 0
     for i in range(len(lengths)):
         if lengths[i] > room or slots[i] > free:
@@ -84,14 +85,14 @@ def best_fit(
 ) -> int:
     """Assign a row to each length by best-fit, and return the number of rows.
 
-    The room of a row is the number of tokens that it can still take. Rows of equal room form a stack, with the row changed last
-    on top.
+    The room of a row is the number of tokens that it can still take. Rows of equal room form a stack. The row that was changed
+    last is on top.
 
     Args:
         lengths: int64 ``[n]``, tokens of each item.
         slots: int64 ``[n]``, slots of each item.
         max_images: slots per row.
-        top: int64 ``[seq_len + 1]`` of −1, the top row of the stack of each room.
+        top: int64 ``[seq_len + 1]``, filled with −1: the top row of the stack of each room.
         below: int64 ``[n]``, working memory, the row below each row in its stack.
         free: int64 ``[n]``, working memory, the free slots of each row.
         row_of: int64 ``[n]``, output: the row of each item.

@@ -1,9 +1,9 @@
-"""Kernels that pack a histogram of lengths. They use arrays and integers only. They neither allocate nor raise.
+"""Compiled kernels that pack a histogram of lengths. They use only arrays and integers. They neither allocate nor raise.
 
-A kind is a length with a number of slots. Items of one kind are interchangeable. Rows with the same contents form a group, a
-range of row numbers. The time therefore depends on the number of kinds, not on the number of items. The room of a row is the
-number of tokens that it can still take. A plan is a list of steps, int64 ``[4, steps]``: first row, number of rows, kind, and
-the number of items of this kind that each of these rows gets.
+A kind is a pair of a length and a number of slots. Items of one kind are interchangeable. Rows with the same contents form a
+group, which is a range of row numbers. Therefore the time depends on the number of kinds, not of items. The room of a row is
+the number of tokens that it can still take. A plan is a list of steps, int64 ``[4, steps]``: first row, number of rows, kind,
+and the number of items of this kind that each of these rows gets.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import numpy as np
 from patchpack._arrays import Int64Array, LineArray, UInt64Array
 from patchpack._jit import njit
 
-_MANY, _BLOCK = 8, 256  # rows of a pattern that are worth dealing part by part, and rows dealt at once
+_MANY, _BLOCK = 8, 256  # fewest rows of a pattern that are dealt part by part, and number of rows dealt at once
 
 # ------------------------------------------------------------------------------------------------------ items and kinds
 
 
 @njit
 def count(keys: Int64Array, one: Int64Array, two: Int64Array, three: Int64Array, four: Int64Array) -> None:
-    """Count how often each key occurs, in four tables in turn, each int64 ``[largest key + 1]``. Their sum is the count.
+    """Count how often each key occurs. The keys go in turn to four tables, int64 ``[largest key + 1]``, to be summed.
 
     Four tables are faster than one, because neighbouring keys are often equal, and an addition waits for the previous addition
-    to the same entry. One table may be passed four times.
+    to the same entry. The same table may be passed four times.
     """
     whole = len(keys) - len(keys) % 4
     for i in range(0, whole, 4):
@@ -37,10 +37,10 @@ def count(keys: Int64Array, one: Int64Array, two: Int64Array, three: Int64Array,
 
 @njit
 def group(keys: Int64Array, ends: UInt64Array, order: LineArray) -> None:
-    """Write the numbers of the items to `order`, ``[n]``, sorted by key, and in arrival order within a key.
+    """Write the numbers of the items to `order`, ``[n]``, sorted by key. Items of one key stay in arrival order.
 
-    `ends` is uint64 ``[largest key + 1]``. It has the start of each key in `order`, and afterwards the end of each key. It is
-    unsigned because numba tests signed indices for negative numbers.
+    `ends` is uint64 ``[largest key + 1]``. Before the call it has the start of each key in `order`, after the call the end. It
+    is unsigned because numba checks signed indices for negative numbers.
     """
     one = np.uint64(1)
     for i in range(len(keys)):
@@ -52,7 +52,7 @@ def group(keys: Int64Array, ends: UInt64Array, order: LineArray) -> None:
 
 @njit
 def shuffle(ends: Int64Array, words: Int64Array, order: LineArray) -> None:
-    """Permute the items of each kind, by Fisher and Yates from the back. `words`, int64 ``[n]`` >= 0, are random bits."""
+    """Permute the items of each kind by the method of Fisher and Yates. `words`, int64 ``[n]`` >= 0, are random bits."""
     start = 0
     for kind in range(len(ends)):
         for i in range(ends[kind] - 1, start, -1):
@@ -75,14 +75,14 @@ def deal(
     """Assign items to the rows of a list of patterns. Items of one kind are taken in the order of `order`.
 
     ``rows[p]`` rows have pattern p. The parts of pattern p are ``offsets[p]:offsets[p + 1]``. A part is a kind in `kinds`, with
-    the number of its items in `repeats`. `places`, int64 ``[kinds]``, has the start of each kind in `order`, and afterwards
-    the end of each kind. The results are written to `items`, int64 ``[n]``, and `row_offsets`, int64 ``[rows + 1]``.
+    the number of its items in `repeats`. `places`, int64 ``[kinds]``, has the start of each kind in `order` before the call,
+    and the end after the call. The results are written to `items`, int64 ``[n]``, and `row_offsets`, int64 ``[rows + 1]``.
     """
     filled, row = 0, 0
     row_offsets[0] = 0
     for p in range(len(rows)):
         first, last = offsets[p], offsets[p + 1]
-        if rows[p] >= _MANY and last - first <= min(rows[p], _BLOCK):  # it compares parts with each other
+        if rows[p] >= _MANY and last - first <= min(rows[p], _BLOCK):  # because parts are compared with each other
             filled = _deal_many(kinds[first:last], repeats[first:last], rows[p], places, order, items, filled)
             width = (filled - row_offsets[row]) // rows[p]
             for _ in range(rows[p]):
@@ -112,7 +112,7 @@ def _deal_many(
         block = min(_BLOCK, rows - start_row)
         out = filled
         for part in range(len(kinds)):
-            ahead, step = 0, 0  # of the kind in a row: items in parts before this one, and in all
+            ahead, step = 0, 0  # number of items of the kind in a row: in parts before this part, and in all parts
             for other in range(len(kinds)):
                 if kinds[other] == kinds[part]:
                     step += repeats[other]
@@ -133,11 +133,11 @@ def _deal_many(
 def gather(
     steps: Int64Array, first: Int64Array, last: Int64Array, offsets: Int64Array, kinds: Int64Array, repeats: Int64Array
 ) -> None:
-    """Convert steps to the parts of patterns: pattern p gets each step with ``first <= p < last``, in the order of the steps.
+    """Convert steps to the parts of patterns. Pattern p gets each step with ``first <= p < last``, in the order of the steps.
 
-    `offsets` is int64 ``[patterns + 1]``. If `kinds` is empty, the function only counts: it adds the number of parts of
-    pattern p to ``offsets[p + 1]``. Otherwise it fills `kinds` and `repeats` from ``offsets[p]`` on, and moves ``offsets[p]``
-    to the end of pattern p.
+    `offsets` is int64 ``[patterns + 1]``. If `kinds` is empty, the function only counts: it adds the number of parts of pattern
+    p to ``offsets[p + 1]``. Otherwise it fills `kinds` and `repeats` from ``offsets[p]`` on, and sets ``offsets[p]`` to the end
+    of pattern p.
     """
     for step in range(len(first)):
         for p in range(first[step], last[step]):
@@ -157,15 +157,16 @@ def decreasing(
     lengths: Int64Array, slots: Int64Array, counts: Int64Array, seq_len: int, max_slots: int, worst: int, rows: int,
     top: Int64Array, fine: Int64Array, coarse: Int64Array, groups: Int64Array, steps: Int64Array,
 ) -> int:  # fmt: skip
-    """Pack one kind after the other, the first `worst` kinds by worst-fit, the others by best-fit, and return the steps.
+    """Pack one kind after the other and return the number of steps. The first `worst` kinds use worst-fit, others best-fit.
 
-    Best-fit takes the row with least room. The row gets as many items of the kind as it holds, which equals best-fit item by
-    item. Worst-fit takes the row with most room, one item at a time. Items that fit nowhere open a row each. Of equal rooms
-    it takes the row changed last, and it skips a row with too few slots. rows: empty rows that are open from the start.
+    Best-fit takes the row with the least room that suffices, and puts as many items of the kind into it as it holds. The result
+    equals best-fit item by item. Worst-fit takes the row with the most room for each single item. Items that fit nowhere open a
+    row each. Both take the row that was changed last among rows of equal room, and skip rows with too few slots. `rows` is the
+    number of empty rows that are open from the start. The result is −1 if `steps` is too short.
 
-    Scratch: top, int64 ``[seq_len + 1]`` of −1, the stack of groups of each room; fine and coarse, int64 of 0, a bit for
-    every room and for every word of fine, 32 to a word; groups, int64 ``[4, 2 * kinds + 2]``: first row, number of rows, free
-    slots, next group of the stack. Returns −1 when steps is too short.
+    Working memory: `top` is int64 ``[seq_len + 1]``, filled with −1, the stack of groups of each room. `fine` and `coarse` are
+    int64, filled with 0, 32 bits to a word. `fine` has a bit for every room, and `coarse` a bit for every word of `fine`.
+    `groups` is int64 ``[4, 2 * kinds + 2]``: first row, number of rows, free slots, and next group in the stack.
     """
     first, size, free, below = groups[0], groups[1], groups[2], groups[3]
     shortest, fewest = seq_len, max_slots
@@ -178,7 +179,7 @@ def decreasing(
         _push(0, seq_len, top, below, fine, coarse)
     for kind in range(len(lengths)):
         length, width, items = lengths[kind], slots[kind], counts[kind]
-        # rooms are tried in one direction: a row that was just served goes back behind, or to rooms still ahead (worst-fit)
+        # rooms are tried in one direction: a row just used goes back to rooms tried before, or still to try (worst-fit)
         room = _highest(fine, coarse, seq_len) if kind < worst else _lowest(fine, coarse, length)
         over, g = -1, top[room] if room >= 0 else -1
         while items:
@@ -222,7 +223,7 @@ def decreasing(
 
 @njit
 def _push(g: int, room: int, top: Int64Array, below: Int64Array, fine: Int64Array, coarse: Int64Array) -> None:
-    """Put group `g` on top of the stack of groups whose rows have this room."""
+    """Put group `g` on top of the stack of the groups whose rows have this room."""
     below[g] = top[room]
     top[room] = g
     fine[room >> 5] |= 1 << (room & 31)
@@ -244,7 +245,7 @@ def _remove(g: int, over: int, room: int, top: Int64Array, below: Int64Array, fi
 
 @njit
 def _lowest(fine: Int64Array, coarse: Int64Array, start: int) -> int:
-    """Return the lowest marked room >= start, or −1."""
+    """Return the lowest marked room >= start, or −1 without one."""
     word = start >> 5
     if word >= len(fine):
         return -1
@@ -266,7 +267,7 @@ def _lowest(fine: Int64Array, coarse: Int64Array, start: int) -> int:
 
 @njit
 def _highest(fine: Int64Array, coarse: Int64Array, start: int) -> int:
-    """Return the highest marked room <= start, or −1."""
+    """Return the highest marked room <= start, or −1 without one."""
     if start < 0:
         return -1
     word = start >> 5

@@ -1,8 +1,8 @@
-"""Kernels that choose which waiting items make the next row. They neither allocate nor raise.
+"""Compiled kernels that choose which waiting items make the next row. They neither allocate nor raise.
 
-A pool is int64 ``[4, waiting]``. Its first `count` columns are the waiting items, in arrival order. Its lines are TOKENS,
-SLOTS, WORTH (the price of the item in units) and BORN (the number of the item in the stream). The result is `taken`, bool
-``[waiting]``, which is True for the items of the row.
+The pool of waiting items is int64 ``[4, waiting]``. Its first `count` columns are the waiting items, in arrival order. Its
+lines are TOKENS, SLOTS, WORTH (the price of the item in units) and BORN (the number of the item in the stream). The result is
+`taken`, bool ``[waiting]``, which is True for the items of the row.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from patchpack._jit import njit
 TOKENS, SLOTS, WORTH, BORN = range(4)
 ONE, LAST, ALL = np.uint64(1), np.uint64(63), np.uint64(0xFFFFFFFFFFFFFFFF)
 FAR = np.int32(1 << 30)  # more tokens than any row
-FEW = 8  # slots that a completion counts one by one
+FEW = 8  # most slots that a completion counts one by one
 
 
 @njit
@@ -62,13 +62,13 @@ def lowest(bits: UInt64Array, start: int, stop: int) -> int:
 
 @njit
 def slack(tokens: int, max_cut: float) -> int:
-    """Return the number of tokens that may be cut off an item of this many tokens (see `protocol.fewest_tokens`)."""
+    """Return the number of tokens that may be cut off an item of `tokens` tokens (see `protocol.fewest_tokens`)."""
     return min(tokens - 1, int(max_cut * tokens))
 
 
 @njit
 def steps(slots: int, width: int) -> int:
-    """Return ``ceil(slots / width)``, or 0 if `width` is 0, which means that slots are not counted."""
+    """Return ``ceil(slots / width)``, or 0 if `width` is 0. A `width` of 0 means that slots are not counted."""
     return (slots + width - 1) // width if width else 0
 
 
@@ -77,15 +77,17 @@ def complete(
     pool: Int64Array, among: Int64Array, m: int, room: int, over: int, cap: int, width: int, even: bool,
     reach: UInt64Array, taken: BoolArray,
 ) -> int:  # fmt: skip
-    """Add to `taken` the fullest completion of a row from the columns ``among[:m]``, and return its slots.
+    """Find the items of the columns ``among[:m]`` that fill a row best, mark them in `taken`, and return their slots.
 
-    The sums that the oldest k columns make with s slots are the bit set ``reach[k, s]`` (subset sum). The loop ends at the
-    first k that fills `room`. Of the fullest choices it therefore finds the one whose youngest item is oldest, and of those
-    again. Most tokens count first, then most slots; with `even`, most slots first. Slots are counted in steps of `width`,
-    rounded up, and `cap` such steps may be taken. With width 0 slots are free and cap is 0. If `room` cannot be filled, up to
-    `over` more tokens are allowed, if they are fewer than would stay empty; the fewer the better.
+    The bit set ``reach[k, s]`` has the sums of tokens that choices among the oldest k columns make with s slots (subset sum).
+    The loop ends at the first k at which a choice fills `room`. Among equally full choices, the result is therefore the choice
+    whose youngest item is oldest. If these are equal too, the second youngest items decide, and so on. A choice with more
+    tokens is better, and among equals a choice with more slots. With `even`, slots count before tokens. Slots are counted in
+    steps of `width`, rounded up, and at most `cap` steps may be taken. With width 0 slots are not counted, and cap is 0. If
+    `room` cannot be filled, a choice may be up to `over` tokens longer than `room`. The excess must be smaller than the number
+    of tokens that would stay empty, and the smallest excess is best.
 
-    reach: uint64 ``[>= m + 1, >= cap + 1, >= (room + over) // 64 + 1]``, scratch.
+    `reach` is uint64 ``[>= m + 1, >= cap + 1, >= (room + over) // 64 + 1]``, working memory.
     """
     words = ((room + over) >> 6) + 1
     for s in range(cap + 1):
@@ -112,14 +114,14 @@ def complete(
         if even and best >= 0:
             break
     if best < room:
-        least = room + min(over + 1, room - best)  # one that loses fewer tokens than would stay empty
+        least = room + min(over + 1, room - best)  # an excess below the number of tokens that would stay empty
         for s in range(layer if even else cap, layer - 1 if even else -1, -1):
             top = lowest(reach[k, s], room + 1, least - 1)
             if top >= 0:
                 least, best, layer = top, top, s
     used = 0
     while best > 0:
-        while has(reach[k - 1, layer], best):  # not needed for this sum; reach[0] holds 0 alone
+        while has(reach[k - 1, layer], best):  # column k - 1 is not needed for this sum; reach[0] holds only 0
             k -= 1
         k -= 1
         taken[among[k]] = True
@@ -134,13 +136,15 @@ def fullest(
     pool: Int64Array, count: int, seq_len: int, max_images: int, near: int, max_cut: float,
     reach: UInt64Array, among: Int64Array, taken: BoolArray,
 ) -> None:  # fmt: skip
-    """Take the oldest items that fit until `near` mean lengths or slots are left, then the fullest completion from the pool.
+    """Take the oldest items that fit until `near` mean lengths or slots are left, then the items that fill the row best.
 
-    If no completion fills the row, take one that is over by at most the tokens that may be cut off an item.
+    If no choice of items fills the row exactly, the row may exceed `seq_len` by the tokens that may be cut off one of its first
+    items.
 
-    Slots are considered only if the completion needs more than are left, or if the pool is short of them. Then most slots
-    count before most tokens, so that the pool keeps the mixture in which both run out together. If an item has more than two
-    slots on average (they are tokens of a text, or pages), the slots that are left are counted in wider steps.
+    Slots are counted only if the chosen items would need more slots than are left, or if the pool is short of slots. If the
+    pool is short of slots, a choice with more slots is better than a choice with more tokens. So the pool keeps a mixture of
+    items with which tokens and slots run out together. If items have more than two slots on average (slots are text tokens, or
+    pages), slots are counted in wider steps.
     """
     room, left, tokens, slots, over = seq_len, max_images, 0, 0, 0
     for k in range(count):
@@ -185,15 +189,16 @@ def max_value_row(
     order: Int64Array,
     taken: BoolArray,
 ) -> bool:
-    """Take the row of the highest price, made of the prices of which most items wait. Return False if slots do not suffice.
+    """Take the row of the highest total price. Return False if its slots do not suffice.
 
     ``fewest[k, v]`` is the least number of tokens with which the first k items of `order` are worth v or more. This is a
-    knapsack by value, small because prices are integers and a row is worth at most ``fewest.shape[1] - 1`` units. `order` has
-    the price of which most items wait first (of equals the dearer), and within a price the oldest item first. The loop ends
-    at the first k that reaches the worth of a row. Items that still fit are added in the same order. With `due` the oldest
-    item is in the row.
+    knapsack by value. It is small because prices are integers and a row is worth at most ``fewest.shape[1] - 1`` units. `order`
+    has first the price of which most items wait (the higher price of equals), and within a price the oldest item first. So a
+    row is made of prices of which many items wait. The loop ends at the first k that reaches the worth of a row. Items that
+    still fit are then added in the order of `order`. With `due` the oldest item is in the row.
 
-    fewest: int32 ``[>= count + 1, units + 1]``; sizes, prices: int64 ``[units + 1]``; order: int64 ``[>= count]``; scratch.
+    Working memory: `fewest` is int32 ``[>= count + 1, units + 1]``, `sizes` and `prices` are int64 ``[units + 1]``, and `order`
+    is int64 ``[>= count]``.
     """
     units = fewest.shape[1] - 1
     room, left = seq_len, max_images
@@ -209,7 +214,7 @@ def max_value_row(
         left -= pool[SLOTS, 0]
         sizes[pool[WORTH, 0]] -= 1
     m = 0
-    for v in range(units, -1, -1):  # insertion into a list that is as long as there are prices
+    for v in range(units, -1, -1):  # insertion into a list that has one entry per price
         if sizes[v] > 0:
             j = m
             while j > 0 and sizes[prices[j - 1]] < sizes[v]:
@@ -218,7 +223,7 @@ def max_value_row(
             prices[j] = v
             m += 1
     end = 0
-    for j in range(m):  # from here a size is the place of the next item of this price
+    for j in range(m):  # from here on, sizes[price] is the position of the next item of this price in `order`
         size, sizes[prices[j]] = sizes[prices[j]], end
         end += size
     for k in range(1 if due else 0, count):
@@ -256,10 +261,10 @@ def max_value_row(
 
 @njit
 def one_more(pool: Int64Array, count: int, seq_len: int, max_images: int, max_cut: float, taken: BoolArray) -> None:
-    """Add an item to a row that is not full, such that cutting the item fills the row exactly.
+    """Add an item to a row that is not full, so that cutting one item makes the row exactly full.
 
-    Among the waiting items it is the item that loses least. Nothing is added if every item would lose at least as many tokens
-    as would stay empty.
+    The added item is the waiting item with which the fewest tokens are cut. Nothing is added if at least as many tokens would
+    be cut as would stay empty.
     """
     room, left, longest = seq_len, max_images, 0
     for k in range(count):
@@ -280,7 +285,7 @@ def one_more(pool: Int64Array, count: int, seq_len: int, max_images: int, max_cu
 
 @njit
 def shorten(pool: Int64Array, count: int, seq_len: int, taken: BoolArray) -> None:
-    """Cut the tokens that exceed `seq_len` off the longest item of the row, the oldest of equals."""
+    """Cut the tokens that exceed `seq_len` off the row's longest item (of equals, off the oldest)."""
     tokens, longest = 0, -1
     for k in range(count):
         if taken[k]:
@@ -298,7 +303,7 @@ def choose(
 ) -> None:  # fmt: skip
     """Choose the next row: the row of highest price if there are prices and enough slots, else the fullest row.
 
-    The fullest row has the oldest item. An item that is cut has fewer TOKENS in the pool afterwards.
+    The fullest row contains the oldest item. If an item is cut, its TOKENS in the pool are reduced.
     """
     if fewest.shape[1] > 1 and max_value_row(pool, count, seq_len, max_images, due, fewest, sizes, prices, order, taken):
         if max_cut > 0:
@@ -330,13 +335,13 @@ def stream(
     """Push all items and flush, and return the number of rows.
 
     `slots` is int64 ``[n]``. `table` is int64 ``[seq_len + 1]``, the price of each length. The rows are written to `items`,
-    int64 ``[n]``, and `offsets`, int64 ``[n + 1]``: row r is ``items[offsets[r]:offsets[r + 1]]``. The tokens cut off each item
-    are written to `cuts`, int64 ``[n]`` of 0, or ``[0]`` if `max_cut` is 0.
+    int64 ``[n]``, and `offsets`, int64 ``[n + 1]``: row r is ``items[offsets[r]:offsets[r + 1]]``. The number of tokens cut off
+    each item is written to `cuts`, int64 ``[n]`` filled with 0. If `max_cut` is 0, `cuts` may be empty.
     """
     n, i, count, rows, out = len(lengths), 0, 0, 0, 0
     offsets[0] = 0
     while i < n or count > 0:
-        due = i == n  # flushing: oldest first
+        due = i == n  # all items have arrived: each row contains the oldest item
         if i < n:
             pool[TOKENS, count], pool[SLOTS, count] = lengths[i], slots[i]
             pool[WORTH, count], pool[BORN, count] = table[lengths[i]], i

@@ -1,4 +1,4 @@
-"""The kernel that finds the row of highest value, if each length has a value. It neither allocates nor raises."""
+"""The compiled kernel that finds the row of the highest value, if each length has a value. It neither allocates nor raises."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from patchpack._jit import njit
 
 @njit
 def best_row(lengths: Int64Array, values: Float64Array, best: Float64Array, last: Int64Array, row: Int64Array) -> float:
-    """Return the highest value of a row, and write the row, by the knapsack of Gilmore and Gomory (1961).
+    """Return the highest value of a row, and write this row to `row`. The method is Gilmore and Gomory's knapsack (1961).
 
     A row may hold any number of copies of each length.
 

@@ -1,4 +1,4 @@
-"""Kernels of near-optimal packing. They use arrays and integers only. They neither allocate nor raise."""
+"""Compiled kernels of near-optimal packing. They use only arrays and integers. They neither allocate nor raise."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ def fill_decreasing(
     kinds: Int64Array,
     ends: Int64Array,
 ) -> bool:
-    """Fill rows one after the other: the longest waiting item first, then the fullest choice of the other waiting items.
+    """Fill rows one after the other: the longest waiting item first, then the items that fill the rest of the row best.
 
-    The rest of a row is a bounded subset sum, longest lengths first. It ends as soon as the sum is exact, so short lengths
-    are kept for later. A row is repeated while its lengths last. Returns True if all items are packed. Otherwise the turns,
-    one per new row, are used up, and the caller must call again.
+    The rest of a row is filled by a bounded subset sum, longest lengths first. The search ends as soon as the sum is exact, so
+    short lengths are kept for later rows. A row is repeated while enough items of its lengths are left. Returns True if all
+    items are packed. Otherwise `turns` new rows were made, and the caller must call again.
 
     Args:
         sizes: int64 ``[kinds]``, the distinct lengths, decreasing.
         counts: int64 ``[kinds]``, number of items of each length that are left. All are 0 at the end.
         seq_len: tokens per row.
-        state: int64 ``[3]``, zeros at first: number of rows, number of items in these rows, first kind that is left.
-        turns: most new rows of this call.
+        state: int64 ``[3]``: number of rows, number of items in these rows, first kind that is left. All are 0 before the first
+            call.
+        turns: most new rows that this call makes.
         reach: int64 ``[seq_len + 1]``, working memory.
         used: int64 ``[seq_len + 1]``, working memory.
         kinds: int64 ``[items]``, output: kind of each item in row order.
@@ -45,7 +46,7 @@ def fill_decreasing(
         turns -= 1
         rest = seq_len - sizes[first]
         counts[first] -= 1
-        reach[: rest + 1] = -1  # the kind that a sum was first made with, and how many of it that took
+        reach[: rest + 1] = -1  # reach: kind with which a sum was first reached; used: number of items of this kind in the sum
         reach[0] = used[0] = top = 0
         for s in range(first, len(sizes)):
             if counts[s] == 0 or sizes[s] > rest:
@@ -71,7 +72,7 @@ def fill_decreasing(
         ends[rows] = filled
         rows += 1
         items, done = filled - begin, filled - begin
-        while done == items:  # the same row again
+        while done == items:  # repeat the same row
             done = 0
             while done < items and counts[kinds[begin + done]] > 0:
                 counts[kinds[begin + done]] -= 1
@@ -92,12 +93,12 @@ def fill_in_turn(
     queue: Int64Array, seq_len: int, max_images: int, tail: int, state: Int64Array, turns: int,
     after: Int64Array, masks: Int64Array, waiting: Int64Array, items: Int64Array, ends: Int64Array,
 ) -> bool:  # fmt: skip
-    """Fill rows in the order of a queue, and their last `tail` tokens as full as the head of the queue allows.
+    """Fill rows in the order of a queue. The last `tail` tokens of a row are filled as well as the oldest items allow.
 
-    The end of a row is a subset sum over the oldest waiting items. Of the fullest ends it takes the one that uses slots at
-    the pace at which the waiting items need them. Where slots are scarce, it takes the end nearest to all slots, then the
-    fullest. Returns True if all items are packed. Otherwise the turns, one per row, are used up, and the caller must call
-    again.
+    The last items of a row are chosen by a subset sum over the oldest waiting items. If tokens are scarcer than slots, the
+    fullest choice is taken. Among equally full choices it is the one whose number of items is nearest to the mean that the
+    waiting items need per row. If slots are scarcer, the choice that uses most slots is taken, and among equals the fullest
+    choice. Returns True if all items are packed. Otherwise `turns` rows were made, and the caller must call again.
 
     Args:
         queue: int64 ``[n]``, length of each item.
@@ -106,20 +107,20 @@ def fill_in_turn(
         tail: number of last tokens of a row that the subset sum fills.
         state: int64 ``[3]``: number of rows, number of items in these rows, number of waiting tokens. It starts as 0, 0, and
             the sum of `queue`.
-        turns: most new rows of this call.
+        turns: most new rows that this call makes.
         after: int64 ``[n + 1]``, the item after each item in the queue. ``after[n]`` is the first item. It starts as
             ``1 … n, 0``.
-        masks: int64 ``[window + 1, seq_len + 1]``, working memory. Bit e of ``masks[w, c]`` is set if e of the first w waiting
-            items have c tokens together.
+        masks: int64 ``[window + 1, seq_len + 1]``, working memory. Bit e of ``masks[w, c]`` is set if some e of the first w
+            waiting items have c tokens together.
         waiting: int64 ``[window]``, working memory.
-        items: int64 ``[n]``, positions in the queue in row order, which are written.
+        items: int64 ``[n]``, output: positions in the queue, in row order.
         ends: int64 ``[n]``, output: end of each row.
     """
     n, window = len(queue), len(waiting)
     rows, filled, tokens = state
     while filled < n and turns > 0:
         turns -= 1
-        scarce = (n - filled) * seq_len > tokens * max_images  # slots, not tokens, decide how many rows are left
+        scarce = (n - filled) * seq_len > tokens * max_images  # slots, not tokens, decide how many more rows are needed
         left = max((tokens + seq_len - 1) // seq_len, (n - filled + max_images - 1) // max_images)
         pace = (n - filled + left - 1) // left
         rest, slots, begin = seq_len, max_images, filled

@@ -1,7 +1,8 @@
-"""The choice of rows that share a step, so that no rank waits for another.
+"""The choice of the rows of each step, so that no rank waits for another rank.
 
-Attention costs Σn², and equally full rows differ in it. A synchronous step lasts as long as its slowest rank. `balance` puts
-rows of nearly equal cost into a step. It does not change the content of a row, so fill is unaffected.
+The attention of a row with images of n tokens costs Σn², which differs between equally full rows. A synchronous step lasts as
+long as its slowest rank. `balance` puts rows of nearly equal cost into a step. The content of rows does not change, so the fill
+rate does not change either.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from patchpack.plan.packing.lengths import Lengths, Packing
 
 Costs = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 
-MOST_TOKENS = 1 << 30  # of a row: Σn² and 6 · width · n stay in 64 bits
+MOST_TOKENS = 1 << 30  # tokens of a row: Σn² and 6 · width · n fit 64 bits
 
 
 @dataclass(frozen=True)
 class AttentionCost:
-    """The cost of an image of n tokens in a transformer block that attends within images: ``n * (n + 6 * width)``.
+    """The cost ``n * (n + 6 * width)`` of an image of n tokens in a transformer block that attends within images.
 
-    The unit is ``2 * width`` multiply-adds, so that the cost is an exact integer. Queries times keys and weights times values
-    take ``2 * width * n**2``. The four projections and an MLP of ratio 4 take ``(4 + 8) * width**2 * n``. The share of
-    attention is then ``n / (6 * width + n)``, as in NaViT 2307.06304 section 2.2 for rows that attend within themselves.
+    The unit is ``2 * width`` multiply-adds, so that the cost is an exact integer. The two products of attention (queries with
+    keys, weights with values) take ``2 * width * n**2`` multiply-adds. The four projections and an MLP of ratio 4 take
+    ``(4 + 8) * width**2 * n``. So attention has the share ``n / (6 * width + n)`` of the cost. NaViT 2307.06304 section 2.2
+    gives this share for rows that attend within themselves.
 
     Attributes:
-        width: width of the model, 0 … 65536. 0 leaves ``n**2``, attention alone. Default 768.
+        width: width of the model, 0 … 65536. With 0 the cost is ``n**2``, attention alone. Default 768.
     """
 
     width: int = 768
@@ -61,28 +63,29 @@ def balance(
 ) -> npt.NDArray[np.int64]:
     """Deal rows into steps in which every rank has nearly the same work.
 
-    A pool holds the rows of `window` steps, sorted by cost. A step takes the oldest row of the pool and its neighbours in cost,
-    `num_ranks` rows in all. Among these runs of neighbours it chooses the one with the least ``1 − mean / max`` of the costs.
-    Among equal runs it chooses the lighter one. Then as many new rows enter the pool. At the end the steps are shuffled in
-    blocks of `window` steps, and the rows of a step are shuffled over the ranks. So neither time nor rank is sorted by cost.
+    A pool holds the rows of `window` steps, sorted by cost. A step takes a run of `num_ranks` neighbours that contains the
+    oldest row of the pool. Among these runs it takes the run with the least ``1 − mean / max`` of the costs, and among equal
+    runs the lighter run. Then the next `num_ranks` rows enter the pool. At the end the steps are shuffled in blocks of `window`
+    steps, and the rows of a step are shuffled over the ranks. So neither steps nor ranks are sorted by cost.
 
-    The usual method sorts whole windows by cost and cuts them. Here a rare row may wait for similar rows, so ranks wait a
-    quarter to a half less (`bench/packing/balance.py`).
+    The usual method sorts each window by cost and cuts it into steps. In the pool a row of rare cost may wait for similar rows,
+    so ranks wait a quarter to a half less than with the usual method (`bench/packing/balance.py`).
 
     Args:
         rows: a `Packing`, or a sequence with the lengths in each row.
         lengths: int ``[n]``, the lengths from which a `Packing` was made. Default None, if `rows` are lengths.
         num_ranks: number of rows per step, one per rank, >= 1. For k rows per rank, pass ``k * num_ranks`` and split each step.
-        window: number of steps whose rows are in the pool, >= 1. 1 keeps the order of steps. Default 64.
+        window: number of steps whose rows are in the pool, >= 1. With 1 the order of steps is kept. Default 64.
         cost: a function from lengths, int64 ``[n]``, to the cost of each image, >= 0. The cost of a row is the sum over its
             images. Default None, `AttentionCost`.
         seed: seed of the shuffling. Default 0.
         epoch: epoch of the shuffling. Default 0.
 
     Returns:
-        int64 ``[ceil(rows / num_ranks), num_ranks]``, indices of the rows of each step, each row once. −1 if the last step has
-        no row for a rank. A row comes less than ``2 * window`` steps early. It comes at most ``window * num_ranks`` steps late,
-        apart from the shuffling. In measurements it was two or three windows.
+        int64 ``[ceil(rows / num_ranks), num_ranks]``, indices of the rows of each step, each row once. An index is −1 if the
+        last step has no row for a rank. A row moves less than ``2 * window`` steps to the front. Apart from the shuffling, it
+        moves at most ``window * num_ranks`` steps to the back. In measurements it moved at most two or three windows to the
+        back.
 
     Raises:
         ConfigError: a length is not an integer >= 1, a row has more than 2**30 tokens, `lengths` are missing for a `Packing`, a
@@ -138,14 +141,14 @@ def row_costs(
 
 
 def imbalance(steps: npt.NDArray[np.int64], costs: Costs) -> float:
-    """Return the mean over steps of ``1 − mean / max`` of the ranks' work. An idle rank has no work.
+    """Return ``1 − mean / max`` of the ranks' work, averaged over steps. An idle rank has no work.
 
     Args:
         steps: int64 ``[steps, num_ranks]``, the result of `balance`.
         costs: ``[rows]``, the result of `row_costs`.
 
     Returns:
-        The share of its time that a rank waits in a step, 0 … 1 − 1 / num_ranks; 0 without steps.
+        The mean share of a step that a rank waits, 0 … 1 − 1 / num_ranks. It is 0 if there are no steps.
     """
     load = np.where(steps >= 0, np.asarray(costs, dtype=np.float64)[steps], 0.0)
     most = load.max(axis=1, initial=0.0)
@@ -154,7 +157,7 @@ def imbalance(steps: npt.NDArray[np.int64], costs: Costs) -> float:
 
 
 def _flat(rows: Packing | Sequence[Lengths], lengths: Lengths | None) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the lengths in the order of the rows, and the begin and end of each row."""
+    """Return the lengths in the order of the rows, and the offsets at which rows begin and end."""
     if isinstance(rows, Packing):
         if lengths is None:
             raise ConfigError(
@@ -169,7 +172,7 @@ def _flat(rows: Packing | Sequence[Lengths], lengths: Lengths | None) -> tuple[n
     else:
         if lengths is not None:
             raise ConfigError("lengths is for a Packing only: leave it out for rows that are lists of lengths")
-        sequences = cast("Sequence[Lengths]", rows)  # a type checker takes a Packing for one too
+        sequences = cast("Sequence[Lengths]", rows)  # to a type checker a Packing is a sequence too
         counts = [len(row) for row in sequences]
         items = _require_lengths(list(chain.from_iterable(sequences)))
         offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
@@ -198,7 +201,7 @@ def _row_sums(values: np.ndarray, offsets: npt.NDArray[np.int64]) -> np.ndarray:
 
 
 def _weights(costs: Costs, num_ranks: int) -> npt.NDArray[np.int64]:
-    """Return the costs as int64, scaled if the sum of any `num_ranks` costs could reach 2**53. The kernel is then exact."""
+    """Return the costs as int64, scaled so that any sum of `num_ranks` costs stays below 2**53 and is exact in the kernel."""
     most = float(costs.max(initial=0))
     room = (1 << 52) // num_ranks
     if costs.dtype.kind == "i" and most <= room:
@@ -207,7 +210,7 @@ def _weights(costs: Costs, num_ranks: int) -> npt.NDArray[np.int64]:
 
 
 def _shuffled(steps: npt.NDArray[np.int64], full: int, window: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    """Return the steps in another order inside blocks of `window`, and rows in another order inside steps.
+    """Return the steps in random order within blocks of `window` steps, with the rows of a step in random order.
 
     Idle ranks stay at the end.
     """

@@ -1,8 +1,8 @@
 """Lower bounds on the number of rows: from sums, from pairs that cannot share a row, and from a linear program over all rows.
 
-The bounds hold for any packing. The linear program (Gilmore and Gomory 1961) has a variable per possible row and is solved by
-column generation. It gives a bound at any time it is stopped, because any prices per length bound the number of rows
-(Farley 1990).
+The bounds hold for any packing. The linear program (Gilmore and Gomory 1961) has a variable for each possible row, and is
+solved by column generation. It gives a bound even if it is stopped early, because any values (prices) of the lengths bound the
+number of rows (Farley 1990).
 """
 
 from __future__ import annotations
@@ -32,18 +32,19 @@ def lower_bound(
         lengths: integers ``[n]``, each in ``1 … seq_len``.
         seq_len: tokens per row.
         max_images: items per row. Default None, no limit.
-        lp: True also solves the linear program over all rows, which needs ``patchpack[solver]``. The program is left out if
-            the number of distinct lengths times slots times tokens is over 2**27, because it would need too much memory.
-            Default False.
-        time_limit: most seconds for the linear program, > 0. When they end, the bound that is proven so far counts. Default 60.
+        lp: True also solves the linear program over all possible rows. It needs ``patchpack[solver]``. The program is skipped
+            if distinct lengths times slots times tokens are over 2**27, because it would need too much memory. Default False.
+        time_limit: most seconds for the linear program, > 0. After this time, the bound that is proven by then is used. Default
+            60.
 
     Returns:
-        ``max(ceil(sum / seq_len), ceil(n / max_images), L2)``, L2 by Martello and Toth (Discrete Applied Mathematics 28,
-        1990, section 3), and with `lp` the linear program's bound, rounded up. 0 for an empty list.
+        ``max(ceil(sum / seq_len), ceil(n / max_images), L2)``, where L2 is the bound of Martello and Toth (Discrete Applied
+        Mathematics 28, 1990, section 3). With `lp` the maximum includes the linear program's bound, rounded up. The result is 0
+        for an empty list.
 
     Raises:
-        ConfigError: a length is not an integer in ``1 … seq_len``, a cap is below 1, the time limit is not a positive number,
-            or `lp` is set without the solver.
+        ConfigError: a length is not an integer in ``1 … seq_len``, `max_images` is below 1, the time limit is not a positive
+            number, or `lp` is set without the solver.
 
     Example:
         >>> lower_bound([6, 6, 6], 10)
@@ -64,7 +65,7 @@ def lower_bound(
 
 
 def simple_bound(sizes: Int64, counts: Int64, seq_len: int, max_images: int | None) -> int:
-    """Return the largest of tokens over seq_len, items over slots, and L2.
+    """Return the largest of three bounds: tokens / `seq_len`, items / `max_images`, and L2 (see `martello_toth`).
 
     Args:
         sizes: int64 ``[kinds]``, the distinct lengths, increasing.
@@ -80,12 +81,15 @@ def simple_bound(sizes: Int64, counts: Int64, seq_len: int, max_images: int | No
 
 
 def martello_toth(sizes: Int64, counts: Int64, seq_len: int) -> int:
-    """Return L2: the largest, over a in ``0 … seq_len / 2``, number of rows that the items of at least a tokens need.
+    """Return the lower bound L2 of Martello and Toth on the number of rows.
 
-    Let J1 be the lengths over ``seq_len − a``, J2 the other lengths over ``seq_len / 2``, and J3 those from a to
-    ``seq_len / 2``. Then the number is ``|J1| + |J2| + max(0, ceil((sum J3 − (|J2| seq_len − sum J2)) / seq_len))``. Every
-    item of J1 and J2 has a separate row. The items of J1 share with no item of J3. The items of J3 that find no room beside
-    J2 need further rows.
+    For each threshold t in ``0 … seq_len / 2``, count the rows that the items of t or more tokens need. L2 is the largest
+    count.
+
+    Let J1 be the lengths over ``seq_len − t``, J2 the other lengths over ``seq_len / 2``, and J3 the lengths from t to
+    ``seq_len / 2``. Then the count is ``|J1| + |J2| + max(0, ceil((sum J3 − (|J2| seq_len − sum J2)) / seq_len))``. Every item
+    of J1 and J2 has a separate row. No item of J1 fits into a row with an item of J3. Items of J3 for which the rows of J2 have
+    no room need further rows.
 
     Args:
         sizes: int64 ``[kinds]``, the distinct lengths, increasing.
@@ -94,7 +98,7 @@ def martello_toth(sizes: Int64, counts: Int64, seq_len: int) -> int:
     """
     number = np.zeros(seq_len + 2, dtype=np.int64)
     number[sizes + 1] = counts
-    tokens = np.cumsum(number * np.arange(-1, seq_len + 1))  # tokens[v]: of the lengths below v
+    tokens = np.cumsum(number * np.arange(-1, seq_len + 1))  # tokens[v]: number of tokens of all lengths below v
     number = np.cumsum(number)
     half = seq_len // 2
     a = np.arange(half + 1)

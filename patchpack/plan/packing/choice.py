@@ -1,4 +1,4 @@
-"""The choice of an online packer for a list of lengths: how many items wait, and whether prices help."""
+"""The choice of the options of `Lookahead` for a list of lengths: how many items wait, and whether prices help."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from patchpack.plan._integers import Int64
 from patchpack.plan.packing.lookahead import LEAST_WAITING, MOST_WAITING, Lookahead, pack_stream
 from patchpack.plan.packing.prices import learn_prices
 
-_POOL = 8  # number of rows whose images wait in the packer
+_POOL = 8  # number of rows' worth of images that wait in the packer
 _LOOSE = 1.005  # prices are tried if rows exceed this multiple of the lower bound
-_LESSONS = (2048, 4096, 8192)  # sizes of the samples that prices are learnt from; each gives other prices, the best are kept
+_LESSONS = (2048, 4096, 8192)  # numbers of lengths from which prices are learnt; the best of these prices are kept
 
 
 def choose_lookahead(lengths: Int64, *, seq_len: int, max_images: int) -> Lookahead:
     """Return the options that pack a sample of lengths into the fewest rows.
 
-    The first choice is a pool of as many images as eight rows hold, at least 64 and at most 4096. If it makes more than
-    ``1.005 * max(sum / seq_len, n / max_images)`` rows, prices (see `learn_prices`) are learnt from three parts of the sample.
-    The best of these four choices is returned.
+    First, a pool of as many waiting images as eight rows hold is tried, at least 64 and at most 4096. If it needs more than
+    ``1.005 * max(sum / seq_len, n / max_images)`` rows, prices (see `learn_prices`) are learnt from three parts of the sample
+    and tried too. The best of these four choices is returned.
 
     Args:
         lengths: int64 ``[n]``, each in ``1 … seq_len``. Some thousand lengths in no particular order suffice.

@@ -1,7 +1,7 @@
 """Greedy packers with a bounded number of open rows.
 
-NaViT packs greedily together with batching: an image goes into the first open row that has room (2307.06304 appendix A.3).
-`FirstFit` is that rule. `NextFit` and `BestFit` are its alternatives.
+NaViT packs greedily while it makes batches: an image goes into the first open row that has room (2307.06304 appendix A.3).
+`FirstFit` is this rule. `NextFit` and `BestFit` are alternatives.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class GreedyPacker:
     """A packer that puts each item into one of a limited number of open rows.
 
     A row closes when its tokens or its slots are full. If no open row has room for an item and `open_rows` rows are open, the
-    fullest row is closed (the oldest of equals). `flush` returns the open rows in order of fill, the fullest first.
+    fullest row is closed (of equally full rows, the oldest). `flush` returns the open rows in order of fill, the fullest first.
 
     Args:
         seq_len: tokens per row.
@@ -101,7 +101,7 @@ class FirstFit:
     """The factory of NaViT's greedy packer: an item goes into the oldest open row that has room.
 
     Attributes:
-        open_rows: most rows that are open at a time, >= 1. It limits how far an item moves from its arrival order. Default 16.
+        open_rows: most rows that are open at a time, >= 1. It limits how far an item moves from arrival order. Default 16.
     """
 
     open_rows: int = 16
@@ -116,7 +116,7 @@ class FirstFit:
 
 @dataclass(frozen=True)
 class BestFit:
-    """The factory of a packer that puts an item into the fullest open row that has room, the oldest of equals.
+    """The factory of a packer that puts an item into the fullest open row with room (of equally full rows, the oldest).
 
     Attributes:
         open_rows: most rows that are open at a time, >= 1. Default 16.

@@ -1,7 +1,7 @@
-"""Rows planned on a histogram of lengths. Equal items are interchangeable, so the work depends only on the kinds of items.
+"""Planning of rows on a histogram of lengths. Equal items are interchangeable, so only the kinds of items cost time.
 
-`decreasing` in `_kernels_histogram` is best-fit-decreasing, worst-fit, and both at once for `spread`, which is our own method.
-The packers of Krell et al. are in `patchpack.plan.packing.published`.
+The kernel `decreasing` in `_kernels_histogram` does best-fit-decreasing, worst-fit, and the mixture of both that our own method
+`spread` uses. The packers of Krell et al. are in `patchpack.plan.packing.published`.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def pack_histogram(
         method: a method of `pack_lengths` that works on the histogram. Default "spread".
 
     Returns:
-        `Patterns`, which hold each length as often as `counts` says.
+        `Patterns`. They hold ``counts[n]`` items of each length n.
 
     Raises:
-        ConfigError: `counts` are negative, not integers, or count items that fit no row or more than 2**63 − 1 tokens.
+        ConfigError: `counts` are negative or not integers, or an item fits no row, or there are more than 2**63 − 1 tokens. Or
             `seq_len` or `max_images` is below 1, `method` is unknown, or scipy is missing for ``"nnlshp"``.
 
     Example:
@@ -78,11 +78,11 @@ def plan(kinds: Kinds, seq_len: int, max_slots: int, method: str) -> Patterns:
 
 
 def _spread(kinds: Kinds, seq_len: int, max_slots: int) -> Int64:
-    """Return the best of best-fit-decreasing and of plans that open R rows at once, R at least the bound.
+    """Return the plan with the fewest rows: best-fit-decreasing, or a plan that opens R rows at once, R at least the bound.
 
-    Best-fit-decreasing leaves the short items for the end, where slots run out. Here the longer items are spread over the R
-    rows by worst-fit, so that every row has about as many tokens and items as any other. Best-fit then fills the rows with
-    the shorter items. The split between longer and shorter items, and R, are searched for. Each try costs as much as
+    Best-fit-decreasing leaves the short items for the end, where slots run out. In a plan with R rows, the longer items are
+    spread over the rows by worst-fit, so that all rows have about equally many tokens and items. Best-fit then fills the rows
+    with the shorter items. The split between longer and shorter items, and R, are found by search. Each try takes as long as
     best-fit-decreasing.
     """
     tokens, slots = (sum(map(int.__mul__, each.tolist(), kinds.counts.tolist())) for each in (kinds.lengths, kinds.slots))
@@ -99,7 +99,7 @@ def _spread(kinds: Kinds, seq_len: int, max_slots: int) -> Int64:
         best = min(best, steps, key=_num_rows)
     for split in sorted(scores, key=scores.__getitem__)[:4]:
         low, high = bound, _num_rows(best) - 1
-        middle = high  # a split that cannot improve the best plan costs one try
+        middle = high  # so that a split that cannot improve the best plan costs one try
         while low <= high and _num_rows(best) > enough:
             steps = decreasing(kinds, seq_len, max_slots, worst=split, rows=middle)
             best = min(best, steps, key=_num_rows)

@@ -1,4 +1,4 @@
-"""The check of a list of lengths, and the rows it is packed into."""
+"""The check of a list of lengths, and the rows into which the list is packed."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Packing(NamedTuple):
     """Rows as numpy CSR: row r holds ``items[offsets[r]:offsets[r + 1]]``.
 
     Attributes:
-        items: int64 ``[n]``, indices into the lengths, within a row in arrival order, or in the order that `pack_lengths`
-            states.
+        items: int64 ``[n]``, indices into the lengths. Within a row they are in arrival order, or in the order that
+            `pack_lengths` states.
         offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
-        cuts: int64 ``[n]``, tokens to cut off each length (by index, not by row) so that its row ends exactly full. Default
-            None: no item may be cut.
+        cuts: int64 ``[n]``, number of tokens to cut off each item, so that its row ends exactly full. It is ordered like the
+            lengths, not like the rows. Default None, no item is cut.
     """
 
     items: npt.NDArray[np.int64]
@@ -40,7 +40,7 @@ class Packing(NamedTuple):
 
 
 def require_lengths(lengths: npt.ArrayLike, seq_len: int) -> npt.NDArray[np.int64]:
-    """Return the lengths as int64 ``[n]``, or raise `ConfigError` with the first that is not an integer in ``1 … seq_len``."""
+    """Return the lengths as int64 ``[n]``, or raise `ConfigError` that names the first not in ``1 … seq_len``."""
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ConfigError(f"lengths must be a flat sequence of integers, got {array.dtype} of shape {array.shape}")
@@ -55,7 +55,7 @@ def require_lengths(lengths: npt.ArrayLike, seq_len: int) -> npt.NDArray[np.int6
 
 
 def require_slots(slots: npt.ArrayLike, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
-    """Return the slots as int64 ``[n]``, or raise `ConfigError` with the first that is not an integer in ``1 … max_images``.
+    """Return the slots as int64 ``[n]``, or raise `ConfigError` that names the first not in ``1 … max_images``.
 
     Args:
         slots: integers, the slots of each item.

@@ -1,8 +1,8 @@
 """A packer that makes rows from a limited pool of waiting items: close to arrival order, and as full as the pool allows.
 
-Each row is the fullest row that contains the oldest item. If the list has few different lengths, the fullest row may leave a
-worse pool for later rows. Then each length can be given a price, its worth in a row (see `prices`), and each row is the row of
-the highest total price.
+Each row is the fullest row that contains the oldest item. If the list has few different lengths, the fullest row may leave
+items that fit later rows badly. Such a list can have a price for each length, its worth in a row (see `prices`). Each row is
+then the row of the highest total price.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from patchpack.plan.packing.prices import MOST_TOKENS, Prices
 from patchpack.plan.packing.protocol import Item, Packer, Row, fewest_tokens
 
 LEAST_WAITING, MOST_WAITING = 64, 1 << 12
-NEAR, LAYERS = 6, 33  # room in mean lengths (or slots) at which the end of a row is searched; number of slot steps, 0 … 32
+NEAR, LAYERS = 6, 33  # room, in mean lengths or slots, at which the search for a row's last items begins; number of slot steps
 _UNLIMITED = 1 << 30
 
 
@@ -28,26 +28,26 @@ _UNLIMITED = 1 << 30
 class Lookahead:
     """The factory of a packer with a pool of waiting items. A row is made and closed when the pool is full, or an item is due.
 
-    Without prices a row begins with the oldest items that fit, until the room of about 6 mean items is left. Then the packer
-    searches the pool for the items that fill the row best (a subset sum). Among equally good choices it prefers older items.
-    The oldest item is in every row. If items take more than two slots on average (text
-    tokens are counted as slots), the search begins when the slots of 6 mean items are left. It then counts slots in 32 steps of
-    the remaining slots, rounded up.
+    Without prices a row begins with the oldest items that fit, until room for about 6 items of mean length is left. Then the
+    packer searches the pool for the items that fill the row best (a subset sum). Among equally good choices it prefers older
+    items. The oldest item is in every row. If items take more than two slots on average (text tokens are counted as slots), the
+    search also begins when 6 times this mean number of slots is left. It then divides the remaining slots into 32 steps, and
+    counts the slots of an item in steps, rounded up.
 
-    With prices each row is a row of the highest total price. Among such rows the packer prefers prices of which many items
-    wait, and within a price the oldest items.
+    With prices each row has the highest total price. Among equal rows the packer prefers items whose price many waiting items
+    have, and within a price the oldest items.
 
     No item waits for more than `longest_wait` later items. When the oldest item reaches this age, the next row contains it.
 
-    Only the pool can fill a row, so `waiting` should be several times the number of images in a row: three times for many
-    small lengths, sixteen times for large lengths.
+    A row is filled from the pool only, so `waiting` should be several times the number of images in a row: three times if most
+    lengths are small, sixteen times if most are large.
 
-    With `max_cut` the longest item of a row may lose tokens, so that the row ends exactly full (NaViT 2307.06304 appendix A.3
-    mentions a similar step). An item is cut only if it loses fewer tokens than would otherwise stay empty.
+    With `max_cut` the longest item of a row may lose tokens, so that the row ends exactly full. NaViT 2307.06304 appendix A.3
+    mentions a similar step. An item is cut only if it loses fewer tokens than would otherwise stay empty in the row.
 
     Attributes:
         waiting: number of items in the pool, 1 … 4096. The push that fills the pool closes a row. Default None: the number of
-            slots of a row, but at least 64 and at most 4096, or 64 if slots are unlimited.
+            slots of a row, within 64 … 4096, or 64 if slots are unlimited.
         longest_wait: most items that may be pushed after an item before its row is closed, >= 0. Default None: 8 times the
             number of items in the pool.
         prices: result of `learn_prices`, for lists with few different lengths (such as images of one camera at their native
@@ -78,13 +78,13 @@ class Lookahead:
         return LookaheadPacker(self, seq_len, max_images)
 
     def limits(self, max_images: int | None) -> tuple[int, int]:
-        """Return the number of items in the pool and the longest wait, for rows of `max_images` slots (None: no limit)."""
+        """Return the size of the pool and the longest wait, in items, for rows of `max_images` slots (None: no limit)."""
         slots = 1 if max_images is None else max_images
         waiting = min(max(slots, LEAST_WAITING), MOST_WAITING) if self.waiting is None else self.waiting
         return waiting, 8 * waiting if self.longest_wait is None else self.longest_wait
 
     def table(self, seq_len: int) -> Int64:
-        """Return the worth of each length, int64 ``[seq_len + 1]``, zeros without prices."""
+        """Return the worth of each length, int64 ``[seq_len + 1]``. Without prices all are 0."""
         require_int("seq_len", seq_len, 1, MOST_TOKENS)
         if self.prices is None:
             return np.zeros(seq_len + 1, dtype=np.int64)
@@ -121,7 +121,7 @@ class LookaheadPacker:
         return [self._close(due)] if due or len(self._items) == self._pool.shape[1] else []
 
     def flush(self) -> list[Row]:
-        """See `Packer`. Each row contains the oldest of the items that are left."""
+        """See `Packer`. Each row contains the oldest item that is left."""
         return [self._close(True) for _ in iter(lambda: len(self._items), 0)]
 
     def state_dict(self) -> dict[str, object]:
@@ -133,7 +133,7 @@ class LookaheadPacker:
         return {"waiting": [[*item, self._pushed - 1 - born[k]] for k, item in enumerate(self._items)]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Packer`. Raise `ConfigError` if an item does not fit a row, or if the items do not fit the pool."""
+        """See `Packer`. Raise `ConfigError` if an item does not fit a row, or if there are too many items for the pool."""
         if len(state["waiting"]) >= self._pool.shape[1]:
             raise ConfigError(
                 f"the state has {len(state['waiting'])} waiting items, more than waiting={self._pool.shape[1]} allows: raise it"
@@ -170,7 +170,7 @@ def pack_stream(
     slots: Lengths | None = None,
     packer: Lookahead | None = None,
 ) -> Packing:
-    """Pack a whole list as a `Lookahead` packer does: push the items one by one, then flush. Return the rows in that order.
+    """Pack a whole list as a `Lookahead` packer does: push the items one by one, then flush.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
@@ -180,12 +180,12 @@ def pack_stream(
         packer: options of the packer. Default None, ``Lookahead()``.
 
     Returns:
-        `Packing`. Every index appears once, and rows are in the order in which they close. With `Lookahead.max_cut` it also
-        has the number of tokens that are cut off each item.
+        `Packing`. Every index appears once, and rows are in the order in which they close. With `Lookahead.max_cut`,
+        `Packing.cuts` has the number of tokens that are cut off each item.
 
     Raises:
-        ConfigError: no row holds a length or a number of slots (the message names the first), or `packer` has prices of
-            another `seq_len`.
+        ConfigError: a length or a number of slots fits no row (the message names the first), or `packer` has prices for another
+            `seq_len`.
 
     Example:
         >>> packing = pack_stream([6, 7, 4, 3], seq_len=10, packer=Lookahead(waiting=3))

@@ -18,7 +18,7 @@ from patchpack.plan.packing.tight import pack_tight
 Method = Literal["first_fit", "next_fit", "best_fit", "spread", "best_fit_decreasing", "spfhp", "lpfhp", "nnlshp", "tight"]
 
 
-_TABLE, _SMALL_TABLE = 1 << 24, 1 << 15  # entries of a table of counts, and of one that the cache holds four times
+_TABLE, _SMALL_TABLE = 1 << 24, 1 << 15  # most entries of a table of counts, and of a table of which four fit the cache
 
 
 def pack_lengths(
@@ -35,26 +35,28 @@ def pack_lengths(
     Three methods pack in arrival order and keep every row open to the end. The items of a row are in arrival order:
 
     * ``first_fit`` puts an item into the oldest row with room.
-    * ``best_fit`` puts an item into the fullest row with room, of equals the row that was changed last.
-    * ``next_fit`` puts an item into the newest row, or into a new row.
+    * ``best_fit`` puts an item into the fullest row with room. Of equally full rows it takes the row that was changed last.
+    * ``next_fit`` puts an item into the newest row if it fits, or else into a new row.
 
-    Other methods work on the histogram of the lengths. Their rows are sorted, long items before short ones, so shuffle them
-    before use:
+    Other methods work on the histogram of the lengths. Their rows are sorted, long items before short items, so shuffle the
+    rows before use:
 
-    * ``best_fit_decreasing``: best-fit, longest first. ``lpfhp`` is its name in Krell et al. (2107.02027), and the same rows.
+    * ``best_fit_decreasing``: best-fit, longest first. ``lpfhp``, its name in Krell et al. (2107.02027), gives the same rows.
     * ``spfhp``, by Krell et al.: worst-fit, longest first, into the row with most room. Items that fit nowhere open a row each.
     * ``nnlshp``, by Krell et al.: non-negative least squares over patterns of at most three items. It is slow (20 s at seq_len
       512), and needs scipy (``patchpack[solver]``) and a seq_len up to 1024.
-    * ``spread``, the default: best-fit-decreasing first. If that stays above ``max(sum / seq_len, slots / max_images)``, it
-      tries some sixty plans and keeps the best. They open that many rows or a few more at once, spread the longer items over
-      them by worst-fit, and fill them with the shorter items by best-fit. It never has more rows than best_fit_decreasing.
+    * ``spread``, the default: best-fit-decreasing first. If this needs more rows than the bound
+      ``max(sum / seq_len, slots / max_images)``, some sixty other plans are tried, and the best plan is kept. Such a plan opens
+      as many rows as the bound, or a few more, at once. It spreads the longer items over these rows by worst-fit, and fills the
+      rows with the shorter items by best-fit. There are never more rows than with ``best_fit_decreasing``.
 
-    ``tight`` returns the rows of `pack_tight`. They are near-optimal, but take seconds where the others take milliseconds (it
-    may run for a minute). It needs ``patchpack[solver]``. Call `pack_tight` for its bound, its gap and its time limit.
+    ``tight`` returns the rows of `pack_tight`. They are near-optimal, but packing takes seconds (up to about a minute) where
+    the other methods take milliseconds. The method needs ``patchpack[solver]``. Call `pack_tight` to get the bound and the gap,
+    or to set the time limit.
 
-    Spread is the default because decreasing orders leave the short items for the end, where slots run out. The table has the
-    share in % of ``max(sum / seq_len, slots / max_images)`` reached on four lists (NaViT with drop, ImageNet native, COCO
-    native, log-normal; 300,000 items), seq_len 4096:
+    ``spread`` is the default because decreasing orders leave the short items for the end, where slots run out. The table has
+    the bound ``max(sum / seq_len, slots / max_images)`` in % of the number of rows, for four lists of 300,000 items (NaViT with
+    drop, ImageNet native, COCO native, log-normal) at seq_len 4096:
 
     ===================  ======================  ======================  ====================  ======================
     max_images           NaViT 20, 24, none      ImageNet 6, 7, none     COCO 5, none          log-normal 6, 7, none
@@ -64,8 +66,8 @@ def pack_lengths(
     first_fit            96.93   99.65   99.96   97.82   99.38   99.38   95.56   95.56         94.73   97.98   99.67
     ===================  ======================  ======================  ====================  ======================
 
-    The first cap is 1.04 times the mean number of items per row, the second 1.25 times. COCO has few lengths, and greedy orders
-    lose there (its linear program has 97.94).
+    The first value of `max_images` is 1.04 times the mean number of items per row, the second 1.25 times. COCO has few
+    different lengths, for which greedy orders are poor. (The linear program reaches 97.94 for COCO.)
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
@@ -73,16 +75,16 @@ def pack_lengths(
         max_images: slots per row. Default None, no limit.
         method: one of the methods above. Default "spread".
         slots: integers ``[n]``, slots that each item takes, in ``1 … max_images``. Default None, one slot per item.
-        seed: seed of a permutation of equal items, 0 … 2**64 − 1, for methods on the histogram only. For ``tight`` it is the
-            seed of `pack_tight`. Default None: equal items are dealt to the rows in arrival order.
+        seed: seed of a permutation of equal items, 0 … 2**64 − 1. It is allowed only for methods on the histogram. For
+            ``tight`` it is the seed of `pack_tight`. Default None: equal items are dealt to the rows in arrival order.
 
     Returns:
         `Packing`. Every index appears once. The same arguments give the same rows.
 
     Raises:
         ConfigError: a length is not an integer in ``1 … seq_len``, slots are not in ``1 … max_images`` (the message names the
-            first), a cap is below 1, the method is unknown, a method in arrival order has a seed, scipy is missing for nnlshp
-            or highspy for tight, or one of these two has slots other than 1.
+            first), or `max_images` is below 1. Or the method is unknown, or a method in arrival order has a seed. Or scipy is
+            missing for ``nnlshp``, or highspy for ``tight``, or one of these two methods has slots other than 1.
 
     Example:
         >>> packing = pack_lengths([4, 6, 5, 2], seq_len=10)
@@ -149,7 +151,7 @@ def _by_kind(sizes: Int64Array, widths: Int64Array | None, seq_len: int, cap: in
     ends[values] = starts
     kernels.group(keys, ends, order)
     if seed is not None:
-        words = np.random.PCG64(seed).random_raw(len(sizes)) >> np.uint64(1)  # a stream that numpy keeps between versions
+        words = np.random.PCG64(seed).random_raw(len(sizes)) >> np.uint64(1)  # random bits that numpy keeps between versions
         kernels.shuffle(starts + kinds.counts, words.astype(np.int64), order)
     packing = Packing(np.empty(len(sizes), dtype=np.int64), np.empty(patterns.num_rows + 1, dtype=np.int64))
     kernels.deal(
@@ -159,7 +161,7 @@ def _by_kind(sizes: Int64Array, widths: Int64Array | None, seq_len: int, cap: in
 
 
 def _kinds(sizes: Int64Array, widths: Int64Array | None, seq_len: int) -> tuple[Int64Array, IndexArray, Kinds]:
-    """Return a key of each item, the key of each kind, and the kinds: by length, then by slots, both descending."""
+    """Return the key of each item, the key of each kind, and the kinds, sorted by length, then slots, both descending."""
     from patchpack.plan.packing import _kernels_histogram as kernels
 
     base = 1 if widths is None else int(widths.max(initial=0)) + 1

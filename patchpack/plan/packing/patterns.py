@@ -1,4 +1,4 @@
-"""Kinds of items, and plans as patterns of rows. Equal items are interchangeable, so the work depends only on the kinds."""
+"""Kinds of items, and plans as patterns of rows. Equal items are interchangeable, so only the kinds of items cost time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchpack.plan._integers import Int64
 class Patterns(NamedTuple):
     """Rows with the same contents, counted once: ``rows[p]`` rows have pattern p.
 
-    The parts of pattern p are ``offsets[p]:offsets[p + 1]``. Each part puts ``repeats`` items of one length into the row.
+    The parts of pattern p are ``offsets[p]:offsets[p + 1]``. Each part is a number (``repeats``) of items of one length.
 
     Attributes:
         lengths: int64 ``[parts]``, length of the items of each part.
@@ -38,7 +38,7 @@ class Patterns(NamedTuple):
 
 
 class Kinds(NamedTuple):
-    """The kinds of items, the longest first: ``counts[k]`` items of ``lengths[k]`` tokens and ``slots[k]`` slots.
+    """The kinds of items, longest first: ``counts[k]`` items have ``lengths[k]`` tokens and ``slots[k]`` slots each.
 
     All are int64 ``[kinds]``, counts >= 1.
     """
@@ -52,7 +52,7 @@ def decreasing(kinds: Kinds, seq_len: int, max_slots: int, *, worst: int = 0, ro
     """Return the steps of `_kernels_histogram.decreasing`, int64 ``[4, steps]``.
 
     Args:
-        kinds: the kinds of items. They are packed in their order.
+        kinds: the kinds of items, which are packed in the given order.
         seq_len: tokens per row.
         max_slots: slots per row.
         worst: number of kinds, from the first, that are packed by worst-fit. The others are packed by best-fit. Default 0.

@@ -1,6 +1,6 @@
-"""The worth of lengths in a row, for lists where few lengths occur. Prices are learnt from a sample, in whole units.
+"""The prices of lengths: their worth in a row, in whole units, learnt from a sample. They help if few different lengths occur.
 
-They are the dual values of Gilmore and Gomory's linear program over all possible rows (Operations Research 9, 1961).
+Prices are the dual values of Gilmore and Gomory's linear program over all possible rows (Operations Research 9, 1961).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MOST_TOKENS, MOST_UNITS = 1 << 20, 255
 class Prices:
     """The worth of lengths in a row, in whole units: a step function of the length.
 
-    A length below the first step is worth 0. Any other length is worth as much as the longest step that is not above it.
+    A length below the first step is worth 0. Any other length is worth as much as the longest step that is at most this length.
 
     Attributes:
         seq_len: tokens per row, 1 … 2**20.
@@ -51,11 +51,11 @@ class Prices:
 
 
 def learn_prices(lengths: Lengths, *, seq_len: int, most_units: int = 128) -> Prices | None:
-    """Learn the worth of each length from a sample of a few thousand lengths. It takes a tenth of a second.
+    """Learn the worth of each length from a sample of a few thousand lengths, in about a tenth of a second.
 
-    The prices are the dual values of the linear program over all possible rows, by column generation with a revised simplex
-    (Gilmore and Gomory 1961). They are made non-decreasing, then rounded to the whole units that give the best bound. Slots
-    are ignored.
+    The prices are the dual values of the linear program over all possible rows. It is solved by column generation with a
+    revised simplex (Gilmore and Gomory 1961). The values are made non-decreasing, then rounded to the whole units that give the
+    best bound. Slots are ignored.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``. More than 256 different lengths are rounded up to 256 quantiles.
@@ -63,7 +63,7 @@ def learn_prices(lengths: Lengths, *, seq_len: int, most_units: int = 128) -> Pr
         most_units: most units of a row, 1 … 128. More units cost time in every row. Default 128.
 
     Returns:
-        `Prices`, or None if they put no bound below 99.5 % on the fill, because then the fullest row is best.
+        `Prices`. Or None if the prices prove no bound on the fill rate below 99.5 %, because the fullest rows are then best.
 
     Raises:
         ConfigError: the sample is empty, or an error of `pack_stream`.
@@ -91,8 +91,8 @@ def learn_prices(lengths: Lengths, *, seq_len: int, most_units: int = 128) -> Pr
 
 
 def _dual_values(kinds: Int64, share: npt.NDArray[np.float64], seq_len: int) -> npt.NDArray[np.float64]:
-    """Return values ``[m]``, rising, within 0.1 % of optimal: no row holds more than 1, and the sample nearly the most."""
-    inverse = np.diag(1.0 / (seq_len // kinds))  # inverse of the basis, which begins with rows of one length each
+    """Return dual values ``[m]``, rising: no row is worth more than 1, and the sample is worth the most within 0.1 %."""
+    inverse = np.diag(1.0 / (seq_len // kinds))  # inverse of the basis: at first, rows of one length each
     amount, cost, bound, found = inverse @ share, np.ones(len(kinds)), 0.0, np.zeros(len(kinds))
     for _ in range(40 * len(kinds) + 1000):  # a limit, because degenerate steps can cycle; normally far fewer
         dual = cost @ inverse
@@ -105,7 +105,7 @@ def _dual_values(kinds: Int64, share: npt.NDArray[np.float64], seq_len: int) -> 
                 bound, found = float(share @ dual) / worth, dual / worth
             if share @ dual <= 1.001 * bound:
                 break
-        else:  # the place of a longer item may hold a shorter one (dual cut of Valério de Carvalho, 2005)
+        else:  # a shorter item fits in place of a longer item (dual cut of Valério de Carvalho, 2005)
             column[k] = -1.0
             column[k - 1 : k] = 1.0  # the shortest kind has no shorter neighbour
         change = inverse @ column
@@ -122,9 +122,9 @@ def _dual_values(kinds: Int64, share: npt.NDArray[np.float64], seq_len: int) -> 
 
 
 def _max_value_row(kinds: Int64, values: npt.NDArray[np.float64], seq_len: int) -> tuple[float, npt.NDArray[np.float64]]:
-    """Return the value of the best row and its number of items of each kind.
+    """Return the value of the best row, and the number of items of each kind in this row.
 
-    Values do not fall, so only kinds at which they rise are needed.
+    Values are non-decreasing, so only the kinds at which the values rise are needed.
     """
     from patchpack.plan.packing import _kernels_prices as kernels
 

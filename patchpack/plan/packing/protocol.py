@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
 class Item(NamedTuple):
-    """An item to pack: its id, its tokens (>= 1) and the slots it takes (>= 1, default 1)."""
+    """An item to pack: its id, number of tokens (>= 1) and number of slots (>= 1, default 1)."""
 
     id: int
     num_tokens: int
@@ -20,12 +20,12 @@ class Row(NamedTuple):
 
     @property
     def num_tokens(self) -> int:
-        """Tokens in this row."""
+        """Number of tokens in this row."""
         return sum(item.num_tokens for item in self.items)
 
     @property
     def num_slots(self) -> int:
-        """Slots taken in this row."""
+        """Number of slots that the items of this row take."""
         return sum(item.num_slots for item in self.items)
 
 
@@ -39,13 +39,13 @@ def fewest_tokens(num_tokens: int, packer: object) -> int:
 class Packer(Protocol):
     """A packer. It returns every pushed item in exactly one row, from `push` or from `flush`.
 
-    A packer may have an attribute `max_cut`, a share in [0, 1). It may then return an item with up to
-    ``floor(max_cut * num_tokens)`` tokens fewer, so that its row ends exactly full. Without the attribute items come back
-    unchanged.
+    A packer may have an attribute `max_cut`, a share in [0, 1). Such a packer may return an item with up to
+    ``floor(max_cut * num_tokens)`` fewer tokens, so that the row ends exactly full. Without the attribute, items must be
+    returned unchanged.
     """
 
     def push(self, item: Item) -> list[Row]:
-        """Take one item and return the rows that it closed, in order."""
+        """Take one item and return the rows that were closed by it, in order."""
         ...
 
     def flush(self) -> list[Row]:

@@ -1,8 +1,9 @@
-"""Packing to within a stated gap of the lower bound, for lists that are packed once and read often.
+"""Packing to within a given gap of the lower bound. It suits lists that are packed once and read often.
 
 Fast methods are tried first: best-fit-decreasing, rows filled one by one by subset sums (the idea of minimum bin slack, Gupta
 and Ho 1999), or rows filled in arrival order if slots are limited. If their result is not within the gap, the linear program
-over all rows is solved (see `bounds`). Whole rows of its solution are used, and it is solved again for the items that are left.
+over all rows is solved (see `bounds`). Each row of the solution is used as often as the solution says, rounded down. The
+program is then solved again for the items that are left.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from patchpack.plan.packing.lengths import Lengths, Packing, require_lengths
 from patchpack.plan.packing.patterns import Kinds
 from patchpack.plan.packing.published.linear_program import ColumnGeneration, affordable, require_solver
 
-_WINDOW, _TAIL = 256, 3  # number of waiting items from which the end of a row is chosen; length of this end in mean lengths
-_TURNS = 200  # rows between two checks of the time
-_MOST_FILLED = 20_000  # most left-over items that each step of the rounding packs with the cheap methods
-_MOST_STARTS = 20_000  # most rows of the best packing so far with which the linear program starts
+_WINDOW, _TAIL = 256, 3  # number of waiting items from which a row's last items are chosen; length of these, in mean lengths
+_TURNS = 200  # number of rows between two checks of the time
+_MOST_FILLED = 20_000  # most left-over items for which each step of the rounding tries the fast methods
+_MOST_STARTS = 20_000  # most rows of the best packing so far that the linear program starts with
 _POOR = 0.01  # gap beyond which a method stops, because the linear program does better
-_SHARE = 0.7  # share of the remaining time that the linear program gets; the rest is for rounding
+_SHARE = 0.7  # the linear program's share of the remaining time; rounding gets the rest
 
 
 class TightPacking(NamedTuple):
@@ -36,10 +37,9 @@ class TightPacking(NamedTuple):
 
     Attributes:
         packing: the rows, in the order of their first items, with the items of a row in arrival order.
-        lower_bound: number of rows that every packing needs, as far as proven.
+        lower_bound: proven number of rows that every packing needs.
         seconds: time that the packing took.
-        finished: True if the packing ended for another reason than the time limit. Only then do the same arguments give the
-            same result.
+        finished: True if the search ended before the time limit. Only then do the same arguments give the same result.
     """
 
     packing: Packing
@@ -49,7 +49,7 @@ class TightPacking(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """Gap ``(rows − lower_bound) / lower_bound``, 0 for no rows. The packing is at most this far from the best."""
+        """The ratio ``(rows − lower_bound) / lower_bound``, 0 without rows. The best packing is at most this much better."""
         return (self.packing.num_rows - self.lower_bound) / max(1, self.lower_bound)
 
 
@@ -71,23 +71,23 @@ def pack_tight(
 ) -> TightPacking:
     """Pack into nearly as few rows as possible.
 
-    Methods are tried from the fastest to the slowest. The search ends at a packing within `gap`, or within one row, of the
-    lower bound. The last method, the linear program, goes on until it comes no nearer to the bound.
+    Methods are tried from the fastest to the slowest. The search ends when a packing is within `gap`, or within one row, of the
+    lower bound. The last method is the linear program. It ends also when it finds no further improvement.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
         seq_len: tokens per row.
         max_images: items per row. Default None, no limit.
-        gap: share of rows over the bound at which the search may end, >= 0. Default 0.001.
+        gap: number of rows over the lower bound, as a share of the bound, at which the search may end, >= 0. Default 0.001.
         time_limit: most seconds from the start, > 0. Best-fit-decreasing always runs to its end. Default 60.
-        seed: seed of the orders in which ties are tried, >= 0. Default 0.
+        seed: seed of the orders in which equally good choices are tried, >= 0. Default 0.
 
     Returns:
         `TightPacking`. Every index appears once.
 
     Raises:
-        ConfigError: a length is not an integer in ``1 … seq_len``, a cap is below 1, another argument is out of its range, or
-            highspy is missing (``patchpack[solver]``), even if these lengths do not need it.
+        ConfigError: a length is not an integer in ``1 … seq_len``, `max_images` is below 1, or another argument is out of its
+            range. Or highspy is missing (``patchpack[solver]``), even if these lengths do not need it.
 
     Example:
         >>> result = pack_tight([6, 5, 4, 3, 2], seq_len=10)
@@ -113,7 +113,7 @@ def pack_tight(
         return best is not None and len(best.ends) - bound <= max(1, gap * bound)
 
     for method in problem.cheap():
-        most = (1 + max(gap, _POOR)) * bound + 1 if solvable else np.inf  # beyond it the linear program does better
+        most = (1 + max(gap, _POOR)) * bound + 1 if solvable else np.inf  # above this, the linear program is better
         rows = method(counts, most)
         if rows is not None and (best is None or len(rows.ends) < len(best.ends)):
             best = rows
@@ -128,7 +128,7 @@ def pack_tight(
 
 
 class _Problem(NamedTuple):
-    """The items to pack and the deadline. The sizes are distinct and increasing."""
+    """The items to pack, as distinct increasing sizes with counts, and the deadline."""
 
     sizes: Int64
     counts: Int64
@@ -138,7 +138,10 @@ class _Problem(NamedTuple):
     deadline: float
 
     def cheap(self) -> Iterator[Callable[[Int64, float], _Rows | None]]:
-        """Yield the fast methods. Each takes counts and the most rows that are useful. It returns rows, or None if it fails."""
+        """Yield the fast methods.
+
+        A method takes counts and the most rows that are useful. It returns rows, or None if it fails.
+        """
         if self.counts.sum():
             yield self.best_fit_decreasing
             yield self.fill_decreasing
@@ -157,7 +160,7 @@ class _Problem(NamedTuple):
         return _Rows(np.concatenate([np.tile(row, n) for row, n in zip(rows, many, strict=True)]), np.cumsum(sizes))
 
     def fill_decreasing(self, counts: Int64, most: float) -> _Rows | None:
-        """Fill rows as the kernel of this name does. Return None when out of time, or if a row has too many items."""
+        """Fill rows with the compiled kernel `fill_decreasing`. Return None if the time is up or a row has too many items."""
         from patchpack.plan.packing import _kernels_tight
 
         items, largest = int(counts.sum()), len(self.sizes) - 1
@@ -173,7 +176,7 @@ class _Problem(NamedTuple):
         return None if over else rows
 
     def fill_in_turn(self, counts: Int64, most: float) -> _Rows | None:
-        """Fill rows as the kernel of this name does. Return None when out of time, or when it will need over `most` rows."""
+        """Fill rows with the compiled kernel `fill_in_turn`. Return None if the time is up or over `most` rows are needed."""
         from patchpack.plan.packing import _kernels_tight
 
         kinds = np.random.default_rng(self.seed).permutation(np.repeat(np.arange(len(self.sizes)), counts))
@@ -209,9 +212,11 @@ class _Problem(NamedTuple):
         return best, program.bound, not program.stopped
 
     def _rounded(self, program: ColumnGeneration) -> Iterator[_Rows]:
-        """Yield packings by whole rows of the solution, then of the solution for the items left, and so on.
+        """Yield packings made by rounding down the solution of the linear program.
 
-        At each step the fast methods (see `cheap`) pack the items that are left.
+        The program is solved again for the items that are left, as often as necessary.
+
+        At each step, the fast methods (see `cheap`) pack the items that are left over.
         """
         left, kinds, ends = self.counts.copy(), [self.counts[:0]], [self.counts[:0]]
         amounts: npt.NDArray[np.float64] | None = program.amounts
@@ -221,7 +226,7 @@ class _Problem(NamedTuple):
                 whole[int(np.argmax(amounts))] = 1
             for j in np.flatnonzero(whole).tolist():
                 row, times = np.bincount(program.columns[j], minlength=len(left)), int(whole[j])
-                while times and (row := np.minimum(row, left)).any():  # a solution may hold more of a length than there is
+                while times and (row := np.minimum(row, left)).any():  # a solution may hold more items than exist
                     repeats = min(times, int((left[row > 0] // row[row > 0]).min()))
                     left -= repeats * row
                     times -= repeats
@@ -244,7 +249,7 @@ def _spread(rows: _Rows, kind_of: Int64) -> Packing:
     row = np.repeat(np.arange(len(rows.ends)), np.diff(rows.ends, prepend=0))
     row_of = np.empty(len(kind_of), dtype=np.int64)
     row_of[np.argsort(kind_of, kind="stable")] = row[np.argsort(rows.kinds, kind="stable")]
-    first = np.unique(row_of, return_index=True)[1]  # rows by their first items
+    first = np.unique(row_of, return_index=True)[1]  # the first item of each row
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
     row_of = rank[row_of]

@@ -1,7 +1,8 @@
 """Crop policies, which choose the part of each image that is read. The resize policy then receives the size of that part.
 
-A box is (top, left, height, width) in source pixels after orientation. It has at least one pixel and lies within the image.
-Two draws choose its place: ``top = floor(u * (H − height + 1))``, and left in the same way. So all places are equally likely.
+A box is (top, left, height, width) in source pixels after orientation. It has at least one pixel and lies within the image. Two
+random draws u choose the position of the box: ``top = floor(u * (H − height + 1))``, and left in the same way. So all positions
+are equally likely.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ TRIES = 10
 
 @runtime_checkable
 class CropPolicy(Protocol):
-    """A rule from sizes to boxes. It sees numbers only. Row i of the result depends on row i of the input alone."""
+    """A rule from sizes to boxes, which sees no pixels. Row i of the result depends on row i of the input alone."""
 
     @property
     def draws(self) -> int:
@@ -67,15 +68,15 @@ class WholeImage:
 
 @dataclass(frozen=True)
 class RandomResizedCrop:
-    """A part of random area and aspect ratio at a random place: Inception's crop, as torchvision implements it.
+    """A box of random area, aspect ratio and position: Inception's crop, as torchvision implements it.
 
     ``area = H * W * U(scale)``, ``aspect = exp(U(log ratio))`` (width / height), ``width = round(sqrt(area * aspect))``,
-    ``height = round(sqrt(area / aspect))``. The first of ten such pairs that fits the image is used. If no pair fits, the box
-    is the largest central box whose aspect ratio is in the range, to the nearest pixel. Halves are rounded to even. Source:
-    Szegedy et al. 1409.4842 section 6; torchvision ``RandomResizedCrop``.
+    ``height = round(sqrt(area / aspect))``. Up to ten such pairs (width, height) are drawn, and the first that fits the image
+    is used. If no pair fits, the box is the largest central box whose aspect ratio is in the range. Its sides are rounded to
+    the nearest pixel, halves to even. Source: Szegedy et al. 1409.4842 section 6, and torchvision ``RandomResizedCrop``.
 
-    Draws 0 and 1 choose the place. Draws ``2 + 2k`` and ``3 + 2k`` give area and aspect of try k. The size of the box
-    therefore does not depend on its place.
+    Draws 0 and 1 choose the position. Draws ``2 + 2k`` and ``3 + 2k`` give area and aspect of try k. The size of the box
+    therefore does not depend on its position.
 
     Attributes:
         scale: lowest and highest share of the image's area that the box covers, in (0, 1]. Default 0.08 and 1.
@@ -99,7 +100,7 @@ class RandomResizedCrop:
         u = _drawn(u, self.draws)
         h, w = columns(sizes)
         height, width = self._central(h, w)
-        open_ = np.arange(len(h))  # images for which no try has fitted yet: few remain after the second try
+        open_ = np.arange(len(h))  # images for which no try has fitted so far: few remain after the second try
         for k in range(TRIES):
             if not len(open_):
                 break
@@ -126,7 +127,7 @@ class RandomResizedCrop:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """A box of fixed size at a random place. If a side of the image is shorter than the box, the whole side is read.
+    """A box of fixed size at a random position. If a side of the image is shorter than the box, the whole side is read.
 
     Attributes:
         size: pixels per side of a square box, or (height, width) in pixels.
@@ -153,12 +154,12 @@ class RandomCrop:
 
 @dataclass(frozen=True)
 class BudgetCrop:
-    """A box at a random place that covers at most `max_patches` patches of source pixels, in the image's aspect ratio.
+    """A box at a random position. It has the image's aspect ratio, and at most `max_patches` patches of source pixels.
 
     M is `max_patches` and p is the patch size. An image with at most M patches, ``ceil(H / p) * ceil(W / p)``, is read whole.
     For a larger image ``height = min(H, p * clamp(isqrt(M * H // W), 1, M))``, and width in the same way. This box has at most
-    M patches (see the proof in `Pix2Struct.bound`). With `Native` as the resize policy no pixel is then resampled. Without the
-    crop, `Native` would shrink such an image.
+    M patches (see the proof in `Pix2Struct.bound`). With `Native` as the resize policy, the box is not resampled. Without the
+    crop, `Native` would shrink the larger image.
 
     Attributes:
         max_patches: budget of one image in patches, >= 1.

@@ -1,8 +1,8 @@
 """Drop policies, which decide how many patches of an image are kept.
 
-One draw per image decides the number that is packed. The painter draws which patches these are.
-With a drop rate ρ, ``max(1, floor(n * (1 − ρ) + 1/2))`` of n patches are kept. This rounds to the nearest integer, so the mean
-rate is the requested rate (the NaViT paper states no rounding).
+One random draw per image decides how many patches are packed. The painter later draws which patches are kept. With a drop rate
+ρ, ``max(1, floor(n * (1 − ρ) + 1/2))`` of n patches are kept. This rounds to the nearest integer, so the mean rate is the
+requested rate (the NaViT paper states no rounding).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class DropPolicy(Protocol):
         Args:
             grids: int ``[n, 2]``, (rows, cols) of each image's patches, >= 1.
             u: float64 ``[n, draws]``, uniform draws in [0, 1), or None if `draws` is 0.
-            seen: int64 ``[n]``, number of each image over all epochs, from 0.
+            seen: int64 ``[n]``, running number of each image over all epochs, from 0.
 
         Returns:
             int32 ``[n]``, number of kept patches, ``1 … rows * cols``.
@@ -117,11 +117,11 @@ class Beta:
 
 @dataclass(frozen=True)
 class ByResolution:
-    """A drop rate that grows with the image: a normal around a mean that is linear in the number of patches.
+    """A drop rate drawn for each image from a normal distribution. Its mean is linear in the number of patches.
 
     ``mu(n) = low + (high − low) * clip((n − fewest) / (most − fewest), 0, 1)``, rate ~ Normal(mu, std) truncated at two
-    standard deviations, clipped to [0, 0.99]. Source: NaViT 2307.06304 section 3 (rates 0.5 ± δ; 0.02 read as the standard
-    deviation).
+    standard deviations, clipped to [0, 0.99]. Source: NaViT 2307.06304 section 3, with rates 0.5 ± δ. The 0.02 of the paper is
+    taken as the standard deviation.
 
     Attributes:
         low, high: mean rate at `fewest` patches and mean rate at `most` patches, in [0, 1).
@@ -160,7 +160,7 @@ class ByResolution:
 
 @dataclass(frozen=True)
 class Scheduled:
-    """A drop rate that changes in the course of training, with the number n of images seen.
+    """A drop rate that changes during training. It depends on the number n of images seen.
 
     ``rate(n) = low + (high − low) * sigmoid((n − midpoint) / width)``. With a negative `width` the rate falls during training,
     which the paper found to help. Source: NaViT 2307.06304 section 3.
@@ -201,7 +201,10 @@ class Scheduled:
 
 
 def follows_seen(policy: DropPolicy) -> bool:
-    """Return True if the number of kept patches may depend on the number of images seen. For a custom policy return True."""
+    """Return True if the number of kept patches may depend on the number of images seen.
+
+    The result is True for every custom policy.
+    """
     return not isinstance(policy, (NoDrop, Constant, Beta, ByResolution))
 
 

@@ -42,8 +42,8 @@ class MeanStd:
 class PerImage:
     """The normalisation ``(x − mean) / max(std, 1 / sqrt(N))`` over all N values of one image, *before* resizing.
 
-    It uses the population standard deviation, as in google-research/pix2struct ``preprocessors.py``
-    (TF per_image_standardization). Patches must be float32 or float16, because standardised values are not integers.
+    The deviation is the population standard deviation, as in google-research/pix2struct ``preprocessors.py`` (TF
+    per_image_standardization). Patches must be float32 or float16, because standardised values are not integers.
     """
 
 

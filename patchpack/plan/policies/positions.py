@@ -1,10 +1,10 @@
 """Position schemes, which give each patch of a grid its position ids, in raster order.
 
-A fractional id is one division of small integers, correctly rounded to float32. Source: NaViT 2307.06304 section 2.1 and
+A fractional id is the quotient of two small integers, correctly rounded to float32. Source: NaViT 2307.06304 section 2.1 and
 figure 4.
 
-If an image is cropped, ids are positions in the crop. With ``of="image"`` they are positions in the whole image, in patches of
-the crop's scale. In a mirrored image, ids count from the left of the mirrored pixels.
+If an image is cropped, ids are positions in the crop. With ``of="image"`` ids are positions in the whole image, counted in
+patches at the scale of the crop. In a mirrored image, ids count from the left of the mirrored pixels.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ class PositionScheme(Protocol):
 
 
 class Window(NamedTuple):
-    """The place of a crop on one axis of its image. All lengths are integers, and `unit` of them make a patch.
+    """The position of a crop on one axis of its image, in integer lengths. A patch has the length `unit`.
 
     Attributes:
         start: distance from the edge of the image to the crop's first patch.
-        extent: distance from the edge to the end of the image, or to the end of the crop's last patch if that is further.
+        extent: distance from the edge to the end of the image. If the crop's last patch ends further out, distance to the end
+            of this patch.
         unit: length of a patch.
     """
 
@@ -44,7 +45,7 @@ class Window(NamedTuple):
 
 
 def window(start: int, length: int, side: int, target: int, count: int, patch_size: int, flip: bool = False) -> Window:
-    """Return the place of a crop on one axis of its image.
+    """Return the position of a crop on one axis of its image.
 
     `length` source pixels become `target` pixels, so a patch covers ``patch_size * length / target`` source pixels.
 
@@ -76,8 +77,8 @@ class WindowScheme(Protocol):
 
         Args:
             grid: rows and columns of patches of the crop.
-            rows: the crop's place on the vertical axis.
-            cols: the crop's place on the horizontal axis.
+            rows: the crop's position on the vertical axis.
+            cols: the crop's position on the horizontal axis.
         """
         ...
 
@@ -97,9 +98,9 @@ class Absolute:
     """The position scheme (row, col), int32 ``[n, 2]``, counted from 0.
 
     Attributes:
-        of: area to which ids refer, "crop" (default) or "image". With "image" the row is ``row + floor(top / p')``, where p'
-            is the number of source pixels per patch, and the column likewise. If the crop has height h in an image of height
-            H, row ids are below ``rows * H / h + 1``. A model's table of positions must be that long.
+        of: area to which ids refer, "crop" (default) or "image". With "image" the row is ``row + floor(top / p')``, where p' is
+            the number of source pixels per patch, and the column likewise. If the crop has height h in an image of height H,
+            row ids are below ``rows * H / h + 1``. A model's table of positions must be long enough for these ids.
     """
 
     of: Literal["crop", "image"] = "crop"
@@ -125,8 +126,8 @@ class Absolute:
 class Fractional:
     """The position scheme of fractions of the image, float32 ``[n, 2]`` in [0, 1).
 
-    The ids are ``(row + c) / rows`` and ``(col + c) / cols``, with c = 0, or c = 1/2 if `centered`. The last of n rows has
-    (n − 1) / n, which follows the text of the paper and not the label of its figure.
+    The ids are ``(row + c) / rows`` and ``(col + c) / cols``, with c = 0, or c = 1/2 if `centered`. With c = 0, the last of n
+    rows has the id (n − 1) / n, as in the text of the paper. The label of its figure differs.
 
     Attributes:
         keep_aspect: True divides both ids by ``max(rows, cols)``, so that they show the aspect ratio. Default False.
@@ -149,18 +150,18 @@ class Fractional:
         """See `PositionScheme`."""
         longer = max(grid)
         divisor = np.array([longer, longer] if self.keep_aspect else grid, dtype=np.float32)
-        # doubled, so that the half of a centre is an integer too: one division, one rounding
+        # doubled, so that centres (halves) are integers too: one division, one rounding
         twice = (2 * Absolute()(Grid(*grid)) + int(self.centered)).astype(np.float32)
         return twice / (2 * divisor)
 
     def within(self, grid: Grid, rows: Window, cols: Window) -> npt.NDArray[np.float32]:
         """See `WindowScheme`."""
         ids = np.empty((*grid, 2), dtype=np.float32)
-        # sides in patches, as fractions: the longer one divides both
+        # sides in patches, as fractions: the longer side divides both ids
         longer = rows if rows.extent * cols.unit >= cols.extent * rows.unit else cols
         for axis, (count, own) in enumerate(zip(grid, (rows, cols), strict=True)):
             side = longer if self.keep_aspect else own
-            # Python's integers and their division: one rounding, however large the pixels
+            # Python's integers: the division rounds once, however many pixels there are
             shares = [
                 (2 * own.start + (2 * i + self.centered) * own.unit) * side.unit / (2 * own.unit * side.extent)
                 for i in range(count)

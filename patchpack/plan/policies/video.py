@@ -18,13 +18,13 @@ from patchpack.plan._integers import Int64, ceil_div, require_int
 class Video:
     """The settings for clips: frames per token, and frames per clip.
 
-    A clip of T frames is cut into ``n = min(T, num_frames)`` equal parts, and the middle frame of each part is used: for part i
-    it is frame ``floor((2 i + 1) T / (2 n))``. If n is not a multiple of `tubelet`, the last frame is repeated, as in
+    A clip of T frames is cut into ``n = min(T, num_frames)`` equal parts, and the middle frame of each part is used. The middle
+    of part i is frame ``floor((2 i + 1) T / (2 n))``. If n is not a multiple of `tubelet`, the last frame is repeated, as in
     Qwen2-VL. The frame of an image is repeated `tubelet` times.
 
     Attributes:
         tubelet: number of frames per token, >= 1. Default 2.
-        num_frames: most frames of a clip that are used, >= 1. Default None, all frames.
+        num_frames: most frames that are used of a clip, >= 1. Default None, all frames.
 
     Raises:
         ConfigError: `tubelet` or `num_frames` is not an integer, or below 1.
@@ -54,16 +54,16 @@ class Video:
         return ceil_div(frames if self.num_frames is None else np.minimum(frames, self.num_frames), self.tubelet)
 
     def frame_numbers(self, frames: int) -> Int64:
-        """Return the numbers of the used frames of a clip, int64 ``[times * tubelet]``. `frames` is its number of frames."""
+        """Return the numbers of the used frames, int64 ``[times * tubelet]``, of a clip that has `frames` frames."""
         taken = frames if self.num_frames is None else min(frames, self.num_frames)
         numbers: Int64 = (2 * np.arange(taken, dtype=np.int64) + 1) * frames // (2 * taken)
         return np.pad(numbers, (0, -taken % self.tubelet), mode="edge")
 
 
 def with_time(ids: np.ndarray, times: int) -> np.ndarray:
-    """Return the position ids for all steps of time, ``[times * n, 1 + A]``, from the ids of one step, ``[n, A]``.
+    """Return the position ids for all times, ``[times * n, 1 + A]``, from the ids for one time, ``[n, A]``.
 
-    The first id of a token is the number of its step.
+    The first id of a token is the number of its time, from 0.
     """
     steps = np.repeat(np.arange(times, dtype=ids.dtype), len(ids))
     return np.concatenate([steps[:, None], np.tile(ids, (times, 1))], axis=1)

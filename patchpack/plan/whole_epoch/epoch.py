@@ -23,7 +23,7 @@ from patchpack.plan.table import GridTable
 from patchpack.plan.whole_epoch.row_maker import one_size, several_sizes
 from patchpack.plan.whole_epoch.samples import EpochSamples, Sizes
 
-# rows that are balanced together, per row of a batch: every number of ranks up to ten cuts them into whole steps
+# number of rows balanced together, for each row of a batch: divisible by every number of ranks up to ten
 _TOGETHER, _FEWEST_STEPS, _POOLED_STEPS = 2520, 64, 64
 
 
@@ -31,23 +31,23 @@ _TOGETHER, _FEWEST_STEPS, _POOLED_STEPS = 2520, 64, 64
 class EpochRows:
     """All rows of an epoch, with the step and the rank of each.
 
-    A position is a place in the epoch's order. A sample has one position per pass.
+    A position is the number of a sample in the epoch's order. A sample has one position per pass.
 
     Attributes:
-        order: int32 or int64 ``[positions]``, line in the index of each position.
+        order: int32 or int64 ``[positions]``, the line of the index at each position.
         items: int32 or int64 ``[images]``, positions of the images, row after row. Row r is
             ``items[offsets[r]:offsets[r + 1]]``.
-        grids: the decisions about each image in `items` that rows depend on. They are made once.
+        grids: `GridTable` of the images in `items`.
         offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
-        steps: int64 ``[steps, num_ranks * rows per batch]``, rows of each step, −1 for an empty row. Rank r has every
-            num_ranks-th row of a step, from the r-th row on.
+        steps: int64 ``[steps, num_ranks * rows per batch]``, rows of each step, −1 for an empty row. Rank r has the rows r, r +
+            num_ranks, … of a step.
         last_rows: number of rows in the last step (``tail="short"``).
         repeated_rows: number of rows at the end of the last step that repeat earlier rows (``tail="wrap"``).
         num_ranks, num_samples: number of ranks, and number of samples of a pass.
-        refused, refused_tokens: positions that no row can take, rising, and their token counts: 0 where the resize policy
-            refuses the size, −1 where it has too many pixels.
-        dropped: number of samples left out, by the name of the rule.
-        seen: number of positions that are accounted for: in a row of a step, refused, or dropped.
+        refused, refused_tokens: positions of images that no row can take, rising, and their token counts. The count is 0 if the
+            resize policy refuses the size, −1 if the image has too many pixels, and −2 if its file has too many bytes.
+        dropped: dict from the name of a rule to the number of samples that the rule left out.
+        seen: number of positions that are in a row of a step, refused, or dropped.
     """
 
     order: IntegerArray
@@ -84,7 +84,7 @@ class EpochRows:
 
     def images(self) -> Int64:
         """Return the number of images of each rank in each step, int64 ``[steps, num_ranks]``. Repeated rows do not count."""
-        counts: Int64 = np.append(np.diff(self.offsets), 0)[self.steps]  # −1 is the 0 at the end
+        counts: Int64 = np.append(np.diff(self.offsets), 0)[self.steps]  # −1, an empty row, reads the 0 at the end
         if self.repeated_rows:
             counts[-1, self.last_rows - self.repeated_rows :] = 0
         counts = counts.reshape(len(counts), counts.shape[1] // self.num_ranks, self.num_ranks).sum(axis=1)
@@ -93,7 +93,7 @@ class EpochRows:
     def refused_in(self, step: int) -> slice:
         """Return the entries of `refused` that a step reports.
 
-        Each row reports its share of the positions, for any number of ranks.
+        All rows report equal shares of the positions, so the number of ranks does not matter.
         """
         num_rows = len(self.offsets) - 1
         if step >= len(self.steps) - 1:
@@ -122,27 +122,28 @@ def plan_rows(
 
     Args:
         recipe: recipe of the batches. A batch of one rank has ``recipe.rows_per_batch`` rows. The packer of the recipe is not
-            used, because it is for streams.
+            used, because that packer is for streams.
         table: sizes and keys of the samples.
         epoch: epoch of the draws and of the shuffling. Default 0.
         seen: number of positions in earlier epochs, which drop schedules need. Default 0.
         shuffle: number of samples that are permuted at a time, after the shards are permuted. Default 0, the order of the
             index.
         num_ranks: ranks that share each step, >= 1. Default 1.
-        tail: treatment of rows that do not fill a last step. ``"short"``, the default, has fewer rows, but at least one per
-            rank, which may be empty. ``"drop"`` drops their images and counts them. ``"pad"`` adds empty rows. ``"wrap"``
-            repeats the first rows.
-        balance: True deals rows so that the ranks of a step have nearly equal work (see `patchpack.packing.balance`). Rows
-            move in windows of 2520 batches' rows (2520 / num_ranks steps), or of 64 steps where that is more. Default False.
+        tail: treatment of rows that do not fill a last step. ``"short"``, the default, makes a last step of fewer rows, but at
+            least one row per rank, which may be empty. ``"drop"`` drops the images of these rows and counts them. ``"pad"``
+            adds empty rows. ``"wrap"`` repeats the first rows.
+        balance: True deals rows so that the ranks of a step have nearly equal work (see `patchpack.packing.balance`). Rows move
+            only within windows of 2520 / num_ranks steps, or of 64 steps if that is more. Default False.
         steps_per_epoch: exact number of steps. Samples are repeated if necessary. Default None, the steps of one pass.
-        packer: options of the packer, with ``max_cut=0``, because nothing is cut. Default None: the choice of
+        packer: options of the packer. Its ``max_cut`` must be 0, because no image is cut. Default None: the choice of
             `choose_lookahead` on 16,384 samples of the epoch.
 
     Returns:
         `EpochRows`. There are no steps if nothing can be packed.
 
     Raises:
-        ConfigError: an option that cannot work, or an error of `plan_table`. Or a policy is not a function of its arguments.
+        ConfigError: an option that cannot work, or an error of `plan_table`. Or a policy gives different results for the same
+            arguments.
     """
     _require(recipe, table, shuffle, num_ranks, tail, balance, steps_per_epoch, packer)
     rows_per_step = num_ranks * recipe.rows_per_batch
@@ -205,7 +206,7 @@ def _require(
 
 
 def _balanced(tokens: IntegerArray, offsets: Int64, num_ranks: int, recipe: Recipe, epoch: int) -> Int64:
-    """Return all rows, in an order whose steps are balanced. Rows move within windows only."""
+    """Return all rows in an order with balanced steps. Rows move only within windows."""
     rows_per_step, num_rows = num_ranks * recipe.rows_per_batch, len(offsets) - 1
     window = max(_FEWEST_STEPS, round(_TOGETHER / num_ranks)) * rows_per_step
     sequence = np.arange(num_rows, dtype=np.int64)

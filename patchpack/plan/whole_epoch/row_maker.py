@@ -1,4 +1,4 @@
-"""The rows of an epoch, made from its samples: at one patch size, or at the patch size of each row's step."""
+"""The rows of an epoch, made from the epoch's samples, at one patch size or at the patch size of each row's step."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from patchpack.plan.recipe import Recipe
 from patchpack.plan.table import GridTable
 from patchpack.plan.whole_epoch.samples import EpochSamples
 
-_SEGMENT = 1 << 20  # samples packed at a time; the pool is emptied in between, which leaves about ten rows partly empty
-_TRIED = 1 << 14  # samples that the packer is chosen on
-_GROUP = 256  # steps planned together where there are several patch sizes
+_SEGMENT = 1 << 20  # number of samples packed at a time; then the pool is emptied, which leaves about ten rows partly empty
+_TRIED = 1 << 14  # number of samples from which the packer is chosen
+_GROUP = 256  # number of steps planned together if there are several patch sizes
 
 
 class Rows(NamedTuple):
@@ -25,7 +25,7 @@ class Rows(NamedTuple):
 
     Attributes:
         items: integers ``[images]``, positions of the images, row after row.
-        grids: the decisions about the images, in the same order.
+        grids: `GridTable` of the images, in the order of `items`.
         offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
     """
 
@@ -64,7 +64,7 @@ def one_size(samples: EpochSamples, recipe: Recipe, needed: int | None, packer: 
         samples: the samples of the epoch.
         recipe: the policies, with one patch size.
         needed: number of rows to make, from as many passes as necessary. None makes all rows of one pass.
-        packer: options of the packer. None: the choice of `choose_lookahead`.
+        packer: options of the packer. None uses the choice of `choose_lookahead`.
     """
     patch_size = recipe.patch_sizes[0]
     seq_len = recipe.row_len(patch_size)
@@ -95,17 +95,17 @@ def several_sizes(
 ) -> Rows:
     """Make rows in the order of their steps, each at the patch size of its step.
 
-    The rows of up to 256 steps are made together, patch size by patch size, in the order in which the sizes first occur.
-    Images that these rows leave over are packed next. Near the end, where the images may not suffice, fewer and fewer steps
-    are made together.
+    The rows of up to 256 steps are made together, patch size by patch size, in the order in which the sizes first occur. Images
+    that are left over are packed first when the next rows are made. Near the end, where the images may not suffice, fewer and
+    fewer steps are made together.
 
     Args:
         samples: the samples of the epoch.
         recipe: the policies, with several patch sizes.
         epoch: epoch of the draws of the patch sizes.
-        rows_per_step: rows of a step, over all ranks.
-        max_steps: number of steps. None: until the samples end.
-        packer: options of the packer. None: the choice of `choose_lookahead` for each patch size.
+        rows_per_step: number of rows of a step, over all ranks.
+        max_steps: number of steps. None makes steps until the samples end.
+        packer: options of the packer. None uses the choice of `choose_lookahead` for each patch size.
     """
     maker = _RowMaker(samples, recipe, packer)
     parts: list[Rows] = []
@@ -134,9 +134,9 @@ def several_sizes(
 
 
 class _Images:
-    """Images in the order in which blocks of them are appended: their positions, and their grids.
+    """The positions and grids of images, to which blocks of images are appended.
 
-    Each column is one array, made for the expected number of images. Memory that is not written costs nothing, and no column
+    Each column is one array, allocated for the expected number of images. Memory that is never written costs nothing. No column
     is ever held twice.
     """
 
@@ -144,7 +144,7 @@ class _Images:
         self._positions, self._grid, self._num_tokens, self._crop = (_Column(expected) for _ in range(4))
 
     def append(self, positions: IntegerArray, grids: GridTable) -> None:
-        """Append a block of images without ``times``."""
+        """Append a block of images. Clips are not allowed."""
         self._positions.append(positions)
         self._grid.append(grids.grid)
         self._num_tokens.append(grids.num_tokens)
@@ -164,7 +164,7 @@ class _Images:
 
 
 class _Column:
-    """One array that grows. Its dtype becomes wider if a block needs that."""
+    """One array that grows. If a block needs a wider dtype, the array is converted."""
 
     def __init__(self, expected: int) -> None:
         self._expected, self._count = expected, 0
@@ -190,7 +190,7 @@ class _Column:
 
 
 class _RowMaker:
-    """A maker of rows of changing patch sizes, from images in order. Images that no row took are kept for the next call."""
+    """A maker of rows from images in order, at changing patch sizes. Images left over are kept for the next call."""
 
     def __init__(self, samples: EpochSamples, recipe: Recipe, packer: Lookahead | None) -> None:
         self._samples, self._recipe, self._packer = samples, recipe, packer
@@ -198,11 +198,11 @@ class _RowMaker:
         self._waiting = np.empty(0, dtype=np.int64)
 
     def put_back(self, positions: IntegerArray) -> None:
-        """Put images back into the queue, because their row is not used."""
+        """Put the images of an unused row back into the queue."""
         self._waiting = np.sort(np.concatenate([self._waiting, positions]))
 
     def make(self, patch_size: int, num_rows: int) -> Rows:
-        """Make `num_rows` rows. If there are too few images, return fewer rows, which hold all images."""
+        """Make `num_rows` rows. If the images do not suffice, return fewer rows, with all images."""
         recipe, seq_len = self._recipe, self._recipe.row_len(patch_size)
         if patch_size not in self._chosen:
             self._chosen[patch_size] = self._packer or choose_lookahead(

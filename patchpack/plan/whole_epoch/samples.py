@@ -19,9 +19,9 @@ from patchpack.plan.table import GridTable, decide_grids, plan_table
 HashAgain = Callable[[IntegerArray, int], rng.U64]
 """A function from lines and the number of a pass to the hashes of the lines' draw keys in this pass, uint64 ``[n]``."""
 
-BLOCK = 1 << 13  # samples decided at a time: numpy's columns stay in the cache
+BLOCK = 1 << 13  # number of samples decided at a time: numpy's columns stay in the cache
 TOO_MANY_PIXELS, TOO_MANY_BYTES = -1, -2  # used instead of a token count
-_COMPARED = 64  # samples that are decided twice, to find policies that are no functions
+_COMPARED = 64  # number of samples decided twice, to find policies that are not deterministic
 _EMPTY_PASSES = 10  # the same number as in `patchpack.plan.online.planner`
 
 
@@ -32,8 +32,9 @@ class Sizes(NamedTuple):
         sizes: int ``[n, 2]``, height and width of each image in pixels, after orientation.
         key_hash: uint64 ``[n]``, the hashes of the keys (see `patchpack.rng.key_hash`).
         starts: int64 ``[shards + 1]``, first sample of each shard.
-        hash_again: a function that hashes the keys in a later pass. Needed only if samples are repeated. Default None.
-        num_bytes: int ``[n]``, number of bytes of each image file. Default None, not known.
+        hash_again: a function that returns the hashes of the keys in a later pass. It is needed only if samples are repeated.
+            Default None.
+        num_bytes: int ``[n]``, size of each image file in bytes. Default None, unknown.
     """
 
     sizes: IntegerArray
@@ -47,19 +48,19 @@ class Sizes(NamedTuple):
         if not number:
             hashes: rng.U64 = self.key_hash[lines]
             return hashes
-        assert self.hash_again is not None  # a plan that repeats samples has one
+        assert self.hash_again is not None  # always set for a plan that repeats samples
         return self.hash_again(lines, number)
 
 
 class EpochSamples:
-    """The samples of an epoch, by their position in the order of the epoch. With `repeat`, passes follow each other.
+    """The samples of an epoch, in the epoch's order. With `repeat`, one pass follows the other.
 
     Args:
         recipe, epoch: the policies and the epoch of the draws.
         table: the samples.
-        shuffle: number of samples permuted at a time, 0 for the order of the index (see `shuffled_lines`).
-        seen: ordinal of the first position, for drop schedules.
-        repeat: True begins another pass at the end.
+        shuffle: number of samples that are permuted at a time (see `shuffled_lines`). 0 keeps the order of the index.
+        seen: number of samples in earlier epochs, for drop schedules.
+        repeat: True begins another pass when a pass ends.
     """
 
     def __init__(self, recipe: Recipe, table: Sizes, *, epoch: int, shuffle: int, seen: int, repeat: bool) -> None:
@@ -72,11 +73,11 @@ class EpochSamples:
 
     @property
     def order(self) -> IntegerArray:
-        """Line in the index of each position, over all passes that have begun."""
+        """The line of the index at each position, over all passes that have begun."""
         return np.concatenate(self._passes) if len(self._passes) > 1 else self._passes[0]
 
     def refused(self) -> tuple[Int64, npt.NDArray[np.int32]]:
-        """Return the positions that no row can take, rising, and their token counts.
+        """Return the positions of images that no row can take, rising, and the token counts of these images.
 
         The count is 0 for a size that the policy refuses, and < 0 for a sample over a limit.
         """
@@ -86,9 +87,10 @@ class EpochSamples:
         return where[order], tokens[order]
 
     def require_functions(self, patch_size: int) -> None:
-        """Raise `ConfigError` if the policies decide otherwise about the first samples when they are called again.
+        """Call the policies twice on the first samples. Raise `ConfigError` if the two decisions differ.
 
-        Ranks plan on their own. With such policies, they would make different rows, and lose samples without a message.
+        Every rank plans the epoch for itself. If policies decided differently, ranks would make different rows, and lose
+        samples without a message.
         """
         positions = np.arange(min(_COMPARED, self.num_samples), dtype=np.int64)
         first, again = (self._decide(positions, 0, patch_size) for _ in range(2))
@@ -106,7 +108,7 @@ class EpochSamples:
             )
 
     def take(self) -> Int64:
-        """Return the next positions, a few thousand of one pass. Return an empty array at the end."""
+        """Return the next few thousand positions, all of one pass. Return an empty array at the end."""
         n, start = self.num_samples, self._next
         if start == n * len(self._passes):
             nothing_usable = not self._taken_any and len(self._passes) >= (_EMPTY_PASSES if self._recipe.redraws else 1)
@@ -117,7 +119,7 @@ class EpochSamples:
         return np.arange(start, self._next, dtype=np.int64)
 
     def decide(self, positions: Int64, patch_size: int, seq_len: int) -> tuple[Int64, GridTable]:
-        """Return those of the given positions that a row of `seq_len` tokens can take, and their grids.
+        """Return the given positions whose images fit a row of `seq_len` tokens, and the grids of these images.
 
         Args:
             positions: int64 ``[n]``, rising, at least one.
@@ -141,17 +143,17 @@ class EpochSamples:
         return np.concatenate(kept), GridTable.concatenate(decided)
 
     def sample(self, count: int, patch_size: int, seq_len: int) -> Int64:
-        """Return the token counts of at most `count` samples, spread evenly over the index, with the draws of the first pass.
+        """Return the token counts of at most `count` samples, spread evenly over the index, drawn as in the first pass.
 
         Args:
-            count: most samples to return.
+            count: largest number of samples.
             patch_size: pixels per side of a patch.
             seq_len: tokens per row. Samples that do not fit a row are left out.
         """
         n = self.num_samples
         lines = np.unique(np.linspace(0, max(0, n - 1), min(count, n)).astype(np.int64))
         sizes, hashes = self._table.sizes[lines].astype(np.int64), self._table.key_hash[lines]
-        whole = plan_table(  # all of the table, so that each policy is checked before the epoch begins
+        whole = plan_table(  # all columns of the table, so that each policy is checked before the epoch begins
             self._recipe, sizes, hashes, epoch=self._epoch, seen=self._seen + lines, patch_size=patch_size
         )
         tokens = self._within_limits(lines, sizes, whole.num_tokens)
@@ -165,7 +167,7 @@ class EpochSamples:
         )
 
     def _decide(self, positions: Int64, number: int, patch_size: int) -> GridTable:
-        """Return the grids of positions of one pass. Samples over a limit have a negative number of tokens."""
+        """Return the grids of the samples at some positions of one pass. Samples over a limit have a negative token count."""
         lines = self._passes[number][positions - number * self.num_samples]
         sizes, hashes = self._table.sizes[lines].astype(np.int64), self._table.hashes(lines, number)
         grids = decide_grids(

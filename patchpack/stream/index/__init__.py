@@ -1,4 +1,4 @@
-"""The index of shards: sizes and places of all samples in one file, so that epochs are planned without opening shards."""
+"""The index of shards: sizes and locations of all samples in one file, so that epochs are planned without opening shards."""
 
 from patchpack.stream.index.index import Index
 

@@ -1,4 +1,4 @@
-"""Building an index: each shard is scanned by itself, in any process, and the columns of all shards are joined in order."""
+"""The building of an index. Each shard is scanned separately, in any process. Then all columns are joined in order."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def find_shards(shards: Paths, members: SampleFields) -> tuple[list[str], list[s
 
     Raises:
         SourceError: there are no shards, or a shard cannot be read by offset.
-        ConfigError: a shard is behind a URL, and fsspec is not installed.
+        ConfigError: a shard is a URL, and fsspec is not installed.
     """
     source = open_source(shards, image=";".join(members.image), target=None)
     if not isinstance(source, ShardSource):
@@ -49,7 +49,7 @@ def find_shards(shards: Paths, members: SampleFields) -> tuple[list[str], list[s
             raise not_by_offset(url, "it is the output of a command")
         if is_compressed(url):
             raise not_by_offset(url, "it is compressed")
-        if is_local(url):  # checked now, not after all others are scanned; behind a URL it is checked when it is opened
+        if is_local(url):  # checked now, before any shard is scanned; a remote shard is checked when it is opened
             require_uncompressed(url, partial(_first_bytes, url))
     return urls, shard_labels(urls)
 
@@ -65,7 +65,10 @@ def _is_command(url: str) -> bool:
 
 
 def require_one_place_per_key(labels: Sequence[str]) -> None:
-    """Raise `SourceError` if two shards could give the same key, like ``a`` + ``b.tar/0`` and ``a/b.tar`` + ``0``."""
+    """Raise `SourceError` if samples of two shards could have the same key.
+
+    Example: sample ``b.tar/0`` of shard ``a``, and sample ``0`` of shard ``a/b.tar``.
+    """
     known = set(labels)
     for label in labels:
         parts = label.split("/")
@@ -75,7 +78,7 @@ def require_one_place_per_key(labels: Sequence[str]) -> None:
 
 
 def require_same_fields(update: Any, members: SampleFields) -> None:
-    """Raise `ConfigError` if `update` is an index that was built with other fields or limits. None for `update` passes."""
+    """Raise `ConfigError` if `update` is an index that was built with other fields or limits. `update` may be None."""
     if update is None:
         return
     before = getattr(update, "members", None)
@@ -119,7 +122,7 @@ def scan_all(
 
 
 def assemble(tasks: Sequence[ShardTask], parts: Iterator[ShardColumns]) -> tuple[Head, Columns]:
-    """Return one index of all shards. The index does not have its kind of targets yet."""
+    """Return the head and the columns of one index of all shards. The kind of the targets is not set yet."""
     kinds: dict[tuple[str, str], int] = {}
     entries: list[Shard] = []
     pieces: dict[str, list[Column]] = {}
@@ -132,7 +135,7 @@ def assemble(tasks: Sequence[ShardTask], parts: Iterator[ShardColumns]) -> tuple
             pieces.setdefault(name, []).append(numbers[column] if name == "kind" else column)
         rejections += part.rejections
         faults += part.faults
-    merged = {name: np.concatenate(pieces.pop(name)) for name in list(pieces)}  # never two copies of all of it
+    merged = {name: np.concatenate(pieces.pop(name)) for name in list(pieces)}  # one at a time: less memory
     columns = dict(_compact(merged, len(tasks[0].members.labels)))
     columns["losses"] = np.frombuffer(json.dumps([rejections, faults], separators=(",", ":")).encode(), np.uint8)
     members = tasks[0].members
@@ -145,7 +148,7 @@ def _compact(merged: Columns, num_labels: int) -> Iterator[tuple[str, Column]]:
     yield "key_hash", merged.pop("key_hash")
     for name in ("stem", *(f"label{i}" for i in range(num_labels))):
         yield from Strings.pack(merged.pop(f"{name}.lengths"), merged.pop(f"{name}.bytes")).columns(name).items()
-        if merged.get(f"{name}.length", np.empty(0)).any():  # some are too long to be kept in the index
+        if merged.get(f"{name}.length", np.empty(0)).any():  # some labels are too long to be kept in the index
             for part in ("offset", "length"):
                 yield f"{name}.{part}", narrow(merged.pop(f"{name}.{part}"))
 

@@ -1,13 +1,13 @@
-"""The file of an index: a small head as JSON, then columns in their memory layout, mapped when the file is opened.
+"""The file format of an index: a small head as JSON, then columns in their memory layout. Files are memory-mapped.
 
 ::
 
     16 bytes  magic
-     4 bytes  version            little endian, as all numbers
+     4 bytes  version            little endian, like all numbers
      4 bytes  CRC-32 of the head
      8 bytes  length of the head
-              head, JSON         its "columns": [name, dtype, shape, begin, CRC-32] each
-              columns            each from a multiple of 64 bytes; `begin` counts from the position of the first one
+              head, JSON         "columns" lists [name, dtype, shape, begin, CRC-32] of each column
+              columns            each begins at a multiple of 64 bytes; `begin` counts from the first column
 
 The file depends on the contents alone: equal contents give equal files.
 """
@@ -44,7 +44,7 @@ UNREADABLE = (ValidationError, LookupError, TypeError, ValueError, AttributeErro
 
 
 class _Place(NamedTuple):
-    """The place of a column in a file."""
+    """The location of a column in a file."""
 
     name: str
     dtype: Literal["|u1", "<u2", "<u4", "<u8"]
@@ -61,7 +61,7 @@ class _Layout(Struct):
 
 
 def narrow(column: Column) -> Column:
-    """Return the same non-negative integers in the smallest dtype that holds the largest of them, little endian."""
+    """Convert non-negative integers to the smallest little-endian dtype that holds all of them."""
     largest = int(column.max(initial=0))
     return column.astype(next(dtype for dtype in _DTYPES if largest <= np.iinfo(dtype).max), copy=False)
 
@@ -75,7 +75,7 @@ def write(path: str | os.PathLike[str], head: Mapping[str, object], columns: Col
         columns: arrays by name.
 
     Raises:
-        IndexFileError: the file cannot be written. An old file is then unchanged.
+        IndexFileError: the file cannot be written. A file that was there before is unchanged.
         ConfigError: `path` is a file of another kind.
     """
     path = Path(path)
@@ -121,7 +121,7 @@ def require_replaceable(path: Path) -> None:
 
 
 def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[str, Any], Columns]:
-    """Map an index file.
+    """Map an index file into memory.
 
     Args:
         path: path of the index file.
@@ -131,7 +131,7 @@ def read(path: str | os.PathLike[str], *, verify: bool = False) -> tuple[dict[st
         The head, and read-only columns that lie in the mapped file. Pages are read from disk on access.
 
     Raises:
-        IndexFileError: the file is missing, cut, damaged, of another version, or no index.
+        IndexFileError: the file is missing, cut off, damaged, no index, or has another version.
     """
     try:
         with open(path, "rb") as file:

@@ -1,10 +1,11 @@
 """The check that a shard has not changed since it was indexed. Only a few blocks of the shard are read.
 
-The first check asks the file system once, for the size and the version. The version of a local file is the time of its last
-change. The version of a file behind a URL is an ETag or another value of the file system. If size and version are both equal,
-the shard counts as unchanged, as in make and rsync. A copied shard has another version. Then the size and a hash of a few
-blocks decide. So `changed` does not notice an edit that keeps the size and misses these blocks. `unchanged`, which updating an
-index calls, also compares the version.
+The first check asks the file system once for the size and the version of the shard. The version of a local file is the time of
+its last change. The version of a remote file is an ETag or another value that its file system reports. If size and version are
+both equal, the shard counts as unchanged. make and rsync use the same rule. If only the version differs, as after copying, a
+hash of a few blocks decides. So `changed` does not notice an edit that keeps the size and changes only other blocks.
+
+The function `unchanged` also requires an equal version. It is called when an index is updated.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from patchpack.stream.tar.urls import is_local
 _PARTS = 8
 _PART_BYTES = 4096
 _TAIL_BYTES = 12 * 1024  # tar files end in up to 10 kB of zeros
-_AT_A_TIME = 16  # requests to the servers of remote shards
+_AT_A_TIME = 16  # requests to the servers of remote shards at the same time
 
 Answer = TypeVar("Answer")
 
@@ -34,8 +35,8 @@ class Fingerprint(NamedTuple):
         num_bytes: size of the file.
         version: for a local file the time of its last change in ns, for a remote file the version that its file system reports.
             See `patchpack.stream.tar.remote.Status`.
-        digest: hexadecimal BLAKE2b of the first 4 kB of the file, the last 12 kB, and 4 kB at each of seven places evenly
-            between.
+        digest: hexadecimal BLAKE2b of the first 4 kB of the file, the last 12 kB, and 4 kB at each of seven evenly spaced
+            positions between these.
     """
 
     num_bytes: int
@@ -101,7 +102,9 @@ def changed(url: str, known: Fingerprint) -> str:
 
 
 def unchanged(url: str, known: Fingerprint) -> bool:
-    """Return True if the contents and the version of a file are unchanged, so that an update need not read it again.
+    """Return True if the contents and the version of a file are unchanged.
+
+    An update of an index need not read such a file again.
 
     Raises:
         SourceError: the file cannot be read.
@@ -115,7 +118,7 @@ def unchanged(url: str, known: Fingerprint) -> bool:
 
 
 def ask_each(question: Callable[[str, Fingerprint], Answer], shards: Sequence[tuple[str, Fingerprint]]) -> list[Answer]:
-    """Return the answer of `question` for each shard, in order. Several remote requests run at a time."""
+    """Call `question` for each shard and return the answers in order. Several requests to remote shards run at a time."""
     if all(is_local(url) for url, _ in shards):
         return [question(url, known) for url, known in shards]
     with ThreadPoolExecutor(_AT_A_TIME) as pool:

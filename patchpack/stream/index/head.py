@@ -1,4 +1,4 @@
-"""The head of an index, which lists its shards, and its conversion to JSON and back."""
+"""The head of an index, which lists the shards. It can be converted to JSON and back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Head:
     Attributes:
         members: the fields that were read of each sample.
         shards: the shards in order.
-        kinds: every pair (rest of an image's name behind the stem, image format) that occurs. A sample refers to its pair by
+        kinds: all different pairs (rest of an image's name after the stem, image format). A sample refers to its pair by
             number.
         target_kind: kind of the first readable target.
         fingerprint: hexadecimal hash of everything that plans depend on.

@@ -1,4 +1,4 @@
-"""The index of a corpus of shards: built once, opened in milliseconds, and read many lines at a time."""
+"""The index of a set of shards. It is built once, opens in milliseconds, and gives the headers of many samples at a time."""
 
 from __future__ import annotations
 
@@ -44,11 +44,13 @@ from patchpack.types import Header, IntArray, TargetKind
 
 
 class Index:
-    """A table of the size, key and place of every usable sample of some shards, in order. Line i describes sample i.
+    """A table of the size, key and location of every usable sample of some shards.
+
+    Samples are numbered 0 … n − 1, in the order of the shards. Line i of the table describes sample i.
 
     An index takes a few dozen bytes per sample. `build` makes an index, `save` writes it to one file, and `open` maps that file
-    without reading it whole. An index is picklable: the pickle of a saved index holds its path, that of an unsaved index holds
-    its contents.
+    without reading it whole. An index is picklable: the pickle of a saved index holds only the path, and the pickle of an
+    unsaved index holds all contents.
 
     Args:
         head: the contents of the index without its columns.
@@ -61,12 +63,12 @@ class Index:
         members: the fields that were read of each sample.
         shards: location, label and fingerprint of each shard.
         num_shards: number of shards.
-        starts: int64 ``[num_shards + 1]``. Lines ``starts[s] … starts[s + 1] - 1`` are the samples of shard s, in the order of
-            the shard.
+        starts: int64 ``[num_shards + 1]``. Shard s holds the samples ``starts[s] … starts[s + 1] - 1``, in the order of the
+            shard.
         key_hash: uint64 ``[n]``, the hash of each sample's key, see `patchpack.rng.key_hash`.
         target_kind: kind of the first readable target.
-        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are the same, even at
-            other locations.
+        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are the same, even if
+            the shards are at different locations.
         reader: a function from the location in a header to (image bytes, target).
     """
 
@@ -103,9 +105,9 @@ class Index:
         """Read the headers of every sample once.
 
         Args:
-            shards: uncompressed tar files: a path, a URL of any kind that fsspec opens (``patchpack[remote]``), a pattern
-                ``train-{0000..0099}.tar``, a glob, or a list of these. Of a shard behind a URL only the ranges with headers are
-                read.
+            shards: uncompressed tar files: a path, a URL, a pattern ``train-{0000..0099}.tar``, a glob, or a list of these. A
+                URL may be of any kind that fsspec opens. URLs need ``patchpack[remote]``. Only the parts of a remote shard that
+                hold headers are read.
             image: extensions of the image, as for `patchpack.load`.
             target: extensions of the label, as for `patchpack.load`.
             max_pixels: largest number of pixels of an image, checked on its header, default 64 million. Larger images are
@@ -115,12 +117,13 @@ class Index:
             num_workers: number of processes that scan, each one shard at a time. With 0 (default) and ``engine="local"`` this
                 process scans. With 0 and ``engine="ray"`` every CPU of the cluster scans.
             engine: ``"local"`` (default) for processes of this machine, ``"ray"`` for a Ray cluster, see
-                `patchpack.stream.jobs.engine.run_all`. The result is the same to the byte.
-            update: an earlier index. Shards that have not changed since then are not read again. The result is the same.
-                Default None: all shards are read.
+                `patchpack.stream.jobs.engine.run_all`. Both give the same index, to the byte.
+            update: an earlier index. Shards that have not changed since then are not read again. The new index is the same,
+                with or without `update`. Default None: all shards are read.
             progress: a function that is called with (shards done, shards in all, samples so far) after each shard. Default
                 None.
-            context: a multiprocessing context, or the name of a start method, for the processes. Default None: the platform's.
+            context: a multiprocessing context, or the name of a start method, for the processes. Default None: the platform's
+                start method.
 
         Raises:
             SourceError: there are no shards, a shard cannot be read by offset, or a shard is being written.
@@ -158,16 +161,16 @@ class Index:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, shards: Paths | None = None, verify: bool = True) -> Index:
-        """Map a saved index.
+        """Map a saved index into memory.
 
         Args:
             path: path of the index file.
             shards: the new locations of the shards, in any form that `build` takes. Default None: the shards have not moved.
             verify: True (default) compares the whole file with its checksums, and compares size and version of every shard with
-                the index. Of a shard with another version, a few blocks are compared too.
+                the index. If only the version of a shard differs, the hash of a few blocks decides.
 
         Raises:
-            IndexFileError: the file is missing, cut, damaged, of another version, or no index.
+            IndexFileError: the file is missing, cut off, damaged, no index, or has another version.
             StaleIndexError: shards are missing or have changed. The error names the first of these shards.
         """
         path = os.path.abspath(path)
@@ -193,11 +196,11 @@ class Index:
             )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the index in one step: a reader finds the old file or the new one, never a part.
+        """Write the index in one step: a reader finds the complete old file or the complete new one.
 
         Raises:
             ConfigError: `path` is a file of another kind, or its folder does not exist.
-            IndexFileError: the file cannot be written. An old file is then unchanged.
+            IndexFileError: the file cannot be written. A file that was there before is unchanged.
         """
         path = os.path.abspath(path)
         files.write(path, self._head.to_json(), self._columns)
@@ -232,7 +235,7 @@ class Index:
 
     @property
     def formats(self) -> Counter[str]:
-        """Number of images by format. The format is known from the first bytes of a file."""
+        """Number of images of each format. The first bytes of a file show its format."""
         return self._lines.formats()
 
     @cached_property
@@ -246,14 +249,14 @@ class Index:
         return self._lines.losses[1]
 
     def headers(self, lines: Sequence[int] | IntegerArray) -> tuple[Header, ...]:
-        """Return the header of each line. `reader` takes the location in a header.
+        """Return the headers of some samples. `reader` reads a sample from the location in its header.
 
         Args:
-            lines: numbers of lines, ``0 … n - 1``, in any order.
+            lines: numbers of the samples, ``0 … n - 1``, in any order.
 
         Raises:
-            ConfigError: a line does not exist.
-            IndexFileError: the file is damaged at one of these lines.
+            ConfigError: a number is not in ``0 … n - 1``.
+            IndexFileError: the file is damaged where it describes one of these samples.
         """
         lines = np.asarray(lines)
         if lines.size and (lines.ndim != 1 or lines.dtype.kind not in "iu" or lines.min() < 0 or lines.max() >= len(self)):
@@ -261,7 +264,7 @@ class Index:
         return self._lines.headers(lines.astype(np.int64))
 
     def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
-        """Return, by label, the columns of each shard that has not changed, in the form that scanning gives."""
+        """Return the columns of each shard that has not changed, by its label. The columns have the form of a new scan."""
         known = {shard.label: (number, shard.fingerprint) for number, shard in enumerate(self.shards)}
         shared = [task for task in tasks if task.label in known]
         same = ask_each(unchanged, [(task.url, known[task.label][1]) for task in shared])

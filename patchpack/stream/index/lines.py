@@ -1,4 +1,4 @@
-"""The lines of an index, read as the headers of a batch, or as the columns of a whole shard.
+"""The lines of an index: line i describes sample i. Lines are read as headers, or as the columns of a whole shard.
 
 A damaged file may hold any value. A value that points outside a column or a shard raises `IndexFileError` before it is used.
 """
@@ -27,7 +27,7 @@ I64 = npt.NDArray[np.int64]
 
 
 class Lines:
-    """The lines of an index, given as its head and its columns. `starts` is that of `Index`.
+    """The lines of an index, made from its head and its columns. `starts` is described at `Index`.
 
     Args:
         head: the contents of the index without its columns.
@@ -66,9 +66,9 @@ class Lines:
 
     @property
     def _prefixes(self) -> list[str]:
-        """The prefixes of the columns that hold places in shards.
+        """The prefixes in the names of columns that hold locations in shards.
 
-        There is one for the image, and one for each label of which the index does not keep every value.
+        One prefix is for the image. Each label also has a prefix, unless the index itself holds all values of the label.
         """
         labels = [f"label{i}." for i in range(len(self._head.members.labels))]
         return ["", *(prefix for prefix in labels if f"{prefix}length" in self._columns)]
@@ -99,7 +99,7 @@ class Lines:
             raise self._damaged(error) from None
 
     def headers(self, lines: I64) -> tuple[Header, ...]:
-        """Return the headers of some lines, ``0 <= line < n``. See `Index.headers`."""
+        """Return the headers of samples, given by their numbers ``0 … n - 1``. See `Index.headers`."""
         shards = np.searchsorted(self.starts, lines, side="right") - 1
         try:
             images = self._places("", lines, shards)
@@ -121,7 +121,7 @@ class Lines:
         return tuple(made)
 
     def _places(self, prefix: str, lines: I64, shards: I64) -> list[tuple[int, int]]:
-        """Return the place of one member of each line: (offset, length) in bytes inside its shard."""
+        """Return the location of one member of each sample: (offset, length) in bytes inside the shard."""
         offsets, lengths = (self._columns[f"{prefix}{part}"][lines].astype(np.uint64) for part in ("offset", "length"))
         limits = self._shard_bytes[shards]
         inside = offsets <= limits // np.uint64(BLOCK)

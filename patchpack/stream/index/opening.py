@@ -27,7 +27,7 @@ def with_locations(path: str, head: Head, shards: Paths) -> tuple[Shard, ...]:
         shards: paths or patterns of the current locations of the shards.
 
     Raises:
-        StaleIndexError: the shards are not those of the index.
+        StaleIndexError: a shard of the index is not among `shards`, or `shards` has one that the index lacks.
     """
     urls, labels = find_shards(shards, head.members)
     now = dict(zip(labels, urls, strict=True))

@@ -1,4 +1,4 @@
-"""The reader of samples at the places that an index gives. It checks that shards have not changed since they were indexed."""
+"""The reader of samples at locations in an index. It checks that shards have not changed since they were indexed."""
 
 from __future__ import annotations
 

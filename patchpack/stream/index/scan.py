@@ -1,4 +1,4 @@
-"""The scan of one shard to columns: a pure function of the file, the same on every machine."""
+"""The scan of one shard, which gives columns. They depend on the file alone, and are the same on every machine."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class ShardColumns(NamedTuple):
         fingerprint: fingerprint of the shard.
         prefix: common beginning of the stems of all samples, which `columns` leaves out. A stem is a member's name up to the
             first dot of the file name.
-        kinds: every pair (rest of an image's name behind the stem, image format) that occurs, in order of first use.
-        columns: arrays by name, one line per sample. ``size`` is height and width. ``key_hash`` is the hash of the key.
-            ``kind`` is a number in `kinds`. ``offset`` is the image's position in blocks of 512 bytes, ``length`` its bytes.
-            ``stem.lengths`` and ``stem.bytes`` hold the stems. For label i, ``label{i}.lengths`` and ``label{i}.bytes`` hold
-            the labels that are kept here, ``label{i}.offset`` and ``label{i}.length`` the places of the others. The length is 0
-            for a label that is kept.
+        kinds: all different pairs (rest of an image's name after the stem, image format), in order of first use.
+        columns: arrays by name, with one element per sample. ``size`` is height and width. ``key_hash`` is the hash of the key.
+            ``kind`` is a number in `kinds`. ``offset`` is the position of the image in the shard, in blocks of 512 bytes.
+            ``length`` is the size of the image in bytes. ``stem.lengths`` and ``stem.bytes`` hold the stems. If the value of
+            label i is short, ``label{i}.lengths`` and ``label{i}.bytes`` hold it, and ``label{i}.length`` is 0. If it is long,
+            ``label{i}.offset`` and ``label{i}.length`` are its location in the shard.
         rejections: rejected samples, from `patchpack.stream.tar.shards.scan_shard`.
         faults: faults of the shard, from the same function.
     """
@@ -62,11 +62,11 @@ class ShardColumns(NamedTuple):
 
 
 def scan_columns(task: ShardTask) -> ShardColumns:
-    """Scan an uncompressed shard, local or behind a URL.
+    """Scan an uncompressed shard, local or remote.
 
     Raises:
-        SourceError: the shard cannot be opened, is compressed, was written to during the scan, or reading from a URL failed.
-        ConfigError: the shard is behind a URL, and fsspec is not installed.
+        SourceError: the shard cannot be opened, is compressed, was written to during the scan, or cannot be read from its URL.
+        ConfigError: the shard is a URL, and fsspec is not installed.
     """
     url, label, members = task
     before = fingerprint(url)
@@ -150,13 +150,13 @@ def require_uncompressed(url: str, read: _Read) -> None:
 
 
 def scan_events(task: ShardTask) -> Iterator[Event]:
-    """Yield the events of a shard, from `patchpack.stream.tar.shards.scan_shard`. A shard behind a URL is read by ranges."""
+    """Yield the events of a shard, from `patchpack.stream.tar.shards.scan_shard`. A remote shard is read in ranges."""
     with _opened(task.url, fingerprint(task.url).num_bytes) as (_, reader):
         yield from scan_shard(task.url, 0, task.label, task.members, reader)
 
 
 class _Label:
-    """One label of every sample: its bytes, or the place of a long label in the shard."""
+    """One label of every sample: its bytes, or the location of a long label in the shard."""
 
     def __init__(self) -> None:
         self.values: list[bytes] = []

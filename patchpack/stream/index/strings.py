@@ -1,6 +1,7 @@
 """The columns of many short byte strings: all lengths, all bytes, and the position where every 64th string begins.
 
-The position of every string would take more space than its length does. So the other positions are sums of at most 63 lengths.
+The positions of all strings would take more space than their lengths do. So only every 64th position is stored. Each of the
+others is computed as a sum of at most 63 lengths.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Strings(NamedTuple):
     Attributes:
         lengths: unsigned ``[n]``.
         starts: unsigned ``[ceil(n / 64)]``, positions in `blob` where the strings 0, 64, 128, … begin.
-        blob: uint8, the bytes of all strings, one behind the other.
+        blob: uint8, the bytes of all strings, one after another.
     """
 
     lengths: Column
@@ -39,15 +40,15 @@ class Strings(NamedTuple):
 
     @classmethod
     def of(cls, columns: Columns, name: str) -> Strings:
-        """Return the strings whose columns have this name in a file."""
+        """Return the strings that a file holds in columns under this name."""
         return cls(*(columns[f"{name}.{part}"] for part in ("lengths", "starts", "bytes")))
 
     def columns(self, name: str) -> Columns:
-        """Return the columns under their names in a file, as `of` reads them."""
+        """Return the columns with the names that they have in a file, from which `of` reads them."""
         return {f"{name}.lengths": self.lengths, f"{name}.starts": self.starts, f"{name}.bytes": self.blob}
 
     def begins(self, lines: I64) -> I64:
-        """Return the positions in `blob` where some strings begin, ``0 <= line <= n``. Position n is the end of `blob`.
+        """Return the positions in `blob` where strings begin, given their numbers ``0 … n``. For n this is the end of `blob`.
 
         Raises:
             ValueError: `starts` or `lengths` point outside `blob`.
@@ -68,7 +69,7 @@ class Strings(NamedTuple):
         return places
 
     def take(self, lines: I64) -> list[bytes]:
-        """Return some strings by their numbers, ``0 <= line < n``.
+        """Return some strings, given by their numbers ``0 … n - 1``.
 
         Raises:
             ValueError: `starts` or `lengths` point outside `blob`.

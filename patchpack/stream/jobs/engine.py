@@ -55,12 +55,13 @@ def run_all(
     Args:
         function: a pure function that can be imported. Errors that it raises are raised here.
         tasks: an iterable, read lazily.
-        engine: ``"local"`` (default) for processes of this machine, or ``"ray"`` for a Ray cluster. The cluster is the one that
-            this process is connected to. Without a connection it is the cluster that ``RAY_ADDRESS`` or ``ray start`` names, or
-            else a cluster of this machine alone that ends with the call.
+        engine: ``"local"`` (default) for processes of this machine, or ``"ray"`` for a Ray cluster. If this process is
+            connected to a Ray cluster, that cluster is used. If not, this call connects to the cluster that ``RAY_ADDRESS`` or
+            ``ray start`` names. If there is none, this call starts a cluster of this machine alone, and ends it afterwards.
         num_workers: number of tasks that run at a time. With 0 (default) and ``"local"`` this process runs them. With 0 and
-            ``"ray"`` all CPUs of the cluster do, including those of machines that join later.
-        context: a multiprocessing context, or the name of a start method, for local processes. Default None: the platform's.
+            ``"ray"`` all CPUs of the cluster run tasks, even of machines that join later.
+        context: a multiprocessing context, or the name of a start method, for local processes. Default None: the platform's
+            start method.
         doing: a verb for what the processes do, for messages. Default ``"works"``.
 
     Raises:
@@ -118,7 +119,7 @@ def _on_ray(
     remote = ray.remote(_outcome).options(num_cpus=1, max_retries=TRIES - 1, retry_exceptions=False, name=f"patchpack {doing}")
     left = iter(tasks)
     running: dict[Any, int] = {}  # number of a task by Ray's reference to its result
-    waiting: dict[int, Any] = {}  # done, but results before it are missing
+    waiting: dict[int, Any] = {}  # finished tasks whose results wait for the results of earlier tasks
     sent = given = 0
     more = True
     try:

@@ -14,8 +14,8 @@ Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
 
 
 def decode(text: bytes, kind: type[Value]) -> Value:
-    """Return the value of a JSON text as an instance of `kind`. Any other text raises one of three errors.
+    """Return the value of a JSON text as an instance of `kind`. Raise an error if the text is invalid or of another kind.
 
-    The errors are `ValidationError`, `ValueError` and `RecursionError`.
+    The error is a `ValidationError`, a `ValueError` or a `RecursionError`.
     """
     return convert(json.loads(text), kind)  # msgspec's own parser refuses file names that are not UTF-8

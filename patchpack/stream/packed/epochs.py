@@ -1,6 +1,7 @@
-"""Writing epochs as packed shards.
+"""The writing of epochs as packed shards.
 
-This process makes the plans. Any process may paint and write, one tar file per task. The manifest is written last.
+The process that calls `write_packed` makes the plans. It or its workers paint and write the batches, one tar file per task. The
+manifest is written last.
 """
 
 from __future__ import annotations
@@ -64,9 +65,9 @@ def write_packed(
         path: the folder to write into.
         epoch: the first epoch, default 0.
         num_epochs: number of epochs, default 1.
-        shuffle: False or 0 for the order of the index, True for a full shuffle, else the size of a block.
-        tail: handling of rows that do not fill a last step, default ``"short"``.
-        seen: number of samples met in earlier epochs, which drop schedules depend on. Default 0.
+        shuffle: False or 0 for the order of the index, True for a full shuffle, or the number of samples in a shuffled block.
+        tail: handling of the last rows if they do not fill a step, default ``"short"``.
+        seen: number of samples met in earlier epochs. Drop schedules depend on it. Default 0.
         steps_per_shard: number of batches in a file. Default None: as many as take 256 MB.
         num_workers: number of processes that paint. With 0 (default) this process paints.
         engine: ``"local"`` (default) or ``"ray"``.
@@ -144,7 +145,7 @@ class _Plans:
         self._index, self._recipe, self._epochs = index, recipe, range(epoch, epoch + num_epochs)
         self._seen, self._options = seen, options
         self.num_steps: dict[int, int] = {}
-        self._first = self._plan(epoch)  # refuses wrong arguments before anything is begun
+        self._first = self._plan(epoch)  # raises for wrong arguments before anything is written
 
     def _plan(self, epoch: int) -> EpochPlan:
         plan = EpochPlan(self._index, self._recipe, epoch, seen=self._seen, **self._options)
@@ -176,7 +177,7 @@ def _epoch(epoch: int, num_steps: int, parts: Sequence[PackedPart]) -> PackedEpo
 
 
 def _is_finished(folder: Path, pack: str) -> bool:
-    """Return True if the folder holds this pack, complete. Raise `ConfigError` if the folder holds anything else."""
+    """Return True if the folder holds all of this pack. Raise `ConfigError` if the folder holds anything else."""
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:

@@ -18,7 +18,7 @@ from patchpack.stream.jobs.values import Count, decode
 from patchpack.stream.packed.steps import UNREADABLE
 
 FORMAT = "patchpack-packed"
-VERSION = 2  # raised if a file of an earlier one would be misread
+VERSION = 2  # counted up if this code would misread a file of the earlier version
 NAME = "manifest.json"
 
 
@@ -27,8 +27,8 @@ class PackedShard(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         name: name of the file.
-        epoch: epoch of its first batch.
-        first_step: step of its first batch.
+        epoch: epoch of the first batch in the file.
+        first_step: step of the first batch in the file.
         offsets: positions in bytes where each batch begins, and where the last batch ends.
         num_bytes: size of the file in bytes.
         digest: hexadecimal BLAKE2b of the file.
@@ -94,8 +94,8 @@ class Manifest(Struct, frozen=True):
     Attributes:
         fingerprint: a hexadecimal hash. Two packs have equal fingerprints if index, recipe, options and versions are equal.
             Every batch carries the fingerprint.
-        made_of: everything that the fingerprint is computed from: the index's fingerprint, every field of the recipe, options,
-            versions.
+        made_of: everything that the fingerprint is computed from: the fingerprint of the index, every field of the recipe, the
+            options and the versions.
         recipe: repr of the recipe.
         num_steps: number of batches.
         epochs: the epochs in order.
@@ -132,7 +132,7 @@ class Manifest(Struct, frozen=True):
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """Read the manifest of a folder. Raises `SourceError` if it is missing, damaged, or newer."""
+        """Read the manifest of a folder. Raises `SourceError` if it is missing, is damaged, or has a newer version."""
         path = folder / NAME
         try:
             read = path.read_bytes()
@@ -158,7 +158,7 @@ class Manifest(Struct, frozen=True):
 
 
 class _Format(Struct):
-    """The fields of a manifest of any version."""
+    """The fields that manifests of all versions have."""
 
     format: Literal["patchpack-packed"]
     version: Count

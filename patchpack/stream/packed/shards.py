@@ -30,8 +30,8 @@ from patchpack.stream.packed.steps import END, Place, read_step
 class PackedShards(Dataset[PackedBatch]):
     """A dataset of batches that `write` or ``patchpack pack`` painted once. Item i is batch i, as from `patchpack.load`.
 
-    The batches are fixed, with their random draws and dropped patches. Only the order of batches can vary. No file is ever
-    unpickled.
+    The batches are fixed, and so are the random draws and the dropped patches in them. Only the order of the batches can vary.
+    No file is ever unpickled.
 
     Args:
         path: the folder.
@@ -48,8 +48,8 @@ class PackedShards(Dataset[PackedBatch]):
         nbytes: size of all files together, in bytes.
 
     Raises:
-        SourceError: the folder holds no packed shards, or its manifest is damaged, or written by a newer version.
-        ShardError: a shard is missing, or has another size.
+        SourceError: the folder holds no packed shards, or its manifest is damaged or was written by a newer version.
+        ShardError: a shard is missing, or has another size than the manifest says.
 
     Example:
         >>> packed = pp.PackedShards.write(index, recipe, "packed/", num_epochs=4)  # doctest: +SKIP
@@ -96,11 +96,11 @@ class PackedShards(Dataset[PackedBatch]):
             recipe: sizes, augmentation and packing of the images.
             path: a folder that is new, empty, or holds the files of an earlier run with the same arguments.
             epoch: the first epoch, default 0.
-            num_epochs: number of epochs, default 1. The epochs are written one behind the other.
-            shuffle: False or 0 for the order of the index, True for a full shuffle, else the size of a block. All later reads
-                find rows in this order. See `patchpack.EpochPlan`.
-            tail: handling of rows that do not fill a last step, default ``"short"``. See `patchpack.EpochPlan`.
-            seen: number of samples met in earlier epochs, which drop schedules depend on. Default 0.
+            num_epochs: number of epochs, default 1. The epochs are written one after another.
+            shuffle: False or 0 for the order of the index, True for a full shuffle, or the number of samples in a shuffled
+                block. Later reads return rows in this order. See `patchpack.EpochPlan`.
+            tail: handling of the last rows if they do not fill a step, default ``"short"``. See `patchpack.EpochPlan`.
+            seen: number of samples met in earlier epochs. Drop schedules depend on it. Default 0.
             steps_per_shard: number of batches in a file. Default None: as many as take 256 MB.
             num_workers: number of processes that paint, each one file at a time. With 0 (default) this process paints. The
                 number does not change a byte of the files.
@@ -113,7 +113,7 @@ class PackedShards(Dataset[PackedBatch]):
             ConfigError: an option cannot work, or the folder holds something else.
             StaleIndexError: shards have changed since they were indexed.
             TargetError: a target is neither a number, an array nor a JSON value. The error names the sample.
-            SourceError: no image can be packed, images cannot be read now, or the folder cannot be written.
+            SourceError: no image can be packed, images cannot be read at present, or the folder cannot be written.
         """
         write_packed(
             index,
@@ -148,7 +148,7 @@ class PackedShards(Dataset[PackedBatch]):
 
         Raises:
             IndexError: the step does not exist.
-            ShardError: its file is missing, cut, of another pack, or damaged.
+            ShardError: the file of the step is missing, cut off, damaged, or of another pack.
         """
         step = operator.index(step)
         if not -len(self) <= step < len(self):

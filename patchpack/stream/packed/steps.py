@@ -2,14 +2,14 @@
 
 ::
 
-    KEY.json                all but arrays: which pack, epoch and step; keys, info, targets that are objects
+    KEY.json                everything but arrays: pack, epoch, step, keys, info, and targets that are objects
     KEY.patches.npy         every array in its memory layout, uncompressed, never a pickle
     KEY.position_ids.npy    …
     KEY.times.npy           if the recipe takes clips
-    KEY.targets.npy         or KEY.targets.0.npy, … for a dict, its names in the JSON
+    KEY.targets.npy         targets that are arrays; for a dict KEY.targets.0.npy, …, with its names in the JSON
 
-KEY is ``EPOCH-STEP``. Contents begin at multiples of 64 bytes, so that arrays need not be copied if all was read in one piece.
-The bytes depend on the batch alone, because the tar headers have no date and no owner.
+KEY is ``EPOCH-STEP``. Contents begin at multiples of 64 bytes. So if a step is read in one piece, its arrays need not be
+copied. The bytes depend on the batch alone, because the tar headers have no date and no owner.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ UNREADABLE = (ValidationError, LookupError, TypeError, ValueError, AttributeErro
 
 
 class Place(NamedTuple):
-    """The position of a step: the fingerprint of its pack, its epoch, and its number."""
+    """The three values that identify a step: the fingerprint of its pack, its epoch, and its number."""
 
     pack: str
     epoch: int
@@ -70,7 +70,7 @@ class Place(NamedTuple):
 
 
 class About(Struct):
-    """The JSON of a step: its place, the batch's fields that are not arrays, and the targets or the names of their arrays."""
+    """The JSON of a step: its `Place`, the fields of the batch that are not arrays, and the targets or their array names."""
 
     pack: str
     epoch: Count
@@ -82,7 +82,7 @@ class About(Struct):
 
 
 def write_step(batch: PackedBatch[np.ndarray], place: Place, plan: BatchPlan) -> Iterator[bytes | memoryview]:
-    """Yield a batch of numpy arrays as pieces of a tar file. All pieces together are a whole number of blocks.
+    """Yield a batch of numpy arrays as pieces of a tar file. All pieces together fill whole tar blocks.
 
     Args:
         batch: the painted batch.
@@ -106,19 +106,19 @@ def read_step(data: torch.Tensor, place: Place) -> PackedBatch:
     """Return the batch of a step, as tensors.
 
     Args:
-        data: uint8, the bytes of the step's members followed by `END`. The batch's patches are a view of `data`, the rest is
-            copied.
+        data: uint8, the bytes of the step's members followed by `END`. The batch's patches are a view of `data`. The other
+            arrays are copied.
         place: the expected pack, epoch and step.
 
     Raises:
-        ShardError: the step is of another pack, cut, or damaged.
+        ShardError: the step is cut off, damaged, or of another pack.
     """
     try:
         memory: npt.NDArray[np.uint8] = data.numpy()
         members = read_members(_Memory(memory))
         begin, size = next(members).where
         about = decode(memory[begin : begin + size].tobytes(), About)
-        require_place(about, place)  # before other checks: in a file that was mixed up nothing fits
+        require_place(about, place)  # the first check, because in a file of another pack every check would fail
         arrays = {_array_of(m.name, place): _tensor(data, memory, *m.where) for m in members}
         fields = {name: arrays.pop(name) for name in (*_ARRAYS, *(name for name in _OPTIONAL if name in arrays))}
         fields |= {name: value.clone() for name, value in fields.items() if name != "patches"}
@@ -158,7 +158,7 @@ def _array(name: str, array: np.ndarray) -> Iterator[bytes | memoryview]:
 
 
 def _targets(batch: PackedBatch[np.ndarray], plan: BatchPlan) -> tuple[dict[str, object] | None, list[tuple[str, np.ndarray]]]:
-    """Return the JSON entry for targets, and by member name the targets that are arrays."""
+    """Return the JSON entry for targets, and the targets that are arrays as pairs (member name, array)."""
     targets = batch.targets
     if targets is None:
         return None, []
@@ -204,7 +204,7 @@ def _targets_from(said: Any, arrays: dict[str, torch.Tensor]) -> Targets[torch.T
 
 
 class _Memory:
-    """A step in memory as a byte reader."""
+    """A byte reader of a step in memory."""
 
     def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
         self._memory, self.end = memory, len(memory)
@@ -219,7 +219,7 @@ class _Memory:
 
 
 def _array_of(name: str, place: Place) -> str:
-    """Return ``targets.0`` for ``000-0000017.targets.0.npy``."""
+    """Return the name of an array from its member name: ``targets.0`` for ``000-0000017.targets.0.npy``."""
     if not (name.startswith(f"{place.key}.") and name.endswith(".npy")):
         raise ValueError(f"it has a member {name}")
     return name[len(place.key) + 1 : -len(".npy")]

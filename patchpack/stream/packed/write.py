@@ -1,7 +1,7 @@
-"""Writing one packed shard on any worker: a pure function of its task and the images.
+"""The writing of one packed shard, on any worker. The result depends on the task and the images alone.
 
-A shard is moved into place when it is complete. If Ray or a second run of the same command starts a task again, the task keeps
-a finished shard. Every worker makes the same bytes.
+A shard gets its final name when it is complete. If Ray or a second run of the same command starts a task again, a finished
+shard is kept. Every worker writes the same bytes.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class PackTask(NamedTuple):
 
     Attributes:
         path: absolute path of the file.
-        pack: fingerprint of the pack, which the batches of the file carry.
+        pack: fingerprint of the pack. Each batch in the file holds it too.
         plans: plans of the batches in the file.
         recipe: recipe of the plans.
         reader: reader of the images, the same on every machine.
@@ -54,7 +54,7 @@ class PackTask(NamedTuple):
 
 
 class PackedPart(NamedTuple):
-    """The result of a task: the manifest's entry for the shard, and the `BatchInfo` of each batch."""
+    """The result of a task: the entry of the shard in the manifest, and the `BatchInfo` of each batch."""
 
     shard: PackedShard
     infos: list[BatchInfo]
@@ -89,7 +89,7 @@ def write_shard(task: PackTask) -> PackedPart:
         for plan in task.plans:
             batch = painted(plan, task.recipe, task.reader)
             for rejection in batch.info.rejections[len(plan.info.rejections) :]:
-                if rejection.stage == "read":  # it may be readable later, but the hole in the batch would stay
+                if rejection.stage == "read":  # the image may be readable later, but the batch would stay without it
                     raise SourceError(f"{rejection.key} cannot be read now: {rejection.reason}. Run the same command again")
             for piece in write_step(batch, _place(task.pack, plan), plan):
                 put(piece)
@@ -110,7 +110,7 @@ def _part(task: PackTask, offsets: list[int], infos: list[BatchInfo], digest: st
 
 
 def _counters(info: BatchInfo) -> BatchInfo:
-    """Return a batch's info without its entries for each image.
+    """Return a batch's info without the fields that have an entry for each image.
 
     The infos of all batches are held in memory, so they must be small.
     """
@@ -146,7 +146,7 @@ def _read_again(task: PackTask) -> PackedPart:
 
 
 def require_of_pack(path: Path, pack: str) -> None:
-    """Raise `ConfigError` unless the first batch of a file is of this pack."""
+    """Raise `ConfigError` unless the first batch of a file belongs to this pack."""
     try:
         with open(path, "rb") as file:
             about = _about_at(file, next(read_members(SeekableReader(file))).where)

@@ -1,4 +1,4 @@
-"""Assignments of workers: each is a plan with a slot of shared memory to paint into. Unfinished plans are remembered."""
+"""Assignments of workers: each is a plan and a slot, a piece of shared memory to paint into. Unfinished plans are kept."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class InFlight:
         return f"; waited for is step {plan.step}, from {first.key} (member {first.member} of {first.shard}) on"
 
     def close(self) -> None:
-        """Close the epoch. Planning ends, and so does the process that reads headers."""
+        """Close the epoch. End the planning and the process that reads headers."""
         if hasattr(self._plans, "close"):
             self._plans.close()
 
@@ -58,7 +58,7 @@ class Assignments(Sampler[Assignment]):
     """A sampler that yields each plan together with a slot to paint into.
 
     Attributes:
-        pool: the slot pool of the next iteration. None gives no slots.
+        pool: the slot pool of the next iteration. With None, assignments have no slots.
         in_flight: the unfinished plans that the next iteration begins with. None begins a new epoch of the planner.
     """
 
@@ -72,7 +72,7 @@ class Assignments(Sampler[Assignment]):
         return len(self._planner)
 
     def __iter__(self) -> Iterator[Assignment]:
-        """Yield one epoch, or the rest of one.
+        """Yield the assignments of one epoch, or of the rest of an epoch.
 
         Torch requests the first plan only when no worker paints into the pool anymore.
         """

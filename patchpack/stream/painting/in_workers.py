@@ -29,7 +29,7 @@ class InWorkers(Transport):
     Args:
         planner: the planner that makes the plans, in this process.
         num_workers: number of worker processes, at least 1.
-        policy: the error policy, of which the timeout and the worker restarts are used.
+        policy: the error policy. Only its ``timeout`` and ``worker_restarts`` are used.
         prefetch: number of batches that each worker makes before they are requested.
         seeds: seeds for the random numbers that the user's code draws in workers. None if the user seeds these numbers.
     """
@@ -80,7 +80,7 @@ class InWorkers(Transport):
                 except StopIteration:
                     return
                 except WorkerError as error:
-                    loader.forget_workers()  # persistent ones are gone as well
+                    loader.forget_workers()  # persistent workers are gone as well
                     if not restarts:
                         raise
                     restarts -= 1

@@ -27,7 +27,7 @@ class Painter(Dataset[PackedBatch[np.ndarray]]):
     Args:
         planner: the `Planner` that makes the plans. The painter uses the recipe and the reader of the planner.
         on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Under ``"skip"`` rejections are in
-            ``batch.info``. Each painting process counts separately. Default ``"raise"``.
+            ``batch.info``. Each process that paints counts separately. Default ``"raise"``.
 
     Raises:
         ConfigError: `planner` is not a planner, or `on_error` is an `ErrorPolicy` with options that only `load` can follow.
@@ -45,7 +45,7 @@ class Painter(Dataset[PackedBatch[np.ndarray]]):
         self._reader = planner.source.reader  # without the source: an iterator cannot be sent to a worker, and need not be
 
     def __getitem__(self, plan: BatchPlan) -> PackedBatch[np.ndarray]:
-        """Paint one plan. Unusable images raise errors as ``on_error`` says."""
+        """Paint one plan. Whether an unusable image raises an error depends on ``on_error``."""
         if plan.fatal:
             raise SourceError(plan.fatal)
         batch = painted(plan, self._recipe, self._reader)
@@ -80,7 +80,7 @@ class SendingPainter(Dataset[PackedBatch[np.ndarray] | SharedBatch]):
     def __getitem__(self, work: BatchPlan | Assignment) -> PackedBatch[np.ndarray] | SharedBatch:
         """Paint one plan.
 
-        A worker paints into shared memory: into the slot of its assignment, or into new memory without a slot.
+        A worker paints into the slot that its assignment names. If it names none, the worker paints into new shared memory.
         """
         plan, number = work if isinstance(work, Assignment) else (work, None)
         worker = get_worker_info()
@@ -104,7 +104,7 @@ def painted(
     batch: PackedBatch[np.ndarray] | None = None,
     note: Callable[[Header], None] | None = None,
 ) -> PackedBatch[np.ndarray]:
-    """Paint a plan. If the plan is fatal, its reason goes into ``info.fatal``.
+    """Paint a plan. If the plan has a reason in `BatchPlan.fatal`, put the same reason into ``info.fatal`` of the batch.
 
     Args:
         plan: plan of the batch.

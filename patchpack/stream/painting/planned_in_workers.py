@@ -1,9 +1,8 @@
 """Planning in the workers, for items that must be decoded to find their size.
 
 Each worker plans and paints its own part of the samples, and sends only finished batches. So batches depend on the number of
-workers. With every other kind of source they do not. The pixels of an image never depend on the number of workers. A drop
-schedule counts the samples that were read. If `steps_per_epoch` ends an epoch, the count includes samples that workers had read
-ahead.
+workers, unlike batches from every other kind of source. The pixels of an image never depend on it. A drop schedule counts the
+samples that were read. If `steps_per_epoch` ends an epoch, the count includes samples that workers had read ahead.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
         self._begun = self._turns = _Turns([None] * num_workers, 0)
 
     def begin(self, epoch: int, seen: int) -> None:
-        """Begin an epoch, before workers start. Workers that run already learn the new epoch too."""
+        """Begin an epoch, before workers start. Workers that are already running see the new epoch too."""
         self._begin.copy_(torch.tensor([epoch, seen]))
         self._begun = self._turns = self._resume or _Turns([None] * len(self._turns.states), 0)
 
@@ -68,7 +67,7 @@ class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
     def forget(self) -> int:
         """Forget a loaded state, because another epoch begins.
 
-        Return the number of samples in the epoch of the state if that epoch was over, else 0.
+        If the state was saved at the end of its epoch, return the number of samples in that epoch. Otherwise return 0.
         """
         if self._resume is None:
             return 0
@@ -80,7 +79,7 @@ class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
         return seen
 
     def started(self) -> None:
-        """Forget the loaded state once the workers run, so that later workers begin their epoch at its beginning."""
+        """Forget the loaded state once the workers run, so that later workers start at the beginning of an epoch."""
         self._resume = None
 
     def __iter__(self) -> Iterator[PackedBatch[np.ndarray] | SharedBatch]:
@@ -114,7 +113,7 @@ class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
         self._turns = _Turns(states, (number + 1) % len(states))
 
     def already_reported(self, number: int) -> int:
-        """Return the number of samples that a stream's batches before this iteration held or reported."""
+        """Return the number of a stream's samples that were packed or reported in batches before this iteration."""
         state = self._begun.states[number]
         return 0 if state is None else already_reported(state["planner"])
 
@@ -151,7 +150,7 @@ class PlanningInWorkers(InWorkers):
         self.dataset, self.sampler = self._streams, None
 
     def begin(self) -> None:
-        """Compile the kernels, and pass the epoch on to workers that run already."""
+        """Compile the kernels, and pass the epoch on to workers that are already running."""
         super().begin()
         self._streams.begin(self._planner.epoch, self._planner.seen)
         self._seen_before = self._planner.seen
@@ -164,14 +163,14 @@ class PlanningInWorkers(InWorkers):
     def one_ends_all(self) -> bool:
         """Return True if one stream without a usable image ends the epoch.
 
-        It does if `steps_per_epoch` is set, because every stream must then make batches.
+        This is so if `steps_per_epoch` is set, because every stream must then make batches.
         """
         return self._planner.steps_per_epoch is not None
 
     def all_delivered(self) -> None:
         """Add the samples of the epoch to the planner's count.
 
-        The planner in this process has not met them, because workers planned.
+        The planner in this process has not counted these samples, because the workers planned.
         """
         self._planner.count_epoch(self._seen_before + self._streams.seen)
 
@@ -189,7 +188,7 @@ class PlanningInWorkers(InWorkers):
         require_room(slot_bytes_of(self._planner.recipe, self._planner.text_len), self._num_slots)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next iteration draws and shuffles for."""
+        """Set the number of the next epoch. Random draws and shuffling depend on it."""
         if epoch != self._planner.epoch:
             self._planner.count_epoch(self._planner.seen + self._streams.forget())
         self._planner.set_epoch(epoch)
@@ -206,7 +205,7 @@ class PlanningInWorkers(InWorkers):
         self._planner.load_state_dict({**state, **self._at(state, None)})
         if state["at"] is not None:
             self._streams.load_state_dict(state["at"])
-        loader.forget_workers()  # persistent ones have begun already
+        loader.forget_workers()  # persistent workers have begun already
 
     def _at(self, state: Mapping[str, Any], at: Any) -> dict[str, Any]:
         return with_checksum({**{name: state[name] for name in self._planner.position_fields}, "at": at})

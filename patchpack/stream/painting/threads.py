@@ -1,6 +1,6 @@
 """The transport in which threads of this process paint.
 
-No data is sent, and Pillow and the kernels release the interpreter lock.
+No data is sent to other processes. Pillow and the compiled kernels release the interpreter lock.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class PaintedAhead(Sampler["Future[PackedBatch[np.ndarray]]"]):
         return len(self._planner)
 
     def __iter__(self) -> Iterator[Future[PackedBatch[np.ndarray]]]:
-        """Yield one epoch.
+        """Yield the futures of the batches of one epoch.
 
-        When the iterator ends, threads complete and drop the batches that they are painting, and end too.
+        When the iterator ends, each thread finishes and drops the batch that it is painting, and then ends.
         """
         mine, reader, recipe = local(), self._planner.source.reader, self._planner.recipe
 

@@ -1,6 +1,6 @@
-"""A transport brings batches from their plans to the training loop.
+"""The interface of transports, and the simplest transport.
 
-This module has the interface, and the simplest transport.
+A transport brings plans to the process or thread that paints, and brings the painted batches to the training loop.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Transport:
         """Record that the last batch of the epoch is delivered."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next iteration draws and shuffles for."""
+        """Set the number of the next epoch. Random draws and shuffling depend on it."""
         self._planner.set_epoch(epoch)
 
     def state_dict(self, step: int | None, *, finished: bool) -> dict[str, Any]:

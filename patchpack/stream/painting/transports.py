@@ -19,7 +19,9 @@ _PREFETCH = 2  # torch's default: batches that each worker makes before they are
 
 
 def plans_ahead(num_workers: int, num_threads: int, options: Mapping[str, Any]) -> int:
-    """Return the number of plans that may be waiting for their batch. Raises `ConfigError` for numbers that cannot work.
+    """Return the number of plans that may be made before their batches are requested.
+
+    Raises `ConfigError` for numbers that cannot work.
 
     Args:
         num_workers: number of processes that paint.
@@ -45,7 +47,7 @@ def transport_of(
         planner: the planner that makes the plans.
         num_workers: number of processes that paint, 0 for no processes.
         num_threads: number of threads that paint, 0 for no threads.
-        policy: the error policy, of which the timeout and the worker restarts are used.
+        policy: the error policy. Only its ``timeout`` and ``worker_restarts`` are used.
         options: options of `torch.utils.data.DataLoader` by name.
         seeds: seeds for the random numbers that the user's code draws in workers. None if the user seeds these numbers.
 

@@ -34,22 +34,24 @@ class EpochPlan(Sequence[BatchPlan]):
     Args:
         index: a `patchpack.Index`, or another object with the attributes of `patchpack.stream.sources.indexed.SampleIndex`.
         recipe: sizes and augmentation of the samples. The recipe's packer is for streams and is not used here.
-        epoch: number of the epoch, which random draws and shuffling depend on. Default 0.
-        shuffle: False or 0 keeps the order of the index (default). A number n permutes shards, and samples inside blocks of n.
-            True permutes all samples as one block. With small blocks, the samples of a batch lie near each other in the shards.
+        epoch: number of the epoch. Random draws and shuffling depend on it. Default 0.
+        shuffle: False or 0 keeps the order of the index (default). A number n permutes the shards, and the samples inside each
+            block of n samples. True permutes all samples as one block. With small blocks, the samples of a batch lie near each
+            other in the shards.
         rank: number of this process, default 0. Of the rows of each step, this rank gets rows rank, rank + world_size, …
         world_size: number of ranks, default 1. All ranks have the same number of steps.
-        tail: handling of rows that do not fill a last step, default ``"short"``. See
+        tail: handling of the last rows if they do not fill a step, default ``"short"``. See
             `patchpack.plan.whole_epoch.epoch.plan_rows`.
-        balance: True deals rows so that ranks have nearly equal work in each step. Default False.
+        balance: True distributes rows so that all ranks have nearly equal work in each step. Default False.
         steps_per_epoch: exact number of steps. Samples are repeated if there are too few. Default None: one pass over the
             index.
-        seen: number of samples met in earlier epochs by all ranks together, which drop schedules depend on. Default 0.
-        packer: a `Lookahead` without `max_cut`, whose options are used. Default None: options that suit the sizes.
+        seen: number of samples that all ranks together met in earlier epochs. Drop schedules depend on it. Default 0.
+        packer: a `Lookahead` without ``max_cut``. Rows are packed with its options. Default None: the options are chosen from
+            the sizes.
 
     Attributes:
         rows: the rows of all ranks, as integers: `patchpack.plan.whole_epoch.epoch.EpochRows`.
-        fatal: the reason why there is no batch at all, or None if there is one.
+        fatal: the reason why there is no batch at all. None if there are batches.
 
     Raises:
         ConfigError: an option cannot work.
@@ -123,7 +125,7 @@ class EpochPlan(Sequence[BatchPlan]):
     def already_reported(self, step: int) -> int:
         """Return the number of samples that this rank reported before a step.
 
-        A reported sample is planned, refused, or rejected by the index.
+        A sample is reported when it is in a batch, when planning refuses it, or as a rejection of the index.
         """
         told = int(self._images[:step].sum())
         if self.rank == 0 and step:
@@ -131,11 +133,11 @@ class EpochPlan(Sequence[BatchPlan]):
         return told
 
     def fatal_plan(self) -> BatchPlan:
-        """Return a plan without images for an epoch without any batch. The plan holds the reason."""
+        """Return a plan without images, for an epoch without any batch. `BatchPlan.fatal` holds the reason."""
         return replace(self._plan(0, _NONE, np.zeros(1, dtype=np.int32), 0), fatal=self.fatal)
 
     def _plan(self, step: int, images: npt.NDArray[np.int64], offsets: npt.NDArray[np.int32], repeated: int) -> BatchPlan:
-        """Return the plan of a step from its images, which are places in `EpochRows.items`."""
+        """Return the plan of a step from its images, which are given as positions in `EpochRows.items`."""
         rows, patch_size = self.rows, self.recipe.patch_size_at(self.epoch, step)
         positions = rows.items[images].astype(np.int64)
         lines = rows.order[positions]
@@ -164,7 +166,7 @@ class EpochPlan(Sequence[BatchPlan]):
     def _info(self, step: int, planned: int) -> BatchInfo:
         """Return the info of a step.
 
-        Rank 0 reports the losses of the whole index. The other ranks only learn of the first losses, so that they can stop too.
+        Rank 0 reports the losses of the whole index. The other ranks get only the first losses, so that they can stop too.
         """
         index, rows, first = self._index, self.rows, self.rank == 0
         told = self._refusals(rows.refused_in(step))

@@ -1,4 +1,4 @@
-"""The planner of an index, which plans one whole epoch after another."""
+"""The planner of an index, which plans each epoch as a whole."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ class IndexPlanner(Planner):
         self.epoch, self.seen, self._first_step, self._run = state["epoch"], state["seen"], rows // rows_per_step, None
 
     def belongs_to(self) -> dict[str, Any]:
-        """Return the fields of a state that identify the run it belongs to."""
+        """Return the fields of a state that identify the run."""
         rows_per_epoch = None
         if self.steps_per_epoch is not None:
             rows_per_epoch = self.steps_per_epoch * self.world_size * self.recipe.rows_per_batch

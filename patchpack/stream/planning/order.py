@@ -18,7 +18,7 @@ from patchpack.losses import ShardFault
 from patchpack.stream.sample.source import Source
 from patchpack.types import Event, Header
 
-_SINGLES = 256  # parts of one sample each between two marks
+_SINGLES = 256  # number of parts between two marks, if each part is one sample
 
 
 def require_place(rank: object, world_size: object) -> None:
@@ -79,10 +79,10 @@ class Mark(NamedTuple):
         samples: number of headers and rejections before the position, over all passes.
         repeat: number of the pass, from 0.
         part: number of the part to read from, counted in the order of this rank's parts.
-        position: number of samples of the pass before that part. If ranks share parts, it counts the samples of all ranks.
-        events: number of this rank's events of the pass before that part.
-        block: number of this rank's events of the pass before the shuffled block that begins at the position. It is at least
-            `events`.
+        position: number of samples in the pass, before that part. If ranks share parts, the samples of all ranks are counted.
+        events: number of events of this rank in the pass, before that part.
+        block: number of events of this rank in the pass, before the shuffled block that begins at the position. The number is
+            at least `events`.
     """
 
     samples: int = 0
@@ -101,7 +101,7 @@ class OrderedSource:
 
     Args:
         source: the source to read.
-        order: the order and the share.
+        order: the order, with the share of this rank.
         start: position at which to begin. The scan yields the same events as a complete scan does after this position.
     """
 

@@ -46,33 +46,33 @@ class Planner(Sampler[BatchPlan]):
     """A sampler of `BatchPlan`s, for ``DataLoader(painter, sampler=planner, batch_size=None)``.
 
     The planner makes all decisions in one process, so the number of workers cannot change a batch. The rows of a stream are
-    planned while the stream is read. The epochs of an index are planned as a whole. Then rows are fuller, ``len()`` is exact,
-    all ranks have the same number of steps, and a saved state only holds the number of a step.
+    planned while the stream is read. With an index, each epoch is planned as a whole. So rows are fuller, ``len()`` is exact,
+    all ranks have the same number of steps, and a saved state holds only the number of a step.
 
     Args:
         source: the samples, as `open_source` takes them.
         recipe: sizes, augmentation and packing of the samples. The recipe's packer is not used for an index.
-        shuffle: False or 0 keeps the source's order (default). A number n permutes shards, and samples inside blocks of n. True
-            uses the block size that `load` describes.
+        shuffle: False or 0 keeps the source's order (default). A number n permutes the shards, and the samples inside each
+            block of n samples. True uses the block size that `load` describes.
         epoch: number of the epoch, default 0. The random draws and the shuffling depend on it. A source with a method
             ``set_epoch`` is set to this epoch. See `set_epoch`.
         steps_per_epoch: exact number of batches of an epoch. The source is repeated if it is too short. Default None: an epoch
             is one pass over the source.
         tail: handling of the last rows if they do not fill a batch, default ``"short"``. See `OnlinePlanner`.
-        balance: True deals the rows of an index so that ranks have nearly equal work in each step. Default False.
+        balance: True distributes the rows of an index so that all ranks have nearly equal work in each step. Default False.
         rank: number of this process among `world_size` processes, default 0. `Order` describes the samples that a rank gets.
-            With ``tail="pad"`` and no ``steps_per_epoch`` (evaluation) every rank plans the whole source and takes its rows of
-            each batch. Then all ranks together see every image once, in equal numbers of steps.
+            With ``tail="pad"`` and no ``steps_per_epoch`` (evaluation) every rank plans the whole source and yields only its
+            own rows of each batch. Then all ranks together see every image once, in equal numbers of steps.
         world_size: number of processes that share the source, default 1.
-        seen: number of samples met in earlier epochs, which drop schedules depend on, default 0. The number grows with every
-            epoch that is iterated to its end.
-        packer: for an index, a `Lookahead` without `max_cut`, whose options are used. Default None: options that suit the
-            sizes.
+        seen: number of samples met in earlier epochs, default 0. Drop schedules depend on it. The number grows with every epoch
+            that is iterated to its end.
+        packer: a `Lookahead` without ``max_cut``. The rows of an index are packed with its options. Other sources do not use
+            it. Default None: the options are chosen from the sizes.
         text_len: tokens of text per row, for a source with ``tokenize``. Default None.
         max_in_a_row: number of rejections in a row after which the planning of a stream stops, default 100. None sets no limit.
         scanner: a multiprocessing context, or the name of a start method. Headers of shards and folders are then read ahead in
-            a separate process. Default None: headers are read in this process, between batches. The choice does not change
-                plans.
+            a separate process. Default None: headers are read in this process, between batches. The choice does not change the
+            plans.
         timeout: seconds without a header after which the process that reads headers counts as frozen. Default 0: no limit.
         states_kept: number of latest plans for which `state_dict` can give a state. At most this many plans may be waiting for
             their batch. Default 64.
@@ -97,7 +97,7 @@ class Planner(Sampler[BatchPlan]):
     states_kept: int
 
     def __new__(cls, source: Any = None, *_: Any, **__: Any) -> Planner:
-        """Return the planner for the kind of the source."""
+        """Return a planner of the class that suits the source."""
         if cls is Planner:
             for name in ("index_planner", "stream_planner"):  # imported now, because both are planners themselves
                 import_module(f"patchpack.stream.planning.{name}")
@@ -190,7 +190,7 @@ class Planner(Sampler[BatchPlan]):
         return f"Planner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the next iteration draws and shuffles for.
+        """Set the number of the next epoch. Random draws and shuffling depend on it.
 
         When an iteration begins, a source with a method ``set_epoch`` is set to the same epoch. If `epoch` is the epoch of a
         loaded state, the next iteration continues from that state.
@@ -202,14 +202,15 @@ class Planner(Sampler[BatchPlan]):
         self._start_run()
 
     def state_dict(self, step: int | None = None, *, finished: bool = False) -> dict[str, Any]:
-        """Return a position in the epoch of the last iteration: that after its first `step` batches.
+        """Return the position after the first `step` batches of the last iteration's epoch.
 
         The state is JSON-safe: a few kB, no pixels, no paths.
 
         Args:
-            step: number of batches of that epoch that are done, including batches before a resume. For a stream, the last of
-                them must be among the last `states_kept` plans. Default None: the number of batches before the iteration began.
-            finished: True if that epoch is over. The next iteration then starts a new epoch.
+            step: number of batches of the epoch that are done, including batches before a resume. For a stream, the plan of the
+                last of these batches must be among the last `states_kept` plans. Default None: the number of batches before the
+                iteration began.
+            finished: True if that epoch is over. After the state is loaded, the next iteration starts a new epoch.
 
         Raises:
             ConfigError: there is no state for that step.
@@ -219,11 +220,11 @@ class Planner(Sampler[BatchPlan]):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Make the next iteration continue after the last plan of the state.
 
-        A stream is read again from a little before the state: from the shard, or the block of shuffled headers, that holds the
-        oldest image still waiting for a row. A source without parts (an iterable) is read from its beginning, with a warning.
-        For an index, no batch before the state is planned again. The world size may change for an index, on two conditions.
-        Rows must not depend on the world size (balance off, one patch size). The rows that all ranks had together must be a
-        whole number of steps of the new world size.
+        A stream is read again from a little before the state. Reading starts at the shard, or at the block of shuffled headers,
+        that holds the oldest image still waiting for a row. A source without parts (an iterable) is read from its beginning,
+        with a warning. For an index, the batches before the state are not planned again. With an index, `world_size` may change
+        on two conditions. First, rows must not depend on it: `balance` is False, and the recipe has one patch size. Second, the
+        number of rows that all ranks together have delivered must be a multiple of the new `world_size` times `rows_per_batch`.
 
         Raises:
             ConfigError: the state is damaged, or an argument, a field of the recipe or a property of the source differs. The
@@ -264,7 +265,7 @@ class Planner(Sampler[BatchPlan]):
     def _forget_state(self) -> int:
         """Forget a loaded state, because another epoch begins.
 
-        Return the number of samples in the epoch of the state if that epoch was over, else 0.
+        If the state was saved at the end of its epoch, return the number of samples in that epoch. Otherwise return 0.
         """
         raise NotImplementedError
 

@@ -18,7 +18,7 @@ from patchpack.types import Event, Header, TargetKind
 def require_recipe(recipe: Any) -> Recipe:
     """Return the argument if it is a recipe. Raise `ConfigError` for another object.
 
-    A recipe that needs a reader of images that is not installed raises `ConfigError` too.
+    Also raise `ConfigError` if the recipe needs an image reader that is not installed.
     """
     if not isinstance(recipe, Recipe):
         raise ConfigError(f"expected a Recipe, such as patchpack.recipes.navit(), got {recipe!r}")
@@ -29,14 +29,14 @@ def require_recipe(recipe: Any) -> Recipe:
 def target_kind_of(source: Source, max_in_a_row: int | None) -> tuple[TargetKind, bool]:
     """Find the first readable target of a source with parts.
 
-    Return the kind of this target, and whether the search came to an end.
+    Return two values: the kind of this target, and False if the search was ended early.
 
     The search follows the order of the source, so the kind does not depend on the shuffling, the rank, or the worker. The
-    search ends without an answer after `max_in_a_row` samples in a row whose header or target cannot be used.
+    search ends early after `max_in_a_row` samples in a row whose header or target cannot be used. The kind is then None.
 
     Args:
         source: a source with parts.
-        max_in_a_row: number of samples after which the search ends. None for no limit.
+        max_in_a_row: number of unusable samples in a row after which the search ends early. None for no limit.
     """
     in_a_row = 0
     for event in source.scan():
@@ -54,7 +54,7 @@ def target_kind_of(source: Source, max_in_a_row: int | None) -> tuple[TargetKind
 def probe_targets(
     events: Iterator[Event], reader: Reader, *, repeated: bool = False, max_in_a_row: int | None = None
 ) -> tuple[TargetKind, Iterable[Event]]:
-    """Return the kind of the first readable target, and the same events again.
+    """Return the kind of the first readable target, and an iterable of the same events from the first one on.
 
     Args:
         events: events of a scan.

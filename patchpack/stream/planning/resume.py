@@ -1,7 +1,7 @@
-"""The position of a stream's planner in an epoch: saving the position, and finding it again in another process.
+"""The position of a stream's planner in an epoch. It is saved in one process and found again in another.
 
-A state holds no headers and no bytes. It holds the numbers of the samples that wait for a row. To resume, the source is read
-again from the last mark before the first of these samples. A mark is a position at which reading can begin.
+A state holds no headers and no bytes. It holds the numbers of the samples that wait for a row. A mark is a position in the
+source at which reading can begin. To resume, the source is read again from the last mark before the first of these samples.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STATE = 5  # version of a state
 
 
 class Marks:
-    """The marks of a scan: the positions at which reading can begin. They are taken out of the events of the scan."""
+    """The marks of a scan: the positions at which reading can begin. A scan yields them among its events."""
 
     def __init__(self, start: Mark) -> None:
         self._met = [start]
@@ -55,7 +55,7 @@ def snapshot(planner: OnlinePlanner, marks: Marks, kind: TargetKind) -> dict[str
         kind: kind of the targets.
     """
     state = planner.state_dict()
-    first = {position for row in state.get("first_rows", ()) for position, _ in row}  # read from the beginning if needed
+    first = {position for row in state.get("first_rows", ()) for position, _ in row}  # `restore` can read these again
     waiting = (position for position, *_ in state.get("samples", ()) if position not in first)
     mark = marks.before(min(waiting, default=state["account"]["seen"]))
     return {"planner": state, "mark": list(mark), "kind": to_builtins(kind)}
@@ -71,7 +71,7 @@ def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSo
         events: events of the source from the state's mark on.
 
     Raises:
-        SourceError: the samples differ from those of the state.
+        SourceError: the samples differ from the samples that the state describes.
     """
     saved = state["planner"]
     if saved.get("finished"):
@@ -103,7 +103,7 @@ def _collect(events: Iterator[Event], at: int, stop: int, wanted: set[int], head
 
 
 def kind_of(state: Mapping[str, Any]) -> TargetKind:
-    """Return the kind of the targets with which the epoch began."""
+    """Return the kind of the targets that a state holds. It was found at the beginning of the epoch."""
     kind: TargetKind = convert(state["kind"], TargetKind)
     return kind
 
@@ -130,7 +130,7 @@ def with_checksum(place: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def require_whole(saved: Mapping[str, Any], names: Collection[str]) -> None:
-    """Raise `ConfigError` if a field of a state is missing, or the checksum of `with_checksum` does not fit."""
+    """Raise `ConfigError` if a field of a state is missing, or the checksum of `with_checksum` does not match."""
     require_names(saved, (*names, "checksum"))
     try:
         whole = saved["checksum"] == _checksum({name: saved[name] for name in names})

@@ -1,4 +1,4 @@
-"""The scanner: a separate process that reads headers ahead of the planner, so that the training thread need not do it.
+"""The scanner: a separate process that reads headers ahead of the planner, so that the training thread need not wait for them.
 
 The scanner yields the same events in the same order as a scan in this process.
 """
@@ -21,7 +21,7 @@ from patchpack.stream.planning.order import Mark
 from patchpack.stream.workers.watch import TICK, StatusBoard, end_with_parent, how
 from patchpack.types import Event, Header
 
-BLOCK = 64  # events that travel together
+BLOCK = 64  # number of events that are sent together
 _ATOMIC = 4000  # bytes that a pipe writes completely or not at all: a stopped scanner leaves no half message
 _SMALL = 1 << 16  # bytes of a block that are sent that way; a block with images would take too many pieces
 

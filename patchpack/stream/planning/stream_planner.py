@@ -71,7 +71,7 @@ class StreamPlanner(Planner):
         if self._together:
             self.source = self.source.reading_twice()  # every rank reads every header, and paints its own images
         self._kind: tuple[TargetKind, bool] | None = None  # found once, see `target_kind_of`
-        self._new_planner(None)  # refuses a wrong tail or number of steps now
+        self._new_planner(None)  # raises now for a wrong tail or number of steps
 
     def _start_run(self) -> None:
         # (epoch, seen, state) of the last iteration, or of the next one after a state was loaded
@@ -86,7 +86,7 @@ class StreamPlanner(Planner):
     def __len__(self) -> int:
         """Return ``steps_per_epoch``.
 
-        If it is None, raise `TypeError`, because the number of batches is not known in advance.
+        If ``steps_per_epoch`` is None, raise `TypeError`, because the number of batches is not known in advance.
         """
         if self.steps_per_epoch is None:
             raise TypeError("the number of batches is not known before the end of the source; steps_per_epoch fixes it")
@@ -97,7 +97,7 @@ class StreamPlanner(Planner):
         return self._order.shuffle
 
     def __iter__(self) -> Iterator[BatchPlan]:
-        """Yield the plans of one epoch. A source without one usable image gives a single plan with `BatchPlan.fatal` set."""
+        """Yield the plans of one epoch. A source without any usable image gives a single plan with `BatchPlan.fatal` set."""
         resume, self._resume = self._resume, None
         self._states.clear()
         self._run = (self.epoch, self.seen, resume)
@@ -122,7 +122,7 @@ class StreamPlanner(Planner):
         self._start_run()
 
     def belongs_to(self) -> dict[str, Any]:
-        """Return the fields of a state that identify the run it belongs to."""
+        """Return the fields of a state that identify the run."""
         order = self._order
         return {
             "state": STATE,
@@ -160,7 +160,8 @@ class StreamPlanner(Planner):
         Args:
             number: number of the stream, from 0.
             num_streams: number of streams.
-            resume: the state that came with the last plan whose batch is done. Default None: the stream begins the epoch.
+            resume: the state that came with the last plan whose batch is done. Default None: the stream starts at the beginning
+                of the epoch.
         """
         if self.steps_per_epoch is None or number < self.steps_per_epoch:
             share = replace(self._order.share(number, num_streams), epoch=self.epoch)
@@ -179,7 +180,7 @@ class StreamPlanner(Planner):
     def _source_kind(self) -> tuple[TargetKind, bool]:
         """Return the answer of `target_kind_of` for a source with parts. The search is made once."""
         if self._kind is None:
-            with keep_random_states():  # a dataset may draw for its first item
+            with keep_random_states():  # a dataset may draw random numbers for its first item
                 self._kind = target_kind_of(self.source, self._max_in_a_row)
         return self._kind
 
@@ -248,9 +249,9 @@ class StreamPlanner(Planner):
             del self._states[next(iter(self._states))]
 
     def _share_of_all(self, resume: Mapping[str, Any] | None) -> Iterator[BatchPlan]:
-        """Plan for all ranks together, with ``world_size`` times the rows.
+        """Plan for all ranks together, with ``world_size`` times as many rows per batch.
 
-        Yield plans of this rank's rows, every world_size-th row.
+        Yield plans with the rows of this rank only: every world_size-th row.
         """
         rank, world_size = self._order.rank, self._order.world_size
         everything = self.recipe.replace(rows_per_batch=self.recipe.rows_per_batch * world_size)

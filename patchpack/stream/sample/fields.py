@@ -24,7 +24,7 @@ class Limits:
     Attributes:
         max_pixels: largest number of pixels of an image, checked on its header. Default 64 million.
         max_bytes: largest size in bytes of an image file or of a text, checked before reading. Default 512 MiB.
-        clips: True if clips are read. Default True, for a source that is not used with a recipe yet.
+        clips: True if clips are read. Default True, because a source may be opened without a recipe.
         reading: options for reading image files, and for PIL images that are sent to a worker.
         background: colour put under a transparent PIL image that is sent to a worker. Default white.
     """
@@ -37,7 +37,7 @@ class Limits:
 
     @classmethod
     def of(cls, recipe: Recipe) -> Limits:
-        """Return the limits of a recipe. Raises `ConfigError` if this Pillow cannot read images in the recipe's way."""
+        """Return the limits of a recipe. Raises `ConfigError` if the installed Pillow cannot read images as the recipe asks."""
         reading = reading_of(recipe)
         require_readable(reading)
         return cls(recipe.max_pixels, recipe.max_bytes, recipe.video is not None, reading, recipe.background)
@@ -51,9 +51,9 @@ class SampleFields:
     """The names of the members that are read of every sample. No other member is opened.
 
     Attributes:
-        image: extensions of the image, or patterns. Of extensions, the first one present in a sample is taken. A pattern
-            (``*.jpg``) takes all members that match.
-        target: extension of the label. Several extensions give a dict of labels. None reads no labels.
+        image: extensions of the image, or patterns. Among extensions, the first one that a sample has is used. A pattern
+            (``*.jpg``) stands for all members that match it.
+        target: extension of the label. With several extensions the target is a dict of labels. None reads no labels.
         frames: patterns of members, or of columns, that are the frames of a clip. A sample with such members is a clip, even if
             it has other images.
         text: location of the text, and the tokenizer. None reads no texts.
@@ -109,7 +109,7 @@ class SampleFields:
         return replace(self, limits=limits)
 
     def without_text(self) -> SampleFields:
-        """Return the fields without the text, which is not read again after a sample is planned."""
+        """Return the fields without the text. After a sample is planned, its text is not read again."""
         return replace(self, text=None)
 
     def names(self) -> dict[str, Any]:
@@ -138,7 +138,7 @@ class SampleFields:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Extensions of all labels, an empty tuple without labels."""
+        """Extensions of all labels. The tuple is empty if no labels are read."""
         if self.target is None:
             return ()
         return (self.target,) if isinstance(self.target, str) else self.target

@@ -56,18 +56,20 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
     """Convert an item of a user's pipeline to a `Sample`. These kinds of item are known:
 
     * `Sample`: returned unchanged.
-    * webdataset dict (with ``__key__``): its image is the member with the first image extension that is present. Its label is
-      the label member; bytes are decoded by extension. If the dict has ``__url__``, the shard's file name is part of the key.
-    * dicts and rows with frames: the members or columns that match ``members.frames`` are the frames of a clip, or one such
-      member holds a list of the frames.
-    * Hugging Face row: its image is the first column of ``image`` that is present, as a PIL image or as ``{"bytes", "path"}``.
-      Its label is column ``target``. If the user named neither, they may be columns ``image`` and ``label``.
+    * webdataset dict (with ``__key__``): its image is the member with the first image extension that the dict has. Its label is
+      the label member. If the label is bytes, they are decoded by their extension. If the dict has ``__url__``, the shard's
+      file name is part of the key.
+    * dicts and rows with frames: the members or columns that match ``members.frames`` are the frames of a clip. If only one
+      matches, it may also hold a list of all frames.
+    * Hugging Face row: its image is the first column of `members.image` that the row has, as a PIL image or as ``{"bytes",
+      "path"}``. Its label is the column `members.target`. If the user did not name the image, it may also be in column
+      ``image``. If the user did not name the label, it may also be in column ``label``.
     * pair ``(image, target)``, as from torchvision's datasets. If no target is read, the item may also be the image alone,
       ``(image, text)``, or a list of images that belong together.
 
-    An item may have a list of images in place of one image: ``([image, image], target)``. The case of column names does not
-    matter. A text is a member of the dict, or a column of the row (``text`` if there is no ``txt``). An image has any form that
-    `Sample.image` may have.
+    An item may have a list of images in place of one image: ``([image, image], target)``. Column names may be in upper or lower
+    case. A text is in a member of the dict, or in a column of the row. The default column is ``txt``, or ``text`` if there is
+    no ``txt``. An image has any form that `Sample.image` may have.
 
     Args:
         number: number of the item in its stream. If the item has no key, the number is its key.
@@ -140,7 +142,7 @@ def _refuse_names(number: int, what: str, members: SampleFields) -> None:
 
 
 def _refuse_unclear(number: int, item: Mapping[object, object], names: Mapping[str, object], members: SampleFields) -> None:
-    """Raise an error if names differ only in case, or if two default names are present and the user named neither.
+    """Raise an error if two names differ only in case, or if two default names are present and the user chose neither.
 
     Raises:
         SourceError: two columns may be the image, or the same name occurs twice.

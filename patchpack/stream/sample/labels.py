@@ -1,4 +1,4 @@
-"""The way from labels to targets: members are decoded by extension, joined, and mapped. A pickle is never decoded."""
+"""The conversion of labels to targets: members are decoded by extension, joined, and mapped. Pickles are never loaded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def map_name(reader: Reader) -> str | None:
 def join(target: str | tuple[str, ...] | None, values: Sequence[object]) -> object:
     """Return the target of a sample from the values of its labels.
 
-    Without labels it is None, for one label its value, for several labels a dict by name.
+    For one label the target is its value. For several labels it is a dict by name. Without labels it is None.
     """
     if target is None:
         return None
@@ -55,7 +55,7 @@ class MappedReader:
         self.name = function_name(map_target)
 
     def around(self, reader: Reader) -> MappedReader:
-        """Return a copy that passes targets of another reader through the same function."""
+        """Return a copy with another reader, whose targets pass through the same function."""
         return MappedReader(reader, self._map)
 
     def __copy__(self) -> MappedReader:
@@ -85,8 +85,9 @@ class MappedReader:
 def decode_target(extension: str, data: bytes) -> object:
     """Return the value of a label member.
 
-    ``cls`` holds a class index in digits, an integer of 64 bits. ``txt`` gives a str, ``json`` the JSON value, and ``npy`` the
-    array. A pickled array is refused. An array with more bytes after it is refused too. Any other extension gives the bytes.
+    A ``cls`` member must be a decimal integer within 64 bits, the number of a class. A ``txt`` member gives a str, ``json`` the
+    JSON value, and ``npy`` the array. A pickled array is refused. So is an array with further bytes after its end. Any other
+    extension gives the bytes.
 
     Raises:
         TargetError: the bytes do not have the form of the extension.

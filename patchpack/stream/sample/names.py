@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 
@@ -36,7 +36,12 @@ def function_name(function: Callable[..., Any] | None) -> str | None:
 
 def nearest(name: str, there: Iterable[object]) -> str:
     """Return ``"; did you mean 'label'?"`` for the name that resembles `name` most, or ``""`` if no name does."""
-    names = {str(other).lower(): str(other) for other in there}
+    return _nearest(name, tuple(map(str, there)))
+
+
+@lru_cache(maxsize=256)  # the samples of a shard have the same names, and each of them may be rejected
+def _nearest(name: str, there: tuple[str, ...]) -> str:
+    names = {other.lower(): other for other in there}
     close = get_close_matches(name.lower(), names, 1)
     return f"; did you mean {names[close[0]]!r}?" if close else ""
 

@@ -1,4 +1,4 @@
-"""The parsing of the field names that users give, to `SampleFields`."""
+"""The parsing of the field names that users give. The result is a `SampleFields`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def parse_members(
     else:
         labels = None if target is None else _label(target)
     both = sorted({*extensions} & {*((labels,) if isinstance(labels, str) else labels or ())})
-    if isinstance(image, Default):  # a name that is a label is not an image too
+    if isinstance(image, Default):  # a name that the user chose for the label is not an image name too
         extensions = tuple(extension for extension in extensions if extension not in both)
     named = SampleFields(
         extensions, labels, patterns, image_given=not isinstance(image, Default), target_given=not isinstance(target, Default)

@@ -30,7 +30,7 @@ class Source(ABC):
     """Samples in a fixed order: their headers, and a reader of their images and labels.
 
     `open_source` makes a source of most kinds of data. For any other kind write a subclass with `scan`, `name` and `reader`.
-    The other attributes below have defaults. Set them if your source can do more.
+    The other attributes below have defaults. Set an attribute if its default does not describe your source.
 
     Attributes:
         name: name of the source in messages and saved states.
@@ -39,8 +39,8 @@ class Source(ABC):
         num_parts: number of parts, such as shards, that `scan_parts` reads separately, so that they can be permuted and dealt
             to ranks. Default None: the source has no parts and is read from its beginning.
         one_sample_per_part: True if every part is one sample, so that permuting the parts is a full shuffle. Default False.
-        scan_in_process: True if the planning process always scans headers itself, because they cost nothing to read or the
-            source cannot be pickled. Default False.
+        scan_in_process: True if the planning process always scans headers itself, because headers cost nothing to read, or
+            because the source cannot be pickled. Default False.
         decodes_to_scan: True if images must be decoded to find their sizes. Each worker then plans its own part of the samples.
             Default False.
         is_split: True if the source is divided among ranks already. Default False.

@@ -1,4 +1,4 @@
-"""Texts beside images: the location of a sample's text, and its tokens from the user's function.
+"""Texts of samples: where a text is found, and its tokens from the user's function.
 
 Texts are read and tokenized together with headers, because the planner must know how many tokens a row holds.
 """
@@ -26,8 +26,8 @@ class Text(NamedTuple):
     """The location of texts, and their tokenizer.
 
     Attributes:
-        member: extension of the member or of the file that holds the text, or column of a row.
-        field: name of a field of the JSON object in the member. None if the member is the text itself.
+        member: extension of the member or file that holds the text, or name of the column of a row.
+        field: name of a field of the JSON object in the member. None if the member holds the text itself.
         tokenize: a function from a text to its token ids.
     """
 
@@ -43,7 +43,7 @@ class Text(NamedTuple):
     def column(self, names: Mapping[str, object]) -> object:
         """Return the name of the row's column that has the text. Raises `TargetError` if there is none.
 
-        `names` gives every column by its name in lower case.
+        `names` maps the name of every column in lower case to the name as written.
         """
         for name in self.columns:
             if name in names:
@@ -108,7 +108,7 @@ def parse_text(text: str, tokenize: Tokenize | None) -> Text | None:
     """Return the location of texts from ``"txt"`` or ``"json:caption"``, or None without `tokenize`.
 
     Raises:
-        ConfigError: a text is named but not read, the name is empty, or `tokenize` cannot be called.
+        ConfigError: a text is named without `tokenize`, the name is empty, or `tokenize` cannot be called.
     """
     if tokenize is None:
         if text != TEXT:

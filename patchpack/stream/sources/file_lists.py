@@ -28,7 +28,7 @@ def open_files(patterns: list[str], members: SampleFields, classes: Sequence[str
         classes: names of the classes if the files are images in class folders. None: the folders that exist, sorted.
 
     Raises:
-        SourceError: a pattern matches nothing, or the files are of another kind, of both kinds, or missing.
+        SourceError: a pattern matches nothing, a file is missing, or the files are of both kinds or of another kind.
     """
     urls = [url for pattern in patterns for url in _expand(pattern)]
     remote = next((url for url in urls if "://" in url and _is_picture(url, members)), None)

@@ -1,4 +1,4 @@
-"""Image files on this machine: headers, bytes, and the files of labels and texts beside them."""
+"""Image files on this machine: their headers and bytes, and the label and text files in the same folders."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from patchpack.types import Header
 
 
 def image_extensions(members: SampleFields) -> frozenset[str]:
-    """Return the extensions of image files: the extensions that the user chose, or else of every format that can be decoded."""
+    """Return the extensions of image files that the user chose.
+
+    If the user chose none, return the extensions of all formats that can be decoded.
+    """
     if members.image_given:
         return frozenset(members.image)
     return extensions_of(members.limits.reading.formats) - {*members.labels, *text_extensions(members)}
 
 
 def text_extensions(members: SampleFields) -> tuple[str, ...]:
-    """Return the extension of the text beside an image, if a text is read."""
+    """Return the extension of the text file beside an image. Return an empty tuple if no texts are read."""
     return () if members.text is None else (members.text.member,)
 
 
@@ -61,7 +64,7 @@ def scan_file(path: Path, key: str, shard: str, location: str, asked: SampleFiel
         asked: the fields to read, with limits, formats and the location of the text.
 
     Returns:
-        The header, or the reason why there is none.
+        The header, or a rejection with the reason why there is none.
     """
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait, reading a device might not end
@@ -107,7 +110,7 @@ def _read_beside(path: Path, max_bytes: int) -> bytes:
 
 
 class FileReader:
-    """A `Reader` from a relative path to (file bytes, label). The label is the class number, or is read from a label file.
+    """A `Reader` that returns (file bytes, label) for a relative path. Labels are class numbers, or come from label files.
 
     Args:
         root: the folder that paths are relative to.
@@ -131,7 +134,7 @@ class FileReader:
         """Return the bytes and the label of an image, see `Reader`."""
         try:
             with open(Path(self._root, location), "rb") as file:
-                require_bytes(os.fstat(file.fileno()).st_size, self._max_bytes)  # it may have grown since planning
+                require_bytes(os.fstat(file.fileno()).st_size, self._max_bytes)  # the file may have grown since planning
                 data = file.read()
         except OSError as error:
             raise SourceError(f"{type(error).__name__}: {error}") from None

@@ -23,9 +23,9 @@ _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "te
 class FolderSource(FieldSource):
     """A folder of image files. The key of an image is its path relative to the folder.
 
-    If the user names a label (``target="json"``), the label is read from a file beside the image, with the same name and this
-    extension. A text is read the same way. If the user names no label, the label is the class: the first folder below the root,
-    as its position in `class_names`.
+    If the user names a label (``target="json"``), the label is read from the file in the same folder that has the name of the
+    image and this extension. A text is read the same way. If the user names no label, the label is the class number: the
+    position in `class_names` of the first folder on the path from the root to the image.
 
     Args:
         root: the folder.
@@ -34,9 +34,9 @@ class FolderSource(FieldSource):
         classes: names of the classes in the order of their numbers. Default None: the class folders that exist, sorted.
 
     Attributes:
-        class_names: names of the classes: those given, or the class folders that exist, sorted. None if labels are not taken
-            from folders.
-        ignored: number of files, by extension, that are no images or do not have a requested extension.
+        class_names: names of the classes: the names in `classes`, or the class folders that exist, sorted. None if labels are
+            not taken from folders.
+        ignored: number of files that are not used, by extension: files that are no images or do not have a requested extension.
     """
 
     one_sample_per_part = True
@@ -180,7 +180,7 @@ def _warn_of_doubtful_classes(root: Path, names: list[str], images: list[Path]) 
 
 
 def _files_below(root: Path) -> Iterator[Path]:
-    """Yield the files below a folder, hidden files too. Hidden folders are skipped. Links are followed, but not in a circle."""
+    """Yield the files below a folder, hidden files too. Skip hidden folders. Follow links, unless they form a circle."""
     above = {str(root): frozenset[str]()}  # by folder: the real paths of the folders that contain it
     for folder, subfolders, files in os.walk(root, followlinks=True):
         real = os.path.realpath(folder)

@@ -27,12 +27,13 @@ def undecoded(dataset: Any, members: SampleFields) -> tuple[Any, SampleFields, l
 
     A format (`with_format`, `set_format`) gives the same rows in another type, so rows are read without their format. The data
     set is returned unchanged if a function of the user makes the rows (`with_transform`), or if the columns are not known. A
-    column of images with a mode (`Image(mode="L")`) is not changed either, because `datasets` converts it when it decodes.
+    column of images with a mode (`Image(mode="L")`) is not changed either, because `datasets` converts images to this mode when
+    it decodes them.
 
     Returns:
-        Three values: the data set, the fields to read, and the class names. If the user named no image, no column has a default
-            name, and there is one column of images, the fields take this column as image. The class names are those of the
-            label column, or None if it has none.
+        Three values: the data set, the fields to read, and the class names. Suppose that the user named no image, that no
+        column has a default name, and that there is exactly one column of images. Then this column is the image in the fields.
+        The class names come from the label column. They are None if that column has none.
 
     Raises:
         ConfigError: the data set lacks a column that the user named, or has no column for a requested field.
@@ -84,14 +85,14 @@ def _has_mode(feature: Any) -> bool:
 
 
 def converts(dataset: Any) -> bool:
-    """Return True if the result of `undecoded` still has images that `datasets` decodes, because their column has a mode."""
+    """Return True if `datasets` still decodes images in the result of `undecoded`, because their column has a mode."""
     return any(_has_mode(feature) for feature in (dataset.features or {}).values())
 
 
 def _unformatted(dataset: Any) -> Any:
-    """Return a data set of the stored rows, with the columns that its format shows.
+    """Return a data set of the stored rows without the format, but only with the columns that the format shows.
 
-    A data set whose rows a function makes is returned unchanged.
+    If a function makes the rows, the data set is returned unchanged.
     """
     form = getattr(dataset, "format", None)
     if form is None:  # a stream

@@ -1,4 +1,4 @@
-"""An index as a source: the same headers as a scan of its shards, without opening a shard."""
+"""An index as a source. It yields the same headers as a scan of the shards, but opens no shard."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _BLOCK = 1 << 10  # headers made at a time
 
 
 class SampleIndex(Protocol):
-    """The attributes of an index of n usable samples that planning uses. Samples are in the order of their shards.
+    """The attributes of an index that planning uses. The n usable samples are in the order of their shards.
 
     Attributes:
         sizes: int32 ``[n, 2]``, height and width in pixels, after EXIF orientation.
         key_hash: uint64 ``[n]``, the result of `patchpack.rng.key_hash` for each key.
-        starts: int64 ``[num_shards + 1]``: the samples of shard s are ``starts[s]:starts[s + 1]``.
+        starts: int64 ``[num_shards + 1]``. Shard s holds the samples ``starts[s] … starts[s + 1] - 1``.
         num_shards: number of shards.
         name: name of the index in messages.
         target_kind: kind of the targets.
@@ -55,7 +55,7 @@ class SampleIndex(Protocol):
     def faults(self) -> list[ShardFault]: ...
 
     def headers(self, lines: IntegerArray) -> tuple[Header, ...]:
-        """Return the header of each line."""
+        """Return the headers of the samples with these numbers."""
         ...
 
 
@@ -68,7 +68,7 @@ def is_index(source: object) -> TypeGuard[SampleIndex]:
 
 
 class IndexSource(Source):
-    """The samples of an index as a source. Rejections and faults of all shards come with the first shard.
+    """The samples of an index as a source. The first shard yields the rejections and faults of all shards.
 
     Attributes:
         index: the given index.

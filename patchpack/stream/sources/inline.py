@@ -1,4 +1,4 @@
-"""Samples that travel in the plans, because they cannot be read again."""
+"""Samples that are sent inside the plans, because they cannot be read again."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class InlineSample:
-    """A location that carries a user's objects, and that can always be pickled. See `Inline`.
+    """A location that holds a user's objects themselves. It can always be pickled. See `Inline`.
 
-    If a plan could not be pickled, the worker would wait for it for ever. So an object that cannot be pickled is replaced by
-    the error that pickling raised. A PIL image is decoded before pickling, because PIL's own pickle keeps only the pixels of
+    If a plan could not be pickled, the worker would wait for the plan for ever. So an object that cannot be pickled is replaced
+    by the error that pickling raised. A PIL image is decoded before pickling, because PIL's own pickle keeps only the pixels of
     the file.
 
     Args:

@@ -30,16 +30,17 @@ class IterableSource(FieldSource):
 
     The planner reads the iterable once. Plans carry the images and targets to the workers.
 
-    Items are of a kind that `as_sample` takes, or ``to_sample(number, item)`` makes a `Sample` of each. A sample whose key
-    repeats in a pass is rejected. With ``repeating=True`` (an endless stream) it is accepted, and its random draws also depend
-    on the sample's number in the stream.
+    Items must be of a kind that `as_sample` takes. If they are not, ``to_sample(number, item)`` must return a `Sample` for
+    each. A sample with the same key as an earlier sample of the pass is rejected. With ``repeating=True`` (an endless stream)
+    such a sample is accepted, and its random draws also depend on its number in the stream.
 
     Args:
         items: the iterable.
         members: names of image, label and text, and the limits.
-        to_sample: a function ``(number, item) -> Sample``. Default None: items are of a known kind.
+        to_sample: a function ``(number, item) -> Sample``. Default None: `as_sample` converts the items.
         repeating: True if keys may repeat. Default False.
-        numbers: numbers of the items in the whole pipeline, if `items` is a part of a pipeline. Default: 0, 1, 2, ...
+        numbers: numbers that the items have in the whole pipeline, if `items` yields only a part of a pipeline. Default: 0, 1,
+            2, ...
     """
 
     scan_in_process = True
@@ -106,15 +107,15 @@ class IterableSource(FieldSource):
 
 
 class Numbers(NamedTuple):
-    """The numbers that items have in their whole pipeline, if a reader gets every `step`-th item.
+    """The numbers of items in a whole pipeline, for a reader that gets only every `step`-th item.
 
     An item without a key gets its number as key.
 
     Attributes:
         first: number of the first item, default 0.
         step: difference between the numbers of two consecutive items, default 1.
-        stream: prefix ``"<number of the stream>/"`` of the keys, if each of several streams counts its own items. Default
-            ``""``.
+        stream: prefix of the keys, ``"<number of the stream>/"``, if there are several streams and each counts its own items.
+            Default ``""``.
     """
 
     first: int = 0
@@ -144,7 +145,7 @@ def read_items(items: Iterable[object], name: str, numbers: Numbers) -> Iterator
         except StopIteration:
             if error is None:
                 return
-            # a generator ends with its first error; a stream of datasets knows its position and can be opened again behind it
+            # a generator ends with its first error; a stream of datasets can be opened again after its position
             behind = stream_behind_error(items) if is_huggingface(items) else None
             if behind is None or behind[1] == state:
                 cure = f"; {UNDECODED_FIRST}" if is_huggingface(items) else ""
@@ -176,7 +177,7 @@ def _is_pipeline(items: Iterable[object]) -> bool:
 def is_split(items: Iterable[object]) -> bool:
     """Return True for a stream that is already divided among ranks.
 
-    Such streams are those of webdataset with `split_by_node`, and those of `datasets` with `split_dataset_by_node`.
+    This is so for webdataset streams with `split_by_node`, and for streams of `datasets` with `split_dataset_by_node`.
     """
     stages = getattr(items, "pipeline", ())
     by_node = any(getattr(stage, "__name__", "") == "split_by_node" for stage in stages)
@@ -190,7 +191,7 @@ def carried(key: str, sample: Sample, members: SampleFields, repeat: int = 0) ->
         key: key of the sample.
         sample: the sample, with image and target.
         members: names of image, label and text, and the limits.
-        repeat: number of the sample in the stream, which random draws depend on if keys repeat. Default 0.
+        repeat: number of the sample in the stream. If keys repeat, random draws depend on it. Default 0.
     """
     target = None if members.target is None else sample.target
 
@@ -212,8 +213,8 @@ def header_of(
         sample: the sample, with image and text.
         members: names of image, label and text, and the limits.
         locate: a function from (number of an image in the sample, the image) to a location from which the image can be read.
-        repeat: number of the sample in the stream, which random draws depend on if keys repeat. Default 0.
-        held: True if the image stays in memory until it is painted, so that its bytes are counted.
+        repeat: number of the sample in the stream. If keys repeat, random draws depend on it. Default 0.
+        held: True if the image stays in memory until it is painted. Its bytes are then counted.
     """
     image: object = sample.image
     images: Sequence[object] = image if (several := is_several(image)) else [image]
@@ -246,7 +247,7 @@ def refused(key: str, error: PatchpackError, member: str = "") -> Rejection:
 
     Args:
         key: key of the sample.
-        error: the reason. Its class decides the stage.
+        error: the reason. The class of the error decides the stage of the rejection.
         member: name of the image at fault if the sample has several. Default "".
     """
     stage = "target" if isinstance(error, TargetError) else "header" if isinstance(error, DecodeError) else "read"

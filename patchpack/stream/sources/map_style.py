@@ -1,7 +1,7 @@
 """Map-style datasets, such as those of torch and Hugging Face: items that are read by number, in any order.
 
-The key of an item is its number. The user may give the sizes. Otherwise they come from the items. An item with file bytes is
-read twice: first only its header, later its pixels. A decoded image is held in memory until it is painted.
+The key of an item is its number. The user may give the image sizes. Otherwise the sizes come from the items. An item with file
+bytes is read twice: first for the header, later for the pixels. A decoded image is held in memory until it is painted.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class MapStyleSource(FieldSource):
     """A source of a dataset with ``dataset[i]`` and ``len(dataset)``.
 
     Args:
-        dataset: the dataset. Its items are of a kind that `as_sample` takes, or ``to_sample(i, item)`` makes a `Sample` of
-            each.
+        dataset: the dataset. If `to_sample` is None, its items must be of a kind that `as_sample` takes.
         members: names of image, label and text, and the limits.
-        to_sample: a function ``(number, item) -> Sample``. None: items are of a known kind.
+        to_sample: a function ``(number, item) -> Sample``. None: `as_sample` converts the items.
         sizes: int ``[n, 2]``, height and width of every item in pixels, after EXIF orientation. Every item is then one image.
             None: the sizes are not known.
-        size_of: a function from the number of an item to (height, width), if that is cheap. None: there is no such function.
+        size_of: a function that returns (height, width) for the number of an item at little cost. None: there is no such
+            function.
         cheap: True if reading an item does not decode the image. The item may then be read twice: for its size, and to paint
             it. Default False.
 
-    With texts every item is read for its text, even if its size is known, so `sizes` and `size_of` save nothing.
+    If texts are read, every item is read for its text anyway. Then `sizes` and `size_of` save nothing.
 
     Raises:
         SourceError: the dataset is empty.
@@ -77,7 +77,7 @@ class MapStyleSource(FieldSource):
         if members.text is not None:  # an item is read for its text, which gives its size too
             self._sizes = self._size_of = None
         self.decodes_to_scan = self._sizes is None and self._size_of is None and not cheap
-        self.scan_in_process = self._sizes is not None or self.decodes_to_scan  # decoded images would have to travel
+        self.scan_in_process = self._sizes is not None or self.decodes_to_scan  # decoded images would have to be sent
         self.set_members(members)
 
     def set_members(self, members: SampleFields) -> None:
@@ -94,7 +94,7 @@ class MapStyleSource(FieldSource):
     def reading_twice(self) -> MapStyleSource:
         """Return the same source, but without images held in memory.
 
-        An item that is read for its size is read again to be painted.
+        An item that is read for its size is later read again for its pixels.
         """
         other = copy(self)
         other.decodes_to_scan, other.scan_in_process = False, self._sizes is not None
@@ -138,13 +138,13 @@ class MapStyleSource(FieldSource):
 
 
 class ItemReader:
-    """A `Reader` from the number of an item to (image, target). A location may also be the item itself.
+    """A `Reader` that returns (image, target) for the number of an item. A location may also be the item itself.
 
     Args:
-        dataset: the dataset with items by number.
+        dataset: the map-style dataset.
         members: names of image and label.
-        to_sample: a function ``(number, item) -> Sample``. None: items are of a known kind.
-        sized: True if the user gave the size of every item, so that each was planned as one image. Default False.
+        to_sample: a function ``(number, item) -> Sample``. None: `as_sample` converts the items.
+        sized: True if the user gave the size of every item. Every item was then planned as one image. Default False.
         folder: folder that relative paths of images start from, in every process. Default None, the working folder.
     """
 
@@ -172,7 +172,7 @@ class ItemReader:
     def __call__(self, location: int | tuple[int, int] | Inline | InlineSample) -> tuple[object, object]:
         """Return the image and label of a location, see `Reader`.
 
-        A pair as location is the number of an item and the number of an image in it.
+        If the location is a pair, it holds the number of an item and the number of an image in this item.
         """
         if isinstance(location, tuple) and not isinstance(location, Inline):
             return self._part(*location)
@@ -226,7 +226,8 @@ class ItemReader:
     def sample(self, number: int, item: object) -> Sample:
         """Return the `Sample` of an item.
 
-        It raises the errors of `make_sample`, and `SourceError` for a `Sample` whose key would not be used.
+        This method raises the errors of `make_sample`. It also raises `SourceError` for a `Sample` whose key is not the number
+        of the item, because such a key would not be used.
         """
         sample = make_sample(number, item, self._members, self._to_sample)
         if sample.key != str(number) and (self._to_sample is not None or isinstance(item, Sample)):

@@ -63,33 +63,33 @@ def open_source(
 
     Args:
         source: the data, in one of these forms: webdataset shards (a path, brace pattern ``train-{0000..0099}.tar``, glob, URL
-            or ``pipe:`` command, or a list of these), a folder, image files (one path, a glob, or a list), a dataset with items
-            by number (torch, Hugging Face), an iterable, an index of shards, or a `Source`. The items of an iterable are
-            `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image, target). For an index, image and target were chosen
-            when it was built. A `Source` is returned unchanged.
+            or ``pipe:`` command, or a list of these), a folder, image files (one path, a glob, or a list), a map-style dataset
+            (torch, Hugging Face), an iterable, an index of shards, or a `Source`. The items of an iterable are `Sample`s,
+            webdataset dicts, Hugging Face rows, or pairs (image, target). For an index, `image` and `target` were chosen when
+            the index was built. A `Source` is returned unchanged.
         image: extensions of the image member or file, or columns of a row, as a list or separated by ``;``. A pattern
             (``*.jpg``) stands for all members of a sample that match, see `Sample`. If you leave `image` out, a row's image may
             also be in column ``image``, and a folder's images are all files in a format that can be decoded.
         frames: for a sample in shards or a webdataset dict, patterns of the members (``*.jpg``) that are the frames of a clip.
-            Frames are sorted by name, with numbers in names compared by value. For a row, the name of its column of frames. A
-                sample without frames is an image. Default None: no clips.
+            Frames are sorted by name, with numbers in names compared by value. For a row, the name of the column that holds the
+            frames. A sample without frames is an image. Default None: no clips.
         target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``) or of the file beside an image of a folder,
-            or the column of a row. Several extensions give a dict of labels. None gives unlabelled images. A name that you pass
-            is never replaced by another. If you leave `target` out, a row's label may also be in ``label``, and the label of a
-            folder's image is the number of its class subfolder.
+            or the column of a row. With several extensions the target is a dict of labels. None gives unlabelled images. If you
+            pass a name, no other name is tried. If you leave `target` out, a row's label may also be in ``label``, and the
+            label of a folder's image is the number of its class subfolder.
         to_sample: a function ``(number, item) -> Sample``, for items of any other kind. Default None.
         map_target: a function from the decoded label to the target, such as a look-up. If it raises an error, the sample is
             rejected. Default None.
-        classes: names of the class folders in the order of their numbers, for a folder that may lack some, such as a
-            validation split. Default None: the folders that exist, sorted. An image in another folder is rejected.
-        sizes: int ``[n, 2]``, height and width in pixels, after EXIF orientation, of every item of a dataset by number. Every
+        classes: names of the class folders in the order of their numbers. Pass them if some class folders may be missing, as in
+            a validation split. Default None: the folders that exist, sorted. An image in another folder is rejected.
+        sizes: int ``[n, 2]``, height and width in pixels, after EXIF orientation, of every item of a map-style dataset. Every
             item must then be a single image. Default None: the sizes are not known.
-        size_of: a function from the number of an item to (height, width), instead of ``sizes``, if that is cheap. Default None.
-            Without `sizes` and `size_of`, an item that does not come as file bytes must be decoded to find its size. Each
-            worker then plans its own part of the samples, and batches depend on the number of workers.
-        text: name of the text, used with ``tokenize``: the extension of the text member, or of the file beside an image of a
-            folder, or the column of a row (``text``, if there is no ``txt``). ``"json:caption"`` names the field ``caption`` of
-            the JSON object in member ``json``.
+        size_of: a function that returns (height, width) for the number of an item at little cost. Pass it instead of `sizes`.
+            Default None. Without `sizes` and `size_of`, an item that does not come as file bytes must be decoded to find its
+            size. Each worker then plans its own part of the samples, and batches depend on the number of workers.
+        text: name of the text, used with ``tokenize``. It is the extension of the text member, or of the text file beside an
+            image of a folder, or the column of a row. If a row has no column ``txt``, the default is ``text``.
+            ``"json:caption"`` names the field ``caption`` of the JSON object in member ``json``.
         tokenize: a function from a text to its token ids, at least one. Batches then have ``text_ids``. Default None: no texts
             are read. The function runs once per sample and epoch, while headers are read, because a row has room for
             ``text_len`` tokens. It must be picklable if processes are spawned. If it raises an error, the sample is rejected. A
@@ -117,10 +117,11 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
         **options: options of `open_source`.
 
     Raises:
-        SourceError, ConfigError: as in `open_source`. `ConfigError` also if the recipe does not take the frames of clips.
+        SourceError, ConfigError: as in `open_source`. A `ConfigError` is also raised if `frames` is given and the recipe takes
+            no clips.
     """
     for name in options:
-        if name not in DEFAULTS:  # of a planner or a replay: `load` has looked further
+        if name not in DEFAULTS:  # from a planner or a replay: `load` has checked more names
             raise ConfigError(f"{name}= is no option of open_source{nearest(name, DEFAULTS)}")
     given = {name: value for name, value in options.items() if not _is_same(value, DEFAULTS[name])}
     asked: dict[str, Any] = {**DEFAULTS, **options}

@@ -50,9 +50,8 @@ class ShardSource(FieldSource):
 def shard_labels(urls: list[str]) -> list[str]:
     """Return a name per shard for keys and reports.
 
-    It is the file name, with as many parent folders as are needed to make the names different.
-
-    Names are the same on all machines, because folders above the first one that differs are left out.
+    A name is the file name, with as many parent folders as are needed to make all names different. All further parent folders
+    are left out. So the names are the same on machines that keep the shards in different folders.
     """
     parts = [Path(url.split("://")[-1]).parts or (url,) for url in urls]
     first: dict[str, str] = {}

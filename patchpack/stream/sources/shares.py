@@ -13,11 +13,11 @@ from patchpack.stream.sample.source import tell_epoch
 class Share(Iterable[Any]):
     """The items of an iterable at positions `number`, ``number + num_shares``, ...
 
-    If the iterable raises an error for an item, the item keeps its position. The share that the item belongs to raises the
+    If the iterable raises an error for an item, the item still counts as a position. Only the share of this position raises the
     error.
 
     Args:
-        items: the iterable, or a dataset with items by number.
+        items: the iterable, or a map-style dataset.
         number: number of the share, from 0.
         num_shares: number of shares, at least 1.
     """
@@ -78,7 +78,7 @@ class ByNumber(Iterable[Any]):
 def in_order(items: Iterable[Any]) -> Iterable[Any]:
     """Return an iterable of all items, in order.
 
-    For a dataset with items by number it ends at the dataset's length. Any other iterable is returned unchanged.
+    Iteration over a map-style dataset stops after ``len(dataset)`` items. Any other iterable is returned unchanged.
     """
     kind = type(items)
     if hasattr(kind, "__iter__") or not (hasattr(kind, "__getitem__") and hasattr(kind, "__len__")):
@@ -94,7 +94,7 @@ def origin_of(items: Iterable[Any]) -> Iterable[Any]:
 
 
 def require_items(items: Any) -> None:
-    """Raise `ConfigError` for paths, and for an object that cannot be iterated. `patchpack.load` reads the samples of paths."""
+    """Raise `ConfigError` for paths, and for an object that cannot be iterated. Paths are for `patchpack.load`."""
     paths = items if isinstance(items, (list, tuple)) and items else [items]
     if all(isinstance(path, (str, os.PathLike)) for path in paths):
         raise ConfigError(

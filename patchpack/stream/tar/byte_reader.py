@@ -28,7 +28,7 @@ class ByteReader(Protocol):
 
 
 class SeekableReader:
-    """A byte reader of a file that can seek. Other code may read the file in between."""
+    """A byte reader of a file that can seek. Other code may also read the file between two reads."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.end = file.seek(0, io.SEEK_END)
@@ -72,7 +72,7 @@ class StreamReader:
         return data[gap:] if gap else data
 
     def reach(self, at: int) -> int:
-        """Read up to offset `at`, and return how far the file goes, see `ByteReader`."""
+        """Read up to offset `at`. Return `at`, or the size of the file if that is smaller. See `ByteReader`."""
         while self._at < at and (part := self._pull(min(CHUNK, at - self._at))):
             self._at += len(part)
         return self._at

@@ -1,4 +1,4 @@
-"""The grouping of tar members into samples. A broken shard's faults are reported.
+"""The grouping of tar members into samples. Faults of broken shards are reported.
 
 A sample is a run of members whose names are equal up to the first dot of the file name. The rest of a name is the member's
 extension. webdataset groups members in the same way, but does not report losses.

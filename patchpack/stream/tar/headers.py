@@ -33,18 +33,18 @@ _Parsed = tuple[bytes, str, int]  # type, name, size
 
 
 def behind(read: Callable[[int, int], bytes], at: int, size: int) -> bytes:
-    """Read the records or the long name behind a header, and the next header.
+    """Read the records or the long name after a header, and the next header.
 
     Args:
         read: a function from (offset, length) to bytes of the file.
-        at: offset of the first byte behind the header.
+        at: offset of the first byte after the header.
         size: number of bytes of the records or of the long name.
     """
     return read(at, size + -size % BLOCK + BLOCK) if size <= _RECORDS_BYTES else b""
 
 
 def named(before: _Parsed, more: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
-    """Return the header of a file, with the name from the header before it. Return None unless both headers are common.
+    """Return the header of a file, with the name that the header before it gives. Return None unless both are common.
 
     Args:
         before: (type, name, size) of the header before the file's header.
@@ -86,7 +86,7 @@ def parse(block: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
 
 
 def _learn(block: bytes, shapes: dict[bytes, Shape]) -> Shape | None:
-    """Remember the part that a header shares with all headers of its kind, if headers of this kind are read here."""
+    """Remember the part that all headers of one kind share, if headers of this kind are read here."""
     try:
         kind = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").type
     except (tarfile.TarError, ValueError):
@@ -157,7 +157,7 @@ def unusual(read: Callable[[int, int], bytes], at: int, known: bytes, shared: di
 class _TarHeader(tarfile.TarInfo):
     """A tar header, read by the standard library. Invalid bytes raise `tarfile.ReadError` with the reason.
 
-    The standard library itself would take an invalid header for the end of the archive, without an error.
+    Without this class, the standard library would read an invalid header as the end of the archive and raise no error.
     """
 
     @classmethod
@@ -181,9 +181,8 @@ class _TarHeader(tarfile.TarInfo):
 def _require_records(file: Any) -> None:
     """Raise `ValueError` if the next header is a pax header with damaged records.
 
-    After a damaged record, many versions of Python skip the rest of the records.
-
-    The skipped records may hold the name of the member, which would then get another name.
+    After a damaged record, many versions of Python skip the rest of the records. If the name of the member is among these, the
+    member would get another name.
     """
     block = file.peek(BLOCK)
     if block[156:157] not in (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE):

@@ -1,9 +1,9 @@
 """The members of a tar file, one after another, from any file object. The faults of a broken file are reported.
 
-The standard library reads headers slowly. So it reads only one of all headers that differ in nothing but name, size, date and
-checksum. The common part of these headers is remembered, and further headers of this kind are read here. Pax headers that only
-hold a file's date or name are read here too. webdataset's own writer puts such a header before every member. GNU's long names
-are also read here. A test compares the members with the members that the standard library reads.
+The standard library reads headers slowly. So it reads only the first header of each kind. Headers of one kind differ only in
+name, size, date and checksum. Their common part is remembered, and all further headers of the kind are read here. Pax headers
+that only hold a file's date or name are also read here. webdataset's own writer puts such a pax header before every member.
+GNU's long names are also read here. A test checks that the standard library reads the same members.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Member(NamedTuple):
 
 
 class CutError(tarfile.ReadError):
-    """An error for a tar file that ends inside a member."""
+    """Raised if a tar file ends inside a member."""
 
     def __init__(self, name: str, why: str) -> None:
         super().__init__(f"ends inside {name} ({why})")
@@ -54,8 +54,8 @@ def read_members(reader: ByteReader, held: Callable[[str, int], bool] | None = N
 
     Args:
         reader: the byte reader of the file.
-        held: a function from (name, number of bytes) of a member to True if its `Member.data` is wanted. Default None: for no
-            member.
+        held: a function that takes (name, number of bytes) of a member, and returns True if its bytes are to be kept in
+            `Member.data`. Default None: no bytes are kept.
 
     Raises:
         CutError: the file ends inside a member. The error names the member.

@@ -18,8 +18,8 @@ from patchpack.types import Clip, Inline
 class Slice(NamedTuple):
     """The location of a sample in a seekable shard: (offset, length) in bytes of its image and of its labels.
 
-    A clip has a pair (offset, length) for each frame. A label may be held as bytes instead of a pair, because an index holds
-    small labels.
+    A clip has a pair (offset, length) for each frame. A small label may be bytes in place of a pair, because an index stores
+    the values of small labels.
     """
 
     shard: int

@@ -1,4 +1,4 @@
-"""Files behind URLs, read in ranges of bytes with fsspec's file systems (S3, GCS, HTTP, …).
+"""Remote files, read in ranges of bytes with fsspec's file systems (S3, GCS, HTTP, …).
 
 fsspec is imported only when a URL is read by offset. Local shards do not need it.
 """
@@ -44,7 +44,7 @@ class Status(NamedTuple):
 
 
 class RemoteFile:
-    """A file behind a URL. Threads may share the object. A forked process makes its own file system.
+    """A file at a URL. Threads may share the object. A forked process makes its own file system object.
 
     Args:
         url: a URL that fsspec opens.
@@ -77,7 +77,7 @@ class RemoteFile:
         return Status(int(size), f"{found}={said[found]}" if found else "")
 
     def read(self, offset: int, length: int) -> bytes:
-        """Read ``length`` bytes at ``offset`` in one request. Raises `SourceError` if that fails."""
+        """Read ``length`` bytes at ``offset`` in one request. Raises `SourceError` if the request fails."""
         if not length:
             return b""
         fs, path = self._here()
@@ -102,9 +102,9 @@ class RemoteFile:
 class RangeReader:
     """A `patchpack.stream.tar.byte_reader.ByteReader` that requests windows: ranges of bytes larger than the single reads.
 
-    The latest windows are kept. After a large skipped member, a window has `FIRST_BYTES`. If little is skipped, the next window
-    begins at the end of the last window and is twice as long, up to `MOST_BYTES`. The new window also keeps the last bytes of
-    the old one, so that no byte is requested twice.
+    The latest windows are kept. After a large skipped member, a window has `FIRST_BYTES` bytes. If little is skipped, the next
+    window begins at the end of the last window and is twice as long, up to `MOST_BYTES`. The new window also keeps the last
+    bytes of the old window, so that no byte is requested twice.
 
     Args:
         fetch: a function from ``(offset, length)`` to exactly `length` bytes.
@@ -181,7 +181,7 @@ def _file_system(url: str) -> tuple[Any, str]:
 
 @contextmanager
 def _named(url: str, missing: bool = False) -> Iterator[None]:
-    """Turn every kind of error that libraries of file systems raise into a `SourceError` that names the URL."""
+    """Raise a `SourceError` that names the URL in place of any error that a file system library raises."""
     try:
         yield
     except FileNotFoundError as error:

@@ -35,23 +35,23 @@ def starts_compressed(read: Callable[[int, int], bytes]) -> bool:
 
 
 def scan_shard(url: str, number: int, label: str, members: SampleFields, reader: RangeReader | None = None) -> Iterator[Event]:
-    """Yield the events of one shard in order. They depend on the file alone.
+    """Yield the events of one shard in order. The events depend on the file alone.
 
     Args:
         url: a local path, or a URL that webdataset's ``gopen`` opens. gzip, bzip2 and xz are recognised by their first bytes.
-        number: number of the shard in the list of shards, which locations hold.
+        number: number of the shard in the list of shards. It is stored in locations.
         label: name of the shard in keys and reports.
         members: the requested image, labels and text, and the limits.
-        reader: a reader of ranges, if the shard is behind a URL and locations shall be offsets. Default None: the shard is read
-            as a stream.
+        reader: a reader of ranges, for a remote shard whose locations must be offsets. Default None: the shard is read as a
+            stream.
 
     Yields:
         A `Header` per usable sample, a `Rejection` per unusable sample, and at the end a `ShardFault` if the shard cannot be
         read to its end.
 
     Raises:
-        SourceError: the reader of ranges failed. This is not reported as a fault of the shard, because the network may have
-            failed.
+        SourceError: the reader of ranges failed. Such an error is not reported as a fault of the shard, because the network may
+            have failed.
     """
     fault = None
     file = None

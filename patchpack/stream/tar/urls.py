@@ -11,7 +11,7 @@ def is_local(url: str) -> bool:
 
 
 def in_working_folder(path: str) -> str:
-    """Return words for an error about a missing file: the folder that a relative path starts from.
+    """Return the folder that a relative path starts from, in words that end an error about a missing file.
 
     Return "" for other paths.
     """

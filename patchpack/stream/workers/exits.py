@@ -17,10 +17,10 @@ _ending = False
 
 
 def closed_at_exit(iterator: Generator[_T, None, None]) -> Generator[_T, None, None]:
-    """Yield the items of an iterator. If it is still open when the interpreter ends, close it before.
+    """Yield the items of an iterator. If the iterator is still open when the interpreter is about to end, close it.
 
-    If another thread is running the iterator then, the iterator ends after its current item. Without this, the interpreter
-    would stop the thread inside torch.
+    If another thread is running the iterator at that time, the iterator ends after its current item. Otherwise the interpreter
+    would stop this thread inside torch.
     """
     items = _until_exit(iterator)
     _open[items] = os.getpid()
@@ -33,7 +33,7 @@ def _until_exit(iterator: Generator[_T, None, None]) -> Generator[_T, None, None
             if _ending:
                 return
             yield item
-            del item  # before waiting for the next one: its memory may be painted again
+            del item  # before waiting for the next item: the memory of this one may be reused
     finally:
         iterator.close()
 

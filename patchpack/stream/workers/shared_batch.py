@@ -1,8 +1,8 @@
 """A batch that is sent between two processes, with all of its arrays in one piece of shared memory.
 
 Every tensor that is sent costs the training thread a file descriptor and about 0.1 ms, and a batch has ten tensors. A slot is a
-piece of shared memory that is used again for batch after batch, and sending its number costs neither. If no slot is free, the
-batch gets one new tensor for all arrays.
+piece of shared memory that is used for one batch after another. Only its number is sent, which costs neither a file descriptor
+nor this time. If no slot is free, the batch gets one new tensor for all of its arrays.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class SharedBatch(NamedTuple):
     """A batch in the form that a worker sends. Torch's loader traverses and pins it like any tuple.
 
     Attributes:
-        shared: uint8 ``[num_bytes]``, the memory of all arrays, the patches first. In a worker it is a `Slot`, which arrives as
-            this tensor.
+        shared: uint8 ``[num_bytes]``, the memory of all arrays, the patches first. In a worker it is a `Slot`, which the parent
+            receives as this tensor.
         batch: a `PackedBatch` with a `Place` instead of each array. An array that does not fit into the slot is sent unchanged.
     """
 
@@ -77,8 +77,8 @@ def wrap(blank: PackedBatch[np.ndarray], slot: Slot | None = None) -> tuple[Shar
 def unwrap(sent: SharedBatch) -> PackedBatch:
     """Return the tensors of a shared batch as a `PackedBatch`.
 
-    The patches are a view of the shared memory. The other tensors, a few per cent of the bytes, are copied. So if you keep the
-    targets of an epoch, you do not keep its pixels.
+    The patches are a view of the shared memory. The other tensors, a few per cent of the bytes, are copied. So code that keeps
+    the targets of an epoch does not keep the memory of the pixels.
     """
     shared, places = sent
     assert isinstance(shared, torch.Tensor)
@@ -123,8 +123,8 @@ collate_with(PackedBatch, _refuse_to_stack)
 def require_room(num_bytes: int, batches: int) -> None:
     """Raise `ConfigError` if `batches` batches of `num_bytes` bytes each do not fit into the free shared memory.
 
-    If shared memory runs out, the worker that writes to it is killed, or workers of other loaders are. Torch's error does not
-    give the reason.
+    If shared memory runs out, the system kills the worker that writes to it, or workers of other loaders. Torch's error does
+    not give this reason.
     """
     if not os.path.isdir(_SHARED):
         return

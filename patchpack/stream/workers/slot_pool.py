@@ -1,7 +1,7 @@
 """A pool of slots: pieces of shared memory that workers paint batches into again and again. Only slot numbers are sent.
 
-A shared tensor that is made for every batch has new pages in both processes, and mapping them costs as much as writing them.
-The pages of a pool stay mapped.
+If a shared tensor were made for every batch, both processes would map new memory pages. Mapping pages costs as much as writing
+them. The pages of a pool stay mapped.
 
 Only the parent process assigns slots, each together with a plan. A slot is free again when no object in the parent refers to
 its memory anymore. No lock is shared, so a killed worker leaves no lock held. The memory has no name that could outlive the
@@ -62,7 +62,10 @@ class SlotPool:
         return slot
 
     def recall(self) -> None:
-        """Free the slots that were assigned and did not arrive. Call this only when no worker paints into the pool anymore."""
+        """Free the slots that were assigned and whose batch did not arrive.
+
+        Call this only when no worker paints into the pool anymore.
+        """
         while self._given:
             self._free.append(self._given.pop())
 
@@ -92,7 +95,7 @@ class SlotPool:
 
 
 class Slot:
-    """A slot, as the worker that paints into it sees it. When a worker sends the slot, it arrives in the parent as a tensor.
+    """The worker's view of a slot that it paints into. When a worker sends the slot, the parent receives a tensor.
 
     Args:
         pool: number of the slot's pool.
@@ -101,7 +104,7 @@ class Slot:
 
     Attributes:
         memory: uint8 array of all bytes of the slot.
-        num_bytes: number of bytes of the batch in the slot, which the parent gets.
+        num_bytes: size of the batch in the slot, in bytes. The parent gets only these bytes.
     """
 
     def __init__(self, pool: int, number: int, memory: npt.NDArray[np.uint8]) -> None:
@@ -121,9 +124,7 @@ def _arrive(pool: int, number: int, num_bytes: int) -> torch.Tensor:
 def slot_bytes_of(recipe: Recipe, text_len: int | None = None) -> int:
     """Return the largest number of bytes that a batch takes, rounded up to whole pages.
 
-    A target counts as one number per image.
-
-    Larger targets are sent outside the slot.
+    A target counts as one number per image. Larger targets are sent outside the slot.
 
     Args:
         recipe: recipe of the batches.

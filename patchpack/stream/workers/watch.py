@@ -1,4 +1,4 @@
-"""Supervision of painting processes: the current image of each process, the time without any batch, and the error if one dies.
+"""Supervision of painting processes: the image that each is at, the time without a batch, and the error if a process dies.
 
 Torch uses a signal handler to notice that a worker died. The handler may raise an error anywhere in the training loop, and
 gives only the worker's number. Here the error is raised while waiting for a batch, and names the image that the worker was
@@ -47,7 +47,7 @@ class StatusBoard:
     """The status of each worker, in memory that outlives the worker.
 
     Args:
-        num_workers: number of workers. The board has a line for each.
+        num_workers: number of workers. The board has one line of text for each worker.
     """
 
     def __init__(self, num_workers: int) -> None:
@@ -98,8 +98,8 @@ class WorkerSeeds:
     Such code is a dataset, a `map_target`, or a tokenizer.
 
     The seeds depend on the recipe's seed, the epoch, the rank and the worker. They seed the global generators of `random`,
-    numpy and torch in the worker, and no generator of the parent. A saved state does not hold how many numbers were drawn, so a
-    resume in the middle of an epoch does not repeat these draws.
+    numpy and torch in the worker. No generator of the parent is seeded. A saved state does not hold how many random numbers
+    were drawn. So a resume in the middle of an epoch does not repeat these numbers.
 
     Args:
         seed: seed of the recipe.
@@ -152,12 +152,12 @@ def keep_random_states() -> Iterator[None]:
 class WorkerStart:
     """A ``worker_init_fn`` for torch's DataLoader. It makes the worker end soon after its parent, and seeds random numbers.
 
-    Then it calls the user's ``worker_init_fn``.
+    After that, it calls the user's ``worker_init_fn``.
 
     Args:
-        users: the user's ``worker_init_fn``. None: there is none.
-        seeds: the seeds of the worker's random numbers. None if the user gave the DataLoader a generator, because torch's own
-            seeding is then used.
+        users: the user's ``worker_init_fn``, or None.
+        seeds: the seeds of the worker's random numbers. None if the user gave the DataLoader a generator. Torch's own seeding
+            is then used.
     """
 
     def __init__(self, users: Callable[[int], None] | None, seeds: WorkerSeeds | None) -> None:

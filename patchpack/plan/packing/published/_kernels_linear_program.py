@@ -1,4 +1,4 @@
-"""Kernels of the linear program. They use arrays and integers only. They neither allocate nor raise."""
+"""Compiled kernels of the linear program. They use only arrays and integers. They neither allocate nor raise."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ def price(
     take: BoolArray,
     last: Int64Array,
 ) -> None:
-    """Find the most valuable row by a knapsack over two budgets, and store every pass's choices.
+    """Find the most valuable row by a knapsack over tokens and slots, and store the choices of every pass.
 
-    Pass s offers ``copies[s]`` pieces of ``sizes[s]`` tokens and value ``values[s]`` each: all of them or none. Where
-    ``endless[s]`` is True, it offers any number, one at a time (then copies is 1). A piece takes `step` slots: 1, or 0 where
-    there is no cap and one line of the tables is enough.
+    Pass s offers ``copies[s]`` pieces of ``sizes[s]`` tokens and value ``values[s]`` each, to be taken together. If
+    ``endless[s]`` is True, it offers any number of pieces one by one, and ``copies[s]`` is 1. A piece takes `step` slots.
+    `step` is 1, or 0 if slots are unlimited, and then one line of the tables is enough.
 
-    best: int64 ``[slots + 1, seq_len + 1]`` of zeros, becomes the largest value of a row within that many slots and tokens.
-    old: int64 ``[seq_len + 1]``, scratch. take: bool ``[passes, slots + 1, seq_len + 1]``, True where the pass is used. last:
-    int64 ``[passes]``, the value of the best row that ends with the pass, −1 where it does not fit.
+    Three arrays are written. ``best[e, c]``, int64 ``[slots + 1, seq_len + 1]`` of zeros before, is the largest value of a row
+    of at most e slots and c tokens. `take`, bool ``[passes, slots + 1, seq_len + 1]``, is True if the pass is used. `last`,
+    int64 ``[passes]``, is the value of the best row that ends with the pass, or −1 if the pass does not fit. `old`, int64
+    ``[seq_len + 1]``, is working memory.
     """
     slots, seq_len = best.shape[0] - 1, best.shape[1] - 1
     for s in range(len(sizes)):
@@ -38,7 +39,7 @@ def price(
         if not endless[s]:
             last[s] = best[slots - lines, seq_len - tokens] + worth
         for k in range(slots + 1):
-            e = k if endless[s] else slots - k  # a copy at a time builds on rows already changed, all at once must not
+            e = k if endless[s] else slots - k  # copies one by one build on entries already changed; copies together must not
             line, chosen = best[e], take[s, e]
             if e < lines:
                 chosen[:] = False
@@ -74,7 +75,7 @@ def trace(
 ) -> None:
     """Add the pieces of each kind in the row that ends with pass `end` to `column`, int64 ``[kinds]``.
 
-    index: kind of each pass. end: −1 for the best row of all.
+    `index` has the kind of each pass. With `end` −1 the row is the best row of all.
     """
     e, c = take.shape[1] - 1, take.shape[2] - 1
     s = len(sizes) - 1

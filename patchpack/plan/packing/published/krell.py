@@ -1,7 +1,7 @@
 """The packers of Krell et al. (2107.02027), which pack a histogram of lengths: SPFHP, LPFHP and NNLSHP.
 
-SPFHP is worst-fit and LPFHP best-fit, both the longest items first, so LPFHP has the rows of ``best_fit_decreasing``. NNLSHP
-solves for patterns of at most three items. It needs scipy, which the extra ``solver`` installs.
+SPFHP is worst-fit and LPFHP is best-fit. Both take the longest items first, so LPFHP gives the rows of ``best_fit_decreasing``.
+NNLSHP solves for patterns of at most three items. It needs scipy, which the extra ``solver`` installs.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ def plan(kinds: Kinds, seq_len: int, max_slots: int, method: str) -> Patterns:
 def _nnlshp(kinds: Kinds, seq_len: int, max_slots: int) -> Patterns:
     """Pack by non-negative least squares on the histogram (Krell et al., section 4.2).
 
-    The patterns are all sets of up to three lengths that fill a row. The residual of lengths 1 … 8 weighs 0.09.
-    Multiplicities are rounded. A pattern for which a length runs out keeps its other items. Items left over get a row each.
+    The patterns are all sets of up to three lengths that fill a row. The residuals of lengths 1 … 8 have the weight 0.09. The
+    number of rows of each pattern is rounded. If the items of a length run out, a pattern keeps its other items. Items left
+    over get a row each.
     """
     if seq_len > _NNLSHP_SEQ_LEN:
         raise ConfigError(

@@ -13,14 +13,14 @@ import numpy.typing as npt
 from patchpack.errors import ConfigError
 from patchpack.plan._integers import Int64
 
-_SCALE = 1 << 40  # prices are integers in these units, so that a bound is exact however the solver rounds
-_MOST_CELLS = 1 << 27  # kinds, slots and tokens of one knapsack; a problem over it has no linear program
-_COLUMNS = 200  # new rows per knapsack
+_SCALE = 1 << 40  # prices are integers in these units, so that a bound is exact, however the solver rounds
+_MOST_CELLS = 1 << 27  # most kinds * slots * tokens of a knapsack; above it the linear program is not solved
+_COLUMNS = 200  # most new rows per knapsack
 _SMOOTH = 0.5  # weight of the best prices so far against the newest (Wentges 1997)
 
 
 def affordable(sizes: Int64, seq_len: int, max_images: int | None) -> bool:
-    """Return True if the linear program's knapsacks are small enough to be solved.
+    """Return True if the knapsacks of the linear program are small enough to be solved.
 
     Args:
         sizes: int64 ``[kinds]``, the distinct lengths, increasing.
@@ -31,7 +31,7 @@ def affordable(sizes: Int64, seq_len: int, max_images: int | None) -> bool:
 
 
 def _slots(sizes: Int64, seq_len: int, max_images: int | None) -> int:
-    """Return the cap on items per row, 0 where the tokens alone ensure it."""
+    """Return the largest number of items per row, or 0 if the tokens alone ensure this limit."""
     return 0 if max_images is None or max_images >= seq_len // int(sizes[0]) else max_images
 
 
@@ -55,10 +55,10 @@ class ColumnGeneration:
         max_images: items per row, None for no limit.
 
     Attributes:
-        columns: rows generated so far, each as the kinds of its items, increasing, int64.
-        amounts: float64 ``[columns]``, the solution over them.
+        columns: rows generated so far. A row is an int64 array of the kinds of its items, increasing.
+        amounts: float64 ``[columns]``, the solution: how often each row is used.
         bound: number of rows that is proven to be needed, an integer.
-        finished: True if no row outside `columns` can lower ``ceil(sum(amounts))``.
+        finished: True if no further row can lower ``ceil(sum(amounts))``.
         stopped: True if the time ran out.
     """
 
@@ -68,14 +68,14 @@ class ColumnGeneration:
         self._most = np.minimum(seq_len // sizes, self._slots or seq_len)
         self._master = _Master(counts)
         self._seen: set[bytes] = set()
-        self._prices = sizes / seq_len  # of the best bound so far
+        self._prices = sizes / seq_len  # prices of the best bound so far
         self.columns: list[Int64] = []
         self.amounts = np.zeros(0)
         self.bound, self.finished, self.stopped = 0, False, False
         self.add([np.full(many, kind) for kind, many in enumerate(np.minimum(self._most, counts).tolist())])
 
     def add(self, columns: list[Int64]) -> int:
-        """Add rows, each as the kinds of its items, increasing, and return how many are new."""
+        """Add rows, and return how many of them are new. A row is an array of the kinds of its items, increasing."""
         new = list({column.tobytes(): column for column in columns if column.tobytes() not in self._seen}.values())
         self._seen.update(column.tobytes() for column in new)
         self.columns += new
@@ -83,12 +83,12 @@ class ColumnGeneration:
         return len(new)
 
     def run(self, deadline: float, *, seed: int, enough: float = math.inf) -> None:
-        """Generate rows until the bound meets the solution or `enough`, or the time is up.
+        """Generate rows until the bound reaches the solution or `enough`, or the time is up.
 
         Args:
             deadline: end of the search, on the clock of `time.monotonic`.
             seed: seed of the orders in which equally good rows are tried, >= 0.
-            enough: number of rows at which a bound suffices. Default infinity.
+            enough: bound, in rows, at which the search may end. Default infinity.
         """
         from patchpack.plan.packing.published import _kernels_linear_program as kernels
 
@@ -104,7 +104,7 @@ class ColumnGeneration:
                 return
             value, self.amounts, duals = solved
             prices = np.floor((smooth * self._prices + (1 - smooth) * duals) * _SCALE).astype(np.int64)
-            steps = self._passes(rng.permutation(len(self._sizes)))  # another order finds other rows of the same value
+            steps = self._passes(rng.permutation(len(self._sizes)))  # another order finds different rows of the same value
             kinds, copies, endless = steps
             best = np.zeros((self._slots + 1, self._seq_len + 1), dtype=np.int64)
             step = int(self._slots > 0)
@@ -127,7 +127,7 @@ class ColumnGeneration:
                 return
 
     def round(self, counts: Int64, deadline: float) -> npt.NDArray[np.float64] | None:
-        """Return the solution over the rows generated so far for other counts, or None when the time is up."""
+        """Return the solution for other counts with the rows generated so far, or None if the time is up."""
         self._master.demand(counts)
         solved = self._master.solve(deadline)
         self.stopped = self.stopped or solved is None
@@ -141,7 +141,7 @@ class ColumnGeneration:
             self.bound, self._prices = bound, prices / max_value_row
 
     def _passes(self, order: Int64) -> Pass:
-        """Return 1, 2, 4, … and the rest of each kind, or one at a time where there are more than fit."""
+        """Return the passes of each kind: 1, 2, 4, … and the remaining items, or one endless pass if more exist than fit."""
         kinds: list[int] = []
         copies: list[int] = []
         for kind, most, count in zip(order.tolist(), self._most[order].tolist(), self._counts[order].tolist(), strict=True):
@@ -155,7 +155,7 @@ class ColumnGeneration:
 
 
 class _Master:
-    """The linear program over the columns so far. It stays in the solver, so that each solve starts from the last solution."""
+    """The linear program over the columns so far. It stays in the solver, so that each run starts from the last solution."""
 
     def __init__(self, counts: Int64) -> None:
         self._solver = require_solver()
@@ -192,12 +192,12 @@ class _Master:
 
 
 def _quiet(solver: Any) -> Any:
-    """Return a HiGHS that prints nothing.
+    """Return a HiGHS solver that prints nothing.
 
     Recent versions print a greeting during construction, when the callbacks are set up.
     """
 
-    class Quiet(solver.Highs):  # type: ignore[misc]  # an untyped base
+    class Quiet(solver.Highs):  # type: ignore[misc]  # the base class has no types
         def enableCallbacks(self) -> None:
             self.setOptionValue("output_flag", False)
             super().enableCallbacks()

@@ -24,7 +24,7 @@ __all__ = [
 
 @runtime_checkable
 class ResizePolicy(Protocol):
-    """A rule from sizes to grids. It sees numbers only. Row i of the result depends on row i of the input alone."""
+    """A rule from sizes to grids, which sees no pixels. Row i of the result depends on row i of the input alone."""
 
     @property
     def draws(self) -> int:
@@ -53,14 +53,15 @@ class ResizePolicy(Protocol):
 class PlacingPolicy(Protocol):
     """A resize policy that also chooses the part of the source that is read, and the size it is resampled to.
 
-    With other policies the whole image is read and resampled to ``grid * patch_size`` pixels. A policy of this kind may choose
-    a smaller size, which is then padded with 0 at the right and at the bottom.
+    With other policies the whole image is read and resampled to ``grid * patch_size`` pixels. A policy with `place` may choose
+    a smaller size. The image is then padded with 0 at the right and at the bottom.
     """
 
     def place(self, sizes: npt.NDArray[np.int64], grids: IntArray, patch_size: int) -> tuple[IntArray, IntArray]:
         """Return the boxes that are read, and the sizes that they are resampled to.
 
-        They are int32 ``[n, 4]``, (top, left, height, width), and int32 ``[n, 2]``, (height, width), in pixels.
+        The boxes are int32 ``[n, 4]``, (top, left, height, width). The sizes are int32 ``[n, 2]``, (height, width). Both are in
+        pixels.
 
         Args:
             sizes: int ``[n, 2]``, (height, width) of each image in pixels, >= 1.

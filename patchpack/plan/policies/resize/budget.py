@@ -20,7 +20,7 @@ _HALVINGS = 24  # 100 / 2**23 is above NAFLEX_EPS, 100 / 2**24 below, for every 
 
 @dataclass(frozen=True)
 class Pix2Struct:
-    """The resize policy of Pix2Struct: as many whole patches as the budget allows, rounded down, at the same aspect ratio.
+    """The resize policy of Pix2Struct: as many whole patches as the budget allows at the image's aspect ratio.
 
     Images are scaled up or down. With M = max_patches: ``scale = sqrt(M * (p / h) * (p / w))`` and
     ``rows = clamp(floor(scale * h / p), 1, M)``, and cols likewise. Source: Pix2Struct 2210.03347,
@@ -28,9 +28,9 @@ class Pix2Struct:
 
     Attributes:
         max_patches: budget of one image in patches, >= 1.
-        exact: False (default) evaluates the published formula in float64, equal to the bit. True evaluates
-            ``rows = clamp(isqrt(M * h // w), 1, M)`` in integers. Then no row is lost to rounding if the root is an integer:
-            224 x 224 pixels at p = 16 and M = 25 give 5 x 5 patches, not 4 x 4.
+        exact: False (default) evaluates the published formula in float64, and equals the original code bit for bit. True
+            evaluates ``rows = clamp(isqrt(M * h // w), 1, M)`` in integers. With True no row is lost to rounding if the root is
+            an integer: 224 x 224 pixels at p = 16 and M = 25 give 5 x 5 patches, not 4 x 4.
     """
 
     max_patches: int
@@ -51,7 +51,7 @@ class Pix2Struct:
         if self.exact:
             rows, cols = isqrt(self.max_patches * h // w), isqrt(self.max_patches * w // h)
         else:
-            # the order of the operations is the reference's: another one rounds differently
+            # operations in the order of the original code: another order rounds differently
             scale = np.sqrt(self.max_patches * (patch_size / h) * (patch_size / w))
             rows, cols = np.floor(scale * h / patch_size), np.floor(scale * w / patch_size)
         return grid_of(np.clip(rows, 1, self.max_patches), np.clip(cols, 1, self.max_patches))
@@ -68,11 +68,11 @@ class NaFlex:
         max_patches: budget N of one image in patches, >= 1.
         upscale: False keeps the grid ``ceil(h / p) x ceil(w / p)`` of an image that already fits (timm ``max_ratio=1``).
             Default True.
-        search: the method that finds s*. ``"exact"``, the default, relies on the fact that just above s* rows or cols grow by
-            one: s* is ``k * p / h`` or ``l * p / w`` for the largest feasible k or l. ``"bisection"`` halves between 1e-6 and
-            100 in float64 until the two ends are less than 1e-5 apart, as transformers and timm do, and gives their sizes bit
-            for bit. It ends just below s*. That costs a row or a column in about one of 6,000 images, those of thousands of
-            pixels. (big_vision bisects in float32.)
+        search: the method that finds s*. ``"exact"``, the default, relies on the fact that rows or cols grow by one just above
+            s*. So s* is ``k * p / h`` or ``l * p / w``, for the largest feasible k or l. ``"bisection"`` halves the interval
+            1e-6 … 100 in float64 until it is shorter than 1e-5. transformers and timm do the same, so the sizes are equal bit
+            for bit. The search ends just below s*. About one image in 6,000, with sides of thousands of pixels, therefore loses
+            a row or a column. (big_vision bisects in float32.)
     """
 
     max_patches: int
@@ -111,7 +111,7 @@ class NaFlex:
         return grid_of(rows, cols)
 
     def _bisected(self, h: Int64, w: Int64, patch_size: int) -> IntArray:
-        # the order of the operations is the reference's: another one rounds differently
+        # operations in the order of the original code: another order rounds differently
         sides = np.array([h, w], dtype=np.float64)
         low, high = np.full(len(h), NAFLEX_EPS / 10), np.full(len(h), float(NAFLEX_MAX_SCALE))
         for _ in range(_HALVINGS):
@@ -123,7 +123,7 @@ class NaFlex:
         rows, cols = np.ceil(sides * (low if self.upscale else np.minimum(low, 1.0)) / patch_size)
         grids = grid_of(rows, cols)
         over = rows * cols > self.max_patches
-        if over.any():  # an image a million pixels long: the reference leaves its budget, or raises
+        if over.any():  # an image a million pixels long: the original code exceeds the budget, or raises an error
             grids[over] = self._exact(h[over], w[over], patch_size)
         return grids
 
@@ -131,8 +131,8 @@ class NaFlex:
         """Return the largest k with ``k * ceil(k * across / along) <= N``, or 0 if there is no such k.
 
         The product grows with k. With r = across / along and x = sqrt(N / r) the product is at least k² r, so k <= x. It is
-        below k² r + k, so every integer k <= x - 1 / (2 r) is feasible. The search is between the two: one step where along <
-        2 * across.
+        below k² r + k, so every integer k <= x - 1 / (2 r) is feasible. The search is between these two limits. It takes one
+        step if along < 2 * across.
         """
         budget = self.max_patches
         high = np.minimum(isqrt(budget * along // across), budget)

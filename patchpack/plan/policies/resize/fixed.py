@@ -13,7 +13,7 @@ from patchpack.plan._integers import ceil_div, columns, grid_of, require_bool, r
 from patchpack.plan.policies.resize.budget import MAX_BUDGET, Pix2Struct
 from patchpack.types import FloatArray, IntArray
 
-MAX_SIDE = 1 << 20  # sides times sides stay in int64
+MAX_SIDE = 1 << 20  # so that a product of two sides fits int64
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,14 @@ class Square:
 
 @dataclass(frozen=True)
 class LongestSide:
-    """A limit on the longer side. The image is shrunk to it, then both sides are rounded up to whole patches (Pixtral).
+    """A limit on the longer side. A longer image is shrunk to the limit, then sides are rounded up to whole patches (Pixtral).
 
-    ``r = max(h, w) / longest``; if r > 1: ``h = floor(h / r)``, ``w = floor(w / r)``; rows = ceil(h / p), at least 1.
-    Exact integers: ``floor(h * longest / max(h, w))``. Source: Pixtral 12B (p 16, longest 1024).
+    Let ``r = max(h, w) / longest``. If r > 1, then ``h = floor(h / r)`` and ``w = floor(w / r)``. In both cases
+    ``rows = ceil(h / p)``, at least 1, and cols likewise. The floor is exact, in integers: ``floor(h * longest / max(h, w))``.
+    Source: Pixtral 12B (p 16, longest 1024).
 
     Attributes:
-        longest: most pixels of the longer side.
+        longest: largest length of the longer side, in pixels.
         upscale: True also scales smaller images up, to a longer side of `longest` pixels. Default False.
     """
 
@@ -122,7 +123,7 @@ class Native:
         whole = np.stack(columns(sizes), axis=1)
         covered = np.asarray(grids, dtype=np.int64) * patch_size
         fits = np.all(grids == self._native(sizes, patch_size), axis=1)[:, None]
-        part = np.minimum(whole, covered)  # equals the whole side where the edge is padded
+        part = np.minimum(whole, covered)  # equals the whole side if the edge is padded
         corner = np.where(fits, (whole - part) // 2, 0)
         extent = np.where(fits, part, whole)
         target = np.where(fits, part, covered)

@@ -20,19 +20,19 @@ MAX_RESOLUTION = 1 << 15  # areas stay below 2**30, so area * side fits int64
 
 @dataclass(frozen=True)
 class NaViT:
-    """The area of an r x r square at the image's aspect ratio, floored to whole patches.
+    """A size with the area of an r x r square and the image's aspect ratio, rounded down to whole patches.
 
     ``h' = r * sqrt(h / w)``, ``w' = r * sqrt(w / h)``, rows = floor(h' / p), evaluated exactly as
     ``rows = isqrt(A * h // (w * p**2))`` with the integer area ``A = floor(r**2)``. A side under one patch becomes one patch,
-    and the other is then at most ``max(1, A // p**2)``. Source: NaViT 2307.06304 section 2.1 and figure 7. The paper does not
-    state the rounding of a side; floor reproduces its table 2.
+    and the other side is then at most ``max(1, A // p**2)`` patches. Source: NaViT 2307.06304 section 2.1 and figure 7. The
+    paper does not say how a side is rounded. Rounding down reproduces the paper's table 2.
 
     Attributes:
-        resolution: r in pixels, or the range (lowest, highest) that r is drawn from, one draw per image. Default (64, 256).
-        sampling: distribution of the draw. ``"uniform"`` is the default. ``"normal"`` maps a normal (mean, std), truncated to
-            [−1, 1], linearly to the range.
-        mean, std: mean and standard deviation of that normal distribution. Default −0.5 and 1. A mean of −0.5, which makes
-            small images more frequent, is the paper's best.
+        resolution: r in pixels, or a range (lowest, highest) from which r is drawn for each image. Default (64, 256).
+        sampling: distribution of the draw. ``"uniform"`` is the default. ``"normal"`` draws from a normal distribution
+            truncated to [−1, 1], and maps the draw linearly to the range.
+        mean, std: mean and standard deviation of the normal distribution, before truncation. Default −0.5 and 1. A mean of −0.5
+            makes small images more frequent. It was the best in the paper.
         on: quantity that is drawn: ``"side"`` (default, as in the paper) draws r, ``"area"`` draws r².
         eval_resolution: fixed r in pixels that `for_eval` uses. Default None, the highest r of the range.
     """
@@ -77,7 +77,8 @@ class NaViT:
     def bound(self, patch_size: int) -> int:
         """Return ``max(1, highest**2 // p**2)``.
 
-        Proof: rows * cols <= sqrt(A h / (w p²)) * sqrt(A w / (h p²)) = A / p², or the cap.
+        Proof: rows * cols <= sqrt(A h / (w p²)) * sqrt(A w / (h p²)) = A / p². If a side is under one patch, the limit stated
+        in `NaViT` holds.
         """
         return max(1, self.range[1] ** 2 // patch_size**2)
 

@@ -17,11 +17,12 @@ MAX_ASPECT = 200
 
 @dataclass(frozen=True)
 class SmartResize:
-    """Sides rounded to ``f = patch_size * merge`` (half to even), then scaled if the area leaves [min_pixels, max_pixels].
+    """Sides rounded to multiples of ``f = patch_size * merge``. Images outside [min_pixels, max_pixels] are scaled.
 
-    ``H = rint(h / f) * f``, W likewise. If ``H * W > max``: ``b = sqrt(h * w / max)``, ``H = max(f, floor(h / b / f) * f)``;
-    else if ``H * W < min``: ``b = sqrt(min / (h * w))``, ``H = ceil(h * b / f) * f``; W likewise. Aspect ratios above 200 are
-    refused. Source: Qwen2-VL ``smart_resize`` (transformers ``image_processing_qwen2_vl.py``).
+    ``H = rint(h / f) * f`` (half to even), and W likewise. If ``H * W > max``, then ``H = max(f, floor(h / b / f) * f)`` with
+    ``b = sqrt(h * w / max)``, and W likewise. If ``H * W < min``, then ``H = ceil(h * b / f) * f`` with
+    ``b = sqrt(min / (h * w))``, and W likewise. Aspect ratios above 200 are refused. Source: Qwen2-VL ``smart_resize``
+    (transformers ``image_processing_qwen2_vl.py``).
 
     Attributes:
         min_pixels: area in pixels below which an image is scaled up.
@@ -29,9 +30,10 @@ class SmartResize:
             them into account.
         merge: number of patches per side that the model merges into one token. Rows and columns are multiples of `merge`.
             Default 2.
-        min_side: least pixels of the shorter side. An image with a shorter side is first scaled up, at its aspect ratio
-            (PaddleOCR-VL: 28). Default None, no least side. For GLM-4.xV use half of its limits, because it counts an image
-            as two frames. It rounds short sides down, so its size differed for 4 of 4,512 images.
+        min_side: smallest length of a side, in pixels. An image with a shorter side is first scaled up at its aspect ratio
+            (PaddleOCR-VL: 28). Default None, no limit. For GLM-4.xV, pass half of that model's area limits, because the model
+            counts an image as two frames. The model rounds short sides down, so its size differed from ours for 4 of 4,512
+            images.
     """
 
     min_pixels: int
@@ -53,14 +55,14 @@ class SmartResize:
             raise ConfigError(f"merge and min_side must be >= 1, got merge={self.merge}, min_side={self.min_side}")
 
     def bound(self, patch_size: int) -> int:
-        """Return the largest ``rows * cols``, in blocks of f x f (times merge**2), over the branches.
+        """Return the largest ``rows * cols`` over the branches below: the number of blocks of f x f pixels, times merge**2.
 
-        * No or maximum branch, no clamp: ``H * W <= max_pixels``, so ``max // f**2`` blocks.
-        * Maximum branch, a side clamped to f: the other is ``floor(sqrt(max * a) / f)`` with aspect a <= 200. A clamp needs
-          ``a > max / f**2``.
-        * Minimum branch: ``ceil(x) * ceil(y)`` with ``x * y = m = min / f**2`` and ``x <= sqrt(200 * m)``. For
-          ``ceil(y) = j``, y > j − 1, hence ``ceil(x) <= ceil(m / (j − 1))``. The float64 of the rule may round both up where
-          both are integers (19 x 1900 at f 28 and m 100: 2 x 101 blocks). The 1e-9 below counts that.
+        * No scaling, or scaling down without a clamp: ``H * W <= max_pixels``, so ``max // f**2`` blocks.
+        * Scaling down with a side clamped to f: the other side has ``floor(sqrt(max * a) / f)`` blocks, with aspect a <= 200. A
+          clamp needs ``a > max / f**2``.
+        * Scaling up: ``ceil(x) * ceil(y)`` blocks with ``x * y = m = min / f**2`` and ``x <= sqrt(200 * m)``. For
+          ``ceil(y) = j``, y > j − 1, hence ``ceil(x) <= ceil(m / (j − 1))``. In float64 the rule may round both x and y up
+          although both are integers (19 x 1900 at f 28 and m 100: 2 x 101 blocks). The 1e-9 in the code allows for this.
         """
         f = patch_size * self.merge
         most, least = self.max_pixels / f**2, self.min_pixels / f**2
@@ -90,7 +92,7 @@ class SmartResize:
         width = np.where(shrink, np.maximum(f, np.floor(w / b / f) * f), width)
 
         b = np.sqrt(self.min_pixels / (h * w))
-        grow = area < self.min_pixels  # a side that rounded to 0 lands here too, and may shrink a long image
+        grow = area < self.min_pixels  # a side rounded to 0 comes here too, and a long image may then shrink
         height = np.where(grow, np.ceil(h * b / f) * f, height)
         width = np.where(grow, np.ceil(w * b / f) * f, width)
 
