@@ -65,8 +65,9 @@ def open_source(
         source: the data, in one of these forms: webdataset shards (a path, brace pattern ``train-{0000..0099}.tar``, glob, URL
             or ``pipe:`` command, or a list of these), a folder, image files (one path, a glob, or a list), a map-style dataset
             (torch, Hugging Face), an iterable, an index of shards, or a `Source`. The items of an iterable are `Sample`s,
-            webdataset dicts, Hugging Face rows, or pairs (image, target). For an index, `image` and `target` were chosen when
-            the index was built. A `Source` is returned unchanged.
+            webdataset dicts, Hugging Face rows, or pairs (image, target), and their images have any form of `Sample.image`: a
+            path, file bytes, an array, … The key of a pair or row is its number, also if the image is a path. For an index,
+            `image` and `target` were chosen when the index was built. A `Source` is returned unchanged.
         image: extensions of the image member or file, or columns of a row, as a list or separated by ``;``. A pattern
             (``*.jpg``) stands for all members of a sample that match, see `Sample`. If you leave `image` out, a row's image may
             also be in column ``image``, and a folder's images are all files in a format that can be decoded.
