@@ -117,12 +117,14 @@ def readable(
         DecodeError: `image` is no single image, or is over the limit.
         SourceError: the file that `image` names cannot be read.
     """
-    if is_text(image):
-        image = located(image)
-    if isinstance(image, ImageFile):
-        return image.read(max_bytes)
     if isinstance(image, (bytes, bytearray, memoryview, Image.Image)):
         return image
+    if is_text(image):
+        image = located(image)
+        if isinstance(image, bytes):
+            return image
+    if isinstance(image, ImageFile):
+        return image.read(max_bytes)
     if arrays.is_array(image) and len(image.shape) != 4:
         return arrays.rgb_of(arrays.as_array(image), background=background, reading=reading)
     raise _stranger(image)

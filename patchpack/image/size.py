@@ -44,17 +44,17 @@ def picture_size(
         DecodeError: `image` has another type or an unknown format, or is over a limit.
         SourceError: the file that `image` names cannot be read.
     """
-    if is_text(image):
+    if not isinstance(image, bytes) and is_text(image):
         image = located(image)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        require_bytes(memoryview(image).nbytes, max_bytes)
+        return read_size(bytes(image), max_pixels=max_pixels, formats=formats)
     if isinstance(image, ImageFile):
         with image.open() as file:
             try:
                 return read_size_in(file, max_pixels=max_pixels, max_bytes=max_bytes, formats=formats)
             except OSError as error:
                 raise SourceError(f"{said(error)} for {image.path!r}") from None
-    if isinstance(image, (bytes, bytearray, memoryview)):
-        require_bytes(memoryview(image).nbytes, max_bytes)
-        return read_size(bytes(image), max_pixels=max_pixels, formats=formats)
     return held_size(image, max_pixels=max_pixels)
 
 

@@ -222,7 +222,8 @@ def header_of(
     for part, one in enumerate(images):
         member = f"[{part}]" if several else ""
         try:
-            one = as_array(one) if is_array(one) else located(one)
+            if not isinstance(one, bytes):
+                one = as_array(one) if is_array(one) else located(one)
             frames = frames_of(one) if members.limits.clips else None
             count, first = (1, one) if frames is None else (frame_count(frames), frame_at(frames, 0))
             if is_array(first) and len(first.shape) != 4:

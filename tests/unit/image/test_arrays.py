@@ -94,6 +94,13 @@ def test_float_alpha_is_composed_over_the_background() -> None:
     assert np.array_equal(rgb_of(pixels / 255, background=GREEN), rgb_of(pixels, background=GREEN))
 
 
+def test_a_range_is_that_of_the_colours_and_not_of_alpha() -> None:
+    pixels = np.full((5, 6, 4), [0.25, 0.5, 0.75, 1.0])
+    assert rgb_of(pixels, reading=Reading("range"))[0, 0].tolist() == [0, 128, 255]
+    pixels[..., 3] = 0
+    assert rgb_of(pixels, background=GREEN, reading=Reading("range"))[0, 0].tolist() == list(GREEN)
+
+
 def test_a_rounding_error_outside_is_taken_and_more_is_not() -> None:
     array = np.full((5, 6, 3), 0.5)
     array[0, 0] = 1 + 0.4 / 255, -0.4 / 255, 1 + 1e-7

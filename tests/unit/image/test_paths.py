@@ -94,7 +94,14 @@ TEXT = base64.b64encode(encoded()).decode()
 
 @pytest.mark.parametrize(
     "text",
-    [TEXT[:-1], TEXT[:-4] + "!AAA", TEXT[:40] + "\n" + TEXT[40:], base64.b64encode(bytes(99)).decode(), "R0lGODlh", "é" * 24],
+    [
+        TEXT[:-1],
+        TEXT[:40] + "!!!!" + TEXT[40:],
+        TEXT[:40] + 4 * "\n" + TEXT[40:],
+        base64.b64encode(bytes(99)).decode(),
+        "R0lGODlh",
+        "é" * 24,
+    ],
     ids=["no padding", "a stranger", "lines", "no image", "short", "not ASCII"],
 )
 def test_what_is_not_quite_base64_is_a_missing_file(text: str) -> None:

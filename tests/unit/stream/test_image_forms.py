@@ -264,10 +264,10 @@ def test_the_key_of_a_pair_is_its_number_and_that_of_an_image_alone_its_path(tmp
 
 def test_workers_start_from_the_folder_in_which_a_path_was_met(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(file_of(COLOUR))
-    sources: list[Any] = [[("a.png", 7)], Held("a.png"), [{"image": ["a.png"], "label": 7}]]
-    for source in sources:
+    sources: list[Any] = [[("a.png", 7)], Held("a.png"), [{"image": ["a.png"], "label": 7}], Held(["a.png"])]
+    for source, options in [*((source, {}) for source in sources), (Held("a.png"), {"sizes": [[9, 14]]})]:
         monkeypatch.chdir(tmp_path)
-        planner = pp.Planner(source, RECIPE)
+        planner = pp.Planner(source, RECIPE, **options)
         (plan,) = planner
         monkeypatch.chdir("/")
         painter = pickle.loads(pickle.dumps(pp.Painter(planner)))
@@ -300,6 +300,12 @@ class _nothing:
 
     def __exit__(self, *_: object) -> None:
         return None
+
+
+def test_the_path_of_a_row_of_datasets_is_never_base64() -> None:
+    text = base64.b64encode(file_of(COLOUR)).decode()
+    with pytest.raises(pp.errors.SourceError, match="there is no file"):
+        list(pp.load([{"image": {"bytes": None, "path": text[:200]}, "label": 1}], RECIPE))
 
 
 def test_a_file_that_vanishes_before_it_is_painted_is_named(tmp_path: Path) -> None:
