@@ -27,6 +27,7 @@ CHANNELS = (1, 3, 4)
 
 LAYOUTS = "[H, W], [H, W, 1 | 3 | 4] or [1 | 3 | 4, H, W]"
 _TYPES = "uint8, uint16 or float in [0, 1]"
+_BLOCK = 1 << 15  # floats that are scaled at a time
 _HALF = 0.5 / 255  # half a level: a float this far outside [0, 1] is a rounding error, and is rounded to 0 or to 255
 
 
@@ -63,6 +64,8 @@ def require_image(array: npt.NDArray[Any]) -> None:
     Raises:
         DecodeError: the type is not accepted, no axis can be the channels, or both the first and the last axis can be.
     """
+    if array.ndim == 3 and array.shape[2] == 3 and array.shape[0] > 4 and array.dtype == np.uint8:
+        return  # the common case, without the tests below
     if array.ndim not in (2, 3) or (array.ndim == 3 and not {array.shape[0], array.shape[2]} & {*CHANNELS}):
         raise DecodeError(f"expected an array {LAYOUTS}, got {_shape_of(array)}")
     if array.dtype != np.uint8 and not _has_16_bits(array) and array.dtype.kind != "f":
@@ -154,14 +157,23 @@ def _levels(pixels: npt.NDArray[Any], stretch: bool) -> UInt8Array:
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= -_HALF and high <= 1 + _HALF):  # also for NaN
         raise DecodeError(f"expected floats in [0, 1], got {_shape_of(pixels)}{_values(pixels)}: {_cure(pixels)}")
-    levels: UInt8Array = np.rint(np.multiply(pixels, 255.0, dtype=np.float64)).clip(0, 255).astype(np.uint8)
-    colours = levels[:, :, :3]
-    if stretch:
-        values = pixels[:, :, :3].astype(np.float64)
-        low, high = float(values.min()), float(values.max())
-        colours[...] = np.rint((values - low) * (255.0 / ((high - low) or 1.0)))
+    levels = np.empty(pixels.shape, dtype=np.uint8)
+    colours, values = levels[:, :, :3], pixels[:, :, :3]
+    low, high = (float(values.min()), float(values.max())) if stretch else (0.0, 1.0)
+    _scale(values, low, 255.0 / ((high - low) or 1.0), colours)
+    _scale(pixels[:, :, 3:], 0.0, 255.0, levels[:, :, 3:])
     depth.note_narrow(colours)
     return levels[:, :, 0] if levels.shape[2] == 1 else levels
+
+
+def _scale(values: npt.NDArray[Any], low: float, factor: float, out: UInt8Array) -> None:
+    """Write ``(values - low) * factor`` into `out`, rounded, in blocks of rows that stay in the cache."""
+    rows = max(1, _BLOCK // (values.shape[1] * values.shape[2] or 1))
+    for top in range(0, len(values), rows):
+        block = np.subtract(values[top : top + rows], low, dtype=np.float64)
+        block *= factor
+        np.rint(block, out=block)
+        out[top : top + rows] = np.clip(block, 0, 255, out=block)
 
 
 def _shape_of(value: Any) -> str:

@@ -150,7 +150,7 @@ def note_narrow(levels: npt.NDArray[np.uint8]) -> None:
     """
     if not levels.size:
         return
-    counts = np.bincount(levels.reshape(-1), minlength=256)
+    counts = np.array(Image.fromarray(np.ascontiguousarray(levels.reshape(len(levels), -1))).histogram())
     edges = np.cumsum(counts)
     few = levels.size // _FEW
     low, high = np.searchsorted(edges, few, side="right"), np.searchsorted(edges, levels.size - few, side="left")
