@@ -18,11 +18,11 @@ _11, _21, _32 = np.uint64(11), np.uint64(21), np.uint64(32)
 
 @njit
 def _block(seed: np.uint64, epoch: np.uint64, hashed: np.uint64, last: np.uint64) -> tuple[np.uint64, np.uint64]:
-    """Return the two draws of one block, each 53 bits in a uint64.
+    """Return the two random draws of one Philox block, each 53 bits in a uint64.
 
     Args:
-        seed: seed of the draws.
-        epoch: epoch of the draws.
+        seed: seed of the random draws.
+        epoch: number of the epoch, on which the random draws depend.
         hashed: hash of the key.
         last: fourth word of the counter. It holds the stage and the number of the block.
     """
@@ -42,9 +42,9 @@ def uniforms(seed: np.uint64, epoch: np.uint64, stage: np.uint64, hashes: UInt64
     """Write the result of `patchpack.rng.uniforms` to an array.
 
     Args:
-        seed: seed of the draws.
-        epoch: epoch of the draws.
-        stage: purpose of the draws, shifted left by 24 bits.
+        seed: seed of the random draws.
+        epoch: number of the epoch, on which the random draws depend.
+        stage: purpose of the random draws, shifted left by 24 bits.
         hashes: uint64 ``[m]``, the hashes of the keys.
         out: float64 ``[m, n]``, output: the result.
     """
@@ -59,7 +59,7 @@ def uniforms(seed: np.uint64, epoch: np.uint64, stage: np.uint64, hashes: UInt64
 
 @njit
 def select(draws: UInt64Array, counts: Int64Array, out: IndexArray) -> None:
-    """Write the positions of the k smallest draws to `out`, from low to high. Of equal draws the first counts as smaller.
+    """Write the positions of the k smallest draws to `out`, in ascending order. Of equal draws, the first counts as smaller.
 
     Args:
         draws: uint64 ``[n]``, draws of 53 bits, n >= k.
@@ -104,9 +104,9 @@ def smallest(
     """Write the result of `patchpack.rng.smallest` to an array.
 
     Args:
-        seed: seed of the draws.
-        epoch: epoch of the draws.
-        stage: purpose of the draws, shifted left by 24 bits.
+        seed: seed of the random draws.
+        epoch: number of the epoch, on which the random draws depend.
+        stage: purpose of the random draws, shifted left by 24 bits.
         hashes: uint64 ``[m]``, the hashes of the keys.
         n: int64 ``[m]``, number of draws of each key.
         k: int64 ``[m]``, number of smallest draws to find for each key.

@@ -29,7 +29,7 @@ class BatchInfo:
             position in an endless stream. The image's random draws depend on its key and on this number. None if all are 0.
         boxes: nested list with the part of each image that was read: (top, left, height, width) in source pixels. None if the
             recipe does not crop.
-        flips: nested list with True for each image that is mirrored. None if the recipe does not mirror.
+        flips: nested list of bools, True if the image is mirrored, False if not. None if the recipe does not mirror.
         positions: "image" if position ids are positions in the whole image and not in its crop. Else None.
         worker: number of the stream that made the batch, from 0.
         streams: number of streams.

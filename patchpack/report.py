@@ -133,7 +133,7 @@ class Account:
         return self.seen - self.packed - len(self.rejected) - sum(self.dropped.values())
 
     def report(self, waiting: int | None = None) -> Report:
-        """Return the report so far. Batches that are added later do not change it.
+        """Return the report so far. Batches that are added later do not change this report.
 
         Args:
             waiting: value for `Report.waiting`. Default None, the `waiting` of this account.

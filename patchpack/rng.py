@@ -1,4 +1,4 @@
-"""Random numbers, called draws, each of which depends on (seed, epoch, key, stage) alone: the address of the draw.
+"""Random numbers, called draws. The draws of a key depend on (seed, epoch, key, stage) alone.
 
 The generator is Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), vectorised over keys
 in numpy. Therefore the draws of an image do not depend on the order of images, on the worker or rank, or on a resume.
@@ -30,7 +30,7 @@ _MANY = 16  # draws per key, as for every patch of an image. Sizes and rates tak
 
 
 class Stage(IntEnum):
-    """The purpose of a draw. Add a new stage at the end only, so that existing stages keep their numbers."""
+    """The purpose of a random draw. Add a new stage at the end only, so that existing stages keep their numbers."""
 
     RESIZE = 0
     DROP = 1
@@ -66,7 +66,7 @@ def uniforms(seed: int, epoch: int, hashes: U64, stage: int, n: int) -> npt.NDAr
 
     Args:
         seed: the recipe's seed, 0 … 2**64 − 1.
-        epoch: epoch of the draws, 0 … 2**32 − 1.
+        epoch: number of the epoch, on which the draws depend, 0 … 2**32 − 1.
         hashes: uint64 ``[m]``, the hashes of the keys (see `key_hash`).
         stage: purpose of the draws, 0 … 255, one of `Stage`.
         n: number of draws per key, 0 … 2**24.
@@ -108,13 +108,13 @@ def _require(seed: int, epoch: int, stage: int, n: int) -> None:
 
 
 def permutation(seed: int, epoch: int, stage: int, start: int, n: int, *, block: int | None = None) -> npt.NDArray[np.intp]:
-    """Return the positions ``0 … n − 1`` in random order: sorted by one draw each.
+    """Return the positions ``0 … n − 1`` in random order. Each position has a random draw, and positions are sorted by draw.
 
     Position i has the draw of key ``start + i``.
 
     Args:
         seed: the recipe's seed, 0 … 2**64 − 1.
-        epoch: epoch of the draws, 0 … 2**32 − 1.
+        epoch: number of the epoch, on which the draws depend, 0 … 2**32 − 1.
         stage: purpose of the draws, 0 … 255, one of `Stage`.
         start: key of the draw of position 0, 0 … 2**64 − n.
         n: number of positions, >= 0.
@@ -152,7 +152,7 @@ def smallest(seed: int, epoch: int, hashes: U64, stage: int, n: npt.ArrayLike, k
 
     Args:
         seed: the recipe's seed, 0 … 2**64 − 1.
-        epoch: epoch of the draws, 0 … 2**32 − 1.
+        epoch: number of the epoch, on which the draws depend, 0 … 2**32 − 1.
         hashes: uint64 ``[m]``, the hashes of the keys (see `key_hash`).
         stage: purpose of the draws, 0 … 255, one of `Stage`.
         n: integers ``[m]``, number of draws of each key, 1 … 2**24.

@@ -79,8 +79,8 @@ class Sample:
               floats in [0, 1]. Four channels are RGB and alpha, which is composed over the recipe's `background`.
 
             A clip is a `Clip`, or an array with an axis of frames in front. A list holds several images or clips that belong
-            together, such as the pages of a document. All of a list are packed into one row in the order of the list, or all
-            are rejected.
+            together, such as the pages of a document. All images of a list are packed into one row in the order of the list, or
+            all are rejected.
         target: class index, float, array of a fixed shape, dict of these, or any other object. Default None, no target.
         text: text that belongs to the image, such as a caption. It is used only with ``tokenize``. Default None.
     """
@@ -182,7 +182,7 @@ class Header(NamedTuple):
 
     @property
     def draw_key(self) -> str:
-        """The key on which the image's draws depend: the sample's key, then `repeat` and `part` unless they are 0."""
+        """The key on which the image's random draws depend: the sample's key, then `repeat` and `part` unless they are 0."""
         key = f"{self.key}#{self.repeat}" if self.repeat else self.key
         return f"{key}[{self.part}]" if self.part else key
 
@@ -192,23 +192,31 @@ class Header(NamedTuple):
         return (self, *self.rest)
 
     def in_pass(self, repeat: int) -> Header:
-        """Return the header of the same sample in pass number `repeat` over its source."""
+        """Return the header of this sample for pass number `repeat` over the source."""
         rest = tuple(other._replace(repeat=repeat) for other in self.rest)
         return self._replace(repeat=repeat, rest=rest)
 
 
 class Inline(NamedTuple):
-    """The location of a sample that cannot be read again. It holds the image and the target themselves."""
+    """The location of a sample that cannot be read again. The location holds the image and the target themselves."""
 
     image: object
     target: object
 
 
 class TargetSpec(NamedTuple):
-    """The kind of a target: int64 or float32 arrays of one shape, or any other object (``dtype == "object"``)."""
+    """The kind of a target: int64 or float32 arrays of one shape, or any other object (``dtype == "object"``).
+
+    Attributes:
+        dtype: ``"int64"``, ``"float32"`` or ``"object"``.
+        shape: shape of the target of one image. Default (), a number.
+        declared: True if the user passed the kind as ``target_kind``. Default False: the first readable target has this kind. A
+            declared object may be None.
+    """
 
     dtype: str
     shape: tuple[int, ...] = ()
+    declared: bool = False
 
 
 Event = Header | Rejection | ShardFault  # what a source's scan yields, in order
@@ -230,7 +238,7 @@ class BatchPlan:
         table: decisions about the n images of the batch, one line per image.
         key_hash: uint64 ``[n]``, hash of each image's `Header.draw_key`.
         headers: key, size and location of each image.
-        target_kind: kind of the source's targets. It decides the dtype of the targets of empty slots.
+        target_kind: kind of the source's targets. This kind decides the dtype of the targets of empty slots.
         info: counters, and losses since the previous plan. It becomes `PackedBatch.info`.
         fatal: reason why no batch can be made, for example that the source has no readable image. Default None, a normal batch.
         repeated_rows: number of rows at the end that repeat earlier rows of the epoch (``tail="wrap"``). These rows are not
@@ -253,7 +261,7 @@ class BatchPlan:
     text_len: int | None = None
 
     def take_rows(self, rows: Sequence[int]) -> BatchPlan:
-        """Return a plan with only the given rows, in the given order. It shares `info` with this plan."""
+        """Return a plan with only the given rows, in the given order. The new plan shares `info` with this plan."""
         spans = [np.arange(self.offsets[r], self.offsets[r + 1]) for r in rows]
         lines = np.concatenate(spans) if spans else np.arange(0)
         offsets = np.concatenate([[0], np.cumsum([len(span) for span in spans])]).astype(np.int32)

@@ -1,4 +1,4 @@
-"""A filter of warnings that is inserted into the list of filters of Python's `warnings`, and removed from it.
+"""A warning filter that is put into the list of filters of Python's `warnings`, and later removed from this list.
 
 `warnings.catch_warnings` replaces that list for the whole process. If two threads leave `warnings.catch_warnings` in the wrong
 order, the list stays replaced. Inserting and removing one filter has no such effect.
@@ -14,13 +14,15 @@ from typing import Any
 
 
 class ThreadFilter:
-    """A filter of warnings that calls two functions in the thread that warns.
+    """A warning filter that asks two functions. They are called in the thread that warns.
 
     If `warnings` has no list of filters, the functions are not called. All warnings of one package are then ignored.
 
     Args:
-        is_text: a function from the text of a warning to a bool. True lets `is_module` decide.
-        is_module: a function from the name of the module that warns to a bool. True ignores the warning.
+        is_text: a function from the text of a warning to a bool. If it is True, `is_module` decides. If it
+            is False, the filter does not apply.
+        is_module: a function from the name of the module that warns to a bool. If it is True, the warning
+            is ignored. If it is False, the filter does not apply.
         package: name of the package whose warnings are ignored if there is no list.
     """
 
@@ -30,7 +32,10 @@ class ThreadFilter:
         self._package = package
 
     def insert(self) -> list[Any] | None:
-        """Put the filter before all other filters. Return the changed list for `remove`, or None if there is no list."""
+        """Put the filter before all other filters.
+
+        Return the changed list, which `remove` needs. Return None if there is no list.
+        """
         filters: Any = getattr(warnings, "filters", None)
         if not isinstance(filters, list):
             warnings.filterwarnings("ignore", module=rf"{self._package}\.")

@@ -12,12 +12,12 @@ from typing import Any
 
 
 def may_have_format(stream: Any) -> bool:
-    """Return False for a stream without a format. If `datasets` does not show the format, return True."""
+    """Return True if a stream has a format, or if `datasets` does not show the format. Return False if it has none."""
     return getattr(stream, "_formatting", stream) is not None
 
 
 def is_split_by_node(stream: Any) -> bool:
-    """Return True for a stream of ``split_dataset_by_node``. If `datasets` does not show the division, return False."""
+    """Return True if ``split_dataset_by_node`` made the stream. Return False otherwise, or if `datasets` does not show it."""
     return getattr(stream, "_distributed", None) is not None
 
 
@@ -33,7 +33,7 @@ _EXACT = {
 
 
 def stream_behind_error(stream: Any) -> tuple[Any, Any] | None:
-    """Return a stream that begins after the item for which `stream` raised an error in its last iteration.
+    """Return a copy of a stream that begins after the item at which the last iteration of `stream` raised an error.
 
     A stream is a chain of generators, and a generator ends with its first error. Therefore a copy of the stream continues from
     ``stream.state_dict()``, which counts the item with the error as read.

@@ -1,7 +1,7 @@
 """A context that silences the libtiff inside Pillow. libtiff may print a line to standard error for every row of a broken file.
 
 libtiff has one handler of messages for the whole process. The handler is removed when the first thread begins to read a TIFF
-file. It is restored when no thread reads a TIFF file. Pillow still raises an error with a reason for a broken file.
+file, and restored when no thread reads a TIFF file. Pillow still raises an error with a reason for a broken file.
 """
 
 from __future__ import annotations

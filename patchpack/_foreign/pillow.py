@@ -30,7 +30,7 @@ def memory_of(picture: Image.Image) -> npt.NDArray[np.uint8] | None:
     """Return the memory of a loaded RGB image, uint8 ``[height * width * 4]``: red, green, blue and an unused byte per pixel.
 
     The memory is valid as long as the image exists. Return None if the memory is not in one piece, because Pillow allocates in
-    blocks of 16 MiB. Also return None if this version of Pillow does not export the memory. After None, copy the pixels.
+    blocks of 16 MiB. Also return None if this version of Pillow does not export the memory. The caller then copies the pixels.
     """
     try:
         capsule = _capsule_of(picture)
@@ -56,8 +56,8 @@ def decode_jpeg(data: bytes, pixels: npt.NDArray[np.uint8]) -> bool:
 
     Args:
         data: the bytes of the file.
-        pixels: contiguous uint8 array ``[height, width, 4]``, the output, of the size in the file's header. The four channels
-            become red, green, blue and an unused byte.
+        pixels: contiguous uint8 array ``[height, width, 4]`` for the result. Height and width are the size in the file's
+            header. The four channels become red, green, blue and an unused byte.
 
     Returns:
         True if all pixels are written. False for a file with a fault, or if this version of Pillow has no such decoder. After

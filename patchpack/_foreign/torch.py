@@ -32,7 +32,7 @@ def workers_of(iterator: Iterator[Any]) -> Sequence[Any]:
 
 @contextmanager
 def deaths_raise(iterator: Iterator[Any]) -> Iterator[None]:
-    """Limit torch's errors about dead workers of an iterator to this context, so that no training step is interrupted.
+    """Let torch raise errors about dead workers of an iterator only in this context, so that no training step is interrupted.
 
     Torch's signal handler raises these errors. If this version of torch has no list of workers, the context does nothing, and
     the handler may raise at any time.
@@ -55,7 +55,7 @@ def deaths_raise(iterator: Iterator[Any]) -> Iterator[None]:
 
 
 def is_timeout(error: RuntimeError) -> bool:
-    """Return True for the error of a DataLoader whose ``timeout`` has passed. Only its text distinguishes this error."""
+    """Return True for the error of a DataLoader whose ``timeout`` has passed. Only the text identifies this error."""
     return str(error).startswith("DataLoader timed out")
 
 
@@ -67,7 +67,7 @@ def is_death(error: RuntimeError) -> bool:
 def shut_down(iterator: Iterator[Any]) -> None:
     """End the threads and queues of an iterator whose workers have ended.
 
-    Without this call they end when Python deletes the iterator.
+    Without this call, the threads and queues end when Python deletes the iterator.
     """
     end: Any = getattr(iterator, "_shutdown_workers", None)
     if end is not None:

@@ -21,7 +21,7 @@ def reorder(
     table: Float32Array,
     out: Float32Array,
 ) -> None:
-    """Write the patches of all images block by block, channel first, and repeat each patch once per frame.
+    """Write the patches of all images block by block, with channel as first axis. Copy each patch to all its frames.
 
     Args:
         patches: uint8 or float32 ``[tokens * D]``, one patch after the other. The values of a patch have the order (y, x,

@@ -32,8 +32,9 @@ def timm_naflex(batch: PackedBatch[ArrayT], *, max_seq_len: int | None = None, p
         patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
-        ``patches`` float32 ``[N, max_seq_len, patch_size**2 * 3]``, ``patch_coord`` int64 ``[N, max_seq_len, 2]`` (row, col),
-        and ``patch_valid`` bool ``[N, max_seq_len]``, for N readable images in (row, slot) order.
+        A dict for N readable images, in (row, slot) order. ``patches`` is float32 ``[N, max_seq_len, patch_size**2 * 3]``.
+        ``patch_coord`` is int64 ``[N, max_seq_len, 2]``, (row, col) of each patch. ``patch_valid`` is bool
+        ``[N, max_seq_len]``, False at padding.
 
     Raises:
         ConfigError: an image lost patches, or the patch sizes differ.
@@ -48,7 +49,9 @@ def timm_naflex(batch: PackedBatch[ArrayT], *, max_seq_len: int | None = None, p
 
 @dataclass(frozen=True, kw_only=True)
 class TimmNaFlexProcessor(Processor):
-    """A faster processor with the results of timm's evaluation transform and collation for NaFlex. See `timm_naflex`.
+    """A processor that gives the results of timm's evaluation transform and collation for NaFlex, but faster.
+
+    See `timm_naflex`.
 
     Attributes:
         patch_size: pixels per side of a patch (default 16).
@@ -73,12 +76,12 @@ class TimmNaFlexProcessor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> TimmNaFlexProcessor:
-        """Return a processor with the settings of another processor or model, and some fields changed.
+        """Return a processor that has the settings of another processor or model, except for the fields in `changes`.
 
         Args:
             processor: the dict from ``timm.data.resolve_model_data_config(model)``, the model, or a folder with its
                 ``config.json``.
-            **changes: fields of the new processor. They override the settings of `processor`.
+            **changes: values of single fields, used in place of the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
@@ -87,7 +90,10 @@ class TimmNaFlexProcessor(Processor):
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make the same patches. The adapter takes their batches."""
+        """A recipe for `load` and `pack_images` that gives the same patches as this processor.
+
+        Pass the batches of `load` or `pack_images` to the adapter `timm_naflex`.
+        """
         return recipes.siglip2_naflex(
             max_patches=self.max_seq_len,
             patch_size=self.patch_size,
@@ -106,7 +112,7 @@ class TimmNaFlexProcessor(Processor):
         return {"patches": patches, "patch_coord": coord, "patch_valid": prepared.mask(length)}
 
     def to_dict(self) -> dict[str, object]:
-        """Return the settings under timm's names, as `like` accepts them."""
+        """Return the settings under timm's names. `like` accepts this dict."""
         return self._stated()
 
     def _stated(self) -> dict[str, object]:

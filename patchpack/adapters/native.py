@@ -33,7 +33,7 @@ def become_native(processor: object) -> bool:
 
 
 def plain_class(kind: type) -> type:
-    """Return the class from which `native_class` made a class. Return any other class unchanged."""
+    """Return the original class of a class that `native_class` made. Return any other class unchanged."""
     return next((plain for plain, native in _made.items() if native is kind), kind)
 
 

@@ -1,4 +1,4 @@
-"""Unpacked batches with one image per row, for models that do not take packed rows, and checks of such batches."""
+"""Unpacking of batches to one image per row, for models that do not take packed rows. Also checks of the unpacked batches."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from patchpack.batch._types import ArrayT, Targets
+from patchpack.batch._types import ArrayT, Objects, Targets
 from patchpack.batch.packed import PackedBatch
 from patchpack.batch.views import ragged, standardize_patches
 from patchpack.errors import ConfigError, ShapeError
 from patchpack.stream.workers.shared_batch import as_tensors
 
-ImageTargets = Tensor | dict[str, Tensor] | list[object] | None  # one per image, of the types that `Targets` has per slot
+ImageTargets = Tensor | dict[str, Tensor | list[object]] | list[object] | None  # one per image, of the types of `Targets`
 
 
 class Padded(NamedTuple):
@@ -27,8 +27,8 @@ class Padded(NamedTuple):
         num_tokens: int64 ``[N]``, number of tokens of each image.
         grid_sizes: int32 ``[N, 2]``, (rows, cols) of each image in patches.
         source_sizes: int32 ``[N, 2]``, (height, width) of each image in pixels.
-        targets: targets of the images, in the same form as in the batch: an array ``[N, ...]``, a dict of arrays, a list, or
-            None.
+        targets: targets of the images, in the same form as in the batch: an array ``[N, ...]``, a list, a dict of arrays and
+            lists, or None.
         keys: keys of the images.
         places: int64 ``[N, 2]``, the (row, slot) that each image had in the batch.
         patch_size: pixels per side of a patch.
@@ -160,7 +160,11 @@ def _at(targets: Targets, row: Tensor, slot: Tensor) -> ImageTargets:
     if targets is None:
         return None
     if isinstance(targets, dict):
-        return {name: values[row, slot] for name, values in targets.items()}
+        return {name: _one_at(values, row, slot) for name, values in targets.items()}
+    return _one_at(targets, row, slot)
+
+
+def _one_at(targets: Tensor | Objects, row: Tensor, slot: Tensor) -> Tensor | list[object]:
     if isinstance(targets, list):
         return [targets[r][s] for r, s in zip(row.tolist(), slot.tolist(), strict=True)]
     return targets[row, slot]

@@ -28,15 +28,15 @@ def pix2struct(batch: PackedBatch[ArrayT], *, max_patches: int | None = None, pa
     Each patch carries its row and column, so patches may have been dropped.
 
     Args:
-        batch: a batch made with ``recipes.pix2struct``. The model was trained on images that are standardised one by one, as
-            this recipe does it.
+        batch: a batch made with ``recipes.pix2struct``. The model was trained on images that are standardised one by one, as in
+            this recipe.
         max_patches: number of tokens per image in the result. None (default) takes the length of the longest image.
         patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
-        ``flattened_patches`` float32 ``[N, max_patches, 2 + patch_size**2 * 3]`` and ``attention_mask`` float32
-        ``[N, max_patches]``, for N readable images in (row, slot) order. Each flattened patch begins with its row and column,
-        which count from 1. At padding they are 0.
+        A dict for N readable images, in (row, slot) order. ``flattened_patches`` is float32
+        ``[N, max_patches, 2 + patch_size**2 * 3]``. Each flattened patch begins with its row and column, which count from 1 and
+        are 0 at padding. ``attention_mask`` is float32 ``[N, max_patches]``, 0 at padding.
 
     Raises:
         ConfigError: an image lost patches and its positions are fractions, or the patch sizes differ.
@@ -52,7 +52,7 @@ def pix2struct(batch: PackedBatch[ArrayT], *, max_patches: int | None = None, pa
 
 @dataclass(frozen=True, kw_only=True)
 class Pix2StructProcessor(Processor):
-    """A faster processor with the results of transformers' ``Pix2StructImageProcessor`` on Pillow. See `pix2struct`.
+    """A processor that gives the results of transformers' ``Pix2StructImageProcessor`` on Pillow, but faster. See `pix2struct`.
 
     This processor and the Pillow backend divide by the population standard deviation, as the paper's code does. The
     torchvision backend divides by the sample standard deviation. No header text is rendered above the image (``is_vqa``).
@@ -76,13 +76,13 @@ class Pix2StructProcessor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> Pix2StructProcessor:
-        """Return a processor with the settings of another processor, and some fields changed.
+        """Return a processor that has the settings of another processor, except for the fields in `changes`.
 
         Args:
             processor: an image processor of transformers, or a processor of text and images that contains an image processor.
                 Also the folder of a saved processor, the ``processor_config.json`` or ``preprocessor_config.json`` in that
                 folder, or the dict in such a file.
-            **changes: fields of the new processor. They override the settings of `processor`.
+            **changes: values of single fields, used in place of the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and standardising.
@@ -91,7 +91,10 @@ class Pix2StructProcessor(Processor):
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make the same patches. The adapter takes their batches."""
+        """A recipe for `load` and `pack_images` that gives the same patches as this processor.
+
+        Pass the batches of `load` or `pack_images` to the adapter `pix2struct`.
+        """
         return recipes.pix2struct(max_patches=self.max_patches, patch_size=self.patch_size)
 
     def _arrays(self, prepared: Prepared) -> dict[str, np.ndarray]:

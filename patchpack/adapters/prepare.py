@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Prepared(NamedTuple):
-    """The images of a call, before decoding. The resize policy has accepted their sizes.
+    """The images of a processor's call, before decoding. The resize policy has accepted their sizes.
 
     Attributes:
         pictures: the images, each of a type that a `Sample` may hold.

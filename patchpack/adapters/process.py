@@ -40,10 +40,13 @@ class Processor(ABC):
     ``BaseImageProcessor``. See `native`.
 
     Attributes:
-        recipe: recipe with which `load` and `pack_images` make the same patches. The model's adapter takes their batches.
+        recipe: a recipe for `load` and `pack_images` that gives the same patches as this processor. Pass the batches of `load`
+            or `pack_images` to the model's adapter.
         model_input_names: names of the model's arguments that the processor makes.
-        do_resize, do_rescale, do_normalize, do_convert_rgb: True, because these steps are always done. The names are
-            transformers' names.
+        do_resize: True, because images are always resized. The name is transformers' name.
+        do_rescale: True, because pixels are always rescaled. The name is transformers' name.
+        do_normalize: True, because pixels are always normalised. The name is transformers' name.
+        do_convert_rgb: True, because images are always converted to RGB. The name is transformers' name.
         rescale_factor: factor of the rescaling, 1 / 255.
     """
 
@@ -61,18 +64,20 @@ class Processor(ABC):
     def __call__(self, images: object, *, return_tensors: Returned | None = "pt", **changes: object) -> ModelInputs:
         """Return the model's arguments for one image or for a list of images, in the order of the list.
 
-        The adapter of the same model documents the arguments.
+        The documentation of the model's adapter describes the returned arguments.
 
         Args:
-            images: PIL images, uint8 arrays or tensors ``[H, W, 3]`` or ``[3, H, W]``, grey arrays ``[H, W]``, ``[H, W, 1]`` or
-                ``[1, H, W]``, batches of such arrays with one more axis in front, file bytes, or paths.
+            images: one image, or a list of images. An image is a PIL image, file bytes, a path, or a uint8 array or tensor. The
+                array of a colour image is ``[H, W, 3]`` or ``[3, H, W]``. The array of a grey image is ``[H, W]``,
+                ``[H, W, 1]`` or ``[1, H, W]``. An array with one more axis in front is a batch of images.
             return_tensors: ``"pt"`` (default) for tensors, ``"np"`` or None for numpy arrays.
-            **changes: fields of the processor with other values for this call only. Other options of transformers' processors
+            **changes: other values for fields of the processor, for this call only. Other options of transformers' processors
                 (``size``, ``resample``, ``do_resize``, ``device``, …) are accepted if they ask for something that this
                 processor does anyway.
 
         Raises:
-            SourceError, DecodeError: an image cannot be read. The error names its number or path.
+            SourceError: a path cannot be read. The error names the path.
+            DecodeError: an image cannot be decoded. The error names the number or the path of the image.
             SizeError: the model does not take the shape of an image.
             ConfigError: an option is unknown, or asks for something that this processor cannot do.
         """
@@ -92,7 +97,7 @@ class Processor(ABC):
         return inputs if device is None else inputs.to(_device(device))
 
     def preprocess(self, images: object, **options: Any) -> ModelInputs:
-        """Return the same result as a call of the processor."""
+        """Return the result of calling the processor with these arguments."""
         return self(images, **options)
 
     def fetch_images(self, images: object) -> object:
@@ -119,7 +124,8 @@ class Processor(ABC):
         """Return the number of patches of an image of this size. Servers call this method before they have the image.
 
         Args:
-            height, width: size of the image in pixels.
+            height: height of the image in pixels.
+            width: width of the image in pixels.
             images_kwargs: dict of the options of the call. None (default) means no options.
 
         Raises:
@@ -132,7 +138,7 @@ class Processor(ABC):
     # ---------------------------------------------------------------------------------------------------- saved and read again
 
     def to_dict(self) -> dict[str, object]:
-        """Return the settings as the model's own processor writes them to its file. `like` accepts this dict."""
+        """Return the settings in the form that the model's own processor writes to its file. `like` accepts this dict."""
         return {"image_processor_type": self._FAMILY.theirs, **self._stated()}
 
     def to_json_string(self) -> str:
@@ -212,7 +218,7 @@ class Processor(ABC):
         def __class__(self):
             """The class that ``isinstance`` reads.
 
-            Once transformers is imported, it is also a subclass of transformers' ``BaseImageProcessor``.
+            Once transformers is imported, this class is also a subclass of transformers' ``BaseImageProcessor``.
             """
             return native.native_class(type(self)) if self._NATIVE else type(self)
 
@@ -223,12 +229,12 @@ class Processor(ABC):
 
 
 def like(kind: type[P], processor: object, changes: Mapping[str, object]) -> P:
-    """Return a processor with the settings of another processor, and some fields changed.
+    """Return a processor that has the settings of another processor, except for the fields in `changes`.
 
     Args:
         kind: class of the returned processor.
-        processor: a processor, folder, file or dict with the settings, as the class's own `like` takes it.
-        changes: dict of fields of the returned processor. They override the settings of `processor`.
+        processor: source of the settings: a processor, folder, file or dict that ``kind.like`` accepts.
+        changes: dict from field names to values, used in place of the settings of `processor`.
 
     Raises:
         ConfigError: a changed field does not exist, or `processor` has no such settings.

@@ -1,8 +1,8 @@
 """The adapter for Qwen2-VL, Qwen2.5-VL and Qwen3-VL in transformers.
 
-These models take patches in blocks, and merge the patches of a block. Each patch covers two frames. Its values have the order
-(channel, frame, row, column). For an image the two frames are equal. A clip is a sequence of steps in time. Each step is like
-an image whose two frames differ.
+These models take patches in blocks, and merge the patches of a block. Each patch covers two frames. The values of a patch have
+the order (channel, frame, row, column). For an image the two frames are equal. A clip is a sequence of steps in time. Each step
+is like an image whose two frames differ.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from patchpack.stream.workers.shared_batch import as_tensors
 def qwen_vl(
     batch: PackedBatch[ArrayT], *, merge_size: int = 2, temporal_patch_size: int = 2, patch_size: int | None = None
 ) -> ModelInputs:
-    """Return the image arguments of Qwen2-VL, Qwen2.5-VL and Qwen3-VL models, vision models and complete ones.
+    """Return the image arguments of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model: a vision model or a complete model.
 
     Images follow each other without padding. The patches of an image come in blocks of ``merge_size x merge_size``: blocks in
     raster order, and patches in raster order inside a block. The values of a patch have the order (channel, frame, row,
@@ -44,10 +44,12 @@ def qwen_vl(
         patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
-        ``pixel_values`` float32 ``[T, 3 * temporal_patch_size * patch_size**2]`` for T patches in total, and
-        ``image_grid_thw`` int64 ``[N, 3]``, the (times, rows, cols) of N readable images and clips in (row, slot) order. An
-        image has times 1. Call a vision model with ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``. A complete
-        model takes clips under other names: ``pixel_values_videos`` and ``video_grid_thw``.
+        A dict for N readable images and clips, in (row, slot) order, with T patches in total. ``pixel_values`` is float32
+        ``[T, 3 * temporal_patch_size * patch_size**2]``. ``image_grid_thw`` is int64 ``[N, 3]``: (times, rows, cols) of each
+        image or clip. An image has times 1.
+
+        Call a vision model with ``model(inputs.pixel_values, grid_thw=inputs.image_grid_thw)``. A complete model takes
+        clips under other names: ``pixel_values_videos`` and ``video_grid_thw``.
 
     Raises:
         ConfigError: an image lost patches, the patch sizes differ, or the batch's tubelets do not have `temporal_patch_size`
@@ -167,7 +169,10 @@ def _reordered_there(
 
 
 def _images(batch: PackedBatch, merge_size: int) -> tuple[Int64Array, Int64Array, Int64Array]:
-    """Return int64 arrays of the readable images: number of the first patch ``[N]``, grid ``[N, 2]``, steps in time ``[N]``."""
+    """Return three int64 arrays about N readable images.
+
+    They are the number of each image's first patch ``[N]``, its grid ``[N, 2]``, and its number of steps in time ``[N]``.
+    """
     segments, slot_mask = batch.segment_ids.cpu().numpy(), batch.slot_mask.cpu().numpy()
     seq_len, slots = segments.shape[1], slot_mask.shape[1]
     token = np.flatnonzero(segments)

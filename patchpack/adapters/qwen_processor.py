@@ -23,7 +23,7 @@ from patchpack.plan.recipe import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 class QwenVLProcessor(Processor):
-    """A faster processor with the results of transformers' ``Qwen2VLImageProcessor`` on Pillow. See `qwen_vl`.
+    """A processor that gives the results of transformers' ``Qwen2VLImageProcessor`` on Pillow, but faster. See `qwen_vl`.
 
     Qwen2.5-VL and Qwen3-VL use the same processor. The defaults are Qwen2-VL's settings. For Qwen3-VL set
     ``patch_size=16, min_pixels=256**2, max_pixels=4096**2`` and 0.5 for every mean and deviation, or call `like` with the
@@ -58,13 +58,13 @@ class QwenVLProcessor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> QwenVLProcessor:
-        """Return a processor with the settings of another processor, and some fields changed.
+        """Return a processor that has the settings of another processor, except for the fields in `changes`.
 
         Args:
             processor: an image processor of transformers, or a processor of text and images that contains an image processor.
                 Also the folder of a saved processor, the ``processor_config.json`` or ``preprocessor_config.json`` in that
                 folder, or the dict in such a file.
-            **changes: fields of the new processor. They override the settings of `processor`.
+            **changes: values of single fields, used in place of the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
@@ -73,12 +73,15 @@ class QwenVLProcessor(Processor):
 
     @property
     def size(self) -> Mapping[str, int]:
-        """The limits `min_pixels` and `max_pixels` under their names in transformers, as a read-only dict."""
+        """The limits `min_pixels` and `max_pixels` with the names that transformers uses, as a read-only dict."""
         return MappingProxyType({"shortest_edge": self.min_pixels, "longest_edge": self.max_pixels})
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make the same patches. The adapter takes their batches."""
+        """A recipe for `load` and `pack_images` that gives the same patches as this processor.
+
+        Pass the batches of `load` or `pack_images` to the adapter `qwen_vl`.
+        """
         resize = SmartResize(self.min_pixels, self.max_pixels, self.merge_size)
         return Recipe(
             resize=resize,

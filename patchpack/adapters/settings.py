@@ -183,7 +183,7 @@ def describe(given: object) -> str:
 def kernel_of(name: str, given: object) -> str:
     """Return the name that a resampling kernel has in `Recipe`.
 
-    `given` is the name of a kernel, Pillow's number of it, or an enum member whose value is such a name or number.
+    `given` is the name of a kernel, Pillow's number for a kernel, or an enum member whose value is such a name or number.
     """
     value = getattr(given, "value", given)
     if isinstance(value, str) and value in FILTERS:
@@ -199,8 +199,8 @@ def check_call(changes: Mapping[str, object], undone: Mapping[str, tuple[object,
 
     Args:
         changes: options of the call by name.
-        undone: dict from the name of a setting that the processor cannot change to the accepted values. These values ask for
-            what the processor does anyway.
+        undone: dict with the accepted values of each setting that the processor cannot change, by name of the setting. The
+            accepted values ask for what the processor does anyway.
     """
     for name in _BY_CALL:
         if changes.get(name) is not None:

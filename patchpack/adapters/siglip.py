@@ -35,9 +35,9 @@ def siglip2(batch: PackedBatch[ArrayT], *, max_num_patches: int | None = None, p
         patch_size: patch size of the model. It must equal the patch size of the batch. None (default) skips the comparison.
 
     Returns:
-        ``pixel_values`` float32 ``[N, max_num_patches, patch_size**2 * 3]``, ``pixel_attention_mask`` int32
-        ``[N, max_num_patches]``, and ``spatial_shapes`` int64 ``[N, 2]`` (rows, cols), for N readable images in (row, slot)
-        order.
+        A dict for N readable images, in (row, slot) order. ``pixel_values`` is float32
+        ``[N, max_num_patches, patch_size**2 * 3]``. ``pixel_attention_mask`` is int32 ``[N, max_num_patches]``, 0 at padding.
+        ``spatial_shapes`` is int64 ``[N, 2]``, (rows, cols) of each image.
 
     Raises:
         ConfigError: an image lost patches, or the patch sizes differ.
@@ -54,7 +54,7 @@ def siglip2(batch: PackedBatch[ArrayT], *, max_num_patches: int | None = None, p
 
 @dataclass(frozen=True, kw_only=True)
 class Siglip2Processor(Processor):
-    """A faster processor with the results of transformers' ``Siglip2ImageProcessor`` on Pillow. See `siglip2`.
+    """A processor that gives the results of transformers' ``Siglip2ImageProcessor`` on Pillow, but faster. See `siglip2`.
 
     Attributes:
         patch_size: pixels per side of a patch (default 16).
@@ -80,13 +80,13 @@ class Siglip2Processor(Processor):
 
     @classmethod
     def like(cls, processor: object, **changes: object) -> Siglip2Processor:
-        """Return a processor with the settings of another processor, and some fields changed.
+        """Return a processor that has the settings of another processor, except for the fields in `changes`.
 
         Args:
             processor: an image processor of transformers, or a processor of text and images that contains an image processor.
                 Also the folder of a saved processor, the ``processor_config.json`` or ``preprocessor_config.json`` in that
                 folder, or the dict in such a file.
-            **changes: fields of the new processor. They override the settings of `processor`.
+            **changes: values of single fields, used in place of the settings of `processor`.
 
         Raises:
             ConfigError: `processor` has no such settings, or has a step besides resizing and normalising.
@@ -95,7 +95,10 @@ class Siglip2Processor(Processor):
 
     @cached_property
     def recipe(self) -> Recipe:  # type: ignore[override]  # made at the first access
-        """The recipe with which `load` and `pack_images` make the same patches. The adapter takes their batches."""
+        """A recipe for `load` and `pack_images` that gives the same patches as this processor.
+
+        Pass the batches of `load` or `pack_images` to the adapter `siglip2`.
+        """
         return recipes.siglip2_naflex(
             max_patches=self.max_num_patches,
             patch_size=self.patch_size,

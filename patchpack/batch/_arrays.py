@@ -61,7 +61,7 @@ def nonzero(mask: ArrayT) -> ArrayT:
 
 
 def cumulative(lengths: ArrayT) -> ArrayT:
-    """Return 0 and the running sums of N lengths, int32 ``[N + 1]``."""
+    """Return 0, followed by the cumulative sums of N lengths, as int32 ``[N + 1]``."""
     if isinstance(lengths, np.ndarray):
         return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     sums = lengths.new_zeros(len(lengths) + 1)

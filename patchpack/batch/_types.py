@@ -31,4 +31,4 @@ ArrayT = TypeVar("ArrayT", np.ndarray, "torch.Tensor")  # in functions that take
 Array = typing_extensions.TypeVar("Array", default="torch.Tensor")  # in named tuples: a plain `PackedBatch` holds tensors
 Device = Union["torch.device", str, int]  # a type in quotes has no `|` before Python 3.14
 Objects = list[list[object]]  # targets that are not numbers, ``[B][E]``
-Targets = Union[Array, dict[str, Array], Objects, None]  # noqa: UP007  # mypy takes `Array | …` for no alias
+Targets = Union[Array, dict[str, Union[Array, Objects]], Objects, None]  # noqa: UP007  # mypy takes `Array | …` for no alias

@@ -24,10 +24,10 @@ def standardize(batch: PackedBatch, dtype: torch.dtype | None = None) -> PackedB
         nothing.
 
     Raises:
-        ConfigError: `dtype` is not a torch dtype, or the batch holds numpy arrays.
+        ConfigError: `dtype` is not a floating-point dtype of torch, or the batch holds numpy arrays.
     """
-    if dtype is not None and not isinstance(dtype, torch.dtype):
-        raise ConfigError(f"dtype must be one of torch's, such as torch.float16, got {dtype!r}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ConfigError(f"dtype must be a floating-point dtype of torch, such as torch.float16, got {dtype!r}")
     patches = batch.patches
     if not isinstance(patches, torch.Tensor):
         raise ConfigError("standardize takes a batch of tensors, got one of arrays: call batch.to(device) first")

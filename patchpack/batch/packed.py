@@ -27,8 +27,8 @@ class PackedBatch(NamedTuple, Generic[Array]):
     Masks, the ragged form and the fill rate are not stored. The functions of `patchpack.batch.views` compute them.
 
     Attributes:
-        patches: uint8, float32 or float16 ``[B, S, D]``, the pixels of each token, ``D = patch_size * patch_size * 3`` in
-            (y, x, channel) order. 0 at padding.
+        patches: uint8, float32 or float16 ``[B, S, D]``, the pixels of each token in (y, x, channel) order.
+            ``D = patch_size * patch_size * 3``. 0 at padding.
         position_ids: int32 ``[B, S, A]`` (float32 for fractional positions), the position of each token in its image. A is 1
             for raster numbers, and 2 for row and column. 0 at padding.
         segment_ids: int32 ``[B, S]``, the image of each token: k for the row's k-th image, counted from 1. 0 at padding.
@@ -38,8 +38,8 @@ class PackedBatch(NamedTuple, Generic[Array]):
             without a readable image.
         slot_mask: bool ``[B, E]``, True where a slot holds a readable image.
         targets: the targets of the slots, ``[B, E, ...]``. Every image has the target of its sample. The targets are an int64
-            array, a float32 array, a dict of such arrays, or a nested list. Slots without a readable image have −100 (int64),
-            NaN (float32) or None (list). None if the source has no targets.
+            array, a float32 array, a nested list of objects, or a dict of these. Slots without a readable image have −100
+            (int64), NaN (float32) or None (list). None if the source has no targets.
         norm: float32 ``[2, 3]``, mean and std on the 0–255 scale, for ``value = (patch − mean) / std``. Mean 0 and std 1 if
             the patches are normalised already.
         keys: nested list ``[B][≤ E]``, the key of each image's sample.
@@ -49,12 +49,13 @@ class PackedBatch(NamedTuple, Generic[Array]):
             Default None, for a batch made by hand: every image is a sample by itself.
         text_ids: int32 ``[B, text_len]``, tokens of the row's texts, one text after the other in slot order. 0 at padding.
             Default None, no texts.
-        text_segment_ids: int32 ``[B, text_len]``, the text of each text token: k for the text of the sample whose first image
-            is the row's k-th image, counted from 1. 0 at padding. Default None, no texts.
+        text_segment_ids: int32 ``[B, text_len]``. For each text token, the number of the image that its text belongs to,
+            counted from 1 in each row. If a sample has several images, its first image counts. 0 at padding. Default None, no
+            texts.
         times: int32 ``[B, E]``, number of tubelets along time before dropping, 1 for an image. 0 in slots without a readable
             image.
-            Default None, for a recipe without `Recipe.video`. In a batch with `times` a token is a tubelet, which is a patch
-            through t frames: ``D = t * patch_size * patch_size * 3`` in (frame, y, x, channel) order. Tokens are then ordered
+            Default None, for a recipe without `Recipe.video`. In a batch with `times`, a token is a tubelet: a patch through t
+            frames, in (frame, y, x, channel) order. ``D`` is then ``t * patch_size * patch_size * 3``. Tokens are then ordered
             by time, row and column. Position ids then begin with one more entry, the number of the tubelet along time. This
             entry is 0 for an image. It is a float if the other entries are fractional.
     """

@@ -56,7 +56,7 @@ class Ragged(NamedTuple, Generic[Array]):
         cu_seqlens: int32 ``[N + 1]``, the positions at which texts begin and end: text i is
             ``text_ids[cu_seqlens[i]:cu_seqlens[i + 1]]``.
         max_seqlen: number of tokens of the longest text.
-        places: int64 ``[N, 2]``, (row, slot) of the first image of each text's sample.
+        places: int64 ``[N, 2]``, one (row, slot) per text: the slot of the first image of the text's sample.
     """
 
     text_ids: Array

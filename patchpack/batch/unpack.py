@@ -90,22 +90,24 @@ def unpack(
 
     Args:
         batch: one batch. If `values` is None, an iterable of batches works too.
-        values: a model's values for this batch. Default None yields the images themselves. The shape of the values is
-            ``[B, E, ...]`` (per slot), ``[B, S, ...]`` (per token), ``[N, ...]`` (per image, from a model with an adapter), or
-            ``[T, ...]`` (ragged: per token, without padding). B, E and S are rows, slots per row and tokens per row. N is the
-            number of readable images, and T is the number of their tokens.
+        values: a model's values for this batch. Default None yields the images themselves. The shape is ``[B, E, ...]``
+            for values per slot, or ``[B, S, ...]`` for values per token. A model with an adapter gives values per image,
+            ``[N, ...]``. Ragged values are per token without padding, ``[T, ...]``. B, E and S are rows, slots per row and
+            tokens per row. N is the number of readable images, and T the number of their tokens.
         per: meaning of the first axes of `values`: ``"slot"``, ``"token"``, ``"image"`` or ``"ragged"``. Default None infers
             ``"slot"`` or ``"token"`` from the shape, and takes ``"slot"`` if both fit. With ``dense=True``, None means
             ``"token"``.
         dense: True arranges the values of an image's tokens on its grid, with NaN for dropped patches. Default False. With
-            ``dense=True, per="image"`` the shape of `values` is ``[N, L, ...]``. An image's tokens come first along L.
+            ``dense=True, per="image"`` the shape of `values` is ``[N, L, ...]``, and an image of n tokens uses the first n
+            of its L entries.
         several: True yields one list per sample, with the values of all its images. It must be True if a sample has several
             images. Default False.
 
     Yields:
         A `PackedImage` per image if `values` is None, else a pair ``(key, value)`` per image. If `values` are per slot or per
-        image, the value of an image is ``[...]``. If they are per token or ragged, it is ``[n, ...]`` for n tokens. With
-        ``dense=True`` it is ``[rows, cols, ...]``, or ``[times, rows, cols, ...]`` if the recipe has `video`.
+        image, the value of an image is ``[...]``. If `values` are per token or ragged, the value of an image of n tokens is
+        ``[n, ...]``. With ``dense=True`` the value is ``[rows, cols, ...]``, or ``[times, rows, cols, ...]`` if the recipe has
+        `video`.
 
     Raises:
         ConfigError: `per` is unknown, `values` are given for several batches, values per slot are given with ``dense=True``, or
@@ -194,7 +196,10 @@ def _image(batch: PackedBatch[ArrayT], image: _ReadableImage) -> PackedImage[Arr
 
 
 def _checked(batch: PackedBatch[ArrayT], images: list[_ReadableImage], values: ValueT, per: Per | None, dense: bool) -> Per:
-    """Return the meaning of the first axes of `values`: `per`, or inferred if `per` is None. Raise the errors of `unpack`."""
+    """Check `values`, and return `per`. If `per` is None, infer it from the shape of `values`.
+
+    The function raises the errors that `unpack` documents for `per`, `values` and `dense`.
+    """
     rows, seq_len = batch.segment_ids.shape
     num_tokens = sum(len(image.tokens) for image in images)
     shapes: dict[Per, tuple[int, ...]] = {
@@ -233,7 +238,7 @@ def _own(image: _ReadableImage, values: ValueT, per: Per) -> ValueT:
 
 
 def _on_grid(batch: PackedBatch[ArrayT], image: _ReadableImage, own: ValueT) -> ValueT:
-    """Return the values of an image's n tokens, ``own[:n]``, as ``[rows, cols, ...]``. Clips have a first axis of time."""
+    """Arrange the values of an image's n tokens, ``own[:n]``, as ``[rows, cols, ...]``. For a clip, a time axis comes first."""
     grid: list[int] = batch.grid_sizes[image.row, image.slot].tolist()
     cols = grid[1]
     if batch.times is not None:
@@ -267,5 +272,5 @@ def _target_at(targets: Targets[ArrayT], row: int, slot: int) -> object:
     if targets is None:
         return None
     if isinstance(targets, dict):
-        return {name: values[row, slot] for name, values in targets.items()}
+        return {name: values[row][slot] for name, values in targets.items()}
     return targets[row][slot]

@@ -60,7 +60,7 @@ def add_indexed_fields(parser: argparse.ArgumentParser, index: str) -> None:
 
     Args:
         parser: the parser of the command.
-        index: the words with which the help names the index whose fields are the default.
+        index: words for the help text: the name of the index from which the defaults are read.
     """
     parser.add_argument(
         "--image", metavar="EXT",
@@ -69,7 +69,7 @@ def add_indexed_fields(parser: argparse.ArgumentParser, index: str) -> None:
     labels = parser.add_mutually_exclusive_group()
     labels.add_argument(
         "--target", default=AUTO, type=parse_labels, metavar="EXT",
-        help="read labels from the files with these extensions, separated by commas "
+        help="read labels from the files with these extensions, or from fields such as json:label, separated by commas "
         f"(default: {index}'s, or cls if the first sample has one)",
     )  # fmt: skip
     _add_no_target(labels.add_argument)
@@ -149,6 +149,15 @@ def add_workers(parser: argparse.ArgumentParser, task: str) -> None:
     parser.add_argument(
         "--engine", default="local", choices=("local", "ray"),
         help="start the processes on this machine or on a Ray cluster (default: local)",
+    )  # fmt: skip
+
+
+def add_target_kind(parser: argparse.ArgumentParser) -> None:
+    """Add the option ``--target-kind``, the kind of all labels of an index."""
+    parser.add_argument(
+        "--target-kind", default=None, choices=("int", "float", "object"),
+        help="take all labels as integers, as floats, or as any values such as lists of several lengths and null "
+        "(default: the older index's, or the kind of the first readable label)",
     )  # fmt: skip
 
 

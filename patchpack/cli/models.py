@@ -20,7 +20,7 @@ def load_model(name: str, weights: str | None) -> ViT:
     Args:
         name: name of a preset in `patchpack.model.presets`.
         weights: path of the weights: a ``.npz`` file from big_vision, or a state dict from timm or patchpack, saved by torch.
-            None gives random weights, the same in every run.
+            None gives random weights, which do not differ between runs.
 
     Raises:
         ConfigError: the preset or the file does not exist, or the weights belong to another model.

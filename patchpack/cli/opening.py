@@ -45,7 +45,7 @@ def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None 
 def typed_target(shards: list[str], *, image: str) -> str | None:
     """Return the extension of the labels of shards for an index. Return None if the shards have no labels.
 
-    The shards may have any URL that an index can read. For other sources `open_typed` makes the same decision.
+    The shards may have any URL that an index can read. For other sources, `open_typed` finds the labels.
     """
     members = parse_members(image, LABEL)
     tasks = (ShardTask(url, label, members) for url, label in zip(*find_shards(shards, members), strict=True))

@@ -157,7 +157,7 @@ def _levels(pixels: npt.NDArray[Any], stretch: bool) -> UInt8Array:
     low, high = float(pixels.min()), float(pixels.max())
     if not (low >= -_HALF and high <= 1 + _HALF):  # also for NaN
         raise DecodeError(f"expected floats in [0, 1], got {_shape_of(pixels)}{_values(pixels)}: {_cure(pixels)}")
-    levels = np.empty(pixels.shape, dtype=np.uint8)
+    levels: UInt8Array = np.empty(pixels.shape, dtype=np.uint8)
     colours, values = levels[:, :, :3], pixels[:, :, :3]
     low, high = (float(values.min()), float(values.max())) if stretch else (0.0, 1.0)
     _scale(values, low, 255.0 / ((high - low) or 1.0), colours)

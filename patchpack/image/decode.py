@@ -69,7 +69,7 @@ def decode(
       and infinity count as 0.
     * other floats, and integers with negative values: the image is scaled from its minimum to its maximum.
 
-    If the header says that white is stored as 0, the result is inverted. Of 16-bit colours, Pillow reads only the upper 8 bits.
+    If the header says that white is stored as 0, the result is inverted. Pillow reads only the upper 8 bits of 16-bit colours.
 
     Args:
         data: the bytes of a complete image file.
@@ -96,7 +96,7 @@ def decode(
 def decode_image(
     data: bytes, *, max_pixels: int = MAX_PIXELS, background: Colour = WHITE, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """Decode an image file like `decode`, to a Pillow image of mode RGB. An upright RGB image is not copied.
+    """Decode an image file to a Pillow image of mode RGB, in the same way as `decode`. An upright RGB image is not copied.
 
     Args:
         data: the bytes of a complete image file.
@@ -111,7 +111,7 @@ def decode_image(
 def first_frame(
     image: Image.Image, *, background: Colour = WHITE, full: Size | None = None, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """Convert an image from `open_image` with `to_rgb`, and record a warning if the file has more frames.
+    """Convert an opened image to RGB with `to_rgb`. If the file has more than one frame, record a warning.
 
     Args:
         image: a Pillow image from `open_image`.
@@ -145,7 +145,7 @@ def too_many_bytes(num_bytes: int, max_bytes: int) -> str:
 def to_rgb(
     image: Image.Image, *, background: Colour = WHITE, full: Size | None = None, reading: Reading = DEFAULT
 ) -> Image.Image:
-    """Convert a Pillow image like `decode`, to an upright RGB image. If nothing has to change, return the same object.
+    """Convert a Pillow image to an upright RGB image, by the same rules as `decode`. If nothing must change, return `image`.
 
     Args:
         image: a Pillow image, loaded or not.

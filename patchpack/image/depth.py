@@ -25,14 +25,14 @@ _FEW = 1000  # one in a thousand values at either end does not count as used
 
 
 class Depth(NamedTuple):
-    """The facts about pixels of more than 8 bits that the header of a file states.
+    """The properties of pixels of more than 8 bits, as the header of their file states them.
 
     Attributes:
         white: value of white. Default None, not known: for floats and for 32-bit integers the header does not state this value.
         low_bits: number of significant bits from a PNG's sBIT chunk, 0 without the chunk. If the pixel values use the low bits,
             white is ``2**low_bits − 1``. Default 0.
         inverted: True if white is stored as 0. Default False.
-        unsigned: True for unsigned 32-bit integers, which Pillow reads as signed ones. Default False.
+        unsigned: True for unsigned 32-bit integers, which Pillow reads as signed integers. Default False.
         colour: True for a colour image, of which Pillow decodes only the upper 8 bits of each value. Default False.
     """
 
@@ -70,8 +70,9 @@ def eight_bits(image: Image.Image, depth: Depth, *, stretch: bool) -> Image.Imag
 
     Args:
         image: a loaded image that has more than 8 bits in its file.
-        depth: facts from the header of the file.
-        stretch: True scales from the image's smallest value to its largest, whatever value the header gives for white.
+        depth: result of `of` for this image.
+        stretch: True scales from the image's smallest value to its largest, whatever value the header gives for white. False
+            scales as the header says.
     """
     if depth.colour:
         return _colour(image, stretch)
@@ -121,7 +122,7 @@ def _ends(values: npt.NDArray[np.float64], mode: str, depth: Depth) -> tuple[flo
 def _stand_low(values: npt.NDArray[np.float64], bits: int) -> bool:
     """Return True if the values use the low `bits` bits, that is, if they were not scaled to 16 bits as PNG requires.
 
-    In scaled values the lowest ``16 − bits`` bits are 0 or 1.
+    In values that were scaled, the number in the lowest ``16 − bits`` bits is 0 or 1.
     """
     return bool((values.astype(np.int64) & ((1 << (16 - bits)) - 1)).max() > 1)
 

@@ -1,8 +1,9 @@
 """Decoding of a JPEG at 1/2, 1/4 or 1/8 of its size, if the target size is much smaller. This is faster, but not exact.
 
 A JPEG stores blocks of 8 x 8 pixels as frequencies. libjpeg can make 4, 2 or 1 pixels per side of a block from the lowest
-frequencies alone (Pillow: ``Image.draft``). The other frequencies are read, but not used. The result, the drafted image, has at
-least twice as many pixels per side as the target, which is the size that it is resampled to.
+frequencies alone (Pillow: ``Image.draft``). The other frequencies are read, but not used. The result is
+called the drafted image. It has at least twice as many pixels per side as the target. The target is the size to which the
+drafted image is then resampled.
 """
 
 from __future__ import annotations

@@ -15,13 +15,14 @@ from patchpack.image.jpeg import jpeg_head
 
 
 def decode_fast_jpeg(data: bytes, max_pixels: int, *, simplejpeg: bool = False, tagged: bool = True) -> Pixels | None:
-    """Return the pixels of an upright colour JPEG without a fault. Return None for any other file.
+    """Return the pixels of a colour JPEG that is upright and has no fault. Return None for any other file.
 
     Args:
         data: the bytes of a complete file.
         max_pixels: limit on the pixels of an image. The result is None for a larger image.
         simplejpeg: True decodes with simplejpeg, which must be installed. False decodes with Pillow. Default False.
-        tagged: True also decodes a JPEG with a colour profile, without converting its colours. Default True.
+        tagged: True also decodes a JPEG with a colour profile, without converting its colours. False returns None
+            for such a JPEG. Default True.
 
     Returns:
         uint8 ``[H, W, 4]``: red, green, blue and an unused byte. The next image that this thread decodes overwrites the array.

@@ -12,7 +12,7 @@ from patchpack.plan.recipe import Recipe
 
 
 class Reading(NamedTuple):
-    """The options for reading image files, which are the fields of a `Recipe` with the same names.
+    """The options for reading image files. A `Recipe` has fields with the same names.
 
     Attributes:
         deep: scaling of images with more than 8 bits, ``"header"`` (default) or ``"range"``.
@@ -72,7 +72,7 @@ def extensions_of(formats: tuple[str, ...]) -> frozenset[str]:
 
 
 def starts_as_image(data: bytes, formats: tuple[str, ...] = ()) -> bool:
-    """Return True if the first 12 bytes of a file (`data`) are the start of an image in one of `FORMATS` or of `formats`."""
+    """Return True if `data`, the first 12 bytes of a file, begin an image in one of `FORMATS` or one of `formats`."""
     brand = data[8:12]
     return (
         data.startswith(_STARTS)
@@ -83,7 +83,10 @@ def starts_as_image(data: bytes, formats: tuple[str, ...] = ()) -> bool:
 
 
 def _accepts(name: str, data: bytes) -> bool:
-    """Return True if Pillow's plugin for a format accepts the first bytes of a file, False if the plugin cannot check them."""
+    """Return True if Pillow's plugin for a format accepts the first bytes of a file.
+
+    Return False if the plugin rejects these bytes or cannot check them, or if there is no plugin for the format.
+    """
     accept = Image.OPEN[name][1] if _is_registered(name) else None
     try:
         return accept is not None and accept(data) is True

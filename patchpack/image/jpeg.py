@@ -1,7 +1,7 @@
 """Size and orientation of a common JPEG, from the segments before its first scan. Any other file is left to Pillow.
 
-There is a result only if Pillow would open the file and return the same result. Every segment that Pillow parses must have a
-form that Pillow accepts without a warning. If a segment has a rare or a broken form, the result is None.
+The functions return a result only if Pillow would open the file and give the same result. Every segment that Pillow parses must
+have a form that Pillow accepts without a warning. If a segment has a rare or a broken form, the result is None.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def jpeg_size(data: bytes) -> Size | None:
 
 
 def jpeg_head(data: bytes) -> JpegHead | None:
-    """Return the size, components and orientation, or None if Pillow has to read the file.
+    """Return size, components and orientation of a JPEG, or None if Pillow has to read the file.
 
     Args:
         data: the bytes of a JPEG file, or at least its start with all segments before the pixels.

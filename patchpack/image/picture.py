@@ -26,7 +26,7 @@ NO_VIDEO = "got a clip, but the recipe has video=None: use a recipe with video=V
 
 
 def is_picture(value: object) -> TypeGuard[Picture | Clip]:
-    """Return True if the type of a value is one that `Sample.image` may have for a single image or clip."""
+    """Return True if a value has a type that `Sample.image` accepts for one image or one clip."""
     if isinstance(value, (bytes, bytearray, memoryview, str, Image.Image, np.ndarray, ImageFile, Clip)):
         return True
     return is_text(value) or arrays.is_array(value)
@@ -154,7 +154,7 @@ def rgb_picture(
 
 
 def picture_bytes(image: object) -> int:
-    """Return the bytes of memory that a sample's image takes. The pixels of a PIL image count even before they are loaded.
+    """Return the number of bytes of a sample's image in memory. The pixels of a PIL image count even before they are loaded.
 
     A path counts as 0. A clip whose frames are in a custom sequence counts as 0, because the size of the sequence is not known.
     """

@@ -1,9 +1,9 @@
 """Pillow's warnings about images: recorded by kind, not printed, and never raised as errors.
 
 `warnings.catch_warnings` is not safe when several threads decode images. It replaces the filters of the whole process. If two
-threads leave it in the wrong order, the filters stay replaced. Therefore this module inserts one filter while a thread decodes
-an image, and removes the filter afterwards (see `patchpack._foreign.cpython`). The filter records Pillow's warnings in threads
-that decode. Other threads are not affected, even with ``-W error``.
+threads leave this context in the wrong order, the filters stay replaced. Therefore this module inserts one filter while a
+thread decodes an image, and removes the filter afterwards (see `patchpack._foreign.cpython`). The filter records Pillow's
+warnings in threads that decode. Other threads are not affected, even with ``-W error``.
 
 Python shows each text of a warning once. If other code in this process has shown a text before, the warning is not recorded.
 """

@@ -9,7 +9,10 @@ _GREY_STEPS = {"1": (255, 1), "L;2": (85, 3), "L;4": (17, 15)}
 
 
 def read_late_chunks(image: PngImagePlugin.PngImageFile) -> None:
-    """Read the tags that a PNG file has after its pixels, and put them into `image.info`. Loading the image does the same."""
+    """Read the tags that a PNG file has after its pixels, and put them into `image.info`.
+
+    Pillow also reads these tags when it loads the image.
+    """
     if not image.tile or image.fp is None:  # loaded already
         return
     file, place = image.fp, image.fp.tell()

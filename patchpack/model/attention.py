@@ -7,8 +7,8 @@ All backends give the same numbers:
   of n tokens. For T tokens there are at most ``sqrt(2 T)`` calls.
 - `dense`: one call on whole rows under a block-diagonal mask, as in the NaViT paper's figure. The cost is ``B * S²``. All
   shapes follow from the shape of the batch, as a compiled model needs.
-- `flex`: torch's FlexAttention on rows under the same mask. It skips blocks of the mask that hold no pair. It is for CUDA,
-  where it is compiled.
+- `flex`: torch's FlexAttention on rows under a block-diagonal mask. Blocks of the mask in which no query may attend to
+  a key are skipped. This backend is for CUDA, where FlexAttention is compiled.
 - `varlen`: the flash kernel for ragged tokens, for CUDA with bfloat16 or float16.
 """
 
@@ -28,9 +28,10 @@ from patchpack.model.static import AnyLayout
 
 
 class Attend(Protocol):
-    """A function for attention among the tokens of each image: q, k, v ``[T, heads, d]`` → ``[T, heads, d]``.
+    """A function for attention among the tokens of each image. It returns ``[T, heads, d]``.
 
-    The function also takes the layout: a `Layout`, or a `StaticLayout` in a model made with ``static=True``.
+    The function takes queries, keys and values, each ``[T, heads, d]``, and the layout of the batch: a `Layout`, or a
+    `StaticLayout` in a model made with ``static=True``.
     """
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, layout: Any, /) -> Tensor: ...
@@ -46,7 +47,9 @@ def loop(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """Attend with one call per image, on tensors ``[heads, length, d]``.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     lengths = layout.lengths.tolist()
@@ -61,7 +64,9 @@ def bucketed(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """Attend with one call per length. The n images of a length are ``[n, heads, length, d]``, a view of the ragged tokens.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     sizes = [images * tokens for images, tokens in layout.buckets]
@@ -76,7 +81,9 @@ def dense(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
     """Attend with one call for the batch, on ``[B, heads, S, d]`` under the mask ``layout.same_image``.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     q, k, v = (layout.to_rows(x).transpose(1, 2) for x in (q, k, v))
@@ -85,10 +92,14 @@ def dense(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
 
 
 def flex(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
-    """Attend on rows, ``[B, heads, S, d]``, without computing blocks of the mask that hold no pair.
+    """Compute attention with the tokens arranged in rows, ``[B, heads, S, d]``.
+
+    Blocks of the mask in which no query may attend to a key are skipped.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     attend = flex_attention() if torch.compiler.is_compiling() or not q.is_cuda else _compiled_flex_attention()
@@ -101,7 +112,9 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """Attend with one call of the variable-length flash kernel, on ``[T, heads, d]`` and ``cu_seqlens``.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     if not layout.num_images:
@@ -114,11 +127,14 @@ def varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
 def auto(q: Tensor, k: Tensor, v: Tensor, layout: AnyLayout) -> Tensor:
     """Attend with the fastest backend for the device, dtype and shape. `bench/model/attention.py` measures the backends.
 
-    On CPU the backend is `bucketed`. On CUDA it is `varlen` for 16-bit dtypes, otherwise `flex` for rows of at least 1024
-    tokens and `dense` for shorter rows. With static shapes it is `flex` for long rows on CUDA, otherwise `dense`.
+    On CPU the backend is `bucketed`. On CUDA the backend is `varlen` for 16-bit dtypes. For other dtypes on CUDA it is `flex`
+    for rows of at least 1024 tokens, and `dense` for shorter rows. With static shapes the backend is `flex` for long rows on
+    CUDA, and `dense` in all other cases.
 
     Args:
-        q, k, v: queries, keys and values, each ``[T, heads, d]``.
+        q: queries ``[T, heads, d]``.
+        k: keys ``[T, heads, d]``.
+        v: values ``[T, heads, d]``.
         layout: layout of the batch.
     """
     rows = flex if q.is_cuda and layout.seq_len >= FLEX_FROM else dense
@@ -162,7 +178,7 @@ def has_varlen() -> bool:
 
 
 def _nothing(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return the result for zero tokens. It depends on q, k and v, so that their parameters get zero gradients."""
+    """Return the result for zero tokens. It depends on q, k and v, so the parameters of q, k and v get zero gradients."""
     return q * 0 + k * 0 + v
 
 
@@ -178,7 +194,7 @@ def _varlen_attn() -> Any:
 
 
 def flex_attention() -> Callable[..., Tensor]:
-    """Return FlexAttention uncompiled, for a model that is compiled as a whole, and for CPU.
+    """Return FlexAttention uncompiled. It is for models that are compiled as a whole, and for the CPU.
 
     On CPU, FlexAttention computes the whole matrix.
     """

@@ -33,11 +33,11 @@ class BlockStyle:
     activation: Activation = "gelu"
 
     def norm(self, width: int) -> nn.LayerNorm:
-        """Return a LayerNorm with a scale, and with a bias if `bias` is True."""
+        """Return a LayerNorm with a scale. It has a bias if `bias` is True, else none."""
         return nn.LayerNorm(width, eps=1e-6, bias=self.bias)
 
     def linear(self, inputs: int, outputs: int) -> nn.Linear:
-        """Return a linear map, with a bias if `bias` is True."""
+        """Return a linear map. It has a bias if `bias` is True, else none."""
         return nn.Linear(inputs, outputs, bias=self.bias)
 
     def mlp(self, width: int, hidden: int) -> nn.Sequential:

@@ -22,9 +22,9 @@ def softmax_contrastive(images: Tensor, others: Tensor, mask: Tensor, *, scale: 
     """Return CLIP's loss (2103.00020 §2.3): each image must find its partner among all partners of the batch, and vice versa.
 
     Args:
-        images: float ``[B, E, d]``, features of the images. They are normalised here to length 1.
+        images: float ``[B, E, d]``, features of the images. They are scaled to norm 1 here.
         others: float ``[B, E, d]``, features of the partners: an image and its partner are in the same slot. They are
-            normalised here to length 1.
+            scaled to norm 1 here.
         mask: bool ``[B, E]``, True for slots that hold a pair, for example a batch's `slot_mask`.
         scale: factor of the similarities, the inverse temperature. It may be learned.
         chunk: number of rows of logits that are computed at a time, >= 1. Memory is ``chunk · B · E`` numbers, forward and
@@ -62,9 +62,9 @@ def sigmoid_contrastive(
     """Return SigLIP's loss (2303.15343 §3.2): one binary decision per image and partner, whether the two belong together.
 
     Args:
-        images: float ``[B, E, d]``, features of the images. They are normalised here to length 1.
+        images: float ``[B, E, d]``, features of the images. They are scaled to norm 1 here.
         others: float ``[B, E, d]``, features of the partners: an image and its partner are in the same slot. They are
-            normalised here to length 1.
+            scaled to norm 1 here.
         mask: bool ``[B, E]``, True for slots that hold a pair, for example a batch's `slot_mask`.
         scale: factor of the similarities, the inverse temperature. It may be learned.
         bias: number added to every scaled similarity. It may be learned.
@@ -93,7 +93,7 @@ def sigmoid_contrastive(
 
 
 def _flat(images: Tensor, others: Tensor, mask: Tensor, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return features ``[N, d]`` of length 1, and the mask as bool ``[N]``. The content of empty slots is replaced by zeros."""
+    """Return both features ``[N, d]``, scaled to norm 1, and the mask, bool ``[N]``. Features of empty slots become zeros."""
     if images.ndim != 3 or images.shape != others.shape or images.shape[:2] != mask.shape:
         raise ShapeError(
             f"both features must be [B, E, d] and the mask [B, E], got {list(images.shape)}, {list(others.shape)} and "

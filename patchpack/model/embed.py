@@ -1,4 +1,4 @@
-"""The map from patches to tokens, linear in the normalised pixels. It takes one patch size, or any size as in FlexiViT."""
+"""The linear map from normalised pixels of patches to tokens. It takes patches of one size, or of any size (FlexiViT)."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class PatchEmbed(nn.Module):
 
 
 def inflate_kernel(kernel: Tensor, tubelet: int) -> Tensor:
-    """Return a kernel for tubelets that has the image kernel in its central frame, ``tubelet // 2``, and zeros in other frames.
+    """Return a tubelet kernel whose central frame, ``tubelet // 2``, is the image kernel. All other frames are zero.
 
     The token of a tubelet then equals the token that the image kernel gives for the central frame (ViViT 2103.15691 §3.4).
 

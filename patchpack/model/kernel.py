@@ -29,7 +29,7 @@ def resize_kernel(
     method: Method = "pi",
     dims: tuple[int, int] = (-2, -1),
 ) -> Tensor:
-    """Return the kernel for patches of another size. Always pass the stored kernel: two resizes in a row do not equal one.
+    """Return the kernel for patches of another size. Pass the stored kernel, because two resizes in a row differ from one.
 
     Args:
         kernel: float tensor with the patch's height and width among its axes.
@@ -43,7 +43,7 @@ def resize_kernel(
         dims: axes of height and width. Default (−2, −1), as in a convolution's kernel ``[out, in, height, width]``.
 
     Returns:
-        A kernel of the same dtype. Its shape differs from the given kernel only along `dims`, where it has `size`.
+        A kernel with the dtype of `kernel`. Only the axes `dims` change: they get the lengths in `size`.
 
     Raises:
         ConfigError: the method is unknown.

@@ -90,7 +90,7 @@ class Layout:
 
     @property
     def num_images(self) -> int:
-        """Number N of images with at least one token in the whole batch."""
+        """Number N of images in the whole batch that have at least one token."""
         return len(self.lengths)
 
     @cached_property

@@ -39,12 +39,17 @@ class RasterPositions(nn.Module):
         self.table = new_table(max_tokens, width)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the vectors ``[T, width]`` of positions (row, col), int ``[T, 2]``, in grids (rows, cols), ``[T, 2]``."""
+        """Return one vector per token, ``[T, width]``.
+
+        Args:
+            position_ids: int ``[T, 2]``, (row, col) of each token.
+            grids: ``[T, 2]``, (rows, cols) of each token's image.
+        """
         require_whole(position_ids)
         return F.embedding(position_ids[:, 0] * grids[:, 1] + position_ids[:, 1], self.table)
 
     def check(self, grid_sizes: Tensor) -> None:
-        """Raise `ShapeError` if a grid has more patches than the table has entries. See `require_within`.
+        """Raise `ShapeError` if a grid has more patches than the table has entries (see `require_within`).
 
         Raises:
             ShapeError: the table is too small. The error has both numbers.
@@ -58,11 +63,11 @@ class RasterPositions(nn.Module):
 
 
 class JointPositions(nn.Module):
-    """A table with an entry for every (row, col): Pix2Struct's positions, as NaViT (2307.06304 §2.1) describes them.
+    """A table with an entry for every (row, col). NaViT (2307.06304 §2.1) describes Pix2Struct's positions in this form.
 
     The table has ``max_len² · width`` parameters. An entry that no training image reached keeps its start value. (The published
-    Pix2Struct adds an entry of a row table and one of a column table. For this model use `FactorizedPositions` with
-    ``max_len=4096, first=1``.)
+    Pix2Struct model differs: it sums a vector from a row table and a vector from a column table. For this model use
+    `FactorizedPositions` with ``max_len=4096, first=1``.)
 
     Args:
         width: values per token.
@@ -74,7 +79,12 @@ class JointPositions(nn.Module):
         self.table = new_table(max_len, max_len, width)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the vectors ``[T, width]`` of positions (row, col), int ``[T, 2]``."""
+        """Return one vector per token, ``[T, width]``.
+
+        Args:
+            position_ids: int ``[T, 2]``, (row, col) of each token.
+            grids: ``[T, 2]``, (rows, cols) of each token's image, not used.
+        """
         require_whole(position_ids)
         # not row · max_len + col: a column beyond the table would be read from the next row
         return self.table[position_ids[:, 0], position_ids[:, 1]]
@@ -117,9 +127,11 @@ class FactorizedPositions(nn.Module):
         self.rows, self.cols = new_table(max_len, own, std=std), new_table(max_len, own, std=std)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the vectors ``[T, width]`` of positions (row, col), ``[T, 2]``.
+        """Return one vector per token, ``[T, width]``.
 
-        The positions are floats if `fractional` is True, else integers.
+        Args:
+            position_ids: ``[T, 2]``, (row, col) of each token. Floats if `fractional` is True, else integers.
+            grids: ``[T, 2]``, (rows, cols) of each token's image, not used.
         """
         if self.fractional:
             require_fractions(position_ids)
@@ -140,7 +152,7 @@ class FactorizedPositions(nn.Module):
 
 
 class GridPositions(nn.Module):
-    """A table for one grid, which is resized to every other grid. The grid is 14×14 in ViT, 7×7 in FlexiViT, 16×16 in SigLIP 2.
+    """A table for one grid. The table is resized to other grids. Its grid is 14×14 in ViT, 7×7 in FlexiViT, 16×16 in SigLIP 2.
 
     The resized table is never stored. Each token computes its own weights for the table's entries. So a batch of a hundred
     different grids costs as much as a batch of one grid: ``T · entries · width`` multiplications.
@@ -160,7 +172,12 @@ class GridPositions(nn.Module):
         self.table = new_table(*grid, width)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the vectors ``[T, width]`` of positions (row, col), int ``[T, 2]``, in grids (rows, cols), ``[T, 2]``."""
+        """Return one vector per token, ``[T, width]``.
+
+        Args:
+            position_ids: int ``[T, 2]``, (row, col) of each token.
+            grids: ``[T, 2]``, (rows, cols) of each token's image.
+        """
         require_whole(position_ids)
         places = position_ids.to(torch.float64 if self.table.dtype == torch.float64 else torch.float32)
         lengths = grids.clamp(min=1)  # padding's grid is 0 × 0
@@ -174,7 +191,7 @@ class GridPositions(nn.Module):
 
 
 def combined(rows: Tensor, cols: Tensor, combine: Combine) -> Tensor:
-    """Combine the vectors of rows and of columns into one.
+    """Combine the vectors of rows and of columns into one vector per token.
 
     Args:
         rows: float ``[T, width]``, vectors of rows. For "stack", float ``[T, width / 2]``.

@@ -1,7 +1,7 @@
 """Models by their usual names: `vit_b16`, `flexivit_b`, `navit_s16`, `naflexvit_b16`, `siglip2_b16`, …
 
 Each preset is a function. It takes ``num_classes``, and any argument of `ViT` that you want to change. Weights are random until
-`patchpack.model.weights` loads trained ones.
+`patchpack.model.weights` loads trained weights.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from patchpack.model.layout import Layout
 
 
 def repatch(batch: PackedBatch, patch_size: int) -> PackedBatch:
-    """Return a batch of the same images, with the same pixels, rows and slots, in patches of another size.
+    """Cut the images of a batch into patches of another size. Each image keeps its pixels, row and slot.
 
     Args:
         batch: a batch of torch tensors, without dropped tokens, with integer (row, col) positions.

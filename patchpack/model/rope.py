@@ -37,14 +37,15 @@ class Rope2d(nn.Module):
     def forward(self, position_ids: Tensor) -> Tensor:
         """Return the angles of rotation, ``[T, head_width / 2]``. Angles of rows come first.
 
-        The positions are (row, col), integers or floats ``[T, 2]``.
+        Args:
+            position_ids: ``[T, 2]``, integers or floats, (row, col) of each token.
         """
         steps = torch.arange(self.pairs, device=position_ids.device, dtype=angle_dtype(self.like))
         return (position_ids[:, :, None] * self.base ** -(steps / self.pairs)).flatten(1)
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotate the pairs ``(x[i], x[i + d/2])`` of queries or keys ``[T, heads, d]`` by angles ``[T, d/2]``."""
+    """Rotate queries or keys ``[T, heads, d]``: the pair ``(x[i], x[i + d/2])`` is rotated by ``angles[:, i]``."""
     cos, sin = (f(angles)[:, None].to(x.dtype) for f in (torch.cos, torch.sin))
     first, second = x.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

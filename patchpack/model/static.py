@@ -1,4 +1,4 @@
-"""The layout of a compiled model, in which all shapes are the same for any images in the batch.
+"""The layout of a compiled model. No shape depends on which images are in the batch.
 
 `patchpack.model.layout` gathers the real tokens, whose number differs from batch to batch. ``torch.compile`` then breaks its
 graph or recompiles. Here no tokens are gathered. All ``T = B * S`` tokens stay in row order. All ``B * E`` slots count as

@@ -34,7 +34,7 @@ class Step(NamedTuple):
 
 
 def label_loss(model: ViT, batch: PackedBatch) -> Tensor:
-    """Return the cross-entropy with the labels as a mean over the labelled images."""
+    """Return the mean cross-entropy over the labelled images of a batch."""
     return cross_entropy(model(batch), batch.targets)
 
 
@@ -111,8 +111,8 @@ def rate(done: float, *, warm_up: float, final: float) -> float:
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, list[nn.Parameter] | float]]:
     """Return two groups of parameters for an optimizer.
 
-    The first group has weight decay. It holds matrices and tables. The second group has no weight decay. It holds scales and
-    biases, which have one axis.
+    The first group holds matrices and tables, and has weight decay. The second group holds scales and biases, which have one
+    axis, and has no weight decay.
     """
     split: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
     for parameter in model.parameters():
@@ -122,9 +122,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, li
 
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Batches) -> float:
-    """Return the fraction of images whose largest logit belongs to the image's class, in one pass in evaluation mode.
+    """Return the fraction of images whose largest logit belongs to the image's class.
 
-    Afterwards the model is in its previous mode again.
+    The model makes one pass over the batches in evaluation mode. Afterwards the model is in its previous mode again.
     """
     training = model.training
     model.eval()

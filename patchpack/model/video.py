@@ -47,9 +47,11 @@ class TemporalPositions(nn.Module):
         self.table = nn.Parameter(torch.zeros(max_times, width))
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the vectors ``[T, width]`` of ids ``[T, 1 + A]`` in grids ``[T, 2]``.
+        """Return one vector per token, ``[T, width]``.
 
-        The ids of a token are the time, then A ids for `spatial`.
+        Args:
+            position_ids: ``[T, 1 + A]``, ids of each token: the time, then A ids for `spatial`.
+            grids: ``[T, 2]``, (rows, cols) of the image of each token.
         """
         moment = F.embedding(position_ids[:, 0].long(), self.table)
         return moment if self.spatial is None else moment + self.spatial(position_ids[:, 1:], grids)
@@ -78,11 +80,11 @@ class TemporalPositions(nn.Module):
 
 
 def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
-    """Return a copy of an image model that takes clips, and batches of clips and images.
+    """Copy an image model, and change the copy so that it takes batches of clips, of images, or of both.
 
-    An image counts as a clip of equal frames. For an image, the copy gives the result of the original model. For a clip, each
-    token enters the first block as the token that the original model makes of the central frame of its tubelet. This changes
-    with training: before it, no weight depends on time.
+    An image counts as a clip of equal frames. For an image, the copy gives the result of the original model. For a clip, the
+    first block gets, for each tubelet, the token that the original model makes of the tubelet's central frame. This is so only
+    before training, when no weight depends on time.
 
     Args:
         model: any `ViT`. The weights are copied.
@@ -90,8 +92,8 @@ def for_video(model: Model, *, tubelet: int, max_times: int) -> Model:
         max_times: the largest number of tubelets along time.
 
     Returns:
-        A model of the same class. Its kernel is made by `inflate_kernel`, and its positions are `TemporalPositions` around the
-        original positions. Everything else is unchanged.
+        A model of the same class as `model`. The patch kernel is made by `inflate_kernel`. The positions are
+        `TemporalPositions` around the original positions. Everything else is unchanged.
 
     Raises:
         ConfigError: the model already takes clips, or a number is below 1.

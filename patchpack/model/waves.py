@@ -48,9 +48,11 @@ class SinusoidalPositions(nn.Module):
         self.register_buffer("like", torch.empty(0), persistent=False)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the vectors ``[T, width]`` of positions (row, col), ``[T, 2]``.
+        """Return one vector per token, ``[T, width]``.
 
-        The positions are floats if `fractional` is True, else integers.
+        Args:
+            position_ids: ``[T, 2]``, (row, col) of each token. Floats if `fractional` is True, else integers.
+            grids: ``[T, 2]``, (rows, cols) of each token's image, not used.
         """
         if self.fractional:
             require_fractions(position_ids)
@@ -95,9 +97,11 @@ class FourierPositions(nn.Module):
         self.frequencies = nn.Parameter(torch.randn(2, width // 2) * std)
 
     def forward(self, position_ids: Tensor, grids: Tensor) -> Tensor:
-        """Return the vectors ``[T, width]`` of positions (row, col), ``[T, 2]``.
+        """Return one vector per token, ``[T, width]``.
 
-        The positions are floats if `fractional` is True, else integers.
+        Args:
+            position_ids: ``[T, 2]``, (row, col) of each token. Floats if `fractional` is True, else integers.
+            grids: ``[T, 2]``, (rows, cols) of each token's image, not used.
         """
         (require_fractions if self.fractional else require_whole)(position_ids)
         # a sum of two, not a matrix product: autocast would round angles to three digits

@@ -23,7 +23,7 @@ def horizontal_first(
 
     Args:
         src: uint8 ``[h, w, >= 3]``, the source image.
-        values: float32 ``[256]``, the number of each pixel value.
+        values: float32 ``[256]``, the number that replaces each pixel value.
         x_starts: int64 ``[width]``, the first tap of each output column.
         x_weights: float64 ``[width, taps]``, the weights of a column's taps. Taps beyond the source are not read.
         y_starts: int64 ``[height]``, the first tap of each output row.

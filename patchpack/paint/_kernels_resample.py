@@ -5,8 +5,8 @@ compilers do not vectorise plain loops over three channels and four taps.
 
 A weight is split into two numbers: ``w = 65536 * high + low``, with ``low`` in −32768 … 32767 and ``high`` in −128 … 127. All
 products then fit 16-bit multiplication, which is twice as fast as 32-bit multiplication. The sum over taps is
-``sum(w * pixel) = 65536 * sum(high * pixel) + sum(low * pixel)``. It is computed modulo 2**32, so the sum with ``high`` is
-needed only modulo 2**16. Two image rows are read at a time. In the horizontal pass each row gives one output pixel. In the
+``sum(w * pixel) = 65536 * sum(high * pixel) + sum(low * pixel)``. This sum is computed modulo 2**32, so the sum with ``high``
+is needed only modulo 2**16. Two image rows are read at a time. In the horizontal pass each row gives one output pixel. In the
 vertical pass each row is one tap.
 """
 # mypy: disallow-untyped-decorators=False, disallow-subclassing-any=False
@@ -92,7 +92,7 @@ def _mix(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, order: Iterable[int]) 
 
 
 def _by_lane(n: int, part: int, size: int) -> list[int]:
-    """Return the order that interleaves ``a[i]`` and ``b[i]``, for each i in part number `part` of either 128-bit lane.
+    """Return indices that interleave vectors a and b: ``a[i]``, ``b[i]``, for each i in part `part` of both 128-bit lanes.
 
     The vectors a and b have `n` values each. `size` is the number of values in a part.
     """
@@ -554,14 +554,15 @@ def horizontal_first(
         places: int64 ``[rows, cols]``, the number of each patch among the kept patches in `out`, −1 for a dropped patch.
         tall: height of a patch in pixels.
         wide: width of a patch in pixels.
-        mirrored: True writes the pixels of a patch from right to left. The columns of `places` must be mirrored too.
+        mirrored: True writes the pixels of a patch from right to left, False from left to right. With True, the columns of
+            `places` must be mirrored too.
         rows: int64 ``[vertical taps]``, working memory.
         between: uint8 ``[(vertical taps + 2) * n]`` with ``n >= 3 * width + CHUNK``, the resampled source rows.
         need: uint8 ``[cols]``, working memory.
         line: uint8 ``[3 * cols * wide + CHUNK]``, working memory for one output row.
         numbers: uint8 ``[256 * 3 * size]``, the output number of each pixel value and channel. Not read if `size` is 1. For
-            float32, `NORM` bytes of means and `NORM` bytes of stds may follow, with the channels in turn. The output numbers
-            are then computed from these means and stds, which is faster.
+            float32, `NORM` bytes of means and `NORM` bytes of stds may follow, in the order red, green, blue, red, …. The
+            output numbers are then computed from these means and stds, which is faster.
         size: bytes of an output number: 1, 2 or 4.
         out: uint8 ``[kept * tall * wide * 3 * size]``, the kept patches.
 

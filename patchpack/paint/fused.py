@@ -82,11 +82,13 @@ def places(grid: Grid, kept: IndexArray) -> Int64Array:
 def resize_numbers(
     pixels: UInt8Array, numbers: Float32Array, size: tuple[int, int], kernel: str, *, order: Order = "pillow"
 ) -> Float32Array:
-    """Resample ``numbers[pixels]`` like Pillow's mode F. Sums are in float64, and each pass is rounded to float32.
+    """Resample ``numbers[pixels]`` as Pillow resamples images of mode F.
+
+    Sums are in float64, and each pass is rounded to float32.
 
     Args:
         pixels: uint8 ``[h, w, 3]``, the source image.
-        numbers: float32 ``[256]``, the number of each pixel value.
+        numbers: float32 ``[256]``, the number that replaces each pixel value.
         size: (height, width) of the result in pixels.
         kernel: antialiased kernel, ``"bilinear"`` or ``"bicubic"``.
         order: order of the two passes, as in `resize`. Default ``"pillow"``.
@@ -235,7 +237,7 @@ def _vertical_goes_first(size: tuple[int, int], target: tuple[int, int]) -> bool
 
 @lru_cache(maxsize=1)
 def pillow_order() -> Literal["by size", "horizontal first"] | None:
-    """Return the order of the two passes in the installed Pillow. It is found by comparing results to the bit.
+    """Return the order of the two passes in the installed Pillow. Results are compared to find it.
 
     Return None if neither order gives Pillow's results, or if the installed numba cannot compile the kernels. After None, all
     images must be resized with Pillow.

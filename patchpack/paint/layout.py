@@ -144,7 +144,7 @@ def _ids(images: list[PlacedImage], recipe: Recipe) -> tuple[list[np.ndarray], l
 
 
 def _ids_in_image(images: list[PlacedImage], recipe: Recipe, patch_size: int) -> tuple[list[np.ndarray], list[int]]:
-    """Return the position ids of every image, and the index of its first id, as `_ids` does.
+    """Return the position ids of every image, and the index of each image's first id in the concatenated arrays.
 
     This function is for position schemes that depend on the crop.
     """

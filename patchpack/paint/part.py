@@ -35,7 +35,7 @@ def part_of_picture(
 
     Returns:
         The image and the box. The image is an upright Pillow image of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and
-        an unused byte. If it is an array, the next call in this thread overwrites it.
+        an unused byte. The next call in this thread overwrites such an array.
 
     Raises:
         DecodeError: the image cannot be decoded, its size differs from `size`, or it has more pixels or bytes than the recipe

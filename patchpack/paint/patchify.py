@@ -16,8 +16,8 @@ def patchify(image: np.ndarray, patch_size: int) -> np.ndarray:
         patch_size: pixels per side of a patch.
 
     Returns:
-        Array ``[rows * cols, patch_size * patch_size * C]`` of the same dtype. It is a view if the memory layout allows, else a
-        copy.
+        Array ``[rows * cols, patch_size * patch_size * C]`` of the dtype of `image`. The array is a view if the memory
+        layout allows a view, else a copy.
 
     Raises:
         ShapeError: `image` does not have three axes, or H or W is not a positive multiple of `patch_size`.
@@ -32,7 +32,7 @@ def patchify(image: np.ndarray, patch_size: int) -> np.ndarray:
 
 
 def unpatchify(patches: np.ndarray, grid: Grid | tuple[int, int], patch_size: int) -> np.ndarray:
-    """Join all patches of an image, as the inverse of `patchify`. Return ``[rows * patch_size, cols * patch_size, C]``.
+    """Join all patches of an image (the inverse of `patchify`). Return ``[rows * patch_size, cols * patch_size, C]``.
 
     Args:
         patches: array ``[rows * cols, patch_size**2 * C]``, in raster order.

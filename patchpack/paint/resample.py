@@ -50,7 +50,7 @@ def write_pixels(
         picture: an upright image of mode RGB, or uint8 ``[H, W, 4]`` of red, green, blue and an unused byte.
         box: (top, left, height, width) of the part that is read, in pixels of `picture`.
         target: (height, width) in pixels that this part is resampled to.
-        flip: True mirrors left to right, after resampling and padding.
+        flip: True mirrors left to right, after resampling and padding. False does not mirror.
         grid: (rows, cols) of patches. The area beyond `target`, at the right and at the bottom, gets pixel value 0.
         kept: ascending numbers of the patches that are not dropped, in raster order.
         patch_size: pixels per side of a patch.
@@ -109,8 +109,8 @@ def render(
         change: a function that takes and returns the resampled pixels. Default None, no change.
 
     Returns:
-        Array ``[rows * patch_size, cols * patch_size, 3]``. It is uint8 and not normalised if the recipe's dtype is uint8, else
-        float32 and normalised.
+        Array ``[rows * patch_size, cols * patch_size, 3]``. If the recipe's dtype is uint8, the array is uint8 and not
+        normalised. Otherwise it is float32 and normalised.
     """
     order = recipe.resample_order
     if isinstance(recipe.normalize, PerImage):
@@ -173,7 +173,7 @@ def _number_table(mean: tuple[float, float, float], std: tuple[float, float, flo
 
 
 def standard_numbers(picture: Image.Image) -> npt.NDArray[np.float32]:
-    """Return the standardised number of every pixel value, float32 ``[256]``, for one image, as in Pix2Struct.
+    """Return the standardised number of each pixel value of one image, float32 ``[256]``, as in Pix2Struct.
 
     The number is ``(value − mean) / max(std, 1 / sqrt(N))``, computed in float64. Mean and std are over all N values of the
     image, in all channels together.

@@ -1,4 +1,4 @@
-"""The targets (labels) of a batch: one dtype and shape for a whole source, and a filler in every slot without an image."""
+"""The targets (labels) of a batch: one kind for a whole source, and a filler in every slot without an image."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import numpy as np
 from patchpack._shown import shown
 from patchpack.batch._types import Objects, Targets
 from patchpack.errors import TargetError
+from patchpack.paint.target_kinds import advice, in_words, reason_for
 from patchpack.types import TargetKind, TargetSpec
 
 if TYPE_CHECKING:
     import torch
 
-_CLASS = TargetSpec("int64")
+_CLASS = ("int64", ())
 FILLERS = {"int64": -100, "float32": float("nan"), "object": None}
 
 
@@ -50,19 +51,19 @@ def allocate(kind: TargetKind, rows: int, slots: int) -> Targets[np.ndarray]:
         slots: number of slots of a row.
 
     Returns:
-        For numbers, an array ``[rows, slots, ...]``. For a dict, a dict of such arrays. For objects, a nested list. None if
-        `kind` is None.
+        For numbers, an array ``[rows, slots, ...]``. For objects, a nested list. For a dict, a dict of arrays and nested lists.
+        None if `kind` is None.
     """
     if kind is None:
         return None
     if isinstance(kind, dict):
         return {name: _filled(spec, rows, slots) for name, spec in kind.items()}
-    if kind.dtype == "object":
-        return [[None] * slots for _ in range(rows)]
     return _filled(kind, rows, slots)
 
 
-def _filled(kind: TargetSpec, rows: int, slots: int) -> np.ndarray:
+def _filled(kind: TargetSpec, rows: int, slots: int) -> np.ndarray | Objects:
+    if kind.dtype == "object":
+        return [[None] * slots for _ in range(rows)]
     return np.full((rows, slots, *kind.shape), FILLERS[kind.dtype], dtype=kind.dtype)
 
 
@@ -77,25 +78,26 @@ def store(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int, v
         value: the target.
 
     Raises:
-        TargetError: `value` does not have the kind that was inferred from the first sample. Then nothing is written.
+        TargetError: `value` does not have this kind. The error says which ``target_kind`` takes the value. Then nothing is
+            written.
     """
     if kind is None:
         if value is not None:
-            raise TargetError(f"expected no target, as the first sample had none, got {shown(value)}")
+            raise TargetError(
+                f"expected no target, as the first sample had none, got {shown(value)}: pass target_kind='object' if only some "
+                f"samples have labels, or replace None by a number in map_target="
+            )
     elif isinstance(kind, dict):
         if not isinstance(value, Mapping) or not _has_names(value) or set(value) != set(kind):
             raise TargetError(
-                f"expected a dict of the targets {', '.join(sorted(kind))}, as the first sample had, got {shown(value)}"
+                f"expected a dict of the targets {', '.join(sorted(kind))}, {reason_for(kind)}, got {shown(value)}: pass "
+                f"target_kind='object' for labels of any type"
             )
-        checked = {name: _as(spec, value[name]) for name, spec in kind.items()}
+        checked = {name: _as(spec, value[name], kind, name) for name, spec in kind.items()}
         for name, entry in checked.items():
-            _by_name(targets)[name][row, slot] = entry
-    elif kind.dtype == "object":
-        if value is None:  # the filler of empty slots
-            raise TargetError("expected a target, as the first sample had, got None")
-        _objects(targets)[row][slot] = value
+            _put(_by_name(targets)[name], row, slot, entry)
     else:
-        _array(targets)[row, slot] = _as(kind, value)
+        _put(_alone(targets), row, slot, _as(kind, value, kind))
 
 
 def erase(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int) -> None:
@@ -109,26 +111,27 @@ def erase(targets: Targets[np.ndarray], kind: TargetKind, row: int, slot: int) -
     """
     if isinstance(kind, dict):
         for name, spec in kind.items():
-            _by_name(targets)[name][row, slot] = FILLERS[spec.dtype]
-    elif kind is not None and kind.dtype == "object":
-        _objects(targets)[row][slot] = None
+            _put(_by_name(targets)[name], row, slot, FILLERS[spec.dtype])
     elif kind is not None:
-        _array(targets)[row, slot] = FILLERS[kind.dtype]
+        _put(_alone(targets), row, slot, FILLERS[kind.dtype])
+
+
+def _put(targets: np.ndarray | Objects, row: int, slot: int, value: object) -> None:
+    if isinstance(targets, list):
+        targets[row][slot] = value
+    else:
+        targets[row, slot] = value
 
 
 # The type of targets follows from their kind (see `allocate`), which a type checker cannot know.
 
 
-def _by_name(targets: Targets[np.ndarray]) -> dict[str, np.ndarray]:
-    return cast("dict[str, np.ndarray]", targets)
+def _by_name(targets: Targets[np.ndarray]) -> dict[str, np.ndarray | Objects]:
+    return cast("dict[str, np.ndarray | Objects]", targets)
 
 
-def _objects(targets: Targets[np.ndarray]) -> Objects:
-    return cast("Objects", targets)
-
-
-def _array(targets: Targets[np.ndarray]) -> np.ndarray:
-    return cast("np.ndarray", targets)
+def _alone(targets: Targets[np.ndarray]) -> np.ndarray | Objects:
+    return cast("np.ndarray | Objects", targets)
 
 
 def _infer(value: object) -> TargetSpec:
@@ -148,14 +151,32 @@ def _infer(value: object) -> TargetSpec:
     return TargetSpec("object")
 
 
-def _as(spec: TargetSpec, value: object) -> object:
-    if type(value) is int and spec == _CLASS and -(1 << 63) <= value < 1 << 63:  # the usual label, without the conversion
+def _as(spec: TargetSpec, value: object, whole: TargetKind, name: str | None = None) -> object:
+    """Return a target in the form in which its slot holds it.
+
+    Args:
+        spec: kind of the target.
+        value: the target.
+        whole: kind of all targets, for errors.
+        name: name of the target among several. Default None: there is one target.
+    """
+    if type(value) is int and spec[:2] == _CLASS and -(1 << 63) <= value < 1 << 63:  # the usual label, without the conversion
+        return value
+    if spec.dtype == "object":
+        if value is None and not spec.declared:  # the filler of empty slots
+            raise TargetError(
+                f"expected a target, {reason_for(whole)}, got None: pass target_kind={in_words(whole)}, which also takes None"
+            )
         return value
     got = _infer(value)
     # an int is a valid float, but a float is not a class index
     if got.shape != spec.shape or (got.dtype != spec.dtype and not (spec.dtype == "float32" and got.dtype == "int64")):
         shape = f" {list(spec.shape)}" if spec.shape else ""
-        raise TargetError(f"expected a target of kind {spec.dtype}{shape} as the first sample had, got {shown(value)}")
+        label = "" if name is None else f" {name!r}"
+        raise TargetError(
+            f"expected a target{label} of kind {spec.dtype}{shape} {reason_for(whole)}, got {shown(value)}: "
+            f"{advice(whole, name, value, got)}"
+        )
     numbers = _without_torch(value)
     with np.errstate(over="ignore"):
         stored = np.asarray(numbers, dtype=spec.dtype)

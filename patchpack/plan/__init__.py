@@ -1,1 +1,1 @@
-"""The planning of batches. It works on integers (sizes, token counts and rows) and reads no pixel."""
+"""The planning of batches, which works on integers (sizes, token counts and rows) and reads no pixel."""

@@ -25,7 +25,7 @@ def ceil_div(a: npt.ArrayLike, b: npt.ArrayLike) -> Int64:
 
 
 def columns(sizes: npt.ArrayLike) -> tuple[Int64, Int64]:
-    """Return the two columns of an integer table ``[n, 2]``, each int64 ``[n]``: height and width, or rows and cols."""
+    """Return the two columns of an integer table ``[n, 2]`` (heights and widths, or rows and cols) as int64 arrays ``[n]``."""
     table = np.asarray(sizes, dtype=np.int64).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 

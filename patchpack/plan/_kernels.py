@@ -16,12 +16,13 @@ def steps_from_pool(
     taken: UInt8Array,
     steps: Int64Array,
 ) -> None:
-    """Choose the rows of each step: the oldest row of a pool, and rows of similar weight, so that ranks wait little.
+    """Choose the rows of each step: the oldest row of a pool, and rows of similar weight. So ranks wait little for each other.
 
     Args:
-        weights: int64 ``[n]``, >= 0, the cost of each row. The sum of any num_ranks weights is below 2**53.
-        arrivals: int64 ``[n]``, numbers of all rows in groups. The first group has window * num_ranks rows, each later group
-            has num_ranks rows. Within a group rows are sorted by weight.
+        weights: int64 ``[n]``, >= 0, the cost of each row. The sum of any `num_ranks` weights is below 2**53, where `num_ranks`
+            is the number of rows per step.
+        arrivals: int64 ``[n]``, the numbers of all rows, group after group. The first group has ``window * num_ranks`` rows.
+            Each later group has `num_ranks` rows. Within a group, rows are sorted by weight.
         window: number of steps whose rows are in the pool.
         pool: int64 ``[min(n, window * num_ranks)]``, working memory.
         spare: int64 ``[min(n, window * num_ranks)]``, working memory.

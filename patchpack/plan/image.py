@@ -43,7 +43,7 @@ def plan_image(
         size: (height, width) in pixels, after EXIF orientation. For an upright PIL image it is ``image.size[::-1]``.
         recipe: recipe with the policies and the seed.
         key: key of the image. It matters only if the recipe draws random numbers. Default "".
-        epoch: epoch of the random numbers. It matters only if the recipe draws any. Default 0.
+        epoch: number of the epoch. It matters only if the recipe draws random numbers. Default 0.
         patch_size: pixels per side of a patch. Required if the recipe has several patch sizes. Default None, the recipe's
             only patch size.
         frames: number of frames of a clip, >= 1. Default 1, an image.
@@ -51,7 +51,7 @@ def plan_image(
     Raises:
         SizeError: the recipe refuses the size, or the image has more tokens than a row.
         ConfigError: `size` is not two positive integers. Or `frames` is above 1 without `Recipe.video`. Or `patch_size` is None
-            although the recipe has several. Or the recipe drops patches that the model would merge.
+            although the recipe has several patch sizes. Or the recipe drops patches that the model would merge.
 
     Example:
         >>> plan_image((480, 640), recipes.qwen2_vl())

@@ -29,6 +29,13 @@ ORDERS = ("pillow", "horizontal_first")
 DECODES = ("exact", "draft", "simplejpeg")
 DEEPS = ("header", "range")
 ICCS = ("ignore", "srgb")
+_ALLOWED = {
+    "resample": KERNELS, "dtype": DTYPES, "resample_order": ORDERS, "decode": DECODES, "deep": DEEPS, "icc": ICCS,
+}  # fmt: skip
+_SUCH_AS = {
+    "resize": "patchpack.resize.NaFlex(256)", "crop": "patchpack.crop.RandomResizedCrop()",
+    "drop": "patchpack.drop.Constant(0.5)", "positions": "patchpack.positions.Absolute()",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,15 +43,15 @@ class Recipe:
     """All settings that decide the content of a batch, except the images. A recipe's `repr` can be pasted back as code.
 
     Attributes:
-        resize: rule from image sizes to grids of patches.
+        resize: rule that chooses the grid of patches from the size of an image.
         crop: rule that chooses the part of an image that is read. The resize policy receives the size of this part. Default
             `WholeImage`, all of the image.
         flip_prob: probability that an image is mirrored left to right, 0 … 1. Default 0.
-        drop: rule from grids to token counts. Default `NoDrop`, every patch is kept.
-        positions: rule from a grid to position ids. Default `Absolute`, row and column.
+        drop: rule that decides how many patches of a grid are kept. Default `NoDrop`, every patch is kept.
+        positions: rule that gives the position ids of a grid. Default `Absolute`, row and column.
         packer: factory of the packer that turns token counts into rows. Default `Lookahead()`.
-        patch_size: pixels per side of a patch, 1 … 4096. From a tuple of sizes, one size is drawn at random for each step. It
-            is the same on every rank (FlexiViT). Default 16.
+        patch_size: pixels per side of a patch, 1 … 4096. From a tuple of sizes, one size is drawn at random for each step. All
+            ranks use the same size in a step (FlexiViT). Default 16.
         seq_len: tokens per row. With None a row has ``resize.bound(patch_size)`` tokens and holds one image. Default 1024.
         max_images: slots per row: the most images that a row can hold (NaViT's Emax). Default 64.
         rows_per_batch: rows per batch. Default 8.
@@ -60,24 +67,25 @@ class Recipe:
         deep: scaling of images with more than 8 bits. "header" (default) divides by the value that the file's header gives for
             white. "range" scales from the image's smallest value to its largest.
         icc: treatment of an embedded colour profile. "ignore" (default) uses the stored colours. "srgb" converts them to sRGB.
-        formats: names of further file formats to accept, such as ``("HEIF",)``. Each needs a plugin of Pillow, or one that you
-            registered. Default none.
-        augment: a custom function ``(pixels, generator) -> pixels``, called before mirroring and padding. It receives the
-            resized image as uint8 ``[height, width, 3]``, which it may overwrite, and a `numpy.random.Generator` for this
-            image and epoch. It returns a uint8 array of the same shape. It must be picklable if workers are spawned. Default
-            None, which is faster because only kept patches are resampled.
+        formats: names of further file formats to accept, such as ``("HEIF",)``. Each of these formats needs a plugin: one that
+            comes with Pillow, or one that you registered with Pillow. Default none.
+        augment: a custom function ``(pixels, generator) -> pixels``, called before mirroring and padding. The function receives
+            the resized image, uint8 ``[height, width, 3]``, and a `numpy.random.Generator` for this image and epoch. It returns
+            a uint8 array of the same shape. It may overwrite the image that it receives. It must be picklable if workers are
+            spawned. Default None, which is faster because only kept patches are resampled.
         video: `Video` settings: which frames of a clip are read. Every token is then a tubelet (a patch through several
             frames), and position ids begin with the time (see `PackedBatch.times`). Default None, clips are refused.
         normalize: normalisation of the pixel values, `MeanStd` (after resizing) or `PerImage` (before resizing). Default
             `MeanStd` with ``(x / 255 − 0.5) / 0.5``.
         dtype: dtype of the patches: "uint8" (normalise later, on the device), "float32" or "float16" (normalised by the
             painter). Default "uint8".
-        seed: seed of every draw, 0 … 2**64 − 1. Default 0.
-        background: (red, green, blue), 0 … 255, the colour behind transparent pixels. Default white.
+        seed: seed of every random draw, 0 … 2**64 − 1. Default 0.
+        background: colour behind transparent pixels: (red, green, blue), each 0 … 255. Default white.
         max_pixels: limit on the pixels of an image. A larger image is refused at its header, before it is decoded. Default 64
             million.
-        max_bytes: limit on the bytes of an image file. A larger file is refused. If its size is known in advance, it is not
-            read at all. Default 512 MiB, which holds 64 million pixels of 16-bit colour with alpha, uncompressed.
+        max_bytes: limit on the bytes of an image file. A larger file is refused. If the size of the file is known in advance,
+            the file is not read at all. Default 512 MiB, which holds 64 million pixels of 16-bit colour with alpha,
+            uncompressed.
 
     Raises:
         ConfigError: a setting, or a combination of settings, cannot work. It is raised at construction.
@@ -117,7 +125,7 @@ class Recipe:
             if isinstance(policy, type):  # a class has all methods of its instances, but would fail at the first image
                 raise ConfigError(f"{name} must be an instance: {policy.__name__}(...), got the class itself")
             if not isinstance(policy, protocol):
-                raise ConfigError(f"{name} must be a {protocol.__name__} (see its docstring), got {policy!r}")
+                raise ConfigError(f"{name} must be a {protocol.__name__}, such as {_SUCH_AS[name]}, got {policy!r}")
         if isinstance(self.packer, type) or not callable(self.packer):
             raise ConfigError(f"packer must be a function of (seq_len, max_images), such as Lookahead(64), got {self.packer!r}")
         for name, high in (
@@ -138,20 +146,13 @@ class Recipe:
             raise ConfigError("patch_size must be at least one size, got ()")
         for p in self.patch_sizes:
             require_int("patch_size", p, 1, 4096)
-        if self.resample not in KERNELS or self.dtype not in DTYPES:
-            raise ConfigError(
-                f"resample must be one of {KERNELS}, dtype one of {DTYPES}, got {self.resample!r} and {self.dtype!r}"
-            )
-        if self.resample_order not in ORDERS:
-            raise ConfigError(f"resample_order must be one of {ORDERS}, got {self.resample_order!r}")
-        if self.decode not in DECODES:
-            raise ConfigError(f"decode must be one of {DECODES}, got {self.decode!r}")
+        for name, allowed in _ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
         if self.decode == "simplejpeg" and find_spec("simplejpeg") is None:
             raise ConfigError(
                 "decode='simplejpeg' needs simplejpeg: pip install 'patchpack[simplejpeg]', or use decode='exact'"
             )
-        if self.deep not in DEEPS or self.icc not in ICCS:
-            raise ConfigError(f"deep must be one of {DEEPS}, icc one of {ICCS}, got {self.deep!r} and {self.icc!r}")
         if not isinstance(self.formats, tuple) or not all(
             isinstance(name, str) and name and name == name.upper() for name in self.formats
         ):
@@ -214,7 +215,7 @@ class Recipe:
         return bool(self.resize.draws or self.crop.draws)
 
     def patch_size_at(self, epoch: int, step: int) -> int:
-        """Return the patch size of one step. It depends on seed, epoch and step alone, so it is the same on every rank."""
+        """Return the patch size of one step. The size depends on seed, epoch and step alone, so all ranks get one size."""
         sizes = self.patch_sizes
         if len(sizes) == 1:
             return sizes[0]
@@ -237,7 +238,7 @@ class Recipe:
             raise ConfigError(f"{error}; the fields of a recipe are {', '.join(self.__dataclass_fields__)}") from None
 
     def for_eval(self, max_patches: int | None = None, patch_size: int | None = None) -> Recipe:
-        """Return the recipe for evaluation: without random draws, dropping, cropping, mirroring and augmentation.
+        """Return the recipe for evaluation: without random draws, dropping, cropping, mirroring or augmentation.
 
         A resolution that is drawn per image is replaced by a fixed resolution (see `NaViT.eval_resolution`).
 

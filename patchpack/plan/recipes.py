@@ -43,8 +43,7 @@ def pix2struct(*, max_patches: int = 2048, **changes: Any) -> Recipe:
 def siglip2_naflex(*, max_patches: int = 256, **changes: Any) -> Recipe:
     """Return the recipe of SigLIP 2 NaFlex: the largest grid within the budget, patch size 16, bilinear, (x − 0.5) / 0.5.
 
-    The grid is searched by bisection, as in transformers and timm, and equals the grid there. ``resize=NaFlex(256)`` searches
-    exactly.
+    The grid is found by bisection, so it equals the grid in transformers and timm. ``resize=NaFlex(256)`` finds the exact grid.
     """
     return _recipe(changes, resize=NaFlex(max_patches, search="bisection"), seq_len=max(1024, max_patches))
 

@@ -49,8 +49,8 @@ def shuffled_lines(starts: npt.NDArray[np.int64], *, seed: int, epoch: int, shuf
 
     Args:
         starts: int64 ``[shards + 1]``, begin and end of each shard. Shard s has the lines ``starts[s]:starts[s + 1]``.
-        seed: seed of the draws, 0 … 2**64 − 1.
-        epoch: epoch of the draws, 0 … 2**32 − 1.
+        seed: seed of the random draws, 0 … 2**64 − 1.
+        epoch: number of the epoch, on which the random draws depend, 0 … 2**32 − 1.
         shuffle: number of samples that are permuted at a time, after the shards are permuted. 0 keeps the order of the index.
         number: number of the pass within the epoch, from 0. Default 0.
 

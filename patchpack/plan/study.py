@@ -49,24 +49,25 @@ class Study:
     """The figures of one epoch of a recipe over images of given sizes. Show them with ``print(study.table())`` or `plot`.
 
     Attributes:
-        recipe, epoch: the recipe and the epoch that were studied.
+        recipe: the recipe that was studied.
+        epoch: the epoch that was studied.
         num_images: number of images that are in rows.
         num_rows: number of rows.
         refused: number of images that the resize rule refuses, or that have more than ``recipe.max_pixels`` pixels.
         over_long: number of images that have more tokens than a row.
         fill_rate: share of the token positions of all rows that hold a token.
         steady_fill_rate: fill rate of only the rows that closed before the end of the epoch. It estimates the fill rate of a
-            long epoch. If no row closed before the end, it equals `fill_rate`.
+            long epoch. If no row closed before the end, `steady_fill_rate` equals `fill_rate`.
         images_per_row: number of images in a row, as a `Spread` over rows.
         tokens: number of packed tokens of an image, as a `Spread` over images.
         upscaled: share of images that are resampled to more pixels than were read.
-        distortion: ``|log(aspect after / aspect before)|`` of an image, as a `Spread` over images. It is the change of the
+        distortion: ``|log(aspect after / aspect before)|`` of an image, as a `Spread` over images. This is the change of the
             aspect ratio (width / height) from the part that is read to the resized image.
         dropped_tokens: share of all patches that are in no row, because they were dropped, or cut by the packer.
         shortened: number of images from which the packer cut tokens.
         waits: number of images that arrive between an image and the closing of its row, as a `Spread` over images.
         out_of_slots: share of rows that have no free slot left, although they have room for tokens.
-        attention: Σn² / seq_len² of a row with images of n tokens, as a `Spread` over rows. It is the share of a dense
+        attention: Σn² / seq_len² of a row with images of n tokens, as a `Spread` over rows. This is the share of a dense
             attention matrix that lies within images.
         num_tokens: int64 ``[num_images]``, tokens of each image, in the order of rows and slots.
         offsets: int64 ``[num_rows + 1]``, begin and end of each row in `num_tokens`.
@@ -176,8 +177,8 @@ def study(sizes: npt.ArrayLike, recipe: Recipe, *, epoch: int = 0, keys: Sequenc
     Args:
         sizes: int ``[n, 2]``, (height, width) of each image in pixels after orientation, >= 1, in arrival order.
         recipe: recipe with the policies, the packer and the seed.
-        epoch: epoch of the draws. Default 0.
-        keys: keys of the n images, on which their random draws depend. Default None: "0", "1", …
+        epoch: number of the epoch, on which the random draws depend. Default 0.
+        keys: keys of the n images. The random draws of an image depend on its key. Default None: "0", "1", …
 
     Returns:
         `Study`, the figures of the epoch.
@@ -255,7 +256,7 @@ def _events(table: Int64, names: list[str], max_pixels: int, positions: range) -
 
 
 def _refused(sizes: Int64, names: list[str], positions: Int64, recipe: Recipe, epoch: int) -> int:
-    """Return how many of these images, which are in no row, are refused for any row length."""
+    """Return how many of some images are refused at every row length. None of these images is in a row."""
     refused = sizes.prod(axis=1) > recipe.max_pixels
     for patch_size in recipe.patch_sizes:
         plan = plan_table(recipe, sizes, key_hash(names), epoch=epoch, seen=positions, patch_size=patch_size)

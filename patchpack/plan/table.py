@@ -49,7 +49,7 @@ class GridTable(NamedTuple):
         )
 
     def compact(self) -> GridTable:
-        """Return the same table with 16-bit integers in each column whose numbers fit 16 bits."""
+        """Return the table with 16-bit integers in each column whose numbers fit into 16 bits."""
         crop = None if self.crop is None else _compact(self.crop)
         return GridTable(_compact(self.grid), _compact(self.num_tokens), crop, self.times)
 
@@ -82,7 +82,7 @@ def plan_table(
         recipe: recipe with the policies and the seed.
         sizes: int ``[n, 2]``, (height, width) of each image in pixels after orientation, >= 1.
         key_hash: uint64 ``[n]``, the hashes of the keys (see `patchpack.rng.key_hash`).
-        epoch: epoch of the draws. Default 0.
+        epoch: number of the epoch, on which the random draws depend. Default 0.
         seen: int64 ``[n]``, running number of each image over all epochs, for drop schedules. One integer is the number of the
             first image. Default 0.
         patch_size: pixels per side of a patch. Default None, the first patch size of the recipe.
@@ -120,7 +120,7 @@ def decide_grids(
         recipe: recipe with the policies and the seed.
         sizes: int64 ``[n, 2]``, (height, width) of each image in pixels after orientation, >= 1.
         key_hash: uint64 ``[n]``, the hashes of the keys.
-        epoch: epoch of the draws.
+        epoch: number of the epoch, on which the random draws depend.
         ordinals: int64 ``[n]``, running number of each image over all epochs, for drop schedules.
         patch_size: pixels per side of a patch.
         frames: int ``[n]``, number of frames of each clip, 1 for an image. Default None, all are images.
@@ -181,7 +181,7 @@ def place_grids(recipe: Recipe, grids: GridTable, sizes: Int64, key_hash: rng.U6
         grids: the grids of n images.
         sizes: int64 ``[n, 2]``, (height, width) of each image in pixels.
         key_hash: uint64 ``[n]``, the hashes of the keys.
-        epoch: epoch of the draws.
+        epoch: number of the epoch, on which the random draws depend.
         patch_size: pixels per side of a patch.
 
     Raises:
@@ -215,7 +215,7 @@ def _times(recipe: Recipe, frames: npt.ArrayLike, n: int) -> IntArray:
 
 
 def _crop(recipe: Recipe, sizes: Int64, patch_size: int, epoch: int, hashes: rng.U64) -> IntArray | None:
-    """Return the box of each image that the crop policy keeps, int32 ``[n, 4]``, or None if it keeps whole images."""
+    """Return the boxes that the crop policy chooses, int32 ``[n, 4]``. Return None if the policy reads whole images."""
     if isinstance(recipe.crop, WholeImage):
         return None
     u = _uniforms(recipe, epoch, hashes, rng.Stage.CROP)

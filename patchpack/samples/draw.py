@@ -168,7 +168,10 @@ def caption(spec: Spec) -> str:
 
 
 def captions(split: str) -> dict[str, str]:
-    """Return the `caption` of every sample of a split, ``"train"`` or ``"val"``, by key, such as ``"shape-00000"``."""
+    """Return a dict from the key of each sample of a split to its `caption`. A key is for example ``"shape-00000"``.
+
+    The split is ``"train"`` or ``"val"``.
+    """
     found: dict[str, str] = {}
     first = 0
     for name, count in SHARDS.items():

@@ -87,7 +87,7 @@ class Texture(NamedTuple):
     """The way in which one class is drawn.
 
     Attributes:
-        depth: function that evaluates the texture, one of the functions above.
+        depth: function that evaluates the texture, one of the functions in this module.
         period: shortest and longest period, as fractions of the square root of the picture's area.
         tilt: largest random rotation to either side, in degrees.
         angle: fixed rotation to either side, in degrees, in addition to `tilt`.

@@ -29,7 +29,7 @@ def require_options(options: Any) -> dict[str, Any]:
         raise ConfigError(f"dataloader is a dict of options of torch's DataLoader, got {options!r}")
     for name in options:
         if name in DECIDED:
-            raise ConfigError(f"{name} is decided by the recipe (rows, seq_len, max_images) or tail and cannot be passed")
+            raise ConfigError(f"{name} is decided by the recipe (rows_per_batch, seq_len, max_images) or tail: leave it out")
         if name in _OWN:
             raise ConfigError(f"{name} is an argument of its own: pass {_OWN[name]} instead of dataloader={{{name!r}: ...}}")
         if name not in DATALOADER_OPTIONS:

@@ -21,10 +21,9 @@ from patchpack.stream.painting.transports import plans_ahead
 from patchpack.stream.planning.order import require_place
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.policy import ErrorPolicy, OnError
-from patchpack.stream.sample.names import nearest
 from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.opening import DEFAULTS as SOURCE_DEFAULTS
-from patchpack.stream.sources.opening import SourceOptions
+from patchpack.stream.sources.opening import SourceOptions, unknown_option
 
 POLICY_OPTIONS = {field.name for field in fields(ErrorPolicy)} - {"on_error"}
 
@@ -60,7 +59,7 @@ def load(
             block of n samples, as a function of (seed, epoch). True uses blocks of 1024 samples for shards and iterables, and
             permutes an index as a whole. Folders and map-style datasets are always permuted as a whole, with True and with any
             n.
-        epoch: number of the epoch, default 0. The random draws and the shuffling depend on it. A source with a method
+        epoch: number of the epoch, default 0. The random draws and the shuffling depend on this number. A source with a method
             ``set_epoch`` (such as a streaming dataset of `datasets`) is set to this epoch. See `Loader.set_epoch`.
         steps_per_epoch: exact number of batches of an epoch on every rank. The source is repeated if it is too short. Images
             that still wait for a row when the epoch ends are dropped. The report counts these images under the name
@@ -91,15 +90,17 @@ def load(
             worker. If you pass a ``generator`` here, torch seeds them in its own way. A resume in the middle of an epoch does
             not repeat these random numbers.
         **reading: options of `open_source`: ``image``, ``frames``, ``target``, ``to_sample``, ``map_target``, ``classes``,
-            ``sizes``, ``size_of``, ``text``, ``tokenize``. These options say which members of every sample are read, and how.
+            ``sizes``, ``size_of``, ``text``, ``tokenize``, ``target_kind``. These options say which members of every sample are
+            read, and how.
 
     Returns:
-        A `Loader`. Iterate over it, then call ``loader.report()``. For an index, ``len(loader)`` is exact. For any other source
-        it is ``steps_per_epoch``, or raises `TypeError` if that is None.
+        A `Loader`. Iterate over it, then call ``loader.report()``. For an index, ``len(loader)`` is exact. For any other
+        source, ``len(loader)`` is ``steps_per_epoch``. If ``steps_per_epoch`` is None, ``len(loader)`` raises `TypeError`.
 
     Raises:
-        SourceError, ConfigError: the source cannot be read, or an argument cannot work. Arguments are checked as far as
-            possible before iteration. `Loader.__iter__` lists the errors that iteration raises.
+        SourceError: the source cannot be read.
+        ConfigError: an argument cannot work. Arguments are checked as far as possible before iteration. `Loader.__iter__` lists
+            the errors that iteration raises.
     """
     options = require_options(dataloader)
     require_known(reading)
@@ -149,11 +150,11 @@ def require_known(options: Mapping[str, Any]) -> None:
         if name in POLICY_OPTIONS:
             raise ConfigError(f"{name}= is part of an error policy: pass on_error=patchpack.ErrorPolicy('skip', {name}=...)")
         known = [*SOURCE_DEFAULTS, *inspect.signature(load).parameters, *DATALOADER_OPTIONS]
-        raise ConfigError(f"{name}= is no option of load{nearest(name, known)}")
+        raise unknown_option("load", name, known)
 
 
 def _place(rank: int | None, world_size: int | None) -> tuple[int, int]:
-    """Return this process's rank and the number of ranks. If they are None, they come from torch.distributed.
+    """Return the rank of this process and the number of ranks. If both arguments are None, torch.distributed gives both values.
 
     Without torch.distributed there is one rank.
     """

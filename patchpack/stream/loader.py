@@ -26,11 +26,11 @@ class Loader(DataLoader[PackedBatch]):
     """A `torch.utils.data.DataLoader` of `PackedBatch`es of tensors. Made by `load`.
 
     Args:
-        planner: the planner that yields the plans of the batches. While it plans, the ``max_in_a_row`` and ``timeout`` of the
-            planner apply. `load` sets them to the values in `on_error`.
+        planner: the planner that yields the plans of the batches. While the planner plans, its own ``max_in_a_row`` and
+            ``timeout`` apply. `load` sets both to the values in `on_error`.
         num_workers: number of processes that paint, default 0.
         num_threads: number of threads of this process that paint, instead of `num_workers`, default 0.
-        on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Default ``"raise"``.
+        on_error: ``"raise"``, ``"skip"``, a function, or an `ErrorPolicy`, see `load`. Default ``"raise"``.
         dataloader: options of `torch.utils.data.DataLoader` that a recipe does not decide. Default None.
 
     Attributes:
@@ -122,8 +122,8 @@ class Loader(DataLoader[PackedBatch]):
     def __len__(self) -> int:
         """Return the number of batches of an epoch.
 
-        For an index this is the number for the current epoch. For any other source it is ``steps_per_epoch``, or a `TypeError`
-        is raised if that is None.
+        For an index this is the number for the current epoch. For any other source the number is ``steps_per_epoch``. If
+        ``steps_per_epoch`` is None, a `TypeError` is raised.
         """
         return len(self.planner)
 
@@ -137,7 +137,7 @@ class Loader(DataLoader[PackedBatch]):
         return f"Loader({self.planner!r}{workers}{threads})"
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the next epoch. Random draws and shuffling depend on it. See `Planner.set_epoch`."""
+        """Set the number of the next epoch. Random draws and shuffling depend on this number. See `Planner.set_epoch`."""
         self._transport.set_epoch(epoch)
         self._delivered, self._finished = None, False
 
@@ -150,7 +150,9 @@ class Loader(DataLoader[PackedBatch]):
         return self._transport.state_dict(self._delivered, finished=self._finished)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Make the next iteration continue after a saved state. It repeats no batch, and batches are the same to the last bit.
+        """Make the next iteration continue after a saved state.
+
+        No batch is repeated. All batches equal the batches that the saved run would have made, to the last bit.
 
         If the state was saved after the end of an epoch, the next iteration starts the next epoch. `report` counts only samples
         after the state. The number of workers or threads may differ from the saved run, except for sources whose image sizes

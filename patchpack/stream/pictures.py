@@ -44,7 +44,7 @@ class ImageBatches:
         """Iterate over torch batches. Without a usable image there are no batches.
 
         Raises:
-            PatchpackError: under ``on_error="raise"`` an image is unusable. The error names its key.
+            PatchpackError: under ``on_error="raise"`` an image is unusable. The error names the key of the image.
             ConfigError: the numbers of keys and images differ.
         """
         return closed_at_exit(self._batches())
@@ -77,9 +77,9 @@ def pack_images(
 ) -> ImageBatches:
     """Pack images into batches, for inference.
 
-    Images wait until they fill rows well, so batches do not hold them in the order of `images`. `unpack` gives the key of each
-    vector. Images are read one after the other, when a batch needs them. If `images` is a generator, only the waiting images
-    are held in memory. For an image given as a path, only the path is held until the image is painted.
+    Images wait until they fill rows well, so batches do not hold the images in the order of `images`. `unpack` gives the key of
+    each vector. Images are read one after the other, when a batch needs them. If `images` is a generator, only the waiting
+    images are held in memory. For an image given as a path, only the path is held until the image is painted.
 
     Args:
         images: an iterable of images, a mapping from keys to images, or a single image (but not an array of four axes). An
@@ -90,8 +90,8 @@ def pack_images(
         recipe: sizes and packing of the images. ``recipe.for_eval()`` has no random draws and drops nothing.
         keys: keys of the images. Default None: the key of an image is its path as you gave it, the key of its `Sample`, or else
             its number, from 0.
-        on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`, see `load`. Unless you pass an
-            `ErrorPolicy`, any number of unusable images in a row is accepted. Default ``"raise"``.
+        on_error: ``"raise"``, ``"skip"``, a function, or an `ErrorPolicy`, see `load`. Unless you pass an `ErrorPolicy`, any
+            number of unusable images in a row is accepted. Default ``"raise"``.
         num_workers: number of processes that paint, default 0, see `load`.
         num_threads: number of threads that paint, instead of `num_workers`, default 0, see `load`.
         **options: further options of `load`, such as ``dataloader``.

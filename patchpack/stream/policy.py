@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from patchpack.batch_info import BatchInfo
 from patchpack.errors import ConfigError, PatchpackError, SourceError
 from patchpack.losses import Rejection, ShardFault
@@ -16,6 +18,7 @@ from patchpack.plan._integers import require_int
 from patchpack.plan.online.losses import MAX_IN_A_ROW
 
 OnError = Literal["raise", "skip"] | Callable[[Any], bool]
+_ON_ERROR = "on_error is 'raise', 'skip', a function that returns True to continue, or a patchpack.ErrorPolicy; got {!r}"
 _ENOUGH = 100  # a share counts only from this many samples on
 
 
@@ -53,7 +56,9 @@ class ErrorPolicy:
 
     def __post_init__(self) -> None:
         if self.on_error not in ("raise", "skip") and not callable(self.on_error):
-            raise ConfigError(f"on_error is 'raise', 'skip' or a function of a rejection, got {self.on_error!r}")
+            raise ConfigError(_ON_ERROR.format(self.on_error))
+        if isinstance(self.on_error, type):
+            raise ConfigError(f"on_error must be an instance: {self.on_error.__name__}(...), got the class itself")
         if self.max_in_a_row is not None:
             require_int("max_in_a_row", self.max_in_a_row, 1, 1 << 50)
         if self.max_share is not None and not (isinstance(self.max_share, float) and 0 < self.max_share < 1):
@@ -91,6 +96,14 @@ class ErrorPolicy:
         return self
 
 
+def _goes_on(on_error: Callable[[Any], bool], loss: Rejection | ShardFault) -> bool:
+    """Return the answer of a user's function for a loss. Raises `ConfigError` for an answer that is neither True nor False."""
+    answer = on_error(loss)
+    if not isinstance(answer, (bool, np.bool_)):
+        raise ConfigError(f"on_error returned {answer!r} for {loss}: return True to continue, or False to raise the error")
+    return bool(answer)
+
+
 class ErrorJudge:
     """An object that decides about every lost sample of one iteration.
 
@@ -116,7 +129,7 @@ class ErrorJudge:
         losses: list[Rejection | ShardFault] = [*info.rejections, *info.shard_errors]
         self._write(losses, info)
         for loss in losses:
-            if on_error == "raise" or (callable(on_error) and not on_error(loss)):
+            if on_error == "raise" or (callable(on_error) and not _goes_on(on_error, loss)):
                 return loss.as_error()
         if on_error == "raise":  # all ranks stop together
             for loss in info.elsewhere:

@@ -1,4 +1,4 @@
-"""The replay of one image as training saw it. The image is planned and painted alone, with the same random draws."""
+"""The replay of one image as training saw it. The image is planned and painted alone, with the random draws of the run."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def replay(
         key: key of the image, as in reports and `PackedBatch.keys`.
         epoch: number of the epoch in the run, default 0.
         step: number of the image's batch, default 0. Only a recipe with several patch sizes uses the number.
-        repeat: number of the pass over the source within the epoch. It is in ``info.repeats`` of the batch. Default 0, the
-            first pass.
+        repeat: number of the pass over the source within the epoch. The number is in ``info.repeats`` of the batch. Default 0,
+            the first pass.
         ordinal: number of the sample in the run, over all epochs, default 0. Only a drop schedule uses the number.
         num_tokens: number of tokens of the image in its batch, if a packer's ``max_cut`` left fewer than planned. Default None:
             all planned tokens.
@@ -58,8 +58,8 @@ def replay(
         **reading: ``image``, ``target`` and the other options of `open_source` that the run passed to `load`.
 
     Returns:
-        The image as numpy arrays: the patches that were not dropped, ids, grid and target. All values equal those of the run,
-        to the bit.
+        The image as numpy arrays: the patches that were not dropped, ids, grid and target. All values equal the values in the
+        run, to the bit.
 
     Raises:
         SourceError: no sample has that key.
@@ -70,7 +70,7 @@ def replay(
     require_text_len(opened.text, text_len)
     opened.set_epoch(epoch)
     tell_epoch(opened.reader, epoch)
-    kind, events = probe_targets(opened.scan(), opened.reader)
+    kind, events = probe_targets(opened.scan(), opened.reader, opened.target_kind)
     images = _found(events, key, opened.name).in_pass(repeat).images
     require_int(f"part of {key}", part, 0, len(images) - 1)
     header = images[part]._replace(rest=(), text=images[0].text)  # every image of a sample has the text of the sample

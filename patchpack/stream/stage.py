@@ -14,6 +14,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from patchpack.batch.packed import PackedBatch
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.painter import paint
+from patchpack.paint.target_kinds import KindOption, declared_by, parse_kind
 from patchpack.plan._integers import require_bool, require_epoch
 from patchpack.plan.online.batches import Tail
 from patchpack.plan.online.planner import OnlinePlanner
@@ -40,9 +41,10 @@ from patchpack.stream.sample.names import IMAGE, LABEL
 from patchpack.stream.sample.parsing import parse_members, require_callable, require_unnamed
 from patchpack.stream.sample.source import Reader, tell_epoch
 from patchpack.stream.sample.text import TEXT, Tokenize, parse_text, require_text_len
+from patchpack.stream.sources.declared import require_possible
 from patchpack.stream.sources.inline import InlineReader
 from patchpack.stream.sources.iterables import IterableSource, Numbers
-from patchpack.stream.sources.shares import Share, in_order, require_items
+from patchpack.stream.sources.shares import Share, StagedItems, in_order, require_items
 from patchpack.stream.workers.shared_batch import share
 from patchpack.types import BatchPlan, TargetKind
 
@@ -72,14 +74,15 @@ class Pack:
         map_target: a function from the decoded label to the target. Default None.
         text: member or column that holds the text, see `load`.
         tokenize: a function from a text to its token ids, see `load`. Default None: no texts.
+        target_kind: kind of all targets, see `open_source`. Default None: the first readable target of each stream decides.
         text_len: number of tokens of text per row, see `load`. Default None: no texts.
-        epoch: number of the epoch. Random draws depend on it. Default 0. See `set_epoch`.
+        epoch: number of the epoch. Random draws depend on this number. Default 0. See `set_epoch`.
         lookahead: number of images that may wait in unfinished rows, default 4096. If more wait, the fullest rows are closed.
             The stage also holds two batches and a block of 16 items.
         lookahead_bytes: number of bytes that the waiting images may take, in the form in which the pipeline yields them,
             default 256 MiB. If they take more, the fullest rows are closed.
         tail: handling of the last rows of a stream that ends, default ``"short"``. See `OnlinePlanner`.
-        on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Under ``"skip"`` rejections are in
+        on_error: ``"raise"``, ``"skip"``, a function, or an `ErrorPolicy`, see `load`. Under ``"skip"`` rejections are in
             ``batch.info``, see `Report.collect`. Each stream counts separately. Default ``"raise"``.
         resumable: True stores the state of the stream in the ``info.state`` of every batch. The method `delivered` needs this
             state. A state takes some kB. Default False.
@@ -100,6 +103,7 @@ class Pack:
         map_target: MapTarget | None = None,
         text: str = TEXT,
         tokenize: Tokenize | None = None,
+        target_kind: KindOption = None,
         text_len: int | None = None,
         epoch: int = 0,
         lookahead: int = _LOOKAHEAD,
@@ -115,6 +119,9 @@ class Pack:
         require_callable(map_target=map_target, to_sample=to_sample)
         require_unnamed(members, to_sample)
         self._members = replace(members, text=parse_text(text, tokenize))
+        self._kind = parse_kind(target_kind)
+        if self._kind is not None and map_target is None:
+            require_possible(members, self._kind, "this stage")
         require_text_len(self._members.text, text_len)
         self._text, self._text_len = None if tokenize is None else text, text_len
         self._to_sample = to_sample
@@ -132,7 +139,7 @@ class Pack:
         self._planner(None)  # raises now for wrong arguments
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the next epoch. Random draws depend on it. Workers that are already running see it too.
+        """Set the number of the next epoch. Random draws depend on this number. Workers that are already running see it too.
 
         The stage does not shuffle. If the pipeline has a method ``set_epoch``, each later iteration first calls it with the
         stage's epoch.
@@ -144,7 +151,7 @@ class Pack:
 
     @property
     def epoch(self) -> int:
-        """Number of the next epoch. Random draws depend on it."""
+        """Number of the next epoch. Random draws depend on this number."""
         return int(self._epoch[0])
 
     def _tell_epoch(self, items: Any) -> None:
@@ -187,9 +194,9 @@ class Pack:
         """Make the next iteration of every stream continue after its last delivered batch.
 
         Call this method before the DataLoader starts its workers. A pipeline has no positions, so it is read again from its
-        beginning, and samples that were packed are skipped without decoding. The remaining batches of each stream are the same.
-        Torch always takes the first batch from its first worker. So the order of batches from several workers is the same only
-        if the state was saved after the same number of batches from every worker.
+        beginning, and samples that were packed are skipped without decoding. Each stream then makes the batches that it would
+        have made without the interruption. Torch always takes the first batch from its first worker. So several workers deliver
+        their batches in the original order only if the state was saved after the same number of batches from every worker.
 
         Raises:
             ConfigError: the state is damaged, or an argument or a field of the recipe differs. The error names the difference.
@@ -208,6 +215,7 @@ class Pack:
             **recipe_fields(self._recipe),
             **self._members.item_names(self._to_sample),
             "map_target": map_name(self._reader),
+            "target_kind": declared_by(self._kind),
             "tail": self._tail,
             "lookahead": list(self._lookahead),
             "text": self._text,
@@ -225,7 +233,7 @@ class Pack:
             ConfigError: `items` is a path, or cannot be iterated.
         """
         require_items(items)
-        return _Packed(self, items)
+        return StagedItems(self, items)
 
     def __call__(self, items: Iterable[Any]) -> Iterator[PackedBatch[np.ndarray]]:
         """Yield the batches of the items, in order."""
@@ -248,7 +256,7 @@ class Pack:
             planner = self._planner(kind)
             restore(resume, planner, ordered, events)
         else:
-            kind, probed = probe_targets(events, self._reader, max_in_a_row=self._policy.max_in_a_row)
+            kind, probed = probe_targets(events, self._reader, self._kind, max_in_a_row=self._policy.max_in_a_row)
             planner, events = self._planner(kind), iter(probed)
 
         def painted(plan: BatchPlan) -> PackedBatch[np.ndarray]:
@@ -286,14 +294,3 @@ class Pack:
         if error is not None:
             raise error
         return batch
-
-
-class _Packed(IterableDataset[PackedBatch[np.ndarray]]):
-    def __init__(self, stage: Pack, items: Iterable[Any]) -> None:
-        self._stage, self._items = stage, items
-
-    def __iter__(self) -> Iterator[PackedBatch[np.ndarray]]:
-        worker = get_worker_info()
-        if worker is None or isinstance(self._items, IterableDataset):
-            return self._stage(self._items)
-        return self._stage(Share(self._items, worker.id, worker.num_workers))

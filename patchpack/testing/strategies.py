@@ -44,9 +44,9 @@ def lengths(seq_len: int, max_items: int = 60) -> st.SearchStrategy[list[int]]:
 
 
 def uniform_tables(n: int, draws: int) -> st.SearchStrategy[npt.NDArray[np.float64] | None]:
-    """Return a strategy of uniform draws for n images, float64 ``[n, draws]`` in [0, 1). Values at the ends are frequent.
+    """Return a strategy of uniform random numbers for n images, float64 ``[n, draws]`` in [0, 1).
 
-    If `draws` is 0, every value of the strategy is None.
+    0 and the largest float below 1 are frequent. If `draws` is 0, every value of the strategy is None.
     """
     if draws == 0:
         return st.none()
@@ -56,7 +56,7 @@ def uniform_tables(n: int, draws: int) -> st.SearchStrategy[npt.NDArray[np.float
 
 
 def resize_policies(patch_size: int = 16) -> st.SearchStrategy[Any]:
-    """Return a strategy of the resize policies of patchpack with random parameters."""
+    """Return a strategy of patchpack's resize policies, each with random parameters."""
     budget = st.integers(1, 300)
     pixels = st.tuples(st.integers(1, 40_000), st.integers(0, 200_000)).map(lambda p: (p[0], p[0] + p[1]))
     span = st.tuples(st.integers(1, 300), st.integers(0, 300)).map(lambda r: (r[0], r[0] + r[1]))
@@ -82,7 +82,7 @@ def resize_policies(patch_size: int = 16) -> st.SearchStrategy[Any]:
 
 
 def drop_policies() -> st.SearchStrategy[drop.DropPolicy]:
-    """Return a strategy of the drop policies of patchpack with random parameters."""
+    """Return a strategy of patchpack's drop policies, each with random parameters."""
     rate = st.floats(0, 0.95)
     return st.one_of(
         st.just(drop.NoDrop()),
@@ -94,13 +94,13 @@ def drop_policies() -> st.SearchStrategy[drop.DropPolicy]:
 
 
 def packer_factories() -> st.SearchStrategy[PackerFactory]:
-    """Return a strategy of the online packers of patchpack with random lookahead."""
+    """Return a strategy of functions that make patchpack's online packers, with random lookahead."""
     rows = st.integers(1, 12)
     return st.one_of(st.builds(packing.FirstFit, rows), st.builds(packing.BestFit, rows), st.just(packing.NextFit()))
 
 
 def recipes(patch_size: int = 4) -> st.SearchStrategy[Recipe]:
-    """Return a strategy of small recipes with every kind of policy and rows of a few hundred tokens.
+    """Return a strategy of small recipes. They have policies of every kind, and rows of a few hundred tokens.
 
     Args:
         patch_size: pixels per side of a patch (default 4).

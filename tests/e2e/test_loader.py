@@ -424,9 +424,9 @@ def test_a_recipe_by_name_is_refused(make: Any) -> None:
 
 @pytest.mark.parametrize("typo", ["ignore", "Raise", None, True])
 def test_another_policy_for_errors_is_refused(typo: Any) -> None:
-    with pytest.raises(pp.errors.ConfigError, match="on_error is 'raise', 'skip' or a function"):
+    with pytest.raises(pp.errors.ConfigError, match="on_error is 'raise', 'skip', a function"):
         pp.load([], SMALL, on_error=typo)
-    with pytest.raises(pp.errors.ConfigError, match="on_error is 'raise', 'skip' or a function"):
+    with pytest.raises(pp.errors.ConfigError, match="on_error is 'raise', 'skip', a function"):
         pp.Painter(pp.Planner([], SMALL), on_error=typo)
 
 

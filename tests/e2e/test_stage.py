@@ -210,7 +210,7 @@ def test_a_stream_without_a_readable_image_raises_under_any_policy() -> None:
 
 def test_options_are_checked_at_construction() -> None:
     for options, message in (
-        ({"on_error": "ignore"}, "on_error is 'raise', 'skip' or a function"),
+        ({"on_error": "ignore"}, "on_error is 'raise', 'skip', a function"),
         ({"tail": "cut"}, "tail must be one of"),
         ({"image": ""}, "image must name at least one extension"),
     ):

@@ -66,11 +66,8 @@ OLD_IDENTIFIERS = {
     r"accounted": "already_reported",
     r"shelf": "allocator",
     r"ring": "slot pool",
-    r"to_device": "to, or standardize",
     r"quarantine": "log",
-    r"altered": "shortened",
     r"turbo": "simplejpeg",
-    r"fuse": "max_in_a_row",
 }
 
 VERBS = set(

@@ -9,11 +9,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from patchpack.cli.arguments import AUTO, SHARDS, add_indexed_fields, add_workers, describe
+from patchpack.cli.arguments import AUTO, SHARDS, add_indexed_fields, add_target_kind, add_workers, describe
 from patchpack.cli.commands.inspect import print_percentiles
 from patchpack.cli.opening import typed_target
 from patchpack.cli.terminal import count_of, progress, say, say_losses
 from patchpack.errors import SourceError
+from patchpack.paint.target_kinds import KindOption, is_declared, option_of
 from patchpack.stream.index import Index
 from patchpack.stream.index.columns import require_replaceable
 from patchpack.stream.jobs.engine import require_engine
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--out", required=True, metavar="FILE", help="write the index to this file, which may replace an older index"
     )
     add_indexed_fields(parser, "the older index")
+    add_target_kind(parser)
     add_workers(parser, "read shards")
     parser.add_argument("--update", metavar="OLD", help="take unchanged shards from this older index and read the others only")
 
@@ -62,7 +64,7 @@ def build(console: Console, shards: list[str], arguments: argparse.Namespace, *,
         shards: paths, URLs and patterns of the shards.
         arguments: the parsed command line, with the options of `add_indexed_fields` and `add_workers`.
         update: an older index. Unchanged shards are taken from it and not read again. Its fields are the defaults of
-            ``--image`` and ``--target``. Default None.
+            ``--image`` and ``--target``, and its declared kind is the default of ``--target-kind``. Default None.
 
     Raises:
         SourceError: no sample can be used. The reasons are printed before the error is raised.
@@ -72,6 +74,9 @@ def build(console: Console, shards: list[str], arguments: argparse.Namespace, *,
         image = IMAGE if update is None else ";".join(update.members.image)
     if target == AUTO:
         target = typed_target(shards, image=image) if update is None else update.members.target
+    kind: KindOption = getattr(arguments, "target_kind", None)
+    if kind is None and update is not None and target == update.members.target and is_declared(update.target_kind):
+        kind = option_of(update.target_kind)
     columns = (
         SpinnerColumn(),
         TextColumn("reading headers"),
@@ -85,6 +90,7 @@ def build(console: Console, shards: list[str], arguments: argparse.Namespace, *,
             shards,
             image=image,
             target=target,
+            target_kind=kind,
             num_workers=arguments.num_workers,
             engine=arguments.engine,
             update=update,

@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 
 
 def comparison_recipes() -> Recipes:
-    """Return the recipes of the three ways. At native size, an image gets as many patches as cover it, at most 144."""
+    """Return the recipes of the three ways. At native size, an image gets the patches that cover it, at most 144."""
     native = pp.resize.NaFlex(144, upscale=False)
     rows = COMPARED_IMAGES
     return {
@@ -54,9 +54,9 @@ def comparison_recipes() -> Recipes:
 
 
 def measure(recipes: Recipes, samples: list[pp.Sample]) -> list[Measured]:
-    """Pack the same samples in several ways, and time training steps on each way, in turns.
+    """Pack samples in several ways, and time training steps of each way.
 
-    The fastest run of each way counts.
+    The ways take turns, and the fastest run of each way counts.
     """
     model = program.make_model()
     packed = {name: list(pp.load(samples, recipe)) for name, (_, recipe) in recipes.items()}

@@ -1,4 +1,4 @@
-"""Train a small NaViT on packed rows of native-resolution images, then measure it on held-out ones."""
+"""Train a small NaViT on packed rows of native-resolution images, then test the model on held-out images."""
 
 from collections.abc import Iterator
 

@@ -26,9 +26,9 @@ def draw_pairs(
     ids: bool = False,
     features: Mapping[str, Image.Image] | None = None,
 ) -> Image.Image:
-    """Draw each image twice: above as the file has it, below as the model gets it.
+    """Draw each image twice: above as stored in the file, below as the model receives it.
 
-    The line below an image has the colour that the image has in the picture of the rows.
+    The line below an image has the colour of this image in the picture of the rows.
 
     Args:
         images: images of one batch.

@@ -54,8 +54,8 @@ def draw_preview(preview: Preview, name: str, *, epoch: int, seed: int, ids: boo
         preview: the contents to draw.
         name: name of the preset, for the text.
         epoch: number of the epoch, for the text.
-        seed: seed of the draws, for the text.
-        ids: True writes the numbers of slots.
+        seed: seed of the random draws, for the text.
+        ids: True writes the numbers of slots. False leaves them out.
     """
     plan, batch, images, originals, features, model = preview
     p, seq_len = batch.patch_size, batch.segment_ids.shape[1]

@@ -28,7 +28,7 @@ _CROSSED = 26  # pixels per side of the box of an unreadable image
 
 
 def drawable(recipe: Recipe) -> Recipe:
-    """Return a recipe that packs the same pixels in the form that pictures need: uint8 patches and (row, col) positions."""
+    """Return the recipe with uint8 patches and (row, col) positions, which pictures need. The packed pixels do not change."""
     same = recipe.normalize if isinstance(recipe.normalize, normalize.MeanStd) else normalize.HALF
     return recipe.replace(dtype="uint8", positions=positions.Absolute(), normalize=same)
 
@@ -64,7 +64,7 @@ def picture_of(image: PackedImage[ArrayT], patch_size: int, size: Size | None = 
 
 
 def scaled(picture: Image.Image, size: Size) -> Image.Image:
-    """Resize a picture. Pixels are averaged in a smaller picture, and repeated in a larger one."""
+    """Resize a picture. Pixels are averaged to make it smaller, and repeated to make it larger."""
     larger = size.height >= picture.height and size.width >= picture.width
     return picture.resize((size.width, size.height), Image.Resampling.NEAREST if larger else Image.Resampling.BOX)
 

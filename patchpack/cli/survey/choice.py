@@ -24,7 +24,7 @@ class Choice(NamedTuple):
 
 
 def combinations(name: str, seq_lens: list[int] | None, max_images: list[int] | None) -> list[Recipe]:
-    """Return a preset at each row length with each number of slots.
+    """Return the recipes of a preset, one for every combination of row length and number of slots.
 
     Args:
         name: name of the preset.
@@ -47,7 +47,7 @@ def combinations(name: str, seq_lens: list[int] | None, max_images: list[int] | 
 
 
 def recommend(studies: list[Study]) -> Choice:
-    """Choose the good combination with the shortest rows. If several have the same rows, choose the one with the fewest slots.
+    """Choose the good combination with the shortest rows. Of several with equal rows, choose the one with the fewest slots.
 
     A combination is good if its rows seldom run out of slots, hold at least four images, and are at most half a percent less
     full than the rows of the fullest combination (`Study.steady_fill_rate`). If no combination is good, rows with fewer images

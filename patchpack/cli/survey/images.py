@@ -41,7 +41,8 @@ class Survey(NamedTuple):
     Attributes:
         sizes: sizes of the readable images.
         keys: keys of the images, on which random draws depend, one per size.
-        formats, modes: number of images by file format and by Pillow's mode.
+        formats: number of images of each file format.
+        modes: number of images of each Pillow mode.
         rejected: samples that cannot be used.
         faults: shards that could not be read to their end.
         complete: False if the pass stopped at the limit of samples.

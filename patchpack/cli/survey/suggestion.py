@@ -40,7 +40,7 @@ class Suggestion(NamedTuple):
         call: the recipe as code.
         reason: the reason for this recipe, as text.
         packed: the result of packing the sizes of the survey with the recipe.
-        tried: the results of the same preset at every row length that was tried.
+        tried: the results of this preset at every row length that was tried.
     """
 
     call: str
@@ -50,7 +50,7 @@ class Suggestion(NamedTuple):
 
 
 def suggest(found: Survey, *, labelled: bool) -> Suggestion:
-    """Return a preset for these images, with the shortest rows that are as full as longer rows to within half a percent."""
+    """Return a preset for these images, with the shortest rows that are at most half a percent less full than longer rows."""
     dense = bool(np.median(found.native_tokens) > 2048)
     if dense:
         name, budget, reason = "siglip2_naflex", 1024, "large pages or screenshots: a budget of 1024 patches keeps them legible"

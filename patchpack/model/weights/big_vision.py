@@ -86,7 +86,7 @@ def load_big_vision(model: ViT, weights: str | Path | Arrays) -> None:
 
 
 def save_big_vision(model: ViT, path: str | Path) -> None:
-    """Write our weights as a big_vision npz file, which `load_big_vision` and timm's ``load_pretrained`` can read.
+    """Write a model's weights as a big_vision npz file, which `load_big_vision` and timm's ``load_pretrained`` can read.
 
     Args:
         model: a model whose weights all have names in big_vision. It needs a table of positions for one grid, and biases. It
@@ -136,7 +136,7 @@ def _apart(theirs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _layers(found: dict[str, Tensor], theirs: dict[str, Tensor], ours: str, at: str, pairs: Pairs) -> None:
-    """Rename the weights of norms and linear maps from big_vision's names to ours."""
+    """Rename the weights of norms and linear maps from big_vision's names to patchpack's names."""
     for our, their in pairs:
         for leaf, name in (("weight", "scale"), ("weight", "kernel"), ("bias", "bias")):
             if (value := theirs.pop(f"{at}{their}/{name}", None)) is not None:

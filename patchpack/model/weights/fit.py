@@ -1,4 +1,4 @@
-"""The last step of loading weights: weights that have our names are checked against the model and copied into the model."""
+"""The last step of loading weights: weights under patchpack's names are checked against the model and copied into the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPTIONAL = re.compile(r"\bqkv\.bias$").search
 
 
 def take_over(model: ViT, found: Mapping[str, Tensor]) -> None:
-    """Load weights that have our names into a model. Missing biases of queries, keys and values become zeros.
+    """Load weights under patchpack's names into a model. Missing biases of queries, keys and values become zeros.
 
     Raises:
         ConfigError: weights are missing, left over, or of another shape. The error lists these weights. The model is then

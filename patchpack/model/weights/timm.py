@@ -88,7 +88,7 @@ def load_timm(model: ViT, state: Mapping[str, Tensor]) -> None:
 
 
 def to_timm(model: ViT, family: Family = "vit") -> dict[str, Tensor]:
-    """Return our weights under timm's names, for ``timm_model.load_state_dict(to_timm(model))``.
+    """Return a model's weights under timm's names, for ``timm_model.load_state_dict(to_timm(model))``.
 
     This function is the inverse of `load_timm`.
 
@@ -141,7 +141,7 @@ def to_timm(model: ViT, family: Family = "vit") -> dict[str, Tensor]:
 
 
 def _pairs(depth: int) -> list[tuple[str, str]]:
-    """Return (our name, timm's name) of every weight that is only renamed."""
+    """Return (patchpack's name, timm's name) of every weight that is only renamed."""
     modules = [(f"pool.{ours}", f"attn_pool.{their}") for ours, their in _POOL] + list(_REST)
     modules += [(f"blocks.{i}.{ours}", f"blocks.{i}.{their}") for i in range(depth) for ours, their in _BLOCK]
     return [(f"{ours}.{leaf}", f"{their}.{leaf}") for ours, their in modules for leaf in ("weight", "bias", "gamma")]

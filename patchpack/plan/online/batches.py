@@ -16,20 +16,20 @@ TAILS: tuple[Tail, ...] = ("short", "drop", "pad", "wrap")
 
 
 class HeldPlan(NamedTuple):
-    """A plan and its rows, held back until the losses after the plan are counted."""
+    """A plan that is held back, with its rows, until the losses after the plan are counted."""
 
     plan: BatchPlan
     rows: list[list[SampleDecision]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return step, patch size, info and rows of the plan, JSON-safe."""
+        """Return the step, the patch size, the info and the rows of the plan, as JSON-safe values."""
         plan = self.plan
         return {"step": plan.step, "patch_size": plan.patch_size, "info": plan.info.to_json(),
                 "rows": positions_of(self.rows), "repeated_rows": plan.repeated_rows}  # fmt: skip
 
 
 class Batches:
-    """The maker of the plans of one epoch's batches.
+    """An object that makes the plans of all batches of one epoch.
 
     Args:
         recipe: recipe, which gives the number of rows of a batch and the tokens of a row.
@@ -39,7 +39,8 @@ class Batches:
         text_len: text tokens per row, None without texts.
 
     Attributes:
-        first_rows: the first rows of the epoch, at most as many as a batch has. They are kept only with ``tail="wrap"``.
+        first_rows: the first rows of the epoch, at most as many as a batch has. These rows are kept only if `tail` is
+            ``"wrap"``.
     """
 
     def __init__(self, recipe: Recipe, epoch: int, tail: Tail, target_kind: TargetKind, text_len: int | None) -> None:
@@ -48,7 +49,7 @@ class Batches:
         self.first_rows: list[list[SampleDecision]] = []
 
     def completed(self, rows: list[list[SampleDecision]]) -> tuple[list[list[SampleDecision]], int]:
-        """Return the next batch's rows, with the rows that `tail` adds, and the number of repeated rows among all of these."""
+        """Return two values: the rows of the next batch, with rows that `tail` adds, and the number of repeated rows."""
         if self._tail == "wrap":
             self.first_rows += rows[: max(0, self._recipe.rows_per_batch - len(self.first_rows))]
         whole = self.filled(rows)

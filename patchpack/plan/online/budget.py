@@ -1,4 +1,4 @@
-"""The capacity of rows that hold text and images. Both are counted in slots, because packers count only tokens and slots."""
+"""The capacity of rows that hold text and images. Packers see both as slots, because they count only tokens and slots."""
 
 from __future__ import annotations
 
@@ -46,7 +46,10 @@ class Budget:
         return units if self.text_len is None else max(units, num_text * (self.capacity // self.text_len))
 
     def packer(self, factory: PackerFactory, seq_len: int) -> Packer:
-        """Return a packer whose slots are the units of this budget. A `Lookahead` still counts images for its default pool."""
+        """Return a packer whose slots are the units of this budget.
+
+        If a `Lookahead` has no value for `waiting`, its default still depends on `max_images`, not on the number of units.
+        """
         if self.text_len is not None and isinstance(factory, Lookahead) and factory.waiting is None:
             factory = replace(factory, waiting=factory.limits(self.max_images)[0])
         return factory(seq_len, self.capacity)

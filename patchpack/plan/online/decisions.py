@@ -23,7 +23,7 @@ class SampleDecision(NamedTuple):
         header: header of the sample.
         table: decisions about the sample's images, one line per image, in order. A row takes either all of these images or none
             of them.
-        key_hash: uint64 ``[images]``, hashes of the draw keys of the sample's images.
+        key_hash: uint64 ``[images]``, hash of the `Header.draw_key` of each image of the sample.
         num_tokens: number of tokens of all images of the sample.
         num_bytes: bytes of memory that the sample's images hold until painting: the sum of `Header.num_bytes`.
         cut: number of tokens that the packer cut off the sample, so that the row ends exactly full. Default 0.
@@ -48,7 +48,9 @@ class SampleDecision(NamedTuple):
         return self.header.num_text
 
     def shortened(self, num_tokens: int) -> SampleDecision:
-        """Return the sample cut to `num_tokens` tokens. Its longest images lose tokens, and become equally long.
+        """Return the decisions about the sample after it is cut to `num_tokens` tokens.
+
+        Only the longest images lose tokens. All images that lose tokens end with the same number of tokens, or differ by one.
 
         Raises:
             PackingError: `num_tokens` is less than the number of images.
@@ -79,8 +81,8 @@ def decide(
 
     Args:
         recipe: recipe with the policies and the seed.
-        headers: pairs of a sample's position and its header, one pair per sample.
-        epoch: epoch of the draws.
+        headers: one pair (position in the stream, header) for each sample.
+        epoch: number of the epoch, on which the random draws depend.
         ordinals: int64 ``[n]``, running number of each sample over all epochs, for drop schedules.
         patch_size: pixels per side of a patch.
     """

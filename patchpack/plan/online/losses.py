@@ -67,7 +67,7 @@ class Losses:
         )  # fmt: skip
 
     def added_to(self, info: BatchInfo) -> BatchInfo:
-        """Return the given info of a plan that was held back, with later losses added."""
+        """Return the info of a plan that was held back, after adding the losses that were recorded in the meantime."""
         rejections, faults = self.take_new()
         rejections, faults = [*info.rejections, *rejections], [*info.shard_errors, *faults]
         return replace(info, seen=self.seen, rejections=rejections, shard_errors=faults)

@@ -8,10 +8,12 @@ _EMPTY = 10  # a random rule may refuse every image of a small source in one pas
 
 
 class Passes:
-    """The number of the current pass, and the number of passes just before it in which the recipe took no sample.
+    """Two counters: the number of the current pass over a source, and how many passes just before it had no usable sample.
+
+    A sample is usable if the recipe takes it.
 
     Args:
-        recipe: the policies.
+        recipe: recipe that takes or refuses the samples.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -31,7 +33,7 @@ class Passes:
 
     @property
     def nothing_usable(self) -> bool:
-        """True if whole passes had no sample that the recipe takes. Another pass would not help."""
+        """True if the most recent passes had no usable sample, and another pass would not help."""
         return self._empty >= self._most_empty
 
     def state(self) -> list[int | bool]:

@@ -33,7 +33,7 @@ class OnlinePlanner:
 
     Args:
         recipe: recipe of the batches. A batch has ``recipe.rows_per_batch`` rows.
-        epoch: epoch of the draws, 0 … 2**32 − 1. Default 0.
+        epoch: number of the epoch, on which the random draws depend, 0 … 2**32 − 1. Default 0.
         seen: number of samples read in earlier epochs, which drop schedules need. Default 0.
         target_kind: the kind of the source's targets. Every plan carries it. Default None, no targets.
         name: name of the source, for messages.
@@ -43,14 +43,15 @@ class OnlinePlanner:
         max_steps: number of batches after which the epoch ends. Samples that still wait then are dropped and counted. Default
             None: the epoch ends with the source.
         stream: number of this planner among the planners that share an epoch, from 0. Default 0.
-        num_streams: number of planners that share an epoch. Each planner receives every num_streams-th sample. It plans every
+        num_streams: number of planners that share an epoch. Each planner receives every num_streams-th sample, and plans every
             num_streams-th of the `max_steps` steps. Default 1.
-        lookahead: most samples that may wait in open rows. If more wait, the fullest rows are closed. Default None, no limit.
-        lookahead_bytes: most bytes (`Header.num_bytes`) that the samples in open rows may hold. If they hold more, the fullest
-            rows are closed. Default None, no limit.
+        lookahead: largest number of samples that may wait in open rows. If more wait, the fullest rows are closed. Default
+            None, no limit.
+        lookahead_bytes: largest number of bytes (`Header.num_bytes`) that the samples in open rows may hold. If they hold
+            more, the fullest rows are closed. Default None, no limit.
         max_in_a_row: number of consecutive unusable samples after which the epoch ends with a plan that has `fatal` set. None
             for no limit. Default 100.
-        text_len: text tokens per row, beside the tokens of images (see `Header.text`). Default None, without texts.
+        text_len: text tokens per row, in addition to the tokens of images (see `Header.text`). Default None, without texts.
 
     Raises:
         ConfigError: `tail` is unknown, or a number is out of its range.
@@ -112,7 +113,7 @@ class OnlinePlanner:
 
     @property
     def nothing_usable(self) -> bool:
-        """True if whole passes over a repeated source had no sample that the recipe takes. Another pass would not help."""
+        """True if the most recent passes over a repeated source had no usable sample, and another pass would not help."""
         return self._passes.nothing_usable
 
     @property
@@ -210,7 +211,7 @@ class OnlinePlanner:
             self._push(decision)
 
     def _decide(self, headers: list[tuple[int, Header]], patch_size: int | None = None) -> list[SampleDecision]:
-        """Decide about headers, given with their positions in the stream."""
+        """Return the decisions about samples, which are given as pairs (position in the stream, header)."""
         ordinals = self._first_ordinal + self._num_streams * np.array([p for p, _ in headers], dtype=np.int64)
         p = patch_size or self._patch_size
         return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=p)
@@ -248,8 +249,8 @@ class OnlinePlanner:
     def state_dict(self) -> dict[str, Any]:
         """Return the state of the planner after the last plan that it returned. The state is small and JSON-safe.
 
-        It holds the position, the hash of the key, and the size of each waiting sample. After the last plan of the epoch it
-        holds only that planning has finished.
+        The state holds the position, the hash of the key, and the size of each waiting sample. After the last plan of the
+        epoch, the state says only that planning has finished.
         """
         state = {"step": self._step, "patch_size": self._patch_size, "account": self._account.state_dict()}
         if self._finished:
@@ -268,10 +269,10 @@ class OnlinePlanner:
         }
 
     def load_state_dict(self, state: dict[str, Any], headers: Mapping[int, Header]) -> None:
-        """Continue from `state_dict`. The next event to feed is the sample at position ``state["account"]["seen"]``.
+        """Continue from a state of `state_dict`. The next event to feed is the sample at position ``state["account"]["seen"]``.
 
         Args:
-            state: state of a planner that was made with the same arguments.
+            state: state of a planner that was made with the arguments of this planner.
             headers: mapping from each position in ``state["samples"]`` to the header of this sample.
 
         Raises:

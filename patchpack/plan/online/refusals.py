@@ -36,7 +36,7 @@ def refused(decision: SampleDecision, recipe: Recipe, seq_len: int, text_len: in
 
     Args:
         decision: the decisions about the sample.
-        recipe: the policies and the number of slots per row.
+        recipe: recipe of the batches.
         seq_len: tokens per row.
         text_len: text tokens per row. Default None, without texts.
     """
@@ -74,7 +74,7 @@ def too_few_steps(recipe: Recipe, patch_size: int, *, nothing_usable: bool) -> s
     """Return the reason why a source ended before the requested number of steps, as a text.
 
     Args:
-        recipe: the policies.
+        recipe: recipe of the batches.
         patch_size: pixels per side of a patch.
         nothing_usable: True if the recipe took no image in a whole pass over the source.
     """

@@ -15,16 +15,16 @@ _RELIEF = 0.75  # if the lookahead is exceeded, it is reduced to this share, so 
 
 
 class Rows:
-    """A packer, the samples that wait in it, and the rows that it closed, in order. Each returned row is checked.
+    """A packer together with its waiting samples and its closed rows. Each row that the packer returns is checked.
 
     Args:
         factory: factory of the packer.
         seq_len: tokens per row.
         budget: capacity of a row for images and text.
-        lookahead: most samples that may wait in open rows. If more wait, the fullest rows are closed, and the other samples are
-            packed again. Default None, no limit besides the packer's own.
-        lookahead_bytes: most bytes (`Header.num_bytes`) that the samples in open rows may hold. If they hold more, rows are
-            closed likewise. Default None, no limit.
+        lookahead: largest number of samples that may wait in open rows. If more wait, the fullest rows are closed, and the
+            other samples are packed again. Default None, no limit besides the packer's own.
+        lookahead_bytes: largest number of bytes (`Header.num_bytes`) that the samples in open rows may hold. If they hold
+            more, the fullest rows are closed, and the other samples are packed again. Default None, no limit.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class Rows:
         return [self._waiting[position] for position in sorted(self._waiting)]
 
     def state_dict(self) -> dict[str, object]:
-        """Return the state, JSON-safe. It lists samples by their positions.
+        """Return the state as JSON-safe values. Samples are given by their positions.
 
         The state is ``{"packer": ..., "closed": [[[position, tokens, slots], ...], ...]}``.
         """
         return {"packer": self._packer.state_dict(), "closed": [[list(item) for item in row.items] for row in self._closed]}
 
     def load_state_dict(self, state: dict[str, Any], decisions: Sequence[SampleDecision]) -> None:
-        """Continue from a state of `state_dict`. `decisions` has all waiting samples, before any cut."""
+        """Continue from a state of `state_dict`. `decisions` holds the decisions about all waiting samples, before any cut."""
         self._packer.load_state_dict(state["packer"])
         self._waiting = {decision.position: decision for decision in decisions}
         self._closed = deque(Row(tuple(Item(*item) for item in items)) for items in state["closed"])

@@ -1,4 +1,4 @@
-"""The samples in the state of an online planner. They are saved by position and key, and compared when a run continues."""
+"""The samples in the state of an online planner, saved by position and key. They are compared when a run continues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchpack.types import Header
 
 
 def already_reported(state: Mapping[str, Any]) -> int:
-    """Return the number of samples that the plans before a state packed or reported as lost."""
+    """Return how many samples were packed, or reported as lost, by plans that were made before the state was saved."""
     account, held = state["account"], state.get("held")
     waiting = len(state.get("waiting", ())) + len(account["rejections"])
     if held is not None:
@@ -46,7 +46,7 @@ def require_same_samples(state: Mapping[str, Any], headers: Mapping[int, Header]
 
 
 def samples_to_json(rows: Iterable[Iterable[SampleDecision]], *, with_texts: bool) -> dict[str, Any]:
-    """Return position, hash of the key and size of each sample in the rows, and a checksum of all their texts."""
+    """Return position, hash of the key and size of each sample in the rows, and a checksum of the texts of all samples."""
     samples = {one.position: one for row in rows for one in row}
     ordered = [samples[position] for position in sorted(samples)]
     headers = [one.header for one in ordered]
@@ -71,6 +71,6 @@ def positions_of(rows: list[list[SampleDecision]]) -> list[list[tuple[int, int]]
 
 
 def shortened_again(rows: list[list[tuple[int, int]]], decisions: Iterable[SampleDecision]) -> list[list[SampleDecision]]:
-    """Return the decisions for rows of (position, tokens). Each sample is shortened to its number of tokens."""
+    """Return rows of decisions for rows of pairs (position, tokens). Each sample is cut to the number of tokens in its pair."""
     decided = {decision.position: decision for decision in decisions}
     return [[decided[position].shortened(num_tokens) for position, num_tokens in row] for row in rows]

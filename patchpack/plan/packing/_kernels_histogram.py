@@ -20,7 +20,9 @@ _MANY, _BLOCK = 8, 256  # fewest rows of a pattern that are dealt part by part, 
 
 @njit
 def count(keys: Int64Array, one: Int64Array, two: Int64Array, three: Int64Array, four: Int64Array) -> None:
-    """Count how often each key occurs. The keys go in turn to four tables, int64 ``[largest key + 1]``, to be summed.
+    """Count how often each key occurs. The result is the sum of four tables, each int64 ``[largest key + 1]``.
+
+    Keys are counted in the four tables in turn.
 
     Four tables are faster than one, because neighbouring keys are often equal, and an addition waits for the previous addition
     to the same entry. The same table may be passed four times.
@@ -39,8 +41,8 @@ def count(keys: Int64Array, one: Int64Array, two: Int64Array, three: Int64Array,
 def group(keys: Int64Array, ends: UInt64Array, order: LineArray) -> None:
     """Write the numbers of the items to `order`, ``[n]``, sorted by key. Items of one key stay in arrival order.
 
-    `ends` is uint64 ``[largest key + 1]``. Before the call it has the start of each key in `order`, after the call the end. It
-    is unsigned because numba checks signed indices for negative numbers.
+    `ends` is uint64 ``[largest key + 1]``. Before the call it has the start of each key in `order`, after the call the end.
+    `ends` is unsigned because numba checks signed indices for negative numbers.
     """
     one = np.uint64(1)
     for i in range(len(keys)):
@@ -52,7 +54,7 @@ def group(keys: Int64Array, ends: UInt64Array, order: LineArray) -> None:
 
 @njit
 def shuffle(ends: Int64Array, words: Int64Array, order: LineArray) -> None:
-    """Permute the items of each kind by the method of Fisher and Yates. `words`, int64 ``[n]`` >= 0, are random bits."""
+    """Permute the items of each kind by the method of Fisher and Yates. `words` holds random bits, int64 ``[n]``, >= 0."""
     start = 0
     for kind in range(len(ends)):
         for i in range(ends[kind] - 1, start, -1):
@@ -159,10 +161,10 @@ def decreasing(
 ) -> int:  # fmt: skip
     """Pack one kind after the other and return the number of steps. The first `worst` kinds use worst-fit, others best-fit.
 
-    Best-fit takes the row with the least room that suffices, and puts as many items of the kind into it as it holds. The result
-    equals best-fit item by item. Worst-fit takes the row with the most room for each single item. Items that fit nowhere open a
-    row each. Both take the row that was changed last among rows of equal room, and skip rows with too few slots. `rows` is the
-    number of empty rows that are open from the start. The result is −1 if `steps` is too short.
+    Best-fit takes the row with the least room that suffices, and puts as many items of the kind into this row as fit. The
+    result equals best-fit item by item. Worst-fit takes the row with the most room for each single item. Items that fit nowhere
+    open a row each. Both methods skip rows with too few slots. Among rows of equal room, both take the row that was changed
+    last. `rows` is the number of empty rows that are open from the start. The result is −1 if `steps` is too short.
 
     Working memory: `top` is int64 ``[seq_len + 1]``, filled with −1, the stack of groups of each room. `fine` and `coarse` are
     int64, filled with 0, 32 bits to a word. `fine` has a bit for every room, and `coarse` a bit for every word of `fine`.
@@ -232,7 +234,7 @@ def _push(g: int, room: int, top: Int64Array, below: Int64Array, fine: Int64Arra
 
 @njit
 def _remove(g: int, over: int, room: int, top: Int64Array, below: Int64Array, fine: Int64Array, coarse: Int64Array) -> None:
-    """Take group `g` out of the stack of a room. `over` is the group directly above it, or −1 if it is on top."""
+    """Take group `g` out of the stack of a room. `over` is the group directly above `g`, or −1 if `g` is on top."""
     if over >= 0:
         below[over] = below[g]
     else:
@@ -245,7 +247,7 @@ def _remove(g: int, over: int, room: int, top: Int64Array, below: Int64Array, fi
 
 @njit
 def _lowest(fine: Int64Array, coarse: Int64Array, start: int) -> int:
-    """Return the lowest marked room >= start, or −1 without one."""
+    """Return the lowest room >= `start` that has a bit in `fine`. Return −1 if there is no such room."""
     word = start >> 5
     if word >= len(fine):
         return -1
@@ -267,7 +269,7 @@ def _lowest(fine: Int64Array, coarse: Int64Array, start: int) -> int:
 
 @njit
 def _highest(fine: Int64Array, coarse: Int64Array, start: int) -> int:
-    """Return the highest marked room <= start, or −1 without one."""
+    """Return the highest room <= `start` that has a bit in `fine`. Return −1 if there is no such room."""
     if start < 0:
         return -1
     word = start >> 5

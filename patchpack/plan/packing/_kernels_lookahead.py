@@ -77,15 +77,15 @@ def complete(
     pool: Int64Array, among: Int64Array, m: int, room: int, over: int, cap: int, width: int, even: bool,
     reach: UInt64Array, taken: BoolArray,
 ) -> int:  # fmt: skip
-    """Find the items of the columns ``among[:m]`` that fill a row best, mark them in `taken`, and return their slots.
+    """Find the items of the columns ``among[:m]`` that fill a row best, mark them in `taken`, and return their number of slots.
 
-    The bit set ``reach[k, s]`` has the sums of tokens that choices among the oldest k columns make with s slots (subset sum).
-    The loop ends at the first k at which a choice fills `room`. Among equally full choices, the result is therefore the choice
-    whose youngest item is oldest. If these are equal too, the second youngest items decide, and so on. A choice with more
-    tokens is better, and among equals a choice with more slots. With `even`, slots count before tokens. Slots are counted in
-    steps of `width`, rounded up, and at most `cap` steps may be taken. With width 0 slots are not counted, and cap is 0. If
-    `room` cannot be filled, a choice may be up to `over` tokens longer than `room`. The excess must be smaller than the number
-    of tokens that would stay empty, and the smallest excess is best.
+    Bit c of ``reach[k, s]`` is set if some of the oldest k columns have c tokens and s slots together (subset sum). The loop
+    ends at the first k at which a choice fills `room`. Among equally full choices, the result is therefore the choice whose
+    youngest item is oldest. If these are equal too, the second youngest items decide, and so on. A choice with more tokens is
+    better, and among equals a choice with more slots. With `even`, slots count before tokens. Slots are counted in steps of
+    `width`, rounded up, and at most `cap` steps may be taken. With width 0 slots are not counted, and cap is 0. If `room`
+    cannot be filled, a choice may be up to `over` tokens longer than `room`. The excess must be smaller than the number of
+    tokens that would stay empty, and the smallest excess is best.
 
     `reach` is uint64 ``[>= m + 1, >= cap + 1, >= (room + over) // 64 + 1]``, working memory.
     """
@@ -136,7 +136,7 @@ def fullest(
     pool: Int64Array, count: int, seq_len: int, max_images: int, near: int, max_cut: float,
     reach: UInt64Array, among: Int64Array, taken: BoolArray,
 ) -> None:  # fmt: skip
-    """Take the oldest items that fit until `near` mean lengths or slots are left, then the items that fill the row best.
+    """Take the oldest items until room for only `near` mean items is left, then take the items that fill the row best.
 
     If no choice of items fills the row exactly, the row may exceed `seq_len` by the tokens that may be cut off one of its first
     items.
@@ -191,11 +191,11 @@ def max_value_row(
 ) -> bool:
     """Take the row of the highest total price. Return False if its slots do not suffice.
 
-    ``fewest[k, v]`` is the least number of tokens with which the first k items of `order` are worth v or more. This is a
-    knapsack by value. It is small because prices are integers and a row is worth at most ``fewest.shape[1] - 1`` units. `order`
-    has first the price of which most items wait (the higher price of equals), and within a price the oldest item first. So a
-    row is made of prices of which many items wait. The loop ends at the first k that reaches the worth of a row. Items that
-    still fit are then added in the order of `order`. With `due` the oldest item is in the row.
+    ``fewest[k, v]`` is the least number of tokens with which the first k items of `order` are worth v or more. This table of a
+    knapsack by value is small, because prices are integers and a row is worth at most ``fewest.shape[1] - 1`` units. `order`
+    begins with the items whose price most waiting items have (of two such prices, the higher one). Within a price, the oldest
+    item comes first. So a row is made of items whose prices are frequent in the pool. The loop ends at the first k that reaches
+    the worth of a row. Items that still fit are then added in the order of `order`. With `due` the oldest item is in the row.
 
     Working memory: `fewest` is int32 ``[>= count + 1, units + 1]``, `sizes` and `prices` are int64 ``[units + 1]``, and `order`
     is int64 ``[>= count]``.

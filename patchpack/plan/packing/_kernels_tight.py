@@ -96,9 +96,10 @@ def fill_in_turn(
     """Fill rows in the order of a queue. The last `tail` tokens of a row are filled as well as the oldest items allow.
 
     The last items of a row are chosen by a subset sum over the oldest waiting items. If tokens are scarcer than slots, the
-    fullest choice is taken. Among equally full choices it is the one whose number of items is nearest to the mean that the
-    waiting items need per row. If slots are scarcer, the choice that uses most slots is taken, and among equals the fullest
-    choice. Returns True if all items are packed. Otherwise `turns` rows were made, and the caller must call again.
+    fullest choice is taken. Among equally full choices, the number of items decides: it should be as near as possible to the
+    mean number of items per row that the waiting items need. If slots are scarcer, the choice that uses most slots is taken,
+    and among equals the fullest choice. Returns True if all items are packed. Otherwise `turns` rows were made, and the caller
+    must call again.
 
     Args:
         queue: int64 ``[n]``, length of each item.

@@ -44,7 +44,7 @@ class AttentionCost:
         require_int("width", self.width, 0, 1 << 16)
 
     def __call__(self, lengths: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Return the cost of each image, int64 ``[n]``, for int64 ``[n]`` lengths of at most 2**30."""
+        """Return the cost of each image, int64 ``[n]``. The lengths are int64 ``[n]``, at most 2**30."""
         return lengths * (lengths + 6 * self.width)
 
 
@@ -64,9 +64,9 @@ def balance(
     """Deal rows into steps in which every rank has nearly the same work.
 
     A pool holds the rows of `window` steps, sorted by cost. A step takes a run of `num_ranks` neighbours that contains the
-    oldest row of the pool. Among these runs it takes the run with the least ``1 − mean / max`` of the costs, and among equal
-    runs the lighter run. Then the next `num_ranks` rows enter the pool. At the end the steps are shuffled in blocks of `window`
-    steps, and the rows of a step are shuffled over the ranks. So neither steps nor ranks are sorted by cost.
+    oldest row of the pool. Among these runs, the step takes the run with the least ``1 − mean / max`` of the costs, and among
+    equal runs the lighter run. Then the next `num_ranks` rows enter the pool. At the end the steps are shuffled in blocks of
+    `window` steps, and the rows of a step are shuffled over the ranks. So neither steps nor ranks are sorted by cost.
 
     The usual method sorts each window by cost and cuts it into steps. In the pool a row of rare cost may wait for similar rows,
     so ranks wait a quarter to a half less than with the usual method (`bench/packing/balance.py`).
@@ -83,9 +83,9 @@ def balance(
 
     Returns:
         int64 ``[ceil(rows / num_ranks), num_ranks]``, indices of the rows of each step, each row once. An index is −1 if the
-        last step has no row for a rank. A row moves less than ``2 * window`` steps to the front. Apart from the shuffling, it
-        moves at most ``window * num_ranks`` steps to the back. In measurements it moved at most two or three windows to the
-        back.
+        last step has no row for a rank. A row moves less than ``2 * window`` steps to the front. Apart from the shuffling, a
+        row moves at most ``window * num_ranks`` steps to the back. In measurements, rows moved at most two or three windows to
+        the back.
 
     Raises:
         ConfigError: a length is not an integer >= 1, a row has more than 2**30 tokens, `lengths` are missing for a `Packing`, a

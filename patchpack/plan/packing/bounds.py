@@ -1,8 +1,8 @@
 """Lower bounds on the number of rows: from sums, from pairs that cannot share a row, and from a linear program over all rows.
 
 The bounds hold for any packing. The linear program (Gilmore and Gomory 1961) has a variable for each possible row, and is
-solved by column generation. It gives a bound even if it is stopped early, because any values (prices) of the lengths bound the
-number of rows (Farley 1990).
+solved by column generation. A search that is stopped early gives a bound too, because any values (prices) of the lengths give a
+bound on the number of rows (Farley 1990).
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ def lower_bound(
     lp: bool = False,
     time_limit: float = 60.0,
 ) -> int:
-    """Return a number of rows that every packing of these lengths needs.
+    """Return a lower bound on the number of rows that any packing of these lengths needs.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
         seq_len: tokens per row.
         max_images: items per row. Default None, no limit.
-        lp: True also solves the linear program over all possible rows. It needs ``patchpack[solver]``. The program is skipped
-            if distinct lengths times slots times tokens are over 2**27, because it would need too much memory. Default False.
+        lp: True also solves the linear program over all possible rows, which needs ``patchpack[solver]``. The program is
+            skipped if distinct lengths times slots times tokens are over 2**27, because it would need too much memory. Default
+            False.
         time_limit: most seconds for the linear program, > 0. After this time, the bound that is proven by then is used. Default
             60.
 

@@ -16,9 +16,9 @@ _LESSONS = (2048, 4096, 8192)  # numbers of lengths from which prices are learnt
 def choose_lookahead(lengths: Int64, *, seq_len: int, max_images: int) -> Lookahead:
     """Return the options that pack a sample of lengths into the fewest rows.
 
-    First, a pool of as many waiting images as eight rows hold is tried, at least 64 and at most 4096. If it needs more than
-    ``1.005 * max(sum / seq_len, n / max_images)`` rows, prices (see `learn_prices`) are learnt from three parts of the sample
-    and tried too. The best of these four choices is returned.
+    First, a pool of as many waiting images as eight rows hold is tried, at least 64 and at most 4096. If this pool needs more
+    rows than ``1.005 * max(sum / seq_len, n / max_images)``, prices (see `learn_prices`) are learnt from three parts of the
+    sample and tried too. The best of these four choices is returned.
 
     Args:
         lengths: int64 ``[n]``, each in ``1 … seq_len``. Some thousand lengths in no particular order suffice.

@@ -32,7 +32,7 @@ class GreedyPacker:
         self._rows: list[_OpenRow] = []
 
     def push(self, item: Item) -> list[Row]:
-        """See `Packer`. It raises `ConfigError` for an item that no row can hold."""
+        """See `Packer`. Raise `ConfigError` for an item that no row can hold."""
         if not (1 <= item.num_tokens <= self._seq_len and 1 <= item.num_slots <= self._max_images):
             raise ConfigError(f"{item} does not fit a row of {self._seq_len} tokens and {self._max_images} slots")
         closed = []
@@ -101,7 +101,8 @@ class FirstFit:
     """The factory of NaViT's greedy packer: an item goes into the oldest open row that has room.
 
     Attributes:
-        open_rows: most rows that are open at a time, >= 1. It limits how far an item moves from arrival order. Default 16.
+        open_rows: most rows that are open at a time, >= 1. This number limits how far an item moves from arrival order. Default
+            16.
     """
 
     open_rows: int = 16

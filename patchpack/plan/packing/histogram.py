@@ -58,7 +58,9 @@ def pack_histogram(
 
 
 def plan(kinds: Kinds, seq_len: int, max_slots: int, method: str) -> Patterns:
-    """Return patterns whose ``lengths`` are indices of kinds, in the order in which the rows were opened.
+    """Return the rows as patterns, in the order in which the rows were opened.
+
+    The field ``lengths`` of the patterns holds indices of kinds.
 
     Args:
         kinds: the kinds of items.
@@ -78,7 +80,9 @@ def plan(kinds: Kinds, seq_len: int, max_slots: int, method: str) -> Patterns:
 
 
 def _spread(kinds: Kinds, seq_len: int, max_slots: int) -> Int64:
-    """Return the plan with the fewest rows: best-fit-decreasing, or a plan that opens R rows at once, R at least the bound.
+    """Return the plan with the fewest rows: best-fit-decreasing, or a plan that opens R rows at once.
+
+    R is at least the lower bound on the number of rows.
 
     Best-fit-decreasing leaves the short items for the end, where slots run out. In a plan with R rows, the longer items are
     spread over the rows by worst-fit, so that all rows have about equally many tokens and items. Best-fit then fills the rows

@@ -18,11 +18,11 @@ class Packing(NamedTuple):
     """Rows as numpy CSR: row r holds ``items[offsets[r]:offsets[r + 1]]``.
 
     Attributes:
-        items: int64 ``[n]``, indices into the lengths. Within a row they are in arrival order, or in the order that
+        items: int64 ``[n]``, indices into the lengths. Within a row, items are in arrival order, or in the order that
             `pack_lengths` states.
         offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
-        cuts: int64 ``[n]``, number of tokens to cut off each item, so that its row ends exactly full. It is ordered like the
-            lengths, not like the rows. Default None, no item is cut.
+        cuts: int64 ``[n]``, number of tokens to cut off each item, so that its row ends exactly full. The order is that of the
+            lengths, not of the rows. Default None, no item is cut.
     """
 
     items: npt.NDArray[np.int64]
@@ -40,7 +40,10 @@ class Packing(NamedTuple):
 
 
 def require_lengths(lengths: npt.ArrayLike, seq_len: int) -> npt.NDArray[np.int64]:
-    """Return the lengths as int64 ``[n]``, or raise `ConfigError` that names the first not in ``1 … seq_len``."""
+    """Return the lengths as int64 ``[n]``.
+
+    Raise `ConfigError` if a length is not in ``1 … seq_len``. The error names the first such length.
+    """
     array = np.asarray(lengths)
     if array.ndim != 1 or (array.size and not np.issubdtype(array.dtype, np.integer)):
         raise ConfigError(f"lengths must be a flat sequence of integers, got {array.dtype} of shape {array.shape}")
@@ -55,7 +58,7 @@ def require_lengths(lengths: npt.ArrayLike, seq_len: int) -> npt.NDArray[np.int6
 
 
 def require_slots(slots: npt.ArrayLike, n: int, max_images: int | None) -> npt.NDArray[np.int64]:
-    """Return the slots as int64 ``[n]``, or raise `ConfigError` that names the first not in ``1 … max_images``.
+    """Return the slots as int64 ``[n]``. If one is not in ``1 … max_images``, raise `ConfigError` with the first such number.
 
     Args:
         slots: integers, the slots of each item.

@@ -31,8 +31,8 @@ class Lookahead:
     Without prices a row begins with the oldest items that fit, until room for about 6 items of mean length is left. Then the
     packer searches the pool for the items that fill the row best (a subset sum). Among equally good choices it prefers older
     items. The oldest item is in every row. If items take more than two slots on average (text tokens are counted as slots), the
-    search also begins when 6 times this mean number of slots is left. It then divides the remaining slots into 32 steps, and
-    counts the slots of an item in steps, rounded up.
+    search also begins when 6 times this mean number of slots is left. The search then divides the remaining slots into 32
+    steps, and counts the slots of an item in steps, rounded up.
 
     With prices each row has the highest total price. Among equal rows the packer prefers items whose price many waiting items
     have, and within a price the oldest items.
@@ -48,8 +48,8 @@ class Lookahead:
     Attributes:
         waiting: number of items in the pool, 1 … 4096. The push that fills the pool closes a row. Default None: the number of
             slots of a row, within 64 … 4096, or 64 if slots are unlimited.
-        longest_wait: most items that may be pushed after an item before its row is closed, >= 0. Default None: 8 times the
-            number of items in the pool.
+        longest_wait: largest number of items that may be pushed between an item and the closing of its row, >= 0. Default None:
+            8 times the number of items in the pool.
         prices: result of `learn_prices`, for lists with few different lengths (such as images of one camera at their native
             size). Default None, each row is the fullest row.
         max_cut: share of an item's tokens that may be cut off, in [0, 1). An item of n tokens keeps at least
@@ -99,7 +99,7 @@ class LookaheadPacker:
     """The packer that `Lookahead` makes.
 
     Args:
-        options: the pool, the longest wait, the prices and the cut.
+        options: the `Lookahead` with the size of the pool, the longest wait, the prices and `max_cut`.
         seq_len: tokens per row, 1 … 2**20.
         max_images: slots per row, 1 … 2**30. 2**30 means no limit.
     """
@@ -114,7 +114,7 @@ class LookaheadPacker:
         self._pushed = 0
 
     def push(self, item: Item) -> list[Row]:
-        """See `Packer`. It closes at most one row, and raises `ConfigError` for an item that no row can hold."""
+        """See `Packer`. Close at most one row. Raise `ConfigError` for an item that no row can hold."""
         self._add(item, self._pushed)
         self._pushed += 1
         due = self._pushed - 1 - int(self._pool[3, 0]) >= self._longest

@@ -75,8 +75,8 @@ def pack_lengths(
         max_images: slots per row. Default None, no limit.
         method: one of the methods above. Default "spread".
         slots: integers ``[n]``, slots that each item takes, in ``1 … max_images``. Default None, one slot per item.
-        seed: seed of a permutation of equal items, 0 … 2**64 − 1. It is allowed only for methods on the histogram. For
-            ``tight`` it is the seed of `pack_tight`. Default None: equal items are dealt to the rows in arrival order.
+        seed: seed of a permutation of equal items, 0 … 2**64 − 1. Methods in arrival order take no seed. ``tight`` passes the
+            seed to `pack_tight`. Default None: equal items are dealt to the rows in arrival order.
 
     Returns:
         `Packing`. Every index appears once. The same arguments give the same rows.
@@ -161,7 +161,10 @@ def _by_kind(sizes: Int64Array, widths: Int64Array | None, seq_len: int, cap: in
 
 
 def _kinds(sizes: Int64Array, widths: Int64Array | None, seq_len: int) -> tuple[Int64Array, IndexArray, Kinds]:
-    """Return the key of each item, the key of each kind, and the kinds, sorted by length, then slots, both descending."""
+    """Return three values: the key of each item, the key of each kind, and the kinds.
+
+    Kinds are sorted by length, then by slots, both descending.
+    """
     from patchpack.plan.packing import _kernels_histogram as kernels
 
     base = 1 if widths is None else int(widths.max(initial=0)) + 1

@@ -40,7 +40,7 @@ class Patterns(NamedTuple):
 class Kinds(NamedTuple):
     """The kinds of items, longest first: ``counts[k]`` items have ``lengths[k]`` tokens and ``slots[k]`` slots each.
 
-    All are int64 ``[kinds]``, counts >= 1.
+    All three arrays are int64 ``[kinds]``. Counts are >= 1.
     """
 
     lengths: Int64

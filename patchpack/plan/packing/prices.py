@@ -1,4 +1,4 @@
-"""The prices of lengths: their worth in a row, in whole units, learnt from a sample. They help if few different lengths occur.
+"""The prices of lengths, learnt from a sample: what a length is worth in a row. Prices help if few different lengths occur.
 
 Prices are the dual values of Gilmore and Gomory's linear program over all possible rows (Operations Research 9, 1961).
 """
@@ -53,9 +53,9 @@ class Prices:
 def learn_prices(lengths: Lengths, *, seq_len: int, most_units: int = 128) -> Prices | None:
     """Learn the worth of each length from a sample of a few thousand lengths, in about a tenth of a second.
 
-    The prices are the dual values of the linear program over all possible rows. It is solved by column generation with a
-    revised simplex (Gilmore and Gomory 1961). The values are made non-decreasing, then rounded to the whole units that give the
-    best bound. Slots are ignored.
+    The prices are the dual values of the linear program over all possible rows. The program is solved by column generation with
+    a revised simplex (Gilmore and Gomory 1961). The values are made non-decreasing, then rounded to the whole units that give
+    the best bound. Slots are ignored.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``. More than 256 different lengths are rounded up to 256 quantiles.
@@ -63,10 +63,11 @@ def learn_prices(lengths: Lengths, *, seq_len: int, most_units: int = 128) -> Pr
         most_units: most units of a row, 1 … 128. More units cost time in every row. Default 128.
 
     Returns:
-        `Prices`. Or None if the prices prove no bound on the fill rate below 99.5 %, because the fullest rows are then best.
+        `Prices`, or None if prices would not help. That is so if they prove no bound on the fill rate below 99.5 %: the fullest
+        rows are then best.
 
     Raises:
-        ConfigError: the sample is empty, or an error of `pack_stream`.
+        ConfigError: the sample is empty, a length is not in ``1 … seq_len``, or a number is out of its range.
     """
     sizes = require_lengths(lengths, seq_len)
     require_int("seq_len", seq_len, 1, MOST_TOKENS)
@@ -91,7 +92,11 @@ def learn_prices(lengths: Lengths, *, seq_len: int, most_units: int = 128) -> Pr
 
 
 def _dual_values(kinds: Int64, share: npt.NDArray[np.float64], seq_len: int) -> npt.NDArray[np.float64]:
-    """Return dual values ``[m]``, rising: no row is worth more than 1, and the sample is worth the most within 0.1 %."""
+    """Return the dual value of each kind, float64 ``[m]``, rising.
+
+    No row is worth more than 1. Among all values of which this is true, the sample is worth the most with the returned values,
+    to within 0.1 %.
+    """
     inverse = np.diag(1.0 / (seq_len // kinds))  # inverse of the basis: at first, rows of one length each
     amount, cost, bound, found = inverse @ share, np.ones(len(kinds)), 0.0, np.zeros(len(kinds))
     for _ in range(40 * len(kinds) + 1000):  # a limit, because degenerate steps can cycle; normally far fewer

@@ -62,7 +62,7 @@ class Packer(Protocol):
 
 
 class PackerFactory(Protocol):
-    """The packer setting of a recipe. It makes a new packer for each stream, so the recipe stays immutable."""
+    """The type of `Recipe.packer`. A factory makes a new packer for each stream, so the recipe stays immutable."""
 
     def __call__(self, seq_len: int, max_images: int) -> Packer:
         """Return a packer for rows of `seq_len` tokens and `max_images` slots."""

@@ -1,9 +1,9 @@
-"""Packing to within a given gap of the lower bound. It suits lists that are packed once and read often.
+"""Packing into a number of rows within a given gap of the lower bound. It suits lists that are packed once and read often.
 
 Fast methods are tried first: best-fit-decreasing, rows filled one by one by subset sums (the idea of minimum bin slack, Gupta
-and Ho 1999), or rows filled in arrival order if slots are limited. If their result is not within the gap, the linear program
-over all rows is solved (see `bounds`). Each row of the solution is used as often as the solution says, rounded down. The
-program is then solved again for the items that are left.
+and Ho 1999), or rows filled in arrival order if slots are limited. If no result of these methods is within the gap, the linear
+program over all rows is solved (see `bounds`). Each row of the solution is used as often as the solution says, rounded down.
+The program is then solved again for the items that are left.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def pack_tight(
     """Pack into nearly as few rows as possible.
 
     Methods are tried from the fastest to the slowest. The search ends when a packing is within `gap`, or within one row, of the
-    lower bound. The last method is the linear program. It ends also when it finds no further improvement.
+    lower bound. The last method is the linear program, which also ends when it finds no further improvement.
 
     Args:
         lengths: integers ``[n]``, each in ``1 … seq_len``.
@@ -140,7 +140,7 @@ class _Problem(NamedTuple):
     def cheap(self) -> Iterator[Callable[[Int64, float], _Rows | None]]:
         """Yield the fast methods.
 
-        A method takes counts and the most rows that are useful. It returns rows, or None if it fails.
+        A method takes the counts, and the largest number of rows that is useful. It returns rows, or None if it fails.
         """
         if self.counts.sum():
             yield self.best_fit_decreasing
@@ -196,7 +196,7 @@ class _Problem(NamedTuple):
         return _Rows(kinds[items], ends[: state[0]])
 
     def by_program(self, start: _Rows, near: float) -> tuple[_Rows, int, bool]:
-        """Return rows from the linear program, the bound it proves, and whether it was solved in time."""
+        """Return three values: rows from the linear program, the bound that it proves, and True if it was solved in time."""
         program = ColumnGeneration(self.sizes, self.counts, self.seq_len, self.max_images)
         begins = np.append(0, start.ends[:-1])
         some = np.unique(np.linspace(0, len(start.ends) - 1, _MOST_STARTS).astype(np.int64))

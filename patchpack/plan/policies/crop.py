@@ -27,11 +27,14 @@ TRIES = 10
 
 @runtime_checkable
 class CropPolicy(Protocol):
-    """A rule from sizes to boxes, which sees no pixels. Row i of the result depends on row i of the input alone."""
+    """A rule that chooses a box from the size of an image, without its pixels.
+
+    Row i of the result depends on row i of the input alone.
+    """
 
     @property
     def draws(self) -> int:
-        """Number of uniform draws per image, 0 for a policy that does not draw."""
+        """Number of uniform random draws per image, 0 for a policy that does not draw."""
         ...
 
     def __call__(self, sizes: npt.NDArray[np.int64], patch_size: int, u: FloatArray | None) -> IntArray:
@@ -40,10 +43,11 @@ class CropPolicy(Protocol):
         Args:
             sizes: int ``[n, 2]``, (height, width) of each image in pixels, >= 1.
             patch_size: pixels per side of a patch, >= 1.
-            u: float64 ``[n, draws]``, uniform draws in [0, 1), or None if `draws` is 0.
+            u: float64 ``[n, draws]``, uniform random draws in [0, 1), or None if `draws` is 0.
 
         Returns:
-            Integers ``[n, 4]``, (top, left, height, width), within the image, with sides of at least one pixel.
+            Integers ``[n, 4]``, (top, left, height, width) of each box. A box lies within its image, and has sides of at least
+            one pixel.
         """
         ...
 
@@ -75,8 +79,8 @@ class RandomResizedCrop:
     is used. If no pair fits, the box is the largest central box whose aspect ratio is in the range. Its sides are rounded to
     the nearest pixel, halves to even. Source: Szegedy et al. 1409.4842 section 6, and torchvision ``RandomResizedCrop``.
 
-    Draws 0 and 1 choose the position. Draws ``2 + 2k`` and ``3 + 2k`` give area and aspect of try k. The size of the box
-    therefore does not depend on its position.
+    Random draws 0 and 1 choose the position. Random draws ``2 + 2k`` and ``3 + 2k`` give area and aspect of try k. The size of
+    the box therefore does not depend on its position.
 
     Attributes:
         scale: lowest and highest share of the image's area that the box covers, in (0, 1]. Default 0.08 and 1.
@@ -181,7 +185,10 @@ class BudgetCrop:
 
 
 def _placed(h: Int64, w: Int64, height: Int64, width: Int64, u: FloatArray, centred: IndexArray | tuple[()] = ()) -> IntArray:
-    """Return boxes with sides `height` and `width`, placed by the first two draws. Boxes listed in `centred` are central."""
+    """Return boxes with sides `height` and `width`. The first two draws in `u` place a box.
+
+    A box whose index is in `centred` is placed in the centre.
+    """
     top = (u[:, 0] * (h - height + 1)).astype(np.int64)
     left = (u[:, 1] * (w - width + 1)).astype(np.int64)
     if len(centred):

@@ -1,8 +1,8 @@
 """Drop policies, which decide how many patches of an image are kept.
 
-One random draw per image decides how many patches are packed. The painter later draws which patches are kept. With a drop rate
-ρ, ``max(1, floor(n * (1 − ρ) + 1/2))`` of n patches are kept. This rounds to the nearest integer, so the mean rate is the
-requested rate (the NaViT paper states no rounding).
+One random draw per image decides how many patches are packed. The painter later chooses at random which patches are kept. With
+a drop rate ρ, ``max(1, floor(n * (1 − ρ) + 1/2))`` of n patches are kept. This rounds to the nearest integer, so the mean rate
+is the requested rate (the NaViT paper states no rounding).
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ VARIANCE_RULE = 0.3  # NaViT appendix: variance of u is 0.3 * mean * (1 − mean
 
 @runtime_checkable
 class DropPolicy(Protocol):
-    """A rule from grids to the number of patches kept. Row i of the result depends on row i of the input alone."""
+    """A rule that decides from the grid of an image how many of its patches are kept.
+
+    Row i of the result depends on row i of the input alone.
+    """
 
     @property
     def draws(self) -> int:
-        """Number of uniform draws per image, 0 for a policy that does not draw."""
+        """Number of uniform random draws per image, 0 for a policy that does not draw."""
         ...
 
     def __call__(self, grids: IntArray, u: FloatArray | None, seen: npt.NDArray[np.int64]) -> IntArray:
@@ -36,7 +39,7 @@ class DropPolicy(Protocol):
 
         Args:
             grids: int ``[n, 2]``, (rows, cols) of each image's patches, >= 1.
-            u: float64 ``[n, draws]``, uniform draws in [0, 1), or None if `draws` is 0.
+            u: float64 ``[n, draws]``, uniform random draws in [0, 1), or None if `draws` is 0.
             seen: int64 ``[n]``, running number of each image over all epochs, from 0.
 
         Returns:
@@ -83,7 +86,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Beta:
-    """A drop rate that is drawn for each image: `max_rate` times a draw from the distribution Beta(a, b).
+    """A drop rate that is drawn for each image: `max_rate` times a random number with the distribution Beta(a, b).
 
     With ``m = mean / max_rate``, the parameters are ``a = 7/3 * m`` and ``b = 7/3 * (1 − m)``. So the mean rate is
     `mean`, and Beta(a, b) has the variance ``0.3 * m * (1 − m)``.
@@ -105,7 +108,7 @@ class Beta:
             raise ConfigError(f"expected 0 < mean < max_rate <= 1, got mean={self.mean}, max_rate={self.max_rate}")
 
     def rates(self, u: FloatArray) -> FloatArray:
-        """Return the drop rates for uniform draws ``[n]``, float64 ``[n]`` in [0, max_rate]."""
+        """Return one drop rate for each uniform random draw in `u`, ``[n]``: float64 ``[n]`` in [0, max_rate]."""
         m = self.mean / self.max_rate
         concentration = 1 / VARIANCE_RULE - 1
         return self.max_rate * quantile.beta(u, concentration * m, concentration * (1 - m))
@@ -117,15 +120,17 @@ class Beta:
 
 @dataclass(frozen=True)
 class ByResolution:
-    """A drop rate drawn for each image from a normal distribution. Its mean is linear in the number of patches.
+    """A drop rate drawn for each image from a normal distribution, whose mean is linear in the number of patches.
 
     ``mu(n) = low + (high − low) * clip((n − fewest) / (most − fewest), 0, 1)``, rate ~ Normal(mu, std) truncated at two
     standard deviations, clipped to [0, 0.99]. Source: NaViT 2307.06304 section 3, with rates 0.5 ± δ. The 0.02 of the paper is
     taken as the standard deviation.
 
     Attributes:
-        low, high: mean rate at `fewest` patches and mean rate at `most` patches, in [0, 1).
-        fewest, most: the numbers of patches between which the mean rate changes, ``1 <= fewest < most``.
+        low: mean rate at `fewest` patches, in [0, 1).
+        high: mean rate at `most` patches, in [0, 1).
+        fewest: number of patches up to which the mean rate is `low`, >= 1.
+        most: number of patches from which the mean rate is `high`, above `fewest`.
         std: standard deviation of the rate, >= 0. Default 0.02.
     """
 
@@ -147,7 +152,10 @@ class ByResolution:
             )
 
     def rates(self, num_patches: npt.ArrayLike, u: FloatArray) -> FloatArray:
-        """Return the drop rates for numbers of patches ``[n]`` and uniform draws ``[n]``, float64 ``[n]`` in [0, 0.99]."""
+        """Return the drop rate of each of n images, float64 ``[n]`` in [0, 0.99].
+
+        `num_patches` is the number of patches of each image, ``[n]``. `u` is one uniform random draw for each image, ``[n]``.
+        """
         along = np.clip((np.asarray(num_patches, dtype=np.float64) - self.fewest) / (self.most - self.fewest), 0, 1)
         offset = self.std * quantile.truncated_normal(u, 0.0, 1.0, -2.0, 2.0)
         rates: FloatArray = np.clip(self.low + (self.high - self.low) * along + offset, 0.0, 0.99)
@@ -168,7 +176,8 @@ class Scheduled:
     Attributes:
         midpoint: number of images seen at the middle of the change.
         width: number of images over which the rate changes, not 0. A negative value reverses the direction.
-        low, high: the lower and the higher rate, in [0, 1). Default 0.2 and 0.8.
+        low: the lower rate, in [0, 1). Default 0.2.
+        high: the higher rate, in [0, 1). Default 0.8.
     """
 
     midpoint: float
@@ -190,7 +199,7 @@ class Scheduled:
             )
 
     def rates(self, seen: npt.ArrayLike) -> FloatArray:
-        """Return the drop rates for numbers of images seen ``[n]``, float64 ``[n]`` in [low, high]."""
+        """Return one drop rate for each number of images seen, ``[n]``: float64 ``[n]`` in [low, high]."""
         x = np.clip((np.asarray(seen, dtype=np.float64) - self.midpoint) / self.width, -500, 500)
         rates: FloatArray = self.low + (self.high - self.low) / (1 + np.exp(-x))
         return rates

@@ -22,7 +22,7 @@ from patchpack.types import Grid
 
 @runtime_checkable
 class PositionScheme(Protocol):
-    """A rule from a grid to the position ids of its patches."""
+    """A rule that gives the position ids of the patches of a grid."""
 
     def __call__(self, grid: Grid) -> np.ndarray:
         """Return the position ids, int32 or float32 ``[rows * cols, A]``, in raster order."""
@@ -30,12 +30,12 @@ class PositionScheme(Protocol):
 
 
 class Window(NamedTuple):
-    """The position of a crop on one axis of its image, in integer lengths. A patch has the length `unit`.
+    """The position of a crop on one axis of its image. All lengths are integers, in a unit in which a patch has length `unit`.
 
     Attributes:
         start: distance from the edge of the image to the crop's first patch.
-        extent: distance from the edge to the end of the image. If the crop's last patch ends further out, distance to the end
-            of this patch.
+        extent: distance from the edge to the end of the image. If the crop's last patch ends further out, distance from the
+            edge to the end of this patch.
         unit: length of a patch.
     """
 
@@ -50,7 +50,8 @@ def window(start: int, length: int, side: int, target: int, count: int, patch_si
     `length` source pixels become `target` pixels, so a patch covers ``patch_size * length / target`` source pixels.
 
     Args:
-        start, length: start and length of the box, in source pixels.
+        start: first source pixel of the box along the axis.
+        length: length of the box along the axis, in source pixels.
         side: length of the whole source, in pixels.
         target: number of pixels that the box is resampled to along the axis.
         count: number of patches along the axis.
@@ -95,12 +96,13 @@ def _require_of(of: str) -> None:
 
 @dataclass(frozen=True)
 class Absolute:
-    """The position scheme (row, col), int32 ``[n, 2]``, counted from 0.
+    """The position scheme with the ids (row, col), counted from 0, as int32 ``[n, 2]``.
 
     Attributes:
-        of: area to which ids refer, "crop" (default) or "image". With "image" the row is ``row + floor(top / p')``, where p' is
-            the number of source pixels per patch, and the column likewise. If the crop has height h in an image of height H,
-            row ids are below ``rows * H / h + 1``. A model's table of positions must be long enough for these ids.
+        of: area to which ids refer, "crop" (default) or "image". With "image", ``floor(top / p')`` is added to the row, and
+            ``floor(left / p')`` to the column. p' is the number of source pixels per patch. If the crop has height h in an
+            image of height H, row ids are below ``rows * H / h + 1``. A model's table of positions must be long enough for
+            these ids.
     """
 
     of: Literal["crop", "image"] = "crop"
@@ -124,10 +126,10 @@ class Absolute:
 
 @dataclass(frozen=True)
 class Fractional:
-    """The position scheme of fractions of the image, float32 ``[n, 2]`` in [0, 1).
+    """The position scheme whose ids are fractions of the sides of the image, as float32 ``[n, 2]`` in [0, 1).
 
     The ids are ``(row + c) / rows`` and ``(col + c) / cols``, with c = 0, or c = 1/2 if `centered`. With c = 0, the last of n
-    rows has the id (n − 1) / n, as in the text of the paper. The label of its figure differs.
+    rows has the id (n − 1) / n, as in the text of the paper. The label in the paper's figure differs.
 
     Attributes:
         keep_aspect: True divides both ids by ``max(rows, cols)``, so that they show the aspect ratio. Default False.
@@ -172,7 +174,7 @@ class Fractional:
 
 @dataclass(frozen=True)
 class Raster:
-    """The position scheme ``row * cols + col``, int32 ``[n, 1]``, for the 1-D position table of ViT 2010.11929."""
+    """The position scheme with id ``row * cols + col``, int32 ``[n, 1]``. It suits the 1-D position table of ViT 2010.11929."""
 
     def __call__(self, grid: Grid) -> npt.NDArray[np.int32]:
         """See `PositionScheme`."""

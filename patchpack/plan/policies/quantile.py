@@ -1,4 +1,4 @@
-"""Quantiles (inverse distribution functions) of arrays of uniform draws.
+"""Quantiles (inverse distribution functions) of arrays of uniform random numbers.
 
 `beta` and `truncated_normal` interpolate between the points, called nodes, of a table of exact quantiles. The table is computed
 once for each set of parameters.
@@ -22,12 +22,13 @@ _NORMAL_CELLS = 4096
 def beta(u: Float, a: float, b: float) -> Float:
     """Return the quantiles of the distribution Beta(a, b) at `u`, float64.
 
-    The table has the exact distribution function at the nodes ``x = sin²θ``, with θ evenly spaced in [0, π/2]. Between nodes, θ
-    is interpolated. For u in 1e-9 … 1 − 1e-9 the error in x is below 2e-4 for `a` and `b` up to 1000. It is below 1e-6 for the
-    parameters used in practice (a + b = 7/3). Nearer to 0 and 1, float64 is not precise enough if `a` or `b` is large.
+    The quantiles come from a table. It has the exact distribution function at the nodes ``x = sin²θ``, with θ evenly spaced in
+    [0, π/2]. Between nodes, θ is interpolated. For u in 1e-9 … 1 − 1e-9 the error in x is below 2e-4 for `a` and `b` up to
+    1000. The error is below 1e-6 for the parameters used in practice (a + b = 7/3). Nearer to 0 and 1, float64 is not precise
+    enough if `a` or `b` is large.
 
     Args:
-        u: float64, uniform draws in [0, 1).
+        u: float64, uniform random draws in [0, 1).
         a: first parameter, > 0.
         b: second parameter, > 0.
     """
@@ -42,7 +43,7 @@ def truncated_normal(u: Float, mean: float, std: float, low: float, high: float)
     least (high − low) / 200, and [low, high] begins at most 3 * std from `mean`.
 
     Args:
-        u: float64, uniform draws in [0, 1).
+        u: float64, uniform random draws in [0, 1).
         mean: mean of the normal before truncation.
         std: standard deviation of the normal before truncation, > 0.
         low: lower end of the interval.

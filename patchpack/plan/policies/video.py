@@ -46,7 +46,7 @@ class Video:
 
     @property
     def max_times(self) -> int | None:
-        """Number of tubelets along time of the longest clip, ``ceil(num_frames / tubelet)``, or None without a limit."""
+        """Largest number of tubelets that a clip has along time: ``ceil(num_frames / tubelet)``, or None without a limit."""
         return None if self.num_frames is None else -(-self.num_frames // self.tubelet)
 
     def times(self, frames: npt.ArrayLike) -> Int64:
@@ -61,7 +61,7 @@ class Video:
 
 
 def with_time(ids: np.ndarray, times: int) -> np.ndarray:
-    """Return the position ids for all times, ``[times * n, 1 + A]``, from the ids for one time, ``[n, A]``.
+    """Return the position ids of a clip, ``[times * n, 1 + A]``. The argument `ids` has the ids for one time, ``[n, A]``.
 
     The first id of a token is the number of its time, from 0.
     """

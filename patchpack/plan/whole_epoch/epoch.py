@@ -29,7 +29,7 @@ _TOGETHER, _FEWEST_STEPS, _POOLED_STEPS = 2520, 64, 64
 
 @dataclass(frozen=True, eq=False)
 class EpochRows:
-    """All rows of an epoch, with the step and the rank of each.
+    """All rows of an epoch, with the step and the rank of each row.
 
     A position is the number of a sample in the epoch's order. A sample has one position per pass.
 
@@ -39,13 +39,15 @@ class EpochRows:
             ``items[offsets[r]:offsets[r + 1]]``.
         grids: `GridTable` of the images in `items`.
         offsets: int64 ``[rows + 1]``, begin and end of each row in `items`.
-        steps: int64 ``[steps, num_ranks * rows per batch]``, rows of each step, −1 for an empty row. Rank r has the rows r, r +
-            num_ranks, … of a step.
+        steps: int64 ``[steps, num_ranks * rows per batch]``, numbers of the rows of each step, −1 for an empty row. Rank r has
+            the rows in columns r, r + num_ranks, …
         last_rows: number of rows in the last step (``tail="short"``).
         repeated_rows: number of rows at the end of the last step that repeat earlier rows (``tail="wrap"``).
-        num_ranks, num_samples: number of ranks, and number of samples of a pass.
-        refused, refused_tokens: positions of images that no row can take, rising, and their token counts. The count is 0 if the
-            resize policy refuses the size, −1 if the image has too many pixels, and −2 if its file has too many bytes.
+        num_ranks: number of ranks.
+        num_samples: number of samples of a pass.
+        refused: positions of images that no row can take, rising.
+        refused_tokens: token counts of the images in `refused`. A count is 0 if the resize policy refuses the size, −1 if the
+            image has too many pixels, and −2 if its file has too many bytes.
         dropped: dict from the name of a rule to the number of samples that the rule left out.
         seen: number of positions that are in a row of a step, refused, or dropped.
     """
@@ -124,14 +126,14 @@ def plan_rows(
         recipe: recipe of the batches. A batch of one rank has ``recipe.rows_per_batch`` rows. The packer of the recipe is not
             used, because that packer is for streams.
         table: sizes and keys of the samples.
-        epoch: epoch of the draws and of the shuffling. Default 0.
+        epoch: number of the epoch, on which the random draws and the shuffling depend. Default 0.
         seen: number of positions in earlier epochs, which drop schedules need. Default 0.
         shuffle: number of samples that are permuted at a time, after the shards are permuted. Default 0, the order of the
             index.
         num_ranks: ranks that share each step, >= 1. Default 1.
-        tail: treatment of rows that do not fill a last step. ``"short"``, the default, makes a last step of fewer rows, but at
-            least one row per rank, which may be empty. ``"drop"`` drops the images of these rows and counts them. ``"pad"``
-            adds empty rows. ``"wrap"`` repeats the first rows.
+        tail: treatment of rows that do not fill a last step. ``"short"``, the default, makes a last step of fewer rows. In this
+            step each rank has at least one row, which may be empty. ``"drop"`` drops the images of these rows and counts them.
+            ``"pad"`` adds empty rows. ``"wrap"`` repeats the first rows.
         balance: True deals rows so that the ranks of a step have nearly equal work (see `patchpack.packing.balance`). Rows move
             only within windows of 2520 / num_ranks steps, or of 64 steps if that is more. Default False.
         steps_per_epoch: exact number of steps. Samples are repeated if necessary. Default None, the steps of one pass.
@@ -142,8 +144,8 @@ def plan_rows(
         `EpochRows`. There are no steps if nothing can be packed.
 
     Raises:
-        ConfigError: an option that cannot work, or an error of `plan_table`. Or a policy gives different results for the same
-            arguments.
+        ConfigError: an option cannot work, a policy breaks its protocol (see `plan_table`), or a policy gives different results
+            for the same arguments.
     """
     _require(recipe, table, shuffle, num_ranks, tail, balance, steps_per_epoch, packer)
     rows_per_step = num_ranks * recipe.rows_per_batch
@@ -222,7 +224,10 @@ def _balanced(tokens: IntegerArray, offsets: Int64, num_ranks: int, recipe: Reci
 
 
 def _deal(sequence: Int64, rows_per_step: int, num_ranks: int, tail: Tail) -> tuple[Int64, int, int]:
-    """Return the steps ``[steps, rows_per_step]``, the number of rows of the last step, and how many of these are repeated."""
+    """Return three values: the steps, the number of rows of the last step, and how many rows of the last step are repeated.
+
+    The steps are int64 ``[steps, rows_per_step]``.
+    """
     full, rest = divmod(len(sequence), rows_per_step)
     if not rest or tail == "drop":
         return sequence[: full * rows_per_step].reshape(full, rows_per_step), rows_per_step, 0

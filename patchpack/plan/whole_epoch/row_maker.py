@@ -62,7 +62,7 @@ def one_size(samples: EpochSamples, recipe: Recipe, needed: int | None, packer: 
 
     Args:
         samples: the samples of the epoch.
-        recipe: the policies, with one patch size.
+        recipe: recipe with one patch size.
         needed: number of rows to make, from as many passes as necessary. None makes all rows of one pass.
         packer: options of the packer. None uses the choice of `choose_lookahead`.
     """
@@ -101,8 +101,8 @@ def several_sizes(
 
     Args:
         samples: the samples of the epoch.
-        recipe: the policies, with several patch sizes.
-        epoch: epoch of the draws of the patch sizes.
+        recipe: recipe with several patch sizes.
+        epoch: number of the epoch, on which the random patch sizes depend.
         rows_per_step: number of rows of a step, over all ranks.
         max_steps: number of steps. None makes steps until the samples end.
         packer: options of the packer. None uses the choice of `choose_lookahead` for each patch size.
@@ -190,7 +190,7 @@ class _Column:
 
 
 class _RowMaker:
-    """A maker of rows from images in order, at changing patch sizes. Images left over are kept for the next call."""
+    """An object that makes rows from images in order. Each call may have another patch size, and keeps its left-over images."""
 
     def __init__(self, samples: EpochSamples, recipe: Recipe, packer: Lookahead | None) -> None:
         self._samples, self._recipe, self._packer = samples, recipe, packer

@@ -44,7 +44,7 @@ class Sizes(NamedTuple):
     num_bytes: IntegerArray | None = None
 
     def hashes(self, lines: IntegerArray, number: int) -> rng.U64:
-        """Return the hashes of the draw keys of `lines` in pass `number`, uint64."""
+        """Return the hash of the `Header.draw_key` of each sample in `lines`, in pass `number`, as uint64."""
         if not number:
             hashes: rng.U64 = self.key_hash[lines]
             return hashes
@@ -53,14 +53,15 @@ class Sizes(NamedTuple):
 
 
 class EpochSamples:
-    """The samples of an epoch, in the epoch's order. With `repeat`, one pass follows the other.
+    """The samples of an epoch, in the epoch's order. With `repeat`, another pass begins when a pass ends.
 
     Args:
-        recipe, epoch: the policies and the epoch of the draws.
+        recipe: recipe with the policies and the seed.
+        epoch: number of the epoch, on which the random draws depend.
         table: the samples.
         shuffle: number of samples that are permuted at a time (see `shuffled_lines`). 0 keeps the order of the index.
         seen: number of samples in earlier epochs, for drop schedules.
-        repeat: True begins another pass when a pass ends.
+        repeat: True begins another pass when a pass ends. False ends the epoch after one pass.
     """
 
     def __init__(self, recipe: Recipe, table: Sizes, *, epoch: int, shuffle: int, seen: int, repeat: bool) -> None:
@@ -143,7 +144,9 @@ class EpochSamples:
         return np.concatenate(kept), GridTable.concatenate(decided)
 
     def sample(self, count: int, patch_size: int, seq_len: int) -> Int64:
-        """Return the token counts of at most `count` samples, spread evenly over the index, drawn as in the first pass.
+        """Return the token counts of at most `count` samples, which are spread evenly over the index.
+
+        The random draws are those of the first pass.
 
         Args:
             count: largest number of samples.

@@ -94,7 +94,7 @@ def require_same_fields(update: Any, members: SampleFields) -> None:
 
 
 def _options(members: SampleFields) -> dict[str, Any]:
-    """Return, by name, the options of `Index.build` that decide which members are read."""
+    """Return the options of `Index.build` that decide which members are read, as a dict by name."""
     limits = members.limits
     return {
         "image": ";".join(members.image),
@@ -122,7 +122,7 @@ def scan_all(
 
 
 def assemble(tasks: Sequence[ShardTask], parts: Iterator[ShardColumns]) -> tuple[Head, Columns]:
-    """Return the head and the columns of one index of all shards. The kind of the targets is not set yet."""
+    """Return the head and the columns of one index that covers all shards. The kind of the targets is not set yet."""
     kinds: dict[tuple[str, str], int] = {}
     entries: list[Shard] = []
     pieces: dict[str, list[Column]] = {}

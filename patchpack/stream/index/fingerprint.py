@@ -5,7 +5,7 @@ its last change. The version of a remote file is an ETag or another value that i
 both equal, the shard counts as unchanged. make and rsync use the same rule. If only the version differs, as after copying, a
 hash of a few blocks decides. So `changed` does not notice an edit that keeps the size and changes only other blocks.
 
-The function `unchanged` also requires an equal version. It is called when an index is updated.
+When an index is updated, the function `unchanged` is called, which also requires an equal version.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class Head:
         shards: the shards in order.
         kinds: all different pairs (rest of an image's name after the stem, image format). A sample refers to its pair by
             number.
-        target_kind: kind of the first readable target.
+        target_kind: kind of the targets: declared, or the kind of the first readable target.
         fingerprint: hexadecimal hash of everything that plans depend on.
     """
 
@@ -61,7 +61,7 @@ class Head:
             "max_pixels": members.limits.max_pixels,
             "max_bytes": members.limits.max_bytes,
             **({"formats": members.limits.reading.formats} if members.limits.reading.formats else {}),
-            "target_kind": {"each": {k: tuple(v) for k, v in kind.items()}} if isinstance(kind, dict) else kind,
+            "target_kind": {"each": {k: _listed(v) for k, v in kind.items()}} if isinstance(kind, dict) else _listed(kind),
             "kinds": self.kinds,
             "shards": [(s.label, s.url, *s.fingerprint, s.num_samples, s.prefix) for s in self.shards],
         }
@@ -84,7 +84,16 @@ class Head:
         return cls(members, shards, said.kinds, kind, said.fingerprint)
 
 
-_Spec = tuple[Literal["int64", "float32", "object"], tuple[Count, ...]]
+def _listed(spec: TargetSpec | None) -> tuple[object, ...] | None:
+    return spec and (tuple(spec) if spec.declared else spec[:2])
+
+
+class _Spec(NamedTuple):
+    """A `TargetSpec`."""
+
+    dtype: Literal["int64", "float32", "object"]
+    shape: tuple[Count, ...]
+    declared: bool = False
 
 
 class _Several(Struct):

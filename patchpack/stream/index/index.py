@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from patchpack._arrays import IntegerArray
-from patchpack.errors import ConfigError, IndexFileError, SourceError, StaleIndexError, TargetError
+from patchpack.errors import ConfigError, IndexFileError, StaleIndexError
 from patchpack.image.formats import MAX_BYTES, MAX_PIXELS, Reading, require_readable
 from patchpack.losses import Rejection, ShardFault
-from patchpack.paint.targets import infer_kind
+from patchpack.paint.target_kinds import KindOption
 from patchpack.stream.index import columns as files
 from patchpack.stream.index.build import (
     Paths,
@@ -31,6 +31,7 @@ from patchpack.stream.index.build import (
 from patchpack.stream.index.columns import Columns
 from patchpack.stream.index.fingerprint import ask_each, changed, unchanged
 from patchpack.stream.index.head import Head, Shard
+from patchpack.stream.index.kind import declared_kind, first_kind, with_declared
 from patchpack.stream.index.lines import Lines
 from patchpack.stream.index.opening import parse, with_locations
 from patchpack.stream.index.reader import IndexReader
@@ -66,9 +67,9 @@ class Index:
         starts: int64 ``[num_shards + 1]``. Shard s holds the samples ``starts[s] … starts[s + 1] - 1``, in the order of the
             shard.
         key_hash: uint64 ``[n]``, the hash of each sample's key, see `patchpack.rng.key_hash`.
-        target_kind: kind of the first readable target.
-        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are the same, even if
-            the shards are at different locations.
+        target_kind: kind of the targets: the kind given to `build`, or the kind of the first readable target.
+        fingerprint: a hexadecimal hash. Two indexes have equal fingerprints if samples, sizes and shards are equal, even if the
+            shards are at different locations.
         reader: a function from the location in a header to (image bytes, target).
     """
 
@@ -93,6 +94,7 @@ class Index:
         *,
         image: str | Sequence[str] = IMAGE,
         target: str | tuple[str, ...] | None = LABEL,
+        target_kind: KindOption = None,
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = MAX_BYTES,
         formats: tuple[str, ...] = (),
@@ -109,7 +111,8 @@ class Index:
                 URL may be of any kind that fsspec opens. URLs need ``patchpack[remote]``. Only the parts of a remote shard that
                 hold headers are read.
             image: extensions of the image, as for `patchpack.load`.
-            target: extensions of the label, as for `patchpack.load`.
+            target: name of the label, or several names, as for `patchpack.load`.
+            target_kind: kind of all targets, as for `patchpack.load`. Default None: the first readable target decides.
             max_pixels: largest number of pixels of an image, checked on its header, default 64 million. Larger images are
                 rejected.
             max_bytes: largest size of an image file in bytes, default 512 MiB. Larger files are rejected without being read.
@@ -117,9 +120,9 @@ class Index:
             num_workers: number of processes that scan, each one shard at a time. With 0 (default) and ``engine="local"`` this
                 process scans. With 0 and ``engine="ray"`` every CPU of the cluster scans.
             engine: ``"local"`` (default) for processes of this machine, ``"ray"`` for a Ray cluster, see
-                `patchpack.stream.jobs.engine.run_all`. Both give the same index, to the byte.
-            update: an earlier index. Shards that have not changed since then are not read again. The new index is the same,
-                with or without `update`. Default None: all shards are read.
+                `patchpack.stream.jobs.engine.run_all`. Both engines give byte-identical indexes.
+            update: an earlier index. Shards that have not changed since then are not read again. `update` saves time, and does
+                not change the result. Default None: all shards are read.
             progress: a function that is called with (shards done, shards in all, samples so far) after each shard. Default
                 None.
             context: a multiprocessing context, or the name of a start method, for the processes. Default None: the platform's
@@ -127,7 +130,8 @@ class Index:
 
         Raises:
             SourceError: there are no shards, a shard cannot be read by offset, or a shard is being written.
-            ConfigError: `update` was built with other members or limits, or Ray or fsspec is needed and not installed.
+            ConfigError: `update` was built with other members or limits, the labels cannot have the kind `target_kind`, or Ray
+                or fsspec is needed and not installed.
         """
         require_engine(engine, num_workers)
         reading = Reading(formats=formats)
@@ -137,6 +141,7 @@ class Index:
             raise ConfigError(
                 f"an index has one image per sample, but image={image!r} requests several: load the shards without an index"
             )
+        declared = declared_kind(target_kind, members)
         urls, labels = find_shards(shards, members)
         require_one_place_per_key(labels)
         require_same_fields(update, members)
@@ -156,8 +161,10 @@ class Index:
 
         with closing(scanned):  # ends its processes
             head, columns = assemble(tasks, parts())
-        kind = cls(head, columns)._probe_targets()
-        return cls(replace(head, target_kind=kind), columns)
+        if declared is not None:
+            return cls(with_declared(head, declared), columns)
+        index = cls(head, columns)
+        return cls(replace(head, target_kind=first_kind(index.headers, len(index), index.reader)), columns)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, shards: Paths | None = None, verify: bool = True) -> Index:
@@ -167,7 +174,8 @@ class Index:
             path: path of the index file.
             shards: the new locations of the shards, in any form that `build` takes. Default None: the shards have not moved.
             verify: True (default) compares the whole file with its checksums, and compares size and version of every shard with
-                the index. If only the version of a shard differs, the hash of a few blocks decides.
+                the index. If only the version of a shard differs, the hash of a few blocks decides. False reads only the head
+                of the file.
 
         Raises:
             IndexFileError: the file is missing, cut off, damaged, no index, or has another version.
@@ -264,7 +272,10 @@ class Index:
         return self._lines.headers(lines.astype(np.int64))
 
     def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
-        """Return the columns of each shard that has not changed, by its label. The columns have the form of a new scan."""
+        """Return a dict from the label of each unchanged shard to its columns.
+
+        The columns have the form that a new scan gives.
+        """
         known = {shard.label: (number, shard.fingerprint) for number, shard in enumerate(self.shards)}
         shared = [task for task in tasks if task.label in known]
         same = ask_each(unchanged, [(task.url, known[task.label][1]) for task in shared])
@@ -273,16 +284,6 @@ class Index:
             for task, as_it_was in zip(shared, same, strict=True)
             if as_it_was
         }
-
-    def _probe_targets(self) -> TargetKind:
-        """Return the kind of the first readable target, like `patchpack.stream.planning.probe.probe_targets`."""
-        for begin in range(0, len(self), 64):
-            for header in self.headers(np.arange(begin, min(begin + 64, len(self)))):
-                try:
-                    return infer_kind(self.reader.target(header.location))
-                except (TargetError, SourceError, OSError):
-                    continue  # the painter reports it
-        return None
 
 
 def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:

@@ -99,7 +99,7 @@ class Lines:
             raise self._damaged(error) from None
 
     def headers(self, lines: I64) -> tuple[Header, ...]:
-        """Return the headers of samples, given by their numbers ``0 … n - 1``. See `Index.headers`."""
+        """Return the headers of the samples with the numbers `lines`, each in ``0 … n - 1``. See `Index.headers`."""
         shards = np.searchsorted(self.starts, lines, side="right") - 1
         try:
             images = self._places("", lines, shards)

@@ -1,4 +1,4 @@
-"""The scan of one shard, which gives columns. They depend on the file alone, and are the same on every machine."""
+"""The scan of one shard, which gives columns. The columns depend on the file alone, so they are equal on every machine."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class ShardColumns(NamedTuple):
         columns: arrays by name, with one element per sample. ``size`` is height and width. ``key_hash`` is the hash of the key.
             ``kind`` is a number in `kinds`. ``offset`` is the position of the image in the shard, in blocks of 512 bytes.
             ``length`` is the size of the image in bytes. ``stem.lengths`` and ``stem.bytes`` hold the stems. If the value of
-            label i is short, ``label{i}.lengths`` and ``label{i}.bytes`` hold it, and ``label{i}.length`` is 0. If it is long,
-            ``label{i}.offset`` and ``label{i}.length`` are its location in the shard.
+            label i is short, ``label{i}.lengths`` and ``label{i}.bytes`` hold it, and ``label{i}.length`` is 0. If the value is
+            long, ``label{i}.offset`` and ``label{i}.length`` are its location in the shard.
         rejections: rejected samples, from `patchpack.stream.tar.shards.scan_shard`.
-        faults: faults of the shard, from the same function.
+        faults: faults of the shard, from `scan_shard` too.
     """
 
     fingerprint: Fingerprint

@@ -1,7 +1,7 @@
 """The columns of many short byte strings: all lengths, all bytes, and the position where every 64th string begins.
 
-The positions of all strings would take more space than their lengths do. So only every 64th position is stored. Each of the
-others is computed as a sum of at most 63 lengths.
+The positions of all strings would take more space than their lengths do. So only every 64th position is stored. Every other
+position is the stored position before it plus the sum of at most 63 lengths.
 """
 
 from __future__ import annotations
@@ -40,15 +40,17 @@ class Strings(NamedTuple):
 
     @classmethod
     def of(cls, columns: Columns, name: str) -> Strings:
-        """Return the strings that a file holds in columns under this name."""
+        """Return the strings that the columns of a file hold under this name."""
         return cls(*(columns[f"{name}.{part}"] for part in ("lengths", "starts", "bytes")))
 
     def columns(self, name: str) -> Columns:
-        """Return the columns with the names that they have in a file, from which `of` reads them."""
+        """Return the columns under the names by which a file holds them. `of` reads these columns."""
         return {f"{name}.lengths": self.lengths, f"{name}.starts": self.starts, f"{name}.bytes": self.blob}
 
     def begins(self, lines: I64) -> I64:
-        """Return the positions in `blob` where strings begin, given their numbers ``0 … n``. For n this is the end of `blob`.
+        """Return the positions in `blob` where the strings with the numbers `lines` begin.
+
+        A number is in ``0 … n``. For n, the end of `blob` is returned.
 
         Raises:
             ValueError: `starts` or `lengths` point outside `blob`.
@@ -69,7 +71,7 @@ class Strings(NamedTuple):
         return places
 
     def take(self, lines: I64) -> list[bytes]:
-        """Return some strings, given by their numbers ``0 … n - 1``.
+        """Return the strings with the numbers `lines`, each in ``0 … n - 1``.
 
         Raises:
             ValueError: `starts` or `lengths` point outside `blob`.

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 
 def replace_file(path: Path, fill: Callable[[BinaryIO], None]) -> None:
-    """Write a file beside `path`, then move it there. A reader of `path` finds the complete old file or the complete new one.
+    """Write a file beside `path`, then move the file to `path`. A reader finds the complete old file or the complete new one.
 
     A process that is killed while writing leaves only a file ``.NAME.XXXXXXXX.tmp``. Errors of `fill` are raised.
     """

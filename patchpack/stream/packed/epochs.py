@@ -1,7 +1,7 @@
 """The writing of epochs as packed shards.
 
-The process that calls `write_packed` makes the plans. It or its workers paint and write the batches, one tar file per task. The
-manifest is written last.
+The process that calls `write_packed` makes the plans. This process or its workers paint and write the batches, one tar file per
+task. The manifest is written last.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def write_packed(
         num_epochs: number of epochs, default 1.
         shuffle: False or 0 for the order of the index, True for a full shuffle, or the number of samples in a shuffled block.
         tail: handling of the last rows if they do not fill a step, default ``"short"``.
-        seen: number of samples met in earlier epochs. Drop schedules depend on it. Default 0.
+        seen: number of samples met in earlier epochs. Drop schedules depend on this number. Default 0.
         steps_per_shard: number of batches in a file. Default None: as many as take 256 MB.
         num_workers: number of processes that paint. With 0 (default) this process paints.
         engine: ``"local"`` (default) or ``"ray"``.
@@ -135,10 +135,10 @@ def write_packed(
 
 
 class _Plans:
-    """The plans of one epoch after another, in parts of `num_steps` batches.
+    """The plans of one epoch after another, in parts of several batches.
 
     Attributes:
-        num_steps: number of steps of each epoch planned so far, by the number of the epoch.
+        num_steps: dict from the number of each epoch planned so far to its number of steps.
     """
 
     def __init__(self, index: Index, recipe: Recipe, epoch: int, num_epochs: int, *, seen: int, **options: Any) -> None:

@@ -100,7 +100,7 @@ class PackedShards(Dataset[PackedBatch]):
             shuffle: False or 0 for the order of the index, True for a full shuffle, or the number of samples in a shuffled
                 block. Later reads return rows in this order. See `patchpack.EpochPlan`.
             tail: handling of the last rows if they do not fill a step, default ``"short"``. See `patchpack.EpochPlan`.
-            seen: number of samples met in earlier epochs. Drop schedules depend on it. Default 0.
+            seen: number of samples met in earlier epochs. Drop schedules depend on this number. Default 0.
             steps_per_shard: number of batches in a file. Default None: as many as take 256 MB.
             num_workers: number of processes that paint, each one file at a time. With 0 (default) this process paints. The
                 number does not change a byte of the files.

@@ -6,7 +6,7 @@
     KEY.patches.npy         every array in its memory layout, uncompressed, never a pickle
     KEY.position_ids.npy    …
     KEY.times.npy           if the recipe takes clips
-    KEY.targets.npy         targets that are arrays; for a dict KEY.targets.0.npy, …, with its names in the JSON
+    KEY.targets.npy         targets that are arrays; for a dict KEY.targets.0.npy, …, with its names and objects in the JSON
 
 KEY is ``EPOCH-STEP``. Contents begin at multiples of 64 bytes. So if a step is read in one piece, its arrays need not be
 copied. The bytes depend on the batch alone, because the tar headers have no date and no owner.
@@ -70,7 +70,10 @@ class Place(NamedTuple):
 
 
 class About(Struct):
-    """The JSON of a step: its `Place`, the fields of the batch that are not arrays, and the targets or their array names."""
+    """The JSON of a step: its `Place`, the fields of the batch that are not arrays, and its targets.
+
+    If targets are arrays, the JSON has the names of these arrays in place of the targets.
+    """
 
     pack: str
     epoch: Count
@@ -163,9 +166,19 @@ def _targets(batch: PackedBatch[np.ndarray], plan: BatchPlan) -> tuple[dict[str,
     if targets is None:
         return None, []
     if isinstance(targets, dict):
-        return {"dict": list(targets)}, [(f"targets.{i}", array) for i, array in enumerate(targets.values())]
+        objects = {name: entry for name, entry in targets.items() if isinstance(entry, list)}
+        for entry in objects.values():
+            _require_json(entry, batch, plan)
+        arrays = [(f"targets.{i}", entry) for i, entry in enumerate(targets.values()) if not isinstance(entry, list)]
+        return {"dict": [[name, objects.get(name)] for name in targets] if objects else list(targets)}, arrays
     if isinstance(targets, np.ndarray):
         return {"array": "targets"}, [("targets", targets)]
+    _require_json(targets, batch, plan)
+    return {"objects": targets}, []
+
+
+def _require_json(targets: Objects, batch: PackedBatch[np.ndarray], plan: BatchPlan) -> None:
+    """Raise `TargetError` for a target that JSON cannot store unchanged. The error names the sample."""
     lines = iter(plan.headers)
     for row, keys in zip(targets, batch.keys, strict=True):
         for value, _ in zip(row, keys, strict=False):
@@ -176,7 +189,6 @@ def _targets(batch: PackedBatch[np.ndarray], plan: BatchPlan) -> tuple[dict[str,
                     f"must be numbers, arrays of one shape, or values that JSON can store: index .cls, .npy, .txt or .json "
                     f"members, or no labels"
                 )
-    return {"objects": targets}, []
 
 
 def _is_json(value: object) -> bool:
@@ -197,14 +209,15 @@ def _targets_from(said: Any, arrays: dict[str, torch.Tensor]) -> Targets[torch.T
     if said is None:
         return None
     ((kind, value),) = said.items()
-    if kind == "dict":
-        return {name: arrays.pop(f"targets.{i}").clone() for i, name in enumerate(value)}
+    if kind == "dict":  # a name, or a pair of a name and its objects. A label in arrays has no objects.
+        named = [(entry, None) if isinstance(entry, str) else entry for entry in value]
+        return {n: arrays.pop(f"targets.{i}").clone() if kept is None else kept for i, (n, kept) in enumerate(named)}
     objects: Objects = value
     return arrays.pop("targets").clone() if kind == "array" else objects
 
 
 class _Memory:
-    """A byte reader of a step in memory."""
+    """A byte reader of a step whose bytes are in memory."""
 
     def __init__(self, memory: npt.NDArray[np.uint8]) -> None:
         self._memory, self.end = memory, len(memory)

@@ -38,7 +38,7 @@ class PackTask(NamedTuple):
 
     Attributes:
         path: absolute path of the file.
-        pack: fingerprint of the pack. Each batch in the file holds it too.
+        pack: fingerprint of the pack. Each batch in the file holds this fingerprint too.
         plans: plans of the batches in the file.
         recipe: recipe of the plans.
         reader: reader of the images, the same on every machine.

@@ -1,4 +1,7 @@
-"""Assignments of workers: each is a plan and a slot, a piece of shared memory to paint into. Unfinished plans are kept."""
+"""The assignments of workers. An assignment is a plan and a slot, which is a piece of shared memory to paint into.
+
+Plans that are not finished yet are kept.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Painter(Dataset[PackedBatch[np.ndarray]]):
 
     Args:
         planner: the `Planner` that makes the plans. The painter uses the recipe and the reader of the planner.
-        on_error: ``"raise"``, ``"skip"``, a function of a `Rejection`, or an `ErrorPolicy`. Under ``"skip"`` rejections are in
+        on_error: ``"raise"``, ``"skip"``, a function, or an `ErrorPolicy`, see `load`. Under ``"skip"`` rejections are in
             ``batch.info``. Each process that paints counts separately. Default ``"raise"``.
 
     Raises:

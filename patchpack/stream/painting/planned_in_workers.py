@@ -1,8 +1,9 @@
 """Planning in the workers, for items that must be decoded to find their size.
 
 Each worker plans and paints its own part of the samples, and sends only finished batches. So batches depend on the number of
-workers, unlike batches from every other kind of source. The pixels of an image never depend on it. A drop schedule counts the
-samples that were read. If `steps_per_epoch` ends an epoch, the count includes samples that workers had read ahead.
+workers, unlike batches from every other kind of source. The pixels of an image never depend on the number of workers. A drop
+schedule counts the samples that were read. If `steps_per_epoch` ends an epoch, the count includes samples that workers had read
+ahead.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class PlannedInWorkers(IterableDataset[PackedBatch[np.ndarray] | SharedBatch]):
 
 
 class _Turns(NamedTuple):
-    """The state of each stream, None for a stream without a batch so far, and the stream whose turn it is."""
+    """The state of each stream (None before its first batch), and the number of the stream whose turn it is."""
 
     states: list[Mapping[str, Any] | None]
     first: int
@@ -188,7 +189,7 @@ class PlanningInWorkers(InWorkers):
         require_room(slot_bytes_of(self._planner.recipe, self._planner.text_len), self._num_slots)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the next epoch. Random draws and shuffling depend on it."""
+        """Set the number of the next epoch. Random draws and shuffling depend on this number."""
         if epoch != self._planner.epoch:
             self._planner.count_epoch(self._planner.seen + self._streams.forget())
         self._planner.set_epoch(epoch)

@@ -27,8 +27,8 @@ PLANNED_AHEAD = 2  # batches per thread that are painted before they are request
 class PaintedAhead(Sampler["Future[PackedBatch[np.ndarray]]"]):
     """A sampler of batches that threads are painting. Batches come in the order of their plans.
 
-    It is the sampler for the dataset `Finished`, in a DataLoader without workers. A thread starts to paint a plan when the plan
-    is made. The loader waits for each batch in order. The number of threads does not change batches.
+    This sampler and the dataset `Finished` belong together, in a DataLoader without workers. A thread starts to paint a plan
+    when the plan is made. The loader waits for each batch in order. The number of threads does not change batches.
 
     Args:
         planner: the planner that makes the plans, in the thread that iterates.

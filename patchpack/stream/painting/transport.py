@@ -56,7 +56,7 @@ class Transport:
         """Record that the last batch of the epoch is delivered."""
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the next epoch. Random draws and shuffling depend on it."""
+        """Set the number of the next epoch. Random draws and shuffling depend on this number."""
         self._planner.set_epoch(epoch)
 
     def state_dict(self, step: int | None, *, finished: bool) -> dict[str, Any]:

@@ -29,12 +29,12 @@ from patchpack.types import BatchPlan, Header, counted
 
 
 class EpochPlan(Sequence[BatchPlan]):
-    """A sequence of the plans of all batches of one rank in one epoch. ``plan[step]`` is computed on access.
+    """The plans of all batches of one rank in one epoch, as a sequence. ``plan[step]`` is computed on access.
 
     Args:
         index: a `patchpack.Index`, or another object with the attributes of `patchpack.stream.sources.indexed.SampleIndex`.
         recipe: sizes and augmentation of the samples. The recipe's packer is for streams and is not used here.
-        epoch: number of the epoch. Random draws and shuffling depend on it. Default 0.
+        epoch: number of the epoch. Random draws and shuffling depend on this number. Default 0.
         shuffle: False or 0 keeps the order of the index (default). A number n permutes the shards, and the samples inside each
             block of n samples. True permutes all samples as one block. With small blocks, the samples of a batch lie near each
             other in the shards.
@@ -45,7 +45,7 @@ class EpochPlan(Sequence[BatchPlan]):
         balance: True distributes rows so that all ranks have nearly equal work in each step. Default False.
         steps_per_epoch: exact number of steps. Samples are repeated if there are too few. Default None: one pass over the
             index.
-        seen: number of samples that all ranks together met in earlier epochs. Drop schedules depend on it. Default 0.
+        seen: number of samples that all ranks together met in earlier epochs. Drop schedules depend on this number. Default 0.
         packer: a `Lookahead` without ``max_cut``. Rows are packed with its options. Default None: the options are chosen from
             the sizes.
 
@@ -106,7 +106,7 @@ class EpochPlan(Sequence[BatchPlan]):
     @overload
     def __getitem__(self, step: slice) -> list[BatchPlan]: ...
     def __getitem__(self, step: int | slice) -> BatchPlan | list[BatchPlan]:
-        """Return the plan of one step, or a list of plans for a slice. Step −1 is the last one.
+        """Return the plan of one step, or a list of plans for a slice. Step −1 is the last step.
 
         Raises:
             IndexError: the step does not exist.

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from patchpack.errors import ConfigError
+from patchpack.paint.target_kinds import declared_by
 from patchpack.plan.policies.drop import follows_seen
 from patchpack.plan.shuffle import block_of
 from patchpack.plan.whole_epoch.epoch import plan_rows
@@ -21,7 +22,7 @@ from patchpack.stream.sample.labels import MappedReader, map_name
 from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.types import BatchPlan, TargetKind
 
-STATE = 3  # version of a state: raised for other fields, or if the same arguments plan other rows
+STATE = 4  # version of a state: raised for other fields, or if the same arguments plan other rows
 
 _PLACE = ("world_size", "epoch", "seen", "step", "rows")  # in a state: the position in an epoch
 
@@ -54,9 +55,10 @@ class IndexPlanner(Planner):
             raise ConfigError("an index holds no texts, and rows are planned with them: load the shards themselves")
         assert isinstance(self.source, IndexSource)
         self._index = self.source.index
-        self._kind: TargetKind = self._index.target_kind
+        declared = self.source.target_kind
+        self._kind: TargetKind = self._index.target_kind if declared is None else declared
         if isinstance(self.source.reader, MappedReader):
-            self._kind, _ = probe_targets(self.source.scan(), self.source.reader)
+            self._kind, _ = probe_targets(self.source.scan(), self.source.reader, declared)
         self._arguments: dict[str, Any] = {
             "shuffle": block_of(options.shuffle, len(self._index)),
             "tail": options.tail,
@@ -165,6 +167,7 @@ class IndexPlanner(Planner):
             "index": self._index.fingerprint,
             **recipe_fields(self.recipe),
             "map_target": map_name(self.source.reader),
+            "target_kind": declared_by(self.source.target_kind),
             **{name: value if name != "packer" else repr(value) for name, value in self._arguments.items()},
             "rows per epoch": rows_per_epoch,
         }

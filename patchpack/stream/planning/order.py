@@ -97,12 +97,12 @@ _BEGINNING = Mark()
 
 
 class OrderedSource:
-    """A source that is read in a given order. A scanner process may run it.
+    """A source that is read in a given order. A separate process may read it.
 
     Args:
         source: the source to read.
         order: the order, with the share of this rank.
-        start: position at which to begin. The scan yields the same events as a complete scan does after this position.
+        start: position at which to begin. The scan yields the events that a complete scan yields after this position.
     """
 
     def __init__(self, source: Source, order: Order, start: Mark = _BEGINNING) -> None:
@@ -186,6 +186,6 @@ class OrderedSource:
     def _permutation(self, stage: rng.Stage, number: int, start: int, n: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
         """Return a permutation of the positions ``start … start + n - 1`` of pass `number`.
 
-        It takes one random draw per position.
+        The permutation takes one random draw per position.
         """
         return rng.permutation(self._order.seed, self._order.epoch, stage, (number << 40) + start, n)

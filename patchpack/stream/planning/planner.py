@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from multiprocessing.context import BaseContext
@@ -21,7 +23,8 @@ from patchpack.stream.planning.probe import require_recipe
 from patchpack.stream.planning.resume import require_same, require_whole, with_checksum
 from patchpack.stream.sample.fields import Limits
 from patchpack.stream.sample.source import Source
-from patchpack.stream.sources.opening import SourceOptions, open_within
+from patchpack.stream.sources.opening import DEFAULTS as SOURCE_DEFAULTS
+from patchpack.stream.sources.opening import SourceOptions, open_within, unknown_option
 from patchpack.types import BatchPlan
 
 
@@ -50,11 +53,11 @@ class Planner(Sampler[BatchPlan]):
     all ranks have the same number of steps, and a saved state holds only the number of a step.
 
     Args:
-        source: the samples, as `open_source` takes them.
+        source: the samples, in any form that `open_source` accepts.
         recipe: sizes, augmentation and packing of the samples. The recipe's packer is not used for an index.
         shuffle: False or 0 keeps the source's order (default). A number n permutes the shards, and the samples inside each
             block of n samples. True uses the block size that `load` describes.
-        epoch: number of the epoch, default 0. The random draws and the shuffling depend on it. A source with a method
+        epoch: number of the epoch, default 0. The random draws and the shuffling depend on this number. A source with a method
             ``set_epoch`` is set to this epoch. See `set_epoch`.
         steps_per_epoch: exact number of batches of an epoch. The source is repeated if it is too short. Default None: an epoch
             is one pass over the source.
@@ -64,8 +67,8 @@ class Planner(Sampler[BatchPlan]):
             With ``tail="pad"`` and no ``steps_per_epoch`` (evaluation) every rank plans the whole source and yields only its
             own rows of each batch. Then all ranks together see every image once, in equal numbers of steps.
         world_size: number of processes that share the source, default 1.
-        seen: number of samples met in earlier epochs, default 0. Drop schedules depend on it. The number grows with every epoch
-            that is iterated to its end.
+        seen: number of samples met in earlier epochs, default 0. Drop schedules depend on this number. The number grows with
+            every epoch that is iterated to its end.
         packer: a `Lookahead` without ``max_cut``. The rows of an index are packed with its options. Other sources do not use
             it. Default None: the options are chosen from the sizes.
         text_len: tokens of text per row, for a source with ``tokenize``. Default None.
@@ -84,7 +87,8 @@ class Planner(Sampler[BatchPlan]):
         already_reported: number of samples that were reported before the first step of this iteration.
 
     Raises:
-        SourceError, ConfigError: the source cannot be read, or an option cannot work. Both are raised at construction.
+        SourceError: the source cannot be read. It is raised at construction.
+        ConfigError: an option cannot work. It is raised at construction.
     """
 
     recipe: Recipe
@@ -130,6 +134,9 @@ class Planner(Sampler[BatchPlan]):
         states_kept: int = 64,
         **reading: Unpack[SourceOptions],
     ) -> None:
+        for name in reading:
+            if name not in SOURCE_DEFAULTS:
+                raise unknown_option("Planner", name, [*SOURCE_DEFAULTS, *inspect.signature(Planner.__init__).parameters])
         self.recipe = require_recipe(recipe)
         self.source = open_within(Limits.of(recipe), source, **reading)
         require_epoch(epoch)
@@ -138,6 +145,13 @@ class Planner(Sampler[BatchPlan]):
             steps_per_epoch = int(steps_per_epoch)  # a state holds it, and JSON has no numbers of numpy
         require_bool("balance", balance)
         require_number("timeout", timeout)
+        if timeout < 0:
+            raise ConfigError(f"timeout is a number of seconds, 0 for no limit, got {timeout!r}")
+        require_int("seen", seen, 0, 1 << 62)
+        require_int("states_kept", states_kept, 1, 1 << 62)
+        if isinstance(scanner, str) and scanner not in multiprocessing.get_all_start_methods():
+            known = ", ".join(map(repr, multiprocessing.get_all_start_methods()))
+            raise ConfigError(f"scanner is a multiprocessing context, None, or one of {known} here, got {scanner!r}")
         require_place(rank, world_size)
         self.epoch, self.seen, self.steps_per_epoch, self.text_len = int(epoch), int(seen), steps_per_epoch, text_len
         self.already_reported = 0
@@ -190,7 +204,7 @@ class Planner(Sampler[BatchPlan]):
         return f"Planner({self.source.name}, epoch {self.epoch}{steps}{shuffled}{ranks})"
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the number of the next epoch. Random draws and shuffling depend on it.
+        """Set the number of the next epoch. Random draws and shuffling depend on this number.
 
         When an iteration begins, a source with a method ``set_epoch`` is set to the same epoch. If `epoch` is the epoch of a
         loaded state, the next iteration continues from that state.
@@ -223,8 +237,9 @@ class Planner(Sampler[BatchPlan]):
         A stream is read again from a little before the state. Reading starts at the shard, or at the block of shuffled headers,
         that holds the oldest image still waiting for a row. A source without parts (an iterable) is read from its beginning,
         with a warning. For an index, the batches before the state are not planned again. With an index, `world_size` may change
-        on two conditions. First, rows must not depend on it: `balance` is False, and the recipe has one patch size. Second, the
-        number of rows that all ranks together have delivered must be a multiple of the new `world_size` times `rows_per_batch`.
+        on two conditions. First, rows must not depend on `world_size`: `balance` is False, and the recipe has one patch size.
+        Second, the number of rows that all ranks together have delivered must be a multiple of the new `world_size` times
+        `rows_per_batch`.
 
         Raises:
             ConfigError: the state is damaged, or an argument, a field of the recipe or a property of the source differs. The
@@ -250,7 +265,7 @@ class Planner(Sampler[BatchPlan]):
     def belongs_to(self) -> dict[str, Any]:
         """Return the fields of a state that identify its run.
 
-        All of these fields must be the same in the run that continues.
+        A run that continues must have equal values in all of these fields.
         """
         raise NotImplementedError
 

@@ -52,17 +52,27 @@ def target_kind_of(source: Source, max_in_a_row: int | None) -> tuple[TargetKind
 
 
 def probe_targets(
-    events: Iterator[Event], reader: Reader, *, repeated: bool = False, max_in_a_row: int | None = None
+    events: Iterator[Event],
+    reader: Reader,
+    declared: TargetKind = None,
+    *,
+    repeated: bool = False,
+    max_in_a_row: int | None = None,
 ) -> tuple[TargetKind, Iterable[Event]]:
-    """Return the kind of the first readable target, and an iterable of the same events from the first one on.
+    """Return the kind of the targets, and an iterable of all events, also of the events that the search read.
+
+    The kind is the declared kind, or else the kind of the first readable target.
 
     Args:
         events: events of a scan.
         reader: the reader of targets.
+        declared: the kind that the user declares. Default None: no kind.
         repeated: True if the source is read again and again without end. The search is then limited to the first pass. Default
             False.
         max_in_a_row: number of rejections in a row after which the search ends. Default None: no limit.
     """
+    if declared is not None:
+        return declared, events
     met: list[Event] = []
     in_a_row = 0
     for event in events:

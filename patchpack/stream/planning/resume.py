@@ -1,7 +1,7 @@
-"""The position of a stream's planner in an epoch. It is saved in one process and found again in another.
+"""The position of a stream's planner in an epoch, which is saved in one process and restored in another.
 
-A state holds no headers and no bytes. It holds the numbers of the samples that wait for a row. A mark is a position in the
-source at which reading can begin. To resume, the source is read again from the last mark before the first of these samples.
+A state holds the numbers of the samples that wait for a row, but no headers and no bytes. A mark is a position in the source at
+which reading can begin. To resume, the source is read again from the last mark before the first of these samples.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from patchpack.plan.recipe import Recipe
 from patchpack.stream.planning.order import Mark, OrderedSource
 from patchpack.types import Event, Header, TargetKind
 
-STATE = 5  # version of a state
+STATE = 6  # version of a state
 
 
 class Marks:
-    """The marks of a scan: the positions at which reading can begin. A scan yields them among its events."""
+    """The marks of a scan: the positions at which reading can begin. A scan yields marks among its events."""
 
     def __init__(self, start: Mark) -> None:
         self._met = [start]
@@ -66,7 +66,7 @@ def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSo
 
     Args:
         state: the result of `snapshot`.
-        planner: a new planner, made with the same arguments as the saved one.
+        planner: a new planner, made with the same arguments as the planner of the snapshot.
         ordered: the source in its order, from its beginning.
         events: events of the source from the state's mark on.
 
@@ -90,7 +90,7 @@ def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSo
 
 
 def _collect(events: Iterator[Event], at: int, stop: int, wanted: set[int], headers: dict[int, Header]) -> None:
-    """Consume the events of samples `at … stop - 1`, and keep the headers of wanted samples."""
+    """Consume the events of samples `at … stop - 1`, and put the headers of samples in `wanted` into `headers`."""
     while at < stop:
         event = next(events, None)
         if event is None:  # the planner reports what is missing
@@ -103,7 +103,7 @@ def _collect(events: Iterator[Event], at: int, stop: int, wanted: set[int], head
 
 
 def kind_of(state: Mapping[str, Any]) -> TargetKind:
-    """Return the kind of the targets that a state holds. It was found at the beginning of the epoch."""
+    """Return the kind of the targets that a state holds. The kind was found at the beginning of the epoch."""
     kind: TargetKind = convert(state["kind"], TargetKind)
     return kind
 
@@ -117,6 +117,11 @@ def require_same(saved: Any, now: Mapping[str, Any]) -> None:
     """Raise `ConfigError` for the first field in which a state differs from the current arguments."""
     for name, value in now.items():
         require_names(saved, [name])  # in order: the version comes first
+        if name == "state" and saved[name] != value:
+            raise ConfigError(
+                f"the state has version {saved[name]}, this loader reads version {value}: it was saved for another kind of "
+                f"source (an index, or not) or by another version of patchpack. Start anew without load_state_dict"
+            )
         if saved[name] != value:
             raise ConfigError(
                 f"{name} differs: the state was saved with {saved[name]}, this loader has {value}. Make it the same, or start "
@@ -149,7 +154,7 @@ def require_names(saved: Any, names: Iterable[str]) -> None:
         raise ConfigError(f"expected a state that state_dict() gave, got {type(saved).__name__}")
     for name in names:
         if name not in saved:
-            raise ConfigError(f"the state says nothing of {name}: it is not one of this kind of loader, or of another version")
+            raise ConfigError(f"the state says nothing of {name}: it is no state of this kind of loader, or of another version")
 
 
 def _checksum(place: Mapping[str, Any]) -> int:

@@ -11,6 +11,7 @@ from typing import Any
 
 from patchpack.errors import ConfigError
 from patchpack.losses import Rejection, ShardFault
+from patchpack.paint.target_kinds import declared_by
 from patchpack.plan._integers import require_int
 from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.online.saved import already_reported
@@ -131,6 +132,7 @@ class StreamPlanner(Planner):
             **recipe_fields(self.recipe),
             **self.source.read_fields(),
             "map_target": map_name(self.source.reader),
+            "target_kind": declared_by(self.source.target_kind),
             "shuffle": order.shuffle,
             "steps_per_epoch": self.steps_per_epoch,
             "tail": self._tail,
@@ -236,11 +238,13 @@ class StreamPlanner(Planner):
 
     def _target_kind(self, events: Iterator[Event], order: Order) -> tuple[TargetKind, Iterator[Event]]:
         """Return the kind of the targets, and the events. If the source has parts, the kind depends on the source alone."""
-        if self.source.num_parts is not None and not order.in_source_order:
+        source, declared = self.source, self.source.target_kind
+        if declared is None and source.num_parts is not None and not order.in_source_order:
             kind, found = self._source_kind()
             if found:
                 return kind, events
-        kind, probed = probe_targets(events, self.source.reader, repeated=self._order.repeat, max_in_a_row=self._max_in_a_row)
+        search: dict[str, Any] = {"repeated": self._order.repeat, "max_in_a_row": self._max_in_a_row}
+        kind, probed = probe_targets(events, source.reader, declared, **search)
         return kind, iter(probed)
 
     def _remember(self, step: int, state: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The fields that are read of every sample, and the limits on reading them."""
+"""The fields that are read from every sample, and the limits on reading them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from patchpack.errors import ConfigError
 from patchpack.image.decode import WHITE, Colour
 from patchpack.image.formats import DEFAULT, MAX_BYTES, MAX_PIXELS, Reading, reading_of, require_readable
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.sample.field_names import label_names
 from patchpack.stream.sample.names import function_name
 from patchpack.stream.sample.text import Text
 
@@ -48,12 +49,13 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class SampleFields:
-    """The names of the members that are read of every sample. No other member is opened.
+    """The names of the members that are read from every sample. No other member is opened.
 
     Attributes:
         image: extensions of the image, or patterns. Among extensions, the first one that a sample has is used. A pattern
             (``*.jpg``) stands for all members that match it.
-        target: extension of the label. With several extensions the target is a dict of labels. None reads no labels.
+        target: name of the label: an extension, or a field such as ``json:label``. With several names the target is a dict of
+            labels. None reads no labels.
         frames: patterns of members, or of columns, that are the frames of a clip. A sample with such members is a clip, even if
             it has other images.
         text: location of the text, and the tokenizer. None reads no texts.
@@ -100,7 +102,7 @@ class SampleFields:
         return bool(self.frames_of([extension]))
 
     def within(self, limits: Limits) -> SampleFields:
-        """Return the same fields with other limits. Raises `ConfigError` if frames are named and the recipe takes no clips."""
+        """Return these fields with other limits. Raises `ConfigError` if frames are named and the recipe takes no clips."""
         if self.frames and not limits.clips:
             raise ConfigError(
                 f"frames={';'.join(self.frames)!r} makes clips, but the recipe has video=None: use a recipe with "
@@ -113,7 +115,7 @@ class SampleFields:
         return replace(self, text=None)
 
     def names(self) -> dict[str, Any]:
-        """Return the names of all fields as JSON-safe values, by the option that gave them."""
+        """Return a JSON-safe dict from each option to the names of fields that the option gave."""
         return {
             "image": list(self.image),
             "target": list(self.target) if isinstance(self.target, tuple) else self.target,
@@ -136,12 +138,10 @@ class SampleFields:
             names["target"] = [*self.labels, "label"]
         return {**names, "to_sample": function_name(to_sample)}
 
-    @property
+    @cached_property
     def labels(self) -> tuple[str, ...]:
-        """Extensions of all labels. The tuple is empty if no labels are read."""
-        if self.target is None:
-            return ()
-        return (self.target,) if isinstance(self.target, str) else self.target
+        """Extensions of the members that hold labels, each once. The tuple is empty if no labels are read."""
+        return tuple(dict.fromkeys(name.member for name in label_names(self.target)))
 
 
 def _matching(extensions: Iterable[str], patterns: tuple[str, ...]) -> list[str]:

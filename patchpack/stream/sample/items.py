@@ -13,7 +13,7 @@ from patchpack._shown import text_of
 from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
 from patchpack.image.picture import frames_of, is_picture, is_several
 from patchpack.stream.sample.fields import SampleFields
-from patchpack.stream.sample.labels import decode_target, join
+from patchpack.stream.sample.labels import target_of
 from patchpack.stream.sample.names import nearest, nearest_member
 from patchpack.stream.sample.recognised import described, is_pair, is_surely_picture
 from patchpack.stream.sample.text import Text
@@ -145,7 +145,7 @@ def _refuse_unclear(number: int, item: Mapping[object, object], names: Mapping[s
     """Raise an error if two names differ only in case, or if two default names are present and the user chose neither.
 
     Raises:
-        SourceError: two columns may be the image, or the same name occurs twice.
+        SourceError: two columns may be the image, or a name occurs twice.
         TargetError: two columns may be the label.
     """
     labels = (*members.labels, *(("label",) if members.labels and not members.target_given else ()))
@@ -196,7 +196,7 @@ def key_of(item: Mapping[object, object]) -> str:
 
 
 def _from_webdataset(item: Mapping[object, object], names: Mapping[str, object], members: SampleFields) -> Sample:
-    key, target = key_of(item), members.target
+    key = key_of(item)
     frames = members.frames_of(names)
     found = frames or members.images_of(names)
     if not found:
@@ -207,16 +207,11 @@ def _from_webdataset(item: Mapping[object, object], names: Mapping[str, object],
         )
     pictures = [_picture(item[names[e]]) for e in found[: None if frames or members.several else 1]]
     picture = _clip(pictures) if frames else pictures[0] if len(pictures) == 1 else pictures
-    if target is None:
-        return Sample(key, picture)
-    values = []
-    for name in (target,) if isinstance(target, str) else target:
+    for name in members.labels:
         if name not in names:
             has = ", ".join(str(name) for name in item if not str(name).startswith("__"))
             raise TargetError(f"no label member {name!r}, it has: {has}{nearest(name, names)}")
-        value = item[names[name]]
-        values.append(decode_target(name, value) if isinstance(value, bytes) else value)
-    return Sample(key, picture, join(target, values))
+    return Sample(key, picture, target_of(members.target, [item[names[name]] for name in members.labels]))
 
 
 def _from_row(
@@ -226,19 +221,17 @@ def _from_row(
     columns: list[object],
     members: SampleFields,
 ) -> Sample:
-    target, pictures = members.target, [_picture(item[column]) for column in columns]
+    pictures = [_picture(item[column]) for column in columns]
     picture = _clip(pictures) if members.frames_of(names) else pictures[0]
-    if target is None:
-        return Sample(str(number), picture)
-    labels = (target,) if isinstance(target, str) else target
-    if not members.target_given and labels[0] not in names and names.get("label") not in columns:
+    labels = members.labels
+    if labels and not members.target_given and labels[0] not in names and names.get("label") not in columns:
         labels = ("label",)
     for label in labels:
         if label not in names:
             raise TargetError(
                 f"row {number} has no column {label!r}, it has: {', '.join(map(repr, item))}{nearest(label, item)}"
             )
-    return Sample(str(number), picture, join(target, [item[names[label]] for label in labels]))
+    return Sample(str(number), picture, target_of(members.target, [item[names[label]] for label in labels], decode=False))
 
 
 def _text(item: Mapping[object, object], names: Mapping[str, object], asked: Text) -> str:

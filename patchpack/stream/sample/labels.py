@@ -13,6 +13,7 @@ import numpy as np
 
 from patchpack._shown import said, shown
 from patchpack.errors import TargetError
+from patchpack.stream.sample.field_names import label_names, parse_object
 from patchpack.stream.sample.names import function_name
 from patchpack.stream.sample.source import Reader, tell_epoch
 
@@ -24,27 +25,50 @@ _INTEGER = re.compile(rb"[+-]?[0-9]{1,19}").fullmatch
 
 
 def without_address(text: str) -> str:
-    """Return a message without addresses in memory, so that a report is the same every time."""
+    """Return a message without addresses in memory, so that two equal runs give equal reports."""
     return _ADDRESS.sub("", text)
 
 
 def map_name(reader: Reader) -> str | None:
-    """Return the name of the function that a reader passes targets through. Return None if there is no such function."""
+    """Return the name of the user's function that a reader applies to targets. Return None if there is no such function."""
     return reader.name if isinstance(reader, MappedReader) else None
 
 
-def join(target: str | tuple[str, ...] | None, values: Sequence[object]) -> object:
-    """Return the target of a sample from the values of its labels.
+def target_of(target: str | tuple[str, ...] | None, values: Sequence[object], *, decode: bool = True) -> object:
+    """Return the target of a sample from the members that hold its labels.
 
-    For one label the target is its value. For several labels it is a dict by name. Without labels it is None.
+    For one label, the target is the value of the label. For several labels, the target is a dict from names to values. Without
+    labels, the target is None.
+
+    Args:
+        target: names of the labels, as in `SampleFields`.
+        values: the members, in the order of `SampleFields.labels`.
+        decode: True (default) decodes a member of bytes by its extension, see `decode_target`. False leaves bytes unchanged,
+            because the name of a column is not an extension.
+
+    Raises:
+        TargetError: a member does not have the form of its extension, or has no such field.
     """
+    if isinstance(target, str) and ":" not in target:  # the usual label
+        return _whole(target, values[0], decode)
+    names = label_names(target)
+    members = dict(zip(dict.fromkeys(name.member for name in names), values, strict=True))
+    objects = {m: parse_object("label", m, members[m]) for m in {name.member for name in names if name.field is not None}}
+    found = [
+        _whole(name.member, members[name.member], decode) if name.field is None else name.of("label", objects[name.member])
+        for name in names
+    ]
     if target is None:
         return None
-    return values[0] if isinstance(target, str) else dict(zip(target, values, strict=True))
+    return found[0] if isinstance(target, str) else dict(zip(target, found, strict=True))
+
+
+def _whole(member: str, value: object, decode: bool) -> object:
+    return decode_target(member, value) if decode and isinstance(value, bytes) else value
 
 
 class MappedReader:
-    """A reader that passes targets through a user's function.
+    """A reader that applies a user's function to targets.
 
     Attributes:
         name: name of the function.
@@ -55,7 +79,7 @@ class MappedReader:
         self.name = function_name(map_target)
 
     def around(self, reader: Reader) -> MappedReader:
-        """Return a copy with another reader, whose targets pass through the same function."""
+        """Return a copy that wraps another reader, and applies the same function to the targets of this reader."""
         return MappedReader(reader, self._map)
 
     def __copy__(self) -> MappedReader:
@@ -86,8 +110,8 @@ def decode_target(extension: str, data: bytes) -> object:
     """Return the value of a label member.
 
     A ``cls`` member must be a decimal integer within 64 bits, the number of a class. A ``txt`` member gives a str, ``json`` the
-    JSON value, and ``npy`` the array. A pickled array is refused. So is an array with further bytes after its end. Any other
-    extension gives the bytes.
+    JSON value, and ``npy`` the array. Two kinds of array are refused: a pickled array, and an array with further bytes after
+    its end. Any other extension gives the bytes.
 
     Raises:
         TargetError: the bytes do not have the form of the extension.

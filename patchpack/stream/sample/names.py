@@ -47,7 +47,9 @@ def _nearest(name: str, there: tuple[str, ...]) -> str:
 
 
 def nearest_member(wanted: Iterable[str], there: Iterable[object]) -> str:
-    """Return a suggestion like `nearest` for names of images that are not among `there`. Some names may be patterns.
+    """Return a suggestion for names of images that are not in `there`, or ``""``. The form is that of `nearest`.
+
+    Some of the names in `wanted` may be patterns.
 
     Members are named by their extension without its dot, so the pattern ``*.png`` does not match the member ``png``.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from patchpack.errors import ConfigError
+from patchpack.stream.sample.field_names import label_names, parse_label
 from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
 from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.names import IMAGE, Default
@@ -33,11 +34,12 @@ def parse_members(
     frames: str | None = None,
     limits: Limits = NO_LIMITS,
 ) -> SampleFields:
-    """Return the fields that are read of every sample.
+    """Return the fields that are read from every sample.
 
     Args:
         image: extensions, columns or patterns of the image, as a list or separated by ``;``.
-        target: name of the label, or several names for a dict of labels. None reads no labels.
+        target: name of the label, or several names for a dict of labels. ``"json:label"`` names the field ``label`` of the JSON
+            object in ``json``. None reads no labels.
         frames: patterns of the frames of a clip. Default None: no clips.
         limits: limits and reading options that the recipe sets.
 
@@ -50,25 +52,16 @@ def parse_members(
     if isinstance(target, (tuple, list)):
         if not target:
             raise ConfigError("target must name at least one label, or be None for no labels")
-        labels = tuple(_label(name) for name in target)
+        labels = tuple(str(parse_label(name)) for name in target)
     else:
-        labels = None if target is None else _label(target)
-    both = sorted({*extensions} & {*((labels,) if isinstance(labels, str) else labels or ())})
+        labels = None if target is None else str(parse_label(target))
     if isinstance(image, Default):  # a name that the user chose for the label is not an image name too
-        extensions = tuple(extension for extension in extensions if extension not in both)
+        members = {name.member for name in label_names(labels)}
+        extensions = tuple(extension for extension in extensions if extension not in members)
     named = SampleFields(
         extensions, labels, patterns, image_given=not isinstance(image, Default), target_given=not isinstance(target, Default)
     )
     return named.within(limits)
-
-
-def _label(name: object) -> str:
-    if not isinstance(name, str):
-        raise ConfigError(f"target must be a name, a list of names for a dict of labels, or None for no labels, got {name!r}")
-    if name.lower().startswith("json:"):
-        cure = f"target='json', map_target=lambda label: label[{name.partition(':')[2]!r}]"
-        raise ConfigError(f"target={name!r} cannot select a field of a label: use {cure}")
-    return name.lower().lstrip(".")
 
 
 def _split(name: str, given: str | Sequence[str], such: str) -> tuple[str, ...]:

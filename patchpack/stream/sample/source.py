@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from patchpack.stream.sample.fields import Limits, SampleFields
 from patchpack.stream.sample.text import Text
-from patchpack.types import Event
+from patchpack.types import Event, TargetKind
 
 
 class Reader(Protocol):
@@ -48,6 +48,7 @@ class Source(ABC):
         class_names: names of the classes in the order of their numbers. Default None: unknown.
         ignored: number of files that are not read, by extension. Default: an empty dict.
         text: location of the text, and the tokenizer. Default None: no texts.
+        target_kind: kind of the targets that the user declares. Default None: the first readable target decides.
     """
 
     name: str
@@ -61,10 +62,11 @@ class Source(ABC):
     class_names: list[str] | None = None
     ignored: Mapping[str, int] = MappingProxyType({})
     text: Text | None = None
+    target_kind: TargetKind = None
 
     @abstractmethod
     def scan(self) -> Iterator[Event]:
-        """Yield headers, rejections and faults of shards in order. The order is the same at every call."""
+        """Yield headers, rejections and shard faults in order. Every call yields them in this order."""
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
         """Yield the headers, rejections and faults of some parts, in the given order.
@@ -84,7 +86,7 @@ class Source(ABC):
         return self
 
     def read_fields(self) -> dict[str, Any]:
-        """Return the names of the fields that are read of every sample, as JSON-safe values by option.
+        """Return the names of the fields that are read from every sample, as JSON-safe values by option.
 
         A saved state holds these names. By default the dict is empty.
         """
@@ -122,7 +124,7 @@ class FieldSource(Source):
         return other
 
     def read_fields(self) -> dict[str, Any]:
-        """Return the names of the fields that are read of every sample, see `Source`."""
+        """Return the names of the fields that are read from every sample, see `Source`."""
         return self.members.names()
 
     @abstractmethod

@@ -5,15 +5,15 @@ Texts are read and tokenized together with headers, because the planner must kno
 
 from __future__ import annotations
 
-import json
 import pickle
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from patchpack._shown import said, shown
+from patchpack._shown import said
 from patchpack.errors import ConfigError, TargetError
+from patchpack.stream.sample.field_names import FieldName, brief, decoded, parse_name, parse_object
 
 Tokenize = Callable[[str], Sequence[int]]
 """Text → token ids, at least one. An exception in it rejects the sample."""
@@ -56,15 +56,12 @@ class Text(NamedTuple):
         Raises:
             TargetError: the bytes are not UTF-8 or JSON, the object has no such field, or the value is not a text.
         """
-        if isinstance(value, (bytes, bytearray, memoryview)):
-            try:
-                value = bytes(value).decode("utf-8")
-            except UnicodeDecodeError as error:
-                raise TargetError(f"text {self.member!r} is not UTF-8: {error.reason} at byte {error.start}") from None
-        if self.field is not None:
-            value = self._in_object(value)
+        if self.field is None:
+            value = decoded("text", self.member, value)
+        else:
+            value = FieldName(self.member, self.field).of("text", parse_object("text", self.member, value))
         if not isinstance(value, str):
-            raise TargetError(f"text {self.name!r} must be a str, got {_shown(value)}")
+            raise TargetError(f"text {self.name!r} must be a str, got {brief(value)}")
         return value
 
     def tokens(self, text: object) -> bytes:
@@ -73,39 +70,28 @@ class Text(NamedTuple):
         Raises `TargetError` if there is no text, or the tokens are not valid.
         """
         if not isinstance(text, str):
-            raise TargetError(f"with tokenize= the text of a sample must be a str, got {_shown(text)}")
+            raise TargetError(f"with tokenize= the text of a sample must be a str, got {brief(text)}")
         try:
             ids = np.asarray(self.tokenize(text))
         except Exception as error:
-            raise TargetError(f"tokenize failed for {_shown(text)}: {said(error)}") from error
+            raise TargetError(f"tokenize failed for {brief(text)}: {said(error)}") from error
         if ids.ndim == 1 and not len(ids):
-            raise TargetError(f"tokenize must return at least one token, such as an end token, got none for {_shown(text)}")
+            raise TargetError(f"tokenize must return at least one token, such as an end token, got none for {brief(text)}")
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise TargetError(f"tokenize must return a list of integers, got {_shown(ids.tolist())} for {_shown(text)}")
+            raise TargetError(f"tokenize must return a list of integers, got {brief(ids.tolist())} for {brief(text)}")
         low, high = int(ids.min()), int(ids.max())
         if low < _INT32.min or high > _INT32.max:
-            raise TargetError(f"tokenize must return integers of 32 bits, got {low} … {high} for {_shown(text)}")
+            raise TargetError(f"tokenize must return integers of 32 bits, got {low} … {high} for {brief(text)}")
         return ids.astype(np.int32).tobytes()
 
     @property
     def name(self) -> str:
         """The name of the text as the user gives it, such as ``"json:caption"``."""
-        return self.member if self.field is None else f"{self.member}:{self.field}"
-
-    def _in_object(self, value: object) -> object:
-        if isinstance(value, str):
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError) as error:
-                raise TargetError(f"text {self.member!r} is not JSON: {error}") from None
-        if not isinstance(value, Mapping) or self.field not in value:
-            has = ", ".join(map(repr, value)) if isinstance(value, Mapping) else _shown(value)
-            raise TargetError(f"text {self.member!r} has no field {self.field!r}, it has: {has}")
-        return value[self.field]
+        return str(FieldName(self.member, self.field))
 
 
 def parse_text(text: str, tokenize: Tokenize | None) -> Text | None:
-    """Return the location of texts from ``"txt"`` or ``"json:caption"``, or None without `tokenize`.
+    """Return the location of texts for a name such as ``"txt"`` or ``"json:caption"``. Return None without `tokenize`.
 
     Raises:
         ConfigError: a text is named without `tokenize`, the name is empty, or `tokenize` cannot be called.
@@ -116,13 +102,10 @@ def parse_text(text: str, tokenize: Tokenize | None) -> Text | None:
         return None
     if isinstance(tokenize, type) or not callable(tokenize):
         raise ConfigError(f"tokenize must be a function text -> token ids, got {tokenize!r}")
-    if not isinstance(text, str):
+    found = parse_name(text) if isinstance(text, str) else None
+    if found is None:
         raise ConfigError(f"text must name a member or column, such as 'txt', or a field, such as 'json:caption', got {text!r}")
-    member, colon, field = text.partition(":")
-    member = member.strip().lstrip(".").lower()
-    if not member or (colon and not field):
-        raise ConfigError(f"text must name a member or column, such as 'txt', or a field, such as 'json:caption', got {text!r}")
-    return Text(member, field or None, tokenize)
+    return Text(found.member, found.field, tokenize)
 
 
 def require_text_len(text: Text | None, text_len: int | None) -> None:
@@ -143,8 +126,3 @@ def require_picklable(tokenize: Tokenize | None, start_method: str) -> None:
             f"tokenize runs in the process that reads headers, and cannot be sent to a process started by {start_method!r}: "
             f"{type(error).__name__}: {error}. Use a function of a module, or an object that can be pickled"
         ) from None
-
-
-def _shown(value: object) -> str:
-    text = shown(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

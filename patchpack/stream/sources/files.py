@@ -11,8 +11,9 @@ from patchpack.image.decode import require_bytes, too_many_bytes
 from patchpack.image.formats import MAX_BYTES, extensions_of, starts_as_image
 from patchpack.image.size import read_size_in
 from patchpack.losses import Rejection
+from patchpack.stream.sample.field_names import label_names
 from patchpack.stream.sample.fields import SampleFields
-from patchpack.stream.sample.labels import decode_target, join
+from patchpack.stream.sample.labels import target_of
 from patchpack.types import Header
 
 
@@ -81,7 +82,7 @@ def scan_file(path: Path, key: str, shard: str, location: str, asked: SampleFiel
 
 
 def _with_text(header: Header, image: Path, asked: SampleFields) -> Header | Rejection:
-    """Return the header of an image with the tokens of the text beside it."""
+    """Return the header of an image after adding the tokens of the text file beside the image, or a rejection."""
     assert asked.text is not None
     path = beside(image, asked.text.member)
     try:
@@ -116,7 +117,7 @@ class FileReader:
         root: the folder that paths are relative to.
         class_names: names of the class folders in the order of their numbers. None: labels are not taken from folders.
         max_bytes: largest size of a file in bytes, default 512 MiB.
-        target: extensions of the label files beside the image. Default None: no label files.
+        target: names of the labels in files beside the image, as in `SampleFields`. Default None: no label files.
     """
 
     def __init__(
@@ -145,10 +146,10 @@ class FileReader:
         if self._classes is not None:
             return self._classes[location.split("/", 1)[0]]
         image, values = Path(self._root, location), []
-        for extension in () if self._target is None else (self._target,) if isinstance(self._target, str) else self._target:
+        for extension in dict.fromkeys(name.member for name in label_names(self._target)):
             path = beside(image, extension)
             try:
-                values.append(decode_target(extension, _read_beside(path, self._max_bytes)))
+                values.append(_read_beside(path, self._max_bytes))
             except OSError as error:
                 raise TargetError(f"{path.name}: {type(error).__name__}: {error}") from None
-        return join(self._target, values)
+        return target_of(self._target, values)

@@ -23,9 +23,9 @@ _SPLITS = {"train", "training", "val", "valid", "validation", "dev", "test", "te
 class FolderSource(FieldSource):
     """A folder of image files. The key of an image is its path relative to the folder.
 
-    If the user names a label (``target="json"``), the label is read from the file in the same folder that has the name of the
-    image and this extension. A text is read the same way. If the user names no label, the label is the class number: the
-    position in `class_names` of the first folder on the path from the root to the image.
+    If the user names a label (``target="json"``), the label of ``a.jpg`` is read from ``a.json`` in the same folder. A text is
+    read in the same way. If the user names no label, the label is the class number: the position in `class_names` of the first
+    folder on the path from the root to the image.
 
     Args:
         root: the folder.

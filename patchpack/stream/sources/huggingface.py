@@ -11,6 +11,7 @@ from typing import Any
 
 from patchpack._foreign.datasets import may_have_format
 from patchpack.errors import ConfigError, SourceError
+from patchpack.stream.sample.field_names import label_names
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.names import nearest
 
@@ -33,7 +34,7 @@ def undecoded(dataset: Any, members: SampleFields) -> tuple[Any, SampleFields, l
     Returns:
         Three values: the data set, the fields to read, and the class names. Suppose that the user named no image, that no
         column has a default name, and that there is exactly one column of images. Then this column is the image in the fields.
-        The class names come from the label column. They are None if that column has none.
+        The class names come from the label column. If this column has no class names, None is returned in their place.
 
     Raises:
         ConfigError: the data set lacks a column that the user named, or has no column for a requested field.
@@ -107,7 +108,8 @@ def _class_names(features: Any, members: SampleFields) -> list[str] | None:
     by_name = {name.lower(): feature for name, feature in features.items()}
     usual = () if members.target_given or not members.labels else ("label",)
     found = next((by_name[name] for name in (*members.labels, *usual) if name in by_name), None)
-    return None if len(members.labels) != 1 else getattr(found, "names", None)
+    labels = label_names(members.target)
+    return getattr(found, "names", None) if len(labels) == 1 and labels[0].field is None else None
 
 
 def _require_columns(members: SampleFields, features: Any, pictures: list[str]) -> None:
@@ -130,7 +132,9 @@ def _require_columns(members: SampleFields, features: Any, pictures: list[str]) 
         )
     missing = [label for label in members.labels if label not in names]
     if missing and members.target_given:
-        raise ConfigError(f"target={missing[0]!r} is not a column; {has}{nearest(missing[0], features)}")
+        name = next(str(name) for name in label_names(members.target) if name.member == missing[0])
+        what = "is not a column" if name == missing[0] else f"needs column {missing[0]!r}"
+        raise ConfigError(f"target={name!r} {what}; {has}{nearest(missing[0], features)}")
     if missing and "label" not in names - {name.lower() for name in pictures}:
         raise ConfigError(f"expected the name of the label's column as target=, or target=None for no labels; {has}")
     if members.text is not None and not any(name in names for name in members.text.columns):

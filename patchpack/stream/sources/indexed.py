@@ -1,4 +1,4 @@
-"""An index as a source. It yields the same headers as a scan of the shards, but opens no shard."""
+"""An index as a source. It yields the headers that a scan of the shards would yield, but opens no shard."""
 
 from __future__ import annotations
 

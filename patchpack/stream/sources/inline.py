@@ -27,7 +27,7 @@ class InlineSample:
 
     Args:
         image: the image of the sample.
-        target: its label.
+        target: the label of the sample.
         limits: options for reading a PIL image.
     """
 

@@ -73,13 +73,13 @@ class IterableSource(FieldSource):
         return self.members.item_names(self._to_sample)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of an iterable with a method `set_epoch`, such as a stream of `datasets`."""
+        """Set the epoch of the iterable, if it has a method `set_epoch` (a stream of `datasets` has one)."""
         tell_epoch(self._items, epoch)
 
     def scan(self) -> Iterator[Event]:
         """Yield headers, see `Source`.
 
-        An item that is not a sample gives a rejection. So does an item for which the iterable raises an error.
+        An item gives a rejection if it is not a sample, or if the iterable raises an error in its place.
         """
         seen: set[str] = set()
         for count, item in enumerate(read_items(self._items, self.name, self._numbers)):
@@ -204,7 +204,7 @@ def carried(key: str, sample: Sample, members: SampleFields, repeat: int = 0) ->
 def header_of(
     key: str, sample: Sample, members: SampleFields, locate: Callable[[int, object], object], repeat: int = 0, *, held: bool
 ) -> Header | Rejection:
-    """Return the header of a sample with any kind of image, or its rejection.
+    """Return the header of a sample, whose images may be of any kind, or the rejection of the sample.
 
     The rejection of a sample with several images names the image at fault.
 

@@ -92,7 +92,7 @@ class MapStyleSource(FieldSource):
         return self.members.item_names(self._to_sample)
 
     def reading_twice(self) -> MapStyleSource:
-        """Return the same source, but without images held in memory.
+        """Return a source of the same items that holds no images in memory.
 
         An item that is read for its size is later read again for its pixels.
         """
@@ -101,7 +101,7 @@ class MapStyleSource(FieldSource):
         return other
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of a dataset with a method `set_epoch`."""
+        """Set the epoch of the dataset, if it has a method `set_epoch`."""
         self.items.set_epoch(epoch)
 
     def scan(self) -> Iterator[Event]:
@@ -164,7 +164,10 @@ class ItemReader:
         self._last: tuple[int, Sample] | None = None  # a sample of several images, which are read one after the other
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of a dataset with a method `set_epoch`. In a worker this changes the worker's copy of the dataset."""
+        """Set the epoch of the dataset, if it has a method `set_epoch`.
+
+        In a worker this changes the worker's copy of the dataset.
+        """
         if epoch != self._epoch:
             self._epoch, self._last = epoch, None
             tell_epoch(self._dataset, epoch)

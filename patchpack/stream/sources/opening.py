@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -14,6 +14,8 @@ import numpy.typing as npt
 from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError, SourceError
+from patchpack.paint.target_kinds import KindOption, parse_kind
+from patchpack.plan.recipe import Recipe
 from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
 from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.labels import MappedReader, MapTarget
@@ -21,6 +23,7 @@ from patchpack.stream.sample.names import IMAGE, LABEL, nearest
 from patchpack.stream.sample.parsing import parse_members, require_callable, require_unnamed
 from patchpack.stream.sample.source import Source
 from patchpack.stream.sample.text import TEXT, Tokenize, parse_text
+from patchpack.stream.sources.declared import with_kind
 from patchpack.stream.sources.file_lists import open_files
 from patchpack.stream.sources.folders import FolderSource
 from patchpack.stream.sources.huggingface import converts, is_huggingface, is_plain, undecoded
@@ -31,7 +34,7 @@ from patchpack.stream.sources.refused import refuse_tables_and_packed
 
 
 class SourceOptions(TypedDict, total=False):
-    """The options of `open_source`. `load`, `Planner` and `replay` take the same options and pass them on."""
+    """The options of `open_source`. `load`, `Planner` and `replay` take these options too, and pass them on."""
 
     image: str | Sequence[str]
     frames: str | None
@@ -43,6 +46,7 @@ class SourceOptions(TypedDict, total=False):
     size_of: SizeOf | None
     text: str
     tokenize: Tokenize | None
+    target_kind: KindOption
 
 
 def open_source(
@@ -58,6 +62,7 @@ def open_source(
     size_of: SizeOf | None = None,
     text: str = TEXT,
     tokenize: Tokenize | None = None,
+    target_kind: KindOption = None,
 ) -> Source:
     """Return a `Source` of a user's data. The options say which members of every sample are read, and how.
 
@@ -75,9 +80,10 @@ def open_source(
             Frames are sorted by name, with numbers in names compared by value. For a row, the name of the column that holds the
             frames. A sample without frames is an image. Default None: no clips.
         target: extension of the label member (``cls``, ``txt``, ``json``, ``npy``) or of the file beside an image of a folder,
-            or the column of a row. With several extensions the target is a dict of labels. None gives unlabelled images. If you
-            pass a name, no other name is tried. If you leave `target` out, a row's label may also be in ``label``, and the
-            label of a folder's image is the number of its class subfolder.
+            or the column of a row. ``"json:label"`` names the field ``label`` of the JSON object in member ``json``. With
+            several names the target is a dict of labels by name. None gives unlabelled images. If you pass a name, no other
+            name is tried. If you leave `target` out, a row's label may also be in ``label``, and the label of a folder's image
+            is the number of its class subfolder.
         to_sample: a function ``(number, item) -> Sample``, for items of any other kind. Default None.
         map_target: a function from the decoded label to the target, such as a look-up. If it raises an error, the sample is
             rejected. Default None.
@@ -95,6 +101,10 @@ def open_source(
             are read. The function runs once per sample and epoch, while headers are read, because a row has room for
             ``text_len`` tokens. It must be picklable if processes are spawned. If it raises an error, the sample is rejected. A
             text with more than ``text_len`` tokens is rejected and never cut, so shorten texts in this function.
+        target_kind: kind of all targets, after `map_target`. ``"int"`` and ``"float"`` are numbers, ``("float", (4,))`` is an
+            array of this shape, and ``"object"`` is anything: None, texts, lists of any length. For several labels pass a dict
+            from the name of each label to its kind. A target of another kind is rejected. Default None: the first readable
+            target decides the kind, see `PackedBatch.targets`.
 
     Raises:
         SourceError: files are missing, a folder is empty, or the kind of source is unknown.
@@ -102,7 +112,7 @@ def open_source(
     """
     return open_within(
         NO_LIMITS, source, image=image, frames=frames, target=target, to_sample=to_sample, map_target=map_target,
-        classes=classes, sizes=sizes, size_of=size_of, text=text, tokenize=tokenize,
+        classes=classes, sizes=sizes, size_of=size_of, text=text, tokenize=tokenize, target_kind=target_kind,
     )  # fmt: skip
 
 
@@ -118,24 +128,25 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
         **options: options of `open_source`.
 
     Raises:
-        SourceError, ConfigError: as in `open_source`. A `ConfigError` is also raised if `frames` is given and the recipe takes
-            no clips.
+        SourceError: as in `open_source`.
+        ConfigError: as in `open_source`. Or `frames` is given and the recipe takes no clips.
     """
     for name in options:
         if name not in DEFAULTS:  # from a planner or a replay: `load` has checked more names
-            raise ConfigError(f"{name}= is no option of open_source{nearest(name, DEFAULTS)}")
+            raise unknown_option("open_source", name, DEFAULTS)
     given = {name: value for name, value in options.items() if not _is_same(value, DEFAULTS[name])}
     asked: dict[str, Any] = {**DEFAULTS, **options}
     to_sample, map_target, classes, sizes, size_of = (
         asked[name] for name in ("to_sample", "map_target", "classes", "sizes", "size_of")
     )
     require_callable(map_target=map_target, to_sample=to_sample, size_of=size_of)
-    for name in given:
-        if isinstance(source, Source) and name != "map_target":
+    kind = parse_kind(asked["target_kind"])
+    for name in (name for name in given if name not in ("map_target", "target_kind")):
+        if isinstance(source, Source):
             raise ConfigError(f"{name}= cannot be used, because {source.name} is already opened: pass {name}= to open_source")
         if is_index(source) and name in ("text", "tokenize"):
             raise ConfigError("an index holds no texts, which tokenize= needs: load the shards without the index")
-        if is_index(source) and name != "map_target":
+        if is_index(source):
             raise ConfigError(
                 f"{name}= cannot be passed with an index, because it is fixed when the index is built: leave it out"
             )
@@ -167,7 +178,30 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
     if map_target is not None:
         opened = copy(opened)  # the user's source stays unchanged
         opened.reader = MappedReader(opened.reader, map_target)
-    return opened
+    return opened if kind is None else with_kind(opened, kind)
+
+
+def unknown_option(user: str, name: str, known: Iterable[str]) -> ConfigError:
+    """Return the error for an option that a function does not have. The error says where the option belongs, if that is known.
+
+    Args:
+        user: name of the function.
+        name: name of the option.
+        known: names of the options that the function has.
+    """
+    if name in _RECIPE_FIELDS:
+        return ConfigError(f"{name}= is a field of the recipe: pass recipe.replace({name}=...) to {user}")
+    if name in _ELSEWHERE:
+        return ConfigError(f"{name}= is no option of {user}: {_ELSEWHERE[name]}")
+    return ConfigError(f"{name}= is no option of {user}{nearest(name, known)}")
+
+
+_RECIPE_FIELDS = frozenset(field.name for field in fields(Recipe))
+_ELSEWHERE = {  # names that other libraries use
+    **dict.fromkeys(("label", "labels", "label_column"), "the label is named by target="),
+    **dict.fromkeys(("transform", "transforms"), "pass recipe.replace(augment=...), or map the labels with map_target="),
+    **dict.fromkeys(("num_workers", "num_threads", "on_error", "dataloader"), "it belongs to load, which runs the planner"),
+}
 
 
 def _is_same(value: Any, default: Any) -> bool:

@@ -51,7 +51,7 @@ def shard_labels(urls: list[str]) -> list[str]:
     """Return a name per shard for keys and reports.
 
     A name is the file name, with as many parent folders as are needed to make all names different. All further parent folders
-    are left out. So the names are the same on machines that keep the shards in different folders.
+    are left out. So the names do not depend on the folder in which a machine keeps the shards.
     """
     parts = [Path(url.split("://")[-1]).parts or (url,) for url in urls]
     first: dict[str, str] = {}

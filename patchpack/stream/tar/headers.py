@@ -44,7 +44,7 @@ def behind(read: Callable[[int, int], bytes], at: int, size: int) -> bytes:
 
 
 def named(before: _Parsed, more: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
-    """Return the header of a file, with the name that the header before it gives. Return None unless both are common.
+    """Return the header of a file, with the name that the header before it gives. Return None unless both headers are common.
 
     Args:
         before: (type, name, size) of the header before the file's header.
@@ -62,7 +62,7 @@ def named(before: _Parsed, more: bytes, shapes: dict[bytes, Shape]) -> _Parsed |
 
 
 def parse(block: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
-    """Return (type, name, size) of a common header, or None if the standard library has to read it."""
+    """Return (type, name, size) of a header of a common kind, or None if the standard library has to read the header."""
     shape = shapes.get(block[100:124] + block[154:])
     if shape is None:
         shape = _learn(block, shapes)
@@ -86,7 +86,10 @@ def parse(block: bytes, shapes: dict[bytes, Shape]) -> _Parsed | None:
 
 
 def _learn(block: bytes, shapes: dict[bytes, Shape]) -> Shape | None:
-    """Remember the part that all headers of one kind share, if headers of this kind are read here."""
+    """Store in `shapes` the bytes that all headers of one kind share, and return them as a `Shape`.
+
+    Return None if this module does not read headers of this kind.
+    """
     try:
         kind = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape").type
     except (tarfile.TarError, ValueError):
@@ -138,7 +141,7 @@ def _long_name(buffer: bytes) -> str | None:
 
 
 def unusual(read: Callable[[int, int], bytes], at: int, known: bytes, shared: dict[str, str]) -> tuple[tarfile.TarInfo, int]:
-    """Return a header read by the standard library, and the position of the next one.
+    """Return a header that the standard library reads, and the position of the next header.
 
     Args:
         read: a function from (offset, length) to bytes of the file.
@@ -201,7 +204,7 @@ def _require_records(file: Any) -> None:
 
 
 class _Ahead:
-    """A file with the bytes of a header, for the standard library. Bytes come from memory first, then from the byte reader."""
+    """A file from which the standard library reads a header. Bytes come from memory first, then from the byte reader."""
 
     def __init__(self, read: Callable[[int, int], bytes], at: int, known: bytes) -> None:
         self._read_at, self._at, self._known = read, at, known

@@ -3,7 +3,7 @@
 The standard library reads headers slowly. So it reads only the first header of each kind. Headers of one kind differ only in
 name, size, date and checksum. Their common part is remembered, and all further headers of the kind are read here. Pax headers
 that only hold a file's date or name are also read here. webdataset's own writer puts such a pax header before every member.
-GNU's long names are also read here. A test checks that the standard library reads the same members.
+GNU's long names are also read here. A test compares the result with the members that the standard library reads.
 """
 
 from __future__ import annotations

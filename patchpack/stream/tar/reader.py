@@ -9,14 +9,14 @@ from typing import Any, NamedTuple, cast
 
 from patchpack.errors import SourceError
 from patchpack.stream.sample.fields import SampleFields
-from patchpack.stream.sample.labels import decode_target, join
+from patchpack.stream.sample.labels import target_of
 from patchpack.stream.tar.remote import RemoteFile
 from patchpack.stream.tar.urls import is_local
 from patchpack.types import Clip, Inline
 
 
 class Slice(NamedTuple):
-    """The location of a sample in a seekable shard: (offset, length) in bytes of its image and of its labels.
+    """The location of a sample in a seekable shard: one pair (offset, length) in bytes for the image, and one for each label.
 
     A clip has a pair (offset, length) for each frame. A small label may be bytes in place of a pair, because an index stores
     the values of small labels.
@@ -72,12 +72,8 @@ class ShardReader:
         """Return the target alone."""
         if isinstance(location, Inline):
             return location.target
-        asked = self._members
-        found = zip(asked.labels, location.labels, strict=True)
-        return join(
-            asked.target,
-            [decode_target(e, at if isinstance(at, bytes) else self._read(location.shard, at)) for e, at in found],
-        )
+        found = [at if isinstance(at, bytes) else self._read(location.shard, at) for at in location.labels]
+        return target_of(self._members.target, found)
 
     def _read(self, shard: int, where: tuple[int, int]) -> bytes:
         offset, length = where

@@ -11,7 +11,7 @@ from patchpack.image.decode import too_many_bytes
 from patchpack.image.size import read_size, read_size_at
 from patchpack.losses import Rejection, ShardFault
 from patchpack.stream.sample.fields import SampleFields
-from patchpack.stream.sample.labels import decode_target, join
+from patchpack.stream.sample.labels import target_of
 from patchpack.stream.sample.names import nearest, nearest_member
 from patchpack.stream.tar.byte_reader import MAGIC_BYTES, ByteReader, SeekableReader, StreamReader, compression_of
 from patchpack.stream.tar.grouping import Group, Grouper, asked_for
@@ -210,7 +210,7 @@ def _offset_event(group: Group, read: Callable[[int, int], bytes], number: int, 
 
 
 def _with_text(sized: Header, data: bytes, member: str, asked: SampleFields) -> Header | Rejection:
-    """Return the header of a sample with the tokens of its text."""
+    """Return the header of a sample after adding the tokens of its text, or a rejection."""
     assert asked.text is not None
     try:
         return sized._replace(text=asked.text.tokens(asked.text.of(data)))
@@ -252,7 +252,7 @@ def _inline_event(group: Group, label: str, asked: SampleFields) -> Event:
             member="", location=Inline(Clip(held), None), num_bytes=sum(map(len, held)), frames=len(images)
         )  # fmt: skip
     try:
-        target = join(asked.target, [decode_target(e, m.data or b"") for e, m in zip(asked.labels, labels, strict=True)])
+        target = target_of(asked.target, [m.data or b"" for m in labels])
     except TargetError as error:
         return Rejection(label, key, images[0].name if len(images) == 1 else "", "target", str(error))
     rest = tuple(other._replace(location=cast(Inline, other.location)._replace(target=target)) for other in sized.rest)

@@ -1,8 +1,8 @@
 """A batch that is sent between two processes, with all of its arrays in one piece of shared memory.
 
 Every tensor that is sent costs the training thread a file descriptor and about 0.1 ms, and a batch has ten tensors. A slot is a
-piece of shared memory that is used for one batch after another. Only its number is sent, which costs neither a file descriptor
-nor this time. If no slot is free, the batch gets one new tensor for all of its arrays.
+piece of shared memory that is used for one batch after another. Only the number of the slot is sent, which costs neither a file
+descriptor nor this time. If no slot is free, the batch gets one new tensor for all of its arrays.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def wrap(blank: PackedBatch[np.ndarray], slot: Slot | None = None) -> tuple[Shar
         slot: the slot to use. Default None: new shared memory.
 
     Returns:
-        The shared batch, and the same blank batch with its arrays in shared memory, so that painting into it needs no copy.
+        Two values: the shared batch, and the blank batch after its arrays were moved to shared memory. Painting into this blank
+        batch needs no further copy.
     """
     allocator = _Allocator(None if slot is None else slot.memory.size)
     places: PackedBatch[Place] = PackedBatch._make(map(allocator.place, blank))
@@ -106,7 +107,8 @@ def as_tensors(sent: PackedBatch[ArrayT]) -> PackedBatch:
         torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in sent
     )
     if isinstance(batch.targets, dict):
-        return batch._replace(targets={name: torch.as_tensor(values) for name, values in batch.targets.items()})
+        of_labels = batch.targets.items()
+        return batch._replace(targets={name: v if isinstance(v, list) else torch.as_tensor(v) for name, v in of_labels})
     return batch
 
 
@@ -143,7 +145,7 @@ def share(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class _Allocator:
-    """An allocator of positions for arrays in a piece of memory, one after the other, up to its number of bytes."""
+    """An allocator that gives each array the next free position in a piece of memory, if enough memory is left."""
 
     def __init__(self, room: int | None) -> None:
         self.end, self._room = 0, room

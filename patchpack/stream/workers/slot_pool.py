@@ -74,10 +74,10 @@ class SlotPool:
         return Slot(self._number, number, self._bytes(number, self._stride))
 
     def arrived(self, number: int, num_bytes: int) -> torch.Tensor:
-        """Return the first bytes of a slot as a tensor, in the parent: uint8 ``[num_bytes]``, empty if the slot was recalled.
+        """Return the first `num_bytes` bytes of a slot, in the parent, as a uint8 tensor. It is empty if the slot was recalled.
 
-        The slot is free again when the last tensor, view or numpy array of its memory is deleted. (A process forked from this
-        one sees the same memory and does not keep a slot from being freed.)
+        The slot is free again when the last tensor, view or numpy array of its memory is deleted. (A process forked from the
+        parent sees this memory too, but does not keep a slot from being freed.)
         """
         try:
             self._given.remove(number)  # once: a slot is never free twice
@@ -95,7 +95,7 @@ class SlotPool:
 
 
 class Slot:
-    """The worker's view of a slot that it paints into. When a worker sends the slot, the parent receives a tensor.
+    """A slot as a worker has it, to paint a batch into. When the worker sends the slot, the parent receives a tensor.
 
     Args:
         pool: number of the slot's pool.

@@ -1,4 +1,4 @@
-"""Supervision of painting processes: the image that each is at, the time without a batch, and the error if a process dies.
+"""Supervision of painting processes: the image that each one paints, the time without a batch, and the error if one dies.
 
 Torch uses a signal handler to notice that a worker died. The handler may raise an error anywhere in the training loop, and
 gives only the worker's number. Here the error is raised while waiting for a batch, and names the image that the worker was
@@ -97,9 +97,9 @@ class WorkerSeeds:
 
     Such code is a dataset, a `map_target`, or a tokenizer.
 
-    The seeds depend on the recipe's seed, the epoch, the rank and the worker. They seed the global generators of `random`,
-    numpy and torch in the worker. No generator of the parent is seeded. A saved state does not hold how many random numbers
-    were drawn. So a resume in the middle of an epoch does not repeat these numbers.
+    The seeds depend on the recipe's seed, the epoch, the rank and the worker. These seeds are given to the global generators of
+    `random`, numpy and torch in the worker. No generator of the parent is seeded. A saved state does not hold how many random
+    numbers were drawn. So a resume in the middle of an epoch does not repeat these numbers.
 
     Args:
         seed: seed of the recipe.

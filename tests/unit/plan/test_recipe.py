@@ -155,12 +155,12 @@ def test_replace_changes_and_checks() -> None:
 
 R = Pix2Struct(256)
 REFUSED = {
-    "resize is no policy": ({"resize": 256}, "resize must be a ResizePolicy .* got 256"),
+    "resize is no policy": ({"resize": 256}, "resize must be a ResizePolicy, such as .* got 256"),
     "resize has no bound": ({"resize": lambda sizes, patch_size, u: sizes}, "resize must be a ResizePolicy"),
     "resize is a class": ({"resize": NaFlex}, r"resize must be an instance: NaFlex\(...\)"),
-    "drop is a rate": ({"drop": 0.5}, "drop must be a DropPolicy .* got 0.5"),
+    "drop is a rate": ({"drop": 0.5}, "drop must be a DropPolicy, such as .* got 0.5"),
     "drop is a class": ({"drop": NoDrop}, r"drop must be an instance: NoDrop\(...\)"),
-    "positions are a name": ({"positions": "absolute"}, "positions must be a PositionScheme .* got 'absolute'"),
+    "positions are a name": ({"positions": "absolute"}, "positions must be a PositionScheme, such as .* got 'absolute'"),
     "positions are a class": ({"positions": Absolute}, r"positions must be an instance: Absolute\(...\)"),
     "packer is a name": ({"packer": "first_fit"}, r"packer must be a function .* such as Lookahead.* got 'first_fit'"),
     "packer is a class": ({"packer": FirstFit}, "packer must be a function .* got <class"),
@@ -183,7 +183,7 @@ REFUSED = {
     "resample_order": (
         {"resample_order": "vertical_first"}, "resample_order must be one of .*'horizontal_first'.* got 'vertical_first'",
     ),
-    "dtype": ({"dtype": "bfloat16"}, "dtype one of .*'float16'.* got .*'bfloat16'"),
+    "dtype": ({"dtype": "bfloat16"}, "dtype must be one of .*'float16'.* got 'bfloat16'"),
     "normalize": ({"normalize": "imagenet"}, r"normalize must be MeanStd\(...\) or PerImage\(\), got 'imagenet'"),
     "normalize is a class": ({"normalize": PerImage}, "normalize must be .* got <class"),
     "per image in bytes": ({"normalize": PerImage()}, "set dtype='float32' or 'float16'"),

@@ -246,9 +246,10 @@ def test_a_number_of_steps_that_is_none_is_refused_by_its_name(shards: str, step
             pp.load(source, RECIPE, steps_per_epoch=steps)
 
 
-def test_a_field_of_a_label_is_told_map_target(shards: str) -> None:
-    with pytest.raises(pp.errors.ConfigError, match=r"target='json', map_target=lambda label: label\['score'\]"):
-        pp.load(shards, RECIPE, target="json:score")
+@pytest.mark.parametrize("target", ["json:", ":score", "", ("cls", "json:")])
+def test_a_label_without_a_member_or_a_field_is_refused(shards: str, target: Any) -> None:
+    with pytest.raises(pp.errors.ConfigError, match="target must name a member or column, such as 'cls', or a field, such as"):
+        pp.load(shards, RECIPE, target=target)
 
 
 def test_an_iterator_that_was_read_says_so() -> None:
@@ -329,7 +330,7 @@ def test_values_and_dtypes_of_another_kind_are_refused() -> None:
     for name in ("dense", "several"):
         with pytest.raises(pp.errors.ConfigError, match=f"{name} must be True or False, got 'no'"):
             list(pp.unpack(batch, **{name: "no"}))  # type: ignore[call-overload]
-    with pytest.raises(pp.errors.ConfigError, match=r"dtype must be one of torch's, such as torch\.float16, got 'float16'"):
+    with pytest.raises(pp.errors.ConfigError, match=r"dtype must be a floating-point dtype of torch, .* got 'float16'"):
         pp.standardize(batch, dtype="float16")  # type: ignore[arg-type]
 
 
@@ -470,3 +471,53 @@ def test_a_key_that_is_none_is_refused_as_such() -> None:
         list(pp.pack_images(images, RECIPE, keys=[None, "b"]))  # type: ignore[list-item]
     with pytest.raises(pp.errors.ConfigError, match="got 1 keys and more images"):
         list(pp.pack_images(images, RECIPE, keys=["b"]))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s, r: pp.Planner(s, r, shufle=True), r"shufle= is no option of Planner; did you mean 'shuffle'"),
+        (lambda s, r: pp.Planner(s, r, num_workers=2), r"num_workers= is no option of Planner: it belongs to load"),
+        (lambda s, r: pp.load(s, r, max_images=3), r"max_images= is a field of the recipe: pass recipe.replace\(max_images="),
+        (lambda s, r: pp.load(s, r, seq_len=5), r"seq_len= is a field of the recipe"),
+        (lambda s, r: pp.load(s, r, label="x"), r"label= is no option of load: the label is named by target="),
+        (lambda s, r: pp.load(s, r, transform=len), r"transform= is no option of load: pass recipe.replace\(augment="),
+        (lambda s, r: pp.Planner(s, r, timeout=-1), r"timeout is a number of seconds, 0 for no limit, got -1"),
+        (lambda s, r: pp.Planner(s, r, seen=-1), r"seen must be an integer in 0 … "),
+        (lambda s, r: pp.Planner(s, r, seen="a"), r"seen must be an integer in 0 … .*, got 'a'"),
+        (lambda s, r: pp.Planner(s, r, scanner="thread"), r"scanner is a multiprocessing context, None, or one of .*'spawn'"),
+        (lambda s, r: pp.Planner(s, r, states_kept=0), r"states_kept must be an integer in 1 … "),
+        (lambda s, r: pp.load(s, r, on_error=pp.ErrorPolicy), r"on_error must be an instance: ErrorPolicy\(\.\.\.\)"),
+        (
+            lambda s, r: pp.load(s, r, on_error="ignore"),
+            r"'skip', a function .*, or a patchpack.ErrorPolicy; got 'ignore'",
+        ),
+        (lambda s, r: r.replace(drop=0.5), r"drop must be a DropPolicy, such as patchpack.drop.Constant\(0.5\), got 0.5"),
+        (lambda s, r: r.replace(dtype="bfloat16"), r"^dtype must be one of .*, got 'bfloat16'"),
+        (lambda s, r: pp.resize.NaViT(48, 400), r"a range of resolutions is a pair: NaViT\(\(48, 400\)\)"),
+        (lambda s, r: pp.load(s, r).load_state_dict({}), r"the state says nothing of "),
+    ],
+)
+def test_mistakes_at_the_door_say_where_the_name_belongs(call: Any, message: str) -> None:
+    with pytest.raises(pp.errors.ConfigError, match=message):
+        call(pp.samples.shards("train")[:1], pp.recipes.navit(seq_len=256))
+
+
+def test_the_examples_of_policies_work() -> None:
+    from patchpack.plan.recipe import _SUCH_AS
+
+    for name, text in _SUCH_AS.items():
+        pp.Recipe(**{"resize": pp.resize.NaFlex(256), "seq_len": 256, name: eval(text, {"patchpack": pp})})
+
+
+def test_a_function_for_losses_answers_true_or_false() -> None:
+    loader = pp.load([pp.Sample("a", b"no image")], pp.recipes.navit(seq_len=256), target=None, on_error=lambda loss: None)
+    with pytest.raises(pp.errors.ConfigError, match=r"on_error returned None for a: .*: return True to continue"):
+        list(loader)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool, torch.complex64, "float32"])
+def test_patches_are_standardised_to_floats_only(dtype: Any) -> None:
+    batch = next(iter(pp.load(pp.samples.shards("train")[:1], pp.recipes.navit(seq_len=256))))
+    with pytest.raises(pp.errors.ConfigError, match="must be a floating-point dtype of torch"):
+        pp.standardize(batch, dtype)

@@ -1,1 +1,1 @@
-"""Published packers, and the linear program over all rows. Some of them need the extra ``patchpack[solver]``."""
+"""Published packers, and the linear program over all rows. Some of these modules need the extra ``patchpack[solver]``."""

@@ -18,16 +18,17 @@ def price(
     take: BoolArray,
     last: Int64Array,
 ) -> None:
-    """Find the most valuable row by a knapsack over tokens and slots, and store the choices of every pass.
+    """Find the most valuable row by dynamic programming over tokens and slots, and store the choices of every step (pass).
 
-    Pass s offers ``copies[s]`` pieces of ``sizes[s]`` tokens and value ``values[s]`` each, to be taken together. If
-    ``endless[s]`` is True, it offers any number of pieces one by one, and ``copies[s]`` is 1. A piece takes `step` slots.
-    `step` is 1, or 0 if slots are unlimited, and then one line of the tables is enough.
+    Pass s offers ``copies[s]`` pieces, of which a row takes all or none. Each piece has ``sizes[s]`` tokens and the value
+    ``values[s]``. If ``endless[s]`` is True, ``copies[s]`` is 1, and a row takes any number of pieces. A piece takes `step`
+    slots: 1, or 0 if slots are unlimited. With 0, the tables need only the line of 0 slots.
 
-    Three arrays are written. ``best[e, c]``, int64 ``[slots + 1, seq_len + 1]`` of zeros before, is the largest value of a row
-    of at most e slots and c tokens. `take`, bool ``[passes, slots + 1, seq_len + 1]``, is True if the pass is used. `last`,
-    int64 ``[passes]``, is the value of the best row that ends with the pass, or −1 if the pass does not fit. `old`, int64
-    ``[seq_len + 1]``, is working memory.
+    Three arrays are written. `best` is int64 ``[slots + 1, seq_len + 1]``, zeros before the call. ``best[e, c]`` becomes the
+    largest value of a row of at most e slots and c tokens. `take` is bool ``[passes, slots + 1, seq_len + 1]``.
+    ``take[s, e, c]`` becomes True if the best row of the passes up to s uses pass s. `last` is int64 ``[passes]``. ``last[s]``
+    becomes the value of the best row whose last pass is s, or −1 if pass s does not fit a row. `old`, int64 ``[seq_len + 1]``,
+    is working memory.
     """
     slots, seq_len = best.shape[0] - 1, best.shape[1] - 1
     for s in range(len(sizes)):
@@ -73,9 +74,10 @@ def trace(
     end: int,
     column: Int64Array,
 ) -> None:
-    """Add the pieces of each kind in the row that ends with pass `end` to `column`, int64 ``[kinds]``.
+    """Add the number of pieces of each kind in a row to `column`, int64 ``[kinds]``.
 
-    `index` has the kind of each pass. With `end` −1 the row is the best row of all.
+    The row is the best row whose last pass is `end`. If `end` is −1, the row is the best row of all. `index` has the kind of
+    each pass.
     """
     e, c = take.shape[1] - 1, take.shape[2] - 1
     s = len(sizes) - 1

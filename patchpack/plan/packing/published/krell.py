@@ -16,7 +16,9 @@ _NNLSHP_DEPTH, _NNLSHP_SEQ_LEN = 3, 1024
 
 
 def plan(kinds: Kinds, seq_len: int, max_slots: int, method: str) -> Patterns:
-    """Return patterns whose ``lengths`` are indices of kinds, in the order in which the rows were opened.
+    """Return the rows as patterns, in the order in which the rows were opened.
+
+    The field ``lengths`` of the patterns holds indices of kinds.
 
     Args:
         kinds: the kinds of items, at least one.

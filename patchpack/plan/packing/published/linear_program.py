@@ -31,12 +31,15 @@ def affordable(sizes: Int64, seq_len: int, max_images: int | None) -> bool:
 
 
 def _slots(sizes: Int64, seq_len: int, max_images: int | None) -> int:
-    """Return the largest number of items per row, or 0 if the tokens alone ensure this limit."""
+    """Return `max_images`, or 0 if no row of `seq_len` tokens can hold more items than that."""
     return 0 if max_images is None or max_images >= seq_len // int(sizes[0]) else max_images
 
 
 class Pass(NamedTuple):
-    """The steps of a knapsack over bounded numbers of pieces, for `_kernels_linear_program.price`."""
+    """The steps (passes) of the dynamic program for a bounded knapsack, as arrays for `_kernels_linear_program.price`.
+
+    In a bounded knapsack, each kind of item may be used a limited number of times.
+    """
 
     kinds: Int64
     copies: Int64
@@ -134,14 +137,17 @@ class ColumnGeneration:
         return None if solved is None else solved[1]
 
     def _learn(self, prices: Int64, max_value_row: int) -> None:
-        """Raise the bound to ``sum(counts prices) / max_value_row``, because no row is worth more than `max_value_row`."""
+        """Increase the bound to ``sum(counts prices) / max_value_row``, because no row is worth more than `max_value_row`."""
         total = sum(map(int.__mul__, prices.tolist(), self._counts.tolist()))
         bound = -(-total // max_value_row)
         if bound >= self.bound:
             self.bound, self._prices = bound, prices / max_value_row
 
     def _passes(self, order: Int64) -> Pass:
-        """Return the passes of each kind: 1, 2, 4, … and the remaining items, or one endless pass if more exist than fit."""
+        """Return the passes of all kinds: one endless pass for a kind of which there are enough items to fill a row.
+
+        Any other kind has passes of 1, 2, 4, … items, and a last pass with the remaining items.
+        """
         kinds: list[int] = []
         copies: list[int] = []
         for kind, most, count in zip(order.tolist(), self._most[order].tolist(), self._counts[order].tolist(), strict=True):
@@ -155,7 +161,7 @@ class ColumnGeneration:
 
 
 class _Master:
-    """The linear program over the columns so far. It stays in the solver, so that each run starts from the last solution."""
+    """The linear program over the columns so far. The solver keeps the program, so each run starts from the last solution."""
 
     def __init__(self, counts: Int64) -> None:
         self._solver = require_solver()

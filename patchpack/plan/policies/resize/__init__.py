@@ -24,11 +24,14 @@ __all__ = [
 
 @runtime_checkable
 class ResizePolicy(Protocol):
-    """A rule from sizes to grids, which sees no pixels. Row i of the result depends on row i of the input alone."""
+    """A rule that chooses a grid from the size of an image, without its pixels.
+
+    Row i of the result depends on row i of the input alone.
+    """
 
     @property
     def draws(self) -> int:
-        """Number of uniform draws per image, 0 for a policy that does not draw."""
+        """Number of uniform random draws per image, 0 for a policy that does not draw."""
         ...
 
     def bound(self, patch_size: int) -> int | None:
@@ -41,7 +44,7 @@ class ResizePolicy(Protocol):
         Args:
             sizes: int ``[n, 2]``, (height, width) of each image in pixels, >= 1.
             patch_size: pixels per side of a patch, >= 1.
-            u: float64 ``[n, draws]``, uniform draws in [0, 1), or None if `draws` is 0.
+            u: float64 ``[n, draws]``, uniform random draws in [0, 1), or None if `draws` is 0.
 
         Returns:
             int32 ``[n, 2]``, (rows, cols) >= 1, or (0, 0) if the policy refuses the size.

@@ -29,8 +29,8 @@ class Pix2Struct:
     Attributes:
         max_patches: budget of one image in patches, >= 1.
         exact: False (default) evaluates the published formula in float64, and equals the original code bit for bit. True
-            evaluates ``rows = clamp(isqrt(M * h // w), 1, M)`` in integers. With True no row is lost to rounding if the root is
-            an integer: 224 x 224 pixels at p = 16 and M = 25 give 5 x 5 patches, not 4 x 4.
+            evaluates ``rows = clamp(isqrt(M * h // w), 1, M)`` in integers. With True no row is lost to rounding if
+            ``sqrt(M * h / w)`` is an integer: 224 x 224 pixels at p = 16 and M = 25 give 5 x 5 patches, not 4 x 4.
     """
 
     max_patches: int

@@ -18,7 +18,7 @@ MAX_SIDE = 1 << 20  # so that a product of two sides fits int64
 
 @dataclass(frozen=True)
 class Square:
-    """A grid for ``size x size`` pixels, whatever the image's shape: ViT (224, 384), FlexiViT (240 for every patch size).
+    """The grid of ``size x size`` pixels for every image. ViT uses 224 or 384 pixels. FlexiViT uses 240 at every patch size.
 
     Source: ViT 2010.11929 section 3.1; FlexiViT 2212.08013 section 3.1 (grid = image // patch size).
 

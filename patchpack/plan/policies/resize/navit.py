@@ -20,7 +20,7 @@ MAX_RESOLUTION = 1 << 15  # areas stay below 2**30, so area * side fits int64
 
 @dataclass(frozen=True)
 class NaViT:
-    """A size with the area of an r x r square and the image's aspect ratio, rounded down to whole patches.
+    """A size with the area of an r x r square and the aspect ratio of the image. Sides are rounded down to whole patches.
 
     ``h' = r * sqrt(h / w)``, ``w' = r * sqrt(w / h)``, rows = floor(h' / p), evaluated exactly as
     ``rows = isqrt(A * h // (w * p**2))`` with the integer area ``A = floor(r**2)``. A side under one patch becomes one patch,
@@ -29,10 +29,11 @@ class NaViT:
 
     Attributes:
         resolution: r in pixels, or a range (lowest, highest) from which r is drawn for each image. Default (64, 256).
-        sampling: distribution of the draw. ``"uniform"`` is the default. ``"normal"`` draws from a normal distribution
-            truncated to [−1, 1], and maps the draw linearly to the range.
-        mean, std: mean and standard deviation of the normal distribution, before truncation. Default −0.5 and 1. A mean of −0.5
-            makes small images more frequent. It was the best in the paper.
+        sampling: distribution from which r is drawn. ``"uniform"`` is the default. ``"normal"`` draws from a normal
+            distribution truncated to [−1, 1], and maps the drawn number linearly to the range.
+        mean: mean of the normal distribution before truncation. Default −0.5, which makes small images more frequent, and was
+            the best mean in the paper.
+        std: standard deviation of the normal distribution before truncation. Default 1.
         on: quantity that is drawn: ``"side"`` (default, as in the paper) draws r, ``"area"`` draws r².
         eval_resolution: fixed r in pixels that `for_eval` uses. Default None, the highest r of the range.
     """
@@ -55,10 +56,14 @@ class NaViT:
             raise ConfigError(f"resolution must be a range with lowest <= highest, got {self.resolution!r}")
         if self.eval_resolution is not None:
             require_int("eval_resolution", self.eval_resolution, 1, MAX_RESOLUTION)
-        if self.sampling not in ("uniform", "normal") or self.on not in ("side", "area"):
+        if isinstance(self.sampling, int):
             raise ConfigError(
-                f"sampling must be 'uniform' or 'normal', on 'side' or 'area', got {self.sampling!r} and {self.on!r}"
+                f"a range of resolutions is a pair: NaViT(({self.resolution}, {self.sampling})), got two arguments"
             )
+        if self.sampling not in ("uniform", "normal"):
+            raise ConfigError(f"sampling must be 'uniform' or 'normal', got {self.sampling!r}")
+        if self.on not in ("side", "area"):
+            raise ConfigError(f"on must be 'side' or 'area', got {self.on!r}")
         require_number("mean", self.mean)
         require_number("std", self.std)
         if not self.std > 0:
@@ -71,7 +76,7 @@ class NaViT:
 
     @property
     def draws(self) -> int:
-        """Number of uniform draws per image: 1, or 0 for a fixed resolution."""
+        """Number of uniform random draws per image: 1, or 0 for a fixed resolution."""
         return 0 if self.range[0] == self.range[1] else 1
 
     def bound(self, patch_size: int) -> int:

@@ -17,17 +17,17 @@ MAX_ASPECT = 200
 
 @dataclass(frozen=True)
 class SmartResize:
-    """Sides rounded to multiples of ``f = patch_size * merge``. Images outside [min_pixels, max_pixels] are scaled.
+    """Sides rounded to multiples of ``f = patch_size * merge``. An image with too many or too few pixels is scaled.
 
-    ``H = rint(h / f) * f`` (half to even), and W likewise. If ``H * W > max``, then ``H = max(f, floor(h / b / f) * f)`` with
-    ``b = sqrt(h * w / max)``, and W likewise. If ``H * W < min``, then ``H = ceil(h * b / f) * f`` with
-    ``b = sqrt(min / (h * w))``, and W likewise. Aspect ratios above 200 are refused. Source: Qwen2-VL ``smart_resize``
-    (transformers ``image_processing_qwen2_vl.py``).
+    In the formulas, min is `min_pixels` and max is `max_pixels`. ``H = rint(h / f) * f`` (half to even), and W likewise. If ``H
+    * W > max``, then ``H = max(f, floor(h / b / f) * f)`` with ``b = sqrt(h * w / max)``, and W likewise. If ``H * W < min``,
+    then ``H = ceil(h * b / f) * f`` with ``b = sqrt(min / (h * w))``, and W likewise. Aspect ratios above 200 are refused.
+    Source: Qwen2-VL ``smart_resize`` (transformers ``image_processing_qwen2_vl.py``).
 
     Attributes:
         min_pixels: area in pixels below which an image is scaled up.
         max_pixels: area in pixels above which an image is scaled down. Very thin images may end above this area. `bound` takes
-            them into account.
+            such images into account.
         merge: number of patches per side that the model merges into one token. Rows and columns are multiples of `merge`.
             Default 2.
         min_side: smallest length of a side, in pixels. An image with a shorter side is first scaled up at its aspect ratio

@@ -69,6 +69,8 @@ KINDS = [
     TargetSpec("int64"),
     TargetSpec("float32", (2, 3)),
     {"age": TargetSpec("int64", (4,)), "it": TargetSpec("float32")},
+    TargetSpec("object", (), True),
+    {"age": TargetSpec("int64", (), True), "it": TargetSpec("object", (), True)},
 ]
 
 
@@ -210,8 +212,8 @@ def test_a_state_of_another_tokenizer_is_refused() -> None:
 def test_a_state_of_an_earlier_version_is_refused_by_its_number() -> None:
     loader = pp.load(Rows(), RECIPE, **READING)
     state = loader.state_dict()
-    with pytest.raises(pp.errors.ConfigError, match="state differs: the state was saved with 4, this loader has 5"):
-        loader.load_state_dict(state | {"state": 4})
+    with pytest.raises(pp.errors.ConfigError, match="state differs: the state was saved with 5, this loader has 6"):
+        loader.load_state_dict(state | {"state": 5})
 
 
 @pytest.mark.parametrize("source", [Rows(), of_sizes([(16, 16)] * 8)], ids=["dataset", "index"])
