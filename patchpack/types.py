@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._shown import briefly
 from patchpack.batch_info import BatchInfo
 from patchpack.losses import Rejection, ShardFault
 
@@ -95,8 +96,8 @@ class Sample:
             raise TypeError(f"the key of a sample must be a str, got {self.key!r}")
 
     def __repr__(self) -> str:
-        said = f"key={self.key!r}, image={_briefly(self.image)}, target={_briefly(self.target)}"
-        return f"Sample({said}{'' if self.text is None else f', text={_briefly(self.text)}'})"
+        said = f"key={self.key!r}, image={briefly(self.image)}, target={briefly(self.target)}"
+        return f"Sample({said}{'' if self.text is None else f', text={briefly(self.text)}'})"
 
 
 class PlanTable(NamedTuple):
@@ -289,19 +290,3 @@ class BatchPlan:
 def counted(number: int, noun: str) -> str:
     """Return a number and its noun: "1 row", "3 rows"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _briefly(value: object) -> str:
-    """Return a short description of an image or a label."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return f"<{len(value)} bytes>"
-    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (str, int, float)):
-        more = f", … {len(value)} in all" if len(value) > 3 else ""
-        return f"[{', '.join(map(_briefly, value[:3]))}{more}]"
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape is not None and dtype is not None and len(shape):
-        return f"<{str(dtype).removeprefix('torch.')} {list(shape)}>"
-    if hasattr(value, "mode") and hasattr(value, "size"):
-        return f"<{value.mode} picture {value.size[1]} x {value.size[0]}>"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"

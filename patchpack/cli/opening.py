@@ -16,6 +16,7 @@ from patchpack.stream.sample.names import IMAGE, LABEL
 from patchpack.stream.sample.parsing import parse_members
 from patchpack.stream.sample.source import Source
 from patchpack.stream.sources.opening import open_source
+from patchpack.stream.sources.shards import ShardSource
 from patchpack.types import Event, Header
 
 
@@ -43,10 +44,12 @@ def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None 
 
 
 def typed_target(shards: list[str], *, image: str) -> str | None:
-    """Return the extension of the labels of shards for an index. Return None if the shards have no labels.
+    """Return the label of shards, of a folder or of files for an index. Return None if there are no labels.
 
     The shards may have any URL that an index can read. For other sources, `open_typed` finds the labels.
     """
+    if not isinstance(open_source(shards, image=image, target=None), ShardSource):
+        return LABEL if open_typed(shards, image=image)[1] else None
     members = parse_members(image, LABEL)
     tasks = (ShardTask(url, label, members) for url, label in zip(*find_shards(shards, members), strict=True))
     return _label_of(event for task in tasks for event in scan_events(task))

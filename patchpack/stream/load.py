@@ -58,7 +58,7 @@ def load(
         shuffle: False or 0 keeps the source's order (default). A number n permutes the shards, and the samples inside each
             block of n samples, as a function of (seed, epoch). True uses blocks of 1024 samples for shards and iterables, and
             permutes an index as a whole. Folders and map-style datasets are always permuted as a whole, with True and with any
-            n.
+            n, also if they are indexed.
         epoch: number of the epoch, default 0. The random draws and the shuffling depend on this number. A source with a method
             ``set_epoch`` (such as a streaming dataset of `datasets`) is set to this epoch. See `Loader.set_epoch`.
         steps_per_epoch: exact number of batches of an epoch on every rank. The source is repeated if it is too short. Images

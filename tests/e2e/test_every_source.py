@@ -151,6 +151,9 @@ MAKERS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "huggingface": (lambda _: huggingface(text=["x"] * COUNT), {}),
     "huggingface transformed": (lambda _: huggingface().with_transform(decoded), {"image": "img"}),
     "huggingface streaming": (lambda _: huggingface().to_iterable_dataset(num_shards=3), {}),
+    "index of a folder": (lambda folder: pp.Index.build(write_folder(folder, classes=True)), {}),
+    "index of a dataset": (lambda _: pp.Index.build(Pictures()), {}),
+    "index of huggingface": (lambda _: pp.Index.build(huggingface(), image="img"), {}),
 }
 PLANNED_BY_WORKERS = {"dataset", "dataset of dicts", "huggingface transformed"}
 

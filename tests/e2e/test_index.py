@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import patchpack as pp
 from helpers.naive_index import check_against_scan
@@ -126,6 +127,26 @@ def test_losses_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert "shard cut.tar: ends inside" in printed
     assert len(pp.Index.open(tmp_path / "a.index").faults) == 1
+
+
+def test_the_command_line_indexes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, color in (("cat/0.png", 3), ("dog/0.png", 4), ("dog/1.png", 5)):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (color, 9)).save(tmp_path / "photos" / name)
+    out = tmp_path / "photos.index"
+    assert main(["index", str(tmp_path / "photos"), "-o", str(out)]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert "3 samples in photos/, labels: 2 class folders" in printed
+    assert f"wrote {out}: {out.stat().st_size:,} bytes, {out.stat().st_size / 3:.1f} per sample" in printed
+    index = pp.Index.open(out)
+    assert [index.reader(header.location)[1] for header in index.headers(range(3))] == [0, 1, 1]
+    (tmp_path / "flat").mkdir()
+    Image.new("RGB", (3, 3)).save(tmp_path / "flat" / "a.png")
+    assert main(["index", str(tmp_path / "flat"), "-o", str(out)]) == 0
+    assert "1 sample in flat/, labels: none" in capsys.readouterr().out.splitlines()
+    assert pp.Index.open(out).target_kind is None
+    assert main(["index", str(tmp_path / "flat"), "-o", str(out), "--update", str(out)]) == 1
+    assert "update= takes unchanged shards from an earlier index" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

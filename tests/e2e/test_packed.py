@@ -332,7 +332,7 @@ def test_folders_that_hold_something_else_are_left_alone(
     (tmp_path / "file").write_text("")
     with pytest.raises(pp.errors.ConfigError, match="cannot be used as a folder of packed shards"):
         pp.PackedShards.write(index, RECIPE, tmp_path / "file")
-    with pytest.raises(pp.errors.ConfigError, match=r"need an index, patchpack.Index.build\(shards\), got list"):
+    with pytest.raises(pp.errors.ConfigError, match=r"need an index of shards, patchpack.Index.build\(shards\), got list"):
         pp.PackedShards.write(TRAIN, RECIPE, tmp_path / "p")  # type: ignore[arg-type]
     with pytest.raises(pp.errors.ConfigError, match="recipe"):
         pp.PackedShards.write(index, "navit", tmp_path / "p")  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""``patchpack index``: one file with the size and location of every sample of some shards."""
+"""``patchpack index``: one file with the size and location of every sample of some shards or of a folder."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     describe(
         parser,
-        "Reads size and place of every sample of uncompressed tar shards into one small file. With it patchpack.load\n"
-        "plans a whole epoch at once and resumes at any step. No image is decoded.",
+        "Reads size and place of every sample of uncompressed tar shards, of a folder or of image files into one small\n"
+        "file. With it patchpack.load plans a whole epoch at once and resumes at any step. No image is decoded.",
         "patchpack index 'train-{0000..0099}.tar' -o train.index --num-workers 8",
         "patchpack index 'train-*.tar' --update train.index -o train.index",
+        "patchpack index photos/ -o photos.index",
         "patchpack index 's3://bucket/train-{0000..0099}.tar' -o train.index --num-workers 32",
     )
-    parser.add_argument("shards", nargs="+", metavar="SHARDS", help=SHARDS)
+    parser.add_argument("shards", nargs="+", metavar="SHARDS", help=f"{SHARDS}; or a folder, or image files")
     parser.add_argument(
         "-o", "--out", required=True, metavar="FILE", help="write the index to this file, which may replace an older index"
     )
@@ -61,7 +62,7 @@ def build(console: Console, shards: list[str], arguments: argparse.Namespace, *,
 
     Args:
         console: the terminal.
-        shards: paths, URLs and patterns of the shards.
+        shards: paths, URLs and patterns of the shards, a folder, or image files.
         arguments: the parsed command line, with the options of `add_indexed_fields` and `add_workers`.
         update: an older index. Unchanged shards are taken from it and not read again. Its fields are the defaults of
             ``--image`` and ``--target``, and its declared kind is the default of ``--target-kind``. Default None.
@@ -81,7 +82,7 @@ def build(console: Console, shards: list[str], arguments: argparse.Namespace, *,
         SpinnerColumn(),
         TextColumn("reading headers"),
         BarColumn(),
-        TextColumn("{task.completed} of {task.total} shards, {task.fields[samples]:,} samples"),
+        TextColumn("{task.completed} of {task.total} shards or files, {task.fields[samples]:,} samples"),
         TimeRemainingColumn(),
     )
     with progress(console, *columns) as bar:
@@ -107,11 +108,15 @@ def build(console: Console, shards: list[str], arguments: argparse.Namespace, *,
 
 def _say(console: Console, index: Index, old: Index | None, out: Path, seconds: float) -> None:
     n, size = len(index), out.stat().st_size
-    target = index.members.target
+    target, classes = index.members.target, getattr(index, "class_names", None)
     labels = ", ".join([target] if isinstance(target, str) else target or ["none"])
-    say(console, f"{count_of(n, 'sample')} in {count_of(index.num_shards, 'shard')}, labels: {labels}")
+    if classes is not None:
+        labels = f"{count_of(len(classes), 'class folder')}"
+    place = count_of(index.num_shards, "shard") if index.shards else index.name
+    say(console, f"{count_of(n, 'sample')} in {place}, labels: {labels}")
     print_percentiles(console, index.sizes)
-    say(console, "formats: " + ", ".join(f"{kind} {count:,}" for kind, count in index.formats.most_common()))
+    if index.formats:
+        say(console, "formats: " + ", ".join(f"{kind} {count:,}" for kind, count in index.formats.most_common()))
     say(console, f"{count_of(len(index.rejections), 'sample')} cannot be used" + (":" if index.rejections else ""))
     say_losses(console, index.rejections, index.faults)
     rate = f", {n / max(seconds, 1e-9):,.0f} samples/s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from hashlib import blake2b
 from multiprocessing.context import BaseContext
@@ -18,8 +18,10 @@ from patchpack.stream.index.head import Head, Shard
 from patchpack.stream.index.scan import ShardColumns, ShardTask, not_by_offset, require_uncompressed, scan_columns
 from patchpack.stream.index.strings import Strings
 from patchpack.stream.jobs.engine import Engine, run_all
-from patchpack.stream.sample.fields import SampleFields
-from patchpack.stream.sources.opening import open_source
+from patchpack.stream.sample.fields import Limits, SampleFields
+from patchpack.stream.sample.source import Source
+from patchpack.stream.sources.indexed import IndexSource, is_index
+from patchpack.stream.sources.opening import SourceOptions, open_source, open_within
 from patchpack.stream.sources.shards import ShardSource, shard_labels
 from patchpack.stream.tar.remote import expand
 from patchpack.stream.tar.shards import is_compressed
@@ -27,7 +29,7 @@ from patchpack.stream.tar.urls import absolute, is_local
 
 Paths = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 Progress = Callable[[int, int, int], None]
-"""Called with (shards done, shards in all, samples so far) after every shard."""
+"""Called with (parts done, parts in all, samples so far) after every shard, or after some hundred files or items."""
 
 
 def find_shards(shards: Paths, members: SampleFields) -> tuple[list[str], list[str]]:
@@ -39,10 +41,7 @@ def find_shards(shards: Paths, members: SampleFields) -> tuple[list[str], list[s
     """
     source = open_source(shards, image=";".join(members.image), target=None)
     if not isinstance(source, ShardSource):
-        raise SourceError(
-            f"{source.name} cannot be indexed: expected tar shards. A folder or a dataset needs no index, it knows its items "
-            f"already"
-        )
+        raise SourceError(f"{source.name} cannot be read as the shards of an index: expected tar shards")
     urls = [found for url in source.urls for found in ([url] if is_local(url) or _is_command(url) else expand(url))]
     for url in urls:
         if _is_command(url):
@@ -52,6 +51,49 @@ def find_shards(shards: Paths, members: SampleFields) -> tuple[list[str], list[s
         if is_local(url):  # checked now, before any shard is scanned; a remote shard is checked when it is opened
             require_uncompressed(url, partial(_first_bytes, url))
     return urls, shard_labels(urls)
+
+
+def open_to_index(source: object, limits: Limits, reading: SourceOptions) -> Source:
+    """Return the opened source of an index.
+
+    Args:
+        source: data in any form that `Index.build` takes.
+        limits: the limits of the index.
+        reading: options of `open_source`.
+
+    Raises:
+        SourceError, ConfigError: the source cannot be opened, or an index cannot hold what the options request.
+    """
+    if is_index(source) or isinstance(source, IndexSource):
+        raise ConfigError(f"{source.name} is an index already: pass it to patchpack.load")
+    if reading.get("tokenize") is not None:
+        raise ConfigError("an index holds no texts, which tokenize= needs: load the source without an index")
+    if reading.get("frames") is not None:
+        raise ConfigError(
+            f"an index has no clips, but frames={reading['frames']!r} requests them: load the source without an index"
+        )
+    opened = open_within(limits, source, **reading)
+    members = getattr(opened, "members", None)
+    if isinstance(members, SampleFields) and members.several:
+        raise ConfigError(
+            f"an index has one image per sample, but image={';'.join(members.image)!r} requests several: load the source "
+            f"without an index"
+        )
+    return opened
+
+
+def require_for_shards(name: str, engine: Engine, update: object) -> None:
+    """Raise `ConfigError` if an option that only shards can have is passed with another source.
+
+    Args:
+        name: name of the source, for the message.
+        engine: the engine that was requested.
+        update: the earlier index that was passed, or None.
+    """
+    if engine != "local":
+        raise ConfigError(f"engine={engine!r} scans shards, and {name} is not shards: use engine='local' with num_workers")
+    if update is not None:
+        raise ConfigError(f"update= takes unchanged shards from an earlier index, and {name} is not shards: leave update= out")
 
 
 def _first_bytes(path: str, offset: int, length: int) -> bytes:
@@ -84,6 +126,8 @@ def require_same_fields(update: Any, members: SampleFields) -> None:
     before = getattr(update, "members", None)
     if not isinstance(before, SampleFields):
         raise ConfigError(f"update must be an earlier Index, got {update!r}: patchpack.Index.open(path) opens a saved one")
+    if not getattr(update, "shards", ()):
+        raise ConfigError(f"update must be an earlier index of shards, got {update!r}: leave update= out")
     now = _options(members)
     for name, then in _options(before).items():
         if then != now[name]:
@@ -105,6 +149,13 @@ def _options(members: SampleFields) -> dict[str, Any]:
     }
 
 
+def tasks_of(source: ShardSource) -> list[ShardTask]:
+    """Return the tasks that scan the shards of a source. Raises `SourceError` if two shards could give the same key."""
+    urls, labels = find_shards(source.urls, source.members)
+    require_one_place_per_key(labels)
+    return [ShardTask(url, label, source.members) for url, label in zip(urls, labels, strict=True)]
+
+
 def scan_all(
     tasks: Sequence[ShardTask], *, engine: Engine = "local", num_workers: int = 0, context: str | BaseContext | None = None
 ) -> Generator[ShardColumns, None, None]:
@@ -119,6 +170,26 @@ def scan_all(
     if engine == "ray":  # a worker on another machine is in another folder
         tasks = [task._replace(url=absolute(task.url)) for task in tasks]
     return run_all(scan_columns, tasks, engine=engine, num_workers=num_workers, context=context, doing="scans shards")
+
+
+def in_order(
+    tasks: Sequence[ShardTask], as_before: Mapping[str, ShardColumns], fresh: Iterator[ShardColumns], progress: Progress | None
+) -> Iterator[ShardColumns]:
+    """Yield the columns of each shard in order, and report the progress.
+
+    Args:
+        tasks: all shards.
+        as_before: columns of unchanged shards, by label.
+        fresh: columns of the other shards, in order.
+        progress: a function that is called after each shard, see `Progress`. None reports nothing.
+    """
+    samples = 0
+    for done, task in enumerate(tasks, 1):
+        part = as_before.get(task.label) or next(fresh)
+        samples += len(part.columns["kind"])
+        yield part
+        if progress is not None:
+            progress(done, len(tasks), samples)
 
 
 def assemble(tasks: Sequence[ShardTask], parts: Iterator[ShardColumns]) -> tuple[Head, Columns]:

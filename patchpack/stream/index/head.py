@@ -53,7 +53,7 @@ class Head:
 
     def to_json(self) -> dict[str, Any]:
         """Return the head as values for JSON, which `from_json` reads."""
-        members, kind = self.members, self.target_kind
+        members = self.members
         return {
             "fingerprint": self.fingerprint,
             "image": members.image,
@@ -61,7 +61,7 @@ class Head:
             "max_pixels": members.limits.max_pixels,
             "max_bytes": members.limits.max_bytes,
             **({"formats": members.limits.reading.formats} if members.limits.reading.formats else {}),
-            "target_kind": {"each": {k: _listed(v) for k, v in kind.items()}} if isinstance(kind, dict) else _listed(kind),
+            "target_kind": kind_to_json(self.target_kind),
             "kinds": self.kinds,
             "shards": [(s.label, s.url, *s.fingerprint, s.num_samples, s.prefix) for s in self.shards],
         }
@@ -72,16 +72,11 @@ class Head:
         said = convert(head, _Written)
         limits = Limits(said.max_pixels, said.max_bytes, clips=False, reading=Reading(formats=said.formats))
         members = SampleFields(said.image, said.target, limits=limits)
-        kind: TargetKind
-        if isinstance(said.target_kind, _Several):
-            kind = {name: TargetSpec(*spec) for name, spec in said.target_kind.each.items()}
-        else:
-            kind = said.target_kind and TargetSpec(*said.target_kind)
         shards = tuple(
             Shard(label, url, Fingerprint(size, version, digest), samples, prefix)
             for label, url, size, version, digest, samples, prefix in said.shards
         )
-        return cls(members, shards, said.kinds, kind, said.fingerprint)
+        return cls(members, shards, said.kinds, kind_from_json(said.target_kind), said.fingerprint)
 
 
 def _listed(spec: TargetSpec | None) -> tuple[object, ...] | None:
@@ -102,6 +97,21 @@ class _Several(Struct):
     each: dict[str, _Spec]
 
 
+WrittenKind = _Several | _Spec | None
+
+
+def kind_to_json(kind: TargetKind) -> object:
+    """Return the kind of targets as values for JSON, which `kind_from_json` reads."""
+    return {"each": {name: _listed(spec) for name, spec in kind.items()}} if isinstance(kind, dict) else _listed(kind)
+
+
+def kind_from_json(said: WrittenKind) -> TargetKind:
+    """Return the kind of targets from the values of `kind_to_json`."""
+    if isinstance(said, _Several):
+        return {name: TargetSpec(*spec) for name, spec in said.each.items()}
+    return said and TargetSpec(*said)
+
+
 class _Written(Struct):
     """The values of `Head.to_json`."""
 
@@ -110,7 +120,7 @@ class _Written(Struct):
     target: str | tuple[str, ...] | None
     max_pixels: Count
     max_bytes: Count
-    target_kind: _Several | _Spec | None
+    target_kind: WrittenKind
     kinds: tuple[tuple[str, str], ...]
     shards: tuple[tuple[str, str, Count, int | str, str, Count, str], ...]  # fields of a shard and its fingerprint
     formats: tuple[str, ...] = ()

@@ -8,40 +8,44 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
+from importlib import import_module
 from multiprocessing.context import BaseContext
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Unpack
 
 from patchpack._arrays import IntegerArray
-from patchpack.errors import ConfigError, IndexFileError, StaleIndexError
+from patchpack.errors import ConfigError, IndexFileError
 from patchpack.image.formats import MAX_BYTES, MAX_PIXELS, Reading, require_readable
 from patchpack.losses import Rejection, ShardFault
-from patchpack.paint.target_kinds import KindOption
 from patchpack.stream.index import columns as files
 from patchpack.stream.index.build import (
     Paths,
     Progress,
     assemble,
-    find_shards,
-    require_one_place_per_key,
+    in_order,
+    open_to_index,
+    require_for_shards,
     require_same_fields,
     scan_all,
+    tasks_of,
 )
 from patchpack.stream.index.columns import Columns
-from patchpack.stream.index.fingerprint import ask_each, changed, unchanged
 from patchpack.stream.index.head import Head, Shard
-from patchpack.stream.index.kind import declared_kind, first_kind, with_declared
-from patchpack.stream.index.lines import Lines
-from patchpack.stream.index.opening import parse, with_locations
+from patchpack.stream.index.kind import first_target_kind, with_declared
+from patchpack.stream.index.lines import Lines, checked
+from patchpack.stream.index.opening import parse, require_unchanged, with_locations
 from patchpack.stream.index.reader import IndexReader
-from patchpack.stream.index.scan import ShardColumns, ShardTask
+from patchpack.stream.index.source_head import Origin, SourceHead
 from patchpack.stream.jobs.engine import Engine, require_engine
 from patchpack.stream.sample.fields import Limits, SampleFields
-from patchpack.stream.sample.names import IMAGE, LABEL
-from patchpack.stream.sample.parsing import parse_members
 from patchpack.stream.sample.source import Reader
+from patchpack.stream.sources.opening import SourceOptions
+from patchpack.stream.sources.shards import ShardSource
 from patchpack.types import Header, IntArray, TargetKind
+
+_BLOCK = 1 << 10  # headers made at a time
 
 
 class Index:
@@ -60,6 +64,7 @@ class Index:
         moved: True if the shards are at other locations than the file says. Default False.
 
     Attributes:
+        permuted_as_a_whole: True if any `shuffle` but 0 permutes all samples. False for shards.
         name: name of the index in messages.
         members: the fields that were read of each sample.
         shards: location, label and fingerprint of each shard.
@@ -72,6 +77,8 @@ class Index:
             shards are at different locations.
         reader: a function from the location in a header to (image bytes, target).
     """
+
+    permuted_as_a_whole = False
 
     def __init__(self, head: Head, columns: Columns, path: str | None = None, *, moved: bool = False) -> None:
         self._head, self._columns, self._path, self._moved = head, columns, path, moved
@@ -90,11 +97,8 @@ class Index:
     @classmethod
     def build(
         cls,
-        shards: Paths,
+        source: object,
         *,
-        image: str | Sequence[str] = IMAGE,
-        target: str | tuple[str, ...] | None = LABEL,
-        target_kind: KindOption = None,
         max_pixels: int = MAX_PIXELS,
         max_bytes: int = MAX_BYTES,
         formats: tuple[str, ...] = (),
@@ -103,105 +107,104 @@ class Index:
         update: Index | None = None,
         progress: Progress | None = None,
         context: str | BaseContext | None = None,
+        **reading: Unpack[SourceOptions],
     ) -> Index:
-        """Read the headers of every sample once.
+        """Read the header of every sample once, and return the index of all samples.
 
         Args:
-            shards: uncompressed tar files: a path, a URL, a pattern ``train-{0000..0099}.tar``, a glob, or a list of these. A
+            source: uncompressed tar files: a path, a URL, a pattern ``train-{0000..0099}.tar``, a glob, or a list of these. A
                 URL may be of any kind that fsspec opens. URLs need ``patchpack[remote]``. Only the parts of a remote shard that
-                hold headers are read.
-            image: extensions of the image, as for `patchpack.load`.
-            target: name of the label, or several names, as for `patchpack.load`.
-            target_kind: kind of all targets, as for `patchpack.load`. Default None: the first readable target decides.
+                hold headers are read. Or a folder, image files, a map-style dataset (torch, Hugging Face), or a
+                `Source` with parts from `open_source`. If a dataset does not state sizes, every image is decoded once.
             max_pixels: largest number of pixels of an image, checked on its header, default 64 million. Larger images are
                 rejected.
             max_bytes: largest size of an image file in bytes, default 512 MiB. Larger files are rejected without being read.
             formats: names of further image formats, as in `Recipe`. A recipe for this index must name the same formats.
-            num_workers: number of processes that scan, each one shard at a time. With 0 (default) and ``engine="local"`` this
-                process scans. With 0 and ``engine="ray"`` every CPU of the cluster scans.
+            num_workers: number of processes that scan, each one shard, or some hundred files or items, at a time. With 0
+                (default) and ``engine="local"`` this process scans. With 0 and ``engine="ray"`` every CPU of the cluster scans.
             engine: ``"local"`` (default) for processes of this machine, ``"ray"`` for a Ray cluster, see
-                `patchpack.stream.jobs.engine.run_all`. Both engines give byte-identical indexes.
-            update: an earlier index. Shards that have not changed since then are not read again. `update` saves time, and does
-                not change the result. Default None: all shards are read.
-            progress: a function that is called with (shards done, shards in all, samples so far) after each shard. Default
-                None.
+                `patchpack.stream.jobs.engine.run_all`. Both engines give byte-identical indexes. Ray scans only shards.
+            update: an earlier index of shards. Shards that have not changed since then are not read again. `update` saves time,
+                and does not change the result. Default None: everything is read.
+            progress: a function that is called with (parts done, parts in all, samples so far), after each shard or after some
+                hundred files or items. Default None.
             context: a multiprocessing context, or the name of a start method, for the processes. Default None: the platform's
                 start method.
+            **reading: options of `open_source`, such as ``image``, ``target``, ``classes`` and ``sizes``. Shards take
+                ``image`` and ``target``. An index holds no clips and no texts.
 
         Raises:
-            SourceError: there are no shards, a shard cannot be read by offset, or a shard is being written.
-            ConfigError: `update` was built with other members or limits, the labels cannot have the kind `target_kind`, or Ray
-                or fsspec is needed and not installed.
+            SourceError: there is nothing to index, a shard cannot be read by offset, a shard is being written, or the source
+                can only be read from its beginning.
+            ConfigError: `update` was built with other members or limits, a sample has several images, an option does not fit
+                the kind of source, the labels cannot have the kind `target_kind`, or Ray or fsspec is needed and not installed.
         """
         require_engine(engine, num_workers)
-        reading = Reading(formats=formats)
-        require_readable(reading)
-        members = parse_members(image, target, None, Limits(max_pixels, max_bytes, False, reading))
-        if members.several:
-            raise ConfigError(
-                f"an index has one image per sample, but image={image!r} requests several: load the shards without an index"
+        require_readable(Reading(formats=formats))
+        limits = Limits(max_pixels, max_bytes, False, Reading(formats=formats))
+        opened = open_to_index(source, limits, reading)
+        if not isinstance(opened, ShardSource):
+            require_for_shards(opened.name, engine, update)
+            of_source = import_module("patchpack.stream.index.of_source")  # imported now, because it is a kind of index itself
+            index: Index = of_source.index_source(
+                opened, Origin.of(source, reading), limits, num_workers=num_workers, context=context, progress=progress
             )
-        declared = declared_kind(target_kind, members)
-        urls, labels = find_shards(shards, members)
-        require_one_place_per_key(labels)
-        require_same_fields(update, members)
-        tasks = [ShardTask(url, label, members) for url, label in zip(urls, labels, strict=True)]
-        as_before = {} if update is None else update._unchanged(tasks)
+            return index
+        require_same_fields(update, opened.members)
+        tasks = tasks_of(opened)
+        as_before = {} if update is None else update._lines.unchanged(tasks)
         fresh = [task for task in tasks if task.label not in as_before]
-        scanned = scan_all(fresh, engine=engine, num_workers=num_workers, context=context)
-
-        def parts() -> Iterator[ShardColumns]:
-            samples = 0
-            for done, task in enumerate(tasks, 1):
-                part = as_before.get(task.label) or next(scanned)
-                samples += len(part.columns["kind"])
-                yield part
-                if progress is not None:
-                    progress(done, len(tasks), samples)
-
-        with closing(scanned):  # ends its processes
-            head, columns = assemble(tasks, parts())
-        if declared is not None:
-            return cls(with_declared(head, declared), columns)
-        index = cls(head, columns)
-        return cls(replace(head, target_kind=first_kind(index.headers, len(index), index.reader)), columns)
+        with closing(scan_all(fresh, engine=engine, num_workers=num_workers, context=context)) as scanned:
+            head, columns = assemble(tasks, in_order(tasks, as_before, scanned, progress))
+        if opened.target_kind is not None:
+            return Index(with_declared(head, opened.target_kind), columns)
+        index = Index(head, columns)
+        kind = first_target_kind(index.reader, index.each_header())
+        return Index(replace(head, target_kind=kind), columns)
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, shards: Paths | None = None, verify: bool = True) -> Index:
+    def open(
+        cls, path: str | os.PathLike[str], *, shards: Paths | None = None, source: object = None, verify: bool = True
+    ) -> Index:
         """Map a saved index into memory.
 
         Args:
             path: path of the index file.
             shards: the new locations of the shards, in any form that `build` takes. Default None: the shards have not moved.
+            source: for an index of a folder or a dataset, the data, as `build` took it. Default None: the folder or the files
+                have not moved. A dataset must always be passed.
             verify: True (default) compares the whole file with its checksums, and compares size and version of every shard with
-                the index. If only the version of a shard differs, the hash of a few blocks decides. False reads only the head
-                of the file.
+                the index. If only the version of a shard differs, the hash of a few blocks decides. Of a folder, the names,
+                sizes and times of all files are compared. Of a dataset, the number of items and the sizes of a few items are
+                compared. False reads only the head of the index file, and lists the files of a folder.
 
         Raises:
             IndexFileError: the file is missing, cut off, damaged, no index, or has another version.
-            StaleIndexError: shards are missing or have changed. The error names the first of these shards.
+            StaleIndexError: shards, a folder or a dataset have changed since they were indexed. The error names the first
+                difference.
+            ConfigError: `shards` is passed with an index of a folder or a dataset, `source` with an index of shards, or the
+                index needs its dataset as `source`.
         """
         path = os.path.abspath(path)
         head, columns = parse(path, verify=verify)
-        if shards is not None:
-            head = replace(head, shards=with_locations(path, head, shards))
-        index = cls(head, columns, path, moved=shards is not None)
+        if isinstance(head, SourceHead):
+            if shards is not None:
+                raise ConfigError(f"{path} is an index of {head.name}, which is not shards: pass its new location as source=")
+            of_source = import_module("patchpack.stream.index.of_source")  # imported now, because it is a kind of index itself
+            index: Index = of_source.reopen(path, source, head, columns)
+        else:
+            if source is not None:
+                raise ConfigError(f"{path} is an index of shards: pass their new locations as shards=, and leave source= out")
+            if shards is not None:
+                head = replace(head, shards=with_locations(path, head, shards))
+            index = Index(head, columns, path, moved=shards is not None)
         if verify:
             index.verify()
         return index
 
     def verify(self) -> None:
         """Raise `StaleIndexError` if a shard is missing or has changed since it was indexed."""
-        whys = ask_each(changed, [(s.url, s.fingerprint) for s in self.shards])
-        found = [(s, why) for s, why in zip(self.shards, whys, strict=True) if why]
-        if found:
-            shard, why = found[0]
-            raise StaleIndexError(
-                f"{self._path or self.name}: {len(found)} of {self.num_shards} shards have changed since they were indexed, "
-                f"the first "
-                f"is {shard.url}, which {why}. Update the index, which reads only these shards: patchpack index SHARDS "
-                f"--update FILE -o FILE. If the shards have moved, pass them: Index.open(FILE, shards=...)"
-            )
+        require_unchanged(self._path or self.name, self.shards)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index in one step: a reader finds the complete old file or the complete new one.
@@ -266,30 +269,21 @@ class Index:
             ConfigError: a number is not in ``0 … n - 1``.
             IndexFileError: the file is damaged where it describes one of these samples.
         """
-        lines = np.asarray(lines)
-        if lines.size and (lines.ndim != 1 or lines.dtype.kind not in "iu" or lines.min() < 0 or lines.max() >= len(self)):
-            raise ConfigError(f"lines must be a flat sequence of integers in 0 … {len(self) - 1}, got {lines!r}")
-        return self._lines.headers(lines.astype(np.int64))
+        return self._headers(checked(lines, len(self)))
 
-    def _unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
-        """Return a dict from the label of each unchanged shard to its columns.
+    def each_header(self) -> Iterator[Header]:
+        """Yield the header of every line, in order."""
+        for start in range(0, len(self), _BLOCK):
+            yield from self.headers(np.arange(start, min(start + _BLOCK, len(self))))
 
-        The columns have the form that a new scan gives.
-        """
-        known = {shard.label: (number, shard.fingerprint) for number, shard in enumerate(self.shards)}
-        shared = [task for task in tasks if task.label in known]
-        same = ask_each(unchanged, [(task.url, known[task.label][1]) for task in shared])
-        return {
-            task.label: self._lines.part(known[task.label][0])
-            for task, as_it_was in zip(shared, same, strict=True)
-            if as_it_was
-        }
+    def _headers(self, lines: npt.NDArray[np.int64]) -> tuple[Header, ...]:
+        return self._lines.headers(lines)
 
 
 def _reopen(path: str, fingerprint: str, urls: list[str] | None) -> Index:
     """Return an index from a pickle that holds only its path. `urls` are the locations of the shards if they have moved."""
     head, columns = parse(path)
-    if head.fingerprint != fingerprint:
+    if not isinstance(head, Head) or head.fingerprint != fingerprint:
         raise IndexFileError(
             f"{path} was replaced since this process was sent its name: do not write to an index that is in use"
         )

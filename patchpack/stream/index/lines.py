@@ -12,11 +12,13 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from patchpack.errors import IndexFileError
+from patchpack._arrays import IntegerArray
+from patchpack.errors import ConfigError, IndexFileError
 from patchpack.losses import Rejection, ShardFault
 from patchpack.stream.index.columns import UNREADABLE, Column, Columns, damaged
+from patchpack.stream.index.fingerprint import ask_each, unchanged
 from patchpack.stream.index.head import Head
-from patchpack.stream.index.scan import ShardColumns
+from patchpack.stream.index.scan import ShardColumns, ShardTask
 from patchpack.stream.index.strings import STRIDE, Strings
 from patchpack.stream.jobs.values import decode
 from patchpack.stream.tar.byte_reader import BLOCK
@@ -24,6 +26,14 @@ from patchpack.stream.tar.reader import Slice
 from patchpack.types import Header, IntArray, Size
 
 I64 = npt.NDArray[np.int64]
+
+
+def checked(lines: Sequence[int] | IntegerArray, count: int) -> I64:
+    """Return the numbers of lines as an array. Raise `ConfigError` unless they are a flat sequence of 0 … `count` - 1."""
+    found = np.asarray(lines)
+    if found.size and (found.ndim != 1 or found.dtype.kind not in "iu" or found.min() < 0 or found.max() >= count):
+        raise ConfigError(f"lines must be a flat sequence of integers in 0 … {count - 1}, got {found!r}")
+    return found.astype(np.int64)
 
 
 class Lines:
@@ -159,6 +169,13 @@ class Lines:
                 cut[name] = columns[name][first:stop] if name in columns else np.zeros(stop - first, np.uint8)
         rejections, faults = self._losses_of
         return ShardColumns(shard.fingerprint, shard.prefix, kinds, cut, rejections[shard.label], faults[shard.label])
+
+    def unchanged(self, tasks: Sequence[ShardTask]) -> dict[str, ShardColumns]:
+        """Return the columns of each shard that has not changed, by its label. The columns have the form of a new scan."""
+        known = {shard.label: (number, shard.fingerprint) for number, shard in enumerate(self._head.shards)}
+        shared = [task for task in tasks if task.label in known]
+        same = ask_each(unchanged, [(task.url, known[task.label][1]) for task in shared])
+        return {task.label: self.part(known[task.label][0]) for task, as_it_was in zip(shared, same, strict=True) if as_it_was}
 
     @cached_property
     def _losses_of(self) -> tuple[dict[str, list[Rejection]], dict[str, list[ShardFault]]]:

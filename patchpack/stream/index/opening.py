@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from patchpack.errors import StaleIndexError
 from patchpack.stream.index import columns as files
 from patchpack.stream.index.build import Paths, find_shards
 from patchpack.stream.index.columns import Columns
+from patchpack.stream.index.fingerprint import ask_each, changed
 from patchpack.stream.index.head import Head, Shard
+from patchpack.stream.index.source_head import KIND, SourceHead
 
 
-def parse(path: str, *, verify: bool = False) -> tuple[Head, Columns]:
+def parse(path: str, *, verify: bool = False) -> tuple[Head | SourceHead, Columns]:
     """Return the head and the columns of an index file. Raises `IndexFileError` for a damaged file."""
     head, columns = files.read(path, verify=verify)
     try:
-        return Head.from_json(head), columns
+        return (SourceHead if KIND in head else Head).from_json(head), columns
     except files.UNREADABLE as error:
         raise files.damaged(path, f"its head: {type(error).__name__}: {error}") from None
+
+
+def require_unchanged(name: str, shards: Sequence[Shard]) -> None:
+    """Raise `StaleIndexError` if a shard is missing or has changed since it was indexed.
+
+    Args:
+        name: path or name of the index, for the message.
+        shards: the shards of the index.
+    """
+    whys = ask_each(changed, [(s.url, s.fingerprint) for s in shards])
+    found = [(s, why) for s, why in zip(shards, whys, strict=True) if why]
+    if found:
+        shard, why = found[0]
+        raise StaleIndexError(
+            f"{name}: {len(found)} of {len(shards)} shards have changed since they were indexed, the first is {shard.url}, "
+            f"which {why}. Update the index, which reads only these shards: patchpack index SHARDS --update FILE -o FILE. If "
+            f"the shards have moved, pass them: Index.open(FILE, shards=...)"
+        )
 
 
 def with_locations(path: str, head: Head, shards: Paths) -> tuple[Shard, ...]:

@@ -47,6 +47,7 @@ def run_all(
     num_workers: int = 0,
     context: str | BaseContext | None = None,
     doing: str = "works",
+    begin: Callable[[], None] | None = None,
 ) -> Generator[Result, None, None]:
     """Yield the results of ``map(function, tasks)``, computed by an engine.
 
@@ -63,6 +64,7 @@ def run_all(
         context: a multiprocessing context, or the name of a start method, for local processes. Default None: the platform's
             start method.
         doing: a verb for what the processes do, for messages. Default ``"works"``.
+        begin: a function that every local process calls once, before its first task. It is picklable. Default None.
 
     Raises:
         ConfigError: the engine is missing, or machines have different versions of patchpack.
@@ -74,7 +76,7 @@ def run_all(
     elif num_workers == 0:
         yield from map(function, tasks)
     else:
-        yield from _in_processes(function, tasks, num_workers, context, doing)
+        yield from _in_processes(function, tasks, num_workers, context, doing, begin)
 
 
 def _in_processes(
@@ -83,11 +85,12 @@ def _in_processes(
     num_workers: int,
     context: str | BaseContext | None,
     doing: str,
+    begin: Callable[[], None] | None,
 ) -> Iterator[Result]:
     processes: Any = context if isinstance(context, BaseContext) else multiprocessing.get_context(context)
     if isinstance(tasks, Sized):
         num_workers = max(1, min(num_workers, len(tasks)))
-    pool = ProcessPoolExecutor(num_workers, mp_context=processes)
+    pool = ProcessPoolExecutor(num_workers, mp_context=processes, initializer=begin)
     sent: deque[Future[Result]] = deque()
     try:
         for task in tasks:

@@ -88,8 +88,9 @@ def write_packed(
     if steps_per_shard is None:
         steps_per_shard = max(1, SHARD_BYTES // slot_bytes_of(recipe))
     require_int("steps_per_shard", steps_per_shard, 1, 1 << 40)
-    if not isinstance(index, Index):
-        raise ConfigError(f"packed shards need an index, patchpack.Index.build(shards), got {type(index).__name__}")
+    if not isinstance(index, Index) or not index.shards:
+        got = index.name if isinstance(index, Index) else type(index).__name__
+        raise ConfigError(f"packed shards need an index of shards, patchpack.Index.build(shards), got {got}")
     numbers = {"epoch": epoch, "num_epochs": num_epochs, "shuffle": shuffle, "seen": seen, "steps_per_shard": steps_per_shard}
     versions = versions_of(recipe)
     made_of = {

@@ -19,12 +19,11 @@ from patchpack.plan.online.batches import Tail
 from patchpack.plan.online.refusals import refusal
 from patchpack.plan.packing import Lookahead
 from patchpack.plan.recipe import Recipe
-from patchpack.plan.shuffle import block_of
 from patchpack.plan.table import place_grids
 from patchpack.plan.whole_epoch.epoch import EpochRows, plan_rows
 from patchpack.plan.whole_epoch.samples import TOO_MANY_BYTES, TOO_MANY_PIXELS, Sizes
 from patchpack.stream.planning.probe import require_recipe
-from patchpack.stream.sources.indexed import SampleIndex
+from patchpack.stream.sources.indexed import SampleIndex, block_in
 from patchpack.types import BatchPlan, Header, counted
 
 
@@ -84,7 +83,7 @@ class EpochPlan(Sequence[BatchPlan]):
             self._table,
             epoch=epoch,
             seen=seen,
-            shuffle=block_of(shuffle, len(index)),
+            shuffle=block_in(index, shuffle),
             num_ranks=world_size,
             tail=tail,
             balance=balance,

@@ -11,7 +11,6 @@ import numpy as np
 from patchpack.errors import ConfigError
 from patchpack.paint.target_kinds import declared_by
 from patchpack.plan.policies.drop import follows_seen
-from patchpack.plan.shuffle import block_of
 from patchpack.plan.whole_epoch.epoch import plan_rows
 from patchpack.plan.whole_epoch.samples import Sizes
 from patchpack.stream.planning.epoch_plan import EpochPlan, require_place
@@ -19,7 +18,7 @@ from patchpack.stream.planning.planner import Planner, PlanOptions
 from patchpack.stream.planning.probe import probe_targets
 from patchpack.stream.planning.resume import recipe_fields
 from patchpack.stream.sample.labels import MappedReader, map_name
-from patchpack.stream.sources.indexed import IndexSource, is_index
+from patchpack.stream.sources.indexed import IndexSource, block_in, is_index
 from patchpack.types import BatchPlan, TargetKind
 
 STATE = 4  # version of a state: raised for other fields, or if the same arguments plan other rows
@@ -60,7 +59,7 @@ class IndexPlanner(Planner):
         if isinstance(self.source.reader, MappedReader):
             self._kind, _ = probe_targets(self.source.scan(), self.source.reader, declared)
         self._arguments: dict[str, Any] = {
-            "shuffle": block_of(options.shuffle, len(self._index)),
+            "shuffle": block_in(self._index, options.shuffle),
             "tail": options.tail,
             "balance": options.balance,
             "packer": options.packer,

@@ -89,6 +89,14 @@ class FolderSource(FieldSource):
         given = [] if self._classes is None else self.class_names or []
         self.fingerprint = digest([*(path.relative_to(root).as_posix() for path in self._files), *given])
 
+    def part_file(self, part: int) -> str:
+        """Return the path of the image file that is part number `part`."""
+        return str(self._files[part])
+
+    def part_key(self, part: int) -> str:
+        """Return the key of part number `part`, which is the path relative to the folder."""
+        return self._files[part].relative_to(self._root).as_posix()
+
     def read_fields(self) -> dict[str, Any]:
         """Return the names of the fields, and whether labels are class folders or files beside the images. See `Source`."""
         return {**self.members.names(), "target": ["class folder"]} if self._in_classes else self.members.names()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, TypeGuard
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from patchpack._arrays import IntegerArray
 from patchpack.losses import Rejection, ShardFault
+from patchpack.plan.shuffle import block_of
 from patchpack.stream.sample.source import Reader, Source
 from patchpack.types import Event, Header, TargetKind
 
@@ -32,7 +33,7 @@ class SampleIndex(Protocol):
         reader: a function from a location to (image bytes, target).
 
     An index may also have ``num_bytes``, int ``[n]``, the sizes of the image files in bytes. Then `Recipe.max_bytes` is checked
-    before images are read.
+    before images are read. With ``permuted_as_a_whole = True``, any `shuffle` but 0 permutes all samples.
     """
 
     key_hash: npt.NDArray[np.uint64]
@@ -59,6 +60,17 @@ class SampleIndex(Protocol):
         ...
 
 
+def block_in(index: SampleIndex, shuffle: object) -> int:
+    """Return the number of samples of an index that are permuted at a time, for a user's value of `shuffle`.
+
+    Raises:
+        ConfigError: `shuffle` is neither a bool nor an integer.
+    """
+    block = block_of(shuffle, len(index))
+    whole = block > 0 and bool(getattr(index, "permuted_as_a_whole", False))
+    return max(1, len(index)) if whole else block
+
+
 def is_index(source: object) -> TypeGuard[SampleIndex]:
     """Return True for an index.
 
@@ -79,6 +91,8 @@ class IndexSource(Source):
     def __init__(self, index: SampleIndex) -> None:
         self.index, self.name, self.num_parts = index, index.name, index.num_shards
         self.reader = index.reader
+        self.class_names: list[str] | None = getattr(index, "class_names", None)
+        self.ignored: Mapping[str, int] = getattr(index, "ignored", {})
 
     def scan(self) -> Iterator[Event]:
         """Yield the rejections, faults and headers of the index, see `Source`."""

@@ -69,7 +69,7 @@ def open_source(
     Args:
         source: the data, in one of these forms: webdataset shards (a path, brace pattern ``train-{0000..0099}.tar``, glob, URL
             or ``pipe:`` command, or a list of these), a folder, image files (one path, a glob, or a list), a map-style dataset
-            (torch, Hugging Face), an iterable, an index of shards, or a `Source`. The items of an iterable are `Sample`s,
+            (torch, Hugging Face), an iterable, an index, or a `Source`. The items of an iterable are `Sample`s,
             webdataset dicts, Hugging Face rows, or pairs (image, target), and their images have any form of `Sample.image`: a
             path, file bytes, an array, … The key of a pair or row is its number, also if the image is a path. For an index,
             `image` and `target` were chosen when the index was built. A `Source` is returned unchanged.
@@ -150,7 +150,7 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
             raise ConfigError(
                 f"{name}= cannot be passed with an index, because it is fixed when the index is built: leave it out"
             )
-    if map_target is not None and isinstance(source, Source) and isinstance(source.reader, MappedReader):
+    if map_target is not None and (isinstance(source, Source) or is_index(source)) and isinstance(source.reader, MappedReader):
         raise ConfigError(f"map_target= cannot be used, because {source.name} was opened with another one: pass one of them")
     if isinstance(source, Source):
         opened = source.within(limits)
@@ -224,7 +224,7 @@ def _opened(limits: Limits, source: object, asked: Mapping[str, Any]) -> Source:
 
 def _open_paths(source: object, members: SampleFields, classes: Sequence[str] | None) -> Source | None:
     """Return a source of the files that paths name, or None if `source` is no path."""
-    paths = _paths(source)
+    paths = paths_of(source)
     if paths is None:
         return None
     if len(paths) == 1 and paths[0].startswith("file://") and os.path.isdir(paths[0][7:]):
@@ -234,7 +234,7 @@ def _open_paths(source: object, members: SampleFields, classes: Sequence[str] | 
     return open_files(paths, members, classes)
 
 
-def _paths(source: object) -> list[str] | None:
+def paths_of(source: object) -> list[str] | None:
     """Return the paths or patterns in `source`. Return None if `source` is something else."""
     if isinstance(source, (str, os.PathLike)):
         source = [source]
