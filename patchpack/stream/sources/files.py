@@ -54,7 +54,7 @@ def is_asked_image(path: Path, members: SampleFields, extensions: frozenset[str]
         return False
 
 
-def scan_file(path: Path, key: str, shard: str, location: str, asked: SampleFields) -> Header | Rejection:
+def scan_file(path: Path, key: str, shard: str, location: object, asked: SampleFields) -> Header | Rejection:
     """Read the header of an image file.
 
     Args:

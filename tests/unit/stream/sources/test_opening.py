@@ -347,7 +347,7 @@ def test_a_generator_is_read_once(num_workers: int) -> None:
 @pytest.mark.parametrize("source", [5, None, b"abc", 0.5], ids=["int", "none", "bytes", "float"])
 def test_what_is_no_source_is_refused(source: Any) -> None:
     with pytest.raises(
-        pp.errors.SourceError, match=r"expected shards, a folder, image files, an iterable of patchpack\.Sample, or"
+        pp.errors.SourceError, match=r"expected shards, a folder, a table, image files, an iterable of patchpack\.Sample, or"
     ):
         open_source(source)
 
