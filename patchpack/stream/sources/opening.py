@@ -77,7 +77,9 @@ def open_source(
             or ``pipe:`` command, or a list of these), a folder or a list of folders, image files (one path, a glob, or a list),
             a table with a column of paths (a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file, a DataFrame of pandas or
             polars, a pyarrow table), a map-style dataset (torch, Hugging Face), an iterable, an index, or a `Source`.
-            The items of an iterable are `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image, target). For an index,
+            The items of an iterable are `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image, target), and their
+            images have any form of `Sample.image`: a path, file bytes, an array, … The key of a pair or row is its number, also
+            if the image is a path. For an index,
             `image` and `target` were chosen when the index was built. A `Source` is returned unchanged.
         image: extensions of the image member or file, or columns of a row, as a list or separated by ``;``. A pattern
             (``*.jpg``) stands for all members of a sample that match, see `Sample`. If you leave `image` out, a row's image may
