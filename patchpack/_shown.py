@@ -25,3 +25,19 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception:
         return "(its text cannot be shown)"
+
+
+def briefly(value: object) -> str:
+    """Return a short description of an image or a label."""
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return f"<{len(value)} bytes>"
+    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (str, int, float)):
+        more = f", … {len(value)} in all" if len(value) > 3 else ""
+        return f"[{', '.join(map(briefly, value[:3]))}{more}]"
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is not None and dtype is not None and len(shape):
+        return f"<{str(dtype).removeprefix('torch.')} {list(shape)}>"
+    if hasattr(value, "mode") and hasattr(value, "size"):
+        return f"<{value.mode} picture {value.size[1]} x {value.size[0]}>"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:59]}…"

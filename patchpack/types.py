@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from patchpack._shown import briefly
 from patchpack.batch_info import BatchInfo
 from patchpack.losses import Rejection, ShardFault
 
 if TYPE_CHECKING:
-    from PIL.Image import Image as PILImage
+    import os
+    from typing import Any
 
-    Picture = bytes | npt.NDArray[np.uint8] | PILImage  # file bytes, ``[H, W, 3]`` or an image
+    from PIL.Image import Image as PILImage
+    from torch import Tensor
+
+    Picture = bytes | str | os.PathLike[str] | npt.NDArray[Any] | Tensor | PILImage  # the forms of a single image
 
 IntArray = npt.NDArray[np.int32]
 FloatArray = npt.NDArray[np.float64]
@@ -44,12 +49,12 @@ class Grid(NamedTuple):
 class Clip:
     """The frames of a clip, as a value of `Sample.image`, for a recipe with `video`.
 
-    A uint8 array ``[T, H, W, 3]`` may be given in its place. All frames have one size. Frames are requested lazily, each at
-    most once, so a custom sequence may decode on access. With workers the sequence must be picklable.
+    An array ``[T, H, W, 3]`` may be given in its place. All frames have one size. Frames are requested lazily, each at most
+    once, so a custom sequence may decode on access. With workers the sequence must be picklable.
 
     Attributes:
-        frames: sequence of at least one frame: any object with ``len(frames)`` and ``frames[i]``. A frame is file bytes, a
-            uint8 ``[H, W, 3]`` array, or a PIL image.
+        frames: sequence of at least one frame: any object with ``len(frames)`` and ``frames[i]``. A frame has any form that
+            `Sample.image` may have for a single image.
     """
 
     frames: Sequence[Picture]
@@ -64,9 +69,19 @@ class Sample:
 
     Attributes:
         key: name of the sample in reports, unique within one pass over the source. The sample's random draws depend on the key.
-        image: compressed file bytes, a uint8 ``[H, W, 3]`` array, or a PIL image. A clip is a `Clip` or a uint8
-            ``[T, H, W, 3]`` array. A list holds several images or clips that belong together, such as the pages of a document.
-            All images of a list are packed into one row in the order of the list, or all are rejected.
+        image: a single image, a clip, or a list of these. A single image is one of these values:
+
+            * a path, a `str` or `os.PathLike`: only the header is read to plan, and the worker that paints reads the file. A
+              relative path starts from the working folder at the time when the sample is read.
+            * a data URI (``data:image/png;base64,…``), or the base64 of an image file.
+            * the bytes of an image file.
+            * a PIL image.
+            * a numpy array or torch tensor ``[H, W]``, ``[H, W, 1 | 3 | 4]`` or ``[1 | 3 | 4, H, W]``, of uint8, uint16, or
+              floats in [0, 1]. Four channels are RGB and alpha, which is composed over the recipe's `background`.
+
+            A clip is a `Clip`, or an array with an axis of frames in front. A list holds several images or clips that belong
+            together, such as the pages of a document. All images of a list are packed into one row in the order of the list, or
+            all are rejected.
         target: class index, float, array of a fixed shape, dict of these, or any other object. Default None, no target.
         text: text that belongs to the image, such as a caption. It is used only with ``tokenize``. Default None.
     """
@@ -81,8 +96,8 @@ class Sample:
             raise TypeError(f"the key of a sample must be a str, got {self.key!r}")
 
     def __repr__(self) -> str:
-        said = f"key={self.key!r}, image={_briefly(self.image)}, target={_briefly(self.target)}"
-        return f"Sample({said}{'' if self.text is None else f', text={_briefly(self.text)}'})"
+        said = f"key={self.key!r}, image={briefly(self.image)}, target={briefly(self.target)}"
+        return f"Sample({said}{'' if self.text is None else f', text={briefly(self.text)}'})"
 
 
 class PlanTable(NamedTuple):
@@ -275,19 +290,3 @@ class BatchPlan:
 def counted(number: int, noun: str) -> str:
     """Return a number and its noun: "1 row", "3 rows"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def _briefly(value: object) -> str:
-    """Return a short description of an image or a label."""
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return f"<{len(value)} bytes>"
-    if isinstance(value, (list, tuple)) and value and not isinstance(value[0], (str, int, float)):
-        more = f", … {len(value)} in all" if len(value) > 3 else ""
-        return f"[{', '.join(map(_briefly, value[:3]))}{more}]"
-    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
-    if shape is not None and dtype is not None and len(shape):
-        return f"<{str(dtype).removeprefix('torch.')} {list(shape)}>"
-    if hasattr(value, "mode") and hasattr(value, "size"):
-        return f"<{value.mode} picture {value.size[1]} x {value.size[0]}>"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:59]}…"

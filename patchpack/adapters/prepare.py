@@ -13,12 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from patchpack.errors import SampleError, SizeError, SourceError
+from patchpack.errors import DecodeError, SampleError, SizeError, SourceError
+from patchpack.image.picture import is_rgb
 from patchpack.image.size import picture_size
 from patchpack.paint.part import part_of_picture
 from patchpack.paint.resample import write_pixels
 from patchpack.plan.recipe import Recipe
-from patchpack.stream.pictures import channels_last
 from patchpack.stream.sources.files import FileReader
 from patchpack.types import Grid, Size
 
@@ -72,7 +72,7 @@ def prepare(images: object, recipe: Recipe, layout: str | None = None) -> Prepar
     for i, image in enumerate(_flat(images)):
         path = os.fspath(image) if isinstance(image, (str, os.PathLike)) else None
         names.append(f"image {i}" if path is None else path)
-        pictures.append(_coloured(image, layout) if path is None else _naming(names[i], read, path)[0])
+        pictures.append(_naming(names[i], _coloured, image, layout) if path is None else _naming(names[i], read, path)[0])
         sizes.append(_naming(names[i], picture_size, pictures[i], **limits))
     return Prepared(pictures, names, sizes, grids_of(sizes, names, recipe))
 
@@ -130,17 +130,30 @@ def _flat(images: object) -> list[object]:
 
 
 def _coloured(image: Any, layout: str | None) -> object:
-    """Return an array or tensor of one or three channels as ``[H, W, 3]``. Return any other image unchanged."""
+    """Return an array or tensor of one or three channels as ``[H, W, 3]``. Return any other image unchanged.
+
+    Raises:
+        DecodeError: an array is not uint8, because the processors that are replaced rescale floats once more.
+    """
     image = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else image
-    if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
+    if not isinstance(image, np.ndarray):
         return image
     if image.ndim == 2:
         image = image[:, :, None]
-    elif layout == "channels_first" or (layout is None and image.shape[0] == 1 and image.shape[2] not in (1, 3)):
+    elif image.ndim == 3 and (layout == "channels_first" or (layout is None and _is_channels_first(*image.shape))):
         image = np.ascontiguousarray(np.moveaxis(image, 0, 2))
-    elif layout is None:
-        image = channels_last(image)
-    return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+    if image.ndim == 3 and image.shape[2] == 1:
+        image = np.repeat(image, 3, axis=2)
+    if not is_rgb(image):
+        raise DecodeError(
+            f"expected file bytes, a uint8 array of one or three channels or a PIL image, got {type(image).__name__} "
+            f"{image.dtype} {list(image.shape)}"
+        )
+    return image
+
+
+def _is_channels_first(first: int, _: int, last: int) -> bool:
+    return (first == 1 and last not in (1, 3)) or (first == 3 and last != 3)
 
 
 def _naming(name: str, function: Callable[..., T], *arguments: object, **options: object) -> T:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from patchpack.plan.recipe import Recipe
 
 AUTO = "auto"  # default of --target: the command looks for labels in the samples
-SOURCE = "webdataset shards, a folder, a glob or one file"
+SOURCE = "webdataset shards, a folder, a table of paths (.csv, .jsonl, .parquet), a glob or one file"
 SHARDS = "tar files: paths, URLs, brace patterns or globs"
 
 

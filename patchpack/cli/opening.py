@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable
 
 from patchpack.cli.arguments import AUTO
-from patchpack.errors import SourceError
+from patchpack.errors import ConfigError, SourceError
 from patchpack.stream.index.build import find_shards
 from patchpack.stream.index.scan import ShardTask, scan_events
 from patchpack.stream.sample.names import IMAGE, LABEL
@@ -24,7 +24,7 @@ def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None 
     """Return the source that a path names, and the extension of its labels. The extension is None if there are no labels.
 
     Args:
-        path: shards, a folder, a glob or one file, or a list of several shards.
+        path: shards, a folder, a table of paths, a glob or one file, or a list of several shards.
         image: extensions of the image, separated by ``;``. Default jpg, jpeg, png, webp.
         target: extension of the label. None reads no labels. Default `AUTO`: ``cls`` if the first sample has such a label, else
             None.
@@ -37,7 +37,7 @@ def open_typed(path: str | list[str], *, image: str = IMAGE, target: str | None 
     unlabelled = open_source(path, image=image, target=None)
     try:
         labelled = open_source(path, image=image, target=LABEL)
-    except SourceError:  # a folder without class subfolders
+    except (SourceError, ConfigError):  # a folder without class subfolders, or a table without a column of labels
         return unlabelled, None
     found = _label_of(labelled.scan())
     return (labelled if found else unlabelled), found

@@ -97,10 +97,10 @@ def eight_bits(image: Image.Image, depth: Depth, *, stretch: bool) -> Image.Imag
     grey = Image.fromarray(levels)
     key = image.info.get("transparency")
     if key is None:
-        _look(levels)
+        note_narrow(levels)
         return grey
     opaque = values != key
-    _look(levels[opaque])
+    note_narrow(levels[opaque])
     return Image.merge("LA", (grey, Image.fromarray(np.where(opaque, 255, 0).astype(np.uint8))))
 
 
@@ -137,18 +137,21 @@ def _colour(image: Image.Image, stretch: bool) -> Image.Image:
         low, high = int(pixels[..., :3].min()), int(pixels[..., :3].max())
         pixels[..., :3] = np.rint((pixels[..., :3].astype(np.float64) - low) * (255.0 / ((high - low) or 1)))
         image = Image.fromarray(pixels if image.mode == "RGBA" else np.ascontiguousarray(pixels[..., :3]))
-    _look(np.asarray(image)[..., :3])
+    note_narrow(np.asarray(image)[..., :3])
     return image
 
 
-def _look(levels: npt.NDArray[np.uint8]) -> None:
+def note_narrow(levels: npt.NDArray[np.uint8]) -> None:
     """Record a warning if an image's values lie within a tenth of the range.
 
     The lowest and the highest thousandth of the values do not count.
+
+    Args:
+        levels: values in 8 bits, of any shape.
     """
     if not levels.size:
         return
-    counts = np.bincount(levels.reshape(-1), minlength=256)
+    counts = np.array(Image.fromarray(np.ascontiguousarray(levels.reshape(len(levels), -1))).histogram())
     edges = np.cumsum(counts)
     few = levels.size // _FEW
     low, high = np.searchsorted(edges, few, side="right"), np.searchsorted(edges, levels.size - few, side="left")

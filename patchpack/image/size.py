@@ -8,14 +8,18 @@ file. Pillow opens all other files, and all errors come from Pillow.
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Callable
+from typing import BinaryIO
 
 from PIL import Image
 
-from patchpack.errors import DecodeError
+from patchpack._shown import said
+from patchpack.errors import DecodeError, SourceError
 from patchpack.image.decode import open_image, oriented_size, require_bytes
 from patchpack.image.formats import MAX_BYTES, MAX_PIXELS
 from patchpack.image.jpeg import jpeg_size
+from patchpack.image.paths import ImageFile, is_text, located
 from patchpack.image.picture import held_size
 from patchpack.types import Size
 
@@ -31,17 +35,26 @@ def picture_size(
     """Return the oriented height and width of a sample's image, without decoding pixels.
 
     Args:
-        image: file bytes, a PIL image or a uint8 array ``[H, W, 3]``.
+        image: any value of `Sample.image` for a single image. Of a file only the header is read.
         max_pixels: limit on the pixels of an image. Default 64 million.
         max_bytes: limit on the bytes of an image file. Default 512 MiB.
         formats: names of further formats, as in `Recipe.formats`. Default none.
 
     Raises:
         DecodeError: `image` has another type or an unknown format, or is over a limit.
+        SourceError: the file that `image` names cannot be read.
     """
+    if not isinstance(image, bytes) and is_text(image):
+        image = located(image)
     if isinstance(image, (bytes, bytearray, memoryview)):
         require_bytes(memoryview(image).nbytes, max_bytes)
         return read_size(bytes(image), max_pixels=max_pixels, formats=formats)
+    if isinstance(image, ImageFile):
+        with image.open() as file:
+            try:
+                return read_size_in(file, max_pixels=max_pixels, max_bytes=max_bytes, formats=formats)
+            except OSError as error:
+                raise SourceError(f"{said(error)} for {image.path!r}") from None
     return held_size(image, max_pixels=max_pixels)
 
 
@@ -57,6 +70,25 @@ def read_size(data: bytes, *, max_pixels: int = MAX_PIXELS, formats: tuple[str, 
         DecodeError: `data` is not an image of a known format, or has more than `max_pixels` pixels.
     """
     return _jpeg_size(data, max_pixels) or oriented_size(open_image(data, max_pixels=max_pixels, formats=formats))
+
+
+def read_size_in(
+    file: BinaryIO, *, max_pixels: int = MAX_PIXELS, max_bytes: int = MAX_BYTES, formats: tuple[str, ...] = ()
+) -> Size:
+    """Return the oriented height and width of an open image file, see `read_size_at`.
+
+    Args:
+        file: a file object of bytes that can be read from any position. Errors of the file are raised unchanged.
+        max_pixels: limit on the pixels of an image. Default 64 million.
+        max_bytes: limit on the bytes of a file. Default 512 MiB.
+        formats: names of further formats, as in `Recipe.formats`. Default none.
+    """
+
+    def read(offset: int, count: int) -> bytes:
+        file.seek(offset)
+        return file.read(count)
+
+    return read_size_at(read, file.seek(0, os.SEEK_END), max_pixels=max_pixels, max_bytes=max_bytes, formats=formats)
 
 
 def read_size_at(

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
-
+import numpy as np
 from PIL import Image
 
 from patchpack._arrays import UInt8Array
@@ -13,7 +12,7 @@ from patchpack.image.canvas import widened
 from patchpack.image.decode import open_image, oriented_size, require_bytes
 from patchpack.image.fast_jpeg import decode_fast_jpeg
 from patchpack.image.formats import reading_of
-from patchpack.image.picture import is_rgb, picture_bytes, rgb_picture
+from patchpack.image.picture import picture_bytes, readable, rgb_picture
 from patchpack.paint.resample import reads_memory
 from patchpack.plan.recipe import Recipe
 from patchpack.types import Size
@@ -28,7 +27,7 @@ def part_of_picture(
     down too.
 
     Args:
-        image: file bytes, or a decoded image.
+        image: any value of `Sample.image` for a single image.
         size: height and width in pixels that were planned, after orientation.
         box: (top, left, height, width) of the part that is used, in pixels of an image of `size`.
         target: (height, width) in pixels that the box will be resampled to.
@@ -41,23 +40,25 @@ def part_of_picture(
     Raises:
         DecodeError: the image cannot be decoded, its size differs from `size`, or it has more pixels or bytes than the recipe
             allows.
+        SourceError: the file that `image` names cannot be read.
     """
+    reading = reading_of(recipe)
+    image = readable(image, max_bytes=recipe.max_bytes, background=recipe.background, reading=reading)
     limit, file = recipe.max_pixels, image if isinstance(image, (bytes, bytearray, memoryview)) else None
     if file is not None:
         require_bytes(picture_bytes(file), recipe.max_bytes)
-    reading = reading_of(recipe)
     if recipe.decode == "draft" and file is not None:
         opened = open_image(bytes(file), max_pixels=limit, formats=recipe.formats)
         _match(oriented_size(opened), size)  # before decoding: the box does not fit an image of another size
         drafted = draft.draft(opened, size, box, target, recipe.background, reading)
         if drafted is not None:
             return drafted
-    elif reads_memory(recipe) and (file is not None or is_rgb(image)):
+    elif reads_memory(recipe) and not isinstance(image, Image.Image):
         simplejpeg, tagged = recipe.decode == "simplejpeg", recipe.icc == "ignore"
-        if file is not None:
-            pixels = decode_fast_jpeg(bytes(file), limit, simplejpeg=simplejpeg, tagged=tagged)
+        if isinstance(image, np.ndarray):
+            pixels: UInt8Array | None = widened(image)
         else:
-            pixels = widened(cast("UInt8Array", image))  # it `is_rgb`
+            pixels = decode_fast_jpeg(bytes(image), limit, simplejpeg=simplejpeg, tagged=tagged)
         if pixels is not None:
             _match(Size(*pixels.shape[:2]), size)
             return pixels, box

@@ -50,15 +50,16 @@ def load(
 
     Args:
         source: the images, in one of these forms: webdataset shards (a path, brace pattern, glob, or a list of these), a
-            folder, image files, a map-style dataset (torch, Hugging Face), an iterable, an index, or a `Source`, from
-            `open_source` or of a class of your own. The items of an iterable are `Sample`s, webdataset dicts, Hugging Face
-            rows, or pairs (image, target). With an index, each epoch is planned as a whole. So rows are fuller, ``len()`` is
-            exact, all ranks have the same number of steps, and a saved state holds only the number of a step.
+            folder or a list of folders, image files, a table with a column of paths (CSV, JSON Lines, Parquet, a DataFrame), a
+            map-style dataset (torch, Hugging Face), an iterable, an index, or a `Source`, from `open_source` or of a class of
+            your own. The items of an iterable are `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image, target).
+            With an index, each epoch is planned as a whole. So rows are fuller, ``len()`` is exact, all ranks have the same
+            number of steps, and a saved state holds only the number of a step.
         recipe: sizes, augmentation and packing of the samples, see `patchpack.recipes`.
         shuffle: False or 0 keeps the source's order (default). A number n permutes the shards, and the samples inside each
             block of n samples, as a function of (seed, epoch). True uses blocks of 1024 samples for shards and iterables, and
-            permutes an index as a whole. Folders and map-style datasets are always permuted as a whole, with True and with any
-            n, also if they are indexed.
+            permutes an index as a whole. Folders, tables and map-style datasets are always permuted as a whole, with True and
+            with any n, also if they are indexed.
         epoch: number of the epoch, default 0. The random draws and the shuffling depend on this number. A source with a method
             ``set_epoch`` (such as a streaming dataset of `datasets`) is set to this epoch. See `Loader.set_epoch`.
         steps_per_epoch: exact number of batches of an epoch on every rank. The source is repeated if it is too short. Images
@@ -90,8 +91,8 @@ def load(
             worker. If you pass a ``generator`` here, torch seeds them in its own way. A resume in the middle of an epoch does
             not repeat these random numbers.
         **reading: options of `open_source`: ``image``, ``frames``, ``target``, ``to_sample``, ``map_target``, ``classes``,
-            ``sizes``, ``size_of``, ``text``, ``tokenize``, ``target_kind``. These options say which members of every sample are
-            read, and how.
+            ``sizes``, ``size_of``, ``text``, ``tokenize``, ``target_kind``, ``root``, ``keys``. These options say which members
+            of every sample are read, and how.
 
     Returns:
         A `Loader`. Iterate over it, then call ``loader.report()``. For an index, ``len(loader)`` is exact. For any other

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
-from PIL import Image
+from typing import TYPE_CHECKING, Any, cast
 
 from patchpack.batch.packed import PackedBatch
-from patchpack.errors import ConfigError, SourceError
+from patchpack.errors import ConfigError, DecodeError, PatchpackError, SourceError
+from patchpack.image.arrays import is_array
+from patchpack.image.paths import ImageFile, is_text, located
 from patchpack.image.picture import is_picture, is_several
 from patchpack.losses import Rejection, ShardFault
 from patchpack.plan.recipe import Recipe
@@ -24,11 +21,14 @@ from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.names import IMAGE
 from patchpack.stream.sample.parsing import parse_members
 from patchpack.stream.sample.source import FieldSource
-from patchpack.stream.sources.files import FileReader, scan_file
+from patchpack.stream.sources.files import FileReader
 from patchpack.stream.sources.inline import InlineReader
-from patchpack.stream.sources.iterables import NO_IMAGES, Numbers, carried, is_split, read_items
+from patchpack.stream.sources.iterables import NO_IMAGES, Numbers, carried, header_of, is_split, read_items, refused
 from patchpack.stream.workers.exits import closed_at_exit
 from patchpack.types import Event, Header, Sample
+
+if TYPE_CHECKING:
+    from patchpack.types import Picture
 
 
 class ImageBatches:
@@ -83,12 +83,13 @@ def pack_images(
 
     Args:
         images: an iterable of images, a mapping from keys to images, or a single image (but not an array of four axes). An
-            image is a path, a PIL image, a uint8 array or tensor ``[H, W, 3]`` or ``[3, H, W]``, file bytes, or a `Sample`. A
-            recipe with `video` also takes clips: a `Clip`, or an array with an axis of frames in front. Kinds may be mixed. A
-            list inside the iterable is one sample, whose images are packed in one row under one key.
+            image has any form that `Sample.image` may have, such as a path, file bytes, a PIL image, an array or a tensor. Or
+            an image is a `Sample`. A recipe with `video` also takes clips: a `Clip`, or an array with an axis of frames in
+            front. Kinds may be mixed. A list inside the iterable is one sample, whose images are packed in one row under one
+            key.
         recipe: sizes and packing of the images. ``recipe.for_eval()`` has no random draws and drops nothing.
-        keys: keys of the images. Default None: the key of an image is its path, the key of its `Sample`, or else its number,
-            from 0.
+        keys: keys of the images. Default None: the key of an image is its path as you gave it, the key of its `Sample`, or else
+            its number, from 0.
         on_error: ``"raise"``, ``"skip"``, a function, or an `ErrorPolicy`, see `load`. Unless you pass an `ErrorPolicy`, any
             number of unusable images in a row is accepted. Default ``"raise"``.
         num_workers: number of processes that paint, default 0, see `load`.
@@ -163,7 +164,8 @@ class PictureSource(FieldSource):
             if isinstance(item, ShardFault):
                 yield item
                 return  # the images that would follow are not known, so keys cannot be counted
-            name = _key_of(item, number) if given is None else next(given, _NO_KEY)
+            where = _located(item)
+            name = _key_of(item, where, number) if given is None else next(given, _NO_KEY)
             if name is _NO_KEY:
                 raise ConfigError(f"there must be one key per image, or keys=None, got {number} keys and more images")
             if name is None:
@@ -176,20 +178,22 @@ class PictureSource(FieldSource):
                 yield Rejection("", key, "", "read", "this key appeared before: give every image its own key with keys=")
                 continue
             seen.add(key)
-            yield self._event(key, item)
+            yield self._event(key, where)
         if given is not None and next(given, _NO_KEY) is not _NO_KEY:
             raise ConfigError(f"there must be one key per image, or keys=None, got {number + 1} images and more keys")
 
-    def _event(self, key: str, item: object) -> Header | Rejection:
-        image = item.image if isinstance(item, Sample) else item
-        if isinstance(image, (str, os.PathLike)):
-            path = os.fspath(image)
-            return scan_file(Path(path), key, "", path, self.members)
+    def _event(self, key: str, image: Any) -> Header | Rejection:
+        if isinstance(image, PatchpackError):
+            return refused(key, image)
+        if isinstance(image, ImageFile):
+            path = image.path  # alone it takes fewer bytes in the plan
+            event = header_of(key, Sample(key, cast("Picture", image)), self.members, lambda part, one: path, held=False)
+            return event._replace(member=os.path.basename(path))
         if not is_several(image):
-            return carried(key, Sample(key, channels_last(image)), self.members)
+            return carried(key, Sample(key, image), self.members)
         parts: list[Header] = []
         for number, one in enumerate(image):
-            inner = one.image if isinstance(one, Sample) else one
+            inner = _located(one)
             if is_several(inner):  # the inner list's other images would be lost
                 return Rejection(
                     "",
@@ -198,7 +202,7 @@ class PictureSource(FieldSource):
                     "header",
                     "expected an image in the list of a sample, got a list: put all images of a sample into one list",
                 )
-            event = self._event(key, one)
+            event = self._event(key, inner)
             if isinstance(event, Rejection):
                 return event._replace(member=f"[{number}]")
             parts.append(event._replace(part=number, member=f"[{number}]"))
@@ -206,7 +210,7 @@ class PictureSource(FieldSource):
 
 
 class PictureReader:
-    """A `Reader` of images. It returns (image, None) for a path or for a location that holds the sample itself."""
+    """A `Reader` of images. It returns (image, None) for an absolute path or for a location that holds the sample itself."""
 
     def __init__(self, max_bytes: int) -> None:
         self._inline, self._files = InlineReader(), FileReader("", None, max_bytes)
@@ -220,26 +224,21 @@ class PictureReader:
         return None
 
 
-def channels_last(image: object) -> Any:
-    """Return an image with the axis of channels last.
-
-    A uint8 tensor becomes an array. The shape ``[3, H, W]`` becomes ``[H, W, 3]``, with or without an axis of frames in front.
-    The shape ``[3, W, 3]`` and every other image are unchanged.
-    """
-    if isinstance(image, torch.Tensor):
-        image = image.detach().cpu().numpy()
-    if isinstance(image, np.ndarray) and image.ndim in (3, 4) and image.shape[-3] == 3 and image.shape[-1] != 3:
-        return np.ascontiguousarray(np.moveaxis(image, -3, -1))
-    return image
+def _located(item: object) -> object:
+    """Return the image of an item, with a path as `ImageFile`. A text that is refused gives the error."""
+    try:
+        return located(item.image if isinstance(item, Sample) else item)
+    except (DecodeError, SourceError) as error:
+        return error
 
 
 def _is_one(images: Iterable[object]) -> bool:
-    if isinstance(images, (np.ndarray, torch.Tensor)):
-        return images.ndim == 3
-    return isinstance(images, (str, os.PathLike, Sample, Image.Image)) or is_picture(images)
+    if is_array(images):
+        return len(images.shape) in (2, 3)
+    return isinstance(images, Sample) or is_picture(images)
 
 
-def _key_of(item: object, number: int) -> str:
+def _key_of(item: object, image: object, number: int) -> str:
     if isinstance(item, Sample):
         return item.key
-    return os.fspath(item) if isinstance(item, (str, os.PathLike)) else str(number)
+    return os.fsdecode(item) if is_text(item) and isinstance(image, ImageFile) else str(number)

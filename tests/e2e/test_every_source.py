@@ -125,6 +125,21 @@ def write_folder(folder: Path, *, classes: bool) -> str:
     return str(folder)
 
 
+def write_two_folders(folder: Path) -> list[str]:
+    for i in range(COUNT):
+        path = folder / ("two" if i % 2 else "one") / f"{i:03d}" / "a.png"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(png(i))
+    return [str(folder / "one"), str(folder / "two")]
+
+
+def write_table(folder: Path) -> str:
+    write_folder(folder, classes=False)
+    lines = ["id,file,label", *(f"row {i},{i:03d}.png,{i}" for i in range(COUNT))]
+    (folder / "train.csv").write_text("\n".join(lines))
+    return str(folder / "train.csv")
+
+
 def huggingface(**more: Any) -> Any:
     columns = {"img": [{"bytes": png(i), "path": None} for i in range(COUNT)], "label": list(range(COUNT)), **more}
     return datasets.Dataset.from_dict(columns).cast_column("img", datasets.Image())
@@ -172,6 +187,8 @@ MAKERS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "folder": (partial(write_folder, classes=True), {}),
     "flat folder": (partial(write_folder, classes=False), {"target": None}),
     "glob": (lambda folder: write_folder(folder, classes=False) + "/*.png", {"target": None}),
+    "list of folders": (lambda folder: write_two_folders(folder), {}),
+    "table": (lambda folder: write_table(folder), {"keys": "id"}),
     "Samples": (lambda _: [as_sample(i) for i in range(COUNT)], {}),
     "webdataset dicts": (lambda _: Stream(as_webdataset), {}),
     "rows": (lambda _: Stream(as_row), {}),
@@ -283,7 +300,7 @@ def fast(kinds: Iterable[str], *chosen: str) -> list[Any]:
     return [pytest.param(kind, marks=() if kind in chosen else pytest.mark.slow) for kind in kinds]
 
 
-@pytest.mark.parametrize("kind", fast(MAKERS, "shards", "folder", "pairs", "dataset", "huggingface"))
+@pytest.mark.parametrize("kind", fast(MAKERS, "shards", "folder", "table", "pairs", "dataset", "huggingface"))
 def test_forked_workers_change_nothing(kind: str, opened: Any, expected: Any, planned_by_workers: Any) -> None:
     forked = run(kind, opened, num_workers=2, dataloader={"persistent_workers": True, "multiprocessing_context": "fork"})
     # what happens to an image is the same in any case

@@ -158,7 +158,7 @@ def test_persistent_workers_go_through_epochs() -> None:
 
 
 def test_more_workers_than_batches_is_fine() -> None:
-    samples = [pp.Sample("a", np.full((4, 4, 3), 1, dtype=np.uint8))]
+    samples = [pp.Sample("a", Image.new("RGB", (4, 4), (1, 1, 1)))]
     assert keys_of(pp.load(samples, SMALL, num_workers=2)) == ["a"]
 
 
@@ -332,7 +332,7 @@ def test_a_shard_cut_short_is_named(tmp_path: Path) -> None:
 
 
 def test_a_size_that_is_refused_is_named() -> None:
-    samples = [pp.Sample(f"k{i}", np.zeros((4, width, 3), dtype=np.uint8)) for i, width in enumerate((4, 400, 4))]
+    samples = [pp.Sample(f"k{i}", Image.new("RGB", (width, 4))) for i, width in enumerate((4, 400, 4))]
     recipe = SMALL.replace(resize=pp.resize.Native(64, oversize="reject"))
     with pytest.raises(pp.errors.SizeError, match=r"k1: Native.* refuses a size of 4 x 400"):
         list(pp.load(samples, recipe))

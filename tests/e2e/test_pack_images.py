@@ -20,8 +20,8 @@ RECIPE = pp.Recipe(resize=pp.resize.Native(24, edge="pad"), patch_size=4, seq_le
 
 
 def array(number: int) -> Any:
-    """An image whose size and colour say its number; 1 to 24 patches of 4."""
-    rows, cols = 1 + number % 4, 1 + number % 6
+    """An image whose size and colour say its number; 2 to 24 patches of 4."""
+    rows, cols = 2 + number % 3, 1 + number % 6
     return np.full((4 * rows, 4 * cols, 3), (number % 256, number // 256, 7), dtype=np.uint8)
 
 
@@ -71,7 +71,7 @@ def test_results_under_their_keys_and_the_rejected_named(count: int, tmp_path: P
     for key, i in good:
         if key not in bad:
             assert number_of(pooled[key].round()) == i
-            rows, cols = 1 + i % 4, 1 + i % 6
+            rows, cols = 2 + i % 3, 1 + i % 6
             assert dense[key].tolist() == [[[r, c] for c in range(cols)] for r in range(rows)]
     assert len(report.rejected) + report.packed == count
 

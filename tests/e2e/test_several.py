@@ -31,7 +31,7 @@ WEBDATASET = (
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 )
 
-P = 4
+P = 5
 RECIPE = pp.Recipe(
     resize=pp.resize.Native(24, edge="pad"),
     patch_size=P,

@@ -154,7 +154,8 @@ def test_a_function_makes_samples_of_anything() -> None:
     [
         (3, "item 0 is a int: expected a patchpack.Sample, a webdataset dict, a row"),
         ({"pixels": 1}, "item 0 is a dict with 'pixels'"),
-        (("text", 1), "item 0 is a tuple"),
+        ((0.5, 1), "item 0 is a tuple of a float"),
+        (("key", np.zeros((8, 9, 3), np.uint8)), "item 0 is a tuple of a str, a ndarray"),
     ],
 )
 def test_an_item_of_no_known_kind_says_what_would_do(item: Any, message: str) -> None:
@@ -196,7 +197,7 @@ def test_an_item_without_its_image_is_a_counted_rejection(through: str) -> None:
         batches = list(pp.Pack(RECIPE, on_error="skip")(items))
         report = pp.Report.collect(batches)
     assert keys_of(batches) == ["good"]
-    assert [(r.key, r.stage) for r in report.rejected] == [("none", "header"), ("1", "header"), ("2", "header")]
+    assert [(r.key, r.stage) for r in report.rejected] == [("none", "header"), ("1", "read"), ("2", "header")]
     assert "no image member (jpg;jpeg;png;webp), it has: gif" in report.rejected[0].reason
     assert "nowhere/a.png" in report.rejected[1].reason
     assert (report.seen, report.packed, report.waiting) == (4, 1, 0)

@@ -19,6 +19,7 @@ from patchpack.stream.index.scan import ShardColumns, ShardTask, not_by_offset, 
 from patchpack.stream.index.strings import Strings
 from patchpack.stream.jobs.engine import Engine, run_all
 from patchpack.stream.sample.fields import Limits, SampleFields
+from patchpack.stream.sample.names import IMAGE
 from patchpack.stream.sample.source import Source
 from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.opening import SourceOptions, open_source, open_within
@@ -39,7 +40,7 @@ def find_shards(shards: Paths, members: SampleFields) -> tuple[list[str], list[s
         SourceError: there are no shards, or a shard cannot be read by offset.
         ConfigError: a shard is a URL, and fsspec is not installed.
     """
-    source = open_source(shards, image=";".join(members.image), target=None)
+    source = open_source(shards, image=";".join(members.image) if members.image_given else IMAGE, target=None)
     if not isinstance(source, ShardSource):
         raise SourceError(f"{source.name} cannot be read as the shards of an index: expected tar shards")
     urls = [found for url in source.urls for found in ([url] if is_local(url) or _is_command(url) else expand(url))]

@@ -5,20 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-
-import numpy as np
-from PIL import Image
 
 from patchpack._arrays import UInt8Array
 from patchpack._shown import text_of
 from patchpack.errors import DecodeError, PatchpackError, SourceError, TargetError
-from patchpack.image.decode import require_bytes
-from patchpack.image.formats import starts_as_image
 from patchpack.image.picture import frames_of, is_picture, is_several
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.labels import target_of
 from patchpack.stream.sample.names import nearest, nearest_member
+from patchpack.stream.sample.recognised import described, is_pair, is_surely_picture
 from patchpack.stream.sample.text import Text
 from patchpack.types import Clip, Sample
 
@@ -72,18 +69,17 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
 
     An item may have a list of images in place of one image: ``([image, image], target)``. Column names may be in upper or lower
     case. A text is in a member of the dict, or in a column of the row. The default column is ``txt``, or ``text`` if there is
-    no ``txt``.
+    no ``txt``. An image has any form that `Sample.image` may have.
 
     Args:
         number: number of the item in its stream. If the item has no key, the number is its key.
         item: an item of the pipeline.
-        members: names of image and label: extensions in a webdataset dict, or columns of a row. A file larger than
-            `Limits.max_bytes` is not read.
+        members: names of image and label: extensions in a webdataset dict, or columns of a row.
 
     Raises:
         SourceError: the item is of another kind.
         TargetError: a label or a text is missing, or does not have the form of its extension.
-        DecodeError: the item has no image, or it names a file that cannot be read or is over the limit.
+        DecodeError: the item has no image.
     """
     if isinstance(item, Sample):
         _refuse_names(number, "a patchpack.Sample", members)
@@ -107,31 +103,32 @@ def as_sample(number: int, item: object, members: SampleFields) -> Sample:
     elif (
         isinstance(item, (tuple, list))
         and len(item) > 1
-        and all(_is_surely_picture(one, members.limits.reading.formats) for one in item)
+        and all(is_surely_picture(one, members.limits.reading.formats, labelled=target is not None) for one in item)
     ):
         if target is not None:
             raise SourceError(
                 f"item {number} is a {type(item).__name__} of {len(item)} images without a label. For images that "
-                f"belong together pass target=None, or yield ([image, image], label) if they have a label"
+                f"belong together pass target=None, or yield ([image, image], label) if they have a label. If the last one "
+                f"is the label, yield patchpack.Sample(key, image, label)"
             )
         _refuse_names(number, "a list of images", members)
         return Sample(str(number), list(item))
-    elif isinstance(item, (tuple, list)) and len(item) == 2 and _are_pictures(item[0]):
+    elif isinstance(item, (tuple, list)) and is_pair(item, members.limits.reading.formats):
         _refuse_names(number, "a pair", members)
         text = item[1] if members.text is not None and target is None else None
         return Sample(str(number), item[0], item[1] if target is not None else None, text)
     elif target is None and is_picture(item):
         _refuse_names(number, "an image", members)
         return Sample(str(number), item)
-    what = _described(item)
+    what = described(item)
     if isinstance(item, (tuple, list)) and len(item) != 2:
         what += f", which is {len(item)} members, not a pair"
     elif target is not None and is_picture(item):
         what += " without a label (target=None for unlabelled images)"
     raise SourceError(
         f"item {number} is {what}: expected a patchpack.Sample, a webdataset dict, a row with an 'image' column "
-        f"(or another one, given as image=), or a pair (image, target) with the image as file bytes, a uint8 [H, W, 3] array "
-        f"or a PIL image (not yet a tensor); or pass to_sample=, a function (number, item) -> patchpack.Sample"
+        f"(or another one, given as image=), or a pair (image, target) with the image as a path, file bytes, an array, a "
+        f"tensor or a PIL image; or pass to_sample=, a function (number, item) -> patchpack.Sample"
     )
 
 
@@ -192,30 +189,6 @@ def refuse_batch(number: int, item: object) -> None:
         )
 
 
-def _is_surely_picture(value: object, formats: tuple[str, ...]) -> bool:
-    if isinstance(value, (bytes, bytearray, memoryview)):
-        return starts_as_image(bytes(value[:12]), formats)
-    return isinstance(value, (Image.Image, Clip)) or (
-        isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim >= 3 and value.shape[-1] == 3
-    )
-
-
-def _are_pictures(value: object) -> bool:
-    return is_picture(value) or (is_several(value) and bool(value) and all(map(is_picture, value)))
-
-
-def _described(item: object) -> str:
-    if isinstance(item, Mapping):
-        return f"a {type(item).__name__} with {', '.join(map(repr, list(item)[:8]))}"
-    if isinstance(item, (tuple, list)):
-        return f"a {type(item).__name__} of {', '.join(_described(entry) for entry in item[:4])}"
-    if is_picture(item):
-        return f"a {type(item).__name__}"
-    if hasattr(item, "dtype") and hasattr(item, "shape"):
-        return f"a {type(item).__name__} {item.dtype} {list(item.shape)}"
-    return f"a {type(item).__name__}"
-
-
 def key_of(item: Mapping[object, object]) -> str:
     """Return the key of a webdataset dict."""
     key = str(item["__key__"])
@@ -232,7 +205,7 @@ def _from_webdataset(item: Mapping[object, object], names: Mapping[str, object],
         raise DecodeError(
             f"no image member ({';'.join(wanted)}), it has: {has}{nearest_member(wanted, names) if members.image_given else ''}"
         )
-    pictures = [_picture(item[names[e]], members.limits.max_bytes) for e in found[: None if frames or members.several else 1]]
+    pictures = [_picture(item[names[e]]) for e in found[: None if frames or members.several else 1]]
     picture = _clip(pictures) if frames else pictures[0] if len(pictures) == 1 else pictures
     for name in members.labels:
         if name not in names:
@@ -248,7 +221,7 @@ def _from_row(
     columns: list[object],
     members: SampleFields,
 ) -> Sample:
-    pictures = [_picture(item[column], members.limits.max_bytes) for column in columns]
+    pictures = [_picture(item[column]) for column in columns]
     picture = _clip(pictures) if members.frames_of(names) else pictures[0]
     labels = members.labels
     if labels and not members.target_given and labels[0] not in names and names.get("label") not in columns:
@@ -273,18 +246,13 @@ def _clip(frames: list[object]) -> Clip | UInt8Array:
     return Clip(cast("Sequence[Picture]", given))  # each frame is checked when it is read
 
 
-def _picture(value: object, max_bytes: int) -> Any:
+def _picture(value: object) -> Any:
     """Return the image of a column. A dict ``{"bytes", "path"}``, as from ``datasets.Image(decode=False)``, is unpacked."""
     if is_several(value):
-        return [_picture(one, max_bytes) for one in value]
+        return [_picture(one) for one in value]
     if not isinstance(value, Mapping):
         return value
     data, path = value.get("bytes"), value.get("path")
-    if data is None and path is not None:
-        try:
-            with open(path, "rb") as file:
-                require_bytes(os.fstat(file.fileno()).st_size, max_bytes)
-                data = file.read()
-        except OSError as error:
-            raise DecodeError(f"{type(error).__name__}: {error}") from None
-    return data
+    if data is not None:
+        return data
+    return Path(path) if isinstance(path, str) and "://" not in path else path  # a Path is never base64

@@ -81,6 +81,11 @@ class Source(ABC):
     text: Text | None = None
     target_kind: TargetKind = None
 
+    @property
+    def texts(self) -> list[Text]:
+        """The location of texts and the tokenizer, one or none. A mix has those of all its sources."""
+        return [] if self.text is None else [self.text]
+
     @abstractmethod
     def scan(self) -> Iterator[Event]:
         """Yield a `Header`, a `Rejection` or a `ShardFault` for each sample or container. Every call has the same order."""

@@ -1,4 +1,4 @@
-"""Patterns and lists of files, which are shards or single images."""
+"""Patterns and lists of files, which are shards or single images, and lists of folders."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.source import Source
 from patchpack.stream.sources.files import image_extensions, is_asked_image
 from patchpack.stream.sources.folders import FolderSource
+from patchpack.stream.sources.several_folders import FoldersSource
 from patchpack.stream.sources.shards import ShardSource
+from patchpack.stream.sources.table_files import EXTENSIONS as TABLES
+from patchpack.stream.sources.table_files import is_table
 from patchpack.stream.tar.urls import in_working_folder, is_local
 
+_OTHER_TABLES = (".json", ".xlsx", ".xls", ".feather", ".arrow", ".orc", ".pkl", ".csv.zip", ".csv.bz2", ".csv.xz")
 _ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 
 
 def open_files(patterns: list[str], members: SampleFields, classes: Sequence[str] | None) -> Source:
-    """Return a source of the shards or of the image files that patterns match, but not of both.
+    """Return a source of the shards, the image files or the folders that patterns match, but only of one of these kinds.
 
     Args:
         patterns: paths, URLs, ``pipe:`` commands, brace patterns of webdataset, or glob patterns.
@@ -28,7 +32,7 @@ def open_files(patterns: list[str], members: SampleFields, classes: Sequence[str
         classes: names of the classes if the files are images in class folders. None: the folders that exist, sorted.
 
     Raises:
-        SourceError: a pattern matches nothing, a file is missing, or the files are of both kinds or of another kind.
+        SourceError: a pattern matches nothing, a file is missing, or the files are of several kinds or of another kind.
     """
     urls = [url for pattern in patterns for url in _expand(pattern)]
     remote = next((url for url in urls if "://" in url and _is_picture(url, members)), None)
@@ -41,10 +45,13 @@ def open_files(patterns: list[str], members: SampleFields, classes: Sequence[str
     if not pictures:
         return ShardSource(urls, members)
     folders = [url for url in pictures if os.path.isdir(url)]
+    if folders and len(folders) == len(urls):
+        return FoldersSource(folders, members, classes=classes)
     if folders:
+        other = next(url for url in urls if url not in folders)
         raise SourceError(
-            f"{folders[0]} is a folder, but a list must hold files: pass one folder, whose subfolders are the classes, or a "
-            f"list of files"
+            f"{folders[0]} is a folder and {other} is not: pass a list of folders, whose subfolders are the classes, or a list "
+            f"of files"
         )
     extensions = image_extensions(members)
     strange = [url for url in pictures if os.path.exists(url) and not is_asked_image(Path(url), members, extensions)]
@@ -55,7 +62,14 @@ def open_files(patterns: list[str], members: SampleFields, classes: Sequence[str
             hint = f"; a saved index is opened by patchpack.Index.open({shown!r})"
         if shown.lower().endswith((".heic", ".heif")):
             hint = "; HEIC needs a plugin of Pillow, see Recipe.formats"
-        raise SourceError(f"{shown} is neither a folder nor a tar file ({', '.join(_ARCHIVES)}) nor an image ({wanted}){hint}")
+        if is_table(shown):
+            hint = "; a table is passed alone: join several tables, for example with pandas.concat, and pass the DataFrame"
+        if shown.lower().endswith(_OTHER_TABLES):
+            hint = "; read a table of this kind with pandas, and pass the DataFrame"
+        raise SourceError(
+            f"{shown} is neither a folder nor a tar file ({', '.join(_ARCHIVES)}) nor a table ({', '.join(TABLES)}) nor an "
+            f"image ({wanted}){hint}"
+        )
     missing = [url for url in pictures if not os.path.exists(url)]
     if missing:
         raise SourceError(

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
 
 from patchpack.errors import DecodeError, SourceError, TargetError
 from patchpack.image.decode import require_bytes, too_many_bytes
 from patchpack.image.formats import MAX_BYTES, extensions_of, starts_as_image
-from patchpack.image.size import read_size_at
+from patchpack.image.size import read_size_in
 from patchpack.losses import Rejection
 from patchpack.stream.sample.field_names import label_names
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.labels import target_of
-from patchpack.types import Header, Size
+from patchpack.types import Header
 
 
 def image_extensions(members: SampleFields) -> frozenset[str]:
@@ -55,7 +54,7 @@ def is_asked_image(path: Path, members: SampleFields, extensions: frozenset[str]
         return False
 
 
-def scan_file(path: Path, key: str, shard: str, location: str, asked: SampleFields) -> Header | Rejection:
+def scan_file(path: Path, key: str, shard: str, location: object, asked: SampleFields) -> Header | Rejection:
     """Read the header of an image file.
 
     Args:
@@ -72,7 +71,8 @@ def scan_file(path: Path, key: str, shard: str, location: str, asked: SampleFiel
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait, reading a device might not end
             raise OSError("is not a regular file")
         with open(path, "rb") as file:
-            size = _file_size(file, asked)
+            limits = {"max_pixels": asked.limits.max_pixels, "max_bytes": asked.limits.max_bytes}
+            size = read_size_in(file, **limits, formats=asked.limits.reading.formats)
     except DecodeError as error:
         return Rejection(shard, key, path.name, "header", str(error))
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
@@ -153,14 +153,3 @@ class FileReader:
             except OSError as error:
                 raise TargetError(f"{path.name}: {type(error).__name__}: {error}") from None
         return target_of(self._target, values)
-
-
-def _file_size(file: BinaryIO, asked: SampleFields) -> Size:
-    length = file.seek(0, os.SEEK_END)
-
-    def read(offset: int, count: int) -> bytes:
-        file.seek(offset)
-        return file.read(count)
-
-    limits = {"max_pixels": asked.limits.max_pixels, "max_bytes": asked.limits.max_bytes}
-    return read_size_at(read, length, **limits, formats=asked.limits.reading.formats)

@@ -58,10 +58,10 @@ class FolderSource(FieldSource):
                 f"classes= is for labels from class folders, but target={members.target!r} reads other labels: leave one of "
                 f"them out"
             )
-        self.class_names = _class_names(root, classes) if self._in_classes else None
+        self.class_names = class_names(root, classes) if self._in_classes else None
         self.set_members(members)
         if self.class_names and classes is None:
-            _warn_of_doubtful_classes(root, self.class_names, self._files)
+            self.warn_of_doubtful_classes(self.class_names)
         if self._in_classes and not self.class_names:
             raise SourceError(
                 f"{root} has no class subfolders for labels: pass target=None for unlabelled images, or target='json' "
@@ -126,6 +126,10 @@ class FolderSource(FieldSource):
                 header = Rejection(self.name, key, name, "target", f"there is no label file {name} beside the image")
             yield header
 
+    def warn_of_doubtful_classes(self, names: list[str]) -> None:
+        """Warn if the folders with these names do not look like classes."""
+        _warn_of_doubtful_classes(self._root, names, self._files)
+
     def _class_fault(self, key: str) -> str:
         name, slash, _ = key.partition("/")
         if not slash:
@@ -149,7 +153,11 @@ def _kind(path: Path) -> str:
     return path.suffix.lower() or "no extension"
 
 
-def _class_names(root: Path, classes: Sequence[str] | None) -> list[str]:
+def class_names(root: Path, classes: Sequence[str] | None) -> list[str]:
+    """Return the names of the classes: `classes`, or the names of the folders in `root`, sorted.
+
+    Raises `ConfigError` if `classes` is not a list of different names.
+    """
     if classes is not None:
         names = list(classes)
         if (
@@ -175,7 +183,7 @@ def _warn_of_doubtful_classes(root: Path, names: list[str], images: list[Path]) 
         warnings.warn(
             f"{root}: its class folders ({shown}) {what}. If they are splits, load one of them, such as "
             f"{root / (splits or names)[0]}",
-            stacklevel=3,
+            stacklevel=4,
         )
     empty = [name for name in names if name not in used]
     if empty and used:
@@ -183,7 +191,7 @@ def _warn_of_doubtful_classes(root: Path, names: list[str], images: list[Path]) 
         warnings.warn(
             f"{root}: {len(empty)} of its {len(names)} class folders have no image ({shown}), but are numbered as classes. "
             f"Pass the names of the class folders as classes=",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

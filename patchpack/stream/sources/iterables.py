@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from patchpack._foreign.datasets import is_split_by_node, stream_behind_error
 from patchpack._shown import said
 from patchpack.errors import DecodeError, PatchpackError, SampleError, SourceError, TargetError
+from patchpack.image.arrays import as_array, is_array, require_image
+from patchpack.image.paths import located
 from patchpack.image.picture import frame_at, frame_count, frames_of, is_several, picture_bytes
 from patchpack.image.size import picture_size
 from patchpack.losses import Rejection, ShardFault
@@ -19,9 +21,6 @@ from patchpack.stream.sources.huggingface import UNDECODED_FIRST, is_huggingface
 from patchpack.stream.sources.inline import InlineReader, InlineSample
 from patchpack.stream.sources.shares import origin_of
 from patchpack.types import Event, Header, Sample
-
-if TYPE_CHECKING:
-    pass
 
 SAME_KEY = "this key appeared before in the same pass: give every sample its own key"
 NO_IMAGES = "a sample must have at least one image, got an empty list: leave the sample out"
@@ -222,8 +221,12 @@ def header_of(
     for part, one in enumerate(images):
         member = f"[{part}]" if several else ""
         try:
+            if not isinstance(one, bytes):
+                one = as_array(one) if is_array(one) else located(one)
             frames = frames_of(one) if members.limits.clips else None
             count, first = (1, one) if frames is None else (frame_count(frames), frame_at(frames, 0))
+            if is_array(first) and len(first.shape) != 4:
+                require_image(as_array(first))
             limits = {"max_pixels": members.limits.max_pixels, "max_bytes": members.limits.max_bytes}
             size = picture_size(first, **limits, formats=members.limits.reading.formats)
         except (DecodeError, SourceError) as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
+from dataclasses import replace
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from patchpack._arrays import Int64Array
 from patchpack._shown import said
 from patchpack.errors import ConfigError, DecodeError, SampleError, SourceError
+from patchpack.image.arrays import as_array, is_array, require_image
+from patchpack.image.paths import located_all, working_folder
 from patchpack.image.picture import frame_count, frames_of, is_several, within
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.items import ToSample, make_sample
@@ -70,6 +73,7 @@ class MapStyleSource(FieldSource):
             raise ConfigError("sizes and size_of both give the sizes: pass only one of them")
         self._sizes = None if sizes is None else _checked_sizes(sizes, self.num_parts)
         self._dataset, self._to_sample, self._size_of = dataset, to_sample, size_of
+        self._folder = working_folder()
         if members.text is not None:  # an item is read for its text, which gives its size too
             self._sizes = self._size_of = None
         self.decodes_to_scan = self._sizes is None and self._size_of is None and not cheap
@@ -79,9 +83,9 @@ class MapStyleSource(FieldSource):
     def set_members(self, members: SampleFields) -> None:
         """Set the fields to read, see `FieldSource`."""
         self.members = members
-        self.items = ItemReader(self._dataset, members, self._to_sample)
+        self.items = ItemReader(self._dataset, members, self._to_sample, folder=self._folder)
         sized = self._sizes is not None or self._size_of is not None
-        self.reader = ItemReader(self._dataset, members.without_text(), self._to_sample, sized=sized)
+        self.reader = ItemReader(self._dataset, members.without_text(), self._to_sample, sized=sized, folder=self._folder)
 
     def read_fields(self) -> dict[str, Any]:
         """Return the names of columns and members, and the name of the function that makes samples. See `Source`."""
@@ -141,12 +145,19 @@ class ItemReader:
         members: names of image and label.
         to_sample: a function ``(number, item) -> Sample``. None: `as_sample` converts the items.
         sized: True if the user gave the size of every item. Every item was then planned as one image. Default False.
+        folder: folder that relative paths of images start from, in every process. Default None, the working folder.
     """
 
     def __init__(
-        self, dataset: Sequence[object], members: SampleFields, to_sample: ToSample | None, *, sized: bool = False
+        self,
+        dataset: Sequence[object],
+        members: SampleFields,
+        to_sample: ToSample | None,
+        *,
+        sized: bool = False,
+        folder: str | None = None,
     ) -> None:
-        self._sized = sized
+        self._sized, self._folder = sized, folder
         self._dataset, self._members, self._to_sample = dataset, members, to_sample
         self._inline = InlineReader()
         self._epoch: int | None = None
@@ -176,7 +187,12 @@ class ItemReader:
         return sample.image, None if self._members.target is None else sample.target
 
     def _require_one_image(self, number: int, image: object) -> None:
-        """Raise `DecodeError` for several images or a clip, because the user gave a single size for the item."""
+        """Raise `DecodeError` for several images or a clip, because the user gave a single size for the item.
+
+        An array whose layout is not clear is refused too, because no header was read.
+        """
+        if is_array(image) and len(image.shape) != 4:
+            require_image(as_array(image))
         frames = frames_of(image) if self._members.limits.clips else None
         if is_several(image) or (frames is not None and frame_count(frames) != 1):
             what = f"{len(image)} images" if is_several(image) else "a clip"
@@ -223,7 +239,8 @@ class ItemReader:
                 f"number: "
                 f"use str(number) as the key, or pass an iterable of Samples"
             )
-        return sample
+        image: Any = located_all(sample.image, folder=self._folder)
+        return sample if image is sample.image else replace(sample, image=image)
 
 
 def is_map_style(source: object) -> TypeGuard[Sequence[object]]:

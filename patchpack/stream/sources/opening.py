@@ -31,7 +31,9 @@ from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.iterables import IterableSource
 from patchpack.stream.sources.map_style import MapStyleSource, SizeOf, is_map_style
 from patchpack.stream.sources.own import OwnSource, checked
-from patchpack.stream.sources.refused import refuse_tables_and_packed
+from patchpack.stream.sources.refused import refuse_lazy_and_packed
+from patchpack.stream.sources.several_folders import FoldersSource
+from patchpack.stream.sources.tables import TableSource, open_table
 
 
 class SourceOptions(TypedDict, total=False):
@@ -48,6 +50,8 @@ class SourceOptions(TypedDict, total=False):
     text: str
     tokenize: Tokenize | None
     target_kind: KindOption
+    root: str | os.PathLike[str] | None
+    keys: str | None
 
 
 def open_source(
@@ -64,19 +68,26 @@ def open_source(
     text: str = TEXT,
     tokenize: Tokenize | None = None,
     target_kind: KindOption = None,
+    root: str | os.PathLike[str] | None = None,
+    keys: str | None = None,
 ) -> Source:
     """Return a `Source` of a user's data. The options say which members of every sample are read, and how.
 
     Args:
         source: the data, in one of these forms: webdataset shards (a path, brace pattern ``train-{0000..0099}.tar``, glob, URL
-            or ``pipe:`` command, or a list of these), a folder, image files (one path, a glob, or a list), a map-style dataset
-            (torch, Hugging Face), an iterable, an index, or a `Source`. The items of an iterable are `Sample`s,
-            webdataset dicts, Hugging Face rows, or pairs (image, target). For an index, `image` and `target` were chosen when
-            the index was built. With a `Source` only `map_target` and `target_kind` can be passed, because the source is opened
-            already.
+            or ``pipe:`` command, or a list of these), a folder or a list of folders, image files (one path, a glob, or a list),
+            a table with a column of paths (a ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet`` file, a DataFrame of pandas or
+            polars, a pyarrow table), a map-style dataset (torch, Hugging Face), an iterable, an index, or a `Source`.
+            The items of an iterable are `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image, target), and their
+            images have any form of `Sample.image`: a path, file bytes, an array, … The key of a pair or row is its number, also
+            if the image is a path. For an index, `image` and `target` were chosen when the index was built. With a `Source`
+            only `map_target` and `target_kind` can be passed, because the source is opened already.
         image: extensions of the image member or file, or columns of a row, as a list or separated by ``;``. A pattern
             (``*.jpg``) stands for all members of a sample that match, see `Sample`. If you leave `image` out, a row's image may
-            also be in column ``image``, and a folder's images are all files in a format that can be decoded.
+            also be in column ``image``, and a folder's images are all files in a format that can be decoded. For a table,
+            `image` names the column of paths. If you leave `image` out for a table, exactly one column must have one of the
+            names ``image``, ``file``, ``file_name``, ``filename``, ``path``, ``image_path`` and ``filepath``. A list of paths
+            in a cell stands for several images of one sample.
         frames: for a sample in shards or a webdataset dict, patterns of the members (``*.jpg``) that are the frames of a clip.
             Frames are sorted by name, with numbers in names compared by value. For a row, the name of the column that holds the
             frames. A sample without frames is an image. Default None: no clips.
@@ -84,7 +95,9 @@ def open_source(
             or the column of a row. ``"json:label"`` names the field ``label`` of the JSON object in member ``json``. With
             several names the target is a dict of labels by name. None gives unlabelled images. If you pass a name, no other
             name is tried. If you leave `target` out, a row's label may also be in ``label``, and the label of a folder's image
-            is the number of its class subfolder.
+            is the number of its class subfolder. If you leave `target` out for a table, exactly one column must be named
+            ``label``, ``class``, ``target`` or ``cls``. The labels of a CSV column are integers if every cell is an integer of
+            64 bits. Otherwise they are floats if every cell is a number. Otherwise they are texts.
         to_sample: a function ``(number, item) -> Sample``, for items of any other kind. Default None.
         map_target: a function from the decoded label to the target, such as a look-up. If it raises an error, the sample is
             rejected. Default None.
@@ -106,14 +119,20 @@ def open_source(
             array of this shape, and ``"object"`` is anything: None, texts, lists of any length. For several labels pass a dict
             from the name of each label to its kind. A target of another kind is rejected. Default None: the first readable
             target decides the kind, see `PackedBatch.targets`.
+        root: folder that the relative paths of a table start from. Default None: the folder of the table's file, or the working
+            folder for a DataFrame.
+        keys: name of a table's column of keys, which are texts or integers, different in every row. Default None: the key of a
+            row is its path as written, and a row with the path of an earlier row is rejected.
 
     Raises:
-        SourceError: files are missing, a folder is empty, or the kind of source is unknown.
-        ConfigError: image extensions are empty, sizes cannot be used, or an option does not fit the kind of source.
+        SourceError: files are missing, a folder or a table is empty, or the kind of source is unknown.
+        ConfigError: image extensions are empty, a table lacks a column, sizes cannot be used, or an option does not fit the
+            kind of source.
     """
     return open_within(
         NO_LIMITS, source, image=image, frames=frames, target=target, to_sample=to_sample, map_target=map_target,
-        classes=classes, sizes=sizes, size_of=size_of, text=text, tokenize=tokenize, target_kind=target_kind,
+        classes=classes, sizes=sizes, size_of=size_of, text=text, tokenize=tokenize, target_kind=target_kind, root=root,
+        keys=keys,
     )  # fmt: skip
 
 
@@ -169,16 +188,19 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
         raise ConfigError(
             f"to_sample= is for the items of a dataset or an iterable, and {opened.name} has no such items: leave it out"
         )
-    if classes is not None and not isinstance(opened, FolderSource):
+    for name in ("root", "keys"):
+        if name in given and not isinstance(opened, TableSource):
+            raise ConfigError(f"{name}= is for tables with a column of paths, and {opened.name} is not one: leave it out")
+    if classes is not None and not isinstance(opened, (FolderSource, FoldersSource)):
         raise ConfigError(f"classes= is for folders of image files, and {opened.name} is not one: leave it out")
     if (sizes is not None or size_of is not None) and not isinstance(opened, MapStyleSource):
         raise ConfigError(
             f"sizes= and size_of= are for datasets with __getitem__, and {opened.name} reads its own sizes: leave them out"
         )
-    if asked["frames"] is not None and isinstance(opened, FolderSource):
+    if asked["frames"] is not None and isinstance(opened, (FolderSource, FoldersSource, TableSource)):
+        has = "paths of images" if isinstance(opened, TableSource) else "one image per sample"
         raise ConfigError(
-            f"frames={asked['frames']!r} needs members of shards or columns of items, and {opened.name} has one image per "
-            f"sample"
+            f"frames={asked['frames']!r} needs members of shards or columns of items, and {opened.name} has {has}"
         )
     if map_target is not None:
         opened = copy(opened)  # the user's source stays unchanged
@@ -227,18 +249,18 @@ def _opened(limits: Limits, source: object, asked: Mapping[str, Any]) -> Source:
     members = parse_members(asked["image"], asked["target"], asked["frames"], limits)
     require_unnamed(members, asked["to_sample"])
     members = replace(members, text=parse_text(asked["text"], asked["tokenize"]))
-    opened = _open_paths(source, members, asked["classes"])
+    paths = paths_of(source)
+    opened: Source | None = open_table(source, paths, members, asked["root"], asked["keys"])
+    if opened is None and paths is not None:
+        opened = _open_paths(paths, members, asked["classes"])
     if opened is None:
         opened = _items(source, members, asked["to_sample"], asked["sizes"], asked["size_of"])
     opened.text = members.text
     return opened
 
 
-def _open_paths(source: object, members: SampleFields, classes: Sequence[str] | None) -> Source | None:
-    """Return a source of the files that paths name, or None if `source` is no path."""
-    paths = paths_of(source)
-    if paths is None:
-        return None
+def _open_paths(paths: list[str], members: SampleFields, classes: Sequence[str] | None) -> Source:
+    """Return a source of the files that paths name."""
     if len(paths) == 1 and paths[0].startswith("file://") and os.path.isdir(paths[0][7:]):
         paths = [paths[0][7:]]
     if len(paths) == 1 and os.path.isdir(paths[0]):
@@ -269,7 +291,7 @@ def _items(
             f"expected one data set, got a {type(source).__name__} of {', '.join(map(repr, source)) or 'nothing'}: pass one of "
             f"its values"
         )
-    refuse_tables_and_packed(source)
+    refuse_lazy_and_packed(source)
     cheap, classes = False, None
     opened: MapStyleSource | IterableSource
     if is_huggingface(source) and to_sample is None:  # the user's function gets the rows in the form that the user knows
@@ -282,8 +304,8 @@ def _items(
     else:
         what = f"the class {source.__name__}" if isinstance(source, type) else f"a {type(source).__name__}"
         raise SourceError(
-            f"cannot read samples from {what}: expected shards, a folder, image files, an iterable of patchpack.Sample, a "
-            f"dataset with __getitem__ and __len__, an index, or an object of a subclass of patchpack.Source"
+            f"cannot read samples from {what}: expected shards, a folder, a table, image files, an iterable "
+            f"of patchpack.Sample, a dataset with __getitem__ and __len__, an index, or a patchpack.Source"
         )
     opened.class_names = classes
     return opened

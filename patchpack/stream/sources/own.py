@@ -18,7 +18,7 @@ from patchpack.stream.sample.source import ReadSample, Source, tell_epoch
 from patchpack.stream.sources.iterables import SAME_KEY
 from patchpack.types import Event, Header, Sample, Size, counted
 
-_OWN_ATTRIBUTES = frozenset(Source.__annotations__) - {"reader"}  # attributes that are read from the user's source
+_OWN_ATTRIBUTES = frozenset(Source.__annotations__) - {"reader"} | {"texts"}  # attributes that are read from the user's source
 _ITEMS = "patchpack.types.Header, pp.Rejection or pp.ShardFault"
 _MAX_SIDE = 2**31 - 1  # plans hold sizes as int32
 
@@ -41,29 +41,32 @@ class OwnSource(Source):
     Args:
         own: the user's source.
 
+    Attributes:
+        own: the given source.
+
     Raises:
         ConfigError: `own` does not define all that a source needs.
     """
 
     def __init__(self, own: Source) -> None:
         _require_defined(own)
-        self._own = own
+        self.own = own
         self.reader = OwnReader(own.reader, own.name)
 
     def __getattribute__(self, name: str) -> Any:
         if name in _OWN_ATTRIBUTES:
             here = object.__getattribute__(self, "__dict__")  # an attribute that was set on this object counts, as with a copy
             if name not in here:
-                return getattr(here["_own"], name)
+                return getattr(here["own"], name)
         return object.__getattribute__(self, name)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or name == "_own":  # asked by `copy` and `pickle` before there is a user's source
+        if name.startswith("__") or name == "own":  # asked by `copy` and `pickle` before there is a user's source
             raise AttributeError(name)
-        return getattr(self._own, name)
+        return getattr(self.own, name)
 
     def __repr__(self) -> str:
-        return repr(self._own)
+        return repr(self.own)
 
     def scan(self) -> Iterator[Event]:
         """Yield the items of the user's `scan`, see `Source`. A sample with the key of an earlier sample gives a rejection.
@@ -71,7 +74,7 @@ class OwnSource(Source):
         Raises:
             SourceError: an item is not what a source may yield.
         """
-        return _checked_events(self._own.scan(), self.name, "scan()", repeats=False)
+        return _checked_events(self.own.scan(), self.name, "scan()", repeats=False)
 
     def scan_parts(self, parts: Sequence[int]) -> Iterator[Event]:
         """Yield the items of the user's `scan_parts`, see `Source`. Keys are compared within one call.
@@ -82,32 +85,32 @@ class OwnSource(Source):
             SourceError: an item is not what a source may yield.
         """
         numbers = f"[{parts[0]}]" if len(parts) == 1 else f"[{parts[0]}, …, {parts[-1]}]" if len(parts) else "[]"
-        events = self._own.scan_parts(parts)
+        events = self.own.scan_parts(parts)
         return _checked_events(events, self.name, f"scan_parts({numbers})", repeats=self.one_sample_per_part)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the user's source, and check its parts again."""
-        self._own.set_epoch(epoch)
-        _require_parts(self._own)
+        self.own.set_epoch(epoch)
+        _require_parts(self.own)
 
     def within(self, limits: Limits) -> Source:
         """Return the source with the limits of a recipe, see `Source`."""
-        return self._around(self._own.within(limits))
+        return self._around(self.own.within(limits))
 
     def read_fields(self) -> dict[str, Any]:
         """Return the names of the fields that the user's source reads."""
-        return self._own.read_fields()
+        return self.own.read_fields()
 
     def reading_twice(self) -> Source:
         """Return a source that holds no decoded images, see `Source`."""
-        other = self._around(self._own.reading_twice())
+        other = self._around(self.own.reading_twice())
         if other is not self and isinstance(self.reader, MappedReader):
             other.reader = self.reader.around(other.reader)
         return other
 
     def _around(self, own: Source) -> Source:
         """Return a source that checks `own`, and has the attributes that were set on this object."""
-        if own is self._own:
+        if own is self.own:
             return self
         other = copy(checked(own))
         for name in _OWN_ATTRIBUTES & vars(self).keys():

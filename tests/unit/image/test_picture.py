@@ -44,10 +44,10 @@ def test_what_is_held_is_weighed() -> None:
     assert picture_bytes(Image.new("L", (5, 4))) == 20
 
 
-@pytest.mark.parametrize("image", [None, "a.png", 3, np.zeros((4, 5), np.uint8), np.zeros((4, 5, 3), np.float32)])
+@pytest.mark.parametrize("image", [None, 3, {}, [1]])
 def test_anything_else_says_what_it_is(image: Any) -> None:
     for ask in (picture_size, rgb_picture):
-        with pytest.raises(pp.errors.DecodeError, match=r"expected file bytes, a uint8 \[H, W, 3\] array or a PIL image, got"):
+        with pytest.raises(pp.errors.DecodeError, match=f"expected a path, file bytes, a PIL.* got {type(image).__name__}"):
             ask(image)
 
 

@@ -314,7 +314,7 @@ def test_a_fault_in_one_frame_names_it_and_takes_the_sample() -> None:
         pp.Clip([PIXELS[0], PIXELS[:2]]),
         pp.Clip([]),
         PIXELS[:0],
-        PIXELS[:4].astype(np.float32),
+        PIXELS[:4].astype(np.int64),
         pp.Clip([b"no image", *frames]),
         np.zeros((40, 24, 32, 3), dtype=np.uint8),
     )
@@ -325,7 +325,7 @@ def test_a_fault_in_one_frame_names_it_and_takes_the_sample() -> None:
         ("decode", "frame 1 of 2: ", "as each frame"),
         ("header", "a clip must have at least one frame, got 0: leave the sample out", ""),
         ("header", "a clip must have at least one frame, got 0: leave the sample out", ""),
-        ("header", "expected file bytes", "float32"),
+        ("header", "expected an array of uint8", "int64"),
         ("header", "", "image"),
         ("plan", "a clip of 40 frames", "240 tokens"),
     ]

@@ -54,7 +54,7 @@ class Items:
 
     def __getitem__(self, i: int) -> Any:
         self.asked[i] += 1
-        return np.zeros((*self.sizes[i], 3), dtype=np.uint8), i
+        return Image.fromarray(np.zeros((*self.sizes[i], 3), dtype=np.uint8)), i
 
 
 class NoLabels:

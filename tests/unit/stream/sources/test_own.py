@@ -182,7 +182,7 @@ def test_a_source_that_is_not_defined_says_what_is_missing(make: Any, source: An
 
 
 def test_another_class_is_no_source() -> None:
-    with pytest.raises(pp.errors.SourceError, match=r"from the class int: .* an index, or .* subclass of patchpack\.Source"):
+    with pytest.raises(pp.errors.SourceError, match=r"from the class int: .* an index, or a patchpack\.Source"):
         pp.load(int, RECIPE)
 
 
@@ -393,6 +393,19 @@ def test_an_index_of_a_source_reads_with_its_function() -> None:
 
     index = pp.Index.build(Listed())
     assert run(index) == ([0, 1, 2], [])
+
+
+def test_a_mix_of_sources_of_ones_own() -> None:
+    class Junk(Mine):
+        name = "junk"
+
+    mix = pp.Mix([(Mine(), 1), (Mine(header(3), header(4)), 1)], stop="last")
+    assert run(mix)[1] == []
+    mine = Mine()
+    with pytest.raises(pp.errors.ConfigError, match="sources '0' and '1' are the same object"):
+        pp.Mix([(mine, 1), (mine, 1)], stop="last")
+    with pytest.raises(pp.errors.SourceError, match=r"item 3 \(counted from 0\) of scan\(\) of junk is of type int"):
+        list(pp.load(pp.Mix([(Mine(), 1), (Junk(3), 1)], stop="last"), RECIPE))
 
 
 @pytest.mark.filterwarnings("ignore:mine has no positions to begin at")
