@@ -79,7 +79,8 @@ def open_source(
             polars, a pyarrow table), a map-style dataset (torch, Hugging Face), an iterable, an index, or a `Source`.
             The items of an iterable are `Sample`s, webdataset dicts, Hugging Face rows, or pairs (image, target), and their
             images have any form of `Sample.image`: a path, file bytes, an array, … The key of a pair or row is its number, also
-            if the image is a path. For an index, `image` and `target` were chosen when the index was built. A `Source` is returned unchanged.
+            if the image is a path. For an index, `image` and `target` were chosen when the index was built. A `Source` is
+            returned unchanged.
         image: extensions of the image member or file, or columns of a row, as a list or separated by ``;``. A pattern
             (``*.jpg``) stands for all members of a sample that match, see `Sample`. If you leave `image` out, a row's image may
             also be in column ``image``, and a folder's images are all files in a format that can be decoded. For a table,
