@@ -31,6 +31,7 @@ from patchpack.plan.policies.video import Video
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.study import study
 from patchpack.report import Report
+from patchpack.source_counts import SourceCounts
 from patchpack.types import Clip, Sample
 
 if TYPE_CHECKING:
@@ -47,16 +48,18 @@ if TYPE_CHECKING:
     from patchpack.stream.policy import ErrorPolicy
     from patchpack.stream.replay import replay
     from patchpack.stream.sample.source import Source
+    from patchpack.stream.sources.mix import Mix
     from patchpack.stream.sources.opening import open_source
     from patchpack.stream.stage import Pack
 
-allow_loading([PackedBatch, BatchInfo, Report, Rejection, ShardFault])
+allow_loading([PackedBatch, BatchInfo, Report, Rejection, ShardFault, SourceCounts])
 
 # name → module that is imported at the first access, because it imports torch, webdataset or Pillow
 _LAZY = {
     "ErrorPolicy": "patchpack.stream.policy",
     "Index": "patchpack.stream.index",
     "Loader": "patchpack.stream.loader",
+    "Mix": "patchpack.stream.sources.mix",
     "Pack": "patchpack.stream.stage",
     "PackedShards": "patchpack.stream.packed",
     "Painter": "patchpack.stream.painting.painter",
@@ -95,13 +98,13 @@ __all__ = [
     # recipes and their policies
     "Recipe", "recipes", "resize", "crop", "drop", "positions", "normalize", "packing", "Video",
     # loading
-    "open_source", "Source", "load", "ErrorPolicy", "Loader", "Planner", "Painter", "Pack", "Index", "PackedShards",
+    "open_source", "Source", "Mix", "load", "ErrorPolicy", "Loader", "Planner", "Painter", "Pack", "Index", "PackedShards",
     "pack_images",
     # batches and functions of batches
     "PackedBatch", "unpack", "token_mask", "attention_mask", "pool_mask", "ragged", "fill_rate", "text", "validate", "digest",
     "standardize", "global_images",
     # reports, errors, and predictions without pixels
-    "Report", "Rejection", "ShardFault", "errors", "replay", "study", "plan_image",
+    "Report", "Rejection", "errors", "replay", "study", "plan_image",
     # models, sample data, checks for your own policies
     "adapters", "model", "samples", "testing",
 ]  # fmt: skip

@@ -36,6 +36,9 @@ class BatchInfo:
         state: state of the stream after this batch (see `patchpack.Pack`). None unless it was requested.
         fatal: reason why planning had to stop. The batch is then empty, and no batch follows. Else None.
         elsewhere: the first losses that another rank reports, so that all ranks can stop together.
+        by_source: for each source of a mix, by name, the numbers of its samples: ``"waiting"`` after this batch, ``"dropped"``
+            since the previous batch, ``"packed"`` in this batch, and the ``"tokens"`` of the packed samples. Empty without a
+            mix.
     """
 
     step: int = 0
@@ -57,6 +60,7 @@ class BatchInfo:
     state: dict[str, Any] | None = None
     fatal: str | None = None
     elsewhere: list[Rejection | ShardFault] = field(default_factory=list)
+    by_source: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, object]:
         """Return the fields that differ from their defaults, as a dict for JSON. `from_json` reads this dict."""

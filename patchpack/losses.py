@@ -15,6 +15,11 @@ _STAGE_ERRORS: dict[str, type[errors.PatchpackError]] = {
 }
 
 
+def source_of(key: str) -> str:
+    """Return the name of the source of a mix, with which every key and every name of a shard begins."""
+    return key.partition("/")[0]
+
+
 class Rejection(NamedTuple):
     """The record of one sample that did not reach a batch, with the reason.
 

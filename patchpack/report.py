@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from patchpack.batch_info import BatchInfo
 from patchpack.losses import Rejection, ShardFault
+from patchpack.source_counts import SourceCounts, counted_by_source, lines_by_source, total_by_source
 
 if TYPE_CHECKING:
     from patchpack.batch._types import ArrayT
@@ -32,6 +33,8 @@ class Report:
             docs/howto/bad-data.md).
         ignored: dict from a file extension to the number of files of a folder that are not images, or were not requested. These
             files do not count as samples.
+        by_source: the counts of each source of a `Mix`, by name. Their sums are the counts of the whole report. Empty without a
+            mix.
     """
 
     seen: int = 0
@@ -43,6 +46,7 @@ class Report:
     shortened: int = 0
     warnings: dict[str, int] = field(default_factory=dict)
     ignored: dict[str, int] = field(default_factory=dict)
+    by_source: dict[str, SourceCounts] = field(default_factory=dict)
 
     @classmethod
     def collect(cls, batches: Iterable[PackedBatch[ArrayT]]) -> Report:
@@ -78,6 +82,7 @@ class Report:
             total.shard_errors += report.shard_errors
             _add(total.dropped, report.dropped)
             _add(total.warnings, report.warnings)
+            total.by_source = total_by_source([total.by_source, report.by_source])
         return total.report(waiting)
 
     def __str__(self) -> str:
@@ -85,6 +90,7 @@ class Report:
             f"{self.seen} seen = {self.packed} packed + {len(self.rejected)} rejected"
             f" + {sum(self.dropped.values())} dropped + {self.waiting} waiting"
         ]
+        lines += lines_by_source(self.by_source)
         lines += [f"  rejected {r}" for r in self.rejected]
         lines += [f"  dropped {n} by {rule}" for rule, n in self.dropped.items()]
         lines += [f"  shortened {self.shortened} of the packed, to fill rows exactly"] if self.shortened else []
@@ -98,7 +104,8 @@ class Account:
     """The running report of one stream, to which batches are added one by one.
 
     Attributes:
-        seen, packed, rejected, dropped, shard_errors, shortened, warnings: the fields of `Report`, for the batches so far.
+        seen, packed, rejected, dropped, shard_errors, shortened, warnings, by_source: the fields of `Report`, for the batches
+            so far.
     """
 
     def __init__(self) -> None:
@@ -107,6 +114,7 @@ class Account:
         self.shard_errors: list[ShardFault] = []
         self.dropped: dict[str, int] = {}
         self.warnings: dict[str, int] = {}
+        self.by_source: dict[str, SourceCounts] = {}
 
     def add(self, info: BatchInfo, *, before: int = 0, delivered: bool = True) -> None:
         """Add the next batch of the stream.
@@ -122,6 +130,7 @@ class Account:
         self.rejected += info.rejections
         self.shard_errors += info.shard_errors
         _add(self.dropped, info.dropped)
+        self.by_source = counted_by_source(self.by_source, info, delivered=delivered)
         if delivered:
             self.packed += info.packed
             self.shortened += info.shortened
@@ -147,6 +156,7 @@ class Account:
             shard_errors=list(self.shard_errors),
             shortened=self.shortened,
             warnings=dict(self.warnings),
+            by_source=dict(self.by_source),
         )
 
 

@@ -12,6 +12,7 @@ import torch
 from patchpack.errors import ConfigError
 from patchpack.model import ViT, presets
 from patchpack.model.weights import load_big_vision, load_timm
+from patchpack.model.weights.checkpoint import read_file
 
 
 def load_model(name: str, weights: str | None) -> ViT:
@@ -19,8 +20,8 @@ def load_model(name: str, weights: str | None) -> ViT:
 
     Args:
         name: name of a preset in `patchpack.model.presets`.
-        weights: path of the weights: a ``.npz`` file from big_vision, or a state dict from timm or patchpack, saved by torch.
-            None gives random weights, which do not differ between runs.
+        weights: path of the weights: a ``.npz`` file from big_vision, or a file from torch or safetensors with the
+            weights of timm or of patchpack. None gives random weights, which do not differ between runs.
 
     Raises:
         ConfigError: the preset or the file does not exist, or the weights belong to another model.
@@ -38,9 +39,12 @@ def load_model(name: str, weights: str | None) -> ViT:
         if path.suffix == ".npz":
             load_big_vision(model, _without_classifier(dict(np.load(path))))
         else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            load = load_timm if any(key.endswith("norm1.weight") for key in state) else _load_own
-            load(model, _without_classifier(state))
+            path.stat()
+            state = read_file(path)
+            if isinstance(state, dict) and "embed.linear.weight" in state:
+                _load_own(model, _without_classifier(state))
+            else:
+                _load_theirs(model, state)
     except OSError as error:
         raise ConfigError(f"--weights cannot be read, {type(error).__name__}: {error}") from error
     return model.eval()
@@ -48,6 +52,13 @@ def load_model(name: str, weights: str | None) -> ViT:
 
 def _without_classifier(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if not name.removeprefix("params/").startswith(("head.", "head/"))}
+
+
+def _load_theirs(model: ViT, state: Any) -> None:
+    try:
+        load_timm(model, state, head=False)
+    except ConfigError as error:
+        raise ConfigError(f"--weights are not of this model: {error}") from error
 
 
 def _load_own(model: ViT, state: dict[str, Any]) -> None:

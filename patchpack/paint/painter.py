@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ import numpy as np
 from patchpack import errors
 from patchpack.batch.packed import PackedBatch
 from patchpack.image import pillow_warnings
-from patchpack.losses import Rejection
+from patchpack.losses import Rejection, source_of
 from patchpack.paint import targets
 from patchpack.paint.augment import change_of
 from patchpack.paint.clip import paint_clip
@@ -48,7 +48,11 @@ def blank(plan: BatchPlan, recipe: Recipe) -> PackedBatch[np.ndarray]:
         norm=norm_of(recipe.normalize) if recipe.dtype == "uint8" else identity_norm(),
         keys=[[h.key for h in plan.headers[a:b]] for a, b in _spans(plan)],
         patch_size=plan.patch_size,
-        info=replace(plan.info, rejections=list(plan.info.rejections)),
+        info=replace(
+            plan.info,
+            rejections=list(plan.info.rejections),
+            by_source={name: dict(counts) for name, counts in plan.info.by_source.items()},
+        ),
         sample_ids=np.zeros((rows, slots), dtype=np.int32),
         text_ids=None if plan.text_len is None else np.zeros((rows, plan.text_len), dtype=np.int32),
         text_segment_ids=None if plan.text_len is None else np.zeros((rows, plan.text_len), dtype=np.int32),
@@ -114,6 +118,8 @@ def paint(
                 batch.info.rejections.append(_rejection(placed.header, error))
         else:
             packed += row < fresh
+            if batch.info.by_source and row < fresh:
+                _count(batch.info.by_source, sample)
             for kind in pillow_warnings.heard() if row < fresh else ():
                 counts[kind] = counts.get(kind, 0) + 1
     for row, end in enumerate(ends):
@@ -121,6 +127,13 @@ def paint(
     batch.info.packed = packed
     batch.info.warnings = dict(sorted(counts.items()))
     return batch
+
+
+def _count(by_source: dict[str, dict[str, int]], sample: Sequence[PlacedImage]) -> None:
+    """Count a packed sample for its source."""
+    counts = by_source[source_of(sample[0].header.key)]
+    counts["packed"] = counts.get("packed", 0) + 1
+    counts["tokens"] = counts.get("tokens", 0) + sum(image.tokens.stop - image.tokens.start for image in sample)
 
 
 def _paint_image(batch: PackedBatch[np.ndarray], plan: BatchPlan, recipe: Recipe, fetch: Fetch, placed: PlacedImage) -> None:

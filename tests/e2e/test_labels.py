@@ -419,3 +419,16 @@ def test_an_index_of_the_command_line_keeps_the_declared_kind(tmp_path: Path, ca
     assert main(["index", path, "--update", str(out), "-o", str(out), "--target-kind", "float"]) == 0
     assert pp.Index.open(out).target_kind == TargetSpec("float32", (), True)
     capsys.readouterr()
+
+
+def test_sources_of_a_mix_may_declare_the_kind_of_their_labels() -> None:
+    def of(label: object, **options: Any) -> pp.Source:
+        return pp.open_source([pp.Sample(f"s{n}", np.zeros((9, 8, 3), np.uint8), label) for n in range(4)], **options)
+
+    recipe = pp.Recipe(resize=pp.resize.NaFlex(4), patch_size=4, seq_len=8, rows_per_batch=2, max_images=2)
+    both = pp.Mix([(of(1, target_kind="float"), 1), (of(0.5, target_kind="float"), 1)], stop="last")
+    assert {batch.targets.dtype for batch in pp.load(both, recipe)} == {torch.float32}
+    one = pp.Mix([(of(1), 1), (of(0.5, target_kind="float"), 1)], stop="last")
+    with pytest.raises(pp.errors.ConfigError, match=r"those of '0' are int64, those of '1' are float32.* target_kind="):
+        list(pp.load(one, recipe))
+    assert {batch.targets.dtype for batch in pp.load(one, recipe, target_kind="float")} == {torch.float32}

@@ -12,6 +12,7 @@ import patchpack as pp
 from helpers.opening import opened
 from patchpack import rng
 from patchpack.errors import SourceError, TargetError
+from patchpack.losses import ShardFault
 from patchpack.stream.index.scan import INLINE_BYTES
 from patchpack.stream.planning.probe import probe_targets
 from patchpack.stream.sources.shards import ShardSource
@@ -34,7 +35,7 @@ def check_against_scan(index: pp.Index, shards: Any, **asked: Any) -> None:
     of = [header.location.shard for header in headers]
     assert index.starts.tolist() == [sum(s < shard for s in of) for shard in range(source.num_parts + 1)]
     assert index.rejections == [event for event in events if isinstance(event, pp.Rejection)]
-    assert index.faults == [event for event in events if isinstance(event, pp.ShardFault)]
+    assert index.faults == [event for event in events if isinstance(event, ShardFault)]
     assert index.target_kind == probe_targets(iter(events), source.reader)[0]
     assert (index.name, index.num_shards) == (source.name, source.num_parts)
     assert sum(index.formats.values()) == len(headers)

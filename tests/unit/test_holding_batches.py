@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 import patchpack as pp
+from patchpack.losses import ShardFault
 from patchpack.plan.online.planner import OnlinePlanner
 
 RECIPE = pp.Recipe(
@@ -123,7 +124,7 @@ def test_a_report_is_saved_and_loaded() -> None:
     list(loader)
     assert [r.key for r in loader.report().rejected] == ["broken"]
     assert saved_and_loaded(loader.report()) == loader.report()
-    fault = pp.ShardFault("a.tar", "cut")
+    fault = ShardFault("a.tar", "cut")
     assert saved_and_loaded({"faults": [fault], "rejections": loader.report().rejected})["faults"] == [fault]
 
 

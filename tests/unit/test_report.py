@@ -18,6 +18,7 @@ from helpers.batches import by_hand
 from patchpack.batch_info import BatchInfo
 from patchpack.losses import Rejection, ShardFault
 from patchpack.report import Account, Report
+from patchpack.source_counts import SourceCounts
 
 COUNTERS = ("step", "epoch", "seen", "planned", "packed", "shortened", "worker", "streams")
 COUNTS = st.integers(0, 1 << 40)
@@ -44,6 +45,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "positions": st.none() | st.just("image"),
     "state": st.none() | st.dictionaries(TEXTS, COUNTS | st.lists(TEXTS, max_size=2) | st.none(), max_size=3),
     "fatal": st.none() | TEXTS,
+    "by_source": st.dictionaries(TEXTS, st.dictionaries(st.sampled_from(["waiting", "dropped", "packed", "tokens"]), COUNTS)),
 }
 INFOS = st.fixed_dictionaries({}, optional=FIELDS).map(lambda given: BatchInfo(**given))
 BAD, CUT = Rejection("a.tar", "k", "k.jpg", "decode", "no picture"), ShardFault("a.tar", "cut")
@@ -51,7 +53,7 @@ SAID: dict[str, Any] = {  # of every field a value that is not its default
     "step": 3, "epoch": 1, "seen": 9, "planned": 4, "packed": 3, "shortened": 2, "dropped": {"tail": 1}, "rejections": [BAD],
     "shard_errors": [CUT], "warnings": {"odd": 1}, "repeats": [[0, 1]], "boxes": [[[0, 1, 2, 3], [4, 5, 6, 7]]],
     "flips": [[True, False]], "positions": "image", "worker": 1, "streams": 2, "state": {"at": [1, "x", None]},
-    "fatal": "nothing", "elsewhere": [BAD, CUT],
+    "fatal": "nothing", "elsewhere": [BAD, CUT], "by_source": {"a": {"waiting": 2, "packed": 3}},
 }  # fmt: skip
 
 
@@ -160,6 +162,17 @@ def naive(said: list[tuple[BatchInfo, int, bool]]) -> Report:
     packed = sum(info.packed for info in delivered)
     rejected = [rejection for info in infos for rejection in info.rejections]
     dropped = summed([info.dropped for info in infos])
+
+    def of(name: str) -> SourceCounts:
+        there = [(info.by_source[name], info, given) for info, _, given in said if name in info.by_source]
+        ready = sum(counts.get("packed", 0) for counts, _, given in there if given)
+        refused = sum(loss.key.split("/")[0] == name for _, info, _ in there for loss in info.rejections)
+        left_out = sum(counts.get("dropped", 0) for counts, _, _ in there)
+        counts, _, given = there[-1]
+        wait = counts.get("waiting", 0) + (0 if given else counts.get("packed", 0))
+        tokens = sum(counts.get("tokens", 0) for counts, _, given in there if given)
+        return SourceCounts(ready + refused + left_out + wait, ready, refused, left_out, wait, tokens)
+
     return Report(
         seen=seen,
         packed=packed,
@@ -169,6 +182,7 @@ def naive(said: list[tuple[BatchInfo, int, bool]]) -> Report:
         shard_errors=[fault for info in infos for fault in info.shard_errors],
         shortened=sum(info.shortened for info in delivered),
         warnings=summed([info.warnings for info in delivered]),
+        by_source={name: of(name) for name in dict.fromkeys(name for info in infos for name in info.by_source)},
     )
 
 

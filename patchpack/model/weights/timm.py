@@ -1,90 +1,148 @@
-"""The conversion between timm's state dicts and our model.
-
-Weights that timm stores in another form are converted. Convolution kernels become linear maps of (y, x, channel) patches.
-Positions of class and register tokens are added to these tokens. A pooling query is multiplied by its projection. All other
-weights are only renamed.
-"""
+"""The conversion between timm's weights and a patchpack model. `patchpack.model.weights.renaming` has the names and forms."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from patchpack.errors import ConfigError
+from patchpack.model.interpolate import CONVENTIONS, resize_grid
+from patchpack.model.kernel import resize_kernel as resized_kernel
 from patchpack.model.positions import FactorizedPositions, GridPositions
 from patchpack.model.vit import ViT
-from patchpack.model.weights.fit import take_over
+from patchpack.model.weights.advice import misfit
+from patchpack.model.weights.checkpoint import read_checkpoint
+from patchpack.model.weights.fit import misfits, take_over
+from patchpack.model.weights.parts import TOLD_BY_MODULE, differences, parts_of_model, parts_of_weights
+from patchpack.model.weights.renaming import from_timm, pairs, short_names
 
 Family = Literal["vit", "flexivit", "naflexvit"]
-
-# (ours, timm's), for weight and bias alike
-_BLOCK = (
-    ("norm_attention", "norm1"),
-    ("qkv", "attn.qkv"),
-    ("norm_q", "attn.q_norm"),
-    ("norm_k", "attn.k_norm"),
-    ("out", "attn.proj"),
-    ("scale_attention", "ls1"),
-    ("norm_mlp", "norm2"),
-    ("mlp.0", "mlp.fc1"),
-    ("mlp.2", "mlp.fc2"),
-    ("scale_mlp", "ls2"),
-)
-_POOL = (("kv", "kv"), ("out", "proj"), ("norm", "norm"), ("mlp.0", "mlp.fc1"), ("mlp.2", "mlp.fc2"))
-_REST = (("norm", "norm"), ("norm_pooled", "fc_norm"), ("head", "head"))
+_HOW = CONVENTIONS["timm"]
 
 
-def load_timm(model: ViT, state: Mapping[str, Tensor]) -> None:
+class Loaded(NamedTuple):
+    """The names of the weights that `load_timm` left out, resized, or did not change in the model.
+
+    Attributes:
+        fresh: names of the model's weights that keep the values from before, sorted.
+        left_out: names of weights in the checkpoint that were not loaded, without prefixes, sorted.
+        resized: names of the model's weights that were resized.
+    """
+
+    fresh: tuple[str, ...]
+    left_out: tuple[str, ...]
+    resized: tuple[str, ...]
+
+
+def load_timm(
+    model: ViT,
+    weights: Mapping[str, Any] | str | Path | nn.Module,
+    *,
+    head: bool | str = True,
+    entry: str | None = None,
+    resize_positions: bool = False,
+    resize_kernel: bool = False,
+) -> Loaded:
     """Load the weights of a timm model ``vit_*``, ``flexivit_*`` or ``naflexvit_*``.
 
     Args:
         model: a model with the same parts as the timm model, for instance from a preset. The model's weights are overwritten.
-        state: timm's ``model.state_dict()``.
+        weights: one of these forms:
+
+            - a timm model,
+            - the path of a file that ``torch.save`` or safetensors wrote. The file is read without running code from it,
+            - a mapping such as ``model.state_dict()``.
+
+            In a file or a mapping, the weights may be nested (``{"state_dict": …}``, ``{"model": {"backbone": …}}``), and their
+            names may have a prefix (``module.``, ``backbone.``, ``encoder.``). Any nesting and any prefix is found by the name
+            of the patch kernel.
+        head: True, the default, loads the weights of the head (timm's module ``head``) into the model's head. False leaves them
+            out, and the model's head keeps its values. Use False to train a fresh head for other classes. A name, such as
+            ``"classifier"``, does the same for weights whose head has this name.
+        entry: name of the part of the checkpoint to load, such as ``"state_dict_ema"`` or ``"teacher.backbone"``, where the
+            checkpoint has weights of several models. Weights outside this part are not read. Default None: the checkpoint has
+            weights of one model.
+        resize_positions: True resizes the table of positions to the grid of the model's table, with timm's rule (bicubic with
+            antialias, `resample_abs_pos_embed`). False, the default, raises an error if the grids differ. A model with the grid
+            of the weights takes images of every size too, because it resizes the table in each forward pass.
+        resize_kernel: True resizes the patch kernel to the model's patch size, with timm's rule (the pseudo-inverse method of
+            FlexiViT, bicubic with antialias, `resample_patch_embed`). False, the default, raises an error if the sizes differ.
+
+    Returns:
+        The names of the weights that are fresh, left out or resized.
 
     Raises:
-        ConfigError: weights are missing, left over, or of another shape. The error lists these weights. The model is then
-            unchanged.
+        ConfigError: the file cannot be read, the checkpoint has weights of no or of several timm models, `head` names no
+            weights, or the weights do not fit the model. If the weights do not fit, the error names the sizes that differ and
+            the arguments of a preset that makes a fitting model. The model is unchanged after every error. A state dict does
+            not tell the number of heads, the pooling of a model with a class token, the activation, the order of norms, and
+            NaFlexViT's rule for resizing its table. These parts are compared only if `weights` is a timm model.
 
     Example:
-        ``load_timm(presets.vit_b16(), timm.create_model("vit_base_patch16_224", pretrained=True).state_dict())``
+        ``load_timm(presets.vit_b16(), timm.create_model("vit_base_patch16_224", pretrained=True))``
     """
-    theirs = {name.removeprefix("embeds."): value.detach() for name, value in state.items()}
-    theirs = {name.replace("patch_embed.proj.", "proj."): value for name, value in theirs.items()}
-    found: dict[str, Tensor] = {}
-    if (kernel := theirs.pop("proj.weight", None)) is not None:
-        if kernel.ndim == 4:
-            kernel = kernel.permute(0, 2, 3, 1).flatten(1)  # [width, 3, p, p] → pixels (y, x, channel)
-        found["embed.linear.weight"] = kernel
-    if (bias := theirs.pop("proj.bias", None)) is not None:
-        found["embed.linear.bias"] = bias
-    prefix = [theirs.pop(name)[0] for name in ("cls_token", "reg_token") if name in theirs]
-    own = torch.cat(prefix) if prefix else None
-    if (table := theirs.pop("pos_embed", None)) is not None:
-        if table.ndim == 3 and isinstance(model.positions, GridPositions):
-            rows, cols, _ = model.positions.table.shape
-            table = table[0]
-            if own is not None and len(table) == rows * cols + len(own):
-                own, table = own + table[: len(own)], table[len(own) :]
-            table = table.reshape(rows, cols, -1) if len(table) == rows * cols else table
-        found["positions.table"] = table[0] if table.ndim == 4 else table
-    if own is not None:
-        found["prefix"] = own
-    for name, axis in (("positions.rows", "pos_embed_y"), ("positions.cols", "pos_embed_x")):
-        if (line := theirs.pop(axis, None)) is not None:
-            found[name] = line[0]
-    if "attn_pool.latent" in theirs:
-        latent = theirs.pop("attn_pool.latent")[0, 0]
-        query = theirs.pop("attn_pool.q.weight") @ latent
-        query = query + theirs.pop("attn_pool.q.bias", torch.zeros_like(query))
-        heads = getattr(model.pool, "heads", 1)
-        found["pool.query"] = query.view(heads, -1)
-    names = {their: ours for ours, their in _pairs(len(model.blocks))}
-    for name, value in theirs.items():
-        found[names.get(name, name)] = value
-    take_over(model, found)
+    if not isinstance(head, bool | str):
+        raise ConfigError(f"head must be True, False or the name of the head in the weights, got {head!r}")
+    state, module = read_checkpoint(weights, entry)
+    left_out = _of_head(state, head)
+    theirs = short_names({name: value for name, value in state.items() if name not in left_out})
+    keep = {name for name in model.state_dict() if name.startswith("head.")} if head is not True else set()
+    ours = parts_of_model(model)
+    told = parts_of_weights(theirs, module, ours)
+    resized = []
+    if head is not True:
+        told = replace(told, num_classes=None)
+    if resize_kernel and told.patch_size != ours.patch_size and _is_kernel(theirs["proj.weight"], told.patch_size):
+        theirs["proj.weight"] = _kernel_to(theirs["proj.weight"], told.patch_size, ours.patch_size)
+        told = replace(told, patch_size=ours.patch_size)
+        resized.append("embed.linear.weight")
+    to = ours.grid if resize_positions and told.grid is not None and told.grid != ours.grid else None
+    from_grid = told.grid
+    if to is not None:
+        told = replace(told, grid=to, entries=ours.entries)
+        resized.append("positions.table")
+
+    def convert(heads: int) -> dict[str, Tensor]:
+        found = from_timm(theirs, depth=told.depth, heads=heads, grid=from_grid)
+        if to is not None:
+            found["positions.table"] = resize_grid(found["positions.table"].float(), *to, told.how or _HOW)
+        return found
+
+    found = convert(model.heads)
+    problems = misfits(model, found, keep)
+    if problems or TOLD_BY_MODULE & set(differences(told, ours)):
+        raise misfit(told, ours, problems, flexible=model.embed.flexible is not None, head=head is True, convert=convert)
+    take_over(model, found, keep)
+    return Loaded(tuple(sorted(keep)), tuple(sorted(left_out)), tuple(resized))
+
+
+def _of_head(state: Mapping[str, Tensor], head: bool | str) -> set[str]:
+    """Return the names of the weights of the head that is left out."""
+    if head is True:
+        return set()
+    name = "head" if head is False else head
+    names = {key for key in state if key.startswith(f"{name}.")}
+    if not names and head is not False:
+        parts = sorted({key.split(".")[0] for key in state})
+        raise ConfigError(f"head={head!r} names no weights. The parts of these weights are {', '.join(parts)}")
+    return names
+
+
+def _is_kernel(kernel: Tensor, size: int) -> bool:
+    return kernel.ndim == 4 or (kernel.ndim == 2 and kernel.shape[1] == 3 * size * size)
+
+
+def _kernel_to(kernel: Tensor, stored: int, size: int) -> Tensor:
+    """Return timm's patch kernel, a convolution or a linear map, for another patch size, in the same form."""
+    if kernel.ndim == 4:
+        return resized_kernel(kernel.float(), (size, size), how=_HOW)
+    pixels = kernel.float().view(len(kernel), stored, stored, -1)
+    return resized_kernel(pixels, (size, size), how=_HOW, dims=(1, 2)).flatten(1)
 
 
 def to_timm(model: ViT, family: Family = "vit") -> dict[str, Tensor]:
@@ -136,12 +194,5 @@ def to_timm(model: ViT, family: Family = "vit") -> dict[str, Tensor]:
         theirs["attn_pool.q.weight"] = torch.eye(width, dtype=query.dtype, device=query.device)
         if "pool.kv.bias" in state:
             theirs["attn_pool.q.bias"] = query.new_zeros(width)
-    names = dict(_pairs(len(model.blocks)))
+    names = dict(pairs(len(model.blocks)))
     return theirs | {names[name]: value for name, value in state.items()}
-
-
-def _pairs(depth: int) -> list[tuple[str, str]]:
-    """Return (patchpack's name, timm's name) of every weight that is only renamed."""
-    modules = [(f"pool.{ours}", f"attn_pool.{their}") for ours, their in _POOL] + list(_REST)
-    modules += [(f"blocks.{i}.{ours}", f"blocks.{i}.{their}") for i in range(depth) for ours, their in _BLOCK]
-    return [(f"{ours}.{leaf}", f"{their}.{leaf}") for ours, their in modules for leaf in ("weight", "bias", "gamma")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +52,7 @@ class OnlinePlanner:
         max_in_a_row: number of consecutive unusable samples after which the epoch ends with a plan that has `fatal` set. None
             for no limit. Default 100.
         text_len: text tokens per row, in addition to the tokens of images (see `Header.text`). Default None, without texts.
+        sources: names of the sources of a mix, which keys begin with. Default empty, no mix.
 
     Raises:
         ConfigError: `tail` is unknown, or a number is out of its range.
@@ -73,6 +74,7 @@ class OnlinePlanner:
         lookahead_bytes: int | None = None,
         max_in_a_row: int | None = MAX_IN_A_ROW,
         text_len: int | None = None,
+        sources: Sequence[str] = (),
     ) -> None:
         if tail not in TAILS:
             raise ConfigError(f"tail must be one of {', '.join(TAILS)}, got {tail!r}")
@@ -85,7 +87,7 @@ class OnlinePlanner:
         self._lookahead, self._max_in_a_row = (lookahead, lookahead_bytes), max_in_a_row
         self._budget = Budget(recipe.max_images, text_len)
         self._batches = Batches(recipe, epoch, tail, target_kind, text_len)
-        self._account = Losses()
+        self._account = Losses(sources)
         self._first_ordinal = seen + stream
         self._step, self._passes = stream, Passes(recipe)
         self._held: HeldPlan | None = None
@@ -170,18 +172,18 @@ class OnlinePlanner:
         account = self._account
         if not self.done:
             left = self._rows.take(len(self._rows))  # empty unless tail is "drop"
-            account.drop("tail", sum(len(row) for row in left))
+            account.drop("tail", [decision for row in left for decision in row])
         else:
-            account.drop("steps_per_epoch", len(self._rows.waiting()))
+            account.drop("steps_per_epoch", self._rows.waiting())
         held, self._held, self._finished = self._held, None, True
         if held is None:
             yield self._make_plan([], fatal=f"{self._name}: no image to pack, {account}")
             return
         dropped, account.dropped = account.dropped, {}
         if self._max_steps is not None and not self.done:
-            why = too_few_steps(self._recipe, self._patch_size, nothing_usable=self.nothing_usable)
+            why = too_few_steps(self._recipe, self._patch_size, account.first_fault, nothing_usable=self.nothing_usable)
             self._fatal = f"{self._name} ended after {self._step} of {self._max_steps} steps: {why}"
-        yield replace(held.plan, info=replace(account.added_to(held.plan.info), dropped=dropped))
+        yield replace(held.plan, info=replace(account.added_to(held.plan.info, list), dropped=dropped))
         if self._fatal:
             yield self._make_plan([], fatal=self._fatal)
 
@@ -191,14 +193,13 @@ class OnlinePlanner:
         self._fatal = too_many_errors(self._name, self._account)
         held, self._held = self._held, None
         if held is not None:
-            yield replace(held.plan, info=self._account.added_to(held.plan.info))
+            yield replace(held.plan, info=self._account.added_to(held.plan.info, self._rows.waiting))
         yield self._make_plan([], fatal=self._fatal)
 
     def _begin(self, patch_size: int) -> None:
         """Open new rows for a patch size."""
-        recipe = self._recipe
-        self._patch_size, self._seq_len = patch_size, recipe.row_len(patch_size)
-        self._rows = Rows(recipe.packer, self._seq_len, self._budget, *self._lookahead)
+        self._patch_size, self._seq_len = patch_size, self._recipe.row_len(patch_size)
+        self._rows = Rows(self._recipe.packer, self._seq_len, self._budget, *self._lookahead)
 
     def _start_step(self) -> None:
         patch_size = self._recipe.patch_size_at(self._epoch, self._step)
@@ -213,8 +214,7 @@ class OnlinePlanner:
     def _decide(self, headers: list[tuple[int, Header]], patch_size: int | None = None) -> list[SampleDecision]:
         """Return the decisions about samples, which are given as pairs (position in the stream, header)."""
         ordinals = self._first_ordinal + self._num_streams * np.array([p for p, _ in headers], dtype=np.int64)
-        p = patch_size or self._patch_size
-        return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=p)
+        return decide(self._recipe, headers, epoch=self._epoch, ordinals=ordinals, patch_size=patch_size or self._patch_size)
 
     def _push(self, decision: SampleDecision) -> None:
         rejection = refused(decision, self._recipe, self._seq_len, self._budget.text_len)
@@ -240,8 +240,7 @@ class OnlinePlanner:
 
     def _make_plan(self, rows: list[list[SampleDecision]], fatal: str | None = None, repeated_rows: int = 0) -> BatchPlan:
         fresh = [decision for row in rows[: len(rows) - repeated_rows] for decision in row]
-        shortened = sum(decision.cut > 0 for decision in fresh)
-        info = self._account.info(self._step, self._epoch, len(fresh), shortened, fatal=fatal is not None)
+        info = self._account.info(self._step, self._epoch, fresh, self._rows.waiting, fatal=fatal is not None)
         return self._batches.plan(rows, self._patch_size, info, fatal=fatal, repeated_rows=repeated_rows)
 
     # ----------------------------------------------------------------------------------------------------------- resume

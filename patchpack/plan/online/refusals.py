@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from patchpack.losses import Rejection
+from patchpack.losses import Rejection, ShardFault
 from patchpack.plan.online.decisions import SampleDecision
 from patchpack.plan.online.losses import Losses
 from patchpack.plan.policies.crop import WholeImage
@@ -70,14 +70,16 @@ def too_many_errors(name: str, losses: Losses) -> str:
     )
 
 
-def too_few_steps(recipe: Recipe, patch_size: int, *, nothing_usable: bool) -> str:
+def too_few_steps(recipe: Recipe, patch_size: int, fault: ShardFault | None, *, nothing_usable: bool) -> str:
     """Return the reason why a source ended before the requested number of steps, as a text.
 
     Args:
         recipe: recipe of the batches.
         patch_size: pixels per side of a patch.
+        fault: the first part of the source that could not be read to its end. None if there is none.
         nothing_usable: True if the recipe took no image in a whole pass over the source.
     """
     if nothing_usable:
         return f"{recipe.resize!r} accepted no image of a whole pass at patch_size={patch_size}"
-    return "it can be read only once. Use a source that can be read again (a list, files), or fewer steps"
+    cure = "it can be read only once. Use a source that can be read again (a list, files), or fewer steps"
+    return cure if fault is None else f"{cure}. Its first fault: {fault.shard}: {fault.reason}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from patchpack import rng
 from patchpack.errors import ConfigError
-from patchpack.losses import ShardFault
+from patchpack.losses import Rejection, ShardFault
 from patchpack.stream.sample.source import Source
 from patchpack.types import Event, Header
 
@@ -110,9 +110,19 @@ class OrderedSource:
         self.name = source.name
 
     @property
+    def start(self) -> Mark:
+        """The position at which reading begins."""
+        return self._start
+
+    @property
     def has_parts(self) -> bool:
         """True if the source has parts, so that reading can begin at each of them."""
         return self._source.num_parts is not None
+
+    @property
+    def share(self) -> str:
+        """The share of several ranks in words, for messages. An empty text if there is one rank."""
+        return "" if self._order.world_size == 1 else f" by rank {self._order.rank} of {self._order.world_size}"
 
     def scan(self) -> Generator[Event | Mark, None, None]:
         """Yield headers, rejections and faults in the order, and marks between them.
@@ -124,15 +134,22 @@ class OrderedSource:
         for number in count(first.repeat) if self._order.repeat else range(first.repeat, 1):
             begins_inside = number == first.repeat and first.block > 0
             empty = not begins_inside
-            for event in self._blocks(number, first if number == first.repeat else Mark(repeat=number)):
-                if isinstance(event, Mark):
-                    yield event._replace(samples=samples)
-                    continue
-                samples += not isinstance(event, ShardFault)
+            for event in self.scan_pass(first if number == first.repeat else Mark(samples, number)):
+                samples += isinstance(event, (Header, Rejection))
                 empty = empty and not isinstance(event, Header)
-                yield event.in_pass(number) if isinstance(event, Header) and number else event
+                yield event
             if empty:  # another pass would find no header either
                 return
+
+    def scan_pass(self, start: Mark) -> Iterator[Event | Mark]:
+        """Yield the rest of one pass from a position on: headers, rejections, faults, and marks between them."""
+        samples, number = start.samples, start.repeat
+        for event in self._blocks(number, start):
+            if isinstance(event, Mark):
+                yield event._replace(samples=samples)
+                continue
+            samples += not isinstance(event, ShardFault)
+            yield event.in_pass(number) if isinstance(event, Header) and number else event
 
     def _blocks(self, number: int, start: Mark) -> Iterator[Event | Mark]:
         """Yield the events of one pass, and marks. The field `samples` of these marks is not set yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
-from typing import Any
+from typing import Any, Protocol
 
 from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.image.formats import reading_of, require_readable
@@ -26,29 +26,49 @@ def require_recipe(recipe: Any) -> Recipe:
     return recipe
 
 
+class Scanned(Protocol):
+    """An object whose events are searched, such as a `Source`."""
+
+    def scan(self) -> Iterator[Event]:
+        """Yield events in order."""
+        ...
+
+
 def target_kind_of(source: Source, max_in_a_row: int | None) -> tuple[TargetKind, bool]:
+    """Return the kind of the first readable target of a source with parts, and whether the search came to an end.
+
+    See `first_target_of`.
+    """
+    targets, ended = first_target_of(source, source.reader, max_in_a_row)
+    return infer_kind(targets[0]) if targets else None, ended
+
+
+def first_target_of(source: Scanned, reader: Reader, max_in_a_row: int | None) -> tuple[list[object], bool]:
     """Find the first readable target of a source with parts.
 
-    Return two values: the kind of this target, and False if the search was ended early.
+    Return two values: a list of this target, and False if the search was ended early. The list is empty if no target is found.
 
     The search follows the order of the source, so the kind does not depend on the shuffling, the rank, or the worker. The
-    search ends early after `max_in_a_row` samples in a row whose header or target cannot be used. The kind is then None.
+    search ends early after `max_in_a_row` samples in a row whose header or target cannot be used.
 
     Args:
         source: a source with parts.
+        reader: the reader of targets.
         max_in_a_row: number of unusable samples in a row after which the search ends early. None for no limit.
     """
     in_a_row = 0
     for event in source.scan():
         if isinstance(event, Header):
             try:
-                return infer_kind(source.reader.target(event.location)), True
+                target = reader.target(event.location)
+                infer_kind(target)
+                return [target], True
             except (TargetError, SourceError, OSError):
                 pass  # the painter reports it
         in_a_row += isinstance(event, (Header, Rejection))
         if max_in_a_row is not None and in_a_row >= max_in_a_row:
-            return None, False
-    return None, True
+            return [], False
+    return [], True
 
 
 def probe_targets(

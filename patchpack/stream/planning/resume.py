@@ -19,6 +19,7 @@ from patchpack.errors import ConfigError
 from patchpack.losses import ShardFault
 from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.recipe import Recipe
+from patchpack.stream.planning.mixed_order import MixMark, OrderedMix
 from patchpack.stream.planning.order import Mark, OrderedSource
 from patchpack.types import Event, Header, TargetKind
 
@@ -28,18 +29,18 @@ STATE = 6  # version of a state
 class Marks:
     """The marks of a scan: the positions at which reading can begin. A scan yields marks among its events."""
 
-    def __init__(self, start: Mark) -> None:
+    def __init__(self, start: Mark | MixMark) -> None:
         self._met = [start]
 
-    def without(self, events: Iterable[Event | Mark]) -> Iterator[Event]:
+    def without(self, events: Iterable[Event | Mark | MixMark]) -> Iterator[Event]:
         """Yield the events without the marks."""
         for event in events:
-            if isinstance(event, Mark):
+            if isinstance(event, (Mark, MixMark)):
                 self._met.append(event)
             else:
                 yield event
 
-    def before(self, sample: int) -> Mark:
+    def before(self, sample: int) -> Mark | MixMark:
         """Return the last mark at or before the sample with this number. Earlier marks are removed."""
         while len(self._met) > 1 and self._met[1].samples <= sample:
             del self._met[0]
@@ -57,11 +58,14 @@ def snapshot(planner: OnlinePlanner, marks: Marks, kind: TargetKind) -> dict[str
     state = planner.state_dict()
     first = {position for row in state.get("first_rows", ()) for position, _ in row}  # `restore` can read these again
     waiting = (position for position, *_ in state.get("samples", ()) if position not in first)
-    mark = marks.before(min(waiting, default=state["account"]["seen"]))
+    # a mark behind the last sample is met only by a scan that has read ahead, and a state must not depend on that
+    mark = marks.before(min(waiting, default=state["account"]["seen"] - 1))
     return {"planner": state, "mark": list(mark), "kind": to_builtins(kind)}
 
 
-def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSource, events: Iterator[Event]) -> None:
+def restore(
+    state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSource | OrderedMix, events: Iterator[Event]
+) -> None:
     """Bring a new planner to the position of a `snapshot`. The planner then continues with the next event of `events`.
 
     Args:
@@ -77,15 +81,15 @@ def restore(state: Mapping[str, Any], planner: OnlinePlanner, ordered: OrderedSo
     if saved.get("finished"):
         planner.load_state_dict(saved, {})
         return
-    mark, seen = Mark(*state["mark"]), saved["account"]["seen"]
+    start, seen = state["mark"][0], saved["account"]["seen"]
     wanted = {position for position, *_ in saved["samples"]}
     headers: dict[int, Header] = {}
-    early = [position for position in wanted if position < mark.samples]
+    early = [position for position in wanted if position < start]
     if early:
         scanned = ordered.scan()
-        _collect((event for event in scanned if not isinstance(event, Mark)), 0, max(early) + 1, wanted, headers)
+        _collect(Marks(ordered.start).without(scanned), 0, max(early) + 1, wanted, headers)
         scanned.close()
-    _collect(events, mark.samples, seen, wanted, headers)
+    _collect(events, start, seen, wanted, headers)
     planner.load_state_dict(saved, headers)
 
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from patchpack.errors import SourceError
 from patchpack.losses import Rejection
+from patchpack.stream.planning.mixed_order import MixMark
 from patchpack.stream.planning.order import Mark
 from patchpack.stream.workers.watch import TICK, StatusBoard, end_with_parent, how
 from patchpack.types import Event, Header
@@ -27,16 +28,18 @@ _SMALL = 1 << 16  # bytes of a block that are sent that way; a block with images
 
 
 class Scannable(Protocol):
-    """An object that a scanner reads: a source, or an `OrderedSource`."""
+    """An object that a scanner reads: a source, an `OrderedSource` or an `OrderedMix`."""
 
     name: str
 
-    def scan(self) -> Iterator[Event | Mark]:
+    def scan(self) -> Iterator[Event | Mark | MixMark]:
         """Yield events in order."""
         ...
 
 
-def scan_ahead(source: Scannable, context: str | BaseContext, timeout: float = 0.0) -> Generator[Event | Mark, None, None]:
+def scan_ahead(
+    source: Scannable, context: str | BaseContext, timeout: float = 0.0
+) -> Generator[Event | Mark | MixMark, None, None]:
     """Yield the events of ``source.scan()``, read in another process.
 
     Args:
@@ -90,7 +93,7 @@ def _send(sender: Connection, block: Any) -> None:
         sender.send_bytes(bytes([last]) + data[start : start + piece])
 
 
-def _noted(events: Iterator[Event | Mark], board: StatusBoard) -> Iterator[Event | Mark]:
+def _noted(events: Iterator[Event | Mark | MixMark], board: StatusBoard) -> Iterator[Event | Mark | MixMark]:
     for event in events:
         if isinstance(event, (Header, Rejection)):
             board.write(0, f" after {event.key} ({event.shard})" if event.shard else f" after {event.key}")

@@ -17,7 +17,9 @@ from patchpack.plan.online.planner import OnlinePlanner
 from patchpack.plan.online.saved import already_reported
 from patchpack.plan.recipe import Recipe
 from patchpack.plan.shuffle import block_of
-from patchpack.stream.planning.order import Mark, Order, OrderedSource
+from patchpack.stream.planning.mixed_order import TokenCount, in_order
+from patchpack.stream.planning.mixed_targets import kind_of_mix
+from patchpack.stream.planning.order import Order
 from patchpack.stream.planning.planner import Planner, PlanOptions
 from patchpack.stream.planning.probe import probe_targets, target_kind_of
 from patchpack.stream.planning.resume import STATE, Marks, kind_of, recipe_fields, restore, snapshot
@@ -25,6 +27,7 @@ from patchpack.stream.planning.scanner import scan_ahead
 from patchpack.stream.sample.labels import map_name
 from patchpack.stream.sample.text import require_picklable, require_text_len
 from patchpack.stream.sources.indexed import IndexSource, is_index
+from patchpack.stream.sources.mix import Mix, require_end
 from patchpack.stream.workers.watch import keep_random_states
 from patchpack.types import BatchPlan, Event, TargetKind
 
@@ -47,12 +50,15 @@ class StreamPlanner(Planner):
     def _prepare(self, options: PlanOptions) -> None:
         if options.balance:
             raise ConfigError("balance=True needs an index: rows of a stream are dealt in arrival order")
+        if isinstance(self.source, Mix):
+            require_end(self.source, options.steps_per_epoch)
         if options.packer is not None:
             raise ConfigError(f"packer={options.packer!r} is for an index: rows of a stream are packed by Recipe.packer")
         text, scanner = self.source.text, options.scanner
         require_text_len(text, options.text_len)
-        if scanner is not None and text is not None:
-            require_picklable(text.tokenize, scanner if isinstance(scanner, str) else scanner.get_start_method())
+        if scanner is not None:
+            for each in self.source.texts:
+                require_picklable(each.tokenize, scanner if isinstance(scanner, str) else scanner.get_start_method())
         if options.world_size > 1 and self.source.is_split:
             raise ConfigError(
                 f"{self.source.name} is split by rank already, and would be split again: pass the whole stream, or rank=0 and "
@@ -198,6 +204,7 @@ class StreamPlanner(Planner):
             lookahead_bytes=LOOKAHEAD_BYTES,
             max_in_a_row=self._max_in_a_row,
             text_len=self.text_len,
+            sources=list(self.source.sources) if isinstance(self.source, Mix) else (),
             **stream,
         )
 
@@ -205,8 +212,9 @@ class StreamPlanner(Planner):
         self, order: Order, recipe: Recipe, resume: Mapping[str, Any] | None = None, **stream: int
     ) -> Iterator[BatchPlan]:
         self.source.set_epoch(self.epoch)  # the only call: an epoch comes from the constructor, `set_epoch` or a state
-        begun, start = self.seen, Mark(*resume["mark"]) if resume else Mark()
-        marks, ordered = Marks(start), OrderedSource(self.source, order, start)
+        begun, tokens = self.seen, TokenCount(recipe, self.epoch, self.seen, self.text_len)
+        ordered = in_order(self.source, order, tokens, resume["mark"] if resume else None)
+        marks = Marks(ordered.start)
         scanned = ordered.scan() if self._scanner is None else scan_ahead(ordered, self._scanner, self._timeout)
         with closing(scanned):  # an endless scan, or its process, ends with the epoch
             events = marks.without(scanned)
@@ -220,7 +228,7 @@ class StreamPlanner(Planner):
                         f"packed is passed over",
                         stacklevel=2,
                     )
-                restore(resume, planner, OrderedSource(self.source, order), events)
+                restore(resume, planner, in_order(self.source, order, tokens), events)
             else:
                 self.already_reported = 0
                 kind, events = self._target_kind(events, order)
@@ -239,6 +247,8 @@ class StreamPlanner(Planner):
     def _target_kind(self, events: Iterator[Event], order: Order) -> tuple[TargetKind, Iterator[Event]]:
         """Return the kind of the targets, and the events. If the source has parts, the kind depends on the source alone."""
         source, declared = self.source, self.source.target_kind
+        if isinstance(source, Mix) and declared is None:
+            return kind_of_mix(source, events, self._max_in_a_row)
         if declared is None and source.num_parts is not None and not order.in_source_order:
             kind, found = self._source_kind()
             if found:
@@ -263,7 +273,8 @@ class StreamPlanner(Planner):
         for plan in self._plans(replace(self._order, epoch=self.epoch, rank=0, world_size=1), everything, resume):
             self.already_reported = before
             mine = plan.take_rows(range(rank, plan.num_rows, world_size))
-            info = replace(plan.info, planned=sum(not header.part for header in mine.headers))
+            none = {name: {"waiting": 0} for name in plan.info.by_source}  # every sample of the rank counts with its batch
+            info = replace(plan.info, planned=sum(not header.part for header in mine.headers), by_source=none)
             if rank:  # the first rank reports losses that no rank gets; the others get the first one, so that all may stop
                 first: list[Rejection | ShardFault] = [*info.rejections[:1], *info.shard_errors[:1]]
                 info = replace(info, rejections=[], shard_errors=[], dropped={}, shortened=0, elsewhere=first)

@@ -64,6 +64,11 @@ class Source(ABC):
     text: Text | None = None
     target_kind: TargetKind = None
 
+    @property
+    def texts(self) -> list[Text]:
+        """The location of texts and the tokenizer, one or none. A mix has those of all its sources."""
+        return [] if self.text is None else [self.text]
+
     @abstractmethod
     def scan(self) -> Iterator[Event]:
         """Yield headers, rejections and shard faults in order. Every call yields them in this order."""

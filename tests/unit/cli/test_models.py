@@ -21,7 +21,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(presets, "vit_ti16", type(preset)(preset.func, Size(16, 1, 32, 2), *preset.args[1:], **preset.keywords))
 
 
-@pytest.mark.parametrize("kind", ["ours", "timm", "big_vision"])
+@pytest.mark.parametrize("kind", ["ours", "timm", "nested", "big_vision"])
 def test_weights_are_read_in_every_form(kind: str, tmp_path: Path) -> None:
     torch.manual_seed(1)
     model = presets.vit_ti16(num_classes=3)
@@ -29,7 +29,8 @@ def test_weights_are_read_in_every_form(kind: str, tmp_path: Path) -> None:
     if kind == "big_vision":
         save_big_vision(model, path)
     else:
-        torch.save(model.state_dict() if kind == "ours" else to_timm(model), path)
+        state = model.state_dict() if kind == "ours" else to_timm(model)
+        torch.save({"epoch": 1, "state_dict": state} if kind == "nested" else state, path)
     loaded = load_model("vit_ti16", str(path)).state_dict()
     own = {name: value for name, value in model.state_dict().items() if not name.startswith("head")}
     assert own.keys() == loaded.keys()

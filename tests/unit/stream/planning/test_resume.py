@@ -212,7 +212,7 @@ def test_a_state_of_another_tokenizer_is_refused() -> None:
 def test_a_state_of_an_earlier_version_is_refused_by_its_number() -> None:
     loader = pp.load(Rows(), RECIPE, **READING)
     state = loader.state_dict()
-    with pytest.raises(pp.errors.ConfigError, match="state differs: the state was saved with 5, this loader has 6"):
+    with pytest.raises(pp.errors.ConfigError, match="the state has version 5, this loader reads version 6"):
         loader.load_state_dict(state | {"state": 5})
 
 

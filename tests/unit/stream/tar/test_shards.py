@@ -28,6 +28,7 @@ from PIL import Image
 import patchpack as pp
 from helpers.naive_index import check_against_scan
 from patchpack.image.decode import decode
+from patchpack.losses import ShardFault
 from patchpack.stream.sources.opening import open_source
 from patchpack.stream.sources.shards import ShardSource
 from patchpack.stream.tar import shards
@@ -418,7 +419,7 @@ def test_scribbled_bytes_never_pair_wrongly_and_never_raise(
     Path(path).write_bytes(WHOLE[:place] + scribble + WHOLE[place + len(scribble) :])
     opened = open_source(as_gzip(path) if compressed else path, image="png", target="cls")
     events = list(opened.scan())
-    assert sum(isinstance(event, pp.ShardFault) for event in events) <= 1
+    assert sum(isinstance(event, ShardFault) for event in events) <= 1
     assert len({event.key for event in events if isinstance(event, Header)}) == sum(isinstance(e, Header) for e in events)
 
 
@@ -444,7 +445,7 @@ def test_a_shard_that_vanishes_is_a_fault(shard: Shard) -> None:
     source = open_source(path)
     Path(path).unlink()
     (event,) = source.scan()
-    assert isinstance(event, pp.ShardFault)
+    assert isinstance(event, ShardFault)
     assert "FileNotFoundError" in event.reason
 
 
@@ -513,7 +514,7 @@ def test_a_broken_label_in_a_stream_is_rejected_at_once(shard: Shard) -> None:
 @pytest.mark.parametrize("command", ["cat missing 2>/dev/null", "exit 3", "true"])
 def test_a_command_that_gives_nothing_is_one_fault(command: str) -> None:
     (event,) = open_source(f"pipe:{command}").scan()
-    assert isinstance(event, pp.ShardFault)
+    assert isinstance(event, ShardFault)
 
 
 def test_a_command_that_fails_half_way_is_one_fault_that_says_both(shard: Shard) -> None:
