@@ -47,7 +47,7 @@ I64 = npt.NDArray[np.int64]
 
 
 class Crops(Dataset[tuple[U8, int]]):
-    """Pictures cropped to their object. Item i is (uint8 ``[H, W, 3]``, class).
+    """Pictures cropped to their object. Item i is (uint8 ``[H, W]``, class).
 
     The object is the bounding box of the pixels above the threshold. A picture without such pixels is not cropped.
 
@@ -72,7 +72,7 @@ class Crops(Dataset[tuple[U8, int]]):
     def __getitem__(self, i: int) -> tuple[U8, int]:
         top, left, height, width = self.boxes[i].tolist()
         crop = self._images[i, top : top + height, left : left + width]
-        return np.repeat(crop[:, :, None], 3, axis=2), int(self.labels[i])
+        return np.ascontiguousarray(crop), int(self.labels[i])
 
     def subset(self, numbers: I64) -> Crops:
         """Return the items of these numbers, in this order."""

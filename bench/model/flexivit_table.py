@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-ImageDecision = Mapping[str, Any]
+Record = Mapping[str, Any]
 
 INK, FAINT = "#22272b", "#9aa3ab"
 # Okabe and Ito's colours, which colour-blind people tell apart
@@ -27,7 +27,7 @@ class Spread(NamedTuple):
         return f"{self.mean:.1f} ({self.low:.1f}–{self.high:.1f})"
 
 
-def spread(lines: Sequence[ImageDecision], arm: str, what: str, size: int) -> Spread | None:
+def spread(lines: Sequence[Record], arm: str, what: str, size: int) -> Spread | None:
     """Return the mean and range of one figure of an arm at one patch size, accuracies in percent.
 
     Return None if there is no line.
@@ -42,7 +42,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
-def accuracies(lines: Sequence[ImageDecision], arms: Sequence[str], sizes: Sequence[int]) -> str:
+def accuracies(lines: Sequence[Record], arms: Sequence[str], sizes: Sequence[int]) -> str:
     """Return a table of the accuracy in percent at each patch size: mean and range over seeds.
 
     Lines called "plain" are for kernels resized like pictures.
@@ -56,7 +56,7 @@ def accuracies(lines: Sequence[ImageDecision], arms: Sequence[str], sizes: Seque
     return markdown(["trained / asked at", *map(str, sizes)], rows)
 
 
-def distances(lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: Sequence[str]) -> str:
+def distances(lines: Sequence[Record], fixed: Mapping[str, int], flexible: Sequence[str]) -> str:
     """Return a table of the points of accuracy that each flexible arm has more than the fixed model of a size, at this size.
 
     The difference is taken for each seed.
@@ -76,7 +76,7 @@ def distances(lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible
     return markdown(["flexible − fixed at", *map(str, fixed.values())], rows)
 
 
-def costs(lines: Sequence[ImageDecision], arms: Sequence[str], sizes: Sequence[int]) -> str:
+def costs(lines: Sequence[Record], arms: Sequence[str], sizes: Sequence[int]) -> str:
     """Return a table of the CPU seconds and steps of a training, and the ms of CPU time per image at inference."""
     rows = []
     for arm in _known(lines, arms):
@@ -89,15 +89,15 @@ def costs(lines: Sequence[ImageDecision], arms: Sequence[str], sizes: Sequence[i
     return f"{markdown(head, rows)}\n\n{total:.1f} CPU minutes in all, without painting"
 
 
-def _of(lines: Sequence[ImageDecision], arm: str) -> list[ImageDecision]:
+def _of(lines: Sequence[Record], arm: str) -> list[Record]:
     return [line for line in lines if line["arm"] == arm]
 
 
-def _known(lines: Sequence[ImageDecision], arms: Sequence[str]) -> list[str]:
+def _known(lines: Sequence[Record], arms: Sequence[str]) -> list[str]:
     return [arm for arm in arms if _of(lines, arm)]
 
 
-def draw(lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: Sequence[str], path: Path) -> Path:
+def draw(lines: Sequence[Record], fixed: Mapping[str, int], flexible: Sequence[str], path: Path) -> Path:
     """Draw accuracy against patch size, and against the time of an image at inference. Bars show the range over seeds.
 
     Args:
@@ -130,7 +130,7 @@ def draw(lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: Seq
     return path
 
 
-def _by_size(panel: Any, lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: str) -> None:
+def _by_size(panel: Any, lines: Sequence[Record], fixed: Mapping[str, int], flexible: str) -> None:
     """Draw the fixed models and one flexible model at every patch size. A large dot marks a fixed model's own size."""
     sizes = list(fixed.values())
     for (arm, own), colour in zip(fixed.items(), FIXED_COLOURS, strict=True):
@@ -151,7 +151,7 @@ def _by_size(panel: Any, lines: Sequence[ImageDecision], fixed: Mapping[str, int
     panel.set_title("Each model at every patch size", fontsize=10.5, loc="left")
 
 
-def _by_time(panel: Any, lines: Sequence[ImageDecision], fixed: Mapping[str, int], flexible: Sequence[str]) -> None:
+def _by_time(panel: Any, lines: Sequence[Record], fixed: Mapping[str, int], flexible: Sequence[str]) -> None:
     """Draw the flexible models at every patch size, and the fixed models at their own size.
 
     At one patch size all models do the same work, except for the resizing of a kernel. So each size has a single time, the
@@ -176,7 +176,7 @@ def _by_time(panel: Any, lines: Sequence[ImageDecision], fixed: Mapping[str, int
     panel.set_title("What a patch size costs and gives", fontsize=10.5, loc="left")
 
 
-def _points(lines: Sequence[ImageDecision], arm: str, what: str, sizes: Sequence[int]) -> dict[int, Spread]:
+def _points(lines: Sequence[Record], arm: str, what: str, sizes: Sequence[int]) -> dict[int, Spread]:
     return {size: found for size in sizes if (found := spread(lines, arm, what, size))}
 
 

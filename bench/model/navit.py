@@ -49,7 +49,7 @@ from torch.optim.swa_utils import AveragedModel
 import patchpack as pp
 from bench.model import fashion
 from bench.model.navit_arms import Protocol, Run, Setting, arms
-from bench.model.navit_table import ImageDecision, Point, plot, show, table
+from bench.model.navit_table import Point, Record, plot, show, table
 from patchpack.model import cross_entropy
 
 
@@ -94,7 +94,7 @@ class Training:
         return batch, waited
 
 
-def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[], float] = time.process_time) -> ImageDecision:
+def train(run: Run, data: fashion.Splits, protocol: Protocol, clock: Callable[[], float] = time.process_time) -> Record:
     """Do one run. Return its line for the results file."""
     begun = clock()
     torch.compiler.reset()
@@ -135,7 +135,7 @@ def pace(
     rounds: int = 40,
     steps: int = 5,
     clock: Callable[[], float] = time.process_time,
-) -> list[ImageDecision]:
+) -> list[Record]:
     """Return the CPU milliseconds per image of arms that take turns, so that other work on the machine slows all arms alike."""
     begun = clock()
     torch.compiler.reset()
@@ -147,7 +147,7 @@ def pace(
             images = sum(training.step(clock)[0].info.packed for _ in range(steps))
             times.append(1000 * (clock() - start) / images)
     quartiles = [np.percentile(times, (25, 50, 75)).round(4).tolist() for times in found]
-    lines: list[ImageDecision] = [{"phase": "pace", "arm": run.arm, "ms": ms} for run, ms in zip(runs, quartiles, strict=True)]
+    lines: list[Record] = [{"phase": "pace", "arm": run.arm, "ms": ms} for run, ms in zip(runs, quartiles, strict=True)]
     return [{**line, "CPU seconds with evaluation": round((clock() - begun) / len(lines), 1)} for line in lines]
 
 
@@ -182,11 +182,11 @@ def _endless(loader: pp.Loader) -> Iterator[pp.PackedBatch]:
         epoch += 1
 
 
-def _identity(run: Run) -> ImageDecision:
+def _identity(run: Run) -> Record:
     return {**run._asdict(), "setting": list(run.setting)}
 
 
-def todo(lines: Sequence[ImageDecision], protocol: Protocol, names: Sequence[str]) -> Iterator[Run]:
+def todo(lines: Sequence[Record], protocol: Protocol, names: Sequence[str]) -> Iterator[Run]:
     """Yield the runs that have no line yet: all tuning runs, or else the final runs with the best settings, seed after seed."""
     done = [{key: line[key] for key in Run._fields} for line in lines if line["phase"] in ("tune", "final")]
     tuning = [Run("tune", name, setting, 0) for name in names for setting in protocol.settings]
@@ -198,7 +198,7 @@ def todo(lines: Sequence[ImageDecision], protocol: Protocol, names: Sequence[str
     yield from missing
 
 
-def tuned(lines: Sequence[ImageDecision], arm: str, protocol: Protocol) -> Setting:
+def tuned(lines: Sequence[Record], arm: str, protocol: Protocol) -> Setting:
     """Return the setting with the best last validation accuracy among the tuning runs. Among equals, return the first.
 
     If the protocol has only one setting, return that.
@@ -209,13 +209,13 @@ def tuned(lines: Sequence[ImageDecision], arm: str, protocol: Protocol) -> Setti
     return Setting(*max(tried, key=lambda line: line["curve"][-1][2])["setting"])
 
 
-def about(protocol: Protocol) -> ImageDecision:
+def about(protocol: Protocol) -> Record:
     """Return the first line of a results file, which describes what its runs have in common."""
-    what: ImageDecision = json.loads(json.dumps(asdict(protocol)))  # as JSON returns it
+    what: Record = json.loads(json.dumps(asdict(protocol)))  # as JSON returns it
     return {"phase": "about", "protocol": what, "arms": {name: repr(arm) for name, arm in arms().items()}}
 
 
-def environment() -> ImageDecision:
+def environment() -> Record:
     """Return versions, processor and threads."""
     cpu = [line.split(":")[1].strip() for line in _lines_of("/proc/cpuinfo") if line.startswith("model name")]
     return {
@@ -234,13 +234,13 @@ def _lines_of(path: str) -> list[str]:
         return []
 
 
-def read(path: Path, protocol: Protocol) -> list[ImageDecision]:
+def read(path: Path, protocol: Protocol) -> list[Record]:
     """Return the lines of a results file, or none if there is no such file. A half-written line of a killed run is left out.
 
     Raises:
         ValueError: the file was made with another protocol or other arms.
     """
-    lines: list[ImageDecision] = []
+    lines: list[Record] = []
     for text in _lines_of(str(path)):
         try:
             lines.append(json.loads(text))
@@ -263,7 +263,7 @@ def restore(
     names: Sequence[str],
     minutes: float = float("inf"),
     clock: Callable[[], float] = time.process_time,
-) -> tuple[list[ImageDecision], bool]:
+) -> tuple[list[Record], bool]:
     """Do the runs that have no line yet, until `minutes` of wall time are nearly over.
 
     A run begins only if a run as long as the last one of its phase would still fit. Return all lines, and whether all runs are
@@ -303,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (FileNotFoundError, ValueError) as error:
         raise SystemExit(str(error)) from None
     paced = {line["arm"] for line in lines if line["phase"] == "pace"}
-    added: list[ImageDecision] = []
+    added: list[Record] = []
     if done and all(line["phase"] != "linear" for line in lines):
         added += [{"phase": "linear", "test": fashion.linear_accuracy(data.train, data.test)}]
     if done and not paced.issuperset(options.arms):  # all arms again, because they must take turns

@@ -19,7 +19,7 @@ COLOURS = {
     "resolution": "#c98a1b",
     "drop": "#b8403a",
 }
-ImageDecision = dict[str, Any]
+Record = dict[str, Any]
 Point = tuple[float, int, float]  # CPU seconds, images, validation accuracy
 
 
@@ -40,7 +40,7 @@ def cost_to(curve: Sequence[Point], target: float) -> tuple[float, float] | None
     return None
 
 
-def table(lines: Sequence[ImageDecision], targets: Sequence[float] = TARGETS) -> dict[str, ImageDecision]:
+def table(lines: Sequence[Record], targets: Sequence[float] = TARGETS) -> dict[str, Record]:
     """Return the results of the final runs of every arm: means and standard deviations over seeds, and ratios to the
     `REFERENCE`.
 
@@ -49,12 +49,12 @@ def table(lines: Sequence[ImageDecision], targets: Sequence[float] = TARGETS) ->
     if the arms ran in turns: it is of the number of images times the median cost of an image. Other work on the machine while
     an arm was trained does not change the second ratio.
     """
-    finals: dict[str, list[ImageDecision]] = {}
+    finals: dict[str, list[Record]] = {}
     for line in lines:
         if line["phase"] == "final":
             finals.setdefault(line["arm"], []).append(line)
     paces = {line["arm"]: line["ms"] for line in lines if line["phase"] == "pace"}
-    rows: dict[str, ImageDecision] = {}
+    rows: dict[str, Record] = {}
     for name, runs in sorted(finals.items(), key=lambda arm: list(COLOURS).index(arm[0])):
         costs = {target: [cost_to(run["curve"], target) for run in runs] for target in targets}
         reached = {target: None if None in found else np.array(found) for target, found in costs.items()}
@@ -79,7 +79,7 @@ def _spread(values: Any, digits: int) -> list[float]:
     return [round(float(np.mean(values)), digits), round(float(np.std(values, ddof=1)) if len(values) > 1 else 0.0, digits)]
 
 
-def _ratio(reference: ImageDecision | None, row: ImageDecision, what: str, target: float) -> list[float] | None:
+def _ratio(reference: Record | None, row: Record, what: str, target: float) -> list[float] | None:
     if reference is None or reference[what][target] is None or row[what][target] is None:
         return None
     (above, d_above), (below, d_below) = reference[what][target], row[what][target]
@@ -91,7 +91,7 @@ def _ratio(reference: ImageDecision | None, row: ImageDecision, what: str, targe
     return [round(ratio, 2), round(ratio * float(np.hypot(d_above / above, d_below / below)), 2)]
 
 
-def show(lines: Sequence[ImageDecision], rows: Mapping[str, ImageDecision]) -> None:
+def show(lines: Sequence[Record], rows: Mapping[str, Record]) -> None:
     """Print the table as Markdown, and the other contents of the file."""
     targets = list(next(iter(rows.values()))["seconds to"]) if rows else []
     columns = ["arm", "lr, tokens", "seeds", "test %", "images/s", "tokens per image", "fill", "data", "ms per image"]
@@ -117,7 +117,7 @@ def _shown(spread: Sequence[float] | None) -> str:
     return "-" if spread is None else f"{spread[0]:g} ± {spread[1]:g}"
 
 
-def plot(lines: Sequence[ImageDecision], path: Path, *, linear: float | None = None, target: float = TARGETS[-1]) -> None:
+def plot(lines: Sequence[Record], path: Path, *, linear: float | None = None, target: float = TARGETS[-1]) -> None:
     """Draw validation accuracy against CPU seconds: the mean over seeds, and the range from the lowest to the highest seed."""
     import matplotlib
 

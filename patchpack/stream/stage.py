@@ -44,7 +44,8 @@ from patchpack.stream.sample.text import TEXT, Tokenize, parse_text, require_tex
 from patchpack.stream.sources.declared import require_possible
 from patchpack.stream.sources.inline import InlineReader
 from patchpack.stream.sources.iterables import IterableSource, Numbers
-from patchpack.stream.sources.shares import Share, StagedItems, in_order, require_items
+from patchpack.stream.sources.shares import Share, in_order, require_items
+from patchpack.stream.staged_items import StagedItems
 from patchpack.stream.workers.shared_batch import share
 from patchpack.types import BatchPlan, TargetKind
 

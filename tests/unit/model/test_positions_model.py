@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import patchpack as pp
@@ -321,7 +322,7 @@ def batch_for(kind: str, *numbers: int) -> pp.PackedBatch:
     random = torch.Generator().manual_seed(1)
     sizes = [(8, 20), (16, 12), (4, 4)]
     samples = [
-        pp.Sample(str(i), torch.randint(0, 256, (*size, 3), generator=random, dtype=torch.uint8).numpy(), i)
+        pp.Sample(str(i), Image.fromarray(torch.randint(0, 256, (*size, 3), generator=random, dtype=torch.uint8).numpy()), i)
         for i, size in enumerate(sizes)
     ]
     (batch,) = pp.load([samples[i] for i in numbers or (0, 1, 2)], recipe)

@@ -171,7 +171,7 @@ def test_the_cost_of_a_target_by_hand(target: float, cost: tuple[float, float] |
     assert found is None if cost is None else found == pytest.approx(cost)
 
 
-def final(arm: str, seed: int, times: float, **changes: object) -> navit_table.ImageDecision:
+def final(arm: str, seed: int, times: float, **changes: object) -> navit_table.Record:
     line = {
         "phase": "final", "arm": arm, "setting": [0.001, 98], "seed": seed, "test": 0.86 + seed / 100,
         "curve": [(times * seconds, images, accuracy) for seconds, images, accuracy in CURVE],
