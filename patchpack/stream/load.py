@@ -21,9 +21,10 @@ from patchpack.stream.painting.transports import plans_ahead
 from patchpack.stream.planning.order import require_place
 from patchpack.stream.planning.planner import Planner
 from patchpack.stream.policy import ErrorPolicy, OnError
+from patchpack.stream.sample.options import unknown_option
 from patchpack.stream.sources.indexed import IndexSource, is_index
 from patchpack.stream.sources.opening import DEFAULTS as SOURCE_DEFAULTS
-from patchpack.stream.sources.opening import SourceOptions, unknown_option
+from patchpack.stream.sources.opening import SourceOptions
 
 POLICY_OPTIONS = {field.name for field in fields(ErrorPolicy)} - {"on_error"}
 

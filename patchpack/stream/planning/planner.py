@@ -22,9 +22,10 @@ from patchpack.stream.planning.order import require_place
 from patchpack.stream.planning.probe import require_recipe
 from patchpack.stream.planning.resume import require_same, require_whole, with_checksum
 from patchpack.stream.sample.fields import Limits
+from patchpack.stream.sample.options import unknown_option
 from patchpack.stream.sample.source import Source
 from patchpack.stream.sources.opening import DEFAULTS as SOURCE_DEFAULTS
-from patchpack.stream.sources.opening import SourceOptions, open_within, unknown_option
+from patchpack.stream.sources.opening import SourceOptions, open_within
 from patchpack.types import BatchPlan
 
 

@@ -6,7 +6,7 @@ import inspect
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -15,11 +15,11 @@ from typing_extensions import Unpack
 
 from patchpack.errors import ConfigError, SourceError
 from patchpack.paint.target_kinds import KindOption, parse_kind
-from patchpack.plan.recipe import Recipe
 from patchpack.stream.sample.fields import NO_LIMITS, Limits, SampleFields
 from patchpack.stream.sample.items import ToSample
 from patchpack.stream.sample.labels import MappedReader, MapTarget
-from patchpack.stream.sample.names import IMAGE, LABEL, nearest
+from patchpack.stream.sample.names import IMAGE, LABEL
+from patchpack.stream.sample.options import unknown_option
 from patchpack.stream.sample.parsing import parse_members, require_callable, require_unnamed
 from patchpack.stream.sample.source import Source
 from patchpack.stream.sample.text import TEXT, Tokenize, parse_text
@@ -206,29 +206,6 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
         opened = copy(opened)  # the user's source stays unchanged
         opened.reader = MappedReader(opened.reader, map_target)
     return opened if kind is None else with_kind(opened, kind)
-
-
-def unknown_option(user: str, name: str, known: Iterable[str]) -> ConfigError:
-    """Return the error for an option that a function does not have. The error says where the option belongs, if that is known.
-
-    Args:
-        user: name of the function.
-        name: name of the option.
-        known: names of the options that the function has.
-    """
-    if name in _RECIPE_FIELDS:
-        return ConfigError(f"{name}= is a field of the recipe: pass recipe.replace({name}=...) to {user}")
-    if name in _ELSEWHERE:
-        return ConfigError(f"{name}= is no option of {user}: {_ELSEWHERE[name]}")
-    return ConfigError(f"{name}= is no option of {user}{nearest(name, known)}")
-
-
-_RECIPE_FIELDS = frozenset(field.name for field in fields(Recipe))
-_ELSEWHERE = {  # names that other libraries use
-    **dict.fromkeys(("label", "labels", "label_column"), "the label is named by target="),
-    **dict.fromkeys(("transform", "transforms"), "pass recipe.replace(augment=...), or map the labels with map_target="),
-    **dict.fromkeys(("num_workers", "num_threads", "on_error", "dataloader"), "it belongs to load, which runs the planner"),
-}
 
 
 def _why_fixed(source: Source, name: str) -> str:
