@@ -140,6 +140,15 @@ def write_table(folder: Path) -> str:
     return str(folder / "train.csv")
 
 
+def mix_of_halves(folder: Path) -> pp.Mix:
+    """Return a mix of a table and a list of Samples, which have half of the images each."""
+    paths = write_table(folder)
+    lines = (folder / "train.csv").read_text().splitlines()
+    (folder / "train.csv").write_text("\n".join(lines[: 1 + COUNT // 2]))
+    half = [as_sample(i) for i in range(COUNT // 2, COUNT)]
+    return pp.Mix([(pp.open_source(paths, keys="id"), 1), (half, 1)], names=["table", "samples"], stop="last")
+
+
 def huggingface(**more: Any) -> Any:
     columns = {"img": [{"bytes": png(i), "path": None} for i in range(COUNT)], "label": list(range(COUNT)), **more}
     return datasets.Dataset.from_dict(columns).cast_column("img", datasets.Image())
@@ -205,6 +214,8 @@ MAKERS: dict[str, tuple[Callable[[Path], Any], dict[str, Any]]] = {
     "index of a folder": (lambda folder: pp.Index.build(write_folder(folder, classes=True)), {}),
     "index of a dataset": (lambda _: pp.Index.build(Pictures()), {}),
     "index of huggingface": (lambda _: pp.Index.build(huggingface(), image="img"), {}),
+    "index of a table": (lambda folder: pp.Index.build(write_table(folder), keys="id"), {}),
+    "mix": (lambda folder: mix_of_halves(folder), {}),
 }
 PLANNED_BY_WORKERS = {"dataset", "dataset of dicts", "huggingface transformed"}
 
@@ -357,6 +368,8 @@ def test_evaluation_over_ranks_gives_every_image_once(kind: str, world_size: int
 
 def check_training(kind: str, workers: int, opened: Any) -> None:
     source, options = opened(kind)
+    if isinstance(source, pp.Mix):  # the steps end the epoch instead
+        source = pp.Mix(list(zip(source.sources.values(), source.weights, strict=True)), names=list(source.sources))
     shares = []
     for rank in range(2):
         loader = pp.load(source, RECIPE, shuffle=8, steps_per_epoch=3, rank=rank, world_size=2, num_workers=workers, **options)
