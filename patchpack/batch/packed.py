@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from typing_extensions import NamedTuple
@@ -100,6 +101,17 @@ class PackedBatch(NamedTuple, Generic[Array]):
         torch = import_module("torch")
         return self._each(lambda tensor: torch.as_tensor(tensor).pin_memory(), torch.Tensor)
 
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        """Return what pickle and `torch.save` write.
+
+        Tensors of a worker's batch share one memory with different dtypes, which `torch.save` refuses. They are copied.
+        """
+        loaded = sys.modules.get("torch")
+        if loaded is None:
+            return PackedBatch, tuple(self)
+        fields = (_changed(field, _with_own_memory, (loaded.Tensor,)) for field in self._replace(keys=[]))
+        return PackedBatch, tuple(PackedBatch._make(fields)._replace(keys=self.keys))
+
     def _each(self, change: Callable[[object], torch.Tensor], tensor: type) -> PackedBatch:
         changed: PackedBatch = PackedBatch._make(
             _changed(field, change, (tensor, np.ndarray)) for field in self._replace(keys=[])
@@ -127,6 +139,12 @@ class PackedBatch(NamedTuple, Generic[Array]):
         device = str(getattr(batch.patches, "device", "cpu"))
         where = "" if device == "cpu" else f", on {device}"
         return f"PackedBatch({size}, patch {self.patch_size}, {dtype}{where})"
+
+
+def _with_own_memory(tensor: Any) -> torch.Tensor:
+    """Return the tensor, or a copy of it if its memory also holds other tensors."""
+    own: torch.Tensor = tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+    return own
 
 
 def _changed(field: object, change: Callable[[object], torch.Tensor], kinds: tuple[type, ...]) -> object:

@@ -202,6 +202,8 @@ def _cure(array: npt.NDArray[Any]) -> str:
         return "pass numbers of one of these types"
     low, high = array.min(), array.max()
     if kind in "iu":
+        if low >= 0 and high <= 1:
+            return "pass array.astype('uint8') * 255"
         small = "uint8" if high <= 255 else "uint16"
         return f"pass array.astype('{small}')" if low >= 0 and high <= 65535 else "scale the values to 0 … 255 and pass uint8"
     if not np.isfinite(array).all():

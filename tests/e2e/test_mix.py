@@ -571,7 +571,10 @@ def test_class_names_are_those_of_all_sources_if_equal() -> None:
     one, same, other = (Made(9) for _ in range(3))
     one.class_names, same.class_names, other.class_names = ["cat", "dog"], ["cat", "dog"], ["dog", "cat"]
     assert pp.load(pp.Mix([(one, 1), (same, 1)]), RECIPE, steps_per_epoch=1).classes == ["cat", "dog"]
-    mix = pp.Mix([(one, 1), (other, 1)])
+    with pytest.raises(pp.errors.ConfigError, match=r"'0' and '1' number different classes, \(cat, dog\) and \(dog, cat\)"):
+        pp.Mix([(one, 1), (other, 1)])
+    mapped = pp.open_source(other, map_target=lambda label: 1 - label)
+    mix = pp.Mix([(one, 1), (mapped, 1)])
     assert pp.load(mix, RECIPE, steps_per_epoch=1).classes is None
     assert [source.class_names for source in mix.sources.values()] == [["cat", "dog"], ["dog", "cat"]]
 

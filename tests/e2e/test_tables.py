@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -154,3 +155,18 @@ def test_every_row_is_packed_or_named(kinds: list[str], shuffle: bool, folder: P
     report = loader.report()
     assert report.seen == len(lines) == report.packed + len(report.rejected)
     assert len({rejection.key for rejection in report.rejected}) >= len(report.rejected) - kinds.count("no image")
+
+
+def test_a_missing_label_is_kept_where_something_takes_it(folder: Path) -> None:
+    names = [name for name, _ in rows_of(folder)][:4]
+    table = folder / "photos" / "gaps.csv"
+    table.write_text("file,label\n" + "\n".join(f"{name},{'' if i == 0 else i}" for i, name in enumerate(names)))
+    frame = pandas.read_csv(table)
+    for source, options in ((str(table), {}), (frame, {"root": table.parent})):
+        loader = pp.load(source, RECIPE, on_error="skip", **options)
+        assert sorted(int(image.target) for batch in loader for image in pp.unpack(batch)) == [1, 2, 3]
+        assert "pass target_kind='object'" in loader.report().rejected[0].reason
+        mapped = pp.load(source, RECIPE, map_target=lambda label: -100 if label is None else label, **options)
+        assert sorted(int(image.target) for batch in mapped for image in pp.unpack(batch)) == [-100, 1, 2, 3]
+        kept = pp.load(source, RECIPE, target_kind="object", **options)
+        assert {image.target for batch in kept for image in pp.unpack(batch)} == {None, 1, 2, 3}

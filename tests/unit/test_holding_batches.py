@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -117,6 +118,14 @@ def test_a_batch_is_saved_and_loaded(make) -> None:
     assert again.info == batch.info
     assert again.keys == batch.keys
     assert pp.digest(again) == pp.digest(batch)
+
+
+def test_a_batch_of_workers_is_saved_and_loaded() -> None:
+    """Its tensors are views of one piece of memory, of several dtypes, which torch.save refuses as they are."""
+    loader = pp.load([sample(n, n % 3) for n in range(8)], RECIPE, num_workers=1)
+    batches = list(loader)
+    assert [pp.digest(saved_and_loaded(batch)) for batch in batches] == [pp.digest(batch) for batch in batches]
+    assert pp.digest(pickle.loads(pickle.dumps(batches[0]))) == pp.digest(batches[0])
 
 
 def test_a_report_is_saved_and_loaded() -> None:

@@ -102,7 +102,7 @@ def changed_items(source: Source, head: SourceHead, headers: Iterable[Header]) -
     if source.num_parts != head.num_parts:
         return f"has {source.num_parts} items, but had {head.num_parts}"
     if source.fingerprint != head.samples:
-        return "has samples of other names"
+        return "has samples with other names or labels"
     for header in headers:
         now = _size_now(source, header)
         if now is not None and now != header.size:

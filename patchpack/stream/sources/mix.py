@@ -6,10 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from fractions import Fraction
-from math import isfinite
 from typing import Any, Literal, NamedTuple, get_args
-
-import numpy as np
 
 from patchpack.errors import ConfigError
 from patchpack.losses import Rejection, ShardFault
@@ -20,6 +17,7 @@ from patchpack.stream.sample.labels import map_name
 from patchpack.stream.sample.source import ReadSample, Source, target_at, tell_epoch
 from patchpack.stream.sample.text import Text
 from patchpack.stream.sources.indexed import IndexSource
+from patchpack.stream.sources.mix_arguments import names_of, pairs_of, weight_of
 from patchpack.stream.sources.opening import open_source, open_within
 from patchpack.stream.sources.own import OwnSource
 from patchpack.types import Event, Header
@@ -72,14 +70,14 @@ class Mix(Source):
         names: Sequence[str] | None = None,
         stop: Stop | None = None,
     ) -> None:
-        pairs = _pairs(sources)
+        pairs = pairs_of(sources)
         if by not in get_args(By):
             raise ConfigError(f"by must be 'samples' or 'tokens', got {by!r}")
         if stop is not None and stop not in get_args(Stop):
             raise ConfigError(f"stop must be 'first', 'last' or None, got {stop!r}")
-        known = _names(names, len(pairs))
+        known = names_of(names, len(pairs))
         self.by, self.stop = by, stop
-        self.weights = tuple(_weight(weight, name) for name, (_, weight) in zip(known, pairs, strict=True))
+        self.weights = tuple(weight_of(weight, name) for name, (_, weight) in zip(known, pairs, strict=True))
         self._set_sources({name: open_source(source) for name, (source, _) in zip(known, pairs, strict=True)})
         _require_mixable(self.sources)
         self.name = f"mix of {', '.join(known)}"
@@ -207,48 +205,11 @@ def _identity(source: Source) -> dict[str, Any]:
     }
 
 
-def _pairs(sources: Any) -> list[tuple[Any, Any]]:
-    if not isinstance(sources, (list, tuple)) or not sources:
-        raise ConfigError(f"a mix needs a list of pairs (source, weight), at least one, got {_said(sources)}")
-    for number, pair in enumerate(sources):
-        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
-            raise ConfigError(f"entry {number} of a mix must be a pair (source, weight), got {_said(pair)}")
-    return [(source, weight) for source, weight in sources]
-
-
-def _said(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"a {type(value).__name__}"
-
-
-def _weight(weight: object, name: str) -> Fraction:
-    numbers = (int, float, Fraction, np.integer, np.floating)
-    if isinstance(weight, bool) or not isinstance(weight, numbers) or not isfinite(weight) or not weight > 0:
-        raise ConfigError(
-            f"the weight of source {name!r} must be a number > 0, got {weight!r}. Leave out a source that is not wanted"
-        )
-    if isinstance(weight, Fraction):
-        return weight
-    return Fraction(int(weight)) if isinstance(weight, (int, np.integer)) else Fraction(str(float(weight)))
-
-
-def _names(names: Any, count: int) -> list[str]:
-    if names is None:
-        return [str(number) for number in range(count)]
-    if isinstance(names, (str, Mapping)) or not isinstance(names, Sequence) or len(names) != count:
-        raise ConfigError(f"names must be a list of one name for each of the {count} sources, got {names!r}")
-    for name in names:
-        if not isinstance(name, str) or not name or "/" in name:
-            raise ConfigError(f"a name of a source must be a str that is not empty and has no '/', got {name!r}")
-    if len(set(names)) < count:
-        raise ConfigError(f"names of sources must differ, got {list(names)!r}: keys and reports could not tell them apart")
-    return list(names)
-
-
 def _require_mixable(sources: Mapping[str, Source]) -> None:
     """Raise `ConfigError` for a source that cannot be a part of a mix."""
     opened: dict[int, str] = {}
     first, text = next((name, source.text) for name, source in sources.items())
+    classed: tuple[str, list[str]] | None = None
     for name, source in sources.items():
         if isinstance(source, Mix):
             raise ConfigError(f"source {name!r} is a mix itself: give its sources to the outer mix, with their weights")
@@ -268,12 +229,29 @@ def _require_mixable(sources: Mapping[str, Source]) -> None:
                 f"sources {opened[id(given)]!r} and {name!r} are the same object: give it once, with the sum of both weights"
             )
         opened[id(given)] = name
+        if source.class_names is not None and map_name(source.reader) is None:
+            classed = classed or (name, source.class_names)
+            _require_same_classes(*classed, name, source.class_names)
         if (source.text is None) != (text is None):
             with_text, without = (first, name) if source.text is None else (name, first)
             raise ConfigError(
                 f"source {with_text!r} was opened with tokenize=, and {without!r} without: every sample of a batch needs a "
                 f"text, or none does"
             )
+
+
+def _require_same_classes(first: str, classes: list[str], name: str, others: list[str]) -> None:
+    """Raise `ConfigError` if two sources number different classes, so that equal labels would mean different classes."""
+    if classes != others:
+        raise ConfigError(
+            f"sources {first!r} and {name!r} number different classes, {_briefly(classes)} and {_briefly(others)}, so equal "
+            f"labels would mean different classes: open each with the same list, open_source(..., classes=[...]), or with "
+            f"map_target="
+        )
+
+
+def _briefly(names: list[str]) -> str:
+    return f"({', '.join(names[:4])}{', …' if len(names) > 4 else ''})"
 
 
 def require_end(mix: Mix, steps_per_epoch: int | None) -> None:

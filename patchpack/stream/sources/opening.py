@@ -190,7 +190,10 @@ def open_within(limits: Limits, source: object, **options: Unpack[SourceOptions]
         )
     for name in ("root", "keys"):
         if name in given and not isinstance(opened, TableSource):
-            raise ConfigError(f"{name}= is for tables with a column of paths, and {opened.name} is not one: leave it out")
+            raise ConfigError(
+                f"{name}= is for tables with a column of paths (a file, or a DataFrame such as dataset.to_pandas()), and "
+                f"{opened.name} is not one: leave it out"
+            )
     if classes is not None and not isinstance(opened, (FolderSource, FoldersSource)):
         raise ConfigError(f"classes= is for folders of image files, and {opened.name} is not one: leave it out")
     if (sizes is not None or size_of is not None) and not isinstance(opened, MapStyleSource):

@@ -13,7 +13,7 @@ from patchpack.stream.sources.table_files import Table, holds_bytes
 _COLUMNS: dict[tuple[str, str], tuple[str, Callable[[Any, int], Sequence[Any]], str]] = {
     ("pandas", "DataFrame"): (
         "columns",
-        lambda frame, number: frame.iloc[:, number].tolist(),
+        lambda frame, number: _pandas_column(frame, number),
         'datasets.Dataset.from_pandas(df), or its rows as dicts, df.to_dict("records")',
     ),
     ("polars", "DataFrame"): (
@@ -50,6 +50,17 @@ def read_frame(source: Any) -> Table | None:
             partial(column, source), None, {}, is_text=False, cure=cure,
         )  # fmt: skip
     return None
+
+
+def _pandas_column(frame: Any, number: int) -> Sequence[Any]:
+    """Return the cells of a column. Where an empty cell turned a column of integers into floats, return integers and NaN."""
+    column = frame.iloc[:, number]
+    cells: list[Any] = column.tolist()
+    if getattr(column.dtype, "kind", "") != "f" or not any(cell != cell for cell in cells):
+        return cells
+    if all(cell != cell or (cell.is_integer() and abs(cell) < 1 << 53) for cell in cells):
+        return [cell if cell != cell else int(cell) for cell in cells]
+    return cells
 
 
 def _arrow_column(table: Any, number: int) -> Sequence[Any]:

@@ -11,7 +11,7 @@ from typing import Any
 from patchpack.errors import ConfigError, SourceError, TargetError
 from patchpack.losses import Rejection
 from patchpack.stream.sample.fields import SampleFields
-from patchpack.stream.sample.labels import target_of
+from patchpack.stream.sample.labels import MappedReader, target_of
 from patchpack.stream.sample.source import FieldSource, digest
 from patchpack.stream.sources.files import FileReader, scan_file
 from patchpack.stream.sources.table_columns import choose, holds_no_paths, is_missing, labels_in, paths_in, wanted
@@ -86,10 +86,11 @@ class TableSource(FieldSource):
         self._keys = None if columns.key is None else self._keys_of(table, columns.key)
         self._reject_repeated(table)
         self._labels = [labels_in(table, number) for number in columns.labels]
+        self._unlabelled: dict[int, Rejection] = {}
         for number, labels in zip(columns.labels, self._labels, strict=True):
             for row, label in enumerate(labels):
                 if label is None:
-                    self._reject(table, row, "target", f"column {table.names[number]!r}: the cell of the label is empty")
+                    self._unlabelled.setdefault(row, _without_label(table, row, table.names[number]))
         self._texts = None if columns.text is None else table.column(columns.text)
         self._require_files(root)
         rows = range(self.num_parts)
@@ -116,6 +117,9 @@ class TableSource(FieldSource):
     def _event(self, row: int) -> Event:
         if row in self._faults:
             return self._faults[row]
+        # a user's function, or a declared kind, may take a missing label
+        if row in self._unlabelled and self.target_kind is None and not isinstance(self.reader, MappedReader):
+            return self._unlabelled[row]
         paths, key = self._paths[row], self._key(row)
         try:
             target = target_of(self.members.target, [c[row] for c in self._labels], decode=False)
@@ -220,6 +224,14 @@ class TableReader:
     def target(self, location: tuple[str, object]) -> object:
         """Return the label of an image, see `Reader`."""
         return location[1]
+
+
+def _without_label(table: Table, row: int, column: str) -> Rejection:
+    reason = (
+        f"column {column!r}: the cell of the label is empty. To keep such rows, replace None in map_target=, or pass "
+        f"target_kind='object'"
+    )
+    return Rejection(table.name, f"{table.name} {table.place(row)}", "", "target", reason)
 
 
 def _kind(cell: object) -> str:

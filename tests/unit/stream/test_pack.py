@@ -12,8 +12,7 @@ import pytest
 from torch.utils.data import IterableDataset
 
 import patchpack as pp
-from patchpack.stream import stage
-from patchpack.stream.sources import shares
+from patchpack.stream import stage, staged_items
 
 RECIPE = pp.Recipe(resize=pp.resize.Native(16), patch_size=4, seq_len=16, rows_per_batch=1)
 IMAGE = np.zeros((16, 16, 3), dtype=np.uint8)
@@ -46,7 +45,7 @@ class Divided(IterableDataset[Any]):
 def packed(items: Any, worker: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch, **options: Any) -> list[Any]:
     """The (key, label) of every image that a worker packs, and the keys of those that it rejects."""
     info = None if worker is None else SimpleNamespace(id=worker[0], num_workers=worker[1])
-    for module in (stage, shares):
+    for module in (stage, staged_items):
         monkeypatch.setattr(module, "get_worker_info", lambda: info)
     batches = list(pp.Pack(RECIPE, on_error="skip", **options).over(items))
     kept = [(image.key, int(image.target)) for batch in batches for image in pp.unpack(batch)]

@@ -246,7 +246,9 @@ def test_the_state_knows_paths_labels_and_columns(root: Path) -> None:
 def test_a_missing_label_is_a_rejection(root: Path) -> None:
     table = csv(root, "file,label,score", "a.png,1,0.5", "b.png,,1", "sub/c.png,3,nan")
     assert labels(table) == {"a.png": 1, "sub/c.png": 3}
-    assert rejections(table) == [("train.csv line 3", "target", "column 'label': the cell of the label is empty")]
+    ((key, stage, reason),) = rejections(table)
+    assert (key, stage) == ("train.csv line 3", "target")
+    assert reason.startswith("column 'label': the cell of the label is empty. To keep such rows, replace None in map_target=")
     assert [key for key, *_ in rejections(table, target=("label", "score"))] == ["train.csv line 3", "train.csv line 4"]
     with pytest.raises(pp.errors.TargetError, match=r"train\.csv line 3: column 'label': the cell of the label is empty"):
         list(pp.load(table, RECIPE))
