@@ -46,7 +46,7 @@ def test_items_are_cropped_pictures_and_sizes_are_theirs(folder: Path) -> None:
     for i in range(len(test)):
         image, label = test[i]
         assert image.dtype == np.uint8
-        assert image.shape == (i + 1, 6, 3)
+        assert image.shape == (i + 1, 6)
         assert (image == 100 + i).all()
         assert label == i % CLASSES
 
