@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -170,3 +171,19 @@ def test_a_missing_label_is_kept_where_something_takes_it(folder: Path) -> None:
         assert sorted(int(image.target) for batch in mapped for image in pp.unpack(batch)) == [-100, 1, 2, 3]
         kept = pp.load(source, RECIPE, target_kind="object", **options)
         assert {image.target for batch in kept for image in pp.unpack(batch)} == {None, 1, 2, 3}
+
+
+def test_an_image_in_a_cell_is_a_data_uri(folder: Path) -> None:
+    names = [name for name, _ in rows_of(folder)][:3]
+    encoded = [base64.b64encode((folder / "photos" / name).read_bytes()).decode() for name in names]
+    rows = [{"image": f"data:image/png;base64,{text}", "label": i} for i, text in enumerate(encoded)]
+    rows.append({"image": names[0], "label": 3})
+    rows.append({"image": "data:image/png;base64,AAAA", "label": 4})
+    table = folder / "photos" / "inline.jsonl"
+    table.write_text("\n".join(map(json.dumps, rows)))
+    for workers in (0, 1):
+        loader = pp.load(str(table), RECIPE.for_eval(), on_error="skip", num_workers=workers)
+        images = {image.key: image for batch in loader for image in pp.unpack(batch)}
+        assert {key: int(image.target) for key, image in images.items()} == {"0": 0, "1": 1, "2": 2, names[0]: 3}
+        assert np.array_equal(images["0"].patches, images[names[0]].patches)
+        assert [(r.key, r.stage) for r in loader.report().rejected] == [("4", "header")]

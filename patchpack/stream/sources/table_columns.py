@@ -160,8 +160,13 @@ def _numbers_in(cells: Sequence[str]) -> list[Any]:
     return values
 
 
+def is_data_uri(path: str) -> bool:
+    """Return True for a data URI, which holds the image itself."""
+    return path[:5].lower() == "data:"
+
+
 def paths_in(cell: object) -> str | tuple[str, ...]:
-    """Return the path in a cell, or the paths of several images that belong together.
+    """Return the path or data URI in a cell, or those of several images that belong together.
 
     Raises `ValueError` for a cell without a path. Its text is the reason.
     """
@@ -169,7 +174,9 @@ def paths_in(cell: object) -> str | tuple[str, ...]:
         cell = cell if type(cell) is str else str(cell)
         if not cell.strip():
             raise ValueError("the cell of the path is empty")
-        if "://" in cell or cell.startswith("data:"):
+        if is_data_uri(cell):
+            return cell
+        if "://" in cell:
             raise ValueError(f"{cell[:80]!r} is a URL, but images of a table are read from paths on this machine")
         return cell
     if isinstance(cell, os.PathLike):

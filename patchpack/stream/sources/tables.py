@@ -8,13 +8,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from patchpack.errors import ConfigError, SourceError, TargetError
+from patchpack.errors import ConfigError, DecodeError, SourceError, TargetError
+from patchpack.image.paths import located
+from patchpack.image.size import picture_size
 from patchpack.losses import Rejection
 from patchpack.stream.sample.fields import SampleFields
 from patchpack.stream.sample.labels import MappedReader, target_of
 from patchpack.stream.sample.source import FieldSource, digest
 from patchpack.stream.sources.files import FileReader, scan_file
-from patchpack.stream.sources.table_columns import choose, holds_no_paths, is_missing, labels_in, paths_in, wanted
+from patchpack.stream.sources.table_columns import choose, holds_no_paths, is_data_uri, is_missing, labels_in, paths_in, wanted
 from patchpack.stream.sources.table_files import Table, is_table, read_table
 from patchpack.stream.sources.table_frames import read_frame
 from patchpack.stream.tar.urls import in_working_folder
@@ -52,8 +54,9 @@ def open_table(
 class TableSource(FieldSource):
     """A table with a column of paths of image files. Every row is a sample.
 
-    The key of a row is its path as written, or the first path of a list, or the value in the column that `keys` names. A row is
-    rejected if it has no path, no label, or the key of an earlier row.
+    The key of a row is its path as written, or the first path of a list, or the value in the column that `keys` names. A row
+    whose image is a data URI has its number as key, counted from 0. A row is rejected if it has no path, no label that is
+    needed, or the key of an earlier row.
 
     Args:
         table: the columns of the table.
@@ -127,12 +130,23 @@ class TableSource(FieldSource):
             return Rejection(self.name, key, "", "target", str(error))
         headers: list[Header] = []
         for part, path in enumerate((paths,) if isinstance(paths, str) else paths):
-            found = scan_file(Path(self._root, path), key, self.name, (path, target), self._image_only)
+            found = self._scan(path, key, (path, target))
             if isinstance(found, Rejection):
                 return found
             headers.append(found._replace(part=part) if part else found)
         header = headers[0]._replace(rest=tuple(headers[1:])) if len(headers) > 1 else headers[0]
         return header if self._texts is None else self._with_text(header, self._texts[row])
+
+    def _scan(self, path: str, key: str, location: tuple[str, object]) -> Header | Rejection:
+        if not is_data_uri(path):
+            return scan_file(Path(self._root, path), key, self.name, location, self._image_only)
+        limits = self.members.limits
+        try:
+            image = located(path)
+            size = picture_size(image, max_pixels=limits.max_pixels, max_bytes=limits.max_bytes, formats=limits.reading.formats)
+        except DecodeError as error:
+            return Rejection(self.name, key, "", "header", str(error))
+        return Header(key, self.name, "", size, location, num_bytes=len(path))
 
     def _with_text(self, header: Header, text: object) -> Event:
         asked = self.members.text
@@ -146,7 +160,8 @@ class TableSource(FieldSource):
         if self._keys is not None:
             return self._keys[row]
         paths = self._paths[row]
-        return paths if isinstance(paths, str) else paths[0]
+        first = paths if isinstance(paths, str) else paths[0]
+        return str(row) if is_data_uri(first) else first
 
     def _reject(self, table: Table, row: int, stage: str, reason: str) -> None:
         """Note the first fault of a row. The rejection comes when the row is scanned."""
@@ -192,7 +207,8 @@ class TableSource(FieldSource):
     def _require_files(self, root: object) -> None:
         """Raise `SourceError` if all of the first files are missing."""
         rows = (paths for row, paths in enumerate(self._paths) if row not in self._faults)
-        looked_for = [paths if isinstance(paths, str) else paths[0] for paths in islice(rows, _LOOKED_FOR)]
+        firsts = (paths if isinstance(paths, str) else paths[0] for paths in rows)
+        looked_for = list(islice((path for path in firsts if not is_data_uri(path)), _LOOKED_FOR))
         if not looked_for or any(os.path.exists(os.path.join(self._root, path)) for path in looked_for):
             return
         path = looked_for[0]
@@ -219,7 +235,8 @@ class TableReader:
 
     def __call__(self, location: tuple[str, object]) -> tuple[bytes, object]:
         """Return the bytes and the label of an image, see `Reader`."""
-        return self._files(location[0])[0], location[1]
+        image: bytes = located(location[0]) if is_data_uri(location[0]) else self._files(location[0])[0]  # type: ignore[assignment]  # of a data URI
+        return image, location[1]
 
     def target(self, location: tuple[str, object]) -> object:
         """Return the label of an image, see `Reader`."""
