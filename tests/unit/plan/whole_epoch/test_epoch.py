@@ -15,8 +15,9 @@ from helpers.standin import of_sizes
 from patchpack import rng
 from patchpack.plan.packing.choice import choose_lookahead
 from patchpack.plan.shuffle import shuffled_lines
-from patchpack.plan.table import plan_table
+from patchpack.plan.table import GridTable, plan_table
 from patchpack.plan.whole_epoch.epoch import EpochRows, plan_rows
+from patchpack.plan.whole_epoch.row_maker import _Images
 from patchpack.plan.whole_epoch.samples import Sizes
 from patchpack.stream.planning.epoch_plan import EpochPlan
 
@@ -117,16 +118,18 @@ def test_policies_decide_about_each_image_once() -> None:
 
 
 def test_grids_of_more_than_16_bits() -> None:
-    """Columns have 16 bits as long as these suffice, and more from the block that needs them on."""
-    long, few = 70_000, 20_000
-    recipe = pp.Recipe(resize=pp.resize.Native(1 << 17), patch_size=1, seq_len=1 << 17, max_images=64, rows_per_batch=8)
-    sizes = np.array([[1, 1 + i % 5] for i in range(few)] + [[1, long]] + [[1, 2]] * few)
-    rows = plan_rows(recipe, table(sizes), shuffle=0)
-    assert rows.grids.grid.dtype == np.int32
-    assert np.array_equal(rows.grids.grid, sizes[rows.order[rows.items]])
-    assert np.array_equal(rows.num_tokens, sizes[rows.order[rows.items]].prod(axis=1))
-    small = plan_rows(recipe, table(sizes[:few]), shuffle=0)
-    assert (small.grids.grid.dtype, small.num_tokens.dtype) == (np.uint16, np.uint16)
+    """Columns have 16 bits as long as these suffice, and more from the block that needs them on. They grow where they must."""
+    blocks = [np.array([[1, n], [2, 3]]) for n in (5, 65_535, 70_000, 6)]
+    images, met = _Images(expected=3), []
+    for number, grid in enumerate(blocks):
+        part = GridTable(grid, grid.prod(axis=1)).compact()
+        images.append(np.array([2 * number, 2 * number + 1]), part)
+        met.append(images.grids.grid.dtype)
+    assert met == [np.uint16, np.uint16, blocks[0].dtype, blocks[0].dtype]
+    assert np.array_equal(images.grids.grid, np.concatenate(blocks))
+    assert np.array_equal(images.grids.num_tokens, np.concatenate(blocks).prod(axis=1))
+    assert images.positions.tolist() == list(range(8))
+    assert images.grids.crop is None
 
 
 FIVE = squares(*[16] * 5)
