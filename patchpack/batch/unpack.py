@@ -110,13 +110,15 @@ def unpack(
         `video`.
 
     Raises:
-        ConfigError: `per` is unknown, `values` are given for several batches, values per slot are given with ``dense=True``, or
-            a sample has several images while `several` is False.
+        ConfigError: `per` is unknown, `per` or `dense` is given without `values`, `values` are given for several batches,
+            values per slot are given with ``dense=True``, or a sample has several images while `several` is False.
         ShapeError: `values` have a wrong shape. With ``dense=True`` also if an image lost patches and its values cannot be
             arranged: the values are integers, or the positions do not show which patches are left.
     """
     require_bool("dense", dense)
     require_bool("several", several)
+    if values is None and (per is not None or dense):
+        raise ConfigError("per= and dense= describe values, and no values were given: pass them as unpack(batch, values, ...)")
     if not isinstance(batch, PackedBatch):
         if values is not None:
             raise ConfigError("unpack takes values for one batch only: call unpack(batch, values) for each batch")

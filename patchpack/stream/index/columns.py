@@ -25,6 +25,7 @@ from typing import Annotated, Any, BinaryIO, Literal, NamedTuple
 from zlib import crc32
 
 import numpy as np
+import numpy.typing as npt
 from msgspec import Meta, Struct, ValidationError, convert
 
 from patchpack.errors import ConfigError, IndexFileError
@@ -162,6 +163,14 @@ _AGAIN = "Build it again: patchpack index SHARDS -o FILE"
 def damaged(path: object, why: str) -> IndexFileError:
     """Return the error for an index file with impossible contents."""
     return IndexFileError(f"{path} is damaged ({why}). {_AGAIN}")
+
+
+def sizes_in(columns: Columns, path: object) -> npt.NDArray[np.int32]:
+    """Return height and width of every image in pixels, int32 ``[n, 2]``. Raises `IndexFileError` for an impossible size."""
+    column = columns["size"]
+    if len(column) and (column.min() < 1 or column.max() > np.iinfo(np.int32).max):
+        raise damaged(path, "ValueError: it has an impossible image size")
+    return column.astype(np.int32)
 
 
 def _read_head(file: BinaryIO, path: object, size: int) -> tuple[dict[str, Any], int]:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from patchpack._arrays import IntegerArray
 from patchpack.errors import ConfigError, IndexFileError
 from patchpack.losses import Rejection, ShardFault
-from patchpack.stream.index.columns import UNREADABLE, Column, Columns, damaged
+from patchpack.stream.index.columns import UNREADABLE, Column, Columns, damaged, sizes_in
 from patchpack.stream.index.fingerprint import ask_each, unchanged
 from patchpack.stream.index.head import Head
 from patchpack.stream.index.scan import ShardColumns, ShardTask
@@ -88,10 +88,7 @@ class Lines:
 
     def sizes(self) -> IntArray:
         """Return height and width of every image in pixels, int32 ``[n, 2]``."""
-        column = self._columns["size"]
-        if len(column) and (column.min() < 1 or column.max() > np.iinfo(np.int32).max):
-            raise self._damaged(ValueError("it has an impossible image size"))
-        return column.astype(np.int32)
+        return sizes_in(self._columns, self._name)
 
     def formats(self) -> Counter[str]:
         """Return the number of images of each format."""

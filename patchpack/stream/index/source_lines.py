@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from patchpack.errors import IndexFileError
 from patchpack.losses import Rejection, ShardFault
-from patchpack.stream.index.columns import UNREADABLE, Column, Columns, damaged, narrow
+from patchpack.stream.index.columns import UNREADABLE, Column, Columns, damaged, narrow, sizes_in
 from patchpack.stream.index.source_scan import OBJECT, PartColumns, rest_of
 from patchpack.stream.index.strings import STRIDE, Strings
 from patchpack.stream.jobs.values import decode
@@ -100,10 +100,7 @@ class SourceLines:
 
     def sizes(self) -> IntArray:
         """Return height and width of every image in pixels, int32 ``[n, 2]``."""
-        column = self._columns["size"]
-        if len(column) and (column.min() < 1 or column.max() > np.iinfo(np.int32).max):
-            raise self._damaged(ValueError("it has an impossible image size"))
-        return column.astype(np.int32)
+        return sizes_in(self._columns, self._name)
 
     def num_bytes(self) -> npt.NDArray[np.unsignedinteger] | None:
         """Return the size of every image file in bytes, unsigned ``[n]``. Return None if the images are not files."""

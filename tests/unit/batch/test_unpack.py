@@ -88,3 +88,10 @@ def test_what_cannot_be_laid_out_is_refused() -> None:
         list(pp.unpack(batch, batch.targets, per="slot", dense=True))
     with pytest.raises(pp.errors.ConfigError, match="per must be one of 'slot', 'token', 'image', 'ragged', got 'row'"):
         list(pp.unpack(batch, batch.targets, per="row"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{"per": "slots"}, {"per": "token"}, {"dense": True}])
+def test_a_description_of_values_needs_values(options: Any) -> None:
+    batch = next(iter(pp.load(pp.samples.shards("train")[:1], pp.recipes.navit(seq_len=256))))
+    with pytest.raises(pp.errors.ConfigError, match="per= and dense= describe values, and no values were given"):
+        list(pp.unpack(batch, **options))
